@@ -18,6 +18,7 @@ from typing import Any
 
 from common import print_table, write
 
+from gansynth.core.sample_request import SampleRequest
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
 from gansynth.metrics.faithfulness import SegmenterOptions, label_recovery, train_segmenter
@@ -62,7 +63,9 @@ def main() -> None:
     real = [(c.image, c.labels) for c in held_out if c.labels is not None]
     found: dict[str, Any] = {}
     for name, edits in (("moved", MOVED), ("as_fitted", None), ("unedited", ())):
-        drawn = SampleDrawer(run, source, edits, args.seed).draw_raw(0, args.samples)
+        drawn = SampleDrawer(run, source, SampleRequest(edits=edits, seed=args.seed)).draw_raw(
+            0, args.samples
+        )
         pairs = [(s.image, s.labels) for s in drawn if s.labels is not None]
         found[name] = label_recovery(segmenter, real, pairs, schema)
     moved = found["moved"]

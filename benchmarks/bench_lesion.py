@@ -35,6 +35,7 @@ import numpy as np
 from common import print_table, write
 from lesion_data import DataSet, Shown, Swapped, around, crops, data_sets, whole
 
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Schema
 from gansynth.metrics.faithfulness import Segmenter, SegmenterOptions, mean_dice, train_segmenter
 
@@ -77,14 +78,13 @@ def fit(data: DataSet, arm: str, seed: int, home: Path, args: argparse.Namespace
 
 def drawn(run: Path, seed: int, args: argparse.Namespace) -> tuple[list[Shown], float]:
     """Samples of a run in the generator's space, and seconds for each."""
-    from gansynth.core.sample_request import Asking
     from gansynth.sampling.drawer import SampleDrawer
     from gansynth.sampling.open_run import load_run
     from gansynth.sampling.opening import open_source
 
     opened = load_run(run, args.device)
-    source, asking = open_source(opened.request), Asking(lesions=LESIONS)
-    drawer = SampleDrawer(opened, source, args.edits, seed, judged=False, asking=asking)
+    request = SampleRequest(seed, args.edits, lesions=LESIONS, keep_flawed=True)
+    drawer = SampleDrawer(opened, open_source(opened.request), request)
     began = time.perf_counter()
     samples = [s for i in range(args.samples) for s in drawer.draw_raw(i, 1)]
     seconds = (time.perf_counter() - began) / len(samples)

@@ -174,10 +174,9 @@ Lesions = list[tuple[npt.NDArray[np.float64], float]]
 def froc(work: Path, args: argparse.Namespace) -> None:
     """Simulate two arms, measure them as ``gansynth detections`` does, draw."""
     from gansynth.metrics.detection.arms import read_arms
-    from gansynth.metrics.detection.drawing import draw_froc
     from gansynth.metrics.detection.measuring import measure_arms
     from gansynth.metrics.detection.record import FILE, write_detections
-    from gansynth.metrics.detection.tables import markdown
+    from gansynth.metrics.detection.tables import draw_froc, markdown
 
     for seed, (name, bias) in enumerate(ARMS.items(), 1):
         write_detections(work / name / FILE, simulated(bias, seed))
@@ -271,14 +270,16 @@ def drawn(folder: Path) -> tuple[list[Any], list[Any]]:
     """The conditions of a run and what it makes of them."""
     from bench_lesion import EDITS, LESIONS
 
-    from gansynth.core.sample_request import Asking
+    from gansynth.core.sample_request import SampleRequest
     from gansynth.sampling.drawer import SampleDrawer
     from gansynth.sampling.open_run import load_run
     from gansynth.sampling.opening import open_source
 
     run = load_run(folder, "cpu")
     source = open_source(run.request)
-    drawer = SampleDrawer(run, source, EDITS, 0, judged=False, asking=Asking(lesions=LESIONS))
+    drawer = SampleDrawer(
+        run, source, SampleRequest(edits=EDITS, seed=0, keep_flawed=True, lesions=LESIONS)
+    )
     conditions = [drawer.sampler.draw(number) for number in range(LOOKED_AT)]
     return conditions, drawer.draw_raw(0, LOOKED_AT)
 

@@ -18,7 +18,8 @@ def prepare_data(root: Path, patch: int, features: Sequence[int] | None = None) 
     from gansynth.core.source import SourceRequest
     from gansynth.sampling.opening import open_source
     from gansynth.testing.phantoms import write_nnunet_raw
-    from gansynth_nnunet.prepare import SmallPlans, prepare
+    from gansynth_nnunet.plans import SmallPlans
+    from gansynth_nnunet.prepare import prepare
 
     write_nnunet_raw(root / "nnUNet_raw", 10)
     own = SourceRequest("nnunet", "999", root=str(root))

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from gansynth.bank.api import fill_bank, live_bank
     from gansynth.bank.draw_log import summarise
     from gansynth.bank.producer import ProducerConfig
-    from gansynth.bank.producer_process import Producer
     from gansynth.bank.reader import BankReader
-    from gansynth.bank.segment_file import BankSample
+    from gansynth.bank.segment import BankSample
+    from gansynth.bank.supervisor import Keeper
     from gansynth.core.adapter import Adapter, HostArrays, HostOptions
     from gansynth.core.edit import Edit, EditOptions, SceneEdit
     from gansynth.core.filter import Asked, Filter, FilterOptions, Learning, Verdict
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from gansynth.core.metric import Metric
     from gansynth.core.ratio import Ratio
     from gansynth.core.registry import installed
-    from gansynth.core.sample_request import Asking
+    from gansynth.core.sample_request import SampleRequest
     from gansynth.core.scene import Scene
     from gansynth.core.schedule import Schedule, choose_cases
     from gansynth.core.schema import (
@@ -83,7 +83,6 @@ __all__ = [
     "OUTSIDE",
     "Adapter",
     "Asked",
-    "Asking",
     "BankReader",
     "BankSample",
     "Batch",
@@ -111,6 +110,7 @@ __all__ = [
     "ImportRequest",
     "Injection",
     "IntegrityFault",
+    "Keeper",
     "LabelArray",
     "Learning",
     "Line",
@@ -121,13 +121,13 @@ __all__ = [
     "Outcome",
     "Phase",
     "PrepareRequest",
-    "Producer",
     "ProducerConfig",
     "Ratio",
     "ReadOptions",
     "Report",
     "Sample",
     "SampleDrawer",
+    "SampleRequest",
     "Scene",
     "SceneEdit",
     "Schedule",
@@ -173,9 +173,9 @@ _HOMES = {
     "gansynth.bank.api": {"fill_bank", "live_bank"},
     "gansynth.bank.draw_log": {"summarise"},
     "gansynth.bank.producer": {"ProducerConfig"},
-    "gansynth.bank.producer_process": {"Producer"},
     "gansynth.bank.reader": {"BankReader"},
-    "gansynth.bank.segment_file": {"BankSample"},
+    "gansynth.bank.segment": {"BankSample"},
+    "gansynth.bank.supervisor": {"Keeper"},
     "gansynth.core.adapter": {"Adapter", "HostArrays", "HostOptions"},
     "gansynth.core.edit": {"Edit", "EditOptions", "SceneEdit"},
     "gansynth.core.filter": {"Asked", "Filter", "FilterOptions", "Learning", "Verdict"},
@@ -194,7 +194,7 @@ _HOMES = {
     "gansynth.core.metric": {"Metric"},
     "gansynth.core.ratio": {"Ratio"},
     "gansynth.core.registry": {"installed"},
-    "gansynth.core.sample_request": {"Asking"},
+    "gansynth.core.sample_request": {"SampleRequest"},
     "gansynth.core.scene": {"Scene"},
     "gansynth.core.schedule": {"Schedule", "choose_cases"},
     "gansynth.core.schema": {

@@ -150,7 +150,8 @@ def shortcuts():
 @pytest.fixture(scope="session")
 def toy_nnunet(tmp_path_factory) -> Toy:
     """The toy data set, preprocessed for 3d_fullres and 2d, with small plans. Do not change it."""
-    from gansynth_nnunet.prepare import SmallPlans, prepare
+    from gansynth_nnunet.plans import SmallPlans
+    from gansynth_nnunet.prepare import prepare
 
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base

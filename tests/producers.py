@@ -32,6 +32,7 @@ CONFIG = ProducerConfig(
 # made of, not what it does. "where" says how the generator behaves.
 STAND_IN = """
 import os, signal, sys, time, types
+from dataclasses import replace
 from types import SimpleNamespace as Bag
 
 def load_run(folder, device):
@@ -43,9 +44,10 @@ def load_run(folder, device):
                request=SourceRequest("toy", "ok"))
 
 class SampleDrawer:
-    def __init__(self, run, source, edits, seed, **asked):
+    def __init__(self, run, source, request):
         self.where, self.device, self.lineage = source.where, run.device, run.lineage
-        self.run, self.asked = run, {}
+        self.run = run
+        self.request = replace(request, edits=request.edits or run.edits)
 
     def draw(self, first, count):
         import numpy as np
@@ -100,8 +102,8 @@ class Adapter:
 def open_source(request):
     return Bag(where=request.where, host={})
 
-def open_drawer(adapter, run, *, device, edits, seed, **asked):
-    return SampleDrawer(load_run(run, device), adapter.source, edits, seed), None
+def open_drawer(adapter, run, request, *, device):
+    return SampleDrawer(load_run(run, device), adapter.source, request), None
 
 registry = Bag(adapter=lambda name: Adapter)
 for name, content in {

@@ -14,7 +14,7 @@ from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
 from gansynth.core.schema import Boxes, Case, Sample
 from gansynth.data.lesion_contrast import LesionContrast
-from gansynth.data.tightening import tighten
+from gansynth.data.rims import tighten
 from gansynth.testing import ToySource
 
 

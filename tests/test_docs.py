@@ -30,7 +30,7 @@ from gansynth_deepmedic.config import DeepMedicSettings
 from gansynth_deepmedic.options import DeepMedicOptions
 from gansynth_elastic.options import ElasticOptions
 from gansynth_nnunet.config import NnunetSettings
-from gansynth_nnunet.small_plans import PrepareSettings
+from gansynth_nnunet.plans import PrepareSettings
 from gansynth_segmenter.options import SegmenterOptions
 from gansynth_yolo.config import YoloSettings
 from gansynth_yolo.import_slices import ImportSettings

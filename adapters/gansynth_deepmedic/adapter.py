@@ -111,13 +111,7 @@ class DeepMedicAdapter(Adapter):
     def inject(
         self, dataset: Sequence[HostCase], plan: MixPlan[int], *, batch_size: int
     ) -> DrawnCases:
-        """The cases of one subepoch after another, for those who build their own training.
-
-        Args:
-            dataset: the real training cases; see ``DeepMedicSource.host_case``.
-            plan: what is mixed in; real cases are named by index.
-            batch_size: of no meaning here: segments of all cases of a subepoch are shuffled.
-        """
+        """The cases of one subepoch after another, for those who build their own training."""
         return DrawnCases(plan, dataset)
 
     def check(
@@ -216,18 +210,13 @@ class DeepMedicAdapter(Adapter):
         reporter: Reporter,
     ) -> Mapping[str, Any]:
         """Write a folder that stock DeepMedic trains on; see ``Adapter.export``."""
-        from gansynth_deepmedic.export import export_dataset
+        from gansynth_deepmedic.export import DeepMedicExport
 
-        return export_dataset(
-            self,
-            injection,
-            name,
-            content=content,
-            size=size,
-            dry_run=dry_run,
-            reporter=reporter,
-            model=self.host.model,
-        )
+        self.validate()
+        open_origin(injection, self.host, self.held_out)
+        check_drawing(self, injection)
+        export = DeepMedicExport(self.host, injection, name, content, size)
+        return export.run(dry_run=dry_run, reporter=reporter)
 
     @classmethod
     def doctor(cls, asked: DoctorRequest) -> Iterator[Line]:

@@ -22,30 +22,17 @@ _DEEPEST = 4
 
 @dataclass(frozen=True)
 class Cases:
-    """What a configuration lists.
+    """What a configuration lists."""
 
-    Attributes:
-        listing: as a data set of volumes; cases are of part ``train`` or ``val``.
-        listed: case -> its files.
-        model: the network's configuration, if it is known.
-    """
-
-    listing: VolumeSet
-    listed: Mapping[str, Listed]
-    model: ModelConfig | None
+    listing: VolumeSet  # as a data set of volumes; cases are of part ``train`` or ``val``
+    listed: Mapping[str, Listed]  # case -> its files
+    model: ModelConfig | None  # the network's configuration, if it is known
 
 
 def list_cases(
     kind: str, config: TrainConfig, model: ModelConfig | None, names: Sequence[str] | None
 ) -> Cases:
-    """Name the cases of a configuration, and note what is wrong without reading an image.
-
-    Args:
-        kind: what the source is called, ``deepmedic``.
-        config: of the training.
-        model: of the network, if it is known.
-        names: of the channels; None for the configuration's.
-    """
+    """Name the cases of a configuration, and note what is wrong without reading an image."""
     everything = (*config.train, *config.validation)
     parts = ["train"] * len(config.train) + ["val"] * len(config.validation)
     ids = known_names(config, everything) or case_ids(everything, config.channels[0])
@@ -88,12 +75,7 @@ def class_labels(classes: int) -> dict[str, int]:
 
 
 def case_ids(cases: Sequence[Listed], channel: str) -> tuple[str, ...]:
-    """The shortest name that tells all cases apart: of the folder, of the file, of both, ...
-
-    Args:
-        cases: all that a configuration lists.
-        channel: name of the first channel, which file names tend to end with.
-    """
+    """The shortest name that tells all cases apart: of the folder, of the file, of both, ..."""
 
     def file(case: Listed) -> str:
         first = _first(case)

@@ -89,12 +89,7 @@ _NUMBERS = {
 }
 """Setting -> key of ``trainConfig.cfg``."""
 RUNS = Path("runs") / "deepmedic"
-AUGMENTATION = (
-    "augm_img_prms_tr",
-    "augm_sample_prms_tr",
-    "reflectImagesPerAxis",
-    "performIntAugm",
-)
+AUGMENTATION = ("augm_img_prms_tr", "augm_sample_prms_tr", "reflectImagesPerAxis", "performIntAugm")
 """Keys that augment training cases or segments, those of earlier versions included."""
 _OWN, _VALUED = ("-train", "-test"), ("-model", "-load", "-dev")
 _KNOWN = (*_OWN, *_VALUED, "-resetopt")
@@ -107,46 +102,28 @@ NO_ENGINE = (
 
 @dataclass(frozen=True)
 class Choices:
-    """What the user says about the training.
+    """What the user says about the training."""
 
-    Attributes:
-        engine: what trains.
-        checkout: folder of the program; None for what the environment names.
-        python: its Python; None likewise.
-        model: the network's configuration; None for DeepMedic's own (torch only).
-        output: folder for results; None for the usual one.
-        resume: go on with what is there.
-        numbers: keys of ``trainConfig.cfg`` that are set otherwise.
-        heavier: likewise, of those that augment training cases.
-        own: settings of the torch engine.
-        regions: that Dice and HD95 are reported of, as typed.
-        arguments: of the program, without ``-model``; paths are absolute.
-        device: of the program, as its ``-dev`` says.
-    """
-
-    engine: Engine
-    checkout: Path | None = None
-    python: Path | None = None
-    model: Path | None = None
-    output: Path | None = None
-    resume: bool = False
+    engine: Engine  # what trains
+    checkout: Path | None = None  # folder of the program; None for what the environment names
+    python: Path | None = None  # its Python; None likewise
+    model: Path | None = None  # the network's configuration; None for DeepMedic's own (torch only)
+    output: Path | None = None  # folder for results; None for the usual one
+    resume: bool = False  # go on with what is there
+    # keys of ``trainConfig.cfg`` that are set otherwise
     numbers: Mapping[str, int] = field(default_factory=dict)
+    # likewise, of those that augment training cases
     heavier: Mapping[str, Any] = field(default_factory=dict)
-    own: Mapping[str, str] = field(default_factory=dict)
-    regions: str = ""
-    arguments: tuple[str, ...] = ()
-    device: str = "cpu"
+    own: Mapping[str, str] = field(default_factory=dict)  # settings of the torch engine
+    regions: str = ""  # that Dice and HD95 are reported of, as typed
+    arguments: tuple[str, ...] = ()  # of the program, without ``-model``; paths are absolute
+    device: str = "cpu"  # of the program, as its ``-dev`` says
 
     @classmethod
     def read(
         cls, settings: Mapping[str, str], options: Sequence[str], model: Path | None = None
     ) -> Choices:
         """Check and convert ``--set`` values and what follows ``--``.
-
-        Args:
-            settings: see ``DeepMedicSettings``.
-            options: for the program's command line.
-            model: the network's configuration, unless they name another one.
 
         Raises:
             UsageFault: naming what is wrong, or that no engine is chosen.
@@ -210,11 +187,6 @@ class Choices:
     def values(self, config: TrainConfig, output: Path, *, augmented: bool) -> dict[str, Any]:
         """Keys of ``train.cfg`` that are to be other than the user's file says.
 
-        Args:
-            config: the user's.
-            output: folder of the results.
-            augmented: whether training cases are augmented at all.
-
         Raises:
             UsageFault: they are not, and are to be turned.
         """
@@ -240,9 +212,6 @@ class Choices:
 
     def network(self, schema: Schema) -> ModelConfig:
         """The network's configuration.
-
-        Args:
-            schema: of the training cases, for the torch engine's own network.
 
         Raises:
             UsageFault: there is no such file.

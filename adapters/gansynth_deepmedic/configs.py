@@ -37,63 +37,39 @@ _SCORES = "norm_zscore_prms"
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A training's configuration, with DeepMedic's defaults where the file says nothing.
+    """A training's configuration, with DeepMedic's defaults where the file says nothing."""
 
-    Attributes:
-        path: the file, absolute.
-        values: every assignment of the file, in its order.
-        channels: names of the channels: of the csv's columns, else what tells the list files' names
-            apart.
-        train: training cases, each once.
-        validation: cases that are validated on, each once; empty if the file validates on none.
-        predictions: names for the validation cases' predictions; empty if there are none.
-        epochs: numberOfEpochs (35).
-        subepochs: numberOfSubepochs (20).
-        cases: numOfCasesLoadedPerSubepoch (50).
-        segments: numberTrainingSegmentsLoadedOnGpuPerSubep (1000).
-        batch: batchsize_train.
-        processes: num_processes_sampling (0).
-        sampling: typeOfSamplingForTraining (3): 0 foreground/background, 1 uniform, 2 whole image,
-            3 per class.
-        proportions: proportionOfSamplesToExtractPerCategoryTraining; None for equal ones.
-        sampling_validation: typeOfSamplingForVal (1).
-        validates_on_samples: performValidationOnSamplesThroughoutTraining.
-        validates_on_volumes: performFullInferenceOnValidationImagesEveryFewEpochs.
-        weighted: weightedMapsForSamplingEachCategoryTrain is set.
-        normalise: DeepMedic normalises some channel itself (norm_zscore_prms).
-        pad: padInputImagesBool (True).
-        normalised: of each channel, whether DeepMedic normalises it itself.
-        repeated: entries of the training and validation lists that name a case again.
-        train_list: file that names the training cases' first channels.
-        validation_list: likewise; None if the file validates on none.
-        session: sessionName (trainSession).
-    """
-
-    path: Path
-    values: Mapping[str, Any]
+    path: Path  # the file, absolute
+    values: Mapping[str, Any]  # every assignment of the file, in its order
+    # names of the channels: of the csv's columns, else what tells the list files' names apart
     channels: tuple[str, ...]
-    train: tuple[Listed, ...]
+    train: tuple[Listed, ...]  # training cases, each once
+    # cases that are validated on, each once; empty if the file validates on none
     validation: tuple[Listed, ...]
+    # names for the validation cases' predictions; empty if there are none
     predictions: tuple[str, ...]
-    epochs: int
-    subepochs: int
-    cases: int
-    segments: int
-    batch: int
-    processes: int
+    epochs: int  # numberOfEpochs (35)
+    subepochs: int  # numberOfSubepochs (20)
+    cases: int  # numOfCasesLoadedPerSubepoch (50)
+    segments: int  # numberTrainingSegmentsLoadedOnGpuPerSubep (1000)
+    batch: int  # batchsize_train
+    processes: int  # num_processes_sampling (0)
+    # typeOfSamplingForTraining (3): 0 foreground/background, 1 uniform, 2 whole image, 3 per class
     sampling: int
+    # proportionOfSamplesToExtractPerCategoryTraining; None for equal ones
     proportions: tuple[float, ...] | None
-    sampling_validation: int
-    validates_on_samples: bool
-    validates_on_volumes: bool
-    weighted: bool
-    normalise: bool
-    pad: bool
-    normalised: tuple[bool, ...] = ()
+    sampling_validation: int  # typeOfSamplingForVal (1)
+    validates_on_samples: bool  # performValidationOnSamplesThroughoutTraining
+    validates_on_volumes: bool  # performFullInferenceOnValidationImagesEveryFewEpochs
+    weighted: bool  # weightedMapsForSamplingEachCategoryTrain is set
+    normalise: bool  # DeepMedic normalises some channel itself (norm_zscore_prms)
+    pad: bool  # padInputImagesBool (True)
+    normalised: tuple[bool, ...] = ()  # of each channel, whether DeepMedic normalises it itself
+    # entries of the training and validation lists that name a case again
     repeated: tuple[Listed, ...] = ()
-    train_list: Path = Path()
-    validation_list: Path | None = None
-    session: str = "trainSession"
+    train_list: Path = Path()  # file that names the training cases' first channels
+    validation_list: Path | None = None  # likewise; None if the file validates on none
+    session: str = "trainSession"  # sessionName (trainSession)
 
 
 def read_train_config(path: Path) -> TrainConfig:
@@ -199,7 +175,7 @@ def _proportions(keys: Keys, sampling: int) -> tuple[float, ...] | None:
     key = "proportionOfSamplesToExtractPerCategoryTraining"
     if sampling not in (0, 3):
         return None
-    found = keys.numbers(key)
+    found = keys.numbers(key, low=0) if keys.has(key) else None
     if found is not None and not sum(found) > 0:
         raise keys.odd(key, "numbers from 0 that do not sum up to 0")
     if found is not None and sampling == 0 and len(found) != 2:

@@ -40,13 +40,6 @@ def write_folds(
 ) -> SourceRequest:
     """Write a configuration for each fold, ``fold_0/trainConfig.cfg`` and so on.
 
-    Args:
-        source: the cases.
-        config: the configuration that lists them.
-        listed: files of each case.
-        splits: one for each new fold.
-        folder: to write into.
-
     Raises:
         UsageFault: sampling maps, which cases of the other side lack; regions of interest of some
             cases only; a channel's name with a comma; and as ``divide``.

@@ -19,20 +19,10 @@ class DrawnCases(Sequence[Loaded]):
     A subepoch has every real case once and its share of synthetic ones. Each time a place is asked
     for it goes on to the next subepoch, so that going through all places again and again goes
     through one subepoch after another.
-
-    Args:
-        plan: what is mixed; real cases are named by index.
-        cases: the real training cases.
-        first: subepoch to begin with.
-        read: reads a file.
     """
 
     def __init__(
-        self,
-        plan: MixPlan[int],
-        cases: Sequence[HostCase],
-        first: int = 0,
-        read: Read = volume,
+        self, plan: MixPlan[int], cases: Sequence[HostCase], first: int = 0, read: Read = volume
     ) -> None:
         self.subepochs = Subepochs(plan, cases, count_places(plan.ratio, len(cases)), RIM)
         self._read, self._first = read, first

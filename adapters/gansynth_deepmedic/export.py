@@ -1,171 +1,236 @@
-"""``gansynth augment --target deepmedic -o DIR``: a folder that stock DeepMedic trains on.
-
-It is built in a hidden folder beside its place and gets its name by one rename at the end. A killed
-export leaves that hidden folder; the same command goes on there.
-"""
+"""``gansynth augment --target deepmedic -o DIR``: a folder that stock DeepMedic trains on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from math import ceil, prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gansynth.bank.reader import BankReader
-from gansynth.core.adapter import Adapter, Content, Injection
-from gansynth.core.bank_options import BankSize
-from gansynth.hosts.checks import check_drawing
-from gansynth.hosts.export import exporting, hashes_of
+from gansynth.core.space import Space
+from gansynth.hosts.export import hashes_of, new_folder
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.files import disk_errors, write_json_atomic
+from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.progress import Reporter
 from gansynth.runtime.version import __version__
-from gansynth_deepmedic.export_plan import ExportPlan, generator_space, plan_export
 from gansynth_deepmedic.files import HostCase
-from gansynth_deepmedic.guards import open_origin
-from gansynth_deepmedic.layout import Layout, write_layout
+from gansynth_deepmedic.layout import MAPS, TRAIN, Layout, write_layout
 from gansynth_deepmedic.real_space import bring_real, moved
-from gansynth_deepmedic.slots import Slot, Slots, additions_for, largest, write_slots
-from gansynth_deepmedic.source import DeepMedicSource
-
-if TYPE_CHECKING:
-    from gansynth_deepmedic.configs import ModelConfig
+from gansynth_deepmedic.shares import Share, share_on_disk
+from gansynth_deepmedic.slots import Slot, SlotExport, Slots, additions_for, largest, write_slots
+from gansynth_deepmedic.usable import refuse_unusable
+from gansynth_deepmedic.weights import PER_CLASS, SamplingMaps
 
 MANIFEST = "manifest.json"
+SPARE = 16
+"""Of so many crops one may turn out to have no place for a segment, in a very odd data set."""
+TIMES = 2
+"""A case written as float32 takes at most so many times the room of the user's files, usually."""
+NOT_ANONYMOUS = (
+    "synthetic cases are not anonymous: what surrounds each sample is a real training case. The "
+    "lists name real cases, too, by their paths: keep those, and this folder, where they are"
+)
 
 
-def export_dataset(
-    adapter: Adapter,
-    injection: Injection,
-    name: str,
-    *,
-    content: Content,
-    size: BankSize | None,
-    dry_run: bool,
-    reporter: Reporter,
-    model: ModelConfig | None = None,
-) -> dict[str, Any]:
-    """Draw samples, put each into its real case, and write a data set; see ``Adapter.export``.
+class DeepMedicExport(SlotExport):
+    """Real cases where they are, each sample in its real case, and the lists of both.
 
-    Args:
-        adapter: opened on a ``deepmedic:`` source.
-        injection: where samples come from, and at which ratio.
-        name: folder of the new data set.
-        content: ``mixed``; synthetic cases lie in real ones.
-        size: how many samples, where the ratio (0:1) does not say.
-        dry_run: check everything, write nothing.
-        reporter: shows progress.
-        model: of the network that is to be trained, which says how near to a border its segments
-            may be; None for the source's, if that knows it.
+    Attributes:
+        share: what every subepoch loads.
 
     Raises:
-        GansynthError: what ``validate`` and ``check`` refuse.
-        UsageFault: an order that makes no data set.
-        DataFault: too few samples have a place for a segment.
-        EnvironmentFault: the disk has no room, or another process exports there.
-        TrainingFault: the generator mostly draws what cannot be admitted.
+        DataFault: DeepMedic itself would stop at one of the real cases.
     """
-    if content == "synthetic":
-        raise UsageFault(
-            "--content synthetic: synthetic cases of DeepMedic lie in real training cases, which "
-            "such data would give away; expected mixed. Leave --content out"
-        )
-    adapter.validate()
-    source = adapter.source
-    assert isinstance(source, DeepMedicSource), "see the adapter"
-    open_origin(injection, source, adapter.held_out)
-    check_drawing(adapter, injection)
-    plan = plan_export(source, injection, name, size, model)
-    if dry_run:
-        return {"dry_run": True, **plan.describe()}
-    with exporting(
-        injection, source, adapter.name, plan.draws, plan.generator,
-        build=plan.build, folder=plan.folder, rejected=plan.rejected, reporter=reporter,
-    ) as (folder, reader, rejected):  # fmt: skip
-        manifest = _write(plan, folder, reader, rejected, reporter)
-    told = {key: manifest[key] for key in ("segments_of", "left_out", "rejected", "changed")}
-    return {**plan.describe(), **told}
 
+    target = "deepmedic"
+    trains = "DeepMedic trains"
+    for_schedules = "Train on the fly for a schedule: --deepmedic CHECKOUT, or --engine torch"
+    fewer = "ask for fewer with --ratio, or train on the fly"
+    share: Share
 
-def _write(
-    plan: ExportPlan,
-    folder: Path,
-    reader: BankReader,
-    rejected: Mapping[str, Any],
-    reporter: Reporter,
-) -> dict[str, Any]:
-    """Write the data set into the hidden folder.
+    # -- the order -------------------------------------------------------------------------------
 
-    Returns:
-        The manifest.
-    """
-    with disk_errors(plan.folder):
-        folder.mkdir()
-        cases = _real_cases(plan, folder, reporter)
-        slots = write_slots(plan, folder, reader, cases, reporter)
+    def place(self, name: str) -> Path:
+        """Any new folder."""
+        if self.content == "synthetic":
+            raise UsageFault(
+                "--content synthetic: synthetic cases of DeepMedic lie in real training cases, "
+                "which such data would give away; expected mixed. Leave --content out"
+            )
+        return new_folder(name)
+
+    def check_order(self) -> None:
+        """Refuse cases, too, that DeepMedic stops at, and sampling maps of the user's."""
+        super().check_order()
+        config, model = self.source.config, self.source.model
+        if config.weighted:
+            raise UsageFault(
+                f"{config.path}: weightedMapsForSamplingEachCategoryTrain is set, and nobody knows "
+                "such maps of a synthetic case; expected a configuration without, so that "
+                "DeepMedic derives them from labels and region of interest. Remove that key"
+            )
+        refuse_unusable(self.source, model)
+        self.sampling = SamplingMaps.of(config, tuple(self.source.schema.labels.values()), model)
+
+    def measure(self) -> int:
+        """Bytes that a synthetic case takes on disk, as far as one can tell by the real ones."""
+        sizes = (sum(file.stat().st_size for file in c.files) for c in self.source.config.train)
+        return min(TIMES * max(sizes), self._volume_bytes())
+
+    def _volume_bytes(self) -> int:
+        """Of the largest case in memory: images float32, labels and region."""
+        voxels = max(prod(self.source.shape(case)) for case in self.source.train_ids)
+        return voxels * (4 * len(self.source.config.channels) + 4)
+
+    def unsaid(self) -> int:
+        """As many as the user's file loads."""
+        return self.source.config.cases
+
+    def count(self, alone: int | None) -> tuple[int, int]:
+        """What every subepoch loads."""
+        config, real = self.source.config, len(self.source.train_ids)
+        cases = config.cases if alone is None else alone
+        share = share_on_disk(real, self.injection.ratio, cases, config.segments, config.batch)
+        if alone is not None:
+            said = "as many as a subepoch loads by the file; ask for another number with "
+            said += "--bank-size"
+            if self.size is not None:
+                said = f"--bank-size {self.size}"
+            elif self.injection.bank is not None:
+                said = "all that the bank holds"
+            count = f"{cases} synthetic case(s) and no real one: {said}"
+            share = replace(share, repeats=0, said=(count, *share.said))
+        if self.source.model is None and config.normalise and self.sampling.kind == PER_CLASS:
+            classes = (
+                f"{MAPS}: one for each of {self.sampling.categories} classes, expected as many "
+                "numberOfOutputClasses; name the network to be sure: --read model=modelConfig.cfg"
+            )
+            share = replace(share, said=(*share.said, classes))
+        self.share = share
+        assert share.synthetic is not None, "constant on disk"
+        return share.repeats, share.synthetic
+
+    @property
+    def drawn(self) -> int:
+        """Some more than cases where a crop may turn out not to fit."""
+        whole = self.manifest is None or self.manifest["space"]["grid"] in ("native", "resample")
+        return self.samples if whole else self.samples + ceil(self.samples / SPARE)
+
+    def room(self) -> int:
+        """Of the files, and of the bank."""
+        real = self.real if self.injection.real_in_generator_space else 0
+        needed = (self.samples + real) * self.sample_bytes
+        if self.manifest is None:
+            return needed
+        space, one = self.manifest["space"], self._volume_bytes()
+        if space["grid"] == "crop":
+            one = prod(space["size"]) * (4 * len(self.source.config.channels) + 2)
+        return needed + self.drawn * one
+
+    # -- what is in it ---------------------------------------------------------------------------
+
+    def describe(self) -> dict[str, Any]:
+        """A JSON document for the user."""
+        listed = self.real * self.repeats
+        each = self.share.segments // self.share.cases
+        return {
+            "target": "deepmedic",
+            "data": self.source.name,
+            "folder": str(self.folder),
+            "content": "mixed",
+            "ratio": str(self.injection.ratio),
+            "realised": f"{listed}:{self.samples}",
+            "synthetic_share": self.samples / self.share.cases,
+            "cases_per_subepoch": {"real": listed, "synthetic": self.samples},
+            "segments_per_subepoch": {"real": each * listed, "synthetic": each * self.samples},
+            "real_cases": self.real,
+            "each_real_case_listed": self.repeats,
+            "real_in_generator_space": self.injection.real_in_generator_space,
+            "said": [*self.share.said, *_repeated(self.source.config.processes)],
+            "record": str(self.folder / MANIFEST),
+            "note": NOT_ANONYMOUS,
+            "then": f"deepMedicRun -model MODEL -train {self.folder / TRAIN}",
+        }
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def write(
+        self, folder: Path, reader: BankReader, rejected: Mapping[str, Any], reporter: Reporter
+    ) -> Mapping[str, Any]:
+        """See ``Export.write``."""
+        cases = self._real_cases(folder, reporter)
+        slots = write_slots(self, folder, reader, cases, reporter)
         listed = cases
-        if plan.injection.real_in_generator_space:
-            listed = tuple(moved(case, folder, plan.folder) for case in cases)
-        additions = additions_for(plan, folder, cases, slots)
+        if self.injection.real_in_generator_space:
+            listed = tuple(moved(case, folder, self.folder) for case in cases)
+        additions = additions_for(self, folder, cases, slots)
         layout = write_layout(
-            plan.source.config, folder, plan.share, listed, len(slots.slots), additions=additions
+            self.source.config, folder, self.share, listed, len(slots.slots), additions=additions
         )
-        manifest = _manifest(plan, reader, slots, layout, rejected) | {"files": hashes_of(folder)}
+        manifest = self._manifest(reader, slots, layout, rejected) | {"files": hashes_of(folder)}
         write_json_atomic(folder / MANIFEST, manifest)
-    return manifest
+        return {key: manifest[key] for key in ("segments_of", "left_out", "rejected", "changed")}
+
+    def _real_cases(self, folder: Path, reporter: Reporter) -> tuple[HostCase, ...]:
+        """The real training cases, brought through the generator's space if that is asked for."""
+        source, run = self.source, self.injection.run
+        if not self.injection.real_in_generator_space:
+            return tuple(source.host_case(case) for case in source.train_ids)
+        from gansynth.sampling.run import read_manifest
+
+        assert run is not None  # see guards
+        space = Space.from_json(read_manifest(run)["space"])
+        return bring_real(source, space, folder, reporter)
+
+    def _manifest(
+        self, reader: BankReader, slots: Slots, layout: Layout, rejected: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        told = self.describe()
+        del told["record"]
+        made = self.made_by(reader)
+        return {
+            "gansynth": __version__,
+            **told,
+            "train_config_of": str(self.source.config.path),
+            "changed": dict(layout.changed),
+            **self._where(slots),
+            "left_out": slots.left_out,
+            "rejected": dict(rejected),
+            **{key: made[key] for key in ("generator", "manifest_sha256", "seed", "edits")},
+            "boxes": reader.spec.samples.boxes,
+            "judged": not reader.spec.samples.keep_flawed,
+            "held_out": list(self.source.held_out_ids),
+            "lineage": reader.spec.lineage.to_json(),
+            "slots": {slot.name: _told(slot) for slot in slots.slots},
+        }
+
+    def _where(self, slots: Slots) -> dict[str, Any]:
+        """Where DeepMedic may take segments of synthetic cases."""
+        size = largest(slots.slots)
+        what = "predict" if self.sampling.pad else "see"
+        by = {"roi": "their regions of interest", "maps": "their sampling maps"}[self.restricted]
+        where = (
+            f"where the sample is, by {by}" if slots.restricted else "anywhere, as of real cases"
+        )
+        told: dict[str, Any] = {
+            "segments_of": f"synthetic cases are centred {where}; a segment may {what} up to "
+            f"{size} voxels along an axis, else some case is too near its border for any"
+        }
+        if slots.restricted and self.restricted == "maps":
+            told["categories"] = self.sampling.categories
+        return told
 
 
-def _real_cases(plan: ExportPlan, folder: Path, reporter: Reporter) -> tuple[HostCase, ...]:
-    """The real training cases, brought through the generator's space if that is asked for."""
-    if not plan.injection.real_in_generator_space:
-        return tuple(plan.source.host_case(case) for case in plan.source.train_ids)
-    return bring_real(plan.source, generator_space(plan.injection), folder, reporter)
-
-
-# -- what is said of it --------------------------------------------------------------------------
-
-
-def _manifest(
-    plan: ExportPlan,
-    reader: BankReader,
-    slots: Slots,
-    layout: Layout,
-    rejected: Mapping[str, Any],
-) -> dict[str, Any]:
-    told = plan.describe()
-    del told["record"]
-    return {
-        "gansynth": __version__,
-        **told,
-        "train_config_of": str(plan.source.config.path),
-        "changed": dict(layout.changed),
-        **_where(plan, slots),
-        "left_out": slots.left_out,
-        "rejected": dict(rejected),
-        "generator": None if plan.manifest is None else plan.manifest["generator"],
-        "manifest_sha256": plan.generator,
-        "seed": reader.spec.seed,
-        "edits": list(reader.spec.edits),
-        "boxes": reader.spec.boxes,
-        "judged": reader.spec.judged,
-        "held_out": list(plan.source.held_out_ids),
-        "lineage": reader.spec.lineage.to_json(),
-        "slots": {slot.name: _told(slot) for slot in slots.slots},
-    }
-
-
-def _where(plan: ExportPlan, slots: Slots) -> dict[str, Any]:
-    """Where DeepMedic may take segments of synthetic cases."""
-    size = largest(slots.slots)
-    what = "predict" if plan.sampling.pad else "see"
-    by = {"roi": "their regions of interest", "maps": "their sampling maps"}[plan.restricted]
-    where = f"where the sample is, by {by}" if slots.restricted else "anywhere, as of real cases"
-    told: dict[str, Any] = {
-        "segments_of": f"synthetic cases are centred {where}; a segment may {what} up to {size} "
-        "voxels along an axis, else some case is too near its border for any"
-    }
-    if slots.restricted and plan.restricted == "maps":
-        told["categories"] = plan.sampling.categories
-    return told
+def _repeated(processes: int) -> tuple[str, ...]:
+    """What is said of stock DeepMedic's random numbers: forked processes inherit the same ones."""
+    if processes < 1:
+        return ()
+    return (
+        f"num_processes_sampling: {processes} in the file: stock DeepMedic then repeats places of "
+        "segments between cases and subepochs; 0 does not, nor does --deepmedic on the fly",
+    )
 
 
 def _told(slot: Slot) -> dict[str, Any]:

@@ -17,27 +17,19 @@ T = TypeVar("T", bound=np.generic)
 
 @dataclass(frozen=True)
 class HostCase(Document, whole=True):
-    """One training case, and how its files lie to the arrays that gansynth works on.
+    """One training case, and how its files lie to the arrays that gansynth works on."""
 
-    Attributes:
-        id: of the case.
-        channels: files, absolute, one for each channel; ``MISSING`` for one that it lacks.
-        labels: file of the ground truth.
-        roi: file of the region of interest; None where there is none.
-        shape: (D, H, W) of gansynth's arrays.
-        stored: for each axis (x, y, z) of the files, the axis (x, y, z) of gansynth's arrays it has
-            become and the direction, 1 or -1, it is read in: nibabel's orientation. gansynth's
-            arrays are z, y, x.
-        units: of each channel, (scale, offset): gansynth's values times scale plus offset are the
-            file's.
-    """
-
-    id: str
+    id: str  # of the case
+    # files, absolute, one for each channel; ``MISSING`` for one that it lacks
     channels: tuple[str, ...]
-    labels: str
-    roi: str | None
-    shape: tuple[int, ...]
+    labels: str  # file of the ground truth
+    roi: str | None  # file of the region of interest; None where there is none
+    shape: tuple[int, ...]  # (D, H, W) of gansynth's arrays
+    # for each axis (x, y, z) of the files, the axis (x, y, z) of gansynth's arrays it has become
+    # and the direction, 1 or -1, it is read in: nibabel's orientation. gansynth's arrays are z, y,
+    # x
     stored: tuple[tuple[int, int], ...]
+    # of each channel, (scale, offset): gansynth's values times scale plus offset are the file's
     units: tuple[tuple[float, float], ...]
 
     def view(self, array: npt.NDArray[T]) -> npt.NDArray[T]:

@@ -46,10 +46,6 @@ def config_of(request: SourceRequest) -> Path:
 def known_names(config: TrainConfig, cases: Sequence[Listed]) -> tuple[str, ...] | None:
     """The names that cases were given before they were dealt out; None where none are kept.
 
-    Args:
-        config: the configuration.
-        cases: that it lists.
-
     Raises:
         DataFault: they are of other cases.
     """

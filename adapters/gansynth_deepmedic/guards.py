@@ -14,7 +14,7 @@ from typing import Any, Literal
 from gansynth.bank.reader import BankReader, BankSample
 from gansynth.core.adapter import Injection
 from gansynth.core.lineage import CaseRecord
-from gansynth.core.sample_request import Asking
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Sample
 from gansynth.core.space import Space
 from gansynth.hosts.checks import Takes, check_origin
@@ -35,11 +35,6 @@ def open_origin(
 ) -> Origin | None:
     """Check what samples are to be drawn from; None if nothing is asked of a generator.
 
-    Args:
-        injection: names the run or bank.
-        source: the training's own cases.
-        held_out: its validation cases.
-
     Raises:
         IntegrityFault: leakage, another data set or space, or damaged weights or samples.
         DataFault: other channels or labels.
@@ -54,12 +49,12 @@ def open_origin(
         )
     if not asked and not injection.real_in_generator_space:
         return None
-    if injection.boxes is not None:
+    if injection.samples.boxes is not None:
         raise UsageFault(
-            f"--boxes {injection.boxes}: DeepMedic learns from labels, expected a generator that "
-            "is asked for them; leave --boxes out"
+            f"--boxes {injection.samples.boxes}: DeepMedic learns from labels, expected a "
+            "generator that is asked for them; leave --boxes out"
         )
-    conditions = injection.asking.conditions
+    conditions = injection.samples.conditions
     if asked and conditions is not None:
         raise UsageFault(
             f"--conditions {conditions['kind']}:{conditions['where']}: DeepMedic is given samples "
@@ -80,7 +75,8 @@ def open_origin(
     )
     if injection.run is not None and (injection.bank is not None or not asked):
         # Its space counts: real cases are brought through it.
-        run = replace(injection, bank=None, asking=Asking(), edits=() if asked else injection.edits)
+        request = SampleRequest(edits=None if asked else injection.samples.edits)
+        run = replace(injection, bank=None, samples=request)
         origin = check_origin(run, takes)
         if not asked:
             return origin
@@ -144,12 +140,7 @@ def check_bank(reader: BankReader, source: DeepMedicSource) -> None:
 
 
 def sample_bytes(manifest: Mapping[str, Any], source: DeepMedicSource) -> int:
-    """Bytes one sample of a run takes: image and labels (int16), of a crop or of a whole case.
-
-    Args:
-        manifest: of the run.
-        source: the training cases; a whole volume is of the shape of one of them.
-    """
+    """Bytes one sample of a run takes: image and labels (int16), of a crop or of a whole case."""
     space = Space.from_json(manifest["space"])
     voxels = max(prod(space.host_shape(source.shape(case))) for case in source.train_ids)
     each = 4 if stored(source) == "float32" else 2

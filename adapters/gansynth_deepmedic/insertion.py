@@ -30,36 +30,24 @@ _BESIDE = "beside"
 
 @dataclass(frozen=True)
 class Loaded:
-    """One case as DeepMedic is to see it, in the files' axes and units.
+    """One case as DeepMedic is to see it, in the files' axes and units."""
 
-    Attributes:
-        image: float32 (C, X, Y, Z).
-        labels: int16 (X, Y, Z).
-        roi: int16 (X, Y, Z), or None.
-        core: bool (X, Y, Z), where segments may be centred: where the patch is wholly synthetic,
-            within the region of interest; None for everywhere (whole volumes, real cases).
-        case: id of the real case, or of the one around a synthetic patch.
-        sample: id of the synthetic sample, ``sample`` if it has none; empty for a real case.
-    """
-
-    image: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int16]
-    roi: npt.NDArray[np.int16] | None
+    image: npt.NDArray[np.float32]  # float32 (C, X, Y, Z)
+    labels: npt.NDArray[np.int16]  # int16 (X, Y, Z)
+    roi: npt.NDArray[np.int16] | None  # int16 (X, Y, Z), or None
+    # bool (X, Y, Z), where segments may be centred: where the patch is wholly synthetic, within the
+    # region of interest; None for everywhere (whole volumes, real cases)
     core: npt.NDArray[np.bool_] | None
-    case: str
-    sample: str = ""
+    case: str  # id of the real case, or of the one around a synthetic patch
+    sample: str = ""  # id of the synthetic sample, ``sample`` if it has none; empty for a real case
 
 
 @dataclass(frozen=True)
 class Seat:
-    """Where a sample belongs.
+    """Where a sample belongs."""
 
-    Attributes:
-        case: id of the training case around it.
-        corner: its first voxel (D, H, W) in that case, may be negative; None for a whole volume.
-    """
-
-    case: str
+    case: str  # id of the training case around it
+    # its first voxel (D, H, W) in that case, may be negative; None for a whole volume
     corner: tuple[int, int, int] | None
 
 
@@ -83,13 +71,7 @@ def seat_of(provenance: Mapping[str, Any]) -> Seat | None:
 
 
 def misfit(case: HostCase, sample: BankSample | Sample, rim: int = RIM) -> str:
-    """Why a sample cannot be inserted into a case, as far as its files need not be read; or "".
-
-    Args:
-        case: how the files lie.
-        sample: see ``insert``.
-        rim: voxels.
-    """
+    """Why a sample cannot be inserted into a case, as far as its files need not be read; or ""."""
     seat, labels = seat_of(sample.provenance), sample.labels
     shape = sample.image.shape[1:]
     if seat is None:
@@ -126,8 +108,6 @@ def insert(case: HostCase, real: Loaded, sample: BankSample | Sample, rim: int =
     not fade. A whole volume does not fade at all.
 
     Args:
-        case: how the files lie.
-        real: the case as its files have it; stays as it is.
         sample: image (C, D, H, W) and labels (D, H, W) in gansynth's axes and units, with its
             provenance.
         rim: voxels.
@@ -165,17 +145,11 @@ def insert(case: HostCase, real: Loaded, sample: BankSample | Sample, rim: int =
 
 @dataclass(frozen=True)
 class _Cut:
-    """The part of a patch that lies in the volume.
+    """The part of a patch that lies in the volume."""
 
-    Attributes:
-        box: of the volume.
-        part: of the patch.
-        weight: the sample's, (d, h, w) or, where nothing fades, (1, 1, 1).
-    """
-
-    box: tuple[slice, ...]
-    part: tuple[slice, ...]
-    weight: npt.NDArray[np.float32]
+    box: tuple[slice, ...]  # of the volume
+    part: tuple[slice, ...]  # of the patch
+    weight: npt.NDArray[np.float32]  # the sample's, (d, h, w) or, where nothing fades, (1, 1, 1)
 
     @property
     def whole(self) -> npt.NDArray[np.bool_]:
@@ -202,14 +176,7 @@ def _cut(seat: Seat, size: Sequence[int], shape: Sequence[int], rim: int) -> _Cu
 
 
 def _ramp(length: int, before: bool, after: bool, rim: int) -> npt.NDArray[np.float32]:
-    """Weights along one axis.
-
-    Args:
-        length: voxels.
-        before: whether the first face fades.
-        after: whether the last one does.
-        rim: voxels that are to fade at each; fewer where less than half would be left.
-    """
+    """Weights along one axis."""
     weight = np.ones(length, np.float32)
     rim = min(rim, length // 2 // max(1, before + after))
     fading = np.arange(1, rim + 1, dtype=np.float32) / np.float32(rim + 1)

@@ -22,10 +22,6 @@ WAY_OUT = "train it again, to its end"
 def refuse_unmeasurable(source: DeepMedicSource, settings: Mapping[str, str]) -> None:
     """Refuse a training that would leave no segmentations of validation cases to measure.
 
-    Args:
-        source: the cases.
-        settings: of the training: its engine, and whether it saves what it predicts.
-
     Raises:
         UsageFault: it would not.
     """
@@ -49,10 +45,6 @@ def judged_files(source: DeepMedicSource, folder: Path) -> dict[str, Prediction]
 
     The torch engine's are those of the training's end. The real program's are of the last epoch
     that it validated whole volumes after: ``numberOfEpochsBetweenFullInferenceOnValImages``.
-
-    Args:
-        source: the cases.
-        folder: that the training wrote.
 
     Raises:
         UsageFault: no training is there, nothing is validated, or no segmentation was kept.

@@ -1,12 +1,13 @@
-"""Values of a configuration's keys by kind, with DeepMedic's defaults where a key is missing.
+"""Values of a configuration's keys by kind, with defaults where a key is missing.
 
 DeepMedic takes a key of None for a missing one; so does this.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,16 @@ Triple = tuple[int, int, int]
 
 
 class Keys:
-    """What one file says, read kind by kind.
+    """What one file, or a dictionary in it, says; read kind by kind.
 
     Args:
-        path: the file, for messages and for relative paths.
+        path: the file, for messages and for relative paths; None for values that come from none.
         values: its assignments.
+        within: the way to them, for messages: ``augm_sample_prms_tr['reflect']``, say.
     """
 
-    def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
-        self.path, self.values = path, values
+    def __init__(self, path: Path | None, values: Mapping[str, Any], within: str = "") -> None:
+        self.path, self.values, self.within = path, values, within
 
     def has(self, key: str) -> bool:
         """Whether the key is there."""
@@ -33,105 +35,148 @@ class Keys:
 
     def odd(self, key: str, expected: str, way_out: str = "correct it") -> DataFault:
         """The fault of a key that is missing, or of another kind than expected."""
-        if not self.has(key):
+        where = "" if self.path is None else f"{self.path}: "
+        if not self.has(key) and not self.within:
             near = did_you_mean(key, self.values)
-            return DataFault(f"{self.path}: no {key}, expected {expected}; add it.{near}")
-        found = excerpt(repr(self.values[key]))
-        return DataFault(f"{self.path}: {key} is {found}, expected {expected}; {way_out}")
+            return DataFault(f"{where}no {key}, expected {expected}; add it.{near}")
+        name = f"{self.within}[{key!r}]" if self.within else key
+        found = excerpt(repr(self.values.get(key)))
+        return DataFault(f"{where}{name} is {found}, expected {expected}; {way_out}")
 
-    def whole(self, key: str, default: int | None = None, least: int = 1) -> int:
-        """A whole number; required where there is no default."""
+    def _fitting(self, key: str, default: Any, fits: Callable[[Any], bool], expected: str) -> Any:
+        """A value that fits, or the default of a missing key; without one it is required."""
         value = self.values.get(key)
         if value is None and default is not None:
             return default
-        if not is_whole(value, least):
-            raise self.odd(key, f"a whole number from {least}")
-        return int(value)  # type: ignore[arg-type]
-
-    def one_of(self, key: str, allowed: Collection[Any], default: Any = None) -> Any:
-        """One of some values; required where there is no default."""
-        value = self.values.get(key)
-        if value is None and default is not None:
-            return default
-        if isinstance(value, list | dict | bool) or value not in allowed:
-            raise self.odd(key, f"one of {', '.join(map(str, allowed))}")
+        if not fits(value):
+            raise self.odd(key, expected)
         return value
 
-    def flag(self, key: str, default: bool) -> bool:
+    # -- one value -------------------------------------------------------------------------------
+
+    def whole(
+        self, key: str, default: int | None = None, least: int = 1, most: float = math.inf
+    ) -> int:
+        """A whole number."""
+        expected = f"a whole number{_between(least, most)}"
+        return int(
+            self._fitting(key, default, lambda v: is_whole(v, least) and v <= most, expected)
+        )
+
+    def number(
+        self,
+        key: str,
+        default: float | None = None,
+        low: float = -math.inf,
+        high: float = math.inf,
+    ) -> float:
+        """A finite number."""
+        expected = f"a number{_between(low, high)}"
+        return float(
+            self._fitting(key, default, lambda v: is_number(v) and low <= v <= high, expected)
+        )
+
+    def one_of(self, key: str, allowed: Collection[Any], default: Any = None) -> Any:
+        """One of some values."""
+        return self._fitting(
+            key,
+            default,
+            lambda v: not isinstance(v, list | dict | bool) and v in allowed,
+            f"one of {', '.join(map(str, allowed))}",
+        )
+
+    def flag(self, key: str, default: bool | None = None) -> bool:
         """True or False; 0 and 1 stand for them."""
-        value = self.values.get(key)
-        if value is None:
-            return default
-        if not isinstance(value, int) or value not in (0, 1):
-            raise self.odd(key, "True or False")
-        return bool(value)
+        return bool(self._fitting(key, default, is_flag, "True or False"))
 
     def text(self, key: str, default: str) -> str:
         """A text that prints on one line."""
-        value = self.values.get(key)
-        if value is None:
-            return default
-        if not isinstance(value, str) or not value or not value.isprintable():
-            raise self.odd(key, "a text that prints on one line")
-        return value
+        return str(self._fitting(key, default, _is_text, "a text that prints on one line"))
 
     def file(self, key: str) -> Path:
         """A path, relative to the file's folder, as DeepMedic resolves it."""
-        value = self.values.get(key)
-        if not (isinstance(value, str) and value.strip() and value.isprintable()):
-            raise self.odd(key, "the path of a file")
-        return joined(self.path.parent, value)
+        return self._joined(self._fitting(key, None, _is_path, "the path of a file"))
+
+    # -- several ---------------------------------------------------------------------------------
 
     def files(self, key: str, expected: str) -> tuple[Path, ...]:
         """Paths, likewise; at least one."""
-        value = self.values.get(key)
-        if not isinstance(value, list | tuple) or not value:
-            raise self.odd(key, expected)
-        for item in value:
-            if not (isinstance(item, str) and item.strip() and item.isprintable()):
-                raise self.odd(key, expected)
-        return tuple(joined(self.path.parent, item) for item in value)
+        found = self._fitting(key, None, lambda v: bool(v) and _all(v, _is_path), expected)
+        return tuple(map(self._joined, found))
 
     def wholes(self, key: str, default: Sequence[int] | None = None) -> tuple[int, ...]:
-        """Whole numbers from 1; required, and then at least one, where there is no default."""
-        value = self.values.get(key)
-        if value is None and default is not None:
-            return tuple(default)
-        fine = isinstance(value, list | tuple) and all(is_whole(item, 1) for item in value)
-        if not fine or (default is None and not value):
-            raise self.odd(key, "a list of whole numbers from 1")
-        return tuple(value)  # type: ignore[arg-type]
+        """Whole numbers from 1; at least one, where there is no default."""
+        return tuple(
+            self._fitting(
+                key,
+                default,
+                lambda v: _all(v, lambda n: is_whole(n, 1)) and (default is not None or bool(v)),
+                "a list of whole numbers from 1",
+            )
+        )
 
     def triple(self, key: str, default: Triple | None = None) -> Triple:
         """Three whole numbers from 1, along x, y, z."""
-        found = self.wholes(key, default)
-        if len(found) != 3:
-            raise self.odd(key, "three whole numbers from 1, along x, y and z")
-        return found[0], found[1], found[2]
+        x, y, z = self._fitting(
+            key, default, _is_triple, "three whole numbers from 1, along x, y and z"
+        )
+        return x, y, z
 
     def triples(self, key: str, default: Sequence[Triple] | None = None) -> tuple[Triple, ...]:
-        """Threes of whole numbers from 1; required where there is no default."""
-        value = self.values.get(key)
-        if value is None and default is not None:
-            return tuple(default)
+        """Threes of whole numbers from 1."""
         expected = "a list of threes of whole numbers from 1, along x, y and z"
-        if not isinstance(value, list | tuple):
-            raise self.odd(key, expected)
-        for item in value:
-            fine = isinstance(item, list | tuple) and len(item) == 3
-            if not fine or not all(is_whole(n, 1) for n in item):
-                raise self.odd(key, expected)
-        return tuple((item[0], item[1], item[2]) for item in value)
+        found = self._fitting(key, default, lambda v: _all(v, _is_triple), expected)
+        return tuple((x, y, z) for x, y, z in found)
 
-    def numbers(self, key: str, least: float = 0.0) -> tuple[float, ...] | None:
-        """Numbers; None where the key is missing."""
+    def numbers(
+        self,
+        key: str,
+        default: Sequence[float] | None = None,
+        count: int | None = None,
+        low: float = -math.inf,
+        high: float = math.inf,
+    ) -> tuple[float, ...]:
+        """Finite numbers, so many if that is said."""
+        expected = f"{'a list of' if count is None else count} numbers{_between(low, high)}"
+        found = self._fitting(
+            key,
+            default,
+            lambda v: _all(v, lambda n: is_number(n) and low <= n <= high, count),
+            expected,
+        )
+        return tuple(map(float, found))
+
+    def flags(self, key: str, count: int) -> tuple[bool, ...]:
+        """So many times True or False."""
+        expected = f"True or False for each of {count}"
+        return tuple(
+            map(bool, self._fitting(key, None, lambda v: _all(v, is_flag, count), expected))
+        )
+
+    def table(self, key: str, known: Collection[str], needed: Collection[str] = ()) -> Keys | None:
+        """A dictionary of known keys; None where there is none.
+
+        Args:
+            needed: keys that have to be there, if only with None.
+        """
         value = self.values.get(key)
         if value is None:
             return None
-        fine = isinstance(value, list | tuple) and all(is_number(item) for item in value)
-        if not fine or not all(item >= least for item in value):
-            raise self.odd(key, f"a list of numbers from {least:g}")
-        return tuple(float(item) for item in value)
+        if not isinstance(value, Mapping):
+            raise self.odd(key, f"a dictionary of {', '.join(known)}")
+        for name in value:
+            if name not in known:
+                near = did_you_mean(str(name), known)
+                expected = f"no key but {', '.join(known)} in it, found {name!r}"
+                raise self.odd(key, expected, f"correct it.{near}")
+        for name in needed:
+            if name not in value:
+                raise self.odd(key, f"also {name!r} in it, None where it is not wanted")
+        return Keys(self.path, value, f"{self.within}[{key!r}]" if self.within else key)
+
+    def _joined(self, path: str) -> Path:
+        assert self.path is not None, "files are named by files"
+        return joined(self.path.parent, path)
 
 
 def is_whole(value: object, least: int) -> bool:
@@ -140,8 +185,37 @@ def is_whole(value: object, least: int) -> bool:
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_flag(value: object) -> bool:
+    """Whether a value is True or False, or 1 or 0."""
+    return isinstance(value, int) and value in (0, 1)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value) and value.isprintable()
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
+
+
+def _is_triple(value: object) -> bool:
+    return _all(value, lambda n: is_whole(n, 1), 3)
+
+
+def _all(value: object, fits: Callable[[Any], bool], count: int | None = None) -> bool:
+    """Whether a value is a list, of so many if that is said, of what fits."""
+    listed = isinstance(value, list | tuple) and (count is None or len(value) == count)
+    return listed and all(map(fits, value))  # type: ignore[arg-type]
+
+
+def _between(low: float, high: float) -> str:
+    if math.isinf(low):
+        return ""
+    return f" from {low:g} on" if math.isinf(high) else f" from {low:g} to {high:g}"
 
 
 def joined(folder: Path, path: str) -> Path:

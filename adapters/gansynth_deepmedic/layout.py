@@ -52,39 +52,29 @@ _CASES, _SEGMENTS = "numOfCasesLoadedPerSubepoch", "numberTrainingSegmentsLoaded
 
 @dataclass(frozen=True)
 class Layout:
-    """What a training is to read.
+    """What a training is to read."""
 
-    Attributes:
-        folder: where it was written.
-        train_config: for ``deepMedicRun -train``.
-        cases: the real training cases, as listed.
-        slots: paths of the first channel of each synthetic case, as they are in its list file.
-        changed: keys of ``train_config`` that differ from the user's file -> why.
-    """
-
-    folder: Path
-    train_config: Path
-    cases: tuple[HostCase, ...]
+    folder: Path  # where it was written
+    train_config: Path  # for ``deepMedicRun -train``
+    cases: tuple[HostCase, ...]  # the real training cases, as listed
+    # paths of the first channel of each synthetic case, as they are in its list file
     slots: tuple[str, ...]
+    # keys of ``train_config`` that differ from the user's file -> why
     changed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Additions:
-    """What synthetic cases on disk ask for beside what every training needs.
+    """What synthetic cases on disk ask for beside what every training needs."""
 
-    Attributes:
-        home: the folder's later name; None if it has it already.
-        lacking: of each slot, the channels (from 0) that it lacks; empty if none lacks any.
-        rois: of each real case its region of interest, where the user's file lists none.
-        maps: of each category, each real case's sampling map; empty for none.
-        values: further keys to set -> value and why.
-    """
-
-    home: Path | None = None
+    home: Path | None = None  # the folder's later name; None if it has it already
+    # of each slot, the channels (from 0) that it lacks; empty if none lacks any
     lacking: Sequence[Collection[int]] = ()
+    # of each real case its region of interest, where the user's file lists none
     rois: Sequence[str] = ()
+    # of each category, each real case's sampling map; empty for none
     maps: Sequence[Sequence[str]] = ()
+    # further keys to set -> value and why
     values: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
 
 
@@ -103,16 +93,6 @@ def write_layout(
     Every real case is listed ``share.repeats`` times by its files' paths, then come the slots,
     ``synth/slot_0000/<channel>.nii.gz`` with ``labels.nii.gz`` and, if real cases have regions of
     interest, ``roi.nii.gz``; all lists are in the same order.
-
-    Args:
-        config: the user's.
-        folder: to write into; made where it is missing.
-        share: cases and segments of a subepoch.
-        cases: real training cases.
-        slots: number of synthetic cases.
-        values: keys of ``train.cfg`` that the user sets otherwise than in the file; paths among
-            them are absolute.
-        additions: what else there is to list.
 
     Raises:
         UsageFault: a path that no list of files can hold.
@@ -338,13 +318,6 @@ def write_case(
     synthetic: bool = False,
 ) -> HostCase:
     """Write the files of a case, each with the affine of the real file that it stands for.
-
-    Args:
-        folder: to write into; made where it is missing.
-        channels: names of the channels.
-        case: the real case; channels that it lacks are not written.
-        loaded: what to write.
-        synthetic: whether a sample is in it.
 
     Returns:
         The case with the files that were written.

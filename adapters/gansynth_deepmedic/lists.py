@@ -27,19 +27,14 @@ _MARK = "\ufeff"
 
 @dataclass(frozen=True)
 class Listed:
-    """One case as the list files (or the csv) name it: absolute paths, not opened.
+    """One case as the list files (or the csv) name it: absolute paths, not opened."""
 
-    Attributes:
-        channels: one for each channel; None for one that the case lacks (``-``).
-        labels: ground truth; None where the lists name none (validation by whole volumes).
-        roi: region of interest; None where there is none.
-        line: number of the entry, from 1, for messages.
-    """
-
+    # one for each channel; None for one that the case lacks (``-``)
     channels: tuple[Path | None, ...]
+    # ground truth; None where the lists name none (validation by whole volumes)
     labels: Path | None
-    roi: Path | None
-    line: int
+    roi: Path | None  # region of interest; None where there is none
+    line: int  # number of the entry, from 1, for messages
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -50,31 +45,17 @@ class Listed:
 
 @dataclass(frozen=True)
 class Part:
-    """The cases of training, or of validation.
+    """The cases of training, or of validation."""
 
-    Attributes:
-        where: file that names the first channels.
-        channels: names of the channels, as far as the files tell.
-        cases: in the order of the lists, each once.
-        repeated: entries that name a case again.
-        predictions: names of the cases' predictions; empty if there are none.
-    """
-
-    where: Path
-    channels: tuple[str, ...]
-    cases: tuple[Listed, ...]
-    repeated: tuple[Listed, ...] = ()
-    predictions: tuple[str, ...] = ()
+    where: Path  # file that names the first channels
+    channels: tuple[str, ...]  # names of the channels, as far as the files tell
+    cases: tuple[Listed, ...]  # in the order of the lists, each once
+    repeated: tuple[Listed, ...] = ()  # entries that name a case again
+    predictions: tuple[str, ...] = ()  # names of the cases' predictions; empty if there are none
 
 
 def read_part(keys: Keys, part: str, table: str, names: str | None = None) -> Part:
     """The cases of ``Training`` or ``Validation``.
-
-    Args:
-        keys: of the configuration.
-        part: how its keys end.
-        table: key of its csv, which goes before the lists.
-        names: key of the list of the predictions' names, where there is one.
 
     Raises:
         DataFault: a key, list or table that is missing or cannot be used, lists of unequal length,

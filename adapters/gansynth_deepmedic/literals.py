@@ -79,10 +79,6 @@ def read_literals(path: Path) -> dict[str, Any]:
 def read_text(path: Path, most: int) -> str:
     """A small text file as UTF-8.
 
-    Args:
-        path: the file.
-        most: bytes.
-
     Raises:
         DataFault: missing, no file, too large, or no text.
         EnvironmentFault: it may not be read.

@@ -21,58 +21,35 @@ _DEPRECATED = {
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A network's configuration, with DeepMedic's defaults where the file says nothing.
+    """A network's configuration, with DeepMedic's defaults where the file says nothing."""
 
-    Attributes:
-        path: the file, absolute; None for DeepMedic's own example (``deepMedic``).
-        values: every assignment of the file.
-        classes: numberOfOutputClasses, background included.
-        channels: numberOfInputChannels.
-        features: numberFMsPerLayerNormal.
-        kernels: kernelDimPerLayerNormal.
-        residual: layersWithResidualConnNormal, layers counted from 1.
-        lower_rank: lowerRankLayersNormal.
-        low: one tuple of feature numbers for each subsampled path; empty without.
-        low_kernels: kernels of each subsampled path (those of the normal path).
-        factors: subsampleFactor of each subsampled path.
-        fc: numberFMsPerLayerFC, without the classification layer.
-        fc_kernels: kernelDimPerLayerFC, the classification layer's last.
-        fc_residual: layersWithResidualConnFC.
-        dropout: dropoutRatesFc, one for each FC layer and the classification layer.
-        activation: activationFunction: linear, relu, prelu, elu, selu.
-        rolling: rollAverageForBNOverThatManyBatches; 0 for no batch normalisation.
-        segment: segmentsDimTrain.
-        segment_validation: segmentsDimVal.
-        segment_inference: segmentsDimInference.
-        initial: convWeightsInit as ("fanIn", 2) or ("normal", 0.01).
-        padded: padTypePerLayerNormal: whether each layer's input is padded, so that it keeps its
-            size.
-        fc_padded: padTypePerLayerFC, likewise, the classification layer's last.
-    """
-
-    path: Path | None
-    values: Mapping[str, Any]
-    classes: int
-    channels: int
-    features: tuple[int, ...]
-    kernels: tuple[Triple, ...]
-    residual: tuple[int, ...]
-    lower_rank: tuple[int, ...]
+    path: Path | None  # the file, absolute; None for DeepMedic's own example (``deepMedic``)
+    values: Mapping[str, Any]  # every assignment of the file
+    classes: int  # numberOfOutputClasses, background included
+    channels: int  # numberOfInputChannels
+    features: tuple[int, ...]  # numberFMsPerLayerNormal
+    kernels: tuple[Triple, ...]  # kernelDimPerLayerNormal
+    residual: tuple[int, ...]  # layersWithResidualConnNormal, layers counted from 1
+    lower_rank: tuple[int, ...]  # lowerRankLayersNormal
+    # one tuple of feature numbers for each subsampled path; empty without
     low: tuple[tuple[int, ...], ...]
+    # kernels of each subsampled path (those of the normal path)
     low_kernels: tuple[tuple[Triple, ...], ...]
-    factors: tuple[Triple, ...]
-    fc: tuple[int, ...]
-    fc_kernels: tuple[Triple, ...]
-    fc_residual: tuple[int, ...]
-    dropout: tuple[float, ...]
-    activation: str
-    rolling: int
-    segment: Triple
-    segment_validation: Triple
-    segment_inference: Triple
+    factors: tuple[Triple, ...]  # subsampleFactor of each subsampled path
+    fc: tuple[int, ...]  # numberFMsPerLayerFC, without the classification layer
+    fc_kernels: tuple[Triple, ...]  # kernelDimPerLayerFC, the classification layer's last
+    fc_residual: tuple[int, ...]  # layersWithResidualConnFC
+    dropout: tuple[float, ...]  # dropoutRatesFc, one for each FC layer and the classification layer
+    activation: str  # activationFunction: linear, relu, prelu, elu, selu
+    rolling: int  # rollAverageForBNOverThatManyBatches; 0 for no batch normalisation
+    segment: Triple  # segmentsDimTrain
+    segment_validation: Triple  # segmentsDimVal
+    segment_inference: Triple  # segmentsDimInference
+    # convWeightsInit as ("fanIn", 2) or ("normal", 0.01)
     initial: tuple[str, float] = field(default=("fanIn", 2.0))
+    # padTypePerLayerNormal: whether each layer's input is padded, so that it keeps its size
     padded: tuple[bool, ...] = ()
-    fc_padded: tuple[bool, ...] = ()
+    fc_padded: tuple[bool, ...] = ()  # padTypePerLayerFC, likewise, the classification layer's last
 
     @property
     def receptive(self) -> Triple:
@@ -228,9 +205,9 @@ def _low_kernels(
 
 
 def _dropout(keys: Keys, layers: int) -> tuple[float, ...]:
-    found = keys.numbers("dropoutRatesFc")
-    if found is None:
+    if not keys.has("dropoutRatesFc"):
         return (0.0,) * (layers > 1) + (0.5,) * (layers - (layers > 1))
+    found = keys.numbers("dropoutRatesFc", low=0)
     if len(found) not in (0, layers) or not all(rate < 1 for rate in found):
         raise keys.odd("dropoutRatesFc", f"a rate from 0 to below 1 for each of {layers} layer(s)")
     return found or (0.0,) * layers

@@ -30,44 +30,28 @@ SLOTS = "synth"
 
 @dataclass(frozen=True)
 class Order(Document, whole=True):
-    """One training, or what is left of it.
+    """One training, or what is left of it."""
 
-    Attributes:
-        engine: which process this is for.
-        output: folder of the results; ``PROGRESS`` is written there.
-        train_config: the configuration to train by, with lists of real cases, in the order of
-            ``cases``, then of slots.
-        model_config: the network's configuration; None for the torch engine's own.
-        plan: what is mixed in.
-        cases: the real training cases.
-        count: cases that a subepoch loads.
-        slots: paths of the first channel of each slot, as they are in the list file; one slot for
-            each place that may be synthetic.
-        done: epochs that earlier sessions have done.
-        subepochs: of an epoch.
-        seed: seeds where segments are cut, and how they are augmented.
-        rim: see ``insertion.insert``.
-        augment_synthetic: whether synthetic cases are augmented as real ones are.
-        checkout: folder of the user's DeepMedic.
-        arguments: for its command line, beside ``-train``.
-        options: of the torch engine: see ``engine.settings``.
-    """
-
-    engine: Engine
-    output: Path
+    engine: Engine  # which process this is for
+    output: Path  # folder of the results; ``PROGRESS`` is written there
+    # the configuration to train by, with lists of real cases, in the order of ``cases``, then of
+    # slots
     train_config: Path
-    plan: MixPlan[int]
-    cases: tuple[HostCase, ...]
-    count: int
+    plan: MixPlan[int]  # what is mixed in
+    cases: tuple[HostCase, ...]  # the real training cases
+    count: int  # cases that a subepoch loads
+    # paths of the first channel of each slot, as they are in the list file; one slot for each place
+    # that may be synthetic
     slots: tuple[str, ...] = ()
-    model_config: Path | None = None
-    done: int = 0
-    subepochs: int = 1
-    seed: int = 0
-    rim: int = RIM
-    augment_synthetic: bool = True
-    checkout: Path | None = None
-    arguments: tuple[str, ...] = ()
+    model_config: Path | None = None  # the network's configuration; None for the torch engine's own
+    done: int = 0  # epochs that earlier sessions have done
+    subepochs: int = 1  # of an epoch
+    seed: int = 0  # seeds where segments are cut, and how they are augmented
+    rim: int = RIM  # see ``insertion.insert``
+    augment_synthetic: bool = True  # whether synthetic cases are augmented as real ones are
+    checkout: Path | None = None  # folder of the user's DeepMedic
+    arguments: tuple[str, ...] = ()  # for its command line, beside ``-train``
+    # of the torch engine: see ``engine.settings``
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def made(self) -> Subepochs:

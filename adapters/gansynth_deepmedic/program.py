@@ -71,17 +71,12 @@ print("found " + json.dumps(found))
 
 @dataclass(frozen=True)
 class Program:
-    """The real program.
+    """The real program."""
 
-    Attributes:
-        checkout: its folder, absolute.
-        python: the Python that runs it; not resolved, for a link may lead out of its environment.
-        versions: of that Python (``python``) and of ``PACKAGES``.
-    """
-
-    checkout: Path
+    checkout: Path  # its folder, absolute
+    # the Python that runs it; not resolved, for a link may lead out of its environment
     python: Path
-    versions: Mapping[str, str]
+    versions: Mapping[str, str]  # of that Python (``python``) and of ``PACKAGES``
 
 
 def find_program(
@@ -92,7 +87,6 @@ def find_program(
     Args:
         checkout: its folder; None for what ``GANSYNTH_DEEPMEDIC`` says.
         python: a Python; None for ``GANSYNTH_DEEPMEDIC_PYTHON``, or else gansynth's own.
-        environ: variables.
 
     Raises:
         UsageFault: nobody names a checkout, or it is none.
@@ -225,17 +219,9 @@ def environ_of(program: Program) -> dict[str, str]:
 
 
 def doctor_lines(
-    checkout: str | None = None,
-    python: str | None = None,
-    environ: Mapping[str, str] = os.environ,
+    checkout: str | None = None, python: str | None = None, environ: Mapping[str, str] = os.environ
 ) -> Iterator[Line]:
-    """What ``gansynth doctor`` says of DeepMedic: the checkout, its Python, and the packages there.
-
-    Args:
-        checkout: what ``--deepmedic`` says.
-        python: what ``--deepmedic-python`` says.
-        environ: variables.
-    """
+    """What ``gansynth doctor`` says of DeepMedic: checkout, Python, and the packages there."""
     if not (checkout or python or environ.get(CHECKOUT) or environ.get(PYTHON)):
         found = "not named; only for augmenting DeepMedic"
         yield Line("note", "deepmedic", found, _GET_AND_NAME)

@@ -37,13 +37,6 @@ def bring_real(
     of interest int16. What an earlier call wrote of the same cases and space is taken as it is,
     what it wrote of others is written anew.
 
-    Args:
-        source: its training cases are brought; others are not touched.
-        space: the generator's. Of grids that cut (``crop``, ``slice``) only the intensity window
-            matters: the case stays whole.
-        folder: of the training.
-        reporter: shows progress.
-
     Returns:
         The training cases, in the source's order, with the files that were written.
 
@@ -87,8 +80,6 @@ def into(case: Case, part: Sample, space: Space) -> Case:
 
     Args:
         case: image (C, D, H, W) and labels (D, H, W) in the source's voxels.
-        part: what ``to_host`` made of it.
-        space: the generator's.
     """
     shape = case.image.shape[1:]
     corner = [-first for first in space.frame_corner(shape)]

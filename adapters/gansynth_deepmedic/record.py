@@ -32,33 +32,19 @@ MODELS = "saved_models"
 
 @dataclass(frozen=True)
 class Job:
-    """One training that has passed every check.
+    """One training that has passed every check."""
 
-    Attributes:
-        injection: what is mixed in, and how.
-        choices: about the training.
-        source: the training cases.
-        config: the user's file, with the numbers that hold.
-        share: cases and segments of a subepoch.
-        output: folder for results.
-        origin: what samples are drawn of; None if nothing synthetic is.
-        regions: that Dice and HD95 are reported of.
-        program: the real one; None for the torch engine.
-        engine: settings of the torch engine; None for the real program.
-        patience: seconds a phase that may draw no real case waits for a sample.
-    """
-
-    injection: Injection
-    choices: Choices
-    source: DeepMedicSource
-    config: TrainConfig
-    share: Share
-    output: Path
-    origin: Origin | None
-    regions: Regions
-    program: Program | None
-    engine: EngineSettings | None
-    patience: float
+    injection: Injection  # what is mixed in, and how
+    choices: Choices  # about the training
+    source: DeepMedicSource  # the training cases
+    config: TrainConfig  # the user's file, with the numbers that hold
+    share: Share  # cases and segments of a subepoch
+    output: Path  # folder for results
+    origin: Origin | None  # what samples are drawn of; None if nothing synthetic is
+    regions: Regions  # that Dice and HD95 are reported of
+    program: Program | None  # the real one; None for the torch engine
+    engine: EngineSettings | None  # settings of the torch engine; None for the real program
+    patience: float  # seconds a phase that may draw no real case waits for a sample
 
     @property
     def slots(self) -> int:
@@ -99,10 +85,7 @@ def versions(job: Job) -> dict[str, Any]:
         names = {name: version_of(name) for name in ("torch", "numpy", "nibabel")}
         return {"python": platform.python_version(), **names}
     checkout = job.program.checkout
-    return {
-        **job.program.versions,
-        "deepmedic": commit_of(checkout) or "unknown",
-    }
+    return {**job.program.versions, "deepmedic": commit_of(checkout) or "unknown"}
 
 
 def commit_of(checkout: Path) -> str | None:

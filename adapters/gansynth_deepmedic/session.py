@@ -39,11 +39,7 @@ if TYPE_CHECKING:
 
 
 class DeepMedicSession(Session[int]):
-    """Trains, watches, and keeps the record; ``run`` does it all.
-
-    Args:
-        job: what is trained.
-    """
+    """Trains, watches, and keeps the record; ``run`` does it all."""
 
     compared = COMPARED
     anew = ANEW

@@ -12,10 +12,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
-from gansynth.core.ratio import Ratio
-from gansynth.hosts.epoch_plan import count_places, whole_parts
+from gansynth.core.ratio import Ratio, listed_counts, whole_parts
+from gansynth.hosts.epoch_plan import count_places
 
 MOST_REPEATS = 8
 """How often a real case is listed at most, so that R:S comes out even."""
@@ -27,24 +26,18 @@ SEGMENTS = "numberTrainingSegmentsLoadedOnGpuPerSubep"
 
 @dataclass(frozen=True)
 class Share:
-    """One subepoch.
+    """One subepoch."""
 
-    Attributes:
-        cases: that it loads, real and synthetic.
-        segments: that it takes of them; where real and synthetic ones meet a multiple of ``cases``,
-            so that each gives as many, and of the batch size, so that no batch is dropped.
-        real: real cases of a subepoch; None where it differs between subepochs (a schedule, or a
-            ratio that does not come out even in so few cases).
-        synthetic: synthetic ones, likewise.
-        repeats: how often each real case is listed (on disk; else 1).
-        said: what was rounded, or is otherwise than the user's file says, in words.
-    """
-
-    cases: int
+    cases: int  # that it loads, real and synthetic
+    # that it takes of them; where real and synthetic ones meet a multiple of ``cases``, so that
+    # each gives as many, and of the batch size, so that no batch is dropped
     segments: int
+    # real cases of a subepoch; None where it differs between subepochs (a schedule, or a ratio that
+    # does not come out even in so few cases)
     real: int | None
-    synthetic: int | None
-    repeats: int = 1
+    synthetic: int | None  # synthetic ones, likewise
+    repeats: int = 1  # how often each real case is listed (on disk; else 1)
+    # what was rounded, or is otherwise than the user's file says, in words
     said: tuple[str, ...] = ()
 
 
@@ -52,18 +45,11 @@ def share_on_disk(real: int, ratio: Ratio, cases: int, segments: int, batch: int
     """What stock DeepMedic has to load, which can only be exact if it loads all there is.
 
     Without real cases, R = 0, there are as many synthetic ones as the user's file loads.
-
-    Args:
-        real: real training cases.
-        ratio: real:synthetic.
-        cases: that a subepoch loads by the user's file.
-        segments: that it takes by the user's file.
-        batch: segments of a training step.
     """
     if whole_parts(ratio)[0] == 0:
         taken, changed = _one_kind(cases, segments)
         return Share(cases, taken, 0, cases, said=changed)
-    repeats, synthetic, even = _listed(real, ratio)
+    repeats, synthetic, even = listed_counts(real, ratio, MOST_REPEATS, int(ratio.p > 0))
     total = repeats * real + synthetic
     said = []
     if not even:
@@ -87,16 +73,7 @@ def share_on_disk(real: int, ratio: Ratio, cases: int, segments: int, batch: int
 def share_on_the_fly(
     ratio: Ratio, cases: int, segments: int, batch: int, *, real: int, constant: bool
 ) -> Share:
-    """What is loaded where somebody deals the cases out.
-
-    Args:
-        ratio: real:synthetic.
-        cases: that a subepoch loads by the user's file.
-        segments: that it takes by the user's file.
-        batch: segments of a training step.
-        real: real training cases.
-        constant: whether the ratio stays as it is.
-    """
+    """What is loaded where somebody deals the cases out."""
     listed = count_places(ratio, real)
     total, why = cases, ""
     if listed < cases:
@@ -111,10 +88,7 @@ def share_on_the_fly(
         if unit <= MOST_TIMES * cases:
             count = max(1, (2 * total + unit) // (2 * unit)) * unit
             if count != total:
-                total, why = (
-                    count,
-                    f"a multiple of {unit}, so that each is {ratio} exactly",
-                )
+                total, why = (count, f"a multiple of {unit}, so that each is {ratio} exactly")
             dealt = parts[0] * total // unit, parts[1] * total // unit
         else:
             said.append(_uneven(ratio, total))
@@ -132,13 +106,6 @@ def same_segments(
 
     Where real and synthetic cases meet, they are a multiple of the cases and of the batch; the
     least that suits all is taken, and never fewer than the user's file says.
-
-    Args:
-        mixes: ratio, and whether it stays as it is, of every training.
-        cases: see ``share_on_the_fly``.
-        segments: likewise.
-        batch: likewise.
-        real: real training cases.
     """
     while True:
         wanted = max(
@@ -148,21 +115,6 @@ def same_segments(
         if wanted == segments:
             return segments
         segments = wanted
-
-
-def _listed(real: int, ratio: Ratio) -> tuple[int, int, bool]:
-    """How often real cases are listed, beside how many synthetic ones, and whether that is R:S."""
-    real_part, synthetic_part = whole_parts(ratio)
-    per_real = Fraction(synthetic_part, real_part)
-    found = []
-    for repeats in range(1, MOST_REPEATS + 1):
-        asked = repeats * real * per_real
-        count = max(1 if per_real else 0, math.floor(asked + Fraction(1, 2)))
-        share = Fraction(count, repeats * real + count)
-        off = abs(share - per_real / (1 + per_real))
-        found.append((off, repeats, count))
-    off, repeats, count = min(found)
-    return repeats, count, off == 0
 
 
 def _uneven(ratio: Ratio, cases: int) -> str:

@@ -12,14 +12,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from gansynth.bank.reader import BankReader, BankSample
+from gansynth.hosts.export import Export
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.progress import Reporter
-from gansynth_deepmedic.export_plan import ExportPlan
 from gansynth_deepmedic.files import MISSING, HostCase
 from gansynth_deepmedic.insertion import Loaded, insert, seat_of
 from gansynth_deepmedic.layout import (
@@ -34,7 +34,8 @@ from gansynth_deepmedic.layout import (
     stored_shape,
     write_case,
 )
-from gansynth_deepmedic.weights import Allowed
+from gansynth_deepmedic.source import DeepMedicSource
+from gansynth_deepmedic.weights import Allowed, SamplingMaps
 
 MAPS, ROIS = "maps", "roi"
 """Folders of what real cases get."""
@@ -43,61 +44,63 @@ OUTPUT = "output"
 OF_ITS_OWN = "results apart from those of a training on real cases only"
 
 
-@dataclass(frozen=True)
-class Slot:
-    """A synthetic case on disk.
+class SlotExport(Export):
+    """What slots need to know of the export that they are written for.
 
     Attributes:
-        name: of its folder.
-        case: the real one around it.
-        sample: id in the bank.
-        corner: of the sample in that case, (D, H, W); None for a whole volume.
-        centres: share of the case's voxels that segments may be centred on.
-        largest: see ``SamplingMaps.largest``.
-        lacking: channels that the real case lacks.
-        provenance: of the sample.
+        sampling: how segments are sampled.
     """
 
-    name: str
-    case: str
-    sample: str
+    source: DeepMedicSource
+    sampling: SamplingMaps
+
+    @property
+    def real(self) -> int:
+        """Real training cases, each counted once."""
+        return len(self.source.train_ids) if self.repeats else 0
+
+    @property
+    def restricted(self) -> Literal["roi", "maps"]:
+        """How DeepMedic is told where segments of a synthetic case may be centred.
+
+        It takes segments from the region of interest; but if it normalises images, then over that
+        region, so that another one would change the images.
+        """
+        return "maps" if self.source.config.normalise else "roi"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A synthetic case on disk."""
+
+    name: str  # of its folder
+    case: str  # the real one around it
+    sample: str  # id in the bank
+    # of the sample in that case, (D, H, W); None for a whole volume
     corner: tuple[int, int, int] | None
-    centres: float
-    largest: int
-    lacking: tuple[int, ...]
-    provenance: dict[str, Any]
+    centres: float  # share of the case's voxels that segments may be centred on
+    largest: int  # see ``SamplingMaps.largest``
+    lacking: tuple[int, ...]  # channels that the real case lacks
+    provenance: dict[str, Any]  # of the sample
 
 
 @dataclass(frozen=True)
 class Slots:
-    """All of them.
+    """All of them."""
 
-    Attributes:
-        slots: in order.
-        left_out: why -> how many samples were left out.
-        restricted: whether real cases, too, get a region of interest or sampling maps.
-    """
-
-    slots: tuple[Slot, ...]
-    left_out: dict[str, int]
-    restricted: bool
+    slots: tuple[Slot, ...]  # in order
+    left_out: dict[str, int]  # why -> how many samples were left out
+    restricted: bool  # whether real cases, too, get a region of interest or sampling maps
 
 
 def write_slots(
-    plan: ExportPlan,
+    export: SlotExport,
     folder: Path,
     reader: BankReader,
     cases: Sequence[HostCase],
     reporter: Reporter,
 ) -> Slots:
     """Write every slot's files.
-
-    Args:
-        plan: the export.
-        folder: to write into.
-        reader: the bank with the samples; what does not fit is left out, and the next is taken.
-        cases: the real training cases, as they are at the moment.
-        reporter: shows progress.
 
     Raises:
         DataFault: too few samples fit.
@@ -106,7 +109,7 @@ def write_slots(
     read = lru_cache(maxsize=1)(lambda case_id: read_host(index[case_id]))
     patches = restricted(reader)
     slots: list[Slot] = []
-    with reporter.task(plan.slots, "write") as bar:
+    with reporter.task(export.samples, "write") as bar:
         for sample in map(reader.read, reader.ids()):
             seat = seat_of(sample.provenance)
             if seat is None or seat.case not in index:
@@ -116,16 +119,16 @@ def write_slots(
             if made is None:
                 left_out["does not fit its case"] += 1
                 continue
-            slot = _write(plan, folder, len(slots), index[seat.case], made, sample, patches)
+            slot = _write(export, folder, len(slots), index[seat.case], made, sample, patches)
             if slot is None:
                 left_out["leaves no place for a segment"] += 1
                 continue
             slots.append(slot)
             bar.advance(1)
-            if len(slots) == plan.slots:
+            if len(slots) == export.samples:
                 break
-    if len(slots) < plan.slots:
-        raise _too_few(plan, len(slots), left_out)
+    if len(slots) < export.samples:
+        raise _too_few(export, len(slots), left_out)
     return Slots(tuple(slots), dict(left_out), patches)
 
 
@@ -145,7 +148,7 @@ def _made(case: HostCase, real: Loaded, sample: BankSample) -> Loaded | None:
 
 
 def _write(
-    plan: ExportPlan,
+    export: SlotExport,
     folder: Path,
     number: int,
     case: HostCase,
@@ -155,14 +158,14 @@ def _write(
 ) -> Slot | None:
     """Write one slot; None, and nothing is written, if no segment could be taken from it."""
     allowed = _allowed(made)
-    centres = plan.sampling.centres(made.labels, allowed)
+    centres = export.sampling.centres(made.labels, allowed)
     if not centres.any():
         return None
     home = slot_folder(folder, number)
-    told = replace(made, roi=allowed) if patches and plan.restricted == "roi" else made
-    write_case(home, plan.source.config.channels, case, told, synthetic=True)
-    if patches and plan.restricted == "maps":
-        _write_maps(plan, home, case, made, allowed)
+    told = replace(made, roi=allowed) if patches and export.restricted == "roi" else made
+    write_case(home, export.source.config.channels, case, told, synthetic=True)
+    if patches and export.restricted == "maps":
+        _write_maps(export, home, case, made, allowed)
     seat = seat_of(sample.provenance)
     assert seat is not None, "else it would not fit"
     return Slot(
@@ -171,7 +174,7 @@ def _write(
         sample.id,
         seat.corner,
         float(centres.mean()),
-        plan.sampling.largest(centres),
+        export.sampling.largest(centres),
         tuple(n for n, file in enumerate(case.channels) if file == MISSING),
         dict(sample.provenance),
     )
@@ -183,13 +186,13 @@ def _allowed(made: Loaded) -> Allowed:
     return region if made.core is None else np.where(made.core, region, np.int16(0))
 
 
-def _too_few(plan: ExportPlan, found: int, left_out: Counter[str]) -> DataFault:
+def _too_few(export: SlotExport, found: int, left_out: Counter[str]) -> DataFault:
     reasons = ", ".join(f"{count} {why}" for why, count in left_out.most_common()) or "none"
-    maker = plan.injection.bank or plan.injection.run
+    maker = export.injection.bank or export.injection.run
     return DataFault(
         f"{maker}: {found} of {found + left_out.total()} samples can be cases of their own, "
-        f"expected {plan.slots}; left out: {reasons}. Ask for fewer with --ratio, or take another "
-        "generator or bank"
+        f"expected {export.samples}; left out: {reasons}. Ask for fewer with --ratio, or take "
+        "another generator or bank"
     )
 
 
@@ -197,28 +200,23 @@ def _too_few(plan: ExportPlan, found: int, left_out: Counter[str]) -> DataFault:
 
 
 def additions_for(
-    plan: ExportPlan, folder: Path, cases: Sequence[HostCase], slots: Slots
+    export: SlotExport, folder: Path, cases: Sequence[HostCase], slots: Slots
 ) -> Additions:
-    """Write what real cases need so that synthetic ones can be restricted; what lists then say.
-
-    Args:
-        plan: the export.
-        folder: to write into.
-        cases: the real training cases, as they are at the moment.
-        slots: that were written.
-    """
-    apart = {"folderForOutput": (str(plan.folder / OUTPUT), OF_ITS_OWN)}
+    """Write what real cases need so that synthetic ones can be restricted; what lists then say."""
+    apart = {"folderForOutput": (str(export.folder / OUTPUT), OF_ITS_OWN)}
     lacking = [slot.lacking for slot in slots.slots]
-    more = Additions(home=plan.folder, lacking=lacking, values=apart)
+    more = Additions(home=export.folder, lacking=lacking, values=apart)
     if not slots.restricted:
         return more
-    if plan.restricted == "roi":
+    if export.restricted == "roi":
         bare = all(case.roi is None for case in cases)
-        return replace(more, rois=_whole_rois(plan, folder, cases)) if bare else more
-    return replace(more, maps=_real_maps(plan, folder, cases), values={**apart, **_augmented(plan)})
+        return replace(more, rois=_whole_rois(export, folder, cases)) if bare else more
+    return replace(
+        more, maps=_real_maps(export, folder, cases), values={**apart, **_augmented(export)}
+    )
 
 
-def _whole_rois(plan: ExportPlan, folder: Path, cases: Sequence[HostCase]) -> list[str]:
+def _whole_rois(export: SlotExport, folder: Path, cases: Sequence[HostCase]) -> list[str]:
     """Of each real case a region of interest that is all of it: one file for each shape."""
     (folder / ROIS).mkdir(exist_ok=True)
     rois = []
@@ -228,35 +226,35 @@ def _whole_rois(plan: ExportPlan, folder: Path, cases: Sequence[HostCase]) -> li
         if not (folder / file).exists():
             everywhere = np.ones(shape, np.int16)
             (folder / file).write_bytes(nifti(everywhere, affine_of(case.labels)))
-        rois.append(str(plan.folder / file))
+        rois.append(str(export.folder / file))
     return rois
 
 
-def _real_maps(plan: ExportPlan, folder: Path, cases: Sequence[HostCase]) -> list[list[str]]:
+def _real_maps(export: SlotExport, folder: Path, cases: Sequence[HostCase]) -> list[list[str]]:
     """Of each category each real case's sampling map, as DeepMedic itself would derive it."""
-    maps: list[list[str]] = [[] for _ in range(plan.sampling.categories)]
-    if not plan.real:
+    maps: list[list[str]] = [[] for _ in range(export.sampling.categories)]
+    if not export.real:
         return maps
     for name, case in zip(folder_names([case.id for case in cases]), cases, strict=True):
         real, home = read_host(case), Path(MAPS) / name
-        _write_maps(plan, folder / home, case, real, real.roi)
+        _write_maps(export, folder / home, case, real, real.roi)
         for number, listed in enumerate(maps):
-            listed.append(str(plan.folder / home / f"{MAP}_{number}{ENDING}"))
+            listed.append(str(export.folder / home / f"{MAP}_{number}{ENDING}"))
     return maps
 
 
 def _write_maps(
-    plan: ExportPlan, home: Path, case: HostCase, loaded: Loaded, allowed: Allowed | None
+    export: SlotExport, home: Path, case: HostCase, loaded: Loaded, allowed: Allowed | None
 ) -> None:
     home.mkdir(parents=True, exist_ok=True)
     affine = affine_of(case.labels)
-    for number, one in enumerate(plan.sampling.maps(loaded.labels, allowed)):
+    for number, one in enumerate(export.sampling.maps(loaded.labels, allowed)):
         (home / f"{MAP}_{number}{ENDING}").write_bytes(nifti(one, affine))
 
 
-def _augmented(plan: ExportPlan) -> dict[str, tuple[Any, str]]:
+def _augmented(export: SlotExport) -> dict[str, tuple[Any, str]]:
     """Whole images that are turned and scaled: maps then take nearest voxels, as label maps do."""
-    values = plan.source.config.values.get(_AUGMENTED)
+    values = export.source.config.values.get(_AUGMENTED)
     if not isinstance(values, dict):
         return {}
     affine = values.get("affine")

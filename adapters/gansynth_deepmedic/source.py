@@ -49,20 +49,10 @@ class DeepMedicSource(VolumeSource):
 
     Where there are regions of interest, labels outside of them are -1: DeepMedic takes no segment
     around such a voxel.
-
-    Args:
-        request: what was asked for.
-        config: of the training.
-        cases: that it lists.
-        asked: how they are read.
-
-    Attributes:
-        config: the configuration.
-        model: the network's; None if it was not named.
     """
 
-    config: TrainConfig
-    model: ModelConfig | None
+    config: TrainConfig  # the configuration
+    model: ModelConfig | None  # the network's; None if it was not named
 
     def __init__(
         self, request: SourceRequest, config: TrainConfig, cases: Cases, asked: DeepMedicOptions
@@ -259,9 +249,7 @@ def open_deepmedic(request: SourceRequest) -> DeepMedicSource:
     return source
 
 
-def listed_by(
-    request: SourceRequest,
-) -> tuple[SourceRequest, TrainConfig, Cases, DeepMedicOptions]:
+def listed_by(request: SourceRequest) -> tuple[SourceRequest, TrainConfig, Cases, DeepMedicOptions]:
     """What a request asks for: with absolute paths, its configuration, cases and options.
 
     Raises:

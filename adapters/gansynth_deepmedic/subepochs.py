@@ -36,31 +36,16 @@ _DRAW, _HOST = 20, 21
 
 @dataclass(frozen=True)
 class Place:
-    """One case of a subepoch.
+    """One case of a subepoch."""
 
-    Attributes:
-        subepoch: counted from 0 over the whole training.
-        number: of the place, from 0.
-        real: index of the real case; of a synthetic place, of its stand-in.
-        synthetic: whether a sample belongs here.
-    """
-
-    subepoch: int
-    number: int
-    real: int
-    synthetic: bool
+    subepoch: int  # counted from 0 over the whole training
+    number: int  # of the place, from 0
+    real: int  # index of the real case; of a synthetic place, of its stand-in
+    synthetic: bool  # whether a sample belongs here
 
 
 class Subepochs:
-    """The cases of every subepoch; may be inherited through fork or pickled.
-
-    Args:
-        plan: what is mixed; its clock, which schedules need, counts subepochs and never ticks.
-        cases: the real training cases, in the order that the plan's ``chosen`` and the list files
-            count them in.
-        count: cases that a subepoch loads.
-        rim: see ``insertion.insert``.
-    """
+    """The cases of every subepoch; may be inherited through fork or pickled."""
 
     def __init__(
         self, plan: MixPlan[int], cases: Sequence[HostCase], count: int, rim: int = RIM
@@ -93,10 +78,6 @@ class Subepochs:
         """What fills a place, counted in the plan's log.
 
         Where a synthetic place holds no sample (``sample`` is empty), a real case stands in.
-
-        Args:
-            place: of a subepoch.
-            read: reads a file; the host's own way where there is one.
 
         Raises:
             TrainingFault: there is no sample where no real case may take its place.

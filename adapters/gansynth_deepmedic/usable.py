@@ -31,19 +31,12 @@ _VALIDATION_MAPS = "weightedMapsForSamplingEachCategoryVal"
 
 @dataclass(frozen=True)
 class Sampling:
-    """How segments are taken of the cases of one side.
+    """How segments are taken of the cases of one side."""
 
-    Attributes:
-        key: of the segments' size in ``modelConfig.cfg``.
-        size: of a segment (x, y, z); None if the network is not known.
-        kind: type of sampling, 0 to 3; None where whole volumes are inferred.
-        shares: of the categories; None for equal ones.
-    """
-
-    key: str
-    size: Triple | None
-    kind: int | None
-    shares: tuple[float, ...] | None = None
+    key: str  # of the segments' size in ``modelConfig.cfg``
+    size: Triple | None  # of a segment (x, y, z); None if the network is not known
+    kind: int | None  # type of sampling, 0 to 3; None where whole volumes are inferred
+    shares: tuple[float, ...] | None = None  # of the categories; None for equal ones
 
 
 Found = tuple[Path, DataFault]
@@ -55,10 +48,6 @@ def refuse_unusable(source: DeepMedicSource, model: ModelConfig | None) -> None:
 
     Headers of all cases are looked at first, then all label maps and regions of interest are read.
     Maps of weights are not looked at.
-
-    Args:
-        source: its training cases, and those it validates on.
-        model: the network's configuration; without it sizes and classes are not compared.
 
     Raises:
         DataFault: the first of what was found; ``gansynth check`` tells it all.

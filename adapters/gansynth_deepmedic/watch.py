@@ -14,11 +14,7 @@ _SECONDS = 0.25
 
 
 class Lines:
-    """The whole lines of a file that grows, each read once.
-
-    Args:
-        file: may be missing yet.
-    """
+    """The whole lines of a file that grows, each read once."""
 
     def __init__(self, file: Path) -> None:
         self.file, self._read = file, 0
@@ -43,14 +39,7 @@ class Lines:
 
 
 class Watch:
-    """Hands on what a training tells, from a thread of its own, while it is entered.
-
-    Args:
-        file: ``order.PROGRESS``.
-        take: called with each document, never from two threads at once; what it raises is said
-            once, and the training goes on.
-        say: writes a line to the log.
-    """
+    """Hands on what a training tells, from a thread of its own, while it is entered."""
 
     def __init__(
         self, file: Path, take: Callable[[Mapping[str, Any]], None], say: Callable[[str], None]
@@ -96,15 +85,11 @@ class Watch:
 
 @dataclass
 class Subepoch:
-    """What one subepoch was given.
+    """What one subepoch was given."""
 
-    Attributes:
-        jobs: number of the place -> what was told of it; a place that is told of again counts once.
-        trained: whether all its batches are done.
-    """
-
+    # number of the place -> what was told of it; a place that is told of again counts once
     jobs: dict[int, Mapping[str, Any]] = field(default_factory=dict)
-    trained: bool = False
+    trained: bool = False  # whether all its batches are done
 
     def cases(self, *kinds: str) -> int:
         """Cases of these kinds."""
@@ -122,11 +107,7 @@ class Subepoch:
         return sum(bool(job.get("spread")) for job in self.jobs.values())
 
     def to_json(self, number: int) -> dict[str, Any]:
-        """For the record.
-
-        Args:
-            number: of the subepoch, from 0 over the whole training.
-        """
+        """For the record."""
         real = ("real", "fallback")
         return {
             "subepoch": number + 1,

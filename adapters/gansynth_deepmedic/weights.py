@@ -32,23 +32,14 @@ _MOST = 4
 
 @dataclass(frozen=True)
 class SamplingMaps:
-    """How a training samples segments of its cases.
+    """How a training samples segments of its cases."""
 
-    Attributes:
-        kind: typeOfSamplingForTraining.
-        categories: how many there are.
-        sampled: of each category, whether any segments are asked of it.
-        pad: padInputImagesBool.
-        segment: voxels (x, y, z) of a segment, and
-        padding: those that are added to a volume, both sides together; None where the network is
-            not known.
-    """
-
-    kind: int
-    categories: int
-    sampled: tuple[bool, ...]
-    pad: bool
-    segment: Triple | None = None
+    kind: int  # typeOfSamplingForTraining
+    categories: int  # how many there are
+    sampled: tuple[bool, ...]  # of each category, whether any segments are asked of it
+    pad: bool  # padInputImagesBool
+    segment: Triple | None = None  # voxels (x, y, z) of a segment, and
+    # those that are added to a volume, both sides together; None where the network is not known
     padding: Triple = (0, 0, 0)
 
     @classmethod

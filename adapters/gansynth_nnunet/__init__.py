@@ -29,15 +29,9 @@ def _raw() -> Callable[[SourceRequest], CaseSource]:
 
 
 def _check() -> Check:
-    from gansynth_nnunet.check import check_nnunet
+    from gansynth_nnunet.raw import check_nnunet
 
     return check_nnunet
-
-
-def _check_raw() -> Check:
-    from gansynth_nnunet.raw import check_raw
-
-    return check_raw
 
 
 def _adapter() -> type[Adapter]:
@@ -57,7 +51,7 @@ def register_sources(
 @hookimpl
 def register_checks(register: Callable[[str, Callable[[], Check]], None]) -> None:
     register("nnunet", _check)
-    register("nnunet-raw", _check_raw)
+    register("nnunet-raw", _check)
 
 
 @hookimpl

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from gansynth.bank.placement import remove_banks_of
 from gansynth.bank.supply import read_patience
 from gansynth.core.adapter import (
     Adapter,
@@ -31,10 +29,10 @@ from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource, Split
 from gansynth.core.space import Space
 from gansynth.hosts.checks import check_drawing, plan_own_bank
+from gansynth.hosts.launch import device_of, train_apart
 from gansynth.hosts.origin import Origin
-from gansynth.hosts.record import LOG, compare, read_sessions
+from gansynth.hosts.record import compare, read_sessions
 from gansynth.metrics.segmentation.account import account_of, asked_regions
-from gansynth.runtime import child, processes
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth.runtime.machine import Line
@@ -45,8 +43,9 @@ from gansynth_nnunet.class_locations import Key, encode, keys_of
 from gansynth_nnunet.config import MixConfig, NnunetSettings
 from gansynth_nnunet.foreign_guard import drawn_size
 from gansynth_nnunet.guards import check_origin, host_size, sample_bytes, takes_of
-from gansynth_nnunet.launch import TRAINER, parse_options, pick_device, with_ext_trainer
+from gansynth_nnunet.launch import TRAINER, parse_options, with_ext_trainer
 from gansynth_nnunet.mixed import MixedDataset
+from gansynth_nnunet.plans import PrepareSettings
 from gansynth_nnunet.session import (
     ANEW,
     CHECKPOINTS,
@@ -55,7 +54,6 @@ from gansynth_nnunet.session import (
     describe_session,
     read_outcome,
 )
-from gansynth_nnunet.small_plans import PrepareSettings
 from gansynth_nnunet.source import NnunetSource
 
 WORKERS = "2"
@@ -109,12 +107,7 @@ class NnunetAdapter(Adapter):
         return arrays
 
     def bring(self, source: CaseSource, space: Space) -> Callable[[Sample], Sample]:
-        """Samples of raw scans go through nnU-Net's own preprocessor.
-
-        Raises:
-            IntegrityFault: the generator is of other nnU-Net cases.
-            UsageFault, DataFault: see ``Converter``.
-        """
+        """Samples of raw scans go through nnU-Net's own preprocessor; see ``Converter``."""
         if "plans" in source.host:
             return super().bring(source, space)
         from gansynth_nnunet.foreign import Converter
@@ -125,8 +118,7 @@ class NnunetAdapter(Adapter):
         """Check that nnU-Net has what it needs beside the cases that the source has checked.
 
         Raises:
-            DataFault: nnU-Net's fingerprint or the labels it validates against are missing, or the
-                plans have another name than their file.
+            DataFault: it has not.
         """
         plans, folder = self.host.plans, self.host.plans.folder
         if plans.doc["plans_name"] != self._plans:
@@ -142,13 +134,8 @@ class NnunetAdapter(Adapter):
                 )
 
     def inject(self, dataset: Any, plan: MixPlan[str], *, batch_size: int) -> MixedDataset:
-        """Wrap an nnU-Net training data set; for those who build their own trainer.
-
-        Raises:
-            DataFault: the bank's samples have other channels.
-        """
-        channels = len(self.schema.channels)
-        return MixedDataset(dataset, plan, batch_size, channels, self.keys)
+        """Wrap an nnU-Net training data set; for those who build their own trainer."""
+        return MixedDataset(dataset, plan, batch_size, len(self.schema.channels), self.keys)
 
     def check(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
@@ -157,9 +144,8 @@ class NnunetAdapter(Adapter):
 
         Raises:
             IntegrityFault: leakage, or another data set, plans, configuration.
-            UsageFault: a setting, option, edit or device that cannot be; no run or bank there, or
-                samples smaller than a patch.
-                With ``--c``, another kind of schedule than the training has that is continued.
+            UsageFault: what cannot be, or samples smaller than a patch; with ``--c``, another kind
+                of schedule than the training has that is continued.
             DataFault: a bank of other channels or labels, or with a sample that cannot be.
         """
         self.check_ways(injection)
@@ -176,11 +162,7 @@ class NnunetAdapter(Adapter):
 
     @classmethod
     def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:
-        """As they are: nnU-Net keeps its last weights, unless it is asked for its best ones.
-
-        Raises:
-            UsageFault: it is.
-        """
+        """As they are: nnU-Net keeps its last weights, unless it is asked for its best ones."""
         if "--val_best" in options:
             raise UsageFault(
                 "host.options: --val_best chooses weights by the cases that are judged on, "
@@ -196,11 +178,7 @@ class NnunetAdapter(Adapter):
     def lasting(
         self, steps: int, mixes: Sequence[Mix], settings: Mapping[str, str], cases: int
     ) -> list[dict[str, str]]:
-        """Epochs of as many iterations as set, else of nnU-Net's 250, or of fewer.
-
-        Raises:
-            UsageFault: the steps are no whole number of epochs.
-        """
+        """Epochs of as many iterations as set, else of nnU-Net's 250, or of fewer."""
         each = int(settings.get("num_iterations_per_epoch", min(steps, 250)))
         epochs, rest = divmod(steps, each)
         if rest:
@@ -214,14 +192,7 @@ class NnunetAdapter(Adapter):
     def start(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> Outcome:
-        """Train nnU-Net in a child process and wait for its end.
-
-        Raises:
-            GansynthError: before anything starts, what ``validate`` and ``check`` refuse.
-            EnvironmentFault: another process trains into the same folder.
-            TrainingFault: nnU-Net failed.
-            KeyboardInterrupt, SystemExit: interrupted, after nnU-Net has ended too.
-        """
+        """Train nnU-Net in a child process and wait for its end; see ``Adapter.start``."""
         self.validate()
         self.check(injection, settings, options)
         from gansynth.sampling.run import locked
@@ -256,13 +227,12 @@ class NnunetAdapter(Adapter):
         reporter: Reporter,
     ) -> Mapping[str, Any]:
         """Write a data set of nnU-Net's; see ``Adapter.export``."""
-        from gansynth_nnunet.export import export_dataset
-        from gansynth_nnunet.export_plan import plan_export
+        from gansynth_nnunet.export import NnunetExport
 
         self.validate()
         self.check(injection, {}, ())
-        plan = plan_export(self.host, injection, name, content, size)
-        return export_dataset(plan, dry_run=dry_run, reporter=reporter)
+        export = NnunetExport(self.host, injection, name, content, size)
+        return export.run(dry_run=dry_run, reporter=reporter)
 
     @classmethod
     def import_dataset(cls, asked: ImportRequest) -> Report:
@@ -297,22 +267,22 @@ class NnunetAdapter(Adapter):
 
     def _train(self, config: Path, options: Sequence[str], scratch: Path | None) -> None:
         """Run nnU-Net in a child process until it ends."""
-        environ = {
+        host = self.host
+        variables = {
             "nnUNet_n_proc_DA": WORKERS,
             "nnUNet_def_n_proc": str(min(8, os.cpu_count() or 1)),  # nnU-Net: 8 on any machine
             **with_ext_trainer(dict(os.environ)),
-            **self.host.root.variables(),
+            **host.root.variables(),
             MixConfig.FILE: str(config),
-            child.PARENT: str(os.getpid()),
         }
-        command = [sys.executable, "-m", "gansynth_nnunet.launch", self.host.dataset]
-        command += [self.host.configuration, self.host.fold, "-p", self._plans]
+        command = [host.dataset, host.configuration, host.fold, "-p", self._plans]
         command += ["-tr", self.trainer, *options]
-        command += ["-device", pick_device(parse_options(options).device)]
-        ended = processes.run(command, environ, self.output_folder / LOG)
-        if ended.code != 0:
-            remove_banks_of(ended.pid, scratch)
-        processes.raise_if_failed(ended, f"{self.output_folder}: nnU-Net's training")
+        command += ["-device", device_of(parse_options(options).device)]
+        train_apart(
+            *("gansynth_nnunet.launch", command, self.output_folder, "nnU-Net's training"),
+            scratch=scratch,
+            variables=variables,
+        )
 
     # -- before ----------------------------------------------------------------------------------
 

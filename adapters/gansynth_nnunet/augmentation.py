@@ -54,8 +54,6 @@ class ByKind:
     Pickled or forked together with the data set that shares ``last``, it keeps sharing it.
 
     Args:
-        real: transforms of real samples.
-        synthetic: transforms of synthetic ones.
         last: what the data set has given last.
     """
 
@@ -109,7 +107,6 @@ def displaced(*, dim: int, patch_size: Sequence[int], deformation_scale: float, 
     """The longest displacement along an axis of one sample, voxels, as nnU-Net's transform asks.
 
     Args:
-        dim: the axis.
         patch_size: voxels.
         deformation_scale: width of the Gaussian, as a share of the patch.
     """

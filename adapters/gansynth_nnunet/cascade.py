@@ -49,7 +49,6 @@ class PreviousStage:
     Attributes:
         labels: that nnU-Net predicts, without background and ignore label.
         spacing: of the second stage, mm.
-        coarse: spacing of the first.
         configuration: nnU-Net's own object for the first stage, for its way of resampling.
     """
 
@@ -170,8 +169,6 @@ def check_predictions(folder: Path, cases: Sequence[str], stage: str) -> None:
 
     Args:
         folder: ``predicted_next_stage`` of the previous stage, for this configuration.
-        cases: training and validation cases.
-        stage: name of the previous stage.
 
     Raises:
         DataFault: naming the first case that is missing.

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from gansynth.core.source import CaseSource
 from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault
 from gansynth.runtime.files import read_json, reading, sha256_file, write_json_atomic
-from gansynth_nnunet.labels import LabelTable
+from gansynth_nnunet.dataset import LabelTable
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.plans import Plans
 
@@ -43,7 +43,6 @@ class CaseFiles:
     """The arrays of one preprocessed folder.
 
     Args:
-        folder: where they lie.
         way_out: what to do about a damaged one, for messages.
     """
 
@@ -114,11 +113,7 @@ class Preprocessed(CaseSource):
     """One configuration of a preprocessed data set: what is known before its cases are read.
 
     Attributes:
-        root: nnU-Net's folders.
         dataset: full name, ``Dataset004_Hippocampus``.
-        plans: the plans file.
-        configuration: name of the configuration.
-        config: its content, inheritance resolved.
         dataset_json: nnU-Net's copy of ``dataset.json`` beside the plans.
         labels: what that says about labels, regions and the ignore label.
     """

@@ -19,12 +19,12 @@ from gansynth.core.adapter import HostOptions, Injection
 from gansynth.core.bank_options import BankSize, Pacing
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.ratio import Ratio
-from gansynth.core.sample_request import Asking
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import read_settings, refuse_unaugmented
 from gansynth.runtime.serialise import Document
-from gansynth.sampling.request_parsing import read_asking, split_asked
+from gansynth.sampling.request_parsing import read_request, split_asked
 from gansynth_nnunet.class_locations import Key
 
 
@@ -119,8 +119,6 @@ class MixConfig(Document):
     """How synthetic samples enter one nnU-Net training.
 
     Attributes:
-        injection: what is mixed in, and how.
-        settings: attributes of the trainer to set.
         cascade: allow a cascade's second stage: see ``CASCADE``.
         subjects: CSV or regular expression naming the person of each case; None takes the
             generator's own.
@@ -233,7 +231,6 @@ def _pairs(text: str) -> dict[str, str]:
 
 def _injection(said: Mapping[str, str]) -> Injection:
     """The injection that ``GANSYNTH_`` variables describe."""
-    asking, judged = _asking(said)
     paths = {k: Path(said[k]).absolute() if said[k] else None for k in ("GENERATOR", "BANK")}
     return Injection(
         run=paths["GENERATOR"],
@@ -246,11 +243,7 @@ def _injection(said: Mapping[str, str]) -> Injection:
         ),
         bank=paths["BANK"],
         scratch=Path(said["SCRATCH"]).absolute() if said["SCRATCH"] else None,
-        edits=tuple(split_asked(said["EDITS"])),
-        boxes=said["BOXES"] or None,
-        judged=judged,
-        asking=asking,
-        seed=_number(said, "SEED", 0),
+        samples=_request(said),
         device=said["DEVICE"] or "auto",
         restarts=_number(said, "RESTARTS", 5),
         strict=_flag(said, "STRICT"),
@@ -260,8 +253,8 @@ def _injection(said: Mapping[str, str]) -> Injection:
     )
 
 
-def _asking(said: Mapping[str, str]) -> tuple[Asking, bool]:
-    """What is asked of samples, and whether their generator judges them."""
+def _request(said: Mapping[str, str]) -> SampleRequest:
+    """What samples are asked to be."""
     how: list[str] = []
     for part in filter(None, said["CONDITIONS_READ"].split(",")):
         if "=" in part or not how:
@@ -269,12 +262,15 @@ def _asking(said: Mapping[str, str]) -> tuple[Asking, bool]:
         else:  # a value of several, spacing=1,1,1
             how[-1] += f",{part}"
     pairs = dict(part.partition("=")[::2] for part in how)
-    return read_asking(
-        said["CONDITIONS"] or None,
-        pairs,
-        said["LESIONS"] or None,
-        said["WEIGHTS"] or None,
-        split_asked(said["FILTER"]),
+    return read_request(
+        seed=_number(said, "SEED", 0),
+        edits=split_asked(said["EDITS"]),
+        boxes=said["BOXES"] or None,
+        conditions=said["CONDITIONS"] or None,
+        how=pairs,
+        lesions=said["LESIONS"] or None,
+        weights=said["WEIGHTS"] or None,
+        filters=split_asked(said["FILTER"]),
     )
 
 

@@ -22,7 +22,6 @@ def twice_if_faster(network: nn.Module, shape: Sequence[int]) -> Iterator[bool]:
     Results agree with those of a batch of one up to rounding.
 
     Args:
-        network: in evaluation mode, on the CPU.
         shape: of one sample, (C, D, H, W) or (C, H, W).
 
     Yields:

@@ -40,7 +40,6 @@ def lines(root: str | None = None, *, quick: bool = False, cores: int = 1) -> It
     Args:
         root: folder of nnU-Net's folders, instead of its environment.
         quick: leave out what takes seconds: looking our trainer up as nnU-Net does.
-        cores: that may be used.
     """
     yield from folder_lines(root)
     yield worker_line(cores)

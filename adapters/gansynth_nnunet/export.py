@@ -1,114 +1,371 @@
 """``gansynth augment --export``: a data set on disk that stock nnU-Net trains on without gansynth.
 
-It is built in a hidden folder beside its place, which nnU-Net takes for nothing, and gets its name
-by one rename at the end. A killed export leaves that hidden folder; the same command goes on there.
+``mixed`` are real and synthetic cases in nnU-Net's preprocessed form, for ``nnUNetv2_train`` as it
+is; ``synthetic`` are raw synthetic cases alone, which may be shared (``export_raw``).
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import itertools
+import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gansynth.bank.reader import BankReader
-from gansynth.bank.spec import read_heartbeat
-from gansynth.core.synthetic import KEY
-from gansynth.hosts.export import building, samples_of
-from gansynth.runtime.files import disk_errors, publish_dir, write_json_atomic
-from gansynth.runtime.progress import Reporter
-from gansynth.runtime.version import __version__
-from gansynth.sampling.identifiers import names_in
-from gansynth.sampling.sharing import forget_times
-from gansynth_nnunet import export_mixed, export_raw
-from gansynth_nnunet.export_plan import NOT_ANONYMOUS, ONE_FOLD, ExportPlan
+import numpy as np
 
+from gansynth.bank.reader import BankReader
+from gansynth.core.ratio import listed_counts
+from gansynth.core.schema import LabelArray
+from gansynth.core.synthetic import KEY
+from gansynth.hosts.export import Export
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import write_json_atomic
+from gansynth.runtime.progress import Reporter, Task
+from gansynth.runtime.version import __version__
+from gansynth_nnunet import export_raw
+from gansynth_nnunet.class_locations import Key, keys_of
+from gansynth_nnunet.foreign_guard import drawn_size
+from gansynth_nnunet.guards import host_size, sample_bytes
+from gansynth_nnunet.paths import NnunetRoot
+from gansynth_nnunet.source import NnunetSource
+from gansynth_nnunet.splits import SPLITS
+
+_NAME = re.compile(r"Dataset(\d{3})_[A-Za-z0-9_.-]+")
 MANIFEST = "gansynth.json"
 """In the data set: how its samples were made; no case of the source is named."""
+PARTS = (".b2nd", "_seg.b2nd", ".pkl")
+"""Files of one preprocessed case."""
+FINGERPRINT = "dataset_fingerprint.json"
+TRUTH = "gt_segmentations"
+ONE_FOLD = (
+    "it has one fold, 0, with this fold's held-out cases for validation: the generator has seen "
+    "those of every other fold, which would leak; 'fold all' would validate on synthetic cases"
+)
+NOT_ANONYMOUS = (
+    "synthetic is not anonymous: label maps are edited ones of training cases, or drawn by what "
+    "has learnt from them, and a generator can draw what it has learnt by heart. Look at the "
+    "samples before they leave the house"
+)
 
 
-def export_dataset(plan: ExportPlan, *, dry_run: bool, reporter: Reporter) -> dict[str, Any]:
-    """Draw synthetic cases and write them as a data set; see ``Adapter.export``.
+class NnunetExport(Export):
+    """A data set of nnU-Net's, which finds it by the number in its name."""
+
+    target = "nnunet"
+    option = "--export"
+    trains = "nnU-Net trains"
+    for_schedules = "Train with gansynth augment instead"
+    source: NnunetSource
+
+    # -- the order -------------------------------------------------------------------------------
+
+    def place(self, name: str) -> Path:
+        """Among preprocessed data if it has real cases, else among raw ones."""
+        root = self.source.root
+        check_name(root, name)
+        return (root.preprocessed if self.content == "mixed" else root.raw) / name
+
+    def check_order(self) -> None:
+        """Refuse a mixed data set, too, that nnU-Net could not train, or validate, on."""
+        super().check_order()
+        source = self.source
+        if self.content == "mixed" and source.config.get("previous_stage"):
+            raise UsageFault(
+                f"--export with -c {source.configuration}: a cascade's second stage needs the "
+                "first one's predictions of every case, which synthetic cases do not have; "
+                "expected 3d_fullres, 3d_lowres or 2d"
+            )
+        if self.content == "mixed" and not source.held_out_ids:
+            raise UsageFault(
+                f"--export with --fold {source.fold}: nothing is held out, so nnU-Net would have "
+                "nothing to validate on; name a fold, or share samples alone: --content synthetic"
+            )
+
+    def measure(self) -> int:
+        """Bytes of one sample, uncompressed: float32 images, int16 labels."""
+        source, bank = self.source, self.injection.bank
+        size = patch = host_size(source.patch_size)
+        if self.manifest is not None:
+            size = host_size(drawn_size(self.manifest, source) or size)
+        elif bank is not None and (ids := BankReader(bank).ids()):
+            size = BankReader(bank).read(ids[0]).image.shape[1:]
+        return sample_bytes(size, patch, len(source.schema.channels), 4, 0)
+
+    def count(self, alone: int | None) -> tuple[int, int]:
+        """nnU-Net draws cases uniformly, so their share is the ratio's."""
+        if alone is not None:
+            return 0, alone
+        _, count, _ = listed_counts(len(self.source.train_ids), self.injection.ratio, 1, least=0)
+        if count < 1:
+            raise UsageFault(self._uneven(count, ""))
+        return 1, count
+
+    def shortage(self, held: int) -> str:
+        """See ``Export.shortage``."""
+        return self._uneven(self.samples, f", the bank {self.injection.bank} holds {held}")
+
+    def _uneven(self, count: int, there: str) -> str:
+        return (
+            f"--export with --ratio {self.injection.ratio}: {count} synthetic cases beside "
+            f"{len(self.source.train_ids)} training cases{there}; expected at least one, and no "
+            "more than there are. Change --ratio"
+        )
+
+    def room(self) -> int:
+        """Of the bank."""
+        return self.samples * self.sample_bytes if self.injection.bank is None else 0
+
+    # -- what is in it ---------------------------------------------------------------------------
+
+    @property
+    def real(self) -> tuple[str, ...]:
+        """Real training cases that go along, sorted."""
+        return self.source.train_ids if self.repeats else ()
+
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """Real cases it is validated on, sorted."""
+        return self.source.held_out_ids if self.content == "mixed" else ()
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the synthetic cases, none of which a real case could have."""
+        real = (*self.real, *self.held_out)
+        stems = itertools.chain(["synthetic"], (f"synthetic{n}" for n in itertools.count(2)))
+        stem = next(s for s in stems if not any(c.startswith(f"{s}_") for c in real))
+        return [f"{stem}_{number:04d}" for number in range(1, self.samples + 1)]
+
+    @functools.cached_property
+    def keys(self) -> tuple[Key, ...]:
+        """Labels or regions whose voxels nnU-Net wants to know."""
+        return keys_of(self.source.plans.doc, self.source.dataset_json)
+
+    @property
+    def record(self) -> Path:
+        """Outside of the data set; its name is taken by no other."""
+        run, folder = self.injection.run, self.folder
+        if run is not None:
+            return run / "exports" / f"{folder.name}.json"
+        return folder.with_name(f"gansynth_export_{folder.name}.json")
+
+    def describe(self) -> dict[str, Any]:
+        """A JSON document for the user."""
+        source, mixed, number = self.source, self.content == "mixed", int(self.folder.name[7:10])
+        train = f"nnUNetv2_train {number} {source.configuration} 0 -p {source.plans.path.stem}"
+        verify = f"nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity"
+        return {
+            "target": "nnunet",
+            "data": source.name,
+            "fold": source.fold,
+            "folder": str(self.folder),
+            "content": self.content,
+            "synthetic_cases": self.samples,
+            "real_training_cases": len(self.real),
+            "held_out_cases": len(self.held_out),
+            "synthetic_share": self.samples / (self.samples + len(self.real)),
+            "bytes": self.samples * self.sample_bytes,
+            "record": str(self.record),
+            "then": train if mixed else verify,
+            "note": ONE_FOLD if mixed else NOT_ANONYMOUS,
+        }
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def write(
+        self, folder: Path, reader: BankReader, rejected: Mapping[str, Any], reporter: Reporter
+    ) -> Mapping[str, Any]:
+        """See ``Export.write``."""
+        ids = dict(zip(self.names, reader.ids(), strict=False))  # a bank may hold more
+        with reporter.task(self.samples + len(self.real) + len(self.held_out), "write") as bar:
+            if self.content == "mixed":
+                self._write_mixed(folder, reader, ids, bar)
+            else:
+                export_raw.write(self.source, folder, self.folder.name, reader, ids, bar)
+        write_json_atomic(folder / MANIFEST, self._manifest(reader))
+        self.keep(
+            {
+                "gansynth": __version__,
+                "dataset": self.folder.name,
+                "folder": str(self.folder),
+                "content": self.content,
+                **self.origins(reader, ids),
+            }
+        )
+        files = (path for path in folder.rglob("*") if path.is_file())
+        return {"bytes": sum(path.stat().st_size for path in files)}
+
+    def _manifest(self, reader: BankReader) -> dict[str, Any]:
+        """What may leave the house with the data set: no name and no number of a source case."""
+        source, mixed = self.source, self.content == "mixed"
+        document = {
+            "gansynth": __version__,
+            KEY: not mixed,
+            "content": self.content,
+            "synthetic_cases": self.samples,
+            **self.made_by(reader),
+            "note": ONE_FOLD if mixed else NOT_ANONYMOUS,
+        }
+        if not mixed:
+            return {**document, "units": export_raw.units(source)}
+        return {
+            **document,
+            "ratio": str(self.injection.ratio),
+            "real_training_cases": len(self.real),
+            "data": source.name,
+            "configuration": source.configuration,
+            "fold": source.fold,
+        }
+
+    def _write_mixed(
+        self, folder: Path, reader: BankReader, ids: Mapping[str, str], bar: Task
+    ) -> None:
+        """Write plans, real and synthetic cases, what they are validated against, and the fold."""
+        self._write_documents(folder, tuple(ids))
+        source = self.source
+        data, truth = folder / source.folder.name, folder / TRUTH
+        data.mkdir()
+        truth.mkdir()
+        ending = str(source.dataset_json["file_ending"])
+        for case in (*self.real, *self.held_out):
+            for part in PARTS:
+                _link(source.folder / f"{case}{part}", data)
+            _link(source.plans.folder / TRUTH / f"{case}{ending}", truth)
+            bar.advance()
+        for name, sample_id in ids.items():
+            found = reader.read(sample_id)
+            assert found.labels is not None  # see adapter.finalise
+            write_case(source, self.keys, data / name, found.image, found.labels)
+            bar.advance()
+        fold = {"train": sorted((*self.real, *ids)), "val": sorted(self.held_out)}
+        write_json_atomic(folder / SPLITS, [fold])
+
+    def _write_documents(self, folder: Path, synthetic: Sequence[str]) -> None:
+        """Plans of the one configuration that there are data of, data set and fingerprint."""
+        source, name = self.source, self.folder.name
+        # A next stage would be looked for at validation; nothing of it is here.
+        linked = ("inherits_from", "next_stage", "previous_stage")
+        configuration = {k: v for k, v in source.config.items() if k not in linked}
+        plans = {
+            **source.plans.doc,
+            "dataset_name": name,
+            "configurations": {source.configuration: configuration},
+        }
+        write_json_atomic(folder / source.plans.path.name, plans)
+        document = {k: v for k, v in source.dataset_json.items() if k != "dataset"}
+        document |= {"name": name[11:], "numTraining": len(self.real) + len(synthetic)}
+        document[KEY] = list(synthetic)
+        write_json_atomic(folder / "dataset.json", document)
+        shutil.copyfile(source.plans.folder / FINGERPRINT, folder / FINGERPRINT)
+
+
+def check_name(root: NnunetRoot, name: str) -> None:
+    """Refuse what nnU-Net would not find, or confuse: it finds data sets by number.
 
     Raises:
-        EnvironmentFault: the disk has no room, or another process exports under this name.
-        TrainingFault: the generator mostly draws what cannot be admitted.
+        UsageFault: with the next number that is free.
     """
-    if dry_run:
-        return {"dry_run": True, **plan.describe()}
-    with disk_errors(plan.record):
-        plan.record.parent.mkdir(parents=True, exist_ok=True)
-    with building(plan.build, reporter) as folder:
-        reader = samples_of(
-            plan.injection, plan.source, "nnunet", plan.build, plan.samples, plan.manifest_sha256,
-            reporter=reporter,
-        )  # fmt: skip
-        rejected = dict(read_heartbeat(reader.folder).get("rejected", {}))
-        _write(plan, folder, reader, reporter)
-        if plan.injection.bank is None:
-            shutil.rmtree(reader.folder, ignore_errors=True)
-        publish_dir(folder, plan.folder)
-    return {**plan.describe(), "bytes": _bytes(plan.folder), "rejected": rejected}
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise UsageFault(
+            f"--export {name!r}: expected DatasetNNN_Name with three digits, for example "
+            "Dataset510_HippocampusPlus"
+        )
+    folders = [f for f in (root.raw, root.preprocessed, root.results) if f.is_dir()]
+    found = {e.name: e for f in folders for e in f.iterdir() if e.name.startswith("Dataset")}
+    taken = [path for other, path in found.items() if other.startswith(f"Dataset{match[1]}")]
+    if taken:
+        numbers = {other[7:10] for other in found}
+        order = [*range(int(match[1]) + 1, 1000), *range(1, int(match[1]))]
+        free = next((f"{n:03d}" for n in order if f"{n:03d}" not in numbers), "none")
+        raise UsageFault(
+            f"--export {name}: {taken[0]} has that number, expected one that none of nnU-Net's "
+            f"folders has; take another (free: {free}), or remove what is there"
+        )
 
 
-# -- writing -------------------------------------------------------------------------------------
+def _link(file: Path, folder: Path) -> None:
+    """Give a file a second name, or copy it where that cannot be (another disk, say)."""
+    file, target = file.resolve(), folder / file.name
+    try:
+        with contextlib.suppress(OSError):
+            os.link(file, target)
+            return
+        shutil.copy2(file, target)
+    except FileNotFoundError:
+        raise DataFault(
+            f"{file}: missing, expected it from nnU-Net's preprocessing: its trainer reads it; "
+            "run: gansynth prepare --force"
+        ) from None
 
 
-def _write(plan: ExportPlan, folder: Path, reader: BankReader, reporter: Reporter) -> None:
-    """Write the data set into the hidden folder, and its record to where that belongs."""
-    ids = dict(zip(plan.names, reader.ids(), strict=False))  # a bank may hold more
-    with disk_errors(folder):
-        folder.mkdir()
-        with reporter.task(plan.samples + len(plan.real_cases), "write") as bar:
-            write = export_mixed.write if plan.content == "mixed" else export_raw.write
-            write(plan, folder, reader, ids, bar)
-        write_json_atomic(folder / MANIFEST, _manifest(plan, reader))
-        write_json_atomic(plan.record, _record(plan, reader, ids))
-        if plan.content == "synthetic":
-            forget_times(folder)
+def write_case(
+    source: NnunetSource, keys: Sequence[Key], stem: Path, image: Any, labels: LabelArray
+) -> None:
+    """Write one case by nnU-Net's own function, as its preprocessing does.
+
+    Args:
+        keys: labels or regions whose voxels nnU-Net wants to know.
+        stem: path without suffix.
+        image: (C, D, H, W).
+        labels: int16 (D, H, W), -1 outside.
+    """
+    from nnunetv2.training.dataloading.nnunet_dataset import (
+        comp_blosc2_params,
+        nnUNetDatasetBlosc2,
+    )
+
+    data, seg = np.asarray(image, np.float32), np.asarray(labels[None], np.int16)
+    (blocks, chunks), (blocks_seg, chunks_seg) = (
+        comp_blosc2_params(array.shape, source.patch_size, array.itemsize) for array in (data, seg)
+    )
+    properties = case_properties(
+        labels, keys, source.schema.spacing, source.plans.doc["transpose_forward"]
+    )
+    nnUNetDatasetBlosc2.save_case(
+        data,
+        seg,
+        properties,
+        str(stem),
+        chunks=chunks,
+        blocks=blocks,
+        chunks_seg=chunks_seg,
+        blocks_seg=blocks_seg,
+    )
 
 
-def _manifest(plan: ExportPlan, reader: BankReader) -> dict[str, Any]:
-    """What may leave the house with the data set: no name and no number of a source case."""
-    mixed = plan.content == "mixed"
-    document = {
-        "gansynth": __version__,
-        KEY: not mixed,
-        "content": plan.content,
-        "synthetic_cases": plan.samples,
-        "generator": None if plan.manifest is None else plan.manifest["generator"],
-        "manifest_sha256": plan.manifest_sha256,
-        "edits": list(reader.spec.edits),
-        "seed": reader.spec.seed,
-        "note": ONE_FOLD if mixed else NOT_ANONYMOUS,
-    }
-    source = plan.source
-    if not mixed:
-        names = names_in(reader.spec.lineage, source.schema)
-        document["edits"] = names.blanked(document["edits"])
-        return {**document, "units": export_raw.units(plan)}
+def case_properties(
+    labels: LabelArray,
+    keys: Sequence[Key],
+    spacing: Sequence[float],
+    transpose_forward: Sequence[int],
+) -> dict[str, Any]:
+    """What nnU-Net notes beside a preprocessed case: of one that was neither cropped nor resampled.
+
+    Args:
+        labels, keys: as of ``write_case``.
+        spacing: mm per axis of ``labels``.
+        transpose_forward: from the file's axes to those of ``labels``.
+    """
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+
+    shape, back = tuple(labels.shape), np.argsort(transpose_forward)
+    own = [float(spacing[i]) for i in back]
+    affine = np.diag([*own[::-1], 1.0])
+    identity = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
     return {
-        **document,
-        "ratio": str(plan.injection.ratio),
-        "real_training_cases": len(plan.real),
-        "data": source.name,
-        "configuration": source.configuration,
-        "fold": source.fold,
+        "spacing": own,
+        # As each of nnU-Net's readers would have it, so that its predictions can be written.
+        "sitk_stuff": {"spacing": tuple(own[::-1]), "origin": (0.0,) * 3, "direction": identity},
+        "nibabel_stuff": {"original_affine": affine, "reoriented_affine": affine},
+        "shape_before_cropping": shape,
+        "bbox_used_for_cropping": [[0, n] for n in shape],
+        "shape_after_cropping_and_before_resampling": shape,
+        "class_locations": DefaultPreprocessor._sample_foreground_locations(
+            labels[None], list(keys)
+        ),
     }
-
-
-def _record(plan: ExportPlan, reader: BankReader, ids: Mapping[str, str]) -> dict[str, Any]:
-    """Which cases each sample came from, and all that its maker has seen."""
-    return {
-        "gansynth": __version__,
-        "dataset": plan.name,
-        "folder": str(plan.folder),
-        "content": plan.content,
-        "held_out": list(plan.source.held_out_ids),
-        "lineage": reader.spec.lineage.to_json(),
-        "samples": {name: reader.read(i).provenance for name, i in ids.items()},
-    }
-
-
-def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -18,7 +18,7 @@ from gansynth.core.synthetic import KEY
 from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.progress import Task
 from gansynth.sampling.sharing import nifti_bytes
-from gansynth_nnunet.export_plan import ExportPlan
+from gansynth_nnunet.source import NnunetSource
 
 ENDING = ".nii.gz"
 _EPS = 1e-8
@@ -33,44 +33,45 @@ OTHER = "as nnU-Net's {scheme} leaves them"
 
 
 def write(
-    plan: ExportPlan, folder: Path, reader: BankReader, ids: Mapping[str, str], bar: Task
+    source: NnunetSource,
+    folder: Path,
+    name: str,
+    reader: BankReader,
+    ids: Mapping[str, str],
+    bar: Task,
 ) -> None:
     """Write ``imagesTr``, ``labelsTr`` and ``dataset.json``.
 
     Args:
-        plan: the export.
+        source: the data set that the generator has learnt.
         folder: an empty folder.
-        reader: the bank with the samples.
         ids: name of a synthetic case -> id in the bank.
-        bar: advanced by one for each case.
     """
-    source = plan.source
     forward, spacing = source.plans.doc["transpose_forward"], source.schema.spacing
     images, masks = folder / "imagesTr", folder / "labelsTr"
     images.mkdir()
     masks.mkdir()
-    for name, sample_id in ids.items():
+    for case, sample_id in ids.items():
         found = reader.read(sample_id)
         assert found.labels is not None  # see adapter.finalise
-        image = in_own_units(plan, np.asarray(found.image, np.float32), found.labels)
+        image = in_own_units(source, np.asarray(found.image, np.float32), found.labels)
         for number, channel in enumerate(image):
-            file = images / f"{name}_{number:04d}{ENDING}"
+            file = images / f"{case}_{number:04d}{ENDING}"
             file.write_bytes(nifti(channel, spacing, forward))
         labels = np.where(found.labels == OUTSIDE, 0, found.labels)
-        (masks / f"{name}{ENDING}").write_bytes(nifti(_smallest(labels), spacing, forward))
+        (masks / f"{case}{ENDING}").write_bytes(nifti(_smallest(labels), spacing, forward))
         bar.advance()
-    write_json_atomic(folder / "dataset.json", _document(plan))
+    write_json_atomic(folder / "dataset.json", _document(source, name[11:], len(ids)))
 
 
-def _document(plan: ExportPlan) -> dict[str, Any]:
-    source = plan.source
+def _document(source: NnunetSource, name: str, cases: int) -> dict[str, Any]:
     document = {
-        "name": plan.name[11:],
+        "name": name,
         "description": "Synthetic cases drawn by gansynth. Intensities: "
-        + "; ".join(f"{channel}: {text}" for channel, text in units(plan).items()),
+        + "; ".join(f"{channel}: {text}" for channel, text in units(source).items()),
         "channel_names": {str(i): name for i, name in enumerate(source.schema.channels)},
         "labels": source.dataset_json["labels"],
-        "numTraining": plan.samples,
+        "numTraining": cases,
         "file_ending": ENDING,
         KEY: True,
     }
@@ -104,9 +105,8 @@ def nifti(
 # -- intensities ---------------------------------------------------------------------------------
 
 
-def units(plan: ExportPlan) -> dict[str, str]:
+def units(source: NnunetSource) -> dict[str, str]:
     """What the intensities of each channel are."""
-    source = plan.source
     schemes = source.config["normalization_schemes"]
     return {
         channel: UNITS.get(scheme, OTHER.format(scheme=scheme))
@@ -114,13 +114,13 @@ def units(plan: ExportPlan) -> dict[str, str]:
     }
 
 
-def in_own_units(plan: ExportPlan, image: FloatArray, labels: LabelArray) -> FloatArray:
+def in_own_units(source: NnunetSource, image: FloatArray, labels: LabelArray) -> FloatArray:
     """A sample's image (C, D, H, W) in units that mean something outside of nnU-Net.
 
     What is outside (-1) gets 0 where nnU-Net takes zeros for outside and would do so again; in a
     z-scored image without a mask, where 0 is the mean, the lowest value of that channel.
     """
-    config, doc = plan.source.config, plan.source.plans.doc
+    config, doc = source.config, source.plans.doc
     properties = doc.get("foreground_intensity_properties_per_channel", {})
     outside, out = labels == OUTSIDE, np.array(image, np.float32)
     for number, scheme in enumerate(config["normalization_schemes"]):
@@ -138,7 +138,6 @@ def denormalise(channel: FloatArray, scheme: str, properties: Mapping[str, float
 
     Args:
         channel: (D, H, W).
-        scheme: class name of the normalisation.
         properties: the plans' statistics of the channel's foreground.
     """
     if scheme == "CTNormalization":

@@ -71,8 +71,6 @@ class Converter:
 
     Args:
         source: the generator's own; through a view, what is behind it.
-        space: the generator's.
-        host: nnU-Net's cases.
 
     Raises:
         UsageFault: samples of that source, or for that reader, cannot be brought.
@@ -215,9 +213,6 @@ def check_schema(found: Schema, wanted: Schema, name: str, *, flat: bool = False
     """Refuse other channels or labels than nnU-Net's; the order of channels may differ.
 
     Args:
-        found: of the generator's source.
-        wanted: of nnU-Net's cases.
-        name: of the generator's source.
         flat: the generator draws slices of its cases.
 
     Raises:
@@ -282,11 +277,7 @@ def _through(
 
 
 def _reader(host: NnunetSource) -> str:
-    """Name of the reader that nnU-Net's plans name, if its axes are known.
-
-    Raises:
-        UsageFault: they are not.
-    """
+    """Name of the reader that nnU-Net's plans name, if its axes are known."""
     name = str(host.plans.doc.get("image_reader_writer"))
     if name not in (*STORED, *TURNED):
         raise UsageFault(

@@ -45,7 +45,6 @@ def is_foreign(manifest: Mapping[str, Any], host: Mapping[str, Any]) -> bool:
     """Whether a run's samples have to be converted: it has learnt from no nnU-Net's cases.
 
     Args:
-        manifest: of the run.
         host: the record of the training's own space.
     """
     seen = Lineage.from_json(manifest["lineage"]).host
@@ -58,14 +57,12 @@ def refuse_conditions(
     """Refuse another source's cases where samples go back into the scans they were drawn of.
 
     Args:
-        injection: what is asked.
-        manifest: of the run.
         host: the record of the training's own space.
 
     Raises:
         UsageFault: with the way out.
     """
-    conditions = injection.asking.conditions
+    conditions = injection.samples.conditions
     if conditions is not None and is_foreign(manifest, host):
         raise UsageFault(
             f"--conditions {conditions['kind']}:{conditions['where']}: samples of {injection.run} "
@@ -92,10 +89,6 @@ def check_foreign(
     """Check a generator of raw scans against the training it is to enter.
 
     Args:
-        folder: the run.
-        manifest: its.
-        host: nnU-Net's cases.
-        held_out: its validation and test cases.
         content: read the held-out scans and compare them with what the generator has seen.
 
     Returns:

@@ -57,10 +57,7 @@ def takes_of(
     """What a training takes of samples.
 
     Args:
-        source: its own cases.
-        held_out: its validation and test cases.
         patch: its patch size in voxels, (D, H, W) or (H, W).
-        read: every sample of a bank.
     """
 
     def check_run(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -85,8 +82,6 @@ def check_origin(
     """Check the generator or bank that an injection names; a run of raw scans may enter, too.
 
     Args:
-        injection: what is asked.
-        source: the training's own cases.
         takes: see ``takes_of``.
         content: of a generator of raw scans: read the held-out ones too (see ``foreign_guard``).
 
@@ -104,7 +99,7 @@ def check_origin(
     assert origin.manifest is not None  # of a run
     if not foreign_guard.is_foreign(origin.manifest, source.host):
         return checks.check_origin(injection, takes, origin)
-    checks.check_learnable(injection, origin.manifest, takes.name)
+    checks.check_learnable(injection.run, origin.manifest, takes.name)
     manifest = foreign_guard.check_foreign(
         injection.run, origin.manifest, source, takes.held_out, content=content
     )
@@ -213,7 +208,6 @@ def sample_bytes(
     Args:
         size: voxels of what the generator draws, (D, H, W).
         patch: voxels of nnU-Net's patch, (D, H, W) or (H, W); a sample is no smaller.
-        channels: of the images.
         width: bytes of a value.
         keys: labels or regions, some of whose voxels are listed.
         cascaded: it brings the labels of a cascade's previous stage along.

@@ -15,7 +15,7 @@ from gansynth.metrics.segmentation.predictions import of_volumes
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_nifti
 from gansynth_nnunet.cases import Preprocessed
-from gansynth_nnunet.raw_files import NIFTI, RawSet, raw_cases
+from gansynth_nnunet.dataset import NIFTI, RawSet, raw_cases
 
 VALIDATION, TRUTH = "validation", "gt_segmentations"
 
@@ -42,10 +42,6 @@ def refuse_unmeasurable(source: Preprocessed) -> None:
 def judged_files(source: Preprocessed, folder: Path) -> dict[str, Prediction]:
     """Held-out case -> its predicted and its true label map, both on the grid of the raw files.
 
-    Args:
-        source: the cases.
-        folder: nnU-Net's output folder of a fold.
-
     Raises:
         UsageFault: as ``refuse_unmeasurable``.
         DataFault: nnU-Net has not validated.
@@ -63,8 +59,6 @@ def preprocessed_labels(source: Preprocessed, case_id: str, file: Path) -> Label
     """Preprocess a label map exactly as nnU-Net preprocesses the case's own.
 
     Args:
-        source: the preprocessed cases.
-        case_id: one of them.
         file: a label map on the grid of its raw files.
 
     Returns:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from gansynth.hosts.launch import device_of
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.child import entry, limit_threads
 from gansynth.runtime.errors import UsageFault
@@ -42,11 +43,7 @@ class OptionParser(argparse.ArgumentParser):
     """Raises a typed fault where argparse would leave the process."""
 
     def error(self, message: str) -> NoReturn:
-        """Refuse the options.
-
-        Raises:
-            UsageFault: always.
-        """
+        """Refuse the options."""
         options = "-pretrained_weights -num_gpus -device --npz --c --val --val_best"
         raise UsageFault(
             f"nnU-Net options: {message}; expected some of: {options} --disable_checkpointing"
@@ -73,15 +70,6 @@ def parse_options(options: Sequence[str]) -> argparse.Namespace:
     return given
 
 
-def pick_device(asked: str) -> str:
-    """``auto`` is CUDA where there is one."""
-    if asked != "auto":
-        return asked
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def train(arguments: Sequence[str]) -> None:
     """Train, or validate with ``--val``, as ``nnUNetv2_train`` does.
 
@@ -102,7 +90,7 @@ def train(arguments: Sequence[str]) -> None:
     from nnunetv2.run.run_training import run_training
     from torch.multiprocessing.spawn import ProcessRaisedException
 
-    device = pick_device(given.device)
+    device = device_of(given.device)
     limit_threads(device)
     try:
         run_training(

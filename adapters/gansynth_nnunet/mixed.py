@@ -40,13 +40,7 @@ class MixedDataset:
 
     Args:
         real: nnU-Net's own data set of training cases.
-        plan: what is mixed in.
-        batch_size: slots a batch.
-        channels: of the real cases.
         keys: labels or regions whose voxels nnU-Net wants to know (``location_keys``).
-
-    Attributes:
-        last: tells transforms what was loaded last.
 
     Raises:
         DataFault: if the samples have other channels than the real cases, or lack the labels of a

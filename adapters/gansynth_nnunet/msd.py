@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.host_commands import ImportRequest, Report
+from gansynth.data.pairs import AFFINE_TOLERANCE, affine_difference
+from gansynth.data.subjects import read_subjects
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import (
     Volume,
@@ -27,10 +29,9 @@ from gansynth.runtime.files import (
     write_json_atomic,
 )
 from gansynth.runtime.progress import counting
-from gansynth_nnunet.check import AFFINE_TOLERANCE
-from gansynth_nnunet.labels import LabelTable, read_channels, read_labels
+from gansynth_nnunet.dataset import LabelTable, read_channels, read_labels
 from gansynth_nnunet.paths import NnunetRoot
-from gansynth_nnunet.splits import read_subjects, write_splits
+from gansynth_nnunet.splits import write_splits
 
 MARKER = "gansynth_import.json"
 """Beside ``dataset.json``: which MSD ``dataset.json`` the cases came from, so that an interrupted
@@ -45,11 +46,8 @@ class ImportReport:
     Attributes:
         dataset: full name of the nnU-Net data set.
         folder: where it lies in ``nnUNet_raw``.
-        cases: number of cases.
-        copied: files taken over byte for byte.
         rewritten: files split into channels, compressed or recast.
         kept: files already there from an earlier import.
-        subjects: number of people.
         folds: (training, validation) cases of each fold.
     """
 
@@ -91,12 +89,10 @@ def import_msd(
 
     Args:
         folder: the MSD folder with ``dataset.json``, ``imagesTr`` and ``labelsTr``.
-        root: nnU-Net's folders.
         dataset_id: id the data set gets, 1 to 999.
         subjects: CSV or regular expression naming each case's subject; None takes
             ``<folder>/subjects.csv`` where there is one, else every case is its own subject.
         folds: number of folds of ``splits_final.json``.
-        seed: seeds the folds.
         progress: called as ``progress(done, cases)``.
 
     Raises:
@@ -313,7 +309,7 @@ def _check_pair(job: _Import, image: Path, volume: Volume, label: Path, seg: Vol
             f"{label}: shape is {seg.array.shape}, but {shape} in {image.name}; expected equal; "
             "resample one to the other, or leave the case out"
         )
-    difference = float(np.abs(seg.affine - volume.affine).max())
+    difference = affine_difference(seg.affine, volume.affine)
     if difference > AFFINE_TOLERANCE:
         raise DataFault(
             f"{label}: affine differs from that of {image.name} by up to {difference:.3g} mm, "

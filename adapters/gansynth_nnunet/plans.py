@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from pydantic import Field, PositiveInt
+
+from gansynth.core.adapter import HostOptions
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.runtime.files import read_json
+from gansynth.runtime.files import read_json, write_json_atomic
+from gansynth.runtime.options import Needs, Size
 
 DEFAULT_PLANS = "nnUNetPlans"
 _NEEDED = ("data_identifier", "patch_size", "batch_size", "spacing", "architecture")
@@ -17,12 +24,7 @@ _SHARED = ("data_identifier", "patch_size", "spacing")
 
 @dataclass(frozen=True)
 class Plans:
-    """A plans file.
-
-    Attributes:
-        path: the file.
-        doc: its content.
-    """
+    """A plans file."""
 
     path: Path
     doc: Mapping[str, Any]
@@ -121,3 +123,155 @@ def _is_plans(path: Path) -> bool:
         return "plans_name" in read_json(path)
     except DataFault:
         return False
+
+
+SMALL_EDGE = 48
+"""Largest edge of an automatic small patch, in voxels."""
+SMALL_VOXELS = {2: 48**2, 3: 32**3}
+"""About how many voxels an automatic small patch has, by number of axes."""
+SMALLEST_FEATURE_EDGE = 4
+"""nnU-Net pools an axis only as long as this many voxels are left."""
+
+
+class PrepareSettings(HostOptions):
+    """``gansynth prepare nnunet:ID --set``: whether there are small plans as well, and which."""
+
+    needs: ClassVar[Needs] = dict.fromkeys(
+        ("patch", "batch_size", "features", "convolutions", "plans_name"), "small"
+    )
+
+    small: bool = Field(False, description="also write plans for a small network: CPUs, trials")
+    patch: Size | None = Field(None, description="voxels of its patch", examples=["40x56x40"])
+    batch_size: PositiveInt | None = Field(None, description="cases per batch")
+    features: tuple[PositiveInt, ...] | None = Field(
+        None, description="feature channels per stage", examples=["8,16,32,32"]
+    )
+    convolutions: PositiveInt | None = Field(None, description="of each stage, at most")
+    plans_name: str | None = Field(None, description="of these plans, for --plans later on")
+
+    def plans(self) -> SmallPlans | None:
+        """The plans that are asked for."""
+        said = self.model_dump(exclude_none=True, exclude={"small"})
+        names = {"patch": "patch_size", "plans_name": "name"}
+        plans = {names.get(key, key): value for key, value in said.items()}
+        return SmallPlans(**plans) if self.small else None
+
+
+@dataclass(frozen=True)
+class SmallPlans:
+    """Plans for a small network on the data that nnU-Net has preprocessed anyway.
+
+    Attributes:
+        name: name of the plans, for ``--plans``.
+        patch_size: voxels per axis, clipped to nnU-Net's own patch; None chooses about 32 cubed in
+            the shape of nnU-Net's patch, at most 48 per axis.
+        features: feature channels per stage; their number is the number of stages.
+        convolutions: of each stage, on the way down and up, at most; None for nnU-Net's own.
+    """
+
+    name: str = "gansynthSmallPlans"
+    patch_size: tuple[int, ...] | None = None
+    batch_size: int = 2
+    features: tuple[int, ...] = (8, 16, 32, 32)
+    convolutions: int | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_]+", self.name):
+            raise UsageFault(
+                f"small plans: name is {self.name!r}, expected letters, digits and '_', for "
+                "example gansynthSmallPlans"
+            )
+        if 0 < len(self.features) < 3:
+            # The lowest of nnU-Net's deep supervision outputs has weight 0: alone, it makes NaN.
+            raise UsageFault(
+                f"small plans: features {self.features} make {len(self.features)} stages, expected "
+                "at least three: with fewer, nnU-Net's deep supervision has no output left"
+            )
+        convolutions = 1 if self.convolutions is None else self.convolutions
+        if not self.features or min(*self.features, self.batch_size, convolutions) < 1:
+            raise UsageFault(
+                f"small plans: features {self.features}, batch size {self.batch_size} and "
+                f"convolutions {self.convolutions}, expected positive numbers, features one per "
+                "stage"
+            )
+
+
+def write_small_plans(plans_json: Path, small: SmallPlans, configurations: Sequence[str]) -> Path:
+    """Write plans for a small network beside nnU-Net's; nothing is preprocessed again.
+
+    Args:
+        configurations: which of them to shrink; those already in the small plans stay.
+
+    Returns:
+        The file written.
+
+    Raises:
+        UsageFault: an unknown configuration, or a patch of the wrong number of axes.
+    """
+    own = Plans.read(plans_json.parent, plans_json.stem)
+    if small.name == plans_json.stem:
+        raise UsageFault(
+            f"small plans: name {small.name!r} is that of nnU-Net's plans; choose another"
+        )
+    path = plans_json.with_name(f"{small.name}.json")
+    doc: dict[str, Any] = {**deepcopy(dict(own.doc)), "plans_name": small.name}
+    kept = read_json(path).get("configurations") if path.is_file() else {}
+    doc["configurations"] = dict(kept) if isinstance(kept, dict) else {}
+    for name in configurations:
+        doc["configurations"][name] = _shrink(own.configuration(name), small)
+    write_json_atomic(path, doc)
+    return path
+
+
+def _shrink(configuration: Mapping[str, Any], small: SmallPlans) -> dict[str, Any]:
+    """One configuration with a smaller patch and network, its ``data_identifier`` kept."""
+    doc = deepcopy(dict(configuration))
+    own = [int(n) for n in doc["patch_size"]]
+    patch = _patch(own, small)
+    arch = doc["architecture"]["arch_kwargs"]
+    stages = min(len(small.features), len(arch["strides"]))
+    convs = "n_conv_per_stage" if "n_conv_per_stage" in arch else "n_blocks_per_stage"
+    arch.update(
+        n_stages=stages,
+        features_per_stage=list(small.features[:stages]),
+        kernel_sizes=arch["kernel_sizes"][:stages],
+        strides=_strides(arch["strides"][:stages], patch),
+        n_conv_per_stage_decoder=_most(arch["n_conv_per_stage_decoder"][: stages - 1], small),
+        **{convs: _most(arch[convs][:stages], small)},
+    )
+    doc.update(patch_size=patch, batch_size=small.batch_size)
+    doc.pop("next_stage", None)
+    return doc
+
+
+def _most(convolutions: Sequence[int], small: SmallPlans) -> list[int]:
+    """Convolutions of each stage, no more than asked for."""
+    return [min(n, small.convolutions or n) for n in convolutions]
+
+
+def _patch(own: Sequence[int], small: SmallPlans) -> list[int]:
+    """The patch asked for, clipped; else a small one in the shape of nnU-Net's own."""
+    if small.patch_size is not None:
+        if len(small.patch_size) != len(own) or min(small.patch_size) < 1:
+            raise UsageFault(
+                f"small plans: patch size is {small.patch_size}, expected {len(own)} positive "
+                f"numbers of voxels, at most {tuple(own)}"
+            )
+        return [min(a, b) for a, b in zip(small.patch_size, own, strict=True)]
+    shrink = min(1.0, (SMALL_VOXELS[len(own)] / prod(own)) ** (1 / len(own)))
+    return [
+        n if n < 8 else min(max(8, round(n * shrink / 8) * 8), SMALL_EDGE, n // 8 * 8) for n in own
+    ]
+
+
+def _strides(strides: Sequence[Sequence[int]], patch: Sequence[int]) -> list[list[int]]:
+    """Nnu-Net's strides, without those the smaller patch cannot be divided by."""
+    left, limited = list(patch), []
+    for stage in strides:
+        row = []
+        for axis, stride in enumerate(stage):
+            fits = left[axis] % stride == 0 and left[axis] // stride >= SMALLEST_FEATURE_EDGE
+            row.append(int(stride) if fits or stride == 1 else 1)
+            left[axis] //= row[-1]
+        limited.append(row)
+    return limited

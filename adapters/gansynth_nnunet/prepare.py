@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
 
+from gansynth.core.findings import Finding
 from gansynth.core.host_commands import PrepareRequest, Report
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
@@ -20,13 +21,16 @@ from gansynth.runtime.files import disk_errors
 from gansynth.runtime.options import read_settings
 from gansynth.runtime.progress import stepping
 from gansynth_nnunet.cases import write_hashes
-from gansynth_nnunet.check import Finding, check_raw, raise_on_errors
+from gansynth_nnunet.dataset import RawSet, raw_cases
 from gansynth_nnunet.paths import NnunetRoot
-from gansynth_nnunet.plans import DEFAULT_PLANS, Plans
-from gansynth_nnunet.raw_files import RawSet, raw_cases
-from gansynth_nnunet.small_plans import PrepareSettings, SmallPlans, write_small_plans
-
-__all__ = ["PrepareReport", "Progress", "SmallPlans", "prepare", "write_small_plans"]
+from gansynth_nnunet.plans import (
+    DEFAULT_PLANS,
+    Plans,
+    PrepareSettings,
+    SmallPlans,
+    write_small_plans,
+)
+from gansynth_nnunet.raw import check_raw, raise_on_errors
 
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(step, done, total)``; steps: check, fingerprint, plan, a configuration."""
@@ -39,9 +43,7 @@ class PrepareReport:
     """What ``prepare`` did.
 
     Attributes:
-        dataset: full name of the data set.
         plans: names of the plans that are ready.
-        configurations: what is ready in them.
         seconds: step -> seconds it took; 0.0 where it had been done before.
         warnings: what the check found and did not stop for.
     """
@@ -69,11 +71,7 @@ def prepare(
 
     Args:
         request: which data set, root and plans (only existing ones but the default can be named).
-        configurations: nnU-Net configurations to preprocess.
-        small: small plans to write as well.
-        num_processes: worker processes.
         progress: called as work goes on.
-        force: do again what is done.
 
     Raises:
         DataFault: the data are not fit; the message has the first error.

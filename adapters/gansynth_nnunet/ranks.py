@@ -18,7 +18,6 @@ def lead(rank: int, ranks: int, work: Callable[[Tick], T]) -> T:
     """Let rank 0 work while the others wait.
 
     Args:
-        rank: this process's.
         ranks: how many there are; alone one just works.
         work: what rank 0 does; its result must be picklable where there are others.
 

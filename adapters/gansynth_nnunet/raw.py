@@ -1,21 +1,32 @@
-"""``nnunet-raw:ID``: the raw volumes of an nnU-Net data set, without nnU-Net's preprocessing."""
+"""``nnunet-raw:ID``: the raw volumes of an nnU-Net data set, and what is wrong with them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from gansynth.core.findings import Checked
-from gansynth.core.source import SourceRequest
-from gansynth.data.folds import absolute
-from gansynth.data.listing import VolumeSet
-from gansynth.data.names import pick
+from gansynth.core.findings import Checked, Finding
+from gansynth.core.source import SourceRequest, Split
+from gansynth.data.check import (
+    Seen,
+    check_case,
+    check_folds,
+    few_cases,
+    in_order,
+    missing_files,
+    same_content,
+    unused_labels,
+)
+from gansynth.data.folds import absolute, read_splits
+from gansynth.data.listing import Entry, VolumeSet, pick
 from gansynth.data.nifti_source import VolumeSource
-from gansynth.data.reading import VolumeOptions, parse_read, reads
-from gansynth.runtime.errors import UsageFault
-from gansynth_nnunet.check import check_nnunet, volume_set
+from gansynth.data.reading import ReadOptions, VolumeOptions, parse_read, reads
+from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
+from gansynth_nnunet.dataset import NIFTI, RawSet, raw_cases
 from gansynth_nnunet.paths import NnunetRoot
-from gansynth_nnunet.raw_files import NIFTI, raw_cases
+from gansynth_nnunet.splits import SPLITS, SUBJECTS, known_subjects
 
 
 @reads(VolumeOptions)
@@ -42,11 +53,7 @@ def open_raw(request: SourceRequest) -> VolumeSource:
 
 
 def _with_channels(listing: VolumeSet, asked: Sequence[str] | None) -> VolumeSet:
-    """A data set with the channels that are asked for, called as they are asked.
-
-    Raises:
-        UsageFault: one that it does not have.
-    """
+    """A data set with the channels that are asked for, called as they are asked."""
     if asked is None:
         return listing
     places = pick(asked, listing.channels or (), listing.where)
@@ -57,7 +64,139 @@ def _with_channels(listing: VolumeSet, asked: Sequence[str] | None) -> VolumeSet
     return replace(listing, entries=entries, channels=tuple(asked))
 
 
-def check_raw(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
-    """Find everything that is wrong with ``nnunet-raw:ID``, as with ``nnunet:ID``."""
-    parse_read(VolumeOptions, request)
-    return check_nnunet(replace(request, read={}), progress)
+# -- the check -----------------------------------------------------------------------------------
+
+
+def check_nnunet(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
+    """Find everything that is wrong with the raw data set of ``nnunet:ID`` or ``nnunet-raw:ID``."""
+    parse_read(VolumeOptions if request.kind == "nnunet-raw" else ReadOptions, request)
+    root = NnunetRoot.find(request.root)
+    name = root.dataset(request.where)
+    findings = check_raw(root, name, subjects=request.subjects, progress=progress)
+    return Checked(name, len(raw_cases(root.raw / name).images), findings)
+
+
+def check_raw(
+    root: NnunetRoot,
+    dataset: str,
+    *,
+    subjects: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Finding]:
+    """Read every file of a raw data set to its last byte and list what is wrong, errors first.
+
+    Args:
+        subjects: the value of ``--subjects``; checked against the cases.
+        progress: called as ``progress(done, cases)``.
+
+    Raises:
+        DataFault: ``dataset.json`` cannot be used, so that nothing can be checked.
+        EnvironmentFault: files may not be read.
+    """
+    raw = raw_cases(root.raw / dataset)
+    listing = volume_set(raw, root.preprocessed / dataset)
+    findings = list(_check_set(raw))
+    seen = Seen(raw.table.allowed, listing.where.name, raw.table.ignore)
+    for number, entry in enumerate(listing.entries, start=1):
+        if raw.ending in NIFTI:
+            findings += check_case(entry, seen, listing)
+        else:
+            findings += missing_files(entry)
+        if progress is not None:
+            progress(number, len(raw.images))
+    if raw.ending in NIFTI:
+        findings += unused_labels(listing.where, seen)
+    findings += _check_sides(raw, root.preprocessed / dataset, subjects, seen)
+    return in_order(findings)
+
+
+def volume_set(raw: RawSet, preprocessed: Path) -> VolumeSet:
+    """A raw data set as a set of volumes.
+
+    Args:
+        preprocessed: its folder in ``nnUNet_preprocessed``, where splits and subjects lie.
+    """
+    cases = sorted(raw.images)
+    return VolumeSet(
+        f"nnunet-raw:{raw.folder.name}",
+        raw.folder,
+        raw.folder / "dataset.json",
+        tuple(Entry(case, raw.images[case], raw.labels[case]) for case in cases),
+        channels=raw.channels,
+        stacked=False,
+        splits=preprocessed / SPLITS,
+        subjects=preprocessed / SUBJECTS,
+        labels=dict(raw.table.values),
+    )
+
+
+def _check_sides(
+    raw: RawSet, preprocessed: Path, subjects: str | None, seen: Seen
+) -> Iterator[Finding]:
+    """Subjects, and what a split that is there already does to them."""
+    path = preprocessed / SPLITS
+    folds: dict[str, Split] = {}
+    try:
+        subject_of = known_subjects(preprocessed, raw.labels, subjects)
+        for number, split in (read_splits(path) if path.is_file() else {}).items():
+            train, val = ([c for c in split[k] if c in raw.labels] for k in ("train", "val"))
+            if train and val:  # else the split is of other cases, and opening the source says so
+                folds[number] = Split(train=train, val=val)
+    except GansynthError as error:
+        yield Finding("error", None, raw.folder, str(error))
+        return
+    yield from check_folds(path, subject_of, folds)
+    yield from same_content(raw.folder, seen.content, folds)
+
+
+def raise_on_errors(findings: Sequence[Finding]) -> None:
+    """Stop if a check found errors.
+
+    Raises:
+        DataFault: with the first error and how many there are.
+    """
+    errors = [finding for finding in findings if finding.level == "error"]
+    if errors:
+        more = f" ({len(errors)} errors in all; see: gansynth check)" if len(errors) > 1 else ""
+        raise DataFault(f"{errors[0].message}{more}")
+
+
+def _check_set(raw: RawSet) -> Iterator[Finding]:
+    path = raw.folder / "dataset.json"
+    if not raw.table.consecutive:
+        yield Finding(
+            "error",
+            None,
+            path,
+            f"{path}: label values are {sorted(raw.table.allowed)}, expected 0, 1, 2, ... without "
+            "a gap and the ignore label last; renumber them here and in labelsTr",
+        )
+    if raw.doc.get("numTraining") != len(raw.images):
+        yield Finding(
+            "warning",
+            None,
+            path,
+            f"{path}: numTraining is {raw.doc.get('numTraining')!r}, expected the "
+            f"{len(raw.images)} cases there are; correct it",
+        )
+    yield from few_cases(raw.folder, len(raw.images))
+    same: dict[str, list[str]] = defaultdict(list)
+    for case in raw.images:
+        same[case.casefold()].append(case)
+    for cases in same.values():
+        if len(cases) > 1:
+            yield Finding(
+                "error",
+                cases[0],
+                raw.folder,
+                f"{raw.folder}: cases {cases} differ in upper and lower case only, expected names "
+                "that stay apart on every file system; rename them",
+            )
+    if raw.ending not in NIFTI:
+        yield Finding(
+            "warning",
+            None,
+            path,
+            f"{path}: files end in {raw.ending}; only {' and '.join(NIFTI)} are read and checked, "
+            "for others only that they are there",
+        )

@@ -190,7 +190,6 @@ def read_outcome(folder: Path, account: tuple[Mapping[str, Any], str] = ({}, "")
     """Counts over all sessions of a training, and its validation on held-out cases.
 
     Args:
-        folder: nnU-Net's output folder.
         account: measures of the held-out cases, and why there are none; see ``account_of``.
     """
     measured, why = account

@@ -18,17 +18,17 @@ import numpy as np
 
 from gansynth.core.lineage import guard_split
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import SourceRequest, Split
 from gansynth.core.space import Space
 from gansynth.core.synthetic import refuse_named
 from gansynth.data.divided import divide
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth_nnunet.cases import CaseFiles, Preprocessed
-from gansynth_nnunet.labels import read_channels, read_labels
+from gansynth_nnunet.dataset import read_channels, read_labels
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.plans import DEFAULT_PLANS, Plans
-from gansynth_nnunet.splits import SPLITS, Split, known_subjects
+from gansynth_nnunet.splits import SPLITS, known_subjects
 
 log = logging.getLogger("gansynth")
 
@@ -64,12 +64,7 @@ def open_nnunet(request: SourceRequest) -> NnunetSource:
 
 
 class NnunetSource(Preprocessed):
-    """One fold of a preprocessed nnU-Net data set.
-
-    Attributes:
-        request: what was asked for.
-        folder: where the preprocessed cases lie.
-    """
+    """One fold of a preprocessed nnU-Net data set."""
 
     def __init__(self, request: SourceRequest) -> None:
         self.request = request
@@ -148,7 +143,7 @@ class NnunetSource(Preprocessed):
         Only cases that are named get there. nnU-Net writes a fold's results to one place below
         ``nnUNet_results``, so two trainings of one fold take a folder each.
         """
-        from gansynth_nnunet.divided import write_root
+        from gansynth_nnunet.splits import write_root
 
         return write_root(self, divide(self, self._ids, splits, folder))
 

@@ -23,10 +23,6 @@ from gansynth_nnunet.launch import SUFFIX
 def stock_name(trainer: type[Any], mixin: type[Any]) -> str:
     """The name under which nnU-Net finds a trainer's network.
 
-    Args:
-        trainer: our class.
-        mixin: what made it ours.
-
     Returns:
         That of the first class it extends that is not ours; its own if it builds a network that
         none of those builds.

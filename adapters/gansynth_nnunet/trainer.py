@@ -265,8 +265,6 @@ class Restarting:
 
     Args:
         scheduler: nnU-Net's own, which is told the epoch; whatever else is asked of this is its.
-        schedule: of what is mixed in.
-        epochs: of the whole training.
     """
 
     def __init__(self, scheduler: Any, schedule: Schedule, epochs: int) -> None:

@@ -55,9 +55,7 @@ def load_segmenter(folder: Path | str, device: str = "auto") -> Segmenter:
 
 
 def judge(
-    folder: Path | str,
-    pairs: Iterable[tuple[FloatArray, LabelArray]],
-    device: str = "auto",
+    folder: Path | str, pairs: Iterable[tuple[FloatArray, LabelArray]], device: str = "auto"
 ) -> dict[str, Any]:
     """How well a segmenter finds the label maps of images: real ones, or synthetic ones.
 

@@ -138,13 +138,7 @@ class SegmenterAdapter(Adapter):
         return voxels * (2 * len(manifest["schema"]["channels"]) + 2) + SAYS
 
     def inject(self, dataset: Any, plan: MixPlan[str], *, batch_size: int) -> MixedCases:
-        """Slots of batches, for training loops of one's own; nothing is augmented.
-
-        Args:
-            dataset: ids of the real training cases; None for all.
-            plan: what is mixed in; real cases are named by their ids.
-            batch_size: slots of a batch.
-        """
+        """Slots of batches, for training loops of one's own; nothing is augmented."""
         cutter = Cutter(self.source, training_space(self.source, SegmenterOptions()))
         cases = self.source.train_ids if dataset is None else dataset
         return MixedCases(cutter, plan, cases, batch_size)

@@ -26,25 +26,15 @@ CONTROL = 16
 
 @dataclass(frozen=True)
 class Warp:
-    """How samples are moved.
+    """How samples are moved."""
 
-    Attributes:
-        rotate: most degrees about each axis.
-        shift: most shift, as a share of each axis.
-        elastic: deviation of displacements at control points, voxels.
-        flip: mirror the last axis of half of the samples.
-        spacing: mm per voxel; bodies turn, not grids.
-        fill: of each channel, beyond the border.
-        pad_label: likewise, of label maps.
-    """
-
-    rotate: float
-    shift: float
-    elastic: float
-    flip: bool
-    spacing: tuple[float, ...]
-    fill: tuple[float, ...]
-    pad_label: int
+    rotate: float  # most degrees about each axis
+    shift: float  # most shift, as a share of each axis
+    elastic: float  # deviation of displacements at control points, voxels
+    flip: bool  # mirror the last axis of half of the samples
+    spacing: tuple[float, ...]  # mm per voxel; bodies turn, not grids
+    fill: tuple[float, ...]  # of each channel, beyond the border
+    pad_label: int  # likewise, of label maps
 
     @classmethod
     def of(
@@ -63,16 +53,7 @@ class Warp:
     def __call__(
         self, image: FloatArray, labels: LabelArray, rng: np.random.Generator
     ) -> tuple[FloatArray, LabelArray]:
-        """Move a sample.
-
-        Args:
-            image: float32 (C, D, H, W) or (C, H, W).
-            labels: int16 (D, H, W) or (H, W).
-            rng: draws how.
-
-        Returns:
-            New arrays of the same shapes.
-        """
+        """Move an image (C, D, H, W) or (C, H, W) and its labels into new arrays."""
         grid = self._grid(labels.shape, rng)
         fill = torch.tensor(self.fill).view(-1, *[1] * labels.ndim)
         moved = _sampled(torch.from_numpy(image) - fill, grid, "bilinear") + fill

@@ -22,12 +22,6 @@ def open_origin(
 ) -> Origin | None:
     """Check what samples are to be drawn from; None if nothing synthetic is drawn.
 
-    Args:
-        injection: names the run or bank.
-        source: the real cases.
-        space: that the segmenter works in.
-        held_out: records of the cases it is judged on.
-
     Raises:
         IntegrityFault: leakage, another data set or space, or damaged weights or samples.
         DataFault: other channels or labels.

@@ -43,21 +43,13 @@ BELL = 0.25
 
 @dataclass(frozen=True)
 class Segmenter:
-    """A network and what it was trained on.
+    """A network and what it was trained on."""
 
-    Attributes:
-        generator: the network, on its device.
-        schema: of the source's cases.
-        space: that the network works in; see ``mixed.training_space``.
-        regions: that Dice is reported of.
-        options: of the training.
-    """
-
-    generator: Generator
-    schema: Schema
-    space: Space
-    regions: Regions
-    options: SegmenterOptions
+    generator: Generator  # the network, on its device
+    schema: Schema  # of the source's cases
+    space: Space  # that the network works in; see ``mixed.training_space``
+    regions: Regions  # that Dice is reported of
+    options: SegmenterOptions  # of the training
 
     def predict(self, image: FloatArray) -> LabelArray:
         """The likeliest label of every voxel: int16 (D, H, W), background outside of the body.

@@ -21,10 +21,6 @@ WAY_OUT = "train it again, to its end"
 def refuse_unmeasurable(source: CaseSource, *, kept: bool) -> None:
     """Refuse cases whose label maps could not be measured after a training.
 
-    Args:
-        source: the cases.
-        kept: whether label maps are written.
-
     Raises:
         UsageFault: its cases are of no files, their label maps are drawn between slices, or
             nothing is kept (``save_predictions=no``).
@@ -51,10 +47,6 @@ def judged_files(source: CaseSource, folder: Path) -> dict[str, Prediction]:
     """Held-out case -> its predicted and its true label map; cases without labels are left out.
 
     Both are on the grid of the case's own file, also where the source resamples.
-
-    Args:
-        source: the cases.
-        folder: that the training wrote.
 
     Raises:
         UsageFault: as ``refuse_unmeasurable``.

@@ -27,12 +27,6 @@ def judge_held_out(
 ) -> dict[str, Any]:
     """Predict every real held-out case, and compare with its own label map where it has one.
 
-    Args:
-        segmenter: trained on the source's training cases.
-        source: the cases.
-        folder: where label maps are written; None for nowhere.
-        say: writes a line for the user.
-
     Returns:
         See ``Evaluation.document``; also ``predictions`` (case -> file, None where none could be
         written) and ``without_labels``.

@@ -58,12 +58,7 @@ def training_space(source: CaseSource, options: SegmenterOptions) -> Space:
 
 
 class Cutter:
-    """Brings real cases and samples to what is trained on: new arrays of one size.
-
-    Args:
-        source: of the real cases.
-        space: see ``training_space``.
-    """
+    """Brings real cases and samples to what is trained on: new arrays of one size."""
 
     def __init__(self, source: CaseSource, space: Space) -> None:
         self.source, self.space = source, space
@@ -120,14 +115,7 @@ def misfit(space: Space, shape: Sequence[int]) -> str:
 
 
 class MixedCases:
-    """Slots of batches in the order they are asked for, for training loops of one's own.
-
-    Args:
-        cutter: brings what is drawn to one size.
-        plan: what is mixed in.
-        cases: real training cases, by id.
-        batch_size: slots of a batch.
-    """
+    """Slots of batches in the order they are asked for, for training loops of one's own."""
 
     def __init__(
         self, cutter: Cutter, plan: MixPlan[str], cases: Sequence[str], batch_size: int
@@ -153,16 +141,7 @@ class MixedCases:
 
 
 class SegmenterBatches:
-    """Batches for ``gansynth.training.loop.train``: the same for the same seed, step and bank.
-
-    Args:
-        cutter: brings what is drawn to one size.
-        plan: what is mixed in; its clock, which schedules need, counts steps and never ticks.
-        cases: real training cases, by id; they take turns.
-        batch_size: samples of a step.
-        warp: usual augmentation; None for none.
-        augment_synthetic: apply it to samples of the bank, too.
-    """
+    """Batches for ``gansynth.training.loop.train``: the same for the same seed, step and bank."""
 
     def __init__(
         self,

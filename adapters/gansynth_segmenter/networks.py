@@ -80,6 +80,7 @@ class UNetSegmenter(Generator):
 
     name: ClassVar[str] = "unet-segmenter"
     Options: ClassVar[type[GeneratorOptions]] = UNetOptions
+    if_not_finite: ClassVar[str] = "Lower the learning rate (--set learning_rate=1e-4)"
 
     options: UNetOptions
 
@@ -142,25 +143,14 @@ class UNetSegmenter(Generator):
 
 
 def soft_dice(found: Tensor, wanted: Tensor) -> Tensor:
-    """1 - the mean over labels of Dice of probabilities, over a batch: a scalar.
-
-    Args:
-        found: (B, K, ...), 0 to 1.
-        wanted: (B, K, ...), 0 or 1.
-    """
+    """1 - the mean over labels of Dice of probabilities, over a batch: a scalar."""
     axes = (0, *range(2, found.ndim))
     both, sizes = (found * wanted).sum(axes), found.sum(axes) + wanted.sum(axes)
     return 1 - ((2 * both + SMOOTH) / (sizes + SMOOTH)).mean()
 
 
 def build(options: SegmenterOptions, schema: Schema, size: Sequence[int]) -> Generator:
-    """A segmenter before its training, its weights drawn by ``torch``'s own seed.
-
-    Args:
-        options: which one, and how large.
-        schema: of what it is shown.
-        size: spatial size in voxels of what it is trained on.
-    """
+    """A segmenter before its training, its weights drawn by ``torch``'s own seed."""
     width, levels = int(options.own("width")), int(options.own("levels"))
     rate = options.own("learning_rate")
     if options.network == "unet":
@@ -182,13 +172,7 @@ def build(options: SegmenterOptions, schema: Schema, size: Sequence[int]) -> Gen
 
 @torch.no_grad()
 def probabilities(generator: Generator, images: Tensor, seed: int = 0) -> Tensor:
-    """What a segmenter makes of images: float32 (B, labels, ...), which add up to 1.
-
-    Args:
-        generator: see ``build``.
-        images: float32 (B, C, ...) on its device.
-        seed: of what is dropped, if anything is.
-    """
+    """What a segmenter makes of images: float32 (B, labels, ...), which add up to 1."""
     net = cast(UNetGenerator, generator.nets["generator"]).eval()
     latents = [
         _normal((len(images), *shape), seed + place).to(images.device)

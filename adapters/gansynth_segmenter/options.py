@@ -122,11 +122,7 @@ class SegmenterOptions(HostOptions):
         return _OWN[self.network][key] if given is None else given
 
     def steps_for(self, cases: int) -> int:
-        """Optimiser steps of the whole training.
-
-        Args:
-            cases: real training cases, which an epoch is a pass through.
-        """
+        """Optimiser steps of the whole training."""
         if self.steps is not None:
             return self.steps
         return max(1, math.ceil((self.epochs or EPOCHS) * cases / self.batch_size))

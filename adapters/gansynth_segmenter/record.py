@@ -21,31 +21,18 @@ ANEW = "start anew without resume, into another folder"
 
 @dataclass(frozen=True)
 class Job:
-    """One training that has passed every check.
+    """One training that has passed every check."""
 
-    Attributes:
-        injection: what is mixed in, and how.
-        options: of the training.
-        source: the real cases.
-        space: that the network works in.
-        regions: that Dice is reported of, labels among them.
-        steps: of the whole training.
-        output: folder for results.
-        origin: what samples are drawn of; None if nothing synthetic is.
-        sample_bytes: bytes one sample takes in a bank at most.
-        patience: seconds a phase that may draw no real case waits for a sample.
-    """
-
-    injection: Injection
-    options: SegmenterOptions
-    source: CaseSource
-    space: Space
-    regions: Regions
-    steps: int
-    output: Path
-    origin: Origin | None
-    sample_bytes: int
-    patience: float
+    injection: Injection  # what is mixed in, and how
+    options: SegmenterOptions  # of the training
+    source: CaseSource  # the real cases
+    space: Space  # that the network works in
+    regions: Regions  # that Dice is reported of, labels among them
+    steps: int  # of the whole training
+    output: Path  # folder for results
+    origin: Origin | None  # what samples are drawn of; None if nothing synthetic is
+    sample_bytes: int  # bytes one sample takes in a bank at most
+    patience: float  # seconds a phase that may draw no real case waits for a sample
 
     @property
     def seed(self) -> int:

@@ -33,11 +33,7 @@ if TYPE_CHECKING:
 
 
 class SegmenterSession(Session[str]):
-    """Trains, judges, and keeps the record; ``run`` does it all.
-
-    Args:
-        job: what is trained.
-    """
+    """Trains, judges, and keeps the record; ``run`` does it all."""
 
     compared = COMPARED
     anew = ANEW

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from gansynth.bank.placement import remove_banks_of
 from gansynth.bank.supply import read_patience
 from gansynth.core.adapter import (
     Adapter,
@@ -29,17 +27,16 @@ from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
 from gansynth.hosts.checks import check_drawing, plan_own_bank
 from gansynth.hosts.epoch_plan import count_places
+from gansynth.hosts.launch import train_apart
 from gansynth.hosts.origin import check_schema
 from gansynth.hosts.record import (
     FILE,
     LEFT,
-    LOG,
     check_new_folder,
     outcome_of,
     read_sessions,
     usual_output,
 )
-from gansynth.runtime import child, processes
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth.runtime.machine import Line
@@ -87,11 +84,7 @@ class YoloAdapter(Adapter):
         return SMALLEST
 
     def finalise(self, sample: Sample) -> HostArrays:
-        """Nothing beside image and boxes.
-
-        Raises:
-            DataFault: there is no list of boxes, or a class that the data set does not have.
-        """
+        """Nothing beside image and boxes."""
         if sample.boxes is None:
             raise DataFault("sample: no boxes, expected a list of them, which may be empty")
         classes = len(self.schema.box_classes)
@@ -101,22 +94,13 @@ class YoloAdapter(Adapter):
         return {}
 
     def bring(self, source: CaseSource, space: Space) -> Callable[[Sample], Sample]:
-        """Samples of the same data set, read in whatever size, stay as they are.
-
-        Raises:
-            IntegrityFault: the generator is of another data set.
-            DataFault: other channels or classes.
-        """
+        """Samples of the same data set, read in whatever size, stay as they are."""
         guard_host(source.host, self.source.host)
         check_schema(self.host.file.path, source.schema, self.schema, SAME, way_out(self.host))
         return lambda sample: sample
 
     def validate(self) -> None:
-        """Check that there is something to validate on, and that samples will look like images.
-
-        Raises:
-            UsageFault: fold ``all``; or grey samples for a detector that sees colours.
-        """
+        """Check that there is something to validate on: not with fold ``all``."""
         host = self.host
         if host.fold == "all":
             raise UsageFault(
@@ -125,12 +109,8 @@ class YoloAdapter(Adapter):
             )
 
     def inject(self, dataset: Any, plan: MixPlan[int], *, batch_size: int) -> Slots:
-        """The places of a detector's training set, for those who build their own.
-
-        Args:
-            dataset: of the detector; only its length counts.
-            plan: what is mixed in; real images are named by index.
-            batch_size: of no meaning here: detectors shuffle places, not slots of a batch.
+        """The places of a detector's training set, of which only the length counts; the plan names
+        real images by index.
         """
         return Slots(plan, len(dataset), self.host.file.channels)
 
@@ -141,8 +121,7 @@ class YoloAdapter(Adapter):
 
         Raises:
             IntegrityFault: leakage, or another data set.
-            UsageFault: a setting, option, edit or device that cannot be; no run or bank there; an
-                output that holds something.
+            UsageFault: what cannot be, or an output that holds something.
             EnvironmentFault: the detector is not installed, or of another version.
             DataFault: a generator or bank of other channels or classes.
         """
@@ -159,23 +138,13 @@ class YoloAdapter(Adapter):
         detector(config.choices.detector).check(config.job(self.host))
 
     def check_origin(self, injection: Injection) -> None:
-        """Check the generator or bank, and what is asked of it.
-
-        Raises:
-            IntegrityFault: leakage, or another data set.
-            UsageFault: an edit, boxes or a device that cannot be; no run or bank there.
-            DataFault: a generator or bank of other channels or classes.
-        """
+        """Check the generator or bank, and what is asked of it; see ``check``."""
         open_origin(injection, self.host, self.held_out)
         check_drawing(self, injection)
 
     @classmethod
     def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:
-        """LibreYOLO's last weights are judged if it does not validate while it trains.
-
-        Raises:
-            UsageFault: it is to validate, or the detector is one that always does.
-        """
+        """LibreYOLO's last weights are judged if it does not validate while it trains."""
         if settings.get("detector") == "ultralytics":
             raise UsageFault(
                 "host.detector: ultralytics keeps the weights that do best on the images that are "
@@ -212,14 +181,7 @@ class YoloAdapter(Adapter):
     def start(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> Outcome:
-        """Train the detector in a child process, let it look at real images, and wait for its end.
-
-        Raises:
-            GansynthError: before anything starts, what ``validate`` and ``check`` refuse.
-            EnvironmentFault: another process trains into the same folder.
-            TrainingFault: the detector failed.
-            KeyboardInterrupt, SystemExit: interrupted, after the detector has ended too.
-        """
+        """Train the detector in a child process, and let it look at real images."""
         self.validate()
         self.check(injection, settings, options)
         from gansynth.sampling.run import locked
@@ -230,7 +192,16 @@ class YoloAdapter(Adapter):
             check_output(config)  # another one may just have ended
             with disk_errors(output):
                 write_json_atomic(output / CONFIG, config.to_json())
-            self._train(output, injection.scratch)
+            train_apart(
+                *(
+                    "gansynth_yolo.launch",
+                    [str(output / CONFIG)],
+                    output,
+                    "the detector's training",
+                ),
+                scratch=injection.scratch,
+                variables=os.environ,
+            )
             return outcome_of(read_sessions(output / FILE), output, metrics_of(output))
 
     def export(
@@ -244,14 +215,13 @@ class YoloAdapter(Adapter):
         reporter: Reporter,
     ) -> Mapping[str, Any]:
         """Write a folder that stock detectors train on; see ``Adapter.export``."""
-        from gansynth_yolo.export import export_dataset
-        from gansynth_yolo.export_plan import plan_export
+        from gansynth_yolo.export import YoloExport
 
         if content == "mixed":
             self.validate()
-        plan = plan_export(self.host, injection, name, content, size)
+        export = YoloExport(self.host, injection, name, content, size)
         self.check_origin(injection)
-        return export_dataset(plan, dry_run=dry_run, reporter=reporter)
+        return export.run(dry_run=dry_run, reporter=reporter)
 
     @classmethod
     def import_dataset(cls, asked: ImportRequest) -> Report:
@@ -264,15 +234,6 @@ class YoloAdapter(Adapter):
         from gansynth_yolo.doctor import lines
 
         return lines()
-
-    def _train(self, output: Path, scratch: Path | None) -> None:
-        """Run the detector in a child process until it ends."""
-        environ = {**os.environ, child.PARENT: str(os.getpid())}
-        command = [sys.executable, "-m", "gansynth_yolo.launch", str(output / CONFIG)]
-        ended = processes.run(command, environ, output / LOG)
-        if ended.code != 0:
-            remove_banks_of(ended.pid, scratch)
-        processes.raise_if_failed(ended, f"{output}: the detector's training")
 
     def _config(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]

@@ -26,11 +26,8 @@ class YoloImage:
     Attributes:
         case: its id: its path below the data set's root, without ending and last ``images/``.
         split: ``train``, ``val`` or ``test``.
-        image: the image file.
         label: where its label file is, or would be.
-        header: what the image file announces.
         labels: what the label file says; no rows where there is none.
-        labelled: whether there is a label file.
     """
 
     case: str

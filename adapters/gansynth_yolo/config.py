@@ -12,6 +12,7 @@ from pydantic import Field
 from gansynth.bank.supply import PATIENCE
 from gansynth.core.adapter import HostOptions, Injection
 from gansynth.core.lineage import CaseRecord
+from gansynth.hosts.launch import device_of
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.options import Device, read_settings
@@ -122,15 +123,6 @@ def parse_options(options: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def pick_device(asked: str) -> str:
-    """``auto`` is CUDA where there is one."""
-    if asked != "auto":
-        return asked
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 # -- on its way to the child -----------------------------------------------------------------------
 
 
@@ -139,10 +131,7 @@ class YoloConfig(Document):
     """How one detector is trained with samples mixed in.
 
     Attributes:
-        injection: what is mixed in, and how.
-        choices: about the detector.
         request: the source that was checked, a ``SourceRequest`` as JSON.
-        output: folder for results.
         patience: seconds a phase that may draw no real image waits for a sample.
         held_out: records of held-out cases already read, so that they are not read twice.
     """
@@ -183,7 +172,7 @@ class YoloConfig(Document):
             batch=choices.batch,
             workers=choices.workers,
             cache=choices.cache,
-            device=pick_device(choices.device),
+            device=device_of(choices.device),
             seed=self.injection.seed,
             output=self.output / WEIGHTS,
             augment=self.injection.usual_augmentation,

@@ -26,10 +26,8 @@ class DatasetFile:
     """What ``data.yaml`` says.
 
     Attributes:
-        path: the file.
         home: its folder, which everything must lie in unless that is waived.
         root: folder that paths are relative to: its key ``path``, else ``home``.
-        names: of the classes, by number.
         channels: of the detector's images, 1 or 3.
         splits: ``train``, ``val`` and ``test``, if there is one: folders and lists as written.
     """

@@ -42,20 +42,13 @@ class DetectorJob:
 
     Attributes:
         data: ``data.yaml`` of the mirror, a folder of ours that the detector may write to.
-        names: of the classes, by number.
         channels: of the images, 1 or 3.
-        model: which of the detector's models.
         epochs: how often every real image is seen.
         imgsz: side in pixels that images are brought to.
-        batch: images of one step.
         workers: processes that load images; 0 loads in the training's own.
         cache: keep decoded real images in memory (``ram``), or not (``off``).
         device: ``cpu``, ``cuda``, ``cuda:1``.
-        seed: of the detector's weights and augmentation.
-        output: folder for its weights and logs.
-        augment: the detector's usual augmentation.
         resume: go on with the training in ``output``.
-        options: the detector's own options.
     """
 
     data: Path

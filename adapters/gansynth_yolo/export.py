@@ -1,36 +1,49 @@
-"""``gansynth augment --target yolo -o DIR``: a folder that stock detectors train on by themselves.
-
-It is built in a hidden folder beside its place and gets its name by one rename at the end. A killed
-export leaves that hidden folder; the same command goes on there.
-"""
+"""``gansynth augment --target yolo -o DIR``: a folder that stock detectors train on."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from gansynth.bank.reader import BankReader, BankSample
+from gansynth.core.ratio import Ratio, listed_counts, whole_parts
 from gansynth.core.synthetic import KEY
-from gansynth.hosts.export import exporting, hashes_of
+from gansynth.hosts.export import Export, hashes_of, new_folder
 from gansynth.report.png import png_bytes
-from gansynth.runtime.errors import DataFault
-from gansynth.runtime.files import disk_errors, write_json_atomic
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.progress import Reporter
 from gansynth.runtime.version import __version__
 from gansynth.sampling.identifiers import names_in
-from gansynth.sampling.sharing import forget_times
-from gansynth_yolo.export_plan import ExportPlan
+from gansynth_yolo.guards import sample_bytes
 from gansynth_yolo.labels import as_rows, label_text
 from gansynth_yolo.mirror import names_of, parts, place
 from gansynth_yolo.mixed import corners, pixels
+from gansynth_yolo.source import YoloSource
 
 MANIFEST = "manifest.json"
 REAL, SYNTHETIC = "real", "synth"
 """Folders in ``images`` and ``labels``."""
+MOST_REPEATS = 8
+"""How often a real image is listed at most, so that R:S comes out even."""
+NOT_ANONYMOUS = (
+    "synthetic is not anonymous: boxes are like those of training images, and a generator can draw "
+    "what it has learnt by heart. Look at the images before they leave the house"
+)
+WRITTEN = (
+    "real images are skull-stripped copies of your own; detectors write their caches into this "
+    "folder only"
+)
+LINKED = (
+    "real images and labels are links to your own: keep those where they are; detectors write "
+    "their caches into this folder only"
+)
 
 
 @dataclass(frozen=True)
@@ -42,165 +55,229 @@ class Written:
     boxes: int
 
 
-def export_dataset(plan: ExportPlan, *, dry_run: bool, reporter: Reporter) -> dict[str, Any]:
-    """Draw synthetic images and write them as a data set; see ``Adapter.export``.
+class YoloExport(Export):
+    """A folder of images and labels, and its ``data.yaml``."""
 
-    Raises:
-        EnvironmentFault: the disk has no room, or another process exports there.
-        TrainingFault: the generator mostly draws what cannot be admitted.
-    """
-    if dry_run:
-        return {"dry_run": True, **plan.describe()}
-    with exporting(
-        plan.injection, plan.source, "yolo", plan.samples, plan.generator,
-        build=plan.build, folder=plan.folder, rejected=plan.rejected, reporter=reporter,
-    ) as (folder, reader, rejected):  # fmt: skip
-        manifest = _write(plan, folder, reader, rejected, reporter)
-    told = {"ratio_of_images": manifest["images"], "ratio_of_lesions": manifest["lesions"]}
-    free = len(manifest["lesion_free"])
-    return {**plan.describe(), **told, "lesion_free": free, "rejected": rejected}
+    target = "yolo"
+    unit = "image"
+    trains = "a detector trains"
+    for_schedules = "Leave -o out to train with a schedule"
+    source: YoloSource
 
+    # -- the order -------------------------------------------------------------------------------
 
-# -- writing -------------------------------------------------------------------------------------
+    def place(self, name: str) -> Path:
+        """Any new folder that detectors find their way in."""
+        folder, home = new_folder(name), Path(os.path.realpath(self.source.file.home))
+        if Path(os.path.realpath(folder)).is_relative_to(home):
+            raise UsageFault(
+                f"-o {folder}: lies in the data set's own folder {home}, where its images might be "
+                "taken for the data set's; choose a folder outside of it"
+            )
+        # Of a path with more than one, libreyolo looks for labels where there are none.
+        if any(part in ("images", "labels") for part in folder.parts):
+            raise UsageFault(
+                f"-o {folder}: a part of this path is called images or labels, by which detectors "
+                "find label files; expected none that is; choose another folder"
+            )
+        return folder
 
+    def measure(self) -> int:
+        """Bytes of one sample, uncompressed: float32 images."""
+        if self.manifest is not None:
+            return 2 * sample_bytes(self.manifest)
+        assert self.injection.bank is not None
+        reader = BankReader(self.injection.bank)
+        return sum(reader.read(held).image.size * 4 for held in reader.ids()[:1])
 
-def _write(
-    plan: ExportPlan,
-    folder: Path,
-    reader: BankReader,
-    rejected: Mapping[str, Any],
-    reporter: Reporter,
-) -> dict[str, Any]:
-    """Write the data set into the hidden folder, and what may not be shared to where it belongs.
+    @property
+    def alone(self) -> bool:
+        """Images to be shared may be as many as the user says, whatever the ratio."""
+        return super().alone or (self.content == "synthetic" and self.size is not None)
 
-    Returns:
-        The manifest.
-    """
-    with disk_errors(plan.folder):
-        folder.mkdir()
-        splits = _write_real(plan, folder)
-        ids = reader.ids()[: plan.samples]  # a bank may hold more
+    def count(self, alone: int | None) -> tuple[int, int]:
+        """Of each image as many copies that R:S comes out even."""
+        if alone is not None:
+            return 0, alone
+        injection, images = self.injection, len(self.source.train_ids)
+        return exact_counts(images, injection.ratio, nearest=injection.nearest)
+
+    def room(self) -> int:
+        """Of the files, a byte a value at most, and of the bank."""
+        made = 0 if self.injection.bank is not None else self.sample_bytes
+        return self.samples * (self.sample_bytes // 4 + made)
+
+    # -- what is in it ---------------------------------------------------------------------------
+
+    @property
+    def note(self) -> str:
+        """What whoever gets the folder must know."""
+        if self.content != "mixed":
+            return NOT_ANONYMOUS
+        return WRITTEN if self.source.options.skull_strip else LINKED
+
+    def describe(self) -> dict[str, Any]:
+        """A JSON document for the user."""
+        mixed = self.content == "mixed"
+        real = len(self.source.train_ids) if self.repeats else 0
+        listed = self.repeats * real
+        document = {
+            "target": "yolo",
+            "data": self.source.name,
+            "folder": str(self.folder),
+            "content": self.content,
+            "ratio": str(self.injection.ratio),
+            "ratio_written": f"{listed}:{self.samples}",
+            "synthetic_images": self.samples,
+            "real_images": real,
+            "each_real_image_listed": self.repeats,
+            "images_per_epoch": listed + self.samples,
+            "held_out_images": len(self.source.held_out_ids) if mixed else 0,
+            "synthetic_share": self.samples / (listed + self.samples),
+            "record": str(self.folder / MANIFEST if mixed else self.record),
+            "note": self.note,
+        }
+        if mixed:
+            document["then"] = f"any YOLO detector, with data={self.folder / 'data.yaml'}"
+        return document
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def write(
+        self, folder: Path, reader: BankReader, rejected: Mapping[str, Any], reporter: Reporter
+    ) -> Mapping[str, Any]:
+        """See ``Export.write``."""
+        splits = self._write_real(folder)
+        ids = reader.ids()[: self.samples]
         written = []
         with reporter.task(len(ids), "write") as bar:
             for number, sample_id in enumerate(ids):
-                written.append(_write_sample(plan, folder, number, reader.read(sample_id)))
+                written.append(self._write_sample(folder, number, reader.read(sample_id)))
                 bar.advance(1)
-        if plan.content == "mixed":
-            real = [folder / "images" / REAL / n for n in splits.pop("train")] * plan.repeats
+        if self.content == "mixed":
+            real = [folder / "images" / REAL / n for n in splits.pop("train")] * self.repeats
             synthetic = [folder / "images" / SYNTHETIC / f"{one.name}.png" for one in written]
-            lines = [str(plan.folder / p.relative_to(folder)) for p in (*real, *synthetic)]
+            lines = [str(self.folder / p.relative_to(folder)) for p in (*real, *synthetic)]
             (folder / "train.txt").write_text("".join(f"{line}\n" for line in lines), "utf-8")
-        (folder / "data.yaml").write_text(_data_yaml(plan, tuple(splits)), "utf-8")
-        manifest = _manifest(plan, reader, written, rejected) | {"files": hashes_of(folder)}
-        private = _private(plan, reader, written)
-        if plan.record is None:
+        (folder / "data.yaml").write_text(self._data_yaml(tuple(splits)), "utf-8")
+        manifest = self._manifest(reader, written, rejected) | {"files": hashes_of(folder)}
+        private = {
+            "data": self.source.name,
+            "data_file": str(self.source.file.path),
+            "boxes": reader.spec.samples.boxes,
+            "judged": not reader.spec.samples.keep_flawed,
+            **self.origins(reader, {one.name: one.id for one in written}),
+        }
+        if self.content == "mixed":
             manifest |= private
         else:
-            plan.record.parent.mkdir(parents=True, exist_ok=True)
-            write_json_atomic(plan.record, {**manifest, **private, "folder": str(plan.folder)})
+            self.keep({**manifest, **private, "folder": str(self.folder)})
         write_json_atomic(folder / MANIFEST, manifest)
-        if plan.content == "synthetic":
-            forget_times(folder)
-    return manifest
+        return {
+            "ratio_of_images": manifest["images"],
+            "ratio_of_lesions": manifest["lesions"],
+            "lesion_free": len(manifest["lesion_free"]),
+        }
+
+    def _write_real(self, folder: Path) -> dict[str, list[str]]:
+        """Link real images and labels; names of the image files by split."""
+        if self.content == "synthetic":
+            return {}
+        splits = {}
+        for split, images in parts(self.source).items():
+            if not images or (split == "train" and not self.repeats):
+                continue
+            home = REAL if split == "train" else split
+            splits[split] = names_of(images)
+            for name, image in zip(splits[split], images, strict=True):
+                place(image, name, folder / "images" / home, folder / "labels" / home)
+        splits.setdefault("train", [])
+        return splits
+
+    def _write_sample(self, folder: Path, number: int, sample: BankSample) -> Written:
+        """One synthetic image, 8 bits as detectors read the real ones, and its label file."""
+        if sample.boxes is None:
+            raise DataFault(
+                f"sample {sample.id}: has no boxes, expected a list of them, which may be empty; "
+                "take a generator that is asked for boxes, such as cpggan"
+            )
+        image = pixels(sample.image, len(self.source.schema.channels))
+        boxes, labels = corners(sample.boxes)
+        name = f"synth_{number:0{len(str(self.samples))}d}"
+        for part in ("images", "labels"):
+            (folder / part / SYNTHETIC).mkdir(parents=True, exist_ok=True)
+        flat = image[..., 0] if image.shape[2] == 1 else image
+        (folder / "images" / SYNTHETIC / f"{name}.png").write_bytes(png_bytes(flat, synthetic=True))
+        rows = as_rows(boxes[:, [1, 0, 3, 2]], labels, image.shape[:2])
+        (folder / "labels" / SYNTHETIC / f"{name}.txt").write_text(label_text(rows), "utf-8")
+        return Written(name, sample.id, len(boxes))
+
+    def _data_yaml(self, held_out: Sequence[str]) -> str:
+        """``data.yaml``: absolute for this machine, relative where it is to be shared."""
+        file = self.source.file
+        if self.content == "mixed":
+            where = {"path": str(self.folder), "train": "train.txt"}
+            where |= {split: f"images/{split}" for split in held_out}
+        else:
+            where = {"train": f"images/{SYNTHETIC}"}
+        document = {
+            **where,
+            "nc": len(file.names),
+            "names": dict(enumerate(file.names)),
+            "channels": file.channels,
+        }
+        return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+    def _manifest(
+        self, reader: BankReader, written: Sequence[Written], rejected: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """What may leave the house with the data set: no name and no number of a source image."""
+        source, mixed = self.source, self.content == "mixed"
+        if not mixed:
+            rejected = names_in(reader.spec.lineage, source.schema).blanked(rejected)
+        counts = {"images": len(written), "lesions": sum(one.boxes for one in written)}
+        real = {
+            "images": self.repeats * len(source.train_ids),
+            "lesions": self.repeats * sum(len(source.image(c).rows) for c in source.train_ids),
+        }
+        document: dict[str, Any] = {
+            "gansynth": __version__,
+            KEY: not mixed,
+            "content": self.content,
+            "names": list(source.file.names),
+            **{
+                what: {**({"real": real[what]} if mixed else {}), "synthetic": count}
+                for what, count in counts.items()
+            },
+            "lesion_free": [one.name for one in written if not one.boxes],
+            **self.made_by(reader),
+            "rejected": dict(rejected),
+            "note": self.note,
+        }
+        if mixed:
+            document["ratio"] = str(self.injection.ratio)
+            document["each_real_image_listed"] = self.repeats
+        return document
 
 
-def _write_real(plan: ExportPlan, folder: Path) -> dict[str, list[str]]:
-    """Link real images and labels; names of the image files by split."""
-    if plan.content == "synthetic":
-        return {}
-    splits = {}
-    for split, images in parts(plan.source).items():
-        if not images or (split == "train" and not plan.repeats):
-            continue
-        home = REAL if split == "train" else split
-        splits[split] = names_of(images)
-        for name, image in zip(splits[split], images, strict=True):
-            place(image, name, folder / "images" / home, folder / "labels" / home)
-    splits.setdefault("train", [])
-    return splits
+def exact_counts(images: int, ratio: Ratio, *, nearest: bool = False) -> tuple[int, int]:
+    """How often each of some real images is listed, and synthetic ones, to be R:S exactly.
 
+    Args:
+        nearest: take the nearest ratio that comes out, where this one does not.
 
-def _write_sample(plan: ExportPlan, folder: Path, number: int, sample: BankSample) -> Written:
-    """One synthetic image, 8 bits as detectors read the real ones, and its label file."""
-    if sample.boxes is None:
-        raise DataFault(
-            f"sample {sample.id}: has no boxes, expected a list of them, which may be empty; take "
-            "a generator that is asked for boxes, such as cpggan"
+    Raises:
+        UsageFault: naming the nearest ratio that comes out, if real images would have to be listed
+            more than ``MOST_REPEATS`` times.
+    """
+    repeats, count, even = listed_counts(images, ratio, MOST_REPEATS)
+    if not even and not nearest:
+        parts = whole_parts(ratio)
+        wanted = Fraction(images * parts[1], parts[0])
+        raise UsageFault(
+            f"-o with --ratio {ratio}: {images} real images ask for {float(wanted):.6g} synthetic "
+            f"ones, which comes out even only if each is listed {wanted.denominator} times, "
+            f"expected at most {MOST_REPEATS}; the nearest is --ratio {repeats * images}:{count}, "
+            "by --nearest, too"
         )
-    image = pixels(sample.image, len(plan.source.schema.channels))
-    boxes, labels = corners(sample.boxes)
-    name = f"synth_{number:0{len(str(plan.samples))}d}"
-    for part in ("images", "labels"):
-        (folder / part / SYNTHETIC).mkdir(parents=True, exist_ok=True)
-    flat = image[..., 0] if image.shape[2] == 1 else image
-    (folder / "images" / SYNTHETIC / f"{name}.png").write_bytes(png_bytes(flat, synthetic=True))
-    rows = as_rows(boxes[:, [1, 0, 3, 2]], labels, image.shape[:2])
-    (folder / "labels" / SYNTHETIC / f"{name}.txt").write_text(label_text(rows), "utf-8")
-    return Written(name, sample.id, len(boxes))
-
-
-def _data_yaml(plan: ExportPlan, held_out: Sequence[str]) -> str:
-    """``data.yaml``: absolute where it is for this machine, relative where it is to be shared."""
-    file = plan.source.file
-    if plan.content == "mixed":
-        where = {"path": str(plan.folder), "train": "train.txt"}
-        where |= {split: f"images/{split}" for split in held_out}
-    else:
-        where = {"train": f"images/{SYNTHETIC}"}
-    document = {
-        **where,
-        "nc": len(file.names),
-        "names": dict(enumerate(file.names)),
-        "channels": file.channels,
-    }
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
-
-
-# -- what is said of it --------------------------------------------------------------------------
-
-
-def _manifest(
-    plan: ExportPlan, reader: BankReader, written: Sequence[Written], rejected: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What may leave the house with the data set: no name and no number of a source image."""
-    mixed = plan.content == "mixed"
-    boxes = sum(len(plan.source.image(case).rows) for case in plan.source.train_ids)
-    synthetic = sum(one.boxes for one in written)
-    document: dict[str, Any] = {
-        "gansynth": __version__,
-        KEY: not mixed,
-        "content": plan.content,
-        "names": list(plan.source.file.names),
-        "images": {"synthetic": len(written)},
-        "lesions": {"synthetic": synthetic},
-        "lesion_free": [one.name for one in written if not one.boxes],
-        "generator": None if plan.manifest is None else plan.manifest["generator"],
-        "manifest_sha256": plan.generator,
-        "edits": list(reader.spec.edits),
-        "seed": reader.spec.seed,
-        "rejected": dict(rejected),
-        "note": plan.note,
-    }
-    if not mixed:
-        names = names_in(reader.spec.lineage, plan.source.schema)
-        document |= {key: names.blanked(document[key]) for key in ("edits", "rejected")}
-    else:
-        listed = plan.repeats * plan.real
-        document["images"] = {"real": listed, **document["images"]}
-        document["lesions"] = {"real": plan.repeats * boxes, **document["lesions"]}
-        document["ratio"] = str(plan.injection.ratio)
-        document["each_real_image_listed"] = plan.repeats
-    return document
-
-
-def _private(plan: ExportPlan, reader: BankReader, written: Sequence[Written]) -> dict[str, Any]:
-    """Which images each sample came from, and all that its maker has seen."""
-    return {
-        "data": plan.source.name,
-        "data_file": str(plan.source.file.path),
-        "boxes": reader.spec.boxes,
-        "judged": reader.spec.judged,
-        "held_out": list(plan.source.held_out_ids),
-        "lineage": reader.spec.lineage.to_json(),
-        "samples": {one.name: dict(reader.read(one.id).provenance) for one in written},
-    }
+    return repeats, count

@@ -39,11 +39,6 @@ def open_origin(
 ) -> Origin | None:
     """Check what samples are to be drawn from; None if nothing synthetic is drawn.
 
-    Args:
-        injection: names the run or bank.
-        source: the detector's own data set.
-        held_out: its validation and test images.
-
     Raises:
         IntegrityFault: leakage, another data set, or damaged weights or samples.
         DataFault: other channels or classes.
@@ -66,10 +61,10 @@ def open_origin(
 def _check_run(
     folder: Path, manifest: Mapping[str, Any], injection: Injection, source: CaseSource
 ) -> None:
-    if injection.edits and manifest.get("labelling") != "asked":
+    if injection.samples.edits and manifest.get("labelling") != "asked":
         raise UsageFault(
-            f"--edit {injection.edits[0]}: {manifest['generator']} is asked for boxes, not for "
-            "label maps that could be edited; leave --edit out, or see --boxes"
+            f"--edit {injection.samples.edits[0]}: {manifest['generator']} is asked for boxes, not "
+            "for label maps that could be edited; leave --edit out, or see --boxes"
         )
     found = Schema.from_json(manifest["schema"])
     check_schema(folder, found, source.schema, SAME, way_out(source))

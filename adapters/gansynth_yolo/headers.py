@@ -26,7 +26,6 @@ class Header:
     """What an image file announces.
 
     Attributes:
-        shape: rows and columns.
         grey: one channel; else RGB.
         bits: of a channel, 8 or 16.
     """

@@ -182,11 +182,7 @@ def walk(folder: Path) -> Iterator[Path]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines of a list that name an image.
-
-    Raises:
-        DataFault: too large, or not UTF-8.
-    """
+    """Lines of a list that name an image."""
     with reading(path):
         size = path.stat().st_size
         if size > MOST_BYTES:
@@ -260,12 +256,7 @@ def some(names: Sequence[str], most: int = 3) -> str:
 
 
 def shared_fault(file: DatasetFile, shared: Sequence[str]) -> IntegrityFault:
-    """What is said of images that two splits name.
-
-    Args:
-        file: names them.
-        shared: each, with the splits in words.
-    """
+    """What is said of images that two splits name."""
     return IntegrityFault(
         f"leakage: {file.path}: {len(shared)} image(s) are in two splits: {some(shared)}; expected "
         "each in one; list other images, of other people, under val and test"

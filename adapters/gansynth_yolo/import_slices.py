@@ -50,9 +50,7 @@ class Report:
     """What was written.
 
     Attributes:
-        folder: where.
         train: images of the fold's training volumes; ``val`` of its held-out ones.
-        boxes: in all images, by class.
         backgrounds: images without a box.
         left_out: slices that show one constant value, and backgrounds that were not to be kept.
         window: of each channel, the intensities that are 0 and the largest number.
@@ -117,7 +115,6 @@ def import_slices(
         folder: must not exist, or be empty.
         bits: of a grey pixel, 8 or 16.
         backgrounds: share of the training images without a box that is kept; val keeps all.
-        seed: draws those.
         progress: is told how many cases are done.
 
     Raises:

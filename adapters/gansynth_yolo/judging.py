@@ -34,13 +34,6 @@ def judge(
 ) -> None:
     """Let weights look at all validation and test images, and write down what they find.
 
-    Args:
-        output: folder for results.
-        source: the data set.
-        chosen: the detector.
-        job: what it has trained.
-        weights: its best.
-
     Raises:
         DataFault: a box or score that is none.
         EnvironmentFault: the disk refuses.

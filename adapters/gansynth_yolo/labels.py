@@ -35,7 +35,6 @@ class Labels:
     Attributes:
         rows: float64 (N, 5) as written, each once, in the file's order.
         repeated: numbers of the lines that say what an earlier one says; those are left out.
-        faults: what is wrong, line by line.
     """
 
     rows: Rows
@@ -52,8 +51,6 @@ def read_labels(path: Path, names: Sequence[str], overshoot: float) -> Labels:
     """Read a label file; its faults are returned, not raised.
 
     Args:
-        path: the file.
-        names: of the classes.
         overshoot: share of the image's width and height that a box may reach beyond it.
 
     Raises:
@@ -95,7 +92,6 @@ def corners(rows: Rows, shape: Sequence[int]) -> FloatArray:
 
     Args:
         rows: (N, 5).
-        shape: rows and columns of the image.
     """
     half = rows[:, 3:] / 2
     low, high = rows[:, 1:3] - half, rows[:, 1:3] + half
@@ -109,7 +105,6 @@ def as_rows(boxes: FloatArray, classes: npt.NDArray[Any], shape: Sequence[int]) 
     Args:
         boxes: (N, 4) ``ymin, xmin, ymax, xmax`` in pixels.
         classes: (N,).
-        shape: rows and columns of the image.
     """
     shares = boxes.astype(np.float64) / np.tile(np.array(shape, np.float64), 2)
     low, high = shares[:, 1::-1], shares[:, :1:-1]

@@ -51,10 +51,6 @@ def check_size(imgsz: int) -> None:
 def check_cuda(name: str, number: int) -> None:
     """Refuse a CUDA device that is not there.
 
-    Args:
-        name: as it was asked for.
-        number: of the device.
-
     Raises:
         EnvironmentFault: torch does not see it.
     """

@@ -52,7 +52,6 @@ class MixedDataset(_data.YOLODataset):  # type: ignore[misc]  # LibreYOLO has no
     is drawn by the same preference, so that the preference leaves the ratio alone.
 
     Args:
-        slots: says what fills a place.
         args, kwargs: LibreYOLO's own, for the real images, which are sorted by path.
 
     Raises:

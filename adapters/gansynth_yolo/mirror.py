@@ -46,7 +46,6 @@ def mirror(
     the source's fold. Of fold ``all``, ``train`` has the validation images too.
 
     Args:
-        source: the data set.
         folder: made where it is missing; must be ours if it is there.
         channels: what the detector is to see, 1 or 3; None for what the data set says.
         more: further keys of ``data.yaml``.
@@ -114,10 +113,7 @@ def place(image: YoloImage, name: str, images: Path, labels: Path) -> None:
     """Link an image and its label file; what is not as filed, or would be refused, is written.
 
     Args:
-        image: of the source.
-        name: of the image file.
         images: folder of image files, made if there is none.
-        labels: folder of label files.
     """
     images.mkdir(parents=True, exist_ok=True)
     labels.mkdir(parents=True, exist_ok=True)

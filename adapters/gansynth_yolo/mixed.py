@@ -45,7 +45,6 @@ class Drawn:
         boxes: float32 (N, 4) of ``image``, x1, y1, x2, y2 in pixels.
         labels: int64 (N,), numbers of classes.
         id: of the sample; empty for a real image.
-        provenance: of the sample.
     """
 
     real: int
@@ -62,7 +61,6 @@ class Slots:
     Args:
         plan: what is mixed; real images are named by index. Its clock, which schedules need, counts
             epochs and never ticks.
-        real: number of real images.
         channels: of the images that the detector gets, 1 or 3.
         done: epochs that earlier sessions of the training have done.
     """
@@ -115,7 +113,6 @@ class Slots:
         A mosaic's partners are unbiased if their indices are uniform over all places.
 
         Args:
-            index: the place.
             annotated: real images that have boxes, sorted, for a detector that prefers partners
                 with boxes: another of these then takes the place of a real image without, and a
                 sample with boxes that of one without. So the preference leaves the ratio alone.

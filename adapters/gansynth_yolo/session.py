@@ -37,14 +37,6 @@ LICENCES: Mapping[str, str] = {
 class YoloSession(Session[int]):
     """Checks a generator or bank, makes the bank if there is none, keeps count: a ``Watch``.
 
-    Args:
-        config: what is mixed into what.
-        source: the detector's data set.
-        job: what the detector does.
-
-    Attributes:
-        slots: the places of the training set.
-
     Raises:
         IntegrityFault: leakage, or a generator or bank made for something else.
         UsageFault, DataFault: see ``guards`` and ``gansynth.hosts.record``.
@@ -200,7 +192,6 @@ def describe(config: YoloConfig, origin: Origin | None) -> dict[str, Any]:
     """What one session mixes into what.
 
     Args:
-        config: what it is told.
         origin: what samples are drawn of; None if nothing synthetic is drawn.
     """
     choices = asdict(config.choices)

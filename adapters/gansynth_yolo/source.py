@@ -60,11 +60,9 @@ class YoloSource(CaseSource):
 
     Attributes:
         request: what was asked for, with absolute paths.
-        options: how it is read.
         file: what ``data.yaml`` says.
         listing: its images, and what is wrong with them; those of the fold, where ``splits`` are
             asked for.
-        everything: all its images.
     """
 
     def __init__(self, request: SourceRequest) -> None:
@@ -341,7 +339,6 @@ def fitted(case: Case, size: tuple[int, int], *, stretch: bool) -> Case:
 
     Args:
         case: image (C, H, W).
-        size: rows and columns.
         stretch: rows and columns each on their own; else undistorted, in the middle of zeros.
     """
     shape = case.image.shape[1:]

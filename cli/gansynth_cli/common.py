@@ -211,78 +211,102 @@ edit_option = click.option(
 )
 
 
-def _boxes(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
-    """Which boxes are asked for, as it can be read in any folder; a slip is found at once."""
-    if text is None:
-        return None
-    from gansynth.conditions.boxes import anywhere, box_drawer
+def with_samples(seed: str | None = None, *, classes: bool = False) -> Callable[[F], F]:
+    """Add what samples are asked to be; the function gets a ``SampleRequest`` as ``samples``.
 
-    box_drawer(text)
-    return anywhere(text)
-
-
-boxes_option = click.option(
-    "--boxes",
-    metavar="WHICH",
-    callback=_boxes,
-    help="Boxes that samples are asked to have: training, jitter[:KEY=VALUE,...] (off the training "
-    "ones, the default) or file:PATH.",
-)
-
-
-def with_asking(function: F) -> F:
-    """Add what is asked of samples beside edits and boxes, and which of them are let in.
-
-    The function gets an ``Asking`` as ``asking``, and ``judged``: whether the generator's own
-    judgement of its samples counts.
+    Args:
+        seed: what ``--seed`` does; None adds none.
+        classes: whether to add ``--class``.
     """
+    options = [
+        edit_option,
+        click.option(
+            "--boxes",
+            metavar="WHICH",
+            help="Boxes that samples are asked to have: training, jitter[:KEY=VALUE,...] (off the "
+            "training ones, the default) or file:PATH.",
+        ),
+        click.option(
+            "--conditions",
+            metavar="KIND:WHERE",
+            help="Draw of, or into, the cases of this source (tumour-free ones, say) instead of "
+            "the run's own training cases.",
+        ),
+        click.option(
+            "--conditions-read",
+            "how",
+            multiple=True,
+            metavar="KEY=VALUE",
+            callback=read_pairs("--conditions-read", "fold=0"),
+            help="How to read --conditions: keys of its kind, fold (default: all its cases), "
+            "configuration, plans, subjects. Else as the run's own cases. May be repeated.",
+        ),
+        click.option(
+            "--lesions",
+            metavar="KEY=VALUE,...",
+            help="How lesions are put into real images, of generators that do so.",
+        ),
+        click.option(
+            "--weights", type=FILE, help="Draw conditions by this file of gansynth failures."
+        ),
+        click.option(
+            "--filter",
+            "filters",
+            multiple=True,
+            metavar="NAME[:KEY=VALUE,...]",
+            help="own (default): heed what the generator itself finds flawed in samples; none: "
+            "take them all; or a filter beside own, see gansynth plugins. May be repeated.",
+        ),
+    ]
+    if classes:
+        options.append(
+            click.option(
+                "--class",
+                "classes",
+                multiple=True,
+                metavar="NAME",
+                help="Draw samples of this class only; may be repeated.",
+            )
+        )
+    if seed is not None:
+        number = click.IntRange(min=0)
+        options.append(click.option("--seed", type=number, default=0, show_default=True, help=seed))
 
-    @click.option(
-        "--conditions",
-        metavar="KIND:WHERE",
-        help="Draw of, or into, the cases of this source (tumour-free ones, say) instead of the "
-        "run's own training cases.",
-    )
-    @click.option(
-        "--conditions-read",
-        "how",
-        multiple=True,
-        metavar="KEY=VALUE",
-        callback=read_pairs("--conditions-read", "fold=0"),
-        help="How to read --conditions: keys of its kind, fold (default: all its cases), "
-        "configuration, plans, subjects. Else as the run's own cases. May be repeated.",
-    )
-    @click.option(
-        "--lesions",
-        metavar="KEY=VALUE,...",
-        help="How lesions are put into real images, of generators that do so.",
-    )
-    @click.option("--weights", type=FILE, help="Draw conditions by this file of gansynth failures.")
-    @click.option(
-        "--filter",
-        "filters",
-        multiple=True,
-        metavar="NAME[:KEY=VALUE,...]",
-        help="own (default): heed what the generator itself finds flawed in samples; none: take "
-        "them all; or a filter beside own, see gansynth plugins. May be repeated.",
-    )
-    @functools.wraps(function)
-    def wrapped(
-        *args: Any,
-        conditions: str | None,
-        how: Mapping[str, str],
-        lesions: str | None,
-        weights: Path | None,
-        filters: tuple[str, ...],
-        **kwargs: Any,
-    ) -> Any:
-        from gansynth.sampling.request_parsing import read_asking
+    def decorated(function: F) -> F:
+        @functools.wraps(function)
+        def wrapped(
+            *args: Any,
+            edits: tuple[str, ...],
+            boxes: str | None,
+            conditions: str | None,
+            how: Mapping[str, str],
+            lesions: str | None,
+            weights: Path | None,
+            filters: tuple[str, ...],
+            seed: int = 0,
+            **kwargs: Any,
+        ) -> Any:
+            from gansynth.sampling.request_parsing import read_request
 
-        file = None if weights is None else str(weights)
-        asking, judged = read_asking(conditions, how, lesions, file, filters)
-        return function(*args, asking=asking, judged=judged, **kwargs)
+            samples = read_request(
+                seed=seed,
+                edits=edits,
+                boxes=boxes,
+                classes=kwargs.pop("classes") if classes else (),
+                conditions=conditions,
+                how=how,
+                lesions=lesions,
+                weights=None if weights is None else str(weights),
+                filters=filters,
+            )
+            return function(*args, samples=samples, **kwargs)
 
-    return wrapped  # type: ignore[return-value]
+        with_options: Any = wrapped
+        for option in reversed(options):
+            with_options = option(with_options)
+        return with_options  # type: ignore[no-any-return]
+
+    return decorated
 
 
 def with_real(what: str) -> Callable[[F], F]:

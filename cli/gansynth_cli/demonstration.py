@@ -286,22 +286,29 @@ def _augment(
     from gansynth.core.bank_options import BankSize
     from gansynth.core.ratio import Ratio
     from gansynth.core.registry import installed
+    from gansynth.core.sample_request import SampleRequest
     from gansynth.sampling.opening import open_source
 
     reporter.say("training nnU-Net, half of its samples synthetic; what follows is its own log")
     adapter = installed().adapter("nnunet")(open_source(request))
     adapter.validate()
-    injection = Injection(run, Ratio(1, 1), size=BankSize(samples=32), seed=seed)
+    injection = Injection(run, Ratio(1, 1), size=BankSize(samples=32), samples=SampleRequest(seed))
     return adapter.start(injection, size.host, ())
 
 
 def _pictures(
     request: SourceRequest, out: Path, outcome: Outcome, seed: int, reporter: Reporter
 ) -> dict[str, str]:
+    from gansynth.core.sample_request import SampleRequest
     from gansynth.sampling.sample import sample_run
 
     report = sample_run(
-        out / "run", 8, out=out / "samples", sheet=True, seed=seed + 1, reporter=reporter
+        out / "run",
+        8,
+        out=out / "samples",
+        sheet=True,
+        request=SampleRequest(seed + 1),
+        reporter=reporter,
     )
     overlays = _overlays(request, outcome, out / "overlays.png")
     files = {

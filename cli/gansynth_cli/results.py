@@ -196,7 +196,7 @@ def lines_of_phantoms(written: Mapping[str, Any]) -> Iterator[str]:
 
 def lines_of_evaluation(found: Mapping[str, Any], folder: Path) -> Iterator[str]:
     """The three answers, what must not be overlooked, and where to read on."""
-    from gansynth.evaluation.report.parts import parts
+    from gansynth.evaluation.report.found import parts
     from gansynth.report.document import Node
     from gansynth.report.words import plain
 

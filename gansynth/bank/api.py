@@ -11,19 +11,20 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from gansynth.bank.placement import place_bank
 from gansynth.bank.producer_main import ProducerConfig
-from gansynth.bank.reader import BankReader, place_bank
+from gansynth.bank.reader import BankReader
 from gansynth.bank.supervisor import Keeper
 from gansynth.conditions.boxes import anywhere
 from gansynth.core.null_adapter import NoHost
-from gansynth.core.sample_request import Asking
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Schema
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
@@ -42,11 +43,7 @@ def fill_bank(
     folder: Path | str,
     samples: int = 64,
     *,
-    edits: Sequence[str] = (),
-    boxes: str | None = None,
-    judged: bool = True,
-    asking: Asking | None = None,
-    seed: int = 0,
+    request: SampleRequest | None = None,
     device: str = "auto",
     dtype: Literal["float16", "float32"] = "float16",
     patience: float = FILL_SECONDS,
@@ -57,12 +54,8 @@ def fill_bank(
         run: folder of a generator's run.
         folder: of the bank.
         samples: how many.
-        edits: of the label maps that are drawn, by name; none takes the run's own.
-        boxes: which boxes samples are asked to have, ``jitter:position=0.1`` say, of a generator
-            that heeds them; None for the usual ones.
-        judged: leave out samples that the generator itself finds flawed.
-        asking: what else is asked of samples, and which filters let them in; None for the usual.
-        seed: seeds conditions and latents; the same seed fills a bank with the same samples.
+        request: what samples are asked to be, and which are let in; None for the usual. The same
+            request fills a bank with the same samples.
         device: where samples are drawn.
         dtype: how images are stored.
         patience: seconds that it may take.
@@ -78,8 +71,7 @@ def fill_bank(
 
     folder, end = Path(folder).absolute(), time.monotonic() + patience
     folder.parent.mkdir(parents=True, exist_ok=True)
-    told = _config(Path(run), folder, samples, edits, seed, producer_device(device, ()), dtype)
-    told = replace(told, boxes=anywhere(boxes), judged=judged, asking=asking or Asking())
+    told = _config(Path(run), folder, samples, request, producer_device(device, ()), dtype)
     _learn_filters(told)
     with tempfile.TemporaryDirectory(prefix="gansynth-log-") as logs:
         with Keeper.start(told, Path(logs) / "producer.log", restarts=0) as keeper:
@@ -98,11 +90,7 @@ def live_bank(
     run: Path | str,
     samples: int = 64,
     *,
-    edits: Sequence[str] = (),
-    boxes: str | None = None,
-    judged: bool = True,
-    asking: Asking | None = None,
-    seed: int = 0,
+    request: SampleRequest | None = None,
     device: str = "auto",
     dtype: Literal["float16", "float32"] = "float16",
     duty: float = 0.25,
@@ -116,8 +104,7 @@ def live_bank(
     In shared memory if there is room. The process ends with the block, or with this process.
 
     Args:
-        run, samples, edits, boxes, judged, asking, seed, dtype: see ``fill_bank``; the bank holds
-            so many samples.
+        run, samples, request, dtype: see ``fill_bank``; the bank holds so many samples.
         device: where samples are drawn; ``auto`` is a second GPU, the first one, or the CPU.
         duty: share of the time in which it works once the bank is full, above 0 and at most 1.
         refresh: seconds in which the whole bank is replaced once, at most; with it, ``duty`` does
@@ -142,9 +129,8 @@ def live_bank(
         logger.warning("gansynth: %s", said)
     with tempfile.TemporaryDirectory(prefix="gansynth-log-") as logs:
         try:
-            frozen = _config(Path(run), place, samples, edits, seed, where, dtype)
+            frozen = _config(Path(run), place, samples, request, where, dtype)
             told = replace(frozen, frozen=False, temporary=True, duty=duty, refresh=refresh)
-            told = replace(told, boxes=anywhere(boxes), judged=judged, asking=asking or Asking())
             _learn_filters(told)
             log = Path(logs) / "producer.log"
             with Keeper.start(told, log, restarts=restarts) as keeper:
@@ -160,20 +146,19 @@ def live_bank(
 
 def _learn_filters(config: ProducerConfig) -> None:
     """Have filters learn now: a producer on the CPU has one thread, and low priority."""
-    if config.asking.filters:
+    if config.samples.filters:
         from gansynth.sampling.filters.ahead import learn_ahead
         from gansynth.sampling.opening import open_source
 
         source = open_source(SourceRequest(**config.request))
-        learn_ahead(Path(config.run), config.asking.filters, source, device=config.device)
+        learn_ahead(Path(config.run), config.samples.filters, source, device=config.device)
 
 
 def _config(
     run: Path,
     folder: Path,
     samples: int,
-    edits: Sequence[str],
-    seed: int,
+    request: SampleRequest | None,
     device: str,
     dtype: Literal["float16", "float32"],
 ) -> ProducerConfig:
@@ -187,11 +172,15 @@ def _config(
         frozen=True,
         capacity=samples,
         segment_samples=max(1, min(16, samples // 4)),
-        seed=seed,
-        edits=tuple(edits) or None,
+        samples=_anywhere(request or SampleRequest()),
         device=device,
         dtype=dtype,
     )
+
+
+def _anywhere(request: SampleRequest) -> SampleRequest:
+    """As a process in another folder can read it."""
+    return replace(request, boxes=anywhere(request.boxes))
 
 
 def _bytes(manifest: Mapping[str, Any], dtype: str) -> int:

@@ -1,9 +1,8 @@
 """What was really drawn: one line a draw, written by whoever draws, counted by anyone.
 
-A line of a sample says how it is drawn again (``gansynth.sampling.replay``): its number and its
-hash, and a line before it what samples from there on were drawn with. Each process appends to a
-file of its own through an unbuffered O_APPEND descriptor, so that a killed worker loses nothing and
-no two processes share a file.
+A sample's line has its number and hash, and a line before it the settings it was drawn with, for
+``gansynth.sampling.replay``. Each process appends to a file of its own, unbuffered, so that a
+killed worker loses nothing.
 """
 
 from __future__ import annotations
@@ -12,18 +11,24 @@ import csv
 import io
 import json
 import logging
+import math
 import os
 import socket
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from gansynth.core.sample_request import SETTINGS
 
+if TYPE_CHECKING:
+    from gansynth.core.injection import Injection
+
 Kind = Literal["real", "synthetic", "fallback", "stopped"]
 PATTERN = "draws-*.csv"
+MOST_DRAWS = 4
+"""How often a sample may be drawn before the user is warned that the network may learn it."""
 logger = logging.getLogger("gansynth")
 
 
@@ -199,3 +204,65 @@ class Tally:
 def summarise(folder: Path) -> Counts:
     """Counts of everything drawn according to a log folder."""
     return Tally(folder).update()
+
+
+# -- how often a sample is drawn ------------------------------------------------------------------
+
+
+def different(draws: int, most: float = MOST_DRAWS) -> int:
+    """Samples it takes so that none is drawn more than so often."""
+    return math.ceil(draws / most)
+
+
+def foreseen(injection: Injection, draws: int, held: int) -> dict[str, Any]:
+    """What a dry run says of a training that draws so often from a bank that holds so many.
+
+    Returns:
+        ``synthetic_draws``; ``draws_of_a_sample`` of a finite bank, or ``samples_to_make`` of one
+        that is kept fresh; ``reuse``, in words.
+    """
+    document: dict[str, Any] = {"synthetic_draws": draws}
+    if injection.frozen or injection.bank is not None:
+        each = draws / max(1, held)
+        document["draws_of_a_sample"] = round(each, 2)
+        return document | ({"reuse": said} if (said := too_few(injection, draws, held)) else {})
+    least = different(draws)
+    return document | {
+        "samples_to_make": least,
+        "reuse": f"no sample is drawn more than {MOST_DRAWS} times if the producer makes {least} "
+        "while it trains; the log says if it makes fewer",
+    }
+
+
+def too_few(injection: Injection, draws: int, held: int) -> str:
+    """What is said of a finite bank that will be drawn too often, or ""."""
+    if draws <= MOST_DRAWS * held:
+        return ""
+    return (
+        f"each of {held} samples will be drawn {draws / max(1, held):.1f} times, more than "
+        f"{MOST_DRAWS}: {_larger(injection, draws)}"
+    )
+
+
+def worn(injection: Injection, most: int, distinct: int, draws: int) -> str:
+    """What is said if one of ``distinct`` samples was drawn ``most`` times of ``draws``, or ""."""
+    if most <= MOST_DRAWS:
+        return ""
+    if injection.frozen or injection.bank is not None:
+        cure = _larger(injection, draws)
+    else:
+        cure = (
+            "the producer makes too few. Let it cost more (--overhead 10%, or --reuse 4 for as "
+            "many as it can), give it a device of its own (--device), or fill a bank first "
+            f"(--frozen --bank-size {different(draws)})"
+        )
+    return (
+        f"{distinct} different samples were drawn up to {most} times each, more than {MOST_DRAWS}: "
+        f"{cure}"
+    )
+
+
+def _larger(injection: Injection, draws: int) -> str:
+    if injection.bank is not None:
+        return f"give a bank of {different(draws)} samples, or train for fewer steps"
+    return f"take --bank-size {different(draws)}, or leave --frozen out"

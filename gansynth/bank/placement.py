@@ -1,17 +1,23 @@
-"""How much room the bank of one training takes, and how it is given back."""
+"""Where the bank of one training lies, how much room it takes, and how that is given back."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
 
 from gansynth.core.adapter import Injection
 from gansynth.core.bank_options import BankPlan
+from gansynth.runtime.errors import EnvironmentFault, UsageFault
+from gansynth.runtime.files import disk_errors
 
 SEGMENT = 16
 """Samples of a segment at most."""
+SHARED_MEMORY = Path("/dev/shm")
+_SCRATCH = re.compile(r"gansynth-.*-(\d+)-[a-z0-9_]+")
 
 
 def plan_bank(injection: Injection, cases: int, sample: int) -> BankPlan:
@@ -31,13 +37,113 @@ def plan_bank(injection: Injection, cases: int, sample: int) -> BankPlan:
     return BankPlan(held, segment, sample * (held + 4 * segment))
 
 
-def remove_banks_of(pid: int, scratch: Path | None = None) -> None:
-    """Remove the scratch banks of a process that has ended, and may have had no time for it.
+def place_bank(
+    run_id: str, bytes_needed: int, scratch: Path | str | None = None
+) -> tuple[Path, str]:
+    """Make an empty folder for a bank, named after the run and this process.
 
-    A bank in shared memory would hold that memory until the machine restarts.
+    Args:
+        run_id: the generator's run.
+        bytes_needed: what a full bank takes.
+        scratch: where to make it; None is shared memory if that has twice the room, else the
+            temporary folder.
+
+    Returns:
+        The folder, and a sentence for the log if it is not in shared memory, else "".
+
+    Raises:
+        EnvironmentFault: there is no room, or it cannot be written.
+        UsageFault: ``scratch`` is a file.
     """
-    from gansynth.bank.reader import SHARED_MEMORY
+    said = ""
+    if scratch is not None:
+        base = _writable(Path(scratch))
+        _check_room(base, bytes_needed, "name a larger disk by --scratch")
+        said = f"the bank is kept in {base}"
+    elif why := _unfit(SHARED_MEMORY, bytes_needed):
+        base = Path(tempfile.gettempdir())
+        way_out = "name a larger disk by --scratch (or set TMPDIR)"
+        _check_room(base, bytes_needed, way_out)
+        said = (
+            f"{why}: it is kept in {base} instead; enlarge shared memory (docker run --shm-size "
+            "8g), or name a folder by --scratch"
+        )
+    else:
+        base = SHARED_MEMORY
+    prefix = f"gansynth-{Path(run_id).name}-{os.getpid()}-"
+    with disk_errors(base):
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=base)), said
 
+
+def bank_place(bytes_needed: int, scratch: Path | None = None) -> Path:
+    """Where ``place_bank`` would make a bank now; nothing is written, nor is room checked for."""
+    if scratch is not None:
+        return scratch.absolute()
+    unfit = _unfit(SHARED_MEMORY, bytes_needed)
+    return Path(tempfile.gettempdir()) if unfit else SHARED_MEMORY
+
+
+def _writable(folder: Path) -> Path:
+    if folder.exists() and not folder.is_dir():
+        raise UsageFault(f"--scratch {folder}: is a file, expected a folder; name another one")
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder.absolute()
+
+
+def _check_room(base: Path, needed: int, way_out: str) -> None:
+    if (free := _free(base)) < needed:
+        raise EnvironmentFault(
+            f"{base}: a bank needs {needed} bytes, {free} are free; make room, hold fewer samples "
+            f"(--bank-size), or {way_out}"
+        )
+
+
+def _unfit(shared: Path, needed: int) -> str:
+    """Why a bank is not kept in shared memory, or ""."""
+    if not os.access(shared, os.W_OK):
+        return f"there is no shared memory ({shared}) to keep the bank in"
+    if (free := _free(shared)) < 2 * needed:
+        return (
+            f"shared memory ({shared}) has {free / 1e9:.1f} GB free, the bank needs "
+            f"{needed / 1e9:.1f} GB and as much to spare"
+        )
+    return ""
+
+
+def _free(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
+def scratch_banks() -> list[tuple[Path, int, int, bool]]:
+    """Scratch banks in shared memory and the temporary folder.
+
+    Returns:
+        Of each its folder, its bytes, the process that made it, and whether that still runs.
+    """
+    import psutil
+
+    found = []
+    for base in dict.fromkeys((SHARED_MEMORY, Path(tempfile.gettempdir()))):
+        for folder in sorted(base.glob("gansynth-*")):
+            match = _SCRATCH.fullmatch(folder.name)
+            if match is not None and folder.is_dir():
+                pid = int(match[1])
+                found.append((folder, _bytes(folder), pid, psutil.pid_exists(pid)))
+    return found
+
+
+def _bytes(folder: Path) -> int:
+    sizes = []
+    with contextlib.suppress(OSError):  # somebody else's, or removed meanwhile
+        for path in folder.iterdir():
+            with contextlib.suppress(OSError):
+                sizes.append(path.stat().st_size)
+    return sum(sizes)
+
+
+def remove_banks_of(pid: int, scratch: Path | None = None) -> None:
+    """Remove the scratch banks of a process that has ended, and may have had no time for it."""
     bases = {SHARED_MEMORY, Path(tempfile.gettempdir())} | ({scratch} if scratch else set())
     for base in bases:
         with contextlib.suppress(OSError):

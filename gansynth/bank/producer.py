@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from gansynth.bank.pace import log_work, read_pace
 from gansynth.bank.reader import BankReader, BankWriter
 from gansynth.bank.rejected import Rejected
-from gansynth.core.sample_request import Asking
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Sample, Schema
 from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
 from gansynth.runtime.serialise import Document
@@ -33,7 +33,7 @@ _BEAT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class ProducerConfig(Document, later=("asking",)):
+class ProducerConfig(Document, inline=("samples",)):
     """What a producer process is told; plain values, written as JSON.
 
     Attributes:
@@ -45,11 +45,7 @@ class ProducerConfig(Document, later=("asking",)):
         capacity: samples the bank holds.
         segment_samples: samples in a segment.
         batch: samples drawn at once.
-        seed: seeds conditions and latents.
-        edits: condition edits by name; None takes the run's own.
-        boxes: which boxes samples are asked to have; None for the usual ones.
-        judged: leave out samples that the generator itself finds flawed.
-        asking: what else is asked of samples, and which filters let them in.
+        samples: what they are asked to be, and which are let in.
         rejected: folder where a few of the rejected samples are kept as pictures; None keeps none.
         device: ``auto``, ``cpu``, ``cuda:1``.
         duty: share of wall time a full live bank may be worked on, until ``pace.json`` says
@@ -72,8 +68,7 @@ class ProducerConfig(Document, later=("asking",)):
     capacity: int
     segment_samples: int = 16
     batch: int = 4
-    seed: int = 0
-    edits: tuple[str, ...] | None = None
+    samples: SampleRequest = field(default_factory=SampleRequest)
     device: str = "auto"
     duty: float = 0.25
     parent: int | None = None
@@ -82,9 +77,6 @@ class ProducerConfig(Document, later=("asking",)):
     reuse: float | None = None
     refresh: float | None = None
     max_bytes: int | None = None
-    boxes: str | None = None
-    judged: bool = True
-    asking: Asking = field(default_factory=Asking)
     rejected: str | None = None
 
     def __post_init__(self) -> None:

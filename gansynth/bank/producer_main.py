@@ -1,9 +1,8 @@
-"""The producer: a process of its own that fills a bank and keeps it fresh while a host trains.
+"""The producer: ``python -m gansynth.bank.producer_main CONFIG.json`` fills a bank, keeps it fresh.
 
-``Producer.start`` runs it from the host's main process, ``gansynth.bank.supervisor`` keeps it
-running; ``python -m gansynth.bank.producer_main CONFIG.json`` is what is run. It works at low
-priority, shows in the bank's heartbeat that it lives, ends within seconds of its parent's death,
-and says what went wrong in one line and an exit code.
+``gansynth.bank.supervisor`` starts it. It works at low priority, shows in the bank's heartbeat that
+it lives, ends within seconds of its parent's death, and says what went wrong in one line and an
+exit code.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from pathlib import Path
 from types import FrameType
 
 from gansynth.bank.producer import ProducerConfig, produce
-from gansynth.bank.producer_process import NO_ROOM, Producer, janitor_command
 from gansynth.bank.reader import BankSpec, BankWriter
 from gansynth.bank.spec import SPEC
+from gansynth.bank.supervisor import NO_ROOM, watchdog_command
 from gansynth.runtime.errors import EXIT_OK, EnvironmentFault, GansynthError, UsageFault
 from gansynth.runtime.files import read_json
 
-__all__ = ["Producer", "ProducerConfig", "main", "produce"]
+__all__ = ["ProducerConfig", "main", "produce"]
 
 NICENESS = 10
 _PARENT_POLL_SECONDS = 0.5
@@ -95,16 +94,7 @@ def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
 
     source = open_source(SourceRequest(**config.request))
     adapter = (installed().adapter(config.target) if config.target else NoHost)(source)
-    drawer, bring = open_drawer(
-        adapter,
-        Path(config.run),
-        device=config.device,
-        edits=config.edits,
-        seed=config.seed,
-        boxes=config.boxes,
-        judged=config.judged,
-        asking=config.asking,
-    )
+    drawer, bring = open_drawer(adapter, Path(config.run), config.samples, device=config.device)
     run = drawer.run
     host = host_of(config.request, config.target, run, brought=bring is not None)
     spec = BankSpec(
@@ -116,12 +106,8 @@ def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
         capacity=config.capacity,
         segment_samples=config.segment_samples,
         dtype=config.dtype,
-        seed=config.seed,
-        edits=tuple(run.edits if config.edits is None else config.edits),
+        samples=drawer.request,
         max_bytes=None if config.frozen else config.max_bytes,
-        boxes=config.boxes,
-        judged=config.judged,
-        asking=config.asking,
     )
     with _open_bank(Path(config.bank), spec) as writer:
         try:
@@ -183,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     if config.frozen and config.temporary and config.parent is not None and not stop():
         sys.stderr.flush()
-        command = janitor_command(config)
+        command = watchdog_command(config)
         with contextlib.suppress(OSError):
             os.execv(command[0], command)
     return stop.exit_code or EXIT_OK

@@ -1,9 +1,7 @@
 """SampleBank: a folder of immutable HDF5 segments that a writer publishes and any process reads.
 
-A reader lists the folder now and then, opens segments lazily in its own process, closes what was
-retired, returns copies and never waits: there are no locks between readers and the writer, no torn
-reads, and nothing to repair after a crash. On a tmpfs a bank *is* shared memory; on a shared file
-system it serves many machines. Importing this module never imports torch or a framework.
+A reader opens segments in its own process, closes retired ones, returns copies and never waits:
+there are no locks between readers and the writer. Neither torch nor a framework is imported.
 
     with BankWriter.create(folder, spec) as writer:
         writer.publish([(sample, {})])
@@ -16,9 +14,6 @@ import contextlib
 import itertools
 import json
 import os
-import re
-import shutil
-import tempfile
 import time
 from bisect import bisect_right
 from collections import OrderedDict
@@ -28,6 +23,8 @@ from typing import Any
 import numpy as np
 
 from gansynth.bank.segment import (
+    BankSample,
+    SegmentFile,
     check_segment,
     damaged,
     list_segments,
@@ -36,24 +33,12 @@ from gansynth.bank.segment import (
     sample_id,
     segment_name,
 )
-from gansynth.bank.segment_file import BankSample, SegmentFile
 from gansynth.bank.spec import COMPLETE, HEARTBEAT, SPEC, BankSpec, load_spec
 from gansynth.bank.writer import BankWriter, content_of
-from gansynth.runtime.errors import EnvironmentFault, GansynthError, IntegrityFault, UsageFault
-from gansynth.runtime.files import disk_errors
+from gansynth.runtime.errors import EnvironmentFault, GansynthError, IntegrityFault
 
-__all__ = [
-    "BankReader",
-    "BankSample",
-    "BankSpec",
-    "BankWriter",
-    "place_bank",
-    "scratch_banks",
-    "verify_bank",
-]
+__all__ = ["BankReader", "BankSample", "BankSpec", "BankWriter", "verify_bank"]
 
-SHARED_MEMORY = Path("/dev/shm")
-_SCRATCH = re.compile(r"gansynth-.*-(\d+)-[a-z0-9_]+")
 _ATTEMPTS = 100
 """Retired segments a draw meets in a row before it gives up; more means a bank in ruins."""
 
@@ -96,12 +81,7 @@ class BankReader:
 
     @property
     def spec(self) -> BankSpec:
-        """What the bank says of itself.
-
-        Raises:
-            UsageFault: there is no bank.
-            IntegrityFault: its description is not one.
-        """
+        """What the bank says of itself; raises as ``load_spec``."""
         if self._spec is None:
             self._spec = load_spec(self.folder)
         return self._spec
@@ -129,11 +109,7 @@ class BankReader:
         return [sample_id(n, row) for n, size in self._sizes.items() for row in range(size)]
 
     def age(self) -> float | None:
-        """Seconds since the writer's last heartbeat; None for a frozen bank, which needs none.
-
-        Raises:
-            UsageFault: there is no bank.
-        """
+        """Seconds since the writer's last heartbeat; None for a frozen bank, which needs none."""
         if self.spec.frozen:
             return None
         for name in (HEARTBEAT, SPEC):
@@ -164,13 +140,7 @@ class BankReader:
     # -- reading ---------------------------------------------------------------------------------
 
     def draw(self, rng: np.random.Generator) -> BankSample | None:
-        """Draw a sample, uniformly among those visible.
-
-        Args:
-            rng: the caller's own generator (one per worker process).
-
-        Returns:
-            A sample whose arrays are the caller's own, or None if the bank has none to give.
+        """Draw a sample, uniformly among those visible; None if the bank has none to give.
 
         Raises:
             IntegrityFault: a segment that was not retired is damaged.
@@ -241,14 +211,11 @@ class BankReader:
 
 
 def verify_bank(folder: Path | str) -> int:
-    """Read every segment to its last bit and compare hashes.
-
-    Returns:
-        Number of segments verified.
+    """Read every segment to its last bit and compare hashes; returns the number of segments.
 
     Raises:
         IntegrityFault: naming the segment that is damaged, missing or surplus.
-        UsageFault: there is no bank.
+        DataFault: there is no bank.
     """
     folder = Path(folder)
     load_spec(folder)
@@ -278,119 +245,3 @@ def _no_marker(folder: Path, why: object) -> IntegrityFault:
     return IntegrityFault(
         f"{folder / COMPLETE}: not a complete bank's: {why}; delete the bank and make it again"
     )
-
-
-# -- scratch banks -------------------------------------------------------------------------------
-
-
-def place_bank(
-    run_id: str, bytes_needed: int, scratch: Path | str | None = None
-) -> tuple[Path, str]:
-    """Make an empty folder for a bank, named after this process so that it can be told whose it is.
-
-    Args:
-        run_id: the generator's run, for the folder's name.
-        bytes_needed: what a full bank takes.
-        scratch: where to make it; None is shared memory if that has twice the room, else the
-            temporary folder.
-
-    Returns:
-        The folder, and a sentence for the log if it is not in shared memory, else "".
-
-    Raises:
-        EnvironmentFault: there is no room, or it cannot be written.
-        UsageFault: ``scratch`` is a file.
-    """
-    said = ""
-    if scratch is not None:
-        base = _writable(Path(scratch))
-        _check_room(base, bytes_needed, "name a larger disk by --scratch")
-        said = f"the bank is kept in {base}"
-    elif why := _unfit(SHARED_MEMORY, bytes_needed):
-        base = Path(tempfile.gettempdir())
-        way_out = "name a larger disk by --scratch (or set TMPDIR)"
-        _check_room(base, bytes_needed, way_out)
-        said = (
-            f"{why}: it is kept in {base} instead; enlarge shared memory (docker run --shm-size "
-            "8g), or name a folder by --scratch"
-        )
-    else:
-        base = SHARED_MEMORY
-    prefix = f"gansynth-{Path(run_id).name}-{os.getpid()}-"
-    with disk_errors(base):
-        return Path(tempfile.mkdtemp(prefix=prefix, dir=base)), said
-
-
-def bank_place(bytes_needed: int, scratch: Path | None = None) -> Path:
-    """Where ``place_bank`` would make a bank now; nothing is written, nor is room checked for."""
-    if scratch is not None:
-        return scratch.absolute()
-    unfit = _unfit(SHARED_MEMORY, bytes_needed)
-    return Path(tempfile.gettempdir()) if unfit else SHARED_MEMORY
-
-
-def _writable(folder: Path) -> Path:
-    if folder.exists() and not folder.is_dir():
-        raise UsageFault(f"--scratch {folder}: is a file, expected a folder; name another one")
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder.absolute()
-
-
-def _check_room(base: Path, needed: int, way_out: str) -> None:
-    if (free := _free(base)) < needed:
-        raise EnvironmentFault(
-            f"{base}: a bank needs {needed} bytes, {free} are free; make room, hold fewer samples "
-            f"(--bank-size), or {way_out}"
-        )
-
-
-def _unfit(shared: Path, needed: int) -> str:
-    """Why a bank is not kept in shared memory, or ""."""
-    if not os.access(shared, os.W_OK):
-        return f"there is no shared memory ({shared}) to keep the bank in"
-    if (free := _free(shared)) < 2 * needed:
-        return (
-            f"shared memory ({shared}) has {free / 1e9:.1f} GB free, the bank needs "
-            f"{needed / 1e9:.1f} GB and as much to spare"
-        )
-    return ""
-
-
-def _free(folder: Path) -> int:
-    return shutil.disk_usage(folder).free
-
-
-def scratch_banks() -> list[tuple[Path, int, int, bool]]:
-    """Scratch banks in shared memory and the temporary folder.
-
-    Returns:
-        Of each its folder, its bytes, the process that made it, and whether that still runs.
-    """
-    found = []
-    for base in dict.fromkeys((SHARED_MEMORY, Path(tempfile.gettempdir()))):
-        for folder in sorted(base.glob("gansynth-*")):
-            match = _SCRATCH.fullmatch(folder.name)
-            if match is not None and folder.is_dir():
-                pid = int(match[1])
-                found.append((folder, _bytes(folder), pid, _runs(pid)))
-    return found
-
-
-def _bytes(folder: Path) -> int:
-    sizes = []
-    with contextlib.suppress(OSError):  # somebody else's, or removed meanwhile
-        for path in folder.iterdir():
-            with contextlib.suppress(OSError):
-                sizes.append(path.stat().st_size)
-    return sum(sizes)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # it does, as somebody else's
-        return True
-    return True

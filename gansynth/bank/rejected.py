@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.schema import Boxes, Sample, Schema
-from gansynth.report.png import outlined, png_bytes, scaled
-from gansynth.report.sheets import boxes_at, middle_slice
+from gansynth.report.png import boxes_at, middle_slice, outlined, png_bytes, scaled
 from gansynth.runtime.errors import DataFault, EnvironmentFault
 from gansynth.runtime.files import write_bytes_atomic
 from gansynth.sampling.admission import reason_of

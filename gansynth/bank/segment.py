@@ -1,23 +1,20 @@
 """One segment of a bank: an immutable HDF5 file, built in memory, that carries its own hash.
 
-The first 512 bytes are HDF5's user block, which HDF5 skips: one line of text with the SHA-256 of
-all bytes after the hash, and how many samples follow. So a reader learns the number of samples
-without opening HDF5, and a flipped bit anywhere in the file is found by ``check_segment``.
-
-Each field of the samples is one data set: stacked, a row per sample, where the shapes agree
-(``h5["image"][3]``); else all values end to end, with the shapes under ``shapes/``. Extras lie end
-to end, one data set per dtype, whatever their number: a host may add one per label, and opening
-each would cost more than reading the image. Nothing in the file depends on the clock: the same
-samples make the same bytes.
+The first 512 bytes are HDF5's user block: a line with the SHA-256 of all bytes after the hash, and
+the number of samples. Each field of the samples is one data set: stacked, a row per sample, where
+the shapes agree; else all values end to end, with the shapes under ``shapes/``. Extras lie end to
+end, one data set per dtype. The same samples make the same bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +22,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.schema import Sample
+from gansynth.core.schema import Boxes, LabelArray, Sample
 from gansynth.runtime.errors import DataFault, IntegrityFault
 
 FORMAT = 1
@@ -38,6 +35,27 @@ _STORABLE = "biuf"
 """Kinds of dtype an array may have: booleans, integers, floats."""
 
 Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class BankSample:
+    """One sample as the bank holds it; its arrays are the caller's own copies.
+
+    Attributes:
+        id: segment and row, e.g. ``000012-03``.
+        image: float16 or float32 (C, D, H, W) or (C, H, W), as the bank's ``dtype`` says.
+        labels: int16 (D, H, W) or (H, W).
+        boxes: of the sample.
+        extras: what the host's adapter added, by name.
+        provenance: the request, the generator and the seed.
+    """
+
+    id: str
+    image: Array
+    labels: LabelArray | None
+    boxes: Boxes | None
+    extras: dict[str, Array]
+    provenance: dict[str, Any]
 
 
 class Header(NamedTuple):
@@ -93,20 +111,10 @@ def list_segments(folder: Path) -> dict[int, Path]:
 def encode_segment(
     number: int, samples: Sequence[tuple[Sample, Mapping[str, Array]]], dtype: str
 ) -> tuple[bytes, bytes]:
-    """Build a segment in memory.
-
-    Args:
-        number: the segment's number.
-        samples: at least one; each with what the host wants beside it. All have labels or none,
-            all have boxes or none, all have the same extras.
-        dtype: ``float16`` or ``float32``, how images are stored.
-
-    Returns:
-        The file's bytes in two parts, to be written one after the other.
+    """Build a segment in memory: its bytes in two parts, to be written one after the other.
 
     Raises:
-        DataFault: a sample that cannot be stored so: its values overflow, or it has other fields
-            than the rest.
+        DataFault: a sample's values overflow, or it has other fields or extras than the rest.
     """
     # In memory, because h5py leaks and crashes when it meets a full disk itself.
     with h5py.File(
@@ -266,3 +274,81 @@ def damaged(path: Path, why: object) -> IntegrityFault:
         f"{path}: damaged segment: {why}; expected what was published. Delete the bank's folder "
         "and make it again"
     )
+
+
+class SegmentFile:
+    """An open segment; h5py's own errors say that it is gone or damaged."""
+
+    def __init__(self, path: Path) -> None:
+        self.number = segment_number(path.name) or 0
+        # Without HDF5's lock: segments are immutable, and some shared file systems have no locks.
+        self._file = h5py.File(path, "r", locking=False)
+        try:
+            self._fields: dict[str, tuple[Any, Array | None, Array]] = {}
+            for name in ("image", "labels", "boxes", "box_labels"):
+                if name in self._file:
+                    self._open_field(name)
+            self._open_extras()
+            self._provenance = self._file["provenance"]
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _open_field(self, name: str) -> None:
+        shapes, ends = None, np.zeros(0, np.int64)
+        if f"shapes/{name}" in self._file:
+            shapes = self._file[f"shapes/{name}"][()]
+            ends = np.cumsum(np.prod(shapes, axis=1))
+        self._fields[name] = (self._file[name], shapes, ends)
+
+    def _open_extras(self) -> None:
+        """Find where in which data set each extra of each sample begins."""
+        index = json.loads(self._file["extras_index"][()])
+        self._dtypes: dict[str, str] = index["dtypes"]
+        self._shapes: list[list[list[int]]] = index["shapes"]
+        self._values = {dtype: self._file[f"extras/{dtype}"] for dtype in {*self._dtypes.values()}}
+        ends = dict.fromkeys(self._values, 0)
+        self._starts = []
+        for shapes in self._shapes:
+            self._starts.append(dict(ends))
+            for dtype, shape in zip(self._dtypes.values(), shapes, strict=True):
+                ends[dtype] += math.prod(shape)
+        self._starts.append(ends)
+
+    def _read_extras(self, row: int) -> dict[str, Array]:
+        first, last = self._starts[row], self._starts[row + 1]
+        rest = {dtype: data[first[dtype] : last[dtype]] for dtype, data in self._values.items()}
+        extras = {}
+        for (name, dtype), shape in zip(self._dtypes.items(), self._shapes[row], strict=True):
+            size = math.prod(shape)
+            extras[name] = rest[dtype][:size].reshape(shape)
+            rest[dtype] = rest[dtype][size:]
+        return extras
+
+    def read(self, row: int) -> BankSample:
+        """Read one sample into fresh, writable arrays."""
+        boxes = None
+        if "boxes" in self._fields:
+            boxes = Boxes(self._read_field("boxes", row), self._read_field("box_labels", row))
+        return BankSample(
+            id=sample_id(self.number, row),
+            image=self._read_field("image", row),
+            labels=self._read_field("labels", row) if "labels" in self._fields else None,
+            boxes=boxes,
+            extras=self._read_extras(row),
+            provenance=json.loads(self._provenance[row]),
+        )
+
+    def _read_field(self, name: str, row: int) -> Array:
+        data, shapes, ends = self._fields[name]
+        if shapes is None:
+            stacked: Array = data[row]
+            return stacked
+        shape = tuple(int(s) for s in shapes[row])
+        last = int(ends[row])
+        values: Array = data[last - int(np.prod(shape)) : last]
+        return values.reshape(shape)
+
+    def close(self) -> None:
+        """Close the file; the memory of a retired segment on a tmpfs is free from then on."""
+        self._file.close()

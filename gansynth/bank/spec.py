@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from gansynth.core.lineage import Lineage
-from gansynth.core.sample_request import Asking
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Schema
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
@@ -20,7 +20,7 @@ SPEC, HEARTBEAT, COMPLETE, LOCK = "bank.json", "heartbeat.json", "complete.json"
 
 
 @dataclass(frozen=True)
-class BankSpec(Document, later=("max_bytes", "boxes", "judged", "asking")):
+class BankSpec(Document, later=("max_bytes",), inline=("samples",)):
     """What is in a bank and how; written as ``bank.json`` when the bank is made.
 
     Attributes:
@@ -32,11 +32,8 @@ class BankSpec(Document, later=("max_bytes", "boxes", "judged", "asking")):
         capacity: samples the bank holds at most.
         segment_samples: samples in a segment.
         dtype: how images are stored.
-        seed: seeds conditions and latents.
-        edits: condition edits by name, in order.
-        boxes: which boxes samples were asked to have, as the user said it; None for the usual ones.
-        judged: samples that the generator itself found flawed were left out.
-        asking: what else samples were asked to be, and which filters let them in.
+        samples: what they were asked to be, and which were let in; its edits are the run's own
+            where nobody said others.
         max_bytes: bytes the segments of a live bank take at most; None for no limit but capacity.
     """
 
@@ -48,12 +45,8 @@ class BankSpec(Document, later=("max_bytes", "boxes", "judged", "asking")):
     capacity: int
     segment_samples: int = 16
     dtype: Literal["float16", "float32"] = "float16"
-    seed: int = 0
-    edits: tuple[str, ...] = ()
+    samples: SampleRequest = field(default_factory=SampleRequest)
     max_bytes: int | None = None
-    boxes: str | None = None
-    judged: bool = True
-    asking: Asking = field(default_factory=Asking)
 
     def __post_init__(self) -> None:
         if self.capacity < 1 or self.segment_samples < 1:

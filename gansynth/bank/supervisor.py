@@ -1,63 +1,53 @@
-"""The keeper: a thread in the host's main process that starts its producer again when it has died.
+"""The supervisor of a producer: starts it, watches its heartbeat, starts it again when it has died.
 
     with Keeper.start(config, log) as keeper:
         keeper.wait(16, timeout=1800)
         ...                                  # train; now and then: for line in keeper.messages()
 
-A host forks its workers from the process this thread lives in. So the thread holds no lock while it
-waits, imports nothing, and neither prints nor logs: what it has to say is fetched by the host.
+It is a thread in the host's main process, from which the host forks its workers. So the thread
+holds no lock while it waits, imports nothing, and neither prints nor logs: the host fetches its
+messages.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gansynth.bank.heartbeat import Heartbeat, Limits
 from gansynth.bank.producer import ProducerConfig
-from gansynth.bank.producer_process import Producer, start_janitor, wait_for_samples
 from gansynth.bank.reader import BankReader
 from gansynth.bank.segment import list_segments
-from gansynth.bank.spec import HEARTBEAT, read_heartbeat
-from gansynth.runtime.errors import EXIT_BUG, EXIT_OK, FAULTS, EnvironmentFault, GansynthError
+from gansynth.bank.spec import read_heartbeat
+from gansynth.runtime import watchdog
+from gansynth.runtime.errors import (
+    EXIT_BUG,
+    EXIT_OK,
+    FAULTS,
+    EnvironmentFault,
+    GansynthError,
+    TrainingFault,
+)
+from gansynth.runtime.files import disk_errors, write_json_atomic
 
+NO_ROOM = "no room on the device: "
+"""Begins the last line of a producer whose device had no memory left, or was not to be shared."""
 _POLL_SECONDS = 0.1
 _JOIN_SECONDS = 10.0
+_STOP_SECONDS = 5.0
+_LOG_BYTES = 1 << 16
 _PASSING = (EXIT_BUG, EnvironmentFault.exit_code)
 """Exit codes of a producer that may do better next time; other faults would only come again."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How patient a keeper is; in seconds, unless said otherwise.
-
-    Attributes:
-        backoff: before the first restart; twice as long before each further one in a row.
-        longest: before a restart at most.
-        look: between two looks at the heartbeat.
-        silent: without a beat until a producer counts as hung.
-        start: until the first beat; loading a large run from a slow disk takes its time.
-        batch: at one batch until it counts as hung; three times that for the first one.
-        usual: how many times its usual seconds a batch may take if that is longer.
-        well: a producer that has lived so long since it drew its first batch was well, though it
-            may rest too much to have published anything.
-    """
-
-    backoff: float = 1.0
-    longest: float = 30.0
-    look: float = 1.0
-    silent: float = 60.0
-    start: float = 600.0
-    batch: float = 600.0
-    usual: float = 20.0
-    well: float = 10.0
 
 
 class Keeper:
@@ -83,7 +73,7 @@ class Keeper:
         self._said: deque[str] = deque()
         self._over = self._told_full = False
         self._stopping = threading.Event()
-        self._janitor: subprocess.Popen[bytes] | None = None
+        self._watchdog: subprocess.Popen[bytes] | None = None
         self._pid = os.getpid()
         self._begin()
         self._thread = threading.Thread(target=self._keep, name="gansynth-keeper", daemon=True)
@@ -101,7 +91,7 @@ class Keeper:
 
         Args:
             config: what the producer is told.
-            log: what it says goes there.
+            log: what it says is appended there, its configuration beside it.
             restarts: how often in a row it is started again; a segment published, or some time in
                 good health, sets that back.
             limits: how patient the keeper is.
@@ -112,6 +102,11 @@ class Keeper:
         keeper = cls(config, log, restarts, limits)
         keeper._thread.start()
         return keeper
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The producer as it runs now."""
+        return self._producer.process
 
     def wait(
         self, samples: int, timeout: float, progress: Callable[[int], None] | None = None
@@ -127,14 +122,24 @@ class Keeper:
             GansynthError: the producer was given up; the fault it died of last, its last words.
             TrainingFault: it ended, or time was up, with fewer samples.
         """
-        count, over = wait_for_samples(
-            self.config.bank, samples, timeout, lambda: self._over, progress
-        )
-        if count < samples and over:
-            code = self._producer.process.poll() or EXIT_OK
-            raise self.ended or self._producer.fault(code, count, samples)
-        if count < samples:
-            raise self._producer.late(count, samples, timeout)
+        reader, shown, end = BankReader(self.config.bank), -1, time.monotonic() + timeout
+        while True:
+            over = self._over  # before counting, so that the last segment counts
+            count = reader.count()
+            if count != shown and progress is not None:
+                progress(count)
+            shown = count
+            if count >= samples:
+                return
+            if over:
+                code = self.process.poll() or EXIT_OK
+                raise self.ended or self._producer.fault(code, count, samples)
+            if time.monotonic() >= end:
+                raise TrainingFault(
+                    f"producer: {count} of {samples} samples after {timeout:g} s; "
+                    f"{self._producer.log_ends}. Wait longer, or hold fewer samples"
+                )
+            time.sleep(_POLL_SECONDS)
 
     def alive(self) -> bool:
         """Whether the producer runs, or is about to be started again."""
@@ -157,7 +162,7 @@ class Keeper:
             self._thread.join(_JOIN_SECONDS)
         self._over = True
         self._producer.stop()
-        self._dismiss_janitor()
+        self._end_watchdog()
 
     def __enter__(self) -> Keeper:
         return self
@@ -168,10 +173,9 @@ class Keeper:
     # -- the thread ------------------------------------------------------------------------------
 
     def _begin(self, again: bool = False) -> None:
-        """Start a life."""
         self._before = self._newest()
-        self._producer = Producer.start(self.config, self.log, again)
-        self._pulse = _Pulse(Path(self.config.bank), self._producer.process.pid, self.limits)
+        self._producer = _Producer(self.config, self.log, again)
+        self._heartbeat = Heartbeat(Path(self.config.bank), self.process.pid, self.limits)
 
     def _newest(self) -> int:
         return max(list_segments(Path(self.config.bank)), default=-1)
@@ -179,15 +183,15 @@ class Keeper:
     def _keep(self) -> None:
         try:
             while not self._stopping.wait(_POLL_SECONDS):
-                complaint = self._pulse.complaint()
-                self._tell_full(self._pulse.doc)
-                if complaint:
-                    self._producer.process.kill()
-                    self._producer.process.wait()
-                code = self._producer.process.poll()
+                hung = self._heartbeat.hang_reason()
+                self._tell_full(self._heartbeat.document)
+                if hung:
+                    self.process.kill()
+                    self.process.wait()
+                code = self.process.poll()
                 if self._producer.finished:
                     return
-                if code is not None and not self._revive(self._why(code, complaint), code):
+                if code is not None and not self._revive(self._why(code, hung), code):
                     return
         except (GansynthError, OSError) as error:  # a bank or log that cannot be read any more
             self._give_up(EnvironmentFault(f"producer: cannot be watched: {error}"))
@@ -204,20 +208,20 @@ class Keeper:
                 f"instead of {self.config.capacity}; make room there"
             )
 
-    def _why(self, code: int, complaint: str) -> GansynthError:
-        if complaint:
-            return EnvironmentFault(f"producer: {complaint}: killed; {self._producer.log_ends}")
+    def _why(self, code: int, hung: str) -> GansynthError:
+        if hung:
+            return EnvironmentFault(f"producer: {hung}: killed; {self._producer.log_ends}")
         held = BankReader(self.config.bank).count()
         return self._producer.fault(code, held, self.config.capacity)
 
     def _revive(self, why: GansynthError, code: int) -> bool:
         """Start the producer again after a while; False if it was given up, or is not wanted."""
-        if self._newest() > self._before or self._pulse.well >= self.limits.well:
+        if self._newest() > self._before or self._heartbeat.well >= self.limits.well:
             self._in_a_row = 0
-        self._watch_bank()
+        self._start_watchdog()
         while True:
             self._in_a_row += 1
-            if code in FAULTS and code not in _PASSING:
+            if not self._allowed or (code in FAULTS and code not in _PASSING):
                 return self._give_up(why)
             if self._in_a_row > self._allowed:
                 return self._give_up(
@@ -237,7 +241,7 @@ class Keeper:
                 why, code = EnvironmentFault(f"producer: cannot be started: {error}"), 4
                 continue
             self.restarts += 1
-            self._dismiss_janitor()
+            self._end_watchdog()
             return True
 
     def _give_up(self, why: GansynthError) -> bool:
@@ -254,64 +258,109 @@ class Keeper:
             )
             self.config = replace(self.config, device="cpu")
 
-    def _watch_bank(self) -> None:
-        """While no producer does, let a janitor remove a scratch bank should the host be killed."""
-        if self.config.temporary and self._janitor is None and Path(self.config.bank).exists():
+    def _start_watchdog(self) -> None:
+        """While no producer does, another process removes a scratch bank if the host is killed."""
+        if self.config.temporary and self._watchdog is None and Path(self.config.bank).exists():
+            null = subprocess.DEVNULL
             with contextlib.suppress(OSError):
-                self._janitor = start_janitor(self.config)
+                self._watchdog = subprocess.Popen(
+                    watchdog_command(self.config),
+                    stdin=null,
+                    stdout=null,
+                    stderr=null,
+                    close_fds=False,
+                )
 
-    def _dismiss_janitor(self) -> None:
-        if self._janitor is not None:
-            self._janitor.kill()
-            self._janitor.wait()
-            self._janitor = None
+    def _end_watchdog(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.kill()
+            self._watchdog.wait()
+            self._watchdog = None
 
 
-class _Pulse:
-    """For how long a producer has been silent, or at one batch.
+def watchdog_command(config: ProducerConfig) -> list[str]:
+    """What removes a scratch bank once the parent is gone."""
+    return [sys.executable, "-I", "-S", watchdog.__file__, str(config.parent), config.bank]
 
-    Only time between looks counts, and of that not much at once: of a machine that was asleep, or a
-    host that was stopped, nothing is known.
-    """
 
-    def __init__(self, bank: Path, pid: int, limits: Limits) -> None:
-        self._bank, self._pid, self._limits = bank, pid, limits
-        self.doc: Mapping[str, Any] = {}
-        self.well = 0.0
-        self._looked = time.monotonic()
-        self._beat = self._task = 0.0
-        self._alive = False
-        self._silent = self._busy = 0.0
+class _Producer:
+    """One life of a producer; ``again``: after the death of another one."""
 
-    def complaint(self) -> str:
-        """Why the producer counts as hung, or ""."""
-        now = time.monotonic()
-        passed = now - self._looked
-        if passed < self._limits.look:
-            return ""
-        self._looked = now
-        return self._judge(min(passed, 5 * self._limits.look))
+    def __init__(self, config: ProducerConfig, log: Path, again: bool) -> None:
+        self.config, self.log = config, log
+        settings = log.with_suffix(".json")
+        write_json_atomic(settings, config.to_json())
+        # The same modules in the same order as here, and none from the folder it happens to run in.
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        env["OMP_NUM_THREADS"] = "1"  # more threads than free cores are slower, for both sides
+        with contextlib.ExitStack() as stack:
+            with disk_errors(log):
+                stream = stack.enter_context(open(log, "ab", buffering=0))
+                if again or stream.tell():
+                    now = time.strftime("%Y-%m-%d %H:%M:%S")
+                    stream.write(f"--- started, {now}\n".encode())
+                self._first = stream.tell()
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "gansynth.bank.producer_main", str(settings)],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env=env,
+                # Descriptors are not inherited anyway; so it is started by posix_spawn. Fork and
+                # exec would wait on a pipe that a worker, forked meanwhile, held open for ever.
+                close_fds=False,
+            )
 
-    def _judge(self, passed: float) -> str:
-        limits = self._limits
-        beat, doc = self._last_beat(), read_heartbeat(self._bank)
-        self.doc = doc
-        self._silent = self._silent + passed if beat == self._beat else 0.0
-        self._beat = beat
-        self._alive = self._alive or doc.get("pid") == self._pid
-        if self._silent > (limits.silent if self._alive else limits.start):
-            return f"hung, no sign of life for {self._silent:.0f} s"
-        task = float(doc.get("working_since") or 0) if self._alive else 0.0
-        self._busy = self._busy + passed if task and task == self._task else 0.0
-        self._task = task
-        usual = doc.get("usual")
-        if self._alive and usual is not None:
-            self.well += passed
-        most = 3 * limits.batch if usual is None else max(limits.batch, limits.usual * usual)
-        return f"hung, {self._busy:.0f} s at one batch" if self._busy > most else ""
+    def fault(self, code: int, count: int, samples: int) -> GansynthError:
+        """What to raise when it ended with an exit code and some of the samples asked for."""
+        made = f"with {count} of {samples} samples there"
+        if code in FAULTS:
+            return FAULTS[code](f"{self._last_words(1)} (producer ended {made}; log: {self.log})")
+        if code < 0:
+            return EnvironmentFault(
+                f"producer: killed by {signal.Signals(-code).name} {made}; out of memory? "
+                f"{self.log_ends}"
+            )
+        return TrainingFault(f"producer: ended with exit code {code} {made}; {self.log_ends}")
 
-    def _last_beat(self) -> float:
+    @property
+    def log_ends(self) -> str:
+        """Half a sentence: where its log is, and the last it said in this life."""
+        return f"its log {self.log} ends: {self._last_words()}"
+
+    @property
+    def out_of_room(self) -> bool:
+        """Whether it ended because its device had no memory left, or was not to be shared."""
+        code = self.process.poll()
+        return code == EnvironmentFault.exit_code and self._last_words(1).startswith(NO_ROOM)
+
+    def _last_words(self, lines: int = 5) -> str:
         try:
-            return (self._bank / HEARTBEAT).stat().st_mtime_ns
+            with open(self.log, "rb") as stream:
+                end = stream.seek(0, os.SEEK_END)
+                stream.seek(max(self._first, end - _LOG_BYTES))
+                text = stream.read().decode("utf-8", "replace")
         except OSError:
-            return 0.0
+            return "(no log)"
+        last = [line.strip() for line in text.splitlines() if line.strip()][-lines:]
+        return " | ".join(last) or "(nothing)"
+
+    @property
+    def finished(self) -> bool:
+        """Whether it made a frozen bank complete; it may still watch over that."""
+        if not self.config.frozen:
+            return False
+        code = self.process.poll()
+        beat = read_heartbeat(Path(self.config.bank))
+        mine = beat.get("pid") == self.process.pid and beat.get("state") == "complete"
+        return mine and code in (None, EXIT_OK)
+
+    def stop(self) -> None:
+        """End the process: politely, and after a while not."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        self.process.wait()

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gansynth.bank.draw_log import Counts
+from gansynth.bank.draw_log import MOST_DRAWS, Counts, different, too_few, worn
 from gansynth.bank.placement import plan_bank
-from gansynth.bank.reuse import MOST_DRAWS, different, too_few, worn
 from gansynth.core.adapter import Injection
 from gansynth.runtime.errors import EnvironmentFault, GansynthError, TrainingFault, UsageFault
 
@@ -128,7 +127,7 @@ class Supply:
             self._start_producer(demand.run_id)
 
     def _start_producer(self, run_id: str) -> None:
-        from gansynth.bank.reader import place_bank
+        from gansynth.bank.placement import place_bank
         from gansynth.bank.supervisor import Keeper
 
         demand, injection = self.demand, self.demand.injection
@@ -350,11 +349,7 @@ def producer_config(demand: Demand, bank: Path, held: int, segment: int) -> Prod
         frozen=injection.frozen,
         capacity=held,
         segment_samples=segment,
-        seed=injection.seed,
-        edits=injection.edits or None,
-        boxes=injection.boxes,
-        judged=injection.judged,
-        asking=injection.asking,
+        samples=injection.samples,
         rejected=str(demand.output / REJECTED),
         device=producer_device(injection.device, demand.gpus),
         parent=os.getpid(),

@@ -28,9 +28,7 @@ class Wanted:
     """What is chosen for.
 
     Attributes:
-        folder: where everything is written.
         size: people of the training set; None for all who are neither sealed nor for development.
-        draw: which training set of that size.
         executor: see ``gansynth.benchmark.jobs.executor.parse_executor``.
     """
 

@@ -20,8 +20,6 @@ class Division:
 
     Attributes:
         pool: that training sets are drawn from, in the order they were dealt.
-        development: judged on while things are tried.
-        sealed: judged on once.
         cases: of every person, sorted.
         seed: draws training sets.
     """
@@ -57,9 +55,7 @@ class Division:
         draw lie within its larger ones.
 
         Args:
-            size: people.
             draw: number of the draw, from 0.
-            largest: people of the largest set of any draw.
         """
         rounds = len(self.pool) // largest
         again, place = divmod(draw, rounds)
@@ -70,10 +66,6 @@ class Division:
 
 def divide(source: CaseSource, plan: Plan) -> Division:
     """Deal a data set's people out as a plan says.
-
-    Args:
-        source: opened on the split's own fold, or on any.
-        plan: says how many.
 
     Raises:
         DataFault: fewer people than that.

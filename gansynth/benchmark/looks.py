@@ -24,9 +24,6 @@ ENDING, OWN = ".looks.jsonl", "hash"
 class Looks:
     """The log of one plan's looks.
 
-    Args:
-        plan: file of the plan.
-
     Raises:
         IntegrityFault: the log has been changed by somebody else than gansynth.
     """
@@ -51,11 +48,7 @@ class Looks:
 
         Args:
             split: ``development`` or ``sealed``.
-            plan_hash: of the plan.
-            people: judged on.
-            arms: that are trained.
             again: why a sealed split is looked at by another plan; empty for no reason.
-            dry_run: write nothing down.
 
         Raises:
             IntegrityFault: another plan has looked at these sealed people, and there is no reason.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.benchmark.report.overlays import Overlay, Worst, overlay_png, worst_cases
+from gansynth.benchmark.report.overlays import Overlay, overlay_png, worst_cases
 from gansynth.benchmark.study import JOBS, Study
 from gansynth.benchmark.worker import PREDICTIONS
 from gansynth.core.schema import FloatArray, LabelArray
@@ -39,7 +39,7 @@ def overlays_of(document: Mapping[str, Any], study: Study, most: int = 6) -> lis
         each = [_shown(study.source, case, file) for case, file in files.items()]
         shown = [one for one in each if one is not None]
         if shown:
-            found.append(_overlay(worst, overlay_png(*_together(shown))))
+            found.append(Overlay(worst, overlay_png(*_together(shown))))
     return found
 
 
@@ -66,21 +66,6 @@ def _together(shown: Sequence[Shown]) -> Shown:
 
     image, truth, predicted = map(padded, zip(*shown, strict=True))
     return image, truth, predicted
-
-
-def _overlay(worst: Worst, png: bytes) -> Overlay:
-    return Overlay(
-        case=worst.case,
-        subject=worst.subject,
-        arm=worst.arm,
-        n=worst.n,
-        draw=worst.draw,
-        seed=worst.seed,
-        measure=worst.measure,
-        value=worst.value,
-        caption="",
-        png=png,
-    )
 
 
 def _shown(source: CaseSource, case: str, file: Path) -> Shown | None:

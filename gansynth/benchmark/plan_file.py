@@ -23,7 +23,6 @@ def read_plan(path: Path, data: str | None = None) -> Plan:
     """Read a plan; relative paths in it start at its folder.
 
     Args:
-        path: the YAML file.
         data: KIND:WHERE in place of the plan's; a relative path in it starts where we are.
 
     Raises:
@@ -68,10 +67,6 @@ def _first(error: ValidationError) -> str:
 
 def check_names(plan: Plan, path: Path) -> None:
     """Refuse hosts, generators, recipes, settings, edits, lesions and filters that nobody knows.
-
-    Args:
-        plan: whose names are looked up.
-        path: of its file, for messages.
 
     Raises:
         UsageFault: naming the file and the key.
@@ -131,11 +126,10 @@ def _check_options(asked: GeneratorPlan) -> None:
 
 
 def _check_asked(arm: ArmPlan, where: str) -> None:
-    from gansynth.conditions.edit_chain import build_edits
-    from gansynth.sampling.request_parsing import read_asking
+    from gansynth.sampling.request_parsing import read_request
 
-    _under(where, partial(build_edits, arm.edits))
-    _under(where, partial(read_asking, lesions=arm.lesions, filters=arm.filters))
+    asked = partial(read_request, edits=arm.edits, lesions=arm.lesions, filters=arm.filters)
+    _under(where, asked)
 
 
 def _under(where: str, look: Callable[[], Found]) -> Found:

@@ -25,15 +25,7 @@ DECIMALS = 6
 def document_of(
     study: Study, report: Report, log: Sequence[Mapping[str, Any]], number: int, machine: Any
 ) -> dict[str, Any]:
-    """Everything that is known of a look.
-
-    Args:
-        study: the look.
-        report: how its jobs ended.
-        log: all looks, for people.
-        number: of this look.
-        machine: where this process ran.
-    """
+    """Everything that is known of a look."""
     plan = study.plan
     runs = [run_of(study, report, place) for place in study.places()]
     subjects = {case: study.source.subject(case) for case in study.judged}

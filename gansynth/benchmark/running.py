@@ -24,9 +24,6 @@ class Asked:
     """What somebody asked of a benchmark.
 
     Attributes:
-        file: of the plan.
-        folder: where everything is written.
-        sealed: judge on the sealed people.
         again: why a sealed split is looked at once more; empty for no reason.
         arms: these and the control alone; all if empty.
         executor: ``local``, ``local:4``, ``ray``.

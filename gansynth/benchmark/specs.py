@@ -56,9 +56,6 @@ class Spec:
 
     Attributes:
         kind: ``fit``, ``train`` or ``tune``.
-        document: all that can change its result.
-        title: for people.
-        needs: keys of what it builds on.
     """
 
     kind: str
@@ -77,9 +74,6 @@ class Design:
     """All computations of a plan on a data set.
 
     Args:
-        plan: the benchmark.
-        source: its cases, opened.
-        division: its people.
         judged: cases that trainings are judged on; None for those of inner folds, given later.
         adapter: of the host, opened on the source; it says how long a training lasts.
 
@@ -136,14 +130,7 @@ class Design:
     # -- specs -----------------------------------------------------------------------------------
 
     def fit(self, generator: str, cases: Sequence[str], seed: int, title: str) -> Spec:
-        """Fit a generator on training cases.
-
-        Args:
-            generator: as an arm has it.
-            cases: that it learns from.
-            seed: of all that is random in it.
-            title: which draw, for people.
-        """
+        """Fit a generator on training cases."""
         document = {
             **self._data,
             "kind": FIT,
@@ -188,14 +175,7 @@ class Design:
         return self.choice(names, self.training_cases(place.n, place.draw), seed, title)
 
     def choice(self, names: Sequence[str], cases: Sequence[str], seed: int, title: str) -> Spec:
-        """Choose among arms by inner folds of some training cases.
-
-        Args:
-            names: of the arms.
-            cases: that are dealt out to inner folds.
-            seed: deals them out, and seeds trainings.
-            title: for people.
-        """
+        """Choose among arms by inner folds of some training cases."""
         plan = self.plan
         used = sorted({plan.arm(name).generator for name in names} - {None}, key=str)
         document = {

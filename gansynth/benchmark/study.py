@@ -27,9 +27,7 @@ class Study:
     """One look of a plan.
 
     Args:
-        plan: what is compared.
         look: ``development`` or ``sealed``.
-        folder: where everything is written.
         arms: these and the control alone; all if empty.
         cached: results of the same jobs elsewhere, key -> document.
 

@@ -34,11 +34,6 @@ class Tuning:
 
     Args:
         spec: see ``gansynth.benchmark.specs.Design.tune``.
-        places: where things lie on this machine.
-        folder: for everything.
-        executor: of the inner trainings.
-        env: variables of theirs.
-        on_change: told how they get on.
     """
 
     def __init__(
@@ -180,7 +175,6 @@ def going_on(order: Sequence[str], keep: float, real: Sequence[str]) -> list[str
     """Arms of the next rung: the better share, and the best that draws nothing.
 
     Args:
-        order: arms of this rung, the best first.
         keep: share of them.
         real: those that draw nothing; what wins has to be held against the best of them.
     """

@@ -39,9 +39,6 @@ def fit_words(
 
     Args:
         generator: see ``gansynth.benchmark.plan.GeneratorPlan``.
-        request: the cases.
-        seed: of all that is random.
-        out: the run's folder.
     """
     words = ["fit", generator["plugin"]]
     for key in ("recipe", "scale", "only"):
@@ -57,9 +54,6 @@ def augment_words(
 
     Args:
         spec: of a training: its ``host``, ``arm`` and ``seed``.
-        request: the cases.
-        run: of the generator.
-        out: folder of the results, where the host takes one.
     """
     host, arm = spec["host"], spec["arm"]
     words = ["augment", "--target", host["target"], *source_words(request)]

@@ -9,10 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from gansynth.benchmark.words import RUN, augment_words, fit_words
 from gansynth.core.registry import installed
 from gansynth.core.source import CaseSource, SourceRequest, Split
-from gansynth.runtime import child
+from gansynth.runtime import child, processes
 from gansynth.runtime.errors import FAULTS, TrainingFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.sampling.opening import open_source
@@ -36,8 +33,6 @@ from gansynth.runtime.child import obey
 obey()  # it ends when this process does, even by kill -9
 runpy.run_module("gansynth_cli", run_name="__main__")
 """
-PATIENCE = 60.0
-"""Seconds that an interrupted command has to leave in good order."""
 PREDICTIONS = "predictions"
 RECORD = "gansynth_session.json"
 """What hosts with an output folder keep there of a training that has begun."""
@@ -176,45 +171,15 @@ def command(words: Sequence[str]) -> tuple[float, dict[str, Any]]:
     Raises:
         GansynthError: it failed; of its own kind, with its last line.
     """
-    began, last = time.monotonic(), ""
     environ = {**os.environ, child.PARENT: str(os.getpid())}
-    with (
-        tempfile.TemporaryFile() as printed,
-        subprocess.Popen(
-            [sys.executable, "-c", COMMAND, *words],
-            stdout=printed,
-            stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            errors="replace",
-            env=environ,
-        ) as process,
-    ):
-        try:
-            for line in process.stderr or ():
-                sys.stderr.write(line)
-                sys.stderr.flush()
-                # Threads may go on talking after what it ended with.
-                if line.startswith(child.FAULT) or not last.startswith(child.FAULT):
-                    last = line.strip() or last
-            code = process.wait()
-        except BaseException:
-            _end(process)
-            raise
-        if code != 0:
-            raise FAULTS.get(code, TrainingFault)(last.removeprefix(child.FAULT) or f"exit {code}")
-        printed.seek(0)
-        document: dict[str, Any] = json.load(printed)
-    return time.monotonic() - began, document
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """End a command that nobody waits for any more."""
-    process.terminate()
-    try:
-        process.wait(timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
+    ended = processes.run([sys.executable, "-c", COMMAND, *words], environ, document=True)
+    processes.raise_if_stopped(ended)
+    if ended.code != 0:
+        faults = [line for line in ended.last if line.startswith(child.FAULT)]
+        line = (faults or ended.last or [f"exit {ended.code}"])[-1]
+        raise FAULTS.get(ended.code, TrainingFault)(line.removeprefix(child.FAULT))
+    document: dict[str, Any] = json.loads(ended.output)
+    return ended.seconds, document
 
 
 def _detections(results: Path, asked: Sequence[str]) -> dict[str, Any]:

@@ -22,7 +22,6 @@ class Jobs:
 
     Attributes:
         folder: where lists of cases, and what processes are told, are written.
-        store: of the results.
         request: how the data set is opened, as JSON.
         env: variables of all processes but those that fit a generator.
     """
@@ -36,7 +35,6 @@ class Jobs:
         """A spec's job; writes what its process is told.
 
         Args:
-            spec: what is computed.
             held_out: cases that a fit must not see.
         """
         places: dict[str, Any] = {"request": self.request}

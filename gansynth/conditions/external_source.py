@@ -47,7 +47,7 @@ def open_base(asked: Mapping[str, Any], source: CaseSource, *, labelled: bool = 
     Raises:
         UsageFault, DataFault: it does not open, has no case, or does not fit the run's own.
     """
-    from gansynth.data.opening import open_plain
+    from gansynth.data.views import open_plain
 
     if not labelled and asked["kind"] != "h5":
         asked = {"fold": "all", **asked}

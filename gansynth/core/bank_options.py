@@ -17,13 +17,7 @@ OVERHEAD = 0.02
 
 @dataclass(frozen=True)
 class BankSize:
-    """How large a bank is: one of these.
-
-    Attributes:
-        samples: a number of samples.
-        times: so many samples for each training case.
-        bytes: bytes on the bank's file system at most.
-    """
+    """How large a bank is: one of these. ``bytes``: bytes on the bank's file system at most."""
 
     samples: int | None = None
     times: float | None = None
@@ -33,8 +27,7 @@ class BankSize:
     def parse(cls, text: str) -> BankSize:
         """Read ``64`` (samples), ``3x`` (samples for each training case) or ``2GB``.
 
-        Raises:
-            UsageFault: the text is none of these.
+        Raises UsageFault: the text is none of these.
         """
         if re.fullmatch(r"\d+", text) and int(text) > 0:
             return cls(samples=int(text))
@@ -55,15 +48,7 @@ class BankSize:
         return str(self.samples) if self.bytes is None else f"{self.bytes}B"
 
     def capacity(self, cases: int, sample_bytes: int) -> int:
-        """Samples the bank holds.
-
-        Args:
-            cases: training cases.
-            sample_bytes: bytes one sample takes at most.
-
-        Raises:
-            UsageFault: the bytes have no room for two samples.
-        """
+        """Samples the bank holds. Raises UsageFault: the bytes have no room for two samples."""
         if self.samples is not None:
             return self.samples
         if self.times is not None:
@@ -82,11 +67,9 @@ class BankSize:
 class Pacing(Document):
     """How fast a live bank is renewed: one of these; the default is an overhead of 2 %.
 
-    Attributes:
-        reuse: how often each sample is drawn, on average, before it is replaced.
-        refresh: seconds in which the whole bank is replaced once.
-        overhead: share by which the producer may slow the host's training steps down; how much it
-            may work is derived from that, by measuring.
+    ``reuse``: draws of a sample before it is replaced. ``refresh``: seconds to replace the bank
+    once. ``overhead``: share by which the host's steps may slow down; how much the producer works
+    is derived by measuring.
     """
 
     reuse: float | None = None
@@ -104,8 +87,7 @@ class Pacing(Document):
     def parse(cls, reuse: str | None, refresh: str | None, overhead: str | None) -> Pacing:
         """Read ``--reuse 4``, ``--refresh 10min`` (s, min, h) or ``--overhead 2%``.
 
-        Raises:
-            UsageFault: more than one is given, or one is no such number.
+        Raises UsageFault: more than one is given, or one is no such number.
         """
         return cls(
             None if reuse is None else _positive("--reuse", reuse, r"", "draws a sample, e.g. 4"),
@@ -139,13 +121,7 @@ def _seconds(text: str) -> float:
 
 @dataclass(frozen=True)
 class BankPlan:
-    """How large a bank will be.
-
-    Attributes:
-        held: samples.
-        segment: samples of one segment.
-        bytes: of a full bank, with what is being written and what readers have not closed yet.
-    """
+    """How large a bank will be; ``bytes`` with what is being written or not closed yet."""
 
     held: int
     segment: int

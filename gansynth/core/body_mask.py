@@ -20,15 +20,9 @@ HALF = 0.5
 def organ_mask(image: FloatArray) -> Mask:
     """The body in an image: the largest piece that stands out of the border, holes filled.
 
-    How far a voxel stands out of the border's own intensity is summed over channels and cut at
-    half of Otsu's threshold (Otsu 1979), so backgrounds may be dark, bright or in the middle, as
-    that of z-scores is. An image whose border is no even background is body all over.
-
-    Args:
-        image: float32 (C, D, H, W) or (C, H, W).
-
-    Returns:
-        Bool (D, H, W) or (H, W), nowhere empty.
+    How far voxels stand out of the border is summed over channels and cut at half of Otsu's
+    threshold (Otsu 1979), so backgrounds may be dark, bright or in the middle; without an even
+    border, all is body. (C, D, H, W) or (C, H, W) -> bool, nowhere empty.
     """
     from scipy.ndimage import binary_closing, binary_fill_holes, label
 
@@ -57,14 +51,8 @@ def organ_mask(image: FloatArray) -> Mask:
 def body_mask(image: FloatArray) -> Mask:
     """The body in a skull-stripped or masked image: all that is not its one outer value.
 
-    Where every channel has one and the same value all along its border, the body is what differs
-    from it in any channel, to the voxel, holes filled; else it is ``organ_mask``.
-
-    Args:
-        image: float32 (C, D, H, W) or (C, H, W).
-
-    Returns:
-        Bool (D, H, W) or (H, W), nowhere empty.
+    Holes are filled. Without one outer value it is ``organ_mask``. (C, D, H, W) or (C, H, W) ->
+    bool, nowhere empty.
     """
     from scipy.ndimage import binary_fill_holes
 
@@ -81,35 +69,24 @@ def body_mask(image: FloatArray) -> Mask:
 def shown_body(image: FloatArray) -> Mask:
     """The body that an image shows: to the voxel in a masked image, else what stands out.
 
-    Around a head in air voxels differ from one outer value, too: ``body_mask`` counts if nearly all
-    of it stands out.
-
-    Args:
-        image: float32 (C, D, H, W) or (C, H, W).
-
-    Returns:
-        Bool (D, H, W) or (H, W), nowhere empty.
+    ``body_mask`` counts if nearly all of it stands out: air differs from one value, too. (C, D, H,
+    W) or (C, H, W) -> bool, nowhere empty.
     """
     organ, body = organ_mask(image), body_mask(image)
     return body if organ[body].mean() >= MASKED else organ
 
 
 def share_inside(body: Mask, row: npt.NDArray[np.floating]) -> float:
-    """Share of a box's voxels, all it has a part of, that lie in the body.
-
-    Args:
-        body: bool (D, H, W) or (H, W).
-        row: ``min..., max...`` of a box in the image.
-    """
+    """Share of a box's voxels that lie in the body, bool (D, H, W) or (H, W)."""
     axes = body.ndim
     low = np.clip(np.floor(row[:axes]), 0, np.array(body.shape) - 1).astype(int)
     high = np.maximum(np.ceil(row[axes:]).astype(int), low + 1)
     return float(body[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].mean())
 
 
-def otsu(values: npt.NDArray[np.floating]) -> float:
-    """The value that parts values best in two: least variance within the parts (256 bins)."""
-    counts, edges = np.histogram(values, 256)
+def otsu(values: npt.NDArray[np.floating], bins: int = 256) -> float:
+    """The value that parts values best in two: least variance within the parts (Otsu 1979)."""
+    counts, edges = np.histogram(values, bins)
     middle = (edges[1:] + edges[:-1]) / 2
     weight, total = np.cumsum(counts), np.cumsum(counts * middle)
     parted = weight * (weight[-1] - weight)
@@ -118,10 +95,7 @@ def otsu(values: npt.NDArray[np.floating]) -> float:
 
 
 def _border(shape: tuple[int, ...]) -> Mask:
-    """The outermost voxels of each slice; of a volume the ends of its first axis are not asked.
-
-    A volume is often cut off there in the middle of the body.
-    """
+    """The outermost voxels of each slice; of a volume the ends of its first axis are not asked."""
     border = np.ones(shape, bool)
     border[(..., slice(1, -1), slice(1, -1))] = False
     return border

@@ -1,8 +1,7 @@
 """How far a training has come, counted in batches drawn by all its worker processes together.
 
-Workers of a host draw ahead of its training and are told nothing about epochs. So each takes a
-ticket for every batch it draws: it appends one byte to a file, and the place of that byte is the
-batch's number. No lock, nothing to repair after a crash, any way of starting processes.
+Workers draw ahead and are told nothing of epochs. So each appends one byte to a file for every
+batch, and its place is the batch's number: no lock, nothing to repair after a crash.
 """
 
 from __future__ import annotations
@@ -16,13 +15,7 @@ from gansynth.runtime.errors import UsageFault
 
 
 class Clock:
-    """Counts batches; may be pickled or inherited through fork, but threads must take turns.
-
-    Args:
-        file: counted in; made at the first batch. One for each rank of a data-parallel training.
-        total: batches of the whole training, on this rank.
-        start: batches drawn by earlier sessions of it.
-    """
+    """Counts batches; may be pickled or forked, but threads must take turns; one file a rank."""
 
     def __init__(self, file: Path | str, total: int, start: int = 0) -> None:
         if total < 1 or start < 0:
@@ -45,11 +38,8 @@ class Clock:
     def tick(self) -> float:
         """Begin a batch.
 
-        Returns:
-            The training's progress at its beginning: 0 for the first, at most 1.
-
-        Raises:
-            OSError: the file cannot be written.
+        Returns the training's progress at its beginning: 0 for the first, at most 1. Raises
+        OSError: the file cannot be written.
         """
         if self._pid != os.getpid():
             self._open()

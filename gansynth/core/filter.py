@@ -22,11 +22,8 @@ class FilterOptions(OptionModel):
 class Asked:
     """What a sample was asked to be.
 
-    Attributes:
-        condition: as the generator got it.
-        base: reads the real case that the condition was drawn of, at the same place, in the
-            generator's space; None where the sample comes from noise alone.
-        room: the training cases.
+    ``base``: reads the real case that the condition was drawn of, at the same place, in the
+    generator's space; None where the sample comes from noise alone.
     """
 
     condition: Condition
@@ -38,10 +35,8 @@ class Asked:
 class Verdict:
     """What a filter found.
 
-    Attributes:
-        flaw: why the sample should be kept out; nothing if it should not.
-        found: the number it was judged by, for the sample's provenance; None for none, also where
-            there was nothing to judge.
+    ``found``: the number it was judged by, for the sample's provenance; None for none, also where
+    there was nothing to judge.
     """
 
     flaw: str = ""
@@ -52,15 +47,9 @@ class Verdict:
 class Learning:
     """What a filter may learn from.
 
-    Attributes:
-        crops: cuts training cases in the generator's space: ``crops.cut(case_id, rng)``.
-        train_ids: training cases to learn from.
-        calibration_ids: training cases, of other subjects, that the threshold is set by; never
-            held-out ones. Where there is one subject only they are ``train_ids``.
-        schema: of the generator's space.
-        size: of its arrays, in voxels.
-        device: ``cpu``, ``cuda:0``.
-        reporter: shows progress.
+    ``crops.cut(case_id, rng)`` cuts training cases in the generator's space of ``size`` voxels.
+    ``calibration_ids``: training cases of other subjects, that set the threshold; ``train_ids``
+    where there is one subject only.
     """
 
     crops: CropSource
@@ -75,9 +64,8 @@ class Learning:
 class Filter(ABC):
     """Keeps samples out of banks, for a reason.
 
-    ``learn`` is called once for a run; what it returns, and the files that it writes, are all that
-    another process needs to judge samples with ``load`` and ``flaw``, or ``judge``. No patient's
-    image is among them.
+    ``learn`` is called once for a run; what it returns and writes is all that another process needs
+    to ``load`` and judge. No patient's image is among it.
     """
 
     name: ClassVar[str]
@@ -90,12 +78,7 @@ class Filter(ABC):
     def learn(self, learning: Learning, folder: Path) -> Mapping[str, Any]:
         """Learn what a sample ought to be.
 
-        Args:
-            learning: training cases of the fold.
-            folder: for weights, if there are any; empty.
-
-        Returns:
-            JSON: thresholds, and what was measured on real cases.
+        Returns JSON: thresholds, and what was measured on real cases.
         """
 
     @abstractmethod

@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 class Finding:
     """One thing found.
 
-    Attributes:
-        level: ``error``: the data set cannot be used as it is; ``warning``: it can.
-        case: the case's id, or None for the data set.
-        file: the file.
-        message: one line with what was found, what was expected and the way out.
+    ``level``: ``error``: the data set cannot be used as it is; ``warning``: it can.
     """
 
     level: Literal["error", "warning"]
@@ -30,13 +26,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Checked:
-    """All that was found in one pass.
-
-    Attributes:
-        name: the data set's.
-        cases: how many were looked at.
-        findings: errors first.
-    """
+    """All that was found in one pass. ``findings``: errors first."""
 
     name: str
     cases: int

@@ -1,8 +1,8 @@
 """A coarse print of an image, which survives what changes its bytes and not what it shows.
 
-Each channel is cropped to the body, averaged to a grid, freed of what is common to all bodies (its
-low frequencies), z-scored and kept in 4 bits a cell. Prints are compared by their correlation, over
-all turns and flips of the grid. ``benchmarks/bench_guard.py`` measured grids and thresholds.
+Each channel is cropped to the body, averaged to a grid, freed of low frequencies, z-scored and kept
+in 4 bits a cell. Prints are compared by correlation over all turns and flips.
+``benchmarks/bench_guard.py`` measured grids and thresholds.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+
+from gansynth.core.body_mask import otsu
 
 Prints = tuple[str, ...]
 
@@ -32,8 +34,7 @@ _ROWS = 2048
 def prints_of(image: npt.NDArray[np.floating]) -> Prints:
     """One print for each channel; an empty one where it shows nothing.
 
-    Args:
-        image: (C, D, H, W) or (C, H, W); axes of one voxel do not count.
+    ``image``: (C, D, H, W) or (C, H, W); axes of one voxel do not count.
     """
     return tuple(_print(np.squeeze(channel)) for channel in image)
 
@@ -43,13 +44,7 @@ def alike(
 ) -> dict[int, int]:
     """Which images show what another one shows, whatever channel of either.
 
-    Args:
-        seen: prints of images.
-        others: prints of those that are looked for among them.
-        axes: numbers of axes of the prints that are compared.
-
-    Returns:
-        Index of an image of ``others`` -> index of the one of ``seen`` that is most like it.
+    Returns index of an image of ``others`` -> index of the one of ``seen`` that is most like it.
     """
     found: dict[int, tuple[float, int]] = {}
     for ndim in axes:
@@ -69,16 +64,7 @@ def alike(
 def closeness(
     one: npt.NDArray[np.float32], other: npt.NDArray[np.float32], ndim: int
 ) -> npt.NDArray[np.float32]:
-    """Correlation of prints, the largest over all turns and flips of the grid.
-
-    Args:
-        one: (N, cells), see ``unpacked``.
-        other: (M, cells).
-        ndim: axes of the prints.
-
-    Returns:
-        (N, M), -1 to 1.
-    """
+    """Correlation of prints (N, cells), (M, cells), the largest over turns and flips: (N, M)."""
     best = np.full((len(one), len(other)), -1, np.float32)
     for turn in _turns(ndim):
         np.maximum(best, one @ other[:, turn].T, out=best)
@@ -143,7 +129,7 @@ def _body(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     if not image.size:
         return image
     image = np.clip(image, *np.percentile(image[_thinned(image)], (1, 99)))
-    bright = image > _otsu(image)
+    bright = image > otsu(image, _BINS)
     return image[tuple(_span(bright.mean(axis=other) > _IN_PLANE) for other in planes)]
 
 
@@ -156,17 +142,6 @@ def _span(inside: npt.NDArray[np.bool_]) -> slice:
     """From the first to the last true one; all if there is none."""
     found = np.flatnonzero(inside)
     return slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(None)
-
-
-def _otsu(image: npt.NDArray[np.float32]) -> float:
-    """The threshold that best parts dark from bright (Otsu 1979)."""
-    counts, edges = np.histogram(image, _BINS)
-    middles = (edges[1:] + edges[:-1]) / 2
-    below, moment = np.cumsum(counts)[:-1], np.cumsum(counts * middles)[:-1]
-    mean = float((counts * middles).sum() / counts.sum())
-    with np.errstate(invalid="ignore", divide="ignore"):
-        between = (mean * below - moment) ** 2 / (below * (counts.sum() - below))
-    return float(middles[int(np.nanargmax(between))]) if np.isfinite(between).any() else middles[0]
 
 
 def _averaged(image: npt.NDArray[np.float32], cells: int) -> npt.NDArray[np.float64]:

@@ -1,7 +1,6 @@
 """Where a case's foreground lies: enough to draw a place in it without reading all of it.
 
-Whichever outline a case is given, the same random numbers draw the same voxel: a stored outline
-stands in for the labels to the bit.
+The same random numbers draw the same voxel from any outline of a case, to the bit.
 """
 
 from __future__ import annotations
@@ -36,12 +35,7 @@ class Outline(Protocol):
 
 @dataclass(frozen=True)
 class LabelOutline:
-    """The outline of labels at hand, worked out anew at each draw.
-
-    Attributes:
-        shape: spatial shape in voxels.
-        labels: int16, of that shape; or None.
-    """
+    """The outline of labels at hand, worked out anew at each draw."""
 
     shape: tuple[int, ...]
     labels: LabelArray | None
@@ -67,10 +61,8 @@ class LabelOutline:
 class Planes:
     """How many voxels of each label lie in each plane along the first axis, and in which box.
 
-    Attributes:
-        values: int16 (V,), the labels above 0 that occur, increasing.
-        counts: int64 (V, D), voxels per plane.
-        boxes: int64 (V, axes, 2), the first voxel and the one after the last, per axis.
+    ``values``: int16 (V,), above 0, increasing. ``counts``: int64 (V, D). ``boxes``: int64 (V,
+    axes, 2), half-open.
     """
 
     values: LabelArray
@@ -97,13 +89,7 @@ class Planes:
 
 @dataclass(frozen=True)
 class PlaneOutline:
-    """An outline from counts: a draw reads no more than one plane of the labels.
-
-    Attributes:
-        shape: spatial shape in voxels.
-        planes: counts of the labels; None for a case without labels.
-        read: reads a box of the labels.
-    """
+    """An outline from counts (None: no labels): a draw reads one plane of the labels at most."""
 
     shape: tuple[int, ...]
     planes: Planes | None

@@ -1,8 +1,7 @@
 """The contract a generator plugin fulfils.
 
-A generator names its options, builds its networks, states what each player minimises, and draws
-samples. The training loop (``gansynth.training.loop``) does the rest, the same for every GAN here.
-A generator without networks (a copy-paste baseline, say) is legal: it has no phases.
+A generator names its options, builds networks, states what each player minimises, and draws
+samples; the training loop does the rest. One without networks (copy-paste) has no phases.
 """
 
 from __future__ import annotations
@@ -30,11 +29,9 @@ class GeneratorOptions(SetOptions):
 class Stage:
     """One stretch of training; progressive growing has several.
 
-    Attributes:
-        size: spatial size in voxels at this stage; None keeps the space's.
-        batch_size: samples a step; None keeps the run's.
-        images: length in images shown to the discriminator; None lasts to the end.
-        fade: images over which the stage's new layers fade in; 0 for none.
+    ``size``: spatial size in voxels at this stage; None keeps the space's. ``batch_size``: samples
+    a step; None keeps the run's. ``images``: length in images shown to the discriminator; None
+    lasts to the end. ``fade``: images over which the stage's new layers fade in; 0 for none.
     """
 
     size: tuple[int, ...] | None = None
@@ -59,7 +56,6 @@ class Batch:
         box_labels: int64 (B, M), their classes; -1 in rows beyond a sample's own.
         asked: int64 like ``labels``: the label maps that synthetic samples of this step are asked
             for where these are not the cases' own (``Generator.fit_edits``); None where they are.
-        asked_context: ``context`` of those.
     """
 
     image: Tensor
@@ -91,9 +87,7 @@ class Step:
 
     Attributes:
         batch: this share's real cases, already through ``prepare``.
-        stage: the current stage.
         index: optimiser step, from 0.
-        images: real images shown so far, by all processes.
         rng: generator on the batch's device, keyed by seed and step, equal for all shares.
         key: what ``rng`` was seeded with; seeds other generators (numpy's, say).
         alpha: how far the stage's new layers have faded in, 0 to 1.
@@ -137,8 +131,8 @@ class Phase:
         player: whose networks are stepped (a key of ``players``); the others are frozen meanwhile.
         loss: named terms, each a scalar tensor that is a mean over the batch; summed for the
             backward pass.
-        interval: run every so many steps: a lazy regulariser, or a generator that waits for
-            n critic steps.
+        interval: run every so many steps: a lazy regulariser, or a generator that waits for n
+            critic steps.
         offset: the first step it runs in, less than ``interval``; players that take turns have the
             same interval and different offsets.
         after: called after the optimiser has stepped (WGAN's weight clipping).
@@ -176,12 +170,11 @@ class Generator(ABC):
     """Base class of generator plugins.
 
     Attributes:
-        name: the registered name.
         Options: pydantic model of the generator's own options.
         intensity: ``linear`` draws in the source's units; ``tanh`` needs a window to [-1, 1].
-        ema: networks whose exponential moving average draws the samples.
         default_edits: condition edits used where the user names none.
         loop: settings of the training loop that it is usually trained with, under the user's own.
+        if_not_finite: what a user may do about losses that are not finite, for messages.
         memories: what its training remembers beside the weights; ``networks`` may fill it.
     """
 
@@ -190,6 +183,7 @@ class Generator(ABC):
     ema: ClassVar[tuple[str, ...]] = ("generator",)
     default_edits: ClassVar[tuple[str, ...]] = ()
     loop: ClassVar[Mapping[str, Any]] = {}
+    if_not_finite: ClassVar[str] = "Lower the learning rates (--set lr_generator=1e-4)"
 
     def __init__(self, schema: Schema, size: Sequence[int], options: GeneratorOptions) -> None:
         self.schema = schema
@@ -214,13 +208,8 @@ class Generator(ABC):
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """Draw one sample per condition; the same seed gives the same sample at any batch size.
 
-        Args:
-            conditions: what each sample is asked to be, in the generator's space.
-            seeds: one per condition.
-
-        Returns:
-            Samples in the generator's space: image float32 (C, D, H, W) or (C, H, W), labels as
-            conditioned.
+        ``seeds``: one per condition. Returns samples in the generator's space: image float32 (C, D,
+        H, W) or (C, H, W), labels as conditioned.
         """
 
     # -- what a plugin may say -------------------------------------------------------------------
@@ -333,13 +322,8 @@ class Generator(ABC):
     def interpolate(self, condition: Condition, ends: tuple[int, int], steps: int) -> list[Sample]:
         """Samples on the way from one latent to another, ``steps`` of them with both ends.
 
-        Args:
-            condition: what each of them is asked to be.
-            ends: the two seeds, whose own samples are the first and the last.
-            steps: at least 2.
-
-        Raises:
-            UsageFault: this generator has no latent that could be walked through.
+        ``ends``: the two seeds, whose own samples are the first and the last. ``steps``: at least
+        2. Raises UsageFault: this generator has no latent that could be walked through.
         """
         raise UsageFault(
             f"{self.name}: has no latent space to interpolate in, expected a generator that draws "
@@ -349,15 +333,10 @@ class Generator(ABC):
     def realness(self, batch: Batch, stage: Stage) -> Tensor | None:
         """How real the discriminator finds real cases, (B,) float32; higher is more real.
 
-        One number a case, whoever else is in the batch: no augmentation and no chance, networks
-        ``at_rest()``, means over patches, scales and discriminators. Membership is inferred by it
-        (Hayes et al. 2019, LOGAN, arXiv:1705.07663, sec. 4). None where there is no discriminator,
-        or it cannot be asked: of cases without what it is told of each (a label map, a class,
-        boxes), or in a stage that was not reached.
-
-        Args:
-            batch: real cases on the device, through ``prepare``.
-            stage: the one to ask in; of a generator that grows, its last.
+        One number a case, whoever else is in the batch: no augmentation, no chance, networks
+        ``at_rest()``, means over patches, scales and discriminators; for membership inference
+        (Hayes et al. 2019, arXiv:1705.07663, sec. 4). None where it cannot be asked. ``stage``: of
+        a generator that grows, its last.
         """
         return None
 

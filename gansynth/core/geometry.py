@@ -1,8 +1,7 @@
 """Where moved labels come from: coordinates, and looking labels up there.
 
-Every move is written as a pull: for each voxel of the result, the point of the old array (in
-voxels) whose label it takes. ``n`` is the number of spatial axes (2 or 3), ``shape`` is
-``(D, H, W)`` or ``(H, W)``.
+A move is a pull: for each voxel of the result, the point of the old array, in voxels, whose label
+it takes. ``n`` is the number of axes, ``shape`` ``(D, H, W)`` or ``(H, W)``.
 """
 
 from __future__ import annotations
@@ -45,15 +44,9 @@ def bounding_box(mask: Mask, margin: int = 0) -> tuple[slice, ...]:
 
 
 def affine_coordinates(shape: Sequence[int], matrix: Matrix, centre: Sequence[float]) -> FloatArray:
-    """The pull ``matrix @ (x - centre) + centre``.
+    """The pull ``matrix @ (x - centre) + centre``, float32 (n, *shape), in voxels.
 
-    Args:
-        shape: the array's spatial shape.
-        matrix: (n, n) or (n, n + 1), the last column a translation; in voxels.
-        centre: (n,) in voxels.
-
-    Returns:
-        float32 (n, *shape), in voxels.
+    ``matrix``: (n, n) or (n, n + 1), the last column a translation.
     """
     n = len(shape)
     shift = matrix[:, n] if matrix.shape[1] > n else np.zeros(n)
@@ -69,17 +62,9 @@ def affine_coordinates(shape: Sequence[int], matrix: Matrix, centre: Sequence[fl
 def pull_labels(source: LabelArray, coordinates: FloatArray) -> LabelArray:
     """Look labels up between voxels: each label's mask interpolated linearly, the largest wins.
 
-    Turned and deformed borders stay smooth that way: a ball's surface grows by 4 %, against 16 %
-    and loose crumbs with the nearest voxel. But a line one voxel wide would lose 40 % of its
-    volume, so around structures that thin the nearest voxel is taken. Ties go to the lower voxel:
-    a shift by half a voxel keeps every volume.
-
-    Args:
-        source: int16 (D, H, W) or (H, W), 0 and above; 0 beyond the array.
-        coordinates: float32 (n, *shape), in voxels.
-
-    Returns:
-        int16 of the coordinates' shape.
+    A ball's surface then grows by 4 %, against 16 % with the nearest voxel, which is taken around
+    structures one voxel wide only. Ties go to the lower voxel. ``source``: int16, 0 beyond the
+    array. ``coordinates``: float32 (n, *shape). Returns int16 of that shape.
     """
     out = np.zeros(coordinates.shape[1:], np.int16)
     box = bounding_box(source > 0)
@@ -112,10 +97,7 @@ def _vote(cut: LabelArray, points: FloatArray) -> LabelArray:
 
 
 def _kinds_of_cells(cut: LabelArray) -> tuple[Mask, Mask]:
-    """Cells, named by their lower corner, that hold one label, and that touch a thin structure.
-
-    A foreground voxel is thin if no block of 2 voxels an axis around it holds its label alone.
-    """
+    """Cells, named by their lower corner, that hold one label, and that touch a thin structure."""
     lowest, highest = cut, cut
     for axis in range(cut.ndim):
         low, high = _neighbours(axis)
@@ -167,12 +149,7 @@ def _neighbours(axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
 def nearest_index(
     coordinates: FloatArray, shape: Sequence[int]
 ) -> tuple[npt.NDArray[np.intp], Mask]:
-    """The voxel nearest to each coordinate.
-
-    Returns:
-        Flat indices into an array of ``shape``, and whether the coordinate lies within it (indices
-        of those beyond are 0).
-    """
+    """Flat index of the voxel nearest to each coordinate (0 beyond), and whether it lies within."""
     flat = np.zeros(coordinates.shape[1:], np.intp)
     within: Mask = np.ones(coordinates.shape[1:], bool)
     for axis, length in enumerate(shape):

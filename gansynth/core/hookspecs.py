@@ -7,13 +7,14 @@ with ``@hookimpl`` and calls the ``register`` function it is handed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from gansynth.core.adapter import Adapter
     from gansynth.core.edit import Edit
     from gansynth.core.filter import Filter
@@ -71,3 +72,18 @@ def register_metrics(register: Callable[[str, Callable[[], Metric]], None]) -> N
 @hookspec
 def register_recipes(register: Callable[[str, Callable[[], Path]], None]) -> None:
     """Offer papers' settings by name: call ``register(name, load)``; ``load()`` returns a file."""
+
+
+# -- for what registers: nothing is imported before it is asked for --------------------------------
+
+
+def lazily(target: str) -> Callable[[], Any]:
+    """What imports ``module:name`` when it is called."""
+    module, _, name = target.partition(":")
+    return lambda: getattr(import_module(module), name)
+
+
+def offer_recipes(register: Callable[[str, Callable[[], Path]], None], folder: Path) -> None:
+    """Register the YAML files of a folder by their names."""
+    for path in sorted(folder.glob("*.yaml")):
+        register(path.stem, partial(Path, path))

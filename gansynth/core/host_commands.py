@@ -1,7 +1,6 @@
-"""What a host's commands for data sets are told, and what they report.
+"""What a host's commands for data sets (methods of ``Adapter``) are told, and what they report.
 
-``gansynth import``, ``prepare``, ``splits`` and ``doctor`` are methods of ``Adapter``; these are
-their arguments. The command line checks ``settings`` for unknown keys, the host their values.
+The command line checks ``settings`` for unknown keys, the host their values.
 """
 
 from __future__ import annotations
@@ -18,12 +17,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    """What a command did.
-
-    Attributes:
-        document: for ``--json``.
-        lines: the same to read; none shows the document, key by key.
-        then: words of the command of gansynth to run next; none if there is no usual one.
+    """What a command did; ``lines`` to read (none: the document), ``then``: words of the next
+    command.
     """
 
     document: Mapping[str, Any]
@@ -35,15 +30,9 @@ class Report:
 class ImportRequest:
     """``gansynth import SOURCE HOST:WHERE``.
 
-    Attributes:
-        source: as typed, ``KIND:WHERE``.
-        reading: what was said of how to read it, attributes of a ``SourceRequest``: any of
-            ``fold``, ``subjects``, ``read``, ``root``.
-        where: what follows the host's name and the colon: its data set, or a folder.
-        folds: how many to write; None if nobody said.
-        seed: of every random choice.
-        settings: ``--set`` values, see ``Adapter.ImportOptions``.
-        reporter: shows progress.
+    ``where``: what follows the host's name and the colon: its data set, or a folder. ``folds``: how
+    many to write; None if nobody said. ``settings``: ``--set`` values of
+    ``Adapter.ImportOptions``.
     """
 
     source: str
@@ -58,8 +47,7 @@ class ImportRequest:
     def request(self) -> SourceRequest:
         """The source, where its kind is a registered one.
 
-        Raises:
-            UsageFault: the text has no kind.
+        Raises UsageFault: the text has no kind.
         """
         return SourceRequest.parse(self.source, **self.reading)
 
@@ -68,13 +56,8 @@ class ImportRequest:
 class PrepareRequest:
     """``gansynth prepare HOST:WHERE``.
 
-    Attributes:
-        request: which data set, with ``plans``, ``subjects`` and ``root`` where they were said.
-        configurations: of the host, to preprocess; none for its usual ones.
-        settings: ``--set`` values, see ``Adapter.PrepareOptions``.
-        processes: workers.
-        force: do again what is done.
-        reporter: shows progress.
+    ``configurations``: of the host, to preprocess; none for its usual ones. ``settings``: ``--set``
+    values, see ``Adapter.PrepareOptions``.
     """
 
     request: SourceRequest
@@ -87,14 +70,7 @@ class PrepareRequest:
 
 @dataclass(frozen=True)
 class SplitsRequest:
-    """``gansynth splits HOST:WHERE``.
-
-    Attributes:
-        request: which data set, with ``subjects`` and ``root`` where they were said.
-        folds: how many, at least 2.
-        seed: deals out the subjects.
-        overwrite: replace a different split.
-    """
+    """``gansynth splits HOST:WHERE``. ``folds``: how many, at least 2."""
 
     request: SourceRequest
     folds: int
@@ -106,10 +82,8 @@ class SplitsRequest:
 class DoctorRequest:
     """``gansynth doctor``, which asks every host.
 
-    Attributes:
-        root: folder of the host's folders, instead of its environment.
-        quick: leave out what takes seconds.
-        settings: of ``gansynth augment --set``, any host's; those of others are to be passed over.
+    ``quick``: leave out what takes seconds. ``settings``: any host's; those of others are passed
+    over.
     """
 
     root: str | None

@@ -10,7 +10,7 @@ from typing import Any, Generic, Self
 from gansynth.core.bank_options import BankSize, Pacing
 from gansynth.core.clock import Clock
 from gansynth.core.ratio import Ratio
-from gansynth.core.sample_request import Asking
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Key, Schedule, choose_cases
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.serialise import Document
@@ -21,7 +21,7 @@ _TEXTS: Mapping[str, Any] = {"ratio": Ratio, "schedule": Schedule, "size": BankS
 
 
 @dataclass(frozen=True)
-class Injection(Document):
+class Injection(Document, inline=("samples",)):
     """How samples enter a host.
 
     Attributes:
@@ -35,12 +35,7 @@ class Injection(Document):
         bank: folder of an existing bank to read; None makes one.
         scratch: folder for the bank that is made; None takes shared memory, or the temporary folder
             where that is too small.
-        edits: condition edits by name, in order; empty takes the run's own.
-        boxes: which boxes samples are asked to have (``gansynth.conditions.boxes``); None for the
-            usual ones.
-        judged: leave out samples that the generator itself finds flawed.
-        asking: what else is asked of samples, and which filters let them in.
-        seed: seeds conditions, latents, and the choice of slots.
+        samples: what they are asked to be, and which are let in; its seed also chooses slots.
         device: where the producer runs: ``auto``, ``cpu``, ``cuda:1``.
         restarts: how often in a row a producer that died is started again.
         strict: stop at once when a synthetic sample is missing, instead of counting it.
@@ -60,11 +55,7 @@ class Injection(Document):
     pacing: Pacing = field(default_factory=Pacing)
     bank: Path | None = None
     scratch: Path | None = None
-    edits: tuple[str, ...] = ()
-    boxes: str | None = None
-    judged: bool = True
-    asking: Asking = field(default_factory=Asking)
-    seed: int = 0
+    samples: SampleRequest = field(default_factory=SampleRequest)
     device: str = "auto"
     restarts: int = 5
     strict: bool = False
@@ -83,6 +74,11 @@ class Injection(Document):
             )
         if self.restarts < 0:
             raise UsageFault(f"restarts: {self.restarts}, expected at least 0")
+
+    @property
+    def seed(self) -> int:
+        """Seeds conditions, latents, and the choice of slots."""
+        return self.samples.seed
 
     def plan(
         self,

@@ -1,8 +1,7 @@
 """Which cases a generator, a filter or a bank has seen, and the guard that keeps test cases unseen.
 
-Everything here fails closed: a held-out case that shares an id or a subject with a training case,
-or shows an identical or near-identical image, stops the command with exit 6, and the message names
-the cases.
+A held-out case that shares an id or a subject with a training case, or shows an identical or
+near-identical image, stops the command with exit 6.
 """
 
 from __future__ import annotations
@@ -27,13 +26,8 @@ RECORDS = ("manifest.json", "bank.json")
 class CaseRecord(Document, later=("image", "prints")):
     """One case as lineage remembers it.
 
-    Attributes:
-        id: the case.
-        subject: the person it is of.
-        sha256: of its arrays.
-        image: SHA-256 of its image alone; empty if that shows nothing, or in a record of a version
-            that did not keep it.
-        prints: of its channels, see ``gansynth.core.fingerprint``; empty as ``image`` is.
+    ``image``: SHA-256 of its image alone, ``prints``: see ``gansynth.core.fingerprint``; both empty
+    if it shows nothing, or in old records.
     """
 
     id: str
@@ -100,11 +94,7 @@ class Lineage(Document, later=("ancestors",), whole=True):
 def read_lineage(folder: Path) -> Lineage:
     """What the maker of samples has seen, from its ``manifest.json`` or ``bank.json``.
 
-    Args:
-        folder: a run or a bank.
-
-    Raises:
-        DataFault: neither of them, or its file is no JSON document with a lineage.
+    Raises DataFault: neither of them, or its file is no JSON document with a lineage.
     """
     path = next((p for name in RECORDS if (p := folder / name).is_file()), None)
     if path is None:
@@ -129,15 +119,8 @@ def guard(
 ) -> None:
     """Refuse if anything seen is held out (see ``matches``); ancestors count too.
 
-    Args:
-        seen: the lineage of the generator or bank.
-        held_out: validation and test cases of the host's fold.
-        what: how to name the culprit in the message.
-        dataset: the held-out cases' data set; that of ``seen`` if None.
-        way_out: what the user may do.
-
-    Raises:
-        IntegrityFault: naming the cases (the first eight of each kind).
+    ``dataset``: of the held-out cases; that of ``seen`` if None. Raises IntegrityFault: naming
+    them.
     """
     held_out = tuple(held_out)
     own = seen.dataset if dataset is None else dataset
@@ -156,9 +139,7 @@ def guard(
 class Match:
     """What a case shares with one that was seen.
 
-    Attributes:
-        what: ``id``, ``content``, ``image``, ``print`` (a near-identical image) or ``subject``.
-        seen: the id of the case that was seen.
+    ``what``: ``id``, ``content``, ``image``, ``print`` (a near-identical image) or ``subject``.
     """
 
     what: str
@@ -174,19 +155,9 @@ class Match:
 def matches(seen: Lineage, cases: Iterable[CaseRecord], dataset: str) -> dict[str, Match]:
     """Which cases share an id, an image or a subject with one that was seen; no ancestors.
 
-    Contents and images are compared with everything. Ids and subjects mean something within one
-    data set only: two data sets may each have a ``case_001``. So they are compared with what was
-    seen of the cases' own data set, however it was read (``msd:Task04_Hippocampus`` is
-    ``nnunet:Dataset004_Hippocampus``), and of data sets without a name. There, slices and pictures
-    are not compared by their prints: neighbours of one person look alike, and subjects decide.
-
-    Args:
-        seen: a lineage.
-        cases: records of the cases that are looked for.
-        dataset: their data set.
-
-    Returns:
-        Id of a case -> what it shares; the first of id, content, image, print and subject.
+    Contents and images are compared with everything; ids and subjects within one data set, however
+    it was read, and with those without a name. There slices are not compared by prints: neighbours
+    of one person look alike. Returns id -> the first of id, content, image, print and subject.
     """
     cases, same = tuple(cases), same_data(seen.dataset, dataset)
     ids = {c.id: c.id for c in seen.cases} if same else {}
@@ -237,16 +208,9 @@ def _core(name: str) -> str:
 def guard_split(
     train: Sequence[tuple[str, str]], held_out: Sequence[tuple[str, str]], *, fold: str, repair: str
 ) -> None:
-    """Refuse a host's split that leaks by subject.
+    """Refuse a host's split, (id, subject) of both sides, that leaks by subject.
 
-    Args:
-        train: (id, subject) of the fold's training cases.
-        held_out: (id, subject) of its validation and test cases.
-        fold: the fold's name, for the message.
-        repair: the command that repairs the split.
-
-    Raises:
-        IntegrityFault: naming the pairs that share a subject.
+    Raises IntegrityFault: naming the pairs that share a subject.
     """
     subjects = {subject: case for case, subject in train}
     leaks = [f"{c} and {subjects[s]} (subject {s})" for c, s in held_out if s in subjects]
@@ -262,13 +226,7 @@ def guard_host(
 ) -> None:
     """Refuse if the generator's space is not the host's; what the data set is called is no matter.
 
-    Args:
-        seen: the ``host`` record of the generator's lineage.
-        wanted: the ``host`` record of the adapter.
-        what: how to name the culprit in the message.
-
-    Raises:
-        IntegrityFault: naming every key that differs with both values.
+    Raises IntegrityFault: naming every key that differs with both values.
     """
     seen, wanted = plain_host(seen), plain_host(wanted)
     keys = sorted(set(seen) | set(wanted))

@@ -24,11 +24,7 @@ class Unfit(Exception):
 
 @contextlib.contextmanager
 def strangers_code() -> Iterator[None]:
-    """Run code of a plugin: what it prints goes to stderr, and it cannot end the process.
-
-    Raises:
-        Unfit: it called ``sys.exit``.
-    """
+    """Run a plugin's code: it prints to stderr, and cannot end the process (Unfit: it tried)."""
     try:
         # A command's stdout is data, one JSON document with --json.
         with contextlib.redirect_stdout(sys.stderr):
@@ -42,12 +38,7 @@ def strangers_code() -> Iterator[None]:
 def check_api(plugin: object, distribution: str) -> None:
     """Refuse a plugin that was written for another version of the interface.
 
-    Args:
-        plugin: the module; one that states no version is taken to be current.
-        distribution: the package to name in the way out.
-
-    Raises:
-        Unfit: with what to install.
+    Raises Unfit: with what to install.
     """
     from gansynth.runtime.version import __version__
 
@@ -70,8 +61,7 @@ def check_api(plugin: object, distribution: str) -> None:
 def check_marked(plugin: object, kinds: tuple[str, ...]) -> None:
     """Refuse a hook without ``@hookimpl``, which would never be called.
 
-    Raises:
-        Unfit: naming the function.
+    Raises Unfit: naming the function.
     """
     for kind in kinds:
         hook = getattr(plugin, f"register_{kind}", None)
@@ -82,8 +72,7 @@ def check_marked(plugin: object, kinds: tuple[str, ...]) -> None:
 def check_offer(kind: str, name: object, load: object) -> None:
     """Refuse what cannot be registered.
 
-    Raises:
-        Unfit: a name that nobody could type, or a loader that is none.
+    Raises Unfit: a name that nobody could type, or a loader that is none.
     """
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise Unfit(
@@ -99,8 +88,7 @@ def check_offer(kind: str, name: object, load: object) -> None:
 def check_loaded(kind: str, loaded: object) -> None:
     """Refuse what a loader returned if it is not what its kind is made of.
 
-    Raises:
-        Unfit: saying what it is and what was expected.
+    Raises Unfit: saying what it is and what was expected.
     """
     if kind == "recipes":
         if not isinstance(loaded, Path):
@@ -131,34 +119,10 @@ def _shown(thing: object) -> str:
     return f"the class {thing.__name__}" if isinstance(thing, type) else f"{thing!r:.60}"
 
 
-def _generator() -> type[Any]:
-    from gansynth.core.generator import Generator
-
-    return Generator
-
-
-def _adapter() -> type[Any]:
-    from gansynth.core.adapter import Adapter
-
-    return Adapter
-
-
-def _edit() -> type[Any]:
-    from gansynth.core.edit import Edit
-
-    return Edit
-
-
-def _filter() -> type[Any]:
-    from gansynth.core.filter import Filter
-
-    return Filter
-
-
 # Imported when something of the kind was loaded, and its module has imported it anyway.
 _BASES: dict[str, Callable[[], type[Any]]] = {
-    "generators": _generator,
-    "adapters": _adapter,
-    "edits": _edit,
-    "filters": _filter,
+    "generators": hookspecs.lazily("gansynth.core.generator:Generator"),
+    "adapters": hookspecs.lazily("gansynth.core.adapter:Adapter"),
+    "edits": hookspecs.lazily("gansynth.core.edit:Edit"),
+    "filters": hookspecs.lazily("gansynth.core.filter:Filter"),
 }

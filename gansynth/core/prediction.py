@@ -12,13 +12,9 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class SlicePosition:
-    """Where a 2D case lies among the others of its subject.
+    """Where a 2D case lies among the others of its subject; None where nobody knows.
 
-    Attributes:
-        stack: what it is a slice of: a volume, or the subject where no more is known.
-        index: its number in the volume; None where nobody knows.
-        thickness: from the centre of one slice of the volume to that of the next, in the source's
-            unit; None where nobody knows.
+    ``stack``: the volume, or the subject. ``thickness``: from slice to slice, in the source's unit.
     """
 
     stack: str
@@ -30,10 +26,7 @@ class SlicePosition:
 class LabelMaps:
     """Both label maps of a case, on one grid.
 
-    Attributes:
-        predicted: (D, H, W) or (H, W), axes in any order.
-        truth: of the same shape and order.
-        spacing: along these axes.
+    ``predicted``: (D, H, W) or (H, W), axes in any order. ``spacing``: along these axes.
     """
 
     predicted: npt.NDArray[Any]
@@ -43,14 +36,10 @@ class LabelMaps:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One held-out case after a training.
+    """One held-out case after a training; ``file``: None where the label map is in none.
 
-    Attributes:
-        subject: whose it is.
-        file: the predicted label map; None where it is in no file.
-        read: reads both label maps. It raises ``DataFault`` where they cannot be compared.
-        unit: of the spacing: ``mm``, or ``px`` where nobody knows how large pixels are.
-        position: of a 2D case among the others of its subject; None of a volume.
+    ``read`` reads both label maps, or raises ``DataFault`` where they cannot be compared. ``unit``:
+    of the spacing, ``mm`` or ``px``. ``position``: of a 2D case.
     """
 
     subject: str

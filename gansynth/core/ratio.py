@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
 from gansynth.runtime.errors import UsageFault
+
+_PARTS = 10**6
+"""Ratios are taken as fractions with a denominator up to here; 2813:4000 then comes out even."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,7 @@ class Ratio:
     def parse(cls, text: str) -> Ratio:
         """Read ``"R:S"``, e.g. ``"1:1"`` or ``"2813:4000"``.
 
-        Raises:
-            UsageFault: if the text is no ratio of two non-negative numbers, or 0:0.
+        Raises UsageFault: if the text is no ratio of two non-negative numbers, or 0:0.
         """
         parts = text.split(":")
         try:
@@ -51,17 +54,43 @@ class Ratio:
         return f"{self.real:g}:{self.synthetic:g}"
 
 
+def whole_parts(ratio: Ratio) -> tuple[int, int]:
+    """R:S in the smallest whole numbers, e.g. (1, 3) for 0.1:0.3; R is at most ``_PARTS``."""
+    if ratio.real == 0:
+        return 0, 1
+    parts = (Fraction(ratio.synthetic) / Fraction(ratio.real)).limit_denominator(_PARTS)
+    return parts.denominator, parts.numerator
+
+
+def listed_counts(real: int, ratio: Ratio, most: int, least: int = 1) -> tuple[int, int, bool]:
+    """How often real cases are listed beside how many synthetic ones, to come nearest to R:S.
+
+    Args:
+        real: cases.
+        ratio: R:S; R is not 0.
+        most: times that a real case may be listed.
+        least: synthetic cases.
+
+    Returns:
+        Times, synthetic cases, and whether that is R:S exactly.
+    """
+    parts = whole_parts(ratio)
+    per_real, asked = Fraction(parts[1], parts[0]), Fraction(parts[1], sum(parts))
+    found = []
+    for times in range(1, most + 1):
+        count = max(least, round(times * real * per_real))
+        found.append((abs(Fraction(count, times * real + count) - asked), times, count))
+    off, times, count = min(found)
+    return times, count, off == 0
+
+
 class SlotAllocator:
     """Says which slots of each batch are synthetic; what is left over goes to the next batch.
 
     A batch has the floor or the ceiling of pB such slots. At every moment the count lies within one
-    of the sum of pB over all batches so far, and is that sum in expectation, wherever the process
-    begins and however soon it ends; so p may change, and a worker needs no word of the others.
-    Where in its stretch of batches a sample comes is left to chance, or a host that goes through
-    its cases in turns would miss the same ones in each round.
-
-    Args:
-        rng: the caller's own generator (one per worker process).
+    of the sum of pB so far, and is that sum in expectation, so p may change, and workers need no
+    word of each other. Where in its stretch of batches a sample comes is left to chance, or a host
+    that takes its cases in turns would miss the same ones each round.
     """
 
     def __init__(self, rng: np.random.Generator) -> None:
@@ -72,12 +101,8 @@ class SlotAllocator:
     def allocate(self, p: float, batch_size: int) -> frozenset[int]:
         """The synthetic slots of the next batch.
 
-        Args:
-            p: share of synthetic samples, 0 to 1.
-            batch_size: slots in the batch, B.
-
-        Raises:
-            UsageFault: p is no share, or the batch has no slot.
+        ``p``: share of synthetic samples, 0 to 1. Raises UsageFault: p is no share, or the batch
+        has no slot.
         """
         if not 0 <= p <= 1:
             raise UsageFault(f"ratio: share of synthetic samples is {p}, expected 0 to 1")
@@ -91,11 +116,7 @@ class SlotAllocator:
         return frozenset(int(s) for s in slots)
 
     def _chance(self, part: float) -> float:
-        """Of one slot more: 0 or 1 where the bounds leave no choice, else what keeps the mean.
-
-        A process owed w >= 0 has given the floor of what was asked, with probability 1 - w; one
-        owed w < 0 the ceiling, with probability 1 + w.
-        """
+        """Of one slot more: 0 or 1 where the bounds leave no choice, else what keeps the mean."""
         owed = self._owed
         if owed < 0:
             return 0.0 if owed + part <= 0 else (owed + part) / (1 + owed)

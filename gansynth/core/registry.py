@@ -37,12 +37,7 @@ KINDS = ("generators", "adapters", "sources", "edits", "checks", "metrics", "rec
 
 @dataclass(frozen=True)
 class Origin:
-    """The installed distribution a plugin came with.
-
-    Attributes:
-        distribution: its name as pip knows it.
-        version: its version.
-    """
+    """The installed distribution a plugin came with."""
 
     distribution: str
     version: str
@@ -55,11 +50,7 @@ class Origin:
 class Registry:
     """Everything registered, by kind and name, and what could not be loaded.
 
-    Attributes:
-        plugins: entry-point name -> the module it names.
-        broken: entry-point name -> one line saying why it was left out.
-        origins: entry-point name -> the distribution it came with, if it came with one.
-        found: kind -> name -> (entry-point name, loader).
+    ``found``: kind -> name -> (entry-point name, loader).
     """
 
     plugins: dict[str, Any] = field(default_factory=dict)
@@ -163,9 +154,8 @@ class Registry:
     def load(self, kind: str, name: str) -> Any:
         """What is registered for a kind under a name, loaded now.
 
-        Raises:
-            UsageFault: unknown, or it does not load, or it is not what its kind is made of.
-            GansynthError: what its own loader raises (a package that is missing, say).
+        Raises UsageFault: unknown, or it does not load, or it is not what its kind is made of;
+        GansynthError: what its own loader raises (a package that is missing, say).
         """
         if name not in self.found[kind]:
             raise UsageFault(self._unknown(kind, name))
@@ -209,9 +199,6 @@ def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
     """Load every entry point of the group ``gansynth``, each on its own.
 
     Ours come first, so that no stranger takes a name of theirs.
-
-    Args:
-        points: entry points; those installed if None.
     """
     registry = Registry()
 

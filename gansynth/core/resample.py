@@ -72,19 +72,11 @@ def draw_corner(
 def resample(
     image: FloatArray, labels: LabelArray | None, shape: Sequence[int], *, nearest: bool = False
 ) -> tuple[FloatArray, LabelArray | None]:
-    """Bring image (C, D, H, W) and labels (D, H, W), or 2D ones, to a shape.
+    """Bring image (C, D, H, W), labels (D, H, W), or 2D ones, to a shape; float32 comes back.
 
-    Along an axis that shrinks, a voxel becomes the mean of what it covers, each old voxel by the
-    share of it that lies within; along one that grows, it is interpolated linearly between the
-    centres of the old ones, and goes on as at the border beyond them. Labels take the label in the
-    middle of each new voxel: over many places that keeps every label's volume, while a vote within
-    each voxel takes from small and thin labels what it gives to large ones.
-
-    Args:
-        image: any float image; float32 comes back.
-        labels: its label map, if there is one.
-        shape: wanted; where it is there already, nothing is interpolated.
-        nearest: the image takes the nearest voxel, too.
+    Along an axis that shrinks, a voxel becomes the mean of what it covers; along one that grows, it
+    is interpolated linearly between the old centres. Labels take the label in the middle of each
+    new voxel, which keeps every label's volume; with ``nearest`` the image does so too.
     """
     drawn = None if labels is None else pick(labels, shape)
     if nearest:

@@ -32,11 +32,7 @@ class CaseReader(Protocol):
 
 
 class CropSource(Protocol):
-    """Cuts training cases in the generator's space.
-
-    Attributes:
-        space: the generator's.
-    """
+    """Cuts training cases in the generator's space."""
 
     space: Space
 
@@ -51,12 +47,8 @@ class CropSource(Protocol):
 class CasePool(Protocol):
     """The training cases of a run that can be borrowed from.
 
-    Attributes:
-        source: only its training cases are opened.
-        space: the generator's.
-        schema: of the generator's space.
-        cache: reads whole cases.
-        ids: cases that can be borrowed from, sorted.
+    ``source``: only its training cases are opened. ``ids``: cases that can be borrowed from,
+    sorted.
     """
 
     source: CaseSource
@@ -85,16 +77,9 @@ class CasePool(Protocol):
 class Scene:
     """Where an edit is applied.
 
-    Attributes:
-        case: as the generator has it, before any edit: image float32 (C, D, H, W) or (C, H, W) and
-            labels, which hold no ignore value.
-        placement: where it was cut.
-        shape: of the whole case, in its source's voxels.
-        index: number of the condition.
-        room: the cases that can be borrowed from; the scene's own need not be one of them.
-        turn: how often each case had its turn before, where an edit has them take turns.
-        seen: the body that the whole case's image shows, of it what the scene has, which may be
-            nothing; None where the scene is all there is.
+    ``case``: as the generator has it, before any edit, without ignore values. ``room``: cases that
+    can be borrowed from. ``seen``: of the body that the whole case shows what the scene has; None
+    where the scene is all there is.
     """
 
     case: Case
@@ -118,15 +103,7 @@ class Scene:
 
 
 def body_of(case: Case, seen: Callable[[], Mask] | None = None) -> Mask:
-    """The body in a case: what its labels do not call outside, else what its image shows.
-
-    Args:
-        case: with or without labels.
-        seen: finds what the image shows; ``shown_body`` of the case's own if None.
-
-    Returns:
-        Bool (D, H, W) or (H, W).
-    """
+    """The body in a case, bool: what its labels do not call outside, else what its image shows."""
     if case.labels is None:
         return shown_body(case.image) if seen is None else seen()
     body: Mask = case.labels != OUTSIDE

@@ -29,10 +29,8 @@ FORMS = "constant, finetune:10%@80% or anneal:50%-100%"
 class Mix:
     """What may be drawn at one moment of a training.
 
-    Attributes:
-        p: share of synthetic samples, 0 to 1.
-        real: which real cases may be drawn: ``all``; ``none`` (a synthetic-only phase: a missing
-            sample is waited for); ``chosen`` (fine-tuning: those chosen beforehand).
+    ``p``: share of synthetic samples. ``real``: ``all``; ``none`` (a missing sample is waited for);
+    ``chosen`` (fine-tuning).
     """
 
     p: float
@@ -47,11 +45,9 @@ class Schedule:
     ones only, of a chosen share of the cases (Shin et al. 2018 fine-tune on 10 %). ``anneal`` keeps
     the ratio up to ``begin``, then lowers the synthetic share linearly to 0 at ``end``.
 
-    Attributes:
-        kind: ``constant``, ``finetune`` or ``anneal``.
-        begin: progress at which it starts to change, 0 to 1.
-        end: progress at which annealing has come to 0.
-        share: share of the real cases that fine-tuning may draw, above 0.
+    ``kind``: ``constant``, ``finetune`` or ``anneal``. ``begin``: progress at which it starts to
+    change, 0 to 1. ``end``: progress at which annealing has come to 0. ``share``: share of the real
+    cases that fine-tuning may draw, above 0.
     """
 
     kind: Kind = "constant"
@@ -63,8 +59,7 @@ class Schedule:
     def parse(cls, text: str) -> Schedule:
         """Read ``constant``, ``finetune:SHARE%@BEGIN%`` or ``anneal[:BEGIN%[-END%]]``.
 
-        Raises:
-            UsageFault: the text is none of these, or its numbers make no sense.
+        Raises UsageFault: the text is none of these, or its numbers make no sense.
         """
         number = r"(\d+(?:\.\d+)?)%"
         if text == "constant":
@@ -92,9 +87,8 @@ class Schedule:
     def check(self, ratio: Ratio) -> None:
         """Refuse a ratio that this schedule has no use for.
 
-        Raises:
-            UsageFault: fine-tuning that does not start from synthetic samples only; annealing of
-                nothing.
+        Raises UsageFault: fine-tuning that does not start from synthetic samples only; annealing of
+        nothing.
         """
         if self.kind == "finetune" and ratio.p < 1:
             raise UsageFault(
@@ -105,12 +99,7 @@ class Schedule:
             raise UsageFault(f"--ratio {ratio} with --schedule {self}: nothing to anneal")
 
     def at(self, progress: float, ratio: Ratio) -> Mix:
-        """What may be drawn at a moment.
-
-        Args:
-            progress: how far the training has come, 0 to 1.
-            ratio: real:synthetic, where the schedule starts.
-        """
+        """What may be drawn at a moment. ``progress``: how far the training has come, 0 to 1."""
         p = ratio.p
         if self.kind == "finetune" and progress >= self.begin:
             return Mix(0.0, "chosen")
@@ -124,18 +113,10 @@ class Schedule:
         return max(0, math.ceil(self.begin * total - 0.5))
 
     def restarted(self, done: int, total: int) -> float:
-        """When a learning-rate schedule is to be asked for its rate.
+        """When, of 0 to ``total``, a learning-rate schedule is to be asked for its rate.
 
-        Fine-tuning is a training of its own: in each of the two phases the rate goes through all
-        that it goes through in a training without phases. At the end of one schedule over both
-        there would be nothing left of it for the real cases to teach anything.
-
-        Args:
-            done: steps or epochs that are done.
-            total: of the whole training.
-
-        Returns:
-            Steps or epochs, 0 to ``total``; ``done`` itself where there is no fine-tuning.
+        Fine-tuning is a training of its own: in each phase the rate goes through all of its
+        schedule, or there would be nothing left of it for the real cases.
         """
         turn = self.turn(total)
         if self.kind != "finetune" or not 0 < turn < total:
@@ -146,10 +127,8 @@ class Schedule:
     def tuning_note(self, total: int, unit: str, *, ours: bool) -> str:
         """What is said of the learning rate at the start; empty if nothing is fine-tuned.
 
-        Args:
-            total: of the whole training.
-            unit: of these: ``epoch`` or ``step``.
-            ours: whether the rate is restarted; or the host has it, and nobody else.
+        ``unit``: of these: ``epoch`` or ``step``. ``ours``: whether the rate is restarted; or the
+        host has it, and nobody else.
         """
         if self.kind != "finetune":
             return ""
@@ -175,16 +154,7 @@ class Schedule:
 
 
 def choose_cases(subjects: Mapping[Key, str], share: float, seed: int) -> tuple[Key, ...]:
-    """Choose a share of the real cases for fine-tuning, whole subjects at a time.
-
-    Args:
-        subjects: case -> subject, of the training cases.
-        share: of the cases, above 0; the smallest number of whole subjects that reaches it.
-        seed: the same seed chooses the same cases.
-
-    Returns:
-        Cases, sorted; at least one where there is one.
-    """
+    """Choose a share of the real cases for fine-tuning, whole subjects at a time, sorted."""
     by_subject: dict[str, list[Key]] = defaultdict(list)
     for case, subject in sorted(subjects.items()):
         by_subject[subject].append(case)

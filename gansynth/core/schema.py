@@ -1,8 +1,7 @@
 """What the arrays mean: Schema, Case, Condition, Sample, Boxes.
 
-Axis letters, the same everywhere: ``B`` batch, ``C`` channels, ``D, H, W`` depth, height, width
-(2D arrays have no ``D``). Labels are int16, boxes are half-open voxel coordinates
-``min..., max...``. This module needs numpy only, so that bank readers stay light.
+``B`` batch, ``C`` channels, ``D, H, W`` depth, height, width (2D arrays have no ``D``). Labels are
+int16, boxes half-open voxels ``min..., max...``. Needs numpy only, so that bank readers stay light.
 """
 
 from __future__ import annotations
@@ -83,12 +82,10 @@ class Schema(Document, later=("classes", "box_classes"), whole=True):
 
 @dataclass(frozen=True)
 class Boxes:
-    """Bounding boxes in voxels, half-open, ``min..., max...`` per row.
+    """Bounding boxes in voxels, half-open, ``min..., max...``: float32 (N, 4) or (N, 6).
 
-    Attributes:
-        coords: float32 (N, 4) or (N, 6).
-        labels: int16 (N,), the class of each box: a number in ``Schema.box_classes``, or the value
-            of a label where boxes were made of a label map.
+    ``labels``: int16 (N,), numbers in ``Schema.box_classes``, or label values where a label map
+    made them.
     """
 
     coords: FloatArray
@@ -111,11 +108,9 @@ class Case:
     """One labelled training case in the generator's or the source's arrays.
 
     Attributes:
-        id: the case's name in its data set.
         subject: the person it belongs to (the id itself where nothing else is known).
         image: float32 (C, D, H, W), or (C, H, W) for 2D.
         labels: int16 (D, H, W) or (H, W); None for unlabelled cases.
-        boxes: boxes of the case, if its data set has them.
         label_class: number of the case's class in ``Schema.classes``; None where there are none.
         under: int16 like ``labels``: what of ``labels`` a generator has drawn (tissues), beneath
             the case's own labels (a tumour) too, whose values it never has; None if nothing is.
@@ -144,8 +139,7 @@ class Case:
     def validate(self, schema: Schema) -> None:
         """Check axes, channels, finite values and label values against the schema.
 
-        Raises:
-            DataFault: naming the case, the value found and what was expected.
+        Raises DataFault: naming the case, the value found and what was expected.
         """
         validate_arrays(f"case {self.id!r}", self.image, self.labels, schema)
 
@@ -193,16 +187,10 @@ class Condition:
 
 @dataclass(frozen=True)
 class Sample:
-    """One synthetic labelled sample.
+    """One synthetic labelled sample: image float32 (C, D, H, W) or (C, H, W), labels int16.
 
-    Attributes:
-        image: float32 (C, D, H, W) or (C, H, W).
-        labels: int16 (D, H, W) or (H, W); None from a generator without masks.
-        boxes: boxes of the sample.
-        provenance: what was asked, by what, with which seed; JSON-able.
-        under: int16 like ``labels``: the label map a chain was asked for where it has more than
-            ``labels``, what a part has drawn (tissues); for sheets, no host is shown it. None if it
-            has not.
+    ``provenance``: what was asked, by what, with which seed; JSON-able. ``under``: the label map a
+    chain was asked for where it has more than ``labels``; for sheets only.
     """
 
     image: FloatArray
@@ -214,8 +202,7 @@ class Sample:
     def validate(self, schema: Schema) -> None:
         """Check axes, channels, finite values and label values against the schema.
 
-        Raises:
-            DataFault: naming what was found and what was expected.
+        Raises DataFault: naming what was found and what was expected.
         """
         validate_arrays("sample", self.image, self.labels, schema)
 
@@ -223,16 +210,9 @@ class Sample:
 def validate_arrays(
     what: str, image: FloatArray, labels: LabelArray | None, schema: Schema
 ) -> None:
-    """Assert what enters the house: channels, axes, dtype, finite values, known labels.
+    """Check channels, axes, dtype, finite values, known labels of a float image and int16 labels.
 
-    Args:
-        what: how to name the arrays in a message, e.g. ``case 'hippocampus_001'``.
-        image: float (C, D, H, W) or (C, H, W).
-        labels: int16 (D, H, W) or (H, W), or None.
-        schema: what is expected.
-
-    Raises:
-        DataFault: with the first thing that is wrong.
+    Raises DataFault: with the first thing that is wrong.
     """
     channels = len(schema.channels)
     if not np.issubdtype(image.dtype, np.floating):

@@ -25,7 +25,6 @@ class SourceRequest(Document, later=("synthetic",)):
     """What a user asked for; plain values, so that another process can open the same source.
 
     Attributes:
-        kind: which registered source, e.g. ``nnunet``.
         where: what follows the colon, e.g. ``004`` or a path.
         fold: fold number as text, or ``"all"``.
         configuration: the host's configuration (nnU-Net: ``2d``, ``3d_fullres``), if it has any.
@@ -51,11 +50,7 @@ class SourceRequest(Document, later=("synthetic",)):
 
     @classmethod
     def parse(cls, text: str, **rest: Any) -> SourceRequest:
-        """Read ``kind:where``.
-
-        Raises:
-            UsageFault: if the text has no kind.
-        """
+        """Read ``kind:where``. Raises UsageFault: if the text has no kind."""
         kind, colon, where = text.partition(":")
         if not colon or not kind or not where:
             raise UsageFault(f"--data {text!r}: expected KIND:WHERE, for example nnunet:004")
@@ -134,8 +129,7 @@ class CaseSource(ABC):
     def load(self, case_id: str) -> Case:
         """Read one case: image float32 (C, D, H, W), labels int16 (D, H, W).
 
-        Raises:
-            DataFault: if the case cannot be read or does not fit the schema.
+        Raises DataFault: if the case cannot be read or does not fit the schema.
         """
 
     def subject(self, case_id: str) -> str:
@@ -199,8 +193,7 @@ class CaseSource(ABC):
     def original(self, case_id: str) -> Original:
         """A case as its files have it, for hosts that read and preprocess files themselves.
 
-        Raises:
-            UsageFault: the source does not know; this one never does.
+        Raises UsageFault: the source does not know; this one never does.
         """
         raise UsageFault(
             f"{self.name}: cases of {self.request.kind}: have no way back to whole volumes as "
@@ -209,12 +202,10 @@ class CaseSource(ABC):
         )
 
     def stored(self, case_id: str) -> tuple[FloatArray, npt.NDArray[np.float64]]:
-        """The image of a case in its files' own units and on their grid, and their affine.
+        """The image of a case in its files' own units and on their grid, and their affine (4, 4).
 
-        Of a source without files that have one: as ``load`` has it. Of a slice a volume of one.
-
-        Returns:
-            float32 (C, D, H, W), axes from feet to head, back to front, left to right; (4, 4).
+        Of a source without such files as ``load`` has it, of a slice a volume of one: float32 (C,
+        D, H, W), axes from feet to head, back to front, left to right.
         """
         image, mm = self.load(case_id).image, self.schema.spacing
         if self.schema.ndim == 2:
@@ -224,13 +215,9 @@ class CaseSource(ABC):
     def predicted(self, case_id: str, file: Path) -> LabelArray:
         """What a host has made of a case, int16 on the grid of ``load``.
 
-        Args:
-            case_id: the case.
-            file: the host's label map, on the grid of the case's own files.
-
-        Raises:
-            UsageFault: the source has no such files; this one never does.
-            DataFault: damaged, or of another grid or labels.
+        ``file``: the host's label map, on the grid of the case's own files. Raises UsageFault: the
+        source has no such files; this one never does; DataFault: damaged, or of another grid or
+        labels.
         """
         raise UsageFault(
             f"{self.name}: a host's label maps of cases of {self.request.kind}: cannot be brought "
@@ -238,24 +225,13 @@ class CaseSource(ABC):
         )
 
     def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
-        """The same cases dealt out otherwise, for any process to open; no image is copied.
+        """The same cases in other folds, for any process to open; no image is copied.
 
-        Fold k trains on ``splits[k]["train"]`` and holds out ``splits[k]["val"]``; any cases of
-        the data set may be named, whatever this source's own fold is, and nobody reads the others.
-        Subjects stay who they are. Only lists, links and small files are written, and those in
-        ``folder``: again if they are there already, the same.
-
-        Args:
-            splits: one for each fold.
-            folder: made if it is not there. It must live on as long as the request is used.
-
-        Returns:
-            The request of fold 0; ``dataclasses.replace(request, fold=str(k))`` is that of fold k.
-
-        Raises:
-            UsageFault: the kind cannot; unknown cases, an empty side, or another split in there.
-            IntegrityFault: a subject is on both sides.
-            EnvironmentFault: the disk refuses.
+        Fold k trains on ``splits[k]["train"]`` and holds out ``splits[k]["val"]``, of any cases of
+        the data set. Lists, links and small files are written into ``folder``, which must live on.
+        Returns the request of fold 0. Raises UsageFault: the kind cannot; unknown cases, an empty
+        side, or another split there; IntegrityFault: a subject is on both sides; EnvironmentFault:
+        the disk refuses.
         """
         raise UsageFault(
             f"{self.name}: cases of {self.request.kind}: cannot be dealt out otherwise, expected a "
@@ -266,9 +242,7 @@ class CaseSource(ABC):
     def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
         """What lineage remembers of a case; of an image that shows nothing, as many may, no image.
 
-        Args:
-            case_id: the case.
-            load: reads it; a cache of this source, say. ``load`` of the source if None.
+        ``load``: reads it, a cache's, say.
         """
         case = (load or self.load)(case_id)
         subject, content = self.subject(case.id), self.content(case_id, lambda _: case)
@@ -278,12 +252,7 @@ class CaseSource(ABC):
         return CaseRecord(case.id, subject, content, image, prints_of(case.image))
 
     def content(self, case_id: str, load: Callable[[str], Case] | None = None) -> str:
-        """``sha256`` of a case's record alone: whether it is still the same is cheaper to know.
-
-        Args:
-            case_id: the case.
-            load: as for ``record``.
-        """
+        """``sha256`` of a case's record alone: whether it is still the same is cheaper to know."""
         case = (load or self.load)(case_id)
         return content_hash(case.image, case.labels)
 
@@ -298,11 +267,7 @@ class CaseSource(ABC):
 
 
 class Wrapped(CaseSource):
-    """A source seen otherwise: all that a subclass does not say anew is that of the one behind.
-
-    Args:
-        base: the source behind.
-    """
+    """A source seen otherwise: all that a subclass does not say anew is that of the one behind."""
 
     def __init__(self, base: CaseSource) -> None:
         self.base, self.request = base, base.request

@@ -1,8 +1,7 @@
 """How a generator's arrays relate to its source's: a grid and an intensity map, both invertible.
 
-``to_generator`` takes a source case to what a generator learns from, ``to_host`` brings a sample
-back. Random choices (which slice, where to crop) are drawn first as a ``Placement``, then applied,
-so that any draw can be recorded and replayed. Needs numpy only.
+Random choices are drawn first as a ``Placement``, then applied, so that any draw can be replayed.
+Needs numpy only.
 """
 
 from __future__ import annotations
@@ -95,11 +94,7 @@ class Space(Document, later=("frame", "nearest"), whole=True):
         return self.grid in ("crop", "slice")
 
     def host_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Spatial shape in source voxels of what ``to_host`` gives of a case of this shape.
-
-        Args:
-            shape: of the whole case.
-        """
+        """Spatial shape in source voxels of what ``to_host`` gives of a case of this shape."""
         if self.grid == "crop":
             return self.size
         if self.grid == "slice":
@@ -107,11 +102,7 @@ class Space(Document, later=("frame", "nearest"), whole=True):
         return self.frame or tuple(shape)
 
     def frame_corner(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """First voxel of the frame in a case, negative where it is larger; empty without a frame.
-
-        Args:
-            shape: of the whole case.
-        """
+        """First voxel of the frame in a case, negative where it is larger; () without a frame."""
         if not self.frame:
             return ()
         return tuple((n - f) // 2 for n, f in zip(shape, self.frame, strict=True))
@@ -137,13 +128,8 @@ class Space(Document, later=("frame", "nearest"), whole=True):
     def part(
         self, shape: Sequence[int], placement: Placement
     ) -> tuple[tuple[slice, ...], Placement]:
-        """The voxels of a case that a placement needs, and the placement within them.
-
-        ``to_generator`` makes the same of these voxels as of the whole case.
-
-        Args:
-            shape: spatial shape of the case.
-            placement: where it is to be cut; of grid ``crop`` or ``slice``.
+        """The voxels of a case that a placement (of a crop or slice) needs, and the placement in
+        them.
         """
         inner = shape[1:] if placement.slice_index is not None else shape
         starts = [min(max(c, 0), n - 1) for c, n in zip(placement.corner, inner, strict=True)]
@@ -172,15 +158,10 @@ class Space(Document, later=("frame", "nearest"), whole=True):
     # -- there and back --------------------------------------------------------------------------
 
     def to_generator(self, case: Case, placement: Placement | None = None) -> Case:
-        """Bring a source case into this space.
+        """Bring a source case, (C, D, H, W) with (D, H, W) or 2D, into this space.
 
-        Args:
-            case: image (C, D, H, W) with labels (D, H, W), or 2D likewise.
-            placement: what ``place`` drew; the middle of the case if None.
-
-        Returns:
-            A case of spatial shape ``size``; padding holds image 0 and label ``pad_label``. Of grid
-            ``resample`` a placement says nothing that is not known.
+        ``placement``: what ``place`` drew; the middle if None. Padding holds image 0 and
+        ``pad_label``.
         """
         placement = placement or self.centre(case)
         under = None
@@ -215,12 +196,7 @@ class Space(Document, later=("frame", "nearest"), whole=True):
         return replace(case, image=image, labels=labels, boxes=boxes, under=under)
 
     def padding(self, shape: Sequence[int], placement: Placement) -> npt.NDArray[np.bool_] | None:
-        """Voxels of a crop that lie beyond its case, bool of shape ``size``; None if none do.
-
-        Args:
-            shape: spatial shape of the source case.
-            placement: where it was cut.
-        """
+        """Voxels of a crop that lie beyond its case, bool of shape ``size``; None if none do."""
         if self.grid not in ("crop", "slice"):
             return None
         inner = shape[1:] if self.grid == "slice" else shape
@@ -240,17 +216,9 @@ class Space(Document, later=("frame", "nearest"), whole=True):
         return self._squash(np.zeros((channels, *[1] * ndim), np.float32))
 
     def to_host(self, sample: Sample, shape: Sequence[int] | None = None) -> Sample:
-        """Bring a sample of this space back into the source's.
+        """Bring a sample of this space back into the source's, to ``host_shape``.
 
-        Args:
-            sample: image (C, *size), labels (*size).
-            shape: of the whole case; needed for grid ``resample`` without a frame only.
-
-        Returns:
-            A sample of ``host_shape``; of a frame it lies at ``frame_corner`` of the case.
-
-        Raises:
-            UsageFault: grid ``resample`` with neither a frame nor a shape.
+        ``shape``: of the whole case, for grid ``resample`` without a frame; else UsageFault.
         """
         under = None
         if sample.under is not None:
@@ -322,13 +290,7 @@ def scale_boxes(boxes: Boxes, before: Sequence[int], after: Sequence[int]) -> Bo
 
 
 def boxes_of_slice(boxes: Boxes, index: int, axis: int = 0) -> Boxes:
-    """Of the boxes (N, 6) of a volume those that the middle of a slice lies in: (M, 4).
-
-    Args:
-        boxes: of the volume.
-        index: of the slice.
-        axis: that the slice is cut across; the boxes that are returned lack it.
-    """
+    """Of the boxes (N, 6) of a volume those that the middle of a slice lies in: (M, 4)."""
     middle = index + 0.5
     cut = (boxes.coords[:, axis] <= middle) & (boxes.coords[:, axis + 3] > middle)
     return Boxes(np.delete(boxes.coords[cut], (axis, axis + 3), axis=1), boxes.labels[cut])

@@ -1,7 +1,6 @@
 """The mark of files that gansynth has drawn, and who may take such files for cases.
 
-A NIfTI file has it in its header (``descrip``), a PNG file as text, a JSON document as a key.
-Copied or renamed files keep it; what other programs make of them need not.
+A NIfTI header has it (``descrip``), a PNG as text, JSON as a key; copies keep it.
 """
 
 from __future__ import annotations
@@ -46,8 +45,7 @@ def is_marked(file: Path) -> bool:
 def real_file(file: Path, request: SourceRequest) -> Path:
     """The same file, unless it is a synthetic image among cases that are called real.
 
-    Raises:
-        IntegrityFault: it has the mark, and the request names nobody who has drawn it.
+    Raises IntegrityFault: it has the mark, and the request names nobody who has drawn it.
     """
     if request.synthetic is None and is_marked(file):
         raise _refused(str(file))
@@ -59,8 +57,7 @@ def refuse_named(
 ) -> None:
     """Refuse a data set whose JSON document says that cases of it are synthetic.
 
-    Raises:
-        IntegrityFault: naming the first one.
+    Raises IntegrityFault: naming the first one.
     """
     said = document.get(KEY, ())
     found = sorted(cases if said is True else set(said or ()) & set(cases))

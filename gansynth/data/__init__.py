@@ -1,19 +1,14 @@
-"""Reading labelled cases: the CaseSource contract, what every source shares, and our own kinds.
+"""Sources of labelled cases: what they share, and the kinds that come with gansynth.
 
-Sources are named ``kind:where`` (``nnunet:004``). A kind is registered by a plugin's
-``register_sources`` hook; ``gansynth.core.registry`` opens it from a ``SourceRequest``. What finds
-the faults of a kind is registered by ``register_checks``, under the same name. docs/sources.md has
-each kind's layout and its ``--read`` keys.
+A kind is named before the colon (``nnunet:004``); docs/sources.md has layouts and ``--read`` keys.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gansynth.core.hookspecs import hookimpl
+from gansynth.core.hookspecs import hookimpl, lazily
 
 if TYPE_CHECKING:
     from gansynth.core.findings import Check
@@ -23,7 +18,7 @@ BUILT_IN = {
     "nifti": ("gansynth.data.nifti:open_nifti", "gansynth.data.nifti:check_nifti"),
     "msd": ("gansynth.data.msd:open_msd", "gansynth.data.msd:check_msd"),
     "h5": ("gansynth.data.h5:open_h5", "gansynth.data.h5:check_h5"),
-    "slices": ("gansynth.data.slices:open_slices", "gansynth.data.slice_check:check_slices"),
+    "slices": ("gansynth.data.slices:open_slices", "gansynth.data.slices:check_slices"),
     "pictures": (
         "gansynth.data.pictures:open_pictures",
         "gansynth.data.picture_check:check_pictures",
@@ -38,16 +33,11 @@ def register_sources(
 ) -> None:
     """Register the kinds of this folder."""
     for kind, (opener, _) in BUILT_IN.items():
-        register(kind, functools.partial(_load, opener))
+        register(kind, lazily(opener))
 
 
 @hookimpl
 def register_checks(register: Callable[[str, Callable[[], Check]], None]) -> None:
     """Register what finds their faults."""
     for kind, (_, check) in BUILT_IN.items():
-        register(kind, functools.partial(_load, check))
-
-
-def _load(name: str) -> Any:
-    module, _, function = name.partition(":")
-    return getattr(importlib.import_module(module), function)
+        register(kind, lazily(check))

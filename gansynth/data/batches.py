@@ -34,14 +34,9 @@ ASKED = 0x61736B
 class CaseBatches:
     """Batches of real training cases; the same seed, step and number give the same sample.
 
-    Args:
-        cache: cases of the source.
-        space: the generator's space.
-        seed: first part of every key.
-        context: makes context channels of a case in the generator's space, or None.
-        accepts: whether to learn from a case at its place; another is drawn for one that is not.
-        asked: makes the label map, and its context, that a synthetic sample is to have beside a
-            case; None where it is the case's own.
+    ``context`` makes context channels of a case. ``accepts`` says whether to learn from a case at
+    its place; if not, another is drawn. ``asked`` makes the label map that a synthetic sample is to
+    have.
     """
 
     def __init__(
@@ -66,10 +61,8 @@ class CaseBatches:
     def __call__(self, step: int, stage: Stage, which: range) -> Batch:
         """Real cases of one step, on the CPU: image (B, C, D, H, W), labels (B, D, H, W).
 
-        Args:
-            step: optimiser step.
-            stage: not looked at; a generator's ``prepare`` brings them to its size.
-            which: numbers of the samples wanted, of the step's whole batch.
+        ``stage``: not looked at; a generator's ``prepare`` brings them to its size. ``which``:
+        numbers of the samples wanted, of the step's whole batch.
         """
         drawn, cases = map(list, zip(*(self._accepted(step, n) for n in which), strict=True))
         batch = batch_of(cases, self.context)
@@ -94,11 +87,7 @@ class CaseBatches:
         return labels, torch.from_numpy(np.stack(maps).astype(np.int64)) if maps else None
 
     def _accepted(self, step: int, number: int) -> tuple[Placed, Case]:
-        """A case at a drawn place, whole and cut.
-
-        Raises:
-            DataFault: none of many is one to learn from.
-        """
+        """A case at a drawn place, whole and cut."""
         rng = np.random.default_rng(np.random.SeedSequence((self.seed, step, number)))
         ids = self.cache.source.train_ids
         for _ in range(MOST_REFUSED):
@@ -150,12 +139,7 @@ class CaseBatches:
 def batch_of(
     cases: Sequence[Case], context: Callable[[Case], LabelArray | None] | None = None
 ) -> Batch:
-    """Cases as a batch on the CPU, with what every one of them has of labels, classes and boxes.
-
-    Args:
-        cases: of one size, in the generator's space.
-        context: makes context channels of a case, or None.
-    """
+    """Cases of one size as a batch on the CPU, with what every one of them has."""
     import torch
 
     from gansynth.core.generator import Batch
@@ -174,15 +158,9 @@ def batch_of(
 
 
 def stack_boxes(boxes: Sequence[Boxes | None], axes: int) -> tuple[Tensor | None, Tensor | None]:
-    """Lists of boxes as tensors, padded to the longest.
+    """Lists of boxes as tensors, padded to the longest: None for both where a case has no list.
 
-    Args:
-        boxes: of each case; of an image of two axes of a slice.
-        axes: of the image.
-
-    Returns:
-        Float32 (B, M, 2 * axes), zeros beyond a case's own, and int64 (B, M), -1 there; M is at
-        least 1. None for both where a case has no list.
+    Returns float32 (B, M, 2 * axes), zeros beyond a case's own, and int64 (B, M), -1 there; M >= 1.
     """
     import torch
 

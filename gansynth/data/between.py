@@ -27,29 +27,15 @@ def interpolate_slices(
 ) -> LabelArray:
     """Fill the slices between labelled ones, by shape (Raya and Udupa, IEEE TMI 9(1):32, 1990).
 
-    A slice is labelled if any voxel of it is. Between two labelled neighbours the signed distance
-    to the outline, in voxels within the plane, runs linearly from one to the other; a voxel is
-    filled where it is inside. So what is filled lies within both shapes' union, holds their
-    intersection, and shrinks steadily from a shape to one within it. Outlines are those of all
-    labels together, and inside of them a voxel has the label it is deepest in: parts of a tumour
-    leave no gaps between them, and a label that one neighbour lacks yields to those of both.
+    Between two labelled neighbours the signed distance to the outline, in voxels within the plane,
+    runs linearly from one to the other. Inside the common outline a voxel has the label it is
+    deepest in, so that parts of a tumour leave no gaps. Interpolating values voxel by voxel would
+    repeat the nearer slice; so "linear interpolation" of labels (Sun et al. 2020) is read as that
+    of shapes.
 
-    Interpolating the maps' values voxel by voxel instead, and rounding, repeats the nearer slice:
-    nothing would be between the two. So "linear interpolation" of labels (Sun et al. 2020) is
-    read as that of their shapes.
-
-    Labelled slices stay as they are, as do those before the first and after the last of them.
-
-    Args:
-        labels: int16 (D, H, W), 0 where nothing is labelled; not changed.
-        axis: across the slices; 0 is D.
-        classes: labels that count, each of them above 0, and may be written over others; None for
-            all above 0.
-        every: labelled slices further apart than this, in slices, are not joined; None for any
-            distance.
-
-    Returns:
-        int16 (D, H, W); the array itself where nothing is filled.
+    ``labels``: int16 (D, H, W), not changed. ``classes``: values above 0 that count and may be
+    written over others; None for all. ``every``: slices further apart are not joined. Returns int16
+    (D, H, W).
     """
     planes = np.moveaxis(labels, axis, 0)
     drawn = planes > 0 if classes is None else np.isin(planes, classes)

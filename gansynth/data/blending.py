@@ -1,10 +1,8 @@
 """Putting one image's lesion into another image: the rim, and what happens across it.
 
-The mask is the lesion; the rim is what lies within so many voxels of it. Mask and rim together are
-the hole: all that may change. Beyond it the background stays as it is, to the bit.
-
-Arrays are torch tensors on any device: images (B, C, D, H, W) or (B, C, H, W), masks bool
-(B, 1, D, H, W) or (B, 1, H, W). Samples of a batch do not meet. ``poisson`` takes numpy arrays.
+The mask is the lesion, the rim what lies within so many voxels of it; beyond both (the hole) the
+background stays, to the bit. Tensors on any device: images (B, C, D, H, W) or (B, C, H, W), masks
+bool (B, 1, D, H, W) or (B, 1, H, W). ``poisson`` takes numpy arrays.
 """
 
 from __future__ import annotations
@@ -35,34 +33,23 @@ PRECISION = 1e-6
 def rim_voxels(rim_mm: float, spacing: Sequence[float]) -> tuple[int, ...]:
     """Width of the rim in voxels along each axis, rounded up.
 
-    Args:
-        rim_mm: width in mm; 0 for no rim.
-        spacing: mm per voxel and axis.
+    ``rim_mm``: width in mm; 0 for no rim. ``spacing``: mm per voxel and axis.
     """
     return tuple(math.ceil(rim_mm / mm - SLACK) for mm in spacing)
 
 
 def drawn_in(condition: Condition) -> Mask:
-    """Where something is drawn into a condition's background: bool (D, H, W) or (H, W).
-
-    The lesion, and whatever else is to be replaced with it.
-    """
+    """Where something is drawn into a condition's background: bool (D, H, W) or (H, W)."""
     assert condition.lesion is not None, "asked of generators that heed lesions"
     drawn: Mask = condition.lesion > 0
     return drawn if condition.region is None else drawn | condition.region
 
 
 def steps_from(mask: Tensor, rim: Sequence[int]) -> Tensor:
-    """How far out of the mask each voxel lies, as a share of the rim.
+    """How far out of the mask each voxel lies, as a share of the rim (Euclidean).
 
-    The distance is Euclidean, in units of the rim's width along each axis; it is exact up to 1.
-
-    Args:
-        mask: bool (B, 1, ...).
-        rim: width in voxels along each spatial axis.
-
-    Returns:
-        float32 (B, 1, ...): 0 in the mask, up to 1 in the rim, ``BEYOND`` beyond it.
+    ``rim``: width in voxels along each spatial axis. Returns float32 (B, 1, ...): 0 in the mask, up
+    to 1 in the rim, ``BEYOND`` beyond it.
     """
     far = torch.full_like(mask, BEYOND**2, dtype=torch.float32)
     squares = torch.where(mask, torch.zeros_like(far), far)
@@ -85,10 +72,9 @@ def hole(mask: Tensor, rim: Sequence[int]) -> Tensor:
 
 
 def fade(mask: Tensor, rim: Sequence[int]) -> Tensor:
-    """How much of the donor is taken, float32 (B, 1, ...).
+    """How much of the donor is taken, float32 (B, 1, ...): 1 in the mask, 0 beyond the rim.
 
-    1 in the mask; in the rim it falls along a cosine, to 0 one voxel after its last one; exactly 0
-    beyond.
+    In the rim it falls along a cosine, to 0 one voxel after its last one.
     """
     distance = steps_from(mask, rim)
     widest = max(rim, default=0)
@@ -100,17 +86,11 @@ def fade(mask: Tensor, rim: Sequence[int]) -> Tensor:
 def soft(
     background: Tensor, donor: Tensor, mask: Tensor, rim: Sequence[int], *, match: bool = False
 ) -> Tensor:
-    """The donor faded into the background across the rim.
+    """The donor faded into the background across the rim; exactly the background beyond it.
 
-    Args:
-        background: float (B, C, ...).
-        donor: float (B, C, ...), aligned with it.
-        mask: bool (B, 1, ...), where the donor is taken as it is.
-        rim: width in voxels along each spatial axis; 0 for none (plain copy and paste).
-        match: shift and scale the donor first, so that it meets the background in the rim.
-
-    Returns:
-        float (B, C, ...); exactly the background beyond the rim.
+    ``background``, ``donor``: float (B, C, ...), aligned. ``mask``: bool (B, 1, ...), where the
+    donor is taken as it is. ``rim``: voxels along each axis; 0 for plain copy and paste. ``match``:
+    see ``match_rim``.
     """
     if match:
         donor = match_rim(background, donor, mask, rim)
@@ -152,25 +132,13 @@ def dress(
     noise: Tensor | None = None,
     rest: Tensor | None = None,
 ) -> Tensor:
-    """A donor's texture brought onto another label map.
+    """A donor's texture brought onto another label map, float (B, C, ...).
 
-    Where a voxel's class is also the donor's class there, the donor's own intensity; elsewhere the
-    class's mean in the donor (of all its voxels of the class), and its deviation as noise; of a
-    class that the donor lacks, those of the training cases.
-
-    Args:
-        labels: int (B, ...), the label map that is to be shown.
-        donor: float (B, C, ...), aligned with it.
-        donor_labels: int (B, ...), the donor's own.
-        values: label values of the lesion.
-        means: float (len(values), C), each class's mean over training cases.
-        deviations: float (len(values), C), likewise; 0 if None.
-        noise: float (B, C, ...), standard normal; None for no noise.
-        rest: float (B, C, ...), what is shown where ``labels`` hold none of ``values``; the donor
-            if None.
-
-    Returns:
-        float (B, C, ...).
+    Where a voxel's class is the donor's there, the donor's intensity; elsewhere the class's mean in
+    the donor with its deviation as noise; of a class the donor lacks, the training cases'
+    (``means``, ``deviations``: float (len(values), C)). ``labels``, ``donor_labels``: int (B, ...).
+    ``noise``: standard normal (B, C, ...), None for none. ``rest``: shown where ``labels`` hold
+    none of ``values``; the donor if None.
     """
     out = (donor if rest is None else rest).clone()
     for sample in range(len(out)):
@@ -197,18 +165,10 @@ def poisson(
 ) -> FloatArray:
     """The donor's gradients in the mask, the background around it (Perez et al. 2003).
 
-    In the mask the Laplacian is the donor's own, with the background as the boundary's value; steps
-    across the border of the array do not count.
-
-    Args:
-        background: float32 (C, D, H, W) or (C, H, W).
-        donor: the same shape, aligned with it.
-        mask: bool (D, H, W) or (H, W).
-        known: bool, where the donor's gradients are of use; a gradient to any other voxel counts
-            as 0. All are if None.
-
-    Returns:
-        float32, exactly the background outside the mask.
+    ``background``, ``donor``: float32 (C, D, H, W) or (C, H, W). ``mask``: bool (D, H, W) or (H,
+    W). ``known``: where the donor's gradients are of use; one to another voxel counts as 0. Steps
+    across the border of the array do not count. Returns float32, exactly the background outside the
+    mask.
     """
     from scipy.sparse import diags_array
     from scipy.sparse.linalg import cg
@@ -236,12 +196,7 @@ def poisson(
 
 
 def _laplacian(mask: Mask) -> tuple[Any, list[tuple[Any, ...]]]:
-    """The matrix over a mask's voxels, and each face of theirs.
-
-    Returns:
-        Sparse (N, N), and of each axis and side: rows, voxels, their neighbours (flat indices), and
-        whether a neighbour lies outside the mask.
-    """
+    """The matrix over a mask's voxels, and each face of theirs."""
     from scipy.sparse import coo_array
 
     number = np.full(mask.shape, -1, np.int64)

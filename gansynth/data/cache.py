@@ -1,23 +1,54 @@
-"""Cases at hand: the most recently used ones stay in memory, up to a number of bytes."""
+"""Sources that read parts of cases, and a cache of whole ones, up to a number of bytes."""
 
 from __future__ import annotations
 
 import logging
 import os
 import threading
+from abc import abstractmethod
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from gansynth.core.foreground import PlaneOutline, Planes, Voxel
+from gansynth.core.foreground import Outline, PlaneOutline, Planes, Voxel
 from gansynth.core.lineage import Lineage
-from gansynth.core.schema import Case
+from gansynth.core.schema import Boxes, Case
 from gansynth.core.source import CaseSource
-from gansynth.core.space import Placement, Space
-from gansynth.data.patches import PatchSource
+from gansynth.core.space import Placement, Space, cut_boxes
+
+
+class PatchSource(CaseSource):
+    """A source of cases that may be too large, or too many, to be held in memory."""
+
+    @abstractmethod
+    def train_bytes(self) -> int:
+        """Bytes of images and labels of all training cases, as ``load`` returns them."""
+
+    @abstractmethod
+    def outline(self, case_id: str) -> Outline:
+        """Shape of a case and where its foreground lies, without reading its image."""
+
+    @abstractmethod
+    def load_part(self, case_id: str, box: Sequence[slice]) -> Case:
+        """What ``load`` returns, cut to a slice (within the case) per spatial axis."""
+
+
+def part_boxes(boxes: Boxes, box: Sequence[slice]) -> Boxes:
+    """The parts of boxes that lie within a box, in its voxels."""
+    return cut_boxes(boxes, [s.start for s in box], [s.stop - s.start for s in box])
+
+
+def cut_case(case: Case, box: Sequence[slice]) -> Case:
+    """The voxels of a case within a box: views of its arrays, and its boxes cut."""
+    image = case.image[(slice(None), *box)]
+    labels = None if case.labels is None else case.labels[tuple(box)]
+    boxes = None if case.boxes is None else part_boxes(case.boxes, box)
+    return replace(case, image=image, labels=labels, boxes=boxes)
+
 
 log = logging.getLogger("gansynth")
 READ_AGAIN = 256
@@ -25,14 +56,7 @@ READ_AGAIN = 256
 
 
 class Placed(NamedTuple):
-    """A drawn place in a case.
-
-    Attributes:
-        case: the case, or the part of it that the place needs.
-        placement: the place within ``case``, for ``Space.to_generator``.
-        shape: spatial shape of the whole case.
-        origin: the place within the whole case.
-    """
+    """A place in a whole case (``origin``), and in what of it is read (``case``, ``placement``)."""
 
     case: Case
     placement: Placement
@@ -70,14 +94,7 @@ class _Held:
 
 
 class CaseCache:
-    """Keeps the most recently used cases of a source in memory, up to a number of bytes.
-
-    Several threads may ask at once: the training loop's loader and a preview do.
-
-    Args:
-        source: where cases come from.
-        max_bytes: bytes of images and labels to keep (2 GiB by default).
-    """
+    """Keeps the most recently used cases of a source in memory; threads may share it."""
 
     def __init__(self, source: CaseSource, max_bytes: int = 2 << 30) -> None:
         self.source = source
@@ -93,11 +110,7 @@ class CaseCache:
         return self._get(case_id).case
 
     def place(self, case_id: str, space: Space, rng: np.random.Generator) -> Placed:
-        """Draw a place in a case; of sources larger than the cache only the part that it needs.
-
-        Whether parts are read or whole cases changes nothing in what ``Space.to_generator`` makes
-        of the result.
-        """
+        """Draw a place in a case; of sources larger than the cache only that is read."""
         if self._in_parts is not None and space.grid in ("crop", "slice"):
             outline = self._in_parts.outline(case_id)
             origin = space.place(outline, rng)

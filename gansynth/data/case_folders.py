@@ -1,7 +1,6 @@
 """A folder per case, whose files begin with its name and go on with the channel: BraTS, and alike.
 
-``BraTS20_Training_001/BraTS20_Training_001_flair.nii.gz``, one level of folders further down too
-(``HGG``, ``LGG``). One of ``LABELS`` in the place of the channel is the label map.
+``BraTS20_Training_001/BraTS20_Training_001_flair.nii.gz``, or one level of folders further down.
 """
 
 from __future__ import annotations
@@ -13,8 +12,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gansynth.data.listing import SPLITS, SUBJECTS, Collector, Entry, VolumeSet, like_labels, stem
-from gansynth.data.names import pick
+from gansynth.data.listing import (
+    SPLITS,
+    SUBJECTS,
+    Collector,
+    Entry,
+    VolumeSet,
+    like_labels,
+    pick,
+    stem,
+)
 from gansynth.data.reading import VolumeOptions
 from gansynth.runtime.errors import DataFault
 
@@ -32,13 +39,7 @@ _GLIOMA_2023 = re.compile(r"BraTS-(GLI|SSA)-\d{5}-\d{3}")
 
 @dataclass(frozen=True)
 class Home:
-    """The folder of one case.
-
-    Attributes:
-        folder: where its files lie; called as the case is.
-        files: what comes after the folder's name -> file name.
-        others: NIfTI files that do not begin with the folder's name.
-    """
+    """The folder of one case; ``files``: what comes after the folder's name -> file names."""
 
     folder: Path
     files: Mapping[str, tuple[str, ...]]
@@ -82,13 +83,9 @@ def _home(folder: Path) -> Home:
 
 
 def list_homes(kind: str, folder: Path, homes: list[Home], options: VolumeOptions) -> VolumeSet:
-    """List a folder of folders of cases.
+    """List a folder of folders of cases. Raises UsageFault: channels are named that it lacks.
 
-    The channels are those asked for, else those that at least half of the cases have: a file that
-    few lack is missing, and one that few have is passed over.
-
-    Raises:
-        UsageFault: channels are named that it does not have.
+    The channels are those asked for, else those that at least half of the cases have.
     """
     found = Collector(folder, options.allow_absolute)
     counts = Counter(rest for home in homes for rest in home.files)

@@ -25,16 +25,10 @@ from gansynth.runtime.files import Volume, read_nifti
 
 @dataclass
 class Seen:
-    """What a pass over the cases gathers.
+    """What a pass over the cases gathers; ``content``: hash of a case's images -> the cases.
 
-    Attributes:
-        allowed: label values the data set knows; None if only its files know.
-        named: what names them, for messages.
-        ignore: a value that is no foreground.
-        values: label values that occur.
-        channels: how many a stacked file has; None until one has been read.
-        spacing: case -> (z, y, x) in mm.
-        content: hash of a case's images -> the cases.
+    ``allowed``: label values the data set knows; None if only its files know. ``channels``: how
+    many a stacked file has. ``spacing``: case -> (z, y, x) in mm.
     """
 
     allowed: frozenset[int] | None
@@ -54,14 +48,7 @@ def check_volumes(
 ) -> Checked:
     """Read every file of a data set to its last byte and list what is wrong, errors first.
 
-    Args:
-        listing: the data set's files, with the faults found when they were listed.
-        request: for ``--subjects``.
-        options: how the data set is read.
-        progress: called as ``progress(done, cases)``.
-
-    Raises:
-        EnvironmentFault: files may not be read.
+    Raises EnvironmentFault: files may not be read.
     """
     labels = options.labels or listing.labels
     named = "--read labels" if options.labels else listing.where.name
@@ -168,14 +155,7 @@ def _check_image(
 
 
 def check_values(seen: Seen, case: str, file: Path, array: npt.NDArray[Any]) -> Iterator[Finding]:
-    """Whether a label map holds known labels only, and any foreground.
-
-    Args:
-        seen: remembers the values.
-        case: whose it is.
-        file: where it was read.
-        array: its voxels.
-    """
+    """Whether a label map holds known labels only, and any foreground."""
     values = np.unique(array)
     if len(values) > LABELS:
         text = (

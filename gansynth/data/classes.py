@@ -11,15 +11,9 @@ from gansynth.runtime.errors import UsageFault, did_you_mean
 
 
 def class_numbers(source: CaseSource, names: Iterable[str], *, asked: str) -> frozenset[int]:
-    """Numbers of classes in a source's schema.
+    """Numbers of classes in a source's schema; ``asked`` is what asks, for messages.
 
-    Args:
-        source: of the cases.
-        names: of the classes.
-        asked: what asks for them, for messages (``--class``).
-
-    Raises:
-        UsageFault: the cases have no classes, or not such a one.
+    Raises UsageFault: the cases have no classes, or not such a one.
     """
     schema = source.schema
     if not schema.classes:
@@ -39,13 +33,8 @@ def class_numbers(source: CaseSource, names: Iterable[str], *, asked: str) -> fr
 def training_cases(source: CaseSource, names: Sequence[str], *, asked: str) -> tuple[str, ...]:
     """The training cases of some classes, sorted.
 
-    Args:
-        source: of the cases.
-        names: of the classes.
-        asked: what asks for them, for messages.
-
-    Raises:
-        UsageFault: the cases have no such class, or none of the training cases is of one of them.
+    Raises UsageFault: the cases have no such class, or none of the training cases is of one of
+    them.
     """
     numbers = class_numbers(source, names, asked=asked)
     found = {case: source.label_class(case) for case in source.train_ids}
@@ -60,13 +49,7 @@ def training_cases(source: CaseSource, names: Sequence[str], *, asked: str) -> t
 
 
 def without_cases(source: CaseSource, names: Sequence[str], where: Path) -> Iterator[Finding]:
-    """Classes that no training case is of.
-
-    Args:
-        source: of the cases.
-        names: of all its classes, by number.
-        where: what names the classes, for messages.
-    """
+    """Classes that no training case is of."""
     ids = source.train_ids
     seen = {source.label_class(i) for i in ids} if names else set()
     for number, name in enumerate(names):

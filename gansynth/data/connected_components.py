@@ -1,7 +1,7 @@
 """Parts of a label map: its connected components, their boxes, and how to take one away.
 
-Parts of a label are joined across corners, as an annotator's thin structures are. Background and
-outside are joined across faces only, so that whatever closes around them encloses them.
+Parts of a label are joined across corners; background and outside across faces only, so that
+whatever closes around them encloses them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,8 @@ Numbered = npt.NDArray[np.int32]
 class Parts:
     """The parts of one value of a label map, the largest first.
 
-    Attributes:
-        numbered: int32 (D, H, W) or (H, W), the number of a voxel's part; 0 where there is none.
-        numbers: int64 (N,), numbers of the parts.
-        sizes: int64 (N,), their voxels.
+    ``numbered``: int32 (D, H, W) or (H, W), the number of a voxel's part, 0 for none. ``numbers``,
+    ``sizes``: int64 (N,), of each part its number and its voxels.
     """
 
     numbered: Numbered
@@ -61,10 +59,7 @@ def parts_of(labels: LabelArray, value: int) -> Parts:
 def take_away(labels: LabelArray, parts: Parts, doomed: npt.NDArray[np.int64]) -> None:
     """Give the voxels of parts the value that most of their neighbours have, in place.
 
-    Args:
-        labels: int16 (D, H, W) or (H, W).
-        parts: of one value of it.
-        doomed: numbers of the parts to take away.
+    ``labels``: int16 (D, H, W) or (H, W).
     """
     from scipy.ndimage import binary_dilation, find_objects
 
@@ -80,17 +75,11 @@ def take_away(labels: LabelArray, parts: Parts, doomed: npt.NDArray[np.int64]) -
 
 
 def boxes_of(labels: LabelArray, schema: Schema, least: int = 1, *, merge: bool = False) -> Boxes:
-    """One box per part of each foreground label.
+    """One box per part of each foreground label, in voxels, half-open, by label and then by size.
 
-    Args:
-        labels: int16 (D, H, W) or (H, W).
-        schema: whose foreground counts.
-        least: parts of fewer voxels have no box.
-        merge: all foreground labels are one lesion, of class 1.
-
-    Returns:
-        Boxes in voxels, half-open, by label and then by size, the largest first; their labels are
-        the label values. Where there are none: coords (0, 4) or (0, 6).
+    ``labels``: int16 (D, H, W) or (H, W). Parts of fewer voxels than ``least`` have no box. With
+    ``merge`` all foreground is one lesion, of class 1. Returns coords (N, 4) or (N, 6), labels'
+    values.
     """
     if merge:
         labels = np.isin(labels, schema.foreground).astype(np.int16)

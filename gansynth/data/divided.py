@@ -32,9 +32,7 @@ SUBJECTS = "subjects.csv"
 class Division:
     """A folder in which a split of a data set is written.
 
-    Attributes:
-        folder: absolute.
-        splits: one for each fold; cases of a side once, and sorted.
+    ``folder``: absolute. ``splits``: one for each fold; cases of a side once, and sorted.
     """
 
     folder: Path
@@ -67,17 +65,8 @@ def divide(
 ) -> Division:
     """Check a split, and write it with all subjects into a folder, made if it is not there.
 
-    Args:
-        source: the data set.
-        ids: all its cases, of whatever fold.
-        splits: one for each new fold.
-        folder: to write into; may be there, of the same split.
-
-    Raises:
-        UsageFault: no fold, cases that it does not have, an empty side, or a folder that holds
-            another split.
-        IntegrityFault: a subject is on both sides.
-        EnvironmentFault: the disk refuses.
+    Raises UsageFault: no fold, unknown cases, an empty side, or a folder that holds another split;
+    IntegrityFault: a subject is on both sides; EnvironmentFault: the disk refuses.
     """
     folder, known = folder.absolute(), set(ids)
     made = tuple(_checked(source, known, number, split) for number, split in enumerate(splits))
@@ -105,8 +94,7 @@ def table_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def write_small(file: Path, text: str) -> None:
     """Write a file that may be written again any time: whole or not at all, not forced to the disk.
 
-    Raises:
-        EnvironmentFault: the disk refuses.
+    Raises EnvironmentFault: the disk refuses.
     """
     with disk_errors(file):
         replace_text(file, text)
@@ -142,11 +130,7 @@ def _checked(source: CaseSource, ids: Collection[str], number: int, split: Split
 
 
 def _claim(source: CaseSource, division: Division) -> None:
-    """Note what a folder holds, before anything else is written there.
-
-    Raises:
-        UsageFault: it holds another split, or one of another data set.
-    """
+    """Note what a folder holds, before anything else is written there."""
     path = division.folder / FILE
     told: dict[str, Any] = {
         "name": source.name,

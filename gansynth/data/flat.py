@@ -18,10 +18,7 @@ from gansynth.runtime.errors import DataFault
 
 
 class FlatSource(CaseSource):
-    """2D cases, each with a label map on the pixels of its own file.
-
-    ``load`` may bring a case to another size; what is scored is not resampled.
-    """
+    """2D cases, each with a label map on its file's pixels: what is scored is not resampled."""
 
     @abstractmethod
     def position(self, case_id: str) -> SlicePosition:
@@ -31,8 +28,7 @@ class FlatSource(CaseSource):
     def true_labels(self, case_id: str) -> LabelArray | None:
         """The label map as its file has it, int16 (H, W); None where there is none.
 
-        Raises:
-            DataFault: as ``load``.
+        Raises DataFault: as ``load``.
         """
 
     @abstractmethod
@@ -55,9 +51,7 @@ class FlatSource(CaseSource):
     def encode_labels(self, case_id: str, labels: LabelArray) -> npt.NDArray[np.uint16]:
         """Numbers (H, W) of a predicted label map's PNG, on the pixels of the case's file.
 
-        Args:
-            case_id: the case.
-            labels: int16 (H, W), on the grid of ``load``.
+        ``labels``: int16 (H, W), on the grid of ``load``.
         """
         crop, numbers = self.file_crop(case_id), np.zeros(self.file_shape(case_id), np.uint16)
         whole = pick(labels, numbers[crop].shape)
@@ -68,8 +62,7 @@ class FlatSource(CaseSource):
     def read_predicted(self, case_id: str, file: Path) -> LabelArray:
         """A host's label map, int16 (H, W) on the pixels of the case's file.
 
-        Raises:
-            DataFault: damaged, of another shape, or with numbers that are no label's.
+        Raises DataFault: damaged, of another shape, or with numbers that are no label's.
         """
         found, shape = read_picture(file, "mask"), self.file_shape(case_id)
         if found.shape != tuple(shape):
@@ -91,12 +84,8 @@ class FlatSource(CaseSource):
     def predicted(self, case_id: str, file: Path) -> LabelArray:
         """What a host has made of a case, int16 on the grid of ``load``.
 
-        Args:
-            case_id: the case.
-            file: the host's label map, a PNG with the pixels of the case's own file.
-
-        Raises:
-            DataFault: as ``read_predicted``.
+        ``file``: the host's label map, a PNG with the pixels of the case's own file. Raises
+        DataFault: as ``read_predicted``.
         """
         found = self.read_predicted(case_id, file)[self.file_crop(case_id)]
         return pick(found, self.shape(case_id))

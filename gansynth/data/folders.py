@@ -8,8 +8,18 @@ from collections import defaultdict
 from pathlib import Path
 
 from gansynth.data.case_folders import case_homes, list_homes
-from gansynth.data.listing import SPLITS, SUBJECTS, Collector, Entry, VolumeSet, like_labels, stem
-from gansynth.data.names import Names, pick, read_names
+from gansynth.data.listing import (
+    SPLITS,
+    SUBJECTS,
+    Collector,
+    Entry,
+    Names,
+    VolumeSet,
+    like_labels,
+    pick,
+    read_names,
+    stem,
+)
 from gansynth.data.reading import VolumeOptions
 from gansynth.runtime.errors import DataFault, UsageFault
 
@@ -23,9 +33,7 @@ _BIDS = re.compile(r"(?P<sub>sub-[^_]+)(_(?P<ses>ses-[^_]+))?(_[^_]+-[^_]+)*_(?P
 def list_folder(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
     """List a folder: BIDS where it has ``sub-*`` folders, else a folder per case, else pairs.
 
-    Raises:
-        DataFault: ``dataset.json`` beside the folders of pairs cannot be used.
-        UsageFault: channels are named that the folder does not have.
+    Raises DataFault: ``dataset.json`` beside pairs cannot be used; UsageFault: unknown channels.
     """
     subjects = sorted(p for p in folder.glob("sub-*") if p.is_dir())
     if subjects:

@@ -19,15 +19,7 @@ _REPAIR = "correct the file, or remove it to have folds dealt out"
 
 
 def subjects_of(listing: VolumeSet, asked: str | None) -> dict[str, str]:
-    """Case -> person: as asked for, as the layout says, as a CSV beside it says; else itself.
-
-    Args:
-        listing: the data set.
-        asked: the value of ``--subjects``, or None.
-
-    Raises:
-        UsageFault, DataFault: as ``read_subjects``.
-    """
+    """Case -> person: as asked for, as the layout or a CSV beside it says; else itself."""
     ids = [entry.case for entry in listing.entries]
     if asked is not None:
         return read_subjects(asked, ids)
@@ -41,13 +33,11 @@ def subjects_of(listing: VolumeSet, asked: str | None) -> dict[str, str]:
 def folds_of(
     listing: VolumeSet, subject_of: Mapping[str, str], options: VolumeOptions
 ) -> dict[str, Split]:
-    """Every fold by its number, as text; test cases are held out of all that no JSON says.
+    """Every fold by its number, as text.
 
-    A JSON of splits that is asked for comes first, then the layout's own columns, then the JSON
-    beside it, then folds are dealt out.
-
-    Raises:
-        DataFault: a split that cannot be used, or too few subjects to deal out.
+    A JSON of splits that is asked for comes first, then the layout's columns, then the JSON beside
+    it, then folds are made. Test cases are held out unless a JSON says. Raises DataFault: a split
+    that cannot be used, or too few subjects.
     """
     known = {entry.case for entry in listing.entries}
     if options.splits is not None:
@@ -110,13 +100,7 @@ def _dealt(
 def read_folds(path: Path, known: Collection[str], where: Path) -> dict[str, Split]:
     """Every fold of a JSON of splits, by its number as text.
 
-    Args:
-        path: the JSON.
-        known: cases of the data set.
-        where: the data set, for messages.
-
-    Raises:
-        DataFault: as ``read_splits``, or it names other cases.
+    Raises DataFault: as ``read_splits``, or it names other cases.
     """
     folds = read_splits(path)
     for number, split in folds.items():
@@ -130,12 +114,7 @@ def read_folds(path: Path, known: Collection[str], where: Path) -> dict[str, Spl
 
 
 def absolute(request: SourceRequest, where: str | Path = "") -> SourceRequest:
-    """The request with absolute paths: a run remembers it, and may be sampled from elsewhere.
-
-    Args:
-        request: as it was asked; its file of subjects and its ``splits`` become absolute.
-        where: what it then names; its own path made absolute if left out.
-    """
+    """The request with absolute paths (``where``, subjects, splits): a run remembers it."""
     subjects, read = request.subjects, dict(request.read)
     if subjects is not None and Path(subjects).is_file():
         subjects = str(Path(subjects).absolute())
@@ -148,8 +127,7 @@ def absolute(request: SourceRequest, where: str | Path = "") -> SourceRequest:
 def read_splits(path: Path) -> dict[str, Split]:
     """Every fold of a JSON list of ``{"train": [...], "val": [...]}``, by its number as text.
 
-    Raises:
-        DataFault: not such a list, or a side is empty.
+    Raises DataFault: not such a list, or a side is empty.
     """
     folds: dict[str, Split] = {}
     for number, doc in enumerate(read_json(path, expected=list, way_out=_REPAIR)):
@@ -173,10 +151,8 @@ def choose_fold(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Training and held-out cases of a fold, sorted; ``all`` holds out test cases only.
 
-    Raises:
-        UsageFault: there is no such fold.
-        DataFault: a split that cannot be used, or a side without cases.
-        IntegrityFault: a subject is on both sides.
+    Raises UsageFault: no such fold; DataFault: a split that cannot be used, or an empty side;
+    IntegrityFault: a subject is on both sides.
     """
     if fold == "all":
         test = {entry.case for entry in listing.entries if entry.part == "test"}
@@ -207,16 +183,8 @@ def one_fold(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Training and held-out cases of one fold of a JSON of splits, sorted.
 
-    Args:
-        path: the JSON.
-        fold: its number, as text.
-        subject_of: case -> subject, of all cases.
-        where: the data set, for messages.
-
-    Raises:
-        UsageFault: there is no such fold.
-        DataFault: as ``read_folds``.
-        IntegrityFault: a subject is on both sides.
+    Raises UsageFault: no such fold; DataFault: as ``read_folds``; IntegrityFault: a subject on both
+    sides.
     """
     folds = read_folds(path, subject_of.keys(), where)
     if fold not in folds:
@@ -231,14 +199,7 @@ def one_fold(
 def guard(where: Path, subject_of: Mapping[str, str], fold: str, split: Split) -> None:
     """Refuse a split with a subject, or a case, on both sides.
 
-    Args:
-        where: what says which case is where, for the message.
-        subject_of: case -> subject.
-        fold: number of the fold.
-        split: its cases.
-
-    Raises:
-        IntegrityFault: naming the pairs.
+    Raises IntegrityFault: naming the pairs.
     """
     guard_split(
         [(case, subject_of[case]) for case in split["train"]],

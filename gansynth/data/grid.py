@@ -22,9 +22,8 @@ SAME = 0.01
 def canonical(volume: Volume) -> tuple[npt.NDArray[Any], tuple[float, float, float]]:
     """Turn and flip a volume's axes (nothing is interpolated) until they run as ``ORIENTATION``.
 
-    Returns:
-        Array (C, D, H, W), or (D, H, W) of a volume with three axes, and its spacing (z, y, x) in
-        mm, by the affine.
+    Returns array (C, D, H, W), or (D, H, W) of a volume with three axes, and its spacing (z, y, x)
+    in mm, by the affine.
     """
     from nibabel import orientations
 
@@ -78,8 +77,7 @@ def resample(
 ) -> tuple[FloatArray, LabelArray | None]:
     """``gansynth.core.resample.resample`` of a case, image (C, D, H, W) and labels (D, H, W).
 
-    Raises:
-        DataFault: the result would be absurdly large.
+    Raises DataFault: the result would be absurdly large.
     """
     size = len(image) * int(np.prod(shape, dtype=object)) * 4
     if size > MAX_VOLUME_BYTES:

@@ -1,6 +1,6 @@
 """``h5:FILE``: any source, cached by ``gansynth cache``; reads random patches without the rest.
 
-To every guard a cache is the source it was made from: same name, fold, host's record and lineage.
+To every guard a cache is the source it was made from: same name, fold, host's record, lineage.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from gansynth.core.lineage import CaseRecord, Lineage, guard_split
 from gansynth.core.schema import Boxes, Case, LabelArray, Schema, content_hash
 from gansynth.core.source import CaseSource, Original, SourceRequest, Split
 from gansynth.core.space import Space
+from gansynth.data.cache import PatchSource, part_boxes
 from gansynth.data.h5_format import (
     Entry,
     Index,
@@ -30,29 +31,20 @@ from gansynth.data.h5_format import (
     read_index,
     unpack_planes,
 )
-from gansynth.data.patches import PatchSource, part_boxes
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 
 
 def open_h5(request: SourceRequest) -> H5Source:
     """Open ``h5:FILE``.
 
-    Raises:
-        DataFault: no cache, a damaged one, or one of another format.
-        UsageFault: another fold, configuration, plans or subjects than it was made with.
-        IntegrityFault: a subject is in training and held out.
+    Raises DataFault: no cache, a damaged one, or another format; UsageFault: another fold,
+    configuration, plans or subjects than it was made with; IntegrityFault: a subject on both sides.
     """
     return H5Source(request)
 
 
 class H5Source(PatchSource):
-    """A cached source. May be pickled, shared by threads, and used on both sides of a fork.
-
-    Attributes:
-        request: what was asked for, the path made absolute.
-        path: the file.
-        index: what it says of itself.
-    """
+    """A cached source. May be pickled, shared by threads, and used on both sides of a fork."""
 
     def __init__(self, request: SourceRequest) -> None:
         self.path = Path(request.where).expanduser().absolute()
@@ -138,7 +130,7 @@ class H5Source(PatchSource):
 
     def original(self, case_id: str) -> Original:
         """A case as the files of the original source have it; they must still be there."""
-        from gansynth.data.opening import open_plain
+        from gansynth.data.views import open_plain
 
         if self._source is None:
             request = SourceRequest(**self.index.request)
@@ -150,8 +142,7 @@ class H5Source(PatchSource):
     def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
         """Refused: a cache holds one fold, read as that fold's training cases say.
 
-        Raises:
-            UsageFault: naming what it was made from.
+        Raises UsageFault: naming what it was made from.
         """
         made_from = f"{self.index.request['kind']}:{self.index.request['where']}"
         raise UsageFault(
@@ -162,8 +153,7 @@ class H5Source(PatchSource):
     def load(self, case_id: str) -> Case:
         """Read one case: image float32 (C, D, H, W), labels int16 (D, H, W).
 
-        Raises:
-            DataFault: unknown, or damaged: HDF5 compares a checksum of each chunk.
+        Raises DataFault: unknown, or damaged: HDF5 compares a checksum of each chunk.
         """
         entry = self._entry(case_id)
         return self.load_part(case_id, [slice(0, n) for n in entry.shape])
@@ -171,8 +161,7 @@ class H5Source(PatchSource):
     def load_part(self, case_id: str, box: Sequence[slice]) -> Case:
         """The voxels of a case within a box, and what lies in it of its boxes.
 
-        Raises:
-            DataFault: as ``load``.
+        Raises DataFault: as ``load``.
         """
         entry = self._entry(case_id)
         with hdf5(self.path, f"case {case_id!r}: "):
@@ -237,10 +226,7 @@ class H5Source(PatchSource):
 
     @property
     def _file(self) -> Any:
-        """The open file; of this process, for HDF5's handles do not survive a fork.
-
-        Two threads may open it at the same time, and one handle is dropped: no harm is done.
-        """
+        """The open file; of this process, for HDF5's handles do not survive a fork."""
         if self._open is None or self._open[0] != os.getpid():
             self._open = (os.getpid(), open_file(self.path))
         return self._open[1]
@@ -262,8 +248,7 @@ def _no_labels(box: tuple[slice, ...]) -> LabelArray:
 def check_h5(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
     """Find everything that is wrong with ``h5:FILE``: every chunk of every case is read.
 
-    Raises:
-        GansynthError: the file cannot be opened at all.
+    Raises GansynthError: the file cannot be opened at all.
     """
     fold = read_index(Path(request.where).expanduser()).fold
     source = H5Source(replace(request, fold=fold))

@@ -1,9 +1,8 @@
 """The HDF5 file behind ``h5:FILE``: its names, its index, and reading it without trusting it.
 
-``/index`` is one JSON document: what the source says of itself, and of each case its id, subject,
-shape and hashes. ``/cases/000000`` holds ``image`` (C, D, H, W), ``labels`` (D, H, W), ``planes``
-(counts of the labels, see ``gansynth.core.foreground``), ``boxes`` and ``box_labels``: all of them
-chunked, each chunk with a Fletcher-32 checksum that HDF5 compares whenever it reads it.
+``/index`` is one JSON document. ``/cases/000000`` holds ``image`` (C, D, H, W), ``labels`` (D, H,
+W), ``planes`` (counts of labels, see ``gansynth.core.foreground``), ``boxes``, ``box_labels``: all
+chunked, each chunk with a Fletcher-32 checksum.
 """
 
 from __future__ import annotations
@@ -42,18 +41,10 @@ HDF5_SAYS = (OSError, LookupError, ValueError, RuntimeError, TypeError, Attribut
 
 @dataclass(frozen=True)
 class Entry(Document, later=("label_class", "image", "prints")):
-    """One case.
+    """One case; hashes are for lineage (``sha256``) and of what reading gives back (``stored``).
 
-    Attributes:
-        id: its id in the original source.
-        subject: the person it belongs to.
-        sha256: content hash of the original arrays, for lineage.
-        stored: content hash of the arrays that reading gives back; another one for float16.
-        shape: spatial shape in voxels.
-        labelled: whether it has labels.
-        boxes: how many boxes it has; None if it has no list of boxes.
-        label_class: number of its class; None, and not written down, where there is none.
-        image, prints: of the original, for lineage; not written down where there are none.
+    ``boxes``: how many; None if there is no list. ``label_class``, ``image``, ``prints`` are not
+    written down where there are none.
     """
 
     id: str
@@ -75,20 +66,7 @@ class Entry(Document, later=("label_class", "image", "prints")):
 
 @dataclass(frozen=True)
 class Index(Document):
-    """What a cache says of itself.
-
-    Attributes:
-        name: the original source's name.
-        fold: its fold.
-        schema: of its arrays.
-        space: the space a generator for it works in, with the host's record.
-        request: how the original was asked for, a ``SourceRequest`` as JSON.
-        train: ids of the training cases, sorted.
-        held_out: ids of the held-out cases, sorted.
-        cases: all of them, in the order of their numbers.
-        dtype: how images are stored, ``float32`` or ``float16``.
-        ancestors: the original source's, see ``CaseSource.ancestors``.
-    """
+    """What a cache says of itself. ``dtype``: how images are stored, ``float32`` or ``float16``."""
 
     name: str
     fold: str
@@ -149,12 +127,7 @@ def damaged(path: Path, why: object, what: str = "") -> DataFault:
 
 @contextlib.contextmanager
 def hdf5(path: Path, what: str = "") -> Iterator[None]:
-    """Turn what HDF5 says of a file into one line.
-
-    Args:
-        path: the file.
-        what: what is being read, for the message, e.g. ``case 'a': ``.
-    """
+    """Turn what HDF5 says of a file into one line; ``what`` is being read, e.g. ``case 'a': ``."""
     try:
         yield
     except GansynthError:
@@ -171,9 +144,7 @@ def hdf5(path: Path, what: str = "") -> Iterator[None]:
 def open_file(path: Path) -> Any:
     """Open a cache with h5py.
 
-    Raises:
-        DataFault: missing, or no HDF5 file.
-        EnvironmentFault: it may not be read.
+    Raises DataFault: missing, or no HDF5 file; EnvironmentFault: it may not be read.
     """
     import h5py
 
@@ -191,8 +162,7 @@ def open_file(path: Path) -> Any:
 def read_index(path: Path) -> Index:
     """Read what a cache says of itself.
 
-    Raises:
-        DataFault: no cache, a damaged one, or one of another format.
+    Raises DataFault: no cache, a damaged one, or one of another format.
     """
     with open_file(path) as file, hdf5(path):
         version = file.attrs.get("gansynth cache")
@@ -218,8 +188,7 @@ def read_index(path: Path) -> Index:
 def dataset(file: Any, name: str) -> Any:
     """A data set that lies in the file itself: no link, no view of other files.
 
-    Raises:
-        ValueError, KeyError: it is none.
+    Raises ValueError, KeyError: it is none.
     """
     import h5py
 
@@ -234,17 +203,7 @@ def dataset(file: Any, name: str) -> Any:
 
 
 def checked(file: Any, name: str, shape: Sequence[int], kinds: str) -> Any:
-    """A data set of a known shape.
-
-    Args:
-        file: an open file.
-        name: of the data set.
-        shape: what it must be.
-        kinds: the kinds of dtype it may have, ``f`` for floats.
-
-    Raises:
-        ValueError, KeyError: it is another.
-    """
+    """A data set of a known shape. Raises ValueError, KeyError: it is another."""
     found = dataset(file, name)
     size = math.prod(shape) * found.dtype.itemsize
     if found.shape != tuple(shape) or found.dtype.kind not in kinds or size > MAX_CASE_BYTES:

@@ -44,25 +44,12 @@ def write_h5(
     chunk: int = CHUNK,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Cache all cases of a source, training and held-out ones, in one file.
+    """Cache all cases of a source, training and held-out ones, in one file; returns a JSON report.
 
-    Never more than one case is in memory. Nothing is at ``path`` before all of it is.
-
-    Args:
-        source: what to cache.
-        path: the file; there must be none.
-        dtype: how images are stored; ``float16`` halves the file and rounds to 3 digits.
-        compression: of images and labels; ``none`` reads fastest.
-        chunk: largest edge of a chunk in voxels.
-        progress: told how many cases are done, of how many.
-
-    Returns:
-        A JSON-able report: file, cases, bytes.
-
-    Raises:
-        UsageFault: the file exists.
-        DataFault: a case cannot be read, or does not fit the schema or the dtype.
-        EnvironmentFault: the disk is full, or refuses.
+    Never more than one case is in memory. ``dtype``: ``float16`` halves the file and rounds to 3
+    digits. ``compression``: ``none`` reads fastest. ``chunk``: largest edge in voxels. Raises
+    UsageFault: the file exists; DataFault: a case cannot be read, or fits neither schema nor dtype;
+    EnvironmentFault: the disk is full, or refuses.
     """
     refuse_existing(path)
     ids = sorted({*source.train_ids, *source.held_out_ids})
@@ -105,8 +92,7 @@ def _record(source: CaseSource, case: Case) -> CaseRecord:
 def refuse_existing(path: Path) -> None:
     """Refuse to replace a file, or to write where there is no folder.
 
-    Raises:
-        UsageFault: naming it.
+    Raises UsageFault: naming it.
     """
     if path.exists():
         raise UsageFault(f"{path}: exists already; choose another -o, or remove it")
@@ -117,8 +103,7 @@ def refuse_existing(path: Path) -> None:
 def estimate(source: CaseSource, path: Path, *, dtype: Dtype, chunk: int) -> dict[str, Any]:
     """What a cache would be, uncompressed, judged by its first training case.
 
-    Returns:
-        A JSON-able report: cases, bytes, bytes free, seconds of reading, bytes in memory.
+    Returns A JSON-able report: cases, bytes, bytes free, seconds of reading, bytes in memory.
     """
     began = time.perf_counter()
     case = source.load(source.train_ids[0])
@@ -171,13 +156,7 @@ class _Writer:
             raise
 
     def add(self, case: Case, schema: Schema, record: CaseRecord) -> None:
-        """Write one case.
-
-        Args:
-            case: the case.
-            schema: what it must fit.
-            record: what lineage remembers of the original.
-        """
+        """Write one case."""
         case.validate(schema)
         image, name = _stored(case, self._dtype), group(len(self.entries))
         table = None if case.labels is None else pack_planes(Planes.of(case.labels))
@@ -269,11 +248,7 @@ def _empty_file() -> bytes:
 
 
 def _stored(case: Case, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """The image as it is stored.
-
-    Raises:
-        DataFault: a value is too large for the dtype.
-    """
+    """The image as it is stored."""
     with np.errstate(over="ignore"):  # an overflow is infinite, and found below
         image = case.image.astype(dtype, copy=False)
     if not np.isfinite(image).all():

@@ -1,8 +1,7 @@
 """Bringing intensities to about zero mean and unit variance: MR by case, CT by training cases.
 
-CT follows nnU-Net (Isensee et al. 2021, Nat. Methods 18:203, "Intensity normalization"): clip to
-the 0.5 and 99.5 percentiles of the training cases' foreground voxels, subtract their mean, divide
-by their standard deviation.
+CT follows nnU-Net (Isensee et al. 2021, Nat. Methods 18:203): clip to the 0.5 and 99.5 percentiles
+of the training cases' foreground, subtract their mean, divide by their deviation.
 """
 
 from __future__ import annotations
@@ -26,13 +25,7 @@ VOXELS = 100_000
 
 @dataclass(frozen=True)
 class Intensity(Document, later=("low", "high", "mean", "std")):
-    """What is done to a channel.
-
-    Attributes:
-        modality: ``mr``, ``ct`` or ``none``.
-        low, high: a CT channel is clipped to; in the file's units.
-        mean, std: of the training cases' foreground, for a CT channel.
-    """
+    """What is done to a channel; ``low`` to ``std``, in the file's units, of CT only."""
 
     modality: Modality
     low: float | None = None
@@ -55,8 +48,7 @@ class Intensity(Document, later=("low", "high", "mean", "std")):
     def units(self, channel: npt.NDArray[Any]) -> tuple[float, float]:
         """What normalised values of a channel (D, H, W) are times and plus, to be the file's.
 
-        Returns:
-            The standard deviation (0 of a constant channel) and the mean.
+        Returns the standard deviation (0 of a constant channel) and the mean.
         """
         if self.modality == "none":
             return 1.0, 0.0
@@ -91,13 +83,8 @@ def ct_intensities(
 ) -> tuple[Intensity, ...]:
     """What CT channels undergo.
 
-    Args:
-        where: the data set, for messages.
-        foreground: voxels (C, N) of each training case, CT channels only.
-        window: clip to this instead of percentiles.
-
-    Raises:
-        DataFault: no training case has a foreground.
+    ``foreground``: voxels (C, N) of each training case, CT channels only. Raises DataFault: no
+    training case has a foreground.
     """
     voxels = np.concatenate(list(foreground), axis=1)
     if not voxels.shape[1]:

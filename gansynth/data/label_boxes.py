@@ -23,12 +23,7 @@ def box_record(boxes: BoxesAsked | None, least: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class LabelBoxes:
-    """Makes boxes of label maps.
-
-    Attributes:
-        classes: names of the classes of boxes, and the label numbers of each.
-        least: parts of fewer voxels have no box.
-    """
+    """Makes boxes of label maps."""
 
     classes: Mapping[str, tuple[int, ...]]
     least: int
@@ -37,16 +32,9 @@ class LabelBoxes:
     def asked(
         cls, boxes: BoxesAsked | None, least: int, schema: Schema, where: str
     ) -> LabelBoxes | None:
-        """What is asked for; None where nothing is.
+        """What is asked for (``yes``, or names and label numbers of each); None where nothing is.
 
-        Args:
-            boxes: ``yes``, or names and the label numbers of each.
-            least: parts of fewer voxels have no box.
-            schema: whose labels the numbers are.
-            where: the source, for messages.
-
-        Raises:
-            UsageFault: there are no labels, or not such a number.
+        Raises UsageFault: there are no labels, or not such a number.
         """
         if boxes is None:
             return None
@@ -80,11 +68,7 @@ class LabelBoxes:
         return Boxes(np.concatenate([b.coords for b in found]), np.concatenate(classes))
 
     def of_case(self, case: Case) -> Boxes:
-        """Boxes of a case.
-
-        Raises:
-            DataFault: it has no label map.
-        """
+        """Boxes of a case. Raises DataFault: it has no label map."""
         if case.labels is None:
             raise DataFault(
                 f"case {case.id!r}: has no label map, expected one to draw boxes around; leave "

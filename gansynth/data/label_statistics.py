@@ -1,24 +1,198 @@
 """What label maps of a training set look like, and whether drawn ones look like them.
 
-A generator that draws its own label maps is held to the frequencies, areas and parts that the
-training cases have: small faults are mended, maps that no training case resembles are refused, and
-what is off on the whole is said. Only counts are kept of a case, no voxel of it.
+Small faults of drawn maps are mended; maps that no training case resembles are refused. Only counts
+are kept of a case.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from gansynth.core.schema import OUTSIDE, LabelArray, Schema
-from gansynth.data.connected_components import boxes_of, parts_of, take_away
-from gansynth.data.label_priors import ROUGHER, LabelPrior, Seen, look
+from gansynth.data.connected_components import Mask, Parts, parts_of, take_away
 from gansynth.runtime.serialise import Document
 
-__all__ = ["LabelPrior", "LabelPriors", "boxes_of"]
+QUANTILES = (0.005, 0.05, 0.25, 0.5, 0.75, 0.95, 0.995)
+SPECK = 0.02
+"""Share of the training parts of a label that may be smaller than what is taken for a speck."""
+MANY = 0.99
+"""Share of the training maps that have no more parts than a drawn one may."""
+LEAST = 0.02
+"""Share of the training maps that may show less foreground than a drawn one: slices at a lesion's
+end have a voxel or two, and so have those of noise."""
+WIDER = 1.5
+"""How far beyond the outer quantiles of the training areas a drawn label may lie, as a factor."""
+FEW = 30
+"""Training maps of a label at which that factor is doubled: their quantiles are worth less."""
+ROUGHER, ROUGHER_LABEL = 1.25, 1.5
+"""How much rougher all foreground, or one of several labels, may be drawn than all but 1 % of the
+training ones, as a factor: what divides a lesion differs more between people than its outline."""
+
+
+class Seen(NamedTuple):
+    """What one map shows of a value: voxels, sizes of its parts, largest first, ``roughness``."""
+
+    area: int
+    sizes: list[int]
+    rough: float
+
+
+@dataclass(frozen=True)
+class LabelPrior(Document):
+    """What the training maps say of one value; areas are its voxels in the maps that show it.
+
+    Attributes: ``area``: ``QUANTILES`` of it, empty where no map shows it. ``parts``: median
+    number; of background and outside, of those enclosed. ``most``: parts that all but 1 % of the
+    maps do not exceed. ``speck``: voxels below which a part is smaller than nearly all. ``rough``:
+    for maps of 1, 2 to 3, 4 to 7, ... voxels, the roughness that all but 1 % of the training maps
+    of about as many do not exceed. ``least``: voxels that all but 2 % of the training maps have,
+    fewer where these are few.
+    """
+
+    value: int
+    name: str
+    maps: int = 0
+    share: float = 0.0
+    area: tuple[float, ...] = ()
+    parts: float = 0.0
+    most: int = 0
+    speck: int = 0
+    rough: tuple[float, ...] = ()
+    least: int = 0
+
+    @classmethod
+    def of(cls, value: int, name: str, seen: Sequence[Seen]) -> LabelPrior:
+        """What so many maps say, one entry for each."""
+        shown = [one for one in seen if one.area]
+        areas = np.array([one.area for one in shown])
+        counts = [len(one.sizes) for one in shown]
+        sizes = np.array([size for one in shown for size in one.sizes])
+        if not areas.size:
+            return cls(value, name)
+        return cls(
+            value,
+            name,
+            maps=len(areas),
+            share=len(areas) / len(seen),
+            area=tuple(float(q) for q in np.quantile(areas, QUANTILES)),
+            parts=float(np.median(counts)),
+            most=int(np.quantile(counts, MANY, method="higher")),
+            speck=int(np.quantile(sizes, SPECK, method="lower")) if sizes.size else 0,
+            rough=_by_octave(areas, np.array([one.rough for one in shown])),
+            least=int(np.quantile(areas, LEAST) / (1 + FEW / len(areas))),
+        )
+
+    @property
+    def title(self) -> str:
+        """How a message calls it."""
+        return f"label {self.value} ({self.name})"
+
+    @property
+    def median(self) -> float | None:
+        """Median area; None where no map shows it."""
+        return self.area[QUANTILES.index(0.5)] if self.area else None
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """Least and most voxels a drawn label may cover."""
+        wider = WIDER * (1 + FEW / self.maps)
+        return int(self.area[0] / wider), int(np.ceil(self.area[-1] * wider))
+
+    def told(self) -> dict[str, float | None]:
+        """Share, median area and parts, as JSON."""
+        parts = self.parts if self.area else None
+        return {"share": round(self.share, 4), "area": self.median, "parts": parts}
+
+    def doomed(self, parts: Parts) -> npt.NDArray[np.int64]:
+        """Numbers of the parts of a map that nearly no training map has."""
+        gone = (parts.sizes < self.speck) | (np.arange(len(parts.sizes)) >= self.most)
+        # The largest is the label itself: it goes only where maps without the label are known, and
+        # so little of it would be a flaw.
+        if self.value > 0 and self.maps and len(gone):
+            gone[0] = self.share < 1 and parts.sizes.sum() < self.range[0]
+        return parts.numbers[gone]
+
+    def flaw(self, labels: LabelArray, always: bool) -> str:
+        """What is wrong with the label in a map, or nothing.
+
+        ``labels``: int16 (D, H, W) or (H, W).
+        """
+        area = int(np.count_nonzero(labels == self.value))
+        if not area:
+            if not always or self.share < 1:
+                return ""
+            return f"{self.title} is missing, expected in every label map as in the training ones"
+        if not self.maps:
+            return f"{self.title} covers {area} voxels, expected none as in the training label maps"
+        least, most = self.range
+        if not least <= area <= most:
+            return (
+                f"{self.title} covers {area} voxels, expected {least} to {most} as in the training "
+                "label maps"
+            )
+        count, most = len(parts_of(labels, self.value).sizes), int(np.ceil(self.most * WIDER)) + 1
+        if count > most:
+            return (
+                f"{self.title} has {count} parts, expected at most {most} as in the training ones"
+            )
+        return ""
+
+    def strewn(self, mask: Mask, rougher: float = ROUGHER_LABEL) -> str:
+        """What no training map has about the label's shape, or nothing.
+
+        ``mask``: where it is drawn, bool (D, H, W) or (H, W), before anything was cleaned.
+        """
+        area = int(np.count_nonzero(mask))
+        if not area or not self.rough:
+            return ""
+        limit = self.rough[min(_octave(area), len(self.rough) - 1)] * rougher * (1 + 1 / self.maps)
+        found = roughness(mask)
+        if found <= limit:
+            return ""
+        return (
+            f"is strewn about: {area} voxels with {found / limit:.1f} times the border that they "
+            "may have, expected shapes as compact as in the training label maps"
+        )
+
+
+def look(labels: LabelArray, value: int) -> Seen:
+    """What a map shows of a value; of none of it, neither parts nor a border."""
+    mask = labels == value
+    area = int(np.count_nonzero(mask))
+    if not area:
+        return Seen(0, [], 0.0)
+    return Seen(area, parts_of(labels, value).sizes.tolist(), roughness(mask))
+
+
+def roughness(mask: Mask) -> float:
+    """Faces between a mask and the rest, over its voxels to the power of 1/2 in 2D, 2/3 in 3D.
+
+    4 of any square, one pixel or many; of n pixels far apart the root of n times as much. 6 of any
+    cube. So it is of shape alone, whatever the size.
+    """
+    faces = sum(int(np.count_nonzero(np.diff(mask, axis=axis))) for axis in range(mask.ndim))
+    return float(faces / np.count_nonzero(mask) ** (1 - 1 / mask.ndim))
+
+
+def _octave(area: int) -> int:
+    return area.bit_length() - 1
+
+
+def _by_octave(areas: npt.NDArray[np.int64], rough: npt.NDArray[np.float64]) -> tuple[float, ...]:
+    """See ``LabelPrior.rough``: of each octave and its neighbours, else of the next with some."""
+    limits: list[float | None] = []
+    for octave in range(_octave(int(areas.max())) + 1):
+        near = rough[(areas >= 2 ** (octave - 1)) & (areas < 2 ** (octave + 2))]
+        limits.append(float(np.quantile(near, MANY, method="higher")) if near.size else None)
+    known = [i for i, limit in enumerate(limits) if limit is not None]
+    nearest = (min(known, key=lambda k: abs(k - i)) for i in range(len(limits)))
+    return tuple(round(limits[k] or 0.0, 3) for k in nearest)
+
 
 FAR, FAR_SHARE = 2.0, 0.2
 """Factor of shares and areas, and difference of shares, from which on samples are far off."""
@@ -35,11 +209,8 @@ SURE = 16
 class LabelPriors(Document):
     """What label maps of a training set look like.
 
-    Attributes:
-        maps: how many were looked at.
-        empty: share of them that show no foreground.
-        priors: of each value, foreground first.
-        whole: of all foreground together; None in runs fitted before it was looked at.
+    ``empty``: share of them that show no foreground. ``priors``: of each value, foreground first.
+    ``whole``: of all foreground together; None in runs fitted before it was looked at.
     """
 
     maps: int
@@ -70,12 +241,8 @@ class LabelPriors(Document):
     def clean(self, labels: LabelArray) -> LabelArray:
         """The map without what nearly no training map has: specks, surplus parts, holes.
 
-        Voxels taken away get the value of most voxels around them. The largest part of a label
-        stays, unless there are training maps without the label and so little of it would be a flaw;
-        background and outside that reach the map's edge stay. What this returns stays as it is.
-
-        Args:
-            labels: int16 (D, H, W) or (H, W).
+        Voxels taken away get the value of most around them. A label's largest part stays, unless
+        maps without the label are known and so little of it would be a flaw.
         """
         cleaned = labels.copy()
         changed = self.maps > 0
@@ -92,13 +259,8 @@ class LabelPriors(Document):
     def noise(self, drawn: LabelArray, cleaned: LabelArray) -> str:
         """Why a map is no label map but noise, in one line, or nothing.
 
-        Labels that are strewn over a map, each of them or all together, are noise, however few
-        voxels they cover; and so is a map of which much had to be cleaned, or of whose foreground
-        a third. What is left of such a map may look like one of the training maps.
-
-        Args:
-            drawn: int16 (D, H, W) or (H, W), before it was cleaned.
-            cleaned: what ``clean`` made of it.
+        Strewn labels are noise, however few voxels they cover; so is a map of which much had to be
+        cleaned. ``drawn``: int16 (D, H, W) or (H, W), before it was cleaned.
         """
         if self.maps == 0:
             return ""
@@ -120,9 +282,8 @@ class LabelPriors(Document):
         """Why no training map looks like this one, in one line, or nothing.
 
         A label may cover 1.5 times less or more than in all but the outer 0.5 % of the training
-        maps that show it, 3 times where only 30 do; it may have half as many parts more, and one.
-        Foreground may not cover less than in all but 2 %, half of that where only 30 show any.
-        What every training map shows must be there, if they are at least 16.
+        maps that show it, 3 times where only 30 do. Foreground may not cover less than in all but 2
+        %. What every one of at least 16 training maps shows must be there.
         """
         if self.maps == 0:
             return ""
@@ -139,12 +300,10 @@ class LabelPriors(Document):
         return next((flaw for flaw in found if flaw), "")
 
     def compare(self, label_maps: Iterable[LabelArray]) -> dict[str, Any]:
-        """Frequency, area and parts of drawn maps beside those of the training maps.
+        """Frequency, area and parts of drawn maps beside those of the training maps, as JSON.
 
-        Returns:
-            JSON: ``samples`` and ``training`` (numbers of maps), ``labels``: name -> ``value``
-            and ``samples``, ``training``: each ``share`` of the maps that show it, median ``area``
-            there and median ``parts``; ``warnings``: one line for each that is far off.
+        ``labels``: name -> ``value``, ``samples``, ``training``: each ``share`` of maps that show
+        it, median ``area`` and ``parts``. ``warnings``: a line for each that is far off.
         """
         drawn = LabelPriors._of(label_maps, {p.value: p.name for p in self.priors})
         pairs = [(d, t) for d, t in zip(drawn.priors, self.priors, strict=True) if t.value != 0]

@@ -1,7 +1,6 @@
 """Which contrast lesions of a class have, learnt from training boxes, and samples that have less.
 
-The paper left out synthetic images with unclear tumours by eye (Han et al. 2019, 3.3); this does it
-by number, and no image is kept: what is learnt are a few numbers for each class.
+Han et al. 2019 (3.3) left out images with unclear tumours by eye; this does it by number.
 """
 
 from __future__ import annotations
@@ -33,14 +32,10 @@ PLACES = 20
 class ClassContrast:
     """The contrast of one class of boxes.
 
-    Attributes:
-        boxes: how many it was learnt from.
-        channel: the channel that shows it best.
-        sign: 1 if lesions are brighter than their rims there, -1 if darker, 0 if either.
-        least: contrast at or above which all but 5 % of the training boxes are.
-        usual: their median.
-        told_apart: share of pairs in which a training box has more contrast than one of its size
-            elsewhere in the body (area under the ROC curve); None where there was no such place.
+    ``sign``: 1 if lesions are brighter than their rims, -1 if darker, 0 if either. ``least``:
+    contrast that all but 5 % of the training boxes have; ``usual``: their median. ``told_apart``:
+    share of pairs in which a training box has more contrast than one elsewhere in the body (area
+    under the ROC curve).
     """
 
     boxes: int
@@ -64,13 +59,10 @@ class ClassContrast:
 
 @dataclass(frozen=True)
 class LesionContrast:
-    """The least contrast of each class of boxes, for ``Generator.flaw``.
+    """The least contrast of each class of boxes, for ``Generator.flaw``; None without boxes.
 
     A class with fewer than 20 training boxes, or whose boxes can hardly be told from other places
-    in the body, is not judged: its samples are admitted whatever they show.
-
-    Attributes:
-        classes: by name, in the order of ``Schema.box_classes``; None for a class without boxes.
+    in the body, is not judged.
     """
 
     classes: Mapping[str, ClassContrast | None]
@@ -79,13 +71,7 @@ class LesionContrast:
     def fit(
         cls, cases: Iterable[Case], names: Sequence[str], *, rng: np.random.Generator | None = None
     ) -> LesionContrast:
-        """Learn from training cases.
-
-        Args:
-            cases: images with their boxes; those without boxes tell nothing.
-            names: of the classes, ``Schema.box_classes``.
-            rng: draws places where no lesion is; seeded with 0 if None.
-        """
+        """Learn from training cases; ``rng`` draws places without a lesion (else seed 0)."""
         rng = np.random.default_rng(0) if rng is None else rng
         own: dict[int, list[Numbers]] = {}
         elsewhere: dict[int, list[Numbers]] = {}
@@ -111,9 +97,7 @@ class LesionContrast:
     def flaw(self, image: FloatArray, boxes: Boxes | None) -> str:
         """Why a sample should not be learnt from, or nothing; see ``Generator.flaw``.
 
-        Args:
-            image: float32 (C, D, H, W) or (C, H, W).
-            boxes: that it was asked to have; none, nothing to find.
+        ``image``: float32 (C, D, H, W) or (C, H, W).
         """
         if boxes is None or not len(boxes.labels):
             return ""

@@ -16,11 +16,8 @@ from gansynth.data.connected_components import Parts
 class Part:
     """One connected piece of chosen classes, with the foreground that it wraps completely.
 
-    Attributes:
-        labels: int16, cut to ``box``; 0 where the part is not.
-        box: where in the array that is, one slice per spatial axis.
-        shape: of the whole array.
-        spacing: voxel size in mm.
+    ``labels``: int16, cut to ``box``; 0 where the part is not. ``shape``: of the whole array.
+    ``spacing``: mm.
     """
 
     labels: LabelArray
@@ -67,15 +64,9 @@ def parts(
 ) -> list[Part]:
     """The connected pieces of chosen classes, the largest first, ties in the array's order.
 
-    Pieces hang together by faces, edges and corners; neighbours of different chosen classes are
-    one piece. Foreground that a piece wraps completely belongs to it, whatever its class; the
-    background in its holes does not.
-
-    Args:
-        labels: int16 (D, H, W) or (H, W).
-        schema: gives the spacing in mm.
-        classes: label values; None takes the whole foreground.
-        least: pieces of fewer voxels are left out.
+    Pieces hang together by faces, edges and corners; foreground that a piece wraps completely
+    belongs to it. ``labels``: int16 (D, H, W) or (H, W). Pieces below ``least`` voxels are left
+    out.
     """
     from scipy.ndimage import find_objects
 

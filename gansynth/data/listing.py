@@ -1,7 +1,7 @@
-"""Which files a data set of volumes has: found, not read; faults collected, not raised.
+"""Which files a data set of volumes has, and names it has for channels and labels.
 
-Every layout (``gansynth.data.folders``, ``manifest``, ``msd``) makes a ``VolumeSet``. Opening a
-source raises its first fault; ``gansynth check`` tells them all.
+Files are found, not read; faults collected, not raised. Every layout makes a ``VolumeSet``. Opening
+a source raises its first fault, ``gansynth check`` tells all.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gansynth.core.source import SourceRequest
-from gansynth.runtime.errors import DataFault, GansynthError
-from gansynth.runtime.files import path_inside
+from gansynth.data.reading import complete_labels
+from gansynth.runtime.errors import DataFault, GansynthError, UsageFault, did_you_mean
+from gansynth.runtime.files import path_inside, read_json
 
 NIFTI = re.compile(r"(?P<stem>.+)\.nii(\.gz)?", re.DOTALL)
 LIKE_LABELS = re.compile(r"lab(el|le)|mask|(^|[^a-z])(seg|gt)([^a-z]|$)|segment|annot|truth", re.I)
@@ -26,14 +28,9 @@ SUBJECTS = "subjects.csv"
 
 @dataclass(frozen=True)
 class Entry:
-    """The files of one case.
+    """The files of one case, as they ought to be: one per channel, or one with the channels last.
 
-    Attributes:
-        case: its id.
-        images: one file per channel, or a single one with the channels last; as they ought to be.
-        labels: the label file, as it ought to be; None where the data set has none.
-        subject: the person, where the layout says so.
-        part: ``train``, ``val``, ``test``, the number of the fold that holds it out, or empty.
+    ``part``: ``train``, ``val``, ``test``, the number of the fold that holds it out, or empty.
     """
 
     case: str
@@ -67,18 +64,12 @@ class VolumeSet:
     """A data set of volumes.
 
     Attributes:
-        name: e.g. ``msd:Task04_Hippocampus``.
-        root: folder that all files lie in.
         where: the file or folder that says what there is, for messages.
-        entries: the cases, by id.
         channels: names of the channels that are read; None if only the files know how many.
         stacked: each case has one file, of three axes or with the channels last.
         total: how many channels a stacked file has; None if only the files know.
         picked: which of them are read; None for all.
         labels: label name -> value; None if only the label files know.
-        splits: JSON list of ``{"train": [...], "val": [...]}``; may be missing.
-        subjects: CSV that says who is who; may be missing.
-        faults: what is wrong with all this.
         unvalidated: its host trains without validation: fold 0 need not hold anything out.
         likely: where ``labels`` is None, label names -> values, each of which holds if all values
             found are among its own, and its largest is found.
@@ -104,9 +95,8 @@ class VolumeSet:
     def raise_first(self) -> None:
         """Stop at the first fault.
 
-        Raises:
-            DataFault: a file, a case or a name that does not fit.
-            IntegrityFault: a path that leads out of the folder.
+        Raises DataFault: a file, a case or a name that does not fit; IntegrityFault: a path that
+        leads out of the folder.
         """
         for fault in self.faults:
             raise fault.error
@@ -118,12 +108,7 @@ class VolumeSet:
 
 
 class Collector:
-    """Gathers a data set's cases and faults.
-
-    Args:
-        where: the file or folder that says what there is.
-        allow: files may lie outside of the folder.
-    """
+    """Gathers a data set's cases and faults."""
 
     def __init__(self, where: Path, allow: bool) -> None:
         self.where = where
@@ -137,13 +122,7 @@ class Collector:
         self.faults.append(Fault(case, file, error))
 
     def file(self, text: str, what: str, case: str | None = None) -> Path | None:
-        """Where a file named in the data set lies; None, and a fault, if it may not lie there.
-
-        Args:
-            text: path, relative to the folder.
-            what: what names it, for messages.
-            case: whose it is.
-        """
+        """Where a file named in the data set lies; None, and a fault, if it may not lie there."""
         odd = [c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]
         if odd:
             message = (
@@ -174,11 +153,7 @@ class Collector:
         self._entries[entry.case] = entry
 
     def entries(self, expected: str) -> tuple[Entry, ...]:
-        """The cases by id; none, or names that clash, are faults.
-
-        Args:
-            expected: how cases ought to look here, for messages.
-        """
+        """The cases by id; none, or names that clash, are faults."""
         same: dict[str, list[str]] = defaultdict(list)
         for case in self._entries:
             same[unicodedata.normalize("NFC", case).casefold()].append(case)
@@ -200,11 +175,7 @@ def stem(name: str) -> str | None:
 
 
 def located(request: SourceRequest, *, folder: bool = False) -> Path:
-    """The file or folder a request names, absolute.
-
-    Raises:
-        DataFault: there is none.
-    """
+    """The file or folder a request names, absolute. Raises DataFault: there is none."""
     path = Path(os.path.abspath(os.path.expanduser(request.where)))
     if not (path.is_dir() or (path.is_file() and not folder)):
         kind = "a folder" if folder else "a folder or a manifest"
@@ -225,3 +196,107 @@ def missing(file: Path, case: str) -> DataFault:
     return DataFault(
         f"{file}: missing, expected for case {case!r}; add it, or remove its other files"
     )
+
+
+FILE = "dataset.json"
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names that a folder says of itself; None where it does not say.
+
+    ``normalised``: intensities are taken as they are, as of what ``gansynth sample`` wrote.
+    ``spacing``: mm per axis.
+    """
+
+    where: Path
+    channels: tuple[str, ...] | None
+    labels: dict[str, int] | None
+    normalised: bool = False
+    spacing: tuple[float, ...] | None = None
+
+
+def read_names(folder: Path) -> Names | None:
+    """Read ``channel_names`` and ``labels``, as nnU-Net writes them; None without such a file.
+
+    Raises DataFault: it is no JSON object, or one of the two is not as it must be.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    doc = read_json(path, way_out="see docs/sources.md")
+    return Names(
+        path,
+        _channels(path, doc.get("channel_names")),
+        _labels(path, doc.get("labels")),
+        doc.get("normalised") is True,
+        _spacing(path, doc.get("spacing")) if doc.get("normalised") is True else None,
+    )
+
+
+def picture_keys(folder: Path) -> dict[str, str]:
+    """``--read`` keys of pictures that ``gansynth sample`` wrote; none of other folders."""
+    said = read_names(folder)
+    if said is None or not said.normalised:
+        return {}
+    keys = {"channels": ",".join(said.channels or ())}
+    if said.labels is not None:
+        keys["labels"] = ",".join(f"{name}:{value}" for name, value in said.labels.items())
+    if said.spacing is not None:
+        keys["spacing"] = ",".join(f"{mm:g}" for mm in said.spacing)
+    return keys
+
+
+def _spacing(path: Path, spacing: Any) -> tuple[float, ...] | None:
+    if spacing is None:
+        return None
+    numbers = spacing if isinstance(spacing, list) else []
+    if not numbers or not all(type(mm) in (int, float) and 0 < mm < 1e6 for mm in numbers):
+        raise DataFault(
+            f"{path}: spacing is {spacing!r:.200}, expected mm per axis, for example [1.0, 0.5]; "
+            "correct it, or remove it"
+        )
+    return tuple(map(float, numbers))
+
+
+def _channels(path: Path, names: Any) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    numbers = {str(i) for i in range(len(names))} if isinstance(names, dict) else set()
+    each = list(names.values()) if isinstance(names, dict) else []
+    texts = all(isinstance(name, str) and name.strip() for name in each)
+    if not numbers or set(names) != numbers or not texts or len(set(each)) < len(each):
+        raise DataFault(
+            f"{path}: channel_names is {names!r:.200}, expected different names numbered from 0, "
+            'for example {"0": "T1"}; correct it, or remove it'
+        )
+    return tuple(names[str(i)] for i in range(len(names)))
+
+
+def _labels(path: Path, labels: Any) -> dict[str, int] | None:
+    if labels is None:
+        return None
+    values = list(labels.values()) if isinstance(labels, dict) else []
+    whole = all(type(value) is int and 0 <= value < 2**15 for value in values)
+    if not values or not whole or len(set(values)) < len(values):
+        raise DataFault(
+            f"{path}: labels is {labels!r:.200}, expected a different whole number for each name, "
+            'for example {"background": 0, "tumour": 1}; correct it, or remove it'
+        )
+    return complete_labels(labels)
+
+
+def pick(asked: Sequence[str], known: Sequence[str], where: Path) -> tuple[int, ...]:
+    """Places of channels asked for by name among those there are; upper and lower case are alike.
+
+    Raises UsageFault: there is no such channel.
+    """
+    places = {name.casefold(): place for place, name in reversed(list(enumerate(known)))}
+    places |= {name: place for place, name in enumerate(known)}
+    unknown = [name for name in asked if name not in places and name.casefold() not in places]
+    if unknown:
+        raise UsageFault(
+            f"--read channels={','.join(asked)}: {where} has no channel {unknown[0]!r}, expected "
+            f"among: {', '.join(known) or 'none'}.{did_you_mean(unknown[0], known)}"
+        )
+    return tuple(places.get(name, places.get(name.casefold(), 0)) for name in asked)

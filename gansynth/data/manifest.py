@@ -19,14 +19,10 @@ _COLUMNS = ("case", "label", "split", "fold", *SUBJECT)
 
 
 def list_manifest(kind: str, path: Path, options: VolumeOptions) -> VolumeSet:
-    """List what a manifest says; files lie beside it, or below.
+    """List what a manifest says; without a column ``label`` its cases are unlabelled.
 
-    Without a column ``label`` its cases are unlabelled.
-
-    Raises:
-        DataFault: not readable as CSV or JSON, without a column of images, or without ``label``
-            but with a column that looks like it.
-        UsageFault: channels are named that it does not have.
+    Raises DataFault: not readable, without images, or a column that looks like ``label`` only;
+    UsageFault: channels are named that it does not have.
     """
     rows = _json_rows(path) if path.suffix.lower() == ".json" else _csv_rows(path)
     channels = _channels(path, rows, options)

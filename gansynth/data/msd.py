@@ -19,13 +19,7 @@ from gansynth.runtime.files import read_json
 
 @reads(VolumeOptions)
 def open_msd(request: SourceRequest) -> VolumeSource:
-    """Open ``msd:FOLDER``.
-
-    Raises:
-        UsageFault: no such folder, or options that do not fit.
-        DataFault: ``dataset.json`` or a file cannot be used.
-        IntegrityFault: a path leads out of the folder, or a subject is on both sides of the split.
-    """
+    """Open ``msd:FOLDER``. Raises DataFault: no usable ``dataset.json``; as ``VolumeSource``."""
     options = parse_read(VolumeOptions, request)
     return VolumeSource(
         absolute(request), list_msd(located(request, folder=True), options), options
@@ -42,9 +36,8 @@ def check_msd(request: SourceRequest, progress: Callable[[int, int], None]) -> C
 def list_msd(folder: Path, options: VolumeOptions) -> VolumeSet:
     """List the training cases that ``dataset.json`` names.
 
-    Raises:
-        DataFault: ``dataset.json`` cannot be used at all.
-        UsageFault: channels are named that it does not have.
+    Raises DataFault: ``dataset.json`` cannot be used at all; UsageFault: channels are named that it
+    does not have.
     """
     path = folder / "dataset.json"
     doc = read_json(path, way_out="give the folder of one MSD task, for example Task04_Hippocampus")

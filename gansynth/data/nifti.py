@@ -17,13 +17,7 @@ from gansynth.data.reading import VolumeOptions, parse_read, reads
 
 @reads(VolumeOptions)
 def open_nifti(request: SourceRequest) -> VolumeSource:
-    """Open ``nifti:FOLDER`` or ``nifti:MANIFEST``.
-
-    Raises:
-        UsageFault: no such file or folder, or options that do not fit.
-        DataFault: a case, a file or a split that cannot be used.
-        IntegrityFault: a path leads out of the folder, or a subject is on both sides of the split.
-    """
+    """Open ``nifti:FOLDER`` or ``nifti:MANIFEST``. Raises what ``VolumeSource`` does."""
     options = parse_read(VolumeOptions, request)
     return VolumeSource(absolute(request), _list(request, options), options)
 

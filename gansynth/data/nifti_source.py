@@ -1,7 +1,6 @@
 """A CaseSource over NIfTI volumes: one orientation, one spacing, normalised intensities.
 
-Everything that is learnt from the cases (spacing, size, label values, CT statistics) is learnt from
-the training cases of the fold; no held-out file is opened for it.
+Everything learnt from cases is learnt from the training cases of the fold alone.
 """
 
 from __future__ import annotations
@@ -54,15 +53,9 @@ STRIDE = 8
 class VolumeSource(CaseSource):
     """One fold of a data set of volumes.
 
-    Args:
-        request: what was asked for.
-        listing: the data set's files.
-        options: how they are read.
-
-    Raises:
-        UsageFault: no such fold, or options that do not fit the data set.
-        DataFault: a case lacks a file, or a split cannot be used.
-        IntegrityFault: a path leads out of the folder, or a subject is on both sides.
+    Raises UsageFault: no such fold, or options that do not fit; DataFault: a missing file, or a
+    split that cannot be used; IntegrityFault: a path leads out of the folder, or a subject is on
+    both sides.
     """
 
     def __init__(self, request: SourceRequest, listing: VolumeSet, options: VolumeOptions) -> None:
@@ -158,9 +151,8 @@ class VolumeSource(CaseSource):
     def load(self, case_id: str) -> Case:
         """Read one case: image float32 (C, D, H, W), labels int16 (D, H, W) if it has any.
 
-        Raises:
-            DataFault: unknown, damaged, NaN, image and labels that do not fit together, or a label
-                value that the schema does not know.
+        Raises DataFault: unknown, damaged, NaN, files that do not fit together, or an unknown label
+        value.
         """
         array, labels, reference = self._read(case_id)
         image = np.stack([how(c) for how, c in zip(self.intensities, array, strict=True)])
@@ -177,9 +169,7 @@ class VolumeSource(CaseSource):
     def original(self, case_id: str) -> Original:
         """A case as its files have it, on the grid of ``load``.
 
-        Raises:
-            DataFault: as ``load``.
-            UsageFault: it has no labels.
+        Raises DataFault: as ``load``; UsageFault: it has no labels.
         """
         array, labels, reference = self._arrays(case_id)
         if labels is None:
@@ -203,8 +193,7 @@ class VolumeSource(CaseSource):
     def stored(self, case_id: str) -> tuple[FloatArray, npt.NDArray[np.float64]]:
         """The image of a case in its files' own units and on their grid, and their affine.
 
-        Raises:
-            DataFault: as ``load``.
+        Raises DataFault: as ``load``.
         """
         array, _, reference = self._arrays(case_id)
         return array.astype(np.float32), reference.affine
@@ -212,8 +201,7 @@ class VolumeSource(CaseSource):
     def predicted(self, case_id: str, file: Path) -> LabelArray:
         """What a host has made of a case, on the grid of ``load``.
 
-        Raises:
-            DataFault: damaged, or on another grid than the case, or not of its labels.
+        Raises DataFault: damaged, or on another grid than the case, or not of its labels.
         """
         reference, volume = self.entry(case_id).reference, read_nifti(file)
         for problem in mismatches(file, volume, reference, read_nifti(reference, ndim=(3, 4))):
@@ -242,11 +230,7 @@ class VolumeSource(CaseSource):
         return resampled_shape(shape, spacing, self._spacing)
 
     def entry(self, case_id: str) -> Entry:
-        """The files of a case.
-
-        Raises:
-            DataFault: there is no such case.
-        """
+        """The files of a case. Raises DataFault: there is no such case."""
         if case_id not in self._entries:
             raise DataFault(
                 f"{self.listing.where}: no case {case_id!r}, expected one of "

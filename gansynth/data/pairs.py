@@ -71,11 +71,7 @@ def likely_labels(
 
 
 def whole_labels(file: Path, labels: npt.NDArray[Any]) -> LabelArray:
-    """Labels as int16.
-
-    Raises:
-        DataFault: fractions, or numbers that int16 cannot hold.
-    """
+    """Labels as int16. Raises DataFault: fractions, or numbers that int16 cannot hold."""
     with np.errstate(invalid="ignore"):
         whole: LabelArray = labels.astype(np.int16)
     if not np.array_equal(whole, labels):

@@ -1,7 +1,6 @@
 """Reading one PNG, TIFF or JPEG file whole, without trusting it.
 
-PNG has checksums, and all of them are compared. A damaged TIFF or JPEG that still decodes passes
-unnoticed: nothing in it says otherwise.
+All checksums of PNG are compared. A damaged TIFF or JPEG that still decodes passes unnoticed.
 """
 
 from __future__ import annotations
@@ -28,19 +27,11 @@ Use = Literal["image", "mask"]
 
 
 def read_picture(path: Path, use: Use = "image") -> npt.NDArray[Any]:
-    """Decode a picture.
+    """Decode a picture: (H, W) or (H, W, 3), dtype as stored.
 
-    Args:
-        path: the file.
-        use: an image may be grey (8, 16 or 32 bits, or floats) or RGB of 8 bits per channel; a mask
-            has whole numbers, which in a palette picture are its indices.
-
-    Returns:
-        (H, W) or (H, W, 3), dtype as stored.
-
-    Raises:
-        DataFault: naming the file, what was found, what was expected and the way out.
-        EnvironmentFault: the file may not be read.
+    An image may be grey (8, 16, 32 bits, floats) or 8-bit RGB; a mask has whole numbers, of a
+    palette its indices. Raises DataFault: naming what was found and expected; EnvironmentFault:
+    unreadable.
     """
     with reading(path):
         size = path.stat().st_size
@@ -108,8 +99,7 @@ def _bits(picture: Any, data: bytes) -> int:
 def picture_shape(path: Path) -> tuple[int, int]:
     """Rows and columns a picture's header announces; nothing is decoded.
 
-    Raises:
-        DataFault: as ``read_picture``.
+    Raises DataFault: as ``read_picture``.
     """
     from PIL import Image
 

@@ -93,14 +93,7 @@ class PictureOptions(ReadOptions):
 
 @dataclass(frozen=True)
 class Picture:
-    """The files of one case.
-
-    Attributes:
-        case: its id, the image's path below its folder without its ending.
-        image: the image file.
-        mask: the mask file; None if the data set has no masks.
-        label_class: number of its class; None if the data set has no classes.
-    """
+    """The files of one case; ``case`` is the image's path below its folder without its ending."""
 
     case: str
     image: Path
@@ -110,16 +103,7 @@ class Picture:
 
 @dataclass
 class PictureSet:
-    """A folder of pictures.
-
-    Attributes:
-        folder: the folder.
-        pictures: the cases, by id.
-        masked: whether there are masks.
-        classes: names of the classes, by number.
-        faults: (case, file, what opening the source raises).
-        spare: masks without an image.
-    """
+    """A folder of pictures. ``faults``: (case, file, error). ``spare``: masks without an image."""
 
     folder: Path
     pictures: dict[str, Picture] = field(default_factory=dict)
@@ -130,11 +114,7 @@ class PictureSet:
 
 
 def list_pictures(folder: Path, options: PictureOptions) -> PictureSet:
-    """List the pictures of a folder.
-
-    Raises:
-        UsageFault: a folder that is asked for is not there.
-    """
+    """List the pictures of a folder. Raises UsageFault: a folder that is asked for is not there."""
     images = _asked(folder, "images", options.images) or _first(folder, IMAGES) or folder
     masks = _asked(folder, "masks", options.masks)
     if masks is None and images != folder:
@@ -188,12 +168,7 @@ def _other_files(folder: Path) -> bool:
 def _class_names(
     folder: Path, files: dict[str, Path], found: PictureSet, options: PictureOptions
 ) -> dict[str, str]:
-    """Case -> name of its class, of the cases that have one; for others a fault is noted.
-
-    Raises:
-        UsageFault: there is no such CSV.
-        DataFault: it cannot be read.
-    """
+    """Case -> name of its class, of the cases that have one; for others a fault is noted."""
     if not options.classes:
         return {}
     if options.classes is True:

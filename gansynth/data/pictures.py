@@ -22,8 +22,7 @@ from gansynth.data.divided import divide
 from gansynth.data.flat import FlatSource
 from gansynth.data.folds import absolute, one_fold
 from gansynth.data.label_boxes import LabelBoxes, box_record
-from gansynth.data.listing import located
-from gansynth.data.names import picture_keys
+from gansynth.data.listing import located, picture_keys
 from gansynth.data.picture_files import full_range, picture_shape, read_picture
 from gansynth.data.picture_list import Picture, PictureOptions, PictureSet, list_pictures
 from gansynth.data.planes import per_channel, rescale, resize
@@ -44,9 +43,8 @@ BINARY = {0: 0, 1: 1, 255: 1}
 def open_pictures(request: SourceRequest) -> PictureSource:
     """Open ``pictures:FOLDER``.
 
-    Raises:
-        UsageFault: no such folder, no such fold, or options that do not fit.
-        DataFault: no picture, one without its mask, or two of one name.
+    Raises UsageFault: no such folder or fold, or options that do not fit; DataFault: no picture,
+    one without its mask, or two of one name.
     """
     source = PictureSource(request)
     for _, _, fault in source.found.faults:
@@ -58,10 +56,7 @@ def open_pictures(request: SourceRequest) -> PictureSource:
 class PictureSource(FlatSource):
     """A folder of pictures, its subjects dealt out to folds.
 
-    Attributes:
-        request: what was asked for, with absolute paths.
-        options: how it is read.
-        found: its files.
+    ``request``: what was asked for, with absolute paths.
     """
 
     def __init__(self, request: SourceRequest) -> None:
@@ -186,9 +181,8 @@ class PictureSource(FlatSource):
     def load(self, case_id: str) -> Case:
         """Read one picture: image float32 (C, H, W), labels int16 (H, W).
 
-        Raises:
-            DataFault: unknown, damaged, of another kind than the first training picture, or a mask
-                of another shape or with unknown numbers.
+        Raises DataFault: unknown, damaged, of another kind than the first one, or a mask that does
+        not fit.
         """
         picture = self._picture(case_id)
         array = read_picture(real_file(picture.image, self.request))
@@ -266,8 +260,7 @@ class PictureSource(FlatSource):
     def read_mask(self, path: Path, shape: tuple[int, ...]) -> LabelArray:
         """Read a mask as labels, int16 (H, W).
 
-        Raises:
-            DataFault: damaged, of another shape, or with numbers that name no label.
+        Raises DataFault: damaged, of another shape, or with numbers that name no label.
         """
         mask = read_picture(path, "mask")
         if mask.shape != shape:

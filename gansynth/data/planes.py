@@ -18,13 +18,7 @@ from gansynth.runtime.errors import UsageFault
 
 @dataclass(frozen=True)
 class Window:
-    """The intensities of one channel that become 0 and 1; what lies beyond is clipped.
-
-    Attributes:
-        low: becomes 0.
-        high: becomes 1.
-        percent: ``low`` and ``high`` are percentiles of the channel, not intensities.
-    """
+    """The intensities, or percentiles, of a channel that become 0 and 1, clipped."""
 
     low: float
     high: float
@@ -33,8 +27,7 @@ class Window:
     def bounds(self, channel: FloatArray | None) -> tuple[float, float]:
         """The intensities that become 0 and 1.
 
-        Args:
-            channel: what percentiles are taken of, any shape; None will do for intensities.
+        ``channel``: what percentiles are taken of, any shape; None will do for intensities.
         """
         if not self.percent or channel is None:
             return self.low, self.high
@@ -45,8 +38,7 @@ class Window:
 def per_channel(windows: Sequence[Window] | None, channels: int) -> tuple[Window, ...] | None:
     """A window for each channel; one alone stands for all.
 
-    Raises:
-        UsageFault: another number of them.
+    Raises UsageFault: another number of them.
     """
     if windows is None or len(windows) == channels:
         return None if windows is None else tuple(windows)
@@ -107,9 +99,7 @@ PixelSpacing = Annotated[tuple[float, float], BeforeValidator(_spacing)]
 def resize(case: Case, size: Sequence[int]) -> Case:
     """Bring a 2D case to a size, boxes included; see ``gansynth.core.resample.resample``.
 
-    Args:
-        case: image (C, H, W), labels (H, W).
-        size: rows and columns.
+    ``case``: image (C, H, W), labels (H, W).
     """
     shape = case.image.shape[1:]
     if tuple(size) == shape:

@@ -1,7 +1,6 @@
 """``--read KEY=VALUE``: each kind of source has a model of its own keys; nothing else is accepted.
 
-Values are texts, split at commas where a key takes several. They are no YAML: to YAML,
-``-100:40`` is a number of base sixty.
+Values are split at commas. They are no YAML, to which ``-100:40`` is a number of base sixty.
 """
 
 from __future__ import annotations
@@ -23,8 +22,7 @@ INNER = "inner."
 class ReadOptions(OptionModel):
     """Base of every kind's options; no keys by itself.
 
-    Attributes:
-        passes_on: whether keys that it does not know are another source's, behind it.
+    ``passes_on``: whether keys that it does not know are another source's, behind it.
     """
 
     passes_on: ClassVar[bool] = False
@@ -50,11 +48,7 @@ def reads(model: type[ReadOptions]) -> Callable[[Opener], Opener]:
 
 
 def options_of(opener: Callable[..., Any], request: SourceRequest) -> ReadOptions:
-    """What a request says to what opens its kind.
-
-    Raises:
-        UsageFault: as ``parse_read``.
-    """
+    """What a request says to what opens its kind. Raises UsageFault: as ``parse_read``."""
     model: type[ReadOptions] = getattr(opener, "read_options", ReadOptions)
     return parse_read(model, request)
 
@@ -62,10 +56,7 @@ def options_of(opener: Callable[..., Any], request: SourceRequest) -> ReadOption
 def refuse_idle_read(request: SourceRequest, typed: Collection[str]) -> None:
     """Refuse ``--read`` keys that a user typed and that have no effect beside the others.
 
-    What is wrong with them otherwise is for whoever opens the source to say.
-
-    Raises:
-        UsageFault: naming the key; or an unknown kind.
+    Raises UsageFault: naming the key; or an unknown kind. Other faults are the opener's to tell.
     """
     from gansynth.core.registry import installed
 
@@ -83,8 +74,7 @@ def refuse_idle_read(request: SourceRequest, typed: Collection[str]) -> None:
 def parse_read(model: type[Options], request: SourceRequest) -> Options:
     """Read a request's ``--read`` values.
 
-    Raises:
-        UsageFault: an unknown key (with the nearest one), or a value that does not fit.
+    Raises UsageFault: an unknown key (with the nearest one), or a value that does not fit.
     """
     known = model.model_fields
     for key, text in request.read.items():
@@ -247,11 +237,7 @@ Resampling = Annotated[
 
 
 def check_whole(size: object, frame: object, whole: object) -> None:
-    """Refuse crops and whole volumes at once.
-
-    Raises:
-        ValueError: with the way out.
-    """
+    """Refuse crops and whole volumes at once. Raises ValueError: with the way out."""
     other = "frame" if whole is None else "whole"
     if size is not None and not (frame is None and whole is None):
         raise ValueError(

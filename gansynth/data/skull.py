@@ -1,10 +1,8 @@
 """Skull-stripping of single axial slices by thresholds and morphology, and the crop to the brain.
 
-Han et al. 2019, sec. 3.1: "We first skull-strip all images [...], and then crop the remaining brain
-parts". The paper does not say by what. This is for T1-weighted slices (with or without contrast
-agent) whose scalp is brighter than the brain and whose bone is dark. It knows one slice, no volume
-and no atlas. At the skull base, where brain, orbits and muscles touch in a slice, it keeps some of
-what is not brain and loses temporal poles; a lesion that has grown into the bone may be cut.
+Han et al. 2019, sec. 3.1, do not say how. This is for T1-weighted slices whose scalp is brighter
+than the brain and whose bone is dark. At the skull base it keeps some of what is not brain and
+loses temporal poles; a lesion that has grown into the bone may be cut.
 """
 
 from __future__ import annotations
@@ -16,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.body_mask import Mask, otsu
 from gansynth.core.schema import Boxes, FloatArray
 
-Mask = npt.NDArray[np.bool_]
 Depth = npt.NDArray[np.floating[Any]]
 
 WORKING_SIDE = 200
@@ -47,12 +45,7 @@ WHOLE = 0.9
 
 @dataclass(frozen=True)
 class Brain:
-    """Where the brain is in a slice; small enough to be kept for every slice of a data set.
-
-    Attributes:
-        size: rows and columns of the slice.
-        packed: its mask, a bit for each pixel.
-    """
+    """Where the brain is in a slice of ``size`` (rows, columns)."""
 
     size: tuple[int, int]
     packed: bytes
@@ -91,10 +84,7 @@ class Brain:
         return np.where(mask[crop], image[..., *crop], image.dtype.type(0))
 
     def move(self, boxes: Boxes) -> Boxes:
-        """Boxes in pixels of the slice, in those of the crop, and clipped to it.
-
-        Those of which nothing is in the crop are left out.
-        """
+        """Boxes of the slice in pixels of the crop, clipped; none that lie beyond it."""
         start = np.array([part.start for part in self.crop] * 2, np.float32)
         coords = np.clip(boxes.coords - start, 0, np.array(self.shape * 2, np.float32))
         kept = (coords[:, :2] < coords[:, 2:]).all(axis=1)
@@ -111,13 +101,9 @@ class Brain:
 
 
 def find_brain(image: npt.NDArray[Any]) -> Brain:
-    """Find the brain in an axial slice.
+    """Find the brain in an axial slice (H, W), (H, W, 3) or (3, H, W); dark is low.
 
-    What has no scalp is taken to be stripped already: then all that is not air is brain. Where
-    nothing is found, all of the slice is.
-
-    Args:
-        image: (H, W), (H, W, 3) or (3, H, W) with channels of their own; any units, dark is low.
+    What has no scalp is taken to be stripped already. Where nothing is found, all of the slice is.
     """
     from scipy import ndimage
 
@@ -141,7 +127,7 @@ def _mask(small: FloatArray) -> Mask:
     """The brain in a small, smooth slice with a rim of air."""
     from scipy import ndimage
 
-    head = ndimage.binary_fill_holes(_largest(small > 0.6 * _otsu(small)))
+    head = ndimage.binary_fill_holes(_largest(small > 0.6 * otsu(small)))
     depth = ndimage.distance_transform_edt(head)
     across = 2 * float(depth.max())
     if across == 0:
@@ -199,15 +185,3 @@ def _dilated(mask: Mask, radius: float) -> Mask:
     if not mask.any():
         return mask
     return np.asarray(ndimage.distance_transform_edt(~mask) <= radius, np.bool_)
-
-
-def _otsu(values: FloatArray) -> float:
-    """The threshold that parts values best in two (Otsu 1979)."""
-    counts, edges = np.histogram(values, 256)
-    middles = (edges[1:] + edges[:-1]) / 2
-    below = np.cumsum(counts)
-    above = below[-1] - below
-    sums = np.cumsum(counts * middles)
-    low = sums / np.maximum(below, 1)
-    high = (sums[-1] - sums) / np.maximum(above, 1)
-    return float(middles[np.argmax(below * above * (low - high) ** 2)])

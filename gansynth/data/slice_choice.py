@@ -11,8 +11,8 @@ import numpy.typing as npt
 from gansynth.core.foreground import PlaneOutline
 from gansynth.core.schema import Case
 from gansynth.core.source import CaseSource
+from gansynth.data.cache import PatchSource
 from gansynth.data.grid import ORIENTATION
-from gansynth.data.patches import PatchSource
 from gansynth.data.slice_options import AXIS, SIDES, SliceOptions
 from gansynth.runtime.errors import DataFault, UsageFault
 
@@ -24,16 +24,7 @@ Numbers = npt.NDArray[np.int64]
 
 
 class SliceChoice:
-    """What ``slices:`` takes of each volume, found out once.
-
-    Args:
-        inner: the volumes.
-        options: how slices are cut.
-        volume: reads a whole volume.
-
-    Attributes:
-        classes: names of the classes of slices; empty if none are asked for.
-    """
+    """What ``slices:`` takes of each volume, found out once, and the slices' classes."""
 
     def __init__(
         self, inner: CaseSource, options: SliceOptions, volume: Callable[[str], Case]
@@ -98,8 +89,7 @@ class SliceChoice:
     def counts(self, case: str) -> Numbers:
         """Voxels of each foreground label of the schema, in each slice of a volume: (V, slices).
 
-        Raises:
-            DataFault: the volume has no labels.
+        Raises DataFault: the volume has no labels.
         """
         if case not in self._counts:
             self._counts[case] = self._counted(case)

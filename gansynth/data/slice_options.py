@@ -11,9 +11,9 @@ import numpy as np
 from pydantic import BeforeValidator, Field
 
 from gansynth.core.source import CaseSource, SourceRequest
-from gansynth.data.opening import open_plain
 from gansynth.data.planes import Windows
 from gansynth.data.reading import INNER, OF_BOXES, LeastVoxels, OfLabels, ReadOptions, Words
+from gansynth.data.views import open_plain
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import Needs, Size2
 
@@ -30,12 +30,7 @@ Side = Literal["array", "inferior", "superior", "posterior", "anterior", "left",
 
 @dataclass(frozen=True)
 class Indices:
-    """Which slices of an axis: ranges of numbers, or of shares of its length.
-
-    Attributes:
-        ranges: first and last, both included; in percent where ``percent`` says so.
-        percent: whether a range is in percent of the axis.
-    """
+    """Ranges of slices, both ends included, by number or by share of the axis."""
 
     ranges: tuple[tuple[float, float], ...]
     percent: tuple[bool, ...]
@@ -147,8 +142,7 @@ def inner_read(read: Mapping[str, str]) -> dict[str, str]:
 def open_inner(request: SourceRequest) -> CaseSource:
     """Open the volumes that slices are cut from.
 
-    Raises:
-        UsageFault: an option that neither knows, or cases that are 2D already.
+    Raises UsageFault: an option that neither knows, or cases that are 2D already.
     """
     if request.kind == "slices":
         raise UsageFault(f"slices:slices:{request.where}: expected slices of volumes; say it once")

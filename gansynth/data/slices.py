@@ -1,7 +1,6 @@
 """``slices:INNER``: 2D cases cut from the volumes of any other source.
 
-Which slices, and whose, follows from the volumes: a slice belongs to its volume's subject and lies
-on its volume's side of the fold.
+A slice belongs to its volume's subject and lies on its volume's side of the fold.
 """
 
 from __future__ import annotations
@@ -15,21 +14,23 @@ from pathlib import Path
 
 import numpy as np
 
+from gansynth.core.findings import Checked, Finding
 from gansynth.core.lineage import Lineage
 from gansynth.core.prediction import SlicePosition
+from gansynth.core.registry import installed
 from gansynth.core.resample import resampling_record
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.core.source import SourceRequest, Split
 from gansynth.core.space import Space, boxes_of_slice
-from gansynth.data.cache import CaseCache
+from gansynth.data.cache import CaseCache, PatchSource, cut_case
+from gansynth.data.classes import without_cases
 from gansynth.data.flat import FlatSource
 from gansynth.data.label_boxes import LabelBoxes, box_record
-from gansynth.data.patches import PatchSource, cut_case
 from gansynth.data.planes import per_channel, rescale, resize
 from gansynth.data.reading import parse_read, reads
 from gansynth.data.slice_choice import SliceChoice
 from gansynth.data.slice_options import AXIS, SliceOptions, inner_read, open_inner, split_read
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 
 STRIDE = 8
 """The generator's edges are multiples of this, so that networks can halve them."""
@@ -41,23 +42,14 @@ VOLUME_BYTES = 1 << 30
 def open_slices(request: SourceRequest) -> SliceSource:
     """Open ``slices:KIND:WHERE``.
 
-    Raises:
-        UsageFault: options that do not fit, or an inner source that has no volumes.
-        GansynthError: what opening the inner source raises.
+    Raises UsageFault: options that do not fit, or an inner source that has no volumes;
+    GansynthError: what opening the inner source raises.
     """
     return SliceSource(request)
 
 
 class SliceSource(FlatSource):
-    """Slices of the volumes of one fold.
-
-    Attributes:
-        request: what was asked for, the inner path made absolute.
-        options: how slices are cut.
-        inner: the source of volumes.
-        axis: of (D, H, W), that is cut across.
-        choice: which slices of each volume are cut, and of which class each is.
-    """
+    """Slices of the volumes of one fold; ``axis`` of (D, H, W) is cut across."""
 
     def __init__(self, request: SourceRequest) -> None:
         own, rest = split_read(request)
@@ -147,11 +139,7 @@ class SliceSource(FlatSource):
         return self.choice.label_class(*self._parse(case_id)[:2])
 
     def content(self, case_id: str, load: Callable[[str], Case] | None = None) -> str:
-        """SHA-256 of a slice's arrays.
-
-        Slices that show nothing all have the same content, on both sides of any fold. So the hash
-        of one is made of its id too.
-        """
+        """SHA-256 of a slice's arrays; of one that shows nothing of its id, too."""
         case = (load or self.load)(case_id)
         content = super().content(case_id, lambda _: case)
         if np.ptp(case.image, axis=(1, 2)).any():
@@ -208,8 +196,7 @@ class SliceSource(FlatSource):
     def load(self, case_id: str) -> Case:
         """Read one slice: image float32 (C, H, W), labels int16 (H, W).
 
-        Raises:
-            DataFault: unknown, or its volume cannot be read.
+        Raises DataFault: unknown, or its volume cannot be read.
         """
         case, index, kept = self._parse(case_id)
         plane = self._plane(case, index)
@@ -300,11 +287,7 @@ class SliceSource(FlatSource):
         return tuple(sorted(ids))
 
     def _parse(self, case_id: str) -> tuple[str, int, list[int]]:
-        """Volume, number of the slice, and which of the kept channels.
-
-        Raises:
-            DataFault: the id is none of ours.
-        """
+        """Volume, number of the slice, and which of the kept channels."""
         rest, kept = case_id, list(range(len(self._channels)))
         if self.options.concat:
             names = [f"/{self.inner.schema.channels[c]}" for c in self._channels]
@@ -361,3 +344,22 @@ class SliceSource(FlatSource):
             return inner
         shapes = [self._flat_shape(case) for case in self.inner.train_ids]
         return tuple(ceil(n / STRIDE) * STRIDE for n in np.max(shapes, axis=0).tolist())
+
+
+def check_slices(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
+    """Find everything that is wrong with ``slices:INNER``: what its volumes have, then the choice.
+
+    Raises UsageFault: options that do not fit.
+    """
+    own, rest = split_read(request)
+    parse_read(SliceOptions, own)
+    checked = installed().check(rest.kind)(rest, progress)
+    findings, slices, path = list(checked.findings), 0, Path(rest.where)
+    if not any(finding.level == "error" for finding in findings):
+        try:
+            source = SliceSource(request)
+            slices = len(source.train_ids) + len(source.held_out_ids)
+            findings += without_cases(source, source.choice.classes, path)
+        except GansynthError as fault:
+            findings.insert(0, Finding("error", None, path, str(fault)))
+    return Checked(f"slices:{checked.name}", slices or checked.cases, findings)

@@ -14,15 +14,7 @@ from gansynth.core.schema import FloatArray
 
 
 class Intensities:
-    """Mean and standard deviation of each channel.
-
-    Args:
-        channels: how many.
-
-    Attributes:
-        mean: float64 (C,), in the source's units.
-        deviation: likewise, above 0.
-    """
+    """``mean`` and ``deviation`` (above 0) of each channel, float64 (C,), in the source's units."""
 
     def __init__(self, channels: int) -> None:
         self.mean: npt.NDArray[np.float64] = np.zeros(channels)

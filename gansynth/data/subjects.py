@@ -16,16 +16,10 @@ from gansynth.runtime.errors import DataFault, UsageFault
 
 
 def read_subjects(text: str, ids: Iterable[str]) -> dict[str, str]:
-    """Map cases to people.
+    """Map cases to people, by a CSV or by a regular expression's first group.
 
-    Args:
-        text: path of a CSV with the columns ``case`` and ``subject`` (or ``subject_group``), or a
-            regular expression whose first group, matched against the case id, is the subject.
-        ids: the cases; the CSV may know more of them.
-
-    Raises:
-        UsageFault: the regular expression is none, or has no group.
-        DataFault: a case has no subject or two of them, or the CSV lacks a column.
+    Raises UsageFault: no such expression, or one without a group; DataFault: a case has no subject
+    or two, or the CSV lacks a column.
     """
     ids = sorted(ids)
     path = Path(text)
@@ -66,14 +60,9 @@ def _from_csv(path: Path) -> dict[str, str]:
 
 
 def read_column(path: Path, *names: str) -> dict[str, str]:
-    """Map the cases of a CSV, in its column ``case``, to what another column says of them.
+    """Map the cases of a CSV to what another column, the first of ``names`` that is there, says.
 
-    Args:
-        path: the CSV.
-        names: of the other column; the first one that is there counts.
-
-    Raises:
-        DataFault: it cannot be read, lacks a column, or says two things of a case.
+    Raises DataFault: it cannot be read, lacks a column, or says two things of a case.
     """
     one, *others = names
     expected = f"case and {one}" + (f" (or {', '.join(others)})" if others else "")
@@ -105,12 +94,8 @@ def grouped_splits(
 ) -> list[Split]:
     """K folds of about equal numbers of cases in which no subject is on both sides.
 
-    The same arguments give the same folds. Subjects are shuffled, then dealt out, those with most
-    cases first, each to the fold that has fewest.
-
-    Raises:
-        UsageFault: fewer than two folds.
-        DataFault: fewer subjects than folds.
+    Subjects are shuffled by the seed, then assigned, those with most cases first, each to the
+    smallest fold. Raises UsageFault: fewer than two folds; DataFault: fewer subjects than folds.
     """
     ids = sorted(ids)
     if folds < 2:

@@ -1,13 +1,11 @@
-"""What one part of a composite run sees of its source: some channels, some classes, drawn labels.
+"""Opening a source, and what one part of a composite run sees of it: a view.
 
-A view is written down in ``SourceRequest.view``, so that whoever opens the request sees the same:
+A view is written down in ``SourceRequest.view``:
 
-- ``names``: what channels are called here, where the source calls them otherwise: old -> new.
-- ``channels``: names of the image channels that are seen, in the source's order.
-- ``classes``: names of the classes whose cases are seen; their numbers stay the source's.
-- ``labels_by``: folder of the run that draws label maps, relative to the folder of the run that
-  sees them. The source's own labels win; what is drawn gets values above them.
-- ``labels_sha256``: of that run's manifest; another run there is refused.
+- ``names``: old -> new name of channels.
+- ``channels``, ``classes``: names of those that are seen; numbers stay the source's.
+- ``labels_by``: folder of the run that draws label maps, relative to the run that sees them;
+  ``labels_sha256``: of its manifest. The source's own labels win.
 - ``home``: the folder of the run that sees them; never written down, because runs can be moved.
 """
 
@@ -22,20 +20,19 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.lineage import Lineage
+from gansynth.core.registry import installed
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.core.source import CaseSource, SourceRequest, Wrapped
 from gansynth.core.space import Space
 from gansynth.data.classes import class_numbers
+from gansynth.data.reading import options_of
 from gansynth.runtime.errors import UsageFault, did_you_mean
 
 HOME = "home"
 
 
 def needed(request: SourceRequest, options: Any) -> SourceRequest:
-    """A request that shows a generator no more than it needs.
-
-    What draws label maps needs the channels they are drawn from; all others are left as they are.
-    """
+    """A request that shows a generator no more than it needs, where it draws label maps."""
     given = given_channels(options)
     if not draws_labels(options) or "channels" in request.view or not given:
         return request
@@ -45,12 +42,7 @@ def needed(request: SourceRequest, options: Any) -> SourceRequest:
 class LabelDrawer(Protocol):
     """Draws label maps of cases, and says how they join the cases' own labels.
 
-    Attributes:
-        name: what drawn labels are named after.
-        lineage: what it has seen.
-        labels: name -> value of what it draws.
-        given: channels that it draws label maps of.
-        shift: what is added to drawn values, so that they lie above the source's own.
+    ``shift``: what is added to drawn values, so that they lie above the source's own.
     """
 
     name: str
@@ -83,13 +75,8 @@ def viewed(
 class View(Wrapped):
     """A source with some of the channels, the cases of some classes, or more labels.
 
-    Its records are those of the whole cases: whoever sees a channel has seen the case.
-
-    Args:
-        base: the source.
-        view: see the module's description.
-        labeller: opens what draws label maps, when they are first wanted; none for views that name
-            nothing that does.
+    Its records are those of the whole cases. ``labeller`` opens what draws label maps, if anything
+    does.
     """
 
     def __init__(
@@ -184,8 +171,7 @@ class _Renamed(Wrapped):
 def renamed(base: CaseSource, names: Mapping[str, str]) -> CaseSource:
     """A source with other names for its channels; as it is if there are none.
 
-    Raises:
-        UsageFault: a channel that it does not have.
+    Raises UsageFault: a channel that it does not have.
     """
     if not names:
         return base
@@ -228,11 +214,7 @@ def only_intensity(space: Space, channels: list[int]) -> Space:
 
 
 def channel_numbers(schema: Schema, names: Any) -> list[int]:
-    """Where channels are in a schema's arrays.
-
-    Raises:
-        UsageFault: one is not there.
-    """
+    """Where channels are in a schema's arrays. Raises UsageFault: one is not there."""
     for name in names:
         if name not in schema.channels:
             raise UsageFault(
@@ -250,3 +232,14 @@ def pick_channels(schema: Schema, numbers: list[int]) -> Schema:
         channels=tuple(schema.channels[i] for i in numbers),
         outside_fill=None if fill is None else tuple(fill[i] for i in numbers),
     )
+
+
+def open_plain(request: SourceRequest) -> CaseSource:
+    """Open a source whose labels no generator draws; ``sampling.opening`` opens any other.
+
+    Raises UsageFault: an unknown kind, ``--read`` keys that it does not have, or an unknown
+    channel; GansynthError: what the source raises.
+    """
+    opener: Callable[[SourceRequest], CaseSource] = installed().load("sources", request.kind)
+    options_of(opener, request)
+    return viewed(opener(replace(request, view={})), request.view)

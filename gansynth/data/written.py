@@ -1,10 +1,14 @@
-"""Cases as files: NIfTI on the grid and with the affine of the case's own file, 2D maps as PNG."""
+"""Cases as files: NIfTI on the grid and with the affine of the case's own file, 2D maps as PNG,
+boxes as CSV (pixels) or YOLO's normalised lines.
+"""
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.resample import pick
-from gansynth.core.schema import FloatArray, LabelArray
+from gansynth.core.schema import Boxes, FloatArray, LabelArray
 from gansynth.core.source import CaseSource
 from gansynth.core.synthetic import marked
 from gansynth.data.flat import FlatSource
@@ -26,15 +30,8 @@ def write_prediction(
 ) -> Path | None:
     """Write a label map; None where the case is of no file of its own.
 
-    Args:
-        source: that the case was read from.
-        case_id: the case.
-        labels: int16 (D, H, W), on the grid of ``source.load``; where the source resamples, each
-            voxel of the file takes the nearest one.
-        folder: made where it is missing.
-
-    Raises:
-        EnvironmentFault: the disk refuses.
+    ``labels``: int16 (D, H, W), on the grid of ``source.load``; each voxel of the file takes the
+    nearest. Raises EnvironmentFault: the disk refuses.
     """
     if isinstance(source, FlatSource):
         path = folder.joinpath(*map(file_name, case_id.split("/"))).with_suffix(".png")
@@ -62,16 +59,9 @@ def write_volume(
     *,
     synthetic: bool = False,
 ) -> Path:
-    """Write a volume: the same bytes for the same voxels, always.
+    """Write a volume (D, H, W) of ``ORIENTATION``: the same bytes for the same voxels, always.
 
-    Args:
-        path: ``.nii.gz``; its folder is made where it is missing.
-        array: (D, H, W), of ``sources.grid.ORIENTATION``.
-        affine: of the file whose axes it is to have.
-        synthetic: whether it carries the mark of files that were drawn.
-
-    Raises:
-        EnvironmentFault: the disk refuses.
+    ``affine``: of the file whose axes it is to have. Raises EnvironmentFault: the disk refuses.
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,3 +92,35 @@ def _nifti(
     image = nib.Nifti1Image(orientations.apply_orientation(array.T, back), affine)
     image.header.set_xyzt_units("mm")
     return gzip.compress((marked(image) if synthetic else image).to_bytes(), 4, mtime=0)
+
+
+def csv_text(boxes: Boxes, names: Sequence[str]) -> str:
+    """``class,xmin,ymin,xmax,ymax`` (volumes: with z) in voxels; ``--boxes file:`` reads it.
+
+    ``boxes``: (N, 4) or (N, 6). ``names``: of their classes; numbers stand for those without one.
+    """
+    axes = boxes.coords.shape[1] // 2
+    stream = io.StringIO()
+    table = csv.writer(stream, lineterminator="\n")
+    table.writerow(["class", *(f"{axis}{end}" for end in ("min", "max") for axis in "xyz"[:axes])])
+    for row, label in zip(boxes.coords, boxes.labels.tolist(), strict=True):
+        name = names[label] if 0 <= label < len(names) else str(label)
+        ends = [*row[:axes][::-1], *row[axes:][::-1]]  # array axes are the other way round
+        table.writerow([name, *(f"{end:.9g}" for end in ends)])
+    return stream.getvalue()
+
+
+def yolo_lines(boxes: Boxes, size: Sequence[int]) -> str:
+    """``class x_centre y_centre width height`` as shares of the image; empty for a background.
+
+    ``boxes``: (N, 4).
+    """
+    height, width = size
+    lines = []
+    for (top, left, bottom, right), label in zip(
+        boxes.coords.astype(float).tolist(), boxes.labels.tolist(), strict=True
+    ):
+        middle = (left + right) / 2 / width, (top + bottom) / 2 / height
+        sides = (right - left) / width, (bottom - top) / height
+        lines.append(" ".join([str(label), *(f"{value:.8g}" for value in (*middle, *sides))]))
+    return "".join(f"{line}\n" for line in lines)

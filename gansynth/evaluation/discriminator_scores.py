@@ -41,10 +41,6 @@ def load_critic(run: Path, device: torch.device) -> Generator | None:
     their own, and no one number is theirs together. Ask a part, ``RUN/parts/NAME``, about cases as
     the part saw them.
 
-    Args:
-        run: its folder.
-        device: where the networks go.
-
     Returns:
         None where no discriminator is kept: a generator without one, a run without checkpoints, a
         composite run, a bank.

@@ -37,9 +37,7 @@ class EvaluationOptions:
     """How an evaluation goes about.
 
     Attributes:
-        parts: what is done.
         metrics: by name; all that are registered if none is named.
-        effort: how much is done.
         pictures: whether the report shows thumbnails, of patients among them.
         exported: folder of samples that are to be passed on, searched for traces of patients.
     """
@@ -65,9 +63,6 @@ class Assessed:
 
     Attributes:
         document: ``evaluation.json``.
-        pictures: thumbnails by the names of the maps' points.
-        pairs: near-copies beside what they are copies of.
-        strip: thumbnails of each side.
     """
 
     document: dict[str, Any]
@@ -91,16 +86,12 @@ def evaluate(
     """Evaluate the samples of a run or a bank, and write ``evaluation.json`` and the report.
 
     Args:
-        folder: of a run or a bank.
         real: real cases, a ``SourceRequest`` as JSON (``open_evaluated``); None takes those a run
             was fitted on, with the fold's held-out ones.
         out: folder for the report; ``RUN/evaluation``, or ``BANK-evaluation`` beside a bank.
-        wanted: which samples.
         options: see there.
         device: ``auto``, ``cpu``, ``cuda:0``.
         data: KIND:WHERE of the run's data set, if it was moved or renamed.
-        root: overrides where the run's source has its host folders.
-        reporter: shows progress.
 
     Returns:
         The document, with ``files``: name -> path.
@@ -121,7 +112,7 @@ def evaluate(
         gathered = open_evaluated(
             folder, real, wanted, device=device, data=data, root=root, reporter=reporter
         )
-        sides = gathered.sides(wanted.number, wanted.seed, options.effort, device, reporter)
+        sides = gathered.sides(wanted.number, wanted.request.seed, options.effort, device, reporter)
     found = assess(gathered, sides, metrics, options, clock)
     out = out or _usual_folder(folder, gathered.kind)
     return {**found.document, "files": _write(found, sides.schema, out)}
@@ -175,7 +166,7 @@ def assess(
 
 def _strip(sides: Sides) -> dict[str, list[bytes]]:
     """The first images of each side."""
-    from gansynth.evaluation.tsne import thumbnail
+    from gansynth.report.png import thumbnail
 
     shown: dict[str, Sequence[Image]] = {"real": sides.real, "synthetic": sides.samples}
     return {

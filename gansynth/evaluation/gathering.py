@@ -36,7 +36,6 @@ class Known:
     Attributes:
         members: ids of cases that the lineage names, by id or by image.
         others: ids of cases of people that it does not know.
-        people: whose each case is.
     """
 
     members: tuple[str, ...]
@@ -85,18 +84,9 @@ class Gathered:
 
     Attributes:
         kind: ``run`` or ``bank``.
-        name: the run's id.
-        generator: its registered name.
         samples: in the generator's space (of a bank: as they are stored).
         drawn_of: for each sample the person whose case it was drawn of, or a name of its own.
-        source: real cases.
-        space: how these are cut.
-        schema: of what is compared.
-        known: who of them was trained on.
-        lineage: of what drew the samples.
-        cache: reads cases.
         run: the opened run; None of a bank.
-        flawed: samples that were left out as flawed.
         empty: real crops that were left out: constant, or not what the generator learns from.
     """
 
@@ -145,7 +135,6 @@ class Gathered:
         """Crops of cases, person after person, so that all have about as many.
 
         Args:
-            ids: of which cases.
             number: how many crops; fewer where cases can be cut in one way only.
             rng: draws order and places.
         """

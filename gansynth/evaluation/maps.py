@@ -15,11 +15,12 @@ import numpy.typing as npt
 
 from gansynth.core.schema import Case, Sample
 from gansynth.evaluation.gathering import Gathered
-from gansynth.evaluation.tsne import embed, thumbnail
+from gansynth.evaluation.tsne import embed
 from gansynth.metrics.comparison import Image, Sides
 from gansynth.metrics.estimate import Floats
 from gansynth.metrics.features import features_of
 from gansynth.metrics.nearest_search import GRID, pool
+from gansynth.report.png import thumbnail
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,9 +36,6 @@ class Shown:
     """Images on a map.
 
     Attributes:
-        images: samples, then training crops, then held-out ones.
-        sides: of each.
-        names: of each, unlike each other.
         kinds: class of each, if it has one.
     """
 
@@ -96,9 +94,7 @@ def draw_maps(
     """``maps`` of the document.
 
     Args:
-        gathered: what is evaluated.
         sides: likewise.
-        shown: what is on them.
         segmenter: of the fold, if one was trained.
     """
     rows: list[tuple[str, str, str, Floats]] = [

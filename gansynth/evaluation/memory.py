@@ -12,11 +12,14 @@ from gansynth.core.schema import Case, Sample, Schema
 from gansynth.evaluation.gathering import Gathered
 from gansynth.metrics.comparison import Sides
 from gansynth.metrics.estimate import Floats
-from gansynth.metrics.membership import FEWEST, Attack, attack_by, by_person
 from gansynth.metrics.memorisation import (
+    FEWEST,
+    Attack,
     Copies,
     Nearer,
     People,
+    attack_by,
+    by_person,
     least_margin,
     nearer,
     quantiles,
@@ -41,13 +44,7 @@ CHANCE = 0.05
 
 
 class Some:
-    """Some cases of a source, for a search.
-
-    Args:
-        ids: of the cases.
-        people: whose each is.
-        load: reads a case.
-    """
+    """Some cases of a source, for a search."""
 
     def __init__(self, ids: Sequence[str], people: Mapping[str, str], load: Load) -> None:
         self.train_ids, self._people, self._load = tuple(ids), people, load
@@ -277,17 +274,11 @@ def write_copies(
     """Write ``near_copies.csv``, a line a pair, and ``near_copies.png`` of the first ones.
 
     They name, and show, training cases: they stay in the folder. Those of an earlier evaluation go.
-
-    Args:
-        folder: of the report.
-        memory: the document's part.
-        pairs: what is shown; none without pictures.
-        schema: of the images.
     """
     import csv
     import io
 
-    from gansynth.report.mosaic import write_mosaic
+    from gansynth.report.sheets import write_mosaic
     from gansynth.runtime.files import write_bytes_atomic
 
     rows = ((memory or {}).get("copies") or {}).get("pairs") or ()

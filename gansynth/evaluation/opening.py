@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import OUTSIDE, Sample, Schema
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Space
@@ -20,7 +21,6 @@ from gansynth.runtime.progress import Reporter
 from gansynth.sampling.opening import open_source
 
 if TYPE_CHECKING:
-    from gansynth.core.sample_request import Asking
     from gansynth.sampling.drawer import SampleDrawer
 
 AT_ONCE = 16
@@ -37,21 +37,11 @@ class Wanted:
 
     Attributes:
         number: how many.
-        seed: seeds conditions and latents.
-        edits: condition edits; None takes the run's own.
-        classes: names of classes; None for all.
-        boxes: which boxes are asked for; None for the usual ones.
-        judged: whether samples that are found flawed are left out, as they are in banks.
-        asking: what else is asked of samples.
+        request: what they are asked to be; flawed ones are left out as they are in banks.
     """
 
     number: int = 64
-    seed: int = 0
-    edits: Sequence[str] | None = None
-    classes: Sequence[str] | None = None
-    boxes: str | None = None
-    judged: bool = True
-    asking: Asking | None = None
+    request: SampleRequest = field(default_factory=SampleRequest)
 
 
 def open_evaluated(
@@ -100,10 +90,7 @@ def _open_run(
     run = load_run(folder, device)
     own = open_moved(run, *where)
     other = None if real is None else open_real(real, own)  # before anything is drawn
-    drawer = SampleDrawer(
-        run, own, wanted.edits, wanted.seed, wanted.classes, wanted.boxes, wanted.judged,
-        wanted.asking, reporter,
-    )  # fmt: skip
+    drawer = SampleDrawer(run, own, wanted.request, reporter)
     source = drawer.source if other is None else other
     samples, flawed = _drawn(drawer, wanted, reporter)
     cache, lineage = CaseCache(source), drawer.lineage
@@ -132,7 +119,7 @@ def _drawn(drawer: SampleDrawer, wanted: Wanted, reporter: Reporter) -> tuple[li
         while len(found) < wanted.number and first < MOST_TRIED * wanted.number:
             count = min(AT_ONCE, wanted.number - len(found))
             for sample in drawer.draw_raw(first, count):
-                if wanted.judged and sample.provenance.get("flaw"):
+                if not wanted.request.keep_flawed and sample.provenance.get("flaw"):
                     flawed += 1
                     continue
                 found.append(sample)

@@ -28,7 +28,7 @@ def chosen_metrics(names: Sequence[str]) -> dict[str, Evaluated]:
         UsageFault: one is unknown or does not load.
     """
     from gansynth.core.registry import installed
-    from gansynth.metrics.measure import load_metrics
+    from gansynth.metrics.comparison import load_metrics
 
     usual = [name for name in installed().names("metrics") if name not in PAIRED]
     loaded = load_metrics(names or usual)
@@ -44,8 +44,6 @@ def measure_realism(
     """Figures of all metrics.
 
     Args:
-        metrics: by name.
-        sides: what is compared.
         asked: metrics that must not be left out.
 
     Returns:

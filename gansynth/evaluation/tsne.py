@@ -1,4 +1,4 @@
-"""Points of a t-SNE map, and the small pictures that are shown at them.
+"""Points of a t-SNE map.
 
 Maaten and Hinton 2008. Near points are images that features say are alike; how far groups lie
 apart, and how large they are, says nothing.
@@ -6,13 +6,12 @@ apart, and how large they are, says nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.schema import FloatArray, LabelArray
+from gansynth.core.schema import FloatArray
 from gansynth.runtime.errors import DataFault, UsageFault
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -28,8 +27,6 @@ JITTER = 1e-3
 small data sets are, scikit-learn's tree of neighbours makes nonsense (a divergence below 0)."""
 NOISE = 1e-6
 """Spread, as a share of the largest value, below which features are all the same."""
-EDGE = 96
-"""Pixels of a picture's longest edge."""
 
 
 def embed(features: Floats, *, seed: int = 0, perplexity: float | None = None) -> FloatArray:
@@ -40,7 +37,6 @@ def embed(features: Floats, *, seed: int = 0, perplexity: float | None = None) -
 
     Args:
         features: (N, K), a row for each image.
-        seed: of what t-SNE draws.
         perplexity: about how many neighbours each image has; 30 if None, or a third of the others.
 
     Returns:
@@ -101,65 +97,3 @@ def _reduced(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     if found.shape[1] == 1:  # a map that begins with two components needs a second one
         found = np.pad(found, ((0, 0), (0, 1)))
     return np.asarray(found / found[:, 0].std(), np.float64)
-
-
-# -- pictures --------------------------------------------------------------------------------------
-
-
-def thumbnail(
-    image: FloatArray,
-    window: Floats | Sequence[tuple[float, float]],
-    labels: LabelArray | None = None,
-    *,
-    edge: int = EDGE,
-) -> bytes:
-    """A PNG file of an image: of a volume the slice with most foreground, else its middle.
-
-    Two channels are side by side; of more the first one is shown. The first has outlines of labels,
-    in the colours of sample sheets where label values are 1, 2, 3.
-
-    Args:
-        image: (C, D, H, W) or (C, H, W).
-        window: (C, 2), what is black and white in each channel.
-        labels: int16 (D, H, W) or (H, W), or None.
-        edge: pixels of a channel's longest edge: fewer by less than half where pixels are repeated.
-    """
-    from gansynth.report.png import outlined, png_bytes, scaled
-    from gansynth.report.sheets import middle_slice
-
-    cut = middle_slice(labels, image.shape[1:])
-    plane = image if cut is None else image[:, cut]
-    drawn = labels if labels is None or cut is None else labels[cut]
-    shown = 2 if len(plane) == 2 else 1
-    bounds = [(low, max(high, low + NOISE)) for low, high in np.asarray(window, float)[:shown]]
-    grey, _ = scaled(plane[:shown], bounds, 8)
-    grey, drawn = _shrunk(grey, drawn, edge)
-    values = range(1, 1 + (0 if drawn is None else int(drawn.max(initial=0))))
-    parts = [
-        outlined(one, None if channel else drawn, values, edge=edge)
-        for channel, one in enumerate(grey)
-    ]
-    return png_bytes(np.concatenate(parts, axis=1))
-
-
-def _shrunk(
-    grey: npt.NDArray[np.uint8], labels: LabelArray | None, edge: int
-) -> tuple[npt.NDArray[np.uint8], LabelArray | None]:
-    """Channels (C, H, W) and labels (H, W) with no edge longer than so many pixels."""
-    shape = grey.shape[1:]
-    if max(shape) <= edge:
-        return grey, labels
-    from PIL import Image
-
-    height, width = (max(1, round(n * edge / max(shape))) for n in shape)
-    box = Image.Resampling.BOX
-    small = np.stack(
-        [np.asarray(Image.fromarray(one).resize((width, height), box)) for one in grey]
-    )
-    if labels is None:
-        return small, None
-    rows, columns = (
-        ((np.arange(new) + 0.5) * old / new).astype(int)
-        for new, old in zip((height, width), shape, strict=True)
-    )
-    return small, labels[np.ix_(rows, columns)]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from gansynth.core.lineage import Lineage, guard
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.fitting import fit as fitting
 from gansynth.fitting.composite_plan import Plan, PlannedPart, make_plan
@@ -252,7 +253,7 @@ class _Parts(Pipeline[PlannedPart]):
     def _sheet(self) -> Path:
         path = self.out / "samples" / "composite.png"
         run = load_run(self.out, self.device)
-        drawer = SampleDrawer(run, self.plan.source, self.plan.edits)
+        drawer = SampleDrawer(run, self.plan.source, SampleRequest(edits=tuple(self.plan.edits)))
         samples = drawer.draw_raw(0, COLUMNS)
         real = [drawer.beside(sample) for sample in samples]
         path.parent.mkdir(exist_ok=True)

@@ -16,9 +16,9 @@ from gansynth.fitting.composite_spec import PartSpec, PerChannel, PerClass, Spec
 from gansynth.fitting.pipeline import Step
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.options import split_settings
-from gansynth.sampling.drawer import check_edits
 from gansynth.sampling.drawn_labels import viewed
 from gansynth.sampling.opening import open_source
+from gansynth.sampling.request_parsing import Asks, check_edits
 from gansynth.sampling.run import COMPOSITE, PARTS, read_manifest
 from gansynth.training.loop import FitOptions
 
@@ -141,7 +141,7 @@ def _plan_classes(
         )
     parts = spec.classes(source)
     built = _build(cls, options, source)
-    check_edits(built, edits or ())
+    check_edits(edits or (), Asks.by(built))
     together = [name for names in parts.values() for name in names]
     chosen = View(source, {"classes": together})
     whole = source if chosen.train_ids == source.train_ids else chosen

@@ -166,12 +166,15 @@ def _timed_steps(job: Job, folder: Path, stage: Stage | None) -> tuple[list[floa
 
 
 def _timed_sheet(job: Job, folder: Path) -> float:
+    from gansynth.core.sample_request import SampleRequest
     from gansynth.fitting.previews import COLUMNS
     from gansynth.report.sheets import write_sheet
     from gansynth.sampling.drawer import sampler_for
 
     began = time.perf_counter()
-    sampler = sampler_for(job.generator, job.source, job.space, job.edits)
+    sampler = sampler_for(
+        job.generator, job.source, job.space, SampleRequest(edits=tuple(job.edits))
+    )
     conditions = [sampler.draw(index) for index in range(COLUMNS)]
     samples = [job.generator.sample([c], [c.latent_seed])[0] for c in conditions]
     rng = np.random.default_rng(0)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.cost import fit_into, measure, peak_mib
@@ -243,7 +244,7 @@ def _finish(
 
 def spectrum(job: Job, run: Run) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Radial power spectrum of samples over real crops, (C, bands)."""
-    drawer = SampleDrawer(run, job.source, job.edits, seed=job.options.seed + 1)
+    drawer = SampleDrawer(run, job.source, SampleRequest(job.options.seed + 1, tuple(job.edits)))
     samples: list[Sample] = drawer.draw_raw(0, SPECTRUM_SAMPLES)
     rng = np.random.default_rng(job.options.seed + 1)
     ids = rng.choice(job.source.train_ids, SPECTRUM_SAMPLES)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import LabelArray
 from gansynth.data.label_statistics import LabelPriors
 from gansynth.fitting.setup import Job
@@ -44,7 +45,9 @@ def report_label_maps(job: Job, run: Run, reporter: Reporter) -> dict[str, Any]:
     """
     if job.generator.labelling != "drawn":
         return {}
-    samples = SampleDrawer(run, job.source, seed=job.options.seed + 1).draw_raw(0, SAMPLES)
+    samples = SampleDrawer(run, job.source, SampleRequest(job.options.seed + 1)).draw_raw(
+        0, SAMPLES
+    )
     priors = LabelPriors.fit(_training(job), job.generator.schema)
     compared = priors.compare(s.labels for s in samples if s.labels is not None)
     for name, found in compared["labels"].items():

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gansynth.core.generator import Generator
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case
 from gansynth.fitting.setup import Job
 from gansynth.metrics.comparison import Window, window_of
@@ -132,7 +133,7 @@ class DiversityMonitor:
         self.job, self.path = job, out / FILE
         self.number, self.seed = job.options.diversity, job.options.seed + 2
         run = Run(out, job.generator, dict(manifest))
-        self.drawer = SampleDrawer(run, job.source, job.edits, seed=self.seed)
+        self.drawer = SampleDrawer(run, job.source, SampleRequest(self.seed, tuple(job.edits)))
         self.warn, self.say = warn, say
 
     def __call__(self, step: int) -> dict[str, float]:

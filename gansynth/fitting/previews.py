@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gansynth.core.sample_request import SampleRequest
 from gansynth.data.views import draws_labels, given_channels
 from gansynth.fitting.setup import Job
 from gansynth.report.sheets import write_sheet
@@ -30,7 +31,9 @@ class Preview:
     def __init__(self, job: Job, out: Path, manifest: Mapping[str, Any]) -> None:
         self.job, self.out = job, out
         run = Run(out, job.generator, dict(manifest))
-        self.drawer = SampleDrawer(run, job.source, job.edits, seed=job.options.seed)
+        self.drawer = SampleDrawer(
+            run, job.source, SampleRequest(job.options.seed, tuple(job.edits))
+        )
 
     def __call__(self, step: int) -> Path:
         """Draw and write a sheet; its path."""
@@ -57,7 +60,7 @@ def final_sheets(job: Job, run: Run, reporter: Reporter) -> dict[str, Any]:
     from_noise = job.generator.labelling != "asked"
     if not from_noise and not walks(job.generator):
         return shown
-    drawer = SampleDrawer(run, job.source, job.edits, seed=job.options.seed)
+    drawer = SampleDrawer(run, job.source, SampleRequest(job.options.seed, tuple(job.edits)))
     folder = run.folder / "samples"
     if walks(job.generator):
         shown["interpolation"] = write_interpolation(drawer, folder, ROWS, STEPS)

@@ -30,8 +30,8 @@ from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import free_bytes, write_bytes_atomic, write_json_atomic
 from gansynth.runtime.options import overlay, split_settings
 from gansynth.runtime.progress import Reporter
-from gansynth.sampling.drawer import check_edits
 from gansynth.sampling.opening import open_source
+from gansynth.sampling.request_parsing import Asks, check_edits
 from gansynth.sampling.run import MANIFEST, check_lockable, new_manifest, read_manifest
 from gansynth.training.checkpoint import KEPT, bytes_of
 from gansynth.training.loggers import flat
@@ -151,7 +151,7 @@ def resolve(
     space = source.space
     built = build(space)
     check_labels(built, source)
-    check_edits(built, edits or ())
+    check_edits(edits or (), Asks.by(built))
     _refuse_untrained(built, {key: settings[key] for key in typed})
     if built.intensity == "tanh":
         space = space.with_window(cache(i) for i in source.train_ids)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +14,7 @@ from gansynth.core.lineage import CaseRecord, Lineage, guard, guard_host
 from gansynth.hosts.origin import Origin, check_schema, find_origin
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.opening import open_drawer
-from gansynth.sampling.request_parsing import check_heeded, check_texts, per_class
+from gansynth.sampling.request_parsing import Asks, check_request, check_texts
 
 if TYPE_CHECKING:
     from gansynth.core.adapter import Adapter, Injection
@@ -70,8 +70,6 @@ def check_origin(injection: Injection, takes: Takes, origin: Origin | None = Non
     """Check what samples are to be drawn from; returns it with all that it has seen.
 
     Args:
-        injection: what is asked of samples.
-        takes: what the host takes.
         origin: the run, if it was read already.
 
     Raises:
@@ -81,11 +79,11 @@ def check_origin(injection: Injection, takes: Takes, origin: Origin | None = Non
     """
     if injection.bank is not None:
         refuse_with_bank(injection)
-        refuse_boxes_with_bank(injection)
     origin = origin or find_origin(injection)
     source, what = takes.source, "generator" if origin.bank is None else "bank"
     if origin.manifest is not None:
-        check_learnable(injection, origin.manifest, takes.name, takes.needs)
+        assert injection.run is not None  # see Injection
+        check_learnable(injection.run, origin.manifest, takes.name, takes.needs)
     guard_host(origin.lineage.host, source.host, what=what)
     # By what is said of other data sets, and as if of one.
     for name in dict.fromkeys((source.name, origin.lineage.dataset)):
@@ -112,50 +110,20 @@ def with_asked(injection: Injection, origin: Origin, takes: Takes) -> Origin:
 
 
 def check_learnable(
-    injection: Injection,
-    manifest: Mapping[str, Any],
-    target: str,
-    needs: Literal["labels", "boxes"] = "labels",
-) -> None:
-    """Refuse a run whose samples a host cannot learn from, and boxes that it is not asked for.
-
-    Args:
-        injection: names a run.
-        manifest: its.
-        target: the host's name.
-        needs: what the host learns from.
-
-    Raises:
-        UsageFault: with the way out.
-    """
-    assert injection.run is not None
-    check_labelled(injection.run, manifest, target, injection.edits, needs=needs)
-    if injection.boxes is not None and "boxes" not in manifest.get("heeds", ()):
-        raise UsageFault(
-            f"--boxes {injection.boxes}: {manifest['generator']} is not asked for boxes, expected "
-            "a generator that is, such as cpggan; leave --boxes out"
-        )
-
-
-def check_labelled(
     folder: Path,
     manifest: Mapping[str, Any],
     target: str,
-    edits: Sequence[str] = (),
-    *,
     needs: Literal["labels", "boxes"] = "labels",
 ) -> None:
     """Refuse a generator that draws no images, or nothing beside them that a host learns from.
 
     Args:
         folder: the run.
-        manifest: its.
         target: the host's name.
-        edits: asked for; of label maps that a generator draws itself there are none.
         needs: what the host learns from.
 
     Raises:
-        UsageFault: with the way out; or an edit that the generator cannot follow.
+        UsageFault: with the way out.
     """
     if manifest["options"].get("target") == "labels":
         raise UsageFault(
@@ -170,33 +138,10 @@ def check_labelled(
                 "from them; fit a generator that is, such as cpggan"
             )
         return
-    if edits and "image" in manifest.get("heeds", ()):
-        from gansynth.conditions.edit_chain import build_edits
-        from gansynth.conditions.edits.along import check_moving
-
-        check_moving(str(manifest["generator"]), build_edits(edits))
-    if edits and manifest.get("labelling") == "drawn":
-        raise UsageFault(
-            f"--edit {edits[0]}: {folder} draws its own label maps, so none is asked of it that "
-            "could be edited; leave --edit out"
-        )
     if manifest.get("labelling") == "none":
         raise UsageFault(
             f"{folder}: {manifest['generator']} draws images without label maps, and {target} "
             "learns from labels; fit it again with --with-mask, which draws both together"
-        )
-
-
-def refuse_boxes_with_bank(injection: Injection) -> None:
-    """Refuse to say which boxes samples are asked for that are in a bank already.
-
-    Raises:
-        UsageFault: naming the boxes and the bank.
-    """
-    if injection.boxes is not None:
-        raise UsageFault(
-            f"--boxes {injection.boxes}: samples come from the bank {injection.bank}, which "
-            "says what they were asked to be; leave --boxes out"
         )
 
 
@@ -206,12 +151,13 @@ def refuse_with_bank(injection: Injection) -> None:
     Raises:
         UsageFault: naming the option.
     """
-    asking = injection.asking
+    request = injection.samples
     said = {
-        "--conditions": asking.conditions and "{kind}:{where}".format(**asking.conditions),
-        "--lesions": asking.lesions,
-        "--weights": asking.weights,
-        "--filter": asking.filters[0] if asking.filters else None,
+        "--boxes": request.boxes,
+        "--conditions": request.conditions and "{kind}:{where}".format(**request.conditions),
+        "--lesions": request.lesions,
+        "--weights": request.weights,
+        "--filter": request.filters[0] if request.filters else None,
     }
     for option, value in said.items():
         if value is not None:
@@ -229,12 +175,6 @@ def check_injection(
 ) -> Lineage | None:
     """Check all that an injection asks of a run's samples, before anything long starts.
 
-    Args:
-        injection: names the run.
-        source: the host's cases.
-        held_out: records of those it holds out.
-        manifest: of the run.
-
     Returns:
         Lineage of the cases of another source that samples are drawn of; None if there are none.
 
@@ -243,19 +183,15 @@ def check_injection(
         DataFault: another source's cases cannot be read.
         IntegrityFault: one of these is held out.
     """
-    asking = injection.asking
-    if not asking:
-        return None
+    request = injection.samples
     assert injection.run is not None  # see Injection
-    heeds: Iterable[str] = manifest.get("heeds", ())
-    labelling = str(manifest.get("labelling", "asked"))
-    check_heeded(asking, str(manifest["generator"]), heeds, labelling, parts=per_class(manifest))
-    check_texts(asking)
-    if asking.weights is not None:
-        _check_weights(Path(asking.weights), manifest, source, held_out)
-    if asking.conditions is None:
+    check_request(request, Asks.read(manifest))
+    check_texts(request)
+    if request.weights is not None:
+        _check_weights(Path(request.weights), manifest, source, held_out)
+    if request.conditions is None:
         return None
-    return _check_conditions(asking.conditions, injection.run, manifest, source, held_out)
+    return _check_conditions(request.conditions, injection.run, manifest, source, held_out)
 
 
 def _check_weights(
@@ -315,8 +251,9 @@ def check_drawing(adapter: Adapter, injection: Injection) -> None:
         _check_bank(injection.bank, adapter)
     else:
         assert injection.run is not None  # see Injection
-        how = _asked(injection)
-        drawer, _ = open_drawer(adapter, injection.run, device="cpu", learn=False, **how)
+        drawer, _ = open_drawer(
+            adapter, injection.run, injection.samples, device="cpu", learn=False
+        )
         drawer.check_cases()
     adapter.samples_checked = injection
 
@@ -327,8 +264,6 @@ def plan_own_bank(
     """The bank that is made of a run's samples; None if none is.
 
     Args:
-        adapter: of the host.
-        injection: what is mixed in.
         sample_bytes: bytes that a sample takes at most, by the run's manifest.
 
     Raises:
@@ -351,27 +286,16 @@ def seconds_of_a_sample(adapter: Adapter, injection: Injection) -> float:
     from gansynth.runtime.devices import producer_device
 
     assert injection.run is not None
+    device = producer_device(injection.device, ())
     drawer, bring = open_drawer(
-        adapter, injection.run, device=producer_device(injection.device, ()), learn=False,
-        **_asked(injection),
-    )  # fmt: skip
+        adapter, injection.run, injection.samples, device=device, learn=False
+    )
     began = 0.0
     for index in range(2):
         began = time.perf_counter()
         sample = drawer.draw(index, 1)[0]
         adapter.finalise(sample if bring is None else bring(sample))
     return time.perf_counter() - began
-
-
-def _asked(injection: Injection) -> dict[str, Any]:
-    """Of an injection what a drawer is told."""
-    return {
-        "edits": injection.edits or None,
-        "seed": injection.seed,
-        "boxes": injection.boxes,
-        "judged": injection.judged,
-        "asking": injection.asking,
-    }
 
 
 def _check_bank(folder: Path, adapter: Adapter) -> None:

@@ -61,7 +61,6 @@ def package_line(package: str, wanted: Mapping[str, Any], *, essential: bool) ->
     """One package: installed, of a version that fits, and able to be imported.
 
     Args:
-        package: its name in the index.
         wanted: package -> the versions gansynth needs.
         essential: whether nothing works without it.
     """
@@ -207,9 +206,9 @@ def _auto(count: int) -> str:
 
 def scratch_banks() -> Iterator[Line]:
     """Banks that a killed training left behind: they hold memory until somebody removes them."""
-    from gansynth.bank import reader
+    from gansynth.bank import placement
 
-    found = reader.scratch_banks()
+    found = placement.scratch_banks()
     for dead in (True, False):
         some = [(folder, size) for folder, size, _, runs in found if runs != dead]
         if not some:

@@ -11,18 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.injection import MixPlan
-from gansynth.core.ratio import Ratio
+from gansynth.core.ratio import Ratio, whole_parts
 from gansynth.core.schedule import Mix
 
 IntArray = npt.NDArray[np.int64]
-_PARTS = 10**6
-"""Ratios are taken as fractions with a denominator up to here; 2813:4000 then comes out even."""
 _ORDER, _SYNTHETIC, _STAND_IN, _CHOSEN = range(4)
 
 
@@ -54,14 +51,6 @@ def count_places(ratio: Ratio, real: int) -> int:
     """
     of, synthetic = whole_parts(ratio)
     return real if of == 0 else real - (-real * synthetic // of)
-
-
-def whole_parts(ratio: Ratio) -> tuple[int, int]:
-    """R:S in the smallest whole numbers, e.g. (1, 3) for 0.1:0.3; R is at most ``_PARTS``."""
-    if ratio.real == 0:
-        return 0, 1
-    parts = (Fraction(ratio.synthetic) / Fraction(ratio.real)).limit_denominator(_PARTS)
-    return parts.denominator, parts.numerator
 
 
 @dataclass(frozen=True)

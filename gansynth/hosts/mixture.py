@@ -18,6 +18,7 @@ from gansynth.core.adapter import Injection
 from gansynth.core.injection import MixPlan
 from gansynth.core.lineage import CaseRecord, guard
 from gansynth.core.ratio import Ratio
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.runtime.errors import UsageFault
 
@@ -96,7 +97,9 @@ def make_mixture(
     if seed < 0 or done < 0:
         raise UsageFault(f"seed is {seed} and done {done}, expected whole numbers from 0 on")
     folder = None if bank is None or ratio.p == 0 else Path(bank).absolute()
-    injection = Injection(None, ratio, schedule, bank=folder, seed=seed, strict=strict)
+    injection = Injection(
+        None, ratio, schedule, bank=folder, samples=SampleRequest(seed), strict=strict
+    )
     spec = None if folder is None else BankReader(folder).spec
     if spec is not None:
         guard(spec.lineage, _records(held_out), what="bank")

@@ -21,8 +21,6 @@ class Origin:
     """A generator's run or a bank, read once; ``hosts.checks.check_origin`` checks it.
 
     Attributes:
-        lineage: every case it has seen.
-        described: what the record says of it.
         manifest: of the generator's run; None for a bank.
         bank: the bank; None for a run.
     """
@@ -84,11 +82,7 @@ def check_schema(
     """Refuse samples whose channels, labels or boxes mean something else.
 
     Args:
-        folder: the run or bank.
-        found: of its samples.
-        wanted: of the host's cases.
         same: attributes that both should have in common.
-        way_out: what the user may do.
 
     Raises:
         DataFault: naming both.
@@ -105,10 +99,6 @@ def check_schema(
 
 def check_samples(reader: BankReader, look: Callable[[BankSample], None]) -> None:
     """Check every sample of a bank that somebody brings along, as a producer checks its own.
-
-    Args:
-        reader: of the bank.
-        look: refuses a sample.
 
     Raises:
         DataFault, UsageFault: what ``look`` refuses, naming the sample.

@@ -37,7 +37,8 @@ LEFT = frozenset(
 )
 """What a training that never began may have left behind."""
 COMPARED = (
-    *("ratio", "schedule", "bank", "frozen", "size", "edits", "boxes", "judged", "asking"),
+    *("ratio", "schedule", "bank", "frozen", "size", "edits", "boxes", "conditions", "lesions"),
+    *("weights", "filters", "keep_flawed"),
     *("usual_augmentation", "augment_synthetic"),
 )
 """What a continued training should have in common with what it continues."""
@@ -53,8 +54,6 @@ def usual_output(runs: Path, name: str, injection: Injection) -> Path:
     """Where a training's results go unless the user says otherwise.
 
     Args:
-        runs: the host's folder of trainings.
-        name: of the data set.
         injection: whose ratio is part of the folder's name.
     """
     words = f"{name.rpartition(':')[2]}_{injection.ratio}".replace(":", "-")
@@ -108,10 +107,7 @@ def check_same(
     """Refuse to go on with another training than the one that was begun in a folder.
 
     Args:
-        output: the folder.
-        before: what was trained.
         now: what is to be; the same keys.
-        anew: how a training is started anew.
 
     Raises:
         UsageFault: naming the first key that differs.
@@ -136,10 +132,8 @@ class SessionRecord:
     """The record of one session, and of those it continues.
 
     Args:
-        path: the record.
         epoch: the session's first; 0 starts a new training, whose record starts anew too.
         session: see ``describe_session``.
-        epochs: of the whole training.
         compared: keys that sessions should have in common.
         anew: how a training is started anew, for messages.
 
@@ -182,12 +176,8 @@ class SessionRecord:
         """Write all sessions, atomically.
 
         Args:
-            epoch: the next one to train.
-            counts: what this session has drawn.
             complete: whether the training has reached its end.
             asked: share of synthetic samples that ratio and schedule asked for meanwhile.
-            supply: what the producer did.
-            chosen: real cases that fine-tuning may draw.
             more: what else the host has to say of this session.
 
         Raises:
@@ -221,7 +211,6 @@ def describe_session(injection: Injection, origin: Origin | None) -> dict[str, A
     """What is mixed in and how, without what belongs to one machine.
 
     Args:
-        injection: what is mixed in, and how.
         origin: what samples are drawn of; None if nothing is mixed in.
     """
     document = {k: v for k, v in injection.to_json().items() if k not in _MINE}
@@ -252,9 +241,7 @@ def compare(
     """What differs between a session and the one it continues, in words.
 
     Args:
-        before: the last session of the record.
         now: see ``describe_session``.
-        epochs: of the whole training, now.
         compared: keys that both should have in common.
         anew: how a training is started anew, for messages.
 
@@ -316,7 +303,6 @@ def outcome_of(
 
     Args:
         sessions: see ``read_sessions``.
-        folder: of the host's results.
         metrics: of the host's validation on real cases.
     """
     drawn = [session["drawn"] for session in sessions]

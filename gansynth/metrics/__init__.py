@@ -7,11 +7,9 @@ stranger's plugin would.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-from gansynth.core.hookspecs import hookimpl
+from gansynth.core.hookspecs import hookimpl, lazily
 
 if TYPE_CHECKING:
     from gansynth.core.metric import Metric
@@ -37,9 +35,4 @@ METRICS: Mapping[str, tuple[str, str]] = {
 def register_metrics(register: Callable[[str, Callable[[], Metric]], None]) -> None:
     """Register ``METRICS``."""
     for name, (module, attribute) in METRICS.items():
-        register(name, partial(_load, module, attribute))
-
-
-def _load(module: str, attribute: str) -> Metric:
-    loaded: Metric = getattr(import_module(f"gansynth.metrics.{module}"), attribute)
-    return loaded
+        register(name, lazily(f"gansynth.metrics.{module}:{attribute}"))

@@ -1,10 +1,8 @@
 """Classifier two-sample tests: can a classifier tell samples from real people?
 
-Lopez-Paz & Oquab 2017 (arXiv:1610.06545), which Han et al. 2018 asked for. Two classifiers: k
-nearest neighbours by the trained network's features, and a small convolutional network on slices.
-Their accuracy is 0.5 where nobody can tell. Images of one person, and samples drawn of that
-person's labels, are alike for reasons of their own, so none is a witness for another, none is
-trained on to judge another, and those of one side change sides together when sides are permuted.
+Lopez-Paz & Oquab 2017 (arXiv:1610.06545), by k nearest neighbours of features and by a small
+network; accuracy is 0.5 where nobody can tell. Images of one person, and samples drawn of that
+person's labels, are alike, so none judges another, and they change sides together in permutations.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from torch import Tensor, nn
 from gansynth.core.schema import Case, Sample, Schema
 from gansynth.metrics.comparison import Evaluated, Image, Sides
 from gansynth.metrics.encoder import CROP
-from gansynth.metrics.estimate import LEVEL, Figure, Floats, Indices, halves
+from gansynth.metrics.estimate import Figure, Floats, Indices, drawn_anew, halves, middle, numbered
 from gansynth.metrics.features import AT_ONCE, Looked, features_of, pictures
 from gansynth.runtime.devices import pick_device, seeded
 
@@ -36,12 +34,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 class C2ST(Evaluated):
-    """A classifier's accuracy, its p by permuting, its interval by people drawn anew.
-
-    Attributes:
-        said: which classifier.
-        rounds: splits of the real people in two that tell what accuracy real people have.
-    """
+    """A classifier's accuracy, its p by permuting, its interval by people drawn anew."""
 
     said: ClassVar[str]
     rounds: ClassVar[int]
@@ -53,11 +46,7 @@ class C2ST(Evaluated):
     ) -> Judged:
         """What the classifier makes of images that lie on one of two sides.
 
-        Args:
-            images: of both sides.
-            synthetic: (N,), on which side each is.
-            owners: whose each is.
-            sides: for features, seed, device.
+        ``synthetic``: (N,), on which side each is.
         """
 
     def __call__(
@@ -108,18 +97,14 @@ class C2ST(Evaluated):
 class Judged:
     """What a classifier said of images, and how sure one can be of its accuracy.
 
-    Args:
-        synthetic: (N,), on which side each image is.
-        says: what it says of each image if these were the sides: above 0 synthetic, below 0 real;
-            0 counts half.
-        owners: whose each image is.
+    ``synthetic``: (N,), sides. ``says``: sides -> above 0 synthetic, below 0 real; 0 counts half.
     """
 
     def __init__(
         self, synthetic: Bools, says: Callable[[Bools], Floats], owners: Sequence[str]
     ) -> None:
         self.synthetic, self.says = synthetic, says
-        self.whose = np.unique(np.array(owners), return_inverse=True)[1]
+        self.whose = numbered(owners)
         self.count = len(synthetic)
 
     def scores(self, synthetic: Bools) -> Floats:
@@ -142,8 +127,7 @@ class Judged:
 
     def interval(self, rng: np.random.Generator) -> tuple[float, float]:
         """95 % interval of the accuracy: people drawn anew."""
-        low, high = np.percentile(self._drawn(rng), [100 * LEVEL / 2, 100 * (1 - LEVEL / 2)])
-        return float(low), float(high)
+        return middle(self._drawn(rng))
 
     @property
     def error(self) -> float:
@@ -151,10 +135,9 @@ class Judged:
         return float(np.std(self._drawn(np.random.default_rng(0))))
 
     def _drawn(self, rng: np.random.Generator) -> Floats:
-        scores, people = self.scores(self.synthetic), int(self.whose.max()) + 1
-        found = []
+        scores, found = self.scores(self.synthetic), []
         for _ in range(DRAWN):
-            weights = np.bincount(rng.integers(people, size=people), minlength=people)[self.whose]
+            weights = drawn_anew(self.whose, rng)
             if weights[self.synthetic].any() and weights[~self.synthetic].any():
                 found.append(_balanced(scores, self.synthetic, weights))
         return np.array(found)
@@ -169,10 +152,9 @@ def _balanced(scores: Floats, synthetic: Bools, weights: Floats | Indices | None
 
 
 def permuted(synthetic: Bools, whose: Indices, rng: np.random.Generator) -> Bools:
-    """Sides dealt out anew, all images of a person on one side changing together.
+    """Sides permuted, all images of a person on one side changing together.
 
-    Of a person on both sides (a real case, and samples drawn of its labels) the two blocks change
-    places or not; the blocks of all others are shuffled.
+    The two blocks of a person on both sides change places or not; all other blocks are shuffled.
     """
     people = int(whose.max()) + 1
     images, drawn = np.bincount(whose, minlength=people), np.bincount(whose, synthetic, people)
@@ -185,11 +167,7 @@ def permuted(synthetic: Bools, whose: Indices, rng: np.random.Generator) -> Bool
 
 
 class NearestC2ST(C2ST):
-    """Each image is judged by those of others that lie nearest to it.
-
-    It is called synthetic if more of its k nearest are than of all it could have had: leaving an
-    image out leaves fewer of its own kind, which would make it wrong too often.
-    """
+    """Each image is called synthetic if more of its k nearest others are than of all others."""
 
     title = "Two-sample test, nearest neighbours (C2ST)"
     said = "k nearest neighbours by features of the trained network"
@@ -215,17 +193,13 @@ def _whole(looked: Looked, images: Sequence[Image]) -> dict[int, Floats]:
 
 
 def judged_by_neighbours(rows: Floats, synthetic: Bools, owners: Sequence[str]) -> Judged:
-    """What neighbours say.
+    """What neighbours say, by features (N, K); k is the odd root of how many others there are.
 
-    Args:
-        rows: features (N, K).
-        synthetic: (N,).
-        owners: whose each is; k is the root of how many others there are (Lopez-Paz & Oquab 2017,
-            sec. 3), and odd.
+    Lopez-Paz & Oquab 2017, sec. 3.
     """
     from scipy.spatial.distance import cdist
 
-    whose = np.unique(np.array(owners), return_inverse=True)[1]
+    whose = numbered(owners)
     others = whose[:, None] != whose[None]
     apart = np.where(others, cdist(rows, rows), np.inf)
     count = int(min(np.sqrt(len(rows)), others.sum(1).min()))

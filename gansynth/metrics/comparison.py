@@ -1,8 +1,7 @@
-"""What an evaluation compares, and metrics that it holds against real people.
+"""Metrics by name, what an evaluation compares, and metrics that it holds against real people.
 
-A plugin may register such metrics, too. A plain function of samples and real cases is a metric;
-an evaluation calls it once for every half. What looks at each image once, and then compares
-numbers, is quicker by far: ``Halved``.
+A plain function of samples and real cases is a metric, called once for every half; ``Halved`` looks
+at each image once and is quicker.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ import numpy.typing as npt
 from gansynth.core.metric import Metric
 from gansynth.core.schema import Case, FloatArray, Sample, Schema
 from gansynth.metrics.estimate import Better, Figure, halves, summarised
-from gansynth.metrics.measure import measure
-from gansynth.runtime.errors import DataFault
+from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth.runtime.progress import NullReporter, Reporter
 
 Image = Sample | Case
@@ -34,14 +32,7 @@ Window = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is done.
-
-    Attributes:
-        splits: of the real people in two, which figures are means over.
-        features: steps of the network whose features are compared.
-        classifier: steps of each network of the two-sample test.
-        judge: steps of each segmenter.
-    """
+    """How much is done: halvings of the real people, and training steps of each network."""
 
     splits: int = 40
     features: int = 300
@@ -58,19 +49,9 @@ EFFORTS: Mapping[str, Effort] = {
 
 @dataclass
 class Sides:
-    """Samples and real crops of one space.
+    """Samples, image (C, D, H, W) or (C, H, W), and real crops of one space and size.
 
-    Attributes:
-        samples: image (C, D, H, W) or (C, H, W), all of one size.
-        real: crops of real cases, of the same size.
-        schema: of that space.
-        drawn_of: for each sample the person whose case it was drawn of; a name of its own where it
-            was drawn of none.
-        people: whose each real crop is.
-        seed: seeds splits and networks.
-        effort: how much is done.
-        device: ``auto``, ``cpu``, ``cuda:0``.
-        reporter: shows progress.
+    ``drawn_of``: for each sample the person whose case it was drawn of; a name of its own for none.
     """
 
     samples: Sequence[Sample]
@@ -115,12 +96,7 @@ def window_of(images: Sequence[FloatArray]) -> Window:
 
 
 class Evaluated(ABC):
-    """A metric with figures that have intervals and a scale.
-
-    Attributes:
-        title: for people.
-        least: images it needs on each side.
-    """
+    """A metric with figures that have intervals and a scale."""
 
     title: ClassVar[str]
     least: ClassVar[int] = 8
@@ -135,16 +111,11 @@ class Evaluated(ABC):
     def figures(self, sides: Sides) -> list[Figure]:
         """Its figures; ``metric`` of each is filled in by who calls.
 
-        Raises:
-            DataFault: too few images, or none of the kind it needs.
+        Raises DataFault: too few images, or none of the kind it needs.
         """
 
     def check(self, sides: Sides) -> None:
-        """Refuse too few images.
-
-        Raises:
-            DataFault: naming both sides.
-        """
+        """Refuse too few images. Raises DataFault: naming both sides."""
         if min(len(sides.samples), len(sides.real)) < self.least:
             raise DataFault(
                 f"{self.title.lower()}: {len(sides.samples)} sample(s) and {len(sides.real)} real "
@@ -220,12 +191,7 @@ class Halved(Evaluated):
 
 
 class Plain(Halved):
-    """Any function of samples and real cases, called for every half.
-
-    Args:
-        metric: the function.
-        name: its registered name.
-    """
+    """Any function of samples and real cases, called for every half."""
 
     title = ""
     least = 4
@@ -275,17 +241,10 @@ def as_sample(image: Image, schema: Schema) -> Sample:
 def check_images(
     images: Sequence[FloatArray], names: Sequence[str], schema: Schema, size: Sequence[int]
 ) -> None:
-    """Refuse images that cannot be compared.
+    """Refuse images (C, D, H, W) or (C, H, W) that cannot be compared.
 
-    Args:
-        images: (C, D, H, W) or (C, H, W).
-        names: what each is called in messages.
-        schema: names channels and axes.
-        size: spatial size in voxels they must have.
-
-    Raises:
-        DataFault: naming the first one that has other channels, another size, numbers that are not
-            finite, or nothing but a constant.
+    Raises DataFault: naming the first one with other channels, another size in voxels, numbers that
+    are not finite, or nothing but a constant.
     """
     wanted = (len(schema.channels), *size)
     for image, name in zip(images, names, strict=True):
@@ -316,3 +275,37 @@ def check_images(
 
 def _size(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))
+
+
+Measured = dict[str, dict[str, float | None]]
+"""Metric -> its named numbers; None where a number is not finite, which JSON cannot hold."""
+
+
+def load_metrics(names: Sequence[str]) -> dict[str, Metric]:
+    """Registered metrics by name. Raises UsageFault: one is unknown or does not load."""
+    from gansynth.core.registry import installed
+
+    return {name: installed().metric(name) for name in names}
+
+
+def measure(
+    metrics: Mapping[str, Metric], samples: Sequence[Sample], real: Sequence[Case], schema: Schema
+) -> Measured:
+    """Apply metrics to samples and real cases of the generator's space.
+
+    Raises UsageFault: a metric raises, or returns anything but named numbers.
+    """
+    measured: Measured = {}
+    for name, metric in metrics.items():
+        try:
+            found = {str(key): float(value) for key, value in metric(samples, real, schema).items()}
+        except GansynthError:
+            raise
+        except Exception as error:  # a stranger's code
+            text = " ".join(str(error).split())
+            raise UsageFault(
+                f"metric {name!r} fails on {len(samples)} sample(s): {type(error).__name__}: "
+                f"{text}; expected named numbers. Leave it out, or mend its plugin"
+            ) from error
+        measured[name] = {k: v if math.isfinite(v) else None for k, v in found.items()}
+    return measured

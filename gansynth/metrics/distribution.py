@@ -1,21 +1,12 @@
 """Distances of two sets of images: of features (MMD, KID, Fréchet, manifold) and of patches (SWD).
 
-MMD is the unbiased estimate of Gretton et al. 2012 (JMLR 13:723), lemma 6, with a Gaussian kernel:
-it is 0 on average where both sides are alike, and may be negative. KID is the same with a cubic
-kernel (Binkowski et al. 2018, arXiv:1801.01401).
-
-The Fréchet distance is that of FID (Heusel et al. 2017, arXiv:1706.08500, eq. 6). Its estimate is
-too large for few images, and the more so the fewer there are (Chong & Forsyth 2020,
-arXiv:1911.07023). So it is compared with that of as many real images, never with a published one.
-
-Precision and recall are those of Kynkäänniemi et al. 2019 (arXiv:1904.06991, eqs. 1 to 3), density
-and coverage those of Naeem et al. 2020 (arXiv:2002.09797, eqs. 4 and 5), which one outlier does not
-upset. Around each image of a side lies a ball that reaches to its k-th nearest neighbour there.
-
-The sliced Wasserstein distance compares texture at several scales (Karras et al. 2018, PGGAN,
-arXiv:1710.10196, sec. 5): 7 x 7 patches of a Laplacian pyramid, each channel in its deviations, are
-projected on random directions; on each the 1-Wasserstein distance is the mean difference of what is
-sorted. Volumes are looked at in slices across their axes.
+MMD: Gretton et al. 2012 (JMLR 13:723), lemma 6, unbiased, Gaussian kernel; it may be negative. KID:
+the same with a cubic kernel (Binkowski et al. 2018, arXiv:1801.01401). Fréchet: as in FID (Heusel
+et al. 2017, arXiv:1706.08500, eq. 6); too large for few images (Chong & Forsyth 2020,
+arXiv:1911.07023), so it is only compared with that of as many real images. Precision, recall:
+Kynkäänniemi et al. 2019 (arXiv:1904.06991, eqs. 1 to 3); density, coverage: Naeem et al. 2020
+(arXiv:2002.09797, eqs. 4, 5). SWD: Karras et al. 2018 (arXiv:1710.10196, sec. 5), 7 x 7 patches of
+a Laplacian pyramid on random directions. Volumes are looked at in slices.
 """
 
 from __future__ import annotations
@@ -61,11 +52,7 @@ class Kept:
 
 
 class OfFeatures(Halved):
-    """A metric of what networks see; its figures are named by the networks.
-
-    Attributes:
-        said: what the number is.
-    """
+    """A metric of what networks see; its figures are named by the networks."""
 
     said: ClassVar[str]
     better: ClassVar[Better] = "lower"
@@ -162,13 +149,7 @@ class Manifold(OfFeatures):
 
 
 def unbiased_mmd2(within: Floats, other: Floats, between: Floats) -> float:
-    """Squared maximum mean discrepancy from kernel matrices.
-
-    Args:
-        within: (N, N), kernel of the one side.
-        other: (M, M), of the other side.
-        between: (N, M).
-    """
+    """Squared maximum mean discrepancy from kernels (N, N), (M, M) and between both (N, M)."""
     n, m = len(within), len(other)
     if min(n, m) < 2:
         return float("nan")
@@ -211,8 +192,7 @@ def distance_of_kernels(one: Floats, other: Floats, width: float | None) -> floa
 def frechet_distance(one: Floats, other: Floats) -> float:
     """Distance of the normal distributions that fit two sets of features (N, K) and (M, K) best.
 
-    Returns:
-        ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))``, at least 0; NaN of less than two rows.
+    Returns ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))``, at least 0; NaN of less than two rows.
     """
     if min(len(one), len(other)) < 2:
         return float("nan")
@@ -228,13 +208,7 @@ def frechet_distance(one: Floats, other: Floats) -> float:
 
 
 def manifold_shares(mine: Floats, real: Floats, nearest: int = NEAREST) -> dict[str, float]:
-    """Precision, recall, density and coverage of features (N, K) beside real ones (M, K).
-
-    Args:
-        mine: of samples.
-        real: of real images.
-        nearest: k; both sides have more rows than that.
-    """
+    """Precision, recall, density and coverage of features (N, K) beside real ones (M, K)."""
     from scipy.spatial.distance import cdist
 
     between = cdist(real, mine)
@@ -257,11 +231,7 @@ def _radii(rows: Floats, nearest: int) -> Floats:
 
 
 class Projected:
-    """Patches on random directions.
-
-    Args:
-        levels: name of a level -> float32 (N, patches, DIRECTIONS).
-    """
+    """Patches on random directions: name of a level -> float32 (N, patches, DIRECTIONS)."""
 
     def __init__(self, levels: Mapping[str, Floats]) -> None:
         self.levels = dict(levels)
@@ -329,8 +299,7 @@ def pyramid(pictures: Tensor) -> list[Tensor]:
 def cut_patches(pictures: Tensor, rng: np.random.Generator) -> Tensor:
     """Patches at random places of pictures (N, C, H, W), repeated at their edges if too small.
 
-    Returns:
-        (N, PATCHES, C * PATCH * PATCH).
+    Returns (N, PATCHES, C * PATCH * PATCH).
     """
     short = [max(0, PATCH - n) for n in pictures.shape[-2:]]
     wide = F.pad(pictures, (0, short[1], 0, short[0]), mode="replicate") if any(short) else pictures

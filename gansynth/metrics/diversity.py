@@ -1,9 +1,7 @@
 """Are samples as unlike each other as real cases are, or has a generator lost its modes?
 
 Odena et al. 2017 (arXiv:1610.09585), sec. 4.2: the mean MS-SSIM of random pairs of samples, beside
-that of random pairs of real images. It is 1 if all are the same image. MS-SSIM (Wang et al. 2003)
-is written out here for 2D and 3D; of the libraries gansynth needs, none has it (scikit-image's is
-of one scale).
+that of real pairs. MS-SSIM (Wang et al. 2003) is written out for 2D and 3D; no library here has it.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from torch import Tensor
 
 from gansynth.core.schema import Case, FloatArray, Sample, Schema
 from gansynth.metrics.comparison import Halved, Image, Sides, Window, window_of
-from gansynth.metrics.estimate import Better, Floats, Indices
+from gansynth.metrics.estimate import Better, Floats, Indices, numbered
 
 MOST_PAIRS = 600
 """Most pairs of a side that are compared; of each half about a quarter of them are left."""
@@ -52,7 +50,7 @@ class Diversity(Halved):
     def prepare(self, images: Sequence[Image], sides: Sides) -> Alike:
         """Likeness of pairs of images that are not of, or drawn of, one person."""
         of = sides.people if images is sides.real else sides.drawn_of
-        whose = np.unique(np.array(of), return_inverse=True)[1]
+        whose = numbered(of)
         stacked = windowed([image.image for image in images], sides.window)
         first, second = np.triu_indices(len(stacked), 1)
         fit = whose[first] != whose[second]
@@ -82,11 +80,7 @@ class Diversity(Halved):
 
 @dataclass(frozen=True)
 class Alike:
-    """MS-SSIM of pairs of images; NaN where they were not compared.
-
-    Attributes:
-        matrix: (N, N), upper triangle.
-    """
+    """MS-SSIM of pairs of images, (N, N), upper triangle; NaN where they were not compared."""
 
     matrix: Floats
 
@@ -105,9 +99,8 @@ def likenesses(
 ) -> Mapping[str, float]:
     """Mean MS-SSIM of pairs of samples, and of real cases beside.
 
-    Returns:
-        ``{"ms_ssim samples": 0.31, "ms_ssim real": 0.29, ...}`` with their standard errors, and the
-        same within each class where cases have classes; NaN where there is no pair.
+    Returns ``{"ms_ssim samples": 0.31, ...}`` with standard errors, and the same within each class;
+    NaN where there is no pair.
     """
     window = window_of([case.image for case in real])
     drawn, true = (
@@ -135,8 +128,7 @@ def likenesses(
 def owners_of(cases: Sequence[Case]) -> list[str]:
     """Whose each case is: its subject's; its own where there are less than eight subjects.
 
-    Neighbouring slices of one person are near-copies of each other. But a generator that has seen
-    few people draws pairs of one person as well, and must not be blamed for it.
+    A generator that has seen few people draws pairs of one person as well, and must not be blamed.
     """
     subjects = [case.subject for case in cases]
     return subjects if len(set(subjects)) >= FEW else [case.id for case in cases]
@@ -144,13 +136,7 @@ def owners_of(cases: Sequence[Case]) -> list[str]:
 
 @dataclass(frozen=True)
 class Likeness:
-    """How alike images are.
-
-    Attributes:
-        mean: mean MS-SSIM of pairs, 0 to 1; NaN if there is no pair.
-        error: standard error of the mean; NaN if there are too few images to tell.
-        pairs: how many were compared.
-    """
+    """Mean MS-SSIM of pairs, 0 to 1, and its standard error; NaN if they are not known."""
 
     mean: float
     error: float
@@ -165,19 +151,10 @@ def pairwise(
     owners: Sequence[Hashable] | None = None,
     kinds: Sequence[Hashable] | None = None,
 ) -> Likeness:
-    """Mean MS-SSIM of random pairs of images.
+    """Mean MS-SSIM of random pairs of images, float32 (N, C, D, H, W) or (N, C, H, W), 0 to 1.
 
-    Args:
-        images: float32 (N, C, D, H, W) or (N, C, H, W), 0 to 1.
-        pairs: most pairs; all of them if there are no more.
-        rng: draws the pairs.
-        owners: whose image each is; only those of different owners are paired. None: each image
-            is nobody else's.
-        kinds: of which kind each is; only those of one kind are paired. None: all are.
-
-    Returns:
-        The mean with its standard error by the jackknife over owners: pairs share images, so they
-        are no independent draws, and neither are images of one owner.
+    Only images of different ``owners`` and one of ``kinds`` are paired. The standard error is by
+    the jackknife over owners: pairs share images, so they are no independent draws.
     """
     whose = _numbered(range(len(images)) if owners is None else owners)
     which = _numbered([0] * len(images) if kinds is None else kinds)
@@ -226,9 +203,9 @@ def windowed(images: Sequence[FloatArray], window: Window) -> Tensor:
 
 
 def weights_for(size: Sequence[int]) -> tuple[float, ...]:
-    """The scales that images of a size have room for, as their weights; the weights sum to 1.
+    """The scales that images of a size have room for, as weights that sum to 1.
 
-    The last scale is no smaller than the window; the five of the paper need edges of 176 voxels.
+    The last is no smaller than the window; the five of the paper need edges of 176 voxels.
     """
     count = 1
     while count < len(WEIGHTS) and min(size) >> count >= WINDOW:
@@ -240,16 +217,9 @@ def weights_for(size: Sequence[int]) -> tuple[float, ...]:
 def ms_ssim(
     first: Tensor, second: Tensor, data_range: float, weights: Sequence[float] | None = None
 ) -> Tensor:
-    """MS-SSIM of pairs of images.
+    """MS-SSIM of pairs of images, float32 (B, C, D, H, W) or (B, C, H, W): (B,), 0 to 1.
 
-    Args:
-        first: float32 (B, C, D, H, W) or (B, C, H, W).
-        second: the other images of the pairs, of the same shape.
-        data_range: highest less lowest intensity that images may have.
-        weights: of the scales, fine to coarse; None takes ``weights_for`` the size.
-
-    Returns:
-        Float32 (B,), 0 to 1; contrasts are averaged over places and channels.
+    ``weights``: of the scales, fine to coarse. Contrasts are averaged over places and channels.
     """
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
     weights = weights_for(first.shape[2:]) if weights is None else weights

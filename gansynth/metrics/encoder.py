@@ -1,10 +1,8 @@
 """A small network that looks at pictures: as it begins, or trained on the fold's own images.
 
-Nothing is downloaded. Networks of photographs see little of what matters in scans; one with random
-weights is a fair, if coarse, judge (Naeem et al. 2020, arXiv:2002.09797, sec. 4), and one trained
-without labels on images of the domain orders generators as people do (Morozov et al. 2021,
-ICLR, "On self-supervised image representations for GAN evaluation"). Training is SimCLR's (Chen et
-al. 2020, arXiv:2002.05709): two views of a picture are to be found among those of others.
+Nothing is downloaded. Random weights are a fair, if coarse, judge (Naeem et al. 2020,
+arXiv:2002.09797, sec. 4); weights trained without labels on the domain order generators as people
+do (Morozov et al. 2021, ICLR). Training is SimCLR's (Chen et al. 2020, arXiv:2002.05709).
 """
 
 from __future__ import annotations
@@ -31,15 +29,7 @@ CROP = 64
 
 @dataclass(frozen=True)
 class EncoderOptions:
-    """How it is trained.
-
-    Attributes:
-        steps: optimiser steps.
-        batch_size: pictures a step.
-        lr: AdamW's rate, decayed to 0 by a cosine.
-        temperature: of the softmax over pictures (Chen et al. 2020, eq. 1).
-        seed: seeds weights and views.
-    """
+    """How it is trained; ``lr`` falls by a cosine, ``temperature``: Chen et al. 2020, eq. 1."""
 
     steps: int = 300
     batch_size: int = 48
@@ -49,11 +39,7 @@ class EncoderOptions:
 
 
 class Encoder(nn.Module):
-    """Pictures (B, C, H, W) of any size in, features (B, NUMBERS) out: of texture and of form.
-
-    Args:
-        channels: of the pictures.
-    """
+    """Pictures (B, C, H, W) of any size in, features (B, NUMBERS) out: of texture and of form."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -87,15 +73,7 @@ def train_encoder(
     device: torch.device | None = None,
     reporter: Reporter | None = None,
 ) -> Encoder:
-    """Train one on pictures, without labels.
-
-    Args:
-        pictures: float32 (N, C, H, W) on the CPU, of one size in each tensor; intensities about 0
-            to 1.
-        options: see there.
-        device: where to train; the CPU if None.
-        reporter: shows progress.
-    """
+    """Train one on pictures, float32 (N, C, H, W) of about 0 to 1, without labels."""
     o, device = options or EncoderOptions(), device or torch.device("cpu")
     encoder = make_encoder(pictures[0].shape[1], o.seed).to(device).train()
     with seeded(o.seed):
@@ -122,12 +100,7 @@ def train_encoder(
 
 
 def contrast(views: Tensor, temperature: float) -> Tensor:
-    """NT-Xent (Chen et al. 2020, eq. 1): rows ``i`` and ``i + B`` are two views of one picture.
-
-    Args:
-        views: (2 B, K).
-        temperature: of the softmax.
-    """
+    """NT-Xent (Chen et al. 2020, eq. 1) of (2 B, K): ``i`` and ``i + B`` are of one picture."""
     unit = F.normalize(views, dim=1)
     alike = unit @ unit.T / temperature
     alike.fill_diagonal_(float("-inf"))
@@ -137,10 +110,7 @@ def contrast(views: Tensor, temperature: float) -> Tensor:
 
 
 def _view(pictures: Tensor, rng: np.random.Generator) -> Tensor:
-    """A random part of each picture, perhaps mirrored, with other brightness and contrast.
-
-    Neither blur nor noise: what tells synthetic from real is not to be unlearnt.
-    """
+    """A random part of each picture, perhaps mirrored, with other brightness and contrast."""
     count, channels, *size = pictures.shape
     edges = [min(CROP, max(1, round(0.75 * n))) for n in size]
     out = torch.empty((count, channels, *edges))

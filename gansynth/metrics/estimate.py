@@ -27,25 +27,10 @@ LEVEL = 0.05
 class Figure:
     """What a metric says of samples, with other real people as the scale.
 
-    Attributes:
-        metric: its registered name.
-        name: which of its figures.
-        title: of the metric, for people.
-        what: what the number is, in words, with its unit.
-        better: what is wished for.
-        value: of samples against real people.
-        low: lower end of its 95 % interval; None where it is not known.
-        high: upper end.
-        real: the same of other real people against the same real people.
-        real_low: between this and ``real_high`` 95 % of such comparisons of real people lie.
-        real_high: see there.
-        difference: ``value - real``; None where a test has a p instead.
-        difference_low: lower end of its 95 % interval.
-        difference_high: upper end.
-        p: of a test, whether samples are like real people at all; None of other figures.
-        images: compared on each side.
-        splits: of the real people in two, over which figures are means.
-        note: what else must be known.
+    Attributes: ``low``, ``high``: 95 % interval of ``value``, None if unknown. ``real``: the same
+    of other real people; 95 % of such comparisons lie from ``real_low`` to ``real_high``.
+    ``difference``: ``value - real``; None where a test has a ``p`` instead. ``splits``: of the real
+    people in two, over which figures are means.
     """
 
     metric: str
@@ -71,8 +56,8 @@ class Figure:
     def finding(self) -> Finding:
         """Whether samples are told from real people by it.
 
-        ``like real``: the value lies among those of real people. ``unlike real``: it does not, and
-        the interval of the difference leaves zero out (of a test: p is below 0.05).
+        ``unlike real``: the value lies beyond those of real people, and the interval of the
+        difference leaves zero out (of a test: p is below 0.05).
         """
         if self.p is not None:
             return "unlike real" if self.p < LEVEL else "like real"
@@ -102,15 +87,26 @@ def _finite(value: float) -> float | None:
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
+def numbered(owners: Sequence[str]) -> Indices:
+    """Whose each image is, as a number: int64 (N,)."""
+    return np.unique(np.array(owners), return_inverse=True)[1]
+
+
+def drawn_anew(whose: Indices, rng: np.random.Generator) -> Indices:
+    """How often each image counts (N,) when as many people are drawn with replacement."""
+    people = int(whose.max()) + 1
+    return np.bincount(rng.integers(people, size=people), minlength=people)[whose]
+
+
+def middle(values: Sequence[float] | Floats) -> tuple[float, float]:
+    """Where the middle 95 % of values lie."""
+    low, high = np.percentile(values, [100 * LEVEL / 2, 100 * (1 - LEVEL / 2)])
+    return float(low), float(high)
+
+
 @dataclass(frozen=True)
 class Split:
-    """One comparison: as many images of the samples and of two halves of the real people.
-
-    Attributes:
-        samples: numbers of samples.
-        other: numbers of real images of the one half, which stand in the samples' place.
-        real: numbers of real images of the other half, which both are held against.
-    """
+    """One comparison: samples, other people in their place, and people both are held against."""
 
     samples: Indices
     other: Indices
@@ -120,16 +116,10 @@ class Split:
 def halves(
     drawn_of: Sequence[str], people: Sequence[str], count: int, rng: np.random.Generator
 ) -> Iterator[Split]:
-    """Deal real people out in two halves, again and again, with half of the samples beside them.
+    """Split real people in two halves, again and again, with half of the samples beside them.
 
-    Args:
-        drawn_of: for each sample whose case it was drawn of; a name of its own where of none.
-        people: whose each real image is.
-        count: how many splits.
-        rng: deals.
-
-    Raises:
-        DataFault: fewer than two people, or fewer than four samples.
+    ``drawn_of``: for each sample whose case it was drawn of. Raises DataFault: fewer than two
+    people, or fewer than four samples.
     """
     if len(set(people)) < 2 or len(drawn_of) < 4:
         raise DataFault(
@@ -145,10 +135,7 @@ def halves(
 
 
 def _dealt(owners: Sequence[str], rng: np.random.Generator) -> tuple[Indices, Indices]:
-    """Numbers of two halves that share no owner, each in random order.
-
-    Of a single owner, or where one has more than half, they are dealt out all the same.
-    """
+    """Numbers of two halves that share no owner, each in random order."""
     names = np.array(owners)
     found, whose = np.unique(names, return_inverse=True)
     order = rng.permutation(len(found))
@@ -171,20 +158,10 @@ def summarised(
     people: int,
     bounds: Mapping[str, tuple[float, float]],
 ) -> dict[str, dict[str, float | None]]:
-    """Means over splits, with intervals.
+    """Means over splits, with intervals: name -> numbers of ``Figure``.
 
-    A split leaves half of the samples and half of the people out, so figures of splits scatter
-    about their mean as the mean scatters about the truth: the delete-half jackknife (Shao & Wu
-    1989, Ann. Stat. 17:1176). What few people there are is heeded by Student's t.
-
-    Args:
-        values: figures of samples, one mapping a split.
-        reals: those of other real people in their place.
-        people: that were dealt out.
-        bounds: what each can be; intervals stay within (``gansynth.metrics.stats.bounds``).
-
-    Returns:
-        Name -> the numbers of ``Figure`` by their names there.
+    Figures of splits scatter about their mean as the mean about the truth: the delete-half
+    jackknife (Shao & Wu 1989, Ann. Stat. 17:1176), with Student's t for few people.
     """
     from scipy.stats import t
 
@@ -200,9 +177,8 @@ def summarised(
         }
         known = real[np.isfinite(real)]
         if known.size:
-            low, high = np.percentile(known, [100 * LEVEL / 2, 100 * (1 - LEVEL / 2)])
-            numbers |= {"real": float(known.mean()), "real_low": float(low)}
-            numbers |= {"real_high": float(high)}
+            low, high = middle(known)
+            numbers |= {"real": float(known.mean()), "real_low": low, "real_high": high}
         found[name] = numbers
     return found
 
@@ -214,6 +190,6 @@ def _about(
     known = found[np.isfinite(found)]
     if known.size < 2:
         return dict.fromkeys((mean, low, high), None)
-    middle, away = float(known.mean()), reach * float(known.std(ddof=1))
-    ends = within(middle, middle - away, middle + away, bounds)
-    return {mean: middle, low: ends[0], high: ends[1]}
+    value, away = float(known.mean()), reach * float(known.std(ddof=1))
+    ends = within(value, value - away, value + away, bounds)
+    return {mean: value, low: ends[0], high: ends[1]}

@@ -1,9 +1,7 @@
 """Faithfulness: does a sample show what its label says?
 
-A small segmenter is trained on the fold's real training cases and asked to find the labels of
-synthetic samples. Its Dice there, beside its Dice on real held-out cases, tells how far a sample
-agrees with its own label; beside its Dice against *another* sample's label, how much of that is
-more than everything lying in the same place.
+A small segmenter of the fold's real training cases is asked to find the labels of samples. Its Dice
+there stands beside that on real held-out cases, and that against another sample's label.
 """
 
 from __future__ import annotations
@@ -32,16 +30,7 @@ Pair = tuple[FloatArray, LabelArray]
 
 @dataclass(frozen=True)
 class SegmenterOptions:
-    """The judge: a small U-Net; enough to find what is there, quick enough for two cores.
-
-    Attributes:
-        steps: optimiser steps.
-        batch_size: real cases a step.
-        width: features at full resolution.
-        levels: resolutions.
-        lr: AdamW's peak rate, decayed to 0 (polynomial, power 0.9).
-        seed: seeds weights, batches and augmentation.
-    """
+    """The judge: a small U-Net, for two cores; ``lr`` falls to 0 (polynomial, power 0.9)."""
 
     steps: int = 400
     batch_size: int = 2
@@ -52,13 +41,7 @@ class SegmenterOptions:
 
 
 class Segmenter:
-    """A trained judge for one schema.
-
-    Args:
-        net: (B, C, ...) images -> (B, K, ...) logits over ``values``.
-        values: label values in channel order, background first.
-        device: where it runs.
-    """
+    """A trained judge; ``net``: (B, C, ...) -> (B, K, ...) logits of ``values``."""
 
     def __init__(self, net: nn.Module, values: Sequence[int], device: torch.device) -> None:
         self.net = net.eval()
@@ -106,16 +89,7 @@ def train_segmenter(
     device: torch.device | None = None,
     reporter: Reporter | None = None,
 ) -> Segmenter:
-    """Train the judge on real cases, with flips and intensity augmentation.
-
-    Args:
-        batches: real training cases keyed by step, as for ``training.train``.
-        schema: of the generator's space.
-        size: spatial size in voxels.
-        options: see ``SegmenterOptions``.
-        device: where to train; the CPU if None.
-        reporter: shows progress.
-    """
+    """Train the judge on real cases, with flips and intensity augmentation."""
     device = device or torch.device("cpu")
     values = tuple(v for v in schema.label_values if v != OUTSIDE)
     with seeded(options.seed):
@@ -145,18 +119,7 @@ def load_segmenter(
     options: SegmenterOptions,
     device: torch.device | None = None,
 ) -> Segmenter:
-    """A judge that was trained before.
-
-    Args:
-        path: its weights, as ``Segmenter.save`` wrote them.
-        schema: it was trained for.
-        size: spatial size in voxels that it was trained with.
-        options: it was trained with.
-        device: where it is to run; the CPU if None.
-
-    Raises:
-        ValueError: the weights are of another network.
-    """
+    """A judge that was trained before. Raises ValueError: the weights are of another network."""
     from safetensors import SafetensorError
     from safetensors.torch import load_model
 
@@ -243,13 +206,18 @@ def _dice_and_entropy(logits: Tensor, target: Tensor, classes: int) -> Tensor:
 
 def mean_dice(predicted: LabelArray, truth: LabelArray, classes: Sequence[int]) -> float:
     """Mean Dice over the classes present in either; NaN if none is."""
-    scores = []
-    for value in classes:
+    scores = [dice for dice in dice_by_label(predicted, truth, classes) if not math.isnan(dice)]
+    return float(np.mean(scores)) if scores else float("nan")
+
+
+def dice_by_label(predicted: LabelArray, truth: LabelArray, values: Sequence[int]) -> list[float]:
+    """Dice of each label; NaN where neither has it."""
+    found = []
+    for value in values:
         a, b = predicted == value, truth == value
         total = int(a.sum()) + int(b.sum())
-        if total:
-            scores.append(2 * int((a & b).sum()) / total)
-    return float(np.mean(scores)) if scores else float("nan")
+        found.append(2 * int((a & b).sum()) / total if total else float("nan"))
+    return found
 
 
 def label_recovery(
@@ -257,16 +225,8 @@ def label_recovery(
 ) -> dict[str, Any]:
     """Dice of the judge on real held-out pairs, on samples, and on samples with shuffled labels.
 
-    Args:
-        segmenter: trained on real training cases.
-        real: held-out (image, labels) in the generator's space.
-        synthetic: (image, labels) of samples in the same space.
-        schema: of that space.
-
-    Returns:
-        Mean foreground Dice ``real``, ``synthetic``, ``shuffled`` (each sample against every other
-        sample's labels, so that one lucky permutation decides nothing), the ratios asked of them,
-        and the counts.
+    ``real``, ``synthetic``: (image, labels) in the generator's space. Returns mean foreground Dice
+    of each (``shuffled``: each sample against every other's labels), their ratios, and counts.
     """
     classes = schema.foreground
     real_scores = [mean_dice(segmenter.predict(i), t, classes) for i, t in real]

@@ -1,7 +1,6 @@
 """Features of images: of a network with random weights, and of one trained on the fold's images.
 
-Networks for volumes want more cases than there are. Slices across all three axes show all that a
-volume does, and there are many of them (2.5D, as Guo et al. 2025, arXiv:2409.11169, measure FID).
+Volumes are seen in slices across all three axes (2.5D, as Guo et al. 2025, arXiv:2409.11169).
 """
 
 from __future__ import annotations
@@ -38,12 +37,7 @@ SLICES = 3
 
 
 class Features:
-    """Features of samples and real images, each looked at once.
-
-    Args:
-        sides: what is compared; its real images are what a network is trained on.
-        options: of the training.
-    """
+    """Features of samples and real images, each looked at once."""
 
     def __init__(self, sides: Sides, options: EncoderOptions | None = None) -> None:
         self.sides = sides
@@ -96,11 +90,7 @@ def features_of(sides: Sides) -> Features:
 
 
 class Looked:
-    """Features of some images.
-
-    Args:
-        planes: by axis, float64 (N, S, K): of S slices of each image.
-    """
+    """Features of some images, by axis float64 (N, S, K): of S slices of each image."""
 
     def __init__(self, planes: Sequence[Floats]) -> None:
         self.planes = list(planes)
@@ -141,15 +131,9 @@ def _looked(encoder: Encoder, plane: Tensor, device: torch.device) -> Floats:
 
 
 def slices_of(images: Sequence[FloatArray], count: int = SLICES) -> list[FloatArray]:
-    """Slices of images, by the axis they are cut across.
+    """Slices of images (C, D, H, W), or pictures (C, H, W), by the axis they are cut across.
 
-    Args:
-        images: (C, D, H, W), or pictures (C, H, W).
-        count: slices across each axis; fewer of short ones.
-
-    Returns:
-        Of volumes three arrays (N, S, C, rows, columns), across D, H and W; of pictures one, of
-        one slice each.
+    Returns of volumes three arrays (N, S, C, rows, columns), of pictures one, of one slice each.
     """
     if images[0].ndim == 3:
         return [np.stack(images)[:, None]]

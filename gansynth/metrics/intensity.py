@@ -23,12 +23,7 @@ MOST = 1_000_000
 
 @dataclass(frozen=True)
 class Counted:
-    """Voxels of images by intensity.
-
-    Attributes:
-        counts: name of a channel, or of a channel and label -> (N, BINS).
-        edges: name -> the bins' (BINS + 1,).
-    """
+    """Voxels by intensity: name of a channel (and label) -> (N, BINS), and the bins' edges."""
 
     counts: Mapping[str, Floats]
     edges: Mapping[str, Floats]
@@ -106,11 +101,7 @@ def _distance(one: Floats, other: Floats, edges: Floats) -> float:
 def distances(
     samples: Sequence[Sample], real: Sequence[Case], schema: Schema
 ) -> Mapping[str, float]:
-    """``distance`` per channel, and per label where both sides have them.
-
-    Returns:
-        ``{"T1": 0.05, "T1 lesion": 0.2, ...}``; NaN for a label that one side lacks.
-    """
+    """``distance`` per channel, and per label where both sides have them; NaN if one lacks it."""
     pictures = [s.image for s in samples], [c.image for c in real]
     maps = _maps(samples), _maps(real)
     names = {name: value for name, value in schema.labels.items() if value != schema.ignore}
@@ -146,13 +137,7 @@ def _values(
 def distance(synthetic: npt.NDArray[np.float32], real: npt.NDArray[np.float32]) -> float:
     """1-Wasserstein distance between two sets of intensities, in standard deviations of the real.
 
-    Args:
-        synthetic: intensities, of any number.
-        real: likewise.
-
-    Returns:
-        0 if they are distributed alike, 1 if the real ones would have to move by one standard
-        deviation on average; NaN if there are none on one side, or the real ones are all the same.
+    NaN if there are none on one side, or the real ones are all the same.
     """
     from scipy.stats import wasserstein_distance
 

@@ -1,7 +1,6 @@
 """Are there lesions in the boxes of samples, more than elsewhere, and as clear as in real cases?
 
-Contrast in a sample's own boxes is held against contrast in the boxes of another sample: a
-generator that heeds no boxes has as much in either. Real cases tell what can be had.
+A generator that follows no boxes has as much contrast in the boxes of another sample.
 """
 
 from __future__ import annotations
@@ -26,12 +25,9 @@ INTERVAL = (0.025, 0.975)
 
 @dataclass(frozen=True)
 class Found:
-    """Contrast of one side, samples or real cases.
+    """Contrast of one side: of each image in its own boxes, and in another one's.
 
-    Attributes:
-        own: mean contrast of each image in its own boxes.
-        shuffled: in the boxes of another one.
-        told_apart: share of pairs in which an own box has more contrast than a shuffled one.
+    ``told_apart``: share of pairs in which an own box has more contrast than a shuffled one.
     """
 
     own: Numbers
@@ -39,13 +35,7 @@ class Found:
     told_apart: float
 
     def numbers(self, side: str, rng: np.random.Generator, of: Sequence[str]) -> dict[str, float]:
-        """Named numbers; the interval is of images, or of people, drawn anew.
-
-        Args:
-            side: begins their names.
-            rng: draws.
-            of: whom each image is of.
-        """
+        """Named numbers; the interval is of images, or of people, drawn anew."""
         apart = self.own - self.shuffled
         low, high = _interval(apart, of, rng)
         return {
@@ -63,16 +53,9 @@ def lesions_metric(
 ) -> Mapping[str, float]:
     """The metric ``lesions``: contrast of boxes against their rims, own and shuffled ones.
 
-    Contrast goes from 0 to 1 (``gansynth.data``; below 0 where a class that is always brighter,
-    or darker, than its rim is the other way round); the interval of the difference is a 95 %
-    bootstrap over images, of real ones over subjects.
-
-    Returns:
-        ``{"samples": 0.6, "samples shuffled": 0.2, "samples difference": 0.4, ..., "real": 0.7,
-        ...}``; NaN where fewer than two images have boxes.
-
-    Raises:
-        UsageFault: no sample has a list of boxes.
+    Contrast goes from 0 to 1, below 0 where a class is the other way round; the difference's
+    interval is a 95 % bootstrap over images, of real ones over subjects. NaN where fewer than two
+    images have boxes. Raises UsageFault: no sample has a list of boxes.
     """
     if not any(sample.boxes is not None for sample in samples):
         raise UsageFault(

@@ -1,21 +1,22 @@
-"""Does a generator remember whom it was trained on? Distances of samples to people.
+"""Does a generator remember whom it was trained on? Distances to people, and membership attacks.
 
-Samples are compared with training people and with as many held-out ones: a generator that has
-learnt what people have in common lies as near to either. How far real people lie from each other
-tells what is near. A sample is listed as a near-copy if it lies at less than half the usual
-distance of its nearest training case *and* that much nearer to it than to the next person's as
-hardly any real image does: what is merely blurred lies near to everybody.
+Samples are compared with training people and as many held-out ones. One is a near-copy if it lies
+below half the usual distance of its nearest training case *and* that much nearer to it than to the
+next person's as hardly any real image does: what is blurred lies near to everybody. Attacks: *by
+distance* to samples (GAN-Leaks, Chen et al. 2020, arXiv:1909.03935, full black box), or *by the
+discriminator* (LOGAN, Hayes et al. 2019, arXiv:1705.07663), which takes checkpoints.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from gansynth.metrics.estimate import LEVEL, Floats, Indices
+from gansynth.metrics.estimate import LEVEL, Floats, Indices, drawn_anew, middle, numbered
 
 SUBSETS = 60
 """Choices of as many training people as there are held-out ones."""
@@ -27,27 +28,14 @@ MARGIN = 0.05
 
 @dataclass(frozen=True)
 class People:
-    """Distances of images to people.
-
-    Attributes:
-        distances: (N, people), of each image to the nearest case of each person; infinite where
-            that person's do not count (the own ones).
-        names: of the people.
-    """
+    """Distances (N, people) to the nearest case of each person; infinite for the own ones."""
 
     distances: Floats
     names: Sequence[str]
 
     @classmethod
     def of(cls, table: Floats, people: Sequence[str], own: Sequence[str | None] = ()) -> People:
-        """From distances to cases.
-
-        Args:
-            table: (N, cases).
-            people: whose each case is.
-            own: for each image the person that does not count; None, or nothing at all, if all
-                do.
-        """
+        """From distances to cases (N, cases); ``own``: for each image whom not to count."""
         names = sorted(set(people))
         where = {name: n for n, name in enumerate(names)}
         found = np.full((len(table), len(names)), np.inf)
@@ -69,12 +57,8 @@ class People:
 class Nearer:
     """Whether samples lie nearer to training people than to as many held-out ones.
 
-    Attributes:
-        value: share of samples that do; 0.5 is what a generator without memory has.
-        low: lower end of its 95 % interval; None of fewer than four people a side.
-        high: upper end.
-        p: one-sided, by dealing out anew who was trained on.
-        people: on each side.
+    ``value``: share that do; 0.5 without memory. Interval: 95 %, None of fewer than four people a
+    side.
     """
 
     value: float
@@ -141,41 +125,27 @@ def quantiles(distances: Floats) -> list[float | None]:
 def ratio_of_medians(
     mine: Floats, real: Floats, of: Sequence[str], people: Sequence[str], rng: np.random.Generator
 ) -> dict[str, float | None]:
-    """Median of some distances over that of others, with a 95 % interval.
-
-    Args:
-        mine: (N,).
-        real: (M,).
-        of: whom each of ``mine`` is drawn of; these are drawn anew together.
-        people: whose each of ``real`` is.
-        rng: draws.
-    """
+    """Median of some distances (N,) over that of others (M,), with a 95 % interval."""
     if not np.isfinite(mine).any() or not np.isfinite(real).any():
         return {"value": None, "low": None, "high": None}
     drawn = [_median(mine, of, rng) / _median(real, people, rng) for _ in range(500)]
-    low, high = np.percentile(drawn, [100 * LEVEL / 2, 100 * (1 - LEVEL / 2)])
+    low, high = middle(drawn)
     value = float(np.median(mine) / max(float(np.median(real)), 1e-9))
-    return {"value": value, "low": float(low), "high": float(high)}
+    return {"value": value, "low": low, "high": high}
 
 
 def _median(values: Floats, owners: Sequence[str], rng: np.random.Generator) -> float:
     """Median of values whose owners are drawn anew; never 0."""
-    whose = np.unique(np.array(owners), return_inverse=True)[1]
-    people = int(whose.max()) + 1
-    weights = np.bincount(rng.integers(people, size=people), minlength=people)[whose]
+    weights = drawn_anew(numbered(owners), rng)
     return max(float(np.median(np.repeat(values, weights))), 1e-9)
 
 
 @dataclass(frozen=True)
 class Copies:
-    """Near-copies of training cases among samples.
+    """Near-copies among samples: number -> nearest case, ratio, and whether it is the sample's own.
 
-    Attributes:
-        pairs: number of the sample -> its nearest case, the distance in usual ones, and whether
-            that is the case whose labels were asked for.
-        of: samples that were looked at.
-        threshold: ratio below which one is a near-copy; of its own case half of that.
-        margin: distance to its person over that to the next one, at most which it is.
+    ``threshold``: ratio below which one is; of its own case half of that. ``margin``: distance to
+    its person over that to the next one, at most which it is.
     """
 
     pairs: Mapping[int, tuple[str, float, bool]]
@@ -201,3 +171,78 @@ def least_margin(real: Floats) -> float:
     """The margin that all but ``MARGIN`` of real images have, at most 0.9."""
     known = real[np.isfinite(real)]
     return min(0.9, float(np.quantile(known, MARGIN))) if known.size else 0.9
+
+
+FEWEST = 3
+"""People on each side below which an attack is not judged."""
+
+
+@dataclass(frozen=True)
+class Attack:
+    """How well an attack, ``distance`` or ``discriminator``, tells members from others.
+
+    ``auc``: chance that a member looks more like one than another person does, with its 95 %
+    interval. ``p``: one-sided (Mann & Whitney).
+    """
+
+    attack: str
+    what: str
+    auc: float
+    low: float
+    high: float
+    p: float
+    members: int
+    others: int
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document."""
+        numbers = {k: round(getattr(self, k), 5) for k in ("auc", "low", "high", "p")}
+        return {**vars(self), **numbers}
+
+
+def attack_by(name: str, what: str, members: Sequence[float], others: Sequence[float]) -> Attack:
+    """Judge an attack by its scores, one a person; higher for whom it takes to be a member."""
+    from scipy.stats import mannwhitneyu
+
+    found = mannwhitneyu(members, others, alternative="greater")
+    auc = float(found.statistic) / (len(members) * len(others))
+    low, high = auc_interval(auc, len(members), len(others))
+    return Attack(name, what, auc, low, high, float(found.pvalue), len(members), len(others))
+
+
+def auc_interval(auc: float, first: int, second: int, level: float = LEVEL) -> tuple[float, float]:
+    """Interval of an AUC that holds for few people, and at 0 and 1; ``level`` of them may miss.
+
+    Newcombe 2006 (Stat. Med. 25:559), method 5: the areas no further away than their own standard
+    error (Hanley & McNeil 1982) times the normal quantile.
+    """
+    from scipy.optimize import brentq
+    from scipy.special import ndtri
+
+    away = -float(ndtri(level / 2))
+    more = (first + second) / 2 - 1
+
+    def error(area: float) -> float:
+        spread = 1 + more * (1 - area) / (2 - area) + more * area / (1 + area)
+        return math.sqrt(area * (1 - area) * spread / (first * second))
+
+    def off(area: float) -> float:
+        return abs(auc - area) - away * error(area)
+
+    def end(other: float) -> float:
+        if auc == other:
+            return other
+        # At both ends of the way the error is 0; a little inside, it is larger than the distance
+        # at the one and smaller at the other.
+        near, far = auc + 1e-6 * (other - auc), other + 1e-9 * (auc - other)
+        return float(brentq(off, near, far)) if off(near) < 0 < off(far) else other
+
+    return end(0.0), end(1.0)
+
+
+def by_person(scores: Floats, people: Sequence[str]) -> dict[str, float]:
+    """Person -> the highest score of his or her cases."""
+    found: dict[str, float] = {}
+    for score, person in zip(scores.tolist(), people, strict=True):
+        found[person] = max(score, found.get(person, -math.inf))
+    return found

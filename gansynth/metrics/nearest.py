@@ -1,12 +1,10 @@
 """The nearest real training case of a sample: does a generator copy what it was shown?
 
-Distances are the root mean square of differences over all channels and voxels, each channel in
-units of its deviation in real cases. Every place of every training case is looked at on a coarse
-grid (means of blocks, at most 16 of them along an axis); the twenty nearest cases are looked at
-again in full. A copy may be shifted against its case by up to two blocks.
-
-A distance alone says little. So it is divided by the usual one: how far a real crop lies from the
-nearest crop of another subject, found in the same way. A ratio far below 1 is a copy, or nearly.
+Distances are root mean squares over channels and voxels, each channel in deviations of real cases.
+All places of all training cases are looked at on a coarse grid (blocks, at most 16 along an axis),
+the twenty nearest cases in full; a copy may be shifted by up to two blocks. A distance is divided
+by the usual one, of a real crop to the nearest crop of another subject; a ratio far below 1 is a
+copy.
 """
 
 from __future__ import annotations
@@ -32,14 +30,9 @@ slices held-out ones came to 1.08, copies with a fifth of noise to 0.34, blurred
 
 @dataclass(frozen=True)
 class Near:
-    """What lies nearest to a sample.
+    """What lies nearest to a sample, in deviations and (``ratio``) in usual distances, if known.
 
-    Attributes:
-        case: id of the training case.
-        placement: where its crop is cut, as for ``Space.to_generator``.
-        distance: in deviations of the real intensities.
-        ratio: of the usual distance; None where that is not known.
-        margin: how much nearer this is than the next person's, 0 to 1: ``Search.run``.
+    ``margin``: how much nearer this is than the next person's, 0 to 1: ``Search.run``.
     """
 
     case: str
@@ -60,15 +53,7 @@ class Near:
 
 @dataclass(frozen=True)
 class Nearest:
-    """The nearest training case of each of some samples.
-
-    Attributes:
-        near: one a sample.
-        usual: median distance of real crops to the nearest one of another subject; None if the
-            training cases are all one subject's, or show nothing.
-        compared: training cases (slices) looked at.
-        margins: of the real crops that tell what is usual.
-    """
+    """The nearest training case of each sample; ``usual``: median distance of real crops."""
 
     near: tuple[Near, ...]
     usual: float | None
@@ -120,18 +105,9 @@ def find_nearest(
     seed: int = 0,
     reporter: Reporter | None = None,
 ) -> Nearest:
-    """Find the nearest training case of each sample.
+    """Find the nearest training case of each sample; cases are read one by one, twice at most.
 
-    Cases are read one after the other, twice at most; what is kept of them does not grow.
-
-    Args:
-        samples: in the generator's space, all of one shape; at least one.
-        source: the training cases, with the samples' channels.
-        space: the generator's.
-        load: reads a case; ``load`` of the source if None. A cache's, say.
-        real: how many real crops tell what is usual.
-        seed: draws them.
-        reporter: shows progress.
+    ``samples``: in the generator's space, all of one shape; at least one. ``load``: reads a case.
     """
     search = Search(source, space, samples[0].image.shape[1:], load or source.load)
     rng = np.random.default_rng(seed)

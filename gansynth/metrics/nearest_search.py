@@ -32,12 +32,7 @@ Found = tuple[float, str, Placement]
 
 @dataclass
 class Query:
-    """What is searched for.
-
-    Attributes:
-        image: (C, *size), in deviations.
-        subject: whose crops do not count; None for a sample.
-    """
+    """What is searched for: (C, *size), in deviations; crops of ``subject`` do not count."""
 
     image: FloatArray
     subject: str | None = None
@@ -55,19 +50,7 @@ class Cases(Protocol):
 
 
 class Search:
-    """Goes through the training cases of a source.
-
-    Args:
-        source: see ``find_nearest``.
-        space: likewise.
-        size: spatial shape of the samples.
-        load: reads a case.
-
-    Attributes:
-        scale: deviation of each channel, (C, 1, ...).
-        compared: cases or slices seen.
-        margins: of each query that was run last, see ``run``.
-    """
+    """Goes through the training cases of a source; ``scale``: channels' deviations, (C, 1, ...)."""
 
     def __init__(self, source: Cases, space: Space, size: Sequence[int], load: Load) -> None:
         self.source, self.load, self.size = source, load, tuple(size)
@@ -99,7 +82,7 @@ class Search:
         """Distance, case and place of what lies nearest to each query; infinite if nothing may.
 
         ``margins`` then has how much nearer that is than what is nearest of the next person, 0 to
-        1; where all that is looked at in full is of one person, than the last of it.
+        1.
         """
         best = _Best([pool(q.image, self.factors) for q in queries], [q.subject for q in queries])
         for case_id in self.source.train_ids:
@@ -126,11 +109,7 @@ class Search:
         return found
 
     def table(self, queries: Sequence[Query], tick: Callable[[], None]) -> FloatArray:
-        """How far each query lies from each case, wherever in it, on the coarse grid.
-
-        Returns:
-            (queries, cases), the cases in the source's order; whose they are is not looked at.
-        """
+        """How far each query lies from each case on the coarse grid: (queries, cases)."""
         rows = np.stack([pool(q.image, self.factors).ravel() for q in queries]).astype(np.float64)
         squares = (rows**2).sum(axis=1)
         found = np.full((len(queries), len(self.source.train_ids)), np.inf)
@@ -150,11 +129,7 @@ class Search:
         return range(case.image.shape[1]) if self.space.grid == "slice" else [None]
 
     def _whole(self, case: Case, plane: int | None) -> tuple[FloatArray, tuple[int, ...]]:
-        """A case, or a slice of it, in deviations; padded as crops are where it is smaller.
-
-        Returns:
-            The image, and its first voxel as the corner of a placement; empty where there are none.
-        """
+        """A case, or a slice of it, in deviations; padded as crops are where it is smaller."""
         if self.space.grid == "resample":
             return self.space.to_generator(case).image / self.scale, ()
         shape = case.image.shape[-len(self.size) :]
@@ -163,10 +138,7 @@ class Search:
         return whole.to_generator(case, Placement(origin, plane)).image / self.scale, origin
 
     def _windows(self, blocks: FloatArray) -> tuple[FloatArray, list[tuple[int, ...]]]:
-        """Places of a coarse image, flat: (W, features), and their corners.
-
-        The outermost ones reach beyond its edges, where its outermost blocks are repeated.
-        """
+        """Places of a coarse image, flat: (W, features), and their corners."""
         edges = [n // f for n, f in zip(self.size, self.factors, strict=True)]
         last = [n - edge for n, edge in zip(blocks.shape[1:], edges, strict=True)]
         starts = [
@@ -211,12 +183,7 @@ def _margin(apart: Mapping[str, Sequence[float]]) -> float:
 
 
 class _Best:
-    """The nearest places of each query so far, on the coarse grid.
-
-    Args:
-        queries: coarse images, each (C, *blocks).
-        subjects: whose places a query does not count; None counts all.
-    """
+    """The nearest places of each query so far, on the coarse grid."""
 
     def __init__(self, queries: Sequence[FloatArray], subjects: Sequence[str | None]) -> None:
         self.queries = np.stack([q.ravel() for q in queries])
@@ -274,11 +241,7 @@ class _Best:
 
 
 def pool(image: FloatArray, factors: Sequence[int]) -> FloatArray:
-    """Means of blocks of an image (C, *size); what does not fill a block is left out.
-
-    Returns:
-        float32 (C, *blocks).
-    """
+    """Means of whole blocks of an image (C, *size): float32 (C, *blocks)."""
     for axis, factor in enumerate(factors, 1):
         if factor == 1:
             continue
@@ -290,13 +253,7 @@ def pool(image: FloatArray, factors: Sequence[int]) -> FloatArray:
 
 
 def gap(one: npt.NDArray[Any], other: npt.NDArray[Any], corner: Sequence[int]) -> float:
-    """Root mean square of the differences where an image lies on another.
-
-    Args:
-        one: (C, *size).
-        other: (C, *larger).
-        corner: where the first one begins in the second; may be negative, or reach beyond.
-    """
+    """Root mean square of differences where (C, *size) lies on (C, *larger), from a corner on."""
     own, covered = [slice(None)], [slice(None)]
     for start, length, extent in zip(corner, one.shape[1:], other.shape[1:], strict=True):
         first, last = max(start, 0), min(start + length, extent)

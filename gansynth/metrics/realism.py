@@ -1,8 +1,4 @@
-"""How far samples are from real images in spectrum and intensities, beside what is not real.
-
-One number each, with an interval, for samples and for controls that have something of a real image:
-white noise has its mean and deviation, and so has a blurred mean, which has its outlines too.
-"""
+"""How far samples are from real images in spectrum and intensities, beside what is not real."""
 
 from __future__ import annotations
 
@@ -34,12 +30,7 @@ class Distance:
 
 @dataclass(frozen=True)
 class _Parts:
-    """What distances are made of, image by image, so that a bootstrap is quick.
-
-    Attributes:
-        power: radial power (N, C, bands).
-        shares: share of an image's voxels in each bin of intensity (N, C, BINS).
-    """
+    """What distances are made of, image by image, so that a bootstrap is quick."""
 
     power: Floats
     shares: Floats
@@ -65,20 +56,10 @@ def distances(
     spacing: tuple[float, ...],
     draws: int = 500,
 ) -> dict[str, dict[str, Distance]]:
-    """Distances of several sides to real images.
+    """Distances of several sides, (C, D, H, W) or (C, H, W) by name, to real images.
 
-    ``spectrum`` is the mean over channels and bands of |log of the ratio of mean radial powers|;
-    ``histogram`` the 1-Wasserstein distance of intensities in standard deviations of the real ones,
-    mean over channels.
-
-    Args:
-        sides: images (C, D, H, W) or (C, H, W) by name.
-        real: likewise.
-        spacing: mm per axis.
-        draws: of a bootstrap over images, of both sides.
-
-    Returns:
-        For each side ``{"spectrum": ..., "histogram": ...}``.
+    ``spectrum``: mean over channels and bands of |log of the ratio of mean radial powers|.
+    ``histogram``: 1-Wasserstein distance in standard deviations of the real ones. ``spacing``: mm.
     """
     edges, widths = _bins(sides, real)
     reference = _Parts.of(real, spacing, edges)

@@ -1,10 +1,8 @@
 """Faithfulness by label: segmenters of the fold on samples, beside real people they never saw.
 
-MM-GAN's figure 7 (Sun et al. 2020): what a segmenter of real images finds in synthetic ones is how
-far these show what their label maps say. Two segmenters, each of one half of the training people,
-are asked about the other half; a sample that was drawn of a person's labels is judged by the one
-that has not seen that person, anybody else's by both. Shuffled labels tell what Dice comes of
-everything lying in its usual place.
+MM-GAN's figure 7 (Sun et al. 2020). Two segmenters, each of half of the training people, are asked
+about the other half; a sample drawn of a person's labels is judged by the one that has not seen
+that person. Shuffled labels tell what Dice comes of everything lying in its usual place.
 """
 
 from __future__ import annotations
@@ -19,8 +17,13 @@ import torch
 from gansynth.core.generator import Batch, Stage
 from gansynth.core.schema import Boxes, Case, LabelArray, Schema
 from gansynth.metrics.comparison import Image, Sides
-from gansynth.metrics.estimate import LEVEL, Floats
-from gansynth.metrics.faithfulness import Segmenter, SegmenterOptions, train_segmenter
+from gansynth.metrics.estimate import Floats, drawn_anew, middle, numbered
+from gansynth.metrics.faithfulness import (
+    Segmenter,
+    SegmenterOptions,
+    dice_by_label,
+    train_segmenter,
+)
 from gansynth.runtime.devices import pick_device
 from gansynth.runtime.errors import DataFault
 
@@ -37,13 +40,7 @@ Cut = Callable[[str, np.random.Generator], Case]
 
 @dataclass(frozen=True)
 class Judges:
-    """Segmenters, and whom each has seen.
-
-    Attributes:
-        segmenters: one for each half of the people.
-        seen: their people.
-        schema: whose labels they find.
-    """
+    """Segmenters, and whom each has seen."""
 
     segmenters: Sequence[Segmenter]
     seen: Sequence[frozenset[str]]
@@ -90,15 +87,7 @@ def train_judges(
 ) -> Judges:
     """Train a segmenter on each half of the people.
 
-    Args:
-        ids: training cases.
-        people: whose each is.
-        cut: makes crops of them.
-        sides: for schema, seed, device.
-        options: of a segmenter.
-
-    Raises:
-        DataFault: a single person, whom no segmenter could be asked about.
+    Raises DataFault: a single person, whom no segmenter could be asked about.
     """
     names = sorted({people[i] for i in ids})
     if len(names) < 2:
@@ -148,9 +137,7 @@ class _Crops:
 class Found:
     """Dice of each image and label, (N, labels); NaN where neither truth nor finding has one.
 
-    Attributes:
-        dice: see there.
-        owners: whose each image is, or is drawn of.
+    ``owners``: whose each image is, or is drawn of.
     """
 
     dice: Floats
@@ -158,15 +145,14 @@ class Found:
 
     def drawn(self, rng: np.random.Generator) -> Floats:
         """Means by label, people drawn anew: (DRAWN, labels)."""
-        whose = np.unique(np.array(self.owners), return_inverse=True)[1]
+        whose = numbered(self.owners)
         people, known = int(whose.max()) + 1, np.isfinite(self.dice)
         sums = np.zeros((people, self.dice.shape[1]))
         counts = np.zeros_like(sums)
         np.add.at(sums, whose, np.where(known, self.dice, 0))
         np.add.at(counts, whose, known)
-        weights = np.stack(
-            [np.bincount(rng.integers(people, size=people), minlength=people) for _ in range(DRAWN)]
-        )
+        each = np.arange(people)
+        weights = np.stack([drawn_anew(each, rng) for _ in range(DRAWN)])
         many = weights @ counts
         return np.asarray(np.where(many > 0, weights @ sums / np.maximum(many, 1), np.nan))
 
@@ -178,21 +164,10 @@ class Found:
         return np.asarray(np.where(many > 0, total / np.maximum(many, 1), np.nan))
 
 
-def dice_by_label(predicted: LabelArray, truth: LabelArray, values: Sequence[int]) -> list[float]:
-    """Dice of each label; NaN where neither has it."""
-    found = []
-    for value in values:
-        a, b = predicted == value, truth == value
-        total = int(a.sum()) + int(b.sum())
-        found.append(2 * int((a & b).sum()) / total if total else float("nan"))
-    return found
-
-
 def recover(judges: Judges, sides: Sides) -> dict[str, Any]:
     """What segmenters find in samples and in real people, label by label.
 
-    Returns:
-        ``labels`` and ``mean`` as the report has them, and ``finding``.
+    Returns ``labels`` and ``mean`` as the report has them, and ``finding``.
     """
     values = judges.schema.foreground
     names = [n for n, v in judges.schema.labels.items() if v in values]
@@ -261,8 +236,7 @@ def _row(means: Mapping[str, float], drawn: Mapping[str, Floats]) -> dict[str, f
         found[name] = _known(means[name])
     for name, rows in {**drawn, "ratio": ratios}.items():
         known = rows[np.isfinite(rows)]
-        ends = np.percentile(known, [100 * LEVEL / 2, 100 - 100 * LEVEL / 2]) if known.size else ()
-        low, high = map(_known, ends) if known.size else (None, None)
+        low, high = map(_known, middle(known)) if known.size else (None, None)
         found |= {f"{name}_low": low, f"{name}_high": high}
     return found
 

@@ -1,8 +1,7 @@
 """Is there a seam where a lesion was put into an image? Gradients across its edge and its rim.
 
-A lesion drawn into a real image meets it twice: at its own edge, and where the rim around it ends
-and the real image begins. How steep the image is there, across the edge, is held against how steep
-it is at the same distances from the edges of real lesions: a seam is steeper, a smear flatter.
+Steepness there is held against that at the same distances from real lesions: a seam is steeper, a
+smear flatter.
 """
 
 from __future__ import annotations
@@ -36,18 +35,10 @@ def seam_metric(
 ) -> Mapping[str, float]:
     """The metric ``seam``: gradients across lesions' edges and rims, samples' against real ones'.
 
-    Of a sample whose provenance says that a lesion was put into a real case (``lesions``), and that
-    stands beside that case, only what is new is looked at; of others all foreground.
-
-    Returns:
-        ``{"in range": 0.9, "real in range": 0.93, "lesions": 16, "real lesions": 30,
-        "FLAIR edge in range": 0.9, "FLAIR edge": 0.31, "FLAIR edge real": 0.29, "FLAIR rim in
-        range": ..., ...}``: the share of lesions between the real ones' 2.5 and 97.5 percentile,
-        and both medians, in deviations of the body per mm. ``real in range`` is what real lesions
-        come to when held against those of other people. NaN where there is nothing to measure.
-
-    Raises:
-        UsageFault: no sample has labels.
+    Of a sample beside its real case only what is new is looked at. Returns ``in range``, the share
+    of lesions between the real ones' 2.5 and 97.5 percentile, ``real in range`` (held against other
+    people's), and by channel and place both medians in deviations of the body per mm; NaN where
+    there is nothing to measure. Raises UsageFault: no sample has labels.
     """
     if not any(sample.labels is not None for sample in samples):
         raise UsageFault(
@@ -69,14 +60,7 @@ def seam_metric(
 def seam_numbers(
     drawn: Numbers, real: Numbers, of: Sequence[str], schema: Schema
 ) -> dict[str, float]:
-    """What the metric says of gradients; see ``seam_metric``.
-
-    Args:
-        drawn: of lesions of samples, (N, C, 2), as ``seams`` gives them.
-        real: of real lesions, (M, C, 2).
-        of: whose each of these is, M names.
-        schema: names the channels.
-    """
+    """What the metric says of gradients (N, C, 2) of samples and (M, C, 2) of real lesions."""
     subjects = np.array(of, object)
     others = np.full(real.shape, np.nan)
     for subject in dict.fromkeys(of):
@@ -100,12 +84,7 @@ def seam_numbers(
 
 
 def within_range(values: Numbers, of: Numbers) -> Numbers:
-    """1 where a value lies within the range of others, 0 where not, NaN where there is none.
-
-    Args:
-        values: (N, C, 2).
-        of: (M, C, 2), the real ones.
-    """
+    """1 where a value (N, C, 2) lies within the range of (M, C, 2), 0 where not, NaN for none."""
     out = np.full(values.shape, np.nan)
     for place in np.ndindex(values.shape[1:]):
         known = of[(slice(None), *place)]
@@ -120,11 +99,7 @@ def within_range(values: Numbers, of: Numbers) -> Numbers:
 
 
 def new_voxels(sample: Sample, beside: Case | None) -> Mask | None:
-    """Which voxels of a sample's foreground were put into the case beside it; None if unknown.
-
-    Returns:
-        Bool (D, H, W) or (H, W). What was put where the case has the same label counts as old.
-    """
+    """Which voxels of a sample's foreground are new to the case beside it; None if unknown."""
     told = sample.provenance
     if sample.labels is None or beside is None or beside.labels is None or "lesions" not in told:
         return None
@@ -138,21 +113,13 @@ def new_voxels(sample: Sample, beside: Case | None) -> Mask | None:
 def seams(
     image: FloatArray, labels: LabelArray | None, new: Mask | None, schema: Schema
 ) -> Numbers:
-    """How steep an image is across the edges and rims of its lesions.
+    """How steep an image is across the edges and rims of its lesions: (N, C, 2), NaN for none.
 
-    Between voxels on either side of a surface at a given distance from a lesion, the mean of how
-    far intensities lie apart, per mm, over the deviation of the body around lesions. Of the
-    surfaces in the rim, one to six voxels out, the steepest counts. Pairs with another lesion's
-    voxels, or at the body's own border, are left out.
-
-    Args:
-        image: float32 (C, D, H, W) or (C, H, W).
-        labels: int16 (D, H, W) or (H, W); all foreground that holds together is a lesion.
-        new: the lesions' voxels; None for all foreground.
-        schema: gives the spacing in mm.
-
-    Returns:
-        (N, C, 2): edge and rim of each lesion and channel; NaN where too few pairs are left.
+    The mean of how far voxels on either side of a surface lie apart, per mm, over the deviation of
+    the body around lesions. Of the surfaces one to six voxels out, the steepest counts. Pairs with
+    another lesion's voxels, or at the body's border, are left out. ``image``: float32 (C, D, H, W)
+    or (C, H, W). ``labels``: int16; all foreground that holds together is a lesion. ``new``: the
+    lesions' voxels.
     """
     from scipy.ndimage import binary_erosion
 

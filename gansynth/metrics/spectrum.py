@@ -1,8 +1,7 @@
 """Radial power spectrum of synthetic over real images: is there grain, or is everything smooth?
 
-A ratio near 1 at all frequencies means the samples have the real images' texture; a fall towards
-the high ones is the blur that a segmenter notices before any eye does (Durall et al. 2020,
-arXiv:2003.01826, for the measure).
+Near 1 samples have the real texture; a fall towards the high frequencies is blur (Durall et al.
+2020, arXiv:2003.01826, for the measure).
 """
 
 from __future__ import annotations
@@ -22,15 +21,9 @@ BANDS = 8
 def radial_power(
     image: FloatArray, spacing: tuple[float, ...], bands: int = BANDS
 ) -> npt.NDArray[np.float64]:
-    """Mean power in bands of spatial frequency, from 0 to the coarsest axis' Nyquist frequency.
+    """Mean power (C, bands) in bands of frequency from 0 to the coarsest axis' Nyquist frequency.
 
-    Args:
-        image: (C, D, H, W) or (C, H, W).
-        spacing: mm per axis.
-        bands: number of bands of equal width.
-
-    Returns:
-        Power (C, bands); NaN in a band that a small image has no frequency in.
+    ``image``: (C, D, H, W) or (C, H, W). ``spacing``: mm. NaN in a band without a frequency.
     """
     axes = tuple(range(1, image.ndim))
     centred = image - image.mean(axis=axes, keepdims=True)

@@ -1,7 +1,6 @@
 """Augmentation of what the discriminator sees, so that it cannot learn a few cases by heart.
 
-Real and synthetic samples go through the same random, differentiable changes, the generator's
-gradient through them too, so that the generator need not draw the changes (Zhao et al. 2020,
+Real and synthetic samples go through the same random, differentiable changes (Zhao et al. 2020,
 DiffAugment, arXiv:2006.10738; Karras et al. 2020, ADA, arXiv:2006.06676).
 """
 
@@ -37,44 +36,31 @@ SHIFT, CUT = 1 / 8, 1 / 2
 class DiscriminatorAugment:
     """Changes pairs of image and condition; call it on real and on synthetic pairs alike.
 
-    Each change of the policy, in order, hits each sample with probability p by itself. Intensity:
+    Each change of the policy, in order, hits each sample with probability p by itself. Of the image
+    only:
 
     - ``brightness``: adds a number in [-0.5, 0.5) to all channels;
     - ``contrast``: scales the distance from the sample's mean by a factor in [0.5, 1.5);
-    - ``saturation``: scales the distance from the mean over channels by a factor in [0, 2); leaves
-      one channel as it is.
+    - ``saturation``: scales the distance from the mean over channels by a factor in [0, 2).
 
-    They meet the image only. Spatial changes meet image and condition alike:
+    Of image and condition alike:
 
     - ``flip``: along each axis with probability 1/2;
-    - ``rotate90``: quarter turns in the plane of the last two axes, 0 to 3; 0 or 2 where these
-      differ in length;
-    - ``translation``: whole voxels, up to 1/8 of each axis; leaves zeros behind;
-    - ``translation_edge``: likewise; leaves the edge's voxels behind;
+    - ``rotate90``: quarter turns in the plane of the last two axes; half turns where these differ
+      in length;
+    - ``translation``: whole voxels, up to 1/8 of each axis; leaves zeros behind,
+      ``translation_edge`` the edge's voxels;
     - ``cutout``: sets a box of 1/2 of each axis to 0, its centre anywhere.
 
-    With p below about 0.8 the discriminator can still tell what unchanged images look like; above,
-    flips and turns may leak into an unconditional generator's images (Karras et al., sec. 2.2).
+    With p below about 0.8 the discriminator still knows unchanged images; above, flips and turns
+    may leak (Karras et al., sec. 2.2). With p ``"adaptive"`` it rises from 0 while r =
+    E[sign(D(real))] > target, else falls (eq. 1 and sec. 3); ``observe`` is shown the logits. p
+    changes between steps only. A ``Memory``: put it into the generator's ``memories``.
 
-    With p ``"adaptive"`` it starts at 0 and rises while the discriminator is too sure of real
-    samples, r = E[sign(D(real))] > target, else falls (Karras et al. 2020, eq. 1 and sec. 3). For
-    this, ``observe`` is shown the logits of real pairs. p changes between steps only, so all parts
-    of an accumulated batch meet the same one, and all processes of a data-parallel training.
-
-    A ``Memory``: put it into the generator's ``memories``.
-
-    Args:
-        policy: names of changes; empty changes nothing.
-        p: probability of a change, or ``"adaptive"``. With a fixed 0 no random number is drawn.
-        target: r that the adaptive p steers to.
-        midpoint: logit halfway between real and synthetic (``Adversarial.midpoint``).
-        speed: images shown while p goes from 0 to 1. Karras et al. have 500 000, for runs of 25
-            million; runs here show some ten thousands.
-        interval: steps between changes of p.
-        limit: p rises no further.
-
-    Raises:
-        UsageFault: an unknown change, or a p that is no probability.
+    ``midpoint``: logit halfway between real and synthetic (``Adversarial.midpoint``). ``speed``:
+    images shown while p goes from 0 to 1 (500 000 in Karras et al., for runs of 25 million).
+    ``interval``: steps between changes of p. Raises UsageFault: an unknown change, or no
+    probability.
     """
 
     def __init__(
@@ -100,16 +86,8 @@ class DiscriminatorAugment:
     def __call__(self, step: Step, image: Tensor, condition: Condition) -> tuple[Tensor, Condition]:
         """Change a batch of pairs; every call draws fresh numbers from the step.
 
-        Args:
-            step: of this batch.
-            image: (B, C, D, H, W) or (B, C, H, W), one for each sample of the step's share.
-            condition: (B, K, ...) of the same spatial size, or None.
-
-        Returns:
-            The changed pair, of the same shapes and types; those given if p is 0.
-
-        Raises:
-            ValueError: if the image is not of as many samples as the step's share.
+        ``image``: (B, C, D, H, W) or (B, C, H, W), one for each sample of the step's share, else
+        ValueError. ``condition``: (B, K, ...) or None.
         """
         if len(image) != len(step.batch.image):
             raise ValueError(
@@ -134,11 +112,7 @@ class DiscriminatorAugment:
 
     @torch.no_grad()
     def observe(self, real: Sequence[Tensor]) -> None:
-        """Take note of the discriminator's logits of (changed) real pairs; free if p is fixed.
-
-        Args:
-            real: one tensor (B, ...) per head, as the adversarial losses take them.
-        """
+        """Take note of logits, (B, ...) per head, of (changed) real pairs; free if p is fixed."""
         if not self.adaptive:
             return
         signs = [(h.float() - self.midpoint).sign().reshape(len(h), -1).mean(1) for h in real]
@@ -193,12 +167,9 @@ def _check(policy: Sequence[str], p: float | Literal["adaptive"]) -> None:
 
 @dataclass(frozen=True)
 class Change:
-    """A change of the samples that are hit.
+    """A change: (samples (B, C, ...), which are hit (B,), uniform numbers (B, n)) -> samples.
 
-    Attributes:
-        apply: (samples (B, C, ...), which are hit (B,), uniform numbers (B, n)) -> samples.
-        spatial: moves voxels, so the condition must follow.
-        per_axis: needs a number for each spatial axis; else one.
+    ``spatial``: the condition must follow. ``per_axis``: needs a number for each spatial axis.
     """
 
     apply: Callable[[Tensor, Tensor, Tensor], Tensor]

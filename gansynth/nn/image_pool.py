@@ -1,7 +1,7 @@
 """A pool of earlier synthetic samples, from which the discriminator is shown one now and then.
 
 Shrivastava et al. 2017 (arXiv:1612.07828, sec. 2.3), by the rule of CycleGAN (Zhu et al. 2017,
-arXiv:1703.10593, sec. 4; there 50 images); MM-GAN (Sun et al. 2020) keeps 4 of (image, label).
+arXiv:1703.10593, sec. 4; 50 images there, 4 of (image, label) in MM-GAN, Sun et al. 2020).
 """
 
 from __future__ import annotations
@@ -19,20 +19,12 @@ _POOL = 0x706F6F6C
 
 
 class ImagePool:
-    """Earlier samples, each a tuple of tensors that stay together: (image, condition), say.
+    """Up to ``capacity`` earlier samples, each a tuple of tensors that stay together.
 
-    While it fills, every sample passes and a copy is kept. Then each sample passes with probability
-    1/2; else a stored one, chosen uniformly, comes out in its place and it is stored instead.
-
-    Samples are dealt with one by one in order, so accumulated parts of a batch fare as the whole
-    would. Processes of a data-parallel training each have a pool of their own share; a checkpoint
-    holds the first one's. Checkpoints hold what is stored: give it conditions (label maps), not
-    patients' images.
-
-    A ``Memory``: put it into the generator's ``memories``.
-
-    Args:
-        capacity: samples kept; 0 lets everything pass.
+    While it fills, every sample passes and a copy is kept. Then a sample passes with probability
+    1/2; else a stored one, chosen uniformly, comes out in its place. Samples go in one by one, so
+    accumulated parts fare as the whole batch; each process has a pool of its own share. A
+    ``Memory``: checkpoints hold what is stored, so give it conditions, not patients' images.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -43,16 +35,10 @@ class ImagePool:
         return len(self._stored)
 
     def query(self, step: Step, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Exchange samples of a batch for stored ones.
+        """Exchange samples of a batch, (B, ...) each, for stored ones, of the same shapes and
+        types.
 
-        Args:
-            step: keys the decisions, with each sample's number in the whole batch.
-            tensors: (B, ...) each; what belongs together has the same index.
-
-        Returns:
-            As many tensors of the same shapes, types and memory layout; those given if no sample
-            was exchanged. Stored samples carry no gradient. A sample of another size or type than
-            the stored ones (the next stage of a growing GAN) empties the pool first.
+        Stored samples carry no gradient. A sample of another size or type empties the pool first.
         """
         if not self.capacity:
             return tensors

@@ -1,21 +1,15 @@
 """Drawing volumes of any size, tile by tile, without seams.
 
-A convolution sees a few voxels around each of its own, so a tile drawn with a halo of that many is
-what the whole volume would be there. Two things in a U-Net see further, and would leave seams:
-
-- its coarse levels. They are held as a whole (an eighth of the voxels each time), and only made a
-  tile at a time; the finest level is never held, but made anew from the condition where needed;
-- normalisation over a whole volume. Its mean and variance are gathered over all tiles first, one
-  layer after another, and then used by every tile.
-
-So the result is that of the network run on the whole volume but for rounding, and the memory it
-takes beside the image is that of one tile and of the features below full resolution: about a third
-of the untiled network's. It costs one more pass per normalisation of a level.
+A tile drawn with a halo is what the whole volume would be there, but for two things: coarse levels,
+which are held as a whole and made a tile at a time; and normalisation over a volume, whose mean and
+variance are gathered over all tiles first. The result is that of the whole volume but for rounding;
+memory is about a third, for one more pass per normalisation of a level.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -24,9 +18,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from gansynth.nn.networks.resize import Transposed, interpolate, matrix
-from gansynth.nn.networks.shared_norms import Gathered, shared_norms, whole_norms
 from gansynth.nn.networks.unet import UNetGenerator
 
 Window = tuple[slice, ...]
@@ -43,9 +37,7 @@ EDGE = 96
 class Tile:
     """One piece of a grid.
 
-    Attributes:
-        core: what it answers for; the cores of all tiles are the grid, each voxel once.
-        outer: the core with its halo, within the grid.
+    ``core``: what it answers for; the cores of all tiles are the grid, each voxel once.
     """
 
     core: Window
@@ -67,13 +59,7 @@ def cut(x: Tensor, window: Window) -> Tensor:
 
 
 def tiles(size: Sequence[int], edge: int, halo: int) -> Iterator[Tile]:
-    """Cut a grid into tiles.
-
-    Args:
-        size: of the grid, per axis.
-        edge: of a tile's core; tiles at the far ends are smaller.
-        halo: voxels around each core, as far as the grid goes.
-    """
+    """Cut a grid into tiles with cores of ``edge``, smaller at the far ends, and a halo."""
     for corner in product(*(range(0, n, edge) for n in size)):
         core = tuple(slice(c, min(c + edge, n)) for c, n in zip(corner, size, strict=True))
         yield Tile(
@@ -86,14 +72,9 @@ def tiles(size: Sequence[int], edge: int, halo: int) -> Iterator[Tile]:
 
 
 def tiled(draw: Callable[[Window], Tensor], size: Sequence[int], edge: int, halo: int) -> Tensor:
-    """What ``draw`` gives of a whole grid, a tile at a time.
+    """What ``draw`` gives of a whole grid, (B, C, ...), a tile at a time.
 
-    Args:
-        draw: window of the grid -> (B, C, ...) of that window; right at least ``halo`` voxels away
-            from the window's faces, and at the grid's own.
-        size: of the grid.
-        edge: of a tile, without its halo.
-        halo: voxels drawn around each tile and thrown away.
+    ``draw``: window -> (B, C, ...), right at least ``halo`` voxels away from the window's faces.
     """
     whole: Tensor | None = None
     for tile in tiles(size, edge, halo):
@@ -106,13 +87,7 @@ def tiled(draw: Callable[[Window], Tensor], size: Sequence[int], edge: int, halo
 
 
 def tile_edge(net: UNetGenerator, size: Sequence[int], asked: int) -> int:
-    """Edge of the tiles for a volume: as asked, 0 for one piece unless it were too large.
-
-    Args:
-        net: draws it.
-        size: of the volume, voxels.
-        asked: an edge in voxels; 0 leaves the choice.
-    """
+    """Edge of the tiles for a volume: as asked, 0 for one piece unless it were too large."""
     features = 4 * prod(size) * net.widths[0]  # bytes, float32
     edge = asked or (EDGE if features > LIMIT else 0)
     return edge if max(size) > edge else 0
@@ -128,16 +103,8 @@ def draw_tiled(
 ) -> Tensor:
     """The image that a network in evaluation mode draws of a whole volume, made in tiles.
 
-    Args:
-        net: the generator.
-        condition: condition channels of any window.
-        size: of the volume, voxels per axis.
-        latents: (B, channels, ...) of each of ``net.latent_shapes(size)``: those of the whole
-            volume, so that neighbouring tiles meet the same noise.
-        edge: of a tile at any level, voxels.
-
-    Returns:
-        (B, out_channels, ...): equal to ``net(condition of all, latents)`` but for rounding.
+    ``latents``: (B, channels, ...) of each of ``net.latent_shapes(size)``, of the whole volume.
+    Returns (B, out_channels, ...): ``net(condition of all, latents)`` but for rounding.
     """
     with shared_norms(net):
         return _TiledUNet(net, condition, size, latents, edge).draw()
@@ -302,3 +269,70 @@ def _reach(modules: Iterable[nn.Module]) -> int:
         if isinstance(module, nn.Conv2d | nn.Conv3d)
     ]
     return sum(kernels) + 1
+
+
+class Gathered(Exception):
+    """A tile has been counted; there is no need to go on with it."""
+
+
+class SharedNorm:
+    """Stands in for a normalisation's ``forward``: counts and ends the pass until settled."""
+
+    def __init__(self, norm: Any) -> None:
+        self.norm = norm
+        self.inner: tuple[slice, ...] = ()
+        self.count = 0
+        self.sums: Tensor | float = 0.0  # of values and their squares, float64 (2, B, groups)
+        self.statistics: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Count (B, C, ...) and raise ``Gathered``, or normalise it."""
+        groups = getattr(self.norm, "num_groups", x.shape[1])
+        if self.statistics is None:
+            index: Any = (..., *self.inner)
+            core = x[index].double().reshape(len(x), groups, -1)
+            self.sums = self.sums + torch.stack((core.sum(2), core.square().sum(2)))
+            self.count += core.shape[2]
+            raise Gathered
+        mean, scale = self.statistics.repeat_interleave(x.shape[1] // groups, dim=2)
+        if self.norm.weight is not None:
+            scale = scale * self.norm.weight
+        shift = -mean * scale
+        if self.norm.bias is not None:
+            shift = shift + self.norm.bias
+        ones = [1] * (x.ndim - 2)
+        scaled = torch.addcmul(
+            shift.view(*shift.shape, *ones), x.float(), scale.view(*scale.shape, *ones)
+        )
+        return scaled.to(x.dtype)
+
+    def settle(self) -> None:
+        """Take what was counted for all there is."""
+        assert isinstance(self.sums, Tensor)
+        mean, square = self.sums / self.count
+        variance = (square - mean * mean).clamp(min=0)
+        self.statistics = torch.stack((mean, (variance + self.norm.eps).rsqrt())).float()
+
+
+def whole_norms(modules: Iterable[nn.Module]) -> list[Any]:
+    """The normalisations below some modules that use statistics of the volume at hand, in order."""
+    return [
+        m
+        for top in modules
+        for m in top.modules()
+        if isinstance(m, nn.GroupNorm)
+        or (isinstance(m, _InstanceNorm) and not m.track_running_stats)
+    ]
+
+
+@contextmanager
+def shared_norms(net: nn.Module) -> Iterator[None]:
+    """Norms of a network that see whole volumes share their statistics among tiles meanwhile."""
+    norms = whole_norms([net])
+    for norm in norms:
+        norm.forward = SharedNorm(norm)
+    try:
+        yield
+    finally:
+        for norm in norms:
+            del norm.forward

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from gansynth.report.document import fragment
 from gansynth.report.words import Line
 
-TOGETHER = {" = ": "\u00a0=\u00a0", " %": "\u00a0%", "± ": "±\u00a0"}
-"""Blanks at which no line may break."""
 RESULTS = "results.json"
 """A benchmark's document, beside its report."""
 
@@ -49,7 +47,6 @@ class Column:
     """A column of a table.
 
     Attributes:
-        title: its heading.
         role: words, short (words that stay on one line), number or drawing.
         head: a drawing in place of the heading, which then is for those who do not see it.
     """
@@ -64,7 +61,6 @@ class Row:
     """A row of a table; the first cell is its heading.
 
     Attributes:
-        cells: one for each column.
         group: heading above this row and those that follow with the same one.
         tone: name of a finding, or empty.
         pointer: where its numbers stand, if in one place.
@@ -81,7 +77,6 @@ class Table:
     """A table.
 
     Attributes:
-        caption: what it shows.
         columns: at least one.
         rows: may be none, which is said.
         layout: how its columns are laid out: plain, or a name that the style sheet knows.
@@ -124,6 +119,11 @@ class Key:
 
     items: Sequence[tuple[str, str]]
     kind: ClassVar[str] = "key"
+
+
+def data_uri(png: bytes) -> str:
+    """The address of a picture that is in the page itself."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
 @dataclass(frozen=True)
@@ -169,9 +169,6 @@ class Section:
     """A part of the report.
 
     Attributes:
-        key: its name in addresses.
-        title: its heading.
-        short: as the list of contents has it.
         blocks: in order.
     """
 
@@ -181,19 +178,61 @@ class Section:
     blocks: Sequence[Block] = field(default_factory=tuple)
 
 
-def html(line: Line | Markup, results: str = RESULTS) -> Markup:
-    """Words as HTML: each number a link to its place in the document, all text escaped."""
-    if isinstance(line, Markup):
-        return line
-    parts = []
-    for part in line:
-        if isinstance(part, str):
-            for blank, kept in TOGETHER.items():
-                part = part.replace(blank, kept)
-            parts.append(escape(part))
-            continue
-        href = f"{results}#{fragment(part.pointer)}"
-        scale = "" if part.scale == 1 else Markup(' data-scale="{}"').format(f"{part.scale:.12g}")
-        link = Markup('<a class="n" href="{}" title="{}"{}>{}</a>')
-        parts.append(link.format(href, part.source, scale, part.text))
-    return Markup("").join(parts)
+class Sign(Protocol):
+    """What marks a finding in words; its name in small letters is its class in the style sheet."""
+
+    @property
+    def name(self) -> str:
+        """Its class."""
+
+    @property
+    def sign(self) -> str:
+        """A sign of one letter."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is said of one part: its title, what it is, and what was found.
+
+    A sign is None where the words are the document's own.
+    """
+
+    title: str
+    what: str
+    lines: Sequence[tuple[Sign | None, Line]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a report says, before it is HTML or Markdown.
+
+    Attributes:
+        name: of what it is about.
+        sentence: the verdict; none where the parts are it.
+        scope: what was compared.
+        warnings: what a reader must know first.
+        lead: what stands below the verdict.
+        parts: the verdict part by part.
+        parts_title: heading of these.
+        answers_first: the parts stand on top, then pictures, and all else that is said of the whole
+            behind them.
+        pictures: what stands right behind the parts.
+        sections: all the rest.
+        footer: what made it.
+        maker: what the window's title says made it.
+        results: name of the document's file, beside the report.
+    """
+
+    name: str
+    sentence: Line
+    scope: Line
+    warnings: Sequence[Line] = ()
+    lead: Sequence[Block] = ()
+    parts: Sequence[Part] = ()
+    parts_title: str = "Arm by arm"
+    answers_first: bool = False
+    pictures: Sequence[Block] = ()
+    sections: Sequence[Section] = ()
+    footer: Line = ()
+    maker: str = "gansynth benchmark"
+    results: str = RESULTS

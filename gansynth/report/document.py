@@ -23,7 +23,6 @@ class Node:
     """One place of a JSON document; a place that is not there is a node whose value is None.
 
     Attributes:
-        value: what stands there.
         pointer: RFC 6901; of the document itself the empty text.
     """
 

@@ -64,8 +64,6 @@ def save_figure(figure: Figure, path: Path, *, pad: float = 1.08) -> Path:
 
     Args:
         figure: laid out tightly before it is drawn.
-        path: where to write.
-        pad: room around the panels, in font sizes.
 
     Raises:
         EnvironmentFault: the disk refuses; a former picture stays.

@@ -12,13 +12,14 @@ from gansynth.report.blocks import (
     Items,
     Listing,
     More,
+    Part,
     Pictures,
+    Report,
     Row,
     Table,
     Terms,
     Words,
 )
-from gansynth.report.rendering import Part, Report
 from gansynth.report.words import Line, plain
 
 LEFT, RIGHT = "---", "---:"

@@ -1,5 +1,6 @@
-"""Arrays as PNG files: nothing in them but pixels, and the mark of drawn ones, so equal arrays are
-equal bytes.
+"""Arrays as PNG files, and outlines drawn into them pixel by pixel.
+
+Nothing is in a file but pixels, and the mark of drawn ones, so equal arrays are equal bytes.
 """
 
 from __future__ import annotations
@@ -12,10 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.schema import Boxes, FloatArray, LabelArray
+from gansynth.core.space import boxes_of_slice
 from gansynth.core.synthetic import MARK
 
+COLOURS = ("#e6550d", "#31a354", "#3182bd", "#756bb1", "#dd1c77", "#8c6d31")
+GOLDEN = 0.618033988749895
+"""Step around the circle of hues, in turns, that keeps any number of colours apart."""
+THUMBNAIL = 96
+"""Pixels of a thumbnail's longest edge."""
+Pixels = npt.NDArray[Any]
 
-def png_bytes(pixels: npt.NDArray[Any], *, synthetic: bool = False) -> bytes:
+
+def png_bytes(pixels: Pixels, *, synthetic: bool = False) -> bytes:
     """A PNG file of uint8 (H, W), uint16 (H, W) or uint8 (H, W, 3), marked if it is synthetic."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
@@ -29,7 +38,7 @@ def png_bytes(pixels: npt.NDArray[Any], *, synthetic: bool = False) -> bytes:
 
 def scaled(
     image: FloatArray, windows: Sequence[tuple[float, float]], bits: int
-) -> tuple[npt.NDArray[Any], int]:
+) -> tuple[Pixels, int]:
     """An image (C, H, W) as whole numbers, each channel's window from 0 to all that fits.
 
     Returns:
@@ -43,51 +52,96 @@ def scaled(
     return pixels.astype(np.uint8 if bits == 8 else np.uint16), beyond
 
 
+# -- the slice that is shown -----------------------------------------------------------------------
+
+
+def middle_slice(
+    labels: LabelArray | None, shape: Sequence[int], boxes: Boxes | None = None
+) -> int | None:
+    """The slice along the first axis with most foreground, or the middle of the largest box.
+
+    None for 2D arrays.
+    """
+    if len(shape) == 2:
+        return None
+    if labels is not None and (labels > 0).any():
+        return int((labels > 0).sum(axis=(1, 2)).argmax())
+    if boxes is not None and len(boxes.labels):
+        low, high = boxes.coords[:, :3], boxes.coords[:, 3:]
+        largest = int((high - low).prod(axis=1).argmax())
+        return int(np.clip((low[largest, 0] + high[largest, 0]) // 2, 0, shape[0] - 1))
+    return shape[0] // 2
+
+
+def boxes_at(boxes: Boxes | None, cut: int | None) -> Boxes | None:
+    """The boxes of a picture: of a slice of a volume those that go through it."""
+    return boxes if boxes is None or cut is None else boxes_of_slice(boxes, cut)
+
+
+# -- outlines --------------------------------------------------------------------------------------
+
+
+def colour_of(index: int) -> str:
+    """The colour of the ``index``-th foreground label; distinct for as many as there are."""
+    if index < len(COLOURS):
+        return COLOURS[index]
+    from colorsys import hsv_to_rgb
+
+    red, green, blue = hsv_to_rgb((index * GOLDEN) % 1, 0.85, 0.9 if index % 2 else 0.65)
+    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
+
+
+def rgb(colour: str) -> npt.NDArray[np.uint8]:
+    """A colour ``#rrggbb`` as uint8 (3,)."""
+    return np.frombuffer(bytes.fromhex(colour[1:]), np.uint8)
+
+
+def enlarged(array: Pixels, edge: int) -> tuple[Pixels, int]:
+    """An array (H, W) whose longest edge is about so long, or as it is if it is longer.
+
+    Returns:
+        The array, and by which whole number it was enlarged.
+    """
+    times = max(1, edge // max(array.shape))
+    return array.repeat(times, axis=0).repeat(times, axis=1), times
+
+
 def outlined(
-    grey: npt.NDArray[Any],
+    grey: Pixels,
     labels: LabelArray | None,
     values: Sequence[int],
     *,
     edge: int,
     boxes: Boxes | None = None,
-) -> npt.NDArray[Any]:
+) -> npt.NDArray[np.uint8]:
     """A picture in colour, with outlines of labels and boxes that are one pixel wide.
 
     Args:
         grey: uint8 (H, W).
         labels: int16 (H, W), or None.
-        values: those that are outlined.
         edge: pixels along the longest edge: so many, about, or as many as it has.
         boxes: (N, 4), or None.
 
     Returns:
         uint8 (H', W', 3), larger by a whole number.
     """
-    from matplotlib.colors import to_rgb
     from scipy.ndimage import binary_erosion
 
-    from gansynth.report.sheets import colour_of
-
-    times = max(1, edge // max(grey.shape))
-    picture = np.repeat(_enlarged(grey, times)[..., None], 3, axis=2)
-
-    def colour(index: int) -> npt.NDArray[np.uint8]:
-        return np.asarray(np.rint(255 * np.array(to_rgb(colour_of(index)))), np.uint8)
-
-    large = None if labels is None else _enlarged(labels, times)
-    for index, value in enumerate(values):
-        inside = np.zeros(1, bool) if large is None else large == value
-        if inside.any():
-            picture[inside & ~binary_erosion(inside)] = colour(index)
+    large, times = enlarged(grey, edge)
+    picture = np.repeat(large[..., None], 3, axis=2)
+    if labels is not None:
+        large, _ = enlarged(labels, edge)
+        for index, value in enumerate(values):
+            inside = large == value
+            if inside.any():
+                picture[inside & ~binary_erosion(inside)] = rgb(colour_of(index))
     rows = [] if boxes is None else zip(boxes.coords, boxes.labels.tolist(), strict=True)
     for row, label in rows:
-        _frame(picture, row * times, colour(max(0, label)))
+        _frame(picture, row * times, rgb(colour_of(max(0, label))))
     return picture
 
 
-def _frame(
-    picture: npt.NDArray[Any], box: npt.NDArray[np.floating], colour: npt.NDArray[Any]
-) -> None:
+def _frame(picture: Pixels, box: npt.NDArray[np.floating], colour: Pixels) -> None:
     """Draw the outline of a box, ``min..., max...`` in pixels, along its outermost pixels."""
     most = np.array(picture.shape[:2])
     top, left = np.clip(np.floor(box[:2]), 0, most - 1).astype(int)
@@ -96,5 +150,54 @@ def _frame(
     picture[top : bottom + 1, [left, right]] = colour
 
 
-def _enlarged(array: npt.NDArray[Any], times: int) -> npt.NDArray[Any]:
-    return array.repeat(times, axis=0).repeat(times, axis=1)
+def thumbnail(
+    image: FloatArray,
+    windows: Pixels | Sequence[tuple[float, float]],
+    labels: LabelArray | None = None,
+    *,
+    edge: int = THUMBNAIL,
+) -> bytes:
+    """A PNG file of an image: of a volume the slice with most foreground, else its middle.
+
+    Two channels are side by side; of more the first one is shown. The first has outlines of labels,
+    in the colours of sample sheets where label values are 1, 2, 3.
+
+    Args:
+        image: (C, D, H, W) or (C, H, W).
+        windows: (C, 2), what is black and white in each channel.
+        labels: int16 (D, H, W) or (H, W), or None.
+        edge: pixels of a channel's longest edge: fewer by less than half where pixels are repeated.
+    """
+    cut = middle_slice(labels, image.shape[1:])
+    plane = image if cut is None else image[:, cut]
+    drawn = labels if labels is None or cut is None else labels[cut]
+    shown = 2 if len(plane) == 2 else 1
+    bounds = [(low, max(high, low + 1e-6)) for low, high in np.asarray(windows, float)[:shown]]
+    grey, drawn = _shrunk(scaled(plane[:shown], bounds, 8)[0], drawn, edge)
+    values = range(1, 1 + (0 if drawn is None else int(drawn.max(initial=0))))
+    parts = [
+        outlined(one, None if channel else drawn, values, edge=edge)
+        for channel, one in enumerate(grey)
+    ]
+    return png_bytes(np.concatenate(parts, axis=1))
+
+
+def _shrunk(grey: Pixels, labels: LabelArray | None, edge: int) -> tuple[Pixels, LabelArray | None]:
+    """Channels (C, H, W) and labels (H, W) with no edge longer than so many pixels."""
+    shape = grey.shape[1:]
+    if max(shape) <= edge:
+        return grey, labels
+    from PIL import Image
+
+    height, width = (max(1, round(n * edge / max(shape))) for n in shape)
+    box = Image.Resampling.BOX
+    small = np.stack(
+        [np.asarray(Image.fromarray(one).resize((width, height), box)) for one in grey]
+    )
+    if labels is None:
+        return small, None
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(int)
+        for new, old in zip((height, width), shape, strict=True)
+    )
+    return small, labels[np.ix_(rows, columns)]

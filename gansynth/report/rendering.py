@@ -1,85 +1,30 @@
-"""A report as a whole, before it is HTML or Markdown, and the HTML made of it."""
+"""A report as HTML, and both its files."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from gansynth.report.blocks import RESULTS, Block, Row, Section, html
+from markupsafe import Markup, escape
+
+from gansynth.report.blocks import RESULTS, Report, Row
 from gansynth.report.document import fragment
+from gansynth.report.markdown import render as markdown
 from gansynth.report.words import Line
+from gansynth.runtime.files import disk_errors, write_bytes_atomic
 
 if TYPE_CHECKING:
     from jinja2 import Environment
     from jinja2.runtime import Context
-    from markupsafe import Markup
 
-
-class Sign(Protocol):
-    """What marks a finding in words; its name in small letters is its class in the style sheet."""
-
-    @property
-    def name(self) -> str:
-        """Its class."""
-
-    @property
-    def sign(self) -> str:
-        """A sign of one letter."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """What is said of one part: its title, what it is, and what was found.
-
-    A sign is None where the words are the document's own.
-    """
-
-    title: str
-    what: str
-    lines: Sequence[tuple[Sign | None, Line]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """What a report says, before it is HTML or Markdown.
-
-    Attributes:
-        name: of what it is about.
-        sentence: the verdict; none where the parts are it.
-        scope: what was compared.
-        warnings: what a reader must know first.
-        lead: what stands below the verdict.
-        parts: the verdict part by part.
-        parts_title: heading of these.
-        answers_first: the parts stand on top, then pictures, and all else that is said of the whole
-            behind them.
-        pictures: what stands right behind the parts.
-        sections: all the rest.
-        footer: what made it.
-        maker: what the window's title says made it.
-        results: name of the document's file, beside the report.
-    """
-
-    name: str
-    sentence: Line
-    scope: Line
-    warnings: Sequence[Line] = ()
-    lead: Sequence[Block] = ()
-    parts: Sequence[Part] = ()
-    parts_title: str = "Arm by arm"
-    answers_first: bool = False
-    pictures: Sequence[Block] = ()
-    sections: Sequence[Section] = ()
-    footer: Line = ()
-    maker: str = "gansynth benchmark"
-    results: str = RESULTS
+TOGETHER = {" = ": "\u00a0=\u00a0", " %": "\u00a0%", "± ": "±\u00a0"}
+"""Blanks at which no line may break."""
 
 
 def render(report: Report, *, style: str = "", script: str = "") -> str:
@@ -90,8 +35,6 @@ def render(report: Report, *, style: str = "", script: str = "") -> str:
         style: style sheet behind the one that all reports share.
         script: script behind the one that all reports share.
     """
-    from markupsafe import Markup
-
     style, script = template("style.css") + style, template("script.js") + script
     return (
         _engine()
@@ -104,6 +47,24 @@ def render(report: Report, *, style: str = "", script: str = "") -> str:
             script=Markup(script),
         )
     )
+
+
+def html(line: Line | Markup, results: str = RESULTS) -> Markup:
+    """Words as HTML: each number a link to its place in the document, all text escaped."""
+    if isinstance(line, Markup):
+        return line
+    parts = []
+    for part in line:
+        if isinstance(part, str):
+            for blank, kept in TOGETHER.items():
+                part = part.replace(blank, kept)
+            parts.append(escape(part))
+            continue
+        href = f"{results}#{fragment(part.pointer)}"
+        scale = "" if part.scale == 1 else Markup(' data-scale="{}"').format(f"{part.scale:.12g}")
+        link = Markup('<a class="n" href="{}" title="{}"{}>{}</a>')
+        parts.append(link.format(href, part.source, scale, part.text))
+    return Markup("").join(parts)
 
 
 def template(name: str, package: str = __package__) -> str:
@@ -146,12 +107,10 @@ def _policy(style: str, script: str) -> str:
     return "; ".join(["default-src 'none'", *parts, *rest])
 
 
-def write_texts(folder: Path, texts: Mapping[str, str]) -> dict[str, Path]:
-    """Write texts into a folder, which is made if it is not there.
-
-    Args:
-        folder: where to write.
-        texts: name of each file -> what goes into it.
+def write_report(
+    report: Report, folder: Path, *, style: str = "", script: str = ""
+) -> dict[str, Path]:
+    """Write ``report.html`` and ``report.md`` into a folder, which is made if it is not there.
 
     Returns:
         Name of each file -> its path.
@@ -159,10 +118,10 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> dict[str, Path]:
     Raises:
         EnvironmentFault: the disk refuses.
     """
-    from gansynth.runtime.files import disk_errors, write_bytes_atomic
-
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    texts = {"report.html": render(report, style=style, script=script)}
+    texts["report.md"] = markdown(report)
     for name, text in texts.items():
         write_bytes_atomic(folder / name, text.encode("utf-8"))
     return {name: folder / name for name in texts}

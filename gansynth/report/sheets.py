@@ -1,37 +1,40 @@
-"""Sample sheets: what a generator draws, beside real cases, label outlines on top."""
+"""Sheets: many pictures side by side, with outlines of labels; a large one takes no time."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.schema import Boxes, Case, FloatArray, LabelArray, Sample, Schema
-from gansynth.core.space import boxes_of_slice
-from gansynth.report.figures import save_figure
+from gansynth.core.schema import Case, FloatArray, LabelArray, Sample, Schema
+from gansynth.report.png import (
+    boxes_at,
+    colour_of,
+    enlarged,
+    middle_slice,
+    outlined,
+    png_bytes,
+    rgb,
+    scaled,
+)
+from gansynth.runtime.files import disk_errors, write_bytes_atomic
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
+EDGE, GAP, LINE = 128, 4, 16
+"""Pixels along a panel, between panels, and of a line of text."""
+LARGE = 192
+"""Pixels along a panel of what is looked at closely: a sample sheet, truth and prediction."""
 COLUMNS = 8
 """Panels in a line: as many cases stand side by side as fit into it, at least one."""
-COLOURS = ("#e6550d", "#31a354", "#3182bd", "#756bb1", "#dd1c77", "#8c6d31")
-GOLDEN = 0.618033988749895
-"""Step around the circle of hues, in turns, that keeps any number of colours apart."""
-
-
-def colour_of(index: int) -> str:
-    """The colour of the ``index``-th foreground label; distinct for as many as there are."""
-    if index < len(COLOURS):
-        return COLOURS[index]
-    from colorsys import hsv_to_rgb
-
-    red, green, blue = hsv_to_rgb((index * GOLDEN) % 1, 0.85, 0.9 if index % 2 else 0.65)
-    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
+BEHIND = 64
+"""Grey of a label map's background."""
+Picture = npt.NDArray[np.uint8]
+"""(H, W, 3)."""
+Window = tuple[float, float]
+Cell = tuple[str, Sequence[Sample | Case]]
+"""A caption, and what stands side by side below it."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,6 @@ class Column:
     """What stands below a heading of a sheet.
 
     Attributes:
-        heading: on top.
         real: whether it is of the real case; else of the sample.
         channel: of the image; None shows labels.
         values: of the labels that are shown, as outlines in an image.
@@ -49,6 +51,74 @@ class Column:
     real: bool
     channel: int | None
     values: tuple[int, ...] = ()
+
+
+def write_mosaic(
+    path: Path, cells: Sequence[Cell], schema: Schema, *, across: int = 1, edge: int = EDGE
+) -> Path:
+    """Write a PNG of cells, each with a caption and a strip of pictures for each channel.
+
+    Labels, or boxes without them, are outlined in the first channel. Of volumes the slice with most
+    foreground is shown, of those of one cell the same one. All share a channel's window.
+
+    Args:
+        path: where to write; published atomically, its folder made.
+        cells: of equally many items (C, D, H, W) or (C, H, W), all of one shape.
+        edge: pixels along a panel, about; more only of images that are larger.
+
+    Raises:
+        EnvironmentFault: the disk refuses.
+    """
+    windows = windows_of([item for _, items in cells for item in items])
+    drawn: list[Picture | None] = [_cell(*cell, windows, schema, edge) for cell in cells]
+    drawn += [None] * (-len(drawn) % across)
+    rows = [drawn[first : first + across] for first in range(0, len(drawn), across)]
+    return _write(path, [_together(rows, gap=0)])
+
+
+def _cell(
+    caption: str,
+    items: Sequence[Sample | Case],
+    windows: Sequence[Window],
+    schema: Schema,
+    edge: int,
+) -> Picture:
+    """A line of text above each channel's strip."""
+    cut = middle_slice(items[0].labels, items[0].image.shape[1:], items[0].boxes)
+    strips = []
+    for channel, name in enumerate(schema.channels):
+        window = windows[channel]
+        panels = [_panel(item, cut, channel, window, item.labels, schema, edge) for item in items]
+        strip = _together([panels])
+        text = caption if channel == 0 else ""
+        if len(schema.channels) > 1:
+            text = f"{text}  {name}".strip()
+        strips += [_text(text, strip.shape[1]), strip]
+    return np.concatenate(strips)
+
+
+def write_overlays(
+    path: Path,
+    cases: Sequence[tuple[str, FloatArray, LabelArray, LabelArray]],
+    schema: Schema,
+    *,
+    channel: int = 0,
+) -> Path:
+    """Write a PNG: truth above a segmenter's prediction, one column per case.
+
+    Args:
+        path: where to write; published atomically.
+        cases: title, image (C, D, H, W), truth and prediction (D, H, W).
+    """
+    above: list[Cell] = []
+    below: list[Cell] = []
+    for title, image, truth, predicted in cases:
+        cut = middle_slice(truth, truth.shape)
+        for name, labels, cells in (("truth", truth, above), ("prediction", predicted, below)):
+            plane = Sample(image[channel : channel + 1, cut], labels[cut])
+            cells.append((f"{title}, {name}", [plane]))
+    shown = replace(schema, channels=schema.channels[channel : channel + 1])
+    return write_mosaic(path, [*above, *below], shown, across=len(cases), edge=LARGE)
 
 
 def write_sheet(
@@ -71,45 +141,35 @@ def write_sheet(
     the same place if they were cut there. Without labels boxes are shown, if there are any.
 
     Args:
-        path: where to write; published atomically.
+        path: where to write; published atomically, its folder made.
         samples: synthetic samples, (C, D, H, W) or (C, H, W); may be none.
         real: real cases of the same space, in the samples' order; may be fewer, or none.
-        schema: names channels and labels.
-        title: printed on top.
         given: names of the channels that samples show as they were given.
         drawn: whether labels are drawn of the images; they stand beside the real cases' own.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
+    Raises:
+        EnvironmentFault: the disk refuses.
+    """
     count = len(samples) or len(real)
     columns = _columns(samples, real, schema, given, drawn)
-    across = min(max(1, COLUMNS // len(columns)), max(1, count))
-    rows, wide = max(1, -(-count // across)), across * len(columns)
-    figure = Figure(figsize=(1.5 * wide, 1.5 * rows + 0.4), dpi=110)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, wide, squeeze=False)
-    for axis in axes.ravel():
-        axis.axis("off")
-    title = title if count else f"{title} (no samples)".strip()
-    for place in range(across):
-        for axis, column in zip(axes[0, place * len(columns) :], columns, strict=False):
-            axis.set_title(column.heading, fontsize=7, loc="left")
-    if title:  # a line above the first heading: a figure's own title would lie on the panels
-        axes[0, 0].set_title(f"{title}\n{columns[0].heading}", fontsize=7, loc="left")
     windows = windows_of(real or samples) if count else []
     if real and samples:  # of a channel that the real cases lack the samples' own
         own = windows_of(samples)
         windows = [w if w[0] < w[1] else o for w, o in zip(windows, own, strict=True)]
+    panels: list[Picture | None] = []
     for index in range(count):
-        first = index % across * len(columns)
         sample = samples[index] if index < len(samples) else None
         case = real[index] if index < len(real) else None
-        panels = axes[index // across, first : first + len(columns)]
-        _draw_case(panels, columns, sample, case, windows, schema)
-    # Twice: pictures that are higher than wide push headings out the first time.
-    figure.tight_layout(pad=0.3)
-    return save_figure(figure, path, pad=0.3)
+        panels += _case(columns, sample, case, windows, schema)
+    wide = len(columns) * min(max(1, COLUMNS // len(columns)), max(1, count))
+    panels += [None] * (-len(panels) % wide or (0 if panels else wide))
+    rows = [panels[first : first + wide] for first in range(0, len(panels), wide)]
+    body = _together(rows, least=max(_length(column.heading) for column in columns))
+    width = body.shape[1] // wide
+    headings = [_text(column.heading, width) for column in columns] * (wide // len(columns))
+    title = title if count else f"{title} (no samples)".strip()
+    above = [_text(title, body.shape[1])] if title else []
+    return _write(path, [*above, np.concatenate(headings, axis=1), body])
 
 
 def _columns(
@@ -148,34 +208,33 @@ def _beneath(schema: Schema) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _draw_case(
-    panels: npt.NDArray[Any],
+def _case(
     columns: Sequence[Column],
     sample: Sample | None,
     case: Case | None,
-    windows: Sequence[tuple[float, float]],
+    windows: Sequence[Window],
     schema: Schema,
-) -> None:
+) -> list[Picture | None]:
     """One case's panels."""
     shown: Sample | Case | None = sample if sample is not None else case
     assert shown is not None, "as many panels as samples or real cases"
     shape, own = shown.image.shape[1:], columns[0].values
     cut = middle_slice(_only(_drawn_labels(shown, case), own), shape, shown.boxes)
-    for axis, column in zip(panels, columns, strict=True):
+    panels: list[Picture | None] = []
+    for column in columns:
         item = case if column.real else sample
         if item is None:
+            panels.append(None)
             continue
         same = item.image.shape[1:] == shape
         at = cut if same else middle_slice(item.labels, item.image.shape[1:], item.boxes)
         labels = _only(_all_labels(item), column.values)
         if column.channel is None:
-            _draw_labels(axis, labels, at, schema)
-            continue
-        # An outline in the first channel; the others show what it would hide.
-        first, window = not column.channel, windows[column.channel]
-        _draw(axis, item.image[column.channel], labels if first else None, at, window, schema)
-        if item.labels is None and first:
-            _draw_boxes(axis, boxes_at(item.boxes, at))
+            panels.append(_label_panel(labels, at, schema))
+        else:
+            window = windows[column.channel]
+            panels.append(_panel(item, at, column.channel, window, labels, schema, LARGE))
+    return panels
 
 
 def _all_labels(item: Sample | Case) -> LabelArray | None:
@@ -192,56 +251,6 @@ def _only(labels: LabelArray | None, values: Collection[int]) -> LabelArray | No
     return np.where((labels < 0) | np.isin(labels, list(values)), labels, np.int16(0))
 
 
-def write_overlays(
-    path: Path,
-    cases: Sequence[tuple[str, FloatArray, LabelArray, LabelArray]],
-    schema: Schema,
-    *,
-    channel: int = 0,
-) -> Path:
-    """Write a PNG: truth above a segmenter's prediction, one column per case.
-
-    Args:
-        path: where to write; published atomically.
-        cases: title, image (C, D, H, W), truth and prediction (D, H, W).
-        schema: names channels and labels.
-        channel: which channel to show underneath.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(2.2 * len(cases), 4.8), dpi=110)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(2, len(cases), squeeze=False)
-    for column, (title, image, truth, predicted) in enumerate(cases):
-        cut = middle_slice(truth, truth.shape)
-        window = windows_of([Sample(image, truth)])[channel]
-        for row, (name, labels) in enumerate((("truth", truth), ("prediction", predicted))):
-            axis = axes[row, column]
-            axis.axis("off")
-            _draw(axis, image[channel], labels, cut, window, schema)
-            axis.set_title(f"{title}, {name}", fontsize=7, loc="left")
-    return save_figure(figure, path, pad=0.3)
-
-
-def middle_slice(
-    labels: LabelArray | None, shape: Sequence[int], boxes: Boxes | None = None
-) -> int | None:
-    """The slice along the first axis with most foreground, or the middle of the largest box.
-
-    None for 2D arrays.
-    """
-    if len(shape) == 2:
-        return None
-    if labels is not None and (labels > 0).any():
-        return int((labels > 0).sum(axis=(1, 2)).argmax())
-    if boxes is not None and len(boxes.labels):
-        low, high = boxes.coords[:, :3], boxes.coords[:, 3:]
-        largest = int((high - low).prod(axis=1).argmax())
-        return int(np.clip((low[largest, 0] + high[largest, 0]) // 2, 0, shape[0] - 1))
-    return shape[0] // 2
-
-
 def _drawn_labels(shown: Sample | Case, case: Case | None) -> LabelArray | None:
     """The labels where a sample is not its real case: of one drawn into it, what is new."""
     labels = shown.labels
@@ -251,14 +260,7 @@ def _drawn_labels(shown: Sample | Case, case: Case | None) -> LabelArray | None:
     return new if (new > 0).any() else labels
 
 
-def boxes_at(boxes: Boxes | None, cut: int | None) -> Boxes | None:
-    """The boxes of a picture: of a slice of a volume those that go through it."""
-    if boxes is None or cut is None:
-        return boxes
-    return boxes_of_slice(boxes, cut)
-
-
-def windows_of(items: Sequence[Sample | Case]) -> list[tuple[float, float]]:
+def windows_of(items: Sequence[Sample | Case]) -> list[Window]:
     """What is shown black and white in each channel: nearly all of it lies between."""
     stacked = [i.image.reshape(i.image.shape[0], -1) for i in items]
     low = np.min([np.percentile(s, 1, axis=1) for s in stacked], axis=0)
@@ -266,49 +268,72 @@ def windows_of(items: Sequence[Sample | Case]) -> list[tuple[float, float]]:
     return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
 
 
-def _draw(
-    axis: Axes,
-    image: npt.NDArray[Any],
-    labels: LabelArray | None,
+# -- panels ----------------------------------------------------------------------------------------
+
+
+def _panel(
+    item: Sample | Case,
     cut: int | None,
-    window: tuple[float, float],
+    channel: int,
+    window: Window,
+    labels: LabelArray | None,
     schema: Schema,
-) -> None:
-    if cut is not None:
-        image = image[cut]
-        labels = None if labels is None else labels[cut]
-    axis.imshow(image, cmap="gray", vmin=window[0], vmax=window[1], interpolation="nearest")
-    if labels is None:
-        return
-    for index, value in enumerate(schema.foreground):
-        drawn = labels == value
-        if drawn.any() and not drawn.all():
-            axis.contour(drawn, levels=[0.5], colors=colour_of(index), linewidths=0.6)
+    edge: int,
+) -> Picture:
+    """A channel; in the first one outlines of labels, which hide too much in the others."""
+    image = item.image[channel] if cut is None else item.image[channel, cut]
+    low, high = window
+    grey = scaled(image[None], [(low, max(high, low + 1e-6))], 8)[0][0]
+    boxes = boxes_at(item.boxes, cut) if item.labels is None and channel == 0 else None
+    shown = None if labels is None or channel else labels if cut is None else labels[cut]
+    return outlined(grey, shown, schema.foreground, edge=edge, boxes=boxes)
 
 
-def _draw_boxes(axis: Axes, boxes: Boxes | None) -> None:
-    """The outlines of boxes, in the colour of their class."""
-    from matplotlib.patches import Rectangle
-
-    rows = [] if boxes is None else zip(boxes.coords.tolist(), boxes.labels.tolist(), strict=True)
-    for (top, left, bottom, right), label in rows:
-        # A pixel's middle has whole numbers there.
-        corner, colour = (left - 0.5, top - 0.5), colour_of(max(0, label))
-        frame = Rectangle(
-            corner, right - left, bottom - top, fill=False, edgecolor=colour, linewidth=0.6
-        )
-        axis.add_patch(frame)
-
-
-def _draw_labels(axis: Axes, labels: LabelArray | None, cut: int | None, schema: Schema) -> None:
+def _label_panel(labels: LabelArray | None, cut: int | None, schema: Schema) -> Picture | None:
     """A label map in colours: outside black, background grey."""
     if labels is None:
-        return
-    from matplotlib.colors import to_rgb
-
-    plane = labels if cut is None else labels[cut]
-    picture = np.zeros((*plane.shape, 3))
-    picture[plane == 0] = 0.25
+        return None
+    plane, _ = enlarged(labels if cut is None else labels[cut], LARGE)
+    picture = np.zeros((*plane.shape, 3), np.uint8)
+    picture[plane == 0] = BEHIND
     for index, value in enumerate(schema.foreground):
-        picture[plane == value] = to_rgb(colour_of(index))
-    axis.imshow(picture, interpolation="nearest")
+        picture[plane == value] = rgb(colour_of(index))
+    return picture
+
+
+def _together(rows: Sequence[Sequence[Picture | None]], gap: int = GAP, least: int = 0) -> Picture:
+    """Pictures in places as large as the largest one and the gap; white where there is none."""
+    shown = [picture.shape for row in rows for picture in row if picture is not None]
+    height = max((shape[0] for shape in shown), default=EDGE)
+    width = max(least, max((shape[1] for shape in shown), default=EDGE))
+    height, width = height + gap, width + gap
+    sheet = np.full((len(rows) * height, len(rows[0]) * width, 3), 255, np.uint8)
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            if picture is not None:
+                place = sheet[y * height :, x * width :]
+                place[: picture.shape[0], : picture.shape[1]] = picture
+    return sheet
+
+
+def _length(text: str) -> int:
+    """Pixels that a line of text takes."""
+    from PIL import ImageFont
+
+    return 2 + round(ImageFont.load_default().getlength(text))
+
+
+def _text(text: str, width: int) -> Picture:
+    """A line of text, black on white: uint8 (LINE, width, 3)."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    line = Image.new("RGB", (width, LINE), "white")
+    ImageDraw.Draw(line).text((2, 2), text, fill="black", font=ImageFont.load_default())
+    return np.asarray(line)
+
+
+def _write(path: Path, parts: Sequence[Picture]) -> Path:
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomic(path, png_bytes(np.concatenate(parts)))
+    return path

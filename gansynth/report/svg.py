@@ -52,7 +52,6 @@ class Axis:
     Attributes:
         low: number at ``start``.
         high: number at ``end``.
-        ticks: numbers that are written at it.
         start: share of the width, or pixels.
         end: likewise; may be smaller.
     """
@@ -77,9 +76,6 @@ class Axis:
 
         Args:
             values: what is to fit; none of them may be known.
-            start: where the lowest lies.
-            end: where the highest lies.
-            about: how many ticks.
             tight: end a little beyond the numbers instead of at a tick.
         """
         known = [value for value in values if value is not None] or [0.0, 1.0]
@@ -181,7 +177,6 @@ def whisker(axis: Axis, ends: Sequence[tuple[float | None, Linked]], y: float) -
     """An interval with its ends; an arrow where it goes beyond the axis.
 
     Args:
-        axis: across.
         ends: both, each with the number it is drawn of; nothing is drawn unless both are known.
         y: in pixels.
     """
@@ -231,10 +226,7 @@ class Drawings:
 
         Args:
             title: its name, for who does not see it.
-            description: what is to be seen, in words.
             height: in pixels; as wide as its place.
-            drawn: what is in it.
-            class_: of the element.
         """
         own = f"drawing-{next(self._next)}"
         return tag(
@@ -258,3 +250,29 @@ def frame(down: Axis, ticks: Sequence[tuple[float, str]]) -> list[Markup]:
         drawn.append(line(LEFT, down.at(tick), RIGHT, down.at(tick), "grid"))
         drawn.append(words(LEFT - 2, down.at(tick) + 4, down.words(tick), "tick", "end"))
     return [*drawn, *(words(x, BOTTOM + 20, word, "tick") for x, word in ticks)]
+
+
+def ruler(
+    drawings: Drawings,
+    axis: Axis,
+    title: str,
+    description: str,
+    ends: tuple[str, str] = ("", ""),
+    *,
+    sign: bool = False,
+) -> Markup:
+    """Numbers of an axis, as the heading of a column; and what its ends mean."""
+    sides = zip((axis.start, axis.end), ends, ("start", "end"), strict=True)
+    top = 16 if any(ends) else 0
+    return drawings.drawing(
+        title,
+        description,
+        top + 22,
+        *(words(at, 10, said, "side", anchor) for at, said, anchor in sides if said),
+        *(words(axis.at(t), top + 16, axis.words(t, sign=sign), "tick") for t in axis.ticks),
+    )
+
+
+def grid(axis: Axis, height: float) -> list[Markup]:
+    """Lines at the numbers of an axis."""
+    return [line(axis.at(t), 0, axis.at(t), height, "grid") for t in axis.ticks]

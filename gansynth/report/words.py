@@ -195,3 +195,41 @@ def index_of(node: Node) -> int:
 def of_runs(runs: Sequence[Node], *steps: str | Sequence[str]) -> str:
     """The pattern of one place within several runs."""
     return pattern("runs", [index_of(run) for run in runs], *steps)
+
+
+def interval(low: Linked, high: Linked) -> Line:
+    """Both ends; a dash if neither is known."""
+    return [NOTHING] if low.text == high.text == NOTHING else [low, " to ", high]
+
+
+def with_interval(middle: Linked, low: Linked, high: Linked) -> Line:
+    """A number with both ends of its interval behind it, where they are known."""
+    return [middle] if low.text == high.text == NOTHING else [middle, " (", low, " to ", high, ")"]
+
+
+Three = tuple[Linked, Linked, Linked]
+"""A number and both ends of its interval."""
+
+
+def three(node: Node, places: int, key: str = "value", *, sign: bool = False) -> Three:
+    """A number of an object, and ``low`` and ``high``: of all but a value with its name before."""
+    before = "" if key == "value" else f"{key}_"
+    middle, low, high = (
+        number(node[k], places, sign=sign) for k in (key, f"{before}low", f"{before}high")
+    )
+    return middle, low, high
+
+
+def value_of(shown: Linked) -> float | None:
+    """The number as it stands in the document, where it is one."""
+    return Node(shown.value).number
+
+
+def told(node: Node) -> Linked:
+    """A text of the document, with its place."""
+    return Linked(node.text, node.text, node.pointer)
+
+
+def finite(nodes: Iterable[Node]) -> list[float]:
+    """The numbers that are known."""
+    return [value for node in nodes if (value := node.number) is not None]

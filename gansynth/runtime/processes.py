@@ -1,7 +1,7 @@
-"""Processes of a host and of a job: their output kept, signals passed on, nobody left behind.
+"""One way to run a process: its output kept, signals passed on, nobody left behind.
 
-``run`` shows what a host says and takes in Ctrl-C for it. ``Command`` keeps what a job says and
-gives it time to stop. What the started process does for its part is in ``child``.
+``run`` shows what a command says and takes in Ctrl-C for it. ``Command`` can be asked to stop, and
+has a time for that. What the started process does for its part is in ``child``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -30,7 +29,7 @@ from gansynth.runtime.signals import SAME_REQUEST
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 NOT_FOUND = 127
 """Exit code of a command that could not be started, as shells have it."""
-TAIL = 8192
+TAIL = 1 << 16
 """Bytes of each stream that are remembered for its last words."""
 LINGER = 1.0
 """Seconds for what a command has started to end after it, before it is killed."""
@@ -40,144 +39,111 @@ SET_PDEATHSIG, SET_CHILD_SUBREAPER = 1, 36
 
 @dataclass(frozen=True)
 class Ended:
-    """How a child ended: exit code (-N for signal N), last lines, the signal we passed on."""
+    """How a command ended.
+
+    Attributes:
+        pid: 0 if it could not be started.
+        code: exit code, -N for signal N.
+        seconds: it took.
+        errors: the end of its stderr, and of its stdout where that is no document.
+        output: the end of its stdout, where that is a document.
+        stopped: the signal by which it was asked to stop; 0 for none.
+    """
 
     pid: int
     code: int
-    last: tuple[str, ...]
-    passed_on: int | None
+    seconds: float
+    errors: str
+    output: str = ""
+    stopped: int = 0
+
+    @property
+    def last(self) -> list[str]:
+        """The last lines it said."""
+        return _lines(self.errors)
+
+    @property
+    def line(self) -> str:
+        """Its last words, where the code is not 0."""
+        return last_words(self.code, self.errors, self.output[-TAIL:]) if self.code else ""
+
+    @property
+    def document(self) -> Any:
+        """The JSON at the end of its stdout, None if there is none."""
+        return document_of(self.output)
 
 
-def run(command: Sequence[str], environ: Mapping[str, str], log: Path) -> Ended:
-    """Run a command, its output going to our stderr and to a log file, and wait for its end.
+def run(
+    words: Sequence[str],
+    environ: Mapping[str, str],
+    log: Path | None = None,
+    *,
+    document: bool = False,
+) -> Ended:
+    """Run a command, show what it says on stderr, and wait for its end.
 
-    The child has a session of its own: Ctrl-C and SIGTERM reach it once, from here. Whatever is
-    left of a child that failed is killed.
-    """
-    last: deque[str] = deque(maxlen=200)
-    held: list[str] = []
-    with disk_errors(log):
-        log.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        log.open("ab", buffering=0) as kept,
-        subprocess.Popen(
-            list(command),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            # Unbuffered, or what was said last would not come last.
-            env={**environ, "PYTHONUNBUFFERED": "1"},
-            start_new_session=True,
-        ) as child,
-        _passing_on(child) as caught,
-    ):
-        # A thread reads, for workers that outlive a killed child keep the pipe open.
-        reader = threading.Thread(target=_show, args=(child.stdout, kept, last, held), daemon=True)
-        reader.start()
-        code = child.wait()
-        if code != 0:
-            _kill_group(child.pid)
-        reader.join(timeout=10)
-    if code not in FAULTS:  # else it is this process's own error, which is said once
-        sys.stderr.writelines(held)
-    return Ended(child.pid, code, tuple(last), caught[-1] if caught else None)
+    SIGINT and SIGTERM reach it once, from here: it has a session of its own. A signal that this
+    process was told to ignore (under nohup, say) stays ignored.
 
-
-def raise_if_failed(ended: Ended, what: str) -> None:
-    """Turn how a child ended into this process's own error, quoting its last line.
+    Args:
+        words: program and arguments.
+        environ: its variables, all of them.
+        log: what it says is appended here, too.
+        document: its stdout is a document: it is kept, and not shown.
 
     Raises:
-        KeyboardInterrupt: the user pressed Ctrl-C.
-        SystemExit: with 143, if this process was told to terminate.
-        GansynthError: the child's own typed fault, or TrainingFault for any other failure.
+        EnvironmentFault: the log cannot be written.
     """
-    if ended.passed_on == signal.SIGINT:
-        raise KeyboardInterrupt
-    if ended.passed_on == signal.SIGTERM:
-        raise SystemExit(EXIT_SIGTERM)
-    if ended.code == 0:
-        return
-    line = ended.last[-1] if ended.last else "it said nothing"
-    if ended.code in FAULTS:
-        told = [said for said in ended.last if said.startswith(FAULT)]
-        raise FAULTS[ended.code](told[-1].removeprefix(FAULT) if told else line)
-    ending = f"exit {ended.code}" if ended.code > 0 else f"signal {_signal(-ended.code)}"
-    raise TrainingFault(f"{what} failed ({ending}): {line}")
-
-
-def _show(output: IO[bytes], kept: IO[bytes], last: deque[str], held: list[str]) -> None:
-    """Show a child's output as it comes, keep it, and remember the last lines.
-
-    What it may have ended with is held back until something else of the kind is said.
-    """
-    for line in output:
-        kept.write(line)
-        text = line.decode("utf-8", "replace")
-        shown = text
-        if text.startswith(FAULT):
-            shown = "".join(held)
-            held[:] = [text]
-        sys.stderr.write(shown)
-        sys.stderr.flush()
-        if text.strip():
-            last.append(text.strip())
-
-
-@contextlib.contextmanager
-def _passing_on(child: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """Pass SIGINT and SIGTERM on to the child; yields those that came.
-
-    To the child alone: its workers would die before it could end them in good order. A signal that
-    this process was told to ignore (under nohup, say) stays ignored.
-    """
-    caught: list[int] = []
+    command = Command(words, environ, log=log, show=True, document=document)
     if threading.current_thread() is not threading.main_thread():
-        yield caught  # only the main thread may handle signals
-        return
-
-    def pass_on(number: int, frame: object) -> None:
-        caught.append(number)
-        child.send_signal(number)
-
+        return command.run()  # only the main thread may handle signals
     wanted = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
-    before = {n: signal.signal(n, pass_on) for n in wanted}
+    before = {n: signal.signal(n, lambda number, _: command.stop(number)) for n in wanted}
     try:
-        yield caught
+        return command.run()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-@dataclass(frozen=True)
-class CommandResult:
-    """How a command ended.
+def raise_if_stopped(ended: Ended) -> None:
+    """Raise what a signal raises that was passed on: KeyboardInterrupt, or SystemExit with 143."""
+    if ended.stopped == signal.SIGINT:
+        raise KeyboardInterrupt
+    if ended.stopped == signal.SIGTERM:
+        raise SystemExit(EXIT_SIGTERM)
 
-    Attributes:
-        code: exit code, -N for signal N.
-        seconds: it took.
-        line: its last words, where the code is not 0.
-        document: the JSON at the end of its stdout, None if there is none.
-        stopped: whether it was told to stop.
+
+def raise_if_failed(ended: Ended, what: str) -> None:
+    """Turn how a command ended into this process's own error, quoting its last line.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: as ``raise_if_stopped``.
+        GansynthError: the command's own typed fault, or TrainingFault for any other failure.
     """
-
-    code: int
-    seconds: float
-    line: str
-    document: Any
-    stopped: bool
+    raise_if_stopped(ended)
+    if ended.code == 0:
+        return
+    if ended.code in FAULTS:
+        raise FAULTS[ended.code](ended.line)
+    line = ended.last[-1] if ended.last else "it said nothing"
+    ending = f"exit {ended.code}" if ended.code > 0 else f"signal {_signal(-ended.code)}"
+    raise TrainingFault(f"{what} failed ({ending}): {line}")
 
 
 class Command:
-    """A command in a session of its own, for the main thread of a process of its own.
-
-    On Linux it is killed when this process is, and what it leaves behind becomes ours to end.
+    """A command in a session of its own; whatever is left of one that failed is killed.
 
     Args:
         words: program and arguments.
         environ: its variables, all of them.
         cwd: where it works.
-        log: what it says on stdout and stderr is appended here.
-        grace: seconds between the request to stop and the end.
+        log: what it says is appended here.
+        show: write what it says to stderr.
+        document: its stdout is a document.
+        grace: seconds between the request to stop and the end. With it, the command is killed when
+            this process is (on Linux), and what it leaves behind is ended; this process must have
+            one thread and no other children then.
     """
 
     def __init__(
@@ -185,76 +151,102 @@ class Command:
         words: Sequence[str],
         environ: Mapping[str, str],
         *,
-        cwd: Path,
-        log: Path,
-        grace: float,
+        cwd: Path | None = None,
+        log: Path | None = None,
+        show: bool = False,
+        document: bool = False,
+        grace: float | None = None,
     ) -> None:
         self._words, self._cwd, self._log, self._grace = list(words), cwd, log, grace
+        self._show, self._document = show, document
         # Unbuffered, or what was said last would not come last.
         self._environ = {**environ, "PYTHONUNBUFFERED": "1"}
         self._child: subprocess.Popen[bytes] | None = None
-        self._asked: float | None = None
+        self._stopped, self._asked = 0, 0.0
 
-    def run(self, started: Callable[[], None] = lambda: None) -> CommandResult:
-        """Run it, and wait for its end; threads may be started by ``started`` only."""
+    def run(self, started: Callable[[], None] = lambda: None) -> Ended:
+        """Run it, and wait for its end; threads may be started by ``started`` only.
+
+        Raises:
+            EnvironmentFault: the log cannot be written.
+        """
         began = time.monotonic()
-        with self._log.open("ab", buffering=0) as log:
+        with self._open_log() as log:
             try:
                 child = self._start()
             except OSError as error:
                 line = f"{error.filename}: cannot be run: {error.strerror}"
-                log.write(f"{line}\n".encode())
-                return CommandResult(NOT_FOUND, 0.0, line, None, False)
+                if log is not None:
+                    log.write(f"{line}\n".encode())
+                return Ended(0, NOT_FOUND, 0.0, line)
             started()
-            out, err = _Stream(child.stdout, log, MAX_JSON_BYTES), _Stream(child.stderr, log, TAIL)
+            said = child.stderr if self._document else child.stdout
+            errors = _Stream(said, log, TAIL, show=self._show, hold=not self._document)
+            output = _Stream(child.stdout, log, MAX_JSON_BYTES) if self._document else None
             code = self._wait(child)
-            for stream in (out, err):
+            for stream in filter(None, (errors, output)):
                 stream.join()
+        if code not in FAULTS:  # else it is this process's own error, which is said once
+            errors.release()
+        text = "" if output is None else output.text()
         seconds = time.monotonic() - began
-        line = last_words(code, err.text(), out.text()[-TAIL:]) if code else ""
-        return CommandResult(code, seconds, line, document_of(out.text()), self._asked is not None)
+        return Ended(child.pid, code, seconds, errors.text(), text, self._stopped)
 
-    def stop(self) -> None:
+    def stop(self, number: int = signal.SIGTERM) -> None:
         """Ask it to stop; may be called from a signal handler or another thread.
 
-        When it is asked again, later than a second, or does not within the grace, it is killed.
+        With a grace it is killed after that, or when it is asked again later than a second.
         """
         now = time.monotonic()
-        if self._asked is None:
-            self._asked = now
-            self._ask()
-        elif now - self._asked > SAME_REQUEST:
-            self._kill()
+        if self._stopped and self._grace is not None:
+            if now - self._asked > SAME_REQUEST:
+                self._kill()
+            return
+        self._stopped, self._asked = number, now
+        self._ask()
+
+    def _open_log(self) -> contextlib.AbstractContextManager[IO[bytes] | None]:
+        if self._log is None:
+            return contextlib.nullcontext()
+        with disk_errors(self._log):
+            self._log.parent.mkdir(parents=True, exist_ok=True)
+            return self._log.open("ab", buffering=0)
 
     def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             self._words,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.PIPE if self._document else subprocess.STDOUT,
             env=self._environ,
             cwd=self._cwd,
             start_new_session=True,
-            preexec_fn=_dying_with(os.getpid()),
+            preexec_fn=None if self._grace is None else _dying_with(os.getpid()),
         )
 
     def _wait(self, child: subprocess.Popen[bytes]) -> int:
         self._child = child
-        _adopt()
-        if self._asked is not None:  # before there was anything to stop
+        if self._grace is not None:
+            # Orphans among our descendants become our children, whatever session they are in.
+            _prctl(SET_CHILD_SUBREAPER, 1)
+        if self._stopped:  # before there was anything to stop
             self._ask()
         code = child.wait()
-        _end_family(child.pid, LINGER if code >= 0 else 0)
+        if self._grace is not None:
+            _end_family(child.pid, LINGER if code >= 0 else 0)
+        elif code != 0:
+            _kill_group(child.pid)
         return code
 
     def _ask(self) -> None:
         if self._child is None:
             return
         # To it alone: its workers would die before it could end them in good order.
-        self._child.send_signal(signal.SIGTERM)
-        timer = threading.Timer(self._grace, self._kill)
-        timer.daemon = True
-        timer.start()
+        self._child.send_signal(self._stopped)
+        if self._grace is not None:
+            timer = threading.Timer(self._grace, self._kill)
+            timer.daemon = True
+            timer.start()
 
     def _kill(self) -> None:
         if self._child is not None and self._child.returncode is None:
@@ -262,14 +254,23 @@ class Command:
 
 
 class _Stream:
-    """A thread that appends what comes from a pipe to a log, and remembers the end of it.
+    """A thread that appends lines from a pipe to a log, shows them, and remembers the last.
 
-    Line by line: a command without buffers writes a line in pieces, and the log has two pipes.
+    With ``hold``, a fault's line is shown when another one follows, or by ``release``.
     """
 
-    def __init__(self, pipe: IO[bytes] | None, log: IO[bytes], keep: int) -> None:
+    def __init__(
+        self,
+        pipe: IO[bytes] | None,
+        log: IO[bytes] | None,
+        keep: int,
+        *,
+        show: bool = False,
+        hold: bool = False,
+    ) -> None:
         assert pipe is not None
         self._pipe, self._log, self._keep = pipe, log, keep
+        self._show, self._hold, self._held = show, hold, ""
         self._kept = bytearray()
         # A daemon, for a process that got away may keep the pipe open.
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -277,16 +278,29 @@ class _Stream:
 
     def _follow(self) -> None:
         begun = b""
-        while chunk := os.read(self._pipe.fileno(), 65536):
-            whole, begun = _whole_lines(begun + chunk)
-            self._write(whole)
-            self._kept += chunk
-            del self._kept[: -self._keep]
+        with self._pipe:
+            while chunk := os.read(self._pipe.fileno(), 65536):
+                whole, begun = _whole_lines(begun + chunk)
+                self._write(whole)
+                self._kept += chunk
+                del self._kept[: -self._keep]
         self._write(begun)
 
     def _write(self, text: bytes) -> None:
-        with contextlib.suppress(OSError, ValueError):  # a full disk must not stop the command
-            self._log.write(text)
+        if self._log is not None:
+            with contextlib.suppress(OSError, ValueError):  # a full disk must not stop the command
+                self._log.write(text)
+        if self._show:
+            for line in text.decode("utf-8", "replace").splitlines(keepends=True):
+                shown = line
+                if self._hold and line.startswith(FAULT):
+                    shown, self._held = self._held, line
+                sys.stderr.write(shown)
+            sys.stderr.flush()
+
+    def release(self) -> None:
+        """Show a line that was held back."""
+        sys.stderr.write(self._held)
 
     def join(self) -> None:
         self._thread.join(timeout=10)
@@ -307,15 +321,8 @@ def _whole_lines(text: bytes) -> tuple[bytes, bytes]:
 
 
 def last_words(code: int, errors: str, output: str) -> str:
-    """What a command ended with, in one line: its own fault, else the last line it said.
-
-    Args:
-        code: not 0; -N for signal N.
-        errors: the end of its stderr.
-        output: the end of its stdout.
-    """
-    said = [line.strip() for line in errors.splitlines() if line.strip()]
-    said = said or [line.strip() for line in output.splitlines() if line.strip()]
+    """What a command ended with, in one line: its own fault, else the last line it said."""
+    said = _lines(errors) or _lines(output)
     faults = [line.removeprefix(FAULT) for line in said if line.startswith(FAULT)]
     if code in FAULTS and faults:
         return faults[-1]
@@ -324,6 +331,10 @@ def last_words(code: int, errors: str, output: str) -> str:
         return line if said else f"exit {code}: {line}"
     ending = f"killed by {_signal(-code)}"
     return f"{ending}; last it said: {line}" if said else ending
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _signal(number: int) -> str:
@@ -356,16 +367,8 @@ def _prctl(option: int, value: int) -> None:
         _libc().prctl(option, value, 0, 0, 0)
 
 
-def _adopt() -> None:
-    """Have orphans among our descendants become our children, whatever session they are in."""
-    _prctl(SET_CHILD_SUBREAPER, 1)
-
-
 def _dying_with(parent: int) -> Callable[[], None]:
-    """What a child does before it becomes another program: it asks to be killed with its parent.
-
-    Safe after a fork, since a process that starts a command has one thread then.
-    """
+    """What a child does before it becomes another program: it asks to be killed with its parent."""
 
     def prepare() -> None:
         _prctl(SET_PDEATHSIG, signal.SIGKILL)

@@ -26,15 +26,19 @@ class Document:
     Class keywords:
         later: fields that are left out where they have their default, so that a document which says
             nothing of them stays what it was before there were such.
+        inline: fields that are documents themselves, whose keys stand among the others.
         whole: no other key may be missing; else any field with a default may.
     """
 
     _later: ClassVar[tuple[str, ...]] = ()
+    _inline: ClassVar[tuple[str, ...]] = ()
     _whole: ClassVar[bool] = False
 
-    def __init_subclass__(cls, *, later: tuple[str, ...] = (), whole: bool = False) -> None:
+    def __init_subclass__(
+        cls, *, later: tuple[str, ...] = (), inline: tuple[str, ...] = (), whole: bool = False
+    ) -> None:
         super().__init_subclass__()
-        cls._later, cls._whole = later, whole
+        cls._later, cls._inline, cls._whole = later, inline, whole
 
     def to_json(self) -> dict[str, Any]:
         """A JSON document that ``from_json`` reads back; paths are absolute in it."""
@@ -91,12 +95,15 @@ def from_json(kind: Any, doc: Any) -> Any:
 
 def _write(value: Any) -> dict[str, Any]:
     """A document of a dataclass."""
-    later = getattr(value, "_later", ())
-    return {
-        name: to_json(getattr(value, name))
-        for name, _, usual in _fields(value.__class__)
-        if name not in later or getattr(value, name) != usual
-    }
+    later, inline = getattr(value, "_later", ()), getattr(value, "_inline", ())
+    document: dict[str, Any] = {}
+    for name, _, usual in _fields(value.__class__):
+        field = getattr(value, name)
+        if name in inline:
+            document |= to_json(field)
+        elif name not in later or field != usual:
+            document[name] = to_json(field)
+    return document
 
 
 def _read(cls: Any, doc: Any) -> Any:
@@ -104,6 +111,10 @@ def _read(cls: Any, doc: Any) -> Any:
     if not isinstance(doc, Mapping):
         raise TypeError(f"{doc!r}, expected an object")
     values = dict(doc)
+    for name, kind, _ in _fields(cls):
+        if name in getattr(cls, "_inline", ()):
+            values[name] = {key: values.pop(key) for key, *_ in _fields(kind) if key in values}
+    doc = dict(values)
     if unknown := doc.keys() - {name for name, *_ in _fields(cls)}:
         raise TypeError(f"unexpected {', '.join(map(repr, sorted(unknown)))}")
     for name, kind, _ in _fields(cls):

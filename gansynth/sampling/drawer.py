@@ -9,7 +9,6 @@ from pathlib import Path
 
 from gansynth.conditions.boxes import USUAL, box_drawer
 from gansynth.conditions.edit_chain import build_edits
-from gansynth.conditions.edits.along import check_moving
 from gansynth.conditions.external_source import open_base
 from gansynth.conditions.lesion_placement import lesion_drawer
 from gansynth.conditions.sampler import ConditionSampler
@@ -17,7 +16,7 @@ from gansynth.conditions.weights import Weights, weights_of
 from gansynth.core.filter import Asked
 from gansynth.core.generator import Generator
 from gansynth.core.lineage import Lineage, guard_host
-from gansynth.core.sample_request import Asking
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Condition, Sample
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
@@ -26,7 +25,7 @@ from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.drawn_labels import viewed
 from gansynth.sampling.filters.fitted import ensure_learnt, to_learn
-from gansynth.sampling.request_parsing import check_heeded, per_class
+from gansynth.sampling.request_parsing import Asks, check_request, per_class
 from gansynth.sampling.run import Run, _seen_classes, heeds_classes
 
 BESIDE = "beside"
@@ -41,12 +40,7 @@ class SampleDrawer:
     Args:
         run: an opened run.
         source: the run's training source, whose content must be what the run has seen.
-        edits: condition edits by name; None takes the run's own.
-        seed: seeds conditions and latents.
-        classes: names of the classes to draw samples of; None for all.
-        boxes: which boxes are asked for (see ``gansynth.conditions.boxes``); None for the usual.
-        judged: whether the generator is asked for flaws of its samples.
-        asking: what else is asked of samples; filters in it that have not learnt yet do so now.
+        request: what samples are asked to be; filters in it that have not learnt yet do so now.
         reporter: shows how filters learn.
         learn: False leaves out filters that have not learnt yet: nothing is trained or written.
 
@@ -54,19 +48,14 @@ class SampleDrawer:
         source: real cases with the channels and labels that samples have.
         base: another source's cases that samples are drawn of, or into; None for the run's own.
         filters: say in a sample's provenance what they found.
-        asked: what samples are asked to be, beside their seed; JSON.
+        request: what samples are asked to be, with the run's own edits where none were named.
     """
 
     def __init__(
         self,
         run: Run,
         source: CaseSource,
-        edits: Sequence[str] | None = None,
-        seed: int = 0,
-        classes: Sequence[str] | None = None,
-        boxes: str | None = None,
-        judged: bool = True,
-        asking: Asking | None = None,
+        request: SampleRequest | None = None,
         reporter: Reporter | None = None,
         learn: bool = True,
     ) -> None:
@@ -76,45 +65,24 @@ class SampleDrawer:
         composite = "parts" in run.manifest and "labels_by" in source.request.view
         self.source = source.base if composite and isinstance(source, View) else source
         self.run = run
-        self.judged = judged
         self._unchecked = {case.id: case.sha256 for case in run.lineage.cases}
-        generator, asking = run.generator, asking or Asking()
-        check_heeded(
-            asking,
-            generator.name,
-            generator.heeds,
-            generator.labelling,
-            parts=per_class(run.manifest),
-        )
+        generator, request = run.generator, request or SampleRequest()
+        check_request(request, Asks.by(generator, per_class(run.manifest)))
+        check_classes(run, request.classes or ())
         self.base = None
-        if asking.conditions is not None:
+        if request.conditions is not None:
             labelled = not draws_labels(generator.options)
-            self.base = open_base(asking.conditions, source, labelled=labelled)
-        check_edits(generator, edits or ())
-        check_classes(run, classes or ())
-        check_boxes(generator, boxes)
-        names = run.edits if edits is None else tuple(edits)
-        self.asked = {
-            "edits": list(names),
-            "boxes": boxes,
-            "classes": None if classes is None else list(classes),
-            "asking": asking.to_json(),
-        }
+            self.base = open_base(request.conditions, source, labelled=labelled)
+        if request.edits is None:
+            request = replace(request, edits=run.edits)
+        self.request = request
+        weights = None
+        if request.weights is not None:
+            weights = weights_of(Path(request.weights), run.lineage, source)
         self.sampler = sampler_for(
-            generator,
-            source,
-            run.space,
-            names,
-            seed=seed,
-            boxes=boxes,
-            lesions=asking.lesions,
-            classes=classes,
-            base=self.base,
-            weights=None
-            if asking.weights is None
-            else weights_of(Path(asking.weights), run.lineage, source),
+            generator, source, run.space, request, base=self.base, weights=weights
         )
-        filters, device = asking.filters, str(generator.device)
+        filters, device = request.filters, str(generator.device)
         if not learn:
             filters = tuple(text for text in filters if not to_learn(run.folder, [text]))
         self.filters = ensure_learnt(run, source, filters, device, reporter)
@@ -210,7 +178,7 @@ class SampleDrawer:
 
     def _judged(self, sample: Sample, condition: Condition) -> Sample:
         """The sample with its flaw in its provenance, if the generator or a filter finds one."""
-        flaw = self.run.generator.flaw(sample) if self.judged else ""
+        flaw = "" if self.request.keep_flawed else self.run.generator.flaw(sample)
         if flaw:
             return replace(sample, provenance={**sample.provenance, "flaw": flaw})
         drawn_of = None
@@ -242,12 +210,8 @@ def sampler_for(
     generator: Generator,
     source: CaseSource,
     space: Space,
-    edits: Sequence[str],
+    request: SampleRequest,
     *,
-    seed: int = 0,
-    boxes: str | None = None,
-    lesions: str | None = None,
-    classes: Sequence[str] | None = None,
     base: CaseSource | None = None,
     weights: Weights | None = None,
 ) -> ConditionSampler:
@@ -257,60 +221,29 @@ def sampler_for(
         generator: says what it heeds.
         source: training cases.
         space: the generator's.
-        edits: as texts, in order.
-        seed, classes, base, weights: see ``ConditionSampler``.
-        boxes: which boxes are asked for; None for the usual.
-        lesions: how lesions are put into real images; None as usual.
+        request: what samples are asked to be; without edits nothing is edited.
+        base, weights: see ``ConditionSampler``.
     """
     heeds, drawn_in = generator.heeds, None
     if "lesion" in heeds:
-        drawn_in = lesion_drawer(lesions, generator.default_lesions)
+        drawn_in = lesion_drawer(request.lesions, generator.default_lesions)
     return ConditionSampler(
         source,
         space,
-        build_edits(edits),
-        seed=seed,
+        build_edits(request.edits or ()),
+        seed=request.seed,
         context=generator.context,
         context_follows=generator.context_follows,
         given=generator.given,
         labelled=generator.labelling == "asked" and not draws_labels(generator.options),
-        classes=classes,
-        boxes=box_drawer(boxes or USUAL) if "boxes" in heeds else None,
+        classes=request.classes,
+        boxes=box_drawer(request.boxes or USUAL) if "boxes" in heeds else None,
         backgrounds="background" in heeds,
         lesions=drawn_in,
         moving="image" in heeds,
         base=base,
         weights=weights,
     )
-
-
-def check_edits(generator: Generator, edits: Sequence[str]) -> None:
-    """Refuse edits of label maps where none are asked of a generator, or no such ones.
-
-    Raises:
-        UsageFault: naming the first edit.
-    """
-    if "image" in generator.heeds:
-        check_moving(generator.name, build_edits(edits))
-    if edits and generator.labelling != "asked":
-        made = "its own label maps" if generator.labelling == "drawn" else "no label maps"
-        raise UsageFault(
-            f"--edit {edits[0]}: {generator.name} draws {made}, so none is asked of it that could "
-            "be edited; leave --edit out"
-        )
-
-
-def check_boxes(generator: Generator, boxes: str | None) -> None:
-    """Refuse boxes where none are asked of a generator.
-
-    Raises:
-        UsageFault: naming them.
-    """
-    if boxes is not None and "boxes" not in generator.heeds:
-        raise UsageFault(
-            f"--boxes {boxes}: {generator.name} is not asked for boxes, expected a generator that "
-            "is, such as cpggan; leave --boxes out"
-        )
 
 
 def check_classes(run: Run, classes: Sequence[str]) -> None:

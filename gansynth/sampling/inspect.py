@@ -13,7 +13,7 @@ import numpy as np
 
 from gansynth.core.schema import Case, Sample
 from gansynth.metrics.nearest import Nearest, find_nearest
-from gansynth.report.mosaic import write_mosaic
+from gansynth.report.sheets import write_mosaic
 from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.drawer import SampleDrawer

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gansynth.core.lineage import Lineage, same_host
 from gansynth.core.source import CaseSource, SourceRequest, places_of
-from gansynth.data.opening import open_plain
+from gansynth.data.views import open_plain
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.sampling.drawn_labels import viewed
 
 if TYPE_CHECKING:
     from gansynth.core.adapter import Adapter
+    from gansynth.core.sample_request import SampleRequest
     from gansynth.core.schema import Sample
     from gansynth.sampling.drawer import SampleDrawer
     from gansynth.sampling.run import Run
@@ -146,15 +147,16 @@ def _said(value: Any) -> str:
 
 
 def open_drawer(
-    adapter: Adapter, run: Path, *, device: str, **how: Any
+    adapter: Adapter, run: Path, request: SampleRequest, *, device: str, learn: bool = True
 ) -> tuple[SampleDrawer, Callable[[Sample], Sample] | None]:
     """Open a run to draw samples of for a host.
 
     Args:
         adapter: of the host.
         run: folder of the run.
-        device: where samples are drawn.
-        how: see ``SampleDrawer``.
+        request: what samples are asked to be.
+        device: where they are drawn.
+        learn: see ``SampleDrawer``.
 
     Returns:
         What draws, in the space of the run's own source; and what brings samples from there to the
@@ -168,4 +170,4 @@ def open_drawer(
 
     opened: Run = load_run(run, device)
     own, bring = source_for(opened, adapter)
-    return SampleDrawer(opened, own, **how), bring
+    return SampleDrawer(opened, own, request, learn=learn), bring

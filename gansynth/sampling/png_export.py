@@ -22,7 +22,7 @@ import yaml
 from gansynth.core.schema import Boxes, FloatArray, Sample, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
-from gansynth.data.box_files import yolo_lines
+from gansynth.data.written import yolo_lines
 from gansynth.report.png import outlined, png_bytes, scaled
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import disk_errors, whole_folder

@@ -14,7 +14,7 @@ import numpy as np
 
 from gansynth.core.schema import Sample, Schema
 from gansynth.core.synthetic import KEY
-from gansynth.data.label_statistics import boxes_of
+from gansynth.data.connected_components import boxes_of
 from gansynth.runtime.files import folder_name, write_bytes_atomic, write_json_atomic
 
 VERSION = 1

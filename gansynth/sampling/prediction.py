@@ -52,7 +52,7 @@ def predict_cases(
         source: the run's own source; its training cases unless others are named.
         out: folder of the data set, not there yet.
         n: how many cases, the first ones; None for all.
-        conditions: whose images instead, as in ``Asking``; they need no labels.
+        conditions: whose images instead, as in ``SampleRequest``; they need no labels.
         sheet: also write ``sheet.png``: images, and label maps drawn of them.
         anew: a folder that is there is replaced.
         reporter: shows progress.

@@ -25,10 +25,10 @@ def read_real(text: str | None, how: Mapping[str, str]) -> dict[str, Any] | None
     Raises:
         UsageFault: naming the option.
     """
-    from gansynth.sampling.request_parsing import read_asking
+    from gansynth.sampling.request_parsing import read_request
 
     with said_of("--conditions", "--real"):
-        asked = read_asking(conditions=text, how=how)[0].conditions
+        asked = read_request(conditions=text, how=how).conditions
     return None if asked is None else dict(asked)
 
 

@@ -54,7 +54,7 @@ def settings_of(
 
     settings = {
         "generator": drawer.run.manifest_sha256,
-        **drawer.asked,
+        **{key: told for key, told in drawer.request.to_json().items() if key != "seed"},
         "batch": batch,
         "dtype": dtype,
         **_machine(str(drawer.run.generator.device)),
@@ -279,7 +279,7 @@ def draw_again(
 def _draw(run: Run, record: Record, root: str | None) -> tuple[Sample, Schema]:
     from gansynth.core.null_adapter import NoHost
     from gansynth.core.registry import installed
-    from gansynth.core.sample_request import Asking
+    from gansynth.core.sample_request import SampleRequest
     from gansynth.core.source import SourceRequest
     from gansynth.sampling.drawer import SampleDrawer
     from gansynth.sampling.opening import open_source, source_for
@@ -291,16 +291,9 @@ def _draw(run: Run, record: Record, root: str | None) -> tuple[Sample, Schema]:
     target = host["target"] if host is not None else ""
     adapter = (installed().adapter(target) if target else NoHost)(source)
     own, bring = source_for(run, adapter)
-    drawer = SampleDrawer(
-        run,
-        own,
-        settings["edits"],
-        settings["seed"],
-        settings["classes"],
-        settings["boxes"],
-        judged=False,  # it was let in, or is wanted all the same
-        asking=replace(Asking.from_json(settings["asking"]), filters=()),
-    )
+    # It was let in, or is wanted all the same.
+    asked = replace(SampleRequest.among(settings), filters=(), keep_flawed=True)
+    drawer = SampleDrawer(run, own, asked)
     batch = int(settings["batch"])
     first = record.index - record.index % batch
     sample = drawer.draw(first, batch)[record.index - first]

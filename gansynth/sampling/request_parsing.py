@@ -1,13 +1,17 @@
-"""What a command line, or the environment, says of samples, as one ``Asking``."""
+"""What a command line, or the environment, says of samples, as one ``SampleRequest``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gansynth.core.sample_request import Asking
+from gansynth.core.sample_request import SampleRequest
 from gansynth.runtime.errors import UsageFault
+
+if TYPE_CHECKING:
+    from gansynth.core.generator import Generator
 
 OWN, NONE = "own", "none"
 """``--filter``: what the generator itself finds is heeded; or nothing is."""
@@ -17,59 +21,73 @@ _BY_NAME = ("nnunet", "nnunet-raw")
 """Kinds whose data sets have names, not paths."""
 
 
-def read_asking(
+def read_request(
+    *,
+    seed: int = 0,
+    edits: Sequence[str] = (),
+    boxes: str | None = None,
+    classes: Sequence[str] = (),
     conditions: str | None = None,
     how: Mapping[str, str] | None = None,
     lesions: str | None = None,
     weights: str | None = None,
     filters: Sequence[str] = (),
-) -> tuple[Asking, bool]:
+) -> SampleRequest:
     """Check what is said, as far as that needs no run, and bring it into one value.
 
     Args:
+        seed, lesions: see ``SampleRequest``.
+        edits: ``NAME`` or ``NAME:KEY=VALUE,...``; none takes the run's own.
+        boxes: ``training``, ``jitter:KEY=VALUE,...`` or ``file:PATH``.
+        classes: by name; none for all.
         conditions: ``KIND:WHERE`` of another source.
         how: how it is read: its own keys, and ``fold``, ``configuration``, ``plans``, ``subjects``
             and ``root``.
-        lesions: ``KEY=VALUE,...``.
         weights: a file.
         filters: ``own``, ``none``, ``NAME`` or ``NAME:KEY=VALUE,...``.
-
-    Returns:
-        What is asked, and whether samples that the generator itself finds flawed are left out.
 
     Raises:
         UsageFault: naming the option.
     """
-    judged = _judged(filters)
-    asking = Asking(
+    request = SampleRequest(
+        seed=seed,
+        edits=tuple(edits) or None,
+        boxes=_boxes(boxes),
+        classes=tuple(classes) or None,
         conditions=_conditions(conditions, how or {}),
         lesions=lesions,
         weights=None if weights is None else str(Path(weights).expanduser().absolute()),
         filters=tuple(text for text in filters if text not in (OWN, NONE)),
+        keep_flawed=_keeps_flawed(filters),
     )
-    check_texts(asking)
-    return asking, judged
+    check_texts(request)
+    return request
 
 
-def check_texts(asking: Asking) -> None:
-    """Refuse lesions, weights and filters that no generator could be asked for.
+def check_texts(request: SampleRequest) -> None:
+    """Refuse edits, lesions, weights and filters that no generator could be asked for.
 
     Raises:
         UsageFault: an unknown key or name, a value that does not fit, or no such file.
         IntegrityFault: a damaged file.
     """
-    if asking.lesions is not None:
+    if request.edits:
+        from gansynth.conditions.edit_chain import build_edits
+
+        for text, edit in zip(request.edits, build_edits(request.edits), strict=True):
+            edit.options.refuse_idle(f"--edit {text}")
+    if request.lesions is not None:
         from gansynth.conditions.lesion_placement import lesion_drawer
 
-        lesion_drawer(asking.lesions).options.refuse_idle(f"--lesions {asking.lesions}")
-    if asking.weights is not None:
+        lesion_drawer(request.lesions).options.refuse_idle(f"--lesions {request.lesions}")
+    if request.weights is not None:
         from gansynth.conditions.weights import Weights
 
-        Weights.read(Path(asking.weights))
-    if asking.filters:
+        Weights.read(Path(request.weights))
+    if request.filters:
         from gansynth.sampling.filters.requested import build_filters
 
-        for text, one in zip(asking.filters, build_filters(asking.filters), strict=True):
+        for text, one in zip(request.filters, build_filters(request.filters), strict=True):
             one.options.refuse_idle(f"--filter {text}")
 
 
@@ -86,14 +104,23 @@ def split_asked(text: str) -> list[str]:
     return found
 
 
-def _judged(filters: Sequence[str]) -> bool:
+def _keeps_flawed(filters: Sequence[str]) -> bool:
     if NONE in filters and len(set(filters)) > 1:
         other = next(text for text in filters if text != NONE)
         raise UsageFault(
             f"--filter {NONE} with --filter {other}: one lets every sample in, expected it alone, "
             "or without it; leave one of them out"
         )
-    return NONE not in filters
+    return NONE in filters
+
+
+def _boxes(text: str | None) -> str | None:
+    if text is None:
+        return None
+    from gansynth.conditions.boxes import anywhere, box_drawer
+
+    box_drawer(text)
+    return anywhere(text)
 
 
 def _conditions(text: str | None, how: Mapping[str, str]) -> dict[str, Any] | None:
@@ -139,49 +166,96 @@ def _anywhere(kind: str, where: str) -> str:
     return str(path.absolute()) if path.exists() else where
 
 
-def check_heeded(
-    asking: Asking, name: str, heeds: Iterable[str], labelling: str, *, parts: bool = False
-) -> None:
-    """Refuse what a generator is not asked for.
+@dataclass(frozen=True)
+class Asks:
+    """What a generator can be asked for.
 
-    Args:
-        asking: what is asked.
+    Attributes:
         name: of the generator.
         heeds: what of a condition it heeds.
         labelling: where its label maps come from.
         parts: whether it is several generators in one run, one for each class of cases.
+    """
+
+    name: str
+    heeds: frozenset[str]
+    labelling: str
+    parts: bool = False
+
+    @classmethod
+    def by(cls, generator: Generator, parts: bool = False) -> Asks:
+        """Of an opened generator."""
+        return cls(generator.name, frozenset(generator.heeds), generator.labelling, parts)
+
+    @classmethod
+    def read(cls, manifest: Mapping[str, Any]) -> Asks:
+        """Of a run's manifest."""
+        heeds, labelling = manifest.get("heeds", ()), manifest.get("labelling", "asked")
+        return cls(str(manifest["generator"]), frozenset(heeds), labelling, per_class(manifest))
+
+
+def check_request(request: SampleRequest, asks: Asks) -> None:
+    """Refuse what a generator is not asked for.
 
     Raises:
         UsageFault: naming the option.
     """
-    heeds = frozenset(heeds)
-    if asking.lesions is not None and "lesion" not in heeds:
+    check_edits(request.edits or (), asks)
+    if request.boxes is not None and "boxes" not in asks.heeds:
         raise UsageFault(
-            f"--lesions {asking.lesions}: {name} draws no lesions into real images, expected a "
-            "generator that does, such as copypaste; leave --lesions out"
+            f"--boxes {request.boxes}: {asks.name} is not asked for boxes, expected a generator "
+            "that is, such as cpggan; leave --boxes out"
         )
-    if asking.weights is not None and labelling != "asked":
+    if request.lesions is not None and "lesion" not in asks.heeds:
         raise UsageFault(
-            f"--weights {asking.weights}: {name} is asked for no label maps, expected a generator "
-            "that is, such as cgan3d: they say which to draw more often; leave --weights out"
+            f"--lesions {request.lesions}: {asks.name} draws no lesions into real images, expected "
+            "a generator that does, such as copypaste; leave --lesions out"
         )
-    if asking.conditions is None:
-        return
-    said = f"--conditions {asking.conditions['kind']}:{asking.conditions['where']}"
-    if parts:
+    if request.weights is not None and asks.labelling != "asked":
         raise UsageFault(
-            f"{said}: {name} is a generator for each class of its own source's cases, expected one "
-            "for all cases; leave --conditions out"
+            f"--weights {request.weights}: {asks.name} is asked for no label maps, expected a "
+            "generator that is, such as cgan3d: they say which to draw more often; leave --weights "
+            "out"
         )
-    if labelling != "asked":
+    if request.conditions is not None:
+        _check_conditions(request.conditions, asks)
+
+
+def check_edits(edits: Sequence[str], asks: Asks) -> None:
+    """Refuse edits of label maps where none are asked of a generator, or no such ones.
+
+    Raises:
+        UsageFault: naming the first edit.
+    """
+    if edits and asks.labelling != "asked":
+        made = "its own label maps" if asks.labelling == "drawn" else "no label maps"
         raise UsageFault(
-            f"{said}: {name} is asked for no label maps that could be another source's, expected a "
-            "generator that is, such as cgan3d; leave --conditions out"
+            f"--edit {edits[0]}: {asks.name} draws {made}, so none is asked of it that could be "
+            "edited; leave --edit out"
         )
-    if "boxes" in heeds:
+    if edits and "image" in asks.heeds:
+        from gansynth.conditions.edit_chain import build_edits
+        from gansynth.conditions.edits.along import check_moving
+
+        check_moving(asks.name, build_edits(edits))
+
+
+def _check_conditions(conditions: Mapping[str, Any], asks: Asks) -> None:
+    said = f"--conditions {conditions['kind']}:{conditions['where']}"
+    if asks.parts:
         raise UsageFault(
-            f"{said}: {name} is asked for boxes, which are those of its own training cases; leave "
-            "--conditions out, or see --boxes"
+            f"{said}: {asks.name} is a generator for each class of its own source's cases, "
+            "expected one for all cases; leave --conditions out"
+        )
+    if asks.labelling != "asked":
+        raise UsageFault(
+            f"{said}: {asks.name} is asked for no label maps that could be another source's, "
+            "expected a generator that is, such as cgan3d; leave --conditions out"
+        )
+    if "boxes" in asks.heeds:
+        raise UsageFault(
+            f"{said}: {asks.name} is asked for boxes, which are those of its own training cases; "
+            "leave --conditions out, or see --boxes"
         )
 
 

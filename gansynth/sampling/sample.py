@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.core.sample_request import Asking
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Sample
 from gansynth.data.views import draws_labels, given_channels
-from gansynth.metrics.measure import Measured, load_metrics, measure
+from gansynth.metrics.comparison import Measured, load_metrics, measure
 from gansynth.report.sheets import write_sheet
 from gansynth.runtime.files import folder_name, whole_folder
 from gansynth.runtime.progress import Reporter
@@ -29,7 +29,7 @@ from gansynth.sampling.replay import draw_again, noted, settings_of
 from gansynth.sampling.sharing import Sharing, check_new, forget_times, record_of
 
 if TYPE_CHECKING:
-    from gansynth.core.sample_request import Asking
+    from gansynth.core.sample_request import SampleRequest
 
 NUMBER = 16
 """Samples unless another number is asked for."""
@@ -49,12 +49,7 @@ def sample_run(
     rows: int = ROWS,
     nearest: bool = False,
     png: PngOptions | None = None,
-    seed: int = 0,
-    edits: Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
-    boxes: str | None = None,
-    judged: bool = True,
-    asking: Asking | None = None,
+    request: SampleRequest | None = None,
     for_sharing: bool = False,
     device: str = "auto",
     data: str | None = None,
@@ -79,12 +74,7 @@ def sample_run(
         rows: pairs of latents there.
         nearest: also write ``nearest.png``: samples beside their nearest training cases.
         png: write PNG files with a manifest instead of NIfTI files.
-        seed: seeds conditions and latents.
-        edits: condition edits; None takes the run's own.
-        classes: names of the classes to draw samples of; None for all.
-        boxes: which boxes are asked for; None for the usual ones.
-        judged: whether samples are held against what the generator itself finds flawed.
-        asking: what else is asked of samples; None for the usual.
+        request: what samples are asked to be; None for the usual.
         for_sharing: files are to be handed on: which cases samples came from is written into the
             run folder alone, and generators that keep parts of real images are refused.
         device: ``auto``, ``cpu``, ``cuda:0``.
@@ -97,28 +87,31 @@ def sample_run(
     """
     opened = load_run(run, device)
     source = open_moved(opened, data, root)
+    request = request or SampleRequest()
     if draws_labels(opened.generator.options) and png is None:
-        asking = asking or Asking()
         asked: dict[str, Any] = {
-            "--edit": edits,
-            "--class": classes,
-            "--boxes": boxes,
-            "--lesions": asking.lesions,
+            "--edit": request.edits,
+            "--class": request.classes,
+            "--boxes": request.boxes,
+            "--lesions": request.lesions,
+            "--weights": request.weights,
+            "--filter": request.filters,
+            "--nearest": nearest,
+            "--interpolate": interpolate,
+            "--for-sharing": for_sharing,
         }
-        asked |= {"--weights": asking.weights, "--filter": asking.filters, "--nearest": nearest}
-        asked |= {"--interpolate": interpolate, "--for-sharing": for_sharing}
         refuse_options(run, asked)
         place = new_place(out, run / "samples" / "label-maps")
         return predict_cases(
             *(opened, source, place, n),
-            conditions=asking.conditions,
+            conditions=request.conditions,
             sheet=sheet,
             anew=out is None,
             reporter=reporter,
         )
     n = NUMBER if n is None else n
-    drawer = SampleDrawer(opened, source, edits, seed, classes, boxes, judged, asking, reporter)
-    name = "-".join((f"seed-{seed}", *map(folder_name, classes or ())))
+    drawer = SampleDrawer(opened, source, request, reporter)
+    name = "-".join((f"seed-{request.seed}", *map(folder_name, request.classes or ())))
     own = run / "samples" / name
     kind = "-png" if png is not None else "-shared" if for_sharing else ""
     place = new_place(out, own.with_name(f"{name}{kind}"))
@@ -271,11 +264,7 @@ def measure_run(
     names: Sequence[str],
     number: int,
     *,
-    seed: int = 0,
-    edits: Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
-    boxes: str | None = None,
-    asking: Asking | None = None,
+    request: SampleRequest | None = None,
     device: str = "auto",
     data: str | None = None,
     root: str | None = None,
@@ -286,11 +275,7 @@ def measure_run(
         run: run folder.
         names: registered metrics.
         number: how many samples, numbers 0 to ``number - 1`` of the seed.
-        seed: seeds conditions and latents.
-        edits: condition edits; None takes the run's own.
-        classes: names of the classes to draw samples of; None for all.
-        boxes: which boxes are asked for; None for the usual ones.
-        asking: what else is asked of samples; None for the usual.
+        request: what samples are asked to be; None for the usual.
         device: ``auto``, ``cpu``, ``cuda:0``.
         data: KIND:WHERE of the run's data set, if it was moved or renamed.
         root: overrides where the source's host folders lie.
@@ -305,7 +290,7 @@ def measure_run(
     metrics = load_metrics(names)
     opened = load_run(run, device)
     source = open_moved(opened, data, root)
-    drawer = SampleDrawer(opened, source, edits, seed, classes, boxes, asking=asking)
+    drawer = SampleDrawer(opened, source, request)
     samples = drawer.draw_raw(0, number)
     real = [drawer.beside(sample) for sample in samples]
     return measure(metrics, samples, real, opened.generator.schema)

@@ -1,16 +1,15 @@
 """Checkpoints of everything: safetensors for tensors, JSON for the rest, published by one rename.
 
-A checkpoint is a folder ``step-00000500`` with ``tensors.safetensors`` (networks, buffers, moving
-averages, optimiser moments, by name), ``ema.safetensors`` (what draws samples) and ``state.json``
-(step, images, settings, SHA-256 of the tensor files). It appears whole or not at all; the last two
-are kept; a damaged one is passed over for the one before, with a word.
+``step-00000500`` has ``tensors.safetensors`` (networks, averages, optimiser moments),
+``ema.safetensors`` and ``state.json`` (with SHA-256 of both). It appears whole or not at all; the
+last two are kept; a damaged one is passed over with a word.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,14 +33,7 @@ TENSORS, EMA, STATE = "tensors.safetensors", "ema.safetensors", "state.json"
 
 @dataclass
 class Checkpoint:
-    """A checkpoint that was read and found whole.
-
-    Attributes:
-        folder: where it lies.
-        tensors: every tensor by name.
-        state: step, images, and what the run was.
-        passed_over: damaged checkpoints that were newer, with the reason.
-    """
+    """A checkpoint that was read and found whole."""
 
     folder: Path
     tensors: dict[str, Tensor]
@@ -56,20 +48,9 @@ def save(
     ema: Mapping[str, Tensor],
     state: Mapping[str, Any],
 ) -> Path:
-    """Publish a checkpoint below ``folder`` and drop all but the last two.
+    """Publish a checkpoint below ``folder`` and drop all but the last two; its folder.
 
-    Args:
-        folder: the run's ``checkpoints`` folder.
-        step: optimiser steps done.
-        tensors: everything needed to go on.
-        ema: what draws samples, ``network/parameter`` -> tensor.
-        state: JSON-able rest.
-
-    Returns:
-        The checkpoint's folder.
-
-    Raises:
-        EnvironmentFault: if it cannot be written (disk full, read-only); the old ones stay whole.
+    Raises EnvironmentFault: it cannot be written; the old ones stay whole.
     """
     from safetensors.torch import save as to_bytes
 
@@ -90,12 +71,7 @@ def save(
 
 
 def bytes_of(nets: Mapping[str, nn.Module], ema: Collection[str]) -> int:
-    """Bytes of a checkpoint of networks under training by Adam; less with other optimisers.
-
-    Args:
-        nets: the networks by name.
-        ema: names of those whose averages are kept, in both of its files.
-    """
+    """Bytes of a checkpoint of networks under training by Adam; less with other optimisers."""
     held: dict[str, int] = {
         name: sum(v.nbytes for v in net.state_dict().values()) for name, net in nets.items()
     }
@@ -104,22 +80,18 @@ def bytes_of(nets: Mapping[str, nn.Module], ema: Collection[str]) -> int:
 
 
 def drop_old(folder: Path, newest: Path) -> None:
-    """Keep ``KEPT`` checkpoints up to a whole one, and whatever is newer.
-
-    Args:
-        folder: of the run.
-        newest: the newest whole checkpoint in it.
-    """
+    """Keep ``KEPT`` checkpoints up to a whole one, and whatever is newer."""
     upto = [path for path in sorted(folder.glob("step-*")) if path.name <= newest.name]
     for old in upto[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def latest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole; None if there has never been one.
+def latest(
+    folder: Path, fits: Callable[[Checkpoint], bool] = lambda found: True
+) -> Checkpoint | None:
+    """The newest checkpoint that is whole and fits; None if there has never been one.
 
-    Raises:
-        IntegrityFault: if there are checkpoints and every one of them is damaged.
+    Raises IntegrityFault: if there are checkpoints and every one of them is damaged.
     """
     damaged: list[str] = []
     for candidate in sorted(folder.glob("step-*"), reverse=True):
@@ -130,7 +102,9 @@ def latest(folder: Path) -> Checkpoint | None:
         except (GansynthError, OSError, ValueError, KeyError, TypeError) as error:
             damaged.append(f"{candidate.name}: {error}")
             continue
-        return Checkpoint(candidate, tensors, state, damaged)
+        found = Checkpoint(candidate, tensors, state, damaged)
+        if fits(found):
+            return found
     if damaged:
         raise IntegrityFault(
             f"{folder}: every checkpoint is damaged ({'; '.join(damaged)}); expected a whole one. "
@@ -142,8 +116,7 @@ def latest(folder: Path) -> Checkpoint | None:
 def load_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     """Read a safetensors file whose content must have this SHA-256.
 
-    Raises:
-        IntegrityFault: if the file is missing or its content differs.
+    Raises IntegrityFault: if the file is missing or its content differs.
     """
     from safetensors.torch import load_file
 
@@ -182,13 +155,7 @@ def restore(
 ) -> None:
     """Put back what ``collect`` took; never partially.
 
-    Args:
-        tensors: of a checkpoint.
-        nets, averages, optimizers: as for ``collect``.
-        folder: where the checkpoint lies, for messages.
-
-    Raises:
-        IntegrityFault: if the checkpoint is of another architecture, naming what differs.
+    Raises IntegrityFault: if the checkpoint is of another architecture, naming what differs.
     """
     wanted = {
         f"net/{n}/{k}": v.shape for n, net in nets.items() for k, v in net.state_dict().items()

@@ -25,13 +25,8 @@ MOST_ROLLBACKS = 3
 class Callbacks:
     """What else happens during a training; all of it in the first process only.
 
-    Attributes:
-        checkpoint: called with each published checkpoint and its step, and with the one that is
-            resumed from.
-        preview: called with the step while the averages are in place.
-        metrics: called with the step and the averages since the last call.
-        reporter: shows progress.
-        stop: asked after every step whether to end; a signal's number, 0 to go on.
+    ``checkpoint``: called with each published checkpoint, and the one resumed from, and its step.
+    ``stop``: asked after every step; a signal's number, 0 to go on.
     """
 
     checkpoint: Callable[[Path, int], None] = lambda path, step: None

@@ -1,10 +1,8 @@
 """``metrics.csv``, and ``--log``: losses and sheets also for TensorBoard, W&B or MLflow.
 
-``metrics.csv`` has averages of named values, a line per tick. Nothing leaves the machine unless the
-user's environment says so: W&B writes offline unless ``WANDB_MODE`` is set, MLflow into the run
-folder unless ``MLFLOW_TRACKING_URI`` is. Everything else than the table lies below ``logs/``; a
-resumed run goes on in the same log. A logger that fails after it was opened is left out with one
-warning: it never ends a training.
+Nothing leaves the machine unless the user's environment says so (``WANDB_MODE``,
+``MLFLOW_TRACKING_URI``). Logs lie below ``logs/``; a resumed run goes on in them. A logger that
+fails later is left out with one warning.
 """
 
 from __future__ import annotations
@@ -34,9 +32,7 @@ PROJECT = "gansynth"
 class MetricsLog:
     """Averages of named values, a line of ``metrics.csv`` per tick; ``nan`` where none came in.
 
-    Args:
-        folder: run folder; None writes nothing.
-        start: step that is gone on from; later lines of an earlier run are dropped.
+    ``folder``: run folder; None writes nothing.
     """
 
     def __init__(self, folder: Path | None, start: int = 0) -> None:
@@ -115,12 +111,7 @@ class Logger(Protocol):
 
 
 class Loggers:
-    """Several loggers as one; a context manager.
-
-    Args:
-        opened: name -> logger.
-        warn: called once for each logger that fails.
-    """
+    """Several loggers as one; a context manager."""
 
     def __init__(self, opened: Mapping[str, Logger], warn: Callable[[str], None]) -> None:
         self._opened = dict(opened)
@@ -166,17 +157,10 @@ def open_loggers(
     *,
     warn: Callable[[str], None] | None = None,
 ) -> Loggers:
-    """Open loggers for a run.
+    """Open loggers for a run; ``warn``: called when one fails later, stderr if None.
 
-    Args:
-        names: keys of ``LOGGERS``; none logs nothing.
-        folder: the run folder.
-        config: the run's resolved settings, as JSON.
-        warn: called with a line when a logger fails later; stderr if None.
-
-    Raises:
-        UsageFault: an unknown name.
-        EnvironmentFault: a package that is missing, or a logger that cannot be opened.
+    Raises UsageFault: an unknown name; EnvironmentFault: a package is missing, or one cannot be
+    opened.
     """
     if warn is None:
         from gansynth.runtime.progress import RichReporter
@@ -199,9 +183,7 @@ def open_loggers(
 def check_loggers(names: Sequence[str]) -> None:
     """Refuse loggers that cannot be opened, before anything long starts; nothing is imported.
 
-    Raises:
-        UsageFault: an unknown name, with the one that was probably meant.
-        EnvironmentFault: its package is not installed.
+    Raises UsageFault: an unknown name; EnvironmentFault: its package is not installed.
     """
     for name in names:
         if name not in LOGGERS:

@@ -87,9 +87,7 @@ class TrainReport:
 
     Attributes:
         steps: optimiser steps done in all.
-        images: real images shown in all.
         resumed_at: step it went on from, 0 for a new one.
-        seconds: wall time of this call's loop.
         losses: the last logged averages.
         rollbacks: times it went back to a checkpoint because numbers were not finite.
         notes: what the user should know (a passed-over checkpoint, say).
@@ -119,22 +117,9 @@ def train(
 ) -> TrainReport:
     """Train a generator; its ``nets`` hold the moving averages' weights when this returns.
 
-    Args:
-        generator: networks, players, phases and stages come from it.
-        batches: real cases, keyed by step and number.
-        options: see ``FitOptions``.
-        device: where to train; the CPU if None.
-        folder: run folder for checkpoints and ``metrics.csv``; None writes nothing.
-        resume: go on from the folder's newest whole checkpoint, if there is one.
-        callbacks: see ``Callbacks``.
-        team: the processes that train together; alone if None.
-        rate: what the learning rates are multiplied by in a step; the options' own if None.
-        stages: through which it goes; the generator's own if None.
-
-    Raises:
-        TrainingFault: losses or weights are not finite, three rollbacks later still.
-        EnvironmentFault: a checkpoint cannot be written.
-        Interrupted: a signal asked to stop; everything up to that step is checkpointed.
+    ``folder``: None writes nothing. ``rate``: factor of the learning rates in a step. Raises
+    TrainingFault: losses or weights are not finite, three rollbacks later still; EnvironmentFault:
+    a checkpoint cannot be written; Interrupted: a signal asked to stop, with a checkpoint behind.
     """
     # -- Set up precision, optimisers, averages.
     device = device or torch.device("cpu")
@@ -268,7 +253,7 @@ def train(
             # Not finite: back to the last checkpoint, at half the rates; three times, then give up.
             if ill:
                 if learner.rollbacks == MOST_ROLLBACKS or folder is None:
-                    raise _fault(ill, learner.rollbacks, folder)
+                    raise _fault(ill, learner.rollbacks, folder, generator.if_not_finite)
                 done = shelf.roll_back(ill)
                 log.rewind(done)
                 pending = fetch(done, learner.images)
@@ -283,13 +268,7 @@ def train(
 
 
 def steps_for(images: float, stages: Sequence[Stage], batch_size: int) -> int:
-    """Optimiser steps in which a training shows so many real images.
-
-    Args:
-        images: at least.
-        stages: of the generator; they may have batch sizes of their own.
-        batch_size: of those that have none.
-    """
+    """Optimiser steps in which a training shows so many real images."""
     steps, shown, until = 0, 0, 0.0
     for stage in stages:
         last = stage is stages[-1] or stage.images is None
@@ -317,10 +296,10 @@ def _not_finite(values: Mapping[str, float], step: int) -> str:
     return bad[0] if bad else ""
 
 
-def _fault(ill: str, rollbacks: int, folder: Path | None) -> TrainingFault:
+def _fault(ill: str, rollbacks: int, folder: Path | None, cure: str) -> TrainingFault:
     tried = f" after {rollbacks} rollbacks, each at half the learning rates" if rollbacks else ""
     where = f"; the curve is in {folder / 'metrics.csv'}" if folder is not None else ""
     return TrainingFault(
-        f"training: {ill}{tried}, expected finite numbers{where}. Lower the learning rates (--set "
-        "lr_generator=1e-4), or --set precision=fp32; the last checkpoint is whole"
+        f"training: {ill}{tried}, expected finite numbers{where}. {cure}, or --set precision=fp32; "
+        "the last checkpoint is whole"
     )

@@ -1,8 +1,4 @@
-"""Everything of a training that changes: weights, optimisers, averages, memories, scale, counts.
-
-``training.train`` says what happens when; this module holds what it happens to, so that a
-checkpoint is all of it and nothing else.
-"""
+"""Everything of a training that changes: weights, optimisers, averages, memories, scale, counts."""
 
 from __future__ import annotations
 
@@ -22,13 +18,7 @@ from gansynth.training import checkpoint
 class Learner:
     """A generator in training.
 
-    Attributes:
-        generator: its networks are trained in place.
-        optimizers: one for each player; none if there is nothing to train.
-        averages: moving averages of what draws samples, ``network/tensor`` by name.
-        scaler: loss scale of fp16; disabled for other precisions, it passes everything through.
-        images: real images shown so far, by all processes.
-        rollbacks: times the run has gone back to a checkpoint and halved its rates.
+    ``scaler``: loss scale of fp16; disabled for other precisions, it passes everything through.
     """
 
     generator: Generator
@@ -123,8 +113,7 @@ class Learner:
     def restore(self, found: checkpoint.Checkpoint) -> None:
         """Take back what ``tensors`` and ``state`` gave.
 
-        Raises:
-            IntegrityFault: if the checkpoint is of another architecture.
+        Raises IntegrityFault: if the checkpoint is of another architecture.
         """
         nets, averages = self.generator.nets, self.averages
         checkpoint.restore(found.tensors, nets, averages, self.optimizers, found.folder)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gansynth.core.hookspecs import hookimpl
+from gansynth.core.hookspecs import hookimpl, lazily, offer_recipes
 
 if TYPE_CHECKING:
     from gansynth.core.generator import Generator
@@ -16,17 +15,10 @@ if TYPE_CHECKING:
 @hookimpl
 def register_generators(register: Callable[[str, Callable[[], type[Generator]]], None]) -> None:
     """Register ``cgan3d``."""
-    register("cgan3d", _load)
+    register("cgan3d", lazily("gansynth_cgan3d.model:CGAN3D"))
 
 
 @hookimpl
 def register_recipes(register: Callable[[str, Callable[[], Path]], None]) -> None:
     """Register ``lesion``: lesions in context."""
-    for path in sorted((Path(__file__).parent / "recipes").glob("*.yaml")):
-        register(path.stem, partial(Path, path))
-
-
-def _load() -> type[Generator]:
-    from gansynth_cgan3d.model import CGAN3D
-
-    return CGAN3D
+    offer_recipes(register, Path(__file__).parent / "recipes")

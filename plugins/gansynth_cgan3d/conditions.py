@@ -1,13 +1,13 @@
 """What the networks are told, as channels, in this order: labels, context, given image channels.
 
-Where the body is told apart, it comes as a channel after the labels, and background is what lies
-beyond it. Of lesions in context also the hole, and for the generator alone what it starts from
-there. The discriminators do not see that: they would know samples by how like it they are.
+The body's channel comes after the labels. Of lesions in context also the hole, and for the
+generator alone what it starts from there: discriminators would know samples by it. Context are
+intensity clusters of the surroundings, where labels say nothing about them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gansynth.core.body_mask import body_mask
 from gansynth.core.generator import Batch
-from gansynth.core.schema import Condition, Schema
+from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Schema
 from gansynth.nn.networks.blocks import one_hot
 from gansynth.nn.tiled_inference import Window, cut
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
@@ -27,13 +28,9 @@ from gansynth_cgan3d.options import CGANOptions
 
 @dataclass(frozen=True)
 class Told:
-    """Conditions of a batch, before they become channels.
+    """Conditions of a batch, before they become channels; None for what is not used.
 
-    Attributes:
-        labels: int64 (B, D, H, W) or (B, H, W); None where labels are drawn.
-        context: int64, likewise: clusters, or 1 in the body; None if unused.
-        given: float32 (B, K, ...); None if no channel is given.
-        insertion: what is put into real images; None where whole images are drawn.
+    ``labels``, ``context``: int64 (B, D, H, W) or (B, H, W). ``given``: float32 (B, K, ...).
     """
 
     labels: Tensor | None
@@ -53,15 +50,9 @@ class Told:
 class Conditions:
     """Turns label maps, context and given channels into the channels of a condition.
 
-    Attributes:
-        names: of the channels, in order: ``label:0``, ``body``, ``context:1``, ``given:T1``,
-            ``hole``, ``start:T1``.
-        judged: the first of them, which discriminators see as well.
-        given: where the given channels are in the schema's images.
-        drawn: where the drawn ones are; none of them if labels are drawn.
-
-    Raises:
-        UsageFault: a given channel that the schema does not have, or nothing left to draw.
+    ``names``: ``label:0``, ``body``, ``context:1``, ``given:T1``, ``hole``, ``start:T1``;
+    discriminators see ``judged``, the first of them. Raises UsageFault: an unknown given channel,
+    or nothing left to draw.
     """
 
     def __init__(self, schema: Schema, options: CGANOptions) -> None:
@@ -106,8 +97,7 @@ class Conditions:
     def of_conditions(self, conditions: Sequence[Condition], device: torch.device) -> Told:
         """What conditions tell, as one batch on a device.
 
-        Raises:
-            DataFault: one has no labels, or not the given channels.
+        Raises DataFault: one has no labels, or not the given channels.
         """
         labels = context = given = None
         if self.labelled:
@@ -161,3 +151,100 @@ def _asked(array: npt.NDArray[Any] | None, what: str, channels: int) -> npt.NDAr
 
 def _stacked(arrays: Sequence[npt.NDArray[Any]], device: torch.device) -> Tensor:
     return torch.from_numpy(np.stack(arrays)).to(device)
+
+
+SMOOTHING = 1.0
+"""Standard deviation in voxels of the blur before clustering: coarse enough to hide the grain."""
+VOXELS_PER_CASE = 2000
+
+
+class ContextClusters:
+    """K intensity clusters over all channels.
+
+    ``count``: number of clusters; 0 turns everything off.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.centres: npt.NDArray[np.float64] | None = None
+
+    def fit(self, cases: Iterable[Case]) -> None:
+        """Fit the centres to background voxels of the training cases (k-means, fixed seed)."""
+        if not self.count:
+            return
+        from sklearn.cluster import KMeans
+
+        rng = np.random.default_rng(0)
+        voxels = []
+        for case in cases:
+            inside = _surroundings(case)
+            values = _smooth(case.image)[:, inside].T
+            take = rng.choice(len(values), min(VOXELS_PER_CASE, len(values)), replace=False)
+            voxels.append(values[take])
+        model = KMeans(self.count, n_init=3, random_state=0).fit(np.concatenate(voxels))
+        order = np.argsort(model.cluster_centers_.mean(axis=1))
+        self.centres = model.cluster_centers_[order].astype(np.float64)
+
+    def map(self, case: Case) -> LabelArray:
+        """Clusters 1..K of the surroundings, 0 on foreground and outside: int16 (D, H, W)."""
+        assert self.centres is not None, "context clusters are fitted by observe() first"
+        smooth = _smooth(case.image)
+        distance = np.stack(
+            [
+                np.square(smooth - c.reshape(-1, *[1] * (smooth.ndim - 1))).sum(0)
+                for c in self.centres
+            ]
+        )
+        clusters = (distance.argmin(0) + 1).astype(np.int16)
+        return np.where(_surroundings(case), clusters, np.int16(0))
+
+    def to_json(self) -> dict[str, Any]:
+        """Cluster centres per channel, in the generator's intensity units."""
+        return {"centres": None if self.centres is None else self.centres.tolist()}
+
+    def load_json(self, state: Mapping[str, Any]) -> None:
+        """Read back ``to_json``."""
+        centres = state.get("centres")
+        self.centres = None if centres is None else np.array(centres, np.float64)
+
+
+class Body:
+    """The body in images; that of the last image is kept, which is asked about twice."""
+
+    def __init__(self) -> None:
+        self._last: tuple[FloatArray, npt.NDArray[np.bool_]] | None = None
+
+    def __call__(self, image: FloatArray) -> npt.NDArray[np.bool_]:
+        """Bool (D, H, W) of an image (C, D, H, W)."""
+        last = self._last
+        if last is None or last[0] is not image:
+            last = self._last = image, body_mask(image)
+        return last[1]
+
+
+def body_map(case: Case, body_of: Body) -> LabelArray:
+    """1 in the body but for its foreground, else 0: int16 (D, H, W).
+
+    Doncenco 2022 (sec. 2.3) and Sun et al. 2020 (MM-GAN, sec. V-A) give the rest of the brain a
+    class of its own.
+    """
+    labels = case.labels
+    if labels is None:
+        return body_of(case.image).astype(np.int16)
+    body = labels != OUTSIDE
+    if body.all():
+        body = body_of(case.image)
+    return np.asarray(body & (labels == 0), np.int16)
+
+
+def _surroundings(case: Case) -> npt.NDArray[np.bool_]:
+    if case.labels is None:
+        return np.ones(case.image.shape[1:], bool)
+    background: npt.NDArray[np.bool_] = (case.labels == 0) & (case.labels != OUTSIDE)
+    return background
+
+
+def _smooth(image: FloatArray) -> FloatArray:
+    from scipy.ndimage import gaussian_filter
+
+    return np.stack([gaussian_filter(channel, SMOOTHING) for channel in image])

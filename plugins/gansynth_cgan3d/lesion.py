@@ -1,17 +1,14 @@
 """Lesion in context: what is put into a real image, what may change of it, what stays.
 
-Two stages, each of use alone. *Coarse*: another case's lesion is faded into the background.
-*Refine*: the generator draws lesion and rim anew; its image is taken within the hole, faded across
-the rim, and the background is returned beyond it, to the bit.
-
-It learns from a real case and its own lesion. What is put in there in place of the real lesion is
-made of that lesion, so that nothing depends on who else is in the batch: mirrored about its middle,
-with another case's contrast, on the label map as it is. The generator is asked for the real image.
+*Coarse*: another case's lesion is faded into the background. *Refine*: the generator draws lesion
+and rim anew; beyond the rim the background is returned, to the bit. It learns from a real case with
+its own lesion in another guise: mirrored, with another case's contrast, on the label map as it is,
+so that nothing depends on who else is in the batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +22,6 @@ from gansynth.core.schema import OUTSIDE, Case, Condition, Schema
 from gansynth.data.blending import drawn_in, dress, fade, hole, rim_voxels, soft, steps_from
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
 from gansynth_cgan3d.options import CGANOptions
-from gansynth_cgan3d.statistics import LesionStatistics
 
 LEAST = 4
 """Voxels of a lesion, away from a crop's faces, that make it a crop to learn from."""
@@ -44,12 +40,9 @@ GAIN = 0.15
 class Insertion:
     """What is put where, of a batch.
 
-    Attributes:
-        background: float32 (B, C, ...), real images.
-        hole: bool (B, 1, ...), lesion and rim: all that may change.
-        weight: float32 (B, 1, ...), how much of what is drawn is taken: 1 in the lesion, falling to
-            0 across the rim.
-        start: float32 (B, C, ...), the background with what the generator starts from in the hole.
+    ``background``: float32 (B, C, ...). ``hole``: bool (B, 1, ...), all that may change.
+    ``weight``: float32 (B, 1, ...), 1 in the lesion, falling to 0 across the rim. ``start``:
+    float32 (B, C, ...), the background with what the generator starts from in the hole.
     """
 
     background: Tensor
@@ -66,17 +59,7 @@ class Insertion:
 class Inserting:
     """Makes insertions, of conditions or of real cases to learn from.
 
-    Args:
-        schema: of the generator's space.
-        options: the generator's.
-
-    Attributes:
-        values: label values of the lesions.
-        rim: its width in voxels along each axis.
-        statistics: see ``LesionStatistics``.
-
-    Raises:
-        UsageFault: a lesion that is no label, or a data set without foreground.
+    Raises UsageFault: a lesion that is no label, or a data set without foreground.
     """
 
     def __init__(self, schema: Schema, options: CGANOptions) -> None:
@@ -130,15 +113,7 @@ class Inserting:
         return lesion | (steps_from(lesion, self.rim) < reach.clamp_max(1))
 
     def _disguised(self, step: Step, image: Tensor, lesion: Tensor) -> Tensor:
-        """A real lesion in another guise: mirrored, of another contrast, on its own label map.
-
-        It has lost some of its grain as well, as lesions have that edits have moved.
-
-        Args:
-            step: where random numbers come from.
-            image: (B, C, ...).
-            lesion: int64 (B, ...), 0 elsewhere.
-        """
+        """A real lesion in another guise: mirrored, of another contrast, on its own label map."""
         pull = _mirror(step, lesion > 0)
         donor, donor_lesion = _pulled(image, pull), _pulled(lesion[:, None], pull)[:, 0]
         told = self.statistics.to(image.device)
@@ -166,8 +141,7 @@ class Inserting:
     def of_conditions(self, conditions: Sequence[Condition], device: torch.device) -> Insertion:
         """What conditions ask for, as one batch on a device.
 
-        Raises:
-            DataFault: one has no background, lesion or donor.
+        Raises DataFault: one has no background, lesion or donor.
         """
 
         for key in ("background", "lesion", "donor"):
@@ -230,8 +204,7 @@ class Inserting:
 def lesion_values(schema: Schema, names: Sequence[str]) -> tuple[int, ...]:
     """Label values of lesions by name; of none, the whole foreground.
 
-    Raises:
-        UsageFault: a name that is no label of foreground, or no foreground at all.
+    Raises UsageFault: a name that is no label of foreground, or no foreground at all.
     """
     known = {name: value for name, value in schema.labels.items() if value in schema.foreground}
     if not known:
@@ -246,14 +219,7 @@ def lesion_values(schema: Schema, names: Sequence[str]) -> tuple[int, ...]:
 
 
 def _mirror(step: Step, mask: Tensor) -> list[Tensor]:
-    """Where mirrored voxels come from, int64 (B, n) per axis: about the middle of a mask.
-
-    Along at least one axis, drawn for each sample: nothing may stay where it was.
-
-    Args:
-        step: where random numbers come from.
-        mask: bool (B, ...).
-    """
+    """Where mirrored voxels come from, int64 (B, n) per axis: about the middle of a mask."""
     axes = mask.ndim - 1
     flipped = step.rand(axes) < 0.5
     fallback = (step.rand(1) * axes).long().clamp_max(axes - 1)
@@ -298,3 +264,57 @@ def _softened(step: Step, x: Tensor) -> Tensor:
         share = off[:, axis - 2].reshape(-1, *[1] * (axes + 1))
         x = torch.lerp(x, torch.cat(ends, axis), share)
     return x
+
+
+class LesionStatistics:
+    """Intensities, float32 (values, C), of each class of lesions; (C,) of the body around."""
+
+    def __init__(self, values: Sequence[int], channels: int) -> None:
+        self.values = tuple(values)
+        shape = (len(self.values), channels)
+        self.means, self.deviations = torch.zeros(shape), torch.zeros(shape)
+        self.between, self.neutral = torch.zeros(shape), torch.zeros(channels)
+
+    def fit(self, cases: Iterable[Case]) -> None:
+        """Learn from crops; of a class that none shows, what all lesions have in common."""
+        seen: dict[int, list[tuple[Any, Any]]] = {value: [] for value in self.values}
+        bodies = []
+        for case in cases:
+            labels = case.labels
+            assert labels is not None, "it learns from labelled cases only"
+            body = (labels != OUTSIDE) & ~np.isin(labels, self.values)
+            if body.any():
+                bodies.append(case.image[:, body].mean(1, dtype=np.float64))
+            for value in self.values:
+                held = case.image[:, labels == value]
+                if held.size:
+                    seen[value].append((held.mean(1, dtype=np.float64), held.std(1)))
+        if bodies:
+            self.neutral = _tensor(np.mean(bodies, axis=0))
+        every = [one for found in seen.values() for one in found]
+        for row, value in enumerate(self.values if every else ()):
+            means, deviations = map(np.array, zip(*(seen[value] or every), strict=True))
+            self.means[row] = _tensor(means.mean(0))
+            self.deviations[row] = _tensor(deviations.mean(0))
+            self.between[row] = _tensor(means.std(0))
+
+    def to(self, device: torch.device) -> Mapping[str, Tensor]:
+        """All of it on a device, by attribute."""
+        return {key: getattr(self, key).to(device) for key in _KEYS}
+
+    def to_json(self) -> dict[str, Any]:
+        """Lists of numbers."""
+        return {key: getattr(self, key).tolist() for key in _KEYS}
+
+    def load_json(self, doc: Mapping[str, Any]) -> None:
+        """Read what ``to_json`` wrote; nothing of an empty document."""
+        for key in _KEYS:
+            if key in doc:
+                setattr(self, key, torch.tensor(doc[key], dtype=torch.float32))
+
+
+_KEYS = ("means", "deviations", "between", "neutral")
+
+
+def _tensor(numbers: Any) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float32)

@@ -1,8 +1,7 @@
 """Who judges what is drawn: of the whole crop, and of a window around the lesion.
 
-Two discriminators, one of all and one of what was filled in: Iizuka et al. 2017 (Globally and
-locally consistent image completion, ACM Transactions on Graphics 36(4), sec. 3.3), here each a
-PatchGAN with its own loss.
+Iizuka et al. 2017 (ACM Transactions on Graphics 36(4), sec. 3.3), here each a PatchGAN with its own
+loss.
 """
 
 from __future__ import annotations
@@ -22,15 +21,7 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Judge:
-    """One discriminator and what it sees.
-
-    Attributes:
-        name: of its network.
-        prefix: of its terms' names; empty for the one of the whole crop.
-        weight: of its terms in the generator's loss.
-        net: the network.
-        view: what it sees of a pair: an image (B, C, ...) and its condition (B, K, ...).
-    """
+    """One discriminator and its ``view`` of a pair: image (B, C, ...), condition (B, K, ...)."""
 
     name: str
     prefix: str
@@ -51,12 +42,7 @@ def whole(pair: Pair) -> Pair:
 
 @dataclass(frozen=True)
 class Around:
-    """A window of each sample around what its condition says is a lesion.
-
-    Attributes:
-        channels: of the condition, that are 1 in a lesion (and its rim).
-        edge: of the window, voxels; no longer than the crop.
-    """
+    """A window of ``edge`` voxels around where ``channels`` of the condition say is a lesion."""
 
     channels: tuple[int, ...]
     edge: int
@@ -71,15 +57,7 @@ class Around:
 
 
 def corners(mask: Tensor, size: Sequence[int]) -> list[list[int]]:
-    """First voxels of windows around masks: as central as the crop allows.
-
-    Args:
-        mask: bool (B, 1, ...).
-        size: of the window, per axis; none longer than the crop.
-
-    Returns:
-        One corner per sample.
-    """
+    """First voxels of windows around masks, bool (B, 1, ...): as central as the crop allows."""
     found = []
     for axis, edge in enumerate(size):
         middle = centroid(mask[:, 0], axis)
@@ -90,13 +68,7 @@ def corners(mask: Tensor, size: Sequence[int]) -> list[list[int]]:
 
 
 def windows(x: Tensor, at: Sequence[Sequence[int]], size: Sequence[int]) -> Tensor:
-    """A window of each sample: (B, K, ...) -> (B, K, *size).
-
-    Args:
-        x: any batch.
-        at: each sample's corner.
-        size: of the windows.
-    """
+    """A window of each sample: (B, K, ...) -> (B, K, *size)."""
     cut = []
     for sample, corner in zip(x, at, strict=True):
         box: Any = (slice(None), *(slice(c, c + n) for c, n in zip(corner, size, strict=True)))

@@ -1,10 +1,8 @@
 """``cgan3d``: a conditional GAN that draws all channels of a volume jointly from its label map.
 
-The pix2pix idea (Isola et al. 2017) in 3D, as used for tumours by Shin et al. 2018 (chains: some
-channels given, or labels drawn from images), Doncenco 2022 and Sun et al. 2020 (MM-GAN); where the
-defaults depart from them they do so for texture: a discriminator with full-resolution layers and a
-head on them, noise at every level, an L1 that sees a low-pass only. 2D schemas work the same way.
-With ``insert=lesion`` it draws lesions into real images instead (``gansynth_cgan3d.lesion``).
+pix2pix (Isola et al. 2017) in 3D, as used for tumours by Shin et al. 2018, Doncenco 2022 and Sun et
+al. 2020 (MM-GAN); where the defaults depart from them they do so for texture. 2D schemas work the
+same way. With ``insert=lesion`` it draws lesions into real images.
 """
 
 from __future__ import annotations
@@ -27,8 +25,7 @@ from gansynth.nn.networks.perceptor import Perceptor
 from gansynth.nn.networks.spectral import settled
 from gansynth.nn.tiled_inference import draw_tiled, tile_edge
 from gansynth.runtime.devices import autocast, resolve
-from gansynth_cgan3d.conditions import Conditions, Told
-from gansynth_cgan3d.context import Body, ContextClusters, body_map
+from gansynth_cgan3d.conditions import Body, Conditions, ContextClusters, Told, body_map
 from gansynth_cgan3d.lesion import Inserting, Insertion, lesion_values
 from gansynth_cgan3d.local import Around, Judge, whole
 from gansynth_cgan3d.objective import Objective
@@ -288,8 +285,8 @@ class CGAN3D(Generator):
     ) -> Tensor:
         """What the network drew as the discriminator and the user see it.
 
-        Images hold the schema's constant outside the body, exactly; label logits (B, values, ...)
-        become probabilities. A lesion is in its place, in the real image.
+        Images hold the schema's constant outside the body; label logits (B, values, ...) become
+        probabilities; a lesion is in its place, in the real image.
         """
         if insertion is not None:
             residual = self.options.residual and self.options.stage == "both"
@@ -309,14 +306,8 @@ class CGAN3D(Generator):
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """Draw one sample per condition; what is random comes from each seed alone.
 
-        Args:
-            conditions: labels to draw images from, and ``given`` channels if there are any; with
-                ``target=labels`` the given channels alone.
-            seeds: one per condition.
-
-        Returns:
-            Images of all channels with the condition's labels. With ``target=labels``: the given
-            channels with the labels drawn.
+        Returns images of all channels with the condition's labels. With ``target=labels``: the
+        given channels with the labels drawn.
         """
         if self.inserting is not None and not self.nets:
             return [self._inserted(*asked) for asked in zip(conditions, seeds, strict=True)]

@@ -55,12 +55,8 @@ class GAN(Protocol):
 class Objective:
     """Losses of the generator, the discriminator and the perceptual segmenter.
 
-    A *pair* is what is drawn (an image, or the probabilities of labels) and its condition. The real
-    pair's condition is the case's own; the synthetic one's may be another (``fit_edits``), and what
-    compares both images then looks where the two conditions are alike.
-
-    Args:
-        gan: whose networks play.
+    A *pair* is what is drawn (image, or probabilities of labels) and its condition. Synthetic pairs
+    may have another (``fit_edits``); both images are then compared where the conditions are alike.
     """
 
     def __init__(self, gan: GAN) -> None:
@@ -259,12 +255,7 @@ class Objective:
         return found
 
     def _channels(self, step: Step, *, asked: bool = False) -> Tensor:
-        """Condition channels of the step's cases (B, K, ...), made once a step.
-
-        Args:
-            step: the step.
-            asked: of what samples are asked for, where that is another.
-        """
+        """Condition channels of the step's cases (B, K, ...), made once a step."""
         conditions, other = self.gan.conditions, asked and step.batch.asked is not None
         key = "asked" if other else "condition"
         if key not in step.scratch:
@@ -282,10 +273,7 @@ class Objective:
         return self._channels(step, asked=True)[:, : len(self.gan.conditions.judged)]
 
     def _alike(self, step: Step) -> Tensor | None:
-        """Where samples are asked for what the real images show, bool (B, 1, ...).
-
-        None where they are asked for nothing else.
-        """
+        """Where samples are asked for what the real images show, bool (B, 1, ...)."""
         if step.batch.asked is None:
             return None
         return (self._condition(step) == self._asked(step)).all(1, keepdim=True)

@@ -11,7 +11,7 @@ from gansynth.nn.diff_augment import ChangeName
 from gansynth.nn.losses import ADVERSARIAL, AdversarialName
 from gansynth.nn.networks.blocks import Activation, Blocks, Down, Norm
 from gansynth.nn.networks.resize import Up
-from gansynth.nn.networks.style import Narrow, Skip
+from gansynth.nn.networks.unet import Narrow, Skip
 from gansynth.runtime.options import Needs
 
 Names = tuple[str, ...]

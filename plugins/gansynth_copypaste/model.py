@@ -1,9 +1,8 @@
 """``copypaste``: a lesion of one case in the image of another. It has no networks.
 
-Written from what these papers describe: TumorCP (Yang et al., MICCAI 2021), which changes a tumour
-on the level of the object and of the image before it pastes it; CarveMix (Zhang et al., MICCAI 2021
-and NeuroImage 2023), which takes a region around a lesion by its signed distance, image and labels
-alike; Poisson image editing (Perez et al. 2003).
+TumorCP (Yang et al., MICCAI 2021): changes of object and image; CarveMix (Zhang et al., MICCAI 2021
+and NeuroImage 2023): a region around a lesion by its signed distance; Poisson image editing (Perez
+et al. 2003).
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -20,7 +20,6 @@ from gansynth.core.generator import Generator, GeneratorOptions, Heeded, Phase
 from gansynth.core.schema import OUTSIDE, Condition, FloatArray, LabelArray, Sample
 from gansynth.data.blending import drawn_in, hole, poisson, rim_voxels, soft
 from gansynth.runtime.errors import DataFault
-from gansynth_copypaste.intensity import change_image, change_lesion
 from gansynth_copypaste.options import CopyPasteOptions
 
 LESION, IMAGE = 1, 2
@@ -56,8 +55,7 @@ class CopyPaste(Generator):
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """See ``Generator.sample``; each sample is made by itself.
 
-        Raises:
-            DataFault: conditions without a lesion to paste.
+        Raises DataFault: conditions without a lesion to paste.
         """
         return [self._one(c, seed) for c, seed in zip(conditions, seeds, strict=True)]
 
@@ -118,3 +116,56 @@ class CopyPaste(Generator):
             return image.copy()
         constant = np.array(fill, np.float32).reshape(-1, *[1] * labels.ndim)
         return np.where(labels == OUTSIDE, constant, image)
+
+
+Mask = npt.NDArray[np.bool_]
+
+GAIN, GAMMA, BLUR, NOISE = 0.3, 0.5, 1.0, 0.1
+"""Widest changes: contrast by ±30 %, exponents e^±0.5, blur of 1 voxel, noise of 0.1 deviations."""
+DONE = 0.5
+"""Share of samples to which each change is made."""
+
+
+def change_lesion(
+    image: FloatArray, where: Mask, strength: float, rng: np.random.Generator
+) -> FloatArray:
+    """An image (C, ...) whose contrast, gamma and sharpness are changed by what a lesion shows."""
+    from scipy.ndimage import gaussian_filter
+
+    out = image.copy()
+    blur = strength * BLUR * rng.random() if rng.random() < DONE else 0.0
+    for channel in range(len(image)):
+        if blur:
+            out[channel] = gaussian_filter(out[channel], blur, truncate=3.0)
+        out[channel] = _recoloured(out[channel], out[channel][where], strength, rng)
+    return out
+
+
+def change_image(
+    image: FloatArray, body: Mask, strength: float, rng: np.random.Generator
+) -> FloatArray:
+    """An image (C, ...) whose gain, gamma and noise are changed in the body, bool."""
+    out = image.copy()
+    noise = strength * NOISE * rng.random() if rng.random() < DONE else 0.0
+    for channel in range(len(image)):
+        changed = _recoloured(image[channel], image[channel][body], strength, rng)
+        spread = float(image[channel][body].std())
+        changed += np.float32(noise * spread) * rng.standard_normal(changed.shape, np.float32)
+        out[channel] = np.where(body, changed, image[channel])
+    return out
+
+
+def _recoloured(
+    image: FloatArray, held: FloatArray, strength: float, rng: np.random.Generator
+) -> FloatArray:
+    """Gamma over the range of some voxels, and gain about their mean."""
+    gamma = np.exp(strength * GAMMA * rng.uniform(-1, 1)) if rng.random() < DONE else 1.0
+    gain = 1 + strength * GAIN * rng.uniform(-1, 1) if rng.random() < DONE else 1.0
+    low, high = float(held.min()), float(held.max())
+    if not high > low:
+        return image.copy()
+    share = np.clip((image - low) / (high - low), 0, 1, dtype=np.float64)
+    # Beyond the range nothing is bent: what lies there is moved as its end is.
+    bent = image + (high - low) * (share**gamma - share)
+    mean = float(held.mean(dtype=np.float64))
+    return np.asarray(mean + gain * (bent - mean), np.float32)

@@ -8,7 +8,7 @@ import torch
 
 from gansynth.core.body_mask import Mask
 from gansynth.core.schema import FloatArray
-from gansynth_cpggan.roi import resampled, squares
+from gansynth_cpggan.boxes import resampled, squares
 
 SOFT = 3
 """Voxels over which a lesion fades out towards what must stay."""
@@ -23,17 +23,7 @@ def _square(box: npt.NDArray[np.float64], margin: float) -> npt.NDArray[np.float
 def bounded(
     body: Mask | None, box: npt.NDArray[np.floating], boxes: FloatArray, shape: tuple[int, ...]
 ) -> Mask:
-    """Where a slice may change for one lesion: in the body, in no other's box.
-
-    Args:
-        body: bool (H, W), where lesions may lie; None for anywhere.
-        box: (4,), of the lesion.
-        boxes: (N, 4), all of the slice, its own among them.
-        shape: of the slice.
-
-    Returns:
-        Bool (H, W).
-    """
+    """Where a slice may change for one lesion, bool (H, W): in the body, in no other's box."""
     free = np.ones(shape, bool) if body is None else body.copy()
     for other in boxes[(boxes != box).any(1)]:
         low, high = np.floor(other[:2]).astype(int), np.ceil(other[2:]).astype(int)
@@ -44,22 +34,12 @@ def bounded(
 def blend(
     image: FloatArray, lesion: FloatArray, box: npt.NDArray[np.floating], margin: float, free: Mask
 ) -> tuple[FloatArray, Window]:
-    """A slice with a lesion in it.
+    """A slice (C, H, W) with a lesion (C, edge, edge: the square around its box) in it.
 
-    Inside the box there is the lesion alone; around it, up to the square's edge, it fades into the
-    slice along a cosine, and likewise within ``SOFT`` voxels of what is not free. Its intensities
-    are shifted by what differs, on average, where it fades.
-
-    Args:
-        image: float32 (C, H, W), the slice.
-        lesion: float32 (C, edge, edge): the square around the box, as it was drawn.
-        box: (4,), in voxels of the slice.
-        margin: see ``squares``.
-        free: bool (H, W), where the slice may change.
-
-    Returns:
-        A copy of the slice, and the rows and columns it differs in: ``ymin, xmin, ymax, xmax``. All
-        other voxels, and those that are not free, are the slice's own, to the bit.
+    Inside the box there is the lesion alone; around it, up to the square's edge and within ``SOFT``
+    voxels of what is not free, it fades along a cosine, shifted by what differs where it fades.
+    Returns a copy, and ``ymin, xmin, ymax, xmax`` that it differs in; all else is the slice's own,
+    to the bit.
     """
     at: npt.NDArray[np.float64] = np.asarray(box, np.float64)
     around = _square(at, margin)

@@ -1,4 +1,4 @@
-"""Boxes as maps: what both networks are told of them."""
+"""Boxes as maps, and lesions alone: the square around a box, cut out at a size of its own."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from gansynth.core.generator import Batch
+from gansynth.core.generator import Batch, Step
 from gansynth.core.schema import Boxes
 from gansynth.data.batches import stack_boxes
 from gansynth.runtime.errors import UsageFault
@@ -17,19 +18,11 @@ NONE = Boxes(np.zeros((0, 4), np.float32), np.zeros(0, np.int16))
 
 
 def box_maps(boxes: Tensor, labels: Tensor, classes: int, size: Sequence[int]) -> Tensor:
-    """Rasterise boxes; a voxel holds the share of its area that a box covers.
+    """Rasterise boxes; a voxel holds the share of its area that a box covers (the larger counts).
 
-    So a box of any size leaves its whole area behind, and halving a map by means of four voxels
-    gives the map of half the size. Where boxes of a class overlap, the larger share counts.
-
-    Args:
-        boxes: float32 (B, M, 4) in voxels of the map, ``ymin, xmin, ymax, xmax``.
-        labels: int64 (B, M), the class of each; -1 for rows that hold no box.
-        classes: how many there are.
-        size: height and width.
-
-    Returns:
-        Float32 (B, classes, H, W) in [0, 1].
+    ``boxes``: float32 (B, M, 4) in voxels, ``ymin, xmin, ymax, xmax``. ``labels``: int64 (B, M), -1
+    for no box. Returns float32 (B, classes, H, W) in [0, 1]; halving a map by means gives that of
+    half the size.
     """
     low, high = boxes[..., :2].unsqueeze(-1), boxes[..., 2:].unsqueeze(-1)
     rows, columns = (
@@ -51,8 +44,7 @@ def batch_maps(batch: Batch, classes: int) -> Tensor:
 def asked_maps(asked: Sequence[Boxes | None], classes: int, size: Sequence[int]) -> Tensor:
     """The maps of boxes that samples are asked to have; None asks for none.
 
-    Raises:
-        UsageFault: a box of a class that there is not.
+    Raises UsageFault: a box of a class that there is not.
     """
     found = [NONE if boxes is None else boxes for boxes in asked]
     for boxes in found:
@@ -70,3 +62,68 @@ def asked_maps(asked: Sequence[Boxes | None], classes: int, size: Sequence[int])
     assert coords is not None
     assert labels is not None
     return box_maps(coords, labels, classes, size)
+
+
+OVER = 4
+"""Points that a voxel's mean is taken of along each axis."""
+LEAST = 4.0
+"""Edge in voxels of the smallest square."""
+
+
+def squares(boxes: Tensor, margin: float) -> Tensor:
+    """The squares around boxes float32 (B, 4), ``ymin, xmin, ymax, xmax``."""
+    low, high = boxes[:, :2], boxes[:, 2:]
+    reach = ((high - low).amax(1, keepdim=True) * (0.5 + margin)).clamp(min=LEAST / 2)
+    middle = (low + high) / 2
+    return torch.cat((middle - reach, middle + reach), 1)
+
+
+def resampled(images: Tensor, windows: Tensor, height: int, width: int) -> Tensor:
+    """A window (B, 4) of each image (B, C, H, W) at a size: means of ``OVER``² points."""
+    axes = []
+    for axis, (n, count) in enumerate(zip(images.shape[2:], (height, width), strict=True)):
+        low, high = windows[:, axis, None], windows[:, axis + 2, None]
+        at = (torch.arange(count * OVER, device=images.device) + 0.5) / (count * OVER)
+        axes.append((low + (high - low) * at) * (2 / n) - 1)
+    grid = torch.stack(
+        (
+            axes[1][:, None, :].expand(-1, height * OVER, -1),
+            axes[0][:, :, None].expand(-1, -1, width * OVER),
+        ),
+        -1,
+    )
+    found = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return F.avg_pool2d(found, OVER)
+
+
+def within(boxes: Tensor, windows: Tensor, edge: int) -> Tensor:
+    """Boxes (B, M, 4) in voxels of windows (B, 4) that are brought to ``edge`` x ``edge``."""
+    low, high = windows[:, None, :2], windows[:, None, 2:]
+    scale = edge / (high - low)
+    return torch.cat(((boxes[..., :2] - low) * scale, (boxes[..., 2:] - low) * scale), -1)
+
+
+def crops(step: Step, image: Tensor, classes: int, edge: int, margin: float) -> Tensor:
+    """Of each sample the square around one of its boxes, at random, with its box maps."""
+    count = boxes_of_each(step.batch)
+    # In float32 the product can reach its bound.
+    chosen = torch.minimum((step.rand(1)[:, 0] * count).long(), count - 1)
+    return crop(step.batch, chosen, image, classes, edge, margin)
+
+
+def boxes_of_each(batch: Batch) -> Tensor:
+    """How many boxes each sample has, int64 (B,)."""
+    assert batch.box_labels is not None, "only cases with boxes are accepted"
+    return (batch.box_labels >= 0).sum(1)
+
+
+def crop(
+    batch: Batch, chosen: Tensor, image: Tensor, classes: int, edge: int, margin: float
+) -> Tensor:
+    """Of each sample the square around the chosen one of its boxes, with its box maps."""
+    boxes, labels = batch.boxes, batch.box_labels
+    assert boxes is not None, "only cases with boxes are accepted"
+    assert labels is not None
+    windows = squares(boxes[torch.arange(len(boxes), device=boxes.device), chosen], margin)
+    maps = box_maps(within(boxes, windows, edge), labels, classes, (edge, edge))
+    return torch.cat((resampled(image.float(), windows, edge, edge), maps), 1)

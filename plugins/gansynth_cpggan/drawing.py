@@ -13,13 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gansynth.core.schema import Boxes, Condition, FloatArray, Sample
-from gansynth.data.tightening import tighten
+from gansynth.data.rims import tighten
 from gansynth.runtime.devices import autocast, resolve
 from gansynth.runtime.errors import UsageFault
 from gansynth_cpggan.blend import blend, bounded
-from gansynth_cpggan.boxes import NONE, asked_maps
+from gansynth_cpggan.boxes import NONE, asked_maps, squares, within
 from gansynth_cpggan.networks import GAN
-from gansynth_cpggan.roi import squares, within
 
 AT_ONCE = {"cuda": 32, "cpu": 4}
 """Images of one batch, always as many: how many are asked for together then changes no bit."""
@@ -33,13 +32,7 @@ WINDOWS = "synthetic_windows"
 
 @dataclass(frozen=True)
 class Order:
-    """One image to draw.
-
-    Attributes:
-        latent: (numbers,).
-        boxes: in voxels of the networks' full size; None for none.
-        kind: number of its class; None if none is asked for.
-    """
+    """One image to draw: latent (numbers,), boxes in voxels of the full size, its class."""
 
     latent: Tensor
     boxes: Boxes | None
@@ -48,16 +41,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Plan:
-    """Lesions that go into a real slice.
-
-    Attributes:
-        condition: what was asked.
-        image: the slice.
-        present: its own boxes.
-        put: boxes that are drawn into it.
-        latents: of the lesions, one for each box.
-        kind: their class, as in ``Order``.
-    """
+    """Lesions that go into a real slice."""
 
     condition: Condition
     image: FloatArray
@@ -68,11 +52,7 @@ class Plan:
 
 
 class Drawing:
-    """Draws samples.
-
-    Args:
-        gan: whose painter draws.
-    """
+    """Draws samples."""
 
     def __init__(self, gan: GAN) -> None:
         self.gan = gan
@@ -99,8 +79,7 @@ class Drawing:
     def walk(self, condition: Condition, ends: tuple[int, int], steps: int) -> list[Sample]:
         """Samples from one latent to another; lesions alone stay where the first end has them.
 
-        Raises:
-            UsageFault: fewer than two steps.
+        Raises UsageFault: fewer than two steps.
         """
         if steps < 2:
             raise UsageFault(f"interpolate: {steps} step(s), expected both ends at least, 2")
@@ -145,10 +124,7 @@ class Drawing:
         return kind
 
     def _images(self, orders: Sequence[Order]) -> list[FloatArray]:
-        """Images (C, edge, edge) in the source's units.
-
-        While it has not grown to its full size, voxels are as large as those it has grown to.
-        """
+        """Images (C, edge, edge) in the source's units."""
         gan, device = self.gan, self.gan.device
         gan.painter.eval()
         level, alpha = self.grown()
@@ -259,14 +235,9 @@ def of_seed(rng: torch.Generator, numbers: int) -> Tensor:
 
 
 def between(first: Tensor, last: Tensor, share: float) -> Tensor:
-    """A latent on the way from one to another, along the great circle between their directions.
+    """A latent between two, (numbers,), along the great circle between their directions.
 
-    The painter heeds a latent's direction alone.
-
-    Args:
-        first: (numbers,); what share 0 gives, to the bit.
-        last: likewise, share 1.
-        share: of the way, 0 to 1.
+    The painter follows a latent's direction alone. Shares 0 and 1 give the ends to the bit.
     """
     if share in (0.0, 1.0):
         return last if share else first

@@ -25,11 +25,11 @@ from gansynth.core.schema import Boxes, Case, Condition, Sample
 from gansynth.data.lesion_contrast import LesionContrast
 from gansynth.data.standardise import Intensities
 from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth_cpggan.boxes import boxes_of_each
 from gansynth_cpggan.drawing import WINDOWS, Drawing
 from gansynth_cpggan.networks import Growth, Judge, Painter
 from gansynth_cpggan.objective import Objective
 from gansynth_cpggan.options import CPGGANOptions
-from gansynth_cpggan.roi import boxes_of_each
 
 __all__ = ["CPGGAN", "CPGGANOptions"]
 
@@ -171,8 +171,7 @@ class CPGGAN(Generator):
     def observe(self, cases: Iterable[Case]) -> None:
         """Learn intensities, how frequent each class is, and how clear lesions are.
 
-        Raises:
-            DataFault: a case lacks a list of boxes, or the class that is to be asked for.
+        Raises DataFault: a case lacks a list of boxes, or the class that is to be asked for.
         """
         watched = self._watched(cases)
         if self.options.admit == "contrast":
@@ -257,11 +256,8 @@ class CPGGAN(Generator):
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """Draw one sample per condition; what is random comes from each seed alone.
 
-        Args:
-            conditions: ``boxes`` that lesions are to be in; ``label_class`` where classes are asked
-                for, drawn as frequently as in training where it is not given; ``background``, with
-                the boxes ``present`` in it, where lesions are drawn alone.
-            seeds: one per condition.
+        Conditions have ``boxes``; a ``label_class`` where asked for (else as frequent as in
+        training); ``background`` and the boxes ``present`` in it, where lesions are drawn alone.
         """
         return self.drawing.samples(conditions, seeds)
 

@@ -38,9 +38,7 @@ PYRAMID = (1, 2, 4)
 class Growth:
     """Edges and features of both networks, coarse to fine.
 
-    Attributes:
-        edges: 4, 8, ... up to the image's.
-        widths: features at each; they halve as the edge doubles.
+    ``edges``: 4, 8, ... up to the image's.
     """
 
     edges: tuple[int, ...]
@@ -50,8 +48,7 @@ class Growth:
     def of(cls, size: Sequence[int], width: int, most: int) -> Growth:
         """For images of some size, with ``width`` features at full size and ``most`` at most.
 
-        Raises:
-            UsageFault: it cannot be grown to by doubling 4 x 4.
+        Raises UsageFault: it cannot be grown to by doubling 4 x 4.
         """
         edge = size[0] if size else 0
         if len(size) != 2 or size[0] != size[1] or edge < FIRST or edge & (edge - 1):
@@ -68,12 +65,7 @@ class Growth:
 class Painter(nn.Module):
     """Latents and box maps in, images out: Karras et al. 2018, table 2, with maps.
 
-    Args:
-        growth: edges and features.
-        latent: numbers in a latent.
-        told: classes of samples it is told of; 0 for none.
-        channels: to draw.
-        classes: channels of the box maps.
+    ``told``: classes of samples it is told of; 0 for none.
     """
 
     grown: Tensor
@@ -96,17 +88,10 @@ class Painter(nn.Module):
     def forward(
         self, latents: Tensor, maps: Tensor, level: int, alpha: float, told: Tensor | None = None
     ) -> Tensor:
-        """Draw.
+        """Draw (B, channels, edge, edge), any real numbers.
 
-        Args:
-            latents: (B, numbers).
-            maps: (B, classes, edge, edge), of the level's edge.
-            level: number of the resolution.
-            alpha: how far it has faded in, 0 to 1.
-            told: int64 (B,), the class of each sample; None if none is asked for.
-
-        Returns:
-            (B, channels, edge, edge), any real numbers.
+        ``latents``: (B, numbers). ``maps``: (B, classes, edge, edge), of the level's edge.
+        ``alpha``: faded in, 0 to 1. ``told``: int64 (B,) classes.
         """
         seen = pyramid(maps, level)
         latents = pixel_norm(latents)
@@ -127,13 +112,7 @@ class Painter(nn.Module):
 class Judge(nn.Module):
     """Images with box maps in, one number for each out: Karras et al. 2018, table 2, with maps.
 
-    Args:
-        growth: edges and features.
-        told: classes of samples it is told of; 0 for none. They enter as a projection (Miyato &
-            Koyama 2018, arXiv:1802.05637, eq. 4).
-        channels: of the images.
-        classes: channels of the box maps.
-        spp: pool the coarsest features over a spatial pyramid.
+    Classes enter as a projection (Miyato & Koyama 2018, arXiv:1802.05637, eq. 4).
     """
 
     def __init__(self, growth: Growth, told: int, channels: int, classes: int, spp: bool) -> None:
@@ -154,18 +133,7 @@ class Judge(nn.Module):
     def forward(
         self, pair: Tensor, level: int, alpha: float, group: int, told: Tensor | None = None
     ) -> Tensor:
-        """Judge.
-
-        Args:
-            pair: (B, channels + classes, edge, edge): image and maps, of the level's edge.
-            level: number of the resolution.
-            alpha: how far it has faded in, 0 to 1.
-            group: samples of a group of the minibatch deviation; divides B.
-            told: int64 (B,), the class of each sample.
-
-        Returns:
-            Values (B, 1).
-        """
+        """Values (B, 1) of pairs (B, channels + classes, edge, edge) of the level's edge."""
         seen = pyramid(pair[:, self.channels :], level)
         x = leaky(self.image[level](pair))
         for i in reversed(range(level)):
@@ -196,11 +164,7 @@ def spatial_pyramid(x: Tensor) -> Tensor:
 
 
 def _with(x: Tensor, maps: Tensor) -> Tensor:
-    """Features and maps side by side.
-
-    Inside a box the maps are together as loud as all features, whose mean square is 1; else one
-    channel among hundreds would be learnt to be heeded far too slowly.
-    """
+    """Features and maps side by side."""
     loud = math.sqrt(x.shape[1] / maps.shape[1])
     return torch.cat((x, (loud * maps).to(x.dtype)), 1)
 

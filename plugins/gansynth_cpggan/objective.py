@@ -14,19 +14,15 @@ from gansynth.nn import losses
 from gansynth.nn.diff_augment import DiscriminatorAugment
 from gansynth.nn.networks.progressive import half, twice
 from gansynth.runtime.errors import UsageFault
-from gansynth_cpggan.boxes import batch_maps
+from gansynth_cpggan.boxes import batch_maps, boxes_of_each, crop, crops
 from gansynth_cpggan.networks import GAN
-from gansynth_cpggan.roi import boxes_of_each, crop, crops
 
 
 class Objective:
     """Losses of the generator and the critic.
 
-    What the critic sees is a *pair*: an image in standardised units, and behind it the box maps,
-    (B, C + classes, edge, edge).
-
-    Args:
-        gan: whose networks play.
+    A *pair* is an image in standardised units and behind it the box maps, (B, C + classes, edge,
+    edge).
     """
 
     def __init__(self, gan: GAN) -> None:
@@ -71,10 +67,9 @@ class Objective:
         }
 
     def realness(self, batch: Batch, stage: Stage, alpha: float) -> Tensor:
-        """The critic's value (B,) of real pairs as they are, each alone, float32.
+        """The critic's value (B,) of real pairs as they are, float32.
 
-        Alone: the deviation of its group is that of one sample, 0. Of lesions alone, the mean of
-        the case's boxes, of which each has one at least.
+        Each alone, so that its group's deviation is 0. Of lesions, the mean over the case's boxes.
         """
         gan, step = self.gan, Step(batch, stage, 0, 0, torch.Generator(batch.image.device))
         step.alpha = alpha

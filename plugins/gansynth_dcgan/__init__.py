@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gansynth.core.hookspecs import hookimpl
+from gansynth.core.hookspecs import hookimpl, lazily, offer_recipes
 
 if TYPE_CHECKING:
     from gansynth.core.generator import Generator
@@ -16,17 +15,10 @@ if TYPE_CHECKING:
 @hookimpl
 def register_generators(register: Callable[[str, Callable[[], type[Generator]]], None]) -> None:
     """Register ``dcgan``."""
-    register("dcgan", _load)
+    register("dcgan", lazily("gansynth_dcgan.model:DCGAN"))
 
 
 @hookimpl
 def register_recipes(register: Callable[[str, Callable[[], Path]], None]) -> None:
     """Register ``han2018-dcgan`` and ``han2018-wgan``."""
-    for path in sorted((Path(__file__).parent / "recipes").glob("*.yaml")):
-        register(path.stem, partial(Path, path))
-
-
-def _load() -> type[Generator]:
-    from gansynth_dcgan.model import DCGAN
-
-    return DCGAN
+    offer_recipes(register, Path(__file__).parent / "recipes")

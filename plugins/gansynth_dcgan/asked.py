@@ -15,19 +15,7 @@ from gansynth_dcgan.options import DCGANOptions
 
 
 class Asked:
-    """Kinds of samples, by number.
-
-    Args:
-        schema: whose classes.
-        options: ``condition`` among them.
-
-    Attributes:
-        names: of the kinds, in order; none if nothing is asked.
-        counts: training crops of each kind.
-
-    Raises:
-        UsageFault: classes or foreground are asked for, and the cases have none.
-    """
+    """Kinds of samples, by number. Raises UsageFault: what is asked for the cases have none of."""
 
     def __init__(self, schema: Schema, options: DCGANOptions) -> None:
         self.by = options.condition
@@ -51,8 +39,7 @@ class Asked:
     def of_case(self, case: Case) -> int | None:
         """The kind of a training case in the generator's space; None if nothing is asked.
 
-        Raises:
-            DataFault: it has no class, or no labels to see foreground in.
+        Raises DataFault: it has no class, or no labels to see foreground in.
         """
         if self.by == "none":
             return None
@@ -81,8 +68,7 @@ class Asked:
     def of_condition(self, condition: Condition) -> int | None:
         """The kind a condition asks for; None if it leaves it open.
 
-        Raises:
-            UsageFault: no such class.
+        Raises UsageFault: no such class.
         """
         if self.by == "class":
             found = condition.label_class

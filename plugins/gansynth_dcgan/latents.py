@@ -25,16 +25,9 @@ def of_seed(rng: torch.Generator, prior: Prior, numbers: int) -> Tensor:
 
 
 def between(first: Tensor, last: Tensor, share: float, prior: Prior) -> Tensor:
-    """A latent on the way from one to another, as the networks know latents.
+    """A latent between two, (numbers,); shares 0 and 1 give the ends to the bit.
 
-    Normal ones all lie near a sphere, so the way keeps to it (White 2016, arXiv:1609.04468);
-    uniform ones fill a cube, where a straight way stays inside.
-
-    Args:
-        first: (numbers,); what share 0 gives, to the bit.
-        last: likewise, share 1.
-        share: of the way, 0 to 1.
-        prior: what they were drawn from.
+    Normal ones keep to a sphere (White 2016, arXiv:1609.04468); uniform ones take a straight way.
     """
     if share in (0.0, 1.0):
         return last if share else first

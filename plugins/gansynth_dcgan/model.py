@@ -1,7 +1,7 @@
 """``dcgan``: draws images, and label maps with them, from noise alone.
 
-Radford et al. 2016 (DCGAN), Arjovsky et al. 2017 (WGAN) and Gulrajani et al. 2017 (WGAN-GP) on one
-architecture, as Han et al. 2018 drew brain slices with the first two.
+Radford et al. 2016 (DCGAN), Arjovsky et al. 2017 (WGAN), Gulrajani et al. 2017 (WGAN-GP) on one
+architecture, as in Han et al. 2018.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from gansynth.core.generator import (
     Stage,
 )
 from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
-from gansynth.data.label_statistics import LabelPriors, boxes_of
+from gansynth.data.connected_components import boxes_of
+from gansynth.data.label_statistics import LabelPriors
 from gansynth.data.standardise import Intensities
 from gansynth.runtime.devices import autocast, resolve
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -140,8 +141,7 @@ class DCGAN(Generator):
     def observe(self, cases: Iterable[Case]) -> None:
         """Learn intensities, how frequent each kind is, and what label maps look like.
 
-        Raises:
-            DataFault: a case lacks what is to be drawn or asked.
+        Raises DataFault: a case lacks what is to be drawn or asked.
         """
         label_maps = self._watched(cases)
         if self.options.with_mask:
@@ -198,12 +198,9 @@ class DCGAN(Generator):
     # -- drawing -----------------------------------------------------------------------------------
 
     def drawn(self, latents: Tensor, told: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """What the painter makes of latents, as the discriminator and the user see it.
+        """What the painter makes of latents: images (B, C, ...), standardised, label probabilities.
 
-        Returns:
-            Images (B, C, ...) in standardised units, float32, and probabilities of labels
-            (B, values, ...) or None. The more surely a voxel is outside, the nearer it is to the
-            constant that the schema has there.
+        The more surely a voxel is outside, the nearer it is to the schema's constant there.
         """
         made = self.nets["generator"](latents, told).float()
         channels = len(self.schema.channels)
@@ -223,10 +220,7 @@ class DCGAN(Generator):
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """Draw one sample per condition; what is random comes from each seed alone.
 
-        Args:
-            conditions: ``label_class``, or ``labels`` with or without foreground, where the
-                generator is asked for such; drawn as frequently as in training where not given.
-            seeds: one per condition.
+        A kind that a condition leaves open is as frequent as in training.
         """
         begun = [self._begun(c, seed) for c, seed in zip(conditions, seeds, strict=True)]
         arrays = self._arrays([latent for latent, _ in begun], [kind for _, kind in begun])

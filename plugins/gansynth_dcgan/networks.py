@@ -1,8 +1,8 @@
 """The two networks of ``dcgan``: a painter of transposed convolutions, and a judge of strided ones.
 
-Radford et al. 2016 (DCGAN, arXiv:1511.06434) as Han et al. 2018 changed it: every filter four wide,
-half the channels, no tanh. Any spatial size and number of axes will do: each axis is halved until
-about four voxels are left, and what the painter draws is cut to size in its middle.
+Radford et al. 2016 (DCGAN, arXiv:1511.06434) as Han et al. 2018 changed it: filters four wide, half
+the channels, no tanh. Each axis is halved until about four voxels are left; what is drawn is cut to
+size.
 """
 
 from __future__ import annotations
@@ -29,11 +29,8 @@ DEVIATION = 0.02
 class Pyramid:
     """Sizes and channels of the features, coarsest first.
 
-    Attributes:
-        size: what is drawn, in voxels.
-        base: size of the coarsest features.
-        strides: of each doubling after them.
-        widths: channels of the coarsest features, and after each doubling but the last.
+    ``size``: what is drawn, in voxels. ``widths``: channels of the coarsest features, and after
+    each doubling but the last.
     """
 
     size: tuple[int, ...]
@@ -43,13 +40,7 @@ class Pyramid:
 
     @classmethod
     def of(cls, size: Sequence[int], width: int, most: int) -> Pyramid:
-        """The pyramid below a size.
-
-        Args:
-            size: voxels per axis, any.
-            width: channels of the finest features.
-            most: channels nowhere exceed this.
-        """
+        """The pyramid below a size. ``size``: voxels per axis, any."""
         halvings = [max(0, round(math.log2(n / BASE))) for n in size]
         levels = max(1, *halvings)
         strides = [tuple(2 if i >= levels - n else 1 for n in halvings) for i in range(levels)]
@@ -66,15 +57,7 @@ class Pyramid:
 
 
 class Painter(nn.Module):
-    """Latents in, channels out.
-
-    Args:
-        pyramid: sizes and channels.
-        numbers: in a latent.
-        told: kinds a sample can be asked to be; 0 for none.
-        channels: to draw.
-        norm: of all features; ``layer`` normalises a sample over everything.
-    """
+    """Latents in, channels out. ``told``: kinds a sample can be asked to be; 0 for none."""
 
     def __init__(
         self, pyramid: Pyramid, numbers: int, told: int, channels: int, norm: Norm = "batch"
@@ -97,15 +80,7 @@ class Painter(nn.Module):
         self.apply(_begin)
 
     def forward(self, latents: Tensor, told: Tensor | None = None) -> Tensor:
-        """Draw.
-
-        Args:
-            latents: (B, numbers).
-            told: int64 (B,), what each sample is asked to be; None if nothing.
-
-        Returns:
-            (B, channels, *size), any real numbers.
-        """
+        """Draw (B, channels, *size), any real numbers, of latents (B, numbers), kinds (B,)."""
         if told is not None:
             latents = torch.cat((latents, F.one_hot(told, self.told).to(latents)), 1)
         x = self.first(latents).unflatten(1, (self.pyramid.widths[0], *self.pyramid.base))
@@ -115,17 +90,8 @@ class Painter(nn.Module):
 
 
 class Judge(nn.Module):
-    """Channels in, one number for each sample out.
-
-    What a sample was asked to be enters as a projection (Miyato & Koyama 2018, arXiv:1802.05637,
-    eq. 4).
-
-    Args:
-        pyramid: sizes and channels.
-        channels: to look at.
-        told: kinds a sample can be asked to be; 0 for none.
-        norm: of all features but the finest; ``layer`` normalises a sample over everything.
-        act: name of the activation.
+    """Channels in, one number a sample out; kinds enter by projection (Miyato & Koyama 2018, eq.
+    4).
     """
 
     def __init__(self, pyramid: Pyramid, channels: int, told: int, norm: Norm, act: str) -> None:

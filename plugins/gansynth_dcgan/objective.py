@@ -47,9 +47,6 @@ class Objective:
     """Losses of the generator and the discriminator (a critic, in WGANs).
 
     What both see is an image in standardised units with the label channels behind it, if any.
-
-    Args:
-        gan: whose networks play.
     """
 
     def __init__(self, gan: GAN) -> None:

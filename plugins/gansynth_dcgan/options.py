@@ -19,16 +19,7 @@ MaskOutput = Literal["soft", "hard", "linear"]
 
 @dataclass(frozen=True)
 class Usual:
-    """What a paper trains its objective with.
-
-    Attributes:
-        lr: learning rate of both players.
-        beta1: of Adam; None for RMSprop.
-        beta2: of Adam.
-        n_critic: steps of the discriminator for each of the generator.
-        d_norm: what normalises the discriminator's features.
-        mask_output: how label channels are drawn; no paper's, see ``masks.py``.
-    """
+    """What a paper trains its objective with; without ``beta1`` that is RMSprop."""
 
     lr: float
     beta1: float | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gansynth.core.hookspecs import hookimpl
+from gansynth.core.hookspecs import hookimpl, lazily
 
 if TYPE_CHECKING:
     from gansynth.core.generator import Generator
@@ -14,10 +14,4 @@ if TYPE_CHECKING:
 @hookimpl
 def register_generators(register: Callable[[str, Callable[[], type[Generator]]], None]) -> None:
     """Register ``elastic``."""
-    register("elastic", _load)
-
-
-def _load() -> type[Generator]:
-    from gansynth_elastic.model import Elastic
-
-    return Elastic
+    register("elastic", lazily("gansynth_elastic.model:Elastic"))

@@ -1,9 +1,7 @@
 """``elastic``: real cases, image and labels moved alike. It has no networks.
 
-The rival of every GAN that draws images from edited label maps: the same edits at the same ratio
-through the same machinery, and only who made the image differs. Elastic deformation of training
-pairs is Simard et al. 2003 (ICDAR); what it is worth to a segmenter of few cases, Ronneberger et
-al. 2015 (MICCAI).
+The rival of GANs that draw images from edited label maps: the same edits, only the image differs.
+Simard et al. 2003 (ICDAR); for segmenters of few cases Ronneberger et al. 2015 (MICCAI).
 """
 
 from __future__ import annotations
@@ -46,8 +44,7 @@ class Elastic(Generator):
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """See ``Generator.sample``; each sample is made by itself.
 
-        Raises:
-            DataFault: conditions without an image that was moved along.
+        Raises DataFault: conditions without an image that was moved along.
         """
         return [self._one(c, seed) for c, seed in zip(conditions, seeds, strict=True)]
 

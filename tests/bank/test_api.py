@@ -9,6 +9,7 @@ import pytest
 
 import gansynth
 from gansynth.bank.reader import BankReader, verify_bank
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.fit import fit
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -54,7 +55,7 @@ def test_a_frozen_bank_is_complete_and_mixed_into_a_data_set(run, tmp_path):
     told: dict[str, Any] = {"samples": 6, "device": "cpu", "edits": ("elastic",)}
     bank = gansynth.fill_bank(run, tmp_path / "banks" / "one", **told)
     assert verify_bank(bank) == 6
-    assert BankReader(bank).spec.edits == ("elastic",)
+    assert BankReader(bank).spec.samples.edits == ("elastic",)
     mixed = gansynth.mix([None] * 4, bank, "0:1", held_out=["example_15"])
     image = mixed[0]["image"]
     assert tuple(image.shape) == (2, 32, 32)
@@ -62,7 +63,7 @@ def test_a_frozen_bank_is_complete_and_mixed_into_a_data_set(run, tmp_path):
     assert mixed.spec is not None
     assert len(mixed.spec.lineage.cases) == 12
     with pytest.raises(UsageFault, match="other seed"):
-        gansynth.fill_bank(run, bank, seed=1, **told)
+        gansynth.fill_bank(run, bank, request=SampleRequest(seed=1), **told)
 
 
 @pytest.mark.slow

@@ -15,16 +15,16 @@ import h5py
 import numpy as np
 import pytest
 
+from gansynth.bank.placement import place_bank, scratch_banks
 from gansynth.bank.reader import (
     BankReader,
     BankSample,
     BankSpec,
     BankWriter,
-    place_bank,
-    scratch_banks,
     verify_bank,
 )
 from gansynth.core.lineage import CaseRecord, Lineage
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Sample, Schema
 from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
 
@@ -36,6 +36,7 @@ SCHEMA = Schema(
     has_outside=True,
 )
 LIVE = BankSpec(
+    samples=SampleRequest(edits=("elastic",)),
     schema=SCHEMA,
     lineage=Lineage("toy", "0", (CaseRecord("a", "s", "0" * 64),), {"plans": "p"}),
     run_id="run",
@@ -43,7 +44,6 @@ LIVE = BankSpec(
     frozen=False,
     capacity=8,
     segment_samples=4,
-    edits=("elastic",),
 )
 FROZEN = replace(LIVE, frozen=True)
 
@@ -562,10 +562,10 @@ def room(monkeypatch, tmp_path):
     shared, disk = tmp_path / "shm", tmp_path / "tmp"
     shared.mkdir()
     disk.mkdir()
-    monkeypatch.setattr("gansynth.bank.reader.SHARED_MEMORY", shared)
+    monkeypatch.setattr("gansynth.bank.placement.SHARED_MEMORY", shared)
     monkeypatch.setattr("tempfile.tempdir", str(disk))
     free = {shared: 100, disk: 80}
-    monkeypatch.setattr("gansynth.bank.reader._free", lambda folder: free.get(folder, 1000))
+    monkeypatch.setattr("gansynth.bank.placement._free", lambda folder: free.get(folder, 1000))
     return shared, disk
 
 
@@ -600,7 +600,7 @@ def test_a_bank_cannot_be_placed_in_a_file_nor_where_writing_is_not_permitted(ro
 
 
 def test_without_shared_memory_a_bank_is_placed_on_the_disk(room, monkeypatch, tmp_path):
-    monkeypatch.setattr("gansynth.bank.reader.SHARED_MEMORY", tmp_path / "nowhere")
+    monkeypatch.setattr("gansynth.bank.placement.SHARED_MEMORY", tmp_path / "nowhere")
     folder, said = place_bank("run", 1)
     assert folder.parent == room[1]
     assert "there is no shared memory" in said

@@ -15,9 +15,11 @@ import psutil
 import pytest
 
 from gansynth.bank.pace import Pace, read_work, write_pace
-from gansynth.bank.producer_main import Producer, ProducerConfig, main, produce
+from gansynth.bank.producer_main import ProducerConfig, main, produce
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter, verify_bank
+from gansynth.bank.supervisor import Keeper
 from gansynth.core.lineage import Lineage
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Sample, Schema
 from gansynth.runtime.errors import DataFault, EnvironmentFault, TrainingFault, UsageFault
 from gansynth.sampling.admission import admit, reason_of
@@ -381,9 +383,9 @@ def start(tmp_path, monkeypatch):
     put_stand_in(tmp_path, monkeypatch)
     started = []
 
-    def starter(where: str = "ok", **changes) -> Producer:
+    def starter(where: str = "ok", **changes) -> Keeper:
         config = config_of(tmp_path, where, **changes)
-        started.append(Producer.start(config, tmp_path / "producer.log"))
+        started.append(Keeper.start(config, tmp_path / "producer.log", restarts=0))
         return started[-1]
 
     yield starter
@@ -400,7 +402,7 @@ def test_a_frozen_producer_fills_its_bank_and_ends(start, tmp_path):
     assert (shown[-1], producer.log.read_text()) == (13, "")
     assert verify_bank(tmp_path / "bank") == 3
     spec = BankReader(tmp_path / "bank").spec
-    assert (spec.run_id, spec.capacity, spec.edits) == ("run", 13, ("elastic",))
+    assert (spec.run_id, spec.capacity, spec.samples.edits) == ("run", 13, ("elastic",))
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:0"])
@@ -464,7 +466,7 @@ def test_waiting_ends_when_time_is_up_and_a_killed_producer_is_named(start):
 def test_a_bank_made_otherwise_is_not_taken_up(start, tmp_path):
     start().wait(13, 60)
     with pytest.raises(UsageFault, match="other capacity, seed"):
-        start(capacity=14, seed=1).wait(14, 60)
+        start(capacity=14, samples=SampleRequest(1)).wait(14, 60)
     assert BankReader(tmp_path / "bank").count() == 13
 
 
@@ -531,7 +533,7 @@ def test_a_killed_host_leaves_no_scratch_bank_nobody_works_on(tmp_path, where, c
 
 
 def test_a_configuration_survives_json():
-    config = replace(CONFIG, edits=("elastic", "mirror"))
+    config = replace(CONFIG, samples=SampleRequest(edits=("elastic", "mirror")))
     assert ProducerConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from gansynth.bank.draw_log import Counts
-from gansynth.bank.reuse import foreseen
+from gansynth.bank.draw_log import Counts, foreseen
 from gansynth.bank.supply import HEAD_START_SECONDS, Demand, Supply
 from gansynth.core.adapter import Injection
 from gansynth.core.bank_options import BankSize, Pacing

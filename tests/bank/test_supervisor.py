@@ -14,10 +14,11 @@ import numpy as np
 import psutil
 import pytest
 
+from gansynth.bank.heartbeat import Limits
 from gansynth.bank.pace import Pace, write_pace
 from gansynth.bank.reader import BankReader, BankSample, BankWriter, verify_bank
-from gansynth.bank.segment_file import SegmentFile
-from gansynth.bank.supervisor import Keeper, Limits
+from gansynth.bank.segment import SegmentFile
+from gansynth.bank.supervisor import Keeper
 from gansynth.runtime.errors import DataFault, EnvironmentFault, TrainingFault
 from tests.producers import config_of, put_stand_in, wait_until
 
@@ -53,7 +54,7 @@ def children() -> list[str]:
 
 
 def pid_of(keeper: Keeper) -> int:
-    return keeper._producer.process.pid
+    return keeper.process.pid
 
 
 def kill(keeper: Keeper) -> None:
@@ -122,7 +123,7 @@ def test_a_producer_that_rests_and_dies_again_and_again_was_well(keep):
     keeper = keep(frozen=False, duty=1e-6, restarts=1, limits=replace(QUICK, well=0.3))
     keeper.wait(13, 60)
     for _ in range(3):
-        assert wait_until(lambda: keeper._pulse.well >= 0.3)
+        assert wait_until(lambda: keeper._heartbeat.well >= 0.3)
         pid = pid_of(keeper)
         os.kill(pid, signal.SIGKILL)
         assert wait_until(lambda pid=pid: pid_of(keeper) != pid)  # type: ignore[misc]
@@ -180,7 +181,7 @@ def test_a_complete_bank_with_fewer_samples_than_awaited_is_a_training_fault(kee
 
 def test_a_bank_that_a_full_disk_made_smaller_is_told_of_once(keep, monkeypatch):
     squeezed = {"squeezed": True, "held": 5}
-    monkeypatch.setattr("gansynth.bank.supervisor.read_heartbeat", lambda bank: squeezed)
+    monkeypatch.setattr("gansynth.bank.heartbeat.read_heartbeat", lambda bank: squeezed)
     keeper = keep(frozen=False)
     assert wait_until(lambda: keeper._said)
     time.sleep(0.4)

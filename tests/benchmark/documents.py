@@ -116,10 +116,7 @@ PIXEL = base64.b64decode(
 
 def overlays(document: dict[str, Any]) -> list[Overlay]:
     """Pictures of the worst cases, of one pixel each."""
-    return [
-        Overlay(w.case, w.subject, w.arm, w.n, w.draw, w.seed, w.measure, w.value, "A case.", PIXEL)
-        for w in worst_cases(document)
-    ]
+    return [Overlay(worst, PIXEL, "A case.") for worst in worst_cases(document)]
 
 
 EVERY = {

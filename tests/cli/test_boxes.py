@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from gansynth.conditions.box_drawers import replay
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.data.picture_files import read_picture
 from gansynth.fitting.fit import fit
@@ -145,7 +146,7 @@ def test_a_slip_in_boxes_is_found_before_anything_is_opened(refuse, tmp_path):
 
 def test_augment_hands_boxes_and_filter_on(toys, run_json, tmp_path, monkeypatch):
     # "means" is asked for no boxes; what is handed on is looked at alone.
-    monkeypatch.setattr("gansynth.hosts.checks.check_learnable", lambda *_: None)
+    monkeypatch.setattr("gansynth.hosts.checks.check_request", lambda *_: None)
     monkeypatch.setattr("gansynth.hosts.checks.check_drawing", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     Path("boxes.csv").write_text("class,xmin,ymin,xmax,ymax\n0,1,1,2,2\n")
@@ -154,6 +155,9 @@ def test_augment_hands_boxes_and_filter_on(toys, run_json, tmp_path, monkeypatch
     more = ("--generator", tmp_path / "run", "--boxes", "file:boxes.csv", "--filter", "none")
     run_json(*augment, *more)
     ((injection, _, _),) = toys.started
-    assert (injection.boxes, injection.judged) == (f"file:{tmp_path / 'boxes.csv'}", False)
+    assert (injection.samples.boxes, injection.samples.keep_flawed) == (
+        f"file:{tmp_path / 'boxes.csv'}",
+        True,
+    )
     run_json(*augment, "--generator", tmp_path / "run")
-    assert (toys.started[1][0].boxes, toys.started[1][0].judged) == (None, True)
+    assert toys.started[1][0].samples == SampleRequest()

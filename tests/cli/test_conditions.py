@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import pytest
 
 from gansynth.core.adapter import Injection
 from gansynth.core.ratio import Ratio
-from gansynth.core.sample_request import Asking
+from gansynth.core.sample_request import SampleRequest
 from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.opening import open_source
-from gansynth.sampling.request_parsing import read_asking
+from gansynth.sampling.request_parsing import read_request
 
 SHAPE = (16, 18, 20)
 READ = ("--read", "channels=T1,FLAIR", "--read", "folds=3", "--read", "size=16")
@@ -91,9 +92,11 @@ def test_tumours_of_training_cases_land_in_cases_of_another_source(run, run_json
 
 
 def test_what_was_drawn_replays_and_is_shown_beside_its_own_case(run, data, free):
-    asking, _ = read_asking(f"nifti:{free}")
+    asking = read_request(conditions=f"nifti:{free}")
     opened = load_run(run, "cpu")
-    drawer = SampleDrawer(opened, open_source(opened.request), ["transplant"], 3, asking=asking)
+    drawer = SampleDrawer(
+        opened, open_source(opened.request), replace(asking, edits=("transplant",), seed=3)
+    )
     sample = drawer.draw_raw(0, 1)[0]
     again = drawer.sampler.replay(json.loads(json.dumps(dict(sample.provenance))))
     drawn = drawer.sampler.draw(0).labels
@@ -111,9 +114,9 @@ def test_what_was_drawn_replays_and_is_shown_beside_its_own_case(run, data, free
 
 
 def test_samples_may_come_of_all_that_both_sources_have(run, data, free):
-    asking, _ = read_asking(f"nifti:{free}")
+    asking = read_request(conditions=f"nifti:{free}")
     opened = load_run(run, "cpu")
-    drawer = SampleDrawer(opened, open_source(opened.request), asking=asking)
+    drawer = SampleDrawer(opened, open_source(opened.request), asking)
     own, other = drawer.lineage.everyone()
     assert own == type(own)(own.dataset, own.fold, opened.lineage.cases, own.host, own.ancestors)
     assert (other.dataset, [case.id for case in other.cases]) == ("nifti:free", ["a", "b", "c"])
@@ -155,7 +158,7 @@ def test_another_source_that_shares_nothing_is_let_in(run, run_json, data, free,
     assert document["conditions"] == {"kind": "nifti", "where": str(free)}
     run_json(*augment(run, data, "--conditions", f"nifti:{free}"))
     ((injection, _, _),) = toys.started
-    assert injection.asking == Asking(conditions={"kind": "nifti", "where": str(free)})
+    assert injection.samples == SampleRequest(conditions={"kind": "nifti", "where": str(free)})
     assert Injection.from_json(json.loads(json.dumps(injection.to_json()))) == injection
 
 
@@ -260,7 +263,7 @@ def test_nothing_is_asked_of_samples_that_a_bank_has(toys, asked, tmp_path):
     from gansynth.hosts.checks import refuse_with_bank
     from gansynth.runtime.errors import UsageFault
 
-    asking, _ = read_asking(**asked)
-    injection = Injection(None, Ratio(1, 1), bank=tmp_path, asking=asking)
+    asking = read_request(**asked)
+    injection = Injection(None, Ratio(1, 1), samples=asking, bank=tmp_path)
     with pytest.raises(UsageFault, match="says what they were asked to be; leave --"):
         refuse_with_bank(injection)

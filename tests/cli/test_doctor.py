@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from gansynth.bank import reader
+from gansynth.bank import placement
 from gansynth.core.adapter import DoctorRequest
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
@@ -264,7 +264,7 @@ def test_a_full_temporary_folder(monkeypatch):
 def test_banks_of_the_dead_come_with_the_command_that_removes_them(monkeypatch):
     left = [(Path("/dev/shm/a b"), 2**29, 1, False), (Path("/tmp/c"), 2**29, 2, False)]
     used = [(Path("/dev/shm/d"), 2**30, 3, True)]
-    monkeypatch.setattr(reader, "scratch_banks", lambda: left + used)
+    monkeypatch.setattr(placement, "scratch_banks", lambda: left + used)
     dead, alive = doctor.scratch_banks()
     says(dead, "note", "2 left by processes that have ended, 1.00 GiB")
     assert dead.cure == "rm -r '/dev/shm/a b' /tmp/c"

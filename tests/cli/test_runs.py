@@ -10,6 +10,7 @@ import pytest
 from gansynth.core.adapter import Injection
 from gansynth.core.bank_options import BankSize, Pacing
 from gansynth.core.ratio import Ratio
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 
 DATA = ("--data", "toy:3")
@@ -201,14 +202,13 @@ def test_augment_hands_on_everything_it_was_told(run, run_cli, toys, tmp_path):
     assert result.exit_code == 0, result.stderr
     injection, settings, options = toys.started[0]
     assert injection == Injection(
+        samples=SampleRequest(edits=("flip",), seed=5),
         run=run,
         ratio=Ratio(1, 1),
         schedule=Schedule("anneal", begin=0.5, end=1.0),
         size=BankSize(bytes=2 * 10**9),
         pacing=Pacing(refresh=600),
         scratch=tmp_path,
-        edits=("flip",),
-        seed=5,
         device="cpu",
         restarts=2,
         strict=True,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gansynth.core.sample_request import SampleRequest
 from gansynth.evaluation.turing import TuringOptions, open_session, prepare_session
 from gansynth.evaluation.turing.raters import new_rater
 
@@ -66,6 +67,7 @@ def test_options_reach_the_session(run, run_json, monkeypatch, tmp_path):
     folder, options = seen[0]
     assert folder == run / "turing" / "study"
     assert options == TuringOptions(
+        samples=SampleRequest(keep_flawed=True, edits=("flip",)),
         n=7,
         origin="training",
         per_case=2,
@@ -73,8 +75,6 @@ def test_options_reach_the_session(run, run_json, monkeypatch, tmp_path):
         channel="first",
         contrast="own",
         show_results=True,
-        judged=False,
-        edits=("flip",),
         instructions="Look first.",
     )
 

@@ -19,13 +19,13 @@ from gansynth.core.hookspecs import hookimpl
 from gansynth.core.lineage import Lineage, guard
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
-from gansynth.core.sample_request import Asking
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema, content_hash
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Space
 from gansynth.hosts.record import compare, describe_session
 from gansynth.runtime.errors import IntegrityFault, UsageFault
-from gansynth.sampling.request_parsing import check_heeded, read_asking, split_asked
+from gansynth.sampling.request_parsing import Asks, check_request, read_request, split_asked
 
 SCHEMA = Schema(("T1", "FLAIR"), {"background": 0, "core": 1, "rim": 2}, (1.0, 1.0, 1.0))
 SHAPE = (4, 5, 6)
@@ -228,31 +228,42 @@ def test_how_it_is_read_is_as_the_runs_own_cases_unless_said():
 
 # -- handing it on ---------------------------------------------------------------------------------
 
-ASKING = Asking({"kind": "nifti", "where": "/free"}, "pairs=ordered", "/w.json", ("range",))
+ASKING = SampleRequest(
+    conditions={"kind": "nifti", "where": "/free"},
+    lesions="pairs=ordered",
+    weights="/w.json",
+    filters=("range",),
+)
 
 
 def test_documents_without_it_still_read_and_those_with_it_too():
     plain = Injection(Path("run"), Ratio(1, 1))
     document = plain.to_json()
-    del document["asking"]
-    assert Injection.from_json(document).asking == Asking()
-    for asking in (Asking(), ASKING):
-        config = ProducerConfig("run", {}, "toy", "bank", True, 3, asking=asking)
-        assert ("asking" in config.to_json()) == bool(asking)
+    assert "lesions" not in document
+    assert Injection.from_json(document).samples == SampleRequest()
+    for asking in (SampleRequest(), ASKING):
+        config = ProducerConfig("run", {}, "toy", "bank", True, 3, samples=asking)
+        assert ("lesions" in config.to_json()) == (asking == ASKING)
         assert ProducerConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
-        spec = BankSpec(SCHEMA, Lineage("x", "0", ()), "r", "g", True, 3, asking=asking)
-        assert ("asking" in spec.to_json()) == bool(asking)
+        spec = BankSpec(SCHEMA, Lineage("x", "0", ()), "r", "g", True, 3, samples=asking)
+        assert ("lesions" in spec.to_json()) == (asking == ASKING)
         assert BankSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
 
 
 def test_a_training_that_goes_on_with_something_else_asked_says_so():
     one, other = (
-        describe_session(Injection(Path("run"), Ratio(1, 1), asking=asking), None)
-        for asking in (Asking(), ASKING)
+        describe_session(Injection(Path("run"), Ratio(1, 1), samples=asking), None)
+        for asking in (SampleRequest(), ASKING)
     )
     assert compare(one, one, None) == []
-    (said,) = compare(one, other, None)
-    assert said.startswith("asking: {} before")
+    said = compare(one, other, None)
+    assert [line.partition(":")[0] for line in said] == [
+        "conditions",
+        "lesions",
+        "weights",
+        "filters",
+    ]
+    assert all(" None before" in line for line in said)
 
 
 def test_paths_are_whole_and_data_sets_names_stay(tmp_path, monkeypatch):
@@ -261,7 +272,7 @@ def test_paths_are_whole_and_data_sets_names_stay(tmp_path, monkeypatch):
     Path("004").mkdir()
 
     def where(text: str) -> str:
-        asking, _ = read_asking(text)
+        asking = read_request(conditions=text)
         assert asking.conditions is not None
         found: str = asking.conditions["where"]
         return found
@@ -272,18 +283,18 @@ def test_paths_are_whole_and_data_sets_names_stay(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("filters", "judged", "named"),
+    ("filters", "keep_flawed", "named"),
     [
-        ((), True, ()),
-        (("own",), True, ()),
-        (("none",), False, ()),
-        (("range",), True, ("range",)),
-        (("own", "range"), True, ("range",)),
+        ((), False, ()),
+        (("own",), False, ()),
+        (("none",), True, ()),
+        (("range",), False, ("range",)),
+        (("own", "range"), False, ("range",)),
     ],
 )
-def test_filters_stand_beside_the_generators_own_judgement(filters, judged, named):
-    asking, found = read_asking(filters=filters)
-    assert (found, asking.filters) == (judged, named)
+def test_filters_stand_beside_the_generators_own_judgement(filters, keep_flawed, named):
+    asking = read_request(filters=filters)
+    assert (asking.keep_flawed, asking.filters) == (keep_flawed, named)
 
 
 def test_options_go_with_the_name_before_them():
@@ -299,11 +310,12 @@ def test_options_go_with_the_name_before_them():
     ],
 )
 def test_generators_that_cannot_take_other_cases_refuse_them(heeds, labelling, parts, says):
-    asking = Asking({"kind": "nifti", "where": "/free"})
+    asking = SampleRequest(conditions={"kind": "nifti", "where": "/free"})
+    refusing = Asks("it", frozenset(heeds), labelling, parts)
     with pytest.raises(UsageFault, match=says):
-        check_heeded(asking, "it", heeds, labelling, parts=parts)
-    check_heeded(asking, "it", {"labels"}, "asked")
-    check_heeded(Asking(), "it", heeds, labelling, parts=parts)
+        check_request(asking, refusing)
+    check_request(asking, Asks("it", frozenset({"labels"}), "asked"))
+    check_request(SampleRequest(), refusing)
 
 
 # -- hosts -----------------------------------------------------------------------------------------
@@ -312,7 +324,7 @@ def test_generators_that_cannot_take_other_cases_refuse_them(heeds, labelling, p
 def test_deepmedic_takes_samples_of_its_own_cases_only():
     from gansynth_deepmedic.guards import open_origin
 
-    injection = Injection(Path("run"), Ratio(1, 1), asking=ASKING)
+    injection = Injection(Path("run"), Ratio(1, 1), samples=ASKING)
     with pytest.raises(UsageFault, match="leave --conditions out"):
         open_origin(injection, None, ())  # type: ignore[arg-type]
 
@@ -320,7 +332,7 @@ def test_deepmedic_takes_samples_of_its_own_cases_only():
 def test_nnunet_takes_converted_samples_of_their_own_scans_only():
     from gansynth_nnunet.foreign_guard import refuse_conditions
 
-    injection = Injection(Path("run"), Ratio(1, 1), asking=ASKING)
+    injection = Injection(Path("run"), Ratio(1, 1), samples=ASKING)
     for host, refused in (({}, True), ({"plans": "p"}, False)):
         manifest = {"lineage": Lineage("x", "0", (), host).to_json()}
         if refused:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from gansynth.core.resample import pick
 from gansynth.core.schema import OUTSIDE, Schema
-from gansynth.data.label_priors import roughness
-from gansynth.data.label_statistics import LabelPriors, boxes_of
+from gansynth.data.connected_components import boxes_of
+from gansynth.data.label_statistics import LabelPriors, roughness
 from tests.conftest import DATA, toy_case
 
 FLAT = Schema(("T1",), {"background": 0, "edema": 1, "core": 2}, (1.0, 1.0), axes="HW")

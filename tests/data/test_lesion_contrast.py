@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from gansynth.core.body_mask import organ_mask
 from gansynth.core.schema import Boxes, Case
 from gansynth.data.lesion_contrast import LesionContrast, moved_elsewhere, told_apart
-from gansynth.data.rims import contrast, contrasts
-from gansynth.data.tightening import tighten
+from gansynth.data.rims import contrast, contrasts, tighten
 from gansynth.sampling.admission import reason_of
 from tests.conftest import DATA
 from tests.spots import boxes_of, picture, spotted

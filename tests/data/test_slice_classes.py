@@ -16,8 +16,7 @@ from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
 from gansynth.data.h5_format import Index
 from gansynth.data.h5_write import write_h5
-from gansynth.data.slice_check import check_slices
-from gansynth.data.slices import open_slices
+from gansynth.data.slices import check_slices, open_slices
 from gansynth.data.views import viewed
 from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.opening import open_source

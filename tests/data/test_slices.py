@@ -19,8 +19,7 @@ from gansynth.core.schema import Boxes, Case
 from gansynth.core.source import SourceRequest
 from gansynth.data.h5_write import write_h5
 from gansynth.data.reading import VolumeOptions
-from gansynth.data.slice_check import check_slices
-from gansynth.data.slices import open_slices
+from gansynth.data.slices import check_slices, open_slices
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.testing import ToySource
 

@@ -8,8 +8,8 @@ from urllib.parse import unquote
 
 import pytest
 
+from gansynth.evaluation.report.curves import intensities
 from gansynth.evaluation.report.found import decimals, shortest
-from gansynth.evaluation.report.intensities import intensities
 from gansynth.evaluation.report.realism import Scale
 from gansynth.report.blocks import Panels
 from gansynth.report.document import Node, resolve

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.evaluation.evaluate import EvaluationOptions, evaluate
 from gansynth.evaluation.opening import Wanted
 from gansynth.runtime.progress import NullReporter
 from tests.evaluation.gatherings import LITTLE
 
-FEW = Wanted(number=12, judged=False)
+FEW = Wanted(request=SampleRequest(keep_flawed=True), number=12)
 PARTS = EvaluationOptions(
     ("realism", "memorisation"), ("spectrum", "diversity"), effort=LITTLE, pictures=False
 )

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.evaluation.tsne import embed, thumbnail
+from gansynth.evaluation.tsne import embed
+from gansynth.report.png import thumbnail
 from gansynth.runtime.errors import DataFault, UsageFault
 
 

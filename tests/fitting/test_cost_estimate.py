@@ -27,7 +27,7 @@ from gansynth.fitting.cost_estimate import (
 )
 from gansynth.fitting.fake_tensors import Watched
 from gansynth.fitting.setup import resolve
-from gansynth.nn.networks import conv3d, lean_norm
+from gansynth.nn.networks import blocks, lean_norm
 from gansynth.training.loop import FitOptions
 from gansynth_cgan3d.model import CGAN3D
 from gansynth_cli.commands.fit import lines_of_cost
@@ -117,7 +117,7 @@ def test_flops_and_bytes_are_those_counted_by_hand():
 def test_the_simulated_peak_is_that_of_real_steps(own, half, monkeypatch):
     """Of real steps that are counted alike, without what only a CPU does."""
     monkeypatch.setattr(lean_norm, "_lean", lambda x, norm: False)
-    monkeypatch.setattr(conv3d.Conv3d, "_enough", lambda self, x: 0)
+    monkeypatch.setattr(blocks.Conv3d, "_enough", lambda self, x: 0)
     watched = Watched(torch.device("cpu"))
     real = simulate(cgan(**own), blank(SMALL), loop(), watched, half)
     found = imagined(half, **own)

@@ -14,7 +14,7 @@ from gansynth.conditions.external_views import ChainBase
 from gansynth.core.body_mask import body_mask, organ_mask
 from gansynth.core.lineage import Lineage
 from gansynth.core.registry import installed
-from gansynth.core.sample_request import Asking
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Sample
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.composite_spec import ChainSpec
@@ -63,7 +63,7 @@ def chain(_brains, tmp_path_factory) -> Path:
 def drawer(folder: Path, **asked: Any) -> SampleDrawer:
     run = load_run(folder)
     source = open_source(own_request(folder, run.manifest))
-    return SampleDrawer(run, source, **asked)
+    return SampleDrawer(run, source, SampleRequest(**asked))
 
 
 # -- shin2018: the chain ---------------------------------------------------------------------------
@@ -132,7 +132,7 @@ def test_samples_have_the_labels_of_the_data_set_alone(chain):
 
 
 def test_edits_change_the_tumour_and_tissues_show_where_it_has_been(chain):
-    told = drawer(chain, edits=["shift:max_mm=8"])
+    told = drawer(chain, edits=("shift:max_mm=8",))
     moved = 0
     for index in range(6):
         condition = told.sampler.draw(index)
@@ -150,7 +150,7 @@ def test_edits_change_the_tumour_and_tissues_show_where_it_has_been(chain):
 
 
 def test_a_transplant_takes_the_tumour_and_leaves_the_tissues(chain):
-    told = drawer(chain, edits=["transplant"])
+    told = drawer(chain, edits=("transplant",))
     for index in range(4):
         condition = told.sampler.draw(index)
         case = told.sampler.cache(condition.provenance["case"])
@@ -179,7 +179,7 @@ def healthy(monkeypatch):
 
 
 def test_a_tumour_comes_to_lie_on_a_tumour_free_brain_of_t1_alone(chain, healthy):
-    told = drawer(chain, edits=["transplant"], asking=Asking(CALLED))
+    told = drawer(chain, edits=("transplant",), conditions=CALLED)
     assert isinstance(told.base, ChainBase)
     tumours = 0
     for sample in told.draw(0, 4):
@@ -192,7 +192,7 @@ def test_a_tumour_comes_to_lie_on_a_tumour_free_brain_of_t1_alone(chain, healthy
 
 
 def test_its_own_tissue_labels_are_taken_where_it_has_some(chain, healthy):
-    told = drawer(chain, edits=["identity"], asking=Asking(CALLED))
+    told = drawer(chain, edits=("identity",), conditions=CALLED)
     condition = told.sampler.draw(0)
     bare = open_source(SourceRequest(**CALLED)).load(condition.provenance["case"])
     assert bare.labels is not None
@@ -228,12 +228,12 @@ def maps_of(chain: Path, part: str, out: Path, **asked: Any) -> Any:
     return report, found
 
 
-TUMOUR_SET = Asking({"kind": "brains", "where": "tumours"})
+TUMOUR_SET = SampleRequest(conditions={"kind": "brains", "where": "tumours"})
 
 
 def test_tissues_are_drawn_of_any_t1_whatever_its_own_labels_are(chain, tmp_path):
     """Of people with tumours, in a set with other channels, too."""
-    report, found = maps_of(chain, "tissues", tmp_path / "maps", asking=TUMOUR_SET, sheet=True)
+    report, found = maps_of(chain, "tissues", tmp_path / "maps", request=TUMOUR_SET, sheet=True)
     assert found.schema.channels == ("t1",)
     assert dict(found.schema.labels) == TISSUES
     assert report["samples"] == len(found.train_ids) == 4
@@ -241,7 +241,7 @@ def test_tissues_are_drawn_of_any_t1_whatever_its_own_labels_are(chain, tmp_path
 
 
 def test_they_are_those_that_the_chain_draws(chain, tmp_path):
-    _, found = maps_of(chain, "tissues", tmp_path / "maps", asking=TUMOUR_SET)
+    _, found = maps_of(chain, "tissues", tmp_path / "maps", request=TUMOUR_SET)
     view = drawer(chain).sampler.source
     for case_id in found.train_ids:
         assert np.array_equal(found.load(case_id).labels, tissues_of(view.load(case_id)))
@@ -256,7 +256,7 @@ def tissues_of(case: Case) -> np.ndarray[Any, Any]:
 def test_the_tumour_is_predicted_on_images_without_labels(chain, tmp_path, monkeypatch):
     plain = paper_data.Brains.load
     monkeypatch.setattr(paper_data.Brains, "load", lambda s, i: replace(plain(s, i), labels=None))
-    _, found = maps_of(chain, "segmenter", tmp_path / "maps", asking=TUMOUR_SET)
+    _, found = maps_of(chain, "segmenter", tmp_path / "maps", request=TUMOUR_SET)
     assert found.schema.channels == SEQUENCES
     assert dict(found.schema.labels) == LABELS
     for case_id in found.train_ids:
@@ -304,7 +304,7 @@ def test_beyond_the_frame_it_was_learnt_in_there_is_no_tissue(chain, monkeypatch
 
 
 def test_samples_of_the_chain_keep_the_tissues_they_were_asked_for(chain):
-    told = drawer(chain, edits=["identity"])
+    told = drawer(chain, edits=("identity",))
     (sample,) = told.draw(0, 1)
     condition = told.sampler.draw(0)
     assert sample.under is not None
@@ -368,7 +368,7 @@ def test_each_model_learns_with_the_brain_of_its_own_sequence(mmgan):
 
 
 def test_samples_of_all_are_asked_for_the_brain_of_t1(mmgan):
-    told = drawer(mmgan, edits=["elastic"])
+    told = drawer(mmgan, edits=("elastic",))
     condition = told.sampler.draw(0)
     case = told.sampler.cache(condition.provenance["case"])
     body = body_mask(case.image[[SEQUENCES.index("t1")]])
@@ -446,7 +446,7 @@ def test_a_channel_that_shows_nothing_hides_no_body():
 
 
 def test_clip_keeps_foreground_in_the_body_that_the_image_shows(mmgan):
-    told = drawer(mmgan, edits=["shift:max_mm=12", "clip:to=image"])
+    told = drawer(mmgan, edits=("shift:max_mm=12", "clip:to=image"))
     for index in range(6):
         condition = told.sampler.draw(index)
         case = told.sampler.cache(condition.provenance["case"])

@@ -1,6 +1,7 @@
 """The torch engine of DeepMedic on a GPU: what it computes, and a training there."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from gansynth.core.generator import Stage, Step
+from gansynth.runtime.devices import autocast
 from gansynth_deepmedic.engine.geometry import Geometry
 from gansynth_deepmedic.engine.network import default_model
-from gansynth_deepmedic.engine.train import Task, Training
+from gansynth_deepmedic.engine.train import NETWORK, SegmentBatch, Task, Training
 from tests.adapters.deepmedic.engine_orders import order_of
 from tests.deepmedic_sets import toy_deepmedic
 
@@ -41,20 +44,34 @@ def segments(task: Task, count: int = 4) -> dict[str, Tensor]:
     return {"high": noise(*geometry.segment), **low, "labels": labels}
 
 
+def step(one: Training, items: dict[str, Tensor]) -> float:
+    """One step of the loop, as far as networks and losses go."""
+    segmenter = one.segmenter
+    if not hasattr(segmenter, "optimiser"):
+        segmenter.to(one.device)
+        segmenter.optimizer(NETWORK, segmenter.network.parameters())
+    segmenter.network.train()
+    segmenter.optimiser.zero_grad()
+    batch = SegmentBatch.of(items).to(one.device)
+    with autocast(one.device, one.bf16):
+        (loss,) = one.loss(Step(batch, Stage(), 0, 0, torch.Generator(one.device))).values()
+    torch.autograd.backward(loss)
+    segmenter.optimiser.step()
+    return float(loss.detach())
+
+
 def test_a_step_is_that_of_the_cpu(device, tmp_path):
     ours, theirs = (
         training(tmp_path / name, where)
         for name, where in (("cpu", torch.device("cpu")), ("device", device))
     )
     assert theirs.device.type == device.type
-    theirs.learner.network.load_state_dict(ours.learner.network.state_dict())
+    theirs.segmenter.network.load_state_dict(ours.segmenter.network.state_dict())
     batch = segments(ours.task)
-    for one in (ours, theirs):
-        one.learner.network.train()
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        losses = [[one.step(batch) for _ in range(2)] for one in (ours, theirs)]
+        losses = [[step(one, batch) for _ in range(2)] for one in (ours, theirs)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    state, other = (one.learner.network.state_dict() for one in (ours, theirs))
+    state, other = (one.segmenter.network.state_dict() for one in (ours, theirs))
     for name, tensor in state.items():
         torch.testing.assert_close(other[name].cpu(), tensor, rtol=1e-3, atol=1e-4)
 
@@ -75,28 +92,23 @@ def test_it_learns(device, tmp_path, precision):
 def test_what_was_begun_here_goes_on_there(device, tmp_path):
     """A checkpoint has no device."""
     one = training(tmp_path, device)
-    one.learner.network.train()
-    one.step(segments(one.task))
-    one.learner.save(tmp_path / "out", 1)
-    other = training(tmp_path, torch.device("cpu"))
-    assert other.learner.resume(tmp_path / "out", 1) == (1, [])
-    pairs = zip(one.learner.network.parameters(), other.learner.network.parameters(), strict=True)
+    one.run()
+    task = training(tmp_path, torch.device("cpu")).task
+    other = Training(replace(task, order=replace(task.order, done=2)), print)
+    other.run()
+    there, here = one.segmenter, other.segmenter
+    pairs = zip(there.network.parameters(), here.network.parameters(), strict=True)
     for ours, theirs in pairs:
         assert torch.equal(ours.cpu(), theirs)
-        mine, its = (
-            t.optimiser.state[p] for t, p in ((one.learner, ours), (other.learner, theirs))
-        )
+        mine, its = (t.optimiser.state[p] for t, p in ((there, ours), (here, theirs)))
         assert torch.equal(mine["velocity"].cpu(), its["velocity"])
 
 
 def test_the_default_network_takes_a_step(cuda, tmp_path):
     """DeepMedic's example at its own size: ten segments of 37^3."""
-    one = training(tmp_path, cuda, "bf16")
-    task = Task(one.task.order, one.task.config, default_model(3, 2), one.task.settings)
-    learner = task.learner(cuda)
-    one.task, one.learner = task, learner
-    learner.network.train()
+    task = replace(training(tmp_path, cuda, "bf16").task, model=default_model(3, 2))
+    one = Training(task, print)
     torch.cuda.reset_peak_memory_stats(cuda)
-    losses = [one.step(segments(task, 10)) for _ in range(8)]
+    losses = [step(one, segments(task, 10)) for _ in range(8)]
     assert losses[-1] < losses[0]
     assert torch.cuda.max_memory_allocated(cuda) < 16e9

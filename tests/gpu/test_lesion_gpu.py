@@ -1,13 +1,14 @@
 """Lesions in real images, and filters, on a GPU."""
 # mypy: disallow-untyped-calls=False
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gansynth.core.sample_request import Asking
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 
 pytestmark = pytest.mark.usefixtures("toy_kind")
@@ -17,7 +18,7 @@ SETTINGS = {
     **{"width": "4", "levels": "2", "d_width": "4", "d_levels": "2", "local_size": "8"},
     **{"steps": "6", "batch_size": "2"},
 }
-ROOMY = Asking(lesions="what=one,inside=0.5,apart_mm=0")
+ROOMY = SampleRequest(lesions="what=one,inside=0.5,apart_mm=0")
 """Toy cases are small, their own lesions large."""
 
 
@@ -35,13 +36,13 @@ def run(toy_kind, tmp_path_factory) -> Path:
     return out
 
 
-def drawer_on(run: Path, device: str, asking: Asking = ROOMY) -> Any:
+def drawer_on(run: Path, device: str, asking: SampleRequest = ROOMY) -> Any:
     from gansynth.sampling.drawer import SampleDrawer
     from gansynth.sampling.open_run import load_run
     from gansynth.sampling.opening import open_source
 
     opened, source = load_run(run, device), open_source(REQUEST)
-    return SampleDrawer(opened, source, judged=False, asking=asking)
+    return SampleDrawer(opened, source, replace(asking, keep_flawed=True))
 
 
 def test_the_background_comes_back_to_the_bit_beyond_the_rim(run, device):
@@ -70,7 +71,7 @@ def test_gpu_and_cpu_refine_nearly_alike(run, device):
 
 def test_a_filter_learns_and_judges_on_the_device(run, device):
     asked = ("faithful:steps=4,width=4,levels=2,crops=4",)
-    asking = Asking(lesions=ROOMY.lesions, filters=asked)
+    asking = SampleRequest(lesions=ROOMY.lesions, filters=asked)
     samples = drawer_on(run, device.type, asking).draw_raw(0, 3)
     assert all("admitted" in s.provenance or "flaw" in s.provenance for s in samples)
     assert list((run / "filters").glob("faithful-*"))

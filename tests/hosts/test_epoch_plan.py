@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from gansynth.core.clock import Clock
 from gansynth.core.injection import MixPlan
-from gansynth.core.ratio import Ratio
+from gansynth.core.ratio import Ratio, whole_parts
 from gansynth.core.schedule import Schedule
-from gansynth.hosts.epoch_plan import Places, Table, count_places, whole_parts
+from gansynth.hosts.epoch_plan import Places, Table, count_places
 
 
 def plan_of(

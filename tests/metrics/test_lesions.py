@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from gansynth.core.schema import Sample, Schema
+from gansynth.metrics.comparison import load_metrics
 from gansynth.metrics.lesions import lesions_metric
-from gansynth.metrics.measure import load_metrics
 from gansynth.runtime.errors import UsageFault
 from tests.spots import boxes_of, picture, spotted
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from gansynth.core.sample_request import SampleRequest
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
 from gansynth.metrics.faithfulness import SegmenterOptions, label_recovery, train_segmenter
@@ -25,7 +26,7 @@ def test_drawn_masks_are_recovered_above_shuffled_ones(toy_fit, tmp_path):
     batches = CaseBatches(CaseCache(source), run.space)
     options = SegmenterOptions(steps=120, batch_size=8)
     judge = train_segmenter(batches, schema, run.space.size, options)
-    drawn = SampleDrawer(run, source, seed=1).draw_raw(0, 32)
+    drawn = SampleDrawer(run, source, SampleRequest(seed=1)).draw_raw(0, 32)
     samples = [(s.image, s.labels) for s in drawn if s.labels is not None]
     real = [(c.image, c.labels) for c in source.cases(source.held_out_ids) if c.labels is not None]
     found = label_recovery(judge, real, samples, schema)

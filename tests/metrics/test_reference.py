@@ -18,7 +18,7 @@ from gansynth.metrics.distribution import (
     unbiased_mmd2,
 )
 from gansynth.metrics.encoder import contrast
-from gansynth.metrics.membership import attack_by, auc_interval
+from gansynth.metrics.memorisation import attack_by, auc_interval
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 
 from gansynth.core.geometry import Mask
 from gansynth.core.schema import OUTSIDE, Case, Sample, Schema
-from gansynth.metrics.measure import load_metrics, measure
+from gansynth.metrics.comparison import load_metrics, measure
 from gansynth.metrics.seams import REACH, new_voxels, seam_metric, seams
 from gansynth.runtime.errors import UsageFault
 

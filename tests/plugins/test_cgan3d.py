@@ -18,7 +18,7 @@ from gansynth.data.cache import CaseCache
 from gansynth.testing import ToySource, check_generator
 from gansynth.training.loop import FitOptions, train
 from gansynth_cgan3d import model
-from gansynth_cgan3d.context import ContextClusters
+from gansynth_cgan3d.conditions import ContextClusters
 from gansynth_cgan3d.model import CGAN3D, CGANOptions
 
 TINY = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 2}

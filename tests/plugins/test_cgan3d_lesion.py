@@ -13,7 +13,7 @@ import torch
 from gansynth.conditions.lesion_placement import lesion_drawer
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.generator import Batch, Generator, Stage, Step
-from gansynth.core.sample_request import Asking
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import OUTSIDE, Case, Condition, Schema
 from gansynth.core.source import SourceRequest
 from gansynth.data.batches import CaseBatches
@@ -438,7 +438,7 @@ def test_a_fit_leaves_a_run_that_draws_into_real_cases(toys, tmp_path, stage):
     out = tmp_path / "run"
     fit("cgan3d", toys, out, settings=settings, edits=None, device="cpu", reporter=NullReporter())
     opened, source = load_run(out, "cpu"), open_source(toys)
-    drawer = SampleDrawer(opened, source, seed=1, asking=Asking(lesions=ROOMY))
+    drawer = SampleDrawer(opened, source, SampleRequest(seed=1, lesions=ROOMY))
     sample = next(s for s in drawer.draw(0, 8) if s.provenance["lesions"]["room"])
     steps = [step["edit"] for step in sample.provenance["edits"]]
     assert steps == ["elastic", "scale", "rotate", "clip"]

@@ -13,7 +13,7 @@ import gansynth
 from gansynth.bank.reader import BankReader, verify_bank
 from gansynth.conditions.lesion_placement import lesion_drawer
 from gansynth.conditions.sampler import ConditionSampler
-from gansynth.core.sample_request import Asking
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import OUTSIDE, Condition, Sample
 from gansynth.core.source import SourceRequest
 from gansynth.data.blending import drawn_in, hole, rim_voxels
@@ -23,8 +23,7 @@ from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
 from gansynth.testing import ToySource, check_generator
 from gansynth.testing.toy import without_blobs
-from gansynth_copypaste.intensity import change_image, change_lesion
-from gansynth_copypaste.model import CopyPaste
+from gansynth_copypaste.model import CopyPaste, change_image, change_lesion
 from gansynth_copypaste.options import CopyPasteOptions
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -265,7 +264,7 @@ def test_a_bank_is_filled(tmp_path):
     run = tmp_path / "run"
     quiet: dict[str, Any] = {"device": "cpu", "reporter": NullReporter()}
     fit("copypaste", request, run, settings={"rim_mm": "1"}, edits=None, **quiet)
-    asked = Asking(lesions="where=anywhere,apart_mm=1,inside=0.5,tries=200")
-    bank = gansynth.fill_bank(run, tmp_path / "bank", samples=6, device="cpu", asking=asked)
+    asked = SampleRequest(lesions="where=anywhere,apart_mm=1,inside=0.5,tries=200")
+    bank = gansynth.fill_bank(run, tmp_path / "bank", request=asked, samples=6, device="cpu")
     assert verify_bank(bank) == 6
-    assert set(BankReader(bank).spec.asking.to_json()) == {"lesions"}
+    assert BankReader(bank).spec.samples.lesions == asked.lesions

@@ -16,10 +16,9 @@ from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Space
 from gansynth.runtime.errors import UsageFault
 from gansynth_cpggan.blend import SOFT, blend, bounded
-from gansynth_cpggan.boxes import asked_maps
+from gansynth_cpggan.boxes import asked_maps, crops, resampled, squares, within
 from gansynth_cpggan.drawing import WINDOWS, Order
 from gansynth_cpggan.model import CPGGAN, CPGGANOptions
-from gansynth_cpggan.roi import crops, resampled, squares, within
 from tests.boxed_heads import Heads, on_skull
 
 FREE = np.ones((64, 64), bool)

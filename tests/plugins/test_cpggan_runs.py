@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gansynth.core.sample_request import SampleRequest
 from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.opening import open_source
@@ -60,7 +61,7 @@ def fit(data, tmp_path, run_cli) -> Callable[..., Path]:
 
 def drawer(folder: Path, **options: Any) -> SampleDrawer:
     run = load_run(folder, "cpu")
-    return SampleDrawer(run, open_source(run.request), **options)
+    return SampleDrawer(run, open_source(run.request), SampleRequest(**options))
 
 
 def test_samples_of_a_run_have_boxes_like_those_of_its_cases(fit):
@@ -85,7 +86,7 @@ def test_a_run_that_ends_before_it_has_grown_says_so(data, tmp_path, run_cli):
 @pytest.mark.slow
 def test_one_generator_per_class(fit):
     folder = fit("steps=8", "--per-class=each", read=("classes=boxes",))
-    found = drawer(folder, classes=["tumour"]).draw(0, 4)
+    found = drawer(folder, classes=("tumour",)).draw(0, 4)
     assert {s.provenance["class"] for s in found} == {"tumour"}
     for sample in found:
         assert sample.boxes is not None

@@ -12,7 +12,7 @@ import torch
 from gansynth.core.generator import Batch
 from gansynth.core.registry import installed
 from gansynth.core.schema import OUTSIDE, Case, Condition, Schema
-from gansynth.data.label_statistics import boxes_of
+from gansynth.data.connected_components import boxes_of
 from gansynth.fitting.warm_start import named_axes, take_over
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.testing import check_generator

@@ -12,6 +12,7 @@ import gansynth
 from gansynth.bank.reader import BankReader, verify_bank
 from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.sampler import ConditionSampler
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import OUTSIDE, Condition, Sample
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.fit import fit
@@ -166,13 +167,13 @@ def test_an_edit_that_leaves_the_image_behind_is_refused(words, fitted, run_cli,
 
 
 def test_a_host_refuses_such_an_edit_before_it_starts(fitted):
-    from gansynth.hosts.checks import check_labelled
+    from gansynth.sampling.request_parsing import Asks, check_request
     from gansynth.sampling.run import read_manifest
 
-    manifest = read_manifest(fitted)
-    check_labelled(fitted, manifest, "nnU-Net", ["rotate"])
+    asks = Asks.read(read_manifest(fitted))
+    check_request(SampleRequest(edits=("rotate",)), asks)
     with pytest.raises(UsageFault, match="--edit enlarge: elastic moves"):
-        check_labelled(fitted, manifest, "nnU-Net", ["enlarge"])
+        check_request(SampleRequest(edits=("enlarge",)), asks)
     assert load_run(fitted, "cpu").edits == Elastic.default_edits
 
 

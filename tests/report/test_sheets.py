@@ -11,16 +11,8 @@ from matplotlib.colors import to_rgb
 from gansynth.core.schema import Boxes, Case, Sample, Schema
 from gansynth.data.picture_files import read_picture
 from gansynth.report.figures import read_metrics, write_curves
-from gansynth.report.mosaic import write_mosaic
-from gansynth.report.png import outlined
-from gansynth.report.sheets import (
-    _columns,
-    boxes_at,
-    colour_of,
-    middle_slice,
-    write_overlays,
-    write_sheet,
-)
+from gansynth.report.png import boxes_at, colour_of, middle_slice, outlined
+from gansynth.report.sheets import GAP, LARGE, _columns, write_mosaic, write_overlays, write_sheet
 from gansynth.testing import ToySource
 
 
@@ -105,7 +97,7 @@ def panels(path: Path, columns: int, rows: int = 1) -> list[list[Any]]:
     from matplotlib.image import imread
 
     pixels = imread(path)[..., :3]
-    pixels = pixels[-rows * 150 :]  # what is above are headings
+    pixels = pixels[-rows * (LARGE + GAP) :]  # what is above are headings
     cells = [np.array_split(row, columns, axis=1) for row in np.array_split(pixels, rows)]
     return [[cell[35:-35, 35:-35] for cell in row] for row in cells]
 

@@ -11,6 +11,7 @@ import pytest
 
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Schema
 from gansynth.core.source import SourceRequest
 from gansynth.data.views import View
@@ -134,7 +135,7 @@ def fits(monkeypatch) -> list[str]:
 
 
 def drawn(folder: Path, **options: Any) -> list[Any]:
-    return SampleDrawer(load_run(folder, "cpu"), ToySource(2), **options).draw(0, 3)
+    return SampleDrawer(load_run(folder, "cpu"), ToySource(2), SampleRequest(**options)).draw(0, 3)
 
 
 # -- planning --------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from gansynth import fill_bank
 from gansynth.bank.reader import BankReader
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.data.views import View
 from gansynth.fitting import fit as fitting
@@ -124,7 +125,7 @@ def run(both: Path, tmp_path: Path) -> Path:
 
 
 def drawer(folder: Path, **options: Any) -> SampleDrawer:
-    return SampleDrawer(load_run(folder, "cpu"), Kinds(), **options)
+    return SampleDrawer(load_run(folder, "cpu"), Kinds(), SampleRequest(**options))
 
 
 # -- planning --------------------------------------------------------------------------------------
@@ -410,7 +411,7 @@ def test_a_part_of_two_classes_does_not_know_which_it_draws(tmp_path):
 
 def test_samples_of_a_class_have_a_folder_of_their_own(run):
     options: dict[str, Any] = {"device": "cpu", "reporter": NullReporter()}
-    report = sample_run(run, 1, classes=("metastasis",), **options)
+    report = sample_run(run, 1, request=SampleRequest(classes=("metastasis",)), **options)
     assert report["folder"] == str(run / "samples" / "seed-0-metastasis")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.fitting.composite_fit import fit_composite
 from gansynth.fitting.composite_spec import PerClass
@@ -77,7 +78,7 @@ def test_a_classifier_of_real_slices_knows_the_class_of_each_parts_samples(tumou
     )
     run, judge, known = load_run(tmp_path / "run", "cpu"), classifier(source), []
     for number, name in enumerate(source.schema.classes):
-        samples = SampleDrawer(run, source, classes=(name,)).draw(0, EACH)
+        samples = SampleDrawer(run, source, SampleRequest(classes=(name,))).draw(0, EACH)
         known.append(np.mean(judge.predict(features([s.image for s in samples])) == number))
     assert np.mean(known) > 0.6, known
     assert min(known) > 0.4, known

@@ -13,6 +13,7 @@ import torch
 
 from gansynth import replay
 from gansynth.conditions.edit_chain import build_edits
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Schema
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
@@ -44,7 +45,7 @@ def deep(runs) -> Any:
 
 @pytest.fixture
 def drawer(deep) -> Any:
-    return SampleDrawer(deep, ToySource(3), seed=4)
+    return SampleDrawer(deep, ToySource(3), SampleRequest(seed=4))
 
 
 def load(path: Path) -> Any:
@@ -60,7 +61,7 @@ def sample(run: Path, n: int, **options: Any) -> Any:
 
 def test_a_sample_is_the_same_whatever_the_batch(drawer, deep):
     together = drawer.draw(0, 4)
-    again: Any = SampleDrawer(deep, ToySource(3), seed=4)
+    again: Any = SampleDrawer(deep, ToySource(3), SampleRequest(seed=4))
     for index in (3, 0, 2):
         alone = again.draw(index, 1)[0]
         assert np.array_equal(alone.image, together[index].image)
@@ -70,7 +71,7 @@ def test_a_sample_is_the_same_whatever_the_batch(drawer, deep):
 
 def test_samples_differ_by_index_and_by_seed(drawer, deep):
     one, two = drawer.draw(0, 2)
-    other = SampleDrawer(deep, ToySource(3), seed=5).draw(0, 1)[0]
+    other = SampleDrawer(deep, ToySource(3), SampleRequest(seed=5)).draw(0, 1)[0]
     assert not np.array_equal(one.image, two.image)
     assert not np.array_equal(one.image, other.image)
 
@@ -121,7 +122,7 @@ def test_context_reaches_the_generator(drawer, deep, monkeypatch):
 
 
 def test_no_edits_are_possible(deep):
-    drawn = SampleDrawer(deep, ToySource(3), edits=()).draw(0, 1)[0]
+    drawn = SampleDrawer(deep, ToySource(3), SampleRequest(edits=())).draw(0, 1)[0]
     case: Any = ToySource(3).load(drawn.provenance["case"])
     assert (drawn.labels == case.labels).all()
 

@@ -11,7 +11,7 @@ import pytest
 from gansynth.core.schema import Case, Sample, Schema
 from gansynth.data.picture_files import read_picture
 from gansynth.fitting.previews import final_sheets
-from gansynth.report.mosaic import EDGE, GAP, LINE, write_mosaic
+from gansynth.report.sheets import EDGE, GAP, LINE, write_mosaic
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.drawer import SampleDrawer

@@ -27,6 +27,7 @@ from gansynth.bank.reader import BankReader, BankSpec, BankWriter, verify_bank
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.registry import installed
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Sample, Schema
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.fit import fit
@@ -146,7 +147,7 @@ def compare(what: str, found: dict[str, Any]) -> None:
 def samples_of(run: Path, data: str) -> dict[str, Any]:
     """Images, labels and boxes of three samples."""
     source = Unseen(asked(data))
-    drawer = SampleDrawer(load_run(run, "cpu"), source, seed=5)
+    drawer = SampleDrawer(load_run(run, "cpu"), source, SampleRequest(seed=5))
     arrays: dict[str, Any] = {}
     for number, sample in enumerate(drawer.draw(0, 3)):
         boxes = sample.boxes.coords if sample.boxes is not None else None
@@ -215,6 +216,7 @@ def test_a_run_of_the_reference_is_read_and_draws_the_same(name, fitted, tmp_pat
 
 SCHEMA = Schema(("T1", "FLAIR"), {"background": 0, "tumour": 1}, (1.0, 1.0, 1.0), has_outside=True)
 SPEC = BankSpec(
+    samples=SampleRequest(edits=("elastic",)),
     schema=SCHEMA,
     lineage=Lineage("toy", "0", (CaseRecord("a", "s", "0" * 64),), {"plans": "p"}),
     run_id="run",
@@ -222,7 +224,6 @@ SPEC = BankSpec(
     frozen=True,
     capacity=4,
     segment_samples=2,
-    edits=("elastic",),
 )
 
 

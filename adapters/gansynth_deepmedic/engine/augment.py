@@ -7,7 +7,7 @@ segment and in its contexts; then axes are mirrored, then planes turned, labels 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth_deepmedic.engine.geometry import Geometry, Triple
-from gansynth_deepmedic.engine.nested import Nested
+from gansynth_deepmedic.keys import Keys
 
 KEY = "augm_sample_prms_tr"
 PLANES: Mapping[str, tuple[int, int]] = {"xy": (0, 1), "yz": (1, 2), "xz": (0, 2)}
@@ -26,19 +26,12 @@ Moments = tuple[float, float]
 
 @dataclass(frozen=True)
 class Change:
-    """What is done to one segment.
+    """What is done to one segment."""
 
-    Attributes:
-        shift: float32 (C,), added first.
-        scale: float32 (C,).
-        mirrored: which axes are.
-        turned: quarter turns in each of the ``PLANES``.
-    """
-
-    shift: npt.NDArray[np.float32]
-    scale: npt.NDArray[np.float32]
-    mirrored: tuple[bool, ...]
-    turned: tuple[int, ...]
+    shift: npt.NDArray[np.float32]  # float32 (C,), added first
+    scale: npt.NDArray[np.float32]  # float32 (C,)
+    mirrored: tuple[bool, ...]  # which axes are
+    turned: tuple[int, ...]  # quarter turns in each of the ``PLANES``
 
     def of_image(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """A segment or a context (C, X, Y, Z), changed."""
@@ -60,28 +53,18 @@ class Change:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How segments are changed at random.
+    """How segments are changed at random."""
 
-    Attributes:
-        shift: of intensities; None for none.
-        scale: of intensities, after they are shifted; None for none.
-        reflect: probability for each axis x, y, z.
-        rotate90: for each of the ``PLANES`` the probabilities of 0, 1, 2 and 3 quarter turns, which
-            add up to 1; None for none.
-    """
-
-    shift: Moments | None = None
-    scale: Moments | None = None
-    reflect: tuple[float, ...] = (0.0, 0.0, 0.0)
+    shift: Moments | None = None  # of intensities; None for none
+    scale: Moments | None = None  # of intensities, after they are shifted; None for none
+    reflect: tuple[float, ...] = (0.0, 0.0, 0.0)  # probability for each axis x, y, z
+    # for each of the ``PLANES`` the probabilities of 0, 1, 2 and 3 quarter turns, which add up to
+    # 1; None for none
     rotate90: tuple[tuple[float, ...] | None, ...] = (None, None, None)
 
     @classmethod
     def usual(cls, axis: int = 0) -> Augmentation:
-        """What DeepMedic's own example does: intensities, and mirroring left to right.
-
-        Args:
-            axis: of the arrays, that runs from left to right.
-        """
+        """What DeepMedic's own example does: intensities, and mirroring left to right."""
         reflect = tuple(0.5 * (n == axis) for n in range(3))
         return cls((0.0, 0.05), (1.0, 0.01), reflect)
 
@@ -92,27 +75,27 @@ class Augmentation:
         Raises:
             DataFault: naming the key.
         """
-        found = cls()
-        if (given := Nested.of(path, values, KEY)).given:
-            parts = given.table(("hist_dist", "reflect", "rotate90"))
+        keys, found = Keys(path, values), cls()
+        if parts := keys.table(KEY, ("hist_dist", "reflect", "rotate90")):
+            pair, planes = ("shift", "scale"), tuple(PLANES)
+            intensities = parts.table("hist_dist", pair, pair)
+            turns = parts.table("rotate90", planes, planes)
             found = cls(
-                *_intensities(parts["hist_dist"]),
-                _reflect(parts["reflect"]),
-                _rotate90(parts["rotate90"]),
+                *(None if intensities is None else _moments(intensities, key) for key in pair),
+                parts.numbers("reflect", found.reflect, 3, 0, 1),
+                tuple(None if turns is None else _chances(turns, plane) for plane in planes),
             )
-        found = found._older(path, values)
-        return None if found == cls() else found
-
-    def _older(self, path: Path | None, values: Mapping[str, Any]) -> Augmentation:
-        """Keys that DeepMedic still takes, over the others."""
-        shift, scale, reflect = self.shift, self.scale, self.reflect
-        if (given := Nested.of(path, values, "reflectImagesPerAxis")).given:
-            reflect = tuple(0.5 * flag for flag in given.flags(3))
+        # Keys that DeepMedic still takes, over the others.
+        if keys.has("reflectImagesPerAxis"):
+            flags = keys.flags("reflectImagesPerAxis", 3)
+            found = replace(found, reflect=tuple(0.5 * flag for flag in flags))
         if values.get("performIntAugm") is True:
-            keys = ("sampleIntAugmShiftWithMuAndStd", "sampleIntAugmMultiWithMuAndStd")
-            pairs = [Nested.of(path, values, key).numbers(2) for key in keys]
-            shift, scale = ((mean, abs(std)) for mean, std in pairs)
-        return Augmentation(shift, scale, reflect, self.rotate90)
+            shift, scale = (
+                keys.numbers(f"sampleIntAugm{kind}WithMuAndStd", count=2)
+                for kind in ("Shift", "Multi")
+            )
+            found = replace(found, shift=(shift[0], abs(shift[1])), scale=(scale[0], abs(scale[1])))
+        return None if found == cls() else found
 
     def check(self, geometry: Geometry, path: Path | None = None) -> None:
         """Refuse to turn planes of segments that are not square in them.
@@ -127,10 +110,11 @@ class Augmentation:
                 and chances[1] + chances[3] > 0
                 and not all(_square(s, axes) for s in shapes)
             ):
-                key = f"{KEY}['rotate90'][{plane!r}]"
-                raise Nested(path, key, dict(zip(TURNS, chances, strict=True))).fault(
+                found = {plane: dict(zip(TURNS, chances, strict=True))}
+                raise Keys(path, found, f"{KEY}['rotate90']").odd(
+                    plane,
                     f"no turns by 90 or 270 degrees: segments of {geometry.segment} are not square "
-                    "in this plane"
+                    "in this plane",
                 )
 
     def draw(self, channels: int, rng: np.random.Generator) -> Change:
@@ -154,35 +138,17 @@ def _draw(
     return rng.normal(mean, std, channels).astype(np.float32)
 
 
-def _intensities(given: Nested) -> tuple[Moments | None, Moments | None]:
-    if not given.given:
-        return None, None
-    parts = given.table(("shift", "scale"), ("shift", "scale"))
-    return _moments(parts["shift"]), _moments(parts["scale"])
+def _moments(keys: Keys, key: str) -> Moments | None:
+    parts = keys.table(key, ("mu", "std"), ("mu", "std"))
+    return None if parts is None else (parts.number("mu"), parts.number("std", low=0))
 
 
-def _moments(given: Nested) -> Moments | None:
-    if not given.given:
-        return None
-    parts = given.table(("mu", "std"), ("mu", "std"))
-    return parts["mu"].number(), parts["std"].number(0)
-
-
-def _reflect(given: Nested) -> tuple[float, ...]:
-    return given.numbers(3, 0, 1) if given.given else (0.0, 0.0, 0.0)
-
-
-def _rotate90(given: Nested) -> tuple[tuple[float, ...] | None, ...]:
-    if not given.given:
-        return (None, None, None)
-    return tuple(_chances(plane) for plane in given.table(tuple(PLANES), tuple(PLANES)).values())
-
-
-def _chances(given: Nested) -> tuple[float, ...] | None:
+def _chances(keys: Keys, plane: str) -> tuple[float, ...] | None:
     """Probabilities of quarter turns; DeepMedic takes numbers that do not add up to 1, too."""
-    if not given.given:
+    turns = keys.table(plane, TURNS, TURNS)
+    if turns is None:
         return None
-    weights = [turn.number(0) for turn in given.table(TURNS, TURNS).values()]
+    weights = [turns.number(turn, low=0) for turn in TURNS]
     total = sum(weights)
     return tuple(weight / total for weight in weights) if sum(weights[1:]) > 0 else None
 

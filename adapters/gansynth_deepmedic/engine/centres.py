@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.engine.geometry import Geometry
-from gansynth_deepmedic.engine.nested import Nested
+from gansynth_deepmedic.keys import Keys
 
 if TYPE_CHECKING:
     from gansynth_deepmedic.configs import TrainConfig
@@ -38,16 +38,11 @@ _KEYS = {
 
 @dataclass(frozen=True)
 class Sampling:
-    """What decides on centres.
+    """What decides on centres."""
 
-    Attributes:
-        kind: ``LESION``, ``UNIFORM``, ``WHOLE`` or ``CLASSES``.
-        classes: background included.
-        proportions: of the categories: foreground and background, or each class; None for equal.
-    """
-
-    kind: int = CLASSES
-    classes: int = 2
+    kind: int = CLASSES  # ``LESION``, ``UNIFORM``, ``WHOLE`` or ``CLASSES``
+    classes: int = 2  # background included
+    # of the categories: foreground and background, or each class; None for equal
     proportions: tuple[float, ...] | None = None
 
     @classmethod
@@ -60,15 +55,17 @@ class Sampling:
             DataFault: weight maps, which are not sampled by here, or odd proportions.
         """
         kind = config.sampling if which == "train" else config.sampling_validation
-        shares, maps = (Nested.of(config.path, config.values, key) for key in _KEYS[which])
-        if maps.given:
-            raise maps.fault("no weight maps where torch trains; leave it out, or use DeepMedic")
+        keys, (shares, maps) = Keys(config.path, config.values), _KEYS[which]
+        if keys.has(maps):
+            raise keys.odd(
+                maps, "no weight maps where torch trains; leave it out, or use DeepMedic"
+            )
         sampling = cls(kind, classes)
-        if not shares.given or kind not in (LESION, CLASSES):
+        if not keys.has(shares) or kind not in (LESION, CLASSES):
             return sampling
-        found = shares.numbers(sampling.categories, 0)
+        found = keys.numbers(shares, count=sampling.categories, low=0)
         if sum(found) <= 0:
-            raise shares.fault("a number above 0 among them")
+            raise keys.odd(shares, "a number above 0 among them")
         return cls(kind, classes, found)
 
     @property
@@ -94,17 +91,11 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Centres:
-    """Centres within one case.
+    """Centres within one case."""
 
-    Attributes:
-        voxels: int64 (N, 3).
-        categories: int64 (N,), which of the sampling's categories each was drawn for.
-        restricted: whether they were drawn where they had better be, see ``draw_centres``.
-    """
-
-    voxels: IntArray
-    categories: IntArray
-    restricted: bool
+    voxels: IntArray  # int64 (N, 3)
+    categories: IntArray  # int64 (N,), which of the sampling's categories each was drawn for
+    restricted: bool  # whether they were drawn where they had better be, see ``draw_centres``
 
 
 def draw_centres(
@@ -121,14 +112,9 @@ def draw_centres(
     """Draw centres, with replacement, so that whole segments lie in the volume.
 
     Args:
-        sampling: what decides.
-        geometry: of the segments.
-        count: how many, exactly.
-        rng: draws them.
         labels: (X, Y, Z).
         roi: (X, Y, Z), where centres may be; None for everywhere.
         core: (X, Y, Z), where they had better be; where nothing can be, everywhere is good enough.
-        name: of the case, for messages.
 
     Raises:
         DataFault: the volume is smaller than a segment, or there is nothing to draw.

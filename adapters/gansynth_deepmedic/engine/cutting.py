@@ -15,16 +15,15 @@ from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import read_nifti
 from gansynth_deepmedic.engine.augment import Augmentation
 from gansynth_deepmedic.engine.centres import Centres, IntArray, Sampling, draw_centres
-from gansynth_deepmedic.engine.context import (
+from gansynth_deepmedic.engine.geometry import (
+    Geometry,
     Image,
     corner_mean,
     high_segment,
     low_context,
     padded,
 )
-from gansynth_deepmedic.engine.geometry import Geometry
-from gansynth_deepmedic.engine.image_augment import Affine
-from gansynth_deepmedic.engine.normalise import ZScore
+from gansynth_deepmedic.engine.volumes import Affine, ZScore
 from gansynth_deepmedic.insertion import Loaded
 
 if TYPE_CHECKING:
@@ -33,20 +32,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cutting:
-    """What is done to a case before segments are cut of it, where they are cut, and what then.
+    """What is done to a case before segments are cut of it, where they are cut, and what then."""
 
-    Attributes:
-        sampling: where segments are centred.
-        pad: whether volumes are padded by the margin that is not predicted (padInputImagesBool).
-        normalise: how intensities are (norm_zscore_prms); None for not at all.
-        affine: how volumes are turned and zoomed (augm_img_prms_tr); None for not at all.
-        augment: how segments are changed (augm_sample_prms_tr); None for not at all.
-    """
-
-    sampling: Sampling
+    sampling: Sampling  # where segments are centred
+    # whether volumes are padded by the margin that is not predicted (padInputImagesBool)
     pad: bool = True
-    normalise: ZScore | None = None
+    normalise: ZScore | None = None  # how intensities are (norm_zscore_prms); None for not at all
+    # how volumes are turned and zoomed (augm_img_prms_tr); None for not at all
     affine: Affine | None = None
+    # how segments are changed (augm_sample_prms_tr); None for not at all
     augment: Augmentation | None = None
 
     @classmethod
@@ -80,17 +74,11 @@ class Cutting:
 
 @dataclass(frozen=True)
 class Segments:
-    """So many segments, one after the other.
+    """So many segments, one after the other."""
 
-    Attributes:
-        high: float32 (N, C, *segment).
-        low: float32 (N, C, *low), for each factor.
-        labels: int16 (N, *output), of what is predicted.
-    """
-
-    high: Image
-    low: tuple[Image, ...]
-    labels: npt.NDArray[np.int16]
+    high: Image  # float32 (N, C, *segment)
+    low: tuple[Image, ...]  # float32 (N, C, *low), for each factor
+    labels: npt.NDArray[np.int16]  # int16 (N, *output), of what is predicted
 
     @classmethod
     def empty(cls, count: int, channels: int, geometry: Geometry) -> Segments:
@@ -106,12 +94,6 @@ def prepared(
     case: Loaded, geometry: Geometry, cutting: Cutting, rng: np.random.Generator | None = None
 ) -> Loaded:
     """A case, padded, normalised, and turned at random.
-
-    Args:
-        case: stays as it is.
-        geometry: of the segments.
-        cutting: what is done.
-        rng: turns it; None leaves that out.
 
     Raises:
         DataFault: labels that are none of the network's classes, or shapes that differ.
@@ -149,13 +131,7 @@ def cut(
     """Cut segments of a case at random.
 
     Args:
-        case: as its files have it; stays as it is.
-        geometry: of the segments.
-        cutting: what is done.
-        rng: all randomness there is.
-        into: where segments are written.
         rows: int64 (N,), into which of its places; as many are cut.
-        augment: whether the volume is turned, and segments are changed.
 
     Returns:
         Where they were centred, in the padded volume.

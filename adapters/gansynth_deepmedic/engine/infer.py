@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +17,17 @@ from gansynth.metrics.segmentation.regions import Regions, Scores, dice, mean_di
 from gansynth.runtime.devices import autocast
 from gansynth.runtime.files import disk_errors, write_bytes_atomic
 from gansynth_deepmedic.configs import Listed, TrainConfig
-from gansynth_deepmedic.engine.context import (
+from gansynth_deepmedic.engine.cutting import Cutting, prepared
+from gansynth_deepmedic.engine.geometry import (
+    Geometry,
+    Triple,
     corner_mean,
     high_segment,
     low_context,
     padded,
+    padding,
     tiles,
 )
-from gansynth_deepmedic.engine.cutting import Cutting, prepared
-from gansynth_deepmedic.engine.geometry import Geometry, Triple
 from gansynth_deepmedic.engine.network import DualPath
 from gansynth_deepmedic.files import MISSING, HostCase
 from gansynth_deepmedic.insertion import Loaded
@@ -40,23 +43,14 @@ RULE = (
 
 @dataclass(frozen=True)
 class Predictor:
-    """Applies a network to whole volumes.
+    """Applies a network to whole volumes."""
 
-    Attributes:
-        network: on its device.
-        geometry: of the segments that are put together (segmentsDimInference).
-        cutting: how a volume is padded and normalised.
-        device: of the network.
-        bf16: whether it computes in bfloat16.
-        batch: segments at once.
-    """
-
-    network: DualPath
-    geometry: Geometry
-    cutting: Cutting
-    device: torch.device
-    bf16: bool = False
-    batch: int = 10
+    network: DualPath  # on its device
+    geometry: Geometry  # of the segments that are put together (segmentsDimInference)
+    cutting: Cutting  # how a volume is padded and normalised
+    device: torch.device  # of the network
+    bf16: bool = False  # whether it computes in bfloat16
+    batch: int = 10  # segments at once
 
     def labels(self, case: Loaded) -> npt.NDArray[np.int16]:
         """The likeliest label of every voxel (X, Y, Z); 0 outside of the region of interest.
@@ -93,10 +87,7 @@ class Predictor:
         margin = self.geometry.margin if self.cutting.pad else ((0, 0),) * 3
         shape = case.labels.shape
         whole = tuple(slice(low, low + n) for (low, _), n in zip(margin, shape, strict=True))
-        missing = [
-            (0, max(0, size - n))
-            for size, n in zip(self.geometry.segment, ready.labels.shape, strict=True)
-        ]
+        missing = padding(ready.labels.shape, self.geometry, pad=False)
         if any(more for _, more in missing):
             image = np.asarray(padded(ready.image, missing), np.float32)
             labels = np.asarray(padded(ready.labels, missing), np.int16)
@@ -136,17 +127,11 @@ def placed(array: npt.NDArray[np.float32] | Tensor, device: torch.device) -> Ten
 
 @dataclass(frozen=True)
 class Held:
-    """A validation case.
+    """A validation case."""
 
-    Attributes:
-        name: of its prediction's file.
-        case: its files.
-        truth: whether it has labels.
-    """
-
-    name: str
-    case: HostCase
-    truth: bool
+    name: str  # of its prediction's file
+    case: HostCase  # its files
+    truth: bool  # whether it has labels
 
 
 def held_cases(config: TrainConfig) -> tuple[Held, ...]:
@@ -191,20 +176,9 @@ def read_held(held: Held, read: Read) -> Loaded:
 
 
 def validate(
-    predictor: Predictor,
-    cases: Sequence[Held],
-    read: Read,
-    regions: Regions,
-    folder: Path | None,
+    predictor: Predictor, cases: Sequence[Held], read: Read, regions: Regions, folder: Path | None
 ) -> dict[str, Any]:
     """Segment whole cases, and compare with the truth where there is one.
-
-    Args:
-        predictor: applies the network.
-        cases: real ones.
-        read: reads a file.
-        regions: see ``metrics.with_labels``.
-        folder: where segmentations are written; None for nowhere.
 
     Returns:
         A JSON document: ``rule``, ``regions``, ``mean`` and ``cases``; None stands for no Dice.
@@ -252,3 +226,34 @@ def _write(path: Path, labels: npt.NDArray[np.int16], image: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_atomic(path, nifti(labels, affine_of(image)))
     return path
+
+
+class Confusion:
+    """Counts of labels on segments, summed over batches."""
+
+    def __init__(self, classes: int) -> None:
+        self.counts = np.zeros((classes, classes), np.int64)
+
+    def add(self, counts: npt.NDArray[np.int64]) -> None:
+        """Add the counts of a batch, by true and predicted label."""
+        self.counts += counts
+
+    def add_labels(self, truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> None:
+        """Count voxels by their true and predicted label; those without a label do not count."""
+        classes, known = len(self.counts), truth >= 0
+        pairs = truth[known].astype(np.int64) * classes + predicted[known]
+        self.counts += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+    def accuracy(self) -> float:
+        """Share of voxels whose label is right; NaN of none."""
+        total = int(self.counts.sum())
+        return float(np.trace(self.counts)) / total if total else math.nan
+
+    def dice(self) -> dict[str, float]:
+        """Dice of every label but 0 over all voxels together; NaN of one that is absent."""
+        both, truth = np.diag(self.counts), self.counts.sum(axis=1)
+        sizes = truth + self.counts.sum(axis=0)
+        return {
+            str(label): float(2 * both[label] / sizes[label]) if truth[label] else math.nan
+            for label in range(1, len(self.counts))
+        }

@@ -27,12 +27,7 @@ PADDINGS: Mapping[str | None, str] = {
 
 
 def default_model(classes: int, channels: int) -> ModelConfig:
-    """DeepMedic's own example network (``deepMedic``): 8 layers, two subsampled paths.
-
-    Args:
-        classes: background included.
-        channels: of the image.
-    """
+    """DeepMedic's own example network (``deepMedic``): 8 layers, two subsampled paths."""
     features, kernel = (30, 30, 40, 40, 40, 40, 50, 50), (3, 3, 3)
     mirrored: Mapping[str, Any] = {"padTypePerLayerFC": ["mirror", None, None]}
     return ModelConfig(
@@ -62,12 +57,7 @@ def default_model(classes: int, channels: int) -> ModelConfig:
 
 
 class RollingNorm(nn.Module):
-    """Batch normalisation whose statistics for inference are the mean over the last batches.
-
-    Args:
-        channels: of its input.
-        length: batches; before there have been so many, zeros and ones take part.
-    """
+    """Batch normalisation whose statistics for inference are the mean over the last batches."""
 
     means: Tensor
     variances: Tensor
@@ -130,10 +120,8 @@ class Convolution(nn.Module):
     """A convolution without a bias.
 
     Args:
-        channels: of its input and output.
         kernel: odd numbers of voxels.
         initial: see ``ModelConfig``.
-        padding: ``mirror`` or ``zero``, which keep the size; else only what is seen wholly.
     """
 
     def __init__(
@@ -186,7 +174,6 @@ class Path(nn.Module):
     """Blocks one after the other, with residual connections over two of them.
 
     Args:
-        blocks: in order.
         residual: numbers of the blocks, from 1, whose output the input of the one before is added
             to; channels that are missing count as zeros.
     """
@@ -211,9 +198,6 @@ class Path(nn.Module):
 
 class DualPath(nn.Module):
     """The whole network.
-
-    Args:
-        model: its configuration.
 
     Attributes:
         factors: subsampling of each path beside the normal one.

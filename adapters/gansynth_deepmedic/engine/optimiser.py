@@ -1,7 +1,7 @@
-"""DeepMedic's optimisers and learning-rate schedules (its ``optimizers.py`` and ``trainer.py``).
+"""What is minimised and how: DeepMedic's ``cost_functions.py``, ``optimizers.py``, ``trainer.py``.
 
-torch's own differ: in where the small number of a denominator stands, in what momentum multiplies,
-and Nesterov's momentum is not to be had with RMSProp.
+torch's own optimisers differ: in where the small number of a denominator stands, in what momentum
+multiplies, and Nesterov's momentum is not to be had with RMSProp.
 """
 
 from __future__ import annotations
@@ -11,20 +11,15 @@ from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from gansynth_deepmedic.engine.settings import Optimisation, RateSchedule
+from gansynth_deepmedic.engine.settings import Losses, Optimisation, RateSchedule
 
 _TINY = 1e-8
 
 
 class Optimiser(torch.optim.Optimizer):
-    """SGD, Adam or RMSProp with DeepMedic's momentum, L1 and L2.
-
-    Args:
-        parameters: all of them.
-        regularised: those that L1 and L2 are taken of.
-        how: see ``Optimisation``.
-    """
+    """SGD, Adam or RMSProp with DeepMedic's momentum, L1 and L2."""
 
     def __init__(
         self,
@@ -92,21 +87,19 @@ def _moment(state: dict[str, Any], key: str, like: Tensor) -> Tensor:
 class Rates:
     """Learning rate and momentum of every epoch.
 
-    Args:
-        schedule: see ``RateSchedule``.
-        rate: at the start.
-        momentum: at the start.
-
     Attributes:
+        done: epochs that are done.
         divided: by ``auto``: how often the rate has been lowered.
         best: by ``auto``: the best accuracy on validation segments so far.
         best_at: epochs that were done before the best one.
         lowered_at: epochs that were done when the rate was lowered last.
     """
 
+    _kept = ("done", "divided", "best", "best_at", "lowered_at")
+
     def __init__(self, schedule: RateSchedule, rate: float, momentum: float) -> None:
         self.schedule, self.first, self.first_momentum = schedule, rate, momentum
-        self.divided, self.best, self.best_at, self.lowered_at = 0, 0.0, 0, 0
+        self.done, self.divided, self.best, self.best_at, self.lowered_at = 0, 0, 0.0, 0, 0
 
     def rate(self, done: float) -> float:
         """The learning rate after so many epochs."""
@@ -136,12 +129,8 @@ class Rates:
         return self.first_momentum + gain * self._share(done)
 
     def end_epoch(self, done: int, accuracy: float | None) -> None:
-        """Lower the rate if it is time to; only ``auto`` looks at the accuracy.
-
-        Args:
-            done: epochs that were done before this one.
-            accuracy: share of right voxels in validation segments.
-        """
+        """Lower the rate if it is time to; only ``auto`` looks at the accuracy."""
+        self.done = done + 1
         if self.schedule.kind != "auto":
             return
         if accuracy is not None and accuracy > self.best + self.schedule.least_gain:
@@ -153,16 +142,81 @@ class Rates:
         """Begin another training, of which ``auto`` has seen nothing, after so many epochs."""
         self.divided, self.best, self.best_at, self.lowered_at = 0, 0.0, done, done
 
-    def to_json(self) -> dict[str, float]:
-        """What ``resume`` needs."""
-        return {key: getattr(self, key) for key in ("divided", "best", "best_at", "lowered_at")}
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps; see ``gansynth.core.generator.Memory``."""
+        return {key: torch.tensor(getattr(self, key), dtype=torch.float64) for key in self._kept}
 
-    def resume(self, doc: Mapping[str, Any]) -> None:
-        """Go on from what ``to_json`` gave."""
-        for key in ("divided", "best", "best_at", "lowered_at"):
-            setattr(self, key, doc[key])
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what ``state`` gave."""
+        for key in self._kept:
+            setattr(self, key, type(getattr(self, key))(state[key].item()))
 
     def _share(self, done: float) -> float:
         """How much of the time after waiting has gone, 0 to 1."""
         schedule = self.schedule
         return min(max(0.0, done - schedule.wait) / (schedule.epochs - schedule.wait), 1.0)
+
+
+_LOG_EPS, _COUNT_EPS, _OVERLAP_EPS = 1e-6, 1e-6, 1e-5
+
+
+def loss_of(
+    logits: Tensor, labels: Tensor, losses: Losses, done: int
+) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """The losses of a batch, weighted and added up.
+
+    Args:
+        logits: (B, classes, X, Y, Z).
+        labels: whole numbers (B, X, Y, Z); negative ones have no class, and count in no sum.
+
+    Returns:
+        The sum, and each loss by its name.
+    """
+    classes = logits.shape[1]
+    probabilities = logits.float().softmax(dim=1)
+    known = labels >= 0
+    clean = labels.clamp(min=0)
+    parts: dict[str, Tensor] = {}
+    if losses.xentr:
+        log_right = (probabilities.gather(1, clean[:, None])[:, 0] + _LOG_EPS).log()
+        weights = class_weights(clean, known, losses, classes, done)
+        parts["xentr"] = -(weights[clean] * log_right * known).sum() / labels.numel()
+    if losses.iou or losses.dsc:
+        truth = (F.one_hot(clean, classes) * known[..., None]).movedim(-1, 1).float()
+        if losses.iou:
+            parts["iou"] = _one_minus_iou(probabilities, truth)
+        if losses.dsc:
+            parts["dsc"] = _one_minus_dice(probabilities, truth)
+    total = sum(
+        (getattr(losses, name) * part for name, part in parts.items()), logits.new_zeros(())
+    )
+    return total, parts
+
+
+def class_weights(labels: Tensor, known: Tensor, losses: Losses, classes: int, done: int) -> Tensor:
+    """Weights (classes,) in the cross-entropy, fading to 1 between two epochs."""
+    if losses.reweight == "freq":
+        counts = torch.bincount(labels[known].flatten(), minlength=classes).float()
+        first = labels.numel() / classes / (counts + _COUNT_EPS)
+    elif losses.reweight == "per_c":
+        first = torch.tensor(losses.weights, device=labels.device)
+    else:
+        return torch.ones(classes, device=labels.device)
+    begin, end = losses.until
+    share = (min(max(done, begin), end) - begin) / (end - begin)
+    return first + (1 - first) * share
+
+
+_SPACE = (0, 2, 3, 4)
+
+
+def _one_minus_iou(probabilities: Tensor, truth: Tensor) -> Tensor:
+    both = (probabilities * truth).sum(dim=_SPACE)
+    either = (probabilities * (1 - truth)).sum(dim=_SPACE) + truth.sum(dim=_SPACE)
+    return 1 - ((both + _OVERLAP_EPS) / (either + _OVERLAP_EPS)).mean()
+
+
+def _one_minus_dice(probabilities: Tensor, truth: Tensor) -> Tensor:
+    both = 2 * (probabilities * truth).sum(dim=_SPACE)
+    sizes = probabilities.sum(dim=_SPACE) + truth.sum(dim=_SPACE)
+    return 1 - ((both + _OVERLAP_EPS) / (sizes + _OVERLAP_EPS)).mean()

@@ -13,12 +13,11 @@ import torch
 from gansynth.runtime.devices import pick_device, resolve
 from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.configs import Listed
-from gansynth_deepmedic.engine.checkpoints import load_network
 from gansynth_deepmedic.engine.cutting import Cutting, read_volume
 from gansynth_deepmedic.engine.geometry import Geometry
 from gansynth_deepmedic.engine.infer import Held, Predictor, host_case, read_held
 from gansynth_deepmedic.engine.network import DualPath
-from gansynth_deepmedic.engine.train import Task
+from gansynth_deepmedic.engine.train import Task, load_network
 from gansynth_deepmedic.order import ORDER, Order
 
 
@@ -64,12 +63,6 @@ def predictor_of(
     folder: Path, task: Task, device: torch.device, precision: Literal["auto", "bf16", "fp32"]
 ) -> tuple[Predictor, int]:
     """What applies the newest checkpoint of a training, and the epochs that it was trained for.
-
-    Args:
-        folder: of its results.
-        task: what was ordered there.
-        device: where it is computed.
-        precision: in which numbers.
 
     Raises:
         UsageFault: there is no checkpoint yet.

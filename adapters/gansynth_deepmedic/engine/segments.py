@@ -17,11 +17,13 @@ from torch.utils.data import Dataset
 from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
 from gansynth.hosts.epoch_plan import count_places
+from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.engine.augment import Augmentation
 from gansynth_deepmedic.engine.centres import IntArray, Sampling
 from gansynth_deepmedic.engine.cutting import Cutting, Segments, cut
 from gansynth_deepmedic.engine.geometry import Geometry
-from gansynth_deepmedic.engine.memory import Arrays, in_memory
+from gansynth_deepmedic.files import HostCase
+from gansynth_deepmedic.insertion import OUTSIDE
 from gansynth_deepmedic.subepochs import Place, Read, Subepochs
 
 _SHARE, _SHUFFLE, _CUT = 30, 31, 32
@@ -30,25 +32,15 @@ logger = logging.getLogger("gansynth")
 
 @dataclass(frozen=True)
 class Job:
-    """A case that segments were taken of.
+    """A case that segments were taken of."""
 
-    Attributes:
-        subepoch: counted from 0.
-        place: of the case in it.
-        kind: ``real``, ``synthetic``, or ``fallback``: a real case, for want of a sample.
-        case: id of the real case, or of the one around a sample.
-        sample: id of the sample; empty for a real case.
-        segments: how many.
-        restricted: whether segments of a sample are centred on what is wholly synthetic.
-    """
-
-    subepoch: int
-    place: int
-    kind: str
-    case: str
-    sample: str
-    segments: int
-    restricted: bool = True
+    subepoch: int  # counted from 0
+    place: int  # of the case in it
+    kind: str  # ``real``, ``synthetic``, or ``fallback``: a real case, for want of a sample
+    case: str  # id of the real case, or of the one around a sample
+    sample: str  # id of the sample; empty for a real case
+    segments: int  # how many
+    restricted: bool = True  # whether segments of a sample are centred on what is wholly synthetic
 
     def to_json(self) -> dict[str, Any]:
         """What ``order.Progress`` tells of it."""
@@ -58,19 +50,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Drawn:
-    """All segments of a subepoch, shuffled.
+    """All segments of a subepoch, shuffled."""
 
-    Attributes:
-        subepoch: counted from 0.
-        segments: arrays of N of them.
-        synthetic: bool (N,), whether each is of a synthetic case.
-        jobs: the cases that they were taken of.
-    """
-
-    subepoch: int
-    segments: Segments
-    synthetic: npt.NDArray[np.bool_]
-    jobs: tuple[Job, ...]
+    subepoch: int  # counted from 0
+    segments: Segments  # arrays of N of them
+    synthetic: npt.NDArray[np.bool_]  # bool (N,), whether each is of a synthetic case
+    jobs: tuple[Job, ...]  # the cases that they were taken of
 
 
 class DeepMedicSegments(Dataset[dict[str, Tensor]]):
@@ -87,7 +72,7 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
 
     Args:
         subepochs: which cases.
-        read: reads a file: ``reading.read_volume``.
+        read: reads a file: ``cutting.read_volume``.
         geometry: of the segments.
         cutting: where they are cut, and what is done to them: ``Cutting.from_configs``.
         segments: of a subepoch, at least one for each case.
@@ -221,10 +206,6 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
     def set_subepoch(self, k: int, drawn: Drawn | None = None) -> None:
         """Go on to a subepoch.
 
-        Args:
-            k: counted from 0 over the whole training.
-            drawn: what ``draw(k)`` gave, where that was called before; else it is called now.
-
         Raises:
             DataFault, TrainingFault: see ``draw``.
         """
@@ -274,13 +255,7 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
             )
         kind = "synthetic" if case.sample else "fallback" if place.synthetic else "real"
         return Job(
-            place.subepoch,
-            place.number,
-            kind,
-            case.case,
-            case.sample,
-            len(rows),
-            where.restricted,
+            place.subepoch, place.number, kind, case.case, case.sample, len(rows), where.restricted
         )
 
     def _counts(self, places: Sequence[Place]) -> list[int]:
@@ -301,3 +276,65 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
 
     def _rng(self, *key: int) -> np.random.Generator:
         return self.subepochs.rng(*key, self.seed)
+
+
+Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any] | None]
+"""Image (C, D, H, W), labels (D, H, W), and region of interest (D, H, W) or None.
+
+Labels may be -1 outside of the region, as sources give them; without a region that is what it is.
+"""
+_AS_THEY_ARE = ((2, 1), (1, 1), (0, 1))
+"""``HostCase.stored`` of files whose axes are z, y, x."""
+
+
+def in_memory(
+    cases: Mapping[str, Arrays], units: Sequence[tuple[float, float]] | None = None
+) -> tuple[list[HostCase], Read]:
+    """Cases by names that stand for files, and what reads these.
+
+    Raises:
+        DataFault: there are none, or shapes that do not fit.
+    """
+    files: dict[str, npt.NDArray[Any]] = {}
+    hosts = []
+    for case, (image, labels, roi) in cases.items():
+        _check(case, image, labels, roi)
+        if (labels == OUTSIDE).any():
+            inside = labels != OUTSIDE
+            roi = inside.astype(np.int16) if roi is None else roi
+            labels = np.where(inside, labels, 0)
+        own = {f"{case}/{number}": channel for number, channel in enumerate(image)}
+        files |= {**own, f"{case}/labels": labels}
+        if roi is not None:
+            files[f"{case}/roi"] = roi
+        scales = tuple(units) if units is not None else ((1.0, 0.0),) * len(image)
+        if len(scales) != len(image):
+            raise DataFault(f"{case}: {len(image)} channel(s), expected units for each of them")
+        hosts.append(
+            HostCase(
+                case,
+                tuple(own),
+                f"{case}/labels",
+                None if roi is None else f"{case}/roi",
+                tuple(labels.shape),
+                _AS_THEY_ARE,
+                scales,
+            )
+        )
+    if len({len(host.channels) for host in hosts}) != 1:
+        raise DataFault("no cases, or cases of different numbers of channels; expected the same")
+    return hosts, files.__getitem__
+
+
+def _check(
+    case: str, image: npt.NDArray[Any], labels: npt.NDArray[Any], roi: npt.NDArray[Any] | None
+) -> None:
+    shape = image.shape[1:]
+    others = [labels.shape] if roi is None else [labels.shape, roi.shape]
+    if len(shape) != 3 or any(other != shape for other in others):
+        raise DataFault(
+            f"{case}: image has shape {image.shape}, labels and region of interest {others}; "
+            "expected (C, D, H, W) and (D, H, W)"
+        )
+    if not np.isfinite(image).all():
+        raise DataFault(f"{case}: image holds values that are not finite; replace them")

@@ -13,14 +13,14 @@ from typing import Any, Literal, get_args
 from pydantic import Field
 
 from gansynth.core.adapter import HostOptions
+from gansynth.metrics.segmentation.regions import Regions, read_regions
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.options import Device
 from gansynth.runtime.options import read_settings as read_options
 from gansynth.runtime.serialise import Document
 from gansynth_deepmedic.configs import ModelConfig, TrainConfig
 from gansynth_deepmedic.engine.geometry import Geometry, Which
-from gansynth_deepmedic.engine.metrics import Regions, read_regions
-from gansynth_deepmedic.engine.values import Values
+from gansynth_deepmedic.keys import Keys
 
 
 class TorchSettings(HostOptions):
@@ -49,131 +49,77 @@ ScheduleKind = Literal["stable", "predef", "poly", "auto", "expon"]
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How weights are changed.
+    """How weights are changed."""
 
-    Attributes:
-        kind: sgd0orAdam1orRms2.
-        rate: learningRate, at the start.
-        momentum: momentumValue; not of Adam.
-        nesterov: classicMom0OrNesterov1.
-        normalised: momNonNorm0orNormalized1: steps are multiplied by 1 - momentum.
-        rho: rhoRms.
-        eps: epsilonRms or epsilonAdam.
-        b1: b1Adam.
-        b2: b2Adam.
-        l1: L1_reg, of the weights of convolutions.
-        l2: L2_reg, likewise.
-    """
-
-    kind: OptimiserKind = "rmsprop"
-    rate: float = 1e-3
-    momentum: float = 0.6
-    nesterov: bool = True
-    normalised: bool = True
-    rho: float = 0.9
-    eps: float = 1e-4
-    b1: float = 0.9
-    b2: float = 0.999
-    l1: float = 1e-6
-    l2: float = 1e-4
+    kind: OptimiserKind = "rmsprop"  # sgd0orAdam1orRms2
+    rate: float = 1e-3  # learningRate, at the start
+    momentum: float = 0.6  # momentumValue; not of Adam
+    nesterov: bool = True  # classicMom0OrNesterov1
+    normalised: bool = True  # momNonNorm0orNormalized1: steps are multiplied by 1 - momentum
+    rho: float = 0.9  # rhoRms
+    eps: float = 1e-4  # epsilonRms or epsilonAdam
+    b1: float = 0.9  # b1Adam
+    b2: float = 0.999  # b2Adam
+    l1: float = 1e-6  # L1_reg, of the weights of convolutions
+    l2: float = 1e-4  # L2_reg, likewise
 
 
 @dataclass(frozen=True)
 class RateSchedule:
-    """How the learning rate changes from epoch to epoch.
+    """How the learning rate changes from epoch to epoch."""
 
-    Attributes:
-        kind: typeOfLearningRateSchedule.
-        epochs: of the whole training.
-        wait: numEpochsToWaitBeforeLoweringLr.
-        divide: whenDecreasingDivideLrBy.
-        at: predefinedSchedule: epochs after which the rate is divided.
-        least_gain: min_incr_of_val_acc_considered.
-        last_rate: of paramsForExpSchedForLrAndMom.
-        last_momentum: likewise.
-    """
-
-    kind: ScheduleKind = "poly"
-    epochs: int = 35
-    wait: float = 35 / 3
-    divide: float = 2.0
-    at: tuple[float, ...] = ()
-    least_gain: float = 0.0
-    last_rate: float = 1 / 2**8
-    last_momentum: float = 0.9
+    kind: ScheduleKind = "poly"  # typeOfLearningRateSchedule
+    epochs: int = 35  # of the whole training
+    wait: float = 35 / 3  # numEpochsToWaitBeforeLoweringLr
+    divide: float = 2.0  # whenDecreasingDivideLrBy
+    at: tuple[float, ...] = ()  # predefinedSchedule: epochs after which the rate is divided
+    least_gain: float = 0.0  # min_incr_of_val_acc_considered
+    last_rate: float = 1 / 2**8  # of paramsForExpSchedForLrAndMom
+    last_momentum: float = 0.9  # likewise
 
 
 @dataclass(frozen=True)
 class Losses:
-    """What is minimised; a weight of 0 leaves a loss out.
+    """What is minimised; a weight of 0 leaves a loss out."""
 
-    Attributes:
-        xentr: weight of the cross-entropy.
-        iou: weight of 1 - intersection over union.
-        dsc: weight of 1 - Dice.
-        reweight: classes are weighted in the cross-entropy ``freq``: by the inverse of how often
-            they come in the batch, ``per_c``: by ``weights``; or not, if empty.
-        weights: one for each class.
-        until: (first, last) epoch between which class weights fade to 1.
-    """
-
-    xentr: float = 1.0
-    iou: float = 0.0
-    dsc: float = 0.0
+    xentr: float = 1.0  # weight of the cross-entropy
+    iou: float = 0.0  # weight of 1 - intersection over union
+    dsc: float = 0.0  # weight of 1 - Dice
+    # classes are weighted in the cross-entropy ``freq``: by the inverse of how often they come in
+    # the batch, ``per_c``: by ``weights``; or not, if empty
     reweight: Literal["", "freq", "per_c"] = ""
-    weights: tuple[float, ...] = ()
+    weights: tuple[float, ...] = ()  # one for each class
+    # (first, last) epoch between which class weights fade to 1
     until: tuple[float, float] = (0.0, 35.0)
 
 
 @dataclass(frozen=True)
 class Validation:
-    """How real validation cases are looked at.
+    """How real validation cases are looked at."""
 
-    Attributes:
-        samples: whether segments of them are, before each subepoch's training.
-        segments: numberValidationSegmentsLoadedOnGpuPerSubep.
-        batch: batchsize_val_samples.
-        volumes: whether whole ones are every ``every`` epochs. At the end of the training they
-            always are.
-        every: numberOfEpochsBetweenFullInferenceOnValImages.
-        batch_volumes: batchsize_val_whole.
-        save: whether segmentations are written.
-    """
-
-    samples: bool = False
-    segments: int = 3000
-    batch: int = 50
+    samples: bool = False  # whether segments of them are, before each subepoch's training
+    segments: int = 3000  # numberValidationSegmentsLoadedOnGpuPerSubep
+    batch: int = 50  # batchsize_val_samples
+    # whether whole ones are every ``every`` epochs. At the end of the training they always are
     volumes: bool = False
-    every: int = 1
-    batch_volumes: int = 10
-    save: bool = True
+    every: int = 1  # numberOfEpochsBetweenFullInferenceOnValImages
+    batch_volumes: int = 10  # batchsize_val_whole
+    save: bool = True  # whether segmentations are written
 
 
 @dataclass(frozen=True)
 class EngineSettings(Document, whole=True):
-    """All of it.
+    """All of it."""
 
-    Attributes:
-        classes: background included.
-        channels: of the image.
-        device: see ``gansynth.runtime.devices.pick_device``.
-        precision: ``auto``, ``bf16`` or ``fp32``.
-        regions: names and their labels, to report Dice of.
-        optimisation: of the weights.
-        rates: of the learning rate.
-        losses: of the network's output.
-        validation: on real cases.
-    """
-
-    classes: int
-    channels: int
-    device: str = "auto"
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
-    regions: Regions = ()
-    optimisation: Optimisation = field(default_factory=Optimisation)
-    rates: RateSchedule = field(default_factory=RateSchedule)
-    losses: Losses = field(default_factory=Losses)
-    validation: Validation = field(default_factory=Validation)
+    classes: int  # background included
+    channels: int  # of the image
+    device: str = "auto"  # see ``gansynth.runtime.devices.pick_device``
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # ``auto``, ``bf16`` or ``fp32``
+    regions: Regions = ()  # names and their labels, to report Dice of
+    optimisation: Optimisation = field(default_factory=Optimisation)  # of the weights
+    rates: RateSchedule = field(default_factory=RateSchedule)  # of the learning rate
+    losses: Losses = field(default_factory=Losses)  # of the network's output
+    validation: Validation = field(default_factory=Validation)  # on real cases
 
 
 def read_settings(
@@ -183,8 +129,6 @@ def read_settings(
 
     Args:
         settings: keys of ``TorchSettings``, as typed; no others.
-        train: the training's configuration, with the numbers of epochs and so on that hold.
-        model: the network's.
 
     Raises:
         UsageFault: a setting that is unknown or does not fit.
@@ -194,14 +138,20 @@ def read_settings(
     refuse_unable(train, model)
     for which in get_args(Which):
         Geometry.from_model(model, which)
-    values = Values(train.path, train.values)
+    values = Keys(train.path, train.values)
+    if not isinstance(values.values.get("saveSegmentationVal", True), bool | None):
+        raise values.odd("saveSegmentationVal", "True or False")
     save = values.flag("saveSegmentationVal", True)
     return EngineSettings(
         classes=model.classes,
         channels=model.channels,
         device=told.device,
         precision=told.precision,
-        regions=read_regions(told.regions, model.classes),
+        regions=read_regions(
+            told.regions,
+            range(1, model.classes),
+            expected=f"numbers from 1 to {model.classes - 1}",
+        ),
         optimisation=_optimisation(values),
         rates=_rates(values, train),
         losses=_losses(values, train, model.classes),
@@ -243,7 +193,7 @@ def refuse_unable(train: TrainConfig, model: ModelConfig) -> None:
                 )
 
 
-def _optimisation(values: Values) -> Optimisation:
+def _optimisation(values: Keys) -> Optimisation:
     kinds: tuple[OptimiserKind, ...] = ("sgd", "adam", "rmsprop")
     kind = kinds[values.whole("sgd0orAdam1orRms2", 2, 0, 2)]
     eps = ("epsilonAdam", 1e-8) if kind == "adam" else ("epsilonRms", 1e-4)
@@ -262,25 +212,23 @@ def _optimisation(values: Values) -> Optimisation:
     )
 
 
-def _rates(values: Values, train: TrainConfig) -> RateSchedule:
-    kind: ScheduleKind = values.choice(
-        "typeOfLearningRateSchedule", "poly", ("stable", "predef", "poly", "auto", "expon")
-    )
+def _rates(values: Keys, train: TrainConfig) -> RateSchedule:
+    kind = values.one_of("typeOfLearningRateSchedule", get_args(ScheduleKind), "poly")
     wait_key = "numEpochsToWaitBeforeLoweringLr"
     wait = values.number(wait_key, 5 if kind == "auto" else train.epochs / 3, 0)
     if kind in ("poly", "expon") and wait >= train.epochs:
-        raise values.fault(wait_key, f"less than the {train.epochs} epochs of the training")
+        raise values.odd(wait_key, f"less than the {train.epochs} epochs of the training")
     if kind == "auto" and not train.validates_on_samples:
-        raise values.fault(
+        raise values.odd(
             "typeOfLearningRateSchedule",
             "another one, or performValidationOnSamplesThroughoutTraining = True, which it needs",
         )
     at = values.numbers("predefinedSchedule", ())
     if kind == "predef" and (not at or list(at) != sorted(set(at))):
-        raise values.fault("predefinedSchedule", "epochs in rising order, as [17, 22, 27]")
+        raise values.odd("predefinedSchedule", "epochs in rising order, as [17, 22, 27]")
     last = values.numbers("paramsForExpSchedForLrAndMom", (1 / 2**8, 0.9))
     if len(last) != 2:
-        raise values.fault("paramsForExpSchedForLrAndMom", "[learning rate, momentum]")
+        raise values.odd("paramsForExpSchedForLrAndMom", "[learning rate, momentum]")
     return RateSchedule(
         kind=kind,
         epochs=train.epochs,
@@ -293,17 +241,17 @@ def _rates(values: Values, train: TrainConfig) -> RateSchedule:
     )
 
 
-def _losses(values: Values, train: TrainConfig, classes: int) -> Losses:
-    weights = values.table("losses_and_weights", {"xentr": 1.0})
+def _losses(values: Keys, train: TrainConfig, classes: int) -> Losses:
+    weights = _table(values, "losses_and_weights", {"xentr": 1.0})
     for name, weight in weights.items():
         if name not in ("xentr", "iou", "dsc") or not _is_weight(weight):
-            raise values.fault(
+            raise values.odd(
                 "losses_and_weights", "weights from 0 on, or None, of xentr, iou and dsc"
             )
     if not any(weights.values()):
-        raise values.fault("losses_and_weights", "at least one loss with a weight")
+        raise values.odd("losses_and_weights", "at least one loss with a weight")
     known = {name: float(weights.get(name) or 0) for name in ("xentr", "iou", "dsc")}
-    again = values.table("reweight_classes_in_cost", {"type": None})
+    again = _table(values, "reweight_classes_in_cost", {"type": None})
     kind, until = again.get("type"), again.get("schedule", [0, train.epochs])
     per_class: Any = again.get("prms") if kind == "per_c" else ()
     fits = (
@@ -313,7 +261,7 @@ def _losses(values: Values, train: TrainConfig, classes: int) -> Losses:
         and (kind != "per_c" or _is_list(per_class, classes))
     )
     if not fits:
-        raise values.fault(
+        raise values.odd(
             "reweight_classes_in_cost",
             f"'type' None, 'freq' or 'per_c', with {classes} numbers as 'prms' for 'per_c', and "
             "'schedule' as [first epoch, last epoch]",
@@ -324,6 +272,13 @@ def _losses(values: Values, train: TrainConfig, classes: int) -> Losses:
         weights=tuple(float(weight) for weight in per_class),
         until=(float(until[0]), float(until[1])),
     )
+
+
+def _table(values: Keys, key: str, default: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = values.values[key] if values.has(key) else default
+    if not isinstance(found, Mapping):
+        raise values.odd(key, "a dictionary")
+    return found
 
 
 def _is_weight(value: object) -> bool:
@@ -338,7 +293,7 @@ def _is_list(value: object, length: int) -> bool:
     )
 
 
-def _validation(values: Values, train: TrainConfig, save: bool) -> Validation:
+def _validation(values: Keys, train: TrainConfig, save: bool) -> Validation:
     return Validation(
         samples=train.validates_on_samples,
         segments=values.whole("numberValidationSegmentsLoadedOnGpuPerSubep", 3000, 1),

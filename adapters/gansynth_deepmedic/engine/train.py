@@ -1,66 +1,161 @@
-"""Trains the network on subepochs of segments, and looks at real validation cases."""
+"""Trains the dual-path network by gansynth's loop, on subepochs of segments.
+
+A step of the loop is a batch of segments, and it checkpoints at the end of every epoch. Nothing
+random is kept: whatever is drawn is keyed by seed and subepoch, or by seed and step.
+"""
 
 from __future__ import annotations
 
 import math
+import shutil
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from gansynth.core.generator import Batch, Generator, GeneratorOptions, Phase, Stage, Step
 from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
-from gansynth.runtime.devices import autocast, pick_device, resolve
-from gansynth.runtime.errors import DataFault, TrainingFault
+from gansynth.core.schema import Condition, Sample, Schema
+from gansynth.metrics.segmentation.regions import with_labels
+from gansynth.runtime.devices import pick_device, resolve, seeded
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
+from gansynth.runtime.progress import NullReporter
+from gansynth.runtime.progress import Task as Progressing
+from gansynth.training import checkpoint
+from gansynth.training.checkpoint_manager import Callbacks
+from gansynth.training.loop import FitOptions, train
+from gansynth_deepmedic.cases import class_labels
 from gansynth_deepmedic.configs import (
     ModelConfig,
     TrainConfig,
     read_model_config,
     read_train_config,
 )
-from gansynth_deepmedic.engine.ahead import Ahead
-from gansynth_deepmedic.engine.checkpoints import Learner
 from gansynth_deepmedic.engine.cutting import Cutting, read_volume
 from gansynth_deepmedic.engine.geometry import Geometry
 from gansynth_deepmedic.engine.infer import (
     PREDICTIONS,
+    Confusion,
     Held,
     Predictor,
     held_cases,
     placed,
     validate,
 )
-from gansynth_deepmedic.engine.losses import loss_of
-from gansynth_deepmedic.engine.metrics import Confusion, with_labels
 from gansynth_deepmedic.engine.network import DualPath, default_model
-from gansynth_deepmedic.engine.optimiser import Optimiser, Rates
+from gansynth_deepmedic.engine.optimiser import Optimiser, Rates, loss_of
 from gansynth_deepmedic.engine.segments import DeepMedicSegments, Drawn
 from gansynth_deepmedic.engine.settings import EngineSettings
 from gansynth_deepmedic.order import PROGRESS, Order, Progress
 from gansynth_deepmedic.subepochs import Subepochs
 
+CHECKPOINTS = "checkpoints"
 VALIDATION = "validation.json"
+NETWORK = "network"
+"""Name of the network, and of who trains it, in checkpoints."""
 _HELD = 1
 """Number in the seed of validation segments."""
-_UNSEEN = object()
+_DONE = "memory/rates/done"
+"""Epochs done, in a checkpoint."""
+
+
+@dataclass
+class SegmentBatch(Batch):
+    """Segments (``image``), and what is predicted of them (``labels``)."""
+
+    low: tuple[Tensor, ...] = ()  # their surroundings (B, C, X, Y, Z) for each subsampled path
+
+    @classmethod
+    def of(cls, items: Mapping[str, Tensor]) -> SegmentBatch:
+        """What ``DeepMedicSegments.batch`` gave, in memory of its own."""
+        low = (value.clone() for name, value in items.items() if name.startswith("low_"))
+        return cls(items["high"].clone(), items["labels"], low=tuple(low))
+
+    def to(self, device: torch.device) -> SegmentBatch:
+        """The same on a device."""
+        assert self.labels is not None
+        low = tuple(placed(part, device) for part in self.low)
+        return SegmentBatch(placed(self.image, device), self.labels.to(device), low=low)
+
+
+class DualPathSegmenter(Generator):
+    """The dual-path network as the training loop takes one.
+
+    Args:
+        model: of the network.
+        settings: of its training.
+        loss: of a step's segments.
+    """
+
+    name: ClassVar[str] = "deepmedic"
+    ema: ClassVar[tuple[str, ...]] = ()
+    if_not_finite: ClassVar[str] = (
+        "Look for absurd intensities in the images, or lower learningRate of the configuration"
+    )
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        settings: EngineSettings,
+        loss: Callable[[Step], Mapping[str, Tensor]],
+    ) -> None:
+        self.model, self.how, self._loss = model, settings.optimisation, loss
+        self.rates = Rates(settings.rates, self.how.rate, self.how.momentum)
+        channels = tuple(f"channel {number}" for number in range(model.channels))
+        schema = Schema(channels, class_labels(model.classes), (1.0, 1.0, 1.0))
+        super().__init__(schema, model.segment, GeneratorOptions())
+        self.memories["rates"] = self.rates
+
+    @property
+    def network(self) -> DualPath:
+        """The network itself."""
+        network = self.nets[NETWORK]
+        assert isinstance(network, DualPath)
+        return network
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The dual-path network alone."""
+        return {NETWORK: DualPath(self.model)}
+
+    def phases(self) -> Sequence[Phase]:
+        """One player."""
+        return [Phase(NETWORK, self._loss)]
+
+    def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """DeepMedic's own."""
+        self.optimiser = Optimiser(parameters, self.network.convolved(), self.how)
+        return self.optimiser
+
+    def set_epoch(self, at: float) -> float:
+        """What learning rates are multiplied by after so many epochs; sets the momentum."""
+        for group in self.optimiser.param_groups:
+            group["momentum"] = self.rates.momentum(at)
+        return self.rates.rate(at) / self.rates.first if self.rates.first else 1.0
+
+    def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
+        """Nothing: whole volumes are segmented by ``infer.Predictor``."""
+        raise NotImplementedError
+
+    def to(self, device: torch.device) -> Generator:
+        """Move the network, as convolutions are fastest there."""
+        self.device = device
+        self.network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        return self
 
 
 @dataclass(frozen=True)
 class Task:
-    """What an order means.
-
-    Attributes:
-        order: what was ordered.
-        config: the training's configuration.
-        model: the network's.
-        settings: of the engine.
-    """
+    """What an order means."""
 
     order: Order
     config: TrainConfig
@@ -81,26 +176,10 @@ class Task:
             model = default_model(settings.classes, settings.channels)
         return cls(order, read_train_config(order.train_config), model, settings)
 
-    @property
-    def total(self) -> int:
-        """Subepochs of the whole training."""
-        return self.config.epochs * self.order.subepochs
-
     @cached_property
     def cutting(self) -> Cutting:
         """How segments are cut of training cases."""
         return Cutting.from_configs(self.config, self.model)
-
-    def learner(self, device: torch.device) -> Learner:
-        """A network before its training, its weights drawn by the order's seed."""
-        torch.manual_seed(self.order.seed)
-        network = DualPath(self.model).to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        how = self.settings.optimisation
-        return Learner(
-            network,
-            Optimiser(network.parameters(), network.convolved(), how),
-            Rates(self.settings.rates, how.rate, how.momentum),
-        )
 
     def training(self, tell: Callable[..., None]) -> DeepMedicSegments:
         """Segments to train on.
@@ -152,6 +231,10 @@ class Training:
         task: what is to be done.
         say: writes a line for the user.
         progress: told how it goes; None for the order's own file.
+
+    Attributes:
+        steps: of a subepoch: its whole batches.
+        each: steps of an epoch.
     """
 
     def __init__(
@@ -159,13 +242,21 @@ class Training:
     ) -> None:
         self.task, self.say = task, say
         self.tell = (progress or Progress(task.order.output / PROGRESS)).tell
-        settings = task.settings
-        self.device = pick_device(settings.device)
-        self.bf16 = resolve(settings.precision, self.device) == "bf16"
-        self.learner = task.learner(self.device)
+        self.device = pick_device(task.settings.device)
+        self.bf16 = resolve(task.settings.precision, self.device) == "bf16"
+        with seeded(task.order.seed):
+            self.segmenter = DualPathSegmenter(task.model, task.settings, self._loss)
         self.segments = task.training(self.tell)
         self.held = held_cases(task.config)
         self.held_segments = task.held_segments(self.held)
+        self.steps = len(self.segments) // task.config.batch
+        self.each = self.steps * task.order.subepochs
+        self._ahead: tuple[int, Future[tuple[Drawn, Drawn | None]]] | None = None
+        self._held_drawn: Drawn | None = None
+        self._seen = Confusion(task.settings.classes), list[float]()
+        self._metrics: dict[str, Any] = {}
+        self._end: dict[str, Any] | None = None
+        self._index, self._began = 0, 0.0
 
     def run(self) -> Mapping[str, Any]:
         """Train what is left of it.
@@ -176,27 +267,36 @@ class Training:
         Raises:
             GansynthError: what is wrong with data, samples, disk or the training itself.
         """
-        task = self.task
-        done, said = self.learner.resume(task.order.output, task.order.done)
-        for line in said:
-            self.say(f"gansynth: WARNING: {line}")
+        order, config, settings = self.task.order, self.task.config, self.task.settings
+        first = self._go_on()
         self._say_what()
-        ahead = Ahead(self._draw)
-        checked: Any = _UNSEEN
-        for epoch in range(done, task.config.epochs):
-            metrics = self._epoch(epoch, ahead)
-            self.learner.rates.end_epoch(epoch, metrics.get("val accuracy"))
-            self.learner.save(task.order.output, epoch + 1)
-            self.tell(epoch=epoch + 1, metrics=metrics)
-            checked = self._volumes_after(epoch + 1)
-            if checked is not _UNSEEN:
-                self.tell(epoch=epoch + 1, metrics={"dice": checked.get("dice", {})})
-        end = self.volumes(task.config.epochs) if checked is _UNSEEN else checked
+        train(
+            self.segmenter,
+            self._batch,
+            FitOptions(
+                steps=config.epochs * self.each,
+                batch_size=config.batch,
+                seed=order.seed % 2**31,
+                precision=settings.precision,
+                checkpoint_every=self.each,
+                log_every=self.each,
+            ),
+            device=self.device,
+            folder=order.output,
+            resume=first > 0,
+            rate=self._rate,
+            callbacks=Callbacks(
+                checkpoint=lambda path, step: self._checkpointed(step // self.each, first),
+                metrics=self._epoch_ended,
+                reporter=_Steps(self.say, self._stepped),
+            ),
+        )
+        end = self.volumes(config.epochs) if self._end is None else self._end
         self.tell(end=end)
-        return dict(end)
+        return end
 
     def _say_what(self) -> None:
-        parameters = sum(p.numel() for p in self.learner.network.parameters())
+        parameters = sum(p.numel() for p in self.segmenter.network.parameters())
         self.say(
             f"gansynth: a network of {parameters} parameters on {self.device}, "
             f"{'bf16' if self.bf16 else 'fp32'}; segments of {list(self.segments.geometry.segment)}"
@@ -208,143 +308,231 @@ class Training:
                 "have it, name them and set performFullInferenceOnValidationImagesEveryFewEpochs"
             )
 
-    # -- one epoch -------------------------------------------------------------------------------
+    def _go_on(self) -> int:
+        """Epochs that the newest whole checkpoint has done; later ones come again and go.
+
+        Raises:
+            UsageFault: a training would begin where there is one, or it is of an older gansynth.
+            IntegrityFault: there is no whole checkpoint.
+        """
+        folder, done = self.task.order.output / CHECKPOINTS, self.task.order.done
+        if done == 0:
+            begun = sorted(folder.glob("step-*[1-9]*"))
+            if begun:
+                raise UsageFault(
+                    f"{folder}: holds {begun[-1].name}, expected no checkpoint where a training "
+                    "begins; go on with it (--set resume=yes), or choose another -o"
+                )
+            return 0
+        why = ""
+        try:
+            found = checkpoint.latest(folder, lambda one: epochs_of(one) <= done)
+        except IntegrityFault as fault:
+            found, why = None, f"; {fault}"
+        if found is None:
+            raise IntegrityFault(
+                f"{folder}: no whole checkpoint of {done} epoch(s) or fewer{why}, expected one; "
+                "restore it from a backup, or start anew in another folder"
+            )
+        for text in found.passed_over:
+            name, _, error = text.partition(": ")
+            self.say(
+                f"gansynth: WARNING: checkpoint {name} is damaged and was passed over: {error}"
+            )
+        epochs = epochs_of(found)
+        if found.state["step"] != epochs * self.each:  # an epoch has other steps now
+            checkpoint.save(folder, epochs * self.each, found.tensors, {}, found.state)
+        for path in folder.glob("step-*"):  # the record knows nothing of what is later
+            if path.name != f"step-{epochs * self.each:08d}" and path.name >= found.folder.name:
+                shutil.rmtree(path, ignore_errors=True)
+        return epochs
+
+    # -- what the loop asks for ------------------------------------------------------------------
 
     def _draw(self, k: int) -> tuple[Drawn, Drawn | None]:
         """Segments of subepoch k, to train and to validate on."""
         held = None if self.held_segments is None else self.held_segments.draw(k)
         return self.segments.draw(k), held
 
-    def _epoch(self, epoch: int, ahead: Ahead[tuple[Drawn, Drawn | None]]) -> dict[str, Any]:
-        """Train for an epoch.
-
-        Returns:
-            Its mean loss, and what validation segments say.
-        """
-        learner, task = self.learner, self.task
-        schedule, epochs = task.order.plan.schedule, task.config.epochs
-        if schedule.kind == "finetune" and epoch == schedule.turn(epochs):
-            learner.rates.restart(epoch)
-        at = schedule.restarted(epoch, epochs)
-        for group in learner.optimiser.param_groups:
-            group["lr"] = learner.rates.rate(at)
-            group["momentum"] = learner.rates.momentum(at)
-        losses: list[float] = []
-        accuracies: list[float] = []
-        confusion = Confusion(task.settings.classes)
-        for k in range(epoch * task.order.subepochs, (epoch + 1) * task.order.subepochs):
-            drawn, held = ahead.take(k)
-            if held is not None:
-                one = self._look(k, held)
-                confusion.add(one.counts)
-                accuracies.append(one.accuracy())
+    def _batch(self, step: int, stage: Stage, which: range) -> SegmentBatch:
+        """The segments of a step; a thread of the loop asks for them while the last one runs."""
+        k, number = divmod(step, self.steps)
+        if number == 0:
+            ahead, self._ahead = self._ahead, None
+            drawn, held = ahead[1].result() if ahead and ahead[0] == k else self._draw(k)
             self.segments.set_subepoch(k, drawn)
-            del drawn, held  # three subepochs would be in memory otherwise
-            if task.config.processes != -1 and k + 1 < task.total:
-                ahead.begin(k + 1)
-            losses += self._subepoch(k, epoch)
+            self._held_drawn = held
+            del drawn, ahead  # three subepochs would be in memory otherwise
+            if self.task.config.processes != -1 and step + self.steps < self._total:
+                self._ahead = k + 1, _begun(lambda: self._draw(k + 1))
+        batch = self.task.config.batch
+        return SegmentBatch.of(self.segments.batch(number * batch, (number + 1) * batch))
+
+    @property
+    def _total(self) -> int:
+        """Steps of the whole training."""
+        return self.task.config.epochs * self.each
+
+    def _rate(self, step: int) -> float:
+        epoch, epochs = step // self.each, self.task.config.epochs
+        schedule = self.task.order.plan.schedule
+        if schedule.kind == "finetune" and step == schedule.turn(epochs) * self.each:
+            self.segmenter.rates.restart(epoch)
+        return self.segmenter.set_epoch(schedule.restarted(epoch, epochs))
+
+    def _loss(self, step: Step) -> dict[str, Tensor]:
+        """The loss of a step, without L1 and L2; a subepoch begins with a look at validation."""
+        if step.index % self.steps == 0:
+            self._look(step.index)
+        self._index, self._began = step.index, time.monotonic()
+        return self.loss(step)
+
+    def loss(self, step: Step) -> dict[str, Tensor]:
+        """The loss of a step's segments, without L1 and L2."""
+        batch = step.batch
+        assert isinstance(batch, SegmentBatch)
+        assert batch.labels is not None
+        logits = self.segmenter.network(batch.image, batch.low)
+        epoch = step.index // self.each
+        return {"loss": loss_of(logits, batch.labels, self.task.settings.losses, epoch)[0]}
+
+    # -- what the loop tells ---------------------------------------------------------------------
+
+    def _stepped(self) -> None:
+        self.tell(step=[self._began, time.monotonic()])
+        k, number = divmod(self._index, self.steps)
+        if number == self.steps - 1:
             self.tell(trained=k)
-        metrics: dict[str, Any] = {"loss": sum(losses) / len(losses)}
+
+    def _epoch_ended(self, step: int, losses: Mapping[str, float]) -> None:
+        """Before its checkpoint, which keeps what follows for the learning rate."""
+        confusion, accuracies = self._seen
+        metrics: dict[str, Any] = {"loss": losses[f"{NETWORK}/loss"]}
         if accuracies:
             metrics["val accuracy"] = sum(accuracies) / len(accuracies)
             metrics["val dice"] = {
                 name: None if math.isnan(score) else score
                 for name, score in confusion.dice().items()
             }
-        return metrics
+        self.segmenter.rates.end_epoch(step // self.each - 1, metrics.get("val accuracy"))
+        self._metrics = metrics
 
-    def _subepoch(self, k: int, epoch: int) -> Iterator[float]:
-        """Train on all whole batches; yields the loss of each."""
-        torch.manual_seed(_seed(self.task.order.seed, k))  # of what is dropped
-        batch = self.task.config.batch
-        self.learner.network.train()
-        for first in range(0, len(self.segments) - batch + 1, batch):
-            begin = time.monotonic()
-            loss = self.step(self.segments.batch(first, first + batch), epoch)
-            self.tell(step=[begin, time.monotonic()])
-            if not math.isfinite(loss):
-                raise TrainingFault(
-                    f"{self.task.order.output}: the loss is {loss} in subepoch {k + 1}, expected a "
-                    "number; lower learningRate, or look for absurd intensities in the images. The "
-                    "last checkpoint is whole"
-                )
-            yield loss
-
-    def step(self, batch: Mapping[str, Tensor], epoch: int = 0) -> float:
-        """One step on a batch of segments; returns its loss, without L1 and L2."""
-        network, optimiser = self.learner.network, self.learner.optimiser
-        optimiser.zero_grad()
-        with autocast(self.device, self.bf16):
-            logits = self._logits(batch)
-        labels = batch["labels"].to(self.device)
-        loss, _ = loss_of(logits, labels, self.task.settings.losses, epoch)
-        torch.autograd.backward(loss)
-        optimiser.step()
-        assert network.training
-        return float(loss.detach())
-
-    def _logits(self, batch: Mapping[str, Tensor]) -> Tensor:
-        low = [placed(batch[f"low_{n}"], self.device) for n in range(len(self.task.model.factors))]
-        logits: Tensor = self.learner.network(placed(batch["high"], self.device), low)
-        return logits
+    def _checkpointed(self, done: int, first: int) -> None:
+        """Tell of an epoch, and validate on whole volumes if it is time to."""
+        if done == first:  # gone on from
+            return
+        self.tell(epoch=done, metrics=self._metrics)
+        wanted, self._end = self.task.settings.validation, None
+        if wanted.volumes and done % wanted.every == 0:
+            self._end = self.volumes(done)
+            self.tell(epoch=done, metrics={"dice": self._end.get("dice", {})})
 
     # -- validation ------------------------------------------------------------------------------
 
-    def _look(self, k: int, drawn: Drawn) -> Confusion:
-        """What the network makes of validation segments."""
-        assert self.held_segments is not None
-        self.held_segments.set_subepoch(k, drawn)
+    def _look(self, step: int) -> None:
+        """Count what the network makes of validation segments before a subepoch."""
+        if step % self.each == 0:
+            self._seen = Confusion(self.task.settings.classes), []
+        if self.held_segments is None:
+            return
+        self.held_segments.set_subepoch(step // self.steps, self._held_drawn)
         confusion = Confusion(self.task.settings.classes)
-        size = self.task.settings.validation.batch
-        self.learner.network.eval()
-        for first in range(0, len(self.held_segments), size):
-            batch = self.held_segments.batch(first, min(first + size, len(self.held_segments)))
-            with torch.inference_mode(), autocast(self.device, self.bf16):
-                found = self._logits(batch).argmax(dim=1).cpu().numpy()
-            confusion.add_labels(batch["labels"].numpy(), found)
-        return confusion
-
-    def _volumes_after(self, done: int) -> Any:
-        """Validate on whole volumes if it is time to; ``_UNSEEN`` if it is not."""
-        wanted = self.task.settings.validation
-        due = wanted.volumes and done % wanted.every == 0
-        return self.volumes(done) if due else _UNSEEN
+        size, count = self.task.settings.validation.batch, len(self.held_segments)
+        with self.segmenter.at_rest():
+            for first in range(0, count, size):
+                items = self.held_segments.batch(first, min(first + size, count))
+                batch = SegmentBatch.of(items).to(self.device)
+                found = self.segmenter.network(batch.image, batch.low).argmax(dim=1)
+                confusion.add_labels(items["labels"].numpy(), found.cpu().numpy())
+        self._seen[0].add(confusion.counts)
+        self._seen[1].append(confusion.accuracy())
 
     def volumes(self, done: int) -> dict[str, Any]:
         """Segment the whole validation cases, write ``VALIDATION`` and, if wanted, what was found.
-
-        Args:
-            done: epochs that are done.
 
         Returns:
             Mean Dice, for the record; empty without validation cases.
         """
         if not self.held:
             return {}
-        task, output = self.task, self.task.order.output
-        settings = task.settings
+        output, settings = self.task.order.output, self.task.settings
+        predictor = Predictor(
+            self.segmenter.network,
+            Geometry.from_model(self.task.model, "inference"),
+            self.task.cutting,
+            self.device,
+            self.bf16,
+            settings.validation.batch_volumes,
+        )
         found = validate(
-            self.predictor(),
+            predictor,
             self.held,
             read_volume,
-            with_labels(settings.regions, settings.classes),
+            with_labels(settings.regions, range(1, settings.classes)),
             output / PREDICTIONS if settings.validation.save else None,
         )
         write_json_atomic(output / VALIDATION, {"epochs": done, **found})
         return {"dice": found["mean"]} if found["mean"] else {}
 
-    def predictor(self) -> Predictor:
-        """Applies the network to whole volumes."""
-        return Predictor(
-            self.learner.network,
-            Geometry.from_model(self.task.model, "inference"),
-            self.task.cutting,
-            self.device,
-            self.bf16,
-            self.task.settings.validation.batch_volumes,
+
+def epochs_of(found: checkpoint.Checkpoint) -> int:
+    """Epochs that a checkpoint has done.
+
+    Raises:
+        UsageFault: it is of an older gansynth, which counted checkpoints by epochs.
+    """
+    if _DONE not in found.tensors:
+        raise UsageFault(
+            f"{found.folder}: is a checkpoint of an older gansynth, expected one whose steps are "
+            "batches; start anew in another folder"
         )
+    return int(found.tensors[_DONE])
 
 
-def _seed(*key: int) -> int:
-    """A seed of this key."""
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def load_network(network: DualPath, output: Path) -> int:
+    """Put the weights of a folder's newest whole checkpoint into a network.
+
+    Returns:
+        Epochs that it was trained for.
+
+    Raises:
+        UsageFault: there is none, or it is of an older gansynth.
+        IntegrityFault: all are damaged, or of another network.
+    """
+    found = checkpoint.latest(output / CHECKPOINTS, lambda one: epochs_of(one) > 0)
+    if found is None:
+        raise UsageFault(f"{output / CHECKPOINTS}: no checkpoint, expected a trained network")
+    own = {name: tensor for name, tensor in found.tensors.items() if name.startswith("net/")}
+    checkpoint.restore(own, {NETWORK: network}, {}, {}, found.folder)
+    return epochs_of(found)
+
+
+class _Steps(NullReporter):
+    """Hears of every step of the loop, and of what it warns of."""
+
+    def __init__(self, say: Callable[[str], None], stepped: Callable[[], None]) -> None:
+        self._say, self._stepped = say, stepped
+
+    def warn(self, text: str) -> None:
+        self._say(f"gansynth: WARNING: {text}")
+
+    @contextmanager
+    def task(self, total: int, title: str, done: int = 0) -> Iterator[Progressing]:
+        yield self
+
+    def advance(self, n: int = 1, **shown: object) -> None:
+        self._stepped()
+
+
+def _begun(work: Callable[[], Any]) -> Future[Any]:
+    """Work that a thread does meanwhile; nobody waits for it where the training ends."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # raised where the result is taken
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="gansynth-ahead", daemon=True).start()
+    return future

@@ -44,9 +44,6 @@ def bridge() -> tuple[str, ...]:
 def load_volume(filepath: str) -> npt.NDArray[Any]:
     """A volume (X, Y, Z) scaled as its header says, of the type that it is stored in.
 
-    Args:
-        filepath: a file of two or three dimensions, or of four with one volume.
-
     Raises:
         ValueError: it holds more than one volume.
     """

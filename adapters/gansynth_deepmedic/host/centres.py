@@ -24,8 +24,6 @@ class Centres:
     through padding and augmentation with the case.
 
     Args:
-        original: DeepMedic's ``SamplingType``.
-        mask: DeepMedic's ``comp_valid_sampling_mask_excluding_edges``.
         segment: voxels of a segment along x, y, z.
 
     Attributes:

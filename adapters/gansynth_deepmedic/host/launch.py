@@ -16,13 +16,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def package(name: str, folder: Path, *, run: bool = True) -> None:
-    """Make a package importable by its folder.
-
-    Args:
-        name: of the package.
-        folder: where its modules lie.
-        run: run its ``__init__``; without, its modules can be imported and nothing more.
-    """
+    """Make a package importable by its folder."""
     if not run:
         module = ModuleType(name)
         module.__path__ = [str(folder)]

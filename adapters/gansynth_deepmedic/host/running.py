@@ -38,11 +38,7 @@ _MODEL, _TRAIN = "-model", "-train"
 
 
 def run(path: Path) -> int:
-    """Train by an order; returns the exit code, a line on stderr saying why it is not 0.
-
-    Args:
-        path: the order.
-    """
+    """Train by an order; returns the exit code, a line on stderr saying why it is not 0."""
     obey()
     os.register_at_fork(after_in_child=end_when_told)
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:

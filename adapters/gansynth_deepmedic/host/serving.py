@@ -44,10 +44,6 @@ _WHOLE = 1 << 20
 class Serving:
     """The cases of one training, and what has become of it.
 
-    Args:
-        order: what to train.
-        heard: what DeepMedic says.
-
     Attributes:
         fault: what ended it, if that was ours to raise.
         code: what DeepMedic's training returned; None before it has.
@@ -77,11 +73,6 @@ class Serving:
     def begin(self, epochs: int, subepochs: int, trained: int) -> None:
         """The training begins.
 
-        Args:
-            epochs: of the whole training.
-            subepochs: of an epoch.
-            trained: epochs that the network has been trained for.
-
         Raises:
             IntegrityFault: the configuration is not the one that was ordered.
         """
@@ -100,10 +91,6 @@ class Serving:
 
     def check_lists(self, training: Sequence[Sequence[str]], others: Sequence[str]) -> None:
         """Compare the lists that DeepMedic has read with the order's.
-
-        Args:
-            training: of each training case, the paths of its channels.
-            others: every path of the validation cases.
 
         Raises:
             IntegrityFault: other training cases, or a synthetic case among those for validation.
@@ -125,12 +112,7 @@ class Serving:
                 )
 
     def saved(self, path: str, prefix: str) -> None:
-        """A checkpoint has been written.
-
-        Args:
-            path: of the checkpoint.
-            prefix: begins the path of every checkpoint of this training.
-        """
+        """A checkpoint has been written."""
         if path.startswith(f"{prefix}.final."):
             self.final = path
             return
@@ -161,11 +143,6 @@ class Serving:
         """Sample a subepoch.
 
         A subepoch that would be sampled for nothing, as DeepMedic does beside the last one, is not.
-
-        Args:
-            original: DeepMedic's own.
-            training: rather than for validation.
-            processes: that it forks to do so.
         """
         subepoch = self._first + self._drawn
         if training and 0 <= self._ends <= subepoch:
@@ -188,10 +165,6 @@ class Serving:
 
     def choose(self, original: Callable[[], list[int]], total: int) -> list[int]:
         """Which entries of the lists a subepoch opens.
-
-        Args:
-            original: DeepMedic's own.
-            total: entries of the lists.
 
         Raises:
             IntegrityFault: there are too few slots.
@@ -234,14 +207,7 @@ class Serving:
     def sample(
         self, original: Callable[..., Any], told: dict[str, Any], read: Read, mask: Mask
     ) -> Any:
-        """Open a case and cut segments.
-
-        Args:
-            original: DeepMedic's own; called with what is told.
-            told: its arguments, by name.
-            read: reads a volume.
-            mask: see ``Centres``.
-        """
+        """Open a case and cut segments."""
         training, job = told["train_val_or_test"] == "train", int(told["job_idx"])
         kind = _TRAIN if training else _VALIDATION
         with self._no_exit():
@@ -267,12 +233,7 @@ class Serving:
     def open(
         self, original: Callable[[], Any], weights: Sequence[Sequence[str]] | None
     ) -> tuple[Any, Any, Any, Any]:
-        """What a case holds: channels (C, X, Y, Z), labels, region of interest, maps of weights.
-
-        Args:
-            original: DeepMedic's own, which opens a validation case.
-            weights: paths of maps of weights, by category and case; None without.
-        """
+        """What a case holds: channels (C, X, Y, Z), labels, region of interest, maps of weights."""
         case: tuple[Place, Loaded, Read] | None = getattr(self._job, "case", None)
         if case is None:
             return original()  # type: ignore[no-any-return]

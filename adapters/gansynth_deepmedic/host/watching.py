@@ -15,12 +15,7 @@ _TRACEBACK = "Traceback (most recent call last):"
 
 
 class Session:
-    """A TensorFlow session that notes when a training step began and ended.
-
-    Args:
-        original: the session.
-        note: told begin and end, ``time.monotonic()``, and the step's loss.
-    """
+    """A TensorFlow session that notes when a training step began and ended."""
 
     def __init__(self, original: Any, note: Callable[[float, float, float], None]) -> None:
         self._original, self._note = original, note
@@ -38,12 +33,7 @@ class Session:
 
 
 class Saver:
-    """A saver of checkpoints that notes each one.
-
-    Args:
-        original: the saver.
-        note: told the path of each checkpoint, once it is written.
-    """
+    """A saver of checkpoints that notes each one."""
 
     def __init__(self, original: Any, note: Callable[[str], None]) -> None:
         self._original, self._note = original, note
@@ -63,9 +53,6 @@ class Heard:
 
     It prints an exception that it has caught as a traceback, and what it ends for in a line with
     ``ERROR``.
-
-    Args:
-        stream: where it goes.
 
     Attributes:
         error: the last such line, without what comes before ``ERROR``.

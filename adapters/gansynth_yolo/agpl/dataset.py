@@ -50,10 +50,6 @@ class MixedDataset(YOLODataset):  # type: ignore[misc]  # Any to mypy
     whatever fills it: so partners have the primaries' ratio, and cost no draw, as they cost no
     reading.
 
-    Args:
-        slots: says what fills a place.
-        args, kwargs: ultralytics' own, for the real images.
-
     Raises:
         DataFault: ultralytics leaves out images that are counted on.
     """

@@ -24,13 +24,7 @@ STRIDE = 32
 
 
 class MixedTrainer(DetectionTrainer):  # type: ignore[misc]  # Any to mypy
-    """Trains on places instead of images, and tells how it goes.
-
-    Args:
-        slots: what fills the places.
-        watch: is told of steps and epochs.
-        settings: ultralytics' own, by name.
-    """
+    """Trains on places instead of images, and tells how it goes."""
 
     def __init__(self, slots: Slots, watch: Watch, settings: Mapping[str, Any]) -> None:
         self.slots, self.watch = slots, watch

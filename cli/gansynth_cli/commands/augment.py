@@ -12,15 +12,13 @@ from gansynth_cli.common import (
     FILE,
     FOLDER,
     Output,
-    boxes_option,
     device_option,
     dry_run_option,
-    edit_option,
     examples,
     set_option,
     summary,
-    with_asking,
     with_output,
+    with_samples,
 )
 from gansynth_cli.engines import host_settings
 from gansynth_cli.exporting import check_options, data_set_name, run_export
@@ -124,13 +122,6 @@ TOLERATED = 0.01
     help="Bring the real training cases through the generator's space too (deepmedic).",
 )
 @click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Seeds labels, latents and slots.",
-)
-@click.option(
     "--export",
     metavar="DatasetNNN_NAME",
     help="Train nothing: write a data set of that name that stock nnU-Net trains on.",
@@ -150,9 +141,7 @@ TOLERATED = 0.01
     "alone, to share.",
 )
 @nearest_option
-@edit_option
-@boxes_option
-@with_asking
+@with_samples("Seeds labels, latents and slots.")
 @device_option
 @set_option
 @dry_run_option
@@ -248,7 +237,7 @@ def _learn_filters(adapter: Adapter, injection: Injection, out: Output) -> None:
     if injection.ratio.p > 0:
         learn_ahead(
             injection.run,
-            injection.asking.filters,
+            injection.samples.filters,
             adapter.source,
             target=adapter.name,
             device=injection.device,
@@ -299,13 +288,12 @@ def plan(
         "ratio": str(injection.ratio),
         "schedule": str(injection.schedule),
         "synthetic_share": injection.schedule.share_of(injection.ratio),
-        **injection.asking.to_json(),
+        **injection.samples.to_json(),
         **_planned_bank(adapter, injection, adapter.samples_drawn(injection, settings, options)),
-        **planned_filters(injection.run, injection.asking.filters),
+        **planned_filters(injection.run, injection.samples.filters),
         **adapter.planned(injection, settings, options),
         "training_time_and_memory": f"not known: {adapter.name} is not run; gansynth benchmark "
         "--dry-run measures a training",
-        "seed": injection.seed,
         "settings": dict(settings),
         "host_options": list(options),
         "leakage": claim(find_origin(injection).lineage)
@@ -318,8 +306,9 @@ def _planned_bank(adapter: Adapter, injection: Injection, samples: int | None) -
     """Which bank is drawn from, its room, how it is renewed, how often a sample is drawn."""
     if injection.ratio.p == 0:
         return {"bank": "none"}
-    from gansynth.bank.reader import BankReader, bank_place
-    from gansynth.bank.reuse import foreseen
+    from gansynth.bank.draw_log import foreseen
+    from gansynth.bank.placement import bank_place
+    from gansynth.bank.reader import BankReader
     from gansynth.bank.supply import LIVE_FILL
     from gansynth.hosts.checks import seconds_of_a_sample
 

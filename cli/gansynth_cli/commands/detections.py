@@ -134,8 +134,7 @@ def _measured(arms: tuple[str, ...], split: str, asked: Asked, out: Output) -> d
 
 def _write(document: Mapping[str, Any], folder: Path) -> dict[str, str]:
     """Write the table, all numbers and the curves; what is where."""
-    from gansynth.metrics.detection.drawing import draw_froc
-    from gansynth.metrics.detection.tables import markdown
+    from gansynth.metrics.detection.tables import draw_froc, markdown
     from gansynth.runtime.files import disk_errors, write_bytes_atomic, write_json_atomic
 
     with disk_errors(folder):

@@ -11,20 +11,18 @@ import click
 from gansynth_cli.common import (
     FOLDER,
     Output,
-    boxes_option,
     device_option,
-    edit_option,
     examples,
-    with_asking,
     with_output,
     with_real,
+    with_samples,
 )
 from gansynth_cli.own_data import with_moved_data
 from gansynth_cli.results import lines_of_evaluation
 from gansynth_cli.typed import with_needs
 
 if TYPE_CHECKING:
-    from gansynth.core.sample_request import Asking
+    from gansynth.core.sample_request import SampleRequest
 
 # As in gansynth.metrics.comparison and gansynth.evaluation.evaluate, which take time to import.
 EFFORTS = ("quick", "usual", "thorough")
@@ -57,7 +55,6 @@ PARTS = ("realism", "faithfulness", "memorisation", "maps")
 @click.option(
     "-o", "--out", "report", type=FOLDER, help="Folder of the report. [default: evaluation in RUN]"
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
     "--only",
     "parts",
@@ -80,13 +77,6 @@ PARTS = ("realism", "faithfulness", "memorisation", "maps")
     help="How long networks are trained, and how often people are dealt out in halves.",
 )
 @click.option(
-    "--class",
-    "classes",
-    multiple=True,
-    metavar="NAME",
-    help="Draw samples of this class only; may be repeated.",
-)
-@click.option(
     "--exported",
     type=FOLDER,
     help="Folder of samples that are to be passed on: search it for traces of patients.",
@@ -97,9 +87,7 @@ PARTS = ("realism", "faithfulness", "memorisation", "maps")
     show_default=True,
     help="Thumbnails in the report; those of real cases are patients' images.",
 )
-@edit_option
-@boxes_option
-@with_asking
+@with_samples("Seeds labels and latents.", classes=True)
 @device_option
 @with_moved_data
 @with_output
@@ -108,17 +96,12 @@ def command(
     real: Mapping[str, Any] | None,
     number: int,
     report: Path | None,
-    seed: int,
     parts: tuple[str, ...],
     metrics: tuple[str, ...],
     effort: str,
-    classes: tuple[str, ...],
     exported: Path | None,
     pictures: bool,
-    edits: tuple[str, ...],
-    boxes: str | None,
-    asking: Asking,
-    judged: bool,
+    samples: SampleRequest,
     device: str,
     data: str | None,
     root: str | None,
@@ -138,7 +121,7 @@ def command(
         folder,
         real,
         out=report,
-        wanted=Wanted(number, seed, edits or None, classes or None, boxes, judged, asking),
+        wanted=Wanted(number, samples),
         options=EvaluationOptions(parts or PARTS, metrics, KNOWN[effort], pictures, exported),
         device=device,
         data=data,

@@ -11,13 +11,11 @@ import click
 from gansynth_cli.common import (
     FOLDER,
     Output,
-    boxes_option,
     device_option,
-    edit_option,
     examples,
     summary,
-    with_asking,
     with_output,
+    with_samples,
 )
 from gansynth_cli.own_data import with_moved_data
 from gansynth_cli.results import lines_of_samples
@@ -25,7 +23,7 @@ from gansynth_cli.sample_options import with_png, with_sharing, with_sheets
 from gansynth_cli.typed import refuse_others, with_needs
 
 if TYPE_CHECKING:
-    from gansynth.core.sample_request import Asking
+    from gansynth.core.sample_request import SampleRequest
     from gansynth.sampling.png_export import PngOptions
 
 MEANT = frozenset(("run", "replay", "folder", "device", "root", "as_json", "quiet", "debug"))
@@ -56,20 +54,6 @@ MEANT = frozenset(("run", "replay", "folder", "device", "root", "as_json", "quie
     "-o", "--out", "folder", type=FOLDER, help="Folder for the samples. [default: in RUN]"
 )
 @click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Seeds labels and latents.",
-)
-@click.option(
-    "--class",
-    "classes",
-    multiple=True,
-    metavar="NAME",
-    help="Draw samples of this class only; may be repeated.",
-)
-@click.option(
     "--metric",
     "metrics",
     multiple=True,
@@ -85,9 +69,7 @@ MEANT = frozenset(("run", "replay", "folder", "device", "root", "as_json", "quie
 @with_sheets
 @with_png
 @with_sharing
-@edit_option
-@boxes_option
-@with_asking
+@with_samples("Seeds labels and latents.", classes=True)
 @device_option
 @with_moved_data
 @with_output
@@ -95,16 +77,11 @@ def command(
     run: Path,
     number: int | None,
     folder: Path | None,
-    seed: int,
-    classes: tuple[str, ...],
     metrics: tuple[str, ...],
     replay: str | None,
     sheets: Mapping[str, Any],
     png: PngOptions | None,
-    edits: tuple[str, ...],
-    boxes: str | None,
-    asking: Asking,
-    judged: bool,
+    samples: SampleRequest,
     for_sharing: bool,
     device: str,
     data: str | None,
@@ -118,7 +95,7 @@ def command(
     of images (of a chain a part, RUN/parts/NAME) writes images and label maps of --conditions
     SOURCE, or of its own training cases.
     """
-    from gansynth.metrics.measure import load_metrics
+    from gansynth.metrics.comparison import load_metrics
     from gansynth.sampling.sample import NUMBER, measure_run, replay_run, sample_run
 
     if replay is not None:
@@ -132,13 +109,8 @@ def command(
         number,
         out=folder,
         png=png,
-        seed=seed,
-        edits=edits or None,
-        classes=classes or None,
-        boxes=boxes,
-        judged=judged,
+        request=samples,
         for_sharing=for_sharing,
-        asking=asking,
         device=device,
         data=data,
         root=root,
@@ -150,11 +122,7 @@ def command(
             run,
             metrics,
             NUMBER if number is None else number,
-            seed=seed,
-            edits=edits or None,
-            classes=classes or None,
-            boxes=boxes,
-            asking=asking,
+            request=samples,
             device=device,
             data=data,
             root=root,

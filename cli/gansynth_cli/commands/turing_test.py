@@ -12,20 +12,18 @@ from gansynth.runtime.errors import UsageFault
 from gansynth_cli.common import (
     FOLDER,
     Output,
-    boxes_option,
     device_option,
-    edit_option,
     examples,
     table,
-    with_asking,
     with_output,
+    with_samples,
 )
 from gansynth_cli.own_data import with_moved_data
 from gansynth_cli.turing_options import with_session
 from gansynth_cli.typed import called, typed_options, with_needs
 
 if TYPE_CHECKING:
-    from gansynth.core.sample_request import Asking
+    from gansynth.core.sample_request import SampleRequest
     from gansynth.evaluation.turing import Session
 
 
@@ -46,9 +44,7 @@ if TYPE_CHECKING:
     help="Port of 127.0.0.1.  [default: as before, or a free one]",
 )
 @click.option("--open", "browse", is_flag=True, help="Open the page in this machine's browser.")
-@edit_option
-@boxes_option
-@with_asking
+@with_samples()
 @device_option
 @with_moved_data
 @with_output
@@ -64,10 +60,7 @@ def command(
     results: bool,
     port: int | None,
     browse: bool,
-    edits: tuple[str, ...],
-    boxes: str | None,
-    asking: Asking,
-    judged: bool,
+    samples: SampleRequest,
     device: str,
     data: str | None,
     root: str | None,
@@ -88,8 +81,7 @@ def command(
         _check_alone(context, "--resume" if resume else "--results")
     if not results:
         check_server()
-        how = {"edits": edits or None, "boxes": boxes, "judged": judged, "asking": asking}
-        asked = {**shown, **how, "instructions": _read(instructions)}
+        asked = {**shown, "samples": samples, "instructions": _read(instructions)}
         where = {"device": device, "data": data, "root": root}
         session = open_session(folder) if resume else _prepared(run, folder, asked, where, out)
         out.reporter.say(f"session {session.id} in {session.folder}; end with Ctrl-C")

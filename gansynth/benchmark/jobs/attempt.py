@@ -27,7 +27,7 @@ from gansynth.benchmark.jobs.store import Store, Trace
 from gansynth.runtime.child import FAULT
 from gansynth.runtime.errors import EXIT_SIGTERM, EnvironmentFault, GansynthError
 from gansynth.runtime.files import disk_errors
-from gansynth.runtime.processes import Command, CommandResult
+from gansynth.runtime.processes import Command, Ended
 from gansynth.runtime.serialise import Document
 from gansynth.runtime.version import __version__
 
@@ -45,9 +45,6 @@ class Order(Document):
     """What an attempt is told.
 
     Attributes:
-        job: the job.
-        store: folder of the store.
-        cwd: where the command works.
         run: name of the run of the graph, for its trace.
         grace: seconds for the command to stop.
     """
@@ -73,7 +70,6 @@ class Ending:
     """An attempt that is over.
 
     Attributes:
-        key: the job's.
         code: exit code of its process, see above; -N for signal N.
         words: the last line it said, or what the executor says of its end.
     """
@@ -165,7 +161,9 @@ def _run(order: Order, store: Store) -> int:
     log = store.work / f"{job.key}.log"
     with disk_errors(log), log.open("a", encoding="utf-8") as stream:
         stream.write(f"# attempt {attempts} on {about.machine}, {about.since}\n")
-    command = Command(job.command(work), environ, cwd=order.cwd, log=log, grace=order.grace)
+    command = Command(
+        job.command(work), environ, cwd=order.cwd, log=log, document=True, grace=order.grace
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: command.stop())
     watch = threading.Thread(target=_stop_when_deserted, args=[command], daemon=True)
@@ -181,9 +179,7 @@ def _run(order: Order, store: Store) -> int:
     return STOPPED if ended.stopped else FAILED
 
 
-def _result(
-    job: Job, ended: CommandResult, seconds: float, attempts: int, device: str
-) -> dict[str, Any]:
+def _result(job: Job, ended: Ended, seconds: float, attempts: int, device: str) -> dict[str, Any]:
     return {
         "key": job.key,
         "title": job.title,

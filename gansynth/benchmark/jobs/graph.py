@@ -54,12 +54,7 @@ class Standing:
     """Where a job stands, and since when.
 
     Attributes:
-        job: the job.
-        phase: waiting, running, done...
         began: ``time.monotonic()`` when it was seen to run.
-        seconds: what it took, of results in this store.
-        why: why it failed or was skipped.
-        log: where it talks.
     """
 
     job: Job
@@ -76,7 +71,6 @@ class Progress:
 
     Attributes:
         standings: of all jobs, in the order given.
-        slots: how many can run at once.
     """
 
     standings: Sequence[Standing]
@@ -89,7 +83,6 @@ class Report:
 
     Attributes:
         standings: of all jobs, in the order given.
-        seconds: it took.
     """
 
     standings: tuple[Standing, ...]
@@ -148,8 +141,6 @@ def run_jobs(
 
     Args:
         jobs: in the order of preference.
-        store: of their results.
-        executor: where to run them; opened and closed here.
         on_change: told of every change, and every second.
         keep_going: after a failure start what does not need the failed one; else start nothing.
         grace: seconds for jobs to stop when this process is told to.

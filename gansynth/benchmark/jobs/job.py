@@ -31,12 +31,10 @@ class Job(Document):
             ``{work}`` in them becomes the folder it writes to. That folder exists, and everything
             in it is published.
         folder: where the result is published: ``STORE/KEY``. Jobs that need this one read there.
-        needs: keys of jobs whose folders it reads.
         env: variables of the command, over those of the process that runs the jobs.
         resumable: the command goes on from what it finds in ``{work}``, which is then kept when it
             is interrupted or fails. Else every attempt begins in an empty folder.
         estimate_s: expected seconds, until such jobs have been measured.
-        estimate_bytes: expected size of the folder.
     """
 
     key: str

@@ -42,11 +42,7 @@ class Connection:
     While it lasts, what Ray's own threads write to stdout goes to a file. One that the program had
     before is used as it is, and stays.
 
-    Args:
-        log: the file.
-
     Attributes:
-        ray: the module.
         lost: whether the head is gone; calls of Ray would hang.
 
     Raises:

@@ -35,7 +35,6 @@ class JobTable:
 
     Args:
         stream: where to write; stderr (as it is when the table is opened) if None.
-        quiet: failures, and being stopped, only.
         clock: seconds, monotonic; tests pass their own.
     """
 

@@ -33,18 +33,9 @@ class Asked:
     """What somebody typed; settings and reads are key -> text.
 
     Attributes:
-        data: KIND:WHERE.
-        out: folder of everything.
         scale: of the plan and its recipe; None for the paper's own.
-        others: NAME=KIND:WHERE of the recipe's further sources.
-        read: over the recipe's.
-        fold: of the data.
         subjects: see ``gansynth fit --subjects``.
         root: folder of nnU-Net's folders, of ``nnunet-raw:``.
-        model: DeepMedic's modelConfig.cfg.
-        fit: settings of the generators.
-        host: settings of the hosts.
-        steps: of every training of a host.
         epochs: likewise.
         regions: other formulas, as ``WT:1+2+3``.
         as_stored: leave real cases as they are where the plan brings them through the space.
@@ -75,10 +66,6 @@ class Asked:
 class Commands:
     """Words after ``gansynth``, of a plan on somebody's data.
 
-    Args:
-        plan: the table.
-        asked: what somebody typed.
-
     Raises:
         UsageFault: there is no such scale, or regions that are not like that.
     """
@@ -91,9 +78,6 @@ class Commands:
 
     def check_settings(self, hosts: Iterable[str]) -> None:
         """Refuse settings that no generator of the recipe, or no such host, has.
-
-        Args:
-            hosts: names of the plan's hosts that are trained.
 
         Raises:
             UsageFault: naming ``--fit-set`` or ``--host-set``, and the key.

@@ -227,7 +227,6 @@ class Plan(Closed):
 
         Args:
             kind: such as ``nifti``.
-            asked: these alone.
 
         Raises:
             UsageFault: one of those that is not there, is others' code, or cannot take the data.

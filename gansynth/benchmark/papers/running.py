@@ -30,15 +30,7 @@ KEPT = (
 
 
 class Table:
-    """All arms of a plan, trained one after the other.
-
-    Args:
-        commands: what is to be run.
-        hosts: by name.
-        arms: of each of them.
-        seeds: of each of these.
-        say: writes a line for the user.
-    """
+    """All arms of a plan, trained one after the other."""
 
     def __init__(
         self,

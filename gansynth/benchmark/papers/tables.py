@@ -18,12 +18,7 @@ def key_of(region: str, formula: str) -> str:
 
 
 def dice_of(results: Sequence[Result], key: str) -> str:
-    """Mean and deviation over held-out cases, those of all seeds together; a dash for none.
-
-    Args:
-        results: of one arm of one host, a seed each.
-        key: of the region.
-    """
+    """Mean and deviation over held-out cases, those of all seeds together; a dash for none."""
     each = [case.get(key) for one in results for case in one["per_case"].values()]
     known = [value for value in each if value is not None]
     if not known:
@@ -47,7 +42,6 @@ def rows(
     """A line for each arm of each host: what was drawn, Dice or figures, and the paper's.
 
     Args:
-        plan: the table.
         results: as ``gansynth papers`` writes them.
         regions: name -> formula, as they were asked for; none of a detector's table.
         arms: shown of others' code; all of the plan's if None. Of ours, those with results; all

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.report.rendering import write_texts
-
 if TYPE_CHECKING:
     from gansynth.benchmark.report.overlays import Overlay
 
@@ -33,8 +31,6 @@ def write_report(
         EnvironmentFault: the disk refuses.
     """
     from gansynth.benchmark.report.page import compose
-    from gansynth.report.markdown import render as markdown
-    from gansynth.report.rendering import render
+    from gansynth.report import rendering
 
-    report = compose(document, overlays)
-    return write_texts(folder, {"report.html": render(report), "report.md": markdown(report)})
+    return rendering.write_report(compose(document, overlays), folder)

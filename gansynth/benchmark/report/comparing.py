@@ -7,13 +7,22 @@ from statistics import median
 
 from markupsafe import Markup
 
-from gansynth.benchmark.report.study import Arm, Study
-from gansynth.benchmark.report.verdict import Finding, ends_of, finding_of, why_not
+from gansynth.benchmark.report.study import Arm, Finding, Study, ends_of, finding_of
+from gansynth.benchmark.report.verdict import why_not
 from gansynth.report.blocks import Block, Column, Key, More, Row, Table, Words
 from gansynth.report.document import Node
-from gansynth.report.svg import Axis, Drawings, block, line, mark, sourced, whisker
-from gansynth.report.svg import words as text
-from gansynth.report.words import NOTHING, Line, Linked, Show, number, plain, probability, whole
+from gansynth.report.svg import Axis, Drawings, block, grid, line, mark, ruler, sourced, whisker
+from gansynth.report.words import (
+    NOTHING,
+    Line,
+    Linked,
+    Show,
+    interval,
+    number,
+    plain,
+    probability,
+    whole,
+)
 
 HEIGHT = 30.0
 MIDDLE = HEIGHT / 2
@@ -77,14 +86,9 @@ def _forest(study: Study, drawings: Drawings, measure: str, show: Show) -> Table
     axis = _forest_axis([node for *_, node in rows], show)
     sides = ("control better", "arm better") if show.up else ("arm better", "control better")
     title = f"{show.title}: difference to the control, {show.unit}"
-    head = drawings.drawing(
-        title,
-        f"Axis from {axis.words(axis.low)} to {axis.words(axis.high)}; left of zero {sides[0]}.",
-        38,
-        text(axis.start, 10, f"◂ {sides[0]}", "side", "start"),
-        text(axis.end, 10, f"{sides[1]} ▸", "side", "end"),
-        *(text(axis.at(t), 32, axis.words(t, sign=True), "tick") for t in axis.ticks),
-    )
+    said = f"Axis from {axis.words(axis.low)} to {axis.words(axis.high)}; left of zero {sides[0]}."
+    ends = (f"◂ {sides[0]}", f"{sides[1]} ▸")
+    head = ruler(drawings, axis, title, said, ends, sign=True)
     columns = (
         Column("N", "short"),
         Column(title, "drawing", head),
@@ -120,14 +124,12 @@ def _forest_row(
         words.append(" after Holm")
     if finding in (Finding.GAIN, Finding.LOSS) and node["equivalent"].value is True:
         words.append(", within the margin")
-    span: Line = [show.difference(low), " to ", show.difference(high)]
-    span = [NOTHING] if low.number is None and high.number is None else span
     missing = finding is Finding.MISSING
     cells: list[Line | Markup] = [
         [whole(study.size_node(n))],
         _forest_drawing(drawings, axis, show, node, finding, f"{arm.title}, N = {n}"),
         [NOTHING] if missing else [show.difference(node["difference"])],
-        [NOTHING] if missing else span,
+        [NOTHING] if missing else interval(show.difference(low), show.difference(high)),
         [NOTHING] if missing else [probability(node["p_holm"])],
         [NOTHING] if missing else [show.size(node["mde"])],
         words,
@@ -138,7 +140,7 @@ def _forest_row(
 def _forest_drawing(
     drawings: Drawings, axis: Axis, show: Show, node: Node, finding: Finding, name: str
 ) -> Markup:
-    drawn = [line(axis.at(t), 0, axis.at(t), HEIGHT, "grid") for t in axis.ticks]
+    drawn = grid(axis, HEIGHT)
     margin, mde = node["margin"].number, node["mde"].number
     if margin is not None:
         edges = (axis.at(-margin * show.scale), axis.at(margin * show.scale))
@@ -185,12 +187,8 @@ def worth(study: Study, drawings: Drawings) -> list[Block]:
     usual = BEYOND * median([abs(v) for v in (*reach, *ends)] or [1.0])
     axis = Axis.over([0.0, *(min(max(v, -usual), usual) for v in (*reach, *ends))], *EDGES)
     title = "worth so many extra real cases"
-    head = drawings.drawing(
-        title,
-        f"Axis from {axis.words(axis.low)} to {axis.words(axis.high)} real cases.",
-        22,
-        *(text(axis.at(t), 16, axis.words(t, sign=True), "tick") for t in axis.ticks),
-    )
+    said = f"Axis from {axis.words(axis.low)} to {axis.words(axis.high)} real cases."
+    head = ruler(drawings, axis, title, said, sign=True)
     columns = (
         Column("N", "short"),
         Column(title, "drawing", head),
@@ -213,19 +211,18 @@ def _not_worked_out(study: Study, entries: Sequence[tuple[Arm, int, Node]]) -> T
 
 def _worth_row(study: Study, drawings: Drawings, axis: Axis, arm: Arm, n: int, node: Node) -> Row:
     cases, *ends = (number(node[k], 1, sign=True) for k in ("cases", "low", "high"))
-    drawn = [line(axis.at(t), 0, axis.at(t), HEIGHT, "grid") for t in axis.ticks]
+    drawn = grid(axis, HEIGHT)
     drawn.append(line(axis.at(0), 0, axis.at(0), HEIGHT, "zero"))
     drawn += whisker(axis, [(_shown(end), end) for end in ends], MIDDLE)
     at = node["cases"].number
     if at is not None and axis.low <= at <= axis.high:
         drawn.append(sourced(cases, mark("dot", axis.at(at), MIDDLE, "arm")))
     said = node["reason"].text or f"{cases.text} cases, 95 % CI {ends[0].text} to {ends[1].text}"
-    span: Line = [NOTHING] if at is None and ends[0].value is None else [ends[0], " to ", ends[1]]
     cells: list[Line | Markup] = [
         [whole(study.size_node(n))],
         drawings.drawing(f"{arm.title}, N = {n}", said, HEIGHT, *drawn),
         [cases],
-        span,
+        interval(*ends) if at is None else [ends[0], " to ", ends[1]],
         [node["reason"].text],
     ]
     return Row(cells, arm.title, pointer=node.pointer)

@@ -2,59 +2,30 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gansynth.benchmark.report.study import Study
 from gansynth.report.document import Node
+from gansynth.report.png import enlarged, png_bytes, rgb, scaled
 from gansynth.runtime.errors import DataFault
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 TRUTH, PREDICTED = "#56b4e9", "#e69f00"
 """Sky blue and orange: told apart by people with any colour vision (Okabe and Ito 2008)."""
 EDGE = 480
-"""Pixels along the longer side of a picture."""
+"""Pixels along the longer side of a picture, about."""
 WINDOW = 1.0, 99.5
 """Percentiles of the image that are shown black and white."""
 
+LINE, DASH = 3, 8
+"""Pixels across an outline, and along a dash of it."""
+
 Labels = npt.NDArray[np.integer[Any]]
-
-
-@dataclass(frozen=True)
-class Overlay:
-    """A picture of one test case under one trained host.
-
-    Attributes:
-        case: test case.
-        subject: whose it is.
-        arm: key of the arm.
-        n: number of training subjects.
-        draw: which draw of them.
-        seed: which training on it.
-        measure: name of the measure.
-        value: the case's, as stored; None if it has none.
-        caption: what to see in it.
-        png: the picture.
-    """
-
-    case: str
-    subject: str
-    arm: str
-    n: int
-    draw: int
-    seed: int
-    measure: str
-    value: float | None
-    caption: str
-    png: bytes
 
 
 @dataclass(frozen=True)
@@ -62,14 +33,7 @@ class Worst:
     """A test case that is worth looking at.
 
     Attributes:
-        arm: key of the arm whose prediction to show.
-        n: number of training subjects.
         draw: which draw of them.
-        seed: which training on it.
-        case: test case.
-        subject: whose it is.
-        measure: the primary one.
-        value: the case's under the arm, as stored.
         control: the case's under the control of the same draw and seed; None for the control.
         pointer: where ``value`` stands.
         reference: where ``control`` stands; empty for the control.
@@ -80,7 +44,6 @@ class Worst:
     draw: int
     seed: int
     case: str
-    subject: str
     measure: str
     value: float
     control: float | None
@@ -93,12 +56,17 @@ class Worst:
         return 0.0 if self.control is None else abs(self.value - self.control)
 
 
+@dataclass(frozen=True)
+class Overlay:
+    """A picture of such a case, as PNG; ``caption`` is what to see in it."""
+
+    worst: Worst
+    png: bytes
+    caption: str = ""
+
+
 def worst_cases(document: Mapping[str, Any], most: int = 6) -> list[Worst]:
     """Choose the test cases to look at, by the primary measure.
-
-    Args:
-        document: the results.
-        most: how many at most.
 
     Returns:
         The control's worst case, then of each arm the one in which it loses most against the
@@ -146,7 +114,6 @@ def _worst(study: Study, run: Node, control: Node, case: str, score: Node, other
         draw=draw,
         seed=seed,
         case=case,
-        subject=study.root["subjects"][case].text or case,
         measure=study.primary,
         value=score.number or 0.0,
         control=other.number,
@@ -173,12 +140,10 @@ def overlay_png(
     Args:
         image: (C, D, H, W), or (C, H, W).
         truth: (D, H, W), or (H, W); what is below 1 is background.
-        predicted: of the same shape.
-        channel: which one is shown.
 
     Returns:
-        A PNG file, whose longer side has 480 pixels. Of slices that agree alike the one with most
-        foreground is shown.
+        A PNG file, whose longer side has about 480 pixels. Of slices that agree alike the one with
+        most foreground is shown.
 
     Raises:
         DataFault: shapes that do not fit, or no such channel.
@@ -197,7 +162,15 @@ def overlay_png(
     if len(shape) == 3:
         cut = _telling_slice(*inside)
         plane, inside = plane[cut], [labels[cut] for labels in inside]
-    return _drawn(plane, (float(low), float(high)), *inside)
+    grey, _ = scaled(plane[None], [(float(low), max(float(high), float(low) + 1e-9))], 8)
+    picture = np.repeat(enlarged(grey[0], EDGE)[0][..., None], 3, axis=2)
+    large = [enlarged(labels, EDGE)[0] for labels in inside]
+    for labels in large:  # a dark rim keeps outlines apart from bright tissue
+        picture[_outlines(labels, LINE + 2)] //= 2
+    rows, columns = np.indices(picture.shape[:2]) // DASH
+    picture[_outlines(large[0], LINE)] = rgb(TRUTH)
+    picture[_outlines(large[1], LINE) & ((rows + columns) % 2 == 0)] = rgb(PREDICTED)
+    return png_bytes(picture)
 
 
 def _telling_slice(truth: Labels, predicted: Labels) -> int:
@@ -207,43 +180,9 @@ def _telling_slice(truth: Labels, predicted: Labels) -> int:
     return int(np.lexsort((foreground, differ))[-1])
 
 
-def _drawn(
-    plane: npt.NDArray[np.float64], window: tuple[float, float], truth: Labels, predicted: Labels
-) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def _outlines(labels: Labels, width: int) -> npt.NDArray[np.bool_]:
+    """Where labels end, those at the picture's edge too: lines so many pixels wide."""
+    from scipy.ndimage import maximum_filter, minimum_filter
 
-    height, width = plane.shape
-    scale = EDGE / max(height, width)
-    figure = Figure(figsize=(width * scale / 100, height * scale / 100), dpi=100)
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.axis("off")
-    low, high = window
-    axes.imshow(plane, cmap="gray", vmin=low, vmax=max(high, low + 1e-9), interpolation="nearest")
-    _outline(axes, truth, TRUTH, "solid")
-    _outline(axes, predicted, PREDICTED, "dashed")
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
-    return stream.getvalue()
-
-
-def _outline(axes: Axes, labels: Labels, colour: str, style: str) -> None:
-    """Outlines of each label; a dark rim keeps them apart from bright tissue."""
-    from matplotlib.patheffects import withStroke
-
-    # A rim of background closes outlines that touch the picture's edge.
-    padded = np.pad(labels, 1)
-    grid = np.arange(-1, labels.shape[1] + 1), np.arange(-1, labels.shape[0] + 1)
-    for value in np.unique(labels[labels > 0]):
-        drawn = axes.contour(
-            *grid,
-            (padded == value).astype(float),
-            levels=[0.5],
-            colors=colour,
-            linewidths=2.4,
-            linestyles=style,
-        )
-        drawn.set_path_effects([withStroke(linewidth=4, foreground="black", alpha=0.6)])
-    axes.set_xlim(-0.5, labels.shape[1] - 0.5)
-    axes.set_ylim(labels.shape[0] - 0.5, -0.5)
+    most = maximum_filter(labels, width + 1, mode="constant")
+    return np.asarray(most != minimum_filter(labels, width + 1, mode="constant"))

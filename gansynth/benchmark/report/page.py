@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gansynth.benchmark.report import comparing, records, spread, subjects, tables
+from gansynth.benchmark.report import comparing, records, subjects, tables
 from gansynth.benchmark.report.curves import curves
 from gansynth.benchmark.report.overlays import Overlay
 from gansynth.benchmark.report.study import Study
 from gansynth.benchmark.report.verdict import numbers, said, verdict_of
-from gansynth.report.blocks import RESULTS, More, Section, Terms, Words
+from gansynth.report.blocks import RESULTS, More, Part, Report, Section, Sign, Terms, Words
 from gansynth.report.document import Node
-from gansynth.report.rendering import Part, Report, Sign
 from gansynth.report.svg import Drawings
 from gansynth.report.words import Line, Linked, derived, of_runs, plain, whole
 
@@ -24,7 +23,6 @@ def compose(document: Mapping[str, Any], overlays: Sequence[Overlay] = ()) -> Re
 
     Args:
         document: the results; any part may be missing.
-        overlays: pictures of worst cases.
     """
     study, drawings = Study(document), Drawings()
     root = study.root
@@ -145,7 +143,9 @@ def _sections(study: Study, drawings: Drawings, overlays: Sequence[Overlay]) -> 
         Section(
             "subjects", "Test subjects one by one", "Subjects", subjects.slopes(study, drawings)
         ),
-        Section("spread", "Where the differences spread", "Spread", spread.spread(study, drawings)),
+        Section(
+            "spread", "Where the differences spread", "Spread", subjects.spread(study, drawings)
+        ),
         Section("measures", "All measures", "Measures", tables.means(study)),
         Section("ratios", "Synthetic samples, asked and drawn", "Ratios", drawn),
         Section("costs", "Costs", "Costs", tables.costs(study)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 
 from gansynth.benchmark.report.overlays import Overlay, Worst, worst_cases
@@ -18,6 +17,7 @@ from gansynth.report.blocks import (
     Row,
     Table,
     Words,
+    data_uri,
 )
 from gansynth.report.document import Node, resolve
 from gansynth.report.words import NOTHING, Line, Linked, Show, number, whole
@@ -58,32 +58,32 @@ def _worst_row(study: Study, case: Worst) -> Row:
 
 
 def _picture(study: Study, overlay: Overlay) -> Picture:
-    data = base64.b64encode(overlay.png).decode("ascii")
-    title = study.title(overlay.arm)
-    place = {key: getattr(overlay, key) for key in ("arm", "n", "draw", "seed")}
-    runs = study.runs(overlay.arm, overlay.n)
+    worst = overlay.worst
+    title = study.title(worst.arm)
+    place = {key: getattr(worst, key) for key in ("draw", "seed")}
+    runs = study.runs(worst.arm, worst.n)
     run = next((r for r in runs if all(r[k].value == v for k, v in place.items())), Node(None))
-    show = study.measures.get(overlay.measure, study.show)
-    caption: list[str | Linked] = [f"{overlay.case}, {title}"]
+    show = study.measures.get(worst.measure, study.show)
+    caption: list[str | Linked] = [f"{worst.case}, {title}"]
     if run:
         for word, key in (("N = ", "n"), ("draw ", "draw"), ("seed ", "seed")):
             caption += [f", {word}", whole(run[key])]
-        score = run["scores"][overlay.measure][overlay.case]
+        score = run["scores"][worst.measure][worst.case]
         if score.number is not None:
             caption += [f": {show.title} ", show.value(score), f" {show.unit}"]
-            caption += _beside(study, overlay, show)
+            caption += _beside(study, worst, show)
     if overlay.caption:
         caption.append(f". {overlay.caption}")
-    described = f"{overlay.case} under {title}: outlines of truth and prediction"
-    return Picture(f"data:image/png;base64,{data}", described, caption)
+    described = f"{worst.case} under {title}: outlines of truth and prediction"
+    return Picture(data_uri(overlay.png), described, caption)
 
 
-def _beside(study: Study, overlay: Overlay, show: Show) -> Line:
+def _beside(study: Study, worst: Worst, show: Show) -> Line:
     """The same case under the control of the same draw and seed."""
-    if overlay.arm != study.control:
-        for run in study.runs(study.control, overlay.n, status="done"):
-            score = run["scores"][overlay.measure][overlay.case]
-            same = (run["draw"].value, run["seed"].value) == (overlay.draw, overlay.seed)
+    if worst.arm != study.control:
+        for run in study.runs(study.control, worst.n, status="done"):
+            score = run["scores"][worst.measure][worst.case]
+            same = (run["draw"].value, run["seed"].value) == (worst.draw, worst.seed)
             if same and score.number is not None:
                 return [" (control ", show.value(score), ")"]
     return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +13,8 @@ from gansynth.report.words import Show
 
 NO_NETWORK = ("elastic", "copypaste")
 """Generators that learn nothing: what a GAN must do better than."""
+LEVEL = 0.05
+"""Of p after Holm's correction, below which an effect is shown."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +22,8 @@ class Arm:
     """One way of training the host.
 
     Attributes:
-        key: name in the document.
-        title: for people.
         kind: control, gan, rival (no network draws its samples), yardstick (more real cases), or
             tuned.
-        node: its entry.
     """
 
     key: str
@@ -33,11 +33,7 @@ class Arm:
 
 
 class Study:
-    """A results document, any part of which may be missing.
-
-    Args:
-        document: the results.
-    """
+    """A results document, any part of which may be missing."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self.root = Node(dict(document))
@@ -165,3 +161,42 @@ class Study:
 
 def _place(run: Node) -> tuple[float | None, float | None]:
     return run["draw"].number, run["seed"].number
+
+
+# -- findings -------------------------------------------------------------------------------------
+
+
+class Finding(Enum):
+    """What a comparison with the control shows; the value is its sign and its name."""
+
+    GAIN = ("▲", "gain")
+    LOSS = ("▼", "loss")
+    SAME = ("=", "no effect")
+    UNCLEAR = ("?", "not shown")
+    MISSING = ("–", "not finished")
+
+    @property
+    def sign(self) -> str:
+        """A sign that goes with its name."""
+        return self.value[0]
+
+    @property
+    def words(self) -> str:
+        """Its name."""
+        return self.value[1]
+
+
+def finding_of(comparison: Node, show: Show) -> Finding:
+    """What a comparison shows."""
+    interval = comparison["interval"]
+    low, high, p = interval["low"].number, interval["high"].number, comparison["p_holm"].number
+    if comparison["difference"].number is None:
+        return Finding.MISSING
+    if low is not None and high is not None and p is not None and p < LEVEL and low * high > 0:
+        return Finding.GAIN if show.better(low) > 0 else Finding.LOSS
+    return Finding.SAME if comparison["equivalent"].value is True else Finding.UNCLEAR
+
+
+def ends_of(comparison: Node) -> list[Node]:
+    """Both ends of an interval, the lower one first."""
+    return [comparison["interval"]["low"], comparison["interval"]["high"]]

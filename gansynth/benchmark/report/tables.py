@@ -18,6 +18,7 @@ from gansynth.report.words import (
     probability,
     time_unit,
     whole,
+    with_interval,
 )
 
 SPENT = ("train", "fit", "tune")
@@ -40,9 +41,8 @@ def means(study: Study) -> list[Block]:
             runs = next(node["runs"] for node in nodes.values() if node)
             cells: list[Line] = [[whole(study.size_node(n))]]
             for name, show in study.measures.items():
-                mean, low, high = (show.value(nodes[name][k]) for k in ("mean", "low", "high"))
-                span: Line = [" (", low, " to ", high, ")"] if low.text != NOTHING else []
-                cells.append([mean, *span] if nodes[name] else [NOTHING])
+                found = (show.value(nodes[name][k]) for k in ("mean", "low", "high"))
+                cells.append(with_interval(*found) if nodes[name] else [NOTHING])
             rows.append(Row([*cells, [whole(runs)]], arm.title))
     if not rows:
         return [Words(["No training was finished."], "note")]

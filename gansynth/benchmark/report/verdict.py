@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
-from gansynth.benchmark.report.study import Arm, Study
+from gansynth.benchmark.report.study import LEVEL, Arm, Finding, Study, ends_of, finding_of
 from gansynth.report.document import Node, pattern
 from gansynth.report.words import (
     Line,
@@ -21,33 +20,11 @@ from gansynth.report.words import (
     whole,
 )
 
-LEVEL = 0.05
-"""Of p after Holm's correction, below which an effect is shown."""
 SPOKEN_FOR = ("draws", "seeds", "subjects")
 """What a comparison may hold for others of, as its ``generalises`` says."""
 NO_INTERVAL = "the design is too small for an interval"
 NAMED = 3
 """Arms that the sentence names for one finding; the others stand below it."""
-
-
-class Finding(Enum):
-    """What a comparison with the control shows; the value is its sign and its name."""
-
-    GAIN = ("▲", "gain")
-    LOSS = ("▼", "loss")
-    SAME = ("=", "no effect")
-    UNCLEAR = ("?", "not shown")
-    MISSING = ("–", "not finished")
-
-    @property
-    def sign(self) -> str:
-        """A sign that goes with its name."""
-        return self.value[0]
-
-    @property
-    def words(self) -> str:
-        """Its name."""
-        return self.value[1]
 
 
 @dataclass(frozen=True)
@@ -69,7 +46,6 @@ class Verdict:
     """The words of a verdict, with the places of its numbers.
 
     Attributes:
-        sentence: one sentence.
         per_arm: of each other arm what was found at each size, in words.
     """
 
@@ -106,17 +82,6 @@ def verdict_of(study: Study) -> Verdict:
     clauses = _clauses(study, places)
     sentence = [*_setting(study), *joined(clauses, "; ", "; "), "."]
     return Verdict(sentence, {arm.key: _arm_words(study, arm, places) for arm in study.others})
-
-
-def finding_of(comparison: Node, show: Show) -> Finding:
-    """What a comparison shows."""
-    interval = comparison["interval"]
-    low, high, p = interval["low"].number, interval["high"].number, comparison["p_holm"].number
-    if comparison["difference"].number is None:
-        return Finding.MISSING
-    if low is not None and high is not None and p is not None and p < LEVEL and low * high > 0:
-        return Finding.GAIN if show.better(low) > 0 else Finding.LOSS
-    return Finding.SAME if comparison["equivalent"].value is True else Finding.UNCLEAR
 
 
 def places_of(study: Study) -> list[Place]:
@@ -216,7 +181,6 @@ def _amounts(study: Study, places: Sequence[Place], *, signed: bool = False) -> 
     """Sizes of effects, the largest first, each with the arm that has it.
 
     Args:
-        study: what they are of.
         places: all towards better, or all towards worse, unless ``signed``.
         signed: as they are stored, not counted towards better or worse.
     """
@@ -252,11 +216,6 @@ def _amount(study: Study, places: Sequence[Place], unit: str, signed: bool) -> L
     low, high = outer[:: -1 if turned else 1]
     intervals = "95 % CI " if len(places) == 1 else "95 % CIs within "
     return [*line, unit, f" ({intervals}", write(low), " to ", write(high), ")"]
-
-
-def ends_of(comparison: Node) -> list[Node]:
-    """Both ends of an interval, the lower one first."""
-    return [comparison["interval"]["low"], comparison["interval"]["high"]]
 
 
 def _by_arm(places: Sequence[Place]) -> dict[str, list[Place]]:

@@ -43,7 +43,6 @@ class Audit(Document):
     """What was found in a folder.
 
     Attributes:
-        folder: its name.
         files: how many files were looked at, links and files that were not read among them.
         findings: a line each, naming the file, the place in it, and what was found. They quote what
             they found: keep them where the patients' names may be.
@@ -64,7 +63,6 @@ def audit_export(
     """Look through every file of a folder that is to be handed on.
 
     Args:
-        folder: the folder.
         lineage: of what drew the samples; its ids, subjects and data sets are looked for.
         sources: the source: its held-out cases, files and folders are looked for, too.
         harmless: words that name nobody, though some folder or user is called so. Names of channels
@@ -101,7 +99,6 @@ def audit_exported(
     """The same for what a run or a bank has drawn: lineage and source are looked up there.
 
     Args:
-        folder: the folder that is to be handed on.
         run: run folder; its source is opened unless ``sources`` is given.
         bank: folder of a bank, which does not know its source: name it by ``sources`` to have
             its held-out cases, files and folders looked for.

@@ -32,7 +32,6 @@ def training_space(source: CaseSource, largest: int) -> Space:
     """The crops that a small segmenter learns from.
 
     Args:
-        source: whose cases.
         largest: edge in voxels that no crop exceeds.
     """
     space = source.space
@@ -54,11 +53,7 @@ def small_host(
     """Train a small segmenter on a source's training cases.
 
     Args:
-        source: an inner fold.
         space: crops or slices of it, see ``training_space``.
-        options: of the segmenter.
-        device: where it is trained, and asked.
-        reporter: shows progress.
     """
     from gansynth.data.batches import CaseBatches
     from gansynth.metrics.faithfulness import train_segmenter
@@ -84,7 +79,6 @@ def by_windows(segmenter: Segmenter, image: FloatArray, size: Sequence[int]) -> 
     """Labels of an image of any size, looked at through windows that overlap by half.
 
     Args:
-        segmenter: what looks.
         image: float32 (C, D, H, W) or (C, H, W).
         size: of a window, which is what it was trained on.
     """
@@ -114,7 +108,6 @@ def predicted_files(source: CaseSource, folders: Sequence[Path]) -> dict[str, Pa
     """The label map that a host has left of each training case.
 
     Args:
-        source: the outer fold.
         folders: where they lie, named by case: NIfTI, or PNG of 2D cases.
 
     Raises:

@@ -16,9 +16,7 @@ def inner_folds(source: CaseSource, folds: int, seed: int) -> list[Split]:
     """A fold's training cases in inner folds in which nobody is on both sides.
 
     Args:
-        source: the fold.
         folds: how many, at least 2.
-        seed: deals out the subjects.
 
     Raises:
         DataFault: fewer subjects than folds.
@@ -28,12 +26,7 @@ def inner_folds(source: CaseSource, folds: int, seed: int) -> list[Split]:
 
 
 class InnerSource(CaseSource):
-    """An inner fold of a source; a case that the outer fold holds out cannot be read through it.
-
-    Args:
-        outer: the source.
-        split: of its training cases.
-    """
+    """An inner fold of a source; a case that the outer fold holds out cannot be read through it."""
 
     def __init__(self, outer: CaseSource, split: Split) -> None:
         self.outer = outer

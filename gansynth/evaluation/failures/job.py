@@ -66,8 +66,6 @@ def find_failures(
             segmenter that is trained here.
         write_splits: where to write the inner folds, as nnU-Net reads them.
         device: of the small segmenter: ``auto``, ``cpu``, ``cuda:0``.
-        dry_run: check and count, train and write nothing.
-        reporter: shows progress.
 
     Returns:
         A JSON-able report: cases, inner folds, lesions, and the table of weights.

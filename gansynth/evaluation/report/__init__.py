@@ -37,10 +37,8 @@ def write_report(
         EnvironmentFault: the disk refuses.
     """
     from gansynth.evaluation.report.page import compose
-    from gansynth.report.markdown import render as markdown
-    from gansynth.report.rendering import render, template, write_texts
+    from gansynth.report import rendering
 
+    style, script = (rendering.template(name, __name__) for name in ("evaluation.css", "maps.js"))
     report = compose(document, pictures, strip)
-    style, script = (template(name, __name__) for name in ("evaluation.css", "maps.js"))
-    page = render(report, style=style, script=script)
-    return write_texts(folder, {"report.html": page, "report.md": markdown(report)})
+    return rendering.write_report(report, folder, style=style, script=script)

@@ -6,12 +6,21 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from gansynth.evaluation.report.found import Three, three, told, value_of, with_interval
-from gansynth.evaluation.report.nearness import grid, ruler
 from gansynth.report.blocks import Block, Column, Key, Row, Table, Words
 from gansynth.report.document import Node
-from gansynth.report.svg import Axis, Drawings, mark, sourced, whisker
-from gansynth.report.words import Line, Linked, number, plain, whole
+from gansynth.report.svg import Axis, Drawings, grid, mark, ruler, sourced, whisker
+from gansynth.report.words import (
+    Line,
+    Linked,
+    Three,
+    number,
+    plain,
+    three,
+    told,
+    value_of,
+    whole,
+    with_interval,
+)
 
 HEIGHT = 60.0
 EDGES = 4.0, 96.0

@@ -1,13 +1,25 @@
-"""What was found, as a sign with its word; and numbers of which nobody knows how large they are."""
+"""What was found: a sign with its word for each part, and a line or two about it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
 
-from gansynth.report.document import Node
-from gansynth.report.words import NOTHING, Line, Linked, number
+from gansynth.report.blocks import Part, Sign
+from gansynth.report.document import Node, pattern
+from gansynth.report.words import (
+    Line,
+    Linked,
+    derived,
+    finite,
+    index_of,
+    joined,
+    number,
+    three,
+    whole,
+    with_interval,
+)
 
 RESULTS = "evaluation.json"
 """The document's file, beside the report."""
@@ -55,7 +67,6 @@ def decimals(nodes: Iterable[Node], widths: Iterable[tuple[Node, Node]] = ()) ->
     """How many decimals numbers that stand side by side need.
 
     Args:
-        nodes: the numbers.
         widths: both ends of their intervals. The narrowest one gets two digits that count; without
             intervals the largest number gets three.
     """
@@ -73,43 +84,10 @@ def shortest(node: Node) -> Linked:
     return number(node, next(exact, 12))
 
 
-def interval(low: Linked, high: Linked) -> Line:
-    """Both ends; a dash if neither is known."""
-    return [NOTHING] if low.text == high.text == NOTHING else [low, " to ", high]
-
-
-def with_interval(middle: Linked, low: Linked, high: Linked) -> Line:
-    """A number with both ends of its interval behind it, where they are known."""
-    return [middle] if low.text == high.text == NOTHING else [middle, " (", low, " to ", high, ")"]
-
-
-Three = tuple[Linked, Linked, Linked]
-"""A number and both ends of its interval."""
-
-
-def three(node: Node, places: int, key: str = "value", *, sign: bool = False) -> Three:
-    """A number of an object, and ``low`` and ``high``: of all but a value with its name before."""
-    before = "" if key == "value" else f"{key}_"
-    middle, low, high = (
-        number(node[k], places, sign=sign) for k in (key, f"{before}low", f"{before}high")
-    )
-    return middle, low, high
-
-
-def value_of(shown: Linked) -> float | None:
-    """The number as it stands in the document, where it is one."""
-    return Node(shown.value).number
-
-
 def sentence(text: str) -> Line:
     """Words as a sentence that others follow; nothing if there are none."""
     text = text.strip().rstrip(".")
     return [f"{text[0].upper()}{text[1:]}. "] if text else []
-
-
-def told(node: Node) -> Linked:
-    """A text of the document, with its place."""
-    return Linked(node.text, node.text, node.pointer)
 
 
 def listed(node: Node) -> Linked:
@@ -118,6 +96,107 @@ def listed(node: Node) -> Linked:
     return Linked("", f"a list of {count}", node.pointer)
 
 
-def finite(nodes: Iterable[Node]) -> list[float]:
-    """The numbers that are known."""
-    return [value for node in nodes if (value := node.number) is not None]
+def known(root: Node) -> list[Node]:
+    """The figures of which anything is known."""
+    return [
+        figure
+        for figure in root["figures"]
+        if figure["finding"] or any(figure[key].number is not None for key in ("value", "real"))
+    ]
+
+
+def title_of(figure: Node) -> str:
+    """A figure's heading."""
+    return figure["title"].text or figure["metric"].text or "Without a name"
+
+
+# -- part by part ---------------------------------------------------------------------------------
+
+Lines = Sequence[tuple[Sign | None, Line]]
+LABELS = {
+    "faithful": "Samples show what their labels say",
+    "partly": "Samples show some of what their labels say",
+    "no more than shuffled labels": "Samples show no more of their labels than of others",
+    "unclear": "Whether samples show what their labels say is unclear",
+}
+REMEMBERED = {
+    "copies": "Samples repeat training cases",
+    "nearer to training": "Samples lie nearer to training people than to others",
+    "not shown": "Memorisation is not shown, which does not rule it out",
+}
+
+
+def parts(root: Node) -> list[Part]:
+    """Realism, labels, memorisation."""
+    return [
+        Part("Realism", "Do samples look like images of other real people?", _realism(root)),
+        Part("Labels", "Do samples show what their labels say?", _labels(root["faithfulness"])),
+        Part("Memorisation", "Do samples repeat training cases?", _memory(root["memorisation"])),
+    ]
+
+
+def _realism(root: Node) -> Lines:
+    own = known(root)
+    lines = []
+    for sign in Found:
+        some = [figure for figure in own if found(figure["finding"]) is sign]
+        if some:
+            indices = [index_of(figure) for figure in some]
+            of = pattern("figures", indices, "finding")
+            count = derived("count", some, of=of, holder="/figures")
+            of = pattern("figures", [index_of(figure) for figure in own], "finding")
+            total = derived("count", own, of=of, holder="/figures")
+            word = {"SAME": "like real", "LOSS": "unlike real", "UNCLEAR": "unclear"}
+            start: Line = [f"{word.get(sign.name, 'not known').capitalize()} in ", count, " of "]
+            names = joined([[name] for name in _names(some, own)])
+            lines.append((sign, [*start, total, " figures: ", *names, "."]))
+    return lines or [(Found.MISSING, ["Not worked out."])]
+
+
+def _names(some: Sequence[Node], own: Sequence[Node]) -> list[str]:
+    """Each title once; with the names of its figures where not all of them are among these."""
+    titles = [title_of(figure) for figure in own]
+    found: dict[str, list[str]] = {}
+    for figure in some:
+        found.setdefault(title_of(figure), []).append(figure["name"].text or "without a name")
+    return [
+        title if len(names) == titles.count(title) else f"{title} ({'; '.join(names)})"
+        for title, names in found.items()
+    ]
+
+
+def _labels(node: Node) -> Lines:
+    if not node["finding"]:
+        return [(Found.MISSING, ["Not worked out."])]
+    words = LABELS.get(node["finding"].text, node["finding"].text)
+    mean = node["mean"]
+    if mean["synthetic"].number is None:
+        return [(found(node["finding"]), [f"{words}."])]
+    line: Line = [
+        f"{words}: Dice ",
+        *with_interval(*three(mean, 2, "synthetic")),
+        ", on real cases ",
+        number(mean["real"], 2),
+        ", with shuffled labels ",
+        number(mean["shuffled"], 2),
+        ".",
+    ]
+    return [(found(node["finding"]), line)]
+
+
+def _memory(node: Node) -> Lines:
+    if not node["finding"]:
+        return [(Found.MISSING, ["Not looked into."])]
+    words = REMEMBERED.get(node["finding"].text, node["finding"].text)
+    lines: list[tuple[Sign | None, Line]] = [(found(node["finding"]), [f"{words}."])]
+    more: list[Line] = []
+    if node["copies"]["count"].number is not None:
+        copies = node["copies"]
+        more.append([whole(copies["count"]), " of ", whole(copies["of"]), " are near-copies"])
+    nearer = node["nearer"]
+    if nearer["value"].number is not None:
+        share = number(nearer["value"], 0, scale=100.0)
+        more.append([share, " % lie nearer to training than to held-out people"])
+    if more:
+        lines[0] = (lines[0][0], [f"{words}: ", *joined(more), "."])
+    return lines

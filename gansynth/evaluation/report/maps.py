@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
 from gansynth.evaluation.report.found import RESULTS, sentence
-from gansynth.report.blocks import Block, Drawn, More, Words, html
+from gansynth.report.blocks import Block, Drawn, More, Words, data_uri
 from gansynth.report.document import Node, pattern
+from gansynth.report.rendering import html
 from gansynth.report.svg import across, tag
 from gansynth.report.words import Line, Linked, derived, index_of, joined, number
 
@@ -42,7 +42,6 @@ class Shown:
     """A point that lies somewhere.
 
     Attributes:
-        node: its entry.
         side: key in ``SIDES``, or of a side that is unknown its own name.
         x: share of the width.
         y: share of the height.
@@ -211,7 +210,4 @@ def _gallery(
 
 
 def _image(png: bytes, described: str) -> Markup:
-    data = base64.b64encode(png).decode("ascii")
-    return Markup('<img src="data:image/png;base64,{}" alt="{}" loading="lazy">').format(
-        data, described
-    )
+    return Markup('<img src="{}" alt="{}" loading="lazy">').format(data_uri(png), described)

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from gansynth.evaluation.report.found import three, told, with_interval
-from gansynth.evaluation.report.nearness import chances, distances
-from gansynth.report.blocks import Block, Column, More, Row, Table, Words
+from markupsafe import Markup
+
+from gansynth.evaluation.report.found import decimals, sentence
+from gansynth.report.blocks import Block, Column, Key, More, Row, Table, Words
 from gansynth.report.document import Node
-from gansynth.report.svg import Drawings
-from gansynth.report.words import NOTHING, Line, Linked, number, whole
+from gansynth.report.svg import Axis, Drawings, block, grid, line, mark, ruler, sourced, whisker
+from gansynth.report.words import (
+    NOTHING,
+    Line,
+    Linked,
+    Three,
+    finite,
+    interval,
+    number,
+    probability,
+    three,
+    told,
+    value_of,
+    whole,
+    with_interval,
+)
 
 AT_ONCE = 12
 """Near-copies that are listed at once; more are folded away."""
@@ -22,6 +38,31 @@ MEANING = (
     "held out, and an attacker can tell who was trained on. What is not shown here is not ruled "
     "out: another attack may show it, and few held-out people show little."
 )
+HEIGHT = 30.0
+MIDDLE = HEIGHT / 2
+EDGES = 4.0, 96.0
+QUANTILES = range(5)
+CHANCE = 0.5
+"""AUC of an attack that knows nothing."""
+BOX_KEY = Key(
+    (
+        ("part box synthetic", "half of the samples"),
+        ("part box other", "half of the real cases"),
+        ("whisker", "9 of 10 of them"),
+        ("median", "the middle one"),
+    )
+)
+CHANCE_KEY = Key(
+    (
+        ("dot arm", "found"),
+        ("whisker", "95 % confidence interval"),
+        ("mde", "expected without memorisation"),
+    )
+)
+ATTACKS = {
+    "distance": "Membership by distance, AUC",
+    "discriminator": "Membership by discriminator, AUC",
+}
 
 
 def memorisation(root: Node, drawings: Drawings) -> list[Block]:
@@ -32,6 +73,164 @@ def memorisation(root: Node, drawings: Drawings) -> list[Block]:
         why: Line = [": ", told(node["why"])] if node["why"] else []
         return [Words(["Memorisation was not looked into", *why, "."], "note")]
     return [Words([MEANING]), *found]
+
+
+# -- distances -----------------------------------------------------------------------------------
+
+
+def distances(node: Node, drawings: Drawings) -> list[Block]:
+    """A box for each side: how far it lies from the nearest case of another."""
+    own = [entry for entry in node["distances"] if finite(entry["quantiles"])]
+    if not own:
+        return []
+    quantiles = [quantile for entry in own for quantile in entry["quantiles"]]
+    axis = Axis.over([0.0, *finite(quantiles)], *EDGES)
+    ends = [(entry["quantiles"][1], entry["quantiles"][3]) for entry in own]
+    places, unit = decimals(quantiles, ends), node["unit"].text
+    said = f"Axis from {axis.words(axis.low)} to {axis.words(axis.high)} {unit}."
+    columns = (
+        Column("distance of", "words"),
+        Column("distance", "drawing", ruler(drawings, axis, "Distance to the nearest", said)),
+        Column("middle"),
+        Column("half lie within"),
+        Column("9 of 10 lie within"),
+        Column("number"),
+    )
+    rows = [_distance(drawings, axis, entry, places) for entry in own]
+    caption = f"Distance to the nearest case{f', {unit}' if unit else ''}"
+    return [Table(caption, columns, rows, "distances"), BOX_KEY]
+
+
+def _distance(drawings: Drawings, axis: Axis, entry: Node, places: int) -> Row:
+    name = entry["of"].text or "without a name"
+    q = [number(entry["quantiles"][index], places) for index in QUANTILES]
+    class_ = "synthetic" if name.startswith("synthetic") else "other"
+    described = f"Middle {q[2].text}, half within {q[1].text} to {q[3].text}."
+    cells: list[Line | Markup] = [
+        [name],
+        drawings.drawing(name, described, HEIGHT, *_box(axis, q, class_)),
+        [q[2]],
+        interval(q[1], q[3]),
+        interval(q[0], q[4]),
+        [whole(entry["count"])],
+    ]
+    return Row(cells, pointer=entry.pointer)
+
+
+def _box(axis: Axis, quantiles: Sequence[Linked], class_: str) -> list[Markup]:
+    """Whisker from the first to the last quantile, box from the second to the fourth."""
+    drawn = grid(axis, HEIGHT)
+    drawn += whisker(axis, [(value_of(quantiles[i]), quantiles[i]) for i in (0, 4)], MIDDLE)
+    first, middle, last = (value_of(quantiles[i]) for i in (1, 2, 3))
+    if first is not None and last is not None:
+        turn = axis.at(middle if middle is not None else (first + last) / 2)
+        for end, source in ((first, quantiles[1]), (last, quantiles[3])):
+            half = block(axis.at(end), turn, 6, HEIGHT - 12, f"box {class_}")
+            drawn.append(sourced(source, half))
+    if middle is not None:
+        at = axis.at(middle)
+        drawn.append(sourced(quantiles[2], line(at, 4, at, HEIGHT - 4, "median")))
+    return drawn
+
+
+# -- shares and attacks --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Chance:
+    """Something found that has a value which chance alone gives."""
+
+    node: Node
+    name: str
+    how: Line
+    found: Three
+    expected: float | None
+    shown: Line
+
+
+def chances(node: Node, drawings: Drawings) -> list[Block]:
+    """The share that lies nearer to training, and attacks, each beside what chance gives."""
+    nearer = node["nearer"]
+    entries = [_nearer(nearer)] if nearer["value"].number is not None else []
+    entries += [_attack(a) for a in node["membership"] if a["auc"].number is not None]
+    if not entries:
+        return []
+    axis = Axis.over([0.0, 1.0], *EDGES)
+    said = "Axis from nothing to one; to the right of chance there is memorisation."
+    head = ruler(drawings, axis, "Share or AUC", said, ("", "memorised ▸"))
+    columns = (
+        Column("what", "words"),
+        Column("how", "words"),
+        Column("beside chance", "drawing", head),
+        Column("found, 95 % CI"),
+        Column("expected"),
+        Column("p"),
+    )
+    rows = [_chance(drawings, axis, entry) for entry in entries]
+    caption = "What nearness gives away, beside what would be found without memorisation"
+    return [Table(caption, columns, rows, "chances"), CHANCE_KEY]
+
+
+def _found(node: Node, key: str) -> Three:
+    middle, low, high = (number(node[k], 2) for k in (key, "low", "high"))
+    return middle, low, high
+
+
+def _nearer(node: Node) -> Chance:
+    return Chance(
+        node,
+        "Samples nearer to training",
+        [
+            "Share of samples that lie nearer to training people than to as many held-out ones; ",
+            whole(node["people"]),
+            " people on each side.",
+        ],
+        _found(node, "value"),
+        node["expected"].number,
+        [number(node["expected"], 2)],
+    )
+
+
+def _attack(node: Node) -> Chance:
+    key = node["attack"].text
+    return Chance(
+        node,
+        ATTACKS.get(key, f"Membership, AUC{f': {key}' if key else ''}"),
+        [
+            *sentence(node["what"].text),
+            whole(node["members"]),
+            " members, ",
+            whole(node["others"]),
+            " others.",
+        ],
+        _found(node, "auc"),
+        CHANCE,
+        [f"{CHANCE:.2f}"],
+    )
+
+
+def _chance(drawings: Drawings, axis: Axis, entry: Chance) -> Row:
+    drawn = grid(axis, HEIGHT)
+    if entry.expected is not None:
+        at = axis.at(entry.expected)
+        drawn.append(line(at, 0, at, HEIGHT, "mde"))
+    middle, *ends = entry.found
+    drawn += whisker(axis, [(value_of(end), end) for end in ends], MIDDLE)
+    if (value := value_of(middle)) is not None:
+        drawn.append(sourced(middle, mark("dot", axis.at(value), MIDDLE, "arm")))
+    described = f"{middle.text}, 95 % CI {ends[0].text} to {ends[1].text}."
+    cells: list[Line | Markup] = [
+        [entry.name],
+        entry.how,
+        drawings.drawing(entry.name, described, HEIGHT, *drawn),
+        with_interval(*entry.found),
+        entry.shown,
+        [probability(entry.node["p"])],
+    ]
+    return Row(cells, pointer=entry.node.pointer)
+
+
+# -- in words -------------------------------------------------------------------------------------
 
 
 def _ratios(node: Node) -> list[Block]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -11,10 +10,9 @@ from markupsafe import Markup
 
 from gansynth.evaluation.report.curves import curves
 from gansynth.evaluation.report.faithfulness import faithfulness
-from gansynth.evaluation.report.found import RESULTS, shortest, told
+from gansynth.evaluation.report.found import RESULTS, parts, shortest
 from gansynth.evaluation.report.maps import WARNING, maps
 from gansynth.evaluation.report.memorisation import memorisation
-from gansynth.evaluation.report.parts import parts
 from gansynth.evaluation.report.realism import figures
 from gansynth.report.blocks import (
     Block,
@@ -22,16 +20,17 @@ from gansynth.report.blocks import (
     Drawn,
     Items,
     More,
+    Report,
     Row,
     Section,
     Table,
     Terms,
     Words,
+    data_uri,
 )
 from gansynth.report.document import Node, pattern
-from gansynth.report.rendering import Report
 from gansynth.report.svg import Drawings
-from gansynth.report.words import Line, Linked, derived, joined, number, whole
+from gansynth.report.words import Line, Linked, derived, joined, number, told, whole
 
 Strip = Mapping[str, Sequence[bytes]]
 """``real`` and ``synthetic`` -> some PNG files."""
@@ -76,7 +75,6 @@ def compose(
     Args:
         document: the evaluation; any part may be missing.
         pictures: name of a point of the maps -> PNG file.
-        strip: some images of each side, as PNG files.
     """
     root = Node(dict(document))
     words = [
@@ -110,9 +108,7 @@ def _shown(strip: Strip) -> Drawn:
         Markup('<div class="row"><p>{}</p>{}</div>').format(
             side,
             Markup("").join(
-                Markup('<img src="data:image/png;base64,{}" alt="{} {}">').format(
-                    base64.b64encode(png).decode("ascii"), side, number
-                )
+                Markup('<img src="{}" alt="{} {}">').format(data_uri(png), side, number)
                 for number, png in enumerate(own, 1)
             ),
         )

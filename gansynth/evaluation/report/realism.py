@@ -8,21 +8,25 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from gansynth.evaluation.report.found import (
-    Three,
-    decimals,
-    finite,
-    found,
-    interval,
-    three,
-    value_of,
-    with_interval,
-)
+from gansynth.evaluation.report.found import decimals, found, known, title_of
 from gansynth.report.blocks import Block, Column, Key, More, Row, Table, Words
 from gansynth.report.document import Node
 from gansynth.report.svg import Axis, Drawings, block, line, mark, sourced, whisker
 from gansynth.report.svg import words as text
-from gansynth.report.words import NOTHING, Line, Linked, plain, probability, whole
+from gansynth.report.words import (
+    NOTHING,
+    Line,
+    Linked,
+    Three,
+    finite,
+    interval,
+    plain,
+    probability,
+    three,
+    value_of,
+    whole,
+    with_interval,
+)
 
 HEIGHT = 30.0
 MIDDLE = HEIGHT / 2
@@ -54,8 +58,6 @@ class Scale:
     real, whichever way the figure counts.
 
     Attributes:
-        middle: of the band.
-        half: half of its width.
         way: 1 or -1.
     """
 
@@ -101,20 +103,6 @@ def figures(root: Node, drawings: Drawings) -> list[Block]:
         columns = [Column("metric", "short"), Column("why", "words")]
         blocks.append(Table("Left out", columns, rows))
     return blocks
-
-
-def known(root: Node) -> list[Node]:
-    """The figures of which anything is known."""
-    return [
-        figure
-        for figure in root["figures"]
-        if figure["finding"] or any(figure[key].number is not None for key in ("value", "real"))
-    ]
-
-
-def title_of(figure: Node) -> str:
-    """A figure's heading."""
-    return figure["title"].text or figure["metric"].text or "Without a name"
 
 
 def _table(own: Sequence[Node], drawings: Drawings) -> Table:

@@ -23,8 +23,6 @@ class Chosen:
     """One real image to be.
 
     Attributes:
-        case: id in the source.
-        subject: whose it is.
         label_class: name of the class it was chosen for; None where none was asked for.
         sequence: which of several sequences that are cases of their own; None where they are not.
     """
@@ -68,9 +66,7 @@ def choose(
     """Choose real images.
 
     Args:
-        source: of the real images.
         options: how many, of which side of the fold and which classes.
-        rng: whatever the options leave open.
         used: cases that samples were drawn of; others are taken where there are enough.
 
     Returns:

@@ -38,7 +38,6 @@ class Share:
         low: of the 95 % interval.
         high: likewise.
         p: two-sided, of the hypothesis that it is a half in truth.
-        worth: how many independent answers it counts for.
     """
 
     value: float | None
@@ -49,12 +48,7 @@ class Share:
 
 
 def share_of(correct: float, answers: float) -> Share:
-    """A share of independent answers; numbers need not be whole (Korn and Graubard).
-
-    Args:
-        correct: how many.
-        answers: of how many.
-    """
+    """A share of independent answers; numbers need not be whole (Korn and Graubard)."""
     from scipy.special import betainc, betaincinv
 
     if answers <= 0:

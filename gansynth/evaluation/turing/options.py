@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gansynth.core.sample_request import Asking
+from gansynth.core.sample_request import SampleRequest
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.serialise import Document
 
@@ -37,10 +37,7 @@ class TuringOptions(Document):
         contrast: what becomes black and white: ``real`` for percentiles of all real images, the
             same for every image; ``own`` for each image's own.
         seed: of the samples; None for one that nobody knows beforehand.
-        edits: condition edits; None for the run's own.
-        boxes: which boxes samples are asked to have; None for the usual.
-        judged: whether samples that the generator itself finds flawed are left out.
-        asking: what else is asked of samples.
+        samples: what else they are asked to be, and which are let in.
         instructions: text that raters read before they begin.
         show_results: whether a rater sees the own table after the last answer.
     """
@@ -54,10 +51,7 @@ class TuringOptions(Document):
     channel: str | None = None
     contrast: Contrast = "real"
     seed: int | None = None
-    edits: tuple[str, ...] | None = None
-    boxes: str | None = None
-    judged: bool = True
-    asking: Asking = field(default_factory=Asking)
+    samples: SampleRequest = field(default_factory=SampleRequest)
     instructions: str = ""
     show_results: bool = False
 

@@ -59,9 +59,6 @@ def make_app(session: Session, token: str, raters: list[Rater], own: Own | None)
     """The pages of a session.
 
     Args:
-        session: opened.
-        token: that the link holds.
-        raters: those there are already; new ones are added.
         own: makes what a rater sees after the last answer; None shows nothing.
     """
     pages = _Pages(session, token, raters, own)

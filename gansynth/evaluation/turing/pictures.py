@@ -49,7 +49,6 @@ class Pictures:
     Attributes:
         images: uint8 (N, C, D, H, W), in an order by chance; of slices D is 1.
         key: for each image what it is, JSON-able.
-        schema: of the images: channels that are shown, spacing, axes.
         about: where they come from, JSON-able; nothing in it is of a single image.
     """
 
@@ -63,10 +62,7 @@ def gather(run: Run, source: CaseSource, options: TuringOptions, reporter: Repor
     """Choose and cut real images, draw as many samples, and shuffle them.
 
     Args:
-        run: an opened run.
         source: its own, opened.
-        options: what is shown.
-        reporter: shows progress.
 
     Raises:
         UsageFault: fewer cases than images, an unknown class or channel, or too many bytes.
@@ -98,7 +94,6 @@ class _Maker:
     Attributes:
         images: uint8 (C, D, H, W) each.
         key: likewise, what each of them is.
-        about: where they come from.
     """
 
     def __init__(self, run: Run, source: CaseSource, options: TuringOptions) -> None:
@@ -204,17 +199,9 @@ class _Maker:
 
         if group not in self._drawers:
             asked = self.options
-            classes = [group] if group is not None else list(asked.classes)
-            self._drawers[group] = SampleDrawer(
-                self.run,
-                self.own,
-                asked.edits,
-                self.seed,
-                classes or None,
-                asked.boxes,
-                asked.judged,
-                asked.asking,
-            )
+            classes = (group,) if group is not None else asked.classes
+            request = replace(asked.samples, seed=self.seed, classes=classes or None)
+            self._drawers[group] = SampleDrawer(self.run, self.own, request)
         return self._drawers[group]
 
     def _check_bytes(self) -> None:

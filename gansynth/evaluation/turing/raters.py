@@ -42,10 +42,7 @@ class Rater:
     """One rater of a session.
 
     Attributes:
-        path: the file.
-        name: as typed.
         years: of experience, if told.
-        code: to go on with in another browser.
         order: numbers of the images, in the order they are shown.
         names: what the images are called for this rater, in that order; by chance.
         answers: so far, in order.
@@ -85,7 +82,6 @@ class Rater:
         """Note the answer to the current image; it is on the disk when this returns.
 
         Args:
-            name: of the image.
             answer: ``real`` or ``synthetic``.
             times: milliseconds, JSON-able.
 
@@ -105,10 +101,8 @@ def new_rater(folder: Path, name: str, years: float | None, images: int) -> Rate
     """Make a rater, with an order and names of the images by chance.
 
     Args:
-        folder: the session's.
         name: as typed, checked by ``clean_name``.
         years: of experience, if told.
-        images: how many there are.
 
     Raises:
         EnvironmentFault: the disk refuses.
@@ -186,8 +180,6 @@ def read_raters(folder: Path, images: int, *, mend: bool = False) -> list[Rater]
     """Every rater of a session, in the order of their names.
 
     Args:
-        folder: the session's.
-        images: how many there are.
         mend: cut torn last lines off, for whoever goes on writing; nobody else may be.
 
     Raises:

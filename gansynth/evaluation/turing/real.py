@@ -32,8 +32,6 @@ class Cutter:
     """Cuts real images in a run's space, no two alike.
 
     Args:
-        source: of the cases.
-        run: says how, and which places it would learn from.
         rng: draws places.
     """
 

@@ -52,11 +52,8 @@ def serve(
     """Serve a session's pages until Ctrl-C, SIGTERM, or until it is told to stop.
 
     Args:
-        session: opened.
         port: of this machine's own address; None takes the one it was served at before, or a free
             one.
-        ready: told the link.
-        reporter: told what a killed server had left.
 
     Raises:
         EnvironmentFault: the port is taken, another process serves this session, or aiohttp is not

@@ -30,7 +30,7 @@ from gansynth.runtime.files import disk_errors, read_json, sha256_file, whole_fo
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.runtime.version import __version__
 
-VERSION = 1
+VERSION = 2
 SESSION, IMAGES, KEY, ACCESS, RATERS = (
     *("session.json", "images.npy", "key.json", "access.json", "raters"),
 )
@@ -42,7 +42,6 @@ class Session:
     """An opened session, without its key.
 
     Attributes:
-        folder: where it lies.
         document: ``session.json``.
         images: uint8 (N, C, D, H, W).
     """
@@ -91,13 +90,9 @@ def prepare_session(
     """Make a session of a run, all of it or none; one that was made with these options is opened.
 
     Args:
-        run: run folder.
         folder: of the session; ``RUN/turing/session`` if None.
         options: what is shown; as usual if None.
-        device: where samples are drawn.
         data: KIND:WHERE of the run's data set, if it was moved or renamed.
-        root: overrides where the source's host folders lie.
-        reporter: shows progress.
 
     Raises:
         UsageFault: no run, or the folder holds a session with other options, or something else.

@@ -27,15 +27,9 @@ SAME = {
 def read_arms(texts: Sequence[str], *, split: str = "val") -> dict[str, Detections]:
     """Detections by the name of their arm; all on the same images, in the order of the first.
 
-    Args:
-        texts: documents, or folders of trainings that hold one; ``NAME=PATH`` names an arm, else
-            its folder does.
-        split: which images to look for in folders.
-
-    Raises:
-        UsageFault: two arms of one name, or nothing there.
-        DataFault: a document that cannot be read, or arms that cannot be compared: naming file,
-            image and what differs.
+    ``texts``: documents, or folders that hold one; ``NAME=PATH`` names an arm. Raises UsageFault:
+    two arms of one name, or nothing there; DataFault: a document that cannot be read, or arms that
+    cannot be compared.
     """
     named = [_named(text, file_of(split)) for text in texts]
     for name, count in Counter(name for name, _ in named).items():
@@ -74,11 +68,7 @@ def _named(text: str, file: str) -> tuple[str, Path]:
 
 
 def _aligned(one: Detections, other: Detections, path: Path, file: Path) -> Detections:
-    """The other arm's images in the order of the first arm's, if they are the same.
-
-    Raises:
-        DataFault: they are not, or were found under other rules.
-    """
+    """The other arm's images in the order of the first arm's, if they are the same."""
     for key, expected in SAME.items():
         mine, yours = getattr(one, key), getattr(other, key)
         if mine != yours:

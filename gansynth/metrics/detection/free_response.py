@@ -1,26 +1,33 @@
-"""Sensitivity against false positives per slice: at one confidence, and as a curve over all.
+"""Sensitivity against false positives per slice: at one confidence, over all, and of two arms.
 
-Sensitivity is the share of all lesions (true boxes of slices, not lesions in 3D: those are in
-``gansynth.metrics.detection.volumes``) that are hit. False positives are divided by the number of
-all slices judged, those without lesions too. Classes are pooled.
-
-The free-response curve (FROC) has a point for every confidence, detections of equal score being
-taken together, and begins at (0, 0). Between points it is linear; where it is vertical, the upper
-end counts. It ends with the last detection of the file: beyond, there is nothing to say, and the
-highest sensitivity stands in, said to do so.
+Sensitivity is the share of all true boxes that are hit; false positives are divided by all slices,
+classes pooled. The curve (FROC) has a point for every confidence, equal scores taken together,
+begins at (0, 0), is linear between points, and ends with the last detection, whose sensitivity
+stands in beyond. Two detectors are compared at equal false positives: one is held at its
+confidence, the other's curve read there, in each resample of patients anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from gansynth.metrics.detection.matching import MISS, Pool
+from gansynth.metrics.detection.matching import MISS, Flags, Pool
 from gansynth.metrics.detection.record import Array, Numbers
-from gansynth.metrics.detection.resampling import counted, everyone, ratio
+from gansynth.metrics.detection.resampling import (
+    FEW,
+    Estimate,
+    chunks,
+    counted,
+    everyone,
+    ratio,
+    with_interval,
+)
 
 CONFIDENCE = 0.001
 """The paper's 0.1 %."""
@@ -31,12 +38,7 @@ per scan); their mean is the score."""
 
 @dataclass(frozen=True)
 class Curves:
-    """FROC curves of B resamples, J points each, both coordinates rising.
-
-    Attributes:
-        fps: float64 (B, J): false positives per slice.
-        sensitivity: float64 (B, J): nan for a resample without lesions.
-    """
+    """FROC curves of B resamples, J points each, rising, float64 (B, J); nan without lesions."""
 
     fps: Array
     sensitivity: Array
@@ -49,11 +51,8 @@ class Curves:
     def at(self, fps: Array | Sequence[float] | float) -> Array:
         """Sensitivity at so many false positives per slice.
 
-        Args:
-            fps: one number, (G,) for every resample, or (B, G) of each one's own.
-
-        Returns:
-            (B, G); beyond its end, a curve's highest sensitivity.
+        ``fps``: one number, (G,) for every resample, or (B, G) of each one's own. Returns (B, G);
+        beyond its end, a curve's highest sensitivity.
         """
         asked = np.atleast_1d(np.asarray(fps, float))
         asked = np.broadcast_to(asked, (len(self.fps), asked.shape[-1]))
@@ -70,9 +69,7 @@ class Curves:
 class Froc:
     """The free-response curve, made ready to be drawn for many resamples.
 
-    Args:
-        pool: detections and lesions.
-        hits: (N,), one row of ``match``.
+    ``hits``: (N,), one row of ``match``.
     """
 
     def __init__(self, pool: Pool, hits: Numbers) -> None:
@@ -119,15 +116,8 @@ def sensitivity(
 ) -> Array:
     """Share of lesions hit by detections of at least a confidence.
 
-    Args:
-        pool: detections and lesions.
-        hits: (N,), one row of ``match``.
-        confidence: least score.
-        label: class of the lesions; None: all.
-        weights: (B, P) of resamples; None: the patients as they are.
-
-    Returns:
-        (B,); nan without lesions.
+    ``hits``: (N,), one row of ``match``. ``label``: class of the lesions; None: all. ``weights``:
+    (B, P) of resamples; None: the patients as they are. Returns (B,); nan without lesions.
     """
     weights = everyone(len(pool.subjects)) if weights is None else weights
     sure = (hits != MISS) & (pool.scores >= confidence)
@@ -149,12 +139,8 @@ def false_positives(
 ) -> Array:
     """False positives per slice among detections of at least a confidence, (B,).
 
-    Args:
-        pool: detections and lesions.
-        hits: (N,), one row of ``match``.
-        confidence: least score.
-        label: class of the detections; None: all.
-        weights: (B, P) of resamples; None: the patients as they are.
+    ``hits``: (N,), one row of ``match``. ``label``: class of the detections; None: all.
+    ``weights``: (B, P) of resamples; None: the patients as they are.
     """
     weights = everyone(len(pool.subjects)) if weights is None else weights
     sure = (hits == MISS) & (pool.scores >= confidence)
@@ -162,3 +148,121 @@ def false_positives(
         sure &= pool.labels == label
     false = weights @ pool.per_subject(pool.owner[sure])
     return ratio(false, weights @ pool.per_subject(pool.subject))
+
+
+TINY = 1e-9
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One detector's detections, matched at one overlap; arms share images and patients.
+
+    ``hits``: (N,), one row of ``match``.
+    """
+
+    name: str
+    pool: Pool
+    hits: Numbers
+    confidence: float = CONFIDENCE
+
+    def working(self, weights: Array) -> tuple[Array, Array]:
+        """False positives per slice and sensitivity at the confidence, each (B,)."""
+        options: Mapping[str, Any] = {"confidence": self.confidence, "weights": weights}
+        return (
+            false_positives(self.pool, self.hits, **options),
+            sensitivity(self.pool, self.hits, **options),
+        )
+
+    @cached_property
+    def curves(self) -> Froc:
+        """Its FROC curve under weights of patients."""
+        return Froc(self.pool, self.hits)
+
+
+@dataclass(frozen=True)
+class AtEqualFps:
+    """What one arm finds at another's false positives per slice (``fps``, of the arm held).
+
+    ``reached``: the arm asked makes so many; else its highest sensitivity stands in. ``ended``:
+    share of resamples in which it does not.
+    """
+
+    held: str
+    asked: str
+    fps: float
+    held_sensitivity: float
+    asked_sensitivity: float
+    difference: Estimate
+    reached: bool
+    ended: float
+    units: int
+    resamples: int
+    unit: str = "patients"
+
+    def verdict(self) -> str:
+        """One sentence that claims no more than the interval allows."""
+        gap = self.difference
+        text = (
+            f"At {self.fps:.2f} false positives per slice, {self.asked} finds "
+            f"{self.asked_sensitivity:.3f} of the boxes and {self.held} "
+            f"{self.held_sensitivity:.3f}"
+        )
+        if not self.reached:
+            text += f" ({self.asked} does not make so many: this is the most it finds)"
+        if np.isnan(gap.value):
+            return f"{text}: there is nothing to compare."
+        text += f": {gap.value:+.3f}"
+        if np.isnan(gap.low):
+            return f"{text}; without resamples, this says nothing of other {self.unit}."
+        text += f" (95 % interval {gap.low:+.3f} to {gap.high:+.3f})"
+        if self.units < FEW:
+            return f"{text}; {self.units} {self.unit} are too few for a verdict."
+        if gap.low <= 0 <= gap.high:
+            return f"{text}: no difference shown."
+        if not self.reached and gap.value < 0:
+            return f"{text}; not at equal numbers, so no verdict."
+        more, less = (self.asked, self.held) if gap.value > 0 else (self.held, self.asked)
+        return (
+            f"{text}: {more} finds more than {less} in {self.unit} like these {self.units}, for "
+            "these two trainings."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, the verdict included."""
+        numbers = ("fps", "held_sensitivity", "asked_sensitivity")
+        found = {k: None if np.isnan(getattr(self, k)) else getattr(self, k) for k in numbers}
+        rest = ("held", "asked", "reached", "ended", "unit", "units", "resamples")
+        return {
+            **{k: getattr(self, k) for k in rest},
+            **found,
+            "difference": self.difference.to_json(),
+            "verdict": self.verdict(),
+        }
+
+
+def at_equal_fps(held: Arm, asked: Arm, weights: Array, unit: str = "patients") -> AtEqualFps:
+    """What one arm finds at the other's false positives per slice, under weights (B, P)."""
+    once = everyone(weights.shape[1])
+    fps, mine, yours, ended = _once(held, asked, once)
+    parts = [_once(held, asked, part) for part in chunks(weights)]
+    difference = with_interval(float(yours[0] - mine[0]), [p[2] - p[1] for p in parts])
+    return AtEqualFps(
+        held.name,
+        asked.name,
+        float(fps[0]),
+        float(mine[0]),
+        float(yours[0]),
+        difference,
+        not ended[0],
+        float(np.mean(np.concatenate([p[3] for p in parts]))) if parts else float(ended[0]),
+        weights.shape[1],
+        len(weights),
+        unit,
+    )
+
+
+def _once(held: Arm, asked: Arm, weights: Array) -> tuple[Array, Array, Array, Flags]:
+    """False positives, both sensitivities, and whether the curve ended, each (B,)."""
+    fps, mine = held.working(weights)
+    curves = asked.curves(weights)
+    return fps, mine, curves.at(fps[:, None])[:, 0], curves.end < fps - TINY

@@ -1,12 +1,9 @@
 """Which detection hits which lesion.
 
-In each image, detections are taken in falling order of score (equal scores in the order of the
-file). Each hits the lesion that it overlaps most among those of its class which are still free, if
-the intersection over union is at least so much; else it is a false positive, and so is a second hit
-of the same lesion. COCO matches like this; Pascal VOC's own program differs in one point: there, a
-detection may only hit the lesion that it overlaps most of all, free or not.
-
-What is hit by a detection depends on none of lower score: one matching holds for every confidence.
+In each image detections are taken in falling order of score. Each hits the free lesion of its class
+that it overlaps most, if the intersection over union suffices; else it is a false positive. COCO
+matches like this; in Pascal VOC a detection may only hit the lesion that it overlaps most, free or
+not. One matching holds for every confidence.
 """
 
 from __future__ import annotations
@@ -30,7 +27,6 @@ class Pool:
     """All images of a detections document in flat arrays: N detections, T lesions, I images.
 
     Attributes:
-        names: of the classes, by number.
         subjects: names of the patients, by number; P of them.
         subject: int64 (I,): number of each image's patient.
         boxes: float64 (N, 4): x1, y1, x2, y2 in pixels.
@@ -79,12 +75,7 @@ class Pool:
 
 
 def pooled(detections: Detections, *, by_class: bool = True) -> Pool:
-    """Pool a document's images; where the patient is unknown, the volume or image stands in.
-
-    Args:
-        detections: the document.
-        by_class: keep its classes; else all lesions and all detections are of one.
-    """
+    """Pool a document's images; a volume or image stands in for an unknown patient."""
     images = detections.images
     numbers: dict[tuple[str, str], int] = {}
     subject = [numbers.setdefault(_patient(seen), len(numbers)) for seen in images]
@@ -134,14 +125,9 @@ def overlaps(a: Array, b: Array) -> Array:
 
 
 def match(pool: Pool, ious: Sequence[float]) -> Numbers:
-    """Match detections with lesions at several overlaps.
+    """Match detections with lesions at several overlaps above 0.
 
-    Args:
-        pool: detections and lesions.
-        ious: least intersection over union of a hit, above 0; one row each.
-
-    Returns:
-        int64 (len(ious), N): number of the lesion that a detection hits, or ``MISS``.
+    Returns int64 (len(ious), N): number of the lesion that a detection hits, or ``MISS``.
     """
     hits = np.full((len(ious), len(pool.scores)), MISS, np.int64)
     for found, true in _by_image(pool):

@@ -1,10 +1,4 @@
-"""Everything that is measured of some arms, with intervals over patients, as one document.
-
-from gansynth.metrics.detection.arms import read_arms
-from gansynth.metrics.detection.measuring import Asked, measure_arms
-
-document = measure_arms(read_arms(["runs/real", "runs/both"]), Asked(resamples=2000))
-"""
+"""Everything that is measured of some arms, with intervals over patients, as one document."""
 
 from __future__ import annotations
 
@@ -14,8 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.metrics.detection.equal_fps import Arm, at_equal_fps
-from gansynth.metrics.detection.free_response import CONFIDENCE, RATES, false_positives, sensitivity
+from gansynth.metrics.detection.free_response import (
+    CONFIDENCE,
+    RATES,
+    Arm,
+    at_equal_fps,
+    false_positives,
+    sensitivity,
+)
 from gansynth.metrics.detection.matching import Pool, match, pooled
 from gansynth.metrics.detection.precision import Precision, coco_map
 from gansynth.metrics.detection.record import Array, Detections, Numbers, Seen
@@ -37,15 +37,10 @@ DRAWN = np.geomspace(1 / 32, 64, 133)
 
 @dataclass(frozen=True)
 class Asked:
-    """What to measure.
+    """What to measure: least overlaps, confidence, resamples of patients (0: no intervals).
 
-    Attributes:
-        ious: least overlaps of a hit, for sensitivity and false positives.
-        confidence: least score at which a detector would be used.
-        resamples: of patients; 0 leaves out intervals.
-        seed: of the resamples.
-        by_class: a detection hits lesions of its own class only.
-        boxes: how many boxes of a lesion of a volume must be hit.
+    ``by_class``: a detection hits lesions of its own class only. ``boxes``: how many boxes of a
+    lesion of a volume must be hit.
     """
 
     ious: tuple[float, ...] = IOUS
@@ -57,11 +52,7 @@ class Asked:
 
 
 def summary(found: Detections) -> dict[str, Any]:
-    """mAP, sensitivity and false positives per slice of one training, without intervals.
-
-    At a confidence of 0.1 %, the paper's (Han et al. 2019, table 1); in JSON's types, None where
-    there is no number.
-    """
+    """mAP, sensitivity and false positives per slice of one training at a confidence of 0.1 %."""
     document = measure_arms({"this": found}, Asked(resamples=0))
     (arm,) = document["arms"]
     figures = {
@@ -83,13 +74,7 @@ def measure_arms(
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Measure arms, and each against the first, in JSON's types; what is undefined is None.
-
-    Args:
-        arms: by name, on the same images in the same order (``read_arms``).
-        asked: what to measure.
-        progress: is told (done, total).
-    """
+    """Measure arms, and each against the first, in JSON's types; what is undefined is None."""
     asked = asked or Asked()
     pools = {name: pooled(found, by_class=asked.by_class) for name, found in arms.items()}
     hits = {name: match(pool, asked.ious) for name, pool in pools.items()}
@@ -224,10 +209,7 @@ def _volumes(
 
 
 def unit_of(found: Detections) -> str:
-    """What is drawn again for intervals: ``patients`` where they are known of all images.
-
-    Else ``volumes`` or ``images``, or ``groups`` where it is not the same of all.
-    """
+    """What is drawn again: ``patients``, ``volumes``, ``images``, or ``groups`` of these."""
     known = {
         "volumes" if seen.subject is None and seen.volume is not None
         else "images" if _alone(seen) else "patients"

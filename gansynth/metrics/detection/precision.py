@@ -1,16 +1,10 @@
 """Average precision of one class, and its mean over classes and overlaps.
 
-Detections of a class are ranked over all images by falling score (equal ones in the order of the
-images). Precision is made to fall: at each recall, the best that any higher recall has.
-
-- ``ALL_POINTS``: the area below that curve, as Pascal VOC has it since 2010, and Darknet, in which
-  YOLOv3 was written, too. At an overlap of .5 this is what "mAP" meant with YOLOv3; Han et al.
-  (2019) do not say which they mean.
-- ``COCO``: the mean of its values at the recalls 0, .01, ... 1. Averaged over the overlaps
-  ``COCO_IOUS`` and with ``COCO_MOST`` detections of an image and class, this is COCO's mAP.
-
-A class without lesions has no precision (nan) and does not count; one with lesions that nothing was
-found of has 0.
+Detections are ranked over all images by falling score; at each recall precision is the best that
+any higher recall has. ``ALL_POINTS`` is the area below that curve (Pascal VOC since 2010, Darknet):
+at an overlap of .5 what "mAP" meant with YOLOv3. ``COCO`` is the mean at the recalls 0, .01, ... 1;
+over ``COCO_IOUS`` with ``COCO_MOST`` detections it is COCO's mAP. A class without lesions has none
+(nan).
 """
 
 from __future__ import annotations
@@ -37,11 +31,8 @@ RECALLS = np.linspace(0, 1, 101)
 class Precision:
     """Average precision, made ready to be taken of many resamples.
 
-    Args:
-        pool: detections and lesions, K classes.
-        hits: (Q, N) from ``match``, a row for each overlap.
-        rule: ``ALL_POINTS`` or ``COCO``.
-        most: detections of one image and class that count, the surest; None: all.
+    ``hits``: (Q, N) from ``match``. ``most``: detections of an image and class that count; None for
+    all.
     """
 
     def __init__(
@@ -115,12 +106,6 @@ class _Ranked:
     """Detections of one class in falling order of score: the R ranks at which something is hit.
 
     Precision is best where something is hit, so that the ranks between need no look of their own.
-
-    Attributes:
-        hit: bool (Q, R): whether it is hit at each overlap.
-        owner: int64 (R,): number of the patient.
-        down_to: (R, P): detections of each patient after the rank before, down to this one.
-        lesions: float64 (P,): of each patient.
     """
 
     hit: Flags
@@ -144,14 +129,7 @@ def _ranked(pool: Pool, hits: Numbers, order: Numbers, label: int) -> _Ranked:
 
 
 def _area(true: Array, ranked: Array, lesions: Array, rule: Rule) -> Array:
-    """Area below precision over recall, (B,).
-
-    Args:
-        true: hits down to each rank that has one, (B, R).
-        ranked: detections down to it, (B, R).
-        lesions: in all, (B,).
-        rule: how the area is taken.
-    """
+    """Area below precision over recall, (B,)."""
     if not true.shape[1]:
         return np.where(lesions > 0, 0.0, np.nan)
     recall = true / np.maximum(lesions, 1)[:, None]

@@ -1,15 +1,7 @@
 """The detections document: what a detector found in the images it was judged on, and the truth.
 
-A training writes it as ``gansynth_detections.json``; ``gansynth detections`` and everything else in
-this package read it. Boxes are ``x1, y1, x2, y2`` in pixels of the image's file, half-open, which
-is how detectors and their files have them (boxes of cases are in array order: see
-``gansynth.core.schema``).
-
-    from gansynth.metrics.detection.record import Detections, Found, Seen, Truth, write_detections
-
-    seen = Seen("0001", subject="p1", shape=(512, 512), truth=Truth(boxes, labels),
-                found=Found(boxes, scores, labels))
-    write_detections(path, Detections("libreyolo", ("lesion",), (seen,), iou_nms=0.5))
+A training writes it as ``gansynth_detections.json``. Boxes are ``x1, y1, x2, y2`` in pixels of the
+image's file, half-open (boxes of cases are in array order: ``gansynth.core.schema``).
 """
 
 from __future__ import annotations
@@ -43,12 +35,7 @@ Numbers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Truth:
-    """What is in one image.
-
-    Attributes:
-        boxes: float64 (N, 4): x1, y1, x2, y2 in pixels; none of zero area.
-        labels: int64 (N,): class numbers.
-    """
+    """What is in one image: boxes float64 (N, 4), none of zero area, and classes int64 (N,)."""
 
     boxes: Array
     labels: Numbers
@@ -56,13 +43,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Found:
-    """What a detector found in one image.
-
-    Attributes:
-        boxes: float64 (N, 4): x1, y1, x2, y2 in pixels; may reach over the image's edge.
-        scores: float64 (N,), 0 to 1, in any order.
-        labels: int64 (N,): class numbers.
-    """
+    """What a detector found in one image: as ``Truth``, and scores float64 (N,), 0 to 1."""
 
     boxes: Array
     scores: Array
@@ -71,16 +52,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Seen:
-    """One image, its truth, and what was found in it.
+    """One image of ``shape`` (height, width) in pixels, its truth, and what was found in it.
 
-    Attributes:
-        id: of the image; no two have the same.
-        subject: the patient; None if unknown: then the volume counts as one, or else the image.
-        shape: height and width in pixels.
-        truth: what is there; empty for an image without lesions.
-        found: what the detector says is there, however unsure it is.
-        volume: the volume that the image is a slice of; None if unknown.
-        slice: the slice's number in that volume.
+    ``subject``: None if unknown; then the volume counts as one, or else the image. ``volume``: that
+    it is a slice of, if known.
     """
 
     id: str
@@ -94,17 +69,10 @@ class Seen:
 
 @dataclass(frozen=True)
 class Detections:
-    """What one trained detector found in every image that it is judged on.
+    """What one trained detector found in every image that it is judged on; None if unknown.
 
-    Attributes:
-        detector: its name.
-        names: of the classes, by number.
-        images: every image judged, those without lesions too.
-        iou_nms: overlap above which the less sure of two boxes was dropped; None: no such step.
-        split: which images these are: ``val``, ``test``.
-        confidence: least score that was kept; None if unknown.
-        most_found: boxes kept of one image at most; None if unknown.
-        about: whatever else the writer wants to say, in JSON's types.
+    ``iou_nms``: overlap above which the less sure of two boxes was dropped. ``confidence``: least
+    score kept. ``most_found``: boxes kept of one image. ``about``: anything else in JSON's types.
     """
 
     detector: str
@@ -171,8 +139,7 @@ class _Document(BaseModel):
 def read_detections(path: str | Path) -> Detections:
     """Read a detections document.
 
-    Raises:
-        DataFault: missing, too large, not JSON, or nonsense in it: naming file, image and key.
+    Raises DataFault: missing, too large, not JSON, or nonsense in it: naming file, image and key.
     """
     path = Path(path)
     with reading(path):
@@ -197,11 +164,8 @@ def read_detections(path: str | Path) -> Detections:
 def write_detections(path: str | Path, detections: Detections) -> Path:
     """Write a detections document, whole or not at all, making its folder if there is none.
 
-    Coordinates are kept to a thousandth of a pixel, scores as they are.
-
-    Raises:
-        DataFault: what ``read_detections`` would refuse: naming image and key.
-        EnvironmentFault: the disk refuses.
+    Coordinates are kept to a thousandth of a pixel. Raises DataFault: what ``read_detections``
+    would refuse; EnvironmentFault: the disk refuses.
     """
     path = Path(path)
     document = _plain(detections)

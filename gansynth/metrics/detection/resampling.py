@@ -1,8 +1,7 @@
 """Bootstrap over patients: how far a number would move with other patients of the same kind.
 
-Slices of one patient resemble each other, so that drawing slices would promise too much. A resample
-is said by how often it has each patient; every number here can be computed under such weights.
-The arms of a comparison share their resamples, which makes their differences paired ones.
+A resample is said by how often it has each patient. Arms share their resamples, which pairs their
+differences.
 """
 
 from __future__ import annotations
@@ -51,12 +50,7 @@ def chunks(weights: Array) -> Iterator[Array]:
 
 
 def estimate(measure: Callable[[Array], Array], weights: Array) -> Estimate:
-    """A number with its interval.
-
-    Args:
-        measure: weights (B, P) to values (B,), nan where undefined.
-        weights: of resamples; none (0, P) leaves the interval undefined.
-    """
+    """A number with its interval; ``measure``: weights (B, P) to (B,), nan where undefined."""
     value = float(measure(everyone(weights.shape[1]))[0])
     return with_interval(value, [measure(part) for part in chunks(weights)])
 

@@ -1,9 +1,16 @@
-"""A measured comparison as text: the paper's table, equal false positives, volumes, classes."""
+"""A measured comparison as text (the paper's table, volumes, classes), and FROC curves drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gansynth.report.figures import save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 Row = tuple[str, ...]
 
@@ -42,8 +49,7 @@ def heading(doc: Mapping[str, Any]) -> str:
 def main_table(doc: Mapping[str, Any]) -> list[Row]:
     """The paper's table: mAP, and sensitivity and false positives per slice at each overlap.
 
-    Args:
-        doc: of ``measure_arms``; the arms of its ``paper``, if it has one, come last.
+    ``doc``: of ``measure_arms``; the arms of its ``paper``, if it has one, come last.
     """
     ious = [f"{iou:g}" for iou in doc["ious"]]
     head = ["", "mAP", *_per_overlap(ious), "mAP .5:.95"]
@@ -127,11 +133,7 @@ def verdicts(doc: Mapping[str, Any]) -> list[str]:
 
 
 def markdown(doc: Mapping[str, Any]) -> str:
-    """The whole comparison as a page.
-
-    Args:
-        doc: of ``measure_arms``; the arms of its ``paper``, if it has one, come last.
-    """
+    """The whole comparison as a page."""
     parts = ["# Detections", heading(doc), *(f"Warning: {text}." for text in doc["warnings"])]
     parts.append(_table(main_table(doc)))
     parts += [doc["paper"]["note"]] if "paper" in doc else []
@@ -151,3 +153,56 @@ def markdown(doc: Mapping[str, Any]) -> str:
 def _table(rows: Sequence[Row]) -> str:
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
+
+
+COLOURS = ("#1f6fb4", "#d1600f", "#2b8a3e", "#7a3fa0", "#9a7b00", "#5b6770")
+
+
+def draw_froc(doc: Mapping[str, Any], path: Path, *, title: str = "") -> Path:
+    """Draw every arm's FROC curve, one panel for each overlap; a dot where it would be used."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    ious = [f"{iou:g}" for iou in doc["ious"]]
+    figure = Figure(figsize=(4.6 * len(ious), 3.7), dpi=110, facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(ious), squeeze=False, sharey=True)[0]
+    for axis, iou in zip(axes, ious, strict=True):
+        _draw(axis, doc, iou)
+    axes[0].set_ylabel("sensitivity (boxes of slices)")
+    axes[-1].legend(fontsize=8, loc="lower right", frameon=False)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return save_figure(figure, path)
+
+
+def _draw(axis: Axes, doc: Mapping[str, Any], iou: str) -> None:
+    """One panel."""
+    for number, arm in enumerate(doc["arms"]):
+        colour, at = COLOURS[number % len(COLOURS)], arm["at"][iou]
+        line = at["drawn"]
+        known = [v is not None for v in line["sensitivity"]]
+        if all(known):
+            axis.plot(line["fps"], line["sensitivity"], color=colour, lw=1.5, label=arm["name"])
+        if line["low"]:
+            axis.fill_between(
+                line["fps"], line["low"], line["high"], color=colour, alpha=0.15, lw=0
+            )
+        used = at["fps_per_slice"]["value"], at["sensitivity"]["value"]
+        if used[1] is not None:
+            axis.plot(*used, "o", color=colour, ms=5)
+    ticks = [2.0**power for power in range(-5, 7)]
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(ticks, [f"{t:g}" if t >= 1 else f"1/{1 / t:g}" for t in ticks], fontsize=7)
+    axis.set(xlim=_span(doc, iou), ylim=(0, 1), xlabel="false positives per slice (log)")
+    axis.set_title(f"IoU ≥ {iou}", fontsize=10)
+    axis.grid(alpha=0.3)
+
+
+def _span(doc: Mapping[str, Any], iou: str) -> tuple[float, float]:
+    """From 1/32 to where the longest curve ends, as powers of two."""
+    ends = max(arm["at"][iou]["froc"]["end"] for arm in doc["arms"])
+    high = 1.0
+    while high < min(ends, 64):
+        high *= 2
+    return 1 / 32, high

@@ -1,13 +1,9 @@
 """Lesions in three dimensions, from boxes of slices.
 
-True boxes of one class in consecutive slices of a volume (slice numbers that differ by one) are the
-same lesion if they share at least ``SHARED`` of the smaller one's area; so are all that are linked
-through others. A lesion is found if at least so many of its boxes are hit (``match`` at an overlap,
-detections of at least a confidence). False positives are linked among themselves by the same rule
-and count as one; they are divided by the number of all volumes, those without lesions too.
-
-Two lesions that touch in some slice become one, and one that a slice lacks a box of becomes two.
-These numbers are not the sensitivities of slices: a lesion of many slices is easier to find.
+True boxes of one class in consecutive slices are one lesion if they share at least ``SHARED`` of
+the smaller one's area. It is found if enough of its boxes are hit. False positives are linked by
+the same rule and divided by all volumes. Lesions that touch become one; one that lacks a box in a
+slice, two.
 """
 
 from __future__ import annotations
@@ -33,13 +29,7 @@ THIRDS = ("small", "medium", "large")
 
 @dataclass(frozen=True)
 class Places:
-    """Where images lie in volumes.
-
-    Attributes:
-        volume: int64 (I,): number of each image's volume; V of them.
-        slice: int64 (I,): its slice's number there.
-        subject: int64 (V,): number of each volume's patient.
-    """
+    """Where I images lie in V volumes: int64 (I,) volume and slice, (V,) patient of a volume."""
 
     volume: Numbers
     slice: Numbers
@@ -60,13 +50,9 @@ def places(detections: Detections, pool: Pool) -> Places | str:
 
 
 def linked(boxes: Array, labels: Numbers, volume: Numbers, level: Numbers) -> Numbers:
-    """Number of the object that each of N boxes is a part of, (N,), from 0.
+    """Number of the object that each of N boxes (N, 4) is a part of, (N,), from 0.
 
-    Args:
-        boxes: (N, 4).
-        labels: (N,): boxes of different labels are different objects.
-        volume: (N,): so are those of different volumes.
-        level: (N,): slice numbers.
+    Boxes of different labels or volumes are different objects; ``level``: (N,) slice numbers.
     """
     stacks: dict[tuple[int, int, int], list[int]] = defaultdict(list)
     for place, key in enumerate(zip(volume.tolist(), labels.tolist(), level.tolist(), strict=True)):
@@ -92,12 +78,7 @@ def linked(boxes: Array, labels: Numbers, volume: Numbers, level: Numbers) -> Nu
 class Lesions:
     """Lesions of volumes, and what of them was found at one overlap and confidence.
 
-    Attributes:
-        pool: detections and true boxes.
-        places: where images lie.
-        hits: (N,), one row of ``match``.
-        confidence: least score.
-        least: how many boxes of a lesion must be hit.
+    ``hits``: (N,), one row of ``match``. ``least``: how many boxes of a lesion must be hit.
     """
 
     pool: Pool

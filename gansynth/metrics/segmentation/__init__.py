@@ -1,13 +1,4 @@
-"""What a trained host is worth, case by case: numbers that arms of a benchmark are compared by.
-
-    from gansynth.metrics.segmentation import evaluate, read_regions, with_labels
-
-    regions = with_labels(read_regions("WT:1+2+4", schema.foreground), schema.foreground)
-    evaluate(adapter.judged(outcome.folder), regions).per_subject["subject 1"]["hd95/WT"]
-
-Detectors are measured by ``gansynth.metrics.segmentation.detection``. docs/measures.md has the
-rules.
-"""
+"""What a trained host is worth, case by case: ``evaluate``. docs/measures.md has the rules."""
 
 from gansynth.core.prediction import LabelMaps, Prediction
 from gansynth.metrics.segmentation.evaluation import Evaluation, evaluate

@@ -20,8 +20,7 @@ FILE = "gansynth_metrics.json"
 def asked_regions(text: str, source: CaseSource) -> Regions:
     """All that is measured: the foreground, each label, and the regions that somebody asks for.
 
-    Raises:
-        UsageFault: ``--set regions=`` does not fit the labels.
+    Raises UsageFault: ``--set regions=`` does not fit the labels.
     """
     labels = source.schema.foreground
     return with_labels(read_regions(text, labels), labels)
@@ -35,17 +34,7 @@ def account_of(
 ) -> tuple[dict[str, Any], str]:
     """Measure what a host has left in its output folder, and write ``FILE`` there.
 
-    Args:
-        judged: of the host's adapter.
-        source: the cases.
-        folder: of a finished training.
-        regions: that are measured.
-
-    Returns:
-        The headline, and why there is none: empty, or a warning.
-
-    Raises:
-        EnvironmentFault: the disk refuses.
+    Returns the headline, and why there is none, if so. Raises EnvironmentFault: the disk refuses.
     """
     try:
         found = evaluate(judged(folder), regions, ignore=source.schema.ignore).document()
@@ -58,12 +47,7 @@ def account_of(
 def lines_of(
     metrics: Mapping[str, Any], names: Mapping[str, str] | None = None
 ) -> Iterator[tuple[str, ...]]:
-    """A table of a headline, row by row; nothing for metrics of another kind.
-
-    Args:
-        metrics: the headline.
-        names: label value -> its name, for people.
-    """
+    """A table of a headline, row by row; nothing for metrics of another kind."""
     if not isinstance(metrics.get("hd95"), Mapping):
         return
     unit = metrics["unit"]

@@ -1,10 +1,8 @@
 """How well a detector found lesions: of each person, and of all together.
 
-Arms of a benchmark are paired by person. A confidence is worth different things in two trainings,
-so that sensitivity is read off where the training has so many false positives per image of *all*
-its images: the threshold is one of the training, the sensitivity at it that of a person. Weighed by
-their lesions, the persons' numbers have the FROC curve of ``gansynth.metrics.detection`` for a
-mean.
+Arms are paired by person. Sensitivity is read off where the training has so many false positives
+per image of *all* its images. Weighed by lesions, the persons' numbers have the FROC curve of
+``gansynth.metrics.detection`` for a mean.
 """
 
 from __future__ import annotations
@@ -14,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.metrics.detection.equal_fps import TINY
-from gansynth.metrics.detection.free_response import CONFIDENCE, RATES, Curves, Froc
+from gansynth.metrics.detection.free_response import CONFIDENCE, RATES, TINY, Curves, Froc
 from gansynth.metrics.detection.free_response import false_positives as fps_per_image
 from gansynth.metrics.detection.matching import match, pooled
 from gansynth.metrics.detection.precision import Precision
@@ -35,22 +32,11 @@ def measure_detections(
 ) -> dict[str, Any]:
     """Measure one training's detections.
 
-    Args:
-        detections: of every image judged.
-        iou: least overlap of a hit.
-        false_positives: numbers per image at which sensitivity is taken.
-        confidence: least score of a detection that counts for ``fp_per_image``.
-
-    Returns:
-        ``per_subject`` (key -> person -> value), ``pooled`` (key -> value), ``reached`` (key ->
-        whether the training makes so many false positives at all; else its highest sensitivity
-        stands in) and ``asked``. Keys: ``sensitivity@FP=1`` and so on, ``froc`` (their mean),
-        ``fp_per_image``; of all together also ``map50`` (at an overlap of 0.5, whatever ``iou``).
-        None where there are no lesions.
-
-    Raises:
-        UsageFault: an overlap, a number of false positives or a confidence that cannot be.
-        DataFault: a person and a volume, or an image, of one name.
+    Returns ``per_subject`` (key -> person -> value), ``pooled``, ``reached`` (whether so many false
+    positives are made; else the highest sensitivity stands in) and ``asked``. Keys:
+    ``sensitivity@FP=1``, ``froc`` (their mean), ``fp_per_image``; of all together also ``map50``.
+    None without lesions. Raises UsageFault: a value that cannot be; DataFault: a person and a
+    volume, or an image, of one name.
     """
     _check(iou, false_positives, confidence)
     pool = pooled(detections)

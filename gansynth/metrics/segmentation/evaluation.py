@@ -32,14 +32,7 @@ RULE = (
 
 @dataclass
 class Counts:
-    """How often HD95 of a region has no surface to be taken of, over the images it is taken of.
-
-    Attributes:
-        images: volumes, or slices where distances are within them.
-        no_truth: whose truth has none of it: left out.
-        no_truth_predicted: of these, where it was predicted all the same.
-        not_predicted: whose truth has some, and nothing was predicted: the diagonal stands in.
-    """
+    """How often HD95 of a region has no surface to be taken of, over volumes (or slices)."""
 
     images: int = 0
     no_truth: int = 0
@@ -56,17 +49,10 @@ class Counts:
 
 @dataclass
 class Evaluation:
-    """What the held-out cases of a training came to.
+    """What the held-out cases of a training came to; ``unit`` (``mm``, ``px``) is of distances.
 
-    Attributes:
-        regions: that were measured.
-        unit: of distances: ``mm`` or ``px``.
-        distances: ``volumes``, or ``slices`` where they are taken within each; see ``RULE``.
-        subject_of: case -> subject.
-        per_case: case -> measures; of 2D cases each slice's own.
-        per_subject: subject -> measures.
-        voxels: case -> region -> numbers ``truth``, ``predicted`` and ``both``.
-        counts: region -> how often there was no surface.
+    ``distances``: ``volumes``, or ``slices`` where taken within each, see ``RULE``. ``per_case``
+    has each slice's own.
     """
 
     regions: Regions
@@ -107,16 +93,10 @@ def headline(document: Mapping[str, Any]) -> dict[str, Any]:
 def evaluate(
     predictions: Mapping[str, Prediction], regions: Regions, **options: Unpack[Options]
 ) -> Evaluation:
-    """Measure every held-out case of a training.
+    """Measure every held-out case of a training; ``options`` as of ``measure_case``.
 
-    Args:
-        predictions: case -> what was predicted and what is true; see ``Adapter.judged``.
-        regions: see ``gansynth.metrics.segmentation.regions.with_labels``.
-        options: as ``measure_case``; ``asked`` is Dice and HD95 unless said otherwise.
-
-    Raises:
-        DataFault, EnvironmentFault: a file that is missing, damaged or of another grid.
-        UsageFault: an option that cannot be.
+    Raises DataFault, EnvironmentFault: a file that is missing, damaged or of another grid;
+    UsageFault: an option that cannot be.
     """
     options = {**Options(asked=("dice", "hd95")), **options}
     units = {one.unit for one in predictions.values()} or {"mm"}

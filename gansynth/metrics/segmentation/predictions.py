@@ -20,13 +20,7 @@ def of_volumes(
 ) -> dict[str, Prediction]:
     """Predictions in NIfTI files, measured on the files' own grid, in their own mm.
 
-    Args:
-        source: says whose a case is.
-        files: case -> its predicted and its true label map.
-        way_out: what brings a missing file.
-
-    Raises:
-        DataFault: a file is missing; named before any is read.
+    Raises DataFault: a file is missing; named before any is read.
     """
     for case, pair in files.items():
         for what, file in zip(("predicted", "true"), pair, strict=True):
@@ -55,13 +49,7 @@ def _nifti(predicted: Path, truth: Path) -> Callable[[], LabelMaps]:
 def of_slices(source: FlatSource, files: Mapping[str, Path], way_out: str) -> dict[str, Prediction]:
     """Predictions in PNG files of 2D cases, measured on the pixels of the cases' own files.
 
-    Args:
-        source: has the true label maps.
-        files: case -> its predicted label map.
-        way_out: what brings a missing file.
-
-    Raises:
-        DataFault: a file is missing; named before any is read.
+    Raises DataFault: a file is missing; named before any is read.
     """
     for case, file in files.items():
         if not file.is_file():

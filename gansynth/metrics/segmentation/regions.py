@@ -26,16 +26,9 @@ Mask = npt.NDArray[np.bool_]
 def read_regions(
     text: str, labels: Collection[int], *, key: str = "--set regions", expected: str = ""
 ) -> Regions:
-    """Read ``WT:1+2+4,TC:1+4,ET:4``.
+    """Read ``WT:1+2+4,TC:1+4,ET:4``; ``expected``: the values in words.
 
-    Args:
-        text: names and formulas.
-        labels: values that may stand in a formula.
-        key: what the text was given as, for messages.
-        expected: those values in words; empty for a list of them.
-
-    Raises:
-        UsageFault: it is not like that, a name comes twice, or a value is none of the labels.
+    Raises UsageFault: it is not like that, a name comes twice, or a value is none of the labels.
     """
     parts = []
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -75,12 +68,7 @@ def _regions(
 
 
 def with_labels(regions: Regions, labels: Iterable[int]) -> Regions:
-    """All that is measured: the foreground, every label by its value, then regions.
-
-    Args:
-        regions: unions, see ``read_regions``.
-        labels: values of the foreground.
-    """
+    """All that is measured: the foreground, every label by its value, then regions."""
     values = tuple(labels)
     return ((FOREGROUND, values), *((str(value), (value,)) for value in values), *regions)
 
@@ -96,13 +84,9 @@ def without_ignored(predicted: Array, truth: Array, ignore: int | None) -> tuple
 def dice(
     predicted: Array, truth: Array, regions: Regions, ignore: int | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Dice of every region on one case: None where the truth has none of it.
+    """Dice of every region on one case (D, H, W) or (H, W): None where the truth has none of it.
 
-    Args:
-        predicted: labels (D, H, W) or (H, W).
-        truth: likewise.
-        regions: see ``with_labels``.
-        ignore: value of the truth where nothing counts; None for none.
+    Nothing counts where the truth is ``ignore``.
     """
     predicted, truth = without_ignored(predicted, truth, ignore)
     return {

@@ -1,7 +1,6 @@
 """How well one case was segmented: overlap, surfaces, lesions. docs/measures.md has the rules.
 
-Surfaces and their distances are those of MONAI and of Nikolov et al. (2018, arXiv:1809.04430), a
-surface counted by its voxels. No number here is a mean over cases.
+Surfaces are those of MONAI and of Nikolov et al. (2018, arXiv:1809.04430), counted by voxels.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.geometry import bounding_box
 from gansynth.data.connected_components import Parts
 from gansynth.metrics.segmentation.regions import Array, Mask, Regions, scored, without_ignored
 from gansynth.metrics.segmentation.table import SEGMENTATION, check_asked
@@ -45,26 +45,12 @@ def measure_case(
     overlap: float = 0.0,
     ignore: int | None = None,
 ) -> dict[str, float | None]:
-    """Measure one case.
+    """Measure one case (D, H, W) or (H, W), spacing in mm: ``dice/WT`` and so on.
 
-    Args:
-        predicted: labels (D, H, W) or (H, W); axes in any order.
-        truth: likewise.
-        spacing: mm along the axes of both.
-        regions: see ``gansynth.metrics.segmentation.regions.with_labels``.
-        asked: names in ``SEGMENTATION``.
-        tolerance_mm: distance up to which surfaces agree, for ``nsd``.
-        overlap: share of a lesion that the other map has to cover; 0: one voxel will do.
-        ignore: value of the truth where nothing counts; None for none.
-
-    Returns:
-        ``dice/WT`` and so on. None where the truth has none of the region; for
-        ``lesion_precision`` where nothing was predicted. Of a region that was not predicted at all
-        ``hd95`` is the diagonal of the case in mm.
-
-    Raises:
-        UsageFault: a measure, spacing, tolerance or overlap that cannot be.
-        DataFault: maps of different shapes.
+    ``overlap``: share of a lesion that the other map has to cover; 0 for one voxel. Nothing counts
+    where the truth is ``ignore``. None where the truth has none of the region
+    (``lesion_precision``: nothing was predicted); of a region not predicted at all ``hd95`` is the
+    case's diagonal. Raises UsageFault: a value that cannot be; DataFault: maps of different shapes.
     """
     check_asked(asked)
     _check(predicted, truth, spacing, tolerance_mm, overlap)
@@ -107,22 +93,11 @@ def _box(predicted: Array, truth: Array, regions: Regions) -> tuple[slice, ...]:
     """Where either map has anything of any region; nothing beyond it changes a number."""
     labels = sorted({value for _, values in regions for value in values})
     there = np.isin(predicted, labels) | np.isin(truth, labels)
-    box = []
-    for axis in range(there.ndim):
-        others = tuple(other for other in range(there.ndim) if other != axis)
-        planes = np.flatnonzero(there.any(axis=others))
-        box.append(slice(int(planes[0]), int(planes[-1]) + 1) if len(planes) else slice(0, 1))
-    return tuple(box)
+    return bounding_box(there) if there.any() else (slice(0, 1),) * there.ndim
 
 
 class _Both:
-    """One region in both maps.
-
-    Args:
-        predicted: mask.
-        truth: mask.
-        spacing: mm along their axes.
-    """
+    """One region in both maps."""
 
     def __init__(self, predicted: Mask, truth: Mask, spacing: Sequence[float]) -> None:
         self.predicted, self.truth, self.spacing = predicted, truth, spacing
@@ -168,10 +143,7 @@ class _Both:
 
 
 def _surface(mask: Mask, spacing: Sequence[float]) -> Distances:
-    """Places (N, axes) in mm of voxels with a neighbour across a face that is not in the mask.
-
-    Beyond the array's edge there is no neighbour in the mask.
-    """
+    """Places (N, axes) in mm of voxels with a neighbour across a face that is not in the mask."""
     from scipy.ndimage import binary_erosion
 
     places = np.argwhere(mask & ~binary_erosion(mask))

@@ -11,14 +11,7 @@ from gansynth.runtime.errors import UsageFault, did_you_mean
 
 
 class Measure(NamedTuple):
-    """One measure.
-
-    Attributes:
-        unit: ``share`` (0 to 1), ``mm``, or ``per image``.
-        better: which way.
-        says: one sentence.
-        margin: difference that makes none, for tests of equivalence; None: there is no usual one.
-    """
+    """One measure, in ``share`` (0 to 1), ``mm``, or ``per image``; ``margin`` is no difference."""
 
     unit: str
     better: Literal["higher", "lower"]
@@ -85,8 +78,7 @@ MEASURES: Mapping[str, Measure] = {**SEGMENTATION, **DETECTION}
 def measure_of(key: str) -> Measure:
     """The measure of a key such as ``dice/WT`` or ``sensitivity@FP=1``.
 
-    Raises:
-        UsageFault: it is of none.
+    Raises UsageFault: it is of none.
     """
     name = re.split("[/@]", key, maxsplit=1)[0]
     if name not in MEASURES:
@@ -98,11 +90,7 @@ def measure_of(key: str) -> Measure:
 
 
 def check_asked(asked: Sequence[str], known: Mapping[str, Measure] = SEGMENTATION) -> None:
-    """Refuse measures that there are not.
-
-    Raises:
-        UsageFault: naming the first.
-    """
+    """Refuse measures that there are not. Raises UsageFault: naming the first."""
     for name in asked:
         if name not in known:
             raise UsageFault(

@@ -1,7 +1,7 @@
 """Analysis of variance of a table of repetitions by test subjects, both random, and crossed.
 
-The model of a value is mean + draw + seed (in draw) + case + draw x case + rest. Mean squares and
-their expectations: Cornfield & Tukey 1956, "Average values of mean squares in factorials".
+A value is mean + draw + seed (in draw) + case + draw x case + rest. Cornfield & Tukey 1956,
+"Average values of mean squares in factorials".
 """
 
 from __future__ import annotations
@@ -16,19 +16,11 @@ from gansynth.metrics.stats.runs import Floats, Runs
 
 @dataclass(frozen=True)
 class Squares:
-    """Mean squares of tables (..., repetitions, subjects).
+    """Mean squares of tables (..., repetitions, subjects); 0 where there is only one.
 
-    Their expectations, with R repetitions and S subjects, v the variances of one table's effects:
-    ``run`` S v_run + v_cross, ``case`` R v_case + v_cross, ``cross`` v_cross. So the variance of
-    the mean is (run + case - cross) / (R S).
-
-    Attributes:
-        mean: (...).
-        run: mean square of repetitions; 0 where there is only one.
-        case: mean square of subjects; 0 where there is only one.
-        cross: mean square of their interaction; 0 where either is alone.
-        runs: repetitions R.
-        cases: subjects S.
+    Expectations, with R repetitions, S subjects, variances v: ``run`` S v_run + v_cross, ``case`` R
+    v_case + v_cross, ``cross`` v_cross. So the variance of the mean is (run + case - cross) / (R
+    S).
     """
 
     mean: Floats
@@ -71,18 +63,10 @@ def _mean_square(deviations: Floats, freedom: int) -> Floats:
 
 @dataclass(frozen=True)
 class Variance:
-    """Variances by origin, in squared units of the measure.
+    """Variances by origin, in squared units of the measure; None is what cannot be told.
 
-    None is what cannot be told: with one seed a draw, ``draw`` has the seeds' part and ``rest``
-    that of ``draw_case``; with one draw, ``case`` has the part of ``draw_case``; of one run there
-    is ``case`` alone, with everything in it.
-
-    Attributes:
-        draw: which training subjects.
-        seed: training randomness within a draw.
-        case: test subjects.
-        draw_case: which test subjects gain depends on the training subjects.
-        rest: of a seed and a test subject together.
+    With one seed a draw, ``draw`` has the seeds' part and ``rest`` that of ``draw_case``; with one
+    draw, ``case`` has the part of ``draw_case``; of one run ``case`` has everything.
     """
 
     draw: float | None
@@ -95,9 +79,8 @@ class Variance:
 def variance(runs: Runs) -> Variance:
     """Variance components by the method of moments; negative estimates become 0.
 
-    Seeds are nested in draws, and draws weigh the same (analysis of unweighted means), so that
-    with b_i seeds in draw i the harmonic mean of b_i stands for their number. Incomplete subjects
-    are left out.
+    Draws weigh the same (unweighted means): the harmonic mean of b_i seeds stands for their number.
+    Incomplete subjects are left out.
     """
     found = components(runs)
     return Variance(*(None if value is None else max(value, 0.0) for value in found))

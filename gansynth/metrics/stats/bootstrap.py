@@ -1,16 +1,10 @@
 """The hierarchical bootstrap of a mean over repetitions and test subjects.
 
-Subjects are drawn with replacement, the same for all repetitions, since all of them were tested on
-the same subjects (Owen & Eckles 2012, "Bootstrapping data arrays of arbitrary order"). Deviations
-are stretched by sqrt(n / (n - 1)), or else the spread comes out too small (Davison & Hinkley 1997,
-ch. 2 and 3.8). Draws and seeds are too few to be drawn from: a resample of three is one of ten
-sets, and in one of nine all three are the same. So their effects come from normal distributions
-with the variances that were estimated, and their mean squares with them.
-
-It is studentised (Efron & Tibshirani 1993, ch. 12.5): each resample has a standard error of its
-own. What is taken from it is the skewness that few subjects leave in t, as the two coefficients of
-a parabola; the width is that of ``reference``, which percentiles of resamples of three draws miss
-by far.
+Subjects are drawn with replacement, the same for all repetitions (Owen & Eckles 2012), deviations
+stretched by sqrt(n / (n - 1)) (Davison & Hinkley 1997, ch. 2 and 3.8). Draws and seeds are too few
+to be drawn from: their effects come from normal distributions with the estimated variances. It is
+studentised (Efron & Tibshirani 1993, ch. 12.5); only the skewness of t is taken from it, the width
+is that of ``reference``.
 """
 
 from __future__ import annotations
@@ -34,12 +28,7 @@ MOST_SHIFT, MOST_BEND = 0.5, 0.15
 class Bend:
     """How skewed t is: its normal score z is nearly s + shift + bend s^2, s standard normal.
 
-    Both ways are Hall's cubic (1992, "On the removal of skewness by transformation"), which is the
-    parabola's inverse to the second order in ``bend``, and grows everywhere.
-
-    Attributes:
-        shift: (...).
-        bend: (...).
+    Both ways are Hall's cubic (1992, "On the removal of skewness by transformation").
     """
 
     shift: Floats
@@ -59,11 +48,7 @@ class Bend:
 
 @dataclass(frozen=True)
 class Resamples:
-    """Means and mean squares as they might have come out, had the true mean been 0.
-
-    Attributes:
-        squares: with arrays (..., resamples).
-    """
+    """Means and mean squares (..., resamples) as they might be, were the true mean 0."""
 
     squares: Squares
 
@@ -94,14 +79,7 @@ class Resamples:
 def resample(
     squares: Squares, columns: Floats | None, resamples: int, rng: np.random.Generator
 ) -> Resamples:
-    """Resamples of tables (...).
-
-    Args:
-        squares: of the tables.
-        columns: mean of each subject (..., subjects); None: they are normal.
-        resamples: how many.
-        rng: one set of random numbers serves all tables.
-    """
+    """Resamples of tables (...); ``columns``: mean of each subject, None if normal."""
     mean, case = _of_subjects(squares, columns, resamples, rng)
     runs, both = squares.runs - 1, (squares.runs - 1) * (squares.cases - 1)
     cross = squares.cross[..., None]

@@ -1,9 +1,7 @@
 """Intervals of means that have bounds, such as a Dice between 0 and 1 or a distance above 0.
 
-A symmetric interval of few runs reaches beyond what is possible. So it is formed on a scale without
-ends and taken back: by the logit between two bounds, by the logarithm above one, with the standard
-error of the delta method (Korn & Graubard 1998, Survey Methodology 24:193, for proportions). Of
-many runs it is nearly the symmetric one; of too few it is the whole range, or there is none.
+Formed on a scale without ends (logit, logarithm) by the delta method, and taken back (Korn &
+Graubard 1998, Survey Methodology 24:193). Of many runs it is nearly the symmetric one.
 """
 
 from __future__ import annotations
@@ -20,17 +18,9 @@ STEEP = 700.0
 
 
 def within(middle: float, low: float, high: float, bounds: tuple[float, float]) -> Ends:
-    """The ends of an interval, brought within bounds.
+    """The ends of an interval, brought within bounds (least, most; infinite for none).
 
-    Args:
-        middle: the mean.
-        low: lower end as if there were no bounds.
-        high: upper end likewise.
-        bounds: least and most that a mean can be; infinite for none.
-
-    Returns:
-        Both ends; of a mean on a bound, where all values agree, that bound. None for both if they
-        say nothing.
+    Of a mean on a bound, where all values agree, that bound; None for both if they say nothing.
     """
     least, most = bounds
     if not math.isfinite(least):

@@ -37,24 +37,11 @@ class Comparison(Document):
         difference: mean of arm - control; draws weigh the same.
         interval: of the difference, 95 % unless asked otherwise.
         p: two-sided, of the hypothesis that the true difference is 0.
-        df: degrees of freedom of t at this confidence.
-        standard_error: of the difference.
         generalises: for what others interval, p, mde and equivalence hold: ``draws, seeds,
             subjects``; of one draw ``seeds, subjects``, with its training subjects as they are; of
             one run ``subjects``, with its networks as they are; or ``nothing``.
-        wilcoxon_p: signed-rank test over test subjects, averaged over runs: of these networks.
         mde: minimum detectable effect, of either sign, at 80 % power unless asked otherwise.
         margin: differences within +-margin count as none.
-        equivalent: whether equivalence within the margin is shown.
-        equivalence_p: of two one-sided tests.
-        variance: of single differences, by origin.
-        runs: pairs of runs.
-        draws: how many of them.
-        seeds: most seeds of one draw.
-        subjects: test subjects that have a value in all these runs.
-        dropped: test subjects that have not.
-        mean_arm: over the same runs and subjects.
-        mean_control: likewise.
     """
 
     difference: float | None
@@ -81,8 +68,7 @@ class Comparison(Document):
     def from_json(cls, doc: Mapping[str, Any]) -> Self:
         """Read what ``to_json`` wrote; keys that are not its own are left alone.
 
-        Raises:
-            DataFault: a key is missing.
+        Raises DataFault: a key is missing.
         """
         try:
             return super().from_json({field.name: doc[field.name] for field in fields(cls)})
@@ -102,22 +88,10 @@ def compare(
     resamples: int = 5000,
     seed: int = 0,
 ) -> Comparison:
-    """Compare an arm with its control.
+    """Compare an arm with its control, with a studentised hierarchical bootstrap's interval.
 
-    The interval is a studentised hierarchical bootstrap's (``bootstrap``), its width that of
-    ``reference``; p and the two one-sided tests are its inversion.
-
-    Args:
-        arm: one measure at one training size.
-        control: likewise; runs are paired by draw and seed, values by subject.
-        margin: difference that makes none, in units of the measure.
-        confidence: of the interval; tests are at 1 - confidence.
-        power: of the minimum detectable effect.
-        resamples: of the bootstrap.
-        seed: of the bootstrap; the same seed gives the same numbers.
-
-    Raises:
-        UsageFault: an option out of range.
+    p and the two one-sided tests are its inversion. ``margin``: difference that makes none, in
+    units of the measure. Raises UsageFault: an option out of range.
     """
     _check(margin=margin, confidence=confidence, power=power, resamples=resamples)
     pairs = paired(arm, control)
@@ -157,17 +131,7 @@ def interval_of_mean(
 ) -> Interval:
     """Confidence interval of the mean of one arm, over other draws, seeds and subjects.
 
-    Subjects that lack a value in any run are left out.
-
-    Args:
-        runs: of the arm.
-        bounds: least and most that a value can be; the interval stays within (``bounds.within``).
-        confidence: of the interval.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
-
-    Raises:
-        UsageFault: an option out of range.
+    Incomplete subjects are left out. Raises UsageFault: an option out of range.
     """
     _check(confidence=confidence, resamples=resamples)
     whole = runs.complete()
@@ -180,8 +144,7 @@ def interval_of_mean(
 def holm(ps: Sequence[float | None]) -> list[float | None]:
     """p corrected for being one of several (Holm 1979); None stays None and does not count.
 
-    Raises:
-        UsageFault: a p outside of 0 to 1.
+    Raises UsageFault: a p outside of 0 to 1.
     """
     known = sorted((p, index) for index, p in enumerate(ps) if p is not None)
     for p, index in known:

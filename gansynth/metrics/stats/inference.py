@@ -22,12 +22,7 @@ EXACT = 1e-12
 class Inference:
     """Of tables (...); the interval is that of the means which the test does not reject.
 
-    Attributes:
-        squares: of the tables.
-        error: standard error of the mean; 0 where all values agree.
-        level: of two-sided tests, 1 - confidence.
-        bend: skewness of t.
-        resamples: of the hierarchical bootstrap.
+    ``error``: standard error of the mean. ``level``: of two-sided tests, 1 - confidence.
     """
 
     squares: Squares

@@ -1,16 +1,11 @@
 """Student's t with estimated degrees of freedom, for a mean over few repetitions.
 
-The variance of the mean is a sum of mean squares (``anova.Squares``), and one of them, that of the
-repetitions, rests on as many degrees of freedom as there are draws, less one. Satterthwaite 1946,
-"An approximate distribution of estimates of variance components", gives such a sum the degrees of
-freedom that match its first two moments. With three draws a 5 % test then errs in up to 7.5 % of
-cases where draws or seeds dominate, and in 0.1 % where neither does. So two things are done
-otherwise. Their constants were found by integrating over mean squares on a grid of true variances,
-so that tests at 10, 5 and 1 % err about as often as they say (docs/statistics.md):
+Satterthwaite 1946, "An approximate distribution of estimates of variance components". With three
+draws that errs in 0.1 to 7.5 % of cases instead of 5 %; so two constants were found by integrating
+over mean squares on a grid of true variances (docs/statistics.md):
 
 - ``FLOOR``: of a mean square only what exceeds the residual's makes the sum uncertain;
-- ``CAUTION``: where a mean square of few degrees of freedom came out small, it may have done so by
-  chance. The smaller the level, the more that matters, so the degrees of freedom depend on it.
+- ``CAUTION``: a mean square of few degrees of freedom may have come out small by chance.
 """
 
 from __future__ import annotations

@@ -15,21 +15,10 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Runs:
-    """Values of one measure.
+    """Values of one measure, float64 (runs, subjects): a subject's volumes averaged, NaN for none.
 
-    A run is a pair of a draw (which training subjects) and a seed (all other randomness of a
-    training). Seeds are nested in draws: seed 0 of one draw has nothing to do with seed 0 of
-    another. Test subjects are the same in all runs.
-
-    Attributes:
-        values: float64 (runs, subjects); a subject's volumes are averaged; NaN where there is none.
-        draws: draw of each run.
-        seeds: seed of each run.
-        subjects: ids of test subjects.
-        dropped: test subjects that were left out on the way here.
-
-    Raises:
-        UsageFault: sizes that differ, a run or a subject that occurs twice, infinite values.
+    A run is a pair of a draw (which training subjects) and a seed, nested in the draw. Raises
+    UsageFault: sizes that differ, a run or a subject that occurs twice, infinite values.
     """
 
     values: Floats
@@ -85,8 +74,7 @@ class Runs:
     def table(self) -> Floats:
         """Means over the seeds of each draw (draws, subjects); of one draw its runs themselves.
 
-        So draws weigh the same, however many seeds each has. The rows are the independent
-        repetitions of the experiment.
+        The rows are the independent repetitions; draws weigh the same.
         """
         draws = list(dict.fromkeys(self.draws))
         if len(draws) < 2:
@@ -96,11 +84,9 @@ class Runs:
 
 
 def paired(arm: Runs, control: Runs) -> Runs:
-    """Differences arm - control.
+    """Differences arm - control over the runs and subjects that both have, complete ones only.
 
-    Over the runs (draw, seed) and subjects that both have, without the subjects that lack a value
-    in any of these runs. ``dropped`` counts subjects of either that are left out. Where nothing is
-    shared, the result is empty.
+    ``dropped`` counts subjects of either that are left out.
     """
     keys = [key for key in arm.keys if key in set(control.keys)]
     shared = [name for name in arm.subjects if name in set(control.subjects)]

@@ -16,13 +16,7 @@ from gansynth.runtime.errors import UsageFault
 
 @dataclass(frozen=True)
 class Design:
-    """How many repetitions of what.
-
-    Attributes:
-        draws: of training subjects.
-        seeds: of each draw.
-        subjects: of the test set.
-    """
+    """How many repetitions of what."""
 
     draws: int
     seeds: int
@@ -52,13 +46,7 @@ def simulated(
 ) -> Floats:
     """Values of mean 0 (number, draws, seeds, subjects) with the given variances; None is 0.
 
-    Args:
-        variance: of each effect.
-        design: how many of each.
-        rng: draws them.
-        number: experiments.
-        skewness: of an effect, ``draw``, ``seed``, ``case``, ``draw_case`` or ``rest``: it then has
-            a gamma distribution (2 is the exponential one), else a normal one.
+    ``skewness``: of an effect, by name; it then has a gamma distribution (2: exponential).
     """
     draws, seeds, subjects = design.draws, design.seeds, design.subjects
     shapes = {
@@ -97,10 +85,7 @@ def detectable(
 ) -> float:
     """Smallest effect that ``compare`` finds with this power, if these are the true variances.
 
-    For choosing a design: how many draws, seeds and test subjects a gain takes.
-
-    Raises:
-        UsageFault: fewer than two test subjects.
+    Raises UsageFault: fewer than two test subjects.
     """
     if design.subjects < 2:
         raise UsageFault(f"design: {design.subjects} test subject, expected at least 2")

@@ -1,14 +1,9 @@
 """A gain told in real cases: how many more of them would have done as much as an arm did?
 
-The learning curve of training on real cases alone is the straight line, in log N, between the means
-at its sizes. An arm at size n is worth N* - n cases, where N* is the size at which the curve
-reaches the arm's mean.
-
-The confidence interval has all sizes N at which the arm does not differ from the curve (Fieller
-1954, "Some problems in interval estimation"). For each N their difference is a mean over draws,
-seeds and subjects, so it is tested as in ``compare``, without its correction for skewness, the same
-subjects and the same draws in all. Where the curve ends before the arm differs, so does what is
-known: that limit is None. Nothing is extrapolated.
+The learning curve of real cases alone is the straight line, in log N, between the means at its
+sizes. An arm at size n is worth N* - n cases, where the curve reaches its mean at N*. The interval
+has all sizes at which the arm does not differ from the curve (Fieller 1954), tested as in
+``compare``, without skewness. Nothing is extrapolated: a limit beyond the curve is None.
 """
 
 from __future__ import annotations
@@ -38,20 +33,15 @@ class Worth(Document):
     """What an arm is worth in real cases.
 
     Attributes:
-        n: real cases the arm was trained on.
         cases: how many more would have done as much; None where the curve does not say.
         low: lower confidence limit; None: none is known, the curve begins later.
         high: upper confidence limit; None: none is known, the curve ends before.
         reason: why ``cases`` or a limit is None, or why to doubt them; None: no reason.
         beyond: ``above`` or ``below`` where the arm's mean is beyond the curve; ``low`` or ``high``
             then still says what the curve can.
-        smallest: size at which the curve begins.
         largest: size at which it ends.
         rise: how much better its end is than its beginning, in units of the measure.
         rise_p: two-sided p of the hypothesis that this is 0; None: too few runs.
-        repetitions: draws that all sizes and the arm have; of one draw its seeds.
-        subjects: test subjects that have a value in all of them.
-        dropped: test subjects that have not.
     """
 
     n: int
@@ -77,17 +67,9 @@ def worth(
     better: Literal["higher", "lower"] = "higher",
     confidence: float = 0.95,
 ) -> Worth:
-    """What an arm is worth in extra real cases.
+    """What an arm is worth in extra real cases; ``curve``: number of cases -> one measure.
 
-    Args:
-        curve: of training on real cases alone: number of cases -> one measure, two sizes at least.
-        arm: the same measure of an arm.
-        n: real cases the arm was trained on.
-        better: which way the measure is better.
-        confidence: of the interval.
-
-    Raises:
-        UsageFault: fewer than two sizes, a size below 1, an option out of range.
+    Raises UsageFault: fewer than two sizes, a size below 1, an option out of range.
     """
     _check(curve, n, better, confidence)
     sizes = sorted(curve)

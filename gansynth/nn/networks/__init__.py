@@ -1,7 +1,6 @@
 """Blocks that generator plugins share; every network works in 2D and 3D (``ndim``)."""
 
 from gansynth.nn.networks.patchgan import PatchDiscriminator
-from gansynth.nn.networks.style import UNetStyle
-from gansynth.nn.networks.unet import UNetGenerator
+from gansynth.nn.networks.unet import UNetGenerator, UNetStyle
 
 __all__ = ["PatchDiscriminator", "UNetGenerator", "UNetStyle"]

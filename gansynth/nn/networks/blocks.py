@@ -11,8 +11,45 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gansynth.nn.networks.conv3d import Conv3d
 from gansynth.nn.networks.lean_norm import norm_leaky_relu
+
+ONEDNN_FROM = 20480
+MOST_GROWTH = 4
+"""Times the batch may grow by; beyond it there is too little work for it to pay."""
+
+
+class Conv3d(nn.Conv3d):
+    """``nn.Conv3d``, with a way around torch's slow path; the same numbers but for rounding."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        batch, convolve = len(input), super()._conv_forward
+        wanted = self._enough(input)
+        if wanted <= batch:
+            plain: Tensor = convolve(input, weight, bias)
+            return plain
+        form = torch.contiguous_format
+        if input.is_contiguous(memory_format=torch.channels_last_3d):
+            form = torch.channels_last_3d
+        empty = input.new_zeros((wanted - batch, *input.shape[1:])).contiguous(memory_format=form)
+        made: Tensor = convolve(torch.cat((input, empty)), weight, bias)
+        return made[:batch]
+
+    def _enough(self, x: Tensor) -> int:
+        """Samples with which oneDNN takes it; 0 where that is not the question, or not worth it."""
+        slow = (
+            x.device.type == "cpu"
+            and type(x) is Tensor  # not a fake one, which stands for another device's
+            and x.dtype == torch.float32
+            and not torch.is_autocast_enabled("cpu")
+            and max(*self.stride, *self.dilation) == 1
+            and 1 < max(self.kernel_size) <= 3
+        )
+        if not slow:
+            return 0
+        batch, channels, depth, height = x.shape[:4]
+        wanted = ONEDNN_FROM // max(1, channels * depth * height) + 1
+        return wanted if wanted <= MOST_GROWTH * batch else 0
+
 
 Norm = Literal["instance", "batch", "group", "none"]
 Activation = Literal["leaky_relu", "relu", "elu", "silu", "gelu"]
@@ -41,16 +78,8 @@ def conv(
 class Conv4(nn.Module):
     """pix2pix's convolution (Isola et al. 2017, sec. 6.1) in 2D or 3D: four wide, padded by one.
 
-    Where it strides it makes ``ceil(n / stride)`` voxels of ``n``, as every downsampling here. A
-    four wide axis that does not stride loses one voxel, a three wide one none.
-
-    Args:
-        ndim: spatial axes, 2 or 3.
-        cin: channels in.
-        cout: channels out.
-        stride: per axis.
-        wide: axes that are four wide, three wide the others; None for those that stride.
-        spectral: normalise it by its spectral norm.
+    Where it strides it makes ``ceil(n / stride)`` voxels of ``n``. A four wide axis that does not
+    stride loses one voxel. ``wide``: axes that are four wide; None for those that stride.
     """
 
     def __init__(
@@ -85,14 +114,8 @@ def downsampling(
 ) -> nn.Module:
     """A layer that makes ``ceil(n / stride)`` voxels of ``n``, and ``cout`` channels of ``cin``.
 
-    Args:
-        kind: ``strided`` (3 wide), ``strided4`` (4 wide; Isola et al. 2017) or ``maxpool`` with a
-            convolution after it (Cicek et al. 2016).
-        ndim: spatial axes, 2 or 3.
-        cin: channels in.
-        cout: channels out.
-        stride: per axis.
-        spectral: normalise the convolution by its spectral norm.
+    ``strided`` is 3 wide, ``strided4`` 4 (Isola et al. 2017), ``maxpool`` has a convolution after
+    it (Cicek et al. 2016).
     """
     if kind == "strided":
         return conv(ndim, cin, cout, 3, stride, spectral=spectral)
@@ -136,8 +159,7 @@ def activation(kind: Activation) -> nn.Module:
 def activated(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
     """Normalise (B, C, ...) and activate it; where it can, keep the result alone for gradients.
 
-    Differentiable once. A discriminator under a gradient penalty or R1 calls ``norm`` and ``act``
-    itself.
+    Differentiable once: a discriminator under a gradient penalty calls ``norm`` and ``act`` itself.
     """
     if isinstance(act, nn.LeakyReLU):
         return norm_leaky_relu(x, norm, act.negative_slope)
@@ -187,16 +209,7 @@ class Residual(nn.Module):
 
 
 def one_hot(labels: Tensor, values: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
-    """One channel per label value.
-
-    Args:
-        labels: integer (B, D, H, W) or (B, H, W).
-        values: label values in channel order.
-        dtype: of the result.
-
-    Returns:
-        (B, len(values), D, H, W) or (B, len(values), H, W).
-    """
+    """One channel per label value: integer (B, ...) -> (B, len(values), ...)."""
     return torch.stack([labels == v for v in values], dim=1).to(dtype)
 
 
@@ -205,16 +218,9 @@ def strides_for(
 ) -> list[tuple[int, ...]]:
     """Strides of the downsamplings between levels, so that voxels become isotropic first.
 
-    An axis is halved only while its voxels are less than twice as long as the shortest and it has
-    at least 8 of them.
-
-    Args:
-        size: spatial size in voxels.
-        spacing: mm per voxel.
-        levels: resolutions wanted, at least 1.
-
-    Returns:
-        ``levels - 1`` tuples, or fewer where nothing is left to halve.
+    An axis is halved while its voxels are less than twice as long as the shortest and it has at
+    least 8. ``spacing``: mm. Returns ``levels - 1`` tuples, or fewer where nothing is left to
+    halve.
     """
     extent, mm = list(size), list(spacing)
     strides: list[tuple[int, ...]] = []

@@ -1,9 +1,7 @@
 """Instance normalisation and leaky ReLU in one, which keep their output and nothing else.
 
-Autograd would keep the normalisation's input besides, as large as the output, for the backward
-pass. Both functions can be undone, so what they were given is worked out again from what they made
-(Rota Bulo et al. 2018, "In-place activated batch norm", sec. 3). The next convolution keeps that
-tensor anyway: a layer's activations are held once instead of twice.
+Both can be undone, so what they were given is worked out from what they made (Rota Bulo et al.
+2018, "In-place activated batch norm", sec. 3): activations are held once instead of twice.
 """
 
 from __future__ import annotations
@@ -22,11 +20,8 @@ STEEPEST = 8.0
 def norm_leaky_relu(x: Tensor, norm: nn.Module, slope: float) -> Tensor:
     """Normalise (B, C, ...) per sample and channel, scale, shift, and apply a leaky ReLU.
 
-    Args:
-        x: any floating dtype.
-        norm: ``nn.InstanceNorm2d`` or ``3d`` with a learnt scale and shift; anything else is
-            applied as it is.
-        slope: of the negative side, above 0.
+    Lean where ``norm`` is an ``nn.InstanceNorm2d`` or ``3d`` with a learnt scale and shift;
+    ``slope`` > 0.
     """
     if _lean(x, norm):
         made: Tensor = _NormLeakyReLU.apply(  # type: ignore[no-untyped-call]
@@ -37,10 +32,7 @@ def norm_leaky_relu(x: Tensor, norm: nn.Module, slope: float) -> Tensor:
 
 
 def _lean(x: Tensor, norm: nn.Module) -> bool:
-    """Whether it is worth it, and can be undone; looked up on the CPU, where that costs nothing.
-
-    Fake tensors (a dry run's) are of a class of their own, and stand for another device's.
-    """
+    """Whether it is worth it, and can be undone; looked up on the CPU, where that costs nothing."""
     on_cpu = x.device.type == "cpu" and type(x) is Tensor
     if not (torch.is_grad_enabled() and on_cpu and x.requires_grad):
         return False

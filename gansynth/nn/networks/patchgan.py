@@ -1,15 +1,10 @@
 """A PatchGAN that sees image and label, and judges grain as well as layout.
 
-PatchGAN: Isola et al. 2017. By default the first convolution runs at full resolution, and what the
-second makes of it has a head of its own that sees five voxels: a discriminator that strides at once
-is blind above half resolution, and samples then come out smooth. Spectral normalisation: Miyato et
-al. 2018.
-
-``down="strided4", stem=False, texture_head=False`` is pix2pix's own (Isola et al. 2017, sec. 6.1.2:
-C64-C128-C256-C512 and a head, all four wide, the last two without a stride). Of three strides a
-patch is 70 voxels along an axis that all of them halve. Along thick slices, which the first ones
-leave alone, filters are three wide until they stride: 36 voxels if two halve them, 20 if one does,
-11 if none does.
+Isola et al. 2017. By default the first convolution runs at full resolution, and a head on the
+second sees five voxels: a discriminator that strides at once is blind to grain. Spectral
+normalisation: Miyato et al. 2018. ``down="strided4", stem=False, texture_head=False`` is pix2pix's
+own (sec. 6.1.2), of three strides with a patch of 70 voxels along an axis that all of them halve,
+of 36, 20 or 11 where two, one or none do.
 """
 
 from __future__ import annotations
@@ -36,14 +31,10 @@ class PatchDiscriminator(nn.Module):
     """Judges (B, in_channels, ...) pairs patch by patch, once per head.
 
     Args:
-        ndim: spatial axes, 2 or 3.
-        in_channels: image channels plus condition channels.
         width: features of the first layer; doubled per layer after it.
         strides: one tuple per downsampling.
-        spectral: normalise every convolution by its spectral norm.
         texture_head: judge grain (five voxels at a time) besides layout at the coarsest.
         norm: normalisation after every convolution but the first and the heads.
-        act: after each normalisation.
         down: downsampling; with ``strided4`` it ends as pix2pix's does.
         stem: begin at full resolution; False strides at once, as pix2pix does.
         double: one more convolution after each of those, as an encoder of a 3D U-Net has.
@@ -101,14 +92,7 @@ class PatchDiscriminator(nn.Module):
         return next(f"{n}.weight" for n, m in layers if isinstance(m, nn.Conv2d | nn.Conv3d))
 
     def forward(self, pair: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Judge pairs.
-
-        Args:
-            pair: image and condition channels (B, in_channels, D, H, W) or (B, in_channels, H, W).
-
-        Returns:
-            Logits per head, each (B, 1, ...), and the features of every layer.
-        """
+        """Judge pairs (B, in_channels, ...): logits per head, features per layer."""
         x, features = pair, list[Tensor]()
         layers = [*([] if self.stem is None else [self.stem]), *self.down]
         for layer, norm, more in zip(layers, [nn.Identity(), *self.norm], self.more, strict=True):

@@ -1,8 +1,7 @@
 """A segmenter whose features say what matters in images of its own domain.
 
-Doncenco 2022 asked for a perceptual loss (Johnson et al. 2016) on a network that knows MR rather
-than photographs. This one learns the run's own labels on the run's own training cases, and nothing
-else, so it leaks no other case.
+Doncenco 2022 asked for a perceptual loss (Johnson et al. 2016) of a network that knows MR. This one
+learns the run's own labels on its own training cases, so it leaks no other case.
 """
 
 from __future__ import annotations
@@ -16,15 +15,7 @@ from gansynth.nn.networks.resize import enlarge
 
 
 class Perceptor(nn.Module):
-    """Segments (B, in_channels, ...) by the sum of one verdict per resolution.
-
-    Args:
-        ndim: spatial axes, 2 or 3.
-        in_channels: image channels.
-        classes: label values.
-        width: features at full resolution; doubled per downsampling.
-        strides: one tuple per downsampling.
-    """
+    """Segments (B, in_channels, ...) by the sum of one verdict per resolution."""
 
     def __init__(
         self,

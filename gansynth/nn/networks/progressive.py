@@ -17,14 +17,8 @@ SMALL = 1e-8
 class EqualisedConv2d(nn.Conv2d):
     """A convolution that keeps height and width, its learning rate equalised (their sec. 4.1).
 
-    Weights begin with deviation 1 and are scaled by He's constant when they are used, so that
-    Adam's steps are as large a part of every layer's weights.
-
-    Args:
-        cin: channels in.
-        cout: channels out.
-        kernel: edge in voxels, odd.
-        gain: deviation of what comes out, over that of what goes in; sqrt(2) before a ReLU.
+    Weights begin with deviation 1 and are scaled by He's constant when used. ``kernel``: odd.
+    ``gain``: deviation of what comes out over that of what goes in; sqrt(2) before a ReLU.
     """
 
     def __init__(self, cin: int, cout: int, kernel: int, gain: float = math.sqrt(2)) -> None:
@@ -58,17 +52,9 @@ def pixel_norm(x: Tensor) -> Tensor:
 
 
 def minibatch_deviation(x: Tensor, group: int) -> Tensor:
-    """One more channel: how much the samples of a group differ (their sec. 3).
+    """One more channel: how much the samples of a group differ (sec. 3): (B, C, H, W) -> C + 1.
 
-    The deviation over the samples of a group, averaged over features and voxels; groups are
-    ``group`` samples in a row, so a batch that is shared out by whole groups meets the same ones.
-
-    Args:
-        x: features (B, C, H, W).
-        group: divides B.
-
-    Returns:
-        (B, C + 1, H, W).
+    The deviation over ``group`` samples in a row, averaged over features and voxels.
     """
     groups = x.float().reshape(-1, group, *x.shape[1:])
     deviation = (groups.var(1, unbiased=False) + SMALL).sqrt().flatten(1).mean(1)

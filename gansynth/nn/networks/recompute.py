@@ -1,7 +1,7 @@
 """Gradient checkpointing (Chen et al. 2016): compute twice what would not fit in memory once.
 
 The second pass gives the first one's numbers to the bit: singular vectors are the first pass's,
-batch statistics are not averaged again, and networks here draw no random numbers of their own.
+batch statistics are not averaged again, and networks here draw no random numbers.
 """
 
 from __future__ import annotations
@@ -23,13 +23,7 @@ Result = TypeVar("Result")
 def recomputed(
     function: Callable[..., Result], *inputs: Tensor, modules: Sequence[nn.Module]
 ) -> Result:
-    """``function(*inputs)``, computed anew in the backward pass instead of kept.
-
-    Args:
-        function: calls ``modules`` and nothing else that has a state; each of them once.
-        inputs: what is kept.
-        modules: those it calls.
-    """
+    """``function(*inputs)``, computed anew in the backward pass; it calls ``modules`` once."""
     if not torch.is_grad_enabled():
         return function(*inputs)
     replay = _Replay(modules)

@@ -1,7 +1,6 @@
 """Enlarging feature maps: nearest, linear, cubic, in 2D and 3D, as a whole or a window at a time.
 
-Interpolation is separable: one matrix per axis. That gives cubic interpolation in 3D, which torch
-lacks, and lets a window of the result be computed from a window of the input, exactly.
+One matrix per axis gives cubic interpolation in 3D, which torch lacks, and windows of it, exactly.
 """
 
 from __future__ import annotations
@@ -26,13 +25,7 @@ KEYS = -0.75
 
 
 def enlarge(x: Tensor, size: Sequence[int], mode: Interpolation) -> Tensor:
-    """Interpolate (B, C, ...) to a spatial size; corners are not aligned.
-
-    Args:
-        x: (B, C, D, H, W) or (B, C, H, W).
-        size: wanted, per axis; no smaller than what there is.
-        mode: ``trilinear`` means bilinear in 2D, ``cubic`` bicubic.
-    """
+    """Interpolate (B, C, ...) to a spatial size, no smaller; corners are not aligned."""
     if mode == "cubic":
         axes = zip(x.shape[2:], size, strict=True)
         return interpolate(x, [None if n == m else matrix(mode, n, m) for n, m in axes])
@@ -57,8 +50,8 @@ def interpolate(x: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:
 def matrix(mode: Interpolation, coarse: int, fine: int) -> Tensor:
     """Interpolation along one axis as a matrix, float32 (fine, coarse); its rows sum to one.
 
-    A fine voxel's centre lies at ``(i + 0.5) * coarse / fine - 0.5`` of the coarse axis; beyond its
-    ends the axis goes on with its last value. The result is shared: do not write to it.
+    A fine voxel's centre lies at ``(i + 0.5) * coarse / fine - 0.5``; beyond its ends the axis goes
+    on with its last value. The result is shared: do not write to it.
     """
     return torch.from_numpy(_weights(mode, coarse, fine))
 
@@ -96,15 +89,7 @@ def _taps(mode: Interpolation, t: Array) -> list[tuple[int, Array]]:
 
 
 class Transposed(nn.Module):
-    """A transposed convolution that enlarges by a stride (Isola et al. 2017: four wide).
-
-    Args:
-        ndim: spatial axes, 2 or 3.
-        cin: channels in.
-        cout: channels out.
-        stride: per axis.
-        spectral: normalise the convolution by its spectral norm.
-    """
+    """A transposed convolution that enlarges by a stride (Isola et al. 2017: four wide)."""
 
     def __init__(
         self, ndim: int, cin: int, cout: int, stride: tuple[int, ...], *, spectral: bool = False

@@ -1,8 +1,7 @@
 """Spectral normalisation (Miyato et al. 2018) where a forward pass must not move its vectors.
 
-torch iterates the singular vectors in every forward pass of a training module. A pass that is made
-twice (gradient checkpointing) must meet the same vectors both times; and averaged weights, whose
-vectors were averaged with them, need vectors of their own.
+torch iterates them in every forward pass of training. A pass made twice must meet the same ones;
+averaged weights need vectors of their own.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """A U-Net that draws images from label maps, with noise at every resolution.
 
-U-Net: Ronneberger et al. 2015, in 3D Cicek et al. 2016; as a generator: Isola et al. 2017.
-Per-pixel noise with a learnt scale per channel: Karras et al. 2019 (StyleGAN, sec. 2), which is
-what gives an image grain that no label map determines.
+Ronneberger et al. 2015, in 3D Cicek et al. 2016; as a generator: Isola et al. 2017. Noise with a
+learnt scale per channel: Karras et al. 2019 (StyleGAN, sec. 2), for grain that no label map
+determines.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from statistics import NormalDist
@@ -17,7 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from gansynth.nn.networks.blocks import (
+    Activation,
+    Blocks,
+    Down,
     Layer,
+    Norm,
     Residual,
     Unit,
     activated,
@@ -28,8 +33,47 @@ from gansynth.nn.networks.blocks import (
     shrunk,
 )
 from gansynth.nn.networks.recompute import recomputed
-from gansynth.nn.networks.resize import Transposed, enlarge
-from gansynth.nn.networks.style import PLAIN, UNetStyle
+from gansynth.nn.networks.resize import Transposed, Up, enlarge
+
+Skip = Literal["add", "concat"]
+Narrow = Literal["before", "after", "none"]
+
+
+@dataclass(frozen=True)
+class UNetStyle:
+    """How a U-Net is built.
+
+    Attributes:
+        norm: normalisation after each convolution but the first and the last two.
+        double: one convolution more per level; of residual levels, one block.
+        skip: ``add`` to the decoder's features what the encoder had at that level, or ``concat``.
+        narrow: where the decoder's features become as few as the finer level's: ``before`` they are
+            enlarged (1 wide, cheap), ``after`` (3 wide, as MM-GAN does), or ``none``: not until
+            they lie beside the skip's (as the 3D U-Net has it; needs ``concat``).
+        stem: begin and end at full resolution; False strides in at once and ends in a transposed
+            convolution, as pix2pix does: cheaper, and blind to grain.
+        dropout: share of the features dropped in the coarsest levels of the decoder, when sampling
+            too (pix2pix's only noise).
+        checkpointing: keep each level's inputs only, and compute the rest anew when it is needed.
+    """
+
+    norm: Norm = "instance"
+    down: Down = "strided"
+    up: Up = "trilinear"
+    blocks: Blocks = "plain"
+    double: bool = False
+    activation: Activation = "leaky_relu"
+    skip: Skip = "add"
+    narrow: Narrow = "before"
+    head: bool = True
+    stem: bool = True
+    spectral: bool = False
+    noise: bool = True
+    dropout: float = 0.0
+    checkpointing: bool = False
+
+
+PLAIN = UNetStyle()
 
 DROPPED = 3
 """Most levels of the decoder, the coarsest, whose features are dropped out (pix2pix: three)."""
@@ -50,17 +94,8 @@ class NoiseInjection(nn.Module):
 class UNetGenerator(nn.Module):
     """Draws (B, out_channels, ...) from (B, in_channels, ...) conditions; fully convolutional.
 
-    It draws no random numbers: noise, and what dropout drops, come with the condition.
-
-    Args:
-        ndim: spatial axes, 2 or 3.
-        in_channels: channels of the condition (one-hot labels, context).
-        out_channels: image channels, drawn jointly.
-        width: features of the finest level; doubled per level up to ``max_width``.
-        strides: one tuple per downsampling.
-        output: ``linear`` or ``tanh``.
-        max_width: most features of any level.
-        style: how it is built.
+    It draws no random numbers. ``width``: features of the finest level; doubled up to
+    ``max_width``.
     """
 
     def __init__(
@@ -153,10 +188,7 @@ class UNetGenerator(nn.Module):
         )
 
     def channel_axes(self) -> tuple[str, dict[str, int]]:
-        """Name of the weight that meets the condition on its axis 1; axes of the image's channels.
-
-        The latter by name of weight and bias.
-        """
+        """The weight that meets the condition on axis 1; axes of the image's channels."""
         convolutions = (nn.Conv2d, nn.Conv3d)
         first = next(n for n, m in self.stem.named_modules() if isinstance(m, convolutions))
         image = "image" if self.outer is None else "image.conv"
@@ -178,10 +210,7 @@ class UNetGenerator(nn.Module):
         return [*shapes, shapes[0]] if self.style.noise else []
 
     def latent_shapes(self, size: Sequence[int]) -> list[tuple[int, ...]]:
-        """Shapes (channels, ...) of all that is random: ``noise_shapes``, then dropout's.
-
-        Each is to be filled with standard normal numbers.
-        """
+        """Shapes (channels, ...) of standard normal numbers: noise, then dropout's."""
         shapes = self.level_shapes(size)
         drop = [(self.widths[i], *shapes[i]) for i in self._dropped]
         return [(1, *shape) for shape in self.noise_shapes(size)] + drop
@@ -205,14 +234,9 @@ class UNetGenerator(nn.Module):
     # -- drawing ---------------------------------------------------------------------------------
 
     def forward(self, condition: Tensor, latents: Sequence[Tensor]) -> Tensor:
-        """Draw images.
+        """Draw images (B, out_channels, ...) of a condition (B, in_channels, ...).
 
-        Args:
-            condition: (B, in_channels, D, H, W) or (B, in_channels, H, W).
-            latents: standard normal (B, channels, ...) of each of ``latent_shapes``.
-
-        Returns:
-            (B, out_channels, ...) of the condition's spatial size.
+        ``latents``: standard normal (B, channels, ...) of each of ``latent_shapes``.
         """
         deepest = len(self.strides)
         x = self._run(self.enter, self.encoder(0), condition)

@@ -81,7 +81,12 @@ def told(output: Path, kind: str) -> list[Any]:
 
 
 def weights(output: Path, done: int) -> dict[str, torch.Tensor]:
-    return load_file(output / "checkpoints" / f"step-{done:08d}" / "tensors.safetensors")
+    """All of the checkpoint of so many epochs."""
+    for path in (output / "checkpoints").glob("*/tensors.safetensors"):
+        found: dict[str, torch.Tensor] = load_file(path)
+        if found["memory/rates/done"] == done:
+            return found
+    raise AssertionError(f"{output}: no checkpoint of {done} epochs")
 
 
 def assert_same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:

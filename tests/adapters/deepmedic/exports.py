@@ -14,6 +14,7 @@ from gansynth.bank.reader import BankSpec, BankWriter
 from gansynth.core.adapter import Injection
 from gansynth.core.lineage import Lineage
 from gansynth.core.ratio import Ratio
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Placement
@@ -57,7 +58,7 @@ def make_bank(folder: Path, source: DeepMedicSource, samples: int = 12, **change
     made.sort(key=lambda one: first(one[0]) if first else 0)
     seen = Lineage(source.name, "0", source.records(source.train_ids), source.host)
     spec = BankSpec(source.schema, seen, "toy", "0" * 64, True, samples, dtype="float32")
-    spec = replace(spec, seed=7, **changes)
+    spec = replace(spec, samples=SampleRequest(seed=7), **changes)
     with BankWriter.create(folder, spec) as writer:
         while made:
             writer.publish(made[: writer.next_size or 1])

@@ -21,7 +21,7 @@ from gansynth.testing import check_adapter
 from gansynth_deepmedic import guards
 from gansynth_deepmedic.adapter import OURS, DeepMedicAdapter
 from gansynth_deepmedic.config import RUNS, Choices
-from gansynth_deepmedic.engine.image_augment import Affine
+from gansynth_deepmedic.engine.volumes import Affine
 from gansynth_deepmedic.guards import SMALLEST, sample_bytes
 from gansynth_deepmedic.source import open_deepmedic
 from tests.deepmedic_sets import Toy, toy_deepmedic

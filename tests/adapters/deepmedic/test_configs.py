@@ -284,7 +284,7 @@ TRAIN: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no batch size": (
         {"batchsize_train": None},
-        "no batchsize_train, expected a whole number from 1; add it.",
+        "no batchsize_train, expected a whole number from 1 on; add it.",
     ),
     "half a batch": ({"batchsize_train": 2.5}, "batchsize_train is 2.5, expected a whole number"),
     "a flag for a number": ({"numberOfEpochs": True}, "numberOfEpochs is True, expected a whole"),

@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from gansynth_deepmedic.engine.context import (
+from gansynth_deepmedic.engine.cutting import read_volume
+from gansynth_deepmedic.engine.geometry import (
+    Geometry,
     corner_mean,
     high_segment,
     low_context,
@@ -23,8 +25,6 @@ from gansynth_deepmedic.engine.context import (
     padding,
     tiles,
 )
-from gansynth_deepmedic.engine.cutting import read_volume
-from gansynth_deepmedic.engine.geometry import Geometry
 from tests.adapters.deepmedic.reference.formula import digest, label_map, volume
 from tests.deepmedic_brats import BRATS, FILES
 

@@ -9,10 +9,9 @@ from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.configs import read_train_config
 from gansynth_deepmedic.engine.augment import Augmentation
 from gansynth_deepmedic.engine.centres import Sampling
-from gansynth_deepmedic.engine.context import padded
 from gansynth_deepmedic.engine.cutting import Cutting, Segments, cut, prepared, read_volume
-from gansynth_deepmedic.engine.image_augment import Affine
-from gansynth_deepmedic.engine.normalise import ZScore
+from gansynth_deepmedic.engine.geometry import padded
+from gansynth_deepmedic.engine.volumes import Affine, ZScore
 from gansynth_deepmedic.model_config import read_model_config
 from tests.adapters.deepmedic.bright import PLAIN, SIZES, loaded
 from tests.deepmedic_sets import Toy, toy_deepmedic

@@ -100,9 +100,9 @@ def test_a_setting_that_does_not_fit_is_refused(tmp_path, given, says):
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"learningRate": "fast"}, "learningRate = 'fast', expected a number from 0 on"),
+        ({"learningRate": "fast"}, "learningRate is 'fast', expected a number from 0 on"),
         ({"sgd0orAdam1orRms2": 3}, "expected a whole number from 0 to 2"),
-        ({"momentumValue": 1.5}, "momentumValue = 1.5, expected a number from 0 to 1"),
+        ({"momentumValue": 1.5}, "momentumValue is 1.5, expected a number from 0 to 1"),
         ({"classicMom0OrNesterov1": True}, "expected a whole number from 0 to 1"),
         ({"numEpochsToWaitBeforeLoweringLr": 1}, "expected less than the 1 epochs"),
         (

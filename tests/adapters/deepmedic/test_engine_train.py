@@ -10,6 +10,7 @@ import torch
 
 from gansynth.core.adapter import Injection
 from gansynth.core.clock import Clock
+from gansynth.core.generator import Step
 from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
@@ -17,7 +18,6 @@ from gansynth.core.source import SourceRequest
 from gansynth.runtime import child
 from gansynth.runtime.errors import DataFault, TrainingFault
 from gansynth_deepmedic.engine import launch
-from gansynth_deepmedic.engine.ahead import Ahead
 from gansynth_deepmedic.engine.cutting import read_volume
 from gansynth_deepmedic.engine.infer import RULE
 from gansynth_deepmedic.engine.predict import predict
@@ -189,11 +189,11 @@ def test_fine_tuning_has_a_learning_rate_of_its_own(
     )
     rates: list[float] = []
 
-    def step(training: Training, batch: Any, epoch: int = 0) -> float:
-        rates.append(training.learner.optimiser.param_groups[0]["lr"])
-        return 1.0
+    def loss(training: Training, step: Step) -> dict[str, torch.Tensor]:
+        rates.append(training.segmenter.optimiser.param_groups[0]["lr"])
+        return {"loss": training.segmenter.network.bias.bias.sum() * 0}
 
-    monkeypatch.setattr(Training, "step", step)
+    monkeypatch.setattr(Training, "loss", loss)
     train(order_of(toy, tmp_path / "out", plan=plan, cases=cases))
     first, second = rates[: len(rates) // 2], rates[len(rates) // 2 :]
     assert first == second
@@ -212,9 +212,9 @@ def test_a_loss_that_is_no_number_stops_it(make, tmp_path):
 def test_weights_that_are_no_numbers_are_not_kept(make, tmp_path):
     training = Training(Task.of(order_of(make(), tmp_path / "out")), print)
     with torch.no_grad():
-        training.learner.network.bias.bias[0] = math.nan
-    with pytest.raises(TrainingFault, match="not finite"):
-        training.learner.save(tmp_path / "out", 1)
+        training.segmenter.network.bias.bias[0] = math.nan
+    with pytest.raises(TrainingFault, match="bias holds NaN or infinite values after step 0"):
+        training.run()
     assert not (tmp_path / "out" / "checkpoints").exists()
 
 
@@ -238,16 +238,6 @@ def test_what_goes_wrong_while_drawing_ahead_is_raised(make, tmp_path):
     with pytest.raises(DataFault, match="case 2 is odd"):
         training.run()
     assert told(tmp_path / "out", "trained") == [0, 1]
-
-
-def test_ahead_computes_what_was_begun_and_what_was_not():
-    numbers: list[int] = []
-    ahead = Ahead(lambda n: numbers.append(n) or n * 10)  # type: ignore[func-returns-value]
-    assert ahead.take(0) == 0
-    ahead.begin(1)
-    assert ahead.take(1) == 10
-    assert ahead.take(1) == 10
-    assert numbers == [0, 1, 1]
 
 
 # -- the process -----------------------------------------------------------------------------------

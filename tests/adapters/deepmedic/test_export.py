@@ -14,6 +14,7 @@ from gansynth.core.adapter import Injection
 from gansynth.core.bank_options import BankSize
 from gansynth.core.lineage import Lineage
 from gansynth.core.ratio import Ratio
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.core.source import SourceRequest
 from gansynth.evaluation.audit.audit import audit_exported
@@ -261,7 +262,13 @@ def test_a_generator_fills_the_folder_and_a_stopped_export_goes_on(
     crop_run, shared_deepmedic, tmp_path, monkeypatch
 ):
     data = shared_deepmedic
-    injection = Injection(crop_run, Ratio(1, 1), seed=3, device="cpu", real_in_generator_space=True)
+    injection = Injection(
+        crop_run,
+        Ratio(1, 1),
+        samples=SampleRequest(seed=3),
+        device="cpu",
+        real_in_generator_space=True,
+    )
     adapter, before = DeepMedicAdapter(opened(data)), content(data.folder)
 
     def stop(*arguments: Any, **named: Any) -> Any:

@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gansynth.runtime.errors import DataFault
-from gansynth_deepmedic.engine.context import tiles
-from gansynth_deepmedic.engine.geometry import Geometry
+from gansynth_deepmedic.engine.geometry import Geometry, tiles
 from gansynth_deepmedic.model_config import read_model_config
 from tests.deepmedic_sets import toy_deepmedic
 

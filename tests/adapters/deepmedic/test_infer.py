@@ -12,14 +12,18 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.metrics.segmentation.regions import dice
+from gansynth.metrics.segmentation.regions import dice, with_labels
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_deepmedic.configs import ModelConfig, read_model_config, read_train_config
-from gansynth_deepmedic.engine.context import padded
 from gansynth_deepmedic.engine.cutting import Cutting, read_volume
-from gansynth_deepmedic.engine.geometry import Geometry
-from gansynth_deepmedic.engine.infer import Predictor, held_cases, read_held, validate
-from gansynth_deepmedic.engine.metrics import Confusion, with_labels
+from gansynth_deepmedic.engine.geometry import Geometry, padded
+from gansynth_deepmedic.engine.infer import (
+    Confusion,
+    Predictor,
+    held_cases,
+    read_held,
+    validate,
+)
 from gansynth_deepmedic.engine.network import DualPath
 from gansynth_deepmedic.insertion import Loaded
 from tests.deepmedic_sets import MODEL_VALUES, Toy, toy_deepmedic, write_config
@@ -143,7 +147,7 @@ def test_it_normalises_as_training_does(toy, tmp_path):
 def test_dice_of_labels_and_regions():
     truth = np.array([0, 1, 1, 2, 2, 2, 4, 0])
     found = np.array([0, 1, 2, 2, 2, 0, 0, 1])
-    scores = dice(found, truth, with_labels((("both", (1, 2)), ("four", (4,))), 5))
+    scores = dice(found, truth, with_labels((("both", (1, 2)), ("four", (4,))), range(1, 5)))
     assert list(scores) == ["foreground", "1", "2", "3", "4", "both", "four"]
     assert scores["1"] == {"dice": 0.5, "truth": 2, "predicted": 2, "both": 1}
     assert scores["2"]["dice"] == pytest.approx(2 * 2 / 6)
@@ -169,7 +173,11 @@ def test_validation_is_by_case_and_in_the_mean(toy, tmp_path):
     held = held_cases(read_train_config(toy.train))
     assert [one.name for one in held] == ["pred_01", "pred_02"]
     found = validate(
-        predictor(toy), held, read_volume, with_labels((("all", (1, 2)),), 3), tmp_path / "out"
+        predictor(toy),
+        held,
+        read_volume,
+        with_labels((("all", (1, 2)),), range(1, 3)),
+        tmp_path / "out",
     )
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     scores = [case["dice"]["all"] for case in found["cases"]]
@@ -188,7 +196,7 @@ def test_validation_is_by_case_and_in_the_mean(toy, tmp_path):
 
 def test_nothing_is_written_where_nothing_is_wanted(toy, tmp_path):
     held = held_cases(read_train_config(toy.train))
-    found = validate(predictor(toy), held[:1], read_volume, with_labels((), 3), None)
+    found = validate(predictor(toy), held[:1], read_volume, with_labels((), range(1, 3)), None)
     assert "prediction" not in found["cases"][0]
 
 
@@ -196,11 +204,11 @@ def test_a_case_without_truth_is_segmented_only(toy, tmp_path):
     config = read_train_config(toy.train)
     bare = replace(config.validation[0], labels=None)
     held = held_cases(replace(config, validation=(bare, config.validation[1])))
-    found = validate(predictor(toy), held, read_volume, with_labels((), 3), tmp_path)
+    found = validate(predictor(toy), held, read_volume, with_labels((), range(1, 3)), tmp_path)
     assert "dice" not in found["cases"][0]
     assert found["mean"]["1"] == found["cases"][1]["dice"]["1"]
     assert (tmp_path / "pred_01.nii.gz").exists()
-    alone = validate(predictor(toy), held[:1], read_volume, with_labels((), 3), None)
+    alone = validate(predictor(toy), held[:1], read_volume, with_labels((), range(1, 3)), None)
     assert alone["mean"] == {}
 
 
@@ -220,7 +228,7 @@ def test_labels_that_are_no_class_are_refused(toy):
 
 
 def test_there_is_nothing_to_predict_with_before_a_checkpoint(tmp_path):
-    from gansynth_deepmedic.engine.checkpoints import load_network
+    from gansynth_deepmedic.engine.train import load_network
 
     with pytest.raises(UsageFault, match="no checkpoint"):
         load_network(None, tmp_path)  # type: ignore[arg-type]

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from gansynth_deepmedic.configs import read_model_config, read_train_config
 from gansynth_deepmedic.engine.geometry import Geometry
-from gansynth_deepmedic.engine.losses import loss_of
 from gansynth_deepmedic.engine.network import (
     Dropout,
     DualPath,
@@ -29,7 +28,7 @@ from gansynth_deepmedic.engine.network import (
 from gansynth_deepmedic.engine.network import (
     Path as NetPath,
 )
-from gansynth_deepmedic.engine.optimiser import Optimiser, Rates
+from gansynth_deepmedic.engine.optimiser import Optimiser, Rates, loss_of
 from gansynth_deepmedic.engine.settings import (
     Losses,
     RateSchedule,
@@ -122,7 +121,7 @@ def test_auto_lowers_the_rate_where_accuracy_stays():
         seen.append(rates.rate(done))
         rates.end_epoch(done, accuracy)
         again = Rates(rates.schedule, 0.01, 0.6)
-        again.resume(json.loads(json.dumps(rates.to_json())))
+        again.load(rates.state())
         rates = again
     assert seen == [0.01] * 4 + [0.005] * 4 + [0.0025]
 

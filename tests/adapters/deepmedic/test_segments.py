@@ -18,9 +18,8 @@ from gansynth.core.ratio import Ratio
 from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.configs import read_train_config
 from gansynth_deepmedic.engine.augment import Augmentation
-from gansynth_deepmedic.engine.context import high_segment, low_context, padded
 from gansynth_deepmedic.engine.cutting import Cutting, prepared, read_volume
-from gansynth_deepmedic.engine.geometry import Geometry
+from gansynth_deepmedic.engine.geometry import Geometry, high_segment, low_context, padded
 from gansynth_deepmedic.engine.segments import DeepMedicSegments
 from gansynth_deepmedic.model_config import read_model_config
 from gansynth_deepmedic.subepochs import Subepochs

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from gansynth.bank.draw_log import Counts
-from gansynth.bank.placement import plan_bank, remove_banks_of
-from gansynth.bank.reader import place_bank
+from gansynth.bank.placement import place_bank, plan_bank, remove_banks_of
 from gansynth.core.adapter import Injection
 from gansynth.core.bank_options import BankSize
 from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.core.schema import Sample
 from gansynth.core.space import Space
@@ -405,7 +405,8 @@ def test_that_folder_lets_another_sitecustomize_run(tmp_path):
 def test_a_whole_training_through_the_adapter(toy_copy, frozen_bank):
     adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
     settings = {**QUICK, "regions": "both:1+2"}
-    outcome = adapter.start(injection(frozen_bank(), seed=1), settings, ("-device", "cpu"))
+    mixing = injection(frozen_bank(), samples=SampleRequest(1))
+    outcome = adapter.start(mixing, settings, ("-device", "cpu"))
     assert outcome.realised == 0.5
     assert 0 <= outcome.metrics["dice"]["both"] <= 1
     assert outcome.metrics["hd95"]["both"] > 0

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from nibabel import Nifti1Image, save
 
+from gansynth.core.findings import Finding
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import read_nifti
-from gansynth_nnunet.check import Finding, check_raw, raise_on_errors
 from gansynth_nnunet.paths import NnunetRoot
+from gansynth_nnunet.raw import check_raw, raise_on_errors
 
 LABEL, IMAGE = "labelsTr/p2_left.nii.gz", "imagesTr/p2_left_0001.nii.gz"
 

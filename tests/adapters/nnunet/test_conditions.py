@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from gansynth.bank.api import fill_bank
 from gansynth.bank.reader import BankReader
 from gansynth.core.adapter import Injection
 from gansynth.core.ratio import Ratio
-from gansynth.core.sample_request import Asking
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import OUTSIDE
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.drawer import SampleDrawer
@@ -21,7 +22,7 @@ from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.source import open_nnunet
 
 QUICK = {"num_epochs": 1, "num_iterations_per_epoch": 4, "num_val_iterations_per_epoch": 1}
-OTHER = Asking(conditions={"kind": "nnunet", "where": "502"})
+OTHER = SampleRequest(conditions={"kind": "nnunet", "where": "502"})
 
 
 @pytest.fixture
@@ -37,8 +38,8 @@ def two(toy_copy):
     return toy_copy
 
 
-def injection(run: Path, asking: Asking) -> Injection:
-    return Injection(run, Ratio(1, 1), device="cpu", edits=("transplant",), asking=asking)
+def injection(run: Path, asking: SampleRequest) -> Injection:
+    return Injection(run, Ratio(1, 1), samples=replace(asking, edits=("transplant",)), device="cpu")
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def test_other_intensities_are_refused(two, run):
 def test_the_outside_of_other_cases_stays_outside(two, run):
     opened = load_run(run, "cpu")
     source = open_source(opened.request)
-    drawer = SampleDrawer(opened, source, ["transplant"], asking=OTHER)
+    drawer = SampleDrawer(opened, source, replace(OTHER, edits=("transplant",)))
     for sample in drawer.draw_raw(0, 3):
         real = drawer.beside(sample)
         assert sample.provenance["dataset"] == "nnunet:Dataset502_Other"
@@ -89,9 +90,11 @@ def test_the_outside_of_other_cases_stays_outside(two, run):
 
 
 def test_a_producer_draws_of_them_and_its_bank_says_so(run, tmp_path):
-    bank = fill_bank(run, tmp_path / "bank", 2, edits=("transplant",), asking=OTHER, device="cpu")
+    bank = fill_bank(
+        run, tmp_path / "bank", 2, request=replace(OTHER, edits=("transplant",)), device="cpu"
+    )
     reader = BankReader(bank)
-    assert reader.spec.asking == OTHER
+    assert reader.spec.samples == replace(OTHER, edits=("transplant",))
     own, other = reader.spec.lineage.everyone()
     assert (own.dataset, other.dataset) == ("nnunet:Dataset501_Toy", "nnunet:Dataset502_Other")
     told = [reader.read(sample).provenance for sample in reader.ids()]
@@ -110,6 +113,6 @@ def test_a_training_draws_of_them_and_its_record_names_them(two, run, run_cli):
     assert result.exit_code == 0, result.stderr
     (record,) = two.root.glob("nnUNet_results/*/*/fold_0/gansynth.json")
     (session,) = json.loads(record.read_text())["sessions"]
-    assert session["asking"] == OTHER.to_json()
+    assert session["conditions"] == OTHER.conditions
     assert session["drawn"]["synthetic"] > 0
     assert session["lineage"]["ancestors"][0]["dataset"] == "nnunet:Dataset502_Other"

@@ -10,7 +10,7 @@ from gansynth.core.adapter import Injection
 from gansynth.core.bank_options import BankSize, Pacing
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.ratio import Ratio
-from gansynth.core.sample_request import Asking
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.runtime.errors import UsageFault
 from gansynth_nnunet.config import MixConfig
@@ -80,6 +80,19 @@ def test_what_the_adapter_writes_is_read_back(tmp_path):
 def everything(run: Path) -> Injection:
     """No option as it is by default."""
     injection = Injection(
+        samples=SampleRequest(
+            edits=("elastic", "flip"),
+            boxes="training",
+            keep_flawed=True,
+            conditions={
+                "kind": "nifti",
+                "where": str(run),
+                "fold": "0",
+                "read": {"spacing": "1,1,2", "channels": "T1"},
+            },
+            lesions="pairs=ordered",
+            seed=3,
+        ),
         run=run,
         ratio=Ratio.parse("1:2"),
         schedule=Schedule.parse("anneal:50%-90%"),
@@ -88,19 +101,6 @@ def everything(run: Path) -> Injection:
         pacing=Pacing(reuse=4),
         bank=run / "bank",
         scratch=run / "scratch",
-        edits=("elastic", "flip"),
-        boxes="training",
-        judged=False,
-        asking=Asking(
-            conditions={
-                "kind": "nifti",
-                "where": str(run),
-                "fold": "0",
-                "read": {"spacing": "1,1,2", "channels": "T1"},
-            },
-            lesions="pairs=ordered",
-        ),
-        seed=3,
         device="cuda:1",
         restarts=2,
         strict=True,
@@ -160,7 +160,7 @@ def test_an_edits_options_go_with_it(tmp_path, said, edits):
     environ = {"GANSYNTH_GENERATOR": str(tmp_path), "GANSYNTH_RATIO": "1:1"}
     config = MixConfig.from_environment({**environ, "GANSYNTH_EDITS": said})
     assert config is not None
-    assert config.injection.edits == edits
+    assert config.injection.samples.edits == edits
 
 
 def test_a_filter_that_is_not_there_is_refused(tmp_path):

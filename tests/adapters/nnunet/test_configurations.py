@@ -16,7 +16,8 @@ from gansynth.runtime import torchvision_compat
 from gansynth.runtime.files import write_json_atomic
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
-from gansynth_nnunet.prepare import SmallPlans, prepare
+from gansynth_nnunet.plans import SmallPlans
+from gansynth_nnunet.prepare import prepare
 from gansynth_nnunet.source import open_nnunet
 from tests.conftest import FIT, Toy, crop_samples, shortcuts
 

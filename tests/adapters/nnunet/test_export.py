@@ -15,12 +15,13 @@ import pytest
 from gansynth.bank.reader import BankReader
 from gansynth.core.adapter import Injection
 from gansynth.core.ratio import Ratio
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth_nnunet.adapter import NnunetAdapter
-from gansynth_nnunet.export_mixed import case_properties
+from gansynth_nnunet.export import case_properties
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.source import open_nnunet
 
@@ -230,7 +231,7 @@ def test_a_generators_samples_are_exported_as_it_draws_them(
     assert report["record"] == str(tmp_path / "run" / "exports" / f"{NAME}.json")
     assert (exports.there, exports.hidden) == ({NAME}, [])
     drawer = SampleDrawer(
-        load_run(tmp_path / "run", "cpu"), open_nnunet(toy_copy.request()), seed=3
+        load_run(tmp_path / "run", "cpu"), open_nnunet(toy_copy.request()), SampleRequest(seed=3)
     )
     data = nnUNetDatasetBlosc2(str(exports.mixed / "nnUNetPlans_3d_fullres"))
     for number, sample in enumerate(drawer.draw(0, 2), 1):

@@ -3,7 +3,6 @@
 import gzip
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -141,6 +140,5 @@ def test_outside_gets_what_nnunet_takes_for_outside(toy_copy):
     adapter.host.config.update(normalization_schemes=schemes, use_mask_for_norm=masks)
     image = np.array([[[[5.0, 1.0, 2.0]]], [[[5.0, -3.0, 2.0]]]], np.float32)
     labels = np.array([[[-1, 0, 1]]], np.int16)
-    plan: Any = SimpleNamespace(source=adapter.host)
-    out = export_raw.in_own_units(plan, image, labels)
+    out = export_raw.in_own_units(adapter.host, image, labels)
     assert (out[0, 0, 0, 0], out[1, 0, 0, 0]) == (0, -3)

@@ -11,10 +11,11 @@ import pytest
 
 from gansynth.core.adapter import Injection
 from gansynth.core.ratio import Ratio
-from gansynth.hosts.export import order_of, take_up
+from gansynth.core.sample_request import SampleRequest
+from gansynth.hosts.export import take_up
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth_nnunet.adapter import NnunetAdapter
-from gansynth_nnunet.export_plan import plan_export
+from gansynth_nnunet.export import NnunetExport
 from gansynth_nnunet.source import open_nnunet
 
 NAME = "Dataset510_Plus"
@@ -29,7 +30,7 @@ def test_an_interrupted_export_leaves_nothing(exports, monkeypatch):
     def stop(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gansynth_nnunet.export_mixed.write_case", stop)
+    monkeypatch.setattr("gansynth_nnunet.export.write_case", stop)
     with pytest.raises(KeyboardInterrupt):
         exports()
     assert (exports.there, exports.hidden) == (set(), [])
@@ -39,7 +40,7 @@ def test_a_full_disk_leaves_no_data_set(exports, monkeypatch):
     def full(*arguments: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("gansynth_nnunet.export_mixed.write_case", full)
+    monkeypatch.setattr("gansynth_nnunet.export.write_case", full)
     with pytest.raises(EnvironmentFault, match="the disk is full"):
         exports()
     assert (exports.there, exports.hidden) == (set(), [])
@@ -49,14 +50,14 @@ def test_only_samples_of_the_same_order_are_taken_up_again(toy_copy, fitted):
     adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
     kept = []
     for seed in (0, 0, 1):
-        injection = Injection(fitted, Ratio.parse("1:1"), device="cpu", seed=seed)
-        plan = plan_export(adapter.host, injection, NAME, "mixed", None)
-        segment = plan.build / "bank" / "segment-000000.h5"
+        injection = Injection(
+            fitted, Ratio.parse("1:1"), samples=SampleRequest(seed=seed), device="cpu"
+        )
+        export = NnunetExport(adapter.host, injection, NAME, "mixed", None)
+        segment = export.build / "bank" / "segment-000000.h5"
         segment.parent.mkdir(parents=True, exist_ok=True)
         kept.append(segment.exists())
-        host = plan.source
-        order = order_of(plan.injection, host, adapter.name, plan.build, plan.samples)
-        take_up(order, plan.manifest_sha256)
+        take_up(export.order(), export.generator)
         segment.parent.mkdir(exist_ok=True)
         kept.append(segment.exists())
         segment.touch()

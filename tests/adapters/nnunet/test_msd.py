@@ -11,9 +11,9 @@ import pytest
 
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, read_nifti
-from gansynth_nnunet.check import check_raw
 from gansynth_nnunet.msd import ImportReport, import_msd
 from gansynth_nnunet.paths import NnunetRoot
+from gansynth_nnunet.raw import check_raw
 
 REAL = Path(__file__).parents[3] / "../shared/data/msd_task04_hippocampus"
 CASES = ("hip_001", "hip_002", "hip_004", "hip_005")

@@ -14,8 +14,8 @@ import pytest
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
-from gansynth_nnunet.prepare import SmallPlans, prepare, write_small_plans
-from gansynth_nnunet.small_plans import _patch, _strides
+from gansynth_nnunet.plans import SmallPlans, _patch, _strides, write_small_plans
+from gansynth_nnunet.prepare import prepare
 from gansynth_nnunet.source import open_nnunet
 
 WORKERS = "nnUNet_n_proc_DA"

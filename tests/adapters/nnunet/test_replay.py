@@ -16,7 +16,7 @@ from gansynth.bank.reader import BankReader
 from gansynth.core.adapter import Injection
 from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
-from gansynth.core.sample_request import Asking
+from gansynth.core.sample_request import SampleRequest
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
@@ -29,8 +29,12 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 DRAWS = 10
 KINDS: dict[str, dict[str, Any]] = {
     "live": {"frozen": False, "capacity": 4, "segment_samples": 2, "duty": 1.0},
-    "frozen": {"frozen": True, "capacity": 6, "edits": ("shift", "flip")},
-    "filtered": {"frozen": True, "capacity": 4, "asking": Asking(filters=("range:tolerance=60",))},
+    "frozen": {"frozen": True, "capacity": 6, "samples": SampleRequest(edits=("shift", "flip"))},
+    "filtered": {
+        "frozen": True,
+        "capacity": 4,
+        "samples": SampleRequest(filters=("range:tolerance=60",)),
+    },
 }
 
 

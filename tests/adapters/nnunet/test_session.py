@@ -114,9 +114,9 @@ def test_its_producer_ends_when_no_more_samples_are_needed(build, told, fitted):
 
 @pytest.mark.slow
 def test_a_small_shared_memory_is_told_of(build, told, fitted, monkeypatch, tmp_path):
-    from gansynth.bank import reader
+    from gansynth.bank import placement
 
-    monkeypatch.setattr(reader, "SHARED_MEMORY", tmp_path / "none")
+    monkeypatch.setattr(placement, "SHARED_MEMORY", tmp_path / "none")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     told(GENERATOR=fitted, **LIVE)
     trainer = build()

@@ -5,15 +5,10 @@ from pathlib import Path
 import pytest
 
 from gansynth.core.source import SourceRequest
+from gansynth.data.subjects import grouped_splits, read_subjects
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json
-from gansynth_nnunet.splits import (
-    grouped_splits,
-    known_subjects,
-    make_splits,
-    read_subjects,
-    write_splits,
-)
+from gansynth_nnunet.splits import known_subjects, make_splits, write_splits
 
 IDS = [f"p{person}_{side}" for person in range(7) for side in "lr"]
 PEOPLE = {case: case[:2] for case in IDS}

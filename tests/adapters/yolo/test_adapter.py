@@ -14,6 +14,7 @@ from gansynth.bank.reader import BankSpec, BankWriter
 from gansynth.core.adapter import Injection
 from gansynth.core.lineage import Lineage
 from gansynth.core.ratio import Ratio
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Sample
 from gansynth.core.source import SourceRequest
 from gansynth.hosts.record import usual_output
@@ -104,7 +105,7 @@ def test_a_sample_without_boxes_or_of_another_class_is_not_let_in(shared_yolo):
 
 def test_samples_are_drawn_in_the_size_the_generator_was_fitted_in(shared_yolo, box_run):
     adapter = adapter_of(shared_yolo)
-    drawer, bring = open_drawer(adapter, box_run, device="cpu")
+    drawer, bring = open_drawer(adapter, box_run, SampleRequest(), device="cpu")
     assert adapter.host.size == (64, 64)
     assert drawer.source.space.size == (32, 32)
     sample = Sample(np.zeros((1, 32, 32), np.float32))
@@ -175,7 +176,9 @@ def test_a_generator_that_heeds_no_boxes_is_refused(augment, changed):
 
 
 def test_boxes_are_not_asked_of_a_bank(shared_yolo, tmp_path):
-    injection = Injection(None, Ratio(1, 1), bank=tmp_path / "bank", boxes="training")
+    injection = Injection(
+        None, Ratio(1, 1), samples=SampleRequest(boxes="training"), bank=tmp_path / "bank"
+    )
     with pytest.raises(UsageFault, match="--boxes training: samples come from the bank"):
         adapter_of(shared_yolo).check_origin(injection)
 
@@ -268,7 +271,9 @@ def test_options_of_the_detector_are_read_as_yaml():
 
 
 def test_what_the_child_is_told_is_read_back(box_run, tmp_path):
-    injection = Injection(box_run, Ratio(1, 2), boxes="training", judged=False)
+    injection = Injection(
+        box_run, Ratio(1, 2), samples=SampleRequest(boxes="training", keep_flawed=True)
+    )
     config = YoloConfig(
         injection,
         Choices.read({"imgsz": "64"}, ["mosaic=0"]),

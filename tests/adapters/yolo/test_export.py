@@ -21,6 +21,7 @@ from gansynth.core.adapter import Injection
 from gansynth.core.bank_options import BankSize
 from gansynth.core.lineage import Lineage
 from gansynth.core.ratio import Ratio
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.core.schema import Boxes, Sample
 from gansynth.core.source import SourceRequest
@@ -30,7 +31,7 @@ from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import sha256_file
 from gansynth.runtime.progress import NullReporter
 from gansynth_yolo.adapter import YoloAdapter
-from gansynth_yolo.export_plan import exact_counts
+from gansynth_yolo.export import exact_counts
 from gansynth_yolo.source import open_yolo
 from tests.conftest import content
 from tests.yolo_sets import toy_yolo
@@ -55,7 +56,7 @@ def make_bank(folder: Path, source: Any, samples: int = 20, **changes: Any) -> P
         made.append((Sample(image, None, boxes, {"case": source.train_ids[0]}), {}))
     seen = Lineage(source.name, "0", source.records(source.train_ids[:2]), source.host)
     spec = BankSpec(source.schema, seen, "toy", "0" * 64, True, samples, dtype="float32")
-    spec = replace(spec, seed=7, **changes)
+    spec = replace(spec, samples=SampleRequest(seed=7), **changes)
     with BankWriter.create(folder, spec) as writer:
         while made:
             writer.publish(made[: writer.next_size or 1])

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from gansynth.conditions.failures_lesions import Frame, Judged, Lesion, judge, lesions_in
 from gansynth.conditions.failures_risk import Risk
-from gansynth.core.sample_request import Asking
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.data.flat import FlatSource
@@ -404,8 +404,8 @@ def toy_run(toy_fit, tmp_path_factory):
 
 
 def drawer(folder, weights="f.json", source=None):
-    asking = Asking(weights=str(folder / weights))
-    return SampleDrawer(load_run(folder / "run", "cpu"), source or ToySource(2), asking=asking)
+    asking = SampleRequest(weights=str(folder / weights))
+    return SampleDrawer(load_run(folder / "run", "cpu"), source or ToySource(2), asking)
 
 
 def test_samples_are_drawn_by_weights(toy_run):
@@ -458,8 +458,8 @@ def test_a_host_is_checked_before_anything_starts(toy_run):
     from gansynth.sampling.run import read_manifest
 
     source = ToySource(2)
-    asking = Asking(weights=str(toy_run / "f.json"))
-    injection = SimpleNamespace(asking=asking, bank=None, run=toy_run / "run")
+    asking = SampleRequest(weights=str(toy_run / "f.json"))
+    injection = SimpleNamespace(samples=asking, bank=None, run=toy_run / "run")
     held_out = source.records(source.held_out_ids)
     manifest = read_manifest(injection.run)
     check_injection(injection, source, held_out, manifest)  # type: ignore[arg-type]

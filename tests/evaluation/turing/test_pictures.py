@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gansynth.core.registry import installed
-from gansynth.core.sample_request import Asking
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.space import Space
 from gansynth.evaluation.turing.options import TuringOptions
 from gansynth.evaluation.turing.pictures import Pictures, _stacked, gather
@@ -62,7 +62,7 @@ def test_real_images_are_held_out_cases_in_the_window_to_the_byte(toy_run):
 def test_samples_are_those_of_the_drawer_in_the_same_window(toy_run):
     found = gathered(toy_run)
     windows = [tuple(window) for window in found.about["windows"]]
-    drawn = SampleDrawer(toy_run, ToySource(2), seed=3).draw_raw(0, 4)
+    drawn = SampleDrawer(toy_run, ToySource(2), SampleRequest(seed=3)).draw_raw(0, 4)
     for image, told in of(found, "synthetic"):
         assert np.array_equal(image[:, 0], scaled(drawn[told["index"]].image, windows, 8)[0])
 
@@ -206,7 +206,7 @@ def test_a_generator_that_draws_nothing_good_is_told(toy_run, monkeypatch):
 
 def test_what_is_asked_of_samples_reaches_them(toy_run):
     with pytest.raises(UsageFault, match="nosuch"):
-        gathered(toy_run, asking=Asking(filters=("nosuch",)))
+        gathered(toy_run, samples=SampleRequest(filters=("nosuch",)))
 
 
 # -- another source --------------------------------------------------------------------------------

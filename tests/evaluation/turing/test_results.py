@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 
 from gansynth.evaluation.turing import results, write_results
 from gansynth.evaluation.turing.raters import new_rater
+from gansynth.evaluation.turing.session import VERSION
 from gansynth.evaluation.turing.words import rows
 from gansynth.runtime.errors import DataFault, IntegrityFault
 
@@ -21,10 +22,10 @@ ABOUT = {"source": "nifti:phantoms", "from": "held-out", "cases": 50, "seen_by_r
 def session(folder: Path, key: list[dict[str, Any]], **about: Any) -> Path:
     """A session of made-up images."""
     (folder / "raters").mkdir(parents=True)
-    text = json.dumps({"version": 1, "images": key})
+    text = json.dumps({"version": VERSION, "images": key})
     (folder / "key.json").write_text(text)
     document = {
-        "version": 1,
+        "version": VERSION,
         "id": "0123abcd",
         "created": "2026-01-01",
         "run": {"id": "r", "generator": "dcgan"},

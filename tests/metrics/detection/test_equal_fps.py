@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gansynth.metrics.detection.equal_fps import Arm, AtEqualFps, at_equal_fps
+from gansynth.metrics.detection.free_response import Arm, AtEqualFps, at_equal_fps
 from gansynth.metrics.detection.matching import match, pooled
 from gansynth.metrics.detection.record import Found
 from gansynth.metrics.detection.resampling import Estimate, everyone, resamples, with_interval

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gansynth.nn.networks.conv3d import Conv3d
+from gansynth.nn.networks.blocks import Conv3d
 
 # 8 * 16 * 16 = 2048 and 16 * 32 * 32 = 16384 rows: one and both below 20480.
 SMALL, LARGE = (2, 16, 24, 24, 5), (1, 24, 32, 32, 4)

@@ -8,7 +8,7 @@ import numpy as np
 
 from gansynth.conditions.case_pool import Room
 from gansynth.core.filter import Asked
-from gansynth.core.sample_request import Asking
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Condition, FloatArray, LabelArray, Sample
 from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run
@@ -58,8 +58,8 @@ def drawer(
     folder: Path, filters: Sequence[str], drawing: Drawing = as_asked, **told: Any
 ) -> SampleDrawer:
     """Draws samples, and has them judged."""
-    asking = Asking(filters=tuple(filters))
-    return SampleDrawer(opened(folder, drawing), ToySource(2), (), asking=asking, **told)
+    request = SampleRequest(edits=(), filters=tuple(filters))
+    return SampleDrawer(opened(folder, drawing), ToySource(2), request, **told)
 
 
 def flaws(samples: Sequence[Sample]) -> list[str]:

@@ -11,7 +11,7 @@ import gansynth
 from gansynth.bank.producer_main import ProducerConfig, produce
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
 from gansynth.core.null_adapter import NoHost
-from gansynth.core.sample_request import Asking
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Condition, FloatArray
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.fit import fit
@@ -106,10 +106,9 @@ def test_a_dry_run_says_what_would_be_learnt(run):
 
 
 def test_drawn_samples_are_judged_too(run, tmp_path):
-    report = sample_run(
-        *(run, 2), out=tmp_path / "out", asking=Asking(filters=("range:tolerance=0",)),
-        device="cpu", reporter=NullReporter(),
-    )  # fmt: skip
+    request = SampleRequest(filters=("range:tolerance=0",))
+    where = {"out": tmp_path / "out", "device": "cpu"}
+    report = sample_run(run, 2, request=request, **where, reporter=NullReporter())
     assert report["flawed"] == sum(report["flaws"].values()) == 2
     assert all(reason.startswith("filter 'range': ") for reason in report["flaws"])
     told = read_json(tmp_path / "out" / "provenance.json")["samples"]["sample-0000"]
@@ -125,7 +124,9 @@ def test_a_producer_with_a_filter_stops_a_generator_that_has_learnt_nothing(tmp_
     )  # fmt: skip
     told: dict[str, Any] = {"samples": 4, "device": "cpu"}
     with pytest.raises(TrainingFault, match="filter 'faithful': Dice") as caught:
-        gansynth.fill_bank(run, tmp_path / "one", asking=Asking(filters=(TINY,)), **told)
+        gansynth.fill_bank(run, tmp_path / "one", request=SampleRequest(filters=(TINY,)), **told)
     assert caught.value.exit_code == 5
-    taken = gansynth.fill_bank(run, tmp_path / "two", judged=False, **told)
+    taken = gansynth.fill_bank(
+        run, tmp_path / "two", request=SampleRequest(keep_flawed=True), **told
+    )
     assert BankReader(taken).count() == 4

@@ -1,0 +1,90 @@
+"""Whether a producer lives: how old its heartbeat is, and how long it has been at one batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gansynth.bank.spec import HEARTBEAT, read_heartbeat
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How patient a keeper is; in seconds, unless said otherwise.
+
+    Attributes:
+        backoff: before the first restart; twice as long before each further one in a row.
+        longest: before a restart at most.
+        look: between two looks at the heartbeat.
+        silent: without a beat until a producer counts as hung.
+        start: until the first beat; loading a large run from a slow disk takes its time.
+        batch: at one batch until it counts as hung; three times that for the first one.
+        usual: how many times its usual seconds a batch may take if that is longer.
+        well: a producer that has lived so long since it drew its first batch was well, though it
+            may rest too much to have published anything.
+    """
+
+    backoff: float = 1.0
+    longest: float = 30.0
+    look: float = 1.0
+    silent: float = 60.0
+    start: float = 600.0
+    batch: float = 600.0
+    usual: float = 20.0
+    well: float = 10.0
+
+
+class Heartbeat:
+    """For how long a producer has been silent, or at one batch.
+
+    Only time between looks counts, and of that not much at once: the machine may have been asleep.
+
+    Attributes:
+        document: the last heartbeat.
+        well: seconds that the producer has lived since its first batch.
+    """
+
+    def __init__(self, bank: Path, pid: int, limits: Limits) -> None:
+        self._bank, self._pid, self._limits = bank, pid, limits
+        self.document: Mapping[str, Any] = {}
+        self.well = 0.0
+        self._looked = time.monotonic()
+        self._beat = self._task = 0.0
+        self._alive = False
+        self._silent = self._busy = 0.0
+
+    def hang_reason(self) -> str:
+        """Why the producer counts as hung, or ""."""
+        now = time.monotonic()
+        passed = now - self._looked
+        if passed < self._limits.look:
+            return ""
+        self._looked = now
+        return self._judge(min(passed, 5 * self._limits.look))
+
+    def _judge(self, passed: float) -> str:
+        limits = self._limits
+        beat, doc = self._last_beat(), read_heartbeat(self._bank)
+        self.document = doc
+        self._silent = self._silent + passed if beat == self._beat else 0.0
+        self._beat = beat
+        self._alive = self._alive or doc.get("pid") == self._pid
+        if self._silent > (limits.silent if self._alive else limits.start):
+            return f"hung, no sign of life for {self._silent:.0f} s"
+        task = float(doc.get("working_since") or 0) if self._alive else 0.0
+        self._busy = self._busy + passed if task and task == self._task else 0.0
+        self._task = task
+        usual = doc.get("usual")
+        if self._alive and usual is not None:
+            self.well += passed
+        most = 3 * limits.batch if usual is None else max(limits.batch, limits.usual * usual)
+        return f"hung, {self._busy:.0f} s at one batch" if self._busy > most else ""
+
+    def _last_beat(self) -> float:
+        try:
+            return (self._bank / HEARTBEAT).stat().st_mtime_ns
+        except OSError:
+            return 0.0

@@ -1,0 +1,48 @@
+"""The process in which a host trains, apart from the command that started it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from gansynth.bank.placement import remove_banks_of
+from gansynth.hosts.record import LOG
+from gansynth.runtime import child, processes
+
+
+def train_apart(
+    module: str,
+    arguments: Sequence[str],
+    output: Path,
+    what: str,
+    *,
+    scratch: Path | None,
+    variables: Mapping[str, str],
+) -> None:
+    """Run ``python -m MODULE`` until it ends; what it says goes to a log in the output, too.
+
+    Args:
+        what: names the training, for messages.
+        scratch: where banks may lie that it has no time to remove.
+        variables: its whole environment.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: interrupted, after it has ended, too.
+        GansynthError: its own typed fault, or TrainingFault for any other failure.
+    """
+    environ = {**variables, child.PARENT: str(os.getpid())}
+    ended = processes.run([sys.executable, "-m", module, *arguments], environ, output / LOG)
+    if ended.code != 0:
+        remove_banks_of(ended.pid, scratch)
+    processes.raise_if_failed(ended, f"{output}: {what}")
+
+
+def device_of(asked: str) -> str:
+    """``auto`` is CUDA where there is one; a host looks itself at what else is asked for."""
+    if asked != "auto":
+        return asked
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
