@@ -52,17 +52,9 @@ class Diversity(Halved):
         of = sides.people if images is sides.real else sides.drawn_of
         whose = numbered(of)
         stacked = windowed([image.image for image in images], sides.window)
-        first, second = np.triu_indices(len(stacked), 1)
-        fit = whose[first] != whose[second]
-        first, second = first[fit], second[fit]
-        if len(first) > MOST_PAIRS:
-            kept = sides.rng("pairs").choice(len(first), MOST_PAIRS, replace=False)
-            first, second = first[kept], second[kept]
+        first, second = _pairs(whose[:, None] != whose, MOST_PAIRS, sides.rng("pairs"))
         matrix = np.full((len(stacked), len(stacked)), np.nan)
-        at_once = max(1, AT_ONCE // stacked[0].numel())
-        for start in range(0, len(first), at_once):
-            a, b = first[start : start + at_once], second[start : start + at_once]
-            matrix[a, b] = ms_ssim(stacked[a], stacked[b], 1.0).double().numpy()
+        matrix[first, second] = _likeness(stacked, first, second)
         return Alike(matrix)
 
     def compare(self, one: Alike, other: Alike, sides: Sides) -> Mapping[str, float]:
@@ -158,21 +150,31 @@ def pairwise(
     """
     whose = _numbered(range(len(images)) if owners is None else owners)
     which = _numbered([0] * len(images) if kinds is None else kinds)
-    first, second = np.triu_indices(len(images), 1)
-    fit = (whose[first] != whose[second]) & (which[first] == which[second])
-    first, second = first[fit], second[fit]
+    fit = (whose[:, None] != whose) & (which[:, None] == which)
+    first, second = _pairs(fit, pairs, rng)
     if not len(first):
         return Likeness(float("nan"), float("nan"), 0)
-    if len(first) > pairs:
-        kept = rng.choice(len(first), pairs, replace=False)
+    found = _likeness(images, first, second)
+    return Likeness(float(found.mean()), _error(found, whose[first], whose[second]), len(found))
+
+
+def _pairs(fit: npt.NDArray[np.bool_], most: int, rng: np.random.Generator) -> tuple[Indices, ...]:
+    """Numbers of the images of at most so many pairs that ``fit`` (N, N), each pair once."""
+    first, second = np.nonzero(np.triu(fit, 1))
+    if len(first) > most:
+        kept = rng.choice(len(first), most, replace=False)
         first, second = first[kept], second[kept]
+    return first, second
+
+
+def _likeness(images: Tensor, first: Indices, second: Indices) -> Floats:
+    """MS-SSIM of each pair (P,)."""
     at_once = max(1, AT_ONCE // images[0].numel())
     parts = [
         ms_ssim(images[first[i : i + at_once]], images[second[i : i + at_once]], 1.0)
         for i in range(0, len(first), at_once)
     ]
-    found = torch.cat(parts).double().numpy()
-    return Likeness(float(found.mean()), _error(found, whose[first], whose[second]), len(found))
+    return torch.cat([torch.zeros(0), *parts]).double().numpy()
 
 
 def _numbered(names: Sequence[Hashable]) -> npt.NDArray[np.int64]:

@@ -158,10 +158,7 @@ class Found:
 
     def means(self) -> Floats:
         """By label; NaN of one that no image has."""
-        known = np.isfinite(self.dice)
-        many = known.sum(0)
-        total = np.where(known, self.dice, 0).sum(0)
-        return np.asarray(np.where(many > 0, total / np.maximum(many, 1), np.nan))
+        return _mean_of_known(self.dice, 0)
 
 
 def recover(judges: Judges, sides: Sides) -> dict[str, Any]:
@@ -190,7 +187,7 @@ def recover(judges: Judges, sides: Sides) -> dict[str, Any]:
             k: float(np.nanmean(v)) if np.isfinite(v).any() else float("nan")
             for k, v in means.items()
         },
-        {k: _mean_rows(v) for k, v in drawn.items()},
+        {k: _mean_of_known(v, 1) for k, v in drawn.items()},
     )
     counts = {"samples": len(sides.samples), "real_cases": len(sides.real)}
     whole = {"label": "mean", **mean, **counts}
@@ -216,15 +213,14 @@ def _means(
 ) -> Floats:
     """Mean Dice of each label over all that was predicted and all maps; NaN where none has it."""
     rows = [dice_by_label(p, t, values) for p in predicted for t in truths if t is not None]
-    if not rows:
-        return np.full(len(values), np.nan)
-    return Found(np.array(rows), ["one"] * len(rows)).means()
+    return _mean_of_known(np.array(rows).reshape(-1, len(values)), 0)
 
 
-def _mean_rows(drawn: Floats) -> Floats:
-    known = np.isfinite(drawn)
-    total = np.where(known, drawn, 0).sum(1)
-    return np.asarray(np.where(known.any(1), total / np.maximum(known.sum(1), 1), np.nan))
+def _mean_of_known(values: Floats, axis: int) -> Floats:
+    """Means of what is finite along an axis; NaN of none."""
+    known = np.isfinite(values)
+    many, total = known.sum(axis), np.where(known, values, 0).sum(axis)
+    return np.asarray(np.where(many > 0, total / np.maximum(many, 1), np.nan))
 
 
 def _row(means: Mapping[str, float], drawn: Mapping[str, Floats]) -> dict[str, float | None]:

@@ -7,7 +7,7 @@ import pytest
 
 from gansynth.core.null_adapter import NoHost
 from gansynth.runtime.errors import UsageFault
-from gansynth_cli.engines import host_settings
+from gansynth_cli.augment_options import host_settings
 
 KNOWN = {"engine": "", "deepmedic": "", "python": "", "output": ""}
 OUT = Path("out")

@@ -21,7 +21,7 @@ from gansynth.hosts.record import usual_output
 from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.sampling.opening import open_drawer
 from gansynth.testing import check_adapter
-from gansynth_cli.engines import host_settings
+from gansynth_cli.augment_options import host_settings
 from gansynth_yolo.adapter import YoloAdapter
 from gansynth_yolo.config import RUNS, Choices, YoloConfig
 from gansynth_yolo.detectors import detector

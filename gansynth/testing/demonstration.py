@@ -9,17 +9,16 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import write_bytes_atomic, write_json_atomic
-from gansynth_cli.commands.augment import judge
-from gansynth_cli.results import facts_of_demo
 
 if TYPE_CHECKING:
     from gansynth.core.adapter import Outcome
@@ -76,6 +75,7 @@ FOLDERS = {
     "them.",
 }
 """What is said of phantoms that ``nifti:`` reads."""
+OF_TUMOURS = "These are phantoms, simulated brains with simulated tumours; no patient is in them."
 MANY, FEW = (20, 1.5), (6, 3.0)
 """Subjects with metastases, and their voxels' edge in mm: 128 x 128 or 64 x 64 pixels a slice."""
 
@@ -123,7 +123,7 @@ def run_demo(
     document = _summary(fitted, outcome, seconds, files)
     write_json_atomic(out / "summary.json", document)
     write_bytes_atomic(out / "summary.md", _markdown(document).encode())
-    judge(outcome)
+    outcome.refuse_missing()
     return document
 
 
@@ -155,84 +155,44 @@ def write_phantoms(
     Raises:
         UsageFault: ``out`` holds something else, or sequences that cannot be chosen.
     """
+    from gansynth.testing import phantoms
+
     _claim(out, force)
-    note = "These are phantoms, simulated brains with simulated tumours; no patient is in them."
-    if kind in FOLDERS:
-        size = FAST if fast else FULL
-        return {"note": FOLDERS[kind], **_for_nifti(out / kind, kind, size, seed, reporter)}
+    size = FAST if fast else FULL
+    subjects, mm = (FEW if fast else MANY) if kind == "yolo" else (size.phantoms, size.spacing_mm)
+
+    def write(writer: Callable[..., Path], folder: Path, options: Any) -> Path:
+        with reporter.task(subjects, "phantoms") as bar:
+            step = lambda done, total: bar.advance(1)  # noqa: E731
+            return writer(folder, subjects, seed, options, progress=step)
+
+    document: dict[str, Any] = {"note": FOLDERS.get(kind, OF_TUMOURS), "subjects": subjects}
+    body = partial(phantoms.PhantomOptions, spacing_mm=mm)
     if kind == "nnunet":
-        size = FAST if fast else FULL
-        _make_phantoms(out / "nnunet", size, seed, reporter)
-        then = f"gansynth prepare nnunet:{DATASET} --root {out / 'nnunet'} --set small=yes"
-        return {
-            "note": note,
-            "subjects": size.phantoms,
-            "folder": str(out / "nnunet"),
-            "then": then,
-        }
+        _make_phantoms(out / kind, size, seed, reporter)
+        then = f"gansynth prepare nnunet:{DATASET} --root {out / kind} --set small=yes"
+        return {**document, "folder": str(out / kind), "then": then}
     if kind == "deepmedic":
-        size = FAST if fast else FULL
-        named = channels or ("FLAIR", "T1c")
-        return {"note": note, **_for_deepmedic(out / "gliomas", size, named, seed, reporter)}
-    from gansynth.testing.phantoms import MetastasisOptions, PhantomOptions, write_yolo
-
-    subjects, spacing_mm = FEW if fast else MANY
-    body = PhantomOptions(spacing_mm=spacing_mm, channels=("T1c",))
-    with reporter.task(subjects, "phantoms") as bar:
-        file = write_yolo(
-            out / "metastases",
-            subjects,
-            seed,
-            MetastasisOptions(body),
-            progress=lambda done, total: bar.advance(1),
-        )
-    splits = json.loads((out / "metastases" / "phantoms.json").read_text("utf-8"))["splits"]
-    then = f"gansynth check yolo:{file}"
-    return {"note": note, "subjects": subjects, "splits": splits, "data": str(file), "then": then}
-
-
-def _for_nifti(
-    folder: Path, kind: str, size: DemoSize, seed: int, reporter: Reporter
-) -> dict[str, Any]:
-    from gansynth.testing.phantoms import (
-        LiverOptions,
-        PhantomOptions,
-        write_gliomas,
-        write_livers,
-        write_tissues,
-    )
-
-    mm = size.spacing_mm
-    with reporter.task(size.phantoms, "phantoms") as bar:
-
-        def step(done: int, total: int) -> None:
-            bar.advance(1)
-
-        if kind == "livers":
-            livers = LiverOptions((4.0, mm, mm))
-            write_livers(folder, size.phantoms, seed, livers, progress=step)
-        elif kind == "tissues":
-            brains = PhantomOptions(spacing_mm=mm, channels=("T1",))
-            write_tissues(folder, size.phantoms, seed, brains, progress=step)
-        else:
-            options = PhantomOptions(spacing_mm=mm)
-            write_gliomas(folder, size.phantoms, seed, options, progress=step)
-    then = f"gansynth check nifti:{folder}"
-    return {"subjects": size.phantoms, "data": f"nifti:{folder}", "then": then}
-
-
-def _for_deepmedic(
-    folder: Path, size: DemoSize, channels: Sequence[str], seed: int, reporter: Reporter
-) -> dict[str, Any]:
-    from gansynth.testing.phantoms import PhantomOptions, write_deepmedic
-
-    options = PhantomOptions(spacing_mm=size.spacing_mm, channels=tuple(channels))
-    with reporter.task(size.phantoms, "phantoms") as bar:
-        file = write_deepmedic(
-            folder, size.phantoms, seed, options, progress=lambda done, total: bar.advance(1)
-        )
-    then = f"gansynth check deepmedic:{file} --read model={folder / 'modelConfig.cfg'}"
-    return {"subjects": size.phantoms, "data": str(file), "then": then}
+        options = body(channels=tuple(channels) or ("FLAIR", "T1c"))
+        file = write(phantoms.write_deepmedic, out / "gliomas", options)
+        model = file.with_name("modelConfig.cfg")
+        then = f"gansynth check deepmedic:{file} --read model={model}"
+        return {**document, "data": str(file), "then": then}
+    if kind == "yolo":
+        folder = out / "metastases"
+        metastases = phantoms.MetastasisOptions(body(channels=("T1c",)))
+        file = write(phantoms.write_yolo, folder, metastases)
+        splits = json.loads((folder / "phantoms.json").read_text("utf-8"))["splits"]
+        then = f"gansynth check yolo:{file}"
+        return {**document, "splits": splits, "data": str(file), "then": then}
+    if kind == "livers":
+        write(phantoms.write_livers, out / kind, phantoms.LiverOptions((4.0, mm, mm)))
+    elif kind == "tissues":
+        write(phantoms.write_tissues, out / kind, body(channels=("T1",)))
+    else:
+        write(phantoms.write_gliomas, out / kind, body())
+    data = f"nifti:{out / kind}"
+    return {**document, "data": data, "then": f"gansynth check {data}"}
 
 
 def _claim(out: Path, force: bool) -> None:
@@ -373,6 +333,19 @@ def _summary(
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "files": dict(files),
     }
+
+
+def facts_of_demo(document: Mapping[str, Any]) -> Iterator[str]:
+    """What was fitted, drawn and scored."""
+    cases, held = document["training_cases"], document["held_out_cases"]
+    fitted = f"{cases} phantom{'s' * (cases != 1)}, {held} held out"
+    yield f"generator: fitted on {fitted}, {document['gan_steps']} steps"
+    keys = ("realised_synthetic_share", "asked_synthetic_share")
+    shares = [f"{document[key]:.1%}" for key in keys if document[key] is not None]
+    drawn = f"{document['drawn_real']} real, {document['drawn_synthetic']} synthetic samples"
+    yield f"nnU-Net: {drawn} ({', asked for '.join(shares)})"
+    overlap = (document["validation_on_held_out_phantoms"].get("dice") or {}).get("foreground")
+    yield f"Dice of the tumour on held-out phantoms: {'-' if overlap is None else f'{overlap:.2f}'}"
 
 
 def _markdown(document: Mapping[str, Any]) -> str:
