@@ -30,6 +30,8 @@ from typing import Any
 from common import paired, print_table, write
 from yolo_data import phantoms
 
+from gansynth.core.run_folder import RunFolder
+
 BAR, TARGET = 1.05, 1.02
 HELD_OUT = 8
 MOSAIC = {"libreyolo": ["no_aug_epochs=0"], "ultralytics": ["close_mosaic=0"]}
@@ -89,7 +91,7 @@ def config_of(asked: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     request = SourceRequest.parse(f"yolo:{asked['data']}")
     source = open_yolo(request)
     injection = Injection(
-        Path(asked["run"]), Ratio.parse("1:0" if asked["side"] == "stock" else "1:1"),
+        RunFolder(Path(asked["run"])), Ratio.parse("1:0" if asked["side"] == "stock" else "1:1"),
         frozen=asked["side"] == "frozen", size=BankSize(samples=asked["bank"]), device="cpu",
         judged=False,
     )  # fmt: skip

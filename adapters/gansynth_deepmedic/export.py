@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.bank.reader import BankReader
-from gansynth.core.space import Space
 from gansynth.hosts.export import hashes_of, new_folder
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import write_json_atomic
@@ -178,10 +177,9 @@ class DeepMedicExport(SlotExport):
         source, run = self.source, self.injection.run
         if not self.injection.real_in_generator_space:
             return tuple(source.host_case(case) for case in source.train_ids)
-        from gansynth.sampling.run import read_manifest
 
         assert run is not None  # see guards
-        space = Space.from_json(read_manifest(run)["space"])
+        space = run.space
         return bring_real(source, space, folder, reporter)
 
     def _manifest(

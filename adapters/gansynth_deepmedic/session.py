@@ -101,13 +101,11 @@ class DeepMedicSession(Session[int]):
         job, source = self.job, self.job.source
         if not job.injection.real_in_generator_space:
             return tuple(source.host_case(case) for case in source.train_ids)
-        from gansynth.core.space import Space
         from gansynth.runtime.progress import NullReporter
-        from gansynth.sampling.run import read_manifest
 
         assert job.injection.run is not None, "checked"
         self.say("bringing the real training cases through the generator's space")
-        space = Space.from_json(read_manifest(job.injection.run)["space"])
+        space = job.injection.run.space
         return bring_real(source, space, job.output, NullReporter())
 
     def describe(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from gansynth.core.adapter import HostOptions, Injection
 from gansynth.core.bank_options import BankSize, Pacing
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.runtime.errors import UsageFault
@@ -139,7 +140,7 @@ class MixConfig(Document):
         refuse_unaugmented(self.settings, ["elastic"], usual=self.injection.usual_augmentation)
 
     @property
-    def generator(self) -> Path | None:
+    def generator(self) -> RunFolder | None:
         """The run to draw from; None if nothing is drawn, or from an existing bank."""
         mixing = self.injection.ratio.p > 0 and self.injection.bank is None
         return self.injection.run if mixing else None
@@ -233,7 +234,7 @@ def _injection(said: Mapping[str, str]) -> Injection:
     """The injection that ``GANSYNTH_`` variables describe."""
     paths = {k: Path(said[k]).absolute() if said[k] else None for k in ("GENERATOR", "BANK")}
     return Injection(
-        run=paths["GENERATOR"],
+        run=None if paths["GENERATOR"] is None else RunFolder(paths["GENERATOR"]),
         ratio=Ratio.parse(said["RATIO"]),
         schedule=Schedule.parse(said["SCHEDULE"] or "constant"),
         frozen=_flag(said, "FROZEN"),

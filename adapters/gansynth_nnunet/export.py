@@ -150,7 +150,7 @@ class NnunetExport(Export):
         """Outside of the data set; its name is taken by no other."""
         run, folder = self.injection.run, self.folder
         if run is not None:
-            return run / "exports" / f"{folder.name}.json"
+            return run.folder / "exports" / f"{folder.name}.json"
         return folder.with_name(f"gansynth_export_{folder.name}.json")
 
     def describe(self) -> dict[str, Any]:

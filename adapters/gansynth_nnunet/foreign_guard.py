@@ -99,9 +99,9 @@ def check_foreign(
         DataFault: other channels or labels, or a case that comes out other than nnU-Net's own.
         UsageFault: a source that cannot be converted, or samples smaller than a patch.
     """
+    from gansynth.core.run_folder import own_request
     from gansynth.sampling.open_run import check_weights
     from gansynth.sampling.opening import open_source
-    from gansynth.sampling.run import own_request
 
     lineage, space = Lineage.from_json(manifest["lineage"]), Space.from_json(manifest["space"])
     drawn = space.generator_schema(Schema.from_json(manifest["schema"]))

@@ -99,22 +99,21 @@ def check_origin(
     assert origin.manifest is not None  # of a run
     if not foreign_guard.is_foreign(origin.manifest, source.host):
         return checks.check_origin(injection, takes, origin)
-    checks.check_learnable(injection.run, origin.manifest, takes.name)
+    checks.check_learnable(injection.run.folder, origin.manifest, takes.name)
     manifest = foreign_guard.check_foreign(
-        injection.run, origin.manifest, source, takes.held_out, content=content
+        injection.run.folder, origin.manifest, source, takes.held_out, content=content
     )
     foreign_guard.refuse_conditions(injection, manifest, source.host)
-    described = describe_generator(injection.run, manifest)
+    described = describe_generator(injection.run.folder, manifest)
     return checks.with_asked(injection, Origin(origin.lineage, described, manifest), takes)
 
 
 def open_host(config: MixConfig, training: Training) -> NnunetSource:
     """Open a training's own cases."""
-    from gansynth.sampling.run import read_manifest
 
     subjects = config.subjects
     if subjects is None and config.generator is not None:
-        subjects = read_manifest(config.generator)["request"]["subjects"]
+        subjects = config.generator.manifest["request"]["subjects"]
     return open_nnunet(
         SourceRequest(
             kind="nnunet",

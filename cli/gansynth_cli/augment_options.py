@@ -16,6 +16,7 @@ from gansynth_cli.typed import called, refuse_others, typed, typed_options
 if TYPE_CHECKING:
     from gansynth.core.adapter import Adapter, Content, Injection
     from gansynth.core.bank_options import BankSize
+    from gansynth.core.run_folder import RunFolder
     from gansynth.core.source import SourceRequest
 
 CHECKOUT = "GANSYNTH_DEEPMEDIC"
@@ -233,7 +234,7 @@ def warn_of_idle(injection: Injection, out: Output) -> None:
 
 
 def host_data(
-    data: str | None, asked: Mapping[str, Any], run: Path | None
+    data: str | None, asked: Mapping[str, Any], run: RunFolder | None
 ) -> tuple[SourceRequest, str]:
     """What a host is opened on, and in words what of it was taken from the generator.
 

@@ -24,12 +24,12 @@ from gansynth.bank.reader import BankReader
 from gansynth.bank.supervisor import Keeper
 from gansynth.conditions.boxes import anywhere
 from gansynth.core.null_adapter import NoHost
+from gansynth.core.run_folder import RunFolder, own_request, read_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Schema
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.runtime.errors import TrainingFault
-from gansynth.sampling.run import own_request, read_manifest
 
 logger = logging.getLogger("gansynth")
 FILL_SECONDS = 1800.0
@@ -151,7 +151,8 @@ def _learn_filters(config: ProducerConfig) -> None:
         from gansynth.sampling.opening import open_source
 
         source = open_source(SourceRequest(**config.request))
-        learn_ahead(Path(config.run), config.samples.filters, source, device=config.device)
+        run = RunFolder(Path(config.run))
+        learn_ahead(run, config.samples.filters, source, device=config.device)
 
 
 def _config(

@@ -88,13 +88,15 @@ def _run(config: ProducerConfig, stop: Callable[[], bool]) -> None:
     os.nice(NICENESS)  # before the heavy imports
     from gansynth.core.null_adapter import NoHost
     from gansynth.core.registry import installed
+    from gansynth.core.run_folder import RunFolder
     from gansynth.core.source import SourceRequest
     from gansynth.sampling.opening import open_drawer, open_source
     from gansynth.sampling.replay import host_of, settings_of
 
     source = open_source(SourceRequest(**config.request))
     adapter = (installed().adapter(config.target) if config.target else NoHost)(source)
-    drawer, bring = open_drawer(adapter, Path(config.run), config.samples, device=config.device)
+    generator = RunFolder(Path(config.run))
+    drawer, bring = open_drawer(adapter, generator, config.samples, device=config.device)
     run = drawer.run
     host = host_of(config.request, config.target, run, brought=bring is not None)
     spec = BankSpec(

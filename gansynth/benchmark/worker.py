@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from gansynth.benchmark.words import RUN, augment_words, fit_words
 from gansynth.core.registry import installed
+from gansynth.core.run_folder import MANIFEST
 from gansynth.core.source import CaseSource, SourceRequest, Split
 from gansynth.runtime import child, processes
 from gansynth.runtime.errors import FAULTS, TrainingFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.sampling.opening import open_source
-from gansynth.sampling.run import MANIFEST
 
 if TYPE_CHECKING:
     from gansynth.core.prediction import Prediction

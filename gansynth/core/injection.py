@@ -10,6 +10,7 @@ from typing import Any, Generic, Self
 from gansynth.core.bank_options import BankSize, Pacing
 from gansynth.core.clock import Clock
 from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Key, Schedule, choose_cases
 from gansynth.runtime.errors import TrainingFault, UsageFault
@@ -25,7 +26,7 @@ class Injection(Document, inline=("samples",)):
     """How samples enter a host.
 
     Attributes:
-        run: folder of the generator's run; None if an existing bank is given.
+        run: the generator's run; None if an existing bank is given.
         ratio: real:synthetic.
         schedule: how the ratio changes while the host trains.
         frozen: draw from a finished bank (offline augmentation) instead of one that a producer
@@ -47,7 +48,7 @@ class Injection(Document, inline=("samples",)):
         nearest: on disk, take the nearest ratio that comes out where this one does not.
     """
 
-    run: Path | None
+    run: RunFolder | None
     ratio: Ratio
     schedule: Schedule = field(default_factory=Schedule)
     frozen: bool = False

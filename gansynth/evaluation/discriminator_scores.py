@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.run_folder import MANIFEST, read_manifest
 from gansynth.core.schema import Case
 from gansynth.runtime.errors import IntegrityFault
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.run import MANIFEST, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

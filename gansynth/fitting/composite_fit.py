@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from gansynth.core.lineage import Lineage, guard
+from gansynth.core.run_folder import MANIFEST, read_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.fitting import fit as fitting
@@ -23,7 +24,7 @@ from gansynth.sampling.composite import least_labelled
 from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.opening import open_source
-from gansynth.sampling.run import COMPOSITE, MANIFEST, NOTHING, PARTS, new_manifest, read_manifest
+from gansynth.sampling.run import COMPOSITE, NOTHING, PARTS, new_manifest
 
 COLUMNS = 8
 """Samples on the sheet that all parts draw together."""

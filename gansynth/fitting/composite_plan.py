@@ -10,6 +10,7 @@ from typing import Any
 from gansynth.conditions.edit_chain import build_edits
 from gansynth.core.generator import Generator, GeneratorOptions
 from gansynth.core.registry import installed
+from gansynth.core.run_folder import read_manifest
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.views import View, channel_numbers, draws_labels, given_channels
 from gansynth.fitting.composite_spec import PartSpec, PerChannel, PerClass, Spec
@@ -19,7 +20,7 @@ from gansynth.runtime.options import split_settings
 from gansynth.sampling.drawn_labels import viewed
 from gansynth.sampling.opening import open_source
 from gansynth.sampling.request_parsing import Asks, check_edits
-from gansynth.sampling.run import COMPOSITE, PARTS, read_manifest
+from gansynth.sampling.run import COMPOSITE, PARTS
 from gansynth.training.loop import FitOptions
 
 

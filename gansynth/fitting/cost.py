@@ -22,13 +22,13 @@ import numpy as np
 import torch
 
 from gansynth.core.generator import Stage
+from gansynth.core.run_folder import MANIFEST, read_manifest
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.cost_estimate import forecast, parameters
 from gansynth.fitting.scaling import timed
 from gansynth.fitting.setup import Job, resolve
 from gansynth.runtime.errors import FAULTS, EnvironmentFault, GansynthError, UsageFault
 from gansynth.runtime.progress import Reporter
-from gansynth.sampling.run import MANIFEST, read_manifest
 from gansynth.training.checkpoint_manager import Callbacks
 from gansynth.training.loop import train
 

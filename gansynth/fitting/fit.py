@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gansynth.core.run_folder import MANIFEST
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest
@@ -29,7 +30,7 @@ from gansynth.runtime.files import remove_temporaries, sha256_file, write_json_a
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.runtime.signals import Interrupted, StopRequest, stop_request
 from gansynth.sampling.drawer import SampleDrawer
-from gansynth.sampling.run import MANIFEST, Run, locked
+from gansynth.sampling.run import Run, locked
 from gansynth.training.checkpoint_manager import Callbacks
 from gansynth.training.loop import TrainReport, steps_for, train
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Required, TypedDict, TypeVar
 
+from gansynth.core.run_folder import MANIFEST
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.devices import pick_device
 from gansynth.runtime.distributed import Team, team
 from gansynth.runtime.errors import GansynthError
 from gansynth.runtime.files import remove_temporaries, sha256_file
 from gansynth.runtime.progress import NullReporter, Reporter
-from gansynth.sampling.run import MANIFEST, check_lockable, locked
+from gansynth.sampling.run import check_lockable, locked
 
 
 class How(TypedDict, total=False):

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
+from gansynth.core.run_folder import MANIFEST, read_manifest
 from gansynth.fitting import fit as fitting
 from gansynth.fitting.composite_fit import fit_composite
 from gansynth.fitting.pipeline import How, Pipeline
@@ -19,7 +20,6 @@ from gansynth.runtime.errors import FAULTS, GansynthError, UsageFault
 from gansynth.runtime.files import disk_errors, read_json, sha256_file, write_json_atomic
 from gansynth.runtime.version import __version__
 from gansynth.sampling.open_run import check_weights
-from gansynth.sampling.run import MANIFEST, read_manifest
 
 FILE = "recipe.json"
 VERSION = 1

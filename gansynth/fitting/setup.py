@@ -18,6 +18,7 @@ from gansynth.conditions.edit_chain import AskedMaps, build_edits
 from gansynth.core.generator import Generator
 from gansynth.core.lineage import Lineage, plain_host
 from gansynth.core.registry import installed
+from gansynth.core.run_folder import MANIFEST, read_manifest
 from gansynth.core.schema import Case
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Space
@@ -32,7 +33,7 @@ from gansynth.runtime.options import overlay, split_settings
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.opening import open_source
 from gansynth.sampling.request_parsing import Asks, check_edits
-from gansynth.sampling.run import MANIFEST, check_lockable, new_manifest, read_manifest
+from gansynth.sampling.run import check_lockable, new_manifest
 from gansynth.training.checkpoint import KEPT, bytes_of
 from gansynth.training.loggers import flat
 from gansynth.training.loop import Batches, FitOptions, steps_for

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from gansynth.core.generator import Generator
 from gansynth.core.lineage import Lineage, guard
+from gansynth.core.run_folder import manifest_sha256, read_manifest
 from gansynth.core.source import CaseSource
 from gansynth.data.views import behind
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.open_run import build_generator, check_weights
-from gansynth.sampling.run import manifest_sha256, read_manifest
 from gansynth.training import checkpoint
 
 LEAST = 0.01

@@ -83,7 +83,7 @@ def check_origin(injection: Injection, takes: Takes, origin: Origin | None = Non
     source, what = takes.source, "generator" if origin.bank is None else "bank"
     if origin.manifest is not None:
         assert injection.run is not None  # see Injection
-        check_learnable(injection.run, origin.manifest, takes.name, takes.needs)
+        check_learnable(injection.run.folder, origin.manifest, takes.name, takes.needs)
     guard_host(origin.lineage.host, source.host, what=what)
     # By what is said of other data sets, and as if of one.
     for name in dict.fromkeys((source.name, origin.lineage.dataset)):
@@ -97,8 +97,8 @@ def check_origin(injection: Injection, takes: Takes, origin: Origin | None = Non
 
     assert injection.run is not None  # see Injection
     assert origin.manifest is not None  # of a run
-    takes.check_run(injection.run, origin.manifest)
-    check_weights(injection.run, origin.manifest)
+    takes.check_run(injection.run.folder, origin.manifest)
+    check_weights(injection.run.folder, origin.manifest)
     return with_asked(injection, origin, takes)
 
 
@@ -191,7 +191,7 @@ def check_injection(
         _check_weights(Path(request.weights), manifest, source, held_out)
     if request.conditions is None:
         return None
-    return _check_conditions(request.conditions, injection.run, manifest, source, held_out)
+    return _check_conditions(request.conditions, injection.run.folder, manifest, source, held_out)
 
 
 def _check_weights(
@@ -213,8 +213,8 @@ def _check_conditions(
     held_out: Sequence[CaseRecord],
 ) -> Lineage:
     from gansynth.conditions.external_source import open_base
+    from gansynth.core.run_folder import own_request
     from gansynth.sampling.opening import open_source
-    from gansynth.sampling.run import own_request
 
     request = own_request(run, manifest)
     own = open_source(replace(request, root=request.root or source.request.root))
@@ -269,11 +269,10 @@ def plan_own_bank(
     Raises:
         UsageFault: ``--bank-size`` has no room for two samples.
     """
-    from gansynth.sampling.run import read_manifest
 
     if injection.run is None or injection.bank is not None or injection.ratio.p == 0:
         return None
-    size = sample_bytes(read_manifest(injection.run))
+    size = sample_bytes(injection.run.manifest)
     return plan_bank(injection, len(adapter.source.train_ids), size)
 
 

@@ -92,7 +92,8 @@ class Export(ABC):
         if content == "synthetic" and self.manifest is not None:
             assert injection.run is not None, "whose manifest it is"
             otherwise = "export --content mixed for yourself"
-            refuse_real_images(injection.run, self.manifest, "--content synthetic", otherwise)
+            folder = injection.run.folder
+            refuse_real_images(folder, self.manifest, "--content synthetic", otherwise)
         self.sample_bytes = self.measure()
         self._count()
         self._check_room()
@@ -320,7 +321,7 @@ class Export(ABC):
             capacity=samples,
             segment_samples=min(SEGMENT, samples),
             samples=injection.samples,
-            rejected=str(run / "exports" / f"{self.folder.name}_rejected"),
+            rejected=str(run.folder / "exports" / f"{self.folder.name}_rejected"),
             device=injection.device,
             parent=os.getpid(),
             dtype="float32",
@@ -333,7 +334,11 @@ class Export(ABC):
         """Which cases each sample came from, apart from a data set that may be shared."""
         run, folder = self.injection.run, self.folder
         beside = record_of(folder.parent, folder).name
-        return run / "exports" / beside if run else folder.with_name(f"gansynth_export_{beside}")
+        return (
+            run.folder / "exports" / beside
+            if run
+            else folder.with_name(f"gansynth_export_{beside}")
+        )
 
     def made_by(self, reader: BankReader) -> dict[str, Any]:
         """What drew the samples, and how it was asked; no case's name where they may be shared."""

@@ -27,7 +27,7 @@ class Origin:
 
     lineage: Lineage
     described: dict[str, Any]
-    manifest: dict[str, Any] | None = None
+    manifest: Mapping[str, Any] | None = None
     bank: BankReader | None = None
 
     @property
@@ -46,17 +46,14 @@ def find_origin(injection: Injection) -> Origin:
     if injection.bank is not None:
         reader = BankReader(injection.bank)
         return Origin(reader.spec.lineage, describe_bank(reader), bank=reader)
-    from gansynth.sampling.run import read_manifest
-
     assert injection.run is not None  # see Injection
-    manifest = read_manifest(injection.run)
-    lineage = Lineage.from_json(manifest["lineage"])
-    return Origin(lineage, describe_generator(injection.run, manifest), manifest)
+    folder, manifest = injection.run.folder, injection.run.manifest
+    return Origin(injection.run.lineage, describe_generator(folder, manifest), manifest)
 
 
 def describe_generator(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Which generator a run folder holds, with the hash of its manifest (and so of its weights)."""
-    from gansynth.sampling.run import manifest_sha256
+    from gansynth.core.run_folder import manifest_sha256
 
     return {
         "run_id": manifest["run_id"],

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gansynth.core.resample import crop_pad
+from gansynth.core.run_folder import manifest_sha256, read_manifest
 from gansynth.core.schema import Case, Condition, FloatArray, LabelArray, Sample, Schema
 from gansynth.core.source import CaseSource
 from gansynth.data.views import (
@@ -26,7 +27,7 @@ from gansynth.data.views import (
 from gansynth.data.views import viewed as data_viewed
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.run import Run, manifest_sha256, read_manifest
+from gansynth.sampling.run import Run
 
 
 def viewed(source: CaseSource, view: Mapping[str, Any]) -> CaseSource:

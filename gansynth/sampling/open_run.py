@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gansynth.core.run_folder import MANIFEST, RunFolder, read_manifest
 from gansynth.core.schema import Schema
 from gansynth.core.space import Space
 from gansynth.data.views import draws_labels
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import path_inside, sha256_file
-from gansynth.sampling.run import MANIFEST, NOTHING, PARTS, Run, read_manifest
+from gansynth.sampling.run import NOTHING, PARTS, Run
 
 if TYPE_CHECKING:
     import torch
@@ -44,8 +45,12 @@ def check_weights(folder: Path, manifest: Mapping[str, Any]) -> Path:
     return path
 
 
-def load_run(folder: Path, device: str = "auto") -> Run:
+def load_run(run: Path | RunFolder, device: str = "auto") -> Run:
     """Open a run: build its generator and load the averaged weights, checked against their hash.
+
+    Args:
+        run: its folder, or that with the manifest that was read already.
+        device: ``auto``, ``cpu``, ``cuda:0``.
 
     Raises:
         UsageFault: no run here, or it has no weights yet.
@@ -54,7 +59,8 @@ def load_run(folder: Path, device: str = "auto") -> Run:
     from gansynth.runtime.devices import pick_device
     from gansynth.training.checkpoint import load_tensors
 
-    manifest = read_manifest(folder)
+    run = RunFolder(run) if isinstance(run, Path) else run
+    folder, manifest = run.folder, dict(run.manifest)
     if "parts" in manifest:
         return Run(folder, load_composite(folder, manifest, device), manifest)
     generator = build_generator(manifest, folder)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from gansynth.core.lineage import Lineage, same_host
+from gansynth.core.lineage import same_host
 from gansynth.core.source import CaseSource, SourceRequest, places_of
 from gansynth.data.views import open_plain
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -19,6 +18,7 @@ from gansynth.sampling.drawn_labels import viewed
 
 if TYPE_CHECKING:
     from gansynth.core.adapter import Adapter
+    from gansynth.core.run_folder import Described, RunFolder
     from gansynth.core.sample_request import SampleRequest
     from gansynth.core.schema import Sample
     from gansynth.sampling.drawer import SampleDrawer
@@ -35,19 +35,7 @@ def open_source(request: SourceRequest) -> CaseSource:
     return viewed(open_plain(replace(request, view={})), request.view)
 
 
-class Fitted(Protocol):
-    """What of a run says where its training cases are."""
-
-    @property
-    def lineage(self) -> Lineage:
-        """Every case it has seen."""
-
-    @property
-    def request(self) -> SourceRequest:
-        """Where they came from."""
-
-
-def own_source(run: Fitted, host: CaseSource, *, any_size: bool = False) -> CaseSource:
+def own_source(run: Described, host: CaseSource, *, any_size: bool = False) -> CaseSource:
     """Where a run's training cases come from: the host's own source, or another one.
 
     Args:
@@ -71,7 +59,7 @@ def source_for(run: Run, adapter: Adapter) -> tuple[CaseSource, Callable[[Sample
     return own, None if own is adapter.source else adapter.bring(own, run.space)
 
 
-def open_moved(run: Fitted, data: str | None, root: str | None) -> CaseSource:
+def open_moved(run: Described, data: str | None, root: str | None) -> CaseSource:
     """The source a run was fitted on, where it lies now; its content is compared as it is drawn of.
 
     Args:
@@ -104,7 +92,7 @@ def open_taken(request: SourceRequest, *, said: bool = False) -> CaseSource:
         raise type(fault)(f"{fault}. {way_out}") from fault
 
 
-def requested(asked: Mapping[str, Any], run: Path | None) -> SourceRequest:
+def requested(asked: Mapping[str, Any], run: RunFolder | None) -> SourceRequest:
     """What a host is opened on: what was asked for, and the rest as the generator was fitted on.
 
     Args:
@@ -114,10 +102,8 @@ def requested(asked: Mapping[str, Any], run: Path | None) -> SourceRequest:
     Raises:
         UsageFault: nothing says which data set it is.
     """
-    from gansynth.sampling.run import read_manifest
-
     told = {key: value for key, value in asked.items() if value}
-    own: dict[str, Any] = {} if run is None else {**read_manifest(run)["request"], "view": {}}
+    own: dict[str, Any] = {} if run is None else {**run.manifest["request"], "view": {}}
     if "kind" not in told and not own:
         raise UsageFault(
             "--data: missing, expected KIND:WHERE, for example nnunet:004; or --generator RUN, "
@@ -147,13 +133,13 @@ def _said(value: Any) -> str:
 
 
 def open_drawer(
-    adapter: Adapter, run: Path, request: SampleRequest, *, device: str, learn: bool = True
+    adapter: Adapter, run: RunFolder, request: SampleRequest, *, device: str, learn: bool = True
 ) -> tuple[SampleDrawer, Callable[[Sample], Sample] | None]:
     """Open a run to draw samples of for a host.
 
     Args:
         adapter: of the host.
-        run: folder of the run.
+        run: the run.
         request: what samples are asked to be.
         device: where they are drawn.
         learn: see ``SampleDrawer``.

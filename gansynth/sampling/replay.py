@@ -252,8 +252,8 @@ def draw_again(
     folder: Path, record: str | Mapping[str, Any], *, device: str = "auto", root: str | None = None
 ) -> Replayed:
     """See ``replay``; the difference is returned, not said."""
+    from gansynth.core.run_folder import manifest_sha256, read_manifest
     from gansynth.sampling.open_run import load_run
-    from gansynth.sampling.run import manifest_sha256, read_manifest
 
     read_manifest(folder)
     one = read_record(record) if isinstance(record, str) else Record.of(record, "provenance")

@@ -8,51 +8,34 @@ moved. No patient's image is in it but for the sheets.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth.core.lineage import Lineage
-from gansynth.core.schema import Schema
-from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.run_folder import VERSION, Described
+from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
-from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault
-from gansynth.runtime.files import disk_errors, sha256_file
+from gansynth.runtime.errors import EnvironmentFault
+from gansynth.runtime.files import disk_errors
 from gansynth.runtime.version import __version__
 
 if TYPE_CHECKING:
     from gansynth.core.generator import Generator, Heeded
 
-MANIFEST = "manifest.json"
 COMPOSITE, PARTS = "composite", "parts"
 """Generator of a run of several parts, and the manifest's key for these, which is their folder."""
 NOTHING = "nothing"
 """What a part draws that another one only starts from."""
-VERSION = 1
-KEYS = (
-    "run_id",
-    "generator",
-    "options",
-    "schema",
-    "space",
-    "lineage",
-    "edits",
-    "request",
-    "config",
-    "state",
-    "weights",
-)
-"""What every manifest holds."""
 
 
 @dataclass
-class Run:
+class Run(Described):
     """A finished (or at least checkpointed) run, ready to draw samples.
 
     Attributes:
@@ -64,41 +47,6 @@ class Run:
     folder: Path
     generator: Generator
     manifest: dict[str, Any]
-
-    @property
-    def run_id(self) -> str:
-        """Short name of the run, unique."""
-        return str(self.manifest["run_id"])
-
-    @property
-    def space(self) -> Space:
-        """The generator's space."""
-        return Space.from_json(self.manifest["space"])
-
-    @property
-    def schema(self) -> Schema:
-        """The source's schema (the generator's own is ``generator.schema``)."""
-        return Schema.from_json(self.manifest["schema"])
-
-    @property
-    def lineage(self) -> Lineage:
-        """Every case the run has seen."""
-        return Lineage.from_json(self.manifest["lineage"])
-
-    @property
-    def edits(self) -> tuple[str, ...]:
-        """The condition edits it was fitted for."""
-        return tuple(self.manifest["edits"])
-
-    @property
-    def request(self) -> SourceRequest:
-        """Where its cases came from."""
-        return own_request(self.folder, self.manifest)
-
-    @property
-    def manifest_sha256(self) -> str:
-        """SHA-256 of ``manifest.json``, which itself holds the weights' hash."""
-        return manifest_sha256(self.folder)
 
 
 def new_manifest(
@@ -141,57 +89,6 @@ def new_manifest(
         },
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-
-
-def own_request(folder: Path, manifest: Mapping[str, Any]) -> SourceRequest:
-    """Where the cases of a run came from, ready to be opened."""
-    request = SourceRequest(**manifest["request"])
-    if not request.view:
-        return request
-    return replace(request, view={**request.view, "home": str(folder)})
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read ``manifest.json`` of a run.
-
-    Raises:
-        DataFault: if the folder is no run.
-        IntegrityFault: if the manifest is damaged or of a later version.
-    """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise DataFault(
-            f"{folder}: no {MANIFEST} here, expected a run folder made by: gansynth fit ... -o "
-            f"{folder}"
-        )
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise IntegrityFault(
-            f"{path}: damaged ({error}), expected JSON; fit the run again"
-        ) from None
-    if not isinstance(manifest, dict):
-        raise IntegrityFault(
-            f"{path}: holds a {type(manifest).__name__}, expected an object; fit the run again"
-        )
-    if manifest.get("version") != VERSION:
-        raise IntegrityFault(
-            f"{path}: key 'version' is {manifest.get('version')!r}, expected {VERSION}; "
-            "this run was made by another gansynth"
-        )
-    missing = [key for key in KEYS if key not in manifest]
-    if missing:
-        raise IntegrityFault(
-            f"{path}: damaged, lacks {', '.join(missing)}; expected all of {', '.join(KEYS)}; "
-            "restore it from a copy, or fit the run again"
-        )
-    found: dict[str, Any] = manifest
-    return found
-
-
-def manifest_sha256(folder: Path) -> str:
-    """SHA-256 of a run's ``manifest.json``."""
-    return sha256_file(folder / MANIFEST)
 
 
 def check_lockable(folder: Path) -> None:

@@ -154,7 +154,7 @@ def refuse_real_images(run: Path, manifest: Mapping[str, Any], asked: str, other
     Raises:
         UsageFault: with the way out.
     """
-    from gansynth.sampling.run import read_manifest
+    from gansynth.core.run_folder import read_manifest
 
     given = () if "parts" in manifest else manifest["options"].get("given", ())
     if given:

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from gansynth.core.run_folder import MANIFEST, read_manifest
 from gansynth.runtime.errors import DataFault, GansynthError
 from gansynth.runtime.files import path_inside, read_json, sha256_file
 from gansynth.sampling.open_run import check_weights
-from gansynth.sampling.run import MANIFEST, PARTS, read_manifest
+from gansynth.sampling.run import PARTS
 
 STATE = "state.json"
 _NOT_SAID: Mapping[str, Any] = {"precision": None, "device": None}

@@ -246,13 +246,16 @@ def _augment(
     from gansynth.core.bank_options import BankSize
     from gansynth.core.ratio import Ratio
     from gansynth.core.registry import installed
+    from gansynth.core.run_folder import RunFolder
     from gansynth.core.sample_request import SampleRequest
     from gansynth.sampling.opening import open_source
 
     reporter.say("training nnU-Net, half of its samples synthetic; what follows is its own log")
     adapter = installed().adapter("nnunet")(open_source(request))
     adapter.validate()
-    injection = Injection(run, Ratio(1, 1), size=BankSize(samples=32), samples=SampleRequest(seed))
+    injection = Injection(
+        *(RunFolder(run), Ratio(1, 1)), size=BankSize(samples=32), samples=SampleRequest(seed)
+    )
     return adapter.start(injection, size.host, ())
 
 

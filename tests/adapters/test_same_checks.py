@@ -14,6 +14,7 @@ from gansynth.core.adapter import Injection
 from gansynth.core.fingerprint import prints_of
 from gansynth.core.lineage import Lineage
 from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import RunFolder
 from gansynth.hosts.checks import Takes, check_origin
 from gansynth.hosts.origin import Origin
 from gansynth.runtime.errors import IntegrityFault
@@ -209,6 +210,6 @@ def test_a_held_out_slice_is_known_in_data_of_another_name(seen, says):
     record = replace(held_out[0], **{**new, **seen})
     manifest = {"generator": "any", "options": {}}
     origin = Origin(Lineage("toy:elsewhere", "0", (record,), source.host), {}, manifest)
-    injection = Injection(Path("run"), Ratio(1, 1))
+    injection = Injection(RunFolder(Path("run")), Ratio(1, 1))
     with pytest.raises(IntegrityFault, match=says):
         check_origin(injection, Takes("any", source, held_out), origin)

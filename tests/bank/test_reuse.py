@@ -10,6 +10,7 @@ from gansynth.bank.supply import HEAD_START_SECONDS, Demand, Supply
 from gansynth.core.adapter import Injection
 from gansynth.core.bank_options import BankSize, Pacing
 from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import RunFolder
 from gansynth.hosts.record import outcome_of
 from gansynth.runtime.errors import TrainingFault
 
@@ -42,7 +43,9 @@ def supply_of(tmp_path):
     """Makes a supply: ``supply_of(draws=643, held=64)``; its ``said`` is what the user is told."""
 
     def make(draws: int, held: int = 64, made: int = 1000, **changes: Any) -> Any:
-        injection = Injection(tmp_path / "run", HALF, size=BankSize(samples=held), **changes)
+        injection = Injection(
+            RunFolder(tmp_path / "run"), HALF, size=BankSize(samples=held), **changes
+        )
         said: list[str] = []
         demand = Demand(
             injection, "toy", {}, "run", 10, 1, 1, 2 * draws, tmp_path, said.append
@@ -116,6 +119,6 @@ def test_the_end_says_it_too(tmp_path):
     ],
 )
 def test_a_dry_run_knows_how_often(how, held, key, number):
-    told = foreseen(Injection(Path("run"), HALF, **how), 643, held)
+    told = foreseen(Injection(RunFolder(Path("run")), HALF, **how), 643, held)
     assert (told["synthetic_draws"], told[key]) == (643, number)
     assert ("reuse" in told) == (held == 64)

@@ -12,6 +12,8 @@ import pytest
 
 from gansynth.benchmark.specs import Place
 from gansynth.benchmark.words import augment_words, each, fit_words, source_words
+from gansynth.core.run_folder import RunFolder
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth_cli.commands.augment import command as augment
 from gansynth_cli.commands.augment import injection_from
@@ -135,11 +137,13 @@ def test_the_command_line_understands_what_is_meant():
     arm = {"name": "mine", "generator": "copypaste", "ratio": "2:1", "schedule": "anneal:50%-100%"}
     spec = spec_of("mine", **arms({**arm, "bank": "3x", "augment_synthetic": False}))
     params = parsed(augment, augment_words(spec, REQUEST, RUN, None))
-    keys = ("run", "ratio", "schedule", "bank", "frozen", "bank_size", "augment_synthetic", "seed")
-    told = injection_from({k: params[k] for k in (*keys, "reuse", "refresh", "overhead")})
+    keys = ("ratio", "schedule", "bank", "frozen", "bank_size", "augment_synthetic")
+    how = {k: params[k] for k in (*keys, "reuse", "refresh", "overhead")}
+    run, samples = RunFolder(params["run"]), SampleRequest(params["seed"])
+    told = injection_from({**how, "run": run, "samples": samples})
     assert (str(told.ratio), str(told.schedule)) == ("2:1", "anneal:50%-100%")
     assert (told.frozen, str(told.size), told.seed) == (True, "3x", 1001)
-    assert (told.run, told.augment_synthetic) == (RUN, False)
+    assert (told.run, told.augment_synthetic) == (RunFolder(RUN), False)
 
 
 # -- fits and sources ------------------------------------------------------------------------------

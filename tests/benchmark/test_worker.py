@@ -21,12 +21,12 @@ from PIL import Image
 
 from gansynth.benchmark import worker
 from gansynth.benchmark.worker import Work, going_on, over_labels, own_run
+from gansynth.core.run_folder import MANIFEST
 from gansynth.core.source import SourceRequest
 from gansynth.data.flat import FlatSource
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, TrainingFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.sampling.opening import open_source
-from gansynth.sampling.run import MANIFEST
 from tests.benchmark.jobs.small import gone
 from tests.flat_sets import FLAT
 from tests.processes import until

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from gansynth.core.registry import installed
+from gansynth.core.run_folder import read_manifest
 from gansynth.fitting.recipe import find_recipe
-from gansynth.sampling.run import read_manifest
 from gansynth_cli.commands import plugins
 from gansynth_cli.commands.fit import lines_of_sets
 

@@ -10,6 +10,7 @@ import pytest
 from gansynth.core.adapter import Injection
 from gansynth.core.bank_options import BankSize, Pacing
 from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 
@@ -203,7 +204,7 @@ def test_augment_hands_on_everything_it_was_told(run, run_cli, toys, tmp_path):
     injection, settings, options = toys.started[0]
     assert injection == Injection(
         samples=SampleRequest(edits=("flip",), seed=5),
-        run=run,
+        run=RunFolder(run),
         ratio=Ratio(1, 1),
         schedule=Schedule("anneal", begin=0.5, end=1.0),
         size=BankSize(bytes=2 * 10**9),

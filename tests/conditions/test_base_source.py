@@ -19,6 +19,7 @@ from gansynth.core.hookspecs import hookimpl
 from gansynth.core.lineage import Lineage, guard
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema, content_hash
 from gansynth.core.source import CaseSource, SourceRequest
@@ -237,7 +238,7 @@ ASKING = SampleRequest(
 
 
 def test_documents_without_it_still_read_and_those_with_it_too():
-    plain = Injection(Path("run"), Ratio(1, 1))
+    plain = Injection(RunFolder(Path("run")), Ratio(1, 1))
     document = plain.to_json()
     assert "lesions" not in document
     assert Injection.from_json(document).samples == SampleRequest()
@@ -252,7 +253,7 @@ def test_documents_without_it_still_read_and_those_with_it_too():
 
 def test_a_training_that_goes_on_with_something_else_asked_says_so():
     one, other = (
-        describe_session(Injection(Path("run"), Ratio(1, 1), samples=asking), None)
+        describe_session(Injection(RunFolder(Path("run")), Ratio(1, 1), samples=asking), None)
         for asking in (SampleRequest(), ASKING)
     )
     assert compare(one, one, None) == []
@@ -324,7 +325,7 @@ def test_generators_that_cannot_take_other_cases_refuse_them(heeds, labelling, p
 def test_deepmedic_takes_samples_of_its_own_cases_only():
     from gansynth_deepmedic.guards import open_origin
 
-    injection = Injection(Path("run"), Ratio(1, 1), samples=ASKING)
+    injection = Injection(RunFolder(Path("run")), Ratio(1, 1), samples=ASKING)
     with pytest.raises(UsageFault, match="leave --conditions out"):
         open_origin(injection, None, ())  # type: ignore[arg-type]
 
@@ -332,7 +333,7 @@ def test_deepmedic_takes_samples_of_its_own_cases_only():
 def test_nnunet_takes_converted_samples_of_their_own_scans_only():
     from gansynth_nnunet.foreign_guard import refuse_conditions
 
-    injection = Injection(Path("run"), Ratio(1, 1), samples=ASKING)
+    injection = Injection(RunFolder(Path("run")), Ratio(1, 1), samples=ASKING)
     for host, refused in (({}, True), ({"plans": "p"}, False)):
         manifest = {"lineage": Lineage("x", "0", (), host).to_json()}
         if refused:

@@ -92,7 +92,7 @@ def test_weights_that_are_not_the_manifests_are_a_fault(copy):
 
 
 def test_a_discriminator_of_another_plugin_is_a_fault(copy):
-    from gansynth.sampling.run import MANIFEST, read_manifest
+    from gansynth.core.run_folder import MANIFEST, read_manifest
 
     manifest = read_manifest(copy)
     manifest["options"]["d_norm"] = "none"

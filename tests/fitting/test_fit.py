@@ -15,11 +15,11 @@ import yaml
 from gansynth.core.generator import Generator, GeneratorOptions
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
+from gansynth.core.run_folder import read_manifest
 from gansynth.core.schema import Sample
 from gansynth.report.figures import read_metrics
 from gansynth.runtime.errors import EnvironmentFault, GansynthError, IntegrityFault, UsageFault
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.run import read_manifest
 from gansynth.testing import ToySource
 from tests.recorder import Recorder
 

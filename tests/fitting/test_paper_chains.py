@@ -14,6 +14,7 @@ from gansynth.conditions.external_views import ChainBase
 from gansynth.core.body_mask import body_mask, organ_mask
 from gansynth.core.lineage import Lineage
 from gansynth.core.registry import installed
+from gansynth.core.run_folder import own_request, read_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Sample
 from gansynth.core.source import SourceRequest
@@ -28,7 +29,7 @@ from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.drawn_labels import Labeller
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.opening import open_source
-from gansynth.sampling.run import Run, own_request, read_manifest
+from gansynth.sampling.run import Run
 from gansynth.sampling.sample import sample_run
 from tests.plugins import paper_data
 from tests.plugins.paper_data import LABELS, SEQUENCES, SIZE, TISSUES

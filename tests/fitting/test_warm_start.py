@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from gansynth.core.generator import Generator, GeneratorOptions
+from gansynth.core.run_folder import read_manifest
 from gansynth.core.schema import Schema
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.fit import fit
@@ -20,7 +21,6 @@ from gansynth.fitting.warm_start import take_over
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.run import read_manifest
 from gansynth.testing import ToySource
 from gansynth.training import checkpoint
 from tests.recorder import Recorder

@@ -167,8 +167,8 @@ def test_an_edit_that_leaves_the_image_behind_is_refused(words, fitted, run_cli,
 
 
 def test_a_host_refuses_such_an_edit_before_it_starts(fitted):
+    from gansynth.core.run_folder import read_manifest
     from gansynth.sampling.request_parsing import Asks, check_request
-    from gansynth.sampling.run import read_manifest
 
     asks = Asks.read(read_manifest(fitted))
     check_request(SampleRequest(edits=("rotate",)), asks)

@@ -16,10 +16,10 @@ from typing import Any
 import psutil
 import pytest
 
+from gansynth.core.run_folder import read_manifest
 from gansynth.report.figures import read_metrics
 from gansynth.runtime.distributed import Team
 from gansynth.runtime.errors import UsageFault
-from gansynth.sampling.run import read_manifest
 from gansynth.training import checkpoint
 from gansynth.training.loop import train
 from tests.training.zoo.members import ZOO, apart, loop, member, newest, toy_batches

@@ -11,6 +11,7 @@ import pytest
 
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
+from gansynth.core.run_folder import read_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Schema
 from gansynth.core.source import SourceRequest
@@ -26,7 +27,6 @@ from gansynth.sampling.composite import part_seed
 from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.drawn_labels import viewed
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.run import read_manifest
 from gansynth.sampling.sample import sample_run
 from gansynth.testing import ToySource
 

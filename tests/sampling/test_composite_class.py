@@ -15,6 +15,7 @@ from gansynth import fill_bank
 from gansynth.bank.reader import BankReader
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
+from gansynth.core.run_folder import read_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.data.views import View
@@ -28,7 +29,6 @@ from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.composite import part_seed
 from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.run import read_manifest
 from gansynth.sampling.sample import sample_run
 from gansynth.sampling.show import describe_run
 from gansynth.testing import ToySource

@@ -15,12 +15,12 @@ import pytest
 from gansynth.bank.producer_main import ProducerConfig, produce
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
 from gansynth.core.null_adapter import NoHost
+from gansynth.core.run_folder import read_manifest
 from gansynth.core.source import SourceRequest
 from gansynth.report.figures import read_metrics
 from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.opening import open_source
-from gansynth.sampling.run import read_manifest
 from tests.training.zoo.members import differing, newest
 
 ROOT = Path(__file__).parents[2]

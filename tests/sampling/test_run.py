@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from gansynth.core.run_folder import manifest_sha256, read_manifest
 from gansynth.core.schema import Condition
 from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.run import locked, manifest_sha256, read_manifest
+from gansynth.sampling.run import locked
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from gansynth.core.run_folder import read_manifest
 from gansynth.report.figures import read_metrics
 from gansynth.runtime.signals import SAME_REQUEST, Interrupted, stop_request
-from gansynth.sampling.run import read_manifest
 from gansynth.training.checkpoint_manager import Callbacks
 from gansynth.training.loop import train
 from tests.training.zoo.members import differing, loop, member, newest, toy_batches

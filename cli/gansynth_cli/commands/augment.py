@@ -181,13 +181,15 @@ def command(
     --set changes settings of the host; what follows -- goes to the host's own command line.
     """
     from gansynth.core.registry import installed
+    from gansynth.core.run_folder import RunFolder
     from gansynth.hosts.checks import plan_training
     from gansynth.sampling.opening import open_taken
 
-    injection = injection_from({**how, "run": run})
+    generator = None if run is None else RunFolder(run)
+    injection = injection_from({**how, "run": generator})
     cls = installed().adapter(target)
     refuse_unknown(settings, cls.Options.model_fields, of=target)
-    request, taken = host_data(data, asked, run)  # after slips: a run folder is read for it
+    request, taken = host_data(data, asked, generator)  # after slips: a run folder is read for it
     warn_of_idle(injection, out)
     if taken:
         out.reporter.say(f"as {run} was fitted: {taken}")
@@ -232,7 +234,7 @@ def _warn_of_run(injection: Injection, out: Output) -> None:
     from gansynth.fitting.label_report import warn_of_label_maps
 
     if injection.run is not None and injection.ratio.p > 0:
-        warn_of_label_maps(injection.run, out.reporter)
+        warn_of_label_maps(injection.run.folder, out.reporter)
 
 
 def _learn_filters(adapter: Adapter, injection: Injection, out: Output) -> None:

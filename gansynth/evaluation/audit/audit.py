@@ -113,8 +113,8 @@ def audit_exported(
             f"{folder}: expected either a run or a bank that drew it; name one of them"
         )
     from gansynth.bank.spec import load_spec
+    from gansynth.core.run_folder import own_request, read_manifest
     from gansynth.sampling.opening import open_source
-    from gansynth.sampling.run import own_request, read_manifest
 
     if bank is not None:
         spec = load_spec(bank)

@@ -6,34 +6,18 @@ A producer would learn what is still missing by itself, but unseen.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from gansynth.core.lineage import Lineage
-from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.run_folder import RunFolder
+from gansynth.core.source import CaseSource
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.filters.fitted import ensure_learnt, folder_of, to_learn
 from gansynth.sampling.filters.requested import build_filters
 from gansynth.sampling.opening import own_source
-from gansynth.sampling.run import own_request, read_manifest
-
-
-@dataclass(frozen=True)
-class _Fitted:
-    """That, of a run whose weights need not be loaded."""
-
-    lineage: Lineage
-    request: SourceRequest
-
-    @classmethod
-    def read(cls, run: Path) -> _Fitted:
-        manifest = read_manifest(run)
-        return cls(Lineage.from_json(manifest["lineage"]), own_request(run, manifest))
 
 
 def learn_ahead(
-    run: Path | None,
+    run: RunFolder | None,
     filters: Sequence[str],
     host: CaseSource,
     *,
@@ -44,7 +28,7 @@ def learn_ahead(
     """Learn what a run's folder has nothing of yet, and check all that it has.
 
     Args:
-        run: the run's folder; None where samples come from a bank, which were judged already.
+        run: the run; None where samples come from a bank, which were judged already.
         filters: as for ``build_filters``.
         host: the source of the host that samples are drawn for.
         target: name of the host's adapter; empty for none.
@@ -60,18 +44,18 @@ def learn_ahead(
     from gansynth.runtime.devices import pick_device
 
     any_size = bool(target) and installed().adapter(target).any_size
-    missing = to_learn(run, filters)
+    missing = to_learn(run.folder, filters)
     if missing and reporter is not None:
         names = ", ".join(one.name for one in missing)
         reporter.say(f"{run}: learning filters from its training cases, once: {names}")
-    own = own_source(_Fitted.read(run), host, any_size=any_size)
+    own = own_source(run, host, any_size=any_size)
     ensure_learnt(run, own, filters, str(pick_device(device)), reporter)
 
 
-def planned_filters(run: Path | None, filters: Sequence[str]) -> dict[str, Any]:
+def planned_filters(run: RunFolder | None, filters: Sequence[str]) -> dict[str, Any]:
     """What a dry run says: each filter, and whether it would have to learn first."""
     if run is None or not filters:
         return {}
     ready = {True: "learnt", False: "would learn first, from the run's training cases"}
     built = build_filters(filters)
-    return {"filters": {one.name: ready[folder_of(run, one).exists()] for one in built}}
+    return {"filters": {one.name: ready[folder_of(run.folder, one).exists()] for one in built}}

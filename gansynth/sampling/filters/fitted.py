@@ -16,9 +16,9 @@ from typing import Any
 
 from gansynth.core.filter import Asked, Filter
 from gansynth.core.lineage import Lineage
+from gansynth.core.run_folder import Described
 from gansynth.core.schema import Sample, Schema
 from gansynth.core.source import CaseSource
-from gansynth.core.space import Space
 from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import (
     disk_errors,
@@ -33,7 +33,6 @@ from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.sampling.drawn_labels import viewed
 from gansynth.sampling.filters.learning import learning_of
 from gansynth.sampling.filters.requested import build_filters
-from gansynth.sampling.run import Run, own_request, read_manifest
 
 FOLDER, STATE = "filters", "filter.json"
 VERSION = 1
@@ -61,12 +60,12 @@ class LearntFilters:
 
     @classmethod
     def load(
-        cls, run: Path, texts: Sequence[str], schema: Schema, device: str = "cpu"
+        cls, run: Described, texts: Sequence[str], schema: Schema, device: str = "cpu"
     ) -> LearntFilters:
         """What a run's folder has of filters.
 
         Args:
-            run: its folder.
+                run: has learnt them.
             texts: the filters, as for ``build_filters``.
             schema: of the generator's space.
             device: where they judge.
@@ -75,12 +74,11 @@ class LearntFilters:
             UsageFault: one has not been learnt there.
             IntegrityFault: one is damaged, or has learnt from cases that are not the run's.
         """
-        manifest = read_manifest(run)
         filters = build_filters(texts)
         lineage: Lineage | None = None
         for one in filters:
-            folder = folder_of(run, one)
-            doc = _read(folder, one, manifest, schema)
+            folder = folder_of(run.folder, one)
+            doc = _read(folder, one, run.manifest, schema)
             try:
                 one.load(doc["state"], folder, schema, device)
             except (KeyError, TypeError, ValueError, DataFault) as error:
@@ -113,7 +111,7 @@ class LearntFilters:
 
 
 def ensure_learnt(
-    run: Run | Path,
+    run: Described,
     source: CaseSource,
     filters: Sequence[str],
     device: str = "cpu",
@@ -124,7 +122,7 @@ def ensure_learnt(
     Where another process learns at the same time, this one waits for it and takes what it learnt.
 
     Args:
-        run: a run, or its folder.
+        run: its run.
         source: the run's own training source.
         filters: as for ``build_filters``.
         device: where they learn and judge.
@@ -137,15 +135,14 @@ def ensure_learnt(
     """
     if not filters:
         return LearntFilters((), None)
-    folder = run.folder if isinstance(run, Run) else run
-    manifest = read_manifest(folder)
-    source = viewed(source, own_request(folder, manifest).view)
-    schema = Space.from_json(manifest["space"]).generator_schema(source.schema)
+    folder = run.folder
+    source = viewed(source, run.request.view)
+    schema = run.space.generator_schema(source.schema)
     if to_learn(folder, filters):
         with _locked(folder / FOLDER):
             for one in to_learn(folder, filters):
-                _learn(folder, manifest, source, schema, one, device, reporter or NullReporter())
-    return LearntFilters.load(folder, filters, schema, device)
+                _learn(run, source, schema, one, device, reporter or NullReporter())
+    return LearntFilters.load(run, filters, schema, device)
 
 
 def to_learn(run: Path, filters: Sequence[str]) -> list[Filter]:
@@ -160,17 +157,16 @@ def folder_of(run: Path, one: Filter) -> Path:
 
 
 def _learn(
-    run: Path,
-    manifest: Mapping[str, Any],
+    run: Described,
     source: CaseSource,
     schema: Schema,
     one: Filter,
     device: str,
     reporter: Reporter,
 ) -> None:
-    seen = Lineage.from_json(manifest["lineage"])
-    learning, looked_at = learning_of(run, manifest, source, schema, device, reporter)
-    with whole_folder(folder_of(run, one)) as folder:
+    seen = run.lineage
+    learning, looked_at = learning_of(run, source, schema, device, reporter)
+    with whole_folder(folder_of(run.folder, one)) as folder:
         state = dict(one.learn(learning, folder))
         cases = tuple(case for case in seen.cases if case.id in looked_at.seen)
         doc = {
@@ -179,7 +175,7 @@ def _learn(
             "options": one.options.model_dump(mode="json"),
             "lineage": replace(seen, cases=cases).to_json(),
             "schema": schema.to_json(),
-            "space": manifest["space"],
+            "space": run.manifest["space"],
             "state": state,
             "files": {path.name: sha256_file(path) for path in sorted(folder.iterdir())},
         }

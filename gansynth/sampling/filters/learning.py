@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from gansynth.core.filter import Learning
 from gansynth.core.lineage import Lineage
+from gansynth.core.run_folder import Described
 from gansynth.core.schema import Case, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
@@ -74,22 +74,21 @@ class WatchedCases(CaseCache):
 
 
 def learning_of(
-    run: Path,
-    manifest: Mapping[str, Any],
+    run: Described,
     source: CaseSource,
     schema: Schema,
     device: str,
     reporter: Reporter,
 ) -> tuple[Learning, WatchedCases]:
     """What a filter of a run may learn from, and what will have been looked at."""
-    lineage, space = Lineage.from_json(manifest["lineage"]), Space.from_json(manifest["space"])
-    cases = WatchedCases(source, lineage, run)
+    lineage, space = run.lineage, run.space
+    cases = WatchedCases(source, lineage, run.folder)
     crops = CaseBatches(cases, space)
     ids = [case_id for case_id in source.train_ids if case_id in {c.id for c in lineage.cases}]
     if not ids:
         raise UsageFault(
-            f"{run}: filters have nothing to learn from: {source.name} has no training case that "
-            "the run was fitted on; expected its own training source"
+            f"{run.folder}: filters have nothing to learn from: {source.name} has no training "
+            "case that the run was fitted on; expected its own training source"
         )
     train, apart = split(ids, {case_id: source.subject(case_id) for case_id in ids})
     size = space.size or crops.cut(ids[0], np.random.default_rng(0)).image.shape[1:]

@@ -11,6 +11,7 @@ from gansynth.core.adapter import Injection
 from gansynth.core.injection import MixPlan
 from gansynth.core.lineage import Lineage
 from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.schedule import Schedule
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest
@@ -221,7 +222,7 @@ def test_crops_from_noise_are_refused_whole_volumes_are_not(
     manifest["space"] = {**manifest["space"], "grid": "resample"}
     (run / "manifest.json").write_text(json.dumps(manifest))
     adapter = adapter_of(shared_deepmedic)
-    adapter.check(Injection(run, Ratio(1, 1), device="cpu"), TORCH, ())
+    adapter.check(Injection(RunFolder(run), Ratio(1, 1), device="cpu"), TORCH, ())
 
 
 def test_crops_that_are_nothing_but_seam_are_refused(augment, crop_run, changed_run):
@@ -349,7 +350,7 @@ def test_a_dry_run_says_what_a_subepoch_holds(run_cli, shared_deepmedic, crop_ru
 def test_a_schedule_says_how_many_are_synthetic_at_most(shared_deepmedic, crop_run):
     adapter = adapter_of(shared_deepmedic)
     injection = Injection(
-        crop_run, Ratio(1, 1), schedule=Schedule.parse("anneal:0%-100%"), device="cpu"
+        RunFolder(crop_run), Ratio(1, 1), schedule=Schedule.parse("anneal:0%-100%"), device="cpu"
     )
     planned = adapter.planned(injection, TORCH, ())
     assert planned["cases_per_subepoch"] == {"all": 6, "synthetic_at_most": 6}
@@ -424,6 +425,6 @@ def test_cases_are_turned_as_asked_whatever_the_file_says(shared_deepmedic):
 
 def test_results_go_where_their_name_says(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    injection = Injection(tmp_path, Ratio.parse("1:2"))
+    injection = Injection(RunFolder(tmp_path), Ratio.parse("1:2"))
     wanted = Path("runs") / "deepmedic" / "brain-scans_1-2"
     assert usual_output(RUNS, "deepmedic:brain scans", injection) == tmp_path / wanted

@@ -14,6 +14,7 @@ from gansynth.core.adapter import Injection
 from gansynth.core.bank_options import BankSize
 from gansynth.core.lineage import Lineage
 from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.core.source import SourceRequest
@@ -263,7 +264,7 @@ def test_a_generator_fills_the_folder_and_a_stopped_export_goes_on(
 ):
     data = shared_deepmedic
     injection = Injection(
-        crop_run,
+        RunFolder(crop_run),
         Ratio(1, 1),
         samples=SampleRequest(seed=3),
         device="cpu",

@@ -18,6 +18,7 @@ from gansynth.core.adapter import Injection
 from gansynth.core.bank_options import BankSize
 from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.core.schema import Sample
@@ -52,7 +53,7 @@ def adapter(toy_nnunet):
 
 
 def injection(bank: Path, ratio: str = "1:1", **rest: Any) -> Injection:
-    return Injection(bank / "no-run", Ratio.parse(ratio), bank=bank, **rest)
+    return Injection(RunFolder(bank / "no-run"), Ratio.parse(ratio), bank=bank, **rest)
 
 
 # -- the contract --------------------------------------------------------------------------------
@@ -109,7 +110,7 @@ def test_a_bank_of_another_fold_starts_nothing(adapter, frozen_bank):
 
 def test_a_run_that_is_none_starts_nothing(adapter, tmp_path):
     with pytest.raises(DataFault, match="no manifest"):
-        adapter.start(Injection(tmp_path, Ratio.parse("1:1")), QUICK, ())
+        adapter.start(Injection(RunFolder(tmp_path), Ratio.parse("1:1")), QUICK, ())
     assert not adapter.output_folder.exists()
 
 
@@ -219,21 +220,23 @@ def test_a_record_without_what_is_new_in_it_still_has_an_outcome(tmp_path):
 
 
 def test_the_room_of_a_bank_is_known_before(adapter, fitted):
-    planned = adapter.bank_plan(Injection(fitted, Ratio(1, 1), size=BankSize(samples=10)))
+    planned = adapter.bank_plan(
+        Injection(RunFolder(fitted), Ratio(1, 1), size=BankSize(samples=10))
+    )
     one = sample_bytes(tuple(adapter.source.space.size), adapter.sample_size, 2, 2, 4)
     assert planned is not None
     assert planned.bytes == one * (10 + 4 * 5)
 
 
 def test_a_bank_without_room_for_two_samples_is_refused(adapter, fitted):
-    tiny = Injection(fitted, Ratio(1, 1), size=BankSize(bytes=1000))
+    tiny = Injection(RunFolder(fitted), Ratio(1, 1), size=BankSize(bytes=1000))
     with pytest.raises(UsageFault, match=r"--bank-size 1000B: holds 0 sample"):
         adapter.check(tiny, {}, ())
 
 
 @pytest.mark.parametrize(("frozen", "held"), [(True, 1), (False, 2)])
 def test_a_live_bank_holds_two_samples_at_least(tmp_path, frozen, held):
-    one = Injection(tmp_path, Ratio(1, 1), frozen=frozen, size=BankSize(samples=1))
+    one = Injection(RunFolder(tmp_path), Ratio(1, 1), frozen=frozen, size=BankSize(samples=1))
     assert plan_bank(one, 4, 1000).held == held
 
 

@@ -12,6 +12,7 @@ from gansynth.bank.api import fill_bank
 from gansynth.bank.reader import BankReader
 from gansynth.core.adapter import Injection
 from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import OUTSIDE
 from gansynth.runtime.errors import IntegrityFault, UsageFault
@@ -39,7 +40,9 @@ def two(toy_copy):
 
 
 def injection(run: Path, asking: SampleRequest) -> Injection:
-    return Injection(run, Ratio(1, 1), samples=replace(asking, edits=("transplant",)), device="cpu")
+    return Injection(
+        RunFolder(run), Ratio(1, 1), samples=replace(asking, edits=("transplant",)), device="cpu"
+    )
 
 
 @pytest.fixture

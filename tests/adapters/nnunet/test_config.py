@@ -10,6 +10,7 @@ from gansynth.core.adapter import Injection
 from gansynth.core.bank_options import BankSize, Pacing
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.runtime.errors import UsageFault
@@ -93,7 +94,7 @@ def everything(run: Path) -> Injection:
             lesions="pairs=ordered",
             seed=3,
         ),
-        run=run,
+        run=RunFolder(run),
         ratio=Ratio.parse("1:2"),
         schedule=Schedule.parse("anneal:50%-90%"),
         frozen=True,
@@ -108,7 +109,7 @@ def everything(run: Path) -> Injection:
         usual_augmentation=False,
         augment_synthetic=False,
     )
-    plain = Injection(run, Ratio.parse("1:1"))
+    plain = Injection(RunFolder(run), Ratio.parse("1:1"))
     same = [
         f.name for f in fields(Injection) if getattr(plain, f.name) == getattr(injection, f.name)
     ]

@@ -11,6 +11,7 @@ import pytest
 
 from gansynth.core.adapter import Injection
 from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import CaseSource, SourceRequest, Split
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
@@ -194,7 +195,7 @@ def test_two_arms_of_one_fold_train_at_once(source, toy_nnunet, tmp_path):
 def test_a_generator_of_scans_dealt_out_alike_enters(source, raw, tmp_path):
     run = fitted(raw.divided(SPLITS, tmp_path / "raw"), tmp_path / "run")
     host = open_nnunet(source.divided(SPLITS, tmp_path / "host"))
-    injection = Injection(run, Ratio.parse("1:1"), device="cpu")
+    injection = Injection(RunFolder(run), Ratio.parse("1:1"), device="cpu")
     NnunetAdapter(host).check(injection, {}, [])
     others = open_nnunet(replace(host.request, fold="1"))
     with pytest.raises(IntegrityFault, match="leakage"):
@@ -207,7 +208,7 @@ def test_a_segmenter_trains_on_scans_with_a_generator_of_them(raw, tmp_path):
 
     request = raw.divided(SPLITS, tmp_path / "new")
     run = fitted(request, tmp_path / "run")
-    injection = Injection(run, Ratio.parse("1:1"), device="cpu")
+    injection = Injection(RunFolder(run), Ratio.parse("1:1"), device="cpu")
     small = {"steps": "2", "width": "4", "levels": "2", "batch_size": "2", "device": "cpu"}
     adapter = SegmenterAdapter(open_source(request))
     outcome = adapter.start(injection, {**small, "output": str(tmp_path / "out")}, [])

@@ -15,6 +15,7 @@ import pytest
 from gansynth.bank.reader import BankReader
 from gansynth.core.adapter import Injection
 from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.runtime import torchvision_compat
@@ -197,7 +198,7 @@ def test_real_channels_are_not_shared(toy_copy, run_cli, tmp_path):
     adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
     with pytest.raises(UsageFault, match=r"given the channels T1 of real cases"):
         adapter.export(
-            Injection(run, Ratio.parse("1:1"), device="cpu"),
+            Injection(RunFolder(run), Ratio.parse("1:1"), device="cpu"),
             NAME,
             content="synthetic",
             reporter=NullReporter(),

@@ -11,6 +11,7 @@ import pytest
 
 from gansynth.core.adapter import Injection
 from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.hosts.export import take_up
 from gansynth.runtime.errors import EnvironmentFault
@@ -51,7 +52,7 @@ def test_only_samples_of_the_same_order_are_taken_up_again(toy_copy, fitted):
     kept = []
     for seed in (0, 0, 1):
         injection = Injection(
-            fitted, Ratio.parse("1:1"), samples=SampleRequest(seed=seed), device="cpu"
+            RunFolder(fitted), Ratio.parse("1:1"), samples=SampleRequest(seed=seed), device="cpu"
         )
         export = NnunetExport(adapter.host, injection, NAME, "mixed", None)
         segment = export.build / "bank" / "segment-000000.h5"

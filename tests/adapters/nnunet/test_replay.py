@@ -16,6 +16,7 @@ from gansynth.bank.reader import BankReader
 from gansynth.core.adapter import Injection
 from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
@@ -167,7 +168,7 @@ def test_a_record_that_is_none_is_refused(host, record, says):
 
 @pytest.fixture
 def exported(toy_copy, fitted, tmp_path) -> Any:
-    injection = Injection(run=fitted, ratio=Ratio(1, 1), device="cpu")
+    injection = Injection(run=RunFolder(fitted), ratio=Ratio(1, 1), device="cpu")
     adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
     report = adapter.export(
         injection, "Dataset510_Plus", content="mixed", size=None, dry_run=False,

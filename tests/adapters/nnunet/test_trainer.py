@@ -126,7 +126,7 @@ def test_strict_training_stops_at_a_missing_sample_and_says_why(
 
 
 def test_the_record_names_the_generator_and_all_it_has_seen(build, told, fitted):
-    from gansynth.sampling.run import manifest_sha256
+    from gansynth.core.run_folder import manifest_sha256
 
     told(GENERATOR=fitted, DEVICE="cpu", FROZEN=1, BANK_SIZE=2)
     trainer = build()

@@ -14,6 +14,7 @@ from gansynth.bank.reader import BankSpec, BankWriter
 from gansynth.core.adapter import Injection
 from gansynth.core.lineage import Lineage
 from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Sample
 from gansynth.core.source import SourceRequest
@@ -272,7 +273,7 @@ def test_options_of_the_detector_are_read_as_yaml():
 
 def test_what_the_child_is_told_is_read_back(box_run, tmp_path):
     injection = Injection(
-        box_run, Ratio(1, 2), samples=SampleRequest(boxes="training", keep_flawed=True)
+        RunFolder(box_run), Ratio(1, 2), samples=SampleRequest(boxes="training", keep_flawed=True)
     )
     config = YoloConfig(
         injection,
@@ -291,7 +292,7 @@ def test_what_the_child_is_told_is_read_back(box_run, tmp_path):
 
 def test_results_go_where_their_name_says(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    injection = Injection(tmp_path, Ratio.parse("2813:4000"))
+    injection = Injection(RunFolder(tmp_path), Ratio.parse("2813:4000"))
     assert usual_output(RUNS, "yolo:brain scans", injection) == (
         tmp_path / "runs" / "yolo" / "brain-scans_2813-4000"
     )

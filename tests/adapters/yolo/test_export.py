@@ -21,6 +21,7 @@ from gansynth.core.adapter import Injection
 from gansynth.core.bank_options import BankSize
 from gansynth.core.lineage import Lineage
 from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.core.schema import Boxes, Sample
@@ -262,7 +263,7 @@ def test_real_images_with_new_lesions_are_not_shared(shared_yolo, run, tmp_path)
     pasting = Path(shutil.copytree(run, tmp_path / "run"))
     told = manifest_of(pasting)
     (pasting / "manifest.json").write_text(json.dumps({**told, "heeds": ["boxes", "background"]}))
-    injection = Injection(pasting, Ratio(0, 1), device="cpu")
+    injection = Injection(RunFolder(pasting), Ratio(0, 1), device="cpu")
     with pytest.raises(UsageFault, match=r"puts lesions into real cases.*--content mixed"):
         YoloAdapter(opened(shared_yolo)).export(
             *(injection, str(tmp_path / "out")),

@@ -12,8 +12,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from gansynth.core.run_folder import read_manifest
 from gansynth.fitting.recipe import find_recipe
-from gansynth.sampling.run import read_manifest
 
 PAGE = (Path(__file__).parents[3] / "docs" / "papers.md").read_text(encoding="utf-8")
 RUNS = ("shin2018", "doncenco2022/SN", "mmgan2020/pool")

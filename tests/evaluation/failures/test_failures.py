@@ -454,8 +454,8 @@ def test_weights_of_another_fold_are_refused(toy_run):
 
 
 def test_a_host_is_checked_before_anything_starts(toy_run):
+    from gansynth.core.run_folder import read_manifest
     from gansynth.hosts.checks import check_injection
-    from gansynth.sampling.run import read_manifest
 
     source = ToySource(2)
     asking = SampleRequest(weights=str(toy_run / "f.json"))

@@ -14,12 +14,12 @@ from gansynth.core.filter import Filter, FilterOptions
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.lineage import Lineage
 from gansynth.core.registry import installed
+from gansynth.core.run_folder import read_manifest
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.admission import reason_of
 from gansynth.sampling.filters.fitted import ensure_learnt, folder_of, to_learn
 from gansynth.sampling.filters.learning import split
 from gansynth.sampling.filters.requested import build_filters
-from gansynth.sampling.run import read_manifest
 from gansynth.testing import ToySource
 from tests.sampling.filters.drawing import as_asked, drawer, flaws
 

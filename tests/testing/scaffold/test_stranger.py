@@ -28,6 +28,7 @@ from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import KINDS as REGISTRY_KINDS
 from gansynth.core.registry import Registry, installed
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest
 from gansynth.data.batches import CaseBatches
@@ -232,7 +233,7 @@ def test_the_example_of_a_generator_keeps_its_contract(example):
 
 def test_the_example_of_an_adapter_can_be_started(example):
     adapter = example("adapters", "nothing")(ToySource())
-    assert adapter.start(Injection(Path(), Ratio(1, 0)), {}, ()).drawn_real == 0
+    assert adapter.start(Injection(RunFolder(Path()), Ratio(1, 0)), {}, ()).drawn_real == 0
 
 
 def test_the_example_of_inject_mixes(toy_bank):
