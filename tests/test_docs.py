@@ -18,7 +18,7 @@ from gansynth.core.registry import installed
 from gansynth.data.picture_list import PictureOptions
 from gansynth.data.reading import VolumeOptions
 from gansynth.data.slice_options import SliceOptions
-from gansynth.runtime.options import options_table
+from gansynth.runtime.option_kinds import options_table
 from gansynth.sampling.filters import BUILT_IN as FILTERS
 from gansynth.testing.scaffold import project
 from gansynth.training.loop import FitOptions

@@ -23,7 +23,8 @@ from gansynth.data.reading import (
     check_whole,
 )
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.options import Needs, Size3
+from gansynth.runtime.option_kinds import Size3
+from gansynth.runtime.options import Needs
 from gansynth_deepmedic.configs import TrainConfig
 
 

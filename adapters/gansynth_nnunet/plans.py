@@ -15,7 +15,8 @@ from pydantic import Field, PositiveInt
 from gansynth.core.adapter import HostOptions
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
-from gansynth.runtime.options import Needs, Size
+from gansynth.runtime.option_kinds import Size
+from gansynth.runtime.options import Needs
 
 DEFAULT_PLANS = "nnUNetPlans"
 _NEEDED = ("data_identifier", "patch_size", "batch_size", "spacing", "architecture")

@@ -11,7 +11,8 @@ from pydantic import BeforeValidator, Field
 
 from gansynth.core.adapter import HostOptions
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.options import Device, Needs, edges, read_settings, size_text
+from gansynth.runtime.option_kinds import Device, edges, size_text
+from gansynth.runtime.options import Needs, read_settings
 
 Own = Literal["width", "levels", "learning_rate", "beta1", "dropout"]
 RUNS = Path("runs") / "segmenter"

@@ -15,7 +15,8 @@ from gansynth.core.lineage import CaseRecord
 from gansynth.hosts.launch import device_of
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
-from gansynth.runtime.options import Device, read_settings
+from gansynth.runtime.option_kinds import Device
+from gansynth.runtime.options import read_settings
 from gansynth.runtime.serialise import Document
 from gansynth_yolo.detectors import DetectorJob
 

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from gansynth.data.planes import PixelSpacing
 from gansynth.data.reading import ReadOptions, SkullStrip, SplitsFile
-from gansynth.runtime.options import Size2
+from gansynth.runtime.option_kinds import Size2
 
 
 def _two_groups(value: Any) -> Any:

@@ -50,14 +50,9 @@ def host_settings(
     data sets it is the folder of results, too.
 
     Args:
-        settings: what ``--set`` says.
-        known: the target's settings.
-        target: its name.
+        known: the settings that the target has.
         said: key of ``OPTIONS`` -> what that option says, None for nothing.
-        output: ``-o``.
         options: what follows ``--``.
-        environ: of the process.
-        exports: whether the target writes data sets.
 
     Returns:
         Settings, and the folder of ``-o`` if nothing is trained.
@@ -150,25 +145,21 @@ def data_set_name(adapter: Adapter, export: str | None, output: Path | None) -> 
     Raises:
         UsageFault: the host's data sets are called otherwise, or it writes none.
     """
-    if output is None:
-        assert export is not None
-        if adapter.exports == "folder":
-            raise UsageFault(
-                f"--export {export}: {adapter.name} has no list of data sets to add a name to, "
-                "expected -o DIR, a new folder; take that instead"
-            )
-        said = f"--export {export}"
-    else:
-        if adapter.exports == "name":
-            raise UsageFault(
-                f"-o {output}: {adapter.name} finds data sets by name in its own folders, expected "
-                "--export DatasetNNN_Name; take that instead"
-            )
-        said = f"-o {output}"
+    said = f"--export {export}" if output is None else f"-o {output}"
     if adapter.exports == "nothing":
         raise UsageFault(
             f"{said}: {adapter.name} has no data sets to write; expected a host that has, such as "
             "nnunet, deepmedic or yolo. Leave it out to train with samples mixed in"
+        )
+    if output is None and adapter.exports == "folder":
+        raise UsageFault(
+            f"{said}: {adapter.name} has no list of data sets to add a name to, expected -o DIR, a "
+            "new folder; take that instead"
+        )
+    if output is not None and adapter.exports == "name":
+        raise UsageFault(
+            f"{said}: {adapter.name} finds data sets by name in its own folders, expected --export "
+            "DatasetNNN_Name; take that instead"
         )
     return str(export if output is None else output)
 
@@ -237,11 +228,6 @@ def host_data(
     data: str | None, asked: Mapping[str, Any], run: RunFolder | None
 ) -> tuple[SourceRequest, str]:
     """What a host is opened on, and in words what of it was taken from the generator.
-
-    Args:
-        data: KIND:WHERE as typed.
-        asked: how to read it, None of what was not typed.
-        run: of the generator, if there is one.
 
     Raises:
         UsageFault: nothing says which data set it is, or a key without effect.

@@ -25,7 +25,8 @@ from gansynth.data.reading import (
 )
 from gansynth.data.subjects import read_column
 from gansynth.runtime.errors import DataFault, GansynthError
-from gansynth.runtime.options import Needs, Size2
+from gansynth.runtime.option_kinds import Size2
+from gansynth.runtime.options import Needs
 
 IMAGES = "images"
 MASKS = ("masks", "labels")

@@ -13,7 +13,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import UsageFault, did_you_mean
-from gansynth.runtime.options import Needs, OptionModel, Size3, read_model, refuse_idle
+from gansynth.runtime.option_kinds import Size3
+from gansynth.runtime.options import Needs, OptionModel, read_model, refuse_idle
 
 INNER = "inner."
 """Before a key: it goes to the source behind, even where both know the key."""

@@ -15,7 +15,8 @@ from gansynth.data.planes import Windows
 from gansynth.data.reading import INNER, OF_BOXES, LeastVoxels, OfLabels, ReadOptions, Words
 from gansynth.data.views import open_plain
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.options import Needs, Size2
+from gansynth.runtime.option_kinds import Size2
+from gansynth.runtime.options import Needs
 
 AXIS = {"axial": 0, "coronal": 1, "sagittal": 2}
 """Plane -> the axis of (D, H, W) that is cut across."""

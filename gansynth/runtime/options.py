@@ -4,7 +4,7 @@ An edit, a filter or a list of boxes has its options in one text, ``KEY=VALUE,KE
 or a host has them one by one, ``--set KEY=VALUE``. A text stays a text where one is expected; any
 other value is read as YAML. Every model says in ``needs`` which options have an effect only beside
 others. An option that was typed and has none is refused; what nobody typed (a default, a recipe's
-own) never is. ``gansynth options NAME`` prints ``option_rows``.
+own) never is.
 """
 
 from __future__ import annotations
@@ -14,18 +14,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from functools import partial
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from gansynth.runtime.errors import UsageFault, did_you_mean, refuse_unknown
@@ -59,10 +51,7 @@ class OptionModel(BaseModel):
     """Key -> the command's own option that says the same: ``engine`` -> ``--engine``."""
 
     def refuse_idle(self, asked: str) -> None:
-        """Refuse what was given of them and has no effect.
-
-        Args:
-            asked: what they were asked of, for messages: ``--edit size:bias=2``.
+        """Refuse what was given of them, in ``asked`` (``--edit size:bias=2``), to no effect.
 
         Raises:
             UsageFault: naming the option, and what it would take.
@@ -86,73 +75,6 @@ class SetOptions(OptionModel):
         return found
 
 
-# -- kinds of values -------------------------------------------------------------------------------
-
-
-def edges(value: Any, axes: int = 1) -> Any:
-    """``64x64``, ``64,64``, or a list, as a tuple; one edge alone stands for all ``axes``."""
-    parts = [value] if isinstance(value, str) else value
-    if not isinstance(parts, list | tuple):
-        return value
-    found = [
-        edge.strip() if isinstance(edge, str) else edge
-        for part in parts
-        for edge in (re.split("[x,]", part.lower()) if isinstance(part, str) else [part])
-    ]
-    return tuple(found * axes if len(found) == 1 else found)
-
-
-def _device(text: str) -> str:
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
-        raise ValueError("expected auto, cpu, cuda or cuda:N")
-    return text
-
-
-Edge = Annotated[int, Field(ge=1, le=4096)]
-Size = Annotated[tuple[Edge, ...], BeforeValidator(edges)]
-"""Voxels along each axis, written ``64x64`` or ``32x64x64``."""
-Size2 = Annotated[tuple[Edge, Edge], BeforeValidator(partial(edges, axes=2))]
-"""Rows and columns; one number for both."""
-Size3 = Annotated[tuple[Edge, Edge, Edge], BeforeValidator(partial(edges, axes=3))]
-"""Voxels along z, y, x; one number for all."""
-Device = Annotated[str, AfterValidator(_device)]
-
-
-def size_text(size: Iterable[int]) -> str:
-    """A size as it is written: ``32x64x64``."""
-    return "x".join(map(str, size))
-
-
-# -- what there is ---------------------------------------------------------------------------------
-
-
-def option_rows(model: type[BaseModel]) -> list[tuple[str, str, str]]:
-    """Key, default and meaning of every option of a model, as ``gansynth options`` prints them."""
-    rows = []
-    for key, field in model.model_fields.items():
-        left_out = field.is_required() or field.default_factory is not None
-        default = "" if left_out else _default(field.default)
-        rows.append((key, default, field.description or ""))
-    return rows
-
-
-def options_table(model: type[BaseModel]) -> list[str]:
-    """The same as lines of a Markdown table."""
-    rows = (f"| `{key}` | {default} | {meaning} |" for key, default, meaning in option_rows(model))
-    return ["| key | default | meaning |", "| --- | --- | --- |", *rows]
-
-
-def _default(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return "" if value is None or value == {} else str(value)
-
-
-# -- reading ---------------------------------------------------------------------------------------
-
-
 def read_options(
     model: type[Options], text: str, asked: str, form: str = "NAME:KEY=VALUE,KEY=VALUE,..."
 ) -> Options:
@@ -161,8 +83,6 @@ def read_options(
     Of an option that is a mapping, each value has a key of its own: ``KEY.ITS_KEY=VALUE``.
 
     Args:
-        model: what they are checked against.
-        text: as typed, without any name.
         asked: what was typed, with its option, for messages: ``--edit shift:max_mm=12``.
         form: what is expected, likewise.
 
@@ -189,11 +109,6 @@ def read_options(
 
 def fill_options(model: type[Options], given: Mapping[str, Any], asked: str) -> Options:
     """Options from values by key; those that are texts are read as in ``read_options``.
-
-    Args:
-        model: what they are checked against.
-        given: values by key.
-        asked: what they were asked of, for messages.
 
     Raises:
         UsageFault: a key that is not there, or a value that does not fit.
@@ -222,15 +137,10 @@ def split_settings(
     """Sort ``--set`` values into the loop's and the generator's options.
 
     Args:
-        settings: key -> text as typed.
-        loop: options of the training loop.
-        own: options of the generator.
-        generator: its name, for messages.
         typed: those of the settings that must have an effect: what a user typed.
 
     Raises:
-        UsageFault: unknown key (with the nearest one), a value that does not fit, both steps and
-            epochs, or one without effect under the others.
+        UsageFault: as ``read_settings``.
     """
     known = {**loop.model_fields, **own.model_fields}
     named = partial(_typed, settings, {}, "--set")
@@ -246,12 +156,7 @@ def split_settings(
 
 
 def parse(model: type[Model], settings: Mapping[str, str], option: str = "--set") -> Model:
-    """Build an options model from texts.
-
-    Args:
-        model: what they are checked against.
-        settings: key -> text as typed.
-        option: what they were typed after, for messages.
+    """Build an options model from texts that were typed after ``option``.
 
     Raises:
         UsageFault: naming key, value and what was expected.
@@ -273,13 +178,12 @@ def read_settings(
     """Build an options model from all that a user typed; every key must have an effect.
 
     Args:
-        model: what they are checked against.
-        settings: key -> text as typed.
         of: what has these settings, for messages.
         option: what they were typed after, likewise.
 
     Raises:
-        UsageFault: as ``parse``; or an unknown key, or one without effect under the others.
+        UsageFault: as ``parse``; or an unknown key (with the nearest one), both steps and epochs,
+            or a key without effect under the others.
     """
     named = partial(_typed, settings, model.flags, option)
     _refuse_slips(settings, model.model_fields, of, named)
@@ -310,9 +214,6 @@ def read_model(
     """Build a model of options.
 
     Args:
-        model: what values are checked against.
-        given: values by key.
-        named: what to call a key in messages.
         joint: what stands between several values as they are typed.
 
     Raises:
@@ -487,11 +388,6 @@ def _shown(value: Any) -> str:
 
 def refuse_unaugmented(settings: Mapping[str, Any], keys: Iterable[str], *, usual: bool) -> None:
     """Refuse settings of a host's own augmentation where that is off.
-
-    Args:
-        settings: what ``--set`` says.
-        keys: those of the augmentation.
-        usual: whether the host augments as usual.
 
     Raises:
         UsageFault: naming the first of them.

@@ -21,7 +21,8 @@ from gansynth.core.generator import Batch, Generator, Stage, Step
 from gansynth.runtime.devices import HALF, Precision, device_name, resolve, set_seed, tf32
 from gansynth.runtime.distributed import Team
 from gansynth.runtime.errors import TrainingFault
-from gansynth.runtime.options import Needs, SetOptions, Size
+from gansynth.runtime.option_kinds import Size
+from gansynth.runtime.options import Needs, SetOptions
 from gansynth.runtime.signals import Interrupted
 from gansynth.training.checkpoint_manager import MOST_ROLLBACKS, Callbacks, Shelf
 from gansynth.training.loggers import MetricsLog, short_losses

@@ -3,7 +3,7 @@
 import pytest
 
 from gansynth.core.registry import installed
-from gansynth.runtime.options import option_rows
+from gansynth.runtime.option_kinds import option_rows
 from gansynth.training.loop import FitOptions
 
 NAMED = [

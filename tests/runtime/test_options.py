@@ -13,13 +13,11 @@ from gansynth.core.source import SourceRequest
 from gansynth.evaluation.failures.job import FailureOptions
 from gansynth.fitting.setup import resolve
 from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.option_kinds import Size, Size2, Size3
 from gansynth.runtime.options import (
     Needs,
     OptionModel,
     SetOptions,
-    Size,
-    Size2,
-    Size3,
     idle,
     parse,
     read_model,

@@ -15,7 +15,7 @@ from pydantic import Field
 from gansynth.core.adapter import HostOptions
 from gansynth.metrics.segmentation.regions import Regions, read_regions
 from gansynth.runtime.errors import DataFault
-from gansynth.runtime.options import Device
+from gansynth.runtime.option_kinds import Device
 from gansynth.runtime.options import read_settings as read_options
 from gansynth.runtime.serialise import Document
 from gansynth_deepmedic.configs import ModelConfig, TrainConfig

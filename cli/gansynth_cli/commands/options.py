@@ -33,7 +33,7 @@ def command(name: str, out: Output) -> None:
     NAME is what is registered (see: gansynth plugins), or lesions, boxes, failures. Each option has
     its key, its default and what it does.
     """
-    from gansynth.runtime.options import option_rows
+    from gansynth.runtime.option_kinds import option_rows
 
     found = list(models(name))
     document, lines = [], []

@@ -15,7 +15,7 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.schema import Sample
 from gansynth.core.space import Space
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.runtime.options import options_table
+from gansynth.runtime.option_kinds import options_table
 from gansynth.testing import ToySource, check_adapter
 from gansynth_segmenter.adapter import SAYS, SegmenterAdapter
 from gansynth_segmenter.mixed import misfit, training_space
