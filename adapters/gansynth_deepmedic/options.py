@@ -69,7 +69,6 @@ class DeepMedicOptions(ReadOptions):
     )
     size: Size3 | None = Field(
         None,
-        examples=["64x64x64"],
         description="voxels along z,y,x (one number for all three) of the crops a generator works "
         "on; else the training cases' median, at most 128, in eights",
     )

@@ -142,7 +142,7 @@ class PrepareSettings(HostOptions):
     )
 
     small: bool = Field(False, description="also write plans for a small network: CPUs, trials")
-    patch: Size | None = Field(None, description="voxels of its patch", examples=["40x56x40"])
+    patch: Size | None = Field(None, description="voxels of its patch")
     batch_size: PositiveInt | None = Field(None, description="cases per batch")
     features: tuple[PositiveInt, ...] | None = Field(
         None, description="feature channels per stage", examples=["8,16,32,32"]

@@ -68,7 +68,6 @@ class SegmenterOptions(HostOptions):
     )
     patch: Edges | None = Field(
         None,
-        examples=["32x32x32"],
         description="voxels z,y,x of training crops, in place of the source's own",
     )
     overlap: float = Field(

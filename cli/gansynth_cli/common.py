@@ -143,7 +143,7 @@ read_option = pairs_option(
     "--read",
     "read",
     "spacing=1",
-    "How to read the cases; docs/sources.md has each kind's keys. May be repeated.",
+    "How to read the cases; gansynth options KIND has the keys. May be repeated.",
 )
 
 
@@ -211,7 +211,12 @@ def with_moved_data(function: F) -> F:
     return data(root_option(function))
 
 
-set_option = pairs_option("--set", "settings", "steps=2000", "Change one setting; may be repeated.")
+set_option = pairs_option(
+    "--set",
+    "settings",
+    "steps=2000",
+    "Change one setting (gansynth options NAME has them all); may be repeated.",
+)
 with_option = pairs_option(
     "--with",
     "others",

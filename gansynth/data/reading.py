@@ -198,7 +198,6 @@ LeastVoxels = Annotated[
 Frame = Annotated[
     Size3 | None,
     Field(
-        examples=["64x64x64"],
         description="voxels along z,y,x (one number for all three) around the middle of every case "
         "that a generator sees, instead of crops of `size`; a smaller case goes on as at its "
         "border",
@@ -207,7 +206,6 @@ Frame = Annotated[
 Whole = Annotated[
     Size3 | None,
     Field(
-        examples=["64x64x64"],
         description="voxels along z,y,x (one number for all three) that every case, or its "
         "`frame`, is resampled to as a whole, instead of crops of `size`; samples are brought back "
         "to the case's own grid",
@@ -278,7 +276,6 @@ class VolumeOptions(ReadOptions):
     )
     size: Size3 | None = Field(
         None,
-        examples=["64x64x64"],
         description="voxels along z,y,x (one number for all three) of the crops a generator works "
         "on; else the training cases' median, at most 128, in eights",
     )

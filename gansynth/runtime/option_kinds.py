@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
@@ -21,6 +21,13 @@ def edges(value: Any, axes: int = 1) -> Any:
         for edge in (re.split("[x,]", part.lower()) if isinstance(part, str) else [part])
     ]
     return tuple(found * axes if len(found) == 1 else found)
+
+
+def is_size(annotation: Any, metadata: Iterable[Any] = ()) -> bool:
+    """Whether a type is a size, or may be one."""
+    own = (*metadata, *getattr(annotation, "__metadata__", ()))
+    checks = [getattr(m.func, "func", m.func) for m in own if isinstance(m, BeforeValidator)]
+    return edges in checks or any(is_size(part) for part in get_args(annotation))
 
 
 def _device(text: str) -> str:

@@ -9,7 +9,6 @@ own) never is.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from gansynth.runtime.errors import UsageFault, did_you_mean, refuse_unknown
+from gansynth.runtime.option_kinds import is_size
 
 Needs = Mapping[str, str]
 """Option -> what it takes to have an effect: ``objective=wgan``, ``l1, l1_mask!=foreground``.
@@ -231,7 +231,7 @@ def read_model(
     meaning = f" ({field.description})" if field.description else ""
     same = [one for one in found if one["loc"][:1] == first["loc"][:1]]
     kinds = {str(one["type"]) for one in same}
-    formal = ("missing", "_parsing", "_type", "_from_float", "finite_number")
+    formal = ("missing", "_parsing", "_type", "_from_float", "finite_number", "too_long")
     if any(kind.endswith(formal) for kind in kinds):
         said = _form(key, field, joint) or _plain(first["msg"])
     else:
@@ -265,10 +265,9 @@ def _value(field: FieldInfo, text: str) -> Any:
     """A text as it is where a text is expected, or this word (``no``); else as YAML reads it."""
     kinds = _alternatives(field.annotation)
     words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
-    sized = several(field.annotation) and re.fullmatch(r"\d+(x\d+)+", text)  # YAML: 0x8 is 8
-    if text in words or str in kinds or Path in kinds or sized:
-        return text
-    return yaml.safe_load(text)
+    sized = is_size(field.annotation, field.metadata) and "[" not in text  # YAML: 0x8 is 8
+    as_is = sized or text in words or str in kinds or Path in kinds
+    return text if as_is else yaml.safe_load(text)
 
 
 def _mapping(model: type[OptionModel], key: str) -> bool:
@@ -299,6 +298,8 @@ def _form(key: str, field: FieldInfo, joint: str) -> str:
             kinds = [_alternatives(part)[0] for part in get_args(one)]
             count = 3 if Ellipsis in kinds else len(kinds)
             example = joint.join(_EXAMPLES.get(kinds[0], ("A", "B", "C"))[:count])
+            if is_size(field.annotation, field.metadata):
+                example = "x".join(["64"] * count)
             example = field.examples[0] if field.examples else example
             number = "" if Ellipsis in kinds else f"{_COUNTS.get(count, count)} "
             said.append(f"{number}{_MANY.get(kinds[0], 'values')}, as {key}={example}")

@@ -51,7 +51,6 @@ class FitOptions(SetOptions):
     )
     patch: Size | None = Field(
         None,
-        examples=["32x32x32"],
         description="voxels per axis of training crops; the space's own size if null",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="seeds weights, batches and noise")

@@ -135,7 +135,7 @@ def test_several_values_are_a_text_with_commas_or_a_list(given, wanted):
 
 
 class Sized(SetOptions):
-    patch: Size | None = Field(None, examples=["32x32x32"])
+    patch: Size | None = Field(None)
     plane: Size2 | None = None
     volume: Size3 | None = None
     note: str = ""
@@ -163,10 +163,11 @@ def test_a_size_is_written_one_way_and_commas_are_read_too(text, wanted):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("patch=32xa", "expected whole numbers, as patch=32x32x32"),
+        ("patch=32xa", "expected whole numbers, as patch=64x64x64"),
         ("patch=0x8", "expected a number greater than or equal to 1"),
-        ("patch=yes", "expected whole numbers, as patch=32x32x32"),
-        ("volume=8x8", "expected three whole numbers"),
+        ("patch=yes", "expected whole numbers, as patch=64x64x64"),
+        ("plane=8x8x8", "expected two whole numbers, as plane=64x64"),
+        ("volume=8x8", "expected three whole numbers, as volume=64x64x64"),
     ],
 )
 def test_what_is_no_size_is_told_the_form(text, says):

@@ -57,8 +57,7 @@ def command(
     The data set is checked first. What is done already is not done again.
 
     nnunet: --set small=yes adds plans for a small network (CPUs, trials) on the same preprocessed
-    cases; it changes nothing of the host's own. With it, --set patch=NxNxN (voxels), batch_size=N,
-    features=N,N,... (per stage), convolutions=N (of each stage, at most), plans_name=NAME.
+    cases; it changes nothing of the host's own. gansynth options nnunet has what else can be set.
     """
     from gansynth.core.adapter import PrepareRequest
     from gansynth.core.registry import installed
