@@ -226,14 +226,13 @@ def command(*words: str) -> None:
 
 def controls(run: Path, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Held-out people, noise, blurred and copied training images, evaluated as samples are."""
+    from measures import white_noise
     from scipy.ndimage import gaussian_filter
 
     from gansynth.core.schema import Case, Sample
-    from gansynth.evaluation.evaluate import EvaluationOptions, assess
+    from gansynth.evaluation.evaluate import EvaluationOptions, assess, chosen_metrics
     from gansynth.evaluation.opening import Wanted, open_evaluated
-    from gansynth.evaluation.realism import chosen_metrics
     from gansynth.metrics.comparison import EFFORTS
-    from gansynth.metrics.realism import white_noise
     from gansynth.runtime.progress import NullReporter
 
     silent = NullReporter()

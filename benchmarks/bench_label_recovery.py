@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from common import print_table, write
+from measures import label_recovery
 
 from gansynth.core.sample_request import SampleRequest
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
-from gansynth.metrics.faithfulness import SegmenterOptions, label_recovery, train_segmenter
+from gansynth.metrics.faithfulness import SegmenterOptions, train_segmenter
 from gansynth.runtime.progress import RichReporter
 from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run

@@ -107,10 +107,10 @@ def readers(source: Made, folder: Path) -> dict[str, Read]:
     import nibabel as nib
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-    from gansynth.data.h5 import open_h5
+    from gansynth.data.h5 import H5Source
 
     def of_h5(name: str) -> Read:
-        opened = open_h5(SourceRequest("h5", str(folder / name)))
+        opened = H5Source(SourceRequest("h5", str(folder / name)))
 
         def read(case: str, box: Box) -> tuple[Any, Any]:
             part = opened.load_part(case, box)

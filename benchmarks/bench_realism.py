@@ -28,11 +28,11 @@ from typing import Any
 
 import numpy as np
 from common import print_table, write
+from measures import MEASURES, Distance, blurred_mean, distances, white_noise
 
 from gansynth.core.schema import FloatArray
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.fitting.fit import fit
-from gansynth.metrics.realism import MEASURES, Distance, blurred_mean, distances, white_noise
 from gansynth.runtime.progress import RichReporter
 from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run

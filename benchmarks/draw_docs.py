@@ -176,7 +176,7 @@ def froc(work: Path, args: argparse.Namespace) -> None:
     from gansynth.metrics.detection.arms import read_arms
     from gansynth.metrics.detection.measuring import measure_arms
     from gansynth.metrics.detection.record import FILE, write_detections
-    from gansynth.metrics.detection.tables import draw_froc, markdown
+    from gansynth.metrics.detection.report import draw_froc, markdown
 
     for seed, (name, bias) in enumerate(ARMS.items(), 1):
         write_detections(work / name / FILE, simulated(bias, seed))

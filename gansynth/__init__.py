@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gansynth.bank.segment import BankSample
     from gansynth.bank.supervisor import Keeper
     from gansynth.core.adapter import Adapter, HostArrays, HostOptions
-    from gansynth.core.edit import Edit, EditOptions, SceneEdit
+    from gansynth.core.edit import Edit, EditContext, EditOptions, EditResult, SceneEdit
     from gansynth.core.filter import Asked, Filter, FilterOptions, Learning, Verdict
     from gansynth.core.findings import Checked, Finding
     from gansynth.core.generator import Batch, Generator, GeneratorOptions, Phase, Stage, Step
@@ -52,9 +52,9 @@ if TYPE_CHECKING:
     from gansynth.core.source import CaseSource, SourceRequest
     from gansynth.core.space import Space
     from gansynth.data.reading import ReadOptions, parse_read, reads
-    from gansynth.evaluation.audit.audit import audit_exported
-    from gansynth.evaluation.discriminator_scores import load_critic, realness
+    from gansynth.evaluation.audit import audit_exported
     from gansynth.evaluation.evaluate import evaluate
+    from gansynth.evaluation.memory import load_critic, realness
     from gansynth.fitting.recipe import find_recipe
     from gansynth.hosts.batchgenerators_loader import mix_batches
     from gansynth.hosts.checks import check_mixing
@@ -95,7 +95,9 @@ __all__ = [
     "DataFault",
     "DoctorRequest",
     "Edit",
+    "EditContext",
     "EditOptions",
+    "EditResult",
     "EnvironmentFault",
     "Filter",
     "FilterOptions",
@@ -177,7 +179,7 @@ _HOMES = {
     "gansynth.bank.segment": {"BankSample"},
     "gansynth.bank.supervisor": {"Keeper"},
     "gansynth.core.adapter": {"Adapter", "HostArrays", "HostOptions"},
-    "gansynth.core.edit": {"Edit", "EditOptions", "SceneEdit"},
+    "gansynth.core.edit": {"Edit", "EditContext", "EditOptions", "EditResult", "SceneEdit"},
     "gansynth.core.filter": {"Asked", "Filter", "FilterOptions", "Learning", "Verdict"},
     "gansynth.core.findings": {"Checked", "Finding"},
     "gansynth.core.generator": {"Batch", "Generator", "GeneratorOptions", "Phase", "Stage", "Step"},
@@ -211,9 +213,9 @@ _HOMES = {
     "gansynth.core.source": {"CaseSource", "SourceRequest"},
     "gansynth.core.space": {"Space"},
     "gansynth.data.reading": {"ReadOptions", "parse_read", "reads"},
-    "gansynth.evaluation.audit.audit": {"audit_exported"},
-    "gansynth.evaluation.discriminator_scores": {"load_critic", "realness"},
+    "gansynth.evaluation.audit": {"audit_exported"},
     "gansynth.evaluation.evaluate": {"evaluate"},
+    "gansynth.evaluation.memory": {"load_critic", "realness"},
     "gansynth.fitting.recipe": {"find_recipe"},
     "gansynth.hosts.batchgenerators_loader": {"mix_batches"},
     "gansynth.hosts.checks": {"check_mixing"},

@@ -121,7 +121,7 @@ from gansynth.bank.supervisor import Keeper
 from gansynth.bank.producer_main import ProducerConfig
 config = ProducerConfig.from_json(json.loads(sys.argv[1]))
 keeper = Keeper.start(config, Path(sys.argv[2]), restarts=0)
-keeper.wait(1, 30)
+keeper.wait(1, 300)
 while sys.argv[3] == "over" and keeper.alive():
     time.sleep(0.01)
 print("ready", flush=True)

@@ -1,7 +1,7 @@
 """A generator that draws bright spots into boxes, without networks; and what it is tried on."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -71,6 +71,12 @@ class Spots(Generator):
         if options["tighten"]:
             boxes, told["tightened_to"] = tighten(image, boxes)
         return Sample(image, None, boxes, told)
+
+
+def replay(told: Mapping[str, Any]) -> Boxes:
+    """The boxes that a record stands for, to the bit; it may have been through JSON."""
+    coords = np.array(told["coords"], np.float32).reshape(-1, 2 * int(told["axes"]))
+    return Boxes(coords, np.array(told["labels"], np.int16))
 
 
 def picture(

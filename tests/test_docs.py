@@ -26,8 +26,8 @@ from gansynth_cgan3d.model import CGANOptions
 from gansynth_copypaste.options import CopyPasteOptions
 from gansynth_cpggan.options import CPGGANOptions
 from gansynth_dcgan.options import DCGANOptions
+from gansynth_deepmedic.cases import DeepMedicOptions
 from gansynth_deepmedic.config import DeepMedicSettings
-from gansynth_deepmedic.options import DeepMedicOptions
 from gansynth_elastic.options import ElasticOptions
 from gansynth_nnunet.config import NnunetSettings
 from gansynth_nnunet.plans import PrepareSettings

@@ -1,9 +1,7 @@
 """DeepMedic both ways: its configuration files in, synthetic cases into its training.
 
-The real program stays as it is checked out, and runs in its own Python if need be; a torch engine
-beside it trains a network of the same kind. Everything heavy is imported when it is used. What the
-program's process imports (``host``, ``subepochs``, ``insertion``, ``files``, ``order``) needs numpy
-and h5py only; this module is not among it.
+What the real program's process imports (``host``, ``subepochs``, ``insertion``, ``order``) needs
+numpy and h5py only; this module is not among it.
 """
 
 from __future__ import annotations

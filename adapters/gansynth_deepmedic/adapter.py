@@ -34,16 +34,16 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.machine import Line
 from gansynth.runtime.progress import Reporter
 from gansynth_deepmedic.config import RUNS, Choices, DeepMedicSettings
-from gansynth_deepmedic.drawn import DrawnCases
 from gansynth_deepmedic.engine.settings import read_settings
-from gansynth_deepmedic.files import HostCase
 from gansynth_deepmedic.guards import SMALLEST, open_origin, sample_bytes
-from gansynth_deepmedic.layout import TRAIN
+from gansynth_deepmedic.insertion import HostCase
+from gansynth_deepmedic.layout import TRAIN, volume
 from gansynth_deepmedic.order import ORDER, PROGRESS
 from gansynth_deepmedic.record import Job, check_resumable, versions
 from gansynth_deepmedic.session import DeepMedicSession
 from gansynth_deepmedic.shares import same_segments, share_on_the_fly
 from gansynth_deepmedic.source import DeepMedicSource
+from gansynth_deepmedic.subepochs import DrawnCases
 
 if TYPE_CHECKING:
     from gansynth_deepmedic.model_config import ModelConfig
@@ -80,21 +80,13 @@ class DeepMedicAdapter(Adapter):
         return SMALLEST
 
     def finalise(self, sample: Sample) -> HostArrays:
-        """Nothing beside image and labels: files have nothing else.
-
-        Raises:
-            DataFault: there are no labels.
-        """
+        """Nothing beside image and labels: files have nothing else."""
         if sample.labels is None:
             raise DataFault("sample: no labels, expected them: DeepMedic learns from nothing else")
         return {}
 
     def validate(self) -> None:
-        """Check that the training can be extended by synthetic cases.
-
-        Raises:
-            UsageFault: fold ``all``; or cases that are not read as their files have them.
-        """
+        """Refuse fold ``all``, and cases that are not read as their files have them."""
         host = self.host
         if host.fold == "all":
             raise UsageFault(
@@ -112,21 +104,12 @@ class DeepMedicAdapter(Adapter):
         self, dataset: Sequence[HostCase], plan: MixPlan[int], *, batch_size: int
     ) -> DrawnCases:
         """The cases of one subepoch after another, for those who build their own training."""
-        return DrawnCases(plan, dataset)
+        return DrawnCases(plan, dataset, volume)
 
     def check(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> None:
-        """Check settings, the program and its options, the output, and the generator or bank.
-
-        Raises:
-            IntegrityFault: leakage, or another data set.
-            UsageFault: a setting, option, edit or device that cannot be; nothing says what is to
-                train; no checkout, run or bank there; an output that holds something.
-            EnvironmentFault: DeepMedic's Python lacks something.
-            DataFault: cases or configurations that cannot be trained on; a bank of other channels
-                or labels.
-        """
+        """Check settings, the program and its options, the output, and the generator or bank."""
         self._checked_job(injection, settings, options)
 
     def planned(
@@ -174,14 +157,7 @@ class DeepMedicAdapter(Adapter):
     def start(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> Outcome:
-        """Train in a child process, and wait for its end.
-
-        Raises:
-            GansynthError: before anything starts, what ``validate`` and ``check`` refuse.
-            EnvironmentFault: another process trains into the same folder.
-            TrainingFault: the training failed.
-            KeyboardInterrupt, SystemExit: interrupted, after the training process has ended too.
-        """
+        """Train in a child process, and wait for its end; see ``Adapter.start``."""
         self.validate()
         job = self._checked_job(injection, settings, options)
         with training_in(job.output, lambda: check_output(job)):
@@ -189,13 +165,13 @@ class DeepMedicAdapter(Adapter):
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
         """Refuse a training that keeps no segmentations; see ``Adapter.check_judged``."""
-        from gansynth_deepmedic.judged import refuse_unmeasurable
+        from gansynth_deepmedic.record import refuse_unmeasurable
 
         refuse_unmeasurable(self.host, settings)
 
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
         """Label maps of the held-out cases; see ``Adapter.judged``."""
-        from gansynth_deepmedic.judged import judged_files
+        from gansynth_deepmedic.record import judged_files
 
         return judged_files(self.host, folder)
 

@@ -1,4 +1,4 @@
-"""The cases of a DeepMedic configuration as a data set of volumes: found, not read."""
+"""The cases of a DeepMedic configuration as a data set of volumes, and its ``--read`` keys."""
 
 from __future__ import annotations
 
@@ -7,12 +7,33 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, ClassVar, Self
+
+from pydantic import BeforeValidator, Field, model_validator
 
 from gansynth.data.listing import SPLITS, SUBJECTS, Entry, Fault, VolumeSet, stem
-from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault
+from gansynth.data.reading import (
+    OF_BOXES,
+    Frame,
+    LabelNames,
+    LeastVoxels,
+    Modalities,
+    OfLabels,
+    ReadOptions,
+    Resampling,
+    Spacing,
+    VolumeOptions,
+    Whole,
+    Window,
+    Words,
+    check_whole,
+)
+from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
+from gansynth.runtime.option_kinds import Size3
+from gansynth.runtime.options import Needs
 from gansynth_deepmedic.configs import Listed, ModelConfig, TrainConfig
-from gansynth_deepmedic.folds import known_names
+from gansynth_deepmedic.divided import known_names
 from gansynth_deepmedic.order import SLOTS
 
 MANIFEST = "manifest.json"
@@ -71,9 +92,6 @@ def class_labels(classes: int) -> dict[str, int]:
     return {"background": 0, **{f"label {number}": number for number in range(1, classes)}}
 
 
-# -- names ---------------------------------------------------------------------------------------
-
-
 def case_ids(cases: Sequence[Listed], channel: str) -> tuple[str, ...]:
     """The shortest name that tells all cases apart: of the folder, of the file, of both, ..."""
 
@@ -102,9 +120,6 @@ def case_ids(cases: Sequence[Listed], channel: str) -> tuple[str, ...]:
 
 def _first(case: Listed) -> Path:
     return next(file for file in case.channels if file is not None)
-
-
-# -- faults --------------------------------------------------------------------------------------
 
 
 def _channel_faults(config: TrainConfig, model: ModelConfig | None) -> Iterator[Fault]:
@@ -177,3 +192,78 @@ def _both_sides(listed: Mapping[str, Listed], config: TrainConfig) -> Iterator[F
                 "on one side; remove it from one"
             )
             yield Fault(case, file, IntegrityFault(message))
+
+
+def _native(value: object) -> object:
+    return "native" if value is None else value
+
+
+class DeepMedicOptions(ReadOptions):
+    """How the cases of a DeepMedic configuration are read."""
+
+    needs: ClassVar[Needs] = {**OF_BOXES, "resampling": "whole"}
+
+    model: str | None = Field(
+        None,
+        description="`modelConfig.cfg`: its number of classes says which labels there are, its "
+        "number of channels is compared, and `gansynth check` looks whether segments fit; else "
+        "labels are 0 to the largest in the training cases",
+    )
+    channels: Words | None = Field(
+        None,
+        description="names of the channels, in the order of `channelsTraining`; else what tells "
+        "the list files' names apart, or the csv's `channel_NAME`",
+    )
+    labels: LabelNames | None = Field(None, description="NAME:NUMBER,... of the labels")
+    modality: Modalities | None = Field(
+        None,
+        description="`none` (as stored), `mr` (z-score over the case's nonzero voxels) or `ct` "
+        "(clip, then z-score, by the training cases' foreground); one for all channels or one for "
+        "each; `mr` for channels that DeepMedic normalises itself (`norm_zscore_prms`), else "
+        "`none`: DeepMedic expects normalised images",
+    )
+    window: Window | None = Field(
+        None,
+        description="LOW:HIGH that CT channels are clipped to, in HU; else the 0.5 and 99.5 "
+        "percentiles of the training cases' foreground",
+    )
+    spacing: Annotated[Spacing, BeforeValidator(_native)] = Field(
+        "native",
+        description="`native`: voxels stay as they are, as DeepMedic takes them; voxel size in mm "
+        "along z,y,x (one number for all three) to resample to, for a generator that is not to go "
+        "back into DeepMedic",
+    )
+    size: Size3 | None = Field(
+        None,
+        description="voxels along z,y,x (one number for all three) of the crops a generator works "
+        "on; else the training cases' median, at most 128, in eights",
+    )
+    frame: Frame = None
+    whole: Whole = None
+    resampling: Resampling = "linear"
+    boxes: OfLabels = None
+    least: LeastVoxels = 1
+
+    @model_validator(mode="after")
+    def _crops_or_whole(self) -> Self:
+        check_whole(self.size, self.frame, self.whole)
+        return self
+
+    def volumes(self, config: TrainConfig) -> VolumeOptions:
+        """The same as options of any volumes.
+
+        Raises:
+            UsageFault: as many names as channels are expected.
+        """
+        count = len(config.channels)
+        if self.channels is not None and len(set(self.channels)) != count:
+            raise UsageFault(
+                f"--read channels={','.join(self.channels)}: {len(self.channels)} name(s), but "
+                f"{config.path} lists {count} channel(s) ({', '.join(config.channels)}); expected "
+                "a name for each, no two alike"
+            )
+        modality = self.modality
+        if modality is None:
+            modality = tuple("mr" if own else "none" for own in config.normalised)
+        same = {key: value for key, value in self if key not in ("model", "modality")}
+        return VolumeOptions(**same, modality=modality, allow_absolute=True)

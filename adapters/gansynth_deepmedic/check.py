@@ -22,10 +22,9 @@ from gansynth.data.check import (
 from gansynth.data.folds import folds_of, subjects_of
 from gansynth.data.pairs import AFFINE_TOLERANCE, affine_difference
 from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError
-from gansynth.runtime.files import Header, Volume, read_nifti, read_nifti_header
-from gansynth_deepmedic.cases import Cases
+from gansynth.runtime.files import Header, read_nifti, read_nifti_header
+from gansynth_deepmedic.cases import Cases, DeepMedicOptions
 from gansynth_deepmedic.configs import Listed, TrainConfig
-from gansynth_deepmedic.options import DeepMedicOptions
 from gansynth_deepmedic.source import label_map, listed_by, notes
 from gansynth_deepmedic.usable import (
     Found,
@@ -88,10 +87,13 @@ def _check_case(
     yield from _labels(case, listed.labels, seen, cases)
     digest, flat, whole = hashlib.sha256(), True, True
     for file in dict.fromkeys(file for file in listed.channels if file is not None):
-        volume = _volume(file)
-        if isinstance(volume, GansynthError):
+        try:
+            volume = read_nifti(file)
+        except EnvironmentFault:
+            raise
+        except GansynthError as fault:
             whole = False
-            yield Finding("error", case, file, str(volume))
+            yield Finding("error", case, file, str(fault))
             continue
         constant = bool(volume.array.min() == volume.array.max())
         flat &= constant
@@ -114,15 +116,6 @@ def _told(case: str, file: Path, faults: Iterator[Found]) -> Iterator[Finding]:
         raise
     except GansynthError as fault:
         yield Finding("error", case, file, str(fault))
-
-
-def _volume(file: Path) -> Volume | GansynthError:
-    try:
-        return read_nifti(file)
-    except EnvironmentFault:
-        raise
-    except GansynthError as fault:
-        return fault
 
 
 def _labels(case: str, file: Path, seen: Seen, cases: Cases) -> Iterator[Finding]:

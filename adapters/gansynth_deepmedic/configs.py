@@ -1,7 +1,6 @@
 """``trainConfig.cfg`` and ``modelConfig.cfg``: literals, never executed.
 
-DeepMedic executes its configuration files as Python. Here they are parsed: assignments of literals
-(and sums of numbers) are read, anything else is refused by file and line.
+DeepMedic executes them as Python; see ``literals`` for what is read of them here.
 """
 
 from __future__ import annotations
@@ -11,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.keys import Keys
@@ -28,7 +30,8 @@ __all__ = [
 ]
 
 SCHEDULES = ("stable", "predef", "poly", "auto", "expon")
-SAMPLINGS = (0, 1, 2, 3)
+SAMPLINGS = FORE_BACKGROUND, UNIFORM, WHOLE, PER_CLASS = range(4)
+"""typeOfSampling: foreground and background; uniform; whole image (as uniform); per class."""
 ON_SAMPLES = "performValidationOnSamplesThroughoutTraining"
 ON_VOLUMES = "performFullInferenceOnValidationImagesEveryFewEpochs"
 _NAMES = "namesForPredictionsPerCaseVal"
@@ -72,6 +75,17 @@ class TrainConfig:
     session: str = "trainSession"  # sessionName (trainSession)
 
 
+def category_masks(
+    kind: int, labels: npt.NDArray[np.int16], classes: int
+) -> list[npt.NDArray[np.bool_]]:
+    """Where each category of a type of sampling is, of the shape of the labels."""
+    if kind == FORE_BACKGROUND:
+        return [labels > 0, labels <= 0]
+    if kind == PER_CLASS:
+        return [labels == value for value in range(classes)]
+    return [np.ones(labels.shape, np.bool_)]
+
+
 def read_train_config(path: Path) -> TrainConfig:
     """Read a training's configuration and its list files or csv; no image is opened.
 
@@ -81,17 +95,17 @@ def read_train_config(path: Path) -> TrainConfig:
             lists of unequal length, a first channel that is missing.
     """
     path = Path(os.path.abspath(path))
-    return _config(Keys(path, read_literals(path)))
+    return _config(path, Keys(path, read_literals(path)))
 
 
-def _config(keys: Keys) -> TrainConfig:
+def _config(path: Path, keys: Keys) -> TrainConfig:
     on_samples, on_volumes = keys.flag(ON_SAMPLES, False), keys.flag(ON_VOLUMES, False)
     _refuse_schedule(keys, on_samples)
     train, held = _read_parts(keys, on_samples, on_volumes)
     sampling = int(keys.one_of("typeOfSamplingForTraining", SAMPLINGS, 3))
     normalised = _normalised(keys, len(train.channels))
     return TrainConfig(
-        keys.path,
+        path,
         keys.values,
         train.channels,
         train.cases,

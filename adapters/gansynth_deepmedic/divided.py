@@ -1,4 +1,7 @@
-"""A DeepMedic data set dealt out otherwise: for each fold a configuration and lists of its own."""
+"""A DeepMedic data set dealt out otherwise: for each fold a configuration and lists of its own.
+
+Cases keep their names in ``CASES`` beside each configuration.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from gansynth.core.source import SourceRequest, Split
-from gansynth.data.divided import divide, table_text, write_small
+from gansynth.data.divided import FILE, divide, table_text, write_small
 from gansynth.data.nifti_source import VolumeSource
-from gansynth.runtime.errors import UsageFault
+from gansynth.data.subjects import read_column
+from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors
 from gansynth_deepmedic.configs import ON_VOLUMES, Listed, TrainConfig
-from gansynth_deepmedic.files import MISSING
-from gansynth_deepmedic.folds import CASES, CONFIG, fold_folder
+from gansynth_deepmedic.insertion import MISSING
 from gansynth_deepmedic.layout import (
     LABELS,
     MAPS,
@@ -29,6 +32,9 @@ from gansynth_deepmedic.layout import (
 MAPS_VALIDATION = "weightedMapsForSamplingEachCategoryVal"
 EVERY = "numberOfEpochsBetweenFullInferenceOnValImages"
 _SIDES = {"train": "Training", "val": "Validation"}
+CONFIG = "trainConfig.cfg"
+CASES = "gansynth_cases.csv"
+"""Names of the cases of a configuration beside it; columns ``case`` and ``file``."""
 
 
 def write_folds(
@@ -140,3 +146,48 @@ def _apart(data: str, config: TrainConfig, folder: Path) -> Changes:
 
 def _write(path: Path, lines: Sequence[str]) -> None:
     write_small(path, "".join(f"{listable(line)}\n" for line in lines))
+
+
+def fold_folder(folder: Path, fold: str) -> Path:
+    """Where a fold's configuration lies."""
+    return folder / f"fold_{fold}"
+
+
+def is_divided(where: str) -> bool:
+    """Whether a path is a folder with a configuration for each fold."""
+    return (Path(where) / FILE).is_file()
+
+
+def config_of(request: SourceRequest) -> Path:
+    """The ``trainConfig.cfg`` of a request, whose path is absolute.
+
+    Raises:
+        UsageFault: a folder of folds has no such fold.
+    """
+    if not is_divided(request.where):
+        return Path(request.where)
+    path = fold_folder(Path(request.where), request.fold) / CONFIG
+    if not path.is_file():
+        raise UsageFault(
+            f"--fold {request.fold!r}: no {path}, expected one of the folds of {request.where}: "
+            "0, 1, ..."
+        )
+    return path
+
+
+def known_names(config: TrainConfig, cases: Sequence[Listed]) -> tuple[str, ...] | None:
+    """The names that cases were given before they were dealt out; None where none are kept.
+
+    Raises:
+        DataFault: they are of other cases.
+    """
+    path = config.path.parent / CASES
+    if not path.is_file():
+        return None
+    names = read_column(path, "file")
+    if list(names.values()) != [str(case.files[0]) for case in cases]:
+        raise DataFault(
+            f"{path}: names other files than the first channels that {config.path} lists, expected "
+            "the same in the same order; deal the cases out again, or remove it"
+        )
+    return tuple(names)

@@ -14,13 +14,14 @@ from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.progress import Reporter
 from gansynth.runtime.version import __version__
-from gansynth_deepmedic.files import HostCase
+from gansynth_deepmedic.configs import PER_CLASS
+from gansynth_deepmedic.insertion import HostCase
 from gansynth_deepmedic.layout import MAPS, TRAIN, Layout, write_layout
 from gansynth_deepmedic.real_space import bring_real, moved
 from gansynth_deepmedic.shares import Share, share_on_disk
 from gansynth_deepmedic.slots import Slot, SlotExport, Slots, additions_for, largest, write_slots
 from gansynth_deepmedic.usable import refuse_unusable
-from gansynth_deepmedic.weights import PER_CLASS, SamplingMaps
+from gansynth_deepmedic.weights import SamplingMaps
 
 MANIFEST = "manifest.json"
 SPARE = 16

@@ -1,4 +1,4 @@
-"""A synthetic sample in the surroundings of the real case it was conditioned on.
+"""A training case as DeepMedic's files have it, and a synthetic sample put into it.
 
 DeepMedic's low-resolution path sees three to five times the patch, so a patch alone would be a cue:
 all around it has to be the real case, in the real case's own units. Needs numpy only.
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from gansynth.runtime.errors import DataFault
-from gansynth_deepmedic.files import MISSING, HostCase
+from gansynth.runtime.serialise import Document
 
 if TYPE_CHECKING:
     from gansynth.bank.reader import BankSample
@@ -26,6 +26,40 @@ OUTSIDE = -1
 """Label of voxels outside of the region of interest (``gansynth.core.schema.OUTSIDE``)."""
 _BESIDE = "beside"
 """``gansynth.sampling.drawer.BESIDE``, which would need more than numpy."""
+MISSING = "-"
+"""What a list of files says of a channel that a case lacks; DeepMedic fills it with zeros."""
+T = TypeVar("T", bound=np.generic)
+
+
+@dataclass(frozen=True)
+class HostCase(Document, whole=True):
+    """One training case, and how its files lie to the arrays that gansynth works on."""
+
+    id: str  # of the case
+    # files, absolute, one for each channel; ``MISSING`` for one that it lacks
+    channels: tuple[str, ...]
+    labels: str  # file of the ground truth
+    roi: str | None  # file of the region of interest; None where there is none
+    shape: tuple[int, ...]  # (D, H, W) of gansynth's arrays
+    # for each axis (x, y, z) of the files, the axis (x, y, z) of gansynth's arrays it has become
+    # and the direction, 1 or -1, it is read in: nibabel's orientation. gansynth's arrays are z, y,
+    # x
+    stored: tuple[tuple[int, int], ...]
+    # of each channel, (scale, offset): gansynth's values times scale plus offset are the file's
+    units: tuple[tuple[float, float], ...]
+
+    def view(self, array: npt.NDArray[T]) -> npt.NDArray[T]:
+        """An array in the files' axes (..., X, Y, Z) as gansynth has it (..., D, H, W): a view.
+
+        What is written into the view is written into the array.
+        """
+        lead = array.ndim - 3
+        axis_of = {axis: place for place, (axis, _) in enumerate(self.stored)}
+        turned = array.transpose(*range(lead), *(lead + axis_of[axis] for axis in (2, 1, 0)))
+        steps = {axis: step for axis, step in self.stored}
+        cut = [slice(None)] * lead + [slice(None, None, steps[axis]) for axis in (2, 1, 0)]
+        view: npt.NDArray[T] = turned[tuple(cut)]
+        return view
 
 
 @dataclass(frozen=True)

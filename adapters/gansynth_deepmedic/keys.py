@@ -52,8 +52,6 @@ class Keys:
             raise self.odd(key, expected)
         return value
 
-    # -- one value -------------------------------------------------------------------------------
-
     def whole(
         self, key: str, default: int | None = None, least: int = 1, most: float = math.inf
     ) -> int:
@@ -96,8 +94,6 @@ class Keys:
     def file(self, key: str) -> Path:
         """A path, relative to the file's folder, as DeepMedic resolves it."""
         return self._joined(self._fitting(key, None, _is_path, "the path of a file"))
-
-    # -- several ---------------------------------------------------------------------------------
 
     def files(self, key: str, expected: str) -> tuple[Path, ...]:
         """Paths, likewise; at least one."""
@@ -208,8 +204,9 @@ def _is_triple(value: object) -> bool:
 
 def _all(value: object, fits: Callable[[Any], bool], count: int | None = None) -> bool:
     """Whether a value is a list, of so many if that is said, of what fits."""
-    listed = isinstance(value, list | tuple) and (count is None or len(value) == count)
-    return listed and all(map(fits, value))  # type: ignore[arg-type]
+    if not isinstance(value, list | tuple) or count not in (None, len(value)):
+        return False
+    return all(map(fits, value))
 
 
 def _between(low: float, high: float) -> str:

@@ -20,8 +20,7 @@ from gansynth.core.synthetic import marked
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import disk_errors, read_nifti, read_nifti_header
 from gansynth_deepmedic.configs import TrainConfig
-from gansynth_deepmedic.files import MISSING, HostCase
-from gansynth_deepmedic.insertion import Loaded
+from gansynth_deepmedic.insertion import MISSING, HostCase, Loaded
 from gansynth_deepmedic.order import SLOTS
 from gansynth_deepmedic.shares import Share
 from gansynth_deepmedic.subepochs import read_case
@@ -118,9 +117,6 @@ def write_layout(
     )
 
 
-# -- names -----------------------------------------------------------------------------------------
-
-
 def slot_folder(folder: Path, number: int) -> Path:
     """Where the files of a slot are."""
     return folder / SLOTS / f"slot_{number:04d}"
@@ -141,9 +137,6 @@ def file_names(channels: Sequence[str]) -> tuple[str, ...]:
             name = f"channel_{number}"
         names.append(name)
     return tuple(names)
-
-
-# -- lists -----------------------------------------------------------------------------------------
 
 
 def _lists(
@@ -177,11 +170,7 @@ def _lists(
 
 
 def listable(path: str) -> str:
-    """A path as a line of a list.
-
-    Raises:
-        UsageFault: lists have one path a line, in UTF-8.
-    """
+    """A path as a line of a list (UsageFault: lists have one path a line, in UTF-8)."""
     encodable = path.encode("utf-8", "replace").decode() == path
     if not encodable or path.splitlines() != [path] or path != path.strip():
         raise UsageFault(
@@ -267,9 +256,6 @@ def config_text(config: TrainConfig, changes: Changes) -> str:
     ]
     comment = "".join(f"# {line}\n" for line in head)
     return comment + "".join(f"{key} = {value!a}\n" for key, value in values.items())
-
-
-# -- files of cases --------------------------------------------------------------------------------
 
 
 def nifti(

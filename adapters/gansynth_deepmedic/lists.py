@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gansynth.runtime.errors import DataFault
-from gansynth_deepmedic.files import MISSING
+from gansynth_deepmedic.insertion import MISSING
 from gansynth_deepmedic.keys import Keys, joined
 from gansynth_deepmedic.literals import excerpt, read_text
 
@@ -159,9 +159,6 @@ def _once(part: Part, names: Sequence[str] | None) -> Part:
     return Part(part.where, part.channels, tuple(cases), tuple(repeated), tuple(called))
 
 
-# -- csv -----------------------------------------------------------------------------------------
-
-
 def _read_table(path: Path) -> Part:
     header, rows = _table(path)
     channels = sorted(name for name in header if name.startswith(_CHANNEL))
@@ -213,9 +210,6 @@ def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
                 " correct the line"
             )
     return header, rows[1:]
-
-
-# -- names ---------------------------------------------------------------------------------------
 
 
 def told_apart(paths: Sequence[Path]) -> tuple[str, ...]:

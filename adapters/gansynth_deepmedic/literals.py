@@ -170,11 +170,7 @@ def _named(node: ast.AST) -> str:
 
 
 def _value(node: ast.expr, depth: int) -> Any:
-    """The value of a literal.
-
-    Raises:
-        _Odd: it is none.
-    """
+    """The value of a literal (_Odd: it is none)."""
     if depth == 0:
         raise _Odd("nested too deeply")
     if isinstance(node, ast.Constant):

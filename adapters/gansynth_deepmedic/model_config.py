@@ -17,6 +17,8 @@ _DEPRECATED = {
     "initializeClassic0orDelving1": "convWeightsInit",
     "relu0orPrelu1": "activationFunction",
 }
+_UNPADDED: tuple[str | None, ...] = ("VALID", "valid", "none", None)
+_PADDED: tuple[str | None, ...] = ("MIRROR", "mirror", "ZERO", "zero", "SAME")
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,13 @@ def read_model_config(path: Path) -> ModelConfig:
             raise DataFault(
                 f"{path}: {old} is no longer read by DeepMedic, expected {new}; rename it"
             )
-    found = _config(keys)
+    found = model_of(keys)
     _refuse_small(found)
     return found
 
 
-def _config(keys: Keys) -> ModelConfig:
+def model_of(keys: Keys) -> ModelConfig:
+    """The network that some keys describe."""
     features = keys.wholes("numberFMsPerLayerNormal")
     kernels = _per_layer(keys, "kernelDimPerLayerNormal", len(features))
     low, factors = _subsampled(keys, features)
@@ -241,7 +244,3 @@ def _padded(keys: Keys, key: str, kernels: Sequence[Triple]) -> tuple[bool, ...]
         if kind in _UNPADDED[1:] and max(kernel) > 1:
             raise keys.odd(key, f"'VALID' or 'mirror' for a kernel of {list(kernel)}")
     return tuple(kind in _PADDED for kind in kinds)
-
-
-_UNPADDED: tuple[str | None, ...] = ("VALID", "valid", "none", None)
-_PADDED: tuple[str | None, ...] = ("MIRROR", "mirror", "ZERO", "zero", "SAME")

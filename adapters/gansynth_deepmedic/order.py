@@ -17,8 +17,7 @@ from gansynth.core.injection import MixPlan
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.serialise import Document
-from gansynth_deepmedic.files import HostCase
-from gansynth_deepmedic.insertion import RIM
+from gansynth_deepmedic.insertion import RIM, HostCase
 from gansynth_deepmedic.subepochs import Subepochs
 
 Engine = Literal["deepmedic", "torch"]
@@ -60,11 +59,7 @@ class Order(Document, whole=True):
 
     @classmethod
     def read(cls, path: Path) -> Order:
-        """Read what ``to_json`` wrote.
-
-        Raises:
-            IntegrityFault: it is damaged.
-        """
+        """Read what ``to_json`` wrote (IntegrityFault: it is damaged)."""
         try:
             return cls.from_json(read_json(path))
         except (DataFault, UsageFault, LookupError, TypeError, ValueError, AttributeError) as error:

@@ -126,11 +126,7 @@ def find_checkout(checkout: str | None, environ: Mapping[str, str] = os.environ)
 
 
 def find_python(python: str | None, environ: Mapping[str, str] = os.environ) -> Path:
-    """The Python that is to run DeepMedic.
-
-    Raises:
-        EnvironmentFault: there is no such program.
-    """
+    """The Python that is to run DeepMedic (EnvironmentFault: there is no such program)."""
     named, by = (
         (python, "--deepmedic-python") if python else (environ.get(PYTHON, ""), f"${PYTHON}")
     )
@@ -215,9 +211,6 @@ def environ_of(program: Program) -> dict[str, str]:
     }
 
 
-# -- doctor ---------------------------------------------------------------------------------------
-
-
 def doctor_lines(
     checkout: str | None = None, python: str | None = None, environ: Mapping[str, str] = os.environ
 ) -> Iterator[Line]:
@@ -263,9 +256,6 @@ def _package_lines(python: Path, versions: Mapping[str, str]) -> Iterator[Line]:
     if missing:
         said = f"no {', '.join(missing)} there; DeepMedic needs it"
         yield Line("note", "deepmedic's packages", said, _install(python, missing))
-
-
-# -- small things ---------------------------------------------------------------------------------
 
 
 def _lacks(folder: Path) -> str:

@@ -19,8 +19,7 @@ from gansynth.core.space import Space
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import disk_errors, read_json, whole_folder, write_json_atomic
 from gansynth.runtime.progress import Reporter
-from gansynth_deepmedic.files import MISSING, HostCase
-from gansynth_deepmedic.insertion import Loaded
+from gansynth_deepmedic.insertion import MISSING, HostCase, Loaded
 from gansynth_deepmedic.layout import folder_names, read_host, write_case
 from gansynth_deepmedic.source import DeepMedicSource
 

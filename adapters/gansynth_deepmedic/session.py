@@ -18,7 +18,6 @@ from gansynth.metrics.segmentation.account import account_of
 from gansynth.runtime import child, processes
 from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth_deepmedic.guards import sample_bytes, stored
-from gansynth_deepmedic.judged import judged_files
 from gansynth_deepmedic.layout import Layout, write_layout
 from gansynth_deepmedic.order import ORDER, PROGRESS, Order
 from gansynth_deepmedic.program import command, environ_of
@@ -30,12 +29,13 @@ from gansynth_deepmedic.record import (
     checkpoint_of,
     describe,
     epochs_done,
+    judged_files,
     newest_checkpoint,
 )
-from gansynth_deepmedic.watch import Subepoch, Watch
+from gansynth_deepmedic.watch import Subepoch, watch
 
 if TYPE_CHECKING:
-    from gansynth_deepmedic.files import HostCase
+    from gansynth_deepmedic.insertion import HostCase
 
 
 class DeepMedicSession(Session[int]):
@@ -210,7 +210,7 @@ class DeepMedicSession(Session[int]):
             module = "gansynth_deepmedic.engine.launch"
             words = [sys.executable, "-m", module, str(output / ORDER)]
             environ = {**os.environ, child.PARENT: str(os.getpid())}
-        with Watch(output / PROGRESS, self._take, self.say):
+        with watch(output / PROGRESS, self._take, self.say):
             return processes.run(words, environ, output / LOG)
 
     def _take(self, told: Mapping[str, Any]) -> None:

@@ -1,10 +1,8 @@
 """How many real and synthetic cases a subepoch loads, and how many segments: R:S without a rest.
 
-Stock DeepMedic loads a random part of the listed cases unless it loads all of them. So R:S is exact
-on disk only if everything that is listed is loaded in every subepoch. Where somebody deals the
-cases out (on the fly), a subepoch loads about as many as the user's file says, but never more than
-were listed if each real case were listed once beside its share of synthetic ones: two real cases at
-1:2 make subepochs of six cases, not of fifty. That is what DeepMedic does with short lists, too.
+Stock DeepMedic loads a random part of the listed cases, so R:S is exact on disk only if every
+subepoch loads all that is listed. On the fly it loads about as many cases as the user's file says,
+but never more than real ones and their share: two real cases at 1:2 make subepochs of six.
 """
 
 from __future__ import annotations

@@ -20,8 +20,7 @@ from gansynth.bank.reader import BankReader, BankSample
 from gansynth.hosts.export import Export
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.progress import Reporter
-from gansynth_deepmedic.files import MISSING, HostCase
-from gansynth_deepmedic.insertion import Loaded, insert, seat_of
+from gansynth_deepmedic.insertion import MISSING, HostCase, Loaded, insert, seat_of
 from gansynth_deepmedic.layout import (
     ENDING,
     MAP,

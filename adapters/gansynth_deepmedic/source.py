@@ -1,8 +1,7 @@
 """``deepmedic:trainConfig.cfg``: the training and validation cases of a DeepMedic configuration.
 
-DeepMedic takes arrays as they are stored: it knows neither spacing nor orientation. So all files of
-a case are turned by the axes of its label map, whatever their own headers say, and put back by the
-same.
+DeepMedic knows neither spacing nor orientation. So all files of a case are turned by the axes of
+its label map, whatever their own headers say, and put back by the same.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from gansynth.data.pairs import LABELS, other_shape
 from gansynth.data.reading import parse_read, reads
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import Volume, read_nifti, read_nifti_header
-from gansynth_deepmedic.cases import Cases, class_labels, list_cases
+from gansynth_deepmedic.cases import Cases, DeepMedicOptions, class_labels, list_cases
 from gansynth_deepmedic.configs import (
     Listed,
     ModelConfig,
@@ -37,9 +36,8 @@ from gansynth_deepmedic.configs import (
     read_model_config,
     read_train_config,
 )
-from gansynth_deepmedic.files import MISSING, HostCase
-from gansynth_deepmedic.folds import config_of, is_divided
-from gansynth_deepmedic.options import DeepMedicOptions
+from gansynth_deepmedic.divided import config_of, is_divided
+from gansynth_deepmedic.insertion import MISSING, HostCase
 
 log = logging.getLogger("gansynth")
 
@@ -64,11 +62,7 @@ class DeepMedicSource(VolumeSource):
     # -- what it has -----------------------------------------------------------------------------
 
     def listed(self, case_id: str) -> Listed:
-        """The files of a case.
-
-        Raises:
-            DataFault: there is no such case.
-        """
+        """The files of a case (DataFault: there is no such case)."""
         self.entry(case_id)
         return self._listed[case_id]
 
@@ -287,9 +281,6 @@ def notes(config: TrainConfig) -> list[str]:
             "performFullInferenceOnValidationImagesEveryFewEpochs"
         )
     return said
-
-
-# -- values --------------------------------------------------------------------------------------
 
 
 def whole_numbers(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

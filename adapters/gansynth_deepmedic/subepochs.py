@@ -12,6 +12,7 @@ files is a fault, for no other case may take its place.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,11 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.injection import MixPlan
-from gansynth.hosts.epoch_plan import Places, Table
+from gansynth.hosts.epoch_plan import Places, Table, count_places
 from gansynth.hosts.mixer import Mixer, Slot
 from gansynth.runtime.errors import DataFault
-from gansynth_deepmedic.files import MISSING, HostCase
-from gansynth_deepmedic.insertion import RIM, Loaded, insert, misfit, seat_of
+from gansynth_deepmedic.insertion import MISSING, RIM, HostCase, Loaded, insert, misfit, seat_of
 
 if TYPE_CHECKING:
     from gansynth.bank.reader import BankSample
@@ -42,6 +42,30 @@ class Place:
     number: int  # of the place, from 0
     real: int  # index of the real case; of a synthetic place, of its stand-in
     synthetic: bool  # whether a sample belongs here
+
+
+@dataclass(frozen=True)
+class Job:
+    """A case that segments were taken of."""
+
+    subepoch: int  # counted from 0
+    place: int  # of the case in it
+    kind: str  # ``real``, ``synthetic``, or ``fallback``: a real case, for want of a sample
+    case: str  # id of the real case, or of the one around a sample
+    sample: str  # id of the sample; empty for a real case
+    segments: int  # how many
+    spread: bool = False  # segments of a sample are centred on what is not synthetic, too
+
+    @classmethod
+    def of(cls, place: Place, loaded: Loaded, segments: int, *, spread: bool) -> Job:
+        """What has become of a place."""
+        kind = "synthetic" if loaded.sample else "fallback" if place.synthetic else "real"
+        where = place.subepoch, place.number
+        return cls(*where, kind, loaded.case, loaded.sample, segments, spread)
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``order.Progress`` tells of it."""
+        return {key: value for key, value in vars(self).items() if key != "spread" or value}
 
 
 class Subepochs:
@@ -151,3 +175,35 @@ def _like(
 def _whole(array: npt.NDArray[Any]) -> npt.NDArray[np.int16]:
     """Whole numbers as int16; DeepMedic rounds likewise."""
     return (array if array.dtype.kind in "iu" else np.rint(array)).astype(np.int16)
+
+
+class DrawnCases(Sequence[Loaded]):
+    """Real and synthetic cases; ``cases[i]`` is place i of the subepoch it has come to.
+
+    A subepoch has every real case once and its share of synthetic ones. Each time a place is asked
+    for it goes on to the next subepoch, so that going through all places again and again goes
+    through one subepoch after another.
+    """
+
+    def __init__(
+        self, plan: MixPlan[int], cases: Sequence[HostCase], read: Read, first: int = 0
+    ) -> None:
+        self.subepochs = Subepochs(plan, cases, count_places(plan.ratio, len(cases)), RIM)
+        self._read, self._first = read, first
+        self._asked: Counter[int] = Counter()
+
+    def __len__(self) -> int:
+        return len(self.subepochs)
+
+    def __getitem__(self, index: int) -> Loaded:  # type: ignore[override]
+        """What fills a place: arrays of its own, in the files' axes and units.
+
+        Raises:
+            IndexError: there is no such place.
+            TrainingFault: there is no sample where no real case may take its place.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        subepoch = self._first + self._asked[index]
+        self._asked[index] += 1
+        return self.subepochs.load(self.subepochs.order(subepoch)[index], self._read)

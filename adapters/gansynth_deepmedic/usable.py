@@ -1,8 +1,7 @@
 """What DeepMedic would choke on in the middle of a training, told before it starts.
 
-It opens cases as it comes to them and checks little: a region of interest of an unsigned type, a
-label too many, or a case that no segment can be taken of ends a training hours after its start. The
-rules here are DeepMedic's own (``dataManagement/sampling.py``, ``samplingType.py``).
+It checks little: a label too many, or a case that no segment can be taken of, ends a training late.
+The rules are DeepMedic's own (``dataManagement/sampling.py``, ``samplingType.py``).
 """
 
 from __future__ import annotations
@@ -19,11 +18,19 @@ from gansynth.data.pairs import other_shape
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import Header, read_nifti, read_nifti_header
 from gansynth_deepmedic.cases import wrong_channels
-from gansynth_deepmedic.configs import Listed, ModelConfig, TrainConfig
+from gansynth_deepmedic.configs import (
+    PER_CLASS,
+    UNIFORM,
+    WHOLE,
+    Listed,
+    ModelConfig,
+    TrainConfig,
+    category_masks,
+)
 from gansynth_deepmedic.keys import Triple
 from gansynth_deepmedic.source import DeepMedicSource, empty_region, label_map, whole_numbers
 
-WHOLE = (1, 2)
+WHOLE_IMAGE = (UNIFORM, WHOLE)
 """Types of sampling that take the region of interest itself for a map of weights."""
 _VALIDATION_SHARES = "proportionOfSamplesToExtractPerCategoryVal"
 _VALIDATION_MAPS = "weightedMapsForSamplingEachCategoryVal"
@@ -106,17 +113,10 @@ def samplings(
     return tuple(found)
 
 
-# -- headers -------------------------------------------------------------------------------------
-
-
 def header_faults(
     listed: Listed, config: TrainConfig, model: ModelConfig | None, *, trained: bool
 ) -> Iterator[Found]:
-    """What the headers of a case's files tell.
-
-    Raises:
-        DataFault: a file that cannot be read.
-    """
+    """What the headers of a case's files tell (DataFault: a file that cannot be read)."""
     assert listed.labels is not None
     labels = read_nifti_header(listed.labels, ndim=(3,))
     each = samplings(config, model, trained=trained)
@@ -136,7 +136,7 @@ def _region_faults(file: Path, header: Header, each: Sequence[Sampling]) -> Iter
     if header.dtype.kind != "u" or header.scaled:
         return
     for sampling in each:
-        if sampling.kind in WHOLE:
+        if sampling.kind in WHOLE_IMAGE:
             key = "typeOfSamplingForTraining"
             key = key if sampling.key == "segmentsDimTrain" else "typeOfSamplingForVal"
             message = (
@@ -183,9 +183,6 @@ def _padding(config: TrainConfig, model: ModelConfig) -> Triple:
     return model.unpredicted if config.pad else (0, 0, 0)
 
 
-# -- content -------------------------------------------------------------------------------------
-
-
 def content_faults(
     listed: Listed, config: TrainConfig, model: ModelConfig | None, *, trained: bool
 ) -> Iterator[Found]:
@@ -219,13 +216,14 @@ def _nothing_to_take(
 ) -> Iterator[Found]:
     """Cases that no segment can be taken of: DeepMedic divides by zero."""
     assert listed.labels is not None
+    assert sampling.kind is not None
     file = listed.roi or listed.labels
     centres: tuple[slice, ...] = (slice(None),) * 3
     if sampling.size is not None and model is not None:
         centres = centre_range(labels.shape, sampling.size, _padding(config, model))
         if labels[centres].size == 0:  # told by the headers
             return
-    if region is not None and sampling.kind in WHOLE and (region < 0).any():
+    if region is not None and sampling.kind in WHOLE_IMAGE and (region < 0).any():
         text = f"{file}: holds {region.min()}, expected no weight below 0; correct the file"
         yield file, DataFault(text)
         return
@@ -239,8 +237,9 @@ def _nothing_to_take(
         yield file, DataFault(message)
         return
     shares = _weights(sampling, model)
-    there = _categories(labels[centres][inside], sampling, len(shares))
-    if not sum(share for share, has in zip(shares, there, strict=True) if has) > 0:
+    masks = category_masks(sampling.kind, labels[centres][inside], len(shares))
+    known = sampling.kind != PER_CLASS or len(shares) > 1
+    if known and not any(mask.any() for share, mask in zip(shares, masks, strict=True) if share):
         message = (
             f"{listed.labels}: has none of the categories that segments are to be taken of (shares "
             f"{[round(share, 3) for share in shares]}, type of sampling {sampling.kind}), expected "
@@ -261,22 +260,10 @@ def centre_range(shape: Sequence[int], segment: Triple, padding: Triple) -> tupl
 
 def _weights(sampling: Sampling, model: ModelConfig | None) -> tuple[float, ...]:
     """Shares of the categories of a type of sampling."""
-    if sampling.kind in WHOLE:
+    if sampling.kind in WHOLE_IMAGE:
         return (1.0,)
     if sampling.shares:
         return sampling.shares
     if sampling.kind == 0:
         return 0.5, 0.5
     return (1.0,) if model is None else (1.0 / model.classes,) * model.classes
-
-
-def _categories(
-    labels: npt.NDArray[np.int16], sampling: Sampling, count: int
-) -> Sequence[bool | np.bool_]:
-    """Which categories there are among voxels that segments may be centred on."""
-    if sampling.kind == 0:
-        return [(labels > 0).any(), (labels <= 0).any()]
-    if sampling.kind == 3 and count > 1:
-        present = set(np.unique(labels).tolist())
-        return [number in present for number in range(count)]
-    return [True]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 _SECONDS = 0.25
@@ -38,49 +38,40 @@ class Lines:
                 yield document
 
 
-class Watch:
-    """Hands on what a training tells, from a thread of its own, while it is entered."""
+@contextmanager
+def watch(
+    file: Path, take: Callable[[Mapping[str, Any]], None], say: Callable[[str], None]
+) -> Iterator[None]:
+    """Hand on what a training tells in a file meanwhile, from a thread of its own.
 
-    def __init__(
-        self, file: Path, take: Callable[[Mapping[str, Any]], None], say: Callable[[str], None]
-    ) -> None:
-        self._lines, self._take, self._say = Lines(file), take, say
-        self._done = threading.Event()
-        self._failed = False
-        self._thread = threading.Thread(target=self._watch, name="gansynth-watch", daemon=True)
+    What ``take`` raises is said once, and the training goes on.
+    """
+    lines, done, failed = Lines(file), threading.Event(), threading.Event()
 
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._done.set()
-        self._thread.join()
-        self._look()
-
-    def _watch(self) -> None:
-        while not self._done.wait(_SECONDS):
-            self._look()
-
-    def _look(self) -> None:
+    def look() -> None:
         try:
-            for document in self._lines.new():
-                self._take(document)
+            for document in lines.new():
+                take(document)
         except Exception as error:  # whatever ails the watching, training goes on
-            if not self._failed:
-                self._failed = True
-                self._say(
+            if not failed.is_set():
+                failed.set()
+                say(
                     "gansynth: WARNING: the training goes on, but what it tells is not all "
                     f"counted: {type(error).__name__}: {error}"
                 )
 
+    def keep_looking() -> None:
+        while not done.wait(_SECONDS):
+            look()
 
-# -- counting --------------------------------------------------------------------------------------
+    thread = threading.Thread(target=keep_looking, name="gansynth-watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        look()
 
 
 @dataclass

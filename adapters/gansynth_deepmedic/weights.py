@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from gansynth_deepmedic.configs import FORE_BACKGROUND, PER_CLASS, UNIFORM, WHOLE, category_masks
 from gansynth_deepmedic.usable import centre_range
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 Allowed = npt.NDArray[np.int16]
 """(X, Y, Z), 0 where no segment may be centred: a region of interest, or a part of it."""
-FORE_BACKGROUND, UNIFORM, WHOLE, PER_CLASS = range(4)
 USUAL_OUTPUT, USUAL_SEGMENT = 21, 37
 """Voxels along an axis of what the network of DeepMedic's own example predicts, and of the segment
 that it sees: the near-border rule goes by these where the network is not known."""
@@ -84,12 +84,8 @@ class SamplingMaps:
         allowed = np.ones(labels.shape, np.int16) if allowed is None else allowed
         if self.kind in (UNIFORM, WHOLE):
             return [allowed]
-        inside = allowed > 0
-        if self.kind == FORE_BACKGROUND:
-            wanted = [inside & (labels > 0), inside & (labels <= 0)]
-        else:
-            wanted = [inside & (labels == value) for value in range(self.categories)]
-        return [one.astype(np.int16) for one in wanted]
+        masks = category_masks(self.kind, labels, self.categories)
+        return [(mask & (allowed > 0)).astype(np.int16) for mask in masks]
 
     def centres(
         self, labels: npt.NDArray[np.int16], allowed: Allowed | None

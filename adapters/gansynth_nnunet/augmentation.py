@@ -51,10 +51,7 @@ class CentreCrop(BasicTransform):  # type: ignore[misc]
 class ByKind:
     """Real samples through one pipeline, synthetic ones through another.
 
-    Pickled or forked together with the data set that shares ``last``, it keeps sharing it.
-
-    Args:
-        last: what the data set has given last.
+    It shares ``last`` with the data set that it is pickled or forked together with.
     """
 
     def __init__(self, real: Any, synthetic: Any, last: LastDraw) -> None:
@@ -77,14 +74,9 @@ class ByKind:
 
 
 def deform(transforms: Any, share: float) -> str:
-    """Have the spatial transform of a pipeline deform elastically too; nnU-Net's own never does.
+    """Have a pipeline's spatial transforms deform a share of samples elastically, too, in place.
 
-    Args:
-        transforms: what a trainer's ``get_training_transforms`` returned; changed in place.
-        share: of the samples, 0 to 1.
-
-    Returns:
-        What was done, for the log.
+    Returns what was done, for the log.
 
     Raises:
         UsageFault: there is no such transform in it.
@@ -104,12 +96,7 @@ def deform(transforms: Any, share: float) -> str:
 
 
 def displaced(*, dim: int, patch_size: Sequence[int], deformation_scale: float, **_: Any) -> float:
-    """The longest displacement along an axis of one sample, voxels, as nnU-Net's transform asks.
-
-    Args:
-        patch_size: voxels.
-        deformation_scale: width of the Gaussian, as a share of the patch.
-    """
+    """The longest displacement of one sample in voxels, as nnU-Net's transform asks for it."""
     return float(np.random.uniform(0, REACH * deformation_scale * patch_size[dim]))  # noqa: NPY002
 
 

@@ -1,11 +1,9 @@
 """A cascade's previous stage, for samples that no previous stage has ever seen.
 
 The second stage of nnU-Net's cascade learns from a case and from what a coarser network made of it.
-A synthetic sample has its own labels only: exact, where the coarse network errs. So they are taken
-to the coarse spacing, given errors there, and brought back. Even so they are a better prior than
-real predictions, which is why this is done only for those who ask for it.
-
-It happens before a sample enters a bank. Drawing costs nothing but the copy.
+A synthetic sample has its own labels only, which are exact. So they are taken to the coarse
+spacing, given errors there, and brought back, before the sample enters a bank. Even so they are a
+better prior than real predictions, which is why only those who ask for it get it.
 """
 
 from __future__ import annotations
@@ -78,16 +76,9 @@ class PreviousStage:
         )
 
     def predict(self, labels: LabelArray) -> npt.NDArray[np.uint8 | np.uint16]:
-        """What the first stage might have made of a sample; the same labels give the same.
+        """What the first stage might make of labels int16 (D, H, W); the same ones give the same.
 
-        As in nnU-Net's own predictions there is no -1 (its loader pads with that), and neither
-        ignore label nor region.
-
-        Args:
-            labels: int16 (D, H, W), at the second stage's spacing.
-
-        Returns:
-            (D, H, W), of the type nnU-Net stores.
+        As in nnU-Net's own predictions there is no -1, and neither ignore label nor region.
         """
         kind = np.uint8 if len(self.labels) < 255 else np.uint16
         rng = np.random.default_rng(zlib.crc32(np.ascontiguousarray(labels).tobytes()))
@@ -140,9 +131,7 @@ def confuse(
 def border_scores(mask: npt.NDArray[np.bool_], rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """How surely each voxel is inside, as a network with a vague border has it.
 
-    Returns:
-        Voxels from the border, positive inside, after the border was moved as a whole and along
-        itself. What is thinner than that may vanish.
+    Voxels from a border that was moved as a whole and along itself; positive inside.
     """
     from scipy import ndimage
 
@@ -167,11 +156,8 @@ def refusal(configuration: str) -> str:
 def check_predictions(folder: Path, cases: Sequence[str], stage: str) -> None:
     """Refuse to start where the previous stage has not predicted every case.
 
-    Args:
-        folder: ``predicted_next_stage`` of the previous stage, for this configuration.
-
     Raises:
-        DataFault: naming the first case that is missing.
+        DataFault: naming the first case that its folder ``predicted_next_stage`` lacks.
     """
     there = {file.stem for file in folder.glob("*") if file.suffix in (".b2nd", ".npy", ".npz")}
     absent = [case for case in cases if case not in there]

@@ -55,8 +55,7 @@ class CaseFiles:
     def open(self, name: str) -> Any:
         """Open an array (C, D, H, W) without decompressing it.
 
-        The bytes go straight to the decoder: ``blosc2.open`` would also follow links to other
-        files and computers, and evaluate expressions, that a file may hold instead of an array.
+        ``blosc2.open`` would also follow links and evaluate expressions that a file may hold.
 
         Raises:
             DataFault: missing, damaged, or something else than an array of numbers with four axes.

@@ -46,14 +46,9 @@ def location_keys(label_manager: Any) -> tuple[Key, ...]:
 
 
 def encode(labels: LabelArray, keys: Sequence[Key]) -> dict[str, npt.NDArray[np.int16]]:
-    """Sample voxels of each label or region.
+    """Sample voxels of each label or region of labels int16 (D, H, W).
 
-    Args:
-        labels: int16 (D, H, W).
-        keys: from ``location_keys``.
-
-    Returns:
-        Name -> int16 (N, 4): channel (always 0), then D, H, W. A key that does not occur has N 0.
+    Returns name -> int16 (N, 4): channel (always 0), D, H, W; N is 0 where a key does not occur.
     """
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 

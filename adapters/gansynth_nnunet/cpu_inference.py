@@ -19,13 +19,8 @@ from torch import nn
 def twice_if_faster(network: nn.Module, shape: Sequence[int]) -> Iterator[bool]:
     """Give the network every single sample twice, and keep one result, while that is faster.
 
-    Results agree with those of a batch of one up to rounding.
-
-    Args:
-        shape: of one sample, (C, D, H, W) or (C, H, W).
-
-    Yields:
-        Whether samples are doubled.
+    Results agree with those of a batch of one up to rounding. Yields whether samples, of shape
+    (C, D, H, W) or (C, H, W), are doubled.
     """
     was_training = network.training
     network.eval()

@@ -346,10 +346,8 @@ def case_properties(
 ) -> dict[str, Any]:
     """What nnU-Net notes beside a preprocessed case: of one that was neither cropped nor resampled.
 
-    Args:
-        labels, keys: as of ``write_case``.
-        spacing: mm per axis of ``labels``.
-        transpose_forward: from the file's axes to those of ``labels``.
+    ``spacing`` is in mm per axis of ``labels``, which ``transpose_forward`` leads to from the
+    file's.
     """
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 

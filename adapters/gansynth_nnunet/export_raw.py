@@ -40,13 +40,7 @@ def write(
     ids: Mapping[str, str],
     bar: Task,
 ) -> None:
-    """Write ``imagesTr``, ``labelsTr`` and ``dataset.json``.
-
-    Args:
-        source: the data set that the generator has learnt.
-        folder: an empty folder.
-        ids: name of a synthetic case -> id in the bank.
-    """
+    """Write ``imagesTr``, ``labelsTr`` and ``dataset.json`` of samples: name -> id in the bank."""
     forward, spacing = source.plans.doc["transpose_forward"], source.schema.spacing
     images, masks = folder / "imagesTr", folder / "labelsTr"
     images.mkdir()
@@ -89,13 +83,10 @@ def _smallest(labels: LabelArray) -> npt.NDArray[Any]:
 def nifti(
     volume: npt.NDArray[Any], spacing: Sequence[float], transpose_forward: Sequence[int]
 ) -> bytes:
-    """A gzipped NIfTI file of a volume, its axes brought back to those of files: the same bytes for
-    the same voxels, whenever and wherever it is made.
+    """A gzipped NIfTI file of a volume (D, H, W), its axes brought back to those of files.
 
-    Args:
-        volume: (D, H, W) in nnU-Net's preprocessed axes.
-        spacing: mm per axis of ``volume``.
-        transpose_forward: from nnU-Net's reading order (Z, Y, X) to ``volume``'s.
+    The same voxels give the same bytes. ``transpose_forward`` leads from nnU-Net's reading order
+    (Z, Y, X) to the volume's, whose spacing is in mm.
     """
     back = [int(i) for i in np.argsort(transpose_forward)][::-1]  # files are read as (Z, Y, X)
     affine = np.diag([*(float(spacing[i]) for i in back), 1.0])
@@ -134,12 +125,7 @@ def in_own_units(source: NnunetSource, image: FloatArray, labels: LabelArray) ->
 
 
 def denormalise(channel: FloatArray, scheme: str, properties: Mapping[str, float]) -> FloatArray:
-    """Undo what nnU-Net's normalisation of one channel did, where that can be undone.
-
-    Args:
-        channel: (D, H, W).
-        properties: the plans' statistics of the channel's foreground.
-    """
+    """Undo what nnU-Net's normalisation of one channel (D, H, W) did, where that can be undone."""
     if scheme == "CTNormalization":
         units = channel * max(float(properties["std"]), _EPS) + float(properties["mean"])
         low, high = properties["percentile_00_5"], properties["percentile_99_5"]

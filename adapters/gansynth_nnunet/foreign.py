@@ -1,16 +1,12 @@
-"""Samples of generators that live elsewhere, brought into nnU-Net's space by nnU-Net itself.
+"""Samples of generators of raw scans, brought into nnU-Net's space by nnU-Net itself.
 
-A generator fitted on raw scans (``nnunet-raw:``, ``msd:``, ``nifti:``, an ``h5:`` of those) draws
-in that source's space. Here a sample takes the place of the voxels its condition came from, in the
-very scan it came from, in the scanner's units and in the axes in which nnU-Net's reader hands that
-file out; nnU-Net's own preprocessor does to it what it does to a real case; and the part that was
-drawn is cut out again. So whatever depends on a whole case (the crop to nonzero, z-scores, the mask
-of the outside) is what it is of the real case, also where a sample is a crop.
+A sample takes the place of the voxels its condition came from, in the very scan it came from, in
+the scanner's units and in the axes in which nnU-Net's reader hands that file out. nnU-Net's own
+preprocessor does to it what it does to a real case, and the part that was drawn is cut out again.
+So whatever depends on a whole case is what it is of the real one, also where a sample is a crop.
 
 Axes: our volume sources hand out (z, y, x) after turning to RAS; nnU-Net's SimpleITKIO and
-NibabelIO hand out (z, y, x) as stored, their ``...WithReorient`` after turning to RAS. Spacing goes
-along with its axis. Nothing here is random but the place where a sample larger than 4/3 of a patch
-is cut, which follows from the sample's own seed and number.
+NibabelIO hand out (z, y, x) as stored, their ``...WithReorient`` after turning to RAS.
 """
 
 from __future__ import annotations
@@ -69,9 +65,6 @@ class Scan:
 class Converter:
     """Brings samples drawn in a source's space into nnU-Net's; call it on a ``Sample``.
 
-    Args:
-        source: the generator's own; through a view, what is behind it.
-
     Raises:
         UsageFault: samples of that source, or for that reader, cannot be brought.
         DataFault: other channels or labels.
@@ -93,10 +86,7 @@ class Converter:
         self._scans: OrderedDict[str, Scan] = OrderedDict()
 
     def __call__(self, sample: Sample) -> Sample:
-        """Preprocess a sample as nnU-Net preprocesses a real case.
-
-        Args:
-            sample: in the source's space, with the provenance of its condition.
+        """Preprocess a sample, with its condition's provenance, as nnU-Net does a real case.
 
         Returns:
             Image float32 (C, D, H, W), labels int16 (D, H, W) with -1 outside: what was drawn, or
@@ -212,11 +202,8 @@ def kept_size(host: NnunetSource) -> tuple[int, ...]:
 def check_schema(found: Schema, wanted: Schema, name: str, *, flat: bool = False) -> None:
     """Refuse other channels or labels than nnU-Net's; the order of channels may differ.
 
-    Args:
-        flat: the generator draws slices of its cases.
-
     Raises:
-        UsageFault: it has slices, not volumes.
+        UsageFault: the generator has slices, or draws slices (``flat``), not volumes.
         DataFault: naming channels or labels of both.
     """
     if found.ndim != 3 or flat:

@@ -42,11 +42,7 @@ SHORTER = 0.05
 
 
 def is_foreign(manifest: Mapping[str, Any], host: Mapping[str, Any]) -> bool:
-    """Whether a run's samples have to be converted: it has learnt from no nnU-Net's cases.
-
-    Args:
-        host: the record of the training's own space.
-    """
+    """Whether a run's samples have to be converted: it has learnt from no nnU-Net's cases."""
     seen = Lineage.from_json(manifest["lineage"]).host
     return not same_host(seen, host) and "plans" not in seen
 
@@ -55,9 +51,6 @@ def refuse_conditions(
     injection: Injection, manifest: Mapping[str, Any], host: Mapping[str, Any]
 ) -> None:
     """Refuse another source's cases where samples go back into the scans they were drawn of.
-
-    Args:
-        host: the record of the training's own space.
 
     Raises:
         UsageFault: with the way out.
@@ -171,8 +164,7 @@ def rehearse(
 ) -> float:
     """Convert a real case as if it had been drawn, and compare it with nnU-Net's own.
 
-    Returns:
-        Seconds that took, with reading the scan.
+    Returns the seconds that took, with reading the scan.
 
     Raises:
         DataFault: it is another case, or comes out turned, or of other intensities.

@@ -26,14 +26,7 @@ from gansynth_nnunet.source import NnunetSource, open_nnunet
 
 
 def open_origin(config: MixConfig, training: Training, source: NnunetSource) -> Origin:
-    """Open what samples of a training are to be drawn from.
-
-    Args:
-        source: see ``open_host``.
-
-    Raises:
-        IntegrityFault, UsageFault, DataFault: see ``check_origin``.
-    """
+    """Open what samples of a training are to be drawn from; see ``check_origin``."""
     held_out = _held_out(config, training, source)
     # The adapter, if there was one, has just compared the content of held-out cases.
     content = not config.held_out
@@ -54,11 +47,7 @@ def takes_of(
     *,
     read: bool = False,
 ) -> Takes:
-    """What a training takes of samples.
-
-    Args:
-        patch: its patch size in voxels, (D, H, W) or (H, W).
-    """
+    """What a training takes of samples; ``read`` looks at every sample of a bank."""
 
     def check_run(folder: Path, manifest: Mapping[str, Any]) -> None:
         check_size(folder, Space.from_json(manifest["space"]), patch)
@@ -82,14 +71,11 @@ def check_origin(
     """Check the generator or bank that an injection names; a run of raw scans may enter, too.
 
     Args:
-        takes: see ``takes_of``.
         content: of a generator of raw scans: read the held-out ones too (see ``foreign_guard``).
 
     Raises:
-        IntegrityFault: leakage, a generator made for another data set, plans, configuration, or
-            damaged weights.
-        UsageFault: no run or bank there, one without weights, or its samples are smaller than a
-            patch.
+        IntegrityFault: leakage, another data set, plans or configuration, or damaged weights.
+        UsageFault: no run or bank there, or its samples are smaller than a patch.
         DataFault: other channels or labels.
     """
     if injection.bank is not None:

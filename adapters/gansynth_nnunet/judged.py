@@ -56,13 +56,7 @@ def judged_files(source: Preprocessed, folder: Path) -> dict[str, Prediction]:
 
 
 def preprocessed_labels(source: Preprocessed, case_id: str, file: Path) -> LabelArray:
-    """Preprocess a label map exactly as nnU-Net preprocesses the case's own.
-
-    Args:
-        file: a label map on the grid of its raw files.
-
-    Returns:
-        int16 (D, H, W), -1 outside.
+    """A label map on the raw files' grid, preprocessed as the case's own: int16 (D, H, W).
 
     Raises:
         UsageFault: the raw data set is not there, or no NIfTI.

@@ -38,12 +38,8 @@ class MixedDataset:
     It opens no real case but those that it is asked for and that the plan's schedule allows. In a
     cascade the samples bring the previous stage's labels along (see ``cascade``).
 
-    Args:
-        real: nnU-Net's own data set of training cases.
-        keys: labels or regions whose voxels nnU-Net wants to know (``location_keys``).
-
     Raises:
-        DataFault: if the samples have other channels than the real cases, or lack the labels of a
+        DataFault: the samples have other channels than the real cases, or lack the labels of a
             cascade's previous stage.
     """
 

@@ -92,8 +92,6 @@ def import_msd(
         dataset_id: id the data set gets, 1 to 999.
         subjects: CSV or regular expression naming each case's subject; None takes
             ``<folder>/subjects.csv`` where there is one, else every case is its own subject.
-        folds: number of folds of ``splits_final.json``.
-        progress: called as ``progress(done, cases)``.
 
     Raises:
         DataFault: naming the first file that cannot be used.

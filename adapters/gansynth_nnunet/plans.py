@@ -25,18 +25,14 @@ _SHARED = ("data_identifier", "patch_size", "spacing")
 
 @dataclass(frozen=True)
 class Plans:
-    """A plans file."""
+    """A plans file, and its content."""
 
     path: Path
     doc: Mapping[str, Any]
 
     @classmethod
     def read(cls, folder: Path, name: str) -> Plans:
-        """Read plans by name.
-
-        Args:
-            folder: the data set's folder in ``nnUNet_preprocessed``.
-            name: of the plans, without ``.json``.
+        """Read plans by name from the data set's folder in ``nnUNet_preprocessed``.
 
         Raises:
             UsageFault: no such plans; the message lists what there is.
@@ -200,11 +196,7 @@ class SmallPlans:
 def write_small_plans(plans_json: Path, small: SmallPlans, configurations: Sequence[str]) -> Path:
     """Write plans for a small network beside nnU-Net's; nothing is preprocessed again.
 
-    Args:
-        configurations: which of them to shrink; those already in the small plans stay.
-
-    Returns:
-        The file written.
+    Configurations that are in the small plans already stay. Returns the file.
 
     Raises:
         UsageFault: an unknown configuration, or a patch of the wrong number of axes.

@@ -67,11 +67,7 @@ def prepare(
     """Check a raw data set, then fingerprint, plan and preprocess it where that is not done yet.
 
     nnU-Net starts its workers by spawning: a script that calls this needs
-    ``if __name__ == "__main__":``.
-
-    Args:
-        request: which data set, root and plans (only existing ones but the default can be named).
-        progress: called as work goes on.
+    ``if __name__ == "__main__":``. Of plans only existing ones but the default can be named.
 
     Raises:
         DataFault: the data are not fit; the message has the first error.

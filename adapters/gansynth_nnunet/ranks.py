@@ -15,18 +15,11 @@ NCCL's is given up after ten minutes."""
 
 
 def lead(rank: int, ranks: int, work: Callable[[Tick], T]) -> T:
-    """Let rank 0 work while the others wait.
-
-    Args:
-        ranks: how many there are; alone one just works.
-        work: what rank 0 does; its result must be picklable where there are others.
-
-    Returns:
-        Its result, on every rank.
+    """Let rank 0 work while the others wait; its result, which must be picklable, on every rank.
 
     Raises:
-        GansynthError: what the work raised, on every rank; any other failure is raised as it is
-            on rank 0, and told to the others as a bare GansynthError.
+        GansynthError: what the work raised, on every rank; any other failure is raised as it is on
+            rank 0, and told to the others as a bare GansynthError.
     """
     if ranks == 1:
         return work(lambda: None)

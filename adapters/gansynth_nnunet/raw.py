@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from gansynth.core.findings import Checked, Finding
 from gansynth.core.source import SourceRequest, Split
@@ -85,10 +86,6 @@ def check_raw(
 ) -> list[Finding]:
     """Read every file of a raw data set to its last byte and list what is wrong, errors first.
 
-    Args:
-        subjects: the value of ``--subjects``; checked against the cases.
-        progress: called as ``progress(done, cases)``.
-
     Raises:
         DataFault: ``dataset.json`` cannot be used, so that nothing can be checked.
         EnvironmentFault: files may not be read.
@@ -163,21 +160,21 @@ def raise_on_errors(findings: Sequence[Finding]) -> None:
 
 def _check_set(raw: RawSet) -> Iterator[Finding]:
     path = raw.folder / "dataset.json"
+
+    def found(level: Literal["error", "warning"], text: str) -> Finding:
+        return Finding(level, None, path, f"{path}: {text}")
+
     if not raw.table.consecutive:
-        yield Finding(
+        yield found(
             "error",
-            None,
-            path,
-            f"{path}: label values are {sorted(raw.table.allowed)}, expected 0, 1, 2, ... without "
-            "a gap and the ignore label last; renumber them here and in labelsTr",
+            f"label values are {sorted(raw.table.allowed)}, expected 0, 1, 2, ... without a gap "
+            "and the ignore label last; renumber them here and in labelsTr",
         )
     if raw.doc.get("numTraining") != len(raw.images):
-        yield Finding(
+        yield found(
             "warning",
-            None,
-            path,
-            f"{path}: numTraining is {raw.doc.get('numTraining')!r}, expected the "
-            f"{len(raw.images)} cases there are; correct it",
+            f"numTraining is {raw.doc.get('numTraining')!r}, expected the {len(raw.images)} cases "
+            "there are; correct it",
         )
     yield from few_cases(raw.folder, len(raw.images))
     same: dict[str, list[str]] = defaultdict(list)
@@ -185,18 +182,14 @@ def _check_set(raw: RawSet) -> Iterator[Finding]:
         same[case.casefold()].append(case)
     for cases in same.values():
         if len(cases) > 1:
-            yield Finding(
-                "error",
-                cases[0],
-                raw.folder,
+            text = (
                 f"{raw.folder}: cases {cases} differ in upper and lower case only, expected names "
-                "that stay apart on every file system; rename them",
+                "that stay apart on every file system; rename them"
             )
+            yield Finding("error", cases[0], raw.folder, text)
     if raw.ending not in NIFTI:
-        yield Finding(
+        yield found(
             "warning",
-            None,
-            path,
-            f"{path}: files end in {raw.ending}; only {' and '.join(NIFTI)} are read and checked, "
-            "for others only that they are there",
+            f"files end in {raw.ending}; only {' and '.join(NIFTI)} are read and checked, for "
+            "others only that they are there",
         )

@@ -50,11 +50,7 @@ class NnunetSession(Session[str]):
     In a data-parallel training rank 0 does all that for the others, which only draw.
 
     Raises:
-        IntegrityFault: leakage, or a generator or bank made for something else, or other than the
-            one that the training is continued from.
-        UsageFault, DataFault: see ``guards`` and ``gansynth.hosts.record``.
-        EnvironmentFault: no room for the bank.
-        TrainingFault: the bank does not fill.
+        GansynthError: what ``guards``, ``gansynth.hosts.record`` or the bank refuse.
     """
 
     file = SIDECAR

@@ -223,12 +223,7 @@ class NnunetSource(Preprocessed):
         return self._shapes[case_id]
 
     def predicted(self, case_id: str, file: Path) -> LabelArray:
-        """What nnU-Net has made of a raw case, preprocessed as the case's own labels are.
-
-        Raises:
-            UsageFault: the raw data set is not there, or no NIfTI.
-            DataFault: damaged, of another grid, or unknown labels.
-        """
+        """What nnU-Net has made of a raw case; see ``judged.preprocessed_labels``."""
         from gansynth_nnunet.judged import preprocessed_labels
 
         return preprocessed_labels(self, case_id, file)
@@ -361,12 +356,7 @@ class NnunetSource(Preprocessed):
 
 
 def generator_size(patch: Sequence[int], extent: Sequence[int]) -> tuple[int, ...]:
-    """Edges of the generator's arrays: 4/3 of the patch, no larger than the cases, in eights.
-
-    Args:
-        patch: nnU-Net's patch in voxels.
-        extent: largest training case in voxels, same axes.
-    """
+    """Edges of the generator's arrays: 4/3 of the patch, no larger than any case, in eights."""
     return tuple(
         ceil(max(p, min(MARGIN * p, e)) / STRIDE) * STRIDE
         for p, e in zip(patch, extent, strict=True)

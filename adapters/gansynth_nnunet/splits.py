@@ -28,12 +28,7 @@ SUBJECTS = "gansynth_subjects.csv"
 
 
 def known_subjects(preprocessed: Path, ids: Iterable[str], asked: str | None) -> dict[str, str]:
-    """Subjects as asked for, else as an import left them, else every case for itself.
-
-    Args:
-        preprocessed: the data set's folder in ``nnUNet_preprocessed``.
-        asked: the value of ``--subjects``, or None.
-    """
+    """Subjects as asked for, else as an import left them, else every case for itself."""
     ids = list(ids)
     if asked is not None:
         return read_subjects(asked, ids)
@@ -57,7 +52,6 @@ def write_splits(
 
     Args:
         folder: the data set's folder in ``nnUNet_preprocessed``; made if it is not there.
-        subject_of: case -> subject.
         overwrite: replace a different split; the old one is kept as ``splits_final.<hash>.json``.
 
     Raises:

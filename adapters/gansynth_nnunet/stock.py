@@ -1,8 +1,8 @@
 """Checkpoints that nnU-Net itself can use, where gansynth is not installed.
 
-A checkpoint names the class that trained it, and nnU-Net looks that up before it predicts. The
-network is that of the variant we extend, so a checkpoint carries the variant's name. Those that
-carry ours (of earlier versions) are renamed by ``python -m gansynth_nnunet.stock FOLDER``.
+A checkpoint names the class that trained it, and nnU-Net looks that up before it predicts. So it
+carries the name of the variant that we extend, whose network it has. Those that carry ours (of
+earlier versions) are renamed by ``python -m gansynth_nnunet.stock FOLDER``.
 """
 
 from __future__ import annotations
@@ -21,12 +21,7 @@ from gansynth_nnunet.launch import SUFFIX
 
 
 def stock_name(trainer: type[Any], mixin: type[Any]) -> str:
-    """The name under which nnU-Net finds a trainer's network.
-
-    Returns:
-        That of the first class it extends that is not ours; its own if it builds a network that
-        none of those builds.
-    """
+    """Name of the first class in a trainer's line that is not ours and builds its network."""
     for base in trainer.__mro__:
         if not issubclass(base, mixin) and hasattr(base, "build_network_architecture"):
             same = base.build_network_architecture is trainer.build_network_architecture
@@ -63,13 +58,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def rename_trainers(folder: Path) -> list[Path]:
-    """Rename the trainer in nnU-Net checkpoints that carry one of our names.
-
-    Args:
-        folder: a fold's folder, a model's, or any above; or one checkpoint.
-
-    Returns:
-        The checkpoints that were changed.
+    """Rename the trainer in nnU-Net checkpoints below a folder that carry one of our names.
 
     Raises:
         UsageFault: no checkpoint there.
@@ -98,9 +87,6 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     """A checkpoint of nnU-Net's, read without running anything that it says.
 
     Beside what torch itself lets through, numpy's numbers are let in, which nnU-Net logs.
-
-    Args:
-        file: tensors are read of it as they are used.
 
     Raises:
         IntegrityFault: it holds anything else, is damaged, or names no trainer.

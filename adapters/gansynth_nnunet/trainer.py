@@ -1,9 +1,9 @@
 """nnU-Net's trainer with synthetic samples in its training batches, and nothing else changed.
 
 ``GANSynthMixin`` composes with any variant: ``class Mine(GANSynthMixin, nnUNetTrainerDA5)``, which
-``variants`` does for the names ``<Variant>GANSynth``. One method of nnU-Net is overridden to mix,
-``get_tr_and_val_datasets``; the others change augmentation if asked, report and tidy up. Validation
-data are never touched, so pseudo Dice and the choice of checkpoint rest on real cases.
+``variants`` does for the names ``<Variant>GANSynth``. ``get_tr_and_val_datasets`` mixes; what else
+is overridden changes augmentation if asked, reports and tidies up. Validation data are never
+touched, so pseudo Dice and the choice of checkpoint rest on real cases.
 """
 
 from __future__ import annotations
@@ -34,11 +34,8 @@ else:
 class GANSynthMixin(Host):  # type: ignore[misc]
     """Mixes samples of a bank into the training data set of the nnU-Net trainer it is put before.
 
-    It is told what to do by the environment (see ``MixConfig.from_environment``). Without that it
-    can be built, for inference and validation, but not trained.
-
-    Attributes:
-        elastic: share of samples that the usual augmentation also deforms elastically.
+    The environment says what to do (see ``MixConfig.from_environment``); without that it can be
+    built, for inference and validation, but not trained.
     """
 
     elastic = 0.0
@@ -87,11 +84,8 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         """nnU-Net's two data sets, the one for training wrapped.
 
         Raises:
-            UsageFault: nobody said what to mix in, or that a cascade's second stage is to be.
-            DataFault: its previous stage has not predicted a case.
-            IntegrityFault: the generator or bank has seen a validation case, or is of another
-                space.
-            TrainingFault: the producer fills no bank.
+            GansynthError: what ``NnunetSession`` refuses; a cascade's second stage that nobody
+                asked for, or whose previous stage has not predicted a case.
         """
         config = self._gansynth_config()
         real, validation = super().get_tr_and_val_datasets()
@@ -108,8 +102,8 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         """nnU-Net's two loaders.
 
         Raises:
-            UsageFault: the variant has loaders of its own, which synthetic samples or the wish for
-                other augmentation do not reach.
+            UsageFault: the variant's own loaders are not reached by samples, or by other
+                augmentation.
         """
         loaders: tuple[Any, Any] = super().get_dataloaders()
         if self.gansynth_session is None or not (self._augments_as_usual or self._asked_transforms):
@@ -261,11 +255,7 @@ class nnUNetTrainerGANSynth(GANSynthMixin, nnUNetTrainer):  # type: ignore[misc]
 
 
 class Restarting:
-    """A scheduler of nnU-Net's that goes through all of its rates in each phase of a schedule.
-
-    Args:
-        scheduler: nnU-Net's own, which is told the epoch; whatever else is asked of this is its.
-    """
+    """A scheduler of nnU-Net's that goes through all of its rates in each phase of a schedule."""
 
     def __init__(self, scheduler: Any, schedule: Schedule, epochs: int) -> None:
         self.scheduler, self.schedule, self.epochs = scheduler, schedule, epochs

@@ -1,8 +1,7 @@
 """The papers' own segmenters as a host: trained on real and synthetic cases of gansynth's sources.
 
 Shin et al. 2018 judge synthetic MR images by a pix2pix that draws label maps from images; Sun et
-al. 2020 (MM-GAN) by 3D U-Nets. Both are trained here by gansynth's own loop, at the ratio asked
-for, and judged on the real held-out cases. Everything heavy is imported when it is used.
+al. 2020 (MM-GAN) by 3D U-Nets.
 """
 
 from __future__ import annotations

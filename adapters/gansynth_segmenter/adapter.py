@@ -49,21 +49,13 @@ class SegmenterAdapter(Adapter):
         return (1,) * self.schema.ndim
 
     def finalise(self, sample: Sample) -> HostArrays:
-        """Nothing beside image and labels.
-
-        Raises:
-            DataFault: there are no labels.
-        """
+        """Nothing beside image and labels."""
         if sample.labels is None:
             raise DataFault("sample: no labels, expected them: a segmenter learns nothing else")
         return {}
 
     def validate(self) -> None:
-        """Check that the source has something to learn and something to judge by.
-
-        Raises:
-            UsageFault: fold ``all``, slices, or no labels above background.
-        """
+        """Refuse fold ``all``, slices, and cases without labels above background."""
         source = self.source
         if not source.held_out_ids:
             raise UsageFault(
@@ -81,14 +73,7 @@ class SegmenterAdapter(Adapter):
     def check(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> None:
-        """Check settings, the output, and the generator or bank.
-
-        Raises:
-            IntegrityFault: leakage, or another data set or space.
-            UsageFault: a setting that cannot be, host options, no run or bank there, samples that
-                are too small, or an output that holds something.
-            EnvironmentFault: there is no such device.
-        """
+        """Check settings, the output, and the generator or bank."""
         self._checked_job(injection, settings, options)
 
     @classmethod
@@ -149,8 +134,6 @@ class SegmenterAdapter(Adapter):
         """Train, judge on the real held-out cases, and leave both in the output folder.
 
         Raises:
-            GansynthError: before anything starts, what ``validate`` and ``check`` refuse; the bank
-                does not fill, or losses are not finite.
             Interrupted: by SIGTERM or SIGINT; what was trained is checkpointed, and no process or
                 bank is left.
         """
@@ -161,14 +144,14 @@ class SegmenterAdapter(Adapter):
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
         """Refuse cases without files, and ``save_predictions=no``; see ``Adapter``."""
-        from gansynth_segmenter.judged import refuse_unmeasurable
+        from gansynth_segmenter.judging import refuse_unmeasurable
 
         kept = SegmenterOptions.read(settings).save_predictions
         refuse_unmeasurable(self.source, kept=kept)
 
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
         """Label maps of the held-out cases; see ``Adapter.judged``."""
-        from gansynth_segmenter.judged import judged_files
+        from gansynth_segmenter.judging import judged_files
 
         return judged_files(self.source, folder)
 

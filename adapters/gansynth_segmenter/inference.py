@@ -180,11 +180,7 @@ def describe(segmenter: Segmenter) -> dict[str, Any]:
 
 
 def remember(folder: Path, document: Mapping[str, Any], checkpoint: Path, step: int) -> None:
-    """Note the newest weights.
-
-    Raises:
-        EnvironmentFault: the disk refuses.
-    """
+    """Note the newest weights (EnvironmentFault: the disk refuses)."""
     weights = checkpoint / "ema.safetensors"
     told = {"path": weights.relative_to(folder).as_posix(), "sha256": sha256_file(weights)}
     write_json_atomic(folder / FILE, {**document, "weights": told, "steps": step})

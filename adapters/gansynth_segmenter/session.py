@@ -1,8 +1,7 @@
 """One segmenter's training: its bank and producer, gansynth's loop, the record, the judgement.
 
-It trains in this process; the producer is a process of its own. SIGTERM and SIGINT are noted and
-obeyed between two steps, with a checkpoint behind; then the producer is ended, the bank removed,
-and the record written.
+It trains in this process; the producer is a process of its own. SIGTERM and SIGINT are obeyed
+between two steps, with a checkpoint behind.
 """
 
 from __future__ import annotations
@@ -180,8 +179,7 @@ class SegmenterSession(Session[str]):
     # -- the end ---------------------------------------------------------------------------------
 
     def _judge(self, segmenter: Segmenter) -> None:
-        from gansynth_segmenter.judged import METRICS, PREDICTIONS
-        from gansynth_segmenter.judging import judge_held_out
+        from gansynth_segmenter.judging import METRICS, PREDICTIONS, judge_held_out
 
         job = self.job
         self.say(f"judging on {len(job.source.held_out_ids)} real held-out cases")

@@ -14,9 +14,8 @@ from gansynth.core.source import SourceRequest
 from gansynth.data.classes import without_cases
 from gansynth.data.skull import WHOLE
 from gansynth.runtime.errors import GansynthError
-from gansynth_yolo.cases import StrippedImage, YoloImage
+from gansynth_yolo.cases import StrippedImage, YoloImage, read_pixels
 from gansynth_yolo.dataset_file import SPLITS
-from gansynth_yolo.headers import read_pixels
 from gansynth_yolo.images import shared_fault, some, walk
 from gansynth_yolo.source import YoloSource
 
@@ -59,31 +58,35 @@ def check_yolo(request: SourceRequest, progress: Callable[[int, int], None]) -> 
 
 def _check_image(image: YoloImage, seen: dict[str, list[YoloImage]]) -> Iterator[Finding]:
     for line in image.labels.repeated:
-        message = f"{image.label}: line {line}: repeats an earlier line; it counts once"
-        yield Finding("warning", image.case, image.label, message)
+        yield _warning(
+            image.label, f"line {line}: repeats an earlier line; it counts once", image.case
+        )
     try:
         pixels = read_pixels(image.image)
     except GansynthError as fault:
         yield Finding("error", image.case, image.image, str(fault))
         return
     if pixels.min() == pixels.max():
-        message = f"{image.image}: every pixel is {pixels.flat[0]}; is it meant to be there?"
-        yield Finding("warning", image.case, image.image, message)
+        yield _warning(
+            image.image, f"every pixel is {pixels.flat[0]}; is it meant to be there?", image.case
+        )
         return
     seen[content_hash(pixels)].append(image)
     levels = (int(pixels.max()) >> 8) - (int(pixels.min()) >> 8) + 1
     if pixels.dtype == np.uint16 and levels < FEW:
-        message = (
-            f"{image.image}: pixels from {pixels.min()} to {pixels.max()} of 65535: detectors see "
-            f"the upper byte, {levels} grey level(s) of 256; stretch all images by one window"
+        yield _warning(
+            image.image,
+            f"pixels from {pixels.min()} to {pixels.max()} of 65535: detectors see "
+            f"the upper byte, {levels} grey level(s) of 256; stretch all images by one window",
+            image.case,
         )
-        yield Finding("warning", image.case, image.image, message)
     if pixels.ndim == 3 and (pixels[..., 0] == pixels[..., 1]).all():
-        message = (
-            f"{image.image}: RGB, but red and green are equal; if all are grey, --read colour=grey "
-            "spares a generator two channels"
+        yield _warning(
+            image.image,
+            "RGB, but red and green are equal; if all are grey, --read colour=grey "
+            "spares a generator two channels",
+            image.case,
         )
-        yield Finding("warning", image.case, image.image, message)
 
 
 def _twice(
@@ -94,8 +97,7 @@ def _twice(
     for first, *others in seen.values():
         for other in others:
             if other.split == first.split:
-                message = f"{other.image}: same pixels as {first.case}; remove one"
-                yield Finding("warning", other.case, other.image, message)
+                yield _warning(other.image, f"same pixels as {first.case}; remove one", other.case)
             elif not told:
                 pair = f"{first.case} ({first.split}) and {other.case} ({other.split}), same pixels"
                 fault = shared_fault(source.file, [pair])
@@ -104,8 +106,7 @@ def _twice(
 
 def _lists(source: YoloSource) -> Iterator[Finding]:
     for case, path in source.listing.repeated:
-        message = f"{path}: its split names it more than once; it counts once"
-        yield Finding("warning", case, path, message)
+        yield _warning(path, "its split names it more than once; it counts once", case)
 
 
 def _boxes(source: YoloSource) -> Iterator[Finding]:
@@ -114,8 +115,7 @@ def _boxes(source: YoloSource) -> Iterator[Finding]:
     for split in SPLITS[1:]:
         images = source.images[split]
         if images and not any(len(image.rows) for image in images):
-            message = f"{path}: {split}: no image has a box; nothing can be measured on it"
-            yield Finding("warning", None, path, message)
+            yield _warning(path, f"{split}: no image has a box; nothing can be measured on it")
     small = [
         image
         for image in source.listing.images.values()
@@ -123,18 +123,18 @@ def _boxes(source: YoloSource) -> Iterator[Finding]:
     ]
     if small:
         least = min(map(_shortest, small))
-        message = (
-            f"{path}: {len(small)} image(s) have boxes of less than {SMALL} pixels at an image "
+        yield _warning(
+            path,
+            f"{len(small)} image(s) have boxes of less than {SMALL} pixels at an image "
             f"size of {IMGSZ}, the least {least:.1f} ({small[0].case}); use a larger one, and "
-            "little mosaic and scaling, or such boxes vanish in training"
+            "little mosaic and scaling, or such boxes vanish in training",
+            small[0].case,
         )
-        yield Finding("warning", small[0].case, path, message)
     yield from _cut(source)
     used = {int(n) for image in source.images["train"] for n in image.rows[:, 0]}
     for number, name in enumerate(source.file.names):
         if number not in used:
-            message = f"{path}: class {number} {name!r} has no box in train"
-            yield Finding("warning", None, path, message)
+            yield _warning(path, f"class {number} {name!r} has no box in train")
     try:
         yield from without_cases(source, source.schema.classes, path)
     except GansynthError as fault:
@@ -149,12 +149,13 @@ def _cut(source: YoloSource) -> Iterator[Finding]:
         return
     boxes = sum(len(image.labels.rows) for image in images)
     lost = sum(image.cut for image in cut.values())
-    message = (
-        f"{source.file.path}: skull_strip leaves {boxes - lost} of {boxes} box(es) whole "
+    yield _warning(
+        source.file.path,
+        f"skull_strip leaves {boxes - lost} of {boxes} box(es) whole "
         f"({WHOLE:.0%} of them brain), not those of {some(list(cut), 8)}; look at these, or "
-        "leave them out"
+        "leave them out",
+        next(iter(cut)),
     )
-    yield Finding("warning", next(iter(cut)), source.file.path, message)
 
 
 def _shortest(image: YoloImage) -> float:
@@ -176,8 +177,11 @@ def _spare(source: YoloSource) -> Iterator[Finding]:
                 continue
             if path.stem in pictures:  # of no split, say
                 continue
-            message = f"{path}: a label file without an image; it is not used"
-            yield Finding("warning", None, path, message)
+            yield _warning(path, "a label file without an image; it is not used")
+
+
+def _warning(file: Path, text: str, case: str | None = None) -> Finding:
+    return Finding("warning", case, file, f"{file}: {text}")
 
 
 def _other(path: Path) -> bool:

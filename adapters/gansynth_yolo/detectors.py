@@ -47,8 +47,6 @@ class DetectorJob:
         imgsz: side in pixels that images are brought to.
         workers: processes that load images; 0 loads in the training's own.
         cache: keep decoded real images in memory (``ram``), or not (``off``).
-        device: ``cpu``, ``cuda``, ``cuda:1``.
-        resume: go on with the training in ``output``.
     """
 
     data: Path
@@ -109,10 +107,7 @@ class Detector(Protocol):
         """
 
     def train(self, job: DetectorJob, slots: Slots, watch: Watch) -> Path:
-        """Train with the places of ``slots`` as an epoch; validate on real images only.
-
-        Returns:
-            The best weights.
+        """Train with ``slots``' places as an epoch, validate on real images; the best weights.
 
         Raises:
             TrainingFault: it cannot go on.
@@ -132,26 +127,12 @@ def detector(name: str) -> Detector:
         UsageFault: there is no such detector.
         EnvironmentFault: its library is not installed.
     """
-    module, kind, extra = _known(name)
-    if not is_installed(name):
+    if name not in DETECTORS:
+        raise UsageFault(f"--detector {name}: unknown, expected one of {', '.join(DETECTORS)}")
+    module, kind, extra = DETECTORS[name]
+    if importlib.util.find_spec(name) is None:
         raise EnvironmentFault(
             f"--detector {name}: {name} is not installed, expected it; install it by: "
             f"pip install 'gansynth[{extra}]'"
         )
     return cast(Detector, getattr(importlib.import_module(module), kind)())
-
-
-def is_installed(name: str) -> bool:
-    """Whether a detector's library is installed; it is not imported.
-
-    Raises:
-        UsageFault: there is no such detector.
-    """
-    _known(name)
-    return importlib.util.find_spec(name) is not None
-
-
-def _known(name: str) -> tuple[str, str, str]:
-    if name not in DETECTORS:
-        raise UsageFault(f"--detector {name}: unknown, expected one of {', '.join(DETECTORS)}")
-    return DETECTORS[name]

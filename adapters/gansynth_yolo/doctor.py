@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 
+from gansynth.hosts.record import version_of
 from gansynth.runtime.machine import Line
 from gansynth_yolo import libre_options
-from gansynth_yolo.agpl import engine
+from gansynth_yolo.agpl import options
 from gansynth_yolo.libraries import dotted, release_of
 
 
@@ -18,12 +18,12 @@ def lines() -> Iterator[Line]:
         (
             "ultralytics",
             "ultralytics",
-            (engine.LEAST, engine.BELOW),
+            (options.LEAST, options.BELOW),
             "AGPL-3.0: what you build on it and offer to others has to be open, too",
         ),
     ):
         cure = f"pip install 'gansynth[{extra}]'"
-        if not (found := _version(package)):
+        if not (found := version_of(package)):
             said = f"not installed; only for augmenting YOLO ({licence})"
             yield Line("note", package, said, cure)
         elif known[0] <= release_of(found) < known[1]:
@@ -32,10 +32,3 @@ def lines() -> Iterator[Line]:
             wanted = f">={dotted(known[0])},<{dotted(known[1])}"
             said = f"{found}, gansynth augment needs {wanted} ({licence})"
             yield Line("note", package, said, cure)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""

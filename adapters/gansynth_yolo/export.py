@@ -263,12 +263,9 @@ class YoloExport(Export):
 def exact_counts(images: int, ratio: Ratio, *, nearest: bool = False) -> tuple[int, int]:
     """How often each of some real images is listed, and synthetic ones, to be R:S exactly.
 
-    Args:
-        nearest: take the nearest ratio that comes out, where this one does not.
-
     Raises:
-        UsageFault: naming the nearest ratio that comes out, if real images would have to be listed
-            more than ``MOST_REPEATS`` times.
+        UsageFault: real images would have to be listed more than ``MOST_REPEATS`` times, and the
+            nearest ratio that comes out is not to be taken.
     """
     repeats, count, even = listed_counts(images, ratio, MOST_REPEATS)
     if not even and not nearest:

@@ -1,8 +1,7 @@
 """Every check between a generator or bank and a detector's training; all of them fail closed.
 
-The size that images are read in is no part of the host's record, and their hashes are of the files'
+The size that images are read in is no part of the host's record, and hashes are of the files'
 pixels: so a generator of any size is compared with held-out images as they are.
-``sample_bytes`` is the room that a sample takes in a bank.
 """
 
 from __future__ import annotations

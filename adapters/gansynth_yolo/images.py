@@ -6,7 +6,9 @@ image stands where its path has ``/labels/`` for the last ``/images/``, and ``.t
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,10 +16,9 @@ from pathlib import Path
 
 from gansynth.data.picture_files import SUFFIXES
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault
-from gansynth.runtime.files import reading
-from gansynth_yolo.cases import StrippedImage, YoloImage
+from gansynth.runtime.files import reading, sha256_file
+from gansynth_yolo.cases import StrippedImage, YoloImage, read_header, read_pixels
 from gansynth_yolo.dataset_file import DatasetFile, check_inside, printable
-from gansynth_yolo.headers import read_header
 from gansynth_yolo.labels import Labels, read_labels
 from gansynth_yolo.options import YoloOptions
 
@@ -261,3 +262,62 @@ def shared_fault(file: DatasetFile, shared: Sequence[str]) -> IntegrityFault:
         f"leakage: {file.path}: {len(shared)} image(s) are in two splits: {some(shared)}; expected "
         "each in one; list other images, of other people, under val and test"
     )
+
+
+PIECE = 4096
+"""Bytes from the middle of a file that tell most files of one size apart."""
+
+
+def same_files(file: DatasetFile, listing: Listing) -> list[Fault]:
+    """Images of two splits that are one file, or two of the same bytes.
+
+    Files are compared by what they are, then those of one size by their content. Images of one
+    constant value are all alike and do not count.
+    """
+    files: dict[tuple[int, int], YoloImage] = {}
+    sizes: dict[int, list[YoloImage]] = defaultdict(list)
+    shared = []
+    for image in listing.images.values():
+        with reading(image.image):
+            status = os.stat(image.image)
+        first = files.setdefault((status.st_dev, status.st_ino), image)
+        if first.split != image.split:
+            shared.append(_pair(first, image, "one file"))
+        elif first is image:
+            sizes[status.st_size].append(image)
+    for alike in sizes.values():
+        shared += _same_bytes(alike)
+    return [(None, file.path, shared_fault(file, shared))] if shared else []
+
+
+def _same_bytes(images: Sequence[YoloImage]) -> list[str]:
+    if len({image.split for image in images}) < 2:
+        return []
+    pieces: dict[str, list[YoloImage]] = defaultdict(list)
+    for image in images:
+        pieces[_piece(image.image)].append(image)
+    shared = []
+    for group in pieces.values():
+        if len({image.split for image in group}) < 2:
+            continue
+        known: dict[str, YoloImage] = {}
+        for image in group:
+            first = known.setdefault(sha256_file(image.image), image)
+            if first.split != image.split and not _constant(image.image):
+                shared.append(_pair(first, image, "the same bytes"))
+    return shared
+
+
+def _piece(path: Path) -> str:
+    with reading(path), open(path, "rb") as stream:
+        stream.seek(path.stat().st_size // 2)
+        return hashlib.sha256(stream.read(PIECE)).hexdigest()
+
+
+def _constant(path: Path) -> bool:
+    pixels = read_pixels(path)
+    return bool(pixels.min() == pixels.max())
+
+
+def _pair(one: YoloImage, other: YoloImage, how: str) -> str:
+    return f"{one.case} ({one.split}) and {other.case} ({other.split}), {how}"

@@ -112,10 +112,8 @@ def import_slices(
 
     Args:
         source: 2D cases with boxes, of one channel, or of three for RGB.
-        folder: must not exist, or be empty.
         bits: of a grey pixel, 8 or 16.
         backgrounds: share of the training images without a box that is kept; val keeps all.
-        progress: is told how many cases are done.
 
     Raises:
         UsageFault: a source without boxes, with other channels, or that holds nothing out; or the

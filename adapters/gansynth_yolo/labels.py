@@ -50,8 +50,7 @@ class Labels:
 def read_labels(path: Path, names: Sequence[str], overshoot: float) -> Labels:
     """Read a label file; its faults are returned, not raised.
 
-    Args:
-        overshoot: share of the image's width and height that a box may reach beyond it.
+    Boxes may reach beyond the image by ``overshoot``, a share of its width and height.
 
     Raises:
         EnvironmentFault: the file may not be read.
@@ -88,11 +87,7 @@ def clipped(rows: Rows) -> Rows:
 
 
 def corners(rows: Rows, shape: Sequence[int]) -> FloatArray:
-    """Boxes of rows, float32 (N, 4) ``ymin, xmin, ymax, xmax`` in pixels, within the image.
-
-    Args:
-        rows: (N, 5).
-    """
+    """Boxes of rows, float32 (N, 4) ``ymin, xmin, ymax, xmax`` in pixels, within the image."""
     half = rows[:, 3:] / 2
     low, high = rows[:, 1:3] - half, rows[:, 1:3] + half
     shares = np.clip(np.hstack([low[:, ::-1], high[:, ::-1]]), 0, 1)
@@ -100,12 +95,7 @@ def corners(rows: Rows, shape: Sequence[int]) -> FloatArray:
 
 
 def as_rows(boxes: FloatArray, classes: npt.NDArray[Any], shape: Sequence[int]) -> Rows:
-    """Rows of boxes: the inverse of ``corners``.
-
-    Args:
-        boxes: (N, 4) ``ymin, xmin, ymax, xmax`` in pixels.
-        classes: (N,).
-    """
+    """Rows of boxes (N, 4), ``ymin, xmin, ymax, xmax`` in pixels: the inverse of ``corners``."""
     shares = boxes.astype(np.float64) / np.tile(np.array(shape, np.float64), 2)
     low, high = shares[:, 1::-1], shares[:, :1:-1]
     return np.hstack([classes.reshape(-1, 1).astype(np.float64), (low + high) / 2, high - low])

@@ -1,8 +1,7 @@
 """``python -m gansynth_yolo.launch CONFIG.json``: the process in which a detector trains.
 
-Started by the adapter. The detector trains as its own library would, on a mirror of the user's data
-set, with its training set's places filled by ``Slots``; then its best weights look at the real
-validation and test images, and what they find is written down.
+It trains as its own library would, on a mirror of the user's data set, with its training set's
+places filled by ``Slots``. Its best weights then look at the real validation and test images.
 """
 
 from __future__ import annotations

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from gansynth.runtime.errors import EnvironmentFault, UsageFault
+from gansynth.runtime.errors import (
+    EnvironmentFault,
+    GansynthError,
+    TrainingFault,
+    UsageFault,
+    did_you_mean,
+)
 from gansynth_yolo.detectors import DETECTORS
 
 STRIDE = 32
@@ -70,7 +79,53 @@ def best_of(weights: Path) -> Path:
     return best if best.is_file() else weights / "last.pt"
 
 
-def last_line(error: BaseException) -> str:
+def refuse_options(
+    options: Mapping[str, Any],
+    ours: Mapping[str, str],
+    refused: Mapping[str, tuple[Any, str]],
+    known: Iterable[str],
+    whose: str,
+) -> None:
+    """Refuse options of a user that a library lacks, or that are not the user's to set.
+
+    Args:
+        ours: what gansynth sets -> where the user says what to.
+        refused: option -> the one value it may have, and why.
+        known: those it has, which a slip may have been meant for.
+        whose: the library, for messages.
+
+    Raises:
+        UsageFault: naming the first.
+    """
+    known = set(known)
+    for name, value in options.items():
+        if name in ours:
+            raise UsageFault(f"-- {name}={value}: gansynth sets it, give {ours[name]} instead")
+        if name in refused and value != refused[name][0]:
+            allowed, why = refused[name]
+            raise UsageFault(f"-- {name}={value}: expected {name}={allowed}: {why}")
+        if name not in known:
+            meant = did_you_mean(name, known - set(ours) - set(refused))
+            raise UsageFault(f"-- {name}={value}: {whose} has no such option.{meant}")
+
+
+@contextlib.contextmanager
+def one_line(name: str) -> Iterator[None]:
+    """Whatever a library raises, the user gets one line of.
+
+    Raises:
+        GansynthError: our own, without a worker's traceback.
+        TrainingFault: anything else.
+    """
+    try:
+        yield
+    except GansynthError as fault:
+        raise type(fault)(_last_line(fault)) from fault
+    except Exception as error:
+        raise TrainingFault(f"{name}: {_last_line(error)}") from error
+
+
+def _last_line(error: BaseException) -> str:
     """What an error says; of one from a worker process, which brings a traceback, its end."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     if not lines:

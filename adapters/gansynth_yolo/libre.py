@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gansynth.runtime.errors import GansynthError, TrainingFault, UsageFault
+from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth_yolo.detectors import KEPT, MOST_FOUND, NMS_IOU, DetectorJob, Found, Watch
-from gansynth_yolo.libraries import best_of, check_cuda, check_size, last_line
+from gansynth_yolo.libraries import best_of, check_cuda, check_size, one_line
 from gansynth_yolo.libre_options import (
     FAMILIES,
     check_version,
@@ -35,24 +35,14 @@ class Libre:
     name = "libreyolo"
 
     def check(self, job: DetectorJob) -> None:
-        """Refuse what cannot be done; LibreYOLO is imported.
-
-        Raises:
-            UsageFault: an unknown model or option, or one that would change the ratio.
-            EnvironmentFault: a release that is not supported, a device that is not there.
-        """
+        """See ``Detector.check``; LibreYOLO is imported."""
         check_version()
         check_size(job.imgsz)
         settings(job)
         _check_device(job.device)
 
     def train(self, job: DetectorJob, slots: Slots, watch: Watch) -> Path:
-        """Train; the weights of the best epoch, by LibreYOLO's own judgement.
-
-        Raises:
-            UsageFault: see ``check``.
-            TrainingFault: LibreYOLO gave up; the message is its own.
-        """
+        """Train; the weights of the best epoch, by LibreYOLO's own judgement."""
         told = settings(job)
         weights = job.output.absolute() / "weights"
         last = weights / "last.pt"
@@ -65,22 +55,12 @@ class Libre:
         with silent_stdout():
             from gansynth_yolo.libre_places import mixed_training
 
-            try:
-                model = _open(job, begin)
-                with mixed_training(slots, watch):
-                    model.train(**told, callbacks=_Told(slots, watch))
-            except GansynthError as fault:
-                raise type(fault)(last_line(fault)) from fault
-            except Exception as error:  # whatever it raises, the user gets one line
-                raise TrainingFault(f"libreyolo: {last_line(error)}") from error
+            with one_line("libreyolo"), mixed_training(slots, watch):
+                _open(job, begin).train(**told, callbacks=_Told(slots, watch))
         return best_of(weights)
 
     def predict(self, job: DetectorJob, weights: Path, images: Sequence[Path]) -> list[Found]:
-        """What trained weights find in image files, read as in training.
-
-        Raises:
-            TrainingFault: an image cannot be read.
-        """
+        """What trained weights find in image files, read as in training."""
         with silent_stdout():
             # Opened anew: after a training that was never validated a model is still in training
             # mode, where its head gives tensors of two axes that LibreYOLO cannot decode.

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
 from gansynth_yolo.detectors import DetectorJob
-from gansynth_yolo.libraries import check_release
+from gansynth_yolo.libraries import check_release, refuse_options
 
 LEAST, BELOW = (1, 6), (1, 7)
 """Releases whose data set and trainer we know: at least, and below."""
@@ -129,10 +129,7 @@ def _has_validation(data: Path) -> bool:
 
 
 def find_model(name: str) -> tuple[str, str, Path | None]:
-    """The family, size, and the weights to start from, if any, of a model.
-
-    Args:
-        name: ``yolox-n``, ``yolo9-t`` and the like, or a file of weights that LibreYOLO wrote.
+    """The family, size, and the weights to start from, if any, of a model: ``yolox-n``, or a file.
 
     Raises:
         UsageFault: another family, or a file that is not there; weights are never downloaded.
@@ -194,19 +191,10 @@ def _read_options(
         options = apply_train_aliases(dict(options), "detect")
     except ValueError as error:
         raise UsageFault(f"libreyolo refuses an option: {error}") from error
-    ignored, known = ignored_aug_params(family), set(hints) - set(OURS)
+    known = (set(hints) - ignored_aug_params(family)) | ALIASES
+    refuse_options(options, OURS, REFUSED, known, f"libreyolo's {family}")
     read = {}
     for name, value in options.items():
-        if name in OURS:
-            raise UsageFault(f"-- {name}={value}: gansynth sets it, give {OURS[name]} instead")
-        if name in REFUSED and value != REFUSED[name][0]:
-            allowed, why = REFUSED[name]
-            raise UsageFault(f"-- {name}={value}: expected {name}={allowed}: {why}")
-        if name not in known or name in ignored:
-            raise UsageFault(
-                f"-- {name}={value}: libreyolo's {family} has no such option."
-                f"{did_you_mean(name, (known - ignored) | ALIASES)}"
-            )
         if name in _LOCAL_FILES and not Path(str(value)).is_file():
             raise DataFault(f"-- {name}={value}: no such file; weights are not downloaded")
         read[name] = _convert(name, value, hints[name])

@@ -44,15 +44,12 @@ def mixed_training(slots: Slots, watch: Watch) -> Iterator[None]:
 
 
 class MixedDataset(_data.YOLODataset):  # type: ignore[misc]  # LibreYOLO has no types
-    """The real images, then the synthetic places; an index is a place.
+    """The real images, sorted by path, then the synthetic places; an index is a place.
 
     LibreYOLO asks ``pull_item`` for the image of an item and for those that a mosaic or MixUp puts
-    beside it; ``Primaries`` tells us which item it is at. Partners are chosen uniformly among all
-    places, but only of those whose ``load_anno`` has boxes: here every place has, and what fills it
-    is drawn by the same preference, so that the preference leaves the ratio alone.
-
-    Args:
-        args, kwargs: LibreYOLO's own, for the real images, which are sorted by path.
+    beside it; ``Primaries`` tells us which item it is at. Partners are chosen uniformly among
+    places whose ``load_anno`` has boxes: here every place has, and what fills it is drawn by the
+    same preference, so that the preference leaves the ratio alone.
 
     Raises:
         DataFault: LibreYOLO finds other images than are counted on.

@@ -1,9 +1,7 @@
 """A data set as a detector may have it: links to the user's images, in a folder of ours.
 
-Skull-stripped images are written there, since no file holds them.
-
-Detectors write beside what they read: caches of labels, arrays of images, "restored" pictures. So
-none is ever shown the user's folder.
+Skull-stripped images are written there, since no file holds them. Detectors write caches beside
+what they read, so none is ever shown the user's folder.
 """
 
 from __future__ import annotations
@@ -46,12 +44,8 @@ def mirror(
     the source's fold. Of fold ``all``, ``train`` has the validation images too.
 
     Args:
-        folder: made where it is missing; must be ours if it is there.
         channels: what the detector is to see, 1 or 3; None for what the data set says.
-        more: further keys of ``data.yaml``.
-
-    Returns:
-        ``data.yaml`` in the folder, with absolute paths.
+        more: further keys of ``data.yaml``, which is returned.
 
     Raises:
         UsageFault: the folder is somebody else's, or a detector would find no labels there.
@@ -110,11 +104,7 @@ def names_of(images: Sequence[YoloImage]) -> list[str]:
 
 
 def place(image: YoloImage, name: str, images: Path, labels: Path) -> None:
-    """Link an image and its label file; what is not as filed, or would be refused, is written.
-
-    Args:
-        images: folder of image files, made if there is none.
-    """
+    """Link an image and its label file; what is not as filed, or would be refused, is written."""
     images.mkdir(parents=True, exist_ok=True)
     labels.mkdir(parents=True, exist_ok=True)
     if image.as_filed:

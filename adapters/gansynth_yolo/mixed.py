@@ -1,9 +1,9 @@
 """What fills the places of a detector's training set; knows no detector.
 
-A detector asks for every place of its training set once an epoch, in any order, in any worker
-process, perhaps epochs ahead. How often a place was asked for is its epoch, counted in memory that
-all processes share. Everything random is keyed by (seed, epoch, place), so a frozen bank gives the
-same samples whatever the number of workers; of a live bank whatever is there is drawn.
+A detector asks for every place once an epoch, in any order, in any worker process, perhaps epochs
+ahead. How often a place was asked for is its epoch, counted in memory that all processes share.
+Everything random is keyed by (seed, epoch, place), so a frozen bank gives the same samples
+whatever the number of workers.
 """
 
 from __future__ import annotations
@@ -110,12 +110,10 @@ class Slots:
     def partner(self, index: int, annotated: IntArray | None = None) -> Drawn:
         """What fills a place as a partner of the primary that this process drew last.
 
-        A mosaic's partners are unbiased if their indices are uniform over all places.
-
-        Args:
-            annotated: real images that have boxes, sorted, for a detector that prefers partners
-                with boxes: another of these then takes the place of a real image without, and a
-                sample with boxes that of one without. So the preference leaves the ratio alone.
+        A mosaic's partners are unbiased if their indices are uniform over all places. Of a detector
+        that prefers partners with boxes, ``annotated`` are the real images that have some, sorted:
+        another of these takes the place of one without, and a sample with boxes that of one
+        without.
 
         Raises:
             TrainingFault: as ``primary``.

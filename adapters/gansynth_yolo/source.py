@@ -25,11 +25,9 @@ from gansynth.data.planes import resize
 from gansynth.data.reading import parse_read, reads
 from gansynth.data.subjects import read_subjects
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth_yolo.cases import YoloImage
+from gansynth_yolo.cases import YoloImage, read_pixels, scaled
 from gansynth_yolo.dataset_file import DatasetFile, dataset_path, read_dataset_file
-from gansynth_yolo.headers import read_pixels, scaled
-from gansynth_yolo.images import Fault, Listing, list_images
-from gansynth_yolo.leaks import same_files
+from gansynth_yolo.images import Fault, Listing, list_images, same_files
 from gansynth_yolo.options import YoloOptions
 
 LARGEST = 256
@@ -335,11 +333,9 @@ def unsplit(case_id: str) -> str:
 
 
 def fitted(case: Case, size: tuple[int, int], *, stretch: bool) -> Case:
-    """A 2D case of another size, its boxes moved along.
+    """A 2D case (C, H, W) of another size, its boxes moved along.
 
-    Args:
-        case: image (C, H, W).
-        stretch: rows and columns each on their own; else undistorted, in the middle of zeros.
+    ``stretch`` brings rows and columns there each on their own; else zeros surround the case.
     """
     shape = case.image.shape[1:]
     if stretch or shape == size:

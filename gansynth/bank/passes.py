@@ -1,10 +1,8 @@
 """Which of a bank's samples is next: none comes again before all have been drawn.
 
-A finite bank is gone through in passes, each in a new order that depends on the seed alone. A draw
-has a turn, and the turn says the sample: hosts that settle their places beforehand know each
-place's turn; of others, workers that know how many they are take every so-maniest turn. A live
-bank is gone through likewise by each process, the newest samples first, for as long as it is there.
-No lock, and no word between processes. Needs numpy and the bank's reader only.
+A finite bank is gone through in passes, each in an order that depends on the seed alone. A draw has
+a turn, and the turn says the sample: a host gives it, or of N workers each takes every Nth. A live
+bank is gone through by each process on its own, the newest samples first. There is no lock.
 """
 
 from __future__ import annotations
@@ -38,9 +36,9 @@ class Team:
     Attributes:
         number: of this one, from 0.
         size: workers of the team.
-        started: number of the team's first process; None unless teams follow each other, as the
-            workers of a torch ``DataLoader`` do that end with an epoch.
-        alone: identity of a worker that knows of no others, and so goes through passes of its own.
+        started: number of the team's first process, where teams follow each other, as the workers
+            of a torch ``DataLoader`` that end with an epoch.
+        alone: identity of a worker that knows of no others, and goes through passes of its own.
     """
 
     number: int = 0
@@ -50,11 +48,7 @@ class Team:
 
     @classmethod
     def here(cls, workers: int = 1) -> Team:
-        """The team of this process.
-
-        Args:
-            workers: that the host starts one after the other; 1 if that is not known.
-        """
+        """The team of this process; ``workers`` that the host starts in turn, 1 if not known."""
         identity = tuple(getattr(multiprocessing.current_process(), "_identity", ()))
         if not identity:
             return cls()

@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -118,10 +117,9 @@ def produce(
 ) -> None:
     """Fill a bank; then finish it if it is frozen, else refresh it until told to stop.
 
-    Samples are numbered from 0 and published in order, each with its ``index`` in its provenance;
-    a rejected one leaves a gap, and a frozen bank draws on until it is full. They are always drawn
-    in whole batches that start at multiples of the batch size, so that a bank which was interrupted
-    and taken up again has, to the bit, the content of one that was not.
+    Samples are numbered from 0 and published in order, each with its ``index`` in its provenance; a
+    rejected one leaves a gap. They are drawn in whole batches that start at multiples of the batch
+    size: an interrupted bank gets, to the bit, the content of any other.
 
     Args:
         writer: the bank.
@@ -142,20 +140,35 @@ def produce(
     kept = Rejected(Path(config.rejected) if config.rejected else None, schema, _say)
     pacer = _Pacer(writer, config)
     ready: list[tuple[Sample, HostArrays]] = []
-    admitted = partial(
-        _admitted, bring or _as_it_is, finalise, gate, kept, writer, schema, min_size, settings
-    )
+
+    def add(index: int, sample: Sample) -> None:
+        """Make a sample ready, unless it is rejected."""
+        try:
+            sample = sample if bring is None else bring(sample)
+            admit(sample, schema, min_size, writer.spec.dtype)
+            extras = finalise(sample)
+        except DataFault as fault:
+            kept.keep(sample, fault, index)
+            gate.reject(fault)
+            return
+        gate.accept()
+        sample = replace(sample, provenance={**sample.provenance, "index": index})
+        ready.append((sample if settings is None else noted(sample, settings), extras))
+
     start = _next_index(writer.folder)
     first = start - start % config.batch
     with _beating(writer):
         while not stop():
             if writer.spec.frozen and writer.full:
-                _finish(writer)
+                if not writer.complete:
+                    writer.finish()
+                writer.state = "complete"
+                writer.beat()
                 return
             with pacer.work():
                 for index, sample in enumerate(draw(first, config.batch), first):
                     if index >= start:  # those before were published before an interruption
-                        ready += admitted(index, sample)
+                        add(index, sample)
                 first += config.batch
                 while 0 < (size := writer.next_size) <= len(ready):
                     writer.publish(ready[:size])
@@ -167,45 +180,9 @@ def produce(
                 pacer.rest(len(ready), stop)
 
 
-def _finish(writer: BankWriter) -> None:
-    if not writer.complete:
-        writer.finish()
-    writer.state = "complete"
-    writer.beat()
-
-
 def _say(line: str) -> None:
     """Into the producer's log."""
     sys.stderr.write(f"WARNING: {line}\n")
-
-
-def _as_it_is(sample: Sample) -> Sample:
-    return sample
-
-
-def _admitted(
-    bring: Callable[[Sample], Sample],
-    finalise: Callable[[Sample], HostArrays],
-    gate: Gate,
-    kept: Rejected,
-    writer: BankWriter,
-    schema: Schema,
-    min_size: Sequence[int],
-    settings: Mapping[str, Any] | None,
-    index: int,
-    sample: Sample,
-) -> list[tuple[Sample, HostArrays]]:
-    try:
-        sample = bring(sample)
-        admit(sample, schema, min_size, writer.spec.dtype)
-        extras = finalise(sample)
-    except DataFault as fault:
-        kept.keep(sample, fault, index)
-        gate.reject(fault)
-        return []
-    gate.accept()
-    sample = replace(sample, provenance={**sample.provenance, "index": index})
-    return [(sample if settings is None else noted(sample, settings), extras)]
 
 
 def _next_index(bank: Path) -> int:
@@ -258,12 +235,7 @@ class _Pacer:
             log_work(writer.folder, self._begin, self._end)
 
     def rest(self, ready: int, stop: Callable[[], bool]) -> None:
-        """Wait until there may be work again.
-
-        Args:
-            ready: samples made and not yet published.
-            stop: asked while resting.
-        """
+        """Wait until there may be work again; so many samples are made and not yet published."""
         while (left := self._left(ready)) > 0 and not stop():
             time.sleep(min(left, _POLL_SECONDS))
 

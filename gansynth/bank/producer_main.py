@@ -37,9 +37,8 @@ _GRACE_SECONDS = 1.5
 class _Stop:
     """Ends the process in good order on SIGTERM, SIGINT, or when its parent is gone.
 
-    A signal's handler runs in the main thread, once that returns from whatever C code it is in. A
-    second thread watches over that: it learns of signals through a pipe and of the parent's end by
-    polling, and after a short grace it ends the process itself.
+    The main thread may be in C code, where no handler runs. So a second thread learns of signals
+    through a pipe, and after a short grace it ends the process itself.
     """
 
     def __init__(self, config: ProducerConfig) -> None:

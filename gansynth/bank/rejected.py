@@ -1,7 +1,6 @@
 """Rejected samples, kept to be looked at: small pictures with boxes, and why each was rejected.
 
-``rejected.jsonl`` has a line for each picture. Nothing here shows a patient: samples are drawn by a
-generator, and only the names of the cases they were asked to be like stand in their provenance.
+``rejected.jsonl`` has a line for each picture.
 """
 
 from __future__ import annotations
@@ -44,13 +43,7 @@ class Rejected:
         self._kept = Counter[str]() if folder is None else _kept_before(folder / LINES)
 
     def keep(self, sample: Sample, fault: DataFault, index: int) -> None:
-        """Keep a sample, unless there are enough of its kind.
-
-        Args:
-            sample: as it was rejected, in any state.
-            fault: why.
-            index: its number.
-        """
+        """Keep a sample, in whatever state it was rejected, unless there are enough of its kind."""
         reason = reason_of(fault)
         if self.folder is None or self._kept[reason] >= EACH or self._kept.total() >= MOST:
             return

@@ -23,8 +23,7 @@ from gansynth.runtime.files import (
     disk_errors,
     remove_temporaries,
     replace_text,
-    reserve,
-    temporary_beside,
+    write_bytes_atomic,
     write_json_atomic,
 )
 
@@ -139,10 +138,7 @@ class BankWriter:
 
     @property
     def next_size(self) -> int:
-        """Samples the next segment should hold; 0 if a frozen bank is full.
-
-        A full live bank swaps its oldest segment for one of the same size, so it stays full.
-        """
+        """Samples the next segment should hold: as the oldest of a full bank; 0 if it is frozen."""
         room = self.spec.capacity - self.held
         if room > 0 or self.spec.frozen:
             return min(self.spec.segment_samples, room)
@@ -158,12 +154,6 @@ class BankWriter:
 
         Of a live bank the oldest segments go: those beyond its capacity afterwards, and beforehand
         as many as its bytes, or a full disk, have no room for. The last one always stays.
-
-        Args:
-            samples: in the host's space, each with what the adapter's ``finalise`` made.
-
-        Returns:
-            The segment's path.
 
         Raises:
             UsageFault: more samples than the bank may hold, none, or the bank is complete.
@@ -203,7 +193,7 @@ class BankWriter:
         settled = -float("inf")
         while True:
             try:
-                return _write(path, parts)
+                return write_bytes_atomic(path, *parts, reserved=True)
             except EnvironmentFault as fault:
                 if self.spec.frozen or getattr(fault.__cause__, "errno", None) not in _FULL:
                     raise
@@ -268,11 +258,7 @@ class BankWriter:
         }
 
     def finish(self) -> None:
-        """Mark a frozen bank complete, with the SHA-256 of its content.
-
-        Raises:
-            UsageFault: the bank is refreshed, so it is never complete; or it is empty.
-        """
+        """Mark a frozen bank with samples complete, with the SHA-256 of its content."""
         if not self.spec.frozen or not self._held:
             raise UsageFault(f"{self.folder}: only a frozen bank with samples can be finished")
         hashes = {p.name: read_header(p).sha256 for p in list_segments(self.folder).values()}
@@ -342,27 +328,3 @@ def _look(folder: Path) -> dict[int, _Segment]:
 
 def _on_disk(size: int) -> int:
     return -(-size // _BLOCK) * _BLOCK
-
-
-def _write(path: Path, parts: Sequence[bytes]) -> None:
-    """Write a file atomically, its space reserved first.
-
-    Without the reservation a segment that does not fit would fill the disk to the last byte before
-    it fails, and another writer (the host saving a checkpoint, say) would meet a full disk.
-    """
-    size = sum(map(len, parts))
-    temporary = temporary_beside(path)
-    with disk_errors(path, size):
-        try:
-            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_CLOEXEC", 0)
-            with open(os.open(temporary, flags, 0o666), "wb", buffering=0) as stream:
-                reserve(stream.fileno(), size)
-                for part in parts:
-                    rest = memoryview(part)
-                    while rest:
-                        rest = rest[stream.write(rest) :]
-                os.fsync(stream.fileno())
-            os.replace(temporary, path)
-        finally:  # also on SystemExit from a signal
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import shutil
 import statistics
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from gansynth.benchmark.running import Asked, open_study
 from gansynth.benchmark.specs import FIT, TRAIN, TUNE, Spec
 from gansynth.benchmark.study import Study
 from gansynth.benchmark.tuning import shortened
+from gansynth.runtime.files import folder_bytes, free_bytes
 
 if TYPE_CHECKING:
     from gansynth.runtime.progress import Reporter
@@ -103,7 +103,7 @@ def _told(
         "at_once": slots,
         "hours": round(hours / slots, 2) if known and slots else None,
         "disk_bytes": round(size) if known else None,
-        "disk_free_bytes": shutil.disk_usage(_existing(asked.folder)).free,
+        "disk_free_bytes": free_bytes(asked.folder),
         "memory": "not known: trainings are measured in processes of their own",
     }
 
@@ -113,10 +113,6 @@ def _slots(asked: Asked) -> int | None:
     if not asked.executor.startswith("local"):
         return None
     return parse_executor(asked.executor).slots
-
-
-def _existing(folder: Path) -> Path:
-    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
 
 
 def _typical(sizes: Sequence[Size]) -> tuple[float | None, float | None]:
@@ -133,12 +129,8 @@ def _known(study: Study, specs: Any, kind: str) -> list[Size]:
         if spec.kind == kind and study.store.at_hand(spec.key):
             seconds = study.store.result(spec.key).get("seconds")
             if seconds:
-                found.append((float(seconds), _bytes(study.store.folder / spec.key)))
+                found.append((float(seconds), float(folder_bytes(study.store.folder / spec.key))))
     return found
-
-
-def _bytes(folder: Path) -> float:
-    return float(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
 
 
 def _probe(study: Study, left: Sequence[Spec], kind: str, folder: Path) -> list[Size]:
@@ -173,7 +165,7 @@ def _probe(study: Study, left: Sequence[Spec], kind: str, folder: Path) -> list[
         points.append((count, time.monotonic() - began))
     (a, first), (b, second) = points[0], points[-1]
     each = max(0.0, (second - first) / (b - a)) if b > a else 0.0
-    return [(first + each * (steps - a), _bytes(folder / str(tried[-1])))]
+    return [(first + each * (steps - a), float(folder_bytes(folder / str(tried[-1]))))]
 
 
 def _quietly(run: Callable[[], object]) -> None:

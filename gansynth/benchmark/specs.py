@@ -70,6 +70,18 @@ class Spec:
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
+def fit_spec(data: Mapping[str, Any], generator: Mapping[str, Any], seed: int, title: str) -> Spec:
+    """Fit a generator on the training cases of ``data``."""
+    return Spec(FIT, {**data, "kind": FIT, "generator": generator, "seed": seed}, title)
+
+
+def train_spec(document: Mapping[str, Any], fit: Spec | None, title: str) -> Spec:
+    """Train the host, with samples of a generator if one is fitted."""
+    key = None if fit is None else fit.key
+    needs = () if key is None else (key,)
+    return Spec(TRAIN, {**document, "kind": TRAIN, "generator": key}, title, needs)
+
+
 class Design:
     """All computations of a plan on a data set.
 
@@ -131,14 +143,9 @@ class Design:
 
     def fit(self, generator: str, cases: Sequence[str], seed: int, title: str) -> Spec:
         """Fit a generator on training cases."""
-        document = {
-            **self._data,
-            "kind": FIT,
-            "train": self._known(cases),
-            "generator": self.plan.generator(generator).model_dump(mode="json"),
-            "seed": seed,
-        }
-        return Spec(FIT, document, f"fit {generator}, {title}")
+        data = {**self._data, "train": self._known(cases)}
+        told = self.plan.generator(generator).model_dump(mode="json")
+        return fit_spec(data, told, seed, f"fit {generator}, {title}")
 
     def fit_of(self, place: Place) -> Spec | None:
         """The generator that a place draws from; None for none."""
@@ -152,20 +159,18 @@ class Design:
 
     def train(self, place: Place) -> Spec:
         """Train the host as an arm says."""
-        arm, fit = self.plan.arm(place.arm), self.fit_of(place)
+        arm, cases = self.plan.arm(place.arm), self.cases_of(place)
         document = {
             **self._data,
-            "kind": TRAIN,
-            "train": self._known(self.cases_of(place)),
+            "train": self._known(cases),
             "judged": self._known(self.judged),
-            "host": self.host(arm, len(self.cases_of(place))),
+            "host": self.host(arm, len(cases)),
             "arm": described(arm),
-            "generator": None if fit is None else fit.key,
             "regions": self.plan.regions,
             "measures": list(self.plan.measures),
             "seed": place.random,
         }
-        return Spec(TRAIN, document, f"train {place}", () if fit is None else (fit.key,))
+        return train_spec(document, self.fit_of(place), f"train {place}")
 
     def tune(self, place: Place) -> Spec:
         """Choose among arms by inner folds of a draw's training set."""

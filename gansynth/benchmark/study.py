@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from gansynth.benchmark.division import SEALED, Division, divide
-from gansynth.benchmark.jobs.job import Job
+from gansynth.benchmark.jobs.job import WORK, Job
 from gansynth.benchmark.jobs.store import Store
 from gansynth.benchmark.plan import Plan
-from gansynth.benchmark.specs import Design, Place, Spec
-from gansynth.benchmark.working import Jobs
+from gansynth.benchmark.specs import FIT, Design, Place, Spec, write_work
+from gansynth.benchmark.words import RUN
 from gansynth.core.adapter import Adapter
 from gansynth.core.registry import installed
 from gansynth.core.source import CaseSource, SourceRequest
@@ -97,7 +98,7 @@ class Study:
 
     def result(self, key: str) -> Mapping[str, Any] | None:
         """What a job came to, here or in what was given as known."""
-        return self.store.result(key) if self.store.done(key) else self.cached.get(key)
+        return self.store.result(key) if self.store.at_hand(key) else self.cached.get(key)
 
     def specs(self) -> dict[str, Spec]:
         """All that is to be computed, as far as is known yet, by key; needs come first."""
@@ -159,3 +160,49 @@ def _chosen(plan: Plan, arms: Sequence[str]) -> tuple[str, ...]:
     if not arms:
         return tuple(names)
     return tuple(name for name in names if name in {*arms, plan.compared_with})
+
+
+# -- jobs ------------------------------------------------------------------------------------------
+
+DATA, TOLD = "data", "work"
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """Makes jobs that share a folder and a data set.
+
+    Attributes:
+        folder: where lists of cases, and what processes are told, are written.
+        request: how the data set is opened, as JSON.
+        env: variables of all processes but those that fit a generator.
+    """
+
+    folder: Path
+    store: Store
+    request: Mapping[str, Any]
+    env: Mapping[str, str]
+
+    def of(self, spec: Spec, held_out: Sequence[str]) -> Job:
+        """A spec's job; writes what its process is told.
+
+        Args:
+            held_out: cases that a fit must not see.
+        """
+        places: dict[str, Any] = {"request": self.request}
+        if spec.kind == FIT:
+            # Beside the jobs: a run remembers where its cases are.
+            places["division"] = str(self.folder / DATA / spec.key)
+            places["held_out"] = sorted(held_out)
+        elif spec.needs:
+            places["run"] = str(self.store.folder / spec.needs[0] / RUN)
+        told = write_work(spec, places, self.folder / TOLD)
+        return Job(
+            spec.key,
+            spec.title,
+            spec.kind,
+            (sys.executable, "-m", "gansynth.benchmark.worker", str(told), WORK),
+            folder=self.store.folder / spec.key,
+            needs=spec.needs,
+            env={} if spec.kind == FIT else dict(self.env),
+            resumable=True,
+        )

@@ -10,23 +10,30 @@ case that the outer fold holds out is read: the spec does not name any.
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from types import MappingProxyType
 from typing import Any
 
+from gansynth.benchmark.division import Division, divide, largest_set
 from gansynth.benchmark.jobs.executor import parse_executor
 from gansynth.benchmark.jobs.graph import Progress, run_jobs
 from gansynth.benchmark.jobs.job import Job
 from gansynth.benchmark.jobs.store import Store
-from gansynth.benchmark.plan import STEPS
-from gansynth.benchmark.specs import FIT, TRAIN, Spec
-from gansynth.benchmark.working import Jobs
+from gansynth.benchmark.jobs.table import JobTable
+from gansynth.benchmark.plan import STEPS, Plan
+from gansynth.benchmark.specs import Design, Spec, fit_spec, train_spec
+from gansynth.benchmark.study import Jobs, host_of, request_of
+from gansynth.benchmark.words import augment_words, fit_words
 from gansynth.core.source import Split
 from gansynth.data.subjects import grouped_splits
 from gansynth.metrics.segmentation.table import measure_of
-from gansynth.runtime.errors import TrainingFault
+from gansynth.runtime.errors import TrainingFault, UsageFault
+from gansynth.runtime.files import write_json_atomic
+from gansynth.sampling.opening import open_source
 
 
 class Tuning:
@@ -65,31 +72,24 @@ class Tuning:
         generator = self._generator(arm)
         if generator is None:
             return None
-        document = {
-            **self._shared(fold),
-            "kind": FIT,
-            "generator": generator,
-            "seed": self.spec["seed"],
-        }
-        return Spec(FIT, document, f"fit for {arm}, {self._called(fold)}")
+        title = f"fit for {arm}, {self._called(fold)}"
+        return fit_spec(self._shared(fold), generator, self.spec["seed"], title)
 
     def train(self, arm: str, fold: Split, rung: int) -> Spec:
         """A training of an inner fold, as long as the rung says."""
-        share, fit = self.spec["tune"]["rungs"][rung], self.fit(arm, fold)
+        share = self.spec["tune"]["rungs"][rung]
         host = {k: v for k, v in self.spec["host"][arm].items() if k != "generator"}
         document = {
             **self._shared(fold),
-            "kind": TRAIN,
             "judged": self._of(fold["val"]),
             "host": {**host, "set": shortened(host["set"], share)},
             "arm": self.spec["arms"][arm],
-            "generator": None if fit is None else fit.key,
             "regions": self.spec["regions"],
             "measures": [self.spec["by"].partition("/")[0]],
             "seed": self.spec["seed"],
         }
         title = f"train {arm}, {self._called(fold)}, {share:.0%} of the steps"
-        return Spec(TRAIN, document, title, () if fit is None else (fit.key,))
+        return train_spec(document, self.fit(arm, fold), title)
 
     def _called(self, fold: Split) -> str:
         return f"inner fold {self.folds.index(fold) + 1} of {len(self.folds)}"
@@ -230,3 +230,104 @@ def shortened(settings: Mapping[str, str], share: float) -> dict[str, str]:
 def tune(spec: Mapping[str, Any], places: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Choose among a spec's arms; see ``Tuning``."""
     return Tuning(spec, places, folder).run()
+
+
+# -- gansynth tune ---------------------------------------------------------------------------------
+
+CHOICE = "choice.json"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is chosen for.
+
+    Attributes:
+        size: people of the training set; None for all who are neither sealed nor for development.
+        executor: see ``gansynth.benchmark.jobs.executor.parse_executor``.
+    """
+
+    folder: Path
+    size: int | None = None
+    draw: int = 0
+    executor: str = "local"
+
+
+def open_choice(plan: Plan, wanted: Wanted) -> tuple[Spec, Design]:
+    """What is to be chosen, on which cases; nothing is trained.
+
+    Raises:
+        GansynthError: data, plan or executor that cannot be used.
+    """
+    parse_executor(wanted.executor)
+    source = open_source(request_of(plan))
+    division = divide(source, plan)
+    design = Design(plan, source, division, (), host_of(plan, source))
+    cases = _cases(plan, division, wanted)
+    names = candidates(plan)
+    return design.choice(names, cases, wanted.draw, f"choose among {', '.join(names)}"), design
+
+
+def candidates(plan: Plan) -> tuple[str, ...]:
+    """Arms that can be chosen: those a tuned arm of the plan names, else all.
+
+    Raises:
+        UsageFault: fewer than two.
+    """
+    named = next((arm.tune for arm in plan.arms if arm.tune), ())
+    found = named or tuple(arm.name for arm in plan.arms if arm.real == 1)
+    if len(found) < 2:
+        raise UsageFault(
+            f"{plan.name}: {len(found)} arm(s) to choose from, expected two at least; name them in "
+            "the plan: arms: - {name: tuned, tune: [default, unedited]}"
+        )
+    return found
+
+
+def choose_arm(plan: Plan, wanted: Wanted, *, quiet: bool = False) -> dict[str, Any]:
+    """Choose, and write ``choice.json``; what is done already is not done again.
+
+    Raises:
+        GansynthError: data or plan that cannot be used, or trainings that failed.
+    """
+    spec, design = open_choice(plan, wanted)
+    folder = wanted.folder.absolute() / spec.key
+    places = {"request": design.source.request.to_json(), "held_out": []}
+    with JobTable(quiet=quiet) as table:
+        how: dict[str, Any] = {"executor": wanted.executor, "env": plan.host.env}
+        tuning = Tuning(spec.document, places, folder, on_change=table, **how)
+        found = tuning.run()
+    document = {
+        **{"plan": plan.name, "plan_hash": plan.hash, "data": design.source.name},
+        **{"training_cases": len(spec.document["train"]), "candidates": list(candidates(plan))},
+        **found,
+        "use": commands(plan, design, spec, found["chosen"]),
+    }
+    write_json_atomic(wanted.folder / CHOICE, document)
+    return document
+
+
+def commands(plan: Plan, design: Design, spec: Spec, chosen: str) -> list[str]:
+    """What to type to train with what was chosen."""
+    host: Mapping[str, Any] = spec.document["host"][chosen]
+    arm = {**spec.document["arms"][chosen]}
+    request = design.source.request
+    lines: list[Sequence[str]] = []
+    run = None
+    if host["generator"] is not None:
+        run = Path("runs") / str(host["generator"])
+        generator = spec.document["generators"][host["generator"]]
+        lines.append([w for w in fit_words(generator, request, 0, run) if w != "--json"])
+    told = {"host": host, "arm": arm, "seed": 0}
+    lines.append([w for w in augment_words(told, request, run, None) if w != "--json"])
+    return [f"gansynth {shlex.join(words)}" for words in lines]
+
+
+def _cases(plan: Plan, division: Division, wanted: Wanted) -> tuple[str, ...]:
+    if wanted.size is None:
+        return division.cases_of(division.pool)
+    if wanted.size > len(division.pool):
+        raise UsageFault(
+            f"--size {wanted.size}: expected at most the {len(division.pool)} subjects of the pool"
+        )
+    largest = max(wanted.size, largest_set(plan))
+    return division.cases_of(division.training_set(wanted.size, wanted.draw, largest))

@@ -1,14 +1,14 @@
 """Boxes drawn from training cases: their own, or slightly different ones.
 
-Jittered boxes (Han et al. 2019, 2.6) are moved, resized, one more or one less. A box never leaves
-the image or, unless told so, the body; it never lands on a box that it did not touch before, and
-keeps its class.
+Jittered boxes (Han et al. 2019, 2.6) are moved, resized, one more or one less. A box stays in the
+image and, as a rule, in the body, keeps its class, and lands on no box that it did not touch.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,48 +33,39 @@ OTHERS = 8
 Row = npt.NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class BoxContext:
+    """What the boxes of one sample are drawn of.
+
+    Attributes:
+        case: a training case in the generator's space, with its own boxes and its image.
+        schema: of that space.
+        rng: the only source of randomness.
+        index: the sample's number.
+        another: draws another training case, of the same ``rng``; None if there is none.
+    """
+
+    case: Case
+    schema: Schema
+    rng: np.random.Generator
+    index: int = 0
+    another: Callable[[], Case] | None = None
+
+
 class BoxDrawer(ABC):
     """Draws the boxes of conditions: seeded, recorded, replayable."""
 
     @abstractmethod
-    def draw(
-        self,
-        case: Case,
-        schema: Schema,
-        rng: np.random.Generator,
-        *,
-        index: int = 0,
-        another: Callable[[], Case] | None = None,
-    ) -> tuple[Boxes, dict[str, Any]]:
-        """Draw the boxes of one sample.
-
-        Args:
-            case: a training case in the generator's space, with its own boxes and its image.
-            schema: of that space.
-            rng: the only source of randomness.
-            index: the sample's number.
-            another: draws another training case, of the same ``rng``; None if there is none.
-
-        Returns:
-            Boxes (N, 4) or (N, 6) within the case, N possibly 0, and JSON that says how they came
-            about, which ``replay`` reads.
-        """
+    def draw(self, context: BoxContext) -> tuple[Boxes, dict[str, Any]]:
+        """Boxes (N, 4) or (N, 6) within the case, N possibly 0, and their ``record``."""
 
 
 class TrainingBoxes(BoxDrawer):
     """A training case's own boxes, unchanged."""
 
-    def draw(
-        self,
-        case: Case,
-        schema: Schema,
-        rng: np.random.Generator,
-        *,
-        index: int = 0,
-        another: Callable[[], Case] | None = None,
-    ) -> tuple[Boxes, dict[str, Any]]:
+    def draw(self, context: BoxContext) -> tuple[Boxes, dict[str, Any]]:
         """The case's own boxes."""
-        boxes = own_boxes(case)
+        boxes = own_boxes(context.case)
         return boxes, record(boxes, "training")
 
 
@@ -107,11 +98,7 @@ class JitterOptions(OptionModel):
 
 
 class JitteredBoxes(BoxDrawer):
-    """Draws boxes off the training case's own.
-
-    Args:
-        options: how far off.
-    """
+    """Draws boxes off the training case's own."""
 
     def __init__(self, options: JitterOptions | None = None) -> None:
         self.options = options or JitterOptions()
@@ -129,18 +116,11 @@ class JitteredBoxes(BoxDrawer):
         asked = f"--boxes jitter:{text}"
         return cls(read_options(JitterOptions, given, asked, "KEY=VALUE,KEY=VALUE,..."))
 
-    def draw(
-        self,
-        case: Case,
-        schema: Schema,
-        rng: np.random.Generator,
-        *,
-        index: int = 0,
-        another: Callable[[], Case] | None = None,
-    ) -> tuple[Boxes, dict[str, Any]]:
+    def draw(self, context: BoxContext) -> tuple[Boxes, dict[str, Any]]:
         """See ``BoxDrawer.draw``; ``from`` names for each box the own one, or the other case."""
+        case, rng = context.case, context.rng
         count = len(own_boxes(case).labels)
-        wanted, donors = self._count(count, another, rng)
+        wanted, donors = self._count(count, context.another, rng)
         dropped = int(rng.integers(count)) if wanted < count else -1
         place = _Place(case, [n for n in range(count) if n != dropped], self.options, rng)
         for number in place.waiting.copy():
@@ -264,9 +244,3 @@ def record(boxes: Boxes, by: str, **more: Any) -> dict[str, Any]:
     coords = [[float(c) for c in row] for row in boxes.coords]
     axes = boxes.coords.shape[1] // 2
     return {"by": by, "axes": axes, "coords": coords, "labels": boxes.labels.tolist(), **more}
-
-
-def replay(told: Mapping[str, Any]) -> Boxes:
-    """The boxes that a record stands for, to the bit; it may have been through JSON."""
-    coords = np.array(told["coords"], np.float32).reshape(-1, 2 * int(told["axes"]))
-    return Boxes(coords, np.array(told["labels"], np.int16))

@@ -40,13 +40,8 @@ def put_boxes(asked: Boxes, scene: Scene, rng: np.random.Generator, *, as_asked:
     """Put boxes where training cases have those of their class (``PlacementPrior``).
 
     All of a box lies in the body, all of its lesion at least as far from the body's outline as
-    nine in ten of its class are. It comes near no other, but may cover one of the scene's own.
-
-    Args:
-        asked: (N, 4) or (N, 6); their sizes and classes count.
-        scene: the background, with the boxes it has; it may have no labels.
-        rng: the only source of randomness.
-        as_asked: a box stays where it is asked for if there is room.
+    nine in ten of its class are. It comes near no other, but may cover one of the scene's own, and
+    with ``as_asked`` it stays where it is asked for if there is room.
     """
     frame, deep = frame_of(scene), depths(scene.body, frame_of(scene))
     n, own = deep.ndim, scene.case.boxes

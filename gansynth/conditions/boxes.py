@@ -15,15 +15,21 @@ name of ``Schema.box_classes`` or its number.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gansynth.conditions.box_drawers import BoxDrawer, JitteredBoxes, TrainingBoxes, record
-from gansynth.core.schema import Boxes, Case, Schema
+from gansynth.conditions.box_drawers import (
+    BoxContext,
+    BoxDrawer,
+    JitteredBoxes,
+    TrainingBoxes,
+    record,
+)
+from gansynth.core.schema import Boxes, Schema
 from gansynth.runtime.errors import DataFault, UsageFault
 
 USUAL = "jitter"
@@ -60,13 +66,7 @@ def anywhere(asked: str | None) -> str | None:
 
 @dataclass(frozen=True)
 class Line:
-    """One box as it stands in the file.
-
-    Attributes:
-        number: of the line.
-        name: of its class.
-        coords: ``min..., max...``, in the order of array axes.
-    """
+    """One box as it stands in the file: ``min..., max...`` in the order of array axes."""
 
     number: int
     name: str
@@ -74,12 +74,7 @@ class Line:
 
 
 class BoxFile(BoxDrawer):
-    """Images of boxes from a file, in its order and over again: sample ``i`` has image ``i``.
-
-    Args:
-        path: the file, for messages.
-        groups: the boxes of each image.
-    """
+    """Images of boxes from a file, in its order and over again: sample ``i`` has image ``i``."""
 
     def __init__(self, path: Path, groups: Sequence[Sequence[Line]]) -> None:
         self.path, self.groups = path, groups
@@ -105,24 +100,16 @@ class BoxFile(BoxDrawer):
             raise DataFault(f"{path}: is no UTF-8 text, expected a CSV file of boxes") from None
         return cls(path, _groups(path, text))
 
-    def draw(
-        self,
-        case: Case,
-        schema: Schema,
-        rng: np.random.Generator,
-        *,
-        index: int = 0,
-        another: Callable[[], Case] | None = None,
-    ) -> tuple[Boxes, dict[str, Any]]:
+    def draw(self, context: BoxContext) -> tuple[Boxes, dict[str, Any]]:
         """See ``BoxDrawer.draw``.
 
         Raises:
             DataFault: a class that the generator does not know, or a box outside of its image.
         """
         if self._read is None:
-            size = case.image.shape[1:]
-            self._read = [self._boxes(lines, schema, size) for lines in self.groups]
-        number = index % len(self._read)
+            size = context.case.image.shape[1:]
+            self._read = [self._boxes(lines, context.schema, size) for lines in self.groups]
+        number = context.index % len(self._read)
         boxes = self._read[number]
         return boxes, record(boxes, "file", file=self.path.name, image=number)
 

@@ -8,19 +8,22 @@ B's image with B's own label map.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
-from gansynth.conditions.sampler import ContextFn, edit_labels
-from gansynth.core.edit import Edit
+from gansynth.core.edit import Edit, EditContext
 from gansynth.core.registry import installed
 from gansynth.core.scene import CasePool, Scene
 from gansynth.core.schema import Case, LabelArray
 from gansynth.data.cache import Placed
 from gansynth.runtime.options import read_options
+
+ContextFn = Callable[[Case], LabelArray]
+"""Makes the context channels of a case in the generator's space."""
 
 
 def build_edits(texts: Sequence[str]) -> list[Edit]:
@@ -41,6 +44,38 @@ def build_edit(text: str) -> Edit:
     name, colon, rest = text.partition(":")
     cls = installed().edit(name)
     return cls(read_options(cls.Options, rest, f"--edit {text}")) if colon else cls()
+
+
+def drawn_edits(
+    context: EditContext, edits: Sequence[Edit], rng: np.random.Generator
+) -> Iterator[tuple[Edit, dict[str, Any], EditContext]]:
+    """Draw and apply edits in order: each with its parameters and the context after it."""
+    for edit in edits:
+        if edit.options.share < 1 and rng.random() >= edit.options.share:
+            continue
+        params = edit.draw(context, rng)
+        context = context.edited(edit, params)
+        yield edit, params, context
+
+
+def apply_edits(
+    context: EditContext, edits: Sequence[Edit], rng: np.random.Generator
+) -> tuple[EditContext, list[dict[str, Any]]]:
+    """Draw and apply edits in order: the context after all of them, and the recorded steps."""
+    steps: list[dict[str, Any]] = []
+    for edit, params, after in drawn_edits(context, edits, rng):
+        context = after
+        steps.append({"edit": edit.name, "params": params})
+    return context, steps
+
+
+def replay_edits(
+    context: EditContext, edits: Mapping[str, Edit], steps: Sequence[Mapping[str, Any]]
+) -> EditContext:
+    """Apply recorded steps in order."""
+    for step in steps:
+        context = context.edited(edits[step["edit"]], step["params"])
+    return context
 
 
 class AskedMaps:
@@ -78,10 +113,9 @@ class AskedMaps:
         seen = None if self.room.space.cuts else partial(self.room.body, case)
         scene = Scene(case.own, placed.origin, placed.shape, 0, self.room, None, seen)
         moved = self.context(case) if self.context is not None and self.follows else None
-        labels, context, _ = edit_labels(
-            scene.labels, moved, self.room.schema, self.edits, rng, scene
-        )
-        labels = case.over(labels)
+        given = EditContext(scene.labels, self.room.schema, scene, moved)
+        after, _ = apply_edits(given, self.edits, rng)
+        labels = case.over(after.labels)
         if self.context is not None and not self.follows:
-            context = self.context(replace(case, labels=labels))
-        return labels, context
+            return labels, self.context(replace(case, labels=labels))
+        return labels, after.channels

@@ -1,12 +1,8 @@
 """``--conditions SOURCE``: cases of another source to draw from, or into, instead of one's own.
 
 Tumour-free brains, say, that lesions are put into. Such a case is handed out as if the run's own
-source had it: the same channels in the same order, labels by the same names; one without labels is
-wholly background, which whoever names it as a source of conditions says of it. A run that draws
-label maps of images is shown their images alone: whatever their own labels are, they say nothing of
-what it draws.
-
-A channel is the run's if it is called so, in upper or lower case: ``T1`` is ``t1``.
+source had it; one without labels is wholly background. A run that draws label maps of images is
+shown their images alone. A channel is the run's if it is called so in upper or lower case.
 """
 
 from __future__ import annotations
@@ -36,13 +32,9 @@ _OF_CT = "foreground_intensity_properties_per_channel"
 
 
 def open_base(asked: Mapping[str, Any], source: CaseSource, *, labelled: bool = True) -> BaseSource:
-    """Open what ``--conditions`` names.
+    """Open what ``--conditions`` names: a ``SourceRequest`` as JSON, else as the run's own.
 
-    Args:
-        asked: a ``SourceRequest`` as JSON; what is not in it is as for the run's own source.
-        source: the run's own.
-        labelled: whether labels are of use. Without, all cases of the run's own data set count,
-            too: nothing is learnt of them.
+    Where labels are of no use, all cases of the run's own data set count: none is learnt from.
 
     Raises:
         UsageFault, DataFault: it does not open, has no case, or does not fit the run's own.
@@ -116,13 +108,7 @@ def inherited(asked: Mapping[str, Any], own: SourceRequest) -> SourceRequest:
 
 
 def _check_intensities(base: CaseSource, source: CaseSource, shown: Sequence[str]) -> None:
-    """Refuse intensities of another meaning, as far as the hosts' records say.
-
-    Args:
-        base: the other source.
-        source: the run's own.
-        shown: the channels that both have.
-    """
+    """Refuse intensities of another meaning, as far as the hosts' records say."""
     # A view of some channels has the host's record of all of them.
     whole = source.base if isinstance(source, Wrapped) else source
     one, other = (_intensities(s.host, s.schema.channels, shown) for s in (base, whole))

@@ -1,9 +1,7 @@
 """Another source's cases as the run's own source would have them.
 
-The same channels in the same order, labels by the same names. Shin et al. 2018 (sec. 3.1) put
-tumours on tumour-free brain labels: what draws tissues of T1 does so of these brains, too, unless
-they come with tissue labels of their own; images are not looked at beyond that, so there may be
-fewer channels than the run has.
+The same channels in the same order, labels by the same names. What a chain draws of T1 it draws of
+these brains, too (Shin et al. 2018, sec. 3.1), unless they come with tissue labels of their own.
 """
 
 from __future__ import annotations
@@ -25,13 +23,9 @@ log = logging.getLogger("gansynth")
 
 
 class BaseSource(Wrapped):
-    """Another source's training cases with the run's schema.
+    """Another source's training cases with the schema of the run's own.
 
-    Args:
-        base: the other source.
-        schema: of the run's own source.
-        labelled: whether labels are of use; without, cases have none, and may have more channels
-            than the run.
+    Not ``labelled``, cases have no labels, and may have more channels than the run.
 
     Raises:
         UsageFault: other channels, axes, labels or classes, another spacing, or cases that know of
@@ -57,11 +51,9 @@ class BaseSource(Wrapped):
         self._told = False
 
     def _find_channels(self, schema: Schema) -> list[int]:
-        """For each of the run's channels that there is, its number in the other source."""
         return channel_order(self.base, schema, all_of_them=self._labelled)
 
     def _find_labels(self, schema: Schema) -> dict[int, int]:
-        """Label value in the other source -> that of the run."""
         return label_values(self.base, schema)
 
     @property
@@ -128,11 +120,7 @@ class BaseSource(Wrapped):
 
 
 class ChainBase(BaseSource):
-    """Cases of another source through the view of a chain.
-
-    Args:
-        base: the other source.
-        view: the run's own source, with the labels that a part draws.
+    """Cases of another source through the view of a chain: the run's source, with drawn labels.
 
     Raises:
         UsageFault: as ``BaseSource``; or neither tissue labels nor what they are drawn of.
@@ -212,10 +200,8 @@ class ChainBase(BaseSource):
 def channel_order(base: CaseSource, schema: Schema, *, all_of_them: bool = True) -> list[int]:
     """For each of the run's channels, its number in the other source.
 
-    Args:
-        base: the other source.
-        schema: of the run's own.
-        all_of_them: refuse others beside them.
+    Raises:
+        UsageFault: other axes, channels that are missing, or (``all_of_them``) others beside them.
     """
     found, wanted = base.schema.channels, schema.channels
     if base.schema.axes != schema.axes:
@@ -234,12 +220,10 @@ def channel_order(base: CaseSource, schema: Schema, *, all_of_them: bool = True)
 
 
 def label_values(base: CaseSource, schema: Schema, others: Collection[str] = ()) -> dict[int, int]:
-    """Label value in the other source -> that of the run.
+    """Label value in the other source -> that of the run; ``others`` are known to it otherwise.
 
-    Args:
-        base: the other source.
-        schema: of the run's own.
-        others: names that the run knows otherwise.
+    Raises:
+        UsageFault: a label that the run does not know.
     """
     values, unknown = {0: 0}, []
     for name, value in base.schema.labels.items():

@@ -9,7 +9,7 @@ from math import gamma, pi
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.geometry import Mask, bounding_box
+from gansynth.core.geometry import Mask, bounding_box, nearest_voxels
 from gansynth.core.schema import LabelArray
 from gansynth.data.connected_components import Parts
 
@@ -49,12 +49,7 @@ class Frame:
         return tuple(min(max(x / span, 0.0), 1.0) for x, span in zip(each, spans, strict=True))
 
     def cuts(self, box: Sequence[slice], shape: Sequence[int]) -> bool:
-        """Whether a part of the array goes on, or may, where the case does and the array does not.
-
-        Args:
-            box: of the part, in the array.
-            shape: of the array.
-        """
+        """Whether a part of the array may go on where the case does and the array does not."""
         first = len(self.shape) - len(shape)
         axes = zip(
             box, shape, self.origin[first:], self.scale[first:], self.shape[first:], strict=True
@@ -89,7 +84,6 @@ class Judged:
     """A lesion, and how well a host found it.
 
     Attributes:
-        lesion: what it is.
         dice: of the lesion and what the host marked there as its class.
         recall: share of its voxels that the host marked so.
     """
@@ -107,14 +101,7 @@ class Judged:
 def lesions_in(
     labels: LabelArray, values: Sequence[int], frame: Frame, *, least: int
 ) -> list[Lesion]:
-    """Every lesion of a label map.
-
-    Args:
-        labels: int16 (D, H, W) or (H, W).
-        values: of the classes that count.
-        frame: where the map lies in its case.
-        least: voxels; smaller parts are crumbs and left out.
-    """
+    """Every lesion of the classes that count; parts of less than ``least`` voxels are crumbs."""
     return [
         _lesion(part, value, labels.shape, frame)
         for value in values
@@ -134,11 +121,6 @@ def judge(
 
     What the host marked belongs to the lesion of that class which is nearest, if the piece that it
     is of touches one; pieces that touch none are no lesion's.
-
-    Args:
-        labels: int16 (D, H, W) or (H, W), of the whole case.
-        predicted: the host's, of that shape.
-        values, frame, least: as in ``lesions_in``.
     """
     found: list[Judged] = []
     for value in values:
@@ -201,8 +183,6 @@ def _owners(
     shape: tuple[int, ...], parts: Sequence[_Part], marked: Mask, spacing: Sequence[float]
 ) -> npt.NDArray[np.int32]:
     """Number of the lesion, from 1, that each marked voxel belongs to; 0 for none."""
-    from scipy.ndimage import distance_transform_edt
-
     truth = np.zeros(shape, np.int32)
     for number, part in enumerate(parts, 1):
         truth[part.box][part.mask] = number
@@ -214,11 +194,9 @@ def _owners(
     if len(parts) == 1 or not kept.any():
         return np.where(kept, np.int32(1), np.int32(0))
     box = bounding_box(kept | (truth > 0))
-    nearest = distance_transform_edt(
-        truth[box] == 0, sampling=spacing, return_distances=False, return_indices=True
-    )
+    nearest = nearest_voxels(truth[box] > 0, spacing)
     owner = np.zeros(shape, np.int32)
-    owner[box] = np.where(kept[box], truth[box][tuple(nearest)], np.int32(0))
+    owner[box] = np.where(kept[box], truth[box][nearest], np.int32(0))
     return owner
 
 

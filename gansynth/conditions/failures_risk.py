@@ -100,14 +100,9 @@ class Risk(Document):
         bound: float,
         unit: str = "mm",
     ) -> Risk:
-        """Learn from judged lesions.
+        """Learn from judged lesions, at least one.
 
-        Args:
-            judged: at least one.
-            names: of classes, by value.
-            axes: of cases, ``DHW``.
-            bound: see the class.
-            unit: of diameters.
+        ``names`` is of classes, by value; ``axes`` of cases (``DHW``), ``unit`` of diameters.
         """
         lesions = [one.lesion for one in judged]
         failed = np.array([1 - one.dice for one in judged], np.float64)

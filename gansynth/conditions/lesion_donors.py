@@ -13,11 +13,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gansynth.conditions.edits.moving import Move
+from gansynth.conditions.edit_chain import drawn_edits
+from gansynth.conditions.edits.moving import maps_space
 from gansynth.conditions.location_prior import looked_at
-from gansynth.core.edit import Edit
+from gansynth.core.edit import Edit, EditContext
 from gansynth.core.geometry import Mask, bounding_box, mask_of
-from gansynth.core.resample import crop_pad
+from gansynth.core.resample import crop_edge, crop_pad
 from gansynth.core.scene import CasePool, Scene
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.core.space import Placement
@@ -84,7 +85,7 @@ class Cut:
         held = np.argwhere(lesion > 0)
         return Donor(
             labels=crop_pad(lesion, corner, size, 0),
-            image=_edge_padded(case.image, corner, size),
+            image=crop_edge(case.image, corner, size),
             known=crop_pad(around, corner, size, False),
             case=case,
             centre=tuple(held.mean(axis=0).tolist()),
@@ -108,45 +109,43 @@ class Cut:
 class Changing:
     """A label map on which edits are drawn or replayed, with an image that goes along.
 
-    The image is moved when it is first asked for: most lesions that are tried are not taken. Beside
-    it go, as channels, where it is known and which share of each voxel is of which class, so that
-    afterwards it is known what the image shows, whatever the edits have done to it.
-
-    Args:
-        scene: the labels before any edit, and their image.
-        known: bool, where the image is of use.
+    The image is moved when it is first asked for: most lesions that are tried are not taken. Where
+    it is ``known`` to be of use, and which share of a voxel is of which class, go along with it.
 
     Attributes:
-        labels: as edited so far.
         steps: edits with their parameters.
     """
 
     def __init__(self, scene: Scene, known: Mask) -> None:
         self.scene, self.schema = scene, scene.room.schema
-        self.labels = scene.labels
         self.values = (0, *self.schema.foreground)
         self.steps: list[dict[str, Any]] = []
+        self._context = EditContext(scene.labels, self.schema, scene)
         self._known = known
         self._done: list[tuple[Edit, Mapping[str, Any], LabelArray]] = []
 
+    @property
+    def labels(self) -> LabelArray:
+        """As edited so far."""
+        return self._context.labels
+
     def draw(self, edits: Sequence[Edit], rng: np.random.Generator) -> Changing:
         """Draw and apply edits in order."""
-        for edit in edits:
-            if edit.options.share < 1 and rng.random() >= edit.options.share:
-                continue
-            self._apply(edit, edit.draw_in(self.labels, self.schema, rng, self.scene))
+        for edit, params, after in drawn_edits(self._context, edits, rng):
+            self._note(edit, params, after)
         return self
 
     def replay(self, edits: Mapping[str, Edit], steps: Sequence[Mapping[str, Any]]) -> Changing:
         """Apply recorded edits in order."""
         for step in steps:
-            self._apply(edits[step["edit"]], step["params"])
+            edit, params = edits[step["edit"]], step["params"]
+            self._note(edit, params, self._context.edited(edit, params))
         return self
 
-    def _apply(self, edit: Edit, params: Mapping[str, Any]) -> None:
+    def _note(self, edit: Edit, params: Mapping[str, Any], after: EditContext) -> None:
         self._done.append((edit, params, self.labels))
-        self.labels = edit.apply_in(self.labels, self.schema, params, self.scene)
         self.steps.append({"edit": edit.name, "params": dict(params)})
+        self._context = after
 
     @property
     def touches(self) -> bool:
@@ -159,11 +158,7 @@ class Changing:
     def together(self) -> bool:
         """Whether all edits move labels and image alike, so that the image shows the labels."""
         return all(
-            isinstance(edit, Move)
-            and type(edit).apply is Move.apply
-            and type(edit).apply_image is Move.apply_image
-            and params.get("classes") is None
-            for edit, params, _ in self._done
+            maps_space(edit) and params.get("classes") is None for edit, params, _ in self._done
         )
 
     @cached_property
@@ -172,15 +167,19 @@ class Changing:
         image, labels = self.scene.case.image, self.scene.labels
         shown = [] if self.together else [labels == value for value in self.values]
         stack = np.stack([*image, self._known, *shown], dtype=np.float32)
+        # The image grows as if all were body, even where the labels do not.
+        open_scene = replace(self.scene, seen=lambda: np.ones(labels.shape, bool))
         pull: FloatArray | None = None
         for edit, params, before in self._done:
-            if isinstance(edit, Move) and type(edit).apply_image is Move.apply_image:
+            if maps_space(edit):
                 if params["strength"] != 0:
                     own = edit.coordinates(before.shape, self.schema, params)
                     pull = own if pull is None else _composed(pull, own)
                 continue
             stack, pull = _pulled(stack, pull, len(image)), None
-            stack = edit.apply_image(stack, before, self.schema, params)
+            context = EditContext(before, self.schema, open_scene, image=stack)
+            shown_after = edit.apply(context, params).image
+            stack = stack if shown_after is None else shown_after
         return _pulled(stack, pull, len(image))
 
     @property
@@ -238,14 +237,9 @@ def _pulled(stack: FloatArray, pull: FloatArray | None, images: int) -> FloatArr
 
 
 def dressed(change: Changing, seed: int) -> tuple[FloatArray, Mask]:
-    """The image brought to show the edited labels, and where it is known.
+    """The image brought to show the edited labels, float32 (C, ...), and where it is of use, bool.
 
-    Args:
-        change: all edits applied.
-        seed: of the noise where a class is filled in.
-
-    Returns:
-        float32 (C, ...), and bool: where it is of use. The edited lesion always is.
+    ``seed`` is that of the noise where a class is filled in.
     """
     import torch
 
@@ -280,9 +274,7 @@ def dressed(change: Changing, seed: int) -> tuple[FloatArray, Mask]:
 def class_statistics(room: CasePool) -> tuple[FloatArray, FloatArray]:
     """Mean and deviation of each foreground class over training cases; learnt once for a room.
 
-    Returns:
-        Two float32 arrays (classes, C), in the generator's intensities; 0 for a class without any
-        voxel.
+    Both are float32 (classes, C), in the generator's intensities; 0 for a class without any voxel.
     """
     return room.learnt("statistics of classes", _statistics)
 
@@ -309,11 +301,3 @@ def scene_of(donor: Donor, index: int, room: CasePool) -> Scene:
     case = replace(donor.case, image=donor.image, labels=donor.labels, boxes=None)
     shape = donor.labels.shape
     return Scene(case, Placement(), shape, index, room, seen=lambda: np.ones(shape, bool))
-
-
-def _edge_padded(image: FloatArray, corner: Sequence[int], size: Sequence[int]) -> FloatArray:
-    """A cut, with the case's border going on beyond it."""
-    for axis, (first, length) in enumerate(zip(corner, size, strict=True), start=1):
-        at = np.clip(np.arange(first, first + length), 0, image.shape[axis] - 1)
-        image = np.take(image, at, axis=axis)
-    return image

@@ -11,14 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.conditions.lesion_donors import Donor
-from gansynth.conditions.location_prior import (
-    Frame,
-    PlacementPrior,
-    anywhere,
-    depth_of,
-    frame_of,
-    whole_frame,
-)
+from gansynth.conditions.location_prior import frame_of, place_drawer, whole_frame
 from gansynth.core.geometry import Mask, mask_of
 from gansynth.core.resample import crop_pad
 from gansynth.core.scene import Scene
@@ -75,16 +68,13 @@ class Ground:
     def share(
         self, held: npt.NDArray[np.intp], least: float, shown: float, *, tight: bool = False
     ) -> float | None:
-        """Which share of a lesion's voxels lies where it may, of those in the array.
+        """Which share of a lesion's voxels lies where it may; None if this is no place for it.
 
         Args:
             held: int (N, n), its voxels; some may lie beyond the array.
-            least: share that is needed.
+            least: share that is needed, of the voxels in the array.
             shown: share of all voxels that must lie in the array.
             tight: it may reach the lesions that are there, and is clipped to what they leave.
-
-        Returns:
-            None if this is no place for it.
         """
         shape = np.array(self.free.shape)
         seen = held[((held >= 0) & (held < shape)).all(axis=1)]
@@ -100,29 +90,18 @@ def centres(
 ) -> Iterator[tuple[int, ...]]:
     """Voxels at which the middle of a donor's lesion may come to lie, in the order to try.
 
-    Args:
-        ground: of the background.
-        donor: gives the place it comes from.
-        where: ``prior``, ``anywhere`` or ``same``.
-        tries: how many; of ``same`` there is one.
-        rng: the only source of randomness.
+    ``where`` is ``prior``, ``anywhere`` or ``same``: of that there is one, of the others ``tries``.
     """
     scene, free = ground.scene, ground.free
     if where == "same":
-        n = free.ndim
-        whole = whole_frame(scene.room, donor.case.id)
-        own = Frame(whole.low[-n:], whole.high[-n:])
+        own = whole_frame(scene.room, donor.case.id).last(free.ndim)
         there = frame_of(scene).voxels(own.relative(np.array([donor.centre])))[0]
         yield tuple(int(i) for i in np.rint(there))
         return
     if not free.any():
         return
-    if where == "anywhere":
-        yield from (anywhere(free, rng) for _ in range(tries))
-        return
-    prior = PlacementPrior.learn(scene.room, ground.classes)
-    frame, depth = frame_of(scene), depth_of(scene)
-    yield from (prior.draw(free, rng, frame=frame, depth=depth) for _ in range(tries))
+    draw = place_drawer(scene, ground.classes, where, free, rng)
+    yield from (draw() for _ in range(tries))
 
 
 def corner_at(held: npt.NDArray[np.intp], centre: Sequence[int]) -> tuple[int, ...]:
@@ -134,18 +113,10 @@ def corner_at(held: npt.NDArray[np.intp], centre: Sequence[int]) -> tuple[int, .
 def put(
     ground: Ground, labels: LabelArray, image: FloatArray, known: Mask, corner: Sequence[int]
 ) -> tuple[LabelArray, FloatArray]:
-    """A lesion and its image in the background's arrays.
+    """A lesion and its image in the background's arrays; ``corner`` is where its own begin there.
 
-    Args:
-        ground: of the background; the lesion is clipped to where it may lie.
-        labels: int16, the lesion alone.
-        image: float32 (C, ...) of the same array.
-        known: bool, where ``image`` is of use.
-        corner: where that array begins in the background's.
-
-    Returns:
-        The lesion, int16, and the image, float32: the background's own where the other is of no
-        use, and outside the body.
+    The lesion is clipped to where it may lie. The image is the background's own where the other is
+    not ``known``, and outside the body.
     """
     scene = ground.scene
     back, shape = tuple(-c for c in corner), scene.labels.shape
@@ -157,24 +128,13 @@ def put(
 
 
 def put_mask(ground: Ground, mask: Mask, corner: Sequence[int]) -> Mask:
-    """A mask in the background's array: where lesions may lie, and none is.
-
-    Args:
-        ground: of the background.
-        mask: bool.
-        corner: where its array begins in the background's.
-    """
+    """A mask in the background's array: where lesions may lie, and none is."""
     back = tuple(-c for c in corner)
     return np.asarray(crop_pad(mask, back, ground.free.shape, False) & ground.free)
 
 
 def signed_distance(mask: Mask, spacing: Sequence[float]) -> npt.NDArray[np.float64]:
-    """Distance from a mask's surface in mm, negative in the mask.
-
-    Args:
-        mask: bool (D, H, W) or (H, W).
-        spacing: mm per voxel and axis.
-    """
+    """Distance from a mask's surface in mm, negative in the mask."""
     from scipy.ndimage import distance_transform_edt
 
     within = distance_transform_edt(mask, sampling=spacing)
@@ -186,11 +146,6 @@ def draw_distance(labels: LabelArray, schema: Schema, rng: np.random.Generator) 
 
     Half of the draws cut within the lesion, down to half its depth; half cut around it, as far out
     as it is deep. None reaches a face of the array.
-
-    Args:
-        labels: int16, the lesion alone.
-        schema: gives the spacing in mm.
-        rng: the only source of randomness.
     """
     distance = signed_distance(labels > 0, schema.spacing)
     deepest = -float(distance.min())

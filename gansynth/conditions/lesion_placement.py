@@ -1,9 +1,8 @@
 """Lesions into real images: whose, changed how, to which place.
 
 A lesion of one training case (the donor) is cut out with its image, changed by edits, and brought
-to a place in another case's image (the background), where there is room for it. What comes of it
-is a condition: which voxels are new, what the donor shows there, and the label map of both. How it
-is drawn into the background is for the generator to say.
+to a place in another case's image (the background). The condition says which voxels are new, what
+the donor shows there, and the label map of both; the generator draws it into the background.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from gansynth.conditions.lesion_grounds import (
 )
 from gansynth.conditions.location_prior import depth_of
 from gansynth.core.edit import Edit
-from gansynth.core.geometry import Mask, mask_of
+from gansynth.core.geometry import Mask, mask_of, nearest_voxels
 from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
 from gansynth.data.lesion_parts import parts
@@ -121,11 +120,7 @@ class Inserted:
 
 
 class LesionDrawer:
-    """Draws what is put where: seeded, recorded, replayable.
-
-    Args:
-        options: see ``LesionOptions``.
-    """
+    """Draws what is put where: seeded, recorded, replayable."""
 
     def __init__(self, options: LesionOptions | None = None) -> None:
         self.options = options or LesionOptions()
@@ -139,15 +134,10 @@ class LesionDrawer:
         """In which share of a background's voxels lesions may lie."""
         if self.options.where == "own":
             return float(mask_of(scene.labels, self._classes(scene)).any())
-        return float(self._ground(scene, self._classes(scene), self.options).free.mean())
+        return float(self._ground(scene, self._classes(scene)).free.mean())
 
     def draw(self, scene: Scene, edits: Sequence[Edit], rng: np.random.Generator) -> Inserted:
-        """Draw a lesion for a scene.
-
-        Args:
-            scene: the background, with its own labels.
-            edits: changes of the lesion, in order.
-            rng: the only source of randomness.
+        """Draw a lesion, changed by edits, for a background.
 
         Raises:
             UsageFault: options that name a class the schema lacks.
@@ -159,7 +149,7 @@ class LesionDrawer:
             if not mask_of(scene.labels, classes).any():
                 return _nothing(scene, {**told, "room": False})
             return _redrawn(scene, _own(scene).draw(edits, rng), told)
-        ground = self._ground(scene, classes, self.options)
+        ground = self._ground(scene, classes)
         told["into"] = None if self.options.into is None else list(self.options.into)
         told["apart_mm"] = self.options.apart_mm
         for change, tight in self._attempts(scene, classes, edits, rng):
@@ -176,13 +166,7 @@ class LesionDrawer:
     def replay(
         self, scene: Scene, edits: Mapping[str, Edit], provenance: Mapping[str, Any]
     ) -> Inserted:
-        """What a recorded provenance stands for, bit for bit; options do not come into it.
-
-        Args:
-            scene: the one it was drawn for.
-            edits: by name.
-            provenance: of the condition, with ``edits`` and ``lesions``.
-        """
+        """What a condition's provenance stands for, bit for bit; options do not come into it."""
         told, steps = dict(provenance["lesions"]), provenance["edits"]
         if not told["room"]:
             return _nothing(scene, told)
@@ -214,9 +198,8 @@ class LesionDrawer:
                 )
         return chosen
 
-    @staticmethod
-    def _ground(scene: Scene, classes: tuple[int, ...], options: LesionOptions) -> Ground:
-        return Ground(scene, classes, options.into, options.apart_mm)
+    def _ground(self, scene: Scene, classes: tuple[int, ...]) -> Ground:
+        return Ground(scene, classes, self.options.into, self.options.apart_mm)
 
     def _cuts(self, scene: Scene, classes: tuple[int, ...], rng: np.random.Generator) -> list[Cut]:
         """Lesions to try, in order."""
@@ -273,13 +256,7 @@ class LesionDrawer:
 def told_into(
     into: Sequence[int] | None, classes: Sequence[int], schema: Schema
 ) -> tuple[int, ...]:
-    """Label values of what surrounds a lesion, besides 0.
-
-    Args:
-        into: as asked for; None takes whatever is no lesion.
-        classes: label values of lesions.
-        schema: the labels there are.
-    """
+    """Label values of what surrounds a lesion, besides 0: as asked for, or all that are none."""
     values = schema.foreground if into is None else into
     return tuple(v for v in values if v > 0 and v not in classes)
 
@@ -342,16 +319,12 @@ def _redrawn(scene: Scene, change: Changing, told: dict[str, Any]) -> Inserted:
 
 def _emptied_filled(image: FloatArray, known: Mask, emptied: Mask, scene: Scene) -> FloatArray:
     """The image with the nearest background where foreground is gone and still shown."""
-    from scipy.ndimage import distance_transform_edt
-
     gaps, bare = emptied & ~known, known & (scene.labels == 0) & ~emptied
     if not gaps.any() or not bare.any():
         return image
-    nearest = distance_transform_edt(
-        ~bare, sampling=scene.room.schema.spacing, return_distances=False, return_indices=True
-    )
+    nearest: list[Any] = [i[gaps] for i in nearest_voxels(bare, scene.room.schema.spacing)]
     out = image.copy()
-    out[:, gaps] = scene.case.image[:, *(index[gaps] for index in nearest)]
+    out[:, gaps] = scene.case.image[(slice(None), *nearest)]
     return out
 
 
@@ -366,11 +339,7 @@ def _nothing(scene: Scene, told: dict[str, Any]) -> Inserted:
 
 
 def no_room(provenance: Mapping[str, Any]) -> str:
-    """The flaw of a sample for whose lesion there was no room; nothing of any other.
-
-    Args:
-        provenance: of a sample that was asked to have a lesion.
-    """
+    """The flaw of a sample for whose lesion there was no room; nothing of any other."""
     told = provenance.get("lesions")
     if told is None or told["room"]:
         return ""
@@ -381,11 +350,7 @@ def no_room(provenance: Mapping[str, Any]) -> str:
 
 
 def lesion_drawer(asked: str | None, usual: str | None = None) -> LesionDrawer:
-    """What puts lesions where.
-
-    Args:
-        asked: ``KEY=VALUE,...``, see ``LesionOptions``; None asks for nothing special.
-        usual: likewise, of the keys that are not asked for.
+    """What puts lesions where: ``KEY=VALUE,...`` as asked for, other keys as usual.
 
     Raises:
         UsageFault: an unknown key, or a value that does not fit.

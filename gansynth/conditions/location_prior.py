@@ -7,15 +7,14 @@ compared.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from gansynth.core.geometry import Mask, Matrix, bounding_box
-from gansynth.core.scene import CasePool, Scene, body_of
-from gansynth.core.schema import Case, replace_ignored
+from gansynth.core.scene import CasePool, Scene, body_of, own_labels
+from gansynth.core.schema import Case
 from gansynth.data.lesion_parts import parts
 
 KERNEL = 0.04
@@ -47,31 +46,21 @@ class PlacementPrior:
     def learn(cls, room: CasePool, classes: Sequence[int] | None = None) -> PlacementPrior:
         """Learn from (at most ``LOOKED_AT``) training cases, once for each room.
 
-        A lesion is a connected part of the chosen classes together; parts of less than a tenth of
-        the case's largest are left out, so that crumbs do not outvote what they fell off.
-
-        Args:
-            room: the training cases; nothing else is opened.
-            classes: label values of lesions; None takes the whole foreground.
+        A lesion is a connected part of the chosen classes together (None: of all foreground). Parts
+        of less than a tenth of the case's largest are crumbs and left out.
         """
         chosen = tuple(sorted(classes or room.schema.foreground))
         return room.learnt(f"placement prior of {chosen}", lambda r: cls(_centres(r, chosen)))
 
     @classmethod
     def learn_boxes(cls, room: CasePool, label: int) -> PlacementPrior:
-        """Learn from boxes of a class, of ``LOOKED_AT`` training cases that have some.
-
-        Args:
-            room: the training cases; nothing else is opened.
-            label: number of the class in ``Schema.box_classes``.
-        """
+        """Learn from boxes of a class of ``Schema.box_classes``, as ``learn`` does of lesions."""
         return room.learnt(f"placement prior of boxes {label}", lambda r: _of_boxes(r, label))
 
     def kernel(self, ndim: int) -> Matrix:
         """Standard deviation of the kernel (ndim,), in lengths of the body's box.
 
-        Scott's rule (Scott 1992, 6.2), no wider than ``KERNEL``: where lesions of a class lie
-        close together (in the pituitary), so do those that are drawn.
+        Scott's rule (Scott 1992, 6.2), no wider than ``KERNEL``.
         """
         count = max(len(self.centres), 1)
         spread = self.centres[:, -ndim:].var(axis=0) if len(self.centres) else np.zeros(ndim)
@@ -79,11 +68,7 @@ class PlacementPrior:
         return np.asarray(np.minimum(KERNEL, deviation * count ** (-1 / (ndim + 4))))
 
     def allowed(self, depth: Matrix) -> Mask:
-        """Where in a body lesions may lie.
-
-        Args:
-            depth: of each voxel, as ``depths`` gives it.
-        """
+        """Where in a body lesions may lie, by the depth of each voxel (see ``depths``)."""
         return np.asarray((depth > 0) & (depth >= self.clearance))
 
     def spread(
@@ -96,32 +81,6 @@ class PlacementPrior:
         picked = points[rng.choice(len(points), count, p=weights / weights.sum())]
         return picked + self.kernel(ndim) * rng.standard_normal(picked.shape)
 
-    def density(
-        self, body: Mask, *, frame: Frame | None = None, depth: float | None = None
-    ) -> npt.NDArray[np.float64]:
-        """How likely a lesion's centre is at each voxel of a body.
-
-        Args:
-            body: bool (D, H, W) or (H, W), where centres may lie.
-            frame: box around the whole body in the array's voxels (``frame_of(scene)``);
-                that around ``body`` if None.
-            depth: of a slice, ``depth_of(scene)``: lesions at about that depth count. None
-                counts those of all slices alike.
-
-        Returns:
-            float64 of the body's shape, 0 beyond it, with a sum of 1 (0 if the body is empty).
-        """
-        points, weights = self._at(body.ndim, depth)
-        counts = np.zeros(body.shape)
-        frame = frame or Frame.of(body)
-        voxels = np.rint(frame.voxels(points)).astype(int)
-        inside = ((voxels >= 0) & (voxels < body.shape)).all(axis=1)
-        np.add.at(counts, tuple(voxels[inside].T), weights[inside])
-        learnt = np.where(body, _smooth(counts, self.kernel(body.ndim) * frame.size), 0.0)
-        even = body / max(int(body.sum()), 1)
-        total = learnt.sum()
-        return np.asarray(even if not total else FLOOR * even + (1 - FLOOR) / total * learnt)
-
     def draw(
         self,
         body: Mask,
@@ -130,13 +89,13 @@ class PlacementPrior:
         frame: Frame | None = None,
         depth: float | None = None,
     ) -> tuple[int, ...]:
-        """Draw a voxel of a body by its ``density``.
+        """Draw a voxel of a body, which is not empty: where lesions' centres are likely.
 
         Args:
-            body: bool (D, H, W) or (H, W), not empty.
-            rng: the only source of randomness.
-            frame: see ``density``.
-            depth: see ``density``.
+            frame: box around the whole body in the array's voxels (``frame_of(scene)``);
+                that around ``body`` if None.
+            depth: of a slice, ``depth_of(scene)``: lesions at about that depth count. None
+                counts those of all slices alike.
         """
         frame = frame or Frame.of(body)
         if len(self.centres) and rng.random() >= FLOOR:
@@ -165,6 +124,21 @@ def anywhere(body: Mask, rng: np.random.Generator) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(found[rng.integers(found.size)], body.shape))
 
 
+def place_drawer(
+    scene: Scene,
+    classes: Sequence[int] | None,
+    where: str,
+    allowed: Mask,
+    rng: np.random.Generator,
+) -> Callable[[], tuple[int, ...]]:
+    """Draws voxels of a mask in a scene: where training cases have theirs (prior), or anywhere."""
+    if where == "anywhere":
+        return lambda: anywhere(allowed, rng)
+    prior = PlacementPrior.learn(scene.room, classes)
+    frame, depth = frame_of(scene), depth_of(scene)
+    return lambda: prior.draw(allowed, rng, frame=frame, depth=depth)
+
+
 def depths(body: Mask, frame: Frame) -> Matrix:
     """How deep voxels lie in a body: float64 of its shape, 0 beyond it; in lengths of its box.
 
@@ -178,13 +152,9 @@ def depths(body: Mask, frame: Frame) -> Matrix:
 
 
 def ball_in(row: Matrix, shape: Sequence[int]) -> tuple[tuple[slice, ...], Mask]:
-    """The ellipsoid that fills a box: the box's voxels in an array, and which of them are its.
+    """A box ``min..., max...`` in an array, and which of its voxels the ellipsoid in it has.
 
     Lesions are round, the corners of their boxes are something else.
-
-    Args:
-        row: ``min..., max...``.
-        shape: of the array.
     """
     n = len(shape)
     low = np.clip(np.floor(row[:n]), 0, np.array(shape) - 1).astype(int)
@@ -216,12 +186,6 @@ def _of_boxes(room: CasePool, label: int) -> PlacementPrior:
             break
     known = [depth for depth in free if np.isfinite(depth)]
     return PlacementPrior(np.concatenate(rows), float(np.quantile(known, CLOSEST)) if known else 0)
-
-
-def _smooth(counts: Matrix, sigma: Matrix) -> Matrix:
-    from scipy.ndimage import gaussian_filter
-
-    return np.asarray(gaussian_filter(counts, sigma, mode="constant")) if counts.any() else counts
 
 
 def _centres(room: CasePool, classes: Sequence[int]) -> Matrix:
@@ -268,6 +232,10 @@ class Frame:
         """Positions (N, n) in voxels of relative coordinates (N, n)."""
         return np.asarray(relative * self.size + np.asarray(self.low) - 0.5)
 
+    def last(self, n: int) -> Frame:
+        """Along the last ``n`` axes, as a slice has it."""
+        return Frame(self.low[-n:], self.high[-n:])
+
     def moved(self, by: Sequence[float]) -> Frame:
         """The same box in an array that begins at ``by``."""
         return Frame(
@@ -277,11 +245,7 @@ class Frame:
 
 
 def looked_at(room: CasePool) -> tuple[str, ...]:
-    """The training cases to learn from: all, or ``LOOKED_AT`` of them spread over the sorted ids.
-
-    Args:
-        room: the training cases.
-    """
+    """Training cases to learn from: all, or ``LOOKED_AT`` of them spread over the sorted ids."""
     count = len(room.ids)
     if count <= LOOKED_AT:
         return room.ids
@@ -289,18 +253,10 @@ def looked_at(room: CasePool) -> tuple[str, ...]:
 
 
 def whole(room: CasePool, case_id: str) -> Case:
-    """A training case before a slice or a crop is cut: labels without the ignore value.
-
-    Args:
-        room: the training cases.
-        case_id: one of them.
-    """
+    """A training case before a slice or a crop is cut: labels without the ignore value."""
     if room.space.grid == "resample":
         return room.uncut(case_id)
-    case = room.cache(case_id).own
-    if case.labels is None:
-        return case
-    return replace(case, labels=replace_ignored(case.labels, room.schema))
+    return own_labels(room.cache(case_id), room.schema)
 
 
 def whole_frame(room: CasePool, case_id: str) -> Frame:
@@ -319,8 +275,7 @@ def frame_of(scene: Scene) -> Frame:
     if not scene.room.space.cuts or not corner:
         return Frame.of(scene.body)
     if at_hand(scene):
-        known = whole_frame(scene.room, scene.case.id)
-        return Frame(known.low[-n:], known.high[-n:]).moved(corner)
+        return whole_frame(scene.room, scene.case.id).last(n).moved(corner)
     shape = scene.shape[-n:]
     seen = zip(corner, cut, shape, strict=True)
     if all(first <= 0 and first + size >= length for first, size, length in seen):

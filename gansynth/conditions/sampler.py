@@ -8,37 +8,34 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.conditions.box_drawers import BoxDrawer, record
+from gansynth.conditions.box_drawers import BoxContext, BoxDrawer, record
+from gansynth.conditions.box_places import PutBoxes, put_boxes
 from gansynth.conditions.case_pool import Room
+from gansynth.conditions.edit_chain import ContextFn, apply_edits, replay_edits
+from gansynth.conditions.edits.along import Mover
+from gansynth.conditions.edits.borrowing import alike
+from gansynth.conditions.lesion_placement import LesionDrawer
+from gansynth.conditions.weights import Weights
 from gansynth.core.body_mask import shown_body
-from gansynth.core.edit import Edit
+from gansynth.core.edit import Edit, EditContext
 from gansynth.core.resample import crop_pad
-from gansynth.core.scene import Scene
+from gansynth.core.scene import Scene, own_labels
 from gansynth.core.schema import (
-    Boxes,
     Case,
     Condition,
     FloatArray,
     LabelArray,
-    Schema,
-    replace_ignored,
 )
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
 from gansynth.data.cache import CaseCache
 from gansynth.data.classes import training_cases
 from gansynth.runtime.errors import DataFault
-
-if TYPE_CHECKING:
-    from gansynth.conditions.box_places import PutBoxes
-    from gansynth.conditions.edits.along import Moved, Mover
-    from gansynth.conditions.lesion_placement import Inserted, LesionDrawer
-    from gansynth.conditions.weights import Weights
 
 TRIES = 16
 """Cases that are looked at for one with boxes, and for those with a body like its own."""
@@ -50,7 +47,6 @@ ROOM = 0.25
 """A place is taken at once if lesions may lie in that share of its voxels."""
 BODIES = 64
 """Cases whose bodies are kept at hand."""
-ContextFn = Callable[[Case], LabelArray]
 GivenFn = Callable[[Case], FloatArray | None]
 
 
@@ -120,7 +116,7 @@ class ConditionSampler:
         self.boxes = boxes
         self.backgrounds = backgrounds
         self.lesions = lesions
-        self.moving = _mover(space, self.schema) if moving else None
+        self.moving = Mover(space, self.schema) if moving else None
         self.weights = weights
         self.cache = CaseCache(source)
         self._bodies: dict[str, npt.NDArray[np.bool_]] = {}
@@ -150,81 +146,60 @@ class ConditionSampler:
         context = self.context(placed) if self.context is not None and follows else None
         given = self.given(placed) if self.given is not None else None
         steps: list[dict[str, Any]] = []
-        inserted: Inserted | None = None
-        moved: Moved | None = None
+        # What only some conditions have, and what their provenance says of it.
+        fields: dict[str, Any] = {"background": placed.image} if self.backgrounds else {}
+        notes: dict[str, Any] = {}
         if self.labelled or placed.labels is not None:
             _check_labelled(placed)
             scene = self._scene(placed, placement, case, index)
             edits = self.edits if given is None else ()
             if self.lesions is not None:
                 inserted = self.lesions.draw(scene, edits, rng)
-                labels, steps = inserted.labels, inserted.steps
+                labels, steps, notes["lesions"] = inserted.labels, inserted.steps, inserted.told
+                fields |= {"background": placed.image, "body": scene.body}
+                fields |= {name: getattr(inserted, name) for name in ("lesion", "donor", "region")}
             elif self.moving is not None:
-                start = self.moving.all_to_move(scene.labels)
-                steps = edit_labels(start, None, self.schema, edits, rng, scene)[2]
-                moved = self._moved(case, placement, steps)
-                labels = moved.labels
+                start = EditContext(self.moving.all_to_move(scene.labels), self.schema, scene)
+                steps = apply_edits(start, edits, rng)[1]
+                moved = self.moving(case, placement, _by_name(edits), steps)
+                labels, fields["moved"], notes["moved"] = moved.labels, moved.image, moved.told
             else:
-                start = scene.labels
-                labels, context, steps = edit_labels(start, context, self.schema, edits, rng, scene)
-                labels = placed.over(labels)
+                start = EditContext(scene.labels, self.schema, scene, context)
+                after, steps = apply_edits(start, edits, rng)
+                labels, context = placed.over(after.labels), after.channels
         if self.context is not None and not follows:
             context = self.context(replace(placed, labels=labels))
         latent_seed = int(rng.integers(2**63))
-        provenance: dict[str, Any] = {
-            "dataset": self.source.name,
-            "case": case.id,
-            "shape": list(case.image.shape[1:]),
-            "placement": placement.to_json(),
-            "edits": steps,
-            "seed": self.seed,
-            "index": index,
-        }
-        if inserted is not None:
-            provenance["lesions"] = inserted.told
-        if moved is not None:
-            provenance["moved"] = moved.told
-        boxes: Boxes | None = None
         if put is not None:
-            boxes, provenance["boxes"] = put.boxes, told_boxes
+            fields |= {"boxes": put.boxes, "present": put.present}
+            fields.setdefault("body", put.body)
+            notes["boxes"] = told_boxes
         elif self.boxes is not None:
-            boxes, provenance["boxes"] = self.boxes.draw(
-                placed, self.schema, rng, index=index, another=partial(self._placed, rng)
-            )
+            asked = BoxContext(placed, self.schema, rng, index, partial(self._placed, rng))
+            fields["boxes"], notes["boxes"] = self.boxes.draw(asked)
         if case.label_class is not None:
-            provenance["class"] = self.schema.classes[case.label_class]
+            notes["class"] = self.schema.classes[case.label_class]
         return Condition(
             labels=labels,
-            boxes=boxes,
-            background=placed.image if self.backgrounds or inserted is not None else None,
-            lesion=None if inserted is None else inserted.lesion,
-            donor=None if inserted is None else inserted.donor,
-            region=None if inserted is None else inserted.region,
-            body=scene.body if inserted is not None else None if put is None else put.body,
-            present=None if put is None else put.present,
             label_class=case.label_class,
             context=context,
-            moved=None if moved is None else moved.image,
             given=given,
             latent_seed=latent_seed,
-            provenance=provenance,
+            provenance={
+                "dataset": self.source.name,
+                "case": case.id,
+                "shape": list(case.image.shape[1:]),
+                "placement": placement.to_json(),
+                "edits": steps,
+                "seed": self.seed,
+                "index": index,
+                **notes,
+            },
+            **fields,
         )
 
-    def _moved(
-        self,
-        case: Case,
-        placement: Placement,
-        steps: Sequence[Mapping[str, Any]],
-        edits: Sequence[Edit] | None = None,
-    ) -> Moved:
-        assert self.moving is not None
-        by_name = {edit.name: edit for edit in (self.edits if edits is None else edits)}
-        return self.moving(case, placement, by_name, steps)
-
     def _scene(self, placed: Case, placement: Placement, case: Case, index: int) -> Scene:
-        placed = placed.own
-        if placed.labels is not None:
-            placed = replace(placed, labels=replace_ignored(placed.labels, self.schema))
+        placed = own_labels(placed, self.schema)
         turn = index // len(self._ids) if self._in_turns else None
         cut = self.space.cuts
         seen = partial(self._body, case, placement) if cut else partial(self._kept, placed)
@@ -274,13 +249,11 @@ class ConditionSampler:
 
         It is one of those whose bodies are most like that one's: of slices, at about its level.
         """
-        from gansynth.conditions.box_places import put_boxes
-        from gansynth.conditions.edits.borrowing import alike
-
         like = self._lender(index, rng)
-        asked, told = drawer.draw(
-            like.case, self.schema, rng, index=index, another=lambda: self._lender(index, rng).case
+        given = BoxContext(
+            like.case, self.schema, rng, index, lambda: self._lender(index, rng).case
         )
+        asked, told = drawer.draw(given)
         grounds = [self._ground(index, rng) for _ in range(TRIES)]
         grounds.sort(key=lambda at: (_boxed(at[2].case), -alike(at[2], like)))
         for ground in grounds[:GROUNDS]:
@@ -316,24 +289,19 @@ class ConditionSampler:
         """The labels a recorded provenance stands for, from its case, place and edits alone."""
         placement = Placement.from_json(provenance["placement"])
         case = self.cache(provenance["case"])
+        by_name = _by_name(self.edits if edits is None else edits)
         if self.moving is not None:
-            return self._moved(case, placement, provenance["edits"], edits).labels
+            return self.moving(case, placement, by_name, provenance["edits"]).labels
         placed = self.space.to_generator(case, placement)
         scene = self._scene(placed, placement, case, int(provenance["index"]))
-        by_name = {edit.name: edit for edit in (self.edits if edits is None else edits)}
         if self.lesions is not None:
             return self.lesions.replay(scene, by_name, provenance).labels
-        labels = scene.labels
-        for step in provenance["edits"]:
-            labels = by_name[step["edit"]].apply_in(labels, self.schema, step["params"], scene)
-        return labels
+        start = EditContext(scene.labels, self.schema, scene)
+        return replay_edits(start, by_name, provenance["edits"]).labels
 
 
-def _mover(space: Space, schema: Schema) -> Mover:
-    """What moves cases whole; imported when there is one to be moved."""
-    from gansynth.conditions.edits.along import Mover
-
-    return Mover(space, schema)
+def _by_name(edits: Sequence[Edit]) -> dict[str, Edit]:
+    return {edit.name: edit for edit in edits}
 
 
 def _boxed(case: Case) -> bool:
@@ -346,24 +314,3 @@ def _check_labelled(case: Case) -> None:
             f"case {case.id!r}: has no labels, expected a label map to draw conditions from; leave "
             "it out of the training cases"
         )
-
-
-def edit_labels(
-    labels: LabelArray,
-    context: LabelArray | None,
-    schema: Schema,
-    edits: Sequence[Edit],
-    rng: np.random.Generator,
-    scene: Scene,
-) -> tuple[LabelArray, LabelArray | None, list[dict[str, Any]]]:
-    """Draw and apply edits in order; returns labels, context and the recorded steps."""
-    steps: list[dict[str, Any]] = []
-    for edit in edits:
-        if edit.options.share < 1 and rng.random() >= edit.options.share:
-            continue
-        params = edit.draw_in(labels, schema, rng, scene)
-        if context is not None:
-            context = edit.apply_context_in(context, labels, schema, params, scene)
-        labels = edit.apply_in(labels, schema, params, scene)
-        steps.append({"edit": edit.name, "params": params})
-    return labels, context, steps

@@ -34,8 +34,7 @@ class Weights:
     """Draws several conditions for each that is asked for, and chooses one by its weight.
 
     Attributes:
-        path: the file it was read from.
-        sha256: of its content.
+        sha256: of the file's content.
         candidates: conditions drawn for each one.
         least: voxels below which a part of a label map is a crumb.
         risk: how often lesions are failed at.
@@ -85,11 +84,7 @@ class Weights:
     def choose(self, draw: Draw, schema: Schema, seed: int, index: int) -> Condition:
         """The ``index``-th condition of a seed; always the same.
 
-        Args:
-            draw: draws a condition of a number, with a random generator of the candidate's own.
-            schema: of the generator's space.
-            seed: first half of every key.
-            index: the condition's number.
+        ``draw`` gets the number and a random generator of the candidate's own.
         """
         rng = np.random.default_rng(np.random.SeedSequence((seed, index, self.candidates)))
         kept, told, total = None, (0, 1.0), 0.0
@@ -111,16 +106,11 @@ class Weights:
         return replace(kept, provenance={**kept.provenance, "weights": noted})
 
     def weigh(self, condition: Condition, schema: Schema) -> float:
-        """Weight of a condition: the mean over its lesions; of what is drawn anew, if that is told.
-
-        Args:
-            condition: with labels; without any its weight is 1.
-            schema: of the generator's space.
-        """
+        """Weight of a condition: the mean over its lesions; 1 without labels."""
         return self.risk.of_all(self.lesions(condition, schema))
 
     def lesions(self, condition: Condition, schema: Schema) -> list[Lesion]:
-        """The lesions of a condition, as they are weighed."""
+        """The lesions of a condition, as they are weighed: those drawn anew, if it says which."""
         labels = condition.labels if condition.lesion is None else condition.lesion
         if labels is None:
             return []
@@ -147,10 +137,6 @@ class Weights:
 
     def check(self, seen: Lineage, labels: Mapping[str, int]) -> None:
         """Refuse weights that are not of a run's own training cases; no case is read for it.
-
-        Args:
-            seen: what the run has seen.
-            labels: label name -> value, of its source.
 
         Raises:
             IntegrityFault: of another data set, fold or labels, or of cases changed since.
@@ -180,10 +166,6 @@ class Weights:
     def guard(self, held_out: Iterable[CaseRecord], dataset: str) -> None:
         """Refuse weights that have seen a held-out case, its subject or its content.
 
-        Args:
-            held_out: records of validation and test cases.
-            dataset: whose they are.
-
         Raises:
             IntegrityFault: naming the cases.
         """
@@ -193,11 +175,6 @@ class Weights:
 
 def weights_of(path: Path, seen: Lineage, source: CaseSource) -> Weights:
     """Read weights, and refuse them where they are not of a run's own training cases.
-
-    Args:
-        path: the file.
-        seen: what the run has seen.
-        source: the run's; none of its cases is read.
 
     Raises:
         UsageFault, IntegrityFault: see ``Weights.read``, ``Weights.check`` and ``Weights.guard``.

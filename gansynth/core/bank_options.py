@@ -25,10 +25,7 @@ class BankSize:
 
     @classmethod
     def parse(cls, text: str) -> BankSize:
-        """Read ``64`` (samples), ``3x`` (samples for each training case) or ``2GB``.
-
-        Raises UsageFault: the text is none of these.
-        """
+        """Read ``64`` (samples), ``3x`` (for each training case) or ``2GB``; else UsageFault."""
         if re.fullmatch(r"\d+", text) and int(text) > 0:
             return cls(samples=int(text))
         if (match := re.fullmatch(r"(\d+(?:\.\d+)?)x", text)) and float(match[1]) > 0:
@@ -85,10 +82,7 @@ class Pacing(Document):
 
     @classmethod
     def parse(cls, reuse: str | None, refresh: str | None, overhead: str | None) -> Pacing:
-        """Read ``--reuse 4``, ``--refresh 10min`` (s, min, h) or ``--overhead 2%``.
-
-        Raises UsageFault: more than one is given, or one is no such number.
-        """
+        """Read ``--reuse 4``, ``--refresh 10min`` or ``--overhead 2%``; else UsageFault."""
         return cls(
             None if reuse is None else _positive("--reuse", reuse, r"", "draws a sample, e.g. 4"),
             None if refresh is None else _seconds(refresh),

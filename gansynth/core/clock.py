@@ -36,11 +36,7 @@ class Clock:
         return cls(*doc)
 
     def tick(self) -> float:
-        """Begin a batch.
-
-        Returns the training's progress at its beginning: 0 for the first, at most 1. Raises
-        OSError: the file cannot be written.
-        """
+        """Begin a batch: the training's progress at its beginning, 0 to 1; OSError as of files."""
         if self._pid != os.getpid():
             self._open()
         os.write(self._fd, b".")

@@ -1,18 +1,66 @@
-"""The Edit contract: draw parameters once, then apply them to labels and context alike."""
+"""The Edit contract: parameters are drawn once, then applied to labels and what goes with them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
+from gansynth.core.geometry import Mask
 from gansynth.core.scene import Scene
-from gansynth.core.schema import FloatArray, LabelArray, Schema
+from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import OptionModel
+
+
+@dataclass(frozen=True)
+class EditContext:
+    """All that an edit may look at. It writes into none of these arrays.
+
+    Attributes:
+        labels: int16 (D, H, W) or (H, W), as the edits before have left them.
+        schema: names the labels and gives the spacing in mm.
+        scene: the case before any edit, and the cases to borrow from; None for labels alone.
+        channels: context channels (intensity clusters), int16 of the labels' shape; None for none.
+        image: goes along with the labels, float32 (C, D, H, W) or (C, H, W); None for none.
+    """
+
+    labels: LabelArray
+    schema: Schema
+    scene: Scene | None = None
+    channels: LabelArray | None = None
+    image: FloatArray | None = None
+
+    @property
+    def body(self) -> Mask:
+        """Where foreground may lie: the scene's body, else all that is not ``OUTSIDE``."""
+        return np.asarray(self.labels != OUTSIDE) if self.scene is None else self.scene.body
+
+    def with_labels(self, labels: LabelArray) -> EditContext:
+        """Other labels at the same place, and nothing that goes along."""
+        return EditContext(labels, self.schema, self.scene)
+
+    def edited(self, edit: Edit, params: Mapping[str, Any]) -> EditContext:
+        """This context after an edit."""
+        after = edit.apply(self, params)
+        return replace(
+            self,
+            labels=after.labels,
+            channels=self.channels if after.channels is None else after.channels,
+            image=self.image if after.image is None else after.image,
+        )
+
+
+class EditResult(NamedTuple):
+    """New arrays, of the shapes and types of the context's; None leaves one as it was."""
+
+    labels: LabelArray
+    channels: LabelArray | None = None
+    image: FloatArray | None = None
 
 
 class EditOptions(OptionModel):
@@ -41,129 +89,33 @@ class Edit(ABC):
         return False
 
     @abstractmethod
-    def draw(self, labels: LabelArray, schema: Schema, rng: np.random.Generator) -> dict[str, Any]:
-        """Draw the parameters of one application.
-
-        Args:
-            labels: int16 (D, H, W) or (H, W).
-            schema: names the labels and gives the spacing in mm.
-            rng: the only source of randomness.
+    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
+        """Draw the parameters of one application; ``rng`` is the only source of randomness.
 
         Returns:
-            Parameters as JSON values (numbers, strings, lists, seeds), enough to replay.
+            Parameters as JSON values (numbers, strings, lists, seeds), enough to replay. They name
+            what is borrowed (a case and a placement), they do not hold it.
         """
 
     @abstractmethod
-    def apply(self, labels: LabelArray, schema: Schema, params: Mapping[str, Any]) -> LabelArray:
-        """Apply drawn parameters; the same parameters give the same labels, bit for bit.
+    def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
+        """Apply drawn parameters; the same context and parameters give the same arrays.
 
         Args:
-            labels: int16 (D, H, W) or (H, W); not written to.
-            schema: as in ``draw``.
+            context: its ``labels`` are new ones, not those of the scene, after another edit.
             params: what ``draw`` returned, possibly read back from JSON.
-
-        Returns:
-            New labels of the same shape and dtype.
         """
-
-    def apply_context(
-        self, context: LabelArray, labels: LabelArray, schema: Schema, params: Mapping[str, Any]
-    ) -> LabelArray:
-        """Move context channels (intensity clusters) along with the edit; unchanged by default.
-
-        Args:
-            context: int16 (D, H, W) or (H, W).
-            labels: the labels *before* this edit.
-            schema: as in ``draw``.
-            params: what ``draw`` returned.
-        """
-        return context
-
-    def apply_image(
-        self, image: FloatArray, labels: LabelArray, schema: Schema, params: Mapping[str, Any]
-    ) -> FloatArray:
-        """Move an image along with its labels; unchanged by default.
-
-        Args:
-            image: float32 (C, D, H, W) or (C, H, W); not written to.
-            labels: the labels *before* this edit.
-            schema: as in ``draw``.
-            params: what ``draw`` returned.
-        """
-        return image
-
-    # -- where more than the labels counts -------------------------------------------------------
-
-    def draw_in(
-        self, labels: LabelArray, schema: Schema, rng: np.random.Generator, scene: Scene
-    ) -> dict[str, Any]:
-        """``draw`` with the case at hand and the cases that can be borrowed from."""
-        return self.draw(labels, schema, rng)
-
-    def apply_in(
-        self, labels: LabelArray, schema: Schema, params: Mapping[str, Any], scene: Scene
-    ) -> LabelArray:
-        """``apply``, likewise; the same scene and parameters give the same labels."""
-        return self.apply(labels, schema, params)
-
-    def apply_context_in(
-        self,
-        context: LabelArray,
-        labels: LabelArray,
-        schema: Schema,
-        params: Mapping[str, Any],
-        scene: Scene,
-    ) -> LabelArray:
-        """``apply_context``, likewise."""
-        return self.apply_context(context, labels, schema, params)
 
 
 class SceneEdit(Edit):
-    """An edit that needs more than labels: the body of the case, or other cases.
+    """An edit that needs more than labels: the body of the case, or other cases."""
 
-    Parameters name what is borrowed (a case and a placement), they do not hold it.
-    """
-
-    def draw(self, labels: LabelArray, schema: Schema, rng: np.random.Generator) -> dict[str, Any]:
-        """Refused: see ``draw_in``.
+    def scene(self, context: EditContext) -> Scene:
+        """The scene of a context.
 
         Raises:
-            UsageFault: always.
+            UsageFault: it holds labels alone.
         """
-        raise UsageFault(f"edit {self.name!r}: needs cases to borrow from, expected a scene")
-
-    def apply(self, labels: LabelArray, schema: Schema, params: Mapping[str, Any]) -> LabelArray:
-        """Refused: see ``apply_in``.
-
-        Raises:
-            UsageFault: always.
-        """
-        raise UsageFault(f"edit {self.name!r}: needs cases to borrow from, expected a scene")
-
-    @abstractmethod
-    def draw_in(
-        self, labels: LabelArray, schema: Schema, rng: np.random.Generator, scene: Scene
-    ) -> dict[str, Any]:
-        """See ``Edit.draw`` and ``Edit.draw_in``."""
-
-    @abstractmethod
-    def apply_in(
-        self, labels: LabelArray, schema: Schema, params: Mapping[str, Any], scene: Scene
-    ) -> LabelArray:
-        """See ``Edit.apply`` and ``Edit.apply_in``."""
-
-    def apply_context_in(
-        self,
-        context: LabelArray,
-        labels: LabelArray,
-        schema: Schema,
-        params: Mapping[str, Any],
-        scene: Scene,
-    ) -> LabelArray:
-        """Context 0 on foreground; what became background takes the nearest context there is."""
-        from gansynth.core.geometry import fill_nearest
-
-        after = self.apply_in(labels, schema, params, scene)
-        bare = (after == 0) & (context == 0)
-        known = (after == 0) & (context > 0)
-        return fill_nearest(np.where(after <= 0, context, 0), bare, known, schema.spacing)
+        if context.scene is None:
+            raise UsageFault(f"edit {self.name!r}: needs cases to borrow from, expected a scene")
+        return context.scene

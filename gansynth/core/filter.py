@@ -20,11 +20,7 @@ class FilterOptions(OptionModel):
 
 @dataclass(frozen=True)
 class Asked:
-    """What a sample was asked to be.
-
-    ``base``: reads the real case that the condition was drawn of, at the same place, in the
-    generator's space; None where the sample comes from noise alone.
-    """
+    """What a sample was asked to be; ``base`` reads the real case at its place, if it has one."""
 
     condition: Condition
     base: Callable[[], Case] | None
@@ -33,11 +29,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a filter found.
-
-    ``found``: the number it was judged by, for the sample's provenance; None for none, also where
-    there was nothing to judge.
-    """
+    """What a filter found: a flaw or nothing, and the number it judged by, if there is one."""
 
     flaw: str = ""
     found: float | None = None
@@ -76,20 +68,14 @@ class Filter(ABC):
 
     @abstractmethod
     def learn(self, learning: Learning, folder: Path) -> Mapping[str, Any]:
-        """Learn what a sample ought to be.
-
-        Returns JSON: thresholds, and what was measured on real cases.
-        """
+        """Learn what a sample ought to be: JSON of thresholds and of what was measured."""
 
     @abstractmethod
     def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:
         """Take back what ``learn`` returned and wrote."""
 
     def judge(self, sample: Sample, asked: Asked) -> Verdict:
-        """Judge a sample in the generator's space; this one asks ``flaw``.
-
-        Override it instead of ``flaw`` to tell what was found, or to look at what was asked.
-        """
+        """Judge a sample by ``flaw``; override it to tell a number, or look at what was asked."""
         return Verdict(self.flaw(sample))
 
     def flaw(self, sample: Sample) -> str:

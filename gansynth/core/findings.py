@@ -13,10 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found.
-
-    ``level``: ``error``: the data set cannot be used as it is; ``warning``: it can.
-    """
+    """One thing found; with an ``error`` the data set cannot be used as it is."""
 
     level: Literal["error", "warning"]
     case: str | None

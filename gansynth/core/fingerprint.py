@@ -32,20 +32,14 @@ _ROWS = 2048
 
 
 def prints_of(image: npt.NDArray[np.floating]) -> Prints:
-    """One print for each channel; an empty one where it shows nothing.
-
-    ``image``: (C, D, H, W) or (C, H, W); axes of one voxel do not count.
-    """
+    """One print for each channel of (C, ...), empty where it shows nothing."""
     return tuple(_print(np.squeeze(channel)) for channel in image)
 
 
 def alike(
     seen: Sequence[Prints], others: Sequence[Prints], axes: Sequence[int] = (2, 3)
 ) -> dict[int, int]:
-    """Which images show what another one shows, whatever channel of either.
-
-    Returns index of an image of ``others`` -> index of the one of ``seen`` that is most like it.
-    """
+    """Image of ``others`` -> the one of ``seen`` that shows the same, whatever channel."""
     found: dict[int, tuple[float, int]] = {}
     for ndim in axes:
         (rows, one), (columns, other) = (_table(prints, ndim) for prints in (seen, others))

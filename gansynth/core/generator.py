@@ -244,10 +244,7 @@ class Generator(ABC):
 
     @property
     def default_lesions(self) -> str | None:
-        """How lesions are put into real images where the user does not say (``lesion`` heeded).
-
-        A text for ``gansynth.conditions.lesion_placement.lesion_drawer``; None as usual.
-        """
+        """How lesions are put into real images unless told: see ``lesion_drawer``."""
         return None
 
     @property

@@ -44,10 +44,7 @@ def bounding_box(mask: Mask, margin: int = 0) -> tuple[slice, ...]:
 
 
 def affine_coordinates(shape: Sequence[int], matrix: Matrix, centre: Sequence[float]) -> FloatArray:
-    """The pull ``matrix @ (x - centre) + centre``, float32 (n, *shape), in voxels.
-
-    ``matrix``: (n, n) or (n, n + 1), the last column a translation.
-    """
+    """The pull ``matrix @ (x - centre) + centre``, float32 (n, *shape); (n, n [+ 1])."""
     n = len(shape)
     shift = matrix[:, n] if matrix.shape[1] > n else np.zeros(n)
     out = np.empty((n, *shape), np.float32)
@@ -100,7 +97,7 @@ def _kinds_of_cells(cut: LabelArray) -> tuple[Mask, Mask]:
     """Cells, named by their lower corner, that hold one label, and that touch a thin structure."""
     lowest, highest = cut, cut
     for axis in range(cut.ndim):
-        low, high = _neighbours(axis)
+        low, high = neighbours(axis)
         lowest = np.minimum(lowest[low], lowest[high])
         highest = np.maximum(highest[low], highest[high])
     plain = np.pad(lowest == highest, [(0, 1)] * cut.ndim)
@@ -111,7 +108,7 @@ def _kinds_of_cells(cut: LabelArray) -> tuple[Mask, Mask]:
 def _spread(mask: Mask, step: int) -> Mask:
     """A mask and itself moved by ``step`` voxels along every combination of axes."""
     for axis in range(mask.ndim):
-        low, high = _neighbours(axis)
+        low, high = neighbours(axis)
         grown = mask.copy()
         if step > 0:
             grown[high] |= mask[low]
@@ -140,7 +137,7 @@ def _weigh(
     return np.asarray(np.take_along_axis(labels, scores.argmax(axis=0)[None], axis=0)[0])
 
 
-def _neighbours(axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+def neighbours(axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Two views of an array that pair each voxel with the next one along an axis."""
     lead = (slice(None),) * axis
     return (*lead, slice(None, -1)), (*lead, slice(1, None))

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from gansynth.core.metric import Metric
     from gansynth.core.source import CaseSource, SourceRequest
 
-API_VERSION = 1
+API_VERSION = 2
 """Version of these hooks and of the classes they hand over; docs/plugins.md has the policy."""
-OLDEST_API = 1
+OLDEST_API = 2
 """The oldest version that plugins may still be written for."""
 
 hookspec = pluggy.HookspecMarker("gansynth")

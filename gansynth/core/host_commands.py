@@ -1,7 +1,4 @@
-"""What a host's commands for data sets (methods of ``Adapter``) are told, and what they report.
-
-The command line checks ``settings`` for unknown keys, the host their values.
-"""
+"""What a host's commands for data sets (methods of ``Adapter``) are told, and report."""
 
 from __future__ import annotations
 
@@ -17,9 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    """What a command did; ``lines`` to read (none: the document), ``then``: words of the next
-    command.
-    """
+    """What a command did, to read and as JSON; ``then``: words of the next command."""
 
     document: Mapping[str, Any]
     lines: Sequence[str] = ()
@@ -45,10 +40,7 @@ class ImportRequest:
 
     @property
     def request(self) -> SourceRequest:
-        """The source, where its kind is a registered one.
-
-        Raises UsageFault: the text has no kind.
-        """
+        """The source, where its kind is registered; UsageFault: the text has no kind."""
         return SourceRequest.parse(self.source, **self.reading)
 
 

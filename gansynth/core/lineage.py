@@ -92,10 +92,7 @@ class Lineage(Document, later=("ancestors",), whole=True):
 
 
 def read_lineage(folder: Path) -> Lineage:
-    """What the maker of samples has seen, from its ``manifest.json`` or ``bank.json``.
-
-    Raises DataFault: neither of them, or its file is no JSON document with a lineage.
-    """
+    """What the maker of samples has seen, by its ``manifest.json`` or ``bank.json``."""
     path = next((p for name in RECORDS if (p := folder / name).is_file()), None)
     if path is None:
         raise DataFault(
@@ -131,16 +128,14 @@ def guard(
             maker = what if lineage is seen else f"{what}'s ancestor"
             raise IntegrityFault(
                 f"leakage: the {maker} of {lineage.dataset or 'unknown data'} fold {lineage.fold} "
-                f"has seen {len(leaks)} held-out case(s): {_some(leaks)}; expected none. {way_out}"
+                f"has seen {len(leaks)} held-out case(s): {some_names(leaks)}; expected none. "
+                f"{way_out}"
             )
 
 
 @dataclass(frozen=True)
 class Match:
-    """What a case shares with one that was seen.
-
-    ``what``: ``id``, ``content``, ``image``, ``print`` (a near-identical image) or ``subject``.
-    """
+    """What a case shares with one seen: ``id``, ``content``, ``image``, ``print``, ``subject``."""
 
     what: str
     seen: str
@@ -208,26 +203,20 @@ def _core(name: str) -> str:
 def guard_split(
     train: Sequence[tuple[str, str]], held_out: Sequence[tuple[str, str]], *, fold: str, repair: str
 ) -> None:
-    """Refuse a host's split, (id, subject) of both sides, that leaks by subject.
-
-    Raises IntegrityFault: naming the pairs that share a subject.
-    """
+    """Refuse (IntegrityFault) a split, (id, subject) of both sides, that leaks by subject."""
     subjects = {subject: case for case, subject in train}
     leaks = [f"{c} and {subjects[s]} (subject {s})" for c, s in held_out if s in subjects]
     if leaks:
         raise IntegrityFault(
             f"split: fold {fold} has {len(leaks)} validation case(s) whose subject is also in "
-            f"training: {_some(leaks)}; expected none. Repair it: {repair}"
+            f"training: {some_names(leaks)}; expected none. Repair it: {repair}"
         )
 
 
 def guard_host(
     seen: Mapping[str, Any], wanted: Mapping[str, Any], *, what: str = "generator"
 ) -> None:
-    """Refuse if the generator's space is not the host's; what the data set is called is no matter.
-
-    Raises IntegrityFault: naming every key that differs with both values.
-    """
+    """Refuse (IntegrityFault) a space other than the host's, whatever the data set is called."""
     seen, wanted = plain_host(seen), plain_host(wanted)
     keys = sorted(set(seen) | set(wanted))
     differing = [
@@ -247,15 +236,13 @@ def same_host(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def plain_host(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record as JSON gives it back (tuples become lists), so that only values are compared.
-
-    Without the data set's name: a folder may be renamed, and two data sets may have one name.
-    """
+    """A record as JSON gives it back, without the data set's name, which may change."""
     plain: dict[str, Any] = json.loads(json.dumps(dict(record)))
     plain.pop("dataset", None)
     return plain
 
 
-def _some(names: Sequence[str], most: int = 8) -> str:
+def some_names(names: Sequence[str], most: int = 8) -> str:
+    """The first of many names."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown}, and {len(names) - most} more"

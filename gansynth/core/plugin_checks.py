@@ -36,10 +36,7 @@ def strangers_code() -> Iterator[None]:
 
 
 def check_api(plugin: object, distribution: str) -> None:
-    """Refuse a plugin that was written for another version of the interface.
-
-    Raises Unfit: with what to install.
-    """
+    """Refuse (Unfit) a plugin that was written for another version of the interface."""
     from gansynth.runtime.version import __version__
 
     found = getattr(plugin, API_NAME, hookspecs.API_VERSION)
@@ -52,17 +49,13 @@ def check_api(plugin: object, distribution: str) -> None:
         )
     if found < hookspecs.OLDEST_API:
         raise Unfit(
-            f"made for plugin API {found}, gansynth {__version__} supports "
-            f"{hookspecs.OLDEST_API} to {hookspecs.API_VERSION}; install a newer {distribution}: "
-            f"pip install -U {distribution}"
+            f"made for plugin API {found}, gansynth {__version__} needs {hookspecs.OLDEST_API} or "
+            f"newer; install a newer {distribution}: pip install -U {distribution}"
         )
 
 
 def check_marked(plugin: object, kinds: tuple[str, ...]) -> None:
-    """Refuse a hook without ``@hookimpl``, which would never be called.
-
-    Raises Unfit: naming the function.
-    """
+    """Refuse (Unfit) a hook without ``@hookimpl``, which would never be called."""
     for kind in kinds:
         hook = getattr(plugin, f"register_{kind}", None)
         if hook is not None and getattr(hook, MARKER, None) is None:
@@ -70,10 +63,7 @@ def check_marked(plugin: object, kinds: tuple[str, ...]) -> None:
 
 
 def check_offer(kind: str, name: object, load: object) -> None:
-    """Refuse what cannot be registered.
-
-    Raises Unfit: a name that nobody could type, or a loader that is none.
-    """
+    """Refuse (Unfit) a name that nobody could type, or a loader that is none."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise Unfit(
             f"register_{kind}: name {name!r}, expected letters, digits, '_', '-' and '.' only"
@@ -86,10 +76,7 @@ def check_offer(kind: str, name: object, load: object) -> None:
 
 
 def check_loaded(kind: str, loaded: object) -> None:
-    """Refuse what a loader returned if it is not what its kind is made of.
-
-    Raises Unfit: saying what it is and what was expected.
-    """
+    """Refuse (Unfit) what a loader returned if it is not what its kind is made of."""
     if kind == "recipes":
         if not isinstance(loaded, Path):
             raise Unfit(f"load() returned {_shown(loaded)}, expected the pathlib.Path of a file")

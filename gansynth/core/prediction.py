@@ -24,10 +24,7 @@ class SlicePosition:
 
 @dataclass(frozen=True)
 class LabelMaps:
-    """Both label maps of a case, on one grid.
-
-    ``predicted``: (D, H, W) or (H, W), axes in any order. ``spacing``: along these axes.
-    """
+    """Both label maps of a case, (D, H, W) or (H, W), axes in any order, and their spacing."""
 
     predicted: npt.NDArray[Any]
     truth: npt.NDArray[Any]

@@ -28,10 +28,7 @@ class Ratio:
 
     @classmethod
     def parse(cls, text: str) -> Ratio:
-        """Read ``"R:S"``, e.g. ``"1:1"`` or ``"2813:4000"``.
-
-        Raises UsageFault: if the text is no ratio of two non-negative numbers, or 0:0.
-        """
+        """Read ``"R:S"``, e.g. ``"2813:4000"``; UsageFault: no ratio of two numbers, or 0:0."""
         parts = text.split(":")
         try:
             real, synthetic = (float(p) for p in parts)
@@ -99,11 +96,7 @@ class SlotAllocator:
         """Synthetic slots asked for and not given so far, above -1 and below 1."""
 
     def allocate(self, p: float, batch_size: int) -> frozenset[int]:
-        """The synthetic slots of the next batch.
-
-        ``p``: share of synthetic samples, 0 to 1. Raises UsageFault: p is no share, or the batch
-        has no slot.
-        """
+        """The synthetic slots of the next batch; UsageFault: no share, or no slot."""
         if not 0 <= p <= 1:
             raise UsageFault(f"ratio: share of synthetic samples is {p}, expected 0 to 1")
         if batch_size < 1:

@@ -48,10 +48,7 @@ class Origin:
 
 @dataclass
 class Registry:
-    """Everything registered, by kind and name, and what could not be loaded.
-
-    ``found``: kind -> name -> (entry-point name, loader).
-    """
+    """Everything registered, kind -> name -> (entry point, loader), and what did not load."""
 
     plugins: dict[str, Any] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
@@ -196,10 +193,7 @@ def _origin(point: EntryPoint) -> Origin | None:
 
 
 def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
-    """Load every entry point of the group ``gansynth``, each on its own.
-
-    Ours come first, so that no stranger takes a name of theirs.
-    """
+    """Load every entry point, each on its own; ours first, so that no name is taken."""
     registry = Registry()
 
     def place(point: EntryPoint) -> tuple[bool, str, str]:

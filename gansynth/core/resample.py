@@ -1,7 +1,4 @@
-"""Arrays cut, padded and resampled: what bringing a case to another grid comes to, voxel by voxel.
-
-Needs numpy only: resampling is one small matrix for each axis.
-"""
+"""Arrays cut, padded and resampled, by one small matrix for each axis. Needs numpy only."""
 
 from __future__ import annotations
 

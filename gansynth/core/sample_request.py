@@ -14,11 +14,10 @@ from gansynth.runtime.serialise import Document
 
 SETTINGS = "settings"
 """Key of a sample's provenance, and mark of a draw log's line: what samples are drawn with."""
-_SPECIAL = ("conditions", "lesions", "weights", "filters", "keep_flawed")
 
 
 @dataclass(frozen=True)
-class SampleRequest(Document, later=("boxes", "classes", *_SPECIAL)):
+class SampleRequest(Document):
     """See above; the usual one asks nothing special.
 
     Attributes:

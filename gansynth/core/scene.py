@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol, TypeVar
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from gansynth.core.body_mask import shown_body
 from gansynth.core.geometry import Mask
-from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
+from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema, replace_ignored
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
 
@@ -45,11 +45,7 @@ class CropSource(Protocol):
 
 
 class CasePool(Protocol):
-    """The training cases of a run that can be borrowed from.
-
-    ``source``: only its training cases are opened. ``ids``: cases that can be borrowed from,
-    sorted.
-    """
+    """The training cases of a run, of which ``ids``, sorted, can be borrowed from."""
 
     source: CaseSource
     space: Space
@@ -100,6 +96,14 @@ class Scene:
     def body(self) -> Mask:
         """Where foreground may lie: in the body that the image shows, and nowhere outside."""
         return body_of(self.case, self.seen)
+
+
+def own_labels(case: Case, schema: Schema) -> Case:
+    """A case with its own labels alone, none of them the ignore value."""
+    case = case.own
+    if case.labels is None:
+        return case
+    return replace(case, labels=replace_ignored(case.labels, schema))
 
 
 def body_of(case: Case, seen: Callable[[], Mask] | None = None) -> Mask:

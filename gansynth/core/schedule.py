@@ -57,10 +57,7 @@ class Schedule:
 
     @classmethod
     def parse(cls, text: str) -> Schedule:
-        """Read ``constant``, ``finetune:SHARE%@BEGIN%`` or ``anneal[:BEGIN%[-END%]]``.
-
-        Raises UsageFault: the text is none of these, or its numbers make no sense.
-        """
+        """``constant``, ``finetune:SHARE%@BEGIN%``, ``anneal[:BEGIN%[-END%]]``, or UsageFault."""
         number = r"(\d+(?:\.\d+)?)%"
         if text == "constant":
             return cls()
@@ -85,11 +82,7 @@ class Schedule:
         return "constant"
 
     def check(self, ratio: Ratio) -> None:
-        """Refuse a ratio that this schedule has no use for.
-
-        Raises UsageFault: fine-tuning that does not start from synthetic samples only; annealing of
-        nothing.
-        """
+        """Refuse (UsageFault) a ratio that this schedule has no use for."""
         if self.kind == "finetune" and ratio.p < 1:
             raise UsageFault(
                 f"--ratio {ratio} with --schedule {self}: fine-tuning follows a phase of synthetic "
@@ -125,11 +118,7 @@ class Schedule:
         return (done - begin) * total / (end - begin)
 
     def tuning_note(self, total: int, unit: str, *, ours: bool) -> str:
-        """What is said of the learning rate at the start; empty if nothing is fine-tuned.
-
-        ``unit``: of these: ``epoch`` or ``step``. ``ours``: whether the rate is restarted; or the
-        host has it, and nobody else.
-        """
+        """What is said of the learning rate if it is ours, or the host's; or nothing."""
         if self.kind != "finetune":
             return ""
         when = f"fine-tuning begins after {self.turn(total)} of {total} {unit}s"

@@ -137,10 +137,7 @@ class Case:
         return labels if self.under is None else np.where(labels == 0, self.under, labels)
 
     def validate(self, schema: Schema) -> None:
-        """Check axes, channels, finite values and label values against the schema.
-
-        Raises DataFault: naming the case, the value found and what was expected.
-        """
+        """Check the arrays against the schema; DataFault names the case and what is wrong."""
         validate_arrays(f"case {self.id!r}", self.image, self.labels, schema)
 
 
@@ -200,20 +197,14 @@ class Sample:
     under: LabelArray | None = None
 
     def validate(self, schema: Schema) -> None:
-        """Check axes, channels, finite values and label values against the schema.
-
-        Raises DataFault: naming what was found and what was expected.
-        """
+        """Check the arrays against the schema; DataFault names what is wrong."""
         validate_arrays("sample", self.image, self.labels, schema)
 
 
 def validate_arrays(
     what: str, image: FloatArray, labels: LabelArray | None, schema: Schema
 ) -> None:
-    """Check channels, axes, dtype, finite values, known labels of a float image and int16 labels.
-
-    Raises DataFault: with the first thing that is wrong.
-    """
+    """Refuse (DataFault) channels, axes, dtypes, numbers, labels other than the schema's."""
     channels = len(schema.channels)
     if not np.issubdtype(image.dtype, np.floating):
         raise DataFault(f"{what}: image has dtype {image.dtype}, expected a floating one")

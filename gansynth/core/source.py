@@ -127,20 +127,14 @@ class CaseSource(ABC):
 
     @abstractmethod
     def load(self, case_id: str) -> Case:
-        """Read one case: image float32 (C, D, H, W), labels int16 (D, H, W).
-
-        Raises DataFault: if the case cannot be read or does not fit the schema.
-        """
+        """Read one case, float32 (C, D, H, W), int16 (D, H, W); DataFault if it cannot."""
 
     def subject(self, case_id: str) -> str:
         """The person a case belongs to; the case itself where nothing else is known."""
         return case_id
 
     def label_class(self, case_id: str) -> int | None:
-        """Number of a case's class in the schema's ``classes``; None where there are none.
-
-        This one reads the whole case.
-        """
+        """Number of a case's class, or None; this one reads the whole case."""
         return self.load(case_id).label_class if self.schema.classes else None
 
     @property
@@ -191,10 +185,7 @@ class CaseSource(ABC):
         return self.schema.spacing
 
     def original(self, case_id: str) -> Original:
-        """A case as its files have it, for hosts that read and preprocess files themselves.
-
-        Raises UsageFault: the source does not know; this one never does.
-        """
+        """A case as its files have it; UsageFault: not known, as of this one."""
         raise UsageFault(
             f"{self.name}: cases of {self.request.kind}: have no way back to whole volumes as "
             "their files hold them, which a host's own preprocessing starts from; expected a "
@@ -240,10 +231,7 @@ class CaseSource(ABC):
         )
 
     def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
-        """What lineage remembers of a case; of an image that shows nothing, as many may, no image.
-
-        ``load``: reads it, a cache's, say.
-        """
+        """What lineage remembers of a case; of an image that shows nothing, no image."""
         case = (load or self.load)(case_id)
         subject, content = self.subject(case.id), self.content(case_id, lambda _: case)
         if not np.ptp(case.image):

@@ -128,9 +128,7 @@ class Space(Document, later=("frame", "nearest"), whole=True):
     def part(
         self, shape: Sequence[int], placement: Placement
     ) -> tuple[tuple[slice, ...], Placement]:
-        """The voxels of a case that a placement (of a crop or slice) needs, and the placement in
-        them.
-        """
+        """The voxels of a case that a placement needs, and the placement in them."""
         inner = shape[1:] if placement.slice_index is not None else shape
         starts = [min(max(c, 0), n - 1) for c, n in zip(placement.corner, inner, strict=True)]
         ends = [

@@ -43,10 +43,7 @@ def is_marked(file: Path) -> bool:
 
 
 def real_file(file: Path, request: SourceRequest) -> Path:
-    """The same file, unless it is a synthetic image among cases that are called real.
-
-    Raises IntegrityFault: it has the mark, and the request names nobody who has drawn it.
-    """
+    """The same file; IntegrityFault if it has the mark and nobody is said to have drawn it."""
     if request.synthetic is None and is_marked(file):
         raise _refused(str(file))
     return file
@@ -55,10 +52,7 @@ def real_file(file: Path, request: SourceRequest) -> Path:
 def refuse_named(
     document: Mapping[str, Any], where: Path, cases: Collection[str], request: SourceRequest
 ) -> None:
-    """Refuse a data set whose JSON document says that cases of it are synthetic.
-
-    Raises IntegrityFault: naming the first one.
-    """
+    """Refuse (IntegrityFault) a data set whose JSON says that cases of it are synthetic."""
     said = document.get(KEY, ())
     found = sorted(cases if said is True else set(said or ()) & set(cases))
     if request.synthetic is None and found:

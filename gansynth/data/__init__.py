@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 BUILT_IN = {
     "nifti": ("gansynth.data.nifti:open_nifti", "gansynth.data.nifti:check_nifti"),
     "msd": ("gansynth.data.msd:open_msd", "gansynth.data.msd:check_msd"),
-    "h5": ("gansynth.data.h5:open_h5", "gansynth.data.h5:check_h5"),
-    "slices": ("gansynth.data.slices:open_slices", "gansynth.data.slices:check_slices"),
+    "h5": ("gansynth.data.h5:H5Source", "gansynth.data.h5:check_h5"),
+    "slices": ("gansynth.data.slices:SliceSource", "gansynth.data.slices:check_slices"),
     "pictures": (
         "gansynth.data.pictures:open_pictures",
         "gansynth.data.picture_check:check_pictures",

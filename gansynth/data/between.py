@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.geometry import bounding_box
 from gansynth.core.schema import LabelArray
 
 Plane = npt.NDArray[np.float32]
@@ -19,12 +19,7 @@ def between_record(every: int | None) -> dict[str, Any]:
     return {} if every is None else {"between": every}
 
 
-def interpolate_slices(
-    labels: LabelArray,
-    axis: int = 0,
-    classes: Sequence[int] | None = None,
-    every: int | None = None,
-) -> LabelArray:
+def interpolate_slices(labels: LabelArray, every: int | None = None) -> LabelArray:
     """Fill the slices between labelled ones, by shape (Raya and Udupa, IEEE TMI 9(1):32, 1990).
 
     Between two labelled neighbours the signed distance to the outline, in voxels within the plane,
@@ -33,30 +28,23 @@ def interpolate_slices(
     repeat the nearer slice; so "linear interpolation" of labels (Sun et al. 2020) is read as that
     of shapes.
 
-    ``labels``: int16 (D, H, W), not changed. ``classes``: values above 0 that count and may be
-    written over others; None for all. ``every``: slices further apart are not joined. Returns int16
-    (D, H, W).
+    ``labels``: int16 (D, H, W), not changed. ``every``: slices further apart are not joined.
     """
-    planes = np.moveaxis(labels, axis, 0)
-    drawn = planes > 0 if classes is None else np.isin(planes, classes)
+    drawn = labels > 0
     labelled = np.flatnonzero(drawn.any(axis=(1, 2))).tolist()
-    gaps = [(a, b) for a, b in pairwise(labelled) if 1 < b - a <= (every or len(planes))]
+    gaps = [(a, b) for a, b in pairwise(labelled) if 1 < b - a <= (every or len(labels))]
     if not gaps:
         return labels
     filled = labels.copy()
-    within = np.moveaxis(filled, axis, 0)
     for first, last in gaps:
-        _fill(within[first : last + 1], drawn[first], drawn[last])
+        _fill(filled[first : last + 1])
     return filled
 
 
-def _fill(planes: LabelArray, first: npt.NDArray[np.bool_], last: npt.NDArray[np.bool_]) -> None:
-    """Fill all but the outer ones of some planes; what of the outer ones counts is given."""
-    rows, columns = (np.flatnonzero((first | last).any(axis=a)) for a in (1, 0))
-    window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    ends = tuple(
-        np.where(kept, plane, 0)[window] for kept, plane in ((first, planes[0]), (last, planes[-1]))
-    )
+def _fill(planes: LabelArray) -> None:
+    """Fill all but the outer ones of some planes."""
+    window = bounding_box((planes[0] > 0) | (planes[-1] > 0))
+    ends = [np.maximum(plane, 0)[window] for plane in (planes[0], planes[-1])]
     outline = [_depth(end > 0) for end in ends]
     values = np.unique(np.concatenate([end[end > 0] for end in ends]))
     each = [[_depth(end == value) for value in values] for end in ends]

@@ -31,10 +31,7 @@ PRECISION = 1e-6
 
 
 def rim_voxels(rim_mm: float, spacing: Sequence[float]) -> tuple[int, ...]:
-    """Width of the rim in voxels along each axis, rounded up.
-
-    ``rim_mm``: width in mm; 0 for no rim. ``spacing``: mm per voxel and axis.
-    """
+    """Width of the rim of so many mm in voxels along each axis, rounded up; 0 for no rim."""
     return tuple(math.ceil(rim_mm / mm - SLACK) for mm in spacing)
 
 
@@ -72,10 +69,7 @@ def hole(mask: Tensor, rim: Sequence[int]) -> Tensor:
 
 
 def fade(mask: Tensor, rim: Sequence[int]) -> Tensor:
-    """How much of the donor is taken, float32 (B, 1, ...): 1 in the mask, 0 beyond the rim.
-
-    In the rim it falls along a cosine, to 0 one voxel after its last one.
-    """
+    """The donor's share, (B, 1, ...): 1 in the mask, along a cosine to 0 in the rim."""
     distance = steps_from(mask, rim)
     widest = max(rim, default=0)
     end = widest / (widest + 1)
@@ -100,10 +94,7 @@ def soft(
 
 
 def match_rim(background: Tensor, donor: Tensor, mask: Tensor, rim: Sequence[int]) -> Tensor:
-    """The donor with the background's mean and deviation in the rim, per sample and channel.
-
-    Deviations are scaled by ``STEEPEST`` at most. Where there is no rim the donor stays as it is.
-    """
+    """The donor with the background's mean and deviation (by ``STEEPEST`` at most) in the rim."""
     out = donor.clone()
     rims = hole(mask, rim) & ~mask
     for sample in range(len(out)):
@@ -130,17 +121,15 @@ def dress(
     *,
     deviations: Tensor | None = None,
     noise: Tensor | None = None,
-    rest: Tensor | None = None,
 ) -> Tensor:
     """A donor's texture brought onto another label map, float (B, C, ...).
 
     Where a voxel's class is the donor's there, the donor's intensity; elsewhere the class's mean in
     the donor with its deviation as noise; of a class the donor lacks, the training cases'
     (``means``, ``deviations``: float (len(values), C)). ``labels``, ``donor_labels``: int (B, ...).
-    ``noise``: standard normal (B, C, ...), None for none. ``rest``: shown where ``labels`` hold
-    none of ``values``; the donor if None.
+    ``noise``: standard normal (B, C, ...), None for none.
     """
-    out = (donor if rest is None else rest).clone()
+    out = donor.clone()
     for sample in range(len(out)):
         for row, value in enumerate(values):
             asked = labels[sample] == value

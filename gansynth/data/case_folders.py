@@ -83,10 +83,7 @@ def _home(folder: Path) -> Home:
 
 
 def list_homes(kind: str, folder: Path, homes: list[Home], options: VolumeOptions) -> VolumeSet:
-    """List a folder of folders of cases. Raises UsageFault: channels are named that it lacks.
-
-    The channels are those asked for, else those that at least half of the cases have.
-    """
+    """List a folder of case folders: channels as asked (else UsageFault), or of half the cases."""
     found = Collector(folder, options.allow_absolute)
     counts = Counter(rest for home in homes for rest in home.files)
     label = next((rest for rest in LABELS if rest in counts), None)

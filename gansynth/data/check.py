@@ -46,10 +46,7 @@ def check_volumes(
     options: VolumeOptions,
     progress: Callable[[int, int], None],
 ) -> Checked:
-    """Read every file of a data set to its last byte and list what is wrong, errors first.
-
-    Raises EnvironmentFault: files may not be read.
-    """
+    """Read every file to its last byte and list what is wrong, errors first."""
     labels = options.labels or listing.labels
     named = "--read labels" if options.labels else listing.where.name
     seen = Seen(None if labels is None else frozenset(labels.values()), named)

@@ -11,10 +11,7 @@ from gansynth.runtime.errors import UsageFault, did_you_mean
 
 
 def class_numbers(source: CaseSource, names: Iterable[str], *, asked: str) -> frozenset[int]:
-    """Numbers of classes in a source's schema; ``asked`` is what asks, for messages.
-
-    Raises UsageFault: the cases have no classes, or not such a one.
-    """
+    """Numbers of classes in a source's schema; UsageFault if there is not such a one."""
     schema = source.schema
     if not schema.classes:
         raise UsageFault(
@@ -31,11 +28,7 @@ def class_numbers(source: CaseSource, names: Iterable[str], *, asked: str) -> fr
 
 
 def training_cases(source: CaseSource, names: Sequence[str], *, asked: str) -> tuple[str, ...]:
-    """The training cases of some classes, sorted.
-
-    Raises UsageFault: the cases have no such class, or none of the training cases is of one of
-    them.
-    """
+    """The training cases of some classes, sorted; UsageFault if a class has none."""
     numbers = class_numbers(source, names, asked=asked)
     found = {case: source.label_class(case) for case in source.train_ids}
     absent = sorted(numbers - set(found.values()))

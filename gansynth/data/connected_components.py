@@ -57,10 +57,7 @@ def parts_of(labels: LabelArray, value: int) -> Parts:
 
 
 def take_away(labels: LabelArray, parts: Parts, doomed: npt.NDArray[np.int64]) -> None:
-    """Give the voxels of parts the value that most of their neighbours have, in place.
-
-    ``labels``: int16 (D, H, W) or (H, W).
-    """
+    """Give the voxels of parts of labels (int16) what most neighbours have, in place."""
     from scipy.ndimage import binary_dilation, find_objects
 
     places = find_objects(parts.numbered)
@@ -74,18 +71,15 @@ def take_away(labels: LabelArray, parts: Parts, doomed: npt.NDArray[np.int64]) -
         labels[window][mask] = values[votes.argmax()]
 
 
-def boxes_of(labels: LabelArray, schema: Schema, least: int = 1, *, merge: bool = False) -> Boxes:
+def boxes_of(labels: LabelArray, schema: Schema, least: int = 1) -> Boxes:
     """One box per part of each foreground label, in voxels, half-open, by label and then by size.
 
-    ``labels``: int16 (D, H, W) or (H, W). Parts of fewer voxels than ``least`` have no box. With
-    ``merge`` all foreground is one lesion, of class 1. Returns coords (N, 4) or (N, 6), labels'
-    values.
+    ``labels``: int16 (D, H, W) or (H, W). Parts of fewer voxels than ``least`` have no box. Returns
+    coords (N, 4) or (N, 6), labels' values.
     """
-    if merge:
-        labels = np.isin(labels, schema.foreground).astype(np.int16)
     coords: list[list[int]] = []
     classes: list[int] = []
-    for value in (1,) if merge else schema.foreground:
+    for value in schema.foreground:
         found = _boxes(parts_of(labels, value), least)
         coords += found
         classes += [value] * len(found)

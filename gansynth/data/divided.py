@@ -30,10 +30,7 @@ SUBJECTS = "subjects.csv"
 
 @dataclass(frozen=True)
 class Division:
-    """A folder in which a split of a data set is written.
-
-    ``folder``: absolute. ``splits``: one for each fold; cases of a side once, and sorted.
-    """
+    """An absolute folder in which a split is written: of each fold cases, sorted."""
 
     folder: Path
     splits: tuple[Split, ...]
@@ -92,10 +89,7 @@ def table_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def write_small(file: Path, text: str) -> None:
-    """Write a file that may be written again any time: whole or not at all, not forced to the disk.
-
-    Raises EnvironmentFault: the disk refuses.
-    """
+    """Write a file that may be written again: whole or not at all, not forced to the disk."""
     with disk_errors(file):
         replace_text(file, text)
 

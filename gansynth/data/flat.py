@@ -26,10 +26,7 @@ class FlatSource(CaseSource):
 
     @abstractmethod
     def true_labels(self, case_id: str) -> LabelArray | None:
-        """The label map as its file has it, int16 (H, W); None where there is none.
-
-        Raises DataFault: as ``load``.
-        """
+        """The label map as its file has it, int16 (H, W); DataFault as ``load``."""
 
     @abstractmethod
     def pixel_spacing(self, case_id: str) -> tuple[float, float]:
@@ -49,10 +46,7 @@ class FlatSource(CaseSource):
         return {value: value for value in self.schema.label_values if value >= 0}
 
     def encode_labels(self, case_id: str, labels: LabelArray) -> npt.NDArray[np.uint16]:
-        """Numbers (H, W) of a predicted label map's PNG, on the pixels of the case's file.
-
-        ``labels``: int16 (H, W), on the grid of ``load``.
-        """
+        """Labels on the grid of ``load`` as numbers of a PNG as large as the case's file."""
         crop, numbers = self.file_crop(case_id), np.zeros(self.file_shape(case_id), np.uint16)
         whole = pick(labels, numbers[crop].shape)
         for label, number in self.label_numbers.items():
@@ -60,10 +54,7 @@ class FlatSource(CaseSource):
         return numbers
 
     def read_predicted(self, case_id: str, file: Path) -> LabelArray:
-        """A host's label map, int16 (H, W) on the pixels of the case's file.
-
-        Raises DataFault: damaged, of another shape, or with numbers that are no label's.
-        """
+        """A host's label map, int16 (H, W) on the file's pixels; DataFault if unfit."""
         found, shape = read_picture(file, "mask"), self.file_shape(case_id)
         if found.shape != tuple(shape):
             raise DataFault(
@@ -82,10 +73,6 @@ class FlatSource(CaseSource):
         return labels
 
     def predicted(self, case_id: str, file: Path) -> LabelArray:
-        """What a host has made of a case, int16 on the grid of ``load``.
-
-        ``file``: the host's label map, a PNG with the pixels of the case's own file. Raises
-        DataFault: as ``read_predicted``.
-        """
+        """A host's PNG, of the pixels of the case's file, int16 on the grid of ``load``."""
         found = self.read_predicted(case_id, file)[self.file_crop(case_id)]
         return pick(found, self.shape(case_id))

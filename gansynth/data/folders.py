@@ -31,10 +31,7 @@ _BIDS = re.compile(r"(?P<sub>sub-[^_]+)(_(?P<ses>ses-[^_]+))?(_[^_]+-[^_]+)*_(?P
 
 
 def list_folder(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
-    """List a folder: BIDS where it has ``sub-*`` folders, else a folder per case, else pairs.
-
-    Raises DataFault: ``dataset.json`` beside pairs cannot be used; UsageFault: unknown channels.
-    """
+    """List a folder: BIDS where it has ``sub-*`` folders, else a folder per case, else pairs."""
     subjects = sorted(p for p in folder.glob("sub-*") if p.is_dir())
     if subjects:
         return _list_bids(kind, folder, subjects, options)

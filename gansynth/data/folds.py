@@ -98,10 +98,7 @@ def _dealt(
 
 
 def read_folds(path: Path, known: Collection[str], where: Path) -> dict[str, Split]:
-    """Every fold of a JSON of splits, by its number as text.
-
-    Raises DataFault: as ``read_splits``, or it names other cases.
-    """
+    """Every fold of a JSON of splits, as ``read_splits``; DataFault for unknown cases."""
     folds = read_splits(path)
     for number, split in folds.items():
         unknown = sorted({*split["train"], *split["val"]} - set(known))
@@ -125,10 +122,7 @@ def absolute(request: SourceRequest, where: str | Path = "") -> SourceRequest:
 
 
 def read_splits(path: Path) -> dict[str, Split]:
-    """Every fold of a JSON list of ``{"train": [...], "val": [...]}``, by its number as text.
-
-    Raises DataFault: not such a list, or a side is empty.
-    """
+    """Every fold of a JSON list of ``{"train": [...], "val": [...]}``; DataFault if it is none."""
     folds: dict[str, Split] = {}
     for number, doc in enumerate(read_json(path, expected=list, way_out=_REPAIR)):
         sides: list[Any] = [doc.get(k) for k in ("train", "val")] if isinstance(doc, dict) else []
@@ -197,10 +191,7 @@ def one_fold(
 
 
 def guard(where: Path, subject_of: Mapping[str, str], fold: str, split: Split) -> None:
-    """Refuse a split with a subject, or a case, on both sides.
-
-    Raises IntegrityFault: naming the pairs.
-    """
+    """Refuse a split with a subject, or a case, on both sides (IntegrityFault)."""
     guard_split(
         [(case, subject_of[case]) for case in split["train"]],
         [(case, subject_of[case]) for case in split["val"]],

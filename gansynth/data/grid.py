@@ -20,11 +20,7 @@ SAME = 0.01
 
 
 def canonical(volume: Volume) -> tuple[npt.NDArray[Any], tuple[float, float, float]]:
-    """Turn and flip a volume's axes (nothing is interpolated) until they run as ``ORIENTATION``.
-
-    Returns array (C, D, H, W), or (D, H, W) of a volume with three axes, and its spacing (z, y, x)
-    in mm, by the affine.
-    """
+    """Turn and flip a volume until it runs as ``ORIENTATION``; its spacing (z, y, x) in mm."""
     from nibabel import orientations
 
     turn = orientations.io_orientation(volume.affine)
@@ -75,10 +71,7 @@ def resampled_shape(
 def resample(
     case: str, image: FloatArray, labels: LabelArray | None, shape: Sequence[int]
 ) -> tuple[FloatArray, LabelArray | None]:
-    """``gansynth.core.resample.resample`` of a case, image (C, D, H, W) and labels (D, H, W).
-
-    Raises DataFault: the result would be absurdly large.
-    """
+    """``core.resample.resample`` of a case; DataFault if the result would be absurdly large."""
     size = len(image) * int(np.prod(shape, dtype=object)) * 4
     if size > MAX_VOLUME_BYTES:
         raise DataFault(

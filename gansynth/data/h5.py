@@ -34,17 +34,12 @@ from gansynth.data.h5_format import (
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 
 
-def open_h5(request: SourceRequest) -> H5Source:
-    """Open ``h5:FILE``.
+class H5Source(PatchSource):
+    """A cached source. May be pickled, shared by threads, and used on both sides of a fork.
 
     Raises DataFault: no cache, a damaged one, or another format; UsageFault: another fold,
     configuration, plans or subjects than it was made with; IntegrityFault: a subject on both sides.
     """
-    return H5Source(request)
-
-
-class H5Source(PatchSource):
-    """A cached source. May be pickled, shared by threads, and used on both sides of a fork."""
 
     def __init__(self, request: SourceRequest) -> None:
         self.path = Path(request.where).expanduser().absolute()
@@ -140,10 +135,7 @@ class H5Source(PatchSource):
     # -- reading ---------------------------------------------------------------------------------
 
     def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
-        """Refused: a cache holds one fold, read as that fold's training cases say.
-
-        Raises UsageFault: naming what it was made from.
-        """
+        """Refused (UsageFault): a cache holds one fold, read as its training cases say."""
         made_from = f"{self.index.request['kind']}:{self.index.request['where']}"
         raise UsageFault(
             f"{self.path}: a cache holds one fold, which cannot be dealt out otherwise, expected "
@@ -151,18 +143,12 @@ class H5Source(PatchSource):
         )
 
     def load(self, case_id: str) -> Case:
-        """Read one case: image float32 (C, D, H, W), labels int16 (D, H, W).
-
-        Raises DataFault: unknown, or damaged: HDF5 compares a checksum of each chunk.
-        """
+        """Read one case, float32 (C, D, H, W), int16 (D, H, W); DataFault if damaged."""
         entry = self._entry(case_id)
         return self.load_part(case_id, [slice(0, n) for n in entry.shape])
 
     def load_part(self, case_id: str, box: Sequence[slice]) -> Case:
-        """The voxels of a case within a box, and what lies in it of its boxes.
-
-        Raises DataFault: as ``load``.
-        """
+        """The voxels of a case within a box, and what lies in it of its boxes."""
         entry = self._entry(case_id)
         with hdf5(self.path, f"case {case_id!r}: "):
             image = self._image(entry)[(slice(None), *box)].astype(np.float32, copy=False)
@@ -246,10 +232,7 @@ def _no_labels(box: tuple[slice, ...]) -> LabelArray:
 
 
 def check_h5(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
-    """Find everything that is wrong with ``h5:FILE``: every chunk of every case is read.
-
-    Raises GansynthError: the file cannot be opened at all.
-    """
+    """Find everything that is wrong with ``h5:FILE``: every chunk of every case is read."""
     fold = read_index(Path(request.where).expanduser()).fold
     source = H5Source(replace(request, fold=fold))
     findings = []

@@ -142,10 +142,7 @@ def hdf5(path: Path, what: str = "") -> Iterator[None]:
 
 
 def open_file(path: Path) -> Any:
-    """Open a cache with h5py.
-
-    Raises DataFault: missing, or no HDF5 file; EnvironmentFault: it may not be read.
-    """
+    """Open a cache with h5py; DataFault: none, EnvironmentFault: not readable."""
     import h5py
 
     with reading(path), open(path, "rb") as stream:
@@ -160,10 +157,7 @@ def open_file(path: Path) -> Any:
 
 
 def read_index(path: Path) -> Index:
-    """Read what a cache says of itself.
-
-    Raises DataFault: no cache, a damaged one, or one of another format.
-    """
+    """Read what a cache says of itself; DataFault: none, damaged, or of another format."""
     with open_file(path) as file, hdf5(path):
         version = file.attrs.get("gansynth cache")
         if version is None:
@@ -186,10 +180,7 @@ def read_index(path: Path) -> Index:
 
 
 def dataset(file: Any, name: str) -> Any:
-    """A data set that lies in the file itself: no link, no view of other files.
-
-    Raises ValueError, KeyError: it is none.
-    """
+    """A data set that lies in the file itself, no link, no view; else ValueError, KeyError."""
     import h5py
 
     parts = name.split("/")

@@ -90,10 +90,7 @@ def _record(source: CaseSource, case: Case) -> CaseRecord:
 
 
 def refuse_existing(path: Path) -> None:
-    """Refuse to replace a file, or to write where there is no folder.
-
-    Raises UsageFault: naming it.
-    """
+    """Refuse (UsageFault) to replace a file, or to write where there is no folder."""
     if path.exists():
         raise UsageFault(f"{path}: exists already; choose another -o, or remove it")
     if not path.absolute().parent.is_dir():
@@ -101,10 +98,7 @@ def refuse_existing(path: Path) -> None:
 
 
 def estimate(source: CaseSource, path: Path, *, dtype: Dtype, chunk: int) -> dict[str, Any]:
-    """What a cache would be, uncompressed, judged by its first training case.
-
-    Returns A JSON-able report: cases, bytes, bytes free, seconds of reading, bytes in memory.
-    """
+    """What a cache would be, uncompressed, judged by its first training case; JSON-able."""
     began = time.perf_counter()
     case = source.load(source.train_ids[0])
     seconds = time.perf_counter() - began

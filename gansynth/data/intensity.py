@@ -46,10 +46,7 @@ class Intensity(Document, later=("low", "high", "mean", "std")):
         return np.asarray((values - mean) / std, np.float32)
 
     def units(self, channel: npt.NDArray[Any]) -> tuple[float, float]:
-        """What normalised values of a channel (D, H, W) are times and plus, to be the file's.
-
-        Returns the standard deviation (0 of a constant channel) and the mean.
-        """
+        """Deviation (0 of a constant channel) and mean: normalised values to the file's."""
         if self.modality == "none":
             return 1.0, 0.0
         if self.modality == "mr":

@@ -32,10 +32,7 @@ class LabelBoxes:
     def asked(
         cls, boxes: BoxesAsked | None, least: int, schema: Schema, where: str
     ) -> LabelBoxes | None:
-        """What is asked for (``yes``, or names and label numbers of each); None where nothing is.
-
-        Raises UsageFault: there are no labels, or not such a number.
-        """
+        """What is asked for, or None; UsageFault: no labels, or not such a number."""
         if boxes is None:
             return None
         known = {number: name for name, number in schema.labels.items()

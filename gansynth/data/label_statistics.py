@@ -118,10 +118,7 @@ class LabelPrior(Document):
         return parts.numbers[gone]
 
     def flaw(self, labels: LabelArray, always: bool) -> str:
-        """What is wrong with the label in a map, or nothing.
-
-        ``labels``: int16 (D, H, W) or (H, W).
-        """
+        """What is wrong with the label in a map, int16, or nothing."""
         area = int(np.count_nonzero(labels == self.value))
         if not area:
             if not always or self.share < 1:
@@ -143,10 +140,7 @@ class LabelPrior(Document):
         return ""
 
     def strewn(self, mask: Mask, rougher: float = ROUGHER_LABEL) -> str:
-        """What no training map has about the label's shape, or nothing.
-
-        ``mask``: where it is drawn, bool (D, H, W) or (H, W), before anything was cleaned.
-        """
+        """What no training map has about a mask's shape, before it was cleaned, or nothing."""
         area = int(np.count_nonzero(mask))
         if not area or not self.rough:
             return ""

@@ -95,10 +95,7 @@ class LesionContrast:
         )
 
     def flaw(self, image: FloatArray, boxes: Boxes | None) -> str:
-        """Why a sample should not be learnt from, or nothing; see ``Generator.flaw``.
-
-        ``image``: float32 (C, D, H, W) or (C, H, W).
-        """
+        """Why a sample (C, ...) should not be learnt from, or nothing."""
         if boxes is None or not len(boxes.labels):
             return ""
         found, names = contrasts(image, boxes), list(self.classes)
@@ -156,10 +153,7 @@ def told_apart(values: Numbers, others: Numbers) -> float:
 
 
 def moved_elsewhere(boxes: Boxes, body: Mask, rng: np.random.Generator) -> Boxes:
-    """Boxes of the same sizes and classes where none of them is, within the body.
-
-    Those for which no such place is found in 20 tries are left out.
-    """
+    """Boxes of the same sizes and classes elsewhere in the body, where 20 tries find room."""
     axes = body.ndim
     voxels = np.argwhere(body)
     kept, labels = [], []

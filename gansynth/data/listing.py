@@ -93,11 +93,7 @@ class VolumeSet:
     normalised: bool = False
 
     def raise_first(self) -> None:
-        """Stop at the first fault.
-
-        Raises DataFault: a file, a case or a name that does not fit; IntegrityFault: a path that
-        leads out of the folder.
-        """
+        """Stop at the first fault: DataFault, or IntegrityFault for a path that leads out."""
         for fault in self.faults:
             raise fault.error
 
@@ -217,10 +213,7 @@ class Names:
 
 
 def read_names(folder: Path) -> Names | None:
-    """Read ``channel_names`` and ``labels``, as nnU-Net writes them; None without such a file.
-
-    Raises DataFault: it is no JSON object, or one of the two is not as it must be.
-    """
+    """``channel_names`` and ``labels`` as nnU-Net writes them, if any; DataFault if unfit."""
     path = folder / FILE
     if not path.is_file():
         return None
@@ -287,10 +280,7 @@ def _labels(path: Path, labels: Any) -> dict[str, int] | None:
 
 
 def pick(asked: Sequence[str], known: Sequence[str], where: Path) -> tuple[int, ...]:
-    """Places of channels asked for by name among those there are; upper and lower case are alike.
-
-    Raises UsageFault: there is no such channel.
-    """
+    """Places of channels by name, upper and lower case alike; UsageFault for an unknown one."""
     places = {name.casefold(): place for place, name in reversed(list(enumerate(known)))}
     places |= {name: place for place, name in enumerate(known)}
     unknown = [name for name in asked if name not in places and name.casefold() not in places]

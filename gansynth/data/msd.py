@@ -34,11 +34,7 @@ def check_msd(request: SourceRequest, progress: Callable[[int, int], None]) -> C
 
 
 def list_msd(folder: Path, options: VolumeOptions) -> VolumeSet:
-    """List the training cases that ``dataset.json`` names.
-
-    Raises DataFault: ``dataset.json`` cannot be used at all; UsageFault: channels are named that it
-    does not have.
-    """
+    """List what ``dataset.json`` names; DataFault: unusable, UsageFault: unknown channels."""
     path = folder / "dataset.json"
     doc = read_json(path, way_out="give the folder of one MSD task, for example Task04_Hippocampus")
     names = _numbered(doc, path)

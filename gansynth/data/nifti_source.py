@@ -167,10 +167,7 @@ class VolumeSource(CaseSource):
         return case if self._boxes is None else replace(case, boxes=self._boxes.of_case(case))
 
     def original(self, case_id: str) -> Original:
-        """A case as its files have it, on the grid of ``load``.
-
-        Raises DataFault: as ``load``; UsageFault: it has no labels.
-        """
+        """A case as its files have it, on the grid of ``load``; UsageFault: no labels."""
         array, labels, reference = self._arrays(case_id)
         if labels is None:
             raise UsageFault(
@@ -191,18 +188,12 @@ class VolumeSource(CaseSource):
         return Original(image, labels, spacing, turn, units, exact=new == old)
 
     def stored(self, case_id: str) -> tuple[FloatArray, npt.NDArray[np.float64]]:
-        """The image of a case in its files' own units and on their grid, and their affine.
-
-        Raises DataFault: as ``load``.
-        """
+        """The image in its files' own units and on their grid, and their affine."""
         array, _, reference = self._arrays(case_id)
         return array.astype(np.float32), reference.affine
 
     def predicted(self, case_id: str, file: Path) -> LabelArray:
-        """What a host has made of a case, on the grid of ``load``.
-
-        Raises DataFault: damaged, or on another grid than the case, or not of its labels.
-        """
+        """What a host has made of a case, on the grid of ``load``; DataFault if unfit."""
         reference, volume = self.entry(case_id).reference, read_nifti(file)
         for problem in mismatches(file, volume, reference, read_nifti(reference, ndim=(3, 4))):
             raise DataFault(problem)

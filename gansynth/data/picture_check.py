@@ -17,10 +17,7 @@ from gansynth.runtime.errors import GansynthError
 
 
 def check_pictures(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
-    """Find everything that is wrong with ``pictures:FOLDER``; every file is decoded.
-
-    Raises UsageFault: no such folder, or options that do not fit.
-    """
+    """Find everything that is wrong with ``pictures:FOLDER``; every file is decoded."""
     source = PictureSource(request)
     found = source.found
     findings = [Finding("error", case, file, str(fault)) for case, file, fault in found.faults]

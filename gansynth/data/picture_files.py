@@ -97,10 +97,7 @@ def _bits(picture: Any, data: bytes) -> int:
 
 
 def picture_shape(path: Path) -> tuple[int, int]:
-    """Rows and columns a picture's header announces; nothing is decoded.
-
-    Raises DataFault: as ``read_picture``.
-    """
+    """Rows and columns a picture's header announces; DataFault as ``read_picture``."""
     from PIL import Image
 
     kind = SUFFIXES[path.suffix.lower()]
@@ -118,10 +115,7 @@ def picture_shape(path: Path) -> tuple[int, int]:
 
 
 def full_range(array: npt.NDArray[Any]) -> tuple[float, float]:
-    """The intensities that become 0 and 1 unless a window is asked for: all that the dtype holds.
-
-    Floats, and grey of 32 bits, which nobody fills, stay as they are.
-    """
+    """Intensities that become 0 and 1 without a window: what the dtype, 8 or 16 bits, holds."""
     if array.dtype in (np.uint8, np.uint16):
         return 0.0, float(np.iinfo(array.dtype).max)
     return 0.0, 1.0

@@ -54,10 +54,7 @@ def open_pictures(request: SourceRequest) -> PictureSource:
 
 
 class PictureSource(FlatSource):
-    """A folder of pictures, its subjects dealt out to folds.
-
-    ``request``: what was asked for, with absolute paths.
-    """
+    """A folder of pictures, its subjects split into folds."""
 
     def __init__(self, request: SourceRequest) -> None:
         folder = located(request, folder=True)
@@ -258,10 +255,7 @@ class PictureSource(FlatSource):
         return rescale(image, [w.bounds(c) for w, c in zip(windows, image, strict=True)])
 
     def read_mask(self, path: Path, shape: tuple[int, ...]) -> LabelArray:
-        """Read a mask as labels, int16 (H, W).
-
-        Raises DataFault: damaged, of another shape, or with numbers that name no label.
-        """
+        """Read a mask as labels, int16 (H, W); DataFault: another shape, odd numbers."""
         mask = read_picture(path, "mask")
         if mask.shape != shape:
             raise DataFault(

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator
 from gansynth.core.resample import resample
 from gansynth.core.schema import Case, FloatArray
 from gansynth.core.space import scale_boxes
-from gansynth.data.reading import words
+from gansynth.data.reading import positive, words
 from gansynth.runtime.errors import UsageFault
 
 
@@ -25,10 +25,7 @@ class Window:
     percent: bool = False
 
     def bounds(self, channel: FloatArray | None) -> tuple[float, float]:
-        """The intensities that become 0 and 1.
-
-        ``channel``: what percentiles are taken of, any shape; None will do for intensities.
-        """
+        """The intensities that become 0 and 1; percentiles are the channel's, of any shape."""
         if not self.percent or channel is None:
             return self.low, self.high
         low, high = np.percentile(channel, (self.low, self.high))
@@ -36,10 +33,7 @@ class Window:
 
 
 def per_channel(windows: Sequence[Window] | None, channels: int) -> tuple[Window, ...] | None:
-    """A window for each channel; one alone stands for all.
-
-    Raises UsageFault: another number of them.
-    """
+    """A window for each channel, one alone for all; UsageFault: another number of them."""
     if windows is None or len(windows) == channels:
         return None if windows is None else tuple(windows)
     if len(windows) == 1:
@@ -80,15 +74,7 @@ def _window(text: str) -> Window:
 
 
 def _spacing(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        numbers = tuple(float(v) for v in value.split(","))
-    except ValueError:
-        numbers = ()
-    if len(numbers) not in (1, 2) or not all(0 < v < float("inf") for v in numbers):
-        raise ValueError("expected one positive number, or two: y,x")
-    return numbers * 2 if len(numbers) == 1 else numbers
+    return positive(value, 2, "expected one positive number, or two: y,x")
 
 
 Windows = Annotated[tuple[Window, ...], BeforeValidator(_windows)]
@@ -97,10 +83,7 @@ PixelSpacing = Annotated[tuple[float, float], BeforeValidator(_spacing)]
 
 
 def resize(case: Case, size: Sequence[int]) -> Case:
-    """Bring a 2D case to a size, boxes included; see ``gansynth.core.resample.resample``.
-
-    ``case``: image (C, H, W), labels (H, W).
-    """
+    """Bring a 2D case, (C, H, W), to a size, boxes included; see ``core.resample.resample``."""
     shape = case.image.shape[1:]
     if tuple(size) == shape:
         return case

@@ -21,10 +21,7 @@ INNER = "inner."
 
 
 class ReadOptions(OptionModel):
-    """Base of every kind's options; no keys by itself.
-
-    ``passes_on``: whether keys that it does not know are another source's, behind it.
-    """
+    """Base of every kind's options; ``passes_on``: other keys are those of a source behind."""
 
     passes_on: ClassVar[bool] = False
 
@@ -55,10 +52,7 @@ def options_of(opener: Callable[..., Any], request: SourceRequest) -> ReadOption
 
 
 def refuse_idle_read(request: SourceRequest, typed: Collection[str]) -> None:
-    """Refuse ``--read`` keys that a user typed and that have no effect beside the others.
-
-    Raises UsageFault: naming the key; or an unknown kind. Other faults are the opener's to tell.
-    """
+    """Refuse (UsageFault) ``--read`` keys typed by a user that have no effect."""
     from gansynth.core.registry import installed
 
     opener = installed().load("sources", request.kind)
@@ -73,10 +67,7 @@ def refuse_idle_read(request: SourceRequest, typed: Collection[str]) -> None:
 
 
 def parse_read(model: type[Options], request: SourceRequest) -> Options:
-    """Read a request's ``--read`` values.
-
-    Raises UsageFault: an unknown key (with the nearest one), or a value that does not fit.
-    """
+    """Read a request's ``--read`` values; UsageFault: an unknown key, or a value that is unfit."""
     known = model.model_fields
     for key, text in request.read.items():
         if key not in known and not model.passes_on:
@@ -110,16 +101,22 @@ def triple(value: Any) -> Any:
     return split * 3 if isinstance(split, tuple) and len(split) == 1 else split
 
 
+def positive(value: Any, count: int, expected: str) -> Any:
+    """Read positive numbers; one alone stands for all ``count`` of them."""
+    try:
+        numbers = tuple(float(v) for v in words(value))
+    except (TypeError, ValueError):
+        numbers = ()
+    numbers = numbers * count if len(numbers) == 1 else numbers
+    if len(numbers) != count or not all(0 < v < float("inf") for v in numbers):
+        raise ValueError(expected)
+    return numbers
+
+
 def _spacing(value: Any) -> Any:
     if value in (None, "native"):
         return value
-    try:
-        numbers = tuple(float(v) for v in triple(value))
-    except (TypeError, ValueError):
-        numbers = ()
-    if len(numbers) != 3 or not all(0 < v < float("inf") for v in numbers):
-        raise ValueError("expected native, one positive number, or three: z,y,x")
-    return numbers
+    return positive(value, 3, "expected native, one positive number, or three: z,y,x")
 
 
 def _pair(value: Any) -> Any:

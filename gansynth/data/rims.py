@@ -27,21 +27,12 @@ FEW = 4
 """Fewer voxels than so many are no distribution."""
 
 
-def contrast(image: FloatArray, boxes: Boxes, *, body: Mask | None = None) -> Numbers:
-    """How lesions stand out of their rims, in the channel where each does most.
+def contrasts(image: FloatArray, boxes: Boxes, *, body: Mask | None = None) -> Numbers:
+    """How lesions stand out of their rims: (N, C), -1 (darker) to 1 (brighter); NaN without a rim.
 
     ``image``: float32 (C, D, H, W) or (C, H, W). ``boxes``: (N, 6) or (N, 4). ``body``: bool, where
-    rims may lie; found if None. Returns (N,), -1 (darker) to 1 (brighter); NaN without a rim.
+    rims may lie; found if None.
     """
-    found = contrasts(image, boxes, body=body)
-    if not found.size:
-        return np.zeros(len(boxes.labels))
-    most = np.abs(np.nan_to_num(found)).argmax(axis=1)
-    return np.asarray(np.take_along_axis(found, most[:, None], axis=1)[:, 0])
-
-
-def contrasts(image: FloatArray, boxes: Boxes, *, body: Mask | None = None) -> Numbers:
-    """As ``contrast``, of each channel: (N, C)."""
     body = organ_mask(image) if body is None else body
     noticed = [NOTICED * spread(channel[body]) for channel in image]
     out = np.full((len(boxes.labels), len(image)), np.nan)
@@ -123,17 +114,14 @@ LEAST_SIDE = 0.3
 """A box is never shrunk below this share of a side, nor below two voxels."""
 
 
-def tighten(
-    image: FloatArray, boxes: Boxes, *, body: Mask | None = None
-) -> tuple[Boxes, list[float]]:
+def tighten(image: FloatArray, boxes: Boxes) -> tuple[Boxes, list[float]]:
     """Boxes shrunk to the lesions that are really in them, and the share of each that is left.
 
     A box is cut between the intensity of its rim and that of its brightest (or darkest) tenth; the
     largest piece near the middle is the lesion. The clearest cut of all channels counts; where none
-    is clear, the box stays. ``image``: float32 (C, D, H, W) or (C, H, W). ``boxes``: (N, 6) or (N,
-    4). ``body``: bool, where rims may lie; found if None.
+    is clear, the box stays. ``image``, ``boxes``: as of ``contrasts``.
     """
-    body = organ_mask(image) if body is None else body
+    body = organ_mask(image)
     noticed = [NOTICED * spread(channel[body]) for channel in image]
     coords, axes = boxes.coords.copy(), body.ndim
     for row in range(len(boxes.labels)):

@@ -87,10 +87,7 @@ class SliceChoice:
         return np.where(total == 0, 0, shows)
 
     def counts(self, case: str) -> Numbers:
-        """Voxels of each foreground label of the schema, in each slice of a volume: (V, slices).
-
-        Raises DataFault: the volume has no labels.
-        """
+        """Voxels of each foreground label in each slice: (V, slices); DataFault: no labels."""
         if case not in self._counts:
             self._counts[case] = self._counted(case)
         return self._counts[case]

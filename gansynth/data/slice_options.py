@@ -122,10 +122,7 @@ class SliceOptions(ReadOptions):
 
 
 def split_read(request: SourceRequest) -> tuple[SourceRequest, SourceRequest]:
-    """The request with its own ``--read`` keys, and the one for the inner source.
-
-    ``inner.KEY`` goes to the inner source even where both know the key.
-    """
+    """The request with its own ``--read`` keys, and the inner source's (``inner.KEY``, too)."""
     own = {k: v for k, v in request.read.items() if k in SliceOptions.model_fields}
     rest = {k.removeprefix(INNER): v for k, v in request.read.items() if k not in own}
     inner = SourceRequest.parse(request.where)
@@ -141,10 +138,7 @@ def inner_read(read: Mapping[str, str]) -> dict[str, str]:
 
 
 def open_inner(request: SourceRequest) -> CaseSource:
-    """Open the volumes that slices are cut from.
-
-    Raises UsageFault: an option that neither knows, or cases that are 2D already.
-    """
+    """Open the volumes that slices are cut from; UsageFault: unknown options, 2D cases."""
     if request.kind == "slices":
         raise UsageFault(f"slices:slices:{request.where}: expected slices of volumes; say it once")
     try:

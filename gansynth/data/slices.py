@@ -39,17 +39,11 @@ VOLUME_BYTES = 1 << 30
 
 
 @reads(SliceOptions)
-def open_slices(request: SourceRequest) -> SliceSource:
-    """Open ``slices:KIND:WHERE``.
-
-    Raises UsageFault: options that do not fit, or an inner source that has no volumes;
-    GansynthError: what opening the inner source raises.
-    """
-    return SliceSource(request)
-
-
 class SliceSource(FlatSource):
-    """Slices of the volumes of one fold; ``axis`` of (D, H, W) is cut across."""
+    """Slices of the volumes of one fold; ``axis`` of (D, H, W) is cut across.
+
+    Raises UsageFault: options that do not fit, or no volumes.
+    """
 
     def __init__(self, request: SourceRequest) -> None:
         own, rest = split_read(request)
@@ -111,10 +105,7 @@ class SliceSource(FlatSource):
         return self.inner.places
 
     def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
-        """The volumes behind dealt out otherwise: all slices of a volume go where one is named.
-
-        Of a volume outside of this fold any slice may be named, whether it is cut or not.
-        """
+        """The volumes in other folds: all slices of one, cut or not, go where one is named."""
         volumes = [
             Split(train=self._volumes_of(split["train"]), val=self._volumes_of(split["val"]))
             for split in splits
@@ -194,10 +185,7 @@ class SliceSource(FlatSource):
     # -- reading ---------------------------------------------------------------------------------
 
     def load(self, case_id: str) -> Case:
-        """Read one slice: image float32 (C, H, W), labels int16 (H, W).
-
-        Raises DataFault: unknown, or its volume cannot be read.
-        """
+        """Read one slice, float32 (C, H, W), int16 (H, W); DataFault: unknown, unreadable."""
         case, index, kept = self._parse(case_id)
         plane = self._plane(case, index)
         image = plane.image[[self._channels[k] for k in kept]]
@@ -347,10 +335,7 @@ class SliceSource(FlatSource):
 
 
 def check_slices(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
-    """Find everything that is wrong with ``slices:INNER``: what its volumes have, then the choice.
-
-    Raises UsageFault: options that do not fit.
-    """
+    """Find everything that is wrong with ``slices:INNER``: its volumes, then the choice."""
     own, rest = split_read(request)
     parse_read(SliceOptions, own)
     checked = installed().check(rest.kind)(rest, progress)

@@ -24,7 +24,7 @@ def read_subjects(text: str, ids: Iterable[str]) -> dict[str, str]:
     ids = sorted(ids)
     path = Path(text)
     if text.lower().endswith(".csv") or path.is_file():
-        subjects = _from_csv(path)
+        subjects = read_column(path, "subject", "subject_group")
         where, way_out = f"{path}", "add a line for each case"
     else:
         subjects = _from_pattern(text, ids)
@@ -55,15 +55,8 @@ def _from_pattern(text: str, ids: Sequence[str]) -> dict[str, str]:
     return {case: match.group(1) or "" for case, match in found.items() if match}
 
 
-def _from_csv(path: Path) -> dict[str, str]:
-    return read_column(path, "subject", "subject_group")
-
-
 def read_column(path: Path, *names: str) -> dict[str, str]:
-    """Map the cases of a CSV to what another column, the first of ``names`` that is there, says.
-
-    Raises DataFault: it cannot be read, lacks a column, or says two things of a case.
-    """
+    """Cases of a CSV -> what the first column of ``names`` says; DataFault: unfit, or twice."""
     one, *others = names
     expected = f"case and {one}" + (f" (or {', '.join(others)})" if others else "")
     try:

@@ -40,10 +40,7 @@ def needed(request: SourceRequest, options: Any) -> SourceRequest:
 
 
 class LabelDrawer(Protocol):
-    """Draws label maps of cases, and says how they join the cases' own labels.
-
-    ``shift``: what is added to drawn values, so that they lie above the source's own.
-    """
+    """Draws label maps of cases, ``shift`` above their own, and says how the two are joined."""
 
     name: str
     lineage: Lineage
@@ -65,11 +62,9 @@ OpenLabeller = Callable[[CaseSource], LabelDrawer]
 """Opens what draws label maps of a source's cases."""
 
 
-def viewed(
-    source: CaseSource, view: Mapping[str, Any], labeller: OpenLabeller | None = None
-) -> CaseSource:
+def viewed(source: CaseSource, view: Mapping[str, Any]) -> CaseSource:
     """A source through a view; as it is if there is none, or if it is a view already."""
-    return source if not view or isinstance(source, View) else View(source, view, labeller)
+    return source if not view or isinstance(source, View) else View(source, view)
 
 
 class View(Wrapped):
@@ -169,10 +164,7 @@ class _Renamed(Wrapped):
 
 
 def renamed(base: CaseSource, names: Mapping[str, str]) -> CaseSource:
-    """A source with other names for its channels; as it is if there are none.
-
-    Raises UsageFault: a channel that it does not have.
-    """
+    """A source with other names for its channels, if any; UsageFault for an unknown channel."""
     if not names:
         return base
     channel_numbers(base.schema, names)
@@ -235,11 +227,7 @@ def pick_channels(schema: Schema, numbers: list[int]) -> Schema:
 
 
 def open_plain(request: SourceRequest) -> CaseSource:
-    """Open a source whose labels no generator draws; ``sampling.opening`` opens any other.
-
-    Raises UsageFault: an unknown kind, ``--read`` keys that it does not have, or an unknown
-    channel; GansynthError: what the source raises.
-    """
+    """Open a source whose labels no generator draws; ``sampling.opening`` opens any other."""
     opener: Callable[[SourceRequest], CaseSource] = installed().load("sources", request.kind)
     options_of(opener, request)
     return viewed(opener(replace(request, view={})), request.view)

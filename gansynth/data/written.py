@@ -1,6 +1,4 @@
-"""Cases as files: NIfTI on the grid and with the affine of the case's own file, 2D maps as PNG,
-boxes as CSV (pixels) or YOLO's normalised lines.
-"""
+"""Cases as files: volumes on the grid of their own, 2D maps as PNG, boxes as CSV or for YOLO."""
 
 from __future__ import annotations
 
@@ -59,10 +57,7 @@ def write_volume(
     *,
     synthetic: bool = False,
 ) -> Path:
-    """Write a volume (D, H, W) of ``ORIENTATION``: the same bytes for the same voxels, always.
-
-    ``affine``: of the file whose axes it is to have. Raises EnvironmentFault: the disk refuses.
-    """
+    """Write a volume (D, H, W) of ``ORIENTATION`` for a file of that affine: always equal bytes."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_atomic(path, _nifti(array, affine, synthetic))
@@ -95,10 +90,7 @@ def _nifti(
 
 
 def csv_text(boxes: Boxes, names: Sequence[str]) -> str:
-    """``class,xmin,ymin,xmax,ymax`` (volumes: with z) in voxels; ``--boxes file:`` reads it.
-
-    ``boxes``: (N, 4) or (N, 6). ``names``: of their classes; numbers stand for those without one.
-    """
+    """``class,xmin,ymin,xmax,ymax`` (volumes: with z) in voxels; ``--boxes file:`` reads it."""
     axes = boxes.coords.shape[1] // 2
     stream = io.StringIO()
     table = csv.writer(stream, lineterminator="\n")
@@ -111,10 +103,7 @@ def csv_text(boxes: Boxes, names: Sequence[str]) -> str:
 
 
 def yolo_lines(boxes: Boxes, size: Sequence[int]) -> str:
-    """``class x_centre y_centre width height`` as shares of the image; empty for a background.
-
-    ``boxes``: (N, 4).
-    """
+    """``class x_centre y_centre width height`` as shares of the image; empty without boxes."""
     height, width = size
     lines = []
     for (top, left, bottom, right), label in zip(

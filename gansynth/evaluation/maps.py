@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.schema import Case, Sample
+from gansynth.core.schema import Case, FloatArray, Sample
 from gansynth.evaluation.gathering import Gathered
-from gansynth.evaluation.tsne import embed
 from gansynth.metrics.comparison import Image, Sides
 from gansynth.metrics.estimate import Floats
 from gansynth.metrics.features import features_of
 from gansynth.metrics.nearest_search import GRID, pool
 from gansynth.report.png import thumbnail
+from gansynth.runtime.errors import DataFault
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -91,12 +91,7 @@ def draw_maps(
     *,
     segmenter: Segmenter | None = None,
 ) -> list[dict[str, Any]]:
-    """``maps`` of the document.
-
-    Args:
-        sides: likewise.
-        segmenter: of the fold, if one was trained.
-    """
+    """``maps`` of the document; with the fold's segmenter if one was trained."""
     rows: list[tuple[str, str, str, Floats]] = [
         (
             *("images", "t-SNE of images"),
@@ -147,3 +142,80 @@ def _last(segmenter: Segmenter, shown: Shown) -> Floats:
     finally:
         hook.remove()
     return np.stack(rows).astype(np.float64)
+
+
+# -- places on a map -------------------------------------------------------------------------------
+
+LEAST = 10
+"""Images that a map needs."""
+COMPONENTS = 50
+"""Principal components that are kept: what lies beyond is noise for the most part."""
+USUAL = 30.0
+"""Perplexity, as far as there are three times as many neighbours."""
+JITTER = 1e-3
+"""By how much images are moved, in deviations of the first component: of equal ones, which crops of
+small data sets are, scikit-learn's tree of neighbours makes nonsense (a divergence below 0)."""
+NOISE = 1e-6
+"""Spread, as a share of the largest value, below which features are all the same."""
+
+
+def embed(features: Floats, *, seed: int = 0) -> FloatArray:
+    """Places on a plane where images lie near each other whose features are alike.
+
+    The same features and seed give the same places. Features may be of any scale, which is the same
+    for all of them: they are not brought to one deviation each.
+
+    Args:
+        features: (N, K), a row for each image.
+
+    Returns:
+        float32 (N, 2).
+
+    Raises:
+        DataFault: fewer than 10 images, values that are not finite, or the same for all images.
+    """
+    from sklearn.manifold import TSNE
+
+    reduced = _reduced(_checked(features))
+    perplexity = min(USUAL, (len(reduced) - 1) / 3)
+    reduced += JITTER * np.random.default_rng(seed).standard_normal(reduced.shape)
+    tsne = TSNE(n_components=2, init="pca", perplexity=perplexity, random_state=seed, n_jobs=1)
+    return np.asarray(tsne.fit_transform(reduced), np.float32)
+
+
+def _checked(features: Floats) -> npt.NDArray[np.float64]:
+    if features.ndim != 2 or features.shape[1] < 1:
+        raise DataFault(
+            f"t-SNE: features have shape {features.shape}, expected a row of numbers for each image"
+        )
+    if len(features) < LEAST:
+        raise DataFault(
+            f"t-SNE: {len(features)} images, fewer than {LEAST}, expected at least as many for a "
+            "map; draw more samples"
+        )
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if bad.size:
+        raise DataFault(
+            f"t-SNE: features of image {bad[0]} and {bad.size - 1} more are not finite, expected "
+            "numbers; did what makes them diverge?"
+        )
+    values = features.astype(np.float64)
+    if np.ptp(values, axis=0).max() <= NOISE * np.abs(values).max():
+        raise DataFault(
+            f"t-SNE: features of all {len(values)} images are the same, expected some spread; does "
+            "what makes them see anything?"
+        )
+    return values
+
+
+def _reduced(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Principal components (N, up to 50, at least 2), the first of deviation 1."""
+    from sklearn.decomposition import PCA
+
+    centred = values - values.mean(axis=0)
+    centred /= np.abs(centred).max()
+    pca = PCA(min(COMPONENTS, *centred.shape), svd_solver="full")
+    found: npt.NDArray[np.float64] = pca.fit_transform(centred)
+    if found.shape[1] == 1:  # a map that begins with two components needs a second one
+        found = np.pad(found, ((0, 0), (0, 1)))
+    return np.asarray(found / found[:, 0].std(), np.float64)

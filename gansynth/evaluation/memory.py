@@ -1,13 +1,19 @@
-"""Memorisation: samples beside the people a generator was trained on, and those it was not."""
+"""Memorisation: samples beside the people a generator was trained on, and those it was not.
+
+A run's discriminator is asked, too: it is in the checkpoints alone, for a manifest's weights are
+those that draw samples.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
+from gansynth.core.run_folder import MANIFEST, read_manifest
 from gansynth.core.schema import Case, Sample, Schema
 from gansynth.evaluation.gathering import Gathered
 from gansynth.metrics.comparison import Sides
@@ -27,6 +33,14 @@ from gansynth.metrics.memorisation import (
 )
 from gansynth.metrics.nearest import COPY, find_nearest
 from gansynth.metrics.nearest_search import Load, Query, Search
+from gansynth.runtime.errors import IntegrityFault
+from gansynth.sampling.open_run import load_run
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from gansynth.core.generator import Generator
 
 FINELY = 128
 """Most samples whose nearest case is looked for in full resolution."""
@@ -105,12 +119,7 @@ def _finding(copies: Copies, near: Nearer | None, attacks: Sequence[Attack]) -> 
 
 
 class _Looked:
-    """Coarse distances of samples and real crops to people.
-
-    Attributes:
-        to_train: of samples to training people, but for those they were drawn of.
-        to_others: of samples to people who were not trained on.
-    """
+    """Coarse distances of samples and real crops to people, but for those they were drawn of."""
 
     def __init__(self, gathered: Gathered, sides: Sides) -> None:
         self.gathered, self.sides = gathered, sides
@@ -243,7 +252,6 @@ def near_copies(gathered: Gathered, sides: Sides) -> tuple[Copies, Pairs]:
 
 def asked_discriminator(gathered: Gathered, sides: Sides) -> list[Attack]:
     """Membership by what the run's discriminator finds real, if it keeps one."""
-    from gansynth.evaluation.discriminator_scores import load_critic, realness
     from gansynth.runtime.devices import pick_device
 
     known = gathered.known
@@ -299,3 +307,84 @@ def write_copies(
             paths["near_copies.png"], cells, schema, across=ACROSS
         )
     return written
+
+
+# -- the run's discriminator -----------------------------------------------------------------------
+
+BANK = "bank.json"
+AT_ONCE = 16
+"""Cases that a discriminator is asked about at once."""
+
+
+def load_critic(run: Path, device: torch.device) -> Generator | None:
+    """A run's generator with the discriminator of its newest whole checkpoint.
+
+    What draws samples has the averaged weights, as ``load_run`` has it; every other network those
+    that were trained last.
+
+    A composite run has none: its parts each judge other channels or classes, in units and labels of
+    their own, and no one number is theirs together. Ask a part, ``RUN/parts/NAME``, about cases as
+    the part saw them.
+
+    Returns:
+        None where no discriminator is kept: a generator without one, a run without checkpoints, a
+        composite run, a bank.
+
+    Raises:
+        UsageFault: the folder is none of these.
+        IntegrityFault: the run is damaged, or its checkpoints all are.
+    """
+    from gansynth.training import checkpoint
+
+    if (run / BANK).is_file() and not (run / MANIFEST).is_file():
+        return None
+    manifest, folder = read_manifest(run), run / "checkpoints"
+    if "parts" in manifest or not any(folder.glob(f"step-*/{checkpoint.TENSORS}")):
+        return None
+    found = checkpoint.latest(folder)
+    generator = load_run(run, str(device)).generator
+    names = [name for name in generator.nets if name not in generator.ema]
+    if found is None or not names:
+        return None
+    for name in names:
+        prefix = f"net/{name}/"
+        own = {k.removeprefix(prefix): v for k, v in found.tensors.items() if k.startswith(prefix)}
+        _check(found.folder, name, generator.nets[name].state_dict(), own)
+        generator.nets[name].load_state_dict(own)
+    return generator
+
+
+def _check(
+    folder: Path, name: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]
+) -> None:
+    shapes = {k: v.shape for k, v in wanted.items()}, {k: v.shape for k, v in found.items()}
+    differing = [k for k in wanted.keys() | found.keys() if shapes[0].get(k) != shapes[1].get(k)]
+    if differing:
+        first = min(differing)
+        raise IntegrityFault(
+            f"{folder}: {len(differing)} tensor(s) do not fit network {name!r}, first {first}: "
+            f"{shapes[1].get(first)}, expected {shapes[0].get(first)}; this run was made by "
+            "another version of its plugin. Fit it again"
+        )
+
+
+def realness(generator: Generator, cases: Sequence[Case]) -> npt.NDArray[np.float32] | None:
+    """How real a discriminator finds cases, float32 (N,); higher is more real.
+
+    Args:
+        generator: of ``load_critic``; asked in its last stage.
+        cases: in the generator's space, of one size, with what it is told of them.
+
+    Returns:
+        None where it cannot be asked (``Generator.realness``).
+    """
+    from gansynth.data.batches import batch_of
+
+    stage, found = generator.stages()[-1], []
+    for start in range(0, len(cases), AT_ONCE):
+        batch = batch_of(cases[start : start + AT_ONCE], generator.context)
+        values = generator.realness(generator.prepare(batch.to(generator.device), stage), stage)
+        if values is None:
+            return None
+        found.append(values.cpu().numpy())
+    return np.concatenate(found) if found else np.zeros(0, np.float32)

@@ -50,9 +50,7 @@ class Takes:
 def check_mixing(adapter: Adapter, injection: Injection) -> None:
     """Check all that every host must of samples: no leakage, its own space, what it learns from.
 
-    Args:
-        adapter: of the host, ``validate`` being done.
-        injection: what is to be mixed in; its samples are not looked at if the ratio is R:0.
+    The adapter's ``validate`` is done; samples are not looked at if the ratio is R:0.
 
     Raises:
         IntegrityFault: leakage, or a generator or bank made for another data set or space.
@@ -117,11 +115,6 @@ def check_learnable(
 ) -> None:
     """Refuse a generator that draws no images, or nothing beside them that a host learns from.
 
-    Args:
-        folder: the run.
-        target: the host's name.
-        needs: what the host learns from.
-
     Raises:
         UsageFault: with the way out.
     """
@@ -175,8 +168,7 @@ def check_injection(
 ) -> Lineage | None:
     """Check all that an injection asks of a run's samples, before anything long starts.
 
-    Returns:
-        Lineage of the cases of another source that samples are drawn of; None if there are none.
+    Returns the lineage of the cases of another source that samples are drawn of, if there are any.
 
     Raises:
         UsageFault: something that cannot be asked, of this generator or at all.
@@ -233,9 +225,9 @@ def _check_conditions(
 def check_drawing(adapter: Adapter, injection: Injection) -> None:
     """Check that a run can draw, or a bank has, samples of the host's own training cases.
 
-    The last of a host's checks, after ``check_origin``: what draws is opened as a producer will
-    open it. Content decides: every training case is read and compared, whatever the data set is
-    called now. What has passed once is not looked at again.
+    The last of a host's checks: what draws is opened as a producer will open it. Content decides:
+    every training case is read and compared, whatever the data set is called now. What has passed
+    once is not looked at again.
 
     Raises:
         UsageFault: a device or a bank that cannot be.

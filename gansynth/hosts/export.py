@@ -141,7 +141,7 @@ class Export(ABC):
             reporter: shows progress.
         """
 
-    def unsaid(self) -> int | None:
+    def unsaid(self) -> int:
         """How many synthetic cases there are where nothing says so.
 
         Raises:
@@ -332,13 +332,8 @@ class Export(ABC):
     @property
     def record(self) -> Path:
         """Which cases each sample came from, apart from a data set that may be shared."""
-        run, folder = self.injection.run, self.folder
-        beside = record_of(folder.parent, folder).name
-        return (
-            run.folder / "exports" / beside
-            if run
-            else folder.with_name(f"gansynth_export_{beside}")
-        )
+        run = self.injection.run
+        return record_of(None if run is None else run.folder, self.folder)
 
     def made_by(self, reader: BankReader) -> dict[str, Any]:
         """What drew the samples, and how it was asked; no case's name where they may be shared."""

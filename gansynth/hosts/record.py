@@ -1,8 +1,7 @@
 """The record of one training with synthetic samples: what each of its sessions mixed in.
 
 A JSON document beside the host's checkpoints, which have no place for it. A training that is
-continued adds a session. What every host has in common; a host says where its record lies and what
-its sessions have beside this.
+continued adds a session.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gansynth.bank.draw_log import Counts
 from gansynth.bank.supply import REJECTED
@@ -22,9 +21,6 @@ from gansynth.hosts.origin import Origin
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.runtime.version import __version__
-
-if TYPE_CHECKING:
-    pass
 
 FILE = "gansynth_session.json"
 """The record, beside most hosts' results."""
@@ -208,11 +204,7 @@ def read_sessions(path: Path) -> list[dict[str, Any]]:
 
 
 def describe_session(injection: Injection, origin: Origin | None) -> dict[str, Any]:
-    """What is mixed in and how, without what belongs to one machine.
-
-    Args:
-        origin: what samples are drawn of; None if nothing is mixed in.
-    """
+    """What is mixed in and how, without what belongs to one machine; without origin nothing is."""
     document = {k: v for k, v in injection.to_json().items() if k not in _MINE}
     described = None if origin is None else dict(origin.described)
     return {
@@ -299,12 +291,7 @@ def _lineage(lineage: Lineage) -> dict[str, Any]:
 def outcome_of(
     sessions: Sequence[Mapping[str, Any]], folder: Path, metrics: Mapping[str, Any]
 ) -> Outcome:
-    """What a training came to, over all its sessions.
-
-    Args:
-        sessions: see ``read_sessions``.
-        metrics: of the host's validation on real cases.
-    """
+    """What a training came to over all its sessions, with the host's metrics on real cases."""
     drawn = [session["drawn"] for session in sessions]
     total = {k: sum(d[k] for d in drawn) for k in ("real", "synthetic", "fell_back")}
     reasons: Counter[str] = Counter()

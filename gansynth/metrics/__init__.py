@@ -1,8 +1,4 @@
-"""How good samples are, measured.
-
-This module is itself a plugin: it registers the metrics that come with gansynth, exactly as a
-stranger's plugin would.
-"""
+"""How good samples are, measured; the metrics are registered as a stranger's plugin's are."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from gansynth.core.schema import Case, Sample, Schema
 from gansynth.metrics.comparison import Evaluated, Image, Sides
-from gansynth.metrics.encoder import CROP
+from gansynth.metrics.encoder import CROP, cosine, descend
 from gansynth.metrics.estimate import Figure, Floats, Indices, drawn_anew, halves, middle, numbered
 from gansynth.metrics.features import AT_ONCE, Looked, features_of, pictures
 from gansynth.runtime.devices import pick_device, seeded
@@ -44,10 +44,7 @@ class C2ST(Evaluated):
     def judged(
         self, images: Sequence[Image], synthetic: Bools, owners: Sequence[str], sides: Sides
     ) -> Judged:
-        """What the classifier makes of images that lie on one of two sides.
-
-        ``synthetic``: (N,), on which side each is.
-        """
+        """What the classifier makes of images that lie on one of two sides (N,)."""
 
     def __call__(
         self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
@@ -266,25 +263,21 @@ def _trained(
     device = pick_device(sides.device)
     with seeded(sides.seed + fold):
         net = Classifier(planes[0].shape[2]).to(device).train()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=1e-2)
     kinds = [learnt[synthetic[learnt]], learnt[~synthetic[learnt]]]
     if not all(map(len, kinds)):  # one side's people all lie in the other half
         return net.eval()
     target = (torch.arange(BATCH) < BATCH // 2).float().to(device)
+
+    def loss(step: int) -> Tensor:
+        rng = np.random.default_rng((sides.seed, fold, step))
+        plane = planes[int(rng.integers(len(planes)))]
+        chosen = np.concatenate([rng.choice(kind, BATCH // 2) for kind in kinds])
+        batch = _part(plane[torch.from_numpy(chosen)], rng).to(device)
+        return F.binary_cross_entropy_with_logits(net(batch), target)
+
     steps = sides.effort.classifier
-    with sides.reporter.task(steps, "two-sample test") as bar:
-        for step in range(steps):
-            rng = np.random.default_rng((sides.seed, fold, step))
-            plane = planes[int(rng.integers(len(planes)))]
-            chosen = np.concatenate([rng.choice(kind, BATCH // 2) for kind in kinds])
-            batch = _part(plane[torch.from_numpy(chosen)], rng).to(device)
-            loss = F.binary_cross_entropy_with_logits(net(batch), target)
-            for group in optimizer.param_groups:
-                group["lr"] = RATE * (1 + np.cos(np.pi * step / steps)) / 2
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            bar.advance(1, loss=float(loss.detach()))
+    rate = cosine(RATE, steps)
+    descend(net.parameters(), loss, rate, steps, sides.reporter, "two-sample test")
     return net.eval()
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from gansynth.core.metric import Metric
 from gansynth.core.schema import Case, FloatArray, Sample, Schema
-from gansynth.metrics.estimate import Better, Figure, halves, summarised
+from gansynth.metrics.estimate import Better, Figure, Indices, halves, summarised
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth.runtime.progress import NullReporter, Reporter
 
@@ -109,10 +109,7 @@ class Evaluated(ABC):
 
     @abstractmethod
     def figures(self, sides: Sides) -> list[Figure]:
-        """Its figures; ``metric`` of each is filled in by who calls.
-
-        Raises DataFault: too few images, or none of the kind it needs.
-        """
+        """Its figures, ``metric`` left to the caller; DataFault: images it needs are missing."""
 
     def check(self, sides: Sides) -> None:
         """Refuse too few images. Raises DataFault: naming both sides."""
@@ -128,7 +125,7 @@ class Halved(Evaluated):
 
     @abstractmethod
     def prepare(self, images: Sequence[Image], sides: Sides) -> Any:
-        """What is kept of images: anything that can be indexed by an array of their numbers."""
+        """What is kept of images: what an array of their numbers can index, or a dict of such."""
 
     @abstractmethod
     def compare(self, one: Any, other: Any, sides: Sides) -> Mapping[str, float]:
@@ -170,8 +167,8 @@ class Halved(Evaluated):
         rng, people = sides.rng("halves"), len(set(sides.people))
         found = [
             (
-                self.compare(mine[split.samples], real[split.real], sides),
-                self.compare(real[split.other], real[split.real], sides),
+                self.compare(_picked(mine, split.samples), _picked(real, split.real), sides),
+                self.compare(_picked(real, split.other), _picked(real, split.real), sides),
             )
             for split in halves(sides.drawn_of, sides.people, sides.effort.splits, rng)
         ]
@@ -200,9 +197,9 @@ class Plain(Halved):
         self.metric = metric
         self.title = name  # type: ignore[misc]
 
-    def prepare(self, images: Sequence[Image], sides: Sides) -> Listed:
+    def prepare(self, images: Sequence[Image], sides: Sides) -> list[Image]:
         """The images themselves."""
-        return Listed(images)
+        return list(images)
 
     def compare(self, one: Any, other: Any, sides: Sides) -> Mapping[str, float]:
         """What the function says."""
@@ -219,13 +216,11 @@ class Plain(Halved):
         return f"{name}, as the plugin defines it", "real"
 
 
-class Listed(list[Any]):
-    """Images that can be indexed by an array of numbers."""
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, np.ndarray):
-            return Listed(list.__getitem__(self, int(n)) for n in index)
-        return list.__getitem__(self, index)
+def _picked(kept: Any, numbers: Indices) -> Any:
+    """What is kept of some of the images."""
+    if isinstance(kept, dict):
+        return {name: _picked(part, numbers) for name, part in kept.items()}
+    return [kept[n] for n in numbers] if isinstance(kept, list) else kept[numbers]
 
 
 def as_sample(image: Image, schema: Schema) -> Sample:
@@ -291,10 +286,7 @@ def load_metrics(names: Sequence[str]) -> dict[str, Metric]:
 def measure(
     metrics: Mapping[str, Metric], samples: Sequence[Sample], real: Sequence[Case], schema: Schema
 ) -> Measured:
-    """Apply metrics to samples and real cases of the generator's space.
-
-    Raises UsageFault: a metric raises, or returns anything but named numbers.
-    """
+    """Apply metrics to samples and real cases; UsageFault: one raises, or is no named numbers."""
     measured: Measured = {}
     for name, metric in metrics.items():
         try:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gansynth.metrics.comparison import Halved, Image, Sides
-from gansynth.metrics.estimate import Better, Floats, Indices
+from gansynth.metrics.estimate import Better, Floats
 from gansynth.metrics.features import KINDS, WORDS, Kind, Looked, features_of, pictures
 
 MOST = 500
@@ -41,14 +41,8 @@ SMALLEST = 16
 """Least edge in pixels of a level."""
 
 
-class Kept:
-    """Features by kind of network, indexed as one."""
-
-    def __init__(self, looked: Mapping[str, Looked]) -> None:
-        self.looked = dict(looked)
-
-    def __getitem__(self, index: Any) -> Kept:
-        return Kept({kind: looked[index] for kind, looked in self.looked.items()})
+Kept = dict[str, Looked]
+"""Features by kind of network."""
 
 
 class OfFeatures(Halved):
@@ -60,7 +54,7 @@ class OfFeatures(Halved):
 
     def prepare(self, images: Sequence[Image], sides: Sides) -> Kept:
         """Features of both networks."""
-        return Kept({kind: features_of(sides).of(images, kind) for kind in self.kinds})
+        return {kind: features_of(sides).of(images, kind) for kind in self.kinds}
 
     def told(self, name: str) -> tuple[str, Better]:
         """Of which network."""
@@ -72,10 +66,7 @@ class Distance(OfFeatures):
 
     def compare(self, one: Kept, other: Kept, sides: Sides) -> Mapping[str, float]:
         """By network."""
-        return {
-            kind: self.between(one.looked[kind], other.looked[kind], kind, sides)
-            for kind in self.kinds
-        }
+        return {kind: self.between(one[kind], other[kind], kind, sides) for kind in self.kinds}
 
     @abstractmethod
     def between(self, one: Looked, other: Looked, kind: Kind, sides: Sides) -> float:
@@ -137,7 +128,7 @@ class Manifold(OfFeatures):
 
     def compare(self, one: Kept, other: Kept, sides: Sides) -> Mapping[str, float]:
         """The four shares."""
-        return manifold_shares(one.looked["trained"].whole, other.looked["trained"].whole)
+        return manifold_shares(one["trained"].whole, other["trained"].whole)
 
     def bounds(self, name: str) -> tuple[float, float]:
         """All but density are shares."""
@@ -190,10 +181,7 @@ def distance_of_kernels(one: Floats, other: Floats, width: float | None) -> floa
 
 
 def frechet_distance(one: Floats, other: Floats) -> float:
-    """Distance of the normal distributions that fit two sets of features (N, K) and (M, K) best.
-
-    Returns ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))``, at least 0; NaN of less than two rows.
-    """
+    """``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))`` of features (N, K) and (M, K)."""
     if min(len(one), len(other)) < 2:
         return float("nan")
     apart = one.mean(0) - other.mean(0)
@@ -230,14 +218,8 @@ def _radii(rows: Floats, nearest: int) -> Floats:
     return np.asarray(np.partition(within, nearest, axis=1)[:, nearest])
 
 
-class Projected:
-    """Patches on random directions: name of a level -> float32 (N, patches, DIRECTIONS)."""
-
-    def __init__(self, levels: Mapping[str, Floats]) -> None:
-        self.levels = dict(levels)
-
-    def __getitem__(self, index: Indices) -> Projected:
-        return Projected({name: rows[index] for name, rows in self.levels.items()})
+Projected = dict[str, Floats]
+"""Patches on random directions: name of a level -> float32 (N, patches, DIRECTIONS)."""
 
 
 class SlicedWasserstein(Halved):
@@ -250,12 +232,9 @@ class SlicedWasserstein(Halved):
         real = sides.once("real patches", lambda: self._patches(sides.real, sides))
         mine = real if images is sides.real else self._patches(images, sides)
         channels = len(sides.schema.channels)
-        return Projected(
-            {
-                name: _projected(rows, real[name], channels, sides.seed)
-                for name, rows in mine.items()
-            }
-        )
+        return {
+            name: _projected(rows, real[name], channels, sides.seed) for name, rows in mine.items()
+        }
 
     def _patches(self, images: Sequence[Image], sides: Sides) -> dict[str, Tensor]:
         """Name of a level -> float32 (N, patches, C * PATCH * PATCH)."""
@@ -271,8 +250,7 @@ class SlicedWasserstein(Halved):
     def compare(self, one: Projected, other: Projected, sides: Sides) -> Mapping[str, float]:
         """Distances by level."""
         found = {
-            name: sliced_wasserstein(_flat(rows), _flat(other.levels[name]))
-            for name, rows in one.levels.items()
+            name: sliced_wasserstein(_flat(rows), _flat(other[name])) for name, rows in one.items()
         }
         return {"mean": float(np.mean(list(found.values()))), **found}
 
@@ -283,10 +261,7 @@ class SlicedWasserstein(Halved):
 
 
 def pyramid(pictures: Tensor) -> list[Tensor]:
-    """Laplacian pyramid of pictures (N, C, H, W): differences of scales, and the coarsest picture.
-
-    Scales are halved while both edges stay at or above ``SMALLEST``.
-    """
+    """Laplacian pyramid of (N, C, H, W), coarsest picture last, of edges from ``SMALLEST`` on."""
     levels = []
     while min(pictures.shape[-2:]) >= 2 * SMALLEST:
         small = F.avg_pool2d(pictures, 2)
@@ -297,10 +272,7 @@ def pyramid(pictures: Tensor) -> list[Tensor]:
 
 
 def cut_patches(pictures: Tensor, rng: np.random.Generator) -> Tensor:
-    """Patches at random places of pictures (N, C, H, W), repeated at their edges if too small.
-
-    Returns (N, PATCHES, C * PATCH * PATCH).
-    """
+    """Patches at random places of (N, C, H, W): (N, PATCHES, C * PATCH * PATCH)."""
     short = [max(0, PATCH - n) for n in pictures.shape[-2:]]
     wide = F.pad(pictures, (0, short[1], 0, short[0]), mode="replicate") if any(short) else pictures
     views = wide.unfold(2, PATCH, 1).unfold(3, PATCH, 1)

@@ -205,10 +205,7 @@ def windowed(images: Sequence[FloatArray], window: Window) -> Tensor:
 
 
 def weights_for(size: Sequence[int]) -> tuple[float, ...]:
-    """The scales that images of a size have room for, as weights that sum to 1.
-
-    The last is no smaller than the window; the five of the paper need edges of 176 voxels.
-    """
+    """The scales, of five, that images of a size have room for, as weights that sum to 1."""
     count = 1
     while count < len(WEIGHTS) and min(size) >> count >= WINDOW:
         count += 1

@@ -7,7 +7,7 @@ do (Morozov et al. 2021, ICLR). Training is SimCLR's (Chen et al. 2020, arXiv:20
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -60,6 +60,34 @@ class Encoder(nn.Module):
         return torch.cat(found, 1)
 
 
+def cosine(lr: float, steps: int) -> Callable[[int], float]:
+    """A learning rate that falls to 0 along a cosine."""
+    return lambda step: float(lr * (1 + np.cos(np.pi * step / steps)) / 2)
+
+
+def descend(
+    parameters: Iterable[nn.Parameter],
+    loss_of: Callable[[int], Tensor],
+    rate: Callable[[int], float],
+    steps: int,
+    reporter: Reporter | None,
+    title: str,
+    *,
+    decay: float = 1e-2,
+) -> None:
+    """Train a small network by AdamW: a loss and a learning rate for each step."""
+    optimizer = torch.optim.AdamW(parameters, weight_decay=decay)
+    with (reporter or NullReporter()).task(steps, title) as bar:
+        for step in range(steps):
+            loss = loss_of(step)
+            for group in optimizer.param_groups:
+                group["lr"] = rate(step)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            bar.advance(1, loss=float(loss.detach()))
+
+
 def make_encoder(channels: int, seed: int = 0) -> Encoder:
     """One with fresh weights; torch's random state stays."""
     with seeded(seed):
@@ -80,22 +108,17 @@ def train_encoder(
         head = nn.Sequential(nn.Linear(NUMBERS, NUMBERS), nn.ReLU(), nn.Linear(NUMBERS, 32))
     head.to(device)
     learnt = [*encoder.parameters(), *head.parameters()]
-    optimizer = torch.optim.AdamW(learnt, lr=o.lr, weight_decay=1e-4)
     shares = np.array([len(p) for p in pictures]) / sum(len(p) for p in pictures)
-    with (reporter or NullReporter()).task(o.steps, "features") as bar:
-        for step in range(o.steps):
-            rng = np.random.default_rng((o.seed, step))
-            source = pictures[int(rng.choice(len(pictures), p=shares))]
-            chosen = rng.choice(len(source), min(o.batch_size, len(source)), replace=False)
-            batch = source[torch.from_numpy(chosen)]
-            views = torch.cat([_view(batch, rng), _view(batch, rng)]).to(device)
-            loss = contrast(head(encoder(views)), o.temperature)
-            for group in optimizer.param_groups:
-                group["lr"] = o.lr * (1 + np.cos(np.pi * step / o.steps)) / 2
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            bar.advance(1, loss=float(loss.detach()))
+
+    def loss(step: int) -> Tensor:
+        rng = np.random.default_rng((o.seed, step))
+        source = pictures[int(rng.choice(len(pictures), p=shares))]
+        chosen = rng.choice(len(source), min(o.batch_size, len(source)), replace=False)
+        batch = source[torch.from_numpy(chosen)]
+        views = torch.cat([_view(batch, rng), _view(batch, rng)]).to(device)
+        return contrast(head(encoder(views)), o.temperature)
+
+    descend(learnt, loss, cosine(o.lr, o.steps), o.steps, reporter, "features", decay=1e-4)
     return encoder.eval()
 
 

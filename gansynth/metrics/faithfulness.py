@@ -7,25 +7,23 @@ there stands beside that on real held-out cases, and that against another sample
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gansynth.core.generator import Batch, Stage
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
+from gansynth.metrics.encoder import descend
 from gansynth.nn.networks.blocks import strides_for
 from gansynth.runtime.devices import autocast, native_bf16, seeded
-from gansynth.runtime.progress import NullReporter, Reporter
+from gansynth.runtime.progress import Reporter
 from gansynth.training.loop import Batches
-
-Pair = tuple[FloatArray, LabelArray]
 
 
 @dataclass(frozen=True)
@@ -94,21 +92,19 @@ def train_segmenter(
     values = tuple(v for v in schema.label_values if v != OUTSIDE)
     with seeded(options.seed):
         net = _unet(schema, size, len(values), options).to(device)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=options.lr, weight_decay=1e-2)
     bf16 = native_bf16(device)
-    with (reporter or NullReporter()).task(options.steps, "segmenter") as bar:
-        for step in range(options.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = options.lr * (1 - step / options.steps) ** 0.9
-            rng = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
-            image, target = _augment(batches(step, Stage(), range(options.batch_size)), values, rng)
-            with autocast(device, bf16):
-                logits = net(image.to(device))
-            loss = _dice_and_entropy(logits.float(), target.to(device), len(values))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            bar.advance(1, loss=float(loss.detach()))
+
+    def loss(step: int) -> Tensor:
+        rng = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
+        image, target = _augment(batches(step, Stage(), range(options.batch_size)), values, rng)
+        with autocast(device, bf16):
+            logits = net(image.to(device))
+        return _dice_and_entropy(logits.float(), target.to(device), len(values))
+
+    def rate(step: int) -> float:
+        return options.lr * float((1 - step / options.steps) ** 0.9)
+
+    descend(net.parameters(), loss, rate, options.steps, reporter, "segmenter")
     return Segmenter(net, values, device)
 
 
@@ -218,37 +214,3 @@ def dice_by_label(predicted: LabelArray, truth: LabelArray, values: Sequence[int
         total = int(a.sum()) + int(b.sum())
         found.append(2 * int((a & b).sum()) / total if total else float("nan"))
     return found
-
-
-def label_recovery(
-    segmenter: Segmenter, real: Iterable[Pair], synthetic: Iterable[Pair], schema: Schema
-) -> dict[str, Any]:
-    """Dice of the judge on real held-out pairs, on samples, and on samples with shuffled labels.
-
-    ``real``, ``synthetic``: (image, labels) in the generator's space. Returns mean foreground Dice
-    of each (``shuffled``: each sample against every other's labels), their ratios, and counts.
-    """
-    classes = schema.foreground
-    real_scores = [mean_dice(segmenter.predict(i), t, classes) for i, t in real]
-    pairs = list(synthetic)
-    predictions = [segmenter.predict(image) for image, _ in pairs]
-    own = [mean_dice(p, t, classes) for p, (_, t) in zip(predictions, pairs, strict=True)]
-    others = [
-        mean_dice(p, t, classes)
-        for i, p in enumerate(predictions)
-        for j, (_, t) in enumerate(pairs)
-        if i != j
-    ]
-    figures = {"real": _mean(real_scores), "synthetic": _mean(own), "shuffled": _mean(others)}
-    return {
-        **figures,
-        "synthetic_over_real": figures["synthetic"] / max(figures["real"], 1e-9),
-        "synthetic_over_shuffled": figures["synthetic"] / max(figures["shuffled"], 1e-9),
-        "real_cases": len(real_scores),
-        "samples": len(pairs),
-    }
-
-
-def _mean(scores: Sequence[float]) -> float:
-    values: npt.NDArray[np.float64] = np.array(scores, np.float64)
-    return float(np.nanmean(values)) if values.size else float("nan")

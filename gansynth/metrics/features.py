@@ -39,9 +39,9 @@ SLICES = 3
 class Features:
     """Features of samples and real images, each looked at once."""
 
-    def __init__(self, sides: Sides, options: EncoderOptions | None = None) -> None:
+    def __init__(self, sides: Sides) -> None:
         self.sides = sides
-        self.options = options or EncoderOptions(sides.effort.features, seed=sides.seed)
+        self.options = EncoderOptions(sides.effort.features, seed=sides.seed)
         self.device = pick_device(sides.device)
         # The images are kept, too: another list could get the number of one that is gone.
         self._kept: dict[tuple[int, str], tuple[Sequence[Image], Looked]] = {}
@@ -130,7 +130,7 @@ def _looked(encoder: Encoder, plane: Tensor, device: torch.device) -> Floats:
     return torch.cat(parts).double().numpy().reshape(*plane.shape[:2], -1)
 
 
-def slices_of(images: Sequence[FloatArray], count: int = SLICES) -> list[FloatArray]:
+def slices_of(images: Sequence[FloatArray]) -> list[FloatArray]:
     """Slices of images (C, D, H, W), or pictures (C, H, W), by the axis they are cut across.
 
     Returns of volumes three arrays (N, S, C, rows, columns), of pictures one, of one slice each.
@@ -140,7 +140,7 @@ def slices_of(images: Sequence[FloatArray], count: int = SLICES) -> list[FloatAr
     stacked, found = np.stack(images), []
     for axis in (2, 3, 4):
         length = stacked.shape[axis]
-        many = min(count, length)
+        many = min(SLICES, length)
         places = [int((n + 1) * length / (many + 1)) for n in range(many)]
         cut = np.take(stacked, places, axis=axis)
         found.append(np.moveaxis(cut, axis, 1))

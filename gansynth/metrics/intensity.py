@@ -135,10 +135,7 @@ def _values(
 
 
 def distance(synthetic: npt.NDArray[np.float32], real: npt.NDArray[np.float32]) -> float:
-    """1-Wasserstein distance between two sets of intensities, in standard deviations of the real.
-
-    NaN if there are none on one side, or the real ones are all the same.
-    """
+    """1-Wasserstein distance of intensities in real standard deviations; NaN if it has none."""
     from scipy.stats import wasserstein_distance
 
     if not synthetic.size or not real.size or not (spread := float(np.std(real, dtype=float))):

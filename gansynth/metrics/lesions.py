@@ -25,10 +25,7 @@ INTERVAL = (0.025, 0.975)
 
 @dataclass(frozen=True)
 class Found:
-    """Contrast of one side: of each image in its own boxes, and in another one's.
-
-    ``told_apart``: share of pairs in which an own box has more contrast than a shuffled one.
-    """
+    """Contrast of one side: of each image in its own boxes, and in another one's."""
 
     own: Numbers
     shuffled: Numbers

@@ -210,8 +210,8 @@ def attack_by(name: str, what: str, members: Sequence[float], others: Sequence[f
     return Attack(name, what, auc, low, high, float(found.pvalue), len(members), len(others))
 
 
-def auc_interval(auc: float, first: int, second: int, level: float = LEVEL) -> tuple[float, float]:
-    """Interval of an AUC that holds for few people, and at 0 and 1; ``level`` of them may miss.
+def auc_interval(auc: float, first: int, second: int) -> tuple[float, float]:
+    """Interval of an AUC that holds for few people, and at 0 and 1; ``LEVEL`` of them may miss.
 
     Newcombe 2006 (Stat. Med. 25:559), method 5: the areas no further away than their own standard
     error (Hanley & McNeil 1982) times the normal quantile.
@@ -219,7 +219,7 @@ def auc_interval(auc: float, first: int, second: int, level: float = LEVEL) -> t
     from scipy.optimize import brentq
     from scipy.special import ndtri
 
-    away = -float(ndtri(level / 2))
+    away = -float(ndtri(LEVEL / 2))
     more = (first + second) / 2 - 1
 
     def error(area: float) -> float:

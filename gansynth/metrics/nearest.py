@@ -30,10 +30,7 @@ slices held-out ones came to 1.08, copies with a fifth of noise to 0.34, blurred
 
 @dataclass(frozen=True)
 class Near:
-    """What lies nearest to a sample, in deviations and (``ratio``) in usual distances, if known.
-
-    ``margin``: how much nearer this is than the next person's, 0 to 1: ``Search.run``.
-    """
+    """What lies nearest to a sample; ``ratio``: to the usual distance, ``margin``: `Search.run`."""
 
     case: str
     placement: Placement

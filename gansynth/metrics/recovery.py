@@ -85,10 +85,7 @@ def filled(boxes: Boxes, size: Sequence[int]) -> LabelArray:
 def train_judges(
     ids: Sequence[str], people: Mapping[str, str], cut: Cut, sides: Sides, options: SegmenterOptions
 ) -> Judges:
-    """Train a segmenter on each half of the people.
-
-    Raises DataFault: a single person, whom no segmenter could be asked about.
-    """
+    """Train a segmenter on each half of the people; DataFault: there is but one."""
     names = sorted({people[i] for i in ids})
     if len(names) < 2:
         raise DataFault(
@@ -135,10 +132,7 @@ class _Crops:
 
 @dataclass(frozen=True)
 class Found:
-    """Dice of each image and label, (N, labels); NaN where neither truth nor finding has one.
-
-    ``owners``: whose each image is, or is drawn of.
-    """
+    """Dice of each image and label, (N, labels), NaN where there is none, and whose images."""
 
     dice: Floats
     owners: Sequence[str]
@@ -162,10 +156,7 @@ class Found:
 
 
 def recover(judges: Judges, sides: Sides) -> dict[str, Any]:
-    """What segmenters find in samples and in real people, label by label.
-
-    Returns ``labels`` and ``mean`` as the report has them, and ``finding``.
-    """
+    """What segmenters find in samples and in real people, label by label, for the report."""
     values = judges.schema.foreground
     names = [n for n, v in judges.schema.labels.items() if v in values]
     real, _ = _judged(judges, sides.real, sides.people, sides.schema)

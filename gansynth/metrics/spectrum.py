@@ -18,10 +18,8 @@ from gansynth.metrics.estimate import Better, Floats
 BANDS = 8
 
 
-def radial_power(
-    image: FloatArray, spacing: tuple[float, ...], bands: int = BANDS
-) -> npt.NDArray[np.float64]:
-    """Mean power (C, bands) in bands of frequency from 0 to the coarsest axis' Nyquist frequency.
+def radial_power(image: FloatArray, spacing: tuple[float, ...]) -> npt.NDArray[np.float64]:
+    """Mean power (C, BANDS) in bands of frequency from 0 to the coarsest axis' Nyquist frequency.
 
     ``image``: (C, D, H, W) or (C, H, W). ``spacing``: mm. NaN in a band without a frequency.
     """
@@ -36,31 +34,25 @@ def radial_power(
     grids = [np.fft.fftfreq(n, d=mm) for n, mm in zip(image.shape[1:], spacing, strict=True)]
     radius = np.sqrt(sum(g**2 for g in np.meshgrid(*grids, indexing="ij")))
     nyquist = 0.5 / max(spacing)
-    band = np.minimum((radius / nyquist * bands).astype(int), bands)
-    counts = np.bincount(band.ravel(), minlength=bands + 1)[:bands]
-    sums = [np.bincount(band.ravel(), p.ravel(), minlength=bands + 1)[:bands] for p in power]
+    band = np.minimum((radius / nyquist * BANDS).astype(int), BANDS)
+    counts = np.bincount(band.ravel(), minlength=BANDS + 1)[:BANDS]
+    sums = [np.bincount(band.ravel(), p.ravel(), minlength=BANDS + 1)[:BANDS] for p in power]
     result: npt.NDArray[np.float64] = np.stack(sums) / np.where(counts, counts, np.nan)
     return result
 
 
 def spectrum_ratio(
-    synthetic: Iterable[FloatArray],
-    real: Iterable[FloatArray],
-    spacing: tuple[float, ...],
-    bands: int = BANDS,
+    synthetic: Iterable[FloatArray], real: Iterable[FloatArray], spacing: tuple[float, ...]
 ) -> npt.NDArray[np.float64]:
-    """Mean power of synthetic over real images, per channel and band: (C, bands), or NaN."""
-    top = np.mean([radial_power(i, spacing, bands) for i in synthetic], axis=0)
-    bottom = np.mean([radial_power(i, spacing, bands) for i in real], axis=0)
+    """Mean power of synthetic over real images, per channel and band: (C, BANDS), or NaN."""
+    top = np.mean([radial_power(i, spacing) for i in synthetic], axis=0)
+    bottom = np.mean([radial_power(i, spacing) for i in real], axis=0)
     ratio: npt.NDArray[np.float64] = top / np.maximum(bottom, 1e-12)
     return ratio
 
 
 class Spectrum(Halved):
-    """``spectrum``: ``spectrum_ratio`` per channel and band, 1 at best.
-
-    An evaluation also has their mean distance from 1, and the mean of the highest bands.
-    """
+    """``spectrum``: power to real per channel and band; mean distance from 1; high bands."""
 
     title = "Radial power spectrum"
 
@@ -110,10 +102,10 @@ def _powers(images: Sequence[Image], schema: Schema) -> Floats:
     return np.array([radial_power(image.image, schema.spacing) for image in images])
 
 
-def frequencies(spacing: Sequence[float], bands: int = BANDS) -> list[float]:
+def frequencies(spacing: Sequence[float]) -> list[float]:
     """The middle of each band in 1/mm."""
     nyquist = 0.5 / max(spacing)
-    return [(band + 0.5) * nyquist / bands for band in range(bands)]
+    return [(band + 0.5) * nyquist / BANDS for band in range(BANDS)]
 
 
 spectrum_metric = Spectrum()

@@ -167,10 +167,7 @@ def _check(policy: Sequence[str], p: float | Literal["adaptive"]) -> None:
 
 @dataclass(frozen=True)
 class Change:
-    """A change: (samples (B, C, ...), which are hit (B,), uniform numbers (B, n)) -> samples.
-
-    ``spatial``: the condition must follow. ``per_axis``: needs a number for each spatial axis.
-    """
+    """(samples (B, C, ...), which are hit (B,), uniform numbers (B, n)) -> samples."""
 
     apply: Callable[[Tensor, Tensor, Tensor], Tensor]
     spatial: bool = False

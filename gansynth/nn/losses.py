@@ -53,10 +53,7 @@ def hinge_generator(fake: Heads) -> Tensor:
 
 
 def wgan_critic(real: Heads, fake: Heads) -> Tensor:
-    """Minus the estimated Wasserstein distance: Arjovsky et al. 2017 (arXiv:1701.07875, eq. 3).
-
-    It means something only while the critic is Lipschitz: ``clip_weights``, ``gradient_penalty``.
-    """
+    """Minus the Wasserstein distance (Arjovsky et al. 2017, arXiv:1701.07875)."""
     return _heads(lambda r, f: f.mean() - r.mean(), real, fake)
 
 
@@ -67,11 +64,7 @@ def wgan_generator(fake: Heads) -> Tensor:
 
 @dataclass(frozen=True)
 class Adversarial:
-    """The losses of both players.
-
-    ``midpoint``: logit halfway between what it calls real and synthetic; None where the origin
-    means nothing.
-    """
+    """The losses of both players; ``midpoint``: logit between real and synthetic, if any."""
 
     discriminator: Callable[[Heads, Heads], Tensor]
     generator: Callable[[Heads], Tensor]
@@ -134,11 +127,7 @@ def drift(real: Logits) -> Tensor:
 
 @torch.no_grad()
 def clip_weights(module: nn.Module, limit: float) -> None:
-    """Clip a critic's parameters, not its buffers, to [-limit, limit] in place.
-
-    Arjovsky et al. 2017 (WGAN, arXiv:1701.07875, algorithm 1; limit 0.01): for a ``Phase``'s
-    ``after``.
-    """
+    """Clip a critic's parameters in place: WGAN, arXiv:1701.07875, algorithm 1 (0.01)."""
     for parameter in module.parameters():
         parameter.clamp_(-limit, limit)
 
@@ -165,10 +154,7 @@ def l1(fake: Tensor, real: Tensor, *, lowpass: int = 1, weight: Tensor | None = 
 
 
 def masked_l1(fake: Tensor, real: Tensor, mask: Tensor, *, lowpass: int = 1) -> Tensor:
-    """Mean absolute difference inside a mask (B, 1, ...): of each sample, then over samples.
-
-    A lesion counts alike whatever its size; a sample whose mask is empty counts 0.
-    """
+    """Mean absolute difference inside a mask (B, 1, ...), over samples; 0 of an empty one."""
     inside = mask.float()
     difference = (fake.float() - real.float()) * inside
     if lowpass > 1:

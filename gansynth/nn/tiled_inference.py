@@ -35,10 +35,7 @@ EDGE = 96
 
 @dataclass(frozen=True)
 class Tile:
-    """One piece of a grid.
-
-    ``core``: what it answers for; the cores of all tiles are the grid, each voxel once.
-    """
+    """One piece of a grid; the cores of all tiles are the grid, each voxel once."""
 
     core: Window
     outer: Window

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from enum import Enum
+from typing import ClassVar
 
 from markupsafe import Markup
 
@@ -178,16 +179,13 @@ class Section:
     blocks: Sequence[Block] = field(default_factory=tuple)
 
 
-class Sign(Protocol):
-    """What marks a finding in words; its name in small letters is its class in the style sheet."""
-
-    @property
-    def name(self) -> str:
-        """Its class."""
+class Sign(Enum):
+    """What marks a finding; its name in small letters is its class in the style sheet."""
 
     @property
     def sign(self) -> str:
-        """A sign of one letter."""
+        """A sign of one letter, with which the value begins."""
+        return str(self.value[0])
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,11 @@ the pointer's URI form, with alternatives in braces: ``/runs/{0,3}/seconds/{trai
 
 from __future__ import annotations
 
-import itertools
 import math
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 # What RFC 3986 lets stand in a fragment, without the comma: it separates alternatives.
 _SAFE = "~!$&'()*+;=:@?"
@@ -76,22 +74,6 @@ def fragment(pointer: str) -> str:
     return quote(pointer, safe=_SAFE + "/,")
 
 
-def resolve(document: Any, pointer: str) -> Any:
-    """What stands at a pointer.
-
-    Raises:
-        KeyError: nothing does.
-    """
-    here = document
-    for token in pointer.split("/")[1:]:
-        key = token.replace("~1", "/").replace("~0", "~")
-        try:
-            here = here[int(key)] if isinstance(here, list) else here[key]
-        except (ValueError, IndexError, KeyError, TypeError) as error:
-            raise KeyError(pointer) from error
-    return here
-
-
 def pattern(*steps: str | int | Sequence[str | int]) -> str:
     """One pattern for the places that the steps lead to; a sequence stands for alternatives."""
     parts = []
@@ -101,11 +83,3 @@ def pattern(*steps: str | int | Sequence[str | int]) -> str:
         else:
             parts.append("{" + ",".join(quote(_token(s), safe=_SAFE) for s in step) + "}")
     return "/" + "/".join(parts)
-
-
-def expand(text: str) -> list[str]:
-    """The pointers that a pattern stands for, in order."""
-    choices: Iterable[list[str]] = (
-        re.sub(r"[{}]", "", part).split(",") for part in text.split("/")[1:]
-    )
-    return ["/" + "/".join(map(unquote, chosen)) for chosen in itertools.product(*choices)]

@@ -59,7 +59,7 @@ def _draw_diversity(axis: Axes, columns: Mapping[str, list[float]]) -> None:
     axis.legend(fontsize=7)
 
 
-def save_figure(figure: Figure, path: Path, *, pad: float = 1.08) -> Path:
+def save_figure(figure: Figure, path: Path) -> Path:
     """Publish a figure as PNG, making its folder if there is none.
 
     Args:
@@ -68,7 +68,7 @@ def save_figure(figure: Figure, path: Path, *, pad: float = 1.08) -> Path:
     Raises:
         EnvironmentFault: the disk refuses; a former picture stays.
     """
-    figure.tight_layout(pad=pad)
+    figure.tight_layout()
     image = io.BytesIO()
     figure.savefig(image, format="png")
     with disk_errors(path):

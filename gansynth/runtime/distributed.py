@@ -1,9 +1,8 @@
 """Several processes that train one generator: who they are, and what they tell each other.
 
-They are started by torchrun, one for each device. Each takes its share of every batch; gradients
-are averaged after each phase's backward pass, by plain all-reduce. (Wrappers that hook into the
-backward pass break on gradient penalties and on players that take turns.) With one process every
-method is free.
+torchrun starts one for each device. Each takes its share of every batch; gradients are averaged by
+plain all-reduce after each phase's backward pass: wrappers that hook into it break on gradient
+penalties. With one process every method is free.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Bounded, checked reading of foreign files, and atomic publishing of our own.
 
-No common reader notices a damaged ``.nii.gz``: they stop before the checksum, and some return half
-a volume without a word. Here every gzip stream is read to its CRC, nothing is allocated before the
-header has been believed, and no stream may grow past what its header announces.
+Every gzip stream is read to its CRC, which common readers of NIfTI skip; and no stream may grow
+past what its header announces.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ __all__ = [
     "Header",
     "Volume",
     "disk_errors",
+    "folder_bytes",
     "free_bytes",
     "path_inside",
     "publish_dir",
@@ -153,6 +153,11 @@ def free_bytes(path: Path) -> int | str:
     return "unknown"
 
 
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files in a folder, links not followed."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def temporary_beside(path: Path) -> Path:
     """The name under which a file or folder is built before it is published."""
     return path.with_name(f".{path.name}.tmp-{os.getpid()}")
@@ -200,18 +205,25 @@ def remove_temporaries(folder: Path) -> None:
             left.unlink(missing_ok=True)
 
 
-def write_bytes_atomic(path: str | Path, data: bytes) -> None:
+def write_bytes_atomic(path: str | Path, *parts: bytes, reserved: bool = False) -> None:
     """Write a file so that readers see all of it or none, also after a crash.
+
+    Args:
+        path: the file.
+        parts: its bytes, in order.
+        reserved: reserve its space first, so that a file that does not fit never fills the disk.
 
     Raises:
         EnvironmentFault: with the bytes needed and free; nothing is left behind.
     """
     path = Path(path)
-    temporary = temporary_beside(path)
-    with disk_errors(path, len(data)):
+    temporary, size = temporary_beside(path), sum(map(len, parts))
+    with disk_errors(path, size):
         try:
             with open(temporary, "wb") as stream:
-                stream.write(data)
+                if reserved:
+                    reserve(stream.fileno(), size)
+                stream.writelines(parts)
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, path)

@@ -145,7 +145,7 @@ class Line:
         state: ``ok``, ``note`` (works, but worth knowing) or ``bad`` (something essential).
         what: its name.
         found: what was found.
-        cure: the way out where something is not in order, ready to paste where that can be.
+        cure: the way out, ready to paste where that can be.
     """
 
     state: Literal["ok", "note", "bad"]

@@ -30,9 +30,9 @@ class Interrupted(SystemExit):
 class StopRequest:
     """SIGTERM and SIGINT as a request, for work that may end only between two steps.
 
-    Outside of ``deferred`` (while files are read, say), and when a signal comes a second time, they
-    end the process at once, by ``Interrupted``. What follows within a second of the first is the
-    same request: torchrun and schedulers tell a process and its parent, which passes it on.
+    Outside of ``deferred``, and when a signal comes a second time, they end the process at once, by
+    ``Interrupted``. What follows within a second of the first is the same request: schedulers tell
+    a process and its parent, which passes it on.
 
     Attributes:
         number: the signal that came, 0 for none.
@@ -97,9 +97,8 @@ def stop_request() -> Iterator[StopRequest]:
 def on_sigterm(handler: Handler) -> Callable[[], None]:
     """Handle SIGTERM here; returns what puts the former handler back.
 
-    A handler is inherited by forked children. A worker of a pool that is ended with SIGTERM would
-    run it, and where the exception it raises is swallowed (in a finaliser, say) the worker lives on
-    and the pool waits for it for ever. Children therefore get the default action back.
+    Forked children get the default action: a pool ends its workers with SIGTERM, and would wait for
+    ever for one whose handler's exception is swallowed.
     """
     before = signal.signal(signal.SIGTERM, handler)
     _default_in_children()

@@ -1,11 +1,8 @@
 """Makes torchvision work beside a CPU build of torch, as far as trainings here need it.
 
-The torchvision of the package index is built against CUDA. Beside a CPU torch its operators do not
-load, and the import dies while it describes one of them. nnU-Net's search for a trainer and every
-YOLO import it. Naming the operators beforehand cures the import; of those in use one is missed,
-``nms``, and it is written here in torch.
-
-Needs nothing of gansynth: ``cpu_torch/sitecustomize.py`` loads this file by its path.
+The torchvision of the package index is built against CUDA, and beside a CPU torch its import fails.
+Naming its operators beforehand cures that; ``nms``, the one in use, is written here in torch.
+``cpu_torch/sitecustomize.py`` loads this file by its path, so it imports nothing of gansynth.
 """
 
 from __future__ import annotations

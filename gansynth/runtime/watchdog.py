@@ -1,9 +1,7 @@
-"""The janitor: removes a scratch bank when the process that made it is gone, however it ended.
+"""Removes a scratch bank when the process that made it is gone, however it ended.
 
 ``python -I -S watchdog.py PARENT BANK`` is what a producer turns into once a frozen bank is
-complete. Such a bank in shared memory would hold that memory until the machine restarts, had its
-host been killed; but a producer with torch in memory is too much to wait for that. So this file
-imports next to nothing.
+complete. It imports next to nothing: a producer with torch in memory is too much to wait for that.
 """
 
 import os

@@ -134,10 +134,14 @@ def unedited(provenance: Mapping[str, Any]) -> bool:
     return all(step["edit"] == "identity" for step in provenance.get("edits", ()))
 
 
-def record_of(run: Path, out: Path) -> Path:
-    """Where it is kept which cases the samples in a folder came from: in the run's own folder."""
+def record_of(run: Path | None, out: Path) -> Path:
+    """Where it is kept which cases the samples in a folder came from: in the run's own folder.
+
+    Of a bank's samples, which have none, beside the folder.
+    """
     apart = hashlib.sha256(os.path.abspath(out).encode()).hexdigest()[:8]
-    return run / "exports" / f"{out.name}_{apart}.json"
+    name = f"{out.name}_{apart}.json"
+    return out.with_name(f"gansynth_export_{name}") if run is None else run / "exports" / name
 
 
 def refuse_real_images(run: Path, manifest: Mapping[str, Any], asked: str, otherwise: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from gansynth.core.run_folder import MANIFEST, read_manifest
 from gansynth.runtime.errors import DataFault, GansynthError
-from gansynth.runtime.files import path_inside, read_json, sha256_file
+from gansynth.runtime.files import folder_bytes, path_inside, read_json, sha256_file
 from gansynth.sampling.open_run import check_weights
 from gansynth.sampling.run import PARTS
 
@@ -89,7 +89,7 @@ def _manifest(folder: Path, wrong: list[str]) -> dict[str, Any]:
 
 def _checkpoint(folder: Path, wrong: list[str]) -> dict[str, Any]:
     """One checkpoint: step, size, and whether it is whole."""
-    found: dict[str, Any] = {"path": str(folder), "bytes": _size(folder), "step": None}
+    found: dict[str, Any] = {"path": str(folder), "bytes": folder_bytes(folder), "step": None}
     before = len(wrong)
     state = _note(wrong, lambda: read_json(folder / STATE, way_out="an older one is used")) or {}
     for name, sha256 in _mapping(state.get("sha256")).items():
@@ -177,7 +177,7 @@ def _files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         "evaluation": there(folder / "evaluation" / "report.html"),
         "turing": [str(path) for path in sorted(folder.glob("turing/*")) if path.is_dir()],
         "logs": [str(path) for path in sorted(folder.glob("logs/*")) if path.is_dir()],
-        "bytes": _size(folder),
+        "bytes": folder_bytes(folder),
     }
 
 
@@ -185,11 +185,6 @@ def _holder(folder: Path) -> str | None:
     """Who is fitting it, as the lock's owner wrote it; left behind where one was killed."""
     holder = folder / ".holder"
     return holder.read_text("utf-8", "replace")[:200] if holder.is_file() else None
-
-
-def _size(folder: Path) -> int:
-    """Bytes of all files in a folder, links not followed."""
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _note(wrong: list[str], do: Callable[[], Any]) -> Any:

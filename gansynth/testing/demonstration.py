@@ -209,15 +209,11 @@ def _claim(out: Path, force: bool) -> None:
 def _make_phantoms(root: Path, size: DemoSize, seed: int, reporter: Reporter) -> None:
     from gansynth.testing.phantoms import PhantomOptions, write_nnunet_raw
 
+    options = PhantomOptions(spacing_mm=size.spacing_mm)
+    raw = root / "nnUNet_raw"
+    write = partial(write_nnunet_raw, raw, size.phantoms, seed, options, dataset_id=DATASET)
     with reporter.task(size.phantoms, "phantoms") as bar:
-        write_nnunet_raw(
-            root / "nnUNet_raw",
-            size.phantoms,
-            seed,
-            PhantomOptions(spacing_mm=size.spacing_mm),
-            dataset_id=DATASET,
-            progress=lambda done, total: bar.advance(1),
-        )
+        write(progress=lambda done, total: bar.advance(1))
 
 
 def _prepare(request: SourceRequest, reporter: Reporter) -> None:

@@ -48,10 +48,7 @@ def save(
     ema: Mapping[str, Tensor],
     state: Mapping[str, Any],
 ) -> Path:
-    """Publish a checkpoint below ``folder`` and drop all but the last two; its folder.
-
-    Raises EnvironmentFault: it cannot be written; the old ones stay whole.
-    """
+    """Publish a checkpoint below ``folder``, drop all but the last two; its folder."""
     from safetensors.torch import save as to_bytes
 
     final = folder / f"step-{step:08d}"
@@ -114,10 +111,7 @@ def latest(
 
 
 def load_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
-    """Read a safetensors file whose content must have this SHA-256.
-
-    Raises IntegrityFault: if the file is missing or its content differs.
-    """
+    """Read a safetensors file; IntegrityFault: it is missing, or of another SHA-256."""
     from safetensors.torch import load_file
 
     if not path.is_file():
@@ -153,10 +147,7 @@ def restore(
     optimizers: Mapping[str, torch.optim.Optimizer],
     folder: Path | None = None,
 ) -> None:
-    """Put back what ``collect`` took; never partially.
-
-    Raises IntegrityFault: if the checkpoint is of another architecture, naming what differs.
-    """
+    """Put back what ``collect`` took, never partially; IntegrityFault: another architecture."""
     wanted = {
         f"net/{n}/{k}": v.shape for n, net in nets.items() for k, v in net.state_dict().items()
     }

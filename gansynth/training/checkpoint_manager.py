@@ -68,10 +68,7 @@ class Shelf:
         return step, found.passed_over + self._not_identical(found.state)
 
     def publish(self, step: int, announce: bool = True) -> str:
-        """Write a checkpoint; instead, say what is wrong if the weights are not finite.
-
-        Without a folder nothing is written, and nothing looked at.
-        """
+        """Write a checkpoint, or say what is not finite; nothing without a folder."""
         if self.folder is None:
             return ""
         tensors = self.learner.tensors()

@@ -30,10 +30,7 @@ PROJECT = "gansynth"
 
 
 class MetricsLog:
-    """Averages of named values, a line of ``metrics.csv`` per tick; ``nan`` where none came in.
-
-    ``folder``: run folder; None writes nothing.
-    """
+    """Averages of named values, a line of ``metrics.csv`` per tick; ``nan`` where none came in."""
 
     def __init__(self, folder: Path | None, start: int = 0) -> None:
         self._path = None if folder is None else folder / FILE

@@ -16,10 +16,7 @@ from gansynth.training import checkpoint
 
 @dataclass
 class Learner:
-    """A generator in training.
-
-    ``scaler``: loss scale of fp16; disabled for other precisions, it passes everything through.
-    """
+    """A generator in training."""
 
     generator: Generator
     optimizers: dict[str, torch.optim.Optimizer]
@@ -111,10 +108,7 @@ class Learner:
         return {"images": self.images, "rollbacks": self.rollbacks, "scaler": scaler}
 
     def restore(self, found: checkpoint.Checkpoint) -> None:
-        """Take back what ``tensors`` and ``state`` gave.
-
-        Raises IntegrityFault: if the checkpoint is of another architecture.
-        """
+        """Take back what ``tensors`` and ``state`` gave; IntegrityFault as ``restore``."""
         nets, averages = self.generator.nets, self.averages
         checkpoint.restore(found.tensors, nets, averages, self.optimizers, found.folder)
         for name, memory in self.generator.memories.items():

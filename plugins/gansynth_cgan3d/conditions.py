@@ -95,10 +95,7 @@ class Conditions:
         return Told(batch.asked, batch.asked_context, None)
 
     def of_conditions(self, conditions: Sequence[Condition], device: torch.device) -> Told:
-        """What conditions tell, as one batch on a device.
-
-        Raises DataFault: one has no labels, or not the given channels.
-        """
+        """What conditions tell, as one batch; DataFault: no labels or channels."""
         labels = context = given = None
         if self.labelled:
             labels = _stacked([_asked(c.labels, "labels", 0) for c in conditions], device).long()
@@ -159,10 +156,7 @@ VOXELS_PER_CASE = 2000
 
 
 class ContextClusters:
-    """K intensity clusters over all channels.
-
-    ``count``: number of clusters; 0 turns everything off.
-    """
+    """K intensity clusters over all channels; 0 turns everything off."""
 
     def __init__(self, count: int) -> None:
         self.count = count

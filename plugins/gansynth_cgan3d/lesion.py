@@ -57,10 +57,7 @@ class Insertion:
 
 
 class Inserting:
-    """Makes insertions, of conditions or of real cases to learn from.
-
-    Raises UsageFault: a lesion that is no label, or a data set without foreground.
-    """
+    """Makes insertions, of conditions or of real cases; UsageFault: no such lesion."""
 
     def __init__(self, schema: Schema, options: CGANOptions) -> None:
         self.schema, self.options = schema, options
@@ -139,10 +136,7 @@ class Inserting:
     # -- what is asked for -----------------------------------------------------------------------
 
     def of_conditions(self, conditions: Sequence[Condition], device: torch.device) -> Insertion:
-        """What conditions ask for, as one batch on a device.
-
-        Raises DataFault: one has no background, lesion or donor.
-        """
+        """What conditions ask for; DataFault: no background, lesion or donor."""
 
         for key in ("background", "lesion", "donor"):
             if any(getattr(condition, key) is None for condition in conditions):
@@ -202,10 +196,7 @@ class Inserting:
 
 
 def lesion_values(schema: Schema, names: Sequence[str]) -> tuple[int, ...]:
-    """Label values of lesions by name; of none, the whole foreground.
-
-    Raises UsageFault: a name that is no label of foreground, or no foreground at all.
-    """
+    """Label values of lesions by name, the foreground if of none; UsageFault: there is none."""
     known = {name: value for name, value in schema.labels.items() if value in schema.foreground}
     if not known:
         raise UsageFault("insert=lesion: labels have no foreground, expected lesions to draw")

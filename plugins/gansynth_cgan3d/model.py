@@ -52,10 +52,7 @@ class CGAN3D(Generator):
     # -- networks --------------------------------------------------------------------------------
 
     def networks(self) -> dict[str, nn.Module]:
-        """A U-Net generator, a PatchGAN discriminator; a segmenter if a loss asks for it.
-
-        With lesions in context another discriminator, ``local``; none at all to insert only.
-        """
+        """U-Net generator, PatchGAN discriminators, a segmenter for a loss; none to insert."""
         o = self.options
         self.clusters, self.bodies = ContextClusters(o.context), Body()
         self.inserting = Inserting(self.schema, o) if o.insert == "lesion" else None
@@ -231,10 +228,7 @@ class CGAN3D(Generator):
             self.inserting.load_state(state)
 
     def realness(self, batch: Batch, stage: Stage) -> Tensor | None:
-        """The discriminators' mean logit of real pairs; None of cases that lack what they see.
-
-        Of a lesion in context they see the hole that the lesion and its rim would leave.
-        """
+        """The discriminators' mean logit of real pairs; None of cases that lack a part."""
         untold = (self.options.context or self.options.body) and batch.context is None
         if not self.nets or batch.labels is None or untold:
             return None

@@ -53,10 +53,7 @@ class CopyPaste(Generator):
         return ()
 
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
-        """See ``Generator.sample``; each sample is made by itself.
-
-        Raises DataFault: conditions without a lesion to paste.
-        """
+        """See ``Generator.sample``; DataFault: conditions without a lesion to paste."""
         return [self._one(c, seed) for c, seed in zip(conditions, seeds, strict=True)]
 
     def flaw(self, sample: Sample) -> str:

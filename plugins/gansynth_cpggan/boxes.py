@@ -42,10 +42,7 @@ def batch_maps(batch: Batch, classes: int) -> Tensor:
 
 
 def asked_maps(asked: Sequence[Boxes | None], classes: int, size: Sequence[int]) -> Tensor:
-    """The maps of boxes that samples are asked to have; None asks for none.
-
-    Raises UsageFault: a box of a class that there is not.
-    """
+    """The maps of boxes that samples are asked to have; UsageFault: an unknown class."""
     found = [NONE if boxes is None else boxes for boxes in asked]
     for boxes in found:
         unknown = [int(k) for k in boxes.labels if not 0 <= k < classes]

@@ -77,10 +77,7 @@ class Drawing:
         ]
 
     def walk(self, condition: Condition, ends: tuple[int, int], steps: int) -> list[Sample]:
-        """Samples from one latent to another; lesions alone stay where the first end has them.
-
-        Raises UsageFault: fewer than two steps.
-        """
+        """Samples from one latent to another, of two steps or more; lesions stay in place."""
         if steps < 2:
             raise UsageFault(f"interpolate: {steps} step(s), expected both ends at least, 2")
         shares = [i / (steps - 1) for i in range(steps)]

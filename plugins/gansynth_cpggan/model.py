@@ -169,10 +169,7 @@ class CPGGAN(Generator):
         return not self.lesions or len(case.boxes.labels) > 0
 
     def observe(self, cases: Iterable[Case]) -> None:
-        """Learn intensities, how frequent each class is, and how clear lesions are.
-
-        Raises DataFault: a case lacks a list of boxes, or the class that is to be asked for.
-        """
+        """Learn intensities, classes, contrast; DataFault: a case lacks boxes or class."""
         watched = self._watched(cases)
         if self.options.admit == "contrast":
             self.contrast = LesionContrast.fit(watched, self.schema.box_classes)
@@ -263,10 +260,7 @@ class CPGGAN(Generator):
 
     @torch.no_grad()
     def interpolate(self, condition: Condition, ends: tuple[int, int], steps: int) -> list[Sample]:
-        """Samples on the way from one latent to another, ``steps`` of them with both ends.
-
-        Boxes and class stay the same all the way: the condition's, or the first end's class.
-        """
+        """Samples from one latent to another; boxes and the first end's class stay."""
         return self.drawing.walk(condition, ends, steps)
 
     def flaw(self, sample: Sample) -> str:

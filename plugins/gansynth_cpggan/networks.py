@@ -36,20 +36,14 @@ PYRAMID = (1, 2, 4)
 
 @dataclass(frozen=True)
 class Growth:
-    """Edges and features of both networks, coarse to fine.
-
-    ``edges``: 4, 8, ... up to the image's.
-    """
+    """Edges (4, 8, ...) and features of both networks, coarse to fine."""
 
     edges: tuple[int, ...]
     widths: tuple[int, ...]
 
     @classmethod
     def of(cls, size: Sequence[int], width: int, most: int) -> Growth:
-        """For images of some size, with ``width`` features at full size and ``most`` at most.
-
-        Raises UsageFault: it cannot be grown to by doubling 4 x 4.
-        """
+        """For a size, ``width`` features there, ``most`` at most; UsageFault: no power of 2."""
         edge = size[0] if size else 0
         if len(size) != 2 or size[0] != size[1] or edge < FIRST or edge & (edge - 1):
             asked = " x ".join(map(str, size)) or "none of its own"
@@ -63,10 +57,7 @@ class Growth:
 
 
 class Painter(nn.Module):
-    """Latents and box maps in, images out: Karras et al. 2018, table 2, with maps.
-
-    ``told``: classes of samples it is told of; 0 for none.
-    """
+    """Latents and box maps in, images out: Karras et al. 2018, table 2, with maps."""
 
     grown: Tensor
 

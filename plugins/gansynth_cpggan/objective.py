@@ -19,11 +19,7 @@ from gansynth_cpggan.networks import GAN
 
 
 class Objective:
-    """Losses of the generator and the critic.
-
-    A *pair* is an image in standardised units and behind it the box maps, (B, C + classes, edge,
-    edge).
-    """
+    """Losses; a *pair* is a standardised image and its box maps, (B, C + classes, ...)."""
 
     def __init__(self, gan: GAN) -> None:
         self.gan, self.options = gan, gan.options
@@ -67,10 +63,7 @@ class Objective:
         }
 
     def realness(self, batch: Batch, stage: Stage, alpha: float) -> Tensor:
-        """The critic's value (B,) of real pairs as they are, float32.
-
-        Each alone, so that its group's deviation is 0. Of lesions, the mean over the case's boxes.
-        """
+        """The critic's value (B,) of real pairs, each alone; the mean over lesions."""
         gan, step = self.gan, Step(batch, stage, 0, 0, torch.Generator(batch.image.device))
         step.alpha = alpha
         level, told = self._level(step), gan.told(batch)

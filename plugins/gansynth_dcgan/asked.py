@@ -37,10 +37,7 @@ class Asked:
         return len(self.names)
 
     def of_case(self, case: Case) -> int | None:
-        """The kind of a training case in the generator's space; None if nothing is asked.
-
-        Raises DataFault: it has no class, or no labels to see foreground in.
-        """
+        """The kind of a training case; None if nothing is asked, DataFault if it has none."""
         if self.by == "none":
             return None
         if self.by == "class":
@@ -66,10 +63,7 @@ class Asked:
         return (batch.labels > 0).flatten(1).any(1).long()
 
     def of_condition(self, condition: Condition) -> int | None:
-        """The kind a condition asks for; None if it leaves it open.
-
-        Raises UsageFault: no such class.
-        """
+        """The kind a condition asks for, if it does; UsageFault: no such class."""
         if self.by == "class":
             found = condition.label_class
             if found is not None and not 0 <= found < len(self):

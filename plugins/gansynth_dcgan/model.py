@@ -139,10 +139,7 @@ class DCGAN(Generator):
         return torch.optim.Adam(parameters, lr=rate, betas=(usual.beta1, usual.beta2), foreach=True)
 
     def observe(self, cases: Iterable[Case]) -> None:
-        """Learn intensities, how frequent each kind is, and what label maps look like.
-
-        Raises DataFault: a case lacks what is to be drawn or asked.
-        """
+        """Learn intensities, kinds, label maps; DataFault: a case lacks what is asked."""
         label_maps = self._watched(cases)
         if self.options.with_mask:
             self.priors = LabelPriors.fit((m for m in label_maps if m is not None), self.schema)
@@ -183,10 +180,7 @@ class DCGAN(Generator):
         self.priors = None if found is None else LabelPriors.from_json(found)
 
     def realness(self, batch: Batch, stage: Stage) -> Tensor | None:
-        """The discriminator's value of real cases, of their label maps and kinds where it is told.
-
-        None for cases without them.
-        """
+        """The discriminator's value of real cases; None for those that lack what it is told."""
         labelled = self.options.with_mask or self.asked.by == "foreground"
         if (labelled and batch.labels is None) or (
             self.asked.by == "class" and batch.classes is None

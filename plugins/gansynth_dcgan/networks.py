@@ -27,11 +27,7 @@ DEVIATION = 0.02
 
 @dataclass(frozen=True)
 class Pyramid:
-    """Sizes and channels of the features, coarsest first.
-
-    ``size``: what is drawn, in voxels. ``widths``: channels of the coarsest features, and after
-    each doubling but the last.
-    """
+    """Sizes and channels of the features, coarsest first; ``size`` in voxels is drawn."""
 
     size: tuple[int, ...]
     base: tuple[int, ...]
@@ -90,9 +86,7 @@ class Painter(nn.Module):
 
 
 class Judge(nn.Module):
-    """Channels in, one number a sample out; kinds enter by projection (Miyato & Koyama 2018, eq.
-    4).
-    """
+    """Channels in, one number a sample out; kinds enter by projection (Miyato & Koyama 2018)."""
 
     def __init__(self, pyramid: Pyramid, channels: int, told: int, norm: Norm, act: str) -> None:
         super().__init__()

@@ -44,10 +44,7 @@ class GAN(Protocol):
 
 
 class Objective:
-    """Losses of the generator and the discriminator (a critic, in WGANs).
-
-    What both see is an image in standardised units with the label channels behind it, if any.
-    """
+    """Losses of both players, who see standardised images with label channels behind."""
 
     def __init__(self, gan: GAN) -> None:
         self.gan, self.options = gan, gan.options

@@ -42,10 +42,7 @@ class Elastic(Generator):
         return ()
 
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
-        """See ``Generator.sample``; each sample is made by itself.
-
-        Raises DataFault: conditions without an image that was moved along.
-        """
+        """See ``Generator.sample``; DataFault: conditions without a moved image."""
         return [self._one(c, seed) for c, seed in zip(conditions, seeds, strict=True)]
 
     def flaw(self, sample: Sample) -> str:

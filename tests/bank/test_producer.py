@@ -381,6 +381,8 @@ def test_a_sample_the_adapter_cannot_finalise_is_rejected(tmp_path):
 def start(tmp_path, monkeypatch):
     """Starts producers of the stand-in, and ends them."""
     put_stand_in(tmp_path, monkeypatch)
+    # They have low priority: on a busy machine to end in good order takes its time.
+    monkeypatch.setattr("gansynth.bank.supervisor._STOP_SECONDS", 120)
     started = []
 
     def starter(where: str = "ok", **changes) -> Keeper:

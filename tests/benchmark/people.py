@@ -152,7 +152,7 @@ def finish_all(study: Study, chosen: str = "default") -> None:
     while set(specs := study.specs()) != before:
         before = set(specs)
         for number, spec in enumerate(specs.values()):
-            if study.store.done(spec.key):
+            if study.store.at_hand(spec.key):
                 continue
             document: dict[str, Any] = {"seconds": 10.0 + number}
             if spec.kind == "tune":

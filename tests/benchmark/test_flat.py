@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from gansynth.benchmark.choosing import Wanted, open_choice
 from gansynth.benchmark.plan import Plan
 from gansynth.benchmark.plan_file import read_plan
 from gansynth.benchmark.study import Study
+from gansynth.benchmark.tuning import Wanted, open_choice
 from gansynth.runtime.errors import UsageFault
 from tests.flat_sets import EACH, FLAT, slices
 

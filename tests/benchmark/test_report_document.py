@@ -2,7 +2,8 @@
 
 import pytest
 
-from gansynth.report.document import Node, expand, fragment, pattern, resolve
+from gansynth.report.document import Node, fragment, pattern
+from tests.benchmark.tracing import expand, resolve
 
 AWKWARD = ["a/b", "m~n", "x,y", "{z}", "100 %", "ü", "", 'q"q']
 

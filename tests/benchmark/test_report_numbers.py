@@ -5,9 +5,8 @@ import re
 
 import pytest
 
-from gansynth.report.document import resolve
 from tests.benchmark.pages import EVERY, page, written
-from tests.benchmark.tracing import check_link, loose, strings, traced
+from tests.benchmark.tracing import check_link, loose, resolve, strings, traced
 
 
 @EVERY

@@ -12,7 +12,7 @@ import pytest
 
 from gansynth.benchmark.jobs.graph import Phase, Report, Standing
 from gansynth.benchmark.plan import Plan
-from gansynth.benchmark.results import document_of, known_results
+from gansynth.benchmark.running import document_of, known_results
 from gansynth.benchmark.specs import Place
 from gansynth.benchmark.study import Study
 from gansynth.runtime.errors import UsageFault

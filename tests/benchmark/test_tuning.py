@@ -14,11 +14,10 @@ import pytest
 from filelock import FileLock
 
 from gansynth.benchmark import tuning
-from gansynth.benchmark.choosing import CHOICE
 from gansynth.benchmark.jobs.graph import Phase, Report, Standing
 from gansynth.benchmark.plan import Plan
 from gansynth.benchmark.specs import Spec
-from gansynth.benchmark.tuning import Tuning, choose, going_on, shortened
+from gansynth.benchmark.tuning import CHOICE, Tuning, choose, going_on, shortened
 from gansynth.runtime.errors import TrainingFault
 from gansynth.runtime.files import read_json
 from tests.benchmark.people import design_of, finish, plan_of
@@ -380,8 +379,8 @@ TYPED = """
 import sys
 from pathlib import Path
 from unittest.mock import patch
-from gansynth.benchmark import working
-from gansynth.benchmark.choosing import Wanted, choose_arm
+from gansynth.benchmark import study
+from gansynth.benchmark.tuning import Wanted, choose_arm
 from gansynth.benchmark.jobs.job import Job
 from tests.benchmark.people import people
 from tests.benchmark.test_tuning import SHORT, TOY_HOST, plan
@@ -393,7 +392,7 @@ def toy(key, title, kind, argv, **more):
     return Job(key, title, kind, (sys.executable, "-c", TOY_HOST, *argv[3:], here), **more)
 
 
-with people(), patch.object(working, "Job", toy):
+with people(), patch.object(study, "Job", toy):
     choose_arm(plan(**SHORT), Wanted(Path(here, "tune"), size=6, executor="local:2"))
 """
 SHORT = {"arms": ["default", {"name": "pasted", "from": "copy-paste"}], "tune": {"folds": 2}}
@@ -447,7 +446,7 @@ def test_a_race_of_two_rungs_that_is_killed_is_taken_up_and_may_be_typed_again(t
 def test_a_real_race_ends_with_a_choice(tmp_path):
     """Real processes on coarse phantoms, three steps each."""
     pytest.importorskip("nilearn", reason="phantoms are made from nilearn's atlas")
-    from gansynth.benchmark.choosing import Wanted, choose_arm
+    from gansynth.benchmark.tuning import Wanted, choose_arm
     from gansynth.testing.phantoms import PhantomOptions, write_gliomas
 
     write_gliomas(tmp_path / "data", 5, seed=0, options=PhantomOptions(spacing_mm=8.0))

@@ -1,13 +1,39 @@
 """Numbers of a report, traced to the document they are from; and colours that are told apart."""
 # mypy: disallow-untyped-calls=False
 
+import itertools
 import re
+from collections.abc import Iterable
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
 
-from gansynth.report.document import expand, resolve
 from tests.benchmark.html_tree import Element
+
+
+def resolve(document: Any, pointer: str) -> Any:
+    """What stands at a pointer.
+
+    Raises:
+        KeyError: nothing does.
+    """
+    here = document
+    for token in pointer.split("/")[1:]:
+        key = token.replace("~1", "/").replace("~0", "~")
+        try:
+            here = here[int(key)] if isinstance(here, list) else here[key]
+        except (ValueError, IndexError, KeyError, TypeError) as error:
+            raise KeyError(pointer) from error
+    return here
+
+
+def expand(text: str) -> list[str]:
+    """The pointers that a pattern stands for, in order."""
+    choices: Iterable[list[str]] = (
+        re.sub(r"[{}]", "", part).split(",") for part in text.split("/")[1:]
+    )
+    return ["/" + "/".join(map(unquote, chosen)) for chosen in itertools.product(*choices)]
 
 
 def subjects_of(document, pointers):

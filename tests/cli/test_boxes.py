@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.conditions.box_drawers import replay
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.data.picture_files import read_picture
 from gansynth.fitting.fit import fit
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.opening import open_source
-from tests.spots import spots_plugin
+from tests.spots import replay, spots_plugin
 
 
 @pytest.fixture(scope="module")

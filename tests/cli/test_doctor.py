@@ -378,7 +378,7 @@ def test_the_cures_let_nnunets_own_search_find_the_trainer(bare, monkeypatch):
 def versions(monkeypatch):
     """Which packages there are: ``versions["tensorflow"] = "2.21"``; at first, none."""
     there: dict[str, str] = {}
-    monkeypatch.setattr(yolo, "_version", lambda package: there.get(package, ""))
+    monkeypatch.setattr(yolo, "version_of", there.get)
     return there
 
 

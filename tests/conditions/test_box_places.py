@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from gansynth.conditions.box_drawers import replay
 from gansynth.conditions.box_places import PutBoxes, put_boxes
 from gansynth.conditions.boxes import box_drawer
 from gansynth.conditions.case_pool import Room
@@ -16,6 +15,7 @@ from gansynth.core.scene import Scene
 from gansynth.core.schema import Boxes, Condition
 from gansynth.core.space import Placement
 from tests.boxed_heads import SKULL, Heads, on_skull
+from tests.spots import replay
 
 DRAWS = 40
 

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gansynth.conditions.box_drawers import TrainingBoxes, own_boxes, replay
+from gansynth.conditions.box_drawers import BoxContext, TrainingBoxes, own_boxes
 from gansynth.conditions.boxes import anywhere, box_drawer
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.body_mask import organ_mask, share_inside
 from gansynth.core.schema import Boxes, Case, Schema
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import DataFault, UsageFault
-from tests.spots import SpottedSource, boxes_of, spotted
+from tests.spots import SpottedSource, boxes_of, replay, spotted
 
 SCHEMA = Schema(("T1",), {"background": 0}, (1.0, 1.0), "HW", box_classes=("core", "rim"))
 ONE, TWO = (12, 12, 20, 22), (26, 24, 34, 36)
@@ -27,7 +27,7 @@ CASE = spotted(0, ONE, TWO, labels=[1, 0])
 def draw(text: str, case: Case = CASE, seed: int = 0, others: Any = None, index: int = 0) -> Any:
     rng = np.random.default_rng(seed)
     another = None if others is None else lambda: others[int(rng.integers(len(others)))]
-    return box_drawer(text).draw(case, SCHEMA, rng, index=index, another=another)
+    return box_drawer(text).draw(BoxContext(case, SCHEMA, rng, index, another))
 
 
 def sides(boxes: Boxes) -> Any:

@@ -8,7 +8,7 @@ import pytest
 
 from gansynth.conditions.edit_chain import build_edit
 from gansynth.conditions.edits.nesting import keeps_nesting
-from gansynth.core.edit import Edit
+from gansynth.core.edit import Edit, EditContext
 from gansynth.core.schema import OUTSIDE, LabelArray, Schema
 from gansynth.data.connected_components import Parts
 from gansynth.data.lesion_parts import parts
@@ -36,8 +36,8 @@ def pieces(labels: LabelArray) -> int:
 def drawn(
     edit: Edit, labels: LabelArray, names: Schema, seed: int = 0
 ) -> tuple[dict[str, Any], LabelArray]:
-    params = edit.draw(labels, names, np.random.default_rng(seed))
-    return params, edit.apply(labels, names, json.loads(json.dumps(params)))
+    params = edit.draw(EditContext(labels, names), np.random.default_rng(seed))
+    return params, edit.apply(EditContext(labels, names), json.loads(json.dumps(params))).labels
 
 
 # -- components -----------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ def test_what_of_a_nested_part_comes_out_is_cut(make, toy, schema):
         {"strength": 1.0, "tries": 1, "classes": None, "shift_mm": [0.0, 0.0, 3.0]},
     )
     params = {"edit": "shift", "classes": [2], "parts": [{"part": 0, "params": move}]}
-    after = make("components").apply(labels, schema(), params)
+    after = make("components").apply(EditContext(labels, schema()), params).labels
     assert keeps_nesting(labels, after)
     assert 0 < (after == 2).sum() < (labels == 2).sum()
 
@@ -133,8 +133,9 @@ def test_context_and_image_go_with_their_part(crowd, schema):
     edit, names = build_edit("components:edit=shift,inner.max_mm=4"), schema(2)
     params, after = drawn(edit, crowd, names)
     context = np.maximum(crowd, 0)
-    moved = edit.apply_context(context, crowd, names, params)
-    image = edit.apply_image(context[None].astype(np.float32), crowd, names, params)
+    shown = context[None].astype(np.float32)
+    _, moved, image = edit.apply(EditContext(crowd, names, None, context, shown), params)
+    assert image is not None
     # Borders differ: labels are weighed, context takes the nearest voxel, images are linear.
     assert np.mean(moved == np.maximum(after, 0)) > 0.98
     assert np.mean(np.rint(image[0]) == np.maximum(after, 0)) > 0.95
@@ -181,6 +182,8 @@ def test_context_and_image_show_nothing_of_what_is_gone(make, crowd, schema):
     params, after = drawn(edit, crowd, names)
     context = np.maximum(crowd, 0)
     expected = np.maximum(after, 0)
-    assert np.array_equal(edit.apply_context(context, crowd, names, params), expected)
-    image = edit.apply_image(context[None].astype(np.float32), crowd, names, params)
-    assert np.array_equal(image[0], expected)
+    image = context[None].astype(np.float32)
+    done = edit.apply(EditContext(crowd, names, None, context, image), params)
+    assert np.array_equal(done.channels, expected)
+    assert done.image is not None
+    assert np.array_equal(done.image[0], expected)

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gansynth.conditions import BUILT_IN
+from gansynth.conditions.edit_chain import apply_edits
 from gansynth.conditions.edits.morphology import Growing
-from gansynth.conditions.edits.moving import Move, keeps_classes
-from gansynth.conditions.sampler import edit_labels
-from gansynth.core.edit import Edit
+from gansynth.conditions.edits.moving import Move
+from gansynth.conditions.edits.shared import keeps_classes
+from gansynth.core.edit import Edit, EditContext
 from gansynth.core.registry import installed
 from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, LabelArray
@@ -78,9 +79,9 @@ def setting(scene, toy, schema) -> Callable[[tuple[float, ...]], Scene]:
 
 def edited(edit: Edit, there: Scene, seed: int) -> tuple[dict[str, Any], LabelArray]:
     """Draw and apply an edit of a scene's own labels."""
-    labels, names = there.labels, there.room.schema
-    params = edit.draw_in(labels, names, np.random.default_rng(seed), there)
-    return params, edit.apply_in(labels, names, params, there)
+    context = EditContext(there.labels, there.room.schema, there)
+    params = edit.draw(context, np.random.default_rng(seed))
+    return params, edit.apply(context, params).labels
 
 
 def least_share(name: str, params: Mapping[str, Any], ndim: int) -> float:
@@ -149,8 +150,8 @@ def test_parameters_read_back_from_json_replay_to_the_bit(
     # By an edit with other options, and cases that nothing was learnt from.
     labels, names = there.labels, there.room.schema
     document = json.loads(json.dumps(params))
-    fresh = scene(labels, names)
-    assert np.array_equal(installed().edit(name)().apply_in(labels, names, document, fresh), after)
+    fresh = EditContext(labels, names, scene(labels, names))
+    assert np.array_equal(installed().edit(name)().apply(fresh, document).labels, after)
 
 
 @both_ways
@@ -162,9 +163,16 @@ def test_context_and_image_keep_their_contract(name, chosen, spacing, seed, stro
     labels, names = there.labels, there.room.schema
     context = rng.integers(0, 6, labels.shape).astype(np.int16)
     before, image = context.copy(), there.case.image.copy()
-    params = edit.draw_in(labels, names, rng, there)
-    after = edit.apply_context_in(context, labels, names, params, there)
-    shown = edit.apply_image(there.case.image, labels, names, params)
+    given = EditContext(labels, names, there, context, there.case.image)
+    params = edit.draw(given, rng)
+    done = given.edited(edit, params)
+    after, shown = done.channels, done.image
+    assert after is not None
+    assert shown is not None
+    bare = edit.apply(given.with_labels(labels), params)
+    assert np.array_equal(bare.labels, done.labels), "what goes along decides nothing"
+    assert bare.channels is None
+    assert bare.image is None
 
     assert np.array_equal(context, before), "the input was written to"
     assert after.dtype == np.int16
@@ -232,25 +240,25 @@ def test_edits_compose_and_replay_in_order(spacing, seed, chain, strong, setting
     labels, names = there.labels, there.room.schema
     edits = [strong(name, share=0.7) for name in chain]
     context = np.maximum(labels, 0)
-    after, moved, steps = edit_labels(labels, context, names, edits, rng, there)
+    done, steps = apply_edits(EditContext(labels, names, there, context), edits, rng)
+    after = done.labels
     assert np.array_equal(after == OUTSIDE, labels == OUTSIDE)
     assert set(np.unique(after)) <= set(names.label_values)
-    assert moved is not None
-    assert moved.shape == labels.shape
+    assert done.channels is not None
+    assert done.channels.shape == labels.shape
 
-    replayed = labels
+    replayed = EditContext(labels, names, there)
     for step in json.loads(json.dumps(steps)):
-        replayed = strong(step["edit"]).apply_in(replayed, names, step["params"], there)
-    assert np.array_equal(replayed, after)
+        replayed = replayed.edited(strong(step["edit"]), step["params"])
+    assert np.array_equal(replayed.labels, after)
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0])
 def test_an_edit_is_applied_to_its_share_of_conditions(share, make, setting):
     there = setting(SPACINGS[2])
-    edit, rng, names = make("shift", share=share), np.random.default_rng(0), there.room.schema
-    counts = [
-        len(edit_labels(there.labels, None, names, [edit], rng, there)[2]) for _ in range(200)
-    ]
+    edit, rng = make("shift", share=share), np.random.default_rng(0)
+    context = EditContext(there.labels, there.room.schema, there)
+    counts = [len(apply_edits(context, [edit], rng)[1]) for _ in range(200)]
     assert np.mean(counts) == pytest.approx(share, abs=0.08)
 
 
@@ -259,7 +267,7 @@ def test_an_edit_is_applied_to_its_share_of_conditions(share, make, setting):
 
 def test_a_shift_out_of_the_array_is_halved_until_the_class_stays(make, ball, schema):
     edit, rng = make("shift", max_mm=200.0), np.random.default_rng(0)
-    drawn = [edit.draw(ball(), schema(), rng) for _ in range(8)]
+    drawn = [edit.draw(EditContext(ball(), schema()), rng) for _ in range(8)]
     assert all(params["strength"] == 0.5 ** (params["tries"] - 1) for params in drawn)
     assert max(params["tries"] for params in drawn) > 2
 
@@ -267,7 +275,7 @@ def test_a_shift_out_of_the_array_is_halved_until_the_class_stays(make, ball, sc
 def test_a_move_that_would_cost_a_class_each_time_is_not_made(make, schema):
     labels = np.array([[OUTSIDE, 2, 1]], np.int16)  # mirrored, class 1 would lie outside
     edit = make("flip", axes=(1,), probability=1.0, classes=(1,))
-    params = edit.draw(labels, schema(2), np.random.default_rng(0))
+    params = edit.draw(EditContext(labels, schema(2)), np.random.default_rng(0))
     assert params == {"strength": 0.0, "tries": 8}
 
 
@@ -282,4 +290,5 @@ def test_every_class_is_counted_by_itself():
 
 def test_a_class_asked_to_shrink_may_fall_below_the_usual_share(make, ball, schema):
     edit = make("scale", low=0.5, high=0.5)
-    assert edit.draw(ball(), schema(), np.random.default_rng(0))["factor"] == pytest.approx(0.5)
+    params = edit.draw(EditContext(ball(), schema()), np.random.default_rng(0))
+    assert params["factor"] == pytest.approx(0.5)

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from gansynth.conditions.edits.morphology import change_volume
 from gansynth.conditions.edits.nesting import keeps_nesting, wrapped_classes
+from gansynth.core.edit import EditContext
 from gansynth.core.schema import OUTSIDE
 from gansynth.data.connected_components import Parts
 
@@ -50,8 +51,8 @@ def test_the_drawn_factor_is_the_factor_on_the_volume(
     labels, names = ball(7.0, spacing), schema(len(spacing), spacing)
     labels.ravel()[0] = OUTSIDE  # so that the rest is the body
     there, edit = scene(labels, names), make(name, low=low, high=high)
-    params = edit.draw_in(labels, names, np.random.default_rng(seed), there)
-    after = edit.apply_in(labels, names, params, there)
+    params = edit.draw(EditContext(labels, names, there), np.random.default_rng(seed))
+    after = edit.apply(EditContext(labels, names, there), params).labels
     assert params["strength"] == 1
     assert low <= params["factor"] <= high
     assert abs((after > 0).sum() - params["factor"] * (labels > 0).sum()) <= 0.5
@@ -87,11 +88,11 @@ def test_growth_ends_where_the_body_does(make, toy, scene, schema):
     labels = np.maximum(toy(), 0)  # the image alone shows where the body is
     there, edit = scene(labels, schema()), make("enlarge", low=16, high=16)
     there.__dict__["body"] = toy() != OUTSIDE
-    params = edit.draw_in(labels, schema(), np.random.default_rng(0), there)
-    after = edit.apply_in(labels, schema(), params, there)
+    params = edit.draw(EditContext(labels, schema(), there), np.random.default_rng(0))
+    after = edit.apply(EditContext(labels, schema(), there), params).labels
     assert (after > 0).sum() > 3 * (labels > 0).sum()
     assert not (after > 0)[~there.body].any()
-    assert (edit.apply(labels, schema(), params) > 0)[~there.body].any()
+    assert (edit.apply(EditContext(labels, schema()), params).labels > 0)[~there.body].any()
 
 
 def test_growth_takes_all_there_is_and_no_more():
@@ -202,8 +203,8 @@ def test_a_class_is_not_shrunk_to_death(make, toy, schema):
     labels[labels == 4] = 0
     labels[16, 17, 18] = 4
     edit = make("shrink", low=0.05, high=0.05, classes=(4,))
-    params = edit.draw(labels, schema(), np.random.default_rng(0))
-    assert (edit.apply(labels, schema(), params) == 4).any()
+    params = edit.draw(EditContext(labels, schema()), np.random.default_rng(0))
+    assert (edit.apply(EditContext(labels, schema()), params).labels == 4).any()
 
 
 # -- what goes along ------------------------------------------------------------------------------
@@ -212,19 +213,18 @@ def test_a_class_is_not_shrunk_to_death(make, toy, schema):
 @pytest.mark.parametrize("name", ["enlarge", "shrink"])
 def test_context_and_image_show_the_new_labels(name, make, toy, schema):
     labels, edit = np.maximum(toy(), 0), make(name)
-    params = edit.draw(labels, schema(), np.random.default_rng(0))
-    after = edit.apply(labels, schema(), params)
-    assert np.array_equal(edit.apply_context(labels, labels, schema(), params), after)
-    image = edit.apply_image(labels[None].astype(np.float32), labels, schema(), params)
+    context = EditContext(labels, schema(), None, labels, labels[None].astype(np.float32))
+    after, channels, image = edit.apply(context, edit.draw(context, np.random.default_rng(0)))
+    assert np.array_equal(channels, after)
     assert np.array_equal(image[0], after)
 
 
 def test_the_image_keeps_its_grain(make, ball, schema):
     labels, edit = ball(8.0), make("enlarge", low=2, high=2)
     image = np.random.default_rng(0).standard_normal((2, *labels.shape)).astype(np.float32)
-    params = edit.draw(labels, schema(), np.random.default_rng(0))
-    new = edit.apply(labels, schema(), params) > labels
-    shown = edit.apply_image(image, labels, schema(), params)
+    context = EditContext(labels, schema(), image=image)
+    after, _, shown = edit.apply(context, edit.draw(context, np.random.default_rng(0)))
+    new = after > labels
     assert np.array_equal(shown[:, ~new], image[:, ~new])
     # Repeating the surface's voxels outwards would leave about one value for four voxels.
     assert len(np.unique(shown[0][new])) > 0.5 * new.sum()

@@ -13,7 +13,7 @@ from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.lesion_donors import Cut
 from gansynth.conditions.lesion_placement import LesionDrawer, LesionOptions, lesion_drawer, no_room
 from gansynth.conditions.sampler import ConditionSampler
-from gansynth.core.edit import Edit
+from gansynth.core.edit import Edit, EditResult
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import OUTSIDE
 from gansynth.core.space import Placement, Space
@@ -58,14 +58,15 @@ class Widens(Edit):
 
     name = "widens"
 
-    def draw(self, labels, schema, rng):
+    def draw(self, context, rng):
         return {}
 
-    def apply(self, labels, schema, params):
+    def apply(self, context, params):
         from scipy.ndimage import binary_dilation
 
+        labels = context.labels
         grown = binary_dilation(labels > 0) & (labels == 0)
-        return np.where(grown, np.int16(2), labels)
+        return EditResult(np.where(grown, np.int16(2), labels))
 
 
 def sampler(text=ROOMY, *, ndim=3, edits=(), source=None, base="healthy", seed=1):

@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from gansynth.conditions.edits.affine import ScaleOptions, rotation
 from gansynth.conditions.edits.elastic import SmoothField
+from gansynth.core.edit import EditContext
 from gansynth.core.schema import OUTSIDE, LabelArray
 from gansynth.runtime.errors import UsageFault
 
@@ -26,8 +27,8 @@ def centre(labels) -> npt.NDArray[np.float64]:
 
 
 def moved(edit, labels, names, seed=0) -> LabelArray:
-    params = edit.draw(labels, names, np.random.default_rng(seed))
-    return np.asarray(edit.apply(labels, names, params))
+    params = edit.draw(EditContext(labels, names), np.random.default_rng(seed))
+    return np.asarray(edit.apply(EditContext(labels, names), params).labels)
 
 
 def as_drawn(**params: Any) -> dict[str, Any]:
@@ -35,11 +36,11 @@ def as_drawn(**params: Any) -> dict[str, Any]:
 
 
 def test_identity_draws_nothing(make, toy, schema):
-    assert make("identity").draw(toy(), schema(), np.random.default_rng(0)) == {}
+    assert make("identity").draw(EditContext(toy(), schema()), np.random.default_rng(0)) == {}
 
 
 def test_identity_changes_nothing(make, toy, schema):
-    assert np.array_equal(make("identity").apply(toy(), schema(), {}), toy())
+    assert np.array_equal(make("identity").apply(EditContext(toy(), schema()), {}).labels, toy())
 
 
 # -- shift --------------------------------------------------------------------------------------
@@ -49,8 +50,9 @@ def test_identity_changes_nothing(make, toy, schema):
 @given(seed=seeds, spacing=spacings)
 def test_shift_moves_the_centroid_by_what_was_drawn_in_mm(seed, spacing, make, ball, schema):
     labels, names, edit = ball(7.0, spacing), schema(3, spacing), make("shift", max_mm=8.0)
-    params = edit.draw(labels, names, np.random.default_rng(seed))
-    shift = (centre(edit.apply(labels, names, params)) - centre(labels)) * spacing
+    params = edit.draw(EditContext(labels, names), np.random.default_rng(seed))
+    after = edit.apply(EditContext(labels, names), params).labels
+    shift = (centre(after) - centre(labels)) * spacing
     # Labels live on voxels: half a voxel either way.
     assert (np.abs(shift - params["shift_mm"]) < 0.55 * np.array(spacing)).all()
 
@@ -66,12 +68,14 @@ def test_shift_is_drawn_evenly_within_its_radius(make, ball, schema):
 
 def test_shift_by_whole_voxels_is_exact(make, toy, schema):
     labels = np.pad(toy().clip(0), 4)
-    after = make("shift").apply(labels, schema(), as_drawn(shift_mm=[2.0, -3.0, 4.0]))
+    params = as_drawn(shift_mm=[2.0, -3.0, 4.0])
+    after = make("shift").apply(EditContext(labels, schema()), params).labels
     assert np.array_equal(after, np.roll(labels, (2, -3, 4), (0, 1, 2)))
 
 
 def test_shift_by_half_a_voxel_keeps_the_volume(make, ball, schema):
-    after = make("shift").apply(ball(), schema(), as_drawn(shift_mm=[0.5, 0.5, 0.0]))
+    params = as_drawn(shift_mm=[0.5, 0.5, 0.0])
+    after = make("shift").apply(EditContext(ball(), schema()), params).labels
     assert after.sum() == pytest.approx(ball().sum(), rel=0.01)
 
 
@@ -122,7 +126,8 @@ def test_rotate_turns_a_rod_by_the_angle_despite_anisotropic_voxels(make, schema
     d, h, w = ((g - c) * mm for g, c, mm in zip(np.indices(shape), middle, spacing, strict=True))
     labels = ((np.abs(w) < 14) & (np.hypot(d, h) < 4)).astype(np.int16)
     params = as_drawn(angle_deg=40.0, axis=[0.0, 1.0, 0.0], centre=middle)
-    points = np.argwhere(make("rotate").apply(labels, schema(3, spacing), params)) * spacing
+    after = make("rotate").apply(EditContext(labels, schema(3, spacing)), params).labels
+    points = np.argwhere(after) * spacing
     main = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)[2][0]
     expected = rotation(math.radians(40), [0.0, 1.0, 0.0]) @ [0.0, 0.0, 1.0]
     assert abs(main @ expected) == pytest.approx(1, abs=2e-3)
@@ -141,7 +146,7 @@ def test_rotate_in_the_plane_turns_a_quarter_exactly(make, schema):
     labels = np.zeros((9, 9), np.int16)
     labels[4, 5:8] = 1  # along the second axis
     params = as_drawn(angle_deg=90.0, axis=[], centre=[4.0, 4.0])
-    after = make("rotate").apply(labels, schema(2), params)
+    after = make("rotate").apply(EditContext(labels, schema(2)), params).labels
     expected = np.zeros_like(labels)
     expected[1:4, 4] = 1  # against the first: from the second axis on, away from the first
     assert np.array_equal(after, expected)
@@ -156,10 +161,10 @@ def test_flip_twice_gives_the_original(spacing, about, make, ball, schema):
     labels, names = ball(6.0, spacing), schema(len(spacing), spacing)
     labels[..., labels.shape[-1] // 2 :] *= 2
     edit = make("flip", about=about, probability=1.0)
-    params = edit.draw(labels, names, np.random.default_rng(3))
-    once = edit.apply(labels, names, params)
+    params = edit.draw(EditContext(labels, names), np.random.default_rng(3))
+    once = edit.apply(EditContext(labels, names), params).labels
     assert not np.array_equal(once, labels)
-    assert np.array_equal(edit.apply(once, names, params), labels)
+    assert np.array_equal(edit.apply(EditContext(once, names), params).labels, labels)
 
 
 def test_flip_is_an_exact_mirror_image(make, toy, schema):
@@ -170,13 +175,13 @@ def test_flip_is_an_exact_mirror_image(make, toy, schema):
 
 def test_flip_keeps_to_its_probability(make, toy, schema):
     edit, rng, labels = make("flip", probability=0.25), np.random.default_rng(0), toy()
-    flipped = [edit.draw(labels, schema(), rng)["strength"] for _ in range(200)]
+    flipped = [edit.draw(EditContext(labels, schema()), rng)["strength"] for _ in range(200)]
     assert np.mean(flipped) == pytest.approx(0.25, abs=0.08)
 
 
 def test_flip_refuses_an_axis_that_the_arrays_lack(make, toy, schema):
     with pytest.raises(UsageFault, match=r"edit 'flip': axes holds \[2\], expected -2 to 1"):
-        make("flip", axes=(0, 2)).draw(toy(2), schema(2), np.random.default_rng(0))
+        make("flip", axes=(0, 2)).draw(EditContext(toy(2), schema(2)), np.random.default_rng(0))
 
 
 # -- elastic ------------------------------------------------------------------------------------
@@ -210,7 +215,7 @@ def test_elastic_keeps_a_nested_core_whole_and_wrapped(make, toy, schema):
 
 def test_elastic_notes_the_amplitude_it_used(make, toy, schema):
     edit = make("elastic", amplitude_mm=100.0, correlation_mm=8.0)
-    params = edit.draw(toy(), schema(), np.random.default_rng(0))
+    params = edit.draw(EditContext(toy(), schema()), np.random.default_rng(0))
     assert 0.5 < params["amplitude_mm"] < 3
 
 
@@ -262,12 +267,14 @@ def test_clip_minds_the_border_if_told_to(make, schema):
 
 
 def test_clip_halves_a_margin_that_would_cost_a_class(make, toy, schema):
-    params = make("clip", margin_mm=64.0).draw(toy(), schema(), np.random.default_rng(0))
+    params = make("clip", margin_mm=64.0).draw(
+        EditContext(toy(), schema()), np.random.default_rng(0)
+    )
     assert params["margin_mm"] in (8.0, 4.0, 2.0, 1.0)
 
 
 def test_clip_leaves_a_class_alone_that_lies_elsewhere_altogether(make, schema):
     labels = np.array([[0, 0, 0, OUTSIDE, 1]], np.int16)
     edit = make("clip")
-    assert edit.draw(labels, schema(2), np.random.default_rng(0))["margin_mm"] is None
+    assert edit.draw(EditContext(labels, schema(2)), np.random.default_rng(0))["margin_mm"] is None
     assert np.array_equal(moved(edit, labels, schema(2)), labels)

@@ -7,6 +7,7 @@ import pytest
 from scipy import ndimage
 
 from gansynth.conditions.edits.affine import rotation
+from gansynth.core.edit import EditContext
 from gansynth.core.geometry import affine_coordinates, pull_labels
 from gansynth.core.schema import OUTSIDE, FloatArray
 
@@ -19,8 +20,8 @@ def shift(make):
         edit, shift_mm = make("shift"), [float(v) for v in vector]
         params = {"strength": 1.0, "tries": 1, "classes": classes, "shift_mm": shift_mm}
         if context is not None:
-            return edit.apply_context(context, labels, names, params)
-        return edit.apply(labels, names, params)
+            return edit.apply(EditContext(labels, names, channels=context), params).channels
+        return edit.apply(EditContext(labels, names), params).labels
 
     return run
 
@@ -77,7 +78,8 @@ def test_a_moved_class_overwrites_others_but_never_outside(shift, schema):
 
 def test_a_growing_shell_leaves_its_core_alone_and_opens_no_gap(make, toy, schema):
     labels, edit = toy().clip(0), make("scale", low=1.3, high=1.3, classes=(1,))
-    after = edit.apply(labels, schema(), edit.draw(labels, schema(), np.random.default_rng(0)))
+    context = EditContext(labels, schema())
+    after = edit.apply(context, edit.draw(context, np.random.default_rng(0))).labels
     assert np.array_equal(after == 2, labels == 2)
     assert (after == 1).sum() > 1.5 * (labels == 1).sum()
     assert (after[ndimage.binary_fill_holes(after == 1)] > 0).all()
@@ -94,7 +96,8 @@ def test_a_cavity_moves_along(shift, schema):
 
 def test_other_classes_stay_where_nothing_lands(make, toy, schema):
     labels, edit = toy(), make("elastic", classes=(2,))
-    after = edit.apply(labels, schema(), edit.draw(labels, schema(), np.random.default_rng(0)))
+    context = EditContext(labels, schema())
+    after = edit.apply(context, edit.draw(context, np.random.default_rng(0))).labels
     others = (labels != 2) & (after != 2)
     assert np.array_equal(after[others], labels[others])
     assert not np.array_equal(after, labels)
@@ -129,7 +132,7 @@ def test_a_single_voxel_goes_to_the_nearest_place(make, schema):
     labels = np.zeros((9, 9), np.int16)
     labels[4, 4] = 1
     params = {"strength": 1.0, "tries": 1, "classes": None, "shift_mm": [0.3, 0.7]}
-    after = make("shift").apply(labels, schema(2), params)
+    after = make("shift").apply(EditContext(labels, schema(2)), params).labels
     assert np.argwhere(after).tolist() == [[4, 5]]
 
 
@@ -166,9 +169,8 @@ def test_pulling_by_nothing_returns_the_labels_exactly():
 )
 def test_the_context_of_the_whole_map_moves_as_the_labels_do(name, options, make, toy, schema):
     labels, edit = np.pad(toy().clip(0), 8), make(name, **options)
-    params = edit.draw(labels, schema(), np.random.default_rng(0))
-    after = edit.apply(labels, schema(), params)
-    context = edit.apply_context(labels, labels, schema(), params)  # clusters = labels
+    given = EditContext(labels, schema(), channels=labels)  # clusters = labels
+    after, context, _ = edit.apply(given, edit.draw(given, np.random.default_rng(0)))
     anything = (after > 0) | (context > 0)
     # Borders differ a little: labels are weighed, context takes the nearest voxel.
     assert np.mean(after[anything] == context[anything]) > 0.9

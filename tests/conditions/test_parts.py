@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gansynth.conditions.edits.nesting import keeps_nesting, wrapped_classes
+from gansynth.core.edit import EditContext
 from gansynth.core.schema import OUTSIDE
 from gansynth.data.lesion_parts import parts
 
@@ -115,8 +116,8 @@ def test_chosen_classes_stay_nested_when_they_move(name, classes, make, toy, sch
     labels, names = toy(2, (0.7, 0.7)), schema(2, (0.7, 0.7))
     edit = make(name, **MOVES[name], classes=classes)
     for seed in range(6):
-        params = edit.draw(labels, names, np.random.default_rng(seed))
-        after = edit.apply(labels, names, params)
+        params = edit.draw(EditContext(labels, names), np.random.default_rng(seed))
+        after = edit.apply(EditContext(labels, names), params).labels
         assert keeps_nesting(labels, after)
         if name != "scale" and 2 in classes:
             assert (after == 2).sum() >= 0.7 * (labels == 2).sum()
@@ -125,16 +126,21 @@ def test_chosen_classes_stay_nested_when_they_move(name, classes, make, toy, sch
 def test_a_core_that_moves_with_its_shell_is_not_cut(make, toy, schema):
     labels, edit = toy(), make("shift", max_mm=3.0, classes=(1, 2))
     for seed in range(6):
-        params = edit.draw(labels, schema(), np.random.default_rng(seed))
-        after = edit.apply(labels, schema(), params)
+        params = edit.draw(EditContext(labels, schema()), np.random.default_rng(seed))
+        after = edit.apply(EditContext(labels, schema()), params).labels
         assert params["strength"] == 1
         assert (after == 2).sum() > 0.9 * (labels == 2).sum()
 
 
 def test_a_move_may_be_told_to_lay_a_nested_class_bare(make, toy, schema):
     labels, edit = toy(), make("shift", max_mm=8.0, classes=(2,), nested=False)
-    drawn = [edit.draw(labels, schema(), np.random.default_rng(seed)) for seed in range(12)]
-    kept = [keeps_nesting(labels, edit.apply(labels, schema(), params)) for params in drawn]
+    drawn = [
+        edit.draw(EditContext(labels, schema()), np.random.default_rng(seed)) for seed in range(12)
+    ]
+    kept = [
+        keeps_nesting(labels, edit.apply(EditContext(labels, schema()), params).labels)
+        for params in drawn
+    ]
     assert all(params["strength"] == 1 for params in drawn)
     assert not all(kept)
 
@@ -142,8 +148,8 @@ def test_a_move_may_be_told_to_lay_a_nested_class_bare(make, toy, schema):
 def test_a_nested_class_still_moves_and_is_cut_where_it_would_come_out(make, toy, schema):
     labels, edit = toy(), make("shift", max_mm=8.0, classes=(2,))
     params = {"strength": 1.0, "tries": 1, "classes": [2], "shift_mm": [0.0, 0.0, 3.0]}
-    free = edit.apply(labels, schema(), params)
-    cut = edit.apply(labels, schema(), {**params, "nested": True})
+    free = edit.apply(EditContext(labels, schema()), params).labels
+    cut = edit.apply(EditContext(labels, schema()), {**params, "nested": True}).labels
     assert not keeps_nesting(labels, free)
     assert keeps_nesting(labels, cut)
     assert 0 < (cut == 2).sum() < (free == 2).sum()
@@ -151,5 +157,5 @@ def test_a_nested_class_still_moves_and_is_cut_where_it_would_come_out(make, toy
 
 
 def test_moves_of_the_whole_foreground_know_no_nesting(make, toy, schema):
-    params = make("shift").draw(toy(), schema(), np.random.default_rng(0))
+    params = make("shift").draw(EditContext(toy(), schema()), np.random.default_rng(0))
     assert "nested" not in params

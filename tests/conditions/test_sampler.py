@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gansynth.conditions.case_pool import Room
-from gansynth.conditions.sampler import ConditionSampler, edit_labels
+from gansynth.conditions.edit_chain import apply_edits
+from gansynth.conditions.sampler import ConditionSampler
+from gansynth.core.edit import EditContext
 from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema, keep_outside, replace_ignored
 from gansynth.core.source import CaseSource, SourceRequest
@@ -205,12 +207,11 @@ def test_context_goes_through_the_same_edits(sampler, make):
     condition = drawing.draw(1)
     assert condition.context is not None
     case = labels_of(condition.provenance["case"])
-    labels, context = replace_ignored(case, SCHEMA), case * 10
+    there = EditContext(replace_ignored(case, SCHEMA), SCHEMA, channels=case * 10)
     for step in condition.provenance["edits"]:
-        edit = make(step["edit"], **CHAIN[step["edit"]])
-        context = edit.apply_context(context, labels, SCHEMA, step["params"])
-        labels = edit.apply(labels, SCHEMA, step["params"])
-    assert np.array_equal(condition.context, context)
+        there = there.edited(make(step["edit"], **CHAIN[step["edit"]]), step["params"])
+    assert there.channels is not None
+    assert np.array_equal(condition.context, there.channels)
     assert not np.array_equal(condition.context, case * 10)
 
 
@@ -224,7 +225,7 @@ def test_a_chain_records_one_step_per_edit_in_order(make):
     edits = [make("shift"), make("identity"), make("flip", probability=0.0)]
     case = Case("c", "c", np.zeros((1, *labels.shape), np.float32), labels)
     scene = Scene(case, Placement(), labels.shape, 0, Room(Memory(), Space()))
-    _, _, steps = edit_labels(labels, None, SCHEMA, edits, np.random.default_rng(0), scene)
+    _, steps = apply_edits(EditContext(labels, SCHEMA, scene), edits, np.random.default_rng(0))
     assert [step["edit"] for step in steps] == ["shift", "identity", "flip"]
 
 

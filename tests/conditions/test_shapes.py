@@ -12,7 +12,7 @@ from scipy.stats import ks_2samp
 
 from gansynth.conditions.case_pool import Room
 from gansynth.conditions.edits.size import learnt_sizes
-from gansynth.core.edit import Edit
+from gansynth.core.edit import Edit, EditContext
 from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, LabelArray, Schema
 from gansynth.core.source import CaseSource
@@ -194,7 +194,7 @@ def test_the_image_goes_along(name, options, spots, sizes, make):
     assert params["strength"] == 1
     image = np.where(np.isin(scene.labels, (1, 2)), scene.labels, 0)[None].astype(np.float32)
     before = image.copy()
-    moved = edit.apply_image(image, scene.labels, THREE, params)
+    moved = edit.apply(EditContext(scene.labels, THREE, image=image), params).image
     assert np.array_equal(image, before)
     assert (moved.shape, moved.dtype) == (image.shape, np.float32)
     lesion = np.isin(after, (1, 2))

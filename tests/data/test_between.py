@@ -100,22 +100,6 @@ def test_slices_further_apart_than_asked_are_not_joined():
     assert interpolate_slices(sparse, every=2) is sparse
 
 
-def test_classes_are_filled_over_others_and_others_stay():
-    organ = discs(*[18] * 4)
-    organ[[0, 3], 18:23, 18:23] = 2
-    filled = interpolate_slices(organ, classes=(2,))
-    assert (filled[1:3, 18:23, 18:23] == 2).all()
-    assert np.array_equal(np.where(filled == 2, 1, filled), np.where(organ == 2, 1, organ))
-
-
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_any_axis_is_alike(axis):
-    sparse = blobs(0)
-    turned = np.ascontiguousarray(np.moveaxis(sparse, 0, axis))
-    expected = np.moveaxis(interpolate_slices(sparse), 0, axis)
-    assert np.array_equal(interpolate_slices(turned, axis), expected)
-
-
 # -- --read between= -------------------------------------------------------------------------------
 
 

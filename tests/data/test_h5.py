@@ -24,7 +24,7 @@ from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
-from gansynth.data.h5 import check_h5, open_h5
+from gansynth.data.h5 import H5Source, check_h5
 from gansynth.data.h5_write import chunk_shape, write_h5
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.testing import ToySource
@@ -45,7 +45,7 @@ def cached(tmp_path_factory) -> Path:
 
 
 def opened(path: Path, **changes) -> Any:
-    return open_h5(SourceRequest("h5", str(path), **changes))
+    return H5Source(SourceRequest("h5", str(path), **changes))
 
 
 def silent(done: int, total: int) -> None:

@@ -355,13 +355,6 @@ def test_boxes_of_a_volume_have_six_coordinates():
     assert boxes_of(labels, SOLID).coords.tolist() == [[1, 0, 5, 3, 2, 6]]
 
 
-def test_merged_labels_are_one_lesion_of_class_1():
-    boxes = boxes_of(blob(0), FLAT, merge=True)
-    where = np.argwhere(blob(0))
-    assert boxes.coords.tolist() == [[*where.min(0), *where.max(0) + 1]]
-    assert boxes.labels.tolist() == [1]
-
-
 def test_small_parts_have_no_box():
     labels = np.zeros((8, 8), np.int16)
     labels[1, 1], labels[4:6, 4:6] = 1, 1
@@ -369,9 +362,8 @@ def test_small_parts_have_no_box():
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 6)], ids=["2d", "3d"])
-@pytest.mark.parametrize("merge", [False, True])
-def test_a_map_without_labels_has_no_box(shape, merge):
-    boxes = boxes_of(np.full(shape, OUTSIDE, np.int16), FLAT, merge=merge)
+def test_a_map_without_labels_has_no_box(shape):
+    boxes = boxes_of(np.full(shape, OUTSIDE, np.int16), FLAT)
     assert (boxes.coords.shape, boxes.coords.dtype.name) == ((0, 2 * len(shape)), "float32")
     assert (boxes.labels.shape, boxes.labels.dtype.name) == ((0,), "int16")
 

@@ -16,7 +16,7 @@ from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
 from gansynth.data.h5_format import Index
 from gansynth.data.h5_write import write_h5
-from gansynth.data.slices import check_slices, open_slices
+from gansynth.data.slices import SliceSource, check_slices
 from gansynth.data.views import viewed
 from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.opening import open_source
@@ -68,7 +68,7 @@ def request(where: str = "classed:x", **read: str) -> SourceRequest:
 
 
 def opened(where: str = "classed:x", **read: str) -> Any:
-    return open_slices(request(where, **read))
+    return SliceSource(request(where, **read))
 
 
 def labels_of(case_id: str, axis: int = 0) -> Any:

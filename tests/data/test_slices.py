@@ -19,7 +19,7 @@ from gansynth.core.schema import Boxes, Case
 from gansynth.core.source import SourceRequest
 from gansynth.data.h5_write import write_h5
 from gansynth.data.reading import VolumeOptions
-from gansynth.data.slices import check_slices, open_slices
+from gansynth.data.slices import SliceSource, check_slices
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.testing import ToySource
 
@@ -70,7 +70,7 @@ def request(where: str = "volumes:x", **read: str) -> SourceRequest:
 
 
 def opened(**read: str) -> Any:
-    return open_slices(request(**read))
+    return SliceSource(request(**read))
 
 
 VOLUME: Any = Volumes(SourceRequest("volumes", "x"))
@@ -236,7 +236,7 @@ def test_boxes_are_cut_with_their_slice():
 @pytest.mark.parametrize("read", [{}, {"plane": "sagittal", "foreground": "with"}])
 def test_slices_of_a_cache_are_those_of_the_original(tmp_path, read):
     write_h5(VOLUME, tmp_path / "v.h5", chunk=8)
-    cached: Any = open_slices(request(f"h5:{tmp_path / 'v.h5'}", window="1%:99%", **read))
+    cached: Any = SliceSource(request(f"h5:{tmp_path / 'v.h5'}", window="1%:99%", **read))
     source = opened(window="1%:99%", **read)
     assert cached.train_ids == source.train_ids
     assert cached.lineage() == source.lineage()
@@ -271,7 +271,7 @@ RIGHT = {"plane": "sagittal", "slices": "2-4", "count_from": "right"}
 @pytest.mark.parametrize("codes", ["RAS", "LAS", "SPR"])
 def test_slices_counted_from_a_side_are_the_same_whichever_way_the_file_runs(tmp_path, codes):
     lps, other = (
-        open_slices(request(oriented(tmp_path / name, name), **RIGHT)) for name in ("LPS", codes)
+        SliceSource(request(oriented(tmp_path / name, name), **RIGHT)) for name in ("LPS", codes)
     )
     assert lps.train_ids == other.train_ids
     for case in lps.train_ids:
@@ -282,13 +282,13 @@ def test_slices_counted_from_a_side_are_the_same_whichever_way_the_file_runs(tmp
 
 def test_from_the_right_slice_2_of_a_file_stored_from_the_right_is_its_own_second(tmp_path):
     where = oriented(tmp_path / "LPS", "LPS")  # as BRATS files are
-    source = open_slices(request(where, **{**RIGHT, "slices": "2"}))
+    source = SliceSource(request(where, **{**RIGHT, "slices": "2"}))
     for case in source.train_ids:
         assert np.all(source.load(case).labels == 1)
 
 
 def test_the_side_that_slices_are_counted_from_is_recorded(tmp_path):
-    source = open_slices(request(oriented(tmp_path / "LPS", "LPS"), **RIGHT))
+    source = SliceSource(request(oriented(tmp_path / "LPS", "LPS"), **RIGHT))
     assert source.host["slices"]["count_from"] == "right"
     assert "count_from" not in opened().host["slices"]
 
@@ -303,7 +303,7 @@ def test_the_side_that_slices_are_counted_from_is_recorded(tmp_path):
 def test_a_side_that_cannot_be_counted_from_is_refused(tmp_path, where, read, says):
     found = oriented(tmp_path / "LPS", "LPS") if where == "nifti" else "volumes:x"
     with pytest.raises(UsageFault, match=says):
-        open_slices(request(found, **read))
+        SliceSource(request(found, **read))
 
 
 def test_other_keys_go_to_the_inner_source():
@@ -349,7 +349,7 @@ def test_unknown_slices_are_refused(case):
 @pytest.mark.parametrize("where", ["slices:volumes:x", "volumes"])
 def test_slices_of_no_volumes_are_refused(where):
     with pytest.raises(UsageFault):
-        open_slices(request(where))
+        SliceSource(request(where))
 
 
 def silent(done: int, total: int) -> None:

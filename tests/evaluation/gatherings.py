@@ -9,9 +9,8 @@ from scipy.ndimage import gaussian_filter
 from gansynth.core.schema import Case, Sample
 from gansynth.core.source import CaseSource
 from gansynth.data.cache import CaseCache
-from gansynth.evaluation.evaluate import EvaluationOptions, assess
+from gansynth.evaluation.evaluate import EvaluationOptions, assess, chosen_metrics
 from gansynth.evaluation.gathering import Gathered, Known, own_names
-from gansynth.evaluation.realism import chosen_metrics
 from gansynth.metrics.comparison import Effort, Sides
 from gansynth.runtime.progress import NullReporter
 from gansynth.testing import ToySource

@@ -11,7 +11,7 @@ import torch
 
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
-from gansynth.evaluation.discriminator_scores import load_critic, realness
+from gansynth.evaluation.memory import load_critic, realness
 from gansynth.runtime.errors import DataFault, IntegrityFault
 from gansynth.runtime.files import write_json_atomic
 from gansynth.testing import ToySource

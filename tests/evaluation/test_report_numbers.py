@@ -12,10 +12,10 @@ from gansynth.evaluation.report.curves import intensities
 from gansynth.evaluation.report.found import decimals, shortest
 from gansynth.evaluation.report.realism import Scale
 from gansynth.report.blocks import Panels
-from gansynth.report.document import Node, resolve
+from gansynth.report.document import Node
 from gansynth.report.svg import Drawings, LogAxis
 from tests.benchmark.html_tree import parsed
-from tests.benchmark.tracing import check_link, loose, strings, traced
+from tests.benchmark.tracing import check_link, loose, resolve, strings, traced
 from tests.evaluation.documents import figure
 from tests.evaluation.pages import EVERY, page, section, written
 

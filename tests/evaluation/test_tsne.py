@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.evaluation.tsne import embed
+from gansynth.evaluation.maps import embed
 from gansynth.report.png import thumbnail
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.errors import DataFault
 
 
 def blobs(count: int = 20, dimensions: int = 80, apart: float = 8.0) -> Any:
@@ -90,12 +90,6 @@ def test_features_without_any_spread_are_refused():
 def test_what_is_no_table_is_refused(features):
     with pytest.raises(DataFault, match="expected a row of numbers for each image"):
         embed(features)
-
-
-@pytest.mark.parametrize("perplexity", [0, -1, 39, 100])
-def test_a_perplexity_that_cannot_be_is_refused(perplexity):
-    with pytest.raises(UsageFault, match=f"perplexity {perplexity} for 40 images"):
-        embed(blobs(), perplexity=perplexity)
 
 
 # -- pictures --------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from gansynth.core.generator import Stage, Step
 from gansynth.runtime.devices import autocast
 from gansynth_deepmedic.engine.geometry import Geometry
 from gansynth_deepmedic.engine.network import default_model
-from gansynth_deepmedic.engine.train import NETWORK, SegmentBatch, Task, Training
+from gansynth_deepmedic.engine.segmenter import NETWORK, SegmentBatch
+from gansynth_deepmedic.engine.train import Task, Training
 from tests.adapters.deepmedic.engine_orders import order_of
 from tests.deepmedic_sets import toy_deepmedic
 

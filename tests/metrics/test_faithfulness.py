@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.measures import label_recovery
 from gansynth.core.generator import Batch, Stage
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
@@ -15,7 +16,6 @@ from gansynth.metrics.faithfulness import (
     Segmenter,
     SegmenterOptions,
     _augment,
-    label_recovery,
     mean_dice,
     train_segmenter,
 )

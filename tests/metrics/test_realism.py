@@ -6,12 +6,12 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from benchmarks.measures import blurred_mean, distances, white_noise
 from gansynth.core.schema import Condition, FloatArray
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
 from gansynth.metrics.intensity import distance
-from gansynth.metrics.realism import blurred_mean, distances, white_noise
 from gansynth.metrics.spectrum import spectrum_ratio
 from gansynth.testing import ToySource
 from gansynth.training.loop import FitOptions, train

@@ -11,7 +11,7 @@ import torch
 from gansynth.core.generator import Batch, Generator, Stage
 from gansynth.core.schema import OUTSIDE, Boxes, Case, Schema
 from gansynth.data.batches import batch_of
-from gansynth.evaluation.discriminator_scores import realness
+from gansynth.evaluation.memory import realness
 from gansynth.testing._sample_checks import check_realness
 from gansynth.testing.phantoms import LiverOptions, make_liver
 from gansynth.training.loop import FitOptions, train

@@ -1,5 +1,1 @@
-"""Training a network of DeepMedic's kind in torch, on DeepMedic's own configuration and segments.
-
-``DeepMedicSegments`` (``segments``) is the data set of a subepoch; what it needs below needs no
-torch.
-"""
+"""Training a network of DeepMedic's kind in torch, by its own configuration and segments."""

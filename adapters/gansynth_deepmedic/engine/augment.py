@@ -78,12 +78,13 @@ class Augmentation:
         keys, found = Keys(path, values), cls()
         if parts := keys.table(KEY, ("hist_dist", "reflect", "rotate90")):
             pair, planes = ("shift", "scale"), tuple(PLANES)
-            intensities = parts.table("hist_dist", pair, pair)
-            turns = parts.table("rotate90", planes, planes)
+            intensities = parts.table("hist_dist", pair, pair) or Keys(path, {})
+            turns = parts.table("rotate90", planes, planes) or Keys(path, {})
             found = cls(
-                *(None if intensities is None else _moments(intensities, key) for key in pair),
+                _moments(intensities, "shift"),
+                _moments(intensities, "scale"),
                 parts.numbers("reflect", found.reflect, 3, 0, 1),
-                tuple(None if turns is None else _chances(turns, plane) for plane in planes),
+                tuple(_chances(turns, plane) for plane in planes),
             )
         # Keys that DeepMedic still takes, over the others.
         if keys.has("reflectImagesPerAxis"):

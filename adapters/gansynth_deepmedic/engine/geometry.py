@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -14,6 +14,8 @@ from gansynth.runtime.errors import DataFault
 if TYPE_CHECKING:
     from gansynth_deepmedic.configs import ModelConfig
 
+T = TypeVar("T")
+S = TypeVar("S", bound=np.generic)
 Triple = tuple[int, int, int]
 Which = Literal["train", "validation", "inference"]
 _KEYS = {
@@ -21,6 +23,13 @@ _KEYS = {
     "validation": "segmentsDimVal",
     "inference": "segmentsDimInference",
 }
+Image = npt.NDArray[np.float32]
+_NONE = slice(0, 0)
+
+
+def _three(values: Iterable[T]) -> tuple[T, T, T]:
+    x, y, z = values
+    return x, y, z
 
 
 @dataclass(frozen=True)
@@ -73,8 +82,7 @@ class Geometry:
     @property
     def output(self) -> Triple:
         """Shape of what is predicted of a segment: its centre."""
-        x, y, z = (n - lost for n, lost in zip(self._joined, self.head, strict=True))
-        return x, y, z
+        return _three(n - lost for n, lost in zip(self._joined, self.head, strict=True))
 
     @property
     def low(self) -> tuple[Triple, ...]:
@@ -88,48 +96,36 @@ class Geometry:
         Volumes are padded by as much (padInputImagesBool), so that all of them is predicted.
         """
         lost = ((n - 1 + m) // 2 for n, m in zip(self.receptive, self.head, strict=True))
-        x, y, z = ((n, n) for n in lost)
-        return x, y, z
+        return _three((n, n) for n in lost)
 
     def start(self, centre: Sequence[int]) -> Triple:
         """First voxel of the segment around a centre; an even size is one longer behind it."""
-        x, y, z = (int(c) - (n - 1) // 2 for c, n in zip(centre, self.segment, strict=True))
-        return x, y, z
+        return _three(int(c) - (n - 1) // 2 for c, n in zip(centre, self.segment, strict=True))
 
     def box(self, start: Sequence[int]) -> tuple[slice, slice, slice]:
         """The segment that begins there."""
-        x, y, z = (slice(first, first + n) for first, n in zip(start, self.segment, strict=True))
-        return x, y, z
+        return _three(slice(first, first + n) for first, n in zip(start, self.segment, strict=True))
 
     def predicted(self, start: Sequence[int]) -> tuple[slice, slice, slice]:
         """What is predicted of the segment that begins there: where its labels are."""
         first = (n + before for n, (before, _) in zip(start, self.margin, strict=True))
-        x, y, z = (slice(n, n + size) for n, size in zip(first, self.output, strict=True))
-        return x, y, z
+        return _three(slice(n, n + size) for n, size in zip(first, self.output, strict=True))
 
     def centres(self, shape: Sequence[int]) -> tuple[slice, slice, slice]:
         """Where centres may be, so that segments lie in a volume; empty if it is too small."""
-        x, y, z = (
+        return _three(
             slice((size - 1) // 2, max((size - 1) // 2, length - size // 2))
             for size, length in zip(self.segment, shape, strict=True)
         )
-        return x, y, z
 
     @property
     def _joined(self) -> Triple:
         """Shape of what the paths are joined at, before the fully connected layers."""
-        x, y, z = (n - r + 1 for n, r in zip(self.segment, self.receptive, strict=True))
-        return x, y, z
+        return _three(n - r + 1 for n, r in zip(self.segment, self.receptive, strict=True))
 
     def _low(self, factor: Triple) -> Triple:
         sizes = zip(self.receptive, self._joined, factor, strict=True)
-        x, y, z = (seen + -(-size // times) - 1 for seen, size, times in sizes)
-        return x, y, z
-
-
-Image = npt.NDArray[np.float32]
-T = TypeVar("T", bound=np.generic)
-_NONE = slice(0, 0)
+        return _three(seen + -(-size // times) - 1 for seen, size, times in sizes)
 
 
 def corner_mean(image: Image) -> Image:
@@ -224,7 +220,7 @@ def padding(shape: Sequence[int], geometry: Geometry, pad: bool = True) -> list[
     return widths
 
 
-def padded(array: npt.NDArray[T], widths: Sequence[tuple[int, int]]) -> npt.NDArray[T]:
+def padded(array: npt.NDArray[S], widths: Sequence[tuple[int, int]]) -> npt.NDArray[S]:
     """An array (..., X, Y, Z) mirrored at its border, its outermost voxels once (``reflect``)."""
     whole = [(0, 0)] * (array.ndim - 3) + list(widths)
     return np.pad(array, whole, mode="reflect")

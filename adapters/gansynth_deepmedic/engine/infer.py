@@ -29,8 +29,7 @@ from gansynth_deepmedic.engine.geometry import (
     tiles,
 )
 from gansynth_deepmedic.engine.network import DualPath
-from gansynth_deepmedic.files import MISSING, HostCase
-from gansynth_deepmedic.insertion import Loaded
+from gansynth_deepmedic.insertion import MISSING, HostCase, Loaded
 from gansynth_deepmedic.subepochs import Read, read_case
 
 PREDICTIONS = "predictions"

@@ -14,19 +14,6 @@ from gansynth.runtime.errors import UsageFault
 from gansynth_deepmedic.order import Order
 
 
-def train(order: Order) -> None:
-    """Train as ordered.
-
-    Raises:
-        GansynthError: what is wrong with the data, the bank, the training or the machine.
-    """
-    from gansynth_deepmedic.engine.train import Task, Training
-
-    training = Training(Task.of(order), _say)
-    limit_threads(training.device.type)
-    training.run()
-
-
 def _say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
@@ -38,7 +25,11 @@ def main(arguments: Sequence[str]) -> int:
     def work() -> None:
         if len(arguments) != 1:
             raise UsageFault("usage: python -m gansynth_deepmedic.engine.launch ORDER.json")
-        train(Order.read(Path(arguments[0])))
+        from gansynth_deepmedic.engine.train import Task, Training
+
+        training = Training(Task.of(Order.read(Path(arguments[0]))), _say)
+        limit_threads(training.device.type)
+        training.run()
 
     return entry(work)
 

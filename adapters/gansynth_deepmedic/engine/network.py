@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gansynth_deepmedic.configs import ModelConfig
+from gansynth_deepmedic.keys import Keys
+from gansynth_deepmedic.model_config import model_of
 
 Kernel = tuple[int, int, int]
 PADDINGS: Mapping[str | None, str] = {
@@ -28,32 +29,24 @@ PADDINGS: Mapping[str | None, str] = {
 
 def default_model(classes: int, channels: int) -> ModelConfig:
     """DeepMedic's own example network (``deepMedic``): 8 layers, two subsampled paths."""
-    features, kernel = (30, 30, 40, 40, 40, 40, 50, 50), (3, 3, 3)
-    mirrored: Mapping[str, Any] = {"padTypePerLayerFC": ["mirror", None, None]}
-    return ModelConfig(
-        path=None,
-        values=mirrored,
-        classes=classes,
-        channels=channels,
-        features=features,
-        kernels=(kernel,) * 8,
-        residual=(4, 6, 8),
-        lower_rank=(),
-        low=(features, features),
-        low_kernels=((kernel,) * 8,) * 2,
-        factors=((3, 3, 3), (5, 5, 5)),
-        fc=(250, 250),
-        fc_kernels=(kernel, (1, 1, 1), (1, 1, 1)),
-        fc_residual=(2,),
-        dropout=(0.0, 0.5, 0.5),
-        activation="prelu",
-        rolling=60,
-        segment=(37, 37, 37),
-        segment_validation=(17, 17, 17),
-        segment_inference=(45, 45, 45),
-        padded=(False,) * 8,
-        fc_padded=(True, False, False),
-    )
+    features, cube, voxel = [30, 30, 40, 40, 40, 40, 50, 50], [3, 3, 3], [1, 1, 1]
+    values = {
+        "numberOfOutputClasses": classes,
+        "numberOfInputChannels": channels,
+        "numberFMsPerLayerNormal": features,
+        "kernelDimPerLayerNormal": [cube] * 8,
+        "layersWithResidualConnNormal": [4, 6, 8],
+        "useSubsampledPathway": True,
+        "subsampleFactor": [cube, [5, 5, 5]],
+        "numberFMsPerLayerFC": [250, 250],
+        "kernelDimPerLayerFC": [cube, voxel, voxel],
+        "layersWithResidualConnFC": [2],
+        "padTypePerLayerFC": ["mirror", None, None],
+        "segmentsDimTrain": [37, 37, 37],
+        "segmentsDimVal": [17, 17, 17],
+        "segmentsDimInference": [45, 45, 45],
+    }
+    return model_of(Keys(None, values))
 
 
 class RollingNorm(nn.Module):
@@ -166,10 +159,6 @@ class LowRankConvolution(nn.Module):
         return torch.cat(parts, dim=1)
 
 
-class Block(nn.Sequential):
-    """Normalisation (or a bias), activation, dropout, convolution."""
-
-
 class Path(nn.Module):
     """Blocks one after the other, with residual connections over two of them.
 
@@ -178,7 +167,7 @@ class Path(nn.Module):
             to; channels that are missing count as zeros.
     """
 
-    def __init__(self, blocks: Sequence[Block], residual: Sequence[int]) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], residual: Sequence[int]) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.residual = frozenset(number - 1 for number in residual)
@@ -215,23 +204,13 @@ class DualPath(nn.Module):
                 ("lowerRankLayersSubsampled", model.lower_rank),
             )
         )
+        dropout, low_dropout = map(values.get, ("dropoutRatesNormal", "dropoutRatesSubsampled"))
         self.normal = Path(
-            _convolutions(
-                model,
-                model.features,
-                model.kernels,
-                model.lower_rank,
-                values.get("dropoutRatesNormal"),
-            ),
+            _convolutions(model, model.features, model.kernels, model.lower_rank, dropout),
             model.residual,
         )
         self.low = nn.ModuleList(
-            Path(
-                _convolutions(
-                    model, features, kernels, low_rank, values.get("dropoutRatesSubsampled")
-                ),
-                low_residual,
-            )
+            Path(_convolutions(model, features, kernels, low_rank, low_dropout), low_residual)
             for features, kernels in zip(model.low, model.low_kernels, strict=True)
         )
         joined = model.features[-1] + sum(features[-1] for features in model.low)
@@ -271,14 +250,14 @@ def _convolutions(
     kernels: Sequence[Kernel],
     lower_rank: Sequence[int],
     dropout: Sequence[float] | None,
-) -> list[Block]:
+) -> list[nn.Module]:
     """The blocks of a path that sees the image; its first one has no normalisation of it."""
-    blocks: list[Block] = []
+    blocks: list[nn.Module] = []
     channels = model.channels
     for number, (count, kernel) in enumerate(zip(features, kernels, strict=True)):
         first = number == 0
         blocks.append(
-            Block(
+            nn.Sequential(
                 Bias(channels) if first or not model.rolling else _norm(channels, model),
                 _activation("linear" if first else model.activation, channels),
                 Dropout(dropout[number] if dropout else 0.0),
@@ -291,13 +270,13 @@ def _convolutions(
     return blocks
 
 
-def _head(model: ModelConfig, channels: int) -> list[Block]:
-    blocks: list[Block] = []
+def _head(model: ModelConfig, channels: int) -> list[nn.Module]:
+    blocks: list[nn.Module] = []
     pads = model.values.get("padTypePerLayerFC") or [None] * len(model.fc_kernels)
     for number, count in enumerate((*model.fc, model.classes)):
         kernel = model.fc_kernels[number]
         blocks.append(
-            Block(
+            nn.Sequential(
                 _norm(channels, model) if model.rolling else Bias(channels),
                 _activation(model.activation, channels),
                 Dropout(model.dropout[number] if model.dropout else 0.0),

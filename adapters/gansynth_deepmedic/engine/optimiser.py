@@ -16,6 +16,8 @@ from torch.nn import functional as F
 from gansynth_deepmedic.engine.settings import Losses, Optimisation, RateSchedule
 
 _TINY = 1e-8
+_LOG_EPS, _COUNT_EPS, _OVERLAP_EPS = 1e-6, 1e-6, 1e-5
+_SPACE = (0, 2, 3, 4)
 
 
 class Optimiser(torch.optim.Optimizer):
@@ -157,20 +159,14 @@ class Rates:
         return min(max(0.0, done - schedule.wait) / (schedule.epochs - schedule.wait), 1.0)
 
 
-_LOG_EPS, _COUNT_EPS, _OVERLAP_EPS = 1e-6, 1e-6, 1e-5
-
-
 def loss_of(
     logits: Tensor, labels: Tensor, losses: Losses, done: int
 ) -> tuple[Tensor, Mapping[str, Tensor]]:
-    """The losses of a batch, weighted and added up.
+    """The weighted sum of a batch's losses, and each by its name.
 
     Args:
         logits: (B, classes, X, Y, Z).
         labels: whole numbers (B, X, Y, Z); negative ones have no class, and count in no sum.
-
-    Returns:
-        The sum, and each loss by its name.
     """
     classes = logits.shape[1]
     probabilities = logits.float().softmax(dim=1)
@@ -205,9 +201,6 @@ def class_weights(labels: Tensor, known: Tensor, losses: Losses, classes: int, d
     begin, end = losses.until
     share = (min(max(done, begin), end) - begin) / (end - begin)
     return first + (1 - first) * share
-
-
-_SPACE = (0, 2, 3, 4)
 
 
 def _one_minus_iou(probabilities: Tensor, truth: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from gansynth_deepmedic.engine.cutting import Cutting, read_volume
 from gansynth_deepmedic.engine.geometry import Geometry
 from gansynth_deepmedic.engine.infer import Held, Predictor, host_case, read_held
 from gansynth_deepmedic.engine.network import DualPath
-from gansynth_deepmedic.engine.train import Task, load_network
+from gansynth_deepmedic.engine.segmenter import load_network
+from gansynth_deepmedic.engine.train import Task
 from gansynth_deepmedic.order import ORDER, Order
 
 
@@ -56,25 +57,12 @@ def predict(
     files = tuple(None if file is None else Path(file) for file in channels)
     listed = Listed(files, None, None if roi is None else Path(roi), 1)
     case = read_held(Held("case", host_case(listed, "case"), truth=False), read_volume)
-    return predictor_of(folder, task, pick_device(device), precision)[0].labels(case)
-
-
-def predictor_of(
-    folder: Path, task: Task, device: torch.device, precision: Literal["auto", "bf16", "fp32"]
-) -> tuple[Predictor, int]:
-    """What applies the newest checkpoint of a training, and the epochs that it was trained for.
-
-    Raises:
-        UsageFault: there is no checkpoint yet.
-        IntegrityFault: every checkpoint is damaged.
-    """
-    network = DualPath(task.model)
-    done = load_network(network, folder)
-    predictor = Predictor(
-        network.to(device, memory_format=torch.channels_last_3d),  # type: ignore[call-overload]
+    network, where = DualPath(task.model), pick_device(device)
+    load_network(network, folder)
+    return Predictor(
+        network.to(where, memory_format=torch.channels_last_3d),  # type: ignore[call-overload]
         Geometry.from_model(task.model, "inference"),
         Cutting.from_configs(task.config, task.model),
-        device,
-        resolve(precision, device) == "bf16",
-    )
-    return predictor, done
+        where,
+        resolve(precision, where) == "bf16",
+    ).labels(case)

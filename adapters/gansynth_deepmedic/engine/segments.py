@@ -19,33 +19,20 @@ from gansynth.core.ratio import Ratio
 from gansynth.hosts.epoch_plan import count_places
 from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.engine.augment import Augmentation
-from gansynth_deepmedic.engine.centres import IntArray, Sampling
-from gansynth_deepmedic.engine.cutting import Cutting, Segments, cut
+from gansynth_deepmedic.engine.cutting import Cutting, IntArray, Sampling, Segments, cut
 from gansynth_deepmedic.engine.geometry import Geometry
-from gansynth_deepmedic.files import HostCase
-from gansynth_deepmedic.insertion import OUTSIDE
-from gansynth_deepmedic.subepochs import Place, Read, Subepochs
+from gansynth_deepmedic.insertion import OUTSIDE, HostCase
+from gansynth_deepmedic.subepochs import Job, Place, Read, Subepochs
 
 _SHARE, _SHUFFLE, _CUT = 30, 31, 32
 logger = logging.getLogger("gansynth")
+Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any] | None]
+"""Image (C, D, H, W), labels (D, H, W), and region of interest (D, H, W) or None.
 
-
-@dataclass(frozen=True)
-class Job:
-    """A case that segments were taken of."""
-
-    subepoch: int  # counted from 0
-    place: int  # of the case in it
-    kind: str  # ``real``, ``synthetic``, or ``fallback``: a real case, for want of a sample
-    case: str  # id of the real case, or of the one around a sample
-    sample: str  # id of the sample; empty for a real case
-    segments: int  # how many
-    restricted: bool = True  # whether segments of a sample are centred on what is wholly synthetic
-
-    def to_json(self) -> dict[str, Any]:
-        """What ``order.Progress`` tells of it."""
-        keys = ("subepoch", "place", "kind", "case", "sample", "segments")
-        return {key: getattr(self, key) for key in keys}
+Labels may be -1 outside of the region, as sources give them; without a region that is what it is.
+"""
+_AS_THEY_ARE = ((2, 1), (1, 1), (0, 1))
+"""``HostCase.stored`` of files whose axes are z, y, x."""
 
 
 @dataclass(frozen=True)
@@ -204,11 +191,7 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
         return () if self._now is None else self._now.jobs
 
     def set_subepoch(self, k: int, drawn: Drawn | None = None) -> None:
-        """Go on to a subepoch.
-
-        Raises:
-            DataFault, TrainingFault: see ``draw``.
-        """
+        """Go on to a subepoch (DataFault, TrainingFault: see ``draw``)."""
         if drawn is None:
             self._now = None  # two subepochs need twice the memory
             drawn = self.draw(k)
@@ -253,10 +236,7 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
                 case.sample,
                 self.geometry.segment,
             )
-        kind = "synthetic" if case.sample else "fallback" if place.synthetic else "real"
-        return Job(
-            place.subepoch, place.number, kind, case.case, case.sample, len(rows), where.restricted
-        )
+        return Job.of(place, case, len(rows), spread=not where.restricted)
 
     def _counts(self, places: Sequence[Place]) -> list[int]:
         """Segments of each place: the same, or one more for some where that leaves a rest.
@@ -276,15 +256,6 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
 
     def _rng(self, *key: int) -> np.random.Generator:
         return self.subepochs.rng(*key, self.seed)
-
-
-Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any] | None]
-"""Image (C, D, H, W), labels (D, H, W), and region of interest (D, H, W) or None.
-
-Labels may be -1 outside of the region, as sources give them; without a region that is what it is.
-"""
-_AS_THEY_ARE = ((2, 1), (1, 1), (0, 1))
-"""``HostCase.stored`` of files whose axes are z, y, x."""
 
 
 def in_memory(

@@ -7,34 +7,28 @@ random is kept: whatever is drawn is keyed by seed and subepoch, or by seed and 
 from __future__ import annotations
 
 import math
-import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gansynth.core.generator import Batch, Generator, GeneratorOptions, Phase, Stage, Step
+from gansynth.core.generator import Stage, Step
 from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
-from gansynth.core.schema import Condition, Sample, Schema
 from gansynth.metrics.segmentation.regions import with_labels
 from gansynth.runtime.devices import pick_device, resolve, seeded
-from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.progress import NullReporter
 from gansynth.runtime.progress import Task as Progressing
-from gansynth.training import checkpoint
 from gansynth.training.checkpoint_manager import Callbacks
 from gansynth.training.loop import FitOptions, train
-from gansynth_deepmedic.cases import class_labels
 from gansynth_deepmedic.configs import (
     ModelConfig,
     TrainConfig,
@@ -49,108 +43,25 @@ from gansynth_deepmedic.engine.infer import (
     Held,
     Predictor,
     held_cases,
-    placed,
     validate,
 )
-from gansynth_deepmedic.engine.network import DualPath, default_model
-from gansynth_deepmedic.engine.optimiser import Optimiser, Rates, loss_of
+from gansynth_deepmedic.engine.network import default_model
+from gansynth_deepmedic.engine.optimiser import loss_of
+from gansynth_deepmedic.engine.segmenter import (
+    CHECKPOINTS,
+    NETWORK,
+    DualPathSegmenter,
+    SegmentBatch,
+    go_on,
+)
 from gansynth_deepmedic.engine.segments import DeepMedicSegments, Drawn
 from gansynth_deepmedic.engine.settings import EngineSettings
 from gansynth_deepmedic.order import PROGRESS, Order, Progress
 from gansynth_deepmedic.subepochs import Subepochs
 
-CHECKPOINTS = "checkpoints"
 VALIDATION = "validation.json"
-NETWORK = "network"
-"""Name of the network, and of who trains it, in checkpoints."""
 _HELD = 1
 """Number in the seed of validation segments."""
-_DONE = "memory/rates/done"
-"""Epochs done, in a checkpoint."""
-
-
-@dataclass
-class SegmentBatch(Batch):
-    """Segments (``image``), and what is predicted of them (``labels``)."""
-
-    low: tuple[Tensor, ...] = ()  # their surroundings (B, C, X, Y, Z) for each subsampled path
-
-    @classmethod
-    def of(cls, items: Mapping[str, Tensor]) -> SegmentBatch:
-        """What ``DeepMedicSegments.batch`` gave, in memory of its own."""
-        low = (value.clone() for name, value in items.items() if name.startswith("low_"))
-        return cls(items["high"].clone(), items["labels"], low=tuple(low))
-
-    def to(self, device: torch.device) -> SegmentBatch:
-        """The same on a device."""
-        assert self.labels is not None
-        low = tuple(placed(part, device) for part in self.low)
-        return SegmentBatch(placed(self.image, device), self.labels.to(device), low=low)
-
-
-class DualPathSegmenter(Generator):
-    """The dual-path network as the training loop takes one.
-
-    Args:
-        model: of the network.
-        settings: of its training.
-        loss: of a step's segments.
-    """
-
-    name: ClassVar[str] = "deepmedic"
-    ema: ClassVar[tuple[str, ...]] = ()
-    if_not_finite: ClassVar[str] = (
-        "Look for absurd intensities in the images, or lower learningRate of the configuration"
-    )
-
-    def __init__(
-        self,
-        model: ModelConfig,
-        settings: EngineSettings,
-        loss: Callable[[Step], Mapping[str, Tensor]],
-    ) -> None:
-        self.model, self.how, self._loss = model, settings.optimisation, loss
-        self.rates = Rates(settings.rates, self.how.rate, self.how.momentum)
-        channels = tuple(f"channel {number}" for number in range(model.channels))
-        schema = Schema(channels, class_labels(model.classes), (1.0, 1.0, 1.0))
-        super().__init__(schema, model.segment, GeneratorOptions())
-        self.memories["rates"] = self.rates
-
-    @property
-    def network(self) -> DualPath:
-        """The network itself."""
-        network = self.nets[NETWORK]
-        assert isinstance(network, DualPath)
-        return network
-
-    def networks(self) -> dict[str, nn.Module]:
-        """The dual-path network alone."""
-        return {NETWORK: DualPath(self.model)}
-
-    def phases(self) -> Sequence[Phase]:
-        """One player."""
-        return [Phase(NETWORK, self._loss)]
-
-    def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """DeepMedic's own."""
-        self.optimiser = Optimiser(parameters, self.network.convolved(), self.how)
-        return self.optimiser
-
-    def set_epoch(self, at: float) -> float:
-        """What learning rates are multiplied by after so many epochs; sets the momentum."""
-        for group in self.optimiser.param_groups:
-            group["momentum"] = self.rates.momentum(at)
-        return self.rates.rate(at) / self.rates.first if self.rates.first else 1.0
-
-    def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
-        """Nothing: whole volumes are segmented by ``infer.Predictor``."""
-        raise NotImplementedError
-
-    def to(self, device: torch.device) -> Generator:
-        """Move the network, as convolutions are fastest there."""
-        self.device = device
-        self.network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        return self
 
 
 @dataclass(frozen=True)
@@ -182,11 +93,7 @@ class Task:
         return Cutting.from_configs(self.config, self.model)
 
     def training(self, tell: Callable[..., None]) -> DeepMedicSegments:
-        """Segments to train on.
-
-        Raises:
-            DataFault: fewer than a batch, or than cases.
-        """
+        """Segments to train on (DataFault: fewer than a batch, or than cases)."""
         config, order = self.config, self.order
         if config.segments < max(config.batch, order.count):
             raise DataFault(
@@ -251,8 +158,8 @@ class Training:
         self.held_segments = task.held_segments(self.held)
         self.steps = len(self.segments) // task.config.batch
         self.each = self.steps * task.order.subepochs
+        self._over: Future[None] = Future()
         self._ahead: tuple[int, Future[tuple[Drawn, Drawn | None]]] | None = None
-        self._held_drawn: Drawn | None = None
         self._seen = Confusion(task.settings.classes), list[float]()
         self._metrics: dict[str, Any] = {}
         self._end: dict[str, Any] | None = None
@@ -268,7 +175,7 @@ class Training:
             GansynthError: what is wrong with data, samples, disk or the training itself.
         """
         order, config, settings = self.task.order, self.task.config, self.task.settings
-        first = self._go_on()
+        first = go_on(order.output / CHECKPOINTS, order.done, self.each, self.say)
         self._say_what()
         train(
             self.segmenter,
@@ -288,7 +195,7 @@ class Training:
             callbacks=Callbacks(
                 checkpoint=lambda path, step: self._checkpointed(step // self.each, first),
                 metrics=self._epoch_ended,
-                reporter=_Steps(self.say, self._stepped),
+                reporter=_Steps(self.say, self._stepped, self._over),
             ),
         )
         end = self.volumes(config.epochs) if self._end is None else self._end
@@ -308,45 +215,6 @@ class Training:
                 "have it, name them and set performFullInferenceOnValidationImagesEveryFewEpochs"
             )
 
-    def _go_on(self) -> int:
-        """Epochs that the newest whole checkpoint has done; later ones come again and go.
-
-        Raises:
-            UsageFault: a training would begin where there is one, or it is of an older gansynth.
-            IntegrityFault: there is no whole checkpoint.
-        """
-        folder, done = self.task.order.output / CHECKPOINTS, self.task.order.done
-        if done == 0:
-            begun = sorted(folder.glob("step-*[1-9]*"))
-            if begun:
-                raise UsageFault(
-                    f"{folder}: holds {begun[-1].name}, expected no checkpoint where a training "
-                    "begins; go on with it (--set resume=yes), or choose another -o"
-                )
-            return 0
-        why = ""
-        try:
-            found = checkpoint.latest(folder, lambda one: epochs_of(one) <= done)
-        except IntegrityFault as fault:
-            found, why = None, f"; {fault}"
-        if found is None:
-            raise IntegrityFault(
-                f"{folder}: no whole checkpoint of {done} epoch(s) or fewer{why}, expected one; "
-                "restore it from a backup, or start anew in another folder"
-            )
-        for text in found.passed_over:
-            name, _, error = text.partition(": ")
-            self.say(
-                f"gansynth: WARNING: checkpoint {name} is damaged and was passed over: {error}"
-            )
-        epochs = epochs_of(found)
-        if found.state["step"] != epochs * self.each:  # an epoch has other steps now
-            checkpoint.save(folder, epochs * self.each, found.tensors, {}, found.state)
-        for path in folder.glob("step-*"):  # the record knows nothing of what is later
-            if path.name != f"step-{epochs * self.each:08d}" and path.name >= found.folder.name:
-                shutil.rmtree(path, ignore_errors=True)
-        return epochs
-
     # -- what the loop asks for ------------------------------------------------------------------
 
     def _draw(self, k: int) -> tuple[Drawn, Drawn | None]:
@@ -356,17 +224,18 @@ class Training:
 
     def _batch(self, step: int, stage: Stage, which: range) -> SegmentBatch:
         """The segments of a step; a thread of the loop asks for them while the last one runs."""
-        k, number = divmod(step, self.steps)
+        (k, number), held = divmod(step, self.steps), None
         if number == 0:
             ahead, self._ahead = self._ahead, None
-            drawn, held = ahead[1].result() if ahead and ahead[0] == k else self._draw(k)
+            begun = ahead[1] if ahead and ahead[0] == k else _begun(lambda: self._draw(k))
+            wait((begun, self._over), return_when=FIRST_COMPLETED)
+            drawn, held = begun.result(0)
             self.segments.set_subepoch(k, drawn)
-            self._held_drawn = held
-            del drawn, ahead  # three subepochs would be in memory otherwise
+            del drawn, ahead, begun  # three subepochs would be in memory otherwise
             if self.task.config.processes != -1 and step + self.steps < self._total:
                 self._ahead = k + 1, _begun(lambda: self._draw(k + 1))
         batch = self.task.config.batch
-        return SegmentBatch.of(self.segments.batch(number * batch, (number + 1) * batch))
+        return SegmentBatch.of(self.segments.batch(number * batch, (number + 1) * batch), held)
 
     @property
     def _total(self) -> int:
@@ -382,8 +251,11 @@ class Training:
 
     def _loss(self, step: Step) -> dict[str, Tensor]:
         """The loss of a step, without L1 and L2; a subepoch begins with a look at validation."""
-        if step.index % self.steps == 0:
-            self._look(step.index)
+        if step.index % self.each == 0:
+            self._seen = Confusion(self.task.settings.classes), []
+        assert isinstance(step.batch, SegmentBatch)
+        if step.batch.held is not None:
+            self._look(step.batch.held)
         self._index, self._began = step.index, time.monotonic()
         return self.loss(step)
 
@@ -429,13 +301,10 @@ class Training:
 
     # -- validation ------------------------------------------------------------------------------
 
-    def _look(self, step: int) -> None:
+    def _look(self, drawn: Drawn) -> None:
         """Count what the network makes of validation segments before a subepoch."""
-        if step % self.each == 0:
-            self._seen = Confusion(self.task.settings.classes), []
-        if self.held_segments is None:
-            return
-        self.held_segments.set_subepoch(step // self.steps, self._held_drawn)
+        assert self.held_segments is not None
+        self.held_segments.set_subepoch(drawn.subepoch, drawn)
         confusion = Confusion(self.task.settings.classes)
         size, count = self.task.settings.validation.batch, len(self.held_segments)
         with self.segmenter.at_rest():
@@ -475,50 +344,23 @@ class Training:
         return {"dice": found["mean"]} if found["mean"] else {}
 
 
-def epochs_of(found: checkpoint.Checkpoint) -> int:
-    """Epochs that a checkpoint has done.
-
-    Raises:
-        UsageFault: it is of an older gansynth, which counted checkpoints by epochs.
-    """
-    if _DONE not in found.tensors:
-        raise UsageFault(
-            f"{found.folder}: is a checkpoint of an older gansynth, expected one whose steps are "
-            "batches; start anew in another folder"
-        )
-    return int(found.tensors[_DONE])
-
-
-def load_network(network: DualPath, output: Path) -> int:
-    """Put the weights of a folder's newest whole checkpoint into a network.
-
-    Returns:
-        Epochs that it was trained for.
-
-    Raises:
-        UsageFault: there is none, or it is of an older gansynth.
-        IntegrityFault: all are damaged, or of another network.
-    """
-    found = checkpoint.latest(output / CHECKPOINTS, lambda one: epochs_of(one) > 0)
-    if found is None:
-        raise UsageFault(f"{output / CHECKPOINTS}: no checkpoint, expected a trained network")
-    own = {name: tensor for name, tensor in found.tensors.items() if name.startswith("net/")}
-    checkpoint.restore(own, {NETWORK: network}, {}, {}, found.folder)
-    return epochs_of(found)
-
-
 class _Steps(NullReporter):
     """Hears of every step of the loop, and of what it warns of."""
 
-    def __init__(self, say: Callable[[str], None], stepped: Callable[[], None]) -> None:
-        self._say, self._stepped = say, stepped
+    def __init__(
+        self, say: Callable[[str], None], stepped: Callable[[], None], over: Future[None]
+    ) -> None:
+        self._say, self._stepped, self._over = say, stepped, over
 
     def warn(self, text: str) -> None:
         self._say(f"gansynth: WARNING: {text}")
 
     @contextmanager
     def task(self, total: int, title: str, done: int = 0) -> Iterator[Progressing]:
-        yield self
+        try:
+            yield self
+        finally:  # however it ends, the loop waits for no segments that are being drawn
+            self._over.set_result(None)
 
     def advance(self, n: int = 1, **shown: object) -> None:
         self._stepped()

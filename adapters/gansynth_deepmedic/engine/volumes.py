@@ -24,6 +24,33 @@ _OF_SCORES = (
     "cutoff_times_std",
     "cutoff_below_mean",
 )
+_AFFINE = "augm_img_prms_tr"
+MODES = (
+    "nearest",
+    "min",
+    "constant",
+    "mirror",
+    "reflect",
+    "wrap",
+    "grid-constant",
+    "grid-mirror",
+    "grid-wrap",
+)
+"""scipy's, and ``min``: a constant, the smallest value of the image."""
+_OF_AFFINE = (
+    "prob",
+    "max_rot_xyz",
+    "max_scaling",
+    "seed",
+    "interp_order_imgs",
+    "interp_order_lbls",
+    "interp_order_roi",
+    "interp_order_wmaps",
+    "boundary_mode",
+    "cval",
+)
+Matrix = npt.NDArray[np.float64]
+T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -105,35 +132,6 @@ class ZScore:
         if not left.size or left.std() == 0:
             return float(region.mean()), 1.0
         return float(left.mean()), float(left.std())
-
-
-_AFFINE = "augm_img_prms_tr"
-MODES = (
-    "nearest",
-    "min",
-    "constant",
-    "mirror",
-    "reflect",
-    "wrap",
-    "grid-constant",
-    "grid-mirror",
-    "grid-wrap",
-)
-"""scipy's, and ``min``: a constant, the smallest value of the image."""
-_OF_AFFINE = (
-    "prob",
-    "max_rot_xyz",
-    "max_scaling",
-    "seed",
-    "interp_order_imgs",
-    "interp_order_lbls",
-    "interp_order_roi",
-    "interp_order_wmaps",
-    "boundary_mode",
-    "cval",
-)
-Matrix = npt.NDArray[np.float64]
-T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True)

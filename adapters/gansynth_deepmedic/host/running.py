@@ -120,11 +120,7 @@ def _arguments(order: Order) -> list[str]:
 
 
 def _judge(serving: Serving, heard: Heard, ended: SystemExit | None, began: float) -> None:
-    """Say why a training failed.
-
-    Raises:
-        GansynthError: if it did.
-    """
+    """Say why a training failed (GansynthError: if it did)."""
     if serving.fault is not None:
         raise serving.fault
     if not serving.began:

@@ -29,11 +29,10 @@ from gansynth.runtime.errors import (
     TrainingFault,
     UsageFault,
 )
-from gansynth_deepmedic.host.centres import Centres, Mask, core_as_weights
-from gansynth_deepmedic.host.watching import Heard, dice_of
+from gansynth_deepmedic.host.watching import Centres, Heard, Mask, core_as_weights, dice_of
 from gansynth_deepmedic.insertion import Loaded
 from gansynth_deepmedic.order import PROGRESS, Order, Progress
-from gansynth_deepmedic.subepochs import Place, Read, Subepochs
+from gansynth_deepmedic.subepochs import Job, Place, Read, Subepochs
 
 PATIENCE = 45.0
 """Seconds that a case may be waited for in a forked process: after 60 DeepMedic starts it anew."""
@@ -164,11 +163,7 @@ class Serving:
         return self._subepoch if self._training else self._validated
 
     def choose(self, original: Callable[[], list[int]], total: int) -> list[int]:
-        """Which entries of the lists a subepoch opens.
-
-        Raises:
-            IntegrityFault: there are too few slots.
-        """
+        """Which entries of the lists a subepoch opens (IntegrityFault: there are too few slots)."""
         if not self._training:
             return original()
         chosen: list[int] = []
@@ -227,7 +222,8 @@ class Serving:
             spread = isinstance(told["sampling_type"], Centres) and told["sampling_type"].spread
             if spread:
                 self._log(told, "no segment fits where it is synthetic: taken from the whole case")
-            self._tell(place, loaded, len(result[1]), spread=spread)
+            done = Job.of(place, loaded, len(result[1]), spread=spread)
+            self.progress.tell(job=done.to_json())
             return result
 
     def open(
@@ -261,18 +257,6 @@ class Serving:
                 affine["seed"] = seed
             changed["augm_img_prms"] = {**told["augm_img_prms"], "affine": affine}
         return {**told, **changed}
-
-    def _tell(self, place: Place, loaded: Loaded, segments: int, *, spread: bool) -> None:
-        synthetic = "synthetic" if loaded.sample else "fallback" if place.synthetic else "real"
-        job: dict[str, Any] = {
-            "subepoch": place.subepoch,
-            "place": place.number,
-            "kind": synthetic,
-            "case": loaded.case,
-            "sample": loaded.sample,
-            "segments": segments,
-        }
-        self.progress.tell(job=job | ({"spread": True} if spread else {}))
 
     def _log(self, told: dict[str, Any], text: str) -> None:
         told["log"].print3(f"[TRA|JOB:{told['job_idx']}|PID:{os.getpid()}] gansynth: {text}")
@@ -320,11 +304,7 @@ class Serving:
 
 
 def refuse_test(arguments: Sequence[str]) -> None:
-    """Refuse what is no training.
-
-    Raises:
-        UsageFault: an option that this does not go with.
-    """
+    """Refuse what is no training (UsageFault: an option that this does not go with)."""
     for option in ("-test", "-train"):
         if option in arguments:
             raise UsageFault(

@@ -1,4 +1,8 @@
-"""What the real program does, as its parent is told: steps, epochs, checkpoints, last words."""
+"""Stand-ins for objects of the real program, which note what it does or change a little of it.
+
+A session of TensorFlow and a saver tell of steps and checkpoints, what is printed is listened to,
+and a sampling type centres the segments of a synthetic case where it is synthetic.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
+import numpy as np
+import numpy.typing as npt
+
 FOREGROUND = "foreground"
 """All labels but 0 together; DeepMedic reports them as class 0."""
 _LONGEST = 400
 _TRACEBACK = "Traceback (most recent call last):"
+Mask = Callable[[Sequence[int], Sequence[int]], npt.NDArray[Any]]
+"""Segment and volume, voxels along x, y, z -> where a whole segment fits around a centre."""
 
 
 class Session:
@@ -109,3 +118,57 @@ def dice_of(means: Mapping[str, Sequence[Any]] | None) -> dict[str, float]:
     names = [FOREGROUND, *map(str, range(1, len(scores)))]
     found = zip(names, scores, strict=True)
     return {name: float(score) for name, score in found if not isinstance(score, str)}
+
+
+class Centres:
+    """A sampling type for one synthetic case; what it does not change is the original's.
+
+    The case's part that is synthetic comes where DeepMedic has its maps of weights, for these go
+    through padding and augmentation with the case.
+
+    Args:
+        segment: voxels of a segment along x, y, z.
+
+    Attributes:
+        spread: no category had a centre in the synthetic part, so that the whole case was used.
+    """
+
+    def __init__(self, original: Any, mask: Mask, segment: Sequence[int]) -> None:
+        self._original, self._mask, self._segment = original, mask, segment
+        self.spread = False
+
+    def derive_sampling_maps_per_cat(
+        self,
+        core: npt.NDArray[Any] | Sequence[npt.NDArray[Any]],
+        labels: npt.NDArray[Any],
+        roi: npt.NDArray[Any] | None,
+        shape: Sequence[int],
+    ) -> list[npt.NDArray[Any]]:
+        """A map (X, Y, Z) for each category of the sampling type.
+
+        Args:
+            core: (1, X, Y, Z), 1 where the case is synthetic.
+            labels: (X, Y, Z).
+            roi: (X, Y, Z); None for everywhere.
+            shape: X, Y, Z.
+        """
+        everywhere = self._original.derive_sampling_maps_per_cat(None, labels, roi, shape)
+        inside = core[0] > 0.5
+        # int16: DeepMedic multiplies by a mask of int8, in the map's own type.
+        maps = [np.asarray((one != 0) & inside, np.int16) for one in everywhere]
+        fits = self._mask(self._segment, shape) != 0
+        shares = self._original.get_perc_to_sample_per_cat()
+        if any(
+            share > 0 and (one[fits] != 0).any() for share, one in zip(shares, maps, strict=True)
+        ):
+            return maps
+        self.spread = True
+        return list(everywhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._original, name)
+
+
+def core_as_weights(core: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """Where a case is synthetic, in the place of DeepMedic's maps of weights: (1, X, Y, Z)."""
+    return core[np.newaxis].astype(np.float32)

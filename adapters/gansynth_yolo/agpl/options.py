@@ -1,17 +1,33 @@
-"""What ultralytics is told: its settings for a job, and options of the user that are refused.
+"""The ultralytics package itself, silent and without network, and what it is told for a job.
 
 Licence: AGPL-3.0; see this package's docstring. ultralytics is imported when a job is looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import atexit
+import contextlib
+import importlib
+import importlib.metadata
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
-from gansynth_yolo.agpl.engine import engine, silent_stdout
 from gansynth_yolo.detectors import DetectorJob
+from gansynth_yolo.libraries import check_release, refuse_options
+
+LEAST, BELOW = (8, 4), (8, 5)
+"""Releases whose data set and trainer we know: at least, and below."""
+_ENVIRONMENT = {"YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "false"}
+_SERVICES = ("sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
+_FONTS = ("Arial.ttf", "Arial.Unicode.ttf")
+_HEADS = ("Detect", "v10Detect")
 
 OURS: Mapping[str, str] = {
     **{
@@ -115,9 +131,6 @@ def find_model(name: str) -> str:
     return described
 
 
-_HEADS = ("Detect", "v10Detect")
-
-
 def device_name(name: str) -> str:
     """A device as ultralytics names it; ``cuda:1`` is its ``1``.
 
@@ -148,17 +161,8 @@ def _models() -> set[str]:
 def _check_options(options: Mapping[str, Any]) -> None:
     from ultralytics.cfg import DEFAULT_CFG_DICT
 
-    known = set(DEFAULT_CFG_DICT) - set(OURS) - set(REFUSED)
+    refuse_options(options, OURS, REFUSED, DEFAULT_CFG_DICT, "ultralytics")
     for name, value in options.items():
-        if name in OURS:
-            raise UsageFault(f"-- {name}={value}: gansynth sets it, give {OURS[name]} instead")
-        if name in REFUSED and value != REFUSED[name][0]:
-            allowed, why = REFUSED[name]
-            raise UsageFault(f"-- {name}={value}: expected {name}={allowed}: {why}")
-        if name not in known and name not in REFUSED:
-            raise UsageFault(
-                f"-- {name}={value}: ultralytics has no such option.{did_you_mean(name, known)}"
-            )
         if name in _LOCAL_FILES and isinstance(value, str) and not Path(value).is_file():
             raise DataFault(f"-- {name}={value}: no such file; weights are not downloaded")
 
@@ -173,3 +177,75 @@ def _check_values(told: Mapping[str, Any]) -> None:
         except (TypeError, ValueError, SyntaxError) as error:
             text = " ".join(str(error).split())
             raise UsageFault(f"ultralytics refuses an option: {text}") from error
+
+
+# -- the package ----------------------------------------------------------------------------------
+
+
+def version() -> str:
+    """The installed release of ultralytics; the package is not imported.
+
+    Raises:
+        EnvironmentFault: it is not installed, or not one that this adapter works with.
+    """
+    return check_release("ultralytics", LEAST, BELOW)
+
+
+def engine() -> Any:
+    """Import ultralytics so that it opens no connection and leaves the user's settings alone.
+
+    Raises:
+        EnvironmentFault: see ``version``.
+    """
+    version()
+    if "ultralytics" not in sys.modules:
+        # Read once, when it is imported: no look for a network, no pip, settings of its own.
+        os.environ.update(_ENVIRONMENT, YOLO_CONFIG_DIR=str(_settings_folder()))
+    _cure_torchvision()
+    disabled = logging.root.manager.disable
+    logging.disable(logging.INFO)  # it would tell where it keeps the settings that we throw away
+    try:
+        with silent_stdout():
+            module = importlib.import_module("ultralytics")
+            utils: Any = importlib.import_module("ultralytics.utils")
+    finally:
+        logging.disable(disabled)
+    # In memory only: its own way of setting one writes a file, perhaps the user's.
+    dict.update(utils.SETTINGS, dict.fromkeys(_SERVICES, False))
+    utils.ONLINE = False
+    return module
+
+
+@contextlib.contextmanager
+def silent_stdout() -> Iterator[None]:
+    """Send what ultralytics prints, logs and shows of its progress to stderr."""
+    with contextlib.redirect_stdout(sys.stderr):
+        for handler in logging.getLogger("ultralytics").handlers:
+            if isinstance(handler, logging.StreamHandler):
+                handler.setStream(sys.stderr)
+        yield
+
+
+def _settings_folder() -> Path:
+    """A folder for its settings that goes with this process; with the fonts it would download."""
+    from matplotlib import get_data_path
+
+    folder = Path(tempfile.mkdtemp(prefix="gansynth-ultralytics-"))
+    owner = os.getpid()
+
+    def remove() -> None:  # workers inherit this by fork
+        if os.getpid() == owner:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    (folder / "Ultralytics").mkdir()
+    font = Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    for name in _FONTS:
+        shutil.copyfile(font, folder / "Ultralytics" / name)
+    return folder
+
+
+def _cure_torchvision() -> None:
+    from gansynth.runtime import torchvision_compat
+
+    torchvision_compat.apply()

@@ -1,4 +1,4 @@
-"""ultralytics' detection trainer with a mixed training set; validation and test stay its own.
+"""ultralytics' training set, some of whose places are filled from a bank, and its trainer.
 
 Licence: AGPL-3.0; see this package's docstring. Importing this module imports ultralytics.
 """
@@ -7,20 +7,176 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import cv2
+import numpy as np
+from ultralytics.data.dataset import YOLODataset
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import colorstr
 
-from gansynth_yolo.agpl.dataset import MixedDataset
+from gansynth.runtime.errors import DataFault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gansynth.core.schema import FloatArray
     from gansynth_yolo.detectors import Watch
-    from gansynth_yolo.mixed import Slots
+    from gansynth_yolo.mixed import Classes, Drawn, Slots
 
 STRIDE = 32
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What fills a place, as ultralytics keeps images it has loaded.
+
+    Attributes:
+        drawn: what was drawn, without its image.
+        image: a sample's, uint8 (H, W, C), BGR if C is 3, its long side ``imgsz``; None for a real
+            image, whose pixels are where ultralytics has them.
+        shape: rows and columns of a sample as it was drawn, which its boxes lie in.
+    """
+
+    drawn: Drawn
+    image: Any = None
+    shape: tuple[int, int] = (0, 0)
+
+
+class MixedDataset(YOLODataset):  # type: ignore[misc]  # Any to mypy
+    """The real images, then a place for each synthetic one; an index is a place.
+
+    ultralytics asks ``__getitem__`` for what goes into an epoch: primaries, counted exactly. It
+    asks ``get_image_and_label`` for what a mosaic, MixUp or CutMix puts beside it: partners.
+
+    A mosaic takes its partners from ``buffer``. Stock, an image goes in when it is read from disk,
+    which samples never are. Here each place's primary goes in once: so partners have the primaries'
+    ratio, and cost no draw, as they cost no reading.
+
+    Raises:
+        DataFault: ultralytics leaves out images that are counted on.
+    """
+
+    def __init__(self, *args: Any, slots: Slots, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if len(self.labels) != slots.real:
+            raise DataFault(
+                f"{self.img_path}: ultralytics reads {len(self.labels)} training images, expected "
+                f"{slots.real}; look for the images it names as corrupt, and repair or remove them"
+            )
+        self.slots = slots
+        # By place, oldest first; a mosaic lists the keys.
+        self.buffer: dict[int, Loaded] = {}
+        self._needed = Counter[int]()  # real image -> places of the buffer that it fills
+        self._add_places()
+        if self.augment:
+            self.max_buffer_length = min(len(self.labels), self.batch_size * 8, 1000)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        loaded = self._load(self.slots.primary(index))
+        self._keep(index, loaded)
+        return dict(self.transforms(self._label(loaded)))
+
+    def get_image_and_label(self, index: int) -> dict[str, Any]:
+        """A partner: image and boxes from one draw, before augmentation."""
+        kept = self.buffer.get(index)
+        if kept is None or not self.slots.again(kept.drawn):
+            kept = self._load(self.slots.partner(index))
+        return self._label(kept)
+
+    def load_image(self, i: int, *args: Any, **kwargs: Any) -> Any:
+        """A real image, as ultralytics loads it, but ``buffer`` stays as it is."""
+        kept, self.buffer = self.buffer, []  # type: ignore[assignment]  # it appends to a list
+        try:
+            return super().load_image(i, *args, **kwargs)
+        finally:
+            self.buffer = kept
+
+    # -- places ----------------------------------------------------------------------------------
+
+    def _add_places(self) -> None:
+        """Append synthetic places: what counts classes or plots boxes sees plausible ones."""
+        for place in range(len(self.labels), len(self.slots)):
+            boxes, classes = self.slots.typical(place)
+            shape = self.slots.typical_shape(place)
+            self.im_files.append(f"synthetic://{place}")
+            self.labels.append(
+                {
+                    "im_file": self.im_files[-1],
+                    "shape": shape,
+                    **_annotated(boxes, classes, shape),
+                }
+            )
+
+    def _keep(self, place: int, loaded: Loaded) -> None:
+        """Remember a primary as a possible partner, and forget the oldest."""
+        if not self.augment or self.cache == "ram":
+            return
+        if place in self.buffer:
+            self._forget(self.buffer[place])
+        self.buffer[place] = loaded
+        if loaded.image is None:
+            self._needed[loaded.drawn.real] += 1
+        if 1 < len(self.buffer) >= self.max_buffer_length:
+            self._forget(self.buffer.pop(next(iter(self.buffer))))
+
+    def _forget(self, loaded: Loaded) -> None:
+        if loaded.image is None:
+            self._needed[loaded.drawn.real] -= 1
+            self._release(loaded.drawn.real)
+
+    def _release(self, real: int) -> None:
+        """Let go of a real image's pixels, unless a place that is kept needs them."""
+        if self.augment and self.cache != "ram" and not self._needed[real]:
+            self.ims[real] = self.im_hw0[real] = self.im_hw[real] = None
+
+    def _load(self, drawn: Drawn) -> Loaded:
+        """What was drawn; a sample as ultralytics has an image that it has read."""
+        if drawn.image is None:
+            return Loaded(drawn)
+        height, width = shape = drawn.image.shape[:2]
+        scale = self.imgsz / max(height, width)
+        image: Any = np.ascontiguousarray(drawn.image[..., ::-1])
+        if scale != 1:
+            size = [min(math.ceil(side * scale), self.imgsz) for side in (width, height)]
+            image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+        image = image if image.ndim == 3 else image[..., None]
+        return Loaded(replace(drawn, image=None), image, shape)
+
+    def _label(self, loaded: Loaded) -> dict[str, Any]:
+        """What ultralytics knows of an image; made anew each time, for it is changed."""
+        drawn, image, before = loaded.drawn, loaded.image, loaded.shape
+        if image is None:
+            label: dict[str, Any] = super().get_image_and_label(drawn.real)
+            self._release(drawn.real)
+            return label
+        shape = image.shape[:2]
+        label = {
+            "im_file": f"synthetic://{drawn.id}",
+            **_annotated(drawn.boxes, drawn.labels, before),
+            "img": image,
+            "ori_shape": before,
+            "resized_shape": shape,
+            "ratio_pad": (shape[0] / before[0], shape[1] / before[1]),
+        }
+        return dict(self.update_labels_info(label))
+
+
+def _annotated(boxes: FloatArray, classes: Classes, shape: tuple[int, int]) -> dict[str, Any]:
+    """Boxes x1, y1, x2, y2 in pixels as ultralytics keeps them: centre and size, 0 to 1."""
+    height, width = (max(1, side) for side in shape)
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    around = np.concatenate([centre, boxes[:, 2:] - boxes[:, :2]], axis=1)
+    return {
+        "cls": classes.astype(np.float32).reshape(-1, 1),
+        "bboxes": (around / [width, height, width, height]).astype(np.float32),
+        "segments": [],
+        "keypoints": None,
+        "normalized": True,
+        "bbox_format": "xywh",
+    }
 
 
 class MixedTrainer(DetectionTrainer):  # type: ignore[misc]  # Any to mypy

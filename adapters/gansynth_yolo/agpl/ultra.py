@@ -5,15 +5,14 @@ Licence: AGPL-3.0; see this package's docstring. ultralytics is imported when a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gansynth.runtime.errors import GansynthError, TrainingFault
-from gansynth_yolo.agpl.engine import engine, silent_stdout, version
-from gansynth_yolo.agpl.options import device_name, settings
+from gansynth.runtime.errors import TrainingFault
+from gansynth_yolo.agpl.options import device_name, engine, settings, silent_stdout, version
 from gansynth_yolo.detectors import (
     KEPT,
     MOST_FOUND,
@@ -22,7 +21,7 @@ from gansynth_yolo.detectors import (
     Found,
     Watch,
 )
-from gansynth_yolo.libraries import best_of, check_cuda, check_size, last_line
+from gansynth_yolo.libraries import best_of, check_cuda, check_size, one_line
 
 if TYPE_CHECKING:
     from gansynth_yolo.mixed import Slots
@@ -34,24 +33,14 @@ class Ultra:
     name = "ultralytics"
 
     def check(self, job: DetectorJob) -> None:
-        """Refuse what cannot be done; ultralytics is imported.
-
-        Raises:
-            UsageFault: an unknown model or option, or one that would change the ratio.
-            EnvironmentFault: a release that is not supported, a device that is not there.
-        """
+        """See ``Detector.check``; ultralytics is imported."""
         version()
         check_size(job.imgsz)
         settings(job)
         _check_device(job.device)
 
     def train(self, job: DetectorJob, slots: Slots, watch: Watch) -> Path:
-        """Train; the weights of the best epoch, by ultralytics' own judgement.
-
-        Raises:
-            UsageFault: see ``check``.
-            TrainingFault: ultralytics gave up; the message is its own.
-        """
+        """Train; the weights of the best epoch, by ultralytics' own judgement."""
         told = settings(job)
         weights = job.output.absolute() / "weights"
         if job.resume and (weights / "last.pt").is_file():
@@ -61,26 +50,19 @@ class Ultra:
         with silent_stdout():
             from gansynth_yolo.agpl.trainer import MixedTrainer
 
-            try:
+            with one_line("ultralytics"):
                 MixedTrainer(slots, watch, told).train()
-            except GansynthError as fault:
-                raise type(fault)(last_line(fault)) from fault
-            except Exception as error:  # whatever it raises, the user gets one line
-                raise TrainingFault(f"ultralytics: {last_line(error)}") from error
         return best_of(weights)
 
     def predict(self, job: DetectorJob, weights: Path, images: Sequence[Path]) -> list[Found]:
-        """What trained weights find in image files, read as in training.
-
-        Raises:
-            TrainingFault: an image cannot be read.
-        """
+        """What trained weights find in image files, read as in training."""
         model = engine().YOLO(str(weights))
         found = []
         with silent_stdout():
-            for batch in _batches(images, max(1, job.batch)):
+            size = max(1, job.batch)
+            for first in range(0, len(images), size):
                 results = model.predict(
-                    [_read(path, job.channels) for path in batch],
+                    [_read(path, job.channels) for path in images[first : first + size]],
                     conf=KEPT,
                     iou=NMS_IOU,
                     max_det=MOST_FOUND,
@@ -103,11 +85,6 @@ def _is_finished(last: Path) -> bool:
 def _check_device(name: str) -> None:
     if name.startswith("cuda") or name.isdigit():
         check_cuda(name, int(name.rpartition(":")[2]) if name[-1].isdigit() else 0)
-
-
-def _batches(images: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
-    for first in range(0, len(images), size):
-        yield images[first : first + size]
 
 
 def _read(path: Path, channels: int) -> Any:

@@ -97,7 +97,7 @@ def command(
     each arm is compared with the first.
     """
     from gansynth.metrics.detection.measuring import Asked
-    from gansynth.metrics.detection.tables import write_tables
+    from gansynth.metrics.detection.report import write_tables
 
     asked = Asked(ious, confidence, bootstrap, seed, not any_class, boxes)
     document = _measured(arms, split, asked, out)
@@ -135,7 +135,7 @@ def _measured(arms: tuple[str, ...], split: str, asked: Asked, out: Output) -> d
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     """The paper's table, then what else there is to say."""
-    from gansynth.metrics.detection.tables import heading, main_table, verdicts, volume_table
+    from gansynth.metrics.detection.report import heading, main_table, verdicts, volume_table
 
     yield heading(document)
     yield ""

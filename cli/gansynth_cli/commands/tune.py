@@ -58,8 +58,8 @@ def command(
     halving). What wins must beat training on real cases alone by more than a standard error.
     Subjects that the plan judges on, sealed or not, are not read.
     """
-    from gansynth.benchmark.choosing import Wanted, candidates, choose_arm, open_choice
     from gansynth.benchmark.plan_file import read_plan
+    from gansynth.benchmark.tuning import Wanted, candidates, choose_arm, open_choice
 
     plan = read_plan(plan_file, data)
     wanted = Wanted(folder=output or Path("runs") / "tune" / plan.name, **how)

@@ -6,7 +6,7 @@
     from gansynth.benchmark.jobs.store import Store
     from gansynth.benchmark.jobs.table import JobTable
 
-    store = Store("out/jobs", also=["benchmarks/gains/jobs"])
+    store = Store("out/jobs")
     words = ("fit", "cgan3d", "--data", "nnunet:004", "-o", "{work}/run", "--json")
     fit = Job(key, "cgan, N=6", "fit", words, folder=store.folder / key)
     with JobTable() as table:

@@ -130,19 +130,16 @@ def run_jobs(
     executor: Executor,
     *,
     on_change: Callable[[Progress], None] = lambda progress: None,
-    keep_going: bool = True,
     grace: float = GRACE,
 ) -> Report:
     """Compute what is not done yet, and nothing else.
 
-    A job whose result is in a read-only folder of the store is computed only if one that has to run
-    needs its files; one that nobody needs any more, all its dependents being done, is not computed.
-    Jobs that another run is computing are waited for.
+    A job that nobody needs any more, all its dependents being done, is not computed. Jobs that
+    another run is computing are waited for.
 
     Args:
         jobs: in the order of preference.
         on_change: told of every change, and every second.
-        keep_going: after a failure start what does not need the failed one; else start nothing.
         grace: seconds for jobs to stop when this process is told to.
 
     Raises:
@@ -158,7 +155,7 @@ def run_jobs(
             executor.open(store.folder)  # may change how signals are handled, hence before the next
         stop = stack.enter_context(stop_request())
         stack.enter_context(stop.deferred())
-        runner = _Runner(graph, store, executor, grace, keep_going, on_change)
+        runner = _Runner(graph, store, executor, grace, on_change)
         try:
             while runner.step() and not stop():
                 pass
@@ -189,8 +186,7 @@ class _Graph:
             job.key: Standing(job, phases[job.key], store.log(job.key)) for job in asked
         }
         for standing in self.in_phase(Phase.FOUND):
-            if store.at_hand(standing.job.key):
-                standing.seconds = _seconds(store, standing.job.key)
+            standing.seconds = _seconds(store, standing.job.key)
 
     def in_phase(self, *phases: Phase) -> list[Standing]:
         return [standing for standing in self.standings.values() if standing.phase in phases]
@@ -223,11 +219,8 @@ class _Graph:
 def _first_phase(job: Job, store: Store, dependents: Sequence[Phase]) -> Phase:
     if store.at_hand(job.key):
         return Phase.FOUND
-    if Phase.WAITING in dependents:
-        return Phase.WAITING  # its files are needed, not only its result
-    if store.done(job.key):
-        return Phase.FOUND
-    return Phase.NOT_NEEDED if dependents else Phase.WAITING
+    needed = not dependents or Phase.WAITING in dependents
+    return Phase.WAITING if needed else Phase.NOT_NEEDED
 
 
 def _seconds(store: Store, key: str) -> float | None:
@@ -243,7 +236,6 @@ class _Runner:
     store: Store
     executor: Executor
     grace: float
-    keep_going: bool
     on_change: Callable[[Progress], None]
 
     def __post_init__(self) -> None:
@@ -261,21 +253,14 @@ class _Runner:
             time.sleep(POLL)
         changed = self._note_begun() or changed
         left = bool(self.graph.unfinished())
-        if not self._may_start() and not self.graph.in_phase(Phase.QUEUED, Phase.RUNNING):
-            left = False
         now = time.monotonic()
         if changed or not left or now - self.told >= TICK:
             self.told = now
             self.on_change(Progress(list(self.graph.standings.values()), self.executor.slots))
         return left
 
-    def _may_start(self) -> bool:
-        return self.keep_going or not self.graph.in_phase(Phase.FAILED)
-
     def _submit(self) -> bool:
         """Hand jobs to the executor."""
-        if not self._may_start():
-            return False
         count = len(self.graph.in_phase(Phase.QUEUED, Phase.RUNNING))
         changed = False
         for standing in self.graph.ready():

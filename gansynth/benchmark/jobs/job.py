@@ -47,7 +47,6 @@ class Job(Document):
     env: Mapping[str, str] = field(default_factory=dict, hash=False)
     resumable: bool = False
     estimate_s: float | None = None
-    estimate_bytes: float | None = None
 
     def command(self, work: Path) -> list[str]:
         """The words of a process that writes to a folder."""

@@ -19,7 +19,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,16 +68,13 @@ class Store:
 
     Args:
         folder: where results are published; made if it is not there.
-        also: folders of results that are only read: committed ones, say, where ``KEY/result.json``
-            is all there is.
 
     Raises:
         EnvironmentFault: the folder cannot be made.
     """
 
-    def __init__(self, folder: str | Path, *, also: Sequence[str | Path] = ()) -> None:
+    def __init__(self, folder: str | Path) -> None:
         self.folder = Path(os.path.abspath(folder))
-        self.also = tuple(Path(other) for other in also)
         self.work = self.folder / UNDER_WAY
         with disk_errors(self.work):
             self.work.mkdir(parents=True, exist_ok=True)
@@ -87,10 +84,6 @@ class Store:
     def at_hand(self, key: str) -> bool:
         """Whether a job's whole folder is here."""
         return _read(self.folder / key, key) is not None
-
-    def done(self, key: str) -> bool:
-        """Whether a job's result is here or in one of the other folders."""
-        return self._find(key) is not None
 
     def result(self, key: str) -> dict[str, Any]:
         """A job's ``result.json``.
@@ -104,7 +97,7 @@ class Store:
         Raises:
             DataFault: there is none, or it is damaged.
         """
-        found = self._find(key)
+        found = _read(self.folder / key, key)
         if found is None:
             raise DataFault(
                 f"{self.folder / key / RESULT}: no whole result of this job; run the plan again"
@@ -126,11 +119,6 @@ class Store:
             with suppress(OSError):
                 os.listdir(self.folder)  # has a network file system look again
         return True
-
-    def _find(self, key: str) -> dict[str, Any] | None:
-        places = (self.folder, *self.also)
-        found = (_read(place / key, key) for place in places)
-        return next((result for result in found if result is not None), None)
 
     # -- attempts ----------------------------------------------------------------------------------
 

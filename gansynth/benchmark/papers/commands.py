@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.benchmark.papers.plan import ALL, Arm, Host, Plan, read_formulas
+from gansynth.benchmark.words import each, source_words
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
 from gansynth.core.schedule import Schedule
 from gansynth.core.source import SourceRequest
-from gansynth.fitting.recipe import texts
 from gansynth.runtime.errors import UsageFault, refuse_unknown
 from gansynth.runtime.options import overlay
 from gansynth.sampling.opening import open_source
@@ -36,7 +36,6 @@ class Asked:
         scale: of the plan and its recipe; None for the paper's own.
         subjects: see ``gansynth fit --subjects``.
         root: folder of nnU-Net's folders, of ``nnunet-raw:``.
-        epochs: likewise.
         regions: other formulas, as ``WT:1+2+3``.
         as_stored: leave real cases as they are where the plan brings them through the space.
     """
@@ -117,13 +116,10 @@ class Commands:
         scale = recipe.scaled(self.asked.scale)
         return {**recipe.read_of(self.asked.kind), **run.read, **scale.read, **self.read}
 
-    def _source(self, read: Mapping[str, str]) -> list[str]:
-        words = ["--data", self.asked.data, "--fold", self.asked.fold]
-        if self.asked.subjects is not None:
-            words += ["--subjects", self.asked.subjects]
-        if self.asked.root is not None:
-            words += ["--root", self.asked.root]
-        return [*words, *each("--read", read)]
+    def _request(self, read: Mapping[str, str]) -> SourceRequest:
+        asked = self.asked
+        keys = {"fold": asked.fold, "subjects": asked.subjects, "root": asked.root}
+        return SourceRequest.parse(asked.data, read=read, **keys)
 
     @cached_property
     def source(self) -> Any:
@@ -133,15 +129,12 @@ class Commands:
             GansynthError: they cannot be.
             UsageFault: a region's labels are not among theirs.
         """
-        words = self.asked
-        keys = {"fold": words.fold, "subjects": words.subjects, "root": words.root}
-        request = SourceRequest.parse(words.data, read=self.read, **keys)
-        source = open_source(request)
+        source = open_source(self._request(self.read))
         known = set(map(str, source.schema.foreground))
         for name, formula in self.regions.items():
             if formula != ALL and not set(formula.split("+")) <= known:
                 raise UsageFault(
-                    f"{words.data}: has the labels {', '.join(sorted(known))}, and {name} is "
+                    f"{self.asked.data}: has the labels {', '.join(sorted(known))}, and {name} is "
                     f"{formula}; say what it is of yours: --regions {name}:1+2"
                 )
         return source
@@ -156,7 +149,7 @@ class Commands:
             words += ["--scale", asked.scale]
         if not plan.spec.alone:
             words += [word for name in names for word in ("--only", plan.generators[name])]
-        words += self._source(self.read)
+        words += source_words(self._request(self.read))
         words += [word for other in asked.others for word in ("--with", other)]
         words += each("--set", overlay(plan.set, asked.fit))
         return [*words, "-o", str(self._generators)]
@@ -220,7 +213,7 @@ class Commands:
         generator = arm.generator or next(iter(self.plan.generators))
         words = ["augment", "--target", str(host.target)]
         words += ["--engine", "torch"] if host.target == "deepmedic" else []
-        words += self._source(self.host_read(generator))
+        words += source_words(self._request(self.host_read(generator)))
         squeezed = self.squeezes(name)
         if drawn or squeezed:
             words += ["--generator", str(self.run(generator))]
@@ -247,11 +240,6 @@ def _own_length(one: Mapping[str, str], settings: Mapping[str, str], least: int)
     if "epochs" in one and "epochs" in settings:
         found["epochs"] = f"{float(settings['epochs']) * int(one['epochs']) / least:.0f}"
     return found
-
-
-def each(option: str, values: Mapping[str, Any]) -> list[str]:
-    """``--set key=value`` of every one."""
-    return [word for k, v in texts(values).items() for word in (option, f"{k}={v}")]
 
 
 def said(words: Sequence[object], out: Path) -> str:

@@ -39,13 +39,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from gansynth.benchmark.plan import Closed, Settings
 from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
 from gansynth.core.schedule import Schedule
-from gansynth.fitting.recipe import Recipe, find_recipe, texts
+from gansynth.fitting.recipe import Recipe, find_recipe
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_yaml
 
@@ -54,14 +55,7 @@ FOLDER = "tables"
 ALL = "all"
 """Formula of every label above background, which hosts report as ``foreground``."""
 
-Settings = Annotated[dict[str, str], BeforeValidator(lambda v: texts(v or {}))]
 Formula = Annotated[str, Field(pattern=r"^(all|\d+(\+\d+)*)$")]
-
-
-class Closed(BaseModel):
-    """Keys that are not known are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Host(Closed):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from statistics import median
 
 from markupsafe import Markup
@@ -50,20 +50,13 @@ FOREST_KEY = Key(
 )
 
 
-def places(study: Study, arms: Sequence[Arm] | None = None) -> Iterator[tuple[Arm, int]]:
-    """Each arm at each size; the other arms than the control if none are given."""
-    for arm in study.others if arms is None else arms:
-        for n in study.sizes:
-            yield arm, n
-
-
 def differences(study: Study, drawings: Drawings) -> list[Block]:
     """Forest plots: of the primary measure, and folded away of each other one."""
     if not study.root["comparisons"]:
         return [Words(["No comparison was finished."], "note")]
     found: list[Block] = []
     for name, show in study.measures.items():
-        if not any(study.entry("comparisons", arm.key, n, name) for arm, n in places(study)):
+        if not any(node for *_, node in study.entries("comparisons", study.others, name)):
             continue
         table = _forest(study, drawings, name, show)
         way = "higher" if show.up else "lower"
@@ -76,13 +69,13 @@ def differences(study: Study, drawings: Drawings) -> list[Block]:
 
 def _reach(study: Study) -> list[Block]:
     """What the intervals speak for, as the comparisons say."""
-    nodes = (study.entry("comparisons", arm.key, n, study.primary) for arm, n in places(study))
-    reach = dict.fromkeys(text for node in nodes if (text := node["generalises"].text))
+    found = study.entries("comparisons", study.others, study.primary)
+    reach = dict.fromkeys(text for *_, node in found if (text := node["generalises"].text))
     return [Words([f"The intervals speak for other: {'; '.join(reach)}."], "note")] if reach else []
 
 
 def _forest(study: Study, drawings: Drawings, measure: str, show: Show) -> Table:
-    rows = [(arm, n, study.entry("comparisons", arm.key, n, measure)) for arm, n in places(study)]
+    rows = study.entries("comparisons", study.others, measure)
     axis = _forest_axis([node for *_, node in rows], show)
     sides = ("control better", "arm better") if show.up else ("arm better", "control better")
     title = f"{show.title}: difference to the control, {show.unit}"
@@ -176,8 +169,7 @@ def _shown(found: Linked) -> float | None:
 
 def worth(study: Study, drawings: Drawings) -> list[Block]:
     """How many extra real cases would have brought as much."""
-    entries = [(arm, n, study.entry("worth", arm.key, n)) for arm, n in places(study)]
-    entries = [(arm, n, node) for arm, n, node in entries if node]
+    entries = [entry for entry in study.entries("worth", study.others) if entry[-1]]
     if not entries:
         return [Words(["This could not be worked out."], "note")]
     reach = [v for *_, node in entries if (v := node["cases"].number) is not None]

@@ -39,11 +39,8 @@ CURVE_KEY = Key(
 def curves(study: Study, drawings: Drawings) -> list[Block]:
     """What more real cases bring to the control, and where each arm stands."""
     show, primary = study.show, study.primary
-    means = {
-        (arm.key, n): study.entry("means", arm.key, n, primary)
-        for arm in study.arms
-        for n in study.sizes
-    }
+    found = study.entries("means", study.arms, primary)
+    means = {(arm.key, n): node for arm, n, node in found}
     ends = [node[k].number for node in means.values() for k in ("low", "high", "mean")]
     if all(end is None for end in ends):
         return [Words(["No training was finished."], "note")]

@@ -19,7 +19,7 @@ from gansynth.report.blocks import (
     Words,
     data_uri,
 )
-from gansynth.report.document import Node, resolve
+from gansynth.report.document import Node
 from gansynth.report.words import NOTHING, Line, Linked, Show, number, whole
 
 OVERLAY_KEY = Key((("truth", "truth, solid"), ("predicted", "prediction, dashed")))
@@ -47,7 +47,7 @@ def worst(study: Study, overlays: Sequence[Overlay]) -> list[Block]:
 
 
 def _worst_row(study: Study, case: Worst) -> Row:
-    run = Node(resolve(study.root.value, pointer := "/".join(case.pointer.split("/")[:3])), pointer)
+    run = study.root["runs"][int(case.pointer.split("/")[2])]
     value = study.show.value(Node(case.value, case.pointer))
     reference: Line = [NOTHING]
     if case.control is not None:

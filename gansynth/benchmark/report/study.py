@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from functools import cached_property
 from typing import Any
 
+from gansynth.report.blocks import Sign
 from gansynth.report.document import Node
 from gansynth.report.words import Show
 
@@ -116,6 +116,18 @@ class Study:
         found += [node for p in ("runs", "means", "comparisons") for node in self._column(p)]
         return next((node for node in found if node.number == n), Node(n))
 
+    def places(self, arms: Sequence[Arm]) -> Iterator[tuple[Arm, int]]:
+        """Each of some arms at each size."""
+        for arm in arms:
+            for n in self.sizes:
+                yield arm, n
+
+    def entries(
+        self, part: str, arms: Sequence[Arm], measure: str = ""
+    ) -> list[tuple[Arm, int, Node]]:
+        """What a list says of some arms at each size; an empty node where it says nothing."""
+        return [(arm, n, self.entry(part, arm.key, n, measure)) for arm, n in self.places(arms)]
+
     def entry(self, part: str, arm: str, n: int, measure: str = "") -> Node:
         """The entry of a list that is about an arm and size, and a measure where one is given."""
         return self._entries.get((part, arm, n, measure), Node(None))
@@ -166,7 +178,7 @@ def _place(run: Node) -> tuple[float | None, float | None]:
 # -- findings -------------------------------------------------------------------------------------
 
 
-class Finding(Enum):
+class Finding(Sign):
     """What a comparison with the control shows; the value is its sign and its name."""
 
     GAIN = ("▲", "gain")
@@ -176,14 +188,9 @@ class Finding(Enum):
     MISSING = ("–", "not finished")
 
     @property
-    def sign(self) -> str:
-        """A sign that goes with its name."""
-        return self.value[0]
-
-    @property
     def words(self) -> str:
         """Its name."""
-        return self.value[1]
+        return str(self.value[1])
 
 
 def finding_of(comparison: Node, show: Show) -> Finding:

@@ -110,10 +110,9 @@ def _scores(study: Study, runs: Sequence[Node], cases: Sequence[str]) -> str:
 def slopes(study: Study, drawings: Drawings) -> list[Block]:
     """A line for each test subject, from the control to the arm, for each arm and size."""
     found = []
-    for arm in study.others:
-        for n in study.sizes:
-            pairs = study.pairs(arm.key, n)
-            found.append(Paired(study, arm, n, [c for c, _ in pairs], [r for _, r in pairs]))
+    for arm, n in study.places(study.others):
+        pairs = study.pairs(arm.key, n)
+        found.append(Paired(study, arm, n, [c for c, _ in pairs], [r for _, r in pairs]))
     found = [paired for paired in found if paired.subjects]
     if not found:
         return [Words(["No arm was finished together with the control."], "note")]
@@ -166,11 +165,10 @@ def _tables(study: Study) -> list[Block]:
 def spread(study: Study, drawings: Drawings) -> list[Block]:
     """A bar for each comparison of the primary measure, in shares of the variance."""
     rows = []
-    for arm in study.others:
-        for n in study.sizes:
-            node = study.entry("comparisons", arm.key, n, study.primary)["variance"]
-            if sum(spread_parts(node).values()) > 0:
-                rows.append(_spread_row(study, drawings, arm, n, node))
+    for arm, n, comparison in study.entries("comparisons", study.others, study.primary):
+        node = comparison["variance"]
+        if sum(spread_parts(node).values()) > 0:
+            rows.append(_spread_row(study, drawings, arm, n, node))
     if not rows:
         return [Words(["The variance could not be split."], "note")]
     columns = [Column("N", "short"), Column("shares of the variance, %", "drawing")]

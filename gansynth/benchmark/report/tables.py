@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gansynth.benchmark.report.study import Arm, Study
+from gansynth.benchmark.report.study import Study
 from gansynth.report.blocks import Block, Column, Row, Table, Terms, Words
 from gansynth.report.document import Node
 from gansynth.report.words import (
@@ -24,26 +24,19 @@ from gansynth.report.words import (
 SPENT = ("train", "fit", "tune")
 
 
-def _entries(study: Study, part: str, measure: str = "") -> list[tuple[Arm, int, Node]]:
-    """What a list says of arms and sizes, in the report's order."""
-    found = [(a, n, study.entry(part, a.key, n, measure)) for a in study.arms for n in study.sizes]
-    return [(arm, n, node) for arm, n, node in found if node]
-
-
 def means(study: Study) -> list[Block]:
     """Means of every measure."""
     rows = []
-    for arm in study.arms:
-        for n in study.sizes:
-            nodes = {name: study.entry("means", arm.key, n, name) for name in study.measures}
-            if not any(nodes.values()):
-                continue
-            runs = next(node["runs"] for node in nodes.values() if node)
-            cells: list[Line] = [[whole(study.size_node(n))]]
-            for name, show in study.measures.items():
-                found = (show.value(nodes[name][k]) for k in ("mean", "low", "high"))
-                cells.append(with_interval(*found) if nodes[name] else [NOTHING])
-            rows.append(Row([*cells, [whole(runs)]], arm.title))
+    for arm, n in study.places(study.arms):
+        nodes = {name: study.entry("means", arm.key, n, name) for name in study.measures}
+        if not any(nodes.values()):
+            continue
+        runs = next(node["runs"] for node in nodes.values() if node)
+        cells: list[Line] = [[whole(study.size_node(n))]]
+        for name, show in study.measures.items():
+            found = (show.value(nodes[name][k]) for k in ("mean", "low", "high"))
+            cells.append(with_interval(*found) if nodes[name] else [NOTHING])
+        rows.append(Row([*cells, [whole(runs)]], arm.title))
     if not rows:
         return [Words(["No training was finished."], "note")]
     titles = [f"{s.title}, {s.unit}, {'↑' if s.up else '↓'}" for s in study.measures.values()]
@@ -60,19 +53,17 @@ def means(study: Study) -> list[Block]:
 
 def comparisons(study: Study) -> list[Block]:
     """Every number of every comparison."""
-    return [
-        Table(
-            f"Comparisons with the control: {show.title}, {show.unit}",
-            [Column("N", "short"), *map(Column, COMPARED), Column("holds for other", "words")],
-            [
-                Row(_comparison(study, name, n, node), arm.title, pointer=node.pointer)
-                for arm, n, node in _entries(study, "comparisons", name)
-            ],
-            "grouped",
-        )
-        for name, show in study.measures.items()
-        if _entries(study, "comparisons", name)
-    ]
+    columns = [Column("N", "short"), *map(Column, COMPARED), Column("holds for other", "words")]
+    found: list[Block] = []
+    for name, show in study.measures.items():
+        rows = [
+            Row(_comparison(study, name, n, node), arm.title, pointer=node.pointer)
+            for arm, n, node in study.entries("comparisons", study.arms, name)
+            if node
+        ]
+        caption = f"Comparisons with the control: {show.title}, {show.unit}"
+        found += [Table(caption, columns, rows, "grouped")] if rows else []
+    return found
 
 
 COMPARED = (
@@ -120,25 +111,16 @@ def _comparison(study: Study, measure: str, n: int, node: Node) -> list[Line]:
 def ratios(study: Study) -> list[Block]:
     """Shares of synthetic samples that were asked for, and that were drawn."""
     rows = []
-    for arm in study.arms:
-        for n in study.sizes:
-            runs = study.runs(arm.key, n, status="done")
-            if not any(run["asked"].number or run["realised"].number for run in runs):
-                continue
-            asked, *drawn = (
-                _share(how, runs, key)
-                for how, key in (
-                    ("mean", "asked"),
-                    ("mean", "realised"),
-                    ("least", "realised"),
-                    ("most", "realised"),
-                )
-            )
-            lacked = derived(
-                "sum", _of(runs, "fell_back"), of=of_runs(runs, "fell_back"), holder="/runs"
-            )
-            cells: list[Line] = [[whole(study.size_node(n))], [asked], *([d] for d in drawn)]
-            rows.append(Row([*cells, [lacked]], arm.title))
+    for arm, n in study.places(study.arms):
+        runs = study.runs(arm.key, n, status="done")
+        if not any(run["asked"].number or run["realised"].number for run in runs):
+            continue
+        shares = [_share("mean", runs, "asked")]
+        shares += [_share(how, runs, "realised") for how in ("mean", "least", "most")]
+        of = of_runs(runs, "fell_back")
+        lacked = derived("sum", [run["fell_back"] for run in runs], of=of, holder="/runs")
+        cells: list[Line] = [[whole(study.size_node(n))], *([share] for share in shares)]
+        rows.append(Row([*cells, [lacked]], arm.title))
     if not rows:
         return [Words(["No finished training drew synthetic samples."], "note")]
     titles = ("asked, %", "drawn, %", "least, %", "most, %", "samples missing")
@@ -148,19 +130,16 @@ def ratios(study: Study) -> list[Block]:
     return [table, Words([note], "note")]
 
 
-def _of(runs: Sequence[Node], key: str) -> list[Node]:
-    return [run[key] for run in runs]
-
-
 def _share(how: str, runs: Sequence[Node], key: str) -> Linked:
-    return derived(how, _of(runs, key), 1, of=of_runs(runs, key), holder="/runs", scale=100.0)
+    nodes = [run[key] for run in runs]
+    return derived(how, nodes, 1, of=of_runs(runs, key), holder="/runs", scale=100.0)
 
 
 def chosen(study: Study) -> list[Block]:
     """What inner folds chose for each draw, where an arm leaves it to them."""
     rows: dict[tuple[str, float | None, float | None], Row] = {}
-    for arm in study.arms:
-        for run in (run for n in study.sizes for run in study.runs(arm.key, n)):
+    for arm, n in study.places(study.arms):
+        for run in study.runs(arm.key, n):
             if run["chosen"]:
                 cells: list[Line] = [[whole(run["n"])], [whole(run["draw"])], [run["chosen"].text]]
                 key = (arm.key, run["n"].number, run["draw"].number)
@@ -172,7 +151,7 @@ def chosen(study: Study) -> list[Block]:
 
 def costs(study: Study) -> list[Block]:
     """Hours in all, and what one training of each arm takes."""
-    entries = _entries(study, "costs")
+    entries = [entry for entry in study.entries("costs", study.arms) if entry[-1]]
     keys = ("train_s", "fit_s", "tune_s", "added_s")
     unit, length = time_unit(node[key].number for *_, node in entries for key in keys)
     rows = [

@@ -88,9 +88,7 @@ def places_of(study: Study) -> list[Place]:
     """Each other arm at each size."""
     return [
         Place(arm, n, finding_of(node, study.show), node)
-        for arm in study.others
-        for n in study.sizes
-        for node in [study.entry("comparisons", arm.key, n, study.primary)]
+        for arm, n, node in study.entries("comparisons", study.others, study.primary)
     ]
 
 
@@ -178,12 +176,7 @@ def _limits(places: Sequence[Place]) -> list[Line]:
 
 
 def _amounts(study: Study, places: Sequence[Place], *, signed: bool = False) -> Line:
-    """Sizes of effects, the largest first, each with the arm that has it.
-
-    Args:
-        places: all towards better, or all towards worse, unless ``signed``.
-        signed: as they are stored, not counted towards better or worse.
-    """
+    """Sizes of effects, the largest first, each with its arm; ``signed``: as they are stored."""
     ordered = sorted(places, key=lambda place: -abs(place.gain(study.show)))
     arms = list(_by_arm(ordered).values())
     named: list[Line] = []

@@ -13,9 +13,10 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from gansynth.conditions.edits.moving import Move, MoveOptions
-from gansynth.core.edit import Edit, EditOptions
+from gansynth.conditions.edits.shared import ordered
+from gansynth.core.edit import Edit, EditContext, EditOptions, EditResult
 from gansynth.core.geometry import Mask, Matrix, affine_coordinates, centroid, random_direction
-from gansynth.core.schema import FloatArray, LabelArray, Schema
+from gansynth.core.schema import FloatArray, Schema
 from gansynth.runtime.errors import UsageFault
 
 
@@ -24,13 +25,13 @@ class Identity(Edit):
 
     name: ClassVar[str] = "identity"
 
-    def draw(self, labels: LabelArray, schema: Schema, rng: np.random.Generator) -> dict[str, Any]:
+    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
         """Nothing to draw; ``rng`` is not used."""
         return {}
 
-    def apply(self, labels: LabelArray, schema: Schema, params: Mapping[str, Any]) -> LabelArray:
+    def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
         """A copy of the labels."""
-        return labels.copy()
+        return EditResult(context.labels.copy())
 
 
 class FlipOptions(MoveOptions):
@@ -58,22 +59,22 @@ class Flip(Move):
     STRENGTHS: ClassVar[tuple[float, ...]] = (1.0,) * 8
     options: FlipOptions
 
-    def draw(self, labels: LabelArray, schema: Schema, rng: np.random.Generator) -> dict[str, Any]:
+    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
         """See ``Move.draw``; ``strength`` is 0 for those conditions that are not to be flipped.
 
         Raises:
             UsageFault: if the options name a class or an axis that the schema lacks.
         """
-        n = schema.ndim
+        n = context.schema.ndim
         beyond = [axis for axis in self.options.axes if not -n <= axis < n]
         if beyond:
             raise UsageFault(
                 f"edit 'flip': axes holds {beyond}, expected {-n} to {n - 1} for arrays with axes "
-                f"{schema.axes!r}"
+                f"{context.schema.axes!r}"
             )
         if rng.random() >= self.options.probability:
             return {"strength": 0.0, "tries": 0}
-        return super().draw(labels, schema, rng)
+        return super().draw(context, rng)
 
     def draw_move(
         self, moved: Mask, schema: Schema, rng: np.random.Generator, strength: float
@@ -143,11 +144,7 @@ class ScaleOptions(MoveOptions):
     low: float = Field(0.8, ge=0.25, le=4, description="smallest factor on lengths, no unit")
     high: float = Field(1.25, ge=0.25, le=4, description="largest factor on lengths, no unit")
 
-    @model_validator(mode="after")
-    def _ordered(self) -> ScaleOptions:
-        if self.low > self.high:
-            raise ValueError(f"low {self.low} is above high {self.high}, expected low <= high")
-        return self
+    _ordered = model_validator(mode="after")(ordered)
 
 
 class Scale(Move):

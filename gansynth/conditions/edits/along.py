@@ -1,10 +1,9 @@
 """Cases moved whole: image and label map through one map of space, looked up in the whole case.
 
-Edits are drawn on the label map that any generator would be asked for, so the same seed asks for
-the same shapes whoever draws the image. What comes into a crop from beyond its border is the
-case's own. Beyond the case lies what fills most of that face of it, if that is one constant (a
-skull-stripped brain, cut to its box); else what crops are padded with, or, where cases are taken
-whole, both are mirrored: padding would show what is synthetic.
+The same seed gives the same shapes whoever draws the image. What comes into a crop from beyond its
+border is the case's own. Beyond the case lies what fills most of that face of it, if that is one
+constant (a skull-stripped brain, cut to its box); else what crops are padded with, or, where cases
+are taken whole, both are mirrored: padding would show what is synthetic.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.conditions.edits.moving import Move
+from gansynth.conditions.edits.moving import Move, maps_space
 from gansynth.core.edit import Edit
 from gansynth.core.geometry import Mask, nearest_index, pull_labels
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
@@ -52,7 +51,7 @@ def check_moving(generator: str, edits: Sequence[Edit]) -> None:
     """
     for edit in edits:
         chosen = getattr(edit.options, "classes", None) is not None
-        if chosen or not _maps_space(edit):
+        if chosen or not maps_space(edit):
             asked = f"{edit.name}:classes=..." if chosen else edit.name
             raise UsageFault(
                 f"--edit {asked}: {generator} moves real images whole, expected edits that do so: "
@@ -60,21 +59,9 @@ def check_moving(generator: str, edits: Sequence[Edit]) -> None:
             )
 
 
-def _maps_space(edit: Edit) -> bool:
-    kind = type(edit)
-    return (
-        isinstance(edit, Move) and kind.apply is Move.apply and kind.apply_image is Move.apply_image
-    )
-
-
 @dataclass(frozen=True)
 class Mover:
-    """Moves cases whole.
-
-    Attributes:
-        space: the generator's.
-        schema: of this space.
-    """
+    """Moves cases whole, in the generator's space, whose schema it has."""
 
     space: Space
     schema: Schema
@@ -92,13 +79,9 @@ class Mover:
         edits: Mapping[str, Edit],
         steps: Sequence[Mapping[str, Any]],
     ) -> Moved:
-        """Apply recorded edits; the same steps give the same bits.
+        """Apply recorded edits, each a map of space; the same steps give the same bits.
 
-        Args:
-            case: whole and labelled, in its source's voxels.
-            placement: where it is cut.
-            edits: by name, each a map of space (see ``check_moving``).
-            steps: as ``gansynth.conditions.sampler.edit_labels`` has recorded them.
+        The case is whole and labelled, in its source's voxels; the placement says where it is cut.
         """
         placed = self.space.to_generator(case, placement)
         assert placed.labels is not None, "conditions are drawn of labelled cases"

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from gansynth.conditions.location_prior import Frame, at_hand, looked_at, whole, whole_frame
+from gansynth.conditions.edits.shared import Classes
+from gansynth.conditions.location_prior import (
+    Frame,
+    at_hand,
+    depth_of,
+    looked_at,
+    whole,
+    whole_frame,
+)
 from gansynth.core.edit import EditOptions, SceneEdit
 from gansynth.core.geometry import Mask, bounding_box, mask_of
 from gansynth.core.scene import CasePool, Scene, body_of
@@ -46,7 +54,7 @@ class LenderOptions(EditOptions):
 class BorrowOptions(LenderOptions):
     """Whose something is taken, and what."""
 
-    classes: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+    classes: Classes = Field(
         None, min_length=1, description="label values to take; None takes the whole foreground"
     )
 
@@ -68,10 +76,14 @@ class Loan:
     """What a training case lends.
 
     Attributes:
+        case_id: whose it is.
+        plane: which slice, of a space of slices.
         labels: int16 (D, H, W) or (H, W) of the whole case or slice; 0 where nothing is lent.
         frame: the box around its body.
     """
 
+    case_id: str
+    plane: int | None
     labels: LabelArray
     frame: Frame
 
@@ -83,20 +95,30 @@ class Loan:
 
 
 def lend(room: CasePool, case_id: str, plane: int | None, classes: Sequence[int]) -> Loan:
-    """Classes of a training case, whole, in the generator's voxels.
-
-    Args:
-        room: the training cases.
-        case_id: whose.
-        plane: which slice, of a space of slices.
-        classes: label values that are lent.
-    """
-    labels = _labels(room, case_id)
+    """Classes of a training case, whole, in the generator's voxels."""
+    labels = room.label_map(case_id)
     if plane is not None:
         labels = labels[plane]
-    frame, n = whole_frame(room, case_id), labels.ndim
     lent = np.where(mask_of(labels, classes), labels, np.int16(0))
-    return Loan(lent, Frame(frame.low[-n:], frame.high[-n:]))
+    return Loan(case_id, plane, lent, whole_frame(room, case_id).last(labels.ndim))
+
+
+def loans(
+    scene: Scene, donors: Sequence[str], classes: Sequence[int], rng: np.random.Generator
+) -> Iterator[tuple[int, float, Loan]]:
+    """What donors lend in turn, as it is tried.
+
+    Yields:
+        The number of the try from 1, how far it is drawn to the body's middle (0 to 1, the
+        farther the later), and the loan.
+    """
+    for tries in range(TRIES if donors and scene.body.any() else 0):
+        donor = donors[tries % len(donors)]
+        plane = draw_plane(scene.room, donor, classes, depth_of(scene), rng)
+        loan = lend(scene.room, donor, plane, classes)
+        if loan.labels.any():
+            pull = tries // len(donors) / max(1, TRIES // len(donors) - 1)
+            yield tries + 1, pull, loan
 
 
 def lenders(
@@ -108,17 +130,13 @@ def lenders(
 ) -> list[str]:
     """Training cases to take something from, in the order they are to be tried.
 
-    Args:
-        options: whose something is taken.
-        scene: where it goes; its own person lends only if there is nobody else.
-        classes: label values that are taken; cases without them are passed by, but for
-            ``pairs=ordered``.
-        rng: the only source of randomness.
-        count: how many with ``pairs=any``; the others name one.
+    Cases without the classes are passed by, but for ``pairs=ordered``, and the scene's own person
+    lends only if there is nobody else. ``count`` is how many with ``pairs=any``; the others name
+    one.
     """
 
     def holds(case_id: str) -> bool:
-        return bool(mask_of(_labels(scene.room, case_id), classes).any())
+        return bool(mask_of(scene.room.label_map(case_id), classes).any())
 
     others = scene.room.others(scene.case.subject)
     others = tuple(i for i in others if i != scene.case.id) or others
@@ -142,18 +160,12 @@ def draw_plane(
 ) -> int | None:
     """Draw a slice of a training case that holds chosen classes; None in a space of no slices.
 
-    Slices are drawn by the voxels they hold, those at about the same depth rather than others.
-
-    Args:
-        room: the training cases.
-        case_id: whose.
-        classes: label values it is to hold; if none does, any slice is drawn.
-        depth: relative coordinate sought; None makes all depths alike.
-        rng: the only source of randomness.
+    Slices are drawn by the voxels they hold, any slice if none holds some, and those at about the
+    same depth (a relative coordinate; None makes all alike) rather than others.
     """
     if room.space.grid != "slice":
         return None
-    weights = mask_of(_labels(room, case_id), classes).sum(axis=(1, 2)).astype(float)
+    weights = mask_of(room.label_map(case_id), classes).sum(axis=(1, 2)).astype(float)
     if not weights.any():
         weights[:] = 1
     if depth is not None:
@@ -161,28 +173,6 @@ def draw_plane(
         at = (np.arange(len(weights)) + 0.5 - frame.low[0]) / frame.size[0]
         weights *= np.exp(-np.square((at - depth) / DEPTH) / 2) + 1e-3
     return int(rng.choice(len(weights), p=weights / weights.sum()))
-
-
-def put(lent: LabelArray, shift: Sequence[int], shape: Sequence[int]) -> LabelArray:
-    """Labels moved by whole voxels into another array; what falls beyond it is lost.
-
-    Args:
-        lent: int16 (D, H, W) or (H, W).
-        shift: where its first voxel comes to lie.
-        shape: of the new array.
-    """
-    out = np.zeros(tuple(shape), np.int16)
-    there, here = [], []
-    for by, length, size in zip(shift, lent.shape, out.shape, strict=True):
-        first, last = max(by, 0), min(by + length, size)
-        there.append(slice(first, max(first, last)))
-        here.append(slice(first - by, max(first, last) - by))
-    out[tuple(there)] = lent[tuple(here)]
-    return out
-
-
-def _labels(room: CasePool, case_id: str) -> LabelArray:
-    return room.label_map(case_id)
 
 
 # -- whose body is most alike ---------------------------------------------------------------------

@@ -8,10 +8,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from gansynth.conditions.edits.moving import keeps_classes
-from gansynth.core.edit import Edit, EditOptions
+from gansynth.conditions.edits.shared import keeps_classes
+from gansynth.core.edit import Edit, EditContext, EditOptions, EditResult
 from gansynth.core.geometry import Mask
-from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, LabelArray, Schema
 
 
@@ -46,54 +45,51 @@ class Clip(Edit):
     Options: ClassVar[type[EditOptions]] = ClipOptions
     options: ClipOptions
 
-    def draw(self, labels: LabelArray, schema: Schema, rng: np.random.Generator) -> dict[str, Any]:
+    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
         """Find the margin to use; no randomness.
 
         Returns:
             ``margin_mm``: the one asked for, halved until every class keeps at least 30 % of its
             voxels (8 tries, the last one without a margin), or None to clip nothing.
         """
+        shown = self.options.to == "image" and context.scene is not None
+        params: dict[str, Any] = {"border": self.options.border}
+        params |= {"to": "image"} if shown else {}
+        labels = _shown(context) if shown else context.labels
         asked = self.options.margin_mm
         margins = [asked * 0.5**k for k in range(7)] if asked > 0 else []
         for margin in (*margins, 0.0):
-            params = {"margin_mm": margin, "border": self.options.border}
-            if keeps_classes(labels, self.apply(labels, schema, params)):
-                return params
-        return {"margin_mm": None, "border": self.options.border}
+            if keeps_classes(labels, _clipped(labels, margin, params["border"], context.schema)):
+                return {"margin_mm": margin, **params}
+        return {"margin_mm": None, **params}
 
-    def apply(self, labels: LabelArray, schema: Schema, params: Mapping[str, Any]) -> LabelArray:
+    def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
         """See ``Edit.apply``."""
-        margin = params["margin_mm"]
-        if margin is None:
-            return labels.copy()
-        body = _largest_body(labels != OUTSIDE)
-        if margin > 0:
-            body = _inner(body, margin, schema, border=params["border"])
-        return np.where((labels > 0) & ~body, np.int16(0), labels)
-
-    def draw_in(
-        self, labels: LabelArray, schema: Schema, rng: np.random.Generator, scene: Scene
-    ) -> dict[str, Any]:
-        """See ``draw``, of what lies in the body that the image shows, if that is asked for."""
-        if self.options.to == "labels":
-            return self.draw(labels, schema, rng)
-        return {**self.draw(_shown(labels, scene), schema, rng), "to": "image"}
-
-    def apply_in(
-        self, labels: LabelArray, schema: Schema, params: Mapping[str, Any], scene: Scene
-    ) -> LabelArray:
-        """See ``apply``, likewise."""
+        labels, margin = context.labels, params["margin_mm"]
         if params.get("to") == "image":
-            labels = _shown(labels, scene)
-        return self.apply(labels, schema, params)
+            labels = _shown(context)
+        if margin is None:
+            return EditResult(labels.copy())
+        return EditResult(_clipped(labels, margin, params["border"], context.schema))
 
 
-def _shown(labels: LabelArray, scene: Scene) -> LabelArray:
-    """Labels without foreground beyond the body that the image shows.
+def _clipped(labels: LabelArray, margin: float, border: bool, schema: Schema) -> LabelArray:
+    """Labels without foreground off the largest body, or within a margin in mm of its edge."""
+    body = _largest_body(labels != OUTSIDE)
+    if margin > 0:
+        body = _inner(body, margin, schema, border=border)
+    return np.where((labels > 0) & ~body, np.int16(0), labels)
+
+
+def _shown(context: EditContext) -> LabelArray:
+    """Labels without foreground beyond the body that the scene's image shows.
 
     Where the case itself has foreground there is body, too. An image that is body all over shows
     none (a crop within an organ): nothing is taken away.
     """
+    labels, scene = context.labels, context.scene
+    if scene is None:
+        return labels
     outside, space = ~scene.body & (scene.labels <= 0), scene.room.space
     beyond = space.padding(scene.shape, scene.placement) if scene.placement.corner else None
     if not (outside if beyond is None else outside & ~beyond).any():

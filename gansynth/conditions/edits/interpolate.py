@@ -17,10 +17,16 @@ from gansynth.conditions.edits.borrowing import (
     lend,
     lenders,
 )
-from gansynth.conditions.edits.moving import chosen_classes, close_left, keeps_classes
 from gansynth.conditions.edits.nesting import keeps_nesting
+from gansynth.conditions.edits.shared import (
+    chosen_classes,
+    close_left,
+    keeps_classes,
+    ordered,
+    replaced,
+)
 from gansynth.conditions.location_prior import depth_of, frame_of
-from gansynth.core.edit import EditOptions
+from gansynth.core.edit import EditContext, EditOptions, EditResult
 from gansynth.core.geometry import (
     Mask,
     Matrix,
@@ -46,11 +52,7 @@ class InterpolateOptions(BorrowOptions):
     low: float = Field(0.2, ge=0, le=1, description="smallest weight of the other's shape")
     high: float = Field(0.8, ge=0, le=1, description="largest weight of the other's shape")
 
-    @model_validator(mode="after")
-    def _ordered(self) -> InterpolateOptions:
-        if self.low > self.high:
-            raise ValueError(f"low {self.low} is above high {self.high}, expected low <= high")
-        return self
+    _ordered = model_validator(mode="after")(ordered)
 
 
 class Interpolate(Borrowing):
@@ -68,12 +70,11 @@ class Interpolate(Borrowing):
     Options: ClassVar[type[EditOptions]] = InterpolateOptions
     options: InterpolateOptions
 
-    def draw_in(
-        self, labels: LabelArray, schema: Schema, rng: np.random.Generator, scene: Scene
-    ) -> dict[str, Any]:
+    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
         """Draw ``weight``, whose shape (``donor``, ``plane``); ``matrix`` brings it here."""
-        chosen = chosen_classes(self.name, self.options.classes, schema)
-        classes = chosen or list(schema.foreground)
+        labels, scene = context.labels, self.scene(context)
+        chosen = chosen_classes(self.name, self.options.classes, context.schema)
+        classes = chosen or list(context.schema.foreground)
         own = np.where(mask_of(labels, classes), labels, np.int16(0))
         weight = float(rng.uniform(self.options.low, self.options.high))
         tries = 0
@@ -82,30 +83,28 @@ class Interpolate(Borrowing):
             loan = lend(scene.room, donor, plane, classes)
             if set(np.unique(loan.labels)) != set(np.unique(own)) | {0}:
                 continue
-            matrix, centre = _aligned(own, loan, schema, scene)
+            matrix, centre = _aligned(own, loan, context.schema, scene)
             params: dict[str, Any] = {"classes": chosen, "donor": donor, "plane": plane}
             params |= {"matrix": matrix.tolist(), "centre": list(centre)}
-            other = _brought(loan, params, own.shape)
-            mixer = _Mixer(own, other, schema.spacing)
+            mixer = _Mixer(own, _brought(loan, params, own.shape), context.schema.spacing)
             for share in WEAKER:
                 tries += 1
                 params |= {"strength": share, "tries": tries, "weight": weight * share}
-                after = _written(labels, mixer(weight * share), params, schema, scene)
+                after = _written(context, mixer(weight * share), params)
                 if _good(labels, own, loan, after):
                     return params
         return {"strength": 0.0, "tries": tries}
 
-    def apply_in(
-        self, labels: LabelArray, schema: Schema, params: Mapping[str, Any], scene: Scene
-    ) -> LabelArray:
-        """See ``Edit.apply_in``."""
+    def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
+        """See ``Edit.apply``."""
+        labels, schema = context.labels, context.schema
         if params["strength"] == 0:
-            return labels.copy()
+            return replaced(context, labels.copy())
         classes = params["classes"] or schema.foreground
         own = np.where(mask_of(labels, classes), labels, np.int16(0))
-        loan = lend(scene.room, params["donor"], params["plane"], classes)
+        loan = lend(self.scene(context).room, params["donor"], params["plane"], classes)
         mixer = _Mixer(own, _brought(loan, params, own.shape), schema.spacing)
-        return _written(labels, mixer(params["weight"]), params, schema, scene)
+        return replaced(context, _written(context, mixer(params["weight"]), params))
 
 
 class _Mixer:
@@ -153,17 +152,11 @@ def _to_border(mask: Mask, spacing: Sequence[float]) -> FloatArray:
     return np.asarray(np.where(mask, away - half, 0), np.float32)
 
 
-def _written(
-    labels: LabelArray,
-    mixed: LabelArray,
-    params: Mapping[str, Any],
-    schema: Schema,
-    scene: Scene,
-) -> LabelArray:
+def _written(context: EditContext, mixed: LabelArray, params: Mapping[str, Any]) -> LabelArray:
     """The labels with the mixed shape in the place of their own, within the body."""
-    own = mask_of(labels, params["classes"] or schema.foreground)
-    left = close_left(labels, own, own, schema.spacing)
-    within = (labels != OUTSIDE) & (scene.body | own)
+    own = mask_of(context.labels, params["classes"] or context.schema.foreground)
+    left = close_left(context.labels, own, context.schema.spacing)
+    within = (context.labels != OUTSIDE) & (context.body | own)
     return np.where((mixed > 0) & within, mixed, left)
 
 

@@ -3,38 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from gansynth.conditions.edits.borrowing import (
-    TRIES,
     Borrowing,
     LenderOptions,
     Loan,
-    draw_plane,
     lend,
     lenders,
+    loans,
 )
-from gansynth.conditions.edits.moving import chosen_classes, keeps_classes
 from gansynth.conditions.edits.nesting import keeps_nesting
-from gansynth.conditions.location_prior import depth_of, frame_of
-from gansynth.core.edit import EditOptions
+from gansynth.conditions.edits.shared import Classes, chosen_classes, keeps_classes, replaced
+from gansynth.conditions.location_prior import frame_of
+from gansynth.core.edit import EditContext, EditOptions, EditResult
 from gansynth.core.geometry import Mask, affine_coordinates, centroid, mask_of, pull_labels
 from gansynth.core.scene import Scene
-from gansynth.core.schema import OUTSIDE, LabelArray, Schema
-
-Values = tuple[Annotated[int, Field(ge=1)], ...]
+from gansynth.core.schema import OUTSIDE, LabelArray
 
 
 class MergeOptions(LenderOptions):
     """What comes from the other case; by default its whole foreground fills the background."""
 
-    tissues: Values | None = Field(
+    tissues: Classes = Field(
         None, min_length=1, description="label values that fill the background of the case's map"
     )
-    tumour: Values | None = Field(
+    tumour: Classes = Field(
         None, min_length=1, description="label values that come on top of the case's tissues"
     )
 
@@ -57,64 +54,56 @@ class Merge(Borrowing):
     Options: ClassVar[type[EditOptions]] = MergeOptions
     options: MergeOptions
 
-    def draw_in(
-        self, labels: LabelArray, schema: Schema, rng: np.random.Generator, scene: Scene
-    ) -> dict[str, Any]:
+    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
         """Draw whose map (``donor``, ``plane``); ``matrix`` says where its voxels are."""
+        schema, scene = context.schema, self.scene(context)
         over = self.options.tumour is not None
         asked = self.options.tumour or self.options.tissues
         classes = chosen_classes(self.name, asked, schema, "tumour" if over else "tissues")
         if classes is None:
             classes = list(schema.foreground)
         donors = lenders(self.options, scene, classes, rng)
-        for tries in range(TRIES if donors and scene.body.any() else 0):
-            donor = donors[tries % len(donors)]
-            plane = draw_plane(scene.room, donor, classes, depth_of(scene), rng)
-            loan = lend(scene.room, donor, plane, classes)
-            if not loan.labels.any():
-                continue
-            pull = tries // len(donors) / max(1, TRIES // len(donors) - 1)
+        for tries, pull, loan in loans(scene, donors, classes, rng):
             params = {
                 "strength": 1.0,
-                "tries": tries + 1,
+                "tries": tries,
                 "classes": classes,
                 "over": over,
-                "donor": donor,
-                "plane": plane,
+                "donor": loan.case_id,
+                "plane": loan.plane,
                 "matrix": _shifted(loan, scene, pull) if over else _stretched(loan, scene),
             }
-            lent = _lent(labels, loan, params, scene)
-            if _good(labels, loan, lent, over):
+            if _good(context.labels, loan, _lent(context, loan, params), over):
                 return params
         why = "no room in the body, or nobody lends these classes"
         return {"strength": 0.0, "donor": donors[0] if donors else None, "why": why}
 
-    def apply_in(
-        self, labels: LabelArray, schema: Schema, params: Mapping[str, Any], scene: Scene
-    ) -> LabelArray:
-        """See ``Edit.apply_in``."""
+    def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
+        """See ``Edit.apply``."""
         if params["strength"] == 0:
-            return labels.copy()
-        loan = lend(scene.room, params["donor"], params["plane"], params["classes"])
-        lent = _lent(labels, loan, params, scene)
-        return np.where(lent > 0, lent, labels)
+            return replaced(context, context.labels.copy())
+        room = self.scene(context).room
+        lent = _lent(
+            context, lend(room, params["donor"], params["plane"], params["classes"]), params
+        )
+        return replaced(context, np.where(lent > 0, lent, context.labels))
 
 
-def _lent(labels: LabelArray, loan: Loan, params: Mapping[str, Any], scene: Scene) -> LabelArray:
+def _lent(context: EditContext, loan: Loan, params: Mapping[str, Any]) -> LabelArray:
     """What of the loan is written: int16, 0 elsewhere."""
-    matrix = np.array(params["matrix"])
+    labels, matrix = context.labels, np.array(params["matrix"])
     pull = affine_coordinates(labels.shape, matrix, (0.0,) * labels.ndim)
     free: Mask = labels == 0
     if params["over"]:
         free = (labels != OUTSIDE) & ~mask_of(labels, params["classes"])
-    return np.where(free & scene.body, pull_labels(loan.labels, pull), np.int16(0))
+    return np.where(free & context.body, pull_labels(loan.labels, pull), np.int16(0))
 
 
 def _good(labels: LabelArray, loan: Loan, lent: LabelArray, over: bool) -> bool:
     """Whether something is lent, and enough is left of all classes; a tumour's stay nested."""
-    after = np.where(lent > 0, lent, labels)
     if not over:
         return bool(lent.any())
+    after = np.where(lent > 0, lent, labels)
     kept = keeps_classes(labels, after) and keeps_classes(loan.labels, lent)
     return kept and keeps_nesting(loan.labels, after)
 

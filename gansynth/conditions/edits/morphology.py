@@ -10,32 +10,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from gansynth.conditions.edits.moving import (
-    chosen_classes,
-    keeps_classes,
-    settle_context,
-    settle_image,
-)
 from gansynth.conditions.edits.nesting import (
     beside,
     classes_around,
+    filled,
     keeps_nesting,
     nested_bodies,
     wrapped_classes,
 )
-from gansynth.core.edit import Edit, EditOptions
+from gansynth.conditions.edits.shared import (
+    Classes,
+    chosen_classes,
+    keeps_classes,
+    ordered,
+    settled,
+)
+from gansynth.core.edit import Edit, EditContext, EditOptions, EditResult
 from gansynth.core.geometry import Mask, bounding_box, fill_nearest, mask_of
-from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
+from gansynth.core.schema import OUTSIDE, LabelArray
 from gansynth.data.connected_components import Parts
-
-if TYPE_CHECKING:
-    from gansynth.core.scene import Scene
 
 Indices = tuple[npt.NDArray[np.intp], ...]
 STRENGTHS = tuple(0.5**k for k in range(8))
@@ -48,11 +47,15 @@ SMOOTH = 2.0
 
 
 class GrowingOptions(EditOptions):
-    """Whose volume is changed."""
+    """Whose volume is changed, and how much."""
 
-    classes: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+    classes: Classes = Field(
         None, min_length=1, description="label values to change; None takes the whole foreground"
     )
+    low: float
+    high: float
+
+    _ordered = model_validator(mode="after")(ordered)
 
 
 class Growing(Edit):
@@ -60,90 +63,39 @@ class Growing(Edit):
 
     It is drawn evenly in the logarithm, and halved there until every class keeps at least 30 % of
     its voxels (less only if that was asked for) and no wrapped class is laid bare; after 8 tries it
-    is ``strength`` 0: no change.
+    is ``strength`` 0: no change. Changed voxels take the channels of the nearest voxel that has
+    their new label, and show what lies as far behind its border.
     """
 
-    Options: ClassVar[type[EditOptions]] = GrowingOptions
     options: GrowingOptions
 
-    def bounds(self) -> tuple[float, float]:
-        """Smallest and largest factor on volumes that the options ask for."""
-        raise NotImplementedError
-
-    def draw(self, labels: LabelArray, schema: Schema, rng: np.random.Generator) -> dict[str, Any]:
+    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
         """Draw ``factor`` on the volume (2D: on the area), in any body.
 
         Raises:
             UsageFault: if the options name a class the schema lacks.
         """
-        return self._draw(labels, schema, rng, None)
-
-    def apply(self, labels: LabelArray, schema: Schema, params: Mapping[str, Any]) -> LabelArray:
-        """See ``Edit.apply``."""
-        return self._apply(labels, schema, params, None)
-
-    def apply_context(
-        self, context: LabelArray, labels: LabelArray, schema: Schema, params: Mapping[str, Any]
-    ) -> LabelArray:
-        """Changed voxels take the context of the nearest one that has their new label."""
-        after = self._apply(labels, schema, params, None)
-        return settle_context(context, after, after != labels, schema.spacing)
-
-    def apply_image(
-        self, image: FloatArray, labels: LabelArray, schema: Schema, params: Mapping[str, Any]
-    ) -> FloatArray:
-        """Changed voxels show what lies as far behind the border of their new label."""
-        after = self._apply(labels, schema, params, None)
-        return settle_image(image, after, after != labels, schema.spacing)
-
-    def draw_in(
-        self, labels: LabelArray, schema: Schema, rng: np.random.Generator, scene: Scene
-    ) -> dict[str, Any]:
-        """``draw``, within the scene's body."""
-        return self._draw(labels, schema, rng, scene.body)
-
-    def apply_in(
-        self, labels: LabelArray, schema: Schema, params: Mapping[str, Any], scene: Scene
-    ) -> LabelArray:
-        """``apply``, within the scene's body."""
-        return self._apply(labels, schema, params, scene.body)
-
-    def apply_context_in(
-        self,
-        context: LabelArray,
-        labels: LabelArray,
-        schema: Schema,
-        params: Mapping[str, Any],
-        scene: Scene,
-    ) -> LabelArray:
-        """``apply_context``, within the scene's body."""
-        after = self._apply(labels, schema, params, scene.body)
-        return settle_context(context, after, after != labels, schema.spacing)
-
-    def _draw(
-        self, labels: LabelArray, schema: Schema, rng: np.random.Generator, body: Mask | None
-    ) -> dict[str, Any]:
+        labels, schema = context.labels, context.schema
         classes = chosen_classes(self.name, self.options.classes, schema)
         chosen = mask_of(labels, classes or schema.foreground)
         if not chosen.any():
             return {"strength": 0.0, "tries": 0}
-        low, high = self.bounds()
-        log_factor = rng.uniform(math.log(low), math.log(high))
+        log_factor = rng.uniform(math.log(self.options.low), math.log(self.options.high))
         for tries, strength in enumerate(STRENGTHS, start=1):
             factor = math.exp(strength * log_factor)
-            params = {"strength": strength, "tries": tries, "classes": classes, "factor": factor}
-            after = self._apply(labels, schema, params, body)
+            after = change_volume(labels, chosen, factor, schema.spacing, context.body)
             if keeps_classes(labels, after, chosen, factor) and keeps_nesting(labels, after):
-                return params
+                return {"strength": strength, "tries": tries, "classes": classes, "factor": factor}
         return {"strength": 0.0, "tries": len(STRENGTHS)}
 
-    def _apply(
-        self, labels: LabelArray, schema: Schema, params: Mapping[str, Any], body: Mask | None
-    ) -> LabelArray:
+    def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
+        """See ``Edit.apply``."""
+        labels, schema = context.labels, context.schema
         if params["strength"] == 0:
-            return labels.copy()
+            return EditResult(labels.copy())
         chosen = mask_of(labels, params["classes"] or schema.foreground)
-        return change_volume(labels, chosen, params["factor"], schema.spacing, body)
+        after = change_volume(labels, chosen, params["factor"], schema.spacing, context.body)
+        return settled(context, after, after != labels)
 
 
 class EnlargeOptions(GrowingOptions):
@@ -151,12 +103,6 @@ class EnlargeOptions(GrowingOptions):
 
     low: float = Field(1.2, ge=1, le=16, description="smallest factor on the volume, no unit")
     high: float = Field(2.0, ge=1, le=16, description="largest factor on the volume, no unit")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> EnlargeOptions:
-        if self.low > self.high:
-            raise ValueError(f"low {self.low} is above high {self.high}, expected low <= high")
-        return self
 
 
 class Enlarge(Growing):
@@ -168,11 +114,6 @@ class Enlarge(Growing):
 
     name: ClassVar[str] = "enlarge"
     Options: ClassVar[type[EditOptions]] = EnlargeOptions
-    options: EnlargeOptions
-
-    def bounds(self) -> tuple[float, float]:
-        """See ``Growing.bounds``."""
-        return self.options.low, self.options.high
 
 
 class ShrinkOptions(GrowingOptions):
@@ -180,12 +121,6 @@ class ShrinkOptions(GrowingOptions):
 
     low: float = Field(0.5, ge=0.05, le=1, description="smallest factor on the volume, no unit")
     high: float = Field(0.8, ge=0.05, le=1, description="largest factor on the volume, no unit")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> ShrinkOptions:
-        if self.low > self.high:
-            raise ValueError(f"low {self.low} is above high {self.high}, expected low <= high")
-        return self
 
 
 class Shrink(Growing):
@@ -198,11 +133,6 @@ class Shrink(Growing):
 
     name: ClassVar[str] = "shrink"
     Options: ClassVar[type[EditOptions]] = ShrinkOptions
-    options: ShrinkOptions
-
-    def bounds(self) -> tuple[float, float]:
-        """See ``Growing.bounds``."""
-        return self.options.low, self.options.high
 
 
 def change_volume(
@@ -212,14 +142,10 @@ def change_volume(
     spacing: Sequence[float],
     body: Mask | None = None,
 ) -> LabelArray:
-    """Grow or shrink some voxels as one body, as far as there is room.
+    """Grow or shrink some voxels, whole classes or parts above background, as one body.
 
-    Args:
-        labels: int16 (D, H, W) or (H, W); not written to.
-        chosen: bool of the same shape, voxels of whole classes or parts above background.
-        factor: on their number.
-        spacing: voxel size in mm.
-        body: where foreground may grow; None for everywhere but ``OUTSIDE``.
+    Their number is multiplied by ``factor``, as far as there is room in ``body``, or everywhere but
+    ``OUTSIDE``. Spacing is in mm.
     """
     count = round((factor - 1) * int(chosen.sum()))
     if count > 0:
@@ -232,7 +158,7 @@ def _grow(
 ) -> LabelArray:
     free = labels != OUTSIDE if body is None else body & (labels != OUTSIDE)
     inner = mask_of(labels, wrapped_classes(labels))
-    around = mask_of(labels, classes_around(labels, _filled(chosen)))
+    around = mask_of(labels, classes_around(labels, filled(chosen)))
     out, volume = labels.copy(), count * float(np.prod(spacing))
     # A ball whose volume that is reaches farther than any body grows by it in the open.
     reach = max(volume ** (1 / labels.ndim), 2 * max(spacing))
@@ -261,7 +187,7 @@ def _growth(
     """What new voxels hold, at most ``count`` of them within ``reach`` mm; 0 elsewhere."""
     from scipy.ndimage import binary_propagation
 
-    solid = _filled(chosen)
+    solid = filled(chosen)
     distance, index = _distance(solid, spacing)
     value, wrapped = labels[index], inner[index]
     bodies = Parts.of(solid).numbered
@@ -289,13 +215,13 @@ def _shrink(labels: LabelArray, chosen: Mask, count: int, spacing: Sequence[floa
 
     box = bounding_box(chosen, margin=1)
     cut, own = labels[box], chosen[box]
-    solid = _filled(own)
+    solid = filled(own)
     found = Parts.of(solid)
     bodies = found.numbered
     nested = nested_bodies(cut, bodies)
     outer = cut == 0
     if nested.any():
-        outer |= mask_of(cut, classes_around(labels, _filled(chosen)))
+        outer |= mask_of(cut, classes_around(labels, filled(chosen)))
     outer &= ~solid
     if not outer.any():
         return labels.copy()
@@ -339,14 +265,6 @@ def _between(bodies: npt.NDArray[np.int32], index: Indices) -> Mask:
         return np.zeros(bodies.shape, bool)
     nearest = bodies[index]
     return np.asarray(maximum_filter(nearest, 3) != minimum_filter(nearest, 3))
-
-
-def _filled(mask: Mask) -> Mask:
-    from scipy.ndimage import binary_fill_holes
-
-    box, out = bounding_box(mask), mask.copy()
-    out[box] = binary_fill_holes(mask[box])
-    return out
 
 
 def _distance(mask: Mask, spacing: Sequence[float]) -> tuple[npt.NDArray[np.float64], Indices]:

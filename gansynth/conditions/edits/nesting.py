@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.geometry import Mask, bounding_box, mask_of
+from gansynth.core.geometry import Mask, bounding_box, mask_of, neighbours
 from gansynth.core.schema import OUTSIDE, LabelArray
 
 Slices = tuple[slice, ...]
@@ -40,6 +40,15 @@ def keeps_nesting(before: LabelArray, after: LabelArray) -> bool:
     return not any((inner[here] & bare[there]).any() for here, there in facing(after.ndim))
 
 
+def filled(mask: Mask) -> Mask:
+    """A mask with its holes."""
+    from scipy.ndimage import binary_fill_holes
+
+    box, out = bounding_box(mask), mask.copy()
+    out[box] = binary_fill_holes(mask[box])
+    return out
+
+
 def beside(mask: Mask) -> Mask:
     """A mask and all voxels that touch it, be it by a corner."""
     from scipy.ndimage import binary_dilation, generate_binary_structure
@@ -49,14 +58,9 @@ def beside(mask: Mask) -> Mask:
 
 
 def nested_bodies(labels: LabelArray, bodies: npt.NDArray[np.integer]) -> Mask:
-    """Which bodies have more than half of their faces on foreground of other bodies or none.
+    """Which bodies have more than half of their faces on other foreground: bool, by number.
 
-    Args:
-        labels: int16 (D, H, W) or (H, W); 0 where a body is.
-        bodies: the number of each voxel's body, 0 where there is none.
-
-    Returns:
-        Bool, by number.
+    ``bodies`` is the number of each voxel's body, 0 where there is none.
     """
     faces = np.zeros((2, int(bodies.max(initial=0)) + 1))
     for here, there in facing(labels.ndim):
@@ -86,7 +90,6 @@ def classes_around(labels: LabelArray, solid: Mask) -> list[int]:
 def facing(ndim: int) -> Iterator[tuple[Slices, Slices]]:
     """Views of an array that pair each voxel with its neighbour, each axis both ways."""
     for axis in range(ndim):
-        lead = (slice(None),) * axis
-        low, high = (*lead, slice(None, -1)), (*lead, slice(1, None))
+        low, high = neighbours(axis)
         yield low, high
         yield high, low

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from pydantic import Field
 
-from gansynth.conditions.edits.moving import close_left
-from gansynth.core.edit import EditOptions
+from gansynth.conditions.edits.shared import Classes, close_left
+from gansynth.core.edit import EditContext, EditOptions
 from gansynth.core.geometry import Mask, Matrix, bounding_box, nearest_voxels
 from gansynth.core.scene import Scene
 from gansynth.core.schema import FloatArray, LabelArray, Schema
@@ -21,14 +20,15 @@ CRUMB = 0.01
 """And those of less than that share of the largest: what fell off it is no lesion of its own."""
 MOST = 64
 """Lesions that an edit changes, the largest first; more stay as they are."""
-Pull = tuple[Matrix, Sequence[float]]
-"""A matrix (n, n + 1) about a centre: see ``geometry.affine_coordinates``."""
+Landing = tuple[tuple[slice, ...], Mask, Matrix, Sequence[float]]
+"""A lesion's box in the array, its voxels there, and where they come from: a matrix (n, n + 1)
+about a centre (see ``geometry.affine_coordinates``)."""
 
 
 class PieceOptions(EditOptions):
     """Which lesions."""
 
-    classes: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+    classes: Classes = Field(
         None, min_length=1, description="label values of lesions; None takes the whole foreground"
     )
 
@@ -38,11 +38,7 @@ def lesions(
 ) -> list[Part]:
     """Connected pieces of chosen classes, the largest first, or all of them as one.
 
-    Args:
-        labels: int16 (D, H, W) or (H, W).
-        schema: gives the spacing in mm.
-        classes: label values; None takes the whole foreground.
-        each: one by one; at most ``MOST``, of at least ``LEAST`` voxels, and no crumbs.
+    Of ``each`` by itself there are at most ``MOST``, of at least ``LEAST`` voxels, and no crumbs.
     """
     if each:
         pieces = parts(labels, schema, classes, least=LEAST)[:MOST]
@@ -64,47 +60,33 @@ def cut_by_crop(part: Part, scene: Scene) -> bool:
 
 
 def taken(labels: LabelArray, part: Part) -> LabelArray:
-    """Labels without a part; what it was nested in closes around it.
-
-    Args:
-        labels: int16 (D, H, W) or (H, W); not written to.
-        part: of these labels.
-    """
+    """Labels without a part of them; what it was nested in closes around it."""
     mask = np.zeros(labels.shape, bool)
     mask[part.box] = part.mask
-    return close_left(labels, mask, mask, part.spacing)
+    return close_left(labels, mask, part.spacing)
 
 
-def pull_image(
-    image: FloatArray, landed: LabelArray, pulls: Sequence[Pull], spacing: Sequence[float]
-) -> FloatArray:
-    """An image that goes along with its lesions: every voxel with the lesion nearest to it.
+def pull_image(context: EditContext, landings: Iterable[Landing]) -> FloatArray | None:
+    """The context's image, gone along with its lesions: each voxel with the lesion nearest to it.
 
-    Args:
-        image: float32 (C, D, H, W) or (C, H, W); not written to.
-        landed: int16, the number (from 1) of the lesion that has come to lie at each voxel.
-        pulls: of each lesion, where its voxels come from.
-        spacing: voxel size in mm.
-
-    Returns:
-        float32 of the image's shape, interpolated linearly; its border's values beyond it.
+    It is interpolated linearly; its border's values lie beyond it.
     """
     from scipy.ndimage import map_coordinates
 
+    image = context.image
+    if image is None:
+        return None
+    landed, pulls = np.zeros(context.labels.shape, np.int16), []
+    for number, (box, mask, matrix, centre) in enumerate(landings, start=1):
+        landed[box][mask] = number
+        pulls.append((matrix, np.asarray(centre)[:, None]))
     out = image.copy()
     if not landed.any():
         return out
-    nearest = landed[nearest_voxels(landed > 0, spacing)]
-    for number, (matrix, centre) in enumerate(pulls, start=1):
-        mine: Mask = nearest == number
-        middle = np.asarray(centre)[:, None]
-        n = len(middle)
+    nearest = landed[nearest_voxels(landed > 0, context.schema.spacing)]
+    for number, (matrix, middle) in enumerate(pulls, start=1):
+        mine, n = nearest == number, len(middle)
         there = matrix[:, :n] @ (np.array(np.nonzero(mine)) - middle) + middle + matrix[:, n:]
         for channel, source in zip(out, image, strict=True):
             channel[mine] = map_coordinates(source, there, order=1, mode="nearest")
     return out
-
-
-def unchanged(why: str) -> dict[str, Any]:
-    """Parameters of no change."""
-    return {"strength": 0.0, "why": why}

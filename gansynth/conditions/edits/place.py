@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from gansynth.conditions.edits.moving import chosen_classes
 from gansynth.conditions.edits.pieces import (
+    Landing,
     PieceOptions,
     cut_by_crop,
     lesions,
     pull_image,
     taken,
-    unchanged,
 )
-from gansynth.conditions.location_prior import PlacementPrior, anywhere, depth_of, frame_of
-from gansynth.core.edit import EditOptions, SceneEdit
+from gansynth.conditions.edits.shared import chosen_classes, replaced, unchanged
+from gansynth.conditions.location_prior import place_drawer
+from gansynth.core.edit import EditContext, EditOptions, EditResult, SceneEdit
 from gansynth.core.geometry import Mask
-from gansynth.core.scene import Scene
-from gansynth.core.schema import FloatArray, LabelArray, Schema
+from gansynth.core.schema import LabelArray
 from gansynth.data.lesion_parts import Part
 
 DRAWS = 64
@@ -48,15 +48,14 @@ class Place(SceneEdit):
     Options: ClassVar[type[EditOptions]] = PlaceOptions
     options: PlaceOptions
 
-    def draw_in(
-        self, labels: LabelArray, schema: Schema, rng: np.random.Generator, scene: Scene
-    ) -> dict[str, Any]:
+    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
         """Draw ``shifts``, in voxels, of the lesions; zeros of those that stay."""
+        labels, schema, scene = context.labels, context.schema, self.scene(context)
         chosen, each = chosen_classes(self.name, self.options.classes, schema), self.options.each
         found = lesions(labels, schema, chosen, each)
         if not found or not scene.body.any():
             return unchanged("no lesion, or no body")
-        draw = self._drawer(scene, chosen, schema, rng)
+        draw = place_drawer(scene, chosen, self.options.where, scene.body, rng)
         now, shifts = labels, []
         for part in found:
             shifts.append([0] * labels.ndim)
@@ -74,47 +73,22 @@ class Place(SceneEdit):
             return unchanged("no room elsewhere")
         return {"strength": 1.0, "classes": chosen, "each": each, "shifts": shifts}
 
-    def apply_in(
-        self, labels: LabelArray, schema: Schema, params: Mapping[str, Any], scene: Scene
-    ) -> LabelArray:
-        """See ``Edit.apply_in``."""
-        if params["strength"] == 0:
-            return labels.copy()
-        now = labels
-        for part, shift in _moves(labels, schema, params):
-            now = _placed(taken(now, part), part, shift)
-        return now
-
-    def apply_image(
-        self, image: FloatArray, labels: LabelArray, schema: Schema, params: Mapping[str, Any]
-    ) -> FloatArray:
+    def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
         """Every voxel of the image goes along with the lesion that has landed nearest to it."""
         if params["strength"] == 0:
-            return image
-        landed, pulls = np.zeros(labels.shape, np.int16), []
-        found = lesions(labels, schema, params["classes"], params["each"])
-        for number, (part, shift) in enumerate(zip(found, params["shifts"], strict=True), 1):
-            here, there = _boxes(part, shift)
-            landed[there][part.mask[here]] = number
-            matrix = np.column_stack([np.eye(labels.ndim), np.negative(shift)])
-            pulls.append((matrix, (0.0,) * labels.ndim))
-        return pull_image(image, landed, pulls, schema.spacing)
-
-    def _drawer(
-        self, scene: Scene, chosen: list[int] | None, schema: Schema, rng: np.random.Generator
-    ) -> Callable[[], tuple[int, ...]]:
-        if self.options.where == "anywhere":
-            return lambda: anywhere(scene.body, rng)
-        prior = PlacementPrior.learn(scene.room, chosen)
-        frame, depth = frame_of(scene), depth_of(scene)
-        return lambda: prior.draw(scene.body, rng, frame=frame, depth=depth)
+            return replaced(context, context.labels.copy())
+        found = lesions(context.labels, context.schema, params["classes"], params["each"])
+        moves, now = list(zip(found, params["shifts"], strict=True)), context.labels
+        for part, shift in moves:
+            if any(shift):
+                now = _placed(taken(now, part), part, shift)
+        return replaced(context, now, pull_image(context, itertools.starmap(_landing, moves)))
 
 
-def _moves(
-    labels: LabelArray, schema: Schema, params: Mapping[str, Any]
-) -> list[tuple[Part, list[int]]]:
-    found = lesions(labels, schema, params["classes"], params["each"])
-    return [pair for pair in zip(found, params["shifts"], strict=True) if any(pair[1])]
+def _landing(part: Part, shift: list[int]) -> Landing:
+    here, there = _boxes(part, shift)
+    n = len(shift)
+    return there, part.mask[here], np.column_stack([np.eye(n), np.negative(shift)]), (0.0,) * n
 
 
 def _boxes(part: Part, shift: list[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from gansynth.conditions.edits.moving import chosen_classes, keeps_classes
 from gansynth.conditions.edits.nesting import keeps_nesting
 from gansynth.conditions.edits.pieces import (
     LEAST,
+    Landing,
     PieceOptions,
-    Pull,
     cut_by_crop,
     lesions,
     pull_image,
     taken,
-    unchanged,
 )
+from gansynth.conditions.edits.shared import chosen_classes, keeps_classes, replaced, unchanged
 from gansynth.conditions.location_prior import looked_at, whole
-from gansynth.core.edit import EditOptions, SceneEdit
-from gansynth.core.geometry import Matrix, affine_coordinates, pull_labels
-from gansynth.core.scene import CasePool, Scene
-from gansynth.core.schema import FloatArray, LabelArray, Schema
+from gansynth.core.edit import EditContext, EditOptions, EditResult, SceneEdit
+from gansynth.core.geometry import Mask, Matrix, affine_coordinates, pull_labels
+from gansynth.core.scene import CasePool
+from gansynth.core.schema import LabelArray
 from gansynth.data.lesion_parts import Part
 from gansynth.runtime.options import Needs
 
@@ -71,10 +71,9 @@ class Size(SceneEdit):
     Options: ClassVar[type[EditOptions]] = SizeOptions
     options: SizeOptions
 
-    def draw_in(
-        self, labels: LabelArray, schema: Schema, rng: np.random.Generator, scene: Scene
-    ) -> dict[str, Any]:
+    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
         """Draw ``factors`` on lengths, one for each lesion; 1 of those that stay."""
+        labels, schema, scene = context.labels, context.schema, self.scene(context)
         asked = self.options
         chosen = chosen_classes(self.name, asked.classes, schema)
         found = lesions(labels, schema, chosen, asked.each)
@@ -92,39 +91,23 @@ class Size(SceneEdit):
             for _ in range(TRIES):
                 drawn = rng.choice(sizes, p=weights / weights.sum())
                 factor = self._factor(part, drawn * np.exp(SPREAD * rng.standard_normal()))
-                if _has_room(part, factor, left, scene):
-                    factors[-1], now = factor, _resized(left, part, factor, scene)
+                if _has_room(part, factor, left, scene.body):
+                    factors[-1], now = factor, _resized(left, part, factor, scene.body)
                     break
         if factors == [1.0] * len(factors):
             return unchanged("no room")
         return {"strength": 1.0, "classes": chosen, "each": asked.each, "factors": factors}
 
-    def apply_in(
-        self, labels: LabelArray, schema: Schema, params: Mapping[str, Any], scene: Scene
-    ) -> LabelArray:
-        """See ``Edit.apply_in``."""
-        if params["strength"] == 0:
-            return labels.copy()
-        now = labels
-        found = lesions(labels, schema, params["classes"], params["each"])
-        for part, factor in zip(found, params["factors"], strict=True):
-            if factor != 1:
-                now = _resized(taken(now, part), part, factor, scene)
-        return now
-
-    def apply_image(
-        self, image: FloatArray, labels: LabelArray, schema: Schema, params: Mapping[str, Any]
-    ) -> FloatArray:
+    def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
         """Every voxel of the image is scaled along with the resized lesion nearest to it."""
         if params["strength"] == 0:
-            return image
-        landed, pulls = np.zeros(labels.shape, np.int16), []
-        found = lesions(labels, schema, params["classes"], params["each"])
-        for number, (part, factor) in enumerate(zip(found, params["factors"], strict=True), 1):
-            box, cut = _scaled(part, factor)
-            landed[box][cut > 0] = number
-            pulls.append(_pull(part, factor))
-        return pull_image(image, landed, pulls, schema.spacing)
+            return replaced(context, context.labels.copy())
+        found = lesions(context.labels, context.schema, params["classes"], params["each"])
+        resized, now = list(zip(found, params["factors"], strict=True)), context.labels
+        for part, factor in resized:
+            if factor != 1:
+                now = _resized(taken(now, part), part, factor, context.body)
+        return replaced(context, now, pull_image(context, itertools.starmap(_landing, resized)))
 
     def _factor(self, part: Part, volume: float) -> float:
         limit = self.options.max_factor
@@ -135,10 +118,8 @@ class Size(SceneEdit):
 def learnt_sizes(room: CasePool, classes: Sequence[int] | None, each: bool) -> Matrix:
     """Volumes in mm^3 (2D: areas in mm^2) of training cases' lesions, sorted: float64 (N,).
 
-    Args:
-        room: the training cases; at most ``LOOKED_AT`` of them are looked at.
-        classes: label values of lesions; None takes the whole foreground.
-        each: every connected lesion by itself; else all of a case, or of a slice, as one.
+    At most ``LOOKED_AT`` cases are looked at; without ``each``, all lesions of a case, or of a
+    slice, count as one.
     """
     chosen = sorted(classes or room.schema.foreground)
 
@@ -165,9 +146,9 @@ def _maps(room: CasePool, case_id: str, classes: Sequence[int]) -> list[LabelArr
     return [labels[plane] for plane in planes[steps].tolist()]
 
 
-def _pull(part: Part, factor: float) -> Pull:
-    n = len(part.shape)
-    return np.column_stack([np.eye(n) / factor, np.zeros(n)]), part.centroid
+def _landing(part: Part, factor: float) -> Landing:
+    (box, cut), n = _scaled(part, factor), len(part.shape)
+    return box, cut > 0, np.column_stack([np.eye(n) / factor, np.zeros(n)]), part.centroid
 
 
 def _scaled(part: Part, factor: float) -> tuple[tuple[slice, ...], LabelArray]:
@@ -186,18 +167,18 @@ def _scaled(part: Part, factor: float) -> tuple[tuple[slice, ...], LabelArray]:
 
 
 def _written(
-    left: LabelArray, part: Part, factor: float, scene: Scene
+    left: LabelArray, part: Part, factor: float, body: Mask
 ) -> tuple[tuple[slice, ...], LabelArray, LabelArray]:
     """Where a scaled part lies, its labels there, and those of them that have room."""
     box, cut = _scaled(part, factor)
     own = np.zeros(part.shape, bool)
     own[part.box] = part.mask
-    free = own[box] & (left[box] >= 0) | (left[box] == 0) & scene.body[box]
+    free = own[box] & (left[box] >= 0) | (left[box] == 0) & body[box]
     return box, cut, np.where(free, cut, np.int16(0))
 
 
-def _has_room(part: Part, factor: float, left: LabelArray, scene: Scene) -> bool:
-    box, cut, written = _written(left, part, factor, scene)
+def _has_room(part: Part, factor: float, left: LabelArray, body: Mask) -> bool:
+    box, cut, written = _written(left, part, factor, body)
     if factor == 1 or np.count_nonzero(written) < KEPT * np.count_nonzero(cut):
         return False
     volume = factor ** len(part.shape)
@@ -205,8 +186,8 @@ def _has_room(part: Part, factor: float, left: LabelArray, scene: Scene) -> bool
     return kept and keeps_nesting(part.labels, np.where(written > 0, written, left[box]))
 
 
-def _resized(left: LabelArray, part: Part, factor: float, scene: Scene) -> LabelArray:
-    box, _, written = _written(left, part, factor, scene)
+def _resized(left: LabelArray, part: Part, factor: float, body: Mask) -> LabelArray:
+    box, _, written = _written(left, part, factor, body)
     out = left.copy()
     out[box] = np.where(written > 0, written, out[box])
     return out

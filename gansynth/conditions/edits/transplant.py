@@ -9,22 +9,21 @@ import numpy as np
 from pydantic import Field
 
 from gansynth.conditions.edits.borrowing import (
-    TRIES,
     Borrowing,
     BorrowOptions,
     Loan,
-    draw_plane,
     lend,
     lenders,
-    put,
+    loans,
 )
-from gansynth.conditions.edits.moving import chosen_classes, close_left, keeps_classes
 from gansynth.conditions.edits.nesting import keeps_nesting
-from gansynth.conditions.location_prior import PlacementPrior, anywhere, depth_of, frame_of
-from gansynth.core.edit import EditOptions
+from gansynth.conditions.edits.shared import chosen_classes, close_left, keeps_classes, replaced
+from gansynth.conditions.location_prior import frame_of, place_drawer
+from gansynth.core.edit import EditContext, EditOptions, EditResult
 from gansynth.core.geometry import centroid, mask_of
+from gansynth.core.resample import crop_pad
 from gansynth.core.scene import Scene
-from gansynth.core.schema import OUTSIDE, LabelArray, Schema
+from gansynth.core.schema import OUTSIDE, LabelArray
 
 
 class TransplantOptions(BorrowOptions):
@@ -52,47 +51,37 @@ class Transplant(Borrowing):
     Options: ClassVar[type[EditOptions]] = TransplantOptions
     options: TransplantOptions
 
-    def draw_in(
-        self, labels: LabelArray, schema: Schema, rng: np.random.Generator, scene: Scene
-    ) -> dict[str, Any]:
+    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
         """Draw whose tumour (``donor``, ``plane``) comes where (``shift``, in voxels)."""
-        chosen = chosen_classes(self.name, self.options.classes, schema)
-        classes = chosen or list(schema.foreground)
+        scene = self.scene(context)
+        chosen = chosen_classes(self.name, self.options.classes, context.schema)
+        classes = chosen or list(context.schema.foreground)
         donors = lenders(self.options, scene, classes, rng)
         held = False
-        for tries in range(TRIES if donors and scene.body.any() else 0):
-            donor = donors[tries % len(donors)]
-            plane = draw_plane(scene.room, donor, classes, depth_of(scene), rng)
-            loan = lend(scene.room, donor, plane, classes)
-            if not loan.labels.any():
-                continue
+        for tries, pull, loan in loans(scene, donors, classes, rng):
             held = True
-            pull = tries // len(donors) / max(1, TRIES // len(donors) - 1)
             params = {
                 "strength": 1.0,
-                "tries": tries + 1,
+                "tries": tries,
                 "classes": chosen,
                 "own": self.options.own,
-                "donor": donor,
-                "plane": plane,
+                "donor": loan.case_id,
+                "plane": loan.plane,
                 "shift": self._shift(loan, scene, classes, pull, rng),
             }
-            if _fits(labels, loan, schema, params, scene):
+            if _fits(context, loan, params):
                 return params
         why = "too little of it lies in the body" if held else "nobody lends these classes"
         return {"strength": 0.0, "donor": donors[0] if donors else None, "why": why}
 
-    def apply_in(
-        self, labels: LabelArray, schema: Schema, params: Mapping[str, Any], scene: Scene
-    ) -> LabelArray:
-        """See ``Edit.apply_in``."""
+    def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
+        """See ``Edit.apply``."""
         if params["strength"] == 0:
-            return labels.copy()
-        classes = params["classes"] or schema.foreground
-        loan = lend(scene.room, params["donor"], params["plane"], classes)
-        bare = _bare(labels, schema, params)
-        landed = _landed(labels, loan, params, scene)
-        return np.where(landed > 0, landed, bare)
+            return replaced(context, context.labels.copy())
+        classes, room = params["classes"] or context.schema.foreground, self.scene(context).room
+        loan = lend(room, params["donor"], params["plane"], classes)
+        landed = _landed(context, loan, params)
+        return replaced(context, np.where(landed > 0, landed, _bare(context, params)))
 
     def _shift(
         self,
@@ -102,41 +91,36 @@ class Transplant(Borrowing):
         pull: float,
         rng: np.random.Generator,
     ) -> list[int]:
-        frame = frame_of(scene)
         if self.options.where == "same":
             relative = loan.frame.relative(np.array([loan.middle]))
             middle = np.array(centroid(scene.body))
-            target = (1 - pull) * frame.voxels(relative)[0] + pull * middle
-        elif self.options.where == "prior":
-            prior = PlacementPrior.learn(scene.room, classes)
-            place = prior.draw(scene.body, rng, frame=frame, depth=depth_of(scene))
-            target = np.array(place, float)
+            target = (1 - pull) * frame_of(scene).voxels(relative)[0] + pull * middle
         else:
-            target = np.array(anywhere(scene.body, rng), float)
+            draw = place_drawer(scene, classes, self.options.where, scene.body, rng)
+            target = np.array(draw(), float)
         shift: list[int] = np.rint(target - np.array(loan.middle)).astype(int).tolist()
         return shift
 
 
-def _bare(labels: LabelArray, schema: Schema, params: Mapping[str, Any]) -> LabelArray:
+def _bare(context: EditContext, params: Mapping[str, Any]) -> LabelArray:
     """The labels without the case's own tumour, if it is to be removed."""
-    own = mask_of(labels, params["classes"] or schema.foreground)
+    own = mask_of(context.labels, params["classes"] or context.schema.foreground)
     if params["own"] == "keep" or not own.any():
-        return labels
-    return close_left(labels, own, own, schema.spacing)
+        return context.labels
+    return close_left(context.labels, own, context.schema.spacing)
 
 
-def _landed(labels: LabelArray, loan: Loan, params: Mapping[str, Any], scene: Scene) -> LabelArray:
+def _landed(context: EditContext, loan: Loan, params: Mapping[str, Any]) -> LabelArray:
     """What of the loan lies in the body: int16, 0 elsewhere."""
-    placed = put(loan.labels, params["shift"], labels.shape)
-    return np.where(scene.body & (labels != OUTSIDE), placed, np.int16(0))
+    labels = context.labels
+    placed = crop_pad(loan.labels, [-by for by in params["shift"]], labels.shape, 0)
+    return np.where(context.body & (labels != OUTSIDE), placed, np.int16(0))
 
 
-def _fits(
-    labels: LabelArray, loan: Loan, schema: Schema, params: Mapping[str, Any], scene: Scene
-) -> bool:
+def _fits(context: EditContext, loan: Loan, params: Mapping[str, Any]) -> bool:
     """Whether enough is left of every class of the loan, and of those that stay."""
-    landed, bare = _landed(labels, loan, params, scene), _bare(labels, schema, params)
-    staying = np.where((bare > 0) & (labels == bare), bare, np.int16(0))
+    landed, bare = _landed(context, loan, params), _bare(context, params)
+    staying = np.where((bare > 0) & (context.labels == bare), bare, np.int16(0))
     over = np.where(landed > 0, landed, bare)
     kept = keeps_classes(loan.labels, landed) and keeps_classes(staying, over)
     return kept and keeps_nesting(loan.labels, over)

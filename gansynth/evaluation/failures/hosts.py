@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gansynth.core.lineage import some_names
 from gansynth.core.schema import Case, FloatArray, LabelArray
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, Split, Wrapped
 from gansynth.core.space import Space
 from gansynth.data.cache import CaseCache
 from gansynth.data.flat import FlatSource
+from gansynth.data.subjects import grouped_splits
 from gansynth.runtime.errors import DataFault, IntegrityFault, did_you_mean
 
 if TYPE_CHECKING:
@@ -136,7 +138,7 @@ def predicted_files(source: CaseSource, folders: Sequence[Path]) -> dict[str, Pa
     if missing:
         raise DataFault(
             f"--predictions {', '.join(map(str, folders))}: {len(missing)} of "
-            f"{len(source.train_ids)} training case(s) have no prediction, {_some(missing)}; "
+            f"{len(source.train_ids)} training case(s) have no prediction, {some_names(missing)}; "
             "expected one of each: train the host on every inner fold, and name each one's folder"
         )
     return found
@@ -164,11 +166,66 @@ def refuse_held_out(source: CaseSource, files: Mapping[str, Path]) -> None:
     if barred:
         raise IntegrityFault(
             f"leakage: {files[barred[0]].parent} has predictions of {len(barred)} held-out case(s) "
-            f"of {source.name} fold {source.fold}: {_some(barred)}; expected training cases only, "
-            "predicted by hosts of inner folds: gansynth failures ... --write-splits FILE"
+            f"of {source.name} fold {source.fold}: {some_names(barred)}; expected training cases "
+            "only, predicted by hosts of inner folds: gansynth failures ... --write-splits FILE"
         )
 
 
-def _some(names: Sequence[str], most: int = 8) -> str:
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown}, and {len(names) - most} more"
+# -- inner folds -----------------------------------------------------------------------------------
+
+
+def inner_folds(source: CaseSource, folds: int, seed: int) -> list[Split]:
+    """A fold's training cases in inner folds in which nobody is on both sides.
+
+    Args:
+        folds: how many, at least 2.
+
+    Raises:
+        DataFault: fewer subjects than folds.
+    """
+    subject_of = {case: source.subject(case) for case in source.train_ids}
+    return grouped_splits(source.train_ids, subject_of, folds, seed)
+
+
+class InnerSource(Wrapped):
+    """An inner fold of a source; a case that the outer fold holds out cannot be read through it."""
+
+    # By ``load`` below, not by the source behind, which reads every case.
+    record, content, stored = CaseSource.record, CaseSource.content, CaseSource.stored
+
+    def __init__(self, outer: CaseSource, split: Split) -> None:
+        super().__init__(outer)
+        self._train, self._held_out = tuple(sorted(split["train"])), tuple(sorted(split["val"]))
+        self._known = frozenset((*self._train, *self._held_out))
+        self._refuse(self._known - set(outer.train_ids))
+
+    @property
+    def train_ids(self) -> tuple[str, ...]:
+        """Training cases of the inner fold."""
+        return self._train
+
+    @property
+    def held_out_ids(self) -> tuple[str, ...]:
+        """Training cases of the outer fold that the inner one holds out."""
+        return self._held_out
+
+    def shape(self, case_id: str) -> tuple[int, ...]:
+        """Spatial shape of a case."""
+        self._refuse({case_id} - self._known)
+        return self.base.shape(case_id)
+
+    def load(self, case_id: str) -> Case:
+        """Read a training case of the outer fold.
+
+        Raises:
+            IntegrityFault: another one.
+        """
+        self._refuse({case_id} - self._known)
+        return self.base.load(case_id)
+
+    def _refuse(self, cases: Collection[str]) -> None:
+        if cases:
+            raise IntegrityFault(
+                f"{self.name} fold {self.fold}: {min(cases)!r} is no training case, expected those "
+                "only: held-out cases must not steer what is drawn. Take other inner folds"
+            )

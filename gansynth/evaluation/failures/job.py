@@ -17,8 +17,14 @@ from gansynth.core.body_mask import organ_mask
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, replace_ignored
 from gansynth.core.source import CaseSource, Split
-from gansynth.evaluation.failures.hosts import Host, predicted_files, small_host, training_space
-from gansynth.evaluation.failures.inner import InnerSource, inner_folds
+from gansynth.evaluation.failures.hosts import (
+    Host,
+    InnerSource,
+    inner_folds,
+    predicted_files,
+    small_host,
+    training_space,
+)
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.options import Needs, OptionModel

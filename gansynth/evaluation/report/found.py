@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from enum import Enum
 
 from gansynth.report.blocks import Part, Sign
 from gansynth.report.document import Node, pattern
@@ -26,18 +25,13 @@ RESULTS = "evaluation.json"
 MOST_DECIMALS = 4
 
 
-class Found(Enum):
+class Found(Sign):
     """What something was found to be; the value is its sign in words."""
 
     SAME = "◆"
     LOSS = "▼"
     UNCLEAR = "○"
     MISSING = "–"
-
-    @property
-    def sign(self) -> str:
-        """As it stands in words."""
-        return self.value
 
     @property
     def shape(self) -> str:

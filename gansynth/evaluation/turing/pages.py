@@ -8,20 +8,14 @@ no header tells one from another. Only the image to be answered and the next one
 from __future__ import annotations
 
 import contextlib
+import hmac
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from gansynth.evaluation.turing.guarding import (
-    MIDDLEWARES,
-    add_headers,
-    refused,
-    same_secret,
-    set_cookie,
-)
 from gansynth.evaluation.turing.raters import (
     ANSWERS,
     Rater,
@@ -37,6 +31,9 @@ from gansynth.evaluation.turing.raters import (
 from gansynth.evaluation.turing.session import Session
 from gansynth.runtime.errors import EnvironmentFault, GansynthError, UsageFault
 
+if TYPE_CHECKING:
+    pass
+
 FILES = {
     "style.css": "text/css",
     "main.js": "text/javascript",
@@ -47,6 +44,7 @@ FILES = {
 BODY = 16 << 10
 """Most bytes of a request."""
 CLOSED = "Open the link that you were given; this page needs it once in every browser."
+NOT_SAVED = "The computer that runs this test could not save that; tell whoever runs it."
 TAKEN = (
     "Somebody has begun under this name. If that was you, go on in the browser you began in, or "
     "with your code below; else choose another name."
@@ -62,7 +60,7 @@ def make_app(session: Session, token: str, raters: list[Rater], own: Own | None)
         own: makes what a rater sees after the last answer; None shows nothing.
     """
     pages = _Pages(session, token, raters, own)
-    app = web.Application(middlewares=MIDDLEWARES, client_max_size=BODY)
+    app = web.Application(middlewares=(guarded,), client_max_size=BODY)
     app.on_response_prepare.append(add_headers)
     app.add_routes(
         [
@@ -121,32 +119,24 @@ class _Pages:
 
     async def join(self, request: web.Request) -> web.Response:
         """Begin under a name; or, with the code, go on with what was begun under it."""
-        try:
-            typed = await self._typed(request)
-            name, years = clean_name(typed.get("name")), clean_years(typed.get("years"))
-            known = next((one for one in self.raters if same_name(one.name, name)), None)
-            if known is not None and not same_code(known, typed.get("code", "")):
-                return refused(409, TAKEN)
-            if known is None and typed.get("code"):
-                return refused(409, "Nobody has begun under this name.")
-            if known is None:
-                check_room(len(self.raters))
-                known = new_rater(self.session.folder, name, years, len(self.session.images))
-                self.raters.append(known)
-            response = self._told(known)
-            set_cookie(response, self._seat, seat_of(known, self.token))
-            return response
-        except _Refused as fault:
-            return fault.response
-        except GansynthError as fault:
-            return _fault(fault)
+        typed = await self._typed(request)
+        name, years = clean_name(typed.get("name")), clean_years(typed.get("years"))
+        known = next((one for one in self.raters if same_name(one.name, name)), None)
+        if known is not None and not same_code(known, typed.get("code", "")):
+            return refused(409, TAKEN)
+        if known is None and typed.get("code"):
+            return refused(409, "Nobody has begun under this name.")
+        if known is None:
+            check_room(len(self.raters))
+            known = new_rater(self.session.folder, name, years, len(self.session.images))
+            self.raters.append(known)
+        response = self._told(known)
+        set_cookie(response, self._seat, seat_of(known, self.token))
+        return response
 
     async def answer(self, request: web.Request) -> web.Response:
         """Take an answer: once it is said that it was taken, it is on the disk."""
-        try:
-            typed = await self._typed(request)
-        except _Refused as fault:
-            return fault.response
+        typed = await self._typed(request)
         rater, name, said = self._rater(request), typed.get("image"), typed.get("answer")
         if rater is None:
             return refused(403, "Begin under a name first.")
@@ -159,10 +149,7 @@ class _Pages:
         if rater.finished or name != rater.names[rater.done]:
             return self._told(rater, 409)
         times = {"ms": clean_ms(typed.get("ms")), "hidden_ms": clean_ms(typed.get("hidden_ms"))}
-        try:
-            rater.answer(name, said, {**times, "server_ms": self._since_given(rater)})
-        except EnvironmentFault as fault:
-            return _fault(fault)
+        rater.answer(name, said, {**times, "server_ms": self._since_given(rater)})
         return self._told(rater)
 
     async def leave(self, request: web.Request) -> web.Response:
@@ -200,16 +187,16 @@ class _Pages:
         """The object that was sent.
 
         Raises:
-            _Refused: not invited, or something else.
+            HTTPException: not invited, or something else was sent.
         """
         if not self._invited(request):
-            raise _Refused(refused(403, CLOSED))
+            raise web.HTTPForbidden(reason=CLOSED)
         try:
             typed = await request.json()
         except (ValueError, RecursionError):
             typed = None
         if not isinstance(typed, dict):
-            raise _Refused(refused(400, "Expected a JSON object."))
+            raise web.HTTPBadRequest(reason="Expected a JSON object.")
         return typed
 
     def _told(self, rater: Rater | None, status: int = 200) -> web.Response:
@@ -251,21 +238,81 @@ class _Pages:
         return round(1000 * (time.monotonic() - began), 1) if position == rater.done else None
 
 
-class _Refused(Exception):
-    """An answer that ends a request."""
-
-    def __init__(self, response: web.Response) -> None:
-        super().__init__()
-        self.response = response
-
-
-def _fault(fault: GansynthError) -> web.Response:
-    if isinstance(fault, UsageFault):
-        return refused(400, str(fault))
-    return refused(
-        507, "The computer that runs this test could not save that; tell whoever runs it."
-    )
-
-
 def _file(name: str) -> bytes:
     return resources.files("gansynth.evaluation.turing").joinpath("templates", name).read_bytes()
+
+
+# -- what keeps them among those with the link -----------------------------------------------------
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+HOSTS = ("127.0.0.1", "localhost")
+"""What a browser may think this machine is called: another name leads here by DNS rebinding."""
+POLICY = (
+    "default-src 'none'",
+    "script-src 'self'",
+    "style-src 'self'",
+    "img-src 'self'",
+    "connect-src 'self'",
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
+    "require-trusted-types-for 'script'",
+    "trusted-types 'none'",
+)
+HEADERS = {
+    "Content-Security-Policy": "; ".join(POLICY),
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "Server": "gansynth",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+"""Of every answer, whatever it is."""
+COOKIE_DAYS = 30
+
+
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Put ``HEADERS`` on an answer."""
+    response.headers.update(HEADERS)
+
+
+def refused(status: int, text: str) -> web.Response:
+    """An answer that says why there is none, as JSON."""
+    return web.json_response({"error": text}, status=status)
+
+
+@web.middleware
+async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse other names of this machine, and requests that other pages make."""
+    host = request.headers.get("Host", "")
+    if host.partition(":")[0].lower() not in HOSTS:
+        return refused(403, f"This page is at {HOSTS[0]} only.")
+    if request.method not in ("GET", "HEAD"):
+        site = request.headers.get("Sec-Fetch-Site", "same-origin")
+        if request.headers.get("Origin") != f"http://{host}" or site != "same-origin":
+            return refused(403, "Answers are taken from this page only.")
+        if request.content_type != "application/json":
+            return refused(415, "Expected JSON.")
+    try:
+        return await handler(request)
+    except web.HTTPException as error:  # not invited, no such page, too large
+        return refused(error.status, error.reason)
+    except UsageFault as fault:
+        return refused(400, str(fault))
+    except EnvironmentFault:
+        return refused(507, NOT_SAVED)
+
+
+def same_secret(one: str, other: str) -> bool:
+    """Whether two secrets are equal; it takes as long whichever sign differs."""
+    return hmac.compare_digest(*(text.encode("utf-8", "replace") for text in (one, other)))
+
+
+def set_cookie(response: web.Response, name: str, value: str) -> None:
+    """A cookie that scripts cannot read and other sites' pages do not send."""
+    response.set_cookie(
+        name, value, httponly=True, samesite="Strict", path="/", max_age=COOKIE_DAYS * 86400
+    )

@@ -17,7 +17,6 @@ import numpy as np
 from gansynth.evaluation.turing.inference import (
     CONFIDENCE,
     LEAST_RATERS,
-    Share,
     cohen_kappa,
     detectable,
     fleiss_kappa,
@@ -146,9 +145,9 @@ def table_of(rows: Sequence[Record]) -> dict[str, Any]:
     return {
         "answers": len(rows),
         "correct": sum(right),
-        "accuracy": _share(share_of(sum(right), len(rows))),
-        "real_recognised": _share(share_of(right[0], of[0])),
-        "synthetic_recognised": _share(share_of(right[1], of[1])),
+        "accuracy": asdict(share_of(sum(right), len(rows))),
+        "real_recognised": asdict(share_of(right[0], of[0])),
+        "synthetic_recognised": asdict(share_of(right[1], of[1])),
         **count,
         "said_real": count["real_as_real"] + count["synthetic_as_real"],
         "median_seconds": {**times, "all": median([row["seconds"] for row in rows])},
@@ -202,8 +201,8 @@ def _clustered(table: dict[str, Any], correct: Any) -> dict[str, Any]:
     others = len(correct) >= LEAST_RATERS
     return {
         **table,
-        "accuracy": _share(share_of_several(correct)),
-        "accuracy_of_others": _share(share_of_several(correct, others=True)) if others else None,
+        "accuracy": asdict(share_of_several(correct)),
+        "accuracy_of_others": asdict(share_of_several(correct, others=True)) if others else None,
         "real_recognised": {"value": table["real_recognised"]["value"]},
         "synthetic_recognised": {"value": table["synthetic_recognised"]["value"]},
     }
@@ -234,10 +233,6 @@ def _power(images: int) -> dict[str, Any]:
         "of": [{"accuracy": truth, "power": power_of(images, truth)} for truth in shown],
         "detectable": detectable(images),
     }
-
-
-def _share(found: Share) -> dict[str, Any]:
-    return asdict(found)
 
 
 def _seconds(ms: float | None) -> float | None:

@@ -115,12 +115,7 @@ async def _until(
 
 
 def _listen(port: int | None, before: int) -> socket.socket:
-    """A socket on this machine's own address.
-
-    Args:
-        port: as asked for; None for any.
-        before: the port it was served at before, taken again if it is free; 0 for none.
-    """
+    """A socket on this machine's own address: at a port, or where it was served before."""
     if port is not None and not 1 <= port <= 65535:
         raise UsageFault(f"--port {port}: expected 1 to 65535")
     for wanted in [port] if port is not None else [before, 0]:

@@ -49,11 +49,7 @@ class Curves:
         return self.fps[:, -1]
 
     def at(self, fps: Array | Sequence[float] | float) -> Array:
-        """Sensitivity at so many false positives per slice.
-
-        ``fps``: one number, (G,) for every resample, or (B, G) of each one's own. Returns (B, G);
-        beyond its end, a curve's highest sensitivity.
-        """
+        """Sensitivity (B, G) at (G,) or (B, G) false positives per slice, held past the end."""
         asked = np.atleast_1d(np.asarray(fps, float))
         asked = np.broadcast_to(asked, (len(self.fps), asked.shape[-1]))
         return np.stack(
@@ -67,10 +63,7 @@ class Curves:
 
 
 class Froc:
-    """The free-response curve, made ready to be drawn for many resamples.
-
-    ``hits``: (N,), one row of ``match``.
-    """
+    """The free-response curve of one row of ``match``, made ready for many resamples."""
 
     def __init__(self, pool: Pool, hits: Numbers) -> None:
         scores, owner = pool.scores[pool.falling], pool.owner[pool.falling]
@@ -114,11 +107,7 @@ def sensitivity(
     label: int | None = None,
     weights: Array | None = None,
 ) -> Array:
-    """Share of lesions hit by detections of at least a confidence.
-
-    ``hits``: (N,), one row of ``match``. ``label``: class of the lesions; None: all. ``weights``:
-    (B, P) of resamples; None: the patients as they are. Returns (B,); nan without lesions.
-    """
+    """Share (B,) of lesions, of all or a class, hit at a confidence; nan without lesions."""
     weights = everyone(len(pool.subjects)) if weights is None else weights
     sure = (hits != MISS) & (pool.scores >= confidence)
     there = np.ones(len(pool.true_labels), bool)
@@ -137,11 +126,7 @@ def false_positives(
     label: int | None = None,
     weights: Array | None = None,
 ) -> Array:
-    """False positives per slice among detections of at least a confidence, (B,).
-
-    ``hits``: (N,), one row of ``match``. ``label``: class of the detections; None: all.
-    ``weights``: (B, P) of resamples; None: the patients as they are.
-    """
+    """False positives per slice, of all or a class, at a confidence, (B,)."""
     weights = everyone(len(pool.subjects)) if weights is None else weights
     sure = (hits == MISS) & (pool.scores >= confidence)
     if label is not None:
@@ -155,10 +140,7 @@ TINY = 1e-9
 
 @dataclass(frozen=True)
 class Arm:
-    """One detector's detections, matched at one overlap; arms share images and patients.
-
-    ``hits``: (N,), one row of ``match``.
-    """
+    """One detector's detections and a row of ``match``; arms share images and patients."""
 
     name: str
     pool: Pool

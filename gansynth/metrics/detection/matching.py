@@ -125,10 +125,7 @@ def overlaps(a: Array, b: Array) -> Array:
 
 
 def match(pool: Pool, ious: Sequence[float]) -> Numbers:
-    """Match detections with lesions at several overlaps above 0.
-
-    Returns int64 (len(ious), N): number of the lesion that a detection hits, or ``MISS``.
-    """
+    """Match detections with lesions at overlaps above 0: int64 (len(ious), N), or ``MISS``."""
     hits = np.full((len(ious), len(pool.scores)), MISS, np.int64)
     for found, true in _by_image(pool):
         overlap = overlaps(pool.boxes[found], pool.true_boxes[true])

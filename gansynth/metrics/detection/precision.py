@@ -103,10 +103,7 @@ def surest(pool: Pool, most: int) -> Flags:
 
 @dataclass(frozen=True)
 class _Ranked:
-    """Detections of one class in falling order of score: the R ranks at which something is hit.
-
-    Precision is best where something is hit, so that the ranks between need no look of their own.
-    """
+    """Detections of one class in falling order of score: the ranks at which something is hit."""
 
     hit: Flags
     owner: Numbers

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, GetPydanticSchema, TypeAdapter, ValidationError
+from pydantic_core import core_schema
 
 from gansynth.runtime.errors import DataFault, did_you_mean
 from gansynth.runtime.files import disk_errors, reading, write_bytes_atomic
@@ -31,23 +32,48 @@ AGAIN = "write it again with gansynth augment --target yolo"
 
 Array = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _read_as(lines: Any, dtype: type, *shape: int) -> GetPydanticSchema:
+    """An array that is read from a list of the given type."""
+
+    def make(rows: list[Any]) -> npt.NDArray[Any]:
+        return np.array(rows, dtype).reshape(shape)
+
+    return GetPydanticSchema(
+        lambda _, handler: core_schema.no_info_after_validator_function(make, handler(lines))
+    )
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Whole = Annotated[int, Field(ge=0)]
+Above = Annotated[int, Field(gt=0)]
+Name = Annotated[str, Field(min_length=1, max_length=1000)]
+BoxArray = Annotated[Array, _read_as(list[tuple[float, float, float, float]], np.float64, -1, 4)]
+ScoreArray = Annotated[Array, _read_as(list[Share], np.float64, -1)]
+ClassArray = Annotated[Numbers, _read_as(list[Whole], np.int64, -1)]
 
 
 @dataclass(frozen=True)
 class Truth:
     """What is in one image: boxes float64 (N, 4), none of zero area, and classes int64 (N,)."""
 
-    boxes: Array
-    labels: Numbers
+    __pydantic_config__ = STRICT
+
+    boxes: BoxArray
+    labels: ClassArray
 
 
 @dataclass(frozen=True)
 class Found:
     """What a detector found in one image: as ``Truth``, and scores float64 (N,), 0 to 1."""
 
-    boxes: Array
-    scores: Array
-    labels: Numbers
+    __pydantic_config__ = STRICT
+
+    boxes: BoxArray
+    scores: ScoreArray
+    labels: ClassArray
 
 
 @dataclass(frozen=True)
@@ -58,12 +84,14 @@ class Seen:
     it is a slice of, if known.
     """
 
-    id: str
-    subject: str | None
-    shape: tuple[int, int]
+    __pydantic_config__ = STRICT
+
+    id: Name
+    subject: Name | None
+    shape: tuple[Above, Above]
     truth: Truth
     found: Found
-    volume: str | None = None
+    volume: Name | None = None
     slice: int | None = None
 
 
@@ -75,13 +103,15 @@ class Detections:
     score kept. ``most_found``: boxes kept of one image. ``about``: anything else in JSON's types.
     """
 
-    detector: str
-    names: tuple[str, ...]
-    images: tuple[Seen, ...]
-    iou_nms: float | None
-    split: str = "val"
-    confidence: float | None = None
-    most_found: int | None = None
+    __pydantic_config__ = STRICT
+
+    detector: Name
+    names: Annotated[tuple[Name, ...], Field(min_length=1)]
+    images: Annotated[tuple[Seen, ...], Field(min_length=1)]
+    iou_nms: Share | None
+    split: Name = "val"
+    confidence: Share | None = None
+    most_found: Above | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -92,62 +122,27 @@ def file_of(split: str) -> str:
 
 # -- on disk -------------------------------------------------------------------------------------
 
-STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-Line = tuple[float, float, float, float]
-Share = Annotated[float, Field(ge=0, le=1)]
-Whole = Annotated[int, Field(ge=0)]
-Name = Annotated[str, Field(min_length=1, max_length=1000)]
+
+@dataclass(frozen=True)
+class _Document(Detections):
+    """What must be in a file, beside what has a default in memory."""
+
+    split: Name = field(kw_only=True)
+    version: int = field(kw_only=True)
 
 
-class _Truth(BaseModel):
-    model_config = STRICT
-    boxes: list[Line]
-    labels: list[Whole]
-
-
-class _Found(BaseModel):
-    model_config = STRICT
-    boxes: list[Line]
-    scores: list[Share]
-    labels: list[Whole]
-
-
-class _Seen(BaseModel):
-    model_config = STRICT
-    id: Name
-    subject: Name | None
-    volume: Name | None = None
-    slice: int | None = None
-    shape: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
-    truth: _Truth
-    found: _Found
-
-
-class _Document(BaseModel):
-    model_config = STRICT
-    version: int
-    detector: Name
-    names: Annotated[list[Name], Field(min_length=1)]
-    iou_nms: Share | None
-    split: Name
-    confidence: Share | None = None
-    most_found: Annotated[int, Field(gt=0)] | None = None
-    about: dict[str, Any] = {}
-    images: Annotated[list[_Seen], Field(min_length=1)]
+_FILE = TypeAdapter(_Document)
 
 
 def read_detections(path: str | Path) -> Detections:
-    """Read a detections document.
-
-    Raises DataFault: missing, too large, not JSON, or nonsense in it: naming file, image and key.
-    """
+    """Read a detections document; DataFault names file, image and key."""
     path = Path(path)
     with reading(path):
         if path.stat().st_size > MOST_BYTES:
             raise DataFault(f"{path}: larger than {MOST_BYTES} bytes, expected detections; {AGAIN}")
         data = path.read_bytes()
     try:
-        doc = _Document.model_validate_json(data)
+        doc = _FILE.validate_json(data)
     except ValidationError as error:
         raise DataFault(f"{path}: {_first(error, data)}; {AGAIN}") from None
     if doc.version != VERSION:
@@ -174,7 +169,7 @@ def write_detections(path: str | Path, detections: Detections) -> Path:
     except ValueError as error:
         raise DataFault(f"{path}: {error}: a box or score is NaN or infinite") from None
     try:
-        typed = _typed(_Document.model_validate_json(data))
+        typed = _typed(_FILE.validate_json(data))
     except ValidationError as error:
         raise DataFault(f"{path}: not written: {_first(error, data)}") from None
     for problem in _problems(typed):
@@ -223,34 +218,7 @@ def _pixels(boxes: npt.NDArray[np.floating[Any]]) -> list[list[float]]:
 
 
 def _typed(doc: _Document) -> Detections:
-    def seen(image: _Seen) -> Seen:
-        truth, found = image.truth, image.found
-        return Seen(
-            image.id,
-            image.subject,
-            image.shape,
-            Truth(_boxes(truth.boxes), np.array(truth.labels, np.int64)),
-            Found(
-                _boxes(found.boxes), np.array(found.scores, float), np.array(found.labels, np.int64)
-            ),
-            image.volume,
-            image.slice,
-        )
-
-    return Detections(
-        doc.detector,
-        tuple(doc.names),
-        tuple(map(seen, doc.images)),
-        doc.iou_nms,
-        doc.split,
-        doc.confidence,
-        doc.most_found,
-        doc.about,
-    )
-
-
-def _boxes(lines: list[Line]) -> Array:
-    return np.array(lines, np.float64).reshape(-1, 4)
+    return Detections(**{known.name: getattr(doc, known.name) for known in fields(Detections)})
 
 
 # -- what may be wrong ---------------------------------------------------------------------------
@@ -269,10 +237,9 @@ def _first(error: ValidationError, data: bytes) -> str:
         name = entry.get("id") if isinstance(entry, dict) else None
         image, where = f"image {number if name is None else repr(name)}: ", where[2:]
     key = ".".join(map(str, where)) or "the entry"
-    if first["type"] == "extra_forbidden":
-        parts: dict[str, type[BaseModel]] = {"truth": _Truth, "found": _Found}
-        model = parts.get(str(where[0]), _Seen if image else _Document)
-        known = model.model_fields
+    if first["type"] == "unexpected_keyword_argument":
+        kind = {"truth": Truth, "found": Found}.get(str(where[0]), Seen if image else _Document)
+        known = [known.name for known in fields(kind)]
         hint = did_you_mean(str(where[-1]), known)
         return f"{image}{key}: unknown key, expected one of {', '.join(known)}.{hint}"
     if first["type"] == "missing":

@@ -50,10 +50,7 @@ def places(detections: Detections, pool: Pool) -> Places | str:
 
 
 def linked(boxes: Array, labels: Numbers, volume: Numbers, level: Numbers) -> Numbers:
-    """Number of the object that each of N boxes (N, 4) is a part of, (N,), from 0.
-
-    Boxes of different labels or volumes are different objects; ``level``: (N,) slice numbers.
-    """
+    """Number of the object that each of N boxes is a part of, by label, volume and slice: (N,)."""
     stacks: dict[tuple[int, int, int], list[int]] = defaultdict(list)
     for place, key in enumerate(zip(volume.tolist(), labels.tolist(), level.tolist(), strict=True)):
         stacks[key].append(place)
@@ -76,10 +73,7 @@ def linked(boxes: Array, labels: Numbers, volume: Numbers, level: Numbers) -> Nu
 
 @dataclass(frozen=True)
 class Lesions:
-    """Lesions of volumes, and what of them was found at one overlap and confidence.
-
-    ``hits``: (N,), one row of ``match``. ``least``: how many boxes of a lesion must be hit.
-    """
+    """Lesions of volumes, and which were found: ``least`` boxes of a lesion must be hit."""
 
     pool: Pool
     places: Places

@@ -18,10 +18,7 @@ FILE = "gansynth_metrics.json"
 
 
 def asked_regions(text: str, source: CaseSource) -> Regions:
-    """All that is measured: the foreground, each label, and the regions that somebody asks for.
-
-    Raises UsageFault: ``--set regions=`` does not fit the labels.
-    """
+    """The foreground, each label, and the regions asked for; UsageFault if they do not fit."""
     labels = source.schema.foreground
     return with_labels(read_regions(text, labels), labels)
 

@@ -18,10 +18,7 @@ from gansynth.runtime.files import read_nifti
 def of_volumes(
     source: CaseSource, files: Mapping[str, tuple[Path, Path]], way_out: str
 ) -> dict[str, Prediction]:
-    """Predictions in NIfTI files, measured on the files' own grid, in their own mm.
-
-    Raises DataFault: a file is missing; named before any is read.
-    """
+    """Predictions in NIfTI files, on their own grid, in mm; DataFault: a file is missing."""
     for case, pair in files.items():
         for what, file in zip(("predicted", "true"), pair, strict=True):
             if not file.is_file():
@@ -47,10 +44,7 @@ def _nifti(predicted: Path, truth: Path) -> Callable[[], LabelMaps]:
 
 
 def of_slices(source: FlatSource, files: Mapping[str, Path], way_out: str) -> dict[str, Prediction]:
-    """Predictions in PNG files of 2D cases, measured on the pixels of the cases' own files.
-
-    Raises DataFault: a file is missing; named before any is read.
-    """
+    """Predictions in PNG files, on the pixels of the cases' files; DataFault: one is missing."""
     for case, file in files.items():
         if not file.is_file():
             raise DataFault(

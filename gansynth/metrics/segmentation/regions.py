@@ -1,7 +1,4 @@
-"""Regions of label maps: the foreground, each label, unions by formula; and their Dice by case.
-
-Needs numpy only.
-"""
+"""Regions of label maps, unions by formula, and their Dice by case. Needs numpy only."""
 
 from __future__ import annotations
 
@@ -23,9 +20,7 @@ Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
 
-def read_regions(
-    text: str, labels: Collection[int], *, key: str = "--set regions", expected: str = ""
-) -> Regions:
+def read_regions(text: str, labels: Collection[int], *, expected: str = "") -> Regions:
     """Read ``WT:1+2+4,TC:1+4,ET:4``; ``expected``: the values in words.
 
     Raises UsageFault: it is not like that, a name comes twice, or a value is none of the labels.
@@ -34,15 +29,13 @@ def read_regions(
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, _, formula = (word.strip() for word in part.partition(":"))
         parts.append((part, name, formula))
-    return _regions(parts, labels, f"{key}={text}", expected)
+    return _regions(parts, labels, f"--set regions={text}", expected)
 
 
-def regions_of(
-    formulas: Mapping[str, str], labels: Collection[int], *, key: str = "regions"
-) -> Regions:
+def regions_of(formulas: Mapping[str, str], labels: Collection[int]) -> Regions:
     """Regions by name and formula, ``{"WT": "1+2+4"}``; as ``read_regions``."""
     parts = ((f"{name}:{formula}", name, formula) for name, formula in formulas.items())
-    return _regions(parts, labels, key, "")
+    return _regions(parts, labels, "regions", "")
 
 
 def _regions(
@@ -84,10 +77,7 @@ def without_ignored(predicted: Array, truth: Array, ignore: int | None) -> tuple
 def dice(
     predicted: Array, truth: Array, regions: Regions, ignore: int | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Dice of every region on one case (D, H, W) or (H, W): None where the truth has none of it.
-
-    Nothing counts where the truth is ``ignore``.
-    """
+    """Dice of every region on one case, None where the truth has none; without ``ignore``."""
     predicted, truth = without_ignored(predicted, truth, ignore)
     return {
         name: scored(np.isin(predicted, labels), np.isin(truth, labels)) for name, labels in regions

@@ -76,10 +76,7 @@ MEASURES: Mapping[str, Measure] = {**SEGMENTATION, **DETECTION}
 
 
 def measure_of(key: str) -> Measure:
-    """The measure of a key such as ``dice/WT`` or ``sensitivity@FP=1``.
-
-    Raises UsageFault: it is of none.
-    """
+    """The measure of a key, ``dice/WT`` or ``sensitivity@FP=1``; UsageFault: of none."""
     name = re.split("[/@]", key, maxsplit=1)[0]
     if name not in MEASURES:
         raise UsageFault(
@@ -89,11 +86,11 @@ def measure_of(key: str) -> Measure:
     return MEASURES[name]
 
 
-def check_asked(asked: Sequence[str], known: Mapping[str, Measure] = SEGMENTATION) -> None:
+def check_asked(asked: Sequence[str]) -> None:
     """Refuse measures that there are not. Raises UsageFault: naming the first."""
     for name in asked:
-        if name not in known:
+        if name not in SEGMENTATION:
             raise UsageFault(
-                f"measure {name!r}: not among {', '.join(known)}, expected one of them."
-                f"{did_you_mean(name, known)}"
+                f"measure {name!r}: not among {', '.join(SEGMENTATION)}, expected one of them."
+                f"{did_you_mean(name, SEGMENTATION)}"
             )

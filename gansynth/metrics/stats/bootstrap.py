@@ -26,10 +26,7 @@ MOST_SHIFT, MOST_BEND = 0.5, 0.15
 
 @dataclass(frozen=True)
 class Bend:
-    """How skewed t is: its normal score z is nearly s + shift + bend s^2, s standard normal.
-
-    Both ways are Hall's cubic (1992, "On the removal of skewness by transformation").
-    """
+    """How skewed t is: z is nearly s + shift + bend s^2, s standard normal; Hall's cubic (1992)."""
 
     shift: Floats
     bend: Floats

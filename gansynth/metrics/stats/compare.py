@@ -17,6 +17,8 @@ from gansynth.runtime.serialise import Document
 
 NOTHING = "nothing"
 LEAST_RESAMPLES = 200
+LEVEL = 1 - 0.95
+"""Share of the intervals of means that may miss."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,7 @@ class Comparison(Document):
 
     @classmethod
     def from_json(cls, doc: Mapping[str, Any]) -> Self:
-        """Read what ``to_json`` wrote; keys that are not its own are left alone.
-
-        Raises DataFault: a key is missing.
-        """
+        """Read what ``to_json`` wrote, and may have more; DataFault: a key is missing."""
         try:
             return super().from_json({field.name: doc[field.name] for field in fields(cls)})
         except (KeyError, TypeError) as error:
@@ -93,7 +92,7 @@ def compare(
     p and the two one-sided tests are its inversion. ``margin``: difference that makes none, in
     units of the measure. Raises UsageFault: an option out of range.
     """
-    _check(margin=margin, confidence=confidence, power=power, resamples=resamples)
+    _check(confidence, resamples, margin, power)
     pairs = paired(arm, control)
     means = [_mean(each.chosen(pairs.keys, pairs.subjects)) for each in (arm, control)]
     found = _infer(pairs, 1 - confidence, resamples, seed)
@@ -125,27 +124,18 @@ def interval_of_mean(
     runs: Runs,
     *,
     bounds: tuple[float, float] = ANY,
-    confidence: float = 0.95,
     resamples: int = 5000,
-    seed: int = 0,
 ) -> Interval:
-    """Confidence interval of the mean of one arm, over other draws, seeds and subjects.
-
-    Incomplete subjects are left out. Raises UsageFault: an option out of range.
-    """
-    _check(confidence=confidence, resamples=resamples)
+    """95 % confidence interval of one arm's mean."""
     whole = runs.complete()
-    found, mean = _interval(_infer(whole, 1 - confidence, resamples, seed)), _mean(whole)
+    found, mean = _interval(_infer(whole, LEVEL, resamples, 0)), _mean(whole)
     if mean is None or found.low is None or found.high is None:
         return found
     return Interval(*within(mean, found.low, found.high, bounds))
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """p corrected for being one of several (Holm 1979); None stays None and does not count.
-
-    Raises UsageFault: a p outside of 0 to 1.
-    """
+    """p corrected for being one of several (Holm 1979); None does not count. UsageFault: no p."""
     known = sorted((p, index) for index, p in enumerate(ps) if p is not None)
     for p, index in known:
         if not 0 <= p <= 1:
@@ -159,10 +149,7 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
 
 
 def wilcoxon(table: Floats) -> float | None:
-    """p of the signed-rank test over subjects of a table (runs, subjects), averaged over runs.
-
-    It is exact for up to 50 subjects without ties or zeros. None without a subject.
-    """
+    """p of the signed-rank test over subjects of a table (runs, subjects), None without any."""
     if not table.size:
         return None
     differences = table.mean(axis=0)
@@ -197,7 +184,7 @@ def _mean(runs: Runs) -> float | None:
     return float(table.mean()) if table.size else None
 
 
-def _check(*, confidence: float, resamples: int, margin: float = 1.0, power: float = 0.5) -> None:
+def _check(confidence: float, resamples: int, margin: float, power: float) -> None:
     """Raise UsageFault where an option is out of range, NaN included."""
     for name, value in (("confidence", confidence), ("power", power)):
         if not 0.5 <= value < 1:

@@ -1,7 +1,4 @@
-"""What a mean over few repetitions and test subjects says of other repetitions and subjects.
-
-Tests, intervals and the minimum detectable effect of ``compare``, for one table or for thousands.
-"""
+"""What a mean over few repetitions and test subjects says of others: tests and intervals."""
 
 from __future__ import annotations
 

@@ -72,10 +72,7 @@ class Runs:
         return self.chosen(self.keys, kept, self.dropped + left)
 
     def table(self) -> Floats:
-        """Means over the seeds of each draw (draws, subjects); of one draw its runs themselves.
-
-        The rows are the independent repetitions; draws weigh the same.
-        """
+        """Means over the seeds of each draw (draws, subjects); of one draw its runs themselves."""
         draws = list(dict.fromkeys(self.draws))
         if len(draws) < 2:
             return self.values
@@ -84,10 +81,7 @@ class Runs:
 
 
 def paired(arm: Runs, control: Runs) -> Runs:
-    """Differences arm - control over the runs and subjects that both have, complete ones only.
-
-    ``dropped`` counts subjects of either that are left out.
-    """
+    """Differences arm - control over complete runs and subjects of both; others are ``dropped``."""
     keys = [key for key in arm.keys if key in set(control.keys)]
     shared = [name for name in arm.subjects if name in set(control.subjects)]
     ours, theirs = arm.chosen(keys, shared), control.chosen(keys, shared)

@@ -83,10 +83,7 @@ def detectable(
     resamples: int = 20_000,
     seed: int = 0,
 ) -> float:
-    """Smallest effect that ``compare`` finds with this power, if these are the true variances.
-
-    Raises UsageFault: fewer than two test subjects.
-    """
+    """Smallest effect that ``compare`` finds with this power under true variances."""
     if design.subjects < 2:
         raise UsageFault(f"design: {design.subjects} test subject, expected at least 2")
     part = {name: getattr(variance, name) or 0.0 for name in variance.__dataclass_fields__}

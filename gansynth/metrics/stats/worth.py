@@ -67,10 +67,7 @@ def worth(
     better: Literal["higher", "lower"] = "higher",
     confidence: float = 0.95,
 ) -> Worth:
-    """What an arm is worth in extra real cases; ``curve``: number of cases -> one measure.
-
-    Raises UsageFault: fewer than two sizes, a size below 1, an option out of range.
-    """
+    """What an arm is worth in extra real cases, by a curve: number of cases -> one measure."""
     _check(curve, n, better, confidence)
     sizes = sorted(curve)
     each, dropped = _tables([arm, *(curve[size] for size in sizes)])

@@ -157,10 +157,7 @@ def activation(kind: Activation) -> nn.Module:
 
 
 def activated(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
-    """Normalise (B, C, ...) and activate it; where it can, keep the result alone for gradients.
-
-    Differentiable once: a discriminator under a gradient penalty calls ``norm`` and ``act`` itself.
-    """
+    """Normalise (B, C, ...) and activate, differentiable once; keeps the result alone if it can."""
     if isinstance(act, nn.LeakyReLU):
         return norm_leaky_relu(x, norm, act.negative_slope)
     found: Tensor = act(norm(x))
@@ -208,9 +205,9 @@ class Residual(nn.Module):
         return found
 
 
-def one_hot(labels: Tensor, values: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
-    """One channel per label value: integer (B, ...) -> (B, len(values), ...)."""
-    return torch.stack([labels == v for v in values], dim=1).to(dtype)
+def one_hot(labels: Tensor, values: Sequence[int]) -> Tensor:
+    """One channel per label value: integer (B, ...) -> float32 (B, len(values), ...)."""
+    return torch.stack([labels == v for v in values], dim=1).float()
 
 
 def strides_for(

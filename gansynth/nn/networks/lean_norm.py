@@ -18,11 +18,7 @@ STEEPEST = 8.0
 
 
 def norm_leaky_relu(x: Tensor, norm: nn.Module, slope: float) -> Tensor:
-    """Normalise (B, C, ...) per sample and channel, scale, shift, and apply a leaky ReLU.
-
-    Lean where ``norm`` is an ``nn.InstanceNorm2d`` or ``3d`` with a learnt scale and shift;
-    ``slope`` > 0.
-    """
+    """Normalise (B, C, ...), scale, shift, apply a leaky ReLU; lean for ``InstanceNorm``."""
     if _lean(x, norm):
         made: Tensor = _NormLeakyReLU.apply(  # type: ignore[no-untyped-call]
             x, norm.weight, norm.bias, norm.eps, slope

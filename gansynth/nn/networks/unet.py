@@ -82,9 +82,9 @@ DROPPED = 3
 class NoiseInjection(nn.Module):
     """Adds noise with a learnt scale per channel."""
 
-    def __init__(self, ndim: int, channels: int, start: float = 0.2) -> None:
+    def __init__(self, ndim: int, channels: int) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.full((1, channels, *[1] * ndim), start))
+        self.scale = nn.Parameter(torch.full((1, channels, *[1] * ndim), 0.2))
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         """Add ``noise`` (B, 1, ...) to ``x`` (B, C, ...)."""
@@ -92,11 +92,7 @@ class NoiseInjection(nn.Module):
 
 
 class UNetGenerator(nn.Module):
-    """Draws (B, out_channels, ...) from (B, in_channels, ...) conditions; fully convolutional.
-
-    It draws no random numbers. ``width``: features of the finest level; doubled up to
-    ``max_width``.
-    """
+    """Draws (B, out_channels, ...) from (B, in_channels, ...), and no random numbers."""
 
     def __init__(
         self,
@@ -234,10 +230,7 @@ class UNetGenerator(nn.Module):
     # -- drawing ---------------------------------------------------------------------------------
 
     def forward(self, condition: Tensor, latents: Sequence[Tensor]) -> Tensor:
-        """Draw images (B, out_channels, ...) of a condition (B, in_channels, ...).
-
-        ``latents``: standard normal (B, channels, ...) of each of ``latent_shapes``.
-        """
+        """Draw images of a condition; latents are normal, of ``latent_shapes``."""
         deepest = len(self.strides)
         x = self._run(self.enter, self.encoder(0), condition)
         skips = [x]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gansynth.bank.reader import BankSpec, BankWriter
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.schema import Sample, Schema
-from gansynth_deepmedic.files import MISSING, HostCase
+from gansynth_deepmedic.insertion import MISSING, HostCase
 
 Array = npt.NDArray[Any]
 STRAIGHT = ((0, 1), (1, 1), (2, 1))

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gansynth_deepmedic.engine.centres import Sampling
-from gansynth_deepmedic.engine.cutting import Cutting
+from gansynth_deepmedic.engine.cutting import Cutting, Sampling
 from gansynth_deepmedic.engine.geometry import Geometry
 from gansynth_deepmedic.insertion import Loaded
 from tests.adapters.deepmedic.arrays import Volume, volume

@@ -17,7 +17,7 @@ from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
 from gansynth.core.schema import Sample
 from gansynth.runtime.files import write_json_atomic
-from gansynth_deepmedic.files import HostCase
+from gansynth_deepmedic.insertion import HostCase
 from gansynth_deepmedic.order import ORDER, PROGRESS, SLOTS, Order
 from tests.adapters.deepmedic.arrays import write_bank
 from tests.deepmedic_sets import CHANNELS, TRAIN_VALUES, Toy, toy_deepmedic

@@ -8,8 +8,14 @@ import pytest
 from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.configs import read_train_config
 from gansynth_deepmedic.engine.augment import Augmentation
-from gansynth_deepmedic.engine.centres import Sampling
-from gansynth_deepmedic.engine.cutting import Cutting, Segments, cut, prepared, read_volume
+from gansynth_deepmedic.engine.cutting import (
+    Cutting,
+    Sampling,
+    Segments,
+    cut,
+    prepared,
+    read_volume,
+)
 from gansynth_deepmedic.engine.geometry import padded
 from gansynth_deepmedic.engine.volumes import Affine, ZScore
 from gansynth_deepmedic.model_config import read_model_config

@@ -9,7 +9,7 @@ import pytest
 
 from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.engine.augment import Augmentation, Change
-from gansynth_deepmedic.engine.centres import Centres, Sampling, draw_centres
+from gansynth_deepmedic.engine.cutting import Centres, Sampling, draw_centres
 from gansynth_deepmedic.engine.geometry import Geometry
 from gansynth_deepmedic.engine.volumes import Affine, ZScore, matrix, transformed
 from tests.adapters.deepmedic.reference.formula import MODULUS, digest, label_map, volume

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,22 @@ def test_a_training_that_was_cut_goes_on_as_if_it_had_not_been(make, tmp_path, s
     end = train(replace(cut, done=2))
     assert_same(weights(tmp_path / "whole", 3), weights(tmp_path / "cut", 3))
     assert end == told(tmp_path / "whole", "end")[0]
+
+
+def test_nobody_waits_for_segments_where_a_training_ends(make, tmp_path):
+    order = order_of(make(val=0), tmp_path / "out")
+    training = Training(Task.of(order), print, Stops(order.output / PROGRESS, 3))
+    draw, never = training._draw, threading.Event()
+
+    def drawn(k: int) -> Any:
+        if k == 1:
+            never.wait()
+        return draw(k)
+
+    training._draw = drawn  # type: ignore[method-assign]
+    with pytest.raises(Cut):  # at the end of subepoch 0
+        training.run()
+    never.set()
 
 
 def test_a_damaged_checkpoint_is_passed_over(make, tmp_path):

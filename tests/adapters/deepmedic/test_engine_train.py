@@ -22,7 +22,7 @@ from gansynth_deepmedic.engine.cutting import read_volume
 from gansynth_deepmedic.engine.infer import RULE
 from gansynth_deepmedic.engine.predict import predict
 from gansynth_deepmedic.engine.train import VALIDATION, Task, Training
-from gansynth_deepmedic.files import HostCase
+from gansynth_deepmedic.insertion import HostCase
 from gansynth_deepmedic.order import PROGRESS
 from gansynth_deepmedic.source import open_deepmedic
 from tests.adapters.deepmedic.engine_orders import (
@@ -118,6 +118,14 @@ def test_drawing_ahead_changes_nothing(make, tmp_path):
 def test_the_last_batch_is_left_out_if_it_is_not_whole(make, tmp_path):
     train(order_of(make(val=0, numberOfEpochs=1, batchsize_train=5), tmp_path / "out"))
     assert len(told(tmp_path / "out", "step")) == 2 * (12 // 5)
+
+
+def test_a_subepoch_may_be_one_step(make, tmp_path):
+    """The next one is read while it is trained on, and validated on."""
+    toy = make(numberOfEpochs=2, batchsize_train=12)
+    train(order_of(toy, tmp_path / "out"))
+    assert told(tmp_path / "out", "trained") == list(range(4))
+    assert all("val accuracy" in line["metrics"] for line in epochs_told(tmp_path / "out")[:2])
 
 
 def test_another_seed_is_another_training(make, tmp_path):

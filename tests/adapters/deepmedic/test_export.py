@@ -18,7 +18,7 @@ from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.core.source import SourceRequest
-from gansynth.evaluation.audit.audit import audit_exported
+from gansynth.evaluation.audit import audit_exported
 from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import sha256_file
 from gansynth.runtime.progress import NullReporter

@@ -25,9 +25,15 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.schema import Sample
 from gansynth_deepmedic import program
 from gansynth_deepmedic.host import bridge
-from gansynth_deepmedic.host.centres import Centres, core_as_weights
 from gansynth_deepmedic.host.serving import PATIENCE, Serving
-from gansynth_deepmedic.host.watching import Heard, Saver, Session, dice_of
+from gansynth_deepmedic.host.watching import (
+    Centres,
+    Heard,
+    Saver,
+    Session,
+    core_as_weights,
+    dice_of,
+)
 from tests.adapters.deepmedic.arrays import write_bank
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
 from tests.adapters.deepmedic.orders import BRIGHT, Training, run, training

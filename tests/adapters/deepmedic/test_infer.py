@@ -228,7 +228,7 @@ def test_labels_that_are_no_class_are_refused(toy):
 
 
 def test_there_is_nothing_to_predict_with_before_a_checkpoint(tmp_path):
-    from gansynth_deepmedic.engine.train import load_network
+    from gansynth_deepmedic.engine.segmenter import load_network
 
     with pytest.raises(UsageFault, match="no checkpoint"):
         load_network(None, tmp_path)  # type: ignore[arg-type]

@@ -15,8 +15,7 @@ from gansynth.core.schema import Sample
 from gansynth.runtime.errors import DataFault
 from gansynth.sampling.drawer import BESIDE
 from gansynth_deepmedic import insertion
-from gansynth_deepmedic.files import HostCase
-from gansynth_deepmedic.insertion import Loaded, Seat, insert, misfit, seat_of
+from gansynth_deepmedic.insertion import HostCase, Loaded, Seat, insert, misfit, seat_of
 from tests.adapters.deepmedic.arrays import WAYS, Volume, patch, stored_as, volume, write_bank
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from gansynth.runtime.errors import UsageFault
 from gansynth_deepmedic.configs import TrainConfig, read_train_config
-from gansynth_deepmedic.files import MISSING, HostCase
+from gansynth_deepmedic.insertion import MISSING, HostCase
 from gansynth_deepmedic.layout import Additions, Layout, file_names, write_layout
 from gansynth_deepmedic.shares import Share
 from tests.deepmedic_sets import Toy, toy_deepmedic, write_config

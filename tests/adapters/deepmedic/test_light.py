@@ -36,7 +36,7 @@ for name, folder in zip(("gansynth", "gansynth_deepmedic"), sys.argv[1:3]):
     sys.modules[name] = package
 
 from gansynth_deepmedic.order import Order, Progress, PROGRESS
-import gansynth_deepmedic.files, gansynth_deepmedic.insertion, gansynth_deepmedic.subepochs
+import gansynth_deepmedic.insertion, gansynth_deepmedic.subepochs
 import numpy as np
 
 order = Order.read(Path(sys.argv[3]))

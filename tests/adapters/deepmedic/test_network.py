@@ -205,7 +205,7 @@ def test_a_residual_connection_with_fewer_features_than_before_keeps_the_first()
         def forward(self, x: Tensor) -> Tensor:
             return torch.zeros_like(x[:, :1])
 
-    path = NetPath([torch.nn.Identity(), Drops()], [2])  # type: ignore[list-item]
+    path = NetPath([torch.nn.Identity(), Drops()], [2])
     x = torch.randn(1, 3, 2, 2, 2)
     assert torch.equal(path(x), x[:, :1])
 

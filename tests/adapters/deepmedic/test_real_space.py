@@ -16,8 +16,7 @@ from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.progress import NullReporter
-from gansynth_deepmedic.files import MISSING
-from gansynth_deepmedic.insertion import misfit, seat_of
+from gansynth_deepmedic.insertion import MISSING, misfit, seat_of
 from gansynth_deepmedic.layout import write_case
 from gansynth_deepmedic.real_space import bring_real, whole_space
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic

@@ -240,7 +240,7 @@ def test_a_core_too_near_the_border_is_left_and_said(tmp_path, caplog):
     wide = replace(data.cutting, pad=False)  # without padding a segment does not fit there
     data = made(write_bank(tmp_path / "other", [sample]), cutting=wide)
     data.set_subepoch(0)
-    assert [job.restricted for job in data.jobs if job.kind == "synthetic"] == [False, False]
+    assert [job.spread for job in data.jobs if job.kind == "synthetic"] == [True, True]
     assert "pat_0: no segment can be centred on what of" in caplog.text
 
 

@@ -24,7 +24,7 @@ from gansynth_deepmedic.order import ORDER, Order
 from gansynth_deepmedic.program import Program
 from gansynth_deepmedic.record import commit_of, newest_checkpoint
 from gansynth_deepmedic.source import open_deepmedic
-from gansynth_deepmedic.watch import Lines, Watch
+from gansynth_deepmedic.watch import Lines, watch
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
 from tests.deepmedic_sets import toy_deepmedic
 
@@ -344,7 +344,7 @@ def test_what_ails_the_watching_is_said_once(tmp_path):
     def take(document: Any) -> None:
         raise KeyError("a")
 
-    with Watch(tmp_path / "told", take, said.append):
+    with watch(tmp_path / "told", take, said.append):
         pass
     (tmp_path / "told").write_text('{"a": 1}\n{"a": 2}\n')
     assert len(said) == 1

@@ -15,7 +15,7 @@ from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
 from gansynth.sampling.opening import open_source
 from gansynth_deepmedic.configs import read_literals
-from gansynth_deepmedic.files import MISSING, HostCase
+from gansynth_deepmedic.insertion import MISSING, HostCase
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
 from tests.deepmedic_brats import CLASSES, SHAPE, TRAIN, VALIDATION, brats_deepmedic
 from tests.deepmedic_sets import AFFINE, Toy, toy_deepmedic, write_config

@@ -153,7 +153,7 @@ def test_variables_say_all_that_the_options_of_augment_do(tmp_path):
 @pytest.mark.parametrize(
     ("said", "edits"),
     [
-        ("flip,shift:max_mm=3,axes=1", ("flip", "shift:max_mm=3,axes=1")),
+        ("flip,shift:max_mm=3,classes=1", ("flip", "shift:max_mm=3,classes=1")),
         ("elastic flip", ("elastic", "flip")),
     ],
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gansynth.bank.reader import BankReader
-from gansynth.evaluation.audit.audit import audit_exported
+from gansynth.evaluation.audit import audit_exported
 from gansynth.sampling.sharing import TIME
 from gansynth_nnunet import export_raw
 from gansynth_nnunet.adapter import NnunetAdapter

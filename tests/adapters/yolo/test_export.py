@@ -26,7 +26,7 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.core.schema import Boxes, Sample
 from gansynth.core.source import SourceRequest
-from gansynth.evaluation.audit.audit import audit_exported
+from gansynth.evaluation.audit import audit_exported
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import sha256_file

@@ -11,8 +11,8 @@ from PIL import Image
 
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.setup import resolve
+from gansynth_yolo.cases import scaled
 from gansynth_yolo.check import check_yolo
-from gansynth_yolo.headers import scaled
 from gansynth_yolo.images import label_path
 from gansynth_yolo.labels import as_rows, corners, label_text, read_labels
 from gansynth_yolo.source import open_yolo

@@ -8,8 +8,7 @@ import pytest
 
 import gansynth_yolo
 from gansynth.runtime.errors import EnvironmentFault
-from gansynth_yolo.agpl.engine import version
-from gansynth_yolo.agpl.options import NO_AUGMENTATION, OURS, REFUSED
+from gansynth_yolo.agpl.options import NO_AUGMENTATION, OURS, REFUSED, version
 from tests.adapters.yolo.test_ultralytics import ask
 from tests.yolo_sets import toy_yolo
 

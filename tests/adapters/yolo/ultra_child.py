@@ -117,7 +117,7 @@ def train(
         bank, ratio, schedule: of the places.
         stop: fail after so many epochs, then go on; below 0 it is to fail by itself.
     """
-    from gansynth_yolo.agpl.engine import engine
+    from gansynth_yolo.agpl.options import engine
 
     engine()
     from gansynth_yolo.agpl.trainer import MixedTrainer
@@ -209,14 +209,13 @@ def draw(
     job: DetectorJob, bank: str, ways: Sequence[dict[str, str]], passes: int
 ) -> dict[str, Any]:
     """Go through mixed training sets as a sampler does; count what they give."""
-    from gansynth_yolo.agpl.engine import silent_stdout
-    from gansynth_yolo.agpl.options import settings
+    from gansynth_yolo.agpl.options import settings, silent_stdout
 
     told = settings(job)
     from ultralytics.cfg import get_cfg
     from ultralytics.data.utils import check_det_dataset
 
-    from gansynth_yolo.agpl.dataset import MixedDataset
+    from gansynth_yolo.agpl.trainer import MixedDataset
 
     counts = []
     for number, way in enumerate(ways):

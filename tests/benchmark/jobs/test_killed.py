@@ -60,7 +60,7 @@ def test_a_run_that_is_told_to_stop_stops_its_jobs_first(small: Small, number, c
     assert gone(command)
     assert gone(child)
     assert "Traceback" not in err
-    assert small.store.done(key_of("done"))
+    assert small.store.at_hand(key_of("done"))
     assert not small.store.held(key_of("long"))
 
 

@@ -119,7 +119,7 @@ class TestCluster:
 
 def _nodes(small: Small, names: list[str]) -> set[int]:
     """Nodes that the jobs that are done ran on."""
-    return {small.document(name)[0] for name in names if small.store.done(key_of(name))}
+    return {small.document(name)[0] for name in names if small.store.at_hand(key_of(name))}
 
 
 @pytest.mark.slow
@@ -134,7 +134,7 @@ def test_a_run_ends_when_the_head_is_lost(small: Small):
         _, err = runner.communicate(timeout=58)  # before Ray ends it, with no word of ours
         assert runner.returncode == EnvironmentFault.exit_code
         assert "does not answer any more" in err.splitlines()[-1]
-    assert small.store.done(key_of("done"))
+    assert small.store.at_hand(key_of("done"))
 
 
 # -- without a cluster -----------------------------------------------------------------------------

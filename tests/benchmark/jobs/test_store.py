@@ -27,7 +27,7 @@ def test_only_a_whole_result_of_the_job_counts(store, tmp_path, change):
     changed = {key: value for key, value in {**RESULT, **change}.items() if value is not ...}
     store.finish(KEY, work, changed)
     assert (store.folder / KEY / "result.json").exists()
-    assert not store.done(KEY)
+    assert not store.at_hand(KEY)
 
 
 def test_a_published_folder_has_its_log_and_leaves_no_trace(store, tmp_path):

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from gansynth.benchmark.papers import tables
+from gansynth.benchmark.papers import running as tables
 from gansynth.benchmark.papers.commands import said
 from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio

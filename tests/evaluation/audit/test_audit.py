@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.data.nifti import open_nifti
-from gansynth.evaluation.audit.audit import audit_export, audit_exported
+from gansynth.evaluation.audit import audit_export, audit_exported
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.sampling.identifiers import Name, Names, marks
 from tests.evaluation.audit.exported import (

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gansynth.evaluation.audit.audit import audit_exported
+from gansynth.evaluation.audit import audit_exported
 from gansynth.fitting.fit import fit
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter

@@ -17,8 +17,13 @@ from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.data.flat import FlatSource
 from gansynth.data.folds import read_splits
-from gansynth.evaluation.failures.hosts import by_windows, predicted_files, training_space
-from gansynth.evaluation.failures.inner import InnerSource, inner_folds
+from gansynth.evaluation.failures.hosts import (
+    InnerSource,
+    by_windows,
+    inner_folds,
+    predicted_files,
+    training_space,
+)
 from gansynth.evaluation.failures.job import FailureOptions, find_failures
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter

@@ -11,8 +11,7 @@ from gansynth.core.registry import installed
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.space import Space
 from gansynth.evaluation.turing.options import TuringOptions
-from gansynth.evaluation.turing.pictures import Pictures, _stacked, gather
-from gansynth.evaluation.turing.real import Cutter, find_windows
+from gansynth.evaluation.turing.pictures import Cutter, Pictures, _stacked, find_windows, gather
 from gansynth.report.png import scaled
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.progress import NullReporter

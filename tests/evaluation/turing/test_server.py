@@ -13,8 +13,7 @@ import psutil
 import pytest
 
 from gansynth.evaluation.turing import open_session, results
-from gansynth.evaluation.turing.guarding import HEADERS
-from gansynth.evaluation.turing.pages import FILES, _Pages
+from gansynth.evaluation.turing.pages import FILES, HEADERS, _Pages
 from gansynth.evaluation.turing.session import read_access
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault
 from tests.evaluation.turing.serving import Visitor, change, raters_of, served

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gansynth.metrics.detection import Asked, froc, match, measure_arms, pooled
-from gansynth.metrics.detection.tables import number
+from gansynth.metrics.detection.report import number
 from tests.metrics.detection.simulated import document, drawn, seen
 
 FOUND = drawn(1, 60, per_subject=4)

@@ -135,8 +135,7 @@ def judged_segmenter(volumes: Path, output: Path, *, keep: bool = True, **read: 
 
 def judged_perfectly(request: SourceRequest, output: Path, *, keep: bool = True) -> Any:
     """An adapter whose training has predicted each held-out case as ``load`` has it."""
-    from gansynth_segmenter.judged import METRICS, PREDICTIONS
-    from gansynth_segmenter.judging import judge_held_out
+    from gansynth_segmenter.judging import METRICS, PREDICTIONS, judge_held_out
 
     source = open_source(request)
     truth = iter([source.load(case).labels for case in source.held_out_ids])

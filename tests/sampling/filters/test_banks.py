@@ -11,6 +11,7 @@ import gansynth
 from gansynth.bank.producer_main import ProducerConfig, produce
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
 from gansynth.core.null_adapter import NoHost
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Condition, FloatArray
 from gansynth.core.source import SourceRequest
@@ -94,15 +95,15 @@ def test_without_filters_all_enter(run, tmp_path):
 
 def test_a_dry_run_says_what_would_be_learnt(run):
     filters = ("range:crops=2", "novel:crops=2")
-    said = planned_filters(run, filters)["filters"]
+    said = planned_filters(RunFolder(run), filters)["filters"]
     assert all("would learn first" in text for text in said.values())
-    learn_ahead(run, filters[:1], ToySource(2), device="cpu", reporter=NullReporter())
-    said = planned_filters(run, filters)["filters"]
+    learn_ahead(RunFolder(run), filters[:1], ToySource(2), device="cpu", reporter=NullReporter())
+    said = planned_filters(RunFolder(run), filters)["filters"]
     assert said["range"] == "learnt"
     assert "would learn" in said["novel"]
-    assert planned_filters(run, ()) == planned_filters(None, filters) == {}
+    assert planned_filters(RunFolder(run), ()) == planned_filters(None, filters) == {}
     with pytest.raises(UsageFault, match="is unknown"):
-        planned_filters(run, ["nvel"])
+        planned_filters(RunFolder(run), ["nvel"])
 
 
 def test_drawn_samples_are_judged_too(run, tmp_path):

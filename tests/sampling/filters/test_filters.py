@@ -6,6 +6,7 @@ from scipy.ndimage import gaussian_filter
 
 from gansynth.conditions.case_pool import Room
 from gansynth.core.filter import Asked
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.schema import Condition, FloatArray, LabelArray, Sample
 from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.admission import reason_of
@@ -23,7 +24,7 @@ def learnt(fitted):
     """Filters that have learnt in the module's run, by text."""
 
     def load(text: str):
-        return ensure_learnt(fitted, ToySource(2), [text])
+        return ensure_learnt(RunFolder(fitted), ToySource(2), [text])
 
     return load
 
@@ -99,7 +100,7 @@ def test_faithful_tells_what_its_threshold_rests_on(learnt, fitted):
 def test_faithful_with_one_subject_says_so(run, monkeypatch):
     monkeypatch.setattr(ToySource, "subject", lambda self, case: "somebody")
     text = "faithful:steps=1,width=4,levels=2,crops=2"
-    ensure_learnt(run, ToySource(2), [text])
+    ensure_learnt(RunFolder(run), ToySource(2), [text])
     (state,) = (run / "filters").glob("faithful-*/filter.json")
     assert '"own_crops": true' in state.read_text()
 
@@ -169,7 +170,7 @@ def test_neighbours_of_a_class_are_not_each_others_rim(learnt):
 
 def test_contrast_of_a_class_that_is_not_there_is_refused(run):
     with pytest.raises(UsageFault, match=r"classes: 'onee' is no foreground.*mean 'one'"):
-        ensure_learnt(run, ToySource(2), ["contrast:classes=onee"])
+        ensure_learnt(RunFolder(run), ToySource(2), ["contrast:classes=onee"])
 
 
 # -- range -----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from gansynth.core.filter import Filter, FilterOptions
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.lineage import Lineage
 from gansynth.core.registry import installed
-from gansynth.core.run_folder import read_manifest
+from gansynth.core.run_folder import RunFolder, read_manifest
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.admission import reason_of
 from gansynth.sampling.filters.fitted import ensure_learnt, folder_of, to_learn
@@ -87,7 +87,7 @@ def test_a_filter_learns_once_and_other_options_are_another_filter(run):
     source = ToySource(2)
     assert [one.name for one in to_learn(run, ["bright"])] == ["bright"]
     for text in ("bright", "bright:most=3.0", "bright", "bright:most=4"):
-        ensure_learnt(run, source, [text])
+        ensure_learnt(RunFolder(run), source, [text])
     assert len(Bright.learnt) == 2
     assert to_learn(run, ["bright"]) == []
     left = [path.name for path in (run / "filters").iterdir() if path.name != ".lock"]
@@ -95,12 +95,13 @@ def test_a_filter_learns_once_and_other_options_are_another_filter(run):
 
 
 def test_without_filters_nothing_is_written(run):
-    assert ensure_learnt(run, ToySource(2), ()).lineage is None
+    assert ensure_learnt(RunFolder(run), ToySource(2), ()).lineage is None
     assert not (run / "filters").exists()
 
 
 def test_two_at_once_learn_once(run):
-    threads = [Thread(target=ensure_learnt, args=(run, ToySource(2), ["bright"])) for _ in range(3)]
+    asked = (RunFolder(run), ToySource(2), ["bright"])
+    threads = [Thread(target=ensure_learnt, args=asked) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -109,7 +110,7 @@ def test_two_at_once_learn_once(run):
 
 
 def test_the_lineage_is_of_the_cases_that_were_looked_at(run):
-    found = ensure_learnt(run, ToySource(2), ["bright", "range:crops=2"])
+    found = ensure_learnt(RunFolder(run), ToySource(2), ["bright", "range:crops=2"])
     seen = Lineage.from_json(read_manifest(run)["lineage"])
     assert found.lineage is not None
     assert found.lineage.within(seen)
@@ -121,13 +122,13 @@ def test_the_lineage_is_of_the_cases_that_were_looked_at(run):
 
 def test_a_held_out_case_cannot_be_learnt_from(run):
     with pytest.raises(IntegrityFault, match=r"case 'toy_12'.*expected training cases of the run"):
-        ensure_learnt(run, ToySource(2), ["bright:case=toy_12"])
+        ensure_learnt(RunFolder(run), ToySource(2), ["bright:case=toy_12"])
     assert to_learn(run, ["bright:case=toy_12"]) != []  # nothing half learnt is left
 
 
 def test_a_case_that_is_not_what_it_was_is_refused(run):
     with pytest.raises(IntegrityFault, match=r"case .toy_00. .* is not the one the run was fitted"):
-        ensure_learnt(run, ToySource(2, seed=1), ["bright"])
+        ensure_learnt(RunFolder(run), ToySource(2, seed=1), ["bright"])
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def test_a_case_that_is_not_what_it_was_is_refused(run):
     ],
 )
 def test_what_is_damaged_is_refused(run, harm, says):
-    ensure_learnt(run, ToySource(2), ["bright"])
+    ensure_learnt(RunFolder(run), ToySource(2), ["bright"])
     path = state_of(run)
     text = path.read_text()
     if harm == "state":
@@ -155,23 +156,23 @@ def test_what_is_damaged_is_refused(run, harm, says):
     else:
         rewrite(path, state={})
     with pytest.raises(IntegrityFault, match=says):
-        ensure_learnt(run, ToySource(2), ["bright"])
+        ensure_learnt(RunFolder(run), ToySource(2), ["bright"])
 
 
 def test_what_was_learnt_on_other_cases_is_refused(run):
-    ensure_learnt(run, ToySource(2), ["bright"])
+    ensure_learnt(RunFolder(run), ToySource(2), ["bright"])
     path = state_of(run)
     doc = json.loads(path.read_text())
     seen = Lineage.from_json(doc["lineage"])
     other = replace(seen.cases[0], id="toy_13")
     rewrite(path, lineage=replace(seen, cases=(other,)).to_json())
     with pytest.raises(IntegrityFault, match=r"1 case\(s\), first toy_13, that the run was not"):
-        ensure_learnt(run, ToySource(2), ["bright"])
+        ensure_learnt(RunFolder(run), ToySource(2), ["bright"])
     rewrite(path, lineage=doc["lineage"], space={**doc["space"], "size": [8, 8]})
     with pytest.raises(IntegrityFault, match="learnt in another space than the run's"):
-        ensure_learnt(run, ToySource(2), ["bright"])
+        ensure_learnt(RunFolder(run), ToySource(2), ["bright"])
     shutil.rmtree(path.parent)
-    ensure_learnt(run, ToySource(2), ["bright"])
+    ensure_learnt(RunFolder(run), ToySource(2), ["bright"])
 
 
 @pytest.mark.parametrize(

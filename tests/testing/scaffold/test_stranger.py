@@ -22,6 +22,7 @@ from scipy.ndimage import gaussian_filter
 
 import gansynth
 from gansynth.core.adapter import Injection
+from gansynth.core.edit import EditContext
 from gansynth.core.filter import Learning
 from gansynth.core.hookspecs import API_VERSION
 from gansynth.core.injection import MixPlan
@@ -265,8 +266,9 @@ def test_the_example_of_an_edit_forgets_a_label(example):
     source, edit = ToySource(), example("edits", "forget")()
     labels = source.load("toy_00").labels
     assert labels is not None
-    params = edit.draw(labels, source.schema, np.random.default_rng(0))
-    edited = edit.apply(labels, source.schema, params)
+    context = EditContext(labels, source.schema)
+    params = edit.draw(context, np.random.default_rng(0))
+    edited = edit.apply(context, params).labels
     assert set(np.unique(labels)) - set(np.unique(edited)) == {params["label"]}
 
 

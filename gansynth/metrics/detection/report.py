@@ -48,10 +48,7 @@ def heading(doc: Mapping[str, Any]) -> str:
 
 
 def main_table(doc: Mapping[str, Any]) -> list[Row]:
-    """The paper's table: mAP, and sensitivity and false positives per slice at each overlap.
-
-    ``doc``: of ``measure_arms``; the arms of its ``paper``, if it has one, come last.
-    """
+    """The paper's table, of ``measure_arms``: mAP, sensitivity, false positives per slice."""
     ious = [f"{iou:g}" for iou in doc["ious"]]
     head = ["", "mAP", *_per_overlap(ious), "mAP .5:.95"]
     rows = [tuple(head)]

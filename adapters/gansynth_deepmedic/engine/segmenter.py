@@ -1,0 +1,186 @@
+"""The dual-path network as gansynth's training loop takes one, and what checkpoints hold of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from gansynth.core.generator import Batch, Generator, GeneratorOptions, Phase, Step
+from gansynth.core.schema import Condition, Sample, Schema
+from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.training import checkpoint
+from gansynth_deepmedic.cases import class_labels
+from gansynth_deepmedic.configs import (
+    ModelConfig,
+)
+from gansynth_deepmedic.engine.infer import (
+    placed,
+)
+from gansynth_deepmedic.engine.network import DualPath
+from gansynth_deepmedic.engine.optimiser import Optimiser, Rates
+from gansynth_deepmedic.engine.segments import Drawn
+from gansynth_deepmedic.engine.settings import EngineSettings
+
+CHECKPOINTS = "checkpoints"
+NETWORK = "network"
+"""Name of the network, and of who trains it, in checkpoints."""
+_DONE = "memory/rates/done"
+"""Epochs done, in a checkpoint."""
+
+
+@dataclass
+class SegmentBatch(Batch):
+    """Segments (``image``), and what is predicted of them (``labels``)."""
+
+    low: tuple[Tensor, ...] = ()  # their surroundings (B, C, X, Y, Z) for each subsampled path
+    held: Drawn | None = None  # to validate on, before the first batch of a subepoch
+
+    @classmethod
+    def of(cls, items: Mapping[str, Tensor], held: Drawn | None = None) -> SegmentBatch:
+        """What ``DeepMedicSegments.batch`` gave, in memory of its own."""
+        low = (value.clone() for name, value in items.items() if name.startswith("low_"))
+        return cls(items["high"].clone(), items["labels"], low=tuple(low), held=held)
+
+    def to(self, device: torch.device) -> SegmentBatch:
+        """The same on a device."""
+        assert self.labels is not None
+        low = tuple(placed(part, device) for part in self.low)
+        high, labels = placed(self.image, device), self.labels.to(device)
+        return SegmentBatch(high, labels, low=low, held=self.held)
+
+
+class DualPathSegmenter(Generator):
+    """The dual-path network as the training loop takes one."""
+
+    name: ClassVar[str] = "deepmedic"
+    ema: ClassVar[tuple[str, ...]] = ()
+    if_not_finite: ClassVar[str] = (
+        "Look for absurd intensities in the images, or lower learningRate of the configuration"
+    )
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        settings: EngineSettings,
+        loss: Callable[[Step], Mapping[str, Tensor]],
+    ) -> None:
+        self.model, self.how, self._loss = model, settings.optimisation, loss
+        self.rates = Rates(settings.rates, self.how.rate, self.how.momentum)
+        channels = tuple(f"channel {number}" for number in range(model.channels))
+        schema = Schema(channels, class_labels(model.classes), (1.0, 1.0, 1.0))
+        super().__init__(schema, model.segment, GeneratorOptions())
+        self.memories["rates"] = self.rates
+
+    @property
+    def network(self) -> DualPath:
+        """The network itself."""
+        network = self.nets[NETWORK]
+        assert isinstance(network, DualPath)
+        return network
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The dual-path network alone."""
+        return {NETWORK: DualPath(self.model)}
+
+    def phases(self) -> Sequence[Phase]:
+        """One player."""
+        return [Phase(NETWORK, self._loss)]
+
+    def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """DeepMedic's own."""
+        self.optimiser = Optimiser(parameters, self.network.convolved(), self.how)
+        return self.optimiser
+
+    def set_epoch(self, at: float) -> float:
+        """What learning rates are multiplied by after so many epochs; sets the momentum."""
+        for group in self.optimiser.param_groups:
+            group["momentum"] = self.rates.momentum(at)
+        return self.rates.rate(at) / self.rates.first if self.rates.first else 1.0
+
+    def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
+        """Nothing: whole volumes are segmented by ``infer.Predictor``."""
+        raise NotImplementedError
+
+    def to(self, device: torch.device) -> Generator:
+        """Move the network, as convolutions are fastest there."""
+        self.device = device
+        self.network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        return self
+
+
+def epochs_of(found: checkpoint.Checkpoint) -> int:
+    """Epochs that a checkpoint has done.
+
+    Raises:
+        UsageFault: it is of an older gansynth, which counted checkpoints by epochs.
+    """
+    if _DONE not in found.tensors:
+        raise UsageFault(
+            f"{found.folder}: is a checkpoint of an older gansynth, expected one whose steps are "
+            "batches; start anew in another folder"
+        )
+    return int(found.tensors[_DONE])
+
+
+def go_on(folder: Path, done: int, each: int, say: Callable[[str], None]) -> int:
+    """Leave the newest whole checkpoint of so many epochs at most as the last one of a folder.
+
+    Args:
+        done: epochs; 0 begins a training.
+        each: steps of an epoch, which may have been others before.
+
+    Returns:
+        Epochs that it has done.
+
+    Raises:
+        UsageFault: a training would begin where there is one, or it is of an older gansynth.
+        IntegrityFault: there is no whole checkpoint.
+    """
+    if done == 0:
+        begun = sorted(folder.glob("step-*[1-9]*"))
+        if begun:
+            raise UsageFault(
+                f"{folder}: holds {begun[-1].name}, expected no checkpoint where a training "
+                "begins; go on with it (--set resume=yes), or choose another -o"
+            )
+        return 0
+    why = ""
+    try:
+        found = checkpoint.latest(folder, lambda one: epochs_of(one) <= done)
+    except IntegrityFault as fault:
+        found, why = None, f"; {fault}"
+    if found is None:
+        raise IntegrityFault(
+            f"{folder}: no whole checkpoint of {done} epoch(s) or fewer{why}, expected one; "
+            "restore it from a backup, or start anew in another folder"
+        )
+    for text in found.passed_over:
+        name, _, error = text.partition(": ")
+        say(f"gansynth: WARNING: checkpoint {name} is damaged and was passed over: {error}")
+    epochs, last = epochs_of(found), found.folder
+    if found.state["step"] != epochs * each:
+        last = checkpoint.save(folder, epochs * each, found.tensors, {}, found.state)
+    for path in folder.glob("step-*"):
+        if path != last and path.name >= found.folder.name:
+            shutil.rmtree(path, ignore_errors=True)  # the record knows nothing of it
+    return epochs
+
+
+def load_network(network: DualPath, output: Path) -> None:
+    """Put the weights of a folder's newest whole checkpoint into a network.
+
+    Raises:
+        UsageFault: there is none, or it is of an older gansynth.
+        IntegrityFault: all are damaged, or of another network.
+    """
+    found = checkpoint.latest(output / CHECKPOINTS, lambda one: epochs_of(one) > 0)
+    if found is None:
+        raise UsageFault(f"{output / CHECKPOINTS}: no checkpoint, expected a trained network")
+    own = {name: tensor for name, tensor in found.tensors.items() if name.startswith("net/")}
+    checkpoint.restore(own, {NETWORK: network}, {}, {}, found.folder)
