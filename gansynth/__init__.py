@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gansynth.bank.reader import BankReader
     from gansynth.bank.segment import BankSample
     from gansynth.bank.supervisor import Keeper
-    from gansynth.core.adapter import Adapter, HostArrays
+    from gansynth.core.adapter import Adapter, HostArrays, HostOptions
     from gansynth.core.edit import Edit, EditContext, EditOptions, EditResult, SceneEdit
     from gansynth.core.filter import Asked, Filter, FilterOptions, Learning, Verdict
     from gansynth.core.findings import Checked, Finding
@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         UsageFault,
     )
     from gansynth.runtime.machine import Line
+    from gansynth.runtime.options import read_settings
     from gansynth.sampling.drawer import SampleDrawer
     from gansynth.sampling.open_run import load_run
     from gansynth.sampling.opening import open_source
@@ -107,6 +108,7 @@ __all__ = [
     "GeneratorOptions",
     "Halved",
     "HostArrays",
+    "HostOptions",
     "ImportRequest",
     "Injection",
     "IntegrityFault",
@@ -162,6 +164,7 @@ __all__ = [
     "mix_batches",
     "open_source",
     "parse_read",
+    "read_settings",
     "reads",
     "realness",
     "replay",
@@ -175,7 +178,7 @@ _HOMES = {
     "gansynth.bank.reader": {"BankReader"},
     "gansynth.bank.segment": {"BankSample"},
     "gansynth.bank.supervisor": {"Keeper"},
-    "gansynth.core.adapter": {"Adapter", "HostArrays"},
+    "gansynth.core.adapter": {"Adapter", "HostArrays", "HostOptions"},
     "gansynth.core.edit": {"Edit", "EditContext", "EditOptions", "EditResult", "SceneEdit"},
     "gansynth.core.filter": {"Asked", "Filter", "FilterOptions", "Learning", "Verdict"},
     "gansynth.core.findings": {"Checked", "Finding"},
@@ -229,6 +232,7 @@ _HOMES = {
         "UsageFault",
     },
     "gansynth.runtime.machine": {"Line"},
+    "gansynth.runtime.options": {"read_settings"},
     "gansynth.sampling.drawer": {"SampleDrawer"},
     "gansynth.sampling.open_run": {"load_run"},
     "gansynth.sampling.opening": {"open_source"},

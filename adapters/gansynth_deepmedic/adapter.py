@@ -33,7 +33,7 @@ from gansynth.metrics.segmentation.account import asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.machine import Line
 from gansynth.runtime.progress import Reporter
-from gansynth_deepmedic.config import RUNS, SETTINGS, Choices
+from gansynth_deepmedic.config import RUNS, Choices, DeepMedicSettings
 from gansynth_deepmedic.engine.settings import read_settings
 from gansynth_deepmedic.guards import SMALLEST, open_origin, sample_bytes
 from gansynth_deepmedic.insertion import HostCase
@@ -57,7 +57,7 @@ class DeepMedicAdapter(Adapter):
 
     name: ClassVar[str] = "deepmedic"
     goes_on: ClassVar[tuple[str, ...]] = ("--set", "resume=yes")
-    settings: ClassVar[Mapping[str, str]] = SETTINGS
+    Options = DeepMedicSettings
     needs: ClassVar[Literal["labels", "boxes"]] = "labels"
     exact_over: ClassVar[Literal["batch", "epoch"]] = "epoch"
     exports: ClassVar[Literal["nothing", "name", "folder"]] = "folder"

@@ -21,7 +21,6 @@ from gansynth.data.reading import (
     OfLabels,
     ReadOptions,
     Resampling,
-    Size,
     Spacing,
     VolumeOptions,
     Whole,
@@ -31,6 +30,7 @@ from gansynth.data.reading import (
 )
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
+from gansynth.runtime.option_kinds import Size3
 from gansynth.runtime.options import Needs
 from gansynth_deepmedic.configs import Listed, ModelConfig, TrainConfig
 from gansynth_deepmedic.divided import known_names
@@ -233,7 +233,7 @@ class DeepMedicOptions(ReadOptions):
         "along z,y,x (one number for all three) to resample to, for a generator that is not to go "
         "back into DeepMedic",
     )
-    size: Size | None = Field(
+    size: Size3 | None = Field(
         None,
         description="voxels along z,y,x (one number for all three) of the crops a generator works "
         "on; else the training cases' median, at most 128, in eights",

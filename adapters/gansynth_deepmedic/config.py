@@ -7,12 +7,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
 
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.options import Needs, refuse_idle, refuse_unaugmented
+from gansynth.runtime.options import Needs, read_settings, refuse_unaugmented
 from gansynth_deepmedic.configs import TrainConfig
-from gansynth_deepmedic.engine.settings import SETTINGS as OF_TORCH
+from gansynth_deepmedic.engine.settings import TorchSettings
 from gansynth_deepmedic.order import Engine
 
 if TYPE_CHECKING:
@@ -20,34 +22,72 @@ if TYPE_CHECKING:
     from gansynth_deepmedic.model_config import ModelConfig
     from gansynth_deepmedic.program import Program
 
-_NUMBERS: Mapping[str, tuple[str, int, str]] = {
-    "epochs": ("numberOfEpochs", 1, "Epochs to train"),
-    "subepochs": ("numberOfSubepochs", 1, "Subepochs of an epoch"),
-    "cases": ("numOfCasesLoadedPerSubepoch", 1, "Cases that a subepoch loads"),
-    "segments": ("numberTrainingSegmentsLoadedOnGpuPerSubep", 1, "Segments that it takes of them"),
-    "batch": ("batchsize_train", 1, "Segments of a training step"),
-    "processes": ("num_processes_sampling", -1, "Processes that take segments; -1 for none"),
+
+class DeepMedicSettings(TorchSettings):
+    """``gansynth augment --target deepmedic --set``."""
+
+    flags: ClassVar[Mapping[str, str]] = {
+        "engine": "--engine",
+        "deepmedic": "--deepmedic",
+        "python": "--deepmedic-python",
+    }
+    needs: ClassVar[Needs] = {
+        **dict.fromkeys(("deepmedic", "python"), "engine=deepmedic"),
+        **dict.fromkeys(TorchSettings.model_fields.keys() - {"regions"}, "engine=torch"),
+    }
+
+    engine: Engine = Field(
+        description="what trains, as --engine: deepmedic (your checkout) or torch"
+    )
+    deepmedic: str | None = Field(None, description="folder of the checkout, as --deepmedic")
+    python: str | None = Field(
+        None, description="Python that has its TensorFlow, as --deepmedic-python"
+    )
+    model: str | None = Field(
+        None, description="modelConfig.cfg of the network; torch has DeepMedic's own without"
+    )
+    epochs: int | None = Field(None, ge=1, description="epochs to train (numberOfEpochs)")
+    subepochs: int | None = Field(
+        None, ge=1, description="subepochs of an epoch (numberOfSubepochs)"
+    )
+    cases: int | None = Field(
+        None, ge=1, description="cases that a subepoch loads (numOfCasesLoadedPerSubepoch)"
+    )
+    segments: int | None = Field(
+        None,
+        ge=1,
+        description="segments that it takes of them (numberTrainingSegmentsLoadedOnGpuPerSubep)",
+    )
+    batch: int | None = Field(
+        None, ge=1, description="segments of a training step (batchsize_train)"
+    )
+    processes: int | None = Field(
+        None,
+        ge=-1,
+        description="processes that take segments; -1 for none (num_processes_sampling)",
+    )
+    affine: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="probability that a training case is turned (up to 45 degrees) and zoomed (up "
+        "to 10 %), as by augm_img_prms_tr, whose place it takes",
+    )
+    output: str | None = Field(
+        None, description="folder for the results, as -o (runs/deepmedic/NAME_R-S)"
+    )
+    resume: bool = Field(False, description="yes goes on with the training in that folder")
+
+
+_NUMBERS = {
+    "epochs": "numberOfEpochs",
+    "subepochs": "numberOfSubepochs",
+    "cases": "numOfCasesLoadedPerSubepoch",
+    "segments": "numberTrainingSegmentsLoadedOnGpuPerSubep",
+    "batch": "batchsize_train",
+    "processes": "num_processes_sampling",
 }
-"""Setting -> key of ``trainConfig.cfg``, least value, and what it is."""
-SETTINGS: Mapping[str, str] = {
-    "engine": "What trains, as --engine: deepmedic (your checkout) or torch.",
-    "deepmedic": "Folder of the checkout, as --deepmedic.",
-    "python": "Python that has its TensorFlow, as --deepmedic-python.",
-    "model": "modelConfig.cfg of the network; torch has DeepMedic's own without.",
-    **{key: f"{text} ({name} of the file)." for key, (name, _, text) in _NUMBERS.items()},
-    "affine": "Probability that a training case is turned (up to 45 degrees) and zoomed (up to 10 "
-    "%), as by augm_img_prms_tr, whose place it takes.",
-    "output": "Folder for the results, as -o (runs/deepmedic/NAME_R-S).",
-    "resume": "yes goes on with the training in that folder.",
-    **{key: f"{text[0].upper()}{text[1:]}; engine torch." for key, text in OF_TORCH.items()},
-    "regions": "Regions to report Dice and HD95 of, as unions of labels: WT:1+2+3+4,ET:4.",
-}
-"""Keys of ``--set`` -> one sentence."""
-NEEDS: Needs = {
-    **dict.fromkeys(("deepmedic", "python"), "engine=deepmedic"),
-    **dict.fromkeys(OF_TORCH.keys() - {"regions"}, "engine=torch"),
-}
-"""What a setting takes to have an effect."""
+"""Setting -> key of ``trainConfig.cfg``."""
 RUNS = Path("runs") / "deepmedic"
 AUGMENTATION = ("augm_img_prms_tr", "augm_sample_prms_tr", "reflectImagesPerAxis", "performIntAugm")
 """Keys that augment training cases or segments, those of earlier versions included."""
@@ -88,21 +128,29 @@ class Choices:
         Raises:
             UsageFault: naming what is wrong, or that no engine is chosen.
         """
-        engine = _engine(settings)
-        _refuse_others(engine, settings, options)
-        own = _Options.read(options)
-        if own.model is not None and settings.get("model", own.model) != own.model:
+        if "engine" not in settings and "deepmedic" in settings:
+            settings = {**settings, "engine": "deepmedic"}
+        if "engine" not in settings:
+            raise UsageFault(NO_ENGINE)
+        read = read_settings(DeepMedicSettings, settings, "deepmedic")
+        engine = read.engine
+        if engine == "torch" and options:
             raise UsageFault(
-                f"-- -model {own.model} and --set model={settings['model']}: expected one of them; "
-                "leave the other out"
+                f"-- {options[0]}: --engine torch has no command line of its own, expected --set "
+                "KEY=VALUE (model, device ...); leave out what follows --"
             )
-        resume = _yes(settings, "resume")
-        if resume and own.load:
+        own = _Options.read(options)
+        if own.model is not None and read.model not in (None, own.model):
+            raise UsageFault(
+                f"-- -model {own.model} and --set model={read.model}: expected one of them; leave "
+                "the other out"
+            )
+        if read.resume and own.load:
             raise UsageFault(
                 "-- -load with --set resume=yes: which checkpoint to go on with is known, expected "
                 "one of them; leave the other out"
             )
-        named = own.model or settings.get("model")
+        named = own.model or read.model
         model = model if named is None else _path(named)
         if engine == "deepmedic" and model is None:
             raise UsageFault(
@@ -111,23 +159,28 @@ class Choices:
             )
         return cls(
             engine,
-            checkout=_path(settings.get("deepmedic")),
-            python=_program(settings.get("python")),
+            checkout=_path(read.deepmedic),
+            python=_program(read.python),
             model=model,
-            output=_path(settings.get("output")),
-            resume=resume,
-            numbers={_NUMBERS[key][0]: n for key, n in _numbers(settings).items()},
-            heavier=_heavier(settings),
-            own={key: value for key, value in settings.items() if key in OF_TORCH},
-            regions=settings.get("regions", ""),
+            output=_path(read.output),
+            resume=read.resume,
+            numbers={
+                name: number
+                for key, name in _NUMBERS.items()
+                if (number := getattr(read, key)) is not None
+            },
+            heavier=_heavier(read.affine),
+            own={k: text for k, text in settings.items() if k in TorchSettings.model_fields},
+            regions=read.regions,
             arguments=own.arguments,
             device=own.device,
         )
 
     def asked(self, config: TrainConfig) -> TrainConfig:
         """A configuration with the numbers that hold for this training."""
-        known: dict[str, Any] = {key: self.numbers[name] for key, (name, _, _) in _NUMBERS.items()
-                 if name in self.numbers}  # fmt: skip
+        known: dict[str, Any] = {
+            key: self.numbers[name] for key, name in _NUMBERS.items() if name in self.numbers
+        }
         values = {**config.values, **self.numbers, **self.heavier}
         return replace(config, values=values, **known)
 
@@ -246,59 +299,9 @@ def _device(text: str) -> str:
 # -- reading values --------------------------------------------------------------------------------
 
 
-def _engine(settings: Mapping[str, str]) -> Engine:
-    name = settings.get("engine")
-    if name is None and "deepmedic" in settings:
-        name = "deepmedic"
-    if name is None:
-        raise UsageFault(NO_ENGINE)
-    if name == "deepmedic":
-        return "deepmedic"
-    if name == "torch":
-        return "torch"
-    raise UsageFault(f"--engine {name}: expected deepmedic or torch")
-
-
-def _refuse_others(engine: Engine, settings: Mapping[str, str], options: Sequence[str]) -> None:
-    """Refuse what the other engine alone would heed."""
-
-    def typed(key: str) -> str:
-        option = {"deepmedic": "--deepmedic", "python": "--deepmedic-python"}.get(key)
-        return f"{option} {settings[key]}" if option else f"--set {key}={settings[key]}"
-
-    refuse_idle(settings, {"engine": engine}, NEEDS, typed)
-    if engine == "torch" and options:
-        raise UsageFault(
-            f"-- {options[0]}: --engine torch has no command line of its own, expected --set "
-            "KEY=VALUE (model, device ...); leave out what follows --"
-        )
-
-
-def _numbers(settings: Mapping[str, str]) -> dict[str, int]:
-    found = {}
-    for key, (_, least, _) in _NUMBERS.items():
-        if (text := settings.get(key)) is None:
-            continue
-        if not re.fullmatch(r"-?\d+", text) or int(text) < least:
-            raise UsageFault(f"--set {key}={text}: expected a whole number of at least {least}")
-        found[key] = int(text)
-    return found
-
-
-def _heavier(settings: Mapping[str, str]) -> dict[str, Any]:
+def _heavier(affine: float | None) -> dict[str, Any]:
     """DeepMedic's own affine augmentation, at its own angles and zoom."""
-    if (text := settings.get("affine")) is None:
-        return {}
-    if not re.fullmatch(r"0?\.\d+|0|1(\.0*)?", text):
-        raise UsageFault(f"--set affine={text}: expected a number from 0 to 1")
-    return {"augm_img_prms_tr": {"affine": {"prob": float(text)}}}
-
-
-def _yes(settings: Mapping[str, str], key: str) -> bool:
-    text = settings.get(key, "no")
-    if text not in ("no", "yes"):
-        raise UsageFault(f"--set {key}={text}: expected no or yes")
-    return text == "yes"
+    return {} if affine is None else {"augm_img_prms_tr": {"affine": {"prob": affine}}}
 
 
 def _program(text: str | None) -> Path | None:

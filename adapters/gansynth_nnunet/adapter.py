@@ -36,11 +36,11 @@ from gansynth.metrics.segmentation.account import account_of, asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth.runtime.machine import Line
-from gansynth.runtime.options import described
+from gansynth.runtime.options import read_settings
 from gansynth.runtime.progress import Reporter
 from gansynth_nnunet import cascade, variants
 from gansynth_nnunet.class_locations import Key, encode, keys_of
-from gansynth_nnunet.config import CHOICES, SETTINGS, Choices, MixConfig
+from gansynth_nnunet.config import MixConfig, NnunetSettings
 from gansynth_nnunet.foreign_guard import drawn_size
 from gansynth_nnunet.guards import check_origin, host_size, sample_bytes, takes_of
 from gansynth_nnunet.launch import TRAINER, parse_options, with_ext_trainer
@@ -65,11 +65,8 @@ class NnunetAdapter(Adapter):
 
     name: ClassVar[str] = "nnunet"
     exports: ClassVar[Literal["nothing", "name", "folder"]] = "name"
-    settings: ClassVar[Mapping[str, str]] = {
-        **{key: text for key, (_, text) in SETTINGS.items()},
-        **CHOICES,
-    }
-    prepare_settings: ClassVar[Mapping[str, str]] = described(PrepareSettings)
+    Options = NnunetSettings
+    PrepareOptions = PrepareSettings
     goes_on: ClassVar[tuple[str, ...]] = ("--", "--c")
 
     def __init__(self, source: CaseSource) -> None:
@@ -291,12 +288,12 @@ class NnunetAdapter(Adapter):
 
     def _config(self, injection: Injection, settings: Mapping[str, str]) -> MixConfig:
         """What the child is told."""
-        choices = Choices.read(settings)
-        self.trainer = variants.with_suffix(choices.variant)
+        choices = read_settings(NnunetSettings, settings, self.name)
+        self.trainer = variants.with_suffix(choices.trainer)
         return MixConfig(
             injection=injection,
-            settings=choices.settings,
-            cascade=choices.cascade,
+            settings=choices.attributes,
+            cascade=choices.cascade == "degraded",
             subjects=self.source.request.subjects,
             held_out=self.held_out if injection.ratio.p > 0 else (),
             patience=read_patience(),

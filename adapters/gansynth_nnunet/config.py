@@ -10,10 +10,12 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, Field
 
 from gansynth.bank.supply import PATIENCE, read_patience
-from gansynth.core.adapter import Injection
+from gansynth.core.adapter import HostOptions, Injection
 from gansynth.core.bank_options import BankSize, Pacing
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.ratio import Ratio
@@ -21,41 +23,75 @@ from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.options import refuse_unaugmented
+from gansynth.runtime.options import read_settings, refuse_unaugmented
 from gansynth.runtime.serialise import Document
 from gansynth.sampling.request_parsing import read_request, split_asked
 from gansynth_nnunet.class_locations import Key
 
-SETTINGS: Mapping[str, tuple[type[int] | type[float], str]] = {
-    "num_epochs": (int, "Epochs to train (nnU-Net: 1000)."),
-    "num_iterations_per_epoch": (int, "Training steps an epoch (nnU-Net: 250)."),
-    "num_val_iterations_per_epoch": (int, "Validation batches an epoch (nnU-Net: 50)."),
-    "save_every": (int, "Write checkpoint_latest.pth every so many epochs (nnU-Net: 50)."),
-    "oversample_foreground_percent": (
-        float,
-        "Share of a batch whose crops must hold foreground, 0 to 1 (nnU-Net: 0.33).",
-    ),
-    "initial_lr": (float, "Learning rate at the start (nnU-Net: 0.01)."),
-    "weight_decay": (float, "Weight decay of the optimiser (nnU-Net: 3e-5)."),
-    "elastic": (
-        float,
-        "Share of samples that nnU-Net's spatial transform also deforms elastically, 0 to 1 "
-        "(nnU-Net: 0).",
-    ),
-}
-"""Trainer attributes that may be set -> their type and one sentence."""
 
-SHARES = ("oversample_foreground_percent", "elastic")
-"""Those of them that lie between 0 and 1."""
+def _class_name(text: str) -> str:
+    if not text.isidentifier():
+        raise ValueError("expected a name like nnUNetTrainerDA5")
+    return text
 
-CHOICES: Mapping[str, str] = {
-    "trainer": "nnU-Net's trainer to extend, e.g. nnUNetTrainerDA5 (default: nnUNetTrainer).",
-    "regions": "Regions to report Dice and HD95 of, as unions of labels: WT:1+2+4,ET:4; what is "
-    "trained stays the same.",
-    "cascade": "'degraded' allows a cascade's second stage, the synthetic samples' own labels made "
-    "worse standing in for the first (default: refused).",
-}
-"""Further settings of ``gansynth augment`` -> one sentence."""
+
+class TrainerSettings(HostOptions):
+    """Attributes of nnU-Net's trainer that may be set."""
+
+    num_epochs: int | None = Field(None, ge=1, description="epochs to train (nnU-Net: 1000)")
+    num_iterations_per_epoch: int | None = Field(
+        None, ge=1, description="training steps an epoch (nnU-Net: 250)"
+    )
+    num_val_iterations_per_epoch: int | None = Field(
+        None, ge=1, description="validation batches an epoch (nnU-Net: 50)"
+    )
+    save_every: int | None = Field(
+        None, ge=1, description="write checkpoint_latest.pth every so many epochs (nnU-Net: 50)"
+    )
+    oversample_foreground_percent: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share of a batch whose crops must hold foreground, from 0 to 1 (nnU-Net: "
+        "0.33)",
+    )
+    initial_lr: float | None = Field(
+        None, ge=0, description="learning rate at the start (nnU-Net: 0.01)"
+    )
+    weight_decay: float | None = Field(
+        None, ge=0, description="weight decay of the optimiser (nnU-Net: 3e-5)"
+    )
+    elastic: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share of samples that nnU-Net's spatial transform also deforms elastically, "
+        "from 0 to 1 (nnU-Net: 0)",
+    )
+
+    @property
+    def attributes(self) -> dict[str, int | float]:
+        """Those that are set."""
+        return self.model_dump(include=set(TrainerSettings.model_fields), exclude_none=True)
+
+
+class NnunetSettings(TrainerSettings):
+    """``gansynth augment --target nnunet --set``."""
+
+    trainer: Annotated[str, AfterValidator(_class_name)] = Field(
+        "nnUNetTrainer", description="nnU-Net's trainer to extend, e.g. nnUNetTrainerDA5"
+    )
+    regions: str = Field(
+        "",
+        description="regions to report Dice and HD95 of, as unions of labels: WT:1+2+4,ET:4; what "
+        "is trained stays the same",
+    )
+    cascade: Literal["no", "degraded"] = Field(
+        "no",
+        description="degraded allows a cascade's second stage, the synthetic samples' own labels "
+        "made worse standing in for the first",
+    )
+
 
 VARIABLES = (
     *("GENERATOR", "BANK", "RATIO", "SCHEDULE", "FROZEN", "BANK_SIZE", "REUSE", "REFRESH"),
@@ -77,62 +113,6 @@ HOW_TO = (
     "or start it by: gansynth augment --target nnunet --data nnunet:ID --generator runs/g0 "
     "--ratio 1:1"
 )
-
-
-def parse_settings(given: Mapping[str, str], where: str = "--set") -> dict[str, int | float]:
-    """Check and convert settings.
-
-    Raises:
-        UsageFault: naming the unknown key, or the value that is no such number.
-    """
-    out: dict[str, int | float] = {}
-    for key, text in given.items():
-        if key not in SETTINGS:
-            raise UsageFault(f"{where} {key}={text}: unknown key, expected one of {_known()}")
-        kind = SETTINGS[key][0]
-        try:
-            value = kind(text)
-        except ValueError:
-            value = kind(-1)
-        low = 1 if kind is int else 0
-        high = 1.0 if key in SHARES else float("inf")
-        if not low <= value <= high or value == float("inf"):
-            what = (
-                "a whole number of at least 1" if kind is int else "a number that is not negative"
-            )
-            what = "a number from 0 to 1" if high == 1.0 else what
-            raise UsageFault(f"{where} {key}={text}: expected {what}")
-        out[key] = value
-    return out
-
-
-def _known() -> str:
-    return ", ".join(SETTINGS)
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What ``--set`` says."""
-
-    variant: str
-    cascade: bool
-    settings: Mapping[str, int | float]
-
-    @classmethod
-    def read(cls, given: Mapping[str, str]) -> Choices:
-        """Check and convert.
-
-        Raises:
-            UsageFault: naming what is wrong.
-        """
-        cascade = given.get("cascade", "no")
-        if cascade not in ("no", "degraded"):
-            raise UsageFault(f"--set cascade={cascade}: expected degraded, or no")
-        variant = given.get("trainer", "nnUNetTrainer")
-        if not variant.isidentifier():
-            raise UsageFault(f"--set trainer={variant}: expected a name like nnUNetTrainerDA5")
-        rest = {key: text for key, text in given.items() if key not in CHOICES}
-        return cls(variant, cascade == "degraded", parse_settings(rest))
 
 
 @dataclass(frozen=True)
@@ -190,7 +170,9 @@ class MixConfig(Document):
             )
         return cls(
             injection=_injection(said),
-            settings=parse_settings(_pairs(said["SET"]), "GANSYNTH_SET"),
+            settings=read_settings(
+                TrainerSettings, _pairs(said["SET"]), "nnU-Net's trainer", "GANSYNTH_SET"
+            ).attributes,
             cascade=_flag(said, "CASCADE"),
             subjects=said["SUBJECTS"] or None,
             patience=read_patience(environ),

@@ -12,9 +12,11 @@ from typing import Any, ClassVar
 
 from pydantic import Field, PositiveInt
 
+from gansynth.core.adapter import HostOptions
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
-from gansynth.runtime.options import Needs, SetOptions
+from gansynth.runtime.option_kinds import Size
+from gansynth.runtime.options import Needs
 
 DEFAULT_PLANS = "nnUNetPlans"
 _NEEDED = ("data_identifier", "patch_size", "batch_size", "spacing", "architecture")
@@ -128,7 +130,7 @@ SMALLEST_FEATURE_EDGE = 4
 """nnU-Net pools an axis only as long as this many voxels are left."""
 
 
-class PrepareSettings(SetOptions):
+class PrepareSettings(HostOptions):
     """``gansynth prepare nnunet:ID --set``: whether there are small plans as well, and which."""
 
     needs: ClassVar[Needs] = dict.fromkeys(
@@ -136,9 +138,7 @@ class PrepareSettings(SetOptions):
     )
 
     small: bool = Field(False, description="also write plans for a small network: CPUs, trials")
-    patch: tuple[PositiveInt, ...] | None = Field(
-        None, description="voxels of its patch", examples=["40,56,40"]
-    )
+    patch: Size | None = Field(None, description="voxels of its patch")
     batch_size: PositiveInt | None = Field(None, description="cases per batch")
     features: tuple[PositiveInt, ...] | None = Field(
         None, description="feature channels per stage", examples=["8,16,32,32"]

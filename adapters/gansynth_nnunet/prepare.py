@@ -114,7 +114,7 @@ def prepare_asked(asked: PrepareRequest) -> Report:
     Raises:
         UsageFault: settings that cannot be.
     """
-    settings = read_settings(PrepareSettings, asked.settings)
+    settings = read_settings(PrepareSettings, asked.settings, "prepare of nnunet")
     with stepping(asked.reporter) as progress:
         report = prepare(
             asked.request,

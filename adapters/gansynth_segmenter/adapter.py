@@ -23,7 +23,7 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.options import refuse_unaugmented
 from gansynth_segmenter.guards import open_origin
 from gansynth_segmenter.mixed import Cutter, MixedCases, training_space
-from gansynth_segmenter.options import AUGMENTATION, RUNS, SETTINGS, SegmenterOptions
+from gansynth_segmenter.options import AUGMENTATION, RUNS, SegmenterOptions
 from gansynth_segmenter.record import Job, check_output
 from gansynth_segmenter.session import SegmenterSession
 
@@ -36,7 +36,7 @@ class SegmenterAdapter(Adapter):
 
     name: ClassVar[str] = "segmenter"
     goes_on: ClassVar[tuple[str, ...]] = ("--set", "resume=yes")
-    settings: ClassVar[Mapping[str, str]] = SETTINGS
+    Options = SegmenterOptions
     needs: ClassVar[Literal["labels", "boxes"]] = "labels"
 
     def __init__(self, source: CaseSource) -> None:

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
+from gansynth.core.adapter import HostOptions
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.options import LENGTHS, Needs, SetOptions, parse, refuse_idle
+from gansynth.runtime.option_kinds import Device, edges, size_text
+from gansynth.runtime.options import Needs, read_settings
 
 Own = Literal["width", "levels", "learning_rate", "beta1", "dropout"]
 RUNS = Path("runs") / "segmenter"
 AUGMENTATION = ("rotate", "shift", "elastic", "flip")
-RAW = ("output", "regions")
-"""Settings that are taken as they are typed: YAML would read something else into some."""
 EPOCHS = 200.0
 """Passes through the training cases unless told otherwise (Shin et al. 2018, Sun et al. 2020)."""
 _OWN: Mapping[str, Mapping[str, float]] = {
@@ -26,10 +26,10 @@ _OWN: Mapping[str, Mapping[str, float]] = {
 """Defaults that differ from network to network."""
 
 
-Edges = tuple[Annotated[int, Field(ge=4)], ...]
+Edges = Annotated[tuple[Annotated[int, Field(ge=4)], ...], BeforeValidator(edges)]
 
 
-class SegmenterOptions(SetOptions):
+class SegmenterOptions(HostOptions):
     """Settings of ``--target segmenter``."""
 
     needs: ClassVar[Needs] = dict.fromkeys(("l1", "dropout"), "network=pix2pix")
@@ -68,7 +68,6 @@ class SegmenterOptions(SetOptions):
     )
     patch: Edges | None = Field(
         None,
-        examples=["32,32,32"],
         description="voxels z,y,x of training crops, in place of the source's own",
     )
     overlap: float = Field(
@@ -93,7 +92,7 @@ class SegmenterOptions(SetOptions):
     save_predictions: bool = Field(
         True, description="write label maps of the held-out cases, where the source has files"
     )
-    device: str = Field("auto", description="where it trains: auto, cpu, cuda or cuda:N")
+    device: Device = Field("auto", description="where it trains: auto, cpu, cuda or cuda:N")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="auto (bf16 where native, else fp32), bf16, fp16 (CUDA) or fp32"
     )
@@ -115,16 +114,7 @@ class SegmenterOptions(SetOptions):
         Raises:
             UsageFault: naming key, value and what was expected.
         """
-        if settings.keys() >= LENGTHS:
-            raise UsageFault(
-                f"--set epochs={settings['epochs']}: cannot be combined with steps="
-                f"{settings['steps']}, which says the same; expected one of them"
-            )
-        typed = {key: value for key, value in settings.items() if key not in RAW}
-        raw = {key: settings[key] for key in RAW if key in settings}
-        read = parse(cls, typed).model_copy(update=raw)
-        refuse_idle(settings, read, cls.needs, lambda key: f"--set {key}={settings[key]}")
-        return read
+        return read_settings(cls, settings, "segmenter")
 
     def own(self, key: Own) -> float:
         """A setting whose default depends on the network."""
@@ -148,17 +138,11 @@ class SegmenterOptions(SetOptions):
         patch = self.patch * axes if len(self.patch) == 1 else self.patch
         if len(patch) != axes:
             raise UsageFault(
-                f"--set patch={','.join(map(str, self.patch))}: {len(patch)} edges, expected "
+                f"--set patch={size_text(self.patch)}: {len(patch)} edges, expected "
                 f"{axes}, as the cases have axes, or one for all"
             )
         return patch
 
-
-SETTINGS: Mapping[str, str] = {
-    name: f"{(field.description or '')[0].upper()}{(field.description or '')[1:]}."
-    for name, field in SegmenterOptions.model_fields.items()
-}
-"""Keys of ``--set`` -> one sentence."""
 
 WHAT_IS_TRAINED: Sequence[str] = (
     *("network", "batch_size", "width", "levels", "learning_rate", "beta1", "decay", "l1"),

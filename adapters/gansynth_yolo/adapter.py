@@ -40,9 +40,8 @@ from gansynth.hosts.record import (
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth.runtime.machine import Line
-from gansynth.runtime.options import described
 from gansynth.runtime.progress import Reporter
-from gansynth_yolo.config import MIRROR, RUNS, SETTINGS, Choices, YoloConfig
+from gansynth_yolo.config import MIRROR, RUNS, Choices, YoloConfig, YoloSettings
 from gansynth_yolo.detectors import detector
 from gansynth_yolo.guards import SAME, open_origin, sample_bytes, way_out
 from gansynth_yolo.import_slices import ImportSettings, import_asked
@@ -63,8 +62,8 @@ class YoloAdapter(Adapter):
 
     name: ClassVar[str] = "yolo"
     goes_on: ClassVar[tuple[str, ...]] = ("--set", "resume=yes")
-    settings: ClassVar[Mapping[str, str]] = SETTINGS
-    import_settings: ClassVar[Mapping[str, str]] = described(ImportSettings)
+    Options = YoloSettings
+    ImportOptions = ImportSettings
     needs: ClassVar[Literal["labels", "boxes"]] = "boxes"
     any_size: ClassVar[bool] = True
     exact_over: ClassVar[Literal["batch", "epoch"]] = "epoch"

@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from gansynth.bank.supply import PATIENCE
-from gansynth.core.adapter import Injection
+from gansynth.core.adapter import HostOptions, Injection
 from gansynth.core.lineage import CaseRecord
 from gansynth.hosts.launch import device_of
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
+from gansynth.runtime.option_kinds import Device
+from gansynth.runtime.options import read_settings
 from gansynth.runtime.serialise import Document
-from gansynth_yolo.detectors import DETECTORS, DetectorJob
+from gansynth_yolo.detectors import DetectorJob
 
 if TYPE_CHECKING:
     from gansynth_yolo.source import YoloSource
 
-SETTINGS: Mapping[str, str] = {
-    "detector": "Which library trains, as --detector: libreyolo (default) or ultralytics.",
-    "model": "Which of its models (libreyolo: yolox-n, ultralytics: yolo11n.yaml).",
-    "epochs": "How often every real image is seen (100).",
-    "imgsz": "Side in pixels that images are brought to (640).",
-    "batch": "Images of a training step (16).",
-    "workers": "Processes that load images (2); 0 loads in the training's own.",
-    "cache": "Keep decoded real images in memory: ram, or off (default).",
-    "device": "Where the detector trains: auto (default), cpu, cuda, cuda:1.",
-    "output": "Folder for its results (runs/yolo/NAME_R-S).",
-    "resume": "yes goes on with the training in that folder.",
-}
-"""Keys of ``--set`` -> one sentence."""
 MODELS = {"libreyolo": "yolox-n", "ultralytics": "yolo11n.yaml"}
-_NUMBERS = {"epochs": (100, 1), "imgsz": (640, 32), "batch": (16, 1), "workers": (2, 0)}
-"""Key -> default, least."""
 RUNS = Path("runs") / "yolo"
 MIRROR = "data"
 """Folder in the output with links to the user's images and labels, which the detector reads."""
@@ -43,17 +31,44 @@ WEIGHTS = "detector"
 """Folder in the output for what the detector itself writes."""
 
 
+class YoloSettings(HostOptions):
+    """``gansynth augment --target yolo --set``."""
+
+    flags: ClassVar[Mapping[str, str]] = {"detector": "--detector"}
+
+    detector: Literal["libreyolo", "ultralytics"] = Field(
+        "libreyolo", description="which library trains, as --detector"
+    )
+    model: str | None = Field(
+        None,
+        description="which of its models: of libreyolo yolox-n (default), yolo9-t and the like; of "
+        "ultralytics a .yaml (yolo11n.yaml); or a .pt file that is there: nothing is downloaded",
+    )
+    epochs: int = Field(100, ge=1, description="how often every real image is seen")
+    imgsz: int = Field(
+        640, ge=32, description="side in pixels that images are brought to, a multiple of 32"
+    )
+    batch: int = Field(16, ge=1, description="images of a training step")
+    workers: int = Field(
+        2, ge=0, description="processes that load images; 0 loads in the training's own"
+    )
+    cache: Literal["off", "ram"] = Field(
+        "off", description="ram: keep decoded real images in memory"
+    )
+    device: Device = Field(
+        "auto",
+        description="where the detector trains: auto, cpu, cuda or cuda:N; --device is the "
+        "producer's",
+    )
+    output: str | None = Field(
+        None, description="folder for its results, never overwritten (runs/yolo/NAME_R-S)"
+    )
+    resume: bool = Field(False, description="yes goes on with the training in that folder")
+
+
 @dataclass(frozen=True)
 class Choices:
-    """What the user says about the detector.
-
-    Attributes:
-        epochs: how often every real image is seen.
-        imgsz: side in pixels.
-        cache: ``off`` or ``ram``.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
-        output: folder for results; None for the usual one.
-    """
+    """What the user says about the detector; see ``YoloSettings``. ``options``: its own."""
 
     detector: str = "libreyolo"
     model: str = MODELS["libreyolo"]
@@ -74,21 +89,12 @@ class Choices:
         Raises:
             UsageFault: naming what is wrong.
         """
-        detector = _one_of(settings, "detector", tuple(DETECTORS))
+        read = dict(read_settings(YoloSettings, settings, "yolo"))
+        read["model"] = read["model"] or MODELS[read["detector"]]
         own = parse_options(options)
-        resume = _one_of(settings, "resume", ("no", "yes")) == "yes"
         if "resume" in own:
-            resume = bool(own.pop("resume"))
-        return cls(
-            detector=detector,
-            model=settings.get("model", MODELS[detector]),
-            **{key: _number(settings, key) for key in _NUMBERS},
-            cache=_one_of(settings, "cache", ("off", "ram")),
-            device=_device(settings.get("device", "auto")),
-            output=settings.get("output"),
-            resume=resume,
-            options=own,
-        )
+            read["resume"] = bool(own.pop("resume"))
+        return cls(**read, options=own)
 
 
 def parse_options(options: Sequence[str]) -> dict[str, Any]:
@@ -174,29 +180,3 @@ class YoloConfig(Document):
             resume=choices.resume,
             options=dict(choices.options),
         )
-
-
-# -- reading values --------------------------------------------------------------------------------
-
-
-def _one_of(settings: Mapping[str, str], key: str, known: Sequence[str]) -> str:
-    """One of some words, the first by default."""
-    value = settings.get(key, known[0])
-    if value not in known:
-        option = "--detector " if key == "detector" else f"--set {key}="
-        raise UsageFault(f"{option}{value}: expected {' or '.join(known)}")
-    return value
-
-
-def _number(settings: Mapping[str, str], key: str) -> int:
-    usual, least = _NUMBERS[key]
-    text = settings.get(key, str(usual))
-    if not text.isdecimal() or int(text) < least:
-        raise UsageFault(f"--set {key}={text}: expected a whole number of at least {least}")
-    return int(text)
-
-
-def _device(text: str) -> str:
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
-        raise UsageFault(f"--set device={text}: expected auto, cpu, cuda or cuda:N")
-    return text

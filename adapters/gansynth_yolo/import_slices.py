@@ -13,6 +13,7 @@ import yaml
 from pydantic import Field
 
 from gansynth.core import host_commands
+from gansynth.core.adapter import HostOptions
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.schema import Case, FloatArray
 from gansynth.core.source import CaseSource
@@ -20,7 +21,7 @@ from gansynth.data.reading import refuse_idle_read
 from gansynth.report.png import png_bytes, scaled
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, whole_folder, write_json_atomic
-from gansynth.runtime.options import OptionModel, read_settings
+from gansynth.runtime.options import read_settings
 from gansynth.runtime.progress import counting
 from gansynth.runtime.version import __version__
 from gansynth.sampling.opening import open_source
@@ -35,7 +36,7 @@ PERCENTILES = (0.1, 99.9)
 Windows = tuple[tuple[float, float], ...]
 
 
-class ImportSettings(OptionModel):
+class ImportSettings(HostOptions):
     """``gansynth import slices:KIND:WHERE yolo:FOLDER --set``."""
 
     bits: Literal[8, 16] = Field(8, description="of a pixel")
@@ -77,7 +78,7 @@ def import_asked(asked: host_commands.ImportRequest) -> host_commands.Report:
             f"--folds {asked.folds}: a YOLO data set has one split, expected folds of the source; "
             f"say --read folds={asked.folds}"
         )
-    settings = read_settings(ImportSettings, asked.settings)
+    settings = read_settings(ImportSettings, asked.settings, "import to yolo")
     refuse_idle_read(asked.request, asked.request.read)
     source = open_source(asked.request)
     with counting(asked.reporter, "import") as progress:

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from gansynth.data.planes import Edges, PixelSpacing
+from gansynth.data.planes import PixelSpacing
 from gansynth.data.reading import ReadOptions, SkullStrip, SplitsFile
+from gansynth.runtime.option_kinds import Size2
 
 
 def _two_groups(value: Any) -> Any:
@@ -29,7 +30,7 @@ def _two_groups(value: Any) -> Any:
 class YoloOptions(ReadOptions):
     """How a YOLO data set is read."""
 
-    size: Edges | None = Field(
+    size: Size2 | None = Field(
         None,
         description="rows and columns, `128x128`, of the generator's arrays, which every image is "
         "resampled to; else the power of two from the training images' longer edge up, at most "

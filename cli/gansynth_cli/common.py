@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from gansynth.core.sample_request import SampleRequest
     from gansynth.runtime.progress import Reporter
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -22,12 +23,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 
 @dataclass(frozen=True)
 class Output:
-    """Where a command's words go: data to stdout, everything else to stderr.
-
-    Attributes:
-        as_json: one JSON document instead of text.
-        quiet: no progress; warnings stay.
-    """
+    """Where a command's words go: data to stdout, everything else to stderr."""
 
     as_json: bool = False
     quiet: bool = False
@@ -48,20 +44,61 @@ class Output:
                 click.echo(line)
 
 
-def with_output(function: F) -> F:
-    """Add ``--json``, ``--quiet`` and ``--debug``; the function gets an ``Output`` as ``out``."""
+def option_group(
+    into: str, *options: Callable[[Any], Any], read: Callable[..., Any] = dict
+) -> Callable[[F], F]:
+    """Options whose values reach a command as one argument: ``into=read(name=value, ...)``."""
 
-    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-    @click.option("-q", "--quiet", is_flag=True, help="No progress; warnings stay.")
+    def add(function: F) -> F:
+        names: list[str] = []
+
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            values = {name: kwargs.pop(name) for name in names}
+            return function(*args, **{into: read(**values)}, **kwargs)
+
+        declared: list[click.Parameter] = getattr(wrapped, "__click_params__", [])
+        before = len(declared)
+        for option in reversed(options):
+            option(wrapped)
+        added: list[click.Parameter] = wrapped.__click_params__[before:]  # type: ignore[attr-defined]
+        names += [one.name for one in added if one.name and one.expose_value]
+        return wrapped  # type: ignore[return-value]
+
+    return add
+
+
+with_output = option_group(
+    "out",
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout."),
+    click.option("-q", "--quiet", is_flag=True, help="No progress; warnings stay."),
     # The group looks at --debug itself, so that it also holds for errors before this point.
-    @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of errors.")
-    @functools.wraps(function)
-    def wrapped(*args: Any, as_json: bool, quiet: bool, **kwargs: Any) -> Any:
-        return function(*args, out=Output(as_json, quiet), **kwargs)
-
-    return wrapped  # type: ignore[return-value]
+    click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of errors."),
+    read=Output,
+)
+"""Add ``--json``, ``--quiet`` and ``--debug``; the function gets an ``Output`` as ``out``."""
 
 
+def seed_option(what: str) -> Callable[[F], F]:
+    """``--seed``, 0 by default; ``what`` is its help."""
+    number = click.IntRange(min=0)
+    return click.option("--seed", type=number, default=0, show_default=True, help=what)
+
+
+executor_option = click.option(
+    "--executor",
+    default="local",
+    show_default=True,
+    metavar="WHERE",
+    help="local[:N] for N jobs at once, or ray[:cpus=C,gpus=G]; see docs/clusters.md.",
+)
+class_option = click.option(
+    "--class",
+    "classes",
+    multiple=True,
+    metavar="NAME",
+    help="Samples of this class only; may be repeated.",
+)
 # Absolute, because a run remembers it and may be sampled from elsewhere.
 root_option = click.option(
     "--root",
@@ -73,8 +110,10 @@ subjects_option = click.option(
 )
 
 
-def read_pairs(option: str, example: str) -> Callable[..., dict[str, str]]:
-    """Makes what turns ``KEY=VALUE`` texts into a dictionary."""
+def pairs_option(
+    option: str, name: str, example: str, what: str, metavar: str = "KEY=VALUE"
+) -> Callable[[F], F]:
+    """A repeatable option of ``KEY=VALUE`` texts, which reach the command as a dictionary."""
 
     def read(
         context: click.Context, parameter: click.Parameter, values: Sequence[str]
@@ -90,7 +129,7 @@ def read_pairs(option: str, example: str) -> Callable[..., dict[str, str]]:
             pairs[key.strip()] = value.strip()
         return pairs
 
-    return read
+    return click.option(option, name, multiple=True, metavar=metavar, callback=read, help=what)
 
 
 synthetic_option = click.option(
@@ -100,12 +139,11 @@ synthetic_option = click.option(
     callback=lambda context, parameter, folder: None if folder is None else os.path.abspath(folder),
     help="The run or bank that drew the cases, if they are synthetic; its own cases count as seen.",
 )
-read_option = click.option(
+read_option = pairs_option(
     "--read",
-    multiple=True,
-    metavar="KEY=VALUE",
-    callback=read_pairs("--read", "spacing=1"),
-    help="How to read the cases; docs/sources.md has each kind's keys. May be repeated.",
+    "read",
+    "spacing=1",
+    "How to read the cases; gansynth options KIND has the keys. May be repeated.",
 )
 
 
@@ -139,55 +177,53 @@ def _with_request(data: Callable[..., Any], function: F) -> F:
     return wrapped  # type: ignore[no-any-return]
 
 
-READING = ("configuration", "plans", "fold", "subjects", "read", "synthetic", "root")
+with_reading = option_group(
+    "asked",
+    click.option("-c", "--configuration", help="The host's configuration, e.g. 3d_fullres."),
+    click.option("--plans", help="Name of the host's plans; its default if not given."),
+    click.option("-f", "--fold", help="Fold number, or all.  [default: 0]"),
+    subjects_option,
+    read_option,
+    synthetic_option,
+    root_option,
+)
+"""Add what says how a data set is read; the function gets ``asked``, None of what was not."""
 
 
-def with_reading(function: F) -> F:
-    """Add what says how a data set is read; the function gets ``asked``, None of what was not."""
-
-    @click.option("-c", "--configuration", help="The host's configuration, e.g. 3d_fullres.")
-    @click.option("--plans", help="Name of the host's plans; its default if not given.")
-    @click.option("-f", "--fold", help="Fold number, or all.  [default: 0]")
-    @subjects_option
-    @read_option
-    @synthetic_option
-    @root_option
-    @functools.wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        return function(*args, asked={key: kwargs.pop(key) for key in READING}, **kwargs)
-
-    return wrapped  # type: ignore[return-value]
+def with_host_data(function: F) -> F:
+    """Add ``--data`` and what says how to read it, none of it required; see ``host_data``."""
+    data = click.option(
+        "--data",
+        metavar="KIND:WHERE",
+        help="Cases, e.g. nnunet:004. What is not given of --data, -c, --plans, --fold, "
+        "--subjects, --read and --root is as the generator was fitted.",
+    )
+    return data(with_reading(function))
 
 
-set_option = click.option(
+def with_moved_data(function: F) -> F:
+    """Add ``--data`` and ``--root``: where the data set of a run is, if it was moved since."""
+    data = click.option(
+        "--data",
+        metavar="KIND:WHERE",
+        help="Where the data set that RUN was fitted on is now, if it was moved or renamed.",
+    )
+    return data(root_option(function))
+
+
+set_option = pairs_option(
     "--set",
     "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    callback=read_pairs("--set", "steps=2000"),
-    help="Change one setting; may be repeated.",
+    "steps=2000",
+    "Change one setting (gansynth options NAME has them all); may be repeated.",
 )
-
-
-def with_further_sources(function: F) -> F:
-    """Add what names the further sources of a recipe: ``others`` and ``others_read``."""
-    data = click.option(
-        "--with",
-        "others",
-        multiple=True,
-        metavar="NAME=KIND:WHERE",
-        callback=read_pairs("--with", "tissues=nifti:adni"),
-        help="A further source that a recipe needs, by its name; may be repeated.",
-    )
-    read = click.option(
-        "--with-read",
-        "others_read",
-        multiple=True,
-        metavar="NAME.KEY=VALUE",
-        callback=read_pairs("--with-read", "tissues.channels=T1"),
-        help="How to read it, where not as the other cases are; may be repeated.",
-    )
-    return data(read(function))
+with_option = pairs_option(
+    "--with",
+    "others",
+    "tissues=nifti:adni",
+    "A further source that a recipe needs, by its name; may be repeated.",
+    "NAME=KIND:WHERE",
+)
 
 
 def _edits(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -232,13 +268,11 @@ def with_samples(seed: str | None = None, *, classes: bool = False) -> Callable[
             help="Draw of, or into, the cases of this source (tumour-free ones, say) instead of "
             "the run's own training cases.",
         ),
-        click.option(
+        pairs_option(
             "--conditions-read",
             "how",
-            multiple=True,
-            metavar="KEY=VALUE",
-            callback=read_pairs("--conditions-read", "fold=0"),
-            help="How to read --conditions: keys of its kind, fold (default: all its cases), "
+            "fold=0",
+            "How to read --conditions: keys of its kind, fold (default: all its cases), "
             "configuration, plans, subjects. Else as the run's own cases. May be repeated.",
         ),
         click.option(
@@ -257,56 +291,17 @@ def with_samples(seed: str | None = None, *, classes: bool = False) -> Callable[
             help="own (default): heed what the generator itself finds flawed in samples; none: "
             "take them all; or a filter beside own, see gansynth plugins. May be repeated.",
         ),
+        *([class_option] if classes else []),
+        *([] if seed is None else [seed_option(seed)]),
     ]
-    if classes:
-        options.append(
-            click.option(
-                "--class",
-                "classes",
-                multiple=True,
-                metavar="NAME",
-                help="Draw samples of this class only; may be repeated.",
-            )
-        )
-    if seed is not None:
-        number = click.IntRange(min=0)
-        options.append(click.option("--seed", type=number, default=0, show_default=True, help=seed))
 
-    def decorated(function: F) -> F:
-        @functools.wraps(function)
-        def wrapped(
-            *args: Any,
-            edits: tuple[str, ...],
-            boxes: str | None,
-            conditions: str | None,
-            how: Mapping[str, str],
-            lesions: str | None,
-            weights: Path | None,
-            filters: tuple[str, ...],
-            seed: int = 0,
-            **kwargs: Any,
-        ) -> Any:
-            from gansynth.sampling.request_parsing import read_request
+    def read(**said: Any) -> SampleRequest:
+        from gansynth.sampling.request_parsing import read_request
 
-            samples = read_request(
-                seed=seed,
-                edits=edits,
-                boxes=boxes,
-                classes=kwargs.pop("classes") if classes else (),
-                conditions=conditions,
-                how=how,
-                lesions=lesions,
-                weights=None if weights is None else str(weights),
-                filters=filters,
-            )
-            return function(*args, samples=samples, **kwargs)
+        weights = None if said["weights"] is None else str(said["weights"])
+        return read_request(**{"seed": 0, "classes": (), **said, "weights": weights})
 
-        with_options: Any = wrapped
-        for option in reversed(options):
-            with_options = option(with_options)
-        return with_options  # type: ignore[no-any-return]
-
-    return decorated
+    return option_group("samples", *options, read=read)
 
 
 def with_real(what: str) -> Callable[[F], F]:
@@ -316,27 +311,22 @@ def with_real(what: str) -> Callable[[F], F]:
         what: help of ``--real``.
     """
 
-    def add(function: F) -> F:
-        @click.option("--real", metavar="KIND:WHERE", help=what)
-        @click.option(
+    def read(real: str | None, real_how: Mapping[str, str]) -> Mapping[str, Any] | None:
+        from gansynth.sampling.real_cases import read_real
+
+        return read_real(real, real_how)
+
+    return option_group(
+        "real",
+        click.option("--real", metavar="KIND:WHERE", help=what),
+        pairs_option(
             "--real-read",
             "real_how",
-            multiple=True,
-            metavar="KEY=VALUE",
-            callback=read_pairs("--real-read", "fold=0"),
-            help="How to read --real, like --conditions-read. May be repeated.",
-        )
-        @functools.wraps(function)
-        def wrapped(
-            *args: Any, real: str | None, real_how: Mapping[str, str], **kwargs: Any
-        ) -> Any:
-            from gansynth.sampling.real_cases import read_real
-
-            return function(*args, real=read_real(real, real_how), **kwargs)
-
-        return wrapped  # type: ignore[return-value]
-
-    return add
+            "fold=0",
+            "How to read --real, like --conditions-read. May be repeated.",
+        ),
+        read=read,
+    )
 
 
 device_option = click.option(

@@ -51,6 +51,10 @@ COMMANDS = {
         "Measure what detectors found, and compare them at equal false positives.",
     ),
     "plugins": ("plugins", "List and check what is installed, or start a plugin of your own."),
+    "options": (
+        "options",
+        "Print what can be set of a generator, host, source, edit or filter.",
+    ),
     "doctor": ("doctor", "Say what this machine has, and what is missing."),
 }
 """Command -> (module below ``gansynth_cli.commands``, the line that ``gansynth --help`` shows)."""

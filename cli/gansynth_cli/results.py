@@ -166,6 +166,7 @@ def _numbers(
 def lines_of_demo(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
     """What a demo has shown."""
     from gansynth.runtime.progress import clock_text
+    from gansynth.testing.demonstration import facts_of_demo
 
     yield document["note"]
     yield from facts_of_demo(document)
@@ -173,17 +174,6 @@ def lines_of_demo(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
     took = clock_text(sum(document["seconds"].values()))
     yield f"in all {took}; more in {folder / 'summary.md'}"
     yield then("evaluate", folder / "run")
-
-
-def facts_of_demo(document: Mapping[str, Any]) -> Iterator[str]:
-    """What was fitted, drawn and scored."""
-    cases = counted(document["training_cases"], "phantom")
-    held = document["held_out_cases"]
-    yield f"generator: fitted on {cases}, {held} held out, {document['gan_steps']} steps"
-    drawn = f"{document['drawn_real']} real, {document['drawn_synthetic']} synthetic samples"
-    yield f"nnU-Net: {drawn} ({', asked for '.join(_shares(document))})"
-    overlap = (document["validation_on_held_out_phantoms"].get("dice") or {}).get("foreground")
-    yield f"Dice of the tumour on held-out phantoms: {_short(overlap)}"
 
 
 def lines_of_phantoms(written: Mapping[str, Any]) -> Iterator[str]:

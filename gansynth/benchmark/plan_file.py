@@ -79,14 +79,14 @@ def check_names(plan: Plan, path: Path) -> None:
 
 def _check_host(plan: Plan, path: Path) -> None:
     target = plan.host.target
-    known = _under(f"{path}: host.target", partial(installed().adapter, target)).settings
+    adapter = _under(f"{path}: host.target", partial(installed().adapter, target))
     told = {"host": plan.host.set, **{f"arms.{arm.name}": arm.set for arm in plan.arms}}
     for where, settings in told.items():
 
         def named(key: str, where: str = where) -> str:
             return f"{path}: {where}.set.{key}: {told[where][key]!r}"
 
-        refuse_unknown(settings, known, of=target, named=named)
+        refuse_unknown(settings, adapter.Options.model_fields, of=target, named=named)
 
 
 def _check_generators(plan: Plan, path: Path) -> None:

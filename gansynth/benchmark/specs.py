@@ -235,7 +235,7 @@ class Design:
 
     @property
     def _takes_regions(self) -> bool:
-        return bool(self.plan.regions) and "regions" in self.adapter.settings
+        return bool(self.plan.regions) and "regions" in self.adapter.Options.model_fields
 
 
 def _check_regions(plan: Plan, source: CaseSource) -> None:

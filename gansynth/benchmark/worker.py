@@ -89,7 +89,7 @@ class Work:
         request = self.divided(scratch / "data")
         target = self.spec["host"]["target"]
         cls = installed().adapter(target)
-        out = scratch / "out" if "output" in cls.settings else None
+        out = scratch / "out" if "output" in cls.Options.model_fields else None
         run = self.places.get("run")
         words = augment_words(self.spec, request, None if run is None else own_run(Path(run)), out)
         if (scratch / "begun").exists() and (out is None or (out / RECORD).is_file()):

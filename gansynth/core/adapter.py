@@ -32,6 +32,7 @@ from gansynth.core.schema import Sample, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
 from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.options import SetOptions
 
 if TYPE_CHECKING:
     from gansynth.core.bank_options import BankPlan
@@ -45,6 +46,7 @@ __all__ = [
     "Content",
     "DoctorRequest",
     "HostArrays",
+    "HostOptions",
     "ImportRequest",
     "Injection",
     "Mix",
@@ -59,15 +61,19 @@ Content = Literal["mixed", "synthetic"]
 """What is exported: real and synthetic cases to train on, or synthetic ones alone to share."""
 
 
+class HostOptions(SetOptions):
+    """Base of a host's options, which a user gives as ``--set KEY=VALUE``."""
+
+
 class Adapter(ABC):
     """One host framework, opened on one data set and fold."""
 
     name: ClassVar[str]
-    settings: ClassVar[Mapping[str, str]] = {}
-    """Keys that ``--set`` accepts for this host, each with one sentence."""
-    import_settings: ClassVar[Mapping[str, str]] = {}
+    Options: ClassVar[type[HostOptions]] = HostOptions
+    """What ``--set`` of ``gansynth augment`` may say; ``read_settings`` reads it."""
+    ImportOptions: ClassVar[type[HostOptions]] = HostOptions
     """Likewise of ``gansynth import``."""
-    prepare_settings: ClassVar[Mapping[str, str]] = {}
+    PrepareOptions: ClassVar[type[HostOptions]] = HostOptions
     """Likewise of ``gansynth prepare``."""
     needs: ClassVar[Literal["labels", "boxes"]] = "labels"
     """What of a sample the host learns from, beside its image."""

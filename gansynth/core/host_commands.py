@@ -26,8 +26,8 @@ class ImportRequest:
     """``gansynth import SOURCE HOST:WHERE``.
 
     ``where``: what follows the host's name and the colon: its data set, or a folder. ``folds``: how
-    many to write; None if nobody said. ``settings``: ``--set`` values, keys already checked against
-    ``Adapter.import_settings``.
+    many to write; None if nobody said. ``settings``: ``--set`` values of
+    ``Adapter.ImportOptions``.
     """
 
     source: str
@@ -49,7 +49,7 @@ class PrepareRequest:
     """``gansynth prepare HOST:WHERE``.
 
     ``configurations``: of the host, to preprocess; none for its usual ones. ``settings``: ``--set``
-    values, keys already checked against ``Adapter.prepare_settings``.
+    values, see ``Adapter.PrepareOptions``.
     """
 
     request: SourceRequest

@@ -13,7 +13,7 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Key, Schedule, choose_cases
-from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.serialise import Document
 
 Mix = tuple[Ratio, Schedule]
@@ -162,7 +162,45 @@ class Outcome:
         """Realised share of synthetic samples."""
         return self.drawn_synthetic / max(1, self.drawn_real + self.drawn_synthetic)
 
+    def describe(self, injection: Injection) -> dict[str, Any]:
+        """A JSON document, with the ratio and schedule that were asked for."""
+        return {
+            "folder": str(self.folder),
+            "ratio": str(injection.ratio),
+            "schedule": str(injection.schedule),
+            "drawn_real": self.drawn_real,
+            "drawn_synthetic": self.drawn_synthetic,
+            "realised_synthetic_share": self.realised,
+            "asked_synthetic_share": self.asked,
+            "fell_back": self.fell_back,
+            "supply": dict(self.supply),
+            "warnings": list(self.warnings),
+            "metrics_on_real_cases": dict(self.metrics),
+        }
 
+    def refuse_missing(self) -> None:
+        """Refuse to call a training a success that missed too many synthetic samples.
+
+        Raises:
+            TrainingFault: more than 1 % of the synthetic samples asked for were missing.
+        """
+        asked = self.drawn_synthetic + self.fell_back
+        missing = self.fell_back / max(1, asked)
+        if missing > TOLERATED:
+            why = max(self.reasons, key=lambda reason: self.reasons[reason], default="")
+            if ended := self.supply.get("ended"):
+                why += f": {ended}"
+            raise TrainingFault(
+                f"{self.folder}: training finished and its results are kept, but "
+                f"{self.fell_back} of {asked} synthetic samples were missing ({missing:.1%}"
+                f"{f', {why}' if why else ''}) and real cases took their place; expected at most "
+                f"{TOLERATED:.0%}. Give the generator a faster --device, or fill the bank first "
+                "with --frozen"
+            )
+
+
+TOLERATED = 0.01
+"""Largest share of missing synthetic samples that is still a success."""
 STALE_SECONDS = 120.0
 """Without a sign of life for so long, a live bank's producer counts as gone for good."""
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator, Field
 
 from gansynth.data.picture_files import SUFFIXES
-from gansynth.data.planes import Edges, PixelSpacing, Windows
+from gansynth.data.planes import PixelSpacing, Windows
 from gansynth.data.reading import (
     OF_BOXES,
     OF_SPLITS,
@@ -25,6 +25,7 @@ from gansynth.data.reading import (
 )
 from gansynth.data.subjects import read_column
 from gansynth.runtime.errors import DataFault, GansynthError
+from gansynth.runtime.option_kinds import Size2
 from gansynth.runtime.options import Needs
 
 IMAGES = "images"
@@ -76,10 +77,10 @@ class PictureOptions(ReadOptions):
         description="size of the files' pixels in mm along y,x (one number for both); where it is "
         "not given, lengths are in pixels",
     )
-    resize: Edges | None = Field(
+    resize: Size2 | None = Field(
         None, description="rows and columns, `64x64`, that every picture is resampled to"
     )
-    size: Edges | None = Field(
+    size: Size2 | None = Field(
         None,
         description="rows and columns of the crops a generator works on; else those of `resize`, "
         "else the training pictures' median, at most 512, in eights",

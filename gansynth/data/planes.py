@@ -12,7 +12,7 @@ from pydantic import BeforeValidator
 from gansynth.core.resample import resample
 from gansynth.core.schema import Case, FloatArray
 from gansynth.core.space import scale_boxes
-from gansynth.data.reading import Edge, positive, words
+from gansynth.data.reading import positive, words
 from gansynth.runtime.errors import UsageFault
 
 
@@ -73,20 +73,11 @@ def _window(text: str) -> Window:
     return Window(*pair, percent)
 
 
-def _edges(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    edges = value.lower().split("x")
-    return tuple(edges * 2 if len(edges) == 1 else edges)
-
-
 def _spacing(value: Any) -> Any:
     return positive(value, 2, "expected one positive number, or two: y,x")
 
 
 Windows = Annotated[tuple[Window, ...], BeforeValidator(_windows)]
-Edges = Annotated[tuple[Edge, Edge], BeforeValidator(_edges)]
-"""Rows and columns, ``64x64``; one number for both."""
 PixelSpacing = Annotated[tuple[float, float], BeforeValidator(_spacing)]
 """Pixel size in mm along y,x; one number for both."""
 

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import UsageFault, did_you_mean
+from gansynth.runtime.option_kinds import Size3
 from gansynth.runtime.options import Needs, OptionModel, read_model, refuse_idle
 
 INNER = "inner."
@@ -174,11 +175,9 @@ def _boxes_asked(value: Any) -> Any:
 Words = Annotated[tuple[str, ...], BeforeValidator(words)]
 LabelNames = Annotated[dict[str, int], BeforeValidator(_label_names)]
 Modality = Literal["mr", "ct", "none"]
-Edge = Annotated[int, Field(ge=1, le=4096)]
 Modalities = Annotated[tuple[Modality, ...], BeforeValidator(words)]
 Window = Annotated[tuple[float, float], BeforeValidator(_pair)]
 Spacing = Annotated[tuple[float, float, float] | Literal["native"], BeforeValidator(_spacing)]
-Size = Annotated[tuple[Edge, Edge, Edge], BeforeValidator(triple)]
 BoxesAsked = Literal["yes"] | dict[str, tuple[int, ...]]
 """``yes``: a class for each label; else names of classes, and the label numbers of each."""
 OfLabels = Annotated[
@@ -194,18 +193,19 @@ LeastVoxels = Annotated[
 ]
 """Of what ``boxes`` asks for."""
 Frame = Annotated[
-    Size | None,
+    Size3 | None,
     Field(
         description="voxels along z,y,x (one number for all three) around the middle of every case "
-        "that a generator sees, instead of crops of `size`; a smaller case goes on as at its border"
+        "that a generator sees, instead of crops of `size`; a smaller case goes on as at its "
+        "border",
     ),
 ]
 Whole = Annotated[
-    Size | None,
+    Size3 | None,
     Field(
         description="voxels along z,y,x (one number for all three) that every case, or its "
         "`frame`, is resampled to as a whole, instead of crops of `size`; samples are brought back "
-        "to the case's own grid"
+        "to the case's own grid",
     ),
 ]
 SkullStrip = Annotated[
@@ -271,7 +271,7 @@ class VolumeOptions(ReadOptions):
         "resampled to, or `native`: never; else the training cases' median, which leaves cases "
         "within 1 % of it as they are",
     )
-    size: Size | None = Field(
+    size: Size3 | None = Field(
         None,
         description="voxels along z,y,x (one number for all three) of the crops a generator works "
         "on; else the training cases' median, at most 128, in eights",

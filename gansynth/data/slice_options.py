@@ -11,10 +11,11 @@ import numpy as np
 from pydantic import BeforeValidator, Field
 
 from gansynth.core.source import CaseSource, SourceRequest
-from gansynth.data.planes import Edges, Windows
+from gansynth.data.planes import Windows
 from gansynth.data.reading import INNER, OF_BOXES, LeastVoxels, OfLabels, ReadOptions, Words
 from gansynth.data.views import open_plain
 from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.option_kinds import Size2
 from gansynth.runtime.options import Needs
 
 AXIS = {"axial": 0, "coronal": 1, "sagittal": 2}
@@ -103,10 +104,10 @@ class SliceOptions(ReadOptions):
         description="LOW:HIGH, in the volumes' units or as percentiles of each volume (`1%:99%`), "
         "that become 0 and 1, clipped; one for all channels or one for each; else as they are",
     )
-    resize: Edges | None = Field(
+    resize: Size2 | None = Field(
         None, description="rows and columns, `64x64`, that every slice is resampled to"
     )
-    size: Edges | None = Field(
+    size: Size2 | None = Field(
         None,
         description="rows and columns of the crops a generator works on; else those of `resize`, "
         "else of the inner source",

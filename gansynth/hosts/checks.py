@@ -1,4 +1,4 @@
-"""Whether what is asked of samples can be asked of a generator, and whose cases it lets in."""
+"""Whether what is asked of samples can be had of a generator; and what a dry run says."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gansynth.bank.placement import plan_bank
+from gansynth.bank.placement import bank_place, plan_bank
 from gansynth.bank.reader import BankReader, verify_bank
-from gansynth.core.lineage import CaseRecord, Lineage, guard, guard_host
+from gansynth.core.lineage import CaseRecord, Lineage, claim, guard, guard_host
 from gansynth.hosts.origin import Origin, check_schema, find_origin
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.opening import open_drawer
@@ -302,3 +302,69 @@ def _check_bank(folder: Path, adapter: Adapter) -> None:
             f"{len(source.train_ids)} training case(s) of {source.name}, first {unseen[0]}; "
             "expected the same data set. Fill a bank by a generator that was fitted on it"
         )
+
+
+# -- dry runs --------------------------------------------------------------------------------------
+
+
+def plan_training(
+    adapter: Adapter, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
+) -> dict[str, Any]:
+    """What a dry run says: what ``start`` would do, once ``check`` has passed."""
+    from gansynth.sampling.filters.ahead import planned_filters
+
+    source = adapter.source
+    return {
+        "dry_run": True,
+        "target": adapter.name,
+        "data": source.name,
+        "fold": source.fold,
+        "training_cases": len(source.train_ids),
+        "held_out_cases": len(source.held_out_ids),
+        "generator": None if injection.run is None else str(injection.run),
+        "ratio": str(injection.ratio),
+        "schedule": str(injection.schedule),
+        "synthetic_share": injection.schedule.share_of(injection.ratio),
+        **injection.samples.to_json(),
+        **_planned_bank(adapter, injection, adapter.samples_drawn(injection, settings, options)),
+        **planned_filters(injection.run, injection.samples.filters),
+        **adapter.planned(injection, settings, options),
+        "training_time_and_memory": f"not known: {adapter.name} is not run; gansynth benchmark "
+        "--dry-run measures a training",
+        "settings": dict(settings),
+        "host_options": list(options),
+        "leakage": claim(find_origin(injection).lineage)
+        if injection.ratio.p > 0
+        else "none: no synthetic sample is drawn",
+    }
+
+
+def _planned_bank(adapter: Adapter, injection: Injection, samples: int | None) -> dict[str, Any]:
+    """Which bank is drawn from, its room, how it is renewed, how often a sample is drawn."""
+    if injection.ratio.p == 0:
+        return {"bank": "none"}
+    from gansynth.bank.draw_log import foreseen
+    from gansynth.bank.supply import LIVE_FILL
+
+    if injection.bank is not None:
+        held = BankReader(injection.bank).count()
+        document: dict[str, Any] = {"bank": f"{injection.bank} (existing)"}
+    else:
+        unit = " samples" if injection.size.samples is not None else ""
+        kind = "frozen" if injection.frozen else f"kept fresh, {injection.pacing}"
+        planned = adapter.bank_plan(injection)
+        held, needed = (0, None) if planned is None else (planned.held, planned.bytes)
+        each = seconds_of_a_sample(adapter, injection)
+        first = held if injection.frozen else min(held, LIVE_FILL)
+        document = {
+            "bank": f"{injection.size}{unit}, {kind}",
+            "bank_bytes": needed,
+            "seconds_per_sample": round(each, 3),
+            "seconds_before_training": round(each * first, 1) if held else None,
+        }
+        if needed is not None:
+            document["bank_place"] = str(bank_place(needed, injection.scratch))
+    if samples is not None:
+        draws = round(samples * injection.schedule.share_of(injection.ratio))
+        document |= foreseen(injection, draws, held)
+    return document

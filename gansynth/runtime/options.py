@@ -1,15 +1,17 @@
 """Options that a user types: KEY=VALUE texts, checked against a model, in plain words.
 
 An edit, a filter or a list of boxes has its options in one text, ``KEY=VALUE,KEY=1+2``; a generator
-or a host has them one by one, ``--set KEY=VALUE``. Values are read as YAML reads them. Every model
-says in ``needs`` which options have an effect only beside others. An option that was typed and has
-none is refused; what nobody typed (a default, a recipe's own) never is.
+or a host has them one by one, ``--set KEY=VALUE``. A text stays a text where one is expected; any
+other value is read as YAML. Every model says in ``needs`` which options have an effect only beside
+others. An option that was typed and has none is refused; what nobody typed (a default, a recipe's
+own) never is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from types import UnionType
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
@@ -17,7 +19,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from gansynth.runtime.errors import UsageFault, did_you_mean
+from gansynth.runtime.errors import UsageFault, did_you_mean, refuse_unknown
+from gansynth.runtime.option_kinds import is_size
 
 Needs = Mapping[str, str]
 """Option -> what it takes to have an effect: ``objective=wgan``, ``l1, l1_mask!=foreground``.
@@ -42,14 +45,13 @@ _COUNTS = {2: "two", 3: "three"}
 class OptionModel(BaseModel):
     """Base of every model of options; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     needs: ClassVar[Needs] = {}
+    flags: ClassVar[Mapping[str, str]] = {}
+    """Key -> the command's own option that says the same: ``engine`` -> ``--engine``."""
 
     def refuse_idle(self, asked: str) -> None:
-        """Refuse what was given of them and has no effect.
-
-        Args:
-            asked: what they were asked of, for messages: ``--edit size:bias=2``.
+        """Refuse what was given of them, in ``asked`` (``--edit size:bias=2``), to no effect.
 
         Raises:
             UsageFault: naming the option, and what it would take.
@@ -73,11 +75,6 @@ class SetOptions(OptionModel):
         return found
 
 
-def described(model: type[BaseModel]) -> dict[str, str]:
-    """Key -> meaning of every option of a model."""
-    return {key: field.description or "" for key, field in model.model_fields.items()}
-
-
 def read_options(
     model: type[Options], text: str, asked: str, form: str = "NAME:KEY=VALUE,KEY=VALUE,..."
 ) -> Options:
@@ -86,8 +83,6 @@ def read_options(
     Of an option that is a mapping, each value has a key of its own: ``KEY.ITS_KEY=VALUE``.
 
     Args:
-        model: what they are checked against.
-        text: as typed, without any name.
         asked: what was typed, with its option, for messages: ``--edit shift:max_mm=12``.
         form: what is expected, likewise.
 
@@ -115,11 +110,6 @@ def read_options(
 def fill_options(model: type[Options], given: Mapping[str, Any], asked: str) -> Options:
     """Options from values by key; those that are texts are read as in ``read_options``.
 
-    Args:
-        model: what they are checked against.
-        given: values by key.
-        asked: what they were asked of, for messages.
-
     Raises:
         UsageFault: a key that is not there, or a value that does not fit.
     """
@@ -130,7 +120,7 @@ def fill_options(model: type[Options], given: Mapping[str, Any], asked: str) -> 
                 f"{asked}: {key!r} is not one of {', '.join(model.model_fields)}.{hint}"
             )
     try:
-        values = {key: _read(model, key, value) for key, value in given.items()}
+        values = {key: _read(model.model_fields[key], value) for key, value in given.items()}
     except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: 2020-99-99 is no date
         raise UsageFault(f"{asked}: a value is not readable, expected YAML") from None
     return read_model(model, values, lambda key: f"{asked}: {key or 'options'}", joint="+")
@@ -147,61 +137,69 @@ def split_settings(
     """Sort ``--set`` values into the loop's and the generator's options.
 
     Args:
-        settings: key -> text as typed.
-        loop: options of the training loop.
-        own: options of the generator.
-        generator: its name, for messages.
         typed: those of the settings that must have an effect: what a user typed.
 
     Raises:
-        UsageFault: unknown key (with the nearest one), a value that does not fit, both steps and
-            epochs, or one without effect under the others.
+        UsageFault: as ``read_settings``.
     """
-    if settings.keys() >= LENGTHS:
-        raise UsageFault(
-            f"--set epochs={settings['epochs']}: cannot be combined with steps="
-            f"{settings['steps']}, which says the same; expected one of them"
-        )
     known = {**loop.model_fields, **own.model_fields}
-    for key in settings:
-        if key not in known:
-            hint = did_you_mean(key, known)
-            raise UsageFault(
-                f"--set {key}={settings[key]}: {generator} has no such option, expected one of "
-                f"{', '.join(sorted(known))}.{hint}"
-            )
+    named = partial(_typed, settings, {}, "--set")
+    _refuse_slips(settings, known, generator, named)
     found = (
         parse(loop, {k: v for k, v in settings.items() if k in loop.model_fields}),
         parse(own, {k: v for k, v in settings.items() if k in own.model_fields}),
     )
     values = {**dict(found[0]), **dict(found[1])}
     needs = {k: v for model in (loop, own) for k, v in getattr(model, "needs", {}).items()}
-    refuse_idle([k for k in settings if k in typed], values, needs, partial(_typed, settings))
+    refuse_idle([k for k in settings if k in typed], values, needs, named)
     return found
 
 
-def parse(model: type[Model], settings: Mapping[str, str]) -> Model:
-    """Build an options model from texts; numbers, booleans and lists as YAML reads them.
+def parse(model: type[Model], settings: Mapping[str, str], option: str = "--set") -> Model:
+    """Build an options model from texts that were typed after ``option``.
 
     Raises:
         UsageFault: naming key, value and what was expected.
     """
+    fields = model.model_fields
     try:
-        given = {key: yaml.safe_load(value) for key, value in settings.items()}
+        given = {
+            key: _value(fields[key], text) if key in fields else text
+            for key, text in settings.items()
+        }
     except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: 2020-99-99 is no date
-        raise UsageFault(f"--set {dict(settings)}: a value is not readable as YAML") from None
-    return read_model(model, given, partial(_typed, settings))
+        raise UsageFault(f"{option} {dict(settings)}: a value is not readable as YAML") from None
+    return read_model(model, given, partial(_typed, settings, getattr(model, "flags", {}), option))
 
 
-def read_settings(model: type[Options], settings: Mapping[str, str]) -> Options:
+def read_settings(
+    model: type[Options], settings: Mapping[str, str], of: str, option: str = "--set"
+) -> Options:
     """Build an options model from all that a user typed; every key must have an effect.
 
+    Args:
+        of: what has these settings, for messages.
+        option: what they were typed after, likewise.
+
     Raises:
-        UsageFault: as ``parse``; or a key without effect under the others.
+        UsageFault: as ``parse``; or an unknown key (with the nearest one), both steps and epochs,
+            or a key without effect under the others.
     """
-    options = parse(model, settings)
-    refuse_idle(settings, options, options.needs, lambda key: f"--set {key}={settings[key]}")
+    named = partial(_typed, settings, model.flags, option)
+    _refuse_slips(settings, model.model_fields, of, named)
+    options = parse(model, settings, option)
+    refuse_idle(settings, options, options.needs, named)
     return options
+
+
+def _refuse_slips(settings: Mapping[str, str], known: Iterable[str], of: str, named: Named) -> None:
+    """Refuse unknown keys, and both ways to say how long to train."""
+    refuse_unknown(settings, known, of=of, named=named)
+    if settings.keys() >= LENGTHS:
+        raise UsageFault(
+            f"{named('epochs')}: cannot be combined with steps={settings['steps']}, which says the "
+            "same; expected one of them"
+        )
 
 
 def overlay(base: Mapping[str, str], over: Mapping[str, str]) -> dict[str, str]:
@@ -216,9 +214,6 @@ def read_model(
     """Build a model of options.
 
     Args:
-        model: what values are checked against.
-        given: values by key.
-        named: what to call a key in messages.
         joint: what stands between several values as they are typed.
 
     Raises:
@@ -236,7 +231,8 @@ def read_model(
     meaning = f" ({field.description})" if field.description else ""
     same = [one for one in found if one["loc"][:1] == first["loc"][:1]]
     kinds = {str(one["type"]) for one in same}
-    if any(kind.endswith(("missing", "_parsing", "_type", "_from_float")) for kind in kinds):
+    formal = ("missing", "_parsing", "_type", "_from_float", "finite_number", "too_long")
+    if any(kind.endswith(formal) for kind in kinds):
         said = _form(key, field, joint) or _plain(first["msg"])
     else:
         said = _plain(first["msg"])
@@ -256,23 +252,34 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def _read(model: type[OptionModel], key: str, value: Any) -> Any:
-    """A text as YAML reads it; of an option with several, those between ``+`` signs."""
+def _read(field: FieldInfo, value: Any) -> Any:
+    """A value of an edit's or filter's option; several in a text stand between ``+`` signs."""
     if not isinstance(value, str):
         return value
-    if several(model.model_fields[key].annotation):
+    if several(field.annotation):
         return None if value == "none" else [yaml.safe_load(part) for part in value.split("+")]
-    return yaml.safe_load(value)
+    return _value(field, value)
+
+
+def _value(field: FieldInfo, text: str) -> Any:
+    """A text as it is where a text is expected, or this word (``no``); else as YAML reads it."""
+    kinds = _alternatives(field.annotation)
+    words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+    sized = is_size(field.annotation, field.metadata) and "[" not in text  # YAML: 0x8 is 8
+    as_is = sized or text in words or str in kinds or Path in kinds
+    return text if as_is else yaml.safe_load(text)
 
 
 def _mapping(model: type[OptionModel], key: str) -> bool:
     return getattr(model.model_fields[key].annotation, "__origin__", None) is Mapping
 
 
-def _typed(settings: Mapping[str, str], key: str) -> str:
+def _typed(settings: Mapping[str, str], flags: Mapping[str, str], option: str, key: str) -> str:
     """An option as it was typed; all of them where a check goes across several."""
+    if key in flags and key in settings:
+        return f"{flags[key]} {settings[key]}"
     told = {key: settings[key]} if key in settings else settings
-    return f"--set {' '.join(f'{k}={v}' for k, v in told.items())}"
+    return f"{option} {' '.join(f'{k}={v}' for k, v in told.items())}"
 
 
 def _plain(text: str) -> str:
@@ -291,6 +298,8 @@ def _form(key: str, field: FieldInfo, joint: str) -> str:
             kinds = [_alternatives(part)[0] for part in get_args(one)]
             count = 3 if Ellipsis in kinds else len(kinds)
             example = joint.join(_EXAMPLES.get(kinds[0], ("A", "B", "C"))[:count])
+            if is_size(field.annotation, field.metadata):
+                example = "x".join(["64"] * count)
             example = field.examples[0] if field.examples else example
             number = "" if Ellipsis in kinds else f"{_COUNTS.get(count, count)} "
             said.append(f"{number}{_MANY.get(kinds[0], 'values')}, as {key}={example}")
@@ -380,11 +389,6 @@ def _shown(value: Any) -> str:
 
 def refuse_unaugmented(settings: Mapping[str, Any], keys: Iterable[str], *, usual: bool) -> None:
     """Refuse settings of a host's own augmentation where that is off.
-
-    Args:
-        settings: what ``--set`` says.
-        keys: those of the augmentation.
-        usual: whether the host augments as usual.
 
     Raises:
         UsageFault: naming the first of them.

@@ -21,6 +21,7 @@ from gansynth.core.generator import Batch, Generator, Stage, Step
 from gansynth.runtime.devices import HALF, Precision, device_name, resolve, set_seed, tf32
 from gansynth.runtime.distributed import Team
 from gansynth.runtime.errors import TrainingFault
+from gansynth.runtime.option_kinds import Size
 from gansynth.runtime.options import Needs, SetOptions
 from gansynth.runtime.signals import Interrupted
 from gansynth.training.checkpoint_manager import MOST_ROLLBACKS, Callbacks, Shelf
@@ -48,9 +49,8 @@ class FitOptions(SetOptions):
     accumulate: int = Field(
         1, ge=1, description="parts a process does its share in, to save memory"
     )
-    patch: tuple[int, ...] | None = Field(
+    patch: Size | None = Field(
         None,
-        examples=["32,32,32"],
         description="voxels per axis of training crops; the space's own size if null",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="seeds weights, batches and noise")

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from pydantic import Field
 
-from gansynth.core.adapter import Adapter, Outcome
+from gansynth.core.adapter import Adapter, HostOptions, Outcome
 from gansynth.core.bank_options import BankPlan
 from gansynth.core.generator import Generator, GeneratorOptions
 from gansynth.core.hookspecs import hookimpl
@@ -98,11 +99,15 @@ class Folded(ToySource):
         return tuple(CaseRecord(i, i, f"hash of {i}") for i in sorted(ids))
 
 
+class ToyOptions(HostOptions):
+    num_epochs: int | None = Field(None, description="epochs")
+
+
 class Host(Adapter):
     """Records what it was started with."""
 
     name = "toyhost"
-    settings: ClassVar[dict[str, str]] = {"num_epochs": "Epochs."}
+    Options = ToyOptions
     started: ClassVar[list[Any]] = []
     fell_back: ClassVar[int] = 0
     warnings: ClassVar[tuple[str, ...]] = ()

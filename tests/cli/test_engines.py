@@ -7,7 +7,7 @@ import pytest
 
 from gansynth.core.null_adapter import NoHost
 from gansynth.runtime.errors import UsageFault
-from gansynth_cli.engines import with_engine
+from gansynth_cli.augment_options import host_settings
 
 KNOWN = {"engine": "", "deepmedic": "", "python": "", "output": ""}
 OUT = Path("out")
@@ -16,9 +16,10 @@ OUT = Path("out")
 def chosen(
     settings: dict[str, str] | None = None, environ: dict[str, str] | None = None, **asked: Any
 ) -> tuple[dict[str, str], Path | None]:
-    usual: dict[str, Any] = {"engine": None, "checkout": None, "python": None, "output": OUT}
-    usual |= {"options": (), "environ": environ or {}, "known": KNOWN, "target": "deepmedic"}
-    return with_engine(settings or {}, **{**usual, **asked})
+    said = {key: asked.pop(key, None) for key in ("engine", "deepmedic", "python")}
+    usual: dict[str, Any] = {"said": said, "output": OUT, "options": (), "environ": environ or {}}
+    usual |= {"known": KNOWN, "target": "deepmedic"}
+    return host_settings(settings or {}, **{**usual, **asked})
 
 
 def test_an_output_alone_is_where_a_data_set_is_written():
@@ -32,7 +33,7 @@ def test_an_output_alone_is_where_a_data_set_is_written():
     [
         ({"engine": "torch"}, "torch"),
         ({"settings": {"engine": "torch"}}, "torch"),
-        ({"checkout": Path("dm")}, "deepmedic"),
+        ({"deepmedic": Path("dm")}, "deepmedic"),
         ({"settings": {"deepmedic": "dm"}}, "deepmedic"),
         ({"options": ("-dev", "cpu"), "environ": {"GANSYNTH_DEEPMEDIC": "dm"}}, "deepmedic"),
     ],
@@ -69,7 +70,7 @@ def test_two_that_say_different_things_are_refused():
     ("asked", "says"),
     [
         ({"engine": "torch"}, "--engine torch: yolo has no engines"),
-        ({"checkout": Path("dm")}, "--deepmedic dm: yolo has no engines"),
+        ({"deepmedic": Path("dm")}, "--deepmedic dm: yolo has no engines"),
         ({"python": Path("py")}, "--deepmedic-python py: yolo has no engines"),
     ],
     ids=["engine", "deepmedic", "python"],

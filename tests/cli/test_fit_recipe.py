@@ -11,8 +11,8 @@ import yaml
 
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import read_manifest
+from gansynth.fitting import inventory
 from gansynth.fitting.recipe import find_recipe
-from gansynth_cli.commands import plugins
 from gansynth_cli.commands.fit import lines_of_sets
 
 DATA = ("--data", "example:3d", "--device", "cpu")
@@ -280,7 +280,7 @@ def test_a_recipe_that_does_not_load_is_unusable(tmp_path):
 
     installed().add(SimpleNamespace(register_recipes=hook), "odd")
     try:
-        assert "odd.yaml: paper is" in plugins.unusable(installed())["recipes"]["odd"]
-        assert "odd" not in plugins.recipes(installed())
+        assert "odd.yaml: paper is" in inventory.unusable(installed())["recipes"]["odd"]
+        assert "odd" not in inventory.recipes(installed())
     finally:
         installed().remove("odd")

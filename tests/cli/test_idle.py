@@ -45,7 +45,7 @@ REFUSED = {
         "--read seed=3: has no effect with --read splits=s.json"
     ),
     "papers shin2018 --data nifti:x --name n": "--name n: has no effect without --output",
-    "prepare nnunet:004 --set patch=8,8,8": "--set patch=8,8,8: has no effect without small",
+    "prepare nnunet:004 --set patch=8x8x8": "--set patch=8x8x8: has no effect without small",
     "sample run --rows 3": "--rows 3: has no effect without --interpolate",
     "sample run --bits 8": "--bits 8: has no effect without --format=png",
     "sample run --edit size:bias=2": "--edit size:bias=2: bias: has no effect without like=small",

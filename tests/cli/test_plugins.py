@@ -9,6 +9,7 @@ import pytest
 from gansynth import __version__
 from gansynth.core.hookspecs import API_VERSION, hookimpl
 from gansynth.core.registry import installed
+from gansynth.testing.scaffold.project import KINDS
 
 
 @pytest.fixture
@@ -153,7 +154,7 @@ def test_a_dry_run_of_new_writes_nothing(run_json, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", ["generator", "condition", "metric", "adapter"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_left_unfilled(run_cli, tmp_path, kind):
     assert run_cli("plugins", "new", "spots", "--kind", kind, "-o", tmp_path / "s").exit_code == 0
     texts = [p.read_text() for p in (tmp_path / "s").rglob("*") if p.is_file()]
@@ -173,7 +174,7 @@ def test_nothing_is_left_unfilled(run_cli, tmp_path, kind):
         (("match",), "is a keyword of Python"),
         (("gansynth_spots",), "is put in front"),
         (("cgan3d",), "generator 'cgan3d' is already registered by plugin 'cgan3d'"),
-        (("elastic", "--kind", "condition"), "edit 'elastic' is already registered by plugin"),
+        (("elastic", "--kind", "edit"), "edit 'elastic' is already registered by plugin"),
         (("nnunet",), "a plugin or package gansynth_nnunet is installed already"),
         (("cli",), "a plugin or package gansynth_cli is installed already"),
         (("spots", "--kind", "network"), "'network' is not one of"),

@@ -13,10 +13,8 @@ from PIL import Image
 from gansynth.core.source import SourceRequest
 from gansynth.data.picture_check import check_pictures
 from gansynth.data.picture_files import read_picture
-from gansynth.data.picture_list import PictureOptions
 from gansynth.data.pictures import open_pictures
 from gansynth.runtime.errors import DataFault, UsageFault
-from tests.options_table import options_table
 
 SHAPE = (20, 24)
 
@@ -355,9 +353,3 @@ def test_check_finds_nothing_wrong_with_a_sound_folder(folder):
     request = SourceRequest("pictures", str(folder), subjects=r"/(p\d)_")
     checked = check_pictures(request, lambda done, total: None)
     assert (checked.cases, list(checked.findings)) == (20, [])
-
-
-def test_the_keys_in_the_documentation_are_those_of_the_model():
-    text = (Path(__file__).parents[2] / "docs/sources.md").read_text(encoding="utf-8")
-    table = "\n".join(options_table(PictureOptions))
-    assert f"<!-- read: pictures -->\n{table}\n<!-- end -->" in text

@@ -19,11 +19,9 @@ from gansynth.core.schema import Boxes, Case
 from gansynth.core.source import SourceRequest
 from gansynth.data.h5_write import write_h5
 from gansynth.data.reading import VolumeOptions
-from gansynth.data.slice_options import SliceOptions
 from gansynth.data.slices import SliceSource, check_slices
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.testing import ToySource
-from tests.options_table import options_table
 
 
 class Volumes(ToySource):
@@ -372,9 +370,3 @@ def test_check_tells_what_is_wrong_with_the_volumes(monkeypatch):
         ("volumes", lambda: lambda request, progress: Checked("volumes:x", 3, [found])),
     )
     assert check_slices(request(), silent).findings == [found]
-
-
-def test_the_keys_in_the_documentation_are_those_of_the_model():
-    text = (Path(__file__).parents[2] / "docs/sources.md").read_text(encoding="utf-8")
-    table = "\n".join(options_table(SliceOptions))
-    assert f"<!-- read: slices -->\n{table}\n<!-- end -->" in text

@@ -1,10 +1,11 @@
 """Options without effect: what models say of them, that it is so, and that they are refused."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytest
 import torch
+from pydantic import Field
 
 from gansynth.conditions.lesion_placement import LesionOptions
 from gansynth.core.registry import installed
@@ -12,17 +13,18 @@ from gansynth.core.source import SourceRequest
 from gansynth.evaluation.failures.job import FailureOptions
 from gansynth.fitting.setup import resolve
 from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.option_kinds import Size, Size2, Size3
 from gansynth.runtime.options import (
     Needs,
     OptionModel,
     SetOptions,
     idle,
+    parse,
     read_model,
     refuse_idle,
     split_settings,
 )
 from gansynth.training.loop import FitOptions, train
-from gansynth_segmenter.options import SegmenterOptions
 
 ELSEWHERE = {"predictions"}
 """What options may need that is no option itself: a command's argument."""
@@ -40,7 +42,11 @@ def models() -> dict[str, type[OptionModel]]:
     found |= {
         f"source {n}": o.read_options for n, o in openers.items() if hasattr(o, "read_options")
     }
-    others = (FitOptions, LesionOptions, FailureOptions, SegmenterOptions)
+    for name in registry.names("adapters"):
+        host = registry.adapter(name)
+        for model in (host.Options, host.ImportOptions, host.PrepareOptions):
+            found[f"host {name} {model.__name__}"] = model
+    others = (FitOptions, LesionOptions, FailureOptions)
     return found | {model.__name__: model for model in others}
 
 
@@ -126,6 +132,57 @@ def test_a_value_of_another_form_is_told_the_form(key, text, says):
 )
 def test_several_values_are_a_text_with_commas_or_a_list(given, wanted):
     assert Own.model_validate({"size": given}).size == wanted
+
+
+class Sized(SetOptions):
+    patch: Size | None = Field(None)
+    plane: Size2 | None = None
+    volume: Size3 | None = None
+    note: str = ""
+    cache: Literal["off", "ram"] = "ram"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("patch=32x64x64", (32, 64, 64)),
+        ("patch=32,64,64", (32, 64, 64)),
+        ("patch=[32, 64]", (32, 64)),
+        ("patch=64", (64,)),
+        ("plane=64x32", (64, 32)),
+        ("plane=64", (64, 64)),
+        ("volume=8X9 x 10", (8, 9, 10)),
+        ("volume=8", (8, 8, 8)),
+    ],
+)
+def test_a_size_is_written_one_way_and_commas_are_read_too(text, wanted):
+    key, _, value = text.partition("=")
+    assert getattr(parse(Sized, {key: value}), key) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("patch=32xa", "expected whole numbers, as patch=64x64x64"),
+        ("patch=0x8", "expected a number greater than or equal to 1"),
+        ("patch=yes", "expected whole numbers, as patch=64x64x64"),
+        ("plane=8x8x8", "expected two whole numbers, as plane=64x64"),
+        ("volume=8x8", "expected three whole numbers, as volume=64x64x64"),
+    ],
+)
+def test_what_is_no_size_is_told_the_form(text, says):
+    key, _, value = text.partition("=")
+    with pytest.raises(UsageFault) as fault:
+        parse(Sized, {key: value})
+    assert f"--set {text}: {says}" in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"), [("note=2024", "2024"), ("note=1:30", "1:30"), ("cache=off", "off")]
+)
+def test_a_text_stays_what_was_typed(text, wanted):
+    key, _, value = text.partition("=")
+    assert getattr(parse(Sized, {key: value}), key) == wanted
 
 
 # -- what is declared is so ------------------------------------------------------------------------

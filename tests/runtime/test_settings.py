@@ -68,7 +68,7 @@ def test_a_slip_has_the_nearest_name():
 
 
 def test_without_a_near_name_all_are_listed():
-    with pytest.raises(UsageFault, match="expected one of fast, high, low, rate") as caught:
+    with pytest.raises(UsageFault, match="expected one of: fast, high, low, rate") as caught:
         split(zzz="3")
     assert "Did you mean" not in str(caught.value)
 

@@ -10,21 +10,38 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from pydantic import Field
+
+from gansynth.core.adapter import HostOptions
 from gansynth.metrics.segmentation.regions import Regions, read_regions
-from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
+from gansynth.runtime.errors import DataFault
+from gansynth.runtime.option_kinds import Device
+from gansynth.runtime.options import read_settings as read_options
 from gansynth.runtime.serialise import Document
 from gansynth_deepmedic.configs import ModelConfig, TrainConfig
 from gansynth_deepmedic.engine.geometry import Geometry, Which
 from gansynth_deepmedic.keys import Keys
 
-SETTINGS: Mapping[str, str] = {
-    "device": "where the network trains: auto, cpu, cuda or cuda:N (auto)",
-    "precision": "fp32, bf16, or auto: bf16 where the device computes it natively (auto)",
-    "regions": "regions to report Dice of, as unions of labels: WT:1+2+3+4,TC:1+3+4,ET:4 (none)",
-    "save_predictions": "yes or no: write the segmentations of the validation cases (as the "
-    "configuration's saveSegmentationVal, else yes)",
-}
-"""Keys of ``--set`` that the torch engine has beside those of every DeepMedic training."""
+
+class TorchSettings(HostOptions):
+    """Keys of ``--set`` that the torch engine has beside those of every DeepMedic training."""
+
+    device: Device = Field(
+        "auto", description="where the network trains: auto, cpu, cuda or cuda:N"
+    )
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="fp32, bf16, or auto: bf16 where the device computes it natively"
+    )
+    regions: str = Field(
+        "",
+        description="regions to report Dice and HD95 of, as unions of labels: WT:1+2+3+4,TC:1+3+4",
+    )
+    save_predictions: bool | None = Field(
+        None,
+        description="write the segmentations of the validation cases (as the configuration's "
+        "saveSegmentationVal, else yes)",
+    )
+
 
 OptimiserKind = Literal["sgd", "adam", "rmsprop"]
 ScheduleKind = Literal["stable", "predef", "poly", "auto", "expon"]
@@ -111,38 +128,36 @@ def read_settings(
     """Read what the engine is told; everything is checked before anything starts.
 
     Args:
-        settings: values of the keys in ``SETTINGS``, as typed; no others.
+        settings: keys of ``TorchSettings``, as typed; no others.
 
     Raises:
         UsageFault: a setting that is unknown or does not fit.
         DataFault: a key of a configuration that does not fit, or that the engine cannot do.
     """
-    for key in settings.keys() - SETTINGS.keys():
-        raise UsageFault(
-            f"--set {key}={settings[key]}: the torch engine has no such setting, expected one of "
-            f"{', '.join(sorted(SETTINGS))}.{did_you_mean(key, SETTINGS)}"
-        )
+    told = read_options(TorchSettings, settings, "the torch engine")
     refuse_unable(train, model)
     for which in get_args(Which):
         Geometry.from_model(model, which)
     values = Keys(train.path, train.values)
     if not isinstance(values.values.get("saveSegmentationVal", True), bool | None):
         raise values.odd("saveSegmentationVal", "True or False")
-    save = _yes(settings, "save_predictions", values.flag("saveSegmentationVal", True))
+    save = values.flag("saveSegmentationVal", True)
     return EngineSettings(
         classes=model.classes,
         channels=model.channels,
-        device=_device(settings),
-        precision=_precision(settings),
+        device=told.device,
+        precision=told.precision,
         regions=read_regions(
-            settings.get("regions", ""),
+            told.regions,
             range(1, model.classes),
             expected=f"numbers from 1 to {model.classes - 1}",
         ),
         optimisation=_optimisation(values),
         rates=_rates(values, train),
         losses=_losses(values, train, model.classes),
-        validation=_validation(values, train, save),
+        validation=_validation(
+            values, train, save if told.save_predictions is None else told.save_predictions
+        ),
     )
 
 
@@ -176,34 +191,6 @@ def refuse_unable(train: TrainConfig, model: ModelConfig) -> None:
                     f"{where}: {key} has {pad!r}; the torch engine convolves these paths without "
                     "padding: expected 'VALID' for each layer, or no such key"
                 )
-
-
-def _device(settings: Mapping[str, str]) -> str:
-    name = settings.get("device", "auto").strip()
-    kind, _, number = name.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (
-        number and not (kind == "cuda" and number.isdigit())
-    ):
-        raise UsageFault(f"--set device={name}: expected auto, cpu, cuda or cuda:N")
-    return name
-
-
-def _precision(settings: Mapping[str, str]) -> Literal["auto", "bf16", "fp32"]:
-    name = settings.get("precision", "auto").strip()
-    for known in ("auto", "bf16", "fp32"):
-        if name == known:
-            return known
-    raise UsageFault(f"--set precision={name}: expected auto, bf16 or fp32")
-
-
-def _yes(settings: Mapping[str, str], key: str, default: bool) -> bool:
-    text = settings.get(key)
-    if text is None:
-        return default
-    known = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
-    if text.strip().lower() not in known:
-        raise UsageFault(f"--set {key}={text}: expected yes or no")
-    return known[text.strip().lower()]
 
 
 def _optimisation(values: Keys) -> Optimisation:

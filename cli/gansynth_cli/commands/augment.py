@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gansynth.runtime.errors import TrainingFault, refuse_unknown
+from gansynth.runtime.errors import refuse_unknown
+from gansynth_cli.augment_options import (
+    NEEDS,
+    check_options,
+    data_set_name,
+    host_data,
+    host_settings,
+    nearest_option,
+    run_export,
+    warn_of_idle,
+)
 from gansynth_cli.common import (
     FILE,
     FOLDER,
@@ -17,23 +27,17 @@ from gansynth_cli.common import (
     examples,
     set_option,
     summary,
+    with_host_data,
     with_output,
     with_samples,
 )
-from gansynth_cli.engines import with_detector, with_engine
-from gansynth_cli.exporting import check_options, data_set_name, run_export
-from gansynth_cli.mixing_options import NEEDS, nearest_option, warn_of_idle
-from gansynth_cli.own_data import host_data, with_host_data
 from gansynth_cli.results import lines_of_training
 from gansynth_cli.typed import with_needs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gansynth.core.adapter import Adapter, Content, Injection, Outcome
-
-TOLERATED = 0.01
-"""Largest share of missing synthetic samples that is still a success."""
+    from gansynth.core.adapter import Adapter, Content, Injection
 
 
 @click.command(
@@ -178,22 +182,25 @@ def command(
     """
     from gansynth.core.registry import installed
     from gansynth.core.run_folder import RunFolder
+    from gansynth.hosts.checks import plan_training
     from gansynth.sampling.opening import open_taken
 
     generator = None if run is None else RunFolder(run)
     injection = injection_from({**how, "run": generator})
     cls = installed().adapter(target)
-    refuse_unknown(settings, cls.settings, of=target)
+    refuse_unknown(settings, cls.Options.model_fields, of=target)
     request, taken = host_data(data, asked, generator)  # after slips: a run folder is read for it
     warn_of_idle(injection, out)
     if taken:
         out.reporter.say(f"as {run} was fitted: {taken}")
-    settings = with_detector(settings, detector, cls.settings, target)
-    settings, output = with_engine(
-        *(settings, cls.settings, target),
-        engine=engine,
-        checkout=deepmedic,
-        python=deepmedic_python,
+    settings, output = host_settings(
+        *(settings, cls.Options.model_fields, target),
+        {
+            "detector": detector,
+            "engine": engine,
+            "deepmedic": deepmedic,
+            "python": deepmedic_python,
+        },
         output=output,
         options=options,
         exports=cls.exports != "nothing",
@@ -209,17 +216,17 @@ def command(
     adapter.check(injection, settings, options)
     _warn_of_run(injection, out)
     if dry_run:
-        planned = plan(adapter, injection, settings, options)
+        planned = plan_training(adapter, injection, settings, options)
         out.result(planned, summary(planned))
         return
     _learn_filters(adapter, injection, out)
     outcome = adapter.start(injection, settings, options)
     for warning in outcome.warnings:
         out.reporter.warn(warning)
-    document = describe(outcome, injection)
+    document = outcome.describe(injection)
     labels = adapter.source.schema.labels
     out.result(document, lines_of_training(document, adapter.name, labels))
-    judge(outcome)
+    outcome.refuse_missing()
 
 
 def _warn_of_run(injection: Injection, out: Output) -> None:
@@ -266,109 +273,3 @@ def injection_from(how: Mapping[str, Any]) -> Injection:
         augment_synthetic=read.pop("augment_synthetic") == "yes",
         **read,
     )
-
-
-def plan(
-    adapter: Adapter, injection: Injection, settings: Mapping[str, str], options: tuple[str, ...]
-) -> dict[str, Any]:
-    """What ``start`` would do, once ``check`` has passed."""
-    from gansynth.core.lineage import claim
-    from gansynth.hosts.origin import find_origin
-    from gansynth.sampling.filters.ahead import planned_filters
-
-    source = adapter.source
-    return {
-        "dry_run": True,
-        "target": adapter.name,
-        "data": source.name,
-        "fold": source.fold,
-        "training_cases": len(source.train_ids),
-        "held_out_cases": len(source.held_out_ids),
-        "generator": None if injection.run is None else str(injection.run),
-        "ratio": str(injection.ratio),
-        "schedule": str(injection.schedule),
-        "synthetic_share": injection.schedule.share_of(injection.ratio),
-        **injection.samples.to_json(),
-        **_planned_bank(adapter, injection, adapter.samples_drawn(injection, settings, options)),
-        **planned_filters(injection.run, injection.samples.filters),
-        **adapter.planned(injection, settings, options),
-        "training_time_and_memory": f"not known: {adapter.name} is not run; gansynth benchmark "
-        "--dry-run measures a training",
-        "settings": dict(settings),
-        "host_options": list(options),
-        "leakage": claim(find_origin(injection).lineage)
-        if injection.ratio.p > 0
-        else "none: no synthetic sample is drawn",
-    }
-
-
-def _planned_bank(adapter: Adapter, injection: Injection, samples: int | None) -> dict[str, Any]:
-    """Which bank is drawn from, its room, how it is renewed, how often a sample is drawn."""
-    if injection.ratio.p == 0:
-        return {"bank": "none"}
-    from gansynth.bank.draw_log import foreseen
-    from gansynth.bank.placement import bank_place
-    from gansynth.bank.reader import BankReader
-    from gansynth.bank.supply import LIVE_FILL
-    from gansynth.hosts.checks import seconds_of_a_sample
-
-    if injection.bank is not None:
-        held = BankReader(injection.bank).count()
-        document: dict[str, Any] = {"bank": f"{injection.bank} (existing)"}
-    else:
-        unit = " samples" if injection.size.samples is not None else ""
-        kind = "frozen" if injection.frozen else f"kept fresh, {injection.pacing}"
-        planned = adapter.bank_plan(injection)
-        held, needed = (0, None) if planned is None else (planned.held, planned.bytes)
-        each = seconds_of_a_sample(adapter, injection)
-        first = held if injection.frozen else min(held, LIVE_FILL)
-        document = {
-            "bank": f"{injection.size}{unit}, {kind}",
-            "bank_bytes": needed,
-            "seconds_per_sample": round(each, 3),
-            "seconds_before_training": round(each * first, 1) if held else None,
-        }
-        if needed is not None:
-            document["bank_place"] = str(bank_place(needed, injection.scratch))
-    if samples is not None:
-        draws = round(samples * injection.schedule.share_of(injection.ratio))
-        document |= foreseen(injection, draws, held)
-    return document
-
-
-def describe(outcome: Outcome, injection: Injection) -> dict[str, Any]:
-    """An outcome as a JSON document."""
-    return {
-        "folder": str(outcome.folder),
-        "ratio": str(injection.ratio),
-        "schedule": str(injection.schedule),
-        "drawn_real": outcome.drawn_real,
-        "drawn_synthetic": outcome.drawn_synthetic,
-        "realised_synthetic_share": outcome.realised,
-        "asked_synthetic_share": outcome.asked,
-        "fell_back": outcome.fell_back,
-        "supply": dict(outcome.supply),
-        "warnings": list(outcome.warnings),
-        "metrics_on_real_cases": dict(outcome.metrics),
-    }
-
-
-def judge(outcome: Outcome) -> None:
-    """Refuse to call a training a success that missed too many synthetic samples.
-
-    Raises:
-        TrainingFault: more than 1 % of the synthetic samples asked for were missing.
-    """
-    asked = outcome.drawn_synthetic + outcome.fell_back
-    missing = outcome.fell_back / max(1, asked)
-    if missing > TOLERATED:
-        why = max(outcome.reasons, key=lambda reason: outcome.reasons[reason], default="")
-        if ended := outcome.supply.get("ended"):
-            why += f": {ended}"
-        raise TrainingFault(
-            f"{outcome.folder}: training finished and its results are kept, but "
-            f"{outcome.fell_back} of {asked} synthetic samples were missing ({missing:.1%}"
-            f"{f', {why}' if why else ''}) and real cases took their place; expected at most "
-            f"{TOLERATED:.0%}. Give the generator a faster --device, or fill the bank first with "
-            "--frozen"
-        )

@@ -8,7 +8,16 @@ from typing import Any
 
 import click
 
-from gansynth_cli.common import FILE, FOLDER, Output, dry_run_option, examples, table, with_output
+from gansynth_cli.common import (
+    FILE,
+    FOLDER,
+    Output,
+    dry_run_option,
+    examples,
+    executor_option,
+    table,
+    with_output,
+)
 from gansynth_cli.typed import with_needs
 
 
@@ -35,13 +44,7 @@ from gansynth_cli.typed import with_needs
     metavar="REASON",
     help="Judge on them although another plan has; every report will show it.",
 )
-@click.option(
-    "--executor",
-    default="local",
-    show_default=True,
-    metavar="WHERE",
-    help="local[:N] for N jobs at once, or ray[:cpus=C,gpus=G]; see docs/clusters.md.",
-)
+@executor_option
 @click.option(
     "--cache",
     "caches",

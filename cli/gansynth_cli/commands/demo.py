@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gansynth_cli.common import FOLDER, Output, examples, with_output
+from gansynth_cli.common import FOLDER, Output, examples, seed_option, with_output
 from gansynth_cli.results import lines_of_demo, lines_of_phantoms
 from gansynth_cli.typed import with_needs
 
@@ -18,13 +18,7 @@ from gansynth_cli.typed import with_needs
 )
 @with_needs({"channels": "phantoms=deepmedic"})
 @click.option("-o", "--out", "folder", required=True, type=FOLDER, help="New folder for all of it.")
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Seeds phantoms, weights and samples.",
-)
+@seed_option("Seeds phantoms, weights and samples.")
 @click.option(
     "--fast", is_flag=True, help="A minute's worth: coarse phantoms, hardly any training."
 )
@@ -57,7 +51,7 @@ def command(
     unmodified nnU-Net with its samples mixed in on the fly, and leaves pictures and a summary. What
     it prints about phantoms proves nothing about patients.
     """
-    from gansynth_cli.demonstration import FAST, FULL, run_demo, write_phantoms
+    from gansynth.testing.demonstration import FAST, FULL, run_demo, write_phantoms
 
     named = [] if channels is None else [name.strip() for name in channels.split(",")]
     if phantoms is not None:

@@ -97,12 +97,13 @@ def command(
     each arm is compared with the first.
     """
     from gansynth.metrics.detection.measuring import Asked
+    from gansynth.metrics.detection.report import write_tables
 
     asked = Asked(ious, confidence, bootstrap, seed, not any_class, boxes)
     document = _measured(arms, split, asked, out)
     if paper:
         document["paper"] = {"note": PAPER_NOTE, "arms": paper_arms()}
-    files = {} if folder is None else _write(document, folder)
+    files = {} if folder is None else write_tables(document, folder)
     for name, path in files.items():
         out.reporter.say(f"{name}: {path}")
     out.result({**document, "files": files}, _lines(document))
@@ -130,23 +131,6 @@ def _measured(arms: tuple[str, ...], split: str, asked: Asked, out: Output) -> d
     for warning in document["warnings"]:
         out.reporter.warn(warning)
     return document
-
-
-def _write(document: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    """Write the table, all numbers and the curves; what is where."""
-    from gansynth.metrics.detection.report import draw_froc, markdown
-    from gansynth.runtime.files import disk_errors, write_bytes_atomic, write_json_atomic
-
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomic(folder / "table.md", markdown(document).encode())
-    write_json_atomic(folder / "detections.json", document)
-    draw_froc(document, folder / "froc.png")
-    return {
-        "table": str(folder / "table.md"),
-        "numbers": str(folder / "detections.json"),
-        "curves": str(folder / "froc.png"),
-    }
 
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:

@@ -13,11 +13,11 @@ from gansynth_cli.common import (
     Output,
     device_option,
     examples,
+    with_moved_data,
     with_output,
     with_real,
     with_samples,
 )
-from gansynth_cli.own_data import with_moved_data
 from gansynth_cli.results import lines_of_evaluation
 from gansynth_cli.typed import with_needs
 

@@ -16,10 +16,11 @@ from gansynth_cli.common import (
     dry_run_option,
     edit_option,
     examples,
+    pairs_option,
     set_option,
     summary,
     table,
-    with_further_sources,
+    with_option,
     with_output,
     with_source,
 )
@@ -62,7 +63,14 @@ PREFIXES = ("", " k", " M", " G", " T", " P", " E", " Z")
 )
 @click.option("--only", multiple=True, metavar="SET", help="A recipe's set; may be repeated.")
 @click.option("--scale", metavar="NAME", help="The recipe's settings for another amount of work.")
-@with_further_sources
+@with_option
+@pairs_option(
+    "--with-read",
+    "others_read",
+    "tissues.channels=T1",
+    "How to read it, where not as the other cases are; may be repeated.",
+    "NAME.KEY=VALUE",
+)
 @edit_option
 @set_option
 @device_option

@@ -12,6 +12,7 @@ from gansynth_cli.common import (
     examples,
     read_option,
     root_option,
+    seed_option,
     set_option,
     subjects_option,
     with_output,
@@ -32,13 +33,7 @@ from gansynth_cli.results import show_report
 @click.option(
     "--folds", type=click.IntRange(min=2), help="Folds to write, of hosts that keep several."
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Seeds every random choice: who is in which fold, which cases are kept.",
-)
+@seed_option("Seeds every random choice: who is in which fold, which cases are kept.")
 @click.option("-f", "--fold", help="Fold of the source, of hosts that keep one. [default: 0]")
 @read_option
 @set_option
@@ -74,7 +69,7 @@ def command(
     with said_of("--data", "import"):
         to = SourceRequest.parse(target)
     host = installed().adapter(to.kind)
-    refuse_unknown(settings, host.import_settings, of=f"import to {to.kind}")
+    refuse_unknown(settings, host.ImportOptions.model_fields, of=f"import to {to.kind}")
     said = {"subjects": subjects, "fold": fold, "read": read, "root": root}
     reading = {key: value for key, value in said.items() if value}
     asked = ImportRequest(source, reading, to.where, folds, seed, settings, out.reporter)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,30 +14,20 @@ import click
 from gansynth.runtime.errors import UsageFault
 from gansynth_cli.common import (
     FOLDER,
-    F,
     Output,
     dry_run_option,
     examples,
+    pairs_option,
     read_option,
-    read_pairs,
     root_option,
     subjects_option,
+    with_option,
     with_output,
 )
 from gansynth_cli.typed import with_needs
 
 if TYPE_CHECKING:
     from gansynth.benchmark.papers.running import Table
-
-
-def _settings(option: str, what: str) -> Callable[[F], F]:
-    return click.option(
-        option,
-        multiple=True,
-        metavar="KEY=VALUE",
-        callback=read_pairs(option, "steps=200"),
-        help=f"Change one setting of {what}; may be repeated.",
-    )
 
 
 @click.command(
@@ -49,13 +39,7 @@ def _settings(option: str, what: str) -> Callable[[F], F]:
 @with_needs({"name": "folder"})
 @click.argument("plan", metavar="RECIPE|PLAN.yaml")
 @click.option("--data", required=True, metavar="KIND:WHERE", help="Cases, e.g. nifti:brats/.")
-@click.option(
-    "--with",
-    "others",
-    multiple=True,
-    metavar="NAME=KIND:WHERE",
-    help="A further source that the recipe needs; may be repeated.",
-)
+@with_option
 @read_option
 @click.option("--fold", default="0", show_default=True, help="Of the data.")
 @subjects_option
@@ -68,8 +52,12 @@ def _settings(option: str, what: str) -> Callable[[F], F]:
 @click.option("--host", "hosts", multiple=True, metavar="NAME", help="This host; may be repeated.")
 @click.option("--steps", type=click.IntRange(1), help="Optimiser steps of every arm.")
 @click.option("--epochs", type=click.FloatRange(0, min_open=True), help="Of the hosts, instead.")
-@_settings("--fit-set", "the generators")
-@_settings("--host-set", "the hosts")
+@pairs_option(
+    "--fit-set", "fit_set", "steps=200", "Change one setting of the generators; may be repeated."
+)
+@pairs_option(
+    "--host-set", "host_set", "steps=200", "Change one setting of the hosts; may be repeated."
+)
 @click.option("--regions", default="", help="Of other labels: WT:1+2+3,TC:2+3,ET:3.")
 @click.option("--model", help="modelConfig.cfg; else the one beside trainConfig.cfg.")
 @click.option("--as-stored", is_flag=True, help="Leave real cases as they are, for comparison.")

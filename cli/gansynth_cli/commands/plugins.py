@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from gansynth.runtime.errors import GansynthError, IntegrityFault, UsageFault, refuse_unknown
+from gansynth.runtime.errors import IntegrityFault, UsageFault, refuse_unknown
 from gansynth_cli.common import (
     FOLDER,
     Output,
@@ -50,6 +50,7 @@ def list_plugins(load: bool, out: Output) -> None:
     not imported, only its plugin's small first module was; --load imports it all.
     """
     from gansynth.core.registry import installed
+    from gansynth.fitting.inventory import inventory, unusable
 
     registry = installed()
     document = inventory(registry)
@@ -132,7 +133,7 @@ def check(name: str, settings: dict[str, str], steps: int, out: Output) -> None:
 @click.argument("name", metavar="NAME")
 @click.option(
     "--kind",
-    type=click.Choice(["generator", "condition", "metric", "adapter"]),
+    type=click.Choice(["generator", "edit", "filter", "metric", "source", "adapter"]),
     default="generator",
     show_default=True,
     help="What the plugin offers.",
@@ -162,65 +163,6 @@ def new(name: str, kind: str, folder: Path | None, dry_run: bool, out: Output) -
     out.result(document, [str(project.folder / path) for path in project.files])
     if not dry_run:
         out.reporter.say(f"next: pip install -e {shlex.quote(str(project.folder))}")
-
-
-def inventory(registry: Registry) -> dict[str, Any]:
-    """Names by kind with the plugin that offers them, what is broken, whence each came, as JSON."""
-    from gansynth.core.hookspecs import API_VERSION
-
-    names = dict.fromkeys([*registry.plugins, *registry.broken])
-    origins = {name: registry.origins.get(name) for name in names}
-    return {
-        "api": API_VERSION,
-        "found": {
-            kind: {name: registry.found[kind][name][0] for name in registry.names(kind)}
-            for kind in registry.found
-        },
-        "recipes": recipes(registry),
-        "broken": dict(registry.broken),
-        "plugins": {
-            name: {
-                "distribution": None if origin is None else origin.distribution,
-                "version": None if origin is None else origin.version,
-                "offers": registry.offers(name),
-            }
-            for name, origin in origins.items()
-        },
-    }
-
-
-def recipes(registry: Registry) -> dict[str, dict[str, Any]]:
-    """What each recipe is; those that cannot be read are left out, as ``unusable`` says."""
-    from gansynth.fitting.recipe import read_recipe
-
-    found: dict[str, dict[str, Any]] = {}
-    for name in registry.names("recipes"):
-        try:
-            spec = read_recipe(registry.load("recipes", name), name).spec
-        except GansynthError:
-            continue
-        found[name] = {
-            "summary": spec.summary,
-            "paper": spec.paper,
-            "generator": spec.generator,
-            "sets": [run.name for run in spec.runs],
-            "scales": list(spec.scale),
-        }
-    return found
-
-
-def unusable(registry: Registry) -> dict[str, dict[str, str]]:
-    """Kind -> name -> why it does not load, of everything registered."""
-    from gansynth.fitting.recipe import find_recipe
-
-    found: dict[str, dict[str, str]] = {}
-    for kind in registry.found:
-        for name in registry.names(kind):
-            try:
-                find_recipe(name) if kind == "recipes" else registry.load(kind, name)
-            except GansynthError as error:
-                found.setdefault(kind, {})[name] = " ".join(str(error).split())
-    return found
 
 
 def _origin(registry: Registry, plugin: str) -> str:

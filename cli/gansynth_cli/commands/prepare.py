@@ -21,7 +21,7 @@ from gansynth_cli.results import show_report
 @click.command(
     epilog=examples(
         "gansynth prepare nnunet:004 -c 3d_fullres",
-        "gansynth prepare nnunet:004 -c 2d -c 3d_fullres --set small=yes --set patch=40,56,40",
+        "gansynth prepare nnunet:004 -c 2d -c 3d_fullres --set small=yes --set patch=40x56x40",
     )
 )
 @click.argument("data", metavar="HOST:WHERE")
@@ -57,8 +57,7 @@ def command(
     The data set is checked first. What is done already is not done again.
 
     nnunet: --set small=yes adds plans for a small network (CPUs, trials) on the same preprocessed
-    cases; it changes nothing of the host's own. With it, --set patch=N,N,N (voxels), batch_size=N,
-    features=N,N,... (per stage), convolutions=N (of each stage, at most), plans_name=NAME.
+    cases; it changes nothing of the host's own. gansynth options nnunet has what else can be set.
     """
     from gansynth.core.adapter import PrepareRequest
     from gansynth.core.registry import installed
@@ -66,6 +65,6 @@ def command(
 
     request = SourceRequest.parse(data, plans=plans, subjects=subjects, root=root)
     host = installed().adapter(request.kind)
-    refuse_unknown(settings, host.prepare_settings, of=f"prepare of {request.kind}")
+    refuse_unknown(settings, host.PrepareOptions.model_fields, of=f"prepare of {request.kind}")
     asked = PrepareRequest(request, configurations, settings, processes, force, out.reporter)
     show_report(host.prepare(asked), out)

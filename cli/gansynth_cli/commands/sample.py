@@ -13,13 +13,13 @@ from gansynth_cli.common import (
     Output,
     device_option,
     examples,
+    option_group,
     summary,
+    with_moved_data,
     with_output,
     with_samples,
 )
-from gansynth_cli.own_data import with_moved_data
 from gansynth_cli.results import lines_of_samples
-from gansynth_cli.sample_options import with_png, with_sharing, with_sheets
 from gansynth_cli.typed import refuse_others, with_needs
 
 if TYPE_CHECKING:
@@ -28,6 +28,59 @@ if TYPE_CHECKING:
 
 MEANT = frozenset(("run", "replay", "folder", "device", "root", "as_json", "quiet", "debug"))
 """Parameters that mean something beside ``--replay``."""
+
+
+def _png(kind: str, bits: str | None, **how: Any) -> PngOptions | None:
+    """What PNG files are to be like; None for NIfTI."""
+    if kind != "png":
+        return None
+    from gansynth.sampling.png_export import PngOptions
+
+    given = {"bits": bits and int(bits), **how}
+    return PngOptions(**{key: value for key, value in given.items() if value})
+
+
+with_png = option_group(
+    "png",
+    click.option(
+        "--format",
+        "kind",
+        type=click.Choice(["nifti", "png"]),
+        default="nifti",
+        show_default=True,
+        help="png: slices as PNG files with a manifest that names no patient.",
+    ),
+    click.option("--bits", type=click.Choice(["8", "16"]), help="Of a PNG's pixels.  [default: 8]"),
+    click.option(
+        "--window",
+        metavar="LOW:HIGH",
+        help="Black and white of PNG files: intensities, or percentiles of training cases "
+        "(1%:99%).  [default: 0.5%:99.5%]",
+    ),
+    click.option("--overlay", is_flag=True, help="PNG files with outlines of the labels, too."),
+    click.option("--keep-flawed", is_flag=True, help="PNG files of flawed samples, too."),
+    read=_png,
+)
+with_sheets = option_group(
+    "sheets",
+    click.option("--sheet", is_flag=True, help="Draw a contact sheet (PNG) of images and labels."),
+    click.option(
+        "--interpolate",
+        type=click.IntRange(min=2),
+        metavar="STEPS",
+        help="Draw a sheet of so many steps from one latent to another, for generators that draw "
+        "from noise.",
+    ),
+    click.option(
+        "--rows", type=click.IntRange(min=1), help="Pairs of latents there.  [default: 4]"
+    ),
+    click.option(
+        "--nearest",
+        is_flag=True,
+        help="Draw a sheet of samples beside their nearest training cases; it stays in RUN.",
+    ),
+    read=lambda **said: {key: value for key, value in said.items() if value is not None},
+)
 
 
 @click.command(
@@ -68,7 +121,12 @@ MEANT = frozenset(("run", "replay", "folder", "device", "root", "as_json", "quie
 )
 @with_sheets
 @with_png
-@with_sharing
+@click.option(
+    "--for-sharing",
+    is_flag=True,
+    help="Files to hand on: which cases samples came from is written into RUN alone; refused "
+    "where samples hold parts of real images.",
+)
 @with_samples("Seeds labels and latents.", classes=True)
 @device_option
 @with_moved_data

@@ -8,6 +8,7 @@ from gansynth_cli.common import (
     Output,
     examples,
     root_option,
+    seed_option,
     subjects_option,
     table,
     with_output,
@@ -23,13 +24,7 @@ from gansynth_cli.common import (
 @click.argument("data", metavar="HOST:WHERE")
 @subjects_option
 @click.option("--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Folds.")
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Deals out the subjects.",
-)
+@seed_option("Deals out the subjects.")
 @click.option("--overwrite", is_flag=True, help="Replace a different split; the old one is kept.")
 @root_option
 @with_output

@@ -8,7 +8,15 @@ from typing import Any
 
 import click
 
-from gansynth_cli.common import FILE, FOLDER, Output, dry_run_option, examples, with_output
+from gansynth_cli.common import (
+    FILE,
+    FOLDER,
+    Output,
+    dry_run_option,
+    examples,
+    executor_option,
+    with_output,
+)
 from gansynth_cli.typed import with_needs
 
 
@@ -33,13 +41,7 @@ from gansynth_cli.typed import with_needs
 @click.option(
     "--draw", type=click.IntRange(min=0), default=0, show_default=True, help="Which of that size."
 )
-@click.option(
-    "--executor",
-    default="local",
-    show_default=True,
-    metavar="WHERE",
-    help="local[:N] for N jobs at once, or ray[:cpus=C,gpus=G]; see docs/clusters.md.",
-)
+@executor_option
 @dry_run_option
 @with_output
 def command(

@@ -10,21 +10,73 @@ import click
 
 from gansynth.runtime.errors import UsageFault
 from gansynth_cli.common import (
+    FILE,
     FOLDER,
     Output,
     device_option,
     examples,
+    option_group,
     table,
+    with_moved_data,
     with_output,
+    with_real,
     with_samples,
 )
-from gansynth_cli.own_data import with_moved_data
-from gansynth_cli.turing_options import with_session
 from gansynth_cli.typed import called, typed_options, with_needs
 
 if TYPE_CHECKING:
     from gansynth.core.sample_request import SampleRequest
     from gansynth.evaluation.turing import Session
+
+
+with_session = option_group(
+    "shown",
+    click.option(
+        "-n",
+        "--n",
+        "--number",
+        "n",
+        type=click.IntRange(min=1),
+        default=50,
+        show_default=True,
+        help="Real images, and as many samples; with --per-class of each class.",
+    ),
+    click.option(
+        "--from",
+        "origin",
+        type=click.Choice(["held-out", "training", "all"]),
+        help="Real cases: of which side of the fold.  [default: held-out if enough, else all]",
+    ),
+    click.option(
+        "--per-case",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Most images cut from one real case, of runs that learn from crops or slices of them.",
+    ),
+    click.option(
+        "--class",
+        "classes",
+        multiple=True,
+        metavar="NAME",
+        help="Images of this class only; may be repeated.",
+    ),
+    click.option("--per-class", is_flag=True, help="As many images of each class, and its table."),
+    click.option("--channel", metavar="NAME", help="Show this channel.  [default: all]"),
+    click.option(
+        "--contrast",
+        type=click.Choice(["real", "own"]),
+        default="real",
+        show_default=True,
+        help="Black and white: percentiles of real images, for all; or of each image.",
+    ),
+    click.option(
+        "--seed", type=click.IntRange(min=0), help="Of the samples.  [default: nobody knows]"
+    ),
+    click.option(
+        "--show-results", is_flag=True, help="Raters see their own table after the last answer."
+    ),
+)
 
 
 @click.command(
@@ -35,7 +87,13 @@ if TYPE_CHECKING:
 )
 @with_needs({"how": "conditions", "real_how": "real", "port": "!results", "browse": "!results"})
 @click.argument("run", metavar="RUN", type=FOLDER)
+@with_real("Real images of this source instead of the run's own.")
 @with_session
+@click.option("--instructions", type=FILE, help="Text file that raters read before they begin.")
+@click.option(
+    "--name", default="session", show_default=True, help="Name of the session, in RUN/turing."
+)
+@click.option("-o", "--out", "folder", type=FOLDER, help="Its folder instead.")
 @click.option("--resume", is_flag=True, help="Go on with the session as it was prepared.")
 @click.option("--results", is_flag=True, help="Print the table so far; serve nothing.")
 @click.option(
@@ -52,6 +110,7 @@ if TYPE_CHECKING:
 def command(
     context: click.Context,
     run: Path,
+    real: Mapping[str, Any] | None,
     shown: Mapping[str, Any],
     name: str,
     folder: Path | None,
@@ -81,7 +140,7 @@ def command(
         _check_alone(context, "--resume" if resume else "--results")
     if not results:
         check_server()
-        asked = {**shown, "samples": samples, "instructions": _read(instructions)}
+        asked = {**shown, "real": real, "samples": samples, "instructions": _read(instructions)}
         where = {"device": device, "data": data, "root": root}
         session = open_session(folder) if resume else _prepared(run, folder, asked, where, out)
         out.reporter.say(f"session {session.id} in {session.folder}; end with Ctrl-C")

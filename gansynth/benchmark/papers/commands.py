@@ -90,7 +90,7 @@ class Commands:
             known |= installed().generator(name).Options.model_fields.keys()
         refuse_unknown(self.asked.fit, known, of=spec.generator, named="--fit-set {}".format)
         for target in (str(self.plan.hosts[name].target) for name in hosts):
-            has = installed().adapter(target).settings
+            has = installed().adapter(target).Options.model_fields
             refuse_unknown(self.asked.host, has, of=target, named="--host-set {}".format)
 
     # -- the data --------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth.report.figures import save_figure
+from gansynth.runtime.files import disk_errors, write_bytes_atomic, write_json_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -203,3 +204,14 @@ def _span(doc: Mapping[str, Any], iou: str) -> tuple[float, float]:
     while high < min(ends, 64):
         high *= 2
     return 1 / 32, high
+
+
+def write_tables(document: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """Write the table, all numbers and the curves; what is where."""
+    files = {"table": "table.md", "numbers": "detections.json", "curves": "froc.png"}
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomic(folder / files["table"], markdown(document).encode())
+    write_json_atomic(folder / files["numbers"], document)
+    draw_froc(document, folder / files["curves"])
+    return {name: str(folder / file) for name, file in files.items()}

@@ -49,12 +49,19 @@ KINDS = {
         "Generator {}: a small conditional GAN.",
         "gansynth fit {} --data example:2d -o runs/{} --set steps=300",
     ),
-    "condition": Kind(
+    "edit": Kind(
         "edits",
-        "condition",
+        "edit",
         "{}Edit",
-        "Condition edit {}: changes the label maps that samples are drawn from.",
+        "Edit {}: changes the label maps that samples are drawn from.",
         "gansynth sample RUN -n 8 --sheet --edit {}",
+    ),
+    "filter": Kind(
+        "filters",
+        "filter",
+        "{}Filter",
+        "Filter {}: keeps samples out of banks.",
+        "gansynth sample RUN -n 8 --filter {}",
     ),
     "metric": Kind(
         "metrics",
@@ -62,6 +69,13 @@ KINDS = {
         "measure",
         "Metric {}: measures samples beside real cases.",
         "gansynth sample RUN -n 8 --metric {}",
+    ),
+    "source": Kind(
+        "sources",
+        "source",
+        "{}Source",
+        "Source {}: reads labelled cases.",
+        "gansynth fit dcgan --data {}:FOLDER -o runs/{}",
     ),
     "adapter": Kind(
         "adapters",

@@ -119,9 +119,9 @@ def test_raw_values_are_kept_in_full_where_deepmedic_normalises_them(tmp_path, c
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--set", "epochs=0"], ["--set epochs=0", "at least 1"]),
-        (["--set", "processes=-2"], ["--set processes=-2", "at least -1"]),
-        (["--set", "resume=maybe"], ["--set resume=maybe", "no or yes"]),
+        (["--set", "epochs=0"], ["--set epochs=0", "greater than or equal to 1"]),
+        (["--set", "processes=-2"], ["--set processes=-2", "greater than or equal to -1"]),
+        (["--set", "resume=maybe"], ["--set resume=maybe", "yes or no"]),
         (["--set", "resume=yes"], ["gansynth_session.json", "resume=yes"]),
         (["--set", "epoch=3"], ["--set epoch", "Did you mean 'epochs'?"]),
         (["--set", "device=tpu"], ["--set device=tpu", "cuda"]),
@@ -398,8 +398,8 @@ def test_a_python_may_be_named_as_programs_are(named, found, tmp_path, monkeypat
         (["-model", "a", "-load", "c"], {"resume": "yes"}, "-- -load with --set resume=yes"),
         (["-model", "a"], {"device": "cpu"}, "--set device=cpu: .* effect without engine=torch"),
         ([], {}, "--set model: DeepMedic has no network of its own"),
-        ([], {"engine": "keras"}, "--engine keras: expected deepmedic or torch"),
-        (["-model", "a"], {"affine": "2"}, "--set affine=2: expected a number from 0 to 1"),
+        ([], {"engine": "keras"}, "--engine keras: expected 'deepmedic' or 'torch'"),
+        (["-model", "a"], {"affine": "2"}, "--set affine=2: .* less than or equal to 1"),
         (["-model", "a"], {"affine": "nan"}, "--set affine=nan: expected a number"),
     ],
     ids=["train", "short", "shortest", "test", "value", "twice", "both", "device", "load", "other",

@@ -10,11 +10,11 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_deepmedic.configs import read_model_config, read_train_config
 from gansynth_deepmedic.engine.network import default_model
 from gansynth_deepmedic.engine.settings import (
-    SETTINGS,
     EngineSettings,
     Losses,
     Optimisation,
     RateSchedule,
+    TorchSettings,
     Validation,
     read_settings,
 )
@@ -83,7 +83,7 @@ def test_they_go_through_json(tmp_path):
         ({"devise": "cpu"}, "Did you mean 'device'"),
         ({"device": "gpu"}, "device=gpu: expected auto, cpu, cuda"),
         ({"device": "cpu:x"}, "device=cpu:x"),
-        ({"precision": "fp16"}, "precision=fp16: expected auto, bf16 or fp32"),
+        ({"precision": "fp16"}, "precision=fp16: expected 'auto', 'bf16' or 'fp32'"),
         ({"save_predictions": "maybe"}, "save_predictions=maybe: expected yes or no"),
         ({"regions": "WT:1+3"}, "'1+3'; expected numbers from 1 to 2"),
         ({"regions": "WT:1,WT:2"}, "each once"),
@@ -157,5 +157,6 @@ def test_the_default_network_has_settings(tmp_path):
 
 
 def test_every_setting_is_said_in_one_sentence():
-    assert sorted(SETTINGS) == ["device", "precision", "regions", "save_predictions"]
-    assert all(len(text) < 200 and "\n" not in text for text in SETTINGS.values())
+    texts = {key: field.description or "" for key, field in TorchSettings.model_fields.items()}
+    assert sorted(texts) == ["device", "precision", "regions", "save_predictions"]
+    assert all(0 < len(text) < 200 and "\n" not in text for text in texts.values())

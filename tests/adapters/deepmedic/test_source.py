@@ -14,13 +14,11 @@ import pytest
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
 from gansynth.sampling.opening import open_source
-from gansynth_deepmedic.cases import DeepMedicOptions
 from gansynth_deepmedic.configs import read_literals
 from gansynth_deepmedic.insertion import MISSING, HostCase
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
 from tests.deepmedic_brats import CLASSES, SHAPE, TRAIN, VALIDATION, brats_deepmedic
 from tests.deepmedic_sets import AFFINE, Toy, toy_deepmedic, write_config
-from tests.options_table import options_table
 
 SMALL = (14, 12, 10)
 
@@ -401,12 +399,6 @@ def test_boxes_lie_around_labels(toy):
 @pytest.mark.parametrize("read", [{"folds": "3"}, {"allow_absolute": "yes"}, {"size": "x"}])
 def test_other_keys_and_values_are_refused(toy, read):
     refused(toy, UsageFault, read=read)
-
-
-def test_the_page_has_the_keys_of_the_code():
-    text = (Path(__file__).parents[3] / "docs/sources.md").read_text(encoding="utf-8")
-    table = "\n".join(options_table(DeepMedicOptions))
-    assert f"<!-- read: deepmedic -->\n{table}\n<!-- end -->" in text
 
 
 # -- real cases ------------------------------------------------------------------------------------

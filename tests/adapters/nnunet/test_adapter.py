@@ -117,9 +117,9 @@ def test_a_run_that_is_none_starts_nothing(adapter, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "options", "message"),
     [
-        ({"num_epoch": "3"}, (), "--set num_epoch=3: unknown key"),
+        ({"num_epoch": "3"}, (), "--set num_epoch=3: nnunet has no such setting"),
         ({"num_epochs": "1.5"}, (), "--set num_epochs=1.5: expected a whole number"),
-        ({"oversample_foreground_percent": "33"}, (), "a number from 0 to 1"),
+        ({"oversample_foreground_percent": "33"}, (), "expected a number less than or equal to 1"),
         ({}, ("--epochs", "3"), "unrecognized arguments: --epochs 3"),
         ({}, ("--c", "--val"), "exclude each other"),
         ({}, ("-device", "tpu"), "tpu"),

@@ -184,7 +184,7 @@ def test_results_go_where_nnunet_puts_those_of_the_variant(adapter, frozen_bank,
     [
         ({"trainer": "nnUNetTrainerDA6"}, "Did you mean 'nnUNetTrainerDA"),
         ({"trainer": "../x"}, "--set trainer=../x: expected a name"),
-        ({"cascade": "yes"}, "--set cascade=yes: expected degraded, or no"),
+        ({"cascade": "yes"}, "--set cascade=yes: expected 'no' or 'degraded'"),
     ],
 )
 def test_choices_that_cannot_be_start_nothing(adapter, frozen_bank, settings, message):

@@ -15,10 +15,11 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.schema import Sample
 from gansynth.core.space import Space
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.runtime.option_kinds import options_table
 from gansynth.testing import ToySource, check_adapter
 from gansynth_segmenter.adapter import SAYS, SegmenterAdapter
 from gansynth_segmenter.mixed import misfit, training_space
-from gansynth_segmenter.options import SETTINGS, SegmenterOptions
+from gansynth_segmenter.options import SegmenterOptions
 
 
 @pytest.mark.parametrize("ndim", [3, 2])
@@ -65,7 +66,7 @@ def test_crops_are_of_the_sources_size_or_as_asked_for():
     assert training_space(source, SegmenterOptions()) == source.space
     small = training_space(source, SegmenterOptions.read({"patch": "8"}))
     assert (small.grid, small.size) == ("crop", (8, 8, 8))
-    with pytest.raises(UsageFault, match="patch=8,8: 2 edges, expected 3"):
+    with pytest.raises(UsageFault, match="patch=8x8: 2 edges, expected 3"):
         training_space(source, SegmenterOptions.read({"patch": "8,8"}))
     with pytest.raises(UsageFault, match=r"patch=8: .*as a whole"):
         training_space(Whole(3), SegmenterOptions.read({"patch": "8"}))
@@ -150,10 +151,7 @@ def test_two_hundred_epochs_are_counted_in_samples_of_the_real_cases():
 
 def test_every_setting_is_a_sentence_and_in_the_page():
     page = (Path(__file__).parents[3] / "docs" / "segmenter.md").read_text(encoding="utf-8")
-    for name, field in SegmenterOptions.model_fields.items():
-        default = "" if field.default in (None, "") else field.default
-        assert f"| `{name}` | {default} | {field.description} |" in page
-        assert SETTINGS[name].endswith(".")
+    assert "\n".join(options_table(SegmenterOptions)) in page
 
 
 # -- leaks and other spaces ------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from gansynth.hosts.record import usual_output
 from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.sampling.opening import open_drawer
 from gansynth.testing import check_adapter
-from gansynth_cli.engines import with_detector
+from gansynth_cli.augment_options import host_settings
 from gansynth_yolo.adapter import YoloAdapter
 from gansynth_yolo.config import RUNS, Choices, YoloConfig
 from gansynth_yolo.detectors import detector
@@ -126,13 +126,13 @@ def test_samples_of_other_classes_are_not_brought(shared_yolo, tmp_path):
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--set", "epochs=0"], ["--set epochs=0", "at least 1"]),
-        (["--set", "workers=-1"], ["--set workers=-1", "at least 0"]),
-        (["--set", "cache=disk"], ["--set cache=disk", "off or ram"]),
+        (["--set", "epochs=0"], ["--set epochs=0", "greater than or equal to 1"]),
+        (["--set", "workers=-1"], ["--set workers=-1", "greater than or equal to 0"]),
+        (["--set", "cache=disk"], ["--set cache=disk", "'off' or 'ram'"]),
         (["--set", "device=tpu"], ["--set device=tpu", "cuda:N"]),
-        (["--set", "resume=maybe"], ["--set resume=maybe", "no or yes"]),
+        (["--set", "resume=maybe"], ["--set resume=maybe", "yes or no"]),
         (["--set", "epoch=3"], ["--set epoch", "Did you mean 'epochs'?"]),
-        (["--detector", "darknet"], ["--detector darknet", "libreyolo or ultralytics"]),
+        (["--detector", "darknet"], ["--detector darknet", "'libreyolo' or 'ultralytics'"]),
         (["--", "mosaic"], ["-- mosaic", "KEY=VALUE"]),
         (["--", "mosaic=1", "mosaic=0"], ["mosaic is given twice"]),
         (["--", "resume"], ["gansynth_session.json", "without resume"]),
@@ -244,12 +244,18 @@ def test_a_generator_of_the_same_images_is_taken_in_whatever_size(
 
 
 def test_a_detector_is_asked_of_detectors_only():
-    assert with_detector({}, "ultralytics", {"detector": ""}, "yolo") == {"detector": "ultralytics"}
-    assert with_detector({"a": "b"}, None, {}, "nnunet") == {"a": "b"}
+    def chosen(
+        settings: dict[str, str], detector: str | None, known: dict[str, str], target: str
+    ) -> dict[str, str]:
+        said = {"detector": detector}
+        return host_settings(settings, known, target, said, output=None, options=())[0]
+
+    assert chosen({}, "ultralytics", {"detector": ""}, "yolo") == {"detector": "ultralytics"}
+    assert chosen({"a": "b"}, None, {}, "nnunet") == {"a": "b"}
     with pytest.raises(UsageFault, match="nnunet is no detector, expected --target yolo"):
-        with_detector({}, "ultralytics", {}, "nnunet")
+        chosen({}, "ultralytics", {}, "nnunet")
     with pytest.raises(UsageFault, match="expected one of them"):
-        with_detector({"detector": "libreyolo"}, "ultralytics", {"detector": ""}, "yolo")
+        chosen({"detector": "libreyolo"}, "ultralytics", {"detector": ""}, "yolo")
 
 
 @pytest.mark.parametrize(("name", "extra"), [("libreyolo", "yolo"), ("ultralytics", "ultralytics")])

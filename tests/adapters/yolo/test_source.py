@@ -15,10 +15,8 @@ from gansynth_yolo.cases import scaled
 from gansynth_yolo.check import check_yolo
 from gansynth_yolo.images import label_path
 from gansynth_yolo.labels import as_rows, corners, label_text, read_labels
-from gansynth_yolo.options import YoloOptions
 from gansynth_yolo.source import open_yolo
 from tests.conftest import DATA
-from tests.options_table import options_table
 from tests.yolo_sets import toy_yolo, write_image, write_yaml
 
 REAL = DATA / "figshare_brain_tumor_axial_yolo"
@@ -235,11 +233,6 @@ def test_boxes_go_to_a_label_file_and_back(tmp_path):
 def test_check_finds_nothing_in_a_good_data_set(shared_yolo):
     checked = check_yolo(SourceRequest("yolo", str(shared_yolo)), lambda *_: None)
     assert (checked.cases, checked.findings) == (28, [])
-
-
-def test_the_docs_have_every_key():
-    page = Path(__file__).parents[3] / "docs" / "sources.md"
-    assert "\n".join(options_table(YoloOptions)) in page.read_text("utf-8")
 
 
 def test_batches_have_boxes(shared_yolo):

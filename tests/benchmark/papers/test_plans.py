@@ -85,7 +85,7 @@ def test_a_plan_names_what_there_is(plans, name):
     assert set(plan.scales) <= set(plan.spec.spec.scale)
     for host, told in plan.hosts.items():
         if told.code == "ours":
-            known = installed().adapter(told.target).settings
+            known = installed().adapter(told.target).Options.model_fields
             assert told.set.keys() <= known.keys()
             for scale in plan.scales.values():
                 assert scale.hosts.get(host, {}).keys() <= known.keys()
@@ -438,7 +438,7 @@ def test_arms_of_other_lengths_are_said():
 
 @pytest.mark.slow
 def test_a_table_is_made_and_what_is_done_is_taken_up(data, tmp_path):
-    words = ["mmgan2020-liver", "--data", data["mmgan2020-liver"], "--read", "frame=16,16,16"]
+    words = ["mmgan2020-liver", "--data", data["mmgan2020-liver"], "--read", "frame=16x16x16"]
     words += ["--scale", "tiny", "--steps", "2", "--fit-set", "steps=2", "-o", f"{tmp_path}/all"]
     more = ("--only", "300% F + 100% R", "--name", "both")
     said = [typed(*words, "--only", "100% R", *rest) for rest in ((), more)]

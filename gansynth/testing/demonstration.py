@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, Any
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import write_bytes_atomic, write_json_atomic
-from gansynth_cli.commands.augment import judge
-from gansynth_cli.results import facts_of_demo
 
 if TYPE_CHECKING:
     from gansynth.core.adapter import Outcome
@@ -77,6 +75,7 @@ FOLDERS = {
     "them.",
 }
 """What is said of phantoms that ``nifti:`` reads."""
+OF_TUMOURS = "These are phantoms, simulated brains with simulated tumours; no patient is in them."
 MANY, FEW = (20, 1.5), (6, 3.0)
 """Subjects with metastases, and their voxels' edge in mm: 128 x 128 or 64 x 64 pixels a slice."""
 
@@ -124,7 +123,7 @@ def run_demo(
     document = _summary(fitted, outcome, seconds, files)
     write_json_atomic(out / "summary.json", document)
     write_bytes_atomic(out / "summary.md", _markdown(document).encode())
-    judge(outcome)
+    outcome.refuse_missing()
     return document
 
 
@@ -156,68 +155,44 @@ def write_phantoms(
     Raises:
         UsageFault: ``out`` holds something else, or sequences that cannot be chosen.
     """
+    from gansynth.testing import phantoms
+
     _claim(out, force)
-    note = "These are phantoms, simulated brains with simulated tumours; no patient is in them."
     size = FAST if fast else FULL
-    if kind in FOLDERS:
-        folder, where = out / kind, f"nifti:{out / kind}"
-        _written(size.phantoms, reporter, partial(_write_folder, kind, folder, size, seed))
-        told = {"subjects": size.phantoms, "data": where, "then": f"gansynth check {where}"}
-        return {"note": FOLDERS[kind], **told}
+    subjects, mm = (FEW if fast else MANY) if kind == "yolo" else (size.phantoms, size.spacing_mm)
+
+    def write(writer: Callable[..., Path], folder: Path, options: Any) -> Path:
+        with reporter.task(subjects, "phantoms") as bar:
+            step = lambda done, total: bar.advance(1)  # noqa: E731
+            return writer(folder, subjects, seed, options, progress=step)
+
+    document: dict[str, Any] = {"note": FOLDERS.get(kind, OF_TUMOURS), "subjects": subjects}
+    body = partial(phantoms.PhantomOptions, spacing_mm=mm)
     if kind == "nnunet":
-        folder = out / "nnunet"
-        _make_phantoms(folder, size, seed, reporter)
-        then = f"gansynth prepare nnunet:{DATASET} --root {folder} --set small=yes"
-        return {"note": note, "subjects": size.phantoms, "folder": str(folder), "then": then}
-    from gansynth.testing.phantoms import (
-        MetastasisOptions,
-        PhantomOptions,
-        write_deepmedic,
-        write_yolo,
-    )
-
+        _make_phantoms(out / kind, size, seed, reporter)
+        then = f"gansynth prepare nnunet:{DATASET} --root {out / kind} --set small=yes"
+        return {**document, "folder": str(out / kind), "then": then}
     if kind == "deepmedic":
-        folder, named = out / "gliomas", tuple(channels or ("FLAIR", "T1c"))
-        options = PhantomOptions(spacing_mm=size.spacing_mm, channels=named)
-        write = partial(write_deepmedic, folder, size.phantoms, seed, options)
-        file = _written(size.phantoms, reporter, write)
-        then = f"gansynth check deepmedic:{file} --read model={folder / 'modelConfig.cfg'}"
-        return {"note": note, "subjects": size.phantoms, "data": str(file), "then": then}
-    (subjects, spacing_mm), folder = FEW if fast else MANY, out / "metastases"
-    body = MetastasisOptions(PhantomOptions(spacing_mm=spacing_mm, channels=("T1c",)))
-    file = _written(subjects, reporter, partial(write_yolo, folder, subjects, seed, body))
-    splits = json.loads((folder / "phantoms.json").read_text("utf-8"))["splits"]
-    then = f"gansynth check yolo:{file}"
-    return {"note": note, "subjects": subjects, "splits": splits, "data": str(file), "then": then}
-
-
-def _written(count: int, reporter: Reporter, write: Callable[..., Path]) -> Path:
-    """Write so many phantoms; what ``write`` returns."""
-    with reporter.task(count, "phantoms") as bar:
-        return write(progress=lambda done, total: bar.advance(1))
-
-
-def _write_folder(
-    kind: str, folder: Path, size: DemoSize, seed: int, *, progress: Callable[[int, int], None]
-) -> Path:
-    """Phantoms that ``nifti:`` reads."""
-    from gansynth.testing.phantoms import (
-        LiverOptions,
-        PhantomOptions,
-        write_gliomas,
-        write_livers,
-        write_tissues,
-    )
-
-    count, mm = size.phantoms, size.spacing_mm
+        options = body(channels=tuple(channels) or ("FLAIR", "T1c"))
+        file = write(phantoms.write_deepmedic, out / "gliomas", options)
+        model = file.with_name("modelConfig.cfg")
+        then = f"gansynth check deepmedic:{file} --read model={model}"
+        return {**document, "data": str(file), "then": then}
+    if kind == "yolo":
+        folder = out / "metastases"
+        metastases = phantoms.MetastasisOptions(body(channels=("T1c",)))
+        file = write(phantoms.write_yolo, folder, metastases)
+        splits = json.loads((folder / "phantoms.json").read_text("utf-8"))["splits"]
+        then = f"gansynth check yolo:{file}"
+        return {**document, "splits": splits, "data": str(file), "then": then}
     if kind == "livers":
-        write_livers(folder, count, seed, LiverOptions((4.0, mm, mm)), progress=progress)
+        write(phantoms.write_livers, out / kind, phantoms.LiverOptions((4.0, mm, mm)))
     elif kind == "tissues":
-        brains = PhantomOptions(spacing_mm=mm, channels=("T1",))
-        write_tissues(folder, count, seed, brains, progress=progress)
+        write(phantoms.write_tissues, out / kind, body(channels=("T1",)))
     else:
-        write_gliomas(folder, count, seed, PhantomOptions(spacing_mm=mm), progress=progress)
-    return folder
+        write(phantoms.write_gliomas, out / kind, body())
+    data = f"nifti:{out / kind}"
+    return {**document, "data": data, "then": f"gansynth check {data}"}
 
 
 def _claim(out: Path, force: bool) -> None:
@@ -237,7 +212,8 @@ def _make_phantoms(root: Path, size: DemoSize, seed: int, reporter: Reporter) ->
     options = PhantomOptions(spacing_mm=size.spacing_mm)
     raw = root / "nnUNet_raw"
     write = partial(write_nnunet_raw, raw, size.phantoms, seed, options, dataset_id=DATASET)
-    _written(size.phantoms, reporter, write)
+    with reporter.task(size.phantoms, "phantoms") as bar:
+        write(progress=lambda done, total: bar.advance(1))
 
 
 def _prepare(request: SourceRequest, reporter: Reporter) -> None:
@@ -356,6 +332,19 @@ def _summary(
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "files": dict(files),
     }
+
+
+def facts_of_demo(document: Mapping[str, Any]) -> Iterator[str]:
+    """What was fitted, drawn and scored."""
+    cases, held = document["training_cases"], document["held_out_cases"]
+    fitted = f"{cases} phantom{'s' * (cases != 1)}, {held} held out"
+    yield f"generator: fitted on {fitted}, {document['gan_steps']} steps"
+    keys = ("realised_synthetic_share", "asked_synthetic_share")
+    shares = [f"{document[key]:.1%}" for key in keys if document[key] is not None]
+    drawn = f"{document['drawn_real']} real, {document['drawn_synthetic']} synthetic samples"
+    yield f"nnU-Net: {drawn} ({', asked for '.join(shares)})"
+    overlap = (document["validation_on_held_out_phantoms"].get("dice") or {}).get("foreground")
+    yield f"Dice of the tumour on held-out phantoms: {'-' if overlap is None else f'{overlap:.2f}'}"
 
 
 def _markdown(document: Mapping[str, Any]) -> str:

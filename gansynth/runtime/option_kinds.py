@@ -1,0 +1,75 @@
+"""Kinds of values that options have in common, and tables of what options there are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import partial
+from typing import Annotated, Any, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+
+
+def edges(value: Any, axes: int = 1) -> Any:
+    """``64x64``, ``64,64``, or a list, as a tuple; one edge alone stands for all ``axes``."""
+    parts = [value] if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple):
+        return value
+    found = [
+        edge.strip() if isinstance(edge, str) else edge
+        for part in parts
+        for edge in (re.split("[x,]", part.lower()) if isinstance(part, str) else [part])
+    ]
+    return tuple(found * axes if len(found) == 1 else found)
+
+
+def is_size(annotation: Any, metadata: Iterable[Any] = ()) -> bool:
+    """Whether a type is a size, or may be one."""
+    own = (*metadata, *getattr(annotation, "__metadata__", ()))
+    checks = [getattr(m.func, "func", m.func) for m in own if isinstance(m, BeforeValidator)]
+    return edges in checks or any(is_size(part) for part in get_args(annotation))
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
+        raise ValueError("expected auto, cpu, cuda or cuda:N")
+    return text
+
+
+Edge = Annotated[int, Field(ge=1, le=4096)]
+Size = Annotated[tuple[Edge, ...], BeforeValidator(edges)]
+"""Voxels along each axis, written ``64x64`` or ``32x64x64``."""
+Size2 = Annotated[tuple[Edge, Edge], BeforeValidator(partial(edges, axes=2))]
+"""Rows and columns; one number for both."""
+Size3 = Annotated[tuple[Edge, Edge, Edge], BeforeValidator(partial(edges, axes=3))]
+"""Voxels along z, y, x; one number for all."""
+Device = Annotated[str, AfterValidator(_device)]
+
+
+def size_text(size: Iterable[int]) -> str:
+    """A size as it is written: ``32x64x64``."""
+    return "x".join(map(str, size))
+
+
+def option_rows(model: type[BaseModel]) -> list[tuple[str, str, str]]:
+    """Key, default and meaning of every option of a model, as ``gansynth options`` prints them."""
+    rows = []
+    for key, field in model.model_fields.items():
+        left_out = field.is_required() or field.default_factory is not None
+        default = "" if left_out else _default(field.default)
+        rows.append((key, default, field.description or ""))
+    return rows
+
+
+def options_table(model: type[BaseModel]) -> list[str]:
+    """The same as lines of a Markdown table."""
+    rows = (f"| `{key}` | {default} | {meaning} |" for key, default, meaning in option_rows(model))
+    return ["| key | default | meaning |", "| --- | --- | --- |", *rows]
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return "" if value is None or value == {} else str(value)

@@ -1,0 +1,50 @@
+"""``gansynth options NAME``: every key that can be set, from the models that read it."""
+
+import pytest
+
+from gansynth.core.registry import installed
+from gansynth.runtime.option_kinds import option_rows
+from gansynth.training.loop import FitOptions
+
+NAMED = [
+    (kind, name)
+    for kind in ("generators", "adapters", "sources", "edits", "filters", "metrics")
+    for name in installed().names(kind)
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), NAMED)
+def test_whatever_is_registered_has_its_options_printed(run_json, kind, name):
+    loaded = installed().load(kind, name)
+    model = getattr(loaded, "Options", None) or getattr(loaded, "read_options", None)
+    rows = [] if model is None else option_rows(model)
+    tables = [table["options"] for table in run_json("options", name)["tables"]]
+    assert rows in [[tuple(option.values()) for option in table] for table in tables]
+    assert all(option["meaning"] for table in tables for option in table)
+
+
+def test_of_a_generator_the_training_loops_options_are_printed_too(run_json):
+    own, loop = run_json("options", "dcgan")["tables"]
+    assert "objective" in {option["key"] for option in own["options"]}
+    assert [option["key"] for option in loop["options"]] == list(FitOptions.model_fields)
+
+
+def test_of_a_host_all_its_commands_are_printed(run_cli):
+    shown = run_cli("options", "nnunet").stdout
+    for words in ("augment --target nnunet --set", "prepare nnunet:WHERE --set", "nnunet:WHERE"):
+        assert words in shown
+    assert "  num_epochs " in shown
+    assert "epochs to train (nnU-Net: 1000)" in shown
+
+
+@pytest.mark.parametrize("name", ["lesions", "boxes", "failures"])
+def test_what_is_not_registered_and_has_options_is_printed(run_json, name):
+    assert run_json("options", name)["tables"][-1]["options"]
+
+
+def test_a_metric_has_none(run_cli):
+    assert run_cli("options", "spectrum").stdout == "metric spectrum: has no options\n"
+
+
+def test_a_slip_has_the_nearest_name(refuse):
+    refuse("options", "nnunt", code=2, says=["options 'nnunt'", "Did you mean 'nnunet'?"])
