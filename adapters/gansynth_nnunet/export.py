@@ -104,6 +104,13 @@ class NnunetExport(Export):
             raise UsageFault(self._uneven(count, ""))
         return 1, count
 
+    def known(self) -> str:
+        """See ``Export.known``."""
+        cases = len(self.source.train_ids)
+        return (
+            f"the ratio says how many already, {self.count(None)[1]} beside {cases} training cases"
+        )
+
     def shortage(self, held: int) -> str:
         """See ``Export.shortage``."""
         return self._uneven(self.samples, f", the bank {self.injection.bank} holds {held}")
