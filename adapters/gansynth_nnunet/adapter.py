@@ -41,8 +41,7 @@ from gansynth.runtime.progress import Reporter
 from gansynth_nnunet import cascade, variants
 from gansynth_nnunet.class_locations import Key, encode, keys_of
 from gansynth_nnunet.config import MixConfig, NnunetSettings
-from gansynth_nnunet.foreign_guard import drawn_size
-from gansynth_nnunet.guards import check_origin, host_size, sample_bytes, takes_of
+from gansynth_nnunet.guards import check_origin, drawn_size, host_size, sample_bytes, takes_of
 from gansynth_nnunet.launch import TRAINER, parse_options, with_ext_trainer
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.plans import PrepareSettings
@@ -323,7 +322,7 @@ class NnunetAdapter(Adapter):
     def _sample_bytes(self, manifest: Mapping[str, Any]) -> int:
         schemes = self.host.config["normalization_schemes"]
         return sample_bytes(
-            host_size(drawn_size(manifest, self.host) or self.sample_size),
+            drawn_size(manifest, self.host, self.sample_size),
             self.sample_size,
             len(self.source.host["channel_names"]),
             4 if "NoNormalization" in schemes else 2,

@@ -29,8 +29,7 @@ from gansynth.runtime.progress import Reporter, Task
 from gansynth.runtime.version import __version__
 from gansynth_nnunet import export_raw
 from gansynth_nnunet.class_locations import Key, keys_of
-from gansynth_nnunet.foreign_guard import drawn_size
-from gansynth_nnunet.guards import host_size, sample_bytes
+from gansynth_nnunet.guards import drawn_size, host_size, sample_bytes
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.source import NnunetSource
 from gansynth_nnunet.splits import SPLITS
@@ -91,7 +90,7 @@ class NnunetExport(Export):
         source, bank = self.source, self.injection.bank
         size = patch = host_size(source.patch_size)
         if self.manifest is not None:
-            size = host_size(drawn_size(self.manifest, source) or size)
+            size = drawn_size(self.manifest, source, patch)
         elif bank is not None and (ids := BankReader(bank).ids()):
             size = BankReader(bank).read(ids[0]).image.shape[1:]
         return sample_bytes(size, patch, len(source.schema.channels), 4, 0)
@@ -104,6 +103,13 @@ class NnunetExport(Export):
         if count < 1:
             raise UsageFault(self._uneven(count, ""))
         return 1, count
+
+    def known(self) -> str:
+        """See ``Export.known``."""
+        cases = len(self.source.train_ids)
+        return (
+            f"the ratio says how many already, {self.count(None)[1]} beside {cases} training cases"
+        )
 
     def shortage(self, held: int) -> str:
         """See ``Export.shortage``."""

@@ -23,7 +23,7 @@ from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
 from gansynth.data.views import View
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
-from gansynth_nnunet.foreign import BY, Converter, check_schema, kept_size
+from gansynth_nnunet.foreign import BY, Converter, check_schema
 
 if TYPE_CHECKING:
     from gansynth.core.adapter import Injection
@@ -62,13 +62,6 @@ def refuse_conditions(
             f"are converted by {BY} within the training scans they were drawn of, expected a "
             "generator fitted on nnunet: data, and conditions of such; or leave --conditions out"
         )
-
-
-def drawn_size(manifest: Mapping[str, Any], host: NnunetSource) -> tuple[int, ...]:
-    """Largest size of the samples of a run, in voxels of nnU-Net's; empty if nobody knows."""
-    if is_foreign(manifest, host.host):
-        return kept_size(host)
-    return tuple(manifest["space"]["size"])
 
 
 def check_foreign(

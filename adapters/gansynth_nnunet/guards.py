@@ -20,6 +20,7 @@ from gansynth.hosts.origin import Origin, check_samples, describe_generator, fin
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_nnunet import foreign_guard
 from gansynth_nnunet.config import MixConfig, Training
+from gansynth_nnunet.foreign import kept_size
 from gansynth_nnunet.source import NnunetSource, open_nnunet
 
 # -- what samples are drawn from -------------------------------------------------------------------
@@ -177,6 +178,14 @@ def host_size(patch: Sequence[int]) -> tuple[int, ...]:
     """nnU-Net's patch as (D, H, W); a 2D patch is one slice, (1, H, W)."""
     size = tuple(int(n) for n in patch)
     return (1, *size) if len(size) == 2 else size
+
+
+def drawn_size(
+    manifest: Mapping[str, Any], source: NnunetSource, patch: Sequence[int]
+) -> tuple[int, ...]:
+    """Largest size (D, H, W) of a run's samples in nnU-Net's voxels; the patch if nobody knows."""
+    foreign = foreign_guard.is_foreign(manifest, source.host)
+    return host_size((kept_size(source) if foreign else manifest["space"]["size"]) or patch)
 
 
 def sample_bytes(

@@ -19,8 +19,7 @@ from gansynth.hosts.record import outcome_of, read_sessions
 from gansynth.hosts.session import Session
 from gansynth.runtime.files import read_json
 from gansynth_nnunet.config import MixConfig, Training
-from gansynth_nnunet.foreign_guard import drawn_size
-from gansynth_nnunet.guards import host_size, open_host, open_origin, sample_bytes
+from gansynth_nnunet.guards import drawn_size, open_host, open_origin, sample_bytes
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.ranks import Tick, lead, wait_for_all
 
@@ -122,7 +121,7 @@ class NnunetSession(Session[str]):
         training, source, origin = self.training, self._source, self._origin
         if source is None or origin is None or origin.manifest is None:  # no bank is made
             return 0
-        size = host_size(drawn_size(origin.manifest, source) or training.patch)
+        size = drawn_size(origin.manifest, source, training.patch)
         width = np.dtype(training.dtype).itemsize
         return sample_bytes(
             *(size, training.patch, training.channels, width, len(training.keys)),

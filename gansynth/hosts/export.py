@@ -152,6 +152,11 @@ class Export(ABC):
             f"{self.unit}s; give --bank-size N, or 3x for three for each training {self.unit}"
         )
 
+    def known(self) -> str:
+        """What the ratio says already, of the number of samples."""
+        cases = len(self.source.train_ids)
+        return f"the ratio says how many synthetic {self.unit}s there are beside {cases} real ones"
+
     def shortage(self, held: int) -> str:
         """What is said of a bank that holds too few samples."""
         listed = self.repeats * len(self.source.train_ids)
@@ -189,17 +194,16 @@ class Export(ABC):
     def _count(self) -> None:
         injection, size, cases = self.injection, self.size, len(self.source.train_ids)
         held = None if injection.bank is None else BankReader(injection.bank).count()
+        alone = None
         if self.alone:
             known = held if size is None else size.capacity(cases, self.sample_bytes)
-            self.repeats, self.samples = self.count(self.unsaid() if known is None else known)
-        else:
-            self.repeats, self.samples = self.count(None)
-            if size is not None:
-                raise UsageFault(
-                    f"{self.option} with --bank-size {size} and --ratio {injection.ratio}: the "
-                    f"ratio says how many already, {self.samples} beside {self.repeats * cases} "
-                    f"training {self.unit}s; leave --bank-size out, or take --ratio 0:1"
-                )
+            alone = self.unsaid() if known is None else known
+        elif size is not None:
+            raise UsageFault(
+                f"{self.option} with --bank-size {size} and --ratio {injection.ratio}: "
+                f"{self.known()}; leave --bank-size out, or take --ratio 0:1"
+            )
+        self.repeats, self.samples = self.count(alone)
         if held is not None and held < self.samples:
             raise UsageFault(self.shortage(held))
         if self.content == "synthetic":

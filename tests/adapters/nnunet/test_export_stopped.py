@@ -72,7 +72,7 @@ def started(command: list[str], toy: Any) -> subprocess.Popen[str]:
     """An export of 64 samples in a process of its own that has drawn some."""
     line = [sys.executable, "-m", "gansynth_cli", *command, "--ratio", "1:16"]
     process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not list(toy.root.glob("nnUNet_preprocessed/.*/bank/segment-*")):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < end
