@@ -83,7 +83,8 @@ def _table(table: Table) -> str:
 
 
 def _row(row: Row, kept: list[int], grouped: bool) -> list[str]:
-    cells = [cell for i in kept if not isinstance(cell := row.cells[i], Markup)]
+    shown = row.shown
+    cells = [cell for i in kept if not isinstance(cell := shown[i], Markup)]
     return [_line([row.group])] * grouped + [_line(cell) for cell in cells]
 
 
