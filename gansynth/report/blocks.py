@@ -180,11 +180,7 @@ Block = Words | Items | Terms | Table | Panels | Drawn | Key | Pictures | Listin
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report.
-
-    Attributes:
-        blocks: in order.
-    """
+    """A part of the report."""
 
     key: str
     title: str
