@@ -183,11 +183,7 @@ class Jobs:
     env: Mapping[str, str]
 
     def of(self, spec: Spec, held_out: Sequence[str]) -> Job:
-        """A spec's job; writes what its process is told.
-
-        Args:
-            held_out: cases that a fit must not see.
-        """
+        """A spec's job; writes what its process is told."""
         places: dict[str, Any] = {"request": self.request}
         if spec.kind == FIT:
             # Beside the jobs: a run remembers where its cases are.

@@ -37,11 +37,7 @@ from gansynth.sampling.opening import open_source
 
 
 class Tuning:
-    """One choice.
-
-    Args:
-        spec: see ``gansynth.benchmark.specs.Design.tune``.
-    """
+    """One choice."""
 
     def __init__(
         self,
@@ -175,7 +171,7 @@ def going_on(order: Sequence[str], keep: float, real: Sequence[str]) -> list[str
     """Arms of the next rung: the better share, and the best that draws nothing.
 
     Args:
-        keep: share of them.
+        keep: share of the arms that goes on.
         real: those that draw nothing; what wins has to be held against the best of them.
     """
     left = list(order[: max(1, math.ceil(len(order) * keep))])

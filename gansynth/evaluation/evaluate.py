@@ -64,11 +64,7 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class Assessed:
-    """What an evaluation comes to.
-
-    Attributes:
-        document: ``evaluation.json``.
-    """
+    """What an evaluation comes to."""
 
     document: dict[str, Any]
     pictures: Mapping[str, bytes]
@@ -283,9 +279,6 @@ def measure_realism(
     metrics: Mapping[str, Evaluated], sides: Sides, asked: Sequence[str] = ()
 ) -> tuple[list[Figure], list[dict[str, str]], dict[str, float]]:
     """Figures of all metrics.
-
-    Args:
-        asked: metrics that must not be left out.
 
     Returns:
         The figures; what was left out and why; seconds by metric.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar
@@ -62,15 +62,21 @@ class Row:
     """A row of a table; the first cell is its heading.
 
     Attributes:
+        cells: one for each column; where these are its keys, it says what they are.
         group: heading above this row and those that follow with the same one.
         tone: name of a finding, or empty.
         pointer: where its numbers stand, if in one place.
     """
 
-    cells: Sequence[Line | Markup]
+    cells: Sequence[Line | Markup] | Mapping[Column, Line | Markup]
     group: str = ""
     tone: str = ""
     pointer: str = ""
+
+    @property
+    def shown(self) -> list[Line | Markup]:
+        """The cells alone."""
+        return list(self.cells.values() if isinstance(self.cells, Mapping) else self.cells)
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,13 @@ class Table:
     layout: str = "plain"
     groups: str = "arm"
     kind: ClassVar[str] = "table"
+
+    @classmethod
+    def of(cls, caption: str, rows: Sequence[Row], layout: str, groups: str = "arm") -> Table:
+        """A table of rows, at least one, that name their columns."""
+        return cls(
+            caption, [key for key in rows[0].cells if isinstance(key, Column)], rows, layout, groups
+        )
 
 
 @dataclass(frozen=True)
@@ -167,11 +180,7 @@ Block = Words | Items | Terms | Table | Panels | Drawn | Key | Pictures | Listin
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report.
-
-    Attributes:
-        blocks: in order.
-    """
+    """A part of the report."""
 
     key: str
     title: str

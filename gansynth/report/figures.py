@@ -62,9 +62,6 @@ def _draw_diversity(axis: Axes, columns: Mapping[str, list[float]]) -> None:
 def save_figure(figure: Figure, path: Path) -> Path:
     """Publish a figure as PNG, making its folder if there is none.
 
-    Args:
-        figure: laid out tightly before it is drawn.
-
     Raises:
         EnvironmentFault: the disk refuses; a former picture stays.
     """

@@ -14,8 +14,7 @@ import pytest
 
 from gansynth.evaluation.report import write_report
 from gansynth.evaluation.report.page import compose
-from gansynth.report.markdown import render as markdown
-from gansynth.report.rendering import render
+from gansynth.report.rendering import markdown, render
 from tests.benchmark.html_tree import Element, parsed
 from tests.benchmark.tracing import contrast
 from tests.evaluation import documents

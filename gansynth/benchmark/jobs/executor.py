@@ -76,8 +76,6 @@ def parse_executor(text: str) -> Executor:
         hint = "" if name in NAMES else did_you_mean(name, NAMES)
         raise UsageFault(f"executor {text!r}: {EXPECTED}.{hint}")
     if name == "local":
-        pass
-
         if colon and not (options.isdecimal() and int(options)):
             raise UsageFault(f"executor {text!r}: expected a number of jobs at once, as in local:4")
         return LocalExecutor(int(options) if colon else None)

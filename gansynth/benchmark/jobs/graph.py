@@ -51,11 +51,7 @@ FINE = (Phase.DONE, Phase.FOUND, Phase.NOT_NEEDED)
 
 @dataclass
 class Standing:
-    """Where a job stands, and since when.
-
-    Attributes:
-        began: ``time.monotonic()`` when it was seen to run.
-    """
+    """Where a job stands, and since when."""
 
     job: Job
     phase: Phase
@@ -67,11 +63,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Progress:
-    """What whoever watches is told.
-
-    Attributes:
-        standings: of all jobs, in the order given.
-    """
+    """What whoever watches is told."""
 
     standings: Sequence[Standing]
     slots: int
@@ -79,11 +71,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Report:
-    """How a run of the graph ended.
-
-    Attributes:
-        standings: of all jobs, in the order given.
-    """
+    """How a run of the graph ended."""
 
     standings: tuple[Standing, ...]
     seconds: float

@@ -219,9 +219,6 @@ class Plan(Closed):
     def hosts_for(self, kind: str, asked: Sequence[str] = ()) -> list[str]:
         """Hosts of ours that are run on data of a kind: all that can, each stand-in only in need.
 
-        Args:
-            kind: such as ``nifti``.
-
         Raises:
             UsageFault: one of those that is not there, is others' code, or cannot take the data.
         """

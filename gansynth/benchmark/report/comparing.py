@@ -82,17 +82,9 @@ def _forest(study: Study, drawings: Drawings, measure: str, show: Show) -> Table
     said = f"Axis from {axis.words(axis.low)} to {axis.words(axis.high)}; left of zero {sides[0]}."
     ends = (f"◂ {sides[0]}", f"{sides[1]} ▸")
     head = ruler(drawings, axis, title, said, ends, sign=True)
-    columns = (
-        Column("N", "short"),
-        Column(title, "drawing", head),
-        Column("difference"),
-        Column("95 % CI"),
-        Column("p (Holm)"),
-        Column("MDE"),
-        Column("finding", "short"),
-    )
-    made = [_forest_row(study, drawings, axis, show, *row) for row in rows]
-    return Table(title, columns, made, layout="forest")
+    column = Column(title, "drawing", head)
+    made = [_forest_row(study, drawings, axis, column, show, *row) for row in rows]
+    return Table.of(title, made, "forest")
 
 
 def _forest_axis(comparisons: Sequence[Node], show: Show) -> Axis:
@@ -108,7 +100,14 @@ def _forest_axis(comparisons: Sequence[Node], show: Show) -> Axis:
 
 
 def _forest_row(
-    study: Study, drawings: Drawings, axis: Axis, show: Show, arm: Arm, n: int, node: Node
+    study: Study,
+    drawings: Drawings,
+    axis: Axis,
+    column: Column,
+    show: Show,
+    arm: Arm,
+    n: int,
+    node: Node,
 ) -> Row:
     finding = finding_of(node, show)
     low, high = ends_of(node)
@@ -118,15 +117,22 @@ def _forest_row(
     if finding in (Finding.GAIN, Finding.LOSS) and node["equivalent"].value is True:
         words.append(", within the margin")
     missing = finding is Finding.MISSING
-    cells: list[Line | Markup] = [
-        [whole(study.size_node(n))],
-        _forest_drawing(drawings, axis, show, node, finding, f"{arm.title}, N = {n}"),
-        [NOTHING] if missing else [show.difference(node["difference"])],
-        [NOTHING] if missing else interval(show.difference(low), show.difference(high)),
-        [NOTHING] if missing else [probability(node["p_holm"])],
-        [NOTHING] if missing else [show.size(node["mde"])],
-        words,
+    numbers: list[Line] = [
+        [show.difference(node["difference"])],
+        interval(show.difference(low), show.difference(high)),
+        [probability(node["p_holm"])],
+        [show.size(node["mde"])],
     ]
+    difference, span, p, mde = [[NOTHING]] * 4 if missing else numbers
+    cells: dict[Column, Line | Markup] = {
+        Column("N", "short"): [whole(study.size_node(n))],
+        column: _forest_drawing(drawings, axis, show, node, finding, f"{arm.title}, N = {n}"),
+        Column("difference"): difference,
+        Column("95 % CI"): span,
+        Column("p (Holm)"): p,
+        Column("MDE"): mde,
+        Column("finding", "short"): words,
+    }
     return Row(cells, arm.title, finding.name.lower(), "" if missing else node.pointer)
 
 
@@ -181,15 +187,9 @@ def worth(study: Study, drawings: Drawings) -> list[Block]:
     title = "worth so many extra real cases"
     said = f"Axis from {axis.words(axis.low)} to {axis.words(axis.high)} real cases."
     head = ruler(drawings, axis, title, said, sign=True)
-    columns = (
-        Column("N", "short"),
-        Column(title, "drawing", head),
-        Column("cases"),
-        Column("95 % CI"),
-        Column("note", "words"),
-    )
-    made = [_worth_row(study, drawings, axis, *entry) for entry in entries]
-    return [Table(WORTH, columns, made, "worth")]
+    column = Column(title, "drawing", head)
+    made = [_worth_row(study, drawings, axis, column, *entry) for entry in entries]
+    return [Table.of(WORTH, made, "worth")]
 
 
 def _not_worked_out(study: Study, entries: Sequence[tuple[Arm, int, Node]]) -> Table:
@@ -201,7 +201,9 @@ def _not_worked_out(study: Study, entries: Sequence[tuple[Arm, int, Node]]) -> T
     return Table(WORTH, columns, rows, "grouped")
 
 
-def _worth_row(study: Study, drawings: Drawings, axis: Axis, arm: Arm, n: int, node: Node) -> Row:
+def _worth_row(
+    study: Study, drawings: Drawings, axis: Axis, column: Column, arm: Arm, n: int, node: Node
+) -> Row:
     cases, *ends = (number(node[k], 1, sign=True) for k in ("cases", "low", "high"))
     drawn = grid(axis, HEIGHT)
     drawn.append(line(axis.at(0), 0, axis.at(0), HEIGHT, "zero"))
@@ -210,11 +212,11 @@ def _worth_row(study: Study, drawings: Drawings, axis: Axis, arm: Arm, n: int, n
     if at is not None and axis.low <= at <= axis.high:
         drawn.append(sourced(cases, mark("dot", axis.at(at), MIDDLE, "arm")))
     said = node["reason"].text or f"{cases.text} cases, 95 % CI {ends[0].text} to {ends[1].text}"
-    cells: list[Line | Markup] = [
-        [whole(study.size_node(n))],
-        drawings.drawing(f"{arm.title}, N = {n}", said, HEIGHT, *drawn),
-        [cases],
-        interval(*ends) if at is None else [ends[0], " to ", ends[1]],
-        [node["reason"].text],
-    ]
+    cells: dict[Column, Line | Markup] = {
+        Column("N", "short"): [whole(study.size_node(n))],
+        column: drawings.drawing(f"{arm.title}, N = {n}", said, HEIGHT, *drawn),
+        Column("cases"): [cases],
+        Column("95 % CI"): interval(*ends) if at is None else [ends[0], " to ", ends[1]],
+        Column("note", "words"): [node["reason"].text],
+    }
     return Row(cells, arm.title, pointer=node.pointer)

@@ -19,11 +19,7 @@ STATISTICS = "docs/statistics.md"
 
 
 def compose(document: Mapping[str, Any], overlays: Sequence[Overlay] = ()) -> Report:
-    """Work out what a report says.
-
-    Args:
-        document: the results; any part may be missing.
-    """
+    """Work out what a report says."""
     study, drawings = Study(document), Drawings()
     root = study.root
     words = verdict_of(study)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gansynth.benchmark.report.study import Study
+from markupsafe import Markup
+
+from gansynth.benchmark.report.study import Study, ends_of
 from gansynth.report.blocks import Block, Column, Row, Table, Terms, Words
 from gansynth.report.document import Node
 from gansynth.report.words import (
@@ -53,7 +55,6 @@ def means(study: Study) -> list[Block]:
 
 def comparisons(study: Study) -> list[Block]:
     """Every number of every comparison."""
-    columns = [Column("N", "short"), *map(Column, COMPARED), Column("holds for other", "words")]
     found: list[Block] = []
     for name, show in study.measures.items():
         rows = [
@@ -62,50 +63,34 @@ def comparisons(study: Study) -> list[Block]:
             if node
         ]
         caption = f"Comparisons with the control: {show.title}, {show.unit}"
-        found += [Table(caption, columns, rows, "grouped")] if rows else []
+        found += [Table.of(caption, rows, "grouped")] if rows else []
     return found
 
 
-COMPARED = (
-    "arm",
-    "control",
-    "difference",
-    "95 % CI",
-    "p",
-    "p, Holm",
-    "Wilcoxon p",
-    "Wilcoxon p, Holm",
-    "MDE",
-    "margin",
-    "p, equivalence",
-    "standard error",
-    "degrees of freedom",
-    "runs",
-    "draws",
-    "seeds",
-    "subjects",
-    "dropped",
-)
-
-
-def _comparison(study: Study, measure: str, n: int, node: Node) -> list[Line]:
+def _comparison(study: Study, measure: str, n: int, node: Node) -> dict[Column, Line | Markup]:
     show = study.measures[measure]
-    interval = node["interval"]
-    return [
-        [whole(study.size_node(n))],
-        [show.value(node["mean_arm"])],
-        [show.value(node["mean_control"])],
-        [show.difference(node["difference"])],
-        [show.difference(interval["low"]), " to ", show.difference(interval["high"])],
-        *([probability(node[k])] for k in ("p", "p_holm", "wilcoxon_p", "wilcoxon_p_holm")),
-        [show.size(node["mde"])],
-        [show.size(node["margin"])],
-        [probability(node["equivalence_p"])],
-        [show.size(node["standard_error"])],
-        [number(node["df"], 1)],
-        *([whole(node[k])] for k in ("runs", "draws", "seeds", "subjects", "dropped")),
-        [node["generalises"].text],
-    ]
+    low, high = ends_of(node)
+    numbers: dict[str, Line] = {
+        "arm": [show.value(node["mean_arm"])],
+        "control": [show.value(node["mean_control"])],
+        "difference": [show.difference(node["difference"])],
+        "95 % CI": [show.difference(low), " to ", show.difference(high)],
+        "p": [probability(node["p"])],
+        "p, Holm": [probability(node["p_holm"])],
+        "Wilcoxon p": [probability(node["wilcoxon_p"])],
+        "Wilcoxon p, Holm": [probability(node["wilcoxon_p_holm"])],
+        "MDE": [show.size(node["mde"])],
+        "margin": [show.size(node["margin"])],
+        "p, equivalence": [probability(node["equivalence_p"])],
+        "standard error": [show.size(node["standard_error"])],
+        "degrees of freedom": [number(node["df"], 1)],
+        **{key: [whole(node[key])] for key in ("runs", "draws", "seeds", "subjects", "dropped")},
+    }
+    return {
+        Column("N", "short"): [whole(study.size_node(n))],
+        **{Column(title): line for title, line in numbers.items()},
+        Column("holds for other", "words"): [node["generalises"].text],
+    }
 
 
 def ratios(study: Study) -> list[Block]:

@@ -52,11 +52,7 @@ def small_host(
     device: torch.device,
     reporter: Reporter,
 ) -> Host:
-    """Train a small segmenter on a source's training cases.
-
-    Args:
-        space: crops or slices of it, see ``training_space``.
-    """
+    """Train a small segmenter on a source's training cases."""
     from gansynth.data.batches import CaseBatches
     from gansynth.metrics.faithfulness import train_segmenter
 
@@ -176,9 +172,6 @@ def refuse_held_out(source: CaseSource, files: Mapping[str, Path]) -> None:
 
 def inner_folds(source: CaseSource, folds: int, seed: int) -> list[Split]:
     """A fold's training cases in inner folds in which nobody is on both sides.
-
-    Args:
-        folds: how many, at least 2.
 
     Raises:
         DataFault: fewer subjects than folds.

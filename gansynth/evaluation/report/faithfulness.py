@@ -60,26 +60,12 @@ def _table(entries: Sequence[Node], drawings: Drawings) -> Table:
     axis = Axis.over([0.0, 1.0], *EDGES)
     said = f"Axis from {axis.words(0)} to {axis.words(1)}; higher is better."
     head = ruler(drawings, axis, "Dice", said, ("", "better ▸"))
-    columns = (
-        Column("label", "words"),
-        Column("Dice", "drawing", head),
-        Column("real cases"),
-        Column("samples"),
-        Column("shuffled labels"),
-        Column("ratio"),
-        Column("number of samples"),
-        Column("number of real cases"),
-    )
-    rows = [_row(drawings, axis, entry) for entry in entries]
-    return Table(
-        "Dice of the judge for each label, with 95 % confidence intervals",
-        columns,
-        rows,
-        "faithful",
-    )
+    rows = [_row(drawings, axis, head, entry) for entry in entries]
+    caption = "Dice of the judge for each label, with 95 % confidence intervals"
+    return Table.of(caption, rows, "faithful")
 
 
-def _row(drawings: Drawings, axis: Axis, entry: Node) -> Row:
+def _row(drawings: Drawings, axis: Axis, head: Markup, entry: Node) -> Row:
     real, own, ratio = (three(entry, 2, key) for key in ("real", "synthetic", "ratio"))
     shuffled = number(entry["shuffled"], 2)
     name = entry["label"].text or "without a name"
@@ -87,16 +73,19 @@ def _row(drawings: Drawings, axis: Axis, entry: Node) -> Row:
         f"Real cases {plain(with_interval(*real))}, samples {plain(with_interval(*own))}, "
         f"shuffled labels {shuffled.text}."
     )
-    cells: list[Line | Markup] = [
-        [name],
-        drawings.drawing(f"Dice, {name}", described, HEIGHT, *_drawn(axis, real, own, shuffled)),
-        with_interval(*real),
-        with_interval(*own),
-        [shuffled],
-        with_interval(*ratio),
-        [whole(entry["samples"])],
-        [whole(entry["real_cases"])],
-    ]
+    drawn = _drawn(axis, real, own, shuffled)
+    cells: dict[Column, Line | Markup] = {
+        Column("label", "words"): [name],
+        Column("Dice", "drawing", head): drawings.drawing(
+            f"Dice, {name}", described, HEIGHT, *drawn
+        ),
+        Column("real cases"): with_interval(*real),
+        Column("samples"): with_interval(*own),
+        Column("shuffled labels"): [shuffled],
+        Column("ratio"): with_interval(*ratio),
+        Column("number of samples"): [whole(entry["samples"])],
+        Column("number of real cases"): [whole(entry["real_cases"])],
+    }
     tone = "mean" if entry.pointer.endswith("/mean") else ""
     return Row(cells, tone=tone, pointer=entry.pointer)
 

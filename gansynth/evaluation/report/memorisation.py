@@ -88,32 +88,26 @@ def distances(node: Node, drawings: Drawings) -> list[Block]:
     ends = [(entry["quantiles"][1], entry["quantiles"][3]) for entry in own]
     places, unit = decimals(quantiles, ends), node["unit"].text
     said = f"Axis from {axis.words(axis.low)} to {axis.words(axis.high)} {unit}."
-    columns = (
-        Column("distance of", "words"),
-        Column("distance", "drawing", ruler(drawings, axis, "Distance to the nearest", said)),
-        Column("middle"),
-        Column("half lie within"),
-        Column("9 of 10 lie within"),
-        Column("number"),
-    )
-    rows = [_distance(drawings, axis, entry, places) for entry in own]
+    head = ruler(drawings, axis, "Distance to the nearest", said)
+    rows = [_distance(drawings, axis, head, entry, places) for entry in own]
     caption = f"Distance to the nearest case{f', {unit}' if unit else ''}"
-    return [Table(caption, columns, rows, "distances"), BOX_KEY]
+    return [Table.of(caption, rows, "distances"), BOX_KEY]
 
 
-def _distance(drawings: Drawings, axis: Axis, entry: Node, places: int) -> Row:
+def _distance(drawings: Drawings, axis: Axis, head: Markup, entry: Node, places: int) -> Row:
     name = entry["of"].text or "without a name"
     q = [number(entry["quantiles"][index], places) for index in QUANTILES]
     class_ = "synthetic" if name.startswith("synthetic") else "other"
     described = f"Middle {q[2].text}, half within {q[1].text} to {q[3].text}."
-    cells: list[Line | Markup] = [
-        [name],
-        drawings.drawing(name, described, HEIGHT, *_box(axis, q, class_)),
-        [q[2]],
-        interval(q[1], q[3]),
-        interval(q[0], q[4]),
-        [whole(entry["count"])],
-    ]
+    box = drawings.drawing(name, described, HEIGHT, *_box(axis, q, class_))
+    cells: dict[Column, Line | Markup] = {
+        Column("distance of", "words"): [name],
+        Column("distance", "drawing", head): box,
+        Column("middle"): [q[2]],
+        Column("half lie within"): interval(q[1], q[3]),
+        Column("9 of 10 lie within"): interval(q[0], q[4]),
+        Column("number"): [whole(entry["count"])],
+    }
     return Row(cells, pointer=entry.pointer)
 
 
@@ -158,17 +152,9 @@ def chances(node: Node, drawings: Drawings) -> list[Block]:
     axis = Axis.over([0.0, 1.0], *EDGES)
     said = "Axis from nothing to one; to the right of chance there is memorisation."
     head = ruler(drawings, axis, "Share or AUC", said, ("", "memorised ▸"))
-    columns = (
-        Column("what", "words"),
-        Column("how", "words"),
-        Column("beside chance", "drawing", head),
-        Column("found, 95 % CI"),
-        Column("expected"),
-        Column("p"),
-    )
-    rows = [_chance(drawings, axis, entry) for entry in entries]
+    rows = [_chance(drawings, axis, head, entry) for entry in entries]
     caption = "What nearness gives away, beside what would be found without memorisation"
-    return [Table(caption, columns, rows, "chances"), CHANCE_KEY]
+    return [Table.of(caption, rows, "chances"), CHANCE_KEY]
 
 
 def _found(node: Node, key: str) -> Three:
@@ -209,7 +195,7 @@ def _attack(node: Node) -> Chance:
     )
 
 
-def _chance(drawings: Drawings, axis: Axis, entry: Chance) -> Row:
+def _chance(drawings: Drawings, axis: Axis, head: Markup, entry: Chance) -> Row:
     drawn = grid(axis, HEIGHT)
     if entry.expected is not None:
         at = axis.at(entry.expected)
@@ -219,14 +205,16 @@ def _chance(drawings: Drawings, axis: Axis, entry: Chance) -> Row:
     if (value := value_of(middle)) is not None:
         drawn.append(sourced(middle, mark("dot", axis.at(value), MIDDLE, "arm")))
     described = f"{middle.text}, 95 % CI {ends[0].text} to {ends[1].text}."
-    cells: list[Line | Markup] = [
-        [entry.name],
-        entry.how,
-        drawings.drawing(entry.name, described, HEIGHT, *drawn),
-        with_interval(*entry.found),
-        entry.shown,
-        [probability(entry.node["p"])],
-    ]
+    cells: dict[Column, Line | Markup] = {
+        Column("what", "words"): [entry.name],
+        Column("how", "words"): entry.how,
+        Column("beside chance", "drawing", head): drawings.drawing(
+            entry.name, described, HEIGHT, *drawn
+        ),
+        Column("found, 95 % CI"): with_interval(*entry.found),
+        Column("expected"): entry.shown,
+        Column("p"): [probability(entry.node["p"])],
+    }
     return Row(cells, pointer=entry.node.pointer)
 
 

@@ -115,21 +115,14 @@ def _table(own: Sequence[Node], drawings: Drawings) -> Table:
     ]
     right = min(max([_bent(LEAST), *ends]) + 0.2, _bent(FARTHEST))
     axis = Axis(-_bent(NEARER), right, (), *EDGES)
-    columns = (
-        Column("figure", "words"),
-        Column("what it is", "words"),
-        Column("beside other real people", "drawing", _head(drawings, axis)),
-        Column("samples"),
-        Column("real people"),
-        Column("p"),
-        Column("finding", "short"),
-    )
-    rows = [_row(drawings, axis, figure, scale) for figure, scale in zip(own, scales, strict=True)]
+    head = _head(drawings, axis)
+    pairs = zip(own, scales, strict=True)
+    rows = [_row(drawings, axis, head, figure, scale) for figure, scale in pairs]
     caption = (
         "Samples, with 95 % confidence intervals, beside the band that other real people fill; "
         "each row has its own scale"
     )
-    return Table(caption, columns, rows, layout="figures", groups="metric")
+    return Table.of(caption, rows, "figures", "metric")
 
 
 def _head(drawings: Drawings, axis: Axis) -> Markup:
@@ -144,7 +137,7 @@ def _head(drawings: Drawings, axis: Axis) -> Markup:
     )
 
 
-def _row(drawings: Drawings, axis: Axis, figure: Node, scale: Scale | None) -> Row:
+def _row(drawings: Drawings, axis: Axis, head: Markup, figure: Node, scale: Scale | None) -> Row:
     own, real = (three(figure, _places(figure), key) for key in ("value", "real"))
     finding = found(figure["finding"])
     said = figure["finding"].text or "not known"
@@ -152,15 +145,18 @@ def _row(drawings: Drawings, axis: Axis, figure: Node, scale: Scale | None) -> R
     name = ", ".join(filter(None, (title_of(figure), figure["name"].text)))
     sides = [plain(with_interval(*side)) for side in (own, real)]
     described = f"Samples {sides[0]}, other real people {sides[1]}: {said}."
-    cells: list[Line | Markup] = [
-        [figure["name"].text or NOTHING],
-        [what],
-        drawings.drawing(name, described, HEIGHT, *_drawn(axis, scale, figure, own, real)),
-        with_interval(*own),
-        with_interval(*real),
-        [probability(figure["p"])] if figure["p"] else [],
-        [f"{finding.sign} {said}"],
-    ]
+    drawn = _drawn(axis, scale, figure, own, real)
+    cells: dict[Column, Line | Markup] = {
+        Column("figure", "words"): [figure["name"].text or NOTHING],
+        Column("what it is", "words"): [what],
+        Column("beside other real people", "drawing", head): drawings.drawing(
+            name, described, HEIGHT, *drawn
+        ),
+        Column("samples"): with_interval(*own),
+        Column("real people"): with_interval(*real),
+        Column("p"): [probability(figure["p"])] if figure["p"] else [],
+        Column("finding", "short"): [f"{finding.sign} {said}"],
+    }
     return Row(cells, title_of(figure), finding.name.lower(), figure.pointer)
 
 

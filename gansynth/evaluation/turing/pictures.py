@@ -65,9 +65,6 @@ class Pictures:
 def gather(run: Run, source: CaseSource, options: TuringOptions, reporter: Reporter) -> Pictures:
     """Choose and cut real images, draw as many samples, and shuffle them.
 
-    Args:
-        source: its own, opened.
-
     Raises:
         UsageFault: fewer cases than images, an unknown class or channel, or too many bytes.
         TrainingFault: most samples are flawed.
@@ -253,11 +250,7 @@ Windows = tuple[tuple[float, float], ...]
 
 
 class Cutter:
-    """Cuts real images in a run's space, no two alike.
-
-    Args:
-        rng: draws places.
-    """
+    """Cuts real images in a run's space, no two alike, at places where training would learn."""
 
     def __init__(self, source: CaseSource, run: Run, rng: np.random.Generator) -> None:
         self._crops = CaseBatches(CaseCache(source), run.space)
