@@ -34,7 +34,7 @@ from gansynth.hosts.checks import check_drawing, plan_own_bank
 from gansynth.hosts.origin import Origin
 from gansynth.hosts.record import LOG, compare, read_sessions
 from gansynth.metrics.segmentation.account import account_of, asked_regions
-from gansynth.runtime import child, processes
+from gansynth.runtime import processes
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth.runtime.machine import Line
@@ -306,7 +306,6 @@ class NnunetAdapter(Adapter):
             **with_ext_trainer(dict(os.environ)),
             **self.host.root.variables(),
             MixConfig.FILE: str(config),
-            child.PARENT: str(os.getpid()),
         }
         command = [sys.executable, "-m", "gansynth_nnunet.launch", self.host.dataset]
         command += [self.host.configuration, self.host.fold, "-p", self._plans]

@@ -39,7 +39,7 @@ from gansynth.hosts.record import (
     read_sessions,
     usual_output,
 )
-from gansynth.runtime import child, processes
+from gansynth.runtime import processes
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth.runtime.machine import Line
@@ -268,9 +268,8 @@ class YoloAdapter(Adapter):
 
     def _train(self, output: Path, scratch: Path | None) -> None:
         """Run the detector in a child process until it ends."""
-        environ = {**os.environ, child.PARENT: str(os.getpid())}
         command = [sys.executable, "-m", "gansynth_yolo.launch", str(output / CONFIG)]
-        ended = processes.run(command, environ, output / LOG)
+        ended = processes.run(command, os.environ, output / LOG)
         if ended.code != 0:
             remove_banks_of(ended.pid, scratch)
         processes.raise_if_failed(ended, f"{output}: the detector's training")
