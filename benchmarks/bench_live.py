@@ -92,8 +92,8 @@ class Live:
         if self.resting:
             return
         self.resting = True
-        write_pace(self.bank, Pace(REST, 0))
         self.steering.pause()
+        write_pace(self.bank, Pace(REST, 0))
         time.sleep(2.5)  # a heartbeat is up to a second old
         while read_heartbeat(self.bank).get("working_since") is not None:
             time.sleep(0.5)

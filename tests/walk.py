@@ -77,7 +77,7 @@ class Walk:
             yield
         finally:
             sys.setprofile(None)
-            threading.setprofile(None)  # type: ignore[arg-type]
+            threading.setprofile(None)
 
     def lines(self) -> Iterator[str]:
         """What was found."""
@@ -96,7 +96,7 @@ def deepmedic(folder: Path) -> Callable[[], object]:
 
     toy = toy_deepmedic(folder / "toy")
     data, run = f"deepmedic:{toy.train}", str(folder / "run")
-    small = "steps=2 batch_size=1 width=4 d_width=4 levels=2".split()
+    small = ["steps=2", "batch_size=1", "width=4", "d_width=4", "levels=2"]
     sets = [word for one in small for word in ("--set", one)]
     fit = ["fit", "cgan3d", "--data", data, "-o", run, "--device", "cpu", *sets]
     _typed(CliRunner(), cli, fit)

@@ -15,7 +15,7 @@ from gansynth.core.injection import MixPlan
 from gansynth.hosts.record import LOG
 from gansynth.hosts.session import Session
 from gansynth.metrics.segmentation.account import account_of
-from gansynth.runtime import child, processes
+from gansynth.runtime import processes
 from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth_deepmedic.guards import sample_bytes, stored
 from gansynth_deepmedic.layout import Layout, write_layout
@@ -209,7 +209,7 @@ class DeepMedicSession(Session[int]):
         else:
             module = "gansynth_deepmedic.engine.launch"
             words = [sys.executable, "-m", module, str(output / ORDER)]
-            environ = {**os.environ, child.PARENT: str(os.getpid())}
+            environ = dict(os.environ)
         with watch(output / PROGRESS, self._take, self.say):
             return processes.run(words, environ, output / LOG)
 

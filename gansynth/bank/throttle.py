@@ -1,39 +1,72 @@
 """Steering a live bank's producer from the host's training steps: how hard it works, what it costs.
 
-A host's main process calls ``step`` after each training step; everything else happens in there,
-now and then: no thread, no waiting, and what fails in here is told in ``sentence`` alone.
+The producer works in turns, and rests in between. Steps of the host beside its work are compared
+with those before and after, pair by pair: the medians of both windows say what is lost meanwhile.
+The interval over the pairs says how long the producer must rest for the overhead that was asked
+for. A host's main process calls ``step`` after each training step; everything else happens in
+there, now and then: no thread, no waiting, and what fails is told in ``sentence`` alone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from gansynth.bank.overhead import OverheadMeter
-from gansynth.bank.pace import Pace, read_work, write_pace
+import numpy as np
+import numpy.typing as npt
+from scipy.special import stdtrit
+
+from gansynth.bank.pace import Pace, Stretch, read_work, write_pace
 from gansynth.bank.spec import read_heartbeat
 from gansynth.core.bank_options import OVERHEAD, Pacing
 
 _TICK_SECONDS = 2.0
-_TICK_COSTS = 200.0
-"""A tick waits for so many times what the last one took: at most 0.5 % of the host's time."""
+_TICK_COSTS, _TICK_MOST = 200.0, 10.0
+"""A tick waits for so many times what the last one took, 0.5 % of the host's time; seconds."""
 _BEAT_SECONDS = 3.0
 """A heartbeat is younger than that."""
+_GAP = 10.0
+"""Medians: what took longer was no step, but a validation, a checkpoint, a suspended machine."""
+_CALL = 0.002
+"""Seconds that asking for a batch takes which is there: no waiting."""
+_BUSY, _IDLE = 0.75, 0.05
+"""The producer's share of a step beside its work, at least; of one beside its rest, at most."""
+_MOST, _HARD, _REST = 0.72, 0.9, 1e-6
+"""Duties: at most, or nothing could be compared; where its own limits rule; of a resting one."""
+_UNKNOWN = 0.1
+"""Share of its speed that a host is taken to lose while nothing is known."""
+_LEAST, _PAIRS = 2, 48
+"""Pairs that an interval takes, and that one of now rests on."""
+_SIDE = 0.8
+"""The duty goes by this end of the interval: what is not known well is used with care."""
+_PATIENCE = 10
+"""Times its usual length after which a turn without steps of its kind is over all the same."""
 _KNOWN = 0.5
 """Width of an interval of overhead above which nothing is known about it."""
-_HARD, _HARDLY = 0.9, 0.02
-"""Duties: the producer's own limits rule; next to no work."""
+
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+class _Window(NamedTuple):
+    """Steps of a window at least; steps before them that are left out; steps taken as one."""
+
+    few: int
+    settle: int
+    bin: int
+
+
+_AT_ONCE, _DELAYED = _Window(6, 0, 1), _Window(24, 16, 8)
+"""Where a host waits for its loader, the producer slows that, which is felt some batches later."""
 
 
 class Steering:
     """Paces the producer of one live bank, and measures what it costs the host.
-
-    With a stated overhead the producer works by fits and starts, at random, in such parts of the
-    time that the overhead comes out: a duty that never changed would teach little about its cost.
 
     Args:
         bank: folder of the bank.
@@ -43,14 +76,21 @@ class Steering:
 
     def __init__(self, bank: Path, pacing: Pacing, drawn: Callable[[], int]) -> None:
         self.bank, self.pacing = bank, pacing
-        self.meter = OverheadMeter(pacing.overhead or OVERHEAD)
         self.fault = ""
         """Why there is no steering any more; empty if there is."""
-        self._drawn, self._count = drawn, 0
+        self._budget = pacing.overhead or OVERHEAD
+        self._hard = _HARD if pacing.overhead is None else 1.0
+        self._drawn, self._count, self._pace = drawn, 0, self._hard
         self._chance = random.Random(0)
-        self._due = self._turn = float("-inf")
-        self._read, self._met = 0, False
-        self._pace = self._duty()
+        self._due, self._last = -math.inf, -math.inf
+        self._beat: Mapping[str, Any] = {}
+        self._beat_met = -math.inf
+        self._rows: list[tuple[float, float, float]] = []  # a step: former end, begin, end
+        self._counted = 0  # rows at the beginning that are in the total
+        self._stretches: list[Stretch] = []
+        self._working, self._since, self._longer = True, 0, 1.0
+        self._pairs: list[tuple[float, float]] = []  # log of how much slower, seconds of work
+        self._total, self._new = np.zeros(2), np.zeros(2)  # seconds of steps, of work beside them
         self._renewal = _Renewal()
         with self._safely():
             # What was done before is no concern of ours, and maybe of the time before a reboot.
@@ -66,21 +106,36 @@ class Steering:
         """
         if self.fault:
             return
-        self.meter.step(begin, end)
+        self._rows.append((self._last if 0 < self._last <= begin else begin, begin, end))
+        self._last = end
         if end >= self._due:
             began = time.perf_counter()
             with self._safely():
                 self._tick(end)
-            self._due = end + max(_TICK_SECONDS, _TICK_COSTS * (time.perf_counter() - began))
+            cost = _TICK_COSTS * (time.perf_counter() - began)
+            self._due = end + min(max(_TICK_SECONDS, cost), _TICK_MOST)
 
     def pause(self) -> None:
         """Say that the time until the next step belongs to none, at the end of an epoch say."""
-        self.meter.pause()
+        self._last = self._due = -math.inf
+        with self._safely():
+            write_pace(self.bank, Pace(min(self._pace, self.duty()), self._count))
 
     def resume(self) -> None:
         """Tell the producer again how hard it may work, after somebody else told it otherwise."""
         with self._safely():
             write_pace(self.bank, Pace(self._pace, self._count))
+
+    def duty(self) -> float:
+        """Share of the host's time the producer may work so that its overhead is within budget."""
+        if self.pacing.overhead is None:
+            return _HARD
+        if len(self._pairs) <= _LEAST:
+            worst = max([_UNKNOWN, *(_lost(ratio) for ratio, _ in self._pairs)])
+        else:
+            worst = _lost(interval(self._pairs[-_PAIRS:], _SIDE)[2])
+        allowed = self._budget / (1 + self._budget)
+        return _MOST if worst <= allowed / _MOST else allowed / worst
 
     def summary(self) -> dict[str, Any]:
         """What is known, for the record.
@@ -93,14 +148,17 @@ class Steering:
         """
         document: dict[str, Any] = {}
         with self._safely():
-            if (seconds := self._renewal.seconds) is not None:
-                document["refresh_seconds"] = round(seconds, 1)
-            if (found := self.meter.overhead()) is not None:
-                document["duty"] = round(found.duty, 4)
-                if found.high - found.low <= _KNOWN:
-                    document["overhead"] = round(found.share, 5)
-                    document["overhead_low"] = round(found.low, 5)
-                    document["overhead_high"] = round(found.high, 5)
+            if (renewed := self._renewal.seconds) is not None:
+                document["refresh_seconds"] = round(renewed, 1)
+            if len(self._pairs) >= _LEAST:
+                seconds, work = self._total + self._new
+                lost = (_lost(ratio) * work for ratio in interval(self._pairs, 0.975))
+                low, share, high = (x / max(0.01 * seconds, seconds - x) for x in lost)
+                document["duty"] = round(work / seconds, 4)
+                if high - low <= _KNOWN:
+                    document["overhead"] = round(share, 5)
+                    document["overhead_low"] = round(low, 5)
+                    document["overhead_high"] = round(high, 5)
         return document
 
     def sentence(self) -> str:
@@ -125,27 +183,78 @@ class Steering:
 
     def _tick(self, now: float) -> None:
         beat = read_heartbeat(self.bank)
-        stretches = read_work(self.bank, self._read)
-        self._read += len(stretches)
-        self._met = self._met or bool(stretches)
-        if self._met:
-            self.meter.work(stretches, _idle_until(beat, now))
-            self.meter.fit()
+        if beat != self._beat:
+            self._beat, self._beat_met = beat, now
+        new = read_work(self.bank, self._read)
+        self._read += len(new)
+        self._stretches += (s for s in new if s[0] < s[1] < math.inf)
         self._renewal.look(beat, now)
         self._count = self._drawn()
-        if now >= self._turn:
-            self._pace = self._duty()
-            self._turn = now + max(_TICK_SECONDS, self.meter.pulse)
+        until, since = now - _BEAT_SECONDS, beat.get("working_since")
+        if since is None or now - self._beat_met >= _BEAT_SECONDS:
+            since = until
+        if self._rows[0][2] <= until:
+            self._turn(*self._known(float(since), until))
+        self._pace = self._hard if self._working else _REST
         write_pace(self.bank, Pace(self._pace, self._count))
 
-    def _duty(self) -> float:
-        """The producer's duty for a while."""
-        if self.pacing.overhead is None:
-            return _HARD
-        duty = self.meter.duty()
-        hard = min(_HARD, 2 * duty)
-        rather = (duty - _HARDLY) / (hard - _HARDLY) if hard > _HARDLY else 1.0
-        return hard if self._chance.random() < rather else min(_HARDLY, duty)
+    def _known(self, since: float, until: float) -> tuple[Array, Array, Array]:
+        """Of each step until then: seconds it took, of that beside work, of that waiting.
+
+        Args:
+            since: when the producer began what it is still at.
+            until: up to then all is known of it.
+        """
+        rows = np.array(self._rows)
+        begun, met, ends = rows[: np.searchsorted(rows[:, 2], until, "right")].T
+        stretches = [*self._stretches, (min(since, until), until)]
+        knots = np.maximum.accumulate(np.array(stretches).reshape(-1))
+        worked = np.cumsum(np.diff(knots, prepend=knots[0]) * (np.arange(len(knots)) % 2))
+        work = np.interp(ends, knots, worked) - np.interp(begun, knots, worked)
+        return ends - begun, work, met - begun
+
+    def _turn(self, seconds: Array, work: Array, wait: Array) -> None:
+        """End the turn of work, or of rest, if it is time."""
+        steps = len(seconds)
+        whole = (seconds > 0) & (seconds <= _GAP * np.median(seconds))
+        new = whole & (np.arange(steps) >= self._counted)
+        self._new = np.array([seconds[new].sum(), work[new].sum()])
+        # What the loader's delays cost cannot be more than the waiting there is.
+        waited = np.maximum(wait[whole] - _CALL, 0).sum()
+        view = _DELAYED if waited > self._budget / 4 * seconds[whole].sum() else _AT_ONCE
+        share = _trailing(work, view.settle) / np.maximum(_trailing(seconds, view.settle), 1e-9)
+        busy, idle = whole & (share >= _BUSY), whole & (share <= _IDLE)
+        duty, turn = self.duty(), steps - self._since
+        if self._working:
+            wanted = view.few * max(1, duty / (1 - duty))
+            if busy.sum() >= wanted or turn > _PATIENCE * (wanted + view.settle):
+                # Of random length, not to keep step with what a host does now and then.
+                self._working, self._longer = False, self._chance.uniform(0.5, 1.5)
+                self._since = steps
+            return
+        enough = idle[self._since :].sum() >= view.few
+        paid, all_paid = (
+            spent >= longer * worked / duty
+            for longer, (spent, worked) in ((self._longer, self._new), (1, self._total + self._new))
+        )
+        if paid and all_paid and (enough or turn > _PATIENCE * (view.few + view.settle)):
+            self._pair(seconds, share, busy, idle, view)
+            self._working = True
+
+    def _pair(self, seconds: Array, share: Array, busy: Mask, idle: Mask, view: _Window) -> None:
+        """Compare a turn of work with the rests around it; half of the last one is the next's."""
+        steps = len(seconds)
+        rest = steps - int(np.argmax(~idle[::-1])) if not idle.all() else 0
+        kept = (rest + steps) // 2
+        beside, apart = (np.flatnonzero(kind[:kept]) for kind in (busy, idle))
+        if min(len(beside), len(apart)) >= 2 * view.bin:
+            ratio = _median(seconds[beside], view.bin) / _median(seconds[apart], view.bin)
+            slower = math.log(ratio) / float(share[beside].mean())
+            self._pairs.append((min(3.0, max(-3.0, slower)), float(self._new[1])))
+        self._total, self._new = self._total + self._new, np.zeros(2)
+        self._counted, self._since = steps - kept, steps - kept
+        self._rows = self._rows[kept:]
+        self._stretches = [s for s in self._stretches if s[1] > self._rows[0][0]]
 
     @contextlib.contextmanager
     def _safely(self) -> Iterator[None]:
@@ -155,7 +264,33 @@ class Steering:
         except Exception as error:
             self.fault = self.fault or f"{type(error).__name__}: {error}"
             with contextlib.suppress(Exception):  # not to leave it at work hard for good
-                write_pace(self.bank, Pace(min(self._pace, self.meter.duty()), self._count))
+                write_pace(self.bank, Pace(min(self._pace, self.duty() / 2), self._count))
+
+
+def interval(pairs: list[tuple[float, float]], level: float) -> tuple[float, float, float]:
+    """Low end, mean and high end of pairs' log ratios, which count by their seconds of work."""
+    ratios, work = np.array(pairs).T
+    mean, count = float(np.average(ratios, weights=work)), len(pairs)
+    variance = float(np.sum((work * (ratios - mean)) ** 2)) * count / (count - 1)
+    half = float(stdtrit(count - 1, level)) * math.sqrt(variance) / float(work.sum())
+    return mean - half, mean, mean + half
+
+
+def _lost(slower: float) -> float:
+    """Share of its speed that a step loses, by the logarithm of how much slower it is."""
+    return 1 - math.exp(-slower)
+
+
+def _trailing(values: Array, before: int) -> Array:
+    """Sum of each value and so many before it."""
+    sums = np.concatenate((np.zeros(before + 1), np.cumsum(values)))
+    return np.asarray(sums[before + 1 :] - sums[: len(values)])
+
+
+def _median(seconds: Array, size: int) -> float:
+    """Median of steps, of which so many in a row count as one."""
+    count = len(seconds) // size
+    return float(np.median(seconds[: count * size].reshape(count, size).mean(axis=1)))
 
 
 class _Renewal:
@@ -190,14 +325,6 @@ class _Renewal:
         usual = (self._at - begin) / self._segments
         span = max(self._at - begin, self._now - begin - usual)  # it may have stopped since
         return self._held * span / (self._total - total)
-
-
-def _idle_until(beat: Mapping[str, Any], now: float) -> float | None:
-    """Up to when all is known of a producer's work that is done; None if it does not tell."""
-    if "working_since" not in beat:
-        return None
-    since = beat["working_since"]
-    return now - _BEAT_SECONDS if since is None else float(since)
 
 
 def _duration(seconds: float) -> str:

@@ -171,8 +171,7 @@ def command(words: Sequence[str]) -> tuple[float, dict[str, Any]]:
     Raises:
         GansynthError: it failed; of its own kind, with its last line.
     """
-    environ = {**os.environ, child.PARENT: str(os.getpid())}
-    ended = processes.run([sys.executable, "-c", COMMAND, *words], environ, document=True)
+    ended = processes.run([sys.executable, "-c", COMMAND, *words], os.environ, document=True)
     processes.raise_if_stopped(ended)
     if ended.code != 0:
         faults = [line for line in ended.last if line.startswith(child.FAULT)]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gansynth.bank.placement import remove_banks_of
 from gansynth.hosts.record import LOG
-from gansynth.runtime import child, processes
+from gansynth.runtime import processes
 
 
 def train_apart(
@@ -32,8 +31,7 @@ def train_apart(
         KeyboardInterrupt, SystemExit: interrupted, after it has ended, too.
         GansynthError: its own typed fault, or TrainingFault for any other failure.
     """
-    environ = {**variables, child.PARENT: str(os.getpid())}
-    ended = processes.run([sys.executable, "-m", module, *arguments], environ, output / LOG)
+    ended = processes.run([sys.executable, "-m", module, *arguments], variables, output / LOG)
     if ended.code != 0:
         remove_banks_of(ended.pid, scratch)
     processes.raise_if_failed(ended, f"{output}: {what}")

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from gansynth.runtime.child import FAULT
+from gansynth.runtime.child import FAULT, PARENT
 from gansynth.runtime.errors import EXIT_SIGTERM, FAULTS, TrainingFault
 from gansynth.runtime.files import MAX_JSON_BYTES, disk_errors
 from gansynth.runtime.signals import SAME_REQUEST
@@ -80,7 +80,7 @@ def run(
     *,
     document: bool = False,
 ) -> Ended:
-    """Run a command, show what it says on stderr, and wait for its end.
+    """Run a command that ends with this process, show what it says on stderr, wait for its end.
 
     SIGINT and SIGTERM reach it once, from here: it has a session of its own. A signal that this
     process was told to ignore (under nohup, say) stays ignored.
@@ -94,6 +94,7 @@ def run(
     Raises:
         EnvironmentFault: the log cannot be written.
     """
+    environ = {**environ, PARENT: str(os.getpid())}
     command = Command(words, environ, log=log, show=True, document=document)
     if threading.current_thread() is not threading.main_thread():
         return command.run()  # only the main thread may handle signals
