@@ -12,6 +12,8 @@ import pytest
 from gansynth.bank.supply import Supply
 from gansynth.core.adapter import Injection, Outcome
 from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import RunFolder
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.core.source import SourceRequest
 from gansynth.hosts.record import FILE, LOG
@@ -109,7 +111,8 @@ def test_every_subepoch_is_counted_and_exact(train, program, tmp_path, capfd):
 
 
 def test_the_process_is_told_what_was_asked(train, stub, shared_deepmedic, tmp_path):
-    train(settings={"cases": "3", "processes": "2"}, seed=7, augment_synthetic=False)
+    asked = SampleRequest(seed=7)
+    train(settings={"cases": "3", "processes": "2"}, samples=asked, augment_synthetic=False)
     order = Order.read(tmp_path / "out" / ORDER)
     assert (order.engine, order.count, order.subepochs, order.seed) == ("deepmedic", 3, 2, 7)
     assert not order.augment_synthetic
@@ -187,7 +190,7 @@ def test_an_empty_bank_gives_real_cases_and_they_are_counted(train, stub, crop_b
 
 
 def test_real_cases_come_through_the_generators_space(train, stub, crop_run, tmp_path):
-    train(real_in_generator_space=True, run=crop_run)
+    train(real_in_generator_space=True, run=RunFolder(crop_run))
     order = Order.read(tmp_path / "out" / ORDER)
     home = str(tmp_path / "out" / "real")
     assert all(case.channels[0].startswith(home) for case in order.cases)
@@ -242,7 +245,7 @@ def test_nothing_is_left_of_a_session_that_does_not_begin(
 
     monkeypatch.setattr(Supply, "wait", wait)
     with pytest.raises(KeyboardInterrupt):
-        train(run=crop_run, bank=None)
+        train(run=RunFolder(crop_run), bank=None)
     assert made[0].bank is not None
     assert not made[0].bank.exists()
     assert made[0].keeper is not None

@@ -13,6 +13,7 @@ import pytest
 from gansynth.bank.draw_log import summarise
 from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.hosts.record import FILE as RECORD
 from gansynth.runtime.errors import IntegrityFault, TrainingFault, UsageFault
@@ -173,9 +174,9 @@ def test_samples_are_moved_as_well_unless_told_not_to(batches, everything):
 
 
 def test_seeds_choose_cases_and_weights(train, tmp_path):
-    train("one", ratio=Ratio(1, 0), seed=1)
+    train("one", ratio=Ratio(1, 0), samples=SampleRequest(seed=1))
     train("same", {"seed": "1"}, ratio=Ratio(1, 0))
-    train("other", ratio=Ratio(1, 0), seed=2)
+    train("other", ratio=Ratio(1, 0), samples=SampleRequest(seed=2))
     one, same, other = (drawn_in(tmp_path / name) for name in ("one", "same", "other"))
     assert one == same != other
     first = [next(iter(weights_of(tmp_path / name).values())) for name in ("one", "same", "other")]
@@ -276,7 +277,7 @@ def test_another_training_is_not_gone_on_with(train, tmp_path):
     with pytest.raises(UsageFault, match="with width 4, not 8"):
         train("out", {"resume": "yes", "width": "8"})
     with pytest.raises(UsageFault, match="with seed 0, not 1"):
-        train("out", {"resume": "yes"}, seed=1)
+        train("out", {"resume": "yes"}, samples=SampleRequest(seed=1))
 
 
 def test_a_finished_training_is_judged_again(train, tmp_path):
