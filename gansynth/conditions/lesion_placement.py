@@ -322,9 +322,9 @@ def _emptied_filled(image: FloatArray, known: Mask, emptied: Mask, scene: Scene)
     gaps, bare = emptied & ~known, known & (scene.labels == 0) & ~emptied
     if not gaps.any() or not bare.any():
         return image
-    nearest = [index[gaps] for index in nearest_voxels(bare, scene.room.schema.spacing)]
+    nearest: Any = nearest_voxels(bare, scene.room.schema.spacing)
     out = image.copy()
-    out[:, gaps] = scene.case.image[(slice(None), *nearest)]
+    out[:, gaps] = scene.case.image[:, *(index[gaps] for index in nearest)]
     return out
 
 
