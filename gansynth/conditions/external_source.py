@@ -55,7 +55,10 @@ def open_base(asked: Mapping[str, Any], source: CaseSource, *, labelled: bool = 
     if not base.train_ids:
         raise DataFault(f"{named(base)}: it has no case, expected at least one; add cases")
     base = _called_alike(base, source.schema.channels)
-    view = _as_of(base, source) if labelled else BaseSource(base, source.schema, labelled=False)
+    if labelled and isinstance(source, View) and source.labeller is not None:
+        view: BaseSource = ChainBase(base, source)
+    else:
+        view = BaseSource(base, source.schema, labelled)
     _check_intensities(base, source, view.shown)
     spacings = [source.space.generator_schema(one).spacing for one in (base.schema, source.schema)]
     if not same_spacing(*spacings):
@@ -76,13 +79,6 @@ def _called_alike(base: CaseSource, wanted: Sequence[str]) -> CaseSource:
     if len(set(names.values())) < len(found):
         return base
     return renamed(base, {old: new for old, new in names.items() if old != new})
-
-
-def _as_of(base: CaseSource, source: CaseSource) -> BaseSource:
-    """Another source's cases as the run's own source would have them."""
-    if isinstance(source, View) and source.labeller is not None:
-        return ChainBase(base, source)
-    return BaseSource(base, source.schema)
 
 
 def inherited(asked: Mapping[str, Any], own: SourceRequest) -> SourceRequest:

@@ -7,7 +7,7 @@ these brains, too (Shin et al. 2018, sec. 3.1), unless they come with tissue lab
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -98,17 +98,13 @@ class BaseSource(Wrapped):
             if not self._told:
                 self._told = True
                 log.warning(
-                    "--conditions %s:%s: cases without labels (%s, for one) count as wholly "
-                    "background",
-                    *(self.request.kind, self.request.where, case.id),
+                    "%s: cases without labels (%s, for one) count as wholly background",
+                    *(named(self), case.id),
                 )
             return np.zeros(case.image.shape[1:], np.int16)
         if all(self._values.get(value) == value for value in self.base.schema.labels.values()):
             return case.labels
-        mapped = np.zeros_like(case.labels)
-        for value, own in {OUTSIDE: OUTSIDE, **self._values}.items():
-            mapped[case.labels == value] = own
-        return mapped
+        return _mapped(case.labels, {OUTSIDE: OUTSIDE, **self._values})
 
     def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
         """Lineage record of a case as it is handed out here."""
@@ -136,10 +132,9 @@ class ChainBase(BaseSource):
         lacking = [c for c in self.labeller.given if c not in self.shown]
         if not self._tissues and lacking:
             raise UsageFault(
-                f"--conditions {base.request.kind}:{base.request.where}: its channels are "
-                f"{', '.join(base.schema.channels)}, expected {', '.join(lacking)} among them, "
-                f"of which {self.labeller.name} draws label maps; name them so: "
-                f"--conditions-read channels={','.join(lacking)}"
+                f"{named(base)}: its channels are {', '.join(base.schema.channels)}, expected "
+                f"{', '.join(lacking)} among them, of which {self.labeller.name} draws label "
+                f"maps; name them so: --conditions-read channels={','.join(lacking)}"
             )
 
     @property
@@ -191,10 +186,7 @@ class ChainBase(BaseSource):
         if not self._tissues or case.labels is None:
             seen = replace(case, image=image)
             return self.labeller.under(self.labeller.draw(seen, self._schema))
-        under = np.zeros_like(case.labels)
-        for value, merged in self._tissues.items():
-            under[case.labels == value] = merged
-        return under
+        return _mapped(case.labels, self._tissues)
 
 
 def channel_order(base: CaseSource, schema: Schema, *, all_of_them: bool = True) -> list[int]:
@@ -248,6 +240,14 @@ def label_values(base: CaseSource, schema: Schema, others: Collection[str] = ())
 def named(base: CaseSource) -> str:
     """A source as ``--conditions`` names it, for messages."""
     return f"--conditions {base.request.kind}:{base.request.where}"
+
+
+def _mapped(labels: LabelArray, values: Mapping[int, int]) -> LabelArray:
+    """Labels by other values; 0 where there is none."""
+    out = np.zeros_like(labels)
+    for value, other in values.items():
+        out[labels == value] = other
+    return out
 
 
 def _names(names: Sequence[str]) -> str:

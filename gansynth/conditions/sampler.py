@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from gansynth.conditions.box_drawers import BoxContext, BoxDrawer, record
 from gansynth.conditions.box_places import PutBoxes, put_boxes
-from gansynth.conditions.case_pool import Room
 from gansynth.conditions.edit_chain import ContextFn, apply_edits, replay_edits
 from gansynth.conditions.edits.along import Mover
 from gansynth.conditions.edits.borrowing import alike
@@ -24,7 +23,7 @@ from gansynth.conditions.weights import Weights
 from gansynth.core.body_mask import shown_body
 from gansynth.core.edit import Edit, EditContext
 from gansynth.core.resample import crop_pad
-from gansynth.core.scene import Scene, own_labels
+from gansynth.core.scene import CasePool, Scene, own_labels
 from gansynth.core.schema import (
     Case,
     Condition,
@@ -123,8 +122,10 @@ class ConditionSampler:
         self._ids = source.train_ids
         if classes is not None:
             self._ids = training_cases(source, classes, asked=f"--class {','.join(classes)}")
-        at_hand = self.cache if lender is source else None
-        self.room = Room(lender, space, at_hand, self._ids if lender is source else None)
+        if lender is source:
+            self.room = CasePool(self.cache, space, self._ids)
+        else:
+            self.room = CasePool(CaseCache(lender), space)
 
     def draw(self, index: int) -> Condition:
         """The ``index``-th condition of this seed: labels in the generator's space."""

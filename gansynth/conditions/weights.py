@@ -3,10 +3,13 @@
 Sampling, importance resampling (Rubin 1988): for each condition several are drawn, and one of them
 is kept with a probability in proportion to its weight. Weights come from ``gansynth failures``,
 that is from inner folds of the training cases; they are bounded, so that nothing is never drawn.
+Its file is JSON with a hash of its own content; it names cases and holds numbers, no image.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,16 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gansynth.conditions.failures_file import AGAIN, read_failures
 from gansynth.conditions.failures_lesions import Frame, Lesion, Span, lesions_in
 from gansynth.conditions.failures_risk import Risk
 from gansynth.core.lineage import CaseRecord, Lineage, guard, same_data, same_host
-from gansynth.runtime.errors import IntegrityFault
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.runtime.files import read_json, write_json_atomic
 
 if TYPE_CHECKING:
     from gansynth.core.schema import Condition, Schema
     from gansynth.core.source import CaseSource
 
+FORMAT, VERSION = "gansynth failures", 1
+AGAIN = "make it again: gansynth failures --data KIND:WHERE --fold FOLD -o FILE"
 Draw = Callable[[int, np.random.Generator], "Condition"]
 """(index, rng) -> a condition."""
 _AGAIN = f"{AGAIN[0].upper()}{AGAIN[1:]}"
@@ -189,3 +194,52 @@ def _positive(value: Any) -> int:
     if not isinstance(value, int) or value < 1:
         raise ValueError(f"{value!r} is no positive number")
     return value
+
+
+# -- the file -------------------------------------------------------------------------------------
+
+
+def write_failures(path: Path, document: Mapping[str, Any]) -> str:
+    """Write a file of failures; returns its hash.
+
+    Raises:
+        EnvironmentFault: the disk refuses.
+    """
+    told = {"format": FORMAT, "version": VERSION, **document}
+    digest = _digest(told)
+    write_json_atomic(path, {**told, "sha256": digest})
+    return digest
+
+
+def read_failures(path: Path) -> dict[str, Any]:
+    """Read what ``write_failures`` wrote.
+
+    Raises:
+        DataFault: no such file.
+        UsageFault: none of this kind or version.
+        IntegrityFault: it is not as it was written.
+    """
+    if not path.is_file():
+        raise DataFault(f"{path}: no such file, expected one of failures; {AGAIN}")
+    try:
+        document: dict[str, Any] = read_json(path, way_out=AGAIN)
+    except DataFault as fault:
+        raise IntegrityFault(str(fault)) from fault
+    found = document.get("format"), document.get("version")
+    if found != (FORMAT, VERSION):
+        raise UsageFault(
+            f"{path}: format is {found[0]!r}, version {found[1]!r}, expected {FORMAT!r}, version "
+            f"{VERSION}; {AGAIN}"
+        )
+    noted = document.pop("sha256", None)
+    if noted != _digest(document):
+        raise IntegrityFault(
+            f"{path}: its content does not have the SHA-256 it was written with, expected the "
+            f"same; it was changed or damaged; {AGAIN}"
+        )
+    return {**document, "sha256": noted}
+
+
+def _digest(document: Mapping[str, Any]) -> str:
+    text = json.dumps(document, sort_keys=True, ensure_ascii=False, allow_nan=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

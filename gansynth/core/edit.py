@@ -102,7 +102,7 @@ class Edit(ABC):
         """Apply drawn parameters; the same context and parameters give the same arrays.
 
         Args:
-            context: its ``labels`` are new ones, not those of the scene, after another edit.
+            context: after another edit its ``labels`` are no longer those of the scene's case.
             params: what ``draw`` returned, possibly read back from JSON.
         """
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from gansynth.core.body_mask import shown_body
-from gansynth.core.geometry import Mask
+from gansynth.core.geometry import Mask, bounding_box
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema, replace_ignored
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
 
 T = TypeVar("T")
+Box = tuple[slice, ...]
+MAPS = 1 << 29
+"""Bytes of label maps that a pool keeps at hand."""
 
 
 class CaseReader(Protocol):
@@ -44,29 +50,100 @@ class CropSource(Protocol):
         """One case at a drawn place of the generator's space."""
 
 
+<<<<<<< HEAD
 class CasePool(Protocol):
     """The training cases of a run, of which ``ids``, sorted, can be borrowed from."""
+=======
+class CasePool:
+    """The training cases of a run that can be borrowed from, in its generator's space.
 
-    source: CaseSource
-    space: Space
-    schema: Schema
-    cache: CaseReader
-    ids: tuple[str, ...]
+    Attributes:
+        cache: reads whole cases of its ``source``, of which only training cases are opened.
+        space: the generator's.
+        schema: of the generator's space.
+        ids: cases that can be borrowed from, sorted; all training cases unless told otherwise.
+    """
+>>>>>>> w-edits
+
+    def __init__(self, cache: CaseReader, space: Space, ids: Sequence[str] | None = None) -> None:
+        self.cache, self.source, self.space = cache, cache.source, space
+        self.schema: Schema = space.generator_schema(self.source.schema)
+        self.ids = tuple(sorted(self.source.train_ids if ids is None else ids))
+        self._learnt: dict[str, Any] = {}
+        self._maps: OrderedDict[str, tuple[tuple[int, ...], Box, LabelArray]] = OrderedDict()
+
+    def cut(self, case_id: str, placement: Placement) -> Case:
+        """A case as the generator has it, labels without the ignore value."""
+        return own_labels(self.space.to_generator(self.cache(case_id), placement), self.schema)
 
     def uncut(self, case_id: str, slice_index: int | None = None) -> Case:
-        """A whole case in the generator's voxels and intensities; of a space of slices, one."""
+        """A case in the generator's voxels and intensities, but whole; of a space of slices one."""
+        case = self.cache(case_id)
+        if self.space.grid == "resample":
+            return self.cut(case_id, Placement())
+        shape = case.image.shape[1:]
+        if self.space.grid == "slice":
+            assert slice_index is not None, "a slice must be named"
+            whole = replace(self.space, size=tuple(shape[1:]))
+            corner = (0,) * (len(shape) - 1)
+            case = whole.to_generator(case, Placement(corner, slice_index))
+        else:
+            case = replace(self.space, grid="native", size=()).to_generator(case)
+        return own_labels(case, self.schema)
 
     def label_map(self, case_id: str) -> LabelArray:
-        """Own foreground of a whole case in the generator's voxels, int16."""
+        """Own foreground of a whole case in the generator's voxels, int16; background is all else.
+
+        Kept at hand, its box alone, where images would take too much room.
+        """
+        if case_id not in self._maps:
+            labels = self._whole_labels(case_id)
+            box = bounding_box(labels > 0)
+            self._maps[case_id] = labels.shape, box, np.maximum(labels[box], 0)
+            held = [labels.nbytes for _, _, labels in self._maps.values()]
+            while sum(held) > MAPS and len(held) > 1:
+                self._maps.popitem(last=False)
+                held.pop(0)
+        self._maps.move_to_end(case_id)
+        shape, box, labels = self._maps[case_id]
+        whole = np.zeros(shape, np.int16)
+        whole[box] = labels
+        return whole
 
     def body(self, case: Case) -> Mask:
-        """What a training case's image shows of a body: bool (D, H, W) or (H, W)."""
+        """What a training case's image shows of a body, looked for once; as bits, at hand.
+
+        The space must have but one way to bring the case there.
+        """
+
+        def find(_: CasePool) -> npt.NDArray[np.uint8]:
+            return np.packbits(shown_body(case.image))
+
+        shape = case.image.shape[1:]
+        bits = np.unpackbits(self.learnt(f"body of {case.id}", find), count=math.prod(shape))
+        return bits.reshape(shape).astype(bool)
+
+    def _whole_labels(self, case_id: str) -> LabelArray:
+        case = own_labels(self.cache(case_id), self.schema)
+        if case.labels is None:
+            case = replace(case, labels=np.zeros(case.image.shape[1:], np.int16))
+        if self.space.grid == "resample":
+            bare = replace(case, image=case.image[:0], boxes=None)
+            case = replace(self.space, window=None).to_generator(bare)
+        assert case.labels is not None
+        return case.labels
 
     def others(self, subject: str) -> tuple[str, ...]:
         """Cases of other people; all cases if there is nobody else."""
+        found = tuple(i for i in self.ids if self.source.subject(i) != subject)
+        return found or self.ids
 
     def learnt(self, what: str, learn: Callable[[CasePool], T]) -> T:
         """What is learnt from the training cases, once: ``learn(pool)``, kept under a name."""
+        if what not in self._learnt:
+            self._learnt[what] = learn(self)
+        found: T = self._learnt[what]
+        return found
 
 
 @dataclass(frozen=True)

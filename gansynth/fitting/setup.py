@@ -13,12 +13,15 @@ import numpy as np
 import torch
 import yaml
 
-from gansynth.conditions.case_pool import Room
 from gansynth.conditions.edit_chain import AskedMaps, build_edits
 from gansynth.core.generator import Generator
 from gansynth.core.lineage import Lineage, plain_host
 from gansynth.core.registry import installed
+<<<<<<< HEAD
 from gansynth.core.run_folder import MANIFEST, read_manifest
+=======
+from gansynth.core.scene import CasePool
+>>>>>>> w-edits
 from gansynth.core.schema import Case
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Space
@@ -190,7 +193,7 @@ def _asked_maps(generator: Generator, space: Space, cache: CaseCache) -> AskedMa
             f"fit_edits: {turns} has cases take turns, and a step draws its cases at random; "
             f"expected {turns} without it, for example {turns}:pairs=any"
         )
-    room = Room(cache.source, space, cache)
+    room = CasePool(cache, space)
     follows = generator.context_follows
     return AskedMaps(room, edits, context=generator.context, follows=follows)
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gansynth.conditions.case_pool import Room
 from gansynth.conditions.lesion_placement import Inserted, lesion_drawer
-from gansynth.core.scene import Scene
+from gansynth.core.scene import CasePool, Scene
 from gansynth.core.schema import Boxes, Case, Condition, LabelArray, Schema
 from gansynth.core.space import Placement
+from gansynth.data.cache import CaseCache
 from gansynth.runtime.devices import seeded
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing.report import Broken, CheckReport, Skip
@@ -116,7 +116,7 @@ class LesionCases:
 
     def __init__(self, generator: Generator, source: CaseSource, space: Space, count: int) -> None:
         self._drawer = lesion_drawer(PLACES, generator.default_lesions)
-        self._room = Room(source, space)
+        self._room = CasePool(CaseCache(source), space)
         bodies = [without_blobs(source.load(i), n) for n, i in enumerate(source.held_out_ids)]
         self.bodies = [space.to_generator(body) for body in bodies[:count]]
         self._shape = source.load(source.train_ids[0]).image.shape[1:]

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.conditions.case_pool import Room
 from gansynth.core.edit import Edit
 from gansynth.core.geometry import Mask
 from gansynth.core.registry import installed
-from gansynth.core.scene import Scene
+from gansynth.core.scene import CasePool, Scene
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Placement, Space
+from gansynth.data.cache import CaseCache
 from tests.conditions.rooms import THREE, body, with_ball
 
 
@@ -150,7 +150,7 @@ def _scene(labels: LabelArray | None = None, schema: Schema | None = None, index
     source = _Cases(labels, schema or _schema(labels.ndim))
     case = source.load("case0")
     source.opened.clear()
-    return Scene(case, Placement(), labels.shape, index, Room(source, Space()))
+    return Scene(case, Placement(), labels.shape, index, CasePool(CaseCache(source), Space()))
 
 
 @pytest.fixture(scope="session")
@@ -184,11 +184,11 @@ def maps() -> Callable[..., _Maps]:
 
 
 @pytest.fixture
-def tumours() -> Room:
+def tumours() -> CasePool:
     """Four people; their tumours, of a core in a shell, lie and weigh differently."""
     seats = {"p0": (8, 8, 8), "p1": (8, 16, 10), "p2": (15, 9, 18), "p3": (14, 15, 16)}
     cases = {
         name: with_ball(body(), seat, 4 + i / 2, 1, 2)
         for i, (name, seat) in enumerate(seats.items())
     }
-    return Room(_Maps(cases, THREE), Space())
+    return CasePool(CaseCache(_Maps(cases, THREE)), Space())

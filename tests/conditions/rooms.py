@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.conditions.case_pool import Room
 from gansynth.core.edit import Edit, EditContext
 from gansynth.core.registry import installed
-from gansynth.core.scene import Scene
+from gansynth.core.scene import CasePool, Scene
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
 from gansynth.core.space import Placement
 from gansynth.data.lesion_parts import parts
@@ -47,7 +46,7 @@ def pieces(labels: LabelArray, value: int) -> int:
 
 
 def at(
-    room: Room,
+    room: CasePool,
     case_id: str,
     index: int = 0,
     turn: int | None = None,

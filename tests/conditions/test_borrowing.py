@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from gansynth.conditions.case_pool import Room
 from gansynth.conditions.edit_chain import build_edit
 from gansynth.conditions.sampler import ConditionSampler
-from gansynth.core.scene import Scene
+from gansynth.core.scene import CasePool, Scene
 from gansynth.core.schema import OUTSIDE, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
+from gansynth.data.cache import CaseCache
 from gansynth.runtime.errors import UsageFault
 from tests.conditions.rooms import THREE, at, body, run, with_ball
 
@@ -146,17 +146,19 @@ def test_another_source_without_tumours_gives_the_brains(grid, tumours, maps, ma
 @pytest.mark.parametrize("pairs", ["any", "ordered", "nearest"])
 def test_nobody_lends_to_himself_while_there_are_others(pairs, maps, make):
     seats = {"p0_1": (8, 8, 8), "p0_2": (9, 9, 9), "p1_1": (14, 14, 14)}
-    room = Room(maps({n: with_ball(body(), s, 4, 1) for n, s in seats.items()}, THREE), Space())
+    room = CasePool(
+        CaseCache(maps({n: with_ball(body(), s, 4, 1) for n, s in seats.items()}, THREE)), Space()
+    )
     edit = make("transplant", pairs=pairs)
     assert {run(edit, at(room, "p0_1", i), i)[0]["donor"] for i in range(6)} == {"p1_1"}
-    alone = Room(room.source, Space(), ids=("p0_1", "p0_2"))
+    alone = CasePool(CaseCache(room.source), Space(), ids=("p0_1", "p0_2"))
     assert {run(edit, at(alone, "p0_1", i), i)[0]["donor"] for i in range(6)} == {"p0_2"}
 
 
 def test_the_nearest_lender_has_the_most_alike_body(maps, make):
     shapes = {"p0": (24, 26, 28), "p1": (24, 16, 36), "p2": (23, 26, 29), "p3": (34, 26, 28)}
     cases = {n: with_ball(body(s), (8, 8, 8), 4, 1) for n, s in shapes.items()}
-    room = Room(maps(cases, THREE), Space())
+    room = CasePool(CaseCache(maps(cases, THREE)), Space())
     drawn = [run(make("transplant", pairs="nearest"), at(room, "p0"), s) for s in range(4)]
     assert {params["donor"] for params, _ in drawn} == {"p2"}
     some = [run(make("transplant", pairs="nearest", among=2), at(room, "p0"), s) for s in range(9)]
@@ -191,7 +193,7 @@ def test_a_class_that_nobody_lends_changes_nothing(tumours, make):
 
 def test_a_slice_takes_a_tumour_from_a_slice(tumours, make):
     space = Space("slice", (26, 28))
-    room = Room(tumours.source, space)
+    room = CasePool(CaseCache(tumours.source), space)
     for seed in range(4):
         placement = Placement((0, 0), 8)
         case = room.cut("p0", placement)
@@ -206,14 +208,14 @@ def test_a_slice_takes_a_tumour_from_a_slice(tumours, make):
 
 
 @pytest.fixture
-def kinds(maps: Callable[..., CaseSource]) -> Room:
+def kinds(maps: Callable[..., CaseSource]) -> CasePool:
     """A tumour map and a tissue map, of bodies of different size."""
     tissue = np.full((30, 32, 36), OUTSIDE, np.int16)
     tissue[1:-1, 1:-1, 1:-1] = 1
     tissue[4:-4, 4:-4, 4:-4] = 2
     tissue[8:-8, 8:-8, 8:-8] = 3
     tumour = with_ball(body(), (8, 8, 8), 5, 4, 5)
-    return Room(maps({"tumour0": tumour, "tissue0": tissue}, TISSUES), Space())
+    return CasePool(CaseCache(maps({"tumour0": tumour, "tissue0": tissue}, TISSUES)), Space())
 
 
 def test_tissues_fill_the_background_around_a_tumour(kinds, make):
@@ -247,7 +249,7 @@ def test_a_tumour_comes_on_top_of_tissues(kinds, make):
 
 def test_no_tumour_is_overwritten_by_another(maps, make):
     cases = {f"p{i}": with_ball(body(), (8 + i, 8, 8), 5, 4, 5) for i in range(2)}
-    scene = at(Room(maps(cases, TISSUES), Space()), "p0")
+    scene = at(CasePool(CaseCache(maps(cases, TISSUES)), Space()), "p0")
     _, after = run(make("merge", tumour=(4, 5)), scene)
     own = scene.labels > 0
     assert np.array_equal(after[own], scene.labels[own])

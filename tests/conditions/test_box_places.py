@@ -7,13 +7,13 @@ import pytest
 
 from gansynth.conditions.box_places import PutBoxes, put_boxes
 from gansynth.conditions.boxes import box_drawer
-from gansynth.conditions.case_pool import Room
 from gansynth.conditions.location_prior import KERNEL, Frame, PlacementPrior, ball_in, depths
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.body_mask import organ_mask
-from gansynth.core.scene import Scene
+from gansynth.core.scene import CasePool, Scene
 from gansynth.core.schema import Boxes, Condition
 from gansynth.core.space import Placement
+from gansynth.data.cache import CaseCache
 from tests.boxed_heads import SKULL, Heads, on_skull
 from tests.spots import replay
 
@@ -26,8 +26,8 @@ def heads() -> Heads:
 
 
 @pytest.fixture(scope="module")
-def room(heads) -> Room:
-    return Room(heads, heads.space)
+def room(heads) -> CasePool:
+    return CasePool(CaseCache(heads), heads.space)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def boxes(*rows: tuple[float, ...], label: int = 1) -> Boxes:
     return Boxes(coords, np.full(len(rows), label, np.int16))
 
 
-def put(room: Room, asked: Boxes, *, case: str = "h01", as_asked: bool = False) -> PutBoxes:
+def put(room: CasePool, asked: Boxes, *, case: str = "h01", as_asked: bool = False) -> PutBoxes:
     found = room.cache(case)
     scene = Scene(found, Placement(), found.image.shape[1:], 0, room)
     return put_boxes(asked, scene, np.random.default_rng(0), as_asked=as_asked)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from gansynth.conditions.case_pool import Room
 from gansynth.conditions.location_prior import (
     FLOOR,
     Frame,
@@ -16,10 +15,11 @@ from gansynth.conditions.location_prior import (
     looked_at,
 )
 from gansynth.core.geometry import Mask, Matrix
-from gansynth.core.scene import Scene
+from gansynth.core.scene import CasePool, Scene
 from gansynth.core.schema import OUTSIDE, LabelArray, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
+from gansynth.data.cache import CaseCache
 
 
 def lesion_at(
@@ -50,10 +50,10 @@ def density_of(
 
 
 @pytest.fixture
-def room(maps: Callable[..., CaseSource], schema: Callable[..., Schema]) -> Room:
+def room(maps: Callable[..., CaseSource], schema: Callable[..., Schema]) -> CasePool:
     """Six cases with their lesions in the first quarter of the body along every axis."""
     cases = {f"p{i}": lesion_at((4 + i % 2, 5, 6 + i // 3)) for i in range(6)}
-    return Room(maps(cases, schema()), Space())
+    return CasePool(CaseCache(maps(cases, schema())), Space())
 
 
 def test_it_is_a_density_over_the_body_that_is_nowhere_0(room):
@@ -103,7 +103,7 @@ def test_without_any_lesion_every_place_of_the_body_is_alike(room):
 def test_crumbs_do_not_count(maps, schema):
     labels = lesion_at((5, 5, 5), size=4)
     labels[15, 15, 15] = 1
-    room = Room(maps({"p0": labels}, schema()), Space())
+    room = CasePool(CaseCache(maps({"p0": labels}, schema())), Space())
     assert len(PlacementPrior.learn(room).centres) == 1
 
 
@@ -117,16 +117,16 @@ def test_it_is_learnt_once_from_training_cases_alone(room):
 
 def test_a_few_of_many_cases_are_looked_at_always_the_same(maps, schema):
     source = maps({f"p{i:03}": lesion_at((4, 5, 6)) for i in range(100)}, schema())
-    chosen = looked_at(Room(source, Space()))
+    chosen = looked_at(CasePool(CaseCache(source), Space()))
     assert len(set(chosen)) == 64
-    assert chosen == looked_at(Room(source, Space())) == tuple(sorted(chosen))
+    assert chosen == looked_at(CasePool(CaseCache(source), Space())) == tuple(sorted(chosen))
     assert chosen[-1] > "p090"
 
 
 def test_a_slice_takes_the_lesions_of_its_depth(maps, schema):
     deep, shallow = lesion_at((4, 5, 20)), lesion_at((14, 5, 5))
     source, space = maps({"p0": deep, "p1": shallow}, schema()), Space("slice", (24, 28))
-    room = Room(source, space)
+    room = CasePool(CaseCache(source), space)
     placement = Placement((0, 0), 5)
     scene = Scene(room.cut("p0", placement), placement, deep.shape, 0, room)
     prior = PlacementPrior.learn(room)
@@ -143,7 +143,7 @@ def test_a_slice_takes_the_lesions_of_its_depth(maps, schema):
 
 def test_the_frame_of_a_crop_is_that_of_its_whole_case(maps, schema):
     labels = lesion_at((4, 5, 6))
-    room = Room(maps({"p0": labels}, schema()), Space("crop", (8, 8, 8)))
+    room = CasePool(CaseCache(maps({"p0": labels}, schema())), Space("crop", (8, 8, 8)))
     placement = Placement((10, 3, -2))
     scene = Scene(room.cut("p0", placement), placement, labels.shape, 0, room)
     assert frame_of(scene) == Frame((-8.0, -1.0, 4.0), (8.0, 19.0, 28.0))

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gansynth.conditions.case_pool import Room
 from gansynth.conditions.edit_chain import apply_edits
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.edit import EditContext
-from gansynth.core.scene import Scene
+from gansynth.core.scene import CasePool, Scene
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema, keep_outside, replace_ignored
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Placement, Space
+from gansynth.data.cache import CaseCache
 
 SCHEMA = Schema(
     ("T1",),
@@ -224,7 +224,7 @@ def test_a_chain_records_one_step_per_edit_in_order(make):
     labels = replace_ignored(labels_of("case0"), SCHEMA)
     edits = [make("shift"), make("identity"), make("flip", probability=0.0)]
     case = Case("c", "c", np.zeros((1, *labels.shape), np.float32), labels)
-    scene = Scene(case, Placement(), labels.shape, 0, Room(Memory(), Space()))
+    scene = Scene(case, Placement(), labels.shape, 0, CasePool(CaseCache(Memory()), Space()))
     _, steps = apply_edits(EditContext(labels, SCHEMA, scene), edits, np.random.default_rng(0))
     assert [step["edit"] for step in steps] == ["shift", "identity", "flip"]
 

@@ -10,13 +10,13 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import ks_2samp
 
-from gansynth.conditions.case_pool import Room
 from gansynth.conditions.edits.size import learnt_sizes
 from gansynth.core.edit import Edit, EditContext
-from gansynth.core.scene import Scene
+from gansynth.core.scene import CasePool, Scene
 from gansynth.core.schema import OUTSIDE, LabelArray, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
+from gansynth.data.cache import CaseCache
 from gansynth.data.lesion_parts import parts
 from tests.conditions.rooms import THREE, at, body, pieces, run, with_ball
 from tests.conftest import DATA
@@ -71,7 +71,7 @@ def test_classes_come_in_no_more_pieces_than_real_ones(maps, make):
         labels[tuple(box)] = 1
         labels[10:12, 10:12, 10:12] = 2
         cases[f"p{i}"] = labels
-    room = Room(maps(cases, THREE), Space())
+    room = CasePool(CaseCache(maps(cases, THREE)), Space())
     weaker = 0
     for seed in range(6):
         scene = at(room, "p0")
@@ -89,7 +89,7 @@ def test_a_neck_that_would_break_makes_the_mixture_weaker(maps, make):
         labels = with_ball(with_ball(body(), (12, 13, 6), radius), (12, 13, 21), radius)
         labels[height : height + 2, 11:15, 6:21] = 1
         cases[name] = labels
-    scene = at(Room(maps(cases, THREE), Space()), "p0")
+    scene = at(CasePool(CaseCache(maps(cases, THREE)), Space()), "p0")
     params, after = mixed(make, scene, 0.5)
     assert pieces(after, 1) == 1
     assert 0 < params["strength"] < 1
@@ -106,7 +106,7 @@ def test_a_turned_shape_is_turned_back_first(maps, make, schema):
         inside = (np.abs(grid[0]) < 3) & (np.abs(y) < 5) & (np.abs(x) < 18)
         return np.where(inside, 1, 0).astype(np.int16)
 
-    room = Room(maps({"p0": bar(0), "p1": bar(35)}, schema()), Space())
+    room = CasePool(CaseCache(maps({"p0": bar(0), "p1": bar(35)}, schema())), Space())
     scene = at(room, "p0")
     _, after = mixed(make, scene, 1.0)
     both = ((after == 1) & (scene.labels == 1)).sum()
@@ -115,7 +115,7 @@ def test_a_turned_shape_is_turned_back_first(maps, make, schema):
 
 def test_people_with_other_classes_are_not_mixed(maps, make):
     cases = {"p0": with_ball(body(), (8, 8, 8), 4, 1, 2), "p1": with_ball(body(), (8, 8, 8), 4, 1)}
-    params, _ = run(make("interpolate"), at(Room(maps(cases, THREE), Space()), "p0"))
+    params, _ = run(make("interpolate"), at(CasePool(CaseCache(maps(cases, THREE)), Space()), "p0"))
     assert params["strength"] == 0
 
 
@@ -128,7 +128,7 @@ def test_weights_in_the_wrong_order_are_refused(make):
 
 
 @pytest.fixture
-def spots(maps: Callable[..., CaseSource]) -> Room:
+def spots(maps: Callable[..., CaseSource]) -> CasePool:
     """Cases with two lesions each, all of class 1 in the body's lower half; other tissue above."""
     cases = {}
     for i in range(5):
@@ -136,7 +136,7 @@ def spots(maps: Callable[..., CaseSource]) -> Room:
         labels = with_ball(labels, (8 + i % 2, 18, 19), 2.3, 1)
         labels[30:36, 5:20, 5:20] = 4
         cases[f"p{i}"] = labels
-    return Room(maps(cases, THREE), Space())
+    return CasePool(CaseCache(maps(cases, THREE)), Space())
 
 
 @pytest.mark.parametrize("each", [False, True])
@@ -176,7 +176,7 @@ def test_places_follow_the_prior(spots, make):
 
 def test_a_lesion_that_fills_its_body_stays(maps, make):
     labels = np.where(body() == 0, 1, OUTSIDE).astype(np.int16)
-    room = Room(maps({"p0": labels}, THREE), Space())
+    room = CasePool(CaseCache(maps({"p0": labels}, THREE)), Space())
     params, after = run(make("place"), at(room, "p0"))
     assert params == {"strength": 0.0, "why": "no room elsewhere"}
     assert np.array_equal(after, labels)
@@ -207,15 +207,15 @@ def test_the_image_goes_along(name, options, spots, sizes, make):
 
 
 @pytest.fixture
-def sizes(maps: Callable[..., CaseSource]) -> Room:
+def sizes(maps: Callable[..., CaseSource]) -> CasePool:
     """Cases with one nested lesion each, mostly large, some small; and tissue that stays."""
     radii = [3.0, 3.4, 4.0, 6.0, 6.5, 7.0]
     cases = {f"p{i}": with_ball(body(), (12, 13, 14), r, 1, 2) for i, r in enumerate(radii)}
-    return Room(maps(cases, THREE), Space())
+    return CasePool(CaseCache(maps(cases, THREE)), Space())
 
 
 def resized(
-    make: Callable[..., Edit], room: Room, count: int = 40, **options: Any
+    make: Callable[..., Edit], room: CasePool, count: int = 40, **options: Any
 ) -> npt.NDArray[np.float64]:
     """Volumes that come of the second smallest lesion."""
     scene = at(room, "p1")
@@ -238,7 +238,7 @@ def test_sizes_follow_those_of_training_cases(sizes, make):
 
 def test_crumbs_are_no_sizes_and_stay(maps, make):
     labels = with_ball(with_ball(body(), (12, 13, 14), 8, 1), (3, 3, 3), 1.5, 1)
-    room = Room(maps({"p0": labels}, THREE), Space())
+    room = CasePool(CaseCache(maps({"p0": labels}, THREE)), Space())
     assert len(parts(labels, THREE)) == 2
     assert learnt_sizes(room, None, True).tolist() == [parts(labels, THREE)[0].volume]
     for name in ("size", "place"):
@@ -274,7 +274,7 @@ def test_a_lesion_grows_neither_onto_tissue_nor_beyond_the_body(maps, make):
     labels = with_ball(body(), (5, 5, 14), 2.5, 1)
     labels[9:, :, :][labels[9:, :, :] == 0] = 4
     large = with_ball(body(), (12, 13, 14), 5, 1)
-    room = Room(maps({"p0": labels, "p1": large}, THREE), Space())
+    room = CasePool(CaseCache(maps({"p0": labels, "p1": large}, THREE)), Space())
     grown = 0
     for seed in range(8):
         _, after = run(make("size", classes=(1,)), at(room, "p0"), seed)
@@ -290,7 +290,7 @@ def shown(maps: Callable[..., CaseSource]) -> Scene:
     labels = with_ball(labels, (6, 10, 10), 3.5, 1)
     labels[14:19, 3:23, 3:25] = 4
     large = with_ball(labels, (9, 13, 14), 5, 1)
-    room = Room(maps({"p0": labels, "p1": large}, THREE), Space())
+    room = CasePool(CaseCache(maps({"p0": labels, "p1": large}, THREE)), Space())
     scene = at(room, "p0")
     image = np.zeros_like(scene.case.image)
     image[:, 4:20, 3:-3, 3:-3] = 100
@@ -318,7 +318,7 @@ def test_where_the_image_shows_the_body_lesions_stay_in_it(shown, make):
 
 
 def test_a_lesion_that_a_crop_cuts_off_stays(sizes, make):
-    room = Room(sizes.source, Space("crop", (12, 12, 12)))
+    room = CasePool(CaseCache(sizes.source), Space("crop", (12, 12, 12)))
     placement = Placement((12, 8, 8))
     scene = Scene(room.cut("p3", placement), placement, (24, 26, 28), 0, room)
     for name in ("place", "size"):
@@ -338,7 +338,7 @@ def test_real_hippocampi_stay_in_one_piece_a_class(maps, make):
     scans: list[Any] = [nib.load(path) for path in found]
     cases = {f"p{i}": np.asarray(scan.dataobj).astype(np.int16) for i, scan in enumerate(scans)}
     schema = Schema(("T1",), {"bg": 0, "anterior": 1, "posterior": 2}, (1.0, 1.0, 1.0))
-    room = Room(maps(cases, schema), Space())
+    room = CasePool(CaseCache(maps(cases, schema)), Space())
     changed = 0
     for i, case_id in enumerate(room.ids):
         scene = at(room, case_id)

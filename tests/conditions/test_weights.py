@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, mannwhitneyu
 
-from gansynth.conditions.failures_file import write_failures
 from gansynth.conditions.sampler import ConditionSampler
-from gansynth.conditions.weights import Weights
+from gansynth.conditions.weights import Weights, write_failures
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.registry import installed
 from gansynth.core.schema import Condition

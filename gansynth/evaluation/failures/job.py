@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from gansynth.conditions.failures_file import write_failures
 from gansynth.conditions.failures_lesions import Frame, Judged, body_span, judge
 from gansynth.conditions.failures_risk import Risk
+from gansynth.conditions.weights import write_failures
 from gansynth.core.body_mask import organ_mask
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, replace_ignored

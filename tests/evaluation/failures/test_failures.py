@@ -447,7 +447,7 @@ def test_weights_of_a_case_that_is_held_out_now_are_refused(toy_run):
 
 
 def test_weights_of_another_fold_are_refused(toy_run):
-    from gansynth.conditions.failures_file import write_failures
+    from gansynth.conditions.weights import write_failures
 
     document = json.loads((toy_run / "f.json").read_text())
     for key in ("format", "version", "sha256"):

@@ -6,10 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.conditions.case_pool import Room
 from gansynth.core.filter import Asked
+<<<<<<< HEAD
 from gansynth.core.sample_request import SampleRequest
+=======
+from gansynth.core.sample_request import Asking
+from gansynth.core.scene import CasePool
+>>>>>>> w-edits
 from gansynth.core.schema import Condition, FloatArray, LabelArray, Sample
+from gansynth.data.cache import CaseCache
 from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run import Run
@@ -67,7 +72,7 @@ def flaws(samples: Sequence[Sample]) -> list[str]:
     return [str(sample.provenance.get("flaw", "")) for sample in samples]
 
 
-def asked(room: Room | None = None, **condition: Any) -> Asked:
+def asked(room: CasePool | None = None, **condition: Any) -> Asked:
     """What a sample was asked to be, for a filter by itself."""
     source = ToySource(2)
-    return Asked(Condition(**condition), None, room or Room(source, source.space))
+    return Asked(Condition(**condition), None, room or CasePool(CaseCache(source), source.space))

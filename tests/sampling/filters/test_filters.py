@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from gansynth.conditions.case_pool import Room
 from gansynth.core.filter import Asked
+<<<<<<< HEAD
 from gansynth.core.run_folder import RunFolder
+=======
+from gansynth.core.scene import CasePool
+>>>>>>> w-edits
 from gansynth.core.schema import Condition, FloatArray, LabelArray, Sample
+from gansynth.data.cache import CaseCache
 from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.admission import reason_of
 from gansynth.sampling.filters.fitted import ensure_learnt
@@ -32,7 +36,9 @@ def learnt(fitted):
 def judge(filters, image, labels, **condition) -> Sample:
     """A sample with what was found."""
     source = ToySource(2)
-    asked = Asked(Condition(labels=labels, **condition), None, Room(source, source.space))
+    asked = Asked(
+        Condition(labels=labels, **condition), None, CasePool(CaseCache(source), source.space)
+    )
     found: Sample = filters.judged(Sample(image.astype(np.float32), labels), asked)
     return found
 
