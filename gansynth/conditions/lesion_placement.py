@@ -322,11 +322,7 @@ def _emptied_filled(image: FloatArray, known: Mask, emptied: Mask, scene: Scene)
     gaps, bare = emptied & ~known, known & (scene.labels == 0) & ~emptied
     if not gaps.any() or not bare.any():
         return image
-<<<<<<< HEAD
-    nearest: list[Any] = [i[gaps] for i in nearest_voxels(bare, scene.room.schema.spacing)]
-=======
     nearest: Any = nearest_voxels(bare, scene.room.schema.spacing)
->>>>>>> w-edits
     out = image.copy()
     out[:, gaps] = scene.case.image[:, *(index[gaps] for index in nearest)]
     return out

@@ -50,10 +50,6 @@ class CropSource(Protocol):
         """One case at a drawn place of the generator's space."""
 
 
-<<<<<<< HEAD
-class CasePool(Protocol):
-    """The training cases of a run, of which ``ids``, sorted, can be borrowed from."""
-=======
 class CasePool:
     """The training cases of a run that can be borrowed from, in its generator's space.
 
@@ -63,7 +59,6 @@ class CasePool:
         schema: of the generator's space.
         ids: cases that can be borrowed from, sorted; all training cases unless told otherwise.
     """
->>>>>>> w-edits
 
     def __init__(self, cache: CaseReader, space: Space, ids: Sequence[str] | None = None) -> None:
         self.cache, self.source, self.space = cache, cache.source, space

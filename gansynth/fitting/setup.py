@@ -17,11 +17,8 @@ from gansynth.conditions.edit_chain import AskedMaps, build_edits
 from gansynth.core.generator import Generator
 from gansynth.core.lineage import Lineage, plain_host
 from gansynth.core.registry import installed
-<<<<<<< HEAD
 from gansynth.core.run_folder import MANIFEST, read_manifest
-=======
 from gansynth.core.scene import CasePool
->>>>>>> w-edits
 from gansynth.core.schema import Case
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Space

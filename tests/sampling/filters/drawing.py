@@ -7,12 +7,8 @@ from typing import Any
 import numpy as np
 
 from gansynth.core.filter import Asked
-<<<<<<< HEAD
 from gansynth.core.sample_request import SampleRequest
-=======
-from gansynth.core.sample_request import Asking
 from gansynth.core.scene import CasePool
->>>>>>> w-edits
 from gansynth.core.schema import Condition, FloatArray, LabelArray, Sample
 from gansynth.data.cache import CaseCache
 from gansynth.sampling.drawer import SampleDrawer

@@ -5,11 +5,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from gansynth.core.filter import Asked
-<<<<<<< HEAD
 from gansynth.core.run_folder import RunFolder
-=======
 from gansynth.core.scene import CasePool
->>>>>>> w-edits
 from gansynth.core.schema import Condition, FloatArray, LabelArray, Sample
 from gansynth.data.cache import CaseCache
 from gansynth.runtime.errors import UsageFault
