@@ -11,7 +11,7 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -69,20 +69,54 @@ def fill_bank(
     """
     from gansynth.runtime.devices import producer_device
 
-    folder, end = Path(folder).absolute(), time.monotonic() + patience
+    folder = Path(folder).absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     told = _config(Path(run), folder, samples, request, producer_device(device, ()), dtype)
     _learn_filters(told)
     with tempfile.TemporaryDirectory(prefix="gansynth-log-") as logs:
-        with Keeper.start(told, Path(logs) / "producer.log", restarts=0) as keeper:
-            keeper.wait(samples, patience)
-            while keeper.alive() and time.monotonic() < end:
-                time.sleep(_POLL_SECONDS)
-        if keeper.ended is not None:
-            raise keeper.ended
-        if BankReader(folder).sha256 is None:
-            raise TrainingFault(f"{folder}: not complete after {patience:g} s; call it again")
+        fill(told, Path(logs) / "producer.log", patience=patience)
     return folder
+
+
+def fill(
+    config: ProducerConfig,
+    log: Path,
+    *,
+    restarts: int = 0,
+    patience: float = math.inf,
+    progress: Callable[[int], None] | None = None,
+    say: Callable[[str], None] = logger.warning,
+) -> BankReader:
+    """Have a producer fill a frozen bank, and wait for its end: for exports and ``fill_bank``.
+
+    Args:
+        config: what the producer is told.
+        log: file for what it says.
+        restarts: how often in a row a producer that died is started again.
+        patience: seconds that it may take.
+        progress: called with the number of samples each time it has changed.
+        say: is told of restarts.
+
+    Raises:
+        GansynthError: what the producer ended with.
+        TrainingFault: it takes longer.
+    """
+    end = time.monotonic() + patience
+    keeper = Keeper.start(config, log, restarts=restarts)
+    try:
+        keeper.wait(config.capacity, patience, progress)
+        while keeper.alive() and time.monotonic() < end:
+            time.sleep(_POLL_SECONDS)
+    finally:
+        keeper.stop()
+        for line in keeper.messages():
+            say(line)
+    if keeper.ended is not None:
+        raise keeper.ended
+    reader = BankReader(Path(config.bank))
+    if reader.sha256 is None:
+        raise TrainingFault(f"{config.bank}: not complete after {patience:g} s; call it again")
+    return reader
 
 
 @contextlib.contextmanager

@@ -279,7 +279,7 @@ class Export(ABC):
         injection = self.injection
         if injection.bank is not None:
             return BankReader(injection.bank)
-        from gansynth.bank.supervisor import Keeper
+        from gansynth.bank.api import fill
         from gansynth.sampling.filters.ahead import learn_ahead
 
         learn_ahead(
@@ -300,15 +300,8 @@ class Export(ABC):
                 bar.advance(count - shown)
                 shown = count
 
-            log = self.build / "producer.log"
-            keeper = Keeper.start(config, log, restarts=injection.restarts)
-            try:
-                keeper.wait(config.capacity, float("inf"), progress)
-            finally:
-                keeper.stop()
-                for said in keeper.messages():
-                    reporter.say(said)
-        return BankReader(config.bank)
+            log, restarts = self.build / "producer.log", injection.restarts
+            return fill(config, log, restarts=restarts, progress=progress, say=reporter.say)
 
     def order(self) -> ProducerConfig:
         """What the producer is told."""
