@@ -1,11 +1,11 @@
-"""The way of a command through the product's files. ``python tests/walk.py COMMAND ...`` prints it.
+"""The way of a command through the product's files. ``python tests/walk.py --deepmedic`` prints it.
 
 A file counts if one of its functions ran; what runs while modules are imported does not count. A
 stay is a function that was called from another file: what a reader has to look up there. How often
 it was called does not count, nor do calls within a file.
 
 ``python tests/walk.py --deepmedic`` walks a dry run of ``gansynth augment --target deepmedic`` on a
-toy data set; ``--nnunet`` a sample's way into a batch: a producer's, then the data set's.
+toy data set.
 """
 
 from __future__ import annotations

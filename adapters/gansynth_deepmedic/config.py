@@ -33,7 +33,7 @@ class DeepMedicSettings(TorchSettings):
     }
     needs: ClassVar[Needs] = {
         **dict.fromkeys(("deepmedic", "python"), "engine=deepmedic"),
-        **dict.fromkeys(TorchSettings.model_fields.keys() - {"regions"}, "engine=torch"),
+        **dict.fromkeys(sorted(TorchSettings.model_fields.keys() - {"regions"}), "engine=torch"),
     }
 
     engine: Engine = Field(

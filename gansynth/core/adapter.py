@@ -394,8 +394,5 @@ class Adapter(ABC):
 
     @classmethod
     def doctor(cls, asked: DoctorRequest) -> Iterator[Line]:
-        """What the host needs of this machine, and whether it is there: ``gansynth doctor``.
-
-        Optional: this one looks at nothing. It is to raise nothing; if it does, that is a line.
-        """
+        """What the host needs of this machine: ``gansynth doctor``; what it raises is a line."""
         return iter(())
