@@ -85,11 +85,16 @@ def test_nothing_that_fits_is_said_with_what_was_tried(choose):
         choose(99)
 
 
-@pytest.mark.parametrize("patch", ["[17, 16, 16]", "[16, 16]", "[0, 8, 8]"])
-def test_a_patch_that_does_not_fit_is_refused(toy_source, patch):
-    typed = patch.strip("[]").replace(" ", "")
-    says = rf"--set patch={typed}: expected 3 whole numbers .* none above 16,16,16"
-    with pytest.raises(UsageFault, match=says):
+@pytest.mark.parametrize(
+    ("patch", "says"),
+    [
+        ("[17, 16, 16]", "patch=17,16,16: expected 3 whole numbers .* none above 16,16,16"),
+        ("[16, 16]", "patch=16,16: expected 3 whole numbers .* none above 16,16,16"),
+        ("[0, 8, 8]", r"patch=\[0, 8, 8\]: expected a number greater than or equal to 1"),
+    ],
+)
+def test_a_patch_that_does_not_fit_is_refused(toy_source, patch, says):
+    with pytest.raises(UsageFault, match=f"--set {says}"):
         resolve("cgan3d", TOY, {"patch": patch}, None, "cpu")
 
 
