@@ -266,7 +266,10 @@ def test_the_tumour_is_predicted_on_images_without_labels(chain, tmp_path, monke
 
 @pytest.mark.parametrize(
     ("option", "asked"),
-    [("--edit", {"edits": ["shift"]}), ("--for-sharing", {"for_sharing": True})],
+    [
+        ("--edit", {"request": SampleRequest(edits=("shift",))}),
+        ("--for-sharing", {"for_sharing": True}),
+    ],
 )
 def test_what_is_asked_of_samples_is_refused_of_label_maps(chain, tmp_path, option, asked):
     with pytest.raises(UsageFault, match=f"{option}: .* draws label maps of images"):

@@ -152,7 +152,7 @@ def test_han2018_has_the_papers_six_sets(brats, name):
         ({"sett": {}}, "sett is {}: Extra inputs are not permitted"),
         ({"summary": None}, "summary is"),
         ({"generator": "dcgun"}, "generator 'dcgun' is unknown"),
-        ({"set": {"widht": 8}}, "set: widht=8: dcgan has no such option"),
+        ({"set": {"widht": 8}}, "set: widht=8: dcgan has no such setting"),
         ({"set": {"width": "wide"}}, "set: width=wide: expected a whole number"),
         ({"set": {"steps": 5, "epochs": 2}}, "epochs=2: cannot be combined with steps=5"),
         ({"read": {"plain": "axial"}}, "read: plain=axial: slices: has no such key"),

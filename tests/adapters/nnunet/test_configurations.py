@@ -162,6 +162,7 @@ def test_label_maps_that_are_drawn_know_no_ignore_label(nnunet, monkeypatch, run
     assert fit.exit_code == 0, fit.stderr
     monkeypatch.setenv("GANSYNTH_GENERATOR", str(tmp_path / "run"))
     monkeypatch.setenv("GANSYNTH_BANK_SIZE", "8")
+    monkeypatch.setenv("GANSYNTH_FILTER", "none")
     monkeypatch.setenv("GANSYNTH_DEVICE", "cpu")
     trainer = trainer_of(nnunet, "2d")
     trainer.initialize()

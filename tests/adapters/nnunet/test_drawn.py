@@ -162,7 +162,9 @@ def test_nnunet_trains_at_one_to_one_and_a_stock_trainer_on_the_export(
     quick = ("num_epochs=1", "num_iterations_per_epoch=4", "num_val_iterations_per_epoch=1")
     settings = [f"--set={setting}" for setting in quick]
     monkeypatch.setenv("nnUNet_compile", "f")
-    more = ["--ratio", "1:1", "--bank-size", "16", *settings, "--", "-device", "cpu"]
+    # How good so brief a generator is differs by machine; nothing here depends on it.
+    more = ["--ratio", "1:1", "--bank-size", "16", "--filter", "none", *settings]
+    more += ["--", "-device", "cpu"]
     done = run_cli(*command, *more)
     assert done.exit_code == 0, done.stderr
     found = json.loads(done.stdout)
