@@ -58,12 +58,7 @@ def examine() -> Iterator[Line]:
 
 
 def package_line(package: str, wanted: Mapping[str, Any], *, essential: bool) -> Line:
-    """One package: installed, of a version that fits, and able to be imported.
-
-    Args:
-        wanted: package -> the versions gansynth needs.
-        essential: whether nothing works without it.
-    """
+    """One package: installed, of a version that fits, and able to be imported."""
     state: Literal["bad", "note"] = "bad" if essential else "note"
     needs = wanted.get(package, "")
     install = f"pip install '{package}{needs}'" if str(needs) else f"pip install {package}"

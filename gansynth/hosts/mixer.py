@@ -65,7 +65,6 @@ class Mixer(Generic[Key]):
     """Fills slots; cheap to make, may be pickled or inherited through fork.
 
     Args:
-        plan: what is mixed.
         refuse: looks at a sample before it is used; returns why it cannot be, or "".
     """
 
@@ -142,8 +141,6 @@ class Mixer(Generic[Key]):
 
         Args:
             real: the real case that belongs here, or stands in for a missing sample.
-            mix: what may be drawn now.
-            synthetic: whether a sample belongs here.
             rng: draws what is not settled; the caller keys it by the slot.
             turn: number of this sample among all of the training, which says what it is of a finite
                 bank; None takes this process's next.

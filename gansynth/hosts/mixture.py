@@ -28,7 +28,6 @@ class Mixture:
     """What is mixed into one training by this process and its workers.
 
     Attributes:
-        plan: for ``Mixer``.
         spec: what the bank says of itself; None if nothing synthetic is drawn.
         log: folder in which this mixture's draws, and nobody else's, are counted.
     """
@@ -78,10 +77,6 @@ def make_mixture(
     patience: float = 300.0,
 ) -> Mixture:
     """Check everything that can be known beforehand, and plan.
-
-    Args:
-        subjects: real case -> subject; of use in fine-tuning only.
-        others: see ``gansynth.mix``.
 
     Raises:
         UsageFault: an option that cannot be, or no bank there.

@@ -47,11 +47,7 @@ _MEANS = ("refresh_seconds", "overhead", "overhead_low", "overhead_high", "duty"
 
 
 def usual_output(runs: Path, name: str, injection: Injection) -> Path:
-    """Where a training's results go unless the user says otherwise.
-
-    Args:
-        injection: whose ratio is part of the folder's name.
-    """
+    """Where a training's results go unless the user says otherwise."""
     words = f"{name.rpartition(':')[2]}_{injection.ratio}".replace(":", "-")
     return (runs / re.sub(r"[^\w.-]+", "-", words)).absolute()
 
@@ -60,9 +56,7 @@ def check_new_folder(output: Path, left: Callable[[str], bool], option: str = "-
     """Refuse a folder for a new training that holds anything else.
 
     Args:
-        output: the folder; need not be there.
         left: whether a file of this name may be left of a training that never began.
-        option: by which the user names a folder.
 
     Raises:
         UsageFault: with the way out.
@@ -102,9 +96,6 @@ def check_same(
 ) -> None:
     """Refuse to go on with another training than the one that was begun in a folder.
 
-    Args:
-        now: what is to be; the same keys.
-
     Raises:
         UsageFault: naming the first key that differs.
     """
@@ -129,9 +120,6 @@ class SessionRecord:
 
     Args:
         epoch: the session's first; 0 starts a new training, whose record starts anew too.
-        session: see ``describe_session``.
-        compared: keys that sessions should have in common.
-        anew: how a training is started anew, for messages.
 
     Attributes:
         changes: what differs from the session that this one continues, in words.
@@ -172,9 +160,7 @@ class SessionRecord:
         """Write all sessions, atomically.
 
         Args:
-            complete: whether the training has reached its end.
             asked: share of synthetic samples that ratio and schedule asked for meanwhile.
-            more: what else the host has to say of this session.
 
         Raises:
             EnvironmentFault: the disk refuses.
@@ -231,11 +217,6 @@ def compare(
     anew: str = ANEW,
 ) -> list[str]:
     """What differs between a session and the one it continues, in words.
-
-    Args:
-        now: see ``describe_session``.
-        compared: keys that both should have in common.
-        anew: how a training is started anew, for messages.
 
     Raises:
         UsageFault: another kind of schedule: half of one and half of another is neither.

@@ -42,8 +42,6 @@ class Session(ABC, Generic[Key]):
     """One session of a training; a host says what is trained.
 
     Args:
-        injection: what is mixed in, and how.
-        output: folder of the host's results.
         first: epochs, or steps, that earlier sessions have done.
         total: those of the whole training.
 
@@ -223,11 +221,7 @@ class Session(ABC, Generic[Key]):
     # -- the end ---------------------------------------------------------------------------------
 
     def close(self, complete: bool = False) -> None:
-        """Stop the producer, remove the bank if it was made here, write the record; once.
-
-        Args:
-            complete: whether the training has reached its end.
-        """
+        """Stop the producer, remove the bank if it was made here, write the record; once."""
         if self._closed or os.getpid() != self._pid:
             return
         self._closed = True
@@ -247,11 +241,7 @@ class Session(ABC, Generic[Key]):
         return hasattr(self, "plan")
 
     def outcome(self, metrics: Mapping[str, Any]) -> Outcome:
-        """What all sessions of the training came to.
-
-        Args:
-            metrics: of the host's validation on real cases.
-        """
+        """What all sessions of the training came to."""
         return outcome_of(read_sessions(self.output / self.file), self.output, metrics)
 
 
@@ -275,10 +265,6 @@ class Once(Generic[T]):
 @contextmanager
 def training_in(output: Path, check: Callable[[], None]) -> Iterator[None]:
     """Hold the folder of a training for this process.
-
-    Args:
-        output: made if it is not there.
-        check: looks at the folder again: another process may just have ended.
 
     Raises:
         EnvironmentFault: another process trains into it, or the disk refuses.

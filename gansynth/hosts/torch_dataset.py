@@ -134,11 +134,7 @@ def _check_labelled(bank: Path) -> None:
 
 
 class MixedDataset(Mixed, Dataset[Any]):
-    """What ``mix`` makes. Attributes that it has not are those of the data set.
-
-    Attributes:
-        dataset: of real cases.
-    """
+    """What ``mix`` makes. Attributes that it has not are those of the data set."""
 
     def __init__(
         self,

@@ -83,11 +83,7 @@ def write_nearest(
     Both show, or name, patients: the folder ought to be the run's own.
 
     Args:
-        drawer: what drew the samples.
         samples: in the generator's own space; the first of them are on the sheet.
-        folder: where to write.
-        reporter: shows progress, and says if the samples look like copies.
-        load: reads a case; the source itself if None.
 
     Returns:
         A JSON-able report: the files, the usual distance, the median ratio.

@@ -48,14 +48,8 @@ def predict_cases(
     case's own files do, where it has some.
 
     Args:
-        run: a run that draws label maps.
-        source: the run's own source; its training cases unless others are named.
-        out: folder of the data set, not there yet.
         n: how many cases, the first ones; None for all.
         conditions: whose images instead, as in ``SampleRequest``; they need no labels.
-        sheet: also write ``sheet.png``: images, and label maps drawn of them.
-        anew: a folder that is there is replaced.
-        reporter: shows progress.
 
     Raises:
         UsageFault: another folder is there, or images that do not fit.
@@ -89,10 +83,6 @@ def predict_cases(
 
 def refuse_options(run: Path, asked: Mapping[str, Any]) -> None:
     """Refuse what is asked of samples where label maps are drawn of images.
-
-    Args:
-        run: its folder.
-        asked: option -> what was typed; nothing where it was not.
 
     Raises:
         UsageFault: naming the first option.

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Sample
@@ -27,9 +27,6 @@ from gansynth.sampling.png_export import TOLD, PngOptions, check_export, export_
 from gansynth.sampling.prediction import predict_cases, refuse_options
 from gansynth.sampling.replay import draw_again, noted, settings_of
 from gansynth.sampling.sharing import Sharing, check_new, forget_times, record_of
-
-if TYPE_CHECKING:
-    from gansynth.core.sample_request import SampleRequest
 
 NUMBER = 16
 """Samples unless another number is asked for."""
@@ -64,7 +61,6 @@ def sample_run(
     handed on, they are written into the run folder, and the nearest cases always are.
 
     Args:
-        run: run folder.
         n: how many; 16 if None, or every case of images that label maps are drawn of.
         out: a new folder for the data set (``DatasetWriter``); ``RUN/samples/seed-S`` if None, of
             classes ``seed-S-CLASS``, which is written anew; of PNG files ``seed-S-png``, for
@@ -77,10 +73,8 @@ def sample_run(
         request: what samples are asked to be; None for the usual.
         for_sharing: files are to be handed on: which cases samples came from is written into the
             run folder alone, and generators that keep parts of real images are refused.
-        device: ``auto``, ``cpu``, ``cuda:0``.
         data: KIND:WHERE of the run's data set, if it was moved or renamed.
         root: overrides where the source's host folders lie.
-        reporter: shows progress.
 
     Returns:
         A JSON-able report: files written, sheets, seconds per sample.
@@ -210,12 +204,8 @@ def replay_run(
     """Draw a recorded sample again (``gansynth.sampling.replay``), and write it as a data set.
 
     Args:
-        run: run folder.
         record: ``FILE:LINE`` of a draw log, or ``FILE:NAME`` of a JSON file with provenance.
         out: a new folder; ``RUN/samples/replay`` if None, which is written anew.
-        device: ``auto`` is the kind it was drawn on.
-        root: overrides where the source's host folders lie.
-        reporter: is told where it is not the same to the bit.
 
     Returns:
         A JSON-able report: folder, number and seed, and whether it is the same to the bit.
@@ -271,22 +261,9 @@ def measure_run(
 ) -> Measured:
     """Measure samples of a run beside the real cases their labels came from.
 
-    Args:
-        run: run folder.
-        names: registered metrics.
-        number: how many samples, numbers 0 to ``number - 1`` of the seed.
-        request: what samples are asked to be; None for the usual.
-        device: ``auto``, ``cpu``, ``cuda:0``.
-        data: KIND:WHERE of the run's data set, if it was moved or renamed.
-        root: overrides where the source's host folders lie.
-
     Raises:
         UsageFault: no run, an unknown metric, or one that fails.
     """
-    from gansynth.sampling.drawer import SampleDrawer
-    from gansynth.sampling.open_run import load_run
-    from gansynth.sampling.opening import open_moved
-
     metrics = load_metrics(names)
     opened = load_run(run, device)
     source = open_moved(opened, data, root)

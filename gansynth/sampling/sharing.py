@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.run_folder import Described, read_manifest
 from gansynth.core.synthetic import marked
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.version import __version__
@@ -74,11 +75,6 @@ def nifti_bytes(volume: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> by
 class Sharing:
     """Samples of a run that are to be handed on: what is told of them, and what is kept here.
 
-    Args:
-        drawer: draws them.
-        out: the folder; there must be none, or an empty one.
-        reporter: told of label maps that are training cases' own.
-
     Raises:
         UsageFault: the folder holds something, or samples would hold parts of real images.
 
@@ -88,7 +84,7 @@ class Sharing:
 
     def __init__(self, drawer: SampleDrawer, out: Path, reporter: Reporter) -> None:
         check_new(out)
-        refuse_real_images(drawer.run.folder, drawer.run.manifest, "--for-sharing", LEAVE_OUT)
+        refuse_real_images(drawer.run, "--for-sharing", LEAVE_OUT)
         self.out, self.drawer, self.reporter = out, drawer, reporter
         self.names = names_in(drawer.lineage, drawer.source.schema)
         self.record = record_of(drawer.run.folder, out)
@@ -112,9 +108,6 @@ class Sharing:
 
     def keep(self, origins: Mapping[str, Mapping[str, Any]]) -> None:
         """Write which cases samples came from.
-
-        Args:
-            origins: name of a sample -> its whole provenance.
 
         Raises:
             EnvironmentFault: the disk refuses.
@@ -144,35 +137,28 @@ def record_of(run: Path | None, out: Path) -> Path:
     return out.with_name(f"gansynth_export_{name}") if run is None else run / "exports" / name
 
 
-def refuse_real_images(run: Path, manifest: Mapping[str, Any], asked: str, otherwise: str) -> None:
+def refuse_real_images(run: Described, asked: str, otherwise: str) -> None:
     """Refuse to hand on samples with parts of real images in them.
 
     In a chain, what one part is given another part has drawn.
 
-    Args:
-        run: folder of the generator that draws them.
-        manifest: its.
-        asked: the option that asks for samples to be handed on.
-        otherwise: what the user may do instead.
-
     Raises:
         UsageFault: with the way out.
     """
-    from gansynth.core.run_folder import read_manifest
-
+    folder, manifest = run.folder, run.manifest
     given = () if "parts" in manifest else manifest["options"].get("given", ())
     if given:
         raise UsageFault(
-            f"{asked}: the generator {run} is given the channels {', '.join(given)} of real cases, "
-            "so its samples hold real images; expected one that draws all channels. Fit one "
+            f"{asked}: the generator {folder} is given the channels {', '.join(given)} of real "
+            "cases, so its samples hold real images; expected one that draws all channels. Fit one "
             f"without 'given', or {otherwise}"
         )
     manifests = [manifest]
-    manifests += [read_manifest(run / "parts" / part["name"]) for part in manifest.get("parts", ())]
+    manifests += [read_manifest(folder / "parts" / p["name"]) for p in manifest.get("parts", ())]
     heeds = frozenset[str]().union(*(one.get("heeds", ()) for one in manifests)) & REAL
     if heeds:
         does = "moves real cases" if heeds == {"image"} else "puts lesions into real cases"
         raise UsageFault(
-            f"{asked}: the generator {run} {does}, so its samples hold real images; expected one "
-            f"that draws whole images. {otherwise[0].upper()}{otherwise[1:]}"
+            f"{asked}: the generator {folder} {does}, so its samples hold real images; expected "
+            f"one that draws whole images. {otherwise[0].upper()}{otherwise[1:]}"
         )

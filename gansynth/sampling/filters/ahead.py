@@ -29,11 +29,6 @@ def learn_ahead(
 
     Args:
         run: the run; None where samples come from a bank, which were judged already.
-        filters: as for ``build_filters``.
-        host: the source of the host that samples are drawn for.
-        target: name of the host's adapter; empty for none.
-        device: where they learn.
-        reporter: shows progress.
 
     Raises:
         GansynthError: see ``ensure_learnt``.

@@ -46,10 +46,6 @@ _AGAIN = "delete it, and it is learnt again"
 class LearntFilters:
     """Filters that are ready to judge.
 
-    Args:
-        filters: each with its state loaded, in the order in which they are asked.
-        lineage: see below.
-
     Attributes:
         lineage: of the cases that they have learnt from; None without filters.
     """
@@ -63,12 +59,6 @@ class LearntFilters:
         cls, run: Described, texts: Sequence[str], schema: Schema, device: str = "cpu"
     ) -> LearntFilters:
         """What a run's folder has of filters.
-
-        Args:
-                run: has learnt them.
-            texts: the filters, as for ``build_filters``.
-            schema: of the generator's space.
-            device: where they judge.
 
         Raises:
             UsageFault: one has not been learnt there.
@@ -120,13 +110,6 @@ def ensure_learnt(
     """Learn what a run's folder does not have yet, and load all of it.
 
     Where another process learns at the same time, this one waits for it and takes what it learnt.
-
-    Args:
-        run: its run.
-        source: the run's own training source.
-        filters: as for ``build_filters``.
-        device: where they learn and judge.
-        reporter: shows progress.
 
     Raises:
         UsageFault: there is no such filter, or the source has nothing it could learn from.
