@@ -86,13 +86,13 @@ def check_foreign(
         UsageFault: a source that cannot be converted, or samples smaller than a patch.
     """
     from gansynth.sampling.open_run import check_weights
-    from gansynth.sampling.opening import open_source
+    from gansynth.sampling.opening import open_beside
 
     folder, lineage, space = run.folder, run.lineage, run.space
     check_schema(space.generator_schema(run.schema), host.schema, f"{folder}: {lineage.dataset}")
     check_seen(folder, lineage, host, held_out)
     check_weights(run)
-    source = open_source(replace(run.request, root=run.request.root or host.request.root))
+    source = open_beside(run, host)
     source = source.base if isinstance(source, View) else source
     Converter(source, space, host)  # whether it can be done at all
     if content:

@@ -87,7 +87,7 @@ def check_origin(
     conversion = foreign_guard.check_foreign(run, source, takes.held_out, content=content)
     foreign_guard.refuse_conditions(injection, run.manifest, source.host)
     origin = replace(origin, described={**origin.described, "conversion": conversion})
-    return checks.with_asked(injection, origin, takes)
+    return checks.check_asked(injection, origin, takes)
 
 
 def open_host(config: MixConfig, training: Training) -> NnunetSource:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gansynth.bank.placement import bank_place, plan_bank
 from gansynth.bank.reader import BankReader, verify_bank
-from gansynth.core.lineage import CaseRecord, Lineage, claim, guard, guard_host
+from gansynth.core.lineage import CaseRecord, claim, guard, guard_host
 from gansynth.hosts.origin import Origin, check_schema, find_origin
 from gansynth.runtime.errors import IntegrityFault, UsageFault
-from gansynth.sampling.opening import open_drawer
+from gansynth.sampling.opening import open_beside, open_drawer
 from gansynth.sampling.request_parsing import Asks, check_request, check_texts
 
 if TYPE_CHECKING:
@@ -90,13 +90,7 @@ def check_origin(injection: Injection, takes: Takes, origin: Origin | None = Non
     assert origin.run is not None  # for it is no bank
     takes.check_run(origin.run)
     check_weights(origin.run)
-    return with_asked(injection, origin, takes)
-
-
-def with_asked(injection: Injection, origin: Origin, takes: Takes) -> Origin:
-    """Check what else is asked of a run's samples; returns what these are drawn of, too."""
-    asked = check_injection(injection, takes.source, takes.held_out)
-    return origin if asked is None else replace(origin, lineage=origin.lineage.joined(asked))
+    return check_asked(injection, origin, takes)
 
 
 def check_learnable(
@@ -150,12 +144,8 @@ def refuse_with_bank(injection: Injection) -> None:
             )
 
 
-def check_injection(
-    injection: Injection, source: CaseSource, held_out: Sequence[CaseRecord]
-) -> Lineage | None:
-    """Check all that an injection asks of a run's samples, before anything long starts.
-
-    Returns the lineage of the cases of another source that samples are drawn of, if there are any.
+def check_asked(injection: Injection, origin: Origin, takes: Takes) -> Origin:
+    """Check all that is asked of a run's samples; returns it with all that these are drawn of.
 
     Raises:
         UsageFault: something that cannot be asked, of this generator or at all.
@@ -164,28 +154,21 @@ def check_injection(
     """
     from gansynth.conditions.external_source import open_base
     from gansynth.conditions.weights import Weights
-    from gansynth.sampling.opening import open_source
 
-    asked, run = injection.samples, injection.run
-    assert run is not None  # see Injection
+    asked, run, host = injection.samples, origin.run, takes.source
+    assert run is not None  # for it is no bank
     check_request(asked, Asks.of(run))
     check_texts(asked)
     if asked.weights is not None:
         weights = Weights.read(Path(asked.weights))
         weights.check(run.lineage, run.schema.labels)
-        weights.guard(held_out, source.name)
+        weights.guard(takes.held_out, host.name)
     if asked.conditions is None:
-        return None
-    own = open_source(replace(run.request, root=run.request.root or source.request.root))
-    lineage = open_base(asked.conditions, own).lineage()
-    guard(
-        lineage,
-        held_out,
-        what="--conditions",
-        dataset=source.name,
-        way_out="Leave these cases out of it, or name another source",
-    )
-    return lineage
+        return origin
+    lineage = open_base(asked.conditions, open_beside(run, host)).lineage()
+    way_out = "Leave these cases out of it, or name another source"
+    guard(lineage, takes.held_out, what="--conditions", dataset=host.name, way_out=way_out)
+    return replace(origin, lineage=origin.lineage.joined(lineage))
 
 
 def check_drawing(adapter: Adapter, injection: Injection) -> None:

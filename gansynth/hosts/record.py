@@ -13,14 +13,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gansynth.bank.draw_log import Counts
 from gansynth.bank.supply import REJECTED
 from gansynth.core.adapter import Injection, Outcome
 from gansynth.core.lineage import Lineage
 from gansynth.hosts.origin import Origin
 from gansynth.runtime.errors import IntegrityFault, UsageFault
-from gansynth.runtime.files import read_json, write_json_atomic
-from gansynth.runtime.version import __version__
+from gansynth.runtime.files import read_json
 
 FILE = "gansynth_session.json"
 """The record, beside most hosts' results."""
@@ -115,70 +113,6 @@ def version_of(package: str) -> str | None:
         return None
 
 
-class SessionRecord:
-    """The record of one session, and of those it continues.
-
-    Args:
-        epoch: the session's first; 0 starts a new training, whose record starts anew too.
-
-    Attributes:
-        changes: what differs from the session that this one continues, in words.
-
-    Raises:
-        UsageFault, IntegrityFault: see ``compare``.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        epoch: int,
-        session: Mapping[str, Any],
-        epochs: int | None = None,
-        *,
-        compared: Sequence[str] = COMPARED,
-        anew: str = ANEW,
-    ) -> None:
-        self.path = path
-        self._epoch = epoch
-        self._earlier = read_sessions(path) if epoch > 0 else []
-        self.changes: list[str] = []
-        if self._earlier:
-            self.changes = compare(self._earlier[-1], session, epochs, compared, anew)
-        self._session = {**session, "of_epochs": epochs, "changes": self.changes}
-
-    def write(
-        self,
-        epoch: int,
-        counts: Counts,
-        *,
-        complete: bool,
-        asked: float | None = None,
-        supply: Mapping[str, Any] | None = None,
-        chosen: Sequence[str] = (),
-        more: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Write all sessions, atomically.
-
-        Args:
-            asked: share of synthetic samples that ratio and schedule asked for meanwhile.
-
-        Raises:
-            EnvironmentFault: the disk refuses.
-        """
-        this = {
-            "epochs": [self._epoch, epoch],
-            **self._session,
-            "chosen": list(chosen),
-            "drawn": counts.to_json(),
-            "asked": None if asked is None else round(asked, 6),
-            "supply": dict(supply or {}),
-            **(more or {}),
-        }
-        sessions = [*self._earlier, this]
-        document = {"gansynth": __version__, "complete": complete, "sessions": sessions}
-        write_json_atomic(self.path, document)
-
-
 def read_sessions(path: Path) -> list[dict[str, Any]]:
     """What the sessions of a training have left in its record; none if there is no record.
 
@@ -213,8 +147,8 @@ def compare(
     before: Mapping[str, Any],
     now: Mapping[str, Any],
     epochs: int | None,
-    compared: Sequence[str] = COMPARED,
-    anew: str = ANEW,
+    compared: Sequence[str],
+    anew: str,
 ) -> list[str]:
     """What differs between a session and the one it continues, in words.
 

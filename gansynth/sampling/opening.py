@@ -57,8 +57,12 @@ def own_source(run: Described, host: CaseSource, *, any_size: bool = False) -> C
         if not any_size or run.request.read == host.request.read:
             return host
         return open_source(replace(host.request, read=run.request.read))
-    root = run.request.root or host.request.root
-    return open_source(replace(run.request, root=root))
+    return open_beside(run, host)
+
+
+def open_beside(run: Described, host: CaseSource) -> CaseSource:
+    """A run's own source, below the root of a host's where it names none."""
+    return open_source(replace(run.request, root=run.request.root or host.request.root))
 
 
 def source_for(run: Run, adapter: Adapter) -> tuple[CaseSource, Callable[[Sample], Sample] | None]:

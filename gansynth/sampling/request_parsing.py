@@ -95,7 +95,7 @@ def check_texts(request: SampleRequest) -> None:
 
         Weights.read(Path(request.weights))
     if request.filters:
-        from gansynth.sampling.filters.requested import build_filters
+        from gansynth.sampling.filters.fitted import build_filters
 
         for text, one in zip(request.filters, build_filters(request.filters), strict=True):
             one.options.refuse_idle(f"--filter {text}")

@@ -4,29 +4,43 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gansynth.conditions.external_source import open_base
+from gansynth.core.resample import pick
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Sample
+from gansynth.core.source import CaseSource
 from gansynth.data.views import draws_labels, given_channels
+from gansynth.data.written import file_name
 from gansynth.metrics.comparison import Measured, load_metrics, measure
 from gansynth.report.sheets import write_sheet
+from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import folder_name, whole_folder
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.admission import reason_of
-from gansynth.sampling.dataset_writer import DatasetWriter, made_by, write_provenance
+from gansynth.sampling.dataset_writer import DatasetWriter, made_by
 from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.drawn_labels import Labeller, viewed
+from gansynth.sampling.identifiers import names_in
 from gansynth.sampling.inspect import ROWS, write_interpolation, write_nearest
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.opening import open_moved
 from gansynth.sampling.png_export import TOLD, PngOptions, check_export, export_pictures
-from gansynth.sampling.prediction import predict_cases, refuse_options
 from gansynth.sampling.replay import draw_again, noted, settings_of
-from gansynth.sampling.sharing import Sharing, check_new, forget_times, record_of
+from gansynth.sampling.run import Run
+from gansynth.sampling.sharing import (
+    check_new,
+    check_sharing,
+    forget_times,
+    keep_origins,
+    record_of,
+    shareable,
+)
 
 NUMBER = 16
 """Samples unless another number is asked for."""
@@ -94,7 +108,11 @@ def sample_run(
             "--interpolate": interpolate,
             "--for-sharing": for_sharing,
         }
-        refuse_options(run, asked)
+        for option in (option for option, value in asked.items() if value):
+            raise UsageFault(
+                f"{option}: {run} draws label maps of images, which stay as they are; expected "
+                f"--conditions SOURCE, -n, -o and --sheet alone. Leave {option} out"
+            )
         place = new_place(out, run / "samples" / "label-maps")
         return predict_cases(
             *(opened, source, place, n),
@@ -113,19 +131,21 @@ def sample_run(
     report: dict[str, Any] = {"data": source.name, "fold": source.fold}
     if png is not None:
         check_export(drawer, place)
-    sharing = Sharing(drawer, place, reporter) if for_sharing else None
+    if for_sharing:
+        check_sharing(drawer, place)
+    keep = partial(keep_origins, drawer, place, reporter=reporter if for_sharing else None)
     if interpolate is not None:  # a generator that cannot says so before it draws anything
         drawer.interpolate(0, interpolate)
     drawn: list[Sample] = []
     if png is not None:
-        keep = partial(_keep, drawer, place) if sharing is None else sharing.keep
         report |= export_pictures(drawer, n, place, png, reporter, keep)
-        report["record"] = str(record_of(run, place))
     else:
         anew = out is None and not kind
-        report |= _write_volumes(drawer, n, place, anew, reporter, drawn, sharing)
-    if sharing is not None:
-        report["record"] = str(sharing.record)
+        report |= _write_volumes(
+            drawer, n, place, anew, reporter, drawn, keep if for_sharing else None
+        )
+    if png is not None or for_sharing:
+        report["record"] = str(record_of(run, place))
     if interpolate is not None:
         report["interpolation"] = write_interpolation(drawer, shown, rows, interpolate)
     if sheet:
@@ -147,14 +167,20 @@ def _write_volumes(
     anew: bool,
     reporter: Reporter,
     drawn: list[Sample],
-    sharing: Sharing | None,
+    keep: Callable[[Mapping[str, Mapping[str, Any]]], None] | None,
 ) -> dict[str, Any]:
-    """Draw samples, one after the other, into a data set; the first ones into a list, too."""
+    """Draw samples, one after the other, into a data set; the first ones into a list, too.
+
+    Of those that are to be handed on, ``keep`` is given the provenance.
+    """
     seconds, flaws = 0.0, Counter[str]()
     settings = settings_of(drawer, 1, "float32")
     origins: dict[str, Mapping[str, Any]] = {}
+    names = names_in(drawer.lineage, drawer.source.schema)
+    schema = replace(drawer.source.schema, spacing=drawer.sampler.source.schema.spacing)
+    made = made_by(drawer.run, drawer.source if keep is None else None)
     with whole_folder(out, anew=anew) as folder:
-        writer = writer_of(drawer, folder, shared=sharing is not None)
+        writer = DatasetWriter(folder, schema, made)
         with reporter.task(n, "sample") as bar:
             for index in range(n):
                 began = time.perf_counter()
@@ -164,14 +190,14 @@ def _write_volumes(
                     flaws[reason_of(str(flaw))] += 1
                 name = f"sample-{index:04d}"
                 origins[name] = sample.provenance
-                told = sample.provenance if sharing is None else sharing.told(sample)
+                told = sample.provenance if keep is None else shareable(drawer.run, sample, names)
                 writer.add(name, sample.image, sample.labels, sample.boxes, told=told)
                 if index < SHEET:
                     drawn.append(sample)
                 bar.advance(1)
-        writer.finish(drawer.lineage if sharing is None else None)
-        if sharing is not None:
-            sharing.keep(origins)
+        writer.finish(drawer.lineage if keep is None else None)
+        if keep is not None:
+            keep(origins)
             forget_times(folder)
     if flaws:
         said = "; ".join(f"{count} x {flaw}" for flaw, count in flaws.most_common(TOLD))
@@ -185,11 +211,58 @@ def _write_volumes(
     }
 
 
-def writer_of(drawer: SampleDrawer, folder: Path, *, shared: bool = False) -> DatasetWriter:
-    """Writes samples of a run; what is handed on does not name the source."""
-    spacing = drawer.sampler.source.schema.spacing
-    schema = replace(drawer.source.schema, spacing=spacing)
-    return DatasetWriter(folder, schema, made_by(drawer.run, None if shared else drawer.source))
+def predict_cases(
+    run: Run,
+    source: CaseSource,
+    out: Path,
+    n: int | None,
+    *,
+    conditions: Mapping[str, Any] | None = None,
+    sheet: bool = False,
+    anew: bool = False,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Draw the label map of each case, and write a data set that ``nifti:`` reads.
+
+    Images (the channels that the run is given, in their files' own units) and label maps lie as the
+    case's own files do, where it has some. Label maps are those that a chain would draw of them
+    (Shin et al. 2018, fig. 1a and 1c).
+
+    Args:
+        n: how many cases, the first ones; None for all.
+        conditions: whose images instead, as in ``SampleRequest``; they need no labels.
+
+    Raises:
+        UsageFault: another folder is there, or images that do not fit.
+    """
+    own = viewed(source, run.request.view)
+    cases = own if conditions is None else open_base(conditions, own, labelled=False)
+    ids = cases.train_ids[:n]
+    labeller, shown = Labeller(run, cases.schema), list[tuple[Sample, Case]]()
+    began = time.perf_counter()
+    schema = replace(cases.schema, labels=run.schema.labels)
+    made = {"drawn_by": made_by(run, cases)["drawn_by"]}
+    with whole_folder(out, anew=anew) as folder, reporter.task(len(ids), "label maps") as bar:
+        writer = DatasetWriter(folder, schema, made, synthetic=False)
+        for case_id in ids:
+            case = cases.load(case_id)
+            labels = labeller.draw(case, cases.schema)
+            image, affine = cases.stored(case_id)
+            volume = pick(labels if labels.ndim == 3 else labels[None], image.shape[1:])
+            writer.add(file_name(case_id), image, volume, affine=affine)
+            if sheet and len(shown) < SHEET:
+                shown.append((Sample(case.image, labels), case))
+            bar.advance(1)
+        writer.finish()
+    seconds = time.perf_counter() - began
+    report = {"folder": str(out), "samples": len(ids), "of": cases.name}
+    report["seconds_per_sample"] = seconds / max(len(ids), 1)
+    if sheet:
+        samples, real = [sample for sample, _ in shown], [case for _, case in shown]
+        path = out / "sheet.png"
+        given = schema.channels
+        report["sheet"] = str(write_sheet(path, samples, real, schema, given=given, drawn=True))
+    return report
 
 
 def replay_run(
@@ -223,11 +296,6 @@ def replay_run(
         reporter.warn(again.differs)
     report = {"folder": str(place), "sample": told["index"], "seed": told["seed"]}
     return {**report, "case": told.get("case"), "same_to_the_bit": not again.differs}
-
-
-def _keep(drawer: SampleDrawer, out: Path, samples: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write into the run which cases the samples of a folder came from."""
-    write_provenance(record_of(drawer.run.folder, out), samples, drawer.lineage, out)
 
 
 def new_place(out: Path | None, own: Path) -> Path:

@@ -21,16 +21,16 @@ from gansynth.core.synthetic import marked
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.version import __version__
 from gansynth.sampling.dataset_writer import write_provenance
-from gansynth.sampling.identifiers import names_in
 
 if TYPE_CHECKING:
     from gansynth.core.schema import Sample
     from gansynth.runtime.progress import Reporter
     from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.identifiers import Names
+    from gansynth.sampling.run import Run
 
 TIME = 315_532_800
 """1980-01-01, in seconds since 1970: the date of files that are to tell none."""
-LEAVE_OUT = "leave --for-sharing out, and keep them"
 REAL = frozenset({"lesion", "background", "image"})
 """A generator that heeds one of these keeps parts of real images (``Generator.heeds``)."""
 
@@ -72,54 +72,55 @@ def nifti_bytes(volume: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> by
     return gzip.compress(marked(image).to_bytes(), 6, mtime=0)
 
 
-class Sharing:
-    """Samples of a run that are to be handed on: what is told of them, and what is kept here.
+def check_sharing(drawer: SampleDrawer, out: Path) -> None:
+    """Refuse to write samples into a folder that is to be handed on.
 
     Raises:
         UsageFault: the folder holds something, or samples would hold parts of real images.
-
-    Attributes:
-        record: where it is kept which cases the samples came from: in the run's own folder.
     """
+    check_new(out)
+    refuse_real_images(drawer.run, "--for-sharing", "leave --for-sharing out, and keep them")
 
-    def __init__(self, drawer: SampleDrawer, out: Path, reporter: Reporter) -> None:
-        check_new(out)
-        refuse_real_images(drawer.run, "--for-sharing", LEAVE_OUT)
-        self.out, self.drawer, self.reporter = out, drawer, reporter
-        self.names = names_in(drawer.lineage, drawer.source.schema)
-        self.record = record_of(drawer.run.folder, out)
 
-    def told(self, sample: Sample) -> dict[str, Any]:
-        """What is handed on of a sample's provenance: no case, no place, no edit's parameters."""
-        run, told = self.drawer.run, sample.provenance
-        document = {
-            "sample": told["index"],
-            "seed": told["seed"],
-            "run": run.run_id,
-            "generator": run.generator.name,
-            "gansynth": __version__,
-            "edits": [step["edit"] for step in told.get("edits", ())],
-        }
-        if told.get("class"):
-            document["class"] = told["class"]
-        if told.get("flaw"):
-            document["flaw"] = self.names.blanked(told["flaw"])
-        return document
+def shareable(run: Run, sample: Sample, names: Names) -> dict[str, Any]:
+    """What is handed on of a sample's provenance: no case, no place, no edit's parameters."""
+    told = sample.provenance
+    document = {
+        "sample": told["index"],
+        "seed": told["seed"],
+        "run": run.run_id,
+        "generator": run.generator.name,
+        "gansynth": __version__,
+        "edits": [step["edit"] for step in told.get("edits", ())],
+    }
+    if told.get("class"):
+        document["class"] = told["class"]
+    if told.get("flaw"):
+        document["flaw"] = names.blanked(told["flaw"])
+    return document
 
-    def keep(self, origins: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write which cases samples came from.
 
-        Raises:
-            EnvironmentFault: the disk refuses.
-        """
-        write_provenance(self.record, origins, self.drawer.lineage, self.out)
-        asked = "labels" in self.drawer.run.generator.heeds
-        same = sum(map(unedited, origins.values())) if asked else 0
-        if same:
-            self.reporter.warn(
-                f"{self.out}: {same} of {len(origins)} label maps are training cases' own, not "
-                "edited: they show a patient's anatomy. Draw with --edit, see docs/sharing.md"
-            )
+def keep_origins(
+    drawer: SampleDrawer,
+    out: Path,
+    origins: Mapping[str, Mapping[str, Any]],
+    reporter: Reporter | None = None,
+) -> None:
+    """Write into the run which cases the samples of a folder came from.
+
+    A reporter is told of label maps that are training cases' own.
+
+    Raises:
+        EnvironmentFault: the disk refuses.
+    """
+    write_provenance(record_of(drawer.run.folder, out), origins, drawer.lineage, out)
+    asked = "labels" in drawer.run.generator.heeds
+    same = sum(map(unedited, origins.values())) if asked else 0
+    if same and reporter is not None:
+        reporter.warn(
+            f"{out}: {same} of {len(origins)} label maps are training cases' own, not edited: they "
+            "show a patient's anatomy. Draw with --edit, see docs/sharing.md"
+        )
 
 
 def unedited(provenance: Mapping[str, Any]) -> bool:

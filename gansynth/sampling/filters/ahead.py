@@ -11,8 +11,7 @@ from typing import Any
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import CaseSource
 from gansynth.runtime.progress import Reporter
-from gansynth.sampling.filters.fitted import ensure_learnt, folder_of, to_learn
-from gansynth.sampling.filters.requested import build_filters
+from gansynth.sampling.filters.fitted import build_filters, ensure_learnt, folder_of, to_learn
 from gansynth.sampling.opening import own_source
 
 

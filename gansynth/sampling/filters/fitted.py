@@ -16,6 +16,7 @@ from typing import Any
 
 from gansynth.core.filter import Asked, Filter
 from gansynth.core.lineage import Lineage
+from gansynth.core.registry import installed
 from gansynth.core.run_folder import Described
 from gansynth.core.schema import Sample, Schema
 from gansynth.core.source import CaseSource
@@ -29,10 +30,10 @@ from gansynth.runtime.files import (
     whole_folder,
     write_json_atomic,
 )
+from gansynth.runtime.options import read_options
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.sampling.drawn_labels import viewed
 from gansynth.sampling.filters.learning import learning_of
-from gansynth.sampling.filters.requested import build_filters
 
 FOLDER, STATE = "filters", "filter.json"
 VERSION = 1
@@ -41,6 +42,26 @@ ADMITTED = "admitted"
 WAIT_SECONDS = 1800.0
 """How long another process that learns the same is waited for."""
 _AGAIN = "delete it, and it is learnt again"
+
+
+def build_filters(texts: Sequence[str]) -> list[Filter]:
+    """Filters as they are asked for, in order; none of them is ready to judge yet.
+
+    Args:
+        texts: each ``NAME`` or ``NAME:KEY=VALUE,...``; several values of a key as ``1+2``.
+
+    Raises:
+        UsageFault: a filter or option that is not there, a value that does not fit, or a filter
+            that is asked for twice.
+    """
+    built: list[Filter] = []
+    for text in texts:
+        name, colon, rest = text.partition(":")
+        if any(name == one.name for one in built):
+            raise UsageFault(f"--filter {text}: {name} is asked for twice, expected each once")
+        cls = installed().filter(name)
+        built.append(cls(read_options(cls.Options, rest, f"--filter {text}")) if colon else cls())
+    return built
 
 
 class LearntFilters:
