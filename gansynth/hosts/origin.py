@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class Origin:
     """A generator's run or a bank, read once; ``hosts.checks.check_origin`` checks it.
 
-    Either ``run`` or ``bank`` is None.
+    Either ``run`` or ``bank`` is None. ``described`` has the hash of the run's manifest, which
+    holds that of its weights, and of a finished bank's content.
     """
 
     lineage: Lineage
@@ -44,28 +45,21 @@ def find_origin(injection: Injection) -> Origin:
     """
     if injection.bank is not None:
         reader = BankReader(injection.bank)
-        return Origin(reader.spec.lineage, describe_bank(reader), bank=reader)
-    assert injection.run is not None  # see Injection
-    return Origin(injection.run.lineage, describe_generator(injection.run), injection.run)
-
-
-def describe_generator(run: RunFolder) -> dict[str, Any]:
-    """Which generator a run folder holds, with the hash of its manifest (and so of its weights)."""
-    return {
+        described = {
+            "run_id": reader.spec.run_id,
+            "manifest_sha256": reader.spec.generator,
+            "bank_sha256": reader.sha256,
+        }
+        return Origin(reader.spec.lineage, described, bank=reader)
+    run = injection.run
+    assert run is not None  # see Injection
+    described = {
         "run_id": run.run_id,
         "name": run.manifest["generator"],
         "folder": str(run.folder),
         "manifest_sha256": run.manifest_sha256,
     }
-
-
-def describe_bank(reader: BankReader) -> dict[str, Any]:
-    """Which generator has filled a bank, and the hash of a finished one's content."""
-    return {
-        "run_id": reader.spec.run_id,
-        "manifest_sha256": reader.spec.generator,
-        "bank_sha256": reader.sha256,
-    }
+    return Origin(run.lineage, described, run)
 
 
 def check_schema(

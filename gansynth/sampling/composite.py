@@ -4,10 +4,9 @@
 under ``parts`` and holds the SHA-256 of their manifests (which hold those of their weights), so
 nothing can be exchanged unnoticed. Opened by ``load_run`` it is a generator like any other.
 
-Three kinds are fitted (``gansynth.fitting.composite_fit``): one model per channel (Sun et al. 2020,
-MM-GAN); chains (Shin et al. 2018), whose later parts are given what earlier ones draw, or learn
-from label maps that an earlier one draws from images; and one model per class of whole cases
-(Frid-Adar et al. 2018), whose parts draw whole samples.
+Three kinds are fitted: one model per channel (Sun et al. 2020, MM-GAN); chains (Shin et al. 2018),
+whose later parts are given, or learn from, what earlier ones draw; and one model per class of whole
+cases (Frid-Adar et al. 2018).
 """
 
 from __future__ import annotations
