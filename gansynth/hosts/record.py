@@ -147,8 +147,8 @@ def compare(
     before: Mapping[str, Any],
     now: Mapping[str, Any],
     epochs: int | None,
-    compared: Sequence[str],
-    anew: str,
+    compared: Sequence[str] = COMPARED,
+    anew: str = ANEW,
 ) -> list[str]:
     """What differs between a session and the one it continues, in words.
 
