@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
-from pathlib import Path
 from typing import Any, Literal
 
 from gansynth.bank.reader import BankReader, BankSample
 from gansynth.core.adapter import Injection
 from gansynth.core.lineage import CaseRecord
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Sample
 from gansynth.core.space import Space
@@ -70,7 +70,7 @@ def open_origin(
             "Fit a generator on the training cases of this configuration: gansynth fit cgan3d "
             f"--data deepmedic:{source.request.where}"
         ),
-        check_run=lambda folder, manifest: check_space(folder, manifest, source),
+        check_run=lambda run: check_space(run, source),
         check_bank=lambda reader: check_bank(reader, source),
     )
     if injection.run is not None and (injection.bank is not None or not asked):
@@ -83,14 +83,14 @@ def open_origin(
     return check_origin(injection, takes)
 
 
-def check_space(folder: Path, manifest: Mapping[str, Any], source: DeepMedicSource) -> None:
+def check_space(run: RunFolder, source: DeepMedicSource) -> None:
     """Refuse a generator whose samples have no place in a volume.
 
     Raises:
         UsageFault: slices, crops that are of no case, or crops that are too small; with the way
             out.
     """
-    space = Space.from_json(manifest["space"])
+    folder, manifest, space = run.folder, run.manifest, run.space
     again = f"gansynth fit cgan3d --data deepmedic:{source.request.where}"
     if space.grid == "slice" or (space.size and len(space.size) != 3):
         raise UsageFault(

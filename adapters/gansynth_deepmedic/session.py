@@ -115,14 +115,14 @@ class DeepMedicSession(Session[int]):
     def demand(self) -> Demand:
         """See ``Session.demand``."""
         job, origin = self.job, self.job.origin
-        manifest = None if origin is None or job.injection.ratio.p == 0 else origin.manifest
+        run = None if origin is None or job.injection.ratio.p == 0 else origin.run
         return Demand(
             injection=job.injection,
             target="deepmedic",
             request=job.source.request.to_json(),
             run_id=None if origin is None else origin.run_id,
             cases=len(job.source.train_ids),
-            sample_bytes=0 if manifest is None else sample_bytes(manifest, job.source),
+            sample_bytes=0 if run is None else sample_bytes(run.manifest, job.source),
             batch_size=job.slots,
             samples=job.total * job.share.cases,
             output=job.output,

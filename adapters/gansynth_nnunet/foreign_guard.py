@@ -18,7 +18,7 @@ import numpy as np
 
 from gansynth.core.lineage import CaseRecord, Lineage, guard, same_host
 from gansynth.core.resample import resample
-from gansynth.core.schema import Case, Sample, Schema
+from gansynth.core.schema import Case, Sample
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
 from gansynth.data.views import View
@@ -27,6 +27,7 @@ from gansynth_nnunet.foreign import BY, Converter, check_schema
 
 if TYPE_CHECKING:
     from gansynth.core.adapter import Injection
+    from gansynth.core.run_folder import RunFolder
     from gansynth_nnunet.source import NnunetSource
 
 log = logging.getLogger("gansynth")
@@ -65,8 +66,7 @@ def refuse_conditions(
 
 
 def check_foreign(
-    folder: Path,
-    manifest: Mapping[str, Any],
+    run: RunFolder,
     host: NnunetSource,
     held_out: Sequence[CaseRecord],
     *,
@@ -78,31 +78,28 @@ def check_foreign(
         content: read the held-out scans and compare them with what the generator has seen.
 
     Returns:
-        The manifest, and ``conversion``: by what, and seconds per sample.
+        By what samples are converted, and seconds per sample.
 
     Raises:
         IntegrityFault: leakage, a case that is no training case, or damaged weights.
         DataFault: other channels or labels, or a case that comes out other than nnU-Net's own.
         UsageFault: a source that cannot be converted, or samples smaller than a patch.
     """
-    from gansynth.core.run_folder import own_request
     from gansynth.sampling.open_run import check_weights
-    from gansynth.sampling.opening import open_source
+    from gansynth.sampling.opening import open_beside
 
-    lineage, space = Lineage.from_json(manifest["lineage"]), Space.from_json(manifest["space"])
-    drawn = space.generator_schema(Schema.from_json(manifest["schema"]))
-    check_schema(drawn, host.schema, f"{folder}: {lineage.dataset}")
+    folder, lineage, space = run.folder, run.lineage, run.space
+    check_schema(space.generator_schema(run.schema), host.schema, f"{folder}: {lineage.dataset}")
     check_seen(folder, lineage, host, held_out)
-    check_weights(folder, manifest)
-    request = own_request(folder, manifest)
-    source = open_source(replace(request, root=request.root or host.request.root))
+    check_weights(run)
+    source = open_beside(run, host)
     source = source.base if isinstance(source, View) else source
     Converter(source, space, host)  # whether it can be done at all
     if content:
         check_content(lineage, source, held_out)
     seconds = rehearse(folder, source, space, host, lineage.cases[0].id)
     log.info("%s: samples are converted by %s, in about %.2f s each", folder, BY, seconds)
-    return {**manifest, "conversion": {"by": BY, "seconds": round(seconds, 3)}}
+    return {"by": BY, "seconds": round(seconds, 3)}
 
 
 def check_seen(

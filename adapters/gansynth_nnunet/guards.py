@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Space
 from gansynth.hosts import checks
 from gansynth.hosts.checks import Takes
-from gansynth.hosts.origin import Origin, check_samples, describe_generator, find_origin
+from gansynth.hosts.origin import Origin, check_samples, find_origin
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_nnunet import foreign_guard
 from gansynth_nnunet.config import MixConfig, Training
@@ -33,8 +34,7 @@ def open_origin(config: MixConfig, training: Training, source: NnunetSource) -> 
     content = not config.held_out
     takes = takes_of(source, held_out, training.patch)
     origin = check_origin(config.injection, source, takes, content=content)
-    if origin.manifest is not None and "conversion" in origin.manifest:
-        how = origin.manifest["conversion"]
+    if how := origin.described.get("conversion"):
         training.say(
             f"gansynth: samples are converted by {how['by']}, in about {how['seconds']} s each"
         )
@@ -50,9 +50,6 @@ def takes_of(
 ) -> Takes:
     """What a training takes of samples; ``read`` looks at every sample of a bank."""
 
-    def check_run(folder: Path, manifest: Mapping[str, Any]) -> None:
-        check_size(folder, Space.from_json(manifest["space"]), patch)
-
     def check_bank(reader: BankReader) -> None:
         _check_labels(reader, source)
         if read:
@@ -61,7 +58,7 @@ def takes_of(
     return Takes(
         *("nnU-Net", source, held_out),
         same=("channels",),
-        check_run=check_run,
+        check_run=lambda run: check_size(run.folder, run.space, patch),
         check_bank=check_bank,
     )
 
@@ -82,17 +79,15 @@ def check_origin(
     if injection.bank is not None:
         return checks.check_origin(injection, takes)
     origin = find_origin(injection)
-    assert injection.run is not None  # see Injection
-    assert origin.manifest is not None  # of a run
-    if not foreign_guard.is_foreign(origin.manifest, source.host):
+    run = origin.run
+    assert run is not None  # for it is no bank
+    if not foreign_guard.is_foreign(run.manifest, source.host):
         return checks.check_origin(injection, takes, origin)
-    checks.check_learnable(injection.run.folder, origin.manifest, takes.name)
-    manifest = foreign_guard.check_foreign(
-        injection.run.folder, origin.manifest, source, takes.held_out, content=content
-    )
-    foreign_guard.refuse_conditions(injection, manifest, source.host)
-    described = describe_generator(injection.run.folder, manifest)
-    return checks.with_asked(injection, Origin(origin.lineage, described, manifest), takes)
+    checks.check_learnable(run, takes.name)
+    conversion = foreign_guard.check_foreign(run, source, takes.held_out, content=content)
+    foreign_guard.refuse_conditions(injection, run.manifest, source.host)
+    origin = replace(origin, described={**origin.described, "conversion": conversion})
+    return checks.check_asked(injection, origin, takes)
 
 
 def open_host(config: MixConfig, training: Training) -> NnunetSource:

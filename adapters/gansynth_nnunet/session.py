@@ -119,9 +119,9 @@ class NnunetSession(Session[str]):
 
     def _sample_bytes(self) -> int:
         training, source, origin = self.training, self._source, self._origin
-        if source is None or origin is None or origin.manifest is None:  # no bank is made
+        if source is None or origin is None or origin.run is None:  # no bank is made
             return 0
-        size = drawn_size(origin.manifest, source, training.patch)
+        size = drawn_size(origin.run.manifest, source, training.patch)
         width = np.dtype(training.dtype).itemsize
         return sample_bytes(
             *(size, training.patch, training.channels, width, len(training.keys)),

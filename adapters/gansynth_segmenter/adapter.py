@@ -187,7 +187,7 @@ class SegmenterAdapter(Adapter):
         output = Path(asked.output).expanduser() if asked.output else None
         drawn = injection.ratio.p > 0
         origin = open_origin(injection, source, space, self.held_out if drawn else ())
-        manifest = None if origin is None else origin.manifest
+        run = None if origin is None else origin.run
         return Job(
             injection=injection,
             options=asked,
@@ -197,6 +197,6 @@ class SegmenterAdapter(Adapter):
             steps=asked.steps_for(len(source.train_ids)),
             output=(output or usual_output(RUNS, source.name, injection)).absolute(),
             origin=origin,
-            sample_bytes=0 if manifest is None else self._sample_bytes(manifest),
+            sample_bytes=0 if run is None else self._sample_bytes(run.manifest),
             patience=read_patience(),
         )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 from gansynth.bank.reader import BankReader, verify_bank
 from gansynth.core.adapter import Injection
 from gansynth.core.lineage import CaseRecord
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
 from gansynth.hosts.checks import Takes, check_origin
@@ -39,28 +38,26 @@ def open_origin(
             "Fit a generator on the training cases of this fold: gansynth fit cgan3d --data "
             f"{source.request.kind}:{source.request.where} --fold {source.fold}"
         ),
-        check_run=lambda folder, manifest: check_space(folder, manifest, space, source),
+        check_run=lambda run: check_space(run, space, source),
         check_bank=lambda reader: _check_bank(reader, space),
     )
     return check_origin(injection, takes)
 
 
-def check_space(
-    folder: Path, manifest: Mapping[str, Any], space: Space, source: CaseSource
-) -> None:
+def check_space(run: RunFolder, space: Space, source: CaseSource) -> None:
     """Refuse a generator whose samples are no cases for a segmenter.
 
     Raises:
         UsageFault: slices for volumes, or crops that are too small; with the way out.
     """
-    own = Space.from_json(manifest["space"])
+    folder, own = run.folder, run.space
     again = (
         f"fit one on what the segmenter sees: gansynth fit cgan3d --data {source.request.kind}:"
         f"{source.request.where} with the same --read"
     )
     if own.grid == "slice":
         raise UsageFault(
-            f"{folder}: {manifest['generator']} draws slices, expected a generator of volumes; "
+            f"{folder}: {run.manifest['generator']} draws slices, expected a generator of volumes; "
             f"{again}"
         )
     if own.grid == "native":

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from pathlib import Path
 from typing import Any
 
 from gansynth.core.adapter import Injection
 from gansynth.core.lineage import CaseRecord
-from gansynth.core.schema import Schema
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import CaseSource
 from gansynth.hosts.checks import Takes, check_origin
 from gansynth.hosts.origin import Origin, check_schema
@@ -52,21 +51,18 @@ def open_origin(
         needs="boxes",
         same=SAME,
         way_out=way_out(source),
-        check_run=lambda folder, manifest: _check_run(folder, manifest, injection, source),
+        check_run=lambda run: _check_run(run, injection, source),
     )
     return check_origin(injection, takes)
 
 
-def _check_run(
-    folder: Path, manifest: Mapping[str, Any], injection: Injection, source: CaseSource
-) -> None:
-    if injection.samples.edits and manifest.get("labelling") != "asked":
+def _check_run(run: RunFolder, injection: Injection, source: CaseSource) -> None:
+    if injection.samples.edits and run.manifest.get("labelling") != "asked":
         raise UsageFault(
-            f"--edit {injection.samples.edits[0]}: {manifest['generator']} is asked for boxes, not "
-            "for label maps that could be edited; leave --edit out, or see --boxes"
+            f"--edit {injection.samples.edits[0]}: {run.manifest['generator']} is asked for boxes, "
+            "not for label maps that could be edited; leave --edit out, or see --boxes"
         )
-    found = Schema.from_json(manifest["schema"])
-    check_schema(folder, found, source.schema, SAME, way_out(source))
+    check_schema(run.folder, run.schema, source.schema, SAME, way_out(source))
 
 
 # -- room in a bank --------------------------------------------------------------------------------

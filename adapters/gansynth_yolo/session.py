@@ -80,7 +80,7 @@ class YoloSession(Session[int]):
 
     def demand(self) -> Demand:
         """See ``Session.demand``."""
-        manifest = None if self._origin is None else self._origin.manifest
+        run = None if self._origin is None else self._origin.run
         images = len(self.source.train_ids)
         return Demand(
             injection=self.injection,
@@ -88,7 +88,7 @@ class YoloSession(Session[int]):
             request=self.source.request.to_json(),
             run_id=None if self._origin is None else self._origin.run_id,
             cases=images,
-            sample_bytes=0 if manifest is None else sample_bytes(manifest),
+            sample_bytes=0 if run is None else sample_bytes(run.manifest),
             batch_size=self.job.batch,
             samples=self.total * count_places(self.injection.ratio, images),
             output=self.output,

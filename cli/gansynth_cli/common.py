@@ -312,7 +312,7 @@ def with_real(what: str) -> Callable[[F], F]:
     """
 
     def read(real: str | None, real_how: Mapping[str, str]) -> Mapping[str, Any] | None:
-        from gansynth.sampling.real_cases import read_real
+        from gansynth.sampling.request_parsing import read_real
 
         return read_real(real, real_how)
 

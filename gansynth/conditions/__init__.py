@@ -6,11 +6,10 @@ stranger's plugin would.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gansynth.core.hookspecs import hookimpl
+from gansynth.core.hookspecs import hookimpl, lazily
 
 if TYPE_CHECKING:
     from gansynth.core.edit import Edit
@@ -40,14 +39,4 @@ BUILT_IN = {
 def register_edits(register: Callable[[str, Callable[[], type[Edit]]], None]) -> None:
     """Register the edits of this folder."""
     for name, (module, class_name) in BUILT_IN.items():
-        register(name, _loader(module, class_name))
-
-
-def _loader(module: str, class_name: str) -> Callable[[], type[Edit]]:
-    def load() -> type[Edit]:
-        edit: type[Edit] = getattr(
-            importlib.import_module(f"gansynth.conditions.edits.{module}"), class_name
-        )
-        return edit
-
-    return load
+        register(name, lazily(f"gansynth.conditions.edits.{module}:{class_name}"))

@@ -82,6 +82,13 @@ class RunFolder(Described):
         """
         return read_manifest(self.folder)
 
+    @classmethod
+    def known(cls, folder: Path, manifest: Mapping[str, Any]) -> RunFolder:
+        """A run whose manifest was read already, or as far as it could be."""
+        run = cls(folder)
+        vars(run)["manifest"] = manifest
+        return run
+
     def __str__(self) -> str:
         return str(self.folder)
 

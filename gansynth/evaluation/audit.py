@@ -32,7 +32,6 @@ from nibabel.spatialimages import HeaderDataError
 from PIL import Image
 
 from gansynth.core.lineage import Lineage
-from gansynth.core.schema import Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.synthetic import MARK
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -133,7 +132,7 @@ def audit_exported(
             f"{folder}: expected either a run or a bank that drew it; name one of them"
         )
     from gansynth.bank.spec import load_spec
-    from gansynth.core.run_folder import own_request, read_manifest
+    from gansynth.core.run_folder import RunFolder
     from gansynth.sampling.opening import open_source
 
     if bank is not None:
@@ -141,13 +140,11 @@ def audit_exported(
         words = (*words_of_schema(spec.schema), spec.run_id)
         return audit_export(folder, spec.lineage, sources=sources, harmless=words)
     assert run is not None
-    manifest = read_manifest(run)
+    drew = RunFolder(run)
     if sources is None:
-        sources = open_source(own_request(run, manifest))
-    words = words_of_schema(Schema.from_json(manifest["schema"]))
-    words = (*words, str(manifest["generator"]), str(manifest["run_id"]))
-    lineage = Lineage.from_json(manifest["lineage"])
-    return audit_export(folder, lineage, sources=sources, harmless=words)
+        sources = open_source(drew.request)
+    words = (*words_of_schema(drew.schema), str(drew.manifest["generator"]), drew.run_id)
+    return audit_export(folder, drew.lineage, sources=sources, harmless=words)
 
 
 def _names_of_source(source: CaseSource, export: Path) -> Iterator[Name]:

@@ -18,6 +18,7 @@ from gansynth.data.grid import same_spacing
 from gansynth.evaluation.gathering import Gathered, Known, folder_kind, own_names
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.progress import Reporter
+from gansynth.sampling import opening
 from gansynth.sampling.opening import open_source
 
 if TYPE_CHECKING:
@@ -183,10 +184,9 @@ def open_real(asked: Real, own: CaseSource) -> CaseSource:
         DataFault: they are not like the run's own.
     """
     from gansynth.conditions.external_source import inherited
-    from gansynth.sampling import real_cases
 
     try:
-        return real_cases.open_real(asked, own)
+        return opening.open_real(asked, own)
     except UsageFault as fault:
         open_source(inherited(asked, own.request))  # what does not open says so itself
         raise DataFault(str(fault)) from fault

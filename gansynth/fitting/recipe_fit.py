@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
-from gansynth.core.run_folder import MANIFEST, read_manifest
+from gansynth.core.run_folder import MANIFEST, RunFolder, read_manifest
 from gansynth.fitting import fit as fitting
 from gansynth.fitting.composite_fit import fit_composite
 from gansynth.fitting.pipeline import How, Pipeline
@@ -158,7 +158,7 @@ class _Sets(Pipeline[PlannedSet]):
         if not self.ended_with(step, entry.get("manifest_sha256")):
             return False
         try:
-            check_weights(folder, read_manifest(folder))
+            check_weights(RunFolder(folder))
         except GansynthError:
             return False
         return True

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from gansynth.core.generator import Generator
 from gansynth.core.lineage import Lineage, guard
-from gansynth.core.run_folder import manifest_sha256, read_manifest
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import CaseSource
 from gansynth.data.views import behind
 from gansynth.runtime.errors import UsageFault
@@ -32,17 +32,9 @@ Axes = Mapping[str, tuple[int, Sequence[str]]]
 
 
 @dataclass(frozen=True)
-class Ancestor:
-    """A run that another one starts from.
+class Ancestor(RunFolder):
+    """A run that another one starts from; ``weights`` is the file of its averages, checked."""
 
-    Attributes:
-        folder: where it lies.
-        manifest: the whole of its ``manifest.json``.
-        weights: file of its averaged weights, checked.
-    """
-
-    folder: Path
-    manifest: Mapping[str, Any]
     weights: Path
 
     @classmethod
@@ -53,24 +45,14 @@ class Ancestor:
             UsageFault: no run there, none with weights of its own, or none yet.
             IntegrityFault: its weights are not the manifest's.
         """
-        manifest = read_manifest(folder)
-        if "parts" in manifest:
-            names = ", ".join(part["name"] for part in manifest["parts"])
+        run = RunFolder(folder)
+        if parts := run.manifest.get("parts"):
+            names = ", ".join(part["name"] for part in parts)
             raise UsageFault(
                 f"--init-from {folder}: a composite run, expected one of its parts ({names}); for "
-                f"example --init-from {folder / manifest['parts'][0]['folder']}"
+                f"example --init-from {folder / parts[0]['folder']}"
             )
-        return cls(folder, manifest, check_weights(folder, manifest))
-
-    @property
-    def run_id(self) -> str:
-        """The run's short name."""
-        return str(self.manifest["run_id"])
-
-    @property
-    def lineage(self) -> Lineage:
-        """Every case it has seen."""
-        return Lineage.from_json(self.manifest["lineage"])
+        return cls(folder, check_weights(run))
 
     def tensors(self) -> dict[str, Tensor]:
         """Its weights, ``network/tensor`` by name: averages where there are any."""
@@ -131,7 +113,7 @@ def inherit(generator: Generator, ancestor: Ancestor) -> Inherited:
     Raises:
         UsageFault: nothing fits.
     """
-    other = build_generator(ancestor.manifest, ancestor.folder)
+    other = build_generator(ancestor)
     taken = take_over(generator, named_axes(other), ancestor.tensors())
     if generator.nets and taken.share < LEAST:
         raise UsageFault(
@@ -291,7 +273,7 @@ def record(ancestor: Ancestor, taken: Inherited, generator: Generator) -> dict[s
     """What the new run's manifest says of its beginning."""
     return {
         "run_id": ancestor.run_id,
-        "manifest_sha256": manifest_sha256(ancestor.folder),
+        "manifest_sha256": ancestor.manifest_sha256,
         "whole": len(taken.whole),
         "partial": {name: list(channels) for name, channels in taken.partial.items()},
         "fresh": len(taken.fresh),

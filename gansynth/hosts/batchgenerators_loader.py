@@ -105,7 +105,8 @@ class MixedBatches(Mixed):
         dtypes: tuple[str, str],
         foreground: float,
     ) -> None:
-        self._loader, self._mixture = loader, mixture
+        super().__init__(mixture)
+        self._loader = loader
         self._patch, self._dtypes, self._foreground = patch, dtypes, foreground
         self._mixer = Mixer[int](mixture.plan)
 

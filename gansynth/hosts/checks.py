@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gansynth.bank.placement import bank_place, plan_bank
 from gansynth.bank.reader import BankReader, verify_bank
-from gansynth.core.lineage import CaseRecord, Lineage, claim, guard, guard_host
+from gansynth.core.lineage import CaseRecord, claim, guard, guard_host
 from gansynth.hosts.origin import Origin, check_schema, find_origin
 from gansynth.runtime.errors import IntegrityFault, UsageFault
-from gansynth.sampling.opening import open_drawer
+from gansynth.sampling.opening import open_beside, open_drawer
 from gansynth.sampling.request_parsing import Asks, check_request, check_texts
 
 if TYPE_CHECKING:
     from gansynth.core.adapter import Adapter, Injection
     from gansynth.core.bank_options import BankPlan
+    from gansynth.core.run_folder import RunFolder
     from gansynth.core.source import CaseSource
 
 
@@ -27,13 +28,10 @@ class Takes:
     """What a host takes of samples; what it does not, ``check_origin`` refuses.
 
     Attributes:
-        name: the host's, for messages.
-        source: its own cases.
-        held_out: records of those it holds out.
         needs: what it learns from, beside images.
         same: what samples of a bank have in common with its cases, of a schema's attributes.
         way_out: how a generator is fitted for it, for messages.
-        check_run: refuses a run, by its folder and manifest, whose samples are no cases of its.
+        check_run: refuses a run whose samples are no cases of its.
         check_bank: likewise samples of a bank.
     """
 
@@ -43,7 +41,7 @@ class Takes:
     needs: Literal["labels", "boxes"] = "labels"
     same: tuple[str, ...] = ()
     way_out: str = "Fit a generator on this fold: gansynth fit ... --fold FOLD"
-    check_run: Callable[[Path, Mapping[str, Any]], None] = lambda folder, manifest: None
+    check_run: Callable[[RunFolder], None] = lambda run: None
     check_bank: Callable[[BankReader], object] = lambda reader: verify_bank(reader.folder)
 
 
@@ -67,9 +65,6 @@ def check_mixing(adapter: Adapter, injection: Injection) -> None:
 def check_origin(injection: Injection, takes: Takes, origin: Origin | None = None) -> Origin:
     """Check what samples are to be drawn from; returns it with all that it has seen.
 
-    Args:
-        origin: the run, if it was read already.
-
     Raises:
         IntegrityFault: leakage, another data set or space, or damaged weights or samples.
         DataFault: another schema.
@@ -79,9 +74,8 @@ def check_origin(injection: Injection, takes: Takes, origin: Origin | None = Non
         refuse_with_bank(injection)
     origin = origin or find_origin(injection)
     source, what = takes.source, "generator" if origin.bank is None else "bank"
-    if origin.manifest is not None:
-        assert injection.run is not None  # see Injection
-        check_learnable(injection.run.folder, origin.manifest, takes.name, takes.needs)
+    if origin.run is not None:
+        check_learnable(origin.run, takes.name, takes.needs)
     guard_host(origin.lineage.host, source.host, what=what)
     # By what is said of other data sets, and as if of one.
     for name in dict.fromkeys((source.name, origin.lineage.dataset)):
@@ -93,31 +87,21 @@ def check_origin(injection: Injection, takes: Takes, origin: Origin | None = Non
         return origin
     from gansynth.sampling.open_run import check_weights
 
-    assert injection.run is not None  # see Injection
-    assert origin.manifest is not None  # of a run
-    takes.check_run(injection.run.folder, origin.manifest)
-    check_weights(injection.run.folder, origin.manifest)
-    return with_asked(injection, origin, takes)
-
-
-def with_asked(injection: Injection, origin: Origin, takes: Takes) -> Origin:
-    """Check what else is asked of a run's samples; returns what these are drawn of, too."""
-    assert origin.manifest is not None  # of a run
-    asked = check_injection(injection, takes.source, takes.held_out, origin.manifest)
-    return origin if asked is None else replace(origin, lineage=origin.lineage.joined(asked))
+    assert origin.run is not None  # for it is no bank
+    takes.check_run(origin.run)
+    check_weights(origin.run)
+    return check_asked(injection, origin, takes)
 
 
 def check_learnable(
-    folder: Path,
-    manifest: Mapping[str, Any],
-    target: str,
-    needs: Literal["labels", "boxes"] = "labels",
+    run: RunFolder, target: str, needs: Literal["labels", "boxes"] = "labels"
 ) -> None:
     """Refuse a generator that draws no images, or nothing beside them that a host learns from.
 
     Raises:
         UsageFault: with the way out.
     """
+    folder, manifest = run.folder, run.manifest
     if manifest["options"].get("target") == "labels":
         raise UsageFault(
             f"{folder}: {manifest['generator']} was fitted to draw label maps of images, expected "
@@ -160,66 +144,31 @@ def refuse_with_bank(injection: Injection) -> None:
             )
 
 
-def check_injection(
-    injection: Injection,
-    source: CaseSource,
-    held_out: Sequence[CaseRecord],
-    manifest: Mapping[str, Any],
-) -> Lineage | None:
-    """Check all that an injection asks of a run's samples, before anything long starts.
-
-    Returns the lineage of the cases of another source that samples are drawn of, if there are any.
+def check_asked(injection: Injection, origin: Origin, takes: Takes) -> Origin:
+    """Check all that is asked of a run's samples; returns it with all that these are drawn of.
 
     Raises:
         UsageFault: something that cannot be asked, of this generator or at all.
         DataFault: another source's cases cannot be read.
         IntegrityFault: one of these is held out.
     """
-    request = injection.samples
-    assert injection.run is not None  # see Injection
-    check_request(request, Asks.read(manifest))
-    check_texts(request)
-    if request.weights is not None:
-        _check_weights(Path(request.weights), manifest, source, held_out)
-    if request.conditions is None:
-        return None
-    return _check_conditions(request.conditions, injection.run.folder, manifest, source, held_out)
-
-
-def _check_weights(
-    path: Path, manifest: Mapping[str, Any], source: CaseSource, held_out: Sequence[CaseRecord]
-) -> None:
-    """Refuse weights of other cases than the run's, or that have seen a held-out one."""
+    from gansynth.conditions.external_source import open_base
     from gansynth.conditions.weights import Weights
 
-    weights = Weights.read(path)
-    weights.check(Lineage.from_json(manifest["lineage"]), manifest["schema"]["labels"])
-    weights.guard(held_out, source.name)
-
-
-def _check_conditions(
-    asked: Mapping[str, Any],
-    run: Path,
-    manifest: Mapping[str, Any],
-    source: CaseSource,
-    held_out: Sequence[CaseRecord],
-) -> Lineage:
-    from gansynth.conditions.external_source import open_base
-    from gansynth.core.run_folder import own_request
-    from gansynth.sampling.opening import open_source
-
-    request = own_request(run, manifest)
-    own = open_source(replace(request, root=request.root or source.request.root))
-    base = open_base(asked, own)
-    lineage = base.lineage()
-    guard(
-        lineage,
-        held_out,
-        what="--conditions",
-        dataset=source.name,
-        way_out="Leave these cases out of it, or name another source",
-    )
-    return lineage
+    asked, run, host = injection.samples, origin.run, takes.source
+    assert run is not None  # for it is no bank
+    check_request(asked, Asks.of(run))
+    check_texts(asked)
+    if asked.weights is not None:
+        weights = Weights.read(Path(asked.weights))
+        weights.check(run.lineage, run.schema.labels)
+        weights.guard(takes.held_out, host.name)
+    if asked.conditions is None:
+        return origin
+    lineage = open_base(asked.conditions, open_beside(run, host)).lineage()
+    way_out = "Leave these cases out of it, or name another source"
+    guard(lineage, takes.held_out, what="--conditions", dataset=host.name, way_out=way_out)
+    return replace(origin, lineage=origin.lineage.joined(lineage))
 
 
 def check_drawing(adapter: Adapter, injection: Injection) -> None:

@@ -58,12 +58,7 @@ def examine() -> Iterator[Line]:
 
 
 def package_line(package: str, wanted: Mapping[str, Any], *, essential: bool) -> Line:
-    """One package: installed, of a version that fits, and able to be imported.
-
-    Args:
-        wanted: package -> the versions gansynth needs.
-        essential: whether nothing works without it.
-    """
+    """One package: installed, of a version that fits, and able to be imported."""
     state: Literal["bad", "note"] = "bad" if essential else "note"
     needs = wanted.get(package, "")
     install = f"pip install '{package}{needs}'" if str(needs) else f"pip install {package}"
@@ -176,7 +171,11 @@ def _cuda(torch: Any, index: int) -> Line:
     try:
         name, major = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)[0]
         free, total = (n / 2**30 for n in torch.cuda.mem_get_info(index))
-        known = {int(arch.rpartition("_")[2].rstrip("af")) // 10 for arch in _arches(torch)}
+        known = {
+            int(arch.rpartition("_")[2].rstrip("af")) // 10
+            for arch in torch.cuda.get_arch_list()
+            if arch.startswith("sm_")
+        }
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         return Line("note", what, f"cannot be used: {reason}", "look at it with nvidia-smi")
@@ -187,10 +186,6 @@ def _cuda(torch: Any, index: int) -> Line:
     if free < total / 4:
         return Line("note", what, found, "other processes use it: nvidia-smi lists them")
     return Line("ok", what, found)
-
-
-def _arches(torch: Any) -> list[str]:
-    return [arch for arch in torch.cuda.get_arch_list() if arch.startswith("sm_")]
 
 
 def _auto(count: int) -> str:

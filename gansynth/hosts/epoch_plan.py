@@ -28,7 +28,6 @@ class Table:
     """One epoch.
 
     Attributes:
-        mix: what may be drawn in it.
         synthetic: bool (places,), where a synthetic sample belongs.
         real: int64 (places,), the real case of each place; of a synthetic one its stand-in.
         drawn: synthetic samples of all epochs before this one.
@@ -157,14 +156,7 @@ class Places:
         return self._cycle(self.plan.chosen, (epoch - self._turn) * len(self), len(self), _CHOSEN)
 
     def _cycle(self, pool: Sequence[int], first: int, count: int, stream: int) -> IntArray:
-        """Some of an endless sequence that goes through a pool in ever new orders.
-
-        Args:
-            pool: real cases.
-            first: place in the sequence, from 0.
-            count: how many.
-            stream: which sequence.
-        """
+        """Some of an endless sequence that goes through a pool in ever new orders."""
         if not count:
             return np.zeros(0, np.int64)
         laps = range(first // len(pool), (first + count - 1) // len(pool) + 1)

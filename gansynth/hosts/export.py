@@ -46,12 +46,7 @@ class Export(ABC):
 
     Making one checks the order, ``run`` carries it out.
 
-    Args:
-        name: of the new data set, as the user gives it.
-        size: how many samples, where the ratio does not say.
-
     Attributes:
-        folder: of the new data set.
         manifest: of the generator's run; None if samples come from a bank.
         generator: SHA-256 of the manifest of the generator that drew the samples.
         sample_bytes: what one sample takes at most.
@@ -88,12 +83,11 @@ class Export(ABC):
         self.folder = self.place(name)
         self.check_order()
         origin = find_origin(injection)
-        self.manifest, self.generator = origin.manifest, origin.described["manifest_sha256"]
-        if content == "synthetic" and self.manifest is not None:
-            assert injection.run is not None, "whose manifest it is"
+        self.manifest = None if origin.run is None else origin.run.manifest
+        self.generator = origin.described["manifest_sha256"]
+        if content == "synthetic" and origin.run is not None:
             otherwise = "export --content mixed for yourself"
-            folder = injection.run.folder
-            refuse_real_images(folder, self.manifest, "--content synthetic", otherwise)
+            refuse_real_images(origin.run, "--content synthetic", otherwise)
         self.sample_bytes = self.measure()
         self._count()
         self._check_room()

@@ -23,9 +23,7 @@ def train_apart(
     """Run ``python -m MODULE`` until it ends; what it says goes to a log in the output, too.
 
     Args:
-        what: names the training, for messages.
         scratch: where banks may lie that it has no time to remove.
-        variables: its whole environment.
 
     Raises:
         KeyboardInterrupt, SystemExit: interrupted, after it has ended, too.

@@ -1,14 +1,11 @@
 """Which sample fills a slot of a host's batch: a real case, or one from a bank.
 
-Every host mixes through ``Mixer``: nnU-Net's data set, any torch ``Dataset``, batchgenerators'
-loaders. It goes to worker processes by fork or by pickle; whatever is random or open is made in the
-process that draws, keyed by (seed, stream, worker), never inherited, and the host's own random
-state is never touched. So is what a process owes of R:S (``gansynth.core.ratio``) and where it is
-in the bank (``gansynth.bank.passes``). Importing this module never imports torch or a framework.
+Every host mixes through ``Mixer``, which goes to worker processes by fork or by pickle. Whatever is
+random or open is made in the process that draws, keyed by (seed, stream, worker); the host's own
+random state is never touched. Importing this module never imports torch or a framework.
 
-What happens when the bank has nothing to give depends on the phase the schedule is in: where real
-cases are drawn anyway, the real case the host asked for, counted; where no real case may be drawn,
-waiting, then ``TrainingFault``; in fine-tuning, one of the chosen cases.
+Where a bank has nothing to give, the real case the host asked for is drawn, and counted; in
+fine-tuning one of the chosen cases. Where none may be drawn it waits, then ``TrainingFault``.
 """
 
 from __future__ import annotations
@@ -65,7 +62,6 @@ class Mixer(Generic[Key]):
     """Fills slots; cheap to make, may be pickled or inherited through fork.
 
     Args:
-        plan: what is mixed.
         refuse: looks at a sample before it is used; returns why it cannot be, or "".
     """
 
@@ -142,8 +138,6 @@ class Mixer(Generic[Key]):
 
         Args:
             real: the real case that belongs here, or stands in for a missing sample.
-            mix: what may be drawn now.
-            synthetic: whether a sample belongs here.
             rng: draws what is not settled; the caller keys it by the slot.
             turn: number of this sample among all of the training, which says what it is of a finite
                 bank; None takes this process's next.

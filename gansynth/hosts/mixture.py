@@ -8,9 +8,9 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gansynth.bank.draw_log import Counts, Tally
 from gansynth.bank.reader import BankReader, BankSpec
@@ -23,43 +23,28 @@ from gansynth.core.schedule import Schedule
 from gansynth.runtime.errors import UsageFault
 
 
-@dataclass(frozen=True)
-class Mixture:
-    """What is mixed into one training by this process and its workers.
-
-    Attributes:
-        plan: for ``Mixer``.
-        spec: what the bank says of itself; None if nothing synthetic is drawn.
-        log: folder in which this mixture's draws, and nobody else's, are counted.
-    """
+class Mixture(NamedTuple):
+    """What is mixed into one training by this process and its workers; see ``Mixed``."""
 
     plan: MixPlan[Any]
     spec: BankSpec | None
     log: Path
 
-    def counts(self) -> Counts:
-        """What all worker processes have drawn."""
-        return Tally(self.log).update()
-
 
 class Mixed:
-    """What is mixed, as it tells of itself; its classes set ``_mixture``."""
+    """What is mixed, as it tells of itself.
 
-    _mixture: Mixture
+    Attributes:
+        spec: what the bank says of itself, its lineage too; None if nothing synthetic is drawn.
+        log: folder in which its draws, and those of its copies in workers, are counted.
+    """
 
-    @property
-    def spec(self) -> BankSpec | None:
-        """What the bank says of itself, its lineage too; None if nothing synthetic is drawn."""
-        return self._mixture.spec
-
-    @property
-    def log(self) -> Path:
-        """Folder in which its draws, and those of its copies in workers, are counted."""
-        return self._mixture.log
+    def __init__(self, mixture: Mixture) -> None:
+        self.spec, self.log = mixture.spec, mixture.log
 
     def counts(self) -> Counts:
         """What all worker processes have drawn so far."""
-        return self._mixture.counts()
+        return Tally(self.log).update()
 
 
 def make_mixture(
@@ -78,10 +63,6 @@ def make_mixture(
     patience: float = 300.0,
 ) -> Mixture:
     """Check everything that can be known beforehand, and plan.
-
-    Args:
-        subjects: real case -> subject; of use in fine-tuning only.
-        others: see ``gansynth.mix``.
 
     Raises:
         UsageFault: an option that cannot be, or no bank there.

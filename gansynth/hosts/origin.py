@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from gansynth.runtime.errors import DataFault, UsageFault
 
 if TYPE_CHECKING:
     from gansynth.core.injection import Injection
+    from gansynth.core.run_folder import RunFolder
     from gansynth.core.schema import Schema
 
 
@@ -20,20 +21,19 @@ if TYPE_CHECKING:
 class Origin:
     """A generator's run or a bank, read once; ``hosts.checks.check_origin`` checks it.
 
-    Attributes:
-        manifest: of the generator's run; None for a bank.
-        bank: the bank; None for a run.
+    Either ``run`` or ``bank`` is None. ``described`` has the hash of the run's manifest, which
+    holds that of its weights, and of a finished bank's content.
     """
 
     lineage: Lineage
     described: dict[str, Any]
-    manifest: Mapping[str, Any] | None = None
+    run: RunFolder | None = None
     bank: BankReader | None = None
 
     @property
     def run_id(self) -> str | None:
         """Of the generator's run; None for a bank."""
-        return None if self.manifest is None else str(self.manifest["run_id"])
+        return None if self.run is None else self.run.run_id
 
 
 def find_origin(injection: Injection) -> Origin:
@@ -45,41 +45,27 @@ def find_origin(injection: Injection) -> Origin:
     """
     if injection.bank is not None:
         reader = BankReader(injection.bank)
-        return Origin(reader.spec.lineage, describe_bank(reader), bank=reader)
-    assert injection.run is not None  # see Injection
-    folder, manifest = injection.run.folder, injection.run.manifest
-    return Origin(injection.run.lineage, describe_generator(folder, manifest), manifest)
-
-
-def describe_generator(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Which generator a run folder holds, with the hash of its manifest (and so of its weights)."""
-    from gansynth.core.run_folder import manifest_sha256
-
-    return {
-        "run_id": manifest["run_id"],
-        "name": manifest["generator"],
-        "folder": str(folder),
-        "manifest_sha256": manifest_sha256(folder),
-        **({"conversion": manifest["conversion"]} if "conversion" in manifest else {}),
+        described = {
+            "run_id": reader.spec.run_id,
+            "manifest_sha256": reader.spec.generator,
+            "bank_sha256": reader.sha256,
+        }
+        return Origin(reader.spec.lineage, described, bank=reader)
+    run = injection.run
+    assert run is not None  # see Injection
+    described = {
+        "run_id": run.run_id,
+        "name": run.manifest["generator"],
+        "folder": str(run.folder),
+        "manifest_sha256": run.manifest_sha256,
     }
-
-
-def describe_bank(reader: BankReader) -> dict[str, Any]:
-    """Which generator has filled a bank, and the hash of a finished one's content."""
-    return {
-        "run_id": reader.spec.run_id,
-        "manifest_sha256": reader.spec.generator,
-        "bank_sha256": reader.sha256,
-    }
+    return Origin(run.lineage, described, run)
 
 
 def check_schema(
     folder: Path, found: Schema, wanted: Schema, same: Sequence[str], way_out: str
 ) -> None:
     """Refuse samples whose channels, labels or boxes mean something else.
-
-    Args:
-        same: attributes that both should have in common.
 
     Raises:
         DataFault: naming both.

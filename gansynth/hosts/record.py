@@ -13,14 +13,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gansynth.bank.draw_log import Counts
 from gansynth.bank.supply import REJECTED
 from gansynth.core.adapter import Injection, Outcome
 from gansynth.core.lineage import Lineage
 from gansynth.hosts.origin import Origin
 from gansynth.runtime.errors import IntegrityFault, UsageFault
-from gansynth.runtime.files import read_json, write_json_atomic
-from gansynth.runtime.version import __version__
+from gansynth.runtime.files import read_json
 
 FILE = "gansynth_session.json"
 """The record, beside most hosts' results."""
@@ -47,11 +45,7 @@ _MEANS = ("refresh_seconds", "overhead", "overhead_low", "overhead_high", "duty"
 
 
 def usual_output(runs: Path, name: str, injection: Injection) -> Path:
-    """Where a training's results go unless the user says otherwise.
-
-    Args:
-        injection: whose ratio is part of the folder's name.
-    """
+    """Where a training's results go unless the user says otherwise."""
     words = f"{name.rpartition(':')[2]}_{injection.ratio}".replace(":", "-")
     return (runs / re.sub(r"[^\w.-]+", "-", words)).absolute()
 
@@ -60,9 +54,7 @@ def check_new_folder(output: Path, left: Callable[[str], bool], option: str = "-
     """Refuse a folder for a new training that holds anything else.
 
     Args:
-        output: the folder; need not be there.
         left: whether a file of this name may be left of a training that never began.
-        option: by which the user names a folder.
 
     Raises:
         UsageFault: with the way out.
@@ -102,9 +94,6 @@ def check_same(
 ) -> None:
     """Refuse to go on with another training than the one that was begun in a folder.
 
-    Args:
-        now: what is to be; the same keys.
-
     Raises:
         UsageFault: naming the first key that differs.
     """
@@ -122,75 +111,6 @@ def version_of(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-class SessionRecord:
-    """The record of one session, and of those it continues.
-
-    Args:
-        epoch: the session's first; 0 starts a new training, whose record starts anew too.
-        session: see ``describe_session``.
-        compared: keys that sessions should have in common.
-        anew: how a training is started anew, for messages.
-
-    Attributes:
-        changes: what differs from the session that this one continues, in words.
-
-    Raises:
-        UsageFault, IntegrityFault: see ``compare``.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        epoch: int,
-        session: Mapping[str, Any],
-        epochs: int | None = None,
-        *,
-        compared: Sequence[str] = COMPARED,
-        anew: str = ANEW,
-    ) -> None:
-        self.path = path
-        self._epoch = epoch
-        self._earlier = read_sessions(path) if epoch > 0 else []
-        self.changes: list[str] = []
-        if self._earlier:
-            self.changes = compare(self._earlier[-1], session, epochs, compared, anew)
-        self._session = {**session, "of_epochs": epochs, "changes": self.changes}
-
-    def write(
-        self,
-        epoch: int,
-        counts: Counts,
-        *,
-        complete: bool,
-        asked: float | None = None,
-        supply: Mapping[str, Any] | None = None,
-        chosen: Sequence[str] = (),
-        more: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Write all sessions, atomically.
-
-        Args:
-            complete: whether the training has reached its end.
-            asked: share of synthetic samples that ratio and schedule asked for meanwhile.
-            more: what else the host has to say of this session.
-
-        Raises:
-            EnvironmentFault: the disk refuses.
-        """
-        this = {
-            "epochs": [self._epoch, epoch],
-            **self._session,
-            "chosen": list(chosen),
-            "drawn": counts.to_json(),
-            "asked": None if asked is None else round(asked, 6),
-            "supply": dict(supply or {}),
-            **(more or {}),
-        }
-        sessions = [*self._earlier, this]
-        document = {"gansynth": __version__, "complete": complete, "sessions": sessions}
-        write_json_atomic(self.path, document)
 
 
 def read_sessions(path: Path) -> list[dict[str, Any]]:
@@ -231,11 +151,6 @@ def compare(
     anew: str = ANEW,
 ) -> list[str]:
     """What differs between a session and the one it continues, in words.
-
-    Args:
-        now: see ``describe_session``.
-        compared: keys that both should have in common.
-        anew: how a training is started anew, for messages.
 
     Raises:
         UsageFault: another kind of schedule: half of one and half of another is neither.

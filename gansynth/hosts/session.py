@@ -28,12 +28,13 @@ from gansynth.hosts.record import (
     COMPARED,
     DRAWS,
     FILE,
-    SessionRecord,
+    compare,
     outcome_of,
     read_sessions,
 )
 from gansynth.runtime.errors import EnvironmentFault
-from gansynth.runtime.files import disk_errors
+from gansynth.runtime.files import disk_errors, write_json_atomic
+from gansynth.runtime.version import __version__
 
 T = TypeVar("T")
 
@@ -42,8 +43,6 @@ class Session(ABC, Generic[Key]):
     """One session of a training; a host says what is trained.
 
     Args:
-        injection: what is mixed in, and how.
-        output: folder of the host's results.
         first: epochs, or steps, that earlier sessions have done.
         total: those of the whole training.
 
@@ -70,7 +69,8 @@ class Session(ABC, Generic[Key]):
         stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}-{self._pid}"
         self.log = output / DRAWS / stamp
         self._tally = Tally(self.log)
-        self._record: SessionRecord | None = None
+        self._earlier: list[dict[str, Any]] = []
+        self._described: dict[str, Any] = {}
         self._supply: Supply | None = None
         self._closed = False
         atexit.register(self.close)
@@ -110,15 +110,13 @@ class Session(ABC, Generic[Key]):
         Raises:
             IntegrityFault, UsageFault: what is gone on with is something else.
         """
-        self._record = SessionRecord(
-            self.output / self.file,
-            self.first,
-            self.describe(),
-            self.total,
-            compared=self.compared,
-            anew=self.anew,
-        )
-        for change in self._record.changes:
+        described, changes = self.describe(), list[str]()
+        self._earlier = read_sessions(self.output / self.file) if self.first > 0 else []
+        if self._earlier:
+            last = self._earlier[-1]
+            changes = compare(last, described, self.total, self.compared, self.anew)
+        self._described = {**described, "of_epochs": self.total, "changes": changes}
+        for change in changes:
             self.say(f"WARNING: since the last session: {change}")
         self._supply = Supply(self.demand())
 
@@ -204,30 +202,28 @@ class Session(ABC, Generic[Key]):
         return f"{why}. The producer had ended: {ended}" if why and ended else why
 
     def write(self, complete: bool = False) -> None:
-        """Write the record; the training is not harmed if the disk refuses."""
-        assert self._record is not None
+        """Write the record of all sessions; the training is not harmed if the disk refuses."""
         counts = self.counts()
+        this = {
+            "epochs": [self.first, self.done],
+            **self._described,
+            "chosen": [self.case(key) for key in self.plan.chosen] if self._planned else [],
+            "drawn": counts.to_json(),
+            "asked": round(self.asked(), 6),
+            "supply": self.supply.summary(counts),
+            **self.more(),
+        }
+        sessions = [*self._earlier, this]
+        document = {"gansynth": __version__, "complete": complete, "sessions": sessions}
         try:
-            self._record.write(
-                self.done,
-                counts,
-                complete=complete,
-                asked=self.asked(),
-                supply=self.supply.summary(counts),
-                chosen=[self.case(key) for key in self.plan.chosen] if self._planned else (),
-                more=self.more(),
-            )
+            write_json_atomic(self.output / self.file, document)
         except EnvironmentFault as error:
             self.say(f"WARNING: {error}")
 
     # -- the end ---------------------------------------------------------------------------------
 
     def close(self, complete: bool = False) -> None:
-        """Stop the producer, remove the bank if it was made here, write the record; once.
-
-        Args:
-            complete: whether the training has reached its end.
-        """
+        """Stop the producer, remove the bank if it was made here, write the record; once."""
         if self._closed or os.getpid() != self._pid:
             return
         self._closed = True
@@ -247,11 +243,7 @@ class Session(ABC, Generic[Key]):
         return hasattr(self, "plan")
 
     def outcome(self, metrics: Mapping[str, Any]) -> Outcome:
-        """What all sessions of the training came to.
-
-        Args:
-            metrics: of the host's validation on real cases.
-        """
+        """What all sessions of the training came to."""
         return outcome_of(read_sessions(self.output / self.file), self.output, metrics)
 
 
@@ -275,10 +267,6 @@ class Once(Generic[T]):
 @contextmanager
 def training_in(output: Path, check: Callable[[], None]) -> Iterator[None]:
     """Hold the folder of a training for this process.
-
-    Args:
-        output: made if it is not there.
-        check: looks at the folder again: another process may just have ended.
 
     Raises:
         EnvironmentFault: another process trains into it, or the disk refuses.

@@ -134,11 +134,7 @@ def _check_labelled(bank: Path) -> None:
 
 
 class MixedDataset(Mixed, Dataset[Any]):
-    """What ``mix`` makes. Attributes that it has not are those of the data set.
-
-    Attributes:
-        dataset: of real cases.
-    """
+    """What ``mix`` makes. Attributes that it has not are those of the data set."""
 
     def __init__(
         self,
@@ -148,8 +144,8 @@ class MixedDataset(Mixed, Dataset[Any]):
         transform: Callable[[Any], Any] | None,
         batch_size: int,
     ) -> None:
-        self.dataset = dataset
-        self._mixture, self._batch_size = mixture, batch_size
+        super().__init__(mixture)
+        self.dataset, self._batch_size = dataset, batch_size
         self._as_item, self._transform = as_item or as_dict, transform
         self._mixer = Mixer[int](mixture.plan, None if as_item else _unlabelled)
 

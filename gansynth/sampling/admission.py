@@ -22,9 +22,7 @@ def admit(sample: Sample, schema: Schema, min_size: Sequence[int], dtype: str = 
 
     Args:
         sample: in the host's space, image (C, D, H, W) or (C, H, W).
-        schema: of the host.
         min_size: smallest spatial size in voxels, per axis; empty for any.
-        dtype: how the bank stores images.
 
     Raises:
         DataFault: axes, channels, NaN, unknown labels, too small, values that overflow the dtype,
@@ -73,11 +71,7 @@ def _admit_boxes(boxes: Boxes, size: tuple[int, ...]) -> None:
 
 
 class Gate:
-    """Counts rejections by reason, and stops a generator that mostly fails.
-
-    Args:
-        rejected: where rejections are counted by reason.
-    """
+    """Counts rejections by reason, and stops a generator that mostly fails."""
 
     def __init__(self, rejected: Counter[str]) -> None:
         self.rejected = rejected

@@ -4,16 +4,16 @@
 under ``parts`` and holds the SHA-256 of their manifests (which hold those of their weights), so
 nothing can be exchanged unnoticed. Opened by ``load_run`` it is a generator like any other.
 
-Three kinds are fitted (``gansynth.fitting.composite_fit``): one model per channel (Sun et al. 2020,
-MM-GAN); chains (Shin et al. 2018), whose later parts are given what earlier ones draw, or learn
-from label maps that an earlier one draws from images; and one model per class of whole cases
-(Frid-Adar et al. 2018), whose parts draw whole samples.
+Three kinds are fitted: one model per channel (Sun et al. 2020, MM-GAN); chains (Shin et al. 2018),
+whose later parts are given, or learn from, what earlier ones draw; and one model per class of whole
+cases (Frid-Adar et al. 2018).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -33,16 +33,31 @@ LABELLINGS: tuple[Labelling, ...] = ("none", "drawn", "asked")
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A part of a composite run, opened.
-
-    Attributes:
-        name: its folder's.
-        run: what ``load_run`` made of it.
-    """
+class Part:
+    """A part of a composite run, opened; it is called after its folder."""
 
     name: str
     run: Run
+
+    @cached_property
+    def given(self) -> tuple[str, ...]:
+        """Channels that earlier parts have drawn for it."""
+        return given_channels(self.run.generator.options)
+
+    @cached_property
+    def draws(self) -> tuple[str, ...]:
+        """Channels that it draws."""
+        return tuple(c for c in self.run.schema.channels if c not in self.given)
+
+    @cached_property
+    def relabelled(self) -> bool:
+        """Whether it learnt from drawn label maps."""
+        return "labels_by" in self.run.request.view
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Classes whose whole samples it draws; none where it draws those of all."""
+        return tuple(self.run.request.view.get("classes", ()))
 
     def in_source_units(self, image: FloatArray) -> FloatArray:
         """What it has drawn, (C, ...), in the source's units."""
@@ -57,41 +72,17 @@ class Opened:
         return only_intensity(self.run.space, list(range(len(self.run.schema.channels))))
 
 
-@dataclass(frozen=True)
-class Part(Opened):
-    """A part that draws image channels.
-
-    Attributes:
-        draws: channels it contributes, by name.
-        given: channels that earlier parts have drawn for it.
-        relabelled: whether it learnt from drawn label maps.
-    """
-
-    draws: tuple[str, ...]
-    given: tuple[str, ...]
-    relabelled: bool
-
-    @classmethod
-    def of(cls, name: str, run: Run) -> Part:
-        """What an opened run contributes."""
-        given = given_channels(run.generator.options)
-        draws = tuple(c for c in run.schema.channels if c not in given)
-        return cls(name, run, draws, given, "labels_by" in run.request.view)
-
-
 class Together(Generator):
     """What composites of every kind are: generators whose parts have been trained already.
 
-    Args:
-        schema: of the composite's samples, in its space.
-        space: of the composite; intensities are the source's own.
-        parts: those that draw images, in order.
+    Schema and space are the composite's, with intensities of the source's own; the parts are those
+    that draw images, in order.
     """
 
     name: ClassVar[str] = COMPOSITE
     ema: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, schema: Schema, space: Space, parts: Sequence[Opened]) -> None:
+    def __init__(self, schema: Schema, space: Space, parts: Sequence[Part]) -> None:
         self.parts = tuple(parts)
         self.space = space
         super().__init__(schema, space.size, GeneratorOptions())
@@ -127,7 +118,7 @@ class Together(Generator):
             part.run.generator.to(device)
         return self
 
-    def told(self, condition: Condition, seed: int, *parts: Opened) -> dict[str, Any]:
+    def told(self, condition: Condition, seed: int, *parts: Part) -> dict[str, Any]:
         """Provenance of a sample that some of the parts have drawn."""
         return {
             **condition.provenance,
@@ -139,8 +130,6 @@ class Together(Generator):
 
 class Composite(Together):
     """Draws all channels of a sample, one part after the other."""
-
-    parts: tuple[Part, ...]
 
     @property
     def context_follows(self) -> bool:
@@ -225,56 +214,34 @@ def least_labelled(found: Iterable[Labelling]) -> Labelling:
 # -- one part for each class ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class ClassPart(Opened):
-    """A part that draws whole samples of some classes.
-
-    Attributes:
-        number: among the parts.
-        classes: by name.
-    """
-
-    number: int
-    classes: tuple[str, ...]
-
-
 class ClassComposite(Together):
     """Lets the part of each condition's class draw the sample.
 
     A condition without a class has no part: conditions come from the training cases of all parts,
     so every class is drawn as often as it occurs there.
+
+    Raises:
+        IntegrityFault: a class has two parts, or is not in the schema.
     """
 
-    parts: tuple[ClassPart, ...]
-
-    @classmethod
-    def of(cls, schema: Schema, space: Space, opened: Sequence[Opened]) -> ClassComposite:
-        """Put opened parts together.
-
-        Raises:
-            IntegrityFault: a class has two parts, or is not in the schema.
-        """
-        parts = [
-            ClassPart(part.name, part.run, number, tuple(part.run.request.view["classes"]))
-            for number, part in enumerate(opened)
-        ]
+    def __init__(self, schema: Schema, space: Space, parts: Sequence[Part]) -> None:
         named = [name for part in parts for name in part.classes]
         if len(set(named)) < len(named) or not set(named) <= set(schema.classes):
             raise IntegrityFault(
                 f"{parts[0].run.folder.parent}: the parts draw the classes {', '.join(named)}, "
                 f"expected each once and among {', '.join(schema.classes)}. Fit the run again"
             )
-        return cls(schema, space, parts)
+        super().__init__(schema, space, parts)
 
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """Draw one sample per condition, by the part of its class."""
         owners = [self._part(condition.label_class) for condition in conditions]
         drawn: dict[int, Sample] = {}
-        for part in self.parts:
+        for number, part in enumerate(self.parts):
             mine = [i for i, owner in enumerate(owners) if owner is part]
             if not mine:
                 continue
-            own_seeds = [part_seed(seeds[i], part.number) for i in mine]
+            own_seeds = [part_seed(seeds[i], number) for i in mine]
             samples = part.run.generator.sample([conditions[i] for i in mine], own_seeds)
             for i, sample in zip(mine, samples, strict=True):
                 drawn[i] = self._as_whole(part, sample, conditions[i], seeds[i])
@@ -287,7 +254,8 @@ class ClassComposite(Together):
             UsageFault: that part has no latent space.
         """
         part = self._part(condition.label_class)
-        own = part_seed(ends[0], part.number), part_seed(ends[1], part.number)
+        number = self.parts.index(part)
+        own = part_seed(ends[0], number), part_seed(ends[1], number)
         samples = part.run.generator.interpolate(condition, own, steps)
         return [self._as_whole(part, sample, condition, ends[0]) for sample in samples]
 
@@ -302,7 +270,7 @@ class ClassComposite(Together):
         own = replace(sample, image=part.in_own_units(sample.image))
         return part.run.generator.flaw(own)
 
-    def _part(self, number: int | None) -> ClassPart:
+    def _part(self, number: int | None) -> Part:
         """Whose class it is.
 
         Raises:
@@ -318,7 +286,7 @@ class ClassComposite(Together):
             f"a sample of {asked} is asked for, and no part draws it; expected one of {drawn}"
         )
 
-    def _as_whole(self, part: ClassPart, sample: Sample, condition: Condition, seed: int) -> Sample:
+    def _as_whole(self, part: Part, sample: Sample, condition: Condition, seed: int) -> Sample:
         """A part's sample in the source's units, told as one of the whole run.
 
         What the part says of it beside the condition stays. A part that draws several classes from

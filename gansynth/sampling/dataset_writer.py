@@ -35,8 +35,6 @@ class DatasetWriter:
     """Writes cases into a folder, then what holds for all of them.
 
     Args:
-        folder: an empty one.
-        schema: of what is written.
         made: what else ``dataset.json`` says; JSON.
         synthetic: whether images are drawn; of real ones label maps alone carry the mark.
     """
@@ -62,7 +60,6 @@ class DatasetWriter:
         """Write a case; a slice is a volume of one.
 
         Args:
-            name: what its files are called.
             image: float (C, D, H, W) or (C, H, W).
             labels: int16 (D, H, W) or (H, W); what lies outside becomes background.
             boxes: in voxels; a table for ``--boxes file:``.
@@ -99,9 +96,6 @@ class DatasetWriter:
     def finish(self, lineage: Lineage | None = None) -> None:
         """Write ``dataset.json``, and ``provenance.json`` if anything was told.
 
-        Args:
-            lineage: every case that samples may come of; None leaves it out.
-
         Raises:
             EnvironmentFault: the disk refuses.
         """
@@ -111,12 +105,7 @@ class DatasetWriter:
 
 
 def made_by(run: Run, source: CaseSource | None) -> dict[str, Any]:
-    """What ``dataset.json`` says of how samples were made.
-
-    Args:
-        run: what drew them.
-        source: of their conditions; None does not name it.
-    """
+    """What ``dataset.json`` says of how samples were made."""
     made = {"run": run.run_id, "generator": run.generator.name}
     made |= {"manifest_sha256": run.manifest_sha256}
     # Channels are as the source normalised them; to do so again would change them.
@@ -154,9 +143,7 @@ def write_provenance(
     """Write where samples came from, which ``--replay PATH:NAME`` reads.
 
     Args:
-        path: the file.
         samples: name of a sample -> its provenance, or what may be told of it.
-        lineage: every case that they may come of.
         folder: where they lie, if that is elsewhere.
 
     Raises:

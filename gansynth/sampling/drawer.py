@@ -26,7 +26,7 @@ from gansynth.runtime.progress import Reporter
 from gansynth.sampling.drawn_labels import viewed
 from gansynth.sampling.filters.fitted import ensure_learnt, to_learn
 from gansynth.sampling.request_parsing import Asks, check_request, per_class
-from gansynth.sampling.run import Run, _seen_classes, heeds_classes
+from gansynth.sampling.run import Run, check_case, heeds_classes, seen_classes
 
 BESIDE = "beside"
 """Where the provenance of a sample drawn from noise has the real case that sheets show with it."""
@@ -38,10 +38,8 @@ class SampleDrawer:
     """Draws samples of a run in its host's space; sample ``i`` of a seed is always the same.
 
     Args:
-        run: an opened run.
         source: the run's training source, whose content must be what the run has seen.
         request: what samples are asked to be; filters in it that have not learnt yet do so now.
-        reporter: shows how filters learn.
         learn: False leaves out filters that have not learnt yet: nothing is trained or written.
 
     Attributes:
@@ -167,13 +165,7 @@ class SampleDrawer:
             IntegrityFault: naming the case.
         """
         room, wanted = self.sampler.room, self._unchecked[case_id]
-        source = room.source
-        if source.content(case_id, room.cache) != wanted:
-            raise IntegrityFault(
-                f"{self.run.folder}: case {case_id!r} of {source.name} is not the one the run was "
-                "fitted on; expected the same content. It has been preprocessed anew, or replaced: "
-                "restore it, or fit again"
-            )
+        check_case(self.run.folder, room.source, case_id, wanted, room.cache)
         del self._unchecked[case_id]
 
     def _judged(self, sample: Sample, condition: Condition) -> Sample:
@@ -215,15 +207,7 @@ def sampler_for(
     base: CaseSource | None = None,
     weights: Weights | None = None,
 ) -> ConditionSampler:
-    """What draws the conditions that a generator heeds.
-
-    Args:
-        generator: says what it heeds.
-        source: training cases.
-        space: the generator's.
-        request: what samples are asked to be; without edits nothing is edited.
-        base, weights: see ``ConditionSampler``.
-    """
+    """What draws the conditions that a generator heeds."""
     heeds, drawn_in = generator.heeds, None
     if "lesion" in heeds:
         drawn_in = lesion_drawer(request.lesions, generator.default_lesions)
@@ -253,9 +237,9 @@ def check_classes(run: Run, classes: Sequence[str]) -> None:
         UsageFault: naming the first class.
     """
     parts = [part.run for part in getattr(run.generator, "parts", ())]
-    asked = [one for one in parts if not set(classes).isdisjoint(_seen_classes(one))] or [run]
+    asked = [one for one in parts if not set(classes).isdisjoint(seen_classes(one))] or [run]
     for one in asked if classes else ():
-        seen = _seen_classes(one)
+        seen = seen_classes(one)
         if not heeds_classes(one) and not (seen and set(seen) <= set(classes)):
             raise UsageFault(
                 f"--class {classes[0]}: {one.folder} was fitted to draw samples of any of its "

@@ -33,10 +33,6 @@ from gansynth.sampling.run import Run
 def viewed(source: CaseSource, view: Mapping[str, Any]) -> CaseSource:
     """A source through a view, with the label maps of the run that the view may name.
 
-    Args:
-        source: the source; as it is if it is a view already.
-        view: see ``gansynth.data.views``.
-
     Raises:
         UsageFault: a channel or class that the source does not have.
         DataFault: no run that draws labels.
@@ -70,7 +66,6 @@ class Labeller:
     """A run that draws label maps from images, and how they join a source's own.
 
     Args:
-        run: the run.
         source: schema of the cases it is asked about. Its labels win; everything drawn gets values
             above theirs.
     """
@@ -105,7 +100,6 @@ class Labeller:
 
         Args:
             case: image (C, D, H, W) or (C, H, W), in the source's units.
-            schema: names its channels.
 
         Returns:
             int16 (D, H, W) or (H, W), values of the run's own schema.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gansynth.core.schema import Case, Sample
-from gansynth.metrics.nearest import Nearest, find_nearest
+from gansynth.metrics.nearest import find_nearest
 from gansynth.report.sheets import write_mosaic
 from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.progress import Reporter
@@ -83,11 +83,7 @@ def write_nearest(
     Both show, or name, patients: the folder ought to be the run's own.
 
     Args:
-        drawer: what drew the samples.
         samples: in the generator's own space; the first of them are on the sheet.
-        folder: where to write.
-        reporter: shows progress, and says if the samples look like copies.
-        load: reads a case; the source itself if None.
 
     Returns:
         A JSON-able report: the files, the usual distance, the median ratio.
@@ -96,7 +92,12 @@ def write_nearest(
     nearest = find_nearest(samples, drawer.source, space, load=read, reporter=reporter)
     real = [space.to_generator(read(n.case), n.placement) for n in nearest.near[:SHOWN]]
     pairs = zip(samples, real, strict=False)
-    cells = [(caption, pair) for caption, pair in zip(_captions(nearest), pairs, strict=True)]
+    captions = [
+        "synthetic | nearest real, "
+        + (f"distance {n.distance:.2f}" if n.ratio is None else f"ratio {n.ratio:.2f}")
+        for n in nearest.near[:SHOWN]
+    ]
+    cells = list(zip(captions, pairs, strict=True))
     sheet = write_mosaic(folder / "nearest.png", cells, drawer.run.generator.schema, across=ACROSS)
     document = nearest.to_json()
     for entry, sample in zip(document["samples"], samples, strict=True):
@@ -109,12 +110,3 @@ def write_nearest(
         "table": str(folder / "nearest.json"),
         **{key: document[key] for key in ("compared", "usual_distance", "median_ratio")},
     }
-
-
-def _captions(nearest: Nearest) -> list[str]:
-    """What stands above a sample and its nearest case."""
-    return [
-        "synthetic | nearest real, "
-        + (f"distance {n.distance:.2f}" if n.ratio is None else f"ratio {n.ratio:.2f}")
-        for n in nearest.near[:SHOWN]
-    ]

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth.core.run_folder import MANIFEST, RunFolder, read_manifest
-from gansynth.core.schema import Schema
-from gansynth.core.space import Space
+from gansynth.core.run_folder import MANIFEST, Described, RunFolder
 from gansynth.data.views import draws_labels
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import path_inside, sha256_file
@@ -23,16 +21,17 @@ if TYPE_CHECKING:
     from gansynth.sampling.composite import Together
 
 
-def check_weights(folder: Path, manifest: Mapping[str, Any]) -> Path:
+def check_weights(run: Described) -> Path:
     """The file (of a composite: the folder) of the weights that draw samples, if the manifest's.
 
     Raises:
         UsageFault: there are none yet.
         IntegrityFault: missing, other content, or a path that leads out of the run.
     """
-    if "parts" in manifest:
-        return check_parts(folder, manifest)
-    weights: Mapping[str, str] | None = manifest["weights"]
+    if PARTS in run.manifest:
+        return check_parts(run)
+    folder = run.folder
+    weights: Mapping[str, str] | None = run.manifest["weights"]
     if weights is None:
         raise UsageFault(f"{folder}: this run has no checkpoint yet; finish it with gansynth fit")
     path = path_inside(folder, weights["path"], what=f"{folder / MANIFEST}: key 'weights'")
@@ -48,10 +47,6 @@ def check_weights(folder: Path, manifest: Mapping[str, Any]) -> Path:
 def load_run(run: Path | RunFolder, device: str = "auto") -> Run:
     """Open a run: build its generator and load the averaged weights, checked against their hash.
 
-    Args:
-        run: its folder, or that with the manifest that was read already.
-        device: ``auto``, ``cpu``, ``cuda:0``.
-
     Raises:
         UsageFault: no run here, or it has no weights yet.
         IntegrityFault: weights that are not the manifest's.
@@ -60,16 +55,16 @@ def load_run(run: Path | RunFolder, device: str = "auto") -> Run:
     from gansynth.training.checkpoint import load_tensors
 
     run = RunFolder(run) if isinstance(run, Path) else run
-    folder, manifest = run.folder, dict(run.manifest)
-    if "parts" in manifest:
-        return Run(folder, load_composite(folder, manifest, device), manifest)
-    generator = build_generator(manifest, folder)
-    path = check_weights(folder, manifest)
+    manifest = dict(run.manifest)
+    if PARTS in manifest:
+        return Run(run.folder, load_composite(run, device), manifest)
+    generator = build_generator(run)
+    path = check_weights(run)
     _load_weights(generator, load_tensors(path, manifest["weights"]["sha256"]), path)
     generator.load_state(manifest["state"])
     picked = pick_device(device)
     generator.precision = _precision(manifest, picked)
-    return Run(folder, generator.to(picked), manifest)
+    return Run(run.folder, generator.to(picked), manifest)
 
 
 def _precision(manifest: Mapping[str, Any], device: torch.device) -> Precision:
@@ -100,12 +95,8 @@ def _load_weights(generator: Generator, tensors: Mapping[str, Tensor], path: Pat
         generator.nets[name].load_state_dict(state, strict=False)
 
 
-def build_generator(manifest: Mapping[str, Any], folder: Path | None = None) -> Generator:
-    """The generator a manifest describes, with fresh weights; torch's random state stays.
-
-    Args:
-        manifest: of a run with weights of its own.
-        folder: the run, for messages.
+def build_generator(run: Described) -> Generator:
+    """The generator of a run with weights of its own, with fresh ones; torch's random state stays.
 
     Raises:
         IntegrityFault: options that the installed plugin does not know.
@@ -115,9 +106,9 @@ def build_generator(manifest: Mapping[str, Any], folder: Path | None = None) -> 
 
     from gansynth.core.registry import installed
 
+    manifest, space = run.manifest, run.space
     cls = installed().generator(manifest["generator"])
-    space = Space.from_json(manifest["space"])
-    schema = space.generator_schema(Schema.from_json(manifest["schema"]))
+    schema = space.generator_schema(run.schema)
     try:
         # Options that are gone are nothing to a run that had none of them.
         known = cls.Options.model_fields
@@ -125,7 +116,7 @@ def build_generator(manifest: Mapping[str, Any], folder: Path | None = None) -> 
         options = cls.Options(**told)
     except (ValidationError, TypeError) as error:
         raise IntegrityFault(
-            f"{(folder or Path()) / MANIFEST}: key 'options': {_first_line(error)}; expected "
+            f"{run.folder / MANIFEST}: key 'options': {_first_line(error)}; expected "
             f"options of the installed {manifest['generator']}. This run was made by another "
             "version of its plugin: install that one, or fit the run again"
         ) from None
@@ -145,24 +136,23 @@ def _first_line(error: Exception) -> str:
     return f"{where} is {first['input']!r}: {first['msg']}{more}"
 
 
-def load_composite(folder: Path, manifest: Mapping[str, Any], device: str) -> Together:
+def load_composite(run: Described, device: str) -> Together:
     """Open the parts that draw images, each checked against the composite's manifest.
 
     Raises:
         UsageFault: not all parts are fitted yet.
         IntegrityFault: a part is not the one that was fitted, or the parts do not fit together.
     """
-    from gansynth.sampling.composite import ClassComposite, Composite, Opened, Part
+    from gansynth.sampling.composite import ClassComposite, Composite, Part
 
-    check_parts(folder, manifest)
-    taking_part = [part for part in manifest[PARTS] if part["draws"] != NOTHING]
-    opened = [Opened(p["name"], load_run(part_folder(folder, p), device)) for p in taking_part]
-    space = Space.from_json(manifest["space"])
-    schema = space.generator_schema(Schema.from_json(manifest["schema"]))
-    if all("classes" in part.run.request.view for part in opened):
-        return ClassComposite.of(schema, space, opened)
-    drawing = [part for part in opened if not draws_labels(part.run.generator.options)]
-    parts = [Part.of(part.name, part.run) for part in drawing]
+    check_parts(run)
+    folder, space = run.folder, run.space
+    taking_part = [part for part in run.manifest[PARTS] if part["draws"] != NOTHING]
+    parts = [Part(p["name"], load_run(part_folder(folder, p), device)) for p in taking_part]
+    schema = space.generator_schema(run.schema)
+    if all(part.classes for part in parts):
+        return ClassComposite(schema, space, parts)
+    parts = [part for part in parts if not draws_labels(part.run.generator.options)]
     missing = sorted(set(schema.channels) - {c for part in parts for c in part.draws})
     if missing:
         raise IntegrityFault(
@@ -172,15 +162,15 @@ def load_composite(folder: Path, manifest: Mapping[str, Any], device: str) -> To
     return Composite(schema, space, parts)
 
 
-def check_parts(folder: Path, manifest: Mapping[str, Any]) -> Path:
+def check_parts(run: Described) -> Path:
     """The folder of the parts, if every one of them is finished and the one that was fitted.
 
     Raises:
         UsageFault: one is not fitted yet.
         IntegrityFault: one is missing or another.
     """
-
-    for part in manifest[PARTS]:
+    folder = run.folder
+    for part in run.manifest[PARTS]:
         if part["manifest_sha256"] is None:
             raise UsageFault(
                 f"{folder}: part {part['name']!r} is not fitted yet; go on with the gansynth fit "
@@ -194,7 +184,7 @@ def check_parts(folder: Path, manifest: Mapping[str, Any]) -> Path:
                 f"{path}: SHA-256 is {found[:12]}, expected {part['manifest_sha256'][:12]} by the "
                 f"composite's {MANIFEST}; restore it from a copy, or fit the run again"
             )
-        check_weights(own, read_manifest(own))
+        check_weights(RunFolder(own))
     return folder / PARTS
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gansynth.core.lineage import same_host
 from gansynth.core.source import CaseSource, SourceRequest, places_of
 from gansynth.data.views import open_plain
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.errors import DataFault, UsageFault, said_of
 from gansynth.sampling.drawn_labels import viewed
 
 if TYPE_CHECKING:
@@ -35,20 +35,34 @@ def open_source(request: SourceRequest) -> CaseSource:
     return viewed(open_plain(replace(request, view={})), request.view)
 
 
+def open_real(asked: Mapping[str, Any], own: CaseSource) -> CaseSource:
+    """Real cases of another source, a ``SourceRequest`` as JSON, as the run's own would have them.
+
+    Raises:
+        UsageFault, DataFault: it does not open, or its cases are not like the run's own.
+    """
+    from gansynth.conditions.external_source import open_base
+
+    with said_of("--conditions", "--real"):  # which is read alike
+        return open_base(asked, own)
+
+
 def own_source(run: Described, host: CaseSource, *, any_size: bool = False) -> CaseSource:
     """Where a run's training cases come from: the host's own source, or another one.
 
     Args:
-        run: a run, or what is known of it.
-        host: the host's source.
         any_size: whether the host takes samples of other sizes than it reads its cases in.
     """
     if same_host(run.lineage.host, host.host):
         if not any_size or run.request.read == host.request.read:
             return host
         return open_source(replace(host.request, read=run.request.read))
-    root = run.request.root or host.request.root
-    return open_source(replace(run.request, root=root))
+    return open_beside(run, host)
+
+
+def open_beside(run: Described, host: CaseSource) -> CaseSource:
+    """A run's own source, below the root of a host's where it names none."""
+    return open_source(replace(run.request, root=run.request.root or host.request.root))
 
 
 def source_for(run: Run, adapter: Adapter) -> tuple[CaseSource, Callable[[Sample], Sample] | None]:
@@ -61,11 +75,6 @@ def source_for(run: Run, adapter: Adapter) -> tuple[CaseSource, Callable[[Sample
 
 def open_moved(run: Described, data: str | None, root: str | None) -> CaseSource:
     """The source a run was fitted on, where it lies now; its content is compared as it is drawn of.
-
-    Args:
-        run: an opened run.
-        data: KIND:WHERE; None where it was.
-        root: overrides where its host folders lie.
 
     Raises:
         UsageFault, DataFault: it is not there.
@@ -136,13 +145,6 @@ def open_drawer(
     adapter: Adapter, run: RunFolder, request: SampleRequest, *, device: str, learn: bool = True
 ) -> tuple[SampleDrawer, Callable[[Sample], Sample] | None]:
     """Open a run to draw samples of for a host.
-
-    Args:
-        adapter: of the host.
-        run: the run.
-        request: what samples are asked to be.
-        device: where they are drawn.
-        learn: see ``SampleDrawer``.
 
     Returns:
         What draws, in the space of the run's own source; and what brings samples from there to the

@@ -79,11 +79,8 @@ def export_pictures(
     """Draw samples and write them as PNG files with a manifest: all of the folder, or none.
 
     Args:
-        drawer: draws 2D samples.
         n: how many are drawn; flawed ones of them are left out, and counted.
         out: the folder; there must be none, or an empty one.
-        options: how.
-        reporter: shows progress.
         drawn: handed the provenance of all that were written, by name, before the folder is there.
 
     Returns:

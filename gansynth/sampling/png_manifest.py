@@ -34,11 +34,8 @@ class Manifest:
 
     Attributes:
         made: run, generator, version of gansynth.
-        schema: of the samples.
         windows: channel -> intensities that are black and white.
-        bits: of a pixel.
         one_file: all channels of a sample are in one file; else each has a folder.
-        rows: what is said of each sample.
         flaws: what was found wrong -> in how many samples, written or not.
         pixels: how many were written, and how many of them lay beyond the window.
     """
@@ -68,13 +65,7 @@ class Manifest:
         return round(self.pixels[1] / max(1, self.pixels[0]), 5)
 
     def add(self, case: str, sample: Sample, files: Files) -> None:
-        """Note a sample; of its provenance only what names no patient.
-
-        Args:
-            case: what its files are called.
-            sample: image (C, H, W), labels (H, W).
-            files: those it was written to.
-        """
+        """Note a sample; of its provenance only what names no patient."""
         told, labels = sample.provenance, sample.labels
         names = {value: name for name, value in self.schema.labels.items()}
         areas = {}

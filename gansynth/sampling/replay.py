@@ -45,9 +45,7 @@ def settings_of(
     """What samples are drawn with, for their provenance; JSON.
 
     Args:
-        drawer: draws them.
         batch: samples drawn at once, from a multiple of that on.
-        dtype: images are stored in.
         host: ``target`` and ``request`` of a host whose samples are not the run's own.
     """
     import torch
@@ -66,14 +64,7 @@ def settings_of(
 def host_of(
     request: Mapping[str, Any], target: str, run: Run, *, brought: bool
 ) -> dict[str, Any] | None:
-    """The host that samples are drawn for, where that is more than the run itself says.
-
-    Args:
-        request: the host's ``SourceRequest`` as JSON.
-        target: the host's name.
-        run: what draws.
-        brought: samples are drawn in another space than the host's.
-    """
+    """The host that samples are drawn for, where that is more than the run itself says."""
     request = {key: value for key, value in request.items() if key != "view"}
     if not brought and request.items() <= run.request.to_json().items():
         return None
@@ -117,7 +108,6 @@ class Record:
     """What is known of a sample that was drawn.
 
     Attributes:
-        name: how it is called in messages.
         index: its number among the samples of its seed.
         sha256: of what was drawn (``sample_sha256``).
         settings: what it was drawn with (``settings_of``), with its seed.
@@ -206,7 +196,6 @@ class Replayed:
 
     Attributes:
         sample: as the host got it, but for the dtype: float32 with the values that were stored.
-        schema: of its arrays.
         differs: why it is not the same to the bit; empty if it is.
     """
 
@@ -252,20 +241,21 @@ def draw_again(
     folder: Path, record: str | Mapping[str, Any], *, device: str = "auto", root: str | None = None
 ) -> Replayed:
     """See ``replay``; the difference is returned, not said."""
-    from gansynth.core.run_folder import manifest_sha256, read_manifest
+    from gansynth.core.run_folder import RunFolder
     from gansynth.sampling.open_run import load_run
 
-    read_manifest(folder)
+    run = RunFolder(folder)
+    _ = run.manifest  # which says whether this is a run
     one = read_record(record) if isinstance(record, str) else Record.of(record, "provenance")
     settings = one.settings
-    found = manifest_sha256(folder)
+    found = run.manifest_sha256
     if found != settings["generator"]:
         raise IntegrityFault(
             f"{folder}: manifest is {found[:12]}, {one.name} was drawn by "
             f"{settings['generator'][:12]}; expected that run, as it was then. Name it, or restore "
             "it: a fit that went on has other weights"
         )
-    opened = load_run(folder, _kind(device, settings))
+    opened = load_run(run, _kind(device, settings))
     with _threads(int(settings["threads"])):
         sample, schema = _draw(opened, one, root)
     dtype = str(settings["dtype"])

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth.core.sample_request import SampleRequest
-from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.errors import UsageFault, said_of
 
 if TYPE_CHECKING:
     from gansynth.core.generator import Generator
+    from gansynth.core.run_folder import Described
 
 OWN, NONE = "own", "none"
 """``--filter``: what the generator itself finds is heeded; or nothing is."""
@@ -36,14 +37,11 @@ def read_request(
     """Check what is said, as far as that needs no run, and bring it into one value.
 
     Args:
-        seed, lesions: see ``SampleRequest``.
         edits: ``NAME`` or ``NAME:KEY=VALUE,...``; none takes the run's own.
         boxes: ``training``, ``jitter:KEY=VALUE,...`` or ``file:PATH``.
-        classes: by name; none for all.
         conditions: ``KIND:WHERE`` of another source.
         how: how it is read: its own keys, and ``fold``, ``configuration``, ``plans``, ``subjects``
             and ``root``.
-        weights: a file.
         filters: ``own``, ``none``, ``NAME`` or ``NAME:KEY=VALUE,...``.
 
     Raises:
@@ -62,6 +60,18 @@ def read_request(
     )
     check_texts(request)
     return request
+
+
+def read_real(text: str | None, how: Mapping[str, str]) -> dict[str, Any] | None:
+    """The source of ``--real``, as JSON of a ``SourceRequest``; None for the run's own.
+
+    It is read like the run's own where ``how`` says nothing else, as ``--conditions`` is.
+
+    Raises:
+        UsageFault: naming the option.
+    """
+    with said_of("--conditions", "--real"):
+        return _conditions(text, how)
 
 
 def check_texts(request: SampleRequest) -> None:
@@ -85,7 +95,7 @@ def check_texts(request: SampleRequest) -> None:
 
         Weights.read(Path(request.weights))
     if request.filters:
-        from gansynth.sampling.filters.requested import build_filters
+        from gansynth.sampling.filters.fitted import build_filters
 
         for text, one in zip(request.filters, build_filters(request.filters), strict=True):
             one.options.refuse_idle(f"--filter {text}")
@@ -171,7 +181,6 @@ class Asks:
     """What a generator can be asked for.
 
     Attributes:
-        name: of the generator.
         heeds: what of a condition it heeds.
         labelling: where its label maps come from.
         parts: whether it is several generators in one run, one for each class of cases.
@@ -188,8 +197,9 @@ class Asks:
         return cls(generator.name, frozenset(generator.heeds), generator.labelling, parts)
 
     @classmethod
-    def read(cls, manifest: Mapping[str, Any]) -> Asks:
-        """Of a run's manifest."""
+    def of(cls, run: Described) -> Asks:
+        """Of a run whose weights are not loaded."""
+        manifest = run.manifest
         heeds, labelling = manifest.get("heeds", ()), manifest.get("labelling", "asked")
         return cls(str(manifest["generator"]), frozenset(heeds), labelling, per_class(manifest))
 

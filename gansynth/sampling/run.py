@@ -12,7 +12,7 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +21,13 @@ from gansynth.core.lineage import Lineage
 from gansynth.core.run_folder import VERSION, Described
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
-from gansynth.runtime.errors import EnvironmentFault
+from gansynth.runtime.errors import EnvironmentFault, IntegrityFault
 from gansynth.runtime.files import disk_errors
 from gansynth.runtime.version import __version__
 
 if TYPE_CHECKING:
     from gansynth.core.generator import Generator, Heeded
+    from gansynth.core.schema import Case
 
 COMPOSITE, PARTS = "composite", "parts"
 """Generator of a run of several parts, and the manifest's key for these, which is their folder."""
@@ -39,9 +40,7 @@ class Run(Described):
     """A finished (or at least checkpointed) run, ready to draw samples.
 
     Attributes:
-        folder: where it lies.
         generator: with the averaged weights loaded, on its device.
-        manifest: the whole of ``manifest.json``.
     """
 
     folder: Path
@@ -52,15 +51,7 @@ class Run(Described):
 def new_manifest(
     generator: str, source: CaseSource, space: Space, lineage: Lineage, edits: Sequence[str]
 ) -> dict[str, Any]:
-    """What every run's manifest begins as; options, configuration and state are filled in.
-
-    Args:
-        generator: registered name.
-        source: the training cases.
-        space: the generator's.
-        lineage: every case it will have seen.
-        edits: condition edits it is fitted for.
-    """
+    """What every run's manifest begins as; options, configuration and state are filled in."""
     import numpy
     import torch
 
@@ -89,6 +80,22 @@ def new_manifest(
         },
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def check_case(
+    run: Path, source: CaseSource, case_id: str, sha256: str, load: Callable[[str], Case]
+) -> None:
+    """Refuse a case whose content is not what the run was fitted on.
+
+    Raises:
+        IntegrityFault: naming the case.
+    """
+    if source.content(case_id, load) != sha256:
+        raise IntegrityFault(
+            f"{run}: case {case_id!r} of {source.name} is not the one the run was fitted on; "
+            "expected the same content. It has been preprocessed anew, or replaced: restore it, or "
+            "fit again"
+        )
 
 
 def check_lockable(folder: Path) -> None:
@@ -127,10 +134,6 @@ def _held(folder: Path, way_out: str = "choose another -o") -> EnvironmentFault:
 def locked(folder: Path, way_out: str = "choose another -o") -> Iterator[None]:
     """Hold a run folder for this process alone.
 
-    Args:
-        folder: made if it is not there.
-        way_out: what else the user may do, for messages.
-
     Raises:
         EnvironmentFault: if another process holds it, naming its pid and since when.
     """
@@ -166,7 +169,7 @@ OF_A_CLASS: frozenset[Heeded] = frozenset({"labels", "boxes", "class"})
 """Samples that heed one of these are of the class of the case that was asked for."""
 
 
-def _seen_classes(run: Run) -> Sequence[str]:
+def seen_classes(run: Run) -> Sequence[str]:
     """Classes of the only cases it has seen; none if it has seen all cases."""
     found: Sequence[str] = run.request.view.get("classes", ())
     return found
@@ -174,4 +177,4 @@ def _seen_classes(run: Run) -> Sequence[str]:
 
 def heeds_classes(run: Run) -> bool:
     """Whether samples are of the class they are asked to be; from noise alone they need not be."""
-    return len(_seen_classes(run)) == 1 or not run.generator.heeds.isdisjoint(OF_A_CLASS)
+    return len(seen_classes(run)) == 1 or not run.generator.heeds.isdisjoint(OF_A_CLASS)

@@ -4,32 +4,43 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from gansynth.conditions.external_source import open_base
+from gansynth.core.resample import pick
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Sample
+from gansynth.core.source import CaseSource
 from gansynth.data.views import draws_labels, given_channels
+from gansynth.data.written import file_name
 from gansynth.metrics.comparison import Measured, load_metrics, measure
 from gansynth.report.sheets import write_sheet
+from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import folder_name, whole_folder
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.admission import reason_of
-from gansynth.sampling.dataset_writer import DatasetWriter, made_by, write_provenance
+from gansynth.sampling.dataset_writer import DatasetWriter, made_by
 from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.drawn_labels import Labeller, viewed
+from gansynth.sampling.identifiers import names_in
 from gansynth.sampling.inspect import ROWS, write_interpolation, write_nearest
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.opening import open_moved
 from gansynth.sampling.png_export import TOLD, PngOptions, check_export, export_pictures
-from gansynth.sampling.prediction import predict_cases, refuse_options
 from gansynth.sampling.replay import draw_again, noted, settings_of
-from gansynth.sampling.sharing import Sharing, check_new, forget_times, record_of
-
-if TYPE_CHECKING:
-    from gansynth.core.sample_request import SampleRequest
+from gansynth.sampling.run import Run
+from gansynth.sampling.sharing import (
+    check_new,
+    check_sharing,
+    forget_times,
+    keep_origins,
+    record_of,
+    shareable,
+)
 
 NUMBER = 16
 """Samples unless another number is asked for."""
@@ -64,7 +75,6 @@ def sample_run(
     handed on, they are written into the run folder, and the nearest cases always are.
 
     Args:
-        run: run folder.
         n: how many; 16 if None, or every case of images that label maps are drawn of.
         out: a new folder for the data set (``DatasetWriter``); ``RUN/samples/seed-S`` if None, of
             classes ``seed-S-CLASS``, which is written anew; of PNG files ``seed-S-png``, for
@@ -77,10 +87,8 @@ def sample_run(
         request: what samples are asked to be; None for the usual.
         for_sharing: files are to be handed on: which cases samples came from is written into the
             run folder alone, and generators that keep parts of real images are refused.
-        device: ``auto``, ``cpu``, ``cuda:0``.
         data: KIND:WHERE of the run's data set, if it was moved or renamed.
         root: overrides where the source's host folders lie.
-        reporter: shows progress.
 
     Returns:
         A JSON-able report: files written, sheets, seconds per sample.
@@ -100,7 +108,11 @@ def sample_run(
             "--interpolate": interpolate,
             "--for-sharing": for_sharing,
         }
-        refuse_options(run, asked)
+        for option in (option for option, value in asked.items() if value):
+            raise UsageFault(
+                f"{option}: {run} draws label maps of images, which stay as they are; expected "
+                f"--conditions SOURCE, -n, -o and --sheet alone. Leave {option} out"
+            )
         place = new_place(out, run / "samples" / "label-maps")
         return predict_cases(
             *(opened, source, place, n),
@@ -119,19 +131,21 @@ def sample_run(
     report: dict[str, Any] = {"data": source.name, "fold": source.fold}
     if png is not None:
         check_export(drawer, place)
-    sharing = Sharing(drawer, place, reporter) if for_sharing else None
+    if for_sharing:
+        check_sharing(drawer, place)
+    keep = partial(keep_origins, drawer, place, reporter=reporter if for_sharing else None)
     if interpolate is not None:  # a generator that cannot says so before it draws anything
         drawer.interpolate(0, interpolate)
     drawn: list[Sample] = []
     if png is not None:
-        keep = partial(_keep, drawer, place) if sharing is None else sharing.keep
         report |= export_pictures(drawer, n, place, png, reporter, keep)
-        report["record"] = str(record_of(run, place))
     else:
         anew = out is None and not kind
-        report |= _write_volumes(drawer, n, place, anew, reporter, drawn, sharing)
-    if sharing is not None:
-        report["record"] = str(sharing.record)
+        report |= _write_volumes(
+            drawer, n, place, anew, reporter, drawn, keep if for_sharing else None
+        )
+    if png is not None or for_sharing:
+        report["record"] = str(record_of(run, place))
     if interpolate is not None:
         report["interpolation"] = write_interpolation(drawer, shown, rows, interpolate)
     if sheet:
@@ -153,14 +167,20 @@ def _write_volumes(
     anew: bool,
     reporter: Reporter,
     drawn: list[Sample],
-    sharing: Sharing | None,
+    keep: Callable[[Mapping[str, Mapping[str, Any]]], None] | None,
 ) -> dict[str, Any]:
-    """Draw samples, one after the other, into a data set; the first ones into a list, too."""
+    """Draw samples, one after the other, into a data set; the first ones into a list, too.
+
+    Of those that are to be handed on, ``keep`` is given the provenance.
+    """
     seconds, flaws = 0.0, Counter[str]()
     settings = settings_of(drawer, 1, "float32")
     origins: dict[str, Mapping[str, Any]] = {}
+    names = names_in(drawer.lineage, drawer.source.schema)
+    schema = replace(drawer.source.schema, spacing=drawer.sampler.source.schema.spacing)
+    made = made_by(drawer.run, drawer.source if keep is None else None)
     with whole_folder(out, anew=anew) as folder:
-        writer = writer_of(drawer, folder, shared=sharing is not None)
+        writer = DatasetWriter(folder, schema, made)
         with reporter.task(n, "sample") as bar:
             for index in range(n):
                 began = time.perf_counter()
@@ -170,14 +190,14 @@ def _write_volumes(
                     flaws[reason_of(str(flaw))] += 1
                 name = f"sample-{index:04d}"
                 origins[name] = sample.provenance
-                told = sample.provenance if sharing is None else sharing.told(sample)
+                told = sample.provenance if keep is None else shareable(drawer.run, sample, names)
                 writer.add(name, sample.image, sample.labels, sample.boxes, told=told)
                 if index < SHEET:
                     drawn.append(sample)
                 bar.advance(1)
-        writer.finish(drawer.lineage if sharing is None else None)
-        if sharing is not None:
-            sharing.keep(origins)
+        writer.finish(drawer.lineage if keep is None else None)
+        if keep is not None:
+            keep(origins)
             forget_times(folder)
     if flaws:
         said = "; ".join(f"{count} x {flaw}" for flaw, count in flaws.most_common(TOLD))
@@ -191,11 +211,58 @@ def _write_volumes(
     }
 
 
-def writer_of(drawer: SampleDrawer, folder: Path, *, shared: bool = False) -> DatasetWriter:
-    """Writes samples of a run; what is handed on does not name the source."""
-    spacing = drawer.sampler.source.schema.spacing
-    schema = replace(drawer.source.schema, spacing=spacing)
-    return DatasetWriter(folder, schema, made_by(drawer.run, None if shared else drawer.source))
+def predict_cases(
+    run: Run,
+    source: CaseSource,
+    out: Path,
+    n: int | None,
+    *,
+    conditions: Mapping[str, Any] | None = None,
+    sheet: bool = False,
+    anew: bool = False,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Draw the label map of each case, and write a data set that ``nifti:`` reads.
+
+    Images (the channels that the run is given, in their files' own units) and label maps lie as the
+    case's own files do, where it has some. Label maps are those that a chain would draw of them
+    (Shin et al. 2018, fig. 1a and 1c).
+
+    Args:
+        n: how many cases, the first ones; None for all.
+        conditions: whose images instead, as in ``SampleRequest``; they need no labels.
+
+    Raises:
+        UsageFault: another folder is there, or images that do not fit.
+    """
+    own = viewed(source, run.request.view)
+    cases = own if conditions is None else open_base(conditions, own, labelled=False)
+    ids = cases.train_ids[:n]
+    labeller, shown = Labeller(run, cases.schema), list[tuple[Sample, Case]]()
+    began = time.perf_counter()
+    schema = replace(cases.schema, labels=run.schema.labels)
+    made = {"drawn_by": made_by(run, cases)["drawn_by"]}
+    with whole_folder(out, anew=anew) as folder, reporter.task(len(ids), "label maps") as bar:
+        writer = DatasetWriter(folder, schema, made, synthetic=False)
+        for case_id in ids:
+            case = cases.load(case_id)
+            labels = labeller.draw(case, cases.schema)
+            image, affine = cases.stored(case_id)
+            volume = pick(labels if labels.ndim == 3 else labels[None], image.shape[1:])
+            writer.add(file_name(case_id), image, volume, affine=affine)
+            if sheet and len(shown) < SHEET:
+                shown.append((Sample(case.image, labels), case))
+            bar.advance(1)
+        writer.finish()
+    seconds = time.perf_counter() - began
+    report = {"folder": str(out), "samples": len(ids), "of": cases.name}
+    report["seconds_per_sample"] = seconds / max(len(ids), 1)
+    if sheet:
+        samples, real = [sample for sample, _ in shown], [case for _, case in shown]
+        path = out / "sheet.png"
+        given = schema.channels
+        report["sheet"] = str(write_sheet(path, samples, real, schema, given=given, drawn=True))
+    return report
 
 
 def replay_run(
@@ -210,12 +277,8 @@ def replay_run(
     """Draw a recorded sample again (``gansynth.sampling.replay``), and write it as a data set.
 
     Args:
-        run: run folder.
         record: ``FILE:LINE`` of a draw log, or ``FILE:NAME`` of a JSON file with provenance.
         out: a new folder; ``RUN/samples/replay`` if None, which is written anew.
-        device: ``auto`` is the kind it was drawn on.
-        root: overrides where the source's host folders lie.
-        reporter: is told where it is not the same to the bit.
 
     Returns:
         A JSON-able report: folder, number and seed, and whether it is the same to the bit.
@@ -233,11 +296,6 @@ def replay_run(
         reporter.warn(again.differs)
     report = {"folder": str(place), "sample": told["index"], "seed": told["seed"]}
     return {**report, "case": told.get("case"), "same_to_the_bit": not again.differs}
-
-
-def _keep(drawer: SampleDrawer, out: Path, samples: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write into the run which cases the samples of a folder came from."""
-    write_provenance(record_of(drawer.run.folder, out), samples, drawer.lineage, out)
 
 
 def new_place(out: Path | None, own: Path) -> Path:
@@ -271,22 +329,9 @@ def measure_run(
 ) -> Measured:
     """Measure samples of a run beside the real cases their labels came from.
 
-    Args:
-        run: run folder.
-        names: registered metrics.
-        number: how many samples, numbers 0 to ``number - 1`` of the seed.
-        request: what samples are asked to be; None for the usual.
-        device: ``auto``, ``cpu``, ``cuda:0``.
-        data: KIND:WHERE of the run's data set, if it was moved or renamed.
-        root: overrides where the source's host folders lie.
-
     Raises:
         UsageFault: no run, an unknown metric, or one that fails.
     """
-    from gansynth.sampling.drawer import SampleDrawer
-    from gansynth.sampling.open_run import load_run
-    from gansynth.sampling.opening import open_moved
-
     metrics = load_metrics(names)
     opened = load_run(run, device)
     source = open_moved(opened, data, root)

@@ -16,20 +16,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.run_folder import Described, read_manifest
 from gansynth.core.synthetic import marked
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.version import __version__
 from gansynth.sampling.dataset_writer import write_provenance
-from gansynth.sampling.identifiers import names_in
 
 if TYPE_CHECKING:
     from gansynth.core.schema import Sample
     from gansynth.runtime.progress import Reporter
     from gansynth.sampling.drawer import SampleDrawer
+    from gansynth.sampling.identifiers import Names
+    from gansynth.sampling.run import Run
 
 TIME = 315_532_800
 """1980-01-01, in seconds since 1970: the date of files that are to tell none."""
-LEAVE_OUT = "leave --for-sharing out, and keep them"
 REAL = frozenset({"lesion", "background", "image"})
 """A generator that heeds one of these keeps parts of real images (``Generator.heeds``)."""
 
@@ -71,62 +72,55 @@ def nifti_bytes(volume: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> by
     return gzip.compress(marked(image).to_bytes(), 6, mtime=0)
 
 
-class Sharing:
-    """Samples of a run that are to be handed on: what is told of them, and what is kept here.
-
-    Args:
-        drawer: draws them.
-        out: the folder; there must be none, or an empty one.
-        reporter: told of label maps that are training cases' own.
+def check_sharing(drawer: SampleDrawer, out: Path) -> None:
+    """Refuse to write samples into a folder that is to be handed on.
 
     Raises:
         UsageFault: the folder holds something, or samples would hold parts of real images.
-
-    Attributes:
-        record: where it is kept which cases the samples came from: in the run's own folder.
     """
+    check_new(out)
+    refuse_real_images(drawer.run, "--for-sharing", "leave --for-sharing out, and keep them")
 
-    def __init__(self, drawer: SampleDrawer, out: Path, reporter: Reporter) -> None:
-        check_new(out)
-        refuse_real_images(drawer.run.folder, drawer.run.manifest, "--for-sharing", LEAVE_OUT)
-        self.out, self.drawer, self.reporter = out, drawer, reporter
-        self.names = names_in(drawer.lineage, drawer.source.schema)
-        self.record = record_of(drawer.run.folder, out)
 
-    def told(self, sample: Sample) -> dict[str, Any]:
-        """What is handed on of a sample's provenance: no case, no place, no edit's parameters."""
-        run, told = self.drawer.run, sample.provenance
-        document = {
-            "sample": told["index"],
-            "seed": told["seed"],
-            "run": run.run_id,
-            "generator": run.generator.name,
-            "gansynth": __version__,
-            "edits": [step["edit"] for step in told.get("edits", ())],
-        }
-        if told.get("class"):
-            document["class"] = told["class"]
-        if told.get("flaw"):
-            document["flaw"] = self.names.blanked(told["flaw"])
-        return document
+def shareable(run: Run, sample: Sample, names: Names) -> dict[str, Any]:
+    """What is handed on of a sample's provenance: no case, no place, no edit's parameters."""
+    told = sample.provenance
+    document = {
+        "sample": told["index"],
+        "seed": told["seed"],
+        "run": run.run_id,
+        "generator": run.generator.name,
+        "gansynth": __version__,
+        "edits": [step["edit"] for step in told.get("edits", ())],
+    }
+    if told.get("class"):
+        document["class"] = told["class"]
+    if told.get("flaw"):
+        document["flaw"] = names.blanked(told["flaw"])
+    return document
 
-    def keep(self, origins: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write which cases samples came from.
 
-        Args:
-            origins: name of a sample -> its whole provenance.
+def keep_origins(
+    drawer: SampleDrawer,
+    out: Path,
+    origins: Mapping[str, Mapping[str, Any]],
+    reporter: Reporter | None = None,
+) -> None:
+    """Write into the run which cases the samples of a folder came from.
 
-        Raises:
-            EnvironmentFault: the disk refuses.
-        """
-        write_provenance(self.record, origins, self.drawer.lineage, self.out)
-        asked = "labels" in self.drawer.run.generator.heeds
-        same = sum(map(unedited, origins.values())) if asked else 0
-        if same:
-            self.reporter.warn(
-                f"{self.out}: {same} of {len(origins)} label maps are training cases' own, not "
-                "edited: they show a patient's anatomy. Draw with --edit, see docs/sharing.md"
-            )
+    A reporter is told of label maps that are training cases' own.
+
+    Raises:
+        EnvironmentFault: the disk refuses.
+    """
+    write_provenance(record_of(drawer.run.folder, out), origins, drawer.lineage, out)
+    asked = "labels" in drawer.run.generator.heeds
+    same = sum(map(unedited, origins.values())) if asked else 0
+    if same and reporter is not None:
+        reporter.warn(
+            f"{out}: {same} of {len(origins)} label maps are training cases' own, not edited: they "
+            "show a patient's anatomy. Draw with --edit, see docs/sharing.md"
+        )
 
 
 def unedited(provenance: Mapping[str, Any]) -> bool:
@@ -144,35 +138,28 @@ def record_of(run: Path | None, out: Path) -> Path:
     return out.with_name(f"gansynth_export_{name}") if run is None else run / "exports" / name
 
 
-def refuse_real_images(run: Path, manifest: Mapping[str, Any], asked: str, otherwise: str) -> None:
+def refuse_real_images(run: Described, asked: str, otherwise: str) -> None:
     """Refuse to hand on samples with parts of real images in them.
 
     In a chain, what one part is given another part has drawn.
 
-    Args:
-        run: folder of the generator that draws them.
-        manifest: its.
-        asked: the option that asks for samples to be handed on.
-        otherwise: what the user may do instead.
-
     Raises:
         UsageFault: with the way out.
     """
-    from gansynth.core.run_folder import read_manifest
-
+    folder, manifest = run.folder, run.manifest
     given = () if "parts" in manifest else manifest["options"].get("given", ())
     if given:
         raise UsageFault(
-            f"{asked}: the generator {run} is given the channels {', '.join(given)} of real cases, "
-            "so its samples hold real images; expected one that draws all channels. Fit one "
+            f"{asked}: the generator {folder} is given the channels {', '.join(given)} of real "
+            "cases, so its samples hold real images; expected one that draws all channels. Fit one "
             f"without 'given', or {otherwise}"
         )
     manifests = [manifest]
-    manifests += [read_manifest(run / "parts" / part["name"]) for part in manifest.get("parts", ())]
+    manifests += [read_manifest(folder / "parts" / p["name"]) for p in manifest.get("parts", ())]
     heeds = frozenset[str]().union(*(one.get("heeds", ()) for one in manifests)) & REAL
     if heeds:
         does = "moves real cases" if heeds == {"image"} else "puts lesions into real cases"
         raise UsageFault(
-            f"{asked}: the generator {run} {does}, so its samples hold real images; expected one "
-            f"that draws whole images. {otherwise[0].upper()}{otherwise[1:]}"
+            f"{asked}: the generator {folder} {does}, so its samples hold real images; expected "
+            f"one that draws whole images. {otherwise[0].upper()}{otherwise[1:]}"
         )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.run_folder import MANIFEST, read_manifest
+from gansynth.core.run_folder import MANIFEST, RunFolder, read_manifest
 from gansynth.runtime.errors import DataFault, GansynthError
 from gansynth.runtime.files import folder_bytes, path_inside, read_json, sha256_file
 from gansynth.sampling.open_run import check_weights
@@ -43,7 +43,7 @@ def describe_run(folder: Path) -> dict[str, Any]:
     parts = [_part(folder, part, wrong) for part in _list(manifest.get(PARTS))]
     complete = all(p["complete"] for p in parts) if parts else bool(manifest.get("complete"))
     if complete or (manifest.get("weights") is not None and not parts):
-        _note(wrong, lambda: check_weights(folder, manifest))
+        _note(wrong, lambda: check_weights(RunFolder.known(folder, manifest)))
     losses = _last_values(folder / "metrics.csv", wrong)
     newest = next((c for c in reversed(checkpoints) if c["precision"]), _NOT_SAID)
     return {

@@ -208,8 +208,8 @@ def test_a_held_out_slice_is_known_in_data_of_another_name(seen, says):
     held_out = [replace(source.record(source.held_out_ids[0]), prints=prints)]
     new = {"subject": "new", "sha256": "1" * 64, "image": "1" * 64}
     record = replace(held_out[0], **{**new, **seen})
-    manifest = {"generator": "any", "options": {}}
-    origin = Origin(Lineage("toy:elsewhere", "0", (record,), source.host), {}, manifest)
-    injection = Injection(RunFolder(Path("run")), Ratio(1, 1))
+    run = RunFolder.known(Path("run"), {"generator": "any", "options": {}})
+    origin = Origin(Lineage("toy:elsewhere", "0", (record,), source.host), {}, run)
+    injection = Injection(run, Ratio(1, 1))
     with pytest.raises(IntegrityFault, match=says):
         check_origin(injection, Takes("any", source, held_out), origin)

@@ -167,10 +167,10 @@ def test_an_edit_that_leaves_the_image_behind_is_refused(words, fitted, run_cli,
 
 
 def test_a_host_refuses_such_an_edit_before_it_starts(fitted):
-    from gansynth.core.run_folder import read_manifest
+    from gansynth.core.run_folder import RunFolder
     from gansynth.sampling.request_parsing import Asks, check_request
 
-    asks = Asks.read(read_manifest(fitted))
+    asks = Asks.of(RunFolder(fitted))
     check_request(SampleRequest(edits=("rotate",)), asks)
     with pytest.raises(UsageFault, match="--edit enlarge: elastic moves"):
         check_request(SampleRequest(edits=("enlarge",)), asks)

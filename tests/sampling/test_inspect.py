@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Sample, Schema
 from gansynth.data.picture_files import read_picture
 from gansynth.fitting.previews import final_sheets
@@ -127,7 +128,9 @@ def test_copies_are_said_and_stand_beside_their_case(drawer, tmp_path):
 
 def test_patients_stay_in_the_run(fitted_gan, tmp_path):
     run, _ = fitted_gan
-    report = look(run, out=tmp_path / "out", nearest=True, sheet=True, png=png(), seed=3)
+    report = look(
+        run, out=tmp_path / "out", nearest=True, sheet=True, png=png(), request=SampleRequest(3)
+    )
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         *("images", "manifest.csv", "manifest.json", "masks")
     ]

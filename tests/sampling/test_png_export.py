@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from gansynth.core.lineage import CaseRecord, Lineage
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Sample, Schema
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
@@ -51,7 +52,7 @@ class Drawer:
         )
         self.source = SimpleNamespace(schema=self.schema)
         record = CaseRecord(TOLD["case"], TOLD["subject"], "0" * 64)
-        self.asked: dict[str, Any] = {"edits": []}
+        self.request = SampleRequest(edits=())
         self.lineage = Lineage(TOLD["dataset"], "0", (record,))
 
     def draw(self, first: int, count: int) -> list[Sample]:

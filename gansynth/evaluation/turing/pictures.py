@@ -27,7 +27,7 @@ from gansynth.report.png import scaled
 from gansynth.runtime.errors import DataFault, TrainingFault, UsageFault, did_you_mean
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.admission import admit, reason_of
-from gansynth.sampling.real_cases import open_real
+from gansynth.sampling.opening import open_real
 
 if TYPE_CHECKING:
     from gansynth.core.lineage import Lineage

@@ -6,11 +6,10 @@ stranger's plugin would.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gansynth.core.hookspecs import hookimpl
+from gansynth.core.hookspecs import hookimpl, lazily
 
 if TYPE_CHECKING:
     from gansynth.core.filter import Filter
@@ -28,14 +27,4 @@ BUILT_IN: dict[str, str] = {
 def register_filters(register: Callable[[str, Callable[[], type[Filter]]], None]) -> None:
     """Register the filters of this folder."""
     for name, class_name in BUILT_IN.items():
-        register(name, _loader(name, class_name))
-
-
-def _loader(name: str, class_name: str) -> Callable[[], type[Filter]]:
-    def load() -> type[Filter]:
-        found: type[Filter] = getattr(
-            importlib.import_module(f"gansynth.sampling.filters.{name}"), class_name
-        )
-        return found
-
-    return load
+        register(name, lazily(f"gansynth.sampling.filters.{name}:{class_name}"))

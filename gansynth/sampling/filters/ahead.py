@@ -11,8 +11,7 @@ from typing import Any
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import CaseSource
 from gansynth.runtime.progress import Reporter
-from gansynth.sampling.filters.fitted import ensure_learnt, folder_of, to_learn
-from gansynth.sampling.filters.requested import build_filters
+from gansynth.sampling.filters.fitted import build_filters, ensure_learnt, folder_of, to_learn
 from gansynth.sampling.opening import own_source
 
 
@@ -29,11 +28,6 @@ def learn_ahead(
 
     Args:
         run: the run; None where samples come from a bank, which were judged already.
-        filters: as for ``build_filters``.
-        host: the source of the host that samples are drawn for.
-        target: name of the host's adapter; empty for none.
-        device: where they learn.
-        reporter: shows progress.
 
     Raises:
         GansynthError: see ``ensure_learnt``.

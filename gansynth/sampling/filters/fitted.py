@@ -16,6 +16,7 @@ from typing import Any
 
 from gansynth.core.filter import Asked, Filter
 from gansynth.core.lineage import Lineage
+from gansynth.core.registry import installed
 from gansynth.core.run_folder import Described
 from gansynth.core.schema import Sample, Schema
 from gansynth.core.source import CaseSource
@@ -29,10 +30,10 @@ from gansynth.runtime.files import (
     whole_folder,
     write_json_atomic,
 )
+from gansynth.runtime.options import read_options
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.sampling.drawn_labels import viewed
 from gansynth.sampling.filters.learning import learning_of
-from gansynth.sampling.filters.requested import build_filters
 
 FOLDER, STATE = "filters", "filter.json"
 VERSION = 1
@@ -43,12 +44,28 @@ WAIT_SECONDS = 1800.0
 _AGAIN = "delete it, and it is learnt again"
 
 
-class LearntFilters:
-    """Filters that are ready to judge.
+def build_filters(texts: Sequence[str]) -> list[Filter]:
+    """Filters as they are asked for, in order; none of them is ready to judge yet.
 
     Args:
-        filters: each with its state loaded, in the order in which they are asked.
-        lineage: see below.
+        texts: each ``NAME`` or ``NAME:KEY=VALUE,...``; several values of a key as ``1+2``.
+
+    Raises:
+        UsageFault: a filter or option that is not there, a value that does not fit, or a filter
+            that is asked for twice.
+    """
+    built: list[Filter] = []
+    for text in texts:
+        name, colon, rest = text.partition(":")
+        if any(name == one.name for one in built):
+            raise UsageFault(f"--filter {text}: {name} is asked for twice, expected each once")
+        cls = installed().filter(name)
+        built.append(cls(read_options(cls.Options, rest, f"--filter {text}")) if colon else cls())
+    return built
+
+
+class LearntFilters:
+    """Filters that are ready to judge.
 
     Attributes:
         lineage: of the cases that they have learnt from; None without filters.
@@ -63,12 +80,6 @@ class LearntFilters:
         cls, run: Described, texts: Sequence[str], schema: Schema, device: str = "cpu"
     ) -> LearntFilters:
         """What a run's folder has of filters.
-
-        Args:
-                run: has learnt them.
-            texts: the filters, as for ``build_filters``.
-            schema: of the generator's space.
-            device: where they judge.
 
         Raises:
             UsageFault: one has not been learnt there.
@@ -120,13 +131,6 @@ def ensure_learnt(
     """Learn what a run's folder does not have yet, and load all of it.
 
     Where another process learns at the same time, this one waits for it and takes what it learnt.
-
-    Args:
-        run: its run.
-        source: the run's own training source.
-        filters: as for ``build_filters``.
-        device: where they learn and judge.
-        reporter: shows progress.
 
     Raises:
         UsageFault: there is no such filter, or the source has nothing it could learn from.

@@ -17,6 +17,7 @@ from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache, Placed
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import Reporter
+from gansynth.sampling.run import check_case
 
 APART = 0.25
 """Share of the subjects that are kept apart to set thresholds by; at least one of two."""
@@ -24,11 +25,6 @@ APART = 0.25
 
 class WatchedCases(CaseCache):
     """A run's training cases and no others; remembers which were looked at.
-
-    Args:
-        source: the run's training source.
-        lineage: of the run.
-        run: its folder, for messages.
 
     Attributes:
         seen: ids of the cases that were read.
@@ -64,12 +60,7 @@ class WatchedCases(CaseCache):
                 f"{self.run}: a filter asks for case {case_id!r} of {source.name}, expected "
                 "training cases of the run only"
             )
-        if source.content(case_id, super().__call__) != wanted:
-            raise IntegrityFault(
-                f"{self.run}: case {case_id!r} of {source.name} is not the one the run was fitted "
-                "on, expected the same content. It has been preprocessed anew, or replaced: "
-                "restore it, or fit again"
-            )
+        check_case(self.run, source, case_id, wanted, super().__call__)
         self.seen.add(case_id)
 
 
@@ -115,10 +106,7 @@ def drawn(learning: Learning, ids: Sequence[str], count: int, seed: int) -> Iter
     """Crops of cases, one case after the other, each as often as the others.
 
     Args:
-        learning: see there.
-        ids: of which cases.
         count: how many crops; of a space that cuts a case in one way only, each case once at most.
-        seed: draws order and places.
     """
     rng = np.random.default_rng((seed, len(ids)))
     order = rng.permutation(len(ids)).tolist()

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.bank.draw_log import Counts
 from gansynth.bank.placement import place_bank, plan_bank, remove_banks_of
 from gansynth.core.adapter import Injection
 from gansynth.core.bank_options import BankSize
@@ -23,7 +22,6 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.core.schema import Sample
 from gansynth.core.space import Space
-from gansynth.hosts.record import SessionRecord
 from gansynth.runtime import processes, torchvision_compat
 from gansynth.runtime.child import cpu_threads
 from gansynth.runtime.errors import (
@@ -33,6 +31,7 @@ from gansynth.runtime.errors import (
     TrainingFault,
     UsageFault,
 )
+from gansynth.runtime.files import write_json_atomic
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.guards import check_size, sample_bytes
 from gansynth_nnunet.launch import parse_options
@@ -257,7 +256,8 @@ def test_what_cannot_be_continued_is_refused_before_anything_starts(
     first = injection(frozen_bank())
     described = describe_session(adapter._config(first, {}), adapter._check(first))
     adapter.output_folder.mkdir(parents=True)
-    SessionRecord(adapter.output_folder / SIDECAR, 0, described).write(1, Counts(), complete=False)
+    sessions = [{"epochs": [0, 1], **described, "of_epochs": None, "changes": []}]
+    write_json_atomic(adapter.output_folder / SIDECAR, {"complete": False, "sessions": sessions})
     (adapter.output_folder / "checkpoint_latest.pth").touch()
     now = replace(first, **changes)
     adapter.check(now, {}, ())

@@ -16,6 +16,7 @@ from gansynth.bank.supply import Supply
 from gansynth.core.adapter import Injection
 from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.schedule import Schedule
 from gansynth.core.schema import Boxes, Sample
 from gansynth.core.source import SourceRequest
@@ -47,7 +48,7 @@ def config(source, tmp_path) -> YoloConfig:
 @pytest.fixture
 def live(config, box_run) -> YoloConfig:
     """One synthetic image for each real one, of a producer."""
-    return mixing(config, run=box_run, ratio=Ratio(1, 1))
+    return mixing(config, run=RunFolder(box_run), ratio=Ratio(1, 1))
 
 
 @pytest.fixture
@@ -213,7 +214,7 @@ def test_the_child_itself_refuses_a_generator_that_has_seen_a_held_out_image(
     manifest["lineage"]["cases"].append(vars(source.record(source.held_out_ids[0])))
     (run / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(IntegrityFault, match="leakage"):
-        opened(mixing(live, run=run))
+        opened(mixing(live, run=RunFolder(run)))
 
 
 # -- going on --------------------------------------------------------------------------------------

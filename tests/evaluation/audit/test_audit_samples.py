@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.evaluation.audit import audit_exported
 from gansynth.fitting.fit import fit
@@ -141,7 +142,7 @@ def test_a_folder_that_holds_something_is_refused(runs, shared):
 def test_samples_with_real_images_in_them_are_refused(runs, heeds, given, says):
     manifest = {"heeds": heeds, "options": {"given": given}}
     with pytest.raises(UsageFault, match=rf"--for-sharing: .*{says}.*(?i:leave it out)"):
-        refuse_real_images(runs["deep"], manifest, "--for-sharing", "leave it out")
+        refuse_real_images(RunFolder.known(runs["deep"], manifest), "--for-sharing", "leave it out")
 
 
 def test_a_part_that_moves_real_images_is_refused_too(runs, tmp_path):
@@ -150,7 +151,9 @@ def test_a_part_that_moves_real_images_is_refused_too(runs, tmp_path):
     (part / "manifest.json").write_text(json.dumps({**told, "heeds": ["labels", "image"]}))
     manifest = {"heeds": ["labels"], "options": {}, "parts": [{"name": "rare"}]}
     with pytest.raises(UsageFault, match="moves real cases"):
-        refuse_real_images(tmp_path / "run", manifest, "--for-sharing", "leave it out")
+        refuse_real_images(
+            RunFolder.known(tmp_path / "run", manifest), "--for-sharing", "leave it out"
+        )
 
 
 def test_the_command_has_the_option(runs, run_cli, tmp_path):

@@ -4,6 +4,7 @@
 import json
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -459,18 +460,19 @@ def test_weights_of_another_fold_are_refused(toy_run):
 
 
 def test_a_host_is_checked_before_anything_starts(toy_run):
-    from gansynth.core.run_folder import read_manifest
-    from gansynth.hosts.checks import check_injection
+    from gansynth.core.run_folder import RunFolder
+    from gansynth.hosts.checks import Takes, check_asked
+    from gansynth.hosts.origin import find_origin
 
     source = ToySource(2)
     asking = SampleRequest(weights=str(toy_run / "f.json"))
-    injection = SimpleNamespace(samples=asking, bank=None, run=toy_run / "run")
+    injection: Any = SimpleNamespace(samples=asking, bank=None, run=RunFolder(toy_run / "run"))
     held_out = source.records(source.held_out_ids)
-    manifest = read_manifest(injection.run)
-    check_injection(injection, source, held_out, manifest)  # type: ignore[arg-type]
+    origin = find_origin(injection)
+    check_asked(injection, origin, Takes("toy", source, held_out))
     seen = replace(source.record("toy_03"), id="other", subject="other")
     with pytest.raises(IntegrityFault, match="same content as toy_03"):
-        check_injection(injection, source, [*held_out, seen], manifest)  # type: ignore[arg-type]
+        check_asked(injection, origin, Takes("toy", source, [*held_out, seen]))
 
 
 # -- 2D cases --------------------------------------------------------------------------------------

@@ -11,8 +11,7 @@ from gansynth.core.schema import Condition, FloatArray, LabelArray, Sample
 from gansynth.data.cache import CaseCache
 from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.admission import reason_of
-from gansynth.sampling.filters.fitted import ensure_learnt
-from gansynth.sampling.filters.requested import build_filters
+from gansynth.sampling.filters.fitted import build_filters, ensure_learnt
 from gansynth.testing import ToySource
 from gansynth.testing.toy import MEANS
 from tests.sampling.filters.drawing import TINY, as_asked, drawer, flaws, real

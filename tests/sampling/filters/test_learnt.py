@@ -17,9 +17,8 @@ from gansynth.core.registry import installed
 from gansynth.core.run_folder import RunFolder, read_manifest
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.admission import reason_of
-from gansynth.sampling.filters.fitted import ensure_learnt, folder_of, to_learn
+from gansynth.sampling.filters.fitted import build_filters, ensure_learnt, folder_of, to_learn
 from gansynth.sampling.filters.learning import split
-from gansynth.sampling.filters.requested import build_filters
 from gansynth.testing import ToySource
 from tests.sampling.filters.drawing import as_asked, drawer, flaws
 
