@@ -33,7 +33,7 @@ from gansynth.benchmark.arms import PRESET_GENERATORS, PRESETS
 from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
-from gansynth.fitting.recipe import texts
+from gansynth.fitting.composite_spec import texts
 from gansynth.metrics.segmentation.table import MEASURES, SEGMENTATION, check_asked, measure_of
 from gansynth.runtime.errors import UsageFault, did_you_mean
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.core.source import SourceRequest
-from gansynth.fitting.recipe import texts
+from gansynth.fitting.composite_spec import texts
 
 RUN = "run"
 """Folder of the run of a job that fits, below the job's own."""

@@ -42,14 +42,9 @@ def fit_composite(
 ) -> dict[str, Any]:
     """Fit every part of a composite run, in order; finished ones are kept.
 
-    Args:
-        spec: the parts.
-        request: where the training cases come from.
-        out: run folder; one that was interrupted goes on where it stopped.
-        settings: ``--set`` values, put over those of every part.
-        edits: condition edits; None takes the chain's, or its first drawing part's own.
-        recipe: the recipe that asks for it, in words, for every part's ``config.yaml``.
-        **how: as in ``fit``, for each part; of a composite ``init_from``, its part of one name.
+    ``settings`` are put over those of every part. ``edits`` None takes the chain's, or its first
+    drawing part's own. The rest is as in ``fit``, for each part; of a composite ``init_from``, its
+    part of one name.
 
     Returns:
         A JSON-able report, with each part's under ``parts``.
@@ -81,11 +76,9 @@ def _beginning(folder: Path, part: str) -> Path:
 
 def _guard_own_data(plan: Plan) -> None:
     """Refuse data of a part's own that hold what the composite's fold holds out."""
-    others = [part.request for part in plan.parts if part.own_data]
-    if not others:
-        return
-    held_out = plan.source.records(plan.source.held_out_ids)
-    for request in others:
+    own = [part.request for part in plan.parts if part.own_data]
+    held_out = plan.source.records(plan.source.held_out_ids) if own else []
+    for request in own:
         lineage = open_source(request).lineage()
         guard(lineage, held_out, what="part's data", dataset=plan.source.name)
 

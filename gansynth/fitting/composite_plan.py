@@ -37,7 +37,7 @@ class PlannedPart(Step):
     """
 
     draws: tuple[str, ...]
-    own_data: bool
+    own_data: bool = False
     classes: tuple[str, ...] = ()
     init_from: str | None = None
     begins: bool = False
@@ -45,14 +45,7 @@ class PlannedPart(Step):
 
 @dataclass(frozen=True)
 class Plan:
-    """A composite run as asked for, resolved and checked.
-
-    Attributes:
-        source: the training cases of the composite.
-        parts: in order.
-        edits: of the conditions its samples are drawn from.
-        labels_by: the part that draws label maps for others, if any.
-    """
+    """A composite run, resolved and checked; ``labels_by`` draws label maps for other parts."""
 
     source: CaseSource
     parts: tuple[PlannedPart, ...]
@@ -96,13 +89,7 @@ def make_plan(
     settings: Mapping[str, str],
     edits: Sequence[str] | None,
 ) -> Plan:
-    """Resolve a composite run.
-
-    Args:
-        spec: the parts.
-        request: where the training cases come from.
-        settings: put over those of every part.
-        edits: condition edits; None takes the spec's, or the first drawing part's own.
+    """Resolve a composite run. Arguments are as in ``fit_composite``.
 
     Raises:
         UsageFault: naming the part, and what is wrong with it.
@@ -128,11 +115,7 @@ def make_plan(
 def _plan_classes(
     spec: PerClass, source: CaseSource, settings: Mapping[str, str], edits: Sequence[str] | None
 ) -> Plan:
-    """One part for each class; the source of the whole has the cases of all of them.
-
-    Raises:
-        UsageFault: classes that are not there, or a generator that draws no whole samples.
-    """
+    """One part for each class; the source of the whole has the cases of all of them."""
     cls = installed().generator(spec.generator)
     _, options = split_settings(settings, FitOptions, cls.Options, generator=spec.generator)
     if draws_labels(options) or given_channels(options):
@@ -147,23 +130,15 @@ def _plan_classes(
     chosen = View(source, {"classes": together})
     whole = source if chosen.train_ids == source.train_ids else chosen
     channels, texts = source.schema.channels, dict(settings)
-    planned = tuple(
-        PlannedPart(
-            name,
-            f"{PARTS}/{name}",
-            spec.generator,
-            texts,
-            replace(source.request, view={"classes": list(classes)}),
-            channels,
-            own_data=False,
-            classes=classes,
-        )
-        for name, classes in parts.items()
-    )
+    planned = []
+    for name, classes in parts.items():
+        request = replace(source.request, view={"classes": list(classes)})
+        step = (name, f"{PARTS}/{name}", spec.generator, texts, request)
+        planned.append(PlannedPart(*step, channels, classes=classes))
     usual = cls.default_edits if built.labelling == "asked" else ()
     names = tuple(usual if edits is None else edits)
     build_edits(names)
-    return Plan(whole, planned, names, None)
+    return Plan(whole, tuple(planned), names, None)
 
 
 def _build(cls: type[Generator], options: GeneratorOptions, source: CaseSource) -> Generator:
@@ -187,11 +162,7 @@ class _Planner:
         self._drawn: dict[str, str] = {}
 
     def add(self, asked: PartSpec, over: Mapping[str, str]) -> None:
-        """Resolve the next part.
-
-        Raises:
-            UsageFault: what is wrong with it.
-        """
+        """Resolve the next part; a UsageFault says what is wrong with it."""
         cls = installed().generator(asked.generator)
         texts = asked.settings(over)
         _, options = split_settings(texts, FitOptions, cls.Options, generator=asked.generator)
@@ -221,10 +192,11 @@ class _Planner:
             self._labellers.append(asked.name)
         self._drawn.update({channel: asked.name for channel in draws})
         request = replace(base.request, view=view)
+        step = (asked.name, f"{PARTS}/{asked.name}", asked.generator, texts, request)
         own_data = asked.data is not None
-        folder, begun_by = f"{PARTS}/{asked.name}", asked.init_from
-        part = PlannedPart(asked.name, folder, asked.generator, texts, request, draws, own_data)
-        self.parts.append(replace(part, init_from=begun_by, begins=begins))
+        self.parts.append(
+            PlannedPart(*step, draws, own_data, init_from=asked.init_from, begins=begins)
+        )
 
     def _check_beginning(self, asked: PartSpec) -> None:
         """Refuse to start from a part that is not there yet."""
@@ -239,17 +211,9 @@ class _Planner:
         """The source a part learns from."""
         if asked.data is None:
             return self.source
-        return open_source(
-            SourceRequest.parse(
-                asked.data,
-                read=asked.read,
-                configuration=asked.configuration,
-                plans=asked.plans,
-                fold=asked.fold,
-                subjects=asked.subjects,
-                root=self.source.request.root,
-            )
-        )
+        keys = ("read", "configuration", "plans", "fold", "subjects")
+        given = {key: getattr(asked, key) for key in keys}
+        return open_source(SourceRequest.parse(asked.data, **given, root=self.source.request.root))
 
     def _labeller(self, name: str) -> str:
         """The part that draws label maps, if it is one."""

@@ -44,6 +44,11 @@ LEAST_CASES = 2
 """Training cases of a part of a class; one alone would only be learnt by heart."""
 
 
+def texts(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Values from YAML as a user would type them after ``--set``."""
+    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in settings.items()}
+
+
 class PartSpec(BaseModel):
     """One part, as asked for."""
 
@@ -75,8 +80,7 @@ class PartSpec(BaseModel):
 
     def settings(self, over: Mapping[str, str]) -> dict[str, str]:
         """``set`` as texts, with what was typed on the command line put over it."""
-        own = {k: v if isinstance(v, str) else json.dumps(v) for k, v in self.set.items()}
-        return overlay(own, over)
+        return overlay(texts(self.set), over)
 
 
 class ChainSpec(BaseModel):
@@ -90,39 +94,24 @@ class ChainSpec(BaseModel):
 
 @dataclass(frozen=True)
 class PerChannel:
-    """One part per channel, or per group of channels.
-
-    Attributes:
-        generator: registered name, of every part.
-        groups: ``each``, or channels like ``T1+T2,FLAIR``.
-    """
+    """One part per channel (``each``), or per group of channels like ``T1+T2,FLAIR``."""
 
     generator: str
     groups: str = EACH
 
     def chain(self, schema: Schema) -> ChainSpec:
-        """The parts, for a source's channels.
-
-        Raises:
-            UsageFault: a channel that is not there, is left out, or is named twice.
-        """
-        if self.groups == EACH:
-            parts: list[tuple[str, ...]] = [(channel,) for channel in schema.channels]
-        else:
-            groups = self.groups.split(",")
-            parts = [tuple(c.strip() for c in group.split("+")) for group in groups]
+        """The parts; UsageFault: a channel is not there, is left out, or is named twice."""
+        parts = _grouped(self.groups, schema.channels)
         named = [channel for part in parts for channel in part]
         if sorted(named) != sorted(schema.channels):
             raise UsageFault(
                 f"--per-channel {self.groups}: expected every one of {', '.join(schema.channels)} "
                 f"once, for example --per-channel {','.join(schema.channels)}"
             )
-        names = [folder_name("+".join(part)) for part in parts]
-        _check_names("--per-channel", names)
         return ChainSpec(
             parts=tuple(
                 PartSpec(name=name, generator=self.generator, channels=channels)
-                for name, channels in zip(names, parts, strict=True)
+                for name, channels in _named("--per-channel", parts).items()
             )
         )
 
@@ -131,10 +120,8 @@ class PerChannel:
 class PerClass:
     """One part per class of whole cases, or per group of classes (Frid-Adar et al. 2018).
 
-    Attributes:
-        generator: registered name, of every part.
-        groups: ``each`` that has a training case, or classes like ``cyst,metastasis+haemangioma``;
-            others are left out.
+    ``groups`` is ``each`` (of the classes with a training case), or classes like
+    ``cyst,metastasis+haemangioma``; others are left out.
     """
 
     generator: str
@@ -143,16 +130,13 @@ class PerClass:
     def classes(self, source: CaseSource) -> dict[str, tuple[str, ...]]:
         """Names of the parts, and the classes of each.
 
-        Raises:
-            UsageFault: no classes, one that is not there or is named twice, or too few cases of it.
+        Raises UsageFault: no classes, one not there or named twice, or too few cases of it.
         """
         asked = f"--per-class {self.groups}"
         class_numbers(source, (), asked="--per-class")
         counts = Counter(source.label_class(case) for case in source.train_ids)
         every = enumerate(source.schema.classes)
-        parts: list[tuple[str, ...]] = [(name,) for number, name in every if counts[number]]
-        if self.groups != EACH:
-            parts = [tuple(c.strip() for c in g.split("+")) for g in self.groups.split(",")]
+        parts = _grouped(self.groups, [name for number, name in every if counts[number]])
         named = [name for part in parts for name in part]
         class_numbers(source, named, asked=asked)
         twice = next((name for name in named if named.count(name) > 1), None)
@@ -169,9 +153,7 @@ class PerClass:
                     f"{source.name} fold {source.fold}, expected at least {LEAST_CASES}; leave it "
                     f"out (--per-class {others}), or join it with another: a+b"
                 )
-        names = [folder_name("+".join(part)) for part in parts]
-        _check_names("--per-class", names)
-        return dict(zip(names, parts, strict=True))
+        return _named("--per-class", parts)
 
 
 Spec = ChainSpec | PerChannel | PerClass
@@ -180,13 +162,9 @@ Spec = ChainSpec | PerChannel | PerClass
 def asked_for(name: str, groups: str | None, classes: str | None = None) -> Spec | None:
     """The composite run that a command line asks for; None for a run of one generator.
 
-    Args:
-        name: a generator's name, or a chain's file.
-        groups: of ``--per-channel``, if that is given.
-        classes: of ``--per-class``, if that is given.
-
-    Raises:
-        UsageFault: the file is no chain's, or more than one of them is given.
+    ``name`` is a generator's name or a chain's file, ``groups`` are those of ``--per-channel``,
+    ``classes`` those of ``--per-class``. Raises UsageFault: the file is no chain's, or more than
+    one of them is given.
     """
     if groups is not None and classes is not None:
         raise UsageFault(
@@ -216,14 +194,33 @@ def read_chain(path: Path) -> ChainSpec:
     try:
         spec = ChainSpec.model_validate(doc)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "all of it"
         raise UsageFault(
-            f"{path}: {key} is {first['input']!r:.60}: {first['msg']}; expected 'parts', a list of "
-            "name, generator, set, channels, labels_by, data"
+            f"{path}: {first_fault(error)}; expected 'parts', a list of name, generator, set, "
+            "channels, labels_by, data"
         ) from None
     _check_names(str(path), [part.name for part in spec.parts])
     return spec
+
+
+def first_fault(error: ValidationError) -> str:
+    """Key, value and what is wrong with it, of the first slip in a file."""
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"])) or "all of it"
+    return f"{key} is {first['input']!r:.60}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def _grouped(groups: str, every: Sequence[str]) -> list[tuple[str, ...]]:
+    """``a+b,c`` as [(a, b), (c,)]; each by itself for ``each``."""
+    if groups == EACH:
+        return [(name,) for name in every]
+    return [tuple(name.strip() for name in group.split("+")) for group in groups.split(",")]
+
+
+def _named(option: str, parts: Sequence[tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Names of the parts, for their folders, and what each is of."""
+    names = [folder_name("+".join(part)) for part in parts]
+    _check_names(option, names)
+    return dict(zip(names, parts, strict=True))
 
 
 def _check_names(where: str, names: Sequence[str]) -> None:

@@ -23,12 +23,16 @@ import torch
 
 from gansynth.core.generator import Stage
 from gansynth.core.run_folder import MANIFEST, read_manifest
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.cost_estimate import forecast, parameters
+from gansynth.fitting.previews import COLUMNS
 from gansynth.fitting.scaling import timed
 from gansynth.fitting.setup import Job, resolve
+from gansynth.report.sheets import write_sheet
 from gansynth.runtime.errors import FAULTS, EnvironmentFault, GansynthError, UsageFault
 from gansynth.runtime.progress import Reporter
+from gansynth.sampling.drawer import sampler_for
 from gansynth.training.checkpoint_manager import Callbacks
 from gansynth.training.loop import train
 
@@ -43,11 +47,7 @@ SPARED = 0.5
 
 
 def parse_bytes(text: str) -> int:
-    """Read ``16GB``, ``800MB``, ``12GiB``, ``5000000``.
-
-    Raises:
-        UsageFault: if it is nothing of the kind.
-    """
+    """Read ``16GB``, ``800MB``, ``12GiB``, ``5000000``; a UsageFault of anything else."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
     if match is None or float(match[1]) == 0:
         raise UsageFault(f"--fit-memory {text!r}: expected a size, for example 16GB or 800MiB")
@@ -79,17 +79,11 @@ def resident_mib(device: torch.device) -> int:
 
 
 def measure(job: Job, out: Path, *, simulated: bool = True) -> dict[str, Any]:
-    """What a fit would be: sizes, parameters, FLOPs, memory and time.
+    """What a fit into ``out`` would be: sizes, parameters, FLOPs, memory and time.
 
-    Memory and FLOPs are simulated (``gansynth.fitting.cost_estimate``). A few real steps are timed,
-    a sheet is drawn and checkpoints are written as in the fit, into a folder that is gone
-    afterwards: at full size where that fits and is quick enough, else on smaller crops, from whose
-    FLOPs a second it is worked out (``time_from`` says which).
-
-    Args:
-        job: what would be fitted.
-        out: the run folder it would go to; nothing is written there.
-        simulated: False runs full-size steps whatever they take.
+    Memory and FLOPs are simulated (``gansynth.fitting.cost_estimate``). A few real steps, a sheet
+    and checkpoints are timed in a temporary folder (``gansynth.fitting.scaling``). ``simulated``
+    False runs full-size steps whatever they take.
     """
     rng = np.random.default_rng(job.options.seed)
     job.generator.observe(job.observed(rng))
@@ -98,7 +92,10 @@ def measure(job: Job, out: Path, *, simulated: bool = True) -> dict[str, Any]:
     cost, told = forecast(job) if simulated and job.generator.phases() else (None, {})
     kept = max(0, resident_mib(job.device) - resident)  # by torch, that a fit will not load
     found = timed(job, cost, timed_at)
-    loading = _timed_load(job)
+    began = time.perf_counter()
+    job.source.records(job.source.train_ids[:1])
+    loading = time.perf_counter() - began
+    to_cache = 0 if job.device.type == "cuda" else round(job.cache.still_to_come() / 2**20)
     options = job.options
     last = options.steps if job.generator.phases() else 0
     seconds = {
@@ -121,18 +118,13 @@ def measure(job: Job, out: Path, *, simulated: bool = True) -> dict[str, Any]:
         "time_from": found.source,
         "estimated_seconds": round(sum(seconds.values()), 1),
         "estimated_minutes": round(sum(seconds.values()) / 60, 2),
-        "memory_mib": predicted or peak_mib(job.device) - kept + _still_to_cache(job),
+        "memory_mib": predicted or peak_mib(job.device) - kept + to_cache,
         "memory_before_mib": before,
     }
 
 
 def timed_at(job: Job, stage: Stage | None = None) -> tuple[float, float, float]:
-    """Seconds of a step, a checkpoint and a sheet, measured; no sheet in a stage but the last.
-
-    Args:
-        job: whose steps.
-        stage: of a growing GAN; None for the only one.
-    """
+    """Seconds of a step, a checkpoint and a sheet, measured; no sheet in a stage but the last."""
     with tempfile.TemporaryDirectory() as folder:
         steps, saving = _timed_steps(job, Path(folder), stage)
         last = stage is None or stage.images is None
@@ -143,14 +135,9 @@ def timed_at(job: Job, stage: Stage | None = None) -> tuple[float, float, float]
 def _timed_steps(job: Job, folder: Path, stage: Stage | None) -> tuple[list[float], float]:
     """Seconds of each step after the first, and of writing a checkpoint."""
     ticks: list[float] = []
-    options = job.options.model_copy(
-        update={
-            "steps": MEASURED_STEPS + 1,
-            "log_every": 1,
-            "sample_every": 10**9,
-            "checkpoint_every": 10**9,
-        }
-    )
+    never = {"sample_every": 10**9, "checkpoint_every": 10**9}
+    update = {"steps": MEASURED_STEPS + 1, "log_every": 1, **never}
+    options = job.options.model_copy(update=update)
     callbacks = Callbacks(
         metrics=lambda step, values: ticks.append(time.perf_counter()),
         checkpoint=lambda path, step: ticks.append(time.perf_counter()),
@@ -166,11 +153,6 @@ def _timed_steps(job: Job, folder: Path, stage: Stage | None) -> tuple[list[floa
 
 
 def _timed_sheet(job: Job, folder: Path) -> float:
-    from gansynth.core.sample_request import SampleRequest
-    from gansynth.fitting.previews import COLUMNS
-    from gansynth.report.sheets import write_sheet
-    from gansynth.sampling.drawer import sampler_for
-
     began = time.perf_counter()
     sampler = sampler_for(
         job.generator, job.source, job.space, SampleRequest(edits=tuple(job.edits))
@@ -181,20 +163,6 @@ def _timed_sheet(job: Job, folder: Path) -> float:
     real = [job.crops.cut(job.source.train_ids[0], rng) for _ in samples]
     write_sheet(folder / "sheet.png", samples, real, job.generator.schema, title="")
     return time.perf_counter() - began
-
-
-def _timed_load(job: Job) -> float:
-    """Seconds to read a case and hash it."""
-    began = time.perf_counter()
-    job.source.records(job.source.train_ids[:1])
-    return time.perf_counter() - began
-
-
-def _still_to_cache(job: Job) -> int:
-    """MiB by which the cases at hand will grow on the CPU."""
-    if job.device.type == "cuda":
-        return 0
-    return round(job.cache.still_to_come() / 2**20)
 
 
 # -- to fit a memory -------------------------------------------------------------------------------
@@ -215,12 +183,8 @@ def fit_into(
     Tried in this order, the gentlest first, each in a process of its own: as asked; with gradient
     checkpointing; training crops of 3/4 and 1/2 of the edges; half and a quarter of the width.
     What the user has set stays as it is. A run that is there already keeps what it was begun with.
-
-    Args:
-        memory: bytes, of this process on a CPU, of the device on CUDA.
-
-    Raises:
-        EnvironmentFault: if nothing fits.
+    ``memory`` is in bytes, of this process on a CPU, of the device on CUDA. Raises
+    EnvironmentFault: nothing fits.
     """
     if (out / MANIFEST).exists():
         return {**settings, **_as_begun(out, settings)}
@@ -312,13 +276,11 @@ def _main() -> int:
     generator, request, settings, edits, device = json.load(sys.stdin)
     try:
         job = resolve(generator, SourceRequest(**request), settings, edits, device)
-        answer = json.dumps(measure(job, Path("-"), simulated=False))
+        answer, code = json.dumps(measure(job, Path("-"), simulated=False)), 0
     except GansynthError as fault:
-        answer = str(fault)
-        sys.stdout.write(f"{answer}\n")
-        return fault.exit_code
+        answer, code = str(fault), fault.exit_code
     sys.stdout.write(f"{answer}\n")
-    return 0
+    return code
 
 
 if __name__ == "__main__":

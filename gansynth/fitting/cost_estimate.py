@@ -1,13 +1,10 @@
 """What training steps would allocate and compute, without running one.
 
 The steps are those of ``gansynth.training.loop.train``, on fake tensors
-(``gansynth.fitting.fake_tensors``): losses, backward passes, optimisers, averages and image pools
-are the real ones. Memory is what a CUDA device holds at a step's peak: weights, gradients, the
-optimisers' state, averages, the batch, and activations, each rounded up as torch's allocator does.
-Not counted: the CUDA context and libraries (hundreds of MiB, of each process), cuDNN's workspaces,
-gaps between blocks that the allocator keeps (``max_memory_reserved`` is above
-``max_memory_allocated``), and drawing sheets. No allowance is made for them: none of them has been
-measured for these networks on enough cards to have a number.
+(``gansynth.fitting.fake_tensors``). Memory is what a CUDA device holds at a step's peak: weights,
+gradients, the optimisers' state, averages, the batch, and activations, each rounded up as torch's
+allocator does. Not counted: the CUDA context and libraries (hundreds of MiB, of each process),
+cuDNN's workspaces, gaps between blocks that the allocator keeps, and drawing sheets.
 """
 
 from __future__ import annotations
@@ -25,7 +22,7 @@ from gansynth.fitting.fake_tensors import Faked, Watched, autocast_of_cuda
 from gansynth.fitting.setup import Job
 from gansynth.runtime.devices import resolve
 from gansynth.runtime.distributed import Team
-from gansynth.training.loop import Batches, FitOptions
+from gansynth.training.loop import Batches, FitOptions, backward
 from gansynth.training.state import Learner
 
 LONGEST_PERIOD = 10_000
@@ -34,38 +31,23 @@ LONGEST_PERIOD = 10_000
 
 @dataclass(frozen=True)
 class Cost:
-    """What a fit's steps cost.
+    """What a fit's steps cost."""
 
-    Attributes:
-        flops: of the mean optimiser step.
-        total: FLOPs of all steps.
-        peak: most bytes at once.
-        stages: for each of ``stretches`` FLOPs of its mean step and most bytes.
-    """
-
-    flops: float
-    total: float
-    peak: int
-    stages: tuple[tuple[float, int], ...] = ()
+    flops: float  # of the mean optimiser step
+    total: float  # FLOPs of all steps
+    peak: int  # most bytes at once
+    stages: tuple[tuple[float, int], ...] = ()  # of each of ``stretches``: mean FLOPs, most bytes
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """Steps of one stage.
-
-    Attributes:
-        stage: their stage.
-        first: number of the first of them.
-        images: real images shown before it.
-        steps: how many.
-        batch_size: real cases a step.
-    """
+    """Steps of one stage."""
 
     stage: Stage
-    first: int
-    images: int
-    steps: int
-    batch_size: int
+    first: int  # number of the first step
+    images: int  # real images shown before it
+    steps: int  # how many
+    batch_size: int  # real cases a step
 
 
 def forecast(job: Job) -> tuple[Cost | None, dict[str, Any]]:
@@ -96,11 +78,8 @@ def estimate(job: Job) -> Cost:
 def variants(job: Job, asked: Cost) -> list[dict[str, Any]]:
     """Memory (MiB) and FLOPs a step by precision, and by ``checkpointing`` where it is an option.
 
-    One that cannot be simulated has None for both.
-
-    Args:
-        job: whose generator and loop are meant.
-        asked: of the job as it is, which is not simulated again.
+    A variant that cannot be simulated has None for both. ``asked`` is the cost of the job as it
+    is, which is not simulated again.
     """
     options = job.generator.options
     own = getattr(options, "checkpointing", None)
@@ -110,18 +89,15 @@ def variants(job: Job, asked: Cost) -> list[dict[str, Any]]:
         for keep in (None,) if own is None else (False, True):
             same = keep == own and precision == precise
             other = options if keep is None else options.model_copy(update={"checkpointing": keep})
-            cost = asked if same else _tried(job, other, precision != "fp32")
+            cost: Cost | None
+            try:
+                cost = asked if same else _cost(job, other, precision != "fp32")
+            except Exception:  # a variant that fails says nothing of what is asked for
+                cost = None
             row = {"precision": precision, "checkpointing": keep, "asked": same}
             memory, flops = (None, None) if cost is None else (mib(cost.peak), cost.flops)
             rows.append({**row, "memory_mib": memory, "flops_per_step": flops})
     return rows
-
-
-def _tried(job: Job, options: Any, half: bool) -> Cost | None:
-    try:
-        return _cost(job, options, half)
-    except Exception:  # a variant that fails says nothing of what is asked for
-        return None
 
 
 def mib(size: float) -> int:
@@ -151,12 +127,9 @@ def simulate(
 ) -> Cost:
     """Take one step of each kind that a fit has, after one to warm up, and count.
 
-    Args:
-        generator: is on the watched device, and trained.
-        batches: real cases; one is read for each stage, for its shape.
-        options: of the loop.
-        watched: counts; if ``Faked``, nothing is computed.
-        half: bf16 autocast, on the CPU as on CUDA (fp16 takes as much).
+    The generator is on the watched device, and trained. One batch is read for each stage, for its
+    shape. With ``Faked``, nothing is computed. ``half`` is bf16 autocast, on the CPU as on CUDA
+    (fp16 takes as much).
     """
     with watched:
         learner = Learner.of(generator, torch.amp.GradScaler(enabled=False))
@@ -165,10 +138,9 @@ def simulate(
     total, steps = 0.0, 0
     each: list[tuple[float, int]] = []
     for stretch in stretches(options, list(generator.stages())):
-        walk = _Walk(generator, learner, options, watched, half, stretch)
-        walk.take(batches)
-        total, steps = total + walk.flops * stretch.steps, steps + stretch.steps
-        each.append((walk.flops, walk.peak))
+        batch = batches(stretch.first, stretch.stage, range(1))
+        each.append(_mean_step(generator, batch, learner, options, watched, half, stretch))
+        total, steps = total + each[-1][0] * stretch.steps, steps + stretch.steps
     return Cost(total / max(1, steps), total, max(peak for _, peak in each), tuple(each))
 
 
@@ -212,93 +184,66 @@ def _as_on_cuda(learner: Learner) -> None:
                 group["foreach"] = True
 
 
-class _Walk:
-    """Steps of one stage, as ``gansynth.training.loop.train`` takes them.
+def _mean_step(
+    generator: Generator,
+    batch: Batch,
+    learner: Learner,
+    options: FitOptions,
+    watched: Watched,
+    half: bool,
+    stretch: Stretch,
+) -> tuple[float, int]:
+    """FLOPs of the mean step of one stage, and most bytes at once."""
+    stage, total = stretch.stage, stretch.batch_size
+    rng, phases = torch.Generator(watched.device), generator.phases()
+    parts = _parts(batch, total // options.accumulate, options.accumulate, watched)
+    scaler, kind = torch.amp.GradScaler(enabled=False), watched.device.type
+    dtype = torch.bfloat16 if half else None
+    shares: list[Step] = []
 
-    Attributes:
-        flops: of the mean step.
-        peak: most bytes at once.
-    """
-
-    def __init__(
-        self,
-        generator: Generator,
-        learner: Learner,
-        options: FitOptions,
-        watched: Watched,
-        half: bool,
-        stretch: Stretch,
-    ) -> None:
-        self.generator, self.learner, self.options = generator, learner, options
-        self.watched, self.half, self.stretch = watched, half, stretch
-        self.rng = torch.Generator(watched.device)
-        self.players, self.phases = generator.players(), generator.phases()
-        self.shares: list[Step] = []
-        self.flops, self.peak = 0.0, 0
-
-    def take(self, batches: Batches) -> None:
-        """One step of each kind to warm up, and one that counts."""
-        stretch = self.stretch
-        parts = self._parts(batches(stretch.first, stretch.stage, range(1)))
-        found = kinds(self.phases, stretch.first, stretch.steps)
-        with self.watched:
-            for index, _ in found:
-                self._step(parts, index)
-            for index, share in found:
-                self.watched.begin()
-                self._step(parts, index)
-                self.flops += share * self.watched.flops
-                self.peak = max(self.peak, self.watched.peak)
-            self.shares = []
-        self.peak += sum(_to_come(memory) for memory in self.generator.memories.values())
-
-    def _parts(self, one: Batch) -> list[Batch]:
-        """A batch on the watched device, in the parts it is done in, of samples like the one."""
-
-        def placed(tensor: Tensor) -> Tensor:
-            shape = (self.stretch.batch_size // self.options.accumulate, *tensor.shape[1:])
-            return tensor[:1].to(self.watched.device).expand(shape).clone()
-
-        given = {f.name: v for f in fields(one) if (v := getattr(one, f.name)) is not None}
-        with self.watched:
-            return [
-                Batch(**{name: placed(value) for name, value in given.items()})
-                for _ in range(self.options.accumulate)
-            ]
-
-    def _step(self, parts: Sequence[Batch], index: int) -> None:
-        stage, total = self.stretch.stage, self.stretch.batch_size
-        which = Team().shares(total, self.options.accumulate)
-        self.shares = [
+    def take(index: int) -> None:
+        nonlocal shares
+        which = Team().shares(total, options.accumulate)
+        shares = [
             Step(
-                self.generator.prepare(part, stage), stage, index, self.stretch.images,
-                alpha=0.5 if stage.fade else 1.0, rng=self.rng.manual_seed(0), key=index,
+                generator.prepare(part, stage), stage, index, stretch.images,
+                alpha=0.5 if stage.fade else 1.0, rng=rng.manual_seed(0), key=index,
                 first=numbers.start, total=total,
             )
             for part, numbers in zip(parts, which, strict=True)
         ]  # fmt: skip
-        for phase in (p for p in self.phases if p.due(index)):
-            self._phase(phase)
-        self.learner.average(0.5)
+        for phase in (phase for phase in phases if phase.due(index)):
+            backward(generator, phase, shares, learner, scaler, kind, dtype)
+            if options.clip_norm:
+                nn.utils.clip_grad_norm_(learner.parameters(phase.player), options.clip_norm)
+            learner.optimizers[phase.player].step()
+            if phase.after is not None:
+                phase.after()
+        learner.average(0.5)
 
-    def _phase(self, phase: Phase) -> None:
-        for name, net in self.generator.nets.items():
-            net.train().requires_grad_(name in self.players[phase.player])
-        optimizer, losses = self.learner.optimizers[phase.player], []
-        optimizer.zero_grad(set_to_none=True)
-        for step in self.shares:
-            where = self.watched.device.type
-            with torch.autocast(where, dtype=torch.bfloat16, enabled=self.half):
-                terms = phase.loss(step)
-            stacked = torch.stack([t.float() for t in terms.values()])
-            torch.autograd.backward(stacked.sum() / len(self.shares))
-            losses.append(stacked.detach())
-        if self.options.clip_norm:
-            parameters = self.learner.parameters(phase.player)
-            nn.utils.clip_grad_norm_(parameters, self.options.clip_norm)
-        optimizer.step()
-        if phase.after is not None:
-            phase.after()
+    found = kinds(phases, stretch.first, stretch.steps)
+    flops, peak = 0.0, 0
+    with watched:
+        for index, _ in found:  # to warm up
+            take(index)
+        for index, share in found:
+            watched.begin()
+            take(index)
+            flops, peak = flops + share * watched.flops, max(peak, watched.peak)
+    return flops, peak + sum(_to_come(memory) for memory in generator.memories.values())
+
+
+def _parts(one: Batch, size: int, count: int, watched: Watched) -> list[Batch]:
+    """A batch on the watched device, in the parts it is done in, of samples like the one."""
+
+    def placed(tensor: Tensor) -> Tensor:
+        return tensor[:1].to(watched.device).expand(size, *tensor.shape[1:]).clone()
+
+    given = {f.name: v for f in fields(one) if (v := getattr(one, f.name)) is not None}
+    with watched:
+        return [
+            Batch(**{name: placed(value) for name, value in given.items()}) for _ in range(count)
+        ]
 
 
 def _to_come(memory: Any) -> int:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gansynth.core.run_folder import MANIFEST
-from gansynth.core.sample_request import SampleRequest
-from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.cost import fit_into, measure, peak_mib
 from gansynth.fitting.label_report import report_label_maps
@@ -29,21 +26,11 @@ from gansynth.runtime.errors import TrainingFault
 from gansynth.runtime.files import remove_temporaries, sha256_file, write_json_atomic
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.runtime.signals import Interrupted, StopRequest, stop_request
-from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.run import Run, locked
 from gansynth.training.checkpoint_manager import Callbacks
 from gansynth.training.loop import TrainReport, steps_for, train
 
 SPECTRUM_SAMPLES = 16
-
-
-@dataclass
-class _Session:
-    """What goes on around a training."""
-
-    reporter: Reporter
-    stop: StopRequest
-    team: Team
 
 
 def fit(
@@ -69,7 +56,7 @@ def fit(
         generator: registered name, e.g. ``cgan3d``.
         request: where the training cases come from.
         out: run folder; an unfinished run of the same configuration is resumed.
-        settings: ``--set`` values, for the loop (``FitOptions``) or the generator's own options.
+        settings: for the loop (``FitOptions``) or the generator's own options.
         edits: condition edits of the previews and the later samples; None takes the generator's.
         typed: those of the settings that must have an effect: what a user typed.
         device: ``auto``, ``cpu``, ``cuda:0``.
@@ -91,32 +78,37 @@ def fit(
     """
     began = time.perf_counter()
     with stop_request() as stop, team(pick_device(device)) as processes:
-        session = _Session(reporter if processes.leads else NullReporter(), stop, processes)
+        reporter = reporter if processes.leads else NullReporter()
         chosen = dict(settings)
         if memory is not None:
             asked = (generator, request, settings, edits, device)
             chosen = processes.tell(
-                fit_into(*asked, memory, out, session.reporter) if processes.leads else None
+                fit_into(*asked, memory, out, reporter) if processes.leads else None
             )
         job = resolve(generator, request, chosen, edits, device, typed)
         job.recipe = recipe
-        _check_growth(job, session.reporter)
+        _check_growth(job, reporter)
         if init_from is not None:
             job.ancestor = Ancestor.open(init_from)
         refuse_full_disk(job, out)
         if dry_run:
             if not processes.leads:
                 return {}
-            rehearse(job, out, resume, session.reporter)
+            rehearse(job, out, resume, reporter)
             return measure(job, out)
         with locked(out) if processes.leads else nullcontext():
-            manifest = _together(job, out, resume, session)
-            report = _train(job, out, manifest, log, session)
+            manifest = None
+            if processes.leads:
+                remove_temporaries(out)
+                manifest = open_folder(job, out, resume, reporter)
+            run = Run(out, job.generator, processes.tell(manifest))
+            job.generator.load_state(run.manifest["state"])
+            report = _train(job, run, log, reporter, stop, processes)
             for note in report.notes:
-                session.reporter.warn(note)
+                reporter.warn(note)
             if not processes.leads:
                 return {}
-            finished = _finish(job, out, manifest, report, session.reporter)
+            finished = _finish(job, run, report, reporter)
             return {**finished, "total_seconds": round(time.perf_counter() - began, 2)}
 
 
@@ -133,23 +125,13 @@ def _check_growth(job: Job, reporter: Reporter) -> None:
         )
 
 
-def _together(job: Job, out: Path, resume: bool, session: _Session) -> dict[str, Any]:
-    """The run's manifest: the first process opens the folder, the others hear of it."""
-    manifest = None
-    if session.team.leads:
-        remove_temporaries(out)
-        manifest = open_folder(job, out, resume, session.reporter)
-    heard: dict[str, Any] = session.team.tell(manifest)
-    job.generator.load_state(heard["state"])
-    return heard
-
-
 def _train(
-    job: Job, out: Path, manifest: dict[str, Any], log: Sequence[str], session: _Session
+    job: Job, run: Run, log: Sequence[str], reporter: Reporter, stop: StopRequest, processes: Team
 ) -> TrainReport:
     from gansynth.training.loggers import open_loggers
 
-    preview, monitor = Preview(job, out, manifest), _monitor(job, out, manifest, session.reporter)
+    out, manifest = run.folder, run.manifest
+    preview, monitor = Preview(job, run), _monitor(job, run, reporter)
 
     def remember(path: Path, step: int) -> None:
         weights = path / "ema.safetensors"
@@ -161,8 +143,8 @@ def _train(
         manifest["complete"] = step >= job.options.steps or not job.generator.phases()
         write_json_atomic(out / MANIFEST, manifest)
 
-    names, warn = log if session.team.leads else (), session.reporter.warn
-    with open_loggers(names, out, job.config(), warn=warn) as loggers:
+    names = log if processes.leads else ()
+    with open_loggers(names, out, job.config(), warn=reporter.warn) as loggers:
 
         def look(step: int) -> None:
             loggers.picture(step, preview(step))
@@ -173,8 +155,8 @@ def _train(
             checkpoint=remember,
             preview=look,
             metrics=loggers.scalars,
-            reporter=session.reporter,
-            stop=session.stop,
+            reporter=reporter,
+            stop=stop,
         )
         try:
             return train(
@@ -184,28 +166,26 @@ def _train(
                 device=job.device,
                 folder=out,
                 callbacks=callbacks,
-                team=session.team,
+                team=processes,
             )
         except TrainingFault as fault:
-            if not session.team.leads:  # the first process says it for all
+            if not processes.leads:  # the first process says it for all
                 raise SystemExit(fault.exit_code) from fault
             curves = _draw_curves(out)
             raise TrainingFault(f"{fault}. Drawn in {curves}" if curves else str(fault)) from fault
         except Interrupted:
-            session.reporter.warn(
+            reporter.warn(
                 f"{out}: stopped by a signal after step {manifest['steps']}, which is "
                 "checkpointed; the same command goes on from there"
             )
             raise
 
 
-def _monitor(
-    job: Job, out: Path, manifest: Mapping[str, Any], reporter: Reporter
-) -> DiversityMonitor | None:
+def _monitor(job: Job, run: Run, reporter: Reporter) -> DiversityMonitor | None:
     """What watches a generator that draws from noise alone; none for others, or if told not to."""
     if job.generator.labelling == "asked" or not job.options.diversity:
         return None
-    return DiversityMonitor(job, out, manifest, warn=reporter.warn, say=reporter.say)
+    return DiversityMonitor(job, run, reporter)
 
 
 def _draw_curves(out: Path) -> Path | None:
@@ -215,17 +195,14 @@ def _draw_curves(out: Path) -> Path | None:
     return write_curves(out / "metrics.csv", out / "samples" / "curves.png")
 
 
-def _finish(
-    job: Job, out: Path, manifest: Mapping[str, Any], trained: TrainReport, reporter: Reporter
-) -> dict[str, Any]:
-    run = Run(out, job.generator, dict(manifest))
+def _finish(job: Job, run: Run, trained: TrainReport, reporter: Reporter) -> dict[str, Any]:
     ratio = spectrum(job, run)
-    _draw_curves(out)
-    monitor = _monitor(job, out, manifest, reporter)
+    _draw_curves(run.folder)
+    monitor = _monitor(job, run, reporter)
     shown = final_sheets(job, run, reporter)
     return {
-        "run": str(out),
-        "run_id": manifest["run_id"],
+        "run": str(run.folder),
+        "run_id": run.manifest["run_id"],
         "train_cases": len(job.source.train_ids),
         "held_out_cases": len(job.source.held_out_ids),
         "steps": trained.steps,
@@ -245,8 +222,7 @@ def _finish(
 
 def spectrum(job: Job, run: Run) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Radial power spectrum of samples over real crops, (C, bands)."""
-    drawer = SampleDrawer(run, job.source, SampleRequest(job.options.seed + 1, tuple(job.edits)))
-    samples: list[Sample] = drawer.draw_raw(0, SPECTRUM_SAMPLES)
+    samples = job.drawer(run, 1).draw_raw(0, SPECTRUM_SAMPLES)
     rng = np.random.default_rng(job.options.seed + 1)
     ids = rng.choice(job.source.train_ids, SPECTRUM_SAMPLES)
     real = [job.crops.cut(str(i), rng).image for i in ids]

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import LabelArray
 from gansynth.data.label_statistics import LabelPriors
 from gansynth.fitting.setup import Job
@@ -17,7 +16,6 @@ from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.admission import reason_of
-from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.run import Run
 
 FOUND = "label_maps.json"
@@ -33,11 +31,6 @@ MANY_FLAWED = 0.25
 def report_label_maps(job: Job, run: Run, reporter: Reporter) -> dict[str, Any]:
     """Compare drawn label maps with those of training crops, say it, and warn where they are off.
 
-    Args:
-        job: of the fit.
-        run: what it has fitted.
-        reporter: shows it.
-
     Returns:
         ``label_maps``: ``LabelPriors.compare``'s JSON, with ``flawed``, the share of samples that
         have a flaw, and ``flaws``, how many by reason. Nothing for a generator that is asked for
@@ -45,9 +38,7 @@ def report_label_maps(job: Job, run: Run, reporter: Reporter) -> dict[str, Any]:
     """
     if job.generator.labelling != "drawn":
         return {}
-    samples = SampleDrawer(run, job.source, SampleRequest(job.options.seed + 1)).draw_raw(
-        0, SAMPLES
-    )
+    samples = job.drawer(run, 1).draw_raw(0, SAMPLES)
     priors = LabelPriors.fit(_training(job), job.generator.schema)
     compared = priors.compare(s.labels for s in samples if s.labels is not None)
     for name, found in compared["labels"].items():
@@ -61,12 +52,7 @@ def report_label_maps(job: Job, run: Run, reporter: Reporter) -> dict[str, Any]:
 
 
 def warn_of_label_maps(folder: Path, reporter: Reporter) -> None:
-    """Warn of what the fit of a run has found wrong with the label maps that it draws.
-
-    Args:
-        folder: of the run; those of its parts lie within. Runs that draw none have nothing to say.
-        reporter: told.
-    """
+    """Warn of what the fit of a run, or of its parts, has found wrong with its label maps."""
     for file in sorted(folder.rglob(FOUND)):
         found = read_json(file, way_out="take it away, or fit again")
         for warning in found["warnings"]:

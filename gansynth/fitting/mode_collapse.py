@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from gansynth.core.generator import Generator
-from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case
 from gansynth.fitting.setup import Job
 from gansynth.metrics.comparison import Window, window_of
 from gansynth.metrics.diversity import PAIRS, Likeness, owners_of, pairwise, windowed
 from gansynth.runtime.files import write_bytes_atomic
-from gansynth.sampling.drawer import SampleDrawer
+from gansynth.runtime.progress import Reporter
 from gansynth.sampling.run import Run
 
 FILE = "diversity.csv"
@@ -43,13 +41,7 @@ PATIENCE = 5
 
 @dataclass(frozen=True)
 class Finding:
-    """How alike samples and real cases are at a step.
-
-    Attributes:
-        step: optimiser steps done.
-        samples: likeness of samples.
-        real: likeness of real cases.
-    """
+    """How alike samples, and real cases, are after an optimiser step."""
 
     step: int
     samples: Likeness
@@ -84,11 +76,7 @@ def collapsed(findings: Sequence[Finding], steps: int) -> bool:
     A young generator's samples are all alike, and grow apart as it learns. So a collapse begins
     where two clear findings in a row have lost ``FALLEN`` more than the best before them, or where
     clear findings get no better for ``PATIENCE`` of them and a tenth of the run. It ends when less
-    than ``REGAINED`` is lost.
-
-    Args:
-        findings: of one run, in order.
-        steps: of the whole run.
+    than ``REGAINED`` is lost. ``steps`` are those of the whole run.
     """
     inside, best = False, 0
     for now, finding in enumerate(findings):
@@ -113,60 +101,39 @@ def read_findings(path: Path) -> list[Finding]:
 class DiversityMonitor:
     """Measures the same samples at every call, and says when they collapse and when that is over.
 
-    Args:
-        job: what is being fitted; ``options.diversity`` samples are drawn.
-        out: its run folder, where ``diversity.csv`` is kept.
-        manifest: the run's.
-        warn: called with a line when a collapse begins.
-        say: called with a line when it is over.
+    ``options.diversity`` samples are drawn; ``diversity.csv`` is kept in the run's folder.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        out: Path,
-        manifest: Mapping[str, Any],
-        *,
-        warn: Callable[[str], None],
-        say: Callable[[str], None],
-    ) -> None:
-        self.job, self.path = job, out / FILE
+    def __init__(self, job: Job, run: Run, reporter: Reporter) -> None:
+        self.job, self.path, self.reporter = job, run.folder / FILE, reporter
         self.number, self.seed = job.options.diversity, job.options.seed + 2
-        run = Run(out, job.generator, dict(manifest))
-        self.drawer = SampleDrawer(run, job.source, SampleRequest(self.seed, tuple(job.edits)))
-        self.warn, self.say = warn, say
+        self.drawer = job.drawer(run, 2)
 
     def __call__(self, step: int) -> dict[str, float]:
         """Measure, write a line, and warn if need be.
 
-        Lines of this step and later ones are dropped first: the run has gone back.
-
-        Returns:
-            ``diversity/samples`` and ``diversity/real``, for the run's loggers.
+        Lines of this step and later ones are dropped first: the run has gone back. Returns
+        ``diversity/samples`` and ``diversity/real``, for the run's loggers.
         """
         before = [finding for finding in read_findings(self.path) if finding.step < step]
         found = Finding(step, self._likeness_of_samples(), self._real[1])
         self._write([*before, found])
         was, now = (collapsed(f, self.job.options.steps) for f in (before, [*before, found]))
         if now and not was:
-            self.warn(_alarm(found, self.job.generator))
+            self.reporter.warn(_alarm(found, self.job.generator))
         elif was and not now:
-            self.say(f"diversity: {_numbers(found)}: the collapse is over")
+            self.reporter.say(f"diversity: {_numbers(found)}: the collapse is over")
         return {"diversity/samples": found.samples.mean, "diversity/real": found.real.mean}
 
     def report(self, step: int) -> dict[str, float | None]:
-        """The last likenesses of samples and real cases, measured now if they were not at a step.
-
-        Returns:
-            ``samples`` and ``real``; None where there is no pair.
-        """
+        """The last likenesses at a step, measured now if need be; None where there is no pair."""
         findings = read_findings(self.path)
         if not findings or findings[-1].step != step:
             self(step)
             findings = read_findings(self.path)
         last = findings[-1]
         if last.clear and not collapsed(findings, self.job.options.steps):
-            self.warn(_alarm(last, self.job.generator, "mode collapse, or too few steps"))
+            self.reporter.warn(_alarm(last, self.job.generator, "mode collapse, or too few steps"))
         means = {"samples": last.samples.mean, "real": last.real.mean}
         return {k: round(v, 4) if np.isfinite(v) else None for k, v in means.items()}
 

@@ -37,15 +37,7 @@ class How(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Step:
-    """One run, before it is fitted.
-
-    Attributes:
-        name: in messages and reports.
-        folder: of the run, below that of the list; ``.`` is the list's own.
-        generator: registered name.
-        settings: as texts.
-        request: what it learns from.
-    """
+    """One run, before it is fitted; ``folder`` lies below the list's, ``.`` is the list's own."""
 
     name: str
     folder: str
@@ -59,11 +51,6 @@ S = TypeVar("S", bound=Step)
 
 class Pipeline(ABC, Generic[S]):
     """Steps below one folder, and the file there that says how far each has come.
-
-    Args:
-        out: the folder.
-        steps: in the order they are fitted.
-        how: to fit them.
 
     Attributes:
         title: what messages call a step: a format of the step, its number, and their number.
@@ -83,13 +70,10 @@ class Pipeline(ABC, Generic[S]):
 
     @abstractmethod
     def open(self) -> list[str]:
-        """Begin the file, or go on with the one that is there; a dry run writes nothing.
+        """Begin the file, or go on with the one there; names of the steps that are fitted already.
 
-        Returns:
-            Names of the steps that are fitted already.
-
-        Raises:
-            UsageFault: the folder holds something else, or must not be resumed.
+        A dry run writes nothing. Raises UsageFault: the folder holds something else, or must not
+        be resumed.
         """
 
     @abstractmethod

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.sample_request import SampleRequest
 from gansynth.data.views import draws_labels, given_channels
 from gansynth.fitting.setup import Job
 from gansynth.report.sheets import write_sheet
 from gansynth.runtime.progress import Reporter
-from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.inspect import ROWS, SHOWN, STEPS, walks, write_interpolation, write_nearest
 from gansynth.sampling.run import Run
 
@@ -20,25 +17,15 @@ COLUMNS = 8
 
 
 class Preview:
-    """Draws ``samples/step-XXXXXXXX.png`` with the weights the generator holds.
+    """Draws ``samples/step-XXXXXXXX.png`` with the weights the generator holds."""
 
-    Args:
-        job: what is being fitted.
-        out: its run folder.
-        manifest: the run's.
-    """
-
-    def __init__(self, job: Job, out: Path, manifest: Mapping[str, Any]) -> None:
-        self.job, self.out = job, out
-        run = Run(out, job.generator, dict(manifest))
-        self.drawer = SampleDrawer(
-            run, job.source, SampleRequest(job.options.seed, tuple(job.edits))
-        )
+    def __init__(self, job: Job, run: Run) -> None:
+        self.job, self.folder, self.drawer = job, run.folder / "samples", job.drawer(run)
 
     def __call__(self, step: int) -> Path:
         """Draw and write a sheet; its path."""
         samples = [self.drawer.draw_raw(index, 1)[0] for index in range(COLUMNS)]
-        path = self.out / "samples" / f"step-{step:08d}.png"
+        path = self.folder / f"step-{step:08d}.png"
         real = [self.drawer.beside(sample) for sample in samples]
         options, schema = self.job.generator.options, self.job.generator.schema
         write_sheet(
@@ -51,17 +38,12 @@ class Preview:
 
 
 def final_sheets(job: Job, run: Run, reporter: Reporter) -> dict[str, Any]:
-    """Write the sheets that end a fit; those a generator has nothing to show on are left out.
-
-    Returns:
-        For the fit's report: ``interpolation`` and ``nearest``.
-    """
+    """Write the sheets that end a fit, where there is something to show; paths for its report."""
     shown: dict[str, Any] = {}
     from_noise = job.generator.labelling != "asked"
     if not from_noise and not walks(job.generator):
         return shown
-    drawer = SampleDrawer(run, job.source, SampleRequest(job.options.seed, tuple(job.edits)))
-    folder = run.folder / "samples"
+    drawer, folder = job.drawer(run), run.folder / "samples"
     if walks(job.generator):
         shown["interpolation"] = write_interpolation(drawer, folder, ROWS, STEPS)
     if from_noise:

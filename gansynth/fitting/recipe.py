@@ -26,8 +26,8 @@ What a user types after ``--set`` and ``--read`` is put over all of it. Only a k
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,7 +35,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from gansynth.core.registry import installed
-from gansynth.fitting.composite_spec import PartSpec
+from gansynth.fitting.composite_spec import PartSpec, first_fault, texts
 from gansynth.runtime.errors import GansynthError, UsageFault, did_you_mean
 from gansynth.runtime.files import read_yaml
 from gansynth.runtime.options import overlay, split_settings
@@ -132,14 +132,7 @@ class RecipeSpec(_Strict):
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe that has been read.
-
-    Attributes:
-        name: as it is registered; of a file of the user's own, its name without the ending.
-        path: its file.
-        sha256: of the file.
-        spec: what is in it.
-    """
+    """A recipe that has been read; a user's file is named as its file, without the ending."""
 
     name: str
     path: Path
@@ -152,33 +145,22 @@ class Recipe:
         return len(self.spec.runs) == 1 and self.spec.runs[0].each == "none"
 
     def named(self, channels: Sequence[str]) -> RecipeSpec:
-        """The recipe with the names that data have for the channels it names, as ``<T1>``.
+        """The recipe with the data's names for the channels it names, as ``<T1>``.
 
-        A list of ``<channels>`` alone is one of all channels.
-
-        Args:
-            channels: of the data.
-
-        Raises:
-            UsageFault: one that is not there.
+        A list of ``<channels>`` alone is one of all channels. Raises UsageFault: one is not there.
         """
         found = self.called(channels)
         if not found:
             return self.spec
         document = self.spec.model_dump()
-        runs = _named(document["runs"], found, list(channels))
-        settings = _named(document["set"], found, list(channels))
-        return RecipeSpec(**{**document, "runs": runs, "set": settings})
+        words = {f"<{name}>": own for name, own in found.items()}
+        changed = {key: filled(document[key], words, list(channels)) for key in ("runs", "set")}
+        return RecipeSpec(**{**document, **changed})
 
     def called(self, channels: Sequence[str], *, of: str = "") -> dict[str, str]:
-        """What data call the channels that the recipe names.
+        """What data call the channels that the recipe names; ``of`` names the data in messages.
 
-        Args:
-            channels: of the data.
-            of: KIND:WHERE of the data, where these are not the set's own cases.
-
-        Raises:
-            UsageFault: one that is not there, or there twice.
+        Raises UsageFault: a channel is not there, or there twice.
         """
         found: dict[str, str] = {}
         for name, others in self.spec.channels.items():
@@ -204,11 +186,7 @@ class Recipe:
         return {**self.spec.read, **kinds.get(kind, {})}
 
     def check(self) -> None:
-        """Hold every setting against the generator's options, every key of ``read`` to its source.
-
-        Raises:
-            UsageFault: naming file, key and value.
-        """
+        """Refuse wrong settings and unknown keys of ``read``, naming file, key and value."""
         from gansynth.conditions.edit_chain import build_edits
 
         spec = self.spec
@@ -219,9 +197,20 @@ class Recipe:
         except GansynthError as fault:
             raise UsageFault(f"{self.path}: {fault}") from fault
         for where, read in self._reads():
-            self._check_read(where, read)
+            with self._at(where):
+                _check_read(spec, read)
         for where, name, settings in self._settings():
-            self._check_settings(where, name, settings)
+            with self._at(where):
+                check_settings(name, settings)
+
+    @contextmanager
+    def _at(self, where: str) -> Iterator[None]:
+        """Name the place in the file in place of the option that a user would have typed."""
+        try:
+            yield
+        except UsageFault as fault:
+            found = str(fault).removeprefix("--set ").removeprefix("--read ")
+            raise UsageFault(f"{self.path}: {where}: {found}") from fault
 
     def _check_needs(self) -> None:
         """Refuse parts whose data are a name that ``needs`` does not have."""
@@ -255,38 +244,8 @@ class Recipe:
         for name, scale in spec.scale.items():
             yield f"scale.{name}.set", spec.generator, overlay(base, texts(scale.set))
 
-    def _check_settings(self, where: str, generator: str, settings: Mapping[str, str]) -> None:
-        try:
-            check_settings(generator, settings)
-        except UsageFault as fault:
-            raise UsageFault(f"{self.path}: {where}: {_untyped(fault)}") from fault
-
-    def _check_read(self, where: str, read: Mapping[str, str]) -> None:
-        from gansynth.core.source import SourceRequest
-        from gansynth.data.reading import VolumeOptions, parse_read
-        from gansynth.data.slice_options import SliceOptions
-
-        if self.spec.source != "slices":  # only the source that is opened knows its keys
-            return
-        own = {k: v for k, v in read.items() if k in SliceOptions.model_fields}
-        known = {*SliceOptions.model_fields, *VolumeOptions.model_fields}
-        for key in read.keys() - known:
-            if not key.startswith("inner."):
-                raise UsageFault(
-                    f"{self.path}: {where}: {key}={read[key]}: slices: has no such key, expected "
-                    f"one of {', '.join(sorted(known))}, or inner.KEY.{did_you_mean(key, known)}"
-                )
-        try:
-            parse_read(SliceOptions, SourceRequest("slices", "", read=own))
-        except UsageFault as fault:
-            raise UsageFault(f"{self.path}: {where}: {_untyped(fault)}") from fault
-
     def scaled(self, name: str | None) -> Scale:
-        """The overrides of a scale; none for None.
-
-        Raises:
-            UsageFault: there is no such scale.
-        """
+        """The overrides of a scale, none for None; a UsageFault of one that is not there."""
         if name is None:
             return Scale()
         if name not in self.spec.scale:
@@ -299,11 +258,7 @@ class Recipe:
 
 
 def read_recipe(path: Path, name: str | None = None) -> Recipe:
-    """Read a recipe's file; its settings are not held against the generator: see ``check``.
-
-    Args:
-        path: YAML.
-        name: what it is called; the file's name if None.
+    """Read a recipe's file; ``Recipe.check`` compares its settings with the generator's options.
 
     Raises:
         UsageFault: no such file, not YAML, or not a recipe: naming file and key.
@@ -312,19 +267,15 @@ def read_recipe(path: Path, name: str | None = None) -> Recipe:
     try:
         spec = RecipeSpec.model_validate(doc)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "all of it"
-        known = RecipeSpec.model_fields
-        meant = did_you_mean(str(first["loc"][-1]), known) if first["loc"] else ""
-        raise UsageFault(
-            f"{path}: {key} is {first['input']!r:.60}: {first['msg'].removeprefix('Value error, ')}"
-            f"; a recipe has {', '.join(known)}.{meant}"
-        ) from None
+        known, loc = RecipeSpec.model_fields, error.errors()[0]["loc"]
+        meant = did_you_mean(str(loc[-1]), known) if loc else ""
+        told = f"{path}: {first_fault(error)}; a recipe has {', '.join(known)}.{meant}"
+        raise UsageFault(told) from None
     return Recipe(name or path.stem, path, hashlib.sha256(data).hexdigest(), spec)
 
 
 def find_recipe(text: str) -> Recipe:
-    """The recipe that ``--recipe`` names: a registered one, or a YAML file; checked.
+    """The recipe that ``--recipe`` names, checked: a registered one, or a YAML file.
 
     Raises:
         UsageFault: unknown, or something in it does not fit its generator.
@@ -340,46 +291,41 @@ def find_recipe(text: str) -> Recipe:
 def check_settings(
     generator: str, settings: Mapping[str, str], typed: Collection[str] = ()
 ) -> None:
-    """Refuse a wrong setting of a generator or its loop, and typed ones without effect.
-
-    Raises:
-        UsageFault: naming key and value.
-    """
+    """Refuse a wrong setting of a generator or its loop, and typed ones without effect."""
     from gansynth.training.loop import FitOptions
 
     options = installed().generator(generator).Options
     split_settings(settings, FitOptions, options, generator=generator, typed=typed)
 
 
-def texts(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Values from YAML as a user would type them after ``--set``."""
-    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in settings.items()}
+def _check_read(spec: RecipeSpec, read: Mapping[str, str]) -> None:
+    from gansynth.core.source import SourceRequest
+    from gansynth.data.reading import VolumeOptions, parse_read
+    from gansynth.data.slice_options import SliceOptions
+
+    if spec.source != "slices":  # only the source that is opened knows its keys
+        return
+    own = {k: v for k, v in read.items() if k in SliceOptions.model_fields}
+    known = {*SliceOptions.model_fields, *VolumeOptions.model_fields}
+    for key in read.keys() - known:
+        if not key.startswith("inner."):
+            raise UsageFault(
+                f"{key}={read[key]}: slices: has no such key, expected one of "
+                f"{', '.join(sorted(known))}, or inner.KEY.{did_you_mean(key, known)}"
+            )
+    parse_read(SliceOptions, SourceRequest("slices", "", read=own))
 
 
-def _named(value: Any, found: Mapping[str, str], every: list[str]) -> Any:
-    """A document with data's own names for channels."""
+def filled(value: Any, words: Mapping[str, str], channels: list[str] | None = None) -> Any:
+    """A document with words replaced in all its texts; ``<channels>`` alone in a list by many."""
     if isinstance(value, str):
-        for name, own in found.items():
-            value = value.replace(f"<{name}>", own)
+        for word, own in words.items():
+            value = value.replace(word, own)
         return value
     if isinstance(value, Mapping):
-        return {k: _named(v, found, every) for k, v in value.items()}
+        return {k: filled(v, words, channels) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        if list(value) == ["<channels>"]:
-            return every
-        return [_named(v, found, every) for v in value]
+        if channels is not None and list(value) == ["<channels>"]:
+            return channels
+        return [filled(v, words, channels) for v in value]
     return value
-
-
-def filled(value: Any, channel: str) -> Any:
-    """A document with a channel's name for ``{channel}`` in all of its texts."""
-    if isinstance(value, str):
-        return value.replace(CHANNEL, channel)
-    if isinstance(value, Mapping):
-        return {k: filled(v, channel) for k, v in value.items()}
-    return [filled(v, channel) for v in value] if isinstance(value, (list, tuple)) else value
-
-
-def _untyped(fault: UsageFault) -> str:
-    """What is wrong with a value, without the option it was not typed after."""
-    return str(fault).removeprefix("--set ").removeprefix("--read ")

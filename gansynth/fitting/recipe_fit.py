@@ -28,10 +28,8 @@ VERSION = 1
 def fit_recipe(plan: RecipePlan, out: Path, **how: Unpack[How]) -> dict[str, Any]:
     """Fit every set of a recipe; finished ones are kept, the others go on where they stopped.
 
-    Args:
-        plan: the recipe on a data set.
-        out: folder of the sets' run folders; of a recipe of one run, the run folder itself.
-        **how: as in ``fit``, for each set; ``init_from`` with one set only.
+    ``out`` holds the sets' run folders; of a recipe of one run, it is the run folder itself.
+    ``how`` is as in ``fit``, for each set; ``init_from`` with one set only.
 
     Returns:
         A JSON-able report with each set's under ``sets``; empty in all but the first of several

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.reading import refuse_idle_read
 from gansynth.data.slice_options import split_read
-from gansynth.fitting.composite_spec import ChainSpec, PartSpec, PerChannel, PerClass, Spec
+from gansynth.fitting.composite_spec import ChainSpec, PartSpec, PerChannel, PerClass, Spec, texts
 from gansynth.fitting.pipeline import Step
-from gansynth.fitting.recipe import CHANNEL, Recipe, RunSpec, check_settings, filled, texts
+from gansynth.fitting.recipe import CHANNEL, Recipe, RunSpec, check_settings, filled
 from gansynth.runtime.errors import GansynthError, UsageFault, did_you_mean, said_of
 from gansynth.runtime.files import folder_name
 from gansynth.runtime.options import overlay
@@ -61,7 +61,6 @@ class RecipePlan:
     """A recipe on a data set.
 
     Attributes:
-        recipe: the recipe.
         sets: those to fit, in order.
         source: the cases, read as all sets have in common.
         alone: whether its one run needs no folder of its own.
@@ -96,15 +95,9 @@ def plan_recipe(
 ) -> RecipePlan:
     """Open the source and find the recipe's sets on it; nothing is written.
 
-    Args:
-        recipe: the recipe.
-        request: where the training cases come from; its ``read`` is put over the recipe's.
-        settings: ``--set`` values, put over the recipe's.
-        edits: condition edits; None takes the recipe's.
-        scale: overrides of the recipe by name, if any.
-        only: names of the sets to plan; all if none.
-        others: KIND:WHERE of the further sources it needs, by name.
-        others_read: how these are read, NAME.KEY -> text.
+    ``settings`` and the request's ``read`` are put over the recipe's; ``edits`` None takes the
+    recipe's. ``only`` names sets, all if none. ``others`` are KIND:WHERE of the further sources it
+    needs by name, and ``others_read`` how these are read, NAME.KEY -> text.
 
     Raises:
         UsageFault: a scale, set or setting that is not there, or data that do not fit the recipe.
@@ -128,18 +121,15 @@ def plan_recipe(
     if flat is None:
         spec = recipe.named(source.schema.channels)
         runs = spec.runs
-    expanded = _expanded(recipe, runs, source.schema.channels)
-    wanted = picked([one.name for one in expanded], only, recipe.name)
-    if not only:
-        wanted -= {one.name for one in expanded if one.run.optional}
     over = {**scaled.read, **request.read}
     own_edits = spec.edits if edits is None else tuple(edits)
     alone = recipe.alone or (flat is not None)
     sets = []
-    for name, run, picking in (one for one in expanded if one.name in wanted):
+    for name, run, picking in _picked(recipe, runs, source.schema.channels, only):
+        # What picks a channel narrows what was typed, and does not stand in its place.
         own = {k: v for k, v in run.read.items() if k not in over or k in picking}
         reading = {**read, **own}
-        further = others_of(recipe, others, others_read, reading, source.schema.channels)
+        further = _others_of(recipe, others, others_read, reading, source.schema.channels)
         chosen = overlay(texts(spec.set), texts(run.set))
         chosen = overlay(overlay(chosen, texts(scaled.set)), settings)
         if run.parts is None:
@@ -149,7 +139,7 @@ def plan_recipe(
                 name=name,
                 folder="." if alone else name,
                 generator=spec.generator,
-                composite=composite_of(run, spec.generator, own_edits, further),
+                composite=_composite_of(run, spec.generator, own_edits, further),
                 request=replace(source.request, read=reading),
                 settings=chosen,
                 edits=own_edits,
@@ -197,88 +187,54 @@ def _flat(recipe: Recipe, request: SourceRequest) -> CaseSource | None:
     return open_source(request)
 
 
-class _Expanded(NamedTuple):
-    """A set for a channel, or for all of them.
-
-    Attributes:
-        name: of its folder.
-        run: with the channel filled in.
-        picking: keys of its ``read`` that pick a channel out of those that are left: what was
-            typed is narrowed by them, and does not stand in their place.
-    """
-
-    name: str
-    run: RunSpec
-    picking: frozenset[str]
-
-
-def _expanded(recipe: Recipe, runs: Sequence[RunSpec], channels: Sequence[str]) -> list[_Expanded]:
-    """The sets that a source with such channels has.
+def _picked(
+    recipe: Recipe, runs: Sequence[RunSpec], channels: Sequence[str], only: Sequence[str]
+) -> list[tuple[str, RunSpec, frozenset[str]]]:
+    """The sets to fit: name, run with its channel filled in, keys of ``read`` that pick a channel.
 
     Raises:
-        UsageFault: none, or two of one name.
+        UsageFault: none, two of one name, or one of ``only`` that is not there.
     """
-    found: list[_Expanded] = []
+    found = []
     for run in (run for run in runs if len(channels) >= run.least_channels):
         picking = frozenset(k for k, v in run.read.items() if CHANNEL in v)
         for channel in channels if run.each == "channel" else ("",):
             document = run.model_dump(exclude={"name", "each"})
-            of_channel = RunSpec(**filled(document, channel)) if channel else run
-            found.append(
-                _Expanded(folder_name(run.name.replace(CHANNEL, channel)), of_channel, picking)
-            )
-    names = [one.name.casefold() for one in found]
-    twice = next((one.name for one in found if names.count(one.name.casefold()) > 1), None)
+            of_channel = RunSpec(**filled(document, {CHANNEL: channel})) if channel else run
+            found.append((folder_name(run.name.replace(CHANNEL, channel)), of_channel, picking))
+    known = [name for name, _, _ in found]
+    folded = [name.casefold() for name in known]
+    twice = next((name for name in known if folded.count(name.casefold()) > 1), None)
     if not found or twice is not None:
         told = "has no set" if twice is None else f"has two sets named {twice!r}"
         raise UsageFault(
             f"--recipe {recipe.name}: {told} for channels {', '.join(channels)}, expected sets of "
             "different names; choose channels by --read channels=..."
         )
-    return found
+    for name in only:
+        if name not in known:
+            raise UsageFault(
+                f"--only {name}: recipe {recipe.name} has no such set here, expected among: "
+                f"{', '.join(known)}.{did_you_mean(name, known)}"
+            )
+    return [one for one in found if (one[0] in only if only else not one[1].optional)]
 
 
 def _digest(document: Any) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class Other:
-    """A further source that a recipe needs.
-
-    Attributes:
-        data: KIND:WHERE.
-        read: how to read it.
-        asked: what else the request for it says: its fold (all: nothing of it is held out), ...
-        names: its names of channels -> those of the set's own cases.
-    """
-
-    data: str
-    read: Mapping[str, str]
-    asked: Mapping[str, str] = field(default_factory=lambda: {"fold": "all"})
-    names: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def request(self) -> SourceRequest:
-        """To open it by."""
-        return SourceRequest.parse(self.data, read=self.read, **self.asked)
-
-
-def others_of(
+def _others_of(
     recipe: Recipe,
     data: Mapping[str, str],
     read: Mapping[str, str],
     common: Mapping[str, str],
     channels: Sequence[str],
-) -> dict[str, Other]:
-    """The further sources of a recipe, as they were typed.
+) -> dict[str, dict[str, Any]]:
+    """The further sources of a recipe by name, each as fields of the ``PartSpec`` that has it.
 
-    Args:
-        recipe: says which it needs.
-        data: after ``--with``, name -> KIND:WHERE.
-        read: after ``--with-read``, NAME.KEY -> value.
-        common: how the set's own cases are read; grids are the same for all.
-        channels: of the set's own cases.
+    ``data`` and ``read`` were typed after ``--with`` and ``--with-read``; ``common`` is how the
+    set's own cases are read, ``channels`` are theirs.
 
     Raises:
         UsageFault: one that is missing, or that the recipe does not know.
@@ -299,73 +255,40 @@ def others_of(
             f"--recipe {recipe.name}: needs {missing}: {needs[missing]}; name it: --with "
             f"{missing}=KIND:WHERE"
         )
-    grid = {key: common[key] for key in GRID if key in common}
-    own: dict[str, dict[str, str]] = {name: {} for name in needs}
-    for key, value in read.items():
-        name, _, rest = key.partition(".")
-        own[name][rest] = value
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name in needs:
-        asked = {key: value for key, value in own[name].items() if key in ASKED}
-        typed = {key: value for key, value in own[name].items() if key not in ASKED}
-        found[name] = Other(data[name], {**grid, **typed}, {"fold": "all", **asked})
-    return {name: _with_names(recipe, name, other, channels) for name, other in found.items()}
+        # Nothing of it is held out, and its grid is that of the set's own cases.
+        asked, reading = {"fold": "all"}, {key: common[key] for key in GRID if key in common}
+        for key, value in read.items():
+            of, _, rest = key.partition(".")
+            if of == name:
+                (asked if rest in ASKED else reading)[rest] = value
+        found[name] = {"data": data[name], "read": reading, **asked}
+        if recipe.spec.channels:
+            with said_of("--read ", f"--with-read {name}."):
+                source = open_source(SourceRequest.parse(data[name], read=reading, **asked))
+            theirs = recipe.called(source.schema.channels, of=data[name])
+            ours = recipe.called(channels)
+            found[name]["names"] = {theirs[c]: ours[c] for c in ours if theirs[c] != ours[c]}
+    return found
 
 
-def _with_names(recipe: Recipe, name: str, other: Other, channels: Sequence[str]) -> Other:
-    """A further source with what it calls the channels that the recipe names."""
-    if not recipe.spec.channels:
-        return other
-    with said_of("--read ", f"--with-read {name}."):
-        source = open_source(other.request)
-    theirs = recipe.called(source.schema.channels, of=other.data)
-    ours = recipe.called(channels)
-    names = {theirs[name]: ours[name] for name in ours if theirs[name] != ours[name]}
-    return replace(other, names=names)
-
-
-def _with_data(part: PartSpec, others: Mapping[str, Other]) -> PartSpec:
+def _with_data(part: PartSpec, others: Mapping[str, dict[str, Any]]) -> PartSpec:
     """A part with the source that it names."""
     name = (part.data or "").removeprefix("{").removesuffix("}")
     if part.data != f"{{{name}}}":
         return part
     other = others[name]
-    read = {**part.read, **other.read}
-    names = dict(other.names)
-    update = {"data": other.data, "read": read, "names": names, **other.asked}
-    return part.model_copy(update=update)
+    return part.model_copy(update={"names": {}, **other, "read": {**part.read, **other["read"]}})
 
 
-def composite_of(
-    run: RunSpec, generator: str, edits: Sequence[str] | None, others: Mapping[str, Other]
+def _composite_of(
+    run: RunSpec, generator: str, edits: Sequence[str] | None, others: Mapping[str, dict[str, Any]]
 ) -> Spec | None:
-    """The composite run that a set is; None for a run of one generator.
-
-    Args:
-        run: the set.
-        generator: the recipe's.
-        edits: of the conditions of its samples.
-        others: further sources, by the names that parts call them.
-    """
+    """The composite run that a set is; None for a run of one generator."""
     if run.parts is not None:
         parts = tuple(_with_data(part, others) for part in run.parts)
         return ChainSpec(parts=parts, edits=None if edits is None else tuple(edits))
     if run.per_class is not None:
         return PerClass(generator, run.per_class)
     return None if run.per_channel is None else PerChannel(generator, run.per_channel)
-
-
-def picked(names: Iterable[str], only: Sequence[str], recipe: str) -> set[str]:
-    """The names of the sets to fit.
-
-    Raises:
-        UsageFault: one that is not there.
-    """
-    known = list(names)
-    for name in only:
-        if name not in known:
-            raise UsageFault(
-                f"--only {name}: recipe {recipe} has no such set here, expected among: "
-                f"{', '.join(known)}.{did_you_mean(name, known)}"
-            )
-    return set(only or known)

@@ -40,40 +40,25 @@ Measured = Callable[[Job, Stage | None], tuple[float, float, float]]
 
 @dataclass(frozen=True)
 class Timed:
-    """Seconds, and where they are from.
-
-    Attributes:
-        step: of an optimiser step.
-        saving: of a checkpoint.
-        drawing: of a sheet.
-        source: ``measured``, or ``extrapolated from 16x64x64``.
-        extrapolated: whether no full-size step was run.
-    """
+    """Seconds of an optimiser step, a checkpoint and a sheet, and where they are from."""
 
     step: float
     saving: float
     drawing: float
-    source: str = "measured"
-    extrapolated: bool = False
+    source: str = "measured"  # or ``extrapolated from 16x64x64``
+    extrapolated: bool = False  # whether no full-size step was run
 
 
 def timed(job: Job, cost: Cost | None, measured: Measured) -> Timed:
-    """Time a job's steps, or smaller ones.
-
-    Args:
-        job: what would be fitted.
-        cost: of its steps; None if nobody knows: then full-size steps are run.
-        measured: runs a job's steps.
+    """Time a job's steps, or smaller ones; without a cost, full-size steps are run.
 
     Raises:
         EnvironmentFault: neither the steps nor any smaller ones can be run here.
     """
     if len(job.generator.stages()) > 1:
         return _staged(job, cost, measured)
-    if cost is None:
-        return Timed(*measured(job, None))
     free = SPARING * free_bytes(job.device)
-    if cost.flops <= SOON and cost.peak <= free:
+    if cost is None or (cost.flops <= SOON and cost.peak <= free):
         return Timed(*measured(job, None))
     basis: Timed | None = None
     rate = 0.0

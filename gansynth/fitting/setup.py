@@ -18,6 +18,7 @@ from gansynth.core.generator import Generator
 from gansynth.core.lineage import Lineage, plain_host
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import MANIFEST, read_manifest
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.scene import CasePool
 from gansynth.core.schema import Case
 from gansynth.core.source import CaseSource, SourceRequest
@@ -31,9 +32,10 @@ from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import free_bytes, write_bytes_atomic, write_json_atomic
 from gansynth.runtime.options import overlay, split_settings
 from gansynth.runtime.progress import Reporter
+from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.opening import open_source
 from gansynth.sampling.request_parsing import Asks, check_edits
-from gansynth.sampling.run import check_lockable, new_manifest
+from gansynth.sampling.run import Run, check_lockable, new_manifest
 from gansynth.training.checkpoint import KEPT, bytes_of
 from gansynth.training.loggers import flat
 from gansynth.training.loop import Batches, FitOptions, steps_for
@@ -49,15 +51,10 @@ class Job:
     """Everything a fit needs.
 
     Attributes:
-        source: the training cases.
-        cache: those at hand.
         space: the generator's space; samples are of its size.
-        generator: built with fresh weights.
-        options: of the training loop.
         edits: of the conditions that previews and samples are drawn from.
         batches: training crops, of ``options.patch`` if that is given.
         crops: cases cut in the whole space, for previews and statistics.
-        device: where to train.
         ancestor: the run whose weights it starts from, if any.
         recipe: the recipe it was asked for by, in words; empty if by none.
     """
@@ -106,6 +103,11 @@ class Job:
         for index in range(least - len(ids) if several else 0):
             yield self.crops.cut(several[index % len(several)], rng)
 
+    def drawer(self, run: Run, offset: int = 0) -> SampleDrawer:
+        """Draws samples of the run; other offsets to the fit's seed draw others."""
+        request = SampleRequest(self.options.seed + offset, tuple(self.edits))
+        return SampleDrawer(run, self.source, request)
+
     def _has_several(self, case_id: str) -> bool:
         """Whether crops of a case can show different voxels."""
         if self.space.grid not in ("crop", "slice"):
@@ -125,16 +127,7 @@ def resolve(
     device: str,
     typed: Collection[str] = (),
 ) -> Job:
-    """Open the source and build the generator; nothing is written.
-
-    Args:
-        name: registered generator.
-        request: where the training cases come from.
-        settings: ``--set`` values.
-        edits: condition edits by name; None takes the generator's own.
-        device: ``auto``, ``cpu``, ``cuda:0``.
-        typed: those of the settings that must have an effect: what a user typed.
-    """
+    """Open the source and build the generator; nothing is written. Arguments are as in ``fit``."""
     cls = installed().generator(name)
     usual = {key: json.dumps(value) for key, value in cls.loop.items()}
     texts = overlay(usual, settings)
@@ -196,11 +189,7 @@ def _asked_maps(generator: Generator, space: Space, cache: CaseCache) -> AskedMa
 
 
 def check_labels(generator: Generator, source: CaseSource) -> None:
-    """Refuse cases without labels, or without boxes, for a generator that learns from them.
-
-    Raises:
-        UsageFault: with the way out.
-    """
+    """Refuse cases without labels, or without boxes, for a generator that learns from them."""
     if "boxes" in generator.heeds and not source.schema.box_classes:
         raise UsageFault(
             f"{source.name}: its cases have no boxes, expected some, which {generator.name} draws "
@@ -240,11 +229,7 @@ def _patch_space(space: Space, patch: tuple[int, ...]) -> Space:
 
 
 def refuse_full_disk(job: Job, out: Path) -> None:
-    """Refuse a disk without room for a run's checkpoints: those it keeps, and one in writing.
-
-    Raises:
-        EnvironmentFault: naming the folder, and the bytes needed and free.
-    """
+    """Refuse a disk without room for a run's checkpoints: those it keeps, and one in writing."""
     kept = (out / "checkpoints").rglob("*")
     there = sum(path.stat().st_size for path in kept if path.is_file())
     one = bytes_of(job.generator.nets, job.generator.ema)
@@ -288,11 +273,8 @@ def check_folder(
 ) -> tuple[Lineage, dict[str, Any] | None]:
     """Read and hash all cases, and compare them with what is in a run's folder; no writing.
 
-    Returns:
-        The lineage of the run, and the manifest of the one that is there and goes on.
-
-    Raises:
-        GansynthError: cases that cannot be read, leakage, or a folder that holds something else.
+    Returns the run's lineage, and the manifest of the one that is there and goes on. Raises
+    GansynthError: cases that cannot be read, leakage, or a folder that holds something else.
     """
     reporter.say(
         f"{job.source.name} fold {job.source.fold}: {len(job.source.train_ids)} training case(s), "

@@ -85,17 +85,16 @@ class Inherited:
         if self.partial:
             parts = (f"{name}: {', '.join(names)}" for name, names in self.partial.items())
             text += f" ({'; '.join(parts)})"
-        text += f", {len(self.fresh)} fresh{_first(self.fresh)}"
+        text += f", {len(self.fresh)} fresh"
+        if self.fresh:
+            text += f" ({', '.join(self.fresh[:3])}{', ...' if len(self.fresh) > 3 else ''})"
         return f"{text}: {self.share:.0%} of all weights"
 
 
 def descend(source: CaseSource, own: Lineage, ancestor: Ancestor) -> Lineage:
-    """The lineage of whatever starts from an ancestor and learns from a source.
+    """The lineage of what starts from an ancestor and learns from a source.
 
-    Reads the source's held-out cases, to compare their content.
-
-    Raises:
-        IntegrityFault: the ancestor has seen one of them.
+    Reads the source's held-out cases. Raises IntegrityFault: the ancestor has seen one of them.
     """
     whole = behind(source)
     held_out = whole.records(whole.held_out_ids)
@@ -126,12 +125,9 @@ def inherit(generator: Generator, ancestor: Ancestor) -> Inherited:
 
 @torch.no_grad()
 def take_over(generator: Generator, theirs: Axes, tensors: Mapping[str, Tensor]) -> Inherited:
-    """Take over tensors by name, and by channel where axes are named.
+    """Take over tensors by name, and by channel where axes are named, in place.
 
-    Args:
-        generator: changed in place.
-        theirs: the channel axes of the tensors' owner.
-        tensors: ``network/tensor`` by name.
+    ``tensors`` are called ``network/tensor``; ``theirs`` are the channel axes of their owner.
     """
     mine, taken = named_axes(generator), Inherited()
     numbers, kept = 0, 0.0
@@ -173,7 +169,7 @@ def _copy(
         return None
     axis, names = mine
     others = list(theirs[1])
-    if axis != theirs[0] or _without(own, axis) != _without(found, axis):
+    if axis != theirs[0] or own.select(axis, 0).shape != found.select(axis, 0).shape:
         return []
     if own.shape[axis] != len(names) or found.shape[axis] != len(others):
         return []
@@ -207,10 +203,6 @@ def label_meanings(labels: Mapping[str, int]) -> dict[str, str]:
         f"label:{value}": f"label:{own if short.count(own) == 1 else name}"
         for (name, value), own in zip(labels.items(), short, strict=True)
     }
-
-
-def _without(tensor: Tensor, axis: int) -> tuple[int, ...]:
-    return (*tensor.shape[:axis], *tensor.shape[axis + 1 :])
 
 
 def plain_name(key: str) -> str:
@@ -254,11 +246,7 @@ def _settle(net: nn.Module) -> None:
 def begin(
     generator: Generator, ancestor: Ancestor | None, reporter: Reporter
 ) -> dict[str, Any] | None:
-    """Take over an ancestor's weights, if there is one, and say what was taken; for a manifest.
-
-    Raises:
-        UsageFault: nothing fits.
-    """
+    """Take over an ancestor's weights, if there is one, and say what was taken; for a manifest."""
     if ancestor is None:
         return None
     taken = inherit(generator, ancestor)
@@ -266,11 +254,6 @@ def begin(
     differing = differing_options(generator, ancestor.manifest["options"])
     if differing:
         reporter.warn(f"--init-from {ancestor.folder}: options differ: {'; '.join(differing)}")
-    return record(ancestor, taken, generator)
-
-
-def record(ancestor: Ancestor, taken: Inherited, generator: Generator) -> dict[str, Any]:
-    """What the new run's manifest says of its beginning."""
     return {
         "run_id": ancestor.run_id,
         "manifest_sha256": ancestor.manifest_sha256,
@@ -278,7 +261,7 @@ def record(ancestor: Ancestor, taken: Inherited, generator: Generator) -> dict[s
         "partial": {name: list(channels) for name, channels in taken.partial.items()},
         "fresh": len(taken.fresh),
         "share": round(taken.share, 4),
-        "options_differ": differing_options(generator, ancestor.manifest["options"]),
+        "options_differ": differing,
     }
 
 
@@ -297,9 +280,3 @@ def _options(generator: Generator, other: Generator) -> str:
         return f" (it holds a {other.name}, this is a {generator.name})"
     differing = differing_options(generator, other.options.model_dump(mode="json"))
     return f" ({'; '.join(differing[:3])})" if differing else ""
-
-
-def _first(names: Sequence[str]) -> str:
-    if not names:
-        return ""
-    return f" ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"

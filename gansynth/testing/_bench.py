@@ -105,14 +105,7 @@ class Bench:
 
 
 class LesionCases:
-    """Lesions of toy training cases, put into held-out toy bodies that have none.
-
-    Args:
-        generator: says how lesions are put.
-        source: the toy cases.
-        space: the generator's.
-        count: how many.
-    """
+    """Lesions of toy training cases, put into held-out toy bodies that have none."""
 
     def __init__(self, generator: Generator, source: CaseSource, space: Space, count: int) -> None:
         self._drawer = lesion_drawer(PLACES, generator.default_lesions)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gansynth.core.schema import OUTSIDE, Case, Condition, LabelArray, Sample
+from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
 from gansynth.testing._bench import copied
 from gansynth.testing.report import Broken, Skip
 from gansynth.testing.toy import contrasts, label_share
@@ -148,10 +148,14 @@ class Draws:
         other = self.generator.sample([replace(self.conditions()[1], latent_seed=seed)], [seed])[0]
         self.differ(other, self.samples[0], "two label maps with the same seed")
 
+    def held_out(self) -> tuple[list[FloatArray], list[LabelArray]]:
+        """Real images and label maps, as many as there are samples."""
+        cases = self.bench.reference[: len(self.samples)]
+        return [case.image for case in cases], [copied(case.labels) for case in cases]
+
     def faithful(self) -> None:
         self._needs_labels()
-        held_out = self.bench.reference[: len(self.samples)]
-        real = label_share([c.image for c in held_out], [copied(c.labels) for c in held_out])
+        real = label_share(*self.held_out())
         drawn = label_share([sample.image for sample in self.samples], self.labels())
         if not drawn >= FAITHFUL * real:
             raise Broken(
@@ -161,8 +165,7 @@ class Draws:
 
     def contrast(self) -> None:
         self._needs_labels()
-        held_out = self.bench.reference[: len(self.samples)]
-        real = contrasts([c.image for c in held_out], [copied(c.labels) for c in held_out])
+        real = contrasts(*self.held_out())
         labels = self.labels()
         shown, wanted = (
             sorted({int(v) for m in maps for v in np.unique(m)} - {OUTSIDE})
@@ -250,12 +253,7 @@ class Draws:
 
 
 def check_realness(generator: Generator, cases: Sequence[Case]) -> None:
-    """One finite number for each case, the same in any company; nothing is changed by asking.
-
-    Raises:
-        Broken: what does not hold.
-        Skip: there is no discriminator that can be asked.
-    """
+    """One finite number for each case, the same in any company; nothing is changed by asking."""
     asked = [case for case in cases if generator.accepts(case)][:ASKED_CASES]
     before = _state(generator)
     with seeded_oddly():

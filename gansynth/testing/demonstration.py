@@ -36,19 +36,12 @@ MARKER = "DEMO.txt"
 
 @dataclass(frozen=True)
 class DemoSize:
-    """How much work a demo does.
+    """How much work a demo does."""
 
-    Attributes:
-        phantoms: cases made; a fifth of them is held out.
-        spacing_mm: isotropic voxel size of the phantoms.
-        fit: settings of the generator's fit.
-        host: settings of nnU-Net's training.
-    """
-
-    phantoms: int
-    spacing_mm: float
-    fit: Mapping[str, str]
-    host: Mapping[str, str]
+    phantoms: int  # cases made; a fifth of them is held out
+    spacing_mm: float  # isotropic voxel size of the phantoms
+    fit: Mapping[str, str]  # settings of the generator's fit
+    host: Mapping[str, str]  # settings of nnU-Net's training
 
 
 _NETWORK = {"width": "12", "d_width": "12", "levels": "4"}
@@ -88,14 +81,9 @@ def run_demo(
     force: bool = False,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Run the demo and leave sheet, overlays, curves and a summary in ``out``.
+    """Run the demo and leave sheet, overlays, curves and a summary in ``out``, a new folder.
 
-    Args:
-        out: new or empty folder.
-        size: how much work to do.
-        seed: of phantoms, weights and samples.
-        force: replace an earlier demo in ``out`` (never anything else).
-        reporter: shows progress.
+    ``force`` replaces an earlier demo in ``out``, never anything else.
 
     Returns:
         The summary: realised ratio, validation Dice on held-out phantoms, seconds per part, files.
@@ -137,17 +125,10 @@ def write_phantoms(
     channels: Sequence[str] = (),
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Write phantoms and nothing else.
+    """Write phantoms and nothing else, few and coarse ones if ``fast``; the rest as ``run_demo``.
 
-    Args:
-        out: new or empty folder.
-        kind: ``nnunet``, ``deepmedic`` or ``yolo``: the host that reads them; or what ``nifti:``
-            reads: ``brats``, ``tissues`` or ``livers``.
-        fast: few and coarse ones.
-        seed: of the phantoms.
-        force: replace an earlier demo in ``out`` (never anything else).
-        channels: sequences, of ``deepmedic``; none for the usual two.
-        reporter: shows progress.
+    ``kind`` is the host that reads them, ``nnunet``, ``deepmedic`` or ``yolo``; or what ``nifti:``
+    reads: ``brats``, ``tissues`` or ``livers``. ``channels`` are those of ``deepmedic``.
 
     Returns:
         Where they are, and what to run on them.
@@ -210,10 +191,9 @@ def _make_phantoms(root: Path, size: DemoSize, seed: int, reporter: Reporter) ->
     from gansynth.testing.phantoms import PhantomOptions, write_nnunet_raw
 
     options = PhantomOptions(spacing_mm=size.spacing_mm)
-    raw = root / "nnUNet_raw"
-    write = partial(write_nnunet_raw, raw, size.phantoms, seed, options, dataset_id=DATASET)
     with reporter.task(size.phantoms, "phantoms") as bar:
-        write(progress=lambda done, total: bar.advance(1))
+        step = lambda done, total: bar.advance(1)  # noqa: E731
+        write_nnunet_raw(root / "nnUNet_raw", size.phantoms, seed, options, DATASET, progress=step)
 
 
 def _prepare(request: SourceRequest, reporter: Reporter) -> None:

@@ -1,4 +1,4 @@
-"""The training loop: one function, top to bottom, for every GAN here.
+"""The training loop: one function for every GAN here; ``backward`` is what a dry run shares.
 
 What is random is keyed by seed and step, so a run that was cut off goes on as if it had not been:
 on one CPU process with the same number of threads, to the bit.
@@ -16,8 +16,9 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
-from gansynth.core.generator import Batch, Generator, Stage, Step
+from gansynth.core.generator import Batch, Generator, Phase, Stage, Step
 from gansynth.runtime.devices import HALF, Precision, device_name, resolve, set_seed, tf32
 from gansynth.runtime.distributed import Team
 from gansynth.runtime.errors import TrainingFault
@@ -128,7 +129,7 @@ def train(
     half = HALF.get(precision)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     generator.to(device).precision = options.precision if precision == "fp32" else "auto"
-    players, phases = generator.players(), generator.phases()
+    phases = generator.phases()
     stages = list(generator.stages() if stages is None else stages)
     learner = Learner.of(generator, scaler)
     team.broadcast(learner.every_tensor())
@@ -198,18 +199,12 @@ def train(
             # Step each player on its phase's loss, the others frozen.
             ill = ""
             for phase in (p for p in phases if p.due(index)):
-                for name, net in generator.nets.items():
-                    net.train().requires_grad_(name in players[phase.player])
-                optimizer, losses = learner.optimizers[phase.player], []
-                optimizer.zero_grad(set_to_none=True)
-                for step in shares:
-                    with torch.autocast(device.type, half, enabled=half is not None):
-                        terms = phase.loss(step)
-                    stacked = torch.stack([t.float() for t in terms.values()])
-                    torch.autograd.backward(scaler.scale(stacked.sum() / len(shares)))
-                    losses.append(stacked.detach())
-                means = team.mean(torch.stack(losses).mean(0)).tolist()
-                values = dict(zip((f"{phase.player}/{k}" for k in terms), means, strict=True))
+                optimizer = learner.optimizers[phase.player]
+                names, found = backward(
+                    generator, phase, shares, learner, scaler, device.type, half
+                )
+                means = team.mean(found).tolist()
+                values = dict(zip((f"{phase.player}/{k}" for k in names), means, strict=True))
                 ill = _not_finite(values, index)
                 if ill:
                     break
@@ -265,6 +260,34 @@ def train(
         max(steps, start), learner.images, start, time.perf_counter() - began, last_losses,
         learner.rollbacks, notes,
     )  # fmt: skip
+
+
+def backward(
+    generator: Generator,
+    phase: Phase,
+    shares: Sequence[Step],
+    learner: Learner,
+    scaler: torch.amp.GradScaler,
+    kind: str,
+    half: torch.dtype | None,
+) -> tuple[list[str], Tensor]:
+    """Give a phase's player its gradients, the other networks frozen.
+
+    Returns:
+        Names of the losses, and their means over the shares, (losses).
+    """
+    players = generator.players()
+    for name, net in generator.nets.items():
+        net.train().requires_grad_(name in players[phase.player])
+    learner.optimizers[phase.player].zero_grad(set_to_none=True)
+    losses = []
+    for step in shares:
+        with torch.autocast(kind, half, enabled=half is not None):
+            terms = phase.loss(step)
+        stacked = torch.stack([t.float() for t in terms.values()])
+        torch.autograd.backward(scaler.scale(stacked.sum() / len(shares)))
+        losses.append(stacked.detach())
+    return list(terms), torch.stack(losses).mean(0)
 
 
 def steps_for(images: float, stages: Sequence[Stage], batch_size: int) -> int:

@@ -20,6 +20,7 @@ from gansynth.fitting.mode_collapse import PATIENCE, DiversityMonitor, Finding, 
 from gansynth.fitting.setup import open_folder, resolve
 from gansynth.metrics.diversity import Likeness
 from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.run import Run
 from gansynth.testing import ToySource
 from gansynth.training.checkpoint_manager import Callbacks
 from gansynth.training.loop import train
@@ -118,7 +119,7 @@ class Watch:
         self.job = job = resolve(name, SourceRequest("toy", "2"), settings, None, "cpu")
         manifest = open_folder(job, out, True, NullReporter())
         self.told = Recorder()
-        self.monitor = DiversityMonitor(job, out, manifest, warn=self.told.warn, say=self.told.say)
+        self.monitor = DiversityMonitor(job, Run(out, job.generator, manifest), self.told)
 
     def look(self, step: int) -> None:
         """As a training does."""

@@ -11,8 +11,8 @@ import pytest
 
 from gansynth.core.schema import Schema
 from gansynth.core.source import SourceRequest
-from gansynth.fitting.composite_spec import PerClass
-from gansynth.fitting.recipe import find_recipe, texts
+from gansynth.fitting.composite_spec import PerClass, texts
+from gansynth.fitting.recipe import find_recipe
 from gansynth.fitting.recipe_plan import plan_recipe
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import split_settings

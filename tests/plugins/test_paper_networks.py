@@ -20,7 +20,8 @@ from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 from gansynth.core.generator import Generator
 from gansynth.core.registry import installed
 from gansynth.core.schema import Schema
-from gansynth.fitting.recipe import find_recipe, texts
+from gansynth.fitting.composite_spec import texts
+from gansynth.fitting.recipe import find_recipe
 from gansynth.nn.networks import PatchDiscriminator, UNetGenerator
 from gansynth.nn.networks.blocks import Norm
 from gansynth.runtime.options import overlay, split_settings

@@ -173,15 +173,8 @@ def command(
         begin = partial(fit, generator, request, run, typed=settings, **asked)
     else:
         begin = partial(fit_composite, parts, request, run, **asked)
-    report = begin(
-        device=device,
-        memory=memory,
-        init_from=init_from,
-        resume=resume,
-        dry_run=dry_run,
-        log=log,
-        reporter=out.reporter,
-    )
+    how = {"device": device, "memory": memory, "init_from": init_from, "resume": resume}
+    report = begin(**how, dry_run=dry_run, log=log, reporter=out.reporter)
     if report:  # of several processes, the first one speaks for all
         out.result(report, lines_of(report))
 
@@ -199,11 +192,7 @@ def lines_of(report: Mapping[str, Any]) -> list[str]:
 
 
 def named_recipe(name: str, generator: str, composite: bool) -> Recipe:
-    """The recipe that a command line names.
-
-    Raises:
-        UsageFault: no such recipe, one of another generator, or asked for as a composite run.
-    """
+    """The recipe of a command line; a UsageFault if it is another generator's, or in parts."""
     from gansynth.fitting.recipe import find_recipe
 
     if composite:

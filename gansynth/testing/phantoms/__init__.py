@@ -24,8 +24,7 @@ from gansynth.testing.phantoms._metastases import (
 )
 from gansynth.testing.phantoms._nnunet import write_nnunet_raw
 from gansynth.testing.phantoms._options import CHANNELS, LABELS, PhantomOptions
-from gansynth.testing.phantoms._phantom import Phantom, make_phantom
-from gansynth.testing.phantoms._tissues import TISSUES, make_tissues
+from gansynth.testing.phantoms._phantom import TISSUES, Phantom, make_phantom, make_tissues
 from gansynth.testing.phantoms._yolo import write_yolo
 
 __all__ = [

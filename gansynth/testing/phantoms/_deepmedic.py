@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.files import disk_errors, whole_folder
-from gansynth.testing.phantoms._nnunet import DESCRIPTION, LICENCE, nifti_bytes
+from gansynth.testing.phantoms._nnunet import (
+    DESCRIPTION,
+    LICENCE,
+    Progress,
+    counted,
+    new_folder,
+    nifti_bytes,
+    write_json,
+)
 from gansynth.testing.phantoms._options import LABELS, PhantomOptions
 from gansynth.testing.phantoms._phantom import Phantom, make_phantom
 
@@ -63,7 +67,7 @@ def write_deepmedic(
     n: int,
     seed: int = 0,
     options: PhantomOptions | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write `n` phantoms as DeepMedic reads them and return `trainConfig.cfg`.
 
@@ -71,24 +75,20 @@ def write_deepmedic(
     interest; images have zero mean and unit deviation within the brain, and beyond it what 0 comes
     to, as DeepMedic's own examples. The first three quarters of the subjects train, the rest is
     validated on. Beside the lists lie `trainConfig.cfg` and `modelConfig.cfg`, for minutes on a
-    CPU. The same arguments give the same bytes. `progress(done, n)` is called after each subject.
+    CPU. The same arguments give the same bytes.
 
     Raises:
         EnvironmentFault: nilearn, which ships the atlas, is missing.
         UsageFault: `n` is below 2, or the folder exists and is not empty.
     """
     options = options or PhantomOptions(channels=("FLAIR", "T1c"))
-    if n < 2:
-        raise UsageFault(f"n {n}; expected at least 2 subjects: one to train, one to validate on")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageFault(f"{folder}: exists already, expected a new folder; choose another")
     subjects = [f"sub-{index:03d}" for index in range(n)]
     train = n - max(1, round(HELD_OUT * n))
-    with whole_folder(folder) as building, disk_errors(folder):
-        for index, subject in enumerate(subjects):
-            _write_subject(building / subject, make_phantom(index, seed, options), options.channels)
-            if progress is not None:
-                progress(index + 1, n)
+    needed = "subjects: one to train, one to validate on"
+    with new_folder(folder, n, 2, needed) as building:
+        for index in counted(n, progress):
+            phantom = make_phantom(index, seed, options)
+            _write_subject(building / subjects[index], phantom, options.channels)
         keys = {
             **_lists(building, "Training", subjects[:train], options.channels),
             **_lists(building, "Validation", subjects[train:], options.channels),
@@ -105,7 +105,7 @@ def write_deepmedic(
             "subjects": {"train": subjects[:train], "validation": subjects[train:]},
             "phantoms": {"seed": seed, **asdict(options)},
         }
-        (building / "phantoms.json").write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+        write_json(building / "phantoms.json", about)
     return folder / "trainConfig.cfg"
 
 
@@ -115,13 +115,9 @@ def _write_subject(folder: Path, phantom: Phantom, channels: Sequence[str]) -> N
     for channel, volume in zip(channels, phantom.image, strict=True):
         inside = volume[brain].astype(np.float64)
         normal = ((volume - inside.mean()) / inside.std()).astype(np.float32)
-        _write(folder / f"{channel}.nii.gz", normal, phantom)
-    _write(folder / "labels.nii.gz", phantom.labels, phantom)
-    _write(folder / "brain.nii.gz", brain.astype(np.int16), phantom)
-
-
-def _write(path: Path, volume: NDArray[Any], phantom: Phantom) -> None:
-    path.write_bytes(nifti_bytes(volume, phantom.affine))
+        (folder / f"{channel}.nii.gz").write_bytes(nifti_bytes(normal, phantom.affine))
+    for name, labels in (("labels", phantom.labels), ("brain", brain.astype(np.int16))):
+        (folder / f"{name}.nii.gz").write_bytes(nifti_bytes(labels, phantom.affine))
 
 
 def _lists(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.files import disk_errors, whole_folder
 from gansynth.testing.phantoms._livers import LIVER_LABELS, LiverOptions, LiverPhantom, make_liver
-from gansynth.testing.phantoms._nnunet import DESCRIPTION, LICENCE, nifti_bytes
+from gansynth.testing.phantoms._nnunet import (
+    DESCRIPTION,
+    LICENCE,
+    Progress,
+    counted,
+    new_folder,
+    nifti_bytes,
+    write_json,
+)
 from gansynth.testing.phantoms._options import CHANNELS, PhantomOptions
-from gansynth.testing.phantoms._phantom import make_phantom
-from gansynth.testing.phantoms._tissues import TISSUES, make_tissues
-
-Progress = Callable[[int, int], None]
+from gansynth.testing.phantoms._phantom import TISSUES, make_phantom, make_tissues
 
 BRATS_CHANNELS = dict(zip(CHANNELS, ("t1", "t1ce", "t2", "flair"), strict=True))
 BRATS_LABELS = {"background": 0, "necrosis": 1, "oedema": 2, "enhancing": 4}
@@ -43,16 +45,15 @@ def write_tissues(
 
     Files are `images/healthy_000_0000.nii.gz` (T1, or a number per channel asked for) and
     `labels/healthy_000.nii.gz` (CSF 1, GM 2, WM 3); `dataset.json` names channels and labels. The
-    same arguments give the same bytes. `progress(done, n)` is called after each subject.
+    same arguments give the same bytes.
 
     Raises:
         EnvironmentFault: nilearn, which ships the atlas, is missing.
         UsageFault: `n` is below 1, or the folder exists and is not empty.
     """
     options = options or PhantomOptions(channels=("T1",))
-    _check(folder, n)
-    with whole_folder(folder) as building, disk_errors(folder):
-        for index in range(n):
+    with new_folder(folder, n, 1, "subject") as building:
+        for index in counted(n, progress):
             phantom = make_tissues(index, seed, options)
             case = f"healthy_{index:03d}"
             for channel, volume in enumerate(phantom.image):
@@ -60,8 +61,6 @@ def write_tissues(
                 _write(path, volume, phantom.affine)
             labels = phantom.labels.astype(np.uint8)
             _write(building / "labels" / f"{case}.nii.gz", labels, phantom.affine)
-            if progress is not None:
-                progress(index + 1, n)
         said = _about(TISSUES_DESCRIPTION, TISSUES, seed, asdict(options))
         _write_names(building, options.channels, {**said, "licence": LICENCE})
     return folder
@@ -78,16 +77,15 @@ def write_gliomas(
 
     Files are `phantom_000/phantom_000_flair.nii.gz`, `t1`, `t1ce`, `t2` and `seg`, whose values are
     BraTS's: 1 necrosis, 2 oedema, 4 enhancing. The subjects are those of `make_phantom`. The same
-    arguments give the same bytes. `progress(done, n)` is called after each subject.
+    arguments give the same bytes.
 
     Raises:
         EnvironmentFault: nilearn, which ships the atlas, is missing.
         UsageFault: `n` is below 1, or the folder exists and is not empty.
     """
     options = options or PhantomOptions()
-    _check(folder, n)
-    with whole_folder(folder) as building, disk_errors(folder):
-        for index in range(n):
+    with new_folder(folder, n, 1, "subject") as building:
+        for index in counted(n, progress):
             phantom = make_phantom(index, seed, options)
             case = f"phantom_{index:03d}"
             for channel, volume in zip(options.channels, phantom.image, strict=True):
@@ -95,10 +93,8 @@ def write_gliomas(
                 _write(path, volume, phantom.affine)
             labels = BRATS_VALUES[phantom.labels]
             _write(building / case / f"{case}_seg.nii.gz", labels, phantom.affine)
-            if progress is not None:
-                progress(index + 1, n)
         said = _about(DESCRIPTION, BRATS_LABELS, seed, asdict(options))
-        _write_json(building / "phantoms.json", {**said, "licence": LICENCE})
+        write_json(building / "phantoms.json", {**said, "licence": LICENCE})
     return folder
 
 
@@ -114,16 +110,14 @@ def write_livers(
     Files are `images/liver_000_0000.nii.gz` (CT in HU) and `labels/liver_000.nii.gz` (tumour 1);
     `dataset.json` names both. Labels are as a reader leaves them who draws the slice that shows
     most and every third from there, the slices between interpolated: `truth/liver_000.nii.gz` has
-    what is really there. The same arguments give the same bytes. `progress(done, n)` is called
-    after each subject.
+    what is really there. The same arguments give the same bytes.
 
     Raises:
         UsageFault: `n` is below 1, or the folder exists and is not empty.
     """
     options = options or LiverOptions()
-    _check(folder, n)
-    with whole_folder(folder) as building, disk_errors(folder):
-        for index in range(n):
+    with new_folder(folder, n, 1, "subject") as building:
+        for index in counted(n, progress):
             phantom = make_liver(index, seed, options)
             case = f"liver_{index:03d}"
             volumes: dict[str, NDArray[Any]] = {
@@ -133,8 +127,6 @@ def write_livers(
             }
             for name, volume in volumes.items():
                 _write(building / f"{name}.nii.gz", volume, phantom.affine, code=1)
-            if progress is not None:
-                progress(index + 1, n)
         said = _about(LIVERS_DESCRIPTION, LIVER_LABELS, seed, asdict(options))
         _write_names(building, ("CT",), said)
     return folder
@@ -153,13 +145,6 @@ def draw_labels(phantom: LiverPhantom, options: LiverOptions) -> NDArray[np.int1
     return interpolate_slices(drawn, every=options.every) if options.completed else drawn
 
 
-def _check(folder: Path, n: int) -> None:
-    if n < 1:
-        raise UsageFault(f"n {n}; expected at least 1 subject")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageFault(f"{folder}: exists already, expected a new folder; choose another")
-
-
 def _write(path: Path, volume: NDArray[Any], affine: NDArray[np.float64], code: int = 4) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(nifti_bytes(volume, affine, code))
@@ -173,8 +158,4 @@ def _about(
 
 def _write_names(folder: Path, channels: tuple[str, ...], said: Mapping[str, Any]) -> None:
     names = {str(number): channel for number, channel in enumerate(channels)}
-    _write_json(folder / "dataset.json", {"channel_names": names, **said})
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    write_json(folder / "dataset.json", {"channel_names": names, **said})

@@ -11,6 +11,8 @@ from scipy import ndimage
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing.phantoms._anatomy import smooth_field
 from gansynth.testing.phantoms._atlas import Array
+from gansynth.testing.phantoms._options import check_numbers, check_pairs
+from gansynth.testing.phantoms._phantom import streams
 
 LIVER_LABELS = {"background": 0, "tumour": 1}
 FIELD_MM = (192.0, 272.0, 352.0)
@@ -49,13 +51,8 @@ class LiverOptions:
             raise UsageFault(f"spacing_mm: {self.spacing_mm}; expected three numbers, 1 to 8 mm")
         if not 1 <= self.every <= 9:
             raise UsageFault(f"every: {self.every}; expected 1 to 9 slices")
-        for name in ("tumours", "radius_mm", "liver_hu", "darker_hu"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise UsageFault(f"{name}: ({low}, {high}); expected 0 < lowest <= highest")
-        for name in ("texture_hu", "noise_hu"):
-            if getattr(self, name) < 0:
-                raise UsageFault(f"{name}: {getattr(self, name)}; expected 0 or more")
+        check_pairs(self, "tumours", "radius_mm", "liver_hu", "darker_hu")
+        check_numbers(self, "texture_hu", "noise_hu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +77,7 @@ def make_liver(index: int, seed: int = 0, options: LiverOptions | None = None) -
     options = options or LiverOptions()
     if index < 0 or seed < 0:
         raise UsageFault(f"index {index}, seed {seed}; expected 0 or more")
-    streams = np.random.SeedSequence((seed, index, 3)).spawn(3)
-    person, disease, scan = (np.random.default_rng(stream) for stream in streams)
+    person, disease, scan = streams((seed, index, 3), 3)
     spacing = np.array(options.spacing_mm)
     shape = tuple(int(n) for n in np.ceil(np.array(FIELD_MM) / spacing))
     middle = (np.array(shape) - 1) / 2

@@ -10,9 +10,9 @@ from scipy import ndimage
 
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing.phantoms._anatomy import personal_tissue, random_warp, resample, smooth_field
-from gansynth.testing.phantoms._atlas import Array, Atlas, load_atlas
-from gansynth.testing.phantoms._options import PhantomOptions
-from gansynth.testing.phantoms._phantom import _grain, _scan
+from gansynth.testing.phantoms._atlas import Array, Atlas
+from gansynth.testing.phantoms._options import PhantomOptions, check_pairs
+from gansynth.testing.phantoms._phantom import _grain, _scan, fitting_atlas, streams
 
 CHANNEL = "T1c"
 APART_MM = 3.0
@@ -44,14 +44,8 @@ class MetastasisOptions:
 
     def __post_init__(self) -> None:
         """Refuse what could not be drawn."""
-        for name in ("radius_mm", "enhancement", "oedema_mm", "vessel_mm"):
-            low, high = getattr(self, name)
-            if not 0.0 < low <= high:
-                raise UsageFault(f"{name}: ({low}, {high}); expected 0 < lowest <= highest")
-        for name in ("lesions", "vessels"):
-            low, high = getattr(self, name)
-            if not 0 <= low <= high:
-                raise UsageFault(f"{name}: ({low}, {high}); expected 0 <= lowest <= highest")
+        check_pairs(self, "radius_mm", "enhancement", "oedema_mm", "vessel_mm")
+        check_pairs(self, "lesions", "vessels", zero=True)
         if self.body.channels != (CHANNEL,):
             raise UsageFault(f"channels: {self.body.channels}; expected ({CHANNEL!r},)")
 
@@ -83,11 +77,9 @@ def make_metastases(
     """
     options = options or MetastasisOptions()
     body = options.body
-    atlas = atlas or load_atlas(body.spacing_mm, body.margin_mm)
-    if index < 0 or seed < 0:
-        raise UsageFault(f"index {index}, seed {seed}; expected 0 or more")
-    streams = np.random.SeedSequence((seed, index, 1)).spawn(4)  # 1: not the glioma's subjects
-    person, disease, blood, scan = (np.random.default_rng(stream) for stream in streams)
+    atlas = fitting_atlas(index, seed, body, atlas)
+    # 1: not the glioma's subjects.
+    person, disease, blood, scan = streams((seed, index, 1), 4)
     maps = resample(atlas.tissue, random_warp(person, atlas, body))
     brain = (maps.sum(axis=0) > 0.5).astype(np.float32)
     tissue = personal_tissue(person, maps, brain, body)

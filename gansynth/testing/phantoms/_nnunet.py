@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.files import write_bytes_atomic
+from gansynth.runtime.files import disk_errors, whole_folder, write_bytes_atomic
 from gansynth.testing.phantoms._atlas import load_atlas
 from gansynth.testing.phantoms._options import LABELS, PhantomOptions
 from gansynth.testing.phantoms._phantom import make_phantom
@@ -30,6 +31,38 @@ LICENCE = (
     "them carry the McGill notice, which permits use, copying, modification and distribution for "
     "any purpose and without fee, provided that the copyright notice appears in all copies."
 )
+
+
+Progress = Callable[[int, int], None]
+"""Called after each subject with how many are done, and how many there will be."""
+
+
+@contextmanager
+def new_folder(folder: Path, n: int, least: int, subjects: str) -> Iterator[Path]:
+    """A folder that appears when all of it is written.
+
+    Raises:
+        UsageFault: `n` is below `least` subjects, or the folder exists and is not empty.
+    """
+    if n < least:
+        raise UsageFault(f"n {n}; expected at least {least} {subjects}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageFault(f"{folder}: exists already, expected a new folder; choose another")
+    with whole_folder(folder) as building, disk_errors(folder):
+        yield building
+
+
+def counted(n: int, progress: Progress | None) -> Iterator[int]:
+    """Numbers of `n` subjects; each is reported when the next is asked for."""
+    for index in range(n):
+        yield index
+        if progress is not None:
+            progress(index + 1, n)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file with its end of line."""
+    path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
 def nifti_bytes(volume: NDArray[Any], affine: NDArray[np.float64], code: int = 4) -> bytes:
@@ -63,16 +96,6 @@ def _make_folders(base: Path, cases: list[str], channels: int) -> None:
         part.mkdir(parents=True, exist_ok=True)
 
 
-def _write_case(base: Path, case: str, index: int, seed: int, options: PhantomOptions) -> None:
-    """Write one phantom: a file per channel, then its labels."""
-    phantom = make_phantom(index, seed, options)
-    for channel, volume in enumerate(phantom.image):
-        path = base / "imagesTr" / f"{case}_{channel:04d}.nii.gz"
-        write_bytes_atomic(path, nifti_bytes(volume, phantom.affine))
-    labels = nifti_bytes(phantom.labels.astype(np.uint8), phantom.affine)
-    write_bytes_atomic(base / "labelsTr" / f"{case}.nii.gz", labels)
-
-
 def write_nnunet_raw(
     folder: Path,
     n: int,
@@ -80,13 +103,12 @@ def write_nnunet_raw(
     options: PhantomOptions | None = None,
     dataset_id: int = 999,
     name: str = "Phantom",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write `n` phantoms below `folder` (nnU-Net's raw folder) and return the data set's folder.
 
     Cases are `phantom_000`, `phantom_001`, ... The same arguments give the same bytes. Running it
     again overwrites; `dataset.json` comes last, so where it is there, the cases are complete.
-    `progress(done, n)` is called after each case.
 
     Raises:
         EnvironmentFault: nilearn, which ships the atlas, is missing. Nothing has been written.
@@ -101,10 +123,13 @@ def write_nnunet_raw(
     cases = [f"phantom_{index:03d}" for index in range(n)]
     _make_folders(base, cases, len(options.channels))
     (base / "dataset.json").unlink(missing_ok=True)
-    for index, case in enumerate(cases):
-        _write_case(base, case, index, seed, options)
-        if progress is not None:
-            progress(index + 1, n)
+    for index in counted(n, progress):
+        phantom = make_phantom(index, seed, options)
+        for channel, volume in enumerate(phantom.image):
+            path = base / "imagesTr" / f"{cases[index]}_{channel:04d}.nii.gz"
+            write_bytes_atomic(path, nifti_bytes(volume, phantom.affine))
+        labels = nifti_bytes(phantom.labels.astype(np.uint8), phantom.affine)
+        write_bytes_atomic(base / "labelsTr" / f"{cases[index]}.nii.gz", labels)
     content = {
         "name": name,
         "description": DESCRIPTION,

@@ -26,6 +26,9 @@ JITTER = 0.06  # largest relative change of one tissue's signal in one subject
 GRAIN = (0.03, 0.04, 0.03, 0.07, 0.16, 0.10)  # standard deviation / signal, same order of tissues
 
 
+TISSUES = {"background": 0, "CSF": 1, "GM": 2, "WM": 3}
+
+
 @dataclass(frozen=True, eq=False)
 class Phantom:
     """One simulated subject. Axes are D (upward), H (frontward), W (rightward)."""
@@ -87,13 +90,8 @@ def make_phantom(
         UsageFault: `index` or `seed` is negative, or the atlas has another spacing.
     """
     options = options or PhantomOptions()
-    atlas = atlas or load_atlas(options.spacing_mm, options.margin_mm)
-    if atlas.spacing_mm != options.spacing_mm:
-        raise UsageFault(f"atlas: spacing {atlas.spacing_mm} mm, options: {options.spacing_mm} mm")
-    if index < 0 or seed < 0:
-        raise UsageFault(f"index {index}, seed {seed}; expected 0 or more")
-    streams = np.random.SeedSequence((seed, index)).spawn(2 + len(CHANNELS))
-    body, lesion, *scans = (np.random.default_rng(stream) for stream in streams)
+    atlas = fitting_atlas(index, seed, options, atlas)
+    body, lesion, *scans = streams((seed, index), 2 + len(CHANNELS))
     warp = random_warp(body, atlas, options)
     maps = resample(atlas.tissue, warp)
     brain = (maps.sum(axis=0) > 0.5).astype(np.float32)  # before the push: the skull does not yield
@@ -101,7 +99,57 @@ def make_phantom(
     maps = resample(atlas.tissue, push_aside(lesion, seat, warp, options))
     tissue = personal_tissue(body, maps, brain, options)
     labels = grow(lesion, seat, tissue, options)
-    fractions, grain = _fractions(tissue, labels), _grain(body, labels.shape, options.spacing_mm)
-    rngs = dict(zip(CHANNELS, scans, strict=True))
-    image = np.stack([_scan(rngs[c], c, fractions, grain, options) for c in options.channels])
+    image = _images(_fractions(tissue, labels), body, scans, options)
     return Phantom(image * brain, labels, (options.spacing_mm,) * 3, atlas.affine.copy())
+
+
+def make_tissues(
+    index: int,
+    seed: int = 0,
+    options: PhantomOptions | None = None,
+    atlas: Atlas | None = None,
+) -> Phantom:
+    """Simulate the brain MR of one healthy subject, with the tissues as labels. Not a patient.
+
+    Labels are those of `TISSUES`: within the brain the tissue of the largest fraction. Grid,
+    contrasts, grain and noise are those of `make_phantom`; nobody of these subjects is one of its.
+    The result depends on `(seed, index, options)` alone. `options=None` takes the defaults with T1
+    as the only channel; what they say of tumours is passed over. Raises as `make_phantom`.
+    """
+    options = options or PhantomOptions(channels=("T1",))
+    atlas = fitting_atlas(index, seed, options, atlas)
+    # 2: neither the gliomas' subjects nor those with metastases.
+    body, *scans = streams((seed, index, 2), 1 + len(CHANNELS))
+    maps = resample(atlas.tissue, random_warp(body, atlas, options))
+    brain = (maps.sum(axis=0) > 0.5).astype(np.float32)
+    tissue = personal_tissue(body, maps, brain, options)
+    labels = ((1 + tissue.argmax(axis=0)) * brain).astype(np.int16)
+    image = _images(_fractions(tissue, np.zeros_like(labels)), body, scans, options)
+    return Phantom(image * brain, labels, (options.spacing_mm,) * 3, atlas.affine.copy())
+
+
+def fitting_atlas(index: int, seed: int, options: PhantomOptions, atlas: Atlas | None) -> Atlas:
+    """The atlas on the options' grid, given or loaded; refuses numbers that are no subject's."""
+    atlas = atlas or load_atlas(options.spacing_mm, options.margin_mm)
+    if atlas.spacing_mm != options.spacing_mm:
+        raise UsageFault(f"atlas: spacing {atlas.spacing_mm} mm, options: {options.spacing_mm} mm")
+    if index < 0 or seed < 0:
+        raise UsageFault(f"index {index}, seed {seed}; expected 0 or more")
+    return atlas
+
+
+def streams(entropy: tuple[int, ...], count: int) -> list[np.random.Generator]:
+    """Independent generators of one subject."""
+    return [np.random.default_rng(s) for s in np.random.SeedSequence(entropy).spawn(count)]
+
+
+def _images(
+    fractions: Array,
+    body: np.random.Generator,
+    scans: list[np.random.Generator],
+    options: PhantomOptions,
+) -> Array:
+    """Return the channels asked for `(C, D, H, W)`; one generator for each of `CHANNELS`."""
+    grain = _grain(body, fractions.shape[1:], options.spacing_mm)
+    rngs = dict(zip(CHANNELS, scans, strict=True))
+    return np.stack([_scan(rngs[c], c, fractions, grain, options) for c in options.channels])

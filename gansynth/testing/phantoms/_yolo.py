@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from gansynth.report.png import png_bytes
-from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.files import disk_errors, whole_folder
 from gansynth.testing.phantoms._metastases import (
     MetastasisOptions,
     MetastasisPhantom,
     make_metastases,
 )
-from gansynth.testing.phantoms._nnunet import LICENCE
+from gansynth.testing.phantoms._nnunet import LICENCE, Progress, counted, new_folder, write_json
 
 DESCRIPTION = (
     "PHANTOMS, NOT PATIENTS: simulated axial brain MR (T1 after contrast agent) with simulated "
@@ -60,43 +57,37 @@ def write_yolo(
     n: int,
     seed: int = 0,
     options: MetastasisOptions | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write the slices of `n` phantoms as a YOLO data set and return its `data.yaml`.
 
     Pictures are 8-bit grey PNG files named `sub-003_z014.png`, subjects are split 70 : 10 : 20
     into train, val and test, at least one each. Slices without a lesion have an empty text file.
     Of each volume the window is 0 to the 99.9th percentile of its brain. The same arguments give
-    the same bytes. `progress(done, n)` is called after each subject.
+    the same bytes.
 
     Raises:
         EnvironmentFault: nilearn, which ships the atlas, is missing.
         UsageFault: `n` is below 3, or the folder exists and is not empty.
     """
     options = options or MetastasisOptions()
-    if n < 3:
-        raise UsageFault(f"n {n}; expected at least 3 subjects: one each for train, val and test")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageFault(f"{folder}: exists already, expected a new folder; choose another")
     counts: dict[str, dict[str, int]] = {}
-    with whole_folder(folder) as building:
-        for index in range(n):
+    needed = "subjects: one each for train, val and test"
+    with new_folder(folder, n, 3, needed) as building:
+        for index in counted(n, progress):
             phantom = make_metastases(index, seed, options)
             split = _split_of(index, n)
             slices = list(_slices(phantom, f"sub-{index:03d}"))
             _write_slices(building, split, slices)
             _count(counts.setdefault(split, {}), int(phantom.lesions.max()), slices)
-            if progress is not None:
-                progress(index + 1, n)
         about = {
             "description": DESCRIPTION,
             "licence": LICENCE,
             "splits": counts,
             "phantoms": {"seed": seed, **_said(options)},
         }
-        with disk_errors(folder):
-            (building / "phantoms.json").write_text(json.dumps(about, indent=2) + "\n", "utf-8")
-            (building / "data.yaml").write_text(_data_yaml(), "utf-8")
+        write_json(building / "phantoms.json", about)
+        (building / "data.yaml").write_text(_data_yaml(), "utf-8")
     return folder / "data.yaml"
 
 
@@ -143,13 +134,12 @@ def _boxes(lesions: NDArray[np.int16]) -> list[tuple[int, int, int, int]]:
 
 
 def _write_slices(base: Path, split: str, slices: list[Slice]) -> None:
-    with disk_errors(base):
-        for part in ("images", "labels"):
-            (base / part / split).mkdir(parents=True, exist_ok=True)
-        for one in slices:
-            (base / "images" / split / f"{one.name}.png").write_bytes(png_bytes(one.pixels))
-            lines = [_line(box, *one.pixels.shape) for box in one.boxes]
-            (base / "labels" / split / f"{one.name}.txt").write_text("".join(lines), "utf-8")
+    for part in ("images", "labels"):
+        (base / part / split).mkdir(parents=True, exist_ok=True)
+    for one in slices:
+        (base / "images" / split / f"{one.name}.png").write_bytes(png_bytes(one.pixels))
+        lines = [_line(box, *one.pixels.shape) for box in one.boxes]
+        (base / "labels" / split / f"{one.name}.txt").write_text("".join(lines), "utf-8")
 
 
 def _line(box: tuple[int, int, int, int], height: int, width: int) -> str:

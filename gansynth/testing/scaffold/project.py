@@ -22,23 +22,14 @@ LONGEST = 40
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of plugin.
+    """One kind of plugin; ``{}`` stands for its name."""
 
-    Attributes:
-        registered: the kind as the registry calls it.
-        module: the module of the package, and the template it comes from.
-        thing: what the module defines, ``{}`` for the name as a class has it.
-        summary: one line, ``{}`` for the name.
-        try_it: a command, ``{}`` for the name.
-        more: further modules.
-    """
-
-    registered: str
-    module: str
-    thing: str
-    summary: str
-    try_it: str
-    more: tuple[str, ...] = ()
+    registered: str  # the kind as the registry calls it
+    module: str  # of the package, and the template it comes from
+    thing: str  # what the module defines, with the name as a class has it
+    summary: str  # one line
+    try_it: str  # a command
+    more: tuple[str, ...] = ()  # further modules
 
 
 KINDS = {
@@ -91,28 +82,19 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Project:
-    """A project that was, or would be, written.
-
-    Attributes:
-        folder: where it lies.
-        distribution: what pip calls it.
-        package: what Python calls it.
-        files: path below the folder -> text.
-    """
+    """A project that was, or would be, written."""
 
     folder: Path
-    distribution: str
-    package: str
-    files: dict[str, str]
+    distribution: str  # what pip calls it
+    package: str  # what Python calls it
+    files: dict[str, str]  # path below the folder -> text
 
 
 def plan_project(name: str, kind: str = "generator", folder: Path | None = None) -> Project:
     """Say what the project of a plugin would be; nothing is written.
 
-    Args:
-        name: what the plugin registers, and what its package is called behind ``gansynth_``.
-        kind: a key of ``KINDS``.
-        folder: of the project; ``gansynth-NAME`` here if None.
+    The plugin registers ``name``, and its package is called ``gansynth_NAME``; the project's folder
+    is ``gansynth-NAME`` here if None.
 
     Raises:
         UsageFault: a name that is none, that is taken, or a folder that is there already.
