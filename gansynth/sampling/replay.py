@@ -127,6 +127,11 @@ class Record:
         """
         try:
             settings = {"seed": told["seed"], **told["settings"]}
+            if "asking" in settings:
+                raise UsageFault(
+                    f"--replay {name}: was drawn by a gansynth that noted otherwise what was asked "
+                    "of samples, expected a record of this one; draw it anew"
+                )
             return cls(name, int(told["index"]), str(told["sha256"]), settings)
         except (KeyError, TypeError, ValueError):
             missing = [key for key in ("index", "seed", "settings", "sha256") if key not in told]

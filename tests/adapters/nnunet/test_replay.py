@@ -21,7 +21,7 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.replay import draw_again, read_record
+from gansynth.sampling.replay import Record, draw_again, read_record
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.source import open_nnunet
@@ -164,6 +164,14 @@ def test_what_comes_out_otherwise_is_said(host, caplog):
 def test_a_record_that_is_none_is_refused(host, record, says):
     with pytest.raises(UsageFault, match=says):
         replay(host.run, record.format(log=host.log))
+
+
+def test_a_record_that_says_otherwise_what_was_asked_is_refused():
+    told = {"index": 0, "seed": 0, "sha256": "f", "settings": {"asking": {"lesions": "what=one"}}}
+    with pytest.raises(
+        UsageFault, match="provenance: was drawn by a gansynth that noted otherwise"
+    ):
+        Record.of(told, "provenance")
 
 
 @pytest.fixture
