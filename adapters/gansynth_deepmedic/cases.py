@@ -14,6 +14,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from gansynth.data.listing import SPLITS, SUBJECTS, Entry, Fault, VolumeSet, stem
 from gansynth.data.reading import (
     OF_BOXES,
+    ClipWindow,
+    CropSize,
     Frame,
     LabelNames,
     LeastVoxels,
@@ -24,13 +26,11 @@ from gansynth.data.reading import (
     Spacing,
     VolumeOptions,
     Whole,
-    Window,
     Words,
     check_whole,
 )
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
-from gansynth.runtime.option_kinds import Size3
 from gansynth.runtime.options import Needs
 from gansynth_deepmedic.configs import Listed, ModelConfig, TrainConfig
 from gansynth_deepmedic.divided import known_names
@@ -222,22 +222,14 @@ class DeepMedicOptions(ReadOptions):
         "each; `mr` for channels that DeepMedic normalises itself (`norm_zscore_prms`), else "
         "`none`: DeepMedic expects normalised images",
     )
-    window: Window | None = Field(
-        None,
-        description="LOW:HIGH that CT channels are clipped to, in HU; else the 0.5 and 99.5 "
-        "percentiles of the training cases' foreground",
-    )
+    window: ClipWindow = None
     spacing: Annotated[Spacing, BeforeValidator(_native)] = Field(
         "native",
         description="`native`: voxels stay as they are, as DeepMedic takes them; voxel size in mm "
         "along z,y,x (one number for all three) to resample to, for a generator that is not to go "
         "back into DeepMedic",
     )
-    size: Size3 | None = Field(
-        None,
-        description="voxels along z,y,x (one number for all three) of the crops a generator works "
-        "on; else the training cases' median, at most 128, in eights",
-    )
+    size: CropSize = None
     frame: Frame = None
     whole: Whole = None
     resampling: Resampling = "linear"

@@ -229,10 +229,10 @@ with_option = pairs_option(
 def _edits(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> tuple[str, ...]:
     """Edits as they are asked for; a slip is found at once."""
     if texts:
-        from gansynth.conditions.edit_chain import build_edits
+        from gansynth.core.sample_request import SampleRequest
+        from gansynth.sampling.request_parsing import check_texts
 
-        for text, edit in zip(texts, build_edits(texts), strict=True):
-            edit.options.refuse_idle(f"--edit {text}")
+        check_texts(SampleRequest(edits=texts))
     return texts
 
 

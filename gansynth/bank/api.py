@@ -11,10 +11,10 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -24,11 +24,9 @@ from gansynth.bank.reader import BankReader
 from gansynth.bank.supervisor import Keeper
 from gansynth.conditions.boxes import anywhere
 from gansynth.core.null_adapter import NoHost
-from gansynth.core.run_folder import RunFolder, own_request, read_manifest
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.schema import Schema
 from gansynth.core.source import SourceRequest
-from gansynth.core.space import Space
 from gansynth.runtime.errors import TrainingFault
 
 logger = logging.getLogger("gansynth")
@@ -71,8 +69,9 @@ def fill_bank(
 
     folder = Path(folder).absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    told = _config(Path(run), folder, samples, request, producer_device(device, ()), dtype)
-    _learn_filters(told)
+    generator = RunFolder(Path(run).absolute())
+    told = _config(generator, folder, samples, request, producer_device(device, ()), dtype)
+    _learn_filters(generator, told)
     with tempfile.TemporaryDirectory(prefix="gansynth-log-") as logs:
         fill(told, Path(logs) / "producer.log", patience=patience)
     return folder
@@ -156,16 +155,17 @@ def live_bank(
     """
     from gansynth.runtime.devices import producer_device
 
-    manifest = read_manifest(Path(run))
+    generator = RunFolder(Path(run).absolute())
+    needed = samples * _bytes(generator, dtype)
     where = producer_device(device, (0,))  # the first GPU is the training's
-    place, said = place_bank(manifest["run_id"], samples * _bytes(manifest, dtype), scratch)
+    place, said = place_bank(generator.run_id, needed, scratch)
     if said:
         logger.warning("gansynth: %s", said)
     with tempfile.TemporaryDirectory(prefix="gansynth-log-") as logs:
         try:
-            frozen = _config(Path(run), place, samples, request, where, dtype)
+            frozen = _config(generator, place, samples, request, where, dtype)
             told = replace(frozen, frozen=False, temporary=True, duty=duty, refresh=refresh)
-            _learn_filters(told)
+            _learn_filters(generator, told)
             log = Path(logs) / "producer.log"
             with Keeper.start(told, log, restarts=restarts) as keeper:
                 keeper.wait(min(samples, BEGIN_WITH), patience)
@@ -178,19 +178,18 @@ def live_bank(
             shutil.rmtree(place, ignore_errors=True)
 
 
-def _learn_filters(config: ProducerConfig) -> None:
+def _learn_filters(run: RunFolder, config: ProducerConfig) -> None:
     """Have filters learn now: a producer on the CPU has one thread, and low priority."""
     if config.samples.filters:
         from gansynth.sampling.filters.ahead import learn_ahead
         from gansynth.sampling.opening import open_source
 
         source = open_source(SourceRequest(**config.request))
-        run = RunFolder(Path(config.run))
         learn_ahead(run, config.samples.filters, source, device=config.device)
 
 
 def _config(
-    run: Path,
+    run: RunFolder,
     folder: Path,
     samples: int,
     request: SampleRequest | None,
@@ -198,10 +197,9 @@ def _config(
     dtype: Literal["float16", "float32"],
 ) -> ProducerConfig:
     """Of a frozen bank."""
-    run = run.absolute()
     return ProducerConfig(
         run=str(run),
-        request=own_request(run, read_manifest(run)).to_json(),
+        request=run.request.to_json(),
         target=NoHost.name,
         bank=str(folder),
         frozen=True,
@@ -218,8 +216,8 @@ def _anywhere(request: SampleRequest) -> SampleRequest:
     return replace(request, boxes=anywhere(request.boxes))
 
 
-def _bytes(manifest: Mapping[str, Any], dtype: str) -> int:
+def _bytes(run: RunFolder, dtype: str) -> int:
     """What a sample takes, about."""
-    voxels = math.prod(Space.from_json(manifest["space"]).size)
-    channels = len(Schema.from_json(manifest["schema"]).channels)
+    voxels = math.prod(run.space.size)
+    channels = len(run.schema.channels)
     return voxels * (channels * np.dtype(dtype).itemsize + np.dtype(np.int16).itemsize)

@@ -192,6 +192,20 @@ LeastVoxels = Annotated[
     int, Field(ge=1, description="see `boxes`; parts of fewer voxels of the label map have none")
 ]
 """Of what ``boxes`` asks for."""
+ClipWindow = Annotated[
+    Window | None,
+    Field(
+        description="LOW:HIGH that CT channels are clipped to, in HU; else the 0.5 and 99.5 "
+        "percentiles of the training cases' foreground",
+    ),
+]
+CropSize = Annotated[
+    Size3 | None,
+    Field(
+        description="voxels along z,y,x (one number for all three) of the crops a generator works "
+        "on; else the training cases' median, at most 128, in eights",
+    ),
+]
 Frame = Annotated[
     Size3 | None,
     Field(
@@ -260,22 +274,14 @@ class VolumeOptions(ReadOptions):
         "the training cases' foreground) or `none`; one for all channels or one for each; `ct` for "
         "a channel called CT, else `mr`",
     )
-    window: Window | None = Field(
-        None,
-        description="LOW:HIGH that CT channels are clipped to, in HU; else the 0.5 and 99.5 "
-        "percentiles of the training cases' foreground",
-    )
+    window: ClipWindow = None
     spacing: Spacing | None = Field(
         None,
         description="voxel size in mm along z,y,x (one number for all three) that cases are "
         "resampled to, or `native`: never; else the training cases' median, which leaves cases "
         "within 1 % of it as they are",
     )
-    size: Size3 | None = Field(
-        None,
-        description="voxels along z,y,x (one number for all three) of the crops a generator works "
-        "on; else the training cases' median, at most 128, in eights",
-    )
+    size: CropSize = None
     frame: Frame = None
     whole: Whole = None
     resampling: Resampling = "linear"
