@@ -11,6 +11,7 @@ import pytest
 
 from gansynth.runtime import torchvision_compat
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
+from tests.conftest import FIT
 
 
 @pytest.fixture
@@ -59,6 +60,44 @@ def told(monkeypatch) -> Callable[..., None]:
 
 
 @pytest.fixture
+def ready(build, told, frozen_bank, tmp_path) -> Callable[..., Any]:
+    """Builds a trainer that is told to mix and initialises it: ``ready("2d", RATIO="0:1")``.
+
+    Unless told otherwise, it draws from a frozen bank of training crops.
+    """
+
+    def make(configuration="3d_fullres", name=TRAINER, **variables):
+        if not {"BANK", "GENERATOR"} & set(variables):
+            bank = tmp_path / configuration
+            variables["BANK"] = (
+                bank if bank.exists() else frozen_bank(bank, configuration=bank.name)
+            )
+        told(**variables)
+        trainer = build(configuration, name=name)
+        trainer.initialize()
+        return trainer
+
+    return make
+
+
+def sidecar(trainer: Any) -> Any:
+    """What a training has recorded."""
+    return json.loads((Path(trainer.output_folder) / "gansynth.json").read_text())
+
+
+def log_of(trainer: Any) -> str:
+    """What a training has said."""
+    return Path(trainer.log_file).read_text()
+
+
+def read_checkpoint(path: Path) -> Any:
+    """What nnU-Net has saved."""
+    import torch
+
+    return torch.load(path, map_location="cpu", weights_only=False)
+
+
+@pytest.fixture
 def empty_bank(toy_nnunet, tmp_path) -> Callable[..., Path]:
     """Makes a live bank that nobody fills: ``empty_bank("2d")``."""
     from gansynth.bank.reader import BankSpec, BankWriter
@@ -87,8 +126,7 @@ def nan_run(toy_nnunet, fitted, run_cli, tmp_path) -> Callable[..., Path]:
         if configuration == "3d_fullres":
             shutil.copytree(fitted, run)
         else:
-            small = [f"--set={s}" for s in ("steps=2", "width=4", "d_width=4", "levels=2")]
-            more = ("-c", configuration, "-o", run, "--device", "cpu", *small, "-q")
+            more = ("-c", configuration, "-o", run, *FIT, "--set=steps=2", "-q")
             assert run_cli("fit", "cgan3d", *toy_nnunet.options, *more).exit_code == 0
         manifest = json.loads((run / "manifest.json").read_text())
         weights = run / manifest["weights"]["path"]

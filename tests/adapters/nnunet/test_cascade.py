@@ -1,5 +1,6 @@
 """A cascade's second stage: refused unless asked for, and what stands in for the first."""
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,6 @@ from gansynth.runtime.files import write_json_atomic
 from gansynth_nnunet import cascade
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.cascade import PREVIOUS, PreviousStage, border_scores, confuse
-from gansynth_nnunet.launch import TRAINER
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.plans import Plans
 from gansynth_nnunet.source import open_nnunet
@@ -67,22 +67,18 @@ def bank(tmp_path) -> Callable[..., Path]:
     return make
 
 
+def resample(labels: Any, *given: Any, is_seg: bool = True) -> Any:
+    from nnunetv2.preprocessing.resampling import default_resampling
+
+    more = {"is_seg": is_seg, "order": 1}
+    return default_resampling.resample_data_or_seg_to_shape(labels, *given, **more)
+
+
 class Stage:
     """Stands in for nnU-Net's own object of the first stage, with its way of resampling."""
 
-    @staticmethod
-    def resampling_fn_seg(labels: Any, shape: Any, now: Any, then: Any) -> Any:
-        return resample(labels, shape, now, then, is_seg=True, order=1)
-
-    @staticmethod
-    def resampling_fn_probabilities(scores: Any, shape: Any, now: Any, then: Any) -> Any:
-        return resample(scores, shape, now, then, is_seg=False, order=1)
-
-
-def resample(*given: Any, **named: Any) -> Any:
-    from nnunetv2.preprocessing.resampling import default_resampling
-
-    return default_resampling.resample_data_or_seg_to_shape(*given, **named)
+    resampling_fn_seg = staticmethod(resample)
+    resampling_fn_probabilities = staticmethod(functools.partial(resample, is_seg=False))
 
 
 def phantom(seed: int = 0, edge: int = 48) -> Any:
@@ -101,10 +97,6 @@ def phantom(seed: int = 0, edge: int = 48) -> Any:
 STAND_IN = PreviousStage((1, 2), (1.0, 1.0, 1.0), (2.0, 2.0, 2.0), Stage)
 
 
-def dice(a: Any, b: Any) -> float:
-    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
-
-
 # -- what stands in for the first stage ------------------------------------------------------------
 
 
@@ -114,7 +106,9 @@ def test_it_is_neither_the_truth_nor_far_from_it():
     assert found.shape == truth.shape
     assert found.dtype == np.uint8
     assert set(np.unique(found)) <= {0, 1, 2}  # in nnU-Net's own there is no -1 either
-    assert all(0.5 < dice(found == label, truth == label) < 0.99 for label in (1, 2))
+    for label in (1, 2):
+        ours, theirs = found == label, truth == label
+        assert 0.5 < 2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()) < 0.99
 
 
 def test_errors_are_of_every_kind():
@@ -146,13 +140,10 @@ def test_the_same_labels_give_the_same_errors_and_others_give_others():
     assert not np.array_equal(first, other)
 
 
-def test_what_nobody_has_looked_at_is_not_predicted():
+def test_what_nobody_has_looked_at_and_no_label_are_not_predicted():
     truth = phantom()
     truth[:, :10] = 3  # the ignore label
     assert 3 not in STAND_IN.predict(truth)
-
-
-def test_no_label_gives_no_label():
     assert not STAND_IN.predict(np.full((8, 9, 10), -1, np.int16)).any()
 
 
@@ -188,46 +179,44 @@ def test_a_generator_of_full_resolution_serves_its_cascade(toy):
     assert hosts[0] == hosts[1]
 
 
-def test_samples_bring_the_previous_stage_from_the_bank(adapter, bank):
-    class Real:
-        identifiers = ("case",)
-        folder_with_segs_from_previous_stage = "predicted_next_stage"
+class Real:
+    """nnU-Net's data set of a second stage, as far as it is asked."""
 
+    identifiers = ("case",)
+    folder_with_segs_from_previous_stage = "predicted_next_stage"
+
+
+def mixed(folder: Path) -> MixedDataset:
+    return MixedDataset(Real(), MixPlan(folder, Ratio(0, 1)), 2, 2)
+
+
+def test_samples_bring_the_previous_stage_from_the_bank(adapter, bank):
     folder = bank(adapter)
-    told: MixPlan[str] = MixPlan(folder, Ratio(0, 1))
-    image, labels, previous, _ = MixedDataset(Real(), told, 2, 2).load_case("case")
+    image, labels, previous, _ = mixed(folder).load_case("case")
     assert previous.shape == labels.shape[1:] == image.shape[1:]
     kept = [BankReader(folder).read(i).extras[PREVIOUS] for i in BankReader(folder).ids()]
     assert any(np.array_equal(previous, extra) for extra in kept)
 
 
 def test_a_bank_without_the_previous_stage_is_refused(frozen_bank):
-    class Real:
-        folder_with_segs_from_previous_stage = "predicted_next_stage"
-
-    told: MixPlan[str] = MixPlan(frozen_bank(), Ratio(0, 1))
     with pytest.raises(DataFault, match="samples lack the labels of the cascade's previous stage"):
-        MixedDataset(Real(), told, 2, 2)
+        mixed(frozen_bank())
 
 
 # -- refused unless asked for ----------------------------------------------------------------------
 
 
-def test_it_is_refused_with_the_reason_and_the_way_out(toy, adapter, bank, refuse):
+def test_it_is_refused_with_the_reason_and_the_way_out_unless_asked_for(toy, adapter, bank, refuse):
+    folder = bank(adapter)
     data = ("--data", "nnunet:501", "-c", "3d_cascade_fullres", "--plans", toy.plans)
     refuse(
         *("augment", "--target", "nnunet", *data, "--root", toy.root),
-        *("--bank", bank(adapter), "--ratio", "1:1", "--dry-run"),
+        *("--bank", folder, "--ratio", "1:1", "--dry-run"),
         code=2,
         says=("too good a prior", "--set cascade=degraded", "GANSYNTH_CASCADE=1"),
     )
-
-
-def test_it_is_allowed_on_request(adapter, bank):
-    injection = Injection(None, Ratio.parse("1:1"), bank=bank(adapter))
+    injection = Injection(None, Ratio(1, 1), bank=folder)
     adapter.check(injection, {"cascade": "degraded"}, ())
-    with pytest.raises(UsageFault, match="too good a prior"):
-        adapter.check(injection, {}, ())
 
 
 def test_a_case_without_a_prediction_is_named(tmp_path):
@@ -237,36 +226,21 @@ def test_a_case_without_a_prediction_is_named(tmp_path):
         cascade.check_predictions(tmp_path, ["a", "b"], "3d_lowres")
 
 
-@pytest.fixture
-def trainer(toy, nnunet, told, adapter, bank, monkeypatch):
-    """The second stage's trainer, told to mix; nothing has been trained before."""
+@pytest.mark.parametrize(
+    ("said", "fault", "says"),
+    [
+        ({}, UsageFault, "too good a prior"),
+        ({"CASCADE": 1}, DataFault, r"6 of 6 cases have no prediction of 3d_lowres"),
+    ],
+)
+def test_the_stock_command_refuses_too_and_misses_predictions(
+    toy, ready, adapter, bank, monkeypatch, said, fault, says
+):
     torchvision_compat.apply()
-    import torch
-    from nnunetv2.run.run_training import get_trainer_from_args
-
     monkeypatch.setenv("nnUNet_preprocessed", str(toy.preprocessed.parent))
-    told(BANK=bank(adapter))
-
-    def make() -> Any:
-        place = (toy.dataset, "3d_cascade_fullres", 0, TRAINER, toy.plans)
-        return get_trainer_from_args(*place, device=torch.device("cpu"))
-
-    return make
-
-
-def test_the_stock_command_refuses_too(trainer):
-    made = trainer()
-    made.initialize()
-    with pytest.raises(UsageFault, match="too good a prior"):
-        made.get_tr_and_val_datasets()
-
-
-def test_the_first_stage_must_have_predicted_the_real_cases(trainer, told, monkeypatch):
-    monkeypatch.setenv("GANSYNTH_CASCADE", "1")
-    made = trainer()
-    made.initialize()
-    with pytest.raises(DataFault, match=r"6 of 6 cases have no prediction of 3d_lowres"):
-        made.get_tr_and_val_datasets()
+    trainer = ready("3d_cascade_fullres", BANK=bank(adapter), **said)
+    with pytest.raises(fault, match=says):
+        trainer.get_tr_and_val_datasets()
 
 
 # -- all of it -------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import time
 import traceback
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gansynth.runtime.errors import IntegrityFault, TrainingFault
+from gansynth.runtime.errors import IntegrityFault
 from gansynth_nnunet.ranks import fault_of_rank, lead
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -60,50 +61,45 @@ def two(tmp_path) -> Callable[[Callable[[int], Any]], list[Any]]:
 # -- one leads -------------------------------------------------------------------------------------
 
 
-def test_what_the_first_rank_did_is_known_to_all(two):
-    def work(rank: int) -> Any:
-        def lengthy(tick: Callable[[], None]) -> str:
-            tick()
-            tick()
-            return f"by {rank}"
-
-        return lead(rank, 2, lengthy)
-
-    assert [end["result"] for end in two(work)] == ["by 0", "by 0"]
+def lengthy(tick: Callable[[], None]) -> str:
+    tick()
+    tick()
+    return "done"
 
 
-def test_the_fault_of_the_first_rank_ends_all(two):
-    def refuse(tick: Callable[[], None]) -> None:
-        raise IntegrityFault("leakage: of cases")
-
-    ends = two(lambda rank: lead(rank, 2, refuse))
-    assert [(end["error"], end["text"]) for end in ends] == [
-        ("IntegrityFault", "leakage: of cases")
-    ] * 2
+def refuse(tick: Callable[[], None]) -> None:
+    raise IntegrityFault("leakage: of cases")
 
 
-def test_a_bug_of_the_first_rank_leaves_none_waiting(two):
-    known: dict[str, str] = {}
-    ends = two(lambda rank: lead(rank, 2, lambda tick: known["missing"]))
-    assert [end["error"] for end in ends] == ["KeyError", "GansynthError"]
+def bug(tick: Callable[[], None]) -> str:
+    return dict[str, str]()["missing"]
+
+
+@pytest.mark.parametrize(
+    ("led", "key", "ends"),
+    [
+        (lengthy, "result", ["done", "done"]),
+        (refuse, "error", ["IntegrityFault"] * 2),
+        (refuse, "text", ["leakage: of cases"] * 2),
+        (bug, "error", ["KeyError", "GansynthError"]),
+    ],
+)
+def test_what_the_first_rank_did_or_died_of_is_known_to_all(two, led, key, ends):
+    assert [end[key] for end in two(lambda rank: lead(rank, 2, led if rank == 0 else bug))] == ends
 
 
 def test_one_rank_alone_asks_nobody():
-    with pytest.raises(TrainingFault):
-        lead(0, 1, _fail)
-
-
-def _fail(tick: Callable[[], None]) -> None:
-    raise TrainingFault("alone")
+    with pytest.raises(IntegrityFault):
+        lead(0, 1, refuse)
 
 
 def test_a_fault_that_a_rank_died_of_is_told_from_what_its_parent_says():
     try:
-        _fail(lambda: None)
-    except TrainingFault:
+        refuse(lambda: None)
+    except IntegrityFault:
         told = "\n\n-- Process 1 terminated with the following error:\n" + traceback.format_exc()
     fault = fault_of_rank(told)
-    assert (type(fault), str(fault)) == (TrainingFault, "alone")
+    assert (type(fault), str(fault)) == (IntegrityFault, "leakage: of cases")
     assert fault_of_rank("ValueError: alone\n") is None
 
 
@@ -138,8 +134,6 @@ def test_two_ranks_share_a_bank_and_draw_differently(two, build, told, frozen_ba
     told(BANK=frozen_bank(samples=12), RATIO="1:2")
 
     def work(rank: int) -> Any:
-        import os
-
         trainer = on_cpu(build)
         trainer.run_training()
         session = trainer.gansynth_session
@@ -167,12 +161,24 @@ def test_two_ranks_share_a_bank_and_draw_differently(two, build, told, frozen_ba
     assert counts["real"] + counts["synthetic"] == 3 * (2 + 1)
 
 
-def test_a_refusal_ends_both_ranks_alike(two, build, told, frozen_bank):
-    told(BANK=frozen_bank(fold="1"))
+@pytest.mark.parametrize(
+    ("said", "fault", "says"),
+    [
+        ({}, "IntegrityFault", "leakage"),
+        pytest.param(
+            {"RESTARTS": 0, "EDITS": "no-such-edit"},
+            *("UsageFault", "no-such-edit"),
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_refusal_ends_both_ranks_alike(two, build, told, fitted, frozen_bank, said, fault, says):
+    where = {"GENERATOR": fitted, "DEVICE": "cpu"} if said else {"BANK": frozen_bank(fold="1")}
+    told(**where, **said)
     ends = two(lambda rank: on_cpu(build).run_training())
-    assert [end["error"] for end in ends] == ["IntegrityFault"] * 2
+    assert [end["error"] for end in ends] == [fault] * 2
     assert ends[0]["text"] == ends[1]["text"]
-    assert "leakage" in ends[0]["text"]
+    assert says in ends[0]["text"]
 
 
 @pytest.mark.slow
@@ -189,12 +195,3 @@ def test_one_producer_serves_both_ranks(two, build, told, fitted):
     assert ends[0][0] == ends[1][0]
     assert [has for _, has in ends] == [True, False]
     assert not Path(ends[0][0]).exists()
-
-
-@pytest.mark.slow
-def test_a_producer_that_fails_ends_both_ranks_alike(two, build, told, fitted, tmp_path):
-    told(GENERATOR=fitted, DEVICE="cpu", BANK_SIZE=4, RESTARTS=0, EDITS="no-such-edit")
-    ends = two(lambda rank: on_cpu(build).run_training())
-    assert [end["error"] for end in ends] == ["UsageFault"] * 2
-    assert ends[0]["text"] == ends[1]["text"]
-    assert "no-such-edit" in ends[0]["text"]

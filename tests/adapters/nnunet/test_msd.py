@@ -1,11 +1,13 @@
-"""A Decathlon folder becomes a raw nnU-Net data set; what is wrong with it is named."""
+"""A Decathlon folder becomes a raw nnU-Net data set; what is wrong with it is named.
+
+What each kind of damage of a case is said to be, ``tests/test_bad_input.py`` has.
+"""
 
 import gzip
 import json
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
 
@@ -14,15 +16,13 @@ from gansynth.runtime.files import read_json, read_nifti
 from gansynth_nnunet.msd import ImportReport, import_msd
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.raw import check_raw
+from tests.conftest import DATA, content
+from tests.conftest import save_nifti as save
 
-REAL = Path(__file__).parents[3] / "../shared/data/msd_task04_hippocampus"
+REAL = DATA / "msd_task04_hippocampus"
 CASES = ("hip_001", "hip_002", "hip_004", "hip_005")
 SHAPE = (8, 9, 10)
-
-
-def save(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(array, np.eye(4) if affine is None else affine), path)
+NAME = "Dataset004_Hip"
 
 
 def edit(folder: Path, **changes: object) -> None:
@@ -48,10 +48,8 @@ def msd(tmp_path):
         ],
     }
     (folder / "dataset.json").write_text(json.dumps(document))
-    subjects = zip(CASES, "1123", strict=True)
-    (folder / "subjects.csv").write_text(
-        "case,subject_group\n" + "".join(f"{c},{s}\n" for c, s in subjects)
-    )
+    people = "".join(f"{case},{one}\n" for case, one in zip(CASES, "1123", strict=True))
+    (folder / "subjects.csv").write_text(f"case,subject_group\n{people}")
     return folder
 
 
@@ -64,30 +62,20 @@ def bring(msd: Path, root: NnunetRoot, folds: int = 3, **options: Any) -> Import
     return import_msd(msd, root, 4, folds=folds, **options)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
 # -- what comes out ------------------------------------------------------------------------------
 
 
-def test_files_are_taken_over_byte_for_byte(msd, root):
+def test_files_are_taken_over_byte_for_byte_and_dataset_json_is_nnunets(msd, root):
     report = bring(msd, root)
     assert (report.copied, report.rewritten) == (8, 0)
     for case in CASES:
         image = report.folder / f"imagesTr/{case}_0000.nii.gz"
         assert image.read_bytes() == (msd / f"imagesTr/{case}.nii.gz").read_bytes()
-
-
-def test_dataset_json_is_nnunets(msd, root):
-    doc = read_json(bring(msd, root).folder / "dataset.json")
+    doc = read_json(report.folder / "dataset.json")
     assert doc["channel_names"] == {"0": "MRI"}
     assert doc["labels"] == {"background": 0, "Anterior": 1, "Posterior": 2}
     assert (doc["numTraining"], doc["file_ending"]) == (4, ".nii.gz")
-
-
-def test_the_check_finds_nothing_in_what_was_imported(msd, root):
-    assert check_raw(root, bring(msd, root).dataset) == []
+    assert check_raw(root, report.dataset) == []
 
 
 def test_four_axes_become_channels(msd, root):
@@ -110,18 +98,20 @@ def test_uncompressed_images_are_compressed(msd, root):
     assert np.array_equal(read_nifti(target).array, read_nifti(path).array)
 
 
-def test_labels_stored_as_floats_are_recast(msd, root):
+def test_labels_stored_as_floats_are_recast_once(msd, root):
     path = msd / "labelsTr/hip_001.nii.gz"
     labels = read_nifti(path).array
     save(path, labels.astype(np.float32))
-    recast = read_nifti(bring(msd, root).folder / "labelsTr/hip_001.nii.gz").array
+    report = bring(msd, root)
+    recast = read_nifti(report.folder / "labelsTr/hip_001.nii.gz").array
     assert recast.dtype == np.uint8
     assert np.array_equal(recast, labels)
+    assert (report.rewritten, bring(msd, root).kept) == (1, 8)
 
 
 def test_folds_do_not_part_people(msd, root):
     bring(msd, root)
-    splits = read_json(root.preprocessed / "Dataset004_Hip/splits_final.json", expected=list)
+    splits = read_json(root.preprocessed / NAME / "splits_final.json", expected=list)
     assert sorted(case for split in splits for case in split["val"]) == sorted(CASES)
     assert any(set(CASES[:2]) <= set(split["val"]) for split in splits)
 
@@ -138,18 +128,13 @@ def test_subjects_can_be_an_expression(msd, root):
 # -- again, and after an interruption ------------------------------------------------------------
 
 
-def test_importing_again_changes_nothing(msd, root):
+def test_importing_again_takes_what_has_changed_only(msd, root):
     folder = bring(msd, root).folder
     dates = {p: p.stat().st_mtime_ns for p in folder.rglob("*.gz")}
     assert bring(msd, root).kept == 8
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*.gz")} == dates
-
-
-def test_rewritten_files_are_not_rewritten_again(msd, root):
-    path = msd / "labelsTr/hip_001.nii.gz"
-    save(path, read_nifti(path).array.astype(np.float32))
-    assert bring(msd, root).rewritten == 1
-    assert bring(msd, root).kept == 8
+    save(msd / "imagesTr/hip_002.nii.gz", np.ones(SHAPE, np.float32))
+    assert bring(msd, root).copied == 1
 
 
 def test_an_interrupted_import_goes_on_to_the_same_end(msd, root, tmp_path):
@@ -159,29 +144,19 @@ def test_an_interrupted_import_goes_on_to_the_same_end(msd, root, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         bring(msd, root, progress=interrupt)
-    assert not (root.raw / "Dataset004_Hip/dataset.json").exists()
+    assert not (root.raw / NAME / "dataset.json").exists()
     report = bring(msd, root)
     assert (report.kept, report.copied) == (4, 4)
     whole = bring(msd, NnunetRoot.find(tmp_path / "other"))
-    assert contents(report.folder) == contents(whole.folder)
+    assert content(report.folder) == content(whole.folder)
 
 
-def test_a_case_that_changed_at_the_source_is_taken_again(msd, root):
-    bring(msd, root)
-    path = msd / "imagesTr/hip_002.nii.gz"
-    save(path, np.ones(SHAPE, np.float32))
-    assert bring(msd, root).copied == 1
-
-
-def test_an_id_that_another_data_set_has_is_refused(msd, root):
-    (root.raw / "Dataset004_Heart").mkdir(parents=True)
-    with pytest.raises(UsageFault, match="id 004 is taken by Dataset004_Heart"):
-        bring(msd, root)
-
-
-def test_a_folder_that_no_import_made_is_left_alone(msd, root):
-    (root.raw / "Dataset004_Hip/imagesTr").mkdir(parents=True)
+def test_a_folder_of_something_else_is_left_alone(msd, root):
+    (root.raw / NAME / "imagesTr").mkdir(parents=True)
     with pytest.raises(UsageFault, match="not from an import"):
+        bring(msd, root)
+    (root.raw / NAME).rename(root.raw / "Dataset004_Heart")
+    with pytest.raises(UsageFault, match="id 004 is taken by Dataset004_Heart"):
         bring(msd, root)
 
 
@@ -200,39 +175,30 @@ def test_an_impossible_id_is_refused(msd, root, number):
 
 # -- damaged or inconsistent ---------------------------------------------------------------------
 
-
-def test_a_truncated_image_is_named_and_the_data_set_not_finished(msd, root):
-    path = msd / "imagesTr/hip_004.nii.gz"
-    path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(DataFault, match=r"hip_004\.nii\.gz: truncated"):
-        bring(msd, root)
-    assert not (root.raw / "Dataset004_Hip/dataset.json").exists()
-
-
-def test_nan_voxels_are_refused(msd, root):
-    save(msd / "imagesTr/hip_004.nii.gz", np.full(SHAPE, np.nan, np.float32))
-    with pytest.raises(DataFault, match="720 NaN"):
-        bring(msd, root)
+LABELS = "labelsTr/hip_002.nii.gz"
+ZEROS = np.zeros(SHAPE, np.uint8)
 
 
 @pytest.mark.parametrize(
-    ("labels", "affine", "said"),
+    ("file", "array", "affine", "said"),
     [
-        (np.zeros((8, 9, 9), np.uint8), None, r"shape is \(8, 9, 9\), but \(8, 9, 10\)"),
-        (np.zeros(SHAPE, np.uint8), np.diag([1, 1, 1.01, 1]), "affine differs .* by up to 0.01 mm"),
-        (np.full(SHAPE, 7, np.uint8), None, r"label value\(s\) \[7\]"),
-        (np.full(SHAPE, 0.5, np.float32), None, r"label value\(s\) \[0\.5\]"),
+        ("imagesTr/hip_004.nii.gz", np.full(SHAPE, np.nan, np.float32), None, "720 NaN"),
+        (LABELS, ZEROS[..., 1:], None, r"shape is \(8, 9, 9\), but \(8, 9, 10\)"),
+        (LABELS, ZEROS, np.diag([1, 1, 1.01, 1]), "affine differs .* by up to 0.01 mm"),
+        (LABELS, ZEROS + 7, None, r"label value\(s\) \[7\]"),
+        (LABELS, np.full(SHAPE, 0.5, np.float32), None, r"label value\(s\) \[0\.5\]"),
     ],
 )
-def test_labels_that_do_not_fit_are_refused(msd, root, labels, affine, said):
-    save(msd / "labelsTr/hip_002.nii.gz", labels, affine)
+def test_a_case_that_cannot_be_used_is_refused(msd, root, file, array, affine, said):
+    save(msd / file, array, affine)
     with pytest.raises(DataFault, match=said):
         bring(msd, root)
+    assert not (root.raw / NAME / "dataset.json").exists()
 
 
-def test_a_missing_channel_is_refused(msd, root):
-    edit(msd, modality={"0": "T1", "1": "T2"})
-    with pytest.raises(DataFault, match=r"1 channel\(s\) of shape .*, expected 2 \(T1, T2\)"):
+def test_an_empty_gzip_file_is_refused(msd, root):
+    (msd / "imagesTr/hip_001.nii.gz").write_bytes(gzip.compress(b""))
+    with pytest.raises(DataFault, match="only 0 bytes"):
         bring(msd, root)
 
 
@@ -248,6 +214,7 @@ def test_a_path_out_of_the_folder_is_refused_before_anything_is_written(msd, roo
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"modality": {"0": "T1", "1": "T2"}}, r"1 channel\(s\) of shape .*, expected 2 \(T1, T2"),
         ({"training": []}, "expected a list of cases"),
         ({"training": [{"image": "x"}]}, "expected image and label"),
         ({"training": [{"image": "a b.nii.gz", "label": "x"}]}, "file name 'a b' is unusual"),
@@ -260,12 +227,6 @@ def test_a_path_out_of_the_folder_is_refused_before_anything_is_written(msd, roo
 def test_an_unusable_dataset_json_says_what_is_wrong(msd, root, changes, said):
     edit(msd, **changes)
     with pytest.raises(DataFault, match=said):
-        bring(msd, root)
-
-
-def test_an_empty_gzip_file_is_refused(msd, root):
-    (msd / "imagesTr/hip_001.nii.gz").write_bytes(gzip.compress(b""))
-    with pytest.raises(DataFault, match="only 0 bytes"):
         bring(msd, root)
 
 

@@ -8,15 +8,12 @@ from typing import Any
 
 import pytest
 
-from gansynth.core.adapter import Injection
-from gansynth.core.ratio import Ratio
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.errors import UsageFault
 from gansynth_nnunet import variants
-from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.launch import EXT_TRAINER
 from gansynth_nnunet.mixed import MixedDataset
-from gansynth_nnunet.source import open_nnunet
+from tests.adapters.nnunet.conftest import read_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 torchvision_compat.apply()
@@ -54,14 +51,10 @@ def base(trainer: Any) -> str:
         ("nnUNetTrainer_onlyMirror01_DA5", "inference_allowed_mirroring_axes", (0, 1)),
     ],
 )
-def test_a_variant_draws_from_the_bank_and_stays_what_it_is(
-    build, told, frozen_bank, variant, attribute, value
-):
-    told(BANK=frozen_bank(), SET="num_iterations_per_epoch=2")
-    trainer = build(name=f"{variant}GANSynth")
+def test_a_variant_draws_from_the_bank_and_stays_what_it_is(ready, variant, attribute, value):
+    trainer = ready(name=f"{variant}GANSynth", SET="num_iterations_per_epoch=2")
     assert base(trainer) == variant
     assert f"{variant}GANSynth__" in trainer.output_folder
-    trainer.initialize()
     train, _ = trainer.get_dataloaders()
     batches = [next(train) for _ in range(3)]
     counts = trainer.gansynth_session.counts()
@@ -70,35 +63,31 @@ def test_a_variant_draws_from_the_bank_and_stays_what_it_is(
     assert getattr(trainer, attribute) == value
 
 
-def test_a_setting_is_stronger_than_the_variant(build, told, frozen_bank):
-    told(BANK=frozen_bank(), SET="num_epochs=3")
-    assert build(name="nnUNetTrainer_5epochsGANSynth").num_epochs == 3
+def test_a_setting_is_stronger_than_the_variant(ready):
+    assert ready(name="nnUNetTrainer_5epochsGANSynth", SET="num_epochs=3").num_epochs == 3
 
 
-def test_a_variant_trains(build, told, frozen_bank):
-    told(BANK=frozen_bank())
-    trainer = build(name="nnUNetTrainerDA5GANSynth")
+def test_a_variant_trains(ready):
+    trainer = ready(name="nnUNetTrainerDA5GANSynth")
     trainer.run_training()
-    assert (Path(trainer.output_folder) / "checkpoint_final.pth").exists()
+    checkpoint = Path(trainer.output_folder) / "checkpoint_final.pth"
+    assert read_checkpoint(checkpoint)["trainer_name"] == "nnUNetTrainerDA5"
     assert trainer.gansynth_session.counts().realised == 0.5
 
 
-def test_a_users_own_trainer_is_composed_too(build, told, frozen_bank, own):
+def test_a_users_own_trainer_is_composed_too(ready, own):
     own("class Mine(nnUNetTrainer):\n    batches = 7\n")
-    told(BANK=frozen_bank())
-    trainer = build(name="MineGANSynth")
+    trainer = ready(name="MineGANSynth")
     assert (base(trainer), trainer.batches) == ("Mine", 7)
-    trainer.initialize()
     assert isinstance(trainer.get_tr_and_val_datasets()[0], MixedDataset)
 
 
-def test_a_composition_that_the_user_wrote_is_left_to_the_user(build, told, frozen_bank, own):
+def test_a_composition_that_the_user_wrote_is_left_to_the_user(ready, own):
     own(
         "from gansynth_nnunet.trainer import GANSynthMixin\n"
         "class MineGANSynth(GANSynthMixin, nnUNetTrainer):\n    by_hand = True\n"
     )
-    told(BANK=frozen_bank())
-    assert build(name="MineGANSynth").by_hand
+    assert ready(name="MineGANSynth").by_hand
 
 
 def test_a_composed_class_can_be_pickled():
@@ -152,43 +141,8 @@ def test_what_cannot_be_composed_is_refused_with_the_reason(build, name, message
     ],
     ids=["samples", "augmentation"],
 )
-def test_loaders_that_samples_or_augmentation_do_not_reach_are_refused(
-    build, told, frozen_bank, own, code, variables
-):
+def test_loaders_that_samples_or_augmentation_do_not_reach_are_refused(ready, own, code, variables):
     own(f"class Mine(nnUNetTrainer):\n{code}")
-    told(BANK=frozen_bank(), **variables)
-    trainer = build(name="MineGANSynth")
-    trainer.initialize()
+    trainer = ready(name="MineGANSynth", **variables)
     with pytest.raises(UsageFault, match="the variant makes its own loaders"):
         trainer.get_dataloaders()
-
-
-# -- asked for by gansynth augment -----------------------------------------------------------------
-
-
-@pytest.fixture
-def adapter(toy_nnunet, nnunet):
-    return NnunetAdapter(open_nnunet(toy_nnunet.request()))
-
-
-@pytest.mark.parametrize("said", ["nnUNetTrainerDA5", "nnUNetTrainerDA5GANSynth"])
-def test_results_go_where_nnunet_puts_those_of_the_variant(adapter, frozen_bank, said):
-    injection = Injection(None, Ratio.parse("1:1"), bank=frozen_bank())
-    adapter.check(injection, {"trainer": said}, ())
-    assert adapter.trainer == "nnUNetTrainerDA5GANSynth"
-    assert adapter.output_folder.parent.name.startswith("nnUNetTrainerDA5GANSynth__")
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"trainer": "nnUNetTrainerDA6"}, "Did you mean 'nnUNetTrainerDA"),
-        ({"trainer": "../x"}, "--set trainer=../x: expected a name"),
-        ({"cascade": "yes"}, "--set cascade=yes: expected 'no' or 'degraded'"),
-    ],
-)
-def test_choices_that_cannot_be_start_nothing(adapter, frozen_bank, settings, message):
-    injection = Injection(None, Ratio.parse("1:1"), bank=frozen_bank())
-    with pytest.raises(UsageFault) as caught:
-        adapter.check(injection, settings, ())
-    assert message in str(caught.value)

@@ -1,0 +1,160 @@
+"""Raw data sets: where nnU-Net's folders are looked for, and what is wrong with a data set's files.
+
+What each kind of damage is said to be, ``tests/test_bad_input.py`` has.
+"""
+
+import json
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+from nibabel import Nifti1Image, save
+
+from gansynth.core.findings import Finding
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import read_nifti
+from gansynth_nnunet.paths import NnunetRoot
+from gansynth_nnunet.raw import check_raw, raise_on_errors
+
+LABEL, IMAGE = "labelsTr/p2_left.nii.gz", "imagesTr/p2_left_0001.nii.gz"
+VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "GANSYNTH_NNUNET_ROOT")
+
+
+# -- where -----------------------------------------------------------------------------------------
+
+
+def test_a_root_is_the_one_named_then_nnunets_variables_then_our_default(tmp_path, monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert NnunetRoot.find().preprocessed == tmp_path / "nnunet" / "nnUNet_preprocessed"
+    monkeypatch.setenv("GANSYNTH_NNUNET_ROOT", str(tmp_path))
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "elsewhere"))
+    root = NnunetRoot.find()
+    assert (root.raw, root.results) == (tmp_path / "elsewhere", tmp_path / "nnUNet_results")
+    assert NnunetRoot.find(tmp_path).raw == tmp_path / "nnUNet_raw"
+
+
+def test_nnunet_looks_where_the_root_was_activated(tmp_path, monkeypatch):
+    from nnunetv2.paths import nnUNet_raw
+
+    for name in VARIABLES[:3]:
+        monkeypatch.setenv(name, "before")
+    NnunetRoot.find(tmp_path).activate()
+    assert str(nnUNet_raw) == str(tmp_path / "nnUNet_raw")
+
+
+def test_a_data_set_has_three_names_and_an_id_of_two_is_refused(tmp_path):
+    (tmp_path / "nnUNet_raw" / "Dataset004_A").mkdir(parents=True)
+    root = NnunetRoot.find(tmp_path)
+    assert [root.dataset(name) for name in ("4", "004", "Dataset004_A")] == ["Dataset004_A"] * 3
+    (tmp_path / "nnUNet_preprocessed/Dataset004_B").mkdir(parents=True)
+    with pytest.raises(UsageFault, match=r"several data sets \(Dataset004_A, Dataset004_B"):
+        root.dataset("4")
+
+
+# -- what is wrong ---------------------------------------------------------------------------------
+
+
+def check(toy, **options) -> list[Finding]:
+    return check_raw(NnunetRoot.find(toy.root), toy.dataset, **options)
+
+
+def edit(toy, **changes: object) -> None:
+    path = toy.raw / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def rewritten(name: str, change: Any) -> Any:
+    def rewrite(raw: Any) -> None:
+        found = read_nifti(raw / name)
+        save(Nifti1Image(change(found.array), found.affine), raw / name)
+
+    return rewrite
+
+
+def test_a_sound_data_set_has_no_findings_and_progress_counts_cases(toy_nnunet):
+    calls: list[tuple[int, int]] = []
+    assert check(toy_nnunet, progress=lambda done, total: calls.append((done, total))) == []
+    assert calls == [(n, 6) for n in range(1, 7)]
+
+
+@pytest.mark.parametrize(
+    ("damage", "level", "said"),
+    [
+        (lambda raw: (raw / LABEL).unlink(), "error", f"{LABEL}: missing"),
+        (rewritten(IMAGE, lambda a: a * np.nan), "error", f"{IMAGE}: 16128 NaN"),
+        (rewritten(LABEL, lambda a: (a / 2).astype("f4")), "error", "label value(s) [0.5]"),
+        (rewritten(IMAGE, lambda a: a * 0), "warning", "every voxel is 0.0"),
+        (rewritten(LABEL, lambda a: a * 0), "warning", "no foreground"),
+    ],
+)
+def test_a_spoilt_case_is_one_finding_that_names_case_and_file(toy_copy, damage, level, said):
+    damage(toy_copy.raw)
+    (finding,) = check(toy_copy)
+    assert (finding.level, finding.case) == (level, "p2_left")
+    assert said in finding.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "said"),
+    [
+        ({"numTraining": 7}, "warning", "numTraining is 7, expected the 6 cases"),
+        ({"labels": {"background": 0, "a": 1, "b": 2, "c": 3}}, "warning", "[3] occur in no case"),
+        ({"labels": {"background": 0, "a": 1, "b": 2, "c": 4}}, "error", "without a gap"),
+        ({"labels": {"background": 0, "a": 1, "ignore": 2, "b": 3}}, "error", "ignore label last"),
+    ],
+)
+def test_a_wrong_dataset_json_is_found(toy_copy, changes, level, said):
+    edit(toy_copy, **changes)
+    assert [f.level for f in check(toy_copy) if said in f.message] == [level]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"channel_names": {"1": "T1"}}, "expected names numbered from 0"),
+        ({"labels": {"organ": 1}}, "'background': 0"),
+        ({"labels": {"background": 0, "organ": "1"}}, "labels: organ is '1'"),
+        ({"file_ending": None}, "file_ending is None"),
+        ({"file_ending": ".mha"}, "no training cases"),
+    ],
+)
+def test_a_dataset_json_that_cannot_be_used_stops_the_check(toy_copy, changes, said):
+    edit(toy_copy, **changes)
+    with pytest.raises(DataFault, match=said):
+        check(toy_copy)
+
+
+def test_names_that_differ_in_case_only_are_an_error(toy_copy):
+    for name in ("imagesTr/{}_0000.nii.gz", "imagesTr/{}_0001.nii.gz", "labelsTr/{}.nii.gz"):
+        raw = toy_copy.raw
+        shutil.copy(raw / name.format("p2_left"), raw / name.format("P2_left"))
+    (error,) = [f for f in check(toy_copy) if f.level == "error"]
+    assert "['P2_left', 'p2_left']" in error.message
+
+
+def test_subjects_are_checked_too(toy_nnunet):
+    (finding,) = check(toy_nnunet, subjects=r"(p[12])_")
+    assert finding.level == "error"
+    assert "'p3_left' first" in finding.message
+
+
+def test_errors_stop_with_their_number_and_warnings_nothing(tmp_path):
+    raise_on_errors([Finding("warning", None, tmp_path, "odd")])
+    errors = [Finding("error", "a", tmp_path, "first"), Finding("error", "b", tmp_path, "second")]
+    with pytest.raises(DataFault, match=r"first \(2 errors in all"):
+        raise_on_errors(errors)
+
+
+def test_cases_listed_in_dataset_json_are_found(toy_copy):
+    listed = {
+        case: {
+            "images": [f"imagesTr/{case}_{channel:04d}.nii.gz" for channel in range(2)],
+            "label": f"labelsTr/{case}.nii.gz",
+        }
+        for case in ("p1_left", "p2_left")
+    }
+    edit(toy_copy, dataset=listed, numTraining=2)
+    assert check(toy_copy) == []
