@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.bank.reader import BankReader, BankSpec, BankWriter
+from gansynth.bank.reader import BankReader
 from gansynth.core.adapter import Injection
 from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
@@ -22,7 +22,8 @@ from gansynth_nnunet.cascade import PREVIOUS, PreviousStage, border_scores, conf
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.plans import Plans
 from gansynth_nnunet.source import open_nnunet
-from tests.conftest import Toy, crop_samples
+from tests.adapters.nnunet.conftest import crops_bank
+from tests.conftest import Toy
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -52,19 +53,9 @@ def adapter(toy):
 
 
 @pytest.fixture
-def bank(tmp_path) -> Callable[..., Path]:
+def bank(tmp_path) -> Callable[[Any], Path]:
     """Makes a frozen bank of training crops with what an adapter adds to them."""
-
-    def make(adapter: Any, samples: int = 4) -> Path:
-        folder: Path = tmp_path / "cascade_bank"
-        lineage = adapter.source.lineage()
-        spec = BankSpec(adapter.schema, lineage, "toy", "0" * 64, frozen=True, capacity=samples)
-        with BankWriter.create(folder, spec) as writer:
-            writer.publish(crop_samples(adapter, samples))
-            writer.finish()
-        return folder
-
-    return make
+    return lambda adapter: crops_bank(adapter, tmp_path / "cascade_bank", 4)
 
 
 def resample(labels: Any, *given: Any, is_seg: bool = True) -> Any:

@@ -21,7 +21,6 @@ from tests.conftest import Toy
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TINY = tuple(f"--set={o}" for o in ("steps=0", "width=4", "latent=8", "batch_size=4"))
-BRIEF = tuple(f"--set={o}" for o in ("steps=400", "objective=gan", "width=16", "batch_size=16"))
 
 
 def flat(toy: Toy) -> list[str]:
@@ -29,34 +28,17 @@ def flat(toy: Toy) -> list[str]:
     return ["2d" if option == "3d_fullres" else option for option in toy.options]
 
 
-def fitted(toy: Toy, run: Path, *more: str) -> Path:
+@pytest.fixture(scope="module")
+def runs(toy_nnunet, tmp_path_factory) -> dict[str, Path]:
+    """A run that draws images alone, and one of such label maps as no training case has."""
     from gansynth_cli.main import cli
 
-    command = ["fit", "dcgan", *flat(toy), "-o", str(run), "-q", "--device", "cpu", *more]
-    cli.main(command, standalone_mode=False)
-    return run
-
-
-@pytest.fixture(scope="module")
-def bare(toy_nnunet, tmp_path_factory) -> Path:
-    """A run that draws images alone. Do not change it."""
-    return fitted(toy_nnunet, tmp_path_factory.mktemp("bare") / "run", *TINY)
-
-
-@pytest.fixture(scope="module")
-def untrained(toy_nnunet, tmp_path_factory) -> Path:
-    """A run that draws label maps, such as no training case has. Do not change it."""
-    folder = tmp_path_factory.mktemp("untrained") / "run"
-    return fitted(toy_nnunet, folder, "--with-mask", *TINY)
-
-
-def lenient(run: Path, folder: Path) -> Path:
-    """A copy without what the run has learnt of label maps, so that no sample has a flaw."""
-    shutil.copytree(run, folder)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["state"]["labels"] = None
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
+    made = {name: tmp_path_factory.mktemp(name) / "run" for name in ("bare", "untrained")}
+    for name, run in made.items():
+        command = ["fit", "dcgan", *flat(toy_nnunet), "-o", str(run), "-q", "--device", "cpu"]
+        masks = ["--with-mask"] * (name == "untrained")
+        cli.main([*command, *masks, *TINY], standalone_mode=False)
+    return made
 
 
 def fill(toy: Toy, run: Path, bank: Path, capacity: int = 6) -> BankReader:
@@ -78,120 +60,64 @@ def fill(toy: Toy, run: Path, bank: Path, capacity: int = 6) -> BankReader:
     return BankReader(bank)
 
 
-# -- without label maps ----------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("name", "more", "code", "says"),
+    [
+        *(
+            (
+                *("bare", more, 2),
+                ("dcgan draws images without label maps", "learns from labels", "--with-mask"),
+            )
+            for more in (["--dry-run"], [], ["--export", "Dataset510_Plus"])
+        ),
+        ("untrained", ["--edit", "elastic", "--dry-run"], 2, ("--edit elastic", "own label maps")),
+        ("untrained", ["--fold", "1", "--dry-run"], 6, ("leakage", "has seen")),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_with_the_way_out(
+    runs, toy_nnunet, refuse, name, more, code, says
+):
+    words = ("augment", "--target", "nnunet", *flat(toy_nnunet), "--generator", runs[name])
+    refuse(*words, "--ratio", "1:1", *more, code=code, says=says)
 
 
-@pytest.mark.parametrize("more", [["--dry-run"], [], ["--export", "Dataset510_Plus"]])
-def test_images_alone_are_refused_with_the_way_out(bare, toy_nnunet, refuse, more):
-    refuse(
-        *("augment", "--target", "nnunet", *flat(toy_nnunet), "--generator", bare),
-        *("--ratio", "1:1", *more),
-        code=2,
-        says=("dcgan draws images without label maps", "nnU-Net learns from labels", "--with-mask"),
-    )
-
-
-def test_a_bank_of_images_alone_is_refused_with_the_way_out(bare, toy_nnunet, tmp_path, refuse):
+def test_a_bank_of_images_alone_is_refused_with_the_way_out(runs, toy_nnunet, tmp_path, refuse):
     adapter: Any = NnunetAdapter(open_nnunet(toy_nnunet.request(configuration="2d")))
-    opened = load_run(bare, "cpu")
+    opened = load_run(runs["bare"], "cpu")
     spec = BankSpec(adapter.schema, opened.lineage, "toy", "0" * 64, frozen=True, capacity=2)
     with BankWriter.create(tmp_path / "bank", spec) as writer:
         writer.publish([(s, {}) for s in SampleDrawer(opened, adapter.source).draw(0, 2)])
         writer.finish()
-    refuse(
-        *("augment", "--target", "nnunet", *flat(toy_nnunet), "--bank", tmp_path / "bank"),
-        *("--ratio", "1:1", "--dry-run"),
-        code=2,
-        says=("000000-00: no labels", "--with-mask"),
-    )
+    words = ("augment", "--target", "nnunet", *flat(toy_nnunet), "--bank", tmp_path / "bank")
+    says = ("000000-00: no labels", "--with-mask")
+    refuse(*words, "--ratio", "1:1", "--dry-run", code=2, says=says)
 
 
-# -- with label maps -------------------------------------------------------------------------------
-
-
-def test_samples_are_as_nnunet_wants_them(untrained, toy_nnunet, tmp_path):
-    reader = fill(toy_nnunet, lenient(untrained, tmp_path / "run"), tmp_path / "bank")
-    schema, seen = reader.spec.schema, set[int]()
+def test_samples_are_as_nnunet_wants_them(runs, toy_nnunet, tmp_path):
+    run = Path(shutil.copytree(runs["untrained"], tmp_path / "run"))
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["state"]["labels"] = None  # knows nothing of label maps, so that none has a flaw
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    reader, seen = fill(toy_nnunet, run, tmp_path / "bank"), set[int]()
+    schema = reader.spec.schema
     assert schema.outside_fill is not None
     for sample in map(reader.read, reader.ids()):
-        assert sample.labels is not None
-        assert sample.boxes is not None
-        assert sample.image.shape == (2, *sample.labels.shape)
-        assert sample.labels.shape[0] == 1
-        seen |= set(np.unique(sample.labels).tolist())
-        outside = sample.image[:, sample.labels == OUTSIDE]
+        labels, boxes = sample.labels, sample.boxes
+        assert labels is not None
+        assert boxes is not None
+        assert sample.image.shape == (2, *labels.shape)
+        assert labels.shape[0] == 1
+        seen |= set(np.unique(labels).tolist())
+        outside = sample.image[:, labels == OUTSIDE]
         assert (outside == np.array(schema.outside_fill, np.float16)[:, None]).all()
-        assert sample.boxes.coords.shape == (len(sample.boxes.labels), 6)
-        assert (sample.boxes.coords[:, [0, 3]] == [0, 1]).all()
+        assert boxes.coords.shape == (len(boxes.labels), 6)
+        assert (boxes.coords[:, [0, 3]] == [0, 1]).all()
         for label, voxels in decode(sample.extras, (1, 2)).items():
-            assert (sample.labels[tuple(voxels[:, 1:].T)] == label).all()
-            assert len(voxels) == (sample.labels == label).sum()
+            assert (labels[tuple(voxels[:, 1:].T)] == label).all()
+            assert len(voxels) == (labels == label).sum()
     assert {OUTSIDE, 1} <= seen <= set(schema.label_values)
 
 
-def test_one_that_draws_no_likely_label_map_ends_with_the_reasons(untrained, toy_nnunet, tmp_path):
+def test_one_that_draws_no_likely_label_map_ends_with_the_reasons(runs, toy_nnunet, tmp_path):
     with pytest.raises(TrainingFault, match=r"33 of the last 33 .* times label .*train it longer"):
-        fill(toy_nnunet, untrained, tmp_path / "bank")
-
-
-def test_a_generator_that_has_seen_held_out_cases_is_refused(untrained, toy_nnunet, refuse):
-    refuse(
-        *("augment", "--target", "nnunet", *flat(toy_nnunet), "--fold", "1"),
-        *("--generator", untrained, "--ratio", "1:1", "--dry-run"),
-        code=6,
-        says=("leakage", "has seen"),
-    )
-
-
-def test_edits_have_nothing_to_edit(untrained, toy_nnunet, refuse):
-    refuse(
-        *("augment", "--target", "nnunet", *flat(toy_nnunet), "--generator", untrained),
-        *("--ratio", "1:1", "--edit", "elastic", "--dry-run"),
-        code=2,
-        says=("--edit elastic", "its own label maps"),
-    )
-
-
-@pytest.mark.slow
-def test_nnunet_trains_at_one_to_one_and_a_stock_trainer_on_the_export(
-    toy_copy, tmp_path, run_cli, monkeypatch
-):
-    run = fitted(toy_copy, tmp_path / "run", "--with-mask", *BRIEF)
-    command = ["augment", "--target", "nnunet", *flat(toy_copy), "--generator", run]
-    # How good so brief a generator is differs by machine; nothing here depends on it.
-    command += ["--device", "cpu", "--json", "-q", "--filter", "none"]
-    quick = ("num_epochs=1", "num_iterations_per_epoch=4", "num_val_iterations_per_epoch=1")
-    settings = [f"--set={setting}" for setting in quick]
-    monkeypatch.setenv("nnUNet_compile", "f")
-    more = ["--ratio", "1:1", "--bank-size", "16", *settings, "--", "-device", "cpu"]
-    done = run_cli(*command, *more)
-    assert done.exit_code == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["drawn_real"] == found["drawn_synthetic"] > 0
-    assert found["fell_back"] == 0
-    assert 0 <= found["metrics_on_real_cases"]["dice"]["foreground"] <= 1
-
-    done = run_cli(*command, "--ratio", "1:1", "--export", "Dataset510_Plus")
-    assert done.exit_code == 0, done.stderr
-    assert json.loads(done.stdout)["synthetic_cases"] == 4
-    assert np.isfinite(stock_losses(toy_copy, monkeypatch)).all()
-
-
-def stock_losses(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Of one short epoch of nnU-Net's own trainer on the export."""
-    import torch
-    from nnunetv2.run.run_training import get_trainer_from_args
-
-    from gansynth.runtime import torchvision_compat
-
-    torchvision_compat.apply()
-    for name in ("raw", "preprocessed", "results"):
-        monkeypatch.setenv(f"nnUNet_{name}", str(toy.root / f"nnUNet_{name}"))
-    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    place = ("510", "2d", 0, "nnUNetTrainer", toy.plans)
-    trainer: Any = get_trainer_from_args(*place, device=torch.device("cpu"))
-    trainer.num_epochs, trainer.num_iterations_per_epoch = 1, 4
-    trainer.num_val_iterations_per_epoch = 1
-    trainer.run_training()
-    losses: list[float] = trainer.logger.get_value("train_losses", None)
-    return losses
+        fill(toy_nnunet, runs["untrained"], tmp_path / "bank")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,16 +14,12 @@ import pytest
 from gansynth import replay
 from gansynth.bank.producer_main import ProducerConfig, _run
 from gansynth.bank.reader import BankReader
-from gansynth.core.adapter import Injection
 from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
-from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.runtime.errors import IntegrityFault, UsageFault
-from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.replay import Record, draw_again, read_record
-from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.source import open_nnunet
 
@@ -30,11 +27,10 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 DRAWS = 10
 KINDS: dict[str, dict[str, Any]] = {
     "live": {"frozen": False, "capacity": 4, "segment_samples": 2, "duty": 1.0},
-    "frozen": {"frozen": True, "capacity": 6, "samples": SampleRequest(edits=("shift", "flip"))},
-    "filtered": {
+    "frozen": {
         "frozen": True,
-        "capacity": 4,
-        "samples": SampleRequest(filters=("range:tolerance=60",)),
+        "capacity": 6,
+        "samples": SampleRequest(edits=("shift", "flip"), filters=("range:tolerance=60",)),
     },
 }
 
@@ -170,15 +166,21 @@ def test_a_record_that_says_otherwise_what_was_asked_is_refused():
         Record.of(told, "provenance")
 
 
-def test_an_exported_case_comes_back_from_the_exports_record(toy_copy, fitted):
+def test_an_exported_case_comes_back_from_the_exports_record(toy_copy, fitted, tmp_path, run_cli):
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-    adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
-    asked = Injection(run=RunFolder(fitted), ratio=Ratio(1, 1), device="cpu")
-    report = adapter.export(asked, "Dataset510_Plus", reporter=NullReporter())
+    run = Path(shutil.copytree(fitted, tmp_path / "run"))
+    command = ("augment", "--target", "nnunet", *toy_copy.options, "--generator", run)
+    asked = ("--device", "cpu", "--ratio", "2:1", "--seed", "3", "--export", "Dataset510_Plus")
+    result = run_cli(*command, *asked, "--json")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert (report["synthetic_cases"], report["rejected"]) == (2, {})
+    assert report["record"] == str(run / "exports" / "Dataset510_Plus.json")
     data = nnUNetDatasetBlosc2(str(Path(report["folder"]) / "nnUNetPlans_3d_fullres"))
-    for name in json.loads(Path(report["record"]).read_text())["samples"]:
+    for name in ("synthetic_0001", "synthetic_0002"):
         image, labels, *_ = data.load_case(name)
-        again: Any = replay(fitted, f"{report['record']}:{name}")
+        again: Any = replay(run, f"{report['record']}:{name}")
+        assert again.provenance["seed"] == 3
         assert np.array_equal(again.image, image[...])
         assert np.array_equal(again.labels, labels[0])

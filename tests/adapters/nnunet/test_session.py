@@ -1,6 +1,5 @@
 """A session's producer, record and schedule: deaths, missing samples, which cases are opened."""
 
-import json
 import os
 import signal
 import time
@@ -16,7 +15,6 @@ from gansynth.core.schedule import choose_cases
 from gansynth.hosts import record
 from gansynth.runtime.errors import IntegrityFault, TrainingFault, UsageFault
 from gansynth_nnunet.session import ANEW, COMPARED
-from gansynth_nnunet.source import open_nnunet
 from tests.adapters.nnunet.conftest import log_of, sidecar
 from tests.processes import until
 
@@ -83,24 +81,9 @@ def test_its_producer_ends_when_no_more_samples_are_needed(ready, fitted, tmp_pa
     assert "no producer any more" not in log_of(trainer)
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        {},
-        {"KEEP_GOING": 1, "RATIO": "0:1"},
-        {"KEEP_GOING": 1, "RATIO": "0:1", "SCHEDULE": "finetune:50%@50%"},
-    ],
-)
-def test_without_a_sample_training_does_not_start(ready, empty_bank, said):
-    trainer = ready(BANK=empty_bank(), **said)
+def test_where_no_real_case_may_be_drawn_it_never_starts_without(ready, empty_bank):
+    trainer = ready(BANK=empty_bank(), KEEP_GOING=1, **TUNING)
     with pytest.raises(TrainingFault, match="holds no sample"):
-        trainer.get_tr_and_val_datasets()
-
-
-@pytest.mark.slow
-def test_a_generator_of_which_all_samples_are_rejected_is_refused_with_the_reason(ready, nan_run):
-    trainer = ready(GENERATOR=nan_run(), RESTARTS=0, **LIVE)
-    with pytest.raises(TrainingFault, match="were rejected"):
         trainer.get_tr_and_val_datasets()
 
 
@@ -124,15 +107,6 @@ class Dead:
 
     def stop(self) -> None:
         pass
-
-
-def test_a_producer_that_dies_at_once_ends_it_and_leaves_no_bank_behind(ready, fitted, monkeypatch):
-    monkeypatch.setattr("gansynth.bank.supervisor.Keeper", Dead)
-    trainer = ready(GENERATOR=fitted, **LIVE)
-    with pytest.raises(TrainingFault, match="killed by SIGKILL"):
-        trainer.get_tr_and_val_datasets()
-    assert trainer.gansynth_session is None
-    assert not list(Path("/dev/shm").glob(f"gansynth-*-{os.getpid()}-*"))
 
 
 def test_it_starts_even_without_a_bank_if_that_is_wanted(ready, fitted, monkeypatch):
@@ -231,38 +205,6 @@ def test_fine_tuning_opens_the_chosen_cases_only_and_nothing_before(
     assert not validation.isdisjoint(seen)  # which of them, nnU-Net rolls dice for
 
 
-def stop_after(trainer: Any, epoch: int) -> None:
-    """Train, and be interrupted at the end of an epoch."""
-    end = trainer.on_epoch_end
-
-    def on_epoch_end() -> None:
-        end()
-        if trainer.current_epoch == epoch:
-            raise KeyboardInterrupt
-
-    trainer.on_epoch_end = on_epoch_end
-    with pytest.raises(KeyboardInterrupt):
-        trainer.run_training()
-
-
-def test_a_continued_training_goes_on_where_its_schedule_was(ready, build, opened):
-    schedule = {"RATIO": "0:1", "SCHEDULE": "finetune:34%@25%"}
-    first = ready(SET=epochs(2, 4, save_every=1), **schedule)
-    stop_after(first, 1)
-    before = len(opened())
-    second = build()
-    second.load_checkpoint(str(Path(second.output_folder) / "checkpoint_latest.pth"))
-    second.run_training()
-    sessions = sidecar(second)["sessions"]
-    assert [session["epochs"] for session in sessions] == [[0, 1], [1, 2]]
-    drawn = [(session["drawn"]["synthetic"], session["drawn"]["real"]) for session in sessions]
-    assert drawn == [(4, 6), (0, 10)]  # nnU-Net throws the first batch of each session away
-    train, _ = second.do_split()
-    assert set(opened()[before:]) & set(train) <= set(sessions[0]["chosen"])
-    assert sessions[1]["chosen"] == sessions[0]["chosen"]
-    assert [session["asked"] for session in sessions] == [pytest.approx(0.4, abs=0.01), 0.0]
-
-
 # -- going on --------------------------------------------------------------------------------------
 
 FROM = {"dataset": "nnunet:Dataset501_Toy", "fold": "0", "cases": []}
@@ -324,72 +266,3 @@ def test_a_trainer_says_another_ratio_and_refuses_another_kind_of_schedule(ready
     third.current_epoch = 1
     with pytest.raises(UsageFault, match="start anew without --c"):
         third.get_tr_and_val_datasets()
-
-
-# -- as a user types it ----------------------------------------------------------------------------
-
-AUDIT = """
-import os, sys
-
-folder = os.environ["AUDITED"]
-log = os.open(os.environ["AUDIT_LOG"], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-
-
-def hook(event, arguments):
-    if event == "open" and str(arguments[0]).startswith(folder) and arguments[0].endswith(".pkl"):
-        os.write(log, (os.path.basename(arguments[0])[:-4] + "\\n").encode())
-
-
-sys.addaudithook(hook)
-"""
-"""Nothing but nnU-Net's ``load_case`` opens a case's ``.pkl``, so this sees every case it opens."""
-
-
-@pytest.fixture
-def augment(toy_copy, monkeypatch, tmp_path, run_cli) -> Callable[..., Any]:
-    """Trains by the command, and notes the real cases that any process opens."""
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(AUDIT)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
-    monkeypatch.setenv("AUDITED", str(toy_copy.preprocessed))
-    monkeypatch.setenv("AUDIT_LOG", str(tmp_path / "audit"))
-    monkeypatch.setenv("nnUNet_def_n_proc", "1")
-
-    def run(generator: Path, *more: object) -> Any:
-        settings = [f"--set={pair}" for pair in epochs(4, 4).split(",")]
-        command = ("augment", "--target", "nnunet", *toy_copy.options, "--generator", generator)
-        asked = ("--json", "--device", "cpu", "--bank-size", 8, *settings, *more)
-        return run_cli(*command, *asked, "--", "-device", "cpu")
-
-    return run
-
-
-@pytest.mark.slow
-def test_augment_fine_tunes_on_the_chosen_cases_only(toy_copy, fitted, augment, tmp_path):
-    ended = augment(fitted, "--ratio", "0:1", "--schedule", "finetune:34%@50%")
-    assert ended.exit_code == 0, ended.stderr[-3000:]
-    document = json.loads(ended.stdout)
-    told = json.loads((Path(document["folder"]) / "gansynth.json").read_text())
-    chosen = told["sessions"][0]["chosen"]
-    source = open_nnunet(toy_copy.request())
-    audited = (tmp_path / "audit").read_text().split()
-    seen = Counter(case for case in audited if case in source.train_ids)
-    assert len(chosen) == 2
-    assert set(seen) <= set(chosen)
-    assert document["drawn_synthetic"] == 2 * 8  # half of 4 times 4 batches of 2
-    assert document["fell_back"] == 0
-    drawn = document["drawn_real"]
-    # Two workers, each ended perhaps between noting a draw and opening the case.
-    assert drawn - 2 <= sum(seen.values()) <= drawn
-    assert set(source.held_out_ids) <= set(audited)
-
-
-@pytest.mark.slow
-def test_augment_goes_on_without_a_sample_if_asked_to_and_ends_in_exit_5(nan_run, augment):
-    ended = augment(nan_run(), "--ratio", "1:1", "--keep-going", "--restarts", 0)
-    assert ended.exit_code == 5
-    document = json.loads(ended.stdout)
-    assert (document["drawn_synthetic"], document["fell_back"]) == (0, document["drawn_real"] // 2)
-    assert "were rejected" in document["supply"]["ended"]
-    assert "results are kept" in ended.stderr.splitlines()[-1]
-    assert "checkpoint_final.pth" in {file.name for file in Path(document["folder"]).iterdir()}
