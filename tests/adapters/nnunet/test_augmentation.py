@@ -85,9 +85,6 @@ def draw(trainer: Any, batches: int, monkeypatch: Any) -> list[Drawn]:
     return out
 
 
-# -- off for synthetic samples ---------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
 def test_synthetic_samples_come_as_drawn_and_real_ones_augmented(ready, monkeypatch, configuration):
     trainer = ready(configuration, AUGMENT_SYNTHETIC=0)
@@ -200,9 +197,6 @@ def test_what_is_not_augmented_draws_no_random_number(loader):
     assert before[1] == str(np.random.get_state())  # noqa: NPY002
 
 
-# -- what tells the kinds apart, in other processes ------------------------------------------------
-
-
 def test_a_pickled_loader_still_shares_what_was_drawn_last(loader):
     again = pickle.loads(pickle.dumps(loader))
     assert again.transforms.last is again._data.last
@@ -225,9 +219,6 @@ def test_a_loader_that_loads_a_batch_before_it_transforms_is_noticed(loader):
         loader.transforms(**blank())
 
 
-# -- off altogether --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["nnUNetTrainerGANSynth", "nnUNetTrainerDA5GANSynth"])
 def test_without_the_usual_augmentation_nothing_is_changed(ready, monkeypatch, name):
     trainer = ready(name=name, USUAL_AUGMENTATION=0)
@@ -245,9 +236,6 @@ def test_it_is_what_nnunets_own_variant_without_augmentation_does(ready):
     theirs = other.get_dataloaders()[0].data_loader
     assert tuple(ours.patch_size) == tuple(theirs.patch_size) == tuple(ours.final_patch_size)
     assert repr(ours.transforms.transforms) == repr(theirs.transforms.transforms)
-
-
-# -- heavier ---------------------------------------------------------------------------------------
 
 
 def transforms(space: str, variant: str = "nnUNetTrainer") -> Any:

@@ -88,9 +88,6 @@ def phantom(seed: int = 0, edge: int = 48) -> Any:
 STAND_IN = PreviousStage((1, 2), (1.0, 1.0, 1.0), (2.0, 2.0, 2.0), Stage)
 
 
-# -- what stands in for the first stage ------------------------------------------------------------
-
-
 def test_it_is_neither_the_truth_nor_far_from_it():
     truth = phantom()
     found = STAND_IN.predict(truth)
@@ -148,9 +145,6 @@ def test_what_makes_up_most_of_a_label_is_neither_lost_nor_mistaken():
         assert np.array_equal(labels, before)
 
 
-# -- plans, bank, data set -------------------------------------------------------------------------
-
-
 def test_the_stages_are_read_from_the_plans(adapter):
     host = adapter.host
     stage = PreviousStage.of(host.plans.doc, "3d_cascade_fullres", host.dataset_json)
@@ -194,9 +188,6 @@ def test_a_bank_without_the_previous_stage_is_refused(frozen_bank):
         mixed(frozen_bank())
 
 
-# -- refused unless asked for ----------------------------------------------------------------------
-
-
 def test_it_is_refused_with_the_reason_and_the_way_out_unless_asked_for(toy, adapter, bank, refuse):
     folder = bank(adapter)
     data = ("--data", "nnunet:501", "-c", "3d_cascade_fullres", "--plans", toy.plans)
@@ -233,8 +224,6 @@ def test_the_stock_command_refuses_too_and_misses_predictions(
     with pytest.raises(fault, match=says):
         trainer.get_tr_and_val_datasets()
 
-
-# -- all of it -------------------------------------------------------------------------------------
 
 QUICK = {"num_epochs": "1", "num_iterations_per_epoch": "2", "num_val_iterations_per_epoch": "1"}
 

@@ -16,9 +16,6 @@ from gansynth.core.schedule import Schedule
 from gansynth.runtime.errors import UsageFault
 from gansynth_nnunet.config import MixConfig
 
-# -- what it is told -----------------------------------------------------------------------------
-
-
 DRAWN = {"RATIO": "1:1", "GENERATOR": "g"}
 
 
@@ -158,9 +155,6 @@ def test_an_edits_options_go_with_it(said, edits):
     config = told(**DRAWN, EDITS=said)
     assert config is not None
     assert config.injection.samples.edits == edits
-
-
-# -- predicting on a CPU -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])

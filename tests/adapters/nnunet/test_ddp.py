@@ -58,9 +58,6 @@ def two(tmp_path) -> Callable[[Callable[[int], Any]], list[Any]]:
     return run
 
 
-# -- one leads -------------------------------------------------------------------------------------
-
-
 def lengthy(tick: Callable[[], None]) -> str:
     tick()
     tick()
@@ -103,9 +100,6 @@ def test_a_fault_that_a_rank_died_of_is_told_from_what_its_parent_says():
     assert fault_of_rank("ValueError: alone\n") is None
 
 
-# -- a training ------------------------------------------------------------------------------------
-
-
 def on_cpu(build: Callable[..., Any]) -> Any:
     """A trainer as nnUNetv2_train builds it for each rank, made to work without CUDA.
 
@@ -130,31 +124,28 @@ def ids(log: Path, pid: int) -> list[str]:
 
 
 @pytest.mark.slow
-def test_two_ranks_share_a_bank_and_draw_differently(two, build, told, frozen_bank, nnunet):
-    told(BANK=frozen_bank(samples=12), RATIO="1:2")
+def test_one_producer_serves_both_ranks_which_draw_differently(two, build, told, fitted):
+    told(GENERATOR=fitted, DEVICE="cpu", BANK_SIZE=12, FROZEN=1, RATIO="1:2")
 
     def work(rank: int) -> Any:
         trainer = on_cpu(build)
         trainer.run_training()
-        session = trainer.gansynth_session
-        plan = session.plan
-        return {
-            "bank": str(plan.bank),
-            "log": str(plan.log),
-            "batch": trainer.batch_size,
-            "pid": os.getpid(),
-            "folder": trainer.output_folder,
-            "records": session._record is not None,
-        }
+        session, folder = trainer.gansynth_session, trainer.output_folder
+        where, leads = (
+            (str(session.plan.bank), str(session.plan.log), folder),
+            bool(session._supply),
+        )
+        return {"where": where, "leads": leads, "batch": trainer.batch_size, "pid": os.getpid()}
 
     first, second = (end["result"] for end in two(work))
-    assert (first["bank"], first["log"]) == (second["bank"], second["log"])
+    bank, log, folder = map(Path, first["where"])
+    assert first["where"] == second["where"]
+    assert not bank.exists()
     assert (first["batch"], second["batch"]) == (2, 1)
-    assert (first["records"], second["records"]) == (True, False)
-    log = Path(first["log"])
+    assert (first["leads"], second["leads"]) == (True, False)
     drawn = [ids(log, end["pid"]) for end in (first, second)]
     assert drawn[0][: len(drawn[1])] != drawn[1]
-    record = json.loads((Path(first["folder"]) / "gansynth.json").read_text())
+    record = json.loads((folder / "gansynth.json").read_text())
     assert record["complete"]
     counts = record["sessions"][0]["drawn"]
     assert counts["synthetic"] == sum(map(len, drawn))
@@ -179,19 +170,3 @@ def test_a_refusal_ends_both_ranks_alike(two, build, told, fitted, frozen_bank, 
     assert [end["error"] for end in ends] == [fault] * 2
     assert ends[0]["text"] == ends[1]["text"]
     assert says in ends[0]["text"]
-
-
-@pytest.mark.slow
-def test_one_producer_serves_both_ranks(two, build, told, fitted):
-    told(GENERATOR=fitted, DEVICE="cpu", BANK_SIZE=4)
-
-    def work(rank: int) -> Any:
-        trainer = on_cpu(build)
-        trainer.run_training()
-        supply = trainer.gansynth_session._supply
-        return [str(trainer.gansynth_session.plan.bank), supply is not None]
-
-    ends = [end["result"] for end in two(work)]
-    assert ends[0][0] == ends[1][0]
-    assert [has for _, has in ends] == [True, False]
-    assert not Path(ends[0][0]).exists()

@@ -81,9 +81,6 @@ def test_a_person_on_both_sides_is_a_leak(source, tmp_path):
         source.divided([Split(train=["p1_left"], val=["p1_right"])], tmp_path / "new")
 
 
-# -- the raw data set ------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def raw(toy_nnunet, tmp_path) -> CaseSource:
     """The scans, in the folds that are dealt out where there is no split of nnU-Net's."""

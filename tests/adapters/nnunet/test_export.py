@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -35,7 +34,6 @@ from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.source import open_nnunet
 from tests.adapters.nnunet.conftest import crops_bank
 from tests.conftest import Toy, content
-from tests.processes import until
 
 MIXED, ALONE, AGAIN = "Dataset510_Plus", "Dataset511_Alone", "Dataset512_Alone"
 # nnU-Net and torch warn of each other's deprecations; which ones is not ours to say.
@@ -103,9 +101,6 @@ def exports(request, toy_nnunet, tmp_path_factory) -> Exports:
         made(name, content="synthetic")
     assert set(there(toy)) == {toy.dataset, MIXED, ALONE, AGAIN}
     return made
-
-
-# -- mixed ---------------------------------------------------------------------------------------
 
 
 def test_the_split_has_the_samples_to_train_on_and_real_cases_to_validate_on(exports):
@@ -196,9 +191,6 @@ def test_without_real_cases_to_train_on_the_held_out_ones_are_there_all_the_same
     assert cases == {*exports.split["val"], *(f"synthetic_{n:04d}" for n in range(1, 9))}
 
 
-# -- synthetic alone, for sharing ------------------------------------------------------------------
-
-
 def test_nnunet_finds_nothing_wrong_with_it(exports, cheap_nnunet):
     from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
@@ -281,9 +273,6 @@ def test_outside_gets_what_nnunet_takes_for_outside(toy_nnunet):
     assert (out[0, 0, 0, 0], out[1, 0, 0, 0]) == (0, -3)
 
 
-# -- refusing --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("name", "order", "says"),
     [
@@ -315,30 +304,18 @@ def test_a_number_taken_anywhere_is_refused(exports, folder):
     (exports.toy.root / folder / "Dataset530_Mine").rmdir()
 
 
-EXPORT = ("--export", MIXED)
-
-
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ((*EXPORT, "--frozen"), "--export with --frozen: nothing is trained"),
-        ((*EXPORT, "--schedule", "constant"), "--export with --schedule:"),
-        ((*EXPORT, "--no-usual-augmentation"), "--export with --no-usual-augmentation:"),
-        ((*EXPORT, "--set", "num_epochs=1"), "--export with --set:"),
-        ((*EXPORT, "--", "--npz"), "--export with host options after --:"),
-        ((*EXPORT, "--content", "real"), "'real' is not one of"),
-        ((*EXPORT, "--bank-size", "4"), "the ratio says how many already, 4 beside 4"),
-        ((*EXPORT, "--ratio", "0:1"), "does not say how many cases; give --bank-size N"),
-        (("--content", "mixed"), "--content mixed: expected --export DatasetNNN_Name or -o"),
+        (("--export", MIXED, "--set", "num_epochs=1"), "--export with --set:"),
+        (("--export", MIXED, "--", "--npz"), "--export with host options after --:"),
+        (("--export", MIXED, "--ratio", "0:1"), "does not say how many cases; give --bank-size N"),
         (("-o", "new"), "-o new: nnunet finds data sets by name in its own folders, expected --e"),
     ],
 )
 def test_what_means_nothing_to_an_export_is_refused(toy_nnunet, fitted, refuse, given, says):
     words = ("augment", "--target", "nnunet", *toy_nnunet.options, "--generator", fitted)
     refuse(*words, "--device", "cpu", "--ratio", "1:1", *given, code=2, says=[says])
-
-
-# -- stopped ---------------------------------------------------------------------------------------
 
 
 def test_an_interrupted_export_leaves_nothing(exports, monkeypatch):
@@ -368,34 +345,6 @@ def test_only_samples_of_the_same_order_are_taken_up_again(toy_copy, fitted):
         segment.touch()
     assert kept == [False, False, True, True, True, False]
 
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
-)
-def test_a_stopped_export_is_no_data_set_and_a_killed_one_goes_on_where_it_was(
-    toy_copy, fitted, tmp_path, run_cli, number, code
-):
-    run = shutil.copytree(fitted, tmp_path / "run")
-    command = ["augment", "--target", "nnunet", *toy_copy.options, "--generator", str(run)]
-    command += ["--device", "cpu", "--ratio", "1:16", *EXPORT]
-    with subprocess.Popen([sys.executable, "-m", "gansynth_cli", *command]) as process:
-        until(lambda: any(toy_copy.root.glob("nnUNet_preprocessed/.*/bank/segment-*")), 300)
-        process.send_signal(number)
-        assert process.wait(60) == code
-    hidden, *others = there(toy_copy)
-    if code > 0:
-        assert (hidden, *others) == (toy_copy.dataset,) * 2
-        return
-    assert others == [toy_copy.dataset] * 2
-    results: list[Any] = []  # until its producer has noticed
-    until(lambda: results.append(run_cli(*command)) or results[-1].exit_code == 0, 300)
-    cases = toy_copy.preprocessed.with_name(MIXED) / "nnUNetPlans_3d_fullres"
-    assert len(list(cases.glob("synthetic_*.pkl"))) == 64
-    assert there(toy_copy) == sorted([toy_copy.dataset, toy_copy.dataset, MIXED])
-
-
-# -- stock nnU-Net ---------------------------------------------------------------------------------
 
 STOCK = """
 import sys

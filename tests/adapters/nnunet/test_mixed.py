@@ -87,9 +87,6 @@ def test_a_pickle_carries_nothing_open_and_draws_on(real, frozen_bank, tmp_path)
     assert summarise(tmp_path / "draws").synthetic == 2
 
 
-# -- voxels of labels and regions ----------------------------------------------------------------
-
-
 def region_manager() -> Any:
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
 

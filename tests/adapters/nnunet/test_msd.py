@@ -62,9 +62,6 @@ def bring(msd: Path, root: NnunetRoot, folds: int = 3, **options: Any) -> Import
     return import_msd(msd, root, 4, folds=folds, **options)
 
 
-# -- what comes out ------------------------------------------------------------------------------
-
-
 def test_files_are_taken_over_byte_for_byte_and_dataset_json_is_nnunets(msd, root):
     report = bring(msd, root)
     assert (report.copied, report.rewritten) == (8, 0)
@@ -125,9 +122,6 @@ def test_subjects_can_be_an_expression(msd, root):
     assert bring(msd, root, subjects=r"hip_00(\d)", folds=4).subjects == 4
 
 
-# -- again, and after an interruption ------------------------------------------------------------
-
-
 def test_importing_again_takes_what_has_changed_only(msd, root):
     folder = bring(msd, root).folder
     dates = {p: p.stat().st_mtime_ns for p in folder.rglob("*.gz")}
@@ -172,8 +166,6 @@ def test_an_impossible_id_is_refused(msd, root, number):
     with pytest.raises(UsageFault, match="expected a number from 1 to 999"):
         import_msd(msd, root, number)
 
-
-# -- damaged or inconsistent ---------------------------------------------------------------------
 
 LABELS = "labelsTr/hip_002.nii.gz"
 ZEROS = np.zeros(SHAPE, np.uint8)

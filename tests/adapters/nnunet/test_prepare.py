@@ -24,9 +24,6 @@ def own_request(toy: Any) -> SourceRequest:
     return request
 
 
-# -- nnU-Net's steps -----------------------------------------------------------------------------
-
-
 def test_what_is_done_is_not_done_again(toy_copy):
     report = prepare(own_request(toy_copy), ["3d_fullres", "2d"])
     assert [step for step, seconds in report.seconds.items() if seconds] == ["check"]
@@ -90,9 +87,6 @@ def test_nnunets_own_worker_processes_start(toy_copy, tmp_path):
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert len(open_nnunet(toy_copy.request(configuration="2d", fold="all")).train_ids) == 6
-
-
-# -- small plans ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,6 @@ LABEL, IMAGE = "labelsTr/p2_left.nii.gz", "imagesTr/p2_left_0001.nii.gz"
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "GANSYNTH_NNUNET_ROOT")
 
 
-# -- where -----------------------------------------------------------------------------------------
-
-
 def test_a_root_is_the_one_named_then_nnunets_variables_then_our_default(tmp_path, monkeypatch):
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
@@ -52,9 +49,6 @@ def test_a_data_set_has_three_names_and_an_id_of_two_is_refused(tmp_path):
     (tmp_path / "nnUNet_preprocessed/Dataset004_B").mkdir(parents=True)
     with pytest.raises(UsageFault, match=r"several data sets \(Dataset004_A, Dataset004_B"):
         root.dataset("4")
-
-
-# -- what is wrong ---------------------------------------------------------------------------------
 
 
 def check(toy, **options) -> list[Finding]:

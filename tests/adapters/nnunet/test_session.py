@@ -33,9 +33,6 @@ def kill_producer(session: Any) -> None:
     os.kill(read_heartbeat(session.supply.bank)["pid"], signal.SIGKILL)
 
 
-# -- the producer ----------------------------------------------------------------------------------
-
-
 def test_a_producer_that_died_is_started_again_and_the_log_says_so(ready, fitted):
     trainer = ready(GENERATOR=fitted, **LIVE)
     trainer.get_dataloaders()
@@ -121,9 +118,6 @@ def test_it_starts_even_without_a_bank_if_that_is_wanted(ready, fitted, monkeypa
     assert session["supply"] == {"restarts": 3, "ended": "producer: killed by SIGKILL"}
 
 
-# -- steps -----------------------------------------------------------------------------------------
-
-
 def test_each_training_step_is_timed(ready):
     trainer, seen = ready(), []
     train, _ = trainer.get_dataloaders()
@@ -148,9 +142,6 @@ def test_a_step_that_cannot_be_measured_stops_nothing(ready):
     session.step(1, 2)
     session.supply._steering = None
     assert log_of(trainer).count("cost is no longer measured: OSError: no") == 1
-
-
-# -- schedules: which real cases are opened at all, and when ---------------------------------------
 
 
 @pytest.fixture
@@ -204,8 +195,6 @@ def test_fine_tuning_opens_the_chosen_cases_only_and_nothing_before(
     assert sidecar(trainer)["sessions"][0]["chosen"] == sorted(chosen)
     assert not validation.isdisjoint(seen)  # which of them, nnU-Net rolls dice for
 
-
-# -- going on --------------------------------------------------------------------------------------
 
 FROM = {"dataset": "nnunet:Dataset501_Toy", "fold": "0", "cases": []}
 BEFORE: dict[str, Any] = {

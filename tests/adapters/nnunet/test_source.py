@@ -64,9 +64,6 @@ def source(toy_nnunet) -> NnunetSource:
     return open_nnunet(toy_nnunet.request())
 
 
-# -- what is read --------------------------------------------------------------------------------
-
-
 def test_cases_are_those_nnunet_loads(source, toy_nnunet):
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
@@ -153,9 +150,6 @@ def test_regions_and_ignore_label_become_plain_labels(toy_copy):
     assert found.host["regions"] == {"whole": [1, 2], "core": [2]}
 
 
-# -- space ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("patch", "extent", "size"),
     [
@@ -203,9 +197,6 @@ def test_an_inherited_configuration_is_resolved(toy_copy):
     assert (source.batch_size, source.patch_size) == (4, (16, 24, 16))
 
 
-# -- folds ---------------------------------------------------------------------------------------
-
-
 def test_missing_splits_are_made_as_nnunet_makes_them(toy_copy, caplog):
     from nnunetv2.utilities.crossval_split import generate_crossval_split
 
@@ -241,8 +232,6 @@ def test_a_leak_that_subjects_reveal_leaves_no_split_behind(toy_copy):
         open_nnunet(toy_copy.request(subjects=PEOPLE))
     assert not path.exists()
 
-
-# -- what is refused -------------------------------------------------------------------------------
 
 TOO_FEW = without("splits_final.json", "nnUNetPlans_3d_fullres/p1_*")
 PARTED = split([{"train": ["p1_left", "p2_left"], "val": ["p1_right"]}])
@@ -323,9 +312,6 @@ def test_a_case_that_is_damaged_or_does_not_fit_is_named(toy_copy, name, spoil, 
     spoil(arrays(toy_copy) / name)
     with pytest.raises(fault, match=says):
         source.load("p2_left")
-
-
-# -- nnU-Net's predictions -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])

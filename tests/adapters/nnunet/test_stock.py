@@ -31,9 +31,6 @@ def checkpoint(trainer: Any, name: str = "checkpoint_latest.pth") -> Path:
     return Path(trainer.output_folder) / name
 
 
-# -- the name --------------------------------------------------------------------------------------
-
-
 def test_a_trainer_with_a_network_of_its_own_keeps_its_own_name():
     class Host:
         @staticmethod
@@ -93,9 +90,6 @@ def test_what_is_interrupted_leaves_the_checkpoint_before(trainer, monkeypatch):
     assert type(trainer).__name__ == TRAINER
 
 
-# -- checkpoints of earlier versions ---------------------------------------------------------------
-
-
 def test_an_old_checkpoint_is_renamed_and_else_the_same_once(trainer, capsys):
     import torch
 
@@ -143,8 +137,6 @@ def test_a_folder_without_checkpoints_is_named(tmp_path, capsys):
     with pytest.raises(UsageFault):
         stock.rename_trainers(tmp_path)
 
-
-# -- where gansynth is not installed ---------------------------------------------------------------
 
 PREDICT = """
 import sys

@@ -26,9 +26,6 @@ from tests.adapters.nnunet.conftest import log_of, sidecar
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-# -- mixing --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
 def test_nnunets_own_loaders_draw_from_the_bank(ready, configuration):
     trainer = ready(configuration)
@@ -50,9 +47,6 @@ def test_a_ratio_of_none_needs_no_bank(build, told):
     trainer.get_dataloaders()
     counts = trainer.gansynth_session.counts()
     assert (counts.real, counts.synthetic) == (2, 0)
-
-
-# -- a generator at work -------------------------------------------------------------------------
 
 
 def test_a_frozen_bank_is_filled_before_training_and_removed_after_it(ready, fitted, tmp_path):
@@ -116,9 +110,6 @@ def test_nnunets_own_workers_draw_distinct_samples(ready, frozen_bank, monkeypat
     assert len({*one, *two}) > 6
 
 
-# -- refusing ------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("place", "said", "fault", "message"),
     [
@@ -145,9 +136,6 @@ def test_nobody_said_what_to_mix(build):
     trainer = build()  # for inference, say
     with pytest.raises(UsageFault, match=r"GANSYNTH_GENERATOR=.* or start it by: gansynth augment"):
         trainer.run_training()
-
-
-# -- nnU-Net's ways ------------------------------------------------------------------------------
 
 
 def test_the_constructor_is_nnunets_and_the_folder_for_it_holds_one_module_only():
@@ -182,9 +170,6 @@ def test_it_composes_with_a_variant(ready):
     assert trainer.num_epochs == 3
     assert isinstance(trainer.get_tr_and_val_datasets()[0], MixedDataset)
     trainer.gansynth_session.close()
-
-
-# -- the stock command ---------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -37,9 +37,6 @@ def base(trainer: Any) -> str:
     return str(type(trainer).__mro__[2].__name__)
 
 
-# -- found and composed ----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("variant", "attribute", "value"),
     [
@@ -108,9 +105,6 @@ def test_a_composed_class_is_found_again_in_a_fresh_process():
 def test_what_is_no_trainer_is_no_attribute():
     assert not hasattr(variants, "nnUNetTrainerDA5")
     assert not hasattr(variants, "GANSynth")
-
-
-# -- refused ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
