@@ -3,7 +3,6 @@
 import json
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -14,7 +13,7 @@ from gansynth.runtime.files import write_json_atomic
 from gansynth_nnunet.plans import SmallPlans
 from gansynth_nnunet.prepare import prepare
 from tests.adapters.nnunet.conftest import sidecar
-from tests.conftest import FIT, Toy, shortcuts, write_raw
+from tests.conftest import Toy, shortcuts, write_raw
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 CONFIGURATIONS = ("3d_fullres", "2d", "3d_lowres")
@@ -52,17 +51,11 @@ def make(toy: Toy) -> None:
 
 
 @pytest.fixture(scope="module")
-def regional(tmp_path_factory) -> Toy:
-    """A data set of regions with an ignore label, preprocessed three times. Do not change it."""
+def toy_nnunet(tmp_path_factory) -> Toy:
+    """Of regions with an ignore label, for every fixture of this module's tests."""
     toy = Toy(tmp_path_factory.mktemp("regional"))
     make(toy)
     return toy
-
-
-@pytest.fixture
-def toy_nnunet(regional) -> Toy:
-    """The data set of regions, for every fixture of this module's tests."""
-    return regional
 
 
 @pytest.mark.parametrize(
@@ -94,31 +87,14 @@ def test_targets_of_samples_have_a_channel_a_region_and_one_for_what_is_unknown(
     assert not (core & ~whole & ~unknown).any()
 
 
-def fitted(nnunet: Toy, run_cli: Any, run: Path, configuration: str, *more: str) -> Path:
-    options = [o if o != "3d_fullres" else configuration for o in nnunet.options]
-    fit = run_cli("fit", *more, *options, "-o", run, "--device", "cpu", "-q")
-    assert fit.exit_code == 0, fit.stderr
-    return run
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("configuration", CONFIGURATIONS)
-def test_a_generator_is_fitted_and_mixed_in_on_the_fly(
-    nnunet, ready, run_cli, tmp_path, configuration
-):
-    how = ("cgan3d", *FIT, "--set=steps=2")
-    run = fitted(nnunet, run_cli, tmp_path / "run", configuration, *how)
-    trainer = ready(configuration, GENERATOR=run, BANK_SIZE=4, DEVICE="cpu")
-    trainer.run_training()
-    drawn = sidecar(trainer)["sessions"][0]["drawn"]
-    assert (drawn["synthetic"], drawn["fell_back"]) == (3, 0)
-
-
 @pytest.mark.slow
 def test_label_maps_that_are_drawn_know_no_ignore_label(nnunet, ready, run_cli, tmp_path):
     brief = [f"--set={o}" for o in ("steps=400", "objective=gan", "width=16", "batch_size=16")]
-    run = fitted(nnunet, run_cli, tmp_path / "run", "2d", "dcgan", "--with-mask", *brief)
-    trainer = ready("2d", GENERATOR=run, BANK_SIZE=8, FILTER="none", DEVICE="cpu")
+    data = ["2d" if word == "3d_fullres" else word for word in nnunet.options]
+    where = ("-o", tmp_path / "run", "--device", "cpu", "-q")
+    fit = run_cli("fit", "dcgan", "--with-mask", *data, *where, *brief)
+    assert fit.exit_code == 0, fit.stderr
+    trainer = ready("2d", GENERATOR=tmp_path / "run", BANK_SIZE=8, FILTER="none", DEVICE="cpu")
     train, _ = trainer.get_dataloaders()
     reader = BankReader(trainer.gansynth_session.supply.bank)
     maps = [np.asarray(reader.read(sample).labels) for sample in reader.ids()]

@@ -3,8 +3,7 @@
 import csv
 import json
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,12 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.sample_request import SampleRequest
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.replay import Record, draw_again, read_record
+from gansynth.sampling.replay import Record, read_record
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.source import open_nnunet
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 DRAWS = 10
-KINDS: dict[str, dict[str, Any]] = {
-    "live": {"frozen": False, "capacity": 4, "segment_samples": 2, "duty": 1.0},
-    "frozen": {
-        "frozen": True,
-        "capacity": 6,
-        "samples": SampleRequest(edits=("shift", "flip"), filters=("range:tolerance=60",)),
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -51,44 +42,25 @@ class Host:
             return {n: r for n, r in enumerate(csv.reader(file), 1) if r[0] == "synthetic"}
 
 
-def served(toy, run: Path, folder: Path, kind: str) -> Host:
-    """A producer in this process, and nnU-Net's data set drawing from its bank beside it."""
+@pytest.fixture(scope="module")
+def host(toy_nnunet, fitted, tmp_path_factory) -> Host:
+    """Of a generator that finds every third of its own samples flawed."""
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-    source = open_nnunet(toy.request())
-    real = nnUNetDatasetBlosc2(str(source.folder), list(source.train_ids))
-    bank, log = folder / "bank", folder / "draws"
-    config = ProducerConfig(
-        str(run), source.request.to_json(), "nnunet", str(bank), device="cpu", **KINDS[kind]
-    )
-    plan: MixPlan[str] = MixPlan(bank, Ratio(0, 1), log=log)
-    mixed = MixedDataset(real, replace(plan, bank=None), 2, 2)
-    mixed._mixer.plan = plan
-    got: list[tuple[Any, Any]] = []
-
-    def draw() -> None:
-        image, labels, *_ = mixed.load_case(source.train_ids[0])
-        got.append((image, labels[0]))
-
-    def stop() -> bool:
-        if not config.frozen and BankReader(bank).count() >= config.capacity:
-            draw()
-        return len(got) == DRAWS
-
-    _run(config, stop)
-    for _ in range(DRAWS - len(got)):
-        draw()
-    return Host(run, bank, got, *log.glob("draws-*.csv"))
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def host(request, toy_nnunet, fitted, tmp_path_factory) -> Iterator[Host]:
-    """Of a generator that finds every third of its own samples flawed."""
+    folder, source = tmp_path_factory.mktemp("host"), open_nnunet(toy_nnunet.request())
+    asked = SampleRequest(edits=("shift", "flip"), filters=("range:tolerance=60",))
+    words = (str(fitted), source.request.to_json(), "nnunet", str(folder / "bank"))
     with pytest.MonkeyPatch.context() as patch:
         generator = type(load_run(fitted, "cpu").generator)
         flaw = staticmethod(lambda sample: "odd" * (sample.provenance["index"] % 3 == 0))
         patch.setattr(generator, "flaw", lambda self, sample: flaw(sample))
-        yield served(toy_nnunet, fitted, tmp_path_factory.mktemp("host"), request.param)
+        _run(ProducerConfig(*words, True, 6, samples=asked, device="cpu"), lambda: False)
+    real = nnUNetDatasetBlosc2(str(source.folder), list(source.train_ids))
+    plan: MixPlan[str] = MixPlan(folder / "bank", Ratio(0, 1), log=folder / "draws")
+    mixed = MixedDataset(real, plan, 2, 2)
+    drawn = [mixed.load_case(source.train_ids[0]) for _ in range(DRAWS)]
+    got = [(image, labels[0]) for image, labels, *_ in drawn]
+    return Host(fitted, folder / "bank", got, *(folder / "draws").glob("draws-*.csv"))
 
 
 def test_every_draw_comes_back_to_the_bit(host):
@@ -108,14 +80,6 @@ def test_the_log_has_the_samples_number_not_its_place_in_the_bank(host):
     assert numbers != places
 
 
-@pytest.mark.parametrize("host", ["live"], indirect=True)
-def test_samples_come_back_when_a_live_bank_has_none_of_them_any_more(host):
-    held = set(BankReader(host.bank).ids())
-    gone = [n for n, row in host.rows.items() if row[1] not in held]
-    assert gone
-    assert not draw_again(host.run, f"{host.log}:{gone[0]}").differs
-
-
 def test_a_crop_that_was_padded_comes_back_too(host):
     reader = BankReader(host.bank)
     told = [reader.read(name).provenance for name in reader.ids()]
@@ -127,7 +91,6 @@ def test_a_crop_that_was_padded_comes_back_too(host):
     assert (again.image[:, again.labels == -1] == 0).all()
 
 
-@pytest.mark.parametrize("host", ["frozen"], indirect=True)
 def test_another_run_does_not_replay_it(host, tmp_path):
     other = tmp_path / "run"
     other.mkdir()
@@ -137,7 +100,6 @@ def test_another_run_does_not_replay_it(host, tmp_path):
         replay(other, f"{host.log}:{next(iter(host.rows))}")
 
 
-@pytest.mark.parametrize("host", ["frozen"], indirect=True)
 def test_what_comes_out_otherwise_is_said(host, caplog):
     (name,) = BankReader(host.bank).ids()[:1]
     told = BankReader(host.bank).read(name).provenance
@@ -148,7 +110,6 @@ def test_what_comes_out_otherwise_is_said(host, caplog):
     assert "Expect the same but for rounding" in caplog.text
 
 
-@pytest.mark.parametrize("host", ["frozen"], indirect=True)
 def test_a_record_that_is_none_is_refused(host):
     says = {
         "": "expected FILE:LINE of a draw log",
