@@ -62,13 +62,6 @@ def test_an_empty_bank_changes_no_bit_and_that_is_said(build, told, empty_bank, 
 
 
 @pytest.mark.slow
-def test_another_sample_would_show(build, told, frozen_bank):
-    stock = trained(build(name="nnUNetTrainer"))
-    told(BANK=frozen_bank())
-    assert trained(build())[0] != stock[0]
-
-
-@pytest.mark.slow
 def test_a_generator_of_which_every_sample_is_rejected_changes_no_bit(build, told, nan_run):
     stock = trained(build(name="nnUNetTrainer"))
     told(GENERATOR=nan_run, DEVICE="cpu", BANK_SIZE=8, KEEP_GOING=1, RESTARTS=0)

@@ -48,16 +48,6 @@ def test_every_slot_of_a_batch_is_synthetic_now_and_then(real, frozen_bank):
     assert 8 < sum(first) < 32
 
 
-def test_a_sample_looks_like_a_case_to_nnunet(real, frozen_bank):
-    mixed = mix(real, frozen_bank(), 1, keys=(1, 2))
-    image, seg, previous, properties = mixed.load_case(mixed.identifiers[0])
-    assert image.shape == (2, *seg.shape[1:])
-    assert seg.shape[0] == 1
-    assert seg.dtype == np.int16
-    assert previous is None
-    assert set(properties["class_locations"]) == {1, 2}
-
-
 def test_everything_else_is_the_real_data_sets(real, frozen_bank):
     mixed = mix(real, frozen_bank(), 0)
     image, *_, properties = mixed[real.identifiers[1]]

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -84,30 +85,11 @@ def test_where_no_real_case_may_be_drawn_it_never_starts_without(ready, empty_ba
         trainer.get_tr_and_val_datasets()
 
 
-class Dead:
-    """A keeper whose producer died before it had made anything, its bank's description included."""
-
-    restarts, ended = 3, TrainingFault("producer: killed by SIGKILL")
-
-    @classmethod
-    def start(cls, *_: object, **__: object) -> "Dead":
-        return cls()
-
-    def wait(self, *_: object) -> None:
-        raise self.ended
-
-    def alive(self) -> bool:
-        return False
-
-    def messages(self) -> list[str]:
-        return []
-
-    def stop(self) -> None:
-        pass
-
-
 def test_it_starts_even_without_a_bank_if_that_is_wanted(ready, fitted, monkeypatch):
-    monkeypatch.setattr("gansynth.bank.supervisor.Keeper", Dead)
+    died = TrainingFault("producer: killed by SIGKILL")  # before it had described its bank
+    told = {"alive.return_value": False, "messages.return_value": [], "wait.side_effect": died}
+    keeper = Mock(restarts=3, ended=died, **told)
+    monkeypatch.setattr("gansynth.bank.supervisor.Keeper.start", lambda *_, **__: keeper)
     trainer = ready(GENERATOR=fitted, KEEP_GOING=1, **LIVE)
     train, _ = trainer.get_dataloaders()
     for _ in range(2):

@@ -151,27 +151,11 @@ def test_the_constructor_is_nnunets_and_the_folder_for_it_holds_one_module_only(
     assert [module.name for module in modules] == ["nnunet_trainer_gansynth"]
 
 
-def test_settings_are_applied(ready):
-    trainer = ready(SET="num_epochs=7, initial_lr=0.5,save_every=3")
+def test_settings_are_applied_and_stronger_than_a_variant(ready):
+    told = "num_epochs=7, initial_lr=0.5,save_every=3"
+    trainer = ready(name="nnUNetTrainer_5epochsGANSynth", SET=told)
     assert (trainer.num_epochs, trainer.save_every) == (7, 3)
     assert trainer.optimizer.param_groups[0]["lr"] == 0.5
-
-
-def test_it_composes_with_a_variant(ready):
-    from nnunetv2.training.nnUNetTrainer.variants.training_length.nnUNetTrainer_Xepochs import (
-        nnUNetTrainer_5epochs,
-    )
-
-    from gansynth_nnunet.trainer import GANSynthMixin
-
-    Both: Any = type("Both", (GANSynthMixin, nnUNetTrainer_5epochs), {})
-    plain = ready(SET="num_epochs=3")
-    plans = {**plain.plans_manager.plans, "continue_training": False}
-    trainer = Both(plans, "3d_fullres", 0, plain.dataset_json, plain.device)
-    trainer.initialize()
-    assert trainer.num_epochs == 3
-    assert isinstance(trainer.get_tr_and_val_datasets()[0], MixedDataset)
-    trainer.gansynth_session.close()
 
 
 @pytest.mark.slow
@@ -231,10 +215,6 @@ def test_a_variant_draws_from_the_bank_and_stays_what_it_is(ready, variant, attr
     assert all(b["data"].isfinite().all() for b in batches)
     assert (counts.real, counts.synthetic, counts.fell_back) == (4, 4, 0)
     assert getattr(trainer, attribute) == value
-
-
-def test_a_setting_is_stronger_than_the_variant(ready):
-    assert ready(name="nnUNetTrainer_5epochsGANSynth", SET="num_epochs=3").num_epochs == 3
 
 
 def test_a_variant_trains(ready):
