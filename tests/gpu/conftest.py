@@ -58,6 +58,6 @@ def fitted(out: Path, settings: Mapping[str, object], edits: tuple[str, ...]) ->
     return out
 
 
-def drawer_on(run: Path, device: str, *asking: SampleRequest) -> SampleDrawer:
+def drawer_on(run: Path, device: str, asking: SampleRequest | None = None) -> SampleDrawer:
     """Draws samples of a run."""
-    return SampleDrawer(load_run(run, device), open_source(REQUEST), *asking)
+    return SampleDrawer(load_run(run, device), open_source(REQUEST), asking or SampleRequest())

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -96,7 +97,7 @@ def as_sample(case, space=None, placement=None) -> Sample:
 CROP = Space("crop", (18, 16, 16), pad_label=0)
 
 
-def brought(toy, kind="nnunet-raw", number=0, corner=None, **read) -> tuple:
+def brought(toy, kind="nnunet-raw", number=0, corner=None, **read) -> tuple[Any, Any, Any]:
     """A training case, or a crop, on a sample's way; and what nnU-Net has made of it."""
     host, source = open_nnunet(toy.request()), opened(toy, kind, **read)
     case = source.load(source.train_ids[number])
@@ -179,7 +180,7 @@ def test_the_outside_is_that_of_the_real_case_whatever_was_drawn_there(skewed):
     case, rng = source.load(source.train_ids[0]), np.random.default_rng(0)
     noisy = replace(case, image=case.image + rng.normal(0, 0.01, case.image.shape))
     image, labels = Converter(source, Space(), host).whole(as_sample(noisy))
-    wanted = host.load(case.id)
+    wanted: Any = host.load(case.id)
     assert np.array_equal(labels, wanted.labels)
     np.testing.assert_allclose(image, wanted.image, atol=0.1)
 
@@ -358,7 +359,7 @@ def test_a_frame_takes_its_place_in_the_scan_it_came_from(skewed, whole):
     placement = space.place(case, np.random.default_rng(0))
     sample = space.to_host(as_sample(case, space, placement), case.image.shape[1:])
     image, labels = Converter(framed, space, host).whole(sample)
-    wanted = host.load(case.id)
+    wanted: Any = host.load(case.id)
     windows = np.lib.stride_tricks.sliding_window_view(wanted.labels, labels.shape)
     agree = (windows == labels).mean(axis=(-3, -2, -1)).max()
     if whole == "16,16,16":

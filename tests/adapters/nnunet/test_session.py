@@ -25,7 +25,7 @@ TUNING = {"RATIO": "0:1", "SCHEDULE": "finetune:34%@50%"}
 
 
 def epochs(number: int, iterations: int = 2, **more: object) -> str:
-    values = {"num_epochs": number, "num_iterations_per_epoch": iterations}
+    values: dict[str, object] = {"num_epochs": number, "num_iterations_per_epoch": iterations}
     values |= {"num_val_iterations_per_epoch": 1, **more}
     return ",".join(f"{key}={value}" for key, value in values.items())
 

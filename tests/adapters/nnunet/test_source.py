@@ -319,7 +319,8 @@ def test_predictions_come_to_the_voxels_of_a_case_as_its_labels_do(toy_nnunet, c
     source = open_nnunet(toy_nnunet.request(configuration=configuration))
     case = source.train_ids[0]
     found = source.predicted(case, toy_nnunet.raw / "labelsTr" / f"{case}.nii.gz")
-    assert np.array_equal(found, source.load(case).labels)
+    labels: Any = source.load(case).labels
+    assert np.array_equal(found, labels)
 
 
 @pytest.mark.parametrize(

@@ -32,24 +32,15 @@ def checkpoint(trainer: Any, name: str = "checkpoint_latest.pth") -> Path:
 
 
 def test_a_trainer_with_a_network_of_its_own_keeps_its_own_name():
-    class Host:
-        @staticmethod
-        def build_network_architecture() -> int:
-            return 1
+    def network() -> int:
+        return 1
 
-    class Mixin:
-        pass
-
-    class Same(Mixin, Host):
-        pass
-
-    class Other(Mixin, Host):
-        @staticmethod
-        def build_network_architecture() -> int:
-            return 2
-
-    assert stock.stock_name(Same, Mixin) == "Host"
-    assert stock.stock_name(Other, Mixin) == "Other"
+    build = "build_network_architecture"
+    host, mixin = type("Host", (), {build: network}), type("Mixin", (), {})
+    same = type("Same", (mixin, host), {})
+    other = type("Other", (mixin, host), {build: lambda: 2})
+    assert stock.stock_name(same, mixin) == "Host"
+    assert stock.stock_name(other, mixin) == "Other"
 
 
 def test_a_checkpoint_carries_the_variants_name_and_training_goes_on_from_it(trainer, build):
