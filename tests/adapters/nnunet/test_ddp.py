@@ -15,7 +15,7 @@ from gansynth.runtime.errors import IntegrityFault
 from gansynth_nnunet.ranks import fault_of_rank, lead
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-SECONDS = 90
+SECONDS = 300
 
 
 def _rank(rank: int, folder: Path, work: Callable[[int], Any]) -> None:

@@ -1,6 +1,5 @@
 """The trainer inside unmodified nnU-Net, and its variants: what they mix, refuse, report."""
 
-import csv
 import inspect
 import os
 import pickle
@@ -23,6 +22,7 @@ from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.session import NnunetSession
 from tests.adapters.nnunet.conftest import log_of, read_checkpoint, sidecar
+from tests.processes import until
 
 # nnU-Net, timm and torch warn of each other's deprecations; which ones is not ours to say.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -100,15 +100,17 @@ def test_nnunets_own_workers_draw_distinct_samples(ready, frozen_bank, monkeypat
     monkeypatch.setenv("nnUNet_n_proc_DA", "2")
     trainer = ready(BANK=frozen_bank(samples=12), RATIO="0:1")
     loaders = trainer.get_dataloaders()
-    for _ in range(20):
-        next(loaders[0])
+
+    def orders() -> list[list[str]]:
+        logs = (Path(trainer.output_folder) / "gansynth_draws").rglob("draws-*.csv")
+        lines = [[line.split(",") for line in log.read_text().splitlines()] for log in logs]
+        return [[row[1] for row in rows if row[0] == "synthetic"] for rows in lines]
+
+    until(lambda: next(loaders[0]) and len([one for one in orders() if len(one) >= 8]) == 2)
     for loader in loaders:
         loader._finish()
-    logs = sorted((Path(trainer.output_folder) / "gansynth_draws").rglob("draws-*.csv"))
-    one, two = ([row[1] for row in csv.reader(log.open()) if row[0] == "synthetic"] for log in logs)
-    shortest = min(len(one), len(two))
-    assert shortest >= 6
-    assert one[:shortest] != two[:shortest]
+    one, two = orders()
+    assert one[:8] != two[:8]
     assert len({*one, *two}) > 6
 
 
