@@ -1,6 +1,7 @@
 """Samples that nnU-Net got are drawn again from its draw log, or an export's record: to the bit."""
 
 import csv
+import functools
 import json
 import shutil
 from dataclasses import dataclass
@@ -36,31 +37,47 @@ class Host:
     log: Path
 
     @property
+    def frozen(self) -> bool:
+        return BankReader(self.bank).spec.frozen
+
+    @property
     def rows(self) -> dict[int, list[str]]:
         """Number of a line -> its cells, of the samples."""
         with self.log.open(newline="") as file:
             return {n: r for n, r in enumerate(csv.reader(file), 1) if r[0] == "synthetic"}
 
 
-@pytest.fixture(scope="module")
-def host(toy_nnunet, fitted, tmp_path_factory) -> Host:
+@pytest.fixture(scope="module", params=["frozen", "live"])
+def host(request, toy_nnunet, fitted, tmp_path_factory) -> Host:
     """Of a generator that finds every third of its own samples flawed."""
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
     folder, source = tmp_path_factory.mktemp("host"), open_nnunet(toy_nnunet.request())
-    asked = SampleRequest(edits=("shift", "flip"), filters=("range:tolerance=60",))
-    words = (str(fitted), source.request.to_json(), "nnunet", str(folder / "bank"))
+    bank, live = folder / "bank", request.param == "live"
+    how: dict[str, Any] = {"frozen": not live, "capacity": 4, "segment_samples": 2, "duty": 1.0}
+    if not live:
+        filters = ("range:tolerance=60",)
+        how["samples"] = SampleRequest(edits=("shift", "flip"), filters=filters)
+    words = (str(fitted), source.request.to_json(), "nnunet", str(bank))
+    real = nnUNetDatasetBlosc2(str(source.folder), list(source.train_ids))
+    plan: MixPlan[str] = MixPlan(bank, Ratio(0, 1), log=folder / "draws")
+    mixed = functools.cache(lambda: MixedDataset(real, plan, 2, 2))
+    drawn: list[Any] = []
+
+    def stop() -> bool:
+        """A live bank is drawn from while it is filled."""
+        if live and BankReader(bank).count() >= how["capacity"]:
+            drawn.append(mixed().load_case(source.train_ids[0]))
+        return len(drawn) == DRAWS
+
     with pytest.MonkeyPatch.context() as patch:
         generator = type(load_run(fitted, "cpu").generator)
         flaw = staticmethod(lambda sample: "odd" * (sample.provenance["index"] % 3 == 0))
         patch.setattr(generator, "flaw", lambda self, sample: flaw(sample))
-        _run(ProducerConfig(*words, True, 6, samples=asked, device="cpu"), lambda: False)
-    real = nnUNetDatasetBlosc2(str(source.folder), list(source.train_ids))
-    plan: MixPlan[str] = MixPlan(folder / "bank", Ratio(0, 1), log=folder / "draws")
-    mixed = MixedDataset(real, plan, 2, 2)
-    drawn = [mixed.load_case(source.train_ids[0]) for _ in range(DRAWS)]
+        _run(ProducerConfig(*words, device="cpu", **how), stop)
+    drawn += [mixed().load_case(source.train_ids[0]) for _ in range(DRAWS - len(drawn))]
     got = [(image, labels[0]) for image, labels, *_ in drawn]
-    return Host(fitted, folder / "bank", got, *(folder / "draws").glob("draws-*.csv"))
+    return Host(fitted, bank, got, *(folder / "draws").glob("draws-*.csv"))
 
 
 def test_every_draw_comes_back_to_the_bit(host):
@@ -78,6 +95,11 @@ def test_the_log_has_the_samples_number_not_its_place_in_the_bank(host):
     size = BankReader(host.bank).spec.segment_samples
     places = [int(r[1][:6]) * size + int(r[1][7:]) for r in host.rows.values()]
     assert numbers != places
+
+
+def test_a_live_bank_has_some_of_them_no_more(host):
+    held = set(BankReader(host.bank).ids())
+    assert ({row[1] for row in host.rows.values()} <= held) == host.frozen
 
 
 def test_a_crop_that_was_padded_comes_back_too(host):
