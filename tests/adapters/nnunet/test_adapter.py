@@ -18,7 +18,6 @@ from gansynth.core.adapter import Injection
 from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
-from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
 from gansynth.core.schema import Sample
 from gansynth.core.space import Space
@@ -35,7 +34,6 @@ from tests.processes import until
 
 # nnU-Net and torch warn of each other's deprecations; which ones is not ours to say.
 pytestmark = pytest.mark.filterwarnings("ignore")
-QUICK = {"num_epochs": "1", "num_iterations_per_epoch": "2", "num_val_iterations_per_epoch": "1"}
 
 
 @pytest.fixture
@@ -301,17 +299,3 @@ def test_that_folder_lets_another_sitecustomize_run(tmp_path):
     path = os.pathsep.join((str(torchvision_compat.CPU_TORCH), str(tmp_path)))
     command = [sys.executable, "-c", "import sys; assert sys.seen"]
     subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=True)
-
-
-@pytest.mark.slow
-def test_a_whole_training_through_the_adapter(toy_copy, frozen_bank):
-    adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
-    settings = {**QUICK, "regions": "both:1+2"}
-    mixing = injection(frozen_bank(), samples=SampleRequest(1))
-    outcome = adapter.start(mixing, settings, ("-device", "cpu"))
-    assert outcome.realised == 0.5
-    assert 0 <= outcome.metrics["dice"]["both"] <= 1
-    assert outcome.metrics["hd95"]["both"] > 0
-    assert outcome.metrics["unit"] == "mm"
-    assert (outcome.folder / "checkpoint_final.pth").exists()
-    assert "Training done." in (outcome.folder / "gansynth_launch.log").read_text()

@@ -16,7 +16,6 @@ from gansynth.core.ratio import Ratio
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
-from gansynth_nnunet import cascade
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.cascade import PREVIOUS, PreviousStage, border_scores, confuse
 from gansynth_nnunet.mixed import MixedDataset
@@ -199,13 +198,6 @@ def test_it_is_refused_with_the_reason_and_the_way_out_unless_asked_for(toy, ada
     )
     injection = Injection(None, Ratio(1, 1), bank=folder)
     adapter.check(injection, {"cascade": "degraded"}, ())
-
-
-def test_a_case_without_a_prediction_is_named(tmp_path):
-    (tmp_path / "a.b2nd").touch()
-    cascade.check_predictions(tmp_path, ["a"], "3d_lowres")
-    with pytest.raises(DataFault, match=r"1 of 2 cases have no prediction of 3d_lowres, b first"):
-        cascade.check_predictions(tmp_path, ["a", "b"], "3d_lowres")
 
 
 @pytest.mark.parametrize(

@@ -247,13 +247,10 @@ def test_folds_do_not_part_people(msd, root):
     assert any(set(CASES[:2]) <= set(split["val"]) for split in splits)
 
 
-def test_without_a_subject_list_every_case_is_a_person(msd, root):
-    (msd / "subjects.csv").unlink()
-    assert bring(msd, root).subjects == 4
-
-
-def test_subjects_can_be_an_expression(msd, root):
+def test_without_a_subject_list_every_case_is_a_person_unless_an_expression_says(msd, root):
     assert bring(msd, root, subjects=r"hip_00(\d)", folds=4).subjects == 4
+    (msd / "subjects.csv").unlink()
+    assert bring(msd, NnunetRoot.find(root.raw.parent / "other")).subjects == 4
 
 
 def test_importing_again_takes_what_has_changed_only(msd, root):
