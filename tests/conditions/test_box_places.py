@@ -49,9 +49,6 @@ def put(room: CasePool, asked: Boxes, *, case: str = "h01", as_asked: bool = Fal
     return put_boxes(asked, scene, np.random.default_rng(0), as_asked=as_asked)
 
 
-# -- samplers' conditions --------------------------------------------------------------------------
-
-
 def test_no_box_lies_on_the_skull_or_beyond_it(drawn):
     count = 0
     for condition in drawn:
@@ -85,15 +82,6 @@ def test_boxes_are_recorded_as_they_are_put(drawn):
         assert sum(shift is not None for shift in told["moved"]) == len(again.labels)
 
 
-def test_nothing_is_to_be_drawn_on_the_skull(drawn):
-    for condition in drawn:
-        assert condition.body.any() == bool(len(condition.boxes.labels))
-        assert (condition.body & on_skull(condition.background)).mean() < 0.01
-
-
-# -- what is learnt --------------------------------------------------------------------------------
-
-
 def test_how_far_from_the_outline_lesions_stay_is_learnt_for_each_class(heads, room):
     central, anywhere = (PlacementPrior.learn_boxes(room, label) for label in (0, 1))
     assert central.clearance > 2 * anywhere.clearance
@@ -107,20 +95,6 @@ def test_how_far_from_the_outline_lesions_stay_is_learnt_for_each_class(heads, r
                 nearer.append(deep < prior.clearance)
                 assert deep * Frame.of(body).size.max() > SKULL
         assert np.mean(nearer) == pytest.approx(0.1, abs=0.05)
-
-
-def test_the_kernel_is_as_narrow_as_the_class(room):
-    central, anywhere = (PlacementPrior.learn_boxes(room, label) for label in (0, 1))
-    assert (central.kernel(2) < KERNEL / 2).all()
-    assert np.allclose(anywhere.kernel(2), KERNEL)
-
-
-def test_a_body_that_fills_the_image_has_no_outline():
-    full = np.ones((8, 8), bool)
-    assert PlacementPrior(np.empty((0, 2)), 0.3).allowed(depths(full, Frame.of(full))).all()
-
-
-# -- room ------------------------------------------------------------------------------------------
 
 
 def test_a_box_stays_where_it_is_asked_for_if_there_is_room(room):

@@ -34,9 +34,6 @@ def sides(boxes: Boxes) -> Any:
     return boxes.coords[:, 2:] - boxes.coords[:, :2]
 
 
-# -- jitter ----------------------------------------------------------------------------------------
-
-
 @st.composite
 def cases(choose: Any) -> Case:
     """Any boxes at all, of 1 to 3 classes, on a picture with a body or on none."""
@@ -89,16 +86,6 @@ def test_boxes_are_moved_and_resized_and_keep_their_classes():
     assert 0.08 < factors.std() < 0.2
 
 
-def test_how_far_off_is_what_was_asked_for():
-    near, far = (
-        np.array([draw(f"jitter:position={p},size=0,count=0", seed=s)[0].coords for s in range(40)])
-        for p in (0.05, 0.4)
-    )
-    own = own_boxes(CASE).coords
-    assert 3 * np.abs(near - own).mean() < np.abs(far - own).mean()
-    assert np.allclose(near[:, :, 2:] - near[:, :, :2], sides(own_boxes(CASE)), atol=1e-4)
-
-
 def test_nothing_changes_where_nothing_may():
     boxes, told = draw("jitter:position=0,size=0,count=0")
     assert np.allclose(boxes.coords, own_boxes(CASE).coords, atol=1e-5)
@@ -140,18 +127,6 @@ def test_the_number_of_boxes_goes_one_towards_that_of_another_case():
     assert {len(draw("jitter:count=0", CASE, s, [three])[0].labels) for s in range(9)} == {2}
 
 
-def test_no_box_is_added_where_there_is_no_room():
-    full, three = spotted(6, (4, 4, 44, 44)), spotted(4, ONE, TWO, (10, 28, 18, 36))
-    drawn = [draw("jitter:count=1,position=0,size=0", full, s, [three])[0] for s in range(5)]
-    assert {len(b.labels) for b in drawn} == {1}
-
-
-def test_a_box_that_was_added_says_whose_it_is_like():
-    three = spotted(4, ONE, TWO, (10, 28, 18, 36), labels=[0, 0, 1])
-    told = [draw("jitter:count=1", CASE, s, [three])[1] for s in range(20)]
-    assert [0, 1, "case_4"] in [t["from"] for t in told]
-
-
 def test_the_last_box_is_never_taken_away_and_a_background_stays_one():
     empty = spotted(5)
     assert len(draw("jitter:count=1", spotted(3, ONE), 0, [empty])[0].labels) == 1
@@ -163,16 +138,6 @@ def test_the_last_box_is_never_taken_away_and_a_background_stays_one():
 def test_a_background_gets_a_box_where_that_is_asked_for():
     drawn = [draw("jitter:backgrounds=0.5", spotted(5), s, [CASE])[0] for s in range(40)]
     assert 10 < sum(len(b.labels) == 1 for b in drawn) < 30
-
-
-def test_boxes_of_volumes_are_moved_too():
-    image = np.zeros((1, 12, 16, 16), np.float32)
-    image[:, 2:10, 2:14, 2:14] = 1
-    case = Case("v", "v", image, None, boxes_of((4, 4, 4, 8, 8, 8)))
-    drawn = np.array([draw("jitter", case, s)[0].coords[0] for s in range(20)])
-    assert drawn.std(axis=0).min() > 0.3
-    assert (drawn[:, :3] >= 0).all()
-    assert (drawn[:, 3:] <= (12, 16, 16)).all()
 
 
 def test_training_boxes_are_the_cases_own():
@@ -208,9 +173,6 @@ def test_a_slip_is_refused_with_the_way_out(text, words):
     assert "--boxes" in str(found.value)
 
 
-# -- conditions ------------------------------------------------------------------------------------
-
-
 def test_conditions_are_the_same_whoever_draws_them_and_carry_their_record():
     source = SpottedSource(SourceRequest("spotted", "any"))
     samplers = [
@@ -228,8 +190,6 @@ def test_conditions_are_the_same_whoever_draws_them_and_carry_their_record():
         assert np.array_equal(replay(before.provenance["boxes"]).coords, before.boxes.coords)
     assert {len(c.boxes.labels) for c in first if c.boxes is not None} >= {0, 1, 2}
 
-
-# -- a file ----------------------------------------------------------------------------------------
 
 HEAD = "class,xmin,ymin,xmax,ymax"
 

@@ -8,14 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gansynth.conditions.edit_chain import apply_edits
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.edit import EditContext
-from gansynth.core.scene import CasePool, Scene
-from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema, keep_outside, replace_ignored
+from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema, replace_ignored
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Placement, Space
-from gansynth.data.cache import CaseCache
 
 SCHEMA = Schema(
     ("T1",),
@@ -142,14 +139,6 @@ def test_a_recorded_provenance_replays_to_the_bit(grid, seed, sampler):
     assert np.array_equal(sampler(grid, seed=99).replay(recorded), condition.labels)
 
 
-def test_two_edits_of_one_kind_replay_each_as_drawn(make):
-    edits = [make("shift", classes=(2,)), make("shift"), make("scale", classes=(1,))]
-    condition = ConditionSampler(Memory(), Space(), edits).draw(0)
-    replayed = ConditionSampler(Memory(), Space(), edits).replay(condition.provenance)
-    assert condition.labels is not None
-    assert np.array_equal(replayed, condition.labels)
-
-
 def test_provenance_names_everything_that_was_drawn(sampler):
     found = sampler("crop", seed=4).draw(7).provenance
     assert (found["dataset"], found["seed"], found["index"]) == ("memory:toy", 4, 7)
@@ -174,13 +163,6 @@ def test_ignored_voxels_are_never_asked_for(grid, sampler):
     assert {1, 2} <= asked
 
 
-def test_the_ignored_become_background():
-    labels = labels_of("case1")
-    replaced = replace_ignored(labels, SCHEMA)
-    assert (replaced[labels == 3] == 0).all()
-    assert np.array_equal(replaced[labels != 3], labels[labels != 3])
-
-
 @every_grid
 def test_labels_fill_the_generators_space(grid, sampler):
     size = SPACES[grid].size or (10, 14, 16)
@@ -194,14 +176,6 @@ def test_outside_stays_where_the_placed_case_had_it(sampler):
     assert np.array_equal(condition.labels == OUTSIDE, source == OUTSIDE)
 
 
-def test_without_edits_a_condition_is_the_placed_case():
-    condition = ConditionSampler(Memory(), Space()).draw(0)
-    expected = replace_ignored(labels_of(condition.provenance["case"]), SCHEMA)
-    assert condition.labels is not None
-    assert np.array_equal(condition.labels, expected)
-    assert condition.context is None
-
-
 def test_context_goes_through_the_same_edits(sampler, make):
     drawing = sampler(context=lambda case: (case.image[0] * 10).astype(np.int16))
     condition = drawing.draw(1)
@@ -213,26 +187,6 @@ def test_context_goes_through_the_same_edits(sampler, make):
     assert there.channels is not None
     assert np.array_equal(condition.context, there.channels)
     assert not np.array_equal(condition.context, case * 10)
-
-
-def test_context_does_not_change_the_labels_drawn(sampler):
-    with_context = sampler(context=lambda case: np.zeros(case.image.shape[1:], np.int16)).draw(1)
-    assert same(with_context, sampler().draw(1))
-
-
-def test_a_chain_records_one_step_per_edit_in_order(make):
-    labels = replace_ignored(labels_of("case0"), SCHEMA)
-    edits = [make("shift"), make("identity"), make("flip", probability=0.0)]
-    case = Case("c", "c", np.zeros((1, *labels.shape), np.float32), labels)
-    scene = Scene(case, Placement(), labels.shape, 0, CasePool(CaseCache(Memory()), Space()))
-    _, steps = apply_edits(EditContext(labels, SCHEMA, scene), edits, np.random.default_rng(0))
-    assert [step["edit"] for step in steps] == ["shift", "identity", "flip"]
-
-
-def test_outside_is_restored_exactly_where_it_was():
-    before = np.array([[OUTSIDE, 0, 1, OUTSIDE]], np.int16)
-    edited = np.array([[1, OUTSIDE, 2, 0]], np.int16)
-    assert keep_outside(edited, before).tolist() == [[OUTSIDE, 0, 2, OUTSIDE]]
 
 
 class Airy(Memory):

@@ -21,8 +21,6 @@ from gansynth.data.lesion_parts import parts
 from tests.conditions.rooms import THREE, at, body, pieces, run, with_ball
 from tests.conftest import DATA
 
-# -- interpolate ----------------------------------------------------------------------------------
-
 
 def mixed(
     make: Callable[..., Edit], scene: Scene, weight: float, seed: int = 0, **options: Any
@@ -82,37 +80,6 @@ def test_classes_come_in_no_more_pieces_than_real_ones(maps, make):
     assert weaker
 
 
-def test_a_neck_that_would_break_makes_the_mixture_weaker(maps, make):
-    """Two balls joined by a neck: above in one case, below in the other, and nowhere between."""
-    cases = {}
-    for name, height, radius in (("p0", 8, 5), ("p1", 16, 7)):
-        labels = with_ball(with_ball(body(), (12, 13, 6), radius), (12, 13, 21), radius)
-        labels[height : height + 2, 11:15, 6:21] = 1
-        cases[name] = labels
-    scene = at(CasePool(CaseCache(maps(cases, THREE)), Space()), "p0")
-    params, after = mixed(make, scene, 0.5)
-    assert pieces(after, 1) == 1
-    assert 0 < params["strength"] < 1
-    assert not np.array_equal(after, scene.labels)
-
-
-def test_a_turned_shape_is_turned_back_first(maps, make, schema):
-    shape = (30, 60, 60)
-    grid = np.indices(shape) - np.reshape((15, 30, 30), (3, 1, 1, 1))
-
-    def bar(degrees: float) -> LabelArray:
-        c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
-        y, x = c * grid[1] + s * grid[2], c * grid[2] - s * grid[1]
-        inside = (np.abs(grid[0]) < 3) & (np.abs(y) < 5) & (np.abs(x) < 18)
-        return np.where(inside, 1, 0).astype(np.int16)
-
-    room = CasePool(CaseCache(maps({"p0": bar(0), "p1": bar(35)}, schema())), Space())
-    scene = at(room, "p0")
-    _, after = mixed(make, scene, 1.0)
-    both = ((after == 1) & (scene.labels == 1)).sum()
-    assert 2 * both / ((after == 1).sum() + (scene.labels == 1).sum()) > 0.9
-
-
 def test_people_with_other_classes_are_not_mixed(maps, make):
     cases = {"p0": with_ball(body(), (8, 8, 8), 4, 1, 2), "p1": with_ball(body(), (8, 8, 8), 4, 1)}
     params, _ = run(make("interpolate"), at(CasePool(CaseCache(maps(cases, THREE)), Space()), "p0"))
@@ -122,9 +89,6 @@ def test_people_with_other_classes_are_not_mixed(maps, make):
 def test_weights_in_the_wrong_order_are_refused(make):
     with pytest.raises(ValueError, match=r"low 0\.7 is above high 0\.2"):
         make("interpolate", low=0.7, high=0.2)
-
-
-# -- place ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -203,9 +167,6 @@ def test_the_image_goes_along(name, options, spots, sizes, make):
     assert np.abs(image[0] - after)[lesion].mean() > 0.5
 
 
-# -- size -----------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def sizes(maps: Callable[..., CaseSource]) -> CasePool:
     """Cases with one nested lesion each, mostly large, some small; and tissue that stays."""
@@ -236,16 +197,6 @@ def test_sizes_follow_those_of_training_cases(sizes, make):
     assert after.pvalue > 0.2
 
 
-def test_crumbs_are_no_sizes_and_stay(maps, make):
-    labels = with_ball(with_ball(body(), (12, 13, 14), 8, 1), (3, 3, 3), 1.5, 1)
-    room = CasePool(CaseCache(maps({"p0": labels}, THREE)), Space())
-    assert len(parts(labels, THREE)) == 2
-    assert learnt_sizes(room, None, True).tolist() == [parts(labels, THREE)[0].volume]
-    for name in ("size", "place"):
-        _, after = run(make(name, **({"each": True} if name == "place" else {})), at(room, "p0"))
-        assert np.array_equal(after[:5, :5, :5], labels[:5, :5, :5])
-
-
 def test_small_ones_come_more_often_the_stronger_the_bias(sizes, make):
     biases = (0.0, 1.0, 3.0)
     even, small, smaller = (resized(make, sizes, 24, like="small", bias=b) for b in biases)
@@ -254,33 +205,6 @@ def test_small_ones_come_more_often_the_stronger_the_bias(sizes, make):
     assert even.mean() > 2 * small.mean() > 3 * smaller.mean()
     # Sizes like those of training cases are drawn without any bias, whatever it is.
     assert np.array_equal(resized(make, sizes, 6, bias=3.0), even[:6])
-
-
-def test_nested_classes_are_scaled_together(sizes, make):
-    scene, factors = at(sizes, "p3"), []
-    for seed in range(8):
-        params, after = run(make("size"), scene, seed)
-        factors.append(params["factors"][0])
-        # A core of some ten voxels has no exact volume.
-        for value in (1, 2) if factors[-1] > 0.6 else ():
-            share = (after == value).sum() / (scene.labels == value).sum()
-            assert share == pytest.approx(factors[-1] ** 3, rel=0.4)
-        assert np.abs(np.argwhere(after == 2).mean(axis=0) - (12, 13, 14)).max() < 0.5
-    assert min(factors) < 0.7
-    assert max(factors) > 1.1
-
-
-def test_a_lesion_grows_neither_onto_tissue_nor_beyond_the_body(maps, make):
-    labels = with_ball(body(), (5, 5, 14), 2.5, 1)
-    labels[9:, :, :][labels[9:, :, :] == 0] = 4
-    large = with_ball(body(), (12, 13, 14), 5, 1)
-    room = CasePool(CaseCache(maps({"p0": labels, "p1": large}, THREE)), Space())
-    grown = 0
-    for seed in range(8):
-        _, after = run(make("size", classes=(1,)), at(room, "p0"), seed)
-        assert np.array_equal(after == 4, labels == 4)
-        grown += (after == 1).sum() > (labels == 1).sum()
-    assert grown
 
 
 @pytest.fixture
@@ -325,9 +249,6 @@ def test_a_lesion_that_a_crop_cuts_off_stays(sizes, make):
         params, after = run(make(name), scene)
         assert params["strength"] == 0
         assert np.array_equal(after, scene.labels)
-
-
-# -- real ones ------------------------------------------------------------------------------------
 
 
 @pytest.mark.data

@@ -60,12 +60,6 @@ def test_a_host_that_misses_small_lesions_is_drawn_smaller_ones(file_of, plain):
     assert mannwhitneyu(after, before, alternative="less").pvalue < 1e-3
 
 
-def test_a_host_that_misses_low_lesions_is_drawn_lower_ones(file_of, plain):
-    drawn = labels_drawn(Weights.read(file_of("low")))
-    before, after = ([centre_of(one) for one in side] for side in (plain, drawn))
-    assert mannwhitneyu(after, before, alternative="less").pvalue < 1e-3
-
-
 def test_a_host_that_misses_a_class_is_drawn_more_of_it(file_of, plain):
     drawn = labels_drawn(Weights.read(file_of("two")))
     two = sum(int(one.max()) == 2 for one in drawn)
@@ -77,52 +71,6 @@ def test_a_host_that_misses_nothing_is_drawn_what_there_is(file_of):
     weights = Weights.read(file_of("none"))
     sampler = ConditionSampler(Blobs(), Space(), seed=3, weights=weights)
     assert {sampler.draw(i).provenance["weights"]["weight"] for i in range(9)} == {1.0}
-
-
-@pytest.mark.parametrize(
-    "space",
-    [
-        Space("crop", (8, 20, 20), pad_label=0),
-        Space("slice", (20, 20), pad_label=0),
-        Space("resample", (6, 12, 12)),
-    ],
-    ids=lambda space: space.grid,
-)
-def test_size_and_place_are_known_in_every_space(file_of, space):
-    weights, source = Weights.read(file_of("small")), Blobs()
-    sampler = ConditionSampler(source, space, seed=5)
-    shares = []
-    for index in range(30):
-        drawn = sampler.draw(index)
-        case = source.load(drawn.provenance["case"])
-        told = {"placement": {"corner": [], "slice_index": None}, "shape": case.labels.shape}
-        whole = Condition(labels=case.labels, provenance={**drawn.provenance, **told})
-        (truth,) = weights.lesions(whole, source.schema)
-        schema = space.generator_schema(source.schema)
-        for one in weights.lesions(drawn, schema):
-            if one.cut_off:
-                continue
-            shares.append(one.diameter / truth.diameter)
-            assert one.label == truth.label
-            axes = slice(1, None) if space.grid == "slice" else slice(None)
-            assert one.place is not None
-            assert truth.place is not None
-            assert one.place[axes] == pytest.approx(truth.place[axes], abs=0.08)
-    assert len(shares) >= 8
-    # A slice may cut a ball anywhere.
-    assert min(shares) > (0.2 if space.grid == "slice" else 0.85)
-    assert max(shares) < 1.15
-    assert np.mean(shares) > 0.7
-
-
-def test_a_lesion_that_the_crop_cuts_has_no_size(file_of):
-    weights, source = Weights.read(file_of("small")), Blobs()
-    size = weights.risk.factors[0]
-    assert size.name == "size"
-    (lesion,) = weights.lesions(ConditionSampler(source, Space()).draw(0), source.schema)
-    known, cut = weights.risk.of(lesion), weights.risk.of(replace(lesion, cut_off=True))
-    number = int(np.searchsorted(size.edges, lesion.diameter, side="right"))
-    assert cut == pytest.approx(known / size.bins[number].ratio)
 
 
 def test_the_same_condition_whoever_draws_it(file_of):
@@ -176,18 +124,6 @@ def test_candidates_are_chosen_in_proportion_to_their_weights(file_of):
     assert np.mean(chosen) == pytest.approx(share, abs=0.03)
 
 
-def test_as_many_are_drawn_as_the_file_says(file_of):
-    weights, source, calls = Weights.read(file_of("small")), Blobs(), []
-    sampler = ConditionSampler(source, Space())
-
-    def draw(index, rng):
-        calls.append(index)
-        return sampler._draw(index, rng)
-
-    weights.choose(draw, source.schema, 0, 6)
-    assert calls == [6] * weights.candidates
-
-
 def test_weights_are_bounded(file_of):
     risk = Weights.read(file_of("small")).risk
     steep = replace(
@@ -237,9 +173,6 @@ def test_cases_of_another_source_have_a_size_but_no_place(file_of):
     assert weights.lesions(other, schema)[0].place is None
 
 
-# -- the file --------------------------------------------------------------------------------------
-
-
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(DataFault, match="no such file"):
         Weights.read(tmp_path / "failures.json")
@@ -285,9 +218,6 @@ def test_a_file_that_someone_else_wrote(file_of, tmp_path, break_it):
     write_failures(tmp_path / "odd.json", document)
     with pytest.raises(IntegrityFault, match="not as gansynth failures writes it"):
         Weights.read(tmp_path / "odd.json")
-
-
-# -- whose they are --------------------------------------------------------------------------------
 
 
 def test_weights_of_the_same_cases_pass_and_read_none(file_of):

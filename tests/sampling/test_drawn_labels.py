@@ -92,9 +92,6 @@ def test_images_alone_are_kept_as_such(toy_fit, tmp_path):
     assert sample.image.ndim == 3
 
 
-# -- killed ----------------------------------------------------------------------------------------
-
-
 def start(out: Path, objective: str) -> "subprocess.Popen[bytes]":
     """``gansynth fit dcgan`` as a user types it."""
     path = os.pathsep.join([str(ROOT), *sys.path])
