@@ -158,14 +158,6 @@ def test_a_crop_shows_what_lies_beyond_its_border(grid):
     assert np.allclose(np.where(inside, found.image - wanted.image, 0), 0, atol=1e-5)
 
 
-def test_a_whole_case_is_mirrored_at_its_border():
-    source = Shown(NATIVE)
-    found = shifted(source, (0, 0, 3))
-    case = source.load("case_1")
-    assert np.allclose(found.image[..., :3], case.image[..., 3:0:-1], atol=1e-5)
-    assert found.told == {"mm": 3.0, "voxels": 3.0}
-
-
 @pytest.mark.parametrize("grid", ["native", "padded"])
 def test_beyond_a_body_that_is_cut_out_there_is_nothing(grid):
     corner = (-2, -3, -2) if grid == "padded" else ()

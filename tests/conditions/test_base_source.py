@@ -108,11 +108,7 @@ def test_an_image_that_is_held_out_is_found_whatever_its_labels_are():
     host.load = lambda case_id: replace(Shelf.load(host, "b"), id=case_id)  # type: ignore[method-assign]
     with pytest.raises(IntegrityFault, match=r"leakage: .* c \(identical image of b\)"):
         guard(base.lineage(), host.records(host.held_out_ids), dataset=host.name)
-
-
-def test_images_that_show_nothing_are_no_leak():
-    base, host = BaseSource(Shelf(), SCHEMA), Shelf(name="host")
-    nothing = np.zeros((2, *SHAPE), np.float32)
+    nothing = np.zeros((2, *SHAPE), np.float32)  # shown by both, no leak
     for source, labels in ((base.base, None), (host, numbered(1, 2))):
         source.load = lambda case_id, labels=labels: Case(case_id, case_id, nothing, labels)  # type: ignore[method-assign, misc]
     guard(base.lineage(), host.records(host.held_out_ids), dataset=host.name)
@@ -270,9 +266,6 @@ def test_paths_are_whole_and_data_sets_names_stay(tmp_path, monkeypatch):
 def test_filters_stand_beside_the_generators_own_judgement(filters, keep_flawed, named):
     asking = read_request(filters=filters)
     assert (asking.keep_flawed, asking.filters) == (keep_flawed, named)
-
-
-def test_options_go_with_the_name_before_them():
     assert split_asked("a:x=1,y=2,b c:z=1+2,d") == ["a:x=1,y=2", "b", "c:z=1+2", "d"]
 
 

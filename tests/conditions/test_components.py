@@ -74,38 +74,10 @@ def test_each_part_moves_as_its_own_draw_says(crowd, drawn, schema):
         assert np.linalg.norm(away, axis=1).min() < 0.8
 
 
-def test_nested_parts_stay_within_what_wraps_them(crowd, drawn):
-    params, after = drawn("shift,inner.max_mm=4,classes=2", crowd)
-    assert params["parts"]
-    assert np.array_equal(after > 0, crowd > 0)
-    assert not np.array_equal(after, crowd)
-
-
-def test_a_part_without_room_stays_as_it_is(drawn):
-    labels = np.zeros((12, 12), np.int16)
-    labels[:, :5] = labels[:, 7:] = 1
-    params, after = drawn("enlarge,inner.low=1.5", labels)
-    assert params["parts"] == []
-    assert np.array_equal(after, labels)
-
-
 def test_chance_and_least_say_which_parts_are_edited(crowd, drawn):
     counts = [len(drawn("shift,chance=0.3", crowd, seed)[0]["parts"]) for seed in range(12)]
     assert 0.15 < np.mean(counts) / 9 < 0.45
     assert drawn("shift,least=37", crowd)[0]["parts"] == []
-
-
-def test_context_and_image_go_with_their_part(crowd, schema):
-    edit, names = build_edit("components:edit=shift,inner.max_mm=4"), schema(2)
-    context = np.maximum(crowd, 0)
-    given = EditContext(crowd, names, None, context, context[None].astype(np.float32))
-    params = edit.draw(given, np.random.default_rng(0))
-    after, moved, image = edit.apply(given, params)
-    assert image is not None
-    # Borders differ: labels are weighed, context takes the nearest voxel, images are linear.
-    assert np.mean(moved == np.maximum(after, 0)) > 0.98
-    assert np.mean(np.rint(image[0]) == np.maximum(after, 0)) > 0.95
-    assert np.mean(context == np.maximum(after, 0)) < 0.9
 
 
 @pytest.mark.parametrize(("chance", "least"), [(0.5, 1), (1.0, 1), (1.0, 4)])
@@ -124,13 +96,6 @@ def test_the_last_part_stays(make, ball, drawn):
     params, after = drawn(make("drop", chance=1.0), ball())
     assert params["dropped"] == []
     assert np.array_equal(after, ball())
-
-
-def test_what_a_nested_part_leaves_becomes_the_class_around_it(make, crowd, drawn):
-    params, after = drawn(make("drop", chance=1.0, classes=(2,)), crowd)
-    assert len(params["dropped"]) == 3
-    assert np.array_equal(after > 0, crowd > 0)
-    assert (after == 2).sum() == 4
 
 
 def test_context_and_image_show_nothing_of_what_is_gone(make, crowd, schema):

@@ -1,7 +1,5 @@
 """Enlarging and shrinking: the volume asked for, room, and what lies within what."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -21,10 +19,6 @@ def counts(labels, *values) -> list[int]:
     return [int((labels == value).sum()) for value in values]
 
 
-def applied(edit, context) -> Any:
-    return edit.apply(context, edit.draw(context, np.random.default_rng(0)))
-
-
 def pieces(labels, value=1) -> int:
     return len(Parts.of(labels == value).sizes)
 
@@ -36,22 +30,6 @@ def test_the_volume_comes_out_to_the_voxel(factor, spacing, ball):
     after = change_volume(labels, labels > 0, factor, spacing)
     assert abs((after > 0).sum() - factor * (labels > 0).sum()) <= 0.5
     assert np.array_equal(change_volume(labels, labels > 0, 1 + 1e-6, spacing), labels)
-
-
-@pytest.mark.parametrize(("name", "low", "high"), [("enlarge", 1.4, 3.0), ("shrink", 0.3, 0.7)])
-@quick
-@given(seed=st.integers(0, 2**32 - 1), spacing=spacings)
-def test_the_drawn_factor_is_the_factor_on_the_volume(
-    name, low, high, seed, spacing, make, ball, scene, schema
-):
-    labels, names = ball(7.0, spacing), schema(len(spacing), spacing)
-    labels.ravel()[0] = OUTSIDE  # so that the rest is the body
-    there, edit = scene(labels, names), make(name, low=low, high=high)
-    params = edit.draw(EditContext(labels, names, there), np.random.default_rng(seed))
-    after = edit.apply(EditContext(labels, names, there), params).labels
-    assert params["strength"] == 1
-    assert low <= params["factor"] <= high
-    assert abs((after > 0).sum() - params["factor"] * (labels > 0).sum()) <= 0.5
 
 
 def test_growth_ends_where_the_body_does(make, toy, scene, schema):
@@ -120,20 +98,3 @@ def test_neighbours_neither_eat_each_other_nor_part(ball):
     shrunk = change_volume(labels, labels == 1, 0.4, (1.0,) * 3)
     middle = [n // 2 for n in labels.shape]
     assert shrunk[middle[0], middle[1], middle[2] - 1] == 1  # beside the other one, deep inside
-
-
-def test_a_class_is_not_shrunk_to_death(make, toy, schema):
-    labels = toy()
-    labels[labels == 4] = 0
-    labels[16, 17, 18] = 4
-    edit = make("shrink", low=0.05, high=0.05, classes=(4,))
-    assert (applied(edit, EditContext(labels, schema())).labels == 4).any()
-
-
-@pytest.mark.parametrize("name", ["enlarge", "shrink"])
-def test_context_and_image_show_the_new_labels(name, make, toy, schema):
-    labels = np.maximum(toy(), 0)
-    context = EditContext(labels, schema(), None, labels, labels[None].astype(np.float32))
-    after, channels, image = applied(make(name), context)
-    assert np.array_equal(channels, after)
-    assert np.array_equal(image[0], after)

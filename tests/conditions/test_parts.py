@@ -38,14 +38,6 @@ def test_a_part_holds_what_is_nested_in_it_but_no_cavity(two, schema):
     assert parts(two, schema(2), (1,))[1].voxels == 1  # the dot, without the bar beside it
 
 
-def test_equal_parts_come_in_the_arrays_order_and_small_ones_are_left_out_if_asked(two, schema):
-    labels = np.zeros((3, 9), np.int16)
-    assert parts(labels, schema(2)) == []
-    labels[1, [7, 1, 4]] = 1
-    assert [part.box[1].start for part in parts(labels, schema(2))] == [1, 4, 7]
-    assert [part.voxels for part in parts(two, schema(2), least=2)] == [63, 9]
-
-
 def test_a_part_knows_its_volume_in_mm_and_whether_it_may_go_on(schema):
     labels = np.zeros((4, 5, 6), np.int16)
     labels[0, 1:3, 1:3] = 1
@@ -105,14 +97,3 @@ def test_a_move_may_be_told_to_lay_a_nested_class_bare(make, toy, schema):
     assert not all(keeps_nesting(toy(), edit.apply(context, params).labels) for params in drawn)
     whole = make("shift").draw(context, np.random.default_rng(0))
     assert "nested" not in whole  # moves of the whole foreground know no nesting
-
-
-def test_a_nested_class_still_moves_and_is_cut_where_it_would_come_out(make, toy, schema):
-    labels, edit = toy(), make("shift", max_mm=8.0, classes=(2,))
-    params = {"strength": 1.0, "tries": 1, "classes": [2], "shift_mm": [0.0, 0.0, 3.0]}
-    free = edit.apply(EditContext(labels, schema()), params).labels
-    cut = edit.apply(EditContext(labels, schema()), {**params, "nested": True}).labels
-    assert not keeps_nesting(labels, free)
-    assert keeps_nesting(labels, cut)
-    assert 0 < (cut == 2).sum() < (free == 2).sum()
-    assert np.array_equal(cut[cut == 2], free[cut == 2])

@@ -55,18 +55,6 @@ def room(maps: Callable[..., CaseSource], schema: Callable[..., Schema]) -> Case
     return CasePool(CaseCache(maps(cases, schema())), Space())
 
 
-def test_it_lies_where_training_lesions_are_in_a_larger_body_too(room):
-    body = np.ones((40, 48, 56), bool)
-    density = density_of(PlacementPrior.learn(room), body)
-    assert density[:20, :24, :28].sum() > 0.9
-    expected = Frame.of(body).voxels(PlacementPrior.learn(room).centres).mean(axis=0)
-    places = np.moveaxis(np.indices(body.shape), 0, -1)
-    middle = (places * density[..., None]).sum(axis=(0, 1, 2))
-    # All but the even share of it: that one's middle is the body's.
-    even = FLOOR * (np.array(body.shape) - 1) / 2
-    assert np.abs(middle - even - (1 - FLOOR) * expected).max() < 0.5
-
-
 def test_draws_follow_the_density(room):
     body = lesion_at((4, 5, 6)) != OUTSIDE
     prior, rng = PlacementPrior.learn(room), np.random.default_rng(0)
@@ -80,13 +68,6 @@ def test_draws_follow_the_density(room):
         assert np.abs(np.cumsum(found - density.sum(axis=rest))).max() < 1.95 / np.sqrt(1500)
     far = (drawn > np.array(body.shape) / 2).all(axis=1)
     assert 0 < far.mean() < FLOOR
-
-
-def test_crumbs_do_not_count(maps, schema):
-    labels = lesion_at((5, 5, 5), size=4)
-    labels[15, 15, 15] = 1
-    room = CasePool(CaseCache(maps({"p0": labels}, schema())), Space())
-    assert len(PlacementPrior.learn(room).centres) == 1
 
 
 def test_it_is_learnt_once_from_training_cases_alone(room):

@@ -41,12 +41,6 @@ def test_a_cone_is_restored():
     assert (np.diff(found.sum(axis=(1, 2))) < 0).all()
 
 
-def test_a_shape_on_the_move_is_between_the_two():
-    sparse = np.concatenate([discs(10, 0, centre=(20, 16)), discs(10, centre=(20, 24))])
-    middle = np.argwhere(interpolate_slices(sparse)[1])
-    assert middle.mean(axis=0) == pytest.approx((20, 20), abs=0.01)
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_drawn_slices_stay_and_what_is_filled_lies_between_its_neighbours(seed):
     sparse = blobs(seed)
@@ -62,14 +56,6 @@ def test_drawn_slices_stay_and_what_is_filled_lies_between_its_neighbours(seed):
         for between in found[first + 1 : first + 3] > 0:
             assert (between >= both).all()
             assert (between <= either).all()
-
-
-def test_parts_of_a_tumour_leave_no_gap_between_them():
-    parts = discs(18, 0, 0, 9) + discs(10, 0, 0, 4)  # the ring of one slice is clear of the other's
-    found = interpolate_slices(parts)
-    whole = interpolate_slices((parts > 0).astype(np.int16))
-    assert np.array_equal(found > 0, whole > 0)
-    assert all(set(np.unique(plane)) == {0, 1, 2} for plane in found)
 
 
 def test_a_label_that_one_slice_lacks_yields_to_that_of_both():

@@ -111,11 +111,6 @@ def test_gaps_in_labels_are_refused_where_channels_are_not_brats(tmp_path, chann
     assert "without a gap" in only(tmp_path, **READ).message
 
 
-def test_labels_that_are_asked_for_come_first(brats20):
-    labels = read(brats20, labels="core:1,oedema:2,rim:4").schema.labels
-    assert labels == {"background": 0, "core": 1, "oedema": 2, "rim": 4}
-
-
 def test_channels_are_chosen_in_any_spelling_and_called_as_asked(brats20):
     source = read(brats20, channels="T2,flair")
     assert source.channels == ("T2", "flair")
@@ -163,11 +158,6 @@ def test_any_folders_of_cases_are_read(tmp_path, label):
     assert source.channels == ("PD", "T1")
     assert source.schema.labels == {"background": 0, "label 1": 1}
     assert source.subject("anna") == "anna"
-
-
-def test_a_mask_beside_a_segmentation_is_no_channel(tmp_path):
-    write_cases(tmp_path, ("anna", "bert"), ("T1", "mask"), values=(1,))
-    assert read(tmp_path).channels == ("T1",)
 
 
 def test_folders_of_cases_without_label_maps_are_unlabelled(tmp_path):

@@ -2,7 +2,6 @@
 # mypy: disallow-untyped-calls=False
 
 import json
-import multiprocessing
 import pickle
 import subprocess
 import sys
@@ -17,16 +16,14 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.core.foreground import Outline, Planes
 from gansynth.core.generator import Stage
-from gansynth.core.lineage import guard_host
 from gansynth.core.schema import Boxes, Case
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
 from gansynth.data.h5 import H5Source, check_h5
-from gansynth.data.h5_write import chunk_shape, write_h5
+from gansynth.data.h5_write import write_h5
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.testing import ToySource
 
@@ -77,17 +74,6 @@ def findings(path: Path) -> list[Any]:
 
 def same(one: Any, two: Any) -> bool:
     return np.array_equal(one.image, two.image) and np.array_equal(one.labels, two.labels)
-
-
-def test_a_cache_is_the_source_it_was_made_from_to_the_bit(cached):
-    source = opened(cached)
-    assert (source.name, source.fold, source.schema) == (TOY.name, TOY.fold, TOY.schema)
-    assert (source.train_ids, source.held_out_ids) == (TOY.train_ids, TOY.held_out_ids)
-    assert source.space == TOY.space
-    guard_host(source.host, TOY.host)
-    for case in (*TOY.train_ids, *TOY.held_out_ids):
-        assert same(source.load(case), TOY.load(case))
-        assert source.shape(case) == TOY.shape(case)
 
 
 def test_lineage_is_that_of_the_original_and_reads_no_case(cached, monkeypatch):
@@ -175,28 +161,6 @@ def test_only_sources_that_do_not_fit_into_memory_are_read_in_patches(cached, mo
     assert len(read) == len(set(read)) > 1
 
 
-def test_a_place_reads_one_plane_of_the_labels():
-    labels: Any = TOY.load("toy_00").labels
-    read = []
-
-    def note(box):
-        read.append(labels[box].size)
-        return labels[box]
-
-    outline = Outline(labels.shape, Planes.of(labels), note)
-    for seed in range(50):
-        drawn = outline.foreground_voxel(np.random.default_rng(seed))
-        rng = np.random.default_rng(seed)
-        voxels = np.argwhere(labels == rng.choice(np.unique(labels[labels > 0])))
-        assert drawn is not None
-        assert drawn.tolist() == voxels[rng.integers(len(voxels))].tolist()
-    assert max(read) <= labels[0].size
-
-
-def test_chunks_part_each_axis_evenly():
-    assert chunk_shape((35, 51, 24), 24) == (18, 17, 24)
-
-
 class Patches(torch.utils.data.Dataset[torch.Tensor]):
     """Twelve patches of an ``h5:`` source."""
 
@@ -217,29 +181,6 @@ def test_forked_workers_give_the_same_batches_as_none_and_so_does_a_copy(cached)
     shared = torch.utils.data.DataLoader(data, 2, num_workers=2, multiprocessing_context="fork")
     assert all(torch.equal(a, b) for a, b in zip(alone, shared, strict=True))
     assert torch.equal(pickle.loads(pickle.dumps(data))[5], data[5])
-
-
-def test_a_forked_process_opens_the_file_itself(cached):
-    source = opened(cached)
-    source.load("toy_00")
-
-    def handle_is_new() -> None:
-        inherited = source._open[1]
-        source.load("toy_01")
-        sys.exit(0 if source._open[1] is not inherited else 3)
-
-    child = multiprocessing.get_context("fork").Process(target=handle_is_new)
-    child.start()
-    child.join()
-    assert child.exitcode == 0
-
-
-@pytest.mark.slow
-def test_a_spawned_process_reads_the_same(cached):
-    source = opened(cached)
-    source.load("toy_00")
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert same(pool.apply(source.load, ("toy_03",)), source.load("toy_03"))
 
 
 def test_threads_read_the_same(cached):

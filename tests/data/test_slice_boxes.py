@@ -9,10 +9,8 @@ import pytest
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.opening import open_source
-from tests.conftest import DATA
 from tests.data.sets import save, save_picture
 
-BRATS = DATA / "brats2015_deepmedic"
 WHOLE = [(0, 2, 3, 6, 9), (0, 8, 10, 11, 12)]
 
 
@@ -114,19 +112,3 @@ def test_pictures_have_boxes_of_their_masks(tmp_path):
     source = opened(f"pictures:{tmp_path}", boxes="yes", resize="10x12")
     assert source.schema.box_classes == ("foreground",)
     np.testing.assert_allclose(source.load("a").boxes.coords, [[6, 5, 7.5, 10], [1.5, 2, 4.5, 3.5]])
-
-
-@pytest.mark.data
-def test_real_tumours_have_boxes(tmp_path):
-    files = ("T1c_subtrMeanDivStd.nii.gz", "OTMultiClass.nii.gz")
-    folders = [folder for folder in sorted(BRATS.iterdir()) if folder.is_dir()]
-    rows = [",".join([f.name, *(str(f / name) for name in files)]) for f in folders]
-    (tmp_path / "cases.csv").write_text("\n".join(["case,T1c,label", *rows]))
-    asked = {"allow_absolute": "yes", "boxes": "tumour:1+2+3+4", "least": "20", "slices": "60-64"}
-    asked |= {"labels": "necrosis:1,edema:2,other:3,enhancing:4"}
-    source = opened(f"slices:nifti:{tmp_path / 'cases.csv'}", **asked)
-    for case in source.cases(source.train_ids[::3]):
-        for top, left, bottom, right in case.boxes.coords.astype(int):
-            assert (case.labels[top:bottom, left:right] > 0).sum() >= 20
-            assert (case.labels[top, left:right] > 0).any()
-            assert (case.labels[top:bottom, right - 1] > 0).any()

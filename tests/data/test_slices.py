@@ -1,8 +1,6 @@
 """``slices:``: 2D cases of a volume source; whose they are follows from the volumes."""
 # mypy: disallow-untyped-calls=False
 
-import json
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,18 +12,14 @@ from scipy.ndimage import zoom
 
 from gansynth.core.findings import Checked, Finding
 from gansynth.core.hookspecs import hookimpl
-from gansynth.core.lineage import guard, guard_host
+from gansynth.core.lineage import guard
 from gansynth.core.registry import installed
 from gansynth.core.schema import Boxes, Case
 from gansynth.core.source import SourceRequest
-from gansynth.data.batches import CaseBatches
-from gansynth.data.cache import CaseCache
-from gansynth.data.h5_format import Index
 from gansynth.data.h5_write import write_h5
 from gansynth.data.reading import VolumeOptions
 from gansynth.data.slices import SliceSource, check_slices
-from gansynth.data.views import viewed
-from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.sampling.opening import open_source
 from gansynth.testing import ToySource
 from tests.data.sets import save
@@ -109,13 +103,6 @@ def test_a_plane_is_cut_across_its_axis(plane, axis, short):
     case.validate(source.schema)
 
 
-def test_spacing_loses_the_axis_and_follows_a_resize(monkeypatch):
-    schema = replace(ToySource(3).schema, spacing=(3, 2, 1))
-    monkeypatch.setattr(Volumes, "schema", property(lambda self: schema))
-    assert opened(plane="coronal").schema.spacing == (3, 1)
-    assert opened(plane="coronal", resize="28x8").schema.spacing == (1.5, 2)
-
-
 def test_no_slice_of_a_held_out_volume_or_subject_is_trained_on():
     source = opened(plane="sagittal")
     held_out = {case.split("/")[0] for case in source.held_out_ids}
@@ -182,19 +169,6 @@ def test_resized_slices_have_bilinear_images_and_nearest_labels():
     np.testing.assert_array_equal(case.labels, zoom(plane.labels, order=0, **how))
     image = [zoom(channel, order=1, **how) for channel in plane.image]
     np.testing.assert_allclose(case.image, image, atol=1e-4)
-
-
-def test_shrunken_images_are_averages():
-    means = image_of().reshape(2, 5, 3, 4, 4).mean((2, 4))
-    np.testing.assert_allclose(image_of(resize="5x4"), means, atol=1e-6)
-
-
-def test_a_run_of_slices_that_were_resampled_otherwise_is_refused():
-    now = opened(resize="5x4").host
-    before = {**now, "slices": {k: v for k, v in now["slices"].items() if k != "resampled"}}
-    with pytest.raises(IntegrityFault, match="'resampled': 'area down, linear up'"):
-        guard_host(before, now)
-    assert "resampled" not in opened().host["slices"]
 
 
 def test_a_window_clips_to_0_and_1():
@@ -301,11 +275,6 @@ def test_a_side_that_cannot_be_counted_from_is_refused(tmp_path, where, read, sa
         opened(found, **read)
 
 
-def test_other_keys_go_to_the_inner_source():
-    inner = opened(**{"spacing": "2", "inner.window": "1:2", "window": "0:1"}).inner
-    assert inner.request.read == {"spacing": "2", "window": "1:2"}
-
-
 def test_a_generator_of_slices_has_a_space_of_its_own():
     assert opened().host != opened(plane="sagittal").host
     assert opened().host["slices"]["plane"] == "axial"
@@ -375,15 +344,6 @@ def test_a_slice_is_with_foreground_or_without(plane, axis):
     assert [source.load(i).label_class for i in source.train_ids[:16]] == found[:16]
 
 
-def test_slices_of_too_little_foreground_are_of_no_class():
-    source = opened(classes="foreground", min_foreground="20")
-    counts = np.array([(labels_of(i) > 0).sum() for i in source.train_ids])
-    numbers = np.array([source.label_class(i) for i in source.train_ids])
-    np.testing.assert_array_equal(numbers, counts >= 20)
-    assert not ((counts > 0) & (counts < 20)).any()
-    assert len(source.train_ids) < 12 * 14
-
-
 def test_a_slice_is_of_the_label_of_most_voxels():
     source = opened(classes="label")
     assert source.schema.classes == ("without", "one", "two")
@@ -405,29 +365,3 @@ def test_a_cache_of_slices_has_their_classes(tmp_path):
         expected = source.label_class(case_id)
         assert cached.label_class(case_id) == cached.load(case_id).label_class == expected
     assert cached.lineage() == source.lineage()
-
-
-def test_an_index_from_before_there_were_classes_is_read(tmp_path):
-    write_h5(opened(slices="6"), tmp_path / "s.h5")
-    cached: Any = open_source(SourceRequest("h5", str(tmp_path / "s.h5")))
-    doc = json.loads(cached.index.to_bytes())
-    assert "label_class" not in doc["cases"][0]
-    del doc["ancestors"]
-    assert Index.from_bytes(json.dumps(doc).encode()) == cached.index
-
-
-def test_classes_reach_batches_through_resizing_and_views():
-    source = viewed(opened(classes="foreground", resize="8x8"), {"channels": ["second"]})
-    assert source.label_class(source.train_ids[7]) is not None
-    batches, stage = CaseBatches(CaseCache(source), source.space), None
-    classes: Any = batches(0, stage, range(12)).classes  # type: ignore[arg-type]
-    assert set(classes.tolist()) == {0, 1}
-
-
-def test_records_and_spaces_without_classes_are_what_they_were():
-    plain, classed = opened(), opened(classes="foreground")
-    assert "classes" not in plain.host["slices"]
-    assert classed.host["slices"]["classes"] == "foreground"
-    case_id = plain.train_ids[7]
-    assert plain.record(case_id) == classed.record(case_id)
-    assert replace(classed.schema, classes=()) == plain.schema

@@ -347,19 +347,6 @@ def test_an_interrupted_run_keeps_the_parts_that_are_finished(joint, fits, monke
     ]
 
 
-def test_a_finished_run_is_kept(run, fits):
-    compose(run)
-    assert fits == []
-
-
-@pytest.mark.slow
-def test_more_steps_go_on_in_every_part(run, fits):
-    report = compose(run, steps=1)
-    assert fits == ["first", "second"]
-    assert [part["steps"] for part in report["parts"].values()] == [1, 1]
-    load_run(run, "cpu")
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -419,12 +406,6 @@ def test_a_sample_is_the_same_whatever_the_batch(chained):
         assert alone.provenance == together[index].provenance
 
 
-def test_a_moved_run_draws_the_same(chained, tmp_path):
-    shutil.copytree(chained, tmp_path / "moved")
-    pairs = zip(drawn(chained), drawn(tmp_path / "moved"), strict=True)
-    assert all(np.array_equal(a.image, b.image) for a, b in pairs)
-
-
 def test_a_part_is_given_what_was_drawn_before_in_its_own_units(chained, monkeypatch):
     run = load_run(chained, "cpu")
     one, two = (part.run for part in run.generator.parts)  # type: ignore[attr-defined]
@@ -454,12 +435,6 @@ def test_samples_have_the_sources_labels_and_channels(chained):
     assert drawer.sampler.schema.labels["tissues:one"] == 3
 
 
-def test_provenance_names_every_part(joint):
-    told = json.loads(json.dumps(drawn(joint)[0].provenance))
-    assert list(told["parts"]) == ["first", "second"]
-    assert (told["generator"], told["run"]) == ("composite", read_manifest(joint)["run_id"])
-
-
 def test_samples_are_written_with_a_sheet(chained, tmp_path):
     options: dict[str, Any] = {"device": "cpu", "reporter": NullReporter(), "sheet": True}
     report = sample_run(chained, 2, out=tmp_path, **options)
@@ -480,15 +455,6 @@ def test_the_command_line_fits_and_samples_a_chain(run_cli, tmp_path):
     assert run_cli(*fit).exit_code == 0
     assert run_cli("sample", out, "-n", 1, "--device", "cpu").exit_code == 0
     assert "fitted already, kept" in run_cli(*fit).stderr
-
-
-@pytest.mark.slow
-def test_the_command_line_fits_one_model_per_channel(run_cli, tmp_path):
-    fit = ("fit", "cgan3d", "--data", "toy:2", "-o", tmp_path / "run", "--device", "cpu")
-    options = [f"--set={key}={value}" for key, value in {"steps": 0, **TINY}.items()]
-    result = run_cli(*fit, "--per-channel", *options, "--json")
-    assert result.exit_code == 0, result.stderr
-    assert list(json.loads(result.stdout)["parts"]) == ["first", "second"]
 
 
 def test_the_command_line_refuses_a_group_in_one_line(refuse, toy_source, tmp_path):

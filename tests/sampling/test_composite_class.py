@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth import fill_bank
-from gansynth.bank.reader import BankReader
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import read_manifest
@@ -29,7 +27,6 @@ from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.composite import part_seed
 from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.sample import sample_run
 from gansynth.sampling.show import describe_run
 from gansynth.testing import ToySource
 
@@ -228,11 +225,6 @@ def test_parts_are_ordinary_runs_under_one_folder(both):
     )  # fmt: skip
 
 
-def test_other_classes_are_another_run(run):
-    with pytest.raises(UsageFault, match="holds another run"):
-        compose(run, PerClass("dcgan", "cyst"), with_mask=True, output="tanh")
-
-
 def test_the_part_of_its_class_draws_a_sample_in_units_of_its_own(both):
     whole = drawer(both)
     drawn: Any = whole.draw(0, 6)
@@ -255,14 +247,6 @@ def test_windows_are_those_of_each_class(both):
     highest = [max(high for _, high in space.window or ()) for space in spaces]
     assert highest[1] > highest[0] + 3
     assert load_run(both, "cpu").space.window is None
-
-
-def test_a_sample_is_the_same_whatever_the_batch(both):
-    together = drawer(both).draw(0, 5)
-    for index in (3, 0):
-        alone = drawer(both).draw(index, 1)[0]
-        assert np.array_equal(alone.image, together[index].image)
-        assert alone.provenance == together[index].provenance
 
 
 def test_classes_are_as_frequent_as_in_training(both):
@@ -318,19 +302,6 @@ def test_label_maps_are_edited_where_they_are_asked_for(tmp_path):
     assert read_manifest(tmp_path / "run")["labelling"] == "asked"
 
 
-@pytest.mark.slow
-def test_context_channels_are_those_of_each_class(tmp_path):
-    """Intensity clusters of a dark class mean nothing in a bright one."""
-    spec = PerClass("cgan3d", "cyst,metastasis")
-    compose(tmp_path / "run", spec, edits=(), context=2, output="tanh")
-    whole = drawer(tmp_path / "run")
-    for index in range(4):
-        condition: Any = whole.sampler.draw(index)
-        part = load_run(tmp_path / "run" / "parts" / condition.provenance["class"], "cpu")
-        case = part.space.to_generator(Kinds().load(condition.provenance["case"]))
-        assert np.array_equal(condition.context, part.generator.context(case))
-
-
 @pytest.fixture(scope="module")
 def single(kinds, tmp_path_factory):
     """Fits one GAN on all classes: ``single("class")``, ``single("none")``."""
@@ -361,12 +332,6 @@ def test_a_part_of_two_classes_does_not_know_which_it_draws(tmp_path):
         drawer(tmp_path / "run", classes=("cyst",))
     sample = drawer(tmp_path / "run", classes=("cyst", "metastasis")).draw(0, 1)[0]
     assert sample.provenance["class"] == "cyst+metastasis"
-
-
-def test_samples_of_a_class_have_a_folder_of_their_own(run):
-    options: dict[str, Any] = {"device": "cpu", "reporter": NullReporter()}
-    report = sample_run(run, 1, request=SampleRequest(classes=("metastasis",)), **options)
-    assert report["folder"] == str(run / "samples" / "seed-0-metastasis")
 
 
 @pytest.fixture
@@ -414,13 +379,3 @@ def test_the_command_line_refuses_in_one_line(refuse, pictures, tmp_path):
     plain = [word for word in words if word not in ("--read", "classes=yes")]
     refuse(*plain, code=2, says=("have no classes", "--read classes=yes"), keep=keep)
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.slow
-def test_a_bank_holds_the_classes_as_frequent_as_in_training(run_cli, pictures, tmp_path):
-    result = run_cli(*fit_words(pictures, tmp_path / "run", "cgan3d"))
-    assert result.exit_code == 0, result.stderr
-    reader = BankReader(fill_bank(tmp_path / "run", tmp_path / "bank", 24, device="cpu"))
-    found = [reader.read(name).provenance["class"] for name in reader.ids()]
-    assert 6 < found.count("dark") < 18
-    assert len(found) == 24

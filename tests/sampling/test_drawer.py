@@ -65,13 +65,6 @@ def test_a_sample_is_the_same_whatever_the_batch(drawer, deep):
         assert alone.provenance == together[index].provenance
 
 
-def test_samples_differ_by_index_and_by_seed(drawer, deep):
-    one, two = drawer.draw(0, 2)
-    other = SampleDrawer(deep, ToySource(3), SampleRequest(seed=5)).draw(0, 1)[0]
-    assert not np.array_equal(one.image, two.image)
-    assert not np.array_equal(one.image, other.image)
-
-
 def test_drawing_leaves_the_random_state_alone(drawer):
     before = torch.get_rng_state(), str(np.random.get_state())  # noqa: NPY002
     drawer.draw(0, 2)
@@ -102,25 +95,6 @@ def test_samples_go_back_to_the_sources_units(drawer, deep):
         assert low - 1e-5 <= host.image[channel].min()
         assert host.image[channel].max() <= high + 1e-5
     assert host.image[:, host.labels == -1] == pytest.approx(0, abs=1e-6)
-
-
-def test_context_reaches_the_generator(drawer, deep, monkeypatch):
-    seen: list[Any] = []
-    draw = type(deep.generator).sample
-
-    def spy(self, conditions, seeds):
-        seen.extend(c.context for c in conditions)
-        return draw(self, conditions, seeds)
-
-    monkeypatch.setattr(type(deep.generator), "sample", spy)
-    drawer.draw(0, 1)
-    assert set(np.unique(seen[0])) == {0, 1, 2}
-
-
-def test_no_edits_are_possible(deep):
-    drawn = SampleDrawer(deep, ToySource(3), SampleRequest(edits=())).draw(0, 1)[0]
-    case: Any = ToySource(3).load(drawn.provenance["case"])
-    assert (drawn.labels == case.labels).all()
 
 
 class Resplit(ToySource):
@@ -173,20 +147,6 @@ def test_a_case_with_another_content_is_refused_when_it_is_drawn_from(deep):
     drawer = SampleDrawer(deep, Recoloured(3))
     with pytest.raises(IntegrityFault, match=r"case 'toy_.*' of toy:3 is not the one"):
         drawer.draw(0, 1)
-
-
-def test_a_case_is_looked_at_once(deep, monkeypatch):
-    looked: list[str] = []
-    content = ToySource.content
-
-    def spy(self: Any, case_id: str, load: Any = None) -> Any:
-        looked.append(case_id)
-        return content(self, case_id, load)
-
-    monkeypatch.setattr(ToySource, "content", spy)
-    drawer = SampleDrawer(deep, ToySource(3))
-    told = [sample.provenance["case"] for _ in range(2) for sample in drawer.draw(0, 8)]
-    assert sorted(looked) == sorted(set(told))
 
 
 def test_resampled_samples_go_back_to_their_cases_shape(toy_fit, tmp_path, monkeypatch):
@@ -250,14 +210,6 @@ def test_written_provenance_replays_to_the_written_sample(written, runs, tmp_pat
     report = replay_run(runs["deep"], record, out=out, device="cpu", reporter=quiet)
     assert (report["sample"], report["same_to_the_bit"]) == (1, True)
     assert np.array_equal(read_back(out).load("sample-0001").image, read.image)
-
-
-def test_the_report_names_folder_sheet_and_pace(written):
-    out, report = written
-    assert (report["folder"], report["samples"]) == (str(out), 5)
-    assert (out / "sheet.png").read_bytes()[:4] == b"\x89PNG"
-    assert report["sheet"] == str(out / "sheet.png")
-    assert report["seconds_per_sample"] > 0
 
 
 def test_samples_lie_in_the_run_folder_unless_told_otherwise(runs, tmp_path):

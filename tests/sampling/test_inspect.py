@@ -11,7 +11,6 @@ import pytest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Sample, Schema
 from gansynth.data.picture_files import read_picture
-from gansynth.fitting.previews import final_sheets
 from gansynth.report.sheets import EDGE, GAP, LINE, write_mosaic
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
@@ -20,7 +19,6 @@ from gansynth.sampling.inspect import write_interpolation, write_nearest
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.sample import sample_run
 from gansynth.testing import ToySource
-from tests.training.zoo.members import member
 
 OWN = {"width": 4, "max_width": 8, "batch_size": 2, "with_mask": "yes", "diversity": 0}
 
@@ -49,12 +47,6 @@ def test_a_fit_from_noise_ends_with_both_sheets(fitted_gan):
     assert report["nearest"]["compared"] == 12
     assert report["nearest"]["median_ratio"] > 0.5
     json.dumps(report, allow_nan=False)
-
-
-def test_a_fit_from_label_maps_ends_with_neither():
-    job: Any = SimpleNamespace(generator=member("pix2pix3d"))
-    run: Any = None  # nobody asks for it
-    assert final_sheets(job, run, NullReporter()) == {}
 
 
 def test_a_walk_begins_with_a_sample_and_ends_at_the_next_ones_latent(drawer):
