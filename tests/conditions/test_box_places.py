@@ -5,7 +5,7 @@ import pytest
 
 from gansynth.conditions.box_places import PutBoxes, put_boxes
 from gansynth.conditions.boxes import box_drawer
-from gansynth.conditions.location_prior import KERNEL, Frame, PlacementPrior
+from gansynth.conditions.location_prior import KERNEL, Frame, PlacementPrior, depths
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.body_mask import organ_mask
 from gansynth.core.scene import CasePool, Scene
@@ -95,3 +95,8 @@ def test_a_box_without_any_room_is_left_out(room):
     assert len(found.boxes.labels) == 0
     assert found.moved == [None]
     assert len(found.present.labels) == 1
+
+
+def test_a_body_that_fills_the_image_has_no_outline():
+    full = np.ones((8, 8), bool)
+    assert PlacementPrior(np.empty((0, 2)), 0.3).allowed(depths(full, Frame.of(full))).all()

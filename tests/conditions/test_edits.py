@@ -49,7 +49,7 @@ ONE_WAY = {"identity", "clip", "drop", "merge"}
 CHOOSES = [n for n in EVERY if "classes" in installed().edit(n).Options.model_fields]
 MOVES = [n for n in CHOOSES if issubclass(installed().edit(n), Move | Growing)]
 SPACINGS = [(1.0, 1.0, 1.0), (3.0, 0.8, 1.1), (1.0, 1.5)]
-WAYS = [(name, {}) for name in EVERY] + [
+WAYS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in EVERY] + [
     (name, {"classes": classes}) for name in CHOOSES for classes in ((2,), (1,), (2, 4))
 ]
 
@@ -102,7 +102,7 @@ def test_an_edit_keeps_the_contract(name, chosen, spacing, seed, strong, setting
     inputs = [array.copy() for array in (labels, image, context)]
     given = EditContext(labels, names, there, context, image)
     params = edit.draw(given, rng)
-    done = given.edited(edit, params)
+    done: Any = given.edited(edit, params)
     after, channels, shown = done.labels, done.channels, done.image
 
     for array, before in zip((labels, image, context), inputs, strict=True):

@@ -98,3 +98,13 @@ def test_neighbours_neither_eat_each_other_nor_part(ball):
     shrunk = change_volume(labels, labels == 1, 0.4, (1.0,) * 3)
     middle = [n // 2 for n in labels.shape]
     assert shrunk[middle[0], middle[1], middle[2] - 1] == 1  # beside the other one, deep inside
+
+
+def test_thin_ends_do_not_stay_behind_as_crumbs():
+    labels = np.zeros((20, 44), np.int16)
+    labels[2:18, 2:18] = 1
+    labels[9:12, 18:34] = 1
+    labels[8:13, 34:39] = 1  # a knob at the end of a handle
+    after = change_volume(labels, labels == 1, 0.6, (1.0, 1.0))
+    assert pieces(after) == 1
+    assert (after == 1).sum() == round(0.6 * (labels == 1).sum())

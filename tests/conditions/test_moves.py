@@ -163,6 +163,8 @@ def test_clip_keeps_the_largest_body_only(make, schema):
     after = moved(make("clip"), labels, schema(2))
     assert np.array_equal(after[:, :13], labels[:, :13])
     assert not (after[:, 13:] > 0).any()
+    whole = np.ones((5, 6), np.int16)  # there is nothing outside
+    assert np.array_equal(moved(make("clip", margin_mm=5.0), whole, schema(2)), whole)
 
 
 def test_clip_keeps_its_distance_in_mm_and_minds_the_border_if_told_to(make, schema):

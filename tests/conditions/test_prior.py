@@ -12,6 +12,7 @@ from gansynth.conditions.location_prior import (
     PlacementPrior,
     depth_of,
     frame_of,
+    looked_at,
 )
 from gansynth.core.geometry import Mask, Matrix
 from gansynth.core.scene import CasePool, Scene
@@ -104,3 +105,11 @@ def test_the_frame_of_a_crop_is_that_of_its_whole_case(maps, schema):
     assert frame_of(scene) == Frame((-8.0, -1.0, 4.0), (8.0, 19.0, 28.0))
     stranger = Scene(scene.case, placement, (20, 24, 30), 0, room)
     assert frame_of(stranger) == Frame((-10.0, -3.0, 2.0), (10.0, 21.0, 32.0))
+
+
+def test_a_few_of_many_cases_are_looked_at_always_the_same(maps, schema):
+    source = maps({f"p{i:03}": lesion_at((4, 5, 6)) for i in range(100)}, schema())
+    chosen = looked_at(CasePool(CaseCache(source), Space()))
+    assert len(set(chosen)) == 64
+    assert chosen == looked_at(CasePool(CaseCache(source), Space())) == tuple(sorted(chosen))
+    assert chosen[-1] > "p090"

@@ -115,3 +115,9 @@ def test_poisson_meets_the_background_and_keeps_the_donors_gradients(shape):
 
     for got, wanted in zip(found, donor, strict=True):
         np.testing.assert_allclose(laplacian(got)[deep], laplacian(wanted)[deep], atol=1e-3)
+
+
+def test_poisson_of_nothing_or_everything():
+    here, there = np.zeros((1, 5, 5), np.float32), np.ones((1, 5, 5), np.float32)
+    assert np.array_equal(poisson(here, there, np.zeros((5, 5), bool)), here)
+    assert np.array_equal(poisson(here, there, np.ones((5, 5), bool)), there)

@@ -44,12 +44,14 @@ class Changed(ToySource):
     def load(self, case_id: str) -> Case:
         case: Any = super().load(case_id)
         made = {k: v(case) if callable(v) else v for k, v in self.entries.items()}
-        return replace(case, **made)
+        changed: Case = replace(case, **made)
+        return changed
 
 
 def changed(ndim: int = 2, **entries: Any) -> ToySource:
     """``image=lambda case: ...``"""
-    return type("Changed", (Changed,), {"entries": entries})(ndim)
+    made: ToySource = type("Changed", (Changed,), {"entries": entries})(ndim)
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +137,8 @@ def test_what_another_cache_would_have_to_hold_is_refused(cached, changes, says)
 
 @pytest.mark.parametrize("name", SPACES)
 def test_patches_are_those_of_whole_cases(cached, name):
-    whole = CaseBatches(CaseCache(TOY), SPACES[name])
-    parts = CaseBatches(CaseCache(opened(cached), max_bytes=1), SPACES[name])
+    whole: Any = CaseBatches(CaseCache(TOY), SPACES[name])
+    parts: Any = CaseBatches(CaseCache(opened(cached), max_bytes=1), SPACES[name])
     for step in range(12):
         one, two = (side(step, Stage(), range(3)) for side in (whole, parts))
         assert torch.equal(one.image, two.image)
@@ -152,7 +154,7 @@ def test_only_sources_that_do_not_fit_into_memory_are_read_in_patches(cached, mo
         cache = CaseCache(source, max_bytes=source.train_bytes() - 1)
         shape = CaseBatches(cache, SPACES["crop"])(0, Stage(), range(2)).image.shape
         assert shape[2:] == (8, 10, 8)
-    read: list[str] = []
+    read: Any = []
     monkeypatch.setattr(type(source), "load_part", None)
     monkeypatch.setattr(source, "load", lambda case: read.append(case) or TOY.load(case))
     batches = CaseBatches(CaseCache(source, source.train_bytes()), SPACES["crop"])

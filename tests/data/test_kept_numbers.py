@@ -92,6 +92,9 @@ def test_brains_are_what_they_were(unchanged):  # noqa: F811
         brain = find_brain(one.image)
         box = np.array([one.box], np.float32)
         unchanged(f"brain {seed}", [brain.mask, brain.crop, brain.shares(box)])
+        colours = one.image[..., None].repeat(3, axis=2)
+        assert (find_brain(colours).mask == brain.mask).mean() > 0.999
+        assert np.array_equal(brain.strip(colours)[..., 1], brain.strip(one.image))
 
 
 def test_labels_between_slices_are_what_they_were(unchanged):  # noqa: F811

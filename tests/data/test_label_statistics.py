@@ -123,7 +123,7 @@ def much() -> np.ndarray:
 
 
 def little() -> np.ndarray:
-    labels = np.minimum(blob(0), 1)
+    labels: np.ndarray = np.minimum(blob(0), 1)
     labels[16, 16] = 2
     return labels
 
@@ -147,6 +147,8 @@ def test_what_training_maps_never_show_is_a_flaw(priors, labels, begins, ends):
 
 def test_a_label_that_some_training_maps_lack_may_be_missing():
     assert not LabelPriors.fit(map(rare, range(40)), FLAT).flaw(np.zeros((32, 32), np.int16))
+    said = LabelPriors.fit(map(tiny, range(400)), FLAT).flaw(with_voxels((16, 16)))
+    assert said == "foreground covers 1 voxels, expected at least 71 as in the training label maps"
 
 
 def test_crumbs_of_the_right_area_are_a_flaw(priors):

@@ -152,9 +152,9 @@ def test_classes_that_cannot_be_drawn_are_refused_in_one_line(spec, settings, me
 def test_classes_that_are_not_there_or_split_with_channels_are_refused():
     with pytest.raises(UsageFault, match=r"--per-class: .*toy:2 have no .*--read classes=yes"):
         make_plan(PerClass("dcgan"), SourceRequest("toy", "2"), {}, None)
-    for asked in (("dcgan", "each"), ("chain.yaml", None)):
+    for name, channels in (("dcgan", "each"), ("chain.yaml", None)):
         with pytest.raises(UsageFault, match="--per-class each: "):
-            asked_for(*asked, "each")
+            asked_for(name, channels, "each")
 
 
 def test_edits_of_what_draws_its_own_labels_are_refused_before_anything_is_written(tmp_path):
@@ -235,7 +235,7 @@ def test_the_part_of_its_class_draws_a_sample_in_units_of_its_own(both):
         condition: Any = whole.sampler.draw(index)
         part = load_run(both / "parts" / name, "cpu")
         seed = part_seed(condition.latent_seed, number)
-        (alone,) = part.generator.sample([condition], [seed])
+        alone: Any = part.generator.sample([condition], [seed])[0]
         assert np.array_equal(sample.image, part.space.to_host(alone).image)
         assert np.array_equal(sample.labels, alone.labels)
         assert sample.provenance["parts"] == {name: part.run_id}
