@@ -183,12 +183,17 @@ def maps() -> Callable[..., _Maps]:
     return _Maps
 
 
+def _room(cases: Mapping[str, LabelArray], schema: Schema = THREE) -> CasePool:
+    return CasePool(CaseCache(_Maps(cases, schema)), Space())
+
+
+@pytest.fixture(scope="session")
+def room() -> Callable[..., CasePool]:
+    return _room
+
+
 @pytest.fixture
 def tumours() -> CasePool:
     """Four people; their tumours, of a core in a shell, lie and weigh differently."""
-    seats = {"p0": (8, 8, 8), "p1": (8, 16, 10), "p2": (15, 9, 18), "p3": (14, 15, 16)}
-    cases = {
-        name: with_ball(body(), seat, 4 + i / 2, 1, 2)
-        for i, (name, seat) in enumerate(seats.items())
-    }
-    return CasePool(CaseCache(_Maps(cases, THREE)), Space())
+    seats = ((8, 8, 8), (8, 16, 10), (15, 9, 18), (14, 15, 16))
+    return _room({f"p{i}": with_ball(body(), s, 4 + i / 2, 1, 2) for i, s in enumerate(seats)})

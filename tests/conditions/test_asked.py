@@ -11,7 +11,6 @@ from gansynth.runtime.errors import UsageFault
 
 GOOD: dict[str, dict[str, Any]] = {
     "shift": {"max_mm": 8.0, "classes": None, "share": 1.0},
-    "shift:max_mm=12": {"max_mm": 12.0},
     "shift: max_mm = 12 , classes = 1 + 2 ": {"max_mm": 12.0, "classes": (1, 2)},
     "shift:classes=none,nested=no": {"classes": None, "nested": False},
     "flip:axes=0+-1,probability=1,about=centroid": {"axes": (0, -1), "about": "centroid"},
@@ -21,6 +20,11 @@ GOOD: dict[str, dict[str, Any]] = {
         "inner": {"low": "0.9", "classes": "1+2"},
         "classes": (4,),
     },
+    "transplant:own=keep,pairs=ordered,classes=1+2": {"own": "keep", "classes": (1, 2)},
+    "interpolate:pairs=nearest,among=3,low=0.1": {"pairs": "nearest", "among": 3},
+    "merge:tissues=1+2+3": {"tissues": (1, 2, 3), "tumour": None},
+    "place:each=yes,where=anywhere": {"each": True, "where": "anywhere"},
+    "size:like=small,bias=2,each=no": {"like": "small", "bias": 2.0, "each": False},
 }
 BAD = {
     "shif": "edit 'shif' is unknown, .* Did you mean 'shift'",
@@ -42,9 +46,16 @@ BAD = {
     "shift:max_mm.x=1": "'max_mm.x=1' is not one of",
     "flip:about=me": "about: expected 'array' or 'centroid'",
     "scale:low=3": "low 3.0 is above high 1.25, expected low <= high",
+    "enlarge:low=3": "low 3.0 is above high",
+    "shrink:low=0.9": "low 0.9 is above high",
+    "interpolate:low=0.7,high=0.2": "low 0.7 is above high 0.2",
+    "merge:tissues=1,tumour=4": "both given, expected one",
     "place:nested=no": "'nested=no' is not one of share, classes, each, where",
     "size:nested=no": "'nested=no' is not one of share, classes, like, bias, each",
     "components:edit=scal": "edit: edit 'scal' is unknown, .* Did you mean 'scale'",
+    "components:edit=components": "edit: components cannot be told of a part alone",
+    "components:edit=place": "edit: place cannot be told of a part alone",
+    "components:edit=transplant": "edit: transplant cannot be told of a part alone",
     "components:inner.max=4": "inner: edit 'shift': 'max' is not one of .* Did you mean 'max_mm'",
     "components:inner.max_mm=far": "inner: edit 'shift': max_mm: expected a number",
     "components:inner.max_mm=1,inner.max_mm=2": "'inner.max_mm=2' is not one of .*, each once",
@@ -75,5 +86,4 @@ def test_what_does_not_fit_is_refused_in_one_line_that_names_it(text):
 
 
 def test_edits_come_in_the_order_they_are_asked_for():
-    names = list(BUILT_IN)
-    assert [edit.name for edit in build_edits(names)] == names
+    assert [edit.name for edit in build_edits(list(BUILT_IN))] == list(BUILT_IN)

@@ -27,6 +27,8 @@ from gansynth.core.space import Space
 from gansynth.hosts.record import compare, describe_session
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.request_parsing import Asks, check_request, read_request, split_asked
+from gansynth_deepmedic.guards import open_origin
+from gansynth_nnunet.foreign_guard import refuse_conditions
 
 SCHEMA = Schema(("T1", "FLAIR"), {"background": 0, "core": 1, "rim": 2}, (1.0, 1.0, 1.0))
 SHAPE = (4, 5, 6)
@@ -71,17 +73,13 @@ def labels_of(source: CaseSource, case_id: str) -> LabelArray:
     return labels
 
 
-def test_channels_come_in_the_runs_order():
-    base = BaseSource(Shelf(replace(SCHEMA, channels=("FLAIR", "T1"))), SCHEMA)
-    means = base.load("a").image.mean(axis=(1, 2, 3))
-    assert np.rint(means / 10).tolist() == [2, 1]
-    assert base.schema is SCHEMA
-
-
-def test_labels_come_with_the_runs_values_and_the_outside_stays():
-    schema = replace(SCHEMA, labels={"background": 0, "rim": 1, "core": 4}, has_outside=True)
-    other = Shelf(schema, numbered(1, 4, 0, OUTSIDE))
-    base = BaseSource(other, replace(SCHEMA, has_outside=True))
+def test_channels_and_labels_come_as_the_runs_own_and_the_outside_stays():
+    labels = {"background": 0, "rim": 1, "core": 4}
+    schema = replace(SCHEMA, channels=("FLAIR", "T1"), labels=labels, has_outside=True)
+    other, own = Shelf(schema, numbered(1, 4, 0, OUTSIDE)), replace(SCHEMA, has_outside=True)
+    base = BaseSource(other, own)
+    assert base.schema is own
+    assert np.rint(base.load("a").image.mean(axis=(1, 2, 3)) / 10).tolist() == [2, 1]
     assert labels_of(base, "a").ravel()[:4].tolist() == [2, 1, 0, OUTSIDE]
     assert labels_of(other, "a").ravel()[:4].tolist() == [1, 4, 0, OUTSIDE]
 
@@ -98,12 +96,9 @@ def test_cases_without_labels_are_wholly_background_and_that_is_said_once(caplog
 
 def test_lineage_is_of_the_cases_as_they_are_handed_out():
     base = BaseSource(Shelf(replace(SCHEMA, channels=("FLAIR", "T1"))), SCHEMA)
-    lineage = base.lineage()
-    case = base.load("b")
-    assert (lineage.dataset, lineage.fold) == ("shelf", "all")
-    assert lineage.cases[1].sha256 == content_hash(case.image, case.labels)
-    assert base.content("b") == lineage.cases[1].sha256
-    assert lineage.cases[1].subject == "b"
+    lineage, case = base.lineage(), base.load("b")
+    assert (lineage.dataset, lineage.fold, lineage.cases[1].subject) == ("shelf", "all", "b")
+    assert lineage.cases[1].sha256 == content_hash(case.image, case.labels) == base.content("b")
 
 
 def test_an_image_that_is_held_out_is_found_whatever_its_labels_are():
@@ -113,36 +108,25 @@ def test_an_image_that_is_held_out_is_found_whatever_its_labels_are():
     host.load = lambda case_id: replace(Shelf.load(host, "b"), id=case_id)  # type: ignore[method-assign]
     with pytest.raises(IntegrityFault, match=r"leakage: .* c \(identical image of b\)"):
         guard(base.lineage(), host.records(host.held_out_ids), dataset=host.name)
-
-
-def test_images_that_show_nothing_are_no_leak():
-    base, host = BaseSource(Shelf(), SCHEMA), Shelf(name="host")
-    nothing = np.zeros((2, *SHAPE), np.float32)
+    nothing = np.zeros((2, *SHAPE), np.float32)  # shown by both, no leak
     for source, labels in ((base.base, None), (host, numbered(1, 2))):
         source.load = lambda case_id, labels=labels: Case(case_id, case_id, nothing, labels)  # type: ignore[method-assign, misc]
     guard(base.lineage(), host.records(host.held_out_ids), dataset=host.name)
 
 
 @pytest.mark.parametrize(
-    ("schema", "says"),
+    ("schema", "own", "says"),
     [
-        (replace(SCHEMA, channels=("T1",)), "channels are T1, those of the run T1, FLAIR"),
-        (Schema(("T1", "FLAIR"), {"background": 0}, (1.0, 1.0), "HW"), "axes HW"),
-        (replace(SCHEMA, labels={"background": 0, "cyst": 1}), "'cyst' is unknown"),
-        (replace(SCHEMA, has_outside=True), r"have an outside \(label -1\)"),
+        ({"channels": ("T1",)}, {}, "channels are T1, those of the run T1, FLAIR"),
+        ({"labels": {"background": 0}, "spacing": (1.0, 1.0), "axes": "HW"}, {}, "axes HW"),
+        ({"labels": {"background": 0, "cyst": 1}}, {}, "'cyst' is unknown"),
+        ({"has_outside": True}, {}, r"have an outside \(label -1\)"),
+        ({}, {"classes": ("ill", "well")}, "the classes none, those of the run ill, well"),
     ],
 )
-def test_what_does_not_fit_is_refused(schema, says):
+def test_what_does_not_fit_is_refused(schema, own, says):
     with pytest.raises(UsageFault, match=says):
-        BaseSource(Shelf(schema), SCHEMA)
-
-
-def test_other_classes_of_cases_are_refused_where_the_run_knows_some():
-    with pytest.raises(UsageFault, match="have the classes none, those of the run ill, well"):
-        BaseSource(Shelf(), replace(SCHEMA, classes=("ill", "well")))
-
-
-# -- opening ---------------------------------------------------------------------------------------
+        BaseSource(Shelf(replace(SCHEMA, **schema)), replace(SCHEMA, **own))
 
 
 @pytest.fixture
@@ -161,16 +145,39 @@ def shelved() -> Iterator[dict[str, Any]]:
 
 
 MR = {"intensity": [{"modality": "mr"}, {"modality": "none"}], "orientation": "RAS"}
+TURNED = {**MR, "intensity": MR["intensity"][::-1]}
 ASKED = {"kind": "shelf", "where": "other"}
 
 
-def test_intensities_are_compared_channel_by_channel(shelved):
-    turned = {**MR, "intensity": MR["intensity"][::-1]}
-    shelved.update(schema=replace(SCHEMA, channels=("FLAIR", "T1")), host=turned)
-    assert open_base(ASKED, Shelf(host=MR)).train_ids == ("a", "b")
-    shelved.update(host=MR)
-    with pytest.raises(UsageFault, match=r"intensity is .* expected the same"):
-        open_base(ASKED, Shelf(host=MR))
+def learnt(scheme: str, mean: float) -> dict[str, Any]:
+    """What plans have learnt."""
+    means = {"0": {"mean": mean}, "1": {"mean": 0}}
+    return {
+        "normalization_schemes": [scheme, "ZScore"],
+        "foreground_intensity_properties_per_channel": means,
+    }
+
+
+@pytest.mark.parametrize(
+    ("schema", "theirs", "own", "says"),
+    [
+        ({}, MR, MR, ""),
+        ({"channels": ("FLAIR", "T1")}, TURNED, MR, ""),
+        ({"channels": ("FLAIR", "T1")}, MR, MR, r"intensity is .* expected the same"),
+        ({}, learnt("ZScore", 1), learnt("ZScore", 2), ""),
+        ({}, learnt("CTNormalization", 1), learnt("CTNormalization", 2),
+         "foreground_intensity_properties_per_channel"),
+        ({"spacing": (1.009, 1.0, 1.0)}, MR, MR, ""),
+        ({"spacing": (1.02, 1.0, 1.0)}, MR, MR, r"voxels are 1\.02 x 1 x 1 mm"),
+    ],
+)  # fmt: skip
+def test_intensities_and_voxels_are_compared(shelved, schema, theirs, own, says):
+    shelved.update(schema=replace(SCHEMA, **schema), host=theirs)
+    if says:
+        with pytest.raises(UsageFault, match=says):
+            open_base(ASKED, Shelf(host=own))
+    else:
+        assert open_base(ASKED, Shelf(host=own)).train_ids == ("a", "b")
 
 
 def test_what_cannot_be_known_of_intensities_is_said(shelved, caplog):
@@ -179,34 +186,8 @@ def test_what_cannot_be_known_of_intensities_is_said(shelved, caplog):
     assert "cannot be known from either" in caplog.text
 
 
-@pytest.mark.parametrize(("scheme", "refused"), [("CTNormalization", True), ("ZScore", False)])
-def test_what_plans_have_learnt_counts_for_ct_only(shelved, scheme, refused):
-    def host(mean: float) -> dict[str, Any]:
-        learnt = {"0": {"mean": mean}, "1": {"mean": 0}}
-        return {
-            "normalization_schemes": [scheme, "ZScore"],
-            "foreground_intensity_properties_per_channel": learnt,
-        }
-
-    shelved.update(host=host(1))
-    if refused:
-        with pytest.raises(UsageFault, match="foreground_intensity_properties_per_channel"):
-            open_base(ASKED, Shelf(host=host(2)))
-    else:
-        open_base(ASKED, Shelf(host=host(2)))
-
-
-def test_voxels_may_differ_by_one_percent(shelved):
-    shelved.update(schema=replace(SCHEMA, spacing=(1.009, 1.0, 1.0)), host=MR)
-    open_base(ASKED, Shelf(host=MR))
-    shelved.update(schema=replace(SCHEMA, spacing=(1.02, 1.0, 1.0)))
-    with pytest.raises(UsageFault, match=r"voxels are 1\.02 x 1 x 1 mm"):
-        open_base(ASKED, Shelf(host=MR))
-
-
 def test_ones_own_data_set_is_opened_in_ones_own_fold(shelved):
     shelved.update(host=MR, name="mine")
-    shelved.pop("fold", None)
     assert open_base(ASKED, Shelf(host=MR, name="mine", fold="3")).fold == "3"
     assert open_base({**ASKED, "fold": "1"}, Shelf(host=MR, name="mine", fold="3")).fold == "1"
     assert open_base(ASKED, Shelf(host=MR, name="yours", fold="3")).fold == "all"
@@ -226,8 +207,6 @@ def test_how_it_is_read_is_as_the_runs_own_cases_unless_said():
     assert inherited(told, own).read == {"spacing": "2", "labels": "x:1"}
     assert inherited({"kind": "msd", "where": "x"}, own) == SourceRequest("msd", "x", "all")
 
-
-# -- handing it on ---------------------------------------------------------------------------------
 
 ASKING = SampleRequest(
     conditions={"kind": "nifti", "where": "/free"},
@@ -256,12 +235,8 @@ def test_a_training_that_goes_on_with_something_else_asked_says_so():
     )
     assert compare(one, one, None) == []
     said = compare(one, other, None)
-    assert [line.partition(":")[0] for line in said] == [
-        "conditions",
-        "lesions",
-        "weights",
-        "filters",
-    ]
+    names = ["conditions", "lesions", "weights", "filters"]
+    assert [line.partition(":")[0] for line in said] == names
     assert all((" None before" in line) or (" [] before" in line) for line in said)
 
 
@@ -270,11 +245,8 @@ def test_paths_are_whole_and_data_sets_names_stay(tmp_path, monkeypatch):
     Path("free").mkdir()
     Path("004").mkdir()
 
-    def where(text: str) -> str:
-        asking = read_request(conditions=text)
-        assert asking.conditions is not None
-        found: str = asking.conditions["where"]
-        return found
+    def where(text: str) -> Any:
+        return (read_request(conditions=text).conditions or {})["where"]
 
     assert where("nifti:free") == str(tmp_path / "free")
     assert where("slices:nifti:free") == f"nifti:{tmp_path / 'free'}"
@@ -294,9 +266,6 @@ def test_paths_are_whole_and_data_sets_names_stay(tmp_path, monkeypatch):
 def test_filters_stand_beside_the_generators_own_judgement(filters, keep_flawed, named):
     asking = read_request(filters=filters)
     assert (asking.keep_flawed, asking.filters) == (keep_flawed, named)
-
-
-def test_options_go_with_the_name_before_them():
     assert split_asked("a:x=1,y=2,b c:z=1+2,d") == ["a:x=1,y=2", "b", "c:z=1+2", "d"]
 
 
@@ -317,25 +286,12 @@ def test_generators_that_cannot_take_other_cases_refuse_them(heeds, labelling, p
     check_request(SampleRequest(), refusing)
 
 
-# -- hosts -----------------------------------------------------------------------------------------
-
-
-def test_deepmedic_takes_samples_of_its_own_cases_only():
-    from gansynth_deepmedic.guards import open_origin
-
+def test_hosts_that_cannot_take_samples_of_other_cases_refuse_them():
     injection = Injection(RunFolder(Path("run")), Ratio(1, 1), samples=ASKING)
     with pytest.raises(UsageFault, match="leave --conditions out"):
         open_origin(injection, None, ())  # type: ignore[arg-type]
-
-
-def test_nnunet_takes_converted_samples_of_their_own_scans_only():
-    from gansynth_nnunet.foreign_guard import refuse_conditions
-
-    injection = Injection(RunFolder(Path("run")), Ratio(1, 1), samples=ASKING)
-    for host, refused in (({}, True), ({"plans": "p"}, False)):
-        manifest = {"lineage": Lineage("x", "0", (), host).to_json()}
-        if refused:
-            with pytest.raises(UsageFault, match="within the training scans"):
-                refuse_conditions(injection, manifest, {"plans": "p"})
-        else:
-            refuse_conditions(injection, manifest, {"plans": "p"})
+    manifest = {"lineage": Lineage("x", "0", (), {}).to_json()}
+    with pytest.raises(UsageFault, match="within the training scans"):
+        refuse_conditions(injection, manifest, {"plans": "p"})
+    manifest = {"lineage": Lineage("x", "0", (), {"plans": "p"}).to_json()}
+    refuse_conditions(injection, manifest, {"plans": "p"})

@@ -12,12 +12,10 @@ from hypothesis import strategies as st
 
 from gansynth.conditions.box_drawers import BoxContext, TrainingBoxes, own_boxes
 from gansynth.conditions.boxes import anywhere, box_drawer
-from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.body_mask import organ_mask, share_inside
 from gansynth.core.schema import Boxes, Case, Schema
-from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import DataFault, UsageFault
-from tests.spots import SpottedSource, boxes_of, replay, spotted
+from tests.spots import boxes_of, replay, spotted
 
 SCHEMA = Schema(("T1",), {"background": 0}, (1.0, 1.0), "HW", box_classes=("core", "rim"))
 ONE, TWO = (12, 12, 20, 22), (26, 24, 34, 36)
@@ -30,11 +28,16 @@ def draw(text: str, case: Case = CASE, seed: int = 0, others: Any = None, index:
     return box_drawer(text).draw(BoxContext(case, SCHEMA, rng, index, another))
 
 
+def draws(text: str, case: Case = CASE, count: int = 20, others: Any = None) -> list[Any]:
+    return [draw(text, case, seed, others)[0] for seed in range(count)]
+
+
+def counts(drawn: list[Any]) -> set[int]:
+    return {len(boxes.labels) for boxes in drawn}
+
+
 def sides(boxes: Boxes) -> Any:
     return boxes.coords[:, 2:] - boxes.coords[:, :2]
-
-
-# -- jitter ----------------------------------------------------------------------------------------
 
 
 @st.composite
@@ -81,27 +84,19 @@ def test_whatever_the_case_boxes_stay_in_the_image_and_replay(
 
 
 def test_boxes_are_moved_and_resized_and_keep_their_classes():
-    drawn = [draw("jitter:count=0", seed=seed)[0] for seed in range(60)]
-    assert all(b.labels.tolist() == [1, 0] for b in drawn)
-    moved = np.array([b.coords for b in drawn]).mean(axis=2) - own_boxes(CASE).coords.mean(axis=1)
+    own, drawn = own_boxes(CASE), draws("jitter:count=0", count=60)
+    assert all(boxes.labels.tolist() == [1, 0] for boxes in drawn)
+    moved = np.array([boxes.coords for boxes in drawn]).mean(axis=2) - own.coords.mean(axis=1)
     assert np.abs(moved).max() > 1
-    factors = np.log([sides(b) / sides(own_boxes(CASE)) for b in drawn])
-    assert 0.08 < factors.std() < 0.2
-
-
-def test_how_far_off_is_what_was_asked_for():
+    assert 0.08 < np.log([sides(boxes) / sides(own) for boxes in drawn]).std() < 0.2
     near, far = (
-        np.array([draw(f"jitter:position={p},size=0,count=0", seed=s)[0].coords for s in range(40)])
+        np.array([b.coords for b in draws(f"jitter:position={p},size=0,count=0", count=40)])
         for p in (0.05, 0.4)
     )
-    own = own_boxes(CASE).coords
-    assert 3 * np.abs(near - own).mean() < np.abs(far - own).mean()
-    assert np.allclose(near[:, :, 2:] - near[:, :, :2], sides(own_boxes(CASE)), atol=1e-4)
-
-
-def test_nothing_changes_where_nothing_may():
+    assert 3 * np.abs(near - own.coords).mean() < np.abs(far - own.coords).mean()
+    assert np.allclose(near[:, :, 2:] - near[:, :, :2], sides(own), atol=1e-4)
     boxes, told = draw("jitter:position=0,size=0,count=0")
-    assert np.allclose(boxes.coords, own_boxes(CASE).coords, atol=1e-5)
+    assert np.allclose(boxes.coords, own.coords, atol=1e-5)
     assert told["from"] == [0, 1]
 
 
@@ -109,70 +104,41 @@ def test_boxes_stay_in_the_body_unless_told_otherwise():
     case = spotted(1, (3, 20, 11, 28))  # at the body's upper end
     body = organ_mask(case.image)
     inside, out = (
-        [
-            share_inside(body, draw(f"jitter:position=1,inside={i}", case, s)[0].coords[0])
-            for s in range(40)
-        ]
-        for i in ("yes", "no")
+        [share_inside(body, boxes.coords[0]) for boxes in draws(text, case, 40)]
+        for text in ("jitter:position=1,inside=yes", "jitter:position=1,inside=no")
     )
-    own = share_inside(body, own_boxes(case).coords[0])
-    assert min(inside) >= min(0.9, own)
+    assert min(inside) >= min(0.9, share_inside(body, own_boxes(case).coords[0]))
     assert min(out) < 0.3
 
 
 def test_boxes_do_not_come_to_lie_on_each_other():
     close = spotted(2, (16, 14, 24, 22), (16, 24, 24, 32))
-    for seed in range(40):
-        a, b = draw("jitter:position=0.6", close, seed)[0].coords
-        shared = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-        assert (shared <= 0).any()
+    for boxes in draws("jitter:position=0.6", close, 40):
+        a, b = boxes.coords
+        assert (np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]) <= 0).any()
 
 
 def test_the_number_of_boxes_goes_one_towards_that_of_another_case():
     one, three = spotted(3, ONE), spotted(4, ONE, TWO, (10, 28, 18, 36), labels=[0, 0, 1])
-    more = [draw("jitter:count=1", CASE, s, [three])[0] for s in range(20)]
-    fewer = [draw("jitter:count=1", CASE, s, [one])[0] for s in range(20)]
-    same = [draw("jitter:count=1", CASE, s, [CASE])[0] for s in range(20)]
-    assert {len(b.labels) for b in more} == {3}
-    assert {len(b.labels) for b in fewer} == {1}
-    assert {tuple(b.labels) for b in fewer} == {(0,), (1,)}
-    assert {len(b.labels) for b in same} == {2}
-    assert {len(draw("jitter:count=0", CASE, s, [three])[0].labels) for s in range(9)} == {2}
+    fewer = draws("jitter:count=1", others=[one])
+    assert counts(draws("jitter:count=1", others=[three])) == {3}
+    assert counts(draws("jitter:count=0", others=[three])) == {2}
+    assert counts(draws("jitter:count=1", others=[CASE])) == {2}
+    assert counts(fewer) == {1}
+    assert {tuple(boxes.labels) for boxes in fewer} == {(0,), (1,)}
+    told = [draw("jitter:count=1", CASE, seed, [three])[1]["from"] for seed in range(20)]
+    assert [0, 1, "case_4"] in told
+    full = spotted(6, (4, 4, 44, 44))  # no room for another
+    assert counts(draws("jitter:count=1,position=0,size=0", full, 5, [three])) == {1}
 
 
-def test_no_box_is_added_where_there_is_no_room():
-    full, three = spotted(6, (4, 4, 44, 44)), spotted(4, ONE, TWO, (10, 28, 18, 36))
-    drawn = [draw("jitter:count=1,position=0,size=0", full, s, [three])[0] for s in range(5)]
-    assert {len(b.labels) for b in drawn} == {1}
-
-
-def test_a_box_that_was_added_says_whose_it_is_like():
-    three = spotted(4, ONE, TWO, (10, 28, 18, 36), labels=[0, 0, 1])
-    told = [draw("jitter:count=1", CASE, s, [three])[1] for s in range(20)]
-    assert [0, 1, "case_4"] in [t["from"] for t in told]
-
-
-def test_the_last_box_is_never_taken_away_and_a_background_stays_one():
+def test_the_last_box_is_never_taken_away_and_a_background_stays_one_unless_asked():
     empty = spotted(5)
     assert len(draw("jitter:count=1", spotted(3, ONE), 0, [empty])[0].labels) == 1
     boxes, told = draw("jitter:count=1", empty, 0, [CASE])
-    assert boxes.coords.shape == (0, 4)
-    assert replay(told).coords.shape == (0, 4)
-
-
-def test_a_background_gets_a_box_where_that_is_asked_for():
-    drawn = [draw("jitter:backgrounds=0.5", spotted(5), s, [CASE])[0] for s in range(40)]
-    assert 10 < sum(len(b.labels) == 1 for b in drawn) < 30
-
-
-def test_boxes_of_volumes_are_moved_too():
-    image = np.zeros((1, 12, 16, 16), np.float32)
-    image[:, 2:10, 2:14, 2:14] = 1
-    case = Case("v", "v", image, None, boxes_of((4, 4, 4, 8, 8, 8)))
-    drawn = np.array([draw("jitter", case, s)[0].coords[0] for s in range(20)])
-    assert drawn.std(axis=0).min() > 0.3
-    assert (drawn[:, :3] >= 0).all()
-    assert (drawn[:, 3:] <= (12, 16, 16)).all()
+    assert boxes.coords.shape == replay(told).coords.shape == (0, 4)
+    drawn = draws("jitter:backgrounds=0.5", empty, 40, [CASE])
+    assert 10 < sum(len(boxes.labels) == 1 for boxes in drawn) < 30
 
 
 def test_training_boxes_are_the_cases_own():
@@ -207,29 +173,6 @@ def test_a_slip_is_refused_with_the_way_out(text, words):
     assert words in str(found.value)
     assert "--boxes" in str(found.value)
 
-
-# -- conditions ------------------------------------------------------------------------------------
-
-
-def test_conditions_are_the_same_whoever_draws_them_and_carry_their_record():
-    source = SpottedSource(SourceRequest("spotted", "any"))
-    samplers = [
-        ConditionSampler(
-            source, source.space, seed=3, labelled=False, boxes=box_drawer("jitter:count=1")
-        )
-        for _ in range(2)
-    ]
-    first = [samplers[0].draw(i) for i in range(12)]
-    for index in (7, 3, 11):
-        again, before = samplers[1].draw(index), first[index]
-        assert again.boxes is not None
-        assert before.boxes is not None
-        assert np.array_equal(again.boxes.coords, before.boxes.coords)
-        assert np.array_equal(replay(before.provenance["boxes"]).coords, before.boxes.coords)
-    assert {len(c.boxes.labels) for c in first if c.boxes is not None} >= {0, 1, 2}
-
-
-# -- a file ----------------------------------------------------------------------------------------
 
 HEAD = "class,xmin,ymin,xmax,ymax"
 
@@ -289,15 +232,12 @@ def test_a_bad_list_is_refused_with_file_and_line(tmp_path, lines, words):
     assert "boxes.csv" in str(found.value)
 
 
-def test_a_list_that_is_not_there_or_no_text_is_refused(tmp_path):
+def test_a_list_that_is_not_there_or_no_text_is_refused(tmp_path, monkeypatch):
     with pytest.raises(UsageFault, match=r"none.csv: No such file or directory, expected a CSV"):
         box_drawer(f"file:{tmp_path / 'none.csv'}")
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataFault, match="is no UTF-8 text"):
         box_drawer(f"file:{tmp_path / 'b.csv'}")
-
-
-def test_a_file_is_named_by_its_whole_path_for_other_processes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert anywhere("file:a.csv") == f"file:{tmp_path / 'a.csv'}"
+    assert anywhere("file:a.csv") == f"file:{tmp_path / 'a.csv'}"  # for other processes
     assert (anywhere("jitter"), anywhere(None)) == ("jitter", None)

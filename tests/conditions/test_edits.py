@@ -1,4 +1,4 @@
-"""What every edit keeps, whatever it does."""
+"""What every registered edit keeps to, whatever it does."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gansynth.conditions import BUILT_IN
 from gansynth.conditions.edit_chain import apply_edits
 from gansynth.conditions.edits.morphology import Growing
 from gansynth.conditions.edits.moving import Move
@@ -22,12 +21,11 @@ from gansynth.core.scene import Scene
 from gansynth.core.schema import OUTSIDE, LabelArray
 from gansynth.runtime.errors import UsageFault
 
-quick = settings(max_examples=3, deadline=None, database=None, derandomize=True)
+quick = settings(max_examples=1, deadline=None, database=None, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
 
 # Strong enough that labels leave the array, meet OUTSIDE and cover each other.
 STRONG: dict[str, dict[str, Any]] = {
-    "identity": {},
     "elastic": {"amplitude_mm": 20.0, "correlation_mm": 6.0},
     "flip": {"axes": (0, -1), "probability": 1.0},
     "rotate": {"max_deg": 180.0},
@@ -40,35 +38,25 @@ STRONG: dict[str, dict[str, Any]] = {
     "clip": {"margin_mm": 6.0, "border": True},
     "transplant": {"where": "anywhere"},
     "interpolate": {"low": 0.0, "high": 1.0},
-    "merge": {},
     "place": {"each": True, "where": "anywhere"},
     "size": {"like": "small"},
 }
+EVERY = sorted(installed().names("edits"))
 ADDS = {"merge", "transplant"}
 """Edits that bring foreground where there is none, hence other classes."""
 ONE_WAY = {"identity", "clip", "drop", "merge"}
 """Edits with nothing to choose from there: no lesion can be spared, one other person has some."""
-CHOOSES = sorted(n for n in STRONG if "classes" in installed().edit(n).Options.model_fields)
-MOVES = sorted(n for n in CHOOSES if issubclass(installed().edit(n), Move | Growing))
+CHOOSES = [n for n in EVERY if "classes" in installed().edit(n).Options.model_fields]
+MOVES = [n for n in CHOOSES if issubclass(installed().edit(n), Move | Growing)]
 SPACINGS = [(1.0, 1.0, 1.0), (3.0, 0.8, 1.1), (1.0, 1.5)]
-
-every_edit = pytest.mark.parametrize("name", sorted(STRONG))
-every_move = pytest.mark.parametrize("name", MOVES)
-every_choice = pytest.mark.parametrize("name", CHOOSES)
-every_way = pytest.mark.parametrize(
-    ("name", "chosen"),
-    [(name, {}) for name in STRONG]
-    + [(name, {"classes": classes}) for name in CHOOSES for classes in ((2,), (1,), (2, 4))],
-)
-both_ways = pytest.mark.parametrize(
-    ("name", "chosen"),
-    [(name, {}) for name in STRONG] + [(name, {"classes": (2, 4)}) for name in CHOOSES],
-)
+WAYS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in EVERY] + [
+    (name, {"classes": classes}) for name in CHOOSES for classes in ((2,), (1,), (2, 4))
+]
 
 
 @pytest.fixture(scope="session")
 def strong(make):
-    return lambda name, **options: make(name, **STRONG[name], **options)
+    return lambda name, **options: make(name, **STRONG.get(name, {}), **options)
 
 
 @pytest.fixture(scope="session")
@@ -86,49 +74,41 @@ def edited(edit: Edit, there: Scene, seed: int) -> tuple[dict[str, Any], LabelAr
 
 def least_share(name: str, params: Mapping[str, Any], ndim: int) -> float:
     """Share of its voxels that an edit leaves every class."""
-    if name == "drop":  # one part of a class is enough
+    if name in ("drop", "transplant"):  # one part of a class is enough
         return 0.0
     factors = params.get("factors") or [params.get("factor", 1.0)]
     power = 1 if name in ("enlarge", "shrink") else ndim
     return float(min(0.3, 0.6 * min(factors) ** power))
 
 
-def test_the_options_above_name_every_built_in_edit():
-    assert set(STRONG) == set(BUILT_IN)
-
-
-@every_edit
-def test_an_edit_goes_by_its_registered_name(name):
-    assert installed().edit(name).name == name
-
-
-@every_edit
-def test_every_option_is_described(name):
-    fields = installed().edit(name).Options.model_fields.values()
-    assert all(field.description for field in fields)
-
-
-@every_edit
-def test_an_unknown_option_is_refused(name):
+@pytest.mark.parametrize("name", EVERY)
+def test_an_edit_goes_by_its_registered_name_and_describes_its_options(name):
+    edit = installed().edit(name)
+    assert edit.name == name
+    assert all(field.description for field in edit.Options.model_fields.values())
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
-        installed().edit(name).Options.model_validate({"no_such_option": 1})
+        edit.Options.model_validate({"no_such_option": 1})
 
 
-@every_way
-@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize(("name", "chosen"), WAYS)
+@pytest.mark.parametrize("spacing", SPACINGS, ids=len)
 @quick
 @given(seed=seeds)
-def test_an_edit_keeps_the_contract(name, chosen, spacing, seed, strong, setting):
-    there = setting(spacing)
+def test_an_edit_keeps_the_contract(name, chosen, spacing, seed, strong, setting, scene):
+    there, edit, rng = setting(spacing), strong(name, **chosen), np.random.default_rng(seed)
     labels, names = there.labels, there.room.schema
-    before, image = labels.copy(), there.case.image.copy()
-    params, after = edited(strong(name, **chosen), there, seed)
+    context = rng.integers(0, 6, labels.shape).astype(np.int16)
+    image = there.case.image
+    inputs = [array.copy() for array in (labels, image, context)]
+    given = EditContext(labels, names, there, context, image)
+    params = edit.draw(given, rng)
+    done: Any = given.edited(edit, params)
+    after, channels, shown = done.labels, done.channels, done.image
 
-    assert np.array_equal(labels, before), "the input was written to"
-    assert np.array_equal(there.case.image, image), "the scene was written to"
+    for array, before in zip((labels, image, context), inputs, strict=True):
+        assert np.array_equal(array, before), "the input was written to"
     assert not np.shares_memory(after, labels)
-    assert after.dtype == np.int16
-    assert after.shape == labels.shape
+    assert (after.dtype, after.shape) == (np.int16, labels.shape)
     assert np.array_equal(after == OUTSIDE, labels == OUTSIDE)
     assert set(np.unique(after)) <= set(names.label_values)
     if name != "transplant":
@@ -136,57 +116,25 @@ def test_an_edit_keeps_the_contract(name, chosen, spacing, seed, strong, setting
         for value in names.foreground:
             assert (after == value).sum() >= max(1, least * (labels == value).sum())
 
-
-@both_ways
-@pytest.mark.parametrize("spacing", SPACINGS)
-@quick
-@given(seed=seeds)
-def test_parameters_read_back_from_json_replay_to_the_bit(
-    name, chosen, spacing, seed, strong, setting, scene
-):
-    there, edit = setting(spacing), strong(name, **chosen)
-    params, after = edited(edit, there, seed)
-    assert edited(edit, there, seed)[0] == params, "the generator alone decides what is drawn"
-    # By an edit with other options, and cases that nothing was learnt from.
-    labels, names = there.labels, there.room.schema
-    document = json.loads(json.dumps(params))
-    fresh = EditContext(labels, names, scene(labels, names))
-    assert np.array_equal(installed().edit(name)().apply(fresh, document).labels, after)
-
-
-@both_ways
-@pytest.mark.parametrize("spacing", SPACINGS)
-@quick
-@given(seed=seeds)
-def test_context_and_image_keep_their_contract(name, chosen, spacing, seed, strong, setting):
-    there, edit, rng = setting(spacing), strong(name, **chosen), np.random.default_rng(seed)
-    labels, names = there.labels, there.room.schema
-    context = rng.integers(0, 6, labels.shape).astype(np.int16)
-    before, image = context.copy(), there.case.image.copy()
-    given = EditContext(labels, names, there, context, there.case.image)
-    params = edit.draw(given, rng)
-    done = given.edited(edit, params)
-    after, shown = done.channels, done.image
-    assert after is not None
-    assert shown is not None
-    bare = edit.apply(given.with_labels(labels), params)
-    assert np.array_equal(bare.labels, done.labels), "what goes along decides nothing"
-    assert bare.channels is None
-    assert bare.image is None
-
-    assert np.array_equal(context, before), "the input was written to"
-    assert after.dtype == np.int16
-    assert after.shape == context.shape
-    assert set(np.unique(after)) <= {0, *np.unique(context)}
-    assert np.array_equal(after[labels == OUTSIDE], context[labels == OUTSIDE])
-    assert np.array_equal(there.case.image, image), "the image was written to"
-    assert shown.dtype == np.float32
-    assert shown.shape == image.shape
+    assert (channels.dtype, channels.shape) == (np.int16, context.shape)
+    assert set(np.unique(channels)) <= {0, *np.unique(context)}
+    assert np.array_equal(channels[labels == OUTSIDE], context[labels == OUTSIDE])
+    assert (shown.dtype, shown.shape) == (np.float32, image.shape)
     assert np.isfinite(shown).all()
+    bare = edit.apply(given.with_labels(labels), params)
+    assert np.array_equal(bare.labels, after), "what goes along decides nothing"
+    assert (bare.channels, bare.image) == (None, None)
+
+    # Read back from JSON, by an edit with other options, and cases that nothing was learnt from.
+    drawn, once = edited(edit, there, seed)
+    assert edited(edit, there, seed)[0] == drawn, "the generator alone decides what is drawn"
+    fresh = EditContext(labels, names, scene(labels, names))
+    document = json.loads(json.dumps(drawn))
+    assert np.array_equal(installed().edit(name)().apply(fresh, document).labels, once)
 
 
-@every_edit
-@quick
+@pytest.mark.parametrize("name", EVERY)
+@settings(quick, max_examples=3)
 @given(seed=seeds, shape=st.lists(st.integers(1, 7), min_size=2, max_size=3), some=st.booleans())
 def test_an_edit_survives_labels_without_any_anatomy(
     name, seed, shape, some, strong, scene, schema
@@ -201,56 +149,48 @@ def test_an_edit_survives_labels_without_any_anatomy(
         assert set(after[after > 0]) == set(labels[labels > 0])
 
 
-@pytest.mark.parametrize("name", sorted(set(STRONG) - ADDS))
-@pytest.mark.parametrize("fill", [0, OUTSIDE])
-def test_a_map_without_foreground_stays_as_it_is(name, fill, strong, scene, schema):
-    labels = np.full((6, 5, 4), fill, np.int16)
-    assert np.array_equal(edited(strong(name), scene(labels, schema()), 0)[1], labels)
+@pytest.mark.parametrize("name", sorted(set(EVERY) - ADDS))
+def test_a_map_without_foreground_or_the_chosen_class_stays_as_it_is(
+    name, strong, ball, scene, schema
+):
+    for fill in (0, OUTSIDE):
+        labels = np.full((6, 5, 4), fill, np.int16)
+        assert np.array_equal(edited(strong(name), scene(labels, schema()), 0)[1], labels)
+    if name in CHOOSES:
+        params, after = edited(strong(name, classes=(2,)), scene(ball(), schema()), 0)
+        assert np.array_equal(after, ball())
+        assert name not in MOVES or params == {"strength": 0.0, "tries": 0}
 
 
-@pytest.mark.parametrize("name", sorted(set(STRONG) - ONE_WAY))
+@pytest.mark.parametrize("name", sorted(set(EVERY) - ONE_WAY))
 def test_draws_differ(name, strong, setting):
     drawn = [json.dumps(edited(strong(name), setting(SPACINGS[0]), seed)[0]) for seed in range(8)]
     assert len(set(drawn)) > 1
 
 
-@every_choice
+@pytest.mark.parametrize("name", CHOOSES)
 def test_a_class_that_the_schema_lacks_is_refused(name, strong, setting):
     with pytest.raises(UsageFault, match=rf"edit '{name}': classes holds \[3\], expected.*1, 2, 4"):
         edited(strong(name, classes=(3, 4)), setting(SPACINGS[0]), 0)
 
 
-@pytest.mark.parametrize("name", sorted(set(CHOOSES) - ADDS))
-def test_a_class_that_a_case_lacks_changes_nothing(name, strong, ball, scene, schema):
-    there = scene(ball(), schema())
-    params, after = edited(strong(name, classes=(2,)), there, 0)
-    assert np.array_equal(after, there.labels)
-    if name in MOVES:
-        assert params == {"strength": 0.0, "tries": 0}
-
-
-# -- chains ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("spacing", SPACINGS, ids=len)
 @settings(quick, max_examples=8)
-@given(seed=seeds, chain=st.lists(st.sampled_from(sorted(STRONG)), min_size=2, max_size=5))
+@given(seed=seeds, chain=st.lists(st.sampled_from(EVERY), min_size=2, max_size=5))
 def test_edits_compose_and_replay_in_order(spacing, seed, chain, strong, setting):
     there, rng = setting(spacing), np.random.default_rng(seed)
     labels, names = there.labels, there.room.schema
     edits = [strong(name, share=0.7) for name in chain]
-    context = np.maximum(labels, 0)
-    done, steps = apply_edits(EditContext(labels, names, there, context), edits, rng)
-    after = done.labels
-    assert np.array_equal(after == OUTSIDE, labels == OUTSIDE)
-    assert set(np.unique(after)) <= set(names.label_values)
+    given = EditContext(labels, names, there, np.maximum(labels, 0))
+    done, steps = apply_edits(given, edits, rng)
+    assert np.array_equal(done.labels == OUTSIDE, labels == OUTSIDE)
+    assert set(np.unique(done.labels)) <= set(names.label_values)
     assert done.channels is not None
     assert done.channels.shape == labels.shape
-
     replayed = EditContext(labels, names, there)
     for step in json.loads(json.dumps(steps)):
         replayed = replayed.edited(strong(step["edit"]), step["params"])
-    assert np.array_equal(replayed.labels, after)
+    assert np.array_equal(replayed.labels, done.labels)
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0])
@@ -260,9 +200,6 @@ def test_an_edit_is_applied_to_its_share_of_conditions(share, make, setting):
     context = EditContext(there.labels, there.room.schema, there)
     counts = [len(apply_edits(context, [edit], rng)[1]) for _ in range(200)]
     assert np.mean(counts) == pytest.approx(share, abs=0.08)
-
-
-# -- falling back -------------------------------------------------------------------------------
 
 
 def test_a_shift_out_of_the_array_is_halved_until_the_class_stays(make, ball, schema):

@@ -25,9 +25,6 @@ def two():
     return labels
 
 
-# -- parts ----------------------------------------------------------------------------------------
-
-
 def test_the_largest_part_comes_first_and_corners_join(two, schema):
     found = parts(two, schema(2))
     assert [part.voxels for part in found] == [63, 9, 1]
@@ -41,42 +38,13 @@ def test_a_part_holds_what_is_nested_in_it_but_no_cavity(two, schema):
     assert parts(two, schema(2), (1,))[1].voxels == 1  # the dot, without the bar beside it
 
 
-def test_what_is_outside_in_a_hole_is_no_part_of_it(schema):
-    labels = np.ones((5, 5), np.int16)
-    labels[2, 1:4] = (0, OUTSIDE, 2)
-    (part,) = parts(labels, schema(2), (1,))
-    assert part.voxels == 23
-    assert part.labels.min() == 0
-
-
-def test_a_core_alone_is_a_part_too(two, schema):
-    (core,) = parts(two, schema(2), (2,))
-    assert core.box == (slice(3, 6), slice(3, 6))
-    assert core.centroid == (4.0, 4.0)
-
-
-def test_equal_parts_come_in_the_arrays_order(schema):
-    labels = np.zeros((3, 9), np.int16)
-    labels[1, [7, 1, 4]] = 1
-    assert [part.box[1].start for part in parts(labels, schema(2))] == [1, 4, 7]
-
-
 def test_a_part_knows_its_volume_in_mm_and_whether_it_may_go_on(schema):
     labels = np.zeros((4, 5, 6), np.int16)
     labels[0, 1:3, 1:3] = 1
     (part,) = parts(labels, schema(3, (2.0, 0.5, 1.5)))
     assert part.volume == pytest.approx(4 * 1.5)
     assert part.cut_off
-    labels = np.roll(labels, 1, axis=0)
-    assert not parts(labels, schema())[0].cut_off
-
-
-def test_small_parts_are_left_out_if_asked(two, schema):
-    assert [part.voxels for part in parts(two, schema(2), least=2)] == [63, 9]
-    assert parts(np.zeros((3, 3), np.int16), schema(2)) == []
-
-
-# -- nesting --------------------------------------------------------------------------------------
+    assert not parts(np.roll(labels, 1, axis=0), schema())[0].cut_off
 
 
 def test_wrapped_is_what_touches_other_foreground_and_no_background(two, toy):
@@ -84,9 +52,7 @@ def test_wrapped_is_what_touches_other_foreground_and_no_background(two, toy):
     assert wrapped_classes(two) == (2,)
     two[5:8, 5] = 0
     assert wrapped_classes(two) == ()
-
-
-def test_neither_the_arrays_end_nor_outside_is_background():
+    # Neither the array's end nor what is outside is background.
     labels = np.array([[2, 2, 1, 0], [2, 1, 1, 0], [OUTSIDE, 1, 0, 0]], np.int16)
     assert wrapped_classes(labels) == (2,)
     assert wrapped_classes(np.full((3, 3), 2, np.int16)) == ()
@@ -113,49 +79,21 @@ MOVES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("classes", [(2,), (1,), (2, 4), (1, 2)])
 @pytest.mark.parametrize("name", sorted(MOVES))
 def test_chosen_classes_stay_nested_when_they_move(name, classes, make, toy, schema):
-    labels, names = toy(2, (0.7, 0.7)), schema(2, (0.7, 0.7))
+    labels = toy(2, (0.7, 0.7))
+    context = EditContext(labels, schema(2, (0.7, 0.7)))
     edit = make(name, **MOVES[name], classes=classes)
     for seed in range(6):
-        params = edit.draw(EditContext(labels, names), np.random.default_rng(seed))
-        after = edit.apply(EditContext(labels, names), params).labels
+        after = edit.apply(context, edit.draw(context, np.random.default_rng(seed))).labels
         assert keeps_nesting(labels, after)
         if name != "scale" and 2 in classes:
             assert (after == 2).sum() >= 0.7 * (labels == 2).sum()
 
 
-def test_a_core_that_moves_with_its_shell_is_not_cut(make, toy, schema):
-    labels, edit = toy(), make("shift", max_mm=3.0, classes=(1, 2))
-    for seed in range(6):
-        params = edit.draw(EditContext(labels, schema()), np.random.default_rng(seed))
-        after = edit.apply(EditContext(labels, schema()), params).labels
-        assert params["strength"] == 1
-        assert (after == 2).sum() > 0.9 * (labels == 2).sum()
-
-
 def test_a_move_may_be_told_to_lay_a_nested_class_bare(make, toy, schema):
-    labels, edit = toy(), make("shift", max_mm=8.0, classes=(2,), nested=False)
-    drawn = [
-        edit.draw(EditContext(labels, schema()), np.random.default_rng(seed)) for seed in range(12)
-    ]
-    kept = [
-        keeps_nesting(labels, edit.apply(EditContext(labels, schema()), params).labels)
-        for params in drawn
-    ]
+    edit = make("shift", max_mm=8.0, classes=(2,), nested=False)
+    context = EditContext(toy(), schema())
+    drawn = [edit.draw(context, np.random.default_rng(seed)) for seed in range(12)]
     assert all(params["strength"] == 1 for params in drawn)
-    assert not all(kept)
-
-
-def test_a_nested_class_still_moves_and_is_cut_where_it_would_come_out(make, toy, schema):
-    labels, edit = toy(), make("shift", max_mm=8.0, classes=(2,))
-    params = {"strength": 1.0, "tries": 1, "classes": [2], "shift_mm": [0.0, 0.0, 3.0]}
-    free = edit.apply(EditContext(labels, schema()), params).labels
-    cut = edit.apply(EditContext(labels, schema()), {**params, "nested": True}).labels
-    assert not keeps_nesting(labels, free)
-    assert keeps_nesting(labels, cut)
-    assert 0 < (cut == 2).sum() < (free == 2).sum()
-    assert np.array_equal(cut[cut == 2], free[cut == 2])
-
-
-def test_moves_of_the_whole_foreground_know_no_nesting(make, toy, schema):
-    params = make("shift").draw(EditContext(toy(), schema()), np.random.default_rng(0))
-    assert "nested" not in params
+    assert not all(keeps_nesting(toy(), edit.apply(context, params).labels) for params in drawn)
+    whole = make("shift").draw(context, np.random.default_rng(0))
+    assert "nested" not in whole  # moves of the whole foreground know no nesting

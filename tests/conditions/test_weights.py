@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, mannwhitneyu
 
+from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.conditions.weights import Weights, write_failures
 from gansynth.core.lineage import CaseRecord
-from gansynth.core.registry import installed
 from gansynth.core.schema import Condition
-from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from tests.blobs import SIDE, Blobs, centre_of, failures_of, volume_of
@@ -26,6 +25,13 @@ HOSTS = {
     "none": lambda case: False,
 }
 MANY = 120
+TOLD = {
+    "dataset": "blobs:a",
+    "case": "case_00",
+    "shape": [SIDE // 2, SIDE, SIDE],
+    "placement": {"corner": [], "slice_index": None},
+}
+SCHEMA = Blobs().schema
 
 
 @pytest.fixture(scope="module")
@@ -41,208 +47,84 @@ def file_of(tmp_path_factory):
     return make
 
 
-def labels_drawn(weights=None, source=None, count=MANY, edits=(), space=None):
-    source = source or Blobs()
-    edits = [installed().edit(name)() for name in edits]
-    sampler = ConditionSampler(source, space or Space(), edits, seed=3, weights=weights)
-    return [sampler.draw(index).labels for index in range(count)]
+@pytest.fixture(scope="module")
+def known(file_of):
+    """Weights by a host's name."""
+    return lambda name="small": Weights.read(file_of(name))
+
+
+def sampler(weights=None, *edits: str, seed: int = 3) -> Any:
+    return ConditionSampler(Blobs(), Space(), build_edits(edits), seed=seed, weights=weights)
 
 
 @pytest.fixture(scope="module")
-def plain():
-    return labels_drawn()
+def plain() -> list[Any]:
+    drawing = sampler()
+    return [drawing.draw(index).labels for index in range(MANY)]
 
 
-def test_a_host_that_misses_small_lesions_is_drawn_smaller_ones(file_of, plain):
-    drawn = labels_drawn(Weights.read(file_of("small")))
-    before, after = ([volume_of(one) for one in side] for side in (plain, drawn))
-    assert np.median(after) < 0.85 * np.median(before)
-    assert mannwhitneyu(after, before, alternative="less").pvalue < 1e-3
+@pytest.mark.parametrize(("host", "of"), [("small", volume_of), ("low", centre_of)])
+def test_a_host_that_misses_small_or_low_lesions_is_drawn_such(known, plain, host, of):
+    drawing = sampler(known(host))
+    drawn = [of(drawing.draw(index).labels) for index in range(MANY)]
+    before = [of(labels) for labels in plain]
+    assert mannwhitneyu(drawn, before, alternative="less").pvalue < 1e-3
+    assert np.median(drawn) < (0.85 if host == "small" else 1) * np.median(before)
 
 
-def test_a_host_that_misses_low_lesions_is_drawn_lower_ones(file_of, plain):
-    drawn = labels_drawn(Weights.read(file_of("low")))
-    before, after = ([centre_of(one) for one in side] for side in (plain, drawn))
-    assert mannwhitneyu(after, before, alternative="less").pvalue < 1e-3
-
-
-def test_a_host_that_misses_a_class_is_drawn_more_of_it(file_of, plain):
-    drawn = labels_drawn(Weights.read(file_of("two")))
-    two = sum(int(one.max()) == 2 for one in drawn)
+def test_a_host_that_misses_a_class_is_drawn_more_of_it(known):
+    drawing = sampler(known("two"))
+    two = sum(int(drawing.draw(index).labels.max()) == 2 for index in range(MANY))
     assert binomtest(two, MANY, 0.5, alternative="greater").pvalue < 1e-3
     assert two < MANY, "what is found is still drawn"
 
 
-def test_a_host_that_misses_nothing_is_drawn_what_there_is(file_of):
-    weights = Weights.read(file_of("none"))
-    sampler = ConditionSampler(Blobs(), Space(), seed=3, weights=weights)
-    assert {sampler.draw(i).provenance["weights"]["weight"] for i in range(9)} == {1.0}
-
-
-@pytest.mark.parametrize(
-    "space",
-    [
-        Space("crop", (8, 20, 20), pad_label=0),
-        Space("slice", (20, 20), pad_label=0),
-        Space("resample", (6, 12, 12)),
-    ],
-    ids=lambda space: space.grid,
-)
-def test_size_and_place_are_known_in_every_space(file_of, space):
-    weights, source = Weights.read(file_of("small")), Blobs()
-    sampler = ConditionSampler(source, space, seed=5)
-    shares = []
-    for index in range(30):
-        drawn = sampler.draw(index)
-        case = source.load(drawn.provenance["case"])
-        told = {"placement": {"corner": [], "slice_index": None}, "shape": case.labels.shape}
-        whole = Condition(labels=case.labels, provenance={**drawn.provenance, **told})
-        (truth,) = weights.lesions(whole, source.schema)
-        schema = space.generator_schema(source.schema)
-        for one in weights.lesions(drawn, schema):
-            if one.cut_off:
-                continue
-            shares.append(one.diameter / truth.diameter)
-            assert one.label == truth.label
-            axes = slice(1, None) if space.grid == "slice" else slice(None)
-            assert one.place is not None
-            assert truth.place is not None
-            assert one.place[axes] == pytest.approx(truth.place[axes], abs=0.08)
-    assert len(shares) >= 8
-    # A slice may cut a ball anywhere.
-    assert min(shares) > (0.2 if space.grid == "slice" else 0.85)
-    assert max(shares) < 1.15
-    assert np.mean(shares) > 0.7
-
-
-def test_a_lesion_that_the_crop_cuts_has_no_size(file_of):
-    weights, source = Weights.read(file_of("small")), Blobs()
-    size = weights.risk.factors[0]
-    assert size.name == "size"
-    (lesion,) = weights.lesions(ConditionSampler(source, Space()).draw(0), source.schema)
-    known, cut = weights.risk.of(lesion), weights.risk.of(replace(lesion, cut_off=True))
-    number = int(np.searchsorted(size.edges, lesion.diameter, side="right"))
-    assert cut == pytest.approx(known / size.bins[number].ratio)
-
-
-def test_the_same_condition_whoever_draws_it(file_of):
-    def draw(index):
-        weights = Weights.read(file_of("small"))
-        edits = [installed().edit(name)() for name in ("elastic", "flip")]
-        return ConditionSampler(Blobs(), Space(), edits, seed=9, weights=weights).draw(index)
-
-    alone = draw(4)
-    weights = Weights.read(file_of("small"))
-    edits = [installed().edit(name)() for name in ("elastic", "flip")]
-    together = ConditionSampler(Blobs(), Space(), edits, seed=9, weights=weights)
+def test_the_same_condition_whoever_draws_it_and_replayed(known):
+    edits, weights = ("elastic", "flip"), known()
+    alone, together = sampler(weights, *edits), sampler(known(), *edits)
     for index in (7, 1, 4):
-        other = together.draw(index)
-    assert alone.labels is not None
-    assert other.labels is not None
-    assert np.array_equal(alone.labels, other.labels)
-    assert alone.provenance == other.provenance
-    assert alone.latent_seed == other.latent_seed
-    assert (other.provenance["index"], other.provenance["seed"]) == (4, 9)
-
-
-def test_what_was_chosen_can_be_replayed(file_of):
-    weights = Weights.read(file_of("small"))
-    edits = [installed().edit(name)() for name in ("elastic", "flip")]
-    sampler = ConditionSampler(Blobs(), Space(), edits, seed=2, weights=weights)
-    for index in range(5):
-        drawn = sampler.draw(index)
+        drawn, other = alone.draw(index), together.draw(index)
+        assert np.array_equal(drawn.labels, other.labels)
+        assert drawn.provenance == other.provenance
+        assert drawn.latent_seed == other.latent_seed
         told = json.loads(json.dumps(drawn.provenance))
-        again = ConditionSampler(Blobs(), Space()).replay(told, edits)
-        np.testing.assert_array_equal(again, drawn.labels)
+        assert (told["index"], told["seed"]) == (index, 3)
+        np.testing.assert_array_equal(sampler().replay(told, build_edits(edits)), drawn.labels)
         noted = told["weights"]
-        assert 0 <= noted["candidate"] < noted["of"] == 8
+        assert 0 <= noted["candidate"] < noted["of"] == 8 == weights.candidates
         assert noted["sha256"] == weights.sha256
-        assert noted["weight"] == pytest.approx(weights.weigh(drawn, sampler.schema), abs=1e-6)
+        assert noted["weight"] == pytest.approx(weights.weigh(drawn, SCHEMA), abs=1e-6)
 
 
-def test_candidates_are_chosen_in_proportion_to_their_weights(file_of):
-    weights = replace(Weights.read(file_of("two")), candidates=2)
-    source, chosen = Blobs(), []
-    drawn: list[Any] = [ConditionSampler(source, Space()).draw(i) for i in range(9)]
-    pair = [next(one for one in drawn if one.labels.max() == value) for value in (1, 2)]
-    expected = [weights.weigh(one, source.schema) for one in pair]
-
-    for index in range(2000):
-        given = iter(pair)
-        one = weights.choose(lambda _, rng: next(given), source.schema, 0, index)  # noqa: B023
-        chosen.append(one.provenance["weights"]["candidate"])
-    share = expected[1] / sum(expected)
-    assert share > 0.6
-    assert np.mean(chosen) == pytest.approx(share, abs=0.03)
-
-
-def test_as_many_are_drawn_as_the_file_says(file_of):
-    weights, source, calls = Weights.read(file_of("small")), Blobs(), []
-    sampler = ConditionSampler(source, Space())
-
-    def draw(index, rng):
-        calls.append(index)
-        return sampler._draw(index, rng)
-
-    weights.choose(draw, source.schema, 0, 6)
-    assert calls == [6] * weights.candidates
-
-
-def test_weights_are_bounded(file_of):
-    risk = Weights.read(file_of("small")).risk
-    steep = replace(
-        risk,
-        factors=tuple(
-            replace(
-                factor,
-                bins=tuple(replace(b, ratio=100.0**n) for n, b in enumerate(factor.bins)),
-            )
-            for factor in risk.factors
-        ),
+def test_weights_are_bounded(known, plain):
+    risk = known().risk
+    factors = tuple(
+        replace(one, bins=tuple(replace(b, ratio=100.0**n) for n, b in enumerate(one.bins)))
+        for one in risk.factors
     )
-    weights = replace(Weights.read(file_of("small")), risk=steep)
-    found = {weights.weigh(Condition(labels=one, provenance=TOLD), Blobs().schema)
-             for one in labels_drawn(count=20)}  # fmt: skip
+    weights = replace(known(), risk=replace(risk, factors=factors))
+    conditions = [Condition(labels=labels, provenance=TOLD) for labels in plain[:20]]
+    found = [weights.weigh(one, SCHEMA) for one in conditions]
     assert max(found) / min(found) <= risk.bound * (1 + 1e-9)
 
 
-TOLD = {
-    "dataset": "blobs:a",
-    "case": "case_00",
-    "shape": [SIDE // 2, SIDE, SIDE],
-    "placement": {"corner": [], "slice_index": None},
-}
-
-
-def test_only_the_new_lesion_counts_where_one_is_drawn_into_an_image(file_of):
-    weights, schema = Weights.read(file_of("small")), Blobs().schema
-    labels = max(labels_drawn(count=20), key=volume_of)
+def test_only_the_new_lesion_counts_where_one_is_drawn_into_an_image(known, plain):
+    weights, labels = known(), max(plain[:20], key=volume_of)
     lesion = np.zeros_like(labels)
     lesion[5:7, 8:11, 8:11] = 1
     union = np.where(lesion > 0, lesion, labels)
     new = Condition(labels=union, lesion=lesion, provenance=TOLD)
     both = Condition(labels=union, provenance=TOLD)
-    assert [one.size for one in weights.lesions(new, schema)] == [18 * 2]
-    assert weights.weigh(new, schema) > weights.weigh(both, schema)
+    assert [one.size for one in weights.lesions(new, SCHEMA)] == [18 * 2]
+    assert weights.weigh(new, SCHEMA) > weights.weigh(both, SCHEMA)
     none = Condition(labels=labels, lesion=np.zeros_like(labels), provenance=TOLD)
-    assert weights.weigh(none, schema) == 1.0
+    assert weights.weigh(none, SCHEMA) == 1.0
 
 
-def test_cases_of_another_source_have_a_size_but_no_place(file_of):
-    weights, schema = Weights.read(file_of("low")), Blobs().schema
-    labels = labels_drawn(count=1)[0]
-    own = Condition(labels=labels, provenance=TOLD)
-    other = Condition(labels=labels, provenance={**TOLD, "dataset": "blobs:b"})
-    assert weights.lesions(own, schema)[0].place is not None
-    assert weights.lesions(other, schema)[0].place is None
-
-
-# -- the file --------------------------------------------------------------------------------------
-
-
-def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(DataFault, match="no such file"):
-        Weights.read(tmp_path / "failures.json")
+def test_cases_of_another_source_have_a_size_but_no_place(known, plain):
+    for dataset, placed in (("blobs:a", True), ("blobs:b", False)):
+        one = Condition(labels=plain[0], provenance={**TOLD, "dataset": dataset})
+        assert (known("low").lesions(one, SCHEMA)[0].place is not None) == placed
 
 
 @pytest.mark.parametrize(
@@ -256,10 +138,11 @@ def test_a_file_that_is_not_there(tmp_path):
     ids=["half", "changed", "version", "other"],
 )
 def test_a_file_that_cannot_be_used(file_of, tmp_path, change, fault, says):
+    with pytest.raises(DataFault, match="no such file"):
+        Weights.read(tmp_path / "bad.json")
     before = file_of("small").read_text()
-    after = change(before)
-    assert after != before
-    (tmp_path / "bad.json").write_text(after)
+    (tmp_path / "bad.json").write_text(change(before))
+    assert change(before) != before
     with pytest.raises(fault, match=says) as caught:
         Weights.read(tmp_path / "bad.json")
     assert "\n" not in str(caught.value)
@@ -287,57 +170,41 @@ def test_a_file_that_someone_else_wrote(file_of, tmp_path, break_it):
         Weights.read(tmp_path / "odd.json")
 
 
-# -- whose they are --------------------------------------------------------------------------------
-
-
-def test_weights_of_the_same_cases_pass_and_read_none(file_of):
-    weights, source = Weights.read(file_of("small")), Blobs()
+def test_weights_of_the_same_cases_pass_and_read_none(known):
+    weights, source = known(), Blobs()
     seen = source.lineage()
     source.opened.clear()
-    weights.check(seen, source.schema.labels)
+    weights.check(seen, SCHEMA.labels)
     held_out = [CaseRecord(i, source.subject(i), "") for i in source.held_out_ids]
     weights.guard(held_out, source.name)
     assert not source.opened
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "labels", "says"),
     [
-        ({"dataset": "blobs:b"}, "made of blobs:a fold 0, the run has seen blobs:b"),
-        ({"fold": "1"}, "blobs:a fold 1; expected the same"),
-        ({"cases": (CaseRecord("case_03", "person_1", "0" * 64),)}, "'case_03' first"),
+        ({"dataset": "blobs:b"}, {}, "made of blobs:a fold 0, the run has seen blobs:b"),
+        ({"fold": "1"}, {}, "blobs:a fold 1; expected the same"),
+        ({"cases": (CaseRecord("case_03", "person_1", "0" * 64),)}, {}, "'case_03' first"),
+        ({}, {"background": 0, "one": 1}, "label 'two' is 2 there"),
     ],
-    ids=["dataset", "fold", "content"],
+    ids=["dataset", "fold", "content", "labels"],
 )
-def test_weights_of_other_cases_are_refused(file_of, change, says):
-    source = Blobs()
+def test_weights_of_other_cases_are_refused(known, change, labels, says):
     with pytest.raises(IntegrityFault, match=says):
-        Weights.read(file_of("small")).check(
-            replace(source.lineage(), **change), source.schema.labels
-        )
-
-
-def test_weights_of_other_labels_are_refused(file_of):
-    source = Blobs()
-    with pytest.raises(IntegrityFault, match="label 'two' is 2 there"):
-        Weights.read(file_of("small")).check(source.lineage(), {"background": 0, "one": 1})
+        known().check(replace(Blobs().lineage(), **change), labels or SCHEMA.labels)
 
 
 @pytest.mark.parametrize(
-    ("case", "says"),
+    ("case", "dataset", "says"),
     [
-        (CaseRecord("case_05", "x", ""), r"case_05 \(the case itself"),
-        (CaseRecord("x", "person_2", ""), "same subject as case_05"),
+        (CaseRecord("case_05", "x", ""), "blobs:a", r"case_05 \(the case itself"),
+        (CaseRecord("x", "person_2", ""), "blobs:a", "same subject as case_05"),
+        (replace(Blobs().record("case_07"), id="x", subject="y"), "other:z",
+         "same content as case_07"),
     ],
-    ids=["case", "subject"],
-)
-def test_weights_that_have_seen_what_is_held_out_now_are_refused(file_of, case, says):
+    ids=["case", "subject", "content"],
+)  # fmt: skip
+def test_weights_that_have_seen_what_is_held_out_now_are_refused(known, case, dataset, says):
     with pytest.raises(IntegrityFault, match=says):
-        Weights.read(file_of("small")).guard([case], "blobs:a")
-
-
-def test_content_that_is_held_out_now_is_noticed_under_any_name(file_of):
-    weights, source = Weights.read(file_of("small")), Blobs(SourceRequest("blobs", "a"))
-    record = replace(source.record("case_07"), id="x", subject="y")
-    with pytest.raises(IntegrityFault, match="same content as case_07"):
-        weights.guard([record], "other:z")
+        known().guard([case], dataset)

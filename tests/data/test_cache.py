@@ -1,83 +1,159 @@
-"""Cases at hand: one reading for hash and training, the same places, bounded memory."""
+"""Cases for the loop: keyed by seed and step, cut in the generator's space, read once, bounded."""
 # mypy: disallow-untyped-calls=False
 
 import pickle
+import threading
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from gansynth.core.lineage import CaseRecord
-from gansynth.core.schema import Case
+from gansynth.core.generator import Stage
+from gansynth.core.schema import Boxes, Case, Schema
 from gansynth.core.space import Space
+from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
+from gansynth.runtime.errors import DataFault
 from gansynth.testing import ToySource
-from tests.data.counting import Counting
 
 
-def test_the_lineage_is_the_source_s():
+class Counting(ToySource):
+    """Counts how often a case was read."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.reads: list[str] = []
+
+    def load(self, case_id: str) -> Case:
+        self.reads.append(case_id)
+        return super().load(case_id)
+
+
+class Boxed(ToySource):
+    """Cases of 0, 1, 2, ... boxes, by their order; label 2 is to be ignored."""
+
+    @property
+    def schema(self) -> Schema:
+        return replace(super().schema, ignore=2)
+
+    def load(self, case_id):
+        count = self.train_ids.index(case_id)
+        coords = np.array([[1, 1, 1, 4, 4, 5 + i] for i in range(count)], np.float32)
+        numbers = np.arange(count, dtype=np.int16)
+        return replace(super().load(case_id), boxes=Boxes(coords.reshape(-1, 6), numbers))
+
+
+class Empty(ToySource):
+    def load(self, case_id: str) -> Case:
+        return replace(super().load(case_id), labels=np.zeros((32, 32), np.int16))
+
+
+def batches(source=None, space=None, **options) -> Any:
+    source = source or ToySource(3)
+    return CaseBatches(CaseCache(source), space or Space("crop", (8, 8, 8)), **options)
+
+
+def test_a_batch_is_of_its_seed_and_step():
+    first, again = (batches()(5, Stage(), range(3)) for _ in range(2))
+    assert torch.equal(first.image, again.image)
+    assert torch.equal(first.labels, again.labels)
+    assert not torch.equal(first.image, batches()(6, Stage(), range(3)).image)
+    assert not torch.equal(first.image, batches(seed=1)(5, Stage(), range(3)).image)
+
+
+def test_shapes_and_types():
+    batch = batches()(0, Stage(), range(3))
+    assert (batch.image.dtype, tuple(batch.image.shape)) == (torch.float32, (3, 2, 8, 8, 8))
+    assert (batch.labels.dtype, tuple(batch.labels.shape)) == (torch.int64, (3, 8, 8, 8))
+    assert batch.context is None
+
+
+def test_held_out_cases_are_never_read():
     source = Counting()
-    assert CaseCache(source).lineage() == source.lineage()
+    some = batches(source, source.space)
+    for step in range(40):
+        some(step, Stage(), range(2))
+    assert set(source.reads) == set(source.train_ids)
 
 
-def test_what_was_read_for_the_lineage_is_not_read_again():
+def test_context_is_made_of_the_cut_case():
+    batch = batches(context=lambda c: (c.image[0] > 0).astype(np.int16))(0, Stage(), range(2))
+    assert torch.equal(batch.context, (batch.image[:, 0] > 0).long())
+
+
+def test_an_ignored_label_becomes_background():
+    batch = batches(Boxed(3))(0, Stage(), range(8))
+    assert set(batch.labels.unique().tolist()) <= {-1, 0, 1}
+
+
+def test_boxes_of_a_batch_are_padded_to_its_longest_list():
+    source = Boxed(3)
+    whole = batches(source, source.space)(0, Stage(), range(12))
+    counts = (whole.box_labels >= 0).sum(1)
+    assert whole.boxes.shape == (12, max(counts), 6)
+    assert len(set(counts.tolist())) > 3
+    for coords, numbers, count in zip(whole.boxes, whole.box_labels, counts, strict=True):
+        assert numbers.tolist() == [*range(count), *[-1] * (len(numbers) - count)]
+        assert (coords[:count, 5] > 0).all()
+        assert not coords[count:].any()
+
+
+def test_a_case_that_is_not_accepted_is_drawn_again():
+    source = Boxed(3)
+    chosen = batches(source, source.space, accepts=lambda case: len(case.boxes.labels) > 0)
+    for step in range(8):
+        assert (chosen(step, Stage(), range(2)).box_labels[:, 0] >= 0).all()
+    with pytest.raises(DataFault, match="none of them"):
+        batches(accepts=lambda case: False)(0, Stage(), range(1))
+
+
+def test_the_lineage_is_the_source_s_and_what_it_read_is_not_read_again():
     source = Counting()
     cache = CaseCache(source)
-    cache.lineage()
+    assert cache.lineage() == ToySource(2).lineage()
+    assert cache("toy_00") is cache("toy_00")
     for case in source.train_ids:
         cache(case)
     assert sorted(source.reads) == sorted(source.train_ids)
 
 
-def test_records_a_source_keeps_itself_are_believed():
-    class Noted(Counting):
-        def record(self, case_id, load=None):
-            return CaseRecord(case_id, case_id, "noted")
-
-    source = Noted()
-    assert {record.sha256 for record in CaseCache(source).lineage().cases} == {"noted"}
-    assert source.reads == []
-
-
-@pytest.mark.parametrize("space", [Space("crop", (8, 8)), Space("native"), Space("crop", (40, 8))])
-def test_places_are_those_that_the_space_draws(space):
-    source = ToySource(2)
-    cache = CaseCache(source)
+@pytest.mark.parametrize(
+    ("source", "space"),
+    [(ToySource, Space("crop", (8, 8))), (ToySource, Space()), (ToySource, Space("crop", (40, 8))),
+     (Empty, Space("crop", (8, 8)))],
+)  # fmt: skip
+def test_places_are_those_that_the_space_draws(source, space):
+    cases = source(2)
+    cache = CaseCache(cases)
     for seed in range(20):
         drawn = cache.place("toy_03", space, np.random.default_rng(seed))
-        expected = space.place(source.load("toy_03"), np.random.default_rng(seed))
+        expected = space.place(cases.load("toy_03"), np.random.default_rng(seed))
         assert drawn.placement == drawn.origin == expected
         assert drawn.shape == (32, 32)
 
 
-def test_a_place_in_a_case_without_foreground_falls_anywhere():
-    class Empty(ToySource):
-        def load(self, case_id: str) -> Case:
-            case = super().load(case_id)
-            return Case(case.id, case.subject, case.image, np.zeros((32, 32), np.int16))
-
-    source, space = Empty(2), Space("crop", (8, 8))
-    drawn = CaseCache(source).place("toy_00", space, np.random.default_rng(1))
-    assert drawn.origin == space.place(source.load("toy_00"), np.random.default_rng(1))
-
-
-def test_memory_is_bounded():
+def test_memory_is_bounded_and_the_least_recently_used_case_goes_first():
     source = Counting()
     size = source.load("toy_00").image.nbytes + 2 * 32 * 32
-    cache = CaseCache(source, max_bytes=3 * size)
-    source.reads.clear()
-    for case in ("toy_00", "toy_01", "toy_02", "toy_00", "toy_03", "toy_00", "toy_01"):
-        cache(case)
-    assert source.reads == ["toy_00", "toy_01", "toy_02", "toy_03", "toy_01"]
+    for room, asked, reads in (
+        (3, (0, 1, 2, 0, 3, 0, 1), [0, 1, 2, 3, 1]),
+        (2, (0, 1, 0, 2, 0, 1), [0, 1, 2, 1]),
+        (0, (0, 1, 0), [0, 1, 0]),  # larger than the cache, served all the same
+    ):
+        cache = CaseCache(source, max_bytes=room * size + 1)
+        source.reads.clear()
+        assert [cache(f"toy_{i:02d}").id for i in asked] == [f"toy_{i:02d}" for i in asked]
+        assert source.reads == [f"toy_{i:02d}" for i in reads]
 
 
 def test_cases_that_are_read_again_and_again_are_told_of_once(monkeypatch, caplog):
     monkeypatch.setattr("gansynth.data.cache.READ_AGAIN", 3)
     source = Counting()
-    roomy, cramped = CaseCache(source), CaseCache(source, max_bytes=1)
-    for cache, warnings in ((roomy, 0), (cramped, 1)):
-        for _ in range(9):
-            for case in ("toy_00", "toy_01"):
-                cache(case)
+    for cache, warnings in ((CaseCache(source), 0), (CaseCache(source, max_bytes=1), 1)):
+        for case in ("toy_00", "toy_01") * 9:
+            cache(case)
         assert len(caplog.records) == warnings
     assert "gansynth cache toy:2 -o FILE.h5" in caplog.text
 
@@ -86,6 +162,25 @@ def test_a_cache_that_is_sent_elsewhere_leaves_its_cases():
     cache = CaseCache(Counting())
     cache("toy_00")
     sent = pickle.loads(pickle.dumps(cache))
-    assert sent.source.reads == ["toy_00"]
     sent("toy_00")
     assert sent.source.reads == ["toy_00", "toy_00"]
+
+
+def test_two_threads_do_not_read_at_once():
+    inside, most = threading.Semaphore(0), []
+
+    class Slow(Counting):
+        def load(self, case_id: str) -> Case:
+            inside.release()
+            threading.Event().wait(0.01)
+            most.append(inside._value)
+            inside.acquire()
+            return super().load(case_id)
+
+    cache = CaseCache(Slow(), max_bytes=1)
+    threads = [threading.Thread(target=cache, args=(f"toy_{i:02d}",)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 4

@@ -1,6 +1,7 @@
 """``pictures:``: PNG, TIFF and JPEG folders; masks, classes, folds; damage refused, bombs too."""
 # mypy: disallow-untyped-calls=False
 
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -10,19 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.core.source import SourceRequest
-from gansynth.data.picture_check import check_pictures
 from gansynth.data.picture_files import read_picture
-from gansynth.data.pictures import open_pictures
 from gansynth.runtime.errors import DataFault, UsageFault
+from tests.data import sets
+from tests.data.sets import save_picture as save
 
 SHAPE = (20, 24)
-
-
-def save(path: Path, array: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.asarray(array)).save(path)
-    return path
+CASE = "malignant/p0_3"
 
 
 def picture(seed: int, dtype: Any = np.uint8, shape: tuple[int, ...] = SHAPE) -> Any:
@@ -34,78 +29,80 @@ def disc(radius: int) -> Any:
     return (rows - 9) ** 2 + (columns - 11) ** 2 < radius**2
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory) -> Path:
     """Two classes of five people with two pictures each, and masks drawn as 255."""
+    home: Path = tmp_path_factory.mktemp("pictures") / "set"
     for number in range(20):
         name = f"{('benign', 'malignant')[number % 2]}/p{number // 4}_{number}.png"
-        save(tmp_path / "set" / "images" / name, picture(number))
-        save(tmp_path / "set" / "masks" / name, (255 * disc(3 + number % 5)).astype(np.uint8))
+        save(home / "images" / name, picture(number))
+        save(home / "masks" / name, (255 * disc(3 + number % 5)).astype(np.uint8))
+    return home
+
+
+@pytest.fixture
+def folder(shared: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    shutil.copytree(shared, tmp_path / "set")
     return tmp_path / "set"
 
 
-def opened(folder: Path, subjects: str | None = None, fold: str = "0", **read: str) -> Any:
-    request = SourceRequest("pictures", str(folder), read=read, subjects=subjects, fold=fold)
-    return open_pictures(request)
+def opened(folder: Path, **options: Any) -> Any:
+    return sets.opened(folder, "pictures", **options)
 
 
-# -- reading ---------------------------------------------------------------------------------------
+def alone(folder: Path, array: Any, name: str = "a.png", **read: str) -> Any:
+    """The one picture of a folder."""
+    save(folder / name, array)
+    return opened(folder, fold="all", **read).load("a").image
 
 
-def test_grey_pictures_fill_0_to_1_and_masks_are_labels(folder):
-    source = opened(folder)
-    case = source.load("malignant/p0_3")
+def test_grey_pictures_fill_0_to_1_and_masks_are_labels(shared):
+    source = opened(shared)
+    case = source.load(CASE)
     np.testing.assert_allclose(case.image[0], picture(3) / 255, atol=1e-6)
     np.testing.assert_array_equal(case.labels, disc(6))
     assert source.schema.labels == {"background": 0, "foreground": 1}
-    assert source.schema.channels == ("grey",)
-    case.validate(source.schema)
+    assert (source.schema.channels, source.space.size) == (("grey",), (24, 24))
 
 
 @pytest.mark.parametrize("ending", ["png", "tif"])
 def test_all_16_bits_are_read(tmp_path, ending):
     deep = picture(0, np.uint16)
-    save(tmp_path / f"a.{ending}", deep)
-    image = opened(tmp_path, fold="all").load("a").image
+    image = alone(tmp_path, deep, f"a.{ending}")
     np.testing.assert_allclose(image[0], deep / 65535, atol=1e-6)
-    assert opened(tmp_path, fold="all", window="100:4095").load("a").image.max() == 1
+    assert alone(tmp_path, deep, f"a.{ending}", window="100:4095").max() == 1
 
 
 def test_colours_are_three_channels(tmp_path):
-    save(tmp_path / "a.png", picture(0, shape=(*SHAPE, 3)))
+    pixels = picture(0, shape=(*SHAPE, 3))
+    np.testing.assert_allclose(alone(tmp_path, pixels)[2], pixels[..., 2] / 255, 1e-6)
     source = opened(tmp_path, fold="all")
     assert source.schema.channels == ("red", "green", "blue")
-    case = source.load("a")
-    assert case.labels is None
-    np.testing.assert_allclose(case.image[2], picture(0, shape=(*SHAPE, 3))[..., 2] / 255, 1e-6)
+    assert source.load("a").labels is None
     assert opened(tmp_path, fold="all", channels="T1,T2,FLAIR").schema.channels[1] == "T2"
 
 
-def test_a_jpeg_is_read(tmp_path):
-    save(tmp_path / "a.JPG", np.full(SHAPE, 100, np.uint8))
-    np.testing.assert_allclose(opened(tmp_path, fold="all").load("a").image, 100 / 255, atol=0.01)
+def test_jpegs_and_floats_are_read(tmp_path):
+    image = alone(tmp_path / "j", np.full(SHAPE, 100, np.uint8), "a.JPG")
+    np.testing.assert_allclose(image, 100 / 255, atol=0.01)
+    floats = picture(0).astype(np.float32) - 1000
+    np.testing.assert_array_equal(alone(tmp_path / "f", floats, "a.tif")[0], floats)
 
 
-def test_floats_stay_as_they_are(tmp_path):
-    save(tmp_path / "a.tif", picture(0).astype(np.float32) - 1000)
-    image = opened(tmp_path, fold="all").load("a").image
-    np.testing.assert_array_equal(image[0], picture(0).astype(np.float32) - 1000)
-
-
-def test_percentiles_are_the_picture_s(folder):
+def test_percentiles_are_the_picture_s(shared):
     low, high = np.percentile(picture(3), (5, 95))
-    image = opened(folder, window="5%:95%").load("malignant/p0_3").image[0]
+    image = opened(shared, window="5%:95%").load(CASE).image[0]
     expected = ((picture(3).astype(np.float32) - low) / (high - low)).clip(0, 1)
     np.testing.assert_allclose(image, expected, atol=1e-5)
 
 
-def test_pictures_are_resampled_to_one_size(folder):
-    source = opened(folder, resize="16x12")
-    case = source.load("malignant/p0_3")
+def test_pictures_are_resampled_to_one_size(shared):
+    source = opened(shared, resize="16x12")
+    case = source.load(CASE)
     assert case.image.shape == (1, 16, 12)
     assert set(np.unique(case.labels)) == {0, 1}
-    assert (source.space.size, source.shape("malignant/p0_3")) == ((16, 12), (16, 12))
-    assert opened(folder).space.size == (24, 24)
+    assert (source.space.size, source.shape(CASE)) == ((16, 12), (16, 12))
 
 
 def test_labels_are_numbered_by_their_numbers_in_the_masks(folder):
@@ -113,8 +110,7 @@ def test_labels_are_numbered_by_their_numbers_in_the_masks(folder):
         save(path, np.where(disc(2), 200, 50 * disc(5)).astype(np.uint8))
     source = opened(folder, labels="core:200,edema:50")
     assert source.schema.labels == {"background": 0, "edema": 1, "core": 2}
-    expected = np.where(disc(2), 2, disc(5))
-    np.testing.assert_array_equal(source.load("malignant/p0_3").labels, expected)
+    np.testing.assert_array_equal(source.load(CASE).labels, np.where(disc(2), 2, disc(5)))
 
 
 def test_masks_may_lie_beside_their_images(tmp_path):
@@ -126,24 +122,14 @@ def test_masks_may_lie_beside_their_images(tmp_path):
     np.testing.assert_array_equal(source.load("a0").labels, disc(4))
 
 
-# -- classes, subjects, folds ----------------------------------------------------------------------
-
-
-def test_subfolders_are_classes_if_asked(folder):
-    source = opened(folder, classes="yes")
-    assert source.classes == ("benign", "malignant")
-    assert [source.label_class(f"{name}/p0_{n}") for name, n in (("benign", 0), ("malignant", 1))]
-    assert source.label_class("benign/p0_0") == 0
-    assert source.label_class("malignant/p0_1") == 1
-    assert opened(folder).label_class("malignant/p0_1") is None
-
-
-def test_classes_are_named_in_the_schema_and_told_of_each_case(folder):
-    source = opened(folder, classes="yes", resize="8x8")
-    assert source.schema.classes == ("benign", "malignant")
-    for case_id in ("benign/p0_2", "malignant/p0_3"):
-        number = source.schema.classes.index(case_id.split("/")[0])
+def test_subfolders_are_classes_if_asked(shared):
+    source = opened(shared, classes="yes", resize="8x8")
+    assert source.classes == source.schema.classes == ("benign", "malignant")
+    for case_id, number in (("benign/p0_2", 0), (CASE, 1)):
         assert source.label_class(case_id) == source.load(case_id).label_class == number
+    plain = opened(shared)
+    assert (plain.schema.classes, plain.label_class(CASE)) == ((), None)
+    assert plain.load(CASE).label_class is None
 
 
 def write_classes(folder: Path, lines: list[str]) -> None:
@@ -153,14 +139,11 @@ def write_classes(folder: Path, lines: list[str]) -> None:
 def test_classes_may_be_those_of_a_csv(folder):
     files = sorted((folder / "images").rglob("*.png"))
     cases = [path.relative_to(folder / "images").with_suffix("").as_posix() for path in files]
-    write_classes(
-        folder, [f"{case},{'left' if n < 5 else 'right'}" for n, case in enumerate(cases)]
-    )
+    lines = [f"{case},{'left' if n < 5 else 'right'}" for n, case in enumerate(cases)]
+    write_classes(folder, lines)
     source = opened(folder, classes="classes.csv")
     assert source.schema.classes == ("left", "right")
     assert [source.label_class(case) for case in cases] == [0] * 5 + [1] * 15
-    assert opened(folder).schema.classes == ()
-    assert opened(folder).load("benign/p0_2").label_class is None
 
 
 @pytest.mark.parametrize(
@@ -168,16 +151,13 @@ def test_classes_may_be_those_of_a_csv(folder):
     [
         (["benign/p0_0,a"], "has no class, expected one for each picture; add a line"),
         (["benign/p0_0,a", "benign/p0_0,b"], "line 3: case 'benign/p0_0' has class 'a' and 'b'"),
+        (None, r"no file .*classes\.csv, expected yes, no, or a CSV"),
     ],
 )
 def test_a_csv_that_does_not_say_each_class_once_is_refused(folder, lines, says):
-    write_classes(folder, lines)
+    if lines is not None:
+        write_classes(folder, lines)
     with pytest.raises(DataFault, match=says):
-        opened(folder, classes="classes.csv")
-
-
-def test_a_csv_that_is_not_there_is_refused(folder):
-    with pytest.raises(DataFault, match=r"no file .*classes\.csv, expected yes, no, or a CSV"):
         opened(folder, classes="classes.csv")
 
 
@@ -191,34 +171,28 @@ def test_a_folder_of_coordinates_is_not_taken_for_masks(tmp_path, where):
     assert source.load("a").labels is None
 
 
-def test_an_empty_folder_of_masks_is_still_one(tmp_path):
-    save(tmp_path / "images" / "a.png", picture(0))
-    (tmp_path / "masks").mkdir()
+def test_an_image_without_its_mask_is_refused(folder, tmp_path):
+    (folder / "masks" / "benign" / "p0_0.png").unlink()
+    with pytest.raises(DataFault, match=r"p0_0\.png: has no mask, expected one in .*masks"):
+        opened(folder)
+    save(tmp_path / "new/images/a.png", picture(0))
+    (tmp_path / "new/masks").mkdir()  # empty, still one of masks
     with pytest.raises(DataFault, match="has no mask"):
-        opened(tmp_path, fold="all")
+        opened(tmp_path / "new", fold="all")
 
 
-def test_no_subject_is_on_both_sides_of_any_fold(folder):
-    pattern, held_out = r"/(p\d)_", set()
+def test_no_subject_is_on_both_sides_of_any_fold(shared):
+    held_out = set()
     for fold in range(5):
-        source = opened(folder, pattern, fold=str(fold))
-        sides = [
-            {source.subject(case) for case in ids}
-            for ids in (source.train_ids, source.held_out_ids)
-        ]
+        source = opened(shared, subjects=r"/(p\d)_", fold=str(fold))
+        sides = [set(map(source.subject, ids)) for ids in (source.train_ids, source.held_out_ids)]
         assert sides[0].isdisjoint(sides[1])
         held_out |= set(source.held_out_ids)
     assert len(held_out) == 20
-
-
-def test_a_fold_that_is_not_there_is_refused(folder):
     with pytest.raises(UsageFault, match=r"--fold '5'.*folds 0 to 4"):
-        opened(folder, fold="5")
+        opened(shared, fold="5")
     with pytest.raises(DataFault, match=r"5 subject\(s\) for 6 folds"):
-        opened(folder, r"/(p\d)_", folds="6")
-
-
-# -- damage ----------------------------------------------------------------------------------------
+        opened(shared, subjects=r"/(p\d)_", folds="6")
 
 
 def test_every_flipped_bit_of_a_png_is_found(tmp_path):
@@ -251,36 +225,39 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def test_a_bomb_is_refused_by_its_header(tmp_path):
-    header = struct.pack(">IIBBBBB", 8000, 8000, 8, 0, 0, 0, 0)
-    body = zlib.compress(bytes(64), 9)
-    path = tmp_path / "bomb.png"
-    parts = (chunk(b"IHDR", header), chunk(b"IDAT", body), chunk(b"IEND", b""))
+def hand_made(path: Path, *header: int, body: bytes) -> Path:
+    """A PNG of width, height, depth and colour type."""
+    parts = (
+        chunk(b"IHDR", struct.pack(">IIBBBBB", *header, 0, 0, 0)),
+        chunk(b"IDAT", zlib.compress(body, 9)),
+        chunk(b"IEND", b""),
+    )
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
-    with pytest.raises(DataFault, match=r"8000 x 8000 pixels in .* a decompression bomb"):
-        read_picture(path)
+    return path
 
 
-def test_what_is_no_grey_or_colour_picture_is_refused(tmp_path):
-    save(tmp_path / "a.png", picture(0, shape=(*SHAPE, 4)))
-    with pytest.raises(DataFault, match="mode RGBA, expected grey or 8-bit RGB"):
-        read_picture(tmp_path / "a.png")
+def several(path: Path) -> Path:
     pages = [Image.fromarray(picture(n)) for n in range(3)]
-    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
-    with pytest.raises(DataFault, match="holds 3 pictures, expected one"):
-        read_picture(tmp_path / "a.tif")
-    save(tmp_path / "b.png", picture(0)).rename(tmp_path / "b.jpg")
-    with pytest.raises(DataFault, match="no JPEG file"):
-        read_picture(tmp_path / "b.jpg")
+    pages[0].save(path.with_suffix(".tif"), save_all=True, append_images=pages[1:])
+    return path.with_suffix(".tif")
 
 
-def test_colours_of_16_bits_are_refused_for_pillow_would_cut_them(tmp_path):
-    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
-    body = zlib.compress(b"\0" + bytes(12))
-    parts = (chunk(b"IHDR", header), chunk(b"IDAT", body), chunk(b"IEND", b""))
-    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
-    with pytest.raises(DataFault, match="RGB of 16 bits"):
-        read_picture(tmp_path / "a.png")
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda p: hand_made(p, 8000, 8000, 8, 0, body=bytes(64)),
+         r"8000 x 8000 pixels in .* a decompression bomb"),
+        (lambda p: hand_made(p, 2, 1, 16, 2, body=bytes(13)), "RGB of 16 bits"),
+        (lambda p: save(p, picture(0, shape=(*SHAPE, 4))),
+         "mode RGBA, expected grey or 8-bit RGB"),
+        (several, "holds 3 pictures, expected one"),
+        (lambda p: save(p, picture(0)).rename(p.with_suffix(".jpg")), "no JPEG file"),
+    ],
+    ids=["bomb", "deep colours", "transparent", "several", "other"],
+)  # fmt: skip
+def test_what_is_no_grey_or_colour_picture_is_refused(tmp_path, make, said):
+    with pytest.raises(DataFault, match=said):
+        read_picture(make(tmp_path / "a.png"))
 
 
 def test_another_depth_than_the_first_picture_s_is_refused(folder):
@@ -291,19 +268,17 @@ def test_another_depth_than_the_first_picture_s_is_refused(folder):
         source.load(other)
 
 
-def test_an_image_without_its_mask_is_refused(folder):
-    (folder / "masks" / "benign" / "p0_0.png").unlink()
-    with pytest.raises(DataFault, match=r"p0_0\.png: has no mask, expected one in .*masks"):
-        opened(folder)
-
-
-def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(DataFault, match="no picture"):
-        opened(tmp_path)
-    with pytest.raises(DataFault, match="no such folder"):
-        opened(tmp_path / "none")
-    with pytest.raises(DataFault, match="--read masks=gt: no folder"):
-        opened(tmp_path, masks="gt")
+@pytest.mark.parametrize(
+    ("where", "read", "said"),
+    [
+        (".", {}, "no picture"),
+        ("none", {}, "no such folder"),
+        (".", {"masks": "gt"}, "--read masks=gt: no folder"),
+    ],
+)
+def test_an_empty_folder_is_refused(tmp_path, where, read, said):
+    with pytest.raises(DataFault, match=said):
+        opened(tmp_path / where, **read)
 
 
 def test_check_tells_everything_in_one_pass(folder):
@@ -312,12 +287,11 @@ def test_check_tells_everything_in_one_pass(folder):
     path.write_bytes(path.read_bytes()[:200])
     save(masks / "malignant" / "p0_1.png", disc(3)[:, 1:])
     save(masks / "benign" / "p0_2.png", np.full(SHAPE, 7, np.uint8))
-    save(images / "malignant" / "p0_3.png", picture(0, np.uint16))
+    save(images / f"{CASE}.png", picture(0, np.uint16))
     (masks / "benign" / "p1_4.png").unlink()
     save(images / "benign" / "p1_6.tif", picture(0))
     save(images / "malignant" / "p1_5.png", picture(9))
     save(masks / "spare.png", disc(3))
-    checked = check_pictures(SourceRequest("pictures", str(folder)), lambda done, total: None)
     said = {
         "p0_0.png": "damaged",
         "p0_1.png": "20 x 23 pixels, its image 20 x 24",
@@ -328,13 +302,13 @@ def test_check_tells_everything_in_one_pass(folder):
         "p2_9.png": "same pixels as malignant/p1_5",
         "spare.png": "a mask without an image",
     }
-    found = [finding.message for finding in checked.findings]
+    findings = sets.check(folder, "pictures").findings
     for name, words in said.items():
-        assert [m for m in found if name in m and words in m], (name, found)
-    assert len(found) == len(said)
-    levels = [finding.level for finding in checked.findings]
+        assert [f for f in findings if name in f.message and words in f.message], (name, findings)
+    assert len(findings) == len(said)
+    levels = [finding.level for finding in findings]
     assert levels == sorted(levels)
-    assert [f.level for f in checked.findings if "spare" in f.message] == ["warning"]
+    assert [f.level for f in findings if "spare" in f.message] == ["warning"]
 
 
 def test_the_same_picture_on_both_sides_is_an_error(folder):
@@ -344,12 +318,6 @@ def test_the_same_picture_on_both_sides_is_an_error(folder):
         path = folder / "images" / f"{other}.png"
         before = path.read_bytes()
         path.write_bytes(content)
-        checked = check_pictures(source.request, lambda done, total: None)
-        assert [(f.level, "same pixels" in f.message) for f in checked.findings] == [(level, True)]
+        found = sets.only(folder, kind="pictures")
+        assert (found.level, "same pixels" in found.message) == (level, True)
         path.write_bytes(before)
-
-
-def test_check_finds_nothing_wrong_with_a_sound_folder(folder):
-    request = SourceRequest("pictures", str(folder), subjects=r"/(p\d)_")
-    checked = check_pictures(request, lambda done, total: None)
-    assert (checked.cases, list(checked.findings)) == (20, [])

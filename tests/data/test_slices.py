@@ -1,7 +1,6 @@
 """``slices:``: 2D cases of a volume source; whose they are follows from the volumes."""
 # mypy: disallow-untyped-calls=False
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,15 +12,17 @@ from scipy.ndimage import zoom
 
 from gansynth.core.findings import Checked, Finding
 from gansynth.core.hookspecs import hookimpl
-from gansynth.core.lineage import guard, guard_host
+from gansynth.core.lineage import guard
 from gansynth.core.registry import installed
 from gansynth.core.schema import Boxes, Case
 from gansynth.core.source import SourceRequest
 from gansynth.data.h5_write import write_h5
 from gansynth.data.reading import VolumeOptions
 from gansynth.data.slices import SliceSource, check_slices
-from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.sampling.opening import open_source
 from gansynth.testing import ToySource
+from tests.data.sets import save
 
 
 class Volumes(ToySource):
@@ -36,6 +37,9 @@ class Volumes(ToySource):
 
     def subject(self, case_id: str) -> str:
         return f"p{int(case_id[-2:]) // 2}"
+
+    def shape(self, case_id: str) -> tuple[int, ...]:
+        return (14, 15, 16)
 
     def load(self, case_id: str) -> Case:
         Volumes.reads += 1
@@ -65,15 +69,25 @@ def volumes():
     installed().remove("volumes")
 
 
+VOLUME: Any = Volumes(SourceRequest("volumes", "x"))
+LABELS = {case: VOLUME.load(case).labels for case in VOLUME.train_ids}
+
+
 def request(where: str = "volumes:x", **read: str) -> SourceRequest:
     return SourceRequest("slices", where, read=read)
 
 
-def opened(**read: str) -> Any:
-    return SliceSource(request(**read))
+def opened(where: str = "volumes:x", **read: str) -> Any:
+    return SliceSource(request(where, **read))
 
 
-VOLUME: Any = Volumes(SourceRequest("volumes", "x"))
+def image_of(case_id: str = "toy_00/axi007", **read: str) -> Any:
+    return opened(**read).load(case_id).image
+
+
+def labels_of(case_id: str, axis: int = 0) -> Any:
+    case, number = case_id.split("/")
+    return LABELS[case].take(int(number[3:]), axis)
 
 
 @pytest.mark.parametrize(
@@ -87,14 +101,6 @@ def test_a_plane_is_cut_across_its_axis(plane, axis, short):
     assert len(source.train_ids) == 12 * (14, 15, 16)[axis]
     assert source.schema.axes == "HW"
     case.validate(source.schema)
-
-
-def test_spacing_loses_the_axis_and_follows_a_resize(monkeypatch):
-    monkeypatch.setattr(
-        Volumes, "schema", property(lambda self: replace(ToySource(3).schema, spacing=(3, 2, 1)))
-    )
-    assert opened(plane="coronal").schema.spacing == (3, 1)
-    assert opened(plane="coronal", resize="28x8").schema.spacing == (1.5, 2)
 
 
 def test_no_slice_of_a_held_out_volume_or_subject_is_trained_on():
@@ -123,7 +129,7 @@ def test_slices_that_show_nothing_are_no_leak():
         ("2", [2]),
         ("12-99", [12, 13]),
         ("1,4-5", [1, 4, 5]),
-        ("25%-50%", [3 + i for i in range(4)]),
+        ("25%-50%", [3, 4, 5, 6]),
         ("0%-100%", list(range(14))),
     ],
 )
@@ -133,65 +139,41 @@ def test_slices_are_chosen_by_number_or_share(text, expected):
 
 
 def test_slices_are_chosen_by_their_foreground():
-    counts = {
-        f"{case}/sag{n:03d}": int((VOLUME.load(case).labels[:, :, n] > 0).sum())
-        for case in VOLUME.train_ids
-        for n in range(16)
-    }
-    every = set(opened(plane="sagittal").train_ids)
-    some = set(opened(plane="sagittal", foreground="with", min_foreground="20").train_ids)
-    none = set(opened(plane="sagittal", foreground="without").train_ids)
-    assert every == set(counts)
-    assert some == {case for case, count in counts.items() if count >= 20}
-    assert none == {case for case, count in counts.items() if count == 0}
+    every = opened(plane="sagittal").train_ids
+    counts = {case: int((labels_of(case, 2) > 0).sum()) for case in every}
+    some = opened(plane="sagittal", foreground="with", min_foreground="20").train_ids
+    none = opened(plane="sagittal", foreground="without").train_ids
+    assert len(every) == 12 * 16
+    assert set(some) == {case for case, count in counts.items() if count >= 20}
+    assert set(none) == {case for case, count in counts.items() if count == 0}
 
 
-def test_volumes_are_read_once_to_choose_and_to_load(monkeypatch):
-    source = opened(foreground="with")
-    Volumes.reads = 0
-    monkeypatch.setattr(Volumes, "shape", lambda self, case: (14, 15, 16))
-    for case in (*source.train_ids, *source.train_ids):
-        source.load(case)
-    assert Volumes.reads == 12
-
-
-def test_listing_reads_no_volume(monkeypatch):
-    monkeypatch.setattr(Volumes, "shape", lambda self, case: (14, 15, 16))
+def test_volumes_are_read_once_to_choose_to_class_and_to_load_and_never_to_list():
     Volumes.reads = 0
     assert opened(slices="10%-90%").train_ids
     assert Volumes.reads == 0
+    source = opened(foreground="with")
+    for case in (*source.train_ids, *source.train_ids):
+        source.load(case)
+    assert Volumes.reads == 12
+    source = opened(classes="label")
+    assert len([source.label_class(i) for i in source.train_ids]) == 12 * 14
+    assert Volumes.reads == 24
 
 
 def test_resized_slices_have_bilinear_images_and_nearest_labels():
     source = opened(resize="28x30")
     case, plane = source.load("toy_00/axi007"), opened().load("toy_00/axi007")
-    assert case.image.shape == (2, 28, 30)
-    assert source.space.size == (28, 30)
-    whole = zoom(plane.labels, (28 / 15, 30 / 16), order=0, grid_mode=True, mode="nearest")
-    np.testing.assert_array_equal(case.labels, whole)
-    image = [
-        zoom(c, (28 / 15, 30 / 16), order=1, grid_mode=True, mode="nearest") for c in plane.image
-    ]
+    assert (case.image.shape, source.space.size) == ((2, 28, 30), (28, 30))
+    how: dict[str, Any] = {"zoom": (28 / 15, 30 / 16), "grid_mode": True, "mode": "nearest"}
+    np.testing.assert_array_equal(case.labels, zoom(plane.labels, order=0, **how))
+    image = [zoom(channel, order=1, **how) for channel in plane.image]
     np.testing.assert_allclose(case.image, image, atol=1e-4)
 
 
-def test_shrunken_images_are_averages():
-    case, plane = opened(resize="5x4").load("toy_00/axi007"), opened().load("toy_00/axi007")
-    means = plane.image.reshape(2, 5, 3, 4, 4).mean((2, 4))
-    np.testing.assert_allclose(case.image, means, atol=1e-6)
-
-
-def test_a_run_of_slices_that_were_resampled_otherwise_is_refused():
-    now = opened(resize="5x4").host
-    before = {**now, "slices": {k: v for k, v in now["slices"].items() if k != "resampled"}}
-    with pytest.raises(IntegrityFault, match="'resampled': 'area down, linear up'"):
-        guard_host(before, now)
-    assert "resampled" not in opened().host["slices"]
-
-
 def test_a_window_clips_to_0_and_1():
-    case, plane = opened(window="-0.5:1").load("toy_00/axi007"), opened().load("toy_00/axi007")
-    np.testing.assert_allclose(case.image, (plane.image.clip(-0.5, 1) + 0.5) / 1.5, atol=1e-6)
+    expected = (image_of().clip(-0.5, 1) + 0.5) / 1.5
+    np.testing.assert_allclose(image_of(window="-0.5:1"), expected, atol=1e-6)
 
 
 def test_a_window_s_percentiles_are_the_volume_s():
@@ -211,20 +193,16 @@ def test_what_lies_outside_is_windowed_too():
     assert (case.image[:, case.labels == -1] == 0.25).all()
 
 
-def test_channels_are_kept_by_name():
-    source = opened(channels="second")
-    assert source.schema.channels == ("second",)
-    whole = opened().load("toy_00/axi004").image
-    np.testing.assert_array_equal(source.load("toy_00/axi004").image, whole[1:])
-
-
-def test_concatenated_channels_are_cases_of_their_own():
+def test_channels_are_kept_by_name_or_are_cases_of_their_own():
+    kept = opened(channels="second")
+    assert kept.schema.channels == ("second",)
+    np.testing.assert_array_equal(kept.load("toy_00/axi004").image, image_of("toy_00/axi004")[1:])
     source = opened(concat="yes", window="0:1,0:2", slices="4")
     assert source.train_ids[:2] == ("toy_00/axi004/first", "toy_00/axi004/second")
     assert source.schema.channels == ("first+second",)
-    whole = opened().load("toy_00/axi004").image
     second = source.load("toy_00/axi004/second").image
-    np.testing.assert_allclose(second, (whole[1:] / 2).clip(0, 1), atol=1e-6)
+    expected = (image_of("toy_00/axi004")[1:] / 2).clip(0, 1)
+    np.testing.assert_allclose(second, expected, atol=1e-6)
 
 
 def test_boxes_are_cut_with_their_slice():
@@ -233,24 +211,24 @@ def test_boxes_are_cut_with_their_slice():
     assert len(source.load("toy_00/cor008").boxes.coords) == 0
 
 
-@pytest.mark.parametrize("read", [{}, {"plane": "sagittal", "foreground": "with"}])
-def test_slices_of_a_cache_are_those_of_the_original(tmp_path, read):
+@pytest.mark.parametrize(
+    "read", [{}, {"plane": "sagittal", "foreground": "with"}, {"classes": "label"}]
+)
+def test_slices_of_a_cache_are_those_of_the_original(tmp_path, read, monkeypatch):
     write_h5(VOLUME, tmp_path / "v.h5", chunk=8)
-    cached: Any = SliceSource(request(f"h5:{tmp_path / 'v.h5'}", window="1%:99%", **read))
+    cached = opened(f"h5:{tmp_path / 'v.h5'}", window="1%:99%", **read)
     source = opened(window="1%:99%", **read)
     assert cached.train_ids == source.train_ids
     assert cached.lineage() == source.lineage()
     one, two = (side.load(source.train_ids[8]) for side in (cached, source))
     np.testing.assert_array_equal(one.boxes.coords, two.boxes.coords)
-
-
-# -- which side slices are counted from ------------------------------------------------------------
+    monkeypatch.setattr(type(cached.inner), "_image", None)  # labels alone tell the class
+    some = source.train_ids[14:40]
+    assert [cached.label_class(i) for i in some] == [source.label_class(i) for i in some]
 
 
 def oriented(folder: Path, codes: str) -> str:
     """The same five heads in files whose voxels run as ``codes`` say; ``nifti:`` and the folder."""
-    for part in ("images", "labels"):
-        (folder / part).mkdir(parents=True)
     rng = np.random.default_rng(0)
     for number in range(5):
         image = rng.normal(size=(12, 10, 8)).astype(np.float32)  # (x, y, z) to the left, back, head
@@ -261,8 +239,10 @@ def oriented(folder: Path, codes: str) -> str:
             turn = nib.orientations.ornt_transform(
                 nib.io_orientation(stored.affine), nib.orientations.axcodes2ornt(codes)
             )
-            nib.save(stored.as_reoriented(turn), folder / part / f"case_{number}.nii.gz")
-    return f"nifti:{folder}"
+            turned = stored.as_reoriented(turn)
+            path = folder / codes / part / f"case_{number}.nii.gz"
+            save(path, np.asarray(turned.dataobj), turned.affine)
+    return f"nifti:{folder / codes}"
 
 
 RIGHT = {"plane": "sagittal", "slices": "2-4", "count_from": "right"}
@@ -270,27 +250,16 @@ RIGHT = {"plane": "sagittal", "slices": "2-4", "count_from": "right"}
 
 @pytest.mark.parametrize("codes", ["RAS", "LAS", "SPR"])
 def test_slices_counted_from_a_side_are_the_same_whichever_way_the_file_runs(tmp_path, codes):
-    lps, other = (
-        SliceSource(request(oriented(tmp_path / name, name), **RIGHT)) for name in ("LPS", codes)
-    )
+    lps, other = (opened(oriented(tmp_path, name), **RIGHT) for name in ("LPS", codes))
     assert lps.train_ids == other.train_ids
+    assert lps.host["slices"]["count_from"] == "right"
+    assert "count_from" not in opened().host["slices"]
     for case in lps.train_ids:
         one, two = lps.load(case), other.load(case)
         np.testing.assert_array_equal(one.image, two.image)
         np.testing.assert_array_equal(one.labels, two.labels)
-
-
-def test_from_the_right_slice_2_of_a_file_stored_from_the_right_is_its_own_second(tmp_path):
-    where = oriented(tmp_path / "LPS", "LPS")  # as BRATS files are
-    source = SliceSource(request(where, **{**RIGHT, "slices": "2"}))
-    for case in source.train_ids:
-        assert np.all(source.load(case).labels == 1)
-
-
-def test_the_side_that_slices_are_counted_from_is_recorded(tmp_path):
-    source = SliceSource(request(oriented(tmp_path / "LPS", "LPS"), **RIGHT))
-    assert source.host["slices"]["count_from"] == "right"
-    assert "count_from" not in opened().host["slices"]
+        # Of files that run from the right, as BRATS files do, it is their own second.
+        assert (one.labels == 1).all() == case.endswith("009")
 
 
 @pytest.mark.parametrize(
@@ -301,14 +270,9 @@ def test_the_side_that_slices_are_counted_from_is_recorded(tmp_path):
     ],
 )
 def test_a_side_that_cannot_be_counted_from_is_refused(tmp_path, where, read, says):
-    found = oriented(tmp_path / "LPS", "LPS") if where == "nifti" else "volumes:x"
+    found = oriented(tmp_path, "LPS") if where == "nifti" else "volumes:x"
     with pytest.raises(UsageFault, match=says):
-        SliceSource(request(found, **read))
-
-
-def test_other_keys_go_to_the_inner_source():
-    inner = opened(**{"spacing": "2", "inner.window": "1:2", "window": "0:1"}).inner
-    assert inner.request.read == {"spacing": "2", "window": "1:2"}
+        opened(found, **read)
 
 
 def test_a_generator_of_slices_has_a_space_of_its_own():
@@ -328,6 +292,9 @@ def test_a_generator_of_slices_has_a_space_of_its_own():
         ({"window": "0:1,0:1,0:1"}, "--read window: 3 for 2 channel"),
         ({"channels": "T2"}, "has no channel 'T2', expected among: first, second"),
         ({"resize": "64x64x64"}, "--read resize=64x64x64"),
+        ({"classes": "foreground", "foreground": "with"}, "all slices are of one class"),
+        ({"classes": "foreground", "foreground": "without"}, "of one class.*leave one of the two"),
+        ({"classes": "label", "foreground": "without"}, "all slices are of one class"),
     ],
 )
 def test_what_cannot_be_read_so_is_refused(read, says):
@@ -349,24 +316,52 @@ def test_unknown_slices_are_refused(case):
 @pytest.mark.parametrize("where", ["slices:volumes:x", "volumes"])
 def test_slices_of_no_volumes_are_refused(where):
     with pytest.raises(UsageFault):
-        SliceSource(request(where))
+        opened(where)
 
 
-def silent(done: int, total: int) -> None:
-    pass
+def test_check_tells_what_is_wrong_with_volumes_and_choice(monkeypatch):
+    def found(**read: str) -> Checked:
+        return check_slices(request(**read), lambda done, total: None)
+
+    assert found() == Checked("slices:volumes:x", 16 * 14, [])
+    assert [f.level for f in found(slices="90-99").findings] == ["error"]
+    (warning,) = found(classes="foreground", slices="8").findings
+    assert warning.level == "warning"
+    assert "no training case of fold 0 is of class 'without'" in warning.message
+    damaged = Finding("error", "a", Path("a"), "damaged")
+    inner = ("volumes", lambda: lambda request, progress: Checked("volumes:x", 3, [damaged]))
+    monkeypatch.setitem(installed().found["checks"], "volumes", inner)
+    assert found().findings == [damaged]
 
 
-def test_check_tells_of_a_choice_without_slices():
-    checked = check_slices(request(slices="90-99"), silent)
-    assert [f.level for f in checked.findings] == ["error"]
-    assert check_slices(request(), silent) == Checked("slices:volumes:x", 16 * 14, [])
+@pytest.mark.parametrize(("plane", "axis"), [("axial", 0), ("sagittal", 2)])
+def test_a_slice_is_with_foreground_or_without(plane, axis):
+    source = opened(classes="foreground", plane=plane)
+    assert source.schema.classes == ("without", "with")
+    found = [source.label_class(i) for i in source.train_ids]
+    assert found == [int((labels_of(i, axis) > 0).any()) for i in source.train_ids]
+    assert set(found) == {0, 1}
+    assert [source.load(i).label_class for i in source.train_ids[:16]] == found[:16]
 
 
-def test_check_tells_what_is_wrong_with_the_volumes(monkeypatch):
-    found = Finding("error", "a", Path("a"), "damaged")
-    monkeypatch.setitem(
-        installed().found["checks"],
-        "volumes",
-        ("volumes", lambda: lambda request, progress: Checked("volumes:x", 3, [found])),
-    )
-    assert check_slices(request(), silent).findings == [found]
+def test_a_slice_is_of_the_label_of_most_voxels():
+    source = opened(classes="label")
+    assert source.schema.classes == ("without", "one", "two")
+    for case_id in source.train_ids[:40]:
+        counts = [(labels_of(case_id) == value).sum() for value in (1, 2)]
+        expected = 0 if not any(counts) else 1 + int(np.argmax(counts))
+        assert source.label_class(case_id) == expected
+    only = opened(classes="label", foreground="with")
+    assert only.schema.classes == ("one", "two")
+    assert {only.label_class(i) for i in only.train_ids} == {0, 1}
+
+
+def test_a_cache_of_slices_has_their_classes(tmp_path):
+    source = opened(classes="foreground", slices="5-8", resize="8x8")
+    write_h5(source, tmp_path / "s.h5")
+    cached: Any = open_source(SourceRequest("h5", str(tmp_path / "s.h5")))
+    assert cached.schema.classes == ("without", "with")
+    for case_id in source.train_ids[:8]:
+        expected = source.label_class(case_id)
+        assert cached.label_class(case_id) == cached.load(case_id).label_class == expected
+    assert cached.lineage() == source.lineage()

@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth import fill_bank
-from gansynth.bank.reader import BankReader
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import read_manifest
@@ -29,7 +27,6 @@ from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.composite import part_seed
 from gansynth.sampling.drawer import SampleDrawer
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.sample import sample_run
 from gansynth.sampling.show import describe_run
 from gansynth.testing import ToySource
 
@@ -109,6 +106,12 @@ def compose(out: Path, spec: Any = BOTH, *, edits: Any = None, **changes: Any) -
     )
 
 
+def fit_gan(request: SourceRequest, out: Path, **own: str) -> None:
+    settings = {k: str(v) for k, v in {"steps": 0, **TINY, **own}.items()}
+    options: dict[str, Any] = {"edits": None, "device": "cpu", "reporter": NullReporter()}
+    fit("dcgan", request, out, settings=settings, **options)
+
+
 @pytest.fixture(scope="module")
 def both(kinds, tmp_path_factory) -> Path:
     """A tanh GAN for each of two of the three classes, which draws masks too. Do not change it."""
@@ -126,17 +129,6 @@ def run(both: Path, tmp_path: Path) -> Path:
 
 def drawer(folder: Path, **options: Any) -> SampleDrawer:
     return SampleDrawer(load_run(folder, "cpu"), Kinds(), SampleRequest(**options))
-
-
-# -- planning --------------------------------------------------------------------------------------
-
-
-def test_a_class_without_a_training_case_is_left_out():
-    class Empty(Kinds):
-        def label_class(self, case_id):
-            return super().label_class(case_id) % 2
-
-    assert list(PerClass("dcgan").classes(Empty())) == ["cyst", "metastasis"]
 
 
 @pytest.mark.parametrize(
@@ -157,15 +149,12 @@ def test_classes_that_cannot_be_drawn_are_refused_in_one_line(spec, settings, me
     assert "\n" not in str(refusal.value)
 
 
-def test_a_source_without_classes_is_refused_with_the_way_out():
+def test_classes_that_are_not_there_or_split_with_channels_are_refused():
     with pytest.raises(UsageFault, match=r"--per-class: .*toy:2 have no .*--read classes=yes"):
         make_plan(PerClass("dcgan"), SourceRequest("toy", "2"), {}, None)
-
-
-@pytest.mark.parametrize("name", ["dcgan", "chain.yaml"])
-def test_classes_and_channels_are_not_split_at_once(name):
-    with pytest.raises(UsageFault, match="--per-class each: "):
-        asked_for(name, None if name.endswith("yaml") else "each", "each")
+    for name, channels in (("dcgan", "each"), ("chain.yaml", None)):
+        with pytest.raises(UsageFault, match="--per-class each: "):
+            asked_for(name, channels, "each")
 
 
 def test_edits_of_what_draws_its_own_labels_are_refused_before_anything_is_written(tmp_path):
@@ -183,16 +172,18 @@ def test_channels_that_are_drawn_from_noise_are_refused(spec):
         make_plan(asked, REQUEST, {k: str(v) for k, v in TINY.items()}, None)
 
 
-def test_classes_may_be_joined():
+def test_classes_may_be_joined_and_those_without_a_training_case_are_left_out():
+    class Empty(Kinds):
+        def label_class(self, case_id):
+            return super().label_class(case_id) % 2
+
+    assert list(PerClass("dcgan").classes(Empty())) == ["cyst", "metastasis"]
     plan = make_plan(PerClass("dcgan", "metastasis,cyst+rare one"), REQUEST, {}, None)
     assert [(part.name, part.classes) for part in plan.parts] == [
         ("metastasis", ("metastasis",)),
         ("cyst+rare_one", ("cyst", "rare one")),
     ]
     assert plan.view == {}
-
-
-# -- what parts see --------------------------------------------------------------------------------
 
 
 def test_a_view_shows_the_cases_of_some_classes():
@@ -214,16 +205,9 @@ def test_each_part_has_seen_its_class_and_the_whole_all_of_them(both):
 def test_a_beginning_that_has_seen_a_held_out_case_of_another_class_is_refused(tmp_path):
     """A generator that starts from it would have seen it too, whatever class it is to draw."""
     request = SourceRequest("kinds", "all", view={"classes": ["metastasis"]})
-    settings = {k: str(v) for k, v in {"steps": 0, **TINY}.items()}
-    fit(
-        "dcgan", request, tmp_path / "old", settings=settings, edits=None, device="cpu",
-        reporter=NullReporter(),
-    )  # fmt: skip
+    fit_gan(request, tmp_path / "old")
     with pytest.raises(IntegrityFault, match=r"toy_13 \(same content as toy_13\)"):
         compose(tmp_path / "run", PerClass("dcgan", "cyst"), init_from=tmp_path / "old")
-
-
-# -- folders ---------------------------------------------------------------------------------------
 
 
 def test_parts_are_ordinary_runs_under_one_folder(both):
@@ -241,35 +225,6 @@ def test_parts_are_ordinary_runs_under_one_folder(both):
     )  # fmt: skip
 
 
-def test_a_part_that_was_exchanged_is_refused(run):
-    shutil.rmtree(run / "parts" / "cyst")
-    shutil.copytree(run / "parts" / "metastasis", run / "parts" / "cyst")
-    with pytest.raises(IntegrityFault, match=r"cyst/manifest\.json: SHA-256 is .*composite's"):
-        load_run(run, "cpu")
-
-
-def test_an_interrupted_run_goes_on_with_the_parts_that_are_missing(run, both):
-    """As one leaves it that is stopped after its first part."""
-    shutil.rmtree(run / "parts" / "metastasis")
-    manifest = json.loads((run / "manifest.json").read_text())
-    manifest["parts"][1]["manifest_sha256"] = None
-    (run / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(UsageFault, match="part 'metastasis' is not fitted yet"):
-        load_run(run, "cpu")
-    report = compose(run, with_mask=True, output="tanh")
-    assert list(report["parts"]) == ["metastasis"]
-    pairs = zip(drawer(run).draw(0, 4), drawer(both).draw(0, 4), strict=True)
-    assert all(np.array_equal(a.image, b.image) for a, b in pairs)
-
-
-def test_other_classes_are_another_run(run):
-    with pytest.raises(UsageFault, match="holds another run"):
-        compose(run, PerClass("dcgan", "cyst"), with_mask=True, output="tanh")
-
-
-# -- samples ---------------------------------------------------------------------------------------
-
-
 def test_the_part_of_its_class_draws_a_sample_in_units_of_its_own(both):
     whole = drawer(both)
     drawn: Any = whole.draw(0, 6)
@@ -279,9 +234,8 @@ def test_the_part_of_its_class_draws_a_sample_in_units_of_its_own(both):
         number = ("cyst", "metastasis").index(name)
         condition: Any = whole.sampler.draw(index)
         part = load_run(both / "parts" / name, "cpu")
-        alone: Any = part.generator.sample([condition], [part_seed(condition.latent_seed, number)])[
-            0
-        ]
+        seed = part_seed(condition.latent_seed, number)
+        alone: Any = part.generator.sample([condition], [seed])[0]
         assert np.array_equal(sample.image, part.space.to_host(alone).image)
         assert np.array_equal(sample.labels, alone.labels)
         assert sample.provenance["parts"] == {name: part.run_id}
@@ -295,14 +249,6 @@ def test_windows_are_those_of_each_class(both):
     assert load_run(both, "cpu").space.window is None
 
 
-def test_a_sample_is_the_same_whatever_the_batch(both):
-    together = drawer(both).draw(0, 5)
-    for index in (3, 0):
-        alone = drawer(both).draw(index, 1)[0]
-        assert np.array_equal(alone.image, together[index].image)
-        assert alone.provenance == together[index].provenance
-
-
 def test_classes_are_as_frequent_as_in_training(both):
     sampler = drawer(both).sampler
     found = [sampler.draw(index).label_class for index in range(300)]
@@ -310,13 +256,10 @@ def test_classes_are_as_frequent_as_in_training(both):
     assert 2 not in found
 
 
-def test_only_one_class_may_be_asked_for(both):
+def test_only_one_class_may_be_asked_for_and_only_one_that_is_drawn(both):
     samples = drawer(both, classes=("metastasis",)).draw(0, 5)
     assert {sample.provenance["class"] for sample in samples} == {"metastasis"}
     assert len({sample.provenance["beside"]["case"] for sample in samples}) > 1
-
-
-def test_a_class_that_no_part_draws_is_refused(both):
     with pytest.raises(UsageFault, match="class 'rare one', expected among cyst, metastasis"):
         drawer(both, classes=("rare one",))
     condition = replace(drawer(both).sampler.draw(0), label_class=2)
@@ -359,31 +302,13 @@ def test_label_maps_are_edited_where_they_are_asked_for(tmp_path):
     assert read_manifest(tmp_path / "run")["labelling"] == "asked"
 
 
-@pytest.mark.slow
-def test_context_channels_are_those_of_each_class(tmp_path):
-    """Intensity clusters of a dark class mean nothing in a bright one."""
-    spec = PerClass("cgan3d", "cyst,metastasis")
-    compose(tmp_path / "run", spec, edits=(), context=2, output="tanh")
-    whole = drawer(tmp_path / "run")
-    for index in range(4):
-        condition: Any = whole.sampler.draw(index)
-        part = load_run(tmp_path / "run" / "parts" / condition.provenance["class"], "cpu")
-        case = part.space.to_generator(Kinds().load(condition.provenance["case"]))
-        assert np.array_equal(condition.context, part.generator.context(case))
-
-
-# -- classes of samples of other runs --------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def single(kinds, tmp_path_factory):
     """Fits one GAN on all classes: ``single("class")``, ``single("none")``."""
 
     def run(condition: str) -> Path:
         out: Path = tmp_path_factory.mktemp("single") / condition
-        settings = {k: str(v) for k, v in {"steps": 0, **TINY, "condition": condition}.items()}
-        options: dict[str, Any] = {"edits": None, "device": "cpu", "reporter": NullReporter()}
-        fit("dcgan", REQUEST, out, settings=settings, **options)
+        fit_gan(REQUEST, out, condition=condition)
         return out
 
     return run
@@ -407,15 +332,6 @@ def test_a_part_of_two_classes_does_not_know_which_it_draws(tmp_path):
         drawer(tmp_path / "run", classes=("cyst",))
     sample = drawer(tmp_path / "run", classes=("cyst", "metastasis")).draw(0, 1)[0]
     assert sample.provenance["class"] == "cyst+metastasis"
-
-
-def test_samples_of_a_class_have_a_folder_of_their_own(run):
-    options: dict[str, Any] = {"device": "cpu", "reporter": NullReporter()}
-    report = sample_run(run, 1, request=SampleRequest(classes=("metastasis",)), **options)
-    assert report["folder"] == str(run / "samples" / "seed-0-metastasis")
-
-
-# -- as a user -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -463,13 +379,3 @@ def test_the_command_line_refuses_in_one_line(refuse, pictures, tmp_path):
     plain = [word for word in words if word not in ("--read", "classes=yes")]
     refuse(*plain, code=2, says=("have no classes", "--read classes=yes"), keep=keep)
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.slow
-def test_a_bank_holds_the_classes_as_frequent_as_in_training(run_cli, pictures, tmp_path):
-    result = run_cli(*fit_words(pictures, tmp_path / "run", "cgan3d"))
-    assert result.exit_code == 0, result.stderr
-    reader = BankReader(fill_bank(tmp_path / "run", tmp_path / "bank", 24, device="cpu"))
-    found = [reader.read(name).provenance["class"] for name in reader.ids()]
-    assert 6 < found.count("dark") < 18
-    assert len(found) == 24

@@ -11,7 +11,6 @@ import pytest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Sample, Schema
 from gansynth.data.picture_files import read_picture
-from gansynth.fitting.previews import final_sheets
 from gansynth.report.sheets import EDGE, GAP, LINE, write_mosaic
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
@@ -20,7 +19,6 @@ from gansynth.sampling.inspect import write_interpolation, write_nearest
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.sample import sample_run
 from gansynth.testing import ToySource
-from tests.training.zoo.members import member
 
 OWN = {"width": 4, "max_width": 8, "batch_size": 2, "with_mask": "yes", "diversity": 0}
 
@@ -41,9 +39,6 @@ def look(run: Path, n: int = 2, **options: Any) -> Any:
     return sample_run(run, n, device="cpu", reporter=NullReporter(), **options)
 
 
-# -- at the end of a fit ---------------------------------------------------------------------------
-
-
 def test_a_fit_from_noise_ends_with_both_sheets(fitted_gan):
     run, report = fitted_gan
     names = {path.name for path in (run / "samples").iterdir()}
@@ -52,15 +47,6 @@ def test_a_fit_from_noise_ends_with_both_sheets(fitted_gan):
     assert report["nearest"]["compared"] == 12
     assert report["nearest"]["median_ratio"] > 0.5
     json.dumps(report, allow_nan=False)
-
-
-def test_a_fit_from_label_maps_ends_with_neither():
-    job: Any = SimpleNamespace(generator=member("pix2pix3d"))
-    run: Any = None  # nobody asks for it
-    assert final_sheets(job, run, NullReporter()) == {}
-
-
-# -- walks -----------------------------------------------------------------------------------------
 
 
 def test_a_walk_begins_with_a_sample_and_ends_at_the_next_ones_latent(drawer):
@@ -101,9 +87,6 @@ def test_without_latents_nothing_is_drawn(toy_fit, tmp_path):
     with pytest.raises(UsageFault, match="no latent space to interpolate in"):
         look(tmp_path / "run", out=tmp_path / "out", interpolate=4)
     assert not (tmp_path / "out").exists()
-
-
-# -- beside the nearest case -----------------------------------------------------------------------
 
 
 def test_copies_are_said_and_stand_beside_their_case(drawer, tmp_path):
@@ -155,9 +138,6 @@ def png() -> Any:
     return PngOptions(keep_flawed=True)
 
 
-# -- the picture -----------------------------------------------------------------------------------
-
-
 def item(value: float, labels: Any = None) -> Sample:
     image = np.full((1, 8, 8), value, np.float32)
     image[0, 0, :2] = 0, 1  # the window
@@ -187,15 +167,3 @@ def test_labels_are_outlined_in_the_first_channel_only(tmp_path):
     assert coloured[:, : EDGE + GAP].sum() == 4 * (3 * EDGE // 8) - 4
     assert not coloured[:, EDGE + GAP :].any()
     assert not (np.ptp(second.astype(int), axis=-1) > 50).any()
-
-
-def test_volumes_are_cut_where_the_first_item_shows_most(tmp_path):
-    schema = Schema(("T1",), {"background": 0, "organ": 1}, (1.0,) * 3)
-    image = np.arange(4, dtype=np.float32)[None, :, None, None].repeat(8, 2).repeat(8, 3)
-    labels = np.zeros((4, 8, 8), np.int16)
-    labels[2, 1:, 1:] = 1
-    picture = read_picture(
-        write_mosaic(tmp_path / "a.png", [("", [Sample(image, labels), Sample(image)])], schema)
-    )
-    shade = picture[LINE + 2, EDGE + GAP + 2, 0] / 255
-    assert shade == pytest.approx(2 / 3, abs=0.02)

@@ -83,18 +83,17 @@ def lines(out: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((out / "manifest.csv").read_text().splitlines()))
 
 
-def read_back(out: Path, number: int = 0) -> Any:
-    read = document(out)["read"][number]
-    return open_pictures(
-        SourceRequest("pictures", str(out), fold="all", read=read, synthetic="run")
-    )
+def read_back(out: Path, number: int | None = 0) -> Any:
+    read = {} if number is None else document(out)["read"][number]
+    asked = SourceRequest("pictures", str(out), fold="all", read=read, synthetic="run")
+    return open_pictures(asked)
 
 
-def read_plainly(out: Path) -> Any:
-    return open_pictures(SourceRequest("pictures", str(out), fold="all", synthetic="run"))
-
-
-# -- files -----------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> tuple[Path, Any]:
+    """An export of three samples with overlays, the first flawed; and its report."""
+    out: Path = tmp_path_factory.mktemp("written") / "out"
+    return out, export(out, Drawer(flaws=1), overlay=True, keep_flawed=True)
 
 
 def test_an_export_is_images_masks_and_a_manifest(tmp_path):
@@ -109,7 +108,7 @@ def test_an_export_is_images_masks_and_a_manifest(tmp_path):
 
 def test_pictures_reads_it_as_it_lies(tmp_path):
     export(tmp_path / "out", Drawer())
-    said, unsaid = read_back(tmp_path / "out"), read_plainly(tmp_path / "out")
+    said, unsaid = read_back(tmp_path / "out"), read_back(tmp_path / "out", None)
     assert (unsaid.schema, unsaid.unit) == (said.schema, "mm")
     cases = [source.load("sample-0001") for source in (said, unsaid)]
     assert np.array_equal(cases[0].image, cases[1].image)
@@ -130,10 +129,6 @@ def test_it_reads_back_as_pictures_exact_in_the_window(tmp_path, bits):
         assert np.abs(case.image - wanted).max() <= 0.5 / (2**bits - 1) + 1e-6
         numbers = np.array([0, 2, 300])[case.labels]
         assert np.array_equal(numbers, np.maximum(sample.labels, 0))
-
-
-def test_masks_hold_the_label_numbers_themselves(tmp_path):
-    export(tmp_path / "out", Drawer(), n=1)
     mask = read_picture(tmp_path / "out/masks/sample-0000.png", "mask")
     assert np.unique(mask).tolist() == [0, 2, 300]
 
@@ -175,21 +170,17 @@ def test_a_hosts_volume_of_one_slice_is_a_slice(tmp_path):
     assert read_picture(tmp_path / "out/images/sample-0000.png").shape == (16, 24)
 
 
-def test_overlays_are_larger_and_in_colour(tmp_path):
-    export(tmp_path / "out", Drawer(), n=1, overlay=True)
-    picture = read_picture(tmp_path / "out/overlays/sample-0000.png").astype(int)
+def test_overlays_are_larger_and_in_colour(written):
+    picture = read_picture(written[0] / "overlays/sample-0000.png").astype(int)
     assert picture.shape == (16 * 21, 24 * 21, 3)
     assert 100 < (np.ptp(picture, axis=-1) > 50).sum() < 2000
 
 
-# -- the manifest ----------------------------------------------------------------------------------
-
-
-def test_the_manifest_says_what_each_file_shows(tmp_path):
-    export(tmp_path / "out", Drawer(), n=2)
-    found = document(tmp_path / "out")
+def test_the_manifest_says_what_each_file_shows(written):
+    out, report = written
+    found = document(out)
     assert (found["run"], found["generator"], found["bits"]) == ("0123456789ab", "dcgan", 8)
-    assert found["window"] == {"T1": [-2.0, 2.0]}
+    assert (found["window"], report["samples"]) == ({"T1": [-2.0, 2.0]}, 3)
     row = found["samples"][1]
     assert (row["case"], row["index"], row["seed"]) == ("sample-0001", 1, 5)
     assert row["areas"] == {"organ": 18, "lesion": 8}
@@ -197,6 +188,8 @@ def test_the_manifest_says_what_each_file_shows(tmp_path):
         {"label": "organ", "box": [2, 3, 5, 9]},
         {"label": "lesion", "box": [10, 20, 12, 24]},
     ]
+    flaws = [line["flaw"] for line in lines(out)]
+    assert flaws == ["label 2 (organ) lies apart, expected in one piece", "", ""]
 
 
 def test_the_table_has_a_line_for_each_sample(tmp_path):
@@ -208,25 +201,23 @@ def test_the_table_has_a_line_for_each_sample(tmp_path):
     assert two["boxes"] == "organ:2 3 5 9;lesion:10 20 12 24"
 
 
-def test_hashes_are_of_the_files(tmp_path):
-    export(tmp_path / "out", Drawer(), overlay=True)
+def test_hashes_are_of_the_files_which_have_one_time_that_is_not_theirs(written):
     listed = 0
-    for row in document(tmp_path / "out")["samples"]:
+    for row in document(written[0])["samples"]:
         for entry in [*row["images"], *row["mask"], *row["overlay"]]:
-            data = (tmp_path / "out" / entry["file"]).read_bytes()
+            data = (written[0] / entry["file"]).read_bytes()
             assert hashlib.sha256(data).hexdigest() == entry["sha256"]
             listed += 1
     assert listed == 9
+    assert {p.stat().st_mtime for p in written[0].rglob("*")} == {TIME}
 
 
-def test_nothing_names_a_patient_or_a_path(tmp_path):
-    report = export(tmp_path / "out", Drawer(flaws=1), overlay=True, keep_flawed=True)
-    assert report["samples"] == 3
-    for path in (tmp_path / "out").rglob("*"):
+def test_nothing_names_a_patient_or_a_path(written):
+    for path in written[0].rglob("*"):
         data = path.read_bytes() if path.is_file() else b""
-        for word in ("Mustermann", "clinic", str(tmp_path), "runs/g1", "placement"):
+        for word in ("Mustermann", "clinic", str(written[0].parent), "runs/g1", "placement"):
             assert word.encode() not in data, path
-            assert word not in str(path.relative_to(tmp_path))
+            assert word not in str(path.relative_to(written[0]))
 
 
 def test_a_flaw_names_no_case_either(tmp_path):
@@ -238,14 +229,8 @@ def test_a_flaw_names_no_case_either(tmp_path):
     assert document(tmp_path / "out")["samples"][0]["flaw"] == told
 
 
-def test_files_have_one_time_that_is_not_theirs(tmp_path):
-    export(tmp_path / "out", Drawer())
-    assert {p.stat().st_mtime for p in (tmp_path / "out").rglob("*")} == {TIME}
-
-
-def test_pictures_hold_pixels_and_the_mark_of_samples_only(tmp_path):
-    export(tmp_path / "out", Drawer(), overlay=True)
-    for path in (tmp_path / "out").rglob("*.png"):
+def test_pictures_hold_pixels_and_the_mark_of_samples_only(written):
+    for path in written[0].rglob("*.png"):
         data = path.read_bytes()
         kinds, at = set(), 8
         while at < len(data):
@@ -254,10 +239,9 @@ def test_pictures_hold_pixels_and_the_mark_of_samples_only(tmp_path):
         assert kinds == {b"IHDR", b"tEXt", b"IDAT", b"IEND"}
 
 
-def test_equal_exports_are_equal_to_the_byte(tmp_path):
-    folders = [tmp_path / "one", tmp_path / "two"]
-    for out in folders:
-        export(out, Drawer(), overlay=True)
+def test_equal_exports_are_equal_to_the_byte(written, tmp_path):
+    export(tmp_path / "out", Drawer(flaws=1), overlay=True, keep_flawed=True)
+    folders = (written[0], tmp_path / "out")
     one, two = ({p.relative_to(o): p.read_bytes() for p in o.rglob("*.*")} for o in folders)
     assert one == two
 
@@ -275,37 +259,17 @@ def test_classes_are_read_back_from_the_table(tmp_path):
     assert [source.label_class(case) for case in source.train_ids] == [0, 1, 0, 1]
 
 
-# -- flaws -----------------------------------------------------------------------------------------
-
-
-class Heard(NullReporter):
-    """Remembers warnings."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.said.append(text)
-
-
 def test_flawed_samples_are_left_out_and_counted(tmp_path):
-    heard, options = Heard(), PngOptions(window="-2:2")
-    report = export_pictures(Drawer(flaws=2), 5, tmp_path / "out", options, heard)  # type: ignore[arg-type]
+    said: list[str] = []
+    heard: Any = NullReporter()
+    heard.warn = said.append
+    drawer: Any = Drawer(flaws=2)
+    report = export_pictures(drawer, 5, tmp_path / "out", PngOptions(window="-2:2"), heard)
     assert (report["samples"], report["flawed"]) == (3, 2)
-    assert [line["case"] for line in lines(tmp_path / "out")] == [
-        *("sample-0002", "sample-0003", "sample-0004")
-    ]
-    assert "2 of 5 samples are flawed, left out" in heard.said[0]
+    left = [line["case"] for line in lines(tmp_path / "out")]
+    assert left == ["sample-0002", "sample-0003", "sample-0004"]
+    assert "2 of 5 samples are flawed, left out" in said[0]
     assert document(tmp_path / "out")["flaws"] == {"label # (organ) lies apart": 2}
-
-
-def test_they_can_be_kept_and_say_so(tmp_path):
-    export(tmp_path / "out", Drawer(flaws=1), keep_flawed=True)
-    found = [line["flaw"] for line in lines(tmp_path / "out")]
-    assert found == ["label 2 (organ) lies apart, expected in one piece", "", ""]
-
-
-# -- windows ---------------------------------------------------------------------------------------
 
 
 def test_percentiles_are_those_of_training_cases():
@@ -333,9 +297,6 @@ def test_a_window_that_is_none_is_refused(window, message):
 def test_what_lies_beyond_the_window_is_counted(tmp_path):
     report = export(tmp_path / "out", Drawer(), window="0:100")
     assert report["clipped"] == pytest.approx(0.5, abs=0.05)
-
-
-# -- refusals --------------------------------------------------------------------------------------
 
 
 def test_a_folder_that_holds_something_is_refused(tmp_path):

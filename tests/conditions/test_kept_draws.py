@@ -1,0 +1,132 @@
+"""What is drawn for a seed stays as it is: numbers in ``reference.json``."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansynth.conditions.box_drawers import own_boxes
+from gansynth.conditions.box_places import put_boxes
+from gansynth.conditions.boxes import box_drawer
+from gansynth.conditions.edit_chain import build_edits
+from gansynth.conditions.lesion_placement import lesion_drawer
+from gansynth.conditions.location_prior import PlacementPrior
+from gansynth.conditions.sampler import ConditionSampler
+from gansynth.conditions.weights import Weights
+from gansynth.core.edit import EditContext
+from gansynth.core.registry import installed
+from gansynth.core.scene import CasePool, Scene
+from gansynth.core.source import SourceRequest
+from gansynth.core.space import Placement, Space
+from gansynth.data.cache import CaseCache
+from gansynth.data.lesion_parts import parts
+from gansynth.testing import ToySource
+from tests.blobs import Blobs, failures_of, volume_of
+from tests.boxed_heads import Heads
+from tests.reference import unchanged  # noqa: F401
+from tests.spots import SpottedSource
+
+CHOSEN: tuple[dict[str, Any], ...] = ({}, {"classes": (2,)}, {"classes": (1, 4)})
+MORE: dict[str, tuple[dict[str, Any], ...]] = {
+    "flip": ({"about": "centroid", "probability": 1.0},),
+    "transplant": ({"where": "anywhere", "own": "keep"}, {"pairs": "ordered"},
+                   {"pairs": "nearest", "among": 2}),
+    "interpolate": ({"low": 0.9, "high": 1.0}, {"pairs": "nearest"}),
+    "merge": ({"tissues": (1, 4)}, {"tumour": (2,)}),
+    "place": ({"each": True}, {"each": True, "where": "anywhere"}),
+    "size": ({"like": "small", "bias": 2.0}, {"each": False}),
+    "components": ({"edit": "elastic"}, {"edit": "enlarge", "chance": 0.7}),
+    "drop": ({"chance": 1.0},),
+    "clip": ({"margin_mm": 4.0, "border": True},),
+    "enlarge": ({"low": 2.0, "high": 4.0},),
+    "shrink": ({"low": 0.2, "high": 0.4},),
+}  # fmt: skip
+SPACES = {
+    "native": Space(),
+    "crop": Space("crop", (10, 16, 16)),
+    "padded": Space("crop", (20, 12, 24)),
+    "slice": Space("slice", (12, 16)),
+    "resample": Space("resample", (12, 20, 20)),
+}
+CHAIN = build_edits(["elastic:correlation_mm=6", "rotate", "scale", "shift:max_mm=3", "flip"])
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 0.8, 1.1), (1.0, 1.5)], ids=str)
+@pytest.mark.parametrize("name", sorted(installed().names("edits")))
+def test_edits_draw_and_make_what_they_did(name, spacing, make, scene, toy, schema, unchanged):  # noqa: F811
+    edit, names = installed().edit(name), schema(len(spacing), spacing)
+    there = scene(toy(len(spacing), spacing), names)
+    channels = np.arange(there.labels.size, dtype=np.int16).reshape(there.labels.shape) % 7
+    context = EditContext(there.labels, names, there, channels, there.case.image)
+    chosen = CHOSEN if "classes" in edit.Options.model_fields else ({},)
+    for seed, options in enumerate([*chosen, *MORE.get(name, ())]):
+        made = make(name, **options)
+        params = made.draw(context, np.random.default_rng(seed))
+        unchanged(f"{name} {options} {spacing}", [params, made.apply(context, params)])
+
+
+@pytest.mark.parametrize("grid", SPACES)
+@pytest.mark.parametrize("moving", [False, True])
+def test_conditions_are_what_they_were(grid, moving, unchanged):  # noqa: F811
+    sampler = ConditionSampler(ToySource(3), SPACES[grid], CHAIN, seed=5, moving=moving)
+    for index in range(3):
+        unchanged(f"conditions {grid} moving={moving} {index}", sampler.draw(index))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["where=anywhere,inside=0.6", "where=prior,what=one,mixing=carve,inside=0.5", "where=own",
+     "where=same,inside=0.5,apart_mm=1", "apart_mm=50"],
+)  # fmt: skip
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_lesions_are_what_they_were(text, ndim, unchanged):  # noqa: F811
+    toy = ToySource(ndim)
+    drawer = lesion_drawer(text)
+    sampler = ConditionSampler(toy, toy.space, build_edits(["scale", "flip"]), lesions=drawer)
+    for index in range(3):
+        unchanged(f"lesions {ndim} {text} {index}", sampler.draw(index))
+
+
+@pytest.mark.parametrize(
+    "text", ["jitter", "jitter:count=1,backgrounds=0.5,position=0.5,inside=no"]
+)
+def test_boxes_are_what_they_were(text, unchanged):  # noqa: F811
+    source = SpottedSource(SourceRequest("spotted", "any"))
+    drawer = box_drawer(text)
+    sampler = ConditionSampler(source, source.space, seed=3, labelled=False, boxes=drawer)
+    heads = Heads()
+    placed = ConditionSampler(
+        heads, heads.space, labelled=False, boxes=drawer, backgrounds=True, seed=1
+    )
+    for index in range(6):
+        unchanged(f"boxes {text} {index}", sampler.draw(index))
+        unchanged(f"boxes in heads {text} {index}", placed.draw(index))
+
+
+def test_what_is_learnt_of_places_is_what_it_was(toy, maps, schema, unchanged):  # noqa: F811
+    heads = Heads()
+    room = CasePool(CaseCache(heads), heads.space)
+    for label in (0, 1):
+        unchanged(f"places of class {label}", PlacementPrior.learn_boxes(room, label))
+    found = heads.load("h01")
+    scene = Scene(found, Placement(), found.image.shape[1:], 0, room)
+    rng, asked = np.random.default_rng(0), own_boxes(heads.load("h03"))
+    put = put_boxes(asked, scene, rng, as_asked=False)
+    unchanged("boxes put", [put.boxes, put.present, put.moved])
+    labels = {f"p{i}": toy(width=22 + 2 * i) for i in range(4)}
+    pool = CasePool(CaseCache(maps(labels, schema())), Space())
+    prior, rng = PlacementPrior.learn(pool, (1, 2)), np.random.default_rng(1)
+    unchanged("places", [prior, [prior.draw(labels["p1"] >= 0, rng) for _ in range(20)]])
+    unchanged("parts", [[p.box, p.labels, p.volume, p.cut_off] for p in parts(toy(), schema())])
+
+
+def misses_small(case: Any) -> bool:
+    return volume_of(case.labels) < 300
+
+
+def test_weights_are_what_they_were(tmp_path, unchanged):  # noqa: F811
+    weights = Weights.read(failures_of(misses_small, tmp_path))
+    for space in (Space(), Space("crop", (8, 20, 20), pad_label=0), Space("slice", (20, 20))):
+        sampler = ConditionSampler(Blobs(), space, CHAIN[:1], seed=5, weights=weights)
+        for index in range(3):
+            unchanged(f"weights {space.grid} {index}", sampler.draw(index))

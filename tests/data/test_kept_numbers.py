@@ -1,0 +1,119 @@
+"""What is made of cases stays as it is: numbers in ``reference.json``."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gansynth.core.body_mask import organ_mask
+from gansynth.core.schema import Schema
+from gansynth.data.between import interpolate_slices
+from gansynth.data.blending import dress, fade, match_rim, poisson, soft
+from gansynth.data.connected_components import boxes_of
+from gansynth.data.label_statistics import LabelPriors, roughness
+from gansynth.data.lesion_contrast import LesionContrast
+from gansynth.data.rims import contrasts, tighten
+from gansynth.data.skull import find_brain
+from tests import spots
+from tests.conftest import toy_case
+from tests.data import sets
+from tests.heads import head
+from tests.reference import unchanged  # noqa: F401
+
+SOLID = Schema(("T1",), {"background": 0, "organ": 1, "lesion": 2}, (1.0, 1.0, 1.0))
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
+
+
+@pytest.mark.parametrize("shape", [(17, 22), (12, 13, 11)])
+def test_blends_are_what_they_were(shape, unchanged):  # noqa: F811
+    rng, rim = np.random.default_rng(1), (2, 3, 1)[: len(shape)]
+    mask = torch.from_numpy(rng.random((2, 1, *shape)) > 0.99)
+    here, there = noise(2, 2, *shape), 2 * noise(2, 2, *shape, seed=1) + 3
+    made: dict[str, Any] = {
+        "fade": fade(mask, rim),
+        "soft": soft(here, there, mask, rim, match=False),
+        "matched": soft(here, there, mask, rim, match=True),
+        "rim": match_rim(here, there, mask, rim),
+    }
+    inside = np.zeros(shape, bool)
+    inside[tuple(slice(3, 9) for _ in shape)] = True
+    known = rng.random(shape) > 0.3
+    pair = here[0].numpy(), there[0].numpy()
+    made["poisson"] = [poisson(*pair, inside), poisson(*pair, inside, known)]
+    labels = torch.from_numpy(rng.integers(0, 3, (2, *shape)))
+    means, deviations = torch.tensor([[-5.0] * 2, [7.0] * 2]), torch.tensor([[0.0] * 2, [0.5] * 2])
+    made["dressed"] = dress(
+        labels,
+        there,
+        labels.flip(1),
+        (1, 2),
+        means,
+        deviations=deviations,
+        noise=noise(2, 2, *shape),
+    )
+    unchanged(f"blends {len(shape)}", made)
+
+
+def test_what_is_learnt_of_label_maps_is_what_it_was(unchanged):  # noqa: F811
+    rng = np.random.default_rng(0)
+    maps = [toy_case(rng)[1].astype(np.int16) for _ in range(12)]
+    priors = LabelPriors.fit(maps, SOLID)
+    unchanged("label priors", priors.to_json())
+    noisy = [np.where(rng.random(m.shape) < p, rng.integers(0, 3, m.shape), m).astype(np.int16)
+             for m, p in zip(maps, np.linspace(0, 0.3, 12), strict=True)]  # fmt: skip
+    cleaned = [priors.clean(one) for one in noisy]
+    said = [(priors.noise(a, b), priors.flaw(a)) for a, b in zip(noisy, cleaned, strict=True)]
+    unchanged("label maps cleaned", cleaned)
+    unchanged("label maps judged", said)
+    unchanged("label maps compared", priors.compare(noisy))
+    unchanged("boxes of parts", [boxes_of(one, SOLID, least=3) for one in maps[:3]])
+    unchanged("roughness", [roughness(one > 0) for one in noisy])
+
+
+def test_what_is_learnt_of_lesions_is_what_it_was(unchanged):  # noqa: F811
+    one, two = (12, 12, 20, 22), (26, 24, 34, 36)
+    cases = [spots.spotted(i, one, two, labels=[0, 1]) for i in range(30)]
+    known = LesionContrast.fit(cases, ("core", "node"))
+    unchanged("lesion contrast", known.to_json())
+    loose = spots.boxes_of((9, 9, 23, 25), (24, 20, 36, 39), (30, 8, 38, 16), labels=[0, 1, 1])
+    for index, case in enumerate(cases[:4]):
+        found = [contrasts(case.image, loose), tighten(case.image, loose)]
+        unchanged(f"contrasts {index}", [*found, known.flaw(case.image, loose)])
+        unchanged(f"bodies {index}", organ_mask(case.image))
+
+
+def test_brains_are_what_they_were(unchanged):  # noqa: F811
+    for seed, scalp in enumerate((0.08, 0.1, 0.25)):
+        one = head(seed, 128, scalp=scalp, rim=0.8)
+        brain = find_brain(one.image)
+        box = np.array([one.box], np.float32)
+        unchanged(f"brain {seed}", [brain.mask, brain.crop, brain.shares(box)])
+        colours = one.image[..., None].repeat(3, axis=2)
+        assert (find_brain(colours).mask == brain.mask).mean() > 0.999
+        assert np.array_equal(brain.strip(colours)[..., 1], brain.strip(one.image))
+
+
+def test_labels_between_slices_are_what_they_were(unchanged):  # noqa: F811
+    labels = toy_case(np.random.default_rng(3))[1].astype(np.int16)
+    labels[np.arange(len(labels)) % 4 > 0] = 0
+    unchanged("between", interpolate_slices(labels))
+
+
+@pytest.mark.parametrize(
+    "read",
+    [{}, {"modality": "ct"}, {"spacing": "1.5,0.7,1", "modality": "none"}, {"labels": "a:1,b:2"}],
+    ids=str,
+)
+def test_volumes_and_slices_are_read_as_they_were(read, tmp_path, unchanged):  # noqa: F811
+    sets.pairs(tmp_path)
+    source = sets.opened(tmp_path, subjects=sets.PEOPLE, folds="3", **read)
+    unchanged(f"volumes {read}", [source.train_ids, source.host["intensity"], source.space.size,
+                                  source.load("anna_1"), source.load("dora_1")])  # fmt: skip
+    cut = {"folds": "3", "plane": "coronal", "resize": "9x5", "window": "1%:99%"}
+    inner = {f"inner.{key}": value for key, value in read.items() if key == "modality"}
+    slices = sets.opened(f"nifti:{tmp_path}", "slices", **cut, **inner)
+    unchanged(f"slices {read}", [slices.schema.spacing, slices.load("anna_1/cor003")])

@@ -1,0 +1,284 @@
+"""What every kind of source keeps to; and data sets that are dealt out otherwise."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansynth.core.registry import installed
+from gansynth.core.source import CaseSource, SourceRequest, Split
+from gansynth.data.h5_write import write_h5
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.sampling.opening import open_source
+from gansynth.testing import ToySource
+from tests.data import sets
+from tests.dividing import assert_same_cases, state
+
+HOSTS = ("nnunet", "nnunet-raw")
+DIVISIBLE = ("nifti", "manifest", "msd", "pictures")
+SPLITS = [
+    Split(train=["carl_1", "anna_1", "carl_2"], val=["bert_1"]),
+    Split(train=["bert_1"], val=["dora_1", "anna_2"]),
+]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, toy_nnunet):
+    """A small data set of each kind, and its source: ``made("nifti")``. Do not change it."""
+    known: dict[str, tuple[Path, CaseSource]] = {}
+
+    def make(kind: str) -> tuple[Path, CaseSource]:
+        if kind not in known:
+            home = toy_nnunet.root if kind in HOSTS else tmp_path_factory.mktemp(kind)
+            asked = {
+                "nnunet": toy_nnunet.request,
+                "nnunet-raw": lambda: SourceRequest(kind, "501", root=str(home)),
+            }
+            known[kind] = home, open_source(asked.get(kind, lambda: sets.KINDS[kind](home))())
+        return known[kind]
+
+    return make
+
+
+@pytest.fixture(params=[*sets.KINDS, *HOSTS])
+def source(request, made) -> Any:
+    return made(request.param)[1]
+
+
+@pytest.fixture(params=DIVISIBLE)
+def home(request, made) -> tuple[Path, CaseSource]:
+    """A user's folder of each kind, and its source."""
+    folder, source = made(request.param)
+    return folder, source
+
+
+@pytest.fixture
+def pairs(made) -> Any:
+    return made("nifti")[1]
+
+
+def everybody(source: CaseSource) -> tuple[str, ...]:
+    return (*source.train_ids, *source.held_out_ids)
+
+
+def read_all(asked: SourceRequest) -> None:
+    source = open_source(asked)
+    list(source.cases(everybody(source)))
+
+
+def test_every_kind_there_is_is_tried_checked_and_documented():
+    kinds = {*sets.KINDS, *HOSTS} - {"manifest"}
+    text = (Path(__file__).parents[2] / "docs/sources.md").read_text(encoding="utf-8")
+    assert (
+        set(installed().names("sources")) - {"example"} == kinds <= set(installed().names("checks"))
+    )
+    assert [k for k in kinds if f"\n## {k}\n" not in text or f"| [`{k}`](#{k}) |" not in text] == []
+
+
+def test_nobody_is_both_trained_on_and_held_out(source):
+    sides = [set(ids) for ids in (source.train_ids, source.held_out_ids)]
+    assert all(sides)
+    assert not sides[0] & sides[1]
+    people = [{source.subject(case) for case in side} for side in sides]
+    assert not people[0] & people[1]
+    assert [c.subject for c in source.lineage().cases] == list(
+        map(source.subject, source.train_ids)
+    )
+
+
+def test_a_case_is_what_its_schema_says(source):
+    for case_id in (source.train_ids[0], source.held_out_ids[-1]):
+        case = source.load(case_id)
+        case.validate(source.schema)
+        assert (case.id, case.subject) == (case_id, source.subject(case_id))
+        assert (case.image.dtype.name, case.image.shape[1:]) == ("float32", source.shape(case_id))
+        assert case.labels is None or case.labels.dtype == np.int16
+
+
+def test_another_process_opens_the_same_from_elsewhere(source, monkeypatch):
+    monkeypatch.chdir("/")
+    again = open_source(SourceRequest(**json.loads(json.dumps(source.request.to_json()))))
+    ids = everybody(source)
+    assert everybody(again) == ids
+    assert (again.schema, again.space) == (source.schema, source.space)
+    assert again.records(ids) == source.records(ids)
+    assert {r.id: r.sha256 for r in source.records(ids)} == {i: again.content(i) for i in ids}
+
+
+@pytest.mark.parametrize("change", [{"read": {"no_such": "1"}}, {"fold": "no_such"}], ids=str)
+def test_what_a_kind_does_not_know_is_refused_in_one_line(source, change):
+    with pytest.raises(UsageFault, match="no_such") as caught:
+        _ = open_source(replace(source.request, **change)).train_ids
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_is_wrong_with_a_sound_data_set(source):
+    checked = sets.check_request(source.request)
+    assert [finding for finding in checked.findings if finding.level == "error"] == []
+    assert checked.cases == len(everybody(source))
+
+
+def test_a_cache_is_the_source_it_was_made_from(source, tmp_path):
+    write_h5(source, tmp_path / "cache.h5")
+    cache = open_source(SourceRequest("h5", str(tmp_path / "cache.h5")))
+    assert (cache.name, cache.schema, cache.space) == (source.name, source.schema, source.space)
+    assert cache.lineage() == source.lineage()
+    assert_same_cases(source, cache, everybody(source)[::3])
+
+
+@pytest.mark.parametrize("kind", sets.KINDS)
+def test_a_damaged_file_is_named_in_one_line(kind, tmp_path):
+    asked = sets.KINDS[kind](tmp_path)
+    images = ("cache.h5", "*anna_1.png", "*anna_1.nii.gz", "*p01_z000.png", "*flair.nii.gz")
+    found = [path for pattern in images for path in sorted(tmp_path.rglob(pattern))]
+    path = next(path for path in found if "abel" not in path.parent.name)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DataFault, match=path.name) as caught:
+        read_all(asked)
+    assert "\n" not in str(caught.value)
+    try:
+        said = [finding.message for finding in sets.check_request(asked).findings]
+    except DataFault as fault:
+        said = [str(fault)]
+    assert any(path.name in message for message in said), said
+
+
+def test_folds_are_as_asked_and_cases_as_before(home, tmp_path):
+    folder, source = home
+    before = state(folder)
+    request = source.divided(SPLITS, tmp_path / "new")
+    for number, split in enumerate(SPLITS):
+        other = open_source(replace(request, fold=str(number)))
+        assert other.train_ids == tuple(sorted(split["train"]))
+        assert other.held_out_ids == tuple(sorted(split["val"]))
+        assert_same_cases(source, other, sets.CASES)
+    assert state(folder) == before
+    assert sum(path.stat().st_size for path in (tmp_path / "new").rglob("*.*")) < 4096
+
+
+def test_a_generator_of_the_new_folds_is_of_the_same_data_set(home, tmp_path):
+    _, source = home
+    other = open_source(source.divided(SPLITS, tmp_path / "new"))
+    assert (other.name, other.schema) == (source.name, source.schema)
+    assert (other.space.grid, other.host.keys()) == (source.space.grid, source.host.keys())
+    assert {case.subject for case in other.lineage().cases} == {"anna", "carl"}
+
+
+def test_what_is_learnt_is_learnt_from_the_new_training_cases(pairs, tmp_path):
+    request = pairs.request
+    source = open_source(replace(request, read={**request.read, "modality": "ct"}))
+    first = source.divided(SPLITS, tmp_path / "new")
+    (one,), (other,) = (open_source(replace(first, fold=k)).host["intensity"] for k in "01")
+    assert one != other
+
+
+def test_the_request_needs_no_working_directory(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    request = home[1].divided(SPLITS, Path("new"))
+    monkeypatch.chdir("/")
+    again = SourceRequest(**json.loads(json.dumps(request.to_json())))
+    assert open_source(again).train_ids == ("anna_1", "carl_1", "carl_2")
+
+
+def test_again_the_same_is_written_again(pairs, tmp_path):
+    request = pairs.divided(SPLITS, tmp_path / "new")
+    before = {path: path.read_bytes() for path in (tmp_path / "new").iterdir()}
+    reordered = [Split(train=s["train"][::-1], val=s["val"] * 2) for s in SPLITS]
+    assert pairs.divided(reordered, tmp_path / "new") == request
+    assert {path: path.read_bytes() for path in (tmp_path / "new").iterdir()} == before
+
+
+def test_what_was_dealt_out_is_dealt_out_again(pairs, tmp_path):
+    first = open_source(pairs.divided(SPLITS, tmp_path / "outer"))
+    inner = [Split(train=["carl_1", "carl_2"], val=["anna_1"])]
+    second = open_source(first.divided(inner, tmp_path / "inner"))
+    assert (second.train_ids, second.held_out_ids) == (("carl_1", "carl_2"), ("anna_1",))
+
+
+def test_neither_another_split_nor_another_data_set_is_written_over(pairs, tmp_path):
+    pairs.divided(SPLITS, tmp_path / "new")
+    with pytest.raises(UsageFault, match="splits is another than asked for"):
+        pairs.divided(SPLITS[:1], tmp_path / "new")
+    with pytest.raises(UsageFault, match="name is another than asked for"):
+        open_source(sets.pairs(tmp_path / "other")).divided(SPLITS, tmp_path / "new")
+    assert len(json.loads((tmp_path / "new/splits.json").read_text())) == 2
+
+
+def test_a_person_on_both_sides_is_a_leak(home, tmp_path):
+    with pytest.raises(IntegrityFault, match="anna"):
+        home[1].divided([Split(train=["anna_1"], val=["anna_2", "bert_1"])], tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("splits", "says"),
+    [
+        ([], "no fold"),
+        ([Split(train=["anna_1"], val=[])], "no case under val"),
+        ([Split(train=[], val=["anna_1"])], "no case under train"),
+        ([Split(train=["anna_1", "nobody"], val=["bert_1"])], "'nobody'"),
+    ],
+)
+def test_splits_that_cannot_be_are_refused(pairs, tmp_path, splits, says):
+    with pytest.raises(UsageFault, match=says):
+        pairs.divided(splits, tmp_path / "new")
+
+
+def test_a_kind_that_cannot_be_dealt_out_says_what_can(made, tmp_path):
+    with pytest.raises(UsageFault, match=r"cases of toy: .* expected .* nnunet:, nnunet-raw:"):
+        ToySource().divided([Split(train=["toy_00"], val=["toy_01"])], tmp_path)
+    folder, cache = made("h5")
+    with pytest.raises(UsageFault, match=f"expected what it was made from: nifti:{folder}"):
+        cache.divided(SPLITS, tmp_path / "new")
+
+
+def test_slices_go_where_their_volumes_go(made, tmp_path):
+    source = made("slices")[1]
+    splits = [Split(train=["anna_1/sag003", "carl_1/sag000"], val=["bert_1/sag003"])]
+    other = open_source(source.divided(splits, tmp_path / "new"))
+    assert (other.name, other.subject("bert_1/sag003")) == (source.name, "bert")
+    assert {case.split("/")[0] for case in other.train_ids} == {"anna_1", "carl_1"}
+    assert other.held_out_ids == tuple(f"bert_1/sag{n:03d}" for n in range(6))
+    with pytest.raises(UsageFault, match=r"no case 'anna_1'.*correct the split"):
+        source.divided([Split(train=["anna_1"], val=["bert_1/sag003"])], tmp_path / "odd")
+
+
+def test_slices_are_as_before(made, tmp_path):
+    request = made("slices")[1].request
+    read = {"folds": "3", "plane": "sagittal", "inner.modality": "none", "window": "0:200"}
+    slices = open_source(replace(request, read=read))
+    splits = [Split(train=list(slices.held_out_ids), val=list(slices.train_ids))]
+    other = open_source(slices.divided(splits, tmp_path / "new"))
+    assert (other.train_ids, other.host) == (slices.held_out_ids, slices.host)
+    assert_same_cases(slices, other, (slices.train_ids[0], slices.held_out_ids[-1]))
+
+
+def with_split(source: CaseSource, tmp_path: Path, split: Split, fold: str = "0") -> CaseSource:
+    (tmp_path / "mine.json").write_text(json.dumps([split]))
+    read = {**source.request.read, "splits": str(tmp_path / "mine.json")}
+    return open_source(replace(source.request, fold=fold, read=read))
+
+
+@pytest.mark.parametrize("kind", DIVISIBLE)
+def test_a_split_by_option_counts_before_all_else(kind, tmp_path):
+    source = open_source(sets.KINDS[kind](tmp_path / "user"))
+    (tmp_path / "user/splits.json").write_text(json.dumps([SPLITS[1]]))
+    assert with_split(source, tmp_path, SPLITS[0]).held_out_ids == ("bert_1",)
+
+
+@pytest.mark.parametrize(
+    ("split", "fold", "fault", "says"),
+    [
+        (Split(train=["anna_1"], val=["anna_2"]), "0", IntegrityFault, r"anna.*mine\.json"),
+        (Split(train=["anna_1"], val=["nobody"]), "0", DataFault,
+         r"mine\.json: fold 0 names 1 case.*'nobody'"),
+        (SPLITS[0], "1", UsageFault, "--fold '1'"),
+    ],
+    ids=["leak", "nobody", "fold"],
+)  # fmt: skip
+def test_a_split_by_option_that_does_not_fit_is_refused(home, tmp_path, split, fold, fault, says):
+    with pytest.raises(fault, match=says):
+        with_split(home[1], tmp_path, split, fold)
