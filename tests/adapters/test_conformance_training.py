@@ -16,6 +16,7 @@ import pytest
 from gansynth import replay
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
 from gansynth.bank.supply import Supply
+from gansynth.core.run_folder import RunFolder
 from gansynth.sampling.run import locked
 from tests.adapters.kits import HOSTS, Kit, command, in_this_process, kit_of, synthetic_draws
 from tests.conftest import content
@@ -225,6 +226,29 @@ def test_nobody_and_no_bank_is_left_of_a_training_that_does_not_begin(kit, run_c
     assert not supply.keeper.alive()
     assert family(kit.output) == []
     assert unlocked(kit.output)
+
+
+def test_a_second_training_in_the_same_place_is_told_who_is_there(kit, refuse):
+    with locked(kit.output, "go"):
+        says = [f"{kit.output}: locked by pid {os.getpid()} since"]
+        refuse(*kit.training(kit.bank()), code=4, says=says)
+
+
+@pytest.mark.slow
+def test_a_generator_at_work_feeds_a_training_at_the_ratio(kit, run_cli, monkeypatch):
+    in_this_process(monkeypatch)
+    asked = (*kit.where, "--generator", kit.run, "--device", "cpu", "--bank-size", 8)
+    result = run_cli(*kit.words(*asked, *kit.lasting(4), "--json"))
+    assert result.exit_code == 0, result.stderr
+    said = json.loads(result.stdout)
+    assert said["drawn_real"] == said["drawn_synthetic"] > 0
+    assert said["fell_back"] == 0
+    (session,) = kit.sessions()
+    assert session["complete"]
+    assert session["bank"] == "filled by a producer"
+    assert session["generator"]["manifest_sha256"] == RunFolder(kit.run).manifest_sha256
+    assert session["drawn"]["most_draws"] <= 4
+    assert family(kit.folder) == []
 
 
 @pytest.mark.slow
