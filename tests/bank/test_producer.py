@@ -108,14 +108,8 @@ HALF_OUTSIDE = np.where(np.arange(4)[:, None, None] > 1, 1, np.full(SIZE, -1)).a
         (spoilt(image=OUTSIDE_ONLY_VARIES, labels=HALF_OUTSIDE), "constant"),
         (spoilt(labels=np.full(SIZE, -1, np.int16)), "constant"),
         (spoilt(image=image_with(70000)), "float16"),
-        (
-            spoilt(boxes=Boxes(np.array([[0, 0, 0, 2, 2, 5]], np.float32), np.ones(1, np.int16))),
-            "leave",
-        ),
-        (
-            spoilt(boxes=Boxes(np.array([[0, 0, 2, 2]], np.float32), np.ones(1, np.int16))),
-            "expected 6",
-        ),
+        (spoilt(boxes=one_box(0, 0, 0, 2, 2, 5)), "leave"),
+        (spoilt(boxes=one_box(0, 0, 2, 2)), "expected 6"),
     ],
 )
 def test_a_bad_sample_is_not_admitted_and_the_reason_named(sample, words):
@@ -136,10 +130,7 @@ def test_a_bad_sample_is_not_admitted_and_the_reason_named(sample, words):
 )
 def test_a_good_sample_is_admitted(sample):
     admit(sample, SCHEMA, SIZE)
-
-
-def test_large_values_are_admitted_to_a_float32_bank():
-    admit(spoilt(image=image_with(70000)), SCHEMA, SIZE, "float32")
+    admit(replace(sample, image=sample.image * 70000), SCHEMA, SIZE, "float32")
 
 
 def test_equal_reasons_count_as_one_whatever_their_numbers():
@@ -395,11 +386,15 @@ def start(tmp_path, monkeypatch):
         producer.stop()
 
 
-def test_a_frozen_producer_fills_its_bank_and_ends(start, tmp_path):
+def test_a_frozen_producer_fills_its_bank_and_ends(start, tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise AssertionError("forked, not spawned: a forked worker could hold its pipe open")
+
+    monkeypatch.setattr("subprocess._fork_exec", refuse)
     producer = start()
     shown: list[int] = []
-    producer.wait(13, 60, shown.append)
-    assert producer.process.wait(60) == 0
+    producer.wait(13, 300, shown.append)
+    assert producer.process.wait(300) == 0
     assert not producer.alive()
     assert (shown[-1], producer.log.read_text()) == (13, "")
     assert verify_bank(tmp_path / "bank") == 3
@@ -407,13 +402,10 @@ def test_a_frozen_producer_fills_its_bank_and_ends(start, tmp_path):
     assert (spec.run_id, spec.capacity, spec.samples.edits) == ("run", 13, ("elastic",))
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
-def test_a_live_producer_is_nice_and_ends_in_good_order_on_sigterm(
-    start, tmp_path, monkeypatch, device
-):
+def test_a_live_producer_is_nice_and_ends_in_good_order_on_sigterm(start, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    producer = start(frozen=False, duty=0.5, device=device)
-    producer.wait(13, 60)
+    producer = start(frozen=False, duty=0.5)
+    producer.wait(13, 300)
     pid = producer.process.pid
     assert psutil.Process(pid).nice() == psutil.Process().nice() + 10
     assert psutil.Process(pid).environ()["OMP_NUM_THREADS"] == "1"
@@ -426,54 +418,25 @@ def test_a_live_producer_is_nice_and_ends_in_good_order_on_sigterm(
     assert verify_bank(tmp_path / "bank") == 3
 
 
-@pytest.mark.parametrize("where", ["slow", "stubborn"])
+@pytest.mark.parametrize("where", [pytest.param("slow", marks=pytest.mark.slow), "stubborn"])
 def test_a_producer_in_the_midst_of_drawing_ends_on_sigterm(start, tmp_path, where):
     producer = start(where, segment_samples=4)
-    producer.wait(4, 60)
+    producer.wait(4, 300)
     producer.stop()
     assert producer.process.returncode == 143
     BankWriter.attach(tmp_path / "bank").close()
 
 
-def test_the_fault_a_producer_dies_of_reaches_who_waits(start):
-    producer = start("fault")
-    with pytest.raises(EnvironmentFault, match=r"plug it in .*with 0 of 13 samples"):
-        producer.wait(13, 60)
-    assert producer.process.returncode == 4
-    assert producer.log.read_text() == "the GPU is gone; plug it in\n"
-
-
-def test_a_bug_of_a_producer_is_quoted(start):
-    with pytest.raises(TrainingFault, match=r"exit code 1 .*KeyError: 'a bug'") as caught:
-        start("bug").wait(13, 60)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_producer_that_ends_short_is_a_training_fault(start):
-    with pytest.raises(TrainingFault, match="exit code 0 with 13 of 14"):
-        start().wait(14, 60)
-
-
-def test_waiting_ends_when_time_is_up_and_a_killed_producer_is_named(start):
-    producer = start("slow", segment_samples=4)
-    producer.wait(4, 60)
-    with pytest.raises(TrainingFault, match=r"4 of 13 samples after 0\.2 s"):
-        producer.wait(13, 0.2)
-    assert producer.alive()
-    producer.process.kill()
-    with pytest.raises(EnvironmentFault, match="SIGKILL"):
-        producer.wait(13, 60)
-
-
 def test_a_bank_made_otherwise_is_not_taken_up(start, tmp_path):
-    start().wait(13, 60)
+    start().wait(13, 300)
     with pytest.raises(UsageFault, match="other capacity, seed"):
-        start(capacity=14, samples=SampleRequest(1)).wait(14, 60)
+        start(capacity=14, samples=SampleRequest(1)).wait(14, 300)
     assert BankReader(tmp_path / "bank").count() == 13
 
 
 @pytest.mark.parametrize(
-    ("where", "temporary"), [("ok", False), ("slow", True), ("stubborn", True)]
+    ("where", "temporary"),
+    [("ok", False), pytest.param("slow", True, marks=pytest.mark.slow), ("stubborn", True)],
 )
 def test_a_producer_ends_when_its_parent_was_killed(tmp_path, where, temporary):
     config = config_of(tmp_path, where, frozen=False, segment_samples=4, temporary=temporary)
@@ -483,24 +446,18 @@ def test_a_producer_ends_when_its_parent_was_killed(tmp_path, where, temporary):
 
 
 def test_what_earlier_producers_said_is_kept_and_not_taken_for_the_last_words(start):
-    with pytest.raises(EnvironmentFault, match="plug it in"):
-        start("fault", segment_samples=4).wait(13, 60)
+    first = start("fault", segment_samples=4)
+    with pytest.raises(EnvironmentFault, match=r"plug it in .*with 4 of 13 samples"):
+        first.wait(13, 300)
+    assert first.process.returncode == 4
     producer = start("slow", segment_samples=4)
-    producer.wait(4, 60)
+    producer.wait(4, 300)
     producer.process.kill()
     with pytest.raises(EnvironmentFault, match=r"SIGKILL .* ends: \(nothing\)"):
-        producer.wait(13, 60)
+        producer.wait(13, 300)
     said = producer.log.read_text().splitlines()
     assert said[0] == "the GPU is gone; plug it in"
     assert said[1].startswith("--- started, ")
-
-
-def test_a_producer_needs_no_pipe_that_a_forked_worker_could_hold_open(start, monkeypatch):
-    def refuse(*_):
-        raise AssertionError("forked, not spawned")
-
-    monkeypatch.setattr("subprocess._fork_exec", refuse)
-    start().wait(13, 60)
 
 
 # -- the janitor ---------------------------------------------------------------------------------
@@ -509,7 +466,7 @@ def test_a_producer_needs_no_pipe_that_a_forked_worker_could_hold_open(start, mo
 def test_a_complete_scratch_bank_is_watched_over_by_a_small_process(start, tmp_path):
     producer = start(temporary=True)
     with pytest.raises(TrainingFault, match="exit code 0 with 13 of 14"):
-        producer.wait(14, 60)
+        producer.wait(14, 300)
     janitor = psutil.Process(producer.process.pid)
     assert wait_until(lambda: "watchdog.py" in " ".join(janitor.cmdline()))
     assert wait_until(lambda: janitor.memory_info().rss > 2**22)  # it has come up

@@ -1,6 +1,5 @@
 """``gansynth.mix_batches``: samples in the slots of a batchgenerators loader."""
 
-import pickle
 import sys
 from typing import Any
 
@@ -9,7 +8,6 @@ import pytest
 from batchgenerators.dataloading import multi_threaded_augmenter
 from batchgenerators.dataloading.data_loader import DataLoader, SlimDataLoaderBase
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
-from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from batchgenerators.transforms.abstract_transforms import Compose
 from batchgenerators.transforms.spatial_transforms import MirrorTransform, SpatialTransform
 
@@ -54,13 +52,6 @@ def test_samples_take_slots_of_a_batch_and_the_rest_stays(toy_bank):
         assert batch["data"].dtype == batch["seg"].dtype == np.float32
         assert batch["keys"] == ["a", "b"]
     assert (loader.asked, mixed.counts().synthetic) == (8, 8)
-
-
-def test_what_the_loader_keeps_is_not_written_into(toy_bank):
-    kept = np.zeros((2, 1, *PATCH), np.float32)
-    mixed = gansynth.mix_batches(Cases(data=kept, seg=kept), toy_bank(), "1:1")
-    next(mixed)
-    assert not kept.any()
 
 
 def test_a_larger_sample_is_cropped_at_random_with_its_labels(toy_bank):
@@ -163,14 +154,6 @@ def shares(batches: list[dict[str, Any]]) -> set[int]:
     return {sum(batch["synthetic"]) for batch in batches}
 
 
-def test_a_single_threaded_augmenter_takes_it(toy_bank):
-    mixed = gansynth.mix_batches(Cases(), toy_bank(shape=(10, 10, 10)), "1:1")
-    augmenter = SingleThreadedAugmenter(mixed, augmentation())
-    batches = [next(augmenter) for _ in range(6)]
-    assert shares(batches) == {1}
-    assert all(batch["data"].shape == (2, 1, *PATCH) for batch in batches)
-
-
 def run(mixed: Any, times: int) -> list[dict[str, Any]]:
     """Batches of two worker processes, in turn."""
     augmenter = MultiThreadedAugmenter(mixed, augmentation(), 2, 1, seeds=[1, 2])
@@ -260,12 +243,6 @@ def test_spawned_workers_draw_distinct_samples(toy_bank, tmp_path, monkeypatch):
     assert len(set(drawn_by(mixed))) == 2
 
 
-def test_a_pickle_draws_on(toy_bank):
-    mixed = gansynth.mix_batches(Cases(), toy_bank(), "1:1")
-    next(mixed)
-    assert sum(next(pickle.loads(pickle.dumps(mixed)))["synthetic"]) == 1
-
-
 def test_everything_else_is_the_loaders(toy_bank):
     mixed = gansynth.mix_batches(Finite(infinite=True), toy_bank(), "1:1")
     mixed.set_thread_id(1)
@@ -273,12 +250,6 @@ def test_everything_else_is_the_loaders(toy_bank):
     assert (mixed.thread_id, mixed._loader.was_initialized, mixed.batch_size) == (1, True, 2)
     assert not hasattr(gansynth.mix_batches(Cases(), toy_bank("other"), "1:1"), "was_initialized")
     assert not hasattr(mixed, "no_such_thing")
-
-
-def test_the_hosts_random_state_is_untouched(toy_bank):
-    before = repr(np.random.get_state())  # noqa: NPY002
-    next(gansynth.mix_batches(Cases(), toy_bank(shape=(12, 12, 12)), "0:1", foreground=0.5))
-    assert repr(np.random.get_state()) == before  # noqa: NPY002
 
 
 # -- what is refused -------------------------------------------------------------------------------

@@ -83,18 +83,6 @@ def test_without_synthetic_samples_no_bank_is_needed(mixer, log):
     assert (summarise(log).real, summarise(log).synthetic) == (6, 0)
 
 
-def test_an_empty_batch_is_no_batch(mixer, toy_bank, tmp_path):
-    assert mixer(HALF, toy_bank(), schedule="anneal").batch([]) == []
-    assert not (tmp_path / "batches").exists()
-
-
-def test_a_host_may_change_from_slots_to_batches_and_back(mixer, toy_bank):
-    mixed = mixer(HALF, toy_bank())
-    mixed.slot(0, 4)
-    assert kinds(mixed.batch(range(4))).count("s") == 2
-    assert kinds(mixed.slot(i, 4) for i in range(4)).count("s") == 2
-
-
 def test_the_same_seed_draws_the_same_and_another_stream_does_not(mixer, toy_bank):
     bank = toy_bank(samples=64)
     one, same, other = (
@@ -263,13 +251,6 @@ def test_fine_tuning_draws_chosen_cases_and_nothing_else(mixer, toy_bank, log):
     assert min(drawn.values()) > 70
 
 
-def test_a_bank_that_has_gone_is_no_matter_in_fine_tuning(mixer, tmp_path, log):
-    mixed = mixer(ONLY, tmp_path / "gone", schedule="finetune:20%@10%", batches=1)
-    mixed.plan.clock.tick()
-    mixed.batch(range(4))
-    assert (summarise(log).real, summarise(log).fell_back) == (4, 0)
-
-
 @pytest.mark.parametrize(
     ("schedule", "missing"), [("anneal", "clock"), ("finetune:10%@80%", "cases chosen")]
 )
@@ -429,8 +410,3 @@ def test_the_phase_is_that_of_the_batch_begun_last(mixer, toy_bank):
     assert mixed.phase.real == "none"
     mixed.batch([0])
     assert mixed.phase.real == "chosen"
-
-
-def test_a_full_disk_under_the_log_stops_nothing(mixer, toy_bank, tmp_path):
-    (tmp_path / "file").write_text("not a folder")
-    assert len(mixer(HALF, toy_bank(), log=tmp_path / "file").batch(range(4))) == 4
