@@ -285,8 +285,7 @@ def test_where_the_data_set_was_moved_the_way_out_is_named(command, kit, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("seen", "says"),
-    [({"prints": ()}, "the case itself"), ({"id": "new"}, "near-identical")],
+    ("seen", "says"), [({"prints": ()}, "the case itself"), ({"id": "new"}, "near-identical")]
 )
 def test_a_held_out_slice_is_known_in_data_of_another_name(seen, says):
     """By its id, should the data set be the same one; by its look, should it be another."""

@@ -18,13 +18,7 @@ import numpy as np
 import pytest
 
 from gansynth.bank.placement import place_bank, scratch_banks
-from gansynth.bank.reader import (
-    BankReader,
-    BankSample,
-    BankSpec,
-    BankWriter,
-    verify_bank,
-)
+from gansynth.bank.reader import BankReader, BankSample, BankSpec, BankWriter, verify_bank
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Sample, Schema

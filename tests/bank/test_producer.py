@@ -342,17 +342,6 @@ def test_a_generator_that_mostly_fails_stops_with_the_reasons(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_half_rejected_is_borne(tmp_path):
-    def half(first, count):
-        odd = [k % 2 for k in range(first, first + count)]
-        return [spoilt(image=image_with(math.nan)) if bad else good() for bad in odd]
-
-    spec = replace(SPEC, capacity=60)
-    with BankWriter.create(tmp_path / "bank", spec) as writer:
-        fill(writer, replace(CONFIG, capacity=60), draw=half)
-    assert indices(tmp_path / "bank") == list(range(0, 120, 2))
-
-
 def test_a_sample_the_adapter_cannot_finalise_is_rejected(tmp_path):
     def refuse_first(sample):
         if sample.provenance["case"] == "c0":

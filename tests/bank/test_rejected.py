@@ -146,15 +146,7 @@ def test_a_producer_keeps_what_its_gate_rejects(tmp_path):
         ]
 
     with BankWriter.create(tmp_path / "bank", spec) as writer:
-        produce(
-            writer,
-            draw,
-            lambda _: {},
-            config,
-            stop=lambda: False,
-            schema=SCHEMA,
-            min_size=(),
-        )
+        produce(writer, draw, lambda _: {}, config, stop=lambda: False, schema=SCHEMA, min_size=())
         counted = dict(writer.rejected)
     told = lines(tmp_path / "rejected")
     assert [line["index"] for line in told] == [0, 3, 6, 9]

@@ -1,11 +1,9 @@
 """``gansynth.mix_batches``: samples in the slots of a batchgenerators loader."""
 
-import sys
 from typing import Any
 
 import numpy as np
 import pytest
-from batchgenerators.dataloading import multi_threaded_augmenter
 from batchgenerators.dataloading.data_loader import DataLoader, SlimDataLoaderBase
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 from batchgenerators.transforms.abstract_transforms import Compose
@@ -81,14 +79,6 @@ def test_crops_may_be_drawn_around_foreground(toy_bank):
 
     assert hits(1.0) == 40
     assert hits(0.0) < 36
-
-
-def test_flat_batches_take_flat_samples(toy_bank):
-    loader = Cases()
-    loader.patch_size = (8, 8)  # type: ignore[assignment]
-    batch = next(gansynth.mix_batches(loader, toy_bank(shape=(10, 8)), "1:1"))
-    assert batch["data"].shape == (2, 1, 8, 8)
-    assert sum(batch["synthetic"]) == 1
 
 
 def test_an_incomplete_batch_is_filled_as_far_as_it_goes(toy_bank):
@@ -209,38 +199,6 @@ def test_the_page_s_example_runs(example, toy_bank, capsys):
     names["augmenter"]._finish()
     assert sum(names["batch"]["synthetic"]) == 1
     assert capsys.readouterr().out.startswith("(2, 1, 8, 8, 8) (2, 1, 8, 8, 8) [")
-
-
-SPAWNED = """
-import numpy as np
-from batchgenerators.dataloading.data_loader import SlimDataLoaderBase
-
-class Cases(SlimDataLoaderBase):
-    patch_size = (8, 8, 8)
-    def generate_train_batch(self):
-        zeros = np.zeros((2, 1, 8, 8, 8), np.float32)
-        return {"data": zeros, "seg": zeros.copy(), "thread": self.thread_id}
-"""
-
-
-@pytest.mark.slow
-def test_spawned_workers_draw_distinct_samples(toy_bank, tmp_path, monkeypatch):
-    import multiprocessing
-
-    (tmp_path / "spawned_loader.py").write_text(SPAWNED)
-    monkeypatch.syspath_prepend(tmp_path)
-    import spawned_loader  # type: ignore[import-not-found]
-
-    context = multiprocessing.get_context("spawn")
-    for name in ("Process", "Queue", "Event"):
-        monkeypatch.setattr(multi_threaded_augmenter, name, getattr(context, name))
-    bank = toy_bank(samples=64, shape=PATCH)
-    mixed = gansynth.mix_batches(spawned_loader.Cases(None, 2), bank, "1:1")
-    batches = run(mixed, 6)
-    sys.modules.pop("spawned_loader")
-    assert {batch["thread"] for batch in batches} == {0, 1}
-    assert shares(batches) == {1}
-    assert len(set(drawn_by(mixed))) == 2
 
 
 def test_everything_else_is_the_loaders(toy_bank):

@@ -189,10 +189,7 @@ def test_a_gzip_stream_shorter_than_its_header_says_is_truncated(tmp_path):
 def test_an_absurd_header_is_refused_before_allocation(tmp_path, ending):
     make = packed if ending == ".nii.gz" else plain
     path = store(tmp_path / f"x{ending}", make(volume(), dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]))
-    with (
-        peak_memory_below(4 << 20),
-        pytest.raises(DataFault, match="announces 70362301923326"),
-    ):
+    with peak_memory_below(4 << 20), pytest.raises(DataFault, match="announces 70362301923326"):
         read_nifti(path)
 
 
