@@ -193,12 +193,17 @@ def register_generators(register):
 
 def real(command: tuple[object, ...], size: int | None = None, way: str = "") -> Any:
     """Run the command in a process of its own, on a disk that is full after so many bytes."""
+
+    def limit() -> None:
+        if size is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
     return subprocess.run(
         [*GANSYNTH, *map(str, command)],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join((way, os.environ.get("PYTHONPATH", "")))},
-        preexec_fn=size and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))),
+        preexec_fn=limit,
         timeout=200,
     )
 

@@ -155,7 +155,7 @@ def test_two_dimensional_samples_with_ragged_boxes_and_no_labels(bank):
         for n in (0, 1, 3)
     ]
     spec = replace(LIVE, schema=Schema(("T1",), {"background": 0}, (1.0, 1.0), axes="HW"))
-    samples = [(Sample(np.ones((1, 4, 4), np.float32), None, b), {}) for b in boxes]
+    samples: list[Any] = [(Sample(np.ones((1, 4, 4), np.float32), None, b), {}) for b in boxes]
     reader = made(bank, samples, spec=spec)
     for k, box in enumerate(boxes):
         found: Any = reader.read(f"000000-0{k}")
@@ -587,7 +587,7 @@ def test_a_pickled_reader_leaves_its_handles_behind(bank):
 def test_a_file_over_the_limit_is_an_environment_fault_and_leaves_nothing(bank):
     with BankWriter.create(bank, replace(FROZEN, capacity=100)) as writer:
         writer.publish(pairs(0, 4))
-        large = [(make_sample(0, (64, 64, 64)), {})]
+        large: list[Any] = [(make_sample(0, (64, 64, 64)), {})]
         with (
             files_of_at_most(400_000),
             pytest.raises(EnvironmentFault, match=r"larger than .*; .*bytes needed"),
@@ -613,7 +613,7 @@ print(sorted(heavy & {{name.partition(".")[0] for name in sys.modules}}))
 
 def test_a_writer_killed_at_any_moment_leaves_no_torn_segment(bank):
     BankWriter.create(bank, LIVE).close()
-    segment = [(make_sample(7, (40, 40, 40)), {})] * 4
+    segment: list[Any] = [(make_sample(7, (40, 40, 40)), {})] * 4
     reader, trials, left = BankReader(bank), 0, 0
 
     def write() -> None:

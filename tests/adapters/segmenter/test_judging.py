@@ -51,9 +51,9 @@ def labels_of(shape: tuple[int, ...] = (6, 6, 6)) -> np.ndarray:
     ids=["perfect", "empty", "overlap", "none there", "ignored"],
 )
 def test_dice_is_twice_the_overlap_over_both_sizes(predicted, truth, ignore, scores):
-    arrays = (np.array([values], np.int16) for values in (predicted, truth))
-    found = {name: one["dice"] for name, one in dice(*arrays, REGIONS, ignore=ignore).items()}
-    assert found == pytest.approx(scores)
+    drawn, known = (np.array([values], np.int16) for values in (predicted, truth))
+    found = dice(drawn, known, REGIONS, ignore=ignore)
+    assert {name: one["dice"] for name, one in found.items()} == pytest.approx(scores)
 
 
 def test_soft_dice_of_certain_right_answers_is_0():
