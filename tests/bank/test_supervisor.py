@@ -22,7 +22,8 @@ from gansynth.bank.segment import SegmentFile
 from gansynth.bank.spec import HEARTBEAT
 from gansynth.bank.supervisor import Keeper
 from gansynth.runtime.errors import DataFault, EnvironmentFault, TrainingFault
-from tests.producers import config_of, put_stand_in, wait_until
+from tests.processes import until
+from tests.producers import config_of, put_stand_in
 
 QUICK = Limits(backoff=0.05, look=0.1)
 Start = Callable[..., Keeper]
@@ -64,8 +65,8 @@ def kill(keeper: Keeper) -> None:
     before, pid = keeper.restarts, pid_of(keeper)
     newest = BankReader(keeper.config.bank).ids()[-1]
     os.kill(pid, signal.SIGKILL)
-    assert wait_until(lambda: keeper.restarts > before)
-    assert wait_until(lambda: BankReader(keeper.config.bank).ids()[-1] > newest)
+    until(lambda: keeper.restarts > before)
+    until(lambda: BankReader(keeper.config.bank).ids()[-1] > newest)
 
 
 def is_whole(sample: BankSample) -> bool:
@@ -97,10 +98,10 @@ def test_readers_meet_only_whole_samples_over_deaths_which_are_told_and_counted(
         held = SegmentFile(path)
         for _ in range(2):  # it counts anew once a segment is published
             kill(keeper)
-        assert wait_until(lambda: not path.exists())
+        until(lambda: not path.exists())
         assert is_whole(held.read(0))
         held.close()
-        assert wait_until(lambda: len(whole) > 100)
+        until(lambda: len(whole) > 100)
     finally:
         done.set()
         thread.join()
@@ -119,24 +120,24 @@ def test_a_producer_that_rests_and_dies_again_and_again_was_well(keep):
     keeper = keep(frozen=False, duty=1e-6, restarts=1, limits=replace(QUICK, well=0.3))
     keeper.wait(13, 300)
     for _ in range(3):
-        assert wait_until(lambda: keeper._heartbeat.well >= 0.3)
+        until(lambda: keeper._heartbeat.well >= 0.3)
         pid = pid_of(keeper)
         os.kill(pid, signal.SIGKILL)
-        assert wait_until(lambda pid=pid: pid_of(keeper) != pid)  # type: ignore[misc]
+        until(lambda pid=pid: pid_of(keeper) != pid)  # type: ignore[misc]
     assert (keeper.restarts, keeper.ended) == (3, None)
 
 
 def test_a_frozen_bank_whose_producers_die_gets_the_content_of_any_other(keep, tmp_path):
     keeper = keep(f"once kill {tmp_path / 'marker'}", segment_samples=2, batch=2)
     keeper.wait(13, 300)
-    assert wait_until(lambda: not keeper.alive())
+    until(lambda: not keeper.alive())
     assert (keeper.restarts, keeper.ended) == (1, None)
     first = BankReader(tmp_path / "bank").sha256
     (tmp_path / "bank").rename(tmp_path / "other")
     # Of the same request, which samples note; the marker is there, so that this one is not killed.
     other = keep(f"once kill {tmp_path / 'marker'}", segment_samples=2, batch=2)
     other.wait(13, 300)
-    assert wait_until(lambda: not other.alive())
+    until(lambda: not other.alive())
     assert (other.restarts, other.ended) == (0, None)
     assert BankReader(tmp_path / "bank").sha256 == first
 
@@ -293,7 +294,7 @@ def test_while_no_producer_does_a_janitor_watches_over_a_scratch_bank(keep):
     keeper = keep(frozen=False, limits=Limits(backoff=1000), temporary=True)
     keeper.wait(13, 300)
     os.kill(pid_of(keeper), signal.SIGKILL)
-    assert wait_until(lambda: "watchdog.py" in " ".join(children()))
+    until(lambda: "watchdog.py" in " ".join(children()))
     assert keeper.alive()
     keeper.stop()  # it does not wait for the next start
     assert children() == []
@@ -307,9 +308,9 @@ def test_what_was_made_before_a_death_counts_for_the_reuse_asked_for(keep, tmp_p
     keeper.wait(4, 300)
     write_pace(tmp_path / "bank", Pace(duty=1.0, drawn=80))
     last = "000011-00"
-    assert wait_until(lambda: BankReader(tmp_path / "bank").ids()[-1] == last)
+    until(lambda: BankReader(tmp_path / "bank").ids()[-1] == last)
     os.kill(pid_of(keeper), signal.SIGKILL)
-    assert wait_until(lambda: keeper.restarts == 1)
+    until(lambda: keeper.restarts == 1)
     keeper.stop()
     with BankWriter.attach(tmp_path / "bank") as writer:
         assert writer.total == 12
