@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def until(true: Callable[[], bool], seconds: float = 120, step: float = 0.1) -> None:
+def until(true: Callable[[], bool], seconds: float = 300, step: float = 0.1) -> None:
     """Wait for something to be true, not for ever."""
     end = time.monotonic() + seconds
     while not true():

@@ -1,5 +1,6 @@
 """``gansynth.mix_batches``: samples in the slots of a batchgenerators loader."""
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -81,11 +82,27 @@ def test_crops_may_be_drawn_around_foreground(toy_bank):
     assert hits(0.0) < 36
 
 
+def test_flat_batches_take_flat_samples(toy_bank):
+    loader = Cases()
+    loader.patch_size = (8, 8)  # type: ignore[assignment]
+    batch = next(gansynth.mix_batches(loader, toy_bank(shape=(10, 8)), "1:1"))
+    assert batch["data"].shape == (2, 1, 8, 8)
+    assert sum(batch["synthetic"]) == 1
+
+
 def test_an_incomplete_batch_is_filled_as_far_as_it_goes(toy_bank):
     short = np.zeros((1, 1, *PATCH), np.float32)
     mixed = gansynth.mix_batches(Cases(batch_size=4, data=short, seg=short), toy_bank(), "1:3")
     assert [len(next(mixed)["synthetic"]) for _ in range(4)] == [1, 1, 1, 1]
     assert mixed.counts().real + mixed.counts().synthetic == 4
+
+
+def test_what_the_loader_keeps_is_not_written_into(toy_bank):
+    kept = np.zeros((2, 1, *PATCH), np.float32)
+    kept.setflags(write=False)
+    mixed = gansynth.mix_batches(Cases(data=kept, seg=kept), toy_bank(), "1:1")
+    assert next(mixed)["data"].max() >= 100
+    assert not kept.any()
 
 
 # -- phases ----------------------------------------------------------------------------------------
@@ -199,6 +216,12 @@ def test_the_page_s_example_runs(example, toy_bank, capsys):
     names["augmenter"]._finish()
     assert sum(names["batch"]["synthetic"]) == 1
     assert capsys.readouterr().out.startswith("(2, 1, 8, 8, 8) (2, 1, 8, 8, 8) [")
+
+
+def test_a_pickle_draws_on(toy_bank):
+    mixed = gansynth.mix_batches(Cases(), toy_bank(), "1:1")
+    next(mixed)
+    assert sum(next(pickle.loads(pickle.dumps(mixed)))["synthetic"]) == 1
 
 
 def test_everything_else_is_the_loaders(toy_bank):

@@ -72,6 +72,18 @@ def test_every_batch_holds_the_share_asked_for(mixer, toy_bank, p, size, how):
     assert np.abs(np.cumsum(batches) - asked).max() <= 1 + 1e-9
 
 
+def test_an_empty_batch_is_no_batch(mixer, toy_bank, tmp_path):
+    assert mixer(HALF, toy_bank(), schedule="anneal").batch([]) == []
+    assert not (tmp_path / "batches").exists()
+
+
+def test_a_host_may_change_from_slots_to_batches_and_back(mixer, toy_bank):
+    mixed = mixer(HALF, toy_bank())
+    mixed.slot(0, 4)
+    assert kinds(mixed.batch(range(4))).count("s") == 2
+    assert kinds(mixed.slot(i, 4) for i in range(4)).count("s") == 2
+
+
 def test_a_real_slot_is_the_case_that_the_host_asked_for(mixer, toy_bank):
     slots = mixer(HALF, toy_bank()).batch([5, 9, 5, 1])
     assert [slot.real for slot in slots] == [5, 9, 5, 1]
