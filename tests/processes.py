@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def until(true: Callable[[], bool], seconds: float = 120) -> None:
+def until(true: Callable[[], bool], seconds: float = 300, step: float = 0.1) -> None:
     """Wait for something to be true, not for ever."""
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
-        time.sleep(0.1)
+        time.sleep(step)
 
 
 def family(output: Path) -> list[int]:

@@ -75,18 +75,11 @@ SPOILT: dict[str, tuple[str, Spoil, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("how", SPOILT)
-def test_a_spoilt_raw_file_is_found_by_check(toy_copy, refuse, how):
+def test_a_spoilt_raw_file_is_found_by_check_and_never_prepared(toy_copy, refuse, how):
     file, spoil, says = SPOILT[how]
     spoil(toy_copy.raw / file)
     data = ("nnunet:501", "--root", toy_copy.root)
     refuse("check", *data, code=3, says=("1 error(s)", *says), keep=[toy_copy.root])
-
-
-@pytest.mark.parametrize("how", SPOILT)
-def test_a_spoilt_raw_file_is_never_prepared(toy_copy, refuse, how):
-    file, spoil, says = SPOILT[how]
-    spoil(toy_copy.raw / file)
-    data = ("nnunet:501", "--root", toy_copy.root)
     refuse("prepare", *data, "--force", code=3, says=says, keep=[toy_copy.root])
 
 
@@ -218,15 +211,7 @@ def second_training_case(toy: Any) -> str:
 # -- slips of the keyboard -----------------------------------------------------------------------
 
 FIT = ("fit", "cgan3d", "--data", "nnunet:501", "-c", "3d_fullres")
-AUGMENT: tuple[str, ...] = (
-    "augment",
-    "--target",
-    "nnunet",
-    "--data",
-    "nnunet:501",
-    "-c",
-    "3d_fullres",
-)
+AUGMENT: tuple[str, ...] = ("augment", "--target", "nnunet", *FIT[2:])
 AUGMENT += ("--generator", "no-run", "--ratio", "1:1")
 SLIPS = [
     ((*FIT, "--set", "step=5"), ("--set step=5", "Did you mean 'steps'?")),

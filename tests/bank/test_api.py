@@ -16,7 +16,8 @@ from gansynth.fitting.fit import fit
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.progress import NullReporter
-from tests.producers import gone, wait_until
+from tests.processes import until
+from tests.producers import gone
 
 QUIET: dict[str, Any] = {"device": "cpu", "reporter": NullReporter()}
 TINY = {"steps": "1", "batch_size": "1", "width": "4", "levels": "2", "d_width": "4"}
@@ -74,7 +75,7 @@ def test_a_live_bank_is_fresh_while_the_block_lasts_and_leaves_nothing(run, tmp_
         mixed = gansynth.mix([None] * 4, bank, "0:1")
         first = set(BankReader(bank).ids())
         assert tuple(mixed[0]["image"].shape) == (2, 32, 32)
-        assert wait_until(lambda: not first & set(BankReader(bank).ids()))
+        until(lambda: not first & set(BankReader(bank).ids()))
         producer = psutil.Process(read_json(bank / "heartbeat.json")["pid"])
-    assert wait_until(lambda: gone(producer))
+    until(lambda: gone(producer))
     assert list((tmp_path / "banks").iterdir()) == []

@@ -2,6 +2,7 @@
 # mypy: disallow-untyped-calls=False
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -130,32 +131,28 @@ def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
     assert (list(tmp_path.iterdir()), said) == ([], [])
 
 
+def produced(folder: Path, draw: Callable[[int], Sample]) -> dict[str, int]:
+    """A bank of six samples; how many were rejected, by reason, beside pictures in ``rejected``."""
+    bank, rejected = str(folder / "bank"), str(folder / "rejected")
+    spec = BankSpec(SCHEMA, Lineage("toy", "0", ()), "run", "0" * 64, True, 6, segment_samples=3)
+    config = ProducerConfig("run", {}, "", bank, True, 6, rejected=rejected)
+
+    def batch(first: int, count: int) -> list[Sample]:
+        return [draw(index) for index in range(first, first + count)]
+
+    how: dict[str, Any] = {"stop": lambda: False, "schema": SCHEMA, "min_size": ()}
+    with BankWriter.create(folder / "bank", spec) as writer:
+        produce(writer, batch, lambda _: {}, config, **how)
+        return dict(writer.rejected)
+
+
 def test_a_producer_keeps_what_its_gate_rejects(tmp_path):
-    spec = BankSpec(
-        SCHEMA, Lineage("toy", "0", ()), "run", "0" * 64, frozen=True, capacity=6, segment_samples=3
-    )
-    config = ProducerConfig(
-        "run", {}, "", str(tmp_path / "bank"), True, 6, rejected=str(tmp_path / "rejected")
-    )
+    flaw = {"flaw": "lesion contrast 0.1 in box 1 of class core, expected at least 0.4"}
 
-    def draw(first: int, count: int) -> list[Sample]:
-        flaw = {"flaw": "lesion contrast 0.1 in box 1 of class core, expected at least 0.4"}
-        return [
-            sample(i, provenance={"index": i, **(flaw if i % 3 == 0 else {})})
-            for i in range(first, first + count)
-        ]
+    def draw(index: int) -> Sample:
+        return sample(index, provenance={"index": index, **(flaw if index % 3 == 0 else {})})
 
-    with BankWriter.create(tmp_path / "bank", spec) as writer:
-        produce(
-            writer,
-            draw,
-            lambda _: {},
-            config,
-            stop=lambda: False,
-            schema=SCHEMA,
-            min_size=(),
-        )
-        counted = dict(writer.rejected)
+    counted = produced(tmp_path, draw)
     told = lines(tmp_path / "rejected")
     assert [line["index"] for line in told] == [0, 3, 6, 9]
     assert counted == {"lesion contrast # in box # of class core": 4}
@@ -163,19 +160,7 @@ def test_a_producer_keeps_what_its_gate_rejects(tmp_path):
 
 
 def test_the_rejected_are_there_when_a_producer_gives_up(tmp_path):
-    spec = BankSpec(SCHEMA, Lineage("toy", "0", ()), "run", "0" * 64, frozen=True, capacity=6)
-    config = ProducerConfig(
-        "run", {}, "", str(tmp_path / "bank"), True, 6, rejected=str(tmp_path / "rejected")
-    )
     bad = sample(provenance={"flaw": "dull, expected contrast"})
-    with BankWriter.create(tmp_path / "bank", spec) as writer, pytest.raises(TrainingFault):
-        produce(
-            writer,
-            lambda _, count: [bad] * count,
-            lambda _: {},
-            config,
-            stop=lambda: False,
-            schema=SCHEMA,
-            min_size=(),
-        )
+    with pytest.raises(TrainingFault):
+        produced(tmp_path, lambda _: bad)
     assert len(lines(tmp_path / "rejected")) == EACH

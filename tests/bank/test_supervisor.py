@@ -1,6 +1,7 @@
 """The keeper: producers that die are started again, those that cannot do better are not."""
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -14,13 +15,15 @@ import numpy as np
 import psutil
 import pytest
 
-from gansynth.bank.heartbeat import Limits
+from gansynth.bank.heartbeat import Heartbeat, Limits
 from gansynth.bank.pace import Pace, write_pace
 from gansynth.bank.reader import BankReader, BankSample, BankWriter, verify_bank
 from gansynth.bank.segment import SegmentFile
+from gansynth.bank.spec import HEARTBEAT
 from gansynth.bank.supervisor import Keeper
 from gansynth.runtime.errors import DataFault, EnvironmentFault, TrainingFault
-from tests.producers import config_of, put_stand_in, wait_until
+from tests.processes import until
+from tests.producers import config_of, put_stand_in
 
 QUICK = Limits(backoff=0.05, look=0.1)
 Start = Callable[..., Keeper]
@@ -62,8 +65,8 @@ def kill(keeper: Keeper) -> None:
     before, pid = keeper.restarts, pid_of(keeper)
     newest = BankReader(keeper.config.bank).ids()[-1]
     os.kill(pid, signal.SIGKILL)
-    assert wait_until(lambda: keeper.restarts > before)
-    assert wait_until(lambda: BankReader(keeper.config.bank).ids()[-1] > newest)
+    until(lambda: keeper.restarts > before)
+    until(lambda: BankReader(keeper.config.bank).ids()[-1] > newest)
 
 
 def is_whole(sample: BankSample) -> bool:
@@ -75,9 +78,9 @@ def is_whole(sample: BankSample) -> bool:
     return same and np.array_equal(sample.labels, image[0] > 1)
 
 
-def test_readers_meet_only_whole_samples_over_the_deaths_of_producers(keep, tmp_path):
-    keeper = keep(frozen=False, duty=0.5)
-    keeper.wait(13, 60)
+def test_readers_meet_only_whole_samples_over_deaths_which_are_told_and_counted(keep, tmp_path):
+    keeper = keep(frozen=False, duty=0.5, restarts=1)
+    keeper.wait(13, 300)
     whole: list[bool] = []
     done = threading.Event()
 
@@ -86,116 +89,150 @@ def test_readers_meet_only_whole_samples_over_the_deaths_of_producers(keep, tmp_
         while not done.is_set():
             sample = reader.draw(rng)
             whole.append(sample is not None and is_whole(sample))
-            time.sleep(0.002)
+            done.wait(0.002)
 
     thread = threading.Thread(target=read)
     thread.start()
     try:
         path = max((tmp_path / "bank").glob("segment-*.h5"))
         held = SegmentFile(path)
-        for _ in range(3):
+        for _ in range(2):  # it counts anew once a segment is published
             kill(keeper)
-        assert wait_until(lambda: not path.exists())
+        until(lambda: not path.exists())
         assert is_whole(held.read(0))
         held.close()
+        until(lambda: len(whole) > 100)
     finally:
         done.set()
         thread.join()
-    assert len(whole) > 100
     assert all(whole)
-    keeper.stop()
-    assert verify_bank(tmp_path / "bank") == 3
-
-
-def test_each_death_is_told_and_counts_anew_once_a_segment_is_published(keep):
-    keeper = keep(frozen=False, duty=1.0, restarts=1)
-    keeper.wait(13, 60)
-    kill(keeper)
-    kill(keeper)
     told = [("SIGKILL" in line, "(restart 1 of at most 1" in line) for line in keeper.messages()]
     assert told == [(True, True)] * 2
     assert keeper.messages() == []
     assert keeper.log.read_text().count("--- started, ") == 2
     assert (keeper.alive(), keeper.restarts, keeper.ended) == (True, 2, None)
+    keeper.stop()
+    assert verify_bank(tmp_path / "bank") == 3
 
 
+@pytest.mark.slow
 def test_a_producer_that_rests_and_dies_again_and_again_was_well(keep):
     keeper = keep(frozen=False, duty=1e-6, restarts=1, limits=replace(QUICK, well=0.3))
-    keeper.wait(13, 60)
+    keeper.wait(13, 300)
     for _ in range(3):
-        assert wait_until(lambda: keeper._heartbeat.well >= 0.3)
+        until(lambda: keeper._heartbeat.well >= 0.3)
         pid = pid_of(keeper)
         os.kill(pid, signal.SIGKILL)
-        assert wait_until(lambda pid=pid: pid_of(keeper) != pid)  # type: ignore[misc]
+        until(lambda pid=pid: pid_of(keeper) != pid)  # type: ignore[misc]
     assert (keeper.restarts, keeper.ended) == (3, None)
 
 
 def test_a_frozen_bank_whose_producers_die_gets_the_content_of_any_other(keep, tmp_path):
     keeper = keep(f"once kill {tmp_path / 'marker'}", segment_samples=2, batch=2)
-    keeper.wait(13, 60)
-    assert wait_until(lambda: not keeper.alive())
+    keeper.wait(13, 300)
+    until(lambda: not keeper.alive())
     assert (keeper.restarts, keeper.ended) == (1, None)
     first = BankReader(tmp_path / "bank").sha256
     (tmp_path / "bank").rename(tmp_path / "other")
     # Of the same request, which samples note; the marker is there, so that this one is not killed.
     other = keep(f"once kill {tmp_path / 'marker'}", segment_samples=2, batch=2)
-    other.wait(13, 60)
-    assert wait_until(lambda: not other.alive())
+    other.wait(13, 300)
+    until(lambda: not other.alive())
     assert (other.restarts, other.ended) == (0, None)
     assert BankReader(tmp_path / "bank").sha256 == first
 
 
 def test_a_producer_that_keeps_dying_is_given_up_and_whoever_waits_learns_why(keep):
     keeper = keep("bug", restarts=2)
-    with pytest.raises(TrainingFault, match=r"KeyError: 'a bug'; given up after 2 restart"):
-        keeper.wait(13, 60)
+    with pytest.raises(TrainingFault, match=r"exit code 1 .*KeyError: 'a bug'; given up after 2"):
+        keeper.wait(13, 300)
     assert not keeper.alive()
     assert keeper.restarts == 2
     assert keeper.log.read_text().count("KeyError: 'a bug'") == 3
-    first, second, last = keeper.messages()
-    assert "started again in 0.05 s (restart 1 of at most 2" in first
-    assert "started again in 0.1 s (restart 2 of at most 2" in second
+    *before, last = keeper.messages()
+    said = [f"started again in {s} s (restart {n} of at most 2" for s, n in ((0.05, 1), (0.1, 2))]
+    assert [words in line for words, line in zip(said, before, strict=True)] == [True, True]
     assert last == f"{keeper.ended}; it is not started again"
+    assert "\n" not in last
+
+
+def test_waiting_ends_when_time_is_up_and_a_killed_producer_is_named(keep):
+    keeper = keep("slow", restarts=0, segment_samples=4)
+    keeper.wait(4, 300)
+    with pytest.raises(TrainingFault, match=r"4 of 13 samples after 0\.2 s"):
+        keeper.wait(13, 0.2)
+    assert keeper.alive()
+    keeper.process.kill()
+    with pytest.raises(EnvironmentFault, match="SIGKILL"):
+        keeper.wait(13, 300)
+
+
+def test_a_bank_that_a_full_disk_made_smaller_is_told_of_once(tmp_path):
+    class Unstarted(Keeper):
+        def _begin(self, again: bool = False) -> None:
+            pass
+
+    keeper = Unstarted(config_of(tmp_path, frozen=False), tmp_path / "log")
+    for held in (13, 5, 4):
+        keeper._tell_full({"squeezed": held < 13, "held": held})
+    (said,) = keeper.messages()
+    assert "the bank holds 5 samples instead of 13" in said
 
 
 def test_a_fault_that_would_come_again_is_not_tried_again(keep):
     keeper = keep("data")
     with pytest.raises(DataFault, match="look for them"):
-        keeper.wait(13, 60)
+        keeper.wait(13, 300)
     assert (keeper.restarts, isinstance(keeper.ended, DataFault)) == (0, True)
     assert "not started again" in keeper.messages()[0]
-
-
-def test_waiting_ends_when_time_is_up(keep):
-    keeper = keep("slow", segment_samples=4)
-    keeper.wait(4, 60)
-    with pytest.raises(TrainingFault, match=r"4 of 13 samples after 0\.2 s"):
-        keeper.wait(13, 0.2)
-    assert keeper.alive()
-
-
-def test_a_complete_bank_with_fewer_samples_than_awaited_is_a_training_fault(keep):
-    with pytest.raises(TrainingFault, match="exit code 0 with 13 of 14"):
-        keep(temporary=True).wait(14, 60)
-
-
-def test_a_bank_that_a_full_disk_made_smaller_is_told_of_once(keep, monkeypatch):
-    squeezed = {"squeezed": True, "held": 5}
-    monkeypatch.setattr("gansynth.bank.heartbeat.read_heartbeat", lambda bank: squeezed)
-    keeper = keep(frozen=False)
-    assert wait_until(lambda: keeper._said)
-    time.sleep(0.4)
-    (said,) = keeper.messages()
-    assert "the bank holds 5 samples instead of 13" in said
 
 
 # -- hung ----------------------------------------------------------------------------------------
 
 
+MOMENTS = Limits(look=1.0, silent=8.0, start=20.0, batch=10.0, usual=20.0)
+
+
+@pytest.mark.parametrize(
+    ("beat", "moments", "says"),
+    [
+        (None, (1, 10, 20), ""),
+        (None, (1, *range(2, 22)), "hung, no sign of life for 21 s"),
+        ({}, (1, *range(2, 11)), "hung, no sign of life for 9 s"),
+        ({}, (1, 1000), ""),  # the machine may have been asleep
+        ({"beats": True, "working_since": 3}, range(1, 32), ""),
+        ({"beats": True, "working_since": 3}, range(1, 33), "hung, 31 s at one batch"),
+        ({"beats": True, "working_since": 3, "usual": 0.1}, range(1, 13), "hung, 11 s at one"),
+        ({"beats": True, "working_since": 3, "usual": 2.0}, range(1, 40), ""),
+        ({"beats": True, "working_since": None}, range(1, 99), ""),
+    ],
+    ids=["starts", "never", "silent", "asleep", "first", "endless", "usual", "long", "rests"],
+)
+def test_a_producer_counts_as_hung_by_what_its_heart_says(
+    tmp_path, monkeypatch, beat, moments, says
+):
+    clock = [0.0]
+    monkeypatch.setattr("gansynth.bank.heartbeat.time.monotonic", lambda: clock[0])
+    heart, file, found = Heartbeat(tmp_path, 7, MOMENTS), tmp_path / HEARTBEAT, ""
+    for number, moment in enumerate(moments):
+        clock[0] = float(moment)
+        if beat is not None and (beat.get("beats") or number == 0):
+            file.write_text(json.dumps({"pid": 7, **beat}))
+            os.utime(file, ns=(number, number + 1))
+        found = heart.hang_reason()
+    assert found.startswith(says)
+    assert bool(found) == bool(says)
+    usual = beat is not None and beat.get("usual") is not None
+    assert heart.well == (len(moments) if usual else 0)
+
+
 @pytest.mark.parametrize(
     ("what", "limits", "words"),
     [
-        ("freeze", replace(QUICK, silent=8.0), "hung, no sign of life for"),
+        pytest.param(
+            *("freeze", replace(QUICK, silent=8.0), "hung, no sign of life for"),
+            marks=pytest.mark.slow,
+        ),
         ("sleep", replace(QUICK, batch=0.7, usual=1.0), "s at one batch"),
     ],
     ids=["frozen", "endless-batch"],
@@ -203,15 +240,16 @@ def test_a_bank_that_a_full_disk_made_smaller_is_told_of_once(keep, monkeypatch)
 def test_a_hung_producer_is_killed_and_another_one_started(keep, tmp_path, what, limits, words):
     keeper = keep(f"once {what} {tmp_path / 'marker'}", limits)
     pid = pid_of(keeper)
-    keeper.wait(13, 60)
+    keeper.wait(13, 300)
     assert keeper.restarts >= 1  # on a busy machine the next one may be silent for as long
     assert not psutil.pid_exists(pid)
     assert words in keeper.messages()[0]
 
 
+@pytest.mark.slow
 def test_a_producer_that_takes_long_and_shows_it_lives_is_left_alone(keep):
     keeper = keep("lengthy", replace(QUICK, silent=8.0), capacity=1)
-    keeper.wait(1, 60)
+    keeper.wait(1, 300)
     assert keeper.restarts == 0
 
 
@@ -220,11 +258,14 @@ def test_a_producer_that_takes_long_and_shows_it_lives_is_left_alone(keep):
 
 @pytest.mark.parametrize(
     ("what", "said"),
-    [("memory", "CUDA out of memory. Tried"), ("busy", "CUDA error: CUDA-cap")],
+    [
+        ("memory", "CUDA out of memory. Tried"),
+        pytest.param("busy", "CUDA error: CUDA-cap", marks=pytest.mark.slow),
+    ],
 )
 def test_where_the_device_has_no_room_the_producer_goes_on_on_the_cpu(keep, tmp_path, what, said):
     keeper = keep(what, device="cuda:7")
-    keeper.wait(13, 60)
+    keeper.wait(13, 300)
     assert (keeper.restarts, keeper.config.device) == (1, "cpu")
     death, move = sorted(keeper.messages())[::-1]
     assert "cuda:7 has no memory left for the producer, or is another" in death + move
@@ -236,11 +277,12 @@ def test_where_the_device_has_no_room_the_producer_goes_on_on_the_cpu(keep, tmp_
 # -- the end -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_stop_in_the_midst_of_a_restart_leaves_no_process(keep):
     rng = random.Random(0)
     for _ in range(6):
         keeper = keep(frozen=False, limits=replace(QUICK, backoff=0.02), temporary=True)
-        keeper.wait(1, 60)
+        keeper.wait(1, 300)
         os.kill(pid_of(keeper), signal.SIGKILL)
         time.sleep(0.2 * rng.random())
         keeper.stop()
@@ -250,9 +292,9 @@ def test_a_stop_in_the_midst_of_a_restart_leaves_no_process(keep):
 
 def test_while_no_producer_does_a_janitor_watches_over_a_scratch_bank(keep):
     keeper = keep(frozen=False, limits=Limits(backoff=1000), temporary=True)
-    keeper.wait(13, 60)
+    keeper.wait(13, 300)
     os.kill(pid_of(keeper), signal.SIGKILL)
-    assert wait_until(lambda: "watchdog.py" in " ".join(children()))
+    until(lambda: "watchdog.py" in " ".join(children()))
     assert keeper.alive()
     keeper.stop()  # it does not wait for the next start
     assert children() == []
@@ -263,12 +305,12 @@ def test_while_no_producer_does_a_janitor_watches_over_a_scratch_bank(keep):
 
 def test_what_was_made_before_a_death_counts_for_the_reuse_asked_for(keep, tmp_path):
     keeper = keep(frozen=False, capacity=4, batch=1, segment_samples=1, reuse=10)
-    keeper.wait(4, 60)
+    keeper.wait(4, 300)
     write_pace(tmp_path / "bank", Pace(duty=1.0, drawn=80))
     last = "000011-00"
-    assert wait_until(lambda: BankReader(tmp_path / "bank").ids()[-1] == last)
+    until(lambda: BankReader(tmp_path / "bank").ids()[-1] == last)
     os.kill(pid_of(keeper), signal.SIGKILL)
-    assert wait_until(lambda: keeper.restarts == 1)
+    until(lambda: keeper.restarts == 1)
     keeper.stop()
     with BankWriter.attach(tmp_path / "bank") as writer:
         assert writer.total == 12

@@ -69,22 +69,6 @@ def test_workers_that_soon_end_are_not_off_together(p, batch_size, batches):
     assert np.mean(counts) == pytest.approx(p * batch_size * batches, abs=4 * 0.5 / BATCHES**0.5)
 
 
-def test_a_host_that_takes_its_cases_in_turns_does_not_miss_the_same_ones():
-    synthetic = plan(1 / 6, 1, batches=600)[:, 0]
-    assert set(np.flatnonzero(synthetic) % 6) == set(range(6))
-
-
-@pytest.mark.parametrize(("p", "batch_size"), [(0.5, 3), (1 / 3, 2), (0.1, 7), (0.9, 4), (0.5, 4)])
-def test_every_batch_has_the_floor_or_the_ceiling(p, batch_size):
-    counts = set(plan(p, batch_size).sum(axis=1).tolist())
-    assert counts == {math.floor(p * batch_size), math.ceil(p * batch_size)}
-
-
-@pytest.mark.parametrize(("p", "share"), [(0.0, 0.0), (1.0, 1.0)])
-def test_all_or_nothing_leaves_nothing_to_chance(p, share):
-    assert plan(p, 5).mean() == share
-
-
 @pytest.mark.parametrize(("p", "batch_size"), [(0.5, 4), (0.3, 5)])
 def test_every_place_in_a_batch_is_equally_often_synthetic(p, batch_size):
     frequencies = plan(p, batch_size).mean(axis=0)

@@ -63,11 +63,6 @@ def test_foreground_is_what_lies_above_background():
     assert BRAIN.foreground == (1, 2)
 
 
-@pytest.mark.parametrize(("schema", "ndim"), [(BRAIN, 3), (SLICE, 2)])
-def test_axes_count_the_spatial_axes(schema, ndim):
-    assert schema.ndim == ndim
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -84,10 +79,6 @@ def test_a_schema_that_cannot_be_is_refused(change, message):
 
 def test_a_case_as_described_is_valid():
     case().validate(BRAIN)
-
-
-def test_a_case_without_labels_is_valid():
-    case(labels=None).validate(BRAIN)
 
 
 def with_voxel(value: float) -> np.ndarray[Any, Any]:
@@ -134,10 +125,6 @@ def test_boxes_of_both_kinds_are_taken(width):
     half = width // 2
     coords = np.array([[0.0] * half + [2.0] * half], np.float32)
     assert len(Boxes(coords, np.array([1], np.int16)).coords) == 1
-
-
-def test_no_box_at_all_is_fine():
-    assert len(Boxes(np.zeros((0, 6), np.float32), np.zeros(0, np.int16)).labels) == 0
 
 
 @pytest.mark.parametrize(

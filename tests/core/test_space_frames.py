@@ -5,11 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gansynth.core.resample import crop_edge, resample
+from gansynth.core.resample import crop_edge
 from gansynth.core.schema import OUTSIDE, Boxes, Case, Sample, Schema
 from gansynth.core.space import Placement, Space
 from gansynth.runtime.errors import UsageFault
-from gansynth.testing.adapters import cut
 
 SHIN = Space("resample", (54, 128, 128), frame=(108, 256, 256), pad_label=0)
 DONCENCO = Space("resample", (64, 240, 240), frame=(95, 240, 240), nearest=True, pad_label=0)
@@ -54,17 +53,6 @@ def test_the_papers_cut_brats_so(space, corner, spacing):
     assert space.host_shape(BRATS) == space.frame
 
 
-def test_a_frame_without_resampling_comes_back_to_the_bit():
-    case = volume((19, 31, 30))
-    space = small(MMGAN)
-    found = back(space, case)
-    image, labels = cut(case, space, space.centre(case))
-    assert np.array_equal(found.image, image)
-    assert found.labels is not None
-    assert labels is not None
-    assert np.array_equal(found.labels, labels)
-
-
 def test_twice_the_size_and_back_keeps_labels_to_the_bit_and_even_images():
     """Shin's x2: what a generator draws comes back to it as it was."""
     space, rng = small(SHIN), np.random.default_rng(1)
@@ -100,16 +88,6 @@ def test_the_nearest_voxel_makes_no_new_values_and_is_at_most_half_a_coarse_voxe
     assert set(found.tolist()) <= set(slices.tolist())
     assert np.abs(found - slices).max() <= np.ceil(95 / 64 / 2)
     assert (np.diff(found) >= 0).all()
-
-
-def test_smooth_images_come_back_within_their_curvature():
-    z, y, x = np.meshgrid(*[np.linspace(0, np.pi, n) for n in (24, 20, 28)], indexing="ij")
-    image = (np.sin(z) + np.cos(y) * np.sin(x))[None].astype(np.float32)
-    case = Case("", "", image)
-    space = Space("resample", (16, 20, 14), frame=(24, 20, 28))
-    step = (np.pi / 24 * 1.5, 0, np.pi / 28 * 2)
-    bound = sum(h * h / 4 for h in step) + np.pi / 24  # curvature below 1; half a voxel at borders
-    assert np.abs(back(space, case).image - image).max() < bound
 
 
 # -- any -------------------------------------------------------------------------------------------
@@ -201,13 +179,6 @@ def test_a_frame_is_read_back_from_json_and_older_spaces_have_none():
     old = Space("resample", (4, 4, 4)).to_json()
     assert not {"frame", "nearest"} & set(old)
     assert Space.from_json(old).frame == ()
-
-
-def test_an_image_of_its_own_size_is_not_interpolated():
-    image = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
-    found, labels = resample(image, None, (3, 4, 5))
-    assert np.array_equal(found, image)
-    assert labels is None
 
 
 @pytest.mark.parametrize("grid", ["crop", "native"])

@@ -1,15 +1,12 @@
 """``gansynth.mix_batches``: samples in the slots of a batchgenerators loader."""
 
 import pickle
-import sys
 from typing import Any
 
 import numpy as np
 import pytest
-from batchgenerators.dataloading import multi_threaded_augmenter
 from batchgenerators.dataloading.data_loader import DataLoader, SlimDataLoaderBase
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
-from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from batchgenerators.transforms.abstract_transforms import Compose
 from batchgenerators.transforms.spatial_transforms import MirrorTransform, SpatialTransform
 
@@ -56,13 +53,6 @@ def test_samples_take_slots_of_a_batch_and_the_rest_stays(toy_bank):
     assert (loader.asked, mixed.counts().synthetic) == (8, 8)
 
 
-def test_what_the_loader_keeps_is_not_written_into(toy_bank):
-    kept = np.zeros((2, 1, *PATCH), np.float32)
-    mixed = gansynth.mix_batches(Cases(data=kept, seg=kept), toy_bank(), "1:1")
-    next(mixed)
-    assert not kept.any()
-
-
 def test_a_larger_sample_is_cropped_at_random_with_its_labels(toy_bank):
     bank = toy_bank(shape=(12, 9, 8))
     mixed = gansynth.mix_batches(Cases(), bank, "0:1")
@@ -105,6 +95,14 @@ def test_an_incomplete_batch_is_filled_as_far_as_it_goes(toy_bank):
     mixed = gansynth.mix_batches(Cases(batch_size=4, data=short, seg=short), toy_bank(), "1:3")
     assert [len(next(mixed)["synthetic"]) for _ in range(4)] == [1, 1, 1, 1]
     assert mixed.counts().real + mixed.counts().synthetic == 4
+
+
+def test_what_the_loader_keeps_is_not_written_into(toy_bank):
+    kept = np.zeros((2, 1, *PATCH), np.float32)
+    kept.setflags(write=False)
+    mixed = gansynth.mix_batches(Cases(data=kept, seg=kept), toy_bank(), "1:1")
+    assert next(mixed)["data"].max() >= 100
+    assert not kept.any()
 
 
 # -- phases ----------------------------------------------------------------------------------------
@@ -161,14 +159,6 @@ def augmentation() -> Any:
 
 def shares(batches: list[dict[str, Any]]) -> set[int]:
     return {sum(batch["synthetic"]) for batch in batches}
-
-
-def test_a_single_threaded_augmenter_takes_it(toy_bank):
-    mixed = gansynth.mix_batches(Cases(), toy_bank(shape=(10, 10, 10)), "1:1")
-    augmenter = SingleThreadedAugmenter(mixed, augmentation())
-    batches = [next(augmenter) for _ in range(6)]
-    assert shares(batches) == {1}
-    assert all(batch["data"].shape == (2, 1, *PATCH) for batch in batches)
 
 
 def run(mixed: Any, times: int) -> list[dict[str, Any]]:
@@ -228,38 +218,6 @@ def test_the_page_s_example_runs(example, toy_bank, capsys):
     assert capsys.readouterr().out.startswith("(2, 1, 8, 8, 8) (2, 1, 8, 8, 8) [")
 
 
-SPAWNED = """
-import numpy as np
-from batchgenerators.dataloading.data_loader import SlimDataLoaderBase
-
-class Cases(SlimDataLoaderBase):
-    patch_size = (8, 8, 8)
-    def generate_train_batch(self):
-        zeros = np.zeros((2, 1, 8, 8, 8), np.float32)
-        return {"data": zeros, "seg": zeros.copy(), "thread": self.thread_id}
-"""
-
-
-@pytest.mark.slow
-def test_spawned_workers_draw_distinct_samples(toy_bank, tmp_path, monkeypatch):
-    import multiprocessing
-
-    (tmp_path / "spawned_loader.py").write_text(SPAWNED)
-    monkeypatch.syspath_prepend(tmp_path)
-    import spawned_loader  # type: ignore[import-not-found]
-
-    context = multiprocessing.get_context("spawn")
-    for name in ("Process", "Queue", "Event"):
-        monkeypatch.setattr(multi_threaded_augmenter, name, getattr(context, name))
-    bank = toy_bank(samples=64, shape=PATCH)
-    mixed = gansynth.mix_batches(spawned_loader.Cases(None, 2), bank, "1:1")
-    batches = run(mixed, 6)
-    sys.modules.pop("spawned_loader")
-    assert {batch["thread"] for batch in batches} == {0, 1}
-    assert shares(batches) == {1}
-    assert len(set(drawn_by(mixed))) == 2
-
-
 def test_a_pickle_draws_on(toy_bank):
     mixed = gansynth.mix_batches(Cases(), toy_bank(), "1:1")
     next(mixed)
@@ -273,12 +231,6 @@ def test_everything_else_is_the_loaders(toy_bank):
     assert (mixed.thread_id, mixed._loader.was_initialized, mixed.batch_size) == (1, True, 2)
     assert not hasattr(gansynth.mix_batches(Cases(), toy_bank("other"), "1:1"), "was_initialized")
     assert not hasattr(mixed, "no_such_thing")
-
-
-def test_the_hosts_random_state_is_untouched(toy_bank):
-    before = repr(np.random.get_state())  # noqa: NPY002
-    next(gansynth.mix_batches(Cases(), toy_bank(shape=(12, 12, 12)), "0:1", foreground=0.5))
-    assert repr(np.random.get_state()) == before  # noqa: NPY002
 
 
 # -- what is refused -------------------------------------------------------------------------------

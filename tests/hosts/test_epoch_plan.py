@@ -14,7 +14,7 @@ from gansynth.core.clock import Clock
 from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio, whole_parts
 from gansynth.core.schedule import Schedule
-from gansynth.hosts.epoch_plan import Places, Table, count_places
+from gansynth.hosts.epoch_plan import Places, Table
 
 
 def plan_of(
@@ -80,12 +80,6 @@ def test_the_places_of_synthetic_ones_are_not_always_the_same():
         not np.array_equal(one.real, another.real)
         for one, another in zip(again, other, strict=True)
     )
-
-
-def test_as_many_places_as_the_ratio_asks_for_hold_every_real_case_once():
-    places = Places(plan_of("1:2"), 4, count_places(Ratio(1, 2), 4))
-    for table in tables(places, 5):
-        assert sorted(table.real[~table.synthetic]) == [0, 1, 2, 3]
 
 
 def test_annealing_uses_real_cases_evenly_and_ends_with_them_only():

@@ -72,17 +72,6 @@ def test_every_batch_holds_the_share_asked_for(mixer, toy_bank, p, size, how):
     assert np.abs(np.cumsum(batches) - asked).max() <= 1 + 1e-9
 
 
-def test_a_real_slot_is_the_case_that_the_host_asked_for(mixer, toy_bank):
-    slots = mixer(HALF, toy_bank()).batch([5, 9, 5, 1])
-    assert [slot.real for slot in slots] == [5, 9, 5, 1]
-    assert kinds(slots).count("s") == 2
-
-
-def test_without_synthetic_samples_no_bank_is_needed(mixer, log):
-    mixer(Ratio(1, 0)).batch(range(6))
-    assert (summarise(log).real, summarise(log).synthetic) == (6, 0)
-
-
 def test_an_empty_batch_is_no_batch(mixer, toy_bank, tmp_path):
     assert mixer(HALF, toy_bank(), schedule="anneal").batch([]) == []
     assert not (tmp_path / "batches").exists()
@@ -93,6 +82,17 @@ def test_a_host_may_change_from_slots_to_batches_and_back(mixer, toy_bank):
     mixed.slot(0, 4)
     assert kinds(mixed.batch(range(4))).count("s") == 2
     assert kinds(mixed.slot(i, 4) for i in range(4)).count("s") == 2
+
+
+def test_a_real_slot_is_the_case_that_the_host_asked_for(mixer, toy_bank):
+    slots = mixer(HALF, toy_bank()).batch([5, 9, 5, 1])
+    assert [slot.real for slot in slots] == [5, 9, 5, 1]
+    assert kinds(slots).count("s") == 2
+
+
+def test_without_synthetic_samples_no_bank_is_needed(mixer, log):
+    mixer(Ratio(1, 0)).batch(range(6))
+    assert (summarise(log).real, summarise(log).synthetic) == (6, 0)
 
 
 def test_the_same_seed_draws_the_same_and_another_stream_does_not(mixer, toy_bank):
@@ -205,13 +205,6 @@ def test_a_stale_bank_has_nothing_to_give_until_it_lives_again(mixer, toy_bank, 
     assert kinds(mixed.batch(range(4))).count("s") == 2
 
 
-def test_a_frozen_bank_is_never_stale(mixer, toy_bank):
-    bank = toy_bank()
-    for path in bank.iterdir():
-        os.utime(path, (0, 0))
-    assert kinds(mixer(ONLY, bank).batch(range(4))) == "ssss"
-
-
 ALONE = [("constant", ONLY), ("finetune:10%@80%", ONLY), ("anneal:50%-100%", ONLY)]
 
 
@@ -261,13 +254,6 @@ def test_fine_tuning_draws_chosen_cases_and_nothing_else(mixer, toy_bank, log):
     assert set(drawn) == {3, 7}
     # Those asked for are given; the places of the others are dealt out evenly.
     assert min(drawn.values()) > 70
-
-
-def test_a_bank_that_has_gone_is_no_matter_in_fine_tuning(mixer, tmp_path, log):
-    mixed = mixer(ONLY, tmp_path / "gone", schedule="finetune:20%@10%", batches=1)
-    mixed.plan.clock.tick()
-    mixed.batch(range(4))
-    assert (summarise(log).real, summarise(log).fell_back) == (4, 0)
 
 
 @pytest.mark.parametrize(
@@ -322,25 +308,6 @@ def test_a_whole_training_draws_the_share_that_its_schedule_asks_for(
     assert abs(counts.synthetic - asked) <= workers
 
 
-def test_no_real_case_slips_in_before_fine_tuning_whoever_draws(mixer, toy_bank, log, tmp_path):
-    mixed = mixer(ONLY, toy_bank(), schedule="finetune:20%@75%", batches=80)
-
-    def work(i):
-        found = "\n".join(kinds(mixed.batch(range(2))) for _ in range(20))
-        (tmp_path / f"worker-{i}").write_text(found)
-
-    fork(work, 4)
-    batches = [line for i in range(4) for line in (tmp_path / f"worker-{i}").read_text().split()]
-    assert Counter(batches) == {"ss": 60, "RR": 20}
-    reals = {
-        line.split(",")[1]
-        for path in log.glob("*")
-        for line in path.read_text().splitlines()
-        if line.startswith("real")
-    }
-    assert reals <= {"3", "7"}
-
-
 # -- processes, threads, and the host's own state --------------------------------------------------
 
 
@@ -360,45 +327,6 @@ def test_a_pickle_carries_nothing_open_and_draws_on(mixer, toy_bank):
     first = drawn_ids(mixed.batch(range(6)))
     assert pickle.dumps(mixed) == before
     assert drawn_ids(pickle.loads(before).batch(range(6))) == first
-
-
-def test_threads_take_turns(mixer, toy_bank, log, tmp_path):
-    bank = toy_bank(samples=8, shape=(24, 24, 24))
-    second = toy_bank("more", samples=8, shape=(24, 24, 24))
-    for number in range(1, 8):  # more segments than a reader keeps open
-        shutil.copy(next(second.glob("segment-*.h5")), bank / f"segment-{number:06d}.h5")
-    mixed = mixer(ONLY, bank, schedule="finetune:20%@99%", batches=1000)
-    threads = [Thread(target=lambda: [mixed.batch(range(2)) for _ in range(60)]) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    counts = summarise(log)
-    assert (counts.synthetic, counts.fell_back) == (480, 0)
-    assert (tmp_path / "batches").stat().st_size == 240
-
-
-def test_a_process_forked_while_another_thread_draws_is_not_locked_out(mixer, toy_bank):
-    waiting = mixer(ONLY, toy_bank("none", samples=0, frozen=False), log=None, patience=1.0)
-    ready = mixer(ONLY, toy_bank())
-
-    def wait():
-        try:
-            waiting.batch([0])
-        except TrainingFault:
-            return
-
-    thread = Thread(target=wait, daemon=True)
-    thread.start()
-    time.sleep(0.3)
-    context = multiprocessing.get_context("fork")
-    worker = context.Process(target=lambda: ready.batch(range(2)))
-    worker.start()
-    worker.join(100)
-    alive = worker.is_alive()
-    worker.kill()
-    thread.join()
-    assert not alive
 
 
 def test_the_hosts_own_random_state_is_untouched(mixer, toy_bank):
@@ -429,8 +357,3 @@ def test_the_phase_is_that_of_the_batch_begun_last(mixer, toy_bank):
     assert mixed.phase.real == "none"
     mixed.batch([0])
     assert mixed.phase.real == "chosen"
-
-
-def test_a_full_disk_under_the_log_stops_nothing(mixer, toy_bank, tmp_path):
-    (tmp_path / "file").write_text("not a folder")
-    assert len(mixer(HALF, toy_bank(), log=tmp_path / "file").batch(range(4))) == 4

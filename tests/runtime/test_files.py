@@ -2,11 +2,7 @@
 
 import contextlib
 import gzip
-import resource
-import signal
-import subprocess
-import sys
-import time
+import multiprocessing
 import tracemalloc
 from typing import Any
 
@@ -32,6 +28,8 @@ from gansynth.runtime.files import (
     write_bytes_atomic,
     write_json_atomic,
 )
+from tests.disks import files_of_at_most
+from tests.processes import until
 
 AFFINE = np.array([[2, 0, 0, -5], [0, 1.5, 0, 3], [0, 0, 1, 7], [0, 0, 0, 1]], float)
 GZIP_HEADER = 10  # without a file name; its time stamp and system byte mean nothing
@@ -191,10 +189,7 @@ def test_a_gzip_stream_shorter_than_its_header_says_is_truncated(tmp_path):
 def test_an_absurd_header_is_refused_before_allocation(tmp_path, ending):
     make = packed if ending == ".nii.gz" else plain
     path = store(tmp_path / f"x{ending}", make(volume(), dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]))
-    with (
-        peak_memory_below(4 << 20),
-        pytest.raises(DataFault, match="announces 70362301923326"),
-    ):
+    with peak_memory_below(4 << 20), pytest.raises(DataFault, match="announces 70362301923326"):
         read_nifti(path)
 
 
@@ -326,29 +321,12 @@ def test_a_path_that_stays_inside_is_resolved(tmp_path, name):
 # -- publishing ----------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def files_of_at_most(size):
-    """A full disk, as far as one process can be made to see one."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_a_full_disk_is_an_environment_fault_with_bytes_needed_and_free(tmp_path):
+def test_a_full_disk_is_told_with_bytes_needed_and_free_and_leaves_the_old_file(tmp_path):
     path = store(tmp_path / "x", b"old")
     with (
         files_of_at_most(4096),
         pytest.raises(EnvironmentFault, match=r"10000 bytes needed, \d+ bytes free"),
     ):
-        write_bytes_atomic(path, bytes(10_000))
-
-
-def test_after_a_full_disk_the_old_file_is_intact_and_nothing_is_left(tmp_path):
-    path = store(tmp_path / "x", b"old")
-    with files_of_at_most(4096), contextlib.suppress(EnvironmentFault):
         write_bytes_atomic(path, bytes(10_000))
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
     assert path.read_bytes() == b"old"
@@ -371,27 +349,22 @@ def test_nan_never_reaches_a_json_file(tmp_path):
     assert not (tmp_path / "x.json").exists()
 
 
-WRITER = """
-import sys
-from pathlib import Path
-from gansynth.runtime.files import write_bytes_atomic
-for version in range(10**6):
-    write_bytes_atomic(Path(sys.argv[1]), bytes([version % 256]) * (1 << 20))
-"""
-
-
-@pytest.mark.parametrize("wait", [0.05, 0.11])
-def test_a_killed_writer_leaves_a_whole_file(tmp_path, wait):
+def test_a_killed_writer_leaves_a_whole_file(tmp_path):
     path = tmp_path / "x"
-    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)])
-    while not path.exists():
-        time.sleep(0.01)
-    time.sleep(wait)
-    writer.send_signal(signal.SIGKILL)
-    writer.wait()
-    data = path.read_bytes()
-    assert len(data) == 1 << 20
-    assert len(set(data)) == 1
+
+    def write() -> None:
+        for version in range(10**6):
+            write_bytes_atomic(path, bytes([version % 256]) * (1 << 20))
+
+    for _ in range(5):
+        writer = multiprocessing.get_context("fork").Process(target=write)
+        writer.start()
+        until(lambda: path.exists() and any(tmp_path.glob(".x.tmp*")), step=0.0)
+        writer.kill()
+        writer.join()
+        data = path.read_bytes()
+        assert (len(data), len(set(data))) == (1 << 20, 1)
+        remove_temporaries(tmp_path)
 
 
 def test_what_an_interrupted_writer_left_is_removed(tmp_path):

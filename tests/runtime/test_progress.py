@@ -63,14 +63,6 @@ def test_bar_count_eta_and_two_losses_are_seen_at_every_width(columns):
     assert all(line.startswith("fit") and len(line) <= columns for line in lines)
 
 
-def test_work_that_goes_on_counts_what_was_done_before_but_not_for_its_eta():
-    stream, clock = io.StringIO(), Clock()
-    with RichReporter(stream, clock=clock).task(150, "fit", 50) as task:
-        clock.now += 100.0
-        task.advance(25)
-    assert stream.getvalue() == "fit: 75/150 (50%)  elapsed 1:40  ETA 5:00\n"
-
-
 def plain_lines(total: int, seconds_each: float) -> list[str]:
     """What a task of ``total`` steps of so many seconds writes without a terminal."""
     stream, clock = io.StringIO(), Clock()
@@ -81,24 +73,25 @@ def plain_lines(total: int, seconds_each: float) -> list[str]:
     return stream.getvalue().splitlines()
 
 
-def test_a_plain_line_has_share_elapsed_eta_and_values():
-    assert plain_lines(4, 30.0)[0] == "fit: 1/4 (25%)  elapsed 0:30  ETA 1:30  loss 0"
+def test_plain_lines_have_share_elapsed_eta_and_values_and_the_last_no_eta():
+    first, *_, last = plain_lines(4, 30.0)
+    assert first == "fit: 1/4 (25%)  elapsed 0:30  ETA 1:30  loss 0"
+    assert last == "fit: 4/4 (100%)  elapsed 2:00  loss 0.75"
 
 
-def test_the_last_line_has_no_eta():
-    assert plain_lines(4, 30.0)[-1] == "fit: 4/4 (100%)  elapsed 2:00  loss 0.75"
+def test_work_that_goes_on_counts_what_was_done_before_but_not_for_its_eta():
+    stream, clock = io.StringIO(), Clock()
+    with RichReporter(stream, clock=clock).task(150, "fit", 50) as task:
+        clock.now += 100.0
+        task.advance(25)
+    assert stream.getvalue() == "fit: 75/150 (50%)  elapsed 1:40  ETA 5:00\n"
 
 
-def test_slow_work_is_reported_every_ten_seconds():
-    assert len(plain_lines(1000, 1.0)) == 100
-
-
-def test_quick_work_is_reported_every_five_percent():
-    assert len(plain_lines(200, 0.5)) == 20
-
-
-def test_very_quick_work_is_reported_once_a_second_at_most():
-    assert len(plain_lines(1000, 0.002)) == 2
+@pytest.mark.parametrize(
+    ("total", "seconds", "lines"), [(1000, 1.0, 100), (200, 0.5, 20), (1000, 0.002, 2)]
+)
+def test_work_is_reported_every_ten_seconds_or_five_percent_once_a_second(total, seconds, lines):
+    assert len(plain_lines(total, seconds)) == lines
 
 
 def test_work_that_is_done_is_reported_once():
@@ -107,18 +100,6 @@ def test_work_that_is_done_is_reported_once():
         task.advance(2)
         task.advance(0)
     assert len(stream.getvalue().splitlines()) == 1
-
-
-def test_a_terminal_gets_a_bar(monkeypatch):
-    monkeypatch.setenv("TERM", "xterm")
-    stream = Terminal()
-    with RichReporter(stream).task(2, "fit [x]") as task:
-        task.advance(1, loss=0.5)
-    shown = stream.getvalue()
-    assert "fit [x]" in shown
-    assert "1/2" in shown
-    assert "loss 0.5" in shown
-    assert "\x1b[" in shown
 
 
 @pytest.mark.parametrize("no_color", [False, True])
@@ -139,35 +120,18 @@ def test_tasks_nest_and_lines_are_written_between_bars(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
     reporter = RichReporter(stream)
-    with reporter.task(2, "outer") as outer:
+    with pytest.raises(ValueError, match="oh"), reporter.task(2, "fit"):
+        raise ValueError("oh")  # and the bar is gone
+    with reporter.task(2, "outer [x]") as outer:
         with reporter.task(1, "inner") as inner:
             inner.advance()
             reporter.say("in [between]")
-        outer.advance()
+        outer.advance(1, loss=0.5)
     reporter.say("after")
-    assert "in [between]\n" in stream.getvalue()
-    assert stream.getvalue().endswith("after\n")
-
-
-def test_a_bar_is_gone_when_the_work_fails(monkeypatch):
-    monkeypatch.setenv("TERM", "xterm")
-    stream = Terminal()
-    reporter = RichReporter(stream)
-    with pytest.raises(ValueError, match="oh"), reporter.task(2, "fit"):
-        raise ValueError("oh")
-    with reporter.task(1, "again") as task:
-        task.advance()
-    assert "again" in stream.getvalue()
-
-
-def test_quiet_keeps_warnings_only():
-    stream = io.StringIO()
-    reporter = RichReporter(stream, quiet=True)
-    reporter.say("hello")
-    reporter.warn("mind the gap")
-    with reporter.task(1, "fit") as task:
-        task.advance()
-    assert stream.getvalue() == "warning: mind the gap\n"
+    shown = stream.getvalue()
+    for words in ("in [between]\n", "outer [x]", "1/2", "loss 0.5", "inner", "\x1b["):
+        assert words in shown
+    assert shown.endswith("after\n")
 
 
 def test_everything_goes_to_stderr(capsys):
@@ -181,12 +145,15 @@ def test_everything_goes_to_stderr(capsys):
     assert captured.err.startswith("hello\nwarning: mind the gap\nfit: 1/1")
 
 
-def test_the_null_reporter_is_silent(capsys):
-    reporter = NullReporter()
+@pytest.mark.parametrize("quiet", [True, None])
+def test_a_quiet_reporter_keeps_warnings_only_and_the_null_one_nothing(capsys, quiet):
+    stream = io.StringIO()
+    reporter = NullReporter() if quiet is None else RichReporter(stream, quiet=True)
     reporter.say("hello")
     reporter.warn("mind the gap")
     with reporter.task(1, "fit") as task:
         task.advance(1, loss=0.5)
+    assert stream.getvalue() == ("warning: mind the gap\n" if quiet else "")
     assert capsys.readouterr() == ("", "")
 
 

@@ -4,7 +4,7 @@ import pytest
 from pydantic import BaseModel, Field, model_validator
 
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.options import parse, split_settings
+from gansynth.runtime.options import split_settings
 from gansynth.training.loop import FitOptions
 from gansynth_cgan3d.model import CGANOptions
 
@@ -38,11 +38,6 @@ def test_each_setting_finds_its_model():
     assert (loop.steps, own.rate) == (7, 0.5)
 
 
-def test_what_is_not_set_keeps_its_default():
-    loop, own = split()
-    assert (loop, own) == (Loop(), Own())
-
-
 def test_a_name_that_both_have_reaches_both():
     loop, own = split(seed="3")
     assert (loop.seed, own.seed) == (3, 3)
@@ -62,6 +57,25 @@ def test_values_are_typed(key, text, value):
     assert getattr(split(**{key: text})[1], key) == value
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"steps": "many"}, r"--set steps=many: expected a whole number \(optimiser steps\)"),
+        ({"rate": "-1"}, "--set rate=-1: .*greater than 0"),
+        ({"low": "5", "high": "2"}, "--set low=5 high=2: .*low must not exceed high"),
+        ({"size": "[4, "}, "not readable as YAML"),
+    ],
+)
+def test_a_value_that_cannot_be_is_shown_with_the_reason(settings, says):
+    with pytest.raises(UsageFault, match=says):
+        split(**settings)
+
+
+@pytest.mark.parametrize("options", [FitOptions, CGANOptions])
+def test_every_option_says_what_it_means(options):
+    assert all(field.description for field in options.model_fields.values())
+
+
 def test_a_slip_has_the_nearest_name():
     with pytest.raises(UsageFault, match=r"--set stesp=3: gen has no .* Did you mean 'steps'\?"):
         split(stesp="3")
@@ -71,34 +85,3 @@ def test_without_a_near_name_all_are_listed():
     with pytest.raises(UsageFault, match="expected one of: fast, high, low, rate") as caught:
         split(zzz="3")
     assert "Did you mean" not in str(caught.value)
-
-
-def test_a_value_that_does_not_fit_is_shown_with_the_options_meaning():
-    with pytest.raises(
-        UsageFault, match=r"steps=many: expected a whole number \(optimiser steps\)"
-    ):
-        split(steps="many")
-
-
-def test_a_value_out_of_range_is_shown_with_its_bound():
-    with pytest.raises(UsageFault, match=r"--set rate=-1: .*greater than 0"):
-        split(rate="-1")
-
-
-def test_a_check_across_options_is_a_usage_fault_too():
-    with pytest.raises(UsageFault, match=r"--set low=5 high=2: .*low must not exceed high"):
-        split(low="5", high="2")
-
-
-def test_text_that_yaml_cannot_read_is_a_usage_fault():
-    with pytest.raises(UsageFault, match="not readable as YAML"):
-        parse(Own, {"size": "[4, "})
-
-
-def test_the_loops_and_cgan3ds_options_share_no_name():
-    assert not FitOptions.model_fields.keys() & CGANOptions.model_fields.keys()
-
-
-@pytest.mark.parametrize("options", [FitOptions, CGANOptions])
-def test_every_option_says_what_it_means(options):
-    assert all(field.description for field in options.model_fields.values())

@@ -7,40 +7,35 @@ import torch
 from gansynth.runtime import torchvision_compat
 
 
+def drawn(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Boxes and scores, many of them equal."""
+    rng = np.random.default_rng(1)
+    corner = rng.uniform(0, 40, (count, 2))
+    boxes = torch.from_numpy(np.hstack([corner, corner + rng.uniform(1, 20, (count, 2))])).float()
+    return boxes, torch.from_numpy(np.round(rng.random(count), 1)).float()
+
+
 @pytest.mark.parametrize(("count", "threshold"), [(0, 0.5), (1, 0.5), (400, 0.5), (400, 0.3)])
 def test_suppression_is_greedy_and_stable(count, threshold):
-    rng = np.random.default_rng(count)
-    corner, size = rng.uniform(0, 40, (count, 2)), rng.uniform(0, 20, (count, 2))
-    boxes = np.hstack([corner, corner + size]).astype(np.float32)
-    scores = np.round(rng.random(count), 1).astype(np.float32)  # with many equal ones
-    kept = torchvision_compat.nms(torch.from_numpy(boxes), torch.from_numpy(scores), threshold)
-    assert kept.tolist() == greedy(boxes, scores, threshold)
-
-
-def greedy(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:
-    """Written once more, in plain Python."""
-    kept: list[int] = []
-    for i in sorted(range(len(boxes)), key=lambda i: -scores[i]):
-        if all(overlap(boxes[i], boxes[j]) <= threshold for j in kept):
-            kept.append(i)
-    return kept
-
-
-def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    width, height = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-    shared = max(width, 0) * max(height, 0)
-    areas = sum((c[2] - c[0]) * (c[3] - c[1]) for c in (a, b))
-    return float(shared / (areas - shared))
+    boxes, scores = drawn(count)
+    left = torch.argsort(-scores, stable=True).tolist()
+    wanted: list[int] = []
+    while left:
+        wanted.append(left.pop(0))
+        corner = torch.maximum(boxes[left, :2], boxes[wanted[-1], :2])
+        shared = (torch.minimum(boxes[left, 2:], boxes[wanted[-1], 2:]) - corner).clamp(0).prod(1)
+        areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+        overlap = shared / (areas[left] + areas[wanted[-1]] - shared)
+        left = [one for one, part in zip(left, overlap.tolist(), strict=True) if part <= threshold]
+    assert torchvision_compat.nms(boxes, scores, threshold).tolist() == wanted
 
 
 def test_torchvision_itself_suppresses_alike():
     torchvision_compat.apply()
     from torchvision.ops import batched_nms
 
-    rng = np.random.default_rng(1)
-    corner = rng.uniform(0, 40, (200, 2))
-    boxes = torch.from_numpy(np.hstack([corner, corner + rng.uniform(1, 20, (200, 2))])).float()
-    scores, classes = torch.from_numpy(rng.random(200)).float(), torch.arange(200) % 2
+    boxes, scores = drawn(200)
+    classes = torch.arange(200) % 2
     kept = batched_nms(boxes, scores, classes, 0.5)
     apart = [
         np.flatnonzero(classes == c)[

@@ -5,13 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import pytest
 
 from gansynth.core.adapter import Injection, Outcome
 from gansynth.core.ratio import Ratio
-from gansynth.core.source import SourceRequest
 from gansynth.testing import ToySource
 
 TINY = {"steps": "4", "width": "4", "levels": "2", "device": "cpu", "precision": "fp32"}
@@ -73,25 +71,3 @@ def train(bank_of, tmp_path) -> Callable[..., Outcome]:
         return outcome
 
     return run
-
-
-@pytest.fixture(scope="session")
-def example_run(tmp_path_factory) -> Path:
-    """A tiny ``cgan3d``, fitted on ``example:3d`` for two steps. Do not change it."""
-    from gansynth.fitting.fit import fit
-    from gansynth.runtime.progress import NullReporter
-
-    folder: Path = tmp_path_factory.getbasetemp() / "segmenter_example_run"
-    with filelock.FileLock(folder.with_suffix(".lock")):
-        if not folder.exists():
-            small = {"steps": 2, "batch_size": 1, "width": 4, "d_width": 4, "levels": 2}
-            fit(
-                "cgan3d",
-                SourceRequest("example", "3d"),
-                folder,
-                edits=(),
-                settings={key: str(value) for key, value in small.items()},
-                device="cpu",
-                reporter=NullReporter(),
-            )
-    return folder

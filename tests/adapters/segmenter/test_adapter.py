@@ -1,11 +1,6 @@
 """SegmenterAdapter: what it promises the core, what it refuses; nothing is trained here."""
 
-import json
-import shutil
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +9,7 @@ from gansynth.core.adapter import Injection
 from gansynth.core.ratio import Ratio
 from gansynth.core.schema import Sample
 from gansynth.core.space import Space
-from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.option_kinds import options_table
 from gansynth.testing import ToySource, check_adapter
 from gansynth_segmenter.adapter import SAYS, SegmenterAdapter
@@ -130,14 +125,6 @@ def test_settings_that_cannot_be_are_refused(settings, says, tmp_path):
     assert not (tmp_path / "o").exists()
 
 
-def test_an_output_that_holds_something_is_left_alone(tmp_path):
-    (tmp_path / "mine").write_text("mine")
-    with pytest.raises(UsageFault, match=r"holds mine, expected a new or empty folder.*-o"):
-        SegmenterAdapter(ToySource(3)).check(
-            Injection(None, Ratio(1, 0)), {"output": str(tmp_path)}, []
-        )
-
-
 def test_it_has_no_command_line():
     with pytest.raises(UsageFault, match="no command line"):
         SegmenterAdapter(ToySource(3)).check(Injection(None, Ratio(1, 0)), {}, ["-x"])
@@ -154,77 +141,23 @@ def test_every_setting_is_a_sentence_and_in_the_page():
     assert "\n".join(options_table(SegmenterOptions)) in page
 
 
-# -- leaks and other spaces ------------------------------------------------------------------------
-
-
-@pytest.fixture
-def refused(bank_of, tmp_path) -> Callable[..., str]:
-    """What is said of a bank of this source and lineage."""
-
-    def run(source: Any, kind: type[Exception], **changes: Any) -> str:
-        adapter = SegmenterAdapter(ToySource(3))
-        bank = bank_of(source, **changes)
-        with pytest.raises(kind) as caught:
-            adapter.check(Injection(None, Ratio(1, 1), bank=bank), {}, [])
-        return str(caught.value)
-
-    return run
-
-
-def test_a_bank_that_has_seen_a_held_out_case_is_refused(refused):
-    source = ToySource(3)
-    lineage = source.lineage()
-    leak = replace(lineage, cases=(*lineage.cases, source.record(source.held_out_ids[0])))
-    assert "has seen 1 held-out case(s): toy_12" in refused(source, IntegrityFault, lineage=leak)
-
-
-def test_a_bank_of_another_space_is_refused(refused):
-    source = ToySource(3)
-    other = replace(source.lineage(), host={"spacing": [9.0]})
-    assert "spacing: [9.0] != None" in refused(source, IntegrityFault, lineage=other)
-
-
 class SmallCrops(ToySource):
     @property
     def space(self) -> Space:
         return Space("crop", (8, 16, 16))
 
 
-def test_a_bank_of_samples_that_are_too_small_is_refused(refused):
-    said = refused(SmallCrops(3), UsageFault)
-    assert "samples have (8, 16, 16) voxels, expected at least (16, 16, 16)" in said
+def test_a_bank_of_samples_that_are_too_small_is_refused(bank_of):
+    injection = Injection(None, Ratio(1, 1), bank=bank_of(SmallCrops(3)))
+    says = r"samples have \(8, 16, 16\) voxels, expected at least \(16, 16, 16\)"
+    with pytest.raises(UsageFault, match=says):
+        SegmenterAdapter(ToySource(3)).check(injection, {}, [])
 
 
-def test_a_leaking_run_exits_with_6(refuse, example_run, tmp_path):
-    run = tmp_path / "leaking"
-    shutil.copytree(example_run, run)
-    manifest = json.loads((run / "manifest.json").read_text())
-    from gansynth.core.source import SourceRequest
-    from gansynth.sampling.opening import open_source
-
-    source = open_source(SourceRequest("example", "3d"))
-    leak = source.record(source.held_out_ids[0])
-    manifest["lineage"]["cases"].append(vars(leak))
-    (run / "manifest.json").write_text(json.dumps(manifest))
-    refuse(
-        *("augment", "--target", "segmenter", "--data", "example:3d", "--generator", run),
-        *("--ratio", "1:1", "-o", tmp_path / "o", "--device", "cpu"),
-        code=6,
-        says=["leakage", leak.id],
-    )
-    assert not (tmp_path / "o").exists()
-
-
-def test_a_dry_run_says_what_would_be_trained(run_cli, example_run, tmp_path):
-    done = run_cli(
-        *("augment", "--target", "segmenter", "--data", "example:3d", "--generator", example_run),
-        *("--ratio", "1:1", "-o", tmp_path / "o", "--dry-run", "--json", "--device", "cpu"),
-        *("--set", "network=pix2pix", "--set", "steps=7"),
-    )
-    assert done.exit_code == 0, done.stderr
-    told = json.loads(done.stdout)
+def test_a_dry_run_says_what_would_be_trained(tmp_path):
+    settings = {"output": str(tmp_path / "o"), "network": "pix2pix", "steps": "7", "device": "cpu"}
+    injection, adapter = Injection(None, Ratio(1, 0)), SegmenterAdapter(ToySource(3))
+    told = adapter.planned(injection, settings, [])
     assert (told["network"], told["steps"], told["output"]) == ("pix2pix", 7, str(tmp_path / "o"))
-    assert told["synthetic_share"] == 0.5
-    assert told["bank_bytes"] > 0
-    assert (told["synthetic_draws"], told["samples_to_make"]) == (7, 2)
-    assert not (tmp_path / "o").exists()
+    assert told["trained_on"] == {"grid": "crop", "size": [16, 16, 16]}
+    assert adapter.samples_drawn(injection, settings, []) == 14

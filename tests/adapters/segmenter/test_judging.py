@@ -16,7 +16,7 @@ from gansynth.core.schema import Case, Schema
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.data.nifti_source import VolumeSource
-from gansynth.metrics.segmentation.regions import dice, mean_dice, read_regions, with_labels
+from gansynth.metrics.segmentation.regions import dice, read_regions, with_labels
 from gansynth.runtime.errors import DataFault
 from gansynth.sampling.opening import open_source
 from gansynth_segmenter import inference
@@ -39,38 +39,21 @@ def labels_of(shape: tuple[int, ...] = (6, 6, 6)) -> np.ndarray:
 # -- Dice ------------------------------------------------------------------------------------------
 
 
-def test_a_perfect_prediction_has_dice_1_and_an_empty_one_0():
-    truth = labels_of()
-    perfect, empty = dice(truth, truth, REGIONS), dice(np.zeros_like(truth), truth, REGIONS)
-    assert {name: one["dice"] for name, one in perfect.items()} == dict.fromkeys(
-        ("foreground", "1", "2", "WT"), 1.0
-    )
-    assert {one["dice"] for one in empty.values()} == {0.0}
-    assert perfect["2"] == {"dice": 1.0, "truth": 2, "predicted": 2, "both": 2}
-
-
-def test_dice_is_twice_the_overlap_over_both_sizes():
-    truth = np.array([[1, 1, 0, 2]], np.int16)
-    found = dice(np.array([[1, 0, 1, 2]], np.int16), truth, REGIONS)
-    assert found["1"]["dice"] == 0.5
-    assert found["foreground"]["dice"] == pytest.approx(2 * 2 / 6)
-
-
-def test_what_the_truth_has_none_of_has_no_dice():
-    truth = np.array([[1, 0]], np.int16)
-    cases = [
-        dice(np.array([[1, 2]], np.int16), truth, REGIONS),
-        dice(np.array([[0, 0]], np.int16), truth, REGIONS),
-    ]
-    assert [case["2"]["dice"] for case in cases] == [None, None]
-    assert mean_dice(cases)["2"] is None
-    assert mean_dice(cases)["1"] == 0.5
-
-
-def test_ignored_voxels_do_not_count():
-    truth, found = np.array([[1, 3]], np.int16), np.array([[1, 1]], np.int16)
-    assert dice(found, truth, REGIONS)["1"]["dice"] < 1
-    assert dice(found, truth, REGIONS, ignore=3)["1"]["dice"] == 1
+@pytest.mark.parametrize(
+    ("predicted", "truth", "ignore", "scores"),
+    [
+        ([1, 1, 0, 2], [1, 1, 0, 2], None, {"foreground": 1, "1": 1, "2": 1, "WT": 1}),
+        ([0, 0, 0, 0], [1, 1, 0, 2], None, {"foreground": 0, "1": 0, "2": 0, "WT": 0}),
+        ([1, 0, 1, 2], [1, 1, 0, 2], None, {"foreground": 2 / 3, "1": 0.5, "2": 1, "WT": 2 / 3}),
+        ([1, 2], [1, 0], None, {"foreground": 2 / 3, "1": 1, "2": None, "WT": 2 / 3}),
+        ([1, 1], [1, 3], 3, {"foreground": 1, "1": 1, "2": None, "WT": 1}),
+    ],
+    ids=["perfect", "empty", "overlap", "none there", "ignored"],
+)
+def test_dice_is_twice_the_overlap_over_both_sizes(predicted, truth, ignore, scores):
+    drawn, known = (np.array([values], np.int16) for values in (predicted, truth))
+    found = dice(drawn, known, REGIONS, ignore=ignore)
+    assert {name: one["dice"] for name, one in found.items()} == pytest.approx(scores)
 
 
 def test_soft_dice_of_certain_right_answers_is_0():
@@ -105,18 +88,12 @@ def thresholding(monkeypatch):
 @pytest.mark.parametrize("shape", [(20, 13, 8), (5, 8, 30), (8, 8, 8)])
 def test_windows_give_every_voxel_its_own_label(thresholding, shape):
     segmenter, seen = thresholding(Space("crop", (8, 8, 8), pad_label=0))
+    case = Case("case", "case", np.ones((1, *shape), np.float32))
+    weighed = segmenter.by_windows(case, lambda part: probabilities(segmenter.generator, part))
+    np.testing.assert_allclose(weighed.sum(axis=0), 1, rtol=1e-5)
     truth = np.random.default_rng(0).integers(0, 3, shape).astype(np.int16)
     np.testing.assert_array_equal(segmenter.predict(truth[None].astype(np.float32)), truth)
     assert {batch[2:] for batch in seen} == {(8, 8, 8)}
-
-
-def test_probabilities_of_overlapping_windows_are_weighed(thresholding):
-    segmenter, _ = thresholding(Space("crop", (8, 8, 8), pad_label=0))
-    image = np.ones((1, 13, 8, 20), np.float32)
-    found = segmenter.by_windows(
-        Case("case", "case", image), lambda part: probabilities(segmenter.generator, part)
-    )
-    np.testing.assert_allclose(found.sum(axis=0), 1, rtol=1e-5)
 
 
 def test_windows_overlap_and_end_at_the_borders():
@@ -178,20 +155,28 @@ def volumes(tmp_path) -> Path:
     return Path(tmp_path / "set")
 
 
+READ = {"folds": "3", "modality": "none", "channels": "T1"}
+
+
+def changing(thresholding: Any, space: Space, change: Any, schema: Schema = SCHEMA) -> Segmenter:
+    """A segmenter that looks at a changed image."""
+
+    class Changing(Segmenter):
+        def predict(self, image: Any) -> Any:
+            return super().predict(change(image))
+
+    plain, _ = thresholding(space)
+    return Changing(plain.generator, schema, plain.space, plain.regions, plain.options)
+
+
 @pytest.mark.parametrize("spacing", ["native", "1"])
 def test_label_maps_are_written_on_the_grid_of_the_cases_file(
     thresholding, volumes, tmp_path, spacing
 ):
-    read = {"folds": "3", "modality": "none", "spacing": spacing, "channels": "T1"}
+    read = {**READ, "spacing": spacing}
     source = open_source(SourceRequest("nifti", str(volumes), fold="0", read=read))
     assert isinstance(source, VolumeSource)
-    plain, _ = thresholding(replace(source.space, size=(8, 8, 8)))
-
-    class Halving(Segmenter):
-        def predict(self, image: Any) -> Any:
-            return super().predict(image / 2)
-
-    halving = Halving(plain.generator, SCHEMA, plain.space, plain.regions, plain.options)
+    halving = changing(thresholding, replace(source.space, size=(8, 8, 8)), lambda x: x / 2)
     found = judge_held_out(halving, source, tmp_path / "out")
     (case,) = source.held_out_ids
     assert found["predictions"] == {case: f"{case}.nii.gz"}
@@ -205,21 +190,20 @@ def test_label_maps_are_written_on_the_grid_of_the_cases_file(
     assert json.loads(json.dumps(found)) == found
 
 
-def test_voxels_without_a_known_truth_do_not_count(thresholding, volumes):
-    read = {"folds": "3", "modality": "none", "spacing": "native", "channels": "T1"}
+@pytest.mark.parametrize(("ignore", "expected"), [(2, True), (None, False)])
+def test_voxels_without_a_known_truth_do_not_count(thresholding, volumes, ignore, expected):
+    read = {**READ, "spacing": "native"}
     source = open_source(SourceRequest("nifti", str(volumes), fold="0", read=read))
-    plain, _ = thresholding(Space("crop", (8, 8, 8), pad_label=0))
-
-    class Clipping(Segmenter):
-        def predict(self, image: Any) -> Any:
-            return super().predict(np.minimum(image / 2, 1))  # label 2 is taken for 1
-
-    for ignore, expected in ((2, True), (None, False)):
-        schema = replace(SCHEMA, labels={**SCHEMA.labels, "core": 2}, ignore=ignore)
-        segmenter = Clipping(plain.generator, schema, plain.space, plain.regions, plain.options)
-        found = judge_held_out(segmenter, source, None)
-        assert (found["dice"]["1"] == 1) is expected
-        assert found["predictions"] == {}
+    # Label 2 is taken for 1.
+    clipping = changing(
+        thresholding,
+        Space("crop", (8, 8, 8), pad_label=0),
+        lambda x: np.minimum(x / 2, 1),
+        replace(SCHEMA, ignore=ignore),
+    )
+    found = judge_held_out(clipping, source, None)
+    assert (found["dice"]["1"] == 1) is expected
+    assert found["predictions"] == {}
 
 
 def test_files_voxels_take_the_label_of_the_nearest_one():

@@ -1,0 +1,522 @@
+"""One kit for each host: its toy data and run, the words of its command, its mixed batches."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from gansynth.bank.producer_main import ProducerConfig, _run
+from gansynth.bank.reader import BankReader, BankSpec, BankWriter
+from gansynth.core.adapter import Adapter
+from gansynth.core.injection import MixPlan
+from gansynth.core.registry import installed
+from gansynth.core.schema import Sample
+from gansynth.core.source import SourceRequest
+from gansynth.hosts.record import DRAWS, FILE
+from gansynth.runtime import processes
+from gansynth.sampling.opening import open_source
+from tests.deepmedic_sets import toy_deepmedic
+from tests.yolo_sets import toy_yolo
+
+HOSTS = ("nnunet", "deepmedic", "segmenter", "yolo")
+MARK = 100.0
+"""What voxels of marked samples have at least; no real case has it."""
+
+
+class Kit:
+    """A host on its toy data.
+
+    Attributes:
+        run: a generator that was fitted on them for two steps; not to be changed.
+        home: folder of the data; not to be changed.
+        request: the data.
+        output: where a training's results go; nothing is there.
+    """
+
+    host: ClassVar[str]
+    epochs: ClassVar[int] = 2
+    """That ``lasting`` trains; those of the segmenter are its steps."""
+    go_on: ClassVar[tuple[str, ...]] = ("--set=resume=yes",)
+    held_by_user: ClassVar[bool] = True
+    """Whether the user names the folder of the results."""
+    record: ClassVar[str] = FILE
+    ahead: ClassVar[int] = 0
+    """Samples that its loader may have drawn at the end of a session and throws away."""
+    same: ClassVar[tuple[str, ...]] = ("channels",)
+    """What of a schema its banks have in common with the data."""
+
+    def __init__(self, folder: Path, run: Path, data: Any) -> None:
+        self.folder, self.run, self.data = folder, run, data
+        self.output = folder / "out"
+        self.prepare()
+
+    # -- what a host says ------------------------------------------------------------------------
+
+    home: Path
+    request: SourceRequest
+
+    def prepare(self) -> None:
+        """Set what else a kit has."""
+        raise NotImplementedError
+
+    def lasting(self, epochs: int = 2) -> tuple[str, ...]:
+        """Settings of a training of so many short epochs."""
+        raise NotImplementedError
+
+    def elsewhere(self) -> tuple[tuple[str, ...], list[str]]:
+        """Words that name other data or another fold, and what is said of these."""
+        raise NotImplementedError
+
+    def batches(self, plan: MixPlan[Any], count: int) -> Iterator[list[bool]]:
+        """What is synthetic of each batch, or epoch, as the host's own loader makes it."""
+        raise NotImplementedError
+
+    def cut(self, patch: pytest.MonkeyPatch) -> None:
+        """Let a training be asked to stop at the end of its first epoch."""
+        raise NotImplementedError
+
+    def renamed(self, folder: Path) -> Kit:
+        """The same data in a folder of another name."""
+        raise NotImplementedError
+
+    # -- what all have ---------------------------------------------------------------------------
+
+    @property
+    def to(self) -> tuple[str, ...]:
+        """Where the results go."""
+        return "-o", str(self.output)
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """Where the data are."""
+        return "--data", f"{self.request.kind}:{self.request.where}"
+
+    @property
+    def where(self) -> tuple[str, ...]:
+        """The data, and how they are read."""
+        return *self.place, *(f"--read={key}={value}" for key, value in self.request.read.items())
+
+    def words(self, *more: object, ratio: str = "1:1") -> tuple[str, ...]:
+        """``gansynth augment``."""
+        words = ("augment", "--target", self.host, "--ratio", ratio, *self.to, *more)
+        return tuple(map(str, words))
+
+    @property
+    def target(self) -> Path:
+        """Where a data set is exported to."""
+        return self.folder / "new"
+
+    def export(self, bank: Path, *more: object) -> tuple[str, ...]:
+        """Write a data set with a sample for two real cases."""
+        words = ("augment", "--target", self.host, *self.where, "--bank", bank, "--ratio", "2:1")
+        return tuple(map(str, (*words, "-o", self.target, *more)))
+
+    def training(self, bank: Path, *more: object, ratio: str = "1:1") -> tuple[str, ...]:
+        """A training by a bank, in this process where ``in_process`` is used."""
+        return self.words(*self.where, "--bank", bank, *self.lasting(), *more, ratio=ratio)
+
+    def adapter(self) -> Adapter:
+        return installed().adapter(self.host)(open_source(self.request))
+
+    def changed(self, **values: Any) -> Path:
+        """A copy of the run whose manifest says something else."""
+        run = self.folder / "changed"
+        shutil.copytree(self.run, run)
+        (run / "manifest.json").write_text(json.dumps({**self.manifest, **values}))
+        return run
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.run / "manifest.json").read_text())
+        return found
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """What the record has of each session."""
+        document = json.loads((self.output / self.record).read_text())
+        found: list[dict[str, Any]] = document["sessions"]
+        return [{**one, "complete": document["complete"]} for one in found]
+
+    def logs(self) -> list[Path]:
+        """Draw logs of all sessions, those of partners left out."""
+        return sorted((self.output / DRAWS).glob("*/draws-*.csv"))
+
+    def bank(self, name: str = "bank", samples: int = 6, **changes: Any) -> Path:
+        """A bank whose samples are training cases, brighter by ``MARK`` + their number."""
+        adapter, folder = self.adapter(), self.folder / name
+        source = adapter.source
+        spec = BankSpec(source.schema, source.lineage(), "toy", "0" * 64, True, max(1, samples))
+        spec = replace(spec, dtype="float32", **changes)
+        with BankWriter.create(folder, spec) as writer:
+            if samples:
+                writer.publish([marked(adapter, number) for number in range(samples)])
+                writer.finish()
+        return folder
+
+    def filled(self, samples: int = 4) -> Path:
+        """A bank that the generator has filled, without a process of its own."""
+        config = ProducerConfig(
+            *(str(self.run), self.request.to_json(), self.host, str(self.folder / "filled")),
+            frozen=True,
+            capacity=samples,
+            device="cpu",
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "nice", lambda by: 0)
+            _run(config, lambda: False)
+        return self.folder / "filled"
+
+
+def marked(adapter: Adapter, number: int) -> tuple[Sample, Any]:
+    """A training case in the host's space, brighter than any real one, and host arrays."""
+    source = adapter.source
+    case = source.load(source.train_ids[number % len(source.train_ids)])
+    placement = source.space.place(case, np.random.default_rng(number))
+    inside, shape = source.space.to_generator(case, placement), case.image.shape[1:]
+    told = {"case": case.id, "placement": placement.to_json(), "shape": list(shape)}
+    drawn = Sample(inside.image, inside.labels, inside.boxes, told)
+    sample = source.space.to_host(drawn, shape)
+    image = (sample.image + MARK + number).astype(np.float32)
+    sample = replace(sample, image=image)
+    return sample, adapter.finalise(sample)
+
+
+def command(*words: str) -> Result:
+    """Run a command in this process."""
+    from gansynth_cli.main import cli
+
+    return CliRunner().invoke(cli, words)
+
+
+def lit(image: Any) -> bool:
+    return bool(image.max() >= MARK)
+
+
+# -- a training in this process --------------------------------------------------------------------
+
+
+def in_process(words: Sequence[str], environ: Mapping[str, str], log: Path, **_: Any) -> Any:
+    """Stands in for ``processes.run``: a child's ``main`` in this process."""
+    said = io.StringIO()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        stack.enter_context(contextlib.redirect_stdout(said))
+        stack.enter_context(contextlib.redirect_stderr(said))
+        try:
+            code = importlib.import_module(words[2]).main(words[3:])
+        except SystemExit as end:
+            code = end.code
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    log.write_text(said.getvalue())
+    stopped = {143: signal.SIGTERM, 130: signal.SIGINT}.get(code, 0)
+    return processes.Ended(0, code, 0.0, said.getvalue(), stopped=stopped)
+
+
+def stop_after_first(patch: pytest.MonkeyPatch, kind: type, name: str) -> None:
+    """Leave as on SIGTERM once a method was called that ends an epoch."""
+    call = getattr(kind, name)
+
+    def stopping(self: Any, *told: Any, **more: Any) -> None:
+        call(self, *told, **more)
+        if name != "tell" or "epoch" in more:
+            raise SystemExit(143)
+
+    patch.setattr(kind, name, stopping)
+
+
+# -- the hosts -------------------------------------------------------------------------------------
+
+
+class NnunetKit(Kit):
+    """Its results lie in folders of its own, beside the toy data set's."""
+
+    host = "nnunet"
+    go_on = ("--", "--c")
+    held_by_user = False
+    record = "gansynth.json"
+    ahead = 2
+
+    def prepare(self) -> None:
+        self.home, self.root = self.data.root, self.folder / "nnunet"
+        for part in ("nnUNet_raw", "nnUNet_preprocessed"):
+            (self.root / part).mkdir(parents=True, exist_ok=True)
+            place = self.root / part / self.data.dataset
+            if not place.exists():
+                place.symlink_to(self.home / part / self.data.dataset)
+        self.request = self.data.request(root=str(self.root))
+        model = f"nnUNetTrainerGANSynth__{self.data.plans}__3d_fullres"
+        self.output = self.root / "nnUNet_results" / self.data.dataset / model / "fold_0"
+
+    @property
+    def to(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        return *super().place, "--root", str(self.request.root)
+
+    @property
+    def where(self) -> tuple[str, ...]:
+        return *self.place, "-c", "3d_fullres", "--plans", self.data.plans
+
+    def lasting(self, epochs: int = 2) -> tuple[str, ...]:
+        short = (
+            f"num_epochs={epochs}",
+            "num_iterations_per_epoch=2",
+            "num_val_iterations_per_epoch=1",
+        )
+        return tuple(f"--set={one}" for one in (*short, "save_every=1"))
+
+    @property
+    def target(self) -> Path:
+        return self.root / "nnUNet_preprocessed" / "Dataset510_Plus"
+
+    def export(self, bank: Path, *more: object) -> tuple[str, ...]:
+        words = super().export(bank, *more)
+        at = words.index("-o")
+        return *words[:at], "--export", self.target.name, *words[at + 2 :]
+
+    def elsewhere(self) -> tuple[tuple[str, ...], list[str]]:
+        held_out = open_source(replace(self.request, fold="1")).held_out_ids
+        return (*self.where, "--fold", "1"), ["leakage", "fold 0", *held_out, "--fold"]
+
+    def batches(self, plan: MixPlan[Any], count: int) -> Iterator[list[bool]]:
+        from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+        from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+        adapter: Any = self.adapter()
+        host = adapter.host
+        manager = PlansManager(host.plans.doc).get_label_manager(host.dataset_json)
+        real = nnUNetDatasetBlosc2(str(host.folder), list(host.train_ids))
+        mixed = adapter.inject(real, plan, batch_size=3)
+        patch = tuple(host.patch_size)
+        loader = nnUNetDataLoader(mixed, 3, patch, patch, manager, 0.33)
+        for _ in range(count):
+            yield [lit(image) for image in loader.generate_train_batch()["data"]]
+
+    def cut(self, patch: pytest.MonkeyPatch) -> None:
+        from gansynth_nnunet.session import NnunetSession
+
+        stop_after_first(patch, NnunetSession, "epoch")
+
+    def renamed(self, folder: Path) -> Kit:
+        for part in ("nnUNet_raw", "nnUNet_preprocessed"):
+            shutil.copytree(
+                self.home / part / self.data.dataset, folder / part / "Dataset777_Other"
+            )
+        (folder / "nnUNet_results").mkdir()
+        found = NnunetKit(self.folder, self.run, self.data)
+        found.request = replace(self.request, where="777", root=str(folder))
+        return found
+
+
+class DeepMedicKit(Kit):
+    """The torch engine trains."""
+
+    host = "deepmedic"
+    ahead = 4
+
+    def prepare(self) -> None:
+        self.home = self.data.folder
+        self.request = SourceRequest("deepmedic", str(self.data.train), read={"size": "16"})
+
+    @property
+    def to(self) -> tuple[str, ...]:
+        return "--engine", "torch", "-o", str(self.output)
+
+    def lasting(self, epochs: int = 2) -> tuple[str, ...]:
+        short = (
+            f"epochs={epochs}",
+            "subepochs=2",
+            "cases=4",
+            "segments=8",
+            "batch=4",
+            "device=cpu",
+        )
+        return tuple(f"--set={one}" for one in (*short, f"model={self.data.model}"))
+
+    def elsewhere(self) -> tuple[tuple[str, ...], list[str]]:
+        values = {"sessionName": "other"}
+        other = toy_deepmedic(self.folder / "other", train=4, val=1, seed=1, values=values)
+        says = ["deepmedic:other", "not the one the run was fitted on"]
+        return ("--data", f"deepmedic:{other.train}"), says
+
+    def batches(self, plan: MixPlan[Any], count: int) -> Iterator[list[bool]]:
+        adapter: Any = self.adapter()
+        cases = [adapter.host.host_case(case) for case in adapter.source.train_ids]
+        mixed = adapter.inject(cases, plan, batch_size=3)
+        for _ in range(count):
+            yield [lit(mixed[place].image) for place in range(len(mixed))]
+
+    def cut(self, patch: pytest.MonkeyPatch) -> None:
+        from gansynth_deepmedic.order import Progress
+
+        stop_after_first(patch, Progress, "tell")
+
+    def renamed(self, folder: Path) -> Kit:
+        shutil.copytree(self.home, folder)
+        config = folder / self.data.train.name
+        config.write_text(config.read_text().replace("'toy'", "'other'"))  # its session
+        other = type(self)(self.folder, self.run, self.data)
+        other.request = replace(self.request, where=str(config))
+        return other
+
+
+class SegmenterKit(DeepMedicKit):
+    """On the volumes of the same data set."""
+
+    host = "segmenter"
+    epochs = 4
+    same = ("channels", "labels")
+
+    @property
+    def to(self) -> tuple[str, ...]:
+        return "-o", str(self.output)
+
+    def lasting(self, epochs: int = 2) -> tuple[str, ...]:
+        short = (f"steps={2 * epochs}", "checkpoint_every=2", "batch_size=2", "width=4", "levels=2")
+        return tuple(f"--set={one}" for one in (*short, "device=cpu", "precision=fp32"))
+
+    def batches(self, plan: MixPlan[Any], count: int) -> Iterator[list[bool]]:
+        from gansynth.core.generator import Stage
+        from gansynth_segmenter.mixed import Cutter, SegmenterBatches, training_space
+        from gansynth_segmenter.options import SegmenterOptions
+
+        source = self.adapter().source
+        cutter = Cutter(source, training_space(source, SegmenterOptions()))
+        mixed = SegmenterBatches(cutter, plan, source.train_ids, batch_size=3)
+        for step in range(count):
+            yield [lit(image) for image in mixed(step, Stage(), range(3)).image]
+
+    def cut(self, patch: pytest.MonkeyPatch) -> None:
+        from gansynth_segmenter.session import SegmenterSession
+
+        pause = SegmenterSession.pause
+
+        def pausing(session: Any) -> None:
+            pause(session)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        patch.setattr(SegmenterSession, "pause", pausing)
+
+
+class NoDetector:
+    """Goes through the places of every epoch as a detector does, and learns nothing."""
+
+    name = "libreyolo"
+
+    def check(self, job: Any) -> None:
+        pass
+
+    def train(self, job: Any, slots: Any, watch: Any) -> Path:
+        for epoch in range(slots.done, job.epochs):
+            for place in range(len(slots)):
+                slots.primary(place)
+                slots.partner((place + 1) % len(slots))
+            watch.step(0.0, 0.1)
+            watch.epoch(epoch + 1, {"loss": 1.0})
+        return Path(job.output) / "weights.pt"
+
+    def predict(self, job: Any, weights: Path, images: Sequence[Path]) -> list[Any]:
+        from gansynth_yolo.detectors import Found
+
+        nothing = Found(
+            np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
+        )
+        return [nothing for _ in images]
+
+
+class YoloKit(Kit):
+    """A detector that learns nothing stands in for libreyolo."""
+
+    host = "yolo"
+    same = ("channels", "box_classes")
+
+    def prepare(self) -> None:
+        self.home = self.data.parent
+        self.request = SourceRequest("yolo", str(self.data))
+
+    @property
+    def to(self) -> tuple[str, ...]:
+        return (f"--set=output={self.output}",)
+
+    def lasting(self, epochs: int = 2) -> tuple[str, ...]:
+        short = (f"epochs={epochs}", "imgsz=64", "batch=8", "workers=0", "device=cpu")
+        return tuple(f"--set={one}" for one in short)
+
+    def elsewhere(self) -> tuple[tuple[str, ...], list[str]]:
+        other = toy_yolo(self.folder / "other", seed=1)
+        return ("--data", f"yolo:{other}"), ["yolo:other", "not the one the run was fitted on"]
+
+    def batches(self, plan: MixPlan[Any], count: int) -> Iterator[list[bool]]:
+        slots = self.adapter().inject(range(16), plan, batch_size=3)
+        for _ in range(count):
+            drawn = [slots.primary(place).image for place in range(len(slots))]
+            yield [image is not None and image.min() == 255 for image in drawn]
+
+    def cut(self, patch: pytest.MonkeyPatch) -> None:
+        from gansynth_yolo.session import YoloSession
+
+        stop_after_first(patch, YoloSession, "epoch")
+
+    def renamed(self, folder: Path) -> Kit:
+        shutil.copytree(self.home, folder)
+        other = YoloKit(self.folder, self.run, self.data)
+        other.request = replace(self.request, where=str(folder / self.data.name))
+        return other
+
+
+KITS: Mapping[str, tuple[type[Kit], str, str]] = {
+    "nnunet": (NnunetKit, "fitted", "toy_nnunet"),
+    "deepmedic": (DeepMedicKit, "crop_run", "shared_deepmedic"),
+    "segmenter": (SegmenterKit, "crop_run", "shared_deepmedic"),
+    "yolo": (YoloKit, "box_run", "shared_yolo"),
+}
+"""Host -> its kit, and the fixtures of its run and data."""
+
+
+def kit_of(host: str, folder: Path, fixture: Callable[[str], Any]) -> Kit:
+    kind, run, data = KITS[host]
+    folder.mkdir(parents=True, exist_ok=True)
+    return kind(folder, fixture(run), fixture(data))
+
+
+def in_this_process(patch: pytest.MonkeyPatch) -> None:
+    """Let hosts train in this process, without workers; nnU-Net predicts nothing in the end."""
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    patch.setattr(processes, "run", in_process)
+    patch.setattr(nnUNetTrainer, "perform_actual_validation", lambda self, *_: None)
+    patch.setenv("nnUNet_n_proc_DA", "0")
+    for module in ("adapter", "launch"):
+        patch.setattr(f"gansynth_yolo.{module}.detector", lambda name: NoDetector())
+
+
+def synthetic_draws(kit: Kit) -> Iterator[tuple[str, str]]:
+    """``FILE:LINE`` and the sample of each synthetic draw."""
+    for log in kit.logs():
+        for number, line in enumerate(log.read_text().splitlines(), 1):
+            if line.startswith("synthetic,"):
+                yield f"{log}:{number}", line.split(",")[1]
+
+
+def read_all(bank: Path) -> dict[str, Any]:
+    reader = BankReader(bank)
+    return {name: reader.read(name) for name in reader.ids()}

@@ -1,0 +1,424 @@
+"""What every host must refuse before anything starts, plan, mix exactly, and export."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+
+from gansynth.bank.draw_log import summarise
+from gansynth.bank.supervisor import Keeper
+from gansynth.core.adapter import Injection
+from gansynth.core.fingerprint import prints_of
+from gansynth.core.injection import MixPlan
+from gansynth.core.lineage import Lineage
+from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import RunFolder
+from gansynth.core.source import SourceRequest
+from gansynth.hosts.checks import Takes, check_origin
+from gansynth.hosts.origin import Origin
+from gansynth.runtime import processes
+from gansynth.runtime.errors import GansynthError, IntegrityFault
+from gansynth.runtime.files import sha256_file
+from gansynth.sampling.opening import open_source
+from gansynth.testing import ToySource
+from tests.adapters.kits import HOSTS, Kit, command, kit_of
+from tests.conftest import content
+from tests.disks import files_of_at_most
+
+EXPORTING = pytest.mark.parametrize("kit", ["nnunet", "deepmedic", "yolo"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def idle(monkeypatch) -> None:
+    """Nothing here may start a process."""
+
+    def started(*_: Any, **__: Any) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(processes, "run", started)
+    monkeypatch.setattr(Keeper, "start", started)
+
+
+@pytest.fixture
+def refused(refuse) -> Callable[..., None]:
+    """The dry run ends in one line, and neither the data nor the results are touched."""
+
+    def run(kit: Kit, *more: object, code: int, says: list[str]) -> None:
+        refuse(*kit.words(*more, "--dry-run"), code=code, says=says, keep=[kit.home])
+        assert not kit.output.exists()
+
+    return run
+
+
+# -- what samples were made of ---------------------------------------------------------------------
+
+
+def seen_with(kit: Kit, how: str) -> tuple[dict[str, Any], str]:
+    """The lineage of the run, and a held-out case that it has seen all the same."""
+    source = kit.adapter().source
+    held = source.held_out_ids[0]
+    record = source.record(held).to_json()
+    others = {"the case itself": [], "same content": ["id", "subject"], "same subject": ["id"]}
+    record |= dict.fromkeys(others[how], "another")
+    if how != "same content":
+        record |= {"sha256": "0" * 64, "image": "0" * 64, "prints": ()}
+    lineage = kit.manifest["lineage"]
+    return {**lineage, "cases": [*lineage["cases"], record]}, held
+
+
+@pytest.mark.parametrize("how", ["the case itself", "same content", "same subject"])
+def test_a_generator_that_has_seen_a_held_out_case_is_refused(kit, refused, how):
+    lineage, held = seen_with(kit, how)
+    run = kit.changed(lineage=lineage)
+    refused(kit, "--generator", run, code=6, says=["leakage", held, how])
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["real", "dry"])
+def test_a_bank_that_has_seen_a_held_out_case_is_refused(kit, refuse, dry):
+    lineage, held = seen_with(kit, "the case itself")
+    bank = kit.bank(lineage=Lineage.from_json(lineage))
+    says = ["leakage: the bank", held]
+    refuse(*kit.training(bank, *dry), code=6, says=says, keep=[kit.home, bank])
+    assert not kit.output.exists()
+
+
+def test_a_host_itself_refuses_a_leak_whoever_starts_it(kit):
+    bank = kit.bank(lineage=Lineage.from_json(seen_with(kit, "same subject")[0]))
+    settings = dict(word.removeprefix("--set=").split("=", 1) for word in kit.lasting())
+    settings |= {"engine": "torch"} if kit.host == "deepmedic" else {}
+    settings |= {"output": str(kit.output)} if kit.held_by_user else {}
+    with pytest.raises(IntegrityFault, match="leakage"):
+        kit.adapter().start(Injection(None, Ratio(1, 1), bank=bank), settings, ())
+    assert not kit.output.exists()
+
+
+@pytest.mark.parametrize("what", ["changed", "new"])
+def test_training_cases_that_are_not_those_of_the_fit_are_refused(kit, refused, what):
+    lineage = kit.manifest["lineage"]
+    last = lineage["cases"][-1]
+    if what == "changed":
+        last["sha256"] = "0" * 64
+    else:
+        lineage["cases"].pop()
+    words = {"changed": "is not the one the run was fitted on", "new": "not in that fit"}
+    run = kit.changed(lineage=lineage)
+    refused(kit, "--generator", run, code=6, says=[last["id"], words[what]])
+
+
+def test_a_bank_that_lacks_training_cases_of_data_of_another_name_is_refused(kit, refused):
+    lineage = kit.adapter().source.lineage()
+    lineage = replace(lineage, dataset="another", cases=lineage.cases[1:])
+    bank = kit.bank(lineage=lineage)
+    says = ["its samples are made of another, which lacks 1 of"]
+    refused(kit, *kit.where, "--bank", bank, code=6, says=says)
+
+
+def test_other_data_or_another_fold_than_the_fits_are_refused(kit, refused):
+    words, says = kit.elsewhere()
+    refused(kit, *words, "--generator", kit.run, code=6, says=says)
+
+
+def test_a_bank_of_another_space_is_refused(kit, refused):
+    lineage = kit.adapter().source.lineage()
+    key = list(lineage.host)[-1]
+    bank = kit.bank(lineage=replace(lineage, host={**lineage.host, key: "another"}))
+    refused(kit, *kit.where, "--bank", bank, code=6, says=["space: ", f"{key}: 'another' != "])
+
+
+def test_a_bank_of_other_channels_or_classes_is_refused(kit, refused):
+    schema = kit.adapter().schema
+    for key in kit.same:
+        names: Any = getattr(schema, key)
+        other: Any = tuple(f"{name}!" for name in names)
+        if key == "labels":
+            other = dict(zip(other, names.values(), strict=True))
+        bank = kit.bank(key, schema=replace(schema, **{key: other}))
+        says = [str(bank), f"samples have the {key.replace('_', ' ')}", "!", "Make the bank again"]
+        refused(kit, *kit.where, "--bank", bank, code=3, says=says)
+
+
+def test_a_damaged_bank_is_refused(kit, refused):
+    bank = kit.bank()
+    segment = next(bank.glob("segment-*"))
+    segment.write_bytes(segment.read_bytes()[:-1] + b"!")
+    refused(kit, *kit.where, "--bank", bank, code=6, says=[str(segment)])
+
+
+def test_a_generator_of_label_maps_is_refused(kit, refused):
+    run = kit.changed(options={**kit.manifest["options"], "target": "labels"})
+    refused(kit, "--generator", run, code=2, says=[str(run), "label maps of images"])
+
+
+@pytest.mark.parametrize("kit", HOSTS[1:], indirect=True)
+def test_a_folder_that_holds_something_is_left_alone(kit, refuse):
+    kit.output.mkdir()
+    (kit.output / "thesis.txt").touch()
+    says = [f"{kit.output}: holds thesis.txt, expected a new or empty folder"]
+    for dry in ((), ("--dry-run",)):
+        refuse(*kit.training(kit.bank("real" + "".join(dry)), *dry), code=2, says=says)
+    assert content(kit.output).keys() == {"thesis.txt"}
+
+
+# -- a dry run -------------------------------------------------------------------------------------
+
+
+@dataclass
+class Planned:
+    """A dry run with the data taken from the generator."""
+
+    kit: Kit
+    result: Result
+
+    @property
+    def document(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.result.stdout)
+        return found
+
+
+@pytest.fixture(scope="module", params=HOSTS)
+def planned(request, tmp_path_factory) -> Planned:
+    kit = kit_of(request.param, tmp_path_factory.mktemp("planned"), request.getfixturevalue)
+    before = content(kit.home), content(kit.run), content(kit.folder)
+    result = command(*kit.words("--generator", kit.run, *kit.lasting(), "--dry-run", "--json"))
+    assert result.exit_code == 0, result.stderr
+    assert (content(kit.home), content(kit.run), content(kit.folder)) == before
+    return Planned(kit, result)
+
+
+def test_a_dry_run_says_what_the_run_would_do(planned):
+    kit, source = planned.kit, planned.kit.adapter().source
+    found = planned.document
+    said = {
+        "dry_run": True,
+        "target": kit.host,
+        "fold": "0",
+        "training_cases": len(source.train_ids),
+        "held_out_cases": len(source.held_out_ids),
+        "generator": str(kit.run),
+        "ratio": "1:1",
+        "schedule": "constant",
+        "synthetic_share": 0.5,
+        "bank": "64 samples, kept fresh, at most 2 % overhead",
+    }
+    assert {key: found[key] for key in said} == said
+    assert found["leakage"].startswith("none")
+    assert found["synthetic_draws"] > 0
+
+
+def test_a_dry_run_says_how_long_drawing_takes_and_what_is_not_known(planned):
+    found = planned.document
+    assert min(found[key] for key in ("seconds_per_sample", "seconds_before_training")) > 0
+    assert found["bank_bytes"] > 0
+    assert "not known" in found["training_time_and_memory"]
+
+
+def test_data_and_fold_are_the_generators_and_it_says_so(planned):
+    asked = planned.kit.manifest["request"]
+    assert planned.document["data"] == planned.kit.manifest["lineage"]["dataset"]
+    told = f"as {planned.kit.run} was fitted: data {asked['kind']}:{asked['where']}"
+    assert told in planned.result.stderr
+    assert "fold 0" in planned.result.stderr
+
+
+# -- data of another name --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def renamed(kit, tmp_path) -> Kit:
+    found: Kit = kit.renamed(tmp_path / "Elsewhere")
+    return found
+
+
+def test_a_data_set_that_was_renamed_is_the_same(renamed, run_cli):
+    result = run_cli(
+        *renamed.words(*renamed.where, "--generator", renamed.run, "--dry-run", "--json")
+    )
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["data"] != renamed.manifest["lineage"]["dataset"]
+
+
+def test_people_are_held_out_whatever_the_data_set_is_called(renamed, refused):
+    source = renamed.adapter().source
+    lineage = renamed.manifest["lineage"]
+    person = source.subject(source.held_out_ids[0])
+    lineage["cases"].append({"id": "a visit before", "subject": person, "sha256": "f" * 64})
+    run = renamed.changed(lineage=lineage)
+    says = ["leakage", "a visit before"]
+    refused(renamed, *renamed.where, "--generator", run, code=6, says=says)
+
+
+def test_samples_are_the_same_from_where_the_data_set_is_now(renamed, run_cli, tmp_path):
+    words = ("sample", renamed.run, "-n", "1", "--device", "cpu", "-q")
+    before = run_cli(*words, "-o", tmp_path / "one")
+    after = run_cli(*words, "-o", tmp_path / "two", *renamed.place)
+    assert (before.exit_code, after.exit_code) == (0, 0), after.stderr
+    one, two = (sorted((tmp_path / name).glob("*/*.nii.gz")) for name in ("one", "two"))
+    folders = {"images"} if renamed.host == "yolo" else {"images", "labels"}
+    assert {path.parent.name for path in one} == folders
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two] != []
+
+
+@pytest.mark.parametrize("kit", ["yolo"], indirect=True)
+def test_a_fit_goes_on_where_the_data_set_is_now(renamed, run_cli, tmp_path):
+    run = shutil.copytree(renamed.run, tmp_path / "run")
+    loop = ("--set=steps=3", "--set=batch_size=2", "--set=sample_every=2", "--device", "cpu")
+    words = ("fit", "cpggan", *renamed.where, "--read", "size=32x32", "-o", run, *loop, "--json")
+    result = run_cli(*words)
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["resumed_at"] == 2
+
+
+@pytest.mark.parametrize("kit", ["yolo"], indirect=True)
+@pytest.mark.parametrize("command", ["sample", "evaluate", "turing-test"])
+def test_where_the_data_set_was_moved_the_way_out_is_named(command, kit, tmp_path, refuse):
+    asked = {**kit.manifest["request"], "where": str(tmp_path / "gone" / "data.yaml")}
+    with pytest.raises(GansynthError) as fault:
+        open_source(SourceRequest(**asked))
+    says = ["gone", "If it was moved", "--data KIND:WHERE"]
+    refuse(command, kit.changed(request=asked), code=fault.value.exit_code, says=says)
+
+
+@pytest.mark.parametrize(
+    ("seen", "says"), [({"prints": ()}, "the case itself"), ({"id": "new"}, "near-identical")]
+)
+def test_a_held_out_slice_is_known_in_data_of_another_name(seen, says):
+    """By its id, should the data set be the same one; by its look, should it be another."""
+    source = ToySource(2)
+    prints = prints_of(np.random.default_rng(0).random((1, 64, 64), np.float32))
+    held_out = [replace(source.record(source.held_out_ids[0]), prints=prints)]
+    new = {"subject": "new", "sha256": "1" * 64, "image": "1" * 64}
+    record = replace(held_out[0], **{**new, **seen})
+    run = RunFolder.known(Path("run"), {"generator": "any", "options": {}})
+    origin = Origin(Lineage("toy:elsewhere", "0", (record,), source.host), {}, run)
+    injection = Injection(run, Ratio(1, 1))
+    with pytest.raises(IntegrityFault, match=says):
+        check_origin(injection, Takes("any", source, held_out), origin)
+
+
+# -- the ratio -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ratio", ["1:1", "2:1", "1:3", "0:1"])
+def test_the_ratio_is_exact_over_many_batches_and_logged_draw_by_draw(kit, ratio):
+    asked, log = Ratio.parse(ratio), kit.folder / "draws"
+    plan: MixPlan[Any] = MixPlan(kit.bank(), asked, log=log)
+    drawn = synthetic = 0
+    for batch in kit.batches(plan, 12):
+        drawn += len(batch)
+        synthetic += sum(batch)
+        assert abs(synthetic - asked.p * drawn) < 1
+    counts = summarise(log)
+    assert (counts.real, counts.synthetic, counts.fell_back) == (drawn - synthetic, synthetic, 0)
+    assert counts.distinct == 6
+
+
+# -- exports ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Exported:
+    """A data set on disk, two real cases for each sample, and what the command said."""
+
+    kit: Kit
+    report: dict[str, Any]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(Path(self.report["record"]).read_text())
+        return found
+
+
+@pytest.fixture(scope="module", params=["nnunet", "deepmedic", "yolo"])
+def exported(request, tmp_path_factory) -> Exported:
+    kit = kit_of(request.param, tmp_path_factory.mktemp("exported"), request.getfixturevalue)
+    before = content(kit.home)
+    result = command(*kit.export(kit.bank(samples=8), "--json"))
+    assert result.exit_code == 0, result.stderr
+    assert content(kit.home) == before
+    return Exported(kit, json.loads(result.stdout))
+
+
+def test_an_export_is_where_it_says_and_leaves_nothing_beside(exported):
+    target = exported.kit.target
+    assert exported.report["folder"] == str(target)
+    assert target.is_dir()
+    assert [path for path in target.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_the_record_of_an_export_has_its_lineage_and_the_held_out_cases(exported):
+    source, record = exported.kit.adapter().source, exported.record
+    assert [case["id"] for case in record["lineage"]["cases"]] == list(source.train_ids)
+    assert record["held_out"] == list(source.held_out_ids)
+    told = record["slots" if exported.kit.host == "deepmedic" else "samples"]
+    assert {one["case"] for one in told.values()} <= set(source.train_ids)
+    assert len(told) == {"nnunet": 2, "deepmedic": 2, "yolo": 8}[exported.kit.host]
+    own = "gansynth.json" if exported.kit.host == "nnunet" else "manifest.json"
+    assert json.loads((exported.kit.target / own).read_text())["manifest_sha256"] == "0" * 64
+
+
+@pytest.mark.parametrize("exported", ["deepmedic", "yolo"], indirect=True)
+def test_the_manifest_has_the_hash_of_every_other_file(exported):
+    target = exported.kit.target
+    files = [p for p in target.rglob("*") if p.is_file() and p.name != "manifest.json"]
+    assert exported.record["files"] == {str(p.relative_to(target)): sha256_file(p) for p in files}
+
+
+def test_what_is_there_is_not_exported_over(exported, refuse):
+    kit = exported.kit
+    bank = kit.folder / "bank"
+    says = ["Dataset510_Plus has that number" if kit.host == "nnunet" else "exists already"]
+    refuse(*kit.export(bank), code=2, says=says, keep=[kit.target])
+
+
+@EXPORTING
+def test_a_dry_run_of_an_export_counts_and_writes_nothing(kit, run_cli):
+    words = kit.export(kit.bank(samples=8), "--dry-run", "--json")
+    before = sorted(kit.folder.rglob("*"))
+    result = run_cli(*words)
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["dry_run"]
+    assert sorted(kit.folder.rglob("*")) == before
+
+
+@EXPORTING
+def test_a_full_disk_ends_an_export_in_one_line_with_nothing_half(kit, run_cli, one_line):
+    words = kit.export(kit.bank(samples=8))
+    before = sorted(kit.target.parent.iterdir())
+    with files_of_at_most(1000):
+        result = run_cli(*words)
+    one_line(result.exit_code, result.stderr, 4, [kit.target.name, "Make room"])
+    assert sorted(kit.target.parent.iterdir()) == before
+
+
+@EXPORTING
+def test_samples_of_a_leak_are_not_exported(kit, refuse):
+    bank = kit.bank(samples=8, lineage=Lineage.from_json(seen_with(kit, "same subject")[0]))
+    refuse(*kit.export(bank), code=6, says=["leakage: the bank"])
+    assert not kit.target.exists()
+
+
+@EXPORTING
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--ratio", "1:0"), "no synthetic"),
+        (("--schedule", "anneal:50%-100%"), "--schedule"),
+        (("--ratio", "1:9"), "holds 8"),
+    ],
+    ids=["none", "schedule", "few"],
+)
+def test_orders_that_make_no_data_set_are_refused(kit, refuse, more, says):
+    refuse(*kit.export(kit.bank(samples=8), *more), code=2, says=[says])
+    assert not kit.target.exists()
+
+
+@pytest.mark.parametrize("kit", ["segmenter"], indirect=True)
+def test_a_host_without_data_sets_of_its_own_exports_none(kit, refuse):
+    says = ["--export new: segmenter has no data sets to write"]
+    refuse(*kit.words(*kit.where, "--bank", kit.bank(), "--export", "new"), code=2, says=says)

@@ -1,0 +1,287 @@
+"""What every host must do while it trains: by the command, on toy data, in this process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from gansynth import replay
+from gansynth.bank.reader import BankReader, BankSpec, BankWriter
+from gansynth.bank.supply import Supply
+from gansynth.core.run_folder import RunFolder
+from gansynth.sampling.run import locked
+from tests.adapters.kits import HOSTS, Kit, command, in_this_process, kit_of, synthetic_draws
+from tests.conftest import content
+from tests.processes import family, until
+from tests.producers import gone
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(autouse=True)
+def in_process(monkeypatch, request) -> None:
+    """No training has a process of its own, but for those that are killed."""
+    if request.node.get_closest_marker("slow") is None:
+        in_this_process(monkeypatch)
+
+
+# -- a training by a generator's bank --------------------------------------------------------------
+
+
+@dataclass
+class Trained:
+    """A finished training, half of it on samples that the generator has drawn."""
+
+    kit: Kit
+    bank: Path
+    said: dict[str, Any]
+
+    @property
+    def session(self) -> dict[str, Any]:
+        (found,) = self.kit.sessions()
+        return found
+
+
+@pytest.fixture(scope="module", params=HOSTS)
+def trained(request, tmp_path_factory) -> Trained:
+    kit = kit_of(request.param, tmp_path_factory.mktemp("trained"), request.getfixturevalue)
+    bank = kit.filled()
+    before = content(kit.home), content(bank)
+    with pytest.MonkeyPatch.context() as patch:
+        in_this_process(patch)
+        result = command(*kit.training(bank, "--json"))
+    assert result.exit_code == 0, result.stderr
+    assert (content(kit.home), content(bank)) == before
+    return Trained(kit, bank, json.loads(result.stdout))
+
+
+def test_a_training_says_what_it_has_drawn(trained):
+    said = trained.said
+    assert said["drawn_real"] == said["drawn_synthetic"] > 0
+    assert said["asked_synthetic_share"] == said["realised_synthetic_share"] == 0.5
+    assert said["fell_back"] == 0
+    assert said["folder"] == str(trained.kit.output)
+
+
+def test_its_record_has_what_was_drawn_of_what(trained):
+    session, kit = trained.session, trained.kit
+    drawn, reader = session["drawn"], BankReader(trained.bank)
+    assert session["complete"]
+    assert session["epochs"] == [0, kit.epochs]
+    assert session["of_epochs"] == kit.epochs
+    assert session["asked"] == drawn["realised"] == 0.5
+    assert drawn["synthetic"] == trained.said["drawn_synthetic"]
+    assert drawn["distinct_synthetic"] == min(drawn["synthetic"], 4)
+    assert (drawn["fell_back"], drawn["reasons"]) == (0, {})
+    assert (session["ratio"], session["schedule"]) == ("1:1", "constant")
+    assert (session["changes"], session["chosen"]) == ([], [])
+    assert session["bank"] == f"existing, SHA-256 {reader.sha256}"
+    assert session["generator"] == {
+        "run_id": reader.spec.run_id,
+        "manifest_sha256": reader.spec.generator,
+        "bank_sha256": reader.sha256,
+    }
+
+
+def test_its_record_has_the_lineage_of_the_samples(trained):
+    source, lineage = trained.kit.adapter().source, trained.session["lineage"]
+    assert (lineage["dataset"], lineage["fold"]) == (source.name, "0")
+    hashes = {case["id"]: case["sha256"] for case in lineage["cases"]}
+    assert hashes == {case: source.content(case) for case in source.train_ids}
+
+
+def test_every_draw_is_in_the_log_and_comes_back_from_it_to_the_bit(trained):
+    reader = BankReader(trained.bank)
+    draws = dict(synthetic_draws(trained.kit))
+    assert len(draws) == trained.said["drawn_synthetic"]
+    for line, name in {name: (line, name) for line, name in draws.items()}.values():
+        again: Any = replay(trained.kit.run, line)
+        sample: Any = reader.read(name)
+        assert np.array_equal(again.image.astype(sample.image.dtype), sample.image)
+        assert np.array_equal(again.labels, sample.labels) or trained.kit.host == "yolo"
+
+
+def test_nobody_works_on_after_a_training(trained):
+    assert family(trained.kit.output) == []
+
+
+# -- a schedule, and going on ----------------------------------------------------------------------
+
+TUNING = ("--schedule", "finetune:30%@50%")
+
+
+@pytest.fixture(scope="module", params=HOSTS)
+def continued(request, tmp_path_factory) -> Kit:
+    """Synthetic samples only, then chosen cases only: stopped where one ends, and gone on with."""
+    kit = kit_of(request.param, tmp_path_factory.mktemp("continued"), request.getfixturevalue)
+    words = kit.training(kit.bank(), *TUNING, ratio="0:1")
+    with pytest.MonkeyPatch.context() as patch:
+        in_this_process(patch)
+        with patch.context() as cutting:
+            kit.cut(cutting)
+            assert command(*words).exit_code == 143
+        (session,) = kit.sessions()
+        assert not session["complete"]
+        result = command(*words, *kit.go_on)
+    assert result.exit_code == 0, result.stderr
+    return kit
+
+
+def test_an_interrupted_training_goes_on_and_adds_to_its_record(continued):
+    first, second = continued.sessions()
+    half = continued.epochs // 2
+    assert (first["epochs"], second["epochs"]) == ([0, half], [half, continued.epochs])
+    assert second["complete"]
+    assert second["changes"] == []
+
+
+def test_a_schedule_changes_the_ratio_at_its_epoch(continued):
+    first, second = continued.sessions()
+    # nnU-Net's record counts what is drawn ahead, too.
+    wanted = first["drawn"]["realised"] if continued.host == "nnunet" else 1.0
+    assert (first["asked"], second["asked"]) == (wanted, 0.0)
+    assert first["drawn"]["synthetic"] > 0
+    assert first["drawn"]["real"] <= continued.ahead
+    assert second["drawn"]["real"] > 0
+    assert second["drawn"]["synthetic"] == 0
+
+
+def test_what_is_gone_on_with_draws_the_same_chosen_cases(continued):
+    first, second = continued.sessions()
+    source = continued.adapter().source
+    assert first["chosen"] == second["chosen"] != []
+    assert set(second["chosen"]) < set(source.train_ids)
+    lines = [line.split(",")[:2] for log in continued.logs() for line in log.read_text().split()]
+    real = {case for kind, case in lines if kind == "real"}
+    if continued.host in ("deepmedic", "yolo"):  # these count cases by their index
+        real = {source.train_ids[int(index)] for index in real}
+    assert real <= set(second["chosen"])
+
+
+# -- no sample -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dry(kit) -> Path:
+    """A live bank that nobody fills."""
+    source, folder = kit.adapter().source, Path(kit.folder / "dry")
+    spec = BankSpec(source.schema, source.lineage(), "toy", "0" * 64, frozen=False, capacity=4)
+    BankWriter.create(folder, spec).close()
+    return folder
+
+
+def test_without_a_sample_no_training_begins(kit, dry, refuse):
+    refuse(*kit.training(dry), code=5, says=[str(dry), "holds no sample"])
+
+
+def test_missing_samples_are_counted_and_end_the_training_with_5(kit, dry, run_cli, one_line):
+    result = run_cli(*kit.training(dry, "--keep-going", "--json"))
+    (session,) = kit.sessions()
+    drawn = session["drawn"]
+    half = drawn["real"] // 2
+    says = ["results are kept", f"{half} of {half} synthetic samples were missing (100.0%"]
+    one_line(result.exit_code, result.stderr, 5, says)
+    assert session["complete"]
+    assert (drawn["synthetic"], drawn["fell_back"]) == (0, half)
+    assert drawn["reasons"] == {"the bank is empty": half}
+    assert json.loads(result.stdout)["fell_back"] == half
+
+
+def test_strict_stops_at_the_first_missing_sample(kit, dry, run_cli, one_line):
+    result = run_cli(*kit.training(dry, "--keep-going", "--strict"))
+    one_line(result.exit_code, result.stderr, 5, ["no synthetic sample", "strict is set"])
+    assert not kit.sessions()[-1]["complete"]
+
+
+# -- the end of it ---------------------------------------------------------------------------------
+
+
+def unlocked(folder: Path) -> bool:
+    with locked(folder, "take another"):
+        return True
+
+
+def test_nobody_and_no_bank_is_left_of_a_training_that_does_not_begin(kit, run_cli, monkeypatch):
+    made: list[Supply] = []
+
+    def wait(self: Supply, *_: object) -> None:
+        made.append(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Supply, "wait", wait)
+    words = kit.words(*kit.where, "--generator", kit.run, "--device", "cpu", *kit.lasting())
+    assert run_cli(*words).exit_code == 130
+    (supply,) = made
+    assert supply.bank is not None
+    assert not supply.bank.exists()
+    assert supply.keeper is not None
+    assert not supply.keeper.alive()
+    assert family(kit.output) == []
+    assert unlocked(kit.output)
+
+
+def test_a_second_training_in_the_same_place_is_told_who_is_there(kit, refuse):
+    with locked(kit.output, "go"):
+        says = [f"{kit.output}: locked by pid {os.getpid()} since"]
+        refuse(*kit.training(kit.bank()), code=4, says=says)
+
+
+@pytest.mark.slow
+def test_a_generator_at_work_feeds_a_training_at_the_ratio(kit, run_cli, monkeypatch):
+    in_this_process(monkeypatch)
+    asked = (*kit.where, "--generator", kit.run, "--device", "cpu", "--bank-size", 8)
+    result = run_cli(*kit.words(*asked, *kit.lasting(4), "--json"))
+    assert result.exit_code == 0, result.stderr
+    said = json.loads(result.stdout)
+    assert said["drawn_real"] == said["drawn_synthetic"] > 0
+    assert said["fell_back"] == 0
+    (session,) = kit.sessions()
+    assert session["complete"]
+    assert session["bank"] == "filled by a producer"
+    assert session["generator"]["manifest_sha256"] == RunFolder(kit.run).manifest_sha256
+    assert session["drawn"]["most_draws"] <= 4
+    assert family(kit.folder) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)],
+    ids=["kill", "term", "int"],
+)
+def test_nobody_and_no_bank_is_left_of_a_training_that_is_ended(kit, number, code):
+    asked = (*kit.where, "--generator", kit.run, "--device", "cpu", "--bank-size", 8)
+    words = [sys.executable, "-m", "gansynth_cli", *kit.words(*asked, *kit.lasting(10_000))]
+    environ = {**os.environ, "OMP_NUM_THREADS": "1", "nnUNet_n_proc_DA": "1"}
+    said = kit.folder / "said"
+    with said.open("w") as log, subprocess.Popen(words, stdout=log, stderr=log, env=environ) as run:
+        try:
+            until(lambda: run.poll() is not None or begun(kit))
+            assert run.poll() is None, said.read_text()
+            bank = Path(json.loads((kit.output / "gansynth_producer.json").read_text())["bank"])
+            assert bank.exists()
+            children = psutil.Process(run.pid).children(recursive=True)
+            assert children
+            run.send_signal(number)
+            assert run.wait(120) == code
+        finally:
+            run.kill()
+    until(lambda: all(map(gone, children)) and family(kit.folder) == [])
+    until(lambda: not bank.exists())
+    assert unlocked(kit.output)
+    assert not kit.sessions()[-1]["complete"]
+    if kit.host != "nnunet":  # whose own threads cry out
+        assert "Traceback" not in said.read_text()
+
+
+def begun(kit: Kit) -> bool:
+    """Whether an epoch has ended and its record is there."""
+    return (kit.output / kit.record).exists() and kit.sessions()[-1]["epochs"][1] > 0
