@@ -19,14 +19,7 @@ from gansynth.data.nifti import open_nifti
 from gansynth.evaluation.audit import audit_export, audit_exported
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.sampling.identifiers import Name, Names, marks
-from tests.evaluation.audit.exported import (
-    CASES,
-    picture,
-    png,
-    volume,
-    write_clean,
-    write_source,
-)
+from tests.evaluation.audit.exported import CASES, picture, png, volume, write_clean, write_source
 
 
 @pytest.fixture(scope="module")
@@ -249,11 +242,7 @@ LEAKS: dict[str, tuple[Callable[[Path], Any], str, str]] = {
         "a.png",
         "PNG metadata 'Comment': holds 'muster_01', expected none; names case 'muster_01'",
     ),
-    "png exif": (
-        lambda o: saved(o / "a.png", exif=EXIF),
-        "a.png",
-        "PNG metadata 'exif': holds ",
-    ),
+    "png exif": (lambda o: saved(o / "a.png", exif=EXIF), "a.png", "PNG metadata 'exif': holds "),
     "png chunk of its own": (
         lambda o: (o / "a.png").write_bytes(chunk(b"scAn", b"muster_01")),
         "a.png",

@@ -279,8 +279,7 @@ def test_coco_precisions_are_those_of_coco(name, library):
 
 
 @pytest.mark.parametrize(
-    ("rule", "expected"),
-    [(ALL_POINTS, 0.5 * 1 + 0.5 * 2 / 3), (COCO, (51 * 1 + 50 * 2 / 3) / 101)],
+    ("rule", "expected"), [(ALL_POINTS, 0.5 * 1 + 0.5 * 2 / 3), (COCO, (51 * 1 + 50 * 2 / 3) / 101)]
 )
 def test_precision_by_hand(rule, expected):
     image = seen("x", [A, B], [A, ELSEWHERE, B], [0.9, 0.8, 0.7])
