@@ -13,6 +13,10 @@ from tests.benchmark.html_tree import parsed
 from tests.evaluation import documents
 
 PICTURED = ("full", "hostile", "many")
+SECTIONS = [
+    *("arms", "realism", "curves", "maps", "faithfulness", "memorisation", "identity"),
+    *("seconds", "reading"),
+]
 
 
 def write(name, folder):
