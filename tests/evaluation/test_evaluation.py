@@ -104,8 +104,6 @@ def test_each_flaw_raises_its_own_alarm_alone(samples, part, metrics, alarm, say
     assert says in alarms(found)[alarm] or part == "faithfulness"
 
 
-# -- runs of other kinds ---------------------------------------------------------------------------
-
 SMALL = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1, "batch_size": 1, "steps": 4}
 FLAT = {"width": 4, "max_width": 8, "latent": 4, "batch_size": 4, "steps": 4, "diversity": 0}
 
@@ -141,8 +139,6 @@ def test_samples_from_noise_are_nobodys_and_without_labels_have_no_faithfulness(
     assert found["faithfulness"] == {"why": "the samples have neither label maps nor boxes"}
     assert any("is not known" in text for text in found["words"]["not_shown"])
 
-
-# -- the page --------------------------------------------------------------------------------------
 
 ROOT = Path(__file__).parents[2]
 

@@ -136,8 +136,6 @@ def test_near_copies_are_files_of_their_own_which_do_not_stay(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-# -- the discriminator -----------------------------------------------------------------------------
-
 CPU = torch.device("cpu")
 NEWEST, BEFORE = (f"checkpoints/step-0000000{n}" for n in (6, 4))
 

@@ -24,7 +24,7 @@ from tests.evaluation.pages import EVERY, page, section, written
 def test_every_number_drawing_and_point_is_that_of_its_pointer(name):
     document = written(name)[0]
     links = [a for a in page(name).all("a") if a.has("n")]
-    assert len(links) > (200 if name in ("full", "many") else 0) or name in ("minimal", "nulls")
+    assert len(links) > (200 if name == "full" else 0) or name in ("minimal", "nulls")
     for link in links:
         check_link(document, link, "evaluation.json")
     drawn = [g for g in page(name).all("g") if "data-pointer" in g.attributes]
@@ -48,7 +48,7 @@ SAID = {"95", "0.5", "0.50", "0.05", "1", "0", "9", "10"}
 """What the template's own words need: levels, chance, and what axes mean."""
 
 
-@pytest.mark.parametrize("name", ["full", "many", "small", "whys", "nulls"])
+@pytest.mark.parametrize("name", ["full", "small", "whys", "nulls"])
 def test_no_number_stands_without_a_link(name):
     document = written(name)[0]
     text = " ".join(loose(next(page(name).all("body"))))
@@ -57,9 +57,6 @@ def test_no_number_stands_without_a_link(name):
             for said in (known, known.rstrip("."), known[0].upper() + known[1:]):
                 text = text.replace(said, " ")
     assert set(re.findall(r"\d[\d.,]*\d|\d", text)) <= SAID
-
-
-# -- realism ---------------------------------------------------------------------------------------
 
 
 def scale(**more):
@@ -119,9 +116,6 @@ def test_a_figure_without_a_band_has_an_axis_that_says_its_ends():
     assert across(next(row.all("use"))) == pytest.approx(left + 0.2 * (right - left))
 
 
-# -- other drawings --------------------------------------------------------------------------------
-
-
 def test_marks_of_dice_lie_where_their_numbers_are():
     found, document = section("full", "faithfulness"), written("full")[0]
     ticks = [across(t) for t in found.all("text") if t.has("tick")]
@@ -172,9 +166,6 @@ def test_pictures_are_embedded_once_and_told_with_the_kind_that_any_map_knows():
     pictures = [i.attributes["src"] for i in page("full").all("img")]
     points = [g for g in page("full").all("g") if "data-picture" in g.attributes]
     assert len(points) > len(pictures) == len(set(pictures))
-
-
-# -- how numbers are written -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

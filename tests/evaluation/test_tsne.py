@@ -87,9 +87,6 @@ def test_what_is_no_map_is_refused(features, says):
         embed(features)
 
 
-# -- pictures --------------------------------------------------------------------------------------
-
-
 def read(image, window, labels=None, **more):
     """The thumbnail, and where it is coloured."""
     png = thumbnail(np.asarray(image, np.float32), window, labels, **more)

@@ -188,9 +188,6 @@ def test_a_finding_is_of_the_band_and_of_the_difference(better, value, numbers, 
     assert Figure("m", "n", "t", "w", better, value, **numbers).finding == finding
 
 
-# -- two-sample tests ------------------------------------------------------------------------------
-
-
 def test_pictures_of_one_person_are_no_witnesses_for_each_other():
     """People unlike each other, with nearly equal pictures each: still nobody can be told."""
     rng = np.random.default_rng(0)

@@ -18,8 +18,6 @@ from gansynth.testing import ToySource
 from gansynth.training.loop import FitOptions, train
 from gansynth_dcgan.model import DCGAN, DCGANOptions
 
-# -- histograms ------------------------------------------------------------------------------------
-
 
 def normal(mean: float, deviation: float, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(mean, deviation, 20_000).astype(np.float32)
@@ -69,8 +67,6 @@ def test_channels_and_labels_are_measured_apart_and_as_a_whole_without_labels():
     assert np.isnan(found["FLAIR rare"])
     assert list(metric([Sample(case(9, 2).image)], real, LABELLED)) == ["T1", "FLAIR"]
 
-
-# -- spectra ---------------------------------------------------------------------------------------
 
 ONES = (1.0, 1.0, 1.0)
 
@@ -122,9 +118,6 @@ def test_a_band_without_a_frequency_is_not_a_number():
     ratio = spectrum_ratio(noise(0, shape=(1, 8, 8)), noise(1, shape=(1, 8, 8)), ONES[:2])[0]
     assert np.isnan(ratio[1])
     assert np.isfinite(ratio[[0, 2, 4, 6]]).all()
-
-
-# -- both, with intervals --------------------------------------------------------------------------
 
 
 def pictures(number: int, seed: int, blur: float = 1.0) -> list[FloatArray]:

@@ -144,9 +144,6 @@ def test_a_pyramid_adds_up_and_has_of_smooth_pictures_next_to_nothing_at_the_fin
         assert least < float(levels[0].std() / picture.std()) < most
 
 
-# -- membership ------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("members", "others", "away"), [(12, 6, 0.0), (12, 6, 1.2), (5, 4, 0.6)])
 def test_intervals_of_areas_hold_them(members, others, away):
     """Of normal scores the true area is known; 95 % of intervals hold it, or a few more."""
@@ -167,9 +164,6 @@ def test_a_perfect_attack_on_few_people_is_not_certain():
     assert auc_interval(0.0, 5, 4) == pytest.approx((0, 1 - low))
     found = attack_by("distance", "", MEMBERS.tolist(), OTHERS.tolist())
     assert found.low < found.auc < found.high
-
-
-# -- MS-SSIM ---------------------------------------------------------------------------------------
 
 
 def pair(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:

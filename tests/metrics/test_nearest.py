@@ -15,7 +15,7 @@ from gansynth.core.schema import Case, Sample, Schema
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Placement, Space
 from gansynth.metrics.nearest import find_nearest
-from gansynth.metrics.nearest_search import CANDIDATES, gap, pool
+from gansynth.metrics.nearest_search import CANDIDATES
 
 SIZE = (64, 64)
 CROP = Space("crop", SIZE)
@@ -158,12 +158,3 @@ def test_no_case_is_read_again_for_every_sample():
     source = Drawn(number=CANDIDATES + 20)
     nearest(source, *(Sample(noise(i, SIZE, 2)) for i in range(12)))
     assert max(source.read.values()) <= 3  # to tell what is usual, on the coarse grid, and in full
-
-
-def test_blocks_are_means_and_a_gap_is_of_what_lies_on_each_other():
-    image = np.arange(10, dtype=np.float32).reshape(1, 2, 5)
-    assert pool(image, (2, 2)).tolist() == [[[3.0, 5.0]]]
-    one, other = np.zeros((1, 2, 2), np.float32), np.full((1, 3, 3), 9, np.float32)
-    other[0, 0, 0] = 2
-    assert gap(one, other, (-1, -1)) == 2
-    assert gap(one, other, (1, 1)) == 9

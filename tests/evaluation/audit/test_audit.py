@@ -45,9 +45,6 @@ def test_nothing_is_found_in_files_of_every_kind(source, out):
     assert audit.to_json() == {"folder": "exported", "files": files, "findings": []}
 
 
-# -- every kind of leak, and exactly it ------------------------------------------------------------
-
-
 def comment(text):
     info = PngInfo()
     info.add_text("Comment", text)
@@ -209,8 +206,6 @@ def test_an_export_in_the_sources_own_folder_does_not_name_itself(tmp_path):
     assert audit_export(out, source.lineage(), sources=source).findings == ()
 
 
-# -- words, short ones and harmless ones -----------------------------------------------------------
-
 KNOWN = Names(
     Name(text, "case") for text in ("1", "004", "p1", "p1_left", "123456", "ab7", "sample-0003")
 )
@@ -289,9 +284,6 @@ def test_what_only_looks_like_a_path_or_an_identifier_is_none(text):
 def test_what_is_blanked_keeps_the_rest():
     told = {"edits": ["transplant:donor=p1_left,from=/home/x/y.csv"], "n": 1}
     assert KNOWN.blanked(told) == {"edits": ["transplant:donor=?,from=?"], "n": 1}
-
-
-# -- telling, and opening what is needed -----------------------------------------------------------
 
 
 def test_each_finding_is_one_line_and_many_are_told_in_few(found, out):

@@ -55,9 +55,6 @@ def found_in(source, out, options=TINY, **more):
     return report, json.loads(out.read_text())
 
 
-# -- lesions ---------------------------------------------------------------------------------------
-
-
 def framed(shape, spacing=None):
     n = len(shape)
     return Frame(spacing or (1.0,) * n, (0.0,) * n, (1.0,) * n, shape, ((0.0, 1.0),) * n)
@@ -100,9 +97,6 @@ def test_lesions_are_judged_one_by_one():
     assert (by[22, 22].lesion.label, by[22, 22].dice) == (2, 0.0)
 
 
-# -- risk ------------------------------------------------------------------------------------------
-
-
 def judged(number, failed, label=None, size=None):
     rng = np.random.default_rng(number)
     diameter = rng.uniform(2, 20) if size is None else size
@@ -140,9 +134,6 @@ def test_a_class_that_is_small_is_not_blamed_twice_and_a_risk_survives_json():
     assert one == pytest.approx(two, rel=0.25)
     assert one > 3 * risk.of(Lesion(1, 1000, 12.0, None))
     assert Risk.from_json(json.loads(json.dumps(risk.to_json()))) == risk
-
-
-# -- hosts of inner folds --------------------------------------------------------------------------
 
 
 def test_inner_folds_have_training_cases_only_and_keep_people_together():
@@ -216,9 +207,6 @@ def test_crops_are_no_larger_than_asked():
     assert training_space(Blobs(), 16).size == (12, 16, 16)
     native = training_space(Blobs(space=Space()), 20)
     assert (native.grid, native.size) == ("crop", (12, 20, 20))
-
-
-# -- predictions -----------------------------------------------------------------------------------
 
 
 def named(folder, *cases):
@@ -321,9 +309,6 @@ def test_a_prediction_of_another_grid_or_label_is_refused(volumes, shape, affine
         source.predicted(source.train_ids[0], volumes / "p" / "c.nii.gz")
 
 
-# -- the command -----------------------------------------------------------------------------------
-
-
 def test_inner_folds_predictions_and_weights_by_the_command_line(run_cli, volumes):
     data = ("--data", f"nifti:{volumes / 'data'}", "--read", "folds=3", "--inner", "2")
     result = run_cli("failures", *data, "--write-splits", volumes / "inner.json", "--json")
@@ -370,9 +355,6 @@ def test_what_cannot_be_is_one_line_and_a_dry_run_writes_nothing(
     else:
         assert run_cli(*asked).exit_code == 0
         assert [path.name for path in tmp_path.iterdir()] == ["old.json"]
-
-
-# -- samples ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -440,9 +422,6 @@ def test_a_host_is_checked_before_anything_starts(toy_run):
     seen = replace(source.record("toy_03"), id="other", subject="other")
     with pytest.raises(IntegrityFault, match="same content as toy_03"):
         check_asked(injection, origin, Takes("toy", source, [*held_out, seen]))
-
-
-# -- 2D cases --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("kind", "unit"), [("pictures", "px"), ("slices", "mm")])

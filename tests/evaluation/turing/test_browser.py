@@ -33,9 +33,6 @@ def rating(browser, flat_session):
         page.context.close()
 
 
-# -- whole sessions --------------------------------------------------------------------------------
-
-
 def test_a_whole_session_by_keyboard_alone(browser, flat_session):
     change(flat_session, show_results=True, instructions="Look first.\nThen say.")
     keys, said = "rssrrsrs", {"r": "real", "s": "synthetic"}
@@ -139,9 +136,6 @@ def test_an_answer_survives_a_server_that_has_gone(browser, flat_session):
     assert [one["answer"] for one in raters_of(flat_session)[0].answers] == ["synthetic"]
 
 
-# -- one answer, one image -------------------------------------------------------------------------
-
-
 def test_an_image_that_was_answered_in_another_window_is_passed_over(rating):
     page, answers = rating
     other = page.context.new_page()
@@ -225,8 +219,6 @@ def test_no_page_frames_it_no_other_script_runs_and_without_the_link_one_is_told
     stranger.close()
 
 
-# -- what everybody needs --------------------------------------------------------------------------
-
 NAMED = {"button", "slider", "textbox", "spinbutton", "radio", "checkbox", "combobox", "image"}
 SMALL = """least => [...document.querySelectorAll("button, select, summary, input, fieldset label")]
   .filter(e => e.offsetParent && !e.matches("[type=radio], [type=checkbox]"))
@@ -301,7 +293,7 @@ def test_every_page_can_be_used_by_everybody(browser, window, kind, flat_session
         assert page.evaluate("document.activeElement.id") == "name"
         assert page.locator("#name").get_attribute("aria-describedby") == "said"
         page.fill("#name", "Dr. Ito")
-        page.click("text=Begin")
+        page.get_by_role("button", name="Begin").click()
         page.wait_for_selector(READY)
         page.said.clear()  # the browser's own line on the status of the slip
         usable(page, wide)
@@ -341,9 +333,6 @@ def test_the_keyboard_reaches_everything_and_the_focus_is_seen(browser, deep_ses
         assert page.locator("#place").inner_text() == before
         assert page.locator("#level").input_value() == "127"
         page.context.close()
-
-
-# -- looking at a volume ---------------------------------------------------------------------------
 
 
 @pytest.fixture

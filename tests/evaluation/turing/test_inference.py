@@ -33,9 +33,6 @@ def test_of_no_answer_nothing_is_said():
     assert (found.value, found.low, found.high, found.p) == (None, 0, 1, 1)
 
 
-# -- several raters --------------------------------------------------------------------------------
-
-
 def answers(
     raters: int, images: int, spread: tuple[float, float], rng: np.random.Generator
 ) -> tuple[Any, float]:
@@ -92,8 +89,6 @@ def test_raters_who_are_all_right_or_all_wrong_count_as_one(all_right):
     assert (found.value, found.worth) == (float(all_right), 20)
     assert share_of_several(np.full((3, 20), all_right), others=True).worth == 3
 
-
-# -- agreement and power ---------------------------------------------------------------------------
 
 FLEISS = np.array(
     [[0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1],

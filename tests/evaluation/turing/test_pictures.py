@@ -51,9 +51,6 @@ def seen(found, image):
     return scaled(image, [tuple(window) for window in found.about["windows"]], 8)[0]
 
 
-# -- what is shown ---------------------------------------------------------------------------------
-
-
 def test_held_out_cases_and_samples_are_shown_in_one_window_to_the_byte(toy_run):
     found = gathered(toy_run)
     assert Counter(told["truth"] for told in found.key) == {"real": 4, "synthetic": 4}
@@ -135,9 +132,6 @@ def test_images_of_several_sizes_lie_in_the_middle_of_one_and_a_window_is_never_
     assert high > low
 
 
-# -- cuts ------------------------------------------------------------------------------------------
-
-
 def cutter(run, edge=None):
     """Cuts crops of some size; of the run's own if None."""
     run = replace(run)
@@ -165,9 +159,6 @@ def test_places_that_training_would_not_learn_from_are_passed_over(toy_run, monk
         assert (labels[same] == 2).any()
 
 
-# -- flaws -----------------------------------------------------------------------------------------
-
-
 def test_flawed_samples_are_left_out_and_counted(toy_run, monkeypatch):
     flaws = iter(["ugly, expected better", "", "ugly, expected better", *[""] * 99])
     monkeypatch.setattr(toy_run.generator, "flaw", lambda sample: next(flaws))
@@ -177,9 +168,6 @@ def test_flawed_samples_are_left_out_and_counted(toy_run, monkeypatch):
     monkeypatch.setattr(toy_run.generator, "flaw", lambda sample: "ugly, expected better")
     with pytest.raises(TrainingFault, match=r"samples are flawed \(\d+ times ugly\)"):
         gathered(toy_run)
-
-
-# -- another source, sequences, classes ------------------------------------------------------------
 
 
 class Others(ToySource):

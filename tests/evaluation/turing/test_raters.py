@@ -96,9 +96,6 @@ def test_every_rater_has_another_order_and_other_names(folder):
     assert (len(names), {len(name) for name in names}) == (200, {24})
 
 
-# -- damage ----------------------------------------------------------------------------------------
-
-
 def append(rater, data):
     with open(rater.path, "ab") as stream:
         stream.write(data)
@@ -149,9 +146,6 @@ def test_a_line_too_many_and_an_empty_file_are_damage(folder, rater):
     rater.path.write_bytes(b"")
     with pytest.raises(IntegrityFault, match="line 1 is damaged"):
         read_raters(folder, 4)
-
-
-# -- what raters type ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

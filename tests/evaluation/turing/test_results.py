@@ -80,9 +80,6 @@ def exact(correct, answers):
     return pytest.approx((interval.low, interval.high))
 
 
-# -- one rater -------------------------------------------------------------------------------------
-
-
 def test_the_papers_row_is_counted_as_in_the_paper(paper):
     table = results(paper)["raters"][0]["table"]
     cells = ("real_as_real", "real_as_synthetic", "synthetic_as_real", "synthetic_as_synthetic")
@@ -136,9 +133,6 @@ def test_who_always_says_the_same_is_pointed_out_and_nobody_says_nothing(session
     assert "said 'real' of 100 of 100 images" in warning
 
 
-# -- classes and sequences -------------------------------------------------------------------------
-
-
 def test_classes_have_tables_of_their_own(session):
     folder = session([*images(2, **{"class": "a"}), *images(2, **{"class": "b"})])
     rate(folder, "x", [R, R, R, S, S, S, R, R])
@@ -160,9 +154,6 @@ def test_real_images_of_each_sequence_are_counted(session):
     shares = {p["sequence"]: p["table"]["correct"] for p in found["raters"][0]["sequences"]}
     assert shares == {"T1": 2, "T2": 1}
     assert rows(found)[2] == ("  T1 (real)", "100", "", "", "2", "0", "", "", "2.0", "-")
-
-
-# -- several raters --------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -208,9 +199,6 @@ def test_two_raters_agree_as_kappa_says_and_say_nothing_of_others(session):
     assert found["agreement"]["fleiss_kappa"] == pytest.approx((3 / 4 - chance) / (1 - chance))
     assert found["pooled"]["table"]["accuracy_of_others"] is None
     assert "nothing is said by fewer than 3" in found["warnings"][-1]
-
-
-# -- what a reader must know, and files ------------------------------------------------------------
 
 
 def test_what_helps_samples_is_pointed_out(session):

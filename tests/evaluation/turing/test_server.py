@@ -33,9 +33,6 @@ def seated(site):
     return site, site.join("Dr. Ito", years=12)
 
 
-# -- who gets in -----------------------------------------------------------------------------------
-
-
 def test_it_listens_on_this_machines_own_address_only(site):
     found = psutil.Process().net_connections(kind="inet")
     addresses = {c.laddr.ip for c in found if c.status == "LISTEN" and c.laddr.port == site.port}
@@ -126,9 +123,6 @@ def test_every_answer_has_the_guarding_headers(seated):
     assert "frame-ancestors 'none'" in policy
 
 
-# -- raters ----------------------------------------------------------------------------------------
-
-
 def test_a_name_that_is_none_is_refused(site, flat_session):
     site.enter()
     for name in ("<script>alert(1)</script>", "", "a\nb<", 7, None):
@@ -181,9 +175,6 @@ def test_several_rate_at_once_in_orders_of_their_own(seated, flat_session):
     assert {one["answer"] for one in b.answers} == {"synthetic"}
 
 
-# -- answers ---------------------------------------------------------------------------------------
-
-
 def test_an_answer_is_on_the_disk_once_acknowledged_counts_once_and_stays(seated, flat_session):
     site, state = seated
     first = site.answer(state["image"], "synthetic", hidden_ms=12.0)
@@ -225,9 +216,6 @@ def test_a_full_disk_is_told_and_the_answer_can_be_sent_again(seated, flat_sessi
     assert refused.status == 507
     assert str(flat_session) not in refused.json["error"]
     assert site.answer(state["image"]).json["done"] == 1
-
-
-# -- the truth -------------------------------------------------------------------------------------
 
 
 def walk(site, state):
@@ -347,9 +335,6 @@ def test_results_are_shown_after_the_last_answer_and_only_if_they_are_to_be(flat
     with served(flat_session) as site:
         state = site.finish(site.join("c"))
     assert (state["done"], state["results"]) == (8, None)
-
-
-# -- serving ---------------------------------------------------------------------------------------
 
 
 def test_the_link_is_the_same_after_a_restart(flat_session):

@@ -69,9 +69,6 @@ def test_what_a_killed_preparation_left_is_removed_and_one_that_fails_leaves_not
     assert (left.exists(), other.exists()) == (False, True)
 
 
-# -- damage ----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["images.npy", "key.json"])
 def test_a_changed_file_is_noticed(name, flat_session):
     path = flat_session / name
@@ -104,9 +101,6 @@ def test_an_array_that_would_run_code_is_not_read(flat_session):
     (flat_session / "session.json").write_text(json.dumps(document))
     with pytest.raises(IntegrityFault, match="damaged"):
         open_session(flat_session)
-
-
-# -- the truth -------------------------------------------------------------------------------------
 
 
 def test_only_the_key_names_cases_and_a_session_can_be_moved(flat_session: Path):

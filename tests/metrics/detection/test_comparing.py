@@ -48,9 +48,6 @@ def changed(detections, change):
     return replace(detections, images=images)
 
 
-# -- at equal false positives ----------------------------------------------------------------------
-
-
 def test_by_hand():
     images = seen("x", [A, B], [A, ELSEWHERE, B], [0.9, 0.6, 0.1]), seen("y")
     others = seen("x", [A, B], [A, B, ELSEWHERE], [0.4, 0.3, 0.2]), seen("y")
@@ -107,13 +104,6 @@ def test_the_verdict_claims_no_more_than_the_interval(difference, units, reached
     assert says in compared.verdict()
 
 
-def test_without_resamples_there_is_no_interval():
-    plain = arm("real", drawn(1, 60))
-    compared = at_equal_fps(plain, plain, weights_of(plain, 0))
-    assert np.isnan(compared.difference.low)
-    assert compared.to_json()["difference"] == {"value": 0, "low": None, "high": None}
-
-
 def test_differences_are_of_the_same_patients():
     """Paired: an arm that always finds one lesion more has a difference that hardly varies."""
     rng = np.random.default_rng(0)
@@ -128,9 +118,6 @@ def test_differences_are_of_the_same_patients():
     assert vars(found.difference) == pytest.approx({"value": 0.5, "low": 0.5, "high": 0.5})
     alone = with_interval(0, [held.working(weights_of(held))[1]])
     assert alone.high - alone.low > 0.1
-
-
-# -- patients drawn anew ---------------------------------------------------------------------------
 
 
 def test_a_resample_has_as_many_patients_all_equally_likely_and_a_seed_is_a_seed():
@@ -178,8 +165,6 @@ def test_what_is_undefined_is_left_out():
     none = with_interval(np.nan, [np.array([np.nan])])
     assert none.to_json() == {"value": None, "low": None, "high": None}
 
-
-# -- lesions of volumes ----------------------------------------------------------------------------
 
 C, HALF, LESS, BIG = (30, 30, 40, 40), (5, 0, 15, 10), (6, 0, 16, 10), (0, 0, 40, 40)
 
@@ -275,9 +260,6 @@ def test_images_that_do_not_say_where_they_lie_are_said_to():
     found = document(seen("0", place=("v", 0)), seen("1"))
     says = "1 of 2 images do not say of which volume they are a slice"
     assert places(found, pooled(found)) == says
-
-
-# -- all numbers as one document -------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

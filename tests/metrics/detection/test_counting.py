@@ -34,8 +34,6 @@ from tests.metrics.detection.simulated import (
     seen,
 )
 
-# -- hits ------------------------------------------------------------------------------------------
-
 NEAR = (0, 0, 10, 8)
 TIES = {"plain": {"images": 40}, "grid": {"images": 40, "grid": 4, "ties": 4}}
 
@@ -110,8 +108,6 @@ def test_where_the_patient_is_unknown_the_volume_is_one_or_else_the_image():
     )
     assert pooled(document(*images)).subject.tolist() == [0, 1, 1, 2, 2]
 
-
-# -- sensitivity against false positives -----------------------------------------------------------
 
 HAND = document(
     seen("x", [A, B], [A, ELSEWHERE, B], [0.9, 0.8, 0.7]),
@@ -214,9 +210,6 @@ def test_a_weight_is_as_many_copies_of_the_patient(seed):
             Precision(pool, hits[None], rule=rule)(weights),
             Precision(other, theirs[None], rule=rule)(every),
         )
-
-
-# -- average precision -----------------------------------------------------------------------------
 
 
 def as_coco(detections):

@@ -36,9 +36,6 @@ def perfect(judged: Any) -> bool:
     return bool(found) and all(set(case.values()) == {1.0} for case in found.values())
 
 
-# -- nnU-Net ---------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def nnunet(tmp_path) -> Any:
     """A source with two cases held out, as far as looking for files goes, and its results."""
@@ -102,9 +99,6 @@ def test_nnunets_own_dice_is_ours(toy_copy):
         name = Path(case["prediction_file"]).name.removesuffix(".nii.gz")
         theirs = {f"dice/{label}": one["Dice"] for label, one in case["metrics"].items()}
         assert found[name] == pytest.approx(theirs)
-
-
-# -- segmenter -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -206,9 +200,6 @@ def test_what_could_not_be_measured_is_refused_before_a_training(volumes):
     ):
         with pytest.raises(UsageFault, match=says):
             SegmenterAdapter(source).check_judged(settings)
-
-
-# -- DeepMedic, and others -------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -95,8 +95,6 @@ def test_a_lesion_is_one_of_the_region():
     assert (found["lesion_precision/WT"], found["lesion_precision/1"]) == (1, None)
 
 
-# -- whatever the case -----------------------------------------------------------------------------
-
 CASES = [((14, 12, 10), (2.5, 0.7, 1.1)), ((30, 26), (0.8, 1.3)), ((9, 9, 9), (1.0, 1.0, 1.0))]
 
 
@@ -156,9 +154,6 @@ def test_a_spacing_rounded_to_float32_is_within_the_tolerance():
     assert measured(predicted, truth, spacing.tolist(), tolerance_mm=0.0999)["nsd"] == 0
 
 
-# -- as others have it -----------------------------------------------------------------------------
-
-
 def assert_monais(predicted: Any, truth: Any, spacing: Any, mm: float = 1.0) -> None:
     """MONAI, which computes in float32, has the same Dice, distance and surface Dice."""
     metrics = pytest.importorskip("monai.metrics")
@@ -213,9 +208,6 @@ def test_lesions_are_those_of_cc3d():
         assert found == {"lesion_sensitivity/x": pytest.approx(len(hit) / count)}
 
 
-# -- what is asked ---------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("changes", "fault", "says"),
     [
@@ -251,8 +243,6 @@ def test_the_page_has_the_table_of_the_code():
         margin = "" if one.margin is None else f"{one.margin} "
         assert f"| `{name}` | {one.unit} | {one.better} | {one.says} | {margin}|" in page
 
-
-# -- regions ---------------------------------------------------------------------------------------
 
 LABELS = (1, 2, 4)
 

@@ -69,9 +69,6 @@ def test_a_missing_file_is_named_before_any_is_read(tmp_path):
         of_volumes(HOST, {"a": pair}, "train it again")
 
 
-# -- subjects --------------------------------------------------------------------------------------
-
-
 def predicted(found, truth, position=None, subject="p", unit="mm"):
     maps = LabelMaps(np.asarray(found, np.int16), np.asarray(truth, np.int16), (1.0,) * found.ndim)
     return Prediction(subject, None, lambda: maps, unit, position)
@@ -174,8 +171,6 @@ def test_a_host_without_label_maps_says_why_there_are_no_measures(tmp_path):
     assert why.endswith("has nothing")
     assert not (tmp_path / FILE).exists()
 
-
-# -- detections ------------------------------------------------------------------------------------
 
 A, B, NOWHERE = (0, 0, 10, 10), (20, 20, 40, 40), (50, 50, 60, 60)
 THREE = document(

@@ -46,9 +46,6 @@ def finite(*values) -> bool:
     return all(value is not None and math.isfinite(value) for value in values)
 
 
-# -- exact -----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_one_run_of_symmetric_differences_is_the_t_test(seed):
     half = np.random.default_rng(seed).normal(0.6, 2, 15)
@@ -137,9 +134,6 @@ def test_the_same_seed_gives_the_same_json_which_comes_back_or_is_refused_with_w
         Comparison.from_json(doc)
 
 
-# -- what it holds for -----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("design", "said"),
     [
@@ -159,9 +153,6 @@ def test_it_says_for_what_it_holds(design, said):
 def test_an_effect_of_draws_counts_as_such_only_where_draws_are_known():
     values = np.array([2.0, 3.0, 4.0])[:, None] + np.random.default_rng(0).normal(0, 0.1, (3, 20))
     assert (of(values).standard_error or 0) > 10 * (of(values[:1]).standard_error or 9)
-
-
-# -- degenerate ------------------------------------------------------------------------------------
 
 
 def test_arms_that_agree_in_all_differ_by_nothing():

@@ -14,8 +14,6 @@ from gansynth.metrics.stats.runs import Floats, Runs, paired
 from gansynth.metrics.stats.simulation import Design, simulated
 from gansynth.runtime.errors import UsageFault
 
-# -- runs ------------------------------------------------------------------------------------------
-
 NONE = float("nan")
 
 
@@ -48,10 +46,6 @@ def test_subjects_that_not_all_runs_have_are_dropped_and_counted(arm, control, s
     assert (found.subjects, found.dropped) == (subjects, dropped)
 
 
-def test_nothing_in_common_is_an_empty_pairing():
-    assert paired(runs([[1, 2]] * 3), runs([[1, 2]], (7,), (0,))).values.shape == (0, 2)
-
-
 def test_draws_weigh_the_same_and_seeds_of_one_draw_are_the_repetitions():
     assert runs([[1, 2], [3, 4], [10, 20]]).table().tolist() == [[2, 3], [10, 20]]
     assert runs([[1, 2], [3, 4]], (5, 5), (0, 1)).table().tolist() == [[1, 2], [3, 4]]
@@ -74,8 +68,6 @@ def test_what_is_no_table_of_runs_is_refused_by_name(change, named):
     assert "\n" not in str(caught.value)
 
 
-# -- mean squares ----------------------------------------------------------------------------------
-
 TRUTH = Variance(draw=1.0, seed=0.5, case=4.0, draw_case=0.5, rest=2.0)
 
 
@@ -84,15 +76,6 @@ def test_mean_squares_of_a_table_of_two_by_two_by_hand():
     # Means 3.5; rows 1.5, 5.5; columns 2, 5; what is left is +-1.
     assert [float(x) for x in (found.mean, found.run, found.case, found.cross)] == [3.5, 16, 9, 4]
     assert found.standard_error == pytest.approx(np.sqrt((16 + 9 - 4) / 4))
-
-
-def test_many_tables_at_once_are_as_each_alone():
-    tables = np.random.default_rng(0).normal(size=(3, 4, 5))
-    together = Squares.of(tables)
-    for index, one in enumerate(tables):
-        alone = Squares.of(one)
-        assert together.cross[index] == pytest.approx(float(alone.cross))
-        assert together.run[index] == pytest.approx(float(alone.run))
 
 
 def test_a_component_that_comes_out_negative_does_not_shrink_the_error():
@@ -147,9 +130,6 @@ def test_too_little_is_none_and_not_zero(shape, known):
     owner = tuple(draw for draw in range(draws) for _ in range(seeds))
     found = variance(Runs(values, owner, (0, 1)[:seeds] * draws, tuple("abcde")[:subjects]))
     assert {name for name, value in asdict(found).items() if value is not None} == known
-
-
-# -- the hierarchical bootstrap --------------------------------------------------------------------
 
 
 def drawn(table: Floats, number: int = 20_000) -> Resamples:
@@ -209,8 +189,6 @@ def test_scores_come_back_and_keep_their_order(bend):
     assert it.straight(bent) == pytest.approx(scores, abs=1e-9)
     assert (np.diff(bent) > 0).all()
 
-
-# -- bounds ----------------------------------------------------------------------------------------
 
 SHARE, LENGTH, ANY = (0.0, 1.0), (0.0, math.inf), (-math.inf, math.inf)
 
