@@ -4,6 +4,7 @@
 import csv
 import shutil
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -161,7 +162,7 @@ def cases():
 
 def is_of(critic, step, run, networks=("discriminator",)):
     """Whether networks are those that were trained up to a step, the generator averaged."""
-    found = checkpoint.latest(run / "checkpoints")
+    found: Any = checkpoint.latest(run / "checkpoints")
     assert str(found.folder).endswith(step)
     prefixes = {"discriminator": "net", "generator": "ema"}
     for name in networks:
@@ -174,9 +175,9 @@ def is_of(critic, step, run, networks=("discriminator",)):
 
 def test_every_case_gets_a_number_by_what_was_trained_last_and_nothing_is_written(run):
     before = content(run)
-    critic = load_critic(run, CPU)
+    critic: Any = load_critic(run, CPU)
     is_of(critic, NEWEST, run, ("discriminator", "generator"))
-    found = realness(critic, cases())
+    found: Any = realness(critic, cases())
     assert (found.shape, len(np.unique(found))) == ((12,), 12)
     assert content(run) == before
 
@@ -236,6 +237,7 @@ def test_a_run_without_networks_and_a_bank_have_none_and_any_other_folder_is_ref
 
 def test_cases_without_what_it_is_told_get_no_number(toy_fit, tmp_path):
     toy_fit(tmp_path / "run", steps=1)
-    critic, asked = load_critic(tmp_path / "run", CPU), cases()
+    asked = cases()
+    critic: Any = load_critic(tmp_path / "run", CPU)
     assert realness(critic, asked) is not None
     assert realness(critic, [replace(case, labels=None) for case in asked]) is None

@@ -177,7 +177,7 @@ def test_pictures_are_embedded_once_and_told_with_the_kind_that_any_map_knows():
     ],
 )
 def test_the_narrowest_interval_says_how_many_decimals_count(value, width, places):
-    widths = [tuple(map(Node, width))] if width else []
+    widths = [(Node(width[0]), Node(width[1]))] if width else []
     assert decimals([Node(value)], widths) == places
 
 

@@ -2,6 +2,7 @@
 # mypy: disallow-untyped-calls=False
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,16 +40,18 @@ def silhouette(places):
 )
 def test_groups_that_are_apart_stay_apart_and_no_others(features, least, most):
     places = embed(features)
-    assert (places.shape, places.dtype) == ((40, 2), np.float32)
+    assert places.shape == (40, 2)
+    assert places.dtype == np.float32
     assert least < silhouette(places) < most
 
 
 def test_the_same_seed_gives_the_same_bits_and_leaves_the_random_state():
     features = blobs()
-    before = np.random.get_state()  # noqa: NPY002
+    before: Any = np.random.get_state()  # noqa: NPY002
     one, two = embed(features, seed=3), embed(features, seed=3)
     assert one.tobytes() == two.tobytes()
-    assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
+    after: Any = np.random.get_state()  # noqa: NPY002
+    assert np.array_equal(before[1], after[1])
 
 
 def test_equal_images_lie_together_and_the_map_stays_one():

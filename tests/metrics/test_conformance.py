@@ -74,7 +74,7 @@ def test_blur_is_seen_in_the_spectrum_and_in_the_finest_patches_alone():
     others = people(14, seed=3)
     of = [case.subject for case in others]
     compared = sides(changed(others, blurred), REAL, drawn_of=of)
-    found = {f.name: f for n in ("spectrum", "sliced-wasserstein")
+    found: Any = {f.name: f for n in ("spectrum", "sliced-wasserstein")
              for f in FIGURES[n].figures(compared)}  # fmt: skip
     assert (found["high"].finding, found["high"].value < 0.1) == ("unlike real", True)
     assert found["level 1"].finding == "unlike real"
@@ -88,12 +88,12 @@ QUICK = [name for name in EVERY if name not in NETWORKS]
 def test_numbers_are_the_same_again_and_images_stay_as_they_are(metric):
     real = people(8, seed=0)
     samples = changed(people(8, seed=1), same)
-    before = [image.image.copy() for image in (*samples, *real)]
+    images: list[Any] = [*samples, *real]
+    before = [image.image.copy() for image in images]
     one, two = (measure({"it": EVERY[metric]}, samples, real, SCHEMA)["it"] for _ in range(2))
     assert one == two
     assert any(value is not None for value in one.values())
-    after = [image.image for image in (*samples, *real)]
-    np.testing.assert_array_equal(before, after)
+    np.testing.assert_array_equal(before, [image.image for image in images])
 
 
 REFLEXIVE: dict[str, dict[str, float]] = {

@@ -1,6 +1,8 @@
 """Numbers as well-known libraries have them: scipy, scikit-learn, scikit-image, MONAI; by hand."""
 # mypy: disallow-untyped-calls=False
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -94,7 +96,7 @@ def of_image(image):
     return torch.from_numpy(image)[None, None]
 
 
-KNOWN = {
+KNOWN: dict[str, Any] = {
     "kernels": (lambda: (gaussian(ONE, OTHER, 1.7), cubic(ONE, OTHER)), sklearn_kernels),
     "mmd": (lambda: distance_of_kernels(ONE, OTHER, 1.0), mmd_by_pairs),
     "frechet, monai": (lambda: frechet_distance(ONE, OTHER), monai_frechet),

@@ -36,13 +36,13 @@ class Drawn(CaseSource):
     name = "drawn"
     held_out_ids = ()
     space = CROP
-    train_ids = ()
+    train_ids: tuple[str, ...] = ()
 
     def __init__(self, space=CROP, shape=SIZE, number=30, each=1):
         self.request = SourceRequest("drawn", "here")
         self.space, self._shape, self._each = space, shape, each
         self.train_ids = tuple(f"case_{i:03d}" for i in range(number))
-        self.read = Counter()
+        self.read: Counter[str] = Counter()
 
     @property
     def schema(self):

@@ -152,7 +152,7 @@ def test_rims_end_within_reach_on_coarse_slices():
 def test_no_lesions_and_no_reference_are_said_and_not_guessed(lacking, said):
     sample, real = Sample(CASES[7].image, CASES[7].labels), CASES[:5]
     if lacking == "samples":
-        sample = replace(sample, labels=np.minimum(sample.labels, 0))
+        sample = Sample(CASES[7].image, np.minimum(CASES[7].labels, 0))
     else:
         real = [replace(c, labels=np.minimum(c.labels, 0)) for c in real]
     found = measure({"seam": seam_metric}, [sample], real, SCHEMA)["seam"]

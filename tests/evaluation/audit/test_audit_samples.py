@@ -123,7 +123,7 @@ def test_samples_with_real_images_in_them_are_refused(runs, tmp_path, heeds, giv
         folder = shutil.copytree(runs / "deep", tmp_path / "parts" / "rare")
         told = json.loads((folder / "manifest.json").read_text())
         (folder / "manifest.json").write_text(json.dumps({**told, "heeds": part}))
-        manifest["parts"] = [{"name": "rare"}]  # type: ignore[assignment]
+        manifest["parts"] = [{"name": "rare"}]
     run = RunFolder.known(tmp_path if part else runs / "deep", manifest)
     with pytest.raises(UsageFault, match=rf"--for-sharing: .*{says}.*(?i:leave it out)"):
         refuse_real_images(run, "--for-sharing", "leave it out")

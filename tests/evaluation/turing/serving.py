@@ -73,7 +73,7 @@ class Visitor:
         return "; ".join(f"{k}={v}" for k, v in self.cookies.items() if v)
 
     def get(self, path: str, **headers: str) -> Answered:
-        return self.ask("GET", path, **headers)
+        return self.ask("GET", path, None, **headers)
 
     def post(self, path: str, document: Any, **headers: str) -> Answered:
         usual = {"Origin": f"http://{self.host}", "Content_Type": "application/json"}

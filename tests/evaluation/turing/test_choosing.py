@@ -22,7 +22,8 @@ class People(CaseSource):
     """Slices of people, ``{who: how many}``; nobody loads any."""
 
     name = "people:here"
-    train_ids = held_out_ids = ()
+    train_ids: tuple[str, ...] = ()
+    held_out_ids: tuple[str, ...] = ()
 
     def __init__(self, train, held_out, concat=False, grid="crop"):
         self.request = SourceRequest("people", "here")

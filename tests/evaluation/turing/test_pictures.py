@@ -54,7 +54,8 @@ def seen(found, image):
 def test_held_out_cases_and_samples_are_shown_in_one_window_to_the_byte(toy_run):
     found = gathered(toy_run)
     assert Counter(told["truth"] for told in found.key) == {"real": 4, "synthetic": 4}
-    assert (found.images.shape, found.images.dtype) == ((8, 2, 1, 32, 32), np.uint8)
+    assert found.images.shape == (8, 2, 1, 32, 32)
+    assert found.images.dtype == np.uint8
     assert {told["case"] for _, told in of(found, "real")} == set(SOURCE.held_out_ids)
     for image, told in of(found, "real"):
         assert np.array_equal(image[:, 0], seen(found, SOURCE.load(told["case"]).image))
@@ -151,7 +152,8 @@ def test_a_case_is_cut_at_another_place_each_time_and_once_if_it_has_but_one(toy
 
 def test_places_that_training_would_not_learn_from_are_passed_over(toy_run, monkeypatch):
     monkeypatch.setattr(toy_run.generator, "accepts", lambda case: (case.labels == 2).any())
-    cut, case = cutter(toy_run, 8), SOURCE.load("toy_12")
+    cut = cutter(toy_run, 8)
+    case: Any = SOURCE.load("toy_12")
     images, labels = (np.lib.stride_tricks.sliding_window_view(a, (8, 8))
                       for a in (case.image[0], case.labels))  # fmt: skip
     for _ in range(4):

@@ -24,7 +24,7 @@ ABOUT = {"source": "nifti:phantoms", "from": "held-out", "cases": 50, "seen_by_r
 def session(tmp_path):
     """Makes a session of made-up images: ``session(key)``."""
 
-    def make(key: list[dict[str, Any]], **about: Any) -> Path:
+    def make(key: list[dict[str, Any]], **about: Any) -> Any:
         (tmp_path / "raters").mkdir()
         text = json.dumps({"version": VERSION, "images": key})
         (tmp_path / "key.json").write_text(text)

@@ -6,6 +6,8 @@ import os
 import socket
 import sys
 from collections import Counter
+from types import FrameType
+from typing import Any
 
 import psutil
 import pytest
@@ -192,7 +194,8 @@ def test_only_the_current_image_is_answered_and_there_are_two_answers(seated, fl
     site, state = seated
     for image, status in ((state["next"], 409), ("nosuch", 409), (None, 400)):
         assert site.answer(image).status == status
-    for said in ("maybe", "", None, 1, ["real"], {}):
+    sayings: list[Any] = ["maybe", "", None, 1, ["real"], {}]
+    for said in sayings:
         assert site.post("/answer", {"image": state["image"], "answer": said}).status == 400
     assert raters_of(flat_session)[0].done == 0
 
@@ -210,7 +213,8 @@ def test_a_full_disk_is_told_the_answer_sent_again_and_times_that_cannot_be_are_
         refused = site.answer(state["image"])
     assert refused.status == 507
     assert str(flat_session) not in refused.json["error"]
-    for done, ms in enumerate((-1, "9", None, [], 1e300), 1):  # times that cannot be are left out
+    times: list[Any] = [-1, "9", None, [], 1e300]
+    for done, ms in enumerate(times, 1):
         state = site.answer(state["image"], ms=ms).json
         assert (state["done"], raters_of(flat_session)[0].answers[-1]["ms"]) == (done, None)
 
@@ -302,14 +306,18 @@ def test_every_image_costs_the_same_steps(flat_session):
         request = make_mocked_request(
             "GET", f"/image/{name}", {"Cookie": cookie}, match_info={"name": name}
         )
-        calls: list[str] = []
-        sys.setprofile(lambda frame, event, _, to=calls: to.append(event + frame.f_code.co_name))
+        calls = Counter[str]()
+
+        def count(frame: FrameType, event: str, _: Any, calls: Counter[str] = calls) -> None:
+            calls[f"{event} {frame.f_code.co_name}"] += 1
+
+        sys.setprofile(count)
         try:
             found = loop.run_until_complete(pages.image(request))
         finally:
             sys.setprofile(None)
         assert found.status == 200
-        counts.append(Counter(calls))
+        counts.append(calls)
         rater.answers.append({"answer": "real"})
     loop.close()
     # The last image alone has no other at hand after it.

@@ -3,6 +3,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,8 @@ FOUND = drawn(1, 60, per_subject=4)
 
 
 def arm(name, detections, confidence=0.5):
-    return Arm(name, *measured(detections), confidence)
+    pool, hits = measured(detections)
+    return Arm(name, pool, hits, confidence)
 
 
 def weights_of(arm, times=200):
@@ -107,7 +109,7 @@ def test_the_verdict_claims_no_more_than_the_interval(difference, units, reached
 def test_differences_are_of_the_same_patients():
     """Paired: an arm that always finds one lesion more has a difference that hardly varies."""
     rng = np.random.default_rng(0)
-    sides: list[list] = [[], []]
+    sides: list[Any] = [[], []]
     for n in range(40):
         hit = [A, B] if rng.random() >= 0.5 else [B]  # nobody finds A in half of them
         for side, score in zip(sides, (0.1, 0.9), strict=True):
@@ -144,9 +146,9 @@ def test_slices_of_one_patient_do_not_narrow_the_interval():
     def spread(slices, of):
         images = []
         for p in range(20):
-            found, scores = ([A], [0.9]) if p % 2 else ([], [])
+            boxes_, scores = ([A], [0.9]) if p % 2 else ([], [])
             images += [
-                seen(f"{p}.{z}", [A], found, scores, subject=of.format(p=p, z=z))
+                seen(f"{p}.{z}", [A], boxes_, scores, subject=of.format(p=p, z=z))
                 for z in range(slices)
             ]
         pool, hits = measured(document(*images))

@@ -220,7 +220,8 @@ def as_coco(detections):
         for side, told in ((image.truth, truth), (image.found, found)):
             for index, box in enumerate(side.boxes):
                 size = box[2:] - box[:2]
-                one = {"image_id": number, "category_id": int(side.labels[index])}
+                one: dict[str, Any] = {"image_id": number}
+                one["category_id"] = int(side.labels[index])
                 one |= {"bbox": [*box[:2], *size], "area": float(np.prod(size))}
                 if side is image.found:
                     one["score"] = float(image.found.scores[index])
@@ -291,6 +292,6 @@ def test_a_class_without_lesions_does_not_count_and_one_without_detections_is_0(
 
 
 def test_only_the_surest_of_an_image_and_class_count():
-    scores, classes = [0.1, 0.9, 0.5, 0.5, 0.7], ([], [0, 0, 0, 0, 1])
-    pool = pooled(document(seen("x", found=[A] * 5, scores=scores, classes=classes)))
+    scores, labels = [0.1, 0.9, 0.5, 0.5, 0.7], [0, 0, 0, 0, 1]
+    pool = pooled(document(seen("x", found=[A] * 5, scores=scores, classes=([], labels))))
     assert surest(pool, 2).tolist() == [False, True, True, False, True]

@@ -98,7 +98,7 @@ def test_a_subject_has_the_mean_of_its_volumes_and_the_mean_is_over_subjects():
 
 def slices(position, pairs=((HIT, HIT), (NONE, SMALL), (SMALL, NONE))):
     """A subject of three slices: a hit, a miss, and a false alarm."""
-    return {f"s{n}": predicted(*maps, position(n)) for n, maps in enumerate(pairs)}
+    return {f"s{n}": predicted(a, b, position(n)) for n, (a, b) in enumerate(pairs)}
 
 
 def alone(number):

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,7 +90,8 @@ UNBALANCED = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (2, 0), (3, 0), (3, 1)]
 
 @pytest.mark.parametrize("kept", [None, UNBALANCED], ids=["balanced", "unbalanced"])
 def test_components_are_right_on_average(kept):
-    design, found = Design(4, 3, 8), []
+    design = Design(4, 3, 8)
+    found: list[Any] = []
     for values in simulated(TRUTH, design, np.random.default_rng(1), number=600):
         every = design.runs(values)
         found.append(components(every if kept is None else every.chosen(kept, every.subjects)))

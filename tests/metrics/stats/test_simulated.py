@@ -3,9 +3,11 @@
 Shares are held to what they ought to be within 3.5 standard errors of the simulation. The same seed
 draws the same experiments, so a test fails always or never. One design and scenario is quick.
 """
+# mypy: disallow-untyped-calls=False
 
 from dataclasses import replace
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +37,7 @@ SCENARIOS = {
 
 def first_is_quick(name, values):
     """Parameters of which all but the first are slow."""
-    marks = [(), *[pytest.mark.slow] * (len(values) - 1)]
+    marks: list[Any] = [(), *[pytest.mark.slow] * (len(values) - 1)]
     pairs = zip(values, marks, strict=True)
     return pytest.mark.parametrize(name, [pytest.param(v, marks=m, id=str(v)) for v, m in pairs])
 
