@@ -79,12 +79,16 @@ def test_whom_copies_are_of_can_be_told(of_copies):
     assert any("An attacker can tell" in text for text in of_copies["words"]["shown"])
 
 
-def test_noise_is_unfaithful_and_noisy_but_no_copy():
-    found = assessed(noise(), "realism", "faithfulness", "memorisation", metrics=("spectrum",))
-    mean = found["faithfulness"]["mean"]
-    assert mean["synthetic"] < 0.5 * mean["real"]
+def test_noise_is_noisy_but_no_copy():
+    found = assessed(noise(), "realism", "memorisation", metrics=("spectrum",))
     assert "noisy" in alarms(found)["spectrum"]
     assert found["memorisation"]["copies"]["count"] == 0
+
+
+@pytest.mark.slow
+def test_noise_is_unfaithful():
+    mean = assessed(noise(), "faithfulness")["faithfulness"]["mean"]
+    assert mean["synthetic"] < 0.5 * mean["real"]
 
 
 @pytest.mark.parametrize(

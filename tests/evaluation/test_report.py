@@ -145,15 +145,18 @@ def test_what_is_missing_and_what_means_nothing_is_said(name, key, says):
     assert "near-cop" not in text or name not in ("minimal", "nulls")
 
 
-def test_near_copies_are_listed_and_many_are_folded():
+def test_near_copies_are_listed_and_many_or_many_panels_are_folded():
     table = next(t for t in section("full", "memorisation").all("table") if "Near-copies" in t.text)
     rows = [[cell.text for cell in row.all("th", "td")] for row in table.all("tr")]
     assert rows[1:] == [["3", "case_007", "0.10", "yes"], ["41", "case_012", "0.46", "no"]]
     document = documents.full()
     document["memorisation"]["copies"]["pairs"] *= 25
+    document["curves"]["intensities"] *= 8
     shown = parsed(render(compose(document, {})))
-    (own,) = (s for s in shown.all("section") if s.attributes["id"] == "memorisation")
-    assert len(list(next(own.all("details")).all("tr"))) == 51
+    own = {s.attributes["id"]: s for s in shown.all("section")}
+    assert len(list(next(own["memorisation"].all("details")).all("tr"))) == 51
+    (labels,) = (d for d in own["curves"].all("details") if "Within labels" in d.text)
+    assert len([d for d in labels.all("svg") if d.attributes.get("role") == "img"]) == 16
 
 
 SMALL = documents.small()
