@@ -22,18 +22,10 @@ def gathered(samples: Sequence[Sample], source: CaseSource | None = None) -> Gat
     """Samples of a run that was fitted on the source's training cases."""
     source = source or ToySource(2)
     cache, lineage = CaseCache(source), source.lineage()
+    names, known = own_names(samples, lineage), Known.of(source, lineage, cache)
     return Gathered(
-        "run",
-        "toy-run",
-        "toy",
-        samples,
-        own_names(samples, lineage),
-        source,
-        source.space,
-        source.schema,
-        Known.of(source, lineage, cache),
-        lineage,
-        cache,
+        *("run", "toy-run", "toy", samples, names, source, source.space, source.schema),
+        *(known, lineage, cache),
     )
 
 
@@ -48,8 +40,12 @@ def assessed(samples: Sequence[Sample], *parts: str, metrics: Sequence[str] = ()
     return assess(found, compared(found), chosen_metrics(metrics), options).document
 
 
-def as_samples(cases: Iterable[Case]) -> list[Sample]:
-    return [Sample(case.image, case.labels) for case in cases]
+def as_samples(cases: Iterable[Case], noise: float = 0) -> list[Sample]:
+    rng = np.random.default_rng(0)
+    return [
+        Sample(c.image + (noise * rng.standard_normal(c.image.shape)).astype(np.float32), c.labels)
+        for c in cases
+    ]
 
 
 def strangers(seed: int = 9) -> list[Sample]:
@@ -58,27 +54,19 @@ def strangers(seed: int = 9) -> list[Sample]:
     return as_samples(source.cases((*source.train_ids, *source.held_out_ids)))
 
 
-def copies(noise: float = 0.02) -> list[Sample]:
+def copies() -> list[Sample]:
     """The training cases themselves, with hardly any noise."""
-    rng = np.random.default_rng(0)
-    return [
-        Sample(c.image + (noise * rng.standard_normal(c.image.shape)).astype(np.float32), c.labels)
-        for c in ToySource(2).cases()
-    ]
+    return as_samples(ToySource(2).cases(), noise=0.02)
 
 
 def blurred() -> list[Sample]:
-    return [
-        Sample(gaussian_filter(s.image, (0, 1, 1)).astype(np.float32), s.labels)
-        for s in strangers()
-    ]
+    blur = (gaussian_filter(s.image, (0, 1, 1)).astype(np.float32) for s in strangers())
+    return [Sample(image, s.labels) for image, s in zip(blur, strangers(), strict=True)]
 
 
 def noise() -> list[Sample]:
-    rng = np.random.default_rng(0)
-    return [
-        Sample(rng.standard_normal(s.image.shape).astype(np.float32), s.labels) for s in strangers()
-    ]
+    rng, drawn = np.random.default_rng(0), strangers()
+    return [Sample(rng.standard_normal(s.image.shape, np.float32), s.labels) for s in drawn]
 
 
 def shuffled() -> list[Sample]:

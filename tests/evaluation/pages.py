@@ -12,7 +12,11 @@ from gansynth.evaluation.report import write_report
 from tests.benchmark.html_tree import parsed
 from tests.evaluation import documents
 
-PICTURED = ("full", "hostile", "many")
+PICTURED = ("full", "hostile")
+SECTIONS = [
+    *("arms", "realism", "curves", "maps", "faithfulness", "memorisation", "identity"),
+    *("seconds", "reading"),
+]
 
 
 def write(name, folder):

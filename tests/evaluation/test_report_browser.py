@@ -4,8 +4,9 @@
 import pytest
 
 from tests.benchmark.browsing import SIZES, chromium, opened_quietly
-from tests.evaluation.pages import write
-from tests.evaluation.test_report import SECTIONS
+from tests.evaluation.pages import SECTIONS, write
+
+pytestmark = pytest.mark.slow
 
 DOCUMENTS = ("full", "hostile", "small")
 ANSWERS = "ul.arms"
@@ -15,6 +16,7 @@ INSIDE = """() => {
     (name) => document.querySelector(name).getBoundingClientRect());
   return card.left >= plot.left && card.right <= plot.right && card.top >= plot.top;
 }"""
+WIDTH = "document.documentElement.scrollWidth"
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +33,21 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def address(folder):
-    return (folder / "full" / "report.html").as_uri()
+@pytest.fixture
+def opened(browser, folder):
+    """Opens the full report in a window, which is closed in the end."""
+    contexts = []
+
+    def open_page(**window):
+        usual = {"viewport": {"width": 1280, "height": 900}}
+        contexts.append(browser.new_context(**{**usual, **window}))
+        page = contexts[-1].new_page()
+        page.goto((folder / "full" / "report.html").as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -45,16 +59,12 @@ def test_it_fits_is_quiet_and_asks_nobody(browser, folder, size, scheme):
         page = opened_quietly(context, folder / name / "report.html", wide, scheme, ANSWERS)
         shown = page.evaluate("[...document.querySelectorAll('section')].map(s => s.id)")
         assert shown == SECTIONS
-        page.close()
     context.close()
 
 
 @pytest.mark.parametrize("wide", [600, 832, 960, 1088])
-def test_it_fits_between_phone_and_desktop(browser, address, wide):
-    page = browser.new_page(viewport={"width": wide, "height": 700})
-    page.goto(address)
-    assert page.evaluate("document.documentElement.scrollWidth") == wide
-    page.close()
+def test_it_fits_between_phone_and_desktop(opened, wide):
+    assert opened(viewport={"width": wide, "height": 700}).evaluate(WIDTH) == wide
 
 
 def card(page):
@@ -67,9 +77,17 @@ def shown(page):
     return card(page).locator(".who").inner_text()
 
 
-def test_the_mouse_shows_a_points_picture_and_leaving_hides_it(browser, address):
-    page = browser.new_page(viewport=dict(zip(("width", "height"), SIZES["desktop"], strict=True)))
-    page.goto(address)
+def toggle(page, name):
+    """What shows and hides one side or kind of the first map."""
+    return page.locator(".map").first.get_by_role("checkbox", name=name)
+
+
+def focused(page, what):
+    return page.evaluate(f"document.activeElement.{what}")
+
+
+def test_the_mouse_shows_a_points_picture_and_leaving_hides_it(opened):
+    page = opened()
     assert card(page).count() == 0
     point = page.locator(".map").first.locator(".point.synthetic").nth(7)
     point.scroll_into_view_if_needed()
@@ -78,22 +96,12 @@ def test_the_mouse_shows_a_points_picture_and_leaving_hides_it(browser, address)
     assert page.evaluate(INSIDE)
     page.mouse.move(2, 2)
     assert card(page).count() == 0
-    page.close()
 
 
-def label(page):
-    """What the keyboard is at."""
-    return page.evaluate("document.activeElement.getAttribute('aria-label')")
-
-
-def toggle(page, name):
-    """What shows and hides one side or kind of the first map."""
-    return page.locator(".map").first.get_by_role("checkbox", name=name)
-
-
-def test_the_keyboard_goes_from_point_to_point(browser, address):
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.goto(address)
+def test_the_keyboard_goes_from_point_to_point_and_passes_hidden_ones_over(opened):
+    page = opened()
+    first = page.locator(".map").first
+    assert first.locator(".point:visible").count() == 144
     for side in ("synthetic", "real, training"):
         toggle(page, side).uncheck()
     toggle(page, "pituitary").focus()
@@ -101,45 +109,18 @@ def test_the_keyboard_goes_from_point_to_point(browser, address):
     seen = {shown(page)}
     for _ in range(15):
         page.keyboard.press("ArrowRight")
-        seen.add(label(page))
+        seen.add(focused(page, "getAttribute('aria-label')"))
     assert len(seen) == 16
     page.keyboard.press("ArrowDown")
-    assert shown(page) == label(page)
-    assert label(page) in seen
-    assert page.evaluate("document.activeElement.tabIndex") == 0
+    assert shown(page) == focused(page, "getAttribute('aria-label')")
+    assert shown(page) in seen
+    assert focused(page, "tabIndex") == 0
     assert page.locator('.map [tabindex="0"]').count() == 2  # one way in for each map
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.className") == "place"
+    assert focused(page, "className") == "place"
     page.keyboard.press("Escape")
     assert card(page).count() == 0
-    page.close()
-
-
-def test_a_tap_shows_a_points_picture_and_its_place(browser, address):
-    context = browser.new_context(
-        viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True
-    )
-    page = context.new_page()
-    page.goto(address)
-    point = page.locator(".map").first.locator(".point.held-out").nth(2)
-    point.scroll_into_view_if_needed()
-    point.tap(force=True)
-    assert "real, held-out" in shown(page)
-    assert page.evaluate(INSIDE)
-    link = card(page).locator(".place").get_attribute("href")
-    assert link == "evaluation.json#/maps/0/points/66"
-    assert page.evaluate("document.documentElement.scrollWidth") == 360
-    page.locator(".plot").first.tap(position={"x": 4, "y": 4})
-    assert card(page).count() == 0
-    context.close()
-
-
-def test_sides_and_kinds_can_be_hidden_and_the_keyboard_passes_them_over(browser, address):
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.goto(address)
-    first = page.locator(".map").first
-    assert first.locator(".point:visible").count() == 144
-    toggle(page, "real, training").uncheck()
+    toggle(page, "synthetic").check()
     toggle(page, "glioma").uncheck()
     assert first.locator(".point:visible").count() == 16 - 5 + 32
     assert page.locator(".map").nth(1).locator(".point:visible").count() == 144
@@ -148,41 +129,44 @@ def test_sides_and_kinds_can_be_hidden_and_the_keyboard_passes_them_over(browser
     page.keyboard.press("ArrowLeft")
     assert "training" not in shown(page)
     assert "glioma" not in shown(page)
-    page.close()
 
 
-def test_a_number_says_where_it_is_from(browser, address):
-    page = browser.new_page(viewport={"width": 360, "height": 740})
-    page.goto(address)
-    number = page.locator(".figures a.n").first
-    number.focus()
+def test_a_tap_shows_a_points_picture_and_its_place(opened):
+    page = opened(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    point = page.locator(".map").first.locator(".point.held-out").nth(2)
+    point.scroll_into_view_if_needed()
+    point.tap(force=True)
+    assert "real, held-out" in shown(page)
+    assert page.evaluate(INSIDE)
+    link = card(page).locator(".place").get_attribute("href")
+    assert link == "evaluation.json#/maps/0/points/66"
+    assert page.evaluate(WIDTH) == 360
+    page.locator(".plot").first.tap(position={"x": 4, "y": 4})
+    assert card(page).count() == 0
+
+
+def test_a_number_says_where_it_is_from(opened):
+    page = opened()
+    page.locator(".figures a.n").first.focus()
     page.keyboard.press("Enter")
     assert page.locator("#source-place").inner_text() == "/figures/0/value = 0.31"
     assert page.locator("#source-open").get_attribute("href") == "evaluation.json#/figures/0/value"
     assert page.locator("#source-open").inner_text() == "Open evaluation.json"
-    page.close()
 
 
-def test_it_reads_without_scripts(browser, address):
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(address)
+def test_it_reads_without_scripts(opened):
+    page = opened(java_script_enabled=False)
     assert page.locator(ANSWERS).is_visible()
     assert page.locator(".point").first.is_visible()
-    assert (
-        page.locator(".point title").first.text_content()
-        == "case_000 #0, real, training, meningioma"
-    )
+    title = page.locator(".point title").first.text_content()
+    assert title == "case_000 #0, real, training, meningioma"
     toggle(page, "synthetic").uncheck()
     assert page.locator(".map").first.locator(".point.synthetic:visible").count() == 0
-    context.close()
 
 
-def test_paper_gets_what_is_folded_away_but_no_pictures(browser, address):
-    page = browser.new_page()
-    page.goto(address)
+def test_paper_gets_what_is_folded_away_but_no_pictures(opened):
+    page = opened()
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.get_by_role("table", name="Every number of every figure").is_visible()
     assert page.locator("img:visible").count() == 0
-    page.close()

@@ -5,10 +5,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from gansynth.core.schema import Case, FloatArray, Sample, Schema
+from gansynth.core.schema import Boxes, Case, FloatArray, Sample, Schema
 from gansynth.metrics.comparison import Effort, Sides
 
-SCHEMA = Schema(("one", "two"), {"background": 0, "bright": 1}, (1.0, 1.0), "HW")
+SCHEMA = Schema(
+    ("one", "two"), {"background": 0, "bright": 1}, (1.0, 1.0), "HW", box_classes=("core",)
+)
+BOXES = Boxes(np.array([[8, 8, 20, 20]], np.float32), np.array([0], np.int64))
 LITTLE = Effort(splits=30, features=25, classifier=25, judge=60)
 
 
@@ -25,13 +28,15 @@ def people(count: int, seed: int, per_person: int = 2, size: int = 32) -> list[C
             image = np.stack([first, second]).astype(np.float32)
             labels = (first > 3).astype(np.int16)
             name = f"{seed}-{person}"
-            cases.append(Case(f"{name}-{number}", name, image, labels))
+            cases.append(Case(f"{name}-{number}", name, image, labels, BOXES))
     return cases
 
 
 def changed(cases: Sequence[Case], change: Callable[[FloatArray], FloatArray]) -> list[Sample]:
     """Cases in the place of samples."""
-    return [Sample(change(case.image).astype(np.float32), case.labels) for case in cases]
+    return [
+        Sample(change(case.image).astype(np.float32), case.labels, case.boxes) for case in cases
+    ]
 
 
 def same(image: FloatArray) -> FloatArray:

@@ -9,14 +9,7 @@ import torch
 from gansynth.core.registry import installed
 from gansynth.core.schema import Case, Sample, Schema
 from gansynth.metrics.comparison import window_of
-from gansynth.metrics.diversity import (
-    diversity_metric,
-    likenesses,
-    ms_ssim,
-    owners_of,
-    pairwise,
-    windowed,
-)
+from gansynth.metrics.diversity import Likeness, ms_ssim, owners_of, pairwise, windowed
 
 SCHEMA = Schema(("one",), {"background": 0}, (1.0, 1.0), "HW", classes=("cold", "warm"))
 
@@ -27,87 +20,70 @@ def pictures(number: int, seed: int = 0) -> torch.Tensor:
     return torch.nn.functional.interpolate(torch.from_numpy(coarse), (16, 16), mode="bilinear")
 
 
-def copies(number: int, of: torch.Tensor) -> torch.Tensor:
-    """One image with hardly any noise."""
-    noise = np.random.default_rng(1).normal(0, 0.003, (number, *of.shape)).astype(np.float32)
-    return of + torch.from_numpy(noise)
+def copies(number: int, *of: torch.Tensor) -> torch.Tensor:
+    """Each image a few times, with hardly any noise."""
+    rng = np.random.default_rng(1)
+    noise = [rng.normal(0, 0.003, (number, *one.shape)).astype(np.float32) for one in of]
+    return torch.cat([one + torch.from_numpy(n) for one, n in zip(of, noise, strict=True)])
 
 
-def rng() -> np.random.Generator:
-    return np.random.default_rng(0)
+def likeness(images: torch.Tensor, pairs: int = 500, **more) -> Likeness:
+    return pairwise(images, pairs, np.random.default_rng(0), **more)
 
 
 def test_it_is_the_mean_over_all_pairs():
     images = pictures(5)
     each = [float(ms_ssim(images[[i]], images[[j]], 1.0)) for i, j in combinations(range(5), 2)]
-    found = pairwise(images, 100, rng())
+    found = likeness(images, 100)
     assert found.pairs == 10
     assert found.mean == pytest.approx(np.mean(each))
 
 
 def test_many_images_are_compared_in_some_of_their_pairs():
-    images = pictures(40)
-    every, some = pairwise(images, 780, rng()), pairwise(images, 100, rng())
+    every, some = likeness(pictures(40), 780), likeness(pictures(40), 100)
     assert (every.pairs, some.pairs) == (780, 100)
     assert abs(some.mean - every.mean) < 3 * some.error
-    assert some == pairwise(images, 100, rng())
+    assert some == likeness(pictures(40), 100)
 
 
 def test_the_error_is_how_far_means_of_other_images_lie():
     """Of 40 sets of 10 images each. Pairs are no independent draws: by them it would be half."""
-    found = [pairwise(pictures(10, seed), 45, rng()) for seed in range(40)]
+    found = [likeness(pictures(10, seed), 45) for seed in range(40)]
     spread = np.std([f.mean for f in found], ddof=1)
     assert np.mean([f.error for f in found]) == pytest.approx(spread, rel=0.35)
 
 
 def test_copies_are_alike_and_others_are_not():
-    images = pictures(8)
-    assert pairwise(copies(8, images[0]), 28, rng()).mean > 0.99
-    assert pairwise(images, 28, rng()).mean < 0.5
+    assert likeness(copies(8, pictures(1)[0])).mean > 0.99
+    assert likeness(pictures(8)).mean < 0.5
 
 
-def test_images_of_one_owner_are_not_compared():
-    """Near-copies of one person's slices say nothing of how unlike people are."""
-    a, b, c = pictures(3)
-    people = torch.cat([copies(3, a), copies(3, b), copies(3, c)])
-    owners = [*"aaabbbccc"]
-    apart = pairwise(people, 100, rng(), owners=owners)
-    assert apart.pairs == 27
-    assert apart.mean == pytest.approx(pairwise(torch.stack([a, b, c]), 3, rng()).mean, abs=0.02)
-    assert pairwise(people, 100, rng()).mean > apart.mean + 0.15
-
-
-def test_the_error_knows_whose_images_are_no_new_evidence():
-    people = torch.cat([copies(8, image) for image in pictures(4)])
-    owners = [i // 8 for i in range(32)]
-    few = pairwise(pictures(4), 500, rng())
-    assert pairwise(people, 500, rng(), owners=owners).error == pytest.approx(few.error, rel=0.1)
+def test_images_of_one_owner_are_not_compared_and_no_new_evidence():
+    several = copies(8, *pictures(4))
+    apart = likeness(several, 2000, owners=[i // 8 for i in range(32)])
+    few = likeness(pictures(4))
+    assert apart.pairs == 6 * 64
+    assert apart.mean == pytest.approx(few.mean, abs=0.02)
+    assert apart.error == pytest.approx(few.error, rel=0.1)
+    assert likeness(several, 2000).mean > apart.mean + 0.1
 
 
 def test_images_of_two_kinds_are_not_compared():
     """A generator with one image for each class has collapsed."""
-    a, b = pictures(2)
-    found = pairwise(torch.cat([copies(4, a), copies(4, b)]), 100, rng(), kinds=[*"ccccwwww"])
+    found = likeness(copies(4, *pictures(2)), kinds=[*"ccccwwww"])
     assert (found.pairs, found.mean > 0.99) == (12, True)
 
 
-def test_without_a_pair_there_is_no_number():
-    found = pairwise(pictures(2), 5, rng(), owners=["same", "same"])
-    assert np.isnan([found.mean, found.error]).all()
-
-
-def test_one_pair_has_no_error():
-    found = pairwise(pictures(2), 5, rng())
-    assert (found.pairs, np.isfinite(found.mean), np.isnan(found.error)) == (1, True, True)
+def test_without_a_pair_there_is_no_number_and_of_one_no_error():
+    none, one = likeness(pictures(2), owners=["same", "same"]), likeness(pictures(2))
+    assert np.isnan([none.mean, none.error, one.error]).all()
+    assert (one.pairs, np.isfinite(one.mean)) == (1, True)
 
 
 @pytest.mark.parametrize(("people", "owner"), [(8, "p0"), (7, "c0")])
 def test_few_people_may_be_met_twice(people, owner):
     blank = np.zeros((1, 4, 4), np.float32)
     assert owners_of([Case(f"c{i}", f"p{i % people}", blank) for i in range(16)])[0] == owner
-
-
-# -- scale -----------------------------------------------------------------------------------------
 
 
 def test_a_window_is_of_its_channel_and_leaves_a_stray_voxel_out():
@@ -118,45 +94,30 @@ def test_a_window_is_of_its_channel_and_leaves_a_stray_voxel_out():
     assert window == pytest.approx(np.array([[0, 1], [5, 9]]), abs=0.05)
 
 
-def test_what_is_beyond_the_window_is_clipped():
+def test_what_is_beyond_the_window_is_clipped_and_a_channel_that_never_changes_is_alike():
     image = np.array([[[-9, 0, 1, 2, 99]]], np.float32)
     found = windowed([image], np.array([[0, 2]], np.float32))
     assert found[0, 0, 0].tolist() == [0, 0, 0.5, 1, 1]
-
-
-def test_a_channel_that_never_changes_is_alike():
     flat = [np.full((1, 16, 16), 3, np.float32)] * 3
-    assert pairwise(windowed(flat, window_of(flat)), 9, rng()).mean == pytest.approx(1)
+    assert likeness(windowed(flat, window_of(flat))).mean == pytest.approx(1)
 
 
-# -- the metric ------------------------------------------------------------------------------------
+def test_the_metric_tells_a_collapse_within_a_class_and_has_no_number_of_one_not_drawn():
+    def measured(drawn: torch.Tensor, kinds: str) -> dict[str, float]:
+        names = {"c": "cold", "w": "warm"}
+        pairs = zip(drawn, kinds, strict=True)
+        samples = [Sample(i.numpy(), None, None, {"class": names[kind]}) for i, kind in pairs]
+        real = [
+            Case(f"c{n}", f"p{n}", image.numpy(), None, None, n % 2)
+            for n, image in enumerate(pictures(12))
+        ]
+        return dict(installed().metric("diversity")(samples, real, SCHEMA))
 
-
-def samples(images: torch.Tensor, kinds: str) -> list[Sample]:
-    names = {"c": "cold", "w": "warm"}
-    made = [{"class": names[kind]} for kind in kinds]
-    return [Sample(i.numpy(), None, None, m) for i, m in zip(images, made, strict=True)]
-
-
-def real(images: torch.Tensor, kinds: str) -> list[Case]:
-    return [
-        Case(f"c{n}", f"p{n}", image.numpy(), None, None, "cw".index(kind))
-        for n, (image, kind) in enumerate(zip(images, kinds, strict=True))
-    ]
-
-
-def test_the_metric_is_registered_and_tells_a_collapse_within_a_class():
-    metric = installed().metric("diversity")
     drawn = torch.cat([pictures(6, seed=1), copies(6, pictures(1)[0])])
-    found = metric(samples(drawn, 6 * "c" + 6 * "w"), real(pictures(12), 6 * "cw"), SCHEMA)
-    assert metric is diversity_metric
+    found = measured(drawn, 6 * "c" + 6 * "w")
     assert found["ms_ssim samples warm"] > 0.98
     assert found["ms_ssim samples cold"] < 0.5
     assert found["ms_ssim samples cold"] < found["ms_ssim samples"] < 0.98
     assert all(found[f"ms_ssim real{kind}"] < 0.5 for kind in ("", " cold", " warm"))
     assert 0 < found["ms_ssim samples error"] < 0.2
-
-
-def test_a_class_that_was_not_drawn_is_not_a_number():
-    found = likenesses(samples(pictures(4), "cccc"), real(pictures(4), "cwcw"), SCHEMA)
-    assert np.isnan(found["ms_ssim samples warm"])
+    assert np.isnan(measured(pictures(4), "cccc")["ms_ssim samples warm"])

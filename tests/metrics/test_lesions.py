@@ -2,37 +2,30 @@
 # mypy: disallow-untyped-calls=False
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 
 from gansynth.core.schema import Sample, Schema
-from gansynth.metrics.comparison import load_metrics
 from gansynth.metrics.lesions import lesions_metric
-from gansynth.runtime.errors import UsageFault
 from tests.spots import boxes_of, picture, spotted
 
 SCHEMA = Schema(("T1",), {"background": 0}, (1.0, 1.0), "HW", box_classes=("core",))
 
 
-def cases(count: int = 24) -> list[Any]:
-    rng = np.random.default_rng(0)
-    made = []
+def cases(count=24):
+    rng, made = np.random.default_rng(0), []
     for index in range(count):
         corner = rng.uniform(9, 28, 2)
         made.append(spotted(index, (*corner, *(corner + rng.uniform(7, 10, 2)))))
     return made
 
 
-def drawn(made: list[Any], heeded: bool) -> list[Sample]:
+def drawn(made, heeded=True):
     """Samples with lesions in their boxes, or in another's."""
     rng = np.random.default_rng(1)
-    shown = made if heeded else made[5:] + made[:5]
-    return [
-        Sample(picture(s.boxes, (48, 48), rng), None, c.boxes)
-        for s, c in zip(shown, made, strict=True)
-    ]
+    pairs = zip(made if heeded else made[5:] + made[:5], made, strict=True)
+    return [Sample(picture(s.boxes, (48, 48), rng), None, c.boxes) for s, c in pairs]
 
 
 def test_lesions_in_boxes_are_told_from_lesions_anywhere():
@@ -47,10 +40,10 @@ def test_lesions_in_boxes_are_told_from_lesions_anywhere():
     assert good["real difference"] == pytest.approx(good["real"] - good["real shuffled"])
 
 
-def test_the_interval_is_wider_where_few_people_are_behind_many_images():
+def test_the_interval_is_of_people_however_many_images_they_have():
     real = cases()
     two = [replace(c, subject=str(i % 2)) for i, c in enumerate(real)]
-    many, few = (lesions_metric(drawn(real, True), r, SCHEMA) for r in (real, two))
+    many, few = (lesions_metric(drawn(real), r, SCHEMA) for r in (real, two))
     assert many["real difference"] == pytest.approx(few["real difference"])
     low, high = many["real difference low"], many["real difference high"]
     assert low < many["real difference"] < high
@@ -58,27 +51,12 @@ def test_the_interval_is_wider_where_few_people_are_behind_many_images():
     assert (few["real difference low"], few["real difference high"]) != (low, high)
 
 
-def test_a_real_case_counts_once_however_many_samples_are_like_it():
-    real = cases(8)
-    once, often = (lesions_metric(drawn(cases(8), True), r, SCHEMA) for r in (real, real * 3))
-    assert once["real"] == often["real"]
-
-
-def test_backgrounds_say_nothing_and_one_image_is_too_few():
-    real = cases(8)
-    empty = spotted(99)
-    plain = lesions_metric(drawn(real, True), real, SCHEMA)
-    more = lesions_metric([*drawn(real, True), Sample(empty.image, None, boxes_of())], real, SCHEMA)
+def test_repeated_cases_and_backgrounds_do_not_count_and_one_image_is_too_few():
+    real, empty = cases(8), spotted(99)
+    plain = lesions_metric(drawn(real), real, SCHEMA)
+    assert lesions_metric(drawn(real), real * 3, SCHEMA)["real"] == plain["real"]
+    more = lesions_metric([*drawn(real), Sample(empty.image, None, boxes_of())], real, SCHEMA)
     assert more["samples"] == pytest.approx(plain["samples"])
-    one = lesions_metric(drawn(real, True)[:1], real, SCHEMA)
+    one = lesions_metric(drawn(real)[:1], real, SCHEMA)
     assert np.isnan(one["samples"])
     assert one["real"] == pytest.approx(plain["real"])
-
-
-def test_samples_without_boxes_are_refused():
-    with pytest.raises(UsageFault, match="samples have no boxes, expected those of a generator"):
-        lesions_metric([Sample(spotted(0).image)], cases(4), SCHEMA)
-
-
-def test_it_is_installed():
-    assert load_metrics(["lesions"]) == {"lesions": lesions_metric}

@@ -17,6 +17,7 @@ from gansynth.sampling.sharing import nifti_bytes
 CASES = ("muster_01", "muster_02", "beispiel_01", "beispiel_02")
 PEOPLE = r"([a-z]+)_\d+"
 SHAPE = (24, 20, 16)
+PLAIN = np.diag([1.0, 1.0, 2.0, 1.0])
 
 
 def write_source(folder: Path) -> SourceRequest:
@@ -43,20 +44,16 @@ def made_up(seed: int = 0, shape: tuple[int, ...] = SHAPE) -> Any:
     return np.random.default_rng((99, seed)).normal(100, 20, shape).astype(np.float32)
 
 
-def picture(seed: int = 0) -> Any:
-    return made_up(seed, (24, 20)).clip(0, 255).astype(np.uint8)
-
-
 def png(seed: int = 0, **more: Any) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(picture(seed)).save(stream, "PNG", **more)
+    picture = made_up(seed, (24, 20)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(picture).save(stream, "PNG", **more)
     return stream.getvalue()
 
 
-def volume(array: Any = None, *, affine: Any = None, mtime: int = 0, **fields: Any) -> bytes:
+def volume(array: Any = None, *, affine: Any = PLAIN, mtime: int = 0, **fields: Any) -> bytes:
     """A NIfTI file, gzipped without name; fields of its header as asked for."""
-    array = made_up() if array is None else array
-    image = nib.Nifti1Image(array, np.diag([1.0, 1.0, 2.0, 1.0]) if affine is None else affine)
+    image = nib.Nifti1Image(made_up() if array is None else array, affine)
     for key, value in fields.items():
         if key == "extension":
             image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", value))
@@ -71,8 +68,7 @@ def write_clean(folder: Path) -> Path:
         (folder / part).mkdir(parents=True)
     for number in range(4):
         name = f"sample-{number:04d}"
-        data = nifti_bytes(made_up(number), np.diag([1.0, 1.0, 2.0, 1.0]))
-        (folder / f"{name}_0000.nii.gz").write_bytes(data)
+        (folder / f"{name}_0000.nii.gz").write_bytes(nifti_bytes(made_up(number), PLAIN))
         (folder / f"{name}_seg.nii.gz").write_bytes(volume(np.ones(SHAPE, np.uint8)))
         told = {"sample": number, "seed": 7, "run": "0123456789ab", "edits": ["shift"]}
         (folder / f"{name}.json").write_text(json.dumps({**told, "case": name}))

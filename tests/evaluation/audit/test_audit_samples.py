@@ -1,10 +1,10 @@
 """``gansynth sample`` from fit to folder: what is for sharing passes the audit."""
+# mypy: disallow-untyped-calls=False
 
 import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,141 +25,113 @@ TINY = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1, "steps": 1, "batch
 class Heard(NullReporter):
     """Remembers warnings."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.said: list[str] = []
 
-    def warn(self, text: str) -> None:
+    def warn(self, text):
         self.said.append(text)
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> dict[str, Path]:
-    """Runs on volumes and on slices of one data set; one step each."""
+def runs(tmp_path_factory):
+    """Runs ``deep`` and ``flat`` on volumes and on slices of one data set; one step each."""
     base = tmp_path_factory.mktemp("house")
-    request = write_source(base / "klinik_nord" / "gehirne")
+    deep = write_source(base / "klinik_nord" / "gehirne")
+    flat = replace(deep, kind="slices", where=f"nifti:{deep.where}")
     settings = {key: str(value) for key, value in {**TINY, "precision": "fp32"}.items()}
-    flat = replace(request, kind="slices", where=f"nifti:{request.where}")
-    for name, asked in (("deep", request), ("flat", flat)):
-        out = base / name
-        fit(
-            *("cgan3d", asked, out),
-            settings=settings, edits=None, device="cpu", reporter=NullReporter(),
-        )  # fmt: skip
-    return {"deep": base / "deep", "flat": base / "flat"}
+    usual = {"settings": settings, "edits": None, "device": "cpu", "reporter": NullReporter()}
+    for name, asked in (("deep", deep), ("flat", flat)):
+        fit("cgan3d", asked, base / name, **usual)  # type: ignore[arg-type]
+    return base
 
 
-def draw(run: Path, out: Path, **more: Any) -> dict[str, Any]:
-    more.setdefault("reporter", NullReporter())
-    more.setdefault("request", SampleRequest(edits=("shift",)))
-    return sample_run(run, 3, out=out, device="cpu", **more)
+def draw(run, out, edits=("shift",), **more):
+    """Three samples; what was warned of."""
+    heard = Heard()
+    request = SampleRequest(edits=edits)
+    sample_run(run, 3, out=out, device="cpu", request=request, reporter=heard, **more)
+    return heard.said
 
 
 @pytest.fixture(scope="module")
-def shared(runs, tmp_path_factory) -> Path:
-    out: Path = tmp_path_factory.mktemp("shared") / "handed_on"
-    draw(runs["deep"], out, for_sharing=True, sheet=True)
+def shared(runs, tmp_path_factory):
+    out = tmp_path_factory.mktemp("shared") / "handed_on"
+    draw(runs / "deep", out, for_sharing=True, sheet=True)
     return out
 
 
-def test_the_audit_finds_nothing_in_volumes_for_sharing(runs, shared):
-    audit = audit_exported(shared, run=runs["deep"])
-    assert audit.findings == ()
-    assert audit.files == 8
-
-
-def test_the_audit_finds_nothing_in_pictures(runs, tmp_path):
+def test_the_audit_finds_nothing_in_volumes_for_sharing_nor_in_pictures(runs, shared, tmp_path):
+    audit = audit_exported(shared, run=runs / "deep")
+    assert (audit.findings, audit.files) == ((), 8)
     for sharing in (False, True):
         out = tmp_path / f"pictures{sharing}"
-        draw(runs["flat"], out, png=PngOptions(overlay=True), for_sharing=sharing)
-        assert audit_exported(out, run=runs["flat"]).findings == ()
+        draw(runs / "flat", out, png=PngOptions(overlay=True), for_sharing=sharing)
+        assert audit_exported(out, run=runs / "flat").findings == ()
 
 
 def test_the_audit_finds_cases_in_what_is_not_for_sharing(runs, tmp_path):
-    draw(runs["deep"], tmp_path / "plain")
-    found = audit_exported(tmp_path / "plain", run=runs["deep"]).findings
+    draw(runs / "deep", tmp_path / "plain")
+    found = audit_exported(tmp_path / "plain", run=runs / "deep").findings
     kept = json.loads((tmp_path / "plain" / "provenance.json").read_text())["samples"]
     case = kept["sample-0000"]["case"]
     assert f"provenance.json: value of 'samples.sample-0000.case': names case '{case}'" in found
     assert {line.split(":")[0] for line in found} == {"provenance.json", "dataset.json"}
 
 
-def test_a_shared_sample_tells_no_more_than_how_it_was_drawn(runs, shared):
+def test_a_shared_sample_tells_only_how_it_was_drawn_and_the_run_knows_the_cases(runs, shared):
     document = json.loads((shared / "provenance.json").read_text())
     assert set(document) == {"synthetic", "gansynth", "samples"}
     told = document["samples"]["sample-0001"]
     assert set(told) == {"sample", "seed", "run", "generator", "gansynth", "edits"}
     assert (told["sample"], told["edits"]) == (1, ["shift"])
-
-
-def test_the_record_in_the_run_knows_the_cases(runs, shared):
-    record = json.loads(record_of(runs["deep"], shared).read_text())
-    assert record["folder"] == str(shared)
+    record = json.loads(record_of(runs / "deep", shared).read_text())
     ids = {case["id"] for case in record["lineage"]["cases"]}
+    assert record["folder"] == str(shared)
     assert {told["case"] for told in record["samples"].values()} <= ids
     assert sorted(record["samples"]) == [f"sample-000{i}" for i in range(3)]
+    assert not (shared / "sheet.png").exists()  # sheets of real cases stay in the run
+    assert (runs / "deep" / "samples" / "seed-0" / "sheet.png").exists()
 
 
-def test_sheets_of_real_cases_stay_in_the_run(runs, shared):
-    assert not (shared / "sheet.png").exists()
-    assert (runs["deep"] / "samples" / "seed-0" / "sheet.png").exists()
-
-
-def test_the_same_samples_are_the_same_bytes(runs, shared, tmp_path):
-    draw(runs["deep"], tmp_path / "again", for_sharing=True)
-    one, two = (
-        {p.name: p.read_bytes() for p in o.rglob("*.*")} for o in (shared, tmp_path / "again")
-    )
+def test_the_same_samples_are_the_same_bytes_and_a_folder_is_written_once(runs, shared, tmp_path):
+    assert draw(runs / "deep", tmp_path / "again", for_sharing=True) == []
+    folders = (shared, tmp_path / "again")
+    one, two = ({p.name: p.read_bytes() for p in o.rglob("*.*")} for o in folders)
     assert one == two
+    with pytest.raises(UsageFault, match="exists already"):
+        draw(runs / "deep", shared, for_sharing=True)
 
 
 def test_label_maps_that_are_not_edited_are_told(runs, tmp_path):
-    heard = Heard()
-    draw(
-        runs["deep"],
-        tmp_path / "plain",
-        for_sharing=True,
-        request=SampleRequest(edits=()),
-        reporter=heard,
-    )
-    assert any("3 of 3 label maps are training cases' own" in text for text in heard.said)
-    draw(runs["deep"], tmp_path / "edited", for_sharing=True, reporter=(again := Heard()))
-    assert again.said == []
-
-
-def test_a_folder_that_holds_something_is_refused(runs, shared):
-    with pytest.raises(UsageFault, match="exists already"):
-        draw(runs["deep"], shared, for_sharing=True)
+    said = draw(runs / "deep", tmp_path / "plain", edits=(), for_sharing=True)
+    assert any("3 of 3 label maps are training cases' own" in text for text in said)
 
 
 @pytest.mark.parametrize(
-    ("heeds", "given", "says"),
+    ("heeds", "given", "part", "says"),
     [
-        (["labels", "lesion"], [], "puts lesions into real cases"),
-        (["labels", "image"], [], "moves real cases"),
-        (["labels"], ["T1"], "given the channels T1 of real cases"),
+        (["labels", "lesion"], [], [], "puts lesions into real cases"),
+        (["labels", "image"], [], [], "moves real cases"),
+        (["labels"], ["T1"], [], "given the channels T1 of real cases"),
+        (["labels"], [], ["labels", "image"], "moves real cases"),
     ],
+    ids=["lesions", "moved", "given", "a part"],
 )
-def test_samples_with_real_images_in_them_are_refused(runs, heeds, given, says):
+def test_samples_with_real_images_in_them_are_refused(runs, tmp_path, heeds, given, part, says):
     manifest = {"heeds": heeds, "options": {"given": given}}
+    if part:
+        folder = shutil.copytree(runs / "deep", tmp_path / "parts" / "rare")
+        told = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps({**told, "heeds": part}))
+        manifest["parts"] = [{"name": "rare"}]
+    run = RunFolder.known(tmp_path if part else runs / "deep", manifest)
     with pytest.raises(UsageFault, match=rf"--for-sharing: .*{says}.*(?i:leave it out)"):
-        refuse_real_images(RunFolder.known(runs["deep"], manifest), "--for-sharing", "leave it out")
-
-
-def test_a_part_that_moves_real_images_is_refused_too(runs, tmp_path):
-    part = shutil.copytree(runs["deep"], tmp_path / "run" / "parts" / "rare")
-    told = json.loads((part / "manifest.json").read_text())
-    (part / "manifest.json").write_text(json.dumps({**told, "heeds": ["labels", "image"]}))
-    manifest = {"heeds": ["labels"], "options": {}, "parts": [{"name": "rare"}]}
-    with pytest.raises(UsageFault, match="moves real cases"):
-        refuse_real_images(
-            RunFolder.known(tmp_path / "run", manifest), "--for-sharing", "leave it out"
-        )
+        refuse_real_images(run, "--for-sharing", "leave it out")
 
 
 def test_the_command_has_the_option(runs, run_cli, tmp_path):
     asked = ("-n", 1, "-o", tmp_path / "out", "--device", "cpu", "--edit", "shift", "--json")
-    done = run_cli("sample", runs["deep"], *asked, "--for-sharing")
+    done = run_cli("sample", runs / "deep", *asked, "--for-sharing")
     assert done.exit_code == 0, done.stderr
-    record = Path(json.loads(done.stdout)["record"])
-    assert record.parent == runs["deep"] / "exports"
-    assert audit_exported(tmp_path / "out", run=runs["deep"]).findings == ()
+    assert Path(json.loads(done.stdout)["record"]).parent == runs / "deep" / "exports"
+    assert audit_exported(tmp_path / "out", run=runs / "deep").findings == ()

@@ -13,10 +13,11 @@ from scipy.ndimage import gaussian_filter
 
 from gansynth.conditions.failures_lesions import Frame, Judged, Lesion, judge, lesions_in
 from gansynth.conditions.failures_risk import Risk
+from gansynth.conditions.weights import write_failures
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
-from gansynth.data.flat import FlatSource
 from gansynth.data.folds import read_splits
 from gansynth.evaluation.failures.hosts import (
     InnerSource,
@@ -26,6 +27,8 @@ from gansynth.evaluation.failures.hosts import (
     training_space,
 )
 from gansynth.evaluation.failures.job import FailureOptions, find_failures
+from gansynth.hosts.checks import Takes, check_asked
+from gansynth.hosts.origin import find_origin
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.drawer import SampleDrawer
@@ -36,6 +39,9 @@ from tests.blobs import Blobs, blobs, failures_of
 from tests.conftest import save_nifti
 from tests.flat_sets import FLAT
 
+QUIET = NullReporter()
+TINY = FailureOptions(inner=2, steps=2, width=4, levels=2, patch=16, least=1)
+
 
 @pytest.fixture(scope="module", autouse=True)
 def kinds():
@@ -43,16 +49,18 @@ def kinds():
         yield
 
 
+def found_in(source, out, options=TINY, **more):
+    """The report, and the document that was written."""
+    report = find_failures(source, out, options, **{"device": "cpu", "reporter": QUIET, **more})
+    return report, json.loads(out.read_text())
+
+
 def framed(shape, spacing=None):
     n = len(shape)
-    span = ((0.0, 1.0),) * n
-    return Frame(tuple(spacing or (1.0,) * n), (0.0,) * n, (1.0,) * n, tuple(shape), span)
+    return Frame(spacing or (1.0,) * n, (0.0,) * n, (1.0,) * n, shape, ((0.0, 1.0),) * n)
 
 
-# -- lesions ---------------------------------------------------------------------------------------
-
-
-def test_a_lesion_has_a_size_a_place_and_a_class():
+def test_a_lesion_has_a_size_a_place_in_the_body_and_a_class():
     labels = np.zeros((10, 20, 20), np.int16)
     labels[1:3, 15:18, 4:8] = 2
     labels[8, 0, 0] = 1
@@ -62,14 +70,9 @@ def test_a_lesion_has_a_size_a_place_and_a_class():
     assert one.diameter == pytest.approx((6 * 24 / np.pi) ** (1 / 3))
     assert one.place == pytest.approx((0.2, 0.825, 0.3))
     assert len(lesions_in(labels, (1, 2), frame, least=1)) == 2
-
-
-def test_places_are_those_in_the_body():
-    labels = np.zeros((20, 20), np.int16)
-    labels[10:12, 10:12] = 1
-    frame = replace(framed(labels.shape), body=((0.5, 1.0), (0.25, 0.75)))
-    (one,) = lesions_in(labels, (1,), frame, least=1)
-    assert one.place == pytest.approx((0.1, 0.6))
+    body = replace(frame, body=((0.1, 0.6), (0.5, 1.0), (0.2, 0.4)))
+    (one,) = lesions_in(labels, (1, 2), body, least=2)
+    assert one.place == pytest.approx((0.2, 0.65, 0.5))
 
 
 def test_lesions_are_judged_one_by_one():
@@ -82,8 +85,10 @@ def test_lesions_are_judged_one_by_one():
     seen[20:24, 2:12] = 1
     truth[20:24, 20:24] = 2  # as another class
     seen[20:24, 20:24] = 1
+    seen[10:14, 14:18] = 1  # touches no lesion: no lesion's failure
     found = judge(truth, seen, (1, 2), framed(truth.shape), least=1)
     by = {tuple(np.round(np.array(j.lesion.place) * 30 - 0.5).astype(int)): j for j in found}
+    assert len(by) == 5
     assert by[4, 4].dice == pytest.approx(2 * 8 / (8 + 16))
     assert (by[4, 4].recall, by[4, 4].found) == (0.5, True)
     assert (by[4, 22].dice, by[4, 22].found) == (0.0, False)
@@ -92,65 +97,43 @@ def test_lesions_are_judged_one_by_one():
     assert (by[22, 22].lesion.label, by[22, 22].dice) == (2, 0.0)
 
 
-def test_what_touches_no_lesion_is_no_lesions_failure():
-    truth, seen = np.zeros((2, 20, 20), np.int16)
-    truth[2:6, 2:6] = seen[2:6, 2:6] = seen[12:18, 12:18] = 1
-    (one,) = judge(truth, seen, (1,), framed(truth.shape), least=1)
-    assert one.dice == 1.0
-
-
-# -- risk ------------------------------------------------------------------------------------------
-
-
 def judged(number, failed, label=None, size=None):
     rng = np.random.default_rng(number)
     diameter = rng.uniform(2, 20) if size is None else size
-    place = tuple(rng.uniform(0, 1, 3))
-    lesion = Lesion(label or 1 + number % 2, diameter**3, diameter, place)
+    lesion = Lesion(label or 1 + number % 2, diameter**3, diameter, tuple(rng.uniform(0, 1, 3)))
     return Judged(lesion, 1.0 - failed(lesion), 1.0)
 
 
-def ratios(risk, name):
-    return {b.name: b.ratio for f in risk.factors if f.name == name for b in f.bins}
+def small(lesion):
+    return float(lesion.diameter < 8)
 
 
-def fit(lesions):
+def risk_of(lesions):
     return Risk.fit(lesions, {1: "one", 2: "two"}, "DHW", 10.0)
 
 
-def test_few_lesions_say_little_and_many_say_much():
-    failed = lambda lesion: float(lesion.label == 2)  # noqa: E731
-    few = ratios(fit([judged(n, failed) for n in range(4)]), "class")
-    many = ratios(fit([judged(n, failed) for n in range(200)]), "class")
+def test_few_lesions_say_little_and_many_say_much_and_none_that_failed_nothing():
+    def ratios(count):
+        risk = risk_of([judged(n, lambda lesion: float(lesion.label == 2)) for n in range(count)])
+        return {b.name: b.ratio for f in risk.factors if f.name == "class" for b in f.bins}
+
+    few, many = ratios(4), ratios(200)
     assert 1 < few["two"] < 1.5 < 1.8 < many["two"]
     assert 1 > few["one"] > 0.6 > 0.2 > many["one"]
+    none = risk_of([judged(n, lambda lesion: 0.0) for n in range(40)])
+    assert {b.ratio for f in none.factors for b in f.bins} == {1.0}
 
 
-def test_a_class_that_is_small_is_not_blamed_twice():
-    def failed(lesion):
-        return float(lesion.diameter < 8)
-
-    lesions = [judged(n, failed, 2, 3 + n % 5) for n in range(60)]
-    lesions += [judged(n, failed, 1, 3 + n % 5) for n in range(60, 80)]
-    lesions += [judged(n, failed, 1, 10 + n % 5) for n in range(80, 160)]
-    risk = fit(lesions)
-    small, large = (Lesion(label, 27, 3.0, None) for label in (1, 2))
+def test_a_class_that_is_small_is_not_blamed_twice_and_a_risk_survives_json():
+    lesions = [judged(n, small, 2, 3 + n % 5) for n in range(60)]
+    lesions += [judged(n, small, 1, 3 + n % 5) for n in range(60, 80)]
+    lesions += [judged(n, small, 1, 10 + n % 5) for n in range(80, 160)]
+    risk = risk_of(lesions)
     # Small ones of either class are all missed; class 2 has no other, class 1 has.
-    assert risk.of(small) == pytest.approx(risk.of(large), rel=0.25)
-    assert risk.of(small) > 3 * risk.of(Lesion(1, 1000, 12.0, None))
-
-
-def test_a_host_without_failures_weighs_all_alike():
-    risk = fit([judged(n, lambda lesion: 0.0) for n in range(40)])
-    assert {b.ratio for f in risk.factors for b in f.bins} == {1.0}
-
-
-def test_a_risk_survives_json():
-    risk = fit([judged(n, lambda lesion: float(lesion.diameter < 8)) for n in range(40)])
+    one, two = (risk.of(Lesion(label, 27, 3.0, None)) for label in (1, 2))
+    assert one == pytest.approx(two, rel=0.25)
+    assert one > 3 * risk.of(Lesion(1, 1000, 12.0, None))
     assert Risk.from_json(json.loads(json.dumps(risk.to_json()))) == risk
-
-
-# -- inner folds -----------------------------------------------------------------------------------
 
 
 def test_inner_folds_have_training_cases_only_and_keep_people_together():
@@ -161,18 +144,10 @@ def test_inner_folds_have_training_cases_only_and_keep_people_together():
         sides = [{source.subject(c) for c in fold[side]} for side in ("train", "val")]
         assert not sides[0] & sides[1]
     assert folds == inner_folds(source, 3, 0) != inner_folds(source, 3, 1)
-
-
-def test_nothing_held_out_is_read_through_an_inner_fold():
-    source = Blobs()
-    inner = InnerSource(source, inner_folds(source, 2, 0)[0])
     with pytest.raises(IntegrityFault, match="'case_33' is no training case"):
-        inner.load("case_33")
+        InnerSource(source, folds[0]).load("case_33")
     with pytest.raises(IntegrityFault, match="'case_33' is no training case"):
         InnerSource(source, {"train": ["case_00"], "val": ["case_33"]})
-
-
-# -- hosts -----------------------------------------------------------------------------------------
 
 
 class Smooth:
@@ -185,9 +160,6 @@ class Smooth:
         bright = gaussian_filter(image[0], 1, truncate=2)
         return np.stack([1 - bright, bright]).astype(np.float32)
 
-    def predict(self, image):
-        raise AssertionError("too large to be looked at in one piece")
-
 
 def test_windows_cover_a_volume_of_any_size():
     rng = np.random.default_rng(0)
@@ -198,13 +170,16 @@ def test_windows_cover_a_volume_of_any_size():
     assert (found == whole).mean() > 0.99
 
 
-@pytest.mark.parametrize("data", ["toy", "blobs", "slices"])
+SOURCES = {
+    "toy": lambda: ToySource(2),
+    "blobs": lambda: Blobs(space=Space("crop", (8, 16, 16), pad_label=0)),
+    "slices": lambda: Blobs(space=Space("slice", (16, 24), pad_label=0)),
+}
+
+
+@pytest.mark.parametrize("data", SOURCES)
 def test_a_small_segmenter_judges_every_training_lesion(tmp_path, data):
-    source = {
-        "toy": ToySource(2),
-        "blobs": Blobs(space=Space("crop", (8, 16, 16), pad_label=0)),
-        "slices": Blobs(space=Space("slice", (16, 24), pad_label=0)),
-    }[data]
+    source = SOURCES[data]()
     barred = source.load
 
     def load(case_id):
@@ -212,11 +187,7 @@ def test_a_small_segmenter_judges_every_training_lesion(tmp_path, data):
         return barred(case_id)
 
     source.load = load  # type: ignore[method-assign]
-    options = FailureOptions(inner=2, steps=3, width=2, levels=2, patch=16, least=1)
-    report = find_failures(
-        source, tmp_path / "f.json", options, device="cpu", reporter=NullReporter()
-    )
-    document = json.loads((tmp_path / "f.json").read_text())
+    report, document = found_in(source, tmp_path / "f.json")
     assert {row["case"] for row in document["lesions"]} == set(source.train_ids)
     assert report["lesions"] == len(document["lesions"])
     assert [c["id"] for c in document["lineage"]["cases"]] == list(source.train_ids)
@@ -226,26 +197,10 @@ def test_a_small_segmenter_judges_every_training_lesion(tmp_path, data):
 
 
 def test_a_small_segmenter_finds_what_is_bright(tmp_path):
-    source = Blobs()
     options = FailureOptions(inner=2, steps=40, width=4, levels=2, lr=1e-2)
-    report = find_failures(
-        source, tmp_path / "f.json", options, device="cpu", reporter=NullReporter()
-    )
+    report, _ = found_in(Blobs(), tmp_path / "f.json", options)
     assert report["missed"] <= 3
     assert report["risk"]["mean_failure"] < 0.6
-
-
-@pytest.mark.parametrize("learnt", [True, False])
-def test_a_class_that_is_never_found_comes_with_a_warning(tmp_path, learnt):
-    said: list[str] = []
-    reporter = NullReporter()
-    reporter.warn = said.append  # type: ignore[method-assign,assignment]
-    source, folder = Blobs(), named(tmp_path / "p", *Blobs().train_ids)
-    source.misses = lambda case: case.labels.max() == 2 and not (learnt and case.id == "case_01")  # type: ignore[union-attr]
-    find_failures(
-        source, tmp_path / "f.json", FailureOptions(), predictions=[folder], reporter=reporter
-    )
-    assert ["'two': none of 16" in line for line in said] == ([] if learnt else [True])
 
 
 def test_crops_are_no_larger_than_asked():
@@ -254,7 +209,23 @@ def test_crops_are_no_larger_than_asked():
     assert (native.grid, native.size) == ("crop", (12, 20, 20))
 
 
-# -- predictions -----------------------------------------------------------------------------------
+def named(folder, *cases):
+    folder.mkdir()
+    for name in (*(f"{case}.nii.gz" for case in cases), "summary.json"):
+        (folder / name).touch()
+    return folder
+
+
+@pytest.mark.parametrize("learnt", [True, False])
+def test_a_class_that_is_never_found_comes_with_a_warning(tmp_path, learnt):
+    said: list[str] = []
+    reporter: Any = NullReporter()
+    reporter.warn = said.append
+    source: Any = Blobs()
+    folder = named(tmp_path / "p", *source.train_ids)
+    source.misses = lambda case: case.labels.max() == 2 and not (learnt and case.id == "case_01")
+    found_in(source, tmp_path / "f.json", predictions=[folder], reporter=reporter)
+    assert ["'two': none of 16" in line for line in said] == ([] if learnt else [True])
 
 
 def test_the_same_predictions_make_the_same_file(tmp_path):
@@ -266,39 +237,27 @@ def test_the_same_predictions_make_the_same_file(tmp_path):
     assert json.loads(one.read_text())["host"] == "predictions"
 
 
-def named(folder, *cases):
-    folder.mkdir()
-    for case in cases:
-        (folder / f"{case}.nii.gz").touch()
-    (folder / "summary.json").touch()
-    return folder
-
-
-def test_predictions_may_lie_in_several_folders(tmp_path):
-    ids = Blobs().train_ids
-    folders = [named(tmp_path / "0", *ids[:9]), named(tmp_path / "1", *ids[9:])]
-    assert sorted(predicted_files(Blobs(), folders)) == list(ids)
+IDS = Blobs().train_ids
 
 
 @pytest.mark.parametrize(
-    ("extra", "fault", "says"),
+    ("folders", "fault", "says"),
     [
-        (["case_35"], IntegrityFault, "predictions of 1 held-out case.* case_35;"),
-        (["case_3"], DataFault, "'case_3' is no case of blobs:a fold 0"),
-        (["case_00"], DataFault, "'case_00' has another prediction"),
+        ((IDS[:9], IDS[9:]), None, ""),
+        ((IDS, ["case_35"]), IntegrityFault, "predictions of 1 held-out case.* case_35;"),
+        ((IDS, ["case_3"]), DataFault, "'case_3' is no case of blobs:a fold 0"),
+        ((IDS, ["case_00"]), DataFault, "'case_00' has another prediction"),
+        ((IDS[2:],), DataFault, "2 of 32 .* no prediction, case_00, case_01;"),
     ],
-    ids=["held out", "unknown", "twice"],
+    ids=["several folders", "held out", "unknown", "twice", "missing"],
 )
-def test_a_prediction_that_does_not_belong_is_named(tmp_path, extra, fault, says):
-    folders = [named(tmp_path / "0", *Blobs().train_ids), named(tmp_path / "1", *extra)]
-    with pytest.raises(fault, match=says):
-        predicted_files(Blobs(), folders)
-
-
-def test_a_prediction_that_is_missing_is_named(tmp_path):
-    folder = named(tmp_path / "0", *Blobs().train_ids[2:])
-    with pytest.raises(DataFault, match=r"2 of 32 .* no prediction, case_00, case_01;"):
-        predicted_files(Blobs(), [folder])
+def test_predictions_are_of_every_training_case_once(tmp_path, folders, fault, says):
+    made = [named(tmp_path / f"{n}", *cases) for n, cases in enumerate(folders)]
+    if fault is None:
+        assert sorted(predicted_files(Blobs(), made)) == list(IDS)
+    else:
+        with pytest.raises(fault, match=says):
+            predicted_files(Blobs(), made)
 
 
 def test_a_source_without_such_files_says_so(tmp_path):
@@ -306,97 +265,96 @@ def test_a_source_without_such_files_says_so(tmp_path):
         ToySource(2).predicted("toy_00", tmp_path / "toy_00.nii.gz")
 
 
+AFFINE = np.diag([-2.0, 2.0, 2.0, 1.0])
+
+
 @pytest.fixture
 def volumes(tmp_path):
-    """``nifti:`` of six cases stored back to front, in voxels of 2 mm; predictions of the first."""
-    rng, affine = np.random.default_rng(0), np.diag([-2.0, 2.0, 2.0, 1.0])
+    """``nifti:`` of six cases stored back to front, in voxels of 2 mm."""
+    rng = np.random.default_rng(0)
     for number in range(6):
         labels = np.zeros((12, 10, 8), np.uint8)
         labels[2 + number : 5 + number, 3:7, 2:6] = 1
         image = (labels * 3 + rng.normal(0, 0.2, labels.shape)).astype(np.float32)
-        save_nifti(tmp_path / f"data/images/c{number}.nii.gz", image, affine)
-        save_nifti(tmp_path / f"data/labels/c{number}.nii.gz", labels, affine)
+        save_nifti(tmp_path / f"data/images/c{number}.nii.gz", image, AFFINE)
+        save_nifti(tmp_path / f"data/labels/c{number}.nii.gz", labels, AFFINE)
     return tmp_path
+
+
+def opened(volumes, **read):
+    return open_source(SourceRequest("nifti", str(volumes / "data"), read={"folds": "2", **read}))
 
 
 @pytest.mark.parametrize("read", [{}, {"spacing": "1"}], ids=["native", "resampled"])
 def test_a_prediction_is_brought_to_the_cases_own_voxels(volumes, read):
-    source = open_source(SourceRequest("nifti", str(volumes / "data"), read={**read, "folds": "2"}))
+    source = opened(volumes, **read)
     case = source.train_ids[0]
     found = source.predicted(case, volumes / "data" / "labels" / f"{case}.nii.gz")
-    labels = source.load(case).labels
-    assert labels is not None
-    assert np.array_equal(found, labels)
+    np.testing.assert_array_equal(found, source.load(case).labels)
 
 
 @pytest.mark.parametrize(
     ("shape", "affine", "value", "says"),
     [
-        ((12, 10, 9), [-2.0, 2.0, 2.0, 1.0], 1, "shape is"),
-        ((12, 10, 8), [2.0, 2.0, 2.0, 1.0], 1, "affine differs"),
-        ((12, 10, 8), [-2.0, 2.0, 2.0, 1.0], 7, "label value"),
+        ((12, 10, 9), AFFINE, 1, "shape is"),
+        ((12, 10, 8), np.diag([2.0, 2.0, 2.0, 1.0]), 1, "affine differs"),
+        ((12, 10, 8), AFFINE, 7, "label value"),
     ],
     ids=["shape", "turned", "label"],
 )
 def test_a_prediction_of_another_grid_or_label_is_refused(volumes, shape, affine, value, says):
-    source = open_source(SourceRequest("nifti", str(volumes / "data"), read={"folds": "2"}))
-    save_nifti(volumes / "p/c.nii.gz", np.full(shape, value, np.uint8), np.diag(affine))
+    save_nifti(volumes / "p/c.nii.gz", np.full(shape, value, np.uint8), affine)
+    source = opened(volumes)
     with pytest.raises(DataFault, match=says):
         source.predicted(source.train_ids[0], volumes / "p" / "c.nii.gz")
-
-
-# -- the command -----------------------------------------------------------------------------------
 
 
 def test_inner_folds_predictions_and_weights_by_the_command_line(run_cli, volumes):
     data = ("--data", f"nifti:{volumes / 'data'}", "--read", "folds=3", "--inner", "2")
     result = run_cli("failures", *data, "--write-splits", volumes / "inner.json", "--json")
     assert result.exit_code == 0, result.stderr
-    source = open_source(SourceRequest("nifti", str(volumes / "data"), read={"folds": "3"}))
+    source = opened(volumes, folds="3")
     folds = read_splits(volumes / "inner.json")
     assert {c for f in folds.values() for c in f["train"] + f["val"]} == set(source.train_ids)
     told = []
     for number, fold in folds.items():
+        (volumes / f"p{number}").mkdir()
         for case in fold["val"]:
             name = f"{case}.nii.gz"
-            (volumes / f"p{number}").mkdir(exist_ok=True)
             (volumes / f"p{number}" / name).symlink_to(volumes / "data" / "labels" / name)
         told += ["--predictions", volumes / f"p{number}"]
     result = run_cli("failures", *data, *told, "-o", volumes / "f.json")
     assert result.exit_code == 0, result.stderr
     assert "lesions  4" in result.stdout
     assert "class" in result.stdout
-    held_out = source.held_out_ids[0]
-    (volumes / "p0" / f"{held_out}.nii.gz").touch()
+    (volumes / "p0" / f"{source.held_out_ids[0]}.nii.gz").touch()
     result = run_cli("failures", *data, *told, "-o", volumes / "g.json")
-    assert result.exit_code == 6
-    assert held_out in result.stderr
-
-
-def test_a_dry_run_trains_and_writes_nothing(run_cli, tmp_path):
-    result = run_cli("failures", "--data", "blobs:a", "-o", tmp_path / "f.json", "--dry-run")
-    assert result.exit_code == 0, result.stderr
-    assert not list(tmp_path.iterdir())
+    assert (result.exit_code, source.held_out_ids[0] in result.stderr) == (6, True)
 
 
 @pytest.mark.parametrize(
     ("options", "code", "says"),
     [
-        (("--data", "blobs:a"), 2, ["nothing to write", "-o FILE"]),
-        (("--data", "blobs:a", "-o", "NEW", "--set", "bond=3"), 2, ["Did you mean 'bound'?"]),
-        (("--data", "blobs:a", "-o", "NEW", "--inner", "99"), 3, ["16 subject(s) for 99"]),
-        (("--data", "blobs:a", "-o", "OLD"), 2, ["exists already"]),
-        (("--data", "blobs:a", "-o", "NEW", "--predictions", "no"), 3, ["no such folder"]),
+        ((), 2, ["nothing to write", "-o FILE"]),
+        (("-o", "NEW", "--set", "bond=3"), 2, ["Did you mean 'bound'?"]),
+        (("-o", "NEW", "--inner", "99"), 3, ["16 subject(s) for 99"]),
+        (("-o", "OLD"), 2, ["exists already"]),
+        (("-o", "NEW", "--predictions", "no"), 3, ["no such folder"]),
+        (("-o", "NEW", "--dry-run"), 0, []),
     ],
-    ids=["nothing", "slip", "people", "old", "folder"],
+    ids=["nothing", "slip", "people", "old", "folder", "dry run"],
 )
-def test_what_cannot_be_is_one_line(refuse, tmp_path, options, code, says):
+def test_what_cannot_be_is_one_line_and_a_dry_run_writes_nothing(
+    refuse, run_cli, tmp_path, options, code, says
+):
     (tmp_path / "old.json").touch()
     put = {"NEW": tmp_path / "new.json", "OLD": tmp_path / "old.json"}
-    refuse("failures", *(put.get(o, o) for o in options), code=code, says=says, keep=[tmp_path])
-
-
-# -- samples ---------------------------------------------------------------------------------------
+    asked = ("failures", "--data", "blobs:a", *(put.get(o, o) for o in options))
+    if code:
+        refuse(*asked, code=code, says=says, keep=[tmp_path])
+    else:
+        assert run_cli(*asked).exit_code == 0
+        assert [path.name for path in tmp_path.iterdir()] == ["old.json"]
 
 
 @pytest.fixture(scope="module")
@@ -404,8 +362,7 @@ def toy_run(toy_fit, tmp_path_factory):
     """A run on 2D toy cases, and failures found on the same."""
     folder = tmp_path_factory.mktemp("weighed")
     toy_fit(folder / "run", steps=1)
-    options = FailureOptions(inner=2, steps=2, width=2, levels=2)
-    find_failures(ToySource(2), folder / "f.json", options, device="cpu", reporter=NullReporter())
+    found_in(ToySource(2), folder / "f.json")
     return folder
 
 
@@ -418,38 +375,34 @@ def test_samples_are_drawn_by_weights(toy_run):
     weighed = drawer(toy_run)
     first, second = (weighed.draw(2, 2) for _ in range(2))
     assert [s.provenance["weights"]["of"] for s in first] == [8, 8]
-    for one, other in zip(first, second, strict=True):
-        assert np.array_equal(one.image, other.image)
+    np.testing.assert_array_equal([s.image for s in first], [s.image for s in second])
     assert weighed.lineage == weighed.run.lineage
 
 
 def test_the_command_draws_samples_by_weights(run_cli, toy_run, tmp_path):
-    run, asked = toy_run / "run", ("--weights", toy_run / "f.json")
-    made = tmp_path / "samples"
-    result = run_cli("sample", run, "-n", "2", "-o", made, "--device", "cpu", "-q", *asked)
+    asked = ("sample", toy_run / "run", "-n", "2", "--device", "cpu", "-q", "--weights")
+    result = run_cli(*asked, toy_run / "f.json", "-o", tmp_path / "samples")
     assert result.exit_code == 0, result.stderr
     (tmp_path / "bad.json").write_text((toy_run / "f.json").read_text()[:900])
-    asked = ("--weights", tmp_path / "bad.json")
-    result = run_cli("sample", run, "-n", "2", "-o", tmp_path / "no", "--device", "cpu", *asked)
-    assert result.exit_code == 6
-    assert "bad.json" in result.stderr
+    result = run_cli(*asked, tmp_path / "bad.json", "-o", tmp_path / "no")
+    assert (result.exit_code, "bad.json" in result.stderr) == (6, True)
 
 
-def test_weights_of_a_case_that_is_held_out_now_are_refused(toy_run):
-    source = ToySource(2)
-    ids = source.train_ids
-    kind = type(
-        "Fewer",
-        (ToySource,),
-        {"train_ids": property(lambda _: ids[1:]), "held_out_ids": property(lambda _: ids[:1])},
-    )
+class Fewer(ToySource):
+    """The first training case is held out now."""
+
+    @property
+    def train_ids(self):
+        return super().train_ids[1:]
+
+    @property
+    def held_out_ids(self):
+        return super().train_ids[:1]
+
+
+def test_weights_of_a_held_out_case_or_of_another_fold_are_refused(toy_run):
     with pytest.raises(IntegrityFault, match=r"toy_00 \(the case itself"):
-        drawer(toy_run, source=kind(2))
-
-
-def test_weights_of_another_fold_are_refused(toy_run):
-    from gansynth.conditions.weights import write_failures
-
+        drawer(toy_run, source=Fewer(2))
     document = json.loads((toy_run / "f.json").read_text())
     for key in ("format", "version", "sha256"):
         del document[key]
@@ -460,10 +413,6 @@ def test_weights_of_another_fold_are_refused(toy_run):
 
 
 def test_a_host_is_checked_before_anything_starts(toy_run):
-    from gansynth.core.run_folder import RunFolder
-    from gansynth.hosts.checks import Takes, check_asked
-    from gansynth.hosts.origin import find_origin
-
     source = ToySource(2)
     asking = SampleRequest(weights=str(toy_run / "f.json"))
     injection: Any = SimpleNamespace(samples=asking, bank=None, run=RunFolder(toy_run / "run"))
@@ -475,19 +424,12 @@ def test_a_host_is_checked_before_anything_starts(toy_run):
         check_asked(injection, origin, Takes("toy", source, [*held_out, seen]))
 
 
-# -- 2D cases --------------------------------------------------------------------------------------
-
-TINY = FailureOptions(inner=2, steps=2, width=4, levels=2, patch=16, least=1)
-
-
 @pytest.mark.parametrize(("kind", "unit"), [("pictures", "px"), ("slices", "mm")])
 def test_lesions_of_2d_cases_have_sizes_in_what_is_known(kind, unit, tmp_path):
     source = open_source(FLAT[kind](tmp_path / "set", folds="3"))
-    report = find_failures(source, tmp_path / "f.json", TINY, device="cpu", reporter=NullReporter())
-    document = json.loads((tmp_path / "f.json").read_text())
+    report, document = found_in(source, tmp_path / "f.json")
     assert set(document["cases"]) == set(source.train_ids)
-    assert document["unit"] == unit
-    assert report["lesions"] == 12  # three of four slices of four people
+    assert (document["unit"], report["lesions"]) == (unit, 12)  # 3 of 4 slices of 4 people
     (sizes,) = [one["bins"] for one in report["risk"]["factors"] if one["name"] == "size"]
     assert {one["name"].split()[-1] for one in sizes} <= {unit, "any"}
     area = 48 * np.prod(source.schema.spacing)
@@ -496,21 +438,13 @@ def test_lesions_of_2d_cases_have_sizes_in_what_is_known(kind, unit, tmp_path):
 
 @pytest.mark.parametrize("kind", FLAT)
 def test_a_hosts_own_pngs_say_what_it_finds_in_2d_cases(kind, tmp_path):
-    source = open_source(FLAT[kind](tmp_path / "set", folds="3", resize="10x12"))
-    assert isinstance(source, FlatSource)
+    source: Any = open_source(FLAT[kind](tmp_path / "set", folds="3", resize="10x12"))
     missed = source.train_ids[0]
     for case in source.train_ids:
-        labels = source.load(case).labels
-        assert labels is not None
-        labels = labels * np.int16(case != missed)
+        labels = source.load(case).labels * np.int16(case != missed)
         file = tmp_path / "mine" / f"{case}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(source.encode_labels(case, labels).astype(np.uint8)).save(file)
-    report = find_failures(
-        *(source, tmp_path / "f.json", TINY),
-        predictions=[tmp_path / "mine"],
-        reporter=NullReporter(),
-    )
+    report, document = found_in(source, tmp_path / "f.json", predictions=[tmp_path / "mine"])
     assert (report["lesions"], report["missed"]) == (12, 1)
-    (row,) = [r for r in json.loads((tmp_path / "f.json").read_text())["lesions"] if not r["found"]]
-    assert row["case"] == missed
+    assert [row["case"] for row in document["lesions"] if not row["found"]] == [missed]

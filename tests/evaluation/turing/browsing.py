@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM = Path("/usr/bin/chromium")
-PHONE = {
+DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
+PHONE: dict[str, Any] = {
     "viewport": {"width": 360, "height": 740},
     "has_touch": True,
     "is_mobile": True,
@@ -44,6 +45,13 @@ def begun(browser: Any, link: str, name: str = "Dr. Ito", **window: Any) -> Any:
     return page
 
 
+def wait_for(page: Any, number: int) -> None:
+    """Until an image of that number can be answered."""
+    page.wait_for_selector(f"#progress:text-matches('^Image {number} of')")
+    page.wait_for_selector(READY)
+    page.wait_for_timeout(WAIT_MS)
+
+
 def pixels(page: Any, channel: int = 0) -> list[int]:
     """Grey values of a canvas, row by row."""
     found: list[int] = page.locator("canvas").nth(channel).evaluate(PIXELS)
@@ -62,22 +70,16 @@ def drag(page: Any, dx: float, dy: float) -> None:
 
 def swipe(page: Any, *fingers: tuple[float, float, float, float]) -> None:
     """Move fingers over the image, each from (x, y) to (x, y), in shares of it."""
+    page.evaluate("scrollTo(0, 0)")
     box = page.locator(".frame").first.bounding_box()
     protocol = page.context.new_cdp_session(page)
-
-    def at(share: float) -> list[dict[str, float]]:
-        return [
-            {
-                "x": box["x"] + box["width"] * (a + share * (c - a)),
-                "y": box["y"] + box["height"] * (b + share * (d - b)),
-                "id": number,
-            }
-            for number, (a, b, c, d) in enumerate(fingers)
-        ]
-
-    send = "Input.dispatchTouchEvent"
-    protocol.send(send, {"type": "touchStart", "touchPoints": at(0)})
-    for step in range(1, 9):
-        protocol.send(send, {"type": "touchMove", "touchPoints": at(step / 8)})
-    protocol.send(send, {"type": "touchEnd", "touchPoints": []})
+    for step in range(-1, 9):
+        share, points = max(step, 0) / 8, []
+        for number, (a, b, c, d) in enumerate(fingers):
+            x, y = a + share * (c - a), b + share * (d - b)
+            at = {"x": box["x"] + box["width"] * x, "y": box["y"] + box["height"] * y}
+            points.append({**at, "id": number})
+        kind = "touchStart" if step < 0 else "touchMove"
+        protocol.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    protocol.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
     protocol.detach()

@@ -14,6 +14,8 @@ from gansynth.runtime.progress import NullReporter
 from tests.evaluation.turing.browsing import CHROMIUM
 
 LOOP = {"steps": "2", "precision": "fp32"}
+FLAT = {**LOOP, "batch_size": "2", "width": "4", "latent": "8"}
+DEEP = {**LOOP, "batch_size": "1", "width": "4", "levels": "1", "d_width": "4", "d_levels": "1"}
 FLAT_READ = {"concat": "yes", "slices": "40%-60%", "resize": "32x32"}
 
 
@@ -41,25 +43,11 @@ def _make(home: Path) -> None:
 
     data = str(home / "data")
     write_gliomas(home / "data", 6, seed=0, options=PhantomOptions(spacing_mm=8.0))
-    fit(
-        "dcgan",
-        SourceRequest("slices", f"nifti:{data}", read=FLAT_READ),
-        home / "flat",
-        settings={**LOOP, "batch_size": "2", "width": "4", "latent": "8"},
-        edits=(),
-        device="cpu",
-        reporter=NullReporter(),
-    )
-    small = {"width": "4", "levels": "1", "d_width": "4", "d_levels": "1", "batch_size": "1"}
-    fit(
-        "cgan3d",
-        SourceRequest("nifti", data, read={"channels": "T1,FLAIR"}),
-        home / "deep",
-        settings={**LOOP, **small},
-        edits=("flip",),
-        device="cpu",
-        reporter=NullReporter(),
-    )
+    flat = SourceRequest("slices", f"nifti:{data}", read=FLAT_READ)
+    deep = SourceRequest("nifti", data, read={"channels": "T1,FLAIR"})
+    usual = {"device": "cpu", "reporter": NullReporter()}
+    fit("dcgan", flat, home / "flat", settings=FLAT, edits=(), **usual)  # type: ignore[arg-type]
+    fit("cgan3d", deep, home / "deep", settings=DEEP, edits=("flip",), **usual)  # type: ignore[arg-type]
     prepare_session(home / "flat", options=TuringOptions(n=4, origin="all"), device="cpu")
     prepare_session(home / "deep", options=TuringOptions(n=3), device="cpu")
 

@@ -1,31 +1,41 @@
-"""Whole sessions in a real browser: by keyboard alone, by touch on a phone, over a restart."""
+"""Whole sessions in a real browser, what everybody needs of the pages, and looking at images."""
 # mypy: disallow-untyped-calls=False
 
-import time
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gansynth.evaluation.turing import open_session, results
-from tests.evaluation.turing.browsing import PHONE, READY, WAIT_MS, begun, opened, pixels
+from tests.evaluation.turing.browsing import (
+    DESKTOP,
+    PHONE,
+    READY,
+    begun,
+    drag,
+    opened,
+    pixels,
+    swipe,
+    wait_for,
+)
 from tests.evaluation.turing.serving import change, raters_of, served
 
-SAID = {"r": "real", "s": "synthetic"}
+pytestmark = pytest.mark.slow
 
 
-def wait_for(page: Any, number: int) -> None:
-    """Until an image of that number can be answered."""
-    page.wait_for_selector(f"#progress:text-matches('^Image {number} of')")
-    page.wait_for_selector(READY)
-    page.wait_for_timeout(WAIT_MS)
-
-
-# -- whole sessions --------------------------------------------------------------------------------
+@pytest.fixture
+def rating(browser, flat_session):
+    """A page that shows the first slice, and answers so far."""
+    with served(flat_session) as site:
+        page = begun(browser, site.link)
+        wait_for(page, 1)
+        yield page, lambda: [one["answer"] for one in raters_of(flat_session)[0].answers]
+        page.context.close()
 
 
 def test_a_whole_session_by_keyboard_alone(browser, flat_session):
     change(flat_session, show_results=True, instructions="Look first.\nThen say.")
-    keys = "rssrrsrs"
+    keys, said = "rssrrsrs", {"r": "real", "s": "synthetic"}
     with served(flat_session) as site:
         page = opened(browser, site.link)
         assert page.locator("#instructions").inner_text() == "Look first.\nThen say."
@@ -40,26 +50,23 @@ def test_a_whole_session_by_keyboard_alone(browser, flat_session):
         page.wait_for_selector("#end:not([hidden])")
         assert page.evaluate("document.activeElement.textContent") == "Thank you"
         (rater,) = raters_of(flat_session)
-        assert [one["answer"] for one in rater.answers] == [SAID[key] for key in keys]
+        assert [one["answer"] for one in rater.answers] == [said[key] for key in keys]
         assert all(one["ms"] >= 300 for one in rater.answers)
         table = results(flat_session)["raters"][0]["table"]
-        cells = [page.locator(f"#{name}").inner_text() for name in ("rr", "rs", "sr", "ss")]
+        cells = [page.locator(f"#{name}").inner_text() for name in ("rr", "rs", "sr")]
         counts = ("real_as_real", "real_as_synthetic", "synthetic_as_real")
-        assert cells[:3] == [str(table[name]) for name in counts]
+        assert cells == [str(table[name]) for name in counts]
         assert page.locator("#accuracy").inner_text().startswith(f"{table['correct']} of 8")
         assert page.said == []
-        outside = [url for url in page.asked if not url.startswith(f"http://{site.host}/")]
-        assert outside == []
-        assert page.url == f"http://{site.host}/"
+        home = f"http://{site.host}/"
+        assert [url for url in page.asked if not url.startswith(home)] == []
+        assert page.url == home
         page.context.close()
 
 
 def test_a_whole_session_by_touch_on_a_phone(browser, deep_session):
     with served(deep_session) as site:
-        page = opened(browser, site.link, **PHONE)
-        page.locator("#name").tap()
-        page.keyboard.type("B")
-        page.locator("text=Begin").tap()
+        page = begun(browser, site.link, **PHONE)
         for number in range(1, 7):
             wait_for(page, number)
             assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -72,43 +79,36 @@ def test_a_whole_session_by_touch_on_a_phone(browser, deep_session):
     assert answers == ["synthetic", "real"] * 3
 
 
-def test_two_raters_at_once(browser, flat_session):
+def test_two_raters_at_once_and_the_next_one_at_the_same_computer(browser, flat_session):
     with served(flat_session) as site:
         pages = [begun(browser, site.link, name) for name in ("A", "B")]
         for page, key in zip(pages, "rs", strict=True):
             wait_for(page, 1)
             page.keyboard.press(key)
             wait_for(page, 2)
-            page.context.close()
-    assert [one.answers[0]["answer"] for one in raters_of(flat_session)] == ["real", "synthetic"]
-
-
-def test_the_next_rater_at_the_same_computer(browser, flat_session):
-    with served(flat_session) as site:
-        page = begun(browser, site.link, "A")
+        told = [one.answers[0]["answer"] for one in raters_of(flat_session)]
+        assert told == ["real", "synthetic"]
         page.click("#seat summary")
         code = page.locator("#mycode").inner_text()
         page.click("#leave")
         page.wait_for_selector("#name:visible")
-        page.fill("#name", "A")
+        page.fill("#name", "B")
         page.click("text=Begin")
         page.wait_for_selector("#said:text('Somebody has begun under this name')")
         page.fill("#code", code)
         page.click("text=Begin")
         page.wait_for_selector(READY)
-        assert page.locator("#who").inner_text() == "A"
-        page.context.close()
-
-
-# -- reloads, restarts -----------------------------------------------------------------------------
+        assert page.locator("#who").inner_text() == "B"
+        for page in pages:
+            page.context.close()
 
 
 def test_a_reload_comes_back_to_the_first_image_without_an_answer(browser, flat_session):
     with served(flat_session) as site:
         page = begun(browser, site.link)
-        for number in (1, 2):
+        for number, key in enumerate("rr", 1):
             wait_for(page, number)
-            page.keyboard.press("r")
+            page.keyboard.press(key)
         wait_for(page, 3)
         page.wait_for_timeout(400)
         page.reload()
@@ -136,22 +136,17 @@ def test_an_answer_survives_a_server_that_has_gone(browser, flat_session):
     assert [one["answer"] for one in raters_of(flat_session)[0].answers] == ["synthetic"]
 
 
-def test_an_image_that_was_answered_in_another_window_is_passed_over(browser, flat_session):
-    with served(flat_session) as site:
-        page = begun(browser, site.link)
-        other = page.context.new_page()
-        other.goto(f"http://{site.host}/")
-        wait_for(other, 1)
-        other.keyboard.press("r")
-        wait_for(other, 2)
-        page.bring_to_front()
-        page.keyboard.press("s")
-        wait_for(page, 2)
-        page.context.close()
-    assert [one["answer"] for one in raters_of(flat_session)[0].answers] == ["real"]
-
-
-# -- one answer, one image -------------------------------------------------------------------------
+def test_an_image_that_was_answered_in_another_window_is_passed_over(rating):
+    page, answers = rating
+    other = page.context.new_page()
+    other.goto(page.url)
+    wait_for(other, 1)
+    other.keyboard.press("r")
+    wait_for(other, 2)
+    page.bring_to_front()
+    page.keyboard.press("s")
+    wait_for(page, 2)
+    assert answers() == ["real"]
 
 
 AT_ONCE = """() => {
@@ -160,47 +155,31 @@ AT_ONCE = """() => {
   button.click();
 }"""
 """Presses the button, and again whenever an image can be answered, much sooner than anybody."""
+HOLD = """() => { for (let i = 0; i < 5; i++) document.activeElement.dispatchEvent(
+  new KeyboardEvent("keydown", { key: "r", code: "KeyR", bubbles: true, repeat: i > 0 })); }"""
 
 
 @pytest.mark.parametrize("how", ["double click", "pressed at once", "held key"])
-def test_one_answer_answers_one_image(browser, flat_session, how):
-    with served(flat_session) as site:
-        page = begun(browser, site.link)
-        wait_for(page, 1)
-        if how == "double click":
-            page.dblclick("#real")
-        elif how == "pressed at once":
-            page.evaluate(AT_ONCE)
-        else:
-            for _ in range(5):
-                page.keyboard.down("r")
-                page.wait_for_timeout(100)
-        wait_for(page, 2)
-        page.context.close()
-    assert raters_of(flat_session)[0].done == 1
+def test_one_answer_answers_one_image(rating, how):
+    page, answers = rating
+    if how == "double click":
+        page.dblclick("#real")
+    else:
+        page.evaluate(AT_ONCE if how == "pressed at once" else HOLD)
+    wait_for(page, 2)
+    assert answers() == ["real"]
 
 
-def test_letters_can_be_switched_off(browser, flat_session):
-    with served(flat_session) as site:
-        page = begun(browser, site.link)
-        wait_for(page, 1)
-        page.click("#keys summary")
-        page.uncheck("#shortcuts")
-        page.keyboard.press("r")
-        page.wait_for_timeout(200)
-        assert raters_of(flat_session)[0].done == 0
-        page.context.close()
-
-
-def test_keys_of_the_browser_are_no_answers(browser, flat_session):
-    with served(flat_session) as site:
-        page = begun(browser, site.link)
-        wait_for(page, 1)
-        for key in ("Control+s", "Alt+r", "Meta+s"):
-            page.keyboard.press(key)
-        page.wait_for_timeout(200)
-        assert raters_of(flat_session)[0].done == 0
-        page.context.close()
+def test_keys_of_the_browser_are_no_answers_and_letters_can_be_switched_off(rating):
+    page, answers = rating
+    for key in ("Control+s", "Alt+r", "Meta+s"):
+        page.keyboard.press(key)
+    page.click("#keys summary")
+    page.uncheck("#shortcuts")
+    page.keyboard.press("r")
+    page.click("#synthetic")
+    wait_for(page, 2)
+    assert answers() == ["synthetic"]
 
 
 HIDE = """hidden => {
@@ -214,7 +193,7 @@ def test_time_in_which_the_page_was_hidden_is_counted_apart(browser, flat_sessio
         page = begun(browser, site.link)
         wait_for(page, 1)
         page.evaluate(HIDE, True)
-        time.sleep(1.0)
+        page.wait_for_timeout(1000)
         page.evaluate(HIDE, False)
         page.keyboard.press("r")
         wait_for(page, 2)
@@ -224,32 +203,278 @@ def test_time_in_which_the_page_was_hidden_is_counted_apart(browser, flat_sessio
     assert answer["ms"] + answer["hidden_ms"] <= answer["server_ms"] + 50
 
 
-def test_a_browser_without_the_link_is_told_what_to_do(browser, flat_session):
-    with served(flat_session) as site:
-        page = browser.new_page()
-        page.goto(f"http://{site.host}/")
-        assert "Open the link that you were given" in page.locator("body").inner_text()
-        page.close()
+def test_no_page_frames_it_no_other_script_runs_and_without_the_link_one_is_told(rating, browser):
+    page, _ = rating
+    for script in ({"content": "document.title = 'taken'"}, {"url": "data:text/javascript,"}):
+        with pytest.raises(Exception, match="TrustedScript"):
+            page.add_script_tag(**script)
+    assert page.title() == "Real or synthetic?"
+    outer = page.context.new_page()
+    outer.set_content(f'<iframe src="{page.url}"></iframe>')
+    outer.wait_for_timeout(300)
+    assert outer.frames[-1].query_selector("main") is None
+    stranger = browser.new_page()
+    stranger.goto(page.url)
+    assert "Open the link that you were given" in stranger.locator("body").inner_text()
+    stranger.close()
 
 
-def test_no_page_frames_it_and_no_script_but_its_own_runs(browser, flat_session):
-    with served(flat_session) as site:
-        page = begun(browser, site.link)
-        for script in ({"content": "document.title = 'taken'"}, {"url": "data:text/javascript,"}):
-            with pytest.raises(Exception, match="TrustedScript"):
-                page.add_script_tag(**script)
-        assert page.title() == "Real or synthetic?"
-        outer = page.context.new_page()
-        outer.set_content(f'<iframe src="http://{site.host}/"></iframe>')
-        outer.wait_for_timeout(300)
-        assert outer.frames[-1].query_selector("main") is None
+NAMED = {"button", "slider", "textbox", "spinbutton", "radio", "checkbox", "combobox", "image"}
+SMALL = """least => [...document.querySelectorAll("button, select, summary, input, fieldset label")]
+  .filter(e => e.offsetParent && !e.matches("[type=radio], [type=checkbox]"))
+  .map(e => [e.id || e.textContent.trim(), e.getBoundingClientRect()])
+  .filter(([, box]) => box.width < least || box.height < least)
+  .map(([name, box]) => `${name}: ${box.width} x ${box.height}`)"""
+FAINT = """least => {
+  const light = text => {
+    const linear = text.match(/[\\d.]+/g).map(Number).slice(0, 3).map(v => v / 255)
+      .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+  };
+  const ground = e => {
+    for (; e; e = e.parentElement) {
+      const found = getComputedStyle(e).backgroundColor;
+      if (!found.endsWith(", 0)") && found !== "transparent") return light(found);
+    }
+    return 1;
+  };
+  const apart = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  const faint = [];
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const e = walk.currentNode.parentElement;
+    if (!walk.currentNode.textContent.trim() || !e.offsetParent) continue;
+    const found = apart(light(getComputedStyle(e).color), ground(e));
+    if (found < least) faint.push(`${e.tagName} ${walk.currentNode.textContent.trim()}: ${found}`);
+  }
+  for (const e of document.querySelectorAll("button:not(.main), select, input[name]")) {
+    if (!e.offsetParent || e.type === "radio") continue;
+    const found = apart(light(getComputedStyle(e).borderTopColor), ground(e.parentElement));
+    if (found < 3) faint.push(`border of ${e.id}: ${found}`);
+  }
+  return faint;
+}"""
+MOVING = """() => [...document.querySelectorAll("*")].map(e => getComputedStyle(e)).filter(style =>
+  parseFloat(style.transitionDuration) > 0 || parseFloat(style.animationDuration) > 0).length"""
+FOCUSED = """() => {
+  const e = document.activeElement, style = getComputedStyle(e);
+  return [e.id || `${e.type} ${e.value}` || e.textContent.trim(), e.tagName,
+          style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2];
+}"""
+
+
+def usable(page: Any, wide: int) -> None:
+    """Names, sizes, contrast, no motion, nothing beyond the edge, with all folds opened."""
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert page.locator("html").get_attribute("lang") == "en"
+    assert [page.locator(one).count() for one in ("main:visible", "h1:visible")] == [1, 1]
+    nodes = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    used = [n for n in nodes if n.get("role", {}).get("value") in NAMED and not n.get("ignored")]
+    assert used
+    assert [n for n in used if not n.get("name", {}).get("value", "").strip()] == []
+    assert page.evaluate(SMALL, 44) == []
+    assert page.evaluate(FAINT, 4.5) == []
+    assert page.evaluate(MOVING) == 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= wide
+    assert page.said == []
+
+
+@pytest.mark.parametrize("kind", ["slices", "volumes"])
+@pytest.mark.parametrize("window", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_every_page_can_be_used_by_everybody(browser, window, kind, flat_session, deep_session):
+    folder, wide = flat_session if kind == "slices" else deep_session, window["viewport"]["width"]
+    change(folder, show_results=True, instructions="Look first.")
+    with served(folder) as site:
+        page = opened(browser, site.link, **window)
+        usable(page, wide)
+        page.click("text=Begin")
+        page.wait_for_selector("#said:text('1 to 40 letters')")  # a slip is said beside it
+        assert page.locator("#said").get_attribute("role") == "alert"
+        assert page.evaluate("document.activeElement.id") == "name"
+        assert page.locator("#name").get_attribute("aria-describedby") == "said"
+        page.fill("#name", "Dr. Ito")
+        page.get_by_role("button", name="Begin").click()
+        page.wait_for_selector(READY)
+        page.said.clear()  # the browser's own line on the status of the slip
+        usable(page, wide)
+        assert page.locator("#live").get_attribute("aria-live") == "polite"
+        assert page.locator("#trouble").get_attribute("role") == "alert"
+        number = page.locator("#live").inner_text()
+        assert page.locator("#viewer").get_attribute("aria-label").startswith(number)
+        wait_for(page, 1)
+        page.click("#synthetic")
+        wait_for(page, 2)
+        assert page.evaluate("document.activeElement.id") == "synthetic"
+        site.cookies = {c["name"]: c["value"] for c in page.context.cookies()}
+        site.finish(site.get("/state").json)
+        page.reload()
+        page.wait_for_selector("#end:not([hidden])")
+        usable(page, wide)
         page.context.close()
 
 
-def test_a_slice_is_shown_to_the_byte(browser, flat_session):
-    with served(flat_session) as site:
-        page = begun(browser, site.link)
-        shown = pixels(page)
+def test_the_keyboard_reaches_everything_and_the_focus_is_seen(browser, deep_session):
+    with served(deep_session) as site:
+        page = begun(browser, site.link, **DESKTOP)
+        page.locator("#viewer").focus()
+        seen: list[str] = []
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            name, tag, ring = page.evaluate(FOCUSED)
+            if tag == "BODY" or name in seen:
+                break
+            assert ring, name
+            seen.append(name)
+        assert {"slice", "real", "synthetic", "level", "width", "plane", "in", "reset"} <= set(seen)
+        assert seen.index("slice") < seen.index("real") < seen.index("level")
+        before = page.locator("#place").inner_text()
+        page.locator("#level").focus()
+        page.keyboard.press("ArrowDown")  # moves the slider alone
+        assert page.locator("#place").inner_text() == before
+        assert page.locator("#level").input_value() == "127"
         page.context.close()
-    first = raters_of(flat_session)[0].order[0]
-    assert shown == open_session(flat_session).images[first].ravel().tolist()
+
+
+@pytest.fixture
+def viewed(browser, deep_session):
+    """A page with the first volume, and its voxels (C, D, H, W)."""
+    with served(deep_session) as site:
+        page = begun(browser, site.link)
+        first = raters_of(deep_session)[0].order[0]
+        page.locator("#viewer").focus()
+        yield page, open_session(deep_session).images[first]
+        assert page.said == []
+        page.context.close()
+
+
+def windowed(values: Any, level: float, width: float) -> list[int]:
+    """Grey values of a window: its level is half grey, black to white is its width."""
+    grey = np.floor(((values - level) / width + 0.5) * 255 + 0.5)
+    return [int(value) for value in np.clip(grey, 0, 255).ravel()]
+
+
+def place(page: Any) -> int:
+    """Number of the slice, from 0."""
+    return int(page.locator("#place").inner_text().split(" of ")[0]) - 1
+
+
+def test_keys_wheel_slider_and_mouse_lead_through_the_slices_to_the_byte(viewed):
+    page, volume = viewed
+    depth = volume.shape[1]
+    middle = depth // 2
+
+    def shows(wanted: int) -> None:
+        page.wait_for_selector(f"#place:text-is('{wanted + 1} of {depth}')")
+        assert pixels(page) == volume[0, wanted].ravel().tolist()
+        label = page.locator("#viewer").get_attribute("aria-label")
+        assert f"slice {wanted + 1} of {depth}" in label
+
+    shows(middle)
+    assert pixels(page, 1) == volume[1, middle].ravel().tolist()
+    for key, wanted in {
+        "ArrowDown": middle + 1,
+        "ArrowUp": middle - 1,
+        "PageDown": min(middle + 10, depth - 1),
+        "PageUp": max(middle - 10, 0),
+        "Home": 0,
+        "End": depth - 1,
+    }.items():
+        page.keyboard.press(key)
+        shows(wanted)
+        page.keyboard.press("0")
+    page.locator("canvas").first.hover()
+    page.mouse.wheel(0, 150)
+    shows(middle + 3)
+    page.keyboard.press("0")
+    drag(page, 0, page.locator(".frame").first.bounding_box()["height"] / depth * 2.5)
+    shows(middle + 2)
+    page.locator("#slice").focus()
+    page.keyboard.press("ArrowRight")
+    shows(middle + 3)
+    label = f"{middle + 4} of {depth}"
+    assert page.locator("#slice").get_attribute("aria-valuetext") == label
+
+
+@pytest.mark.parametrize(("plane", "axis"), [("1", 1), ("2", 2)])
+def test_planes_are_cut_through_the_other_axes(viewed, plane, axis):
+    page, volume = viewed
+    page.select_option("#plane", plane)
+    page.locator("#viewer").focus()
+    for key, wanted in (("", volume.shape[axis + 1] // 2), ("Home", 0)):
+        if key:
+            page.keyboard.press(key)
+        assert pixels(page, 1) == np.take(volume[1], wanted, axis=axis).ravel().tolist()
+        assert place(page) == wanted
+
+
+def test_brightness_and_contrast_change_by_keys_sliders_and_mouse_in_all_channels(viewed):
+    page, volume = viewed
+    middle = volume[:, volume.shape[1] // 2]
+    plain = pixels(page)
+    for key, times, level, width in (
+        *(("ArrowRight", 1, 119.5, 255), ("ArrowLeft", 1, 135.5, 255)),
+        ("Shift+ArrowRight", 3, 127.5, 255 * 1.1**-3),
+        ("Shift+ArrowLeft", 3, 127.5, 255 * 1.1**3),
+    ):
+        for _ in range(times):
+            page.keyboard.press(key)
+        for channel in range(2):
+            assert pixels(page, channel) == windowed(middle[channel], level, width)
+        page.click("#reset")
+        page.locator("#viewer").focus()
+    for slider in ("level", "width"):
+        page.locator(f"#{slider}").focus()
+        page.keyboard.press("PageUp")
+        assert pixels(page) != plain
+        page.click("#reset")
+        assert pixels(page) == plain
+    page.check("#drag [value=window]")
+    drag(page, 40, -60)
+    assert pixels(page) != plain
+
+
+TRANSFORM = "c => [getComputedStyle(c).imageRendering, getComputedStyle(c).transform]"
+
+
+def zoom(page: Any) -> float:
+    rendering, transform = page.locator("canvas").first.evaluate(TRANSFORM)
+    assert rendering == "pixelated"
+    return float(transform.removeprefix("matrix(").split(",")[0])
+
+
+def test_zoom_changes_no_pixel_and_moves_within_the_frame_in_the_bodys_shape(viewed):
+    page, volume = viewed
+    before, size = pixels(page), volume.shape[1:]
+    box = page.locator("canvas").first.bounding_box()
+    assert box["width"] / box["height"] == pytest.approx(size[2] / size[1], rel=0.03)
+    boxes = [page.locator(".frame").nth(n).bounding_box() for n in range(2)]
+    assert boxes[0]["y"] == boxes[1]["y"]
+    names = [page.locator("canvas").nth(n).get_attribute("aria-label") for n in range(2)]
+    assert names == ["T1", "FLAIR"]
+    for _ in range(4):
+        page.keyboard.press("+")
+    assert zoom(page) == pytest.approx(1.25**4, rel=1e-3)
+    assert pixels(page) == before
+    page.check("#drag [value=move]")
+    drag(page, 4000, 4000)
+    inner, outer = (page.locator(n).first.bounding_box() for n in ("canvas", ".frame"))
+    assert (inner["x"], inner["y"]) == pytest.approx((outer["x"], outer["y"]), abs=1)
+
+
+def test_fingers_lead_through_the_slices_change_the_window_and_zoom(browser, deep_session):
+    with served(deep_session) as site:
+        page = begun(browser, site.link, **PHONE)
+        before, images = place(page), pixels(page)
+        swipe(page, (0.5, 0.4, 0.5, 0.7))
+        assert place(page) > before
+        assert pixels(page) != images
+        assert page.evaluate("scrollY") == 0
+        page.locator("#reset").tap()
+        page.locator("#drag [value=window]").tap()
+        swipe(page, (0.5, 0.5, 0.8, 0.2))
+        assert pixels(page) != images
+        page.locator("#reset").tap()
+        swipe(page, (0.45, 0.5, 0.2, 0.5), (0.55, 0.5, 0.8, 0.5))
+        assert zoom(page) > 2
+        assert page.said == []
+        page.context.close()

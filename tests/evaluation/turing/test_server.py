@@ -1,11 +1,11 @@
 """The pages without a browser: who gets in, what is taken, and that nothing tells the truth."""
+# mypy: disallow-untyped-calls=False
 
 import json
 import os
 import socket
 import sys
 from collections import Counter
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 
 from gansynth.evaluation.turing import open_session, results
 from gansynth.evaluation.turing.pages import FILES, HEADERS, _Pages
+from gansynth.evaluation.turing.raters import new_rater, seat_of
 from gansynth.evaluation.turing.session import read_access
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault
 from tests.evaluation.turing.serving import Visitor, change, raters_of, served
@@ -34,9 +35,6 @@ def seated(site):
     return site, site.join("Dr. Ito", years=12)
 
 
-# -- who gets in -----------------------------------------------------------------------------------
-
-
 def test_it_listens_on_this_machines_own_address_only(site):
     found = psutil.Process().net_connections(kind="inet")
     addresses = {c.laddr.ip for c in found if c.status == "LISTEN" and c.laddr.port == site.port}
@@ -53,13 +51,12 @@ def test_without_the_link_there_is_nothing(site):
 
 def test_the_link_becomes_a_cookie_that_scripts_and_other_sites_do_not_get(site):
     found = site.enter()
-    cookie = found.header("Set-Cookie") or ""
+    cookie = (found.header("Set-Cookie") or "").split("; ")
     assert found.status == 200
-    for word in ("HttpOnly", "SameSite=Strict", "Path=/"):
-        assert word in cookie.split("; ")
+    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie)
     assert b'http-equiv="refresh" content="0;url=/"' in found.body
     assert site.token.encode() not in found.body
-    assert site.get("/").status == 200
+    assert site.get("/").status == site.get("/", Host="localhost:9999").status == 200  # a tunnel
 
 
 def test_sessions_on_one_machine_do_not_share_cookies(site, deep_session):
@@ -72,220 +69,140 @@ def test_sessions_on_one_machine_do_not_share_cookies(site, deep_session):
         assert other.get("/").status == site.get("/").status == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "-"])
-def test_another_name_of_this_machine_is_refused(site, host):
+def test_another_name_of_this_machine_is_refused(site):
     """As a page elsewhere would come here by DNS rebinding."""
     site.enter()
-    for path in ("/", "/state", "/style.css", f"/?token={site.token}"):
-        assert site.get(path, Host=host).status == 403
+    for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "-"):
+        for path in ("/", "/state", "/style.css", f"/?token={site.token}"):
+            assert site.get(path, Host=host).status == 403
 
 
-def test_a_tunnel_may_have_another_port(site):
-    site.enter()
-    assert site.get("/", Host="localhost:9999").status == 200
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Origin": "http://evil.example"},
-        {"Origin": "null"},
-        {"Origin": ""},
-        {"Origin": "http://127.0.0.1:1"},
-        {"Sec_Fetch_Site": "cross-site"},
-        {"Sec_Fetch_Site": "same-site"},
-    ],
-)
-def test_answers_from_other_pages_are_refused(seated, headers, flat_session):
+def test_answers_from_other_pages_are_refused(seated, flat_session):
     site, state = seated
-    document = {"image": state["image"], "answer": "real"}
-    assert site.post("/answer", document, **headers).status == 403
+    for name, value in (
+        *[("Origin", o) for o in ("http://evil.example", "null", "", "http://127.0.0.1:1")],
+        *[("Sec_Fetch_Site", fetched) for fetched in ("cross-site", "same-site")],
+    ):
+        told = {"image": state["image"], "answer": "real"}
+        assert site.post("/answer", told, **{name: value}).status == 403, value
+    assert site.post("/answer", {}, Content_Type="text/plain").status == 415
     assert raters_of(flat_session)[0].done == 0
 
 
-def test_a_form_of_another_page_is_refused(seated):
+def test_no_path_leads_to_a_file(seated):
     site, _ = seated
-    assert site.post("/answer", {}, Content_Type="text/plain").status == 415
+    for path in (
+        *("/key.json", "/../key.json", "/%2e%2e/key.json", "/image/..%2fkey.json", "/raters"),
+        *("/image/%2e%2e%2fimages.npy", "/image//etc/passwd", "/templates/page.html"),
+        *("//etc/passwd", "/style.css/../key.json"),
+    ):
+        found = site.get(path)
+        assert (found.status, b"truth" in found.body) == (404, False), path
 
 
 @pytest.mark.parametrize(
-    "path",
+    ("method", "path", "body", "status"),
     [
-        "/key.json",
-        "/../key.json",
-        "/%2e%2e/key.json",
-        "/image/..%2fkey.json",
-        "/image/%2e%2e%2fimages.npy",
-        "/image//etc/passwd",
-        "/templates/page.html",
-        "/raters",
-        "//etc/passwd",
-        "/style.css/../key.json",
+        *[("POST", "/answer", b, 400) for b in (b"", b"[]", b"{", b"\xff", b"[" * 9000, b"null")],
+        ("POST", "/answer", json.dumps({"image": "x" * 20_000}).encode(), 413),
+        *[(m, "/state", b"", 405) for m in ("HEAD", "PUT", "DELETE", "OPTIONS", "TRACE")],
     ],
 )
-def test_no_path_leads_to_a_file(seated, path):
-    site, _ = seated
-    found = site.get(path)
-    assert found.status == 404
-    assert b"truth" not in found.body
-
-
-def test_large_requests_are_refused(seated):
-    site, _ = seated
-    assert site.post("/answer", {"image": "x" * 20_000, "answer": "real"}).status == 413
-
-
-@pytest.mark.parametrize("body", [b"", b"[]", b"{", b"\xff", b"[" * 9000, b"null"])
-def test_what_is_no_object_is_refused(seated, body):
+def test_what_is_no_request_of_the_page_is_refused(seated, method, path, body, status):
     site, _ = seated
     headers = {"Origin": f"http://{site.host}", "Content_Type": "application/json"}
-    assert site.ask("POST", "/answer", body, **headers).status == 400
-
-
-@pytest.mark.parametrize("method", ["HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"])
-def test_other_methods_are_refused(seated, method):
-    site, _ = seated
-    headers = {"Origin": f"http://{site.host}", "Content_Type": "application/json"}
-    assert site.ask(method, "/state", **headers).status == 405
+    assert site.ask(method, path, body, **headers).status == status
 
 
 def test_every_answer_has_the_guarding_headers(seated):
     site, state = seated
-    for found in (
-        site.get("/"),
-        site.get("/state"),
-        site.get("/main.js"),
-        site.get(f"/image/{state['image']}"),
-        site.get("/nowhere"),
-        site.get("/", Host="evil.example"),
-        site.post("/answer", {}),
-    ):
+    paths = ("/", "/state", "/main.js", f"/image/{state['image']}", "/nowhere")
+    every = [site.get(path) for path in paths]
+    for found in (*every, site.get("/", Host="evil.example"), site.post("/answer", {})):
         assert {name: found.header(name) for name in HEADERS} == HEADERS
     policy = HEADERS["Content-Security-Policy"]
     assert "unsafe" not in policy
     assert "frame-ancestors 'none'" in policy
 
 
-# -- raters ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["<script>alert(1)</script>", "", "a\nb<", 7, None])
-def test_a_name_that_is_none_is_refused(site, name, flat_session):
+def test_a_name_that_is_none_is_refused(site, flat_session):
     site.enter()
-    found = site.post("/join", {"name": name})
-    assert (found.status, "1 to 40 letters" in found.json["error"]) == (400, True)
+    for name in ("<script>alert(1)</script>", "", "a\nb<", 7, None):
+        found = site.post("/join", {"name": name})
+        assert (found.status, "1 to 40 letters" in found.json["error"]) == (400, True)
     assert raters_of(flat_session) == []
 
 
-def test_a_name_is_taken_by_the_first(seated):
+def test_a_name_is_taken_by_the_first_and_a_wrong_code_does_not_lead_on(seated):
     site, _ = seated
     other = Visitor(site.link)
     other.enter()
     found = other.post("/join", {"name": "dr. ito"})
     assert (found.status, "choose another name" in found.json["error"]) == (409, True)
+    for name in ("Dr. Ito", "Nobody"):
+        assert other.post("/join", {"name": name, "code": "AAAAAAAAAA"}).status == 409
     assert other.get("/state").json["rater"] is None
 
 
 def test_with_the_code_one_goes_on_in_another_browser(seated):
     site, state = seated
     site.answer(state["image"])
-    other = Visitor(site.link)
-    again = other.join("Dr. Ito", code=state["rater"]["code"].lower())
+    again = Visitor(site.link).join("Dr. Ito", code=state["rater"]["code"].lower())
     assert (again["done"], again["image"]) == (1, site.get("/state").json["image"])
 
 
-@pytest.mark.parametrize(("name", "code"), [("Dr. Ito", "AAAAAAAAAA"), ("Nobody", "AAAAAAAAAA")])
-def test_a_wrong_code_does_not_lead_on(seated, name, code):
-    site, _ = seated
-    other = Visitor(site.link)
-    other.enter()
-    assert other.post("/join", {"name": name, "code": code}).status == 409
-
-
-def test_a_made_up_cookie_is_nobodys(seated):
+def test_a_made_up_cookie_is_nobodys_and_the_next_rater_begins_in_the_same_browser(seated):
     site, _ = seated
     (seat,) = [name for name in site.cookies if name.endswith("-rater")]
-    site.cookies[seat] = "0" * 64
+    kept, site.cookies[seat] = site.cookies[seat], "0" * 64
     assert site.get("/state").json["rater"] is None
-
-
-def test_years_are_kept(seated, flat_session):
-    assert [(one.name, one.years) for one in raters_of(flat_session)] == [("Dr. Ito", 12)]
+    site.cookies[seat] = kept
+    assert site.post("/leave", {}).json["rater"] is None
+    assert site.join("B")["done"] == 0
 
 
 def test_several_rate_at_once_in_orders_of_their_own(seated, flat_session):
     site, state = seated
     other = Visitor(site.link)
     states = [state, other.join("B")]
-    for _ in range(len(open_session(flat_session).images)):
+    for _ in range(8):
         states = [
             one.answer(told["image"], said).json
             for one, told, said in zip((site, other), states, ("real", "synthetic"), strict=True)
         ]
     assert [told["image"] for told in states] == [None, None]
     b, ito = raters_of(flat_session)
-    assert (b.finished, ito.finished) == (True, True)
-    assert b.order != ito.order
+    assert (b.finished, ito.finished, b.order != ito.order) == (True, True, True)
+    assert (b.years, ito.name, ito.years) == (None, "Dr. Ito", 12)
     assert {one["answer"] for one in b.answers} == {"synthetic"}
 
 
-def test_the_next_rater_begins_in_the_same_browser(seated):
-    site, _ = seated
-    assert site.post("/leave", {}).json["rater"] is None
-    assert site.join("B")["done"] == 0
-
-
-# -- answers ---------------------------------------------------------------------------------------
-
-
-def test_an_answer_is_on_the_disk_once_it_is_acknowledged(seated, flat_session):
+def test_an_answer_is_on_the_disk_once_acknowledged_counts_once_and_stays(seated, flat_session):
     site, state = seated
-    after = site.answer(state["image"], "synthetic", hidden_ms=12.0).json
-    (rater,) = raters_of(flat_session)
-    (kept,) = rater.answers
-    assert (after["done"], after["image"]) == (1, state["next"])
+    first = site.answer(state["image"], "synthetic", hidden_ms=12.0)
+    again = site.answer(state["image"], "synthetic")
+    other = site.answer(state["image"], "real")
+    assert (first.status, again.status, other.status) == (200, 200, 409)
+    assert first.json == again.json
+    assert (first.json["done"], first.json["image"]) == (1, state["next"])
+    ((kept,),) = [rater.answers for rater in raters_of(flat_session)]
     assert (kept["answer"], kept["ms"], kept["hidden_ms"]) == ("synthetic", 1500.0, 12.0)
     assert 0 <= kept["server_ms"] < 60_000
 
 
-def test_an_answer_that_is_sent_again_counts_once(seated, flat_session):
+def test_only_the_current_image_is_answered_and_there_are_two_answers(seated, flat_session):
     site, state = seated
-    first, again = site.answer(state["image"]), site.answer(state["image"])
-    assert (first.status, again.status) == (200, 200)
-    assert first.json == again.json
-    assert raters_of(flat_session)[0].done == 1
-
-
-def test_an_answer_cannot_be_taken_back(seated, flat_session):
-    site, state = seated
-    site.answer(state["image"], "real")
-    found = site.answer(state["image"], "synthetic")
-    assert (found.status, found.json["done"]) == (409, 1)
-    assert raters_of(flat_session)[0].answers[0]["answer"] == "real"
-
-
-@pytest.mark.parametrize(("which", "status"), [("next", 409), ("nosuch", 409), (None, 400)])
-def test_only_the_current_image_is_answered(seated, flat_session, which, status):
-    site, state = seated
-    found = site.answer(state.get(which, which), "real")
-    assert found.status == status
+    for image, status in ((state["next"], 409), ("nosuch", 409), (None, 400)):
+        assert site.answer(image).status == status
+    sayings: list[Any] = ["maybe", "", None, 1, ["real"], {}]
+    for said in sayings:
+        assert site.post("/answer", {"image": state["image"], "answer": said}).status == 400
     assert raters_of(flat_session)[0].done == 0
 
 
-@pytest.mark.parametrize("said", ["maybe", "", None, 1, ["real"], {}])
-def test_there_are_two_answers(seated, said):
-    site, state = seated
-    assert site.post("/answer", {"image": state["image"], "answer": said}).status == 400
-
-
-@pytest.mark.parametrize("ms", [-1, "9", None, [], 1e300])
-def test_times_that_cannot_be_are_left_out(seated, flat_session, ms):
-    site, state = seated
-    assert site.answer(state["image"], ms=ms).status == 200
-    assert raters_of(flat_session)[0].answers[0]["ms"] is None
-
-
-def test_a_full_disk_is_told_and_the_answer_can_be_sent_again(seated, flat_session, monkeypatch):
+def test_a_full_disk_is_told_the_answer_sent_again_and_times_that_cannot_be_are_left_out(
+    seated, flat_session, monkeypatch
+):
     site, state = seated
 
     def full(handle: int) -> None:
@@ -296,13 +213,13 @@ def test_a_full_disk_is_told_and_the_answer_can_be_sent_again(seated, flat_sessi
         refused = site.answer(state["image"])
     assert refused.status == 507
     assert str(flat_session) not in refused.json["error"]
-    assert site.answer(state["image"]).json["done"] == 1
+    times: list[Any] = [-1, "9", None, [], 1e300]
+    for done, ms in enumerate(times, 1):
+        state = site.answer(state["image"], ms=ms).json
+        assert (state["done"], raters_of(flat_session)[0].answers[-1]["ms"]) == (done, None)
 
 
-# -- the truth -------------------------------------------------------------------------------------
-
-
-def walk(site: Visitor, state: Any) -> list[tuple[Any, Any]]:
+def walk(site, state):
     """A whole session: each state of it and the image's answer."""
     seen = []
     while state["image"] is not None:
@@ -311,53 +228,28 @@ def walk(site: Visitor, state: Any) -> list[tuple[Any, Any]]:
     return seen
 
 
-def test_every_image_is_sent_alike(seated, flat_session):
+def test_every_image_is_sent_alike_to_the_byte_under_a_name_by_chance(seated, flat_session):
     site, state = seated
     seen = walk(site, state)
     told = Counter(tuple((k, v) for k, v in i.headers if k != "Date") for _, i in seen)
-    assert len(seen) == 8
-    assert len(told) == 1
-    assert {len(image.body) for _, image in seen} == {32 * 32}
-    names = dict(seen[0][1].headers)
-    assert names["Content-Type"] == "application/octet-stream"
-    assert {"ETag", "Last-Modified", "Content-Encoding"} & names.keys() == set()
-
-
-def test_what_is_sent_is_the_image_to_the_byte(seated, flat_session):
-    site, state = seated
-    seen = walk(site, state)
-    (rater,) = raters_of(flat_session)
-    session = open_session(flat_session)
-    for (_, image), number in zip(seen, rater.order, strict=True):
-        assert image.body == session.images[number].tobytes()
-
-
-def test_all_that_is_told_of_an_image_is_a_name_by_chance(seated):
-    site, state = seated
-    keys = {"session", "rater", "done", "of", "image", "next", "results"}
-    seen = walk(site, state)
+    assert (len(seen), len(told)) == (8, 1)
+    headers = dict(seen[0][1].headers)
+    assert headers["Content-Type"] == "application/octet-stream"
+    assert {"ETag", "Last-Modified", "Content-Encoding"} & headers.keys() == set()
+    images = open_session(flat_session).images
+    wanted = [images[number].tobytes() for number in raters_of(flat_session)[0].order]
+    assert [image.body for _, image in seen] == wanted
     names = [told["image"] for told, _ in seen]
     for told, _ in seen:
-        assert told.keys() == keys
-        assert told["session"] == state["session"]
-        assert told["rater"] == state["rater"]
-    assert len(set(names)) == 8
-    assert {len(name) for name in names} == {24}
+        assert told.keys() == {"session", "rater", "done", "of", "image", "next", "results"}
+        assert (told["session"], told["rater"]) == (state["session"], state["rater"])
+    assert (len(set(names)), {len(name) for name in names}) == (8, {24})
     assert [told["next"] for told, _ in seen] == [*names[1:], None]
-
-
-def test_all_states_of_a_session_are_as_long_but_for_the_count(seated):
-    site, state = seated
-    lengths = set()
-    while state["next"] is not None:
-        found = site.answer(state["image"])
-        state = found.json
-        if state["next"] is not None:
-            lengths.add(len(found.body) - len(str(state["done"])))
+    lengths = {len(json.dumps(told)) - len(str(told["done"])) for told, _ in seen[:-1]}
     assert len(lengths) == 1
 
 
-def test_two_raters_cannot_tell_images_by_their_names(seated, flat_session):
+def test_two_raters_cannot_tell_images_by_their_names(seated):
     site, state = seated
     other = Visitor(site.link)
     own = {told["image"] for told, _ in walk(site, state)}
@@ -390,11 +282,11 @@ def test_a_whole_session_is_served_without_the_key(flat_session):
 
 def test_the_pages_source_says_nothing_of_any_image(seated):
     site, state = seated
-    sources = [site.get(path) for path in ("/", *(f"/{name}" for name in FILES))]
-    assert {found.status for found in sources} == {200}
-    before = [found.body for found in sources]
+    paths = ("/", *(f"/{name}" for name in FILES))
+    before = [site.get(path) for path in paths]
+    assert {found.status for found in before} == {200}
     site.answer(state["image"])
-    assert [site.get(path).body for path in ("/", *(f"/{name}" for name in FILES))] == before
+    assert [site.get(path).body for path in paths] == [found.body for found in before]
 
 
 def test_every_image_costs_the_same_steps(flat_session):
@@ -402,8 +294,6 @@ def test_every_image_costs_the_same_steps(flat_session):
     import asyncio
 
     from aiohttp.test_utils import make_mocked_request
-
-    from gansynth.evaluation.turing.raters import new_rater, seat_of
 
     session = open_session(flat_session)
     token, _ = read_access(flat_session)
@@ -434,69 +324,53 @@ def test_every_image_costs_the_same_steps(flat_session):
     assert all(one == counts[1] for one in counts[1:-1])
 
 
-# -- what a rater sees in the end ------------------------------------------------------------------
-
-
-def test_nobody_sees_results_unless_they_are_to_be_shown(seated):
-    site, state = seated
-    assert site.finish(state)["results"] is None
-
-
-def test_results_are_shown_after_the_last_answer_and_not_before(flat_session):
+def test_results_are_shown_after_the_last_answer_and_only_if_they_are_to_be(flat_session):
+    with served(flat_session) as site:
+        assert site.finish(site.join("a"))["results"] is None
     change(flat_session, show_results=True)
     with served(flat_session) as site:
-        state = site.join("x")
+        state = site.join("b")
         while state["image"] is not None:
             assert state["results"] is None
             state = site.answer(state["image"], "synthetic").json
     table = state["results"]
     assert (table["synthetic_as_synthetic"], table["real_as_synthetic"]) == (4, 4)
     assert "image" not in json.dumps(table)
-
-
-def test_a_damaged_key_does_not_trouble_raters(flat_session):
-    change(flat_session, show_results=True)
-    (flat_session / "key.json").write_text("{}")
+    (flat_session / "key.json").write_text("{}")  # which does not trouble raters
     with served(flat_session) as site:
-        state = site.finish(site.join("x"))
+        state = site.finish(site.join("c"))
     assert (state["done"], state["results"]) == (8, None)
-
-
-# -- serving ---------------------------------------------------------------------------------------
 
 
 def test_the_link_is_the_same_after_a_restart(flat_session):
     with served(flat_session) as site:
-        first = site.link
-        cookies = site.cookies
-        state = site.join("x")
-        state = site.answer(state["image"]).json
+        site.answer(site.join("x")["image"])
+        assert results(flat_session)["raters"][0]["answered"] == 1
     with served(flat_session) as again:
-        assert again.link == first
-        again.cookies = cookies
+        assert again.link == site.link
+        again.cookies = site.cookies
         assert again.get("/state").json["done"] == 1
 
 
-def test_a_port_that_is_taken_is_told(flat_session):
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = other.getsockname()[1]
-        said = rf"--port {port}: is taken, .*choose another"
-        with pytest.raises(EnvironmentFault, match=said), served(flat_session, port=port):
-            pass
-        assert read_access(flat_session)[1] == 0
-
-
-def test_a_port_that_was_taken_meanwhile_is_given_up(flat_session):
-    with served(flat_session) as site:
-        port = site.port
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_port_that_is_taken_is_told_if_asked_for_and_else_given_up(flat_session, asked):
+    port = 0
+    if not asked:
+        with served(flat_session) as site:
+            port = site.port
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", port))
         other.listen()
-        with served(flat_session) as again:
-            assert again.port != port
+        port = other.getsockname()[1]
+        if asked:
+            said = rf"--port {port}: is taken, .*choose another"
+            with pytest.raises(EnvironmentFault, match=said), served(flat_session, port=port):
+                pass
+            assert read_access(flat_session)[1] == 0
+        else:
+            with served(flat_session) as again:
+                assert again.port != port
 
 
 def test_a_session_is_served_once(site, flat_session):
@@ -512,9 +386,3 @@ def test_damaged_answers_are_not_served(flat_session):
     path.write_text(path.read_text().replace('"answer"', '"anwser"'))
     with pytest.raises(IntegrityFault, match="line 2 is damaged"), served(flat_session):
         pass
-
-
-def test_results_can_be_counted_while_it_is_served(seated, flat_session: Path):
-    site, state = seated
-    site.answer(state["image"])
-    assert results(flat_session)["raters"][0]["answered"] == 1

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gansynth.metrics.detection.matching import match, pooled
 from gansynth.metrics.detection.record import Detections, Found, Seen, Truth
 
 SIDE = 64
+A, B, ELSEWHERE = (0, 0, 10, 10), (20, 0, 30, 10), (40, 40, 50, 50)
 
 
 def boxes(*lines: Sequence[float]) -> np.ndarray:
@@ -37,6 +39,12 @@ def seen(
 
 def document(*images: Seen, names: Sequence[str] = ("lesion",), **rest) -> Detections:
     return Detections("toy", tuple(names), images, rest.pop("iou_nms", 0.5), **rest)
+
+
+def measured(detections: Detections, iou: float = 0.5):
+    """All images together, and which lesion each detection hits."""
+    pool = pooled(detections)
+    return pool, match(pool, (iou,))[0]
 
 
 def drawn(

@@ -15,14 +15,15 @@ from tests.metrics.detection.simulated import document, drawn, seen
 BOX = (10, 10, 20, 20)
 
 
-def good():
-    return document(
+@pytest.fixture
+def path(tmp_path):
+    """A document of two slices of one volume."""
+    images = (
         seen("a", [BOX], [BOX], [0.5], subject="p", place=("v", 3)),
         seen("b", subject="p", place=("v", 4)),
-        confidence=0.001,
-        most_found=300,
-        about={"ratio": "1:1"},
     )
+    told = document(*images, confidence=0.001, most_found=300, about={"ratio": "1:1"})
+    return write_detections(tmp_path / "d.json", told)
 
 
 def test_what_is_written_is_read_again(tmp_path):
@@ -30,9 +31,8 @@ def test_what_is_written_is_read_again(tmp_path):
     after = read_detections(write_detections(tmp_path / "new" / "d.json", before))
     assert replace(after, images=()) == replace(before, images=())
     for one, other in zip(before.images, after.images, strict=True):
-        assert (one.id, one.subject, one.volume, one.slice) == (
-            other.id, other.subject, other.volume, other.slice,
-        )  # fmt: skip
+        for key in ("id", "subject", "volume", "slice"):
+            assert getattr(one, key) == getattr(other, key)
         np.testing.assert_allclose(one.truth.boxes, other.truth.boxes, atol=5.1e-4)
         np.testing.assert_allclose(one.found.boxes, other.found.boxes, atol=5.1e-4)
         np.testing.assert_array_equal(one.found.scores, other.found.scores)
@@ -46,56 +46,55 @@ def test_float32_scores_that_differ_still_differ(tmp_path):
     np.testing.assert_array_equal(kept.images[0].found.scores, scores.astype(float))
 
 
-BAD = {
-    "version is 2, expected 1": lambda doc: doc.update(version=2),
-    "names: missing": lambda doc: doc.pop("names"),
-    "names is []": lambda doc: doc.update(names=[]),
-    "images is []": lambda doc: doc.update(images=[]),
-    "foo: unknown key": lambda doc: doc.update(foo=1),
-    "iou_nms is 2": lambda doc: doc.update(iou_nms=2),
-    "image 'a': subjct: unknown key": lambda doc: doc["images"][0].update(subjct="p"),
-    "Did you mean 'boxes'?": lambda doc: doc["images"][0]["truth"].update(box=[]),
-    "image 'a': truth.boxes.0.2: missing": lambda doc: doc["images"][0]["truth"].update(
-        boxes=[[1, 2]]
-    ),
-    "image 'a': truth.boxes.0.0 is 'x'": lambda doc: doc["images"][0]["truth"].update(
-        boxes=[["x", 1, 2, 3]]
-    ),
-    "image 'a': truth.boxes.0 is [10.0, 10.0, 10.0, 20.0]": lambda doc: doc["images"][0][
-        "truth"
-    ].update(boxes=[[10, 10, 10, 20]]),
-    "within 64 x 64 pixels": lambda doc: doc["images"][0]["truth"].update(boxes=[[1, 1, 2, 66]]),
-    "image 'a': truth.labels has 1, expected less than 1": lambda doc: doc["images"][0][
-        "truth"
-    ].update(labels=[1]),
-    "truth has {'boxes': 1, 'labels': 2}": lambda doc: doc["images"][0]["truth"].update(
-        labels=[0, 0]
-    ),
-    "image 'a': found.scores.0 is 1.5": lambda doc: doc["images"][0]["found"].update(scores=[1.5]),
-    "image 'a': found.boxes.0 is [20.0, 10.0, 10.0, 20.0]": lambda doc: doc["images"][0][
-        "found"
-    ].update(boxes=[[20, 10, 10, 20]]),
-    "image 'a': found.labels.0 is -1": lambda doc: doc["images"][0]["found"].update(labels=[-1]),
-    "found has {'boxes': 1, 'scores': 0, 'labels': 1}": lambda doc: doc["images"][0][
-        "found"
-    ].update(scores=[]),
-    "image 'a': shape.0 is 0": lambda doc: doc["images"][0].update(shape=[0, 64]),
-    "expected both or none": lambda doc: doc["images"][0].update(slice=None),
-    "image 'a': there 2 times": lambda doc: doc["images"][1].update(id="a"),
-    "volume 'v': slice 3 is there 2 times": lambda doc: doc["images"][1].update(slice=3),
-    "image 'b': subject is 'q', expected that of the other": lambda doc: doc["images"][1].update(
-        subject="q"
-    ),
-    "image 1: id: missing": lambda doc: doc["images"][1].pop("id"),
-    "image 1: the entry is 3": lambda doc: doc["images"].__setitem__(1, 3),
-}
+FIRST, SECOND = ("images", 0), ("images", 1)
+TRUTH, HIT = (*FIRST, "truth"), (*FIRST, "found")
+GONE = object()
 
 
-@pytest.mark.parametrize("says", BAD)
-def test_nonsense_is_one_line_with_file_image_and_key(says, tmp_path):
-    path = write_detections(tmp_path / "d.json", good())
+@pytest.mark.parametrize(
+    ("place", "key", "value", "says"),
+    [
+        ((), "version", 2, "version is 2, expected 1"),
+        ((), "names", GONE, "names: missing"),
+        ((), "names", [], "names is []"),
+        ((), "images", [], "images is []"),
+        ((), "foo", 1, "foo: unknown key"),
+        ((), "iou_nms", 2, "iou_nms is 2"),
+        (FIRST, "subjct", "p", "image 'a': subjct: unknown key"),
+        (TRUTH, "box", [], "Did you mean 'boxes'?"),
+        (TRUTH, "boxes", [[1, 2]], "image 'a': truth.boxes.0.2: missing"),
+        (TRUTH, "boxes", [["x", 1, 2, 3]], "image 'a': truth.boxes.0.0 is 'x'"),
+        (
+            *(TRUTH, "boxes", [[10, 10, 10, 20]]),
+            "image 'a': truth.boxes.0 is [10.0, 10.0, 10.0, 20.0]",
+        ),
+        (TRUTH, "boxes", [[1, 1, 2, 66]], "within 64 x 64 pixels"),
+        (TRUTH, "labels", [1], "image 'a': truth.labels has 1, expected less than 1"),
+        (TRUTH, "labels", [0, 0], "truth has {'boxes': 1, 'labels': 2}"),
+        (HIT, "scores", [1.5], "image 'a': found.scores.0 is 1.5"),
+        (
+            *(HIT, "boxes", [[20, 10, 10, 20]]),
+            "image 'a': found.boxes.0 is [20.0, 10.0, 10.0, 20.0]",
+        ),
+        (HIT, "labels", [-1], "image 'a': found.labels.0 is -1"),
+        (HIT, "scores", [], "found has {'boxes': 1, 'scores': 0, 'labels': 1}"),
+        (FIRST, "shape", [0, 64], "image 'a': shape.0 is 0"),
+        (FIRST, "slice", None, "expected both or none"),
+        (SECOND, "id", "a", "image 'a': there 2 times"),
+        (SECOND, "slice", 3, "volume 'v': slice 3 is there 2 times"),
+        (SECOND, "subject", "q", "image 'b': subject is 'q', expected that of the other"),
+        (SECOND, "id", GONE, "image 1: id: missing"),
+        (("images",), 1, 3, "image 1: the entry is 3"),
+    ],
+)
+def test_nonsense_is_one_line_with_file_image_and_key(path, place, key, value, says):
     doc = json.loads(path.read_text())
-    BAD[says](doc)
+    part = doc
+    for step in place:
+        part = part[step]
+    part[key] = value
+    if value is GONE:
+        del part[key]
     path.write_text(json.dumps(doc))
     with pytest.raises(DataFault) as fault:
         read_detections(path)
@@ -106,22 +105,21 @@ def test_nonsense_is_one_line_with_file_image_and_key(says, tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000, '{"version": NaN}', "\xff"])
-def test_what_is_no_document_is_refused(content, tmp_path):
-    path = tmp_path / "d.json"
+def test_what_is_no_document_is_refused(content, path):
     path.write_bytes(content.encode("latin-1"))
     with pytest.raises(DataFault, match=r"d\.json: "):
         read_detections(path)
 
 
-def test_a_missing_or_huge_file_is_refused(tmp_path, monkeypatch):
+def test_a_missing_or_huge_file_is_refused(path, monkeypatch):
+    good = read_detections(path)
     with pytest.raises(DataFault, match="no such file"):
-        read_detections(tmp_path / "d.json")
-    path = write_detections(tmp_path / "d.json", good())
+        read_detections(path.with_name("gone.json"))
     monkeypatch.setattr(record, "MOST_BYTES", 10)
     with pytest.raises(DataFault, match="larger than 10 bytes"):
         read_detections(path)
     with pytest.raises(DataFault, match="10 at most"):
-        write_detections(path, good())
+        write_detections(path, good)
 
 
 @pytest.mark.parametrize(
@@ -133,10 +131,9 @@ def test_a_missing_or_huge_file_is_refused(tmp_path, monkeypatch):
         (seen("b", found=[BOX], scores=[7]), "image 'b': found.scores.0 is 7"),
     ],
 )
-def test_nonsense_is_not_written(image, says, tmp_path):
-    path = write_detections(tmp_path / "d.json", good())
+def test_nonsense_is_not_written(image, says, path):
     before = path.read_bytes()
     with pytest.raises(DataFault, match=says):
         write_detections(path, document(image))
     assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["d.json"]
+    assert [p.name for p in path.parent.iterdir()] == ["d.json"]

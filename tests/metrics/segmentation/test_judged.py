@@ -1,5 +1,6 @@
 """Where hosts leave label maps of held-out cases: found, and measured, as they write them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,9 +36,6 @@ def perfect(judged: Any) -> bool:
     return bool(found) and all(set(case.values()) == {1.0} for case in found.values())
 
 
-# -- nnU-Net ---------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def nnunet(tmp_path) -> Any:
     """A source with two cases held out, as far as looking for files goes, and its results."""
@@ -66,26 +64,21 @@ def test_nnunet_validates_beside_its_truth(nnunet):
     assert found["a"].file == nnunet.results / "validation" / "a.nii.gz"
 
 
-def test_nnunet_that_has_not_validated_is_refused(nnunet):
-    from gansynth_nnunet.judged import judged_files
-
-    (nnunet.results / "validation" / "b.nii.gz").unlink()
-    with pytest.raises(DataFault, match=r"b.nii.gz: missing, expected the predicted label map"):
-        judged_files(nnunet, nnunet.results)
-
-
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
+        ({"held_out_ids": ("c",)}, "c.nii.gz: missing, expected the predicted label map"),
         ({"dataset_json": {"file_ending": ".png"}}, "files end in .png"),
         ({"held_out_ids": (), "fold": "all"}, "--fold all: .* holds no case out"),
     ],
 )
-def test_nnunet_without_volumes_or_held_out_cases_is_refused(nnunet, changes, says):
+def test_nnunet_without_predictions_volumes_or_held_out_cases_is_refused(nnunet, changes, says):
     from gansynth_nnunet.judged import judged_files
 
-    with pytest.raises(UsageFault, match=says):
-        judged_files(SimpleNamespace(**{**vars(nnunet), **changes}), nnunet.results)  # type: ignore[arg-type]
+    for key, value in changes.items():
+        setattr(nnunet, key, value)
+    with pytest.raises(DataFault if "c.nii" in says else UsageFault, match=says):
+        judged_files(nnunet, nnunet.results)
 
 
 @pytest.mark.slow
@@ -95,11 +88,8 @@ def test_nnunets_own_dice_is_ours(toy_copy):
     from gansynth_nnunet.source import open_nnunet
 
     adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
-    quick = {
-        "num_epochs": "1",
-        "num_iterations_per_epoch": "2",
-        "num_val_iterations_per_epoch": "1",
-    }
+    iterations = {f"num_{which}iterations_per_epoch": "1" for which in ("", "val_")}
+    quick = {"num_epochs": "1", **iterations}
     outcome = adapter.start(Injection(None, Ratio(1, 0)), quick, ("-device", "cpu"))
     found = evaluate(adapter.judged(outcome.folder), ONE, asked=("dice",)).per_case
     assert set(found) == set(adapter.source.held_out_ids)
@@ -111,12 +101,9 @@ def test_nnunets_own_dice_is_ours(toy_copy):
         assert found[name] == pytest.approx(theirs)
 
 
-# -- segmenter -------------------------------------------------------------------------------------
-
-
 @pytest.fixture
-def volumes(tmp_path) -> Path:
-    """Three volumes whose axes are turned."""
+def volumes(tmp_path) -> Callable[..., SourceRequest]:
+    """Asks for three volumes whose axes are turned, read in some way."""
     rng = np.random.default_rng(0)
     for number in range(3):
         labels = np.zeros((8, 9, 10), np.int16)
@@ -124,17 +111,12 @@ def volumes(tmp_path) -> Path:
         image = (labels + rng.normal(0, 0.1, labels.shape)).astype(np.float32)
         save_nifti(tmp_path / "set" / "images" / f"c{number}.nii.gz", image, TURNED)
         save_nifti(tmp_path / "set" / "labels" / f"c{number}.nii.gz", labels, TURNED)
-    return Path(tmp_path / "set")
+    usual = {"folds": "3", "modality": "none", "spacing": "native", "channels": "T1"}
+    return lambda **read: SourceRequest("nifti", str(tmp_path / "set"), read={**usual, **read})
 
 
-def judged_segmenter(volumes: Path, output: Path, *, keep: bool = True, **read: str) -> Any:
-    """An adapter whose training has predicted each held-out volume as it is."""
-    asked = {"folds": "3", "modality": "none", "spacing": "native", "channels": "T1", **read}
-    return judged_perfectly(SourceRequest("nifti", str(volumes), read=asked), output, keep=keep)
-
-
-def judged_perfectly(request: SourceRequest, output: Path, *, keep: bool = True) -> Any:
-    """An adapter whose training has predicted each held-out case as ``load`` has it."""
+def segmented(request: SourceRequest, output: Path, *, keep: bool = True) -> Any:
+    """An adapter whose training has predicted each held-out case as ``load`` has it, and that."""
     from gansynth_segmenter.judging import METRICS, PREDICTIONS, judge_held_out
 
     source = open_source(request)
@@ -145,94 +127,79 @@ def judged_perfectly(request: SourceRequest, output: Path, *, keep: bool = True)
     found = judge_held_out(sure, source, output / PREDICTIONS if keep else None)
     output.mkdir(exist_ok=True)
     write_json_atomic(output / METRICS, found)
-    return SegmenterAdapter(source)
+    adapter = SegmenterAdapter(source)
+    judged = adapter.judged(output)
+    assert set(judged) == set(source.held_out_ids)
+    return judged
 
 
 def test_a_segmenter_predicts_on_the_grid_of_the_files(volumes, tmp_path):
-    adapter = judged_segmenter(volumes, tmp_path / "out")
-    found = adapter.judged(tmp_path / "out")
-    assert set(found) == set(adapter.source.held_out_ids)
-    assert perfect(found)
-
-
-def test_a_segmenter_of_other_spacing_is_measured_on_the_files_grid(volumes, tmp_path):
-    adapter = judged_segmenter(volumes, tmp_path / "out", spacing="1")
-    (one,) = adapter.judged(tmp_path / "out").values()
+    assert perfect(segmented(volumes(), tmp_path / "out"))
+    (one,) = segmented(volumes(spacing="1"), tmp_path / "other").values()
     assert read_nifti(one.file).array.shape == one.read().truth.shape == (8, 9, 10)
 
 
 def test_a_segmenter_that_kept_nothing_or_of_no_files_is_refused(volumes, tmp_path):
     with pytest.raises(UsageFault, match="no label maps are kept, expected --set save_predict"):
-        judged_segmenter(volumes, tmp_path / "out", keep=False).judged(tmp_path / "out")
+        segmented(volumes(), tmp_path / "out", keep=False)
     with pytest.raises(UsageFault, match=r"of no files.*only the segmenter's own metrics.json"):
         SegmenterAdapter(ToySource(3)).judged(tmp_path / "out")
-    drawn = judged_segmenter(volumes, tmp_path / "drawn", between="2")
     with pytest.raises(UsageFault, match="--read between=2"):
-        drawn.judged(tmp_path / "drawn")
+        segmented(volumes(between="2"), tmp_path / "drawn")
 
 
 @pytest.mark.parametrize("kind", FLAT)
 def test_a_segmenter_of_slices_is_measured_on_the_files_pixels(kind, tmp_path):
-    request = FLAT[kind](tmp_path / "set", folds="3", resize="10x12")
-    adapter = judged_perfectly(request, tmp_path / "out")
-    found = adapter.judged(tmp_path / "out")
-    assert set(found) == set(adapter.source.held_out_ids)
+    found = segmented(FLAT[kind](tmp_path / "set", folds="3", resize="10x12"), tmp_path / "out")
     assert all(one.read().predicted.shape == SHAPE for one in found.values())
-    whole = FLAT[kind](tmp_path / "set", folds="3")
-    assert perfect_where_there_is_any(judged_perfectly(whole, tmp_path / "whole"), tmp_path)
+    whole = segmented(FLAT[kind](tmp_path / "set", folds="3"), tmp_path / "whole")
+    own = evaluate(whole, ONE[:1]).per_subject
+    assert own
+    assert all(one == {"dice/1": 1.0, "hd95/1": 0.0} for one in own.values())
 
 
-def perfect_where_there_is_any(adapter: Any, folder: Path) -> bool:
-    found = evaluate(adapter.judged(folder / "whole"), ONE[:1]).per_subject
-    return bool(found) and all(one == {"dice/1": 1.0, "hd95/1": 0.0} for one in found.values())
-
-
-def test_pictures_are_in_pixels_unless_somebody_says_mm(tmp_path):
-    for read, unit, spacing in (({}, "px", (1.0, 1.0)), ({"spacing": "2,3"}, "mm", (2.0, 3.0))):
-        request = pictures(tmp_path / "set", folds="3", resize="10x12", **read)
-        adapter = judged_perfectly(request, tmp_path / unit)
-        found = adapter.judged(tmp_path / unit)
-        assert {(one.unit, one.read().spacing) for one in found.values()} == {(unit, spacing)}
-        assert adapter.source.schema.spacing == tuple(
-            s * (1 if unit == "px" else 2) for s in spacing
-        )
+@pytest.mark.parametrize(
+    ("read", "unit", "spacing"), [({}, "px", (1.0, 1.0)), ({"spacing": "2,3"}, "mm", (2.0, 3.0))]
+)
+def test_pictures_are_in_pixels_unless_somebody_says_mm(tmp_path, read, unit, spacing):
+    request = pictures(tmp_path / "set", folds="3", resize="10x12", **read)
+    found = segmented(request, tmp_path / "out")
+    assert {(one.unit, one.read().spacing) for one in found.values()} == {(unit, spacing)}
+    resized = tuple(s * (1 if unit == "px" else 2) for s in spacing)
+    assert open_source(request).schema.spacing == resized
 
 
 def test_slices_of_a_volume_are_a_volume_in_mm(tmp_path):
-    adapter = judged_perfectly(slices(tmp_path / "set", folds="3"), tmp_path / "out")
-    found = adapter.judged(tmp_path / "out")
+    found = segmented(slices(tmp_path / "set", folds="3"), tmp_path / "out")
     assert {one.position.thickness for one in found.values()} == {3.0}
     assert {one.read().spacing for one in found.values()} == {(2.0, 1.0)}
     assert evaluate(found, ONE).distances == "volumes"
 
 
-def test_a_label_map_of_other_pixels_or_numbers_is_refused(tmp_path):
-    adapter = judged_perfectly(pictures(tmp_path / "set", folds="3"), tmp_path / "out")
-    one = next(iter(adapter.judged(tmp_path / "out").values()))
-    for array, says in (
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
         (np.zeros((5, 5), np.uint8), "5 x 5 pixels, case .* has 20 x 24"),
         (np.full(SHAPE, 7, np.uint8), r"holds the numbers \[7\], expected among \[0, 255\]"),
-    ):
-        Image.fromarray(array).save(one.file)
-        with pytest.raises(DataFault, match=says):
-            one.read()
+    ],
+)
+def test_a_label_map_of_other_pixels_or_numbers_is_refused(tmp_path, array, says):
+    found = segmented(pictures(tmp_path / "set", folds="3"), tmp_path / "out")
+    one = next(iter(found.values()))
+    Image.fromarray(array).save(one.file)
+    with pytest.raises(DataFault, match=says):
+        one.read()
 
 
 def test_what_could_not_be_measured_is_refused_before_a_training(volumes):
-    def check(read: dict[str, str], settings: dict[str, str]) -> None:
-        request = SourceRequest("nifti", str(volumes), read={"folds": "3", **read})
-        SegmenterAdapter(open_source(request)).check_judged(settings)
-
-    check({}, {})
-    with pytest.raises(UsageFault, match="of no files of their own"):
-        SegmenterAdapter(ToySource(3)).check_judged({})
-    with pytest.raises(UsageFault, match="--read between=2"):
-        check({"between": "2"}, {})
-    with pytest.raises(UsageFault, match="no label maps are kept"):
-        check({}, {"save_predictions": "no"})
-
-
-# -- DeepMedic -------------------------------------------------------------------------------------
+    SegmenterAdapter(open_source(volumes())).check_judged({})
+    for source, settings, says in (
+        (ToySource(3), {}, "of no files of their own"),
+        (open_source(volumes(between="2")), {}, "--read between=2"),
+        (open_source(volumes()), {"save_predictions": "no"}, "no label maps are kept"),
+    ):
+        with pytest.raises(UsageFault, match=says):
+            SegmenterAdapter(source).check_judged(settings)
 
 
 @pytest.fixture(scope="module")
@@ -242,35 +209,35 @@ def deepmedic(tmp_path_factory) -> Toy:
     return toy_deepmedic(folder, train=1, val=2, shape=(18, 17, 16))
 
 
-def judged_engine(toy: Toy, output: Path, *, keep: bool = True) -> DeepMedicAdapter:
-    """An adapter whose torch training has predicted each validation case as it is."""
+def adapter_of(toy: Toy) -> DeepMedicAdapter:
+    return DeepMedicAdapter(open_deepmedic(SourceRequest("deepmedic", str(toy.train))))
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_the_torch_engine_predicts_on_the_grid_of_the_files(deepmedic, tmp_path, keep):
     from gansynth_deepmedic.engine.cutting import read_volume
     from gansynth_deepmedic.engine.infer import PREDICTIONS, held_cases, validate
     from gansynth_deepmedic.engine.train import VALIDATION
 
-    held = held_cases(read_train_config(toy.train))
+    held = held_cases(read_train_config(deepmedic.train))
     sure: Any = SimpleNamespace(labels=lambda case: case.labels)
-    found = validate(sure, held, read_volume, ONE, output / PREDICTIONS if keep else None)
-    write_json_atomic(output / VALIDATION, found)
-    write_json_atomic(output / FILE, {"sessions": [{"engine": "torch"}]})
-    return DeepMedicAdapter(open_deepmedic(SourceRequest("deepmedic", str(toy.train))))
-
-
-def test_the_torch_engine_predicts_on_the_grid_of_the_files(deepmedic, tmp_path):
-    adapter = judged_engine(deepmedic, tmp_path)
-    found = adapter.judged(tmp_path)
-    assert set(found) == set(adapter.source.held_out_ids)
-    assert len(found) == 2
-    assert perfect(found)
-
-
-def test_the_torch_engine_that_kept_nothing_is_refused(deepmedic, tmp_path):
-    with pytest.raises(UsageFault, match="no segmentations were kept, expected --set save_pred"):
-        judged_engine(deepmedic, tmp_path, keep=False).judged(tmp_path)
+    told = validate(sure, held, read_volume, ONE, tmp_path / PREDICTIONS if keep else None)
+    write_json_atomic(tmp_path / VALIDATION, told)
+    write_json_atomic(tmp_path / FILE, {"sessions": [{"engine": "torch"}]})
+    adapter = adapter_of(deepmedic)
+    if keep:
+        found = adapter.judged(tmp_path)
+        assert set(found) == set(adapter.source.held_out_ids)
+        assert (len(found), perfect(found)) == (2, True)
+    else:
+        with pytest.raises(UsageFault, match="no segmentations were kept, expected --set save_pr"):
+            adapter.judged(tmp_path)
 
 
 def test_deepmedics_own_predictions_are_found_by_their_names(deepmedic, tmp_path):
-    adapter = DeepMedicAdapter(open_deepmedic(SourceRequest("deepmedic", str(deepmedic.train))))
+    adapter = adapter_of(deepmedic)
+    with pytest.raises(UsageFault, match=r"has no gansynth_session.json"):
+        adapter.judged(tmp_path)
     write_json_atomic(tmp_path / FILE, {"sessions": [{"engine": "deepmedic"}]})
     with pytest.raises(DataFault, match=r"pred_01_Segm.nii.gz: missing"):
         adapter.judged(tmp_path)
@@ -281,18 +248,8 @@ def test_deepmedics_own_predictions_are_found_by_their_names(deepmedic, tmp_path
     assert perfect(adapter.judged(tmp_path))
 
 
-def test_a_folder_of_no_training_is_refused(deepmedic, tmp_path):
-    adapter = DeepMedicAdapter(open_deepmedic(SourceRequest("deepmedic", str(deepmedic.train))))
-    with pytest.raises(UsageFault, match=r"has no gansynth_session.json"):
-        adapter.judged(tmp_path)
-
-
-# -- others ----------------------------------------------------------------------------------------
-
-
 def test_a_host_that_draws_no_label_maps_says_so(tmp_path):
     from gansynth_yolo.adapter import YoloAdapter
 
-    detector = object.__new__(YoloAdapter)
     with pytest.raises(UsageFault, match="yolo leaves no label maps of held-out cases"):
-        detector.judged(tmp_path)
+        object.__new__(YoloAdapter).judged(tmp_path)

@@ -1,0 +1,332 @@
+"""Arms at equal false positives, resampled patients, lesions of volumes, and all as a document."""
+# mypy: disallow-untyped-calls=False
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansynth.metrics.detection import Asked, froc, measure_arms
+from gansynth.metrics.detection.free_response import Arm, AtEqualFps, at_equal_fps, sensitivity
+from gansynth.metrics.detection.matching import pooled
+from gansynth.metrics.detection.record import Found
+from gansynth.metrics.detection.report import number
+from gansynth.metrics.detection.resampling import (
+    Estimate,
+    estimate,
+    everyone,
+    resamples,
+    with_interval,
+)
+from gansynth.metrics.detection.volumes import Lesions, linked, places
+from tests.metrics.detection.simulated import (
+    ELSEWHERE,
+    A,
+    B,
+    boxes,
+    document,
+    drawn,
+    measured,
+    seen,
+)
+
+FOUND = drawn(1, 60, per_subject=4)
+
+
+def arm(name, detections, confidence=0.5):
+    pool, hits = measured(detections)
+    return Arm(name, pool, hits, confidence)
+
+
+def weights_of(arm, times=200):
+    return resamples(len(arm.pool.subjects), times, np.random.default_rng(0))
+
+
+def changed(detections, change):
+    """The same with other ``Found`` in each image."""
+    images = tuple(replace(s, found=change(s.found)) for s in detections.images)
+    return replace(detections, images=images)
+
+
+def test_by_hand():
+    images = seen("x", [A, B], [A, ELSEWHERE, B], [0.9, 0.6, 0.1]), seen("y")
+    others = seen("x", [A, B], [A, B, ELSEWHERE], [0.4, 0.3, 0.2]), seen("y")
+    held, asked = arm("real", document(*images)), arm("both", document(*others))
+    found = at_equal_fps(held, asked, weights_of(held))
+    assert (found.fps, found.held_sensitivity, found.asked_sensitivity) == (0.5, 0.5, 1)
+    assert (found.difference.value, found.reached) == (0.5, True)
+    back = at_equal_fps(asked, held, weights_of(held))
+    assert (back.fps, back.held_sensitivity, back.asked_sensitivity) == (0, 0, 0.5)
+
+
+def test_more_of_everything_is_not_better():
+    """The trap: higher scores all over find more at one confidence, with more false positives."""
+    plain = arm("real", FOUND)
+    eager = arm("both", changed(FOUND, lambda f: replace(f, scores=np.sqrt(f.scores))))
+    once = everyone(len(plain.pool.subjects))
+    assert eager.working(once)[1] > plain.working(once)[1] + 0.02
+    assert eager.working(once)[0] > plain.working(once)[0] + 0.5
+    for held, asked in ((plain, eager), (eager, plain)):
+        compared = at_equal_fps(held, asked, weights_of(plain))
+        assert compared.difference == Estimate(0, 0, 0)
+        assert compared.verdict().endswith("no difference shown.")
+
+
+def test_a_curve_that_ends_before_is_said_to():
+    cut = changed(FOUND, lambda f: Found(*(v[f.scores > 0.8] for v in vars(f).values())))
+    plain, short = arm("real", FOUND), arm("short", cut)
+    compared = at_equal_fps(plain, short, weights_of(plain))
+    assert (compared.reached, compared.ended) == (False, 1)
+    once = everyone(len(plain.pool.subjects))
+    assert compared.asked_sensitivity == short.curves(once).sensitivity[0, -1]
+    assert "(short does not make so many: this is the most it finds)" in compared.verdict()
+    assert "no verdict" in compared.verdict()
+    itself = at_equal_fps(short, short, weights_of(plain))
+    assert (itself.reached, itself.ended) == (True, 0)
+
+
+@pytest.mark.parametrize(
+    ("difference", "units", "reached", "says"),
+    [
+        ((0.1, 0.01, 0.2), 36, True, "B finds more than A in patients like these 36"),
+        ((-0.1, -0.2, -0.01), 36, True, "A finds more than B in patients like these 36"),
+        ((0.1, -0.01, 0.2), 36, True, "no difference shown"),
+        ((0.1, 0.0, 0.2), 36, True, "no difference shown"),
+        ((0.1, 0.05, 0.2), 9, True, "9 patients are too few for a verdict"),
+        ((0.1, np.nan, np.nan), 36, True, "without resamples"),
+        ((np.nan, np.nan, np.nan), 36, True, "nothing to compare"),
+        ((-0.1, -0.2, -0.01), 36, False, "not at equal numbers, so no verdict"),
+        ((0.1, 0.01, 0.2), 36, False, "B finds more than A"),
+    ],
+)
+def test_the_verdict_claims_no_more_than_the_interval(difference, units, reached, says):
+    compared = AtEqualFps("A", "B", 1, 0.5, 0.6, Estimate(*difference), reached, 0, units, 200)
+    assert says in compared.verdict()
+
+
+def test_differences_are_of_the_same_patients():
+    """Paired: an arm that always finds one lesion more has a difference that hardly varies."""
+    rng = np.random.default_rng(0)
+    sides: list[Any] = [[], []]
+    for n in range(40):
+        hit = [A, B] if rng.random() >= 0.5 else [B]  # nobody finds A in half of them
+        for side, score in zip(sides, (0.1, 0.9), strict=True):
+            scores = [0.9, score][-len(hit) :]
+            side.append(seen(f"{n}", [A, B], hit, scores, subject=f"{n}"))
+    held, asked = (arm("", document(*side)) for side in sides)
+    found = at_equal_fps(held, asked, weights_of(held))
+    assert vars(found.difference) == pytest.approx({"value": 0.5, "low": 0.5, "high": 0.5})
+    alone = with_interval(0, [held.working(weights_of(held))[1]])
+    assert alone.high - alone.low > 0.1
+
+
+def test_a_resample_has_as_many_patients_all_equally_likely_and_a_seed_is_a_seed():
+    several = resamples(5, 4000, np.random.default_rng(0))
+    assert (several.sum(axis=1) == 5).all()
+    np.testing.assert_allclose(several.mean(axis=0), 1, atol=0.06)
+    np.testing.assert_allclose(several.var(axis=0), 0.8, atol=0.06)
+    one, same, other = (resamples(5, 9, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert (one == same).all()
+    assert (one != other).any()
+    assert everyone(3).tolist() == [[1, 1, 1]]
+
+
+def test_the_interval_is_that_of_a_mean():
+    values = np.random.default_rng(0).normal(size=50)
+    weights = resamples(50, 20_000, np.random.default_rng(1))
+    found = estimate(lambda w: w @ values / 50, weights)
+    middle, half = values.mean(), 1.96 * values.std() / np.sqrt(50)
+    assert found.value == pytest.approx(middle)
+    assert (found.low, found.high) == pytest.approx((middle - half, middle + half), abs=0.01)
+
+
+def test_slices_of_one_patient_do_not_narrow_the_interval():
+    def spread(slices, of):
+        images = []
+        for p in range(20):
+            boxes_, scores = ([A], [0.9]) if p % 2 else ([], [])
+            images += [
+                seen(f"{p}.{z}", [A], boxes_, scores, subject=of.format(p=p, z=z))
+                for z in range(slices)
+            ]
+        pool, hits = measured(document(*images))
+        weights = resamples(len(pool.subjects), 1000, np.random.default_rng(0))
+        found = estimate(lambda w: sensitivity(pool, hits, weights=w), weights)
+        return found.high - found.low
+
+    ten = spread(10, "{p}")
+    assert ten == spread(1, "{p}")
+    assert spread(10, "{p}.{z}") < 0.5 * ten
+
+
+def test_what_is_undefined_is_left_out():
+    found = with_interval(0.5, [np.array([np.nan, 0.5, 0.5]), np.array([np.nan])])
+    assert (found.low, found.high) == (0.5, 0.5)
+    none = with_interval(np.nan, [np.array([np.nan])])
+    assert none.to_json() == {"value": None, "low": None, "high": None}
+
+
+C, HALF, LESS, BIG = (30, 30, 40, 40), (5, 0, 15, 10), (6, 0, 16, 10), (0, 0, 40, 40)
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "expected"),
+    [
+        ([A, A, A], {}, [0, 0, 0]),
+        ([A, HALF], {}, [0, 0]),
+        ([A, LESS], {}, [0, 1]),
+        ([A, BIG], {}, [0, 0]),
+        ([A, C], {}, [0, 1]),
+        ([A, A], {"level": [3, 5]}, [0, 1]),
+        ([A, A], {"level": [5, 4]}, [0, 0]),
+        ([A, A], {"level": [3, 3]}, [0, 1]),
+        ([A, A], {"labels": [0, 1]}, [0, 1]),
+        ([A, A], {"volume": [0, 1]}, [0, 1]),
+        ([A, C, BIG], {"level": [0, 0, 1]}, [0, 0, 0]),
+        ([A, A, A], {"level": [-1, 1, 0]}, [0, 0, 0]),
+        ([(0, 0, 0, 0), (0, 0, 0, 0)], {}, [0, 1]),
+        ([], {}, []),
+    ],
+)
+def test_boxes_of_neighbouring_slices_are_one_if_they_share_half_of_the_smaller(
+    lines, options, expected
+):
+    n = len(lines)
+    usual = {"labels": [0] * n, "volume": [0] * n, "level": range(n), **options}
+    told = [np.array(usual[key], int) for key in ("labels", "volume", "level")]
+    assert linked(boxes(*lines), *told).tolist() == expected
+
+
+def lesions(*images, confidence=0.5, least=1, iou=0.5):
+    pool, hits = measured(document(*images), iou)
+    where = places(document(*images), pool)
+    assert not isinstance(where, str)
+    return Lesions(pool, where, hits, confidence, least)
+
+
+TWO = (
+    seen("0", [A, C], [A], [0.9], subject="p", place=("v", 0)),
+    seen("1", [A], [A], [0.1], subject="p", place=("v", 1)),
+    seen("2", [A], [A, C], [0.8, 0.7], subject="p", place=("v", 2)),
+    seen("3", [], [C, A], [0.7, 0.6], subject="p", place=("v", 3)),
+    seen("4", [], [], [], subject="q", place=("w", 0)),
+)
+"""A through three slices, hit in two of them; C in one, missed; at slices 2 and 3 a false C."""
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({}, [True, False]),
+        ({"least": 2}, [True, False]),
+        ({"least": 3}, [False, False]),
+        ({"least": 3, "confidence": 0.1}, [True, False]),
+        ({"confidence": 0.85}, [True, False]),
+        ({"confidence": 0.85, "least": 2}, [False, False]),
+    ],
+)
+def test_a_lesion_is_found_if_enough_of_its_boxes_are_hit(options, found):
+    own = lesions(*TWO, **options)
+    assert own.found.tolist() == found
+    assert own.sensitivity(np.ones((1, 2)))[0] == np.mean(found)
+
+
+def test_linked_false_positives_count_once_and_all_volumes_count():
+    own = lesions(*TWO)  # C of slices 2 and 3 is one, A of slice 3 another
+    assert own.false_positives(np.ones((1, 2)))[0] == 2 / 2
+    assert own.false_positives(np.array([[2.0, 0.0]]))[0] == 4 / 2
+
+
+def test_lesions_are_dealt_into_thirds_by_area():
+    images = [
+        seen(f"{n}", [(0, 0, s, s)], [(0, 0, s, s)], [n / 6], subject=f"{n}", place=(f"v{n}", 0))
+        for n, s in enumerate((1, 2, 3, 4, 5, 6))
+    ]
+    own = lesions(*images, confidence=0.4)
+    assert own.size.tolist() == [1, 4, 9, 16, 25, 36]
+    assert own.third.tolist() == [0, 0, 1, 1, 2, 2]
+    by_size = own.measure(np.zeros((0, 6)))["by_size"]
+    assert [by_size[k].pop("sensitivity")["value"] for k in by_size] == [0, 0.5, 1]
+    assert by_size["large"] == {"lesions": 2, "pixels": [25, 36]}
+
+
+def test_without_lesions_nothing_is_found():
+    doc = lesions(seen("0", subject="p", place=("v", 0))).measure(np.ones((3, 1)))
+    assert (doc["lesions"], doc["by_size"], doc["sensitivity"]["value"]) == (0, {}, None)
+    assert doc["fps_per_volume"]["value"] == 0
+
+
+def test_images_that_do_not_say_where_they_lie_are_said_to():
+    found = document(seen("0", place=("v", 0)), seen("1"))
+    says = "1 of 2 images do not say of which volume they are a slice"
+    assert places(found, pooled(found)) == says
+
+
+@pytest.fixture(scope="module")
+def of_arm():
+    (found,) = measure_arms({"a": FOUND}, Asked(resamples=300, confidence=0.3))["arms"]
+    return found
+
+
+def estimates(part):
+    """Every number with an interval in a document."""
+    if isinstance(part, dict) and part.keys() == {"value", "low", "high"}:
+        yield part
+    elif isinstance(part, dict | list):
+        for inner in part.values() if isinstance(part, dict) else part:
+            yield from estimates(inner)
+
+
+def test_intervals_hold_their_numbers(of_arm):
+    found = list(estimates(of_arm))
+    assert len(found) > 20
+    assert all(each["low"] <= each["value"] <= each["high"] for each in found)
+    assert sum(each["low"] < each["high"] for each in found) > 15
+
+
+def test_the_drawn_curve_is_the_curve_within_its_band_up_to_its_end(of_arm):
+    at = of_arm["at"]["0.5"]
+    curve, line = froc(*measured(FOUND)), at["drawn"]
+    np.testing.assert_allclose(line["sensitivity"], curve.at(line["fps"])[0])
+    assert line["fps"][-1] <= curve.end[0] == at["froc"]["end"]
+    low, middle, high = (np.array(line[k]) for k in ("low", "sensitivity", "high"))
+    assert ((low <= middle) & (middle <= high)).all()
+    assert np.diff(low).min() >= 0
+
+
+def test_a_document_is_json_even_where_nothing_is_defined():
+    empty = document(seen("x"), names=("a", "b"))
+    told = measure_arms({"a": empty, "b": empty}, Asked(resamples=20))
+    assert json.loads(json.dumps(told, allow_nan=False))["arms"][0]["map"]["value"] is None
+    assert "nothing to compare" in told["equal_fps"][0]["verdict"]
+
+
+def test_progress_is_told_to_the_end():
+    told = []
+    arms = {"a": FOUND, "b": FOUND}
+    measure_arms(arms, Asked(resamples=0), progress=lambda *counts: told.append(counts))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize(("confidence", "warned"), [(0.3, True), (0.4, False)])
+def test_curves_that_end_at_the_working_point_are_said_to(confidence, warned):
+    short = replace(FOUND, confidence=0.3)
+    asked = Asked(confidence=confidence, resamples=0)
+    said = measure_arms({"a": short, "b": short}, asked)["warnings"]
+    assert any("no arm can be asked" in text for text in said) == bool(said) == warned
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (None, "–"),
+        (0.51, "0.510"),
+        ({"value": None, "low": None, "high": None}, "–"),
+        ({"value": 0.5, "low": None, "high": None}, "0.500"),
+        ({"value": 0.5, "low": 0.4, "high": 0.61}, "0.500 [0.400, 0.610]"),
+    ],
+)
+def test_numbers_are_shown_with_their_intervals(found, text):
+    assert number(found) == text

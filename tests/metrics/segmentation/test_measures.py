@@ -1,0 +1,288 @@
+"""What is measured of one case: by hand, as MONAI has it, and what holds whatever the case."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansynth.metrics.segmentation import MEASURES, SEGMENTATION, measure_case, measure_of
+from gansynth.metrics.segmentation.regions import (
+    dice,
+    mean_dice,
+    read_regions,
+    regions_of,
+    with_labels,
+)
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import read_nifti
+from tests.deepmedic_sets import phantom
+from tests.metrics.segmentation.shapes import ONE, blobs, line, measured
+
+pytestmark = [
+    # MONAI 1.6 calls its own deprecated argument, and says of every empty map that it is one.
+    pytest.mark.filterwarnings("ignore:monai.metrics.utils get_mask_edges:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:the prediction of class .* is all 0:UserWarning"),
+]
+ROOT = Path(__file__).parents[3]
+HIPPOCAMPUS = ROOT.parent / "shared" / "data" / "msd_task04_hippocampus" / "labelsTr"
+NAMES = ("dice", "hd95", "nsd", "lesion_sensitivity", "lesion_precision")
+PERFECT = dict(zip(NAMES, (1, 0, 1, 1, 1), strict=True))
+
+
+def marked(shape: tuple[int, ...], *places: Any) -> Any:
+    """A map with label 1 at some places."""
+    labels = np.zeros(shape, np.int16)
+    for place in places:
+        labels[place] = 1
+    return labels
+
+
+POINTS = marked((5, 6, 9), (3, 1, 5)), marked((5, 6, 9), (1, 1, 1))
+OUTLIERS = line((*range(20), 30)) | marked((4, 40), (3, 10))
+ROW = line(range(20))
+CUBE = marked((7, 7, 7), (slice(1, 6),) * 3)
+SHELL = CUBE - marked((7, 7, 7), (slice(2, 5),) * 3)
+MANY = marked((4, 12), (0, 0), (1, 1), (slice(0, 2), slice(5, 7)), (3, 11))
+"""Three lesions: one that holds together at a corner, one of four pixels, one of one."""
+HITS = marked((4, 12), (1, 1), (0, 5), (3, 0), (3, slice(4, 6)))
+"""Hits the first and a quarter of the second, and two more."""
+IGNORED = line(range(10)) + 9 * line(range(10, 40))
+
+
+@pytest.mark.parametrize(
+    ("predicted", "truth", "spacing", "options", "expected"),
+    [
+        (*POINTS, (1.5, 9.0, 1.0), {}, {**dict.fromkeys(NAMES, 0), "hd95": 5}),  # 3 and 4 mm
+        # Twenty distances of 0, one of 2, one of 11: at rank 0.95 * 21 = 19.95 lies 0.95 * 2.
+        (OUTLIERS, ROW, (1, 1), {"tolerance_mm": 1.0}, {"hd95": 1.9, "nsd": 40 / 42}),
+        (OUTLIERS, ROW, (1, 1), {"tolerance_mm": 2.0}, {"hd95": 1.9, "nsd": 41 / 42}),
+        # From the truth: ten distances of 0, then 1 to 10 pixels; rank 0.95 * 19 = 18.05.
+        (line(range(10)), ROW, (1.0, 0.5), {}, {"hd95": 9.05 * 0.5}),
+        (ROW, line(range(10)), (1.0, 0.5), {}, {"hd95": 9.05 * 0.5}),
+        (SHELL, CUBE, (1, 1, 1), {}, {"dice": 2 * 98 / (98 + 125), "hd95": 0, "nsd": 1}),
+        (HITS, MANY, (1, 1), {}, {"lesion_sensitivity": 2 / 3, "lesion_precision": 2 / 4}),
+        (
+            *(HITS, MANY, (1, 1), {"overlap": 0.5}),
+            {"lesion_sensitivity": 1 / 3, "lesion_precision": 2 / 4},
+        ),
+        (
+            *(CUBE * 0, CUBE, (3, 2, 1), {}),  # as far as the case is wide
+            dict(zip(NAMES, (0, np.sqrt(21**2 + 14**2 + 7**2), 0, 0, None), strict=True)),
+        ),
+        (CUBE, CUBE * 0, (1, 1, 1), {}, {**dict.fromkeys(NAMES), "lesion_precision": 0}),
+        (CUBE * 0, CUBE * 0, (1, 1, 1), {}, dict.fromkeys(NAMES)),
+        (line(range(12)), IGNORED, (1, 1), {"ignore": 9}, PERFECT),
+        (line(range(12)), IGNORED, (1, 1), {}, {"dice": 20 / 22}),
+    ],
+    ids=[
+        *("mm", "percentile", "tolerance", "larger direction", "and back", "inside", "lesions"),
+        *("overlap", "not predicted", "not there", "nothing", "ignored", "not ignored"),
+    ],
+)
+def test_by_hand(predicted, truth, spacing, options, expected):
+    found = measured(predicted, truth, spacing, **options)
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+
+
+def test_a_lesion_is_one_of_the_region():
+    """Its labels lie side by side: one whole tumour, two of its parts."""
+    truth = np.array([[1, 2, 0, 0, 1]], np.int16)
+    predicted = np.array([[2, 0, 0, 0, 0]], np.int16)
+    found = measure_case(predicted, truth, (1, 1), (("WT", (1, 2)), ("1", (1,)), ("2", (2,))))
+    assert found["lesion_sensitivity/WT"] == 0.5
+    assert (found["lesion_sensitivity/1"], found["lesion_sensitivity/2"]) == (0, 0)
+    assert (found["lesion_precision/WT"], found["lesion_precision/1"]) == (1, None)
+
+
+CASES = [((14, 12, 10), (2.5, 0.7, 1.1)), ((30, 26), (0.8, 1.3)), ((9, 9, 9), (1.0, 1.0, 1.0))]
+
+
+@pytest.fixture(params=range(9))
+def case(request) -> Any:
+    """Prediction, truth and spacing."""
+    shape, spacing = CASES[request.param % 3]
+    rng = np.random.default_rng(request.param)
+    return blobs(rng, shape), blobs(rng, shape), spacing
+
+
+def test_a_perfect_prediction_is_perfect(case):
+    _, truth, spacing = case
+    assert measured(truth, truth, spacing) == PERFECT
+
+
+def test_prediction_and_truth_change_places(case):
+    predicted, truth, spacing = case
+    one, other = measured(predicted, truth, spacing), measured(truth, predicted, spacing)
+    other["lesion_sensitivity"], other["lesion_precision"] = (
+        other["lesion_precision"], other["lesion_sensitivity"],
+    )  # fmt: skip
+    assert one == pytest.approx(other)
+    assert one["dice"] == dice(predicted, truth, ONE)["x"]["dice"]
+
+
+def test_neither_units_nor_axes_nor_background_around_matter(case):
+    predicted, truth, spacing = case
+    one = measured(predicted, truth, spacing, tolerance_mm=1.5)
+    wide = measured(predicted, truth, [3 * mm for mm in spacing], tolerance_mm=4.5)
+    wide["hd95"] = (wide["hd95"] or 0) / 3
+    turned = measured(predicted.T[::-1], truth.T[::-1], spacing[::-1], tolerance_mm=1.5)
+    padded = measured(np.pad(predicted, 3), np.pad(truth, 3), spacing, tolerance_mm=1.5)
+    slab = measured(predicted[None], truth[None], (7.0, *spacing), tolerance_mm=1.5)
+    for other in (wide, turned, padded, slab):
+        assert other == pytest.approx(one)
+
+
+def test_surfaces_agree_the_more_the_more_is_tolerated(case):
+    found = [measured(*case, tolerance_mm=mm)["nsd"] or 0 for mm in (0, 2, 99)]
+    assert found == sorted(found)
+    assert found[0] < found[-1] == 1
+
+
+def test_inputs_stay_as_they_are(case):
+    predicted, truth, spacing = case
+    before = predicted.copy(), truth.copy()
+    measured(predicted, truth, spacing, ignore=1)
+    np.testing.assert_array_equal((predicted, truth), before)
+
+
+def test_a_spacing_rounded_to_float32_is_within_the_tolerance():
+    truth, predicted = line(range(5)), line(range(5), row=2)
+    spacing = np.linalg.norm(np.array([[0.1, 0], [0, 0.1]], np.float32), axis=0).astype(float)
+    assert spacing[0] > 0.1
+    assert measured(predicted, truth, spacing.tolist(), tolerance_mm=0.1)["nsd"] == 1
+    assert measured(predicted, truth, spacing.tolist(), tolerance_mm=0.0999)["nsd"] == 0
+
+
+def assert_monais(predicted: Any, truth: Any, spacing: Any, mm: float = 1.0) -> None:
+    """MONAI, which computes in float32, has the same Dice, distance and surface Dice."""
+    metrics = pytest.importorskip("monai.metrics")
+    import torch
+
+    ours = measured(predicted, truth, spacing, tolerance_mm=mm, asked=("dice", "hd95", "nsd"))
+    maps = ((one == 1)[None, None].astype(np.float32) for one in (predicted, truth))
+    pair = [torch.from_numpy(one) for one in maps]
+    same: dict[str, Any] = {"include_background": True, "spacing": list(spacing)}
+    theirs = metrics.compute_hausdorff_distance(*pair, percentile=95, **same)
+    assert ours["hd95"] == pytest.approx(float(theirs), abs=1e-4)
+    theirs = metrics.compute_dice(*pair, include_background=True)
+    assert ours["dice"] == pytest.approx(float(theirs), abs=1e-6)
+    theirs = metrics.compute_surface_dice(*pair, [mm], **same)
+    assert ours["nsd"] == pytest.approx(float(theirs), abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("shape", "spacing"),
+    [((14, 22, 18), (2.5, 0.7, 1.1)), ((40, 36), (0.8, 1.3)), ((16, 16, 16), (1.0, 1.0, 1.0))],
+)
+def test_blobs_are_measured_as_by_monai(shape, spacing, seed):
+    rng = np.random.default_rng(seed)
+    truth, other = blobs(rng, shape), blobs(rng, shape)
+    assert_monais(other, truth, spacing, 1.5)
+    assert_monais(np.where(rng.random(shape) < 0.02, 1 - truth, truth), truth, spacing, 1.5)
+
+
+def test_a_phantoms_lesion_is_measured_as_by_monai():
+    labels = phantom(np.random.default_rng(1), (30, 28, 26))[1]
+    assert_monais(np.roll(labels, (1, -2, 3), (0, 1, 2)), labels, (0.9, 0.9, 4.5), 2.0)
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not HIPPOCAMPUS.is_dir(), reason="../shared/data is absent")
+def test_another_persons_hippocampus_is_measured_as_by_monai():
+    one, other = (read_nifti(file).array for file in sorted(HIPPOCAMPUS.glob("*.nii.gz"))[:2])
+    box = tuple(slice(n) for n in map(min, one.shape, other.shape))
+    assert_monais(one[box], other[box], (1.0, 1.0, 1.0))
+
+
+def test_lesions_are_those_of_cc3d():
+    cc3d = pytest.importorskip("cc3d")
+    rng = np.random.default_rng(3)
+    for _ in range(5):
+        truth, predicted = blobs(rng, (16, 20, 18)), blobs(rng, (16, 20, 18))
+        parts, count = cc3d.connected_components(truth, connectivity=26, return_N=True)
+        hit = {int(n) for n in np.unique(parts[predicted > 0])} - {0}
+        found = measure_case(predicted, truth, (1, 1, 1), ONE, asked=("lesion_sensitivity",))
+        assert count > 1
+        assert found == {"lesion_sensitivity/x": pytest.approx(len(hit) / count)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault", "says"),
+    [
+        ({"asked": ("dcie",)}, UsageFault, "measure 'dcie': .* Did you mean 'dice'"),
+        ({"spacing": (1.0,)}, UsageFault, "spacing .*expected 2 positive numbers"),
+        ({"spacing": (1.0, 0.0)}, UsageFault, "spacing"),
+        ({"tolerance_mm": -1.0}, UsageFault, "tolerance_mm -1.0"),
+        ({"overlap": 2.0}, UsageFault, "overlap 2.0"),
+        ({"predicted": np.zeros((4, 4), np.int16)}, DataFault, r"shape \(4, 4\).*expected equal"),
+    ],
+)
+def test_what_cannot_be_is_refused(changes, fault, says):
+    usual: dict[str, Any] = {"predicted": line(range(3)), "truth": line(range(3))}
+    with pytest.raises(fault, match=says):
+        measure_case(**{**usual, "spacing": (1.0, 1.0), "regions": ONE, **changes})
+
+
+def test_every_measure_is_in_the_table_and_only_what_is_asked_is_measured():
+    found = measure_case(ROW, ROW, (1, 1), ONE)
+    assert [measure_of(key) for key in found] == list(SEGMENTATION.values())
+    assert list(measured(ROW, ROW, (1, 1))) == list(SEGMENTATION) == list(NAMES)
+    assert list(measured(ROW, ROW, (1, 1), asked=("nsd", "dice"))) == ["nsd", "dice"]
+    assert measure_of("sensitivity@FP=0.5") is MEASURES["sensitivity"]
+    lower = {name for name, one in MEASURES.items() if one.better == "lower"}
+    assert lower == {"hd95", "fp_per_image"}
+    with pytest.raises(UsageFault, match=r"^hd59/WT: no measure.*Did you mean 'hd95'"):
+        measure_of("hd59/WT")
+
+
+def test_the_page_has_the_table_of_the_code():
+    page = (ROOT / "docs" / "measures.md").read_text(encoding="utf-8")
+    for name, one in MEASURES.items():
+        margin = "" if one.margin is None else f"{one.margin} "
+        assert f"| `{name}` | {one.unit} | {one.better} | {one.says} | {margin}|" in page
+
+
+LABELS = (1, 2, 4)
+
+
+def test_regions_are_unions_of_labels():
+    expected = (("WT", (1, 2, 4)), ("TC", (1, 4)))
+    assert read_regions(" WT: 4+1 +2, TC:1+4+1,", LABELS) == expected
+    assert regions_of({"WT": "1+2+4", "TC": "1+4"}, LABELS) == expected
+    assert read_regions("", LABELS) == ()
+    names = [name for name, _ in with_labels(read_regions("WT:1+2", LABELS), LABELS)]
+    assert names == ["foreground", "1", "2", "4", "WT"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("WT:1+3", "labels '1\\+3'; expected values among 1, 2, 4"),
+        ("WT", "labels ''"),
+        ("WT:²", "labels '²'"),
+        (":1", "name ''"),
+        ("4:1", "name '4'"),
+        ("foreground:1", "name 'foreground'"),
+        ("WT:1,WT:2", "name 'WT'; expected names of your own, each once"),
+    ],
+)
+def test_what_is_no_region_is_refused(text, says):
+    with pytest.raises(UsageFault, match=says) as fault:
+        read_regions(text, LABELS)
+    assert str(fault.value).startswith(f"--set regions={text}: ")
+
+
+def test_a_plans_regions_are_refused_by_its_key():
+    with pytest.raises(UsageFault, match=r"^regions: 'WT:3' has the labels '3'"):
+        regions_of({"WT": "3"}, LABELS)
+
+
+def test_means_are_over_the_cases_that_have_one():
+    """The truths have no 2."""
+    pairs = [([1, 2], [1, 0]), ([1, 0], [1, 1])]
+    every = [dice(np.array(a), np.array(b), with_labels((), (1, 2))) for a, b in pairs]
+    means = mean_dice(every)
+    assert means["2"] is None
+    assert means["1"] == pytest.approx((1 + 2 / 3) / 2)

@@ -1,0 +1,225 @@
+"""What must come out right of every registered metric: real people are like real people, noise not.
+
+A metric that is registered is tested by that; what is known of one alone stands in its own file.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansynth.core.registry import installed
+from gansynth.metrics import METRICS
+from gansynth.metrics.c2st import judged_by_neighbours, permuted
+from gansynth.metrics.comparison import Evaluated, measure
+from gansynth.metrics.estimate import Figure
+from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
+from tests.metrics.people import SCHEMA, blurred, changed, noise, people, same, sides
+
+EVERY = {name: installed().metric(name) for name in METRICS}
+FIGURES = {name: metric for name, metric in EVERY.items() if isinstance(metric, Evaluated)}
+NETWORKS = ("mmd", "kid", "frechet", "manifold", "c2st-knn", "c2st-cnn")
+REAL = people(14, seed=0)
+Found = Mapping[str, Mapping[str, Figure]]
+
+
+def figures_of(samples: Any, **more: Any) -> Found:
+    """All figures, by metric and name; networks are trained once."""
+    compared = sides(samples, REAL, **more)
+    return {name: {f.name: f for f in m.figures(compared)} for name, m in FIGURES.items()}
+
+
+@pytest.fixture(scope="module")
+def strangers() -> Found:
+    others = people(14, seed=1)
+    return figures_of(changed(others, same), drawn_of=[case.subject for case in others])
+
+
+@pytest.fixture(scope="module")
+def noisy() -> Found:
+    return figures_of(changed(people(28, seed=2, per_person=1), noise))
+
+
+each_with_figures = pytest.mark.parametrize("metric", FIGURES)
+
+
+@each_with_figures
+def test_strangers_are_like_real_people(strangers, metric):
+    assert {f.finding for f in strangers[metric].values()} <= {"like real", "unclear"}
+
+
+@each_with_figures
+def test_noise_is_unlike_real_people(noisy, metric):
+    assert "unlike real" in {f.finding for f in noisy[metric].values()}
+
+
+@each_with_figures
+def test_every_figure_has_an_interval_and_a_scale(strangers, metric):
+    for figure in strangers[metric].values():
+        assert figure.low <= figure.value <= figure.high
+        assert figure.real_low <= figure.real <= figure.real_high
+
+
+@pytest.mark.parametrize("metric", ["c2st-knn", "c2st-cnn"])
+def test_nobody_can_tell_strangers_and_anybody_can_tell_noise(strangers, noisy, metric):
+    figure = strangers[metric]["accuracy"]
+    assert figure.low < 0.5 < figure.high
+    assert figure.value == pytest.approx(0.5, abs=0.2)
+    assert noisy[metric]["accuracy"].value > 0.9
+    assert noisy[metric]["accuracy"].p < 0.01
+
+
+def test_blur_is_seen_in_the_spectrum_and_in_the_finest_patches_alone():
+    others = people(14, seed=3)
+    of = [case.subject for case in others]
+    compared = sides(changed(others, blurred), REAL, drawn_of=of)
+    found: Any = {f.name: f for n in ("spectrum", "sliced-wasserstein")
+             for f in FIGURES[n].figures(compared)}  # fmt: skip
+    assert (found["high"].finding, found["high"].value < 0.1) == ("unlike real", True)
+    assert found["level 1"].finding == "unlike real"
+    assert found["level 2"].finding == "like real"
+
+
+QUICK = [name for name in EVERY if name not in NETWORKS]
+
+
+@pytest.mark.parametrize("metric", QUICK)
+def test_numbers_are_the_same_again_and_images_stay_as_they_are(metric):
+    real = people(8, seed=0)
+    samples = changed(people(8, seed=1), same)
+    images: list[Any] = [*samples, *real]
+    before = [image.image.copy() for image in images]
+    one, two = (measure({"it": EVERY[metric]}, samples, real, SCHEMA)["it"] for _ in range(2))
+    assert one == two
+    assert any(value is not None for value in one.values())
+    np.testing.assert_array_equal(before, [image.image for image in images])
+
+
+REFLEXIVE: dict[str, dict[str, float]] = {
+    "spectrum": {f"{channel} band {band}": 1 for channel in SCHEMA.channels for band in (2, 5, 8)},
+    "histogram": {"one": 0, "two background": 0, "two bright": 0},
+    "sliced-wasserstein": {"mean": 0, "level 1": 0},
+    "seam": {"in range": 1},
+}
+
+
+@pytest.mark.parametrize("metric", REFLEXIVE)
+def test_real_cases_themselves_are_as_real_as_can_be(metric):
+    real = people(12, seed=0)
+    found = EVERY[metric](changed(real, same), real, SCHEMA)
+    assert {name: found[name] for name in REFLEXIVE[metric]} == pytest.approx(
+        REFLEXIVE[metric], abs=0.06 if metric == "seam" else 1e-6
+    )
+
+
+@each_with_figures
+@pytest.mark.parametrize("few", ["samples", "real"])
+def test_too_few_images_are_refused_with_both_numbers(metric, few):
+    own, real = people(10, seed=1), people(10, seed=0)
+    compared = sides(changed(own[:3] if few == "samples" else own, same),
+                     real[:3] if few == "real" else real)  # fmt: skip
+    counts = r"3 sample\(s\) and 20 real" if few == "samples" else r"20 sample\(s\) and 3 real"
+    with pytest.raises(DataFault, match=rf"{counts} image\(s\), expected at least \d+ of each"):
+        FIGURES[metric].figures(compared)
+
+
+@pytest.mark.parametrize(
+    ("metric", "lacks"), [("lesions", "samples have no boxes"), ("seam", "have no label maps")]
+)
+def test_samples_without_what_a_metric_needs_are_refused(metric, lacks):
+    bare = [type(s)(s.image) for s in changed(REAL[:4], same)]
+    with pytest.raises(UsageFault, match=f"--metric {metric}: .*{lacks}, expected those of"):
+        EVERY[metric](bare, REAL[:4], SCHEMA)
+
+
+def test_a_metric_that_is_unknown_or_fails_is_named():
+    def broken(samples: Any, real: Any, schema: Any) -> Any:
+        raise ValueError("two\nlines")
+
+    with pytest.raises(UsageFault, match=r"'it' fails on 2 sample\(s\): ValueError: two lines;"):
+        measure({"it": broken}, changed(REAL[:2], same), REAL, SCHEMA)
+    with pytest.raises(GansynthError, match=r"spectrun.*Did you mean 'spectrum'"):
+        installed().metric("spectrun")
+
+
+def test_one_picture_for_all_is_less_diverse():
+    figure = FIGURES["diversity"].figures(sides(changed(REAL[:1] * 28, same), REAL))[0]
+    assert figure.value == pytest.approx(1, abs=1e-3)
+    assert figure.finding == "unlike real"
+
+
+@pytest.mark.parametrize("count", [3, pytest.param(12, marks=pytest.mark.slow)])
+def test_findings_of_strangers_are_seldom_wrong(count):
+    """Of metrics without networks, over many pairs of sides: at most a few in a hundred."""
+    found = []
+    for seed in range(count):
+        real, others = people(8, 100 + seed), people(8, 200 + seed)
+        compared = sides(changed(others, same), real, drawn_of=[c.subject for c in others])
+        for metric in sorted(set(FIGURES) - set(NETWORKS)):
+            found += [figure.finding for figure in FIGURES[metric].figures(compared)]
+    assert found.count("unlike real") / len(found) < 0.05
+
+
+BAND = {"real_low": 0.4, "real_high": 0.6}
+APART = {"difference_low": 0.1, "difference_high": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("better", "value", "numbers", "finding"),
+    [
+        ("lower", 0.61, BAND | APART, "unlike real"),
+        ("lower", 0.6, BAND | APART, "like real"),
+        ("lower", 0.1, BAND | APART, "like real"),
+        ("higher", 0.39, BAND | APART, "unlike real"),
+        ("higher", 0.9, BAND | APART, "like real"),
+        ("real", 0.39, BAND | APART, "unlike real"),
+        ("real", 0.61, BAND | APART, "unlike real"),
+        ("half", 0.61, BAND | APART, "unlike real"),
+        ("half", 0.42, BAND | APART, "like real"),
+        ("lower", 0.9, BAND, "unclear"),
+        ("lower", 0.9, BAND | {"difference_low": -0.1, "difference_high": 0.2}, "unclear"),
+        ("lower", 0.9, APART, "unclear"),
+        ("half", 0.9, BAND | {"p": 0.05}, "like real"),
+        ("half", 0.5, BAND | {"p": 0.049}, "unlike real"),
+    ],
+)
+def test_a_finding_is_of_the_band_and_of_the_difference(better, value, numbers, finding):
+    assert Figure("m", "n", "t", "w", better, value, **numbers).finding == finding
+
+
+def test_pictures_of_one_person_are_no_witnesses_for_each_other():
+    """People unlike each other, with nearly equal pictures each: still nobody can be told."""
+    rng = np.random.default_rng(0)
+    rows = np.repeat(10 * rng.standard_normal((24, 4)), 5, axis=0)
+    rows += 0.01 * rng.standard_normal(rows.shape)
+    owners = np.repeat(np.arange(24), 5).astype(str).tolist()
+    found = judged_by_neighbours(rows, np.repeat(np.arange(24) < 12, 5), owners)
+    assert 0.3 < found.accuracy < 0.7
+    assert found.p(rng) > 0.05
+
+
+@pytest.mark.slow
+def test_p_of_a_two_sample_test_is_uniform_where_nothing_is_to_be_told():
+    small = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        rows = np.repeat(rng.standard_normal((16, 3)), 2, axis=0)
+        rows += 0.2 * rng.standard_normal(rows.shape)
+        owners = np.repeat(np.arange(16), 2).astype(str).tolist()
+        found = judged_by_neighbours(rows, np.repeat(np.arange(16) < 8, 2), owners)
+        small.append(found.p(rng) < 0.2)
+    assert 0.02 <= np.mean(small) <= 0.4
+
+
+def test_permuted_sides_keep_people_together_and_their_number():
+    whose = np.array([0, 0, 1, 1, 1, 2, 3, 3])
+    synthetic = np.array([1, 1, 0, 0, 0, 1, 1, 0], bool)  # the last one is on both sides
+    seen = set()
+    for seed in range(60):
+        found = permuted(synthetic, whose, np.random.default_rng(seed))
+        assert all(len(set(found[whose == person].tolist())) == 1 for person in (0, 1, 2))
+        assert sum(bool(found[whose == person][0]) for person in (0, 1, 2)) == 2
+        assert found[6] != found[7]
+        seen.add(tuple(found.tolist()))
+    assert len(seen) == 3 * 2

@@ -1,0 +1,195 @@
+"""Histograms in deviations of real ones, spectra in mm, and what a WGAN-GP comes to by both."""
+# mypy: disallow-untyped-calls=False
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from benchmarks.measures import blurred_mean, distances, white_noise
+from gansynth.core.registry import installed
+from gansynth.core.schema import Case, Condition, FloatArray, Sample, Schema
+from gansynth.core.space import Space
+from gansynth.data.batches import CaseBatches
+from gansynth.data.cache import CaseCache
+from gansynth.metrics.intensity import MOST, distance
+from gansynth.metrics.spectrum import BANDS, radial_power, spectrum_ratio
+from gansynth.testing import ToySource
+from gansynth.training.loop import FitOptions, train
+from gansynth_dcgan.model import DCGAN, DCGANOptions
+
+
+def normal(mean: float, deviation: float, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(mean, deviation, 20_000).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("one", "real", "expected"),
+    [
+        *[(s * normal(3, 2), s * normal(0, 2), 1.5) for s in (0.01, 1, 1e6)],
+        (normal(0, 2), normal(0, 1), np.sqrt(2 / np.pi)),  # E|x| of a standard normal
+        (normal(0, 1, seed=1), normal(0, 1), 0),
+        (np.linspace(0, 1, 2 * MOST + 5, dtype=np.float32), np.linspace(0, 1, MOST), 0),
+        ([], [1, 2], np.nan),
+        ([1, 2], [], np.nan),
+        ([1, 2], [3, 3], np.nan),
+    ],
+    ids=["tiny", "shift", "huge", "wider", "alike", "thinned", "none", "no real", "no spread"],
+)
+def test_histograms_are_apart_by_deviations_of_the_real(one, real, expected):
+    found = distance(np.array(one, np.float32), np.array(real, np.float32))
+    assert found == pytest.approx(expected, rel=0.02, abs=0.03 if expected == 0 else 0, nan_ok=True)
+
+
+LABELLED = Schema(("T1", "FLAIR"), {"background": 0, "lesion": 1, "rare": 2}, (1.0, 1.0), "HW")
+
+
+def case(seed: int, lesion: float) -> Case:
+    """The first channel is noise; the second is brighter by ``lesion`` where the label is 1."""
+    draw = np.random.default_rng(seed)
+    image, labels = draw.standard_normal((2, 32, 32)).astype(np.float32), np.zeros((32, 32))
+    labels[:16] = 1
+    image[1] += lesion * labels
+    return Case(str(seed), str(seed), image, labels.astype(np.int16))
+
+
+def test_channels_and_labels_are_measured_apart_and_as_a_whole_without_labels():
+    metric, real = installed().metric("histogram"), [case(seed, 2) for seed in range(4)]
+    dark = [Sample(c.image, c.labels) for c in (case(seed, 0) for seed in range(4, 8))]
+    found = dict(metric(dark, real, LABELLED))
+    assert list(found) == [
+        f"{channel}{label}"
+        for channel in ("T1", "FLAIR")
+        for label in ("", " background", " lesion", " rare")
+    ]
+    assert max(found["T1"], found["T1 lesion"], found["FLAIR background"]) < 0.1
+    assert found["FLAIR lesion"] == pytest.approx(2, abs=0.1)
+    assert np.isnan(found["FLAIR rare"])
+    assert list(metric([Sample(case(9, 2).image)], real, LABELLED)) == ["T1", "FLAIR"]
+
+
+ONES = (1.0, 1.0, 1.0)
+
+
+def noise(seed: int, n: int = 8, shape: tuple[int, ...] = (2, 16, 16, 16)) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((n, *shape)).astype(np.float32)
+
+
+def test_noise_has_the_same_power_at_every_frequency_and_as_much_as_other_noise():
+    power = np.mean([radial_power(i, ONES) for i in noise(2)], axis=0)
+    assert power[:, 1:] / power[:, 1:].mean() == pytest.approx(1, abs=0.25)
+    ratio = spectrum_ratio(noise(0), noise(1), ONES)
+    assert ratio.shape == (2, BANDS)
+    assert ratio[:, 1:] == pytest.approx(1, abs=0.25)
+
+
+def test_blur_shows_as_a_fall_at_high_frequencies_of_its_channel_alone():
+    blurred = noise(0)
+    blurred[:, 0] = gaussian_filter(blurred[:, 0], (0, 1, 1, 1))
+    ratio = spectrum_ratio(blurred, noise(1), ONES)[0]
+    assert (np.diff(ratio[1:]) < 0).all()
+    assert ratio[1] > 0.5
+    assert ratio[-1] < 0.01
+    assert spectrum_ratio(blurred, noise(0), ONES)[1] == pytest.approx(1)
+
+
+def test_power_goes_with_the_square_of_the_amplitude_and_brightness_does_not_count():
+    assert spectrum_ratio(3 * noise(0), noise(0), ONES) == pytest.approx(9)
+    assert spectrum_ratio(noise(0) + 5, noise(0), ONES) == pytest.approx(1, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("width", "period", "spacing", "band"),
+    [
+        *[(64, period, (1.0, 1.0), 2 * BANDS // period) for period in (4, 8)],
+        # 16 voxels of the finer axis are 8 of the coarser: a quarter of what it can hold.
+        *[(128, 16, (2 * mm, mm), BANDS // 4) for mm in (0.5, 1.0, 3.0)],
+    ],
+)
+def test_a_wave_lies_in_the_band_of_its_frequency_up_to_the_coarsest_axis(
+    width, period, spacing, band
+):
+    wave = np.sin(2 * np.pi * np.arange(width) / period)
+    image = np.broadcast_to(wave, (1, 64, width)).astype(np.float32)
+    assert radial_power(image, spacing)[0].argmax() == band
+
+
+def test_a_band_without_a_frequency_is_not_a_number():
+    ratio = spectrum_ratio(noise(0, shape=(1, 8, 8)), noise(1, shape=(1, 8, 8)), ONES[:2])[0]
+    assert np.isnan(ratio[1])
+    assert np.isfinite(ratio[[0, 2, 4, 6]]).all()
+
+
+def pictures(number: int, seed: int, blur: float = 1.0) -> list[FloatArray]:
+    """Smooth noise of two channels, the second twice as strong and brighter."""
+    draw = np.random.default_rng(seed).standard_normal((number, 2, 24, 24))
+    smooth = gaussian_filter(draw, (0, 0, blur, blur), mode="wrap")
+    smooth *= np.array([1, 2]).reshape(2, 1, 1) / smooth.std()
+    return list((smooth + np.array([0, 5]).reshape(2, 1, 1)).astype(np.float32))
+
+
+REAL = pictures(24, 0)
+
+
+def value(side: list[FloatArray], measure: str) -> float:
+    return distances({"it": side}, REAL, ONES[:2], draws=2)["it"][measure].value
+
+
+def test_distances_are_those_of_the_ratio_and_of_the_metric():
+    side = pictures(24, 1, blur=0.7)
+    ratio = spectrum_ratio(side, REAL, ONES[:2])
+    assert value(side, "spectrum") == pytest.approx(np.abs(np.log(ratio)).mean())
+    louder, softer = ([m + f * (i - m) for i in REAL] for f, m in ((2, 0), (0.5, 0)))
+    assert value(louder, "spectrum") == pytest.approx(value(softer, "spectrum"))
+    brighter = [1.3 * i + 0.2 for i in pictures(24, 1)]
+    pairs = [[np.concatenate([i[c].ravel() for i in s]) for s in (brighter, REAL)] for c in (0, 1)]
+    exact = np.mean([distance(*channel) for channel in pairs])
+    assert value(brighter, "histogram") == pytest.approx(exact, rel=0.02)
+
+
+@pytest.mark.slow
+def test_an_interval_is_as_wide_as_other_images_make_the_distance_differ():
+    sharper = [(pictures(24, s, blur=0.7), pictures(24, 50 + s)) for s in range(40)]
+    found = [distances({"it": a}, b, ONES[:2], draws=60)["it"]["spectrum"] for a, b in sharper]
+    spread = np.std([f.value for f in found], ddof=1)
+    assert np.mean([f.high - f.low for f in found]) == pytest.approx(2 * 1.96 * spread, rel=0.4)
+
+
+def test_controls_have_the_real_mean_and_deviation_and_are_far_while_other_real_ones_are_near():
+    rng = np.random.default_rng(0)
+    sides = {"real": pictures(24, 1)}
+    for control in (white_noise, blurred_mean):
+        sides[control.__name__] = made = control(REAL, 24, rng)
+        assert [image.dtype for image in made] == 24 * [np.float32]
+        for statistic in (np.mean, np.std):
+            own, true = (statistic(np.stack(i), axis=(0, 2, 3)) for i in (made, REAL))
+            assert own == pytest.approx(true, abs=1e-3)
+    found = {k: s["spectrum"] for k, s in distances(sides, REAL, ONES[:2]).items()}
+    assert found["real"].high < 0.5 < min(found["white_noise"].low, found["blurred_mean"].low)
+
+
+@pytest.mark.slow
+def test_a_wgan_gps_samples_are_nearer_than_noise_a_blurred_mean_and_those_of_its_first_step():
+    source, rng, rate = ToySource(2), np.random.default_rng(0), 1e-3
+    space, ids = Space("crop", (16, 16)), source.train_ids
+    crops = CaseBatches(CaseCache(source), space)
+    options = DCGANOptions(
+        width=16, latent=16, n_critic=2, lr_generator=rate, lr_discriminator=rate
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        generator = DCGAN(space.generator_schema(source.schema), space.size, options)
+    generator.observe(crops.cut(i, rng) for i in ids * 4)
+
+    def drawn() -> list[FloatArray]:
+        return [s.image for s in generator.sample([Condition()] * 192, range(192))]
+
+    real = [crops.cut(i, rng).image for i in ids * 16]
+    sides = {"noise": white_noise(real, 192, rng), "mean": blurred_mean(real, 192, rng)}
+    sides["first"] = drawn()
+    train(generator, crops, FitOptions(steps=1500, batch_size=16))
+    found = distances({**sides, "wgan-gp": drawn()}, real, ONES[:2])
+    own = found.pop("wgan-gp")
+    for side in found.values():
+        assert own["spectrum"].high < side["spectrum"].low
+        assert own["histogram"].high < side["histogram"].low

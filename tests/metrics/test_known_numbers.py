@@ -1,0 +1,233 @@
+"""Numbers as well-known libraries have them: scipy, scikit-learn, scikit-image, MONAI; by hand."""
+# mypy: disallow-untyped-calls=False
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import linalg
+from scipy.special import ndtr
+from scipy.stats import wasserstein_distance
+
+from gansynth.metrics.distribution import (
+    cubic,
+    distance_of_kernels,
+    frechet_distance,
+    gaussian,
+    manifold_shares,
+    pyramid,
+    sliced_wasserstein,
+    unbiased_mmd2,
+)
+from gansynth.metrics.diversity import WEIGHTS, ms_ssim, weights_for
+from gansynth.metrics.encoder import contrast
+from gansynth.metrics.memorisation import attack_by, auc_interval
+
+RNG = np.random.default_rng(0)
+ONE, OTHER = RNG.standard_normal((40, 6)), 1.5 * RNG.standard_normal((30, 6)) + 0.4
+MEMBERS, OTHERS = RNG.normal(1, 1, 12), RNG.normal(0, 1, 7)
+VIEWS = torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
+PICTURE, NOISE = RNG.random((2, 32, 32)).astype(np.float32)
+
+
+def sklearn_kernels():
+    from sklearn.metrics.pairwise import polynomial_kernel, rbf_kernel
+
+    known = rbf_kernel(ONE, OTHER, gamma=1 / (2 * 1.7**2))
+    return known, polynomial_kernel(ONE, OTHER, degree=3, coef0=1)
+
+
+def mmd_by_pairs():
+    def kernel(a, b):
+        return np.exp(-((a - b) ** 2).sum() / 2)
+
+    within = np.mean([kernel(a, b) for i, a in enumerate(ONE) for b in ONE[:i]])
+    others = np.mean([kernel(a, b) for i, a in enumerate(OTHER) for b in OTHER[:i]])
+    return within + others - 2 * np.mean([kernel(a, b) for a in ONE for b in OTHER])
+
+
+def monai_frechet():
+    from monai.metrics.fid import FIDMetric
+
+    return float(FIDMetric()(torch.from_numpy(ONE), torch.from_numpy(OTHER)))
+
+
+def scipy_frechet():
+    first, second = (np.cov(side, rowvar=False) for side in (ONE, OTHER))
+    apart = ONE.mean(0) - OTHER.mean(0)
+    return apart @ apart + np.trace(first + second - 2 * linalg.sqrtm(first @ second).real)
+
+
+def sklearn_manifolds():
+    from sklearn.neighbors import NearestNeighbors
+
+    def radii(side):
+        return NearestNeighbors(n_neighbors=4).fit(side).kneighbors(side)[0][:, -1]
+
+    apart = np.linalg.norm(ONE[:, None] - OTHER[None], axis=-1)
+    inside = apart <= radii(ONE)[:, None]
+    recall = (apart <= radii(OTHER)[None]).any(1).mean()
+    return [inside.any(0).mean(), recall, inside.sum() / 3 / 30, inside.any(1).mean()]
+
+
+def skimage_ssim():
+    from skimage.metrics import structural_similarity
+
+    usual = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    _, full = structural_similarity(PICTURE, NOISE, data_range=1.0, full=True, **usual)
+    return max(0, full[5:-5, 5:-5].mean())
+
+
+def sklearn_area():
+    from sklearn.metrics import roc_auc_score
+
+    return roc_auc_score([1] * 12 + [0] * 7, [*MEMBERS, *OTHERS])
+
+
+def monai_contrast():
+    from monai.losses.contrastive import ContrastiveLoss
+
+    return float(ContrastiveLoss(temperature=0.2)(VIEWS[:6], VIEWS[6:]))
+
+
+def of_image(image):
+    return torch.from_numpy(image)[None, None]
+
+
+KNOWN: dict[str, Any] = {
+    "kernels": (lambda: (gaussian(ONE, OTHER, 1.7), cubic(ONE, OTHER)), sklearn_kernels),
+    "mmd": (lambda: distance_of_kernels(ONE, OTHER, 1.0), mmd_by_pairs),
+    "frechet, monai": (lambda: frechet_distance(ONE, OTHER), monai_frechet),
+    "frechet, scipy": (lambda: frechet_distance(ONE, OTHER), scipy_frechet),
+    "frechet of itself": (lambda: frechet_distance(ONE[:4], ONE[:4]), lambda: 0),
+    "frechet of few": (lambda: frechet_distance(ONE[:4], ONE[:4] + 2), lambda: 4 * 6),
+    "manifolds": (lambda: list(manifold_shares(OTHER, ONE, 3).values()), sklearn_manifolds),
+    "sliced": (
+        lambda: sliced_wasserstein(ONE[:30], OTHER),
+        lambda: np.mean([wasserstein_distance(*p) for p in zip(ONE[:30].T, OTHER.T, strict=True)]),
+    ),
+    "ms-ssim of one scale": (
+        lambda: float(ms_ssim(of_image(PICTURE), of_image(NOISE), 1.0, [1.0])),
+        skimage_ssim,
+    ),
+    "nt-xent": (lambda: float(contrast(VIEWS, 0.2)), monai_contrast),
+    "area of an attack": (
+        lambda: attack_by("distance", "", MEMBERS.tolist(), OTHERS.tolist()).auc,
+        sklearn_area,
+    ),
+}
+
+
+# MONAI asks scipy's root for its error, as scipy will not be asked any more.
+@pytest.mark.filterwarnings("ignore:The `disp` argument is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("name", KNOWN)
+def test_it_is_the_known_number(name):
+    ours, theirs = KNOWN[name]
+    np.testing.assert_allclose(ours(), theirs(), rtol=2e-5, atol=1e-5)
+
+
+def test_mmd_is_nothing_on_average_between_equals_and_needs_two_rows():
+    pairs = np.random.default_rng(1).standard_normal((300, 2, 20, 3))
+    found = [distance_of_kernels(one, other, 1.0) for one, other in pairs]
+    assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(len(found))
+    assert np.isnan(unbiased_mmd2(np.ones((1, 1)), np.ones((2, 2)), np.ones((1, 2))))
+
+
+def test_a_pyramid_adds_up_and_has_of_smooth_pictures_next_to_nothing_at_the_finest_level():
+    noise = torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(0))
+    smooth = torch.linspace(0, 1, 64)[:, None] + torch.linspace(0, 1, 48)
+    for picture, least, most in ((noise, 0.5, 1.0), (smooth.expand(2, 3, 64, 48), 0.0, 0.05)):
+        levels = pyramid(picture)
+        assert [level.shape[-1] for level in levels] == [48, 24]
+        large = F.interpolate(levels[1], (64, 48), mode="bilinear", align_corners=False)
+        assert torch.allclose(levels[0] + large, picture, atol=1e-6)
+        assert least < float(levels[0].std() / picture.std()) < most
+
+
+@pytest.mark.parametrize(("members", "others", "away"), [(12, 6, 0.0), (12, 6, 1.2), (5, 4, 0.6)])
+def test_intervals_of_areas_hold_them(members, others, away):
+    """Of normal scores the true area is known; 95 % of intervals hold it, or a few more."""
+    rng, truth = np.random.default_rng(0), float(ndtr(away / np.sqrt(2)))
+    held = []
+    for _ in range(400):
+        mine, theirs = rng.normal(away, 1, members), rng.normal(0, 1, others)
+        area = float((mine[:, None] > theirs[None]).mean())
+        low, high = auc_interval(area, members, others)
+        held.append(low <= truth <= high)
+    assert np.mean(held) > 0.93
+
+
+def test_a_perfect_attack_on_few_people_is_not_certain():
+    low, high = auc_interval(1.0, 5, 4)
+    assert high == 1
+    assert 0.4 < low < 0.8
+    assert auc_interval(0.0, 5, 4) == pytest.approx((0, 1 - low))
+    found = attack_by("distance", "", MEMBERS.tolist(), OTHERS.tolist())
+    assert found.low < found.auc < found.high
+
+
+def pair(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Smooth images, and the same with noise: similar at coarse scales, less so at fine ones."""
+    rng = torch.Generator().manual_seed(0)
+    pool = F.avg_pool2d if len(shape) == 4 else F.avg_pool3d
+    first = 4 * pool(torch.rand(*shape, generator=rng), 5, 1, 2)
+    return first, first + 2 * torch.rand(*shape, generator=rng)
+
+
+@pytest.mark.parametrize(
+    ("shape", "scales", "window"),
+    [
+        ((3, 1, 64, 64), 3, 11),
+        ((2, 2, 47, 61), 2, 11),
+        ((2, 1, 20, 24), 1, 11),
+        ((2, 1, 8, 9), 1, 7),  # the largest odd number that is not above 8
+        ((2, 2, 24, 25, 26), 2, 11),
+    ],
+    ids=str,
+)
+def test_ms_ssim_is_monais(shape, scales, window):
+    from monai.metrics.regression import MultiScaleSSIMMetric
+
+    first, second = pair(*shape)
+    theirs = MultiScaleSSIMMetric(
+        len(shape) - 2, data_range=4.0, kernel_size=window, weights=WEIGHTS[:scales]
+    )
+    expected = torch.as_tensor(theirs(first, second)).flatten()
+    assert 0.1 < expected.min() < expected.max() < 0.97
+    found = ms_ssim(first, second, 4.0, WEIGHTS[:scales])
+    assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 64, 64), (2, 2, 40, 56), (2, 1, 8, 6), (1, 1, 5, 9, 8)])
+def test_an_image_is_like_itself_and_the_order_of_a_pair_does_not_count(shape):
+    first, second = pair(*shape)
+    there, back = ms_ssim(first, second, 1.0), ms_ssim(second, first, 1.0)
+    assert there.tolist() == pytest.approx(back.tolist(), abs=1e-6)
+    assert (there < 1).all()
+    assert ms_ssim(first, first, 1.0).tolist() == pytest.approx([1.0] * shape[0])
+
+
+def test_pairs_of_a_batch_do_not_meet():
+    first, second = pair(3, 1, 32, 32)
+    alone = [float(ms_ssim(first[i : i + 1], second[i : i + 1], 1.0)) for i in range(3)]
+    assert ms_ssim(first, second, 1.0).tolist() == pytest.approx(alone, abs=1e-6)
+
+
+def test_the_range_of_the_data_decides_what_is_a_small_difference():
+    first, second = pair(1, 1, 32, 32)
+    assert ms_ssim(first, second, 100.0) > 0.9
+    assert ms_ssim(first, second, 1.0) < 0.3
+    assert ms_ssim(first, 4 - first, 4.0).tolist() == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("size", "scales"),
+    [((176, 256), 5), ((175, 256), 4), ((64, 64), 3), ((40, 56), 2), ((8, 64), 1), ((5, 5, 5), 1)],
+)
+def test_small_images_have_fewer_scales(size, scales):
+    weights = weights_for(size)
+    assert len(weights) == scales
+    assert sum(weights) == pytest.approx(1)
+    assert weights[0] / weights[-1] == pytest.approx(WEIGHTS[0] / WEIGHTS[scales - 1])
