@@ -23,29 +23,25 @@ from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
 from tests.deepmedic_sets import Toy, toy_deepmedic
 
-SIZE = 16
-"""Voxels of a sample along each axis."""
 MAPS = "weightedMapsForSamplingEachCategoryTrain"
 NORMALISED: Mapping[str, Any] = {"norm_zscore_prms": {"apply_to_all_channels": True}}
 
 
 def opened(data: Toy, **read: str) -> DeepMedicSource:
-    asked = {"size": f"{SIZE},{SIZE},{SIZE}", **read}
-    return open_deepmedic(SourceRequest("deepmedic", str(data.train), read=asked))
+    """Of which samples of 16 voxels along each axis are cut."""
+    return open_deepmedic(
+        SourceRequest("deepmedic", str(data.train), read={"size": "16,16,16", **read})
+    )
 
 
 def make_bank(folder: Path, source: DeepMedicSource, samples: int = 12, **changes: Any) -> Path:
     """A frozen bank of real crops, each with another number of hundreds added to its image.
 
-    Args:
-        folder: of the bank.
-        source: of the crops.
-        samples: how many.
-        changes: of the bank's own description; ``whole`` for volumes that are not cut; ``first``, a
-            key to sort samples by.
+    ``changes`` are of the bank's own description; but ``whole`` for volumes that are not cut, and
+    ``first``, a key to sort samples by.
     """
     rng, whole = np.random.default_rng(1), changes.pop("whole", False)
-    first = changes.pop("first", None)
+    first = changes.pop("first", lambda sample: 0)
     made: list[tuple[Sample, dict[str, Any]]] = []
     for number in range(samples):
         case = source.load(source.train_ids[number % len(source.train_ids)])
@@ -55,7 +51,7 @@ def make_bank(folder: Path, source: DeepMedicSource, samples: int = 12, **change
         told = {"case": case.id, "placement": place.to_json(), "shape": shape, "index": number}
         image = (cut.image + 100 * (number + 1)).astype(np.float32)
         made.append((Sample(image, cut.labels, None, told), {}))
-    made.sort(key=lambda one: first(one[0]) if first else 0)
+    made.sort(key=lambda one: first(one[0]))
     seen = Lineage(source.name, "0", source.records(source.train_ids), source.host)
     spec = BankSpec(source.schema, seen, "toy", "0" * 64, True, samples, dtype="float32")
     spec = replace(spec, samples=SampleRequest(seed=7), **changes)
@@ -89,9 +85,8 @@ def export(of: tuple[Toy, Path], out: Path, ratio: str = "1:2", **asked: Any) ->
     """Export a data set with samples of a bank."""
     data, bank = of
     given = {k: asked.pop(k) for k in ("content", "size", "dry_run") if k in asked}
-    read = asked.pop("read", {})
+    adapter = DeepMedicAdapter(opened(data, **asked.pop("read", {})))
     injection = Injection(None, Ratio.parse(ratio), **{"bank": bank, **asked})
-    adapter = DeepMedicAdapter(opened(data, **read))
     return dict(adapter.export(injection, str(out), reporter=NullReporter(), **given))
 
 

@@ -17,10 +17,19 @@ from gansynth.sampling.opening import open_source
 from gansynth_deepmedic.configs import read_literals
 from gansynth_deepmedic.insertion import MISSING, HostCase
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
-from tests.deepmedic_brats import CLASSES, SHAPE, TRAIN, VALIDATION, brats_deepmedic
-from tests.deepmedic_sets import AFFINE, Toy, toy_deepmedic, write_config
+from tests.deepmedic_sets import (
+    AFFINE,
+    BRATS_TRAIN,
+    BRATS_VALIDATION,
+    VALIDATED,
+    Toy,
+    brats_deepmedic,
+    toy_deepmedic,
+    write_config,
+)
 
 SMALL = (14, 12, 10)
+FILES = ("flair", "t1c", "labels", "roi")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +51,6 @@ def opened(toy: Toy, **asked: Any) -> DeepMedicSource:
 
 
 def change(toy: Toy, **values: Any) -> None:
-    """Change keys of the training's configuration; None takes one out."""
     write_config(toy.train, read_literals(toy.train) | values)
 
 
@@ -59,10 +67,19 @@ def store(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> None:
     nib.save(nib.Nifti1Image(array, affine), path)
 
 
-def labels_of(source: DeepMedicSource, case: str) -> np.ndarray:
+def labels_of(source: DeepMedicSource, case: str = "pat_00") -> np.ndarray:
     labels = source.load(case).labels
     assert labels is not None
     return labels
+
+
+def edit(toy: Toy, part: str, old: str, new: str) -> None:
+    """Change the lists of a part; or append to them, where nothing is named."""
+    for name in FILES:
+        path = toy.folder / f"{part}_{name}.cfg"
+        text = path.read_text()
+        added = f"{new}/{name}.nii.gz\n"
+        path.write_text(text.replace(old, new) if old else text + added)
 
 
 def refused(toy: Toy, kind: type[GansynthError], case: str | None = None, **asked: Any) -> str:
@@ -75,12 +92,8 @@ def refused(toy: Toy, kind: type[GansynthError], case: str | None = None, **aske
 
     with pytest.raises(kind) as caught:
         look()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
-
-
-# -- what there is ---------------------------------------------------------------------------------
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 def test_training_lists_are_trained_on_and_validation_lists_held_out(toy):
@@ -94,6 +107,9 @@ def test_training_lists_are_trained_on_and_validation_lists_held_out(toy):
     assert (len(everything.train_ids), everything.held_out_ids) == (5, ())
     assert "has the folds 0; expected one of them, or 'all'" in refused(toy, UsageFault, fold="1")
     assert "no case 'pat_9'" in refused(toy, DataFault, "pat_9")
+    boxed = opened(toy, read={"boxes": "tumour:1+2"}).load("pat_00").boxes
+    assert boxed is not None
+    assert len(boxed.coords) == 1
 
 
 def test_it_is_found_by_its_kind_and_keeps_absolute_paths(toy, monkeypatch):
@@ -104,18 +120,11 @@ def test_it_is_found_by_its_kind_and_keeps_absolute_paths(toy, monkeypatch):
     assert source.request.read["model"] == str(toy.model)
 
 
-def test_without_a_session_the_folder_names_the_data_set(mine):
-    change(mine, sessionName=None)
-    assert opened(mine).name == "deepmedic:mine"
-
-
 def test_without_validation_nothing_is_held_out_and_that_is_said(mine, caplog):
-    change(
-        mine,
-        performValidationOnSamplesThroughoutTraining=False,
-        performFullInferenceOnValidationImagesEveryFewEpochs=False,
-    )
+    off = {key: False for key, value in VALIDATED.items() if value is True}
+    change(mine, **off, sessionName=None)
     source = opened(mine)
+    assert source.name == "deepmedic:mine"  # without a session the folder names the data set
     assert (len(source.train_ids), source.held_out_ids) == (3, ())
     assert [record.message for record in caplog.records] == [
         f"{mine.train}: validates on nothing, so no case is held out; list some, and set "
@@ -125,14 +134,11 @@ def test_without_validation_nothing_is_held_out_and_that_is_said(mine, caplog):
 
 
 def test_a_case_listed_twice_is_one_and_that_is_said(mine, caplog):
-    for name in ("flair", "t1c", "labels", "roi"):
-        with open(mine.folder / f"training_{name}.cfg", "a") as stream:
-            stream.write(f"data/pat_01/{name}.nii.gz\n")
+    edit(mine, "training", "", "data/pat_01")
     assert len(opened(mine).train_ids) == 3
-    assert [record.message for record in caplog.records] == [
-        f"{mine.train}: entry 4 of its lists names {file(mine, 'flair', 'pat_01')} again; it "
-        "counts as one case"
-    ]
+    (said,) = [record.message for record in caplog.records]
+    again = f"{file(mine, 'flair', 'pat_01')} again; it counts as one case"
+    assert said == f"{mine.train}: entry 4 of its lists names {again}"
 
 
 def test_a_subject_is_on_one_side(toy, tmp_path):
@@ -147,22 +153,15 @@ def test_a_subject_is_on_one_side(toy, tmp_path):
 
 
 def test_a_case_is_on_one_side(mine):
-    for name in ("flair", "t1c", "labels", "roi"):
-        path = mine.folder / f"validation_{name}.cfg"
-        path.write_text(path.read_text().replace("pat_04", "pat_01"))
-    image = file(mine, "flair", "pat_01")
-    held = mine.folder / "validation_flair.cfg"
-    assert refused(mine, IntegrityFault).startswith(
-        f"{image}: is listed in training_flair.cfg, to train on (case '"
-    )
-    assert f"and in {held}, to validate on" in refused(mine, IntegrityFault)
-
-
-def test_a_link_to_a_training_case_is_on_the_wrong_side(mine):
     image = file(mine, "flair", "pat_04")
     image.unlink()
     os.symlink(file(mine, "flair"), image)
     assert "to train on (case 'pat_00')" in refused(mine, IntegrityFault)
+    edit(mine, "validation", "pat_04", "pat_01")
+    image, held = file(mine, "flair", "pat_01"), mine.folder / "validation_flair.cfg"
+    said = refused(mine, IntegrityFault)
+    assert said.startswith(f"{image}: is listed in training_flair.cfg, to train on (case '")
+    assert f"and in {held}, to validate on" in said
 
 
 def test_listed_files_are_there(mine):
@@ -171,11 +170,7 @@ def test_listed_files_are_there(mine):
     assert refused(mine, DataFault) == (
         f"{gone}: missing, expected for case 'pat_04'; add it, or remove the case from every list"
     )
-
-
-def test_a_name_that_no_file_can_have_is_of_no_file(mine):
-    path = mine.folder / "training_flair.cfg"
-    path.write_text(path.read_text().replace("pat_00", "x" * 5000))
+    edit(mine, "training", "pat_00", "x" * 5000)  # a name that no file can have
     assert "missing, expected for case" in refused(mine, DataFault)
 
 
@@ -183,9 +178,7 @@ def test_a_name_that_no_file_can_have_is_of_no_file(mine):
 def test_synthetic_cases_are_not_taken_for_real_ones(mine, part):
     """Not even those of an export whose volumes are served while it trains."""
     slot = mine.folder / "out/synth/slot_0000"
-    for name in ("flair", "t1c", "labels", "roi"):
-        with open(mine.folder / f"{part}_{name}.cfg", "a") as stream:
-            stream.write(f"{slot}/{name}.nii.gz\n")
+    edit(mine, part, "", str(slot))
     if part == "validation":
         with open(mine.folder / "names.cfg", "a") as stream:
             stream.write("slot.nii.gz\n")
@@ -201,55 +194,40 @@ def test_synthetic_cases_are_not_taken_for_real_ones(mine, part):
     assert "missing" in refused(mine, DataFault)
 
 
-# -- arrays ----------------------------------------------------------------------------------------
-
-
 def test_images_are_as_stored_and_labels_end_with_the_region(toy):
     source = opened(toy)
     case, found = source.load("pat_01"), labels_of(source, "pat_01")
     assert case.image.dtype == np.float32
     assert source.shape("pat_01") == case.image.shape[1:] == (12, 14, 16)
-    for channel, name in zip(case.image, source.channels, strict=True):
-        turned = stored(file(toy, name, "pat_01"))[::-1, ::-1].T
-        assert np.array_equal(channel, turned)
-    labels, roi = (stored(file(toy, name, "pat_01"))[::-1, ::-1].T for name in ("labels", "roi"))
+    flair, t1c, labels, roi = (stored(file(toy, n, "pat_01"))[::-1, ::-1].T for n in FILES)
+    assert np.array_equal(case.image, [flair, t1c])
     assert np.array_equal(found, np.where(roi > 0, labels, -1))
-    assert source.schema.has_outside
-    assert source.schema.outside_fill is None
-    assert source.schema.labels == {"background": 0, "label 1": 1, "label 2": 2}
-    assert source.space.pad_label == -1
+    schema = source.schema
+    assert (schema.has_outside, schema.outside_fill, source.space.pad_label) == (True, None, -1)
+    assert schema.labels == {"background": 0, "label 1": 1, "label 2": 2}
 
 
 def test_without_regions_there_is_no_outside(tmp_path):
     source = opened(toy_deepmedic(tmp_path / "toy", train=1, val=1, shape=SMALL, roi=False))
-    assert labels_of(source, "pat_00").min() == 0
-    assert not source.schema.has_outside
-    assert source.space.pad_label == 0
+    assert labels_of(source).min() == 0
+    assert (source.schema.has_outside, source.space.pad_label) == (False, 0)
     assert "outside" not in source.space.host
     assert source.host_case("pat_00").roi is None
 
 
-ORIENTATIONS = [
-    (order, signs)
-    for order in itertools.permutations(range(3))
-    for signs in ((1, 1, 1), (-1, 1, -1), (1, -1, 1))
-]
-
-
-@pytest.mark.parametrize(("order", "signs"), ORIENTATIONS)
+@pytest.mark.parametrize("order", [*itertools.permutations(range(3))])
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, -1), (1, -1, 1)])
 def test_the_view_of_a_files_array_is_what_load_returns(tmp_path, order, signs):
     affine = np.eye(4)
     affine[:3, :3] = np.diag(signs)[:, order] * np.array([1.0, 2.0, 3.0])
-    toy = toy_deepmedic(tmp_path / "toy", train=1, val=0, shape=(8, 9, 10), affine=affine)
-    source = opened(toy)
+    source = opened(toy_deepmedic(tmp_path, train=1, val=0, shape=(8, 9, 10), affine=affine))
     case, host = source.load("pat_00"), source.host_case("pat_00")
     assert host.shape == case.image.shape[1:]
-    for channel, path in zip(case.image, host.channels, strict=True):
-        assert np.array_equal(host.view(stored(path)), channel)
+    assert np.array_equal([host.view(stored(path)) for path in host.channels], case.image)
     assert host.roi is not None
     inside = host.view(stored(host.roi)) > 0
     expected = np.where(inside, host.view(stored(host.labels)), -1)
-    assert np.array_equal(expected, labels_of(source, "pat_00"))
+    assert np.array_equal(expected, labels_of(source))
     assert HostCase.from_json(json.loads(json.dumps(host.to_json()))) == host
 
 
@@ -272,34 +250,27 @@ def test_channels_that_deepmedic_normalises_are_normalised_here(mine):
     assert opened(mine, read={"modality": "none"}).modality == ("none", "none")
 
 
-def test_a_missing_channel_is_zeros_whatever_is_done_to_it(mine):
+@pytest.mark.parametrize("modality", ["none", "mr", "ct"])
+def test_a_missing_channel_is_zeros_whatever_is_done_to_it(mine, modality):
     path = mine.folder / "training_t1c.cfg"
     path.write_text(path.read_text().replace("./data/pat_00/t1c.nii.gz", "-"))
-    for modality in ("none", "mr", "ct"):
-        source = opened(mine, read={"modality": modality})
-        image, host = source.load("pat_00").image, source.host_case("pat_00")
-        assert not image[1].any()
-        assert image[0].any()
-        assert source.load("pat_01").image[1].any()
-        assert host.channels == (str(file(mine, "flair")), MISSING)
-        assert host.units[1] == source.original("pat_00").units[1] == (1.0, 0.0)
+    source = opened(mine, read={"modality": modality})
+    image, host = source.load("pat_00").image, source.host_case("pat_00")
+    assert [channel.any() for channel in image] == [True, False]
+    assert source.load("pat_01").image[1].any()
+    assert host.channels == (str(file(mine, "flair")), MISSING)
+    assert host.units[1] == source.original("pat_00").units[1] == (1.0, 0.0)
 
 
-def test_labels_and_regions_are_rounded_as_deepmedic_rounds_them(mine):
+def test_labels_and_regions_are_rounded_and_other_headers_passed_over_as_deepmedic_does(mine):
     """Real headers scale: ones are then 0.99999997."""
     labels, roi = stored(file(mine, "labels")), stored(file(mine, "roi"))
-    expected = labels_of(opened(mine), "pat_00")
+    image, expected = opened(mine).load("pat_00").image, labels_of(opened(mine))
     store(file(mine, "labels"), (labels * 0.9999).astype(np.float32))
-    store(file(mine, "roi"), np.where(roi > 0, 0.6, 0.4).astype(np.float32))
-    assert np.array_equal(labels_of(opened(mine), "pat_00"), expected)
-
-
-def test_a_header_of_another_place_is_passed_over_as_deepmedic_does(mine):
-    image, labels = opened(mine).load("pat_00").image, labels_of(opened(mine), "pat_00")
-    for name in ("t1c", "roi"):
-        store(file(mine, name), stored(file(mine, name)), np.eye(4))
+    store(file(mine, "roi"), np.where(roi > 0, 0.6, 0.4).astype(np.float32), np.eye(4))
+    store(file(mine, "t1c"), stored(file(mine, "t1c")), np.eye(4))
+    assert np.array_equal(labels_of(opened(mine)), expected)
     assert np.array_equal(opened(mine).load("pat_00").image, image)
-    assert np.array_equal(labels_of(opened(mine), "pat_00"), labels)
 
 
 def test_the_original_has_labels_beyond_the_region(mine):
@@ -307,13 +278,10 @@ def test_the_original_has_labels_beyond_the_region(mine):
     roi[: roi.shape[0] // 2] = 0
     store(file(mine, "roi"), roi)
     source = opened(mine)
-    labels, seen = source.original("pat_00").labels, labels_of(source, "pat_00")
+    labels, seen = source.original("pat_00").labels, labels_of(source)
     assert labels.min() == 0
     assert np.array_equal(labels, source.host_case("pat_00").view(stored(file(mine, "labels"))))
     assert (labels[seen == -1] > 0).any()
-
-
-# -- options ---------------------------------------------------------------------------------------
 
 
 def test_channels_get_other_names(toy):
@@ -325,23 +293,19 @@ def test_channels_get_other_names(toy):
 
 
 def test_the_networks_classes_are_the_labels(toy, tmp_path):
-    model = write_config(
-        tmp_path / "m.cfg", {**read_literals(toy.model), "numberOfOutputClasses": 5}
-    )
-    assert len(opened(toy, read={"model": str(model)}).schema.labels) == 5
-    named = opened(toy, read={"model": str(model), "labels": "rim:1,core:2"})
+    def of(classes: int, **read: str) -> dict[str, str]:
+        values = {**read_literals(toy.model), "numberOfOutputClasses": classes}
+        return {"model": str(write_config(tmp_path / "m.cfg", values)), **read}
+
+    assert len(opened(toy, read=of(5)).schema.labels) == 5
+    named = opened(toy, read=of(5, labels="rim:1,core:2"))
     assert dict(named.schema.labels) == {"background": 0, "rim": 1, "core": 2}
-    said = refused(toy, UsageFault, read={"model": str(model), "labels": "rim:1,core:5"})
+    said = refused(toy, UsageFault, read=of(5, labels="rim:1,core:5"))
     assert "names 5, but numberOfOutputClasses of" in said
-
-
-def test_labels_that_the_network_has_no_class_for_are_refused(toy, tmp_path):
-    model = write_config(
-        tmp_path / "m.cfg", {**read_literals(toy.model), "numberOfOutputClasses": 2}
-    )
-    assert refused(toy, DataFault, "pat_00", read={"model": str(model)}) == (
+    assert refused(toy, DataFault, "pat_00", read=of(2)) == (
         f"{file(toy, 'labels')}: holds label 2, expected whole numbers from 0 to 1, as "
-        f"numberOfOutputClasses of {model} says; correct the file or the number of classes"
+        f"numberOfOutputClasses of {tmp_path / 'm.cfg'} says; correct the file or the number of "
+        "classes"
     )
 
 
@@ -352,28 +316,22 @@ def test_a_class_that_no_training_case_has_leaves_no_gap(mine):
     assert list(opened(mine).schema.labels.values()) == [0, 1, 2, 3]
 
 
-def odd_files(toy: Toy) -> dict[str, tuple[str, np.ndarray]]:
-    """What is said -> name of a file, and its array."""
-    image, labels, roi = (stored(file(toy, name)) for name in ("flair", "labels", "roi"))
+def test_what_cannot_be_loaded_is_refused_by_file(mine):
+    image, labels, roi = (stored(file(mine, name)) for name in ("flair", "labels", "roi"))
     holed = image.copy()
     holed[3, 3, 3] = np.nan
-    return {
-        "shape is (14, 12, 9), but (14, 12, 10) in labels.nii.gz; expected equal": (
-            *("flair", image[..., 1:]),
-        ),
-        "shape is (13, 12, 10), but (14, 12, 10) in labels.nii.gz": ("roi", roi[1:]),
-        "1 NaN and 0 infinite voxel(s)": ("flair", holed),
-        "image is 4D of shape (14, 12, 10, 2)": ("flair", np.stack([image, image], -1)),
-        "holds label -1, expected whole numbers from 0 to 32767": ("labels", labels - np.int16(1)),
-        "holds label 40002, expected": ("labels", labels.astype(np.int32) + 40000 * (labels > 1)),
-        "no voxel is above 0, expected a region of interest to take segments from": (
-            *("roi", np.zeros_like(roi)),
-        ),
-    }
-
-
-def test_what_cannot_be_loaded_is_refused_by_file(mine):
-    for says, (name, array) in odd_files(mine).items():
+    many = labels.astype(np.int32) + 40000 * (labels > 1)
+    for name, array, says in (
+        ("flair", image[..., 1:],
+         "shape is (14, 12, 9), but (14, 12, 10) in labels.nii.gz; expected equal"),
+        ("roi", roi[1:], "shape is (13, 12, 10), but (14, 12, 10) in labels.nii.gz"),
+        ("flair", holed, "1 NaN and 0 infinite voxel(s)"),
+        ("flair", np.stack([image, image], -1), "image is 4D of shape (14, 12, 10, 2)"),
+        ("labels", labels - np.int16(1), "holds label -1, expected whole numbers from 0 to 32767"),
+        ("labels", many, "holds label 40002, expected"),
+        ("roi", np.zeros_like(roi),
+         "no voxel is above 0, expected a region of interest to take segments from"),
+    ):  # fmt: skip
         path = file(mine, name)
         whole = path.read_bytes()
         store(path, array.astype(np.int32) if array.dtype.kind == "i" else array)
@@ -390,35 +348,26 @@ def test_a_resampled_case_has_no_way_back(toy):
         source.host_case("pat_00")
 
 
-def test_boxes_lie_around_labels(toy):
-    case = opened(toy, read={"boxes": "tumour:1+2"}).load("pat_00")
-    assert case.boxes is not None
-    assert len(case.boxes.coords) == 1
-
-
 @pytest.mark.parametrize("read", [{"folds": "3"}, {"allow_absolute": "yes"}, {"size": "x"}])
 def test_other_keys_and_values_are_refused(toy, read):
     refused(toy, UsageFault, read=read)
-
-
-# -- real cases ------------------------------------------------------------------------------------
 
 
 @pytest.mark.data
 def test_real_subjects_lie_as_deepmedic_reads_them(tmp_path):
     toy = brats_deepmedic(tmp_path / "brats")
     source = opened(toy, read={"model": str(toy.model)})
-    assert source.train_ids == TRAIN
-    assert source.held_out_ids == VALIDATION
-    assert list(source.schema.labels.values()) == list(range(CLASSES))
-    case, host = source.load(TRAIN[0]), source.host_case(TRAIN[0])
-    assert case.image.shape == (2, *SHAPE)
+    assert source.train_ids == BRATS_TRAIN
+    assert source.held_out_ids == BRATS_VALIDATION
+    assert list(source.schema.labels.values()) == list(range(5))
+    case, host = source.load(BRATS_TRAIN[0]), source.host_case(BRATS_TRAIN[0])
+    assert case.image.shape == (2, 155, 240, 240)
     assert host.roi is not None
     inside = host.view(np.rint(stored(host.roi))) > 0
     assert 0.1 < inside.mean() < 0.25
     assert np.array_equal(host.view(stored(host.channels[1])), case.image[1])
     labels = host.view(np.rint(stored(host.labels)))
-    assert np.array_equal(np.where(inside, labels, -1), labels_of(source, TRAIN[0]))
+    assert np.array_equal(np.where(inside, labels, -1), labels_of(source, BRATS_TRAIN[0]))
     body = case.image[:, inside]
     assert np.allclose(body.mean(axis=1), 0, atol=0.3)
     assert np.allclose(body.std(axis=1), 1, atol=0.5)
