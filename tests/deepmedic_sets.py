@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,10 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
+
+from gansynth.core.source import SourceRequest
+from gansynth_deepmedic.literals import read_literals
+from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
 
 CHANNELS = ("flair", "t1c")
 AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -71,6 +76,32 @@ class Toy:
     train: Path
     model: Path
 
+    def file(self, name: str, case: str = "pat_00") -> Path:
+        """``flair``, ``t1c``, ``labels`` or ``roi`` of a case."""
+        return self.folder / "data" / case / f"{name}.nii.gz"
+
+    def change(self, **values: Any) -> None:
+        """Change keys of the training's configuration; None takes one out."""
+        write_config(self.train, read_literals(self.train) | values)
+
+    def source(self, **asked: Any) -> DeepMedicSource:
+        """The data set, opened."""
+        return open_deepmedic(SourceRequest("deepmedic", str(self.train), **asked))
+
+    def copied(self, folder: Path) -> Toy:
+        """A copy that a test may change."""
+        shutil.copytree(self.folder, folder)
+        return Toy(folder, folder / self.train.name, folder / self.model.name)
+
+
+def stored(path: Path | str) -> npt.NDArray[Any]:
+    """A file's array, as DeepMedic reads it."""
+    return np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj)
+
+
+def store(path: Path, array: npt.NDArray[Any], affine: npt.NDArray[np.float64] = AFFINE) -> None:
+    nib.save(nib.Nifti1Image(array, affine), path)
+
 
 def toy_deepmedic(
     folder: Path,
@@ -96,7 +127,7 @@ def toy_deepmedic(
         image, labels, region = phantom(rng, tuple(n + 2 * (number % 3) for n in shape))
         files = {**dict(zip(CHANNELS, image, strict=True)), "labels": labels, "roi": region}
         for name, array in files.items():
-            nib.save(nib.Nifti1Image(array, affine), home / f"{name}.nii.gz")
+            store(home / f"{name}.nii.gz", array, affine)
     parts = {"Training": cases[:train], "Validation": cases[train:]}
     return _configured(
         folder, parts, roi, lambda case, name: f"./data/{case}/{name}.nii.gz", values, model

@@ -58,14 +58,6 @@ def crop_run(shared_deepmedic, tmp_path_factory) -> Path:
     return once(tmp_path_factory, "crop_run", lambda folder: fit("cgan3d", asked, folder, **how))
 
 
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory) -> Any:
-    """Data sets for exports, with banks of crops of them; see ``exports.Sets``."""
-    from tests.adapters.deepmedic.exports import Sets
-
-    return Sets(tmp_path_factory.mktemp("sets"))
-
-
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Sums come out the same to the last bit."""
@@ -108,9 +100,8 @@ def crop_bank(shared_deepmedic, tmp_path) -> Callable[..., Path]:
     """
     from gansynth.bank.reader import BankSpec, BankWriter
     from gansynth.core.schema import Sample
-    from gansynth_deepmedic.source import open_deepmedic
 
-    source = open_deepmedic(SourceRequest("deepmedic", str(shared_deepmedic.train)))
+    source = shared_deepmedic.source()
 
     def sample(number: int, provenance: dict[str, Any]) -> tuple[Sample, dict[str, Any]]:
         case = source.train_ids[number % len(source.train_ids)]

@@ -13,7 +13,6 @@ IO = """
 def load_volume(filepath):
     raise RuntimeError("an old nibabel would do this")
 
-
 def saveImgToNiiWithOriginalHdr(imgToSave, filepathTarget):
     pass
 """
@@ -25,7 +24,6 @@ from deepmedic.dataManagement.io import load_volume
 
 FAIL = ""
 
-
 class SamplingType:
     """Per class."""
     def get_perc_to_sample_per_cat(self):
@@ -36,7 +34,6 @@ class SamplingType:
             return wmaps_to_sample_per_cat
         inside = np.ones(dims, bool) if roi_mask is None else roi_mask > 0
         return [((gt_lbl_img == c) & inside).astype("int8") for c in range(3)]
-
 
 def get_samples_for_subepoch(log, train_val_or_test, num_parallel_proc, sampling_type, max_n_cases,
                              n_samples, inp_shapes_per_path, paths, augm_sample_prms):
@@ -60,16 +57,13 @@ def get_samples_for_subepoch(log, train_val_or_test, num_parallel_proc, sampling
             pool.join()
     return shuffle_samples(*[sum(parts, []) for parts in zip(*found)])
 
-
 def init_sampling_proc():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
 
 def choose_random_subjects(n_total_subjects, max_subjects_on_gpu_for_subepoch):
     idxs = list(range(n_total_subjects))
     random.shuffle(idxs)
     return idxs[:max_subjects_on_gpu_for_subepoch]
-
 
 def get_n_samples_per_subj(n_samples, n_subjects):
     counts = np.ones([n_subjects], dtype="int32") * (n_samples // n_subjects)
@@ -77,12 +71,10 @@ def get_n_samples_per_subj(n_samples, n_subjects):
         counts[random.randint(0, n_subjects - 1)] += 1
     return counts
 
-
 def comp_valid_sampling_mask_excluding_edges(dims_of_segment, shape):
     mask = np.zeros(shape, "int8")
     mask[tuple(slice(n // 2, m - n // 2) for n, m in zip(dims_of_segment, shape))] = 1
     return mask
-
 
 def load_subj_and_sample(job_idx, log, train_val_or_test, sampling_type, paths, augm_img_prms,
                          augm_sample_prms, idxs_of_subjs_for_subep, n_samples_per_subj,
@@ -114,7 +106,6 @@ def load_subj_and_sample(job_idx, log, train_val_or_test, sampling_type, paths, 
         gts.append(int(labels[tuple(at)]))
     return segments, gts
 
-
 def load_imgs_of_subject(log, job_id, subj_i, paths, paths_to_wmaps_per_sampl_cat_per_subj):
     log.print3(job_id + " Loading " + paths[0][subj_i][0])
     if FAIL == "loading":
@@ -122,7 +113,6 @@ def load_imgs_of_subject(log, job_id, subj_i, paths, paths_to_wmaps_per_sampl_ca
     channels = np.stack([load_volume(p) for p in paths[0][subj_i]])
     return (channels.astype("float64"), load_volume(paths[1][subj_i]),
             None if paths[2] is None else load_volume(paths[2][subj_i]), None)
-
 
 def shuffle_samples(channs_of_samples_per_path, lbls_predicted_part_of_samples):
     both = list(zip(channs_of_samples_per_path, lbls_predicted_part_of_samples))
@@ -132,7 +122,6 @@ def shuffle_samples(channs_of_samples_per_path, lbls_predicted_part_of_samples):
 
 TESTING = """
 from deepmedic.dataManagement.sampling import load_imgs_of_subject
-
 
 def inference_on_whole_volumes(log, paths):
     for n in range(len(paths[0])):
@@ -148,13 +137,11 @@ from deepmedic.dataManagement.sampling import get_samples_for_subepoch
 from deepmedic.dataManagement import sampling
 from deepmedic.routines.testing import inference_on_whole_volumes
 
-
 def process_in_batches(log, sessionTf, train_or_val, n_batches, batchsize, channs, lbls):
     for n in range(n_batches):
         batch = slice(n * batchsize, (n + 1) * batchsize)
         sessionTf.run(fetches=["cost"], feed_dict={"x": channs[batch], "y": lbls[batch],
                                                    "kind": train_or_val})
-
 
 def do_training(sessionTf, saver_all, trainer, log, fileToSaveTrainedCnnModelTo, val_on_samples,
                 paths_per_chan_per_subj_train, paths_per_chan_per_subj_val,
@@ -213,11 +200,9 @@ import json, os
 from deepmedic.dataManagement import sampling
 from deepmedic.routines.training import do_training
 
-
 class Log:
     def print3(self, string):
         print(string)
-
 
 class Session:
     graph = "g"
@@ -232,13 +217,11 @@ class Session:
             f.write(json.dumps(feed_dict) + "\\n")
         return [0.5, None]
 
-
 class Saver:
     def save(self, session, path, write_meta_graph=True):
         with open(path + ".index", "w") as f:
             f.write("saved")
         return path
-
 
 class Trainer:
     def __init__(self, trained):
@@ -250,7 +233,6 @@ class Trainer:
     def eval(self, session):
         assert session.graph == "g"
         return self.trained
-
 
 class TrainSession:
     def __init__(self, cfg, folder):

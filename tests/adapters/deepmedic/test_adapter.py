@@ -5,6 +5,7 @@ What every host promises and refuses is in ``tests/adapters``.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,6 @@ from gansynth_deepmedic.adapter import OURS, DeepMedicAdapter
 from gansynth_deepmedic.config import RUNS, Choices
 from gansynth_deepmedic.engine.volumes import Affine
 from gansynth_deepmedic.guards import SMALLEST, sample_bytes
-from gansynth_deepmedic.source import open_deepmedic
 from tests.deepmedic_sets import Toy, toy_deepmedic
 
 TORCH = {"engine": "torch"}
@@ -33,7 +33,7 @@ MAPS = "weightedMapsForSamplingEachCategoryTrain"
 
 
 def adapter_of(toy: Toy) -> DeepMedicAdapter:
-    return DeepMedicAdapter(open_deepmedic(SourceRequest("deepmedic", str(toy.train))))
+    return DeepMedicAdapter(toy.source())
 
 
 @pytest.fixture

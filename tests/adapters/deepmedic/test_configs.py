@@ -177,27 +177,6 @@ def one_line(read: Reader, path: Path) -> bool:
     return True
 
 
-GRAMMAR = st.recursive(
-    st.sampled_from(["1", "-2.5", "'x'", "None", "x", "f()", "1e400", "b''", "...", "a.b"]),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3).map(lambda each: f"[{', '.join(each)}]"),
-        st.tuples(inner, inner).map(lambda two: f"{{{two[0]}: {two[1]}}}"),
-        st.tuples(inner, st.sampled_from("+-*/%@"), inner).map(" ".join),
-        st.tuples(inner, st.just("**"), inner).map(lambda three: f"({''.join(three)})"),
-    ),
-    max_leaves=8,
-)
-
-
-@settings(max_examples=100, deadline=None)
-@given(GRAMMAR)
-def test_any_expression_has_its_value_or_a_fault_of_one_line(tmp_path_factory, expression):
-    path = cfg(tmp_path_factory.getbasetemp(), f"key = {expression}\n")
-    if not one_line(read_literals, path):
-        value = eval(expression, {})  # of numbers, texts and lists only by now
-        assert repr(read_literals(path)) == repr({"key": value})
-
-
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_a_damaged_configuration_is_read_or_a_typed_fault(toy, data):
@@ -330,29 +309,6 @@ def test_the_toy_network(tmp_path):
     assert (found.segment_validation, found.segment_inference) == ((7, 7, 7), (13, 13, 13))
     assert (found.low, found.low_kernels, found.factors) == ((), (), ())
     assert (found.fc, found.dropout) == ((), (0.5,))
-
-
-PAPER: dict[str, Any] = {
-    "numberFMsPerLayerNormal": [30, 30, 40, 40, 40, 40, 50, 50],
-    "kernelDimPerLayerNormal": [[3, 3, 3]] * 8,
-    "layersWithResidualConnNormal": [4, 6, 8],
-    "subsampleFactor": [[3, 3, 3], [5, 5, 5]],
-    "numberFMsPerLayerFC": [250, 250],
-    "kernelDimPerLayerFC": [[3, 3, 3], [1, 1, 1], [1, 1, 1]],
-    "padTypePerLayerFC": ["mirror", None, None],
-    "segmentsDimTrain": [37, 37, 37],
-    "segmentsDimVal": [17, 17, 17],
-    "segmentsDimInference": [45, 45, 45],
-}
-
-
-def test_the_network_of_deepmedics_paper(tmp_path):
-    """Eight layers, two subsampled paths, a padded first FC layer: Kamnitsas et al. 2017."""
-    found = read_model_config(network(tmp_path, **PAPER))
-    assert (found.receptive, found.unpredicted) == ((17, 17, 17), (16, 16, 16))
-    assert found.fc_padded == (True, False, False)
-    assert found.low == (found.features, found.features)
-    assert found.low_kernels == (found.kernels, found.kernels)
 
 
 FC = {"kernelDimPerLayerFC": [[3, 3, 3], [1, 1, 1]]}

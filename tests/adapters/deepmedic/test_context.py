@@ -36,46 +36,6 @@ REFERENCE = json.loads((HERE / "reference/reference.json").read_text())
 Array = npt.NDArray[Any]
 
 
-def test_sizes_are_those_of_the_papers_and_of_the_example():
-    paper = Geometry.cubes(25, 17, (3,))
-    assert paper.output == (9, 9, 9)
-    assert paper.low == ((19, 19, 19),)
-    assert paper.margin == ((8, 8), (8, 8), (8, 8))
-    example = Geometry.cubes(37, 17, (3, 5))
-    assert (example.output, example.low) == ((21, 21, 21), ((23, 23, 23), (21, 21, 21)))
-
-
-@pytest.mark.parametrize("size", [13, 14, 15, 16])
-def test_centres_are_the_ones_whose_segments_lie_in_the_volume(size):
-    geometry, fitting = Geometry.cubes(size, 7), []
-    for centre in range(20):
-        box = geometry.box(geometry.start((centre,) * 3))[0]
-        fitting += [centre] if box.start >= 0 and box.stop <= 20 else []
-    allowed = geometry.centres((20,) * 3)[0]
-    assert list(range(allowed.start, allowed.stop)) == fitting
-    assert len(fitting) == 20 - size + 1
-    small = Geometry.cubes(13, 7).centres((20, 12, 3))
-    assert [cut.stop - cut.start for cut in small] == [8, 0, 0]
-
-
-def test_labels_lie_in_the_middle_of_a_segment():
-    geometry = Geometry((14, 13, 9), (7, 5, 9), ())
-    start = geometry.start((20, 20, 20))
-    box, predicted = geometry.box(start), geometry.predicted(start)
-    assert [p.start - b.start for b, p in zip(box, predicted, strict=True)] == [3, 2, 4]
-    assert [b.stop - p.stop for b, p in zip(box, predicted, strict=True)] == [3, 2, 4]
-
-
-def test_predictions_of_all_tiles_cover_a_padded_volume_once_or_more():
-    geometry, shape = Geometry((13, 14, 16), (7, 5, 9)), (30, 27, 16)
-    covered = set[tuple[int, int]]()
-    for start in tiles(shape, geometry):
-        x, y, _ = (range(*cut.indices(99)) for cut in geometry.predicted(start))
-        covered |= set(itertools.product(x, y))
-    (left, right), (front, back), _ = geometry.margin
-    assert covered == set(itertools.product(range(left, 30 - right), range(front, 27 - back)))
-
-
 @pytest.mark.parametrize(
     ("segment", "receptive", "factors", "head"),
     [
@@ -89,6 +49,11 @@ def test_predictions_of_all_tiles_cover_a_padded_volume_once_or_more():
 def test_sizes_that_cannot_be_are_refused(segment, receptive, factors, head):
     with pytest.raises(ValueError, match="expected"):
         Geometry(segment, receptive, factors, head)
+
+
+def test_a_volume_that_is_too_small_has_no_centres():
+    allowed = Geometry.cubes(13, 7).centres((20, 12, 3))
+    assert [cut.stop - cut.start for cut in allowed] == [8, 0, 0]
 
 
 def test_fully_connected_layers_without_padding_predict_less_of_the_same():

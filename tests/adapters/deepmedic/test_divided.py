@@ -1,19 +1,15 @@
 """Configurations and lists for other splits of a DeepMedic data set."""
 
-import json
 import shutil
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from gansynth.core.source import SourceRequest, Split
+from gansynth.core.source import Split
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth_deepmedic.configs import read_train_config
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
-from tests.adapters.deepmedic.engine_orders import small_toy
-from tests.deepmedic_sets import Toy, toy_deepmedic, write_config
+from tests.deepmedic_sets import toy_deepmedic, write_config
 from tests.dividing import assert_same_cases, state
 
 SPLITS = [
@@ -22,14 +18,11 @@ SPLITS = [
 ]
 
 
-def opened(toy: Toy, **asked: Any) -> DeepMedicSource:
-    return open_deepmedic(SourceRequest("deepmedic", str(toy.train), **asked))
-
-
 @pytest.fixture
 def source(shared_deepmedic) -> DeepMedicSource:
     """Four training cases and two to validate on."""
-    return opened(shared_deepmedic)
+    source: DeepMedicSource = shared_deepmedic.source()
+    return source
 
 
 def test_folds_are_as_asked_and_cases_and_data_set_as_before(source, shared_deepmedic, tmp_path):
@@ -63,10 +56,10 @@ def test_what_deepmedic_is_told_is_the_users_but_for_lists_and_results(source, t
 
 
 def test_people_stay_who_they_are_and_on_one_side(shared_deepmedic, tmp_path):
-    request = opened(shared_deepmedic, subjects=r"pat_0(\d)").divided(SPLITS, tmp_path / "new")
+    request = shared_deepmedic.source(subjects=r"pat_0(\d)").divided(SPLITS, tmp_path / "new")
     other = open_deepmedic(request)
     assert [other.subject(case) for case in other.train_ids] == ["1", "5"]
-    one = opened(shared_deepmedic, subjects=r"pat_(\d)", fold="all")
+    one = shared_deepmedic.source(subjects=r"pat_(\d)", fold="all")
     with pytest.raises(IntegrityFault, match="pat_00"):
         one.divided(SPLITS, tmp_path / "other")
 
@@ -77,7 +70,7 @@ def test_cases_keep_names_that_a_part_of_them_would_not_need(tmp_path):
     for name in ("flair", "t1c", "labels", "roi"):
         with (toy.folder / f"training_{name}.cfg").open("a") as file:
             file.write(f"./more/pat_00/{name}.nii.gz\n")
-    source = opened(toy)
+    source = toy.source()
     long = tuple(case for case in source.train_ids if "more" not in case)
     assert "pat_01" not in long  # for two folders are called pat_00, names are longer
     split = Split(train=list(long[:2]), val=list(long[2:]))
@@ -89,7 +82,7 @@ def test_a_set_that_validated_on_nothing_does_and_what_it_lacks_stays_missing(tm
     toy = toy_deepmedic(tmp_path / "toy", train=3, val=0, values={"sessionName": None})
     path = toy.folder / "training_t1c.cfg"
     path.write_text(path.read_text().replace("./data/pat_01/t1c.nii.gz", "-"))
-    source = opened(toy)
+    source = toy.source()
     one, two, three = source.train_ids
     other = open_deepmedic(source.divided([Split(train=[one, two], val=[three])], tmp_path / "new"))
     assert other.held_out_ids == (three,)
@@ -106,7 +99,7 @@ def test_tables_are_dealt_out_too(tmp_path):
     no_lists = dict.fromkeys(("channelsTraining", "gtLabelsTraining"))
     values = {**read_train_config(toy.train).values, **no_lists}
     write_config(toy.train, {**values, "dataframe_train": "./table.csv"})
-    source = opened(toy)
+    source = toy.source()
     one, two, _ = source.train_ids
     other = open_deepmedic(source.divided([Split(train=[two], val=[one])], tmp_path / "new"))
     assert other.channels == source.channels == ("a", "b")
@@ -115,7 +108,7 @@ def test_tables_are_dealt_out_too(tmp_path):
 
 def test_sampling_maps_are_refused(tmp_path):
     maps = {"weightedMapsForSamplingEachCategoryTrain": ["./training_flair.cfg"] * 2}
-    source = opened(toy_deepmedic(tmp_path / "toy", train=3, val=1, values=maps))
+    source = toy_deepmedic(tmp_path / "toy", train=3, val=1, values=maps).source()
     with pytest.raises(UsageFault, match="weightedMapsForSamplingEachCategoryTrain"):
         source.divided([Split(train=["pat_00"], val=["pat_01"])], tmp_path / "new")
     assert not (tmp_path / "new").exists()
@@ -127,21 +120,3 @@ def test_lists_changed_by_hand_no_longer_fit_their_names(source, tmp_path):
         path.write_text(path.read_text().splitlines()[0])
     with pytest.raises(DataFault, match=r"gansynth_cases\.csv: names other files"):
         open_deepmedic(request)
-
-
-@pytest.mark.slow
-def test_the_torch_engine_trains_on_a_fold(run_cli, tmp_path):
-    toy = small_toy(tmp_path / "toy", numberOfEpochs=1)
-    source, before = opened(toy, read={"model": str(toy.model)}), state(toy.folder)
-    split = Split(train=list(source.held_out_ids), val=list(source.train_ids[:1]))
-    request = source.divided([split], tmp_path / "new")
-    words = ("augment", "--target", "deepmedic", "--engine", "torch", "--ratio", "1:0", "--json")
-    asked = [word for key, value in request.read.items() for word in ("--read", f"{key}={value}")]
-    where = ("--data", f"deepmedic:{request.where}", "--subjects", request.subjects, *asked)
-    result = run_cli(*words, *where, "-o", tmp_path / "out", "--set", "device=cpu")
-    assert result.exit_code == 0, result.stderr
-    listed = (tmp_path / "out" / "list_labels.cfg").read_text().split()
-    assert [Path(file).parent.name for file in listed] == split["train"]
-    judged = json.loads((tmp_path / "out" / "validation.json").read_text())
-    assert [case["name"] for case in judged["cases"]] == split["val"]
-    assert state(toy.folder) == before

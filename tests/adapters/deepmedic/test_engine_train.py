@@ -15,7 +15,6 @@ from gansynth.core.generator import Step
 from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
-from gansynth.core.source import SourceRequest
 from gansynth.runtime import child
 from gansynth.runtime.errors import DataFault, IntegrityFault, TrainingFault, UsageFault
 from gansynth.training.checkpoint import save
@@ -24,9 +23,7 @@ from gansynth_deepmedic.engine.cutting import read_volume
 from gansynth_deepmedic.engine.infer import RULE
 from gansynth_deepmedic.engine.predict import predict
 from gansynth_deepmedic.engine.train import VALIDATION, Task, Training
-from gansynth_deepmedic.insertion import HostCase
 from gansynth_deepmedic.order import PROGRESS, Order, Progress
-from gansynth_deepmedic.source import open_deepmedic
 from tests.adapters.deepmedic.engine_orders import (
     SMALL,
     assert_same,
@@ -37,7 +34,7 @@ from tests.adapters.deepmedic.engine_orders import (
     weights,
     written,
 )
-from tests.deepmedic_sets import Toy, toy_deepmedic, write_config
+from tests.deepmedic_sets import toy_deepmedic, write_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LEARNS = {
@@ -95,11 +92,6 @@ def test_drawing_ahead_changes_nothing(make, tmp_path):
     assert_same(weights(tmp_path / "ahead", 1), weights(tmp_path / "now", 1))
 
 
-def test_the_last_batch_is_left_out_if_it_is_not_whole(make, tmp_path):
-    train(order_of(make(val=0, numberOfEpochs=1, batchsize_train=5), tmp_path / "out"))
-    assert len(told(tmp_path / "out", "step")) == 2 * (12 // 5)
-
-
 def test_a_subepoch_may_be_one_step(make, tmp_path):
     """The next one is read while it is trained on, and validated on."""
     train(order_of(make(numberOfEpochs=2, batchsize_train=12), tmp_path / "out"))
@@ -119,8 +111,9 @@ def test_another_seed_is_another_training(make, tmp_path):
 
 def test_without_validation_cases_there_is_no_dice(make, tmp_path):
     said: list[str] = []
-    order = order_of(make(val=0, numberOfEpochs=1, numberOfSubepochs=1), tmp_path / "out")
+    order = order_of(make(val=0, numberOfEpochs=1, batchsize_train=5), tmp_path / "out")
     assert train(order, said) == {}
+    assert len(told(tmp_path / "out", "step")) == 2 * (12 // 5)  # the last batch is not whole
     assert any("validates on no cases: no Dice" in line for line in said)
     assert not (tmp_path / "out" / VALIDATION).exists()
     assert list(told(tmp_path / "out", "metrics")[0]) == ["loss"]
@@ -134,32 +127,13 @@ def test_whole_volumes_come_at_the_end_if_not_before(make, tmp_path):
     assert (tmp_path / "out" / VALIDATION).exists()
 
 
-def with_lists(shared: Toy, folder: Path, **values: Any) -> tuple[Toy, tuple[HostCase, ...]]:
-    """The shared phantoms by another configuration, and their cases."""
-    source = open_deepmedic(SourceRequest("deepmedic", str(shared.train)))
-    toy = Toy(folder, folder / "train.cfg", shared.model)
-    wanted = {**source.config.values, **SMALL, **values}
-    for key, value in wanted.items():
-        if key.startswith(("channels", "gtLabels", "roiMasks", "names")):
-            several = isinstance(value, list)
-            paths = [str(shared.folder / name) for name in (value if several else [value])]
-            wanted[key] = paths if several else paths[0]
-    write_config(toy.train, wanted)
-    return toy, tuple(source.host_case(case) for case in source.train_ids)
-
-
-def test_synthetic_cases_are_trained_on_as_told(shared_deepmedic, crop_bank, tmp_path):
-    toy, cases = with_lists(shared_deepmedic, tmp_path, numberOfEpochs=1)
-    train(order_of(toy, tmp_path / "out", plan=MixPlan(crop_bank(), Ratio(1, 1)), cases=cases))
-    kinds = sorted((job["subepoch"], job["kind"]) for job in told(tmp_path / "out", "job"))
-    assert kinds == [(k, kind) for k in (0, 1) for kind in ("real",) * 2 + ("synthetic",) * 2]
-
-
 def test_fine_tuning_has_a_learning_rate_of_its_own(
     shared_deepmedic, crop_bank, tmp_path, monkeypatch
 ):
-    epochs = {"numberOfEpochs": 8, "numberOfSubepochs": 1}
-    toy, cases = with_lists(shared_deepmedic, tmp_path, **epochs)
+    toy = shared_deepmedic.copied(tmp_path / "toy")
+    toy.change(**{**SMALL, "numberOfEpochs": 8, "numberOfSubepochs": 1})
+    source = toy.source()
+    cases = tuple(source.host_case(case) for case in source.train_ids)
     schedule, clock = Schedule.parse("finetune:50%@50%"), Clock(tmp_path / "never", 8)
     plan = MixPlan[int](crop_bank(), Ratio(0, 1), schedule, clock, chosen=(0,))
     rates: list[float] = []

@@ -3,6 +3,7 @@
 What every host's export has and refuses is in ``tests/adapters``.
 """
 
+import json
 import os
 import re
 import sys
@@ -16,14 +17,17 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth.bank.reader import BankReader
+from gansynth.bank.reader import BankReader, BankSpec, BankWriter
 from gansynth.core.adapter import Injection
 from gansynth.core.bank_options import BankSize
+from gansynth.core.lineage import Lineage
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
+from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest
+from gansynth.core.space import Placement
 from gansynth.evaluation.audit import audit_exported
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
@@ -32,21 +36,89 @@ from gansynth_deepmedic.configs import read_model_config, read_train_config
 from gansynth_deepmedic.insertion import insert
 from gansynth_deepmedic.layout import folder_names, read_host
 from gansynth_deepmedic.slots import write_slots
-from gansynth_deepmedic.source import open_deepmedic
+from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
 from gansynth_deepmedic.weights import SamplingMaps
-from tests.adapters.deepmedic.exports import (
-    MAPS,
-    NORMALISED,
-    export,
-    listed,
-    make_bank,
-    manifest_of,
-    opened,
-    stored,
-)
 from tests.adapters.deepmedic.orders import run
 from tests.conftest import content
-from tests.deepmedic_sets import Toy, toy_deepmedic
+from tests.deepmedic_sets import Toy, stored, toy_deepmedic
+
+MAPS = "weightedMapsForSamplingEachCategoryTrain"
+NORMALISED: Mapping[str, Any] = {"norm_zscore_prms": {"apply_to_all_channels": True}}
+
+
+def opened(data: Toy, **read: str) -> DeepMedicSource:
+    """Of which samples of 16 voxels along each axis are cut."""
+    return data.source(read={"size": "16,16,16", **read})
+
+
+def make_bank(folder: Path, source: DeepMedicSource, samples: int = 12, **changes: Any) -> Path:
+    """A frozen bank of real crops, each with another number of hundreds added to its image.
+
+    ``changes`` are of the bank's own description; but ``whole`` for volumes that are not cut, and
+    ``first``, a key to sort samples by.
+    """
+    rng, whole = np.random.default_rng(1), changes.pop("whole", False)
+    first = changes.pop("first", lambda sample: 0)
+    made: list[tuple[Sample, dict[str, Any]]] = []
+    for number in range(samples):
+        case = source.load(source.train_ids[number % len(source.train_ids)])
+        place = Placement() if whole else source.space.place(case, rng)
+        cut = case if whole else source.space.to_generator(case, place)
+        shape = list(case.image.shape[1:])
+        told = {"case": case.id, "placement": place.to_json(), "shape": shape, "index": number}
+        image = (cut.image + 100 * (number + 1)).astype(np.float32)
+        made.append((Sample(image, cut.labels, None, told), {}))
+    made.sort(key=lambda one: first(one[0]))
+    seen = Lineage(source.name, "0", source.records(source.train_ids), source.host)
+    spec = BankSpec(source.schema, seen, "toy", "0" * 64, True, samples, dtype="float32")
+    spec = replace(spec, samples=SampleRequest(seed=7), **changes)
+    with BankWriter.create(folder, spec) as writer:
+        while made:
+            writer.publish(made[: writer.next_size or 1])
+            del made[: writer.spec.segment_samples]
+        if spec.frozen:
+            writer.finish()
+    return folder
+
+
+class Sets:
+    """Toy data sets with their banks, each made once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._made: dict[str, tuple[Toy, Path]] = {}
+
+    def get(self, name: str) -> tuple[Toy, Path]:
+        """``roi``, ``bare`` (without regions of interest) or ``normalised``."""
+        if name not in self._made:
+            values = {**NORMALISED} if name == "normalised" else None
+            home = self.folder / name
+            data = toy_deepmedic(home / "set", train=3, val=1, roi=name != "bare", values=values)
+            self._made[name] = data, make_bank(home / "bank", opened(data))
+        return self._made[name]
+
+
+def export(of: tuple[Toy, Path], out: Path, ratio: str = "1:2", **asked: Any) -> dict[str, Any]:
+    """Export a data set with samples of a bank."""
+    data, bank = of
+    given = {k: asked.pop(k) for k in ("content", "size", "dry_run") if k in asked}
+    adapter = DeepMedicAdapter(opened(data, **asked.pop("read", {})))
+    injection = Injection(None, Ratio.parse(ratio), **{"bank": bank, **asked})
+    return dict(adapter.export(injection, str(out), reporter=NullReporter(), **given))
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    return document
+
+
+def listed(folder: Path, name: str) -> list[str]:
+    return (folder / f"list_{name}.cfg").read_text().splitlines()
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory) -> Sets:
+    return Sets(tmp_path_factory.mktemp("sets"))
 
 
 @pytest.fixture(scope="module")
@@ -157,15 +229,6 @@ def test_ratios_that_need_it_list_real_cases_repeatedly(sets, tmp_path):
     assert sorted(Counter(listed(tmp_path / "out", "flair")).values()) == [1, 1, 1, 2, 2, 2]
 
 
-def test_missing_channels_stay_missing(tmp_path):
-    data = toy_deepmedic(tmp_path / "set", train=2, val=1)
-    (data.folder / "training_t1c.cfg").write_text("./data/pat_00/t1c.nii.gz\n-\n")
-    export((data, make_bank(tmp_path / "bank", opened(data), 4)), tmp_path / "out", "1:1")
-    assert [p == "-" for p in listed(tmp_path / "out", "t1c")] == [False, True, False, True]
-    slot = tmp_path / "out" / "synth" / "slot_0001"
-    assert sorted(p.name for p in slot.iterdir()) == ["flair.nii.gz", "labels.nii.gz", "roi.nii.gz"]
-
-
 @pytest.mark.parametrize(
     ("ratio", "asked", "says"),
     [
@@ -244,9 +307,6 @@ def test_a_generator_fills_the_folder_and_a_stopped_export_goes_on(
     assert all(file.is_file() for case in config.train for file in case.files)
     assert str(left.name) not in (out / "list_flair.cfg").read_text()
     assert content(shared_deepmedic.folder) == before
-
-
-# -- where segments are taken ----------------------------------------------------------------------
 
 
 def test_without_regions_of_interest_real_cases_get_all_of_themselves(sets, tmp_path):

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
-from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,6 +38,7 @@ from gansynth_deepmedic.host.watching import (
 from tests.adapters.deepmedic.arrays import write_bank
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
 from tests.adapters.deepmedic.orders import BRIGHT, Training, run, training
+from tests.conftest import content
 
 MODES = (-1, 0, 2)
 BLOCKER = """
@@ -84,8 +84,10 @@ def trained(tmp_path_factory, checkout) -> Callable[[int], Training]:
             (folder / "sitecustomize.py").write_text(BLOCKER)
             values = {"AUGMENT": {"hist_dist": True}}
             made = training(folder / "toy", mode=mode, checkout=checkout, values=values, **TWO)
+            before = content(checkout)
             ended = started(made, checkout, PYTHONPATH=str(folder))
             assert ended.returncode == 0, ended.stderr
+            assert content(checkout) == before  # nothing is written into it
             done[mode] = made
         return done[mode]
 
@@ -115,14 +117,6 @@ def fed(made: Training, kind: str = "train") -> list[list[float]]:
     file = made.toy.folder / "output" / "fed.jsonl"
     batches = [json.loads(line) for line in file.read_text().splitlines()]
     return [segment for batch in batches if batch["kind"] == kind for segment in batch["x"]]
-
-
-def content(folder: Path) -> dict[str, str]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path): sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-# -- what is trained on ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -165,13 +159,6 @@ def test_all_ways_of_sampling_train_and_validate_on_the_same_segments(trained):
     assert all(segment[VALUE] < 100 for segment in first)
 
 
-def test_nothing_is_written_into_the_checkout(checkout, ends):
-    before = content(checkout)
-    ends(0, subepochs=1)
-    assert content(checkout) == before
-    assert not list(checkout.rglob("__pycache__"))
-
-
 def test_a_training_that_goes_on_draws_what_was_to_come(ends, trained):
     values = {"TRAINED": 1, "AUGMENT": {"hist_dist": True}}
     made, _ = ends(0, done=1, values=values, **TWO)
@@ -179,28 +166,11 @@ def test_a_training_that_goes_on_draws_what_was_to_come(ends, trained):
     assert fed(made) == fed(trained(-1))[120:]
 
 
-def test_a_network_that_was_trained_longer_than_known_is_said(ends):
-    """Cases are loaded as ordered, whatever number the configuration says."""
-    values = {"TRAINED": 1, "numOfCasesLoadedPerSubepoch": 3}
-    made, printed = ends(0, epochs=2, values=values)
-    assert "has been trained for 1 epochs, the record says 0" in printed
-    assert made.told("trained") == [3, 4, 5]
-    assert len(made.told("job")) == 3 * 6
-
-
 def test_synthetic_cases_may_go_without_augmentation(ends):
     values = {"AUGMENT": {"hist_dist": True}}
     made, _ = ends(0, subepochs=1, augment_synthetic=False, values=values)
     shifted = {segment[VALUE] >= BRIGHT: segment[SHIFT] != 0 for segment in fed(made)}
     assert shifted == {True: False, False: True}
-
-
-def test_a_missing_sample_is_a_real_case_counted(tmp_path, ends):
-    plan: MixPlan[int] = MixPlan(None, Ratio(1, 1), stream=(0,), log=tmp_path / "log")
-    made, _ = ends(0, mode=2, plan=plan)
-    assert Counter(job["kind"] for job in made.told("job")) == {"real": 9, "fallback": 9}
-    assert summarise(tmp_path / "log").fell_back == 9
-    assert all(segment[VALUE] < 100 for segment in fed(made))
 
 
 @pytest.mark.parametrize("mode", [pytest.param(-1, marks=pytest.mark.slow), 2])
@@ -216,14 +186,6 @@ def test_a_patch_too_small_for_a_segment_is_sampled_around_and_said(tmp_path, en
     assert {job["segments"] for job in made.told("job")} == {10}
     assert "taken from the whole case" in printed
 
-
-def test_cases_of_one_kind_need_not_come_out_even(ends):
-    made, _ = ends(0, ratio="0:1", segments=61)
-    assert {job["kind"] for job in made.told("job")} == {"synthetic"}
-    assert sum(job["segments"] for job in made.told("job")) == 3 * 61
-
-
-# -- how it ends -----------------------------------------------------------------------------------
 
 EXIT = ["ended itself (exit 1)", "Two weight maps were expected"]
 
@@ -358,18 +320,21 @@ def test_another_training_than_ordered_is_refused(serving, name):
 def test_the_training_that_was_ordered_is_not(serving):
     serving.check_lists(lists(serving), ["/elsewhere/flair.nii.gz"])
     serving.begin(1, 3, 0)
+    assert serving._heard.getvalue() == ""
+    serving.begin(2, 3, 1)
+    said = "has been trained for 1 epochs, the record says 0; going on from epoch 1\n"
+    assert serving._heard.getvalue().endswith(said)
     chosen = drawn(serving, lambda: serving.choose(list, 10))
     assert sorted(entry for entry in chosen if entry >= 4) == [4, 5, 6]
     refuse_test(("-model", "a.cfg"))
+    drawn(serving, lambda: None, training=False)
+    assert serving.share([10, 11], 21) == [10, 11]  # not of a subepoch to train on
 
 
 @pytest.mark.parametrize(("processes", "patience"), [(-1, 300.0), (0, 300.0), (2, PATIENCE)])
 def test_a_forked_process_gives_up_before_it_is_started_anew(serving, processes, patience):
     drawn(serving, lambda: None, processes=processes)
     assert serving.subepochs.plan.patience == patience
-
-
-# -- signals ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -440,9 +405,6 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert ended.returncode == 0, ended.stderr
 
 
-# -- centres of segments ---------------------------------------------------------------------------
-
-
 class Uniform:
     """DeepMedic's uniform sampling: the region of interest itself, of any number."""
 
@@ -485,9 +447,6 @@ def test_centres_lie_where_the_case_is_synthetic_if_a_whole_segment_fits_there(w
     assert centres.get_n_sampling_cats() == 2
     # DeepMedic multiplies by a mask of int8 in the map's own type.
     assert spread or np.can_cast(np.int8, maps[0].dtype)
-
-
-# -- watching --------------------------------------------------------------------------------------
 
 
 def test_only_runs_that_are_fed_are_steps():
@@ -543,9 +502,6 @@ def test_dice_is_of_predictions_within_the_region():
     }
     assert dice_of(means) == {"foreground": 0.5, "2": 0.25}
     assert dice_of(None) == {}
-
-
-# -- newer packages --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 6), (4, 5, 6, 1)], ids=str)

@@ -125,16 +125,6 @@ def test_it_normalises_as_training_does(ours, toy):
     assert (ours.labels(case) != ours.labels(other)).any()
 
 
-def test_dice_of_labels_and_regions():
-    truth = np.array([0, 1, 1, 2, 2, 2, 4, 0])
-    found = np.array([0, 1, 2, 2, 2, 0, 0, 1])
-    scores = dice(found, truth, with_labels((("both", (1, 2)), ("four", (4,))), range(1, 5)))
-    assert scores["1"] == {"dice": 0.5, "truth": 2, "predicted": 2, "both": 1}
-    wanted = {"foreground": 8 / 11, "1": 0.5, "2": 4 / 6, "3": None, "4": 0, "both": 0.8, "four": 0}
-    assert list(scores) == list(wanted)
-    assert {name: score["dice"] for name, score in scores.items()} == pytest.approx(wanted)
-
-
 def test_accuracy_and_dice_of_segments():
     confusion = Confusion(3)
     confusion.add_labels(np.array([[0, 0, 1], [1, 1, -1]]), np.array([[0, 1, 1], [1, 0, 2]]))

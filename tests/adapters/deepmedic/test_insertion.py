@@ -151,26 +151,6 @@ def test_any_patch_anywhere(data):
     check(of, noise(of, corner, size), corner, rim=data.draw(st.integers(0, 5)))
 
 
-def test_weights_of_a_rim():
-    of = volume(shape=(20, 3, 3), roi=False, units=((1.0, 0.0),))
-    of.image[:] = 0
-    found = insert(of.host, loaded(of), patch(of, (4, 0, 0), (12, 3, 3), value=1.0), rim=3)
-    line, fade = of.host.view(found.image)[0, :, 1, 1], [0.25, 0.5, 0.75]
-    assert line.tolist() == [0] * 4 + fade + [1] * 6 + fade[::-1] + [0] * 4
-    assert found.core is not None
-    assert of.host.view(found.core)[:, 1, 1].nonzero()[0].tolist() == list(range(7, 13))
-    labels, own = of.host.view(found.labels)[:, 1, 1], of.labels[:, 1, 1]
-    assert labels.tolist() == [*own[:5], *[1] * 10, *own[15:]]
-
-
-@pytest.mark.parametrize(("size", "left"), [(1, 1), (2, 2), (3, 3), (4, 2), (5, 3), (9, 5)])
-def test_half_of_a_small_patch_stays_whole(size, left):
-    of = volume(shape=(15, 15, 15), roi=False)
-    found = insert(of.host, loaded(of), patch(of, (3, 3, 3), (size,) * 3), rim=50)
-    assert found.core is not None
-    assert of.host.view(found.core).any(axis=(1, 2)).sum() == left
-
-
 @pytest.mark.parametrize("beside", [False, True])
 def test_a_whole_volume_is_the_samples_wherever_there_is_interest(beside):
     of = volume(stored=WAYS[13], missing=[0])

@@ -53,16 +53,6 @@ def test_lists_hold_real_cases_then_slots_in_one_order(tmp_path):
     assert not (tmp_path / "out/synth").exists()
 
 
-def test_real_cases_are_listed_as_often_as_the_share_says(tmp_path):
-    share = Share(cases=7, segments=70, real=6, synthetic=1, repeats=3)
-    layout = laid_out(toy(tmp_path / "set"), tmp_path / "out", share, 1)
-    for name in ("flair", "labels", "roi"):
-        paths = listed(layout, name)
-        assert len(paths) == 7
-        assert paths[0:2] == paths[2:4] == paths[4:6]
-        assert "slot_0000" in paths[6]
-
-
 def test_what_is_missing_stays_missing(tmp_path):
     data = toy(tmp_path / "set", roi=False)
     (data.folder / "training_t1c.cfg").write_text("./data/pat_00/t1c.nii.gz\n-\n")
@@ -160,23 +150,3 @@ def test_a_table_becomes_lists(tmp_path):
     found = [case.channels for case in read_train_config(layout.train_config).train[:2]]
     assert found == [case.channels for case in read_train_config(data.train).train]
     assert [path.name for path in found[0] if path] == ["flair.nii.gz", "t1c.nii.gz"]
-
-
-def test_regions_and_maps_are_listed_beside(tmp_path):
-    additions = Additions(
-        home=tmp_path / "later",
-        rois=["/roi/0", "/roi/1"],
-        maps=[["/map/0a", "/map/0b"], ["/map/1a", "/map/1b"]],
-        values={"augm_img_prms_tr": ({"affine": None}, "a reason")},
-    )
-    layout = laid_out(toy(tmp_path / "set", roi=False), tmp_path / "out", additions=additions)
-    later = str(tmp_path / "later")
-    assert listed(layout, "roi")[:3] == ["/roi/0", "/roi/1", f"{later}/synth/slot_0000/roi.nii.gz"]
-    assert listed(layout, "map_1")[1:3] == ["/map/1b", f"{later}/synth/slot_0000/map_1.nii.gz"]
-    values = executed(layout.train_config)
-    assert values["roiMasksTraining"] == f"{later}/list_roi.cfg"
-    maps = [f"{later}/list_map_{n}.cfg" for n in range(2)]
-    assert values["weightedMapsForSamplingEachCategoryTrain"] == maps
-    assert values["augm_img_prms_tr"] == {"affine": None}
-    assert layout.changed["augm_img_prms_tr"] == "a reason"
-    assert all(path.startswith(later) for path in layout.slots)

@@ -221,11 +221,6 @@ def test_padding_of_the_fully_connected_layers(tmp_path, padding):
     assert geometry.output == ((5, 5, 5) if padding == "VALID" else (7, 7, 7))
 
 
-def test_a_network_without_subsampled_paths(tmp_path):
-    net = DualPath(model_of(tmp_path, useSubsampledPathway=False))
-    assert net(torch.randn(2, 2, 9, 8, 7)).shape == (2, 3, 3, 2, 1)
-
-
 def test_voxels_without_a_class_count_for_nothing():
     logits = torch.randn(1, 3, 2, 2, 2, requires_grad=True)
     labels = torch.full((1, 2, 2, 2), -1)

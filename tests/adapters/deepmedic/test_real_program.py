@@ -175,19 +175,6 @@ def test_a_failure_is_not_exit_0(tmp_path, train, code, asked, words):
     assert [word for word in words if word not in said] == []
 
 
-def test_stock_deepmedic_repeats_its_randomness(tmp_path, real):
-    """What is cured: in forked processes every subepoch begins with the same random numbers."""
-    made = training(tmp_path / "toy", mode=2, count=4, listed=0, segments=40, subepochs=4)
-    written = tmp_path / "stock.jsonl"
-    words = [str(real.python), str(PROBE), str(written), "--stock", str(real.checkout)]
-    words += ["-model", str(made.toy.model), "-train", str(made.toy.train), "-dev", "cpu"]
-    done = run(words, program.environ_of(real))
-    assert done.returncode == 0, done.stderr
-    states = drawn_by(written)
-    assert max(states.values()) >= 4
-    assert len(states) < 0.6 * states.total()
-
-
 def command(data: Toy, run: Path, output: Path, *more: object) -> list[str]:
     """``gansynth augment`` at 1:2 as a process of its own."""
     words = (

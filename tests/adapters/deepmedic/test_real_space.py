@@ -7,7 +7,6 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from gansynth.core.resample import resample
@@ -21,7 +20,7 @@ from gansynth_deepmedic.layout import write_case
 from gansynth_deepmedic.real_space import bring_real, whole_space
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
 from tests.conftest import content
-from tests.deepmedic_sets import toy_deepmedic
+from tests.deepmedic_sets import stored, toy_deepmedic
 
 TURNED = np.array([[0, 0, 2.0, 5], [-1, 0, 0, 7], [0, 3, 0, 1], [0, 0, 0, 1]])
 """Axes of the files that are none of gansynth's."""
@@ -39,12 +38,6 @@ def data(tmp_path_factory) -> Path:
     toy_deepmedic(folder, train=2, val=1, shape=(20, 16, 14), affine=TURNED)
     (folder / "training_t1c.cfg").write_text("./data/pat_00/t1c.nii.gz\n-\n")
     return folder
-
-
-def stored(file: str | None) -> npt.NDArray[Any]:
-    assert file is not None
-    image: Any = nib.load(file)
-    return np.asarray(image.dataobj)
 
 
 def brought(data: Path, space: Space, out: Path, **read: str) -> Any:

@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader
 
 from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
-from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.configs import read_train_config
 from gansynth_deepmedic.engine.augment import Augmentation
@@ -27,17 +26,15 @@ from gansynth_deepmedic.engine.cutting import (
     Segments,
     cut,
     prepared,
-    read_volume,
 )
-from gansynth_deepmedic.engine.geometry import Geometry, high_segment, low_context, padded
+from gansynth_deepmedic.engine.geometry import Geometry, high_segment, padded
 from gansynth_deepmedic.engine.segments import DeepMedicSegments
 from gansynth_deepmedic.engine.volumes import Affine, ZScore
 from gansynth_deepmedic.insertion import Loaded
 from gansynth_deepmedic.model_config import read_model_config
-from gansynth_deepmedic.source import open_deepmedic
 from gansynth_deepmedic.subepochs import Subepochs
 from tests.adapters.deepmedic.arrays import Volume, patch, reader, volume, write_bank
-from tests.deepmedic_sets import Toy, brats_deepmedic, toy_deepmedic
+from tests.deepmedic_sets import Toy, toy_deepmedic
 
 SIZES = Geometry.cubes(9, 5, (3,))
 PLAIN = Cutting(Sampling(classes=3))
@@ -109,14 +106,6 @@ def test_volumes_turn_with_their_labels():
     np.testing.assert_array_equal(still.labels, padded(labels, SIZES.margin))
 
 
-def test_without_augmentation_nothing_is_changed():
-    cutting = replace(PLAIN, affine=Affine(prob=1.0), augment=Augmentation(shift=(0.5, 0.0)))
-    one, other = (cut_of(loaded(), how, 4, augment=False) for how in (cutting, PLAIN))
-    np.testing.assert_array_equal(one.high, other.high)
-    np.testing.assert_array_equal(one.low, other.low)
-    np.testing.assert_array_equal(one.labels, other.labels)
-
-
 def test_a_case_is_left_as_it_was():
     case = loaded()
     before = case.image.copy(), case.labels.copy()
@@ -164,12 +153,6 @@ def test_what_is_done_comes_from_the_configurations(toy):
     values = {**config.values, "weightedMapsForSamplingEachCategoryTrain": ["./a.cfg"]}
     with pytest.raises(DataFault, match=r"trainConfig\.cfg: weightedMaps.*no weight maps"):
         Cutting.from_configs(replace(config, values=values), model)
-
-
-def test_files_are_read_as_they_are_stored(toy):
-    assert read_volume(str(toy.folder / "data/pat_00/labels.nii.gz")).shape == (36, 32, 28)
-    with pytest.raises(DataFault, match="no such file"):
-        read_volume(str(toy.folder / "none.nii.gz"))
 
 
 @pytest.fixture(scope="module")
@@ -242,12 +225,6 @@ def test_real_and_synthetic_segments_are_shuffled_together(bank):
     assert int((flags[1:] != flags[:-1]).sum()) > 12
 
 
-def test_classes_are_balanced_in_each_case():
-    data = made(None, "1:0", 3, segments=90)
-    data.set_subepoch(0)
-    assert torch.bincount(whole(data)["labels"][:, 2, 2, 2]).tolist() == [30, 30, 30]
-
-
 def found_in(image: Any, high: Any, sizes: Geometry = SIZES) -> list[tuple[int, ...]]:
     """Where in an image (C, X, Y, Z) a segment begins."""
     starts = [tuple(int(n) for n in at) for at in np.argwhere(image[0] == float(high[0, 0, 0, 0]))]
@@ -301,12 +278,6 @@ def test_no_subepoch_and_no_place_repeats_what_another_has_drawn():
     assert len(set(seen)) > 0.95 * len(seen)
 
 
-def test_seeds_change_what_is_cut(bank):
-    data, other = made(bank), made(bank, seed=1)
-    assert [job.sample for job in other.draw(0).jobs] == [job.sample for job in data.draw(0).jobs]
-    assert not same(data, other)
-
-
 def test_the_global_random_states_are_left_alone(bank):
     np.random.seed(7)  # noqa: NPY002 - the global state is what is looked at
     torch.manual_seed(7)
@@ -337,13 +308,6 @@ def test_jobs_are_told_when_their_subepoch_begins(bank):
     assert Counter(job["kind"] for job in told) == {"real": 2, "synthetic": 2}
     assert {job["segments"] for job in told} == {8}
     assert all(bool(job["sample"]) == (job["kind"] == "synthetic") for job in told)
-
-
-def test_a_case_that_stands_in_for_a_missing_sample_is_a_fallback_and_real(tmp_path):
-    data = made(write_bank(tmp_path / "bank", []))
-    data.set_subepoch(0)
-    assert Counter(job.kind for job in data.jobs) == {"real": 2, "fallback": 2}
-    assert not whole(data)["synthetic"].any()
 
 
 def test_synthetic_cases_are_augmented_like_real_ones_unless_asked_otherwise(bank):
@@ -393,18 +357,6 @@ def test_cases_in_memory_are_cut_in_their_own_axes(bank):
     assert [job.sample for job in other.draw(0).jobs] == [job.sample for job in data.jobs]
 
 
-def test_a_case_in_memory_is_cut_as_low_context_says():
-    image, labels, _ = arrays(1)
-    asked: dict[str, Any] = {"segment": 9, "receptive": 5, "factors": (3, 5), "segments": 6}
-    found = DeepMedicSegments.of({"a": (image, labels, None)}, **asked, augment=False)[0]
-    sizes = Geometry.cubes(9, 5, (3, 5))
-    whole_image = padded(image, sizes.margin)
-    (start,) = found_in(whole_image, found["high"].numpy(), sizes)
-    for number, factor in enumerate(sizes.factors):
-        context = low_context(whole_image, start, factor, sizes)
-        np.testing.assert_array_equal(found[f"low_{number}"], context)
-
-
 def test_labels_of_a_source_say_what_is_outside():
     image = np.random.default_rng(0).normal(size=(1, 20, 20, 20)).astype(np.float32)
     labels = np.zeros((20, 20, 20), np.int16)
@@ -428,23 +380,3 @@ def test_odd_cases_in_memory_are_named(value, depth, says):
     case = np.full((2, 9, 9, 9), value), np.ones((9, 9, depth), np.int16), None
     with pytest.raises(DataFault, match=says):
         DeepMedicSegments.of({"a": case})
-
-
-@pytest.mark.data
-def test_a_subepoch_of_real_subjects(tmp_path):
-    eight = {"numberFMsPerLayerNormal": [4] * 8, "kernelDimPerLayerNormal": [[3, 3, 3]] * 8}
-    sides = (("segmentsDimTrain", 25), ("segmentsDimVal", 17), ("segmentsDimInference", 25))
-    toy = brats_deepmedic(tmp_path, model={**eight, **{key: [side] * 3 for key, side in sides}})
-    config, model = read_train_config(toy.train), read_model_config(toy.model)
-    source = open_deepmedic(SourceRequest("deepmedic", str(toy.train)))
-    hosts = [source.host_case(case) for case in source.train_ids]
-    subepochs = Subepochs(MixPlan[int](None, Ratio(1, 0)), hosts, 2)
-    how = Geometry.from_model(model), Cutting.from_configs(config, model)
-    data = DeepMedicSegments(subepochs, read_volume, *how, segments=50)
-    data.set_subepoch(0)
-    found = whole(data)
-    assert tuple(found["low_0"].shape) == (50, 2, 19, 19, 19)
-    middle = torch.bincount(found["labels"][:, 4, 4, 4], minlength=5)
-    assert middle.sum() == 50
-    assert (middle >= 10).all()
-    assert all(torch.isfinite(found[name]).all() for name in ("high", "low_0"))

@@ -13,7 +13,6 @@ from gansynth.core.adapter import Injection, Outcome
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.source import SourceRequest
 from gansynth.hosts.record import FILE, LOG
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth_deepmedic import session
@@ -23,7 +22,6 @@ from gansynth_deepmedic.literals import read_literals
 from gansynth_deepmedic.order import ORDER, Order
 from gansynth_deepmedic.program import Program
 from gansynth_deepmedic.record import commit_of, newest_checkpoint
-from gansynth_deepmedic.source import open_deepmedic
 from gansynth_deepmedic.watch import Lines, watch
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
 from tests.deepmedic_sets import Toy, toy_deepmedic
@@ -34,7 +32,7 @@ Train = Callable[..., Outcome]
 
 
 def adapter_of(toy: Toy) -> DeepMedicAdapter:
-    return DeepMedicAdapter(open_deepmedic(SourceRequest("deepmedic", str(toy.train))))
+    return DeepMedicAdapter(toy.source())
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import math
 from fractions import Fraction
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -75,22 +74,6 @@ def test_on_disk_everything_listed_is_exact_or_it_is_said(
             assert abs(Fraction(count, n * real + count) - wanted) >= off
 
 
-@pytest.mark.parametrize(
-    ("real", "ratio", "repeats", "counts"),
-    [
-        (4, "1:2", 1, (4, 8)),
-        (3, "2:1", 2, (6, 3)),
-        (2, "0.1:0.3", 1, (2, 6)),
-        (2813, "2813:4000", 1, (2813, 4000)),
-        (5, "1:0.5", 2, (10, 5)),
-        (4, "1:0", 1, (4, 0)),
-    ],
-)
-def test_the_fewest_repeats_that_are_exact(real, ratio, repeats, counts):
-    share = share_on_disk(real, Ratio.parse(ratio), 50, 1000, 10)
-    assert (share.repeats, (share.real, share.synthetic)) == (repeats, counts)
-
-
 def test_what_is_said_names_keys_and_numbers():
     share = share_on_disk(3, Ratio.parse("100:1"), 20, 1000, 10)
     assert share.said == (
@@ -127,24 +110,6 @@ def test_on_the_fly_a_subepoch_is_exact_or_left_to_the_next(
     assert share.cases + unit - asked > asked - share.cases
     places = Places(MixPlan(None, ratio), real, share.cases)
     assert {int(places.table(n).synthetic.sum()) for n in range(3)} == {share.synthetic}
-
-
-@pytest.mark.parametrize(
-    ("ratio", "real", "cases", "counts"),
-    [
-        ("1:2", 2, 50, (6, 2, 4)),  # not fifty, for DeepMedic would load both cases, and no more
-        ("1:1", 274, 50, (50, 25, 25)),
-        ("1:2", 274, 50, (51, 17, 34)),
-        ("1:1", 4, 5, (6, 3, 3)),
-        ("0:1", 4, 50, (4, 0, 4)),
-        ("1:0", 4, 50, (4, 4, 0)),
-        ("3:2", 1, 1, (1, None, None)),
-        ("3:2", 1, 3, (5, 3, 2)),
-    ],
-)
-def test_as_many_as_before_but_no_more_than_there_are(ratio, real, cases, counts):
-    share = share_on_the_fly(Ratio.parse(ratio), cases, 1000, 10, real=real, constant=True)
-    assert (share.cases, share.real, share.synthetic) == counts
 
 
 def test_what_is_left_over_is_said():

@@ -3,11 +3,8 @@
 import itertools
 import json
 import os
-import shutil
-from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
 
@@ -16,14 +13,15 @@ from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, Us
 from gansynth.sampling.opening import open_source
 from gansynth_deepmedic.configs import read_literals
 from gansynth_deepmedic.insertion import MISSING, HostCase
-from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
+from gansynth_deepmedic.source import DeepMedicSource
 from tests.deepmedic_sets import (
-    AFFINE,
     BRATS_TRAIN,
     BRATS_VALIDATION,
     VALIDATED,
     Toy,
     brats_deepmedic,
+    store,
+    stored,
     toy_deepmedic,
     write_config,
 )
@@ -41,30 +39,8 @@ def toy(tmp_path_factory) -> Toy:
 @pytest.fixture
 def mine(toy, tmp_path) -> Toy:
     """A copy that a test may change."""
-    folder = tmp_path / "mine"
-    shutil.copytree(toy.folder, folder)
-    return Toy(folder, folder / toy.train.name, folder / toy.model.name)
-
-
-def opened(toy: Toy, **asked: Any) -> DeepMedicSource:
-    return open_deepmedic(SourceRequest("deepmedic", str(toy.train), **asked))
-
-
-def change(toy: Toy, **values: Any) -> None:
-    write_config(toy.train, read_literals(toy.train) | values)
-
-
-def file(toy: Toy, name: str, case: str = "pat_00") -> Path:
-    return toy.folder / "data" / case / f"{name}.nii.gz"
-
-
-def stored(path: Path | str) -> np.ndarray:
-    """A file's array, as DeepMedic reads it."""
-    return np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj)
-
-
-def store(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> None:
-    nib.save(nib.Nifti1Image(array, affine), path)
+    copy: Toy = toy.copied(tmp_path / "mine")
+    return copy
 
 
 def labels_of(source: DeepMedicSource, case: str = "pat_00") -> np.ndarray:
@@ -86,7 +62,7 @@ def refused(toy: Toy, kind: type[GansynthError], case: str | None = None, **aske
     """What opening says, or loading a case."""
 
     def look() -> None:
-        source = opened(toy, **asked)
+        source = toy.source(**asked)
         if case is not None:
             source.load(case)
 
@@ -97,17 +73,17 @@ def refused(toy: Toy, kind: type[GansynthError], case: str | None = None, **aske
 
 
 def test_training_lists_are_trained_on_and_validation_lists_held_out(toy):
-    source = opened(toy)
+    source = toy.source()
     assert source.name == "deepmedic:toy"
     assert source.train_ids == ("pat_00", "pat_01", "pat_02")
     assert source.held_out_ids == ("pat_03", "pat_04")
     assert source.channels == ("flair", "t1c")
-    assert source.listed("pat_00").roi == file(toy, "roi")
-    everything = opened(toy, fold="all")
+    assert source.listed("pat_00").roi == toy.file("roi")
+    everything = toy.source(fold="all")
     assert (len(everything.train_ids), everything.held_out_ids) == (5, ())
     assert "has the folds 0; expected one of them, or 'all'" in refused(toy, UsageFault, fold="1")
     assert "no case 'pat_9'" in refused(toy, DataFault, "pat_9")
-    boxed = opened(toy, read={"boxes": "tumour:1+2"}).load("pat_00").boxes
+    boxed = toy.source(read={"boxes": "tumour:1+2"}).load("pat_00").boxes
     assert boxed is not None
     assert len(boxed.coords) == 1
 
@@ -122,8 +98,8 @@ def test_it_is_found_by_its_kind_and_keeps_absolute_paths(toy, monkeypatch):
 
 def test_without_validation_nothing_is_held_out_and_that_is_said(mine, caplog):
     off = {key: False for key, value in VALIDATED.items() if value is True}
-    change(mine, **off, sessionName=None)
-    source = opened(mine)
+    mine.change(**off, sessionName=None)
+    source = mine.source()
     assert source.name == "deepmedic:mine"  # without a session the folder names the data set
     assert (len(source.train_ids), source.held_out_ids) == (3, ())
     assert [record.message for record in caplog.records] == [
@@ -135,14 +111,14 @@ def test_without_validation_nothing_is_held_out_and_that_is_said(mine, caplog):
 
 def test_a_case_listed_twice_is_one_and_that_is_said(mine, caplog):
     edit(mine, "training", "", "data/pat_01")
-    assert len(opened(mine).train_ids) == 3
+    assert len(mine.source().train_ids) == 3
     (said,) = [record.message for record in caplog.records]
-    again = f"{file(mine, 'flair', 'pat_01')} again; it counts as one case"
+    again = f"{mine.file('flair', 'pat_01')} again; it counts as one case"
     assert said == f"{mine.train}: entry 4 of its lists names {again}"
 
 
 def test_a_subject_is_on_one_side(toy, tmp_path):
-    source = opened(toy, subjects=r"pat_0(\d)")
+    source = toy.source(subjects=r"pat_0(\d)")
     assert [source.subject(case) for case in source.held_out_ids] == ["3", "4"]
     people = tmp_path / "people.csv"
     rows = [f"pat_0{number},{'a' if number in (0, 4) else number}" for number in range(5)]
@@ -153,19 +129,19 @@ def test_a_subject_is_on_one_side(toy, tmp_path):
 
 
 def test_a_case_is_on_one_side(mine):
-    image = file(mine, "flair", "pat_04")
+    image = mine.file("flair", "pat_04")
     image.unlink()
-    os.symlink(file(mine, "flair"), image)
+    os.symlink(mine.file("flair"), image)
     assert "to train on (case 'pat_00')" in refused(mine, IntegrityFault)
     edit(mine, "validation", "pat_04", "pat_01")
-    image, held = file(mine, "flair", "pat_01"), mine.folder / "validation_flair.cfg"
+    image, held = mine.file("flair", "pat_01"), mine.folder / "validation_flair.cfg"
     said = refused(mine, IntegrityFault)
     assert said.startswith(f"{image}: is listed in training_flair.cfg, to train on (case '")
     assert f"and in {held}, to validate on" in said
 
 
 def test_listed_files_are_there(mine):
-    gone = file(mine, "roi", "pat_04")
+    gone = mine.file("roi", "pat_04")
     gone.unlink()
     assert refused(mine, DataFault) == (
         f"{gone}: missing, expected for case 'pat_04'; add it, or remove the case from every list"
@@ -195,11 +171,11 @@ def test_synthetic_cases_are_not_taken_for_real_ones(mine, part):
 
 
 def test_images_are_as_stored_and_labels_end_with_the_region(toy):
-    source = opened(toy)
+    source = toy.source()
     case, found = source.load("pat_01"), labels_of(source, "pat_01")
     assert case.image.dtype == np.float32
     assert source.shape("pat_01") == case.image.shape[1:] == (12, 14, 16)
-    flair, t1c, labels, roi = (stored(file(toy, n, "pat_01"))[::-1, ::-1].T for n in FILES)
+    flair, t1c, labels, roi = (stored(toy.file(n, "pat_01"))[::-1, ::-1].T for n in FILES)
     assert np.array_equal(case.image, [flair, t1c])
     assert np.array_equal(found, np.where(roi > 0, labels, -1))
     schema = source.schema
@@ -208,7 +184,7 @@ def test_images_are_as_stored_and_labels_end_with_the_region(toy):
 
 
 def test_without_regions_there_is_no_outside(tmp_path):
-    source = opened(toy_deepmedic(tmp_path / "toy", train=1, val=1, shape=SMALL, roi=False))
+    source = toy_deepmedic(tmp_path, train=1, val=1, shape=SMALL, roi=False).source()
     assert labels_of(source).min() == 0
     assert (source.schema.has_outside, source.space.pad_label) == (False, 0)
     assert "outside" not in source.space.host
@@ -220,7 +196,7 @@ def test_without_regions_there_is_no_outside(tmp_path):
 def test_the_view_of_a_files_array_is_what_load_returns(tmp_path, order, signs):
     affine = np.eye(4)
     affine[:3, :3] = np.diag(signs)[:, order] * np.array([1.0, 2.0, 3.0])
-    source = opened(toy_deepmedic(tmp_path, train=1, val=0, shape=(8, 9, 10), affine=affine))
+    source = toy_deepmedic(tmp_path, train=1, val=0, shape=(8, 9, 10), affine=affine).source()
     case, host = source.load("pat_00"), source.host_case("pat_00")
     assert host.shape == case.image.shape[1:]
     assert np.array_equal([host.view(stored(path)) for path in host.channels], case.image)
@@ -233,9 +209,9 @@ def test_the_view_of_a_files_array_is_what_load_returns(tmp_path, order, signs):
 
 def test_units_lead_back_to_the_files(mine):
     for name, factor in (("flair", 40), ("t1c", 7)):
-        image = stored(file(mine, name))
-        store(file(mine, name), ((image + 2) * factor).astype(np.float32))
-    source = opened(mine, read={"modality": "mr"})
+        image = stored(mine.file(name))
+        store(mine.file(name), ((image + 2) * factor).astype(np.float32))
+    source = mine.source(read={"modality": "mr"})
     case, host = source.load("pat_00"), source.host_case("pat_00")
     for channel, path, (scale, offset) in zip(case.image, host.channels, host.units, strict=True):
         assert channel.std() == pytest.approx(1, abs=0.1)
@@ -244,48 +220,48 @@ def test_units_lead_back_to_the_files(mine):
 
 
 def test_channels_that_deepmedic_normalises_are_normalised_here(mine):
-    assert opened(mine).modality == ("none", "none")
-    change(mine, norm_zscore_prms={"apply_per_channel": [False, True]})
-    assert opened(mine).modality == ("none", "mr")
-    assert opened(mine, read={"modality": "none"}).modality == ("none", "none")
+    assert mine.source().modality == ("none", "none")
+    mine.change(norm_zscore_prms={"apply_per_channel": [False, True]})
+    assert mine.source().modality == ("none", "mr")
+    assert mine.source(read={"modality": "none"}).modality == ("none", "none")
 
 
 @pytest.mark.parametrize("modality", ["none", "mr", "ct"])
 def test_a_missing_channel_is_zeros_whatever_is_done_to_it(mine, modality):
     path = mine.folder / "training_t1c.cfg"
     path.write_text(path.read_text().replace("./data/pat_00/t1c.nii.gz", "-"))
-    source = opened(mine, read={"modality": modality})
+    source = mine.source(read={"modality": modality})
     image, host = source.load("pat_00").image, source.host_case("pat_00")
     assert [channel.any() for channel in image] == [True, False]
     assert source.load("pat_01").image[1].any()
-    assert host.channels == (str(file(mine, "flair")), MISSING)
+    assert host.channels == (str(mine.file("flair")), MISSING)
     assert host.units[1] == source.original("pat_00").units[1] == (1.0, 0.0)
 
 
 def test_labels_and_regions_are_rounded_and_other_headers_passed_over_as_deepmedic_does(mine):
     """Real headers scale: ones are then 0.99999997."""
-    labels, roi = stored(file(mine, "labels")), stored(file(mine, "roi"))
-    image, expected = opened(mine).load("pat_00").image, labels_of(opened(mine))
-    store(file(mine, "labels"), (labels * 0.9999).astype(np.float32))
-    store(file(mine, "roi"), np.where(roi > 0, 0.6, 0.4).astype(np.float32), np.eye(4))
-    store(file(mine, "t1c"), stored(file(mine, "t1c")), np.eye(4))
-    assert np.array_equal(labels_of(opened(mine)), expected)
-    assert np.array_equal(opened(mine).load("pat_00").image, image)
+    labels, roi = stored(mine.file("labels")), stored(mine.file("roi"))
+    image, expected = mine.source().load("pat_00").image, labels_of(mine.source())
+    store(mine.file("labels"), (labels * 0.9999).astype(np.float32))
+    store(mine.file("roi"), np.where(roi > 0, 0.6, 0.4).astype(np.float32), np.eye(4))
+    store(mine.file("t1c"), stored(mine.file("t1c")), np.eye(4))
+    assert np.array_equal(labels_of(mine.source()), expected)
+    assert np.array_equal(mine.source().load("pat_00").image, image)
 
 
 def test_the_original_has_labels_beyond_the_region(mine):
-    roi = stored(file(mine, "roi"))
+    roi = stored(mine.file("roi"))
     roi[: roi.shape[0] // 2] = 0
-    store(file(mine, "roi"), roi)
-    source = opened(mine)
+    store(mine.file("roi"), roi)
+    source = mine.source()
     labels, seen = source.original("pat_00").labels, labels_of(source)
     assert labels.min() == 0
-    assert np.array_equal(labels, source.host_case("pat_00").view(stored(file(mine, "labels"))))
+    assert np.array_equal(labels, source.host_case("pat_00").view(stored(mine.file("labels"))))
     assert (labels[seen == -1] > 0).any()
 
 
 def test_channels_get_other_names(toy):
-    assert opened(toy, read={"channels": "A,B"}).schema.channels == ("A", "B")
+    assert toy.source(read={"channels": "A,B"}).schema.channels == ("A", "B")
     said = refused(toy, UsageFault, read={"channels": "A"})
     assert "1 name(s), but " in said
     assert "lists 2 channel(s) (flair, t1c); expected a name for each, no two alike" in said
@@ -297,13 +273,13 @@ def test_the_networks_classes_are_the_labels(toy, tmp_path):
         values = {**read_literals(toy.model), "numberOfOutputClasses": classes}
         return {"model": str(write_config(tmp_path / "m.cfg", values)), **read}
 
-    assert len(opened(toy, read=of(5)).schema.labels) == 5
-    named = opened(toy, read=of(5, labels="rim:1,core:2"))
+    assert len(toy.source(read=of(5)).schema.labels) == 5
+    named = toy.source(read=of(5, labels="rim:1,core:2"))
     assert dict(named.schema.labels) == {"background": 0, "rim": 1, "core": 2}
     said = refused(toy, UsageFault, read=of(5, labels="rim:1,core:5"))
     assert "names 5, but numberOfOutputClasses of" in said
     assert refused(toy, DataFault, "pat_00", read=of(2)) == (
-        f"{file(toy, 'labels')}: holds label 2, expected whole numbers from 0 to 1, as "
+        f"{toy.file('labels')}: holds label 2, expected whole numbers from 0 to 1, as "
         f"numberOfOutputClasses of {tmp_path / 'm.cfg'} says; correct the file or the number of "
         "classes"
     )
@@ -311,13 +287,13 @@ def test_the_networks_classes_are_the_labels(toy, tmp_path):
 
 def test_a_class_that_no_training_case_has_leaves_no_gap(mine):
     for number in range(3):
-        path = file(mine, "labels", f"pat_0{number}")
+        path = mine.file("labels", f"pat_0{number}")
         store(path, np.where(stored(path) == 2, 3, 0).astype(np.int16))
-    assert list(opened(mine).schema.labels.values()) == [0, 1, 2, 3]
+    assert list(mine.source().schema.labels.values()) == [0, 1, 2, 3]
 
 
 def test_what_cannot_be_loaded_is_refused_by_file(mine):
-    image, labels, roi = (stored(file(mine, name)) for name in ("flair", "labels", "roi"))
+    image, labels, roi = (stored(mine.file(name)) for name in ("flair", "labels", "roi"))
     holed = image.copy()
     holed[3, 3, 3] = np.nan
     many = labels.astype(np.int32) + 40000 * (labels > 1)
@@ -332,7 +308,7 @@ def test_what_cannot_be_loaded_is_refused_by_file(mine):
         ("roi", np.zeros_like(roi),
          "no voxel is above 0, expected a region of interest to take segments from"),
     ):  # fmt: skip
-        path = file(mine, name)
+        path = mine.file(name)
         whole = path.read_bytes()
         store(path, array.astype(np.int32) if array.dtype.kind == "i" else array)
         assert refused(mine, DataFault, "pat_00").startswith(f"{path}: {says}")
@@ -342,7 +318,7 @@ def test_what_cannot_be_loaded_is_refused_by_file(mine):
 
 
 def test_a_resampled_case_has_no_way_back(toy):
-    source = opened(toy, read={"spacing": "2"})
+    source = toy.source(read={"spacing": "2"})
     assert source.load("pat_00").image.shape[1:] == (5, 6, 7)
     with pytest.raises(UsageFault, match="expected spacing=native, leave it out"):
         source.host_case("pat_00")
@@ -356,7 +332,7 @@ def test_other_keys_and_values_are_refused(toy, read):
 @pytest.mark.data
 def test_real_subjects_lie_as_deepmedic_reads_them(tmp_path):
     toy = brats_deepmedic(tmp_path / "brats")
-    source = opened(toy, read={"model": str(toy.model)})
+    source = toy.source(read={"model": str(toy.model)})
     assert source.train_ids == BRATS_TRAIN
     assert source.held_out_ids == BRATS_VALIDATION
     assert list(source.schema.labels.values()) == list(range(5))

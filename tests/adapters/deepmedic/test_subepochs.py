@@ -254,9 +254,6 @@ def test_a_copy_refuses_what_the_original_does(tmp_path):
     assert (counts.real, counts.synthetic, counts.fell_back) == (6, 0, 4)
 
 
-# -- orders ----------------------------------------------------------------------------------------
-
-
 def order_of(folder: Path, **more: Any) -> Order:
     plan = MixPlan(
         folder / "bank",
@@ -371,9 +368,6 @@ def test_a_damaged_order_is_named_once(tmp_path, text, words):
         Order.read(path)
     assert "\n" not in str(caught.value)
     assert str(caught.value).count(str(path)) == 1
-
-
-# -- progress --------------------------------------------------------------------------------------
 
 
 def told(folder: Path) -> list[Any]:
