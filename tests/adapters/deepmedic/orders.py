@@ -133,9 +133,7 @@ def training(
     return Training(order, path, toy, log)
 
 
-def run(
-    command: Sequence[str], environ: Mapping[str, str], seconds: float = 240
-) -> subprocess.CompletedProcess[str]:
+def run(command: Sequence[str], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """Run a process to its end."""
-    own: Any = {"capture_output": True, "text": True, "timeout": seconds, "check": False}
+    own: Any = {"capture_output": True, "text": True, "timeout": 600, "check": False}
     return subprocess.run(list(command), env={**os.environ, **environ}, **own)

@@ -4,6 +4,7 @@ What every host promises and refuses is in ``tests/adapters``.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -219,28 +220,19 @@ def test_a_command_looks_at_the_samples_of_a_bank_once(adapter, crop_bank, monke
     assert looked == [injection.bank] * 2
 
 
-def test_a_dry_run_says_what_a_subepoch_holds(run_cli, shared_deepmedic, crop_run, tmp_path):
-    result = run_cli(
-        *("augment", "--target", "deepmedic", "--data", f"deepmedic:{shared_deepmedic.train}"),
-        *("--generator", crop_run, "--ratio", "1:2", "--dry-run", "--json"),
-        *("--engine", "torch", "--set", f"model={shared_deepmedic.model}", "--device", "cpu"),
-        *("--set", "cases=7", "-o", tmp_path / "o"),
-    )
-    assert result.exit_code == 0, result.stderr
-    planned = json.loads(result.stdout)
-    assert planned["leakage"].startswith("none")
+def test_a_dry_run_says_what_a_subepoch_holds(adapter, crop_run, tmp_path):
+    settings = {**TORCH, "cases": "7", "output": str(tmp_path / "o")}
+    injection = Injection(RunFolder(crop_run), Ratio(1, 2), device="cpu")
+    planned = adapter.planned(injection, settings, ())
     assert planned["cases_per_subepoch"] == {"real": 2, "synthetic": 4}
     assert planned["segments_per_subepoch"] == {"real": 20, "synthetic": 40}
     assert any("7 in the file, 6 now" in said for said in planned["said"])
     assert (planned["engine"], planned["output"]) == ("torch", str(tmp_path / "o"))
-    assert planned["bank_bytes"] > 64 * 16**3 * 6
-
-
-def test_a_schedule_says_how_many_are_synthetic_at_most(adapter, crop_run):
     schedule = Schedule.parse("anneal:0%-100%")
-    injection = Injection(RunFolder(crop_run), Ratio(1, 1), schedule=schedule, device="cpu")
+    injection = replace(injection, ratio=Ratio(1, 1), schedule=schedule)
     planned = adapter.planned(injection, TORCH, ())
     assert planned["cases_per_subepoch"] == {"all": 6, "synthetic_at_most": 6}
+    assert planned["segments_per_subepoch"] == {"all": 60, "of_each_case": 10}
 
 
 def test_options_of_the_program_are_read_as_it_reads_them(tmp_path, monkeypatch):

@@ -123,6 +123,7 @@ CODE = {
     "a huge list": ("key = [0] * 10 ** 9", "a list that is repeated too often"),
     "huge lists": ("key = [[[0] * 300] * 300] * 300", "a list that is repeated too often"),
     "many lists": ("key = [0] * 40000\n" * 3, "line 3: key is [0] * 40000, with it the file has"),
+    "a difference of lists": ("key = [1] - [1]", "no sum of lists"),
     "no Python": ("key = = 1", "line 1: no Python: invalid syntax; expected lines KEY = VALUE"),
     "a NUL byte": ("a = 1\nkey = '\0'", "line 2: holds a NUL byte, expected text; write it again"),
     "a byte order mark": ("\ufeffkey = 1", "line 1: no Python: invalid non-printable character"),

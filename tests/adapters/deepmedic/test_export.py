@@ -451,7 +451,7 @@ def trained(data: Toy, config: Path) -> str:
     checkout = os.environ["GANSYNTH_DEEPMEDIC"]
     python = os.environ.get("GANSYNTH_DEEPMEDIC_PYTHON", sys.executable)
     words = (f"{checkout}/deepMedicRun", "-model", data.model, "-train", config, "-dev", "cpu")
-    done = run([python, *map(str, words)], {"PYTHONPATH": checkout}, seconds=600)
+    done = run([python, *map(str, words)], {"PYTHONPATH": checkout})
     if "get_data() is deprecated" in done.stdout:
         pytest.skip("GANSYNTH_DEEPMEDIC_PYTHON has nibabel 5, which stock DeepMedic does not know")
     assert "ERROR" not in done.stdout, done.stdout[-3000:]

@@ -13,6 +13,7 @@ from gansynth.core.adapter import Injection, Outcome
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
+from gansynth.core.schedule import Schedule
 from gansynth.hosts.record import FILE, LOG
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth_deepmedic import session
@@ -148,6 +149,25 @@ def test_what_is_rounded_is_said_and_recorded(train, stub, tmp_path, capfd):
     *said, unmeasured = outcome.warnings
     assert last_of(tmp_path / "out")["said"] == said
     assert unmeasured.startswith("no Dice and HD95")  # the stub predicts nothing
+
+
+def test_fine_tuning_draws_of_chosen_cases_only(train, stub, tmp_path):
+    train(schedule=Schedule.parse("finetune:25%@50%"), ratio=Ratio(0, 1))
+    last = last_of(tmp_path / "out")
+    assert len(last["chosen"]) == 1
+    assert set(last["chosen"]) < {f"pat_0{number}" for number in range(4)}
+    assert cases_of(last) == [(0, 4)] * 2 + [(4, 0)] * 2
+
+
+def test_an_empty_bank_gives_real_cases_and_they_are_counted(
+    train, stub, crop_bank, tmp_path, capfd
+):
+    crop_bank(count=0)
+    train(keep_going=True)
+    last = last_of(tmp_path / "out")
+    assert [one["fell_back"] for one in last["per_subepoch"]] == [4] * 4
+    assert cases_of(last) == [(6, 0)] * 4
+    assert "; 4 of the real ones in place of a missing synthetic one" in capfd.readouterr().err
 
 
 def test_real_cases_come_through_the_generators_space(train, stub, crop_run, tmp_path):
