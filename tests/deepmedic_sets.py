@@ -1,11 +1,11 @@
 """A tiny DeepMedic data set of phantoms: a head with a lesion of nested classes, two channels.
 
-``toy_deepmedic(folder)`` writes volumes, list files and both configurations; any test may call it
-for a folder of its own.
+``brats_deepmedic`` has four real subjects instead; tests of them are marked ``data``.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,10 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
+
+from gansynth.core.source import SourceRequest
+from gansynth_deepmedic.literals import read_literals
+from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
 
 CHANNELS = ("flair", "t1c")
 AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -29,6 +33,14 @@ TRAIN_VALUES: Mapping[str, Any] = {
     "batchsize_train": 5,
     "num_processes_sampling": -1,
     "typeOfLearningRateSchedule": "poly",
+}
+VALIDATED: Mapping[str, Any] = {
+    "performValidationOnSamplesThroughoutTraining": True,
+    "performFullInferenceOnValidationImagesEveryFewEpochs": True,
+    "numberValidationSegmentsLoadedOnGpuPerSubep": 40,
+    "batchsize_val_samples": 10,
+    "numberOfEpochsBetweenFullInferenceOnValImages": 1,
+    "namesForPredictionsPerCaseVal": "./names.cfg",
 }
 MODEL_VALUES: Mapping[str, Any] = {
     "modelName": "toyCnn",
@@ -45,21 +57,50 @@ MODEL_VALUES: Mapping[str, Any] = {
     "segmentsDimInference": [19, 19, 19],
 }
 """Receptive field 7, so 13 voxels give 7 labels."""
+BRATS = Path(__file__).resolve().parents[1] / "../shared/data/brats2015_deepmedic"
+BRATS_TRAIN = ("brats_2013_pat0005_1", "brats_2013_pat0006_1")
+BRATS_VALIDATION = ("brats_2013_pat0003_1", "brats_2013_pat0004_1")
+BRATS_FILES: Mapping[str, str] = {
+    "flair": "Flair_subtrMeanDivStd.nii.gz",
+    "t1c": "T1c_subtrMeanDivStd.nii.gz",
+    "labels": "OTMultiClass.nii.gz",
+    "roi": "brainmask.nii.gz",
+}
 
 
 @dataclass(frozen=True)
 class Toy:
-    """Where it is.
-
-    Attributes:
-        folder: of everything.
-        train: ``trainConfig.cfg``.
-        model: ``modelConfig.cfg``.
-    """
+    """Where it is: the folder of everything, ``trainConfig.cfg`` and ``modelConfig.cfg``."""
 
     folder: Path
     train: Path
     model: Path
+
+    def file(self, name: str, case: str = "pat_00") -> Path:
+        """``flair``, ``t1c``, ``labels`` or ``roi`` of a case."""
+        return self.folder / "data" / case / f"{name}.nii.gz"
+
+    def change(self, **values: Any) -> None:
+        """Change keys of the training's configuration; None takes one out."""
+        write_config(self.train, read_literals(self.train) | values)
+
+    def source(self, **asked: Any) -> DeepMedicSource:
+        """The data set, opened."""
+        return open_deepmedic(SourceRequest("deepmedic", str(self.train), **asked))
+
+    def copied(self, folder: Path) -> Toy:
+        """A copy that a test may change."""
+        shutil.copytree(self.folder, folder)
+        return Toy(folder, folder / self.train.name, folder / self.model.name)
+
+
+def stored(path: Path | str) -> npt.NDArray[Any]:
+    """A file's array, as DeepMedic reads it."""
+    return np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj)
+
+
+def store(path: Path, array: npt.NDArray[Any], affine: npt.NDArray[np.float64] = AFFINE) -> None:
+    nib.save(nib.Nifti1Image(array, affine), path)
 
 
 def toy_deepmedic(
@@ -76,41 +117,35 @@ def toy_deepmedic(
 ) -> Toy:
     """Write ``data/pat_NN/{flair,t1c,labels,roi}.nii.gz``, lists, and both configurations.
 
-    Args:
-        folder: made where it is missing.
-        train: training cases.
-        val: validation cases; with some, both validations are on.
-        shape: voxels along x, y, z of the first case; later ones differ by a few.
-        roi: list regions of interest, int16.
-        affine: of every file.
-        values: further or other values of ``trainConfig.cfg``; None leaves a key out.
-        model: further or other values of ``modelConfig.cfg``.
-        seed: of everything.
+    The first case has this shape along x, y, z, later ones differ by a few voxels. ``values`` and
+    ``model`` are further or other values of the configurations; None leaves a key out.
     """
+    rng, cases = np.random.default_rng(seed), [f"pat_{number:02d}" for number in range(train + val)]
+    for number, case in enumerate(cases):
+        home = folder / "data" / case
+        home.mkdir(parents=True, exist_ok=True)
+        image, labels, region = phantom(rng, tuple(n + 2 * (number % 3) for n in shape))
+        files = {**dict(zip(CHANNELS, image, strict=True)), "labels": labels, "roi": region}
+        for name, array in files.items():
+            store(home / f"{name}.nii.gz", array, affine)
+    parts = {"Training": cases[:train], "Validation": cases[train:]}
+    return _configured(
+        folder, parts, roi, lambda case, name: f"./data/{case}/{name}.nii.gz", values, model
+    )
+
+
+def brats_deepmedic(folder: Path, *, model: Mapping[str, Any] | None = None) -> Toy:
+    """The real subjects: lists and both configurations; the volumes stay where they are."""
     folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    for number in range(train + val):
-        size = tuple(n + 2 * (number % 3) for n in shape)
-        _write(folder / "data" / f"pat_{number:02d}", phantom(rng, size), affine)
-    wanted: dict[str, Any] = dict(TRAIN_VALUES)
-    wanted |= _lists(folder, "Training", range(train), roi)
-    if val:
-        wanted |= {
-            "performValidationOnSamplesThroughoutTraining": True,
-            "performFullInferenceOnValidationImagesEveryFewEpochs": True,
-            "numberValidationSegmentsLoadedOnGpuPerSubep": 40,
-            "batchsize_val_samples": 10,
-            "numberOfEpochsBetweenFullInferenceOnValImages": 1,
-            "namesForPredictionsPerCaseVal": "./names.cfg",
-        }
-        wanted |= _lists(folder, "Validation", range(train, train + val), roi)
-        names = "".join(f"pred_{n:02d}.nii.gz\n" for n in range(train, train + val))
-        (folder / "names.cfg").write_text(names)
-    wanted |= values or {}
-    return Toy(
-        folder,
-        write_config(folder / "trainConfig.cfg", wanted),
-        write_config(folder / "modelConfig.cfg", {**MODEL_VALUES, **(model or {})}),
+    parts = {"Training": BRATS_TRAIN, "Validation": BRATS_VALIDATION}
+    return _configured(
+        *(
+            folder,
+            parts,
+            True,
+            lambda case, name: str((BRATS / case / BRATS_FILES[name]).resolve()),
+        ),
+        *({"sessionName": "brats"}, {"numberOfOutputClasses": 5, **(model or {})}),
     )
 
 
@@ -119,6 +154,38 @@ def write_config(path: Path, values: Mapping[str, Any]) -> Path:
     lines = [f"{key} = {value!r}\n" for key, value in values.items() if value is not None]
     path.write_text("# a comment\n" + "".join(lines))
     return path
+
+
+def _configured(
+    folder: Path,
+    parts: Mapping[str, Sequence[str]],
+    roi: bool,
+    path: Callable[[str, str], str],
+    values: Mapping[str, Any] | None,
+    model: Mapping[str, Any] | None,
+) -> Toy:
+    """Write lists of these cases, a path for each case and file, and the configurations."""
+    wanted = dict(TRAIN_VALUES)
+    for part, cases in parts.items():
+        if not cases:
+            continue
+        listed = {}
+        for name in (*CHANNELS, "labels", *(["roi"] if roi else [])):
+            text = "".join(f"{path(case, name)}\n" for case in cases)
+            listed[name] = f"./{part.lower()}_{name}.cfg"
+            (folder / listed[name]).write_text(f"# {name}\n{text}")
+        wanted[f"channels{part}"] = [listed[name] for name in CHANNELS]
+        wanted[f"gtLabels{part}"] = listed["labels"]
+        wanted |= {f"roiMasks{part}": listed["roi"]} if roi else {}
+    if held := parts["Validation"]:
+        wanted |= VALIDATED
+        names = "".join(f"pred_{case.removeprefix('pat_')}.nii.gz\n" for case in held)
+        (folder / "names.cfg").write_text(names)
+    return Toy(
+        folder,
+        write_config(folder / "trainConfig.cfg", {**wanted, **(values or {})}),
+        write_config(folder / "modelConfig.cfg", {**MODEL_VALUES, **(model or {})}),
+    )
 
 
 Phantom = tuple[npt.NDArray[np.float32], npt.NDArray[np.int16], npt.NDArray[np.int16]]
@@ -130,11 +197,16 @@ def phantom(rng: np.random.Generator, shape: Sequence[int]) -> Phantom:
     In the head images have about zero mean and unit deviation; outside they are a constant.
     """
     grid = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")).astype(np.float32)
+
+    def distance(centre: npt.NDArray[Any], radii: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        scaled = (grid - centre[:, None, None, None]) / radii[:, None, None, None]
+        return np.asarray(np.sqrt((scaled**2).sum(axis=0)))
+
     middle = (np.array(shape) - 1) / 2
-    head = _distance(grid, middle, np.array(shape) * 0.44) < 1
+    head = distance(middle, np.array(shape) * 0.44) < 1
     radius = rng.uniform(0.14, 0.2) * min(shape)
     centre = middle + rng.uniform(-0.12, 0.12, 3) * shape
-    lesion = _distance(grid, centre, np.full(3, radius))
+    lesion = distance(centre, np.full(3, radius))
     labels = np.zeros(shape, np.int16)
     labels[(lesion < 1) & head] = 1
     labels[(lesion < 0.55) & head] = 2
@@ -147,49 +219,3 @@ def phantom(rng: np.random.Generator, shape: Sequence[int]) -> Phantom:
     bright = np.array([[0.0, 2.0, 1.0], [0.0, -0.8, 2.5]])[:, labels]
     image = np.where(head, noise + shade + bright, -1.2).astype(np.float32)
     return image, labels, head.astype(np.int16)
-
-
-def _distance(
-    grid: npt.NDArray[np.float32], centre: npt.NDArray[Any], radii: npt.NDArray[Any]
-) -> npt.NDArray[Any]:
-    scaled = (grid - centre[:, None, None, None]) / radii[:, None, None, None]
-    distance: npt.NDArray[Any] = np.sqrt((scaled**2).sum(axis=0))
-    return distance
-
-
-def _write(folder: Path, case: Phantom, affine: npt.NDArray[np.float64]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    image, labels, roi = case
-    for name, array in (*zip(CHANNELS, image, strict=True), ("labels", labels), ("roi", roi)):
-        nib.save(nib.Nifti1Image(array, affine), folder / f"{name}.nii.gz")
-
-
-def _lists(folder: Path, part: str, numbers: Sequence[int], roi: bool) -> dict[str, Any]:
-    """Write the list files of one part, relative paths; the keys that name them."""
-    return write_lists(
-        folder, part, roi, lambda name: [f"./data/pat_{n:02d}/{name}.nii.gz" for n in numbers]
-    )
-
-
-def write_lists(
-    folder: Path, part: str, roi: bool, paths: Callable[[str], Sequence[str]]
-) -> dict[str, Any]:
-    """Write the list files of one part; the keys that name them.
-
-    Args:
-        folder: to write into.
-        part: ``Training`` or ``Validation``.
-        roi: list regions of interest, too.
-        paths: of a channel, of ``labels`` or of ``roi``.
-    """
-
-    def listed(name: str) -> str:
-        text = "".join(f"{path}\n" for path in paths(name))
-        (folder / f"{part.lower()}_{name}.cfg").write_text(f"# {name}\n{text}")
-        return f"./{part.lower()}_{name}.cfg"
-
-    keys: dict[str, Any] = {
-        f"channels{part}": [listed(name) for name in CHANNELS],
-        f"gtLabels{part}": listed("labels"),
-    }
-    return keys | ({f"roiMasks{part}": listed("roi")} if roi else {})

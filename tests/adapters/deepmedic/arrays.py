@@ -73,26 +73,22 @@ def volume(
     region = rng.integers(0, 2, shape).astype(np.int16) if roi else None
     if region is not None:
         labels[region == 0] = 0
-    files, channels = {}, []
-    for number, channel in enumerate(image):
-        if number in missing:
-            channel[:] = 0
-            channels.append(MISSING)
-            continue
-        channels.append(f"/data/{name}/{number}.nii.gz")
-        files[channels[-1]] = stored_as(channel, stored)
-    for kind, array in (("labels", labels), ("roi", region)):
-        if array is not None:
-            files[f"/data/{name}/{kind}.nii.gz"] = stored_as(array, stored)
+    image[list(missing)] = 0
+    names = ["-" if n in missing else f"/data/{name}/{n}.nii.gz" for n in range(len(units))]
+    arrays = {path: channel for path, channel in zip(names, image, strict=True) if path != MISSING}
+    arrays[f"/data/{name}/labels.nii.gz"] = labels
+    if region is not None:
+        arrays[f"/data/{name}/roi.nii.gz"] = region
     host = HostCase(
         id=name,
-        channels=tuple(channels),
+        channels=tuple(names),
         labels=f"/data/{name}/labels.nii.gz",
         roi=f"/data/{name}/roi.nii.gz" if roi else None,
         shape=tuple(shape),
         stored=tuple(stored),
         units=tuple(units),
     )
+    files = {path: stored_as(array, stored) for path, array in arrays.items()}
     return Volume(host, files, image, labels, region)
 
 
@@ -113,13 +109,7 @@ def patch(
 ) -> Sample:
     """A sample of a case: one value and one label, outside where the case is of no interest.
 
-    Args:
-        of: the case.
-        corner: None for a whole volume.
-        size: of the patch.
-        value: in gansynth's units.
-        label: of every voxel within.
-        provenance: further or other keys.
+    ``corner`` is None for a whole volume; ``provenance`` has further or other keys.
     """
     shape = tuple(of.host.shape if size is None else size)
     labels = np.full(shape, label, np.int16)
@@ -128,37 +118,22 @@ def patch(
         beyond = any(n < 0 or n >= m for n, m in zip(there, of.host.shape, strict=True))
         if of.roi is not None and (beyond or of.roi[there] == 0):
             labels[at] = -1
-    told = {
-        "case": of.host.id,
-        "shape": list(of.host.shape),
-        "placement": {"corner": list(corner or ()), "slice_index": None},
-    }
+    place = {"corner": list(corner or ()), "slice_index": None}
+    told = {"case": of.host.id, "shape": list(of.host.shape), "placement": place}
     image = np.full((len(of.host.channels), *shape), value, np.float32)
     return Sample(image, labels, None, told | provenance)
 
 
-def write_bank(folder: Path, samples: Sequence[Sample], *, frozen: bool = True) -> Path:
-    """A bank of these samples."""
+def write_bank(folder: Path, samples: Sequence[Sample]) -> Path:
+    """A frozen bank of these samples."""
     channels = tuple(f"channel_{n}" for n in range(len(samples[0].image) if samples else 2))
-    schema = Schema(
-        channels,
-        {"background": 0, "rim": 1, "core": 2},
-        (1.0,) * 3,
-        has_outside=True,
-    )
+    labels = {"background": 0, "rim": 1, "core": 2}
+    schema = Schema(channels, labels, (1.0,) * 3, has_outside=True)
     lineage = Lineage("deepmedic:toy", "0", (CaseRecord("pat_1", "pat_1", "1" * 64),))
-    spec = BankSpec(
-        schema,
-        lineage,
-        "toy",
-        "0" * 64,
-        frozen=frozen,
-        capacity=max(1, len(samples)),
-        dtype="float32",
-    )
+    told = (schema, lineage, "toy", "0" * 64)
+    spec = BankSpec(*told, frozen=True, capacity=max(1, len(samples)), dtype="float32")
     with BankWriter.create(folder, spec) as writer:
         if samples:
             writer.publish([(sample, {}) for sample in samples])
-            if frozen:
-                writer.finish()
+            writer.finish()
     return folder

@@ -1,6 +1,7 @@
 """What the tests of DeepMedic share: a data set, a generator of its crops, a bank of them."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -27,13 +28,20 @@ def no_checkout(request, monkeypatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that is made once, whichever process is first."""
+    base = factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / name
+    with filelock.FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            make(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def shared_deepmedic(tmp_path_factory) -> Toy:
     """A tiny data set of four training and two validation cases that no test may change."""
-    folder: Path = tmp_path_factory.getbasetemp() / "toy_deepmedic"
-    with filelock.FileLock(folder.with_suffix(".lock")):
-        if not folder.exists():
-            toy_deepmedic(folder)
+    folder = once(tmp_path_factory, "toy_deepmedic", toy_deepmedic)
     return Toy(folder, folder / "trainConfig.cfg", folder / "modelConfig.cfg")
 
 
@@ -43,28 +51,11 @@ def crop_run(shared_deepmedic, tmp_path_factory) -> Path:
     from gansynth.fitting.fit import fit
     from gansynth.runtime.progress import NullReporter
 
-    folder: Path = tmp_path_factory.getbasetemp() / "crop_run"
-    with filelock.FileLock(folder.with_suffix(".lock")):
-        if not folder.exists():
-            small = {"steps": 2, "batch_size": 1, "width": 4, "d_width": 4, "levels": 2}
-            fit(
-                "cgan3d",
-                request_of(shared_deepmedic),
-                folder,
-                edits=None,
-                settings={key: str(value) for key, value in small.items()},
-                device="cpu",
-                reporter=NullReporter(),
-            )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory) -> Any:
-    """Data sets for exports, with banks of crops of them; see ``exports.Sets``."""
-    from tests.adapters.deepmedic.exports import Sets
-
-    return Sets(tmp_path_factory.mktemp("sets"))
+    small = {"steps": 2, "batch_size": 1, "width": 4, "d_width": 4, "levels": 2}
+    how: dict[str, Any] = {"edits": None, "device": "cpu", "reporter": NullReporter()}
+    how["settings"] = {key: str(value) for key, value in small.items()}
+    asked = SourceRequest("deepmedic", str(shared_deepmedic.train), read={"size": str(CROP[0])})
+    return once(tmp_path_factory, "crop_run", lambda folder: fit("cgan3d", asked, folder, **how))
 
 
 @pytest.fixture
@@ -84,11 +75,6 @@ def make(tmp_path) -> Callable[..., Toy]:
     from tests.adapters.deepmedic.engine_orders import small_toy
 
     return partial(small_toy, tmp_path / "toy")
-
-
-def request_of(toy: Toy, **more: Any) -> SourceRequest:
-    """The data set, its crops as small as a generator of tests draws them."""
-    return SourceRequest("deepmedic", str(toy.train), read={"size": str(CROP[0])}, **more)
 
 
 @pytest.fixture
@@ -114,33 +100,25 @@ def crop_bank(shared_deepmedic, tmp_path) -> Callable[..., Path]:
     """
     from gansynth.bank.reader import BankSpec, BankWriter
     from gansynth.core.schema import Sample
-    from gansynth_deepmedic.source import open_deepmedic
 
-    source = open_deepmedic(SourceRequest("deepmedic", str(shared_deepmedic.train)))
+    source = shared_deepmedic.source()
 
-    def samples(count: int, **provenance: Any) -> Iterator[tuple[Sample, dict[str, Any]]]:
-        for number in range(count):
-            case = source.train_ids[number % len(source.train_ids)]
-            shape = source.shape(case)
-            corner = [(n - size) // 2 for n, size in zip(shape, CROP, strict=True)]
-            told = {
-                "case": case,
-                "shape": list(shape),
-                "placement": {"corner": corner, "slice_index": None},
-            }
-            image = np.full((len(source.schema.channels), *CROP), 100 + number, np.float32)
-            image[:, 0, 0, 0] = 0  # for a constant would mean a generator that has collapsed
-            yield Sample(image, np.ones(CROP, np.int16), None, {**told, **provenance}), {}
+    def sample(number: int, provenance: dict[str, Any]) -> tuple[Sample, dict[str, Any]]:
+        case = source.train_ids[number % len(source.train_ids)]
+        shape = source.shape(case)
+        corner = [(n - size) // 2 for n, size in zip(shape, CROP, strict=True)]
+        place = {"corner": corner, "slice_index": None}
+        told = {"case": case, "shape": list(shape), "placement": place, **provenance}
+        image = np.full((len(source.schema.channels), *CROP), 100 + number, np.float32)
+        image[:, 0, 0, 0] = 0  # for a constant would mean a generator that has collapsed
+        return Sample(image, np.ones(CROP, np.int16), None, told), {}
 
     def make(name: str = "bank", count: int = 6, **provenance: Any) -> Path:
-        spec = BankSpec(
-            *(source.schema, source.lineage(), "toy", "0" * 64),
-            frozen=True,
-            capacity=max(1, count),
-        )
+        told = (source.schema, source.lineage(), "toy", "0" * 64)
+        spec = BankSpec(*told, frozen=True, capacity=max(1, count))
         with BankWriter.create(tmp_path / name, spec) as writer:
             if count:
-                writer.publish(list(samples(count, **provenance)))
+                writer.publish([sample(number, provenance) for number in range(count)])
                 writer.finish()
         return Path(tmp_path / name)
 

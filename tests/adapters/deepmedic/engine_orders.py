@@ -26,9 +26,7 @@ def order_of(
     """A training on real cases only, on one CPU thread, in full precision unless told otherwise."""
     config, model = read_train_config(toy.train), read_model_config(toy.model)
     chosen = {"device": "cpu", "precision": "fp32", **(settings or {})}
-    cases = tuple(
-        host_case(listed, f"pat_{number:02d}") for number, listed in enumerate(config.train)
-    )
+    cases = (host_case(listed, f"pat_{number:02d}") for number, listed in enumerate(config.train))
     output.mkdir(parents=True, exist_ok=True)
     plain: dict[str, Any] = {
         "engine": "torch",
@@ -36,7 +34,7 @@ def order_of(
         "train_config": toy.train,
         "model_config": toy.model,
         "plan": MixPlan(None, Ratio(1, 0)),
-        "cases": cases,
+        "cases": tuple(cases),
         "count": config.cases,
         "subepochs": config.subepochs,
         "options": read_settings(chosen, config, model).to_json(),
@@ -59,25 +57,23 @@ CLOSE = {"segmentsDimTrain": [11, 11, 11], "segmentsDimVal": [11, 11, 11]}
 
 def small_toy(folder: Path, val: int = 1, **values: Any) -> Toy:
     """Phantoms that are trained on in no time, with other values of the configuration."""
-    return toy_deepmedic(
-        folder,
-        train=3,
-        val=val,
-        shape=(22, 20, 18),
-        values={**SMALL, **values},
-        model={**CLOSE, "numberFMsPerLayerNormal": [3, 3, 4]},
-    )
+    model = {**CLOSE, "numberFMsPerLayerNormal": [3, 3, 4]}
+    values = {**SMALL, **values}
+    return toy_deepmedic(folder, train=3, val=val, shape=(22, 20, 18), values=values, model=model)
 
 
 def train(order: Order, said: list[str] | None = None) -> dict[str, Any]:
-    lines = said if said is not None else []
-    return dict(Training(Task.of(order), lines.append).run())
+    return dict(Training(Task.of(order), (said if said is not None else []).append).run())
+
+
+def lines(output: Path) -> list[dict[str, Any]]:
+    """Everything that a training told."""
+    return [json.loads(line) for line in (output / PROGRESS).read_text().splitlines()]
 
 
 def told(output: Path, kind: str) -> list[Any]:
     """Everything of a kind that a training told."""
-    lines = (json.loads(line) for line in (output / PROGRESS).read_text().splitlines())
-    return [line[kind] for line in lines if kind in line]
+    return [line[kind] for line in lines(output) if kind in line]
 
 
 def weights(output: Path, done: int) -> dict[str, torch.Tensor]:

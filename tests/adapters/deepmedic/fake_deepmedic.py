@@ -13,7 +13,6 @@ IO = """
 def load_volume(filepath):
     raise RuntimeError("an old nibabel would do this")
 
-
 def saveImgToNiiWithOriginalHdr(imgToSave, filepathTarget):
     pass
 """
@@ -23,6 +22,7 @@ import multiprocessing, random, signal, time, traceback
 import numpy as np
 from deepmedic.dataManagement.io import load_volume
 
+FAIL = ""
 
 class SamplingType:
     """Per class."""
@@ -35,31 +35,19 @@ class SamplingType:
         inside = np.ones(dims, bool) if roi_mask is None else roi_mask > 0
         return [((gt_lbl_img == c) & inside).astype("int8") for c in range(3)]
 
-
-def get_samples_for_subepoch(log, train_val_or_test, num_parallel_proc, sampling_type,
-                             max_n_cases_per_subep, n_samples_per_subep, inp_shapes_per_path,
-                             paths_per_chan_per_subj, paths_to_lbls_per_subj,
-                             paths_to_masks_per_subj, paths_to_wmaps_per_sampl_cat_per_subj,
-                             augm_img_prms, augm_sample_prms):
-    idxs = choose_random_subjects(len(paths_per_chan_per_subj), max_n_cases_per_subep)
-    counts = get_n_samples_per_subj(n_samples_per_subep, len(idxs))
-    args = [log, train_val_or_test, sampling_type, paths_per_chan_per_subj, paths_to_lbls_per_subj,
-            paths_to_masks_per_subj, paths_to_wmaps_per_sampl_cat_per_subj, augm_img_prms,
-            augm_sample_prms, idxs, counts, inp_shapes_per_path]
-    segments, labels = [], []
+def get_samples_for_subepoch(log, train_val_or_test, num_parallel_proc, sampling_type, max_n_cases,
+                             n_samples, inp_shapes_per_path, paths, augm_sample_prms):
+    idxs = choose_random_subjects(len(paths[0]), max_n_cases)
+    counts = get_n_samples_per_subj(n_samples, len(idxs))
+    args = [log, train_val_or_test, sampling_type, paths, None, augm_sample_prms, idxs, counts,
+            inp_shapes_per_path]
     if num_parallel_proc <= 0:
-        for job_idx in range(len(idxs)):
-            more, more_labels = load_subj_and_sample(*([job_idx] + args))
-            segments += more
-            labels += more_labels
+        found = [load_subj_and_sample(*([n] + args)) for n in range(len(idxs))]
     else:
         pool = multiprocessing.Pool(num_parallel_proc, initializer=init_sampling_proc)
         try:
             jobs = [pool.apply_async(load_subj_and_sample, [n] + args) for n in range(len(idxs))]
-            for job in jobs:
-                more, more_labels = job.get(timeout=60)
-                segments += more
-                labels += more_labels
+            found = [job.get(timeout=60) for job in jobs]
         except Exception as e:
             log.print3("ERROR: Caught exception in get_samples_for_subepoch(): " + str(e))
             log.print3(traceback.format_exc())
@@ -67,18 +55,15 @@ def get_samples_for_subepoch(log, train_val_or_test, num_parallel_proc, sampling
         finally:
             pool.terminate()
             pool.join()
-    return shuffle_samples(segments, labels)
-
+    return shuffle_samples(*[sum(parts, []) for parts in zip(*found)])
 
 def init_sampling_proc():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
 
 def choose_random_subjects(n_total_subjects, max_subjects_on_gpu_for_subepoch):
     idxs = list(range(n_total_subjects))
     random.shuffle(idxs)
     return idxs[:max_subjects_on_gpu_for_subepoch]
-
 
 def get_n_samples_per_subj(n_samples, n_subjects):
     counts = np.ones([n_subjects], dtype="int32") * (n_samples // n_subjects)
@@ -86,23 +71,19 @@ def get_n_samples_per_subj(n_samples, n_subjects):
         counts[random.randint(0, n_subjects - 1)] += 1
     return counts
 
-
 def comp_valid_sampling_mask_excluding_edges(dims_of_segment, shape):
     mask = np.zeros(shape, "int8")
     mask[tuple(slice(n // 2, m - n // 2) for n, m in zip(dims_of_segment, shape))] = 1
     return mask
 
-
-def load_subj_and_sample(job_idx, log, train_val_or_test, sampling_type, paths_per_chan_per_subj,
-                         paths_to_lbls_per_subj, paths_to_masks_per_subj,
-                         paths_to_wmaps_per_sampl_cat_per_subj, augm_img_prms, augm_sample_prms,
-                         idxs_of_subjs_for_subep, n_samples_per_subj, inp_shapes_per_path):
+def load_subj_and_sample(job_idx, log, train_val_or_test, sampling_type, paths, augm_img_prms,
+                         augm_sample_prms, idxs_of_subjs_for_subep, n_samples_per_subj,
+                         inp_shapes_per_path):
     channels, labels, roi, wmaps = load_imgs_of_subject(
-        log, str(job_idx), idxs_of_subjs_for_subep[job_idx], paths_per_chan_per_subj,
-        paths_to_lbls_per_subj, paths_to_wmaps_per_sampl_cat_per_subj, paths_to_masks_per_subj)
+        log, str(job_idx), idxs_of_subjs_for_subep[job_idx], paths, None)
     if FAIL == "waiting":
         log.print3("waiting")
-        time.sleep(60)
+        time.sleep(600)
     if FAIL == "exit":
         log.print3("ERROR: Two weight maps were expected! Exiting!")
         exit(1)
@@ -125,36 +106,26 @@ def load_subj_and_sample(job_idx, log, train_val_or_test, sampling_type, paths_p
         gts.append(int(labels[tuple(at)]))
     return segments, gts
 
-
-def load_imgs_of_subject(log, job_id, subj_i, paths_per_chan_per_subj, paths_to_lbls_per_subj,
-                         paths_to_wmaps_per_sampl_cat_per_subj, paths_to_masks_per_subj):
-    log.print3(job_id + " Loading " + paths_per_chan_per_subj[subj_i][0])
+def load_imgs_of_subject(log, job_id, subj_i, paths, paths_to_wmaps_per_sampl_cat_per_subj):
+    log.print3(job_id + " Loading " + paths[0][subj_i][0])
     if FAIL == "loading":
         raise ValueError("could not broadcast")
-    channels = np.stack([load_volume(p) for p in paths_per_chan_per_subj[subj_i]])
-    masks = paths_to_masks_per_subj
-    return (channels.astype("float64"), load_volume(paths_to_lbls_per_subj[subj_i]),
-            None if masks is None else load_volume(masks[subj_i]), None)
-
+    channels = np.stack([load_volume(p) for p in paths[0][subj_i]])
+    return (channels.astype("float64"), load_volume(paths[1][subj_i]),
+            None if paths[2] is None else load_volume(paths[2][subj_i]), None)
 
 def shuffle_samples(channs_of_samples_per_path, lbls_predicted_part_of_samples):
     both = list(zip(channs_of_samples_per_path, lbls_predicted_part_of_samples))
     random.shuffle(both)
     return [a for a, b in both], [b for a, b in both]
-
-
-FAIL = ""
 '''
 
 TESTING = """
 from deepmedic.dataManagement.sampling import load_imgs_of_subject
 
-
-def inference_on_whole_volumes(sessionTf, cnn3d, log, paths_per_chan_per_subj,
-                               paths_to_lbls_per_subj, paths_to_masks_per_subj):
-    for n in range(len(paths_per_chan_per_subj)):
-        channels, *_ = load_imgs_of_subject(log, "", n, paths_per_chan_per_subj,
-                                            paths_to_lbls_per_subj, None, paths_to_masks_per_subj)
+def inference_on_whole_volumes(log, paths):
+    for n in range(len(paths[0])):
+        channels, *_ = load_imgs_of_subject(log, "", n, paths, None)
         assert channels.max() < 100, "validated on a synthetic case"
     return {"dice1": [0.1, 0.1, 0.1], "dice2": [0.5, 0.25, "N/A"], "dice3": [0.1, 0.1, 0.1]}
 """
@@ -166,30 +137,26 @@ from deepmedic.dataManagement.sampling import get_samples_for_subepoch
 from deepmedic.dataManagement import sampling
 from deepmedic.routines.testing import inference_on_whole_volumes
 
-
 def process_in_batches(log, sessionTf, train_or_val, n_batches, batchsize, channs, lbls):
     for n in range(n_batches):
         batch = slice(n * batchsize, (n + 1) * batchsize)
         sessionTf.run(fetches=["cost"], feed_dict={"x": channs[batch], "y": lbls[batch],
                                                    "kind": train_or_val})
 
-
-def do_training(sessionTf, saver_all, cnn3d, trainer, log, fileToSaveTrainedCnnModelTo,
-                val_on_samples, paths_per_chan_per_subj_train, paths_per_chan_per_subj_val,
+def do_training(sessionTf, saver_all, trainer, log, fileToSaveTrainedCnnModelTo, val_on_samples,
+                paths_per_chan_per_subj_train, paths_per_chan_per_subj_val,
                 paths_to_lbls_per_subj_train, paths_to_lbls_per_subj_val,
                 paths_to_masks_per_subj_train, paths_to_masks_per_subj_val, n_epochs, n_subepochs,
-                max_n_cases, n_samples, num_parallel_proc_sampling, sampling_type, batchsize,
-                augm_sample_prms):
-    shapes = [[5, 5, 5]]
+                max_n_cases, n_samples, num_parallel_proc_sampling, batchsize, augm_sample_prms):
+    held = (paths_per_chan_per_subj_val, paths_to_lbls_per_subj_val, paths_to_masks_per_subj_val)
+    own = (paths_per_chan_per_subj_train, paths_to_lbls_per_subj_train,
+           paths_to_masks_per_subj_train)
 
-    def args(kind, channels, labels, masks, augm):
-        return (log, kind, num_parallel_proc_sampling, sampling_type, max_n_cases, n_samples,
-                shapes, channels, labels, masks, None, None, augm)
+    def args(kind, paths, augm):
+        return (log, kind, num_parallel_proc_sampling, sampling.SamplingType(), max_n_cases,
+                n_samples, [[5, 5, 5]], paths, augm)
 
-    tr = args("train", paths_per_chan_per_subj_train, paths_to_lbls_per_subj_train,
-              paths_to_masks_per_subj_train, augm_sample_prms)
-    va = args("val", paths_per_chan_per_subj_val, paths_to_lbls_per_subj_val,
-              paths_to_masks_per_subj_val, None)
+    tr, va = args("train", own, augm_sample_prms), args("val", held, None)
     pool = ThreadPool(processes=1) if num_parallel_proc_sampling > -1 else None
     try:
         ahead = None
@@ -207,13 +174,11 @@ def do_training(sessionTf, saver_all, cnn3d, trainer, log, fileToSaveTrainedCnnM
                     ahead = pool.apply_async(get_samples_for_subepoch, tr)
                 process_in_batches(log, sessionTf, "train", len(samples[0]) // batchsize,
                                    batchsize, *samples)
-            trainer.run_updates_end_of_ep()
+            trainer.trained += 1
             saver_all.save(sessionTf, fileToSaveTrainedCnnModelTo + ".1.model.ckpt",
                            write_meta_graph=False)
             if val_on_samples:
-                inference_on_whole_volumes(sessionTf, cnn3d, log, paths_per_chan_per_subj_val,
-                                           paths_to_lbls_per_subj_val,
-                                           paths_to_masks_per_subj_val)
+                inference_on_whole_volumes(log, held)
     except (Exception, KeyboardInterrupt) as e:
         log.print3("\\n\\n ERROR: Caught exception in do_training(): " + str(e) + "\\n")
         log.print3(traceback.format_exc())
@@ -235,11 +200,9 @@ import json, os
 from deepmedic.dataManagement import sampling
 from deepmedic.routines.training import do_training
 
-
 class Log:
     def print3(self, string):
         print(string)
-
 
 class Session:
     graph = "g"
@@ -254,13 +217,11 @@ class Session:
             f.write(json.dumps(feed_dict) + "\\n")
         return [0.5, None]
 
-
 class Saver:
     def save(self, session, path, write_meta_graph=True):
         with open(path + ".index", "w") as f:
             f.write("saved")
         return path
-
 
 class Trainer:
     def __init__(self, trained):
@@ -272,10 +233,6 @@ class Trainer:
     def eval(self, session):
         assert session.graph == "g"
         return self.trained
-
-    def run_updates_end_of_ep(self):
-        self.trained += 1
-
 
 class TrainSession:
     def __init__(self, cfg, folder):
@@ -297,12 +254,12 @@ class TrainSession:
         channels, labels, masks = part("Training")
         val = part("Validation") if "channelsValidation" in cfg else [None] * 3
         do_training(
-            Session(os.path.join(out, "..", "fed.jsonl")), Saver(), None,
-            Trainer(cfg.get("TRAINED", 0)), Log(), os.path.join(out, "toy"),
-            val[0] is not None, channels, val[0], labels, val[1], masks, val[2],
+            Session(os.path.join(out, "..", "fed.jsonl")), Saver(), Trainer(cfg.get("TRAINED", 0)),
+            Log(), os.path.join(out, "toy"), val[0] is not None,
+            channels, val[0], labels, val[1], masks, val[2],
             cfg["numberOfEpochs"], cfg["numberOfSubepochs"], cfg["numOfCasesLoadedPerSubepoch"],
             cfg["numberTrainingSegmentsLoadedOnGpuPerSubep"], cfg["num_processes_sampling"],
-            sampling.SamplingType(), cfg["batchsize_train"], cfg.get("AUGMENT"))
+            cfg["batchsize_train"], cfg.get("AUGMENT"))
 """
 
 SCRIPT = """

@@ -26,18 +26,12 @@ STORED = ((0, -1), (1, -1), (2, 1))
 BRIGHT = 1000.0
 """What a synthetic voxel of sample n holds at least: n hundreds more than this."""
 PATCH = (16, 18, 20)
+FILES = (*CHANNELS, "labels", "roi")
 
 
 @dataclass(frozen=True)
 class Training:
-    """One training, ready to start.
-
-    Attributes:
-        order: of it.
-        path: the order's file.
-        toy: the data set.
-        log: folder of the draw log.
-    """
+    """One training, ready to start: its order and the order's file, the data set, the draw log."""
 
     order: Order
     path: Path
@@ -51,35 +45,26 @@ class Training:
         return [doc[key] for doc in map(json.loads, lines) if key in doc]
 
 
-def host_case(toy: Toy, number: int, *, roi: bool = True) -> HostCase:
+def host_case(toy: Toy, number: int, roi: bool) -> HostCase:
     """Training case of a toy data set, with its region of interest or without."""
     folder = toy.folder / "data" / f"pat_{number:02d}"
-    files = [str(folder / f"{name}.nii.gz") for name in (*CHANNELS, "labels", "roi")]
-    shape: tuple[int, ...] = nib.load(files[0]).shape  # type: ignore[attr-defined]
-    return HostCase(
-        id=f"pat_{number:02d}",
-        channels=tuple(files[:-2]),
-        labels=files[-2],
-        roi=files[-1] if roi else None,
-        shape=shape[::-1],
-        stored=STORED,
-        units=((1.0, 0.0),) * len(CHANNELS),
-    )
+    *channels, labels, region = (str(folder / f"{name}.nii.gz") for name in FILES)
+    shape: tuple[int, ...] = nib.load(labels).shape  # type: ignore[attr-defined]
+    units = ((1.0, 0.0),) * len(CHANNELS)
+    found = (tuple(channels), labels, region if roi else None, shape[::-1], STORED, units)
+    return HostCase(f"pat_{number:02d}", *found)
 
 
-def bright(case: HostCase, number: int, size: Sequence[int] = PATCH) -> Sample:
+def bright(case: HostCase, number: int) -> Sample:
     """A sample from the middle of a case, all of one value, with a lesion of both classes."""
-    corner = [(n - m) // 2 for n, m in zip(case.shape, size, strict=True)]
-    image = np.full((len(case.channels), *size), BRIGHT + 100 * number, np.float32)
-    labels = np.zeros(size, np.int16)
+    corner = [(n - m) // 2 for n, m in zip(case.shape, PATCH, strict=True)]
+    image = np.full((len(case.channels), *PATCH), BRIGHT + 100 * number, np.float32)
+    labels = np.zeros(PATCH, np.int16)
     labels[5:-5, 5:-5, 5:-5] = 1
     labels[7:-7, 7:-7, 7:-7] = 2
-    provenance = {
-        "case": case.id,
-        "shape": list(case.shape),
-        "placement": {"corner": corner, "slice_index": None},
-    }
-    return Sample(image, labels, None, provenance)
+    place = {"corner": corner, "slice_index": None}
+    told = {"case": case.id, "shape": list(case.shape), "placement": place}
+    return Sample(image, labels, None, told)
 
 
 def training(
@@ -93,9 +78,7 @@ def training(
     listed: int | None = None,
     segments: int = 60,
     val: int = 0,
-    samples: int = 40,
     values: Mapping[str, Any] | None = None,
-    checkout: Path | None = None,
     **more: Any,
 ) -> Training:
     """Everything for one training.
@@ -110,41 +93,37 @@ def training(
         listed: slots in the lists; None for as many as cases.
         segments: of a subepoch.
         val: validation cases.
-        samples: in the bank.
         values: further or other keys of the configuration.
-        checkout: of DeepMedic.
-        more: further or other fields of the order; or ``train``, ``model``, ``shape`` or ``roi`` of
-            the toy data set.
+        more: further or other fields of the order; or ``model`` or ``roi`` of the toy data set.
     """
-    made = {key: more.pop(key) for key in ("train", "model", "shape", "roi") if key in more}
+    made = {key: more.pop(key) for key in ("model", "roi") if key in more}
     counts = {"numberOfEpochs": epochs, "numberOfSubepochs": subepochs}
     counts |= {"numOfCasesLoadedPerSubepoch": count, "num_processes_sampling": mode}
     counts["numberTrainingSegmentsLoadedOnGpuPerSubep"] = segments
-    wanted = {**TRAIN_VALUES, **counts, "folderForOutput": "./output", **(values or {})}
+    wanted = {**TRAIN_VALUES, **counts, **(values or {})}
     toy = toy_deepmedic(folder, val=val, values=wanted, **made)
-    cases = tuple(host_case(toy, n, roi=made.get("roi", True)) for n in range(made.get("train", 4)))
-    slots = [
-        folder / "out" / SLOTS / f"slot_{n:04d}" for n in range(count if listed is None else listed)
-    ]
-    _list_slots(toy, slots)
-    drawn = [bright(cases[n % len(cases)], n) for n in range(samples)]
-    bank = write_bank(folder / "bank", drawn)
-    log = folder / "draws"
-    plan = more.pop("plan", None) or MixPlan(
-        bank, Ratio.parse(ratio), seed=7, stream=(0,), log=log, patience=1.0
-    )
+    cases = tuple(host_case(toy, n, made.get("roi", True)) for n in range(4))
+    home, log = folder / "out" / SLOTS, folder / "draws"
+    slots = [home / f"slot_{n:04d}" for n in range(count if listed is None else listed)]
+    for name in FILES:
+        file = toy.folder / f"training_{name}.cfg"
+        if file.exists():
+            lines = "".join(f"{slot / f'{name}.nii.gz'}\n" for slot in slots)
+            file.write_text(file.read_text() + lines)
+    if "plan" not in more:
+        bank = write_bank(folder / "bank", [bright(cases[n % 4], n) for n in range(40)])
+        parts = (bank, Ratio.parse(ratio))
+        more["plan"] = MixPlan[int](*parts, seed=7, stream=(0,), log=log, patience=1.0)
     fields: dict[str, Any] = {
         "engine": "deepmedic",
         "output": folder / "out",
         "train_config": toy.train,
         "model_config": toy.model,
-        "plan": plan,
         "cases": cases,
         "count": count,
         "slots": tuple(str(slot / f"{CHANNELS[0]}.nii.gz") for slot in slots),
         "subepochs": subepochs,
         "seed": 3,
-        "checkout": checkout,
         "arguments": ("-dev", "cpu"),
     }
     order = Order(**{**fields, **more})
@@ -154,24 +133,7 @@ def training(
     return Training(order, path, toy, log)
 
 
-def run(
-    command: Sequence[str], environ: Mapping[str, str], seconds: float = 120
-) -> subprocess.CompletedProcess[str]:
-    """Run the process to its end."""
-    return subprocess.run(
-        list(command),
-        env={**os.environ, **environ},
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        check=False,
-    )
-
-
-def _list_slots(toy: Toy, slots: Sequence[Path]) -> None:
-    """Append the slots to every list of training cases."""
-    for name in (*CHANNELS, "labels", "roi"):
-        file = toy.folder / f"training_{name}.cfg"
-        if file.exists():
-            lines = "".join(f"{slot / f'{name}.nii.gz'}\n" for slot in slots)
-            file.write_text(file.read_text() + lines)
+def run(command: Sequence[str], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a process to its end."""
+    own: Any = {"capture_output": True, "text": True, "timeout": 600, "check": False}
+    return subprocess.run(list(command), env={**os.environ, **environ}, **own)

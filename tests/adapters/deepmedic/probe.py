@@ -2,10 +2,7 @@
 
 For each case of a subepoch one JSON line: the segments that were cut (hash and centre of the first
 channel), and whether a real case is, to the bit, what DeepMedic's own function reads.
-``python probe.py FILE --stock CHECKOUT ARGUMENT ...`` runs DeepMedic without gansynth.
-
-Either writes down, in FILE.draws, the state of numpy's generator before centres are drawn for a
-class of a case, and these centres.
+FILE.draws gets the state of numpy's generator before centres are drawn for a class of a case.
 """
 
 from __future__ import annotations
@@ -34,11 +31,9 @@ def listen_to_draws(sampling: Any, file: str) -> None:
     def listening(log: Any, job_id: str, *more: Any) -> Any:
         _, keys, position, *_ = np.random.get_state(legacy=True)  # noqa: NPY002
         state = hashlib.sha256(np.asarray(keys).tobytes()).hexdigest()[:16]
-        result = choose(log, job_id, *more)
-        centres = np.asarray(result).T.tolist()
         if job_id.startswith("[TRA"):
-            write(f"{file}.draws", {"state": f"{state}:{position}", "centres": centres})
-        return result
+            write(f"{file}.draws", {"state": f"{state}:{position}"})
+        return choose(log, job_id, *more)
 
     sampling.sample_idxs_of_segments = listening
 
@@ -86,23 +81,6 @@ def served(file: str, launch: str, order: str, package: str) -> int:
     return running.run(Path(order))
 
 
-def stock(file: str, checkout: str, arguments: list[str]) -> int:
-    """Run DeepMedic as it is, but for what newer packages ask for."""
-    sys.path.insert(0, checkout)
-    found = runpy.run_path(str(Path(__file__).parents[3] / "adapters" / "gansynth_deepmedic" /
-                               "host" / "bridge.py"))  # fmt: skip
-    found["bridge"]()
-    import deepmedic.dataManagement.sampling as sampling  # type: ignore[import-not-found]
-
-    listen_to_draws(sampling, file)
-    sys.argv = [str(Path(checkout) / "deepMedicRun"), *arguments]
-    runpy.run_path(sys.argv[0], run_name="__main__")
-    return 0
-
-
 if __name__ == "__main__":
     sys.dont_write_bytecode = True
-    target, *rest = sys.argv[1:]
-    if rest[0] == "--stock":
-        sys.exit(stock(target, rest[1], rest[2:]))
-    sys.exit(served(target, *rest))
+    sys.exit(served(*sys.argv[1:]))

@@ -14,6 +14,7 @@ import json
 import math
 import os
 import sys
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -42,48 +43,40 @@ MODEL = {
     "rollAverageForBNOverThatManyBatches": 2,
 }
 LOW = [[9, 9, 9], [13, 10, 9]]
+SCHEDULE = "typeOfLearningRateSchedule"
 TRAIN = {
     "learningRate": 0.01,
     "L1_reg": 1e-3,
     "L2_reg": 1e-2,
     "numberOfEpochs": EPOCHS,
     "numEpochsToWaitBeforeLoweringLr": 3,
-    "typeOfLearningRateSchedule": "poly",
+    SCHEDULE: "poly",
 }
+CLASSIC = {
+    "classicMom0OrNesterov1": 0,
+    "momNonNorm0orNormalized1": 0,
+    "losses_and_weights": {"xentr": None, "iou": 1.0, "dsc": 0.5},
+    SCHEDULE: "expon",
+    "paramsForExpSchedForLrAndMom": [0.001, 0.6],
+}
+ADAM = {
+    "sgd0orAdam1orRms2": 1,
+    "epsilonAdam": 1e-4,  # gradients that are nothing but rounding must not count
+    "reweight_classes_in_cost": {"type": "freq", "prms": None, "schedule": [0, 7]},
+    SCHEDULE: "predef",
+    "predefinedSchedule": [2, 5, 6],
+}
+SGD = {
+    "sgd0orAdam1orRms2": 0,
+    "reweight_classes_in_cost": {"type": "per_c", "prms": [0.5, 2.0, 3.0], "schedule": [0, 4]},
+    SCHEDULE: "stable",
+}
+ROLLING, ACTIVATION = "rollAverageForBNOverThatManyBatches", "activationFunction"
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "rmsprop": ({}, {}),
-    "rmsprop, classic": (
-        {"rollAverageForBNOverThatManyBatches": 0, "activationFunction": "relu"},
-        {
-            "classicMom0OrNesterov1": 0,
-            "momNonNorm0orNormalized1": 0,
-            "losses_and_weights": {"xentr": None, "iou": 1.0, "dsc": 0.5},
-            "typeOfLearningRateSchedule": "expon",
-            "paramsForExpSchedForLrAndMom": [0.001, 0.6],
-        },
-    ),
-    "adam": (
-        {"activationFunction": "elu"},
-        {
-            "sgd0orAdam1orRms2": 1,
-            "epsilonAdam": 1e-4,  # gradients that are nothing but rounding must not count
-            "reweight_classes_in_cost": {"type": "freq", "prms": None, "schedule": [0, 7]},
-            "typeOfLearningRateSchedule": "predef",
-            "predefinedSchedule": [2, 5, 6],
-        },
-    ),
-    "sgd": (
-        {"activationFunction": "linear"},
-        {
-            "sgd0orAdam1orRms2": 0,
-            "reweight_classes_in_cost": {
-                "type": "per_c",
-                "prms": [0.5, 2.0, 3.0],
-                "schedule": [0, 4],
-            },
-            "typeOfLearningRateSchedule": "stable",
-        },
-    ),
+    "rmsprop, classic": ({ROLLING: 0, ACTIVATION: "relu"}, CLASSIC),
+    "adam": ({ACTIVATION: "elu"}, ADAM),
+    "sgd": ({ACTIVATION: "linear"}, SGD),
     "dropout": ({"dropoutRatesFc": [0.25, 0.5, 0.5]}, {}),
 }
 STEPS = {"dropout": 0}
@@ -95,13 +88,12 @@ def given(shapes):
     rng = np.random.default_rng(7)
     x = rng.normal(0, 1, (BATCH, CHANNELS, *[SEGMENT] * 3))
     low = [rng.normal(0, 1, (BATCH, CHANNELS, *size)) for size in LOW]
-    labels = rng.integers(0, CLASSES, (BATCH, *[OUTPUT] * 3))
-    values = [
-        rng.uniform(0.1, 0.9, shape)
-        if len(shape) == 1
-        else rng.normal(0, math.sqrt(2 / math.prod(shape[1:])), shape)
-        for shape in shapes
-    ]
+    labels, values = rng.integers(0, CLASSES, (BATCH, *[OUTPUT] * 3)), []
+    for shape in shapes:
+        if len(shape) == 1:
+            values.append(rng.uniform(0.1, 0.9, shape))
+        else:
+            values.append(rng.normal(0, math.sqrt(2 / math.prod(shape[1:])), shape))
     as_floats = [np.asarray(array, np.float32) for array in (x, *low, *values)]
     return as_floats[0], as_floats[1 : 1 + len(low)], labels, as_floats[1 + len(low) :]
 
@@ -110,6 +102,11 @@ def products(values):
     """One number of each parameter."""
     rng = np.random.default_rng(8)
     return [float((value * rng.normal(0, 1, value.shape)).sum()) for value in values]
+
+
+def summary(probabilities):
+    """Probabilities (B, classes, X, Y, Z) in a few numbers."""
+    return products(list(np.asarray(probabilities, np.float64).reshape(-1, CLASSES, OUTPUT**3)))
 
 
 def main():
@@ -132,24 +129,22 @@ def _net(path):
     from deepmedic.frontEnd.configParsing.modelParams import ModelParameters
     from deepmedic.neuralnet.cnn3d import Cnn3d
 
-    params = ModelParameters(_Log(), ModelConfig(path))
     net = Cnn3d()
-    net.make_cnn_model(*params.get_args_for_arch())
+    net.make_cnn_model(*ModelParameters(_Log(), ModelConfig(path)).get_args_for_arch())
     return net
 
 
-def _frozen():
+def _trained(net):
     from deepmedic.neuralnet.pathwayTypes import PathwayTypes as Kind
 
-    return {Kind.NORM: [], Kind.SUBS: [], Kind.FC: []}
+    return net.get_trainable_params(_Log(), {Kind.NORM: [], Kind.SUBS: [], Kind.FC: []})
 
 
 def _count(path):
     import tensorflow as tf
 
     with tf.Graph().as_default():
-        trained = _net(path).get_trainable_params(_Log(), _frozen())
-        return sum(math.prod(v.shape.as_list()) for v in trained)
+        return sum(math.prod(v.shape.as_list()) for v in _trained(_net(path)))
 
 
 def _written(folder, name, values):
@@ -160,8 +155,6 @@ def _written(folder, name, values):
 
 
 def _case(name, model, train):
-    import tempfile
-
     import tensorflow as tf
     from deepmedic.frontEnd.configParsing.trainConfig import TrainConfig
     from deepmedic.frontEnd.configParsing.trainSessionParams import TrainSessionParameters
@@ -169,14 +162,9 @@ def _case(name, model, train):
 
     with tempfile.TemporaryDirectory() as folder, tf.Graph().as_default():
         empty = _written(folder, "list.cfg", {})
-        lists = {
-            "folderForOutput": "./output",
-            "channelsTraining": [empty] * CHANNELS,
-            "gtLabelsTraining": empty,
-            "channelsValidation": [empty] * CHANNELS,
-            "gtLabelsValidation": empty,
-            "batchsize_train": BATCH,
-        }
+        lists = {"folderForOutput": "./output", "batchsize_train": BATCH}
+        for part in ("Training", "Validation"):
+            lists |= {f"channels{part}": [empty] * CHANNELS, f"gtLabels{part}": empty}
         net = _net(_written(folder, "model.cfg", {**MODEL, **model}))
         cfg = TrainConfig(_written(folder, "train.cfg", {**lists, **TRAIN, **train}))
         params = TrainSessionParameters(_Log(), folder, folder, folder, folder, CLASSES, "m", cfg)
@@ -187,20 +175,15 @@ def _case(name, model, train):
         trainer = Trainer(*params.get_args_for_trainer(), net)
         trainer.compute_costs(_Log(), trained)
         trainer.create_optimizer(*params.get_args_for_optimizer())
-        net.setup_ops_n_feeds_to_train(
-            _Log(),
-            feed,
-            trained,
-            trainer.get_total_cost(),
-            trainer.get_param_updates_wrt_total_cost(),
-        )
+        updates = (trainer.get_total_cost(), trainer.get_param_updates_wrt_total_cost())
+        net.setup_ops_n_feeds_to_train(_Log(), feed, trained, *updates)
         return _run(net, own, trainer, applied, STEPS.get(name, 3))
 
 
 def _run(net, own, trainer, applied, steps):
     import tensorflow as tf
 
-    variables = net.get_trainable_params(_Log(), _frozen())
+    variables = _trained(net)
     shapes = [v.shape.as_list() for v in variables]
     x, low, labels, values = given(shapes)
     feeds, ops = net.get_main_feeds("train"), net.get_main_ops("train")
@@ -225,11 +208,6 @@ def _run(net, own, trainer, applied, steps):
             found["rates"].append(float(session.run(trainer._curr_lr)))
             trainer.run_updates_end_of_ep(_Log(), session, None)
     return found
-
-
-def summary(probabilities):
-    """Probabilities (B, classes, X, Y, Z) in a few numbers."""
-    return products(list(np.asarray(probabilities, np.float64).reshape(-1, CLASSES, OUTPUT**3)))
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ def main() -> int:
                 kind = "synthetic" if loaded.sample else "fallback" if place.synthetic else "real"
                 job = {"subepoch": number, "place": place.number, "kind": kind, "segments": 10}
                 job |= {"case": loaded.case, "sample": loaded.sample}
-                spread = {"spread": True} if wrong == "spreads" and loaded.sample else {}
-                progress.tell(job=job | spread)
+                job |= {"spread": True} if wrong == "spreads" and loaded.sample else {}
+                progress.tell(job=job)
                 if wrong == "says rubbish":
                     progress.tell(job=job)
                     os.write(progress._fd, b"\x00 no json\n[1, 2]\n")

@@ -1,12 +1,12 @@
-"""What is cut of a volume, against what DeepMedic's own functions cut (``reference``)."""
+"""Sizes, and what is cut of a volume, against what DeepMedic's own functions cut."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import os
-import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.engine.cutting import read_volume
 from gansynth_deepmedic.engine.geometry import (
     Geometry,
@@ -25,48 +26,87 @@ from gansynth_deepmedic.engine.geometry import (
     padding,
     tiles,
 )
+from gansynth_deepmedic.model_config import read_model_config
+from tests.adapters.deepmedic.orders import run
 from tests.adapters.deepmedic.reference.formula import digest, label_map, volume
-from tests.deepmedic_brats import BRATS, FILES
+from tests.deepmedic_sets import BRATS, BRATS_FILES, toy_deepmedic
 
-REFERENCE = json.loads((Path(__file__).parent / "reference/reference.json").read_text())
+HERE = Path(__file__).parent
+REFERENCE = json.loads((HERE / "reference/reference.json").read_text())
 Array = npt.NDArray[Any]
 
 
+@pytest.mark.parametrize(
+    ("segment", "receptive", "factors", "head"),
+    [
+        ((13, 13, 13), (6, 7, 7), (), (0, 0, 0)),
+        ((13, 13, 6), (7, 7, 7), (), (0, 0, 0)),
+        ((13, 13, 8), (7, 7, 7), (), (2, 2, 2)),
+        ((13, 13, 13), (7, 7, 7), (), (1, 2, 2)),
+        ((13, 13, 13), (7, 7, 7), ((3, 0, 3),), (0, 0, 0)),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(segment, receptive, factors, head):
+    with pytest.raises(ValueError, match="expected"):
+        Geometry(segment, receptive, factors, head)
+
+
+def test_a_volume_that_is_too_small_has_no_centres():
+    allowed = Geometry.cubes(13, 7).centres((20, 12, 3))
+    assert [cut.stop - cut.start for cut in allowed] == [8, 0, 0]
+
+
+def test_fully_connected_layers_without_padding_predict_less_of_the_same():
+    plain, losing = Geometry.cubes(13, 7, (3,)), replace(Geometry.cubes(13, 7, (3,)), head=(2,) * 3)
+    assert (losing.output, losing.low) == ((5, 5, 5), plain.low)
+    assert losing.margin == ((4, 4),) * 3
+    assert losing.predicted((0, 0, 0)) == (slice(4, 9),) * 3
+
+
+def test_sizes_come_from_the_model(tmp_path):
+    model = read_model_config(toy_deepmedic(tmp_path, train=1, val=0).model)
+    assert Geometry.from_model(model) == Geometry.cubes(13, 7, (3,))
+    assert Geometry.from_model(model, "inference").segment == (19, 19, 19)
+    small = replace(model, segment_validation=(9, 11, 13))
+    assert Geometry.from_model(small, "validation").output == (3, 5, 7)
+    losing = replace(model, fc_kernels=((3, 3, 3), (1, 1, 1)), fc_padded=(False, False))
+    assert Geometry.from_model(losing).output == (5, 5, 5)
+    kept = replace(losing, fc_padded=(True, False))
+    assert Geometry.from_model(kept) == Geometry.from_model(model)
+    even = replace(model, kernels=((2, 3, 3), *model.kernels[1:]))
+    for odd in (replace(model, padded=(True, False, False)), even):
+        with pytest.raises(DataFault, match=r"modelConfig\.cfg: segmentsDimTrain .*padType"):
+            Geometry.from_model(odd)
+
+
 def geometry_of(entry: dict[str, Any]) -> Geometry:
-    triples = (tuple(entry[key]) for key in ("segment", "receptive", "factor"))
-    segment, receptive, factor = triples
+    segment, receptive, factor = (tuple(entry[key]) for key in ("segment", "receptive", "factor"))
     return Geometry(segment, receptive, (factor,))
 
 
 def gathered(image: Array, positions: Sequence[Sequence[int]]) -> Array:
     """Voxels at these positions along each axis, one by one; the corners' mean outside."""
-    corners = [
-        [channel[x, y, z] for z in (0, -1) for y in (0, -1) for x in (0, -1)] for channel in image
-    ]
     found = np.empty((len(image), *(len(axis) for axis in positions)), np.float32)
-    found[:] = np.mean(corners, axis=1)[:, None, None, None]
+    found[:] = corner_mean(image)[:, None, None, None]
     within = [
         [(n, at) for n, at in enumerate(axis) if 0 <= at < length]
         for axis, length in zip(positions, image.shape[1:], strict=True)
     ]
-    for (i, x), (j, y) in itertools.product(*within[:2]):
-        for k, z in within[2]:
-            found[:, i, j, k] = image[:, x, y, z]
+    for (i, x), (j, y), (k, z) in itertools.product(*within):
+        found[:, i, j, k] = image[:, x, y, z]
     return found
 
 
 def moved(first: int, count: int, factor: int) -> list[int]:
     """Where DeepMedic takes the voxels of a context that begins before the volume."""
-    skipped = -first // factor if first < 0 else 0
-    return [
-        at if first >= 0 else (-1 if number < skipped else (number - skipped) * factor)
-        for number, at in enumerate(range(first, first + count * factor, factor))
-    ]
+    if first >= 0:
+        return list(range(first, first + count * factor, factor))
+    skipped = -first // factor
+    return [-1] * min(skipped, count) + [n * factor for n in range(count - skipped)]
 
 
-@pytest.mark.parametrize("number", range(len(REFERENCE["contexts"])))
-def test_segments_and_contexts_are_deepmedics(number: int) -> None:
-    entry = REFERENCE["contexts"][number]
+@pytest.mark.parametrize("entry", REFERENCE["contexts"])
+def test_segments_and_contexts_are_deepmedics(entry):
     geometry, shape = geometry_of(entry), entry["shape"]
     (factor,) = geometry.factors
     image, labels = volume(shape), label_map(shape)
@@ -90,7 +130,7 @@ def test_segments_and_contexts_are_deepmedics(number: int) -> None:
     assert differing >= 3 or max(factor) == 1
 
 
-def test_contexts_differ_from_deepmedics_by_the_grid_at_low_borders_only() -> None:
+def test_contexts_differ_from_deepmedics_by_the_grid_at_low_borders_only():
     looked = 0
     for entry in REFERENCE["contexts"][:2] + REFERENCE["contexts"][4:6]:
         geometry, image = geometry_of(entry), volume(entry["shape"])
@@ -100,55 +140,47 @@ def test_contexts_differ_from_deepmedics_by_the_grid_at_low_borders_only() -> No
             first = low_start(start, factor, geometry.receptive)
             axes = list(zip(first, size, factor, strict=True))
             grid = [range(n, n + count * times, times) for n, count, times in axes]
+            theirs = [moved(*axis) for axis in axes]
             ours = low_context(image, start, factor, geometry)
             np.testing.assert_array_equal(ours, gathered(image, grid))
-            theirs = gathered(image, [moved(*axis) for axis in axes])
-            assert digest(theirs) == known["low"]
-            shifts = [
-                at - ours
-                for axis, own in zip(axes, grid, strict=True)
-                for at, ours in zip(moved(*axis), own, strict=True)
-                if at >= 0
+            assert digest(gathered(image, theirs)) == known["low"]
+            pairs = [
+                pair for two in zip(theirs, grid, strict=True) for pair in zip(*two, strict=True)
             ]
+            shifts = [at - own for at, own in pairs if at >= 0]
             assert all(0 <= shift < max(factor) for shift in shifts)
             looked += any(shifts)
     assert looked >= 10
 
 
-def test_a_context_beyond_the_volume_is_its_corners_mean() -> None:
+def test_a_context_beyond_the_volume_is_its_corners_mean():
     image = volume((9, 10, 11)).astype(np.float32)
     geometry = Geometry.cubes(9, 7, (5,))
     context = low_context(image, (0, 0, 1), (5, 5, 5), geometry)
-    fill = corner_mean(image)
+    fill = image[:, [0, -1]][:, :, [0, -1]][..., [0, -1]].mean(axis=(1, 2, 3))
+    np.testing.assert_array_equal(corner_mean(image), fill)
     assert context.shape == (2, 7, 7, 7)
     np.testing.assert_array_equal(context[:, 0, 0, 0], fill)
     np.testing.assert_array_equal(context[:, -1, -1, -1], fill)
-    np.testing.assert_array_equal(
-        fill, image[:, [0, -1]][:, :, [0, -1]][..., [0, -1]].mean(axis=(1, 2, 3))
-    )
     given = low_context(image, (0, 0, 1), (5, 5, 5), geometry, np.array([-5, 7], np.float32))
     np.testing.assert_array_equal(given[:, 0, 0, 0], [-5, 7])
 
 
-@pytest.mark.parametrize("number", range(len(REFERENCE["tiles"])))
-def test_tiles_are_deepmedics(number: int) -> None:
-    entry = REFERENCE["tiles"][number]
-    geometry = Geometry(tuple(entry["segment"]), tuple(entry["receptive"]))
-    roi = None
+@pytest.mark.parametrize("entry", REFERENCE["tiles"])
+def test_tiles_are_deepmedics(entry):
+    geometry, roi = Geometry(tuple(entry["segment"]), tuple(entry["receptive"])), None
     if entry["roi"]:
         roi = np.zeros(entry["shape"], np.int16)
         roi[3:12, 4:9, 2:8] = 1
-    starts = tiles(entry["shape"], geometry, roi)
+    starts, known = tiles(entry["shape"], geometry, roi), entry["starts"]
     assert len(starts) == entry["count"]
-    known = entry["starts"]
     assert (digest(starts, "i8") if isinstance(known, str) else [*map(list, starts)]) == known
 
 
-@pytest.mark.parametrize("number", range(len(REFERENCE["padding"])))
-def test_padding_is_deepmedics(number: int) -> None:
-    entry = REFERENCE["padding"][number]
-    receptive, shape = entry["receptive"], entry["shape"]
-    geometry = Geometry(tuple(receptive), tuple(receptive))
+@pytest.mark.parametrize("entry", REFERENCE["padding"])
+def test_padding_is_deepmedics(entry):
+    receptive, shape = tuple(entry["receptive"]), entry["shape"]
+    geometry = Geometry(receptive, receptive)
     widths = padding(shape, geometry)
     assert widths == list(geometry.margin)
     labels = padded(label_map(shape), widths)
@@ -157,21 +189,18 @@ def test_padding_is_deepmedics(number: int) -> None:
     assert digest(padded(volume(shape), widths)) == entry["image"]
 
 
-def test_a_small_volume_is_padded_to_a_segment() -> None:
+def test_a_small_volume_is_padded_to_a_segment():
     geometry = Geometry.cubes(19, 7)
     assert padding((10, 12, 30), geometry) == [(3, 6), (3, 4), (3, 3)]
     assert padding((10, 19, 30), geometry, pad=False) == [(0, 9), (0, 0), (0, 0)]
 
 
 @pytest.mark.data
-@pytest.mark.skipif(not BRATS.is_dir(), reason="no BRATS 2015 subjects in ../shared/data")
-def test_segments_of_a_real_subject_are_deepmedics() -> None:
-    known = REFERENCE["brats"]
-    channels, geometry = ("flair", "t1c"), Geometry.cubes(25, 17, (3,))
-    files = {name: str(BRATS / known["case"] / FILES[name]) for name in (*channels, "labels")}
-    image = np.stack([read_volume(files[name]) for name in channels]).astype(np.float32)
-    image = padded(image, geometry.margin)
-    labels = padded(read_volume(files["labels"]), geometry.margin)
+def test_segments_of_a_real_subject_are_deepmedics():
+    known, geometry = REFERENCE["brats"], Geometry.cubes(25, 17, (3,))
+    files = (str(BRATS / known["case"] / BRATS_FILES[name]) for name in ("flair", "t1c", "labels"))
+    *channels, labels = (padded(read_volume(file), geometry.margin) for file in files)
+    image = np.stack(channels).astype(np.float32)
     for entry in known["segments"]:
         start = geometry.start(entry["centre"])
         assert digest(high_segment(image, start, geometry)) == entry["high"]
@@ -180,18 +209,14 @@ def test_segments_of_a_real_subject_are_deepmedics() -> None:
 
 
 @pytest.mark.deepmedic
-def test_the_reference_is_what_deepmedic_gives(tmp_path: Path) -> None:
-    checkout = os.environ.get("GANSYNTH_DEEPMEDIC")
-    if not checkout:
-        pytest.skip("GANSYNTH_DEEPMEDIC names no checkout of DeepMedic")
-    script = "tests.adapters.deepmedic.reference.make_reference"
-    python = os.environ.get("GANSYNTH_DEEPMEDIC_PYTHON", "python")
-    command = [python, "-m", script, checkout, "-o", str(tmp_path / "made.json")]
-    root = Path(__file__).parents[3]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
+def test_the_reference_is_what_deepmedic_gives(tmp_path):
+    module, made = "tests.adapters.deepmedic.reference.make_reference", tmp_path / "made.json"
+    python, checkout = (os.environ[f"GANSYNTH_DEEPMEDIC{end}"] for end in ("_PYTHON", ""))
+    done = run(
+        [python, "-m", module, checkout, "-o", str(made)], {"PYTHONPATH": str(HERE.parents[2])}
+    )
     if "has no attribute" in done.stderr:
         pytest.skip("GANSYNTH_DEEPMEDIC_PYTHON has another numpy than DeepMedic is written for")
     assert done.returncode == 0, done.stderr
-    made = json.loads((tmp_path / "made.json").read_text())
     for key in ("contexts", "shares", "maps", "tiles", "padding", "changes"):
-        assert made[key] == REFERENCE[key]
+        assert json.loads(made.read_text())[key] == REFERENCE[key]

@@ -1,13 +1,12 @@
 """What the torch engine is told: read from both configurations and --set, checked beforehand."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth_deepmedic.configs import read_model_config, read_train_config
+from gansynth_deepmedic.configs import read_literals, read_model_config, read_train_config
 from gansynth_deepmedic.engine.network import default_model
 from gansynth_deepmedic.engine.settings import (
     EngineSettings,
@@ -18,18 +17,24 @@ from gansynth_deepmedic.engine.settings import (
     Validation,
     read_settings,
 )
-from tests.deepmedic_sets import toy_deepmedic
+from tests.deepmedic_sets import Toy, toy_deepmedic, write_config
 
 
-def settings(folder: Path, given: dict[str, str] | None = None, **values: Any) -> EngineSettings:
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory) -> Toy:
+    return toy_deepmedic(tmp_path_factory.mktemp("toy"), train=1, val=1, shape=(8, 8, 8))
+
+
+def settings(toy: Toy, given: dict[str, str] | None = None, **values: Any) -> EngineSettings:
     """Read from the phantoms' configuration, with other values of its keys."""
-    model = values.pop("model", None)
-    toy = toy_deepmedic(folder, train=1, val=1, shape=(8, 8, 8), values=values, model=model)
-    return read_settings(given or {}, read_train_config(toy.train), read_model_config(toy.model))
+    own, changed = values.pop("model", {}), toy.folder / "changed.cfg"
+    model = write_config(toy.folder / "model.cfg", read_literals(toy.model) | own)
+    write_config(changed, read_literals(toy.train) | values)
+    return read_settings(given or {}, read_train_config(changed), read_model_config(model))
 
 
-def test_what_a_file_does_not_say_is_as_deepmedic_has_it(tmp_path):
-    found = settings(tmp_path)
+def test_what_a_file_does_not_say_is_as_deepmedic_has_it(toy):
+    found = settings(toy)
     assert found.optimisation == Optimisation("rmsprop", 1e-3, 0.6, True, True, 0.9, 1e-4)
     assert (found.optimisation.l1, found.optimisation.l2) == (1e-6, 1e-4)
     assert found.rates == RateSchedule("poly", 1, wait=1 / 3)
@@ -37,43 +42,39 @@ def test_what_a_file_does_not_say_is_as_deepmedic_has_it(tmp_path):
     assert found.validation == Validation(samples=True, segments=40, batch=10, volumes=True)
     assert (found.classes, found.channels) == (3, 2)
     assert (found.device, found.precision, found.regions) == ("auto", "auto", ())
+    assert settings(toy, layersToFreezeNormal=[], cnnModelFilePath=None) == found
+    usual = read_settings({}, read_train_config(toy.train), default_model(5, 2))
+    assert (usual.classes, usual.channels) == (5, 2)
 
 
-def test_what_a_file_says_holds(tmp_path):
+PREDEF: dict[str, Any] = {"typeOfLearningRateSchedule": "predef", "predefinedSchedule": [1, 3]}
+
+
+def test_what_a_file_says_holds(toy):
     found = settings(
-        tmp_path,
+        toy,
+        **PREDEF,
         sgd0orAdam1orRms2=1,
         epsilonAdam=1e-7,
         momNonNorm0orNormalized1=0,
-        typeOfLearningRateSchedule="predef",
-        predefinedSchedule=[1, 3],
         losses_and_weights={"xentr": 0.5, "iou": None, "dsc": 2},
         numberOfEpochsBetweenFullInferenceOnValImages=4,
         saveSegmentationVal=False,
     )
-    assert (found.optimisation.kind, found.optimisation.eps) == ("adam", 1e-7)
-    assert not found.optimisation.normalised
+    how = found.optimisation
+    assert (how.kind, how.eps, how.normalised) == ("adam", 1e-7, False)
     assert found.rates.at == (1.0, 3.0)
     assert (found.losses.xentr, found.losses.iou, found.losses.dsc) == (0.5, 0, 2)
     assert (found.validation.every, found.validation.save) == (4, False)
 
 
-def test_settings_are_put_over_the_file(tmp_path):
+def test_settings_are_put_over_the_file_and_go_through_json(toy):
     given = {"device": "cpu", "precision": "fp32", "save_predictions": "no"}
-    found = settings(tmp_path, {**given, "regions": " WT:1+2, core:2"})
+    weights = {"type": "per_c", "prms": [1, 2, 3], "schedule": [0, 2]}
+    given["regions"] = " WT:1+2, core:2"
+    found = settings(toy, given, **PREDEF, reweight_classes_in_cost=weights)
     assert (found.device, found.precision, found.validation.save) == ("cpu", "fp32", False)
     assert found.regions == (("WT", (1, 2)), ("core", (2,)))
-    assert found.regions != settings(tmp_path / "other", given).regions
-
-
-def test_they_go_through_json(tmp_path):
-    found = settings(
-        tmp_path,
-        {"regions": "WT:1+2"},
-        typeOfLearningRateSchedule="predef",
-        predefinedSchedule=[1, 3],
-        reweight_classes_in_cost={"type": "per_c", "prms": [1, 2, 3], "schedule": [0, 2]},
-    )
     assert EngineSettings.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
@@ -92,9 +93,12 @@ def test_they_go_through_json(tmp_path):
         ({"regions": "WT:"}, "has the labels ''"),
     ],
 )
-def test_a_setting_that_does_not_fit_is_refused(tmp_path, given, says):
+def test_a_setting_that_does_not_fit_is_refused(toy, given, says):
     with pytest.raises(UsageFault, match=says.replace("+", r"\+")):
-        settings(tmp_path, given)
+        settings(toy, given)
+
+
+WEIGHTS = "reweight_classes_in_cost"
 
 
 @pytest.mark.parametrize(
@@ -105,55 +109,28 @@ def test_a_setting_that_does_not_fit_is_refused(tmp_path, given, says):
         ({"momentumValue": 1.5}, "momentumValue is 1.5, expected a number from 0 to 1"),
         ({"classicMom0OrNesterov1": True}, "expected a whole number from 0 to 1"),
         ({"numEpochsToWaitBeforeLoweringLr": 1}, "expected less than the 1 epochs"),
-        (
-            {"typeOfLearningRateSchedule": "predef", "predefinedSchedule": [3, 1]},
-            "rising order",
-        ),
-        (
-            {"typeOfLearningRateSchedule": "expon", "paramsForExpSchedForLrAndMom": [0.1]},
-            r"expected \[learning rate, momentum\]",
-        ),
+        ({**PREDEF, "predefinedSchedule": [3, 1]}, "rising order"),
+        ({"typeOfLearningRateSchedule": "expon", "paramsForExpSchedForLrAndMom": [0.1]},
+         r"expected \[learning rate, momentum\]"),
         ({"losses_and_weights": {"xentr": None}}, "at least one loss"),
         ({"losses_and_weights": {"focal": 1}}, "of xentr, iou and dsc"),
-        (
-            {"reweight_classes_in_cost": {"type": "per_c", "prms": [1], "schedule": [0, 2]}},
-            "3 numbers as 'prms'",
-        ),
-        ({"reweight_classes_in_cost": {"type": "freq", "schedule": [2, 2]}}, "'schedule' as"),
+        ({WEIGHTS: {"type": "per_c", "prms": [1], "schedule": [0, 2]}}, "3 numbers as 'prms'"),
+        ({WEIGHTS: {"type": "freq", "schedule": [2, 2]}}, "'schedule' as"),
         ({"layersToFreezeNormal": [1]}, "layersToFreezeNormal = .*cannot do"),
         ({"cnnModelFilePath": "./model"}, "cnnModelFilePath = './model'"),
         ({"batchsize_val_samples": 0}, "expected a whole number from 1 on"),
         ({"saveSegmentationVal": 1}, "expected True or False"),
+        ({"model": {"padTypePerLayerNormal": ["mirror", "VALID", "VALID"]}},
+         "padTypePerLayerNormal"),
+        ({"model": {"padTypePerLayerSubsampled": ["mirror"] * 3}}, "padTypePerLayerSubsampled"),
+        ({"model": {"kernelDimPerLayerNormal": [[2, 2, 2], [3, 3, 3], [3, 3, 3]]}},
+         "kernels of odd size"),
     ],
-)
-def test_a_key_that_does_not_fit_is_refused(tmp_path, values, says):
-    with pytest.raises(DataFault, match=says) as raised:
-        settings(tmp_path, **values)
-    assert str(tmp_path / "trainConfig.cfg") in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("model", "says"),
-    [
-        ({"padTypePerLayerNormal": ["mirror", "VALID", "VALID"]}, "padTypePerLayerNormal"),
-        ({"padTypePerLayerSubsampled": ["mirror"] * 3}, "padTypePerLayerSubsampled"),
-        ({"kernelDimPerLayerNormal": [[2, 2, 2], [3, 3, 3], [3, 3, 3]]}, "kernels of odd size"),
-    ],
-)
-def test_a_network_whose_sizes_do_not_fit_is_refused(tmp_path, model, says):
-    with pytest.raises(DataFault, match=says):
-        settings(tmp_path, model=model)
-
-
-def test_what_is_passed_over_only_if_it_says_nothing(tmp_path):
-    found = settings(tmp_path, layersToFreezeNormal=[], cnnModelFilePath=None)
-    assert found == settings(tmp_path / "other")
-
-
-def test_the_default_network_has_settings(tmp_path):
-    toy = toy_deepmedic(tmp_path, train=1, val=1, shape=(8, 8, 8))
-    found = read_settings({}, read_train_config(toy.train), default_model(5, 2))
-    assert (found.classes, found.channels) == (5, 2)
+)  # fmt: skip
+def test_a_key_that_does_not_fit_is_refused(toy, values, says):
+    file = "model" if "model" in values else "changed"
+    with pytest.raises(DataFault, match=rf"{toy.folder}/{file}\.cfg.*({says})"):
+        settings(toy, **values)
 
 
 def test_every_setting_is_said_in_one_sentence():

@@ -2,46 +2,41 @@
 
 import json
 import math
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from gansynth.core.adapter import Injection
 from gansynth.core.clock import Clock
 from gansynth.core.generator import Step
 from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
-from gansynth.core.source import SourceRequest
 from gansynth.runtime import child
-from gansynth.runtime.errors import DataFault, TrainingFault
+from gansynth.runtime.errors import DataFault, IntegrityFault, TrainingFault, UsageFault
+from gansynth.training.checkpoint import save
 from gansynth_deepmedic.engine import launch
 from gansynth_deepmedic.engine.cutting import read_volume
 from gansynth_deepmedic.engine.infer import RULE
 from gansynth_deepmedic.engine.predict import predict
 from gansynth_deepmedic.engine.train import VALIDATION, Task, Training
-from gansynth_deepmedic.insertion import HostCase
-from gansynth_deepmedic.order import PROGRESS
-from gansynth_deepmedic.source import open_deepmedic
+from gansynth_deepmedic.order import PROGRESS, Order, Progress
 from tests.adapters.deepmedic.engine_orders import (
     SMALL,
     assert_same,
+    lines,
     order_of,
     told,
     train,
     weights,
     written,
 )
-from tests.deepmedic_sets import Toy, toy_deepmedic, write_config
+from tests.deepmedic_sets import toy_deepmedic, write_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-# -- one training ----------------------------------------------------------------------------------
-
-
 LEARNS = {
     "numberOfEpochs": 2,
     "numberOfSubepochs": 5,
@@ -51,22 +46,19 @@ LEARNS = {
 }
 
 
+def metrics(output: Path, name: str) -> list[float]:
+    return [line[name] for line in told(output, "metrics") if name in line]
+
+
 def test_it_learns_what_the_lesion_looks_like(tmp_path):
     """In whole volumes that it never saw."""
     toy, output = toy_deepmedic(tmp_path, shape=(28, 26, 24), values=LEARNS), tmp_path / "out"
     end = train(order_of(toy, output, {"regions": "all:1+2"}))
     assert end["dice"]["foreground"] > 0.8
     assert end["dice"]["all"] == end["dice"]["foreground"]
-    losses = [
-        metrics["metrics"]["loss"]
-        for metrics in epochs_told(output)
-        if "loss" in metrics["metrics"]
-    ]
+    losses = metrics(output, "loss")
     assert losses[1] < 0.8 * losses[0]
-    accuracies = [
-        m["metrics"]["val accuracy"] for m in epochs_told(output) if "val accuracy" in m["metrics"]
-    ]
-    assert accuracies[1] > 0.9
+    assert metrics(output, "val accuracy")[1] > 0.9
     steps = told(output, "step")
     assert len(steps) == 2 * 5 * 60 // 5
     assert all(begin < end for begin, end in steps)
@@ -78,29 +70,14 @@ def test_it_learns_what_the_lesion_looks_like(tmp_path):
     assert len(list((output / "predictions").glob("*.nii.gz"))) == 2
 
 
-@pytest.mark.slow
-def test_it_learns_the_lesion_and_its_core_in_bf16(tmp_path):
-    values = {**LEARNS, "numberOfEpochs": 5, "numberOfSubepochs": 12}
-    order = order_of(
-        toy_deepmedic(tmp_path, values=values), tmp_path / "out", {"precision": "bf16"}
-    )
-    end = train(order)
-    assert end["dice"]["foreground"] > 0.95
-    assert end["dice"]["2"] > 0.85
-
-
-def epochs_told(output: Path) -> list[dict[str, Any]]:
-    lines = (json.loads(line) for line in (output / PROGRESS).read_text().splitlines())
-    return [line for line in lines if "epoch" in line]
-
-
 def test_what_is_told_of_an_epoch(make, tmp_path):
-    end = train(order_of(make(), tmp_path / "out"))
-    lines = epochs_told(tmp_path / "out")
-    assert [line["epoch"] for line in lines] == [1, 2, 3, 3]
-    assert set(lines[0]["metrics"]) == {"loss", "val accuracy", "val dice"}
-    assert lines[3]["metrics"] == end == told(tmp_path / "out", "end")[0]
-    jobs = told(tmp_path / "out", "job")
+    output = tmp_path / "out"
+    end = train(order_of(make(), output))
+    said = [line for line in lines(output) if "epoch" in line]
+    assert [line["epoch"] for line in said] == [1, 2, 3, 3]
+    assert set(said[0]["metrics"]) == {"loss", "val accuracy", "val dice"}
+    assert said[3]["metrics"] == end == told(output, "end")[0]
+    jobs = told(output, "job")
     assert [job["subepoch"] for job in jobs] == [k for k in range(6) for _ in range(4)]
     assert {job["kind"] for job in jobs} == {"real"}
     assert sum(job["segments"] for job in jobs) == 6 * 12
@@ -108,93 +85,57 @@ def test_what_is_told_of_an_epoch(make, tmp_path):
 
 def test_drawing_ahead_changes_nothing(make, tmp_path):
     toy = make(numberOfEpochs=1)
-    train(order_of(toy, tmp_path / "ahead"))
-    values = {**Task.of(order_of(toy, tmp_path / "x")).config.values, "num_processes_sampling": -1}
-    write_config(toy.train, values)
+    order = order_of(toy, tmp_path / "ahead")
+    train(order)
+    write_config(toy.train, {**Task.of(order).config.values, "num_processes_sampling": -1})
     train(order_of(toy, tmp_path / "now"))
     assert_same(weights(tmp_path / "ahead", 1), weights(tmp_path / "now", 1))
 
 
-def test_the_last_batch_is_left_out_if_it_is_not_whole(make, tmp_path):
-    train(order_of(make(val=0, numberOfEpochs=1, batchsize_train=5), tmp_path / "out"))
-    assert len(told(tmp_path / "out", "step")) == 2 * (12 // 5)
-
-
 def test_a_subepoch_may_be_one_step(make, tmp_path):
     """The next one is read while it is trained on, and validated on."""
-    toy = make(numberOfEpochs=2, batchsize_train=12)
-    train(order_of(toy, tmp_path / "out"))
+    train(order_of(make(numberOfEpochs=2, batchsize_train=12), tmp_path / "out"))
     assert told(tmp_path / "out", "trained") == list(range(4))
-    assert all("val accuracy" in line["metrics"] for line in epochs_told(tmp_path / "out")[:2])
+    assert len(metrics(tmp_path / "out", "val accuracy")) == 2
 
 
 def test_another_seed_is_another_training(make, tmp_path):
     toy = make(val=0, numberOfEpochs=1, numberOfSubepochs=1)
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train(order_of(toy, tmp_path / name, seed=seed))
-    assert_same(weights(tmp_path / "a", 1), weights(tmp_path / "b", 1))
-    one, other = (weights(tmp_path / name, 1) for name in ("a", "c"))
-    assert not torch.equal(
-        one["net/network/normal.blocks.0.3.weight"], other["net/network/normal.blocks.0.3.weight"]
-    )
+    one, same, other = (weights(tmp_path / name, 1) for name in "abc")
+    assert_same(one, same)
+    key = "net/network/normal.blocks.0.3.weight"
+    assert not torch.equal(one[key], other[key])
 
 
 def test_without_validation_cases_there_is_no_dice(make, tmp_path):
     said: list[str] = []
-    order = order_of(make(val=0, numberOfEpochs=1, numberOfSubepochs=1), tmp_path / "out")
+    order = order_of(make(val=0, numberOfEpochs=1, batchsize_train=5), tmp_path / "out")
     assert train(order, said) == {}
+    assert len(told(tmp_path / "out", "step")) == 2 * (12 // 5)  # the last batch is not whole
     assert any("validates on no cases: no Dice" in line for line in said)
     assert not (tmp_path / "out" / VALIDATION).exists()
-    assert list(epochs_told(tmp_path / "out")[0]["metrics"]) == ["loss"]
+    assert list(told(tmp_path / "out", "metrics")[0]) == ["loss"]
 
 
 def test_whole_volumes_come_at_the_end_if_not_before(make, tmp_path):
     off = {"performFullInferenceOnValidationImagesEveryFewEpochs": False}
     order = order_of(make(**off, numberOfEpochs=1), tmp_path / "out", {"save_predictions": "no"})
-    end = train(order)
-    assert end["dice"].keys() == {"foreground", "1", "2"}
+    assert train(order)["dice"].keys() == {"foreground", "1", "2"}
     assert not (tmp_path / "out" / "predictions").exists()
     assert (tmp_path / "out" / VALIDATION).exists()
-
-
-def with_lists(shared: Toy, folder: Path, **values: Any) -> tuple[Toy, tuple[HostCase, ...]]:
-    """The shared phantoms by another configuration, and their cases."""
-    source = open_deepmedic(SourceRequest("deepmedic", str(shared.train)))
-    toy = Toy(folder, folder / "train.cfg", shared.model)
-    told = {**source.config.values, **SMALL, **values}
-    lists = {
-        key: [str(shared.folder / name) for name in value]
-        if isinstance(value, list)
-        else str(shared.folder / value)
-        for key, value in told.items()
-        if key.startswith(("channels", "gtLabels", "roiMasks", "names"))
-    }
-    write_config(toy.train, {**told, **lists})
-    return toy, tuple(source.host_case(case) for case in source.train_ids)
-
-
-def test_synthetic_cases_are_trained_on_as_told(shared_deepmedic, crop_bank, tmp_path):
-    toy, cases = with_lists(shared_deepmedic, tmp_path, numberOfEpochs=1)
-    train(order_of(toy, tmp_path / "out", plan=MixPlan(crop_bank(), Ratio(1, 1)), cases=cases))
-    kinds = [(job["subepoch"], job["kind"]) for job in told(tmp_path / "out", "job")]
-    for subepoch in range(2):
-        assert sorted(kind for k, kind in kinds if k == subepoch) == (
-            ["real"] * 2 + ["synthetic"] * 2
-        )
 
 
 def test_fine_tuning_has_a_learning_rate_of_its_own(
     shared_deepmedic, crop_bank, tmp_path, monkeypatch
 ):
-    epochs = {"numberOfEpochs": 8, "numberOfSubepochs": 1}
-    toy, cases = with_lists(shared_deepmedic, tmp_path, **epochs)
-    plan = MixPlan[int](
-        crop_bank(),
-        Ratio(0, 1),
-        Schedule.parse("finetune:50%@50%"),
-        Clock(tmp_path / "never", 8),
-        chosen=(0,),
-    )
+    toy = shared_deepmedic.copied(tmp_path / "toy")
+    toy.change(**{**SMALL, "numberOfEpochs": 8, "numberOfSubepochs": 1})
+    source = toy.source()
+    cases = tuple(source.host_case(case) for case in source.train_ids)
+    schedule, clock = Schedule.parse("finetune:50%@50%"), Clock(tmp_path / "never", 8)
+    plan = MixPlan[int](crop_bank(), Ratio(0, 1), schedule, clock, chosen=(0,))
     rates: list[float] = []
 
     def loss(training: Training, step: Step) -> dict[str, torch.Tensor]:
@@ -208,13 +149,17 @@ def test_fine_tuning_has_a_learning_rate_of_its_own(
     assert first[-1] < 0.5 * first[0]
 
 
-# -- what goes wrong -------------------------------------------------------------------------------
-
-
-def test_a_loss_that_is_no_number_stops_it(make, tmp_path):
-    order = order_of(make(learningRate=1e30, sgd0orAdam1orRms2=0), tmp_path / "out")
-    with pytest.raises(TrainingFault, match="lower learningRate"):
-        train(order)
+@pytest.mark.parametrize(
+    ("values", "fault", "says"),
+    [
+        ({"learningRate": 1e30, "sgd0orAdam1orRms2": 0}, TrainingFault, "lower learningRate"),
+        ({"batchsize_train": 13}, DataFault, r"12 segment.*at least a batch \(13\)"),
+    ],
+    ids=["loss", "batch"],
+)
+def test_what_cannot_be_trained_is_named(make, tmp_path, values, fault, says):
+    with pytest.raises(fault, match=says):
+        train(order_of(make(**values), tmp_path / "out"))
 
 
 def test_weights_that_are_no_numbers_are_not_kept(make, tmp_path):
@@ -226,15 +171,31 @@ def test_weights_that_are_no_numbers_are_not_kept(make, tmp_path):
     assert not (tmp_path / "out" / "checkpoints").exists()
 
 
-def test_fewer_segments_than_a_batch_are_refused(make, tmp_path):
-    order = order_of(make(batchsize_train=13), tmp_path / "out")
-    with pytest.raises(DataFault, match=r"12 segment.*at least a batch \(13\)"):
-        train(order)
+class Cut(Exception):
+    """Ends a training in the middle."""
+
+
+class Stops(Progress):
+    """Ends a training after so many steps."""
+
+    def __init__(self, order: Order, steps: int) -> None:
+        super().__init__(order.output / PROGRESS)
+        self.left = steps
+
+    def tell(self, **document: Any) -> None:
+        super().tell(**document)
+        self.left -= "step" in document
+        if self.left == 0:
+            raise Cut
+
+
+def cut_in_the_third_epoch(order: Order) -> None:
+    with pytest.raises(Cut):
+        Training(Task.of(order), print, Stops(order, 2 * 2 * 3 + 4)).run()
 
 
 def test_what_goes_wrong_while_drawing_ahead_is_raised(make, tmp_path):
-    order = order_of(make(val=0), tmp_path / "out")
-    training = Training(Task.of(order), print)
+    training = Training(Task.of(order_of(make(val=0), tmp_path / "out")), print)
     draw = training._draw
 
     def failing(k: int) -> Any:
@@ -248,14 +209,90 @@ def test_what_goes_wrong_while_drawing_ahead_is_raised(make, tmp_path):
     assert told(tmp_path / "out", "trained") == [0, 1]
 
 
-# -- the process -----------------------------------------------------------------------------------
+def test_nobody_waits_for_segments_where_a_training_ends(make, tmp_path):
+    order = order_of(make(val=0), tmp_path / "out")
+    training = Training(Task.of(order), print, Stops(order, 3))
+    draw, never = training._draw, threading.Event()
+
+    def drawn(k: int) -> Any:
+        if k == 1:
+            never.wait()
+        return draw(k)
+
+    training._draw = drawn  # type: ignore[method-assign]
+    with pytest.raises(Cut):  # at the end of subepoch 0
+        training.run()
+    never.set()
+
+
+@pytest.mark.parametrize("schedule", ["poly", "auto"])
+def test_a_training_that_was_cut_goes_on_as_if_it_had_not_been(make, tmp_path, schedule):
+    auto = {"numEpochsToWaitBeforeLoweringLr": 1, "min_incr_of_val_acc_considered": 0.9}
+    toy = make(typeOfLearningRateSchedule=schedule, **(auto if schedule == "auto" else {}))
+    whole, cut = (order_of(toy, tmp_path / name) for name in ("whole", "cut"))
+    train(whole)
+    cut_in_the_third_epoch(cut)
+    with pytest.raises(AssertionError):
+        weights(cut.output, 3)
+    end = train(replace(cut, done=2))
+    assert_same(weights(whole.output, 3), weights(cut.output, 3))
+    assert end == told(whole.output, "end")[0]
+    # What has ended is only looked at again.
+    count = len(told(cut.output, "step"))
+    assert train(replace(cut, done=3)) == end
+    assert len(told(cut.output, "step")) == count
+
+
+def test_a_damaged_checkpoint_is_passed_over(make, tmp_path):
+    toy = make(val=0)
+    whole, cut = (order_of(toy, tmp_path / name) for name in ("whole", "cut"))
+    train(whole)
+    cut_in_the_third_epoch(cut)
+    newest = cut.output / "checkpoints" / "step-00000012" / "tensors.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    said: list[str] = []
+    train(replace(cut, done=2), said)
+    assert any("step-00000012 is damaged and was passed over" in line for line in said)
+    assert_same(weights(whole.output, 3), weights(cut.output, 3))
+    # A checkpoint that the record does not count comes again.
+    train(replace(whole, done=2))
+    assert_same(weights(cut.output, 3), weights(whole.output, 3))
+    assert told(whole.output, "epoch") == [1, 2, 3, 3]
+    with pytest.raises(UsageFault, match=r"holds step-00000018.*resume=yes"):
+        train(whole)
+    for path in (cut.output / "checkpoints").glob("*/tensors.safetensors"):
+        path.write_bytes(b"nothing")
+    with pytest.raises(IntegrityFault, match="no whole checkpoint of 3"):
+        train(replace(cut, done=3))
+
+
+def test_a_training_goes_on_with_batches_of_another_size(make, tmp_path):
+    """Epochs count: those that are done have had other steps."""
+    toy, output = make(val=0, numberOfEpochs=2), tmp_path / "out"
+    order = order_of(toy, output)
+    train(order)
+    values = {**Task.of(order).config.values, "batchsize_train": 3}
+    write_config(toy.train, {**values, "numberOfEpochs": 3})
+    train(order_of(toy, output, done=2))
+    assert len(told(output, "step")) == 2 * 2 * 12 // 4 + 2 * 12 // 3
+    assert told(output, "trained") == list(range(6))
+    names = sorted(path.name for path in (output / "checkpoints").iterdir())
+    assert names == ["step-00000016", "step-00000024"]
+
+
+def test_a_checkpoint_of_an_older_gansynth_is_refused(make, tmp_path):
+    order = order_of(make(val=0, numberOfEpochs=1), tmp_path / "out")
+    tensors, kept = {"net/network/bias.bias": torch.zeros(3)}, {"epochs": 1, "rates": {}}
+    save(order.output / "checkpoints", 1, tensors, {}, kept)
+    with pytest.raises(UsageFault, match=r"step-00000001: is a checkpoint of an older.*anew"):
+        train(replace(order, done=1))
 
 
 def test_the_process_says_what_is_wrong(make, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(child, "obey", lambda: None)
+    order = order_of(make(numberOfEpochs=1, batchsize_train=99), tmp_path / "out")
     assert launch.main([]) == 2
     assert launch.main([str(tmp_path / "none.json")]) == 6
-    order = order_of(make(numberOfEpochs=1, batchsize_train=99), tmp_path / "out")
     assert launch.main([str(written(order))]) == 3
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(said) == 3
@@ -264,40 +301,14 @@ def test_the_process_says_what_is_wrong(make, tmp_path, monkeypatch, capfd):
 
 def test_the_process_trains_and_its_network_predicts(make, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(child, "obey", lambda: None)
-    toy = make(numberOfEpochs=1, numberOfSubepochs=1)
-    order = order_of(toy, tmp_path / "out")
+    output = tmp_path / "out"
+    order = order_of(make(numberOfEpochs=1, numberOfSubepochs=1), output)
     assert launch.main([str(written(order))]) == 0
     assert "a network of" in capfd.readouterr().err
-    listed = Task.of(order).config.validation[0]
-    found = predict(tmp_path / "out", listed.channels, listed.roi, device="cpu", precision="fp32")
-    assert (found == read_volume(str(tmp_path / "out" / "predictions" / "pred_03.nii.gz"))).all()
-    bare = predict(tmp_path / "out", [None, listed.channels[1]], device="cpu", precision="fp32")
+    listed, how = Task.of(order).config.validation[0], {"device": "cpu", "precision": "fp32"}
+    found = predict(output, listed.channels, listed.roi, **how)  # type: ignore[arg-type]
+    assert (found == read_volume(str(output / "predictions" / "pred_03.nii.gz"))).all()
+    bare = predict(output, [None, listed.channels[1]], **how)  # type: ignore[arg-type]
     assert bare.shape == found.shape
     with pytest.raises(DataFault, match=r"1 channel\(s\).*expected 2"):
-        predict(tmp_path / "out", [listed.channels[0]], device="cpu")
-
-
-@pytest.mark.slow
-def test_a_training_with_a_bank_from_the_command(shared_deepmedic, crop_bank, tmp_path):
-    """As ``gansynth augment --engine torch`` starts it: a process of its own, a record."""
-    from gansynth.hosts.record import FILE
-    from gansynth_deepmedic.adapter import DeepMedicAdapter
-
-    source = open_deepmedic(SourceRequest("deepmedic", str(shared_deepmedic.train)))
-    settings = {
-        "engine": "torch",
-        "model": str(shared_deepmedic.model),
-        "epochs": "2",
-        "subepochs": "4",
-        "output": str(tmp_path / "out"),
-        "regions": "all:1+2",
-    }
-    injection = Injection(None, Ratio(1, 1), bank=crop_bank(), device="cpu")
-    outcome = DeepMedicAdapter(source).start(injection, settings, [])
-    assert outcome.metrics["dice"].keys() == {"foreground", "1", "2", "all"}
-    assert outcome.metrics["hd95"].keys() == outcome.metrics["dice"].keys()
-    (end,) = told(tmp_path / "out", "end")
-    assert outcome.metrics["dice"] == pytest.approx(end["dice"])
-    assert json.loads((tmp_path / "out" / FILE).read_text())["complete"]
-    kinds = [job["kind"] for job in told(tmp_path / "out", "job")]
-    assert kinds.count("synthetic") == kinds.count("real") == 8 * 3
+        predict(output, [listed.channels[0]], device="cpu")

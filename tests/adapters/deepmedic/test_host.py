@@ -1,5 +1,6 @@
 """The process in DeepMedic's own Python, with a small program of our own in its place."""
 
+import io
 import json
 import os
 import random
@@ -8,7 +9,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
-from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,9 +23,10 @@ from gansynth.bank.draw_log import summarise
 from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
 from gansynth.core.schema import Sample
+from gansynth.runtime.errors import GansynthError
 from gansynth_deepmedic import program
 from gansynth_deepmedic.host import bridge
-from gansynth_deepmedic.host.serving import PATIENCE, Serving
+from gansynth_deepmedic.host.serving import PATIENCE, Serving, refuse_test
 from gansynth_deepmedic.host.watching import (
     Centres,
     Heard,
@@ -37,29 +38,34 @@ from gansynth_deepmedic.host.watching import (
 from tests.adapters.deepmedic.arrays import write_bank
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
 from tests.adapters.deepmedic.orders import BRIGHT, Training, run, training
+from tests.conftest import content
 
 MODES = (-1, 0, 2)
-HEAVY = (
-    *("torch", "pydantic", "scipy", "yaml", "click", "pluggy", "rich", "filelock", "psutil"),
-    *("safetensors", "pandas", "matplotlib", "tensorflow"),
-)
-BLOCKER = f"""
+BLOCKER = """
 import sys
+
+HEAVY = "torch pydantic scipy yaml click pluggy rich filelock psutil safetensors pandas matplotlib"
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {HEAVY!r}:
-            raise ImportError(f"{{name}} is blocked")
+        if name.partition(".")[0] in [*HEAVY.split(), "tensorflow"]:
+            raise ImportError(f"{name} is blocked")
 
 sys.meta_path.insert(0, Blocker())
 """
-VALUE, PLACE, SHIFT, CHANCE = 0, slice(2, 5), 5, -1
-"""What the fake program writes of a segment: value at its centre, centre, augmentation, chance."""
+VALUE, SHIFT, CHANCE = 0, 5, -1
+"""What the fake program writes of a segment: value at its centre, augmentation, chance."""
+TWO: dict[str, Any] = {"epochs": 2, "subepochs": 2, "val": 1}
 
 
 def here(checkout: Path) -> program.Program:
     """A program that this Python runs."""
     return program.Program(checkout, Path(sys.executable), {})
+
+
+def started(made: Training, checkout: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    words = program.command(here(checkout), made.path)
+    return run(words, {**program.environ_of(here(checkout)), **environ})
 
 
 @pytest.fixture(scope="module")
@@ -69,20 +75,19 @@ def checkout(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, checkout) -> Callable[[int], Training]:
-    """A training of two epochs in one of the ways that DeepMedic samples; torch is blocked."""
+    """Two epochs in one of the ways that DeepMedic samples; nothing heavy can be imported."""
     done: dict[int, Training] = {}
 
     def train(mode: int) -> Training:
         if mode not in done:
             folder = tmp_path_factory.mktemp(f"mode_{mode}")
-            (folder / "blocked").mkdir()
-            (folder / "blocked" / "sitecustomize.py").write_text(BLOCKER)
-            made = training(
-                folder / "toy", mode=mode, epochs=2, subepochs=2, val=1, checkout=checkout
-            )
-            environ = {**program.environ_of(here(checkout)), "PYTHONPATH": str(folder / "blocked")}
-            ended = run(program.command(here(checkout), made.path), environ)
+            (folder / "sitecustomize.py").write_text(BLOCKER)
+            values = {"AUGMENT": {"hist_dist": True}}
+            made = training(folder / "toy", mode=mode, checkout=checkout, values=values, **TWO)
+            before = content(checkout)
+            ended = started(made, checkout, PYTHONPATH=str(folder))
             assert ended.returncode == 0, ended.stderr
+            assert content(checkout) == before  # nothing is written into it
             done[mode] = made
         return done[mode]
 
@@ -90,18 +95,19 @@ def trained(tmp_path_factory, checkout) -> Callable[[int], Training]:
 
 
 @pytest.fixture
-def fails(tmp_path, checkout) -> Callable[..., str]:
-    """A training that must fail: its exit code, and the last line it says, which is returned."""
+def ends(tmp_path, checkout) -> Callable[..., tuple[Training, str]]:
+    """Trains to an exit code: what it printed, or the one line that says why it failed."""
 
-    def train(code: int, **asked: Any) -> str:
+    def train(code: int, checkout: Path = checkout, **asked: Any) -> tuple[Training, str]:
         made = training(tmp_path / "toy", checkout=checkout, **asked)
-        ended = run(program.command(here(checkout), made.path), program.environ_of(here(checkout)))
+        ended = started(made, checkout)
         assert ended.returncode == code, ended.stdout + ended.stderr
-        said = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
-        assert len(said) == 1
+        if code == 0:
+            return made, ended.stdout
+        (said,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
         assert "Traceback" not in ended.stderr
         assert made.told("end") == []
-        return said[0]
+        return made, said
 
     return train
 
@@ -113,31 +119,22 @@ def fed(made: Training, kind: str = "train") -> list[list[float]]:
     return [segment for batch in batches if batch["kind"] == kind for segment in batch["x"]]
 
 
-def content(folder: Path) -> dict[str, str]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path): sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-# -- what is trained on ----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("mode", MODES)
 def test_every_subepoch_has_the_ratio_in_cases_and_in_segments(trained, mode):
     made = trained(mode)
-    jobs = made.told("job")
+    jobs, segments = made.told("job"), fed(made)
     found = Counter((job["subepoch"], job["kind"]) for job in jobs)
-    wanted = {(k, kind): n for k in range(4) for kind, n in (("real", 2), ("synthetic", 4))}
-    assert found == wanted
-    assert sorted((job["subepoch"], job["place"]) for job in jobs) == [
-        (k, place) for k in range(4) for place in range(6)
-    ]
+    assert found == {(k, kind): n for k in range(4) for kind, n in (("real", 2), ("synthetic", 4))}
+    places = [(k, place) for k in range(4) for place in range(6)]
+    assert sorted((job["subepoch"], job["place"]) for job in jobs) == places
     assert {job["segments"] for job in jobs} == {10}
-    segments = fed(made)
-    for subepoch in range(4):
-        of = segments[60 * subepoch :][:60]
-        assert sum(segment[VALUE] >= BRIGHT for segment in of) == 40
+    bright = [segment[VALUE] >= BRIGHT for segment in segments]
+    assert [sum(bright[60 * k :][:60]) for k in range(4)] == [40] * 4
     counts = summarise(made.log)
     assert (counts.real, counts.synthetic, counts.fell_back) == (8, 16, 0)
+    assert len({segment[CHANCE] for segment in segments}) == len(segments) == 240
+    assert len({tuple(map(tuple, segments[60 * k :][:60])) for k in range(4)}) == 4
+    assert all(segment[SHIFT] != 0 for segment in segments)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -154,110 +151,43 @@ def test_it_tells_what_happens(trained, mode):
     assert all(before[0] <= after[0] for before, after in pairwise(steps))
 
 
-def test_all_ways_of_sampling_train_on_the_same_segments(trained):
+def test_all_ways_of_sampling_train_and_validate_on_the_same_segments(trained):
     first, second, third = (fed(trained(mode)) for mode in MODES)
     assert first == second == third
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_no_randomness_is_repeated(trained, mode):
-    segments = fed(trained(mode))
-    assert len({segment[CHANCE] for segment in segments}) == len(segments) == 240
-    by_subepoch = [tuple(map(tuple, segments[60 * k :][:60])) for k in range(4)]
-    assert len(set(by_subepoch)) == 4
-
-
-def test_validation_is_left_alone_and_comes_to_the_same(trained):
-    first, *others = (fed(trained(mode), "val") for mode in MODES)
-    assert first
+    first, second, third = (fed(trained(mode), "val") for mode in MODES)
+    assert first == second == third != []
     assert all(segment[VALUE] < 100 for segment in first)
-    assert all(other == first for other in others)
 
 
-def test_nothing_is_written_into_the_checkout(checkout, trained):
-    before = content(checkout)
-    trained(-1)
-    assert content(checkout) == before
-    assert not list(checkout.rglob("__pycache__"))
-
-
-def test_a_training_that_goes_on_draws_what_was_to_come(tmp_path, checkout, trained):
-    made = training(
-        *(tmp_path / "toy",),
-        **{"epochs": 2, "subepochs": 2, "val": 1, "done": 1, "checkout": checkout},
-        values={"TRAINED": 1},
-    )
-    ended = run(program.command(here(checkout), made.path), program.environ_of(here(checkout)))
-    assert ended.returncode == 0, ended.stderr
+def test_a_training_that_goes_on_draws_what_was_to_come(ends, trained):
+    values = {"TRAINED": 1, "AUGMENT": {"hist_dist": True}}
+    made, _ = ends(0, done=1, values=values, **TWO)
     assert made.told("trained") == [2, 3]
     assert fed(made) == fed(trained(-1))[120:]
 
 
-def test_a_network_that_was_trained_longer_than_known_is_said(tmp_path, checkout):
-    """Cases are loaded as ordered, whatever number the configuration says."""
-    values = {"TRAINED": 1, "numOfCasesLoadedPerSubepoch": 3}
-    made = training(tmp_path / "toy", epochs=2, checkout=checkout, values=values)
-    ended = run(program.command(here(checkout), made.path), program.environ_of(here(checkout)))
-    assert ended.returncode == 0, ended.stderr
-    assert "has been trained for 1 epochs, the record says 0" in ended.stdout
-    assert made.told("trained") == [3, 4, 5]
-    assert len(made.told("job")) == 3 * 6
-
-
-@pytest.mark.parametrize("augmented", [True, False])
-def test_synthetic_cases_may_go_without_augmentation(tmp_path, checkout, augmented):
-    made = training(
-        *(tmp_path / "toy",),
-        **{"subepochs": 1, "checkout": checkout, "augment_synthetic": augmented},
-        values={"AUGMENT": {"hist_dist": True}},
-    )
-    ended = run(program.command(here(checkout), made.path), program.environ_of(here(checkout)))
-    assert ended.returncode == 0, ended.stderr
+def test_synthetic_cases_may_go_without_augmentation(ends):
+    values = {"AUGMENT": {"hist_dist": True}}
+    made, _ = ends(0, subepochs=1, augment_synthetic=False, values=values)
     shifted = {segment[VALUE] >= BRIGHT: segment[SHIFT] != 0 for segment in fed(made)}
-    assert shifted == {True: augmented, False: True}
+    assert shifted == {True: False, False: True}
 
 
-@pytest.mark.parametrize("mode", [-1, 2])
-def test_a_missing_sample_is_a_real_case_counted(tmp_path, checkout, mode):
-    plan: MixPlan[int] = MixPlan(None, Ratio(1, 1), stream=(0,), log=tmp_path / "log")
-    made = training(tmp_path / "toy", mode=mode, plan=plan, checkout=checkout)
-    ended = run(program.command(here(checkout), made.path), program.environ_of(here(checkout)))
-    assert ended.returncode == 0, ended.stderr
-    kinds = Counter(job["kind"] for job in made.told("job"))
-    assert kinds == {"real": 9, "fallback": 9}
-    assert summarise(tmp_path / "log").fell_back == 9
-    assert all(segment[VALUE] < 100 for segment in fed(made))
-
-
-@pytest.mark.parametrize("mode", [-1, 2])
-def test_a_patch_too_small_for_a_segment_is_sampled_around_and_said(tmp_path, checkout, mode):
+@pytest.mark.parametrize("mode", [pytest.param(-1, marks=pytest.mark.slow), 2])
+def test_a_patch_too_small_for_a_segment_is_sampled_around_and_said(tmp_path, ends, mode):
     """It lies at the volume's edge, and no segment fits there."""
     size = (2, 2, 2)
     told = {"case": "pat_00", "shape": [28, 32, 36], "placement": {"corner": [0, 0, 0]}}
     patch = Sample(np.full((2, *size), BRIGHT, np.float32), np.ones(size, np.int16), None, told)
-    bank = write_bank(tmp_path / "small", [patch])
-    plan: MixPlan[int] = MixPlan(bank, Ratio(1, 2), stream=(0,))
-    made = training(tmp_path / "toy", mode=mode, plan=plan, roi=False, checkout=checkout)
-    ended = run(program.command(here(checkout), made.path), program.environ_of(here(checkout)))
-    assert ended.returncode == 0, ended.stderr
+    plan: MixPlan[int] = MixPlan(write_bank(tmp_path / "small", [patch]), Ratio(1, 2), stream=(0,))
+    made, printed = ends(0, mode=mode, plan=plan, roi=False)
     spread = {job["kind"]: job.get("spread", False) for job in made.told("job")}
     assert spread == {"synthetic": True, "real": False}
     assert {job["segments"] for job in made.told("job")} == {10}
-    assert "taken from the whole case" in ended.stdout
+    assert "taken from the whole case" in printed
 
 
-@pytest.mark.parametrize(("processes", "patience"), [(-1, 300.0), (0, 300.0), (2, PATIENCE)])
-def test_a_forked_process_gives_up_before_it_is_started_anew(tmp_path, processes, patience):
-    plan: MixPlan[int] = MixPlan(None, Ratio(1, 1), patience=300.0)
-    serving = Serving(training(tmp_path / "toy", plan=plan).order, Heard(sys.stdout))
-    state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    serving.draw(lambda: None, training=True, processes=processes)
-    random.setstate(state[0])
-    np.random.set_state(state[1])  # noqa: NPY002
-    assert serving.subepochs.plan.patience == patience
-
-
-# -- how it ends -----------------------------------------------------------------------------------
+EXIT = ["ended itself (exit 1)", "Two weight maps were expected"]
 
 
 @pytest.mark.parametrize(
@@ -267,67 +197,30 @@ def test_a_forked_process_gives_up_before_it_is_started_anew(tmp_path, processes
         ("assertion", 2, 0, ["AssertionError", 'assert sampling.FAIL != "assertion"']),
         ("training", 5, 0, ["KeyError: 'NaN'"]),
         ("loading", 5, 2, ["ValueError: could not broadcast"]),
-        pytest.param(
-            *("exit", 5, 0, ["ended itself (exit 1)", "Two weight maps were expected"]),
-            marks=pytest.mark.slow,
-        ),
-        ("exit", 5, 2, ["ended itself (exit 1)", "Two weight maps were expected"]),
+        pytest.param("exit", 5, 0, EXIT, marks=pytest.mark.slow),
+        ("exit", 5, 2, EXIT),
         ("final", 5, -1, ["without its final checkpoint", "none was written"]),
     ],
 )
-def test_a_failure_is_not_exit_0(fails, where, code, mode, words):
-    said = fails(code, mode=mode, subepochs=1, val=1, values={"FAIL": where})
+def test_a_failure_is_not_exit_0(ends, where, code, mode, words):
+    _, said = ends(code, mode=mode, subepochs=1, val=1, values={"FAIL": where})
     assert [word for word in words if word not in said] == []
 
 
-def test_arguments_that_it_does_not_know(fails):
-    assert "not its arguments" in fails(2, arguments=("-fly", "high"))
+@pytest.mark.parametrize(
+    ("arguments", "says"), [(("-fly", "high"), "not its arguments"), (("-test", "a.cfg"), "-test")]
+)
+def test_arguments_that_are_not_for_it(ends, arguments, says):
+    assert says in ends(2, arguments=arguments)[1]
 
 
-@pytest.mark.parametrize("option", ["-test", "-train"])
-def test_another_task(fails, option):
-    assert option in fails(2, arguments=(option, "my.cfg"))
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_a_fault_of_ours_keeps_its_words(fails, tmp_path, mode):
+@pytest.mark.parametrize("mode", [-1, 2])
+def test_a_fault_of_ours_keeps_its_words(ends, tmp_path, mode):
     """Whatever the program makes of it; it may come from a forked process."""
     plan: MixPlan[int] = MixPlan(tmp_path / "nowhere", Ratio(0, 1), stream=(0,), patience=0.1)
-    said = fails(5, mode=mode, plan=plan)
+    _, said = ends(5, mode=mode, plan=plan)
     assert "no synthetic sample after 0.1 s" in said
     assert "no real case may be drawn now" in said
-
-
-def test_more_synthetic_cases_than_slots(fails):
-    """The ratio is other than the one that slots were counted for."""
-    plan: MixPlan[int] = MixPlan(None, Ratio(0, 1), stream=(0,))
-    assert "more synthetic cases than the training lists have slots (6)" in fails(
-        6, count=9, listed=6, segments=90, plan=plan
-    )
-
-
-def test_other_lists_than_ordered(fails):
-    slots = ("/nowhere/synth/slot_0000/flair.nii.gz",)
-    assert "10 training cases with" in (said := fails(6, slots=slots))
-    assert "4 real ones and 1 slots as ordered" in said
-
-
-def test_segments_that_do_not_come_out_even(fails):
-    assert "= 61, expected a multiple of the 6 cases" in fails(6, segments=61)
-
-
-def test_cases_of_one_kind_need_not_come_out_even(tmp_path, checkout):
-    made = training(tmp_path / "toy", ratio="0:1", segments=61, checkout=checkout)
-    ended = run(program.command(here(checkout), made.path), program.environ_of(here(checkout)))
-    assert ended.returncode == 0, ended.stderr
-    jobs = made.told("job")
-    assert {job["kind"] for job in jobs} == {"synthetic"}
-    assert sum(job["segments"] for job in jobs) == 3 * 61
-
-
-def test_another_number_of_subepochs(fails):
-    assert "numberOfSubepochs = 3, expected 4" in fails(6, values={"numberOfSubepochs": 3},
-                                                        subepochs=4)  # fmt: skip
 
 
 def test_a_slot_among_the_validation_cases(tmp_path, checkout):
@@ -336,30 +229,28 @@ def test_a_slot_among_the_validation_cases(tmp_path, checkout):
         file = made.toy.folder / f"validation_{name}.cfg"
         slot = Path(made.order.slots[3]).parent / f"{name}.nii.gz"
         file.write_text(file.read_text() + f"{slot}\n")
-    ended = run(program.command(here(checkout), made.path), program.environ_of(here(checkout)))
+    ended = started(made, checkout)
     assert ended.returncode == 6, ended.stderr
-    assert "a synthetic slot among the validation cases" in ended.stderr
     assert "slot_0003" in ended.stderr
+    assert "a synthetic slot among the validation cases" in ended.stderr
     assert made.told("job") == []
 
 
-def test_a_checkout_that_takes_other_arguments(tmp_path):
+@pytest.mark.parametrize(
+    ("file", "old", "new", "says"),
+    [
+        ("dataManagement/sampling.py", "num_parallel_proc", "workers",
+         "get_samples_for_subepoch takes no num_parallel_proc"),
+        ("routines/testing.py", "from deepmedic", "import no_such_flow\nfrom deepmedic",
+         "No module named 'no_such_flow'"),
+    ],
+    ids=["arguments", "imports"],
+)  # fmt: skip
+def test_a_checkout_that_is_another(tmp_path, ends, file, old, new, says):
     checkout = write_fake(tmp_path / "checkout")
-    file = checkout / "deepmedic" / "dataManagement" / "sampling.py"
-    file.write_text(file.read_text().replace("num_parallel_proc", "workers"))
-    made = training(tmp_path / "toy", checkout=checkout)
-    ended = run(program.command(here(checkout), made.path), program.environ_of(here(checkout)))
-    assert ended.returncode == 4, ended.stderr
-    assert "get_samples_for_subepoch takes no num_parallel_proc" in ended.stderr
-
-
-def test_a_checkout_that_cannot_be_imported(tmp_path):
-    checkout = write_fake(tmp_path / "checkout")
-    (checkout / "deepmedic" / "routines" / "testing.py").write_text("import no_such_flow\n")
-    made = training(tmp_path / "toy", checkout=checkout)
-    ended = run(program.command(here(checkout), made.path), program.environ_of(here(checkout)))
-    assert ended.returncode == 4, ended.stderr
-    assert "No module named 'no_such_flow'" in ended.stderr
+    path = checkout / "deepmedic" / file
+    path.write_text(path.read_text().replace(old, new))
+    assert says in ends(4, checkout)[1]
 
 
 def test_it_is_told_which_order():
@@ -367,35 +258,103 @@ def test_it_is_told_which_order():
     assert (ended.returncode, ended.stderr[:13]) == (2, "error: usage:")
 
 
-# -- signals ---------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def order(tmp_path_factory) -> Any:
+    """Of four cases and six slots, three of six cases synthetic."""
+    plan: MixPlan[int] = MixPlan(None, Ratio(1, 1), patience=300.0)
+    return training(tmp_path_factory.mktemp("order") / "toy", plan=plan).order
+
+
+@pytest.fixture
+def serving(order) -> Serving:
+    return Serving(order, Heard(io.StringIO()))
+
+
+def lists(one: Serving, slots: int = 6) -> list[list[str]]:
+    listed = [case.channels[0] for case in one.order.cases] + list(one.order.slots)[:slots]
+    return [[path] for path in listed]
+
+
+def drawn(one: Serving, then: Callable[[], Any], **how: Any) -> Any:
+    """Sample a training subepoch by calling this; the generators of this process are as before."""
+    state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        return one.draw(then, **{"training": True, "processes": -1, **how})
+    finally:
+        random.setstate(state[0])
+        np.random.set_state(state[1])  # noqa: NPY002
+
+
+REFUSED: dict[str, tuple[Callable[[Serving], Any], int, list[str]]] = {
+    "another task": (lambda s: refuse_test(("-train", "my.cfg")), 2, ["-train: not with"]),
+    "another number of subepochs": (
+        lambda s: s.begin(1, 4, 0), 6, ["numberOfSubepochs = 4, expected 3"],
+    ),
+    "another list": (
+        lambda s: s.check_lists([*lists(s)[:-1], ["/x/flair.nii.gz"]], []), 6,
+        ["10 training cases with /x/flair.nii.gz", "4 real ones and 6 slots as ordered"],
+    ),
+    "another order of the list": (
+        lambda s: s.check_lists(lists(s)[::-1], []), 6, ["10 training cases with another order"],
+    ),
+    "a slot too few": (
+        lambda s: drawn(s, lambda: s.choose(list, 6)), 6,
+        ["more synthetic cases than the training lists have slots (2)"],
+    ),
+    "segments that do not come out even": (
+        lambda s: drawn(s, lambda: s.share(np.array([10] * 5 + [11]), 61)), 6,
+        ["= 61, expected a multiple of the 6 cases"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_another_training_than_ordered_is_refused(serving, name):
+    ask, code, says = REFUSED[name]
+    with pytest.raises(GansynthError) as fault:
+        ask(serving)
+    assert fault.value.exit_code == code
+    assert [words for words in says if words not in str(fault.value)] == []
+
+
+def test_the_training_that_was_ordered_is_not(serving):
+    serving.check_lists(lists(serving), ["/elsewhere/flair.nii.gz"])
+    serving.begin(1, 3, 0)
+    assert serving._heard.getvalue() == ""
+    serving.begin(2, 3, 1)
+    said = "has been trained for 1 epochs, the record says 0; going on from epoch 1\n"
+    assert serving._heard.getvalue().endswith(said)
+    chosen = drawn(serving, lambda: serving.choose(list, 10))
+    assert sorted(entry for entry in chosen if entry >= 4) == [4, 5, 6]
+    refuse_test(("-model", "a.cfg"))
+    drawn(serving, lambda: None, training=False)
+    assert serving.share([10, 11], 21) == [10, 11]  # not of a subepoch to train on
+
+
+@pytest.mark.parametrize(("processes", "patience"), [(-1, 300.0), (0, 300.0), (2, PATIENCE)])
+def test_a_forked_process_gives_up_before_it_is_started_anew(serving, processes, patience):
+    drawn(serving, lambda: None, processes=processes)
+    assert serving.subepochs.plan.patience == patience
 
 
 @pytest.fixture
 def waiting(tmp_path, checkout):
     """Starts a training that waits in the middle of its sampling, and yields its process."""
-    started: list[subprocess.Popen[str]] = []
+    children: list[subprocess.Popen[str]] = []
 
-    def start(mode: int, parent: int | None = None) -> subprocess.Popen[str]:
+    def start(mode: int, **more: str) -> subprocess.Popen[str]:
         made = training(tmp_path / "toy", mode=mode, checkout=checkout, values={"FAIL": "waiting"})
         environ = {**os.environ, **program.environ_of(here(checkout)), "PYTHONUNBUFFERED": "1"}
-        environ |= {} if parent is None else {"GANSYNTH_PARENT": str(parent)}
-        child = subprocess.Popen(
-            program.command(here(checkout), made.path),
-            env=environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        started.append(child)
+        pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        words = program.command(here(checkout), made.path)
+        child = subprocess.Popen(words, env=environ | more, start_new_session=True, **pipes)
+        children.append(child)
         assert child.stdout is not None
-        for line in child.stdout:
-            if line == "waiting\n":
-                break
+        next((line for line in child.stdout if line == "waiting\n"), None)
         return child
 
     yield start
-    for child in started:
+    for child in children:
         assert child.stdout is not None
         child.stdout.close()
         with_it = psutil.Process(child.pid).children(recursive=True) if child.poll() is None else []
@@ -408,10 +367,11 @@ def waiting(tmp_path, checkout):
 @pytest.mark.parametrize(
     ("mode", "number", "code"),
     [
-        (-1, signal.SIGTERM, 143),
+        pytest.param(-1, signal.SIGTERM, 143, marks=pytest.mark.slow),
         (0, signal.SIGINT, 130),
         (2, signal.SIGTERM, 143),
         pytest.param(2, signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param(2, signal.SIGKILL, -9, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_ends_it_and_all_that_it_forked(waiting, mode, number, code):
@@ -423,21 +383,26 @@ def test_a_signal_ends_it_and_all_that_it_forked(waiting, mode, number, code):
     assert psutil.wait_procs(workers, timeout=60)[1] == []
 
 
-@pytest.mark.slow
-def test_what_it_forked_ends_when_it_is_killed(waiting):
-    child = waiting(2)
-    workers = psutil.Process(child.pid).children(recursive=True)
-    assert len(workers) >= 2
-    child.kill()
-    child.wait()
-    assert psutil.wait_procs(workers, timeout=60)[1] == []
-
-
 def test_it_ends_when_its_parent_has_gone(waiting):
-    assert waiting(0, parent=2**22 + 1).wait(timeout=60) == 143
+    assert waiting(0, GANSYNTH_PARENT=str(2**22 + 1)).wait(timeout=60) == 143
 
 
-# -- centres of segments ---------------------------------------------------------------------------
+def test_forked_processes_end_by_sigterm_whatever_they_are_stuck_in():
+    """Not by a handler of Python's, which a process that is stuck does not run."""
+    script = """
+import os, signal, sys
+from pathlib import Path
+from gansynth_deepmedic.host import running
+def train(order): pass
+running.train, running.Order.read = train, lambda path: None
+assert running.run(Path("order.json")) == 0
+assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, signal.SIG_IGN)
+if (child := os.fork()) == 0:
+    os._exit(0 if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    ended = run([sys.executable, "-W", "ignore", "-c", script], dict(os.environ))
+    assert ended.returncode == 0, ended.stderr
 
 
 class Uniform:
@@ -460,36 +425,28 @@ def edges(segment: Any, shape: Any) -> Any:
     return mask
 
 
-def centres_of(core: Any) -> tuple[Any, Centres]:
+@pytest.mark.parametrize(
+    ("where", "spread"),
+    [
+        (np.s_[1:6, 2:7, 3:8], False),
+        (np.s_[0:2, 0:9, 0:9], True),  # at the edge no segment fits
+        (np.s_[0:0, 0:0, 0:0], True),  # and a category of share 0 is never drawn
+    ],
+)
+def test_centres_lie_where_the_case_is_synthetic_if_a_whole_segment_fits_there(where, spread):
+    core = np.zeros((9, 9, 9), bool)
+    core[where] = True
     rng = np.random.default_rng(0)
     labels, roi = (rng.integers(0, 3, (9, 9, 9)).astype(np.uint8) for _ in range(2))
     centres = Centres(Uniform(), edges, (5, 5, 5))
     maps = centres.derive_sampling_maps_per_cat(core_as_weights(core), labels, roi, (9, 9, 9))
-    wanted = [(roi > 0) & core, (labels > 0) & core] if not centres.spread else [roi, labels]
+    wanted = [roi, labels] if spread else [(roi > 0) & core, (labels > 0) & core]
     for found, one in zip(maps, wanted, strict=True):
         np.testing.assert_array_equal(found, one)
-    return maps, centres
-
-
-def test_centres_lie_where_the_case_is_synthetic():
-    core = np.zeros((9, 9, 9), bool)
-    core[1:6, 2:7, 3:8] = True
-    maps, centres = centres_of(core)
-    assert not centres.spread
+    assert centres.spread == spread
     assert centres.get_n_sampling_cats() == 2
     # DeepMedic multiplies by a mask of int8 in the map's own type.
-    assert np.can_cast(np.int8, maps[0].dtype)
-
-
-@pytest.mark.parametrize("where", [np.s_[0:2, 0:9, 0:9], np.s_[0:0, 0:0, 0:0]])
-def test_a_core_without_a_whole_segment_is_left(where):
-    """At the edge no segment fits; and a category of share 0 is never drawn."""
-    core = np.zeros((9, 9, 9), bool)
-    core[where] = True
-    assert centres_of(core)[1].spread
-
-
-# -- watching --------------------------------------------------------------------------------------
+    assert spread or np.can_cast(np.int8, maps[0].dtype)
 
 
 def test_only_runs_that_are_fed_are_steps():
@@ -528,12 +485,11 @@ def test_a_checkpoint_is_noted_once_it_is_there():
     ids=range(7),
 )  # fmt: skip
 def test_why_it_ended(printed, reason):
-    stream = SimpleNamespace(text="")
-    stream.write = lambda text: setattr(stream, "text", stream.text + text)
-    heard = Heard(stream)  # type: ignore[arg-type]
+    stream = io.StringIO()
+    heard = Heard(stream)
     for text in printed:
         heard.write(text)
-    assert stream.text == "".join(printed)
+    assert stream.getvalue() == "".join(printed)
     assert heard.reason().endswith(reason)
     assert len(heard.reason()) <= 400
 
@@ -546,9 +502,6 @@ def test_dice_is_of_predictions_within_the_region():
     }
     assert dice_of(means) == {"foreground": 0.5, "2": 0.25}
     assert dice_of(None) == {}
-
-
-# -- newer packages --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 6), (4, 5, 6, 1)], ids=str)
@@ -576,21 +529,3 @@ def test_what_is_found_by_argmax_can_be_saved(dtype):
     saved = bridge._saving(lambda image, path: nib.Nifti1Image(image, np.eye(4)))
     image = saved(np.ones((2, 2, 2), dtype), "path")
     assert image.get_data_dtype() in (np.int32, np.float32, np.int16)
-
-
-def test_forked_processes_end_by_sigterm_whatever_they_are_stuck_in():
-    """Not by a handler of Python's, which a process that is stuck does not run."""
-    script = """
-import os, signal, sys
-from pathlib import Path
-from gansynth_deepmedic.host import running
-def train(order): pass
-running.train, running.Order.read = train, lambda path: None
-assert running.run(Path("order.json")) == 0
-assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, signal.SIG_IGN)
-if (child := os.fork()) == 0:
-    os._exit(0 if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL else 1)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-    ended = run([sys.executable, "-W", "ignore", "-c", script], dict(os.environ))
-    assert ended.returncode == 0, ended.stderr

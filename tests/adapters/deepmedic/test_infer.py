@@ -25,136 +25,104 @@ from gansynth_deepmedic.engine.infer import (
     validate,
 )
 from gansynth_deepmedic.engine.network import DualPath
+from gansynth_deepmedic.engine.segmenter import load_network
 from gansynth_deepmedic.insertion import Loaded
 from tests.deepmedic_sets import MODEL_VALUES, Toy, toy_deepmedic, write_config
+
+CLASSES = with_labels((), range(1, 3))
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory) -> Toy:
     """One training and two validation cases, which need not be large."""
-    made: Toy = toy_deepmedic(
-        tmp_path_factory.mktemp("toy"), train=1, val=2, shape=(24, 22, 20),
-        affine=np.diag([-1.0, -1.0, 3.0, 1.0]),
-    )  # fmt: skip
-    return made
+    thick = np.diag([-1.0, -1.0, 3.0, 1.0])
+    return toy_deepmedic(
+        tmp_path_factory.mktemp("toy"), train=1, val=2, shape=(24, 22, 20), affine=thick
+    )
 
 
 def network(model: ModelConfig) -> DualPath:
     """One whose labels are not all the same."""
     torch.manual_seed(0)
-    net = DualPath(model).eval()
+    net, geometry = DualPath(model).eval(), Geometry.from_model(model)
     with torch.no_grad():
         for parameter in net.parameters():
             if parameter.ndim == 1:
                 parameter.uniform_(-0.5, 0.5)
-        geometry = Geometry.from_model(model)
         low = [torch.randn(4, 2, *size) for size in geometry.low]
         logits = net(torch.randn(4, 2, *geometry.segment), low)
         net.bias.bias.sub_(logits.mean(dim=(0, 2, 3, 4)))
     return net
 
 
-def predictor(toy: Toy, **changes: object) -> Predictor:
+@pytest.fixture(scope="module")
+def ours(toy) -> Predictor:
     config, model = read_train_config(toy.train), read_model_config(toy.model)
-    return replace(
-        Predictor(
-            network(model),
-            Geometry.from_model(model, "inference"),
-            Cutting.from_configs(config, model),
-            torch.device("cpu"),
-        ),
-        **changes,  # type: ignore[arg-type]
-    )
+    cutting, device = Cutting.from_configs(config, model), torch.device("cpu")
+    return Predictor(network(model), Geometry.from_model(model, "inference"), cutting, device)
 
 
 def case_of(shape: Sequence[int], *, roi: bool = True) -> Loaded:
-    rng = np.random.default_rng(0)
-    image = rng.normal(0, 1, (2, *shape)).astype(np.float32)
+    image = np.random.default_rng(0).normal(0, 1, (2, *shape)).astype(np.float32)
     region = np.zeros(shape, np.int16)
     region[2:-3, 3:-2, 1:-4] = 1
     return Loaded(image, np.zeros(shape, np.int16), region if roi else None, None, "case")
 
 
-def without_low(toy: Toy, folder: Path) -> ModelConfig:
-    values = {**MODEL_VALUES, "useSubsampledPathway": False}
-    return read_model_config(write_config(folder / "model.cfg", values))
-
-
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("shape", [(20, 23, 31), (9, 8, 25)], ids=["large", "less than a segment"])
-def test_tiles_are_one_large_convolution(toy, tmp_path, shape, batch):
+def test_tiles_are_one_large_convolution(ours, tmp_path, shape, batch):
     """The last tile along an axis overlaps its neighbour, and nothing shows of that."""
-    model = without_low(toy, tmp_path)
-    ours = predictor(
-        toy, network=network(model), geometry=Geometry.from_model(model, "inference"), batch=batch
-    )
+    values = {**MODEL_VALUES, "useSubsampledPathway": False}
+    model = read_model_config(write_config(tmp_path / "model.cfg", values))
+    sizes, net = Geometry.from_model(model, "inference"), network(model)
+    plain = replace(ours, network=net, geometry=sizes, batch=batch)
     case = case_of(shape, roi=False)
-    image = np.asarray(padded(case.image, ours.geometry.margin), np.float32)
+    image = np.asarray(padded(case.image, sizes.margin), np.float32)
     with torch.no_grad():
-        whole = ours.network(torch.from_numpy(image)[None])[0].softmax(dim=0).numpy()
+        whole = net(torch.from_numpy(image)[None])[0].softmax(dim=0).numpy()
     assert whole.shape[1:] == shape
-    np.testing.assert_allclose(ours.probabilities(case), whole, atol=1e-5)
-    labels = ours.labels(case)
+    np.testing.assert_allclose(plain.probabilities(case), whole, atol=1e-5)
+    labels = plain.labels(case)
     assert (labels == whole.argmax(axis=0)).all()
     assert len(np.unique(labels)) > 1
 
 
-def test_tiles_with_subsampled_paths_are_one_large_convolution(toy):
+def test_tiles_with_subsampled_paths_are_one_large_convolution(ours):
     """Where tiles begin on the grid of the subsampled path, it sees the same in both ways."""
-    ours = predictor(toy, geometry=Geometry.cubes(15, 7, (3,)))  # predicts 9, three coarse voxels
+    tiled = replace(ours, geometry=Geometry.cubes(15, 7, (3,)))  # predicts 9, three coarse voxels
     case = case_of((27, 18, 36), roi=False)
-    whole = replace(ours, geometry=replace(ours.geometry, segment=(33, 24, 42)))
-    np.testing.assert_allclose(ours.probabilities(case), whole.probabilities(case), atol=1e-5)
+    whole = replace(tiled, geometry=replace(tiled.geometry, segment=(33, 24, 42)))
+    np.testing.assert_allclose(tiled.probabilities(case), whole.probabilities(case), atol=1e-5)
 
 
-def test_nothing_is_found_outside_of_the_region(toy):
+def test_nothing_is_found_outside_of_the_region(ours):
     case = case_of((25, 24, 23))
     assert case.roi is not None
-    found = predictor(toy).labels(case)
-    everywhere = predictor(toy).labels(replace(case, roi=None))
-    assert (found[case.roi == 0] == 0).all()
+    found, everywhere = ours.labels(case), ours.labels(replace(case, roi=None))
     assert (everywhere[case.roi == 0] != 0).any()
     assert (found == everywhere * case.roi).all()
-    assert (predictor(toy).probabilities(case)[:, case.roi == 0] == 0).all()
+    assert (ours.probabilities(case)[:, case.roi == 0] == 0).all()
 
 
-def test_an_unpadded_volume_has_no_labels_at_its_rim(toy):
-    plain = predictor(toy)
-    bare = replace(plain, cutting=replace(plain.cutting, pad=False))
-    case = case_of((25, 24, 23), roi=False)
-    found = bare.labels(case)
+def test_an_unpadded_volume_has_no_labels_at_its_rim(ours):
+    bare = replace(ours, cutting=replace(ours.cutting, pad=False))
+    found = bare.labels(case_of((25, 24, 23), roi=False))
     inner = (slice(3, -3),) * 3
     assert found[inner].any()
     found[inner] = 0
     assert not found.any()
 
 
-def test_it_normalises_as_training_does(toy, tmp_path):
+def test_it_normalises_as_training_does(ours, toy):
     """Images in other units give the same labels where DeepMedic normalises."""
-    config = read_train_config(toy.train)
+    config, model = read_train_config(toy.train), read_model_config(toy.model)
     values = {**config.values, "norm_zscore_prms": {"apply_to_all_channels": True}}
-    model = read_model_config(toy.model)
-    ours = predictor(toy, cutting=Cutting.from_configs(replace(config, values=values), model))
+    scoring = replace(ours, cutting=Cutting.from_configs(replace(config, values=values), model))
     case = case_of((20, 20, 20))
     other = replace(case, image=case.image * 50 + 7)
-    assert (ours.labels(case) == ours.labels(other)).all()
-    assert (predictor(toy).labels(case) != predictor(toy).labels(other)).any()
-
-
-# -- Dice ------------------------------------------------------------------------------------------
-
-
-def test_dice_of_labels_and_regions():
-    truth = np.array([0, 1, 1, 2, 2, 2, 4, 0])
-    found = np.array([0, 1, 2, 2, 2, 0, 0, 1])
-    scores = dice(found, truth, with_labels((("both", (1, 2)), ("four", (4,))), range(1, 5)))
-    assert list(scores) == ["foreground", "1", "2", "3", "4", "both", "four"]
-    assert scores["1"] == {"dice": 0.5, "truth": 2, "predicted": 2, "both": 1}
-    assert scores["2"]["dice"] == pytest.approx(2 * 2 / 6)
-    assert scores["both"]["dice"] == pytest.approx(2 * 4 / 10)
-    assert scores["foreground"]["dice"] == pytest.approx(2 * 4 / 11)
-    assert scores["four"]["dice"] == 0
-    assert scores["3"]["dice"] is None
+    assert (scoring.labels(case) == scoring.labels(other)).all()
+    assert (ours.labels(case) != ours.labels(other)).any()
 
 
 def test_accuracy_and_dice_of_segments():
@@ -166,19 +134,11 @@ def test_accuracy_and_dice_of_segments():
     assert math.isnan(Confusion(2).accuracy())
 
 
-# -- validation ------------------------------------------------------------------------------------
-
-
-def test_validation_is_by_case_and_in_the_mean(toy, tmp_path):
+def test_validation_is_by_case_and_in_the_mean(ours, toy, tmp_path):
     held = held_cases(read_train_config(toy.train))
     assert [one.name for one in held] == ["pred_01", "pred_02"]
-    found = validate(
-        predictor(toy),
-        held,
-        read_volume,
-        with_labels((("all", (1, 2)),), range(1, 3)),
-        tmp_path / "out",
-    )
+    regions = with_labels((("all", (1, 2)),), range(1, 3))
+    found = validate(ours, held, read_volume, regions, tmp_path / "out")
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     scores = [case["dice"]["all"] for case in found["cases"]]
     assert found["mean"]["all"] == pytest.approx(np.mean(scores))
@@ -191,25 +151,20 @@ def test_validation_is_by_case_and_in_the_mean(toy, tmp_path):
         again = dice(np.asarray(image.dataobj), np.asarray(truth.dataobj), (("1", (1,)),))
         assert again["1"]["dice"] == pytest.approx(entry["dice"]["1"])
         assert entry["voxels"]["1"]["predicted"] == again["1"]["predicted"]
-        assert (predictor(toy).labels(read_held(one, read_volume)) == image.dataobj).all()
+        assert (ours.labels(read_held(one, read_volume)) == image.dataobj).all()
 
 
-def test_nothing_is_written_where_nothing_is_wanted(toy, tmp_path):
-    held = held_cases(read_train_config(toy.train))
-    found = validate(predictor(toy), held[:1], read_volume, with_labels((), range(1, 3)), None)
-    assert "prediction" not in found["cases"][0]
-
-
-def test_a_case_without_truth_is_segmented_only(toy, tmp_path):
+def test_a_case_without_truth_is_segmented_only_and_only_if_wanted(ours, toy, tmp_path):
     config = read_train_config(toy.train)
     bare = replace(config.validation[0], labels=None)
     held = held_cases(replace(config, validation=(bare, config.validation[1])))
-    found = validate(predictor(toy), held, read_volume, with_labels((), range(1, 3)), tmp_path)
+    found = validate(ours, held, read_volume, CLASSES, tmp_path)
     assert "dice" not in found["cases"][0]
     assert found["mean"]["1"] == found["cases"][1]["dice"]["1"]
     assert (tmp_path / "pred_01.nii.gz").exists()
-    alone = validate(predictor(toy), held[:1], read_volume, with_labels((), range(1, 3)), None)
+    alone = validate(ours, held[:1], read_volume, CLASSES, None)
     assert alone["mean"] == {}
+    assert "prediction" not in alone["cases"][0]
 
 
 def test_predictions_stay_in_their_folder_under_names_of_their_own(toy):
@@ -220,15 +175,13 @@ def test_predictions_stay_in_their_folder_under_names_of_their_own(toy):
     assert [one.name for one in held] == ["case_0", "case_1"]
 
 
-def test_labels_that_are_no_class_are_refused(toy):
+def test_labels_that_are_no_class_are_refused(ours):
     case = case_of((20, 20, 20))
     case.labels[5, 5, 5] = 7
     with pytest.raises(DataFault, match="labels from 0 to 7, expected 0 to 2"):
-        predictor(toy).labels(case)
+        ours.labels(case)
 
 
-def test_there_is_nothing_to_predict_with_before_a_checkpoint(tmp_path):
-    from gansynth_deepmedic.engine.segmenter import load_network
-
+def test_there_is_nothing_to_predict_with_before_a_checkpoint(tmp_path: Path):
     with pytest.raises(UsageFault, match="no checkpoint"):
         load_network(None, tmp_path)  # type: ignore[arg-type]

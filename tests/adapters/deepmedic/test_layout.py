@@ -6,29 +6,13 @@ from typing import Any
 import pytest
 
 from gansynth.runtime.errors import UsageFault
-from gansynth_deepmedic.configs import TrainConfig, read_train_config
+from gansynth_deepmedic.configs import read_train_config
 from gansynth_deepmedic.insertion import MISSING, HostCase
 from gansynth_deepmedic.layout import Additions, Layout, file_names, write_layout
 from gansynth_deepmedic.shares import Share
 from tests.deepmedic_sets import Toy, toy_deepmedic, write_config
 
 SHARE = Share(cases=6, segments=60, real=2, synthetic=4)
-SHAPE = (20, 20, 20)
-
-
-def host_cases(config: TrainConfig) -> tuple[HostCase, ...]:
-    return tuple(
-        HostCase(
-            id=f"case {number}",
-            channels=tuple(MISSING if path is None else str(path) for path in listed.channels),
-            labels=str(listed.labels),
-            roi=None if listed.roi is None else str(listed.roi),
-            shape=SHAPE,
-            stored=((0, 1), (1, 1), (2, 1)),
-            units=((1.0, 0.0),) * len(listed.channels),
-        )
-        for number, listed in enumerate(config.train)
-    )
 
 
 def toy(folder: Path, **asked: Any) -> Toy:
@@ -36,8 +20,13 @@ def toy(folder: Path, **asked: Any) -> Toy:
 
 
 def laid_out(data: Toy, folder: Path, share: Share = SHARE, slots: int = 4, **asked: Any) -> Layout:
-    config = read_train_config(data.train)
-    return write_layout(config, folder, share, host_cases(config), slots, **asked)
+    config, cases = read_train_config(data.train), []
+    for number, one in enumerate(config.train):
+        channels = tuple(MISSING if path is None else str(path) for path in one.channels)
+        roi, lies = None if one.roi is None else str(one.roi), ((0, 1), (1, 1), (2, 1))
+        rest = ((20, 20, 20), lies, ((1.0, 0.0),) * len(channels))
+        cases.append(HostCase(f"case {number}", channels, str(one.labels), roi, *rest))
+    return write_layout(config, folder, share, cases, slots, **asked)
 
 
 def executed(path: Path) -> dict[str, Any]:
@@ -54,9 +43,6 @@ def listed(layout: Layout, name: str) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-# -- lists -----------------------------------------------------------------------------------------
-
-
 def test_lists_hold_real_cases_then_slots_in_one_order(tmp_path):
     layout = laid_out(toy(tmp_path / "set"), tmp_path / "out")
     for name in ("flair", "t1c", "labels", "roi"):
@@ -67,29 +53,15 @@ def test_lists_hold_real_cases_then_slots_in_one_order(tmp_path):
     assert not (tmp_path / "out/synth").exists()
 
 
-def test_real_cases_are_listed_as_often_as_the_share_says(tmp_path):
-    share = Share(cases=7, segments=70, real=6, synthetic=1, repeats=3)
-    layout = laid_out(toy(tmp_path / "set"), tmp_path / "out", share, 1)
-    for name in ("flair", "labels", "roi"):
-        paths = listed(layout, name)
-        assert len(paths) == 7
-        assert paths[0:2] == paths[2:4] == paths[4:6]
-        assert "slot_0000" in paths[6]
-
-
-def test_without_regions_of_interest_none_is_listed(tmp_path):
-    layout = laid_out(toy(tmp_path / "set", roi=False), tmp_path / "out")
-    assert not (tmp_path / "out/list_roi.cfg").exists()
-    assert "roiMasksTraining" not in executed(layout.train_config)
-
-
-def test_missing_channels_stay_missing(tmp_path):
-    data = toy(tmp_path / "set")
+def test_what_is_missing_stays_missing(tmp_path):
+    data = toy(tmp_path / "set", roi=False)
     (data.folder / "training_t1c.cfg").write_text("./data/pat_00/t1c.nii.gz\n-\n")
     additions = Additions(lacking=[(), (1,), (), (1,)])
     layout = laid_out(data, tmp_path / "out", additions=additions)
     assert [path == MISSING for path in listed(layout, "t1c")] == [False, True] + [False, True] * 2
     assert MISSING not in listed(layout, "flair")
+    assert not (tmp_path / "out/list_roi.cfg").exists()
+    assert "roiMasksTraining" not in executed(layout.train_config)
 
 
 @pytest.mark.parametrize("name", ['it\'s "here" ü', "a b", "#1"], ids=["quotes", "space", "hash"])
@@ -101,21 +73,13 @@ def test_odd_folders_are_read_back(tmp_path, name):
     assert config.train[0] == read_train_config(data.train).train[0]
     assert executed(layout.train_config)["folderForOutput"] == str(tmp_path / name / "output")
     assert layout.train_config.read_bytes().isascii()
-
-
-def test_a_path_that_no_list_can_hold_is_refused(tmp_path):
-    data = toy(tmp_path / "set")
     with pytest.raises(UsageFault, match="one path a line"):
         laid_out(data, tmp_path / "two\nlines")
 
 
 def test_names_of_channels_become_names_of_files():
-    assert file_names(("flair", "t1 c/é", "labels", "FLAIR", "", "map_0", "x")) == (
-        *("flair", "t1_c", "channel_2", "channel_3", "channel_4", "channel_5", "x"),
-    )
-
-
-# -- train.cfg -------------------------------------------------------------------------------------
+    found = file_names(("flair", "t1 c/é", "labels", "FLAIR", "", "map_0", "x"))
+    assert found == ("flair", "t1_c", "channel_2", "channel_3", "channel_4", "channel_5", "x")
 
 
 def test_train_cfg_has_the_users_values_in_their_order(tmp_path):
@@ -133,7 +97,7 @@ def test_train_cfg_has_the_users_values_in_their_order(tmp_path):
     after = executed(laid_out(data, tmp_path / "out").train_config)
     assert list(after) == list(before)
     home, out = tmp_path / "set", tmp_path / "out"
-    changed = {
+    assert {key: value for key, value in after.items() if before[key] != value} == {
         "channelsTraining": [str(out / "list_flair.cfg"), str(out / "list_t1c.cfg")],
         "gtLabelsTraining": str(out / "list_labels.cfg"),
         "roiMasksTraining": str(out / "list_roi.cfg"),
@@ -144,7 +108,6 @@ def test_train_cfg_has_the_users_values_in_their_order(tmp_path):
         "gtLabelsValidation": str(home / "validation_labels.cfg"),
         "roiMasksValidation": str(home / "validation_roi.cfg"),
     }
-    assert {key: value for key, value in after.items() if before[key] != value} == changed
 
 
 def test_cases_and_segments_are_those_of_the_share_and_said(tmp_path):
@@ -164,61 +127,26 @@ def test_cases_and_segments_are_those_of_the_share_and_said(tmp_path):
 
 
 def test_what_the_user_sets_beside_the_file_counts_but_the_share_counts_more(tmp_path):
+    data = toy(tmp_path / "set", values={"numOfCasesLoadedPerSubepoch": None})
     asked = {"numberOfEpochs": 7, "folderForOutput": "/x", "numOfCasesLoadedPerSubepoch": 99}
-    layout = laid_out(toy(tmp_path / "set"), tmp_path / "out", values=asked)
+    layout = laid_out(data, tmp_path / "out", values=asked)
     values = executed(layout.train_config)
     assert (values["numberOfEpochs"], values["folderForOutput"]) == (7, "/x")
+    assert list(values)[-1] == "numOfCasesLoadedPerSubepoch"
     assert values["numOfCasesLoadedPerSubepoch"] == SHARE.cases
     assert layout.changed["numberOfEpochs"] == "as asked"
 
 
-def test_keys_that_the_file_leaves_out_are_added(tmp_path):
-    data = toy(tmp_path / "set", values={"numOfCasesLoadedPerSubepoch": None})
-    layout = laid_out(data, tmp_path / "out")
-    assert list(executed(layout.train_config))[-1] == "numOfCasesLoadedPerSubepoch"
-    assert read_train_config(layout.train_config).cases == SHARE.cases
-
-
 def test_a_table_becomes_lists(tmp_path):
     data = toy(tmp_path / "set", roi=False)
-    rows = "".join(
-        f"./data/pat_{n:02d}/t1c.nii.gz,./data/pat_{n:02d}/flair.nii.gz,"
-        f"./data/pat_{n:02d}/labels.nii.gz\n"
-        for n in range(2)
-    )
-    (data.folder / "train.csv").write_text(f"channel_b,channel_a,ground_truth\n{rows}")
+    rows = ["channel_b,channel_a,ground_truth"]
+    for home in ("./data/pat_00", "./data/pat_01"):
+        rows.append(",".join(f"{home}/{name}.nii.gz" for name in ("t1c", "flair", "labels")))
+    (data.folder / "train.csv").write_text("\n".join(rows))
     lists = {"dataframe_train": "./train.csv", "roiMasksTraining": "./unused.cfg"}
     write_config(data.train, {**executed(data.train), **lists})
     layout = laid_out(data, tmp_path / "out")
-    values = executed(layout.train_config)
-    assert "dataframe_train" not in values
-    assert "roiMasksTraining" not in values
-    config = read_train_config(layout.train_config)
-    found = [case.channels for case in config.train[:2]]
+    assert not lists.keys() & executed(layout.train_config).keys()
+    found = [case.channels for case in read_train_config(layout.train_config).train[:2]]
     assert found == [case.channels for case in read_train_config(data.train).train]
     assert [path.name for path in found[0] if path] == ["flair.nii.gz", "t1c.nii.gz"]
-
-
-# -- what exports add ------------------------------------------------------------------------------
-
-
-def test_regions_and_maps_are_listed_beside(tmp_path):
-    additions = Additions(
-        home=tmp_path / "later",
-        rois=["/roi/0", "/roi/1"],
-        maps=[["/map/0a", "/map/0b"], ["/map/1a", "/map/1b"]],
-        values={"augm_img_prms_tr": ({"affine": None}, "a reason")},
-    )
-    layout = laid_out(toy(tmp_path / "set", roi=False), tmp_path / "out", additions=additions)
-    later = str(tmp_path / "later")
-    assert listed(layout, "roi")[:3] == ["/roi/0", "/roi/1", f"{later}/synth/slot_0000/roi.nii.gz"]
-    assert listed(layout, "map_1")[1:3] == ["/map/1b", f"{later}/synth/slot_0000/map_1.nii.gz"]
-    values = executed(layout.train_config)
-    assert values["roiMasksTraining"] == f"{later}/list_roi.cfg"
-    assert values["weightedMapsForSamplingEachCategoryTrain"] == [
-        f"{later}/list_map_0.cfg",
-        f"{later}/list_map_1.cfg",
-    ]
-    assert values["augm_img_prms_tr"] == {"affine": None}
-    assert layout.changed["augm_img_prms_tr"] == "a reason"
-    assert all(path.startswith(later) for path in layout.slots)

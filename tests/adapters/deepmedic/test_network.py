@@ -4,7 +4,6 @@
 import json
 import math
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,33 +12,32 @@ import pytest
 import torch
 from torch import Tensor
 
-from gansynth_deepmedic.configs import read_model_config, read_train_config
+from gansynth_deepmedic.configs import ModelConfig, read_model_config, read_train_config
+from gansynth_deepmedic.engine import network
 from gansynth_deepmedic.engine.geometry import Geometry
 from gansynth_deepmedic.engine.network import (
     Dropout,
     DualPath,
     LowRankConvolution,
     RollingNorm,
-    cropped,
     default_model,
-    mirrored,
-    repeated,
-)
-from gansynth_deepmedic.engine.network import (
-    Path as NetPath,
 )
 from gansynth_deepmedic.engine.optimiser import Optimiser, Rates, loss_of
-from gansynth_deepmedic.engine.settings import (
-    Losses,
-    RateSchedule,
-    read_settings,
-)
+from gansynth_deepmedic.engine.settings import Losses, RateSchedule, read_settings
 from tests.adapters.deepmedic import real_network as real
+from tests.adapters.deepmedic.orders import run
 from tests.deepmedic_sets import MODEL_VALUES, toy_deepmedic, write_config
 
 HERE = Path(__file__).parent
 REFERENCE = json.loads((HERE / "reference" / "network.json").read_text())["cases"]
-WIDE = (30, 40, 50, 60, 70, 80, 90, 100)
+
+
+def model_of(folder: Path, **values: Any) -> ModelConfig:
+    return read_model_config(write_config(folder / "model.cfg", {**MODEL_VALUES, **values}))
+
+
+def random_low(geometry: Geometry, count: int = 1) -> list[Tensor]:
+    return [torch.randn(count, 2, *size) for size in geometry.low]
 
 
 @pytest.fixture(params=sorted(REFERENCE))
@@ -70,8 +68,9 @@ def applied(net: DualPath, inputs: Any) -> list[float]:
 def test_it_computes_and_learns_as_deepmedic_does(case):
     found, net, settings, inputs, labels = case
     assert applied(net, inputs) == pytest.approx(found["before"], rel=1e-4, abs=1e-5)
-    optimiser = Optimiser(net.parameters(), net.convolved(), settings.optimisation)
-    rates = Rates(settings.rates, settings.optimisation.rate, settings.optimisation.momentum)
+    how = settings.optimisation
+    optimiser = Optimiser(net.parameters(), net.convolved(), how)
+    rates = Rates(settings.rates, how.rate, how.momentum)
     for group in optimiser.param_groups:
         group["lr"], group["momentum"] = rates.rate(0), rates.momentum(0)
     net.train()
@@ -79,7 +78,6 @@ def test_it_computes_and_learns_as_deepmedic_does(case):
         optimiser.zero_grad()
         loss, _ = loss_of(net(*inputs), labels, settings.losses, 0)
         loss.backward()
-        how = settings.optimisation
         weights = [p.detach() for p in net.convolved()]
         decay = sum(how.l1 * float(w.abs().sum()) + how.l2 * float((w**2).sum()) for w in weights)
         optimiser.step()
@@ -87,30 +85,24 @@ def test_it_computes_and_learns_as_deepmedic_does(case):
     after = real.products([p.detach().double().numpy() for p in net.parameters()])
     assert after == pytest.approx(found["products"], rel=1e-4, abs=1e-4)
     assert applied(net, inputs) == pytest.approx(found["after"], rel=1e-4, abs=1e-4)
-
-
-@pytest.mark.deepmedic
-def test_the_reference_is_what_this_deepmedic_says():
-    python = os.environ.get("GANSYNTH_DEEPMEDIC_PYTHON", sys.executable)
-    environ = {**os.environ, "PYTHONPATH": os.environ["GANSYNTH_DEEPMEDIC"]}
-    ended = subprocess.run(
-        [python, str(HERE / "real_network.py")], env=environ, capture_output=True, check=True
-    )
-    found = json.loads(ended.stdout)["cases"]
-    assert found.keys() == REFERENCE.keys()
-    for name, numbers in REFERENCE.items():
-        for key in ("before", "costs", "after", "products", "rates"):
-            assert found[name][key] == pytest.approx(numbers[key], rel=1e-3, abs=1e-4), (name, key)
-
-
-def test_learning_rates_are_deepmedics(case):
-    found, _, settings, _, _ = case
-    rates = Rates(settings.rates, settings.optimisation.rate, settings.optimisation.momentum)
     ours = []
     for done in range(len(found["rates"])):
         ours.append(rates.rate(done))
         rates.end_epoch(done, None)
     assert ours == pytest.approx(found["rates"], rel=1e-5)
+
+
+@pytest.mark.deepmedic
+def test_the_reference_is_what_this_deepmedic_says():
+    python = os.environ.get("GANSYNTH_DEEPMEDIC_PYTHON", sys.executable)
+    checkout = {"PYTHONPATH": os.environ["GANSYNTH_DEEPMEDIC"]}
+    ended = run([python, str(HERE / "real_network.py")], checkout)
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)["cases"]
+    assert found.keys() == REFERENCE.keys()
+    for name, numbers in REFERENCE.items():
+        for key in ("before", "costs", "after", "products", "rates"):
+            assert found[name][key] == pytest.approx(numbers[key], rel=1e-3, abs=1e-4), (name, key)
 
 
 def test_auto_lowers_the_rate_where_accuracy_stays():
@@ -132,52 +124,50 @@ def test_the_exponential_schedule_ends_at_what_it_names():
     assert rates.rate(9) == pytest.approx(0.001, rel=1e-4)
 
 
-# Parameters of DeepMedic's examples, counted by DeepMedic's own builder: see ``real_network.py``,
-# whose arguments they were.
-def test_the_default_is_deepmedics_example():
-    net = DualPath(default_model(5, 2))
-    assert sum(p.numel() for p in net.parameters()) == 2008901
+WIDE = {
+    "numberOfOutputClasses": 5,
+    "numberFMsPerLayerNormal": [30, 40, 50, 60, 70, 80, 90, 100],
+    "kernelDimPerLayerNormal": [[3, 3, 3]] * 8,
+    "layersWithResidualConnNormal": [4, 6, 8],
+    "subsampleFactor": [[3, 3, 3], [5, 5, 5]],
+    "numberFMsPerLayerFC": [300, 300],
+    "kernelDimPerLayerFC": [[3, 3, 3], [1, 1, 1], [1, 1, 1]],
+    "padTypePerLayerFC": ["mirror", None, None],
+    "layersWithResidualConnFC": [2],
+    "segmentsDimTrain": [37, 37, 37],
+    "segmentsDimVal": [17, 17, 17],
+    "segmentsDimInference": [45, 45, 45],
+}
+
+
+def test_parameters_are_those_of_deepmedics_examples(tmp_path):
+    """Counted by DeepMedic's own builder: see ``real_network.py``, whose arguments they were."""
+    tiny = {"numberOfOutputClasses": 5, "numberFMsPerLayerFC": None}
+    counts = {2008901: default_model(5, 2), 5141051: model_of(tmp_path, **WIDE)}
+    counts[3291] = model_of(tmp_path, **tiny)
+    for count, model in counts.items():
+        assert sum(p.numel() for p in DualPath(model).parameters()) == count
     geometry = Geometry.from_model(default_model(5, 2))
     assert geometry.output == (21, 21, 21)
     assert geometry.low == ((23, 23, 23), (21, 21, 21))
 
 
-def test_parameters_of_the_wide_and_the_tiny_example(tmp_path):
-    wide = {
-        "numberOfOutputClasses": 5,
-        "numberOfInputChannels": 2,
-        "numberFMsPerLayerNormal": list(WIDE),
-        "kernelDimPerLayerNormal": [[3, 3, 3]] * 8,
-        "layersWithResidualConnNormal": [4, 6, 8],
-        "useSubsampledPathway": True,
-        "subsampleFactor": [[3, 3, 3], [5, 5, 5]],
-        "numberFMsPerLayerFC": [300, 300],
-        "kernelDimPerLayerFC": [[3, 3, 3], [1, 1, 1], [1, 1, 1]],
-        "padTypePerLayerFC": ["mirror", None, None],
-        "layersWithResidualConnFC": [2],
-        "segmentsDimTrain": [37, 37, 37],
-    }
-    tiny = {**MODEL_VALUES, "numberOfOutputClasses": 5, "numberFMsPerLayerFC": None}
-    for values, count in ((wide, 5141051), (tiny, 3291)):
-        net = DualPath(read_model_config(write_config(tmp_path / "model.cfg", values)))
-        assert sum(p.numel() for p in net.parameters()) == count
-
-
-def test_upsampling_repeats_and_crops():
-    x = torch.arange(4.0).reshape(1, 1, 4, 1, 1)
-    assert repeated(x, (3, 1, 2), (8, 1, 1)).flatten().tolist() == [0, 0, 0, 1, 1, 1, 2, 2]
-
-
-def test_mirroring_repeats_the_outermost_voxels():
-    x = torch.arange(4.0).reshape(1, 1, 4, 1, 1)
-    assert mirrored(x, (2, 0, 0)).flatten().tolist() == [1, 0, 0, 1, 2, 3, 3, 2]
-    assert mirrored(x, (1, 0, 0)).flatten().tolist() == [0, 0, 1, 2, 3, 3]
-
-
-def test_the_centre_of_an_even_size_lies_towards_the_beginning():
-    x = torch.arange(6.0).reshape(1, 1, 6, 1, 1)
-    assert cropped(x, (3, 1, 1)).flatten().tolist() == [1, 2, 3]
-    assert cropped(x, (4, 1, 1)).flatten().tolist() == [1, 2, 3, 4]
+@pytest.mark.parametrize(
+    ("change", "length", "size", "found"),
+    [
+        (lambda x: network.repeated(x, (3, 1, 2), (8, 1, 1)), 4, 8, [0, 0, 0, 1, 1, 1, 2, 2]),
+        (lambda x: network.mirrored(x, (2, 0, 0)), 4, 8, [1, 0, 0, 1, 2, 3, 3, 2]),
+        (lambda x: network.mirrored(x, (1, 0, 0)), 4, 6, [0, 0, 1, 2, 3, 3]),
+        # The centre of an even size lies towards the beginning.
+        (lambda x: network.cropped(x, (3, 1, 1)), 6, 3, [1, 2, 3]),
+        (lambda x: network.cropped(x, (4, 1, 1)), 6, 4, [1, 2, 3, 4]),
+    ],
+    ids=["repeated", "mirrored", "mirrored once", "cropped odd", "cropped even"],
+)
+def test_paths_are_repeated_mirrored_and_cropped_to_meet(change, length, size, found):
+    changed = change(torch.arange(float(length)).reshape(1, 1, length, 1, 1))
+    assert changed.shape == (1, 1, size, 1, 1)
+    assert changed.flatten().tolist() == found
 
 
 def test_dropout_scales_in_inference_only():
@@ -205,44 +195,30 @@ def test_a_residual_connection_with_fewer_features_than_before_keeps_the_first()
         def forward(self, x: Tensor) -> Tensor:
             return torch.zeros_like(x[:, :1])
 
-    path = NetPath([torch.nn.Identity(), Drops()], [2])
     x = torch.randn(1, 3, 2, 2, 2)
-    assert torch.equal(path(x), x[:, :1])
+    assert torch.equal(network.Path([torch.nn.Identity(), Drops()], [2])(x), x[:, :1])
 
 
 def test_low_rank_layers_keep_the_size_of_whole_ones(tmp_path):
-    values = {**MODEL_VALUES, "lowerRankLayersNormal": [2], "lowerRankLayersSubsampled": []}
-    model = read_model_config(write_config(tmp_path / "model.cfg", values))
-    geometry = Geometry.from_model(model)
-    net = DualPath(model)
-    low_rank = [module for module in net.modules() if isinstance(module, LowRankConvolution)]
-    assert len(low_rank) == 1  # none in the subsampled path, as the file says
-    weights = list(low_rank[0].weights)
+    model = model_of(tmp_path, lowerRankLayersNormal=[2], lowerRankLayersSubsampled=[])
+    geometry, net = Geometry.from_model(model), DualPath(model)
+    # none in the subsampled path, as the file says
+    (low_rank,) = [module for module in net.modules() if isinstance(module, LowRankConvolution)]
+    weights = list(low_rank.weights)
     assert [tuple(w.shape[2:]) for w in weights] == [(3, 3, 1), (1, 3, 3), (3, 1, 3)]
     assert [len(w) for w in weights] == [1, 1, 3]
-    low = [torch.randn(1, 2, *size) for size in geometry.low]
-    assert net(torch.randn(1, 2, *geometry.segment), low).shape == (1, 3, *geometry.output)
+    out = net(torch.randn(1, 2, *geometry.segment), random_low(geometry))
+    assert out.shape == (1, 3, *geometry.output)
 
 
 @pytest.mark.parametrize("padding", ["mirror", "zero", "VALID"])
 def test_padding_of_the_fully_connected_layers(tmp_path, padding):
-    values = {
-        **MODEL_VALUES,
-        "kernelDimPerLayerFC": [[3, 3, 3], [1, 1, 1]],
-        "padTypePerLayerFC": [padding, None],
-    }
-    model = read_model_config(write_config(tmp_path / "model.cfg", values))
+    kernels = [[3, 3, 3], [1, 1, 1]]
+    model = model_of(tmp_path, kernelDimPerLayerFC=kernels, padTypePerLayerFC=[padding, None])
     geometry = Geometry.from_model(model)
-    low = [torch.randn(1, 2, *size) for size in geometry.low]
-    out = DualPath(model)(torch.randn(1, 2, *geometry.segment), low)
+    out = DualPath(model)(torch.randn(1, 2, *geometry.segment), random_low(geometry))
     assert out.shape == (1, 3, *geometry.output)
     assert geometry.output == ((5, 5, 5) if padding == "VALID" else (7, 7, 7))
-
-
-def test_a_network_without_subsampled_paths(tmp_path):
-    values = {**MODEL_VALUES, "useSubsampledPathway": False}
-    net = DualPath(read_model_config(write_config(tmp_path / "model.cfg", values)))
-    assert net(torch.randn(2, 2, 9, 8, 7)).shape == (2, 3, 3, 2, 1)
 
 
 def test_voxels_without_a_class_count_for_nothing():
@@ -258,14 +234,12 @@ def test_voxels_without_a_class_count_for_nothing():
 
 
 def test_bf16_computes_what_fp32_does(tmp_path):
-    model = read_model_config(write_config(tmp_path / "model.cfg", MODEL_VALUES))
+    model = model_of(tmp_path)
     torch.manual_seed(0)
-    net = DualPath(model).eval()
-    geometry = Geometry.from_model(model)
-    low = [torch.randn(2, 2, *size) for size in geometry.low]
-    x = torch.randn(2, 2, *geometry.segment)
+    net, geometry = DualPath(model).eval(), Geometry.from_model(model)
+    given = torch.randn(2, 2, *geometry.segment), random_low(geometry, 2)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        rough = net(x, low).float()
+        rough = net(*given).float()
     with torch.no_grad():
-        fine = net(x, low)
+        fine = net(*given)
     assert float((rough - fine).abs().max()) < 0.05 * float(fine.abs().max())

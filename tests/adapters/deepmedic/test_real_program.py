@@ -1,29 +1,29 @@
 """The real DeepMedic: the checkout that GANSYNTH_DEEPMEDIC names, by GANSYNTH_DEEPMEDIC_PYTHON."""
 
-import itertools
 import json
-import os
-import signal
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-import psutil
 import pytest
 
 from gansynth.bank.draw_log import summarise
+from gansynth.hosts.record import FILE
 from gansynth_deepmedic import program
 from tests.adapters.deepmedic.orders import BRIGHT, Training, run, training
+from tests.conftest import content
+from tests.deepmedic_sets import Toy
+from tests.processes import family, until
 
 pytestmark = [pytest.mark.deepmedic, pytest.mark.slow]
 MODES = (-1, 0, 2)
 PROBE = Path(__file__).with_name("probe.py")
-AFFINE = {"prob": 1.0, "max_rot_xyz": (40.0, 40.0, 40.0), "max_scaling": 0.1}
+AFFINE = {"affine": {"prob": 1.0, "max_rot_xyz": (40.0, 40.0, 40.0), "max_scaling": 0.1}}
 NORMALISE = {
     "apply_to_all_channels": True,
     "apply_per_channel": None,
@@ -35,21 +35,30 @@ NORMALISE = {
 
 @pytest.fixture(scope="module")
 def real() -> program.Program:
-    if not os.environ.get(program.CHECKOUT):
-        pytest.skip(f"{program.CHECKOUT} names no checkout of DeepMedic")
     return program.find_program(None, None)
 
 
-def content(folder: Path) -> dict[str, str]:
-    files = (path for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts)
-    return {str(path): sha256(path.read_bytes()).hexdigest() for path in files}
+@pytest.fixture
+def train(real) -> Callable[..., tuple[Training, str]]:
+    """Trains to an exit code; what is served is written to ``served.jsonl``."""
+
+    def run_it(folder: Path, code: int = 0, **asked: Any) -> tuple[Training, str]:
+        made = training(folder, checkout=real.checkout, **asked)
+        return made, ended(real, made, code)
+
+    return run_it
 
 
-def train(real: program.Program, made: Training) -> subprocess.CompletedProcess[str]:
-    """Train to the end; what is served is written to ``served.jsonl``."""
+def ended(real: program.Program, made: Training, code: int = 0) -> str:
+    """Train to an exit code: the line that says why it failed."""
     python, *launch = program.command(real, made.path)
     words = [python, str(PROBE), str(made.toy.folder / "served.jsonl"), *launch]
-    return run(words, program.environ_of(real), seconds=240)
+    done = run(words, program.environ_of(real))
+    assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
+    if code:
+        assert made.told("end") == []
+    said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    return said[-1] if said else ""
 
 
 def served(made: Training) -> list[dict[str, Any]]:
@@ -71,67 +80,35 @@ def trained(tmp_path_factory, real) -> Callable[[int], Training]:
     def make(mode: int) -> Training:
         if mode not in done:
             folder = tmp_path_factory.mktemp(f"real_{mode}")
-            made = training(folder / "toy", mode=mode, val=2, checkout=real.checkout)
             before = content(real.checkout)
-            ended = train(real, made)
-            assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
+            done[mode] = training(folder / "toy", mode=mode, val=2, checkout=real.checkout)
+            ended(real, done[mode])
             assert content(real.checkout) == before
-            done[mode] = made
         return done[mode]
 
     return make
 
 
-@pytest.fixture
-def fails(tmp_path, real) -> Callable[..., str]:
-    def fail(code: int, **asked: Any) -> str:
-        made = training(tmp_path / "toy", checkout=real.checkout, **asked)
-        ended = train(real, made)
-        assert ended.returncode == code, ended.stdout[-3000:] + ended.stderr[-3000:]
-        assert made.told("end") == []
-        return [line for line in ended.stderr.splitlines() if line.startswith("error: ")][-1]
-
-    return fail
-
-
-# -- what is trained on ----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("mode", MODES)
-def test_every_subepoch_has_the_ratio_in_cases_and_in_segments(trained, mode):
+def test_every_subepoch_has_the_ratio_the_classes_and_draws_of_its_own(trained, mode):
     made = trained(mode)
-    jobs = made.told("job")
+    jobs, given = made.told("job"), served(made)
     found = Counter((job["subepoch"], job["kind"]) for job in jobs)
-    wanted = {(k, kind): n for k in range(3) for kind, n in (("real", 2), ("synthetic", 4))}
-    assert found == wanted
+    assert found == {(k, kind): n for k in range(3) for kind, n in (("real", 2), ("synthetic", 4))}
     assert {job["segments"] for job in jobs} == {10}
     counts = summarise(made.log)
     assert (counts.real, counts.synthetic, counts.fell_back) == (6, 12, 0)
-    for job in served(made):
+    for job in given:
         assert all((value >= BRIGHT) == job["synthetic"] for value in job["centre"])
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_classes_are_sampled_as_ever(trained, mode):
-    """Per class, equal shares: also of a synthetic case."""
-    for job in served(trained(mode)):
-        assert set(job["middle"]) == {0, 1, 2}
-
-
-def test_real_cases_are_to_the_bit_what_deepmedic_reads(trained):
-    assert all(job["as_stock"] for job in served(trained(-1)))
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_no_draw_is_repeated(trained, mode):
-    jobs = [tuple(job["hash"]) for job in served(trained(mode))]
-    assert len(set(jobs)) == len(jobs) == 18
-    hashes = [one for job in jobs for one in job]
+        assert set(job["middle"]) == {0, 1, 2}  # equal shares: also of a synthetic case
+        assert job["as_stock"]  # to the bit what DeepMedic reads
+    hashes = [one for job in given for one in job["hash"]]
+    assert len({tuple(job["hash"]) for job in given}) == len(given) == 18
     # A voxel may be drawn twice of a small class.
     assert len(set(hashes)) > 0.9 * len(hashes)
-    states = drawn_by(trained(mode).toy.folder / "served.jsonl")
+    states = drawn_by(made.toy.folder / "served.jsonl")
     assert len(states) == states.total() == 3 * 18
-    samples = [job["sample"] for job in trained(mode).told("job") if job["sample"]]
+    samples = [job["sample"] for job in jobs if job["sample"]]
     assert len(set(samples)) > 0.7 * len(samples)
 
 
@@ -160,18 +137,15 @@ def test_it_ends_with_checkpoints_predictions_and_dice(trained, mode):
     ("kind", "roi", "values"),
     [
         (0, True, {"norm_zscore_prms": NORMALISE}),
-        (1, True, {"augm_img_prms_tr": {"affine": AFFINE}}),
+        (1, True, {"augm_img_prms_tr": AFFINE}),
         (2, False, {}),
-        (3, False, {"augm_img_prms_tr": {"affine": AFFINE},
+        (3, False, {"augm_img_prms_tr": AFFINE,
                     "proportionOfSamplesToExtractPerCategoryTraining": [0.0, 0.5, 0.5]}),
     ],
     ids=["foreground", "uniform", "whole", "per class"],
 )  # fmt: skip
-def test_other_ways_to_sample_and_to_augment(tmp_path, real, kind, roi, values):
-    wanted = {"typeOfSamplingForTraining": kind, **values}
-    made = training(tmp_path / "toy", roi=roi, checkout=real.checkout, values=wanted)
-    ended = train(real, made)
-    assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
+def test_other_ways_to_sample_and_to_augment(tmp_path, train, kind, roi, values):
+    made, _ = train(tmp_path / "toy", roi=roi, values={"typeOfSamplingForTraining": kind, **values})
     jobs = served(made)
     assert len(jobs) == 18
     assert all(job["as_stock"] for job in jobs)
@@ -181,85 +155,83 @@ def test_other_ways_to_sample_and_to_augment(tmp_path, real, kind, roi, values):
             assert all((value > 0.9 * BRIGHT) == job["synthetic"] for value in job["centre"])
 
 
-def test_a_training_goes_on(tmp_path, real):
-    first = training(tmp_path / "a", epochs=1, subepochs=2, mode=0, checkout=real.checkout)
-    assert train(real, first).returncode == 0
-    (saved,) = (first.toy.folder / "output" / "saved_models" / "toy").glob("*.final.*.index")
-    load = ("-dev", "cpu", "-load", str(saved).removesuffix(".index"))
-    more = {"epochs": 2, "subepochs": 2, "mode": 0, "checkout": real.checkout}
-    second = training(tmp_path / "b", done=1, arguments=load, **more)
-    ended = train(real, second)
-    assert ended.returncode == 0, ended.stderr
-    assert second.told("trained") == [2, 3]
-    whole = training(tmp_path / "c", **more)
-    assert train(real, whole).returncode == 0
-    both = [[job["hash"] for job in served(made)] for made in (first, second)]
-    assert list(itertools.chain(*both)) == [job["hash"] for job in served(whole)]
-
-
-# -- how it ends -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("mode", [0, 2])
-def test_a_failure_is_not_exit_0(fails, mode):
-    said = fails(5, mode=mode, model={"numberOfOutputClasses": 2})
-    assert "GT labels include value [2]" in said
+NOWHERE = ("-dev", "cpu", "-load", "/nowhere/none.model.ckpt")
+REFUSES = "refuses its configuration"
 
 
 @pytest.mark.parametrize(
-    ("values", "word"),
-    [({"typeOfLearningRateSchedule": None}, "LR_SCH_TYPE"), ({"batchsize_train": None}, "batch")],
-    ids=["assertion", "exit"],
+    ("code", "asked", "words"),
+    [
+        (5, {"mode": 0, "model": {"numberOfOutputClasses": 2}}, ["GT labels include value [2]"]),
+        (5, {"mode": 2, "model": {"numberOfOutputClasses": 2}}, ["GT labels include value [2]"]),
+        (2, {"values": {"typeOfLearningRateSchedule": None}}, [REFUSES, "LR_SCH_TYPE"]),
+        (2, {"values": {"batchsize_train": None}}, [REFUSES, "batch"]),
+        (5, {"arguments": NOWHERE}, ["DeepMedic failed"]),
+    ],
+    ids=["thread", "process", "assertion", "exit", "checkpoint"],
 )
-def test_a_configuration_that_it_refuses(fails, values, word):
-    said = fails(2, values=values)
-    assert "refuses its configuration" in said
-    assert word in said
+def test_a_failure_is_not_exit_0(tmp_path, train, code, asked, words):
+    _, said = train(tmp_path / "toy", code, **asked)
+    assert [word for word in words if word not in said] == []
 
 
-def test_a_checkpoint_that_is_not_there(fails, tmp_path):
-    said = fails(5, arguments=("-dev", "cpu", "-load", str(tmp_path / "none.model.ckpt")))
-    assert "DeepMedic failed" in said
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_a_signal_ends_it_and_all_that_it_forked(tmp_path, real, mode):
-    made = training(tmp_path / "toy", mode=mode, subepochs=500, checkout=real.checkout)
-    environ = {**os.environ, **program.environ_of(real), "PYTHONUNBUFFERED": "1"}
-    child = subprocess.Popen(
-        program.command(real, made.path),
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
+def command(data: Toy, run: Path, output: Path, *more: object) -> list[str]:
+    """``gansynth augment`` at 1:2 as a process of its own."""
+    words = (
+        *(sys.executable, "-m", "gansynth_cli", "augment", "--target", "deepmedic"),
+        *("--data", f"deepmedic:{data.train}", "--ratio", "1:2", "--generator", run),
+        *("--device", "cpu", "--bank-size", 8, "-o", output, "--json", *more),
+        *("--", "-model", data.model, "-dev", "cpu"),
     )
-    try:
-        assert child.stdout is not None
-        for line in child.stdout:
-            if "gansynth: " in line and "subepoch 2" in line:
-                break
-        workers = psutil.Process(child.pid).children(recursive=True)
-        child.send_signal(signal.SIGTERM)
-        child.stdout.close()
-        assert child.wait(timeout=20) == 143
-        assert psutil.wait_procs(workers, timeout=10)[1] == []
-    finally:
-        child.kill()
-        child.wait()
+    return [str(word) for word in words]
 
 
-# -- the contrast ----------------------------------------------------------------------------------
+def document_of(output: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((output / FILE).read_text())
+    return document
 
 
-def test_stock_deepmedic_repeats_its_randomness(tmp_path, real):
-    """What is cured: in forked processes every subepoch begins with the same random numbers."""
-    made = training(tmp_path / "toy", mode=2, count=4, listed=0, segments=40, subepochs=4)
-    written = tmp_path / "stock.jsonl"
-    words = [str(real.python), str(PROBE), str(written), "--stock", str(real.checkout)]
-    words += ["-model", str(made.toy.model), "-train", str(made.toy.train), "-dev", "cpu"]
-    ended = run(words, program.environ_of(real))
-    assert ended.returncode == 0, ended.stderr
-    states = drawn_by(written)
-    assert max(states.values()) >= 4
-    assert len(states) < 0.6 * states.total()
+@pytest.mark.parametrize(
+    "more",
+    [*(f"--set=processes={mode}" for mode in MODES), "--real-in-generator-space"],
+)
+def test_it_trains_on_the_fly_by_one_command(shared_deepmedic, crop_run, tmp_path, more):
+    before, output = content(shared_deepmedic.folder), tmp_path / "out"
+    done = run(command(shared_deepmedic, crop_run, output, "--set=epochs=1", more), {})
+    assert done.returncode == 0, done.stderr
+    said, document = json.loads(done.stdout), document_of(output)
+    assert document["complete"]
+    (session,) = document["sessions"]
+    for one in session["per_subepoch"]:
+        assert (one["cases_real"], one["cases_synthetic"], one["trained"]) == (2, 4, True)
+        assert (one["segments_real"], one["segments_synthetic"]) == (20, 40)
+    assert (said["drawn_real"], said["drawn_synthetic"], said["fell_back"]) == (6, 12, 0)
+    assert said["metrics_on_real_cases"]["dice"].keys() >= {"1", "2"}
+    assert session["versions"]["tensorflow"]
+    assert list((output / "saved_models" / "toy").glob("*.final.*.index"))
+    assert content(shared_deepmedic.folder) == before
+    assert not family(output)
+    assert not Path(json.loads((output / "gansynth_producer.json").read_text())["bank"]).exists()
+
+
+def test_a_killed_training_leaves_nobody_and_is_gone_on_with(shared_deepmedic, crop_run, tmp_path):
+    output, log = tmp_path / "out", tmp_path / "said"
+    words = command(shared_deepmedic, crop_run, output, "--set=epochs=4")
+    with log.open("w") as stream, subprocess.Popen(words, stdout=stream, stderr=stream) as process:
+        try:
+            until(lambda: "epoch 2 of 4" in log.read_text() or process.poll() is not None)
+            assert process.poll() is None, log.read_text()
+        finally:
+            process.kill()
+    bank = Path(json.loads((output / "gansynth_producer.json").read_text())["bank"])
+    until(lambda: not family(output))
+    until(lambda: not bank.exists())
+    assert not document_of(output)["complete"]
+    more = ("--set=epochs=4", "--set=resume=yes")
+    assert run(command(shared_deepmedic, crop_run, output, *more), {}).returncode == 0
+    document = document_of(output)
+    assert document["complete"]
+    first, second = document["sessions"]
+    assert second["epochs"] == [first["epochs"][1], 4]
+    numbers = [one["subepoch"] for one in second["per_subepoch"]]
+    assert numbers == list(range(3 * first["epochs"][1] + 1, 13))

@@ -7,7 +7,6 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from gansynth.core.resample import resample
@@ -21,11 +20,12 @@ from gansynth_deepmedic.layout import write_case
 from gansynth_deepmedic.real_space import bring_real, whole_space
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
 from tests.conftest import content
-from tests.deepmedic_sets import toy_deepmedic
+from tests.deepmedic_sets import stored, toy_deepmedic
 
 TURNED = np.array([[0, 0, 2.0, 5], [-1, 0, 0, 7], [0, 3, 0, 1], [0, 0, 0, 1]])
 """Axes of the files that are none of gansynth's."""
 WINDOW = ((-0.5, 1.0), (-1.0, 2.0))
+CROP = Space("crop", (8, 8, 8), window=WINDOW)
 
 
 def opened(folder: Path, **read: str) -> DeepMedicSource:
@@ -40,21 +40,18 @@ def data(tmp_path_factory) -> Path:
     return folder
 
 
-def stored(file: str | None) -> npt.NDArray[Any]:
-    assert file is not None
-    image: Any = nib.load(file)
-    return np.asarray(image.dataobj)
-
-
 def brought(data: Path, space: Space, out: Path, **read: str) -> Any:
-    return bring_real(opened(data, **read), space, out, NullReporter())
+    """Cases that were written, each with the one it was made of."""
+    source = opened(data, **read)
+    cases = bring_real(source, space, out, NullReporter())
+    return [(case, source.host_case(case.id)) for case in cases]
 
 
 def test_of_crops_only_the_window_counts(data, tmp_path):
     before = content(data)
-    cases = brought(data, Space("crop", (8, 8, 8), window=WINDOW), tmp_path)
+    pairs = brought(data, CROP, tmp_path)
     assert content(data) == before
-    for case, original in zip(cases, (opened(data).host_case(c.id) for c in cases), strict=True):
+    for case, original in pairs:
         for (low, high), new, old in zip(WINDOW, case.channels, original.channels, strict=True):
             assert (new == MISSING) == (old == MISSING)
             if old == MISSING:
@@ -64,92 +61,74 @@ def test_of_crops_only_the_window_counts(data, tmp_path):
             assert stored(new).dtype == np.float32
         assert np.array_equal(stored(case.labels), stored(original.labels))
         assert np.array_equal(stored(case.roi), stored(original.roi))
-        assert replace(case, channels=(), labels="", roi="") == replace(
-            original, channels=(), labels="", roi=""
-        )
+        bare = [replace(one, channels=(), labels="", roi="") for one in (case, original)]
+        assert bare[0] == bare[1]
+    names = sorted(path.name for path in (tmp_path / "real").iterdir())
+    assert names == [*opened(data).train_ids, "real.json"]
 
 
 def test_whole_volumes_go_to_the_generators_shape_and_back(data, tmp_path):
-    cases = brought(data, Space("resample", (7, 8, 10), pad_label=-1), tmp_path)
-    source = opened(data)
-    for case in cases:
-        seen, original = source.load(case.id), source.host_case(case.id)
-        small, small_labels = resample(seen.image, seen.labels, (7, 8, 10))
-        image, labels = resample(small, small_labels, case.shape)
+    for case, original in brought(data, Space("resample", (7, 8, 10), pad_label=-1), tmp_path):
+        seen = opened(data).load(case.id)
+        image, labels = resample(*resample(seen.image, seen.labels, (7, 8, 10)), case.shape)
         assert labels is not None
-        outside = case.view(stored(original.roi)) == 0
         for number, file in enumerate(case.channels):
             if file != MISSING:
                 np.testing.assert_allclose(case.view(stored(file)), image[number], atol=1e-5)
         found, before = case.view(stored(case.labels)), case.view(stored(original.labels))
-        inside = labels != -1
-        assert np.array_equal(found[inside], labels[inside])
-        assert np.array_equal(found[~inside], before[~inside])
+        assert np.array_equal(found, np.where(labels != -1, labels, before))
         assert not np.array_equal(found, before)
         assert np.array_equal(stored(case.roi), stored(original.roi))
-        assert outside.any()
+        assert (stored(original.roi) == 0).any()
 
 
 def test_files_keep_their_units_and_headers(data, tmp_path):
-    space = opened(data, modality="mr").space
-    cases = brought(data, replace(space, window=None), tmp_path, modality="mr")
-    for case, original in zip(cases, (opened(data).host_case(c.id) for c in cases), strict=True):
-        found: Any = nib.load(case.channels[0])
-        old: Any = nib.load(original.channels[0])
+    space = replace(opened(data, modality="mr").space, window=None)
+    for case, original in brought(data, space, tmp_path, modality="mr"):
+        files: Any = [nib.load(one.channels[0]) for one in (case, original)]
+        found, old = files
         assert np.array_equal(found.affine, old.affine)
         np.testing.assert_allclose(found.dataobj, old.dataobj, atol=1e-5)
         assert case.units[0] != (1.0, 0.0)
 
 
-def test_validation_cases_are_not_touched(data, tmp_path):
-    cases = brought(data, Space("crop", (8, 8, 8), window=WINDOW), tmp_path)
-    assert [case.id for case in cases] == list(opened(data).train_ids)
-    names = sorted(path.name for path in (tmp_path / "real").iterdir())
-    assert names == [*opened(data).train_ids, "real.json"]
-
-
-def test_what_is_there_of_the_same_order_is_taken(data, tmp_path):
-    space = Space("crop", (8, 8, 8), window=WINDOW)
-    first = brought(data, space, tmp_path)
+def test_what_is_there_of_the_same_order_is_taken_and_else_written_anew(data, tmp_path):
+    first = brought(data, CROP, tmp_path)
     times = {p: p.stat().st_mtime_ns for p in (tmp_path / "real").rglob("*")}
-    assert brought(data, replace(space, size=(4, 4, 4)), tmp_path) == first
+    assert brought(data, replace(CROP, size=(4, 4, 4)), tmp_path) == first
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "real").rglob("*")} == times
-
-
-def test_what_is_there_of_another_order_is_written_anew(data, tmp_path):
-    brought(data, Space("crop", (8, 8, 8), window=WINDOW), tmp_path)
-    wide = Space("crop", (8, 8, 8), window=((-9.0, 9.0),) * 2)
-    (case, _) = brought(data, wide, tmp_path)
-    old = stored(opened(data).host_case(case.id).channels[0])
-    np.testing.assert_allclose(stored(case.channels[0]), old, atol=1e-5)
-    assert json.loads((tmp_path / "real" / "real.json").read_text())["space"] == (
-        whole_space(wide).to_json()
-    )
+    wide = replace(CROP, window=((-9.0, 9.0),) * 2)
+    ((case, old), _) = brought(data, wide, tmp_path)
+    np.testing.assert_allclose(stored(case.channels[0]), stored(old.channels[0]), atol=1e-5)
+    told = json.loads((tmp_path / "real" / "real.json").read_text())["space"]
+    assert told == whole_space(wide).to_json()
 
 
 def test_half_of_it_leaves_nothing(data, tmp_path, monkeypatch):
-    write, calls = write_case, []
+    calls: list[Any] = []
 
     def once(*arguments: Any) -> Any:
         calls.append(arguments)
         if len(calls) > 1:
             raise OSError(28, "No space left on device")
-        return write(*arguments)
+        return write_case(*arguments)
 
     monkeypatch.setattr("gansynth_deepmedic.real_space.write_case", once)
     with pytest.raises(EnvironmentFault, match="the disk is full"):
-        brought(data, Space("crop", (8, 8, 8), window=WINDOW), tmp_path)
+        brought(data, CROP, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+FRAME = {"frame": "10,10,10", "whole": "5,5,5"}
+
+
 def test_of_a_frame_the_middle_goes_through_the_space_and_the_rest_stays(data, tmp_path):
-    source = opened(data, frame="10,10,10", whole="5,5,5", resampling="nearest")
+    read = {**FRAME, "resampling": "nearest"}
+    source = opened(data, **read)
     assert source.space.frame == (10, 10, 10)
-    case = source.host_case(source.train_ids[0])
-    (new, *_) = bring_real(source, source.space, tmp_path, NullReporter())
+    ((new, case), _) = brought(data, source.space, tmp_path, **read)
     before, after = (case.view(stored(c.channels[0])) for c in (case, new))
-    corner = source.space.frame_corner(case.shape)
-    there = tuple(slice(first, first + 10) for first in corner)
+    there = tuple(slice(n, n + 10) for n in source.space.frame_corner(case.shape))
     beyond = np.ones(case.shape, bool)
     beyond[there] = False
     assert np.array_equal(after[beyond], before[beyond])
@@ -161,13 +140,12 @@ def test_of_a_frame_the_middle_goes_through_the_space_and_the_rest_stays(data, t
 
 
 def test_a_frame_is_seated_as_a_crop_is(data):
-    source = opened(data, frame="10,10,10", whole="5,5,5")
-    case = source.load(source.train_ids[0])
+    source = opened(data, **FRAME)
+    case, host = source.load(source.train_ids[0]), source.host_case(source.train_ids[0])
     placement = source.space.place(case, np.random.default_rng(0))
     inside = source.space.to_generator(case, placement)
     told = {"case": case.id, "placement": placement.to_json(), "shape": case.image.shape[1:]}
     sample = source.space.to_host(Sample(inside.image, inside.labels, None, told))
-    host = source.host_case(case.id)
     assert misfit(host, sample) == ""
     seat = seat_of(told)
     assert seat is not None

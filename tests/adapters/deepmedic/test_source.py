@@ -3,11 +3,8 @@
 import itertools
 import json
 import os
-import shutil
-from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
 
@@ -16,11 +13,21 @@ from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, Us
 from gansynth.sampling.opening import open_source
 from gansynth_deepmedic.configs import read_literals
 from gansynth_deepmedic.insertion import MISSING, HostCase
-from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
-from tests.deepmedic_brats import CLASSES, SHAPE, TRAIN, VALIDATION, brats_deepmedic
-from tests.deepmedic_sets import AFFINE, Toy, toy_deepmedic, write_config
+from gansynth_deepmedic.source import DeepMedicSource
+from tests.deepmedic_sets import (
+    BRATS_TRAIN,
+    BRATS_VALIDATION,
+    VALIDATED,
+    Toy,
+    brats_deepmedic,
+    store,
+    stored,
+    toy_deepmedic,
+    write_config,
+)
 
 SMALL = (14, 12, 10)
+FILES = ("flair", "t1c", "labels", "roi")
 
 
 @pytest.fixture(scope="module")
@@ -32,68 +39,53 @@ def toy(tmp_path_factory) -> Toy:
 @pytest.fixture
 def mine(toy, tmp_path) -> Toy:
     """A copy that a test may change."""
-    folder = tmp_path / "mine"
-    shutil.copytree(toy.folder, folder)
-    return Toy(folder, folder / toy.train.name, folder / toy.model.name)
+    copy: Toy = toy.copied(tmp_path / "mine")
+    return copy
 
 
-def opened(toy: Toy, **asked: Any) -> DeepMedicSource:
-    return open_deepmedic(SourceRequest("deepmedic", str(toy.train), **asked))
-
-
-def change(toy: Toy, **values: Any) -> None:
-    """Change keys of the training's configuration; None takes one out."""
-    write_config(toy.train, read_literals(toy.train) | values)
-
-
-def file(toy: Toy, name: str, case: str = "pat_00") -> Path:
-    return toy.folder / "data" / case / f"{name}.nii.gz"
-
-
-def stored(path: Path | str) -> np.ndarray:
-    """A file's array, as DeepMedic reads it."""
-    return np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj)
-
-
-def store(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> None:
-    nib.save(nib.Nifti1Image(array, affine), path)
-
-
-def labels_of(source: DeepMedicSource, case: str) -> np.ndarray:
+def labels_of(source: DeepMedicSource, case: str = "pat_00") -> np.ndarray:
     labels = source.load(case).labels
     assert labels is not None
     return labels
+
+
+def edit(toy: Toy, part: str, old: str, new: str) -> None:
+    """Change the lists of a part; or append to them, where nothing is named."""
+    for name in FILES:
+        path = toy.folder / f"{part}_{name}.cfg"
+        text = path.read_text()
+        added = f"{new}/{name}.nii.gz\n"
+        path.write_text(text.replace(old, new) if old else text + added)
 
 
 def refused(toy: Toy, kind: type[GansynthError], case: str | None = None, **asked: Any) -> str:
     """What opening says, or loading a case."""
 
     def look() -> None:
-        source = opened(toy, **asked)
+        source = toy.source(**asked)
         if case is not None:
             source.load(case)
 
     with pytest.raises(kind) as caught:
         look()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
-
-
-# -- what there is ---------------------------------------------------------------------------------
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 def test_training_lists_are_trained_on_and_validation_lists_held_out(toy):
-    source = opened(toy)
+    source = toy.source()
     assert source.name == "deepmedic:toy"
     assert source.train_ids == ("pat_00", "pat_01", "pat_02")
     assert source.held_out_ids == ("pat_03", "pat_04")
     assert source.channels == ("flair", "t1c")
-    assert source.listed("pat_00").roi == file(toy, "roi")
-    everything = opened(toy, fold="all")
+    assert source.listed("pat_00").roi == toy.file("roi")
+    everything = toy.source(fold="all")
     assert (len(everything.train_ids), everything.held_out_ids) == (5, ())
     assert "has the folds 0; expected one of them, or 'all'" in refused(toy, UsageFault, fold="1")
     assert "no case 'pat_9'" in refused(toy, DataFault, "pat_9")
+    boxed = toy.source(read={"boxes": "tumour:1+2"}).load("pat_00").boxes
+    assert boxed is not None
+    assert len(boxed.coords) == 1
 
 
 def test_it_is_found_by_its_kind_and_keeps_absolute_paths(toy, monkeypatch):
@@ -104,18 +96,11 @@ def test_it_is_found_by_its_kind_and_keeps_absolute_paths(toy, monkeypatch):
     assert source.request.read["model"] == str(toy.model)
 
 
-def test_without_a_session_the_folder_names_the_data_set(mine):
-    change(mine, sessionName=None)
-    assert opened(mine).name == "deepmedic:mine"
-
-
 def test_without_validation_nothing_is_held_out_and_that_is_said(mine, caplog):
-    change(
-        mine,
-        performValidationOnSamplesThroughoutTraining=False,
-        performFullInferenceOnValidationImagesEveryFewEpochs=False,
-    )
-    source = opened(mine)
+    off = {key: False for key, value in VALIDATED.items() if value is True}
+    mine.change(**off, sessionName=None)
+    source = mine.source()
+    assert source.name == "deepmedic:mine"  # without a session the folder names the data set
     assert (len(source.train_ids), source.held_out_ids) == (3, ())
     assert [record.message for record in caplog.records] == [
         f"{mine.train}: validates on nothing, so no case is held out; list some, and set "
@@ -125,18 +110,15 @@ def test_without_validation_nothing_is_held_out_and_that_is_said(mine, caplog):
 
 
 def test_a_case_listed_twice_is_one_and_that_is_said(mine, caplog):
-    for name in ("flair", "t1c", "labels", "roi"):
-        with open(mine.folder / f"training_{name}.cfg", "a") as stream:
-            stream.write(f"data/pat_01/{name}.nii.gz\n")
-    assert len(opened(mine).train_ids) == 3
-    assert [record.message for record in caplog.records] == [
-        f"{mine.train}: entry 4 of its lists names {file(mine, 'flair', 'pat_01')} again; it "
-        "counts as one case"
-    ]
+    edit(mine, "training", "", "data/pat_01")
+    assert len(mine.source().train_ids) == 3
+    (said,) = [record.message for record in caplog.records]
+    again = f"{mine.file('flair', 'pat_01')} again; it counts as one case"
+    assert said == f"{mine.train}: entry 4 of its lists names {again}"
 
 
 def test_a_subject_is_on_one_side(toy, tmp_path):
-    source = opened(toy, subjects=r"pat_0(\d)")
+    source = toy.source(subjects=r"pat_0(\d)")
     assert [source.subject(case) for case in source.held_out_ids] == ["3", "4"]
     people = tmp_path / "people.csv"
     rows = [f"pat_0{number},{'a' if number in (0, 4) else number}" for number in range(5)]
@@ -147,35 +129,24 @@ def test_a_subject_is_on_one_side(toy, tmp_path):
 
 
 def test_a_case_is_on_one_side(mine):
-    for name in ("flair", "t1c", "labels", "roi"):
-        path = mine.folder / f"validation_{name}.cfg"
-        path.write_text(path.read_text().replace("pat_04", "pat_01"))
-    image = file(mine, "flair", "pat_01")
-    held = mine.folder / "validation_flair.cfg"
-    assert refused(mine, IntegrityFault).startswith(
-        f"{image}: is listed in training_flair.cfg, to train on (case '"
-    )
-    assert f"and in {held}, to validate on" in refused(mine, IntegrityFault)
-
-
-def test_a_link_to_a_training_case_is_on_the_wrong_side(mine):
-    image = file(mine, "flair", "pat_04")
+    image = mine.file("flair", "pat_04")
     image.unlink()
-    os.symlink(file(mine, "flair"), image)
+    os.symlink(mine.file("flair"), image)
     assert "to train on (case 'pat_00')" in refused(mine, IntegrityFault)
+    edit(mine, "validation", "pat_04", "pat_01")
+    image, held = mine.file("flair", "pat_01"), mine.folder / "validation_flair.cfg"
+    said = refused(mine, IntegrityFault)
+    assert said.startswith(f"{image}: is listed in training_flair.cfg, to train on (case '")
+    assert f"and in {held}, to validate on" in said
 
 
 def test_listed_files_are_there(mine):
-    gone = file(mine, "roi", "pat_04")
+    gone = mine.file("roi", "pat_04")
     gone.unlink()
     assert refused(mine, DataFault) == (
         f"{gone}: missing, expected for case 'pat_04'; add it, or remove the case from every list"
     )
-
-
-def test_a_name_that_no_file_can_have_is_of_no_file(mine):
-    path = mine.folder / "training_flair.cfg"
-    path.write_text(path.read_text().replace("pat_00", "x" * 5000))
+    edit(mine, "training", "pat_00", "x" * 5000)  # a name that no file can have
     assert "missing, expected for case" in refused(mine, DataFault)
 
 
@@ -183,9 +154,7 @@ def test_a_name_that_no_file_can_have_is_of_no_file(mine):
 def test_synthetic_cases_are_not_taken_for_real_ones(mine, part):
     """Not even those of an export whose volumes are served while it trains."""
     slot = mine.folder / "out/synth/slot_0000"
-    for name in ("flair", "t1c", "labels", "roi"):
-        with open(mine.folder / f"{part}_{name}.cfg", "a") as stream:
-            stream.write(f"{slot}/{name}.nii.gz\n")
+    edit(mine, part, "", str(slot))
     if part == "validation":
         with open(mine.folder / "names.cfg", "a") as stream:
             stream.write("slot.nii.gz\n")
@@ -201,63 +170,48 @@ def test_synthetic_cases_are_not_taken_for_real_ones(mine, part):
     assert "missing" in refused(mine, DataFault)
 
 
-# -- arrays ----------------------------------------------------------------------------------------
-
-
 def test_images_are_as_stored_and_labels_end_with_the_region(toy):
-    source = opened(toy)
+    source = toy.source()
     case, found = source.load("pat_01"), labels_of(source, "pat_01")
     assert case.image.dtype == np.float32
     assert source.shape("pat_01") == case.image.shape[1:] == (12, 14, 16)
-    for channel, name in zip(case.image, source.channels, strict=True):
-        turned = stored(file(toy, name, "pat_01"))[::-1, ::-1].T
-        assert np.array_equal(channel, turned)
-    labels, roi = (stored(file(toy, name, "pat_01"))[::-1, ::-1].T for name in ("labels", "roi"))
+    flair, t1c, labels, roi = (stored(toy.file(n, "pat_01"))[::-1, ::-1].T for n in FILES)
+    assert np.array_equal(case.image, [flair, t1c])
     assert np.array_equal(found, np.where(roi > 0, labels, -1))
-    assert source.schema.has_outside
-    assert source.schema.outside_fill is None
-    assert source.schema.labels == {"background": 0, "label 1": 1, "label 2": 2}
-    assert source.space.pad_label == -1
+    schema = source.schema
+    assert (schema.has_outside, schema.outside_fill, source.space.pad_label) == (True, None, -1)
+    assert schema.labels == {"background": 0, "label 1": 1, "label 2": 2}
 
 
 def test_without_regions_there_is_no_outside(tmp_path):
-    source = opened(toy_deepmedic(tmp_path / "toy", train=1, val=1, shape=SMALL, roi=False))
-    assert labels_of(source, "pat_00").min() == 0
-    assert not source.schema.has_outside
-    assert source.space.pad_label == 0
+    source = toy_deepmedic(tmp_path, train=1, val=1, shape=SMALL, roi=False).source()
+    assert labels_of(source).min() == 0
+    assert (source.schema.has_outside, source.space.pad_label) == (False, 0)
     assert "outside" not in source.space.host
     assert source.host_case("pat_00").roi is None
 
 
-ORIENTATIONS = [
-    (order, signs)
-    for order in itertools.permutations(range(3))
-    for signs in ((1, 1, 1), (-1, 1, -1), (1, -1, 1))
-]
-
-
-@pytest.mark.parametrize(("order", "signs"), ORIENTATIONS)
+@pytest.mark.parametrize("order", [*itertools.permutations(range(3))])
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, -1), (1, -1, 1)])
 def test_the_view_of_a_files_array_is_what_load_returns(tmp_path, order, signs):
     affine = np.eye(4)
     affine[:3, :3] = np.diag(signs)[:, order] * np.array([1.0, 2.0, 3.0])
-    toy = toy_deepmedic(tmp_path / "toy", train=1, val=0, shape=(8, 9, 10), affine=affine)
-    source = opened(toy)
+    source = toy_deepmedic(tmp_path, train=1, val=0, shape=(8, 9, 10), affine=affine).source()
     case, host = source.load("pat_00"), source.host_case("pat_00")
     assert host.shape == case.image.shape[1:]
-    for channel, path in zip(case.image, host.channels, strict=True):
-        assert np.array_equal(host.view(stored(path)), channel)
+    assert np.array_equal([host.view(stored(path)) for path in host.channels], case.image)
     assert host.roi is not None
     inside = host.view(stored(host.roi)) > 0
     expected = np.where(inside, host.view(stored(host.labels)), -1)
-    assert np.array_equal(expected, labels_of(source, "pat_00"))
+    assert np.array_equal(expected, labels_of(source))
     assert HostCase.from_json(json.loads(json.dumps(host.to_json()))) == host
 
 
 def test_units_lead_back_to_the_files(mine):
     for name, factor in (("flair", 40), ("t1c", 7)):
-        image = stored(file(mine, name))
-        store(file(mine, name), ((image + 2) * factor).astype(np.float32))
-    source = opened(mine, read={"modality": "mr"})
+        image = stored(mine.file(name))
+        store(mine.file(name), ((image + 2) * factor).astype(np.float32))
+    source = mine.source(read={"modality": "mr"})
     case, host = source.load("pat_00"), source.host_case("pat_00")
     for channel, path, (scale, offset) in zip(case.image, host.channels, host.units, strict=True):
         assert channel.std() == pytest.approx(1, abs=0.1)
@@ -266,58 +220,48 @@ def test_units_lead_back_to_the_files(mine):
 
 
 def test_channels_that_deepmedic_normalises_are_normalised_here(mine):
-    assert opened(mine).modality == ("none", "none")
-    change(mine, norm_zscore_prms={"apply_per_channel": [False, True]})
-    assert opened(mine).modality == ("none", "mr")
-    assert opened(mine, read={"modality": "none"}).modality == ("none", "none")
+    assert mine.source().modality == ("none", "none")
+    mine.change(norm_zscore_prms={"apply_per_channel": [False, True]})
+    assert mine.source().modality == ("none", "mr")
+    assert mine.source(read={"modality": "none"}).modality == ("none", "none")
 
 
-def test_a_missing_channel_is_zeros_whatever_is_done_to_it(mine):
+@pytest.mark.parametrize("modality", ["none", "mr", "ct"])
+def test_a_missing_channel_is_zeros_whatever_is_done_to_it(mine, modality):
     path = mine.folder / "training_t1c.cfg"
     path.write_text(path.read_text().replace("./data/pat_00/t1c.nii.gz", "-"))
-    for modality in ("none", "mr", "ct"):
-        source = opened(mine, read={"modality": modality})
-        image, host = source.load("pat_00").image, source.host_case("pat_00")
-        assert not image[1].any()
-        assert image[0].any()
-        assert source.load("pat_01").image[1].any()
-        assert host.channels == (str(file(mine, "flair")), MISSING)
-        assert host.units[1] == source.original("pat_00").units[1] == (1.0, 0.0)
+    source = mine.source(read={"modality": modality})
+    image, host = source.load("pat_00").image, source.host_case("pat_00")
+    assert [channel.any() for channel in image] == [True, False]
+    assert source.load("pat_01").image[1].any()
+    assert host.channels == (str(mine.file("flair")), MISSING)
+    assert host.units[1] == source.original("pat_00").units[1] == (1.0, 0.0)
 
 
-def test_labels_and_regions_are_rounded_as_deepmedic_rounds_them(mine):
+def test_labels_and_regions_are_rounded_and_other_headers_passed_over_as_deepmedic_does(mine):
     """Real headers scale: ones are then 0.99999997."""
-    labels, roi = stored(file(mine, "labels")), stored(file(mine, "roi"))
-    expected = labels_of(opened(mine), "pat_00")
-    store(file(mine, "labels"), (labels * 0.9999).astype(np.float32))
-    store(file(mine, "roi"), np.where(roi > 0, 0.6, 0.4).astype(np.float32))
-    assert np.array_equal(labels_of(opened(mine), "pat_00"), expected)
-
-
-def test_a_header_of_another_place_is_passed_over_as_deepmedic_does(mine):
-    image, labels = opened(mine).load("pat_00").image, labels_of(opened(mine), "pat_00")
-    for name in ("t1c", "roi"):
-        store(file(mine, name), stored(file(mine, name)), np.eye(4))
-    assert np.array_equal(opened(mine).load("pat_00").image, image)
-    assert np.array_equal(labels_of(opened(mine), "pat_00"), labels)
+    labels, roi = stored(mine.file("labels")), stored(mine.file("roi"))
+    image, expected = mine.source().load("pat_00").image, labels_of(mine.source())
+    store(mine.file("labels"), (labels * 0.9999).astype(np.float32))
+    store(mine.file("roi"), np.where(roi > 0, 0.6, 0.4).astype(np.float32), np.eye(4))
+    store(mine.file("t1c"), stored(mine.file("t1c")), np.eye(4))
+    assert np.array_equal(labels_of(mine.source()), expected)
+    assert np.array_equal(mine.source().load("pat_00").image, image)
 
 
 def test_the_original_has_labels_beyond_the_region(mine):
-    roi = stored(file(mine, "roi"))
+    roi = stored(mine.file("roi"))
     roi[: roi.shape[0] // 2] = 0
-    store(file(mine, "roi"), roi)
-    source = opened(mine)
-    labels, seen = source.original("pat_00").labels, labels_of(source, "pat_00")
+    store(mine.file("roi"), roi)
+    source = mine.source()
+    labels, seen = source.original("pat_00").labels, labels_of(source)
     assert labels.min() == 0
-    assert np.array_equal(labels, source.host_case("pat_00").view(stored(file(mine, "labels"))))
+    assert np.array_equal(labels, source.host_case("pat_00").view(stored(mine.file("labels"))))
     assert (labels[seen == -1] > 0).any()
 
 
-# -- options ---------------------------------------------------------------------------------------
-
-
 def test_channels_get_other_names(toy):
-    assert opened(toy, read={"channels": "A,B"}).schema.channels == ("A", "B")
+    assert toy.source(read={"channels": "A,B"}).schema.channels == ("A", "B")
     said = refused(toy, UsageFault, read={"channels": "A"})
     assert "1 name(s), but " in said
     assert "lists 2 channel(s) (flair, t1c); expected a name for each, no two alike" in said
@@ -325,56 +269,46 @@ def test_channels_get_other_names(toy):
 
 
 def test_the_networks_classes_are_the_labels(toy, tmp_path):
-    model = write_config(
-        tmp_path / "m.cfg", {**read_literals(toy.model), "numberOfOutputClasses": 5}
-    )
-    assert len(opened(toy, read={"model": str(model)}).schema.labels) == 5
-    named = opened(toy, read={"model": str(model), "labels": "rim:1,core:2"})
+    def of(classes: int, **read: str) -> dict[str, str]:
+        values = {**read_literals(toy.model), "numberOfOutputClasses": classes}
+        return {"model": str(write_config(tmp_path / "m.cfg", values)), **read}
+
+    assert len(toy.source(read=of(5)).schema.labels) == 5
+    named = toy.source(read=of(5, labels="rim:1,core:2"))
     assert dict(named.schema.labels) == {"background": 0, "rim": 1, "core": 2}
-    said = refused(toy, UsageFault, read={"model": str(model), "labels": "rim:1,core:5"})
+    said = refused(toy, UsageFault, read=of(5, labels="rim:1,core:5"))
     assert "names 5, but numberOfOutputClasses of" in said
-
-
-def test_labels_that_the_network_has_no_class_for_are_refused(toy, tmp_path):
-    model = write_config(
-        tmp_path / "m.cfg", {**read_literals(toy.model), "numberOfOutputClasses": 2}
-    )
-    assert refused(toy, DataFault, "pat_00", read={"model": str(model)}) == (
-        f"{file(toy, 'labels')}: holds label 2, expected whole numbers from 0 to 1, as "
-        f"numberOfOutputClasses of {model} says; correct the file or the number of classes"
+    assert refused(toy, DataFault, "pat_00", read=of(2)) == (
+        f"{toy.file('labels')}: holds label 2, expected whole numbers from 0 to 1, as "
+        f"numberOfOutputClasses of {tmp_path / 'm.cfg'} says; correct the file or the number of "
+        "classes"
     )
 
 
 def test_a_class_that_no_training_case_has_leaves_no_gap(mine):
     for number in range(3):
-        path = file(mine, "labels", f"pat_0{number}")
+        path = mine.file("labels", f"pat_0{number}")
         store(path, np.where(stored(path) == 2, 3, 0).astype(np.int16))
-    assert list(opened(mine).schema.labels.values()) == [0, 1, 2, 3]
-
-
-def odd_files(toy: Toy) -> dict[str, tuple[str, np.ndarray]]:
-    """What is said -> name of a file, and its array."""
-    image, labels, roi = (stored(file(toy, name)) for name in ("flair", "labels", "roi"))
-    holed = image.copy()
-    holed[3, 3, 3] = np.nan
-    return {
-        "shape is (14, 12, 9), but (14, 12, 10) in labels.nii.gz; expected equal": (
-            *("flair", image[..., 1:]),
-        ),
-        "shape is (13, 12, 10), but (14, 12, 10) in labels.nii.gz": ("roi", roi[1:]),
-        "1 NaN and 0 infinite voxel(s)": ("flair", holed),
-        "image is 4D of shape (14, 12, 10, 2)": ("flair", np.stack([image, image], -1)),
-        "holds label -1, expected whole numbers from 0 to 32767": ("labels", labels - np.int16(1)),
-        "holds label 40002, expected": ("labels", labels.astype(np.int32) + 40000 * (labels > 1)),
-        "no voxel is above 0, expected a region of interest to take segments from": (
-            *("roi", np.zeros_like(roi)),
-        ),
-    }
+    assert list(mine.source().schema.labels.values()) == [0, 1, 2, 3]
 
 
 def test_what_cannot_be_loaded_is_refused_by_file(mine):
-    for says, (name, array) in odd_files(mine).items():
-        path = file(mine, name)
+    image, labels, roi = (stored(mine.file(name)) for name in ("flair", "labels", "roi"))
+    holed = image.copy()
+    holed[3, 3, 3] = np.nan
+    many = labels.astype(np.int32) + 40000 * (labels > 1)
+    for name, array, says in (
+        ("flair", image[..., 1:],
+         "shape is (14, 12, 9), but (14, 12, 10) in labels.nii.gz; expected equal"),
+        ("roi", roi[1:], "shape is (13, 12, 10), but (14, 12, 10) in labels.nii.gz"),
+        ("flair", holed, "1 NaN and 0 infinite voxel(s)"),
+        ("flair", np.stack([image, image], -1), "image is 4D of shape (14, 12, 10, 2)"),
+        ("labels", labels - np.int16(1), "holds label -1, expected whole numbers from 0 to 32767"),
+        ("labels", many, "holds label 40002, expected"),
+        ("roi", np.zeros_like(roi),
+         "no voxel is above 0, expected a region of interest to take segments from"),
+    ):  # fmt: skip
+        path = mine.file(name)
         whole = path.read_bytes()
         store(path, array.astype(np.int32) if array.dtype.kind == "i" else array)
         assert refused(mine, DataFault, "pat_00").startswith(f"{path}: {says}")
@@ -384,16 +318,10 @@ def test_what_cannot_be_loaded_is_refused_by_file(mine):
 
 
 def test_a_resampled_case_has_no_way_back(toy):
-    source = opened(toy, read={"spacing": "2"})
+    source = toy.source(read={"spacing": "2"})
     assert source.load("pat_00").image.shape[1:] == (5, 6, 7)
     with pytest.raises(UsageFault, match="expected spacing=native, leave it out"):
         source.host_case("pat_00")
-
-
-def test_boxes_lie_around_labels(toy):
-    case = opened(toy, read={"boxes": "tumour:1+2"}).load("pat_00")
-    assert case.boxes is not None
-    assert len(case.boxes.coords) == 1
 
 
 @pytest.mark.parametrize("read", [{"folds": "3"}, {"allow_absolute": "yes"}, {"size": "x"}])
@@ -401,24 +329,21 @@ def test_other_keys_and_values_are_refused(toy, read):
     refused(toy, UsageFault, read=read)
 
 
-# -- real cases ------------------------------------------------------------------------------------
-
-
 @pytest.mark.data
 def test_real_subjects_lie_as_deepmedic_reads_them(tmp_path):
     toy = brats_deepmedic(tmp_path / "brats")
-    source = opened(toy, read={"model": str(toy.model)})
-    assert source.train_ids == TRAIN
-    assert source.held_out_ids == VALIDATION
-    assert list(source.schema.labels.values()) == list(range(CLASSES))
-    case, host = source.load(TRAIN[0]), source.host_case(TRAIN[0])
-    assert case.image.shape == (2, *SHAPE)
+    source = toy.source(read={"model": str(toy.model)})
+    assert source.train_ids == BRATS_TRAIN
+    assert source.held_out_ids == BRATS_VALIDATION
+    assert list(source.schema.labels.values()) == list(range(5))
+    case, host = source.load(BRATS_TRAIN[0]), source.host_case(BRATS_TRAIN[0])
+    assert case.image.shape == (2, 155, 240, 240)
     assert host.roi is not None
     inside = host.view(np.rint(stored(host.roi))) > 0
     assert 0.1 < inside.mean() < 0.25
     assert np.array_equal(host.view(stored(host.channels[1])), case.image[1])
     labels = host.view(np.rint(stored(host.labels)))
-    assert np.array_equal(np.where(inside, labels, -1), labels_of(source, TRAIN[0]))
+    assert np.array_equal(np.where(inside, labels, -1), labels_of(source, BRATS_TRAIN[0]))
     body = case.image[:, inside]
     assert np.allclose(body.mean(axis=1), 0, atol=0.3)
     assert np.allclose(body.std(axis=1), 1, atol=0.5)

@@ -1,9 +1,10 @@
-"""Which cases every subepoch loads, and what they hold."""
+"""What a training process is told, which cases every subepoch loads, and what it tells of them."""
 
+import json
 import multiprocessing
 import pickle
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +19,12 @@ from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.core.schema import Sample
-from gansynth.runtime.errors import DataFault, TrainingFault
+from gansynth.hosts.epoch_plan import Places
+from gansynth.runtime.errors import DataFault, IntegrityFault, TrainingFault
 from gansynth_deepmedic.insertion import Loaded
+from gansynth_deepmedic.order import ORDER, PROGRESS, Order, Progress
 from gansynth_deepmedic.subepochs import Place, Subepochs
-from tests.adapters.deepmedic.arrays import WAYS, Volume, patch, reader, volume, write_bank
+from tests.adapters.deepmedic.arrays import WAYS, patch, reader, volume, write_bank
 
 VOLUMES = tuple(
     volume(f"pat_{n}", (8 + n, 7, 6), stored=WAYS[11 * n + 3], roi=n != 2, seed=n) for n in range(4)
@@ -29,15 +32,15 @@ VOLUMES = tuple(
 READ = reader(VOLUMES)
 
 
-def samples_of(volumes: Sequence[Volume], count: int) -> list[Sample]:
+def samples_of(count: int, volumes: int = 4) -> list[Sample]:
     """Sample i is 100 + i all over."""
-    return [patch(volumes[n % len(volumes)], (1, 1, 1), (5, 5, 4), value=100.0 + n)
-            for n in range(count)]  # fmt: skip
+    places: Any = ((1, 1, 1), (5, 5, 4))
+    return [patch(VOLUMES[n % volumes], *places, value=100.0 + n) for n in range(count)]
 
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory) -> Path:
-    return write_bank(tmp_path_factory.mktemp("bank") / "bank", samples_of(VOLUMES, 24))
+    return write_bank(tmp_path_factory.mktemp("bank") / "bank", samples_of(24))
 
 
 def plan_of(bank: Path | None, ratio: str = "1:2", **more: Any) -> MixPlan[int]:
@@ -56,17 +59,14 @@ def drawn(subepochs: Subepochs, subepoch: int) -> list[tuple[str, str]]:
     return [(one.case, one.sample) for _, one in load(subepochs, subepoch)]
 
 
-# -- what is loaded --------------------------------------------------------------------------------
-
-
 def test_every_subepoch_holds_what_was_asked_for(bank, tmp_path):
     subepochs = made(plan_of(bank, log=tmp_path))
-    used: Counter[str] = Counter()
-    distinct = set()
+    used, distinct = Counter[str](), set[str]()
     for subepoch in range(6):
         found = load(subepochs, subepoch)
-        assert [place.number for place, _ in found] == list(range(6))
-        assert {place.subepoch for place, _ in found} == {subepoch}
+        assert [(place.subepoch, place.number) for place, _ in found] == [
+            (subepoch, number) for number in range(6)
+        ]
         assert sum(place.synthetic for place, _ in found) == 4
         for place, one in found:
             assert bool(one.sample) == place.synthetic
@@ -81,62 +81,49 @@ def test_every_subepoch_holds_what_was_asked_for(bank, tmp_path):
 
 
 def test_a_real_case_is_as_its_files_have_it(bank):
-    subepochs = made(plan_of(bank, "1:0"), 4)
-    for place, one in load(subepochs, 0):
+    for place, one in load(made(plan_of(bank, "1:0"), 4), 0):
         of = VOLUMES[place.real]
-        view = of.host.view
-        assert np.array_equal(view(one.image), of.image)
-        assert np.array_equal(view(one.labels), of.labels)
+        assert np.array_equal(of.host.view(one.image), of.image)
+        assert np.array_equal(of.host.view(one.labels), of.labels)
         assert (one.roi is None) == (of.roi is None)
         if one.roi is not None and of.roi is not None:
-            assert np.array_equal(view(one.roi), of.roi)
+            assert np.array_equal(of.host.view(one.roi), of.roi)
         assert (one.core, one.sample) == (None, "")
 
 
 def test_a_synthetic_place_holds_a_sample_in_its_own_case(bank):
-    subepochs = made(plan_of(bank, "0:1"), rim=1)
     by_name = {one.host.id: one for one in VOLUMES}
-    for _, one in load(subepochs, 0):
+    for _, one in load(made(plan_of(bank, "0:1"), rim=1), 0):
         of = by_name[one.case]
         scale, offset = of.host.units[0]
-        value = 100 + int(one.sample.split("-")[1]) + 16 * int(one.sample.split("-")[0])
+        segment, place = map(int, one.sample.split("-"))
+        number = 16 * segment + place
+        assert of.host.id == f"pat_{number % 4}"
         assert one.core is not None
-        assert of.host.id == VOLUMES[(value - 100) % 4].host.id
-        assert np.allclose(one.image[0][one.core], value * scale + offset)
+        assert np.allclose(one.image[0][one.core], (100 + number) * scale + offset)
         assert (one.labels[one.core] == 1).all()
-        far = of.host.view(one.image)[:, 6:]
-        assert np.array_equal(far, of.image[:, 6:])
+        assert np.array_equal(of.host.view(one.image)[:, 6:], of.image[:, 6:])
 
 
-def test_labels_and_regions_are_rounded():
-    of = volume(shape=(3, 3, 3))
+def test_labels_and_regions_are_rounded_and_a_missing_channel_is_zero():
+    of = volume(shape=(3, 3, 3), missing=[0])
+    assert of.host.roi is not None
     files = dict(of.files)
     files[of.host.labels] = files[of.host.labels].astype(np.float64) - 0.2
-    assert of.host.roi is not None
     files[of.host.roi] = files[of.host.roi].astype(np.uint8)
     one = Subepochs(plan_of(None, "1:0"), [of.host], 1).read(of.host, lambda path: files[path])
     assert one.roi is not None
     assert (one.labels.dtype.name, one.roi.dtype.name) == ("int16", "int16")
     assert np.array_equal(one.labels, of.labels.T)
-
-
-def test_a_missing_channel_is_zero():
-    of = volume(missing=[0])
-    one = Subepochs(plan_of(None, "1:0"), [of.host], 1).read(of.host, reader([of]))
     assert not one.image[0].any()
     assert np.array_equal(of.host.view(one.image)[1], of.image[1])
 
 
 @pytest.mark.parametrize("kind", ["0.nii.gz", "roi.nii.gz"])
 def test_files_of_different_shapes_are_named(kind):
-    of = VOLUMES[0]
-    files = {**of.files, f"/data/pat_0/{kind}": np.zeros((2, 2, 2), np.int16)}
-    subepochs = made(plan_of(None, "1:0"))
+    files = {**VOLUMES[0].files, f"/data/pat_0/{kind}": np.zeros((2, 2, 2), np.int16)}
     with pytest.raises(DataFault, match=rf"^/data/pat_0/{kind}: shape \(2, 2, 2\), expected"):
-        subepochs.read(of.host, lambda path: files[path])
-
-
-# -- when there is nothing to insert ---------------------------------------------------------------
+        made(plan_of(None, "1:0")).read(VOLUMES[0].host, lambda path: files[path])
 
 
 def test_a_real_case_stands_in_and_is_told_apart(tmp_path):
@@ -152,26 +139,25 @@ def test_a_real_case_stands_in_and_is_told_apart(tmp_path):
     assert counts.reasons == {"the bank is empty": 16}
 
 
-STRANGER = volume("pat_9", (8, 7, 6))
-FIRST = patch(VOLUMES[0], (1, 1, 1), (5, 5, 4))
+SIZE = (5, 5, 4)
+FIRST = patch(VOLUMES[0], (1, 1, 1), SIZE)
+SLICE = {"case": "pat_0", "placement": {"corner": [1, 1], "slice_index": 3}}
+THREE = volume("pat_0", VOLUMES[0].host.shape, units=((1.0, 0.0),) * 3)
 BAD = {
-    "stranger": (patch(STRANGER, (1, 1, 1), (5, 5, 4)), "is of none of the training cases"),
-    "slice": (
-        replace(FIRST, provenance={"case": "pat_0", "placement": {"corner": [1, 1],
-                                                                  "slice_index": 3}}),
-        "no place in a volume",
-    ),
+    "stranger": (replace(FIRST, provenance={**FIRST.provenance, "case": "pat_9"}),
+                 "is of none of the training cases"),
+    "slice": (replace(FIRST, provenance=SLICE), "no place in a volume"),
     "unplaced": (replace(FIRST, provenance={}), "no place in a volume"),
-    "outside": (replace(FIRST, labels=np.full((5, 5, 4), -1, np.int16)), "region of interest"),
-    "beyond": (patch(VOLUMES[0], (50, 1, 1), (5, 5, 4)), "beyond"),
+    "outside": (replace(FIRST, labels=np.full(SIZE, -1, np.int16)), "region of interest"),
+    "beyond": (patch(VOLUMES[0], (50, 1, 1), SIZE), "beyond"),
     "whole": (patch(VOLUMES[2], None, (7, 7, 6)), "of a volume of shape (7, 7, 6)"),
-    "shape": (patch(VOLUMES[0], (1, 1, 1), (5, 5, 4), shape=[9, 9, 9]), "shape (9, 9, 9)"),
+    "shape": (patch(VOLUMES[0], (1, 1, 1), SIZE, shape=[9, 9, 9]), "shape (9, 9, 9)"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.parametrize("kind", [*BAD, "channels"])
 def test_what_cannot_be_inserted_is_not_used_and_counted(tmp_path, kind):
-    sample, reason = BAD[kind]
+    sample, reason = {**BAD, "channels": (patch(THREE, None), "3 channel")}[kind]
     subepochs = made(plan_of(write_bank(tmp_path / "bank", [sample]), log=tmp_path / "log"))
     assert all(one.sample == "" for _, one in load(subepochs, 0))
     counts = summarise(tmp_path / "log")
@@ -179,15 +165,9 @@ def test_what_cannot_be_inserted_is_not_used_and_counted(tmp_path, kind):
     assert reason in next(iter(counts.reasons))
 
 
-def test_samples_of_other_channels_are_not_used(tmp_path):
-    three = volume("pat_0", VOLUMES[0].host.shape, units=((1.0, 0.0),) * 3)
-    subepochs = made(plan_of(write_bank(tmp_path / "bank", [patch(three, None)])))
-    assert all(one.sample == "" for _, one in load(subepochs, 0))
-
-
 def test_another_is_drawn_for_one_that_cannot_be_inserted(tmp_path):
     bad = [sample for sample, _ in BAD.values()]
-    bank = write_bank(tmp_path / "bank", bad + samples_of(VOLUMES, 5))
+    bank = write_bank(tmp_path / "bank", bad + samples_of(5))
     subepochs = made(plan_of(bank, log=tmp_path / "log"))
     for subepoch in range(10):
         assert sum(bool(one.sample) for _, one in load(subepochs, subepoch)) == 4
@@ -204,29 +184,22 @@ def test_training_stops_where_no_real_case_may_stand_in(tmp_path, more):
 
 
 def test_a_damaged_bank_stops_nothing(tmp_path):
-    bank = write_bank(tmp_path / "bank", samples_of(VOLUMES, 4))
+    bank = write_bank(tmp_path / "bank", samples_of(4))
     for segment in bank.glob("segment-*"):
         segment.write_bytes(b"damaged")
     assert all(one.sample == "" for _, one in load(made(plan_of(bank)), 0))
 
 
 def test_a_replaced_file_of_a_real_case_stops_it(tmp_path):
-    bank = write_bank(tmp_path / "bank", samples_of(VOLUMES[:1], 2))
-    smaller = volume("pat_0", (5, 5, 5))
-    subepochs = made(plan_of(bank))
+    subepochs = made(plan_of(write_bank(tmp_path / "bank", samples_of(2, volumes=1))))
     place = next(place for place in subepochs.order(0) if place.synthetic)
     with pytest.raises(DataFault, match="have been replaced"):
-        subepochs.load(place, reader([smaller]))
-
-
-# -- schedules -------------------------------------------------------------------------------------
+        subepochs.load(place, reader([volume("pat_0", (5, 5, 5))]))
 
 
 def test_the_chosen_only_are_loaded_in_fine_tuning(bank, tmp_path):
-    plan = plan_of(
-        bank, "0:1", schedule=Schedule.parse("finetune:50%@50%"), chosen=(0, 3), log=tmp_path,
-        clock=Clock(tmp_path / "clock", 4),
-    )  # fmt: skip
+    schedule, clock = Schedule.parse("finetune:50%@50%"), Clock(tmp_path / "clock", 4)
+    plan = plan_of(bank, "0:1", schedule=schedule, chosen=(0, 3), log=tmp_path, clock=clock)
     subepochs = made(plan, 4)
     found = [[one for _, one in load(subepochs, n)] for n in range(4)]
     assert [sum(bool(one.sample) for one in part) for part in found] == [4, 4, 0, 0]
@@ -234,13 +207,9 @@ def test_the_chosen_only_are_loaded_in_fine_tuning(bank, tmp_path):
     assert not (tmp_path / "clock").exists()
 
 
-# -- in any process --------------------------------------------------------------------------------
-
-
 def test_the_same_seed_draws_the_same_in_any_order(bank):
-    here = made(plan_of(bank))
+    here, there = made(plan_of(bank)), made(plan_of(bank))
     wanted = [drawn(here, n) for n in range(3)]
-    there = made(plan_of(bank))
     assert drawn(there, 2) == wanted[2]
     backwards = [there.load(place, READ).sample for place in reversed(there.order(0))]
     assert backwards[::-1] == [sample for _, sample in wanted[0]]
@@ -283,3 +252,157 @@ def test_a_copy_refuses_what_the_original_does(tmp_path):
     assert all(one.sample == "" for _, one in load(copy, 0))
     counts = summarise(tmp_path / "log")
     assert (counts.real, counts.synthetic, counts.fell_back) == (6, 0, 4)
+
+
+def order_of(folder: Path, **more: Any) -> Order:
+    plan = MixPlan(
+        folder / "bank",
+        Ratio(0.0, 1.0),
+        Schedule.parse("finetune:33.3333333%@12.3456789%"),
+        Clock(folder / "clock", 12, 3),
+        chosen=(0, 1),
+        seed=3,
+        stream=(0, 4),
+        log=folder / "log",
+        patience=2.5,
+    )
+    wanted: dict[str, Any] = {
+        "engine": "deepmedic",
+        "output": folder,
+        "train_config": folder / "train.cfg",
+        "plan": plan,
+        "cases": (volume("a", stored=WAYS[7], missing=[1]).host, volume("b", roi=False).host),
+        "count": 6,
+        "slots": ("synth/0000.nii.gz",),
+        "model_config": folder / "model.cfg",
+        "done": 2,
+        "subepochs": 3,
+        "seed": 9,
+        "rim": 2,
+        "augment_synthetic": False,
+        "checkout": folder / "checkout",
+        "arguments": ("-dev", "cpu"),
+        "options": {"batch": 4, "paths": {"low": [3, 5]}},
+    }
+    return Order(**(wanted | more))
+
+
+def plain(plan: MixPlan[int]) -> MixPlan[int]:
+    """Without its clock, which is equal to no other."""
+    return replace(plan, clock=None, schedule=Schedule(), ratio=Ratio(1, 1))
+
+
+def test_a_plan_comes_back_from_json_to_the_last_digit(tmp_path):
+    plan = order_of(tmp_path).plan
+    again: MixPlan[int] = MixPlan.from_json(json.loads(json.dumps(plan.to_json())))
+    assert plain(again) == plain(plan)
+    assert (again.ratio, again.schedule) == (plan.ratio, plan.schedule)
+    clock, other = plan.clock, again.clock
+    assert clock is not None
+    assert other is not None
+    assert (other.file, other.total, other.start) == (clock.file, clock.total, clock.start)
+    tables = [Places(one, 2, 5).table(1) for one in (plan, again)]
+    assert np.array_equal(tables[0].real, tables[1].real)
+    for ratio in ((1 / 3, 2 / 7), (1234567.0, 7654321.0), (1.0, 0.0)):
+        simple: MixPlan[str] = MixPlan(None, Ratio(*ratio), chosen=("a", "b"), strict=True)
+        assert MixPlan.from_json(json.loads(json.dumps(simple.to_json()))) == simple
+
+
+def test_paths_are_absolute_in_json(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    own: dict[str, Any] = {"clock": Clock("clock", 1), "log": Path("log")}
+    document = MixPlan[int](Path("bank"), Ratio(1, 1), **own).to_json()
+    found = [document["bank"], document["log"], document["clock"][0]]
+    assert found == [str(tmp_path / name) for name in ("bank", "log", "clock")]
+
+
+TORCH: dict[str, Any] = {"engine": "torch", "model_config": None, "checkout": None}
+TORCH |= {"slots": (), "arguments": (), "options": {}}
+
+
+@pytest.mark.parametrize("more", [{}, TORCH], ids=["deepmedic", "torch"])
+def test_an_order_comes_back_from_its_file(tmp_path, more):
+    order = order_of(tmp_path, **more)
+    (tmp_path / ORDER).write_text(json.dumps(order.to_json()))
+    again = Order.read(tmp_path / ORDER)
+    assert replace(again, plan=plain(again.plan)) == replace(order, plan=plain(order.plan))
+    assert again.to_json() == order.to_json()
+    assert (len(again.made()), again.made().rim, again.made().cases) == (6, 2, order.cases)
+
+
+def damaged(change: Callable[[dict[str, Any]], object]) -> Callable[[Order], str]:
+    def text(order: Order) -> str:
+        document = json.loads(json.dumps(order.to_json()))
+        change(document)
+        return json.dumps(document)
+
+    return text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (damaged(lambda doc: doc.pop("plan")), "KeyError: 'plan'"),
+        (damaged(lambda doc: doc["plan"].pop("bank")), "KeyError: 'bank'"),
+        (damaged(lambda doc: doc["plan"].update(ratio="1:1")), "TypeError"),
+        (damaged(lambda doc: doc["plan"].update(other=1)), "TypeError: .*other"),
+        (damaged(lambda doc: doc["plan"].update(chosen=[])), "needs the cases chosen"),
+        (damaged(lambda doc: doc["plan"].update(clock=["c", 0, 0])), "clock: 0 batches"),
+        (damaged(lambda doc: doc.update(cases=["a"])), "TypeError"),
+        (damaged(lambda doc: doc["cases"][0].update(units=[1])), "TypeError"),
+        (damaged(lambda doc: doc.update(output=None)), "TypeError"),
+        (damaged(lambda doc: doc.update(count="6")), "count: '6', expected int"),
+        (damaged(lambda doc: doc.update(engine="yolo")), "engine: 'yolo'"),
+        (lambda order: "", ".*start anew"),
+        (lambda order: '{"engine": "deepm', ".*start anew"),
+        (lambda order: "[]", ".*start anew"),
+    ],
+    ids=range(14),
+)
+def test_a_damaged_order_is_named_once(tmp_path, text, words):
+    path = tmp_path / ORDER
+    with pytest.raises(IntegrityFault, match=f"^{path}: .*start anew"):
+        Order.read(path)
+    path.write_text(text(order_of(tmp_path)))
+    with pytest.raises(IntegrityFault, match=f"^{path}: .*{words}") as caught:
+        Order.read(path)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).count(str(path)) == 1
+
+
+def told(folder: Path) -> list[Any]:
+    text = (folder / PROGRESS).read_text()
+    assert text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def tell_many(progress: Progress, who: int, start: Any) -> None:
+    start.wait()
+    for number in range(300):
+        progress.tell(job={"who": who, "number": number, "sample": "x" * (number % 90)})
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_lines_are_whole_whoever_writes(tmp_path, method):
+    progress = Progress(tmp_path / PROGRESS)
+    progress.tell(step=[1.0, 2.0])
+    context = multiprocessing.get_context(method)
+    start = context.Barrier(2)
+    children = [context.Process(target=tell_many, args=(progress, n, start)) for n in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+    progress.tell(trained=0)
+    found = told(tmp_path)
+    assert (found[0], found[-1]) == ({"step": [1.0, 2.0]}, {"trained": 0})
+    for who in range(2):
+        numbers = [line["job"]["number"] for line in found[1:-1] if line["job"]["who"] == who]
+        assert numbers == list(range(300))
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    progress = pickle.loads(pickle.dumps(Progress(tmp_path / PROGRESS)))
+    progress.tell(epoch=np.int64(1), metrics={"dice": np.float32(0.5)})
+    assert told(tmp_path) == [{"epoch": 1, "metrics": {"dice": 0.5}}]

@@ -68,28 +68,21 @@ class Network:
     """What it asks of the network: its paths."""
 
     def __init__(self, receptive: Size, factor: Size) -> None:
-        kinds = module("neuralnet.pathwayTypes").PathwayTypes
-
-        self.pathways = [
-            PathSizes(kinds.NORM, receptive, [1, 1, 1]),
-            PathSizes(kinds.SUBS, receptive, factor),
-            PathSizes(kinds.FC, [1, 1, 1], [1, 1, 1]),
-        ]
+        kinds, one = module("neuralnet.pathwayTypes").PathwayTypes, [1, 1, 1]
+        parts = ((kinds.NORM, receptive, one), (kinds.SUBS, receptive, factor))
+        self.pathways = [PathSizes(*part) for part in (*parts, (kinds.FC, one, one))]
 
 
-def cut(sampling: Any, image: Array, labels: Array, centre: Size, geometry: Any) -> Any:
-    """One segment: (segment, context), labels."""
+def cut(sampling: Any, image: Array, labels: Array, centre: Size, geometry: Any) -> dict[str, Any]:
+    """One segment: its shapes and checksums."""
     segment, receptive, factor = geometry
-    output, low = sizes(*geometry)
-    return sampling.extractSegmentGivenSliceCoords(
-        "train",
-        Network(receptive, factor),
-        np.asarray(centre),
-        image,
-        labels,
-        [list(segment), low, [1, 1, 1]],
-        output,
+    output, low_size = sizes(*geometry)
+    shapes, net = [list(segment), low_size, [1, 1, 1]], Network(receptive, factor)
+    (high, low), own = sampling.extractSegmentGivenSliceCoords(
+        "train", net, np.asarray(centre), image, labels, shapes, output
     )
+    found = {"centre": centre, "low_shape": low.shape[1:], "labels_shape": own.shape}
+    return {**found, "high": digest(high), "low": digest(low), "labels": digest(own, "i2")}
 
 
 def contexts(sampling: Any) -> list[Any]:
@@ -103,36 +96,19 @@ def contexts(sampling: Any) -> list[Any]:
         rng = np.random.RandomState(SEED + number)
         centres = allowed[rng.choice(len(allowed), CENTRES)].tolist()
         centres += [allowed[0].tolist(), allowed[len(allowed) // 2].tolist(), allowed[-1].tolist()]
-        cuts = [(centre, *cut(sampling, image, labels, centre, geometry)) for centre in centres]
-        entry = {
-            "segment": geometry[0],
-            "receptive": geometry[1],
-            "factor": geometry[2],
-            "shape": shape,
-            "allowed": [*allowed.min(axis=0).tolist(), *allowed.max(axis=0).tolist(), len(allowed)],
-            "segments": [extracted(*made) for made in cuts],
-        }
-        found.append(entry)
+        ends = [*allowed.min(axis=0).tolist(), *allowed.max(axis=0).tolist(), len(allowed)]
+        entry: dict[str, Any] = dict(zip(("segment", "receptive", "factor"), geometry, strict=True))
+        entry |= {"shape": shape, "allowed": ends}
+        cuts = [cut(sampling, image, labels, centre, geometry) for centre in centres]
+        found.append({**entry, "segments": cuts})
     return found
-
-
-def extracted(centre: Size, paths: Any, labels: Array) -> dict[str, Any]:
-    """One segment: its shapes and checksums."""
-    high, low = paths
-    return {
-        "centre": centre,
-        "low_shape": low.shape[1:],
-        "labels_shape": labels.shape,
-        "high": digest(high),
-        "low": digest(low),
-        "labels": digest(labels, "i2"),
-    }
 
 
 def shares(log: Log) -> list[Any]:
     """Samples of each category: the fewest and the most in many draws."""
     kinds = module("dataManagement.samplingType").SamplingType
     found = []
+    keys = ("kind", "classes", "proportions", "present", "count")
     rows: tuple[Any, ...] = (
         (3, 5, None, [1, 1, 1, 1, 1], 50),
         (3, 5, None, [1, 1, 0, 1, 0], 30),
@@ -148,21 +124,11 @@ def shares(log: Log) -> list[Any]:
         sampling = kinds(log, kind, classes)
         categories = sampling.get_n_sampling_cats()
         sampling.set_perc_of_samples_per_cat(proportions or [1.0 / categories] * categories)
-        maps = [np.full((2, 2, 2), flag, "i1") for flag in present]
-        draws = [
-            sampling.distribute_n_samples_to_categs(np.int32(count), maps)[0] for _ in range(400)
-        ]
-        found.append(
-            {
-                "kind": kind,
-                "classes": classes,
-                "proportions": proportions,
-                "present": present,
-                "count": count,
-                "least": np.stack(draws).min(axis=0).tolist(),
-                "most": np.stack(draws).max(axis=0).tolist(),
-            }
-        )
+        maps, many = [np.full((2, 2, 2), flag, "i1") for flag in present], np.int32(count)
+        draws = [sampling.distribute_n_samples_to_categs(many, maps)[0] for _ in range(400)]
+        least, most = np.stack(draws).min(axis=0), np.stack(draws).max(axis=0)
+        told = dict(zip(keys, (kind, classes, proportions, present, count), strict=True))
+        found.append({**told, "least": least.tolist(), "most": most.tolist()})
     return found
 
 
@@ -196,16 +162,9 @@ def tilings(log: Log, sampling: Any) -> list[Any]:
             roi[3:12, 4:9, 2:8] = 1
         boxes = sampling.get_slice_coords_of_all_img_tiles(log, segment, output, 1, shape, roi)
         starts = [[axis[0] for axis in box] for box in boxes]
-        found.append(
-            {
-                "segment": segment,
-                "receptive": receptive,
-                "shape": shape,
-                "roi": masked,
-                "starts": starts if len(starts) < 20 else digest(starts, "i8"),
-                "count": len(starts),
-            }
-        )
+        entry = {"segment": segment, "receptive": receptive, "shape": shape, "roi": masked}
+        entry["starts"] = starts if len(starts) < 20 else digest(starts, "i8")
+        found.append({**entry, "count": len(starts)})
     return found
 
 
@@ -214,18 +173,10 @@ def padding(preprocessing: Any) -> list[Any]:
     found = []
     for receptive, shape in (((7, 7, 7), (12, 11, 9)), ((17, 9, 3), (10, 12, 14))):
         margin = [[(r - 1) // 2, r - 1 - (r - 1) // 2] for r in receptive]
-        image, labels, *_ = preprocessing.pad_imgs_of_case(
-            volume(shape), label_map(shape), None, None, True, margin
-        )
-        found.append(
-            {
-                "receptive": receptive,
-                "shape": shape,
-                "padded": labels.shape,
-                "image": digest(image),
-                "labels": digest(labels, "i2"),
-            }
-        )
+        arrays = (volume(shape), label_map(shape))
+        image, labels, *_ = preprocessing.pad_imgs_of_case(*arrays, None, None, True, margin)
+        entry = {"receptive": receptive, "shape": shape, "padded": labels.shape}
+        found.append({**entry, "image": digest(image), "labels": digest(labels, "i2")})
     return found
 
 
@@ -246,18 +197,12 @@ def normalisation(log: Log, preprocessing: Any) -> dict[str, Any]:
     for parts in cases:
         values = {**usual, **parts}
         for region in (None, roi):
-            image = preprocessing.normalize_int_of_subj(
-                log, volume(shape).astype("f8"), region, {"verbose_lvl": 0, "zscore": values}, ""
-            )
-            found.append(
-                {
-                    "values": values,
-                    "roi": region is not None,
-                    "mean": image.mean(axis=(1, 2, 3)).tolist(),
-                    "std": image.std(axis=(1, 2, 3)).tolist(),
-                    "first": image[:, 0, 0, :3].tolist(),
-                }
-            )
+            asked, given = {"verbose_lvl": 0, "zscore": values}, volume(shape).astype("f8")
+            image = preprocessing.normalize_int_of_subj(log, given, region, asked, "")
+            entry = {"values": values, "roi": region is not None}
+            entry |= {"mean": image.mean(axis=(1, 2, 3)).tolist()}
+            entry |= {"std": image.std(axis=(1, 2, 3)).tolist()}
+            found.append({**entry, "first": image[:, 0, 0, :3].tolist()})
     return {"shape": shape, "rows": found}
 
 
@@ -276,16 +221,10 @@ def affine() -> dict[str, Any]:
         matrix = augmenter.roll_dice_and_get_random_transformation()
         image = augmenter._apply_transformation(volume(shape)[0], matrix, order, mode)
         labels = augmenter._apply_transformation(label_map(shape), matrix, 0, mode)
-        found.append(
-            {
-                "drawn": [seed, angles, scaling],
-                "order": order,
-                "mode": mode,
-                "matrix": matrix.tolist(),
-                "some": image[::5, ::6, ::4].astype("f8").ravel().tolist(),
-                "labels": digest(labels, "i2"),
-            }
-        )
+        entry = {"drawn": [seed, angles, scaling], "order": order, "mode": mode}
+        entry |= {"matrix": matrix.tolist()}
+        entry |= {"some": image[::5, ::6, ::4].astype("f8").ravel().tolist()}
+        found.append({**entry, "labels": digest(labels, "i2")})
     return {"shape": shape, "rows": found}
 
 
@@ -307,17 +246,10 @@ def changes() -> list[Any]:
         }
         intensities = {"shift": {"mu": shift, "std": 0}, "scale": {"mu": scale, "std": 0}}
         values = {"hist_dist": intensities, "reflect": mirrored, "rotate90": chances}
-        (high, low), labels = augment(
-            [volume((9,) * 3), volume((7,) * 3)], label_map((5,) * 3), values
-        )
-        found.append(
-            {
-                "values": {"hist_dist": intensities, "reflect": mirrored, "rotate90": chances},
-                "high": digest(high),
-                "low": digest(low),
-                "labels": digest(labels, "i2"),
-            }
-        )
+        given, own = [volume((9,) * 3), volume((7,) * 3)], label_map((5,) * 3)
+        (high, low), labels = augment(given, own, dict(values))
+        sums = {"high": digest(high), "low": digest(low), "labels": digest(labels, "i2")}
+        found.append({"values": values, **sums})
     return found
 
 
@@ -328,15 +260,14 @@ def brats(sampling: Any, preprocessing: Any, folder: Path) -> dict[str, Any]:
     case = folder / "brats_2013_pat0005_1"
     names = ("Flair_subtrMeanDivStd", "T1c_subtrMeanDivStd", "OTMultiClass")
     flair, t1c, labels = (load(str(case / (name + ".nii.gz"))) for name in names)
+    stack = np.stack([flair, t1c]).astype("f8")
     image, labels, *_ = preprocessing.pad_imgs_of_case(
-        np.stack([flair, t1c]).astype("f8"), labels, None, None, True, [[8, 8]] * 3
+        stack, labels, None, None, True, [[8, 8]] * 3
     )
     allowed = np.argwhere(labels[40:-40, 40:-40, 40:-40] > 0) + 40
     rng = np.random.RandomState(SEED)
-    segments = [
-        extracted(centre, *cut(sampling, image, labels, centre, geometry))
-        for centre in allowed[rng.choice(len(allowed), 12)].tolist()
-    ]
+    centres = allowed[rng.choice(len(allowed), 12)].tolist()
+    segments = [cut(sampling, image, labels, centre, geometry) for centre in centres]
     return {"case": case.name, "segments": segments}
 
 
@@ -344,18 +275,16 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("checkout", type=Path)
     parser.add_argument("--brats", type=Path)
-    parser.add_argument(
-        "-o", "--output", type=Path, default=Path(__file__).with_name("reference.json")
-    )
+    beside = Path(__file__).with_name("reference.json")
+    parser.add_argument("-o", "--output", type=Path, default=beside)
     asked = parser.parse_args()
     sys.path.insert(0, str(asked.checkout))
     import scipy
 
     log, sampling = Log(), module("dataManagement.sampling")
     preprocessing = module("dataManagement.preprocessing")
-    commit = subprocess.run(
-        ["git", "-C", str(asked.checkout), "rev-parse", "HEAD"], capture_output=True, text=True
-    )
+    words = ["git", "-C", str(asked.checkout), "rev-parse", "HEAD"]
+    commit = subprocess.run(words, capture_output=True, text=True)
     found = {
         "deepmedic": commit.stdout.strip(),
         "versions": [platform.python_version(), np.__version__, scipy.__version__],
@@ -374,12 +303,10 @@ def main() -> None:
 
 def lines(value: Any, depth: int, indent: str = "") -> str:
     """JSON, one line for each entry down to a depth, so that a change shows where it is."""
-    inner = indent + " "
+    inner, plain = indent + " ", str | int | float
     if depth and isinstance(value, dict):
         rows = [f"{json.dumps(key)}: {lines(of, depth - 1, inner)}" for key, of in value.items()]
-    elif (
-        depth and isinstance(value, list) and value and not isinstance(value[0], str | int | float)
-    ):
+    elif depth and isinstance(value, list) and value and not isinstance(value[0], plain):
         rows = [lines(of, depth - 1, inner) for of in value]
     else:
         return json.dumps(value)
