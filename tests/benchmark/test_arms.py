@@ -6,7 +6,6 @@ import pytest
 
 from gansynth.benchmark.arms import PRESET_GENERATORS, PRESETS
 from gansynth.benchmark.plan import ArmPlan, Plan
-from gansynth.benchmark.plan_file import read_plan
 from gansynth.conditions.edit_chain import build_edits
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
@@ -14,30 +13,26 @@ from gansynth.fitting.recipe import find_recipe
 from gansynth.runtime.options import split_settings
 from gansynth.training.loop import FitOptions
 from tests.benchmark.people import plan_of
-from tests.benchmark.test_plan import TEXT, write
 
 GENERATORS = sorted({str(p["generator"]) for p in PRESETS.values() if "generator" in p})
 
 
-@pytest.fixture
-def plan_with(tmp_path):
-    """A plan of the control and one other arm, in YAML: ``plan_with("double")``."""
-
-    def make(arm: str, more: str = "") -> Plan:
-        return read_plan(write(tmp_path, TEXT.replace("[default]", f"[default, {arm}]") + more))
-
-    return make
+def plan_with(arm: object, **more: object) -> Plan:
+    return plan_of(arms=["default", arm], **more)
 
 
-def test_the_controls_and_the_ways_to_use_a_gan_are_there():
+def test_the_controls_and_the_ways_to_use_a_gan_are_there_and_no_two_are_the_same():
     assert {
         *("default", "none", "heavier", "double", "elastic", "copy-paste", "coarse-paste"),
         *("whole", "unedited", "interpolated", "dcgan", "cpggan", "synthetic-only", "pretrain"),
     } == set(PRESETS)
+    words = {"title", "what"}
+    bare = [{key: preset[key] for key in preset.keys() - words} for preset in PRESETS.values()]
+    assert len({ArmPlan(name="a", **arm).model_dump_json() for arm in bare}) == len(PRESETS)
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if name != "default"])
-def test_an_arm_is_built_by_its_name(plan_with, name):
+def test_an_arm_is_built_by_its_name(name):
     arm = plan_with(name).arm(name)
     assert arm.title
     assert arm.what
@@ -54,7 +49,7 @@ def test_its_generator_can_be_fitted_as_it_is(generator):
         assert find_recipe(made.recipe).spec.generator == made.plugin
 
 
-def test_presets_bring_generators_that_are_more_than_a_plugin(plan_with):
+def test_presets_bring_generators_that_are_more_than_a_plugin():
     lesion = plan_with("coarse-paste").generator("cgan3d-lesion")
     assert (lesion.plugin, lesion.recipe) == ("cgan3d", "lesion")
     assert plan_with("dcgan").generator("dcgan").set == {"with_mask": "yes"}
@@ -62,27 +57,15 @@ def test_presets_bring_generators_that_are_more_than_a_plugin(plan_with):
     assert set(PRESET_GENERATORS) <= set(GENERATORS)
 
 
-def test_a_generator_of_the_plan_goes_before_the_presets(plan_with):
-    own = plan_with("coarse-paste", "generators: {cgan3d-lesion: {plugin: copypaste}}\n")
+def test_a_generator_of_the_plan_goes_before_the_presets():
+    own = plan_with("coarse-paste", generators={"cgan3d-lesion": {"plugin": "copypaste"}})
     assert own.generator("cgan3d-lesion").plugin == "copypaste"
     assert own.generator("cgan3d-lesion").recipe is None
 
 
-def test_a_plan_may_change_any_key_of_an_arm(plan_with):
-    arm = plan_with('{name: mine, from: pretrain, schedule: "finetune:50%@60%"}').arm("mine")
+def test_a_plan_may_change_any_key_of_an_arm_which_has_its_presets_name_unless_it_has_one():
+    own = {"name": "mine", "from": "pretrain", "schedule": "finetune:50%@60%"}
+    arm = plan_with(own).arm("mine")
     assert (arm.schedule, arm.ratio, arm.generator) == ("finetune:50%@60%", "0:1", "cgan3d")
     assert arm.title == PRESETS["pretrain"]["title"]
-
-
-def test_an_arm_built_on_another_has_its_name_unless_it_has_one(plan_with):
-    assert plan_with("{from: elastic, bank: 4x}").arm("elastic").bank == "4x"
-
-
-def test_arms_differ_by_what_they_are_for():
-    """No two of them are the same training under two names."""
-    words = ("title", "what")
-    bare = [
-        ArmPlan(name="a", **{k: v for k, v in p.items() if k not in words})
-        for p in PRESETS.values()
-    ]
-    assert len({arm.model_dump_json() for arm in bare}) == len(PRESETS)
+    assert plan_with({"from": "elastic", "bank": "4x"}).arm("elastic").bank == "4x"

@@ -13,54 +13,47 @@ from gansynth.runtime.errors import DataFault
 from tests.benchmark import documents
 
 
-def scored(**scores):
+def scored(measure=documents.DICE, **scores):
     """Arms -> case -> score, one run of each."""
+    place = {"n": 6, "draw": 0, "seed": 0, "status": "done"}
     return {
-        "primary": "dice/foreground",
+        "primary": "m",
         "control": "default",
-        "measures": {"dice/foreground": documents.DICE},
+        "measures": {"m": measure},
         "arms": {arm: {"title": arm} for arm in scores},
-        "runs": [
-            {
-                "arm": arm,
-                "n": 6,
-                "draw": 0,
-                "seed": 0,
-                "status": "done",
-                "scores": {"dice/foreground": own},
-            }
-            for arm, own in scores.items()
-        ],
+        "runs": [{"arm": arm, **place, "scores": {"m": own}} for arm, own in scores.items()],
     }
 
 
-def test_the_controls_lowest_case_comes_first_then_the_greatest_losses():
-    made = scored(
-        default={"a": 0.9, "b": 0.5, "c": 0.8},
-        small={"a": 0.89, "b": 0.5, "c": 0.8},
-        large={"a": 0.9, "b": 0.6, "c": 0.4},
-    )
-    chosen = worst_cases(made)
-    assert [(w.arm, w.case) for w in chosen[:3]] == [
-        ("default", "b"),
-        ("large", "c"),
-        ("small", "a"),
-    ]
-    assert (chosen[1].value, chosen[1].control) == (0.4, 0.8)
-    assert chosen[1].pointer == "/runs/2/scores/dice~1foreground/c"
-    assert chosen[1].reference == "/runs/0/scores/dice~1foreground/c"
+DISTANCES = {"default": {"a": 1.0, "b": 9.0}, "gan": {"a": 5.0, "b": 9.5}}
 
 
-def test_no_more_than_asked_and_no_case_twice_for_an_arm():
-    for most in (0, 1, 6):
-        chosen = worst_cases(documents.full(), most)
-        assert len(chosen) == most
-        assert len({(w.arm, w.case) for w in chosen}) == most
+@pytest.mark.parametrize(
+    ("made", "chosen"),
+    [
+        (  # the control's lowest case, then the greatest losses
+            scored(
+                default={"a": 0.9, "b": 0.5, "c": 0.8},
+                small={"a": 0.89, "b": 0.5, "c": 0.8},
+                large={"a": 0.9, "b": 0.6, "c": 0.4},
+            ),
+            [("default", "b"), ("large", "c"), ("small", "a")],
+        ),
+        (scored(default={"a": 0.5}, gan={"a": 0.6}), [("default", "a")]),  # it loses nowhere
+        (scored(documents.HD95, **DISTANCES), [("default", "b"), ("gan", "a")]),
+        (documents.minimal(), []),
+        (documents.all_failed(), []),
+    ],
+)
+def test_the_controls_worst_case_comes_first_then_the_greatest_losses(made, chosen):
+    assert [(w.arm, w.case) for w in worst_cases(made)][: len(chosen) or None] == chosen
 
 
-def test_an_arm_that_loses_nowhere_is_not_shown():
-    made = scored(default={"a": 0.5}, gan={"a": 0.6})
-    assert [w.arm for w in worst_cases(made)] == ["default"]
+def test_a_case_stands_with_its_value_the_controls_and_their_places():
+    worst = worst_cases(scored(default={"b": 0.5, "c": 0.8}, gan={"b": 0.6, "c": 0.4}))[1]
+    assert (worst.value, worst.control) == (0.4, 0.8)
+    assert worst.pointer == "/runs/1/scores/m/c"
+    assert worst.reference == "/runs/0/scores/m/c"
 
 
 def test_losses_are_against_the_same_draw_and_seed():
@@ -69,16 +62,10 @@ def test_losses_are_against_the_same_draw_and_seed():
     assert [w.arm for w in worst_cases(made)] == ["default"]
 
 
-def test_of_a_distance_the_largest_is_the_worst():
-    made = scored(default={"a": 1.0, "b": 9.0}, gan={"a": 5.0, "b": 9.5})
-    made["measures"] = {"dice/foreground": documents.HD95}
-    chosen = worst_cases(made)
-    assert [(w.arm, w.case) for w in chosen[:2]] == [("default", "b"), ("gan", "a")]
-
-
-@pytest.mark.parametrize("name", ["minimal", "all_failed"])
-def test_without_scores_there_is_nothing_to_show(name):
-    assert worst_cases(documents.EVERY[name]()) == []
+def test_no_more_than_asked_and_no_case_twice_for_an_arm():
+    for most in (0, 1, 6):
+        chosen = worst_cases(documents.full(), most)
+        assert len({(w.arm, w.case) for w in chosen}) == len(chosen) == most
 
 
 # -- pictures ------------------------------------------------------------------------------------
@@ -95,25 +82,22 @@ def near(picture, colour):
 
 def volume():
     """Image (1, D, H, W), truth and prediction: in plane 4 they differ most."""
-    image = np.zeros((1, 6, 30, 40), np.float32)
-    image[0] += np.linspace(0, 0.2, 6)[:, None, None]
+    image = np.linspace(0, 0.2, 6, dtype=np.float32)[None, :, None, None] + np.zeros((30, 40))
     truth = np.zeros((6, 30, 40), np.int16)
     truth[1:5, 8:20, 5:15] = 1
     predicted = truth.copy()
-    predicted[4] = 0
-    predicted[4, 8:20, 25:35] = 1
-    return image, truth, predicted
+    predicted[4] = np.roll(truth[4], 20, axis=1)
+    return image.astype(np.float32), truth, predicted
 
 
 def test_truth_and_prediction_are_outlined_in_their_colours_where_they_differ_most():
     picture = pixels(overlay_png(*volume()))
     assert picture.shape[:2] == (EDGE * 30 // 40, EDGE)
     scale = EDGE / 40
-    rows, columns = np.nonzero(near(picture, TRUTH))
-    assert 4 * scale < columns.min() < columns.max() < 16 * scale
-    assert 7 * scale < rows.min() < rows.max() < 21 * scale
-    columns = np.nonzero(near(picture, PREDICTED))[1]
-    assert 24 * scale < columns.min() < columns.max() < 36 * scale
+    for colour, left in ((TRUTH, 5), (PREDICTED, 25)):
+        rows, columns = np.nonzero(near(picture, colour))
+        assert (left - 1) * scale < columns.min() < columns.max() < (left + 11) * scale
+        assert 7 * scale < rows.min() < rows.max() < 21 * scale
 
 
 def test_the_predictions_outline_is_told_apart_without_colour():

@@ -64,84 +64,68 @@ def test_twice_the_people_of_a_size_is_that_of_the_double_size():
     )
 
 
+RENAMED: dict[str, Any] = {"arms": ["default", {**PASTED, "name": "third"}, "double"]}
+EQUAL: list[dict[str, Any]] = [
+    {"title": "of the report", "open": ["a remark"]},
+    {"host": {"title": "for people"}},
+    {"arms": pasted(title="for people", what="a sentence", candidate=True)},
+    {"data": "people:/elsewhere/14"},
+    {"draws": 1, "seeds": 5},
+    {"margin": 0.1},
+    {"primary": "hd95/mean", "margin": 1.0},
+    {"arms": [*pasted(), TUNED], "tune": {"folds": 2}},
+    {"root": "/elsewhere"},
+    {"name": "another"},
+    {"generators": {"paste": {"plugin": "copypaste"}}, "arms": pasted(generator="paste")},
+]
+ALL = {"real", "train", "fit"}
+TRAINED = {"real", "train"}
+OTHER: list[tuple[dict[str, Any], set[str]]] = [
+    ({"host": {"steps": 41}}, TRAINED),
+    ({"host": {"set": {"network": "unet", "width": 4}}}, TRAINED),
+    ({"host": {"options": ["a=1"]}}, TRAINED),
+    ({"regions": {"WT": "1+2"}}, TRAINED),
+    ({"measures": ["dice", "nsd"]}, TRAINED),
+    ({"arms": pasted(bank="4x")}, {"train"}),
+    ({"arms": pasted(ratio="2:1")}, {"train"}),
+    ({"arms": pasted(schedule="anneal")}, {"train"}),
+    ({"arms": pasted(edits=["flip"])}, {"train"}),
+    ({"arms": pasted(filters=["faithful"])}, {"train"}),
+    ({"arms": pasted(augmentation="none")}, {"train"}),
+    ({"arms": pasted(augmentation="heavier")}, {"train"}),
+    ({"arms": pasted(augment_synthetic=False)}, {"train"}),
+    ({"arms": pasted(set={"width": 4})}, {"train"}),
+    ({"arms": pasted(generator="elastic")}, {"train", "fit"}),
+    (
+        {"generators": {"g": {"plugin": "copypaste", "set": {"a": 1}}},
+         "arms": pasted(generator="g")},
+        {"train", "fit"},
+    ),
+    ({"read": {"size": "8"}}, ALL),
+    ({"plans": "small"}, ALL),
+    ({"configuration": "2d"}, ALL),
+    ({"split": {"seed": 1}}, ALL),
+    ({"split": {"sealed": 2}}, ALL),
+    ({"data": "people:/data/of/mine/15"}, ALL),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {"title": "of the report", "open": ["a remark"]},
-        {"host": {"title": "for people"}},
-        {"arms": pasted(title="for people", what="a sentence", candidate=True)},
-        {"data": "people:/elsewhere/14"},
-        {"draws": 1, "seeds": 5},
-        {"margin": 0.1},
-        {"primary": "hd95/mean", "margin": 1.0},
-        {"arms": [*pasted(), TUNED], "tune": {"folds": 2}},
-        {"root": "/elsewhere"},
-        {"name": "another"},
-    ],
-    ids=str,
+    ("changes", "others"), [*((equal, set()) for equal in EQUAL), *OTHER], ids=str
 )
-def test_what_a_result_does_not_hang_on_is_not_in_its_key(changes):
-    assert changed(design_of(plan_of(**changes))) == set()
+def test_what_a_result_hangs_on_is_in_its_key_and_nothing_else(changes, others):
+    assert changed(design_of(plan_of(**changes))) == others
 
 
 def test_an_arm_of_another_name_is_the_same_computation():
-    renamed = design_of(plan_of(arms=["default", {**PASTED, "name": "third"}, "double"]))
-    place = replace(PLACE, arm="third")
-    assert renamed.train(place).key == USUAL["train"]
-    assert "third" in renamed.train(place).title
-
-
-def test_a_generator_of_another_name_is_the_same_computation():
-    own = plan_of(generators={"paste": {"plugin": "copypaste"}}, arms=pasted(generator="paste"))
-    assert changed(design_of(own)) == set()
+    renamed = design_of(plan_of(**RENAMED)).train(replace(PLACE, arm="third"))
+    assert renamed.key == USUAL["train"]
+    assert "third" in renamed.title
 
 
 def test_a_chosen_arm_is_that_arm():
     design = design_of(plan_of(arms=[*pasted(), TUNED], tune={"folds": 2}))
     assert design.train(replace(Place("tuned", 2, 0, 0), arm="pasted")).key == USUAL["train"]
-
-
-# -- other -----------------------------------------------------------------------------------------
-
-ALL = {"real", "train", "fit"}
-
-
-@pytest.mark.parametrize(
-    ("changes", "others"),
-    [
-        ({"host": {"steps": 41}}, {"real", "train"}),
-        ({"host": {"set": {"network": "unet", "width": 4}}}, {"real", "train"}),
-        ({"host": {"options": ["a=1"]}}, {"real", "train"}),
-        ({"regions": {"WT": "1+2"}}, {"real", "train"}),
-        ({"measures": ["dice", "nsd"]}, {"real", "train"}),
-        ({"arms": pasted(bank="4x")}, {"train"}),
-        ({"arms": pasted(ratio="2:1")}, {"train"}),
-        ({"arms": pasted(schedule="anneal")}, {"train"}),
-        ({"arms": pasted(edits=["flip"])}, {"train"}),
-        ({"arms": pasted(filters=["faithful"])}, {"train"}),
-        ({"arms": pasted(augmentation="none")}, {"train"}),
-        ({"arms": pasted(augmentation="heavier")}, {"train"}),
-        ({"arms": pasted(augment_synthetic=False)}, {"train"}),
-        ({"arms": pasted(set={"width": 4})}, {"train"}),
-        ({"arms": pasted(generator="elastic")}, {"train", "fit"}),
-        (
-            {
-                "generators": {"g": {"plugin": "copypaste", "set": {"a": 1}}},
-                "arms": pasted(generator="g"),
-            },
-            {"train", "fit"},
-        ),
-        ({"read": {"size": "8"}}, ALL),
-        ({"plans": "small"}, ALL),
-        ({"configuration": "2d"}, ALL),
-        ({"split": {"seed": 1}}, ALL),
-        ({"split": {"sealed": 2}}, ALL),
-        ({"data": "people:/data/of/mine/15"}, ALL),
-    ],
-    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
-)
-def test_what_a_result_hangs_on_is_in_its_key(changes, others):
-    assert changed(design_of(plan_of(**changes))) == others
 
 
 @pytest.mark.parametrize("arm", ["default", "pasted"])
@@ -172,23 +156,16 @@ def test_another_image_of_the_same_name_is_another_case():
 # -- generators ------------------------------------------------------------------------------------
 
 
-def test_one_fit_of_a_draw_serves_all_seeds():
-    design = design_of(plan_of(fits="draw"))
-    fit = fit_of(design, PLACE)
-    for seed in (0, 1):
-        assert fit_of(design, replace(PLACE, seed=seed)) == fit
-        assert design.train(replace(PLACE, seed=seed)).needs == (fit.key,)
-    assert fit_of(design, replace(PLACE, draw=1)).key != fit.key
-
-
-def test_a_fit_of_each_seed_serves_that_one():
-    design = design_of(plan_of(fits="seed"))
-    fits = [fit_of(design, replace(PLACE, seed=seed)) for seed in (0, 1)]
-    assert fits[0].key != fits[1].key
-    for seed, fit in enumerate(fits):
+@pytest.mark.parametrize(("fits", "same"), [("draw", True), ("seed", False)])
+def test_a_fit_serves_all_seeds_of_a_draw_or_one(fits, same):
+    design = design_of(plan_of(fits=fits))
+    keys = [fit_of(design, replace(PLACE, seed=seed)).key for seed in (0, 1)]
+    assert (keys[0] == keys[1]) == same
+    for seed, key in enumerate(keys):
         train = design.train(replace(PLACE, seed=seed))
-        assert train.needs == (fit.key,)
-        assert train.document["generator"] == fit.key
+        assert train.needs == (key,)
+        assert train.document["generator"] == key
+    assert fit_of(design, replace(PLACE, draw=1)).key not in keys
 
 
 def test_a_fit_learns_from_the_training_cases_alone():

@@ -34,6 +34,7 @@ from tests.processes import until
 # -- commands --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_command_that_fails_raises_its_own_fault_with_its_last_line(capfd):
     with pytest.raises(UsageFault) as refused:
         worker.command(["fit", "nosuch", "--data", "nifti:nowhere", "-o", "run", "--json"])
@@ -41,10 +42,21 @@ def test_a_command_that_fails_raises_its_own_fault_with_its_last_line(capfd):
     assert "error: generator 'nosuch'" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_command_that_ends_well_gives_what_it_printed():
     seconds, document = worker.command(["plugins", "list", "--json"])
     assert "cgan3d" in document["found"]["generators"]
     assert 0.05 < seconds < 60
+
+
+HEAD = "import os, sys\nsay = lambda *words: print(*words, file=sys.stderr, flush=True)\n"
+
+
+def test_what_a_command_prints_is_its_document(monkeypatch):
+    monkeypatch.setattr(worker, "COMMAND", HEAD + "print('{\"words\": \"' + sys.argv[1] + '\"}')")
+    seconds, document = worker.command(["fit"])
+    assert document == {"words": "fit"}
+    assert seconds > 0
 
 
 @pytest.mark.parametrize(
@@ -58,12 +70,12 @@ def test_a_command_that_ends_well_gives_what_it_printed():
         ("say('step 3'); os.kill(os.getpid(), 9)", TrainingFault, "step 3"),
     ],
 )
-def test_whatever_it_ended_with_is_one_line(monkeypatch, code, fault, line):
-    head = "import os, sys\nsay = lambda *words: print(*words, file=sys.stderr, flush=True)\n"
-    monkeypatch.setattr(worker, "COMMAND", head + code)
+def test_whatever_it_ended_with_is_one_line(monkeypatch, capfd, code, fault, line):
+    monkeypatch.setattr(worker, "COMMAND", HEAD + code)
     with pytest.raises(fault) as ended:
         worker.command([])
     assert (type(ended.value), str(ended.value)) == (fault, line)
+    assert line in capfd.readouterr().err or code.startswith("sys")
 
 
 CHILD = """

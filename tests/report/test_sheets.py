@@ -1,6 +1,7 @@
 """Sheets, overlays and curves: pictures that open, whatever the labels are."""
 
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -44,24 +45,27 @@ def test_a_case_is_real_and_synthetic_of_each_channel_then_its_label(tmp_path, n
     assert more[0] > 2.5 * beside[0]
 
 
-def headings(*args: Any, **asked: Any) -> list[str]:
+def headings_of(*args: Any, **asked: Any) -> list[str]:
     return [column.heading for column in _columns(*args, **{"given": (), "drawn": False, **asked})]
 
 
-def test_a_given_channel_is_not_called_synthetic_and_stands_there_once():
-    real, drawn, schema = cases(2, 1), samples(2, 1), ToySource(2).schema
-    assert headings(drawn, real, schema, given=("first",)) == [
-        *("given first", "real second", "synthetic second", "label"),
-    ]
-
-
-def test_drawn_labels_stand_beside_the_real_ones_if_there_are_any():
-    real, drawn, schema = cases(2, 1), samples(2, 1), ToySource(2).schema
-    asked: dict[str, Any] = {"given": schema.channels, "drawn": True}
-    given = ["given first", "given second"]
-    assert headings(drawn, real, schema, **asked) == [*given, "real label", "drawn label"]
-    bare = [replace(case, labels=None) for case in real]
-    assert headings(drawn, bare, schema, **asked) == [*given, "drawn label"]
+@pytest.mark.parametrize(
+    ("labelled", "asked", "headings"),
+    [
+        (True, {"given": ("first",)}, ["given first", "real second", "synthetic second", "label"]),
+        (True, {"drawn": True}, ["real label", "drawn label"]),
+        (False, {"drawn": True}, ["drawn label"]),
+    ],
+)
+def test_a_given_channel_stands_there_once_and_drawn_labels_beside_the_real_ones(
+    labelled, asked, headings
+):
+    real, schema = cases(2, 1), ToySource(2).schema
+    real = real if labelled else [replace(case, labels=None) for case in real]
+    if asked.get("drawn"):
+        asked = {"given": schema.channels, **asked}
+        headings = ["given first", "given second", *headings]
+    assert headings_of(samples(2, 1), real, schema, **asked) == headings
 
 
 def shows(panel: Any, colour: Any) -> bool:
@@ -75,7 +79,7 @@ def test_what_a_part_has_drawn_has_a_column_of_its_own(tmp_path):
     flat, tumour = np.zeros((1, 16, 16), np.float32), np.zeros((16, 16), np.int16)
     tumour[6:10, 6:10] = 1
     sample = Sample(flat, tumour, under=np.full((16, 16), 3, np.int16))
-    assert headings([sample], [], schema) == ["synthetic T1", "tissues", "label"]
+    assert headings_of([sample], [], schema) == ["synthetic T1", "tissues", "label"]
     ((image, tissues, label),) = panels(write_sheet(tmp_path / "a.png", [sample], [], schema), 3)
     white_matter, tumour_too = to_rgb(colour_of(2)), to_rgb(colour_of(0))
     assert (shows(tissues, white_matter), shows(tissues, tumour_too)) == (True, False)
@@ -145,14 +149,10 @@ def test_fewer_real_cases_than_samples_leave_gaps(tmp_path):
 
 
 def test_any_number_of_labels_has_colours_of_their_own():
-    colours = [colour_of(index) for index in range(40)]
+    colours = [to_rgb(colour_of(index)) for index in range(40)]
     assert len(set(colours)) == 40
-    near = [
-        np.abs(np.subtract(to_rgb(a), to_rgb(b))).max()
-        for i, a in enumerate(colours[:16])
-        for b in colours[:i]
-    ]
-    assert min(near) > 0.08
+    pairs = combinations(colours[:16], 2)
+    assert min(np.abs(np.subtract(one, other)).max() for one, other in pairs) > 0.08
 
 
 def test_the_seventh_label_is_outlined_and_filled(tmp_path):
@@ -176,26 +176,21 @@ def test_a_sheet_makes_its_folder_and_leaves_nothing_else(tmp_path):
 
 
 @pytest.mark.parametrize("labels", [None, np.ones((8, 8), np.int16), np.zeros((8, 8), np.int16)])
-def test_labels_may_be_anything(tmp_path, labels):
-    image = np.random.default_rng(0).standard_normal((2, 8, 8)).astype(np.float32)
+@pytest.mark.parametrize("factor", [0, 1])
+def test_labels_may_be_anything_and_images_constant(tmp_path, labels, factor):
+    image = factor * np.random.default_rng(0).standard_normal((2, 8, 8)).astype(np.float32)
     path = write_sheet(tmp_path / "a.png", [Sample(image, labels)], [], ToySource(2).schema)
     assert path.stat().st_size > 0
 
 
 def test_the_outline_is_drawn(tmp_path):
-    drawn = samples(2, 1)
-    plain = [Sample(s.image) for s in drawn]
     schema = ToySource(2).schema
+    (labelled,) = samples(2, 1)
     colour = [
-        np.ptp(panels(write_sheet(tmp_path / "a.png", items, [], schema), n)[0][0], axis=-1).max()
-        for items, n in ((drawn, 3), (plain, 2))
+        np.ptp(panels(write_sheet(tmp_path / "a.png", [item], [], schema), n)[0][0], axis=-1).max()
+        for item, n in ((labelled, 3), (Sample(labelled.image), 2))
     ]
     assert colour[0] > 0.3 > 0.01 > colour[1]
-
-
-def test_a_constant_image_can_be_shown(tmp_path):
-    blank = Sample(np.zeros((2, 8, 8), np.float32))
-    assert write_sheet(tmp_path / "a.png", [blank], [], ToySource(2).schema).exists()
 
 
 def test_overlays_show_truth_above_prediction(tmp_path):
@@ -206,19 +201,21 @@ def test_overlays_show_truth_above_prediction(tmp_path):
     assert two[1] == pytest.approx(2 * one[1], abs=2)
 
 
-def test_the_slice_with_most_foreground_is_shown():
-    labels = np.zeros((5, 4, 4), np.int16)
-    labels[1, 0], labels[3] = 1, 2
-    assert middle_slice(labels, labels.shape) == 3
+FOREGROUND = np.zeros((5, 4, 4), np.int16)
+FOREGROUND[1, 0], FOREGROUND[3] = 1, 2
 
 
-def test_without_foreground_it_is_the_middle_one():
-    assert middle_slice(np.full((5, 4, 4), -1, np.int16), (5, 4, 4)) == 2
-    assert middle_slice(None, (5, 4, 4)) == 2
-
-
-def test_a_plane_has_no_slice():
-    assert middle_slice(np.ones((4, 4), np.int16), (4, 4)) is None
+@pytest.mark.parametrize(
+    ("labels", "shape", "shown"),
+    [
+        (FOREGROUND, (5, 4, 4), 3),
+        (np.full((5, 4, 4), -1, np.int16), (5, 4, 4), 2),
+        (None, (5, 4, 4), 2),
+        (np.ones((4, 4), np.int16), (4, 4), None),
+    ],
+)
+def test_the_slice_with_most_foreground_or_the_middle_one_is_shown(labels, shape, shown):
+    assert middle_slice(labels, shape) == shown
 
 
 # -- curves ----------------------------------------------------------------------------------------
@@ -226,18 +223,14 @@ def test_a_plane_has_no_slice():
 METRICS = "step,images,seconds,g/a,g/b,d/a\n20,40,1.5,0.5,nan,1\n40,80,3,0.25,2,1\n"
 
 
-def test_metrics_are_read_by_column(tmp_path):
-    (tmp_path / "metrics.csv").write_text(METRICS)
+@pytest.mark.parametrize("lines", [0, 2])
+def test_metrics_are_read_by_column_also_of_no_line(tmp_path, lines):
+    (tmp_path / "metrics.csv").write_text("".join(METRICS.splitlines(True)[: 1 + lines]))
     columns = read_metrics(tmp_path / "metrics.csv")
     assert list(columns) == ["step", "images", "seconds", "g/a", "g/b", "d/a"]
-    assert (columns["step"], columns["g/a"]) == ([20, 40], [0.5, 0.25])
-    assert np.isnan(columns["g/b"][0])
-
-
-def test_metrics_may_have_no_line_yet(tmp_path):
-    (tmp_path / "metrics.csv").write_text("step,images,seconds,g/a\n")
-    columns = read_metrics(tmp_path / "metrics.csv")
-    assert columns == {"step": [], "images": [], "seconds": [], "g/a": []}
+    assert columns["step"] == [20, 40][:lines]
+    assert columns["g/a"] == [0.5, 0.25][:lines]
+    assert np.isnan(columns["g/b"][:1]).all()
 
 
 def test_curves_have_a_panel_per_player(tmp_path):

@@ -28,16 +28,13 @@ def test_ray_gives_each_job_its_shares(text, shares):
     ("text", "says"),
     [
         ("locl", "expected local, local:4, ray or .* Did you mean 'local'"),
-        ("", "expected local, local:4"),
-        ("local:", "expected local, local:4"),
-        ("local:0", "expected a number of jobs at once"),
-        ("local:-1", "expected a number of jobs at once"),
-        ("local:two", "expected a number of jobs at once"),
+        *((text, "expected local, local:4") for text in ("", "local:")),
+        *((f"local:{n}", "expected a number of jobs at once") for n in (0, -1, "two")),
         ("ray:4", "'4': expected cpus"),
-        ("ray:cpus=0", "'cpus=0': expected cpus"),
-        ("ray:cpus=nan", "'cpus=nan': expected cpus"),
-        ("ray:gpus=1.5", "'gpus=1.5': expected cpus"),
-        ("ray:gpus=inf", "'gpus=inf': expected cpus"),
+        *(
+            (f"ray:{share}", f"'{share}': expected cpus")
+            for share in ("cpus=0", "cpus=nan", "gpus=1.5", "gpus=inf")
+        ),
         ("ray:gpus=1,gpus=2", "'gpus=2': expected cpus"),
     ],
 )

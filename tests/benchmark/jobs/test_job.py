@@ -8,43 +8,43 @@ from gansynth.runtime.errors import UsageFault
 from tests.benchmark.jobs.small import Small, key_of
 
 
-def refused(small: Small, match: str) -> None:
-    with pytest.raises(UsageFault, match=match):
+@pytest.mark.parametrize(
+    ("needs", "says"),
+    [
+        (
+            {"free": [], "a": ["c"], "b": ["a"], "c": ["b"]},
+            r"need each other: (a -> b -> c -> a|b -> c -> a -> b|c -> a -> b -> c)\b",
+        ),
+        ({"a": ["nobody"]}, f"job 'a': needs {key_of('nobody')}, which is no job"),
+    ],
+)
+def test_needs_that_cannot_be_met(small: Small, needs, says):
+    for name, others in needs.items():
+        small.add(name, needs=others)
+    with pytest.raises(UsageFault, match=says):
         small.run()
     assert list(small.marks.iterdir()) == []
 
 
-def test_a_circle(small: Small):
-    small.add("free")
-    small.add("a", needs=["c"])
-    small.add("b", needs=["a"])
-    small.add("c", needs=["b"])
-    refused(small, r"need each other: (a -> b -> c -> a|b -> c -> a -> b|c -> a -> b -> c)\b")
-
-
-def test_a_need_that_is_no_job(small: Small):
-    small.add("a", needs=["nobody"])
-    refused(small, f"job 'a': needs {key_of('nobody')}, which is no job")
-
-
-def test_a_key_given_twice(small: Small):
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        *(
+            ({"key": key}, "expected 16 to 64 digits")
+            for key in ("", "abc", "g" * 16, "../" + "a" * 16, "A" * 16)
+        ),
+        ({"folder": "elsewhere"}, r"folder .*elsewhere: expected .*store"),
+        ({"argv": ()}, r"job 'a': no words"),
+        ({"title": "b"}, r"given twice, as 'a' and 'b'"),
+    ],
+)
+def test_a_job_that_is_none(small: Small, change, says):
     job = small.add("a")
-    small.jobs = [job, replace(job, title="b")]
-    refused(small, r"given twice, as 'a' and 'b'")
-
-
-@pytest.mark.parametrize("key", ["", "abc", "g" * 16, "../" + "a" * 16, "A" * 16])
-def test_a_key_that_is_none(small: Small, key):
-    job = small.add("a")
-    small.jobs = [replace(job, key=key, folder=small.store.folder / key)]
-    refused(small, r"expected 16 to 64 digits")
-
-
-def test_a_folder_outside_of_the_store(small: Small):
-    small.jobs = [replace(small.add("a"), folder=small.tmp / "elsewhere")]
-    refused(small, r"folder .*elsewhere: expected .*store")
-
-
-def test_a_job_without_words(small: Small):
-    small.jobs = [replace(small.add("a"), argv=())]
-    refused(small, r"job 'a': no words")
+    folder = small.tmp / change["folder"] if "folder" in change else None
+    other = replace(job, **{**change, "folder": folder or small.store.folder / job.key})
+    if "key" in change:
+        other = replace(other, folder=small.store.folder / change["key"])
+    small.jobs = [job, other] if "title" in change else [other]
+    with pytest.raises(UsageFault, match=says):
+        small.run()
+    assert list(small.marks.iterdir()) == []

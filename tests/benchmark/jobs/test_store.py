@@ -15,9 +15,10 @@ def store(tmp_path) -> Store:
     return Store(tmp_path / "store")
 
 
-def test_a_result_that_is_not_there_is_named(store):
+def test_a_result_that_is_not_there_is_named_and_not_waited_for_for_ever(store):
     with pytest.raises(DataFault, match=f"{KEY}/result.json: no whole result of this job"):
         store.result(KEY)
+    assert not store.expect(KEY, patience=0)
 
 
 @pytest.mark.parametrize("change", [{"key": "f" * 16}, {"rc": 1}, {"document": ...}])
@@ -37,11 +38,8 @@ def test_a_published_folder_has_its_log_and_leaves_no_trace(store, tmp_path):
     store.log(KEY).write_text("said")
     store.leave_trace(KEY, Trace("run", "here", 1, "now", 1, 0.0))
     store.finish(KEY, work, RESULT)
-    assert sorted(p.name for p in (store.folder / KEY).iterdir()) == [
-        "log.txt",
-        "result.json",
-        "weights",
-    ]
+    files = {path.name for path in (store.folder / KEY).iterdir()}
+    assert files == {"log.txt", "result.json", "weights"}
     assert store.log(KEY).read_text() == "said"
     assert store.trace(KEY) is None
 
@@ -54,10 +52,6 @@ def test_a_job_is_held_by_one_at_a_time(store):
         with other.lock(KEY) as too:
             assert not too
     assert not other.held(KEY)
-
-
-def test_a_result_that_never_shows_up_is_not_waited_for_for_ever(store):
-    assert not store.expect(KEY, patience=0)
 
 
 def test_an_empty_folder_is_for_every_attempt_but_a_resumable_one(small: Small):

@@ -12,8 +12,7 @@ AWKWARD = ["a/b", "m~n", "x,y", "{z}", "100 %", "ü", "", 'q"q']
 def test_a_node_stands_where_its_pointer_leads(key):
     document = {"list": [{key: {"inner": 7}}]}
     node = Node(document)["list"][0][key]["inner"]
-    assert node.value == 7
-    assert resolve(document, node.pointer) == 7
+    assert node.value == resolve(document, node.pointer) == 7
 
 
 def test_pointers_are_those_of_rfc_6901():
@@ -24,24 +23,27 @@ def test_pointers_are_those_of_rfc_6901():
 def test_what_is_not_there_is_a_node_too():
     node = Node({"a": [1]})["a"][3]["b"]["c"]
     assert (node.value, node.pointer, node.number, node.text) == (None, "/a/3/b/c", None, "")
-    assert list(node) == []
-    assert list(node.members()) == []
+    assert list(node) == list(node.members()) == []
     assert not node
     with pytest.raises(KeyError):
         resolve({"a": [1]}, node.pointer)
 
 
 @pytest.mark.parametrize(
-    ("value", "number"), [(0, 0.0), (1.5, 1.5), (True, None), ("1", None), (float("nan"), None)]
+    ("value", "number", "something"),
+    [
+        (0, 0.0, True),
+        (1.5, 1.5, True),
+        (True, None, True),
+        (False, None, True),
+        ("1", None, True),
+        (float("nan"), None, True),
+        ([], None, False),
+    ],
 )
-def test_only_finite_numbers_are_numbers(value, number):
+def test_only_finite_numbers_are_numbers_and_zero_is_something(value, number, something):
     assert Node(value).number == number
-
-
-def test_zero_and_false_are_something():
-    assert Node(0)
-    assert Node(False)
-    assert not Node([])
+    assert bool(Node(value)) == something
 
 
 def test_a_pattern_stands_for_all_its_places():
