@@ -61,9 +61,6 @@ def row_of(rows: list[dict[str, Any]], arm: str, **more: Any) -> dict[str, Any]:
     return row
 
 
-# -- values by person ------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("scores", "by", "values"),
     [
@@ -92,9 +89,6 @@ def test_a_measure_that_one_run_lacks_is_unknown_there():
     found = matrices_of(document(runs))
     assert np.isnan(found["default", 6, DICE].values[1]).all()
     assert found["default", 6, "nsd/WT"].values[1, 0] == 0.3
-
-
-# -- comparisons -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("missing", [0, 1])
@@ -151,9 +145,6 @@ def test_a_difference_beyond_what_is_possible_has_no_interval():
     assert {tuple(row["interval"].values()) for row in rows} == {(None, None)}
     words = verdict({**made, "comparisons": rows})
     assert "the design is too small for an interval" in words["sentence"]
-
-
-# -- worth -----------------------------------------------------------------------------------------
 
 
 def learning(arm: str, *sizes: int, times: int = 1, more: float = 0.0) -> list[dict[str, Any]]:
@@ -220,9 +211,6 @@ def test_an_arm_that_differs_in_more_is_no_point_of_the_curve(other):
 def test_an_arm_of_twice_the_people_is_worth_what_it_is_beyond_them():
     (row,) = worth_of(learning("default", 6, 12), learning("gan", 6, times=2), gan={"real": 2})
     assert row["cases"] is None or abs(row["cases"]) < 1.5
-
-
-# -- costs, means, warnings ------------------------------------------------------------------------
 
 
 def test_costs_are_means_and_what_is_added_to_the_controls():

@@ -91,9 +91,6 @@ def test_development_is_looked_at_as_often_as_anybody_likes(plan):
     assert len(lines(plan)) == 5
 
 
-# -- a log that somebody has changed ---------------------------------------------------------------
-
-
 @pytest.fixture
 def log(plan) -> Path:
     """A log of three looks."""
@@ -142,9 +139,6 @@ def test_a_log_from_before_lines_had_hashes_of_their_own_goes_on(plan):
     assert look(plan) == 1
     assert look(plan, "two", again="a bug") == 2
     assert len(Looks(plan).entries) == 2
-
-
-# -- benchmarks ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -195,9 +195,6 @@ def test_detectors_are_judged_by_froc_and_a_plans_margin_goes_before_the_usual_o
     assert (plan.judged_by, plan.equal_within) == judged
 
 
-# -- where things lie ------------------------------------------------------------------------------
-
-
 def test_data_that_lies_beside_the_plan_is_found_from_anywhere(tmp_path, monkeypatch):
     (tmp_path / "cases").mkdir()
     file = write(tmp_path, TEXT.replace("nnunet:004", "nifti:cases"))
@@ -223,8 +220,6 @@ def test_subjects_and_root_that_lie_beside_the_plan_are_found_and_other_words_st
     assert plan.subjects == str(tmp_path / "people.csv")
     assert plan.root == str(tmp_path / "folders")
 
-
-# -- the hash --------------------------------------------------------------------------------------
 
 BASE = yaml.safe_load(TEXT.replace("arms: [default]\n", GANS)) | {
     "generators": {"mine": {"plugin": "cgan3d", "set": {"steps": 5}}},

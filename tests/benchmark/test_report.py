@@ -47,8 +47,6 @@ def of_class(element: Element, name: str, class_: str) -> list[Element]:
     return [found for found in element.all(name) if found.has(class_)]
 
 
-# -- what stands where ---------------------------------------------------------------------------
-
 SECTIONS = [
     "arms", "differences", "worth", "curves", "subjects", "spread", "measures", "ratios", "costs",
     "worst", "paper", "looks", "failures", "plan", "reading",
@@ -152,9 +150,6 @@ def test_entries_may_lack_anything(part):
     assert "How to read this" in render(compose(document))
 
 
-# -- nothing in it does anything -----------------------------------------------------------------
-
-
 @EVERY
 def test_no_text_of_the_document_becomes_markup(name):
     _, html, _ = written(name)
@@ -191,9 +186,6 @@ def test_the_wheel_has_the_templates():
     assert templates <= packed
 
 
-# -- colours -------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_words_stand_out_of_what_is_behind_them(scheme):
     roots = re.findall(r":root \{(.*?)\}", (TEMPLATES / "style.css").read_text(), re.DOTALL)
@@ -205,9 +197,6 @@ def test_words_stand_out_of_what_is_behind_them(scheme):
     assert len(pairs) > 20
     for word, ground in pairs:
         assert contrast(colours[word], colours[ground]) >= 4.5, (word, ground)
-
-
-# -- Markdown ------------------------------------------------------------------------------------
 
 
 @EVERY
@@ -234,9 +223,6 @@ def test_markdown_of_hostile_names_has_no_markup():
     outside = re.sub(r"^(`{3,})yaml\n.*?^\1$", "", text, flags=re.DOTALL | re.MULTILINE)
     assert "&lt;script&gt;" in outside
     assert "<" not in outside.replace("&lt;", "")
-
-
-# -- numbers -------------------------------------------------------------------------------------
 
 
 @EVERY
@@ -281,8 +267,6 @@ def test_a_mark_lies_where_its_number_is_on_the_axis():
         assert float(mark.attributes["x"][:-1]) == pytest.approx(x, abs=0.02)
     assert len(marks) == sum(c["measure"] == "dice/foreground" for c in document["comparisons"])
 
-
-# -- in a browser --------------------------------------------------------------------------------
 
 SHOWN = ("full", "hostile", "minimal")
 

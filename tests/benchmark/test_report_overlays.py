@@ -68,9 +68,6 @@ def test_no_more_than_asked_and_no_case_twice_for_an_arm():
         assert len({(w.arm, w.case) for w in chosen}) == len(chosen) == most
 
 
-# -- pictures ------------------------------------------------------------------------------------
-
-
 def pixels(png):
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), float) / 255
 

@@ -50,9 +50,6 @@ def changed(design: Design) -> set[str]:
     return {name for name, key in keys(design).items() if key != USUAL[name]}
 
 
-# -- equal -----------------------------------------------------------------------------------------
-
-
 def test_twice_the_people_of_a_size_is_that_of_the_double_size():
     design = design_of()
     for draw, seed in ((0, 0), (0, 1), (1, 1)):
@@ -153,9 +150,6 @@ def test_another_image_of_the_same_name_is_another_case():
     assert changed(design_of(changed=other)) == set()
 
 
-# -- generators ------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("fits", "same"), [("draw", True), ("seed", False)])
 def test_a_fit_serves_all_seeds_of_a_draw_or_one(fits, same):
     design = design_of(plan_of(fits=fits))
@@ -175,9 +169,6 @@ def test_a_fit_learns_from_the_training_cases_alone():
     assert [case for case, *_ in fit.document["train"]] == list(design.cases_of(PLACE))
     assert design.fit_of(replace(PLACE, arm="default")) is None
     assert design.train(replace(PLACE, arm="default")).document["generator"] is None
-
-
-# -- documents -------------------------------------------------------------------------------------
 
 
 def specs() -> list[Spec]:
@@ -253,9 +244,6 @@ def test_keys_are_the_same_in_every_process():
     words = [sys.executable, "-c", code]
     done = subprocess.run(words, capture_output=True, text=True, env=environ, check=True)
     assert done.stdout.split() == list(USUAL.values())
-
-
-# -- what cannot be measured -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

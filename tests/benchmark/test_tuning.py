@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -11,17 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
-from gansynth.benchmark import tuning
+from gansynth.benchmark import study, tuning
 from gansynth.benchmark.jobs.graph import Phase, Report, Standing
+from gansynth.benchmark.jobs.job import Job
 from gansynth.benchmark.plan import Plan
 from gansynth.benchmark.specs import Spec
-from gansynth.benchmark.tuning import CHOICE, Tuning, choose, going_on, shortened
+from gansynth.benchmark.tuning import (
+    CHOICE,
+    Tuning,
+    Wanted,
+    choose,
+    choose_arm,
+    going_on,
+    shortened,
+)
 from gansynth.runtime.errors import TrainingFault
 from gansynth.runtime.files import read_json
-from tests.benchmark.people import design_of, finish, plan_of
-from tests.processes import until
+from tests.benchmark.people import design_of, finish, people, plan_of
 
 ARMS = [
     "default",
@@ -115,9 +121,6 @@ def race(tmp_path, monkeypatch) -> Callable[..., tuple[dict[str, Any], Race]]:
     return run
 
 
-# -- choosing --------------------------------------------------------------------------------------
-
-
 def gained(*gains: float) -> dict[str, dict[str, float]]:
     """Scores of an arm that gains so much on each of some people."""
     people = [f"p{i}" for i in range(len(gains))]
@@ -179,9 +182,6 @@ def test_the_luck_of_one_inner_training_is_no_gain_but_one_that_all_folds_show(l
     assert choose(both, "default")[0] == "gan"  # over people alone
     found, why = choose(both, "default", people)
     assert (found, "use none" in why) == (chosen, chosen == "default")
-
-
-# -- successive halving ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -302,9 +302,9 @@ def test_trainings_get_the_run_and_the_hosts_variables(race, tmp_path):
 
 def test_a_failure_is_told_with_its_own_words(tmp_path, monkeypatch):
     def fail(jobs: Any, *_: Any, **__: Any) -> Report:
-        log = Path("log.txt")
-        failed = Standing(jobs[0], Phase.FAILED, log, why="losses are NaN")
-        return Report((failed, Standing(jobs[1], Phase.SKIPPED, log)), 0.0)
+        one, other, *_ = jobs
+        failed = Standing(one, Phase.FAILED, Path("log.txt"), why="losses are NaN")
+        return Report((failed, Standing(other, Phase.SKIPPED, Path("log.txt"))), 0.0)
 
     monkeypatch.setattr(tuning, "run_jobs", fail)
     with pytest.raises(TrainingFault, match="losses are NaN") as refused:
@@ -316,9 +316,6 @@ def test_a_failure_is_told_with_its_own_words(tmp_path, monkeypatch):
 def test_scores_that_nobody_has_are_told(race, key):
     with pytest.raises(TrainingFault, match=r"default: nobody .* dice/mean"):
         race(lambda spec, case: None if key == "dice/mean" else 0.5, key)
-
-
-# -- whose cases -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("folds", [2, 3, 5])
@@ -363,111 +360,49 @@ def test_another_seed_deals_otherwise(tmp_path):
     assert folds[0] == json.dumps(open_tuning(tmp_path, plan(), 0).folds)
 
 
-# -- typed, killed, typed again --------------------------------------------------------------------
-
 TOY_HOST = """
-import json, pathlib, sys, time
+import json, pathlib, sys
 told, _, here = sys.argv[1:]
 spec = json.load(open(told))["spec"]
-steps, arm = spec.get("host", {}).get("set", {}).get("steps"), spec.get("generator") is None
-name = f"{spec['kind']}-{steps}-{arm}"
+steps, real = spec.get("host", {}).get("set", {}).get("steps"), spec.get("generator") is None
+name = f"{spec['kind']}-{steps}-{real}"
 with pathlib.Path(here, "begun").open("a") as begun:
     begun.write(name + "\\n")
-while name == "train-40-False" and not pathlib.Path(here, "calm").exists():
-    time.sleep(0.05)
-scores = {case: (0.5 if arm else 0.6) for case, *_ in spec.get("judged", ())}
+if name == "train-40-False" and not pathlib.Path(here, "calm").exists():
+    sys.exit("the second rung broke off")
+scores = {case: (0.5 if real else 0.6) for case, *_ in spec.get("judged", ())}
 print(json.dumps({"seconds": 1.0, "scores": {"dice/mean": scores}}))
 """
-TYPED = """
-import sys
-from pathlib import Path
-from unittest.mock import patch
-from gansynth.benchmark import study
-from gansynth.benchmark.tuning import Wanted, choose_arm
-from gansynth.benchmark.jobs.job import Job
-from tests.benchmark.people import people
-from tests.benchmark.test_tuning import SHORT, TOY_HOST, plan
-
-here = sys.argv[1]
 
 
-def toy(key, title, kind, argv, **more):
-    return Job(key, title, kind, (sys.executable, "-c", TOY_HOST, *argv[3:], here), **more)
+def test_a_race_of_two_rungs_that_broke_off_is_taken_up_and_may_be_typed_again(
+    tmp_path, monkeypatch, capsys
+):
+    def toy(key: str, title: str, kind: str, argv: tuple[str, ...], **more: Any) -> Job:
+        words = (sys.executable, "-c", TOY_HOST, *argv[3:], str(tmp_path))
+        return Job(key, title, kind, words, **more)
 
+    def typed() -> dict[str, Any]:
+        with people():
+            return choose_arm(made, Wanted(tmp_path / "tune", size=6, executor="local:2"))
 
-with people(), patch.object(study, "Job", toy):
-    choose_arm(plan(**SHORT), Wanted(Path(here, "tune"), size=6, executor="local:2"))
-"""
-SHORT = {"arms": ["default", {"name": "pasted", "from": "copy-paste"}], "tune": {"folds": 2}}
-"""Two arms, in the rungs that a plan has unless it names others."""
-
-
-def typed(folder: Path) -> subprocess.Popen[str]:
-    """``gansynth tune`` with a toy host, which waits in the second rung until it is ``calm``."""
-    words = [sys.executable, "-c", TYPED, str(folder)]
-    return subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-
-
-def test_a_race_of_two_rungs_that_is_killed_is_taken_up_and_may_be_typed_again(tmp_path):
     def begun() -> Counter[str]:
-        file = tmp_path / "begun"
-        return Counter(file.read_text().split() if file.exists() else ())
+        return Counter((tmp_path / "begun").read_text().split())
 
-    def ended() -> str:
-        with typed(tmp_path) as tune:
-            _, err = tune.communicate(timeout=120)
-        assert tune.returncode == 0, err
-        return err
-
-    with typed(tmp_path) as tune:
-        until(lambda: begun()["train-40-False"] == 2 or tune.poll() is not None)
-        tune.kill()
-    assert begun()["train-40-False"] == 2, "the second rung was not reached"
-    locks = [FileLock(file) for file in (tmp_path / "tune").glob("*/inner/.work/*.lock")]
-    for lock in locks:  # held until the killed one's jobs have ended too
-        lock.acquire(timeout=60)
-        lock.release()
-    (tmp_path / "calm").touch()
-    before = begun()
-    ended()
-    first_rung = {name: count for name, count in before.items() if "-40-" not in name}
-    assert first_rung == {"fit-None-False": 2, "train-10-False": 2, "train-10-True": 2}
+    monkeypatch.setattr(study, "Job", toy)
+    made = plan(arms=["default", {"name": "pasted", "from": "copy-paste"}], tune={"folds": 2})
+    with pytest.raises(TrainingFault, match="the second rung broke off"):
+        typed()
+    first_rung = {"fit-None-False": 2, "train-10-False": 2, "train-10-True": 2}
     assert {name: begun()[name] for name in first_rung} == first_rung
-    choice = read_json(tmp_path / "tune" / CHOICE)
-    assert choice["chosen"] == "pasted"
-    assert [rung["share"] for rung in choice["rungs"]] == [0.25, 1.0]
+    (tmp_path / "calm").touch()
+    found = typed()
+    assert {name: begun()[name] for name in first_rung} == first_rung
+    assert found["chosen"] == "pasted"
+    assert [rung["share"] for rung in found["rungs"]] == [0.25, 1.0]
+    assert read_json(tmp_path / "tune" / CHOICE) == found
     after = begun()
-    assert "6 jobs: 6 done already" in ended()
+    capsys.readouterr()
+    assert typed() == found
+    assert "6 jobs: 6 done already" in capsys.readouterr().err
     assert begun() == after
-    assert read_json(tmp_path / "tune" / CHOICE) == choice
-
-
-# -- a real one ------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_a_real_race_ends_with_a_choice(tmp_path):
-    """Real processes on coarse phantoms, three steps each."""
-    pytest.importorskip("nilearn", reason="phantoms are made from nilearn's atlas")
-    from gansynth.benchmark.tuning import Wanted, choose_arm
-    from gansynth.testing.phantoms import PhantomOptions, write_gliomas
-
-    write_gliomas(tmp_path / "data", 5, seed=0, options=PhantomOptions(spacing_mm=8.0))
-    tiny = {"network": "unet", "width": "4", "levels": "2", "patch": "16", "precision": "fp32"}
-    own = plan_of(
-        data=f"nifti:{tmp_path / 'data'}",
-        read={"channels": "flair", "size": "16"},
-        host={"target": "segmenter", "steps": 3, "set": tiny},
-        arms=["default", {"name": "pasted", "from": "copy-paste", "bank": "1x"}],
-        sizes=[2],
-        split={"development": 0, "sealed": 1},
-        tune={"folds": 2, "rungs": [1.0]},
-        measures=["dice"],
-        primary="dice/foreground",
-    )
-    found = choose_arm(own, Wanted(tmp_path / "out", size=4, executor="local:2"), quiet=True)
-    assert found["chosen"] in ("default", "pasted")
-    assert set(found["rungs"][0]["scores"]) == {"default", "pasted"}
-    assert all(0 <= score <= 1 for score in found["rungs"][0]["scores"].values())
-    assert found["use"][-1].startswith("gansynth augment --target segmenter")
-    assert read_json(tmp_path / "out" / CHOICE) == found

@@ -144,9 +144,6 @@ def test_the_command_line_understands_what_is_meant():
     assert (told.run, told.augment_synthetic) == (RunFolder(RUN), False)
 
 
-# -- fits and sources ------------------------------------------------------------------------------
-
-
 def generator(**changes: Any) -> dict[str, Any]:
     own = {"plugin": "cgan3d", **changes}
     return plan_of(generators={"mine": own}).generator("mine").model_dump(mode="json")

@@ -218,8 +218,6 @@ def test_the_slice_with_most_foreground_or_the_middle_one_is_shown(labels, shape
     assert middle_slice(labels, shape) == shown
 
 
-# -- curves ----------------------------------------------------------------------------------------
-
 METRICS = "step,images,seconds,g/a,g/b,d/a\n20,40,1.5,0.5,nan,1\n40,80,3,0.25,2,1\n"
 
 
@@ -240,8 +238,6 @@ def test_curves_have_a_panel_per_player(tmp_path):
     one = write_curves(tmp_path / "one.csv", tmp_path / "one.png")
     assert size(two)[1] == pytest.approx(2 * size(one)[1], abs=2)
 
-
-# -- boxes -----------------------------------------------------------------------------------------
 
 BOX = Boxes(np.array([[2, 3, 6, 9]], np.float32), np.array([1], np.int16))
 

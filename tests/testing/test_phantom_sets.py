@@ -88,9 +88,6 @@ def opened(folder: Path, **keys: str) -> CaseSource:
     return open_source(SourceRequest("nifti", str(folder), read=keys))
 
 
-# -- all of them -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", SETS)
 def test_the_same_arguments_give_the_same_bytes_and_another_seed_others(base, tmp_path, kind):
     write, count, options = SETS[kind]
@@ -159,9 +156,6 @@ def test_the_demo_writes_them_and_says_what_to_run(tmp_path, run_cli, kind, subj
     assert told["subjects"] == (subjects or told["subjects"])
 
 
-# -- nnU-Net's -------------------------------------------------------------------------------------
-
-
 def test_the_data_set_has_nnunets_layout(raw):
     expected = {"dataset.json"}
     for case in ("phantom_000", "phantom_001"):
@@ -204,9 +198,6 @@ def test_an_interrupted_run_leaves_no_dataset_json(tmp_path):
     assert not (tmp_path / "Dataset999_Phantom" / "dataset.json").exists()
 
 
-# -- DeepMedic's -----------------------------------------------------------------------------------
-
-
 def values(path: Path) -> dict[str, Any]:
     tree = ast.parse(path.read_text())
     return {n.targets[0].id: ast.literal_eval(n.value) for n in tree.body}  # type: ignore[attr-defined]
@@ -237,9 +228,6 @@ def test_images_are_normal_within_the_brain_and_labels_are_the_phantoms(base):
     labels = array(folder / "labels.nii.gz")
     assert np.array_equal(labels, make_phantom(1, 3, TWO).labels)
     assert labels.max() < values(base / "deepmedic/modelConfig.cfg")["numberOfOutputClasses"]
-
-
-# -- YOLO's ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -303,9 +291,6 @@ def test_the_front_is_up(slices):
     filled = np.flatnonzero(rows)
     quarter = filled.size // 4
     assert rows[filled[:quarter]].mean() < rows[filled[-quarter:]].mean(), name
-
-
-# -- papers' ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -241,9 +241,6 @@ def test_without_nilearn_the_way_out_is_named(monkeypatch):
         load_atlas(7.5)
 
 
-# -- metastases ------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def metastases():
     return [make_metastases(index, 0, METASTASES) for index in range(3)]
@@ -282,9 +279,6 @@ def test_vessels_are_bright_where_no_lesion_is():
     assert np.percentile(vessels.image[brighter], 90) > 0.6 * bright
 
 
-# -- healthy brains --------------------------------------------------------------------------------
-
-
 def test_tissues_are_the_whole_brain_and_look_like_a_gliomas_away_from_it():
     for index in range(2):
         tissues = make_tissues(index, 0, T1)
@@ -307,9 +301,6 @@ def test_nobody_is_in_both_sets():
     )
     assert len(healthy) == len(ill) == 6
     assert healthy.isdisjoint(ill)
-
-
-# -- livers ----------------------------------------------------------------------------------------
 
 
 def test_a_liver_lies_on_the_right_is_brighter_than_its_lesions_and_has_fat_and_bone_around():

@@ -137,9 +137,6 @@ def test_a_run_ends_when_the_head_is_lost(small: Small):
     assert small.store.at_hand(key_of("done"))
 
 
-# -- without a cluster -----------------------------------------------------------------------------
-
-
 def refused(fault: type[Exception], match: str, small: Small) -> None:
     executor = RayExecutor()
     with pytest.raises(fault, match=match):

@@ -49,9 +49,6 @@ def test_what_remains_counts_what_running_ones_have_behind_them_and_may_be_unkno
     assert remaining(Progress([other, standing("b", Phase.WAITING)], 1), 0) is None
 
 
-# -- without a terminal ----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("phases", "quiet", "lines"),
     [
@@ -128,9 +125,6 @@ def test_a_long_silence_is_broken():
     assert stream.getvalue().splitlines()[1:] == [
         "0/4 done, 4 running, ETA 4:00: a 1:00, b 1:00, c 1:00 and 1 more"
     ]
-
-
-# -- on a terminal ---------------------------------------------------------------------------------
 
 
 def test_groups_are_counted_and_running_jobs_show_the_last_line_of_their_logs(tmp_path):

@@ -172,8 +172,6 @@ def test_a_plugin_of_each_kind_is_listed_has_its_options_printed_and_works_in_a_
     assert told(*COMMANDS[kind].format(run=run, out=tmp_path / "out", data=tmp_path).split())
 
 
-# -- the documentation's examples ------------------------------------------------------------------
-
 GUIDE = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
 EXAMPLES = dict(re.findall(r"^### register_(\w+)\n.*?^```python\n(.*?)^```", GUIDE, re.M | re.S))
 
@@ -280,9 +278,6 @@ def test_what_the_guide_says_of_the_interface_is_so():
     assert sorted(re.findall(r"`(\w+)`", "".join(rows))) == sorted(gansynth.__all__)
     for module in re.findall(r"`(gansynth\.[\w.]+)`", public):
         importlib.import_module(module)
-
-
-# -- in a clean environment------------------------------------------------------------------------
 
 
 class Environment:
