@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gansynth.benchmark.division import DEVELOPMENT
-from gansynth.benchmark.specs import Design, Place, Spec, described, formulas, write_work
+from gansynth.benchmark.specs import Design, Place, Spec, formulas, write_work
 from gansynth.core.registry import installed
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json
@@ -212,12 +212,6 @@ def test_regions_are_told_to_hosts_that_take_them():
     assert formulas({}) == ""
 
 
-def test_an_arm_is_described_without_its_name():
-    told = described(plan_of().arm("pasted"))
-    assert (told["ratio"], told["bank"], told["draws_from"]) == ("1:1", "3x", True)
-    assert not {"name", "title", "what", "real", "generator"} & set(told)
-
-
 def test_a_choice_knows_its_candidates_and_no_judged_case():
     tune = specs()[-1].document
     assert set(tune["arms"]) == set(tune["host"]) == {"default", "pasted"}
@@ -263,11 +257,6 @@ def test_what_the_label_maps_do_not_have_is_refused_before_anything_is_trained(c
     line = str(refused.value)
     assert "\n" not in line
     assert [w for w in words if w not in line] == []
-
-
-@pytest.mark.parametrize("primary", ["dice/foreground", "dice/1", "dice/mean", "dice/WT"])
-def test_every_region_there_is_can_be_what_the_verdict_is_about(primary):
-    design_of(plan_of(primary=primary, regions={"WT": "1+2"}))
 
 
 @pytest.mark.parametrize(

@@ -103,15 +103,11 @@ def test_what_an_arm_asks_of_samples(changes, says):
     assert f" --generator run {says}--set" in mine(generator="copypaste", **changes)
 
 
-def test_an_arms_settings_go_over_the_hosts():
-    line = mine(set={"network": "pix2pix", "width": 4})
-    assert "--set network=pix2pix --set steps=40 --set width=4 --set output=out" in line
-    assert "unet" not in line
-
-
-def test_heavier_augmentation_is_what_the_host_says_it_is():
+def test_heavier_augmentation_is_the_hosts_and_an_arms_settings_go_over_the_plans():
     line = words_of("heavier", **arms("heavier"))
     assert "--set rotate=30 --set shift=0.1 --set elastic=3" in line
+    line = mine(set={"network": "pix2pix", "width": 4})
+    assert "--set network=pix2pix --set steps=40 --set width=4 --set output=out" in line
 
 
 def test_options_of_the_host_come_last():

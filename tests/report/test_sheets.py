@@ -1,7 +1,7 @@
 """Sheets, overlays and curves: pictures that open, whatever the labels are."""
 
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, count
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,19 @@ def samples(ndim: int, n: int) -> list[Sample]:
     return [Sample(c.image, c.labels) for c in cases(ndim, n)]
 
 
+@pytest.fixture
+def sheet(tmp_path):
+    """Writes a sheet; returns its path: ``sheet(samples, cases, schema)``."""
+    numbers = count()
+    return lambda *of, **more: write_sheet(tmp_path / f"{next(numbers)}.png", *of, **more)
+
+
 @pytest.mark.parametrize("ndim", [2, 3])
-def test_a_case_is_real_and_synthetic_of_each_channel_then_its_label(tmp_path, ndim):
+def test_a_case_is_real_and_synthetic_of_each_channel_then_its_label(sheet, ndim):
     schema = ToySource(ndim).schema
-    alone = size(write_sheet(tmp_path / "a.png", samples(ndim, 1), [], schema))
-    beside = size(write_sheet(tmp_path / "b.png", samples(ndim, 1), cases(ndim, 1), schema))
-    more = size(write_sheet(tmp_path / "c.png", samples(ndim, 3), cases(ndim, 3), schema))
+    alone = size(sheet(samples(ndim, 1), [], schema))
+    beside = size(sheet(samples(ndim, 1), cases(ndim, 1), schema))
+    more = size(sheet(samples(ndim, 3), cases(ndim, 3), schema))
     panel = alone[1] / 3  # two channels, and the label
     assert beside[1] == pytest.approx(5 * panel, rel=0.02)
     assert more[1] == beside[1]
@@ -72,28 +79,34 @@ def shows(panel: Any, colour: Any) -> bool:
     return bool((np.abs(panel - np.array(colour)) < 0.02).all(-1).any())
 
 
-def test_what_a_part_has_drawn_has_a_column_of_its_own(tmp_path):
+FLAT = np.zeros((1, 16, 16), np.float32)
+PLANE = replace(ToySource(2).schema, channels=("T1",))
+
+
+def square(value: int, low: int = 4, high: int = 12) -> Any:
+    labels = np.zeros((16, 16), np.int16)
+    labels[low:high, low:high] = value
+    return labels
+
+
+def test_what_a_part_has_drawn_has_a_column_of_its_own(sheet):
     """Tissues, but for where the tumour lies; outlines in images are the tumour's."""
     labels = {"background": 0, "tumour": 1, "tissues:GM": 2, "tissues:WM": 3}
     schema = Schema(("T1",), labels, (1.0, 1.0), "HW")
-    flat, tumour = np.zeros((1, 16, 16), np.float32), np.zeros((16, 16), np.int16)
-    tumour[6:10, 6:10] = 1
-    sample = Sample(flat, tumour, under=np.full((16, 16), 3, np.int16))
+    sample = Sample(FLAT, square(1, 6, 10), under=np.full((16, 16), 3, np.int16))
     assert headings_of([sample], [], schema) == ["synthetic T1", "tissues", "label"]
-    ((image, tissues, label),) = panels(write_sheet(tmp_path / "a.png", [sample], [], schema), 3)
-    white_matter, tumour_too = to_rgb(colour_of(2)), to_rgb(colour_of(0))
-    assert (shows(tissues, white_matter), shows(tissues, tumour_too)) == (True, False)
-    assert (shows(label, white_matter), shows(label, tumour_too)) == (False, True)
+    ((image, tissues, label),) = panels(sheet([sample], [], schema), 3)
+    white_matter, tumour = to_rgb(colour_of(2)), to_rgb(colour_of(0))
+    assert (shows(tissues, white_matter), shows(tissues, tumour)) == (True, False)
+    assert (shows(label, white_matter), shows(label, tumour)) == (False, True)
     assert not np.allclose(image, image[0, 0])  # the tumour's outline
 
 
-def test_with_one_channel_two_cases_share_a_line(tmp_path):
-    schema = replace(ToySource(2).schema, channels=("T1",))
+def test_with_one_channel_two_cases_share_a_line(sheet):
     flat = [replace(case, image=case.image[:1]) for case in cases(2, 2)]
     drawn = [Sample(case.image, case.labels) for case in flat]
-    one = size(write_sheet(tmp_path / "a.png", drawn[:1], flat[:1], schema))
-    two = size(write_sheet(tmp_path / "b.png", drawn, flat, schema))
-    assert (two[0], two[1]) == (one[0], 2 * one[1])
+    one, two = size(sheet(drawn[:1], flat[:1], PLANE)), size(sheet(drawn, flat, PLANE))
+    assert two == (one[0], 2 * one[1])
 
 
 def panels(path: Path, columns: int, rows: int = 1) -> list[list[Any]]:
@@ -106,44 +119,36 @@ def panels(path: Path, columns: int, rows: int = 1) -> list[list[Any]]:
     return [[cell[35:-35, 35:-35] for cell in row] for row in cells]
 
 
-def test_each_panel_shows_what_its_heading_says(tmp_path):
-    schema = replace(ToySource(2).schema, channels=("T1",))
+def test_each_panel_shows_what_its_heading_says(sheet):
     ramp = np.linspace(0, 1, 16, dtype=np.float32)[None, None].repeat(16, 1)
-    labels = np.zeros((16, 16), np.int16)
-    labels[4:12, 4:12] = 2
-    real = Case("a", "a", ramp, np.zeros((16, 16), np.int16))
-    sample = Sample(ramp[:, ::-1].transpose(0, 2, 1).copy(), labels)
-    path = write_sheet(tmp_path / "a.png", [sample], [real], schema)
-    ((left, middle, right),) = panels(path, 3)
+    real = Case("a", "a", ramp, square(0))
+    sample = Sample(ramp[:, ::-1].transpose(0, 2, 1).copy(), square(2))
+    ((left, middle, right),) = panels(sheet([sample], [real], PLANE), 3)
     assert left[:, -1].mean() > left[:, 0].mean() + 0.3  # the ramp goes to the right
     assert abs(middle[:, -1].mean() - middle[:, 0].mean()) < 0.2
-    wanted = to_rgb(colour_of(1))
-    assert np.allclose(right[len(right) // 2, right.shape[1] // 2], wanted, atol=0.02)
+    centre = right[len(right) // 2, right.shape[1] // 2]
+    assert np.allclose(centre, to_rgb(colour_of(1)), atol=0.02)
 
 
-def test_a_real_case_is_shown_in_its_samples_slice(tmp_path):
+def test_a_real_case_is_shown_in_its_samples_slice(sheet):
     schema = replace(ToySource(3).schema, channels=("T1",))
     labels = np.zeros((6, 16, 16), np.int16)
-    labels[4, 4:12, 4:12] = 1
+    labels[4] = square(1)
     image = np.zeros((1, 6, 16, 16), np.float32)
     image[:, 4, :, 8:] = 1
-    elsewhere = np.roll(labels, -3, axis=0)
-    real = Case("a", "a", image, elsewhere)
-    path = write_sheet(tmp_path / "a.png", [Sample(image, labels)], [real], schema)
-    ((left, _, _),) = panels(path, 3)
+    real = Case("a", "a", image, np.roll(labels, -3, axis=0))
+    ((left, _, _),) = panels(sheet([Sample(image, labels)], [real], schema), 3)
     assert left[:, -1].mean() > left[:, 0].mean() + 0.5
 
 
 @pytest.mark.parametrize("real", [0, 3])
-def test_no_samples_is_a_sheet_too(tmp_path, real):
-    path = write_sheet(tmp_path / "a.png", [], cases(3, real), ToySource(3).schema, title="now")
-    assert size(path)[1] > 100
+def test_no_samples_is_a_sheet_too(sheet, real):
+    assert size(sheet([], cases(3, real), ToySource(3).schema, title="now"))[1] > 100
 
 
-def test_fewer_real_cases_than_samples_leave_gaps(tmp_path):
+def test_fewer_real_cases_than_samples_leave_gaps(sheet):
     schema = ToySource(2).schema
-    some = write_sheet(tmp_path / "a.png", samples(2, 3), cases(2, 1), schema)
-    every = write_sheet(tmp_path / "b.png", samples(2, 3), cases(2, 3), schema)
+    some, every = (sheet(samples(2, 3), cases(2, n), schema) for n in (1, 3))
     assert size(some) == size(every)
     assert some.read_bytes() != every.read_bytes()
 
@@ -155,16 +160,9 @@ def test_any_number_of_labels_has_colours_of_their_own():
     assert min(np.abs(np.subtract(one, other)).max() for one, other in pairs) > 0.08
 
 
-def test_the_seventh_label_is_outlined_and_filled(tmp_path):
-    schema = replace(
-        ToySource(2).schema, channels=("T1",), labels={str(value): value for value in range(9)}
-    )
-    labels = np.zeros((16, 16), np.int16)
-    labels[4:12, 4:12] = 8
-    sheet = write_sheet(
-        tmp_path / "a.png", [Sample(np.zeros((1, 16, 16), np.float32), labels)], [], schema
-    )
-    ((outlined, filled),) = panels(sheet, 2)
+def test_the_seventh_label_is_outlined_and_filled(sheet):
+    schema = replace(PLANE, labels={str(value): value for value in range(9)})
+    ((outlined, filled),) = panels(sheet([Sample(FLAT, square(8))], [], schema), 2)
     assert 50 < (np.ptp(outlined, axis=-1) > 0.2).sum() < 1500
     assert (np.abs(filled - to_rgb(colour_of(7))).max(-1) < 0.05).mean() > 0.4
 
@@ -177,17 +175,15 @@ def test_a_sheet_makes_its_folder_and_leaves_nothing_else(tmp_path):
 
 @pytest.mark.parametrize("labels", [None, np.ones((8, 8), np.int16), np.zeros((8, 8), np.int16)])
 @pytest.mark.parametrize("factor", [0, 1])
-def test_labels_may_be_anything_and_images_constant(tmp_path, labels, factor):
+def test_labels_may_be_anything_and_images_constant(sheet, labels, factor):
     image = factor * np.random.default_rng(0).standard_normal((2, 8, 8)).astype(np.float32)
-    path = write_sheet(tmp_path / "a.png", [Sample(image, labels)], [], ToySource(2).schema)
-    assert path.stat().st_size > 0
+    assert sheet([Sample(image, labels)], [], ToySource(2).schema).stat().st_size > 0
 
 
-def test_the_outline_is_drawn(tmp_path):
-    schema = ToySource(2).schema
+def test_the_outline_is_drawn(sheet):
     (labelled,) = samples(2, 1)
     colour = [
-        np.ptp(panels(write_sheet(tmp_path / "a.png", [item], [], schema), n)[0][0], axis=-1).max()
+        np.ptp(panels(sheet([item], [], ToySource(2).schema), n)[0][0], axis=-1).max()
         for item, n in ((labelled, 3), (Sample(labelled.image), 2))
     ]
     assert colour[0] > 0.3 > 0.01 > colour[1]
