@@ -97,12 +97,12 @@ def test_a_worker_that_is_ended_leaves_no_command_behind(tmp_path, number, code)
     file = tmp_path / "pid"
     words = [sys.executable, "-c", PARENT, CHILD, str(file)]
     with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
-        until(lambda: file.is_file() and file.read_text() != "", 60)
+        until(lambda: file.is_file() and file.read_text() != "")
         child = psutil.Process(int(file.read_text()))
         assert child.ppid() == process.pid
         process.send_signal(number)
-        assert process.wait(timeout=30) == code
-        until(lambda: gone(child), 30)
+        assert process.wait(timeout=120) == code
+        until(lambda: gone(child))
 
 
 def test_what_a_job_raises_is_its_exit_code(tmp_path):

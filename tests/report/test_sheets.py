@@ -1,4 +1,4 @@
-"""Sheets, overlays and curves: pictures that open, whatever the labels are."""
+"""Sheets, overlays and curves: pictures that open, whatever the labels are; places of values."""
 
 from dataclasses import replace
 from itertools import combinations, count
@@ -11,10 +11,12 @@ from matplotlib.colors import to_rgb
 
 from gansynth.core.schema import Boxes, Case, Sample, Schema
 from gansynth.data.picture_files import read_picture
+from gansynth.report.document import Node, fragment, pattern
 from gansynth.report.figures import read_metrics, write_curves
 from gansynth.report.png import boxes_at, colour_of, middle_slice, outlined
 from gansynth.report.sheets import GAP, LARGE, _columns, write_mosaic, write_overlays, write_sheet
 from gansynth.testing import ToySource
+from tests.benchmark.tracing import expand, resolve
 
 
 def size(path) -> tuple[int, int]:
@@ -271,3 +273,50 @@ def test_a_mosaic_shows_boxes_of_items_without_labels_only(tmp_path):
 
 def to_rgb_bytes(colour: str) -> list[int]:
     return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+
+
+AWKWARD = ["a/b", "m~n", "x,y", "{z}", "100 %", "ü", "", 'q"q']
+
+
+@pytest.mark.parametrize("key", AWKWARD)
+def test_a_node_stands_where_its_pointer_leads(key):
+    document = {"list": [{key: {"inner": 7}}]}
+    node = Node(document)["list"][0][key]["inner"]
+    assert node.value == resolve(document, node.pointer) == 7
+
+
+def test_pointers_are_those_of_rfc_6901():
+    assert Node({})["a/b"][0]["m~n"].pointer == "/a~1b/0/m~0n"
+    assert fragment("/a~1b/x y/%") == "/a~1b/x%20y/%25"
+
+
+def test_what_is_not_there_is_a_node_too():
+    node = Node({"a": [1]})["a"][3]["b"]["c"]
+    assert (node.value, node.pointer, node.number, node.text) == (None, "/a/3/b/c", None, "")
+    assert list(node) == list(node.members()) == []
+    assert not node
+    with pytest.raises(KeyError):
+        resolve({"a": [1]}, node.pointer)
+
+
+@pytest.mark.parametrize(
+    ("value", "number", "something"),
+    [
+        (0, 0.0, True),
+        (1.5, 1.5, True),
+        (True, None, True),
+        (False, None, True),
+        ("1", None, True),
+        (float("nan"), None, True),
+        ([], None, False),
+    ],
+)
+def test_only_finite_numbers_are_numbers_and_zero_is_something(value, number, something):
+    assert Node(value).number == number
+    assert bool(Node(value)) == something
+
+
+def test_a_pattern_stands_for_all_its_places():
+    found = pattern("runs", [0, 12], "scores", AWKWARD)
+    keys = [key.replace("~", "~0").replace("/", "~1") for key in AWKWARD]
+    assert expand(found) == [f"/runs/{run}/scores/{key}" for run in (0, 12) for key in keys]

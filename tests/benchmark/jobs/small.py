@@ -102,7 +102,7 @@ class Small:
 
     def command_of(self, name: str) -> psutil.Process:
         """The process of a job's code, once it runs."""
-        until(lambda: self.runs(name) > 0, 30)
+        until(lambda: self.runs(name) > 0)
         newest = max(self.marks.glob(f"{name}-*"), key=lambda path: path.stat().st_mtime_ns)
         return psutil.Process(int(newest.name.rpartition("-")[2]))
 

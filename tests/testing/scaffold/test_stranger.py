@@ -196,11 +196,8 @@ def test_every_hook_has_an_example():
     assert set(EXAMPLES) == set(REGISTRY_KINDS)
 
 
-def test_the_example_of_a_generator_keeps_its_contract(example):
+def test_the_examples_of_a_generator_and_an_adapter_work(example):
     check_generator(example("generators", "means"), ndim=(2, 3), steps=0).raise_if_failed()
-
-
-def test_the_example_of_an_adapter_can_be_started(example):
     adapter = example("adapters", "nothing")(ToySource())
     assert adapter.start(Injection(RunFolder(Path()), Ratio(1, 0)), {}, ()).drawn_real == 0
 
@@ -230,7 +227,7 @@ def test_the_example_of_a_source_gives_cases_that_can_be_checked(example, tmp_pa
     assert (found.cases, [finding.case for finding in found.findings]) == (6, ["torn"])
 
 
-def test_the_example_of_an_edit_forgets_a_label(example):
+def test_the_examples_of_an_edit_and_a_metric_do_what_they_say(example):
     source, edit = ToySource(), example("edits", "forget")()
     labels = source.load("toy_00").labels
     assert labels is not None
@@ -238,10 +235,6 @@ def test_the_example_of_an_edit_forgets_a_label(example):
     params = edit.draw(context, np.random.default_rng(0))
     edited = edit.apply(context, params).labels
     assert set(np.unique(labels)) - set(np.unique(edited)) == {params["label"]}
-
-
-def test_the_example_of_a_metric_tells_half_the_contrast(example):
-    source = ToySource()
     real = list(source.cases())
     flat = [Sample(case.image * np.float32(0.5), case.labels) for case in real]
     metric = example("metrics", "contrast")
