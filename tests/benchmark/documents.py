@@ -68,13 +68,11 @@ class Made:
 
 
 def once(make: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
-    """What is made is made once; everybody gets a copy."""
     text = cache(lambda: json.dumps(make()))
     return wraps(make)(lambda: json.loads(text()))
 
 
 def made_up(made: Made) -> dict[str, Any]:
-    """A whole document."""
     document = {**_heading(made), "runs": list(_runs(made)), "warnings": [], "paper": None}
     document["failures"] = [
         {"title": f"train {r['arm']}, N={r['n']}, draw {r['draw']}, seed {r['seed']}",
@@ -179,13 +177,11 @@ def full() -> dict[str, Any]:
 
 @once
 def minimal() -> dict[str, Any]:
-    """Next to nothing."""
     return {"format": 1, "name": "nothing"}
 
 
 @once
 def all_failed() -> dict[str, Any]:
-    """Every run failed."""
     made = Made(sizes=(6,), arms={k: ARMS[k] for k in ("default", "unedited")}, draws=2, seeds=1)
     made.lost = tuple((arm, 6, draw, 0) for arm in made.arms for draw in range(2))
     return made_up(made)
@@ -193,7 +189,6 @@ def all_failed() -> dict[str, Any]:
 
 @once
 def one_arm() -> dict[str, Any]:
-    """The control alone."""
     return made_up(Made(arms={"default": ARMS["default"]}))
 
 
@@ -206,7 +201,6 @@ def development() -> dict[str, Any]:
 
 @once
 def small() -> dict[str, Any]:
-    """A little of everything."""
     arms = {k: ARMS[k] for k in ("default", "elastic", "unedited", "tuned")}
     made = Made(arms=arms, draws=1, seeds=2, subjects=4, measures={"dice/foreground": DICE})
     made.lost = (("unedited", 12, 0, 0),)
@@ -237,12 +231,12 @@ def hostile() -> dict[str, Any]:
 
 @once
 def many() -> dict[str, Any]:
-    """Ten arms at three sizes."""
     arms = dict(ARMS)
     for index, effect in enumerate((0.02, 0.008, -0.01)):
         arms[f"gan{index}"] = (f"a GAN with a title that takes more than a line {index}", "cgan",
                                effect)  # fmt: skip
-    return made_up(Made(arms=arms, sizes=(6, 12, 24), subjects=12, random=1))
+    measures = {"dice/foreground": DICE}
+    return made_up(Made(arms=arms, measures=measures, sizes=(6, 12, 24), subjects=12, random=1))
 
 
 @once
@@ -275,7 +269,6 @@ PIXEL = base64.b64decode(
 
 
 def overlays(document: dict[str, Any]) -> list[Overlay]:
-    """Pictures of the worst cases, of one pixel each."""
     return [Overlay(worst, PIXEL, "A case.") for worst in worst_cases(document)]
 
 

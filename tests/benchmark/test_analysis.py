@@ -22,14 +22,12 @@ DICE = "dice/WT"
 
 
 def run(arm: str, scores: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """One finished run; scores by measure and case."""
     seconds = {"train": 100.0, "fit": 0.0, "tune": 0.0}
     place = {"arm": arm, "n": 6, "draw": 0, "seed": 0}
     return {**place, "status": "done", "scores": scores, "seconds": seconds, **more}
 
 
 def document(runs: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-    """A results document of these runs, before statistics."""
     names = dict.fromkeys(run["arm"] for run in runs)
     return {
         **{"runs": runs, "subjects": CASES, "primary": DICE, "control": "default"},
@@ -154,7 +152,6 @@ def learning(arm: str, *sizes: int, times: int = 1, more: float = 0.0) -> list[d
 
 
 def arms(**more: Any) -> dict[str, Any]:
-    """The control, twice its people, and a GAN."""
     usual = {"title": "of some name", "what": "", "generator": None, "ratio": "1:0"}
     found: dict[str, Any] = {name: {**usual, "name": name} for name in ("default", "double")}
     found["double"]["real"] = 2

@@ -30,7 +30,6 @@ def dealt(**changes: Any) -> Division:
 
 
 def divided(**split: Any) -> Division:
-    """``PLAN`` on fourteen people, with another split."""
     return dealt(split=split)
 
 
@@ -142,7 +141,6 @@ PEOPLE = ("Ada", "Grace", "Emmy")
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Path:
-    """The file of a plan; the log lies beside it."""
     return tmp_path / "gain.yaml"
 
 
@@ -214,7 +212,6 @@ def test_development_is_looked_at_as_often_as_anybody_likes(plan):
 
 @pytest.fixture
 def log(plan) -> Path:
-    """A log of three looks."""
     for number, name in enumerate(("one", "two", "three")):
         look(plan, name, again="a bug" if number else "")
     assert len(lines(plan)) == 3

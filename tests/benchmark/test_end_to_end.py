@@ -6,12 +6,15 @@ Jobs are run here, one after the other; ``slow`` tests leave them to processes, 
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -19,7 +22,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from gansynth.benchmark import running, tuning, worker
-from gansynth.benchmark.jobs.graph import Phase, Report, Standing
+from gansynth.benchmark.jobs.graph import Phase, Progress, Report, Standing
 from gansynth.benchmark.plan import Plan
 from gansynth.benchmark.plan_file import read_plan
 from gansynth.benchmark.study import Study
@@ -47,16 +50,20 @@ def gansynth(*words: object) -> Result:
     return CliRunner().invoke(cli, [str(word) for word in words])
 
 
-def run_here(jobs: Any, store: Any, executor: Any, **_: Any) -> Report:
+def run_here(jobs: Any, store: Any, executor: Any, *, on_change: Any) -> Report:
     """Runs jobs in this process; what they are told is what processes are told."""
     standings = []
     for job in sorted(jobs, key=lambda job: len(job.needs)):
         if not store.at_hand(job.key):
             folder = store.work_folder(job)
-            document = worker.Work(read_json(Path(job.argv[3])), folder).run()
-            result = {"key": job.key, "rc": 0, "device": "cpu", "document": document}
-            store.finish(job.key, folder, json.loads(json.dumps(result)))
+            words, said = job.command(folder), io.StringIO()
+            assert words[:3] == [sys.executable, "-m", worker.__name__]
+            with patch.object(sys, "argv", words[2:]), redirect_stdout(said):
+                worker.main()
+            result = {"key": job.key, "rc": 0, "device": "cpu"}
+            store.finish(job.key, folder, result | {"document": json.loads(said.getvalue())})
         standings.append(Standing(job, Phase.DONE, Path("log.txt")))
+        on_change(Progress(standings, 1))
     return Report(tuple(standings), 0.0)
 
 
@@ -68,16 +75,13 @@ def command_here(words: list[str]) -> tuple[float, Any]:
 
 @pytest.fixture(scope="module", autouse=True)
 def here():
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (running, tuning):
-            patch.setattr(module, "run_jobs", run_here)
-        patch.setattr(worker, "command", command_here)
+    jobs = (patch.object(module, "run_jobs", run_here) for module in (running, tuning))
+    with next(jobs), next(jobs), patch.object(worker, "command", command_here):
         yield
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    """The benchmark, run once on the sealed people."""
     home = tmp_path_factory.mktemp("toy")
     rng = np.random.default_rng(0)
     for number in range(8):
@@ -172,7 +176,6 @@ def test_a_look_that_may_not_be_is_refused(toy, changes, options, code, says):
 
 
 def plan_in(home: Path, kind: str) -> Path:
-    """A plan of two arms on a small data set beside it."""
     request = FLAT[kind](home / "set")
     plan = {
         **{"name": "flat", "data": f"{request.kind}:{request.where}", "read": dict(request.read)},

@@ -35,7 +35,6 @@ EVERY = pytest.mark.parametrize("name", documents.EVERY)
 
 @cache
 def written(name):
-    """A document, its page and its Markdown."""
     document = documents.EVERY[name]()
     with tempfile.TemporaryDirectory() as folder:
         paths = write_report(document, Path(folder) / "made" / "here", documents.overlays(document))
@@ -338,7 +337,6 @@ def test_it_reads_without_scripts(browser, folder):
 
 
 def scored(measure=documents.DICE, **scores):
-    """Arms -> case -> score, one run of each."""
     place = {"n": 6, "draw": 0, "seed": 0, "status": "done"}
     return {
         "primary": "m",
@@ -397,7 +395,6 @@ def pixels(png):
 
 
 def near(picture, colour):
-    """Where a picture has a colour."""
     return np.abs(picture - to_rgb(colour)).max(axis=2) < 0.12
 
 

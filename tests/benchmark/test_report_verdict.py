@@ -44,7 +44,6 @@ GAIN = gan(0.012, 0.007)
 
 
 def document(*comparisons: Any, **more: Any) -> dict[str, Any]:
-    """Results with the given comparisons alone."""
     used = {"default", *(c["arm"] for c in comparisons)}
     return {
         "host": {"target": "nnunet", "title": "nnU-Net", "steps": 500},

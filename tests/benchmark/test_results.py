@@ -35,14 +35,12 @@ def study_of(folder: Path, look: str = "sealed", seeds: int = 2, **more: Any) ->
 
 
 def told(study: Study, report: Report = NOTHING) -> dict[str, Any]:
-    """The document, as it is written and read."""
     found: dict[str, Any] = json.loads(json.dumps(document_of(study, report, [], 1, {})))
     return found
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> tuple[Study, dict[str, Any]]:
-    """A study whose jobs are all done, and its document."""
     study = study_of(tmp_path_factory.mktemp("out"))
     finish_all(study, chosen="fading")
     return study, told(study)

@@ -36,7 +36,6 @@ PLACE = Place("pasted", 2, 0, 0)
 
 
 def pasted(**changes: Any) -> Any:
-    """The arms of a plan, the synthetic one with other values."""
     return ["default", {**PASTED, **changes}, "double"]
 
 
@@ -57,7 +56,6 @@ USUAL = keys(design_of())
 
 
 def changed(design: Design) -> set[str]:
-    """Which of the three computations are others than usual."""
     return {name for name, key in keys(design).items() if key != USUAL[name]}
 
 
@@ -284,18 +282,15 @@ RUN = Path("run")
 
 
 def parsed(command: click.Command, words: list[str]) -> dict[str, Any]:
-    """What the command line makes of words; nothing is run."""
     return command.make_context(words[0], words[1:]).params
 
 
 def source_of(params: Mapping[str, Any]) -> SourceRequest:
-    """The source that a command is told to open."""
     keys = ("configuration", "plans", "fold", "subjects", "root", "read")
     return SourceRequest.parse(params["data"], **{key: params[key] for key in keys})
 
 
 def spec_of(arm: str = "default", **changes: Any) -> dict[str, Any]:
-    """A training's document: its host, arm and seed."""
     design = design_of(plan_of(**changes))
     return dict(design.train(Place(arm, 2, 1, 1)).document)
 

@@ -51,7 +51,6 @@ def plan(**changes: Any) -> Plan:
 
 
 def choice(plan: Plan, seed: int = 0) -> Spec:
-    """What is chosen, and among whose cases."""
     names = next(arm.tune for arm in plan.arms if arm.tune)
     design = design_of(plan)
     return design.choice(names, design.training_cases(plan.sizes[-1], 0), seed, "choose")
@@ -87,7 +86,6 @@ class Race:
         return Report(tuple(standings), 0.0)
 
     def of(self, kind: str) -> list[dict[str, Any]]:
-        """What processes of a kind were told."""
         return [told for told in self.told if told["spec"]["kind"] == kind]
 
 

@@ -38,7 +38,6 @@ def expand(text: str) -> list[str]:
 
 
 def subjects_of(document, pointers):
-    """Subject -> scores, of pointers to scores."""
     found: dict[str, list[float]] = {}
     for pointer in pointers:
         case = pointer.rpartition("/")[2].replace("~1", "/").replace("~0", "~")
@@ -60,7 +59,6 @@ def better(document, pointers):
 
 
 def worked_out(document, pointer, how, pattern):
-    """The number that a link names, computed anew."""
     pointers = expand(pattern)
     if how == "better":
         return better(document, pointers)
@@ -69,7 +67,7 @@ def worked_out(document, pointer, how, pattern):
     values = [resolve(document, p) for p in pointers]
     if how == "share":
         return max(0, resolve(document, pointer)) / sum(max(0, v) for v in values)
-    work = {"mean": mean, "sum": sum, "least": min, "most": max, "count": len}
+    work: dict[str, Any] = {"mean": mean, "sum": sum, "least": min, "most": max, "count": len}
     return work[how](values)
 
 

@@ -31,7 +31,7 @@ from gansynth.testing.phantoms._tumour import choose_seat, push_aside
 pytest.importorskip("nilearn", reason="nilearn, which ships the MNI152 maps, is not installed")
 
 COARSE = PhantomOptions(spacing_mm=4.0)
-T1 = PhantomOptions(spacing_mm=6.0, channels=("T1",))
+T1 = PhantomOptions(spacing_mm=4.0, channels=("T1",))
 METASTASES = MetastasisOptions(replace(COARSE, channels=("T1c",)), radius_mm=(4.0, 9.0))
 # Same place, no scanner: what is left are the tissues' contrasts.
 STILL = replace(

@@ -145,8 +145,6 @@ def seeds_numpy(seed):
 
 
 class IgnoresLabels(Honest):
-    """Always draws the first label map it was ever shown."""
-
     first: Any = None
 
     def draw(self, condition, seed):
@@ -290,10 +288,10 @@ def test_a_report_names_what_failed_and_what_was_found():
         checked(CHEATS["junk"][0]).raise_if_failed()
 
 
-@pytest.mark.parametrize(("steps", "names"), [(80, set()), (0, {"faithful"})])
+@pytest.mark.parametrize(("steps", "names"), [(40, set()), (0, {"faithful"})])
 def test_a_generator_with_networks_goes_through_the_real_training_loop(steps, names):
     model = pytest.importorskip("gansynth_cgan3d.model", reason="cgan3d is not installed")
-    small = {"width": 8, "d_width": 4, "levels": 3}
+    small = {"width": 8, "d_width": 4, "levels": 2}
     assert names <= failed(model.CGAN3D, steps=steps, options=small)
     assert names or not failed(model.CGAN3D, steps=steps, options=small)
 
@@ -321,7 +319,6 @@ def asked(one: Any) -> type[Generator]:
 
 
 def in_a_corner(draw, condition, boxes):
-    """Heeds boxes, elsewhere."""
     if not len(boxes.coords):
         return draw(condition)
     low = 2 + float(boxes.coords.sum()) % 4

@@ -17,8 +17,6 @@ from gansynth.testing import CheckReport, ToySource, check_adapter
 
 
 class Mixed:
-    """A data set of arrays with samples of a bank at a ratio."""
-
     def __init__(self, real, plan, batch_size):
         self.real, self.mixer, self.batch_size = real, Mixer(plan), batch_size
         self.reader = BankReader(plan.bank, rescan_seconds=0)

@@ -33,7 +33,6 @@ needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not inst
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """A head; tests start second nodes."""
     with running_head() as cluster:
         yield cluster
 
@@ -41,8 +40,6 @@ def cluster() -> Iterator[Cluster]:
 @pytest.mark.slow
 @needs_ray
 class TestCluster:
-    """With a cluster."""
-
     def test_all_results_come_though_a_node_is_lost(self, small: Small, cluster: Cluster):
         first, second = cluster.raylets()[0].pid, cluster.second()
         names, hangs = [f"job{index}" for index in range(6)], small.tmp / "hangs"
@@ -118,7 +115,6 @@ class TestCluster:
 
 
 def _nodes(small: Small, names: list[str]) -> set[int]:
-    """Nodes that the jobs that are done ran on."""
     return {small.document(name)[0] for name in names if small.store.at_hand(key_of(name))}
 
 

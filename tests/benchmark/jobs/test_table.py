@@ -20,15 +20,11 @@ def standing(title: str, phase: Phase, group: str = "fit", estimate=None, **more
 
 
 class Terminal(io.StringIO):
-    """A terminal that keeps what is shown."""
-
     def isatty(self) -> bool:
         return True
 
 
 class Clock:
-    """Seconds that pass when told."""
-
     now = 0.0
 
     def __call__(self) -> float:

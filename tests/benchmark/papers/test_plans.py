@@ -46,7 +46,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def write_brats(folder: Path) -> Path:
-    """Six tiny cases of four sequences and labels 1, 2 and 4."""
     rng = np.random.default_rng(0)
     labels = np.zeros((12, 12, 10), np.int16)
     labels[3:9, 3:9, 3:8], labels[4:8, 4:8, 4:7], labels[5:7, 5:7, 5] = 2, 4, 1
@@ -166,7 +165,6 @@ def rows_of(number: str, pattern: str, between: str = "±", after: str = "") -> 
 
 
 def figures_of(name: str, host: str) -> Figures:
-    """Every arm's figures that the paper has."""
     plan = plans.find_plan(name)
     rows = ([plan.figure(host, arm, m) for m in plan.measures] for arm in plan.arms)
     return [[(one.mean, one.deviation) for one in row] for row in rows if None not in row]
@@ -237,8 +235,6 @@ def typed(data):
 
 @pytest.fixture
 def dry(typed):
-    """The commands that a dry run prints, split into words."""
-
     def run(name: str, *words: str) -> list[list[str]]:
         result = typed(name, *words, "--dry-run")
         assert result.exit_code == 0, result.output

@@ -62,7 +62,6 @@ def code_lines(text: str) -> set[int]:
 
 @pytest.fixture(scope="module")
 def projects(tmp_path_factory) -> dict[str, Path]:
-    """The folder of a fresh project of each kind."""
     base = tmp_path_factory.mktemp("projects")
     for kind, name in NAMES.items():
         write_project(plan_project(name, kind, base / kind))
@@ -71,7 +70,6 @@ def projects(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture
 def joined(projects, monkeypatch):
-    """The plugins, registered in this process."""
     added = []
     try:
         for kind, name in NAMES.items():
@@ -115,9 +113,12 @@ def test_a_plugin_passes_the_tests_that_it_came_with(joined, projects, kind, tmp
 
 
 def test_the_commands_find_the_adapter_by_its_name(joined, tmp_path, run_cli, monkeypatch):
-    monkeypatch.setattr(doctor, "examine", lambda: iter(()))  # which takes seconds
+    monkeypatch.setattr(doctor, "examine", lambda: iter(()))
     data, told = f"my_adapter:{tmp_path / 'set'}", {}
-    for words in (("import", "example:2d", data), ("prepare", data), ("splits", data), ("doctor",)):
+    for words in (
+        *(("import", "example:2d", data), ("prepare", data)),
+        *(("splits", data), ("doctor", "--quick")),
+    ):
         result = run_cli(*words, "--json")
         assert result.exit_code == 0, (words, result.stderr)
         told[words[0]] = json.loads(result.stdout)
@@ -140,7 +141,6 @@ COMMANDS = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """A run to draw samples from."""
     folder: Path = tmp_path_factory.mktemp("run") / "run"
     small = {"steps": "1", "width": "4", "d_width": "4", "levels": "1", "d_levels": "1"}
     how: dict[str, Any] = {"settings": small, "edits": None, "reporter": NullReporter()}
@@ -294,7 +294,6 @@ class Environment:
         self._run([*pip, *offline, *map(str, what)])
 
     def run(self, *words: object) -> subprocess.CompletedProcess[str]:
-        """Run a command of the environment; it must succeed."""
         return self._run([str(self.bin / str(words[0])), *map(str, words[1:])])
 
     def _run(self, words: list[str]) -> subprocess.CompletedProcess[str]:
@@ -307,7 +306,6 @@ class Environment:
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory) -> Environment:
-    """A clean environment with gansynth installed from its wheel."""
     environment = Environment(tmp_path_factory.mktemp("clean"))
     environment.pip(ROOT)
     where = environment.run("python", "-c", "import gansynth; print(gansynth.__file__)").stdout
