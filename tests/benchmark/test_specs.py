@@ -226,6 +226,7 @@ def test_what_a_process_is_told_is_the_document_and_where_things_lie(tmp_path):
     assert read_json(path) == {"spec": spec.document, "places": {"run": "/runs/g"}}
 
 
+@pytest.mark.slow
 def test_keys_are_the_same_in_every_process():
     code = "from tests.benchmark.test_specs import USUAL; print(*USUAL.values())"
     environ = {**os.environ, "PYTHONHASHSEED": "12345"}

@@ -196,7 +196,7 @@ def told(spec: Mapping[str, Any], request: SourceRequest, **places: Any) -> dict
 
 
 def training(request: SourceRequest, target: str = "segmenter", **places: Any) -> dict[str, Any]:
-    spec = {
+    spec: dict[str, Any] = {
         "kind": "train",
         "host": {"target": target, "engine": None, "detector": None, "set": {}, "options": []},
         "arm": {
@@ -209,63 +209,59 @@ def training(request: SourceRequest, target: str = "segmenter", **places: Any) -
     return told(spec, request, **places)
 
 
-class Commands:
-    def __init__(self, folder: Path) -> None:
-        self.lines: list[list[str]] = []
-        self.folder = folder
-
-    def __call__(self, words: list[str]) -> tuple[float, Any]:
-        self.lines.append(words)
-        raise TrainingFault("killed")
-
-    def of(self, document: dict[str, Any]) -> list[str]:
-        with pytest.raises(TrainingFault, match="killed"):
-            Work(document, self.folder).run()
-        return self.lines[-1]
-
-
 @pytest.fixture
 def job(tmp_path) -> Path:
     return Path(tmp_path) / "job"
 
 
 @pytest.fixture
-def commands(monkeypatch, job) -> Commands:
-    made = Commands(job)
-    monkeypatch.setattr(worker, "command", made)
-    return made
+def typed(monkeypatch, job) -> Callable[[dict[str, Any]], list[str]]:
+    """The words of a job's attempt, which is broken off."""
+    lines: list[list[str]] = []
+
+    def fail(words: list[str]) -> None:
+        lines.append(words)
+        raise TrainingFault("killed")
+
+    def attempt(document: dict[str, Any]) -> list[str]:
+        with pytest.raises(TrainingFault, match="killed"):
+            Work(document, job).run()
+        return lines[-1]
+
+    monkeypatch.setattr(worker, "command", fail)
+    return attempt
 
 
 @pytest.mark.parametrize(
     ("left", "more"), [(worker.RECORD, RESUME), ("half-written", ())], ids=["begun", "not begun"]
 )
-def test_a_training_that_had_begun_goes_on_and_another_begins_anew(data, commands, job, left, more):
+def test_a_training_that_had_begun_goes_on_and_another_begins_anew(data, typed, job, left, more):
     """One that had not could not be resumed: hosts refuse to go on with what is not there."""
-    first = commands.of(training(data))
+    first = typed(training(data))
     out = job / "training/out"
     assert first[0] == "augment"
     assert "resume=yes" not in first
     assert f"output={out}" in first
     out.mkdir()
     write_json_atomic(out / left, {})
-    assert commands.of(training(data)) == [*first, *more]
+    assert typed(training(data)) == [*first, *more]
     assert (out / left).exists() == bool(more)
 
 
-def test_a_host_without_an_output_is_always_told_to_go_on(data, commands):
+def test_a_host_without_an_output_is_always_told_to_go_on(data, typed):
     """nnU-Net begins anew by itself where there is no checkpoint."""
-    first = commands.of(training(data, "nnunet"))
+    first = typed(training(data, "nnunet"))
     assert not [word for word in first if word.startswith("output=")]
-    assert commands.of(training(data, "nnunet")) == [*first, "--", "--c"]
+    assert typed(training(data, "nnunet")) == [*first, "--", "--c"]
 
 
-def test_a_training_sees_its_own_cases_and_no_others_and_its_generators_run(data, commands):
-    words = commands.of(training(data, run="/runs/g"))
+def test_a_training_sees_its_own_cases_and_no_others_and_its_generators_run(data, typed):
+    words = typed(training(data, run="/runs/g"))
     (splits,) = [word.partition("=")[2] for word in words if word.startswith("splits=")]
     (split,) = json.loads(Path(splits).read_text())
     assert (split["train"], split["val"]) == (TRAINED, JUDGED)
     assert words[words.index("--generator") + 1] == "/runs/g"
-    assert "--generator" not in commands.of(training(data))
+    assert "--generator" not in typed(training(data))
 
 
 Predict = Callable[[Path], tuple[dict[str, str], dict[str, Any]]]
@@ -356,25 +352,23 @@ def fitting(request: SourceRequest, job: Path, held_out: str) -> dict[str, Any]:
     return told(spec, request, division=str(job.with_name("division")), held_out=[held_out])
 
 
-def test_a_fit_goes_on_with_its_run_and_one_of_a_look_at_other_people_begins_anew(
-    data, commands, job
-):
+def test_a_fit_goes_on_with_its_run_and_one_of_a_look_at_other_people_begins_anew(data, typed, job):
     """Its held-out cases were others, and a run knows whom it was kept from."""
-    first = commands.of(fitting(data, job, JUDGED[0]))
+    first = typed(fitting(data, job, JUDGED[0]))
     assert first[:2] == ["fit", "elastic"]
     assert first[first.index("-o") + 1] == str(job / "run")
     (job / "run").mkdir(parents=True)
-    assert commands.of(fitting(data, job, JUDGED[0])) == first
+    assert typed(fitting(data, job, JUDGED[0])) == first
     assert (job / "run").is_dir()
-    commands.of(fitting(data, job, JUDGED[1]))
+    typed(fitting(data, job, JUDGED[1]))
     assert not (job / "run").exists()
     (split,) = read_json(job.with_name("division") / "splits.json", expected=list)
     assert (split["train"], split["val"]) == (TRAINED, [JUDGED[1]])
 
 
-def test_a_person_on_both_sides_is_refused(data, commands, job):
+def test_a_person_on_both_sides_is_refused(data, job, monkeypatch):
+    monkeypatch.setattr(worker, "command", lambda words: pytest.fail("it was run"))
     document = training(data)
     document["spec"] |= {"judged": rows(["p1_b"]), "train": rows(["p1_a"])}
     with pytest.raises(IntegrityFault, match="p1"):
         Work(document, job).run()
-    assert commands.lines == []

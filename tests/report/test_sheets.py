@@ -293,7 +293,7 @@ def test_pointers_are_those_of_rfc_6901():
 def test_what_is_not_there_is_a_node_too():
     node = Node({"a": [1]})["a"][3]["b"]["c"]
     assert (node.value, node.pointer, node.number, node.text) == (None, "/a/3/b/c", None, "")
-    assert list(node) == list(node.members()) == []
+    assert [*node, *node.members()] == []
     assert not node
     with pytest.raises(KeyError):
         resolve({"a": [1]}, node.pointer)

@@ -3,7 +3,6 @@
 import ast
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,8 @@ COARSE = PhantomOptions(spacing_mm=8.0)
 T1 = replace(COARSE, channels=("T1",))
 LIVERS = LiverOptions(spacing_mm=(4.0, 6.0, 6.0))
 TWO = PhantomOptions(spacing_mm=8.0, channels=("FLAIR", "T1c"))
-METASTASES = MetastasisOptions(PhantomOptions(spacing_mm=4.0, channels=("T1c",)), (4.0, 9.0))
+BODY = PhantomOptions(spacing_mm=4.0, channels=("T1c",))
+METASTASES = MetastasisOptions(BODY, radius_mm=(4.0, 9.0))
 SETS: dict[str, tuple[Any, int, Any]] = {
     "nnunet": (write_nnunet_raw, 2, COARSE),
     "deepmedic": (write_deepmedic, 4, TWO),
@@ -144,6 +144,9 @@ def test_every_set_says_that_it_is_no_patients(base, file):
         assert about["phantoms"]["seed"] == 3
 
 
+SMALLER: dict[str, Any] = {"phantoms": 4, "spacing_mm": 8.0}
+
+
 @pytest.mark.parametrize(
     ("kind", "says", "made"),
     [
@@ -155,16 +158,14 @@ def test_every_set_says_that_it_is_no_patients(base, file):
 def test_the_demo_writes_them_and_says_what_to_run(
     tmp_path, run_cli, monkeypatch, kind, says, made
 ):
-    if kind != "tissues":  # the others are only smaller here
-        smaller = replace(demonstration.FAST, phantoms=4, spacing_mm=8.0)
-        monkeypatch.setattr(demonstration, "FAST", smaller)
-        monkeypatch.setattr(demonstration, "FEW", (4, 8.0))
+    monkeypatch.setattr(demonstration, "FAST", replace(demonstration.FAST, **SMALLER))
+    monkeypatch.setattr(demonstration, "FEW", tuple(SMALLER.values()))
     out = tmp_path / "p"
     result = run_cli("demo", "-o", out, "--phantoms", kind, "--fast", "--json")
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     assert told["then"].startswith("gansynth " + says.format(out))
-    assert told["subjects"] == (6 if kind == "tissues" else 4)
+    assert told["subjects"] == 4
     assert (out / made).exists()
     assert {path.name for path in out.iterdir()} == {"DEMO.txt", made.partition("/")[0]}
 
@@ -246,17 +247,15 @@ def test_images_are_normal_within_the_brain_and_labels_are_the_phantoms(base):
 @pytest.fixture(scope="module")
 def slices(base: Path) -> list[tuple[str, Any, Any]]:
     """Name, pixels, boxes (x1, y1, x2, y2 in pixels) of every slice."""
-    return list(_slices(base / "yolo"))
-
-
-def _slices(folder: Path) -> Iterator[tuple[str, Any, Any]]:
-    for path in sorted(folder.glob("images/*/*.png")):
-        text = (folder / "labels" / path.parent.name / f"{path.stem}.txt").read_text()
+    found = []
+    for path in sorted(base.glob("yolo/images/*/*.png")):
+        file = base / "yolo/labels" / path.parent.name / f"{path.stem}.txt"
+        lines = [line.split() for line in file.read_text().splitlines()]
+        centre, size = np.array(lines, float).reshape(-1, 5)[:, 1:].reshape(-1, 2, 2).swapaxes(0, 1)
         pixels = np.asarray(Image.open(path))
-        rows = np.array([line.split() for line in text.splitlines()], float).reshape(-1, 5)[:, 1:]
-        centre, size = rows[:, :2], rows[:, 2:]
         boxes = np.concatenate([centre - size / 2, centre + size / 2], 1) * pixels.shape[0]
-        yield path.stem, pixels, boxes
+        found.append((path.stem, pixels, boxes))
+    return found
 
 
 def test_the_data_set_says_what_both_detectors_want_to_know(base):

@@ -100,10 +100,10 @@ def test_intensities_are_whole_scanner_units(phantoms):
 
 @pytest.mark.parametrize("deformation_mm", [3.0, 15.0])
 def test_no_warp_folds_the_tissue(deformation_mm):
-    pushes = {"mass_effect": (0.5, 0.6), "radius_mm": (20.0, 25.0)}
+    pushes: dict[str, Any] = {"mass_effect": (0.5, 0.6), "radius_mm": (20.0, 25.0)}
     options = replace(COARSE, deformation_mm=deformation_mm, **pushes)
     atlas = load_atlas(4.0)
-    for seed in range(4):
+    for seed in range(2):
         rng = np.random.default_rng(seed)
         warp = random_warp(rng, atlas, options)
         seat = choose_seat(rng, atlas, warp, resample(atlas.tissue, warp), options)
@@ -296,10 +296,10 @@ def test_tissues_are_the_whole_brain_and_look_like_a_gliomas_away_from_it():
 
 def test_nobody_is_in_both_sets():
     healthy, ill = (
-        {bytes(np.packbits(make(i, seed, T1).image[0] > 0)) for i in range(3) for seed in range(2)}
+        {bytes(np.packbits(make(i, seed, T1).image[0] > 0)) for i in range(2) for seed in range(2)}
         for make in (make_tissues, make_phantom)
     )
-    assert len(healthy) == len(ill) == 6
+    assert len(healthy) == len(ill) == 4
     assert healthy.isdisjoint(ill)
 
 

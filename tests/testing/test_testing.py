@@ -341,7 +341,7 @@ def written_to(draw, condition, boxes):
 
 
 def shrunk(boxes: Boxes) -> Boxes:
-    return Boxes(boxes.coords + np.float32([0.5, 0, 0, 0]), boxes.labels)
+    return Boxes(boxes.coords + np.array([0.5, 0, 0, 0], np.float32), boxes.labels)
 
 
 def turned(boxes: Boxes) -> Boxes:

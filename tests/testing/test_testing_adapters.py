@@ -56,7 +56,7 @@ def report_of(folder, adapter=ToyAdapter, source=ToySource) -> CheckReport:
     return check_adapter(
         adapter(source(2)),
         workspace=folder,
-        dataset=lambda: [(c.image.copy(), c.labels.copy()) for c in cases],
+        dataset=lambda: [(c.image.copy(), np.array(c.labels)) for c in cases],
         draw=lambda data, slot: data[slot],
     )
 

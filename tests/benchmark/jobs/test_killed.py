@@ -52,7 +52,13 @@ def test_a_killed_run_leaves_no_process_and_the_next_computes_only_what_is_missi
     assert [small.runs(name) for name in ("done", "cut", "last")] == [1, 2, 1]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_that_is_told_to_stop_stops_its_jobs_first(small: Small, number, code):
     small.add("done")
     small.add("long", WITH_CHILD + FOREVER, needs=["done"])
@@ -106,6 +112,7 @@ def test_what_is_killed_from_outside_has_failed_and_is_tried_again(small: Small,
     assert small.phases(small.run()) == {"shot": "DONE"}
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_share_the_work(small: Small):
     small.add("one", "while not list(pathlib.Path(sys.argv[2]).glob('other-*')): time.sleep(0.05)")
     small.add("other")
@@ -117,6 +124,7 @@ def test_two_runs_at_once_share_the_work(small: Small):
     assert sum(int(count) for text in told for count in re.findall(r"(\d+) done", text)) == 3
 
 
+@pytest.mark.slow
 def test_a_job_that_another_run_leaves_undone_is_taken_over(small: Small):
     small.add("left", FIRST_TIME_FOREVER)
     with small.runner() as one, small.runner() as other:

@@ -212,10 +212,10 @@ def test_a_folder_to_work_in_that_is_not_there_is_named(tmp_path):
 
 
 IN_PIECES = """
-for word in ["from", " 0\\n", "last"]:
+for word in ["from", " 0\\n", "last\\n"]:
     print(word, end="", file=sys.stderr)
     print("{" + word.strip() + "}")
-    time.sleep(0.3)
+    time.sleep(0.1)
 print("{}")
 """
 
@@ -224,7 +224,7 @@ def test_lines_that_are_written_in_pieces_are_whole_in_the_log(small: Small):
     job = small.add("talks", IN_PIECES)
     assert small.run().ok
     lines = small.store.log(job.key).read_text().splitlines()
-    assert {"from 0", "{from}", "{0}", "{last}", "{}"} <= set(lines)
+    assert {"from 0", "last", "{from}", "{0}", "{last}", "{}"} <= set(lines)
 
 
 def test_a_line_without_an_end_is_logged(small: Small):

@@ -168,24 +168,26 @@ def test_no_cluster_is_ever_started_nor_waited_for(
     refused(fault, says, small)
 
 
-class TestTask:
-    """What a node does, here."""
+def attempted(small: Small, name: str, code: str = "") -> tuple[int, str]:
+    """What a node does with a job, done here."""
+    order = Order(small.add(name, code), small.store.folder, small.tmp, "run")
+    return _attempt(order.to_line(), Token.write(small.store.folder), {}, 5)
 
-    def test_it_runs_a_job_and_says_how_it_ended(self, small: Small):
-        order = Order(small.add("one"), small.store.folder, small.tmp, "run")
-        assert _attempt(order.to_line(), Token.write(small.store.folder), {}, 5) == (DONE, "")
-        bad = Order(small.add("bad", "sys.exit('no')"), small.store.folder, small.tmp, "run")
-        assert _attempt(bad.to_line(), Token.write(small.store.folder), {}, 5)[1] == "no"
 
-    def test_it_runs_nothing_without_the_store(self, small: Small, monkeypatch):
-        monkeypatch.setattr(Token, "seen", lambda token: False)
-        order = Order(small.add("one"), small.store.folder, small.tmp, "run")
-        code, words = _attempt(order.to_line(), Token.write(small.store.folder), {}, 5)
-        assert (code, small.runs("one")) == (NOT_SHARED, 0)
-        assert f"does not see {small.store.work}" in words
+def test_a_node_runs_a_job_and_says_how_it_ended(small: Small):
+    assert attempted(small, "one") == (DONE, "")
+    assert attempted(small, "bad", "sys.exit('no')")[1] == "no"
 
-    def test_another_file_is_not_the_token(self, tmp_path):
-        (tmp_path / "token").write_text("other")
-        assert not Token(tmp_path / "token", "mine").seen(patience=0)
-        assert not Token(tmp_path / "none", "mine").seen(patience=0)
-        assert Token(tmp_path / "token", "other").seen(patience=0)
+
+def test_a_node_runs_nothing_without_the_store(small: Small, monkeypatch):
+    monkeypatch.setattr(Token, "seen", lambda token: False)
+    code, words = attempted(small, "one")
+    assert (code, small.runs("one")) == (NOT_SHARED, 0)
+    assert f"does not see {small.store.work}" in words
+
+
+def test_another_file_is_not_the_token(tmp_path):
+    (tmp_path / "token").write_text("other")
+    assert not Token(tmp_path / "token", "mine").seen(patience=0)
+    assert not Token(tmp_path / "none", "mine").seen(patience=0)
+    assert Token(tmp_path / "token", "other").seen(patience=0)

@@ -73,6 +73,7 @@ def test_a_plan_names_what_there_is_and_its_settings_are_accepted(name):
     assert "set" not in plans.Arm.model_fields  # no arm has a length of its own
     for host, told in plan.hosts.items():
         if told.code == "ours":
+            assert told.target is not None
             known = installed().adapter(told.target).Options.model_fields
             assert told.set.keys() <= known.keys()
             assert all(s.hosts.get(host, {}).keys() <= known.keys() for s in plan.scales.values())
@@ -146,7 +147,7 @@ def test_what_is_special_to_a_papers_arms():
     assert plan.hosts["deepmedic"].real_in_generator_space
     plan = plans.find_plan("han2019-cpggan")
     assert [arm.optional for arm in plan.arms] == [False, False, True]
-    assert [plan.generators[arm.generator] for arm in plan.arms[1:]] == ["joint", "per-class"]
+    assert [plan.generators[str(arm.generator)] for arm in plan.arms[1:]] == ["joint", "per-class"]
     assert BankSize.parse(plan.arms[1].bank).capacity(2813, 1) == 4000
 
 
@@ -166,7 +167,7 @@ def rows_of(number: str, pattern: str, between: str = "±", after: str = "") -> 
 
 def figures_of(name: str, host: str) -> Figures:
     plan = plans.find_plan(name)
-    rows = ([plan.figure(host, arm, m) for m in plan.measures] for arm in plan.arms)
+    rows: Any = ([plan.figure(host, arm, m) for m in plan.measures] for arm in plan.arms)
     return [[(one.mean, one.deviation) for one in row] for row in rows if None not in row]
 
 
