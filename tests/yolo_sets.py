@@ -13,8 +13,16 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from gansynth.core.source import SourceRequest
+from gansynth_yolo.source import YoloSource, open_yolo
+
 SLICES = 4
 """Slices of one person."""
+
+
+def opened(data: Path, **asked: Any) -> YoloSource:
+    """The data set, read as a ``SourceRequest`` may ask."""
+    return open_yolo(SourceRequest("yolo", str(data), **asked))
 
 
 def toy_yolo(
@@ -37,17 +45,12 @@ def toy_yolo(
     Args:
         folder: made where it is missing.
         train: how many images; ``val`` and ``test`` likewise, ``test`` may be 0.
-        size: rows and columns.
         names: of the classes; lesions of later ones are larger and less bright.
         most: lesions in an image; images have at least one, unless they are backgrounds.
         backgrounds: share of the images of each split that show none; their txt is empty.
         bits: of a pixel, 8 or 16.
         channels: what ``data.yaml`` says; the files are grey whatever it is.
-        seed: of everything.
-        more: further keys of ``data.yaml``.
-
-    Returns:
-        ``data.yaml``, with paths relative to its folder.
+        more: further keys of ``data.yaml``, which is returned, with paths relative to its folder.
     """
     rng = np.random.default_rng(seed)
     counts = {"train": train, "val": val, "test": test}

@@ -1,11 +1,6 @@
-"""Trains LibreYOLO in a process of its own: ``python libre_child.py JOBS.json``.
+"""Trains LibreYOLO in a process of its own; see ``children``."""
 
-Writes what each job came to beside the file, as ``JOBS.out.json``.
-"""
-
-import json
 import multiprocessing
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +13,7 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth_yolo.detectors import DetectorJob, detector
 from gansynth_yolo.mixed import Slots
+from tests.adapters.yolo.children import answer
 
 
 class Notes:
@@ -53,28 +49,19 @@ def run(
     """Train once; all arguments as JSON has them."""
     if start:
         multiprocessing.set_start_method(start, force=True)
-    log = Path(folder) / "log"
-    clock = Clock(Path(folder) / "clock", epochs)
+    log, clock = Path(folder) / "log", Clock(Path(folder) / "clock", epochs)
     how = Ratio.parse(ratio), Schedule.parse(schedule), clock, tuple(chosen)
     plan = MixPlan[int](Path(bank), *how, log=log, seed=3, strict=strict)
     usual = {"model": "yolox-n", "imgsz": 64, "batch": 8, "workers": 0, "cache": "off", "seed": 0}
-    job = DetectorJob(
-        data=Path(data),
-        names=("lesion",),
-        channels=1,
-        epochs=epochs,
-        device="cpu",
-        output=Path(output or Path(folder) / "detector"),
-        **{**usual, **told},
-    )
-    library, notes = detector("libreyolo"), Notes(log)
-    slots = Slots(plan, real, job.channels)
+    usual |= {"names": ("lesion",), "channels": 1, "device": "cpu"}
+    place = Path(output or Path(folder) / "detector")
+    job = DetectorJob(data=Path(data), epochs=epochs, output=place, **{**usual, **told})
+    library, notes, slots = detector("libreyolo"), Notes(log), Slots(plan, real, job.channels)
     library.check(job)
     began = time.perf_counter()
     weights = library.train(job, slots, notes)
     seconds = time.perf_counter() - began
-    images = sorted(Path(data).parent.glob("images/val/*.png"))
-    found = library.predict(job, weights, images)
+    found = library.predict(job, weights, sorted(Path(data).parent.glob("images/val/*.png")))
     from libreyolo.data.dataset import YOLODataset
     from libreyolo.training import trainer
 
@@ -90,6 +77,4 @@ def run(
 
 
 if __name__ == "__main__":
-    jobs = Path(sys.argv[1])
-    done = [run(**job) for job in json.loads(jobs.read_text())]
-    jobs.with_suffix(".out.json").write_text(json.dumps(done))
+    answer(run)

@@ -2,11 +2,9 @@
 
 python stock_child.py libreyolo|ultralytics data.yaml OUTPUT
 
-Nothing of gansynth is imported; where torch is a CPU build, ``PYTHONPATH`` brings torchvision's
-missing operators (``gansynth.runtime.torchvision_compat``).
+Where torch is a CPU build, ``PYTHONPATH`` brings torchvision's missing operators
+(``gansynth.runtime.torchvision_compat``).
 """
-
-from __future__ import annotations
 
 import json
 import os
@@ -15,8 +13,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+USUAL = {"epochs": 1, "batch": 8, "imgsz": 64, "device": "cpu", "workers": 0, "amp": False}
 
-def libreyolo(data: str, output: str) -> list[str]:
+
+def libreyolo(**told: Any) -> list[str]:
     """Train for an epoch; the image files of the training set."""
     import libreyolo
     from libreyolo.training import trainer
@@ -29,47 +29,24 @@ def libreyolo(data: str, output: str) -> list[str]:
             seen.extend(str(file) for file in self.img_files)
 
     trainer.YOLODataset = Watched
-    model = libreyolo.LibreYOLOX(None, size="n", device="cpu")
-    model.train(
-        data=data,
-        epochs=1,
-        batch=8,
-        imgsz=64,
-        device="cpu",
-        workers=0,
-        project=output,
-        name="run",
-        pretrained=False,
-        amp=False,
-    )
+    libreyolo.LibreYOLOX(None, size="n", device="cpu").train(pretrained=False, **told)
     return seen
 
 
-def ultralytics(data: str, output: str) -> list[str]:
+def ultralytics(**told: Any) -> list[str]:
     """Train for an epoch; the image files of the training set."""
-    os.environ |= {"YOLO_OFFLINE": "1", "YOLO_CONFIG_DIR": output}
+    os.environ |= {"YOLO_OFFLINE": "1", "YOLO_CONFIG_DIR": told["project"]}
     from ultralytics import YOLO
 
     model = YOLO("yolo11n.yaml", verbose=False)
-    model.train(
-        data=data,
-        epochs=1,
-        batch=8,
-        imgsz=64,
-        device="cpu",
-        workers=0,
-        project=output,
-        name="run",
-        amp=False,
-        plots=False,
-        verbose=False,
-    )
+    model.train(plots=False, verbose=False, **told)
     return list(model.trainer.train_loader.dataset.im_files)
 
 
 if __name__ == "__main__":
     name, data, output = sys.argv[1:]
-    files = {"libreyolo": libreyolo, "ultralytics": ultralytics}[name](data, output)
+    train = {"libreyolo": libreyolo, "ultralytics": ultralytics}[name]
+    files = train(data=data, project=output, name="run", **USUAL)
     folders = Counter(Path(file).parent.name for file in files)
     told = {"folders": folders, "distinct": len(set(files)), "gansynth": "gansynth" in sys.modules}
     print("\n" + json.dumps(told))

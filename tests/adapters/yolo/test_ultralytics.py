@@ -1,62 +1,85 @@
-"""ultralytics really trains, at toy size, with places filled from a bank."""
+"""ultralytics: what it is told and refused, and how it trains with places filled from a bank."""
 
-import hashlib
-import json
-import subprocess
-import sys
+import importlib.metadata
+import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.core.source import SourceRequest
+import gansynth_yolo
+from gansynth.runtime.errors import EnvironmentFault
+from gansynth_yolo.agpl.options import NO_AUGMENTATION, OURS, REFUSED, version
 from gansynth_yolo.mirror import mirror
-from gansynth_yolo.source import YoloSource, open_yolo
-from tests.adapters.yolo import ultra_child
-from tests.yolo_sets import toy_yolo
+from tests.adapters.yolo.banks import fill_bank
+from tests.adapters.yolo.children import needs, run_jobs
+from tests.conftest import content
+from tests.yolo_sets import opened, toy_yolo
 
-REAL, SIGMAS = 16, 4
+pytestmark = needs("ultralytics")
+
+REAL, SIGMAS, PASSES = 16, 4, 8
 MOSAIC = {"close_mosaic": 0}
+STOPPED = "TrainingFault: ultralytics: stopped by the test"
+WAYS = {"off": ("2:1", 1 / 3, REAL // 2), "ram": ("1:3", 0.75, 3 * REAL)}
+"""Cache -> ratio, share of samples, samples an epoch."""
+CHECKED: dict[str, tuple[dict[str, Any], str]] = {
+    "usual": ({}, ""),
+    "of the user": ({"options": {"mosaic": 0.5, "amp": "bf16", "freeze": [1], "rect": False}}, ""),
+    "no augmentation": ({"augment": False}, ""),
+    "family": ({"model": "yolo11s.yaml"}, ""),
+    "automatic batch": ({"batch": -1}, ""),
+    "misspelt": ({"options": {"mosiac": 0.5}}, "Usage.* -- mosiac=0.5: .* Did you mean 'mosaic'"),
+    "ours": ({"options": {"epochs": 3}}, "Usage.* -- epochs=3: .* --set epochs="),
+    "rect": ({"options": {"rect": True}}, "Usage.* -- rect=True: expected rect=False: "),
+    "fraction": ({"options": {"fraction": 0.5}}, "Usage.* fraction=0.5: expected fraction=1.0: "),
+    "type": ({"options": {"mosaic": "much"}}, "Usage.* 'mosaic=much' is of invalid type str"),
+    "range": ({"options": {"fliplr": 2.0}}, "Usage.* 'fliplr=2.0' is an invalid value"),
+    "weights": ({"options": {"pretrained": "no.pt"}}, "Data.* -- pretrained=no.pt: no such file"),
+    "no file": ({"model": "yolo11n.pt"}, "Data.* no such file; weights are not downloaded"),
+    "no model": ({"model": "yolo11q"}, "Usage.* no such model.* Did you mean 'yolo11"),
+    "segments": ({"model": "yolo11n-seg.yaml"}, "Usage.* its head is Segment, expected Detect"),
+    "transformer": ({"model": "rtdetr-l.yaml"}, "Usage.* head is RTDETRDecoder, expected Detect"),
+    "size": ({"imgsz": 100}, "Usage.* imgsz=100: expected a multiple of 32, for example 96"),
+    "devices": ({"device": "0,1"}, "Usage.* expected one device"),
+    "no device": ({"device": "cuda:77"}, "Environment.* expected one with this number"),
+}
 
 
-def ask(do: str, data: Path, folder: Path, own=None, **job):
-    """Have a process of its own do something; its stdout must be one JSON document."""
-    asked = {"do": do, "data": str(data), "output": str(folder / "out"), "own": own or {}, **job}
-    done = subprocess.run(
-        [sys.executable, ultra_child.__file__, json.dumps(asked)],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout) | {"log": done.stderr}
-
-
-def contents(folder: Path) -> dict[str, str]:
-    return {
-        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    }
+def write_samples(folder: Path, samples: int = 200) -> str:
+    """A bank of samples with one bright rectangle each, right where its box is; or none."""
+    rng, drawn = np.random.default_rng(7), []
+    for _ in range(samples):
+        top, left = rng.integers(4, 32, 2)
+        height, width = rng.integers(8, 21, 2)
+        image = np.full((1, 64, 64), 0.25, np.float32)
+        image[:, top : top + height, left : left + width] = 1
+        drawn.append((image, np.array([[top, left, top + height, left + width]], np.float32)))
+    return str(fill_bank(folder, drawn, frozen=samples > 0))
 
 
 class Toy:
     """A user's data set, a bank, and what may be written to."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, samples: int = 200, **told: Any) -> None:
         self.folder, self.user = folder, folder / "user"
-        toy_yolo(self.user, train=REAL, val=8, test=0)
+        toy_yolo(self.user, **{"train": REAL, "val": 8, "test": 0, **told})
         spoil(next((self.user / "images" / "train").glob("*.png")))
-        self.before = contents(self.user)
-        self.bank = ultra_child.write_samples(folder / "bank")
+        self.before = content(self.user)
+        self.bank = write_samples(folder / "bank", samples)
 
-    def do(self, what: str, own=None, channels=1, **job):
-        source = open_yolo(SourceRequest("yolo", str(self.user / "data.yaml")))
-        assert isinstance(source, YoloSource)
-        data = mirror(source, self.folder / "mirror", channels=channels)
-        own = {"bank": str(self.bank), **(own or {})}
-        return ask(what, data, self.folder, own, channels=channels, **job)
+    def job(self, do: str = "train", own: Any = None, channels: int = 1, **job: Any) -> Any:
+        data = self.folder / f"mirror{channels}" / "data.yaml"
+        if not data.exists():
+            mirror(opened(self.user / "data.yaml"), data.parent, channels=channels)
+        own = {"bank": self.bank, **(own or {})} if do != "check" else own
+        return {"do": do, "data": str(data), "own": own, "channels": channels, **job}
+
+    def train(self, own: Any = None, **job: Any) -> Any:
+        jobs = {"job": self.job("train", own, **job)}
+        return run_jobs("ultra_child.py", self.folder / "jobs", jobs)["job"]
 
 
 def spoil(png: Path) -> None:
@@ -72,129 +95,136 @@ def is_synthetic(name: str) -> bool:
     return name.startswith("synthetic://")
 
 
-def check_epochs(seen, synthetic=REAL) -> None:
-    """Every epoch has every real image once, and so many different samples."""
+def check_epochs(seen: list[list[str]]) -> None:
+    """Every epoch has every real image once, and as many samples."""
     for names in seen:
         real = [name for name in names if not is_synthetic(name)]
         assert len(real) == len(set(real)) == REAL
-        samples = [name for name in names if is_synthetic(name)]
-        assert len(samples) == synthetic
+        assert len(names) == 2 * REAL
 
 
-def check_partners(partners, p=0.5) -> None:
-    real, synthetic = partners[:2]
-    count = real + synthetic
+def check_partners(partners: list[int], p: float = 0.5) -> None:
+    count = sum(partners)
     assert count > 100
-    assert abs(synthetic - p * count) < SIGMAS * (count * p * (1 - p)) ** 0.5
+    assert abs(partners[1] - p * count) < SIGMAS * (count * p * (1 - p)) ** 0.5
 
 
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory) -> Toy:
-    return Toy(tmp_path_factory.mktemp("toy"))
+def done(tmp_path_factory) -> Any:
+    """One process looks at jobs, goes through training sets, and trains twice.
+
+    ``mosaics``: two workers, a mosaic of every place but in the last epoch. ``resumed``: three
+    channels, images in memory, no augmentation; stopped after an epoch and resumed.
+    """
+    toy = Toy(tmp_path_factory.mktemp("toy"))
+    changes = [change for change, _ in CHECKED.values()]
+    ways = {"ways": [(cache, ratio) for cache, (ratio, _, _) in WAYS.items()], "passes": PASSES}
+    partly = {"channels": 3, "cache": "ram", "augment": False, "epochs": 3, "imgsz": 96}
+    mixup = {"options": {"mixup": 0.5, **MOSAIC}}
+    jobs = {
+        "checked": toy.job("check", {"changes": changes}),
+        "drawn": toy.job("draw", ways, batch=2, **mixup),
+        "mosaics": toy.job(epochs=4, workers=2, options={"close_mosaic": 1}),
+        "resumed": toy.job(own={"stop": 1}, **partly),
+    }
+    told = run_jobs("ultra_child.py", toy.folder / "jobs", jobs)
+    assert content(toy.user) == toy.before
+    assert "corrupt JPEG restored" in told["log"]
+    return told
 
 
-@pytest.fixture(scope="module")
-def mosaics(toy):
-    """Two workers, a mosaic of every place but in the last epoch."""
-    return toy.do("train", epochs=4, workers=2, options={"close_mosaic": 1})
+# -- what it is told and refused -------------------------------------------------------------------
 
 
-def test_each_epoch_has_exactly_the_ratio_with_two_workers(mosaics):
+@pytest.mark.parametrize("case", CHECKED)
+def test_a_job_is_taken_or_refused_in_one_line(done, case):
+    said = done["checked"]["said"][list(CHECKED).index(case)]
+    wanted = CHECKED[case][1]
+    assert (said == "") == (wanted == "")
+    assert "\n" not in said
+    assert re.match(wanted.replace(".* ", "Fault: .*", 1) if wanted else "", said), said
+
+
+def test_ultralytics_is_imported_late_by_one_package_and_offline(done):
+    told = done["checked"]
+    assert (told["early"], told["online"]) == (False, False)
+    assert "Arial.ttf" in told["config"]
+    root = Path(gansynth_yolo.__file__).parents[2]
+    shelves = (root / shelf for shelf in ("gansynth", "adapters", "plugins", "cli"))
+    files = [file for shelf in shelves for file in shelf.rglob("*.py")]
+    importing = [f for f in files if re.search(r"(import|from) ultralytics", f.read_text())]
+    assert {file.parent.name for file in importing} == {"agpl"}
+
+
+def test_no_option_is_both_ours_and_refused_and_augmentation_off_is_off_throughout():
+    assert not set(OURS) & set(REFUSED)
+    assert not any(NO_AUGMENTATION.values())
+
+
+@pytest.mark.parametrize("found", ["8.3.200", "8.5.0", "9.0.1", "7"])
+def test_other_releases_are_refused(monkeypatch, found):
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: found)
+    with pytest.raises(EnvironmentFault, match=rf"version {found}, expected >=8\.4,<8\.5"):
+        version()
+
+
+# -- how it trains ---------------------------------------------------------------------------------
+
+
+def test_each_epoch_has_exactly_the_ratio_with_two_workers(done):
+    mosaics = done["mosaics"]
     assert mosaics["workers"] == 2
     check_epochs(mosaics["seen"])
-
-
-def test_partners_of_mosaics_have_the_ratio(mosaics):
     check_partners(mosaics["partners"])
-
-
-def test_samples_differ_between_epochs_and_workers(mosaics):
     drawn = [name for names in mosaics["seen"] for name in names if is_synthetic(name)]
     # 64 draws of 200 give 55 different ones on average; the same for both workers would be 28.
     assert len(set(drawn)) > 45
 
 
-def test_validation_is_ultralytics_own(mosaics):
+def test_validation_is_ultralytics_own_and_progress_is_told(done):
+    mosaics = done["mosaics"]
     assert mosaics["validation"] == ["YOLODataset", 8]
-
-
-def test_epochs_and_steps_are_told(mosaics):
     assert mosaics["told"] == [[1, 2, 3, 4], 4 * 2 * REAL // 8]
+    assert mosaics["again"] == mosaics["best"]  # the weights of a finished training
 
 
-def test_a_grey_set_has_a_first_convolution_of_one_channel(mosaics):
-    assert mosaics["convolution"] == 1
+def test_channels_are_those_of_the_set(done):
+    assert (done["mosaics"]["convolution"], done["resumed"]["convolution"]) == (1, 3)
 
 
-def test_the_users_folder_is_untouched(mosaics, toy):
-    assert "corrupt JPEG restored" in mosaics["log"]
-    assert contents(toy.user) == toy.before
-
-
-def test_a_finished_training_gives_its_weights_again(mosaics):
-    assert mosaics["again"] == mosaics["best"]
-
-
-@pytest.fixture(scope="module")
-def resumed(tmp_path_factory):
-    """Three channels, images in memory, no augmentation; stopped after an epoch and resumed."""
-    toy = Toy(tmp_path_factory.mktemp("resumed"))
-    return toy.do("train", {"stop": 1}, channels=3, cache="ram", augment=False, epochs=3, imgsz=96)
-
-
-def test_a_training_that_stopped_goes_on(resumed):
-    assert resumed["fault"] == f"TrainingFault: ultralytics: {ultra_child.STOPPED}"
+def test_a_training_that_stopped_goes_on(done):
+    resumed = done["resumed"]
+    assert resumed["fault"] == STOPPED
     assert resumed["told"][0] == [1, 2, 3]
     check_epochs(resumed["seen"])
 
 
-def test_boxes_lie_where_the_same_draw_has_its_lesion(resumed):
+def test_without_augmentation_boxes_lie_where_the_same_draw_has_its_lesion(done):
     # Samples are enlarged from 64 to 96 pixels, which blurs an edge by less than a pixel.
-    assert 0 < resumed["off"] < 1
+    assert 0 < done["resumed"]["off"] < 1
+    assert done["resumed"]["partners"] == [0, 0]
 
 
-def test_without_augmentation_there_are_no_partners(resumed):
-    assert resumed["partners"] == [0, 0]
-
-
-def test_three_channels_stay_three(resumed):
-    assert resumed["convolution"] == 3
-
-
-def test_found_boxes_are_in_pixels_of_the_file(resumed):
+def test_found_boxes_are_in_pixels_of_the_file(done):
+    resumed = done["resumed"]
     assert len(resumed["found"]) == 8
     assert max(resumed["found"]) <= 300
     assert 32 < resumed["reached"] <= 64
 
 
-WAYS = {"off": ("2:1", 1 / 3), "ram": ("1:3", 0.75)}
-PASSES = 8
+@pytest.mark.parametrize(("number", "cache"), [*enumerate(WAYS)])
+def test_primaries_have_the_ratio_exactly_and_partners_on_average(done, number, cache):
+    _, share, synthetic = WAYS[cache]
+    drawn = done["drawn"][number]
+    check_partners(drawn["partners"], share)
+    assert drawn["primaries"] == [PASSES * REAL, PASSES * synthetic]
+    assert drawn["typical"] == [1] * synthetic
 
 
-@pytest.fixture(scope="module")
-def passes(tmp_path_factory):
-    """Many passes through training sets, at other ratios, without a model."""
-    ways = [{"cache": cache, "ratio": ratio} for cache, (ratio, _) in WAYS.items()]
-    toy = Toy(tmp_path_factory.mktemp("passes"))
-    options = {"mixup": 0.5, **MOSAIC}
-    told = toy.do("draw", {"ways": ways, "passes": PASSES}, batch=2, options=options)
-    return dict(zip(WAYS, told["ways"], strict=True))
-
-
-@pytest.mark.parametrize("cache", WAYS)
-def test_partners_have_the_ratio_whatever_it_is(passes, cache):
-    check_partners(passes[cache]["partners"], WAYS[cache][1])
-
-
-@pytest.mark.parametrize(("cache", "synthetic"), [("off", REAL // 2), ("ram", 3 * REAL)])
-def test_primaries_have_it_exactly(passes, cache, synthetic):
-    assert passes[cache]["primaries"] == [PASSES * REAL, PASSES * synthetic]
-    assert passes[cache]["typical"] == [1] * synthetic
-
-
-def test_only_real_images_that_a_mosaic_may_take_stay_in_memory(passes):
-    assert passes["off"]["held"]
-    assert 0 < passes["off"]["most"] <= passes["off"]["limit"] == 16
+def test_only_real_images_that_a_mosaic_may_take_stay_in_memory(done):
+    off = done["drawn"][0]
+    assert off["held"]
+    assert 0 < off["most"] <= off["limit"] == 16
 
 
 # -- the other combinations ------------------------------------------------------------------------
@@ -207,29 +237,29 @@ def test_only_real_images_that_a_mosaic_may_take_stay_in_memory(passes):
 def test_every_way_of_loading(tmp_path, workers, cache, channels):
     toy = Toy(tmp_path)
     job = {"workers": workers, "cache": cache, "channels": channels, "epochs": 4}
-    told = toy.do("train", **job, options=MOSAIC)
+    told = toy.train(**job, options=MOSAIC)
     check_epochs(told["seen"])
     check_partners(told["partners"])
     assert told["convolution"] == channels
-    assert contents(toy.user) == toy.before
+    assert content(toy.user) == toy.before
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["yolo11n.yaml", "yolo26n", "yolov8n", "yolov10n"])
 def test_models(tmp_path, model):
-    check_epochs(Toy(tmp_path).do("train", model=model)["seen"])
+    check_epochs(Toy(tmp_path).train(model=model)["seen"])
 
 
 @pytest.mark.slow
 def test_mixup_and_cutmix_have_unbiased_partners(tmp_path):
     options = {"mosaic": 0.0, "mixup": 1.0, "cutmix": 0.5, **MOSAIC}
-    check_partners(Toy(tmp_path).do("train", epochs=6, options=options)["partners"])
+    check_partners(Toy(tmp_path).train(epochs=6, options=options)["partners"])
 
 
 @pytest.mark.slow
 def test_annealing_ends_with_real_images_only(tmp_path):
-    own = {"schedule": "anneal:0%-75%"}
-    told = Toy(tmp_path).do("train", own, epochs=4, workers=2, options={"close_mosaic": 1})
+    job = {"epochs": 4, "workers": 2, "options": {"close_mosaic": 1}}
+    told = Toy(tmp_path).train({"schedule": "anneal:0%-75%"}, **job)
     shares = [sum(map(is_synthetic, names)) / len(names) for names in told["seen"]]
     assert [len(names) for names in told["seen"]] == [2 * REAL] * 4
     assert shares == pytest.approx([5 / 12, 3 / 12, 1 / 12, 0], abs=1 / 32)
@@ -237,9 +267,7 @@ def test_annealing_ends_with_real_images_only(tmp_path):
 
 @pytest.mark.slow
 def test_an_empty_bank_gives_real_images(tmp_path):
-    toy = Toy(tmp_path)
-    toy.bank = ultra_child.write_samples(tmp_path / "empty", samples=0)
-    told = toy.do("train", options={**MOSAIC, "plots": True, "cls_pw": 0.5})
+    told = Toy(tmp_path, samples=0).train(options={**MOSAIC, "plots": True, "cls_pw": 0.5})
     assert told["primaries"] == [4 * REAL, 0]
     assert not any(is_synthetic(name) for names in told["seen"] for name in names)
 
@@ -247,17 +275,14 @@ def test_an_empty_bank_gives_real_images(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bank_that_has_nothing_to_give_ends_a_training_in_one_line(tmp_path, workers):
-    toy = Toy(tmp_path)
-    toy.bank = ultra_child.write_samples(tmp_path / "empty", samples=0)
-    told = toy.do("train", {"ratio": "0:1", "stop": -1}, workers=workers)
-    assert told["fault"].startswith(f"TrainingFault: {toy.bank}: no synthetic sample after 1 s")
-    assert "\n" not in told["fault"]
+    toy = Toy(tmp_path, samples=0)
+    fault = toy.train({"ratio": "0:1", "stop": -1}, workers=workers)["fault"]
+    assert fault.startswith(f"TrainingFault: {toy.bank}: no synthetic sample after 1 s")
+    assert "\n" not in fault
 
 
 @pytest.mark.slow
 def test_it_learns(tmp_path):
-    toy = Toy(tmp_path)
-    toy.user = tmp_path / "more"
-    toy_yolo(toy.user, train=64, val=8, test=0, backgrounds=0, seed=1)
-    told = toy.do("train", {"ratio": "4:1"}, epochs=40, augment=False, options={"nbs": 8})
+    toy = Toy(tmp_path, train=64, backgrounds=0, seed=1)
+    told = toy.train({"ratio": "4:1"}, epochs=40, augment=False, options={"nbs": 8})
     assert told["hits"] > 0.6

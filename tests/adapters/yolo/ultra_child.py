@@ -1,13 +1,8 @@
-"""What is asked of ultralytics in a process of its own; prints one JSON document.
-
-    python ultra_child.py '{"do": "train", "data": "data.yaml", "output": "out", "bank": "bank"}'
+"""What is asked of ultralytics in a process of its own; see ``children``.
 
 ultralytics changes its process for good: cv2's threads, ``torch.save``, deterministic algorithms.
 """
 
-from __future__ import annotations
-
-import json
 import random
 import sys
 from collections.abc import Sequence
@@ -18,74 +13,36 @@ from typing import Any
 import numpy as np
 
 from gansynth.bank.draw_log import summarise
-from gansynth.bank.reader import BankSpec, BankWriter
 from gansynth.core.clock import Clock
 from gansynth.core.injection import MixPlan
-from gansynth.core.lineage import Lineage
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
-from gansynth.core.schema import Boxes, Sample, Schema
 from gansynth.runtime.errors import GansynthError
 from gansynth_yolo.agpl.ultra import Ultra
 from gansynth_yolo.detectors import DetectorJob
 from gansynth_yolo.mixed import PARTNERS, Slots
+from tests.adapters.yolo.children import answer
 
-DARK, BRIGHT = 0.25, 1.0
 STOPPED = "stopped by the test"
-JOB = DetectorJob(
-    data=Path("data.yaml"),
-    names=("lesion",),
-    channels=1,
-    model="yolov5n",
-    epochs=2,
-    imgsz=64,
-    batch=8,
-    workers=0,
-    cache="off",
-    device="cpu",
-    seed=3,
-    output=Path("out"),
-)
-
-
-def write_samples(folder: Path, *, samples: int = 200, size: int = 64) -> Path:
-    """A frozen bank of samples with one bright rectangle each, right where its box is; or none."""
-    rng = np.random.default_rng(7)
-    drawn: list[tuple[Sample, dict[str, Any]]] = []
-    for number in range(samples):
-        top, left = rng.integers(4, size // 2, 2)
-        height, width = rng.integers(size // 8, size // 3, 2)
-        image = np.full((1, size, size), DARK, np.float32)
-        image[:, top : top + height, left : left + width] = BRIGHT
-        box = np.array([[top, left, top + height, left + width]], np.float32)
-        sample = Sample(image, None, Boxes(box, np.zeros(1, np.int16)), {"n": number})
-        drawn.append((sample, {}))
-    schema = Schema(("grey",), {"background": 0}, (1.0, 1.0), "HW", box_classes=("lesion",))
-    spec = BankSpec(
-        schema, Lineage("toy", "0", ()), "toy", "0" * 64, frozen=samples > 0, capacity=200
-    )
-    with BankWriter.create(folder, spec) as writer:
-        if drawn:
-            writer.publish(drawn)
-            writer.finish()
-    return folder
+USUAL: dict[str, Any] = {
+    **{"names": ("lesion",), "channels": 1, "model": "yolov5n", "epochs": 2, "imgsz": 64},
+    **{"batch": 8, "workers": 0, "cache": "off", "device": "cpu", "seed": 3},
+}
 
 
 def make_slots(job: DetectorJob, bank: str, ratio: str, schedule: str, done: int = 0) -> Slots:
     """Places of the toy data set's training images."""
-    images = job.data.parent / "images" / "train"
-    real = sum(file.suffix in {".png", ".jpg"} for file in images.iterdir())
+    real = len(images_of(job, "train"))
     log = job.output.parent / "log"
-    plan = MixPlan[int](
-        Path(bank),
-        Ratio.parse(ratio),
-        schedule=Schedule.parse(schedule),
-        clock=Clock(log.with_name("clock"), job.epochs),
-        seed=5,
-        log=log,
-        patience=1,
-    )
+    clock, how = Clock(log.with_name("clock"), job.epochs), Schedule.parse(schedule)
+    kept = {"seed": 5, "log": log, "patience": 1}
+    plan = MixPlan[int](Path(bank), Ratio.parse(ratio), schedule=how, clock=clock, **kept)
     return Slots(plan, real, job.channels, done)
+
+
+def images_of(job: DetectorJob, split: str) -> list[Path]:
+    folder = job.data.parent / "images" / split
+    return sorted(file for file in folder.iterdir() if file.suffix in {".png", ".jpg"})
 
 
 # -- training --------------------------------------------------------------------------------------
@@ -113,8 +70,6 @@ def train(
     """Train, and say what went in and what came out.
 
     Args:
-        job: what is done.
-        bank, ratio, schedule: of the places.
         stop: fail after so many epochs, then go on; below 0 it is to fail by itself.
     """
     from gansynth_yolo.agpl.options import engine
@@ -135,18 +90,18 @@ def train(
 
     MixedTrainer.preprocess_batch = watched
     told, ultra = Told(stop), Ultra()
-    if stop < 0:
-        try:
-            ultra.train(job, make_slots(job, bank, ratio, schedule), told)
-        except GansynthError as fault:
-            return {"fault": f"{type(fault).__name__}: {fault}"}
-    if stop:
-        try:
-            ultra.train(job, make_slots(job, bank, ratio, schedule), told)
-        except GansynthError as fault:
-            kept["fault"] = f"{type(fault).__name__}: {fault}"
-        told.stop, job = 0, replace(job, resume=True)
-    best = ultra.train(job, make_slots(job, bank, ratio, schedule, stop), told)
+    try:
+        if stop:
+            try:
+                ultra.train(job, make_slots(job, bank, ratio, schedule), told)
+            except GansynthError as fault:
+                kept["fault"] = f"{type(fault).__name__}: {fault}"
+            if stop < 0:
+                return {"fault": kept["fault"]}
+            told.stop, job = 0, replace(job, resume=True)
+        best = ultra.train(job, make_slots(job, bank, ratio, schedule, stop), told)
+    finally:
+        MixedTrainer.preprocess_batch = original
     trainer = kept.pop("trainer")
     validation = trainer.test_loader.dataset
     return {
@@ -168,46 +123,44 @@ def farthest(batch: Any) -> float:
     off = 0.0
     images = batch["img"].numpy()
     for number, name in enumerate(batch["im_file"]):
-        if not name.startswith("synthetic://"):
-            continue
-        bright = images[number, 0] > 160
-        rows, columns = (np.flatnonzero(bright.any(axis)) for axis in (1, 0))
-        right = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
-        (box,) = batch["bboxes"][batch["batch_idx"] == number].numpy() * len(bright)
-        corners = np.concatenate([box[:2] - box[2:] / 2, box[:2] + box[2:] / 2])
-        off = max(off, float(np.abs(corners - right).max()))
+        if name.startswith("synthetic://"):
+            bright = images[number, 0] > 160
+            rows, columns = (np.flatnonzero(bright.any(axis)) for axis in (1, 0))
+            right = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+            (box,) = batch["bboxes"][batch["batch_idx"] == number].numpy() * len(bright)
+            off = max(off, float(np.abs(corners(box) - right).max()))
     return off
+
+
+def corners(row: Any) -> Any:
+    return np.concatenate([row[:2] - row[2:] / 2, row[:2] + row[2:] / 2])
 
 
 def found(job: DetectorJob, weights: Path) -> dict[str, Any]:
     """Boxes found in the validation images, and how many of the true ones are among the best."""
-    folder = job.data.parent / "images" / "val"
-    files = sorted(f for f in folder.iterdir() if f.suffix in {".png", ".jpg"})
+    files = images_of(job, "val")
     reached, hits, truths = 0.0, 0, 0
     results = Ultra().predict(job, weights, files)
     for file, one in zip(files, results, strict=True):
         reached = max(reached, float(one.boxes.max(initial=0)))
-        label = folder.parents[1] / "labels" / "val" / f"{file.stem}.txt"
+        label = file.parents[2] / "labels" / "val" / f"{file.stem}.txt"
         for row in np.loadtxt(label, ndmin=2):
             truths += 1
-            hits += any(overlap(row[1:] * 64, box) >= 0.5 for box in one.boxes[:5])
+            hits += any(overlap(corners(row[1:] * 64), box) >= 0.5 for box in one.boxes[:5])
     return {"found": [len(r.boxes) for r in results], "reached": reached, "hits": hits / truths}
 
 
-def overlap(row: Any, box: Any) -> float:
-    """IoU of centre and size with corners."""
-    low = np.maximum(row[:2] - row[2:] / 2, box[:2])
-    high = np.minimum(row[:2] + row[2:] / 2, box[2:])
+def overlap(one: Any, other: Any) -> float:
+    """IoU of boxes given by corners."""
+    low, high = np.maximum(one[:2], other[:2]), np.minimum(one[2:], other[2:])
     shared = float(np.prod(np.maximum(0, high - low)))
-    return shared / (float(np.prod(row[2:]) + np.prod(box[2:] - box[:2])) - shared)
+    return shared / (float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2])) - shared)
 
 
 # -- without a model -------------------------------------------------------------------------------
 
 
-def draw(
-    job: DetectorJob, bank: str, ways: Sequence[dict[str, str]], passes: int
-) -> dict[str, Any]:
+def draw(job: DetectorJob, bank: str, ways: Sequence[Sequence[str]], passes: int) -> Any:
     """Go through mixed training sets as a sampler does; count what they give."""
     from gansynth_yolo.agpl.options import settings, silent_stdout
 
@@ -218,17 +171,16 @@ def draw(
     from gansynth_yolo.agpl.trainer import MixedDataset
 
     counts = []
-    for number, way in enumerate(ways):
+    for number, (cache, ratio) in enumerate(ways):
         job = replace(job, output=job.output.parent / str(number) / "out")
-        slots = make_slots(job, bank, way["ratio"], "constant")
+        slots = make_slots(job, bank, ratio, "constant")
         with silent_stdout():
             data = check_det_dataset(str(job.data))
-            mixed = MixedDataset(
-                img_path=data["train"], imgsz=job.imgsz, batch_size=job.batch, data=data,
-                augment=True, hyp=get_cfg(overrides=told), cache=way["cache"], slots=slots,
-            )  # fmt: skip
+            how = {"img_path": data["train"], "imgsz": job.imgsz, "batch_size": job.batch}
+            how |= {"data": data, "augment": True, "hyp": get_cfg(overrides=told), "cache": cache}
+            mixed = MixedDataset(slots=slots, **how)
         counts.append(go_through(mixed, slots, passes) | drawn_in(job.output.parent / "log"))
-    return {"ways": counts}
+    return counts
 
 
 def go_through(mixed: Any, slots: Slots, passes: int) -> dict[str, Any]:
@@ -271,14 +223,14 @@ def check(job: DetectorJob, changes: Sequence[dict[str, Any]]) -> dict[str, Any]
     return {"early": early, "said": said, "online": utils.ONLINE, "config": config}
 
 
-def main(asked: dict[str, Any]) -> Any:
+DO: dict[str, Any] = {"train": train, "draw": draw, "check": check}
+
+
+def run(do: str, folder: str, data: str, own: dict[str, Any], **job: Any) -> Any:
     """Answer one question."""
-    do = {"train": train, "draw": draw, "check": check}[asked.pop("do")]
-    own = asked.pop("own")
-    job = replace(JOB, data=Path(asked.pop("data")), output=Path(asked.pop("output")))
-    answer: Any = do  # each has arguments of its own
-    return answer(replace(job, **asked), **own)
+    told = {**USUAL, **job}
+    return DO[do](DetectorJob(data=Path(data), output=Path(folder) / "out", **told), **own)
 
 
 if __name__ == "__main__":
-    json.dump(main(json.loads(sys.argv[1])), sys.stdout)
+    answer(run)
