@@ -2,7 +2,6 @@
 
 import json
 
-import h5py
 import pytest
 
 from gansynth.runtime.errors import EnvironmentFault
@@ -29,29 +28,6 @@ def test_a_source_is_cached_in_one_file_whose_size_a_dry_run_estimates(cached, r
 def test_nothing_is_overwritten(cached, refuse, tmp_path):
     says = ["toy.h5", "exists already"]
     refuse("cache", "toy:3", "-o", cached[0], code=2, says=says, keep=[tmp_path])
-
-
-def test_a_full_disk_is_the_machine_s_fault(toys, refuse, tmp_path, monkeypatch):
-    def refused(descriptor, offset, length):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.posix_fallocate", refused)
-    says = ["toy.h5", "the disk is full", "bytes needed", "bytes free"]
-    refuse("cache", "toy:3", "-o", tmp_path / "toy.h5", code=4, says=says, keep=[tmp_path])
-
-
-def test_another_fold_than_the_cached_one_is_refused(cached, refuse, tmp_path):
-    fit = ("fit", "means", "--data", f"h5:{cached[0]}", "--fold", "1", "-o", tmp_path / "run")
-    refuse(*fit, code=2, says=["toy.h5", "--fold 1", "holds fold 0", "gansynth cache toy:3"])
-
-
-def test_a_damaged_cache_is_named_case_by_case(cached, refuse):
-    path, _ = cached
-    with h5py.File(path) as file:
-        at = int(file["cases/000003/image"].id.get_chunk_info(0).byte_offset)
-    raw = path.read_bytes()
-    path.write_bytes(raw[:at] + bytes([raw[at] ^ 8]) + raw[at + 1 :])
-    refuse("check", f"h5:{path}", code=3, says=["toy.h5", "'toy_03'", "damaged"])
 
 
 def test_a_run_of_the_cache_is_a_run_of_the_original(cached, toys, run_json, refuse, tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import shutil
 import sys
 from pathlib import Path
@@ -42,8 +41,13 @@ def says(line: Line, state: str, *words: str) -> None:
 def asked(monkeypatch):
     """Doctor without the imports that take seconds; what hosts are asked."""
     told: list[DoctorRequest] = []
+
+    def nothing(asked: DoctorRequest) -> list[Line]:
+        told.append(asked)
+        return []
+
     monkeypatch.setattr(doctor, "HOSTS", ())
-    monkeypatch.setattr(doctor, "host_lines", lambda asked: iter(told.append(asked) or ()))
+    monkeypatch.setattr(doctor, "host_lines", nothing)
     return told
 
 
@@ -94,12 +98,6 @@ def test_a_host_that_cannot_be_looked_at_or_does_not_load_is_a_line(monkeypatch)
 # -- packages --------------------------------------------------------------------------------------
 
 
-def test_a_host_that_is_missing_is_a_note_only():
-    line = doctor.package_line("no-such-host", {}, essential=False)
-    assert (line.state, line.found) == ("note", "not installed")
-    assert line.cure == "pip install no-such-host"
-
-
 def test_a_package_that_does_not_import_says_why(tmp_path, monkeypatch):
     (tmp_path / "torn_package.py").write_text("raise OSError('libtorn.so is missing')")
     meta = tmp_path / "torn_package-1.0.dist-info"
@@ -108,12 +106,6 @@ def test_a_package_that_does_not_import_says_why(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     line = doctor.package_line("torn-package", {}, essential=True)
     says(line, "bad", "OSError: libtorn.so is missing", "--force-reinstall")
-
-
-def test_a_package_too_old_names_what_is_needed(monkeypatch):
-    monkeypatch.setattr(doctor, "version", lambda package: "2.5")
-    line = doctor.package_line("torch", doctor._wanted(), essential=True)
-    says(line, "bad", "2.5, gansynth needs >=2.6", "pip install 'torch>=2.6'")
 
 
 def test_broken_plugins_are_noted():
@@ -127,26 +119,7 @@ def test_broken_plugins_are_noted():
     says(line, "note", "left out: RuntimeError: no licence", "gansynth plugins")
 
 
-# -- devices ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("built_for", "driver", "hidden", "state", "words"),
-    [
-        (None, False, None, "ok", ["no CUDA device"]),
-        (None, True, None, "note", ["built for the CPU, but there is an NVIDIA driver"]),
-        ("12.8", False, None, "note", ["there is no NVIDIA driver", "--gpus all"]),
-        ("12.8", True, None, "note", ["this driver does not serve (too old)", "update the NVIDIA"]),
-        ("12.8", True, "", "note", ["hides every CUDA device", "unset CUDA_VISIBLE_DEVICES"]),
-    ],
-)
-def test_why_there_is_no_cuda(monkeypatch, built_for, driver, hidden, state, words):
-    monkeypatch.setattr(doctor, "DRIVER", Path("/" if driver else "/nowhere"))
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if hidden is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-    says(doctor._no_cuda(built_for, ["too old"]), state, *words)
+# -- a machine that lacks something ----------------------------------------------------------------
 
 
 def cuda(free: float, arches: tuple[str, ...] = ("sm_80", "sm_90a")) -> Any:
@@ -160,18 +133,97 @@ def cuda(free: float, arches: tuple[str, ...] = ("sm_80", "sm_90a")) -> Any:
     return SimpleNamespace(cuda=module)
 
 
-@pytest.mark.parametrize(
-    ("torch", "state", "words"),
-    [
-        (cuda(79), "ok", "Imaginary 3000, 79.0 GiB free of 80.0"),
-        (cuda(3), "note", "nvidia-smi lists them"),
-        (cuda(79, ("sm_50", "sm_60")), "note", "no code for its architecture (sm_9x)"),
-        (SimpleNamespace(), "note", "cannot be used"),
-    ],
-    ids=["fine", "full", "old", "none"],
-)
-def test_a_cuda_device(torch, state, words):
-    says(doctor._cuda(torch, 0), state, words)
+def package(name: str) -> Any:
+    return lambda: doctor.package_line(name, doctor._wanted(), essential=False)
+
+
+def no_cuda(built_for: str | None) -> Any:
+    return lambda: doctor._no_cuda(built_for, ["too old"])
+
+
+def one_yolo(number: int) -> Any:
+    return lambda: list(yolo.lines())[number]
+
+
+def low(number: int) -> Any:
+    return lambda: list(machine.limits())[number]
+
+
+def disk(free: int) -> dict[str, Any]:
+    return {"shutil.disk_usage": lambda folder: SimpleNamespace(free=free, total=free)}
+
+
+def soft(limit: int) -> dict[str, Any]:
+    return {"resource.getrlimit": lambda kind: (limit, limit)}
+
+
+def fits(reason: str) -> dict[str, Any]:
+    return {"gansynth.runtime.torchvision_compat.failure": lambda: reason}
+
+
+def found(**releases: str) -> dict[str, Any]:
+    return {"gansynth_yolo.doctor.version_of": releases.get}
+
+
+HIDDEN, DEVICES = "CUDA_VISIBLE_DEVICES", "torch.cuda.device_count"
+NO_DRIVER: dict[str, Any] = {"gansynth.hosts.doctor.DRIVER": Path("/nowhere"), HIDDEN: None}
+NO_DRIVER["shutil.which"] = lambda name: None
+DRIVER = {**NO_DRIVER, "gansynth.hosts.doctor.DRIVER": Path("/")}
+EIGHT = {"gansynth.runtime.machine.cores": lambda: 8}
+OMP, WORKERS, EXT = "OMP_NUM_THREADS", "nnUNet_n_proc_DA", "nnUNet_extTrainer"
+OLD = ("sm_50", "sm_60")
+GONE = {"gansynth.runtime.machine.SHARED": Path("/nowhere")}
+SAID: list[tuple[Any, dict[str, Any], str, str]] = [
+    (package("no-such-host"), {}, "note", "not installed~pip install no-such-host"),
+    (package("torch"), {"gansynth.hosts.doctor.version": lambda name: "2.5"}, "note",
+     "2.5, gansynth needs >=2.6~pip install 'torch>=2.6'"),
+    (no_cuda(None), NO_DRIVER, "ok", "no CUDA device"),
+    (no_cuda(None), DRIVER, "note", "built for the CPU, but there is an NVIDIA driver"),
+    (no_cuda("12.8"), NO_DRIVER, "note", "there is no NVIDIA driver~--gpus all"),
+    (no_cuda("12.8"), DRIVER, "note", "this driver does not serve (too old)~update the NVIDIA"),
+    (no_cuda("12.8"), {**DRIVER, HIDDEN: ""}, "note", "hides every CUDA device~unset " + HIDDEN),
+    (lambda: doctor._cuda(cuda(79), 0), {}, "ok", "Imaginary 3000, 79.0 GiB free of 80.0"),
+    (lambda: doctor._cuda(cuda(3), 0), {}, "note", "nvidia-smi lists them"),
+    (lambda: doctor._cuda(cuda(79, OLD), 0), {}, "note", "no code for its architecture (sm_9x)"),
+    (lambda: doctor._cuda(SimpleNamespace(), 0), {}, "note", "cannot be used"),
+    (machine.threads, {**EIGHT, OMP: "1"}, "ok", ""),
+    (machine.threads, {**EIGHT, OMP: None}, "note", OMP),
+    (machine.shared_memory, disk(64 << 20), "note", "a bank of 3 samples of 4 x 96x~--shm-size"),
+    (machine.shared_memory, disk(8 * GIB), "ok", "a bank of 485 samples of 4 x 96x96x96"),
+    (machine.shared_memory, GONE, "note", "not there~temporary folder"),
+    (machine.temporary, disk(1 << 20), "note", "0.0 GiB free~TMPDIR"),
+    (low(0), soft(256), "note", "ulimit -n 4096"),
+    *((low(number), soft(limit), "ok", "") for number in (0, 1) for limit in (65536, -1)),
+    (low(1), soft(256), "note", "ulimit -u"),
+    (lambda: nnunet.worker_line(4), {WORKERS: None}, "note", f"export {WORKERS}=3"),
+    (lambda: nnunet.worker_line(16), {WORKERS: None}, "ok", ""),
+    (lambda: nnunet.worker_line(4), {WORKERS: "3"}, "ok", ""),
+    (lambda: nnunet.worker_line(4), {WORKERS: "8"}, "note", f"export {WORKERS}=3"),
+    (lambda: nnunet.worker_line(4), {WORKERS: "many"}, "note", f"export {WORKERS}=3"),
+    (nnunet.ext_trainer_line, {EXT: None}, "note", f"export {EXT}={EXT_TRAINER}"),
+    (nnunet.ext_trainer_line, {EXT: "/mine"}, "note", f"export {EXT}={EXT_TRAINER}:/mine"),
+    (nnunet.ext_trainer_line, {EXT: f"/mine:{EXT_TRAINER}"}, "ok", ""),
+    (nnunet.torchvision_line, fits(""), "ok", ""),
+    (nnunet.torchvision_line, {**fits("nms is missing"), "PYTHONPATH": None}, "note",
+     f"nms is missing~export PYTHONPATH={torchvision_compat.CPU_TORCH}"),
+    (one_yolo(0), found(), "note", "MIT~pip install 'gansynth[yolo]'"),
+    (one_yolo(0), found(libreyolo="1.7.0"), "note", "1.7.0, gansynth augment needs >=1.6,<1.7"),
+    (one_yolo(1), found(), "note", "AGPL-3.0~pip install 'gansynth[ultralytics]'"),
+    (one_yolo(1), found(ultralytics="8.4.190"), "ok", "8.4.190 (AGPL-3.0"),
+]  # fmt: skip
+"""Who looks, what is patched (variables where there is no dot), and what is said, parted by ~."""
+
+
+@pytest.mark.parametrize(("look", "told", "state", "words"), SAID, ids=[said[3] for said in SAID])
+def test_a_thing_has_its_line_and_its_cure(monkeypatch, look, told, state, words):
+    for name, value in told.items():
+        if "." in name:
+            monkeypatch.setattr(name, value)
+        elif value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    says(look(), state, *words.split("~"))
 
 
 @pytest.mark.parametrize(
@@ -183,20 +235,8 @@ def test_a_cuda_device(torch, state, words):
     ],
 )
 def test_what_auto_takes(monkeypatch, count, words):
-    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    monkeypatch.setattr(DEVICES, lambda: count)
     assert words in doctor._auto(count)
-
-
-# -- the machine -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("threads", "state"), [("1", "ok"), (None, "note")])
-def test_unset_threads_on_several_cores(monkeypatch, threads, state):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    if threads:
-        monkeypatch.setenv("OMP_NUM_THREADS", threads)
-    monkeypatch.setattr(machine, "cores", lambda: 8)
-    says(machine.threads(), state)
 
 
 @pytest.mark.parametrize(("limit", "state"), [("max", "ok"), (str(2 * GIB), "note")])
@@ -205,28 +245,11 @@ def test_a_containers_limits_count(tmp_path, monkeypatch, limit, state):
         (tmp_path / name).write_text(text)
     (tmp_path / "memory.current").write_text(str(GIB))
     monkeypatch.setattr(machine, "CGROUP", tmp_path)
-    found = SimpleNamespace(total=64 * GIB, available=50 * GIB)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: found)
+    memory = SimpleNamespace(total=64 * GIB, available=50 * GIB)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     assert machine.cores() == 1
     words = ["1.0 GiB free of 2.0 (a container's limit)"] if state == "note" else []
     says(machine.memory(), state, *words)
-
-
-@pytest.mark.parametrize(("mebibytes", "state"), [(64, "note"), (8192, "ok")])
-def test_a_small_shared_memory(monkeypatch, mebibytes, state):
-    usage = SimpleNamespace(total=mebibytes << 20, free=mebibytes << 20)
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
-    line = machine.shared_memory()
-    fits = (mebibytes << 20) // (2 * 96**3 * 10)
-    says(line, state, f"room for a bank of {fits} samples of 4 x 96x96x96")
-    assert ("--shm-size" in line.cure) == (state == "note")
-
-
-def test_no_shared_memory_and_a_full_temporary_folder(monkeypatch, tmp_path):
-    monkeypatch.setattr(machine, "SHARED", tmp_path / "none")
-    says(machine.shared_memory(), "note", "not there", "temporary folder")
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1 << 20))
-    says(machine.temporary(), "note", "0.0 GiB free", "TMPDIR")
 
 
 def test_banks_of_the_dead_come_with_the_command_that_removes_them(monkeypatch):
@@ -237,15 +260,6 @@ def test_banks_of_the_dead_come_with_the_command_that_removes_them(monkeypatch):
     says(dead, "note", "2 left by processes that have ended, 1.00 GiB")
     assert dead.cure == "rm -r '/dev/shm/a b' /tmp/c"
     says(alive, "ok", "1 in use, 1.00 GiB")
-
-
-@pytest.mark.parametrize(("soft", "state"), [(256, "note"), (65536, "ok"), (-1, "ok")])
-def test_low_limits(monkeypatch, soft, state):
-    monkeypatch.setattr(resource, "getrlimit", lambda kind: (soft, soft))
-    files, processes = machine.limits()
-    says(files, state)
-    says(processes, state)
-    assert files.cure == ("ulimit -n 4096" if state == "note" else "")
 
 
 # -- nnU-Net ---------------------------------------------------------------------------------------
@@ -284,34 +298,6 @@ def test_a_folder_that_cannot_be_written_and_a_full_one(bare, monkeypatch):
     says(nnunet._room("nnUNet_raw", bare, "--root"), "note", "1.0 GiB free", "make room")
 
 
-@pytest.mark.parametrize(
-    ("value", "cores", "state"),
-    [(None, 4, "note"), (None, 16, "ok"), ("3", 4, "ok"), ("8", 4, "note"), ("many", 4, "note")],
-)
-def test_more_workers_than_cores(bare, monkeypatch, value, cores, state):
-    if value:
-        monkeypatch.setenv("nnUNet_n_proc_DA", value)
-    line = nnunet.worker_line(cores)
-    says(line, state)
-    assert line.cure == ("export nnUNet_n_proc_DA=3" if state == "note" else "")
-
-
-def test_the_external_trainer_can_be_pasted_and_keeps_what_is_there(bare, monkeypatch):
-    says(nnunet.ext_trainer_line(), "note", f"export nnUNet_extTrainer={EXT_TRAINER}")
-    monkeypatch.setenv("nnUNet_extTrainer", "/mine")
-    says(nnunet.ext_trainer_line(), "note", f"export nnUNet_extTrainer={EXT_TRAINER}:/mine")
-    monkeypatch.setenv("nnUNet_extTrainer", f"/mine:{EXT_TRAINER}")
-    says(nnunet.ext_trainer_line(), "ok")
-
-
-@pytest.mark.parametrize(("reason", "state"), [("", "ok"), ("operator nms is missing", "note")])
-def test_torchvision_that_does_not_fit(bare, monkeypatch, reason, state):
-    monkeypatch.setattr(torchvision_compat, "failure", lambda: reason)
-    line = nnunet.torchvision_line()
-    says(line, state, reason)
-    assert line.cure == (f"export PYTHONPATH={torchvision_compat.CPU_TORCH}" if reason else "")
-
-
 def test_nnunets_own_search_tells_why_it_fails_unless_it_is_left_out(bare, monkeypatch):
     monkeypatch.setattr(nnunet, "LOOK_UP", "raise RuntimeError('Could not find it')")
     monkeypatch.setattr(torchvision_compat, "failure", lambda: "")
@@ -331,7 +317,7 @@ def test_the_cures_let_nnunets_own_search_find_the_trainer(bare, monkeypatch):
     assert (line.state, line.what) == ("ok", f"nnUNetv2_train -tr {TRAINER}"), line.text
 
 
-# -- DeepMedic and YOLO ----------------------------------------------------------------------------
+# -- DeepMedic -------------------------------------------------------------------------------------
 
 
 def test_a_checkout_of_deepmedic_and_what_this_python_lacks(monkeypatch, tmp_path):
@@ -359,15 +345,3 @@ def test_another_python_than_this_for_deepmedic(tmp_path):
     says(lines[1], "ok", f"3.12.3, {python} (--deepmedic-python)")
     says(lines[2], "ok", "numpy 1.26.4")
     says(lines[3], "note", "no tensorflow, nibabel", f"{python} -m pip install tensorflow-cpu")
-
-
-def test_yolo_names_the_licences_and_releases_that_are_not_supported(monkeypatch):
-    there: dict[str, str] = {}
-    monkeypatch.setattr(yolo, "version_of", there.get)
-    libre, ultralytics = yolo.lines()
-    says(libre, "note", "MIT", "pip install 'gansynth[yolo]'")
-    says(ultralytics, "note", "AGPL-3.0", "pip install 'gansynth[ultralytics]'")
-    there |= {"libreyolo": "1.7.0", "ultralytics": "8.4.190"}
-    libre, ultralytics = yolo.lines()
-    says(libre, "note", "1.7.0, gansynth augment needs >=1.6,<1.7")
-    says(ultralytics, "ok", "8.4.190 (AGPL-3.0")

@@ -13,16 +13,15 @@ from gansynth.core.registry import installed
 from gansynth.core.run_folder import read_manifest
 from gansynth.fitting import fit as fitting
 from gansynth.fitting import inventory
-from gansynth.fitting.recipe import find_recipe
 from gansynth_cli.commands.fit import lines_of_sets
 from gansynth_dcgan.model import DCGAN
 from tests.cli.conftest import registered
 
 DATA = ("--data", "example:3d", "--device", "cpu")
+SETS = [{"name": "a"}, {"name": "b", "set": {"grain": 0.3}, "reports": {"hours": 2}}]
 RECIPE: dict[str, Any] = {
     **{"summary": "Means of toys", "paper": "Nobody 2020", "generator": "means", "read": {}},
-    "runs": [{"name": "a"}, {"name": "b", "set": {"grain": 0.3}, "reports": {"hours": 2}}],
-    "open": ["Everything."],
+    **{"runs": SETS, "open": ["Everything."]},
 }
 TINY = ("width=4", "max_width=8", "batch_size=2", "steps=3", "checkpoint_every=1")
 
@@ -47,6 +46,13 @@ def recipe(tmp_path, runs) -> Any:
 def read(runs: Path) -> dict[str, Any]:
     document: dict[str, Any] = json.loads((runs / "recipe.json").read_text())
     return document
+
+
+def raising(error: Exception) -> Any:
+    def fail(*arguments: Any, **named: Any) -> None:
+        raise error
+
+    return fail
 
 
 def state(runs: Path) -> dict[str, str]:
@@ -75,29 +81,11 @@ def test_every_set_is_an_ordinary_run_and_the_folder_says_what_was_asked_for(
     assert (runs / "a" / "manifest.json").stat() == before
 
 
-def test_sets_are_picked_and_added_to_those_that_are_there(toys, recipe, run_json, runs):
-    assert set(run_json(*recipe(), "--only", "b")["sets"]) == {"b"}
-    assert state(runs) == {"b": "complete"}
-    assert set(run_json(*recipe(), "--only", "a")["sets"]) == {"a"}
-    assert state(runs) == {"b": "complete", "a": "complete"}
-
-
 def test_a_recipe_of_one_run_goes_straight_into_the_folder(toys, recipe, run_json, runs):
     report = run_json(*recipe(runs=[{"name": "one"}]))
     assert (report["recipe"], report["run"]) == ("mine", str(runs))
     assert read_manifest(runs)["config"]["recipe"] == "mine, set one"
     assert state(runs) == {"one": "complete"}
-
-
-@pytest.mark.slow
-def test_a_set_may_be_a_composite_run(toys, recipe, run_json, runs):
-    tiny = {"width": 4, "levels": 1, "d_width": 4, "d_levels": 1, "steps": 1, "batch_size": 1}
-    sets = [{"name": "each", "per_channel": "each", "set": tiny}, {"name": "b", "set": tiny}]
-    run_json(*recipe("cgan3d", runs=sets), "--data", "example:2d", "--only", "each")
-    parts = read_manifest(runs / "each")["parts"]
-    assert [part["name"] for part in parts] == ["first", "second"]
-    config = (runs / "each" / parts[0]["folder"] / "config.yaml").read_text()
-    assert yaml.safe_load(config)["recipe"] == "mine, set each"
 
 
 def test_a_dry_run_tells_of_every_set_beside_the_paper_and_writes_nothing(
@@ -144,27 +132,23 @@ def test_a_changed_setting_is_refused_and_what_was_finished_stays_so(
 # -- one that fails, and one that is stopped -------------------------------------------------------
 
 
-def test_one_failing_set_does_not_lose_the_rest(toys, recipe, run_cli, one_line, runs):
-    sets = [{"name": "torn", "read": {"channels": "third"}}, {"name": "b"}]
-    result = run_cli(*recipe(source="slices", runs=sets))
+def test_a_set_that_fails_does_not_lose_the_rest(
+    toys, recipe, run_cli, run_json, one_line, runs, monkeypatch
+):
+    torn = recipe(source="slices", runs=[{"name": "torn", "read": {"channels": "third"}}, *SETS])
+    result = run_cli(*torn, "--only", "torn", "--only", "b")
     says = ["set 'torn':", "has no channel 'third'", "1 of 2 sets are finished"]
     one_line(result.exit_code, result.stderr, 2, says)
     assert state(runs) == {"torn": "failed", "b": "complete"}
     assert "'third'" in read(runs)["sets"]["torn"]["error"]
-
-
-def test_a_bug_in_one_set_does_not_lose_the_rest_either(toys, recipe, run_cli, runs, monkeypatch):
-    def bug(generator, request, out, **rest):
-        if out.name == "a":
-            raise ZeroDivisionError("by zero")
-        return fit(generator, request, out, **rest)
-
-    fit = fitting.fit
-    monkeypatch.setattr(fitting, "fit", bug)
-    result = run_cli(*recipe())
+    monkeypatch.setattr(fitting, "fit", raising(ZeroDivisionError("by zero")))
+    result = run_cli(*torn, "--only", "a", "--only", "b")
     assert result.exit_code == 1
     assert "warning: set 'a' (1 of 2): ZeroDivisionError: by zero" in result.stderr
-    assert state(runs) == {"a": "failed", "b": "complete"}
+    assert state(runs) == {"torn": "failed", "b": "complete", "a": "failed"}
+    monkeypatch.undo()
+    assert set(run_json(*torn, "--only", "a")["sets"]) == {"a"}
+    assert state(runs) == {"torn": "failed", "b": "complete", "a": "complete"}
 
 
 def test_a_stop_ends_all_and_the_same_command_goes_on_to_the_bit(
@@ -228,16 +212,6 @@ def test_a_folder_of_something_else_is_left_alone(toys, run, recipe, run_json, r
 
 
 # -- plugins ---------------------------------------------------------------------------------------
-
-
-def test_recipes_are_listed_with_what_they_are(run_cli, run_json):
-    lines = run_cli("plugins", "list").stdout.splitlines()
-    (line,) = (line for line in lines if "han2018-wgan" in line)
-    assert line.startswith("recipes ")
-    assert line.endswith(find_recipe("han2018-wgan").spec.summary)
-    told = run_json("plugins", "list")["recipes"]["han2018-wgan"]
-    assert (told["generator"], told["scales"]) == ("dcgan", ["tiny"])
-    assert told["sets"] == ["{channel}-128", "Concat-128", "Concat-64"]
 
 
 def test_a_recipe_that_does_not_load_is_unusable(tmp_path):

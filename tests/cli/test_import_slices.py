@@ -11,7 +11,7 @@ from gansynth.core.source import SourceRequest
 from gansynth.runtime.files import read_json, read_nifti
 from gansynth_yolo.import_slices import VOLUMES
 from gansynth_yolo.source import open_yolo
-from tests.conftest import DATA, save_nifti
+from tests.conftest import save_nifti
 
 BOXES = "--read=boxes=lesion:1+2"
 
@@ -19,7 +19,8 @@ BOXES = "--read=boxes=lesion:1+2"
 @pytest.fixture(scope="module")
 def volumes(tmp_path_factory) -> Path:
     """Four volumes (z, y, x) of 6 x 20 x 24; slices 0 and 1 show no lesion, slice 5 nothing."""
-    folder, rng = tmp_path_factory.mktemp("volumes") / "set", np.random.default_rng(0)
+    folder: Path = tmp_path_factory.mktemp("volumes") / "set"
+    rng = np.random.default_rng(0)
     labels = np.zeros((6, 20, 24), np.uint8)
     labels[2:5, 4:9, 6:14] = 1
     labels[3:5, 12:15, 3:6] = 2
@@ -59,8 +60,8 @@ def test_what_is_written_is_a_good_data_set(imported, tmp_path):
     assert report["train"] + report["val"] == 4 * 5
     assert report["left_out"] == {"constant": 4, "background": 0}
     assert report["boxes"] == {"lesion": 4 * 5}
-    trained, held_out = (set(map(source.subject, ids)) for ids in (source.train_ids,
-                                                                   source.held_out_ids))  # fmt: skip
+    sides = source.train_ids, source.held_out_ids
+    trained, held_out = (set(map(source.subject, ids)) for ids in sides)
     assert not trained & held_out
     assert trained | held_out == {"a", "b", "c"}
     # Boxes lie where the lesions are.
@@ -105,20 +106,3 @@ def test_nothing_is_overwritten(volumes, tmp_path, refuse):
     (tmp_path / "thesis.txt").write_text("mine")
     asked = ("import", f"slices:nifti:{volumes}", f"yolo:{tmp_path}", BOXES, "--read=folds=2")
     refuse(*asked, code=2, says=["exists already"], keep=[tmp_path])
-
-
-@pytest.mark.data
-def test_real_tumours_are_imported(tmp_path, run_json):
-    rows = ["case,T1c,label"]
-    for folder in sorted((DATA / "brats2015_deepmedic").iterdir()):
-        files = (folder / "T1c_subtrMeanDivStd.nii.gz", folder / "OTMultiClass.nii.gz")
-        rows.append(f"{folder.name},{files[0]},{files[1]}")
-    (tmp_path / "cases.csv").write_text("\n".join(rows[:4]))
-    report = run_json(
-        *("import", f"slices:nifti:{tmp_path / 'cases.csv'}", f"yolo:{tmp_path / 'out'}"),
-        *("--read=allow_absolute=yes", "--read=modality=none", "--read=folds=3"),
-        *("--read=boxes=tumour:1+2+3+4", "--read=least=20", "--read=slices=40,60,80,100,140"),
-    )
-    assert report["backgrounds"] > 0
-    images = opened(tmp_path / "out").listing.images.values()
-    assert sum(len(image.rows) for image in images) > 5

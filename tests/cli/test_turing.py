@@ -1,7 +1,6 @@
 """``gansynth turing-test``: what it hands on, prints and refuses, on toy plugins."""
 
 import json
-import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,7 @@ def test_options_reach_the_session(run, run_json, seen, tmp_path):
     )
     samples = SampleRequest(keep_flawed=True, edits=("flip",))
     shown = {"channel": "first", "contrast": "own", "show_results": True}
-    asked = {"n": 7, "origin": "training", "per_case": 2, "seed": 4, **shown}
+    asked: dict[str, Any] = {"n": 7, "origin": "training", "per_case": 2, "seed": 4, **shown}
     wanted = TuringOptions(samples=samples, instructions="Look first.", **asked)
     assert seen == [(run / "turing" / "study", wanted)]
 
@@ -113,26 +112,6 @@ def test_without_the_servers_package_the_cure_is_said_before_anything_is_prepare
 def test_options_that_would_be_ignored_are_refused(folder, run, refuse, option, other):
     words = [f"{option} with --", "leave it out"]
     refuse("turing-test", run, option, *other, code=2, says=words, keep=[run])
-
-
-def test_another_session_and_a_taken_port_are_told(folder, run, refuse):
-    words = ["made with n 2, asked for 3", "--resume", "--name"]
-    refuse("turing-test", run, "-n", 3, code=2, says=words, keep=[run])
-    pytest.importorskip("aiohttp", reason="needs the extra study")
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = other.getsockname()[1]
-        words = [f"--port {port}: is taken", "choose another"]
-        refuse("turing-test", run, "-n", 2, "--port", port, code=4, says=words)
-
-
-def test_damaged_answers_and_a_damaged_key_are_told(folder, run, refuse):
-    path = rate(folder).path
-    path.write_text(path.read_text().replace('"position": 2', '"position": 3'))
-    refuse("turing-test", run, "--results", code=6, says=[path.name, "line 4 is damaged"])
-    (folder / "key.json").write_text("{}")
-    refuse("turing-test", run, "--results", code=6, says=["key.json", "SHA-256"])
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe\x00", b"x" * 4001], ids=["no-text", "long"])

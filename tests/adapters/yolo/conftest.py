@@ -30,7 +30,7 @@ def yolo_copy(tmp_path) -> Path:
 @pytest.fixture(scope="session")
 def box_run(shared_yolo) -> Path:
     """A tiny ``cpggan``, 32 x 32, fitted on ``shared_yolo`` for two steps. Do not change it."""
-    folder = shared_yolo.parent.with_name("box_run")
+    folder: Path = shared_yolo.parent.with_name("box_run")
     asked = SourceRequest("yolo", str(shared_yolo), read={"size": "32x32"})
     settings = {"steps": "2", "batch_size": "2", "sample_every": "2"}
     quiet = {"edits": (), "device": "cpu", "reporter": NullReporter()}

@@ -1,6 +1,5 @@
 """YoloAdapter: what it promises the core, what it refuses; no detector is trained here."""
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -10,21 +9,16 @@ import numpy as np
 import pytest
 
 from gansynth.core.adapter import Injection
-from gansynth.core.lineage import Lineage
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Sample
 from gansynth.core.source import SourceRequest
-from gansynth.hosts.record import usual_output
-from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.sampling.opening import open_drawer
 from gansynth.testing import check_adapter
 from gansynth_yolo.adapter import OURS, YoloAdapter, check_output
-from gansynth_yolo.config import RUNS, Choices, YoloConfig
-from gansynth_yolo.detectors import detector
-from tests.adapters.yolo.banks import fill_bank
-from tests.adapters.yolo.children import needs
+from gansynth_yolo.config import Choices, YoloConfig
 from tests.yolo_sets import opened, toy_yolo
 
 
@@ -144,73 +138,7 @@ def test_other_data_and_generators_that_heed_no_boxes_are_refused(
         adapter_of(shared_yolo).check_origin(asked)
 
 
-# -- leakage -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("split", ["val", "test"])
-@pytest.mark.parametrize("how", ["the case itself", "same content", "same subject"])
-def test_a_generator_that_has_seen_a_held_out_image_is_refused(
-    augment, shared_yolo, box_run, tmp_path, split, how
-):
-    source = opened(shared_yolo)
-    held = next(case for case in source.held_out_ids if case.startswith(split))
-    record = vars(source.record(held))
-    others = {"the case itself": [], "same content": ["id", "subject"], "same subject": ["id"]}[how]
-    record |= dict.fromkeys(others, "another")
-    if how != "same content":
-        record |= {"sha256": "0" * 64, "image": "0" * 64, "prints": ()}
-    lineage = json.loads((box_run / "manifest.json").read_text())["lineage"]
-    lineage["cases"].append(record)
-    run = changed(box_run, tmp_path / "run", lineage=lineage)
-    augment(run=run, code=6, says=["leakage", held, how])
-
-
-def test_a_bank_that_has_seen_a_held_out_image_is_refused(augment, shared_yolo, tmp_path):
-    source = opened(shared_yolo)
-    records = source.records((*source.train_ids[:1], *source.held_out_ids[:1]))
-    seen = Lineage(source.name, "0", records, source.host)
-    bank = fill_bank(tmp_path / "bank", [], schema=source.schema, seen=seen, frozen=False)
-    says = ["leakage: the bank", source.held_out_ids[0]]
-    augment("--bank", bank, run=None, code=6, says=says)
-
-
-@pytest.mark.parametrize(
-    ("name", "classes", "says"),
-    [
-        ("other", ("lesion",), ["yolo:other", "not the one the run was fitted on"]),
-        ("toy_yolo", ("tumour",), ["box_classes", "lesion", "tumour"]),
-    ],
-)
-def test_a_generator_of_another_data_set_or_other_classes_is_refused(
-    augment, tmp_path, name, classes, says
-):
-    augment(data=toy_yolo(tmp_path / name, names=classes, seed=1), code=6, says=says)
-
-
-@needs("libreyolo")
-def test_a_generator_of_the_same_images_is_taken_in_whatever_size(
-    run_cli, shared_yolo, box_run, tmp_path
-):
-    result = run_cli(
-        *("augment", "--target", "yolo", "--data", f"yolo:{shared_yolo}", "--ratio", "2813:4000"),
-        *("--generator", box_run, "--dry-run", "--json", "--set", f"output={tmp_path / 'o'}"),
-    )
-    assert result.exit_code == 0, result.stderr
-    planned = json.loads(result.stdout)
-    assert planned["leakage"].startswith("none")
-    assert planned["ratio"] == "2813:4000"
-    assert planned["bank_bytes"] > 64 * 32 * 32 * 2
-    assert not (tmp_path / "o").exists()
-
-
 # -- settings ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("name", "extra"), [("libreyolo", "yolo"), ("ultralytics", "ultralytics")])
-def test_a_detector_that_is_not_installed_is_named_with_its_extra(monkeypatch, name, extra):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
-    with pytest.raises(EnvironmentFault, match=rf"pip install 'gansynth\[{extra}\]'"):
-        detector(name)
 
 
 def test_options_of_the_detector_are_read_as_yaml():
@@ -230,10 +158,3 @@ def test_what_the_child_is_told_is_read_back(box_run, tmp_path):
     file.write_text("{}")
     with pytest.raises(IntegrityFault, match="injection"):
         YoloConfig.read(file)
-
-
-def test_results_go_where_their_name_says(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    injection = Injection(RunFolder(tmp_path), Ratio.parse("2813:4000"))
-    output = usual_output(RUNS, "yolo:brain scans", injection)
-    assert output == tmp_path / "runs" / "yolo" / "brain-scans_2813-4000"

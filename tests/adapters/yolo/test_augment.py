@@ -1,7 +1,6 @@
 """``gansynth augment --target yolo``: real detectors trained by the command, and its ends."""
 
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from gansynth.core.source import Split
 from gansynth.hosts.record import FILE
 from gansynth.metrics.detection.record import read_detections
 from gansynth_yolo.judging import true_boxes
-from tests.adapters.yolo.children import needs
+from tests.adapters.yolo.detector_child import needs
 from tests.conftest import content
 from tests.dividing import state
 from tests.processes import family, until
@@ -152,26 +151,6 @@ def training(shared_yolo, box_run, tmp_path) -> Iterator[Any]:
     for process in begun:
         process.kill()
         process.wait()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)],
-    ids=["kill", "term", "int"],
-)
-def test_nobody_and_nothing_is_left_of_a_training_that_is_ended(training, tmp_path, number, code):
-    process, output = training(500, 1), tmp_path / "out"
-    bank = bank_of(output)
-    assert bank.exists()
-    assert len(family(output)) >= 3
-    process.send_signal(number)
-    assert process.wait(60) == code
-    until(lambda: not family(output))
-    assert not bank.exists()
-    document = record_of(output)
-    assert not document["complete"]
-    assert document["sessions"][0]["epochs"][1] >= 1
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """One training of a detector: its bank and producer, what is counted, and what it comes to."""
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,9 +15,8 @@ from gansynth.core.adapter import Injection
 from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
-from gansynth.core.schedule import Schedule
 from gansynth.hosts.record import FILE
-from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.errors import UsageFault
 from gansynth_yolo.config import Choices, YoloConfig
 from gansynth_yolo.session import YoloSession, check_resumable
 from gansynth_yolo.source import YoloSource
@@ -42,12 +40,6 @@ def config(source, tmp_path) -> YoloConfig:
     choices = Choices(epochs=EPOCHS, imgsz=64, batch=8, device="cpu")
     injection = Injection(None, Ratio(1, 0), device="cpu", size=BankSize(samples=8))
     return YoloConfig(injection, choices, source.request.to_json(), tmp_path / "out")
-
-
-@pytest.fixture
-def live(config, box_run) -> YoloConfig:
-    """One synthetic image for each real one, of a producer."""
-    return mixing(config, run=RunFolder(box_run), ratio=Ratio(1, 1))
 
 
 @pytest.fixture
@@ -122,7 +114,7 @@ def test_every_epoch_is_counted_and_told_of_and_the_primary_ratio_is_exact(opene
     outcome = session.outcome({"map_50": 0.25})
     assert (outcome.drawn_real, outcome.drawn_synthetic) == (EPOCHS * REAL, EPOCHS * REAL)
     assert (outcome.asked, outcome.fell_back, outcome.metrics) == (0.5, 0, {"map_50": 0.25})
-    said = "\n".join(session.said)  # type: ignore[attr-defined]
+    said = "\n".join(session.said)
     for words in (
         "epoch 1 of 3 had places for 16 real and 16 synthetic images",
         "drawn meanwhile: 16 real, 16 synthetic, with",
@@ -145,18 +137,7 @@ def test_real_images_alone_need_no_generator_bank_or_producer(opened, config):
     assert not (config.output / "gansynth_producer.log").exists()
 
 
-@pytest.mark.slow
-def test_the_producer_and_its_bank_go_with_the_session(opened, live):
-    session = opened(live)
-    bank, producer = session._supply.bank, session._supply.keeper._producer.process
-    assert bank.exists()
-    assert producer.poll() is None
-    session.close()
-    assert not bank.exists()
-    assert producer.poll() is not None
-
-
-def test_nothing_is_left_of_a_session_that_does_not_begin(opened, live, monkeypatch):
+def test_nothing_is_left_of_a_session_that_does_not_begin(opened, config, box_run, monkeypatch):
     made: list[Supply] = []
 
     def wait(self: Supply) -> None:
@@ -165,41 +146,11 @@ def test_nothing_is_left_of_a_session_that_does_not_begin(opened, live, monkeypa
 
     monkeypatch.setattr(Supply, "wait", wait)
     with pytest.raises(KeyboardInterrupt):
-        opened(live)
+        opened(mixing(config, run=RunFolder(box_run), ratio=Ratio(1, 1)))
     assert made[0].bank is not None
     assert not made[0].bank.exists()
     assert made[0].keeper is not None
     assert not made[0].keeper.alive()
-
-
-def test_a_schedule_counts_epochs(opened, banked):
-    go_through(opened(mixing(banked, schedule=Schedule.parse("anneal:0%-100%"))))
-    (last,) = record_of(banked.output)["sessions"]
-    drawn = [one["synthetic"] for one in last["per_epoch"]]
-    assert drawn == sorted(drawn, reverse=True)
-    assert drawn[0] > drawn[-1]
-    assert sum(drawn) / (2 * REAL * EPOCHS) == pytest.approx(last["asked"], abs=0.01)
-    assert last["asked"] == pytest.approx(0.25)
-
-
-def test_fine_tuning_draws_of_chosen_subjects_only(opened, banked, source):
-    session = opened(mixing(banked, ratio=Ratio(0, 1), schedule=Schedule.parse("finetune:10%@50%")))
-    go_through(session, 2)
-    chosen = record_of(banked.output)["sessions"][0]["chosen"]
-    assert len(chosen) == 2
-    indices = {source.train_ids.index(case) for case in chosen}
-    assert {session.slots.primary(i).real for i in range(REAL)} <= indices
-
-
-def test_the_child_itself_refuses_a_generator_that_has_seen_a_held_out_image(
-    opened, live, source, tmp_path, box_run
-):
-    run = Path(shutil.copytree(box_run, tmp_path / "leaky"))
-    manifest = json.loads((run / "manifest.json").read_text())
-    manifest["lineage"]["cases"].append(vars(source.record(source.held_out_ids[0])))
-    (run / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(IntegrityFault, match="leakage"):
-        opened(mixing(live, run=RunFolder(run)))
 
 
 # -- going on --------------------------------------------------------------------------------------

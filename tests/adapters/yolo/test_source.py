@@ -1,4 +1,4 @@
-"""``yolo:``: images with boxes, their split kept or dealt out otherwise; what a detector is shown."""
+"""``yolo:``: images with boxes, their split kept or dealt out otherwise; what detectors see."""
 
 import os
 from dataclasses import replace
@@ -105,7 +105,8 @@ def test_the_usual_size_is_a_power_of_two(tmp_path, shape, size):
     [("pad", [25.6, 12.8, 38.4, 38.4], (16, 48)), ("stretch", [19.2, 12.8, 44.8, 38.4], (0, 64))],
 )
 def test_padding_distorts_nothing_and_stretching_fills_the_array(tmp_path, fit, box, rows):
-    case = opened(one(tmp_path, 50, 100), read={"size": "64x64", "fit": fit}).load("train/train_1")
+    source = opened(one(tmp_path, 50, 100), read={"size": "64x64", "fit": fit})
+    case: Any = source.load("train/train_1")
     shown = np.zeros(64, bool)
     shown[slice(*rows)] = True
     assert np.array_equal((case.image[0] > 0).all(axis=1), shown)
@@ -167,7 +168,7 @@ def test_labels_are_beside_the_images_or_below_the_last_images_of_a_path(yolo_co
     for label in (home / "labels" / "train").iterdir():
         label.rename(home / "train" / label.name)
     change(yolo_copy, train="train")
-    assert len(opened(yolo_copy).load(FIRST).boxes.coords) > 0
+    assert len(opened(yolo_copy).image(FIRST).rows) > 0
     path = label_path(Path("/images/a/images/b/c.v1.png"))
     assert path == Path("/images/a/labels/b/c.v1.txt")
     assert label_path(Path("/a/images_b/c.png")) == Path("/a/images_b/c.txt")
