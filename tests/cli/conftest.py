@@ -192,8 +192,6 @@ def run_json(run_cli) -> Callable[..., Any]:
     return invoke
 
 
-# -- scans and runs ------------------------------------------------------------------------------
-
 SHAPE = (16, 18, 20)
 READ = ("--read", "channels=T1,FLAIR", "--read", "folds=3", "--read", "size=16")
 

@@ -30,6 +30,15 @@ def test_nothing_is_overwritten(cached, refuse, tmp_path):
     refuse("cache", "toy:3", "-o", cached[0], code=2, says=says, keep=[tmp_path])
 
 
+def test_a_full_disk_is_the_machine_s_fault(toys, refuse, tmp_path, monkeypatch):
+    def refused(descriptor, offset, length):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", refused)
+    says = ["toy.h5", "the disk is full", "bytes needed", "bytes free"]
+    refuse("cache", "toy:3", "-o", tmp_path / "toy.h5", code=4, says=says, keep=[tmp_path])
+
+
 def test_a_run_of_the_cache_is_a_run_of_the_original(cached, toys, run_json, refuse, tmp_path):
     run = tmp_path / "run"
     run_json("fit", "means", "--data", f"h5:{cached[0]}", "-o", run)

@@ -53,9 +53,6 @@ def test_tumours_of_training_cases_land_in_cases_of_another_source(run, run_json
     assert Path(document["sheet"]).is_file()
 
 
-# -- leakage ---------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def augment(run, data):
     """``gansynth augment`` on the run's own data with samples in the cases of a folder."""

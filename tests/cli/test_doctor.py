@@ -34,9 +34,6 @@ def says(line: Line, state: str, *words: str) -> None:
     assert bool(line.cure) == (state != "ok")
 
 
-# -- the command -----------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def asked(monkeypatch):
     """Doctor without the imports that take seconds; what hosts are asked."""
@@ -95,9 +92,6 @@ def test_a_host_that_cannot_be_looked_at_or_does_not_load_is_a_line(monkeypatch)
     assert {"deepmedic", "libreyolo"} <= set(lines)
 
 
-# -- packages --------------------------------------------------------------------------------------
-
-
 def test_a_package_that_does_not_import_says_why(tmp_path, monkeypatch):
     (tmp_path / "torn_package.py").write_text("raise OSError('libtorn.so is missing')")
     meta = tmp_path / "torn_package-1.0.dist-info"
@@ -117,9 +111,6 @@ def test_broken_plugins_are_noted():
         lines = {line.what: line for line in doctor.plugin_lines()}
     line = lines["plugin unlucky"]
     says(line, "note", "left out: RuntimeError: no licence", "gansynth plugins")
-
-
-# -- a machine that lacks something ----------------------------------------------------------------
 
 
 def cuda(free: float, arches: tuple[str, ...] = ("sm_80", "sm_90a")) -> Any:
@@ -262,8 +253,6 @@ def test_banks_of_the_dead_come_with_the_command_that_removes_them(monkeypatch):
     says(alive, "ok", "1 in use, 1.00 GiB")
 
 
-# -- nnU-Net ---------------------------------------------------------------------------------------
-
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
@@ -315,9 +304,6 @@ def test_the_cures_let_nnunets_own_search_find_the_trainer(bare, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(torchvision_compat.CPU_TORCH))
     line = nnunet.look_up_line()
     assert (line.state, line.what) == ("ok", f"nnUNetv2_train -tr {TRAINER}"), line.text
-
-
-# -- DeepMedic -------------------------------------------------------------------------------------
 
 
 def test_a_checkout_of_deepmedic_and_what_this_python_lacks(monkeypatch, tmp_path):

@@ -59,9 +59,6 @@ def state(runs: Path) -> dict[str, str]:
     return {name: entry["state"] for name, entry in read(runs)["sets"].items()}
 
 
-# -- what it leaves --------------------------------------------------------------------------------
-
-
 def test_every_set_is_an_ordinary_run_and_the_folder_says_what_was_asked_for(
     toys, recipe, run_json, runs, monkeypatch
 ):
@@ -102,9 +99,6 @@ def test_a_dry_run_tells_of_every_set_beside_the_paper_and_writes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
 
 
-# -- again -----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("change", ["manifest", "split", "state"])
 def test_a_set_that_may_not_be_what_it_was_goes_through_fit(toys, recipe, run_json, runs, change):
     run_json(*recipe())
@@ -127,9 +121,6 @@ def test_a_changed_setting_is_refused_and_what_was_finished_stays_so(
     refuse(*recipe(), "--set", "grain=0.4", code=2, says=says)
     assert state(runs) == {"a": "complete", "b": "complete"}
     assert all(found["kept"] for found in run_json(*recipe())["sets"].values())
-
-
-# -- one that fails, and one that is stopped -------------------------------------------------------
 
 
 def test_a_set_that_fails_does_not_lose_the_rest(
@@ -179,9 +170,6 @@ def test_a_stop_ends_all_and_the_same_command_goes_on_to_the_bit(
     assert one == other
 
 
-# -- what is refused -------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("more", "says"),
     [
@@ -209,9 +197,6 @@ def test_a_folder_of_something_else_is_left_alone(toys, run, recipe, run_json, r
     says = ["of recipe 'mine', expected 'other'"]
     refuse(*recipe(name="other"), code=2, says=says, keep=[runs])
     refuse(*recipe(), "--no-resume", code=2, says=["holds sets of recipe mine"], keep=[runs])
-
-
-# -- plugins ---------------------------------------------------------------------------------------
 
 
 def test_a_recipe_that_does_not_load_is_unusable(tmp_path):

@@ -52,6 +52,8 @@ def test_help_lists_every_command_as_it_says_itself_and_the_exit_codes(option, r
     expected = {fault.exit_code for fault in faults}
     expected |= {errors.EXIT_OK, errors.EXIT_BUG, errors.EXIT_SIGINT, errors.EXIT_SIGTERM}
     assert "Exit codes:" in shown
+    version = run_cli({"-h": "-V", "--help": "--version"}[option]).stdout
+    assert version == f"gansynth {gansynth.__version__}\n"
     assert {int(code) for code in re.findall(r"^ +(\d+)  ", EPILOG, re.MULTILINE)} == expected
 
 
@@ -68,11 +70,6 @@ def test_help_imports_neither_commands_nor_heavy_libraries():
     assert "gansynth_cli.main" in loaded
     assert heavy & loaded == set()
     assert [name for name in loaded if name.startswith("gansynth_cli.commands")] == []
-
-
-@pytest.mark.parametrize("option", ["-V", "--version"])
-def test_the_version_is_shown(option, run_cli):
-    assert run_cli(option).stdout == f"gansynth {gansynth.__version__}\n"
 
 
 def raising(error: BaseException):
@@ -94,9 +91,9 @@ class OutOfMemoryError(RuntimeError):
             for fault in errors.GansynthError.__subclasses__()
         ),
         (
-            ZeroDivisionError("division by zero"),
+            ZeroDivisionError("0"),
             1,
-            "bug: ZeroDivisionError: division by zero (rerun with --debug and report it)\n",
+            "bug: ZeroDivisionError: 0 (rerun with --debug and report it)\n",
         ),
         (FileNotFoundError(errno.ENOENT, "no such file"), 1, "bug: "),
         (OSError(errno.ENOSPC, "No space left on device", "/a/file"), 4, "error: "),
@@ -113,13 +110,6 @@ def test_an_error_is_one_line_and_its_exit_code(error, code, said, capsys):
     assert shown.err.count("\n") == 1
 
 
-def test_debug_shows_the_traceback_before_the_line(capsys):
-    exit_code_of(raising(errors.DataFault("bad")), debug=True)
-    shown = capsys.readouterr().err
-    assert shown.startswith("Traceback")
-    assert shown.endswith("error: bad\n")
-
-
 OF_HOST = "augment --target x --data x:y --generator . --ratio 0:0 -- --debug"
 
 
@@ -129,7 +119,8 @@ OF_HOST = "augment --target x --data x:y --generator . --ratio 0:0 -- --debug"
 )
 def test_debug_is_an_option_of_every_command_unless_it_is_a_hosts_own(words, code, shown, run_cli):
     result = run_cli(*words.split())
-    assert (result.exit_code, "Traceback" in result.stderr) == (code, shown)
+    assert (result.exit_code, result.stderr.startswith("Traceback")) == (code, shown)
+    assert result.stderr.splitlines()[-1].startswith("error: ")
 
 
 def test_within_python_exceptions_pass_through():

@@ -76,9 +76,6 @@ def test_a_generator_that_does_not_is_exit_6_with_a_line_for_each_check(toys, ru
     assert "failed  3d: seeds matter" in settled.stdout
 
 
-# -- plugins new ---------------------------------------------------------------------------------
-
-
 def test_new_writes_a_project_and_names_its_files(run_json, tmp_path):
     home = tmp_path / "spots"
     told = run_json("plugins", "new", "spots", "-o", home, "--dry-run")
@@ -111,9 +108,6 @@ def test_a_place_that_cannot_be_written_is_the_machines_fault(refuse, tmp_path):
     (tmp_path / "file").touch()
     out = tmp_path / "file" / "project"
     refuse("plugins", "new", "spots", "-o", out, code=4, says=["cannot be written"])
-
-
-# -- sample --metric -----------------------------------------------------------------------------
 
 
 @pytest.fixture

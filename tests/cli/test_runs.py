@@ -25,9 +25,6 @@ def augment(run: Path, *more: object, ratio: str = "1:1") -> tuple[object, ...]:
     return (*TOYHOST, ratio, "--generator", run, *more)
 
 
-# -- fit -----------------------------------------------------------------------------------------
-
-
 def manifest(run: Path) -> dict[str, object]:
     document: dict[str, object] = json.loads((run / "manifest.json").read_text())
     return document
@@ -63,9 +60,6 @@ def test_fit_does_what_it_is_told(toys, run_json, tmp_path, monkeypatch):
     assert told["request"]["root"] == str(tmp_path / "hosts")  # type: ignore[index]
 
 
-# -- sample --------------------------------------------------------------------------------------
-
-
 def images(folder: Path) -> list[np.ndarray]:
     files = sorted(folder.glob("images/sample-*_0000.nii.gz"))
     return [np.asarray(nib.load(file).dataobj) for file in files]  # type: ignore[attr-defined]
@@ -93,9 +87,6 @@ def test_a_sample_is_drawn_again_from_its_provenance(run, run_json, tmp_path):
     assert (again["sample"], again["seed"], again["same_to_the_bit"]) == (2, 3, True)
     file = "images/sample-0002_0000.nii.gz"
     assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "out" / file).read_bytes()
-
-
-# -- augment -------------------------------------------------------------------------------------
 
 
 def test_augment_hands_on_everything_it_was_told(run, run_cli, toys, tmp_path):

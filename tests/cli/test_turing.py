@@ -30,9 +30,6 @@ def rate(folder: Path, right: int = 4) -> Any:
     return rater
 
 
-# -- what it hands on ------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What sessions are prepared of; nothing is served."""
@@ -70,9 +67,6 @@ def test_classes_and_another_source_reach_the_session(run, run_json, seen):
     assert options.real == {"kind": "toy", "where": "2", "fold": "1"}
 
 
-# -- results ---------------------------------------------------------------------------------------
-
-
 def test_results_are_the_papers_table(folder, run, run_cli):
     rate(folder, right=3)
     shown = run_cli("turing-test", run, "--results")
@@ -96,9 +90,6 @@ def test_results_need_neither_the_run_nor_a_server(folder, run, run_json, monkey
     assert document["raters"][0]["table"]["correct"] == 4
 
 
-# -- refusals --------------------------------------------------------------------------------------
-
-
 def test_without_the_servers_package_the_cure_is_said_before_anything_is_prepared(
     run, refuse, monkeypatch
 ):
@@ -116,6 +107,7 @@ def test_options_that_would_be_ignored_are_refused(folder, run, refuse, option, 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe\x00", b"x" * 4001], ids=["no-text", "long"])
 def test_instructions_are_some_text(run, refuse, tmp_path, data):
+    pytest.importorskip("aiohttp", reason="needs the extra study")
     (tmp_path / "words.txt").write_bytes(data)
     words = ("--instructions", tmp_path / "words.txt", "-n", 2)
     refuse("turing-test", run, *words, code=2, says=["--instructions"], keep=[run])

@@ -48,9 +48,6 @@ def changed(run: Path, folder: Path, **values: Any) -> Path:
     return folder
 
 
-# -- what the core asks of every adapter -------------------------------------------------------
-
-
 def test_it_keeps_the_contract_of_adapters(shared_yolo, tmp_path):
     adapter = adapter_of(shared_yolo)
 
@@ -88,9 +85,6 @@ def test_samples_are_drawn_in_the_size_and_classes_the_generator_was_fitted_in(
     other = opened(toy_yolo(tmp_path / "other", names=("tumour",)))
     with pytest.raises(IntegrityFault, match="box_classes"):
         adapter.bring(other, other.space)
-
-
-# -- what is refused ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -136,9 +130,6 @@ def test_other_data_and_generators_that_heed_no_boxes_are_refused(
     asked = Injection(None, Ratio(1, 1), samples=samples, bank=tmp_path / "bank")
     with pytest.raises(UsageFault, match="--boxes training: samples come from the bank"):
         adapter_of(shared_yolo).check_origin(asked)
-
-
-# -- settings ----------------------------------------------------------------------------------
 
 
 def test_options_of_the_detector_are_read_as_yaml():

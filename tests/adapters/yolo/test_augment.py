@@ -62,9 +62,6 @@ def augmented(*asked: Any, **how: Any) -> dict[str, Any]:
     return document
 
 
-# -- the whole way, with a real detector -----------------------------------------------------------
-
-
 def check_results(said: dict[str, Any], data: Path, output: Path, synthetic: int) -> None:
     source = opened(data)
     (session,) = record_of(output)["sessions"]
@@ -127,9 +124,6 @@ def test_libreyolo_trains_on_a_fold_and_its_last_weights_are_judged(shared_yolo,
     assert [image.id for image in found.images] == ["train/p01_z000"]
     assert found.about["weights"].endswith("last.pt")
     assert state(shared_yolo.parent) == before
-
-
-# -- the end of it ---------------------------------------------------------------------------------
 
 
 @pytest.fixture

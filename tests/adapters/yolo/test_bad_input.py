@@ -223,9 +223,6 @@ def test_a_huge_label_file_is_refused(yolo_copy, monkeypatch):
     refused(yolo_copy, DataFault, f"{LABEL}: 36 bytes, expected at most 30")
 
 
-# -- what is let in --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("change", "read", "boxes"),
     [
@@ -266,9 +263,6 @@ def test_blank_images_are_no_leak(yolo_copy):
     records = {source.record(case).sha256 for case in cases}
     assert len(records) == 2
     assert {source.content(case) for case in cases} == records
-
-
-# -- what check finds ------------------------------------------------------------------------------
 
 
 def found(data: Path) -> list[Any]:

@@ -158,9 +158,6 @@ def done(request, tmp_path_factory) -> Any:
     return {**toy.run(**jobs, plain=toy.job(**plain)), "name": toy.name}
 
 
-# -- what they are told and refuse -----------------------------------------------------------------
-
-
 def test_a_job_is_taken_or_refused_in_one_line(done):
     for (change, wanted), said in zip(TOLD[done["name"]], done["checked"]["said"], strict=True):
         kind, _, words = wanted.partition(": ")
@@ -199,9 +196,6 @@ def test_other_releases_are_refused(monkeypatch, found):
         ultra_options.version()
     with pytest.raises(EnvironmentFault, match=rf"version {found}, expected >=1\.6,<1\.7"):
         libre_options.check_version()
-
-
-# -- how they train --------------------------------------------------------------------------------
 
 
 def test_each_epoch_has_exactly_the_ratio_and_partners_have_it_on_average(done):
@@ -260,9 +254,6 @@ def test_whatever_the_ratio_and_the_cache_ultralytics_keeps_to_it(done, number, 
     if cache == "off":  # only real images that a mosaic may take stay in memory
         assert drawn["held"]
         assert 0 < drawn["most"] <= drawn["limit"] == 16
-
-
-# -- the other combinations ------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -344,9 +335,6 @@ def test_ultralytics_learns(tmp_path):
     toy = Toy(tmp_path, "ultralytics", train=64, backgrounds=0, seed=1)
     told = toy.train(ratio="4:1", epochs=40, augment=False, options={"nbs": 8})
     assert told["hits"] > 0.6
-
-
-# -- LibreYOLO's training set and settings, in this process ----------------------------------------
 
 
 @pytest.fixture(scope="module")

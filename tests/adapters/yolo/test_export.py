@@ -89,9 +89,6 @@ def manifest_of(folder: Path) -> dict[str, Any]:
     return document
 
 
-# -- how many --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("images", "ratio", "counts"),
     [
@@ -121,9 +118,6 @@ def test_ratios_that_cannot_are_refused_with_the_nearest(images, ratio, nearest)
     repeats, count = exact_counts(images, Ratio.parse(ratio), nearest=True)
     assert (repeats * images, count) == (real, synthetic)
     assert exact_counts(images, Ratio.parse(nearest)) == (repeats, count)
-
-
-# -- what is in it ---------------------------------------------------------------------------------
 
 
 def test_the_list_has_every_real_image_thrice_and_every_synthetic_one_once(exported):
@@ -176,7 +170,15 @@ def test_the_manifest_tells_both_ratios_and_where_all_came_from(exported, shared
     assert told["files"] == {str(p.relative_to(exported)): sha256_file(p) for p in files}
 
 
-# -- to share --------------------------------------------------------------------------------------
+def test_synthetic_ones_alone_are_listed_where_no_real_one_is_asked_for(export, tmp_path):
+    export("0:1", size=SIX)
+    lines = (tmp_path / "out" / "train.txt").read_text().splitlines()
+    assert [Path(line).parent.name for line in lines] == ["synth"] * 6
+    assert sorted(p.name for p in (tmp_path / "out" / "images").iterdir()) == [
+        "synth",
+        "test",
+        "val",
+    ]
 
 
 def test_what_is_to_be_shared_names_no_case_and_no_place(export, bank, tmp_path, shared_yolo):
@@ -203,9 +205,6 @@ def test_real_images_with_new_lesions_are_not_shared(shared_yolo, box_run, tmp_p
     asked = {"run": RunFolder(run), "device": "cpu", "content": "synthetic", "size": SIX}
     with pytest.raises(UsageFault, match=r"puts lesions into real cases.*--content mixed"):
         run_export(shared_yolo, tmp_path / "out", "0:1", asked)
-
-
-# -- what is refused -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -254,9 +253,6 @@ def test_a_bank_that_is_kept_fresh_or_has_seen_a_held_out_image_is_refused(
     with pytest.raises(IntegrityFault, match="leakage"):
         export(bank=make_bank(tmp_path / "leaky", shared_yolo, seen))
     assert not (tmp_path / "out").exists()
-
-
-# -- the command -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

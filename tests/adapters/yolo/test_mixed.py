@@ -43,9 +43,6 @@ def epochs_of(slots: Slots, epochs: int = 1) -> list[list[int]]:
     return [[number(slots.primary(i)) for i in range(len(slots))] for _ in range(epochs)]
 
 
-# -- what is drawn ---------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("made", "channels"),
     [({}, 3), ({"depth": True}, 1), ({"channels": ("red", "green", "blue")}, 3)],
@@ -126,9 +123,6 @@ def test_going_on_goes_on_with_other_draws(bank):
     assert epochs_of(whole) == epochs[1:2]
 
 
-# -- when there is nothing -------------------------------------------------------------------------
-
-
 def test_real_images_take_the_places_of_samples_that_are_missing_or_do_not_fit(tmp_path):
     slots = slots_of(write_bank(tmp_path / "b", samples=0), "2:1", log=tmp_path / "log")
     stand_ins = [n for epoch in epochs_of(slots, 2) for n in epoch[10:]]
@@ -147,9 +141,6 @@ def test_training_stops_where_no_real_image_may_stand_in(tmp_path, told, place):
     with pytest.raises(TrainingFault, match="no synthetic sample"):
         slots.primary(place)
     assert "no synthetic sample" in summarise(tmp_path / "log").stopped
-
-
-# -- in worker processes ---------------------------------------------------------------------------
 
 
 @dataclass

@@ -15,6 +15,7 @@ from gansynth.core.adapter import Injection
 from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
+from gansynth.core.schedule import Schedule
 from gansynth.hosts.record import FILE
 from gansynth.runtime.errors import UsageFault
 from gansynth_yolo.config import Choices, YoloConfig
@@ -137,6 +138,15 @@ def test_real_images_alone_need_no_generator_bank_or_producer(opened, config):
     assert not (config.output / "gansynth_producer.log").exists()
 
 
+def test_fine_tuning_draws_of_chosen_subjects_only(opened, banked, source):
+    session = opened(mixing(banked, ratio=Ratio(0, 1), schedule=Schedule.parse("finetune:10%@50%")))
+    go_through(session, 2)
+    chosen = record_of(banked.output)["sessions"][0]["chosen"]
+    assert len(chosen) == 2
+    indices = {source.train_ids.index(case) for case in chosen}
+    assert {session.slots.primary(i).real for i in range(REAL)} <= indices
+
+
 def test_nothing_is_left_of_a_session_that_does_not_begin(opened, config, box_run, monkeypatch):
     made: list[Supply] = []
 
@@ -151,9 +161,6 @@ def test_nothing_is_left_of_a_session_that_does_not_begin(opened, config, box_ru
     assert not made[0].bank.exists()
     assert made[0].keeper is not None
     assert not made[0].keeper.alive()
-
-
-# -- going on --------------------------------------------------------------------------------------
 
 
 def test_a_training_that_is_continued_adds_a_session_and_another_one_is_not_gone_on_with(

@@ -79,9 +79,6 @@ def test_batches_have_boxes(shared_yolo):
     assert torch.equal(batch.box_labels == -1, (batch.boxes == 0).all(-1))
 
 
-# -- sizes and pixels ------------------------------------------------------------------------------
-
-
 def one(folder: Path, rows: int, columns: int) -> Path:
     """A data set of one shape, with one box of 0.4 x 0.4 around (0.5, 0.4)."""
     rng = np.random.default_rng(0)
@@ -144,9 +141,6 @@ def test_colours_are_read_as_grey_where_the_detector_has_one_channel(tmp_path):
     assert opened(data).schema.channels == ("grey",)
     seen = cv2.imread(str(data.parent / f"images/{FIRST}.png"), cv2.IMREAD_GRAYSCALE)
     assert np.abs(np.rint(opened(data).load(FIRST).image[0] * 255) - seen).max() <= 1
-
-
-# -- names, lists, subjects, labels ----------------------------------------------------------------
 
 
 def test_lists_and_names_in_all_their_forms(yolo_copy):
@@ -223,8 +217,6 @@ def test_the_real_data_set_is_read(tmp_path):
     np.testing.assert_allclose(boxes.coords, wanted, atol=1e-3)
 
 
-# -- dealt out otherwise ---------------------------------------------------------------------------
-
 SPLITS = [
     Split(train=["val/p06_z004", "train/p01_z000"], val=["test/p07_z000", "train/p02_z004"]),
     Split(train=["train/p03_z008"], val=["train/p04_z012"]),
@@ -265,9 +257,6 @@ def test_a_volume_on_both_sides_is_a_leak_and_without_a_split_there_is_one_fold(
         source.divided([Split(train=[FIRST], val=["train/p01_z001"])], tmp_path)
     with pytest.raises(UsageFault, match="has one split, its own"):
         open_yolo(replace(source.request, fold="1"))
-
-
-# -- what a detector is shown ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["links", "copies"])
