@@ -86,8 +86,8 @@ def test_examples_import_what_is_public_from_gansynth_itself():
 
 
 if __name__ == "__main__":
-    for name, (page, _) in TABLES.items():
-        found = (DOCS / page).read_text(encoding="utf-8")
-        head, _, rest = found.partition(f"<!-- {name} -->\n")
+    for name in TABLES:
+        page = DOCS / TABLES[name][0]
+        head, _, rest = page.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")
         tail = rest.partition(f"<!-- /{name} -->")[2]
-        (DOCS / page).write_text(f"{head}{block(name)}{tail}", encoding="utf-8")
+        page.write_text(f"{head}{block(name)}{tail}", encoding="utf-8")
