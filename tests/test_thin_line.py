@@ -39,6 +39,7 @@ def augment(toy, run: Path, *more: str) -> tuple[object, ...]:
     )
 
 
+@pytest.mark.slow
 def test_an_unmodified_nnunet_trains_with_samples_drawn_on_the_fly(
     toy_copy, fitted, run_cli, monkeypatch
 ):

@@ -23,14 +23,18 @@ def run(toys, world, tmp_path: Path) -> Path:
     return Path(shutil.copytree(world / "small", tmp_path / "run"))
 
 
-def test_everything_is_evaluated_and_written_into_the_run(run, run_json):
-    found = run_json("evaluate", run, *QUICK)
+def check_files(found, run):
     folder = run / "evaluation"
-    names = {"evaluation.json", "report.html", "report.md"}
-    assert {p.name for p in folder.iterdir()} == names
+    assert {p.name for p in folder.iterdir()} == {"evaluation.json", "report.html", "report.md"}
     del found["files"]
     assert json.loads((folder / "evaluation.json").read_text("utf-8")) == found
-    assert "data:image/png" in (folder / "report.html").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_everything_is_evaluated_and_written_into_the_run(run, run_json):
+    found = run_json("evaluate", run, *QUICK)
+    check_files(found, run)
+    assert "data:image/png" in (run / "evaluation" / "report.html").read_text("utf-8")
     assert {figure["metric"] for figure in found["figures"]} >= {"spectrum", "kid", "c2st-cnn"}
     assert found["faithfulness"]["steps"] == 100
     assert found["memorisation"]["nearer"]["people"] == 4
@@ -49,6 +53,11 @@ def test_what_is_found_is_printed_in_lines(run, run_cli):
 
 
 def test_one_part_alone(run, run_json, tmp_path):
+    found = run_json("evaluate", run, *QUICK, "--only", "maps")
+    check_files(found, run)
+    assert [one["key"] for one in found["maps"]] == ["images", "features"]
+    assert "data:image/png" in (run / "evaluation" / "report.html").read_text("utf-8")
+    shutil.rmtree(run / "evaluation")
     only = ("--only", "maps", "--no-pictures", "-o", tmp_path / "own")
     found = run_json("evaluate", run, *QUICK, *only)
     assert not {"figures", "memorisation"} & set(found)
