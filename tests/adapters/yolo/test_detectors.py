@@ -287,7 +287,7 @@ def test_mixup_and_cutmix_have_unbiased_partners(tmp_path):
 @pytest.mark.parametrize(
     ("name", "schedule", "job", "shares"),
     [
-        ("ultralytics", "anneal:0%-75%", {"workers": 2, "epochs": 4}, [5 / 12, 3 / 12, 1 / 12, 0]),
+        ("ultralytics", "anneal:0%-75%", {"epochs": 4}, [5 / 12, 3 / 12, 1 / 12, 0]),
         ("libreyolo", "finetune:20%@50%", {"ratio": "0:1", "chosen": [1, 2]}, [1, 0]),
     ],
 )
