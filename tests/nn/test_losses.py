@@ -155,12 +155,6 @@ def test_a_comparison_moves_the_synthetic_side_only(loss):
     assert fake.grad is not None
 
 
-def test_a_beaten_generator_still_has_a_gradient():
-    fake: Any = torch.tensor([-50.0], requires_grad=True)
-    losses.nonsaturating_generator([fake]).backward()
-    assert fake.grad.item() == pytest.approx(-1)
-
-
 def test_an_empty_mask_asks_nothing():
     fake: Any = torch.ones(1, 1, 4, requires_grad=True)
     loss = losses.masked_l1(fake, torch.zeros(1, 1, 4), torch.zeros(1, 1, 4))
@@ -171,17 +165,6 @@ def test_an_empty_mask_asks_nothing():
 
 def test_the_table_has_the_names_that_options_offer():
     assert set(get_args(losses.AdversarialName)) == set(losses.ADVERSARIAL)
-
-
-@pytest.mark.parametrize("name", losses.ADVERSARIAL)
-def test_both_players_pull_opposite_ways(name):
-    loss = losses.ADVERSARIAL[name]
-    real, fake = torch.zeros(4, requires_grad=True), torch.zeros(4, requires_grad=True)
-    for_real, for_fake = torch.autograd.grad(loss.discriminator([real], [fake]), (real, fake))
-    (for_generator,) = torch.autograd.grad(loss.generator([fake]), fake)
-    assert (for_real < 0).all()
-    assert (for_fake >= 0).all()
-    assert (for_generator < 0).all()
 
 
 @pytest.mark.parametrize("name", ["nonsaturating", "lsgan", "hinge"])
@@ -229,19 +212,6 @@ def test_r1_of_a_known_gradient_reaches_the_weights():
     real = images(2, 1, 2).requires_grad_()
     losses.r1(real, critic(real)).backward()
     torch.testing.assert_close(critic.weight.grad, torch.ones(1, 2))
-
-
-def test_r1_agrees_with_finite_differences():
-    torch.manual_seed(0)
-    critic = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 2), torch.nn.Tanh(), torch.nn.Flatten())
-    real, h = images(1, 1, 3, 3).requires_grad_(), 1e-2
-    found = losses.r1(real, critic(real)).item()
-    squares = 0.0
-    with torch.no_grad():
-        for voxel in torch.eye(9).view(9, 1, 1, 3, 3):
-            rise = critic(real + h * voxel).mean() - critic(real - h * voxel).mean()
-            squares += (rise.item() / (2 * h)) ** 2
-    assert found == pytest.approx(0.5 * squares, rel=1e-3)
 
 
 def test_weights_are_clipped_and_buffers_left():

@@ -22,7 +22,7 @@ from gansynth_cgan3d import model
 from gansynth_cgan3d.conditions import ContextClusters
 from gansynth_cgan3d.model import CGAN3D, CGANOptions
 from tests.plugins import toys
-from tests.plugins.toys import FILL, SCHEMA, SIZE, TINY, cases, learn, maps, step, trained, weights
+from tests.plugins.toys import FILL, SCHEMA, SIZE, TINY, cases, learn, maps, step, trained
 
 
 def build(size: tuple[int, ...] = SIZE, spec: Any = None, **options: Any) -> Any:
@@ -47,17 +47,6 @@ def losses_of(generator: CGAN3D, noise: bool = False) -> dict[str, float]:
 
 
 # -- what it draws ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [(16, 16, 16), (13, 17, 10), (30, 21)])
-def test_any_size_will_do_and_labels_come_back_as_asked(size):
-    sample = draw(build(size, levels=4, d_levels=3), 3)[0]
-    assert (sample.image.shape, sample.image.dtype) == ((2, *size), np.float32)
-    assert np.isfinite(sample.image).all()
-    assert sample.labels.dtype == np.int16
-    assert np.array_equal(sample.labels, maps(size, 3))
-    told = sample.provenance
-    assert (told["generator"], told["latent_seed"]) == ("cgan3d", 3)
 
 
 @pytest.mark.parametrize("size", [(9, 8, 7), (20, 18)])
@@ -243,14 +232,6 @@ def test_r1_is_weighted_for_the_steps_in_between():
         values.append(phase.loss(step(generator, cases(2)))["r1"].item())
     assert values[1] == pytest.approx(8 * values[0], rel=1e-5)
     assert values[0] > 0
-
-
-def test_the_discriminators_weights_alone_are_clipped():
-    generator = build(loss="wgan", clip_weights=0.01, spectral_norm=False)
-    learn(generator, 1, ema_half_life=0)
-    found = weights(generator)
-    assert found["discriminator"].abs().max() <= 0.01
-    assert found["generator"].abs().max() > 0.01
 
 
 def test_the_perceptual_segmenter_learns_the_labels():

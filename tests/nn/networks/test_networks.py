@@ -2,7 +2,6 @@
 # mypy: disallow-untyped-calls=False
 
 import copy
-import math
 from typing import Any
 
 import pytest
@@ -249,53 +248,6 @@ def test_averaged_weights_get_singular_vectors_of_their_own_for_a_while():
 # -- the networks of earlier runs ------------------------------------------------------------------
 
 
-def test_the_defaults_are_the_networks_that_earlier_runs_hold():
-    """Names and shapes of version 0.1: its checkpoints must load."""
-    shapes = {k: tuple(v.shape) for k, v in unet((16, 16), 3).state_dict().items()}
-    expected: dict[str, tuple[int, ...]] = {"stem.weight": (4, 3, 3, 3)}
-    for i, width in enumerate((8, 16)):
-        expected[f"down.{i}.0.weight"] = (width, width // 2, 3, 3)
-        expected[f"down.{i}.1.weight"] = (width,)
-        expected[f"narrow.{i}.weight"] = (width // 2, width, 1, 1)
-        expected[f"up.{i}.weight"] = (width // 2, width // 2, 3, 3)
-        expected[f"norm.{i}.weight"] = (width // 2,)
-    expected |= {"middle.0.weight": (16, 16, 3, 3), "middle.1.weight": (16,)}
-    expected |= {"head.weight": (4, 4, 3, 3), "image.weight": (2, 4, 1, 1)}
-    expected |= {k.replace("weight", "bias"): v[:1] for k, v in expected.items()}
-    expected |= {f"noise.{i}.scale": (1, w, 1, 1) for i, w in enumerate((4, 8, 16))}
-    assert shapes == {**expected, "grain.scale": (1, 4, 1, 1)}
-    net = PatchDiscriminator(2, 5, 4, [(2, 2), (2, 2)], spectral=False)
-    layers = ("stem", "down.0", "down.1", "layout", "texture")
-    assert set(net.state_dict()) == {f"{n}.{k}" for n in layers for k in ("weight", "bias")}
-
-
-@pytest.mark.parametrize(
-    ("size", "drawn", "judged"),
-    [
-        ((9, 12), (0.70199, 0.51675), (-1.08642, 1.02159)),
-        ((9, 8, 10), (1.0885, 1.46207), (14.51777, 1.43724)),
-    ],
-    ids=str,
-)
-def test_and_they_draw_and_judge_as_they_did_then(size, drawn, judged):
-    """Mean and deviation of an image, and mean logits, computed by version 0.1."""
-    ndim = len(size)
-    net = UNetGenerator(ndim, 2, 1, 4, [(2,) * ndim] * 2)
-    critic = PatchDiscriminator(ndim, 2, 4, [(2,) * ndim], spectral=False)
-    with torch.no_grad():
-        for one in (net, critic):
-            for i, p in enumerate(one.parameters()):
-                p.copy_(torch.sin(torch.arange(p.numel()) * 0.7 + i).view_as(p) * 0.5)
-        condition = torch.sin(torch.arange(2 * math.prod(size)) * 0.3).view(1, 2, *size)
-        cosines = [
-            torch.cos(torch.arange(math.prod(shape)) * 1.1).view(1, *shape)
-            for shape in net.latent_shapes(size)
-        ]
-        image, (logits, _) = net(condition, cosines), critic(condition)
-    assert (image.mean().item(), image.std().item()) == pytest.approx(drawn, rel=1e-4)
-    assert [head.mean().item() for head in logits] == pytest.approx(judged, rel=1e-4)
-
-
 # -- checkpointing, memory -------------------------------------------------------------------------
 
 
@@ -424,13 +376,6 @@ def test_a_convolution_keeps_the_size(kernel):
 @pytest.mark.parametrize(("size", "wanted"), [((8, 9, 7), (4, 5, 7)), ((10, 4, 3), (5, 2, 3))])
 def test_a_convolution_four_wide_strides_like_the_others(size, wanted):
     assert Conv4(3, 1, 2, (2, 2, 1))(torch.zeros(1, 1, *size)).shape == (1, 2, *wanted)
-
-
-def test_on_even_sizes_it_is_pix2pixs():
-    layer: Any = Conv4(2, 1, 2, (2, 2))
-    x = images(1, 1, 8, 6)
-    plain = nn.functional.conv2d(x, layer.conv.weight, layer.conv.bias, 2, 1)
-    assert torch.equal(layer(x), plain)
 
 
 def test_activations_are_what_they_are_called_and_groups_divide_the_channels():
