@@ -241,7 +241,9 @@ def test_what_would_take_too_long_is_worked_out_from_smaller_crops(
     assert report["estimated_seconds"] > 600 * report["seconds_per_step"] - 0.1
 
 
-@pytest.mark.parametrize(("patience", "smaller"), [(1e9, 0), (0.0, 3)])
+@pytest.mark.parametrize(
+    ("patience", "smaller"), [pytest.param(1e9, 0, marks=pytest.mark.slow), (0.0, 3)]
+)
 def test_every_stage_of_a_growing_gan_is_timed(shared_yolo, patience, smaller, monkeypatch):  # noqa: F811
     monkeypatch.setattr(scaling, "SOON", 0.0)
     monkeypatch.setattr(scaling, "PATIENCE", patience)

@@ -237,7 +237,8 @@ def test_tissues_are_drawn_at_the_size_they_were_learnt_at_and_none_beyond_its_f
 ):
     run, shown = load_run(chain / "parts" / "tissues"), []
     size = tuple(n - 4 if framed else n // 2 for n in SIZE)
-    space = replace(run.space, size=size, **({"frame": size} if framed else {}))
+    frame = size if framed else run.space.frame
+    space = replace(run.space, size=size, frame=frame)
     monkeypatch.setattr(Run, "space", property(lambda self: space))
 
     def everywhere(conditions: Any, seeds: Any) -> Any:
@@ -291,6 +292,7 @@ def mmgan(_brains, tmp_path_factory) -> Path:
     return out / "pool"
 
 
+@pytest.mark.slow
 def test_each_model_learns_with_its_own_brain_and_samples_are_asked_for_that_of_t1(mmgan):
     seen: dict[str, Any] = {}
     for name in SEQUENCES:

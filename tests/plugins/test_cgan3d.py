@@ -79,7 +79,7 @@ def test_anisotropic_voxels_are_halved_in_plane_first():
 
 def test_a_window_holds_what_is_drawn_and_the_host_gets_it_back():
     source = ToySource(2)
-    space = source.space.with_window(source.cases())
+    space: Any = source.space.with_window(source.cases())
     generator = build(space.size, space.generator_schema(source.schema), output="tanh")
     with torch.no_grad():
         generator.net.image.weight.mul_(30)  # far into both ends
@@ -203,8 +203,8 @@ def test_a_perfect_image_costs_nothing_whatever_the_changes(monkeypatch):
 
 def test_changes_reach_all_that_the_discriminator_sees_but_the_condition():
     found = []
-    for options in ({}, {"augment": ("brightness",), "augment_p": 1.0}):
-        generator = build(**options)
+    for names in ((), ("brightness",)):
+        generator = build(augment=names, augment_p=1.0)
         judge, now = opinion(generator), step(generator, cases(2))
         now.scratch["fake"] = torch.zeros(2, 2, *SIZE)
         generator.phases()[1].loss(now)
@@ -260,7 +260,8 @@ def test_realness_is_the_mean_over_patches_and_heads():
         logits, _ = generator.nets["discriminator"].eval()(torch.cat((batch.image, told), 1))
     assert len(logits) == 2
     wanted = (logits[0].mean((1, 2, 3)) + logits[1].mean((1, 2, 3))) / 2
-    np.testing.assert_allclose(realness(generator, cases()), wanted, rtol=1e-5)
+    asked: Any = realness(generator, cases())
+    np.testing.assert_allclose(asked, wanted, rtol=1e-5)
     stages = [replace(generator.stages()[-1], size=size) for size in (None, (8, 8))]
     found = [generator.realness(batch, stage) for stage in stages]  # it does not grow
     assert torch.equal(*found)

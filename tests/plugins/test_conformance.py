@@ -4,7 +4,7 @@
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -125,10 +125,11 @@ def test_its_discriminator_says_how_real_a_case_is_whoever_else_is_asked(kind, o
     generator = seen(kind, **own)
     check_realness(generator, cases())
     torch.manual_seed(1)
-    one = realness(generator, cases())
+    one: Any = realness(generator, cases())
     plain = {k: v for k, v in own.items() if not k.startswith("augment")}
     for other in (generator, seen(kind, **plain)):  # what it sees is not augmented
-        assert np.array_equal(one, realness(other, cases()))
+        again: Any = realness(other, cases())
+        assert np.array_equal(one, again)
     assert len(np.unique(one)) == len(one)
 
 
@@ -158,7 +159,7 @@ def test_each_player_has_its_rate(kind):
 
 @pytest.mark.parametrize("kind", TINY)
 def test_a_loss_that_is_not_a_number_rolls_it_back(kind, tmp_path):
-    generator, spoilt = build(kind), []
+    generator, spoilt = build(kind), list[float]()
     first, *others = generator.phases()
 
     def loss(now):
@@ -209,6 +210,7 @@ CONTRACTS: list[tuple[str, dict[str, Any], tuple[int, ...], int]] = [
     ("dcgan", {"objective": "gan", "lr_generator": 2e-3, "with_mask": True}, (3,), 50),
     ("cpggan", {"lr_generator": 2e-3}, (2,), 60),
 ]
+SLOW = [CONTRACTS[2], CONTRACTS[4], CONTRACTS[-1]]
 SKIPPED = {
     "blend=none-object_intensity=0": {"seeds matter"},
     "image_level=0.5": {"background kept"},
@@ -220,7 +222,7 @@ UNLEARNT = {"dcgan": {"faithful", "contrast"}, "cpggan": {"boxes act in place", 
 
 @pytest.mark.parametrize(
     ("kind", "own", "ndim", "steps"),
-    CONTRACTS,
+    [c if c not in SLOW else pytest.param(*c, marks=pytest.mark.slow) for c in CONTRACTS],
     ids=[f"{k}-{'-'.join(f'{n}={v}' for n, v in own.items())}" for k, own, _, _ in CONTRACTS],
 )
 def test_it_keeps_the_contract_of_generators(kind, own, ndim, steps, request):
@@ -341,10 +343,11 @@ def test_a_case_that_lacks_what_is_learnt_is_named(kind, own, lacks, way_out):
 
 FAR = boxes((0, 0, 2, 2), labels=(2,))
 NEAR = boxes((2, 2, 6, 6))
+LACKING: list[dict[str, Any]] = [{"background": None}, {"lesion": None}, {"donor": None}]
 WHOLE = Condition(
     labels=maps((16, 16)),
     background=case().image,
-    lesion=np.where(case().labels == 4, np.int16(4), np.int16(0)),  # type: ignore[arg-type]
+    lesion=np.where(case().labels == 4, np.int16(4), np.int16(0)),
     donor=case(2).image,
 )
 
@@ -361,8 +364,8 @@ WHOLE = Condition(
             r"2 channel\(s\), expected 1",
         ),
         *(
-            ("cgan3d", LESION, replace(WHOLE, **{key: None}), f"no {key}")
-            for key in ("background", "lesion", "donor")
+            ("cgan3d", LESION, replace(WHOLE, **lacking), f"no {next(iter(lacking))}")
+            for lacking in LACKING
         ),
         ("dcgan", {"condition": "class"}, Condition(label_class=2), r"class 2, .* 1 \(a, b\)"),
         ("cpggan", {"condition": "class"}, Condition(label_class=2), "class 2, expected 0 to 1"),
@@ -452,6 +455,13 @@ DATA = {"cpggan": ("boxes",)}
 OWN = {**TINY, "cgan3d": {**TINY["cgan3d"], "d_levels": 1}}
 LOOP = {"batch_size": 2, "precision": "fp32", "log_every": 1, "sample_every": 100, "diversity": 0}
 RUNS = [(kind, where) for kind in GENERATORS for where in DATA.get(kind, ("2", "3"))]
+LONG = [("dcgan", "3"), ("copypaste", "3")]
+
+
+def quick(values: Sequence[Any], long: Sequence[Any]) -> list[Any]:
+    """Values for ``parametrize``; those that take long are slow."""
+    slow = pytest.mark.slow
+    return [pytest.param(v, marks=slow) if v in long else v for v in values]
 
 
 def learns(kind: str) -> bool:
@@ -476,7 +486,6 @@ def settings_of(kind: str, **changes: Any) -> dict[str, str]:
 
 def fit_one(kind: str, where: str, out: Path, **changes: Any) -> dict[str, Any]:
     steps = {"steps": 4, **changes} if learns(kind) else changes
-    passed = {"dry_run": True} if steps.pop("dry_run", False) else {}
     return fit(
         kind,
         SourceRequest("toys", where),
@@ -485,7 +494,6 @@ def fit_one(kind: str, where: str, out: Path, **changes: Any) -> dict[str, Any]:
         edits=None,
         device="cpu",
         reporter=NullReporter(),
-        **passed,
     )
 
 
@@ -503,7 +511,7 @@ def fitted(tmp_path_factory) -> Callable[[str, str], Path]:
     return run
 
 
-@pytest.fixture(params=RUNS, ids="-".join)
+@pytest.fixture(params=quick(RUNS, LONG), ids="-".join)
 def run(request, fitted) -> Any:
     kind, where = request.param
     return SimpleNamespace(kind=kind, where=where, folder=fitted(kind, where))
@@ -596,7 +604,7 @@ def test_a_slip_in_an_option_is_one_line_with_the_nearest_name(kind, refuse, tmp
     refuse(*words, code=2, says=[slip, f"Did you mean '{name}'"], keep=[tmp_path])
 
 
-@pytest.mark.parametrize("kind", GENERATORS)
+@pytest.mark.parametrize("kind", quick(GENERATORS, ["cpggan", "dcgan"]))
 def test_a_dry_run_prints_what_it_would_cost_and_writes_nothing(kind, run_cli, tmp_path):
     where = DATA.get(kind, ("2",))[0]
     asked = settings_of(kind, **({"steps": 600} if learns(kind) else {}))

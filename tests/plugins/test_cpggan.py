@@ -264,10 +264,8 @@ def test_boxes_decide_the_image_and_come_with_it():
 
 
 def test_channels_have_units_of_their_own():
-    generator = build()
-    generator.observe(
-        replace(c, image=c.image * [[[1]], [[500]]] + [[[0]], [[3000]]]) for c in cases()
-    )
+    generator, raw = build(), np.array([[[1]], [[500]]], np.float32)
+    generator.observe(replace(c, image=c.image * raw + 6 * (raw - 1)) for c in cases())
     image = generator.sample([NEAR], [1])[0].image
     assert abs(image[0].mean()) < 10
     assert abs(image[1].mean() - 3000) < 1500
@@ -360,7 +358,7 @@ def lesions(spec: Any = ONE, size: tuple[int, ...] = (64, 64)) -> Any:
     return made
 
 
-def into(*asked: Sequence[float], present: Boxes = boxes()) -> Condition:  # noqa: B008
+def into(*asked: Sequence[float], present: Boxes = boxes()) -> Any:  # noqa: B008
     return Condition(boxes=boxes(*asked), background=slice_of(), present=present)
 
 

@@ -384,7 +384,8 @@ def test_realness_is_the_discriminators_value_at_rest():
     generator = seen(objective="gan")
     found = generator.intensities.standardised(batch_of(cases()).image)
     wanted = generator.nets["discriminator"].eval()(found)[:, 0].detach().numpy()
-    np.testing.assert_allclose(realness(generator, cases()), wanted, rtol=1e-5)
+    asked: Any = realness(generator, cases())
+    np.testing.assert_allclose(asked, wanted, rtol=1e-5)
 
 
 def slice_of(person: int) -> Case:

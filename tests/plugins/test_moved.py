@@ -31,7 +31,7 @@ from gansynth_cgan3d.model import CGAN3D
 from gansynth_copypaste.model import CopyPaste, change_image, change_lesion
 from gansynth_elastic.model import Elastic
 
-CHANGED = {"gamma": 0.4, "contrast": 0.3, "brightness": 0.5}
+CHANGED: dict[str, Any] = {"gamma": 0.4, "contrast": 0.3, "brightness": 0.5}
 ROOMY = "where=anywhere,apart_mm=1,inside=0.5,tries=200"
 
 

@@ -261,7 +261,7 @@ def test_shins_segmenter_as_a_host_is_judged_by_the_same():
 
 def patchgan(strides: Any, channels: int, width: int = 64, norm: Any = "batch") -> Any:
     """pix2pix's."""
-    own = {"spectral": False, "texture_head": False, "down": "strided4", "stem": False}
+    own: Any = {"spectral": False, "texture_head": False, "down": "strided4", "stem": False}
     return PatchDiscriminator(len(strides[0]), channels, width, strides, norm=norm, **own)
 
 
@@ -390,7 +390,7 @@ def test_shins_chain_begins_on_the_tissue_set():
     assert (parts["mri"].labels_by, parts["mri"].init_from) == ("tissues", "t1")
     assert parts["segmenter"].data is None
     assert one.request.read == read
-    names = [edit.partition(":")[0] for edit in one.edits]
+    names = [edit.partition(":")[0] for edit in one.edits or ()]
     assert names == ["shift", "enlarge", "shrink", "clip"]
 
 
@@ -412,7 +412,7 @@ def test_mmgan_has_a_model_for_each_sequence_and_one_set_without_pool():
     assert dict(usual["pool"].request.read) == {"frame": "150,200,160"}
     for recipe in ("mmgan2020", "mmgan2020-liver"):
         one, *_ = sets_of(recipe).values()
-        names = [edit.partition(":")[0] for edit in one.edits]
+        names = [edit.partition(":")[0] for edit in one.edits or ()]
         assert names == ["elastic", "flip", "rotate", "scale", "clip"]
 
 
@@ -498,9 +498,12 @@ def test_the_discriminator_sees_b_with_bs_label_and_the_sample_with_as(pairs):
 def test_losses_that_compare_images_look_where_both_labels_are_alike():
     job = job_of("local-perceptual", local_size="8")
     gan, step = job.generator, stepped(job, 2)
+    labels, asked = step.batch.labels, step.batch.asked
+    assert labels is not None
+    assert asked is not None
     assert set(gan.nets) == {"generator", "discriminator", "local", "perceptor"}
     alike = gan.objective._alike(step)
-    assert torch.equal(alike[:, 0], step.batch.labels == step.batch.asked)
+    assert torch.equal(alike[:, 0], torch.eq(labels, asked))
     terms = gan.phases()[0].loss(step)
     assert set(terms) == {"adversarial", "local_adversarial", "perceptual"}
     assert all(torch.isfinite(term) for term in terms.values())

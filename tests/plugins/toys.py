@@ -74,7 +74,7 @@ def build(
 ) -> Any:
     """A registered generator, of the same weights every time; it has seen nothing."""
     cls = installed().generator(kind)
-    axes = {"spacing": (1.0,) * len(size), "axes": "DHW"[-len(size) :]}
+    axes: dict[str, Any] = {"spacing": (1.0,) * len(size), "axes": "DHW"[-len(size) :]}
     spec = spec or (SCHEMA if len(size) == 2 else replace(SCHEMA, **axes, box_classes=()))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

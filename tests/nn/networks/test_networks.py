@@ -245,9 +245,6 @@ def test_averaged_weights_get_singular_vectors_of_their_own_for_a_while():
     assert not net.training
 
 
-# -- the networks of earlier runs ------------------------------------------------------------------
-
-
 # -- checkpointing, memory -------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
-from gansynth.training import checkpoint
+from gansynth.training import checkpoint as checkpoint_module
 from gansynth.training.loop import train
 from gansynth_cli.main import main
 from tests.training.zoo.members import ZOO, ZooSource, loop, member, toy_batches
@@ -88,6 +88,7 @@ def run(arguments: list[str]) -> None:
 
 def learn(name: str, folder: str, **options: Any) -> None:
     """Train a member of the zoo; reading, and writing a checkpoint, may never end."""
+    checkpoint: Any = checkpoint_module
     read, write, drop = toy_batches(name), checkpoint.write_json_atomic, checkpoint.drop_old
 
     def batches(step: int, *key: Any) -> Any:

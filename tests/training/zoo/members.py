@@ -59,7 +59,7 @@ class ADA(DCGAN):
     def networks(self):
         """Its p moves soon."""
         nets = super().networks()
-        moved = {"target": -1.0, "speed": 20, "interval": 2}
+        moved: Any = {"target": -1.0, "speed": 20, "interval": 2}
         self.objective.augment = DiscriminatorAugment(self.options.augment, "adaptive", **moved)
         self.memories["augment"] = self.objective.augment
         return nets
