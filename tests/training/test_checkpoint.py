@@ -1,8 +1,7 @@
 """Checkpoints: whole or not at all, two kept, damage passed over, everything restored."""
 
 import json
-import subprocess
-import sys
+import resource
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,34 +93,19 @@ def test_a_file_where_the_folder_should_be_is_an_environment_fault(tmp_path):
         save(tmp_path / "checkpoints", 1)
 
 
-# 2000 bytes hold the small tensors but not the large ones; 200 hold both, but not state.json.
-FULL = """
-import resource, sys
-from pathlib import Path
-from typing import Any
-import torch
-from gansynth.training import checkpoint
-from gansynth.runtime.errors import EnvironmentFault
-
-folder = Path(sys.argv[1])
-checkpoint.save(folder, 1, {"a": torch.ones(3)}, {"b": torch.ones(3)}, {})
-for limit, size in ((2000, 999), (200, 3)):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    try:
-        checkpoint.save(folder, 2, {"a": torch.ones(size)}, {"b": torch.ones(3)}, {})
-    except EnvironmentFault as error:
-        print(error, *sorted(path.name for path in folder.iterdir()))
-"""
-
-
 def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(tmp_path):
-    command = [sys.executable, "-c", FULL, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr
-    names = ("tensors.safetensors", "state.json")
-    for line, name in zip(done.stdout.splitlines(), names, strict=True):
-        assert f"{name}: cannot be written: the file is larger than" in line
-        assert line.endswith("another folder step-00000001")
+    # 2000 bytes hold the small tensors but not the large ones; 200 hold both, but not state.json.
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    save(tmp_path, 1)
+    for limit, size, name in ((2000, 999, checkpoint.TENSORS), (200, 3, checkpoint.STATE)):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, usual[1]))
+        try:
+            with pytest.raises(EnvironmentFault) as fault:
+                checkpoint.save(tmp_path, 2, {"a": torch.ones(size)}, {"b": torch.ones(3)}, {})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+        assert f"{name}: cannot be written: the file is larger than" in str(fault.value)
+        assert names(tmp_path) == ["step-00000001"]
     assert latest(tmp_path)
 
 
