@@ -333,29 +333,9 @@ class Copier(Generator):
         return made
 
 
-class Forgetter(Copier):
-    """Never draws label 2."""
-
-    name = "forgetter"
-
-    def drawn(self, labels):
-        return np.where(labels == 2, np.int16(0), labels)
-
-
-class Filler(Copier):
-    """Draws label 1 all over."""
-
-    name = "filler"
-
-    def drawn(self, labels):
-        return np.ones_like(labels)
-
-
-class Asked(Copier):
-    """Is asked for its label maps."""
-
-    name = "asked"
-    labelling = "asked"
+def other(name: str, **changes: Any) -> type[Copier]:
+    """One that differs from ``Copier``."""
+    return type(name, (Copier,), {"name": name, **changes})
 
 
 @pytest.fixture
@@ -392,19 +372,21 @@ def test_label_maps_as_those_of_training_raise_no_warning_and_have_a_line_each(r
 
 
 def test_a_label_that_is_never_drawn_is_warned_of(reported):
-    warned = reported(Forgetter)[1].warned
+    warned = reported(
+        other("forgetter", drawn=lambda self, labels: np.where(labels == 2, np.int16(0), labels))
+    )[1].warned
     assert warned[0].startswith("label maps: label 2 (two) is in 0% of 64 samples, expected about")
 
 
 def test_many_flawed_samples_are_warned_of_with_the_reason(reported):
-    report, recorder = reported(Filler)
+    report, recorder = reported(other("filler", drawn=lambda self, labels: np.ones_like(labels)))
     assert report["label_maps"]["flaws"] == {"label # (one) covers # voxels": 64}
     assert "100% of 64 samples have a flaw" in recorder.warned[-1]
     assert "64 times label # (one) covers # voxels" in recorder.warned[-1]
 
 
 def test_a_generator_that_is_asked_for_labels_has_no_such_report(reported):
-    assert reported(Asked)[0] == {}
+    assert reported(other("asked", labelling="asked"))[0] == {}
 
 
 def test_many_slices_of_few_volumes_are_observed_and_equal_crops_once(toy_nnunet, toy_source):

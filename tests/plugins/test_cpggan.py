@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from gansynth.conditions.boxes import box_drawer
 from gansynth.conditions.sampler import ConditionSampler
@@ -536,26 +535,9 @@ def test_maps_of_lesions_are_those_of_their_squares(monkeypatch):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """A data set of six images with a square of one of two classes, and three without."""
-    root: Path = tmp_path_factory.mktemp("yolo")
-    rng = np.random.default_rng(0)
-    for split, first in (("train", 0), ("val", 20)):
-        for number in range(first, first + 9):
-            pixels = rng.normal(90, 8, (32, 32))
-            pixels[:3], pixels[-3:], pixels[:, :3], pixels[:, -3:] = 0, 0, 0, 0
-            text = ""
-            if number % 3:
-                y, x = rng.integers(6, 18, 2)
-                pixels[y : y + 8, x : x + 8] += 80
-                text = f"{number % 3 - 1} {(x + 4) / 32} {(y + 4) / 32} 0.25 0.25\n"
-            for kind in ("images", "labels"):
-                (root / split / kind).mkdir(parents=True, exist_ok=True)
-            image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-            image.save(root / split / "images" / f"{number:02d}.png")
-            (root / split / "labels" / f"{number:02d}.txt").write_text(text)
-    names = {"path": ".", "train": "train", "val": "val", "names": ["cyst", "tumour"]}
-    (root / "data.yaml").write_text(json.dumps(names))
-    return root / "data.yaml"
+    """Six images with a lesion of one of two classes, and three without."""
+    own: Any = {"train": 9, "val": 9, "size": 32, "most": 1, "backgrounds": 1 / 3}
+    return toy_yolo(tmp_path_factory.mktemp("yolo"), names=("cyst", "tumour"), **own)
 
 
 @pytest.fixture

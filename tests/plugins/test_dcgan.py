@@ -1,7 +1,6 @@
 """``dcgan``: sizes, units, kinds, drawn label maps, objectives, and what its critic sees."""
 # mypy: disallow-untyped-calls=False
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -205,15 +204,6 @@ def test_a_map_like_no_training_map_or_that_was_made_anew_is_a_flaw():
 
 
 # -- state -----------------------------------------------------------------------------------------
-
-
-def test_what_it_learnt_of_the_cases_survives_as_json():
-    before, after = seen(**MASK, condition="class"), build(**MASK, condition="class")
-    after.load_state(json.loads(json.dumps(before.state())))
-    assert after.state() == before.state()
-    one, other = (g.sample([ANY], [2])[0] for g in (before, after))
-    assert np.array_equal(one.image, other.image)
-    assert one.provenance == other.provenance
 
 
 def test_averages_hold_the_batch_norms_statistics_too(tmp_path):

@@ -79,40 +79,47 @@ PGGAN_D = """
 1/1:64 3/1:64 3/1:128 3/1:128 3/1:256 3/1:256 3/1:512 3/1:512 3/1:512 3/1:512 3/1:512
 3/1:512 3/1:512 3/1:512 linear:512 linear:1
 """
-# Recipe/set/part, what it is built for, generator, its parameters, discriminator, its own, and the
+LAYERS = {
+    **{"-": "", "mm": MM_U_NET, "mm-d": MM_D, "pix-d": PIX2PIX_70, "lesion-d": LESION_D},
+    **{"unet": U_NET, "unet-d": f"{ENCODER} 3/1:1", "pg": PGGAN, "pg-d": PGGAN_D},
+    **{f"pix{n}": f"{PIX2PIX}{n}" for n in (1, 4)},
+    **{"dc64": DC_64, "dc64-d": DC_D_64, "dc128": DC_128, "dc128-d": DC_D_128},
+}
+SCHEMAS = {
+    **{"t1": T1, "mri": MRI, "merged": MERGED, "one": ONE, "liver": LIVER},
+    **{"slice": SLICE, "brains": BRAINS},
+}
+# Recipe/set/part; what it is built for; generator, its parameters; discriminator, its own; and the
 # edges in voxels of the patch that each of the discriminator's heads judges at a time.
-NETWORKS: list[tuple[str, Schema, tuple[int, ...], str, int, str, int, tuple[int, ...]]] = [
-    ("shin2018/chain/tissues", T1, SHIN, f"{PIX2PIX}4", 68_900_292, PIX2PIX_70, 11_066_049, (70,)),
-    ("shin2018/chain/t1", T1, SHIN, f"{PIX2PIX}1", 68_900_289, PIX2PIX_70, 11_066_049, (70,)),
-    ("shin2018/chain/mri", MERGED, SHIN, f"{PIX2PIX}4", 68_924_868, PIX2PIX_70, 11_090_625, (70,)),
-    (
-        *("shin2018/chain/segmenter", MRI, SHIN, f"{PIX2PIX}4", 68_912_580),
-        *(PIX2PIX_70, 11_078_337, (70,)),
-    ),
-    ("doncenco2022/SN", MRI, DONCENCO, U_NET, 30_431_556, f"{ENCODER} 3/1:1", 14_080_193, (84,)),
-    ("doncenco2022/plain", MRI, DONCENCO, U_NET, 30_431_556, f"{ENCODER} 3/1:1", 14_080_193, (84,)),
-    ("mmgan2020/pool", ONE, MM, MM_U_NET, 2_050_705, MM_D, 17_329, (15,)),
-    ("mmgan2020-liver/run", LIVER, MM, MM_U_NET, 2_049_841, MM_D, 16_465, (15,)),
-    ("lesion/run", MRI, (64, 64, 64), "", 0, LESION_D, 288_002, (17, 5)),
-    *(
-        row
-        for objective in ("dcgan", "wgan")
-        for row in (
-            (
-                *(f"han2018-{objective}/T1-128", SLICE, (128, 128), DC_128, 7_769_985),
-                *(DC_D_128, 6_958_913, (128,)),
-            ),
-            (
-                *(f"han2018-{objective}/Concat-64", SLICE, (64, 64), DC_64, 3_574_657),
-                *(DC_D_64, 2_763_585, (64,)),
-            ),
-        )
-    ),
-    (
-        *("han2019-cpggan/joint", BRAINS, (256, 256), PGGAN, 23_069_447),
-        *(PGGAN_D, 23_072_321, (256,)),
-    ),
-]
+TABLE = """
+shin2018/chain/tissues     t1     54,128,128  pix4  68900292 pix-d    11066049 70
+shin2018/chain/t1          t1     54,128,128  pix1  68900289 pix-d    11066049 70
+shin2018/chain/mri         merged 54,128,128  pix4  68924868 pix-d    11090625 70
+shin2018/chain/segmenter   mri    54,128,128  pix4  68912580 pix-d    11078337 70
+doncenco2022/SN            mri    64,240,240  unet  30431556 unet-d   14080193 84
+doncenco2022/plain         mri    64,240,240  unet  30431556 unet-d   14080193 84
+mmgan2020/pool             one    150,200,160 mm    2050705  mm-d     17329    15
+mmgan2020-liver/run        liver  150,200,160 mm    2049841  mm-d     16465    15
+lesion/run                 mri    64,64,64    -     0        lesion-d 288002   17,5
+han2018-dcgan/T1-128       slice  128,128     dc128 7769985  dc128-d  6958913  128
+han2018-dcgan/Concat-64    slice  64,64       dc64  3574657  dc64-d   2763585  64
+han2018-wgan/T1-128        slice  128,128     dc128 7769985  dc128-d  6958913  128
+han2018-wgan/Concat-64     slice  64,64       dc64  3574657  dc64-d   2763585  64
+han2019-cpggan/joint       brains 256,256     pg    23069447 pg-d     23072321 256
+"""
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
+
+
+def parsed(line: str) -> tuple[Any, ...]:
+    name, schema, size, layers, count, judged, judges, seen = line.split()
+    networks = LAYERS[layers], int(count), LAYERS[judged], int(judges)
+    return (name, SCHEMAS[schema], numbers(size), *networks, numbers(seen))
+
+
+NETWORKS = [parsed(line) for line in TABLE.strip().splitlines()]
 EACH = pytest.mark.parametrize("row", NETWORKS, ids=lambda row: row[0])
 
 
@@ -291,40 +298,30 @@ def test_a_window_smaller_than_its_patch_is_judged_all_the_same():
 
 # -- what is told, and how they learn --------------------------------------------------------------
 
-BRAIN = ("label:0", "label:1", "label:2", "label:4", "body")
+BRAIN, BODY = ("label:0", "label:1", "label:2", "label:4", "body"), ("label:0", "label:1", "body")
 TURNS, BOTH = [["discriminator"], ["generator"]] * 2, [["generator", "discriminator"]] * 4
 PIX_LOSS = {"loss": "nonsaturating", "adversarial": 1, "l1": 100, "l1_lowpass": 1}
 LSGAN = {"loss": "lsgan", "l1": 0, "feature_matching": 0, "perceptual": 0}
 SHINS = {"output": "tanh", "batch_size": 1, "epochs": 200, "feature_matching": 0, "perceptual": 0}
 MMS = {**LSGAN, "adversarial": 0.5, "batch_size": 1, "decay": "linear", "decay_from": 0.5}
+PIX: Any = ({**SHINS, **PIX_LOSS}, BOTH, (2e-4, 2e-4), (0.5, 0.999), False)
+TURN = {**LSGAN, "adversarial": 1, "batch_size": 1, "steps": 2 * 94720, "decay": "none"}
+DON: Any = (TURN, TURNS, (1e-4, 1e-4), (0.9, 0.999))
+TISSUE, TUMOUR = (tuple(f"drawn:{v}" for v in values) for values in ((0, 1, 2, 3), (0, 1, 2, 4)))
+GIVEN, ALL = (
+    tuple(f"given:{c}" for c in SEQUENCES),
+    tuple(f"label:{v}" for v in (0, 1, 2, 4, 5, 6, 7)),
+)
 # Row of NETWORKS, told channels (of both players), drawn ones, options, turns, rates, betas, and
 # whether every convolution is spectrally normalised.
-LEARNT: list[tuple[int, tuple[str, ...], tuple[str, ...], Any, Any, Any, Any, bool]] = [
-    (
-        *(0, ("given:t1",), ("drawn:0", "drawn:1", "drawn:2", "drawn:3")),
-        *({**SHINS, **PIX_LOSS}, BOTH, (2e-4, 2e-4), (0.5, 0.999), False),
-    ),
-    (
-        *(2, (*(f"label:{v}" for v in (0, 1, 2, 4, 5, 6, 7)),), ("flair", "t1", "t1ce", "t2")),
-        *({**SHINS, **PIX_LOSS}, BOTH, (2e-4, 2e-4), (0.5, 0.999), False),
-    ),
-    (
-        *(3, tuple(f"given:{c}" for c in SEQUENCES), ("drawn:0", "drawn:1", "drawn:2", "drawn:4")),
-        *({**SHINS, **PIX_LOSS}, BOTH, (2e-4, 2e-4), (0.5, 0.999), False),
-    ),
-    *(
-        (
-            *(row, BRAIN, SEQUENCES),
-            {**LSGAN, "adversarial": 1, "batch_size": 1, "steps": 2 * 94720, "decay": "none"},
-            *(TURNS, (1e-4, 1e-4), (0.9, 0.999), row == 4),
-        )
-        for row in (4, 5)
-    ),
+LEARNT: list[tuple[Any, ...]] = [
+    (0, ("given:t1",), TISSUE, *PIX),
+    (2, ALL, SEQUENCES, *PIX),
+    (3, GIVEN, TUMOUR, *PIX),
+    (4, BRAIN, SEQUENCES, *DON, True),
+    (5, BRAIN, SEQUENCES, *DON, False),
     (6, BRAIN, ("t1",), {**MMS, "epochs": 200, "pool": 4}, BOTH, (4e-4, 1e-4), (0.0, 0.9), True),
-    (
-        *(7, ("label:0", "label:1", "body"), ("t1",)),
-        *({**MMS, "epochs": 100, "pool": 4}, BOTH, (4e-5, 1e-5), (0.0, 0.9), True),
-    ),
+    (7, BODY, ("t1",), {**MMS, "epochs": 100, "pool": 4}, BOTH, (4e-5, 1e-5), (0.0, 0.9), True),
 ]
 
 
