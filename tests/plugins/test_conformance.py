@@ -560,7 +560,10 @@ def test_samples_of_a_run_are_finite_and_the_seeds_own(run):
     assert [s.image.tobytes() for s in others] != [s.image.tobytes() for s in samples]
 
 
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("precision", quick(["fp32", "bf16"], ["bf16"]))
+@pytest.mark.parametrize(
+    "run", quick(RUNS, [one for one in RUNS if one[1] == "3"]), ids="-".join, indirect=True
+)
 def test_a_run_that_was_cut_off_equals_one_that_was_not(run, tmp_path, precision):
     if not learns(run.kind):
         assert fit_one(run.kind, run.where, tmp_path / "again")["steps"] == 0

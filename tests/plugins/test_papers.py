@@ -234,7 +234,11 @@ def test_every_recipe_that_ships_has_its_networks_here():
     assert {row[0].partition("/")[0] for row in NETWORKS} == set(installed().names("recipes"))
 
 
-@EACH
+@pytest.mark.parametrize(
+    "row",
+    [pytest.param(r, marks=pytest.mark.slow if "liver" in r[0] else ()) for r in NETWORKS],
+    ids=lambda row: row[0],
+)
 def test_its_layers_and_parameters_are_the_papers(row):
     with FakeTensorMode():
         nets = made(row).nets
@@ -333,7 +337,8 @@ def test_it_is_told_and_learns_as_its_paper_says(asked):
     settings = settings_of(recipe, *name.split("/"))
     loop, own = options_of(settings)
     assert {**loop.model_dump(), **own.model_dump()}.items() >= options.items()
-    gan = paper_data.build(settings, row[1], (16, 32, 32), width=4, d_width=4, max_width=8)
+    small = {"width": 4, "d_width": 4, "max_width": 8, "levels": 2, "d_levels": 2}
+    gan = paper_data.build(settings, row[1], (16, 32, 32), **small)
     target = tuple(c if ":" in c else f"image:{c}" for c in drawn)
     assert (gan.condition_channels, gan.target_channels) == (told, target)
     for key, (_, names) in gan.channel_axes().items():
