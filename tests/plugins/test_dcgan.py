@@ -187,6 +187,7 @@ def test_label_channels_saturate_only_where_the_critic_can_pull_them_back(object
                                    outside_fill=None), objective=objective, **MASK)  # fmt: skip
     logits = torch.tensor([[[5.0]], [[-3.0]]])[None]
     found = generator.masks.shown(generator.masks.of_logits(logits)).flatten().tolist()
+    assert generator.masks.outside(generator.masks.of_logits(logits)) is None
     assert found == ([5.0, -3.0] if output == "linear" else pytest.approx([1, -1], abs=1e-2))
 
 
