@@ -105,7 +105,9 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "others"), CHANGES, ids=str)
+@pytest.mark.parametrize(
+    ("changes", "others"), CHANGES, ids=lambda value: repr(value) if isinstance(value, dict) else ""
+)
 def test_what_a_result_hangs_on_is_in_its_key_and_nothing_else(changes, others):
     assert changed(design_of(plan_of(**changes))) == others
 
