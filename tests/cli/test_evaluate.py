@@ -52,10 +52,11 @@ def test_what_is_found_is_printed_in_lines(run, run_cli):
         assert words in result.stdout
 
 
-def test_one_part_alone(run, run_json, tmp_path):
-    found = run_json("evaluate", run, *QUICK, "--only", "maps")
+def test_some_parts_alone(run, run_json, tmp_path):
+    found = run_json("evaluate", run, *QUICK, "--only", "maps", "--only", "faithfulness")
     check_files(found, run)
-    assert [one["key"] for one in found["maps"]] == ["images", "features"]
+    assert [one["key"] for one in found["maps"]] == ["images", "features", "segmenter"]
+    assert found["faithfulness"]["steps"] == 100
     assert "data:image/png" in (run / "evaluation" / "report.html").read_text("utf-8")
     shutil.rmtree(run / "evaluation")
     only = ("--only", "maps", "--no-pictures", "-o", tmp_path / "own")
