@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def run(toys, world, tmp_path: Path) -> Path:
     return Path(shutil.copytree(world / "small", tmp_path / "run"))
 
 
-def check_files(found, run):
+def check_files(found: dict[str, Any], run: Path) -> None:
     folder = run / "evaluation"
     assert {p.name for p in folder.iterdir()} == {"evaluation.json", "report.html", "report.md"}
     del found["files"]
