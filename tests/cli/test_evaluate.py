@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def run(toys, world, tmp_path: Path) -> Path:
     return Path(shutil.copytree(world / "small", tmp_path / "run"))
 
 
-def check_files(found, run):
+def check_files(found: dict[str, Any], run: Path) -> None:
     folder = run / "evaluation"
     assert {p.name for p in folder.iterdir()} == {"evaluation.json", "report.html", "report.md"}
     del found["files"]
@@ -52,10 +53,11 @@ def test_what_is_found_is_printed_in_lines(run, run_cli):
         assert words in result.stdout
 
 
-def test_one_part_alone(run, run_json, tmp_path):
-    found = run_json("evaluate", run, *QUICK, "--only", "maps")
+def test_some_parts_alone(run, run_json, tmp_path):
+    found = run_json("evaluate", run, *QUICK, "--only", "maps", "--only", "faithfulness")
     check_files(found, run)
-    assert [one["key"] for one in found["maps"]] == ["images", "features"]
+    assert [one["key"] for one in found["maps"]] == ["images", "features", "segmenter"]
+    assert found["faithfulness"]["steps"] == 100
     assert "data:image/png" in (run / "evaluation" / "report.html").read_text("utf-8")
     shutil.rmtree(run / "evaluation")
     only = ("--only", "maps", "--no-pictures", "-o", tmp_path / "own")
