@@ -31,6 +31,8 @@ def toy_yolo(
     train: int = 16,
     val: int = 8,
     test: int = 4,
+    size: int = SIZE,
+    most: int = MOST,
     names: Sequence[str] = ("lesion",),
     backgrounds: float = 0.25,
     channels: int = 1,
@@ -41,6 +43,8 @@ def toy_yolo(
     Args:
         folder: made where it is missing.
         train: how many images; ``val`` and ``test`` likewise, ``test`` may be 0.
+        size: edge of the images in pixels.
+        most: lesions of an image at most.
         names: of the classes; lesions of later ones are larger and less bright.
         backgrounds: share of the images of each split that show no lesion; their txt is empty.
         channels: what ``data.yaml`` says, which is returned; the files are grey whatever it is.
@@ -52,38 +56,39 @@ def toy_yolo(
         for number in range(count):
             person += number % SLICES == 0
             empty = int((number + 1) * backgrounds) > int(number * backgrounds)
-            lesions = 0 if empty else int(rng.integers(1, MOST + 1))
-            grey, rows = phantom(rng, lesions, len(names), tissue(seed, person))
+            lesions = 0 if empty else int(rng.integers(1, most + 1))
+            grey, rows = phantom(rng, lesions, len(names), tissue(seed, person, size))
             write_image(folder, split, f"p{person:02d}_z{number:03d}", grey, rows)
     places = {split: f"images/{split}" for split, count in counts.items() if count}
     told = {"names": dict(enumerate(names)), "nc": len(names), "channels": channels}
     return write_yaml(folder, {**places, **told})
 
 
-def tissue(seed: int, person: int) -> np.ndarray:
-    """What makes the organ of one person unlike another's, float (SIZE, SIZE) around 0."""
+def tissue(seed: int, person: int, size: int = SIZE) -> np.ndarray:
+    """What makes the organ of one person unlike another's, float (size, size) around 0."""
     coarse = np.random.default_rng((seed, person)).uniform(-0.2, 0.2, (8, 8))
-    row, column = np.indices((SIZE, SIZE)) * 8 // SIZE
+    row, column = np.indices((size, size)) * 8 // size
     return coarse[row, column]
 
 
 def phantom(
     rng: np.random.Generator, lesions: int, classes: int, texture: np.ndarray
 ) -> tuple[np.ndarray, list[tuple[float, ...]]]:
-    """An image, float (SIZE, SIZE) in [0, 1], and the rows of its label file."""
-    grid = np.indices((SIZE, SIZE)) + 0.5
-    noise = rng.normal(0, 0.03, (SIZE, SIZE))
-    middle = SIZE / 2 + rng.uniform(-0.03, 0.03, 2) * SIZE
+    """An image, float (size, size) in [0, 1], and the rows of its label file."""
+    size = len(texture)
+    grid = np.indices((size, size)) + 0.5
+    noise = rng.normal(0, 0.03, (size, size))
+    middle = size / 2 + rng.uniform(-0.03, 0.03, 2) * size
     away = np.hypot(*(grid - middle[:, None, None]))
-    image = np.where(away < 0.42 * SIZE, 0.35 + texture + noise, np.abs(noise) / 3)
+    image = np.where(away < 0.42 * size, 0.35 + texture + noise, np.abs(noise) / 3)
     rows: list[tuple[float, ...]] = []
     taken: list[tuple[np.ndarray, float]] = []
     for _ in range(lesions * 20):
         if len(rows) == lesions:
             break
         number = int(rng.integers(classes))
-        radius = SIZE * rng.uniform(0.04, 0.07) * (1 + 0.5 * number)
-        angle, off = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.42 * SIZE - radius - 1)
+        radius = size * rng.uniform(0.04, 0.07) * (1 + 0.5 * number)
+        angle, off = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.42 * size - radius - 1)
         centre = middle + off * np.array([np.sin(angle), np.cos(angle)])
         if any(np.hypot(*(centre - c)) < radius + r + 2 for c, r in taken):
             continue
@@ -93,7 +98,7 @@ def phantom(
         at = [np.flatnonzero(inside.any(axis)) for axis in (1, 0)]
         (top, bottom), (left, right) = ((int(a[0]), int(a[-1]) + 1) for a in at)
         box = ((left + right) / 2, (top + bottom) / 2, right - left, bottom - top)
-        rows.append((number, *(value / SIZE for value in box)))
+        rows.append((number, *(value / size for value in box)))
     return image.clip(0, 1), rows
 
 
