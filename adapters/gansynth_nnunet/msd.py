@@ -204,8 +204,8 @@ def _entries(source: Path, doc: Mapping[str, Any], path: Path) -> dict[str, tupl
             case {"image": str(image), "label": str(label)}:
                 where = f"{path}: training: {number}"
                 files = (
-                    path_inside(source, image, what=where),
-                    path_inside(source, label, what=where),
+                    path_inside(source, image, key=where),
+                    path_inside(source, label, key=where),
                 )
             case _:
                 raise DataFault(

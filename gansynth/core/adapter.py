@@ -345,7 +345,7 @@ class Adapter(ABC):
     # -- commands for data sets, and doctor ------------------------------------------------------
 
     @classmethod
-    def import_dataset(cls, asked: ImportRequest) -> Report:
+    def import_dataset(cls, request: ImportRequest) -> Report:
         """Copy a data set into the host's own layout: ``gansynth import``.
 
         Optional: this one refuses.
@@ -355,12 +355,12 @@ class Adapter(ABC):
             GansynthError: data that cannot be read; a place that is taken; the disk is full.
         """
         raise UsageFault(
-            f"{asked.source} to {cls.name}:{asked.where}: {cls.name} imports nothing, expected a "
-            "host that does, such as nnunet or yolo"
+            f"{request.source} to {cls.name}:{request.where}: {cls.name} imports nothing, expected "
+            "a host that does, such as nnunet or yolo"
         )
 
     @classmethod
-    def prepare(cls, asked: PrepareRequest) -> Report:
+    def prepare(cls, request: PrepareRequest) -> Report:
         """Plan and preprocess a data set as the host wants it: ``gansynth prepare``.
 
         Optional: this one refuses. What is done already is not to be done again.
@@ -370,12 +370,12 @@ class Adapter(ABC):
             GansynthError: data that are not fit; the disk is full.
         """
         raise UsageFault(
-            f"{cls.name}:{asked.request.where}: {cls.name} has nothing to prepare, expected a host "
-            "that has, such as nnunet"
+            f"{cls.name}:{request.request.where}: {cls.name} has nothing to prepare, expected a "
+            "host that has, such as nnunet"
         )
 
     @classmethod
-    def make_splits(cls, asked: SplitsRequest) -> Sequence[Split]:
+    def make_splits(cls, request: SplitsRequest) -> Sequence[Split]:
         """Write the folds of a data set so that no subject is split: ``gansynth splits``.
 
         Optional: this one refuses.
@@ -388,11 +388,11 @@ class Adapter(ABC):
             GansynthError: cases without a subject; the disk is full.
         """
         raise UsageFault(
-            f"{cls.name}:{asked.request.where}: {cls.name} has no folds to write, expected a host "
-            "that has, such as nnunet; many sources make their own: --read folds=N"
+            f"{cls.name}:{request.request.where}: {cls.name} has no folds to write, expected a "
+            "host that has, such as nnunet; many sources make their own: --read folds=N"
         )
 
     @classmethod
-    def doctor(cls, asked: DoctorRequest) -> Iterator[Line]:
+    def doctor(cls, request: DoctorRequest) -> Iterator[Line]:
         """What the host needs of this machine: ``gansynth doctor``; what it raises is a line."""
         return iter(())

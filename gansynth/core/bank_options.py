@@ -74,10 +74,10 @@ class Pacing(Document):
     overhead: float | None = None
 
     def __post_init__(self) -> None:
-        given = [v for v in (self.reuse, self.refresh, self.overhead) if v is not None]
-        if len(given) > 1:
+        chosen = [v for v in (self.reuse, self.refresh, self.overhead) if v is not None]
+        if len(chosen) > 1:
             raise UsageFault("--reuse, --refresh and --overhead exclude each other; give one")
-        if not given:
+        if not chosen:
             object.__setattr__(self, "overhead", OVERHEAD)
 
     @classmethod

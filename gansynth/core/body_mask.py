@@ -38,14 +38,14 @@ def organ_mask(image: FloatArray) -> Mask:
         out += np.abs(channel - middle) / reach
     if not out.any():
         return np.ones(image.shape[1:], bool)
-    found = binary_closing(out > HALF * otsu(out), iterations=2, border_value=0) & (out >= 0)
-    found = binary_fill_holes(found)
-    pieces, count = label(found)
+    body = binary_closing(out > HALF * otsu(out), iterations=2, border_value=0) & (out >= 0)
+    body = binary_fill_holes(body)
+    pieces, count = label(body)
     if count == 0:
         return np.ones(image.shape[1:], bool)
     if count > 1:
-        found = pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
-    return np.asarray(found, bool)
+        body = pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
+    return np.asarray(body, bool)
 
 
 def body_mask(image: FloatArray) -> Mask:
@@ -60,10 +60,10 @@ def body_mask(image: FloatArray) -> Mask:
     outer = [np.unique(channel[border]) for channel in image]
     if any(len(values) > 1 for values in outer):
         return organ_mask(image)
-    found = np.zeros(image.shape[1:], bool)
+    body = np.zeros(image.shape[1:], bool)
     for channel, values in zip(image, outer, strict=True):
-        found |= channel != values[0]
-    return np.asarray(binary_fill_holes(found), bool) if found.any() else organ_mask(image)
+        body |= channel != values[0]
+    return np.asarray(binary_fill_holes(body), bool) if body.any() else organ_mask(image)
 
 
 def shown_body(image: FloatArray) -> Mask:

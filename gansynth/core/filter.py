@@ -74,7 +74,7 @@ class Filter(ABC):
     def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:
         """Take back what ``learn`` returned and wrote."""
 
-    def judge(self, sample: Sample, asked: Asked) -> Verdict:
+    def judge(self, sample: Sample, request: Asked) -> Verdict:
         """Judge a sample by ``flaw``; override it to tell a number, or look at what was asked."""
         return Verdict(self.flaw(sample))
 

@@ -39,8 +39,10 @@ class Planes:
         for number, plane in enumerate(drawn, box[0].start):
             counts[:, number] = np.bincount(plane.ravel(), minlength=most + 1)
         values = np.flatnonzero(counts[1:].any(axis=1)) + 1
-        found = find_objects(drawn, most) if most else []
-        ends = np.array([[(s.start, s.stop) for s in one] for one in found if one])
+        slices = find_objects(drawn, most) if most else []
+        ends = np.array(
+            [[(s.start, s.stop) for s in box_slices] for box_slices in slices if box_slices]
+        )
         boxes = ends.reshape(-1, labels.ndim, 2) + [[part.start] * 2 for part in box]
         return cls(values.astype(np.int16), counts[values], boxes.astype(np.int64))
 

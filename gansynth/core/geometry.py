@@ -82,15 +82,15 @@ def pull_labels(source: LabelArray, coordinates: FloatArray) -> LabelArray:
 def _vote(cut: LabelArray, points: FloatArray) -> LabelArray:
     """Labels (N,) at points (n, N) that all lie within ``cut``."""
     cells = np.minimum(points.astype(np.intp), np.array(cut.shape)[:, None] - 2)
-    rest = points - cells
+    fractions = points - cells
     strides = np.array(cut.strides) // cut.itemsize
     flat = strides @ cells
     plain, thin = _kinds_of_cells(cut)
-    found = np.asarray(cut.ravel()[flat + strides @ (rest >= 0.5)])
+    nearest = np.asarray(cut.ravel()[flat + strides @ (fractions >= 0.5)])
     mixed = np.flatnonzero(~(plain | thin).ravel()[flat])
     if mixed.size:
-        found[mixed] = _weigh(cut, flat[mixed], rest[:, mixed], strides)
-    return found
+        nearest[mixed] = _weigh(cut, flat[mixed], fractions[:, mixed], strides)
+    return nearest
 
 
 def _kinds_of_cells(cut: LabelArray) -> tuple[Mask, Mask]:
@@ -119,7 +119,10 @@ def _spread(mask: Mask, step: int) -> Mask:
 
 
 def _weigh(
-    cut: LabelArray, flat: npt.NDArray[np.intp], rest: FloatArray, strides: npt.NDArray[np.intp]
+    cut: LabelArray,
+    flat: npt.NDArray[np.intp],
+    fractions: FloatArray,
+    strides: npt.NDArray[np.intp],
 ) -> LabelArray:
     """The label with the largest linear weight among a cell's corners, for N cells."""
     corners = np.array(list(itertools.product((0, 1), repeat=cut.ndim)))
@@ -127,7 +130,7 @@ def _weigh(
     weights = np.ones(labels.shape, np.float32)
     for axis in range(cut.ndim):
         high = corners[:, axis, None] == 1
-        weights *= np.where(high, rest[axis], 1 - rest[axis])
+        weights *= np.where(high, fractions[axis], 1 - fractions[axis])
     # Sums over equal corners cost the same for two labels as for a hundred.
     scores = weights.copy()
     for a, b in itertools.combinations(range(len(corners)), 2):
@@ -163,12 +166,12 @@ def random_direction(n: int, rng: np.random.Generator) -> Matrix:
 
 
 def fill_nearest(
-    values: LabelArray, gaps: Mask, known: Mask, spacing: Sequence[float]
+    values: LabelArray, gaps: Mask, valid: Mask, spacing: Sequence[float]
 ) -> LabelArray:
     """A copy whose gaps hold the value of the nearest known voxel, by distance in mm."""
     out = values.copy()
-    if gaps.any() and known.any():
-        out[gaps] = values[nearest_voxels(known, spacing)][gaps]
+    if gaps.any() and valid.any():
+        out[gaps] = values[nearest_voxels(valid, spacing)][gaps]
     return out
 
 
@@ -176,7 +179,7 @@ def nearest_voxels(mask: Mask, spacing: Sequence[float]) -> tuple[npt.NDArray[np
     """Index arrays of the voxel of ``mask`` nearest to each voxel, by distance in mm."""
     from scipy.ndimage import distance_transform_edt
 
-    found = distance_transform_edt(
+    indices = distance_transform_edt(
         ~mask, sampling=spacing, return_distances=False, return_indices=True
     )
-    return tuple(np.asarray(found, np.intp))
+    return tuple(np.asarray(indices, np.intp))

@@ -184,15 +184,15 @@ class Outcome:
         Raises:
             TrainingFault: more than 1 % of the synthetic samples asked for were missing.
         """
-        asked = self.drawn_synthetic + self.fell_back
-        missing = self.fell_back / max(1, asked)
+        total = self.drawn_synthetic + self.fell_back
+        missing = self.fell_back / max(1, total)
         if missing > TOLERATED:
             why = max(self.reasons, key=lambda reason: self.reasons[reason], default="")
             if ended := self.supply.get("ended"):
                 why += f": {ended}"
             raise TrainingFault(
                 f"{self.folder}: training finished and its results are kept, but "
-                f"{self.fell_back} of {asked} synthetic samples were missing ({missing:.1%}"
+                f"{self.fell_back} of {total} synthetic samples were missing ({missing:.1%}"
                 f"{f', {why}' if why else ''}) and real cases took their place; expected at most "
                 f"{TOLERATED:.0%}. Give the generator a faster --device, or fill the bank first "
                 "with --frozen"

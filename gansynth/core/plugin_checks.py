@@ -39,18 +39,18 @@ def check_api(plugin: object, distribution: str) -> None:
     """Refuse (Unfit) a plugin that was written for another version of the interface."""
     from gansynth.runtime.version import __version__
 
-    found = getattr(plugin, API_NAME, hookspecs.API_VERSION)
-    if not isinstance(found, int) or isinstance(found, bool):
-        raise Unfit(f"{API_NAME} is {found!r}, expected a whole number, {hookspecs.API_VERSION}")
-    if found > hookspecs.API_VERSION:
+    version = getattr(plugin, API_NAME, hookspecs.API_VERSION)
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise Unfit(f"{API_NAME} is {version!r}, expected a whole number, {hookspecs.API_VERSION}")
+    if version > hookspecs.API_VERSION:
         raise Unfit(
-            f"made for plugin API {found}, gansynth {__version__} has {hookspecs.API_VERSION}; "
+            f"made for plugin API {version}, gansynth {__version__} has {hookspecs.API_VERSION}; "
             "install a newer gansynth: pip install -U gansynth"
         )
-    if found < hookspecs.OLDEST_API:
+    if version < hookspecs.OLDEST_API:
         raise Unfit(
-            f"made for plugin API {found}, gansynth {__version__} needs {hookspecs.OLDEST_API} or "
-            f"newer; install a newer {distribution}: pip install -U {distribution}"
+            f"made for plugin API {version}, gansynth {__version__} needs {hookspecs.OLDEST_API} "
+            f"or newer; install a newer {distribution}: pip install -U {distribution}"
         )
 
 
@@ -86,10 +86,10 @@ def check_loaded(kind: str, loaded: object) -> None:
         if not callable(loaded):
             raise Unfit(f"load() returned {_shown(loaded)}, expected a function")
         return
-    wanted = base()
-    if not isinstance(loaded, type) or not issubclass(loaded, wanted):
+    expected = base()
+    if not isinstance(loaded, type) or not issubclass(loaded, expected):
         raise Unfit(
-            f"load() returned {_shown(loaded)}, expected a subclass of gansynth.{wanted.__name__}"
+            f"load() returned {_shown(loaded)}, expected a subclass of gansynth.{expected.__name__}"
         )
     missing = sorted(getattr(loaded, "__abstractmethods__", ()))
     if missing:

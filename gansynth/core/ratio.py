@@ -72,12 +72,12 @@ def listed_counts(real: int, ratio: Ratio, most: int, least: int = 1) -> tuple[i
         Times, synthetic cases, and whether that is R:S exactly.
     """
     parts = whole_parts(ratio)
-    per_real, asked = Fraction(parts[1], parts[0]), Fraction(parts[1], sum(parts))
-    found = []
+    per_real, share = Fraction(parts[1], parts[0]), Fraction(parts[1], sum(parts))
+    counts = []
     for times in range(1, most + 1):
         count = max(least, round(times * real * per_real))
-        found.append((abs(Fraction(count, times * real + count) - asked), times, count))
-    off, times, count = min(found)
+        counts.append((abs(Fraction(count, times * real + count) - share), times, count))
+    off, times, count = min(counts)
     return times, count, off == 0
 
 
@@ -103,9 +103,9 @@ class SlotAllocator:
             raise UsageFault(f"batch size is {batch_size}, expected at least 1")
         count = math.floor(p * batch_size)
         part = p * batch_size - count
-        more = self._rng.random() < self._chance(part)
-        self._owed += part - more
-        slots = self._rng.choice(batch_size, size=min(count + more, batch_size), replace=False)
+        extra = self._rng.random() < self._chance(part)
+        self._owed += part - extra
+        slots = self._rng.choice(batch_size, size=min(count + extra, batch_size), replace=False)
         return frozenset(int(s) for s in slots)
 
     def _chance(self, part: float) -> float:

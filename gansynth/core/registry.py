@@ -179,11 +179,11 @@ class Registry:
             self.broken[name] = one_line(error)
 
     def _unknown(self, kind: str, name: str) -> str:
-        known = self.names(kind)
-        hint = did_you_mean(name, known)
+        names = self.names(kind)
+        hint = did_you_mean(name, names)
         broken = f" Broken plugins: {', '.join(self.broken)}." if self.broken else ""
         return (
-            f"{kind[:-1]} {name!r} is unknown, expected one of: {', '.join(known) or 'none'}."
+            f"{kind[:-1]} {name!r} is unknown, expected one of: {', '.join(names) or 'none'}."
             f"{hint}{broken} See: gansynth plugins list"
         )
 

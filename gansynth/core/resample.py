@@ -35,18 +35,18 @@ def crop_edge(array: npt.NDArray[T], corner: Sequence[int], size: Sequence[int])
     """Cut ``size`` voxels from ``corner`` (last axes); beyond its border it goes on as there."""
     lead = array.ndim - len(size)
     inside: list[slice] = [slice(None)] * lead
-    more = [(0, 0)] * lead
+    padding = [(0, 0)] * lead
     for first, length, extent in zip(corner, size, array.shape[lead:], strict=True):
         # Of what lies wholly beyond, the outermost voxel is all there is to go on with.
         low = min(max(first, 0), extent - 1)
         high = max(min(first + length, extent), low + 1)
         before = min(max(low - first, 0), length - 1)
         inside.append(slice(low, high))
-        more.append((before, length - before - (high - low)))
+        padding.append((before, length - before - (high - low)))
     cut = array[tuple(inside)]
-    if not any(before or after for before, after in more):
+    if not any(before or after for before, after in padding):
         return cut.copy()
-    return np.pad(cut, more, mode="edge")
+    return np.pad(cut, padding, mode="edge")
 
 
 def draw_corner(
@@ -126,5 +126,5 @@ def _along(array: FloatArray, axis: int, matrix: FloatArray) -> FloatArray:
     before, after = array.shape[:axis], array.shape[axis + 1 :]
     # Along the last axis one product does; numpy would make one for each row.
     flat = array.reshape(-1, len(matrix.T), int(np.prod(after)))
-    found = flat[..., 0] @ matrix.T if not after else matrix @ flat
-    return np.asarray(found).reshape(*before, len(matrix), *after)
+    product = flat[..., 0] @ matrix.T if not after else matrix @ flat
+    return np.asarray(product).reshape(*before, len(matrix), *after)

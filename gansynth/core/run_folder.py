@@ -144,8 +144,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{path}: damaged, lacks {', '.join(missing)}; expected all of {', '.join(KEYS)}; "
             "restore it from a copy, or fit the run again"
         )
-    found: dict[str, Any] = manifest
-    return found
+    document: dict[str, Any] = manifest
+    return document
 
 
 def manifest_sha256(folder: Path) -> str:

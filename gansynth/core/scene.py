@@ -130,15 +130,15 @@ class CasePool:
 
     def others(self, subject: str) -> tuple[str, ...]:
         """Cases of other people; all cases if there is nobody else."""
-        found = tuple(i for i in self.ids if self.source.subject(i) != subject)
-        return found or self.ids
+        ids = tuple(i for i in self.ids if self.source.subject(i) != subject)
+        return ids or self.ids
 
-    def learnt(self, what: str, learn: Callable[[CasePool], T]) -> T:
+    def learnt(self, key: str, learn: Callable[[CasePool], T]) -> T:
         """What is learnt from the training cases, once: ``learn(pool)``, kept under a name."""
-        if what not in self._learnt:
-            self._learnt[what] = learn(self)
-        found: T = self._learnt[what]
-        return found
+        if key not in self._learnt:
+            self._learnt[key] = learn(self)
+        value: T = self._learnt[key]
+        return value
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,8 @@ class Scene:
     """Where an edit is applied.
 
     ``case``: as the generator has it, before any edit, without ignore values. ``room``: cases that
-    can be borrowed from. ``seen``: of the body that the whole case shows what the scene has; None
-    where the scene is all there is.
+    can be borrowed from. ``find_body``: finds the body of the whole case within this place; None
+    where the scene is the whole case.
     """
 
     case: Case
@@ -156,7 +156,7 @@ class Scene:
     index: int
     room: CasePool
     turn: int | None = None
-    seen: Callable[[], Mask] | None = None
+    find_body: Callable[[], Mask] | None = None
 
     @property
     def labels(self) -> LabelArray:
@@ -167,7 +167,7 @@ class Scene:
     @cached_property
     def body(self) -> Mask:
         """Where foreground may lie: in the body that the image shows, and nowhere outside."""
-        return body_of(self.case, self.seen)
+        return body_of(self.case, self.find_body)
 
 
 def own_labels(case: Case, schema: Schema) -> Case:
@@ -178,11 +178,11 @@ def own_labels(case: Case, schema: Schema) -> Case:
     return replace(case, labels=replace_ignored(case.labels, schema))
 
 
-def body_of(case: Case, seen: Callable[[], Mask] | None = None) -> Mask:
+def body_of(case: Case, find_body: Callable[[], Mask] | None = None) -> Mask:
     """The body in a case, bool: what its labels do not call outside, else what its image shows."""
     if case.labels is None:
-        return shown_body(case.image) if seen is None else seen()
+        return shown_body(case.image) if find_body is None else find_body()
     body: Mask = case.labels != OUTSIDE
     if body.all() or not body.any():
-        body = shown_body(case.image) if seen is None else seen()
+        body = shown_body(case.image) if find_body is None else find_body()
     return np.asarray(body & (case.labels != OUTSIDE))

@@ -149,10 +149,10 @@ def choose_cases(subjects: Mapping[Key, str], share: float, seed: int) -> tuple[
         by_subject[subject].append(case)
     order = sorted(by_subject)
     random.Random(f"fine-tuning {seed}").shuffle(order)
-    wanted = max(1, math.ceil(share * len(subjects) - 1e-9))
+    number = max(1, math.ceil(share * len(subjects) - 1e-9))
     chosen: list[Key] = []
     for subject in order:
-        if len(chosen) >= wanted:
+        if len(chosen) >= number:
             break
         chosen += by_subject[subject]
     return tuple(sorted(chosen))

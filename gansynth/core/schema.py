@@ -129,8 +129,8 @@ class Case:
         """The case with its own labels alone: what edits change."""
         if self.under is None or self.labels is None:
             return self
-        own = np.where(self.labels == self.under, np.int16(0), self.labels)
-        return replace(self, labels=own, under=None)
+        own_labels = np.where(self.labels == self.under, np.int16(0), self.labels)
+        return replace(self, labels=own_labels, under=None)
 
     def over(self, labels: LabelArray) -> LabelArray:
         """Own labels over what was drawn: where they leave background, that is seen."""
@@ -202,40 +202,40 @@ class Sample:
 
 
 def validate_arrays(
-    what: str, image: FloatArray, labels: LabelArray | None, schema: Schema
+    name: str, image: FloatArray, labels: LabelArray | None, schema: Schema
 ) -> None:
     """Refuse (DataFault) channels, axes, dtypes, numbers, labels other than the schema's."""
     channels = len(schema.channels)
     if not np.issubdtype(image.dtype, np.floating):
-        raise DataFault(f"{what}: image has dtype {image.dtype}, expected a floating one")
+        raise DataFault(f"{name}: image has dtype {image.dtype}, expected a floating one")
     if labels is not None and labels.dtype != np.int16:
-        raise DataFault(f"{what}: labels have dtype {labels.dtype}, expected int16")
+        raise DataFault(f"{name}: labels have dtype {labels.dtype}, expected int16")
     if image.ndim != schema.ndim + 1:
         raise DataFault(
-            f"{what}: image has shape {image.shape}, expected {schema.ndim + 1} axes "
+            f"{name}: image has shape {image.shape}, expected {schema.ndim + 1} axes "
             f"(C, {', '.join(schema.axes)})"
         )
     if image.shape[0] != channels:
         raise DataFault(
-            f"{what}: image has {image.shape[0]} channel(s), expected {channels} "
+            f"{name}: image has {image.shape[0]} channel(s), expected {channels} "
             f"({', '.join(schema.channels)}); a missing channel would be broadcast silently"
         )
     if not np.isfinite(image).all():
         bad = int(np.size(image) - np.isfinite(image).sum())
         raise DataFault(
-            f"{what}: image holds {bad} NaN or infinite voxel(s), expected finite values"
+            f"{name}: image holds {bad} NaN or infinite voxel(s), expected finite values"
         )
     if labels is None:
         return
     if labels.shape != image.shape[1:]:
         raise DataFault(
-            f"{what}: labels have shape {labels.shape}, image {image.shape[1:]}; expected equal"
+            f"{name}: labels have shape {labels.shape}, image {image.shape[1:]}; expected equal"
         )
     allowed = set(schema.label_values) | ({schema.ignore} if schema.ignore is not None else set())
     unknown = sorted(set(np.unique(labels).tolist()) - allowed)
     if unknown:
         raise DataFault(
-            f"{what}: label value(s) {unknown} unknown, expected among {sorted(allowed)}"
+            f"{name}: label value(s) {unknown} unknown, expected among {sorted(allowed)}"
         )
 
 

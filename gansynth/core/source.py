@@ -49,12 +49,12 @@ class SourceRequest(Document, later=("synthetic",)):
     synthetic: str | None = None
 
     @classmethod
-    def parse(cls, text: str, **rest: Any) -> SourceRequest:
+    def parse(cls, text: str, **fields: Any) -> SourceRequest:
         """Read ``kind:where``. Raises UsageFault: if the text has no kind."""
         kind, colon, where = text.partition(":")
         if not colon or not kind or not where:
             raise UsageFault(f"--data {text!r}: expected KIND:WHERE, for example nnunet:004")
-        return cls(kind=kind, where=where, **rest)
+        return cls(kind=kind, where=where, **fields)
 
 
 @dataclass(frozen=True)

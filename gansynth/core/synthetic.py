@@ -53,14 +53,14 @@ def refuse_named(
     document: Mapping[str, Any], where: Path, cases: Collection[str], request: SourceRequest
 ) -> None:
     """Refuse (IntegrityFault) a data set whose JSON says that cases of it are synthetic."""
-    said = document.get(KEY, ())
-    found = sorted(cases if said is True else set(said or ()) & set(cases))
-    if request.synthetic is None and found:
-        raise _refused(f"{where}: {found[0]}")
+    marked_cases = document.get(KEY, ())
+    synthetic = sorted(cases if marked_cases is True else set(marked_cases or ()) & set(cases))
+    if request.synthetic is None and synthetic:
+        raise _refused(f"{where}: {synthetic[0]}")
 
 
-def _refused(what: str) -> IntegrityFault:
+def _refused(file: str) -> IntegrityFault:
     return IntegrityFault(
-        f"{what}: drawn by gansynth, expected a real case; what its generator has seen would be "
+        f"{file}: drawn by gansynth, expected a real case; what its generator has seen would be "
         "forgotten. Leave it out, or name the run or bank that drew it: --synthetic-source RUN"
     )

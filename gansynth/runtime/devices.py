@@ -113,7 +113,7 @@ def producer_device(asked: str, training: Sequence[int]) -> str:
     """Choose the producer's device.
 
     Args:
-        asked: ``auto``, or a device by its name. ``auto`` is a CUDA device the training leaves
+        device: ``auto``, or a device by its name. ``auto`` is a CUDA device the training leaves
             free, else the first one it uses, else the CPU.
         training: CUDA devices of this machine that the training uses; none if it runs on the CPU.
 

@@ -50,8 +50,8 @@ class Team:
         Raises:
             UsageFault: if the batch cannot be shared out evenly.
         """
-        each, rest = divmod(total, self.size * parts)
-        if rest or not each:
+        each, remainder = divmod(total, self.size * parts)
+        if remainder or not each:
             raise UsageFault(
                 f"batch_size={total}: expected a multiple of {self.size * parts} "
                 f"({self.size} process(es) x accumulate={parts}), so that all shares are equal; "

@@ -95,20 +95,20 @@ def said_of(option: str, typed: str) -> Iterator[None]:
         raise type(fault)(str(fault).replace(option, typed)) from fault
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, names: Iterable[str]) -> str:
     """Say " Did you mean 'width'?", with its leading blank; nothing where no known name is near.
 
     Of a name that was dropped, say what to do instead.
     """
     if word in DROPPED:
         return f" {word} is gone: {DROPPED[word]}"
-    close = difflib.get_close_matches(word, list(known), n=1)
+    close = difflib.get_close_matches(word, list(names), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def refuse_unknown(
     settings: Iterable[str],
-    known: Iterable[str],
+    names: Iterable[str],
     *,
     of: str,
     named: Callable[[str], str] = "--set {}".format,
@@ -124,10 +124,10 @@ def refuse_unknown(
     Raises:
         UsageFault: with the key that was probably meant, and all keys.
     """
-    known = sorted(known)
+    names = sorted(names)
     for key in settings:
-        if key not in known:
+        if key not in names:
             raise UsageFault(
                 f"{named(key)}: {of} has no such setting, expected one of: "
-                f"{', '.join(known) or 'none'}.{did_you_mean(key, known)}"
+                f"{', '.join(names) or 'none'}.{did_you_mean(key, names)}"
             )

@@ -89,13 +89,13 @@ def read_json(path: str | Path, *, expected: type = dict, way_out: str = "repair
     return doc
 
 
-def path_inside(folder: str | Path, relative: str, *, what: str) -> Path:
+def path_inside(folder: str | Path, relative: str, *, key: str) -> Path:
     """Resolve a path named in a file, and refuse it if it leaves a folder.
 
     Args:
         folder: where it must stay.
         relative: what the file says; absolute paths, ``..`` and links that lead out are refused.
-        what: file and key it stands in, for the message.
+        key: file and key it stands in, for the message.
 
     Raises:
         IntegrityFault: if it leads out of the folder.
@@ -105,7 +105,7 @@ def path_inside(folder: str | Path, relative: str, *, what: str) -> Path:
     target = home if bad else os.path.realpath(os.path.join(home, relative))
     if bad or target == home or os.path.commonpath((home, target)) != home:
         raise IntegrityFault(
-            f"{what}: path {relative!r} leads out of {folder}; expected a file inside it. Put the "
+            f"{key}: path {relative!r} leads out of {folder}; expected a file inside it. Put the "
             "file there, or correct the entry"
         )
     return Path(target)

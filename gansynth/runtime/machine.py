@@ -46,8 +46,8 @@ def cores() -> int:
 
 def threads() -> Line:
     """Cores, and whether each process will start a thread for every one of them."""
-    count, asked = cores(), os.environ.get("OMP_NUM_THREADS")
-    if asked is None and count > 1:
+    count, setting = cores(), os.environ.get("OMP_NUM_THREADS")
+    if setting is None and count > 1:
         return Line(
             "note",
             "threads",
@@ -55,15 +55,15 @@ def threads() -> Line:
             "more threads than free cores slow training down many times",
             "export OMP_NUM_THREADS=1",
         )
-    return Line("ok", "threads", f"{count} cores, OMP_NUM_THREADS={asked}")
+    return Line("ok", "threads", f"{count} cores, OMP_NUM_THREADS={setting}")
 
 
 def memory() -> Line:
     """Memory that is free, within a container's limit."""
     import psutil
 
-    found = psutil.virtual_memory()
-    total, free, limited = found.total, found.available, ""
+    ram = psutil.virtual_memory()
+    total, free, limited = ram.total, ram.available, ""
     limit, used = _cgroup("memory.max"), _cgroup("memory.current")
     if limit.isdigit() and int(limit) < total:
         total, limited = int(limit), " (a container's limit)"
@@ -88,10 +88,10 @@ def _cgroup(name: str) -> str:
 
 def shared_memory() -> Line:
     """Room for banks in shared memory; as much again as a bank takes has to stay free."""
-    what = str(SHARED)
-    other = "elsewhere banks go to the temporary folder, or to --scratch FOLDER"
+    name = str(SHARED)
+    fallback = "elsewhere banks go to the temporary folder, or to --scratch FOLDER"
     if not os.access(SHARED, os.W_OK):
-        return Line("note", what, "not there, or not writable", other)
+        return Line("note", name, "not there, or not writable", fallback)
     usage = shutil.disk_usage(SHARED)
     fits = usage.free // (2 * SAMPLE)
     text = (
@@ -99,8 +99,8 @@ def shared_memory() -> Line:
         "samples of 4 x 96x96x96"
     )
     if fits < SAMPLES:
-        return Line("note", what, text, f"enlarge it (docker run --shm-size 8g); {other}")
-    return Line("ok", what, text)
+        return Line("note", name, text, f"enlarge it (docker run --shm-size 8g); {fallback}")
+    return Line("ok", name, text)
 
 
 def temporary() -> Line:
@@ -123,18 +123,18 @@ def limits() -> Iterator[Line]:
         import resource
     except ImportError:  # not on Windows
         return
-    for what, kind, least, option in (
+    for name, kind, least, option in (
         ("open files", resource.RLIMIT_NOFILE, FILES, "-n"),
         ("processes", resource.RLIMIT_NPROC, PROCESSES, "-u"),
     ):
         soft, _ = resource.getrlimit(kind)
         if soft == resource.RLIM_INFINITY:
-            yield Line("ok", what, "no limit")
+            yield Line("ok", name, "no limit")
         elif soft < least:
             cure = f"ulimit {option} {4 * least}"
-            yield Line("note", what, f"at most {soft}; workers may need more", cure)
+            yield Line("note", name, f"at most {soft}; workers may need more", cure)
         else:
-            yield Line("ok", what, f"at most {soft}")
+            yield Line("ok", name, f"at most {soft}")
 
 
 @dataclass(frozen=True)

@@ -184,10 +184,10 @@ def _count(path: Path, gunzip: type[gzip.GzipFile], layout: _Layout) -> None:
     """Look how much a suspiciously small file really holds before its voxels take any memory."""
     most = layout.offset + layout.nbytes + TRAILING_BYTES
     with _opened(path, gunzip) as (stream, _):
-        found = 0
+        total = 0
         while chunk := stream.read(_CHUNK):
-            found += len(chunk)
-            if found > most:
+            total += len(chunk)
+            if total > most:
                 raise _too_much(path, layout)
 
 

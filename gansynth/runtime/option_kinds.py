@@ -15,18 +15,20 @@ def edges(value: Any, axes: int = 1) -> Any:
     parts = [value] if isinstance(value, str) else value
     if not isinstance(parts, list | tuple):
         return value
-    found = [
+    bounds = [
         edge.strip() if isinstance(edge, str) else edge
         for part in parts
         for edge in (re.split("[x,]", part.lower()) if isinstance(part, str) else [part])
     ]
-    return tuple(found * axes if len(found) == 1 else found)
+    return tuple(bounds * axes if len(bounds) == 1 else bounds)
 
 
 def is_size(annotation: Any, metadata: Iterable[Any] = ()) -> bool:
     """Whether a type is a size, or may be one."""
-    own = (*metadata, *getattr(annotation, "__metadata__", ()))
-    checks = [getattr(m.func, "func", m.func) for m in own if isinstance(m, BeforeValidator)]
+    annotations = (*metadata, *getattr(annotation, "__metadata__", ()))
+    checks = [
+        getattr(m.func, "func", m.func) for m in annotations if isinstance(m, BeforeValidator)
+    ]
     return edges in checks or any(is_size(part) for part in get_args(annotation))
 
 

@@ -50,13 +50,13 @@ class OptionModel(BaseModel):
     flags: ClassVar[Mapping[str, str]] = {}
     """Key -> the command's own option that says the same: ``engine`` -> ``--engine``."""
 
-    def refuse_idle(self, asked: str) -> None:
+    def refuse_idle(self, option: str) -> None:
         """Refuse what was given of them, in ``asked`` (``--edit size:bias=2``), to no effect.
 
         Raises:
             UsageFault: naming the option, and what it would take.
         """
-        refuse_idle(self.model_fields_set, self, self.needs, lambda key: f"{asked}: {key}")
+        refuse_idle(self.model_fields_set, self, self.needs, lambda key: f"{option}: {key}")
 
 
 class SetOptions(OptionModel):
@@ -64,50 +64,50 @@ class SetOptions(OptionModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _split(cls, given: Any) -> Any:
+    def _split(cls, values: Any) -> Any:
         """Texts of options that have several values, at their commas; a number stands alone."""
-        if not isinstance(given, Mapping):
-            return given
-        found = dict(given)
-        for key in found.keys() & cls.model_fields.keys():
+        if not isinstance(values, Mapping):
+            return values
+        settings = dict(values)
+        for key in settings.keys() & cls.model_fields.keys():
             if several(cls.model_fields[key].annotation):
-                found[key] = _listed(found[key])
-        return found
+                settings[key] = _listed(settings[key])
+        return settings
 
 
 def read_options(
-    model: type[Options], text: str, asked: str, form: str = "NAME:KEY=VALUE,KEY=VALUE,..."
+    model: type[Options], text: str, option: str, form: str = "NAME:KEY=VALUE,KEY=VALUE,..."
 ) -> Options:
     """Options from ``KEY=VALUE,...``; several values of a key as ``1+2``.
 
     Of an option that is a mapping, each value has a key of its own: ``KEY.ITS_KEY=VALUE``.
 
     Args:
-        asked: what was typed, with its option, for messages: ``--edit shift:max_mm=12``.
+        option: what was typed, with its option, for messages: ``--edit shift:max_mm=12``.
         form: what is expected, likewise.
 
     Raises:
         UsageFault: a key that is not there or comes twice, or a value that does not fit.
     """
-    known = list(model.model_fields)
-    given: dict[str, Any] = {}
+    names = list(model.model_fields)
+    values: dict[str, Any] = {}
     for word in text.split(","):
         key, equals, value = (part.strip() for part in word.partition("="))
-        group, _, own = key.partition(".")
-        mapped = own and equals and group in known and _mapping(model, group)
-        if mapped and own not in given.get(group, {}):
-            given.setdefault(group, {})[own] = value
+        group, _, key_of_group = key.partition(".")
+        mapped = key_of_group and equals and group in names and _mapping(model, group)
+        if mapped and key_of_group not in values.get(group, {}):
+            values.setdefault(group, {})[key_of_group] = value
             continue
-        if key not in known or key in given or not equals:
+        if key not in names or key in values or not equals:
             raise UsageFault(
-                f"{asked}: {word!r} is not one of {', '.join(known)}, each once, expected "
-                f"{form}.{did_you_mean(key, known)}"
+                f"{option}: {word!r} is not one of {', '.join(names)}, each once, expected "
+                f"{form}.{did_you_mean(key, names)}"
             )
-        given[key] = value
-    return fill_options(model, given, asked)
+        values[key] = value
+    return fill_options(model, values, option)
 
 
-def fill_options(model: type[Options], given: Mapping[str, Any], asked: str) -> Options:
+def fill_options(model: type[Options], given: Mapping[str, Any], option: str) -> Options:
     """Options from values by key; those that are texts are read as in ``read_options``.
 
     Raises:
@@ -117,19 +117,19 @@ def fill_options(model: type[Options], given: Mapping[str, Any], asked: str) -> 
         if key not in model.model_fields:
             hint = did_you_mean(key, model.model_fields)
             raise UsageFault(
-                f"{asked}: {key!r} is not one of {', '.join(model.model_fields)}.{hint}"
+                f"{option}: {key!r} is not one of {', '.join(model.model_fields)}.{hint}"
             )
     try:
         values = {key: _read(model.model_fields[key], value) for key, value in given.items()}
     except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: 2020-99-99 is no date
-        raise UsageFault(f"{asked}: a value is not readable, expected YAML") from None
-    return read_model(model, values, lambda key: f"{asked}: {key or 'options'}", joint="+")
+        raise UsageFault(f"{option}: a value is not readable, expected YAML") from None
+    return read_model(model, values, lambda key: f"{option}: {key or 'options'}", joint="+")
 
 
 def split_settings(
     settings: Mapping[str, str],
     loop: type[Loop],
-    own: type[Model],
+    model: type[Model],
     *,
     generator: str,
     typed: Collection[str] = (),
@@ -142,17 +142,17 @@ def split_settings(
     Raises:
         UsageFault: as ``read_settings``.
     """
-    known = {**loop.model_fields, **own.model_fields}
+    fields = {**loop.model_fields, **model.model_fields}
     named = partial(_typed, settings, {}, "--set")
-    _refuse_slips(settings, known, generator, named)
-    found = (
+    _refuse_slips(settings, fields, generator, named)
+    parts = (
         parse(loop, {k: v for k, v in settings.items() if k in loop.model_fields}),
-        parse(own, {k: v for k, v in settings.items() if k in own.model_fields}),
+        parse(model, {k: v for k, v in settings.items() if k in model.model_fields}),
     )
-    values = {**dict(found[0]), **dict(found[1])}
-    needs = {k: v for model in (loop, own) for k, v in getattr(model, "needs", {}).items()}
+    values = {**dict(parts[0]), **dict(parts[1])}
+    needs = {k: v for part in (loop, model) for k, v in getattr(part, "needs", {}).items()}
     refuse_idle([k for k in settings if k in typed], values, needs, named)
-    return found
+    return parts
 
 
 def parse(model: type[Model], settings: Mapping[str, str], option: str = "--set") -> Model:
@@ -163,13 +163,13 @@ def parse(model: type[Model], settings: Mapping[str, str], option: str = "--set"
     """
     fields = model.model_fields
     try:
-        given = {
+        values = {
             key: _value(fields[key], text) if key in fields else text
             for key, text in settings.items()
         }
     except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: 2020-99-99 is no date
         raise UsageFault(f"{option} {dict(settings)}: a value is not readable as YAML") from None
-    return read_model(model, given, partial(_typed, settings, getattr(model, "flags", {}), option))
+    return read_model(model, values, partial(_typed, settings, getattr(model, "flags", {}), option))
 
 
 def read_settings(
@@ -192,9 +192,9 @@ def read_settings(
     return options
 
 
-def _refuse_slips(settings: Mapping[str, str], known: Iterable[str], of: str, named: Named) -> None:
+def _refuse_slips(settings: Mapping[str, str], names: Iterable[str], of: str, named: Named) -> None:
     """Refuse unknown keys, and both ways to say how long to train."""
-    refuse_unknown(settings, known, of=of, named=named)
+    refuse_unknown(settings, names, of=of, named=named)
     if settings.keys() >= LENGTHS:
         raise UsageFault(
             f"{named('epochs')}: cannot be combined with steps={settings['steps']}, which says the "
@@ -204,12 +204,12 @@ def _refuse_slips(settings: Mapping[str, str], known: Iterable[str], of: str, na
 
 def overlay(base: Mapping[str, str], over: Mapping[str, str]) -> dict[str, str]:
     """Settings with others put over them; ``steps`` and ``epochs`` stand for each other."""
-    told = not LENGTHS.isdisjoint(over)
-    return {**{k: v for k, v in base.items() if not (told and k in LENGTHS)}, **over}
+    typed_length = not LENGTHS.isdisjoint(over)
+    return {**{k: v for k, v in base.items() if not (typed_length and k in LENGTHS)}, **over}
 
 
 def read_model(
-    model: type[Model], given: Mapping[str, Any], named: Named, *, joint: str = ","
+    model: type[Model], values: Mapping[str, Any], named: Named, *, joint: str = ","
 ) -> Model:
     """Build a model of options.
 
@@ -220,23 +220,23 @@ def read_model(
         UsageFault: naming the option, what was expected, an example of its form, its meaning.
     """
     try:
-        return model.model_validate(dict(given))
+        return model.model_validate(dict(values))
     except ValidationError as error:
-        found = error.errors()
-    first = found[0]
+        errors = error.errors()
+    first = errors[0]
     key = str(first["loc"][0]) if first["loc"] else ""
     field = model.model_fields.get(key)
     if field is None:
         raise UsageFault(f"{named(key)}: {_plain(first['msg'])}")
     meaning = f" ({field.description})" if field.description else ""
-    same = [one for one in found if one["loc"][:1] == first["loc"][:1]]
-    kinds = {str(one["type"]) for one in same}
+    same = [each for each in errors if each["loc"][:1] == first["loc"][:1]]
+    kinds = {str(each["type"]) for each in same}
     formal = ("missing", "_parsing", "_type", "_from_float", "finite_number", "too_long")
     if any(kind.endswith(formal) for kind in kinds):
-        said = _form(key, field, joint) or _plain(first["msg"])
+        expectation = _form(key, field, joint) or _plain(first["msg"])
     else:
-        said = _plain(first["msg"])
-    raise UsageFault(f"{named(key)}: {said}{meaning}")
+        expectation = _plain(first["msg"])
+    raise UsageFault(f"{named(key)}: {expectation}{meaning}")
 
 
 def several(annotation: Any) -> bool:
@@ -278,8 +278,8 @@ def _typed(settings: Mapping[str, str], flags: Mapping[str, str], option: str, k
     """An option as it was typed; all of them where a check goes across several."""
     if key in flags and key in settings:
         return f"{flags[key]} {settings[key]}"
-    told = {key: settings[key]} if key in settings else settings
-    return f"{option} {' '.join(f'{k}={v}' for k, v in told.items())}"
+    typed = {key: settings[key]} if key in settings else settings
+    return f"{option} {' '.join(f'{k}={v}' for k, v in typed.items())}"
 
 
 def _plain(text: str) -> str:
@@ -292,28 +292,28 @@ def _plain(text: str) -> str:
 
 def _form(key: str, field: FieldInfo, joint: str) -> str:
     """What an option's values look like, with an example where there are several."""
-    said = []
-    for one in _alternatives(field.annotation):
-        if get_origin(one) is tuple:
-            kinds = [_alternatives(part)[0] for part in get_args(one)]
+    forms = []
+    for alternative in _alternatives(field.annotation):
+        if get_origin(alternative) is tuple:
+            kinds = [_alternatives(part)[0] for part in get_args(alternative)]
             count = 3 if Ellipsis in kinds else len(kinds)
             example = joint.join(_EXAMPLES.get(kinds[0], ("A", "B", "C"))[:count])
             if is_size(field.annotation, field.metadata):
                 example = "x".join(["64"] * count)
             example = field.examples[0] if field.examples else example
             number = "" if Ellipsis in kinds else f"{_COUNTS.get(count, count)} "
-            said.append(f"{number}{_MANY.get(kinds[0], 'values')}, as {key}={example}")
-        elif get_origin(one) is Literal:
-            said.append(", ".join(map(str, get_args(one))))
-        elif one in _ONE:
-            said.append(_ONE[one])
-    return f"expected {' or '.join(said)}" if said else ""
+            forms.append(f"{number}{_MANY.get(kinds[0], 'values')}, as {key}={example}")
+        elif get_origin(alternative) is Literal:
+            forms.append(", ".join(map(str, get_args(alternative))))
+        elif alternative in _ONE:
+            forms.append(_ONE[alternative])
+    return f"expected {' or '.join(forms)}" if forms else ""
 
 
 def _alternatives(annotation: Any) -> Sequence[Any]:
     """What a type may be: the parts of a union, without their metadata."""
     if get_origin(annotation) in (Union, UnionType):
-        return [one for part in get_args(annotation) for one in _alternatives(part)]
+        return [alternative for part in get_args(annotation) for alternative in _alternatives(part)]
     if hasattr(annotation, "__metadata__"):
         return _alternatives(get_args(annotation)[0])
     return [annotation]
@@ -330,8 +330,8 @@ def refuse_idle(
     Raises:
         UsageFault: naming it, and what it would take.
     """
-    for said in idle(typed, values, needs, named, called):
-        raise UsageFault(said)
+    for reason in idle(typed, values, needs, named, called):
+        raise UsageFault(reason)
 
 
 def idle(
@@ -349,7 +349,9 @@ def idle(
     get = values.get if isinstance(values, Mapping) else lambda key: getattr(values, key, None)
     for key in typed:
         clauses = (clause.split(" or ") for clause in needs.get(key, "").split(", ") if clause)
-        unmet = next((one for one in clauses if not any(_holds(atom, get) for atom in one)), None)
+        unmet = next(
+            (clause for clause in clauses if not any(_holds(atom, get) for atom in clause)), None
+        )
         if unmet is not None:
             why, way_out = _reason(unmet, get, named, called)
             yield f"{named(key)}: has no effect {why}; {way_out}, or leave {called(key)} out"
@@ -362,13 +364,15 @@ def _reason(
     name, _, unwanted = unmet[0].replace("!", "").partition("=")
     if unmet == [f"!{name}"]:
         return f"with {named(name)}", "leave that out"
-    said = unmet == [name] and not isinstance(get(name), bool | None) and get(name) not in ("", ())
-    if said:
+    is_missing = (
+        unmet == [name] and not isinstance(get(name), bool | None) and get(name) not in ("", ())
+    )
+    if is_missing:
         unwanted = _shown(get(name))  # 0, or none, where others are on
     elif "!" not in unmet[0]:
         parts = (atom.partition("=") for atom in unmet if "!" not in atom)
-        wanted = (called(name) + equals + value for name, equals, value in parts)
-        return f"without {' or '.join(wanted)}", "add that"
+        conditions = (called(name) + equals + value for name, equals, value in parts)
+        return f"without {' or '.join(conditions)}", "add that"
     return f"with {called(name)}={unwanted}", f"choose another {called(name)}"
 
 
@@ -378,7 +382,7 @@ def _holds(atom: str, get: Callable[[str], Any]) -> bool:
     if not equals:
         return (value in OFF) == no
     members = value if isinstance(value, tuple | list) else (value,)
-    return any(_shown(one) == wanted for one in members) != no
+    return any(_shown(member) == wanted for member in members) != no
 
 
 def _shown(value: Any) -> str:

@@ -98,8 +98,8 @@ def run(
     command = Command(words, environ, log=log, show=True, document=document)
     if threading.current_thread() is not threading.main_thread():
         return command.run()  # only the main thread may handle signals
-    wanted = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
-    before = {n: signal.signal(n, lambda number, _: command.stop(number)) for n in wanted}
+    signals = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
+    before = {n: signal.signal(n, lambda number, _: command.stop(number)) for n in signals}
     try:
         return command.run()
     finally:
@@ -115,7 +115,7 @@ def raise_if_stopped(ended: Ended) -> None:
         raise SystemExit(EXIT_SIGTERM)
 
 
-def raise_if_failed(ended: Ended, what: str) -> None:
+def raise_if_failed(ended: Ended, name: str) -> None:
     """Turn how a command ended into this process's own error, quoting its last line.
 
     Raises:
@@ -129,7 +129,7 @@ def raise_if_failed(ended: Ended, what: str) -> None:
         raise FAULTS[ended.code](ended.line)
     line = ended.last[-1] if ended.last else "it said nothing"
     ending = f"exit {ended.code}" if ended.code > 0 else f"signal {_signal(-ended.code)}"
-    raise TrainingFault(f"{what} failed ({ending}): {line}")
+    raise TrainingFault(f"{name} failed ({ending}): {line}")
 
 
 class Command:
@@ -293,10 +293,10 @@ class _Stream:
                 self._log.write(text)
         if self._show:
             for line in text.decode("utf-8", "replace").splitlines(keepends=True):
-                shown = line
+                visible = line
                 if self._hold and line.startswith(FAULT):
-                    shown, self._held = self._held, line
-                sys.stderr.write(shown)
+                    visible, self._held = self._held, line
+                sys.stderr.write(visible)
             sys.stderr.flush()
 
     def release(self) -> None:
@@ -323,15 +323,15 @@ def _whole_lines(text: bytes) -> tuple[bytes, bytes]:
 
 def last_words(code: int, errors: str, output: str) -> str:
     """What a command ended with, in one line: its own fault, else the last line it said."""
-    said = _lines(errors) or _lines(output)
-    faults = [line.removeprefix(FAULT) for line in said if line.startswith(FAULT)]
+    lines = _lines(errors) or _lines(output)
+    faults = [line.removeprefix(FAULT) for line in lines if line.startswith(FAULT)]
     if code in FAULTS and faults:
         return faults[-1]
-    line = said[-1] if said else "it said nothing"
+    line = lines[-1] if lines else "it said nothing"
     if code > 0:
-        return line if said else f"exit {code}: {line}"
+        return line if lines else f"exit {code}: {line}"
     ending = f"killed by {_signal(-code)}"
-    return f"{ending}; last it said: {line}" if said else ending
+    return f"{ending}; last it said: {line}" if lines else ending
 
 
 def _lines(text: str) -> list[str]:
@@ -349,9 +349,9 @@ def document_of(output: str) -> Any:
     begin = max(output.rfind("\n{"), output.rfind("\n["))
     for text in (output, output[begin + 1 :]):
         with contextlib.suppress(ValueError, RecursionError):
-            found = json.loads(text, parse_constant=lambda name: None)
-            if isinstance(found, dict | list):
-                return found
+            document = json.loads(text, parse_constant=lambda name: None)
+            if isinstance(document, dict | list):
+                return document
     return None
 
 

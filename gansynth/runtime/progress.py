@@ -24,7 +24,7 @@ PLAIN_SHARE = 0.05
 class Task(Protocol):
     """One piece of work of known length."""
 
-    def advance(self, n: int = 1, **shown: object) -> None:
+    def advance(self, n: int = 1, **values: object) -> None:
         """Report ``n`` more units as done, and values worth showing (``loss=0.31``)."""
 
 
@@ -126,7 +126,7 @@ class RichReporter:
 
 
 class _Silent:
-    def advance(self, n: int = 1, **shown: object) -> None:
+    def advance(self, n: int = 1, **values: object) -> None:
         """Nobody looks."""
 
 
@@ -134,12 +134,12 @@ class _Bar:
     def __init__(self, bars: Progress, row: int) -> None:
         self._bars, self._row = bars, row
 
-    def advance(self, n: int = 1, **shown: object) -> None:
+    def advance(self, n: int = 1, **values: object) -> None:
         from rich.progress import TaskID
 
         row = TaskID(self._row)
-        if shown:
-            self._bars.update(row, advance=n, shown=_values(shown))
+        if values:
+            self._bars.update(row, advance=n, shown=_values(values))
         else:
             self._bars.update(row, advance=n)
 
@@ -158,9 +158,9 @@ class _Plain:
         self._before = self._done = self._last_done = done
         self._shown: dict[str, object] = {}
 
-    def advance(self, n: int = 1, **shown: object) -> None:
+    def advance(self, n: int = 1, **values: object) -> None:
         self._done += n
-        self._shown.update(shown)
+        self._shown.update(values)
         now = self._clock()
         waited, moved = now - self._last_time, self._done - self._last_done
         due = waited >= PLAIN_SECONDS or (waited >= 1 and moved >= PLAIN_SHARE * self._total)
@@ -214,15 +214,15 @@ def stepping(reporter: Reporter) -> Iterator[Callable[[str, int, int], None]]:
 def clock_text(seconds: float) -> str:
     """Seconds as ``M:SS`` or ``H:MM:SS``."""
     whole = round(seconds)
-    hours, rest = divmod(whole, 3600)
-    minutes, left = divmod(rest, 60)
+    hours, seconds_left = divmod(whole, 3600)
+    minutes, left = divmod(seconds_left, 60)
     return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
 
 
-def _values(shown: dict[str, object]) -> str:
+def _values(values: dict[str, object]) -> str:
     return "  ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in shown.items()
+        for name, value in values.items()
     )
 
 
@@ -239,7 +239,7 @@ def _new_bars(stream: TextIO) -> Progress:
     from rich.table import Column
 
     # What must be read has its width; the values get what is left, and are cut there.
-    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    column = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     return Progress(
         TextColumn(
             "{task.description}",
@@ -250,7 +250,7 @@ def _new_bars(stream: TextIO) -> Progress:
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TextColumn("ETA", style="progress.remaining", table_column=Column(no_wrap=True)),
         TimeRemainingColumn(table_column=Column(no_wrap=True), compact=True),
-        TextColumn("{task.fields[shown]}", markup=False, table_column=rest),
+        TextColumn("{task.fields[shown]}", markup=False, table_column=column),
         TimeElapsedColumn(table_column=Column(no_wrap=True)),
         console=Console(file=stream),
         expand=True,

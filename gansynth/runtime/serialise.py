@@ -81,9 +81,9 @@ def from_json(kind: Any, doc: Any) -> Any:
         return doc if type(doc) in parts else from_json(parts[0], doc)
     if made is tuple and isinstance(doc, list | tuple):
         each = parts[:1] * len(doc) if parts[1:] == (...,) else parts
-        return tuple(from_json(part, one) for part, one in zip(each, doc, strict=True))
+        return tuple(from_json(part, value) for part, value in zip(each, doc, strict=True))
     if made in (Mapping, dict) and isinstance(doc, Mapping):
-        return {key: from_json(parts[1], one) for key, one in doc.items()}
+        return {key: from_json(parts[1], value) for key, value in doc.items()}
     if made is Path and isinstance(doc, str):
         return Path(doc)
     if made is float and type(doc) is int:

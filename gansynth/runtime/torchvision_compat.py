@@ -79,17 +79,17 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     x1, y1, x2, y2 = boxes[order].unbind(1)
     areas = (x2 - x1) * (y2 - y1)
     left = torch.arange(len(order))
-    kept = []
+    keep = []
     while len(left):
         best, left = left[0], left[1:]
-        kept.append(best)
+        keep.append(best)
         width = torch.minimum(x2[best], x2[left]) - torch.maximum(x1[best], x1[left])
         height = torch.minimum(y2[best], y2[left]) - torch.maximum(y1[best], y1[left])
         shared = width.clamp(min=0) * height.clamp(min=0)
         overlap = shared / (areas[best] + areas[left] - shared)
         # As double, like the threshold; 0 / 0 is no overlap.
         left = left[~(overlap.double() > iou_threshold)]
-    return order[torch.stack(kept)] if kept else order
+    return order[torch.stack(keep)] if keep else order
 
 
 def _allow() -> None:
