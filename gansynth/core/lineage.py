@@ -1,7 +1,7 @@
-"""Which cases a generator, a filter or a bank has seen, and the guard that keeps test cases unseen.
+"""Which cases a generator, a filter or a bank has seen, and the guard against leakage.
 
-A held-out case that shares an id or a subject with a training case, or shows an identical or
-near-identical image, stops the command with exit 6.
+A held-out case that shares an id or a subject with a training case stops the command with exit 6.
+So does one that shows an identical or near-identical image.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from gansynth.runtime.files import read_json
 from gansynth.runtime.serialise import Document
 
 RECORDS = ("manifest.json", "bank.json")
-"""Files of a run and of a bank that say what the maker of samples has seen."""
+"""Files of a run and of a bank that hold the lineage of their maker."""
 
 
 @dataclass(frozen=True)
 class CaseRecord(Document, later=("image", "prints")):
-    """One case as lineage remembers it.
+    """Lineage record of one case.
 
     ``image``: SHA-256 of its image alone, ``prints``: see ``gansynth.core.fingerprint``; both empty
-    if it shows nothing, or in old records.
+    for constant images and in old records.
     """
 
     id: str
@@ -38,20 +38,20 @@ class CaseRecord(Document, later=("image", "prints")):
 
     @property
     def plain(self) -> CaseRecord:
-        """The same without what older versions did not keep."""
+        """Return the record without the fields that older versions lacked."""
         return replace(self, image="", prints=())
 
 
 @dataclass(frozen=True)
 class Lineage(Document, later=("ancestors",), whole=True):
-    """What a run has seen.
+    """The cases a run has seen.
 
     Attributes:
         dataset: the source's name, e.g. ``nnunet:Dataset004_Hippocampus``.
         fold: the fold whose *training* cases were used; ``"all"`` has no held-out cases.
         cases: every case seen, sorted by id.
         host: the source's space (plans, configuration, spacing ...) the cases were read in.
-        ancestors: lineages of the runs it started from or had labels drawn by.
+        ancestors: lineages of the runs it started from or took label maps from.
     """
 
     dataset: str
@@ -61,13 +61,13 @@ class Lineage(Document, later=("ancestors",), whole=True):
     ancestors: tuple[Lineage, ...] = ()
 
     def everyone(self) -> Iterator[Lineage]:
-        """This lineage, then every ancestor's, however far back."""
+        """Yield this lineage, then all ancestors, recursively."""
         yield self
         for ancestor in self.ancestors:
             yield from ancestor.everyone()
 
     def joined(self, *others: Lineage) -> Lineage:
-        """This lineage with others' as ancestors; what is in it already is not added again."""
+        """Return this lineage with others as ancestors, without duplicates."""
         present = {(each.dataset, each.fold, each.cases) for each in self.everyone()}
         added: list[Lineage] = []
         for added_lineage in (each for lineage in others for each in lineage.everyone()):
@@ -83,7 +83,7 @@ class Lineage(Document, later=("ancestors",), whole=True):
 
     @property
     def plain(self) -> Lineage:
-        """The same without what older versions did not keep of each case."""
+        """Return the lineage without the fields that older versions lacked."""
         return replace(
             self,
             cases=tuple(case.plain for case in self.cases),
@@ -92,7 +92,7 @@ class Lineage(Document, later=("ancestors",), whole=True):
 
 
 def read_lineage(folder: Path) -> Lineage:
-    """What the maker of samples has seen, by its ``manifest.json`` or ``bank.json``."""
+    """Read the lineage of a run's or bank's maker from ``manifest.json`` or ``bank.json``."""
     path = next((p for name in RECORDS if (p := folder / name).is_file()), None)
     if path is None:
         raise DataFault(
@@ -102,7 +102,7 @@ def read_lineage(folder: Path) -> Lineage:
         return Lineage.from_json(read_json(path)["lineage"])
     except (KeyError, TypeError, AttributeError) as error:
         raise DataFault(
-            f"{path}: key 'lineage' is none, expected what its maker has seen"
+            f"{path}: key 'lineage' is missing or invalid, expected the cases its maker has seen"
         ) from error
 
 
@@ -114,7 +114,7 @@ def guard(
     dataset: str | None = None,
     way_out: str = "Fit a generator on this fold: gansynth fit ... --fold FOLD",
 ) -> None:
-    """Refuse if anything seen is held out (see ``matches``); ancestors count too.
+    """Refuse held-out cases among those seen (see ``matches``), ancestors included.
 
     ``dataset``: of the held-out cases; that of ``seen`` if None. Raises IntegrityFault: naming
     them.
@@ -135,24 +135,24 @@ def guard(
 
 @dataclass(frozen=True)
 class Match:
-    """What a case shares with one seen: ``id``, ``content``, ``image``, ``print``, ``subject``."""
+    """How a case matches one seen: ``id``, ``content``, ``image``, ``print``, ``subject``."""
 
     kind: str
     seen: str
 
     def __str__(self) -> str:
-        """For a message."""
+        """Return the text for messages."""
         phrases = {"content": "same content as", "image": "identical image of"}
         phrases |= {"print": "near-identical image of", "subject": "same subject as"}
         return f"{phrases[self.kind]} {self.seen}" if self.kind in phrases else "the case itself"
 
 
 def matches(maker: Lineage, cases: Iterable[CaseRecord], dataset: str) -> dict[str, Match]:
-    """Which cases share an id, an image or a subject with one that was seen; no ancestors.
+    """Return the cases that share an id, image or subject with a case seen, ancestors excluded.
 
-    Contents and images are compared with everything; ids and subjects within one data set, however
-    it was read, and with those without a name. There slices are not compared by prints: neighbours
-    of one person look alike. Returns id -> the first of id, content, image, print and subject.
+    Contents and images are compared across data sets. Ids and subjects are compared within one data
+    set, however it was read, and with unnamed ones. There slices skip the fingerprint: neighbours
+    within a subject look alike. Returns id -> first match of id, content, image, print and subject.
     """
     cases, same = tuple(cases), same_data(maker.dataset, dataset)
     ids = {c.id: c.id for c in maker.cases} if same else {}
@@ -178,7 +178,7 @@ def matches(maker: Lineage, cases: Iterable[CaseRecord], dataset: str) -> dict[s
 
 
 def claim(maker: Lineage) -> str:
-    """What is known once ``guard`` has passed, in words."""
+    """Return in words what a passed ``guard`` has shown."""
     bare = [
         lineage for lineage in maker.everyone() if any(not case.image for case in lineage.cases)
     ]
@@ -192,12 +192,12 @@ def claim(maker: Lineage) -> str:
 
 
 def same_data(first: str, second: str) -> bool:
-    """Whether two names may stand for one data set: equal but for kind, folder and number."""
+    """Whether two names may denote one data set: equal but for kind, folder and number."""
     return not _core(first) or not _core(second) or _core(first) == _core(second)
 
 
 def _core(name: str) -> str:
-    """What is left of ``nnunet:Dataset004_Hippocampus``: ``hippocampus``."""
+    """Reduce ``nnunet:Dataset004_Hippocampus`` to ``hippocampus``."""
     last = re.split(r"[:/\\]", name.rstrip("/\\"))[-1]
     return re.sub(r"^(dataset|task)\d+_", "", last.casefold())
 
@@ -218,7 +218,7 @@ def guard_split(
 def guard_host(
     made_for: Mapping[str, Any], host: Mapping[str, Any], *, kind: str = "generator"
 ) -> None:
-    """Refuse (IntegrityFault) a space other than the host's, whatever the data set is called."""
+    """Refuse (IntegrityFault) a space other than the host's, whatever the data set's name."""
     made_for, host = plain_host(made_for), plain_host(host)
     keys = sorted(set(made_for) | set(host))
     differing = [
@@ -235,18 +235,18 @@ def guard_host(
 
 
 def same_host(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Whether two ``host`` records stand for one space."""
+    """Whether two ``host`` records describe one space."""
     return plain_host(first) == plain_host(second)
 
 
 def plain_host(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record as JSON gives it back, without the data set's name, which may change."""
+    """Return a record as JSON reads it, without the data set's name, which may change."""
     plain: dict[str, Any] = json.loads(json.dumps(dict(record)))
     plain.pop("dataset", None)
     return plain
 
 
 def some_names(names: Sequence[str], most: int = 8) -> str:
-    """The first of many names."""
+    """Join the first of many names."""
     text = ", ".join(names[:most])
     return text if len(names) <= most else f"{text}, and {len(names) - most} more"
