@@ -148,14 +148,14 @@ class NnunetAdapter(Adapter):
             DataFault: a bank of other channels or labels, or with a sample that cannot be.
         """
         self.check_ways(injection)
-        given = parse_options(options)
+        parsed = parse_options(options)
         config = self._config(injection, settings)
         variants.check(self.trainer)
         asked_regions(settings.get("regions", ""), self.source)
         if self.host.is_cascaded and injection.ratio.p > 0 and not config.cascade:
             raise UsageFault(cascade.refusal(self.host.configuration))
         origin = self._check(injection) if injection.ratio.p > 0 else None
-        if given.c and any((self.output_folder / name).exists() for name in CHECKPOINTS):
+        if parsed.c and any((self.output_folder / name).exists() for name in CHECKPOINTS):
             for session in read_sessions(self.output_folder / SIDECAR)[-1:]:
                 compare(session, describe_session(config, origin), None, COMPARED, ANEW)
 
@@ -179,8 +179,8 @@ class NnunetAdapter(Adapter):
     ) -> list[dict[str, str]]:
         """Epochs of as many iterations as set, else of nnU-Net's 250, or of fewer."""
         each = int(settings.get("num_iterations_per_epoch", min(steps, 250)))
-        epochs, rest = divmod(steps, each)
-        if rest:
+        epochs, remainder = divmod(steps, each)
+        if remainder:
             raise UsageFault(
                 f"steps {steps}: no whole number of epochs of {each} iterations, expected a "
                 "multiple of that, or other num_iterations_per_epoch"
@@ -234,35 +234,35 @@ class NnunetAdapter(Adapter):
         return export.run(dry_run=dry_run, reporter=reporter)
 
     @classmethod
-    def import_dataset(cls, asked: ImportRequest) -> Report:
+    def import_dataset(cls, request: ImportRequest) -> Report:
         """A Decathlon folder becomes a raw data set; see ``Adapter.import_dataset``."""
         from gansynth_nnunet.msd import import_asked
 
-        return import_asked(asked)
+        return import_asked(request)
 
     @classmethod
-    def prepare(cls, asked: PrepareRequest) -> Report:
+    def prepare(cls, request: PrepareRequest) -> Report:
         """nnU-Net's own planning and preprocessing; see ``Adapter.prepare``."""
         from gansynth_nnunet.prepare import prepare_asked
 
-        return prepare_asked(asked)
+        return prepare_asked(request)
 
     @classmethod
-    def make_splits(cls, asked: SplitsRequest) -> Sequence[Split]:
+    def make_splits(cls, request: SplitsRequest) -> Sequence[Split]:
         """Write ``splits_final.json``; see ``Adapter.make_splits``."""
         from gansynth_nnunet.splits import make_splits
 
         return make_splits(
-            asked.request, folds=asked.folds, seed=asked.seed, overwrite=asked.overwrite
+            request.request, folds=request.folds, seed=request.seed, overwrite=request.overwrite
         )
 
     @classmethod
-    def doctor(cls, asked: DoctorRequest) -> Iterator[Line]:
+    def doctor(cls, request: DoctorRequest) -> Iterator[Line]:
         """nnU-Net's folders, its workers, and our trainer."""
         from gansynth.runtime.machine import cores
         from gansynth_nnunet.doctor import lines
 
-        return lines(asked.root, quick=asked.quick, cores=cores())
+        return lines(request.root, quick=request.quick, cores=cores())
 
     def _train(self, config: Path, options: Sequence[str], scratch: Path | None) -> None:
         """Run nnU-Net in a child process until it ends."""

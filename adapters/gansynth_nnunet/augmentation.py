@@ -82,13 +82,13 @@ def deform(transforms: Any, share: float) -> str:
         UsageFault: there is no such transform in it.
     """
     steps = getattr(transforms, "transforms", ())
-    found = [step for step in steps if isinstance(step, SpatialTransform)]
-    if not found:
+    spatial = [step for step in steps if isinstance(step, SpatialTransform)]
+    if not spatial:
         raise UsageFault(
             f"--set elastic={share:g}: this trainer's augmentation has no spatial transform that "
             "could deform, expected one like nnUNetTrainer's or nnUNetTrainerDA5's; leave it out"
         )
-    for step in found:
+    for step in spatial:
         step.p_elastic_deform = share
         step.elastic_deform_scale = WIDTHS
         step.elastic_deform_magnitude = displaced
@@ -100,29 +100,29 @@ def displaced(*, dim: int, patch_size: Sequence[int], deformation_scale: float, 
     return float(np.random.uniform(0, REACH * deformation_scale * patch_size[dim]))  # noqa: NPY002
 
 
-def arguments(given: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
+def arguments(positional: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a call to nnU-Net's ``get_training_transforms``, by name."""
-    bound = inspect.signature(nnUNetTrainer.get_training_transforms).bind(*given, **named)
+    bound = inspect.signature(nnUNetTrainer.get_training_transforms).bind(*positional, **named)
     bound.apply_defaults()
     return dict(bound.arguments)
 
 
-def validation_pipeline(trainer: Any, asked: Mapping[str, Any]) -> Any:
+def validation_pipeline(trainer: Any, arguments: Mapping[str, Any]) -> Any:
     """The trainer's own validation transforms, for what training transforms were asked for."""
     keys = ("is_cascaded", "foreground_labels", "regions", "ignore_label")
     return trainer.get_validation_transforms(
-        asked["deep_supervision_scales"], **{key: asked[key] for key in keys}
+        arguments["deep_supervision_scales"], **{key: arguments[key] for key in keys}
     )
 
 
-def plain_pipeline(trainer: Any, asked: Mapping[str, Any]) -> Any:
+def plain_pipeline(trainer: Any, arguments: Mapping[str, Any]) -> Any:
     """What is left of the training transforms without anything random.
 
     Crop, mask of the channels that were normalised inside the nonzero region, then what validation
     does: -1 removed, previous stage as channels, regions, targets of deep supervision.
     """
-    steps: list[Any] = [CentreCrop(asked["patch_size"])]
-    masked = [i for i, mask in enumerate(asked["use_mask_for_norm"] or ()) if mask]
+    steps: list[Any] = [CentreCrop(arguments["patch_size"])]
+    masked = [i for i, mask in enumerate(arguments["use_mask_for_norm"] or ()) if mask]
     if masked:
         steps.append(MaskImageTransform(masked, channel_idx_in_seg=0, set_outside_to=0))
-    return ComposeTransforms([*steps, validation_pipeline(trainer, asked)])
+    return ComposeTransforms([*steps, validation_pipeline(trainer, arguments)])

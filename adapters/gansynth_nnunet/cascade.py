@@ -63,14 +63,14 @@ class PreviousStage:
         from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
         manager = PlansManager(dict(plans))
-        own = manager.get_configuration(configuration)
-        if own.previous_stage_name is None:
+        config = manager.get_configuration(configuration)
+        if config.previous_stage_name is None:
             return None
-        before = manager.get_configuration(own.previous_stage_name)
+        before = manager.get_configuration(config.previous_stage_name)
         labels = manager.get_label_manager(dict(dataset_json)).foreground_labels
         return cls(
             tuple(int(label) for label in labels),
-            tuple(float(s) for s in own.spacing),
+            tuple(float(s) for s in config.spacing),
             tuple(float(s) for s in before.spacing),
             before,
         )
@@ -82,11 +82,11 @@ class PreviousStage:
         """
         kind = np.uint8 if len(self.labels) < 255 else np.uint16
         rng = np.random.default_rng(zlib.crc32(np.ascontiguousarray(labels).tobytes()))
-        known = np.where(np.isin(labels, self.labels), labels, 0).astype(np.int16)
-        present = [int(label) for label in np.unique(known) if label]
+        known_labels = np.where(np.isin(labels, self.labels), labels, 0).astype(np.int16)
+        present = [int(label) for label in np.unique(known_labels) if label]
         if not present:
             return np.zeros(labels.shape, kind)
-        coarse = self._to_coarse(known)
+        coarse = self._to_coarse(known_labels)
         for label in present:
             confuse(coarse, label, present, rng)
         scores = np.stack([border_scores(coarse == label, rng) for label in present])
@@ -96,12 +96,14 @@ class PreviousStage:
 
     def _to_coarse(self, labels: LabelArray) -> LabelArray:
         shape = [
-            max(1, round(n * own / coarse))
-            for n, own, coarse in zip(labels.shape, self.spacing, self.coarse, strict=True)
+            max(1, round(n * fine / coarse))
+            for n, fine, coarse in zip(labels.shape, self.spacing, self.coarse, strict=True)
         ]
         resample = self.configuration.resampling_fn_seg
-        found: LabelArray = np.array(resample(labels[None], shape, self.spacing, self.coarse)[0])
-        return found
+        coarse_labels: LabelArray = np.array(
+            resample(labels[None], shape, self.spacing, self.coarse)[0]
+        )
+        return coarse_labels
 
     def _to_fine(self, scores: npt.NDArray[Any], shape: Sequence[int]) -> npt.NDArray[Any]:
         resample = self.configuration.resampling_fn_probabilities
@@ -123,7 +125,7 @@ def confuse(
     components, n = ndimage.label(labels == label)
     sizes = np.bincount(components.ravel(), minlength=n + 1)[1:]
     small = 1 + np.flatnonzero(sizes <= LARGEST * sizes.sum())
-    others = [0] if lose else [other for other in present if other != label]
+    others = [0] if lose else [value for value in present if value != label]
     if small.size and others:
         labels[components == rng.choice(small)] = rng.choice(others)
 

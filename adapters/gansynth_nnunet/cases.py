@@ -49,8 +49,8 @@ class CaseFiles:
     def __init__(self, folder: Path, way_out: str) -> None:
         self.folder = folder
         self.way_out = way_out
-        known = hashes_of(folder)
-        self._hashes: dict[str, Any] = read_json(known) if known.is_file() else {}
+        hashes = hashes_of(folder)
+        self._hashes: dict[str, Any] = read_json(hashes) if hashes.is_file() else {}
 
     def open(self, name: str) -> Any:
         """Open an array (C, D, H, W) without decompressing it.

@@ -38,8 +38,8 @@ def location_keys(label_manager: Any) -> tuple[Key, ...]:
     With an ignore label, nnU-Net also asks for a region of all annotated labels.
     """
     regions = label_manager.has_regions
-    wanted = label_manager.foreground_regions if regions else label_manager.foreground_labels
-    keys = [_plain(key) for key in wanted]
+    foreground = label_manager.foreground_regions if regions else label_manager.foreground_labels
+    keys = [_plain(key) for key in foreground]
     if label_manager.has_ignore_label:
         keys.append(_plain((-1, *label_manager.all_labels)))
     return tuple(keys)
@@ -52,10 +52,10 @@ def encode(labels: LabelArray, keys: Sequence[Key]) -> dict[str, npt.NDArray[np.
     """
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 
-    found = DefaultPreprocessor._sample_foreground_locations(
+    locations = DefaultPreprocessor._sample_foreground_locations(
         labels[None], list(keys), min_num_samples=VOXELS
     )
-    return {_name(key): np.asarray(found[key], np.int16).reshape(-1, 4) for key in keys}
+    return {_name(key): np.asarray(locations[key], np.int16).reshape(-1, 4) for key in keys}
 
 
 def decode(

@@ -159,22 +159,25 @@ class MixConfig(Document):
         """
         if environ.get(cls.FILE):
             return cls._from_file(Path(environ[cls.FILE]))
-        said = {name: environ.get(f"GANSYNTH_{name}", "") for name in VARIABLES}
-        if not any(said[name] for name in ("GENERATOR", "BANK", "RATIO")):
+        variables = {name: environ.get(f"GANSYNTH_{name}", "") for name in VARIABLES}
+        if not any(variables[name] for name in ("GENERATOR", "BANK", "RATIO")):
             return None
-        if not said["RATIO"]:
+        if not variables["RATIO"]:
             raise UsageFault(f"GANSYNTH_RATIO is not set, expected for example 1:1; {HOW_TO}")
-        if not (said["GENERATOR"] or said["BANK"]) and Ratio.parse(said["RATIO"]).p > 0:
+        if (
+            not (variables["GENERATOR"] or variables["BANK"])
+            and Ratio.parse(variables["RATIO"]).p > 0
+        ):
             raise UsageFault(
-                f"ratio {said['RATIO']} asks for synthetic samples of nothing: {HOW_TO}"
+                f"ratio {variables['RATIO']} asks for synthetic samples of nothing: {HOW_TO}"
             )
         return cls(
-            injection=_injection(said),
+            injection=_injection(variables),
             settings=read_settings(
-                TrainerSettings, _pairs(said["SET"]), "nnU-Net's trainer", "GANSYNTH_SET"
+                TrainerSettings, _pairs(variables["SET"]), "nnU-Net's trainer", "GANSYNTH_SET"
             ).attributes,
-            cascade=_flag(said, "CASCADE"),
-            subjects=said["SUBJECTS"] or None,
+            cascade=_flag(variables, "CASCADE"),
+            subjects=variables["SUBJECTS"] or None,
             patience=read_patience(environ),
         )
 
@@ -230,60 +233,62 @@ def _pairs(text: str) -> dict[str, str]:
     return pairs
 
 
-def _injection(said: Mapping[str, str]) -> Injection:
+def _injection(variables: Mapping[str, str]) -> Injection:
     """The injection that ``GANSYNTH_`` variables describe."""
-    paths = {k: Path(said[k]).absolute() if said[k] else None for k in ("GENERATOR", "BANK")}
+    paths = {
+        k: Path(variables[k]).absolute() if variables[k] else None for k in ("GENERATOR", "BANK")
+    }
     return Injection(
         run=None if paths["GENERATOR"] is None else RunFolder(paths["GENERATOR"]),
-        ratio=Ratio.parse(said["RATIO"]),
-        schedule=Schedule.parse(said["SCHEDULE"] or "constant"),
-        frozen=_flag(said, "FROZEN"),
-        size=BankSize.parse(said["BANK_SIZE"] or "64"),
+        ratio=Ratio.parse(variables["RATIO"]),
+        schedule=Schedule.parse(variables["SCHEDULE"] or "constant"),
+        frozen=_flag(variables, "FROZEN"),
+        size=BankSize.parse(variables["BANK_SIZE"] or "64"),
         pacing=Pacing.parse(
-            said["REUSE"] or None, said["REFRESH"] or None, said["OVERHEAD"] or None
+            variables["REUSE"] or None, variables["REFRESH"] or None, variables["OVERHEAD"] or None
         ),
         bank=paths["BANK"],
-        scratch=Path(said["SCRATCH"]).absolute() if said["SCRATCH"] else None,
-        samples=_request(said),
-        device=said["DEVICE"] or "auto",
-        restarts=_number(said, "RESTARTS", 5),
-        strict=_flag(said, "STRICT"),
-        keep_going=_flag(said, "KEEP_GOING"),
-        usual_augmentation=_flag(said, "USUAL_AUGMENTATION", True),
-        augment_synthetic=_flag(said, "AUGMENT_SYNTHETIC", True),
+        scratch=Path(variables["SCRATCH"]).absolute() if variables["SCRATCH"] else None,
+        samples=_request(variables),
+        device=variables["DEVICE"] or "auto",
+        restarts=_number(variables, "RESTARTS", 5),
+        strict=_flag(variables, "STRICT"),
+        keep_going=_flag(variables, "KEEP_GOING"),
+        usual_augmentation=_flag(variables, "USUAL_AUGMENTATION", True),
+        augment_synthetic=_flag(variables, "AUGMENT_SYNTHETIC", True),
     )
 
 
-def _request(said: Mapping[str, str]) -> SampleRequest:
+def _request(variables: Mapping[str, str]) -> SampleRequest:
     """What samples are asked to be."""
     how: list[str] = []
-    for part in filter(None, said["CONDITIONS_READ"].split(",")):
+    for part in filter(None, variables["CONDITIONS_READ"].split(",")):
         if "=" in part or not how:
             how.append(part)
         else:  # a value of several, spacing=1,1,1
             how[-1] += f",{part}"
     pairs = dict(part.partition("=")[::2] for part in how)
     return read_request(
-        seed=_number(said, "SEED", 0),
-        edits=split_asked(said["EDITS"]),
-        boxes=said["BOXES"] or None,
-        conditions=said["CONDITIONS"] or None,
+        seed=_number(variables, "SEED", 0),
+        edits=split_asked(variables["EDITS"]),
+        boxes=variables["BOXES"] or None,
+        conditions=variables["CONDITIONS"] or None,
         how=pairs,
-        lesions=said["LESIONS"] or None,
-        weights=said["WEIGHTS"] or None,
-        filters=split_asked(said["FILTER"]),
+        lesions=variables["LESIONS"] or None,
+        weights=variables["WEIGHTS"] or None,
+        filters=split_asked(variables["FILTER"]),
     )
 
 
-def _flag(said: Mapping[str, str], name: str, default: bool = False) -> bool:
-    text = said[name].lower()
+def _flag(variables: Mapping[str, str], name: str, default: bool = False) -> bool:
+    text = variables[name].lower()
     if text not in ("", "0", "1", "false", "true", "no", "yes"):
         raise UsageFault(f"GANSYNTH_{name}={text}: expected 1 or 0")
     return text in ("1", "true", "yes") if text else default
 
 
-def _number(said: Mapping[str, str], name: str, default: int) -> int:
-    text = said[name]
+def _number(variables: Mapping[str, str], name: str, default: int) -> int:
+    text = variables[name]
     try:
         return int(text) if text else default
     except ValueError:

@@ -151,8 +151,8 @@ def raw_cases(folder: Path) -> RawSet:
 
 def _names(folder: Path, ending: str, suffix: int = 0) -> set[str]:
     cut = len(ending) + suffix
-    found = folder.iterdir() if folder.is_dir() else ()
-    return {p.name[:-cut] for p in found if p.name.endswith(ending) and len(p.name) > cut}
+    entries = folder.iterdir() if folder.is_dir() else ()
+    return {p.name[:-cut] for p in entries if p.name.endswith(ending) and len(p.name) > cut}
 
 
 def _listed(entry: Any, where: str) -> tuple[list[str], str]:

@@ -243,9 +243,9 @@ class NnunetExport(Export):
             _link(source.plans.folder / TRUTH / f"{case}{ending}", truth)
             bar.advance()
         for name, sample_id in ids.items():
-            found = reader.read(sample_id)
-            assert found.labels is not None  # see adapter.finalise
-            write_case(source, self.keys, data / name, found.image, found.labels)
+            stored = reader.read(sample_id)
+            assert stored.labels is not None  # see adapter.finalise
+            write_case(source, self.keys, data / name, stored.image, stored.labels)
             bar.advance()
         fold = {"train": sorted((*self.real, *ids)), "val": sorted(self.held_out)}
         write_json_atomic(folder / SPLITS, [fold])
@@ -282,10 +282,10 @@ def check_name(root: NnunetRoot, name: str) -> None:
             "Dataset510_HippocampusPlus"
         )
     folders = [f for f in (root.raw, root.preprocessed, root.results) if f.is_dir()]
-    found = {e.name: e for f in folders for e in f.iterdir() if e.name.startswith("Dataset")}
-    taken = [path for other, path in found.items() if other.startswith(f"Dataset{match[1]}")]
+    datasets = {e.name: e for f in folders for e in f.iterdir() if e.name.startswith("Dataset")}
+    taken = [path for dataset, path in datasets.items() if dataset.startswith(f"Dataset{match[1]}")]
     if taken:
-        numbers = {other[7:10] for other in found}
+        numbers = {dataset[7:10] for dataset in datasets}
         order = [*range(int(match[1]) + 1, 1000), *range(1, int(match[1]))]
         free = next((f"{n:03d}" for n in order if f"{n:03d}" not in numbers), "none")
         raise UsageFault(
@@ -358,13 +358,17 @@ def case_properties(
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 
     shape, back = tuple(labels.shape), np.argsort(transpose_forward)
-    own = [float(spacing[i]) for i in back]
-    affine = np.diag([*own[::-1], 1.0])
+    raw_spacing = [float(spacing[i]) for i in back]
+    affine = np.diag([*raw_spacing[::-1], 1.0])
     identity = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
     return {
-        "spacing": own,
+        "spacing": raw_spacing,
         # As each of nnU-Net's readers would have it, so that its predictions can be written.
-        "sitk_stuff": {"spacing": tuple(own[::-1]), "origin": (0.0,) * 3, "direction": identity},
+        "sitk_stuff": {
+            "spacing": tuple(raw_spacing[::-1]),
+            "origin": (0.0,) * 3,
+            "direction": identity,
+        },
         "nibabel_stuff": {"original_affine": affine, "reoriented_affine": affine},
         "shape_before_cropping": shape,
         "bbox_used_for_cropping": [[0, n] for n in shape],

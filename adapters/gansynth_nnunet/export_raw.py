@@ -46,13 +46,13 @@ def write(
     images.mkdir()
     masks.mkdir()
     for case, sample_id in ids.items():
-        found = reader.read(sample_id)
-        assert found.labels is not None  # see adapter.finalise
-        image = in_own_units(source, np.asarray(found.image, np.float32), found.labels)
+        stored = reader.read(sample_id)
+        assert stored.labels is not None  # see adapter.finalise
+        image = in_own_units(source, np.asarray(stored.image, np.float32), stored.labels)
         for number, channel in enumerate(image):
             file = images / f"{case}_{number:04d}{ENDING}"
             file.write_bytes(nifti(channel, spacing, forward))
-        labels = np.where(found.labels == OUTSIDE, 0, found.labels)
+        labels = np.where(stored.labels == OUTSIDE, 0, stored.labels)
         (masks / f"{case}{ENDING}").write_bytes(nifti(_smallest(labels), spacing, forward))
         bar.advance()
     write_json_atomic(folder / "dataset.json", _document(source, name[11:], len(ids)))

@@ -101,8 +101,8 @@ class Converter:
         size = self._size(labels.shape)
         cut = Space("crop", size)
         case = cut.to_generator(case, cut.place(case, np.random.default_rng(keys)))
-        told = {**sample.provenance, "converted_by": BY}
-        return Sample(case.image, case.labels, provenance=told)
+        provenance = {**sample.provenance, "converted_by": BY}
+        return Sample(case.image, case.labels, provenance=provenance)
 
     def whole(self, sample: Sample) -> tuple[FloatArray, LabelArray]:
         """All of a sample that was drawn, preprocessed: image (C, D, H, W) and labels (D, H, W)."""
@@ -199,32 +199,32 @@ def kept_size(host: NnunetSource) -> tuple[int, ...]:
     return (SLAB, *size) if len(size) == 2 else size
 
 
-def check_schema(found: Schema, wanted: Schema, name: str, *, flat: bool = False) -> None:
+def check_schema(schema: Schema, target: Schema, name: str, *, flat: bool = False) -> None:
     """Refuse other channels or labels than nnU-Net's; the order of channels may differ.
 
     Raises:
         UsageFault: the generator has slices, or draws slices (``flat``), not volumes.
         DataFault: naming channels or labels of both.
     """
-    if found.ndim != 3 or flat:
+    if schema.ndim != 3 or flat:
         raise UsageFault(
             f"{name}: the generator draws slices, which nnU-Net's preprocessor cannot put back "
             "into their volume; expected one fitted on volumes, or on nnunet: -c 2d"
         )
-    channels, needed = found.channels, wanted.channels
+    channels, needed = schema.channels, target.channels
     if sorted(channels) != sorted(needed) or len(set(needed)) < len(needed):
         raise DataFault(
             f"{name}: the generator draws the channels {', '.join(channels)}, nnU-Net has "
             f"{', '.join(needed)}; expected the same names, each once. Name them as dataset.json "
             f"does: --read channels={','.join(needed)}"
         )
-    drawn = {name: value for name, value in found.labels.items() if value}
-    known = {name: value for name, value in wanted.labels.items() if value}
-    if drawn != known:
+    drawn = {name: value for name, value in schema.labels.items() if value}
+    labels = {name: value for name, value in target.labels.items() if value}
+    if drawn != labels:
         raise DataFault(
-            f"{name}: the generator draws the labels {drawn}, nnU-Net has {known}; expected the "
+            f"{name}: the generator draws the labels {drawn}, nnU-Net has {labels}; expected the "
             "same names and values. Name them as dataset.json does: --read labels="
-            f"{','.join(f'{name}:{value}' for name, value in known.items())}"
+            f"{','.join(f'{name}:{value}' for name, value in labels.items())}"
         )
 
 
@@ -254,13 +254,13 @@ def _through(
     box: Box, properties: Mapping[str, Any], forward: Sequence[int], shape: Sequence[int]
 ) -> Box:
     """Where a box lies after nnU-Net's transposition, crop and resampling: whole voxels of it."""
-    found = []
+    mapped = []
     old = properties["shape_after_cropping_and_before_resampling"]
     crop = properties["bbox_used_for_cropping"]
     for axis, (low, high), n, m in zip(forward, crop, old, shape, strict=True):
         first, end = (int(min(max(v, low), high) - low) for v in box[axis])
-        found.append((-(-first * m // n), end * m // n))
-    return tuple(found)
+        mapped.append((-(-first * m // n), end * m // n))
+    return tuple(mapped)
 
 
 def _reader(host: NnunetSource) -> str:

@@ -44,8 +44,8 @@ SHORTER = 0.05
 
 def is_foreign(manifest: Mapping[str, Any], host: Mapping[str, Any]) -> bool:
     """Whether a run's samples have to be converted: it has learnt from no nnU-Net's cases."""
-    seen = Lineage.from_json(manifest["lineage"]).host
-    return not same_host(seen, host) and "plans" not in seen
+    host_record = Lineage.from_json(manifest["lineage"]).host
+    return not same_host(host_record, host) and "plans" not in host_record
 
 
 def refuse_conditions(
@@ -117,12 +117,12 @@ def check_seen(
     guard(lineage, held_out, dataset=host.name)
     barred = {record.id for record in held_out}
     training = set(host.train_ids) - barred
-    for one in lineage.everyone():
-        unknown = sorted({case.id for case in one.cases} - training)
-        if unknown and one.dataset == lineage.dataset:
+    for ancestor in lineage.everyone():
+        unknown = sorted({case.id for case in ancestor.cases} - training)
+        if unknown and ancestor.dataset == lineage.dataset:
             raise IntegrityFault(
                 f"leakage: {folder}: the generator has seen {len(unknown)} case(s) of "
-                f"{one.dataset} that are no training cases of {host.name} fold {host.fold}, "
+                f"{ancestor.dataset} that are no training cases of {host.name} fold {host.fold}, "
                 f"{unknown[0]!r} first; expected training cases only, under the same ids. Give "
                 "both data sets the same ids and split, or fit the generator on "
                 f"{host.request.kind}:{host.request.where}"
@@ -136,13 +136,13 @@ def check_content(lineage: Lineage, source: CaseSource, held_out: Sequence[CaseR
         IntegrityFault: naming the cases.
     """
     there = {*source.train_ids, *source.held_out_ids}
-    known = [record.id for record in held_out if record.id in there]
-    guard(lineage, source.records(known))
-    if len(known) < len(held_out):
+    ids = [record.id for record in held_out if record.id in there]
+    guard(lineage, source.records(ids))
+    if len(ids) < len(held_out):
         log.warning(
             "%s: %d of %d held-out cases are not in %s; whether the generator has seen one of them "
             "under another id cannot be checked",
-            *(lineage.dataset, len(held_out) - len(known), len(held_out), source.name),
+            *(lineage.dataset, len(held_out) - len(ids), len(held_out), source.name),
         )
 
 
@@ -165,8 +165,8 @@ def rehearse(
     began = time.perf_counter()
     image, labels = convert.whole(Sample(case.image, case.labels, provenance={"case": case_id}))
     seconds = time.perf_counter() - began
-    found = Case(case_id, "", image, labels)
-    problem = _difference(found, host.load(case_id), convert.scan(case_id).original.exact)
+    converted = Case(case_id, "", image, labels)
+    problem = _difference(converted, host.load(case_id), convert.scan(case_id).original.exact)
     if problem:
         raise DataFault(
             f"{folder}: case {case_id!r} of {source.name}, converted by {BY}, is not the one in "
@@ -183,34 +183,38 @@ def _rehearse_crop(folder: Path, convert: Converter, case: Case) -> None:
     placement = convert.space.centre(case)
     plain = replace(convert.space, window=None)
     cut = plain.to_generator(case, placement)
-    told = {"case": case.id, "placement": placement.to_json()}
+    provenance = {"case": case.id, "placement": placement.to_json()}
     try:
-        convert.whole(plain.to_host(Sample(cut.image, cut.labels, provenance=told)))
+        convert.whole(plain.to_host(Sample(cut.image, cut.labels, provenance=provenance)))
     except DataFault as fault:
         raise UsageFault(f"{folder}: {fault}") from fault
 
 
-def _difference(found: Case, wanted: Case, exact: bool) -> str:
+def _difference(converted: Case, expected: Case, exact: bool) -> str:
     """What tells two preprocessed cases apart; empty if nothing does."""
-    assert found.labels is not None
-    assert wanted.labels is not None
-    shapes = found.labels.shape, wanted.labels.shape
+    assert converted.labels is not None
+    assert expected.labels is not None
+    shapes = converted.labels.shape, expected.labels.shape
     slack = [0 if exact else max(2, round(SHORTER * n)) for n in shapes[1]]
     if any(abs(a - b) > s for a, b, s in zip(*shapes, slack, strict=True)):
         return f"its shape is {shapes[0]}, not {shapes[1]}"
-    image = found.image if exact else resample(found.image, None, shapes[1])[0]
-    alike = [_correlation(one, other) for one, other in zip(image, wanted.image, strict=True)]
+    image = converted.image if exact else resample(converted.image, None, shapes[1])[0]
+    alike = [
+        _correlation(first, second) for first, second in zip(image, expected.image, strict=True)
+    ]
     if not exact:
         return "" if max(alike) >= ROUGHLY else f"images correlate with {max(alike):.2f} only"
-    off = float(np.mean(found.labels != wanted.labels))
+    off = float(np.mean(converted.labels != expected.labels))
     if off > LABELS_OFF:
         return f"labels differ in {off:.1%} of the voxels"
     return "" if min(alike) >= ALIKE else f"images correlate with {min(alike):.2f} only"
 
 
-def _correlation(one: Any, other: Any) -> float:
-    one, other = (np.asarray(a, np.float64) - np.mean(a, dtype=np.float64) for a in (one, other))
-    size = float(np.sqrt((one**2).sum() * (other**2).sum()))
+def _correlation(first: Any, second: Any) -> float:
+    first, second = (
+        np.asarray(a, np.float64) - np.mean(a, dtype=np.float64) for a in (first, second)
+    )
+    size = float(np.sqrt((first**2).sum() * (second**2).sum()))
     if size == 0:  # constant: alike if both are
-        return float(not one.any() and not other.any())
-    return float((one * other).sum() / size)
+        return float(not first.any() and not second.any())
+    return float((first * second).sum() / size)

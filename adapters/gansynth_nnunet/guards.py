@@ -110,12 +110,12 @@ def open_host(config: MixConfig, training: Training) -> NnunetSource:
 
 def _held_out(config: MixConfig, training: Training, source: CaseSource) -> tuple[CaseRecord, ...]:
     """Records of the cases nnU-Net itself holds out, read now unless the adapter just did."""
-    known = {record.id: record for record in config.held_out}
-    ids = set(training.held_out_ids) | set(known)
+    records = {record.id: record for record in config.held_out}
+    ids = set(training.held_out_ids) | set(records)
     if training.fold != "all":
         ids |= set(source.held_out_ids)
-    missing = sorted(ids - set(known))
-    return (*known.values(), *source.records(missing))
+    missing = sorted(ids - set(records))
+    return (*records.values(), *source.records(missing))
 
 
 # -- checks ----------------------------------------------------------------------------------------
@@ -145,12 +145,12 @@ def check_size(folder: Path, space: Space, patch: Sequence[int]) -> None:
 
 
 def _check_labels(reader: BankReader, source: NnunetSource) -> None:
-    known = {OUTSIDE, *source.host["labels"].values()}
-    unknown = sorted(set(reader.spec.schema.label_values) - known)
+    allowed = {OUTSIDE, *source.host["labels"].values()}
+    unknown = sorted(set(reader.spec.schema.label_values) - allowed)
     if unknown:
         raise DataFault(
             f"{reader.folder}: samples may hold the label(s) {unknown}, unknown to the data set; "
-            f"expected among {sorted(known)}"
+            f"expected among {sorted(allowed)}"
         )
 
 

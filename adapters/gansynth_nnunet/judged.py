@@ -48,11 +48,11 @@ def judged_files(source: Preprocessed, folder: Path) -> dict[str, Prediction]:
     """
     refuse_unmeasurable(source)
     truth, ending = source.plans.folder / TRUTH, str(source.dataset_json["file_ending"])
-    found = {
+    files = {
         case: (folder / VALIDATION / f"{case}{ending}", truth / f"{case}{ending}")
         for case in source.held_out_ids
     }
-    return of_volumes(source, found, "let nnU-Net's training come to its end, which validates")
+    return of_volumes(source, files, "let nnU-Net's training come to its end, which validates")
 
 
 def preprocessed_labels(source: Preprocessed, case_id: str, file: Path) -> LabelArray:
@@ -65,8 +65,8 @@ def preprocessed_labels(source: Preprocessed, case_id: str, file: Path) -> Label
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     raw = _raw(source, case_id)
-    volume, own = read_nifti(file), raw.labels[case_id]
-    for problem in mismatches(file, volume, own, read_nifti(own)):
+    volume, reference = read_nifti(file), raw.labels[case_id]
+    for problem in mismatches(file, volume, reference, read_nifti(reference)):
         raise DataFault(problem)
     values = set(np.unique(whole_labels(file, volume.array)).tolist())
     if values - source.labels.allowed:
@@ -82,8 +82,8 @@ def preprocessed_labels(source: Preprocessed, case_id: str, file: Path) -> Label
         _, labels, _ = preprocessor.run_case(
             images, str(file), plans, config, dict(source.dataset_json)
         )
-    found: LabelArray = labels[0].astype(np.int16)
-    return found
+    preprocessed: LabelArray = labels[0].astype(np.int16)
+    return preprocessed
 
 
 def _raw(source: Preprocessed, case_id: str) -> RawSet:

@@ -58,16 +58,16 @@ def parse_options(options: Sequence[str]) -> argparse.Namespace:
     """
     parser = OptionParser(prog="nnU-Net options", add_help=False, allow_abbrev=False)
     add_options(parser)
-    given = parser.parse_args(list(options))
-    if given.c and given.val:
+    parsed = parser.parse_args(list(options))
+    if parsed.c and parsed.val:
         raise UsageFault("nnU-Net options: --c and --val exclude each other; give one of them")
-    if given.c and given.pretrained_weights:
+    if parsed.c and parsed.pretrained_weights:
         raise UsageFault("nnU-Net options: --c and -pretrained_weights exclude each other")
-    if given.val_best and given.disable_checkpointing:
+    if parsed.val_best and parsed.disable_checkpointing:
         raise UsageFault(
             "nnU-Net options: --val_best needs checkpoints; no --disable_checkpointing"
         )
-    return given
+    return parsed
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -83,29 +83,29 @@ def train(arguments: Sequence[str]) -> None:
     parser.add_argument("-p", dest="plans", default="nnUNetPlans")
     parser.add_argument("-tr", dest="trainer", default=TRAINER)
     add_options(parser)
-    given = parser.parse_args(list(arguments))
+    parsed = parser.parse_args(list(arguments))
 
     torchvision_compat.apply()
     import torch
     from nnunetv2.run.run_training import run_training
     from torch.multiprocessing.spawn import ProcessRaisedException
 
-    device = device_of(given.device)
+    device = device_of(parsed.device)
     limit_threads(device)
     try:
         run_training(
-            given.dataset,
-            given.configuration,
-            given.fold,
-            given.trainer,
-            given.plans,
-            given.pretrained_weights,
-            given.num_gpus,
-            given.npz,
-            given.c,
-            given.val,
-            given.disable_checkpointing,
-            given.val_best,
+            parsed.dataset,
+            parsed.configuration,
+            parsed.fold,
+            parsed.trainer,
+            parsed.plans,
+            parsed.pretrained_weights,
+            parsed.num_gpus,
+            parsed.npz,
+            parsed.c,
+            parsed.val,
+            parsed.disable_checkpointing,
+            parsed.val_best,
             device=torch.device(device),
         )
     except ProcessRaisedException as error:  # one of several ranks

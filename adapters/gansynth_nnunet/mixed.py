@@ -97,10 +97,10 @@ class MixedDataset:
         from gansynth.bank.reader import BankReader
 
         reader = BankReader(bank_folder)
-        found = len(reader.spec.schema.channels)
-        if found != self._channels:
+        channels = len(reader.spec.schema.channels)
+        if channels != self._channels:
             raise DataFault(
-                f"{bank_folder}: samples have {found} channel(s), the training cases "
+                f"{bank_folder}: samples have {channels} channel(s), the training cases "
                 f"{self._channels}; expected equal. Fit the generator on this data set"
             )
         for newest in reader.ids()[-1:] if self._cascaded else ():

@@ -102,8 +102,8 @@ def import_msd(
     job = _open(Path(folder), root, dataset_id)
     ids = list(job.entries)
     default = job.source / "subjects.csv"
-    asked = subjects if subjects is not None else str(default) if default.is_file() else None
-    subject_of = read_subjects(asked, ids) if asked is not None else {case: case for case in ids}
+    table = subjects if subjects is not None else str(default) if default.is_file() else None
+    subject_of = read_subjects(table, ids) if table is not None else {case: case for case in ids}
     _claim(job)
     splits = write_splits(root.preprocessed / job.target.name, ids, subject_of, folds, seed)
     for number, case in enumerate(ids, start=1):
@@ -121,30 +121,30 @@ def import_msd(
     )
 
 
-def import_asked(asked: ImportRequest) -> Report:
+def import_asked(request: ImportRequest) -> Report:
     """What ``gansynth import msd:FOLDER nnunet:ID`` does; see ``import_msd``.
 
     Raises:
         UsageFault: another kind of source, or options that are for others.
     """
-    kind, _, folder = asked.source.partition(":")
+    kind, _, folder = request.source.partition(":")
     if kind != "msd" or not folder:
-        raise UsageFault(f"{asked.source!r}: expected msd:FOLDER, the only kind imported so far")
-    for key in asked.reading.keys() - {"subjects", "root"}:
+        raise UsageFault(f"{request.source!r}: expected msd:FOLDER, the only kind imported so far")
+    for key in request.reading.keys() - {"subjects", "root"}:
         raise UsageFault(f"--{key}: has no effect on msd:FOLDER to nnunet:ID; leave it out")
-    with counting(asked.reporter, "import") as progress:
+    with counting(request.reporter, "import") as progress:
         report = import_msd(
             folder,
-            NnunetRoot.find(asked.reading.get("root")),
-            asked.where,
-            subjects=asked.reading.get("subjects"),
-            folds=asked.folds or 5,
-            seed=asked.seed,
+            NnunetRoot.find(request.reading.get("root")),
+            request.where,
+            subjects=request.reading.get("subjects"),
+            folds=request.folds or 5,
+            seed=request.seed,
             progress=progress,
         )
     if report.subjects == report.cases:
-        asked.reporter.warn("every case is a subject of its own; name subjects with --subjects")
-    then = ("prepare", f"nnunet:{asked.where}", "-c", "3d_fullres")
+        request.reporter.warn("every case is a subject of its own; name subjects with --subjects")
+    then = ("prepare", f"nnunet:{request.where}", "-c", "3d_fullres")
     return Report(vars(report), tuple(lines_of(report)), then)
 
 
@@ -217,7 +217,7 @@ def _entries(source: Path, doc: Mapping[str, Any], path: Path) -> dict[str, tupl
                 f"{path}: training: {number}: file name {name!r} is unusual, expected letters, "
                 "digits, '_', '-' and '.'; rename the file"
             )
-        if name.casefold() in {known.casefold() for known in entries}:
+        if name.casefold() in {entry.casefold() for entry in entries}:
             raise DataFault(
                 f"{path}: training: {number}: case {name!r} occurs twice (upper and lower case are "
                 "not told apart), expected unique names; remove one"
@@ -249,11 +249,11 @@ def _claim(job: _Import) -> None:
 
 def _write_dataset_json(job: _Import) -> None:
     """Write it last: where it is there, the cases are complete. Unchanged, it keeps its date."""
-    kept = read_json(job.source / "dataset.json")
+    source_json = read_json(job.source / "dataset.json")
     about = ("description", "reference", "licence", "release")
     doc = {
         "name": job.target.name[11:],
-        **{key: kept[key] for key in about if isinstance(kept.get(key), str)},
+        **{key: source_json[key] for key in about if isinstance(source_json.get(key), str)},
         "channel_names": {str(i): name for i, name in enumerate(job.channels)},
         "labels": dict(job.table.values),
         "numTraining": len(job.entries),
@@ -296,10 +296,10 @@ def _newer(target: Path, source: Path) -> bool:
 
 def _check_pair(job: _Import, image: Path, volume: Volume, label: Path, seg: Volume) -> None:
     shape, channels = volume.array.shape[:3], len(job.channels)
-    found = volume.array.shape[3] if volume.array.ndim == 4 else 1
-    if found != channels:
+    channel_count = volume.array.shape[3] if volume.array.ndim == 4 else 1
+    if channel_count != channels:
         raise DataFault(
-            f"{image}: {found} channel(s) of shape {volume.array.shape}, expected {channels} "
+            f"{image}: {channel_count} channel(s) of shape {volume.array.shape}, expected {channels} "
             f"({', '.join(job.channels)}) by dataset.json; correct modality there"
         )
     if seg.array.shape != shape:

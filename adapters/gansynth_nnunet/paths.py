@@ -71,28 +71,28 @@ class NnunetRoot:
             DataFault: none fits; the message lists what there is.
             UsageFault: several do.
         """
-        known = self.datasets()
-        if where in known:
+        datasets = self.datasets()
+        if where in datasets:
             return where
-        listed = ", ".join(known) or "none"
+        listed = ", ".join(datasets) or "none"
         if not re.fullmatch(r"\d{1,3}", where):
             raise DataFault(
                 f"nnunet:{where}: no such data set in {self.raw} or {self.preprocessed}, expected "
                 f"an id (004) or one of: {listed}. {self._way_out()}"
             )
-        found = [name for name in known if int(name[7:10]) == int(where)]
-        if len(found) > 1:
+        matching = [name for name in datasets if int(name[7:10]) == int(where)]
+        if len(matching) > 1:
             raise UsageFault(
                 f"nnunet:{where}: id {int(where)} belongs to several data sets "
-                f"({', '.join(found)}), expected one; nnU-Net refuses that too. "
+                f"({', '.join(matching)}), expected one; nnU-Net refuses that too. "
                 "Rename or remove the others"
             )
-        if not found:
+        if not matching:
             raise DataFault(
                 f"nnunet:{where}: no data set of id {int(where):03d} in {self.raw} or "
                 f"{self.preprocessed}, expected one of: {listed}. {self._way_out()}"
             )
-        return found[0]
+        return matching[0]
 
     @staticmethod
     def _way_out() -> str:

@@ -66,14 +66,14 @@ class Plans:
             UsageFault: unknown.
             DataFault: something is missing in the file.
         """
-        found = self._resolve(name, ())
-        missing = [key for key in _NEEDED if key not in found]
+        config = self._resolve(name, ())
+        missing = [key for key in _NEEDED if key not in config]
         if missing:
             raise DataFault(
                 f"{self.path}: configurations: {name} lacks {', '.join(missing)}; plan again with "
                 "nnU-Net 2.8 or later: gansynth prepare --force"
             )
-        return found
+        return config
 
     def first_of(self, name: str) -> str:
         """The configuration whose cases a cascade's second stage shares; any other is its own.
@@ -86,18 +86,18 @@ class Plans:
         same = all(self.configuration(name)[k] == self.configuration(parent)[k] for k in _SHARED)
         return str(parent) if same else name
 
-    def _resolve(self, name: str, seen: tuple[str, ...]) -> dict[str, Any]:
-        known = self.doc["configurations"]
-        if name not in known:
+    def _resolve(self, name: str, visited: tuple[str, ...]) -> dict[str, Any]:
+        configurations = self.doc["configurations"]
+        if name not in configurations:
             raise UsageFault(
                 f"configuration {name!r} is not in {self.path}, expected one of: "
-                f"{', '.join(sorted(known))}"
+                f"{', '.join(sorted(configurations))}"
             )
-        if name in seen:
+        if name in visited:
             raise DataFault(f"{self.path}: configurations: {name} inherits from itself; repair it")
-        own = dict(known[name])
-        parent = own.get("inherits_from")
-        return {**self._resolve(parent, (*seen, name)), **own} if parent else own
+        config = dict(configurations[name])
+        parent = config.get("inherits_from")
+        return {**self._resolve(parent, (*visited, name)), **config} if parent else config
 
     def data_folder(self, configuration: str) -> Path:
         """Where the preprocessed cases of a configuration lie.
@@ -148,9 +148,9 @@ class PrepareSettings(HostOptions):
 
     def plans(self) -> SmallPlans | None:
         """The plans that are asked for."""
-        said = self.model_dump(exclude_none=True, exclude={"small"})
+        options = self.model_dump(exclude_none=True, exclude={"small"})
         names = {"patch": "patch_size", "plans_name": "name"}
-        plans = {names.get(key, key): value for key, value in said.items()}
+        plans = {names.get(key, key): value for key, value in options.items()}
         return SmallPlans(**plans) if self.small else None
 
 
@@ -201,17 +201,17 @@ def write_small_plans(plans_json: Path, small: SmallPlans, configurations: Seque
     Raises:
         UsageFault: an unknown configuration, or a patch of the wrong number of axes.
     """
-    own = Plans.read(plans_json.parent, plans_json.stem)
+    plans = Plans.read(plans_json.parent, plans_json.stem)
     if small.name == plans_json.stem:
         raise UsageFault(
             f"small plans: name {small.name!r} is that of nnU-Net's plans; choose another"
         )
     path = plans_json.with_name(f"{small.name}.json")
-    doc: dict[str, Any] = {**deepcopy(dict(own.doc)), "plans_name": small.name}
-    kept = read_json(path).get("configurations") if path.is_file() else {}
-    doc["configurations"] = dict(kept) if isinstance(kept, dict) else {}
+    doc: dict[str, Any] = {**deepcopy(dict(plans.doc)), "plans_name": small.name}
+    previous = read_json(path).get("configurations") if path.is_file() else {}
+    doc["configurations"] = dict(previous) if isinstance(previous, dict) else {}
     for name in configurations:
-        doc["configurations"][name] = _shrink(own.configuration(name), small)
+        doc["configurations"][name] = _shrink(plans.configuration(name), small)
     write_json_atomic(path, doc)
     return path
 
@@ -219,8 +219,8 @@ def write_small_plans(plans_json: Path, small: SmallPlans, configurations: Seque
 def _shrink(configuration: Mapping[str, Any], small: SmallPlans) -> dict[str, Any]:
     """One configuration with a smaller patch and network, its ``data_identifier`` kept."""
     doc = deepcopy(dict(configuration))
-    own = [int(n) for n in doc["patch_size"]]
-    patch = _patch(own, small)
+    full_patch = [int(n) for n in doc["patch_size"]]
+    patch = _patch(full_patch, small)
     arch = doc["architecture"]["arch_kwargs"]
     stages = min(len(small.features), len(arch["strides"]))
     convs = "n_conv_per_stage" if "n_conv_per_stage" in arch else "n_blocks_per_stage"
@@ -242,18 +242,19 @@ def _most(convolutions: Sequence[int], small: SmallPlans) -> list[int]:
     return [min(n, small.convolutions or n) for n in convolutions]
 
 
-def _patch(own: Sequence[int], small: SmallPlans) -> list[int]:
+def _patch(patch: Sequence[int], small: SmallPlans) -> list[int]:
     """The patch asked for, clipped; else a small one in the shape of nnU-Net's own."""
     if small.patch_size is not None:
-        if len(small.patch_size) != len(own) or min(small.patch_size) < 1:
+        if len(small.patch_size) != len(patch) or min(small.patch_size) < 1:
             raise UsageFault(
-                f"small plans: patch size is {small.patch_size}, expected {len(own)} positive "
-                f"numbers of voxels, at most {tuple(own)}"
+                f"small plans: patch size is {small.patch_size}, expected {len(patch)} positive "
+                f"numbers of voxels, at most {tuple(patch)}"
             )
-        return [min(a, b) for a, b in zip(small.patch_size, own, strict=True)]
-    shrink = min(1.0, (SMALL_VOXELS[len(own)] / prod(own)) ** (1 / len(own)))
+        return [min(a, b) for a, b in zip(small.patch_size, patch, strict=True)]
+    shrink = min(1.0, (SMALL_VOXELS[len(patch)] / prod(patch)) ** (1 / len(patch)))
     return [
-        n if n < 8 else min(max(8, round(n * shrink / 8) * 8), SMALL_EDGE, n // 8 * 8) for n in own
+        n if n < 8 else min(max(8, round(n * shrink / 8) * 8), SMALL_EDGE, n // 8 * 8)
+        for n in patch
     ]
 
 

@@ -108,24 +108,24 @@ def prepare(
     )
 
 
-def prepare_asked(asked: PrepareRequest) -> Report:
+def prepare_asked(request: PrepareRequest) -> Report:
     """What ``gansynth prepare nnunet:ID`` does; see ``prepare``.
 
     Raises:
         UsageFault: settings that cannot be.
     """
-    settings = read_settings(PrepareSettings, asked.settings, "prepare of nnunet")
-    with stepping(asked.reporter) as progress:
+    settings = read_settings(PrepareSettings, request.settings, "prepare of nnunet")
+    with stepping(request.reporter) as progress:
         report = prepare(
-            asked.request,
-            asked.configurations or ("3d_fullres",),
+            request.request,
+            request.configurations or ("3d_fullres",),
             small=settings.plans(),
-            num_processes=asked.processes,
+            num_processes=request.processes,
             progress=progress,
-            force=asked.force,
+            force=request.force,
         )
     for finding in report.warnings:
-        asked.reporter.warn(finding.message)
+        request.reporter.warn(finding.message)
     return Report({**vars(report), "warnings": [vars(finding) for finding in report.warnings]})
 
 
@@ -254,12 +254,12 @@ def _nnunet(job: _Job) -> Iterator[None]:
     environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     if os.environ.get(_WORKERS) == "0":  # fine for training, breaks planning
         environment[_WORKERS] = "1"
-    said = io.StringIO()
+    output = io.StringIO()
     with (
         disk_errors(job.folder),
         _environment({**job.root.variables(), **environment}),
         warnings.catch_warnings(),
-        contextlib.redirect_stdout(said),
+        contextlib.redirect_stdout(output),
     ):
         warnings.simplefilter("ignore")
         job.folder.mkdir(parents=True, exist_ok=True)

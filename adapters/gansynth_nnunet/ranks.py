@@ -50,18 +50,18 @@ def wait_for_all(ranks: int) -> None:
 
 def fault_of_rank(text: str) -> GansynthError | None:
     """The typed fault a rank died of, from what torch tells its parent: a traceback; else None."""
-    found = re.findall(r"^gansynth\.runtime\.errors\.(\w+): (.+)$", text, re.MULTILINE)
-    known = {fault.__name__: fault for fault in FAULTS.values()}
-    return known[found[-1][0]](found[-1][1]) if found and found[-1][0] in known else None
+    lines = re.findall(r"^gansynth\.runtime\.errors\.(\w+): (.+)$", text, re.MULTILINE)
+    kinds = {fault.__name__: fault for fault in FAULTS.values()}
+    return kinds[lines[-1][0]](lines[-1][1]) if lines and lines[-1][0] in kinds else None
 
 
 def _follow() -> Any:
     while True:
-        state, *rest = _tell(None)
+        state, *values = _tell(None)
         if state == "done":
-            return rest[0]
+            return values[0]
         if state == "failed":
-            code, text = rest
+            code, text = values
             raise FAULTS.get(code, GansynthError)(text)
 
 

@@ -53,16 +53,16 @@ def open_raw(request: SourceRequest) -> VolumeSource:
     return VolumeSource(absolute(request, request.where), listing, options)
 
 
-def _with_channels(listing: VolumeSet, asked: Sequence[str] | None) -> VolumeSet:
+def _with_channels(listing: VolumeSet, channels: Sequence[str] | None) -> VolumeSet:
     """A data set with the channels that are asked for, called as they are asked."""
-    if asked is None:
+    if channels is None:
         return listing
-    places = pick(asked, listing.channels or (), listing.where)
+    places = pick(channels, listing.channels or (), listing.where)
     entries = tuple(
         replace(entry, images=tuple(entry.images[place] for place in places))
         for entry in listing.entries
     )
-    return replace(listing, entries=entries, channels=tuple(asked))
+    return replace(listing, entries=entries, channels=tuple(channels))
 
 
 # -- the check -----------------------------------------------------------------------------------
@@ -93,17 +93,17 @@ def check_raw(
     raw = raw_cases(root.raw / dataset)
     listing = volume_set(raw, root.preprocessed / dataset)
     findings = list(_check_set(raw))
-    seen = Seen(raw.table.allowed, listing.where.name, raw.table.ignore)
+    tally = Seen(raw.table.allowed, listing.where.name, raw.table.ignore)
     for number, entry in enumerate(listing.entries, start=1):
         if raw.ending in NIFTI:
-            findings += check_case(entry, seen, listing)
+            findings += check_case(entry, tally, listing)
         else:
             findings += missing_files(entry)
         if progress is not None:
             progress(number, len(raw.images))
     if raw.ending in NIFTI:
-        findings += unused_labels(listing.where, seen)
-    findings += _check_sides(raw, root.preprocessed / dataset, subjects, seen)
+        findings += unused_labels(listing.where, tally)
+    findings += _check_sides(raw, root.preprocessed / dataset, subjects, tally)
     return in_order(findings)
 
 
@@ -128,7 +128,7 @@ def volume_set(raw: RawSet, preprocessed: Path) -> VolumeSet:
 
 
 def _check_sides(
-    raw: RawSet, preprocessed: Path, subjects: str | None, seen: Seen
+    raw: RawSet, preprocessed: Path, subjects: str | None, tally: Seen
 ) -> Iterator[Finding]:
     """Subjects, and what a split that is there already does to them."""
     path = preprocessed / SPLITS
@@ -143,7 +143,7 @@ def _check_sides(
         yield Finding("error", None, raw.folder, str(error))
         return
     yield from check_folds(path, subject_of, folds)
-    yield from same_content(raw.folder, seen.content, folds)
+    yield from same_content(raw.folder, tally.content, folds)
 
 
 def raise_on_errors(findings: Sequence[Finding]) -> None:
@@ -154,8 +154,8 @@ def raise_on_errors(findings: Sequence[Finding]) -> None:
     """
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
-        more = f" ({len(errors)} errors in all; see: gansynth check)" if len(errors) > 1 else ""
-        raise DataFault(f"{errors[0].message}{more}")
+        note = f" ({len(errors)} errors in all; see: gansynth check)" if len(errors) > 1 else ""
+        raise DataFault(f"{errors[0].message}{note}")
 
 
 def _check_set(raw: RawSet) -> Iterator[Finding]:

@@ -188,8 +188,8 @@ def read_outcome(folder: Path, account: tuple[Mapping[str, Any], str] = ({}, "")
         account: measures of the held-out cases, and why there are none; see ``account_of``.
     """
     measured, why = account
-    own = _own(folder)
-    metrics = {**measured, **({OWN: own} if own else {})}
+    record = _own(folder)
+    metrics = {**measured, **({OWN: record} if record else {})}
     outcome = outcome_of(read_sessions(folder / SIDECAR), folder, metrics)
     return replace(outcome, warnings=(*outcome.warnings, *filter(None, [why])))
 

@@ -218,8 +218,8 @@ class NnunetSource(Preprocessed):
     def shape(self, case_id: str) -> tuple[int, ...]:
         """Spatial shape (D, H, W) of a case; read from its labels, the smaller file."""
         if case_id not in self._shapes:
-            found = self._files.open(f"{case_id}_seg.b2nd").shape[1:]
-            self._shapes[case_id] = tuple(int(n) for n in found)
+            shape = self._files.open(f"{case_id}_seg.b2nd").shape[1:]
+            self._shapes[case_id] = tuple(int(n) for n in shape)
         return self._shapes[case_id]
 
     def predicted(self, case_id: str, file: Path) -> LabelArray:
@@ -304,9 +304,9 @@ class NnunetSource(Preprocessed):
         for part, ids in (("train", train), ("val", held_out)):
             absent = sorted(set(ids) - set(self._ids))
             if absent or not ids:
-                found = f"{absent[0]!r}, which is not preprocessed" if absent else "no case"
+                reason = f"{absent[0]!r}, which is not preprocessed" if absent else "no case"
                 raise DataFault(
-                    f"{path}: fold {self.fold}: {part} holds {found}; expected cases in "
+                    f"{path}: fold {self.fold}: {part} holds {reason}; expected cases in "
                     f"{self.folder}. Run: {self._prepare}, or gansynth splits {self._id}"
                 )
         guard_split(

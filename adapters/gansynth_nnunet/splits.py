@@ -27,13 +27,13 @@ SPLITS = "splits_final.json"
 SUBJECTS = "gansynth_subjects.csv"
 
 
-def known_subjects(preprocessed: Path, ids: Iterable[str], asked: str | None) -> dict[str, str]:
+def known_subjects(preprocessed: Path, ids: Iterable[str], subjects: str | None) -> dict[str, str]:
     """Subjects as asked for, else as an import left them, else every case for itself."""
     ids = list(ids)
-    if asked is not None:
-        return read_subjects(asked, ids)
-    kept = preprocessed / SUBJECTS
-    return read_subjects(str(kept), ids) if kept.is_file() else {case: case for case in ids}
+    if subjects is not None:
+        return read_subjects(subjects, ids)
+    table = preprocessed / SUBJECTS
+    return read_subjects(str(table), ids) if table.is_file() else {case: case for case in ids}
 
 
 # -- splits --------------------------------------------------------------------------------------
@@ -173,6 +173,6 @@ def _copy_hashes(old: Path, new: Path, names: Iterable[str]) -> None:
     """What ``prepare`` noted of these files goes on being compared."""
     noted = hashes_of(old)
     if noted.is_file():
-        known = read_json(noted)
-        kept = {name: known[name] for name in names if name in known}
-        write_small(hashes_of(new), json_text(kept))
+        hashes = read_json(noted)
+        copied = {name: hashes[name] for name in names if name in hashes}
+        write_small(hashes_of(new), json_text(copied))

@@ -32,12 +32,12 @@ def stock_name(trainer: type[Any], mixin: type[Any]) -> str:
 @contextlib.contextmanager
 def called(trainer: type[Any], name: str) -> Iterator[None]:
     """Let a class have another name for a while: nnU-Net writes that name into its checkpoint."""
-    own = trainer.__name__
+    class_name = trainer.__name__
     trainer.__name__ = name
     try:
         yield
     finally:
-        trainer.__name__ = own
+        trainer.__name__ = class_name
 
 
 @contextlib.contextmanager
@@ -101,15 +101,15 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     scalars: list[Any] = [(scalar, f"{module}.scalar") for module in modules]
     try:
         with torch.serialization.safe_globals([*scalars, np.dtype, *numbers]):
-            found = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+            checkpoint = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
     except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         words = " ".join(str(error).split())
         raise IntegrityFault(
             f"{file}: cannot be read as a checkpoint ({words:.200}), expected one of nnU-Net's"
         ) from error
-    if not isinstance(found, dict) or not isinstance(found.get("trainer_name"), str):
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("trainer_name"), str):
         raise IntegrityFault(f"{file}: names no trainer, expected a checkpoint of nnU-Net's")
-    return found
+    return checkpoint
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -116,25 +116,25 @@ class GANSynthMixin(Host):  # type: ignore[misc]
 
     # -- augmentation ----------------------------------------------------------------------------
 
-    def get_training_transforms(self, *given: Any, **named: Any) -> Any:
+    def get_training_transforms(self, *positional: Any, **named: Any) -> Any:
         """The variant's own transforms, unless augmentation is off, for all or synthetic samples.
 
         nnU-Net's method is static; it is called on the trainer.
         """
         if self.gansynth is None or self._augments_as_usual:
-            return self._usual_transforms(*given, **named)
+            return self._usual_transforms(*positional, **named)
         self._asked_transforms = True
-        asked = augmentation.arguments(given, named)
+        arguments = augmentation.arguments(positional, named)
         if not self.gansynth.injection.usual_augmentation:
-            return augmentation.validation_pipeline(self, asked)
+            return augmentation.validation_pipeline(self, arguments)
         self.print_to_log_file(augmentation.SYNTHETIC_AS_DRAWN)
-        plain = augmentation.plain_pipeline(self, asked)
-        usual = self._usual_transforms(*given, **named)
+        plain = augmentation.plain_pipeline(self, arguments)
+        usual = self._usual_transforms(*positional, **named)
         return augmentation.ByKind(usual, plain, self._last)
 
-    def _usual_transforms(self, *given: Any, **named: Any) -> Any:
+    def _usual_transforms(self, *positional: Any, **named: Any) -> Any:
         """The variant's own, with elastic deformation where it is asked for."""
-        usual = super().get_training_transforms(*given, **named)
+        usual = super().get_training_transforms(*positional, **named)
         if self.elastic:
             self.print_to_log_file(augmentation.deform(usual, self.elastic))
         return usual
@@ -170,10 +170,10 @@ class GANSynthMixin(Host):  # type: ignore[misc]
 
         So nnU-Net predicts from it where gansynth is not installed.
         """
-        own = type(self)
+        trainer_class = type(self)
         with (
             stock.replacing(Path(filename)) as temporary,
-            stock.called(own, stock.stock_name(own, GANSynthMixin)),
+            stock.called(trainer_class, stock.stock_name(trainer_class, GANSynthMixin)),
         ):
             super().save_checkpoint(str(temporary))
 

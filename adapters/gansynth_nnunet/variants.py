@@ -29,8 +29,8 @@ def check(trainer: str) -> None:
     Raises:
         UsageFault: see ``find``.
     """
-    own = trainer == TRAINER or _in_own_folders(trainer) is not None
-    if not own:
+    ours = trainer == TRAINER or _in_own_folders(trainer) is not None
+    if not ours:
         find(trainer.removesuffix(SUFFIX))
 
 
@@ -41,15 +41,15 @@ def find(variant: str) -> type[Any]:
         UsageFault: there is none, or nothing can be mixed into it.
     """
     torchvision_compat.apply()
-    found = _in_nnunet(variant) or _in_own_folders(variant)
-    if found is None:
+    trainer_class = _in_nnunet(variant) or _in_own_folders(variant)
+    if trainer_class is None:
         raise UsageFault(
             f"trainer {variant}: nnU-Net has none of that name, nor have the folders in "
             "nnUNet_extTrainer; expected for example nnUNetTrainerDA5."
             f"{did_you_mean(variant, _known())}"
         )
-    _refuse(variant, found)
-    return found
+    _refuse(variant, trainer_class)
+    return trainer_class
 
 
 def compose(variant: type[Any]) -> type[Any]:
@@ -89,8 +89,8 @@ def _in_nnunet(name: str) -> type[Any] | None:
     home = nnunetv2.__path__[0]
     trainers = os.path.join(home, "training", "nnUNetTrainer")
     package = "nnunetv2.training.nnUNetTrainer"
-    found: type[Any] | None = recursive_find_python_class(trainers, name, package, home)
-    return found
+    trainer_class: type[Any] | None = recursive_find_python_class(trainers, name, package, home)
+    return trainer_class
 
 
 def _in_own_folders(name: str) -> type[Any] | None:
@@ -101,11 +101,11 @@ def _in_own_folders(name: str) -> type[Any] | None:
     for folder in (nnUNet_extTrainer.get() or "").split(os.pathsep):
         if not folder.strip() or not os.path.isdir(folder) or Path(folder) == EXT_TRAINER:
             continue
-        found: type[Any] | None = recursive_find_python_class(
+        trainer_class: type[Any] | None = recursive_find_python_class(
             folder, name, None, base_folder=folder, cleanup_imports_from_base_folder=True
         )
-        if found is not None:
-            return found
+        if trainer_class is not None:
+            return trainer_class
     return None
 
 
@@ -113,24 +113,24 @@ def _known() -> list[str]:
     """Names of the trainers that have been imported, which a search for one does to all."""
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-    found, left = [nnUNetTrainer.__name__], [nnUNetTrainer]
+    names, left = [nnUNetTrainer.__name__], [nnUNetTrainer]
     while left:
         below = left.pop().__subclasses__()
-        found += [c.__name__ for c in below if not c.__name__.endswith(SUFFIX)]
+        names += [c.__name__ for c in below if not c.__name__.endswith(SUFFIX)]
         left += below
-    return found
+    return names
 
 
-def _refuse(name: str, found: type[Any]) -> None:
+def _refuse(name: str, trainer_class: type[Any]) -> None:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     from gansynth_nnunet.trainer import GANSynthMixin
 
-    if not (isinstance(found, type) and issubclass(found, nnUNetTrainer)):
+    if not (isinstance(trainer_class, type) and issubclass(trainer_class, nnUNetTrainer)):
         raise UsageFault(f"trainer {name}: no nnU-Net trainer, expected one like nnUNetTrainerDA5")
-    if issubclass(found, GANSynthMixin):
+    if issubclass(trainer_class, GANSynthMixin):
         raise UsageFault(f"trainer {name}: mixes synthetic samples already; use it by its own name")
-    if not found.get_dataloaders.__code__.co_names:
+    if not trainer_class.get_dataloaders.__code__.co_names:
         raise UsageFault(
             f"trainer {name}: its get_dataloaders loads no case, so there is nothing to mix "
             "synthetic samples into; expected a variant that trains on the data set"

@@ -107,7 +107,7 @@ def read_lineage(folder: Path) -> Lineage:
 
 
 def guard(
-    seen: Lineage,
+    maker_lineage: Lineage,
     held_out: Iterable[CaseRecord],
     *,
     kind: str = "generator",
@@ -116,16 +116,16 @@ def guard(
 ) -> None:
     """Refuse held-out cases among those seen (see ``matches``), ancestors included.
 
-    ``dataset``: of the held-out cases; that of ``seen`` if None. Raises IntegrityFault: naming
+    ``dataset``: of the held-out cases; that of ``maker_lineage`` if None. Raises IntegrityFault: naming
     them.
     """
     held_out = tuple(held_out)
-    dataset_name = seen.dataset if dataset is None else dataset
-    for lineage in seen.everyone():
+    dataset_name = maker_lineage.dataset if dataset is None else dataset
+    for lineage in maker_lineage.everyone():
         leaked = matches(lineage, held_out, dataset_name)
         if leaked:
             leaks = [f"{case} ({match})" for case, match in leaked.items()]
-            maker = kind if lineage is seen else f"{kind}'s ancestor"
+            maker = kind if lineage is maker_lineage else f"{kind}'s ancestor"
             raise IntegrityFault(
                 f"leakage: the {maker} of {lineage.dataset or 'unknown data'} fold {lineage.fold} "
                 f"has seen {len(leaks)} held-out case(s): {some_names(leaks)}; expected none. "

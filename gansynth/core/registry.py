@@ -105,14 +105,14 @@ class Registry:
             self.origins[name] = origin
         manager = pluggy.PluginManager(GROUP)
         manager.add_hookspecs(hookspecs)
-        found: dict[str, dict[str, tuple[str, Callable[[], Any]]]] = {kind: {} for kind in KINDS}
+        offers: dict[str, dict[str, tuple[str, Callable[[], Any]]]] = {kind: {} for kind in KINDS}
 
         def offer(kind: str, label: str, load: Callable[[], Any]) -> None:
             check_offer(kind, label, load)
-            taken = self.found[kind].get(label) or found[kind].get(label)
+            taken = self.found[kind].get(label) or offers[kind].get(label)
             if taken is not None:
                 raise Unfit(f"{kind[:-1]} {label!r} is already registered by {taken[0]!r}")
-            found[kind][label] = (name, load)
+            offers[kind][label] = (name, load)
 
         with self._isolated(name):
             check_api(plugin, origin.distribution if origin is not None else name)
@@ -124,7 +124,7 @@ class Registry:
                 hook(register=functools.partial(offer, kind))
             self.plugins[name] = plugin
             for kind in KINDS:
-                self.found[kind].update(found[kind])
+                self.found[kind].update(offers[kind])
 
     def load_point(self, point: EntryPoint) -> None:
         """Import an entry point's module and register it; one that fails is listed as broken."""

@@ -170,14 +170,14 @@ def thumbnail(
     """
     cut = middle_slice(labels, image.shape[1:])
     plane = image if cut is None else image[:, cut]
-    drawn = labels if labels is None or cut is None else labels[cut]
-    shown = 2 if len(plane) == 2 else 1
-    bounds = [(low, max(high, low + 1e-6)) for low, high in np.asarray(windows, float)[:shown]]
-    grey, drawn = _shrunk(scaled(plane[:shown], bounds, 8)[0], drawn, edge)
-    values = range(1, 1 + (0 if drawn is None else int(drawn.max(initial=0))))
+    plane_labels = labels if labels is None or cut is None else labels[cut]
+    count = 2 if len(plane) == 2 else 1
+    bounds = [(low, max(high, low + 1e-6)) for low, high in np.asarray(windows, float)[:count]]
+    grey, plane_labels = _shrunk(scaled(plane[:count], bounds, 8)[0], plane_labels, edge)
+    values = range(1, 1 + (0 if plane_labels is None else int(plane_labels.max(initial=0))))
     parts = [
-        outlined(one, None if channel else drawn, values, edge=edge)
-        for channel, one in enumerate(grey)
+        outlined(pixels, None if channel else plane_labels, values, edge=edge)
+        for channel, pixels in enumerate(grey)
     ]
     return png_bytes(np.concatenate(parts, axis=1))
 
@@ -192,7 +192,7 @@ def _shrunk(grey: Pixels, labels: LabelArray | None, edge: int) -> tuple[Pixels,
     height, width = (max(1, round(n * edge / max(shape))) for n in shape)
     box = Image.Resampling.BOX
     small = np.stack(
-        [np.asarray(Image.fromarray(one).resize((width, height), box)) for one in grey]
+        [np.asarray(Image.fromarray(channel).resize((width, height), box)) for channel in grey]
     )
     if labels is None:
         return small, None

@@ -70,8 +70,8 @@ def html(line: Line | Markup, results: str = RESULTS) -> Markup:
     parts = []
     for part in line:
         if isinstance(part, str):
-            for blank, kept in TOGETHER.items():
-                part = part.replace(blank, kept)
+            for blank, unbreakable in TOGETHER.items():
+                part = part.replace(blank, unbreakable)
             parts.append(escape(part))
             continue
         href = f"{results}#{fragment(part.pointer)}"
@@ -107,7 +107,7 @@ def _engine() -> Environment:
 
 
 def _in_groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
-    return [(group, list(own)) for group, own in groupby(rows, lambda row: row.group)]
+    return [(group, list(members)) for group, members in groupby(rows, lambda row: row.group)]
 
 
 def _policy(style: str, script: str) -> str:
@@ -117,8 +117,8 @@ def _policy(style: str, script: str) -> str:
         for kind, text in (("style", style), ("script", script))
     }
     parts = [f"{kind}-src 'sha256-{digest}'" for kind, digest in hashes.items()]
-    rest = ["img-src data:", "base-uri 'none'", "form-action 'none'"]
-    return "; ".join(["default-src 'none'", *parts, *rest])
+    directives = ["img-src data:", "base-uri 'none'", "form-action 'none'"]
+    return "; ".join(["default-src 'none'", *parts, *directives])
 
 
 def write_report(
@@ -194,18 +194,20 @@ def _block(block: Block) -> list[str]:
 
 def _table(table: Table) -> str:
     """Its drawings left out."""
-    kept = [i for i, column in enumerate(table.columns) if column.role != "drawing"]
+    indices = [i for i, column in enumerate(table.columns) if column.role != "drawing"]
     grouped = any(row.group for row in table.rows)
-    head = [table.groups] * grouped + [table.columns[i].title for i in kept]
-    marks = [LEFT] * grouped + [RIGHT if table.columns[i].role == "number" else LEFT for i in kept]
+    head = [table.groups] * grouped + [table.columns[i].title for i in indices]
+    marks = [LEFT] * grouped + [
+        RIGHT if table.columns[i].role == "number" else LEFT for i in indices
+    ]
     lines = [_cells([_line([text]) for text in head]), _cells(marks)]
-    lines += [_cells(_row(row, kept, grouped)) for row in table.rows]
+    lines += [_cells(_row(row, indices, grouped)) for row in table.rows]
     return f"**{_line([table.caption])}**\n\n" + "\n".join(lines)
 
 
-def _row(row: Row, kept: list[int], grouped: bool) -> list[str]:
-    shown = row.shown
-    cells = [cell for i in kept if not isinstance(cell := shown[i], Markup)]
+def _row(row: Row, indices: list[int], grouped: bool) -> list[str]:
+    values = row.shown
+    cells = [cell for i in indices if not isinstance(cell := values[i], Markup)]
     return [_line([row.group])] * grouped + [_line(cell) for cell in cells]
 
 

@@ -70,9 +70,9 @@ def write_mosaic(
         EnvironmentFault: the disk refuses.
     """
     windows = windows_of([item for _, items in cells for item in items])
-    drawn: list[Picture | None] = [_cell(*cell, windows, schema, edge) for cell in cells]
-    drawn += [None] * (-len(drawn) % across)
-    rows = [drawn[first : first + across] for first in range(0, len(drawn), across)]
+    pictures: list[Picture | None] = [_cell(*cell, windows, schema, edge) for cell in cells]
+    pictures += [None] * (-len(pictures) % across)
+    rows = [pictures[first : first + across] for first in range(0, len(pictures), across)]
     return _write(path, [_together(rows, gap=0)])
 
 
@@ -117,8 +117,8 @@ def write_overlays(
         for name, labels, cells in (("truth", truth, above), ("prediction", predicted, below)):
             plane = Sample(image[channel : channel + 1, cut], labels[cut])
             cells.append((f"{title}, {name}", [plane]))
-    shown = replace(schema, channels=schema.channels[channel : channel + 1])
-    return write_mosaic(path, [*above, *below], shown, across=len(cases), edge=LARGE)
+    channel_schema = replace(schema, channels=schema.channels[channel : channel + 1])
+    return write_mosaic(path, [*above, *below], channel_schema, across=len(cases), edge=LARGE)
 
 
 def write_sheet(
@@ -128,7 +128,7 @@ def write_sheet(
     schema: Schema,
     *,
     title: str = "",
-    given: Collection[str] = (),
+    given_channels: Collection[str] = (),
     drawn: bool = False,
 ) -> Path:
     """Write a PNG: per sample, for each channel real | synthetic, then its label if any has one.
@@ -144,18 +144,18 @@ def write_sheet(
         path: where to write; published atomically, its folder made.
         samples: synthetic samples, (C, D, H, W) or (C, H, W); may be none.
         real: real cases of the same space, in the samples' order; may be fewer, or none.
-        given: names of the channels that samples show as they were given.
+        given_channels: names of the channels that samples show as they were given.
         drawn: whether labels are drawn of the images; they stand beside the real cases' own.
 
     Raises:
         EnvironmentFault: the disk refuses.
     """
     count = len(samples) or len(real)
-    columns = _columns(samples, real, schema, given, drawn)
+    columns = _columns(samples, real, schema, given_channels, drawn)
     windows = windows_of(real or samples) if count else []
     if real and samples:  # of a channel that the real cases lack the samples' own
-        own = windows_of(samples)
-        windows = [w if w[0] < w[1] else o for w, o in zip(windows, own, strict=True)]
+        sample_windows = windows_of(samples)
+        windows = [w if w[0] < w[1] else o for w, o in zip(windows, sample_windows, strict=True)]
     panels: list[Picture | None] = []
     for index in range(count):
         sample = samples[index] if index < len(samples) else None
@@ -176,36 +176,39 @@ def _columns(
     samples: Sequence[Sample],
     real: Sequence[Case],
     schema: Schema,
-    given: Collection[str],
+    given_channels: Collection[str],
     drawn: bool,
 ) -> list[Column]:
     """The columns of a case, from left to right."""
     beneath = _beneath(schema)
     hidden = {value for values in beneath.values() for value in values}
-    own = tuple(value for value in schema.foreground if value not in hidden)
+    foreground = tuple(value for value in schema.foreground if value not in hidden)
     sides = [("real", True)] * bool(real) + [("synthetic", False)] * bool(samples)
     columns = []
     for number, channel in enumerate(schema.channels):
-        shown = [("given", not samples)] if channel in given else sides
-        columns += [Column(f"{word} {channel}", is_real, number, own) for word, is_real in shown]
+        channel_sides = [("given", not samples)] if channel in given_channels else sides
+        columns += [
+            Column(f"{word} {channel}", is_real, number, foreground)
+            for word, is_real in channel_sides
+        ]
     items = samples or real
     labelled = not items or any(item.labels is not None for item in items)
     if drawn and any(case.labels is not None for case in real):
-        columns.append(Column("real label", True, None, own))
+        columns.append(Column("real label", True, None, foreground))
     if labelled:
         columns += [Column(name, not samples, None, values) for name, values in beneath.items()]
-        columns.append(Column("drawn label" if drawn else "label", not samples, None, own))
+        columns.append(Column("drawn label" if drawn else "label", not samples, None, foreground))
     return columns
 
 
 def _beneath(schema: Schema) -> dict[str, tuple[int, ...]]:
     """Parts that have drawn labels (``composite_view.merged_schema``) -> their values."""
-    found: dict[str, tuple[int, ...]] = {}
+    parts: dict[str, tuple[int, ...]] = {}
     for name, value in schema.labels.items():
         part, _, of = name.partition(":")
         if of and value > 0:
-            found[part] = (*found.get(part, ()), value)
-    return found
+            parts[part] = (*parts.get(part, ()), value)
+    return parts
 
 
 def _case(
@@ -216,10 +219,10 @@ def _case(
     schema: Schema,
 ) -> list[Picture | None]:
     """One case's panels."""
-    shown: Sample | Case | None = sample if sample is not None else case
-    assert shown is not None, "as many panels as samples or real cases"
-    shape, own = shown.image.shape[1:], columns[0].values
-    cut = middle_slice(_only(_drawn_labels(shown, case), own), shape, shown.boxes)
+    reference: Sample | Case | None = sample if sample is not None else case
+    assert reference is not None, "as many panels as samples or real cases"
+    shape, values = reference.image.shape[1:], columns[0].values
+    cut = middle_slice(_only(_drawn_labels(reference, case), values), shape, reference.boxes)
     panels: list[Picture | None] = []
     for column in columns:
         item = case if column.real else sample
@@ -251,12 +254,12 @@ def _only(labels: LabelArray | None, values: Collection[int]) -> LabelArray | No
     return np.where((labels < 0) | np.isin(labels, list(values)), labels, np.int16(0))
 
 
-def _drawn_labels(shown: Sample | Case, case: Case | None) -> LabelArray | None:
+def _drawn_labels(item: Sample | Case, case: Case | None) -> LabelArray | None:
     """The labels where a sample is not its real case: of one drawn into it, what is new."""
-    labels = shown.labels
-    if labels is None or case is None or case.image.shape != shown.image.shape:
+    labels = item.labels
+    if labels is None or case is None or case.image.shape != item.image.shape:
         return labels
-    new = np.where((shown.image != case.image).any(0), labels, 0)
+    new = np.where((item.image != case.image).any(0), labels, 0)
     return new if (new > 0).any() else labels
 
 
@@ -285,8 +288,8 @@ def _panel(
     low, high = window
     grey = scaled(image[None], [(low, max(high, low + 1e-6))], 8)[0][0]
     boxes = boxes_at(item.boxes, cut) if item.labels is None and channel == 0 else None
-    shown = None if labels is None or channel else labels if cut is None else labels[cut]
-    return outlined(grey, shown, schema.foreground, edge=edge, boxes=boxes)
+    plane = None if labels is None or channel else labels if cut is None else labels[cut]
+    return outlined(grey, plane, schema.foreground, edge=edge, boxes=boxes)
 
 
 def _label_panel(labels: LabelArray | None, cut: int | None, schema: Schema) -> Picture | None:
@@ -303,9 +306,9 @@ def _label_panel(labels: LabelArray | None, cut: int | None, schema: Schema) -> 
 
 def _together(rows: Sequence[Sequence[Picture | None]], gap: int = GAP, least: int = 0) -> Picture:
     """Pictures in places as large as the largest one and the gap; white where there is none."""
-    shown = [picture.shape for row in rows for picture in row if picture is not None]
-    height = max((shape[0] for shape in shown), default=EDGE)
-    width = max(least, max((shape[1] for shape in shown), default=EDGE))
+    shapes = [picture.shape for row in rows for picture in row if picture is not None]
+    height = max((shape[0] for shape in shapes), default=EDGE)
+    width = max(least, max((shape[1] for shape in shapes), default=EDGE))
     height, width = height + gap, width + gap
     sheet = np.full((len(rows) * height, len(rows[0]) * width, 3), 255, np.uint8)
     for y, row in enumerate(rows):

@@ -78,8 +78,8 @@ class Axis:
             values: what is to fit; none of them may be known.
             tight: end a little beyond the numbers instead of at a tick.
         """
-        known = [value for value in values if value is not None] or [0.0, 1.0]
-        low, high = min(known), max(known)
+        numbers = [value for value in values if value is not None] or [0.0, 1.0]
+        low, high = min(numbers), max(numbers)
         if high - low < 1e-9:
             low, high = low - 0.5, high + 0.5
         rough = (high - low) / about
@@ -120,9 +120,9 @@ class LogAxis(Axis):
         tight: bool = True,
     ) -> LogAxis:
         """One that holds all numbers above zero, with round ones at it; it is always tight."""
-        known = [value for value in values if value is not None and value > 0] or [0.1, 10.0]
-        edge = max((max(known) / min(known)) ** 0.04, 1.05)
-        low, high = min(known) / edge, max(known) * edge
+        numbers = [value for value in values if value is not None and value > 0] or [0.1, 10.0]
+        edge = max((max(numbers) / min(numbers)) ** 0.04, 1.05)
+        low, high = min(numbers) / edge, max(numbers) * edge
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         for firsts in LOG_STEPS:
             ticks = [round(f * 10.0**d, 9 - d) for d in decades for f in firsts]
@@ -168,9 +168,9 @@ def mark(shape: str, x: float, y: float, class_: str) -> Markup:
     return tag("use", href=f"#mark-{shape}", x=across(x), y=y, class_=class_)
 
 
-def sourced(found: Linked, *drawn: Markup) -> Markup:
+def sourced(number: Linked, *drawn: Markup) -> Markup:
     """What is drawn of a number, with where it is from."""
-    return tag("g", tag("title", escape(found.source)), *drawn, data_pointer=found.pointer)
+    return tag("g", tag("title", escape(number.source)), *drawn, data_pointer=number.pointer)
 
 
 def whisker(axis: Axis, ends: Sequence[tuple[float | None, Linked]], y: float) -> list[Markup]:
@@ -180,10 +180,10 @@ def whisker(axis: Axis, ends: Sequence[tuple[float | None, Linked]], y: float) -
         ends: both, each with the number it is drawn of; nothing is drawn unless both are known.
         y: in pixels.
     """
-    known = sorted((end for end, _ in ends if end is not None))
-    if len(known) < 2:
+    bounds = sorted((end for end, _ in ends if end is not None))
+    if len(bounds) < 2:
         return []
-    drawn = [line(axis.at(known[0]), y, axis.at(known[-1]), y, "whisker")]
+    elements = [line(axis.at(bounds[0]), y, axis.at(bounds[-1]), y, "whisker")]
     for end, source in ends:
         if end is None:
             continue
@@ -192,8 +192,8 @@ def whisker(axis: Axis, ends: Sequence[tuple[float | None, Linked]], y: float) -
             cap = line(at, y - 4, at, y + 4, "whisker")
         else:
             cap = mark("left" if end < axis.low else "right", at, y, "beyond")
-        drawn.append(sourced(source, cap))
-    return drawn
+        elements.append(sourced(source, cap))
+    return elements
 
 
 def stretched(height: float, *drawn: Markup) -> Markup:
@@ -228,16 +228,16 @@ class Drawings:
             title: its name, for who does not see it.
             height: in pixels; as wide as its place.
         """
-        own = f"drawing-{next(self._next)}"
+        prefix = f"drawing-{next(self._next)}"
         return tag(
             "svg",
-            tag("title", escape(title), id=f"{own}-title"),
-            tag("desc", escape(description), id=f"{own}-words"),
+            tag("title", escape(title), id=f"{prefix}-title"),
+            tag("desc", escape(description), id=f"{prefix}-words"),
             *drawn,
             class_=f"drawing {class_}".strip(),
             role="img",
-            aria_labelledby=f"{own}-title",
-            aria_describedby=f"{own}-words",
+            aria_labelledby=f"{prefix}-title",
+            aria_describedby=f"{prefix}-words",
             width="100%",
             height=height,
         )
@@ -245,11 +245,11 @@ class Drawings:
 
 def frame(down: Axis, ticks: Sequence[tuple[float, str]]) -> list[Markup]:
     """A panel's frame: lines and numbers at the left, words at the bottom."""
-    drawn = []
+    elements = []
     for tick in down.ticks:
-        drawn.append(line(LEFT, down.at(tick), RIGHT, down.at(tick), "grid"))
-        drawn.append(words(LEFT - 2, down.at(tick) + 4, down.words(tick), "tick", "end"))
-    return [*drawn, *(words(x, BOTTOM + 20, word, "tick") for x, word in ticks)]
+        elements.append(line(LEFT, down.at(tick), RIGHT, down.at(tick), "grid"))
+        elements.append(words(LEFT - 2, down.at(tick) + 4, down.words(tick), "tick", "end"))
+    return [*elements, *(words(x, BOTTOM + 20, word, "tick") for x, word in ticks)]
 
 
 def ruler(
@@ -268,7 +268,7 @@ def ruler(
         title,
         description,
         top + 22,
-        *(words(at, 10, said, "side", anchor) for at, said, anchor in sides if said),
+        *(words(at, 10, text, "side", anchor) for at, text, anchor in sides if text),
         *(words(axis.at(t), top + 16, axis.words(t, sign=sign), "tick") for t in axis.ticks),
     )
 

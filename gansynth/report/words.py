@@ -53,12 +53,12 @@ def plain(line: Line) -> str:
 def joined(lines: Iterable[Line], between: str = ", ", last: str = " and ") -> Line:
     """Lines as an enumeration."""
     parts = [list(line) for line in lines]
-    found: list[str | Linked] = []
+    pieces: list[str | Linked] = []
     for index, part in enumerate(parts):
         if index:
-            found.append(last if index == len(parts) - 1 else between)
-        found += part
-    return found
+            pieces.append(last if index == len(parts) - 1 else between)
+        pieces += part
+    return pieces
 
 
 def rounded(value: float, decimals: int, *, sign: bool = False) -> str:
@@ -174,17 +174,17 @@ def derived(
         scale: what it is multiplied with to be shown.
     """
     values = [value for node in nodes if (value := node.number) is not None]
-    found: float | None
+    result: float | None
     if how == "count":
-        found = len(nodes)
+        result = len(nodes)
     elif not values:
-        found = None
+        result = None
     else:
-        found = {"sum": sum(values), "least": min(values), "most": max(values)}.get(
+        result = {"sum": sum(values), "least": min(values), "most": max(values)}.get(
             how, sum(values) / len(values)
         )
-    text = NOTHING if found is None else rounded(found * scale, decimals)
-    return Linked(text, found, holder, scale, how, of)
+    text = NOTHING if result is None else rounded(result * scale, decimals)
+    return Linked(text, result, holder, scale, how, of)
 
 
 def index_of(node: Node) -> int:
@@ -220,9 +220,9 @@ def three(node: Node, places: int, key: str = "value", *, sign: bool = False) ->
     return middle, low, high
 
 
-def value_of(shown: Linked) -> float | None:
+def value_of(number: Linked) -> float | None:
     """The number as it stands in the document, where it is one."""
-    return Node(shown.value).number
+    return Node(number.value).number
 
 
 def told(node: Node) -> Linked:

@@ -109,7 +109,7 @@ def autocast(device: torch.device, bf16: bool) -> contextlib.AbstractContextMana
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-def producer_device(asked: str, training: Sequence[int]) -> str:
+def producer_device(device_name: str, training: Sequence[int]) -> str:
     """Choose the producer's device.
 
     Args:
@@ -124,12 +124,12 @@ def producer_device(asked: str, training: Sequence[int]) -> str:
         UsageFault: no name of a device.
         EnvironmentFault: the device is not there.
     """
-    if asked == "auto":
+    if device_name == "auto":
         # Counting does not wake CUDA up in this process; asking each for its free memory would.
         count = torch.cuda.device_count()
         free = [index for index in range(count) if index not in training]
         return f"cuda:{[*free, *training][0]}" if count else "cpu"
-    device = pick_device(asked)
+    device = pick_device(device_name)
     if device.type == "cuda":
         return f"cuda:{device.index or 0}"
     return str(device)

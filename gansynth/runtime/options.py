@@ -107,20 +107,20 @@ def read_options(
     return fill_options(model, values, option)
 
 
-def fill_options(model: type[Options], given: Mapping[str, Any], option: str) -> Options:
+def fill_options(model: type[Options], options: Mapping[str, Any], option: str) -> Options:
     """Options from values by key; those that are texts are read as in ``read_options``.
 
     Raises:
         UsageFault: a key that is not there, or a value that does not fit.
     """
-    for key in given:
+    for key in options:
         if key not in model.model_fields:
             hint = did_you_mean(key, model.model_fields)
             raise UsageFault(
                 f"{option}: {key!r} is not one of {', '.join(model.model_fields)}.{hint}"
             )
     try:
-        values = {key: _read(model.model_fields[key], value) for key, value in given.items()}
+        values = {key: _read(model.model_fields[key], value) for key, value in options.items()}
     except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: 2020-99-99 is no date
         raise UsageFault(f"{option}: a value is not readable, expected YAML") from None
     return read_model(model, values, lambda key: f"{option}: {key or 'options'}", joint="+")
@@ -377,12 +377,12 @@ def _reason(
 
 
 def _holds(atom: str, get: Callable[[str], Any]) -> bool:
-    key, equals, wanted = atom.partition("=")
+    key, equals, expected = atom.partition("=")
     value, no = get(key.replace("!", "")), "!" in key
     if not equals:
         return (value in OFF) == no
     members = value if isinstance(value, tuple | list) else (value,)
-    return any(_shown(member) == wanted for member in members) != no
+    return any(_shown(member) == expected for member in members) != no
 
 
 def _shown(value: Any) -> str:

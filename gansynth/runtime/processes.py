@@ -181,8 +181,8 @@ class Command:
                     log.write(f"{line}\n".encode())
                 return Ended(0, NOT_FOUND, 0.0, line)
             started()
-            said = child.stderr if self._document else child.stdout
-            errors = _Stream(said, log, TAIL, show=self._show, hold=not self._document)
+            pipe = child.stderr if self._document else child.stdout
+            errors = _Stream(pipe, log, TAIL, show=self._show, hold=not self._document)
             output = _Stream(child.stdout, log, MAX_JSON_BYTES) if self._document else None
             code = self._wait(child)
             for stream in filter(None, (errors, output)):

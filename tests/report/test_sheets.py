@@ -45,19 +45,22 @@ def test_a_case_is_real_and_synthetic_of_each_channel_then_its_label(tmp_path, n
 
 
 def headings(*args: Any, **asked: Any) -> list[str]:
-    return [column.heading for column in _columns(*args, **{"given": (), "drawn": False, **asked})]
+    return [
+        column.heading
+        for column in _columns(*args, **{"given_channels": (), "drawn": False, **asked})
+    ]
 
 
 def test_a_given_channel_is_not_called_synthetic_and_stands_there_once():
     real, drawn, schema = cases(2, 1), samples(2, 1), ToySource(2).schema
-    assert headings(drawn, real, schema, given=("first",)) == [
+    assert headings(drawn, real, schema, given_channels=("first",)) == [
         *("given first", "real second", "synthetic second", "label"),
     ]
 
 
 def test_drawn_labels_stand_beside_the_real_ones_if_there_are_any():
     real, drawn, schema = cases(2, 1), samples(2, 1), ToySource(2).schema
-    asked: dict[str, Any] = {"given": schema.channels, "drawn": True}
+    asked: dict[str, Any] = {"given_channels": schema.channels, "drawn": True}
     given = ["given first", "given second"]
     assert headings(drawn, real, schema, **asked) == [*given, "real label", "drawn label"]
     bare = [replace(case, labels=None) for case in real]
