@@ -296,10 +296,10 @@ def _newer(target: Path, source: Path) -> bool:
 
 def _check_pair(job: _Import, image: Path, volume: Volume, label: Path, seg: Volume) -> None:
     shape, channels = volume.array.shape[:3], len(job.channels)
-    channel_count = volume.array.shape[3] if volume.array.ndim == 4 else 1
-    if channel_count != channels:
+    count = volume.array.shape[3] if volume.array.ndim == 4 else 1
+    if count != channels:
         raise DataFault(
-            f"{image}: {channel_count} channel(s) of shape {volume.array.shape}, expected {channels} "
+            f"{image}: {count} channel(s) of shape {volume.array.shape}, expected {channels} "
             f"({', '.join(job.channels)}) by dataset.json; correct modality there"
         )
     if seg.array.shape != shape:

@@ -116,8 +116,8 @@ def guard(
 ) -> None:
     """Refuse held-out cases among those seen (see ``matches``), ancestors included.
 
-    ``dataset``: of the held-out cases; that of ``maker_lineage`` if None. Raises IntegrityFault: naming
-    them.
+    ``dataset``: of the held-out cases; that of ``maker_lineage`` if None. Raises IntegrityFault:
+    naming them.
     """
     held_out = tuple(held_out)
     dataset_name = maker_lineage.dataset if dataset is None else dataset

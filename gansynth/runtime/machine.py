@@ -1,4 +1,4 @@
-"""The machine itself, for ``gansynth.hosts.doctor``: cores, memory, disks, limits, old banks."""
+"""Checks of the machine for ``gansynth.hosts.doctor``: cores, memory, disks, limits, old banks."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ SHARED = Path("/dev/shm")
 CGROUP = Path("/sys/fs/cgroup")
 GIB = 2**30
 SAMPLE = 96**3 * (4 * 2 + 2)
-"""Bytes of a sample of four channels of 96 voxels cubed, as banks hold it."""
+"""Bytes of a stored sample of four channels of 96 voxels cubed."""
 SAMPLES = 64
-"""Samples of a bank unless another size is asked for."""
+"""Default number of samples in a bank."""
 LITTLE_TEMPORARY, LITTLE_MEMORY = 2 * GIB, 4 * GIB
 FILES, PROCESSES = 1024, 1024
 
 
 def lines() -> Iterator[Line]:
-    """Everything about the machine."""
+    """Yield all checks of the machine."""
     yield threads()
     yield memory()
     yield shared_memory()
@@ -34,7 +34,7 @@ def lines() -> Iterator[Line]:
 
 
 def cores() -> int:
-    """Cores this process may use: by affinity, and by a container's quota."""
+    """Return the cores this process may use: by affinity, and by a container's quota."""
     count = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
@@ -45,7 +45,7 @@ def cores() -> int:
 
 
 def threads() -> Line:
-    """Cores, and whether each process will start a thread for every one of them."""
+    """Check the cores, and whether each process will start a thread for every one of them."""
     count, setting = cores(), os.environ.get("OMP_NUM_THREADS")
     if setting is None and count > 1:
         return Line(
@@ -59,7 +59,7 @@ def threads() -> Line:
 
 
 def memory() -> Line:
-    """Memory that is free, within a container's limit."""
+    """Check free memory, within a container's limit."""
     import psutil
 
     ram = psutil.virtual_memory()
@@ -76,7 +76,7 @@ def memory() -> Line:
 
 
 def _cgroup(name: str) -> str:
-    """What a container's limit file says; empty where there is none."""
+    """Return the content of a container's limit file; empty if it does not exist."""
     try:
         return (CGROUP / name).read_text().strip()
     except OSError:
@@ -87,7 +87,7 @@ def _cgroup(name: str) -> str:
 
 
 def shared_memory() -> Line:
-    """Room for banks in shared memory; as much again as a bank takes has to stay free."""
+    """Check shared memory for banks; as much again as a bank takes has to stay free."""
     name = str(SHARED)
     fallback = "elsewhere banks go to the temporary folder, or to --scratch FOLDER"
     if not os.access(SHARED, os.W_OK):
@@ -104,7 +104,7 @@ def shared_memory() -> Line:
 
 
 def temporary() -> Line:
-    """Room in the temporary folder, which takes what shared memory cannot."""
+    """Check the temporary folder, which takes banks that shared memory cannot."""
     folder = Path(tempfile.gettempdir())
     free = shutil.disk_usage(folder).free
     text = f"{folder}, {free / GIB:.1f} GiB free"
@@ -118,7 +118,7 @@ def temporary() -> Line:
 
 
 def limits() -> Iterator[Line]:
-    """How many files and processes may be open at once."""
+    """Check the limits of open files and processes."""
     try:
         import resource
     except ImportError:  # not on Windows
@@ -139,13 +139,13 @@ def limits() -> Iterator[Line]:
 
 @dataclass(frozen=True)
 class Line:
-    """One thing looked at.
+    """Result of one check.
 
     Attributes:
         state: ``ok``, ``note`` (works, but worth knowing) or ``bad`` (something essential).
         what: its name.
-        found: what was found.
-        cure: the way out, ready to paste where that can be.
+        found: its result.
+        cure: a hint, ready to paste if possible.
     """
 
     state: Literal["ok", "note", "bad"]
@@ -155,5 +155,5 @@ class Line:
 
     @property
     def text(self) -> str:
-        """What was found, and the cure."""
+        """The result, and the hint."""
         return f"{self.found}; {self.cure}" if self.cure else self.found
