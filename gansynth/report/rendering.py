@@ -1,4 +1,4 @@
-"""A report as HTML and as Markdown: the same words, tables and numbers; pictures in HTML alone."""
+"""Conversion of a report to HTML and Markdown: equal words, tables, numbers; images in HTML."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
     from jinja2.runtime import Context
 
 TOGETHER = {" = ": "\u00a0=\u00a0", " %": "\u00a0%", "± ": "±\u00a0"}
-"""Blanks at which no line may break."""
+"""Blanks that must not become line breaks."""
 
 
 def render(report: Report, *, style: str = "", script: str = "") -> str:
-    """A report as one HTML file that needs no other and no network.
+    """Render a report as one HTML file that needs no other file and no network.
 
     Args:
-        report: what it says.
-        style: style sheet behind the one that all reports share.
-        script: script behind the one that all reports share.
+        report: its content.
+        style: style sheet appended to the shared one.
+        script: script appended to the shared one.
     """
     style, script = template("style.css") + style, template("script.js") + script
     return (
@@ -64,7 +64,7 @@ def render(report: Report, *, style: str = "", script: str = "") -> str:
 
 
 def html(line: Line | Markup, results: str = RESULTS) -> Markup:
-    """Words as HTML: each number a link to its place in the document, all text escaped."""
+    """Convert words to HTML: each number links to its place in the document; text is escaped."""
     if isinstance(line, Markup):
         return line
     parts = []
@@ -82,7 +82,7 @@ def html(line: Line | Markup, results: str = RESULTS) -> Markup:
 
 
 def template(name: str, package: str = __package__) -> str:
-    """Text of a file in a package's ``templates``."""
+    """Return the text of a file in a package's ``templates``."""
     return (resources.files(package) / "templates" / name).read_text("utf-8")
 
 
@@ -111,7 +111,7 @@ def _in_groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
 
 
 def _policy(style: str, script: str) -> str:
-    """What a browser may load: this very style and script, pictures within, nothing else."""
+    """Return the content security policy: this style and script, embedded images, nothing else."""
     hashes = {
         kind: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         for kind, text in (("style", style), ("script", script))

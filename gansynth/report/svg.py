@@ -1,6 +1,6 @@
-"""Small drawings as SVG that stretch with their place while words and lines keep their size.
+"""Small SVG drawings that stretch with their place while words and lines keep their size.
 
-Positions across are shares of the width, positions down are pixels.
+Horizontal positions are shares of the width, vertical positions are pixels.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ LOG_STEPS: tuple[tuple[float, ...], ...] = (
     (1.0, 3.0),
     (1.0,),
 )
-"""What stands at a logarithmic axis in each decade, from the closest to the widest."""
+"""Ticks of a logarithmic axis in each decade, from the densest to the sparsest."""
 HEIGHT = 190.0
-"""Of a panel."""
+"""Height of a panel."""
 TOP, BOTTOM = 12.0, 158.0
 LEFT, RIGHT = 15.0, 97.0
 """Edges of a panel's frame."""
 
 
 def tag(name: str, *children: Markup | str, **attributes: str | float | None) -> Markup:
-    """An element; text and attributes are escaped, and ``stroke_width`` becomes stroke-width."""
+    """Make an element; text and attributes are escaped; ``stroke_width`` means stroke-width."""
     written = "".join(
         f' {key.strip("_").replace("_", "-")}="{escape(_short(value))}"'
         for key, value in attributes.items()
@@ -47,7 +47,7 @@ def _short(value: str | float) -> str:
 
 @dataclass(frozen=True)
 class Axis:
-    """Where numbers lie between two edges.
+    """Linear map from numbers to positions between two edges.
 
     Attributes:
         low: number at ``start``.
@@ -72,10 +72,10 @@ class Axis:
         about: int = 5,
         tight: bool = False,
     ) -> Axis:
-        """One that holds all numbers, with round ones at it.
+        """Make an axis that contains all numbers, with round ticks.
 
         Args:
-            values: what is to fit; none of them may be known.
+            values: the numbers; all may be None.
             tight: end a little beyond the numbers instead of at a tick.
         """
         numbers = [value for value in values if value is not None] or [0.0, 1.0]
@@ -94,12 +94,12 @@ class Axis:
         return cls(ticks[0], ticks[-1], ticks, start, end)
 
     def at(self, value: float) -> float:
-        """Where a number lies; what lies outside is put on the edge."""
+        """Return the position of a number; numbers outside are put on the edge."""
         share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
         return self.start + share * (self.end - self.start)
 
     def words(self, tick: float, *, sign: bool = False) -> str:
-        """A tick's number, with as many decimals as the steps have."""
+        """Format a tick's number, with as many decimals as the steps have."""
         step = self.ticks[1] - self.ticks[0] if len(self.ticks) > 1 else 1.0
         decimals = next((d for d in range(6) if abs(round(step, d) - step) < 1e-9), 6)
         return rounded(tick, decimals, sign=sign)
@@ -107,7 +107,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class LogAxis(Axis):
-    """An axis on which equal ratios are equally far; its numbers are above zero."""
+    """A logarithmic axis; its numbers are above zero."""
 
     @classmethod
     def over(
@@ -119,7 +119,7 @@ class LogAxis(Axis):
         about: int = 5,
         tight: bool = True,
     ) -> LogAxis:
-        """One that holds all numbers above zero, with round ones at it; it is always tight."""
+        """Make an axis that contains all numbers above zero, with round ticks; always tight."""
         numbers = [value for value in values if value is not None and value > 0] or [0.1, 10.0]
         edge = max((max(numbers) / min(numbers)) ** 0.04, 1.05)
         low, high = min(numbers) / edge, max(numbers) * edge
@@ -132,52 +132,52 @@ class LogAxis(Axis):
         return cls(low, high, tuple(ticks[:: math.ceil(len(ticks) / about) or 1]), start, end)
 
     def at(self, value: float) -> float:
-        """Where a number lies; what lies outside is put on the edge."""
+        """Return the position of a number; numbers outside are put on the edge."""
         inside = min(max(value, self.low), self.high)
         share = math.log(inside / self.low) / math.log(self.high / self.low)
         return self.start + share * (self.end - self.start)
 
     def words(self, tick: float, *, sign: bool = False) -> str:
-        """A tick's number, as short as it is."""
+        """Format a tick's number as briefly as possible."""
         return f"{tick:+g}" if sign else f"{tick:g}"
 
 
 def across(share: float) -> str:
-    """A share of the width."""
+    """Format a share of the width."""
     return f"{_short(share)}%"
 
 
 def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
-    """From one point to another; across in shares of the width, down in pixels."""
+    """Draw a line; x in shares of the width, y in pixels."""
     return tag("line", x1=across(x1), y1=y1, x2=across(x2), y2=y2, class_=class_)
 
 
 def block(x1: float, x2: float, top: float, height: float, class_: str) -> Markup:
-    """A rectangle between two shares of the width."""
+    """Draw a rectangle between two shares of the width."""
     left, width = min(x1, x2), abs(x2 - x1)
     return tag("rect", x=across(left), width=across(width), y=top, height=height, class_=class_)
 
 
 def words(x: float, y: float, text: str, class_: str, anchor: str = "middle") -> Markup:
-    """A text; its class says what it is, its anchor where the point lies in it."""
+    """Draw a text; its class names its role, its anchor the position of the point in it."""
     return tag("text", escape(text), x=across(x), y=y, class_=class_, text_anchor=anchor)
 
 
 def mark(shape: str, x: float, y: float, class_: str) -> Markup:
-    """One of the page's marks: circle, ring, diamond, up or down."""
+    """Draw one of the page's marks: circle, ring, diamond, up or down."""
     return tag("use", href=f"#mark-{shape}", x=across(x), y=y, class_=class_)
 
 
 def sourced(number: Linked, *drawn: Markup) -> Markup:
-    """What is drawn of a number, with where it is from."""
+    """Group the elements of a number with its source."""
     return tag("g", tag("title", escape(number.source)), *drawn, data_pointer=number.pointer)
 
 
 def whisker(axis: Axis, ends: Sequence[tuple[float | None, Linked]], y: float) -> list[Markup]:
-    """An interval with its ends; an arrow where it goes beyond the axis.
+    """Draw an interval with its ends; an arrow where it goes beyond the axis.
 
     Args:
-        ends: both, each with the number it is drawn of; nothing is drawn unless both are known.
+        ends: both, each with its number; nothing is drawn unless both are known.
         y: in pixels.
     """
     bounds = sorted((end for end, _ in ends if end is not None))
@@ -197,7 +197,7 @@ def whisker(axis: Axis, ends: Sequence[tuple[float | None, Linked]], y: float) -
 
 
 def stretched(height: float, *drawn: Markup) -> Markup:
-    """Shapes whose coordinates are 0 to 100 across and pixels down, stretched with their place."""
+    """Stretch shapes to their place; their coordinates are 0 to 100 horizontally, and pixels."""
     return tag(
         "svg",
         *drawn,
@@ -209,12 +209,12 @@ def stretched(height: float, *drawn: Markup) -> Markup:
 
 
 def corners_of(places: Iterable[tuple[float, float]]) -> str:
-    """Corners of a shape, as its attribute has them."""
+    """Format the corners of a polygon for its attribute."""
     return " ".join(f"{x:.2f},{y:.2f}" for x, y in places)
 
 
 class Drawings:
-    """Makes drawings whose names are unique on a page."""
+    """Makes drawings with ids that are unique on a page."""
 
     def __init__(self) -> None:
         self._next = count(1)
@@ -222,11 +222,11 @@ class Drawings:
     def drawing(
         self, title: str, description: str, height: float, *drawn: Markup, class_: str = ""
     ) -> Markup:
-        """One picture.
+        """Make one drawing.
 
         Args:
-            title: its name, for who does not see it.
-            height: in pixels; as wide as its place.
+            title: its name for screen readers.
+            height: in pixels; the width is that of its place.
         """
         prefix = f"drawing-{next(self._next)}"
         return tag(
@@ -244,7 +244,7 @@ class Drawings:
 
 
 def frame(down: Axis, ticks: Sequence[tuple[float, str]]) -> list[Markup]:
-    """A panel's frame: lines and numbers at the left, words at the bottom."""
+    """Draw a panel's frame: lines and numbers at the left, words at the bottom."""
     elements = []
     for tick in down.ticks:
         elements.append(line(LEFT, down.at(tick), RIGHT, down.at(tick), "grid"))
@@ -261,7 +261,7 @@ def ruler(
     *,
     sign: bool = False,
 ) -> Markup:
-    """Numbers of an axis, as the heading of a column; and what its ends mean."""
+    """Draw an axis as a column's heading: its numbers, and the meaning of its ends."""
     sides = zip((axis.start, axis.end), ends, ("start", "end"), strict=True)
     top = 16 if any(ends) else 0
     return drawings.drawing(
@@ -274,5 +274,5 @@ def ruler(
 
 
 def grid(axis: Axis, height: float) -> list[Markup]:
-    """Lines at the numbers of an axis."""
+    """Draw lines at the ticks of an axis."""
     return [line(axis.at(t), 0, axis.at(t), height, "grid") for t in axis.ticks]
