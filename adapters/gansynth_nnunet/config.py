@@ -1,6 +1,6 @@
-"""What the trainer is told: by a JSON file from the adapter, or by plain environment variables.
+"""The trainer's configuration: a JSON file of the adapter, or environment variables.
 
-nnU-Net's command line passes nothing on to a trainer, so the environment is the way in.
+nnU-Net's command line passes nothing on to a trainer, so the environment has to.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class TrainerSettings(HostOptions):
 
     @property
     def attributes(self) -> dict[str, int | float]:
-        """Those that are set."""
+        """Return those that are set."""
         return self.model_dump(include=set(TrainerSettings.model_fields), exclude_none=True)
 
 
@@ -83,13 +83,13 @@ class NnunetSettings(TrainerSettings):
     )
     regions: str = Field(
         "",
-        description="regions to report Dice and HD95 of, as unions of labels: WT:1+2+4,ET:4; what "
-        "is trained stays the same",
+        description="regions to report Dice and HD95 of, as unions of labels: WT:1+2+4,ET:4; "
+        "training does not change",
     )
     cascade: Literal["no", "degraded"] = Field(
         "no",
-        description="degraded allows a cascade's second stage, the synthetic samples' own labels "
-        "made worse standing in for the first",
+        description="degraded allows a cascade's second stage; the synthetic samples' own labels "
+        "with added errors replace the first stage",
     )
 
 
@@ -100,7 +100,7 @@ VARIABLES = (
     *("USUAL_AUGMENTATION", "AUGMENT_SYNTHETIC", "SET", "CASCADE", "SUBJECTS"),
     "PATIENCE",
 )
-"""Variables that are read, each after ``GANSYNTH_``; ``gansynth augment`` reads the last only."""
+"""Variables, each after ``GANSYNTH_``; ``gansynth augment`` reads only the last."""
 
 CASCADE = (
     "a cascade's second stage sees the first stage's segmentation of a case; of a synthetic sample "
@@ -121,9 +121,9 @@ class MixConfig(Document):
 
     Attributes:
         cascade: allow a cascade's second stage: see ``CASCADE``.
-        subjects: CSV or regular expression naming the person of each case; None takes the
+        subjects: CSV or regular expression that gives each case's subject; None takes the
             generator's own.
-        patience: seconds a phase that may draw no real case waits for a sample.
+        patience: seconds a phase without real cases waits for a sample.
         held_out: records of held-out cases already read, so that they are not read twice.
     """
 
@@ -141,7 +141,7 @@ class MixConfig(Document):
 
     @property
     def generator(self) -> RunFolder | None:
-        """The run to draw from; None if nothing is drawn, or from an existing bank."""
+        """The run that generates samples; None without samples or with an existing bank."""
         mixing = self.injection.ratio.p > 0 and self.injection.bank is None
         return self.injection.run if mixing else None
 
@@ -152,10 +152,10 @@ class MixConfig(Document):
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> MixConfig | None:
-        """What the environment says; None if it says nothing (inference needs no mixing).
+        """Read the configuration from the environment; None if unset (inference needs none).
 
         Raises:
-            UsageFault: naming the variable that is missing or wrong, and both ways to do it right.
+            UsageFault: names the missing or invalid variable, and both ways to configure.
         """
         if environ.get(cls.FILE):
             return cls._from_file(Path(environ[cls.FILE]))
@@ -169,7 +169,7 @@ class MixConfig(Document):
             and Ratio.parse(variables["RATIO"]).p > 0
         ):
             raise UsageFault(
-                f"ratio {variables['RATIO']} asks for synthetic samples of nothing: {HOW_TO}"
+                f"ratio {variables['RATIO']} needs synthetic samples, but none are made: {HOW_TO}"
             )
         return cls(
             injection=_injection(variables),
@@ -194,7 +194,7 @@ class MixConfig(Document):
 
 @dataclass(frozen=True)
 class Training:
-    """What an nnU-Net trainer knows about its training when it opens its data sets."""
+    """Facts of a training that its trainer knows when it opens its data sets."""
 
     dataset: str
     configuration: str
@@ -218,12 +218,12 @@ class Training:
 
     @property
     def progress(self) -> float:
-        """How far the training has come, 0 to 1."""
+        """Progress of the training, 0 to 1."""
         return min(1.0, self.epoch / self.epochs)
 
 
 def _pairs(text: str) -> dict[str, str]:
-    """``a=1,b=2`` as a mapping."""
+    """Parse ``a=1,b=2`` into a mapping."""
     pairs: dict[str, str] = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
         key, equals, value = part.partition("=")
@@ -234,7 +234,7 @@ def _pairs(text: str) -> dict[str, str]:
 
 
 def _injection(variables: Mapping[str, str]) -> Injection:
-    """The injection that ``GANSYNTH_`` variables describe."""
+    """Return the injection that ``GANSYNTH_`` variables describe."""
     paths = {
         k: Path(variables[k]).absolute() if variables[k] else None for k in ("GENERATOR", "BANK")
     }
@@ -260,7 +260,7 @@ def _injection(variables: Mapping[str, str]) -> Injection:
 
 
 def _request(variables: Mapping[str, str]) -> SampleRequest:
-    """What samples are asked to be."""
+    """Return the request of samples."""
     how: list[str] = []
     for part in filter(None, variables["CONDITIONS_READ"].split(",")):
         if "=" in part or not how:

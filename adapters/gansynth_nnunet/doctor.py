@@ -1,4 +1,4 @@
-"""What ``gansynth doctor`` looks at for nnU-Net: its folders, its workers, and our trainer."""
+"""The nnU-Net part of ``gansynth doctor``: its folders, its workers, and gansynth's trainer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gansynth_nnunet.paths import ROOT_VARIABLE, NnunetRoot
 EXT_VARIABLE = "nnUNet_extTrainer"
 WORKERS = "nnUNet_n_proc_DA"
 DEFAULT_WORKERS = 12
-"""What nnU-Net starts on a machine it does not know."""
+"""Workers that nnU-Net starts on an unknown machine."""
 LITTLE_SPACE = 5 * 2**30
 LOOK_UP_SECONDS = 180
 LOOK_UP = (
@@ -35,11 +35,11 @@ PURPOSE = {
 
 
 def lines(root: str | None = None, *, quick: bool = False, cores: int = 1) -> Iterator[Line]:
-    """Look at everything of nnU-Net's; its version is looked at with the other packages.
+    """Check nnU-Net's environment; its version is checked with the other packages.
 
     Args:
         root: folder of nnU-Net's folders, instead of its environment.
-        quick: leave out what takes seconds: looking our trainer up as nnU-Net does.
+        quick: skip the check that takes seconds: finding the trainer as nnU-Net does.
     """
     yield from folder_lines(root)
     yield worker_line(cores)
@@ -53,7 +53,7 @@ def lines(root: str | None = None, *, quick: bool = False, cores: int = 1) -> It
 
 
 def folder_lines(root: str | None) -> Iterator[Line]:
-    """nnU-Net's three folders: who names them, whether they are there, and the room in them."""
+    """Check nnU-Net's three folders: which setting names them, existence, and free space."""
     for name, text in NnunetRoot.find(root).variables().items():
         folder, named = Path(text), _named_by(name, root)
         paste = f"export {name}={shlex.quote(text)}"
@@ -93,7 +93,7 @@ def _room(name: str, folder: Path, named: str) -> Line:
 
 
 def worker_line(cores: int) -> Line:
-    """How many processes augment: more than there are cores slow each other down."""
+    """Check the number of augmentation processes: more than cores slow each other down."""
     text, most = os.environ.get(WORKERS, ""), max(1, cores - 1)
     paste = f"export {WORKERS}={most}"
     if not text:
@@ -109,7 +109,7 @@ def worker_line(cores: int) -> Line:
 
 
 def torchvision_line() -> Line:
-    """Whether torchvision's operators load: nnU-Net and the YOLO packages import it."""
+    """Check that torchvision's operators load: nnU-Net and the YOLO packages import it."""
     if importlib.util.find_spec("torchvision") is None:
         return Line("ok", "torchvision", "not installed, nothing needs it")
     reason = torchvision_compat.failure()
@@ -119,11 +119,11 @@ def torchvision_line() -> Line:
     return Line("note", "torchvision", finding, _paste("PYTHONPATH", torchvision_compat.CPU_TORCH))
 
 
-# -- our trainer ---------------------------------------------------------------------------------
+# -- gansynth's trainer --------------------------------------------------------------------------
 
 
 def ext_trainer_line() -> Line:
-    """Whether nnU-Net's own commands are told where our trainer is."""
+    """Check that nnU-Net's own commands can find gansynth's trainer."""
     value = os.environ.get(EXT_VARIABLE, "")
     here = EXT_TRAINER.resolve()
     if any(folder and Path(folder).resolve() == here for folder in value.split(os.pathsep)):
@@ -133,7 +133,7 @@ def ext_trainer_line() -> Line:
 
 
 def look_up_line() -> Line:
-    """Look our trainer up by nnU-Net's own function, in the environment as it is."""
+    """Look up gansynth's trainer by nnU-Net's own function, in the current environment."""
     name = f"nnUNetv2_train -tr {TRAINER}"
     command = [sys.executable, "-P", "-c", LOOK_UP, TRAINER]
     try:
@@ -151,6 +151,6 @@ def look_up_line() -> Line:
 
 
 def _paste(variable: str, folder: Path) -> str:
-    """A line for the shell that puts a folder before what a variable has already."""
+    """Return a shell command that prepends a folder to a variable."""
     folders = [part for part in os.environ.get(variable, "").split(os.pathsep) if part]
     return f"export {variable}={shlex.quote(os.pathsep.join([str(folder), *folders]))}"

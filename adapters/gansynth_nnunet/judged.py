@@ -1,4 +1,4 @@
-"""nnU-Net's own predictions: of held-out cases beside their truth, and as preprocessed arrays."""
+"""nnU-Net's predictions: of held-out cases beside their truth, and as preprocessed arrays."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ VALIDATION, TRUTH = "validation", "gt_segmentations"
 
 
 def refuse_unmeasurable(source: Preprocessed) -> None:
-    """Refuse cases whose label maps could not be measured after a training.
+    """Refuse cases whose predictions could not be measured after a training.
 
     Raises:
-        UsageFault: no case is held out, or files are no NIfTI.
+        UsageFault: no case is held out, or files are not NIfTI.
     """
     ending = str(source.dataset_json["file_ending"])
     if ending not in NIFTI:
@@ -40,7 +40,7 @@ def refuse_unmeasurable(source: Preprocessed) -> None:
 
 
 def judged_files(source: Preprocessed, folder: Path) -> dict[str, Prediction]:
-    """Held-out case -> its predicted and its true label map, both on the grid of the raw files.
+    """Map held-out cases to predicted and true label maps, both on the grid of the raw files.
 
     Raises:
         UsageFault: as ``refuse_unmeasurable``.
@@ -56,10 +56,10 @@ def judged_files(source: Preprocessed, folder: Path) -> dict[str, Prediction]:
 
 
 def preprocessed_labels(source: Preprocessed, case_id: str, file: Path) -> LabelArray:
-    """A label map on the raw files' grid, preprocessed as the case's own: int16 (D, H, W).
+    """Preprocess a label map on the raw files' grid like its case: int16 (D, H, W).
 
     Raises:
-        UsageFault: the raw data set is not there, or no NIfTI.
+        UsageFault: the raw data set is missing, or not NIfTI.
         DataFault: damaged, of another grid, or unknown labels.
     """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager

@@ -1,7 +1,7 @@
 """``python -m gansynth_nnunet.launch DATASET CONFIGURATION FOLD [options of nnUNetv2_train]``.
 
 The process in which nnU-Net trains, started by the adapter. It calls nnU-Net's own
-``run_training`` with our trainer; nothing of nnU-Net is changed.
+``run_training`` with gansynth's trainer; nnU-Net is not changed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.ranks import fault_of_rank
 
 SUFFIX = "GANSynth"
-"""What our trainers' names end in, after the name of the variant that they extend."""
+"""Suffix of gansynth's trainers, behind the name of the extended variant."""
 TRAINER = f"nnUNetTrainer{SUFFIX}"
 EXT_TRAINER = Path(__file__).parent / "ext_trainer"
 """The folder for ``nnUNet_extTrainer``."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of ``nnUNetv2_train`` that may be passed through."""
+    """Add the options of ``nnUNetv2_train`` that may be passed through."""
     parser.add_argument("-pretrained_weights", default=None)
     parser.add_argument("-num_gpus", type=int, default=1)
     parser.add_argument("--npz", action="store_true")
@@ -40,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 class OptionParser(argparse.ArgumentParser):
-    """Raises a typed fault where argparse would leave the process."""
+    """Raises a typed fault where argparse would exit."""
 
     def error(self, message: str) -> NoReturn:
         """Refuse the options."""
@@ -74,7 +74,7 @@ def train(arguments: Sequence[str]) -> None:
     """Train, or validate with ``--val``, as ``nnUNetv2_train`` does.
 
     Raises:
-        GansynthError: what our trainer refuses.
+        GansynthError: what gansynth's trainer refuses.
     """
     parser = OptionParser(prog="gansynth_nnunet.launch", allow_abbrev=False)
     parser.add_argument("dataset")
@@ -113,14 +113,14 @@ def train(arguments: Sequence[str]) -> None:
 
 
 def with_ext_trainer(environ: dict[str, str]) -> dict[str, str]:
-    """The environment with our folder among nnU-Net's external trainers."""
+    """Return an environment with gansynth's folder among nnU-Net's external trainers."""
     folders = [str(EXT_TRAINER)]
     folders += [f for f in environ.get("nnUNet_extTrainer", "").split(os.pathsep) if f]
     return {**environ, "nnUNet_extTrainer": os.pathsep.join(dict.fromkeys(folders))}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train; returns the exit code, a line on stderr saying why it is not 0."""
+    """Train; return the exit code, with a reason on stderr if it is not 0."""
     NnunetRoot.find().activate()
     os.environ.update(with_ext_trainer(dict(os.environ)))
     return entry(lambda: train(arguments))
