@@ -1,4 +1,4 @@
-"""Where nnU-Net keeps its three folders, and what a data set in them is called."""
+"""Locations of nnU-Net's three folders, and names of data sets in them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class NnunetRoot:
 
     @classmethod
     def find(cls, root: str | Path | None = None) -> NnunetRoot:
-        """The folders below ``root``; without one, nnU-Net's own variables.
+        """Find the folders below ``root``; without one, by nnU-Net's own variables.
 
-        A variable that is not set falls back to ``$GANSYNTH_NNUNET_ROOT``, then to ``./nnunet``.
+        An unset variable falls back to ``$GANSYNTH_NNUNET_ROOT``, then to ``./nnunet``.
         """
         if root is not None:
             return cls._below(Path(root).absolute())
@@ -42,7 +42,7 @@ class NnunetRoot:
         return cls(root / "nnUNet_raw", root / "nnUNet_preprocessed", root / "nnUNet_results")
 
     def variables(self) -> dict[str, str]:
-        """The environment nnU-Net wants, for a child process."""
+        """Return the environment variables of nnU-Net, for a child process."""
         return {
             "nnUNet_raw": str(self.raw),
             "nnUNet_preprocessed": str(self.preprocessed),
@@ -50,11 +50,11 @@ class NnunetRoot:
         }
 
     def activate(self) -> None:
-        """Point nnU-Net in this process, and its children, here; it reads the variables at use."""
+        """Set nnU-Net's variables in this process and its children; it reads them at use."""
         os.environ.update(self.variables())
 
     def datasets(self) -> tuple[str, ...]:
-        """Names of all data sets in the three folders, sorted."""
+        """Return names of all data sets in the three folders, sorted."""
         names = {
             entry.name
             for folder in (self.raw, self.preprocessed, self.results)
@@ -65,11 +65,11 @@ class NnunetRoot:
         return tuple(sorted(names))
 
     def dataset(self, where: str) -> str:
-        """The full name of a data set given as ``004``, ``4`` or ``Dataset004_Hippocampus``.
+        """Return the full name of a data set given as ``004``, ``4`` or ``Dataset004_Hippocampus``.
 
         Raises:
-            DataFault: none fits; the message lists what there is.
-            UsageFault: several do.
+            DataFault: none matches; the message lists all data sets.
+            UsageFault: several match.
         """
         datasets = self.datasets()
         if where in datasets:

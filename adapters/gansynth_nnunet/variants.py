@@ -1,8 +1,8 @@
 """nnU-Net's other trainers with synthetic samples: ``nnUNetTrainerDA5`` + ``GANSynth``, and so on.
 
-nnU-Net looks a trainer up by name in the modules of ``nnUNet_extTrainer``. The one there passes
-names it does not know to ``shim``, and a variant is composed when it is asked for. Classes belong
-to this module, so that they can be pickled.
+nnU-Net looks a trainer up by name in the modules of ``nnUNet_extTrainer``. The module there passes
+unknown names to ``shim``, which composes the variant. The classes belong to this module, so that
+they can be pickled.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _composed: dict[str, type[Any]] = {}
 
 
 def with_suffix(variant: str) -> str:
-    """The name of a variant with synthetic samples; one that has it keeps it."""
+    """Return the name of a variant with synthetic samples; an existing suffix stays."""
     return variant if variant.endswith(SUFFIX) else variant + SUFFIX
 
 
 def check(trainer: str) -> None:
-    """Refuse, before anything starts, the name of a trainer that cannot be composed.
+    """Refuse the name of a trainer that cannot be composed, before anything starts.
 
     Raises:
         UsageFault: see ``find``.
@@ -35,10 +35,10 @@ def check(trainer: str) -> None:
 
 
 def find(variant: str) -> type[Any]:
-    """nnU-Net's own trainer of this name, or one in the user's ``nnUNet_extTrainer``.
+    """Return nnU-Net's own trainer of this name, or one in the user's ``nnUNet_extTrainer``.
 
     Raises:
-        UsageFault: there is none, or nothing can be mixed into it.
+        UsageFault: there is none, or samples cannot be mixed into it.
     """
     torchvision_compat.apply()
     trainer_class = _in_nnunet(variant) or _in_own_folders(variant)
@@ -53,7 +53,7 @@ def find(variant: str) -> type[Any]:
 
 
 def compose(variant: type[Any]) -> type[Any]:
-    """A trainer with synthetic samples, of the variant it extends."""
+    """Return a trainer with synthetic samples that extends a variant."""
     from gansynth_nnunet.trainer import GANSynthMixin
 
     name = with_suffix(variant.__name__)
@@ -64,10 +64,10 @@ def compose(variant: type[Any]) -> type[Any]:
 
 
 def shim(name: str) -> type[Any]:
-    """The composed trainer of this name; for the ``__getattr__`` of modules.
+    """Return the composed trainer of this name; for the ``__getattr__`` of modules.
 
     Raises:
-        AttributeError: not one of ours, or the user has written one of that name.
+        AttributeError: not a name of gansynth's, or the user has defined a class of that name.
         UsageFault: see ``find``.
     """
     base = name.removesuffix(SUFFIX)
@@ -94,7 +94,7 @@ def _in_nnunet(name: str) -> type[Any] | None:
 
 
 def _in_own_folders(name: str) -> type[Any] | None:
-    """What the user's own folders have of this name."""
+    """Return a class of this name from the user's own folders, or None."""
     from nnunetv2.paths import nnUNet_extTrainer
     from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 
@@ -110,7 +110,7 @@ def _in_own_folders(name: str) -> type[Any] | None:
 
 
 def _known() -> list[str]:
-    """Names of the trainers that have been imported, which a search for one does to all."""
+    """Return names of imported trainers; the search for one imports all."""
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     names, left = [nnUNetTrainer.__name__], [nnUNetTrainer]
