@@ -1,7 +1,7 @@
 """nnU-Net's ``class_locations`` as arrays that a bank can store.
 
-nnU-Net centres its foreground crops on voxels sampled beforehand, per label or region. nnU-Net's
-own function samples them before a sample enters a bank, so that drawing costs nothing.
+nnU-Net centres its foreground crops on voxels sampled beforehand, per label or region. The
+same function of nnU-Net is called before a sample enters a bank, so that drawing costs nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Conversion of samples from generators of raw scans into nnU-Net's space, by nnU-Net itself.
 
 A sample is pasted into the scan of its condition, over the voxels it was conditioned on. The scan
-is in the scanner's units and in the axes of nnU-Net's reader. nnU-Net's own preprocessor treats it
+is in the scanner's units and in the axes of nnU-Net's reader. It passes nnU-Net's own preprocessor
 like a real case, and the generated part is cut out again. So whatever depends on a whole case
 equals that of the real one, even if a sample is a crop.
 

@@ -140,7 +140,7 @@ class NnunetSource(Preprocessed):
     def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
         """Split the cases into other folds: nnU-Net's three folders below ``folder``.
 
-        They contain only the named cases. nnU-Net writes a fold's results to one place below
+        They contain only the named cases. Results of a fold have one place below
         ``nnUNet_results``, so two trainings of one fold need a folder each.
         """
         from gansynth_nnunet.splits import write_root

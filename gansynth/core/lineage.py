@@ -138,13 +138,13 @@ class Match:
     """How a case matches one seen: ``id``, ``content``, ``image``, ``print``, ``subject``."""
 
     kind: str
-    seen: str
+    case_id: str
 
     def __str__(self) -> str:
         """Return the text for messages."""
         phrases = {"content": "same content as", "image": "identical image of"}
         phrases |= {"print": "near-identical image of", "subject": "same subject as"}
-        return f"{phrases[self.kind]} {self.seen}" if self.kind in phrases else "the case itself"
+        return f"{phrases[self.kind]} {self.case_id}" if self.kind in phrases else "the case itself"
 
 
 def matches(maker: Lineage, cases: Iterable[CaseRecord], dataset: str) -> dict[str, Match]:

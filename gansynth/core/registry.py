@@ -53,13 +53,13 @@ class Registry:
     plugins: dict[str, Any] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
     origins: dict[str, Origin] = field(default_factory=dict)
-    found: dict[str, dict[str, tuple[str, Callable[[], Any]]]] = field(
+    loaders: dict[str, dict[str, tuple[str, Callable[[], Any]]]] = field(
         default_factory=lambda: {kind: {} for kind in KINDS}
     )
 
     def names(self, kind: str) -> tuple[str, ...]:
         """Return the names registered for a kind, sorted."""
-        return tuple(sorted(self.found[kind]))
+        return tuple(sorted(self.loaders[kind]))
 
     def generator(self, name: str) -> type[Generator]:
         """Return the generator class registered under a name (``cgan3d``)."""
@@ -94,7 +94,9 @@ class Registry:
     def offers(self, plugin: str) -> dict[str, tuple[str, ...]]:
         """Return what a plugin registered: kind -> names, without empty kinds."""
         offered = {
-            kind: tuple(sorted(n for n, (owner, _) in self.found[kind].items() if owner == plugin))
+            kind: tuple(
+                sorted(n for n, (owner, _) in self.loaders[kind].items() if owner == plugin)
+            )
             for kind in KINDS
         }
         return {kind: names for kind, names in offered.items() if names}
@@ -109,7 +111,7 @@ class Registry:
 
         def offer(kind: str, label: str, load: Callable[[], Any]) -> None:
             check_offer(kind, label, load)
-            taken = self.found[kind].get(label) or offers[kind].get(label)
+            taken = self.loaders[kind].get(label) or offers[kind].get(label)
             if taken is not None:
                 raise Unfit(f"{kind[:-1]} {label!r} is already registered by {taken[0]!r}")
             offers[kind][label] = (name, load)
@@ -124,7 +126,7 @@ class Registry:
                 hook(register=functools.partial(offer, kind))
             self.plugins[name] = plugin
             for kind in KINDS:
-                self.found[kind].update(offers[kind])
+                self.loaders[kind].update(offers[kind])
 
     def load_point(self, point: EntryPoint) -> None:
         """Import an entry point's module and register it; one that fails is listed as broken."""
@@ -146,7 +148,7 @@ class Registry:
         self.broken.pop(name, None)
         self.origins.pop(name, None)
         for kind in KINDS:
-            self.found[kind] = {k: v for k, v in self.found[kind].items() if v[0] != name}
+            self.loaders[kind] = {k: v for k, v in self.loaders[kind].items() if v[0] != name}
 
     def load(self, kind: str, name: str) -> Any:
         """Load the object registered for a kind under a name.
@@ -154,9 +156,9 @@ class Registry:
         Raises UsageFault: unknown name, failed loading, or an object of the wrong type.
         GansynthError: raised by its own loader (a missing package, say).
         """
-        if name not in self.found[kind]:
+        if name not in self.loaders[kind]:
             raise UsageFault(self._unknown(kind, name))
-        plugin, load = self.found[kind][name]
+        plugin, load = self.loaders[kind][name]
         try:
             with strangers_code():
                 loaded = load()

@@ -66,7 +66,7 @@ class Original:
         labels: int16 (D, H, W).
         spacing: mm along D, H, W, by the files' headers.
         stored: for each axis (x, y, z) of the files, the axis (x, y, z) of ``load`` it maps to,
-            and its direction, 1 or -1 (nibabel's orientation).
+            and direction, 1 or -1 (nibabel's orientation).
         units: of each channel, (scale, offset): ``load`` times scale plus offset is ``image``.
         exact: whether nothing was interpolated.
     """
@@ -195,8 +195,8 @@ class CaseSource(ABC):
     def stored(self, case_id: str) -> tuple[FloatArray, npt.NDArray[np.float64]]:
         """Return the image of a case in its files' units and on their grid, and the affine (4, 4).
 
-        Without such files it is the image of ``load``; a slice is a volume of one. float32 (C, D,
-        H, W), axes from feet to head, back to front, left to right.
+        Without such files it is the image of ``load``; a slice is a volume of one. Shape float32
+        (C, D, H, W), axes from feet to head, back to front, left to right.
         """
         image, mm = self.load(case_id).image, self.schema.spacing
         if self.schema.ndim == 2:
@@ -226,8 +226,7 @@ class CaseSource(ABC):
         """
         raise UsageFault(
             f"{self.name}: cases of {self.request.kind} cannot be split into other folds; expected "
-            "a data set in its original files: nnunet:, nnunet-raw:, nifti:, msd:, pictures:, "
-            "yolo:, deepmedic:, or slices: of one of these"
+            "nnunet:, nnunet-raw:, nifti:, msd:, pictures:, yolo:, deepmedic:, or slices: of one of these"
         )
 
     def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:

@@ -119,11 +119,11 @@ class Drawn:
 
     Attributes:
         markup: everything in it from the document is escaped.
-        told: its text; may be empty.
+        text: its replacement; may be empty.
     """
 
     markup: Markup
-    told: Line = ()
+    text: Line = ()
     kind: ClassVar[str] = "drawn"
 
 
@@ -205,7 +205,7 @@ class Part:
     """
 
     title: str
-    what: str
+    description: str
     lines: Sequence[tuple[Sign | None, Line]]
 
 

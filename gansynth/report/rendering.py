@@ -173,7 +173,7 @@ def _block(block: Block) -> list[str]:
     if isinstance(block, Words):
         return [_warning(block.line) if block.tone == "warning" else _line(block.line)]
     if isinstance(block, Drawn):
-        return [_line(block.told)] * bool(block.told)
+        return [_line(block.text)] * bool(block.text)
     if isinstance(block, Items):
         return ["\n".join([_line([block.title]), "", *(f"- {_line(li)}" for li in block.lines)])]
     if isinstance(block, Terms):

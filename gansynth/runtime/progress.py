@@ -1,7 +1,7 @@
 """Progress reports of long work: messages, warnings, and progress with an ETA.
 
-Everything here writes to stderr (data belongs on stdout). rich is imported only to show a bar on a
-terminal; the protocol and ``NullReporter`` need nothing.
+Everything here writes to stderr (data belongs on stdout). The package rich is imported only to show
+a bar on a terminal; the protocol and ``NullReporter`` need nothing.
 """
 
 from __future__ import annotations

@@ -177,7 +177,7 @@ def test_a_disguised_held_out_image_is_recognised_or_said_not_to_be(name, host, 
     found = matches(lineage, host.records(host.held_out_ids), host.name)
     by = DISGUISES[name][2]
     wanted = {} if by is None else {PEOPLE[held_out]: (by, "a_1")}
-    assert {case: (match.kind, match.seen) for case, match in found.items()} == wanted
+    assert {case: (match.kind, match.case_id) for case, match in found.items()} == wanted
 
 
 def test_a_cache_of_a_disguised_image_knows_it_too(host, held_out, tmp_path):

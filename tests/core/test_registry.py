@@ -86,7 +86,7 @@ def plugin(**hooks: Any) -> SimpleNamespace:
 
 
 def test_a_good_plugin_works_beside_broken_ones(registry):
-    assert registry.found["generators"]["good"][0] == "a_good_one"
+    assert registry.loaders["generators"]["good"][0] == "a_good_one"
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -254,7 +254,7 @@ def test_a_warning_comes_once_in_a_process(strangers):
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_is_registered_by_its_hook(alone, kind):
     alone.add(plugin(**{kind: lambda register: register("mine", lambda: int)}), "fake")
-    assert alone.found[kind]["mine"][0] == "fake"
+    assert alone.loaders[kind]["mine"][0] == "fake"
 
 
 def test_a_source_is_opened_with_the_request():
@@ -307,10 +307,10 @@ def test_nothing_is_loaded_before_it_is_asked_for(alone):
 
 
 def test_removing_a_plugin_removes_all_it_registered(alone):
-    before = {kind: dict(names) for kind, names in alone.found.items()}
+    before = {kind: dict(names) for kind, names in alone.loaders.items()}
     alone.add(plugin(generators=lambda register: register("mine", lambda: int)), "fake")
     alone.remove("fake")
-    assert (alone.found, alone.plugins.keys()) == (before, {"conditions"})
+    assert (alone.loaders, alone.plugins.keys()) == (before, {"conditions"})
 
 
 def test_a_removed_name_can_be_taken_again(alone):
@@ -318,7 +318,7 @@ def test_a_removed_name_can_be_taken_again(alone):
     alone.add(fake, "one")
     alone.remove("one")
     alone.add(fake, "two")
-    assert alone.found["generators"]["mine"][0] == "two"
+    assert alone.loaders["generators"]["mine"][0] == "two"
 
 
 def test_what_is_installed_is_loaded_once_and_whole():

@@ -365,7 +365,7 @@ def test_check_tells_of_a_choice_without_slices():
 def test_check_tells_what_is_wrong_with_the_volumes(monkeypatch):
     found = Finding("error", "a", Path("a"), "damaged")
     monkeypatch.setitem(
-        installed().found["checks"],
+        installed().loaders["checks"],
         "volumes",
         ("volumes", lambda: lambda request, progress: Checked("volumes:x", 3, [found])),
     )

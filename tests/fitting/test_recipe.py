@@ -74,7 +74,7 @@ def test_every_file_is_registered_under_its_name():
     ours = {
         name
         for name in installed().names("recipes")
-        if str(installed().origins.get(installed().found["recipes"][name][0])).startswith(
+        if str(installed().origins.get(installed().loaders["recipes"][name][0])).startswith(
             "gansynth "
         )
     }
