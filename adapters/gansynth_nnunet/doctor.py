@@ -144,7 +144,7 @@ def look_up_line() -> Line:
         return Line("note", name, f"cannot be tried: {error}", "try it by hand")
     if ended.returncode == 0:
         return Line("ok", name, "finds its trainer")
-    lines = ended.stderr.strip().splitlines() or ["it says nothing"]
+    lines = ended.stderr.strip().splitlines() or ["no output"]
     cures = [line.cure for line in (ext_trainer_line(), torchvision_line()) if line.cure]
     cure = " && ".join(cures) or f"look at it: {shlex.join(command)}"
     return Line("note", name, f"does not find its trainer: {lines[-1][:200]}", cure)

@@ -110,12 +110,12 @@ class Converter:
             raise DataFault("sample: no labels, expected them: nnU-Net learns from nothing else")
         scan = self.scan(str(sample.provenance["case"]))
         image, labels, box = self._pasted(scan, sample, sample.labels)
-        drawn, seg, properties = self._preprocess(image, labels, scan.original)
-        box = _through(box, properties, self._plans.transpose_forward, drawn.shape[1:])
+        arrays, seg, properties = self._preprocess(image, labels, scan.original)
+        box = _through(box, properties, self._plans.transpose_forward, arrays.shape[1:])
         at = tuple(slice(first, end) for first, end in box)
-        self._refuse_small(tuple(end - first for first, end in box), drawn.shape[1:])
+        self._refuse_small(tuple(end - first for first, end in box), arrays.shape[1:])
         # Copies: a crop must not keep the whole case in memory.
-        return drawn[(slice(None), *at)].astype(np.float32), seg[0][at].astype(np.int16)
+        return arrays[(slice(None), *at)].astype(np.float32), seg[0][at].astype(np.int16)
 
     def _preprocess(
         self, image: FloatArray, labels: LabelArray, original: Original
@@ -123,7 +123,7 @@ class Converter:
         """Run nnU-Net's own ``run_case_npy``; arrays as its reader returns them."""
         spacing = list(original.spacing if self._turned else stored_spacing(original))
         with _quiet():
-            drawn, seg, properties = self._preprocessor.run_case_npy(
+            arrays, seg, properties = self._preprocessor.run_case_npy(
                 image,
                 labels[None],
                 {"spacing": spacing},
@@ -131,7 +131,7 @@ class Converter:
                 self._config,
                 dict(self.host.dataset_json),
             )
-        return drawn, seg, properties
+        return arrays, seg, properties
 
     def _pasted(
         self, scan: Scan, sample: Sample, labels: LabelArray
@@ -147,12 +147,12 @@ class Converter:
         mine = tuple(slice(f - c, e - c) for (f, e), c in zip(box, corner, strict=True))
         image, seg = original.image.copy(), original.labels.copy()
         units = np.array(original.units, np.float32).reshape(-1, 2, 1, 1, 1)
-        drawn = sample.image[(slice(None), *mine)] * units[:, 0] + units[:, 1]
+        generated = sample.image[(slice(None), *mine)] * units[:, 0] + units[:, 1]
         seg[there] = labels[mine]
         # A generator gives almost zeros where a real case has zeros: nnU-Net would neither crop
         # them nor call them outside.
         outside = scan.outside[there] & (seg[there] <= 0)
-        image[(slice(None), *there)] = np.where(outside, np.float32(0), drawn)
+        image[(slice(None), *there)] = np.where(outside, np.float32(0), generated)
         image = image[self._order]
         if self._turned:
             return image, seg, box
@@ -208,22 +208,22 @@ def check_schema(schema: Schema, target: Schema, name: str, *, flat: bool = Fals
     """
     if schema.ndim != 3 or flat:
         raise UsageFault(
-            f"{name}: the generator draws slices, which nnU-Net's preprocessor cannot put back "
+            f"{name}: the generator makes slices, which nnU-Net's preprocessor cannot put back "
             "into their volume; expected one fitted on volumes, or on nnunet: -c 2d"
         )
     channels, needed = schema.channels, target.channels
     if sorted(channels) != sorted(needed) or len(set(needed)) < len(needed):
         raise DataFault(
-            f"{name}: the generator draws the channels {', '.join(channels)}, nnU-Net has "
+            f"{name}: the generator makes the channels {', '.join(channels)}, nnU-Net has "
             f"{', '.join(needed)}; expected the same names, each once. Name them as dataset.json "
             f"does: --read channels={','.join(needed)}"
         )
-    drawn = {name: value for name, value in schema.labels.items() if value}
+    produced = {name: value for name, value in schema.labels.items() if value}
     labels = {name: value for name, value in target.labels.items() if value}
-    if drawn != labels:
+    if produced != labels:
         raise DataFault(
-            f"{name}: the generator draws the labels {drawn}, nnU-Net has {labels}; expected the "
-            "same names and values. Name them as dataset.json does: --read labels="
+            f"{name}: the generator makes the labels {produced}, nnU-Net has {labels}; expected "
+            "the same names and values. Name them as dataset.json does: --read labels="
             f"{','.join(f'{name}:{value}' for name, value in labels.items())}"
         )
 

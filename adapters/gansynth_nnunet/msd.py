@@ -151,9 +151,9 @@ def import_asked(request: ImportRequest) -> Report:
 def lines_of(report: ImportReport) -> Iterator[str]:
     """Describe the imported cases and their split."""
     held = sorted({val for _, val in report.folds})
-    people = f"{report.subjects} subject{'s' * (report.subjects != 1)}"
+    subjects = f"{report.subjects} subject{'s' * (report.subjects != 1)}"
     cases = f"{report.cases} case{'s' * (report.cases != 1)}"
-    yield f"{report.dataset}: {cases} of {people} in {report.folder}"
+    yield f"{report.dataset}: {cases} of {subjects} in {report.folder}"
     yield f"{len(report.folds)} folds, each holding out {' or '.join(map(str, held))} cases"
 
 

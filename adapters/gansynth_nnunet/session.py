@@ -70,11 +70,11 @@ class NnunetSession(Session[str]):
 
     def _lead(self, tick: Tick) -> Shared:
         """Check, start the producer, and wait for samples; on rank 0."""
-        training, drawn = self.training, self.injection.ratio.p > 0
-        self._source = source = open_host(self.config, training) if drawn else None
+        training, mixing = self.training, self.injection.ratio.p > 0
+        self._source = source = open_host(self.config, training) if mixing else None
         self._origin = None if source is None else open_origin(self.config, training, source)
         self.open()
-        if drawn and not training.held_out_ids:
+        if mixing and not training.held_out_ids:
             self.say(
                 "fold 'all' trains on every case: nothing is held out, so leakage cannot be "
                 "checked, and the validation Dice is one on training cases"

@@ -238,8 +238,8 @@ class NnunetSource(Preprocessed):
                 f"{self.folder / case_id}_seg.b2nd: shape is {labels.shape}, expected one channel; "
                 f"{self._again}"
             )
-        drawn: LabelArray = labels[0].astype(np.int16, copy=False)
-        return drawn
+        volume: LabelArray = labels[0].astype(np.int16, copy=False)
+        return volume
 
     def _outside_fill(self) -> tuple[float, ...] | None:
         """Return the constant of each channel where labels, or padding (zeros), are -1, or None."""

@@ -33,13 +33,13 @@ class Planes:
         from scipy.ndimage import find_objects
 
         box = bounding_box(labels > 0)
-        drawn = np.maximum(labels[box], 0)
-        most = int(drawn.max(initial=0))
+        foreground = np.maximum(labels[box], 0)
+        most = int(foreground.max(initial=0))
         counts = np.zeros((most + 1, len(labels)), np.int64)
-        for number, plane in enumerate(drawn, box[0].start):
+        for number, plane in enumerate(foreground, box[0].start):
             counts[:, number] = np.bincount(plane.ravel(), minlength=most + 1)
         values = np.flatnonzero(counts[1:].any(axis=1)) + 1
-        slices = find_objects(drawn, most) if most else []
+        slices = find_objects(foreground, most) if most else []
         ends = np.array(
             [[(s.start, s.stop) for s in box_slices] for box_slices in slices if box_slices]
         )

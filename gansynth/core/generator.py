@@ -119,8 +119,8 @@ class Step:
 
     def _share(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
         count = len(self.batch.image)
-        drawn = draw(self.total or count, *shape, generator=self.rng, device=self.rng.device)
-        return drawn[self.first : self.first + count]
+        noise = draw(self.total or count, *shape, generator=self.rng, device=self.rng.device)
+        return noise[self.first : self.first + count]
 
 
 @dataclass(frozen=True)

@@ -75,12 +75,12 @@ def resample(
     it is interpolated linearly between the old centres. Labels take the label in the middle of each
     new voxel, which keeps every label's volume. With ``nearest`` the image does so too.
     """
-    drawn = None if labels is None else pick(labels, shape)
+    new_labels = None if labels is None else pick(labels, shape)
     if nearest:
-        return pick(image, shape).astype(np.float32), drawn
+        return pick(image, shape).astype(np.float32), new_labels
     old = image.shape[1:]
     if tuple(shape) == old:
-        return image.astype(np.float32), drawn
+        return image.astype(np.float32), new_labels
     # Relative to the corner's intensity: a constant background stays constant, bit for bit.
     corner = image[(slice(None), *[slice(1)] * len(old))]
     resized: FloatArray = np.subtract(image, corner, dtype=np.float32)
@@ -89,7 +89,7 @@ def resample(
         if shape[axis] != old[axis]:
             resized = _along(resized, axis + 1, weights(old[axis], shape[axis]))
     resized += corner.astype(np.float32)
-    return resized, drawn
+    return resized, new_labels
 
 
 def resampling_record(resampled: bool) -> dict[str, str]:

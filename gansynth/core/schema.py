@@ -71,8 +71,8 @@ class Schema(Document, later=("classes", "box_classes"), whole=True):
     @property
     def label_values(self) -> tuple[int, ...]:
         """All values of a labels array, increasing; -1 first if there is an outside."""
-        drawn = sorted(v for v in self.labels.values() if v != self.ignore)
-        return (OUTSIDE, *drawn) if self.has_outside else tuple(drawn)
+        values = sorted(v for v in self.labels.values() if v != self.ignore)
+        return (OUTSIDE, *values) if self.has_outside else tuple(values)
 
     @property
     def foreground(self) -> tuple[int, ...]:

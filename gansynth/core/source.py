@@ -226,8 +226,8 @@ class CaseSource(ABC):
         """
         raise UsageFault(
             f"{self.name}: cases of {self.request.kind} cannot be split into other folds; expected "
-            "nnunet:, nnunet-raw:, nifti:, msd:, pictures:, yolo:, deepmedic:, or slices: of one of "
-            "these"
+            "nnunet:, nnunet-raw:, nifti:, msd:, pictures:, yolo:, deepmedic:, or slices: of one "
+            "of these"
         )
 
     def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:

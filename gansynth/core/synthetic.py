@@ -61,6 +61,6 @@ def refuse_named(
 
 def _refused(file: str) -> IntegrityFault:
     return IntegrityFault(
-        f"{file}: drawn by gansynth, expected a real case; what its generator has seen would be "
-        "forgotten. Leave it out, or name the run or bank that drew it: --synthetic-source RUN"
+        f"{file}: made by gansynth, expected a real case; its generator's lineage would be lost. "
+        "Leave it out, or name the run or bank that made it: --synthetic-source RUN"
     )

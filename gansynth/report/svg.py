@@ -168,9 +168,9 @@ def mark(shape: str, x: float, y: float, class_: str) -> Markup:
     return tag("use", href=f"#mark-{shape}", x=across(x), y=y, class_=class_)
 
 
-def sourced(number: Linked, *drawn: Markup) -> Markup:
+def sourced(number: Linked, *elements: Markup) -> Markup:
     """Group the elements of a number with its source."""
-    return tag("g", tag("title", escape(number.source)), *drawn, data_pointer=number.pointer)
+    return tag("g", tag("title", escape(number.source)), *elements, data_pointer=number.pointer)
 
 
 def whisker(axis: Axis, ends: Sequence[tuple[float | None, Linked]], y: float) -> list[Markup]:
@@ -196,11 +196,11 @@ def whisker(axis: Axis, ends: Sequence[tuple[float | None, Linked]], y: float) -
     return elements
 
 
-def stretched(height: float, *drawn: Markup) -> Markup:
+def stretched(height: float, *elements: Markup) -> Markup:
     """Stretch shapes to their place; their coordinates are 0 to 100 horizontally, and pixels."""
     return tag(
         "svg",
-        *drawn,
+        *elements,
         viewBox=f"0 0 100 {height:g}",
         preserveAspectRatio="none",
         width="100%",
@@ -220,7 +220,7 @@ class Drawings:
         self._next = count(1)
 
     def drawing(
-        self, title: str, description: str, height: float, *drawn: Markup, class_: str = ""
+        self, title: str, description: str, height: float, *elements: Markup, class_: str = ""
     ) -> Markup:
         """Make one drawing.
 
@@ -233,7 +233,7 @@ class Drawings:
             "svg",
             tag("title", escape(title), id=f"{prefix}-title"),
             tag("desc", escape(description), id=f"{prefix}-words"),
-            *drawn,
+            *elements,
             class_=f"drawing {class_}".strip(),
             role="img",
             aria_labelledby=f"{prefix}-title",

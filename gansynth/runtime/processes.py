@@ -127,7 +127,7 @@ def raise_if_failed(ended: Ended, name: str) -> None:
         return
     if ended.code in FAULTS:
         raise FAULTS[ended.code](ended.line)
-    line = ended.last[-1] if ended.last else "it said nothing"
+    line = ended.last[-1] if ended.last else "no output"
     ending = f"exit {ended.code}" if ended.code > 0 else f"signal {_signal(-ended.code)}"
     raise TrainingFault(f"{name} failed ({ending}): {line}")
 
@@ -324,11 +324,11 @@ def last_words(code: int, errors: str, output: str) -> str:
     faults = [line.removeprefix(FAULT) for line in lines if line.startswith(FAULT)]
     if code in FAULTS and faults:
         return faults[-1]
-    line = lines[-1] if lines else "it said nothing"
+    line = lines[-1] if lines else "no output"
     if code > 0:
         return line if lines else f"exit {code}: {line}"
     ending = f"killed by {_signal(-code)}"
-    return f"{ending}; last it said: {line}" if lines else ending
+    return f"{ending}; last output: {line}" if lines else ending
 
 
 def _lines(text: str) -> list[str]:

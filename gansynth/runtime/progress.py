@@ -127,7 +127,7 @@ class RichReporter:
 
 class _Silent:
     def advance(self, n: int = 1, **values: object) -> None:
-        """Nobody looks."""
+        """Do nothing."""
 
 
 class _Bar:

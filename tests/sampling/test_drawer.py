@@ -261,7 +261,7 @@ def test_dataset_json_is_one_that_nnunet_knows(written):
 
 def test_the_drawn_samples_are_no_real_cases(written):
     source = open_source(SourceRequest("nifti", str(written[0]), fold="all"))
-    with pytest.raises(IntegrityFault, match=r"drawn by gansynth.*--synthetic-source RUN"):
+    with pytest.raises(IntegrityFault, match=r"made by gansynth.*--synthetic-source RUN"):
         source.load("sample-0001")
 
 

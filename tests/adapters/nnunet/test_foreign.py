@@ -281,7 +281,7 @@ def test_channels_in_another_order_are_brought_into_nnunets(skewed):
 
 def test_slices_are_refused(skewed):
     request = SourceRequest("slices", "nnunet-raw:501", root=str(skewed.root))
-    with pytest.raises(UsageFault, match="draws slices"):
+    with pytest.raises(UsageFault, match="makes slices"):
         Converter(open_source(request), Space(), open_nnunet(skewed.request()))
 
 
