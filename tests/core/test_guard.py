@@ -282,7 +282,7 @@ def samples(tmp_path) -> Path:
 
 
 def test_drawn_volumes_are_no_real_cases(samples):
-    with pytest.raises(IntegrityFault, match=r"s0_0000.nii.gz: drawn.*--synthetic-source"):
+    with pytest.raises(IntegrityFault, match=r"s0_0000.nii.gz: made.*--synthetic-source"):
         opened(samples).lineage()
 
 
