@@ -1,8 +1,8 @@
-"""gansynth: GAN samples from one training fold, fed on the fly into the framework you already use.
+"""gansynth: GAN samples from one training fold, mixed on the fly into the framework you train.
 
-Users and plugins import from here; which module has a name may change. Importing this package is
-cheap: a name's module is imported when the name is first asked for, so ``gansynth --help`` and
-readers of a sample bank import neither torch nor any framework.
+Users and plugins import from here; the module that holds a name may change. Importing this package
+is cheap: a name's module is imported at its first use. So ``gansynth --help`` and readers of a
+sample bank import neither torch nor any framework.
 """
 
 from importlib import import_module

@@ -1,6 +1,6 @@
-"""nnU-Net v2, both ways: its preprocessed training cases in, synthetic samples into its training.
+"""nnU-Net v2: reads its preprocessed training cases, and adds synthetic samples to its training.
 
-nnU-Net itself stays as it is installed. Everything heavy is imported when it is used.
+nnU-Net's installation is not changed. Heavy modules are imported at their first use.
 """
 
 from __future__ import annotations

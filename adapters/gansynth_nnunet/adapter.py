@@ -1,4 +1,4 @@
-"""nnU-Net v2 as a host: unmodified, trained in a child process by its own ``run_training``."""
+"""The adapter of nnU-Net v2: unmodified, trained in a child process by its ``run_training``."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ from gansynth_nnunet.session import (
 from gansynth_nnunet.source import NnunetSource
 
 WORKERS = "2"
-"""nnU-Net's augmentation processes unless the user says otherwise (``nnUNet_n_proc_DA``)."""
+"""Default number of nnU-Net's augmentation processes (``nnUNet_n_proc_DA``)."""
 
 
 class NnunetAdapter(Adapter):
@@ -77,18 +77,18 @@ class NnunetAdapter(Adapter):
             )
         self.host = source
         self.trainer = TRAINER
-        """The class that nnU-Net is told to train with, once ``check`` has seen the settings."""
+        """Name of the trainer class for nnU-Net, set after ``check`` has read the settings."""
 
     @property
     def output_folder(self) -> Path:
-        """Where nnU-Net writes this training's results."""
+        """Folder of nnU-Net's results of this training."""
         host = self.host
         model = f"{self.trainer}__{self._plans}__{host.configuration}"
         return host.root.results / host.dataset / model / f"fold_{host.fold}"
 
     @property
     def _plans(self) -> str:
-        """Name of the plans' file, which is what nnU-Net's ``-p`` takes."""
+        """Name of the plans' file, the argument of nnU-Net's ``-p``."""
         return self.host.plans.path.stem
 
     @property
@@ -97,7 +97,7 @@ class NnunetAdapter(Adapter):
         return host_size(self.host.patch_size)
 
     def finalise(self, sample: Sample) -> HostArrays:
-        """Voxels of each label or region for nnU-Net's crops; in a cascade, the stage before."""
+        """Return voxels per label or region for nnU-Net's crops; in a cascade, the stage before."""
         if sample.labels is None:
             raise DataFault("sample: no labels, expected them: nnU-Net learns from nothing else")
         arrays: dict[str, Any] = dict(encode(sample.labels, self.keys))
@@ -106,7 +106,7 @@ class NnunetAdapter(Adapter):
         return arrays
 
     def bring(self, source: CaseSource, space: Space) -> Callable[[Sample], Sample]:
-        """Samples of raw scans go through nnU-Net's own preprocessor; see ``Converter``."""
+        """Return nnU-Net's own preprocessing of samples of raw scans; see ``Converter``."""
         if "plans" in source.host:
             return super().bring(source, space)
         from gansynth_nnunet.foreign import Converter
@@ -114,10 +114,10 @@ class NnunetAdapter(Adapter):
         return Converter(source, space, self.host)
 
     def validate(self) -> None:
-        """Check that nnU-Net has what it needs beside the cases that the source has checked.
+        """Check the files that nnU-Net needs beside the cases, which the source has checked.
 
         Raises:
-            DataFault: it has not.
+            DataFault: one is missing or inconsistent.
         """
         plans, folder = self.host.plans, self.host.plans.folder
         if plans.doc["plans_name"] != self._plans:
@@ -133,7 +133,7 @@ class NnunetAdapter(Adapter):
                 )
 
     def inject(self, dataset: Any, plan: MixPlan[str], *, batch_size: int) -> MixedDataset:
-        """Wrap an nnU-Net training data set; for those who build their own trainer."""
+        """Wrap an nnU-Net training data set; for users with their own trainer."""
         return MixedDataset(dataset, plan, batch_size, len(self.schema.channels), self.keys)
 
     def check(
@@ -143,44 +143,44 @@ class NnunetAdapter(Adapter):
 
         Raises:
             IntegrityFault: leakage, or another data set, plans, configuration.
-            UsageFault: what cannot be, or samples smaller than a patch; with ``--c``, another kind
-                of schedule than the training has that is continued.
-            DataFault: a bank of other channels or labels, or with a sample that cannot be.
+            UsageFault: invalid values, or samples smaller than a patch; with ``--c``, another kind
+                of schedule than that of the continued training.
+            DataFault: a bank of other channels or labels, or with an invalid sample.
         """
         self.check_ways(injection)
-        given = parse_options(options)
+        parsed = parse_options(options)
         config = self._config(injection, settings)
         variants.check(self.trainer)
         asked_regions(settings.get("regions", ""), self.source)
         if self.host.is_cascaded and injection.ratio.p > 0 and not config.cascade:
             raise UsageFault(cascade.refusal(self.host.configuration))
         origin = self._check(injection) if injection.ratio.p > 0 else None
-        if given.c and any((self.output_folder / name).exists() for name in CHECKPOINTS):
+        if parsed.c and any((self.output_folder / name).exists() for name in CHECKPOINTS):
             for session in read_sessions(self.output_folder / SIDECAR)[-1:]:
                 compare(session, describe_session(config, origin), None, COMPARED, ANEW)
 
     @classmethod
     def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:
-        """As they are: nnU-Net keeps its last weights, unless it is asked for its best ones."""
+        """Return no options: nnU-Net keeps its last weights unless its best ones are requested."""
         if "--val_best" in options:
             raise UsageFault(
-                "host.options: --val_best chooses weights by the cases that are judged on, "
+                "host.options: --val_best chooses weights by the cases of the evaluation, "
                 "expected the last ones; leave it out"
             )
         return tuple(options)
 
     @classmethod
     def heavier(cls, settings: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
-        """nnU-Net's own DA5, with the elastic deformation that it leaves out."""
+        """Return nnU-Net's own DA5, with the elastic deformation that it leaves out."""
         return {"trainer": "nnUNetTrainerDA5", "elastic": "0.3"}, ()
 
     def lasting(
         self, steps: int, mixes: Sequence[Mix], settings: Mapping[str, str], cases: int
     ) -> list[dict[str, str]]:
-        """Epochs of as many iterations as set, else of nnU-Net's 250, or of fewer."""
+        """Return epochs of as many iterations as set, else of nnU-Net's 250, or of fewer."""
         each = int(settings.get("num_iterations_per_epoch", min(steps, 250)))
-        epochs, rest = divmod(steps, each)
-        if rest:
+        epochs, remainder = divmod(steps, each)
+        if remainder:
             raise UsageFault(
                 f"steps {steps}: no whole number of epochs of {each} iterations, expected a "
                 "multiple of that, or other num_iterations_per_epoch"
@@ -204,13 +204,13 @@ class NnunetAdapter(Adapter):
             return read_outcome(self.output_folder, account)
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
-        """Refuse files that are no NIfTI, and a fold that holds no case out; see ``Adapter``."""
+        """Refuse files other than NIfTI, and a fold without held-out cases; see ``Adapter``."""
         from gansynth_nnunet.judged import refuse_unmeasurable
 
         refuse_unmeasurable(self.host)
 
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
-        """Label maps of the held-out cases; see ``Adapter.judged``."""
+        """Return label maps of the held-out cases; see ``Adapter.judged``."""
         from gansynth_nnunet.judged import judged_files
 
         return judged_files(self.host, folder)
@@ -225,7 +225,7 @@ class NnunetAdapter(Adapter):
         dry_run: bool = False,
         reporter: Reporter,
     ) -> Mapping[str, Any]:
-        """Write a data set of nnU-Net's; see ``Adapter.export``."""
+        """Write an nnU-Net data set; see ``Adapter.export``."""
         from gansynth_nnunet.export import NnunetExport
 
         self.validate()
@@ -234,35 +234,35 @@ class NnunetAdapter(Adapter):
         return export.run(dry_run=dry_run, reporter=reporter)
 
     @classmethod
-    def import_dataset(cls, asked: ImportRequest) -> Report:
-        """A Decathlon folder becomes a raw data set; see ``Adapter.import_dataset``."""
+    def import_dataset(cls, request: ImportRequest) -> Report:
+        """Import a Decathlon folder as a raw data set; see ``Adapter.import_dataset``."""
         from gansynth_nnunet.msd import import_asked
 
-        return import_asked(asked)
+        return import_asked(request)
 
     @classmethod
-    def prepare(cls, asked: PrepareRequest) -> Report:
-        """nnU-Net's own planning and preprocessing; see ``Adapter.prepare``."""
+    def prepare(cls, request: PrepareRequest) -> Report:
+        """Run nnU-Net's own planning and preprocessing; see ``Adapter.prepare``."""
         from gansynth_nnunet.prepare import prepare_asked
 
-        return prepare_asked(asked)
+        return prepare_asked(request)
 
     @classmethod
-    def make_splits(cls, asked: SplitsRequest) -> Sequence[Split]:
+    def make_splits(cls, request: SplitsRequest) -> Sequence[Split]:
         """Write ``splits_final.json``; see ``Adapter.make_splits``."""
         from gansynth_nnunet.splits import make_splits
 
         return make_splits(
-            asked.request, folds=asked.folds, seed=asked.seed, overwrite=asked.overwrite
+            request.request, folds=request.folds, seed=request.seed, overwrite=request.overwrite
         )
 
     @classmethod
-    def doctor(cls, asked: DoctorRequest) -> Iterator[Line]:
-        """nnU-Net's folders, its workers, and our trainer."""
+    def doctor(cls, request: DoctorRequest) -> Iterator[Line]:
+        """Check nnU-Net's folders, its workers, and gansynth's trainer."""
         from gansynth.runtime.machine import cores
         from gansynth_nnunet.doctor import lines
 
-        return lines(asked.root, quick=asked.quick, cores=cores())
+        return lines(request.root, quick=request.quick, cores=cores())
 
     def _train(self, config: Path, options: Sequence[str], scratch: Path | None) -> None:
         """Run nnU-Net in a child process until it ends."""
@@ -286,7 +286,7 @@ class NnunetAdapter(Adapter):
     # -- before ----------------------------------------------------------------------------------
 
     def _config(self, injection: Injection, settings: Mapping[str, str]) -> MixConfig:
-        """What the child is told."""
+        """Return the configuration for the child process."""
         choices = read_settings(NnunetSettings, settings, self.name)
         self.trainer = variants.with_suffix(choices.trainer)
         return MixConfig(
@@ -299,7 +299,7 @@ class NnunetAdapter(Adapter):
         )
 
     def _check(self, injection: Injection) -> Origin:
-        """What samples are drawn of, checked."""
+        """Return the checked generator or bank of the samples."""
         takes = takes_of(self.host, self.held_out, self.sample_size, read=True)
         origin = check_origin(injection, self.host, takes)
         check_drawing(self, injection)
@@ -308,7 +308,7 @@ class NnunetAdapter(Adapter):
     def samples_drawn(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> int | None:
-        """Slots of all batches, as many as nnU-Net's own; None of another trainer's."""
+        """Return the slots of all batches of nnU-Net's default trainer; None for others."""
         if "trainer" in settings and "num_epochs" not in settings:
             return None
         epochs = int(settings.get("num_epochs", 1000))
@@ -316,7 +316,7 @@ class NnunetAdapter(Adapter):
         return epochs * batches * self.host.batch_size
 
     def bank_plan(self, injection: Injection) -> BankPlan | None:
-        """The bank that is made of a run's samples; see ``Adapter.bank_plan``."""
+        """Return the size of the bank made from a run; see ``Adapter.bank_plan``."""
         return plan_own_bank(self, injection, self._sample_bytes)
 
     def _sample_bytes(self, manifest: Mapping[str, Any]) -> int:
@@ -348,5 +348,5 @@ class NnunetAdapter(Adapter):
 
     @functools.cached_property
     def keys(self) -> tuple[Key, ...]:
-        """Labels or regions whose voxels nnU-Net wants to know."""
+        """Labels or regions whose voxels nnU-Net needs to sample crops."""
         return keys_of(self.host.plans.doc, self.host.dataset_json)

@@ -1,7 +1,7 @@
-"""nnU-Net's augmentation changed: switched off, for all samples or for synthetic ones, or heavier.
+"""Changes of nnU-Net's augmentation: off for all samples or for synthetic ones, or stronger.
 
-Everything here runs inside nnU-Net's own loader, sample by sample: it loads a case, crops it, and
-at once hands it to its transforms. So what was loaded last is what is being transformed.
+Everything here runs inside nnU-Net's own loader, sample by sample. The loader loads a case, crops
+it, and passes it to its transforms at once. So the transformed sample is always the last loaded.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ NO_AUGMENTATION = (
 )
 SYNTHETIC_AS_DRAWN = "gansynth: synthetic samples are not augmented, real ones are"
 WIDTHS = 0.1, 0.25
-"""Narrowest and widest Gaussian that smooths elastic displacements, as a share of the patch."""
+"""Smallest and largest sigma of the Gaussian for elastic displacements, as share of the patch."""
 REACH = 0.5
-"""Longest elastic displacement, in widths of that Gaussian: not so long that space would fold."""
+"""Largest elastic displacement, in multiples of that sigma: small enough to avoid folding."""
 
 
 class CentreCrop(BasicTransform):  # type: ignore[misc]
-    """Crops image and labels to a patch, as nnU-Net's SpatialTransform does where it neither
-    rotates nor scales, and without drawing random numbers.
+    """Crops image and labels to a patch, as nnU-Net's SpatialTransform does without rotation and
+    scaling. It draws no random numbers.
     """
 
     def __init__(self, patch_size: Sequence[int]) -> None:
@@ -49,9 +49,9 @@ class CentreCrop(BasicTransform):  # type: ignore[misc]
 
 
 class ByKind:
-    """Real samples through one pipeline, synthetic ones through another.
+    """Passes real samples through one pipeline and synthetic ones through another.
 
-    It shares ``last`` with the data set that it is pickled or forked together with.
+    It shares ``last`` with the data set, which must be pickled or forked together with it.
     """
 
     def __init__(self, real: Any, synthetic: Any, last: LastDraw) -> None:
@@ -61,7 +61,7 @@ class ByKind:
         """Transform the sample loaded last.
 
         Raises:
-            EnvironmentFault: nnU-Net loads and transforms in another order than it used to.
+            EnvironmentFault: this nnU-Net loads and transforms in another order.
         """
         synthetic, self.last.synthetic = self.last.synthetic, None
         if synthetic is None:
@@ -74,21 +74,21 @@ class ByKind:
 
 
 def deform(transforms: Any, share: float) -> str:
-    """Have a pipeline's spatial transforms deform a share of samples elastically, too, in place.
+    """Add elastic deformation of a share of samples to a pipeline's spatial transforms, in place.
 
-    Returns what was done, for the log.
+    Returns a message for the log.
 
     Raises:
-        UsageFault: there is no such transform in it.
+        UsageFault: the pipeline has no spatial transform.
     """
     steps = getattr(transforms, "transforms", ())
-    found = [step for step in steps if isinstance(step, SpatialTransform)]
-    if not found:
+    spatial = [step for step in steps if isinstance(step, SpatialTransform)]
+    if not spatial:
         raise UsageFault(
             f"--set elastic={share:g}: this trainer's augmentation has no spatial transform that "
             "could deform, expected one like nnUNetTrainer's or nnUNetTrainerDA5's; leave it out"
         )
-    for step in found:
+    for step in spatial:
         step.p_elastic_deform = share
         step.elastic_deform_scale = WIDTHS
         step.elastic_deform_magnitude = displaced
@@ -96,33 +96,33 @@ def deform(transforms: Any, share: float) -> str:
 
 
 def displaced(*, dim: int, patch_size: Sequence[int], deformation_scale: float, **_: Any) -> float:
-    """The longest displacement of one sample in voxels, as nnU-Net's transform asks for it."""
+    """Return the largest displacement of a sample in voxels, a callback of nnU-Net's transform."""
     return float(np.random.uniform(0, REACH * deformation_scale * patch_size[dim]))  # noqa: NPY002
 
 
-def arguments(given: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a call to nnU-Net's ``get_training_transforms``, by name."""
-    bound = inspect.signature(nnUNetTrainer.get_training_transforms).bind(*given, **named)
+def arguments(positional: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call to nnU-Net's ``get_training_transforms``, by name."""
+    bound = inspect.signature(nnUNetTrainer.get_training_transforms).bind(*positional, **named)
     bound.apply_defaults()
     return dict(bound.arguments)
 
 
-def validation_pipeline(trainer: Any, asked: Mapping[str, Any]) -> Any:
-    """The trainer's own validation transforms, for what training transforms were asked for."""
+def validation_pipeline(trainer: Any, arguments: Mapping[str, Any]) -> Any:
+    """Return the trainer's own validation transforms, given arguments for training transforms."""
     keys = ("is_cascaded", "foreground_labels", "regions", "ignore_label")
     return trainer.get_validation_transforms(
-        asked["deep_supervision_scales"], **{key: asked[key] for key in keys}
+        arguments["deep_supervision_scales"], **{key: arguments[key] for key in keys}
     )
 
 
-def plain_pipeline(trainer: Any, asked: Mapping[str, Any]) -> Any:
-    """What is left of the training transforms without anything random.
+def plain_pipeline(trainer: Any, arguments: Mapping[str, Any]) -> Any:
+    """Return the training transforms without any random ones.
 
-    Crop, mask of the channels that were normalised inside the nonzero region, then what validation
-    does: -1 removed, previous stage as channels, regions, targets of deep supervision.
+    They crop, mask the channels normalised inside the nonzero region, and apply validation's
+    steps: -1 removed, previous stage as channels, regions, targets of deep supervision.
     """
-    steps: list[Any] = [CentreCrop(asked["patch_size"])]
-    masked = [i for i, mask in enumerate(asked["use_mask_for_norm"] or ()) if mask]
+    steps: list[Any] = [CentreCrop(arguments["patch_size"])]
+    masked = [i for i, mask in enumerate(arguments["use_mask_for_norm"] or ()) if mask]
     if masked:
         steps.append(MaskImageTransform(masked, channel_idx_in_seg=0, set_outside_to=0))
-    return ComposeTransforms([*steps, validation_pipeline(trainer, asked)])
+    return ComposeTransforms([*steps, validation_pipeline(trainer, arguments)])

@@ -1,9 +1,9 @@
-"""A cascade's previous stage, for samples that no previous stage has ever seen.
+"""Simulated predictions of a cascade's previous stage, for synthetic samples.
 
-The second stage of nnU-Net's cascade learns from a case and from what a coarser network made of it.
-A synthetic sample has its own labels only, which are exact. So they are taken to the coarse
-spacing, given errors there, and brought back, before the sample enters a bank. Even so they are a
-better prior than real predictions, which is why only those who ask for it get it.
+The second stage of nnU-Net's cascade learns from a case and a coarser network's segmentation of it.
+A synthetic sample only has its own labels, which are exact. So they are resampled to the coarse
+spacing, given errors there, and resampled back, before the sample enters a sample bank. They are
+still a better prior than real predictions, so this must be requested explicitly.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ if TYPE_CHECKING:
     from gansynth.core.schema import LabelArray
 
 PREVIOUS = "previous_stage"
-"""Name of the arrays among a bank's extras: (D, H, W), 0 wherever no label was predicted."""
+"""Name of the arrays in a bank's extras: (D, H, W), 0 where no label is predicted."""
 P_DROP = 0.3
-"""How often a label loses one of its components."""
+"""Probability that a label loses one of its components."""
 P_MERGE = 0.1
-"""How often one of its components is taken for another label."""
+"""Probability that one of its components gets another label."""
 LARGEST = 0.5
-"""Share of a label's voxels above which a component is neither lost nor mistaken."""
+"""Share of a label's voxels above which a component is neither lost nor relabelled."""
 SHIFT = 1.0
-"""Coarse voxels by which a whole border is moved at most, out or in."""
+"""Largest shift of a whole border, out or in, in coarse voxels."""
 WOBBLE = 0.5
-"""Standard deviation, in coarse voxels, of how far places along a border are moved beside."""
+"""Standard deviation of the additional shift along a border, in coarse voxels."""
 SMOOTH = 3.0
-"""Coarse voxels over which that changes."""
+"""Length over which that shift varies, in coarse voxels."""
 
 
 @dataclass(frozen=True)
 class PreviousStage:
-    """Stands in for the first stage of a cascade.
+    """Simulates the first stage of a cascade.
 
     Attributes:
         labels: that nnU-Net predicts, without background and ignore label.
         spacing: of the second stage, mm.
-        configuration: nnU-Net's own object for the first stage, for its way of resampling.
+        configuration: nnU-Net's own object for the first stage, which resamples.
     """
 
     labels: tuple[int, ...]
@@ -59,34 +59,34 @@ class PreviousStage:
     def of(
         cls, plans: Mapping[str, Any], configuration: str, dataset_json: Mapping[str, Any]
     ) -> PreviousStage | None:
-        """The previous stage of a configuration; None if it has none."""
+        """Return the previous stage of a configuration; None if it has none."""
         from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
         manager = PlansManager(dict(plans))
-        own = manager.get_configuration(configuration)
-        if own.previous_stage_name is None:
+        config = manager.get_configuration(configuration)
+        if config.previous_stage_name is None:
             return None
-        before = manager.get_configuration(own.previous_stage_name)
+        before = manager.get_configuration(config.previous_stage_name)
         labels = manager.get_label_manager(dict(dataset_json)).foreground_labels
         return cls(
             tuple(int(label) for label in labels),
-            tuple(float(s) for s in own.spacing),
+            tuple(float(s) for s in config.spacing),
             tuple(float(s) for s in before.spacing),
             before,
         )
 
     def predict(self, labels: LabelArray) -> npt.NDArray[np.uint8 | np.uint16]:
-        """What the first stage might make of labels int16 (D, H, W); the same ones give the same.
+        """Simulate the first stage's prediction from labels int16 (D, H, W); deterministic.
 
         As in nnU-Net's own predictions there is no -1, and neither ignore label nor region.
         """
         kind = np.uint8 if len(self.labels) < 255 else np.uint16
         rng = np.random.default_rng(zlib.crc32(np.ascontiguousarray(labels).tobytes()))
-        known = np.where(np.isin(labels, self.labels), labels, 0).astype(np.int16)
-        present = [int(label) for label in np.unique(known) if label]
+        known_labels = np.where(np.isin(labels, self.labels), labels, 0).astype(np.int16)
+        present = [int(label) for label in np.unique(known_labels) if label]
         if not present:
             return np.zeros(labels.shape, kind)
-        coarse = self._to_coarse(known)
+        coarse = self._to_coarse(known_labels)
         for label in present:
             confuse(coarse, label, present, rng)
         scores = np.stack([border_scores(coarse == label, rng) for label in present])
@@ -96,12 +96,14 @@ class PreviousStage:
 
     def _to_coarse(self, labels: LabelArray) -> LabelArray:
         shape = [
-            max(1, round(n * own / coarse))
-            for n, own, coarse in zip(labels.shape, self.spacing, self.coarse, strict=True)
+            max(1, round(n * fine / coarse))
+            for n, fine, coarse in zip(labels.shape, self.spacing, self.coarse, strict=True)
         ]
         resample = self.configuration.resampling_fn_seg
-        found: LabelArray = np.array(resample(labels[None], shape, self.spacing, self.coarse)[0])
-        return found
+        coarse_labels: LabelArray = np.array(
+            resample(labels[None], shape, self.spacing, self.coarse)[0]
+        )
+        return coarse_labels
 
     def _to_fine(self, scores: npt.NDArray[Any], shape: Sequence[int]) -> npt.NDArray[Any]:
         resample = self.configuration.resampling_fn_probabilities
@@ -111,9 +113,9 @@ class PreviousStage:
 def confuse(
     labels: LabelArray, label: int, present: Sequence[int], rng: np.random.Generator
 ) -> None:
-    """Lose a component of a label, or take one for another label, now and then; in place.
+    """Randomly remove a component of a label, or give it another label; in place.
 
-    A component that makes up most of the label is spared.
+    A component that makes up most of the label is kept.
     """
     from scipy import ndimage
 
@@ -123,15 +125,15 @@ def confuse(
     components, n = ndimage.label(labels == label)
     sizes = np.bincount(components.ravel(), minlength=n + 1)[1:]
     small = 1 + np.flatnonzero(sizes <= LARGEST * sizes.sum())
-    others = [0] if lose else [other for other in present if other != label]
+    others = [0] if lose else [value for value in present if value != label]
     if small.size and others:
         labels[components == rng.choice(small)] = rng.choice(others)
 
 
 def border_scores(mask: npt.NDArray[np.bool_], rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """How surely each voxel is inside, as a network with a vague border has it.
+    """Return a network-like confidence that each voxel is inside, with an uncertain border.
 
-    Voxels from a border that was moved as a whole and along itself; positive inside.
+    Distance in voxels to a border that was shifted as a whole and locally; positive inside.
     """
     from scipy import ndimage
 
@@ -146,7 +148,7 @@ def border_scores(mask: npt.NDArray[np.bool_], rng: np.random.Generator) -> npt.
 
 
 def refusal(configuration: str) -> str:
-    """Why synthetic samples do not enter a cascade's second stage unasked, and the way out."""
+    """Return why synthetic samples need consent to enter a cascade's second stage, and a hint."""
     return (
         f"configuration {configuration!r}: {CASCADE}; expected 3d_fullres, 3d_lowres or 2d. To do "
         "it all the same: --set cascade=degraded (GANSYNTH_CASCADE=1 for nnUNetv2_train)"
@@ -154,10 +156,10 @@ def refusal(configuration: str) -> str:
 
 
 def check_predictions(folder: Path, cases: Sequence[str], stage: str) -> None:
-    """Refuse to start where the previous stage has not predicted every case.
+    """Refuse to start if the previous stage lacks predictions of cases.
 
     Raises:
-        DataFault: naming the first case that its folder ``predicted_next_stage`` lacks.
+        DataFault: names the first case that its folder ``predicted_next_stage`` lacks.
     """
     there = {file.stem for file in folder.glob("*") if file.suffix in (".b2nd", ".npy", ".npz")}
     absent = [case for case in cases if case not in there]

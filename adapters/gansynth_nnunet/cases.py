@@ -1,6 +1,6 @@
-"""Reading nnU-Net's preprocessed arrays (``.b2nd``) without trusting them.
+"""Checked reading of nnU-Net's preprocessed arrays (``.b2nd``).
 
-They carry no checksum: one flipped bit in five passes unnoticed. So ``prepare`` notes the hash of
+They carry no checksum: one flipped bit in five goes unnoticed. So ``prepare`` records the hash of
 every file beside their folder, and reading compares.
 """
 
@@ -22,11 +22,11 @@ from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.plans import Plans
 
 MAX_CASE_BYTES = 16 << 30
-"""Largest decompressed array that is believed."""
+"""Largest accepted size of a decompressed array."""
 
 
 def write_hashes(folder: Path, *, again: bool = True) -> None:
-    """Note date and SHA-256 of every array in a folder, in ``gansynth_<folder>.json`` beside it."""
+    """Write date and SHA-256 of a folder's arrays to ``gansynth_<folder>.json`` beside it."""
     if not again and hashes_of(folder).is_file():
         return
     files = sorted(folder.glob("*.b2nd"))
@@ -35,7 +35,7 @@ def write_hashes(folder: Path, *, again: bool = True) -> None:
 
 
 def hashes_of(folder: Path) -> Path:
-    """Where the hashes of a folder's arrays are noted."""
+    """Return the file with the hashes of a folder's arrays."""
     return folder.with_name(f"gansynth_{folder.name}.json")
 
 
@@ -43,23 +43,23 @@ class CaseFiles:
     """The arrays of one preprocessed folder.
 
     Args:
-        way_out: what to do about a damaged one, for messages.
+        way_out: hint for a damaged array, for messages.
     """
 
     def __init__(self, folder: Path, way_out: str) -> None:
         self.folder = folder
         self.way_out = way_out
-        known = hashes_of(folder)
-        self._hashes: dict[str, Any] = read_json(known) if known.is_file() else {}
+        hashes = hashes_of(folder)
+        self._hashes: dict[str, Any] = read_json(hashes) if hashes.is_file() else {}
 
     def open(self, name: str) -> Any:
         """Open an array (C, D, H, W) without decompressing it.
 
-        ``blosc2.open`` would also follow links and evaluate expressions that a file may hold.
+        ``blosc2.open`` would also follow links and evaluate expressions in a file.
 
         Raises:
-            DataFault: missing, damaged, or something else than an array of numbers with four axes.
-            IntegrityFault: not what was preprocessed, although its date has not changed.
+            DataFault: missing, damaged, or other than a numeric array with four axes.
+            IntegrityFault: changed since preprocessing, although its date is the same.
         """
         import blosc2
 
@@ -67,7 +67,7 @@ class CaseFiles:
         with reading(path):
             data, date = path.read_bytes(), path.stat().st_mtime_ns
         noted = self._hashes.get(name)
-        # Another date: nnU-Net, or a copy, has written the file anew; that is its good right.
+        # Another date: nnU-Net, or a copy, has rewritten the file, which is legitimate.
         if noted and noted[0] == date and noted[1] != hashlib.sha256(data).hexdigest():
             raise IntegrityFault(
                 f"{path}: its SHA-256 is not the one noted when it was preprocessed, expected the "
@@ -109,12 +109,12 @@ class CaseFiles:
 
 
 class Preprocessed(CaseSource):
-    """One configuration of a preprocessed data set: what is known before its cases are read.
+    """One configuration of a preprocessed data set, before its cases are read.
 
     Attributes:
         dataset: full name, ``Dataset004_Hippocampus``.
         dataset_json: nnU-Net's copy of ``dataset.json`` beside the plans.
-        labels: what that says about labels, regions and the ignore label.
+        labels: its labels, regions and the ignore label.
     """
 
     root: NnunetRoot

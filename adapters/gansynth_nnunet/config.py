@@ -1,6 +1,6 @@
-"""What the trainer is told: by a JSON file from the adapter, or by plain environment variables.
+"""The trainer's configuration: a JSON file of the adapter, or environment variables.
 
-nnU-Net's command line passes nothing on to a trainer, so the environment is the way in.
+nnU-Net's command line passes nothing on to a trainer, so the environment has to.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class TrainerSettings(HostOptions):
 
     @property
     def attributes(self) -> dict[str, int | float]:
-        """Those that are set."""
+        """Return those that are set."""
         return self.model_dump(include=set(TrainerSettings.model_fields), exclude_none=True)
 
 
@@ -83,13 +83,13 @@ class NnunetSettings(TrainerSettings):
     )
     regions: str = Field(
         "",
-        description="regions to report Dice and HD95 of, as unions of labels: WT:1+2+4,ET:4; what "
-        "is trained stays the same",
+        description="regions to report Dice and HD95 of, as unions of labels: WT:1+2+4,ET:4; "
+        "training does not change",
     )
     cascade: Literal["no", "degraded"] = Field(
         "no",
-        description="degraded allows a cascade's second stage, the synthetic samples' own labels "
-        "made worse standing in for the first",
+        description="degraded allows a cascade's second stage; the synthetic samples' own labels "
+        "with added errors replace the first stage",
     )
 
 
@@ -100,7 +100,7 @@ VARIABLES = (
     *("USUAL_AUGMENTATION", "AUGMENT_SYNTHETIC", "SET", "CASCADE", "SUBJECTS"),
     "PATIENCE",
 )
-"""Variables that are read, each after ``GANSYNTH_``; ``gansynth augment`` reads the last only."""
+"""Variables, each after ``GANSYNTH_``; ``gansynth augment`` reads only the last."""
 
 CASCADE = (
     "a cascade's second stage sees the first stage's segmentation of a case; of a synthetic sample "
@@ -121,9 +121,9 @@ class MixConfig(Document):
 
     Attributes:
         cascade: allow a cascade's second stage: see ``CASCADE``.
-        subjects: CSV or regular expression naming the person of each case; None takes the
+        subjects: CSV or regular expression that gives each case's subject; None takes the
             generator's own.
-        patience: seconds a phase that may draw no real case waits for a sample.
+        patience: seconds a phase without real cases waits for a sample.
         held_out: records of held-out cases already read, so that they are not read twice.
     """
 
@@ -141,7 +141,7 @@ class MixConfig(Document):
 
     @property
     def generator(self) -> RunFolder | None:
-        """The run to draw from; None if nothing is drawn, or from an existing bank."""
+        """The run that generates samples; None without samples or with an existing bank."""
         mixing = self.injection.ratio.p > 0 and self.injection.bank is None
         return self.injection.run if mixing else None
 
@@ -152,29 +152,32 @@ class MixConfig(Document):
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> MixConfig | None:
-        """What the environment says; None if it says nothing (inference needs no mixing).
+        """Read the configuration from the environment; None if unset (inference needs none).
 
         Raises:
-            UsageFault: naming the variable that is missing or wrong, and both ways to do it right.
+            UsageFault: names the missing or invalid variable, and both ways to configure.
         """
         if environ.get(cls.FILE):
             return cls._from_file(Path(environ[cls.FILE]))
-        said = {name: environ.get(f"GANSYNTH_{name}", "") for name in VARIABLES}
-        if not any(said[name] for name in ("GENERATOR", "BANK", "RATIO")):
+        variables = {name: environ.get(f"GANSYNTH_{name}", "") for name in VARIABLES}
+        if not any(variables[name] for name in ("GENERATOR", "BANK", "RATIO")):
             return None
-        if not said["RATIO"]:
+        if not variables["RATIO"]:
             raise UsageFault(f"GANSYNTH_RATIO is not set, expected for example 1:1; {HOW_TO}")
-        if not (said["GENERATOR"] or said["BANK"]) and Ratio.parse(said["RATIO"]).p > 0:
+        if (
+            not (variables["GENERATOR"] or variables["BANK"])
+            and Ratio.parse(variables["RATIO"]).p > 0
+        ):
             raise UsageFault(
-                f"ratio {said['RATIO']} asks for synthetic samples of nothing: {HOW_TO}"
+                f"ratio {variables['RATIO']} needs synthetic samples, but none are made: {HOW_TO}"
             )
         return cls(
-            injection=_injection(said),
+            injection=_injection(variables),
             settings=read_settings(
-                TrainerSettings, _pairs(said["SET"]), "nnU-Net's trainer", "GANSYNTH_SET"
+                TrainerSettings, _pairs(variables["SET"]), "nnU-Net's trainer", "GANSYNTH_SET"
             ).attributes,
-            cascade=_flag(said, "CASCADE"),
-            subjects=said["SUBJECTS"] or None,
+            cascade=_flag(variables, "CASCADE"),
+            subjects=variables["SUBJECTS"] or None,
             patience=read_patience(environ),
         )
 
@@ -191,7 +194,7 @@ class MixConfig(Document):
 
 @dataclass(frozen=True)
 class Training:
-    """What an nnU-Net trainer knows about its training when it opens its data sets."""
+    """Facts of a training that its trainer knows when it opens its data sets."""
 
     dataset: str
     configuration: str
@@ -215,12 +218,12 @@ class Training:
 
     @property
     def progress(self) -> float:
-        """How far the training has come, 0 to 1."""
+        """Progress of the training, 0 to 1."""
         return min(1.0, self.epoch / self.epochs)
 
 
 def _pairs(text: str) -> dict[str, str]:
-    """``a=1,b=2`` as a mapping."""
+    """Parse ``a=1,b=2`` into a mapping."""
     pairs: dict[str, str] = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
         key, equals, value = part.partition("=")
@@ -230,60 +233,62 @@ def _pairs(text: str) -> dict[str, str]:
     return pairs
 
 
-def _injection(said: Mapping[str, str]) -> Injection:
-    """The injection that ``GANSYNTH_`` variables describe."""
-    paths = {k: Path(said[k]).absolute() if said[k] else None for k in ("GENERATOR", "BANK")}
+def _injection(variables: Mapping[str, str]) -> Injection:
+    """Return the injection that ``GANSYNTH_`` variables describe."""
+    paths = {
+        k: Path(variables[k]).absolute() if variables[k] else None for k in ("GENERATOR", "BANK")
+    }
     return Injection(
         run=None if paths["GENERATOR"] is None else RunFolder(paths["GENERATOR"]),
-        ratio=Ratio.parse(said["RATIO"]),
-        schedule=Schedule.parse(said["SCHEDULE"] or "constant"),
-        frozen=_flag(said, "FROZEN"),
-        size=BankSize.parse(said["BANK_SIZE"] or "64"),
+        ratio=Ratio.parse(variables["RATIO"]),
+        schedule=Schedule.parse(variables["SCHEDULE"] or "constant"),
+        frozen=_flag(variables, "FROZEN"),
+        size=BankSize.parse(variables["BANK_SIZE"] or "64"),
         pacing=Pacing.parse(
-            said["REUSE"] or None, said["REFRESH"] or None, said["OVERHEAD"] or None
+            variables["REUSE"] or None, variables["REFRESH"] or None, variables["OVERHEAD"] or None
         ),
         bank=paths["BANK"],
-        scratch=Path(said["SCRATCH"]).absolute() if said["SCRATCH"] else None,
-        samples=_request(said),
-        device=said["DEVICE"] or "auto",
-        restarts=_number(said, "RESTARTS", 5),
-        strict=_flag(said, "STRICT"),
-        keep_going=_flag(said, "KEEP_GOING"),
-        usual_augmentation=_flag(said, "USUAL_AUGMENTATION", True),
-        augment_synthetic=_flag(said, "AUGMENT_SYNTHETIC", True),
+        scratch=Path(variables["SCRATCH"]).absolute() if variables["SCRATCH"] else None,
+        samples=_request(variables),
+        device=variables["DEVICE"] or "auto",
+        restarts=_number(variables, "RESTARTS", 5),
+        strict=_flag(variables, "STRICT"),
+        keep_going=_flag(variables, "KEEP_GOING"),
+        usual_augmentation=_flag(variables, "USUAL_AUGMENTATION", True),
+        augment_synthetic=_flag(variables, "AUGMENT_SYNTHETIC", True),
     )
 
 
-def _request(said: Mapping[str, str]) -> SampleRequest:
-    """What samples are asked to be."""
+def _request(variables: Mapping[str, str]) -> SampleRequest:
+    """Return the request of samples."""
     how: list[str] = []
-    for part in filter(None, said["CONDITIONS_READ"].split(",")):
+    for part in filter(None, variables["CONDITIONS_READ"].split(",")):
         if "=" in part or not how:
             how.append(part)
         else:  # a value of several, spacing=1,1,1
             how[-1] += f",{part}"
     pairs = dict(part.partition("=")[::2] for part in how)
     return read_request(
-        seed=_number(said, "SEED", 0),
-        edits=split_asked(said["EDITS"]),
-        boxes=said["BOXES"] or None,
-        conditions=said["CONDITIONS"] or None,
+        seed=_number(variables, "SEED", 0),
+        edits=split_asked(variables["EDITS"]),
+        boxes=variables["BOXES"] or None,
+        conditions=variables["CONDITIONS"] or None,
         how=pairs,
-        lesions=said["LESIONS"] or None,
-        weights=said["WEIGHTS"] or None,
-        filters=split_asked(said["FILTER"]),
+        lesions=variables["LESIONS"] or None,
+        weights=variables["WEIGHTS"] or None,
+        filters=split_asked(variables["FILTER"]),
     )
 
 
-def _flag(said: Mapping[str, str], name: str, default: bool = False) -> bool:
-    text = said[name].lower()
+def _flag(variables: Mapping[str, str], name: str, default: bool = False) -> bool:
+    text = variables[name].lower()
     if text not in ("", "0", "1", "false", "true", "no", "yes"):
         raise UsageFault(f"GANSYNTH_{name}={text}: expected 1 or 0")
     return text in ("1", "true", "yes") if text else default
 
 
-def _number(said: Mapping[str, str], name: str, default: int) -> int:
-    text = said[name]
+def _number(variables: Mapping[str, str], name: str, default: int) -> int:
+    text = variables[name]
     try:
         return int(text) if text else default
     except ValueError:

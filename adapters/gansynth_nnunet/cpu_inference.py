@@ -1,7 +1,7 @@
-"""Small networks predict several times faster on a CPU when a batch of one is made a batch of two.
+"""Faster inference of small networks on a CPU, by doubling a batch of one.
 
-Below a certain size torch leaves its fast convolutions for slow ones when a batch holds one sample,
-and nnU-Net predicts one patch at a time. Whether that is so here is measured, not guessed.
+Below a certain size torch uses slow convolutions for a batch of one, and nnU-Net predicts one patch
+at a time. Whether doubling is faster is measured here, not assumed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import nn
 
 @contextlib.contextmanager
 def twice_if_faster(network: nn.Module, shape: Sequence[int]) -> Iterator[bool]:
-    """Give the network every single sample twice, and keep one result, while that is faster.
+    """Double every batch of one for the network, and keep one result, if that is faster.
 
     Results agree with those of a batch of one up to rounding. Yields whether samples, of shape
     (C, D, H, W) or (C, H, W), are doubled.
@@ -41,7 +41,7 @@ def twice_if_faster(network: nn.Module, shape: Sequence[int]) -> Iterator[bool]:
 
 
 def _seconds(network: nn.Module, shape: Sequence[int]) -> float:
-    """The faster of two passes; the first one also warms up."""
+    """Return the time of the faster of two passes; the first one also warms up."""
     batch, seconds = torch.zeros(*shape), []
     with torch.inference_mode():
         for _ in range(2):
@@ -57,6 +57,6 @@ def _double(network: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] |
 
 
 def _halve(network: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
-    # A batch of two that was asked for has nothing in common; a doubled one shares its memory.
+    # The halves of a real batch of two are independent; those of a doubled one share memory.
     (batch,) = arguments
     return output[:1] if batch.stride(0) == 0 and len(batch) == 2 else output

@@ -1,4 +1,4 @@
-"""Channels and labels as nnU-Net's ``dataset.json`` names them, with regions and ignore label."""
+"""Channels and labels as named in nnU-Net's ``dataset.json``, with regions and ignore label."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from gansynth.runtime.files import read_json
 
 @dataclass(frozen=True)
 class LabelTable:
-    """The integer labels behind ``dataset.json``.
+    """The integer labels of ``dataset.json``.
 
     Attributes:
         values: name -> value, by increasing value, background and ignore label included. A value
             that only occurs inside regions is called ``label_<value>``.
         ignore: value of the ignore label, or None.
-        regions: name -> values, where the data set is trained on regions; else empty.
+        regions: name -> values, if the data set is trained on regions; else empty.
     """
 
     values: Mapping[str, int]
@@ -29,12 +29,12 @@ class LabelTable:
 
     @property
     def allowed(self) -> frozenset[int]:
-        """Every value a raw label file may hold."""
+        """All values that a raw label file may hold."""
         return frozenset(self.values.values())
 
     @property
     def consecutive(self) -> bool:
-        """Whether the values are 0, 1, 2, ... with the ignore label last, as nnU-Net wants."""
+        """Whether the values are 0, 1, 2, ... with the ignore label last, as nnU-Net requires."""
         values = sorted(self.allowed)
         return values == list(range(len(values))) and self.ignore in (None, values[-1])
 
@@ -43,7 +43,7 @@ def read_labels(doc: Mapping[str, Any], where: str) -> LabelTable:
     """Read the key ``labels`` of a ``dataset.json``.
 
     Raises:
-        DataFault: missing, no background 0, or values that are no integers.
+        DataFault: missing, without background 0, or with values other than integers.
     """
     labels = doc.get("labels")
     if not isinstance(labels, dict) or labels.get("background") != 0:
@@ -96,14 +96,14 @@ NIFTI = (".nii.gz", ".nii")
 
 @dataclass(frozen=True)
 class RawSet:
-    """The files of a raw data set, found but not read.
+    """The files of a raw data set, listed but not read.
 
     Attributes:
         folder: the data set's folder in ``nnUNet_raw``.
         doc: its ``dataset.json``.
         ending: of its files, e.g. ``.nii.gz``.
-        images: case -> one file per channel, as they ought to be.
-        labels: case -> label file, as it ought to be.
+        images: case -> expected files, one per channel.
+        labels: case -> expected label file.
     """
 
     folder: Path
@@ -119,7 +119,7 @@ def raw_cases(folder: Path) -> RawSet:
     """List the training cases of a raw data set.
 
     Raises:
-        DataFault: ``dataset.json`` is missing or lacks something, or there is no case.
+        DataFault: ``dataset.json`` is missing or incomplete, or there is no case.
     """
     path = folder / "dataset.json"
     doc = read_json(path, way_out="see nnU-Net's dataset format")
@@ -128,7 +128,7 @@ def raw_cases(folder: Path) -> RawSet:
         raise DataFault(f"{path}: file_ending is {ending!r}, expected for example '.nii.gz'")
     channels, table = read_channels(doc, str(path)), read_labels(doc, str(path))
     images: dict[str, tuple[Path, ...]]
-    if isinstance(doc.get("dataset"), dict):  # the files lie elsewhere and are listed
+    if isinstance(doc.get("dataset"), dict):  # lists files that lie elsewhere
         listed = {str(k): _listed(v, f"{path}: dataset: {k}") for k, v in doc["dataset"].items()}
         images = {k: tuple(folder / os.path.expandvars(i) for i in v[0]) for k, v in listed.items()}
         labels = {k: folder / os.path.expandvars(v[1]) for k, v in listed.items()}
@@ -151,8 +151,8 @@ def raw_cases(folder: Path) -> RawSet:
 
 def _names(folder: Path, ending: str, suffix: int = 0) -> set[str]:
     cut = len(ending) + suffix
-    found = folder.iterdir() if folder.is_dir() else ()
-    return {p.name[:-cut] for p in found if p.name.endswith(ending) and len(p.name) > cut}
+    entries = folder.iterdir() if folder.is_dir() else ()
+    return {p.name[:-cut] for p in entries if p.name.endswith(ending) and len(p.name) > cut}
 
 
 def _listed(entry: Any, where: str) -> tuple[list[str], str]:

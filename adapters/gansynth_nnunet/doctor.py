@@ -1,4 +1,4 @@
-"""What ``gansynth doctor`` looks at for nnU-Net: its folders, its workers, and our trainer."""
+"""The nnU-Net part of ``gansynth doctor``: its folders, its workers, and gansynth's trainer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gansynth_nnunet.paths import ROOT_VARIABLE, NnunetRoot
 EXT_VARIABLE = "nnUNet_extTrainer"
 WORKERS = "nnUNet_n_proc_DA"
 DEFAULT_WORKERS = 12
-"""What nnU-Net starts on a machine it does not know."""
+"""Workers that nnU-Net starts on an unknown machine."""
 LITTLE_SPACE = 5 * 2**30
 LOOK_UP_SECONDS = 180
 LOOK_UP = (
@@ -35,11 +35,11 @@ PURPOSE = {
 
 
 def lines(root: str | None = None, *, quick: bool = False, cores: int = 1) -> Iterator[Line]:
-    """Look at everything of nnU-Net's; its version is looked at with the other packages.
+    """Check nnU-Net's environment; its version is checked with the other packages.
 
     Args:
         root: folder of nnU-Net's folders, instead of its environment.
-        quick: leave out what takes seconds: looking our trainer up as nnU-Net does.
+        quick: skip the check that takes seconds: finding the trainer as nnU-Net does.
     """
     yield from folder_lines(root)
     yield worker_line(cores)
@@ -53,7 +53,7 @@ def lines(root: str | None = None, *, quick: bool = False, cores: int = 1) -> It
 
 
 def folder_lines(root: str | None) -> Iterator[Line]:
-    """nnU-Net's three folders: who names them, whether they are there, and the room in them."""
+    """Check nnU-Net's three folders: which setting names them, existence, and free space."""
     for name, text in NnunetRoot.find(root).variables().items():
         folder, named = Path(text), _named_by(name, root)
         paste = f"export {name}={shlex.quote(text)}"
@@ -93,14 +93,14 @@ def _room(name: str, folder: Path, named: str) -> Line:
 
 
 def worker_line(cores: int) -> Line:
-    """How many processes augment: more than there are cores slow each other down."""
-    text, few = os.environ.get(WORKERS, ""), max(1, cores - 1)
-    paste = f"export {WORKERS}={few}"
+    """Check the number of augmentation processes: more than cores slow each other down."""
+    text, most = os.environ.get(WORKERS, ""), max(1, cores - 1)
+    paste = f"export {WORKERS}={most}"
     if not text:
-        found = f"not set: gansynth augment takes 2, nnU-Net's own commands {DEFAULT_WORKERS}"
+        finding = f"not set: gansynth augment takes 2, nnU-Net's own commands {DEFAULT_WORKERS}"
         if cores >= DEFAULT_WORKERS:
-            return Line("ok", WORKERS, found)
-        return Line("note", WORKERS, f"{found}, more than the {cores} cores here", paste)
+            return Line("ok", WORKERS, finding)
+        return Line("note", WORKERS, f"{finding}, more than the {cores} cores here", paste)
     if not text.isdigit():
         return Line("note", WORKERS, f"{text!r} is no number, nnU-Net stops at it", paste)
     if int(text) > cores:
@@ -109,48 +109,48 @@ def worker_line(cores: int) -> Line:
 
 
 def torchvision_line() -> Line:
-    """Whether torchvision's operators load: nnU-Net and the YOLO packages import it."""
+    """Check that torchvision's operators load: nnU-Net and the YOLO packages import it."""
     if importlib.util.find_spec("torchvision") is None:
         return Line("ok", "torchvision", "not installed, nothing needs it")
     reason = torchvision_compat.failure()
     if not reason:
         return Line("ok", "torchvision", "imports, its operators load")
-    found = f"does not fit this torch ({reason}); gansynth copes, a host's own commands do not"
-    return Line("note", "torchvision", found, _paste("PYTHONPATH", torchvision_compat.CPU_TORCH))
+    finding = f"does not fit this torch ({reason}); gansynth copes, a host's own commands do not"
+    return Line("note", "torchvision", finding, _paste("PYTHONPATH", torchvision_compat.CPU_TORCH))
 
 
-# -- our trainer ---------------------------------------------------------------------------------
+# -- gansynth's trainer --------------------------------------------------------------------------
 
 
 def ext_trainer_line() -> Line:
-    """Whether nnU-Net's own commands are told where our trainer is."""
-    given = os.environ.get(EXT_VARIABLE, "")
+    """Check that nnU-Net's own commands can find gansynth's trainer."""
+    value = os.environ.get(EXT_VARIABLE, "")
     here = EXT_TRAINER.resolve()
-    if any(folder and Path(folder).resolve() == here for folder in given.split(os.pathsep)):
-        return Line("ok", EXT_VARIABLE, given)
-    found = f"{given or 'not set'}: for nnUNetv2_train -tr {TRAINER}; gansynth augment sets it"
-    return Line("note", EXT_VARIABLE, found, _paste(EXT_VARIABLE, EXT_TRAINER))
+    if any(folder and Path(folder).resolve() == here for folder in value.split(os.pathsep)):
+        return Line("ok", EXT_VARIABLE, value)
+    finding = f"{value or 'not set'}: for nnUNetv2_train -tr {TRAINER}; gansynth augment sets it"
+    return Line("note", EXT_VARIABLE, finding, _paste(EXT_VARIABLE, EXT_TRAINER))
 
 
 def look_up_line() -> Line:
-    """Look our trainer up by nnU-Net's own function, in the environment as it is."""
-    what = f"nnUNetv2_train -tr {TRAINER}"
+    """Look up gansynth's trainer by nnU-Net's own function, in the current environment."""
+    name = f"nnUNetv2_train -tr {TRAINER}"
     command = [sys.executable, "-P", "-c", LOOK_UP, TRAINER]
     try:
         ended = subprocess.run(
             command, capture_output=True, text=True, timeout=LOOK_UP_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Line("note", what, f"cannot be tried: {error}", "try it by hand")
+        return Line("note", name, f"cannot be tried: {error}", "try it by hand")
     if ended.returncode == 0:
-        return Line("ok", what, "finds its trainer")
-    said = ended.stderr.strip().splitlines() or ["it says nothing"]
+        return Line("ok", name, "finds its trainer")
+    lines = ended.stderr.strip().splitlines() or ["no output"]
     cures = [line.cure for line in (ext_trainer_line(), torchvision_line()) if line.cure]
     cure = " && ".join(cures) or f"look at it: {shlex.join(command)}"
-    return Line("note", what, f"does not find its trainer: {said[-1][:200]}", cure)
+    return Line("note", name, f"does not find its trainer: {lines[-1][:200]}", cure)
 
 
 def _paste(variable: str, folder: Path) -> str:
-    """A line for the shell that puts a folder before what a variable has already."""
-    rest = [part for part in os.environ.get(variable, "").split(os.pathsep) if part]
-    return f"export {variable}={shlex.quote(os.pathsep.join([str(folder), *rest]))}"
+    """Return a shell command that prepends a folder to a variable."""
+    folders = [part for part in os.environ.get(variable, "").split(os.pathsep) if part]
+    return f"export {variable}={shlex.quote(os.pathsep.join([str(folder), *folders]))}"

@@ -1,7 +1,7 @@
 """``gansynth augment --export``: a data set on disk that stock nnU-Net trains on without gansynth.
 
-``mixed`` are real and synthetic cases in nnU-Net's preprocessed form, for ``nnUNetv2_train`` as it
-is; ``synthetic`` are raw synthetic cases alone, which may be shared (``export_raw``).
+``mixed``: real and synthetic cases in nnU-Net's preprocessed form, for the plain
+``nnUNetv2_train``. ``synthetic``: raw synthetic cases alone, which may be shared (``export_raw``).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from gansynth_nnunet.splits import SPLITS
 
 _NAME = re.compile(r"Dataset(\d{3})_[A-Za-z0-9_.-]+")
 MANIFEST = "gansynth.json"
-"""In the data set: how its samples were made; no case of the source is named."""
+"""Record of how its samples were made; it names no case of the source."""
 PARTS = (".b2nd", "_seg.b2nd", ".pkl")
 """Files of one preprocessed case."""
 FINGERPRINT = "dataset_fingerprint.json"
@@ -46,14 +46,14 @@ ONE_FOLD = (
     "those of every other fold, which would leak; 'fold all' would validate on synthetic cases"
 )
 NOT_ANONYMOUS = (
-    "synthetic is not anonymous: label maps are edited ones of training cases, or drawn by what "
-    "has learnt from them, and a generator can draw what it has learnt by heart. Look at the "
-    "samples before they leave the house"
+    "synthetic is not anonymous: label maps are edited ones of training cases, or generated "
+    "by what has learnt from them, and a generator can memorise training cases. Look at the "
+    "samples before you share them"
 )
 
 
 class NnunetExport(Export):
-    """A data set of nnU-Net's, which finds it by the number in its name."""
+    """An nnU-Net data set, which nnU-Net finds by the number in its name."""
 
     target = "nnunet"
     option = "--export"
@@ -61,16 +61,16 @@ class NnunetExport(Export):
     for_schedules = "Train with gansynth augment instead"
     source: NnunetSource
 
-    # -- the order -------------------------------------------------------------------------------
+    # -- the request -----------------------------------------------------------------------------
 
     def place(self, name: str) -> Path:
-        """Among preprocessed data if it has real cases, else among raw ones."""
+        """Return a folder in preprocessed data if there are real cases, else in raw data."""
         root = self.source.root
         check_name(root, name)
         return (root.preprocessed if self.content == "mixed" else root.raw) / name
 
     def check_order(self) -> None:
-        """Refuse a mixed data set, too, that nnU-Net could not train, or validate, on."""
+        """Also refuse a mixed data set that nnU-Net could not train, or validate, on."""
         super().check_order()
         source = self.source
         if self.content == "mixed" and source.config.get("previous_stage"):
@@ -86,7 +86,7 @@ class NnunetExport(Export):
             )
 
     def measure(self) -> int:
-        """Bytes of one sample, uncompressed: float32 images, int16 labels."""
+        """Return the bytes of one sample, uncompressed: float32 images, int16 labels."""
         source, bank = self.source, self.injection.bank
         size = patch = host_size(source.patch_size)
         if self.manifest is not None:
@@ -96,7 +96,7 @@ class NnunetExport(Export):
         return sample_bytes(size, patch, len(source.schema.channels), 4, 0)
 
     def count(self, alone: int | None) -> tuple[int, int]:
-        """nnU-Net draws cases uniformly, so their share is the ratio's."""
+        """Return case numbers: nnU-Net draws cases uniformly, so their share is the ratio's."""
         if alone is not None:
             return 0, alone
         _, count, _ = listed_counts(len(self.source.train_ids), self.injection.ratio, 1, least=0)
@@ -123,24 +123,24 @@ class NnunetExport(Export):
         )
 
     def room(self) -> int:
-        """Of the bank."""
+        """Capacity of the bank."""
         return self.samples * self.sample_bytes if self.injection.bank is None else 0
 
-    # -- what is in it ---------------------------------------------------------------------------
+    # -- its content -----------------------------------------------------------------------------
 
     @property
     def real(self) -> tuple[str, ...]:
-        """Real training cases that go along, sorted."""
+        """Real training cases in the data set, sorted."""
         return self.source.train_ids if self.repeats else ()
 
     @property
     def held_out(self) -> tuple[str, ...]:
-        """Real cases it is validated on, sorted."""
+        """Real validation cases, sorted."""
         return self.source.held_out_ids if self.content == "mixed" else ()
 
     @property
     def names(self) -> list[str]:
-        """Names of the synthetic cases, none of which a real case could have."""
+        """Names of the synthetic cases, distinct from those of all real cases."""
         real = (*self.real, *self.held_out)
         stems = itertools.chain(["synthetic"], (f"synthetic{n}" for n in itertools.count(2)))
         stem = next(s for s in stems if not any(c.startswith(f"{s}_") for c in real))
@@ -148,19 +148,19 @@ class NnunetExport(Export):
 
     @functools.cached_property
     def keys(self) -> tuple[Key, ...]:
-        """Labels or regions whose voxels nnU-Net wants to know."""
+        """Labels or regions whose voxels nnU-Net needs."""
         return keys_of(self.source.plans.doc, self.source.dataset_json)
 
     @property
     def record(self) -> Path:
-        """Outside of the data set; its name is taken by no other."""
+        """File outside of the data set, with a name of its own."""
         run, folder = self.injection.run, self.folder
         if run is not None:
             return run.folder / "exports" / f"{folder.name}.json"
         return folder.with_name(f"gansynth_export_{folder.name}.json")
 
     def describe(self) -> dict[str, Any]:
-        """A JSON document for the user."""
+        """Return a JSON document for the user."""
         source, mixed, number = self.source, self.content == "mixed", int(self.folder.name[7:10])
         train = f"nnUNetv2_train {number} {source.configuration} 0 -p {source.plans.path.stem}"
         verify = f"nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity"
@@ -206,7 +206,7 @@ class NnunetExport(Export):
         return {"bytes": sum(path.stat().st_size for path in files)}
 
     def _manifest(self, reader: BankReader) -> dict[str, Any]:
-        """What may leave the house with the data set: no name and no number of a source case."""
+        """Return the shareable record: no name and no number of a source case."""
         source, mixed = self.source, self.content == "mixed"
         document = {
             "gansynth": __version__,
@@ -230,7 +230,7 @@ class NnunetExport(Export):
     def _write_mixed(
         self, folder: Path, reader: BankReader, ids: Mapping[str, str], bar: Task
     ) -> None:
-        """Write plans, real and synthetic cases, what they are validated against, and the fold."""
+        """Write plans, real and synthetic cases, their ground truth, and the fold."""
         self._write_documents(folder, tuple(ids))
         source = self.source
         data, truth = folder / source.folder.name, folder / TRUTH
@@ -243,17 +243,17 @@ class NnunetExport(Export):
             _link(source.plans.folder / TRUTH / f"{case}{ending}", truth)
             bar.advance()
         for name, sample_id in ids.items():
-            found = reader.read(sample_id)
-            assert found.labels is not None  # see adapter.finalise
-            write_case(source, self.keys, data / name, found.image, found.labels)
+            stored = reader.read(sample_id)
+            assert stored.labels is not None  # see adapter.finalise
+            write_case(source, self.keys, data / name, stored.image, stored.labels)
             bar.advance()
         fold = {"train": sorted((*self.real, *ids)), "val": sorted(self.held_out)}
         write_json_atomic(folder / SPLITS, [fold])
 
     def _write_documents(self, folder: Path, synthetic: Sequence[str]) -> None:
-        """Plans of the one configuration that there are data of, data set and fingerprint."""
+        """Write plans of the exported configuration, data set and fingerprint."""
         source, name = self.source, self.folder.name
-        # A next stage would be looked for at validation; nothing of it is here.
+        # Validation would look for a next stage, which is not exported.
         linked = ("inherits_from", "next_stage", "previous_stage")
         configuration = {k: v for k, v in source.config.items() if k not in linked}
         plans = {
@@ -270,7 +270,7 @@ class NnunetExport(Export):
 
 
 def check_name(root: NnunetRoot, name: str) -> None:
-    """Refuse what nnU-Net would not find, or confuse: it finds data sets by number.
+    """Refuse names that nnU-Net would not find, or confuse: it finds data sets by number.
 
     Raises:
         UsageFault: with the next number that is free.
@@ -282,10 +282,10 @@ def check_name(root: NnunetRoot, name: str) -> None:
             "Dataset510_HippocampusPlus"
         )
     folders = [f for f in (root.raw, root.preprocessed, root.results) if f.is_dir()]
-    found = {e.name: e for f in folders for e in f.iterdir() if e.name.startswith("Dataset")}
-    taken = [path for other, path in found.items() if other.startswith(f"Dataset{match[1]}")]
+    datasets = {e.name: e for f in folders for e in f.iterdir() if e.name.startswith("Dataset")}
+    taken = [path for dataset, path in datasets.items() if dataset.startswith(f"Dataset{match[1]}")]
     if taken:
-        numbers = {other[7:10] for other in found}
+        numbers = {dataset[7:10] for dataset in datasets}
         order = [*range(int(match[1]) + 1, 1000), *range(1, int(match[1]))]
         free = next((f"{n:03d}" for n in order if f"{n:03d}" not in numbers), "none")
         raise UsageFault(
@@ -295,7 +295,7 @@ def check_name(root: NnunetRoot, name: str) -> None:
 
 
 def _link(file: Path, folder: Path) -> None:
-    """Give a file a second name, or copy it where that cannot be (another disk, say)."""
+    """Hard-link a file, or copy it where that is impossible (another disk, say)."""
     file, target = file.resolve(), folder / file.name
     try:
         with contextlib.suppress(OSError):
@@ -315,7 +315,7 @@ def write_case(
     """Write one case by nnU-Net's own function, as its preprocessing does.
 
     Args:
-        keys: labels or regions whose voxels nnU-Net wants to know.
+        keys: labels or regions whose voxels nnU-Net needs.
         stem: path without suffix.
         image: (C, D, H, W).
         labels: int16 (D, H, W), -1 outside.
@@ -350,21 +350,25 @@ def case_properties(
     spacing: Sequence[float],
     transpose_forward: Sequence[int],
 ) -> dict[str, Any]:
-    """What nnU-Net notes beside a preprocessed case: of one that was neither cropped nor resampled.
+    """Return nnU-Net's properties of a preprocessed case that was neither cropped nor resampled.
 
-    ``spacing`` is in mm per axis of ``labels``, which ``transpose_forward`` leads to from the
-    file's.
+    ``spacing`` is in mm per axis of ``labels``; ``transpose_forward`` maps the file's axes to
+    them.
     """
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 
     shape, back = tuple(labels.shape), np.argsort(transpose_forward)
-    own = [float(spacing[i]) for i in back]
-    affine = np.diag([*own[::-1], 1.0])
+    raw_spacing = [float(spacing[i]) for i in back]
+    affine = np.diag([*raw_spacing[::-1], 1.0])
     identity = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
     return {
-        "spacing": own,
-        # As each of nnU-Net's readers would have it, so that its predictions can be written.
-        "sitk_stuff": {"spacing": tuple(own[::-1]), "origin": (0.0,) * 3, "direction": identity},
+        "spacing": raw_spacing,
+        # As nnU-Net's readers set it, so that its predictions can be written.
+        "sitk_stuff": {
+            "spacing": tuple(raw_spacing[::-1]),
+            "origin": (0.0,) * 3,
+            "direction": identity,
+        },
         "nibabel_stuff": {"original_affine": affine, "reoriented_affine": affine},
         "shape_before_cropping": shape,
         "bbox_used_for_cropping": [[0, n] for n in shape],

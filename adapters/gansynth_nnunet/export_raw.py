@@ -1,6 +1,6 @@
 """Synthetic cases alone, as a raw nnU-Net data set that may be shared.
 
-Nothing in it names a case of the source: neither names, nor headers, nor times.
+It does not identify cases of the source: neither by names, nor headers, nor times.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ def write(
     images.mkdir()
     masks.mkdir()
     for case, sample_id in ids.items():
-        found = reader.read(sample_id)
-        assert found.labels is not None  # see adapter.finalise
-        image = in_own_units(source, np.asarray(found.image, np.float32), found.labels)
+        stored = reader.read(sample_id)
+        assert stored.labels is not None  # see adapter.finalise
+        image = in_own_units(source, np.asarray(stored.image, np.float32), stored.labels)
         for number, channel in enumerate(image):
             file = images / f"{case}_{number:04d}{ENDING}"
             file.write_bytes(nifti(channel, spacing, forward))
-        labels = np.where(found.labels == OUTSIDE, 0, found.labels)
+        labels = np.where(stored.labels == OUTSIDE, 0, stored.labels)
         (masks / f"{case}{ENDING}").write_bytes(nifti(_smallest(labels), spacing, forward))
         bar.advance()
     write_json_atomic(folder / "dataset.json", _document(source, name[11:], len(ids)))
@@ -83,10 +83,10 @@ def _smallest(labels: LabelArray) -> npt.NDArray[Any]:
 def nifti(
     volume: npt.NDArray[Any], spacing: Sequence[float], transpose_forward: Sequence[int]
 ) -> bytes:
-    """A gzipped NIfTI file of a volume (D, H, W), its axes brought back to those of files.
+    """Encode a volume (D, H, W) as gzipped NIfTI, its axes brought back to those of files.
 
-    The same voxels give the same bytes. ``transpose_forward`` leads from nnU-Net's reading order
-    (Z, Y, X) to the volume's, whose spacing is in mm.
+    The same voxels give the same bytes. ``transpose_forward`` maps nnU-Net's reading order
+    (Z, Y, X) to the volume's axes. Their spacing is in mm.
     """
     back = [int(i) for i in np.argsort(transpose_forward)][::-1]  # files are read as (Z, Y, X)
     affine = np.diag([*(float(spacing[i]) for i in back), 1.0])
@@ -97,7 +97,7 @@ def nifti(
 
 
 def units(source: NnunetSource) -> dict[str, str]:
-    """What the intensities of each channel are."""
+    """Return the intensity unit of each channel."""
     schemes = source.config["normalization_schemes"]
     return {
         channel: UNITS.get(scheme, OTHER.format(scheme=scheme))
@@ -106,10 +106,10 @@ def units(source: NnunetSource) -> dict[str, str]:
 
 
 def in_own_units(source: NnunetSource, image: FloatArray, labels: LabelArray) -> FloatArray:
-    """A sample's image (C, D, H, W) in units that mean something outside of nnU-Net.
+    """Convert a sample's image (C, D, H, W) to units that are meaningful outside of nnU-Net.
 
-    What is outside (-1) gets 0 where nnU-Net takes zeros for outside and would do so again; in a
-    z-scored image without a mask, where 0 is the mean, the lowest value of that channel.
+    Voxels outside (-1) get 0 if nnU-Net detects outside by zeros. In a z-scored image without a
+    mask, where 0 is the mean, they get the channel's lowest value.
     """
     config, doc = source.config, source.plans.doc
     properties = doc.get("foreground_intensity_properties_per_channel", {})
@@ -125,7 +125,7 @@ def in_own_units(source: NnunetSource, image: FloatArray, labels: LabelArray) ->
 
 
 def denormalise(channel: FloatArray, scheme: str, properties: Mapping[str, float]) -> FloatArray:
-    """Undo what nnU-Net's normalisation of one channel (D, H, W) did, where that can be undone."""
+    """Undo nnU-Net's normalisation of one channel (D, H, W), if it is invertible."""
     if scheme == "CTNormalization":
         units = channel * max(float(properties["std"]), _EPS) + float(properties["mean"])
         low, high = properties["percentile_00_5"], properties["percentile_99_5"]

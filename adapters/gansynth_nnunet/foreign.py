@@ -1,12 +1,12 @@
-"""Samples of generators of raw scans, brought into nnU-Net's space by nnU-Net itself.
+"""Conversion of samples from generators of raw scans into nnU-Net's space, by nnU-Net itself.
 
-A sample takes the place of the voxels its condition came from, in the very scan it came from, in
-the scanner's units and in the axes in which nnU-Net's reader hands that file out. nnU-Net's own
-preprocessor does to it what it does to a real case, and the part that was drawn is cut out again.
-So whatever depends on a whole case is what it is of the real one, also where a sample is a crop.
+A sample is pasted into the scan of its condition, over the voxels it was conditioned on. The scan
+is in the scanner's units and in the axes of nnU-Net's reader. It passes nnU-Net's own preprocessor
+like a real case, and the generated part is cut out again. So whatever depends on a whole case
+equals that of the real one, even if a sample is a crop.
 
-Axes: our volume sources hand out (z, y, x) after turning to RAS; nnU-Net's SimpleITKIO and
-NibabelIO hand out (z, y, x) as stored, their ``...WithReorient`` after turning to RAS.
+Axes: gansynth's volume sources return (z, y, x) after reorientation to RAS. So do nnU-Net's
+``...WithReorient`` readers; SimpleITKIO and NibabelIO return (z, y, x) as stored.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 BY = "nnU-Net's preprocessor"
 STORED = ("SimpleITKIO", "NibabelIO")
-"""nnU-Net's readers that leave the axes of a file as they are."""
+"""nnU-Net's readers that keep the axes of a file."""
 TURNED = ("SimpleITKIOWithReorient", "NibabelIOWithReorient")
-"""Those that turn them to RAS, as our sources do."""
+"""nnU-Net's readers that reorient to RAS, as gansynth's sources do."""
 SLAB = 8
 """Slices of a 2d sample; nnU-Net picks one at each draw."""
 MAX_BYTES = 1 << 30
-"""Of scans kept in memory."""
+"""Limit of scans kept in memory."""
 
 Box = tuple[tuple[int, int], ...]
 """First and end voxel along D, H, W."""
@@ -46,10 +46,10 @@ Box = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class Scan:
-    """A real scan in nnU-Net's reader's axes, and what of it lies outside of the body.
+    """A real scan in the axes of nnU-Net's reader, and its voxels outside of the body.
 
     Attributes:
-        original: the scan as its files have it.
+        original: the scan as stored in its files.
         outside: bool (D, H, W), where nnU-Net crops or writes -1.
     """
 
@@ -63,10 +63,10 @@ class Scan:
 
 
 class Converter:
-    """Brings samples drawn in a source's space into nnU-Net's; call it on a ``Sample``.
+    """Converts samples of a source's space to nnU-Net's; call it on a ``Sample``.
 
     Raises:
-        UsageFault: samples of that source, or for that reader, cannot be brought.
+        UsageFault: an unsupported source or reader.
         DataFault: other channels or labels.
     """
 
@@ -89,8 +89,8 @@ class Converter:
         """Preprocess a sample, with its condition's provenance, as nnU-Net does a real case.
 
         Returns:
-            Image float32 (C, D, H, W), labels int16 (D, H, W) with -1 outside: what was drawn, or
-            of that a part of about 4/3 of the patch.
+            Image float32 (C, D, H, W), labels int16 (D, H, W) with -1 outside: the generated part,
+            or a crop of it of about 4/3 of the patch.
 
         Raises:
             DataFault: no labels, or smaller than both the patch and the case it was drawn for.
@@ -101,29 +101,29 @@ class Converter:
         size = self._size(labels.shape)
         cut = Space("crop", size)
         case = cut.to_generator(case, cut.place(case, np.random.default_rng(keys)))
-        told = {**sample.provenance, "converted_by": BY}
-        return Sample(case.image, case.labels, provenance=told)
+        provenance = {**sample.provenance, "converted_by": BY}
+        return Sample(case.image, case.labels, provenance=provenance)
 
     def whole(self, sample: Sample) -> tuple[FloatArray, LabelArray]:
-        """All of a sample that was drawn, preprocessed: image (C, D, H, W) and labels (D, H, W)."""
+        """Return the generated part, preprocessed: image (C, D, H, W) and labels (D, H, W)."""
         if sample.labels is None:
             raise DataFault("sample: no labels, expected them: nnU-Net learns from nothing else")
         scan = self.scan(str(sample.provenance["case"]))
         image, labels, box = self._pasted(scan, sample, sample.labels)
-        drawn, seg, properties = self._preprocess(image, labels, scan.original)
-        box = _through(box, properties, self._plans.transpose_forward, drawn.shape[1:])
+        arrays, seg, properties = self._preprocess(image, labels, scan.original)
+        box = _through(box, properties, self._plans.transpose_forward, arrays.shape[1:])
         at = tuple(slice(first, end) for first, end in box)
-        self._refuse_small(tuple(end - first for first, end in box), drawn.shape[1:])
+        self._refuse_small(tuple(end - first for first, end in box), arrays.shape[1:])
         # Copies: a crop must not keep the whole case in memory.
-        return drawn[(slice(None), *at)].astype(np.float32), seg[0][at].astype(np.int16)
+        return arrays[(slice(None), *at)].astype(np.float32), seg[0][at].astype(np.int16)
 
     def _preprocess(
         self, image: FloatArray, labels: LabelArray, original: Original
     ) -> tuple[FloatArray, LabelArray, Mapping[str, Any]]:
-        """nnU-Net's own ``run_case_npy``; arrays as the reader hands them out."""
+        """Run nnU-Net's own ``run_case_npy``; arrays as its reader returns them."""
         spacing = list(original.spacing if self._turned else stored_spacing(original))
         with _quiet():
-            drawn, seg, properties = self._preprocessor.run_case_npy(
+            arrays, seg, properties = self._preprocessor.run_case_npy(
                 image,
                 labels[None],
                 {"spacing": spacing},
@@ -131,12 +131,12 @@ class Converter:
                 self._config,
                 dict(self.host.dataset_json),
             )
-        return drawn, seg, properties
+        return arrays, seg, properties
 
     def _pasted(
         self, scan: Scan, sample: Sample, labels: LabelArray
     ) -> tuple[FloatArray, LabelArray, Box]:
-        """A scan with a sample in it, in the reader's axes, and where."""
+        """Paste a sample into a scan, in the reader's axes; also return its box."""
         original, shape = scan.original, scan.original.labels.shape
         corner = (0,) * len(shape)
         if self.space.grid == "crop" or self.space.frame:
@@ -147,12 +147,12 @@ class Converter:
         mine = tuple(slice(f - c, e - c) for (f, e), c in zip(box, corner, strict=True))
         image, seg = original.image.copy(), original.labels.copy()
         units = np.array(original.units, np.float32).reshape(-1, 2, 1, 1, 1)
-        drawn = sample.image[(slice(None), *mine)] * units[:, 0] + units[:, 1]
+        generated = sample.image[(slice(None), *mine)] * units[:, 0] + units[:, 1]
         seg[there] = labels[mine]
-        # What a real case has as zeros a generator draws as almost zeros: nnU-Net would neither
-        # crop it nor call it outside.
+        # A generator gives almost zeros where a real case has zeros: nnU-Net would neither crop
+        # them nor call them outside.
         outside = scan.outside[there] & (seg[there] <= 0)
-        image[(slice(None), *there)] = np.where(outside, np.float32(0), drawn)
+        image[(slice(None), *there)] = np.where(outside, np.float32(0), generated)
         image = image[self._order]
         if self._turned:
             return image, seg, box
@@ -163,7 +163,7 @@ class Converter:
         return as_stored(image, original.stored), as_stored(seg, original.stored), turned
 
     def scan(self, case_id: str) -> Scan:
-        """A scan, read from its files unless it is at hand."""
+        """Return a scan, from memory or its files."""
         from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 
         if case_id not in self._scans:
@@ -178,11 +178,11 @@ class Converter:
     # -- sizes -----------------------------------------------------------------------------------
 
     def _size(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """What is kept of a sample: 4/3 of the patch, never more than there is."""
+        """Return the size of a converted sample: 4/3 of the patch, or all if it is smaller."""
         return tuple(min(n, m) for n, m in zip(shape, kept_size(self.host), strict=True))
 
     def _refuse_small(self, size: Sequence[int], whole: Sequence[int]) -> None:
-        """Refuse a part that nnU-Net would pad where it would not pad the real case."""
+        """Refuse a part that nnU-Net would pad although it would not pad the real case."""
         patch = self.host.patch_size
         patch = (1, *patch) if len(patch) == 2 else patch
         if any(n < min(p, w) for n, p, w in zip(size, patch, whole, strict=True)):
@@ -194,37 +194,37 @@ class Converter:
 
 
 def kept_size(host: NnunetSource) -> tuple[int, ...]:
-    """Largest size (D, H, W) of a converted sample: 4/3 of the patch; in 2d a slab of slices."""
+    """Return the largest size (D, H, W) of a converted sample: 4/3 of the patch; 2d: a slab."""
     size = host.space.size
     return (SLAB, *size) if len(size) == 2 else size
 
 
-def check_schema(found: Schema, wanted: Schema, name: str, *, flat: bool = False) -> None:
-    """Refuse other channels or labels than nnU-Net's; the order of channels may differ.
+def check_schema(schema: Schema, target: Schema, name: str, *, flat: bool = False) -> None:
+    """Refuse channels or labels other than nnU-Net's; the order of channels may differ.
 
     Raises:
-        UsageFault: the generator has slices, or draws slices (``flat``), not volumes.
-        DataFault: naming channels or labels of both.
+        UsageFault: the generator has slices, or generates slices (``flat``), not volumes.
+        DataFault: names channels or labels of both.
     """
-    if found.ndim != 3 or flat:
+    if schema.ndim != 3 or flat:
         raise UsageFault(
-            f"{name}: the generator draws slices, which nnU-Net's preprocessor cannot put back "
+            f"{name}: the generator makes slices, which nnU-Net's preprocessor cannot put back "
             "into their volume; expected one fitted on volumes, or on nnunet: -c 2d"
         )
-    channels, needed = found.channels, wanted.channels
+    channels, needed = schema.channels, target.channels
     if sorted(channels) != sorted(needed) or len(set(needed)) < len(needed):
         raise DataFault(
-            f"{name}: the generator draws the channels {', '.join(channels)}, nnU-Net has "
+            f"{name}: the generator makes the channels {', '.join(channels)}, nnU-Net has "
             f"{', '.join(needed)}; expected the same names, each once. Name them as dataset.json "
             f"does: --read channels={','.join(needed)}"
         )
-    drawn = {name: value for name, value in found.labels.items() if value}
-    known = {name: value for name, value in wanted.labels.items() if value}
-    if drawn != known:
+    produced = {name: value for name, value in schema.labels.items() if value}
+    labels = {name: value for name, value in target.labels.items() if value}
+    if produced != labels:
         raise DataFault(
-            f"{name}: the generator draws the labels {drawn}, nnU-Net has {known}; expected the "
-            "same names and values. Name them as dataset.json does: --read labels="
-            f"{','.join(f'{name}:{value}' for name, value in known.items())}"
+            f"{name}: the generator makes the labels {produced}, nnU-Net has {labels}; expected "
+            "the same names and values. Name them as dataset.json does: --read labels="
+            f"{','.join(f'{name}:{value}' for name, value in labels.items())}"
         )
 
 
@@ -232,7 +232,7 @@ def check_schema(found: Schema, wanted: Schema, name: str, *, flat: bool = False
 
 
 def as_stored(array: npt.NDArray[Any], stored: Sequence[tuple[int, int]]) -> npt.NDArray[Any]:
-    """Turn an array (..., z, y, x) of RAS back into the axes of its file: (..., z, y, x) too."""
+    """Return an array (..., z, y, x) of RAS in the axes of its file, also (..., z, y, x)."""
     lead = array.ndim - 3
     axes = _array_axes(stored)
     array = array.transpose((*range(lead), *(lead + axis for axis, _ in axes)))
@@ -241,30 +241,30 @@ def as_stored(array: npt.NDArray[Any], stored: Sequence[tuple[int, int]]) -> npt
 
 
 def stored_spacing(original: Original) -> tuple[float, ...]:
-    """Voxel size in mm of ``as_stored`` arrays, along (z, y, x) of the file."""
+    """Return the voxel size in mm of ``as_stored`` arrays, along (z, y, x) of the file."""
     return tuple(original.spacing[axis] for axis, _ in _array_axes(original.stored))
 
 
 def _array_axes(stored: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """For the axes (z, y, x) of the file: which axis of a (z, y, x) array, and the direction."""
+    """Map the file's axes (z, y, x) to axes of a (z, y, x) array, with directions."""
     return [(2 - axis, way) for axis, way in reversed(stored)]
 
 
 def _through(
     box: Box, properties: Mapping[str, Any], forward: Sequence[int], shape: Sequence[int]
 ) -> Box:
-    """Where a box lies after nnU-Net's transposition, crop and resampling: whole voxels of it."""
-    found = []
+    """Map a box through nnU-Net's transposition, crop and resampling, to whole voxels."""
+    mapped = []
     old = properties["shape_after_cropping_and_before_resampling"]
     crop = properties["bbox_used_for_cropping"]
     for axis, (low, high), n, m in zip(forward, crop, old, shape, strict=True):
         first, end = (int(min(max(v, low), high) - low) for v in box[axis])
-        found.append((-(-first * m // n), end * m // n))
-    return tuple(found)
+        mapped.append((-(-first * m // n), end * m // n))
+    return tuple(mapped)
 
 
 def _reader(host: NnunetSource) -> str:
-    """Name of the reader that nnU-Net's plans name, if its axes are known."""
+    """Return the name of the reader in nnU-Net's plans; refuse one with unknown axes."""
     name = str(host.plans.doc.get("image_reader_writer"))
     if name not in (*STORED, *TURNED):
         raise UsageFault(
@@ -281,6 +281,6 @@ def _bytes(scans: Mapping[str, Scan]) -> int:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Nobody wants to read of every single case."""
+    """Suppress nnU-Net's output for every case."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield

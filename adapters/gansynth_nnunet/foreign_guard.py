@@ -1,8 +1,8 @@
-"""Whether a generator of raw scans may enter an nnU-Net training; everything here fails closed.
+"""Checks of a generator of raw scans before an nnU-Net training; everything here fails closed.
 
 Content hashes of two spaces cannot be compared. So ids must be equal: every case that the generator
-has seen must be a training case of the fold. And because equal ids prove nothing by themselves, one
-of these cases is sent along the way that samples will go, and must come out as nnU-Net's own.
+has seen must be a training case of the fold. Equal ids alone prove nothing. So one of these cases
+is converted like a sample, and must equal nnU-Net's own preprocessed case.
 """
 
 from __future__ import annotations
@@ -33,35 +33,35 @@ if TYPE_CHECKING:
 log = logging.getLogger("gansynth")
 
 LABELS_OFF = 1e-3
-"""Share of voxels in which labels may differ."""
+"""Largest share of voxels whose labels may differ."""
 ALIKE = 0.99
 """Least correlation of each channel."""
 ROUGHLY = 0.7
-"""Least correlation of the best channel where the generator's source has interpolated."""
+"""Least correlation of the best channel if the generator's source has interpolated."""
 SHORTER = 0.05
-"""By how much lengths may differ there; or by two voxels."""
+"""Largest difference of lengths in that case, unless it is at most two voxels."""
 
 
 def is_foreign(manifest: Mapping[str, Any], host: Mapping[str, Any]) -> bool:
-    """Whether a run's samples have to be converted: it has learnt from no nnU-Net's cases."""
-    seen = Lineage.from_json(manifest["lineage"]).host
-    return not same_host(seen, host) and "plans" not in seen
+    """Whether a run's samples must be converted: it was not trained on nnU-Net's cases."""
+    host_record = Lineage.from_json(manifest["lineage"]).host
+    return not same_host(host_record, host) and "plans" not in host_record
 
 
 def refuse_conditions(
     injection: Injection, manifest: Mapping[str, Any], host: Mapping[str, Any]
 ) -> None:
-    """Refuse another source's cases where samples go back into the scans they were drawn of.
+    """Refuse another source's conditions for samples that are pasted into their own scans.
 
     Raises:
-        UsageFault: with the way out.
+        UsageFault: with a hint.
     """
     conditions = injection.samples.conditions
     if conditions is not None and is_foreign(manifest, host):
         raise UsageFault(
             f"--conditions {conditions['kind']}:{conditions['where']}: samples of {injection.run} "
-            f"are converted by {BY} within the training scans they were drawn of, expected a "
-            "generator fitted on nnunet: data, and conditions of such; or leave --conditions out"
+            f"are converted by {BY} within their own training scans, expected a generator "
+            "fitted on nnunet: data, and conditions of such; or leave --conditions out"
         )
 
 
@@ -72,17 +72,17 @@ def check_foreign(
     *,
     content: bool = True,
 ) -> dict[str, Any]:
-    """Check a generator of raw scans against the training it is to enter.
+    """Check a generator of raw scans against an nnU-Net training.
 
     Args:
         content: read the held-out scans and compare them with what the generator has seen.
 
     Returns:
-        By what samples are converted, and seconds per sample.
+        The converter's name, and seconds per sample.
 
     Raises:
-        IntegrityFault: leakage, a case that is no training case, or damaged weights.
-        DataFault: other channels or labels, or a case that comes out other than nnU-Net's own.
+        IntegrityFault: leakage, a case other than the training cases, or damaged weights.
+        DataFault: other channels or labels, or a converted case that differs from nnU-Net's own.
         UsageFault: a source that cannot be converted, or samples smaller than a patch.
     """
     from gansynth.sampling.open_run import check_weights
@@ -94,7 +94,7 @@ def check_foreign(
     check_weights(run)
     source = open_beside(run, host)
     source = source.base if isinstance(source, View) else source
-    Converter(source, space, host)  # whether it can be done at all
+    Converter(source, space, host)  # checks that it is possible at all
     if content:
         check_content(lineage, source, held_out)
     seconds = rehearse(folder, source, space, host, lineage.cases[0].id)
@@ -105,24 +105,24 @@ def check_foreign(
 def check_seen(
     folder: Path, lineage: Lineage, host: CaseSource, held_out: Sequence[CaseRecord]
 ) -> None:
-    """Refuse a generator that has seen anything but training cases of the fold, by id.
+    """Refuse a generator that has seen other cases than training cases of the fold, by id.
 
-    Ancestors may have seen other data sets; of the generator's own and of nnU-Net's data set they
-    must not have seen held-out cases either.
+    Ancestors may have seen other data sets. But they must not have seen held-out cases of the
+    generator's own data set or of nnU-Net's.
 
     Raises:
-        IntegrityFault: naming the first case, and the ways out.
+        IntegrityFault: names the first case, and hints.
     """
     guard(lineage, held_out)
     guard(lineage, held_out, dataset=host.name)
     barred = {record.id for record in held_out}
     training = set(host.train_ids) - barred
-    for one in lineage.everyone():
-        unknown = sorted({case.id for case in one.cases} - training)
-        if unknown and one.dataset == lineage.dataset:
+    for ancestor in lineage.everyone():
+        unknown = sorted({case.id for case in ancestor.cases} - training)
+        if unknown and ancestor.dataset == lineage.dataset:
             raise IntegrityFault(
                 f"leakage: {folder}: the generator has seen {len(unknown)} case(s) of "
-                f"{one.dataset} that are no training cases of {host.name} fold {host.fold}, "
+                f"{ancestor.dataset} that are no training cases of {host.name} fold {host.fold}, "
                 f"{unknown[0]!r} first; expected training cases only, under the same ids. Give "
                 "both data sets the same ids and split, or fit the generator on "
                 f"{host.request.kind}:{host.request.where}"
@@ -130,34 +130,34 @@ def check_seen(
 
 
 def check_content(lineage: Lineage, source: CaseSource, held_out: Sequence[CaseRecord]) -> None:
-    """Refuse a generator that has seen a held-out scan under another id, as far as scans are there.
+    """Refuse a generator that has seen a held-out scan under another id, as far as scans exist.
 
     Raises:
-        IntegrityFault: naming the cases.
+        IntegrityFault: names the cases.
     """
     there = {*source.train_ids, *source.held_out_ids}
-    known = [record.id for record in held_out if record.id in there]
-    guard(lineage, source.records(known))
-    if len(known) < len(held_out):
+    ids = [record.id for record in held_out if record.id in there]
+    guard(lineage, source.records(ids))
+    if len(ids) < len(held_out):
         log.warning(
             "%s: %d of %d held-out cases are not in %s; whether the generator has seen one of them "
             "under another id cannot be checked",
-            *(lineage.dataset, len(held_out) - len(known), len(held_out), source.name),
+            *(lineage.dataset, len(held_out) - len(ids), len(held_out), source.name),
         )
 
 
-# -- one real case, the whole way ------------------------------------------------------------------
+# -- conversion of one real case -------------------------------------------------------------------
 
 
 def rehearse(
     folder: Path, source: CaseSource, space: Space, host: NnunetSource, case_id: str
 ) -> float:
-    """Convert a real case as if it had been drawn, and compare it with nnU-Net's own.
+    """Convert a real case like a sample, and compare it with nnU-Net's own.
 
-    Returns the seconds that took, with reading the scan.
+    Returns the seconds it took, including reading the scan.
 
     Raises:
-        DataFault: it is another case, or comes out turned, or of other intensities.
+        DataFault: it is another case, or has another orientation or intensities.
         UsageFault: samples are smaller than a patch.
     """
     case = source.load(case_id)
@@ -165,8 +165,8 @@ def rehearse(
     began = time.perf_counter()
     image, labels = convert.whole(Sample(case.image, case.labels, provenance={"case": case_id}))
     seconds = time.perf_counter() - began
-    found = Case(case_id, "", image, labels)
-    problem = _difference(found, host.load(case_id), convert.scan(case_id).original.exact)
+    converted = Case(case_id, "", image, labels)
+    problem = _difference(converted, host.load(case_id), convert.scan(case_id).original.exact)
     if problem:
         raise DataFault(
             f"{folder}: case {case_id!r} of {source.name}, converted by {BY}, is not the one in "
@@ -183,34 +183,38 @@ def _rehearse_crop(folder: Path, convert: Converter, case: Case) -> None:
     placement = convert.space.centre(case)
     plain = replace(convert.space, window=None)
     cut = plain.to_generator(case, placement)
-    told = {"case": case.id, "placement": placement.to_json()}
+    provenance = {"case": case.id, "placement": placement.to_json()}
     try:
-        convert.whole(plain.to_host(Sample(cut.image, cut.labels, provenance=told)))
+        convert.whole(plain.to_host(Sample(cut.image, cut.labels, provenance=provenance)))
     except DataFault as fault:
         raise UsageFault(f"{folder}: {fault}") from fault
 
 
-def _difference(found: Case, wanted: Case, exact: bool) -> str:
-    """What tells two preprocessed cases apart; empty if nothing does."""
-    assert found.labels is not None
-    assert wanted.labels is not None
-    shapes = found.labels.shape, wanted.labels.shape
+def _difference(converted: Case, expected: Case, exact: bool) -> str:
+    """Describe the difference of two preprocessed cases; empty if there is none."""
+    assert converted.labels is not None
+    assert expected.labels is not None
+    shapes = converted.labels.shape, expected.labels.shape
     slack = [0 if exact else max(2, round(SHORTER * n)) for n in shapes[1]]
     if any(abs(a - b) > s for a, b, s in zip(*shapes, slack, strict=True)):
         return f"its shape is {shapes[0]}, not {shapes[1]}"
-    image = found.image if exact else resample(found.image, None, shapes[1])[0]
-    alike = [_correlation(one, other) for one, other in zip(image, wanted.image, strict=True)]
+    image = converted.image if exact else resample(converted.image, None, shapes[1])[0]
+    alike = [
+        _correlation(first, second) for first, second in zip(image, expected.image, strict=True)
+    ]
     if not exact:
         return "" if max(alike) >= ROUGHLY else f"images correlate with {max(alike):.2f} only"
-    off = float(np.mean(found.labels != wanted.labels))
+    off = float(np.mean(converted.labels != expected.labels))
     if off > LABELS_OFF:
         return f"labels differ in {off:.1%} of the voxels"
     return "" if min(alike) >= ALIKE else f"images correlate with {min(alike):.2f} only"
 
 
-def _correlation(one: Any, other: Any) -> float:
-    one, other = (np.asarray(a, np.float64) - np.mean(a, dtype=np.float64) for a in (one, other))
-    size = float(np.sqrt((one**2).sum() * (other**2).sum()))
-    if size == 0:  # constant: alike if both are
-        return float(not one.any() and not other.any())
-    return float((one * other).sum() / size)
+def _correlation(first: Any, second: Any) -> float:
+    first, second = (
+        np.asarray(a, np.float64) - np.mean(a, dtype=np.float64) for a in (first, second)
+    )
+    size = float(np.sqrt((first**2).sum() * (second**2).sum()))
+    if size == 0:  # constant: equal if both are
+        return float(not first.any() and not second.any())
+    return float((first * second).sum() / size)

@@ -1,4 +1,4 @@
-"""Every check between a generator or bank and one nnU-Net training; all of them fail closed."""
+"""Checks of a generator or bank before an nnU-Net training; all of them fail closed."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from gansynth_nnunet.config import MixConfig, Training
 from gansynth_nnunet.foreign import kept_size
 from gansynth_nnunet.source import NnunetSource, open_nnunet
 
-# -- what samples are drawn from -------------------------------------------------------------------
+# -- the origin of samples -------------------------------------------------------------------------
 
 
 def open_origin(config: MixConfig, training: Training, source: NnunetSource) -> Origin:
-    """Open what samples of a training are to be drawn from; see ``check_origin``."""
+    """Open the generator or bank of a training's samples; see ``check_origin``."""
     held_out = _held_out(config, training, source)
-    # The adapter, if there was one, has just compared the content of held-out cases.
+    # The adapter, if there is one, has just compared the content of held-out cases.
     content = not config.held_out
     takes = takes_of(source, held_out, training.patch)
     origin = check_origin(config.injection, source, takes, content=content)
@@ -48,7 +48,7 @@ def takes_of(
     *,
     read: bool = False,
 ) -> Takes:
-    """What a training takes of samples; ``read`` looks at every sample of a bank."""
+    """Return what a training requires of samples; ``read`` checks every sample of a bank."""
 
     def check_bank(reader: BankReader) -> None:
         _check_labels(reader, source)
@@ -66,14 +66,14 @@ def takes_of(
 def check_origin(
     injection: Injection, source: NnunetSource, takes: Takes, *, content: bool = True
 ) -> Origin:
-    """Check the generator or bank that an injection names; a run of raw scans may enter, too.
+    """Check the generator or bank that an injection names; a run of raw scans is allowed, too.
 
     Args:
-        content: of a generator of raw scans: read the held-out ones too (see ``foreign_guard``).
+        content: for a generator of raw scans: also read held-out scans (see ``foreign_guard``).
 
     Raises:
         IntegrityFault: leakage, another data set, plans or configuration, or damaged weights.
-        UsageFault: no run or bank there, or its samples are smaller than a patch.
+        UsageFault: a missing run or bank, or samples smaller than a patch.
         DataFault: other channels or labels.
     """
     if injection.bank is not None:
@@ -91,7 +91,7 @@ def check_origin(
 
 
 def open_host(config: MixConfig, training: Training) -> NnunetSource:
-    """Open a training's own cases."""
+    """Open the source of a training's own cases."""
 
     subjects = config.subjects
     if subjects is None and config.generator is not None:
@@ -109,29 +109,29 @@ def open_host(config: MixConfig, training: Training) -> NnunetSource:
 
 
 def _held_out(config: MixConfig, training: Training, source: CaseSource) -> tuple[CaseRecord, ...]:
-    """Records of the cases nnU-Net itself holds out, read now unless the adapter just did."""
-    known = {record.id: record for record in config.held_out}
-    ids = set(training.held_out_ids) | set(known)
+    """Return records of nnU-Net's held-out cases, read now unless the adapter just did."""
+    records = {record.id: record for record in config.held_out}
+    ids = set(training.held_out_ids) | set(records)
     if training.fold != "all":
         ids |= set(source.held_out_ids)
-    missing = sorted(ids - set(known))
-    return (*known.values(), *source.records(missing))
+    missing = sorted(ids - set(records))
+    return (*records.values(), *source.records(missing))
 
 
 # -- checks ----------------------------------------------------------------------------------------
 
 
 def check_size(folder: Path, space: Space, patch: Sequence[int]) -> None:
-    """Refuse samples that nnU-Net would pad to its patch: the padding would be learnt.
+    """Refuse samples that nnU-Net would pad to its patch: networks would learn the padding.
 
     Raises:
-        UsageFault: naming both sizes and the option that sets one.
+        UsageFault: names both sizes and the option that sets one.
     """
     if space.grid == "native":
         return
     if space.grid == "resample":
         raise UsageFault(
-            f"{folder}: the generator draws whole cases resampled to {space.size}, which has no "
+            f"{folder}: the generator makes whole cases resampled to {space.size}, which has no "
             "way back to nnU-Net's voxels; expected grid 'crop' or 'slice'. Fit it on nnunet: data"
         )
     size, need = host_size(space.size), host_size(patch)
@@ -145,23 +145,23 @@ def check_size(folder: Path, space: Space, patch: Sequence[int]) -> None:
 
 
 def _check_labels(reader: BankReader, source: NnunetSource) -> None:
-    known = {OUTSIDE, *source.host["labels"].values()}
-    unknown = sorted(set(reader.spec.schema.label_values) - known)
+    allowed = {OUTSIDE, *source.host["labels"].values()}
+    unknown = sorted(set(reader.spec.schema.label_values) - allowed)
     if unknown:
         raise DataFault(
             f"{reader.folder}: samples may hold the label(s) {unknown}, unknown to the data set; "
-            f"expected among {sorted(known)}"
+            f"expected among {sorted(allowed)}"
         )
 
 
 def _look(sample: BankSample, reader: BankReader, schema: Schema, patch: Sequence[int]) -> None:
-    """Refuse a sample as a producer would refuse its own."""
+    """Refuse a stored sample by a producer's rules."""
     from gansynth.sampling.admission import admit
 
     if sample.labels is None:
         raise UsageFault(
             "no labels, expected them: nnU-Net learns from nothing else. Fit the generator again "
-            "with --with-mask, which draws both together"
+            "with --with-mask, which generates both together"
         )
     admit(Sample(sample.image, sample.labels), schema, host_size(patch), reader.spec.dtype)
 
@@ -170,7 +170,7 @@ def _look(sample: BankSample, reader: BankReader, schema: Schema, patch: Sequenc
 
 
 def host_size(patch: Sequence[int]) -> tuple[int, ...]:
-    """nnU-Net's patch as (D, H, W); a 2D patch is one slice, (1, H, W)."""
+    """Return nnU-Net's patch as (D, H, W); a 2D patch is one slice, (1, H, W)."""
     size = tuple(int(n) for n in patch)
     return (1, *size) if len(size) == 2 else size
 
@@ -178,7 +178,7 @@ def host_size(patch: Sequence[int]) -> tuple[int, ...]:
 def drawn_size(
     manifest: Mapping[str, Any], source: NnunetSource, patch: Sequence[int]
 ) -> tuple[int, ...]:
-    """Largest size (D, H, W) of a run's samples in nnU-Net's voxels; the patch if nobody knows."""
+    """Return the largest size (D, H, W) of a run's samples in nnU-Net's voxels, or the patch."""
     foreign = foreign_guard.is_foreign(manifest, source.host)
     return host_size((kept_size(source) if foreign else manifest["space"]["size"]) or patch)
 
@@ -192,14 +192,14 @@ def sample_bytes(
     *,
     cascaded: bool = False,
 ) -> int:
-    """Bytes one sample takes at most.
+    """Return an upper bound of one sample's bytes.
 
     Args:
-        size: voxels of what the generator draws, (D, H, W).
-        patch: voxels of nnU-Net's patch, (D, H, W) or (H, W); a sample is no smaller.
+        size: voxels of a generated sample, (D, H, W).
+        patch: voxels of nnU-Net's patch, (D, H, W) or (H, W), the smallest size of a sample.
         width: bytes of a value.
         keys: labels or regions, some of whose voxels are listed.
-        cascaded: it brings the labels of a cascade's previous stage along.
+        cascaded: the sample includes the labels of a cascade's previous stage.
     """
     voxels = int(np.prod(np.maximum(size, host_size(patch))))
     return voxels * (channels * width + 2 + cascaded) + 8000 * keys

@@ -1,4 +1,4 @@
-"""nnU-Net's own predictions: of held-out cases beside their truth, and as preprocessed arrays."""
+"""nnU-Net's predictions: of held-out cases beside their truth, and as preprocessed arrays."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ VALIDATION, TRUTH = "validation", "gt_segmentations"
 
 
 def refuse_unmeasurable(source: Preprocessed) -> None:
-    """Refuse cases whose label maps could not be measured after a training.
+    """Refuse cases whose predictions could not be measured after a training.
 
     Raises:
-        UsageFault: no case is held out, or files are no NIfTI.
+        UsageFault: no case is held out, or files are not NIfTI.
     """
     ending = str(source.dataset_json["file_ending"])
     if ending not in NIFTI:
@@ -40,7 +40,7 @@ def refuse_unmeasurable(source: Preprocessed) -> None:
 
 
 def judged_files(source: Preprocessed, folder: Path) -> dict[str, Prediction]:
-    """Held-out case -> its predicted and its true label map, both on the grid of the raw files.
+    """Map held-out cases to predicted and true label maps, both on the grid of the raw files.
 
     Raises:
         UsageFault: as ``refuse_unmeasurable``.
@@ -48,25 +48,25 @@ def judged_files(source: Preprocessed, folder: Path) -> dict[str, Prediction]:
     """
     refuse_unmeasurable(source)
     truth, ending = source.plans.folder / TRUTH, str(source.dataset_json["file_ending"])
-    found = {
+    files = {
         case: (folder / VALIDATION / f"{case}{ending}", truth / f"{case}{ending}")
         for case in source.held_out_ids
     }
-    return of_volumes(source, found, "let nnU-Net's training come to its end, which validates")
+    return of_volumes(source, files, "let nnU-Net's training come to its end, which validates")
 
 
 def preprocessed_labels(source: Preprocessed, case_id: str, file: Path) -> LabelArray:
-    """A label map on the raw files' grid, preprocessed as the case's own: int16 (D, H, W).
+    """Preprocess a label map on the raw files' grid like its case: int16 (D, H, W).
 
     Raises:
-        UsageFault: the raw data set is not there, or no NIfTI.
+        UsageFault: the raw data set is missing, or not NIfTI.
         DataFault: damaged, of another grid, or unknown labels.
     """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     raw = _raw(source, case_id)
-    volume, own = read_nifti(file), raw.labels[case_id]
-    for problem in mismatches(file, volume, own, read_nifti(own)):
+    volume, reference = read_nifti(file), raw.labels[case_id]
+    for problem in mismatches(file, volume, reference, read_nifti(reference)):
         raise DataFault(problem)
     values = set(np.unique(whole_labels(file, volume.array)).tolist())
     if values - source.labels.allowed:
@@ -82,8 +82,8 @@ def preprocessed_labels(source: Preprocessed, case_id: str, file: Path) -> Label
         _, labels, _ = preprocessor.run_case(
             images, str(file), plans, config, dict(source.dataset_json)
         )
-    found: LabelArray = labels[0].astype(np.int16)
-    return found
+    preprocessed: LabelArray = labels[0].astype(np.int16)
+    return preprocessed
 
 
 def _raw(source: Preprocessed, case_id: str) -> RawSet:

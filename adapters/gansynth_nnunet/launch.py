@@ -1,7 +1,7 @@
 """``python -m gansynth_nnunet.launch DATASET CONFIGURATION FOLD [options of nnUNetv2_train]``.
 
 The process in which nnU-Net trains, started by the adapter. It calls nnU-Net's own
-``run_training`` with our trainer; nothing of nnU-Net is changed.
+``run_training`` with gansynth's trainer; nnU-Net is not changed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.ranks import fault_of_rank
 
 SUFFIX = "GANSynth"
-"""What our trainers' names end in, after the name of the variant that they extend."""
+"""Suffix of gansynth's trainers, behind the name of the extended variant."""
 TRAINER = f"nnUNetTrainer{SUFFIX}"
 EXT_TRAINER = Path(__file__).parent / "ext_trainer"
 """The folder for ``nnUNet_extTrainer``."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of ``nnUNetv2_train`` that may be passed through."""
+    """Add the options of ``nnUNetv2_train`` that may be passed through."""
     parser.add_argument("-pretrained_weights", default=None)
     parser.add_argument("-num_gpus", type=int, default=1)
     parser.add_argument("--npz", action="store_true")
@@ -40,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 class OptionParser(argparse.ArgumentParser):
-    """Raises a typed fault where argparse would leave the process."""
+    """Raises a typed fault where argparse would exit."""
 
     def error(self, message: str) -> NoReturn:
         """Refuse the options."""
@@ -58,23 +58,23 @@ def parse_options(options: Sequence[str]) -> argparse.Namespace:
     """
     parser = OptionParser(prog="nnU-Net options", add_help=False, allow_abbrev=False)
     add_options(parser)
-    given = parser.parse_args(list(options))
-    if given.c and given.val:
+    parsed = parser.parse_args(list(options))
+    if parsed.c and parsed.val:
         raise UsageFault("nnU-Net options: --c and --val exclude each other; give one of them")
-    if given.c and given.pretrained_weights:
+    if parsed.c and parsed.pretrained_weights:
         raise UsageFault("nnU-Net options: --c and -pretrained_weights exclude each other")
-    if given.val_best and given.disable_checkpointing:
+    if parsed.val_best and parsed.disable_checkpointing:
         raise UsageFault(
             "nnU-Net options: --val_best needs checkpoints; no --disable_checkpointing"
         )
-    return given
+    return parsed
 
 
 def train(arguments: Sequence[str]) -> None:
     """Train, or validate with ``--val``, as ``nnUNetv2_train`` does.
 
     Raises:
-        GansynthError: what our trainer refuses.
+        GansynthError: what gansynth's trainer refuses.
     """
     parser = OptionParser(prog="gansynth_nnunet.launch", allow_abbrev=False)
     parser.add_argument("dataset")
@@ -83,29 +83,29 @@ def train(arguments: Sequence[str]) -> None:
     parser.add_argument("-p", dest="plans", default="nnUNetPlans")
     parser.add_argument("-tr", dest="trainer", default=TRAINER)
     add_options(parser)
-    given = parser.parse_args(list(arguments))
+    parsed = parser.parse_args(list(arguments))
 
     torchvision_compat.apply()
     import torch
     from nnunetv2.run.run_training import run_training
     from torch.multiprocessing.spawn import ProcessRaisedException
 
-    device = device_of(given.device)
+    device = device_of(parsed.device)
     limit_threads(device)
     try:
         run_training(
-            given.dataset,
-            given.configuration,
-            given.fold,
-            given.trainer,
-            given.plans,
-            given.pretrained_weights,
-            given.num_gpus,
-            given.npz,
-            given.c,
-            given.val,
-            given.disable_checkpointing,
-            given.val_best,
+            parsed.dataset,
+            parsed.configuration,
+            parsed.fold,
+            parsed.trainer,
+            parsed.plans,
+            parsed.pretrained_weights,
+            parsed.num_gpus,
+            parsed.npz,
+            parsed.c,
+            parsed.val,
+            parsed.disable_checkpointing,
+            parsed.val_best,
             device=torch.device(device),
         )
     except ProcessRaisedException as error:  # one of several ranks
@@ -113,14 +113,14 @@ def train(arguments: Sequence[str]) -> None:
 
 
 def with_ext_trainer(environ: dict[str, str]) -> dict[str, str]:
-    """The environment with our folder among nnU-Net's external trainers."""
+    """Return an environment with gansynth's folder among nnU-Net's external trainers."""
     folders = [str(EXT_TRAINER)]
     folders += [f for f in environ.get("nnUNet_extTrainer", "").split(os.pathsep) if f]
     return {**environ, "nnUNet_extTrainer": os.pathsep.join(dict.fromkeys(folders))}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train; returns the exit code, a line on stderr saying why it is not 0."""
+    """Train; return the exit code, with a reason on stderr if it is not 0."""
     NnunetRoot.find().activate()
     os.environ.update(with_ext_trainer(dict(os.environ)))
     return entry(lambda: train(arguments))

@@ -1,4 +1,4 @@
-"""nnU-Net's training data set with synthetic samples at a ratio.
+"""nnU-Net's training data set with synthetic samples mixed in at a ratio.
 
 nnU-Net's loader asks for exactly ``batch_size`` cases a batch, in order, in one process. Cropping,
 padding, oversampling and augmentation follow in nnU-Net's own code, for synthetic samples too.
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from gansynth.bank.reader import BankSample
 
 Loaded = tuple[Any, Any, Any, dict[str, Any]]
-"""What nnU-Net's loader unpacks: image (C, D, H, W), labels (1, D, H, W), labels (D, H, W) of a
+"""Tuple for nnU-Net's loader: image (C, D, H, W), labels (1, D, H, W), labels (D, H, W) of a
 cascade's previous stage or None, properties."""
 
 
 @dataclass
 class LastDraw:
-    """Whether the last sample loaded in this process is synthetic; None once that was asked."""
+    """Whether the last sample loaded in this process is synthetic; None once read."""
 
     synthetic: bool | None = None
 
 
 class MixedDataset:
-    """Stands in for nnU-Net's training data set; everything but ``load_case`` is the real one's.
+    """Replaces nnU-Net's training data set; everything but ``load_case`` is the real one's.
 
-    It opens no real case but those that it is asked for and that the plan's schedule allows. In a
-    cascade the samples bring the previous stage's labels along (see ``cascade``).
+    It opens only real cases that are requested and that the plan's schedule allows. In a cascade
+    the samples include the previous stage's labels (see ``cascade``).
 
     Raises:
         DataFault: the samples have other channels than the real cases, or lack the labels of a
@@ -65,14 +65,14 @@ class MixedDataset:
         return self._real.identifiers
 
     def load_case(self, identifier: str) -> Loaded:
-        """The real case of this id, or what the plan puts in its place; all arrays are copies."""
+        """Return the real case of this id, or the plan's replacement; all arrays are copies."""
         slot = self._mixer.slot(identifier, self._batch_size)
         self.last.synthetic = slot.sample is not None
         if slot.sample is None:
             loaded: Loaded = self._real.load_case(slot.real)
             return loaded
         assert slot.sample.labels is not None  # see _refuse
-        # float16 stays: the loader converts what it has cropped, which is cheaper.
+        # float16 stays: the loader converts only the crop, which is cheaper.
         locations = decode(slot.sample.extras, self._keys)
         previous = slot.sample.extras[PREVIOUS] if self._cascaded else None
         return slot.sample.image, slot.sample.labels[None], previous, {"class_locations": locations}
@@ -81,13 +81,13 @@ class MixedDataset:
         return self.load_case(identifier)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # not yet unpickled, or a protocol nobody asked the real one about
+        if name.startswith("_"):  # not yet unpickled, or a protocol that does not concern nnU-Net
             raise AttributeError(name)
         return getattr(self._real, name)
 
     def _refuse(self, sample: BankSample) -> str:
         if sample.labels is None or sample.image.shape != (self._channels, *sample.labels.shape):
-            # nnU-Net would broadcast a missing channel without a word.
+            # nnU-Net would silently broadcast a missing channel.
             return f"sample {sample.id} has shape {sample.image.shape}"
         if self._cascaded and PREVIOUS not in sample.extras:
             return f"sample {sample.id} lacks the labels of the previous stage"
@@ -97,10 +97,10 @@ class MixedDataset:
         from gansynth.bank.reader import BankReader
 
         reader = BankReader(bank_folder)
-        found = len(reader.spec.schema.channels)
-        if found != self._channels:
+        channels = len(reader.spec.schema.channels)
+        if channels != self._channels:
             raise DataFault(
-                f"{bank_folder}: samples have {found} channel(s), the training cases "
+                f"{bank_folder}: samples have {channels} channel(s), the training cases "
                 f"{self._channels}; expected equal. Fit the generator on this data set"
             )
         for newest in reader.ids()[-1:] if self._cascaded else ():

@@ -1,4 +1,4 @@
-"""A Medical Segmentation Decathlon folder becomes a raw nnU-Net data set, split by person."""
+"""Import of a Medical Segmentation Decathlon folder as a raw nnU-Net data set, split by subject."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.splits import write_splits
 
 MARKER = "gansynth_import.json"
-"""Beside ``dataset.json``: which MSD ``dataset.json`` the cases came from, so that an interrupted
-import goes on and another folder's cases are not mixed in."""
+"""File beside ``dataset.json`` that identifies the MSD ``dataset.json`` of the cases. With it an
+interrupted import resumes, and cases of different folders are not mixed."""
 _CASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,200}")
 
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an import did.
+    """Result of an import.
 
     Attributes:
         dataset: full name of the nnU-Net data set.
-        folder: where it lies in ``nnUNet_raw``.
+        folder: its folder in ``nnUNet_raw``.
         rewritten: files split into channels, compressed or recast.
-        kept: files already there from an earlier import.
+        kept: files that exist from an earlier import.
         folds: (training, validation) cases of each fold.
     """
 
@@ -63,7 +63,7 @@ class ImportReport:
 
 @dataclass
 class _Import:
-    """State of one import: where from, where to, what was done."""
+    """State of one import: source, target, finished work."""
 
     source: Path
     target: Path
@@ -83,27 +83,27 @@ def import_msd(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> ImportReport:
-    """Import an MSD task; run again after an interruption, it goes on where it stopped.
+    """Import an MSD task; called again after an interruption, it resumes.
 
-    Every file is read to its checksum and checked before it is taken over.
+    Every file is read to its checksum and checked before it is imported.
 
     Args:
         folder: the MSD folder with ``dataset.json``, ``imagesTr`` and ``labelsTr``.
-        dataset_id: id the data set gets, 1 to 999.
-        subjects: CSV or regular expression naming each case's subject; None takes
-            ``<folder>/subjects.csv`` where there is one, else every case is its own subject.
+        dataset_id: id of the new data set, 1 to 999.
+        subjects: CSV or regular expression that gives each case's subject; None takes
+            ``<folder>/subjects.csv`` if it exists, else every case is its own subject.
 
     Raises:
-        DataFault: naming the first file that cannot be used.
+        DataFault: names the first unusable file.
         IntegrityFault: a path in ``dataset.json`` leads out of the folder.
         UsageFault: the id is taken by another data set.
-        EnvironmentFault: the disk refuses.
+        EnvironmentFault: a disk error.
     """
     job = _open(Path(folder), root, dataset_id)
     ids = list(job.entries)
     default = job.source / "subjects.csv"
-    asked = subjects if subjects is not None else str(default) if default.is_file() else None
-    subject_of = read_subjects(asked, ids) if asked is not None else {case: case for case in ids}
+    table = subjects if subjects is not None else str(default) if default.is_file() else None
+    subject_of = read_subjects(table, ids) if table is not None else {case: case for case in ids}
     _claim(job)
     splits = write_splits(root.preprocessed / job.target.name, ids, subject_of, folds, seed)
     for number, case in enumerate(ids, start=1):
@@ -121,44 +121,44 @@ def import_msd(
     )
 
 
-def import_asked(asked: ImportRequest) -> Report:
-    """What ``gansynth import msd:FOLDER nnunet:ID`` does; see ``import_msd``.
+def import_asked(request: ImportRequest) -> Report:
+    """Implement ``gansynth import msd:FOLDER nnunet:ID``; see ``import_msd``.
 
     Raises:
-        UsageFault: another kind of source, or options that are for others.
+        UsageFault: another kind of source, or options of other kinds.
     """
-    kind, _, folder = asked.source.partition(":")
+    kind, _, folder = request.source.partition(":")
     if kind != "msd" or not folder:
-        raise UsageFault(f"{asked.source!r}: expected msd:FOLDER, the only kind imported so far")
-    for key in asked.reading.keys() - {"subjects", "root"}:
+        raise UsageFault(f"{request.source!r}: expected msd:FOLDER, the only kind imported so far")
+    for key in request.reading.keys() - {"subjects", "root"}:
         raise UsageFault(f"--{key}: has no effect on msd:FOLDER to nnunet:ID; leave it out")
-    with counting(asked.reporter, "import") as progress:
+    with counting(request.reporter, "import") as progress:
         report = import_msd(
             folder,
-            NnunetRoot.find(asked.reading.get("root")),
-            asked.where,
-            subjects=asked.reading.get("subjects"),
-            folds=asked.folds or 5,
-            seed=asked.seed,
+            NnunetRoot.find(request.reading.get("root")),
+            request.where,
+            subjects=request.reading.get("subjects"),
+            folds=request.folds or 5,
+            seed=request.seed,
             progress=progress,
         )
     if report.subjects == report.cases:
-        asked.reporter.warn("every case is a subject of its own; name subjects with --subjects")
-    then = ("prepare", f"nnunet:{asked.where}", "-c", "3d_fullres")
+        request.reporter.warn("every case is a subject of its own; name subjects with --subjects")
+    then = ("prepare", f"nnunet:{request.where}", "-c", "3d_fullres")
     return Report(vars(report), tuple(lines_of(report)), then)
 
 
 def lines_of(report: ImportReport) -> Iterator[str]:
-    """What was taken over, and how it was split."""
+    """Describe the imported cases and their split."""
     held = sorted({val for _, val in report.folds})
-    people = f"{report.subjects} subject{'s' * (report.subjects != 1)}"
+    subjects = f"{report.subjects} subject{'s' * (report.subjects != 1)}"
     cases = f"{report.cases} case{'s' * (report.cases != 1)}"
-    yield f"{report.dataset}: {cases} of {people} in {report.folder}"
+    yield f"{report.dataset}: {cases} of {subjects} in {report.folder}"
     yield f"{len(report.folds)} folds, each holding out {' or '.join(map(str, held))} cases"
 
 
 def _open(source: Path, root: NnunetRoot, dataset_id: int | str) -> _Import:
-    """Read the MSD ``dataset.json``; nothing is written yet."""
+    """Read the MSD ``dataset.json`` without writing anything."""
     path = source / "dataset.json"
     doc = read_json(path, way_out="give the folder of one MSD task, for example Task04_Hippocampus")
     if not re.fullmatch(r"0*[1-9]\d{0,2}", str(dataset_id)):
@@ -194,7 +194,7 @@ def _v2_labels(labels: Any, path: Path) -> dict[str, Any]:
 
 
 def _entries(source: Path, doc: Mapping[str, Any], path: Path) -> dict[str, tuple[Path, Path]]:
-    """Case -> image and label file, by case; paths stay inside the folder."""
+    """Map cases to image and label file, sorted; paths stay inside the folder."""
     training = doc.get("training")
     if not isinstance(training, list) or not training:
         raise DataFault(f"{path}: training is {training!r:.80}, expected a list of cases")
@@ -204,8 +204,8 @@ def _entries(source: Path, doc: Mapping[str, Any], path: Path) -> dict[str, tupl
             case {"image": str(image), "label": str(label)}:
                 where = f"{path}: training: {number}"
                 files = (
-                    path_inside(source, image, what=where),
-                    path_inside(source, label, what=where),
+                    path_inside(source, image, key=where),
+                    path_inside(source, label, key=where),
                 )
             case _:
                 raise DataFault(
@@ -217,7 +217,7 @@ def _entries(source: Path, doc: Mapping[str, Any], path: Path) -> dict[str, tupl
                 f"{path}: training: {number}: file name {name!r} is unusual, expected letters, "
                 "digits, '_', '-' and '.'; rename the file"
             )
-        if name.casefold() in {known.casefold() for known in entries}:
+        if name.casefold() in {entry.casefold() for entry in entries}:
             raise DataFault(
                 f"{path}: training: {number}: case {name!r} occurs twice (upper and lower case are "
                 "not told apart), expected unique names; remove one"
@@ -227,7 +227,7 @@ def _entries(source: Path, doc: Mapping[str, Any], path: Path) -> dict[str, tupl
 
 
 def _claim(job: _Import) -> None:
-    """Make the target's folders, or go on in those an earlier import of the same source made."""
+    """Make the target's folders, or resume in those of an earlier import of the same source."""
     marker = {"source_sha256": sha256_file(job.source / "dataset.json")}
     path = job.target / MARKER
     if path.is_file():
@@ -248,12 +248,12 @@ def _claim(job: _Import) -> None:
 
 
 def _write_dataset_json(job: _Import) -> None:
-    """Write it last: where it is there, the cases are complete. Unchanged, it keeps its date."""
-    kept = read_json(job.source / "dataset.json")
+    """Write it last: it marks the cases as complete. Unchanged, it keeps its date."""
+    source_json = read_json(job.source / "dataset.json")
     about = ("description", "reference", "licence", "release")
     doc = {
         "name": job.target.name[11:],
-        **{key: kept[key] for key in about if isinstance(kept.get(key), str)},
+        **{key: source_json[key] for key in about if isinstance(source_json.get(key), str)},
         "channel_names": {str(i): name for i, name in enumerate(job.channels)},
         "labels": dict(job.table.values),
         "numTraining": len(job.entries),
@@ -296,10 +296,10 @@ def _newer(target: Path, source: Path) -> bool:
 
 def _check_pair(job: _Import, image: Path, volume: Volume, label: Path, seg: Volume) -> None:
     shape, channels = volume.array.shape[:3], len(job.channels)
-    found = volume.array.shape[3] if volume.array.ndim == 4 else 1
-    if found != channels:
+    count = volume.array.shape[3] if volume.array.ndim == 4 else 1
+    if count != channels:
         raise DataFault(
-            f"{image}: {found} channel(s) of shape {volume.array.shape}, expected {channels} "
+            f"{image}: {count} channel(s) of shape {volume.array.shape}, expected {channels} "
             f"({', '.join(job.channels)}) by dataset.json; correct modality there"
         )
     if seg.array.shape != shape:
@@ -323,7 +323,7 @@ def _check_pair(job: _Import, image: Path, volume: Volume, label: Path, seg: Vol
 
 
 def _publish(job: _Import, source: Path, array: npt.NDArray[Any], target: Path) -> None:
-    """Take a file over byte for byte; compress it first if it is not."""
+    """Copy a file byte for byte; compress it first if it is not compressed."""
     if source.suffix != ".gz":
         _rewrite(job, source, array, target)
         return
@@ -335,7 +335,7 @@ def _publish(job: _Import, source: Path, array: npt.NDArray[Any], target: Path) 
 
 
 def _rewrite(job: _Import, source: Path, array: npt.NDArray[Any], target: Path) -> None:
-    """Write an array with the header of the file it comes from; the same bytes at every call."""
+    """Write an array with its source file's header; every call gives the same bytes."""
     import nibabel as nib
 
     original: Any = nib.load(source)

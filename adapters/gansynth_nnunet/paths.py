@@ -1,4 +1,4 @@
-"""Where nnU-Net keeps its three folders, and what a data set in them is called."""
+"""Locations of nnU-Net's three folders, and names of data sets in them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class NnunetRoot:
 
     @classmethod
     def find(cls, root: str | Path | None = None) -> NnunetRoot:
-        """The folders below ``root``; without one, nnU-Net's own variables.
+        """Find the folders below ``root``; without one, by nnU-Net's own variables.
 
-        A variable that is not set falls back to ``$GANSYNTH_NNUNET_ROOT``, then to ``./nnunet``.
+        An unset variable falls back to ``$GANSYNTH_NNUNET_ROOT``, then to ``./nnunet``.
         """
         if root is not None:
             return cls._below(Path(root).absolute())
@@ -42,7 +42,7 @@ class NnunetRoot:
         return cls(root / "nnUNet_raw", root / "nnUNet_preprocessed", root / "nnUNet_results")
 
     def variables(self) -> dict[str, str]:
-        """The environment nnU-Net wants, for a child process."""
+        """Return the environment variables of nnU-Net, for a child process."""
         return {
             "nnUNet_raw": str(self.raw),
             "nnUNet_preprocessed": str(self.preprocessed),
@@ -50,11 +50,11 @@ class NnunetRoot:
         }
 
     def activate(self) -> None:
-        """Point nnU-Net in this process, and its children, here; it reads the variables at use."""
+        """Set nnU-Net's variables in this process and its children; it reads them at use."""
         os.environ.update(self.variables())
 
     def datasets(self) -> tuple[str, ...]:
-        """Names of all data sets in the three folders, sorted."""
+        """Return names of all data sets in the three folders, sorted."""
         names = {
             entry.name
             for folder in (self.raw, self.preprocessed, self.results)
@@ -65,34 +65,34 @@ class NnunetRoot:
         return tuple(sorted(names))
 
     def dataset(self, where: str) -> str:
-        """The full name of a data set given as ``004``, ``4`` or ``Dataset004_Hippocampus``.
+        """Return the full name of a data set given as ``004``, ``4`` or ``Dataset004_Hippocampus``.
 
         Raises:
-            DataFault: none fits; the message lists what there is.
-            UsageFault: several do.
+            DataFault: none matches; the message lists all data sets.
+            UsageFault: several match.
         """
-        known = self.datasets()
-        if where in known:
+        datasets = self.datasets()
+        if where in datasets:
             return where
-        listed = ", ".join(known) or "none"
+        listed = ", ".join(datasets) or "none"
         if not re.fullmatch(r"\d{1,3}", where):
             raise DataFault(
                 f"nnunet:{where}: no such data set in {self.raw} or {self.preprocessed}, expected "
                 f"an id (004) or one of: {listed}. {self._way_out()}"
             )
-        found = [name for name in known if int(name[7:10]) == int(where)]
-        if len(found) > 1:
+        matching = [name for name in datasets if int(name[7:10]) == int(where)]
+        if len(matching) > 1:
             raise UsageFault(
                 f"nnunet:{where}: id {int(where)} belongs to several data sets "
-                f"({', '.join(found)}), expected one; nnU-Net refuses that too. "
+                f"({', '.join(matching)}), expected one; nnU-Net refuses that too. "
                 "Rename or remove the others"
             )
-        if not found:
+        if not matching:
             raise DataFault(
                 f"nnunet:{where}: no data set of id {int(where):03d} in {self.raw} or "
                 f"{self.preprocessed}, expected one of: {listed}. {self._way_out()}"
             )
-        return found[0]
+        return matching[0]
 
     @staticmethod
     def _way_out() -> str:

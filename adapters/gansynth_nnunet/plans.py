@@ -1,4 +1,4 @@
-"""nnU-Net's plans file: reading it, resolving a configuration, finding its data."""
+"""nnU-Net's plans file: reading, resolving a configuration, finding its data."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Plans:
         """Read plans by name from the data set's folder in ``nnUNet_preprocessed``.
 
         Raises:
-            UsageFault: no such plans; the message lists what there is.
-            DataFault: the file is damaged, or not yet made.
+            UsageFault: no such plans; the message lists all plans.
+            DataFault: the file is damaged or missing.
         """
         path = folder / f"{name}.json"
         if path.parent != folder or not path.is_file():
@@ -60,25 +60,25 @@ class Plans:
         return self.path.parent
 
     def configuration(self, name: str) -> dict[str, Any]:
-        """A configuration with what it inherits.
+        """Return a configuration with inherited values.
 
         Raises:
             UsageFault: unknown.
-            DataFault: something is missing in the file.
+            DataFault: the file is incomplete.
         """
-        found = self._resolve(name, ())
-        missing = [key for key in _NEEDED if key not in found]
+        config = self._resolve(name, ())
+        missing = [key for key in _NEEDED if key not in config]
         if missing:
             raise DataFault(
                 f"{self.path}: configurations: {name} lacks {', '.join(missing)}; plan again with "
                 "nnU-Net 2.8 or later: gansynth prepare --force"
             )
-        return found
+        return config
 
     def first_of(self, name: str) -> str:
-        """The configuration whose cases a cascade's second stage shares; any other is its own.
+        """Return the configuration that shares its cases with a cascade's second stage, or itself.
 
-        A generator draws cases, so one made for 3d_fullres serves 3d_cascade_fullres too.
+        A generator made for 3d_fullres also serves 3d_cascade_fullres.
         """
         parent = self.doc["configurations"].get(name, {}).get("inherits_from")
         if not (self.configuration(name).get("previous_stage") and parent):
@@ -86,21 +86,21 @@ class Plans:
         same = all(self.configuration(name)[k] == self.configuration(parent)[k] for k in _SHARED)
         return str(parent) if same else name
 
-    def _resolve(self, name: str, seen: tuple[str, ...]) -> dict[str, Any]:
-        known = self.doc["configurations"]
-        if name not in known:
+    def _resolve(self, name: str, visited: tuple[str, ...]) -> dict[str, Any]:
+        configurations = self.doc["configurations"]
+        if name not in configurations:
             raise UsageFault(
                 f"configuration {name!r} is not in {self.path}, expected one of: "
-                f"{', '.join(sorted(known))}"
+                f"{', '.join(sorted(configurations))}"
             )
-        if name in seen:
+        if name in visited:
             raise DataFault(f"{self.path}: configurations: {name} inherits from itself; repair it")
-        own = dict(known[name])
-        parent = own.get("inherits_from")
-        return {**self._resolve(parent, (*seen, name)), **own} if parent else own
+        config = dict(configurations[name])
+        parent = config.get("inherits_from")
+        return {**self._resolve(parent, (*visited, name)), **config} if parent else config
 
     def data_folder(self, configuration: str) -> Path:
-        """Where the preprocessed cases of a configuration lie.
+        """Return the folder of a configuration's preprocessed cases.
 
         Raises:
             IntegrityFault: the file names a place elsewhere.
@@ -125,13 +125,13 @@ def _is_plans(path: Path) -> bool:
 SMALL_EDGE = 48
 """Largest edge of an automatic small patch, in voxels."""
 SMALL_VOXELS = {2: 48**2, 3: 32**3}
-"""About how many voxels an automatic small patch has, by number of axes."""
+"""Approximate voxels of an automatic small patch, by number of axes."""
 SMALLEST_FEATURE_EDGE = 4
-"""nnU-Net pools an axis only as long as this many voxels are left."""
+"""Least voxels of an axis that nnU-Net still pools."""
 
 
 class PrepareSettings(HostOptions):
-    """``gansynth prepare nnunet:ID --set``: whether there are small plans as well, and which."""
+    """``gansynth prepare nnunet:ID --set``: options of additional small plans."""
 
     needs: ClassVar[Needs] = dict.fromkeys(
         ("patch", "batch_size", "features", "convolutions", "plans_name"), "small"
@@ -147,23 +147,23 @@ class PrepareSettings(HostOptions):
     plans_name: str | None = Field(None, description="of these plans, for --plans later on")
 
     def plans(self) -> SmallPlans | None:
-        """The plans that are asked for."""
-        said = self.model_dump(exclude_none=True, exclude={"small"})
+        """Return the requested plans, or None."""
+        options = self.model_dump(exclude_none=True, exclude={"small"})
         names = {"patch": "patch_size", "plans_name": "name"}
-        plans = {names.get(key, key): value for key, value in said.items()}
+        plans = {names.get(key, key): value for key, value in options.items()}
         return SmallPlans(**plans) if self.small else None
 
 
 @dataclass(frozen=True)
 class SmallPlans:
-    """Plans for a small network on the data that nnU-Net has preprocessed anyway.
+    """Plans for a small network on the data of nnU-Net's regular preprocessing.
 
     Attributes:
         name: name of the plans, for ``--plans``.
         patch_size: voxels per axis, clipped to nnU-Net's own patch; None chooses about 32 cubed in
             the shape of nnU-Net's patch, at most 48 per axis.
         features: feature channels per stage; their number is the number of stages.
-        convolutions: of each stage, on the way down and up, at most; None for nnU-Net's own.
+        convolutions: limit per stage, in encoder and decoder; None for nnU-Net's own.
     """
 
     name: str = "gansynthSmallPlans"
@@ -179,7 +179,7 @@ class SmallPlans:
                 "example gansynthSmallPlans"
             )
         if 0 < len(self.features) < 3:
-            # The lowest of nnU-Net's deep supervision outputs has weight 0: alone, it makes NaN.
+            # The lowest of nnU-Net's deep supervision outputs has weight 0: alone, it gives NaN.
             raise UsageFault(
                 f"small plans: features {self.features} make {len(self.features)} stages, expected "
                 "at least three: with fewer, nnU-Net's deep supervision has no output left"
@@ -196,31 +196,31 @@ class SmallPlans:
 def write_small_plans(plans_json: Path, small: SmallPlans, configurations: Sequence[str]) -> Path:
     """Write plans for a small network beside nnU-Net's; nothing is preprocessed again.
 
-    Configurations that are in the small plans already stay. Returns the file.
+    Existing configurations of the small plans stay. Returns the file.
 
     Raises:
         UsageFault: an unknown configuration, or a patch of the wrong number of axes.
     """
-    own = Plans.read(plans_json.parent, plans_json.stem)
+    plans = Plans.read(plans_json.parent, plans_json.stem)
     if small.name == plans_json.stem:
         raise UsageFault(
             f"small plans: name {small.name!r} is that of nnU-Net's plans; choose another"
         )
     path = plans_json.with_name(f"{small.name}.json")
-    doc: dict[str, Any] = {**deepcopy(dict(own.doc)), "plans_name": small.name}
-    kept = read_json(path).get("configurations") if path.is_file() else {}
-    doc["configurations"] = dict(kept) if isinstance(kept, dict) else {}
+    doc: dict[str, Any] = {**deepcopy(dict(plans.doc)), "plans_name": small.name}
+    previous = read_json(path).get("configurations") if path.is_file() else {}
+    doc["configurations"] = dict(previous) if isinstance(previous, dict) else {}
     for name in configurations:
-        doc["configurations"][name] = _shrink(own.configuration(name), small)
+        doc["configurations"][name] = _shrink(plans.configuration(name), small)
     write_json_atomic(path, doc)
     return path
 
 
 def _shrink(configuration: Mapping[str, Any], small: SmallPlans) -> dict[str, Any]:
-    """One configuration with a smaller patch and network, its ``data_identifier`` kept."""
+    """Return a configuration with a smaller patch and network, its ``data_identifier`` kept."""
     doc = deepcopy(dict(configuration))
-    own = [int(n) for n in doc["patch_size"]]
-    patch = _patch(own, small)
+    full_patch = [int(n) for n in doc["patch_size"]]
+    patch = _patch(full_patch, small)
     arch = doc["architecture"]["arch_kwargs"]
     stages = min(len(small.features), len(arch["strides"]))
     convs = "n_conv_per_stage" if "n_conv_per_stage" in arch else "n_blocks_per_stage"
@@ -238,27 +238,28 @@ def _shrink(configuration: Mapping[str, Any], small: SmallPlans) -> dict[str, An
 
 
 def _most(convolutions: Sequence[int], small: SmallPlans) -> list[int]:
-    """Convolutions of each stage, no more than asked for."""
+    """Limit the convolutions of each stage."""
     return [min(n, small.convolutions or n) for n in convolutions]
 
 
-def _patch(own: Sequence[int], small: SmallPlans) -> list[int]:
-    """The patch asked for, clipped; else a small one in the shape of nnU-Net's own."""
+def _patch(patch: Sequence[int], small: SmallPlans) -> list[int]:
+    """Return the requested patch, clipped; else a small one in the shape of nnU-Net's own."""
     if small.patch_size is not None:
-        if len(small.patch_size) != len(own) or min(small.patch_size) < 1:
+        if len(small.patch_size) != len(patch) or min(small.patch_size) < 1:
             raise UsageFault(
-                f"small plans: patch size is {small.patch_size}, expected {len(own)} positive "
-                f"numbers of voxels, at most {tuple(own)}"
+                f"small plans: patch size is {small.patch_size}, expected {len(patch)} positive "
+                f"numbers of voxels, at most {tuple(patch)}"
             )
-        return [min(a, b) for a, b in zip(small.patch_size, own, strict=True)]
-    shrink = min(1.0, (SMALL_VOXELS[len(own)] / prod(own)) ** (1 / len(own)))
+        return [min(a, b) for a, b in zip(small.patch_size, patch, strict=True)]
+    shrink = min(1.0, (SMALL_VOXELS[len(patch)] / prod(patch)) ** (1 / len(patch)))
     return [
-        n if n < 8 else min(max(8, round(n * shrink / 8) * 8), SMALL_EDGE, n // 8 * 8) for n in own
+        n if n < 8 else min(max(8, round(n * shrink / 8) * 8), SMALL_EDGE, n // 8 * 8)
+        for n in patch
     ]
 
 
 def _strides(strides: Sequence[Sequence[int]], patch: Sequence[int]) -> list[list[int]]:
-    """Nnu-Net's strides, without those the smaller patch cannot be divided by."""
+    """Return nnU-Net's strides, without those that do not divide the smaller patch."""
     left, limited = list(patch), []
     for stage in strides:
         row = []

@@ -40,12 +40,12 @@ _WORKERS = "nnUNet_n_proc_DA"
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What ``prepare`` did.
+    """Result of ``prepare``.
 
     Attributes:
         plans: names of the plans that are ready.
-        seconds: step -> seconds it took; 0.0 where it had been done before.
-        warnings: what the check found and did not stop for.
+        seconds: step -> its duration; 0.0 if it had been done before.
+        warnings: of the check.
     """
 
     dataset: str
@@ -64,15 +64,15 @@ def prepare(
     progress: Progress | None = None,
     force: bool = False,
 ) -> PrepareReport:
-    """Check a raw data set, then fingerprint, plan and preprocess it where that is not done yet.
+    """Check a raw data set, then fingerprint, plan and preprocess it as far as needed.
 
     nnU-Net starts its workers by spawning: a script that calls this needs
-    ``if __name__ == "__main__":``. Of plans only existing ones but the default can be named.
+    ``if __name__ == "__main__":``. Plans other than the default must exist already.
 
     Raises:
-        DataFault: the data are not fit; the message has the first error.
+        DataFault: unsuitable data; the message has the first error.
         UsageFault: the plans do not have a configuration.
-        EnvironmentFault: a worker died, or the disk refuses.
+        EnvironmentFault: a worker died, or a disk error.
     """
     tell = _outspoken(progress)
     root = NnunetRoot.find(request.root)
@@ -108,24 +108,24 @@ def prepare(
     )
 
 
-def prepare_asked(asked: PrepareRequest) -> Report:
-    """What ``gansynth prepare nnunet:ID`` does; see ``prepare``.
+def prepare_asked(request: PrepareRequest) -> Report:
+    """Implement ``gansynth prepare nnunet:ID``; see ``prepare``.
 
     Raises:
-        UsageFault: settings that cannot be.
+        UsageFault: invalid settings.
     """
-    settings = read_settings(PrepareSettings, asked.settings, "prepare of nnunet")
-    with stepping(asked.reporter) as progress:
+    settings = read_settings(PrepareSettings, request.settings, "prepare of nnunet")
+    with stepping(request.reporter) as progress:
         report = prepare(
-            asked.request,
-            asked.configurations or ("3d_fullres",),
+            request.request,
+            request.configurations or ("3d_fullres",),
             small=settings.plans(),
-            num_processes=asked.processes,
+            num_processes=request.processes,
             progress=progress,
-            force=asked.force,
+            force=request.force,
         )
     for finding in report.warnings:
-        asked.reporter.warn(finding.message)
+        request.reporter.warn(finding.message)
     return Report({**vars(report), "warnings": [vars(finding) for finding in report.warnings]})
 
 
@@ -148,7 +148,7 @@ class _Job:
         return self.root.preprocessed / self.dataset
 
     def newest(self) -> float:
-        """When the raw files last changed."""
+        """Time of the last change of the raw files."""
         files = [f for case in self.raw.images.values() for f in case]
         files += [*self.raw.labels.values(), self.raw.folder / "dataset.json"]
         return max(f.stat().st_mtime for f in files)
@@ -167,7 +167,7 @@ def _plan(job: _Job, force: bool) -> None:
         )
     with _nnunet(job):
         if not whole:
-            path.unlink(missing_ok=True)  # nnU-Net would read it to add to it
+            path.unlink(missing_ok=True)  # nnU-Net would read it and extend it
         from nnunetv2.experiment_planning.plan_and_preprocess_api import (
             extract_fingerprint_dataset,
             plan_experiment_dataset,
@@ -189,7 +189,7 @@ def _plan(job: _Job, force: bool) -> None:
 
 
 def _whole(job: _Job) -> bool:
-    """Whether the plans can be read: nnU-Net's writing is not atomic, and may have been cut off."""
+    """Whether the plans can be read: nnU-Net writes them non-atomically."""
     try:
         Plans.read(job.folder, job.plans)
     except DataFault:
@@ -221,7 +221,7 @@ def _preprocess(job: _Job, plans: Plans, configuration: str, force: bool) -> Non
 
 
 def _complete(folder: Path, job: _Job) -> bool:
-    """Whether every case is there and younger than the raw data; nnU-Net writes its .pkl last."""
+    """Whether every case exists and is newer than the raw data; nnU-Net writes its .pkl last."""
     done = {path.stem: path.stat().st_mtime for path in folder.glob("*.pkl")}
     return set(done) == set(job.raw.images) and min(done.values()) >= job.newest()
 
@@ -230,7 +230,7 @@ def _complete(folder: Path, job: _Job) -> bool:
 
 
 def _outspoken(progress: Progress | None) -> Progress:
-    """Keep what a progress function prints out of the buffer that swallows nnU-Net's output."""
+    """Exempt a progress function's output from the suppression of nnU-Net's output."""
     stdout = sys.stdout
 
     def tell(step: str, done: int, total: int) -> None:
@@ -250,16 +250,16 @@ def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _nnunet(job: _Job) -> Iterator[None]:
-    """Quiet, with the folders set, one thread a worker, and its failures as one line."""
+    """Run nnU-Net quietly, with its folders set, one thread per worker, and one-line errors."""
     environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    if os.environ.get(_WORKERS) == "0":  # fine for training, breaks planning
+    if os.environ.get(_WORKERS) == "0":  # allowed in training, breaks planning
         environment[_WORKERS] = "1"
-    said = io.StringIO()
+    output = io.StringIO()
     with (
         disk_errors(job.folder),
         _environment({**job.root.variables(), **environment}),
         warnings.catch_warnings(),
-        contextlib.redirect_stdout(said),
+        contextlib.redirect_stdout(output),
     ):
         warnings.simplefilter("ignore")
         job.folder.mkdir(parents=True, exist_ok=True)
@@ -291,7 +291,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _counting(folder: Path, tell: Callable[[int], None]) -> Iterator[None]:
-    """Report how many cases are finished, twice a second, while nnU-Net works."""
+    """Report the number of finished cases, twice a second, while nnU-Net works."""
     stop = Event()
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""One rank does what need be done once; all ranks get its result, or end with the same fault."""
+"""Work that rank 0 does for all ranks; they get its result, or end with the same fault."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from gansynth.runtime.errors import FAULTS, GansynthError
 
 T = TypeVar("T")
 Tick = Callable[[], None]
-"""Called now and then by rank 0 while it works: others wait in short turns, for a collective of
-NCCL's is given up after ten minutes."""
+"""Called now and then by rank 0 while it works. The others wait in short turns, since NCCL aborts
+a collective after ten minutes."""
 
 
 def lead(rank: int, ranks: int, work: Callable[[Tick], T]) -> T:
     """Let rank 0 work while the others wait; its result, which must be picklable, on every rank.
 
     Raises:
-        GansynthError: what the work raised, on every rank; any other failure is raised as it is on
-            rank 0, and told to the others as a bare GansynthError.
+        GansynthError: raised by the work, on every rank. Any other failure is raised as it is on
+            rank 0, and as a bare GansynthError on the others.
     """
     if ranks == 1:
         return work(lambda: None)
@@ -41,7 +41,7 @@ def lead(rank: int, ranks: int, work: Callable[[Tick], T]) -> T:
 
 
 def wait_for_all(ranks: int) -> None:
-    """Return when every rank has come here."""
+    """Wait until every rank arrives here."""
     if ranks > 1:
         import torch.distributed
 
@@ -49,24 +49,24 @@ def wait_for_all(ranks: int) -> None:
 
 
 def fault_of_rank(text: str) -> GansynthError | None:
-    """The typed fault a rank died of, from what torch tells its parent: a traceback; else None."""
-    found = re.findall(r"^gansynth\.runtime\.errors\.(\w+): (.+)$", text, re.MULTILINE)
-    known = {fault.__name__: fault for fault in FAULTS.values()}
-    return known[found[-1][0]](found[-1][1]) if found and found[-1][0] in known else None
+    """Return the typed fault of a dead rank, from the traceback that torch reports, or None."""
+    lines = re.findall(r"^gansynth\.runtime\.errors\.(\w+): (.+)$", text, re.MULTILINE)
+    kinds = {fault.__name__: fault for fault in FAULTS.values()}
+    return kinds[lines[-1][0]](lines[-1][1]) if lines and lines[-1][0] in kinds else None
 
 
 def _follow() -> Any:
     while True:
-        state, *rest = _tell(None)
+        state, *values = _tell(None)
         if state == "done":
-            return rest[0]
+            return values[0]
         if state == "failed":
-            code, text = rest
+            code, text = values
             raise FAULTS.get(code, GansynthError)(text)
 
 
 def _tell(message: tuple[Any, ...] | None) -> tuple[Any, ...]:
-    """Rank 0's message, on every rank."""
+    """Broadcast rank 0's message to every rank."""
     import torch.distributed
 
     shared = [message]

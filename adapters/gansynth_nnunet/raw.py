@@ -1,4 +1,4 @@
-"""``nnunet-raw:ID``: the raw volumes of an nnU-Net data set, and what is wrong with them."""
+"""``nnunet-raw:ID``: the raw volumes of an nnU-Net data set, and the check of them."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from gansynth_nnunet.splits import SPLITS, SUBJECTS, known_subjects
 
 @reads(VolumeOptions)
 def open_raw(request: SourceRequest) -> VolumeSource:
-    """Open the cases of ``imagesTr`` and ``labelsTr``; ``splits_final.json`` is kept to.
+    """Open the cases of ``imagesTr`` and ``labelsTr`` with the folds of ``splits_final.json``.
 
     Raises:
-        UsageFault: unknown data set or fold, options that do not fit, or files that are no NIfTI.
-        DataFault: ``dataset.json``, a case or a split cannot be used.
+        UsageFault: unknown data set or fold, options that do not fit, or files other than NIfTI.
+        DataFault: an unusable ``dataset.json``, case or split.
         IntegrityFault: a subject is in training and in validation.
     """
     options = parse_read(VolumeOptions, request)
@@ -53,23 +53,23 @@ def open_raw(request: SourceRequest) -> VolumeSource:
     return VolumeSource(absolute(request, request.where), listing, options)
 
 
-def _with_channels(listing: VolumeSet, asked: Sequence[str] | None) -> VolumeSet:
-    """A data set with the channels that are asked for, called as they are asked."""
-    if asked is None:
+def _with_channels(listing: VolumeSet, channels: Sequence[str] | None) -> VolumeSet:
+    """Select and order the channels of a data set as requested."""
+    if channels is None:
         return listing
-    places = pick(asked, listing.channels or (), listing.where)
+    places = pick(channels, listing.channels or (), listing.where)
     entries = tuple(
         replace(entry, images=tuple(entry.images[place] for place in places))
         for entry in listing.entries
     )
-    return replace(listing, entries=entries, channels=tuple(asked))
+    return replace(listing, entries=entries, channels=tuple(channels))
 
 
 # -- the check -----------------------------------------------------------------------------------
 
 
 def check_nnunet(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
-    """Find everything that is wrong with the raw data set of ``nnunet:ID`` or ``nnunet-raw:ID``."""
+    """List all faults of the raw data set of ``nnunet:ID`` or ``nnunet-raw:ID``."""
     parse_read(VolumeOptions if request.kind == "nnunet-raw" else ReadOptions, request)
     root = NnunetRoot.find(request.root)
     name = root.dataset(request.where)
@@ -84,34 +84,34 @@ def check_raw(
     subjects: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Finding]:
-    """Read every file of a raw data set to its last byte and list what is wrong, errors first.
+    """Read every file of a raw data set to its last byte and list its faults, errors first.
 
     Raises:
-        DataFault: ``dataset.json`` cannot be used, so that nothing can be checked.
+        DataFault: ``dataset.json`` is unusable, so that nothing can be checked.
         EnvironmentFault: files may not be read.
     """
     raw = raw_cases(root.raw / dataset)
     listing = volume_set(raw, root.preprocessed / dataset)
     findings = list(_check_set(raw))
-    seen = Seen(raw.table.allowed, listing.where.name, raw.table.ignore)
+    tally = Seen(raw.table.allowed, listing.where.name, raw.table.ignore)
     for number, entry in enumerate(listing.entries, start=1):
         if raw.ending in NIFTI:
-            findings += check_case(entry, seen, listing)
+            findings += check_case(entry, tally, listing)
         else:
             findings += missing_files(entry)
         if progress is not None:
             progress(number, len(raw.images))
     if raw.ending in NIFTI:
-        findings += unused_labels(listing.where, seen)
-    findings += _check_sides(raw, root.preprocessed / dataset, subjects, seen)
+        findings += unused_labels(listing.where, tally)
+    findings += _check_sides(raw, root.preprocessed / dataset, subjects, tally)
     return in_order(findings)
 
 
 def volume_set(raw: RawSet, preprocessed: Path) -> VolumeSet:
-    """A raw data set as a set of volumes.
+    """Return a raw data set as a set of volumes.
 
     Args:
-        preprocessed: its folder in ``nnUNet_preprocessed``, where splits and subjects lie.
+        preprocessed: its folder in ``nnUNet_preprocessed``, which holds splits and subjects.
     """
     cases = sorted(raw.images)
     return VolumeSet(
@@ -128,22 +128,22 @@ def volume_set(raw: RawSet, preprocessed: Path) -> VolumeSet:
 
 
 def _check_sides(
-    raw: RawSet, preprocessed: Path, subjects: str | None, seen: Seen
+    raw: RawSet, preprocessed: Path, subjects: str | None, tally: Seen
 ) -> Iterator[Finding]:
-    """Subjects, and what a split that is there already does to them."""
+    """Check subjects, and an existing split, for leakage."""
     path = preprocessed / SPLITS
     folds: dict[str, Split] = {}
     try:
         subject_of = known_subjects(preprocessed, raw.labels, subjects)
         for number, split in (read_splits(path) if path.is_file() else {}).items():
             train, val = ([c for c in split[k] if c in raw.labels] for k in ("train", "val"))
-            if train and val:  # else the split is of other cases, and opening the source says so
+            if train and val:  # else the split is of other cases; opening the source reports it
                 folds[number] = Split(train=train, val=val)
     except GansynthError as error:
         yield Finding("error", None, raw.folder, str(error))
         return
     yield from check_folds(path, subject_of, folds)
-    yield from same_content(raw.folder, seen.content, folds)
+    yield from same_content(raw.folder, tally.content, folds)
 
 
 def raise_on_errors(findings: Sequence[Finding]) -> None:
@@ -154,8 +154,8 @@ def raise_on_errors(findings: Sequence[Finding]) -> None:
     """
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
-        more = f" ({len(errors)} errors in all; see: gansynth check)" if len(errors) > 1 else ""
-        raise DataFault(f"{errors[0].message}{more}")
+        note = f" ({len(errors)} errors in all; see: gansynth check)" if len(errors) > 1 else ""
+        raise DataFault(f"{errors[0].message}{note}")
 
 
 def _check_set(raw: RawSet) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""One nnU-Net training's bank, producer, counts and record, and what it came to."""
+"""Bank, producer, counts and record of one nnU-Net training, and its outcome."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.ranks import Tick, lead, wait_for_all
 
 SIDECAR = "gansynth.json"
-"""Beside nnU-Net's checkpoints: what each session of a training mixed in."""
+"""File beside nnU-Net's checkpoints: what each session of a training mixed in."""
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
-"""What nnU-Net continues a training from, the first there is."""
+"""Checkpoints from which nnU-Net continues a training, in order of preference."""
 COMPARED = (*record.COMPARED, "cascade")
-"""What a continued training should have in common with what it continues."""
+"""Properties that a continued training should share with its first session."""
 ANEW = "start anew without --c"
 OWN = "nnunet_validation"
-"""Key of nnU-Net's own summary: Dice is 0 there where the truth has none and it saw some."""
+"""Key of nnU-Net's own summary: Dice is 0 if the truth lacks the label and it is predicted."""
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What rank 0 tells the other ranks: folders, and the person of each training case."""
+    """Message of rank 0 to the other ranks: folders, and the subject of each training case."""
 
     log: Path
     bank: Path | None
@@ -44,9 +44,9 @@ class Shared:
 
 
 class NnunetSession(Session[str]):
-    """Checks a generator or bank, makes the bank if there is none, and keeps count.
+    """Checks a generator or bank, makes the bank if there is none, and counts samples.
 
-    In a data-parallel training rank 0 does all that for the others, which only draw.
+    In a data-parallel training rank 0 does this for the others, which only draw.
 
     Raises:
         GansynthError: what ``guards``, ``gansynth.hosts.record`` or the bank refuse.
@@ -70,16 +70,16 @@ class NnunetSession(Session[str]):
 
     def _lead(self, tick: Tick) -> Shared:
         """Check, start the producer, and wait for samples; on rank 0."""
-        training, drawn = self.training, self.injection.ratio.p > 0
-        self._source = source = open_host(self.config, training) if drawn else None
+        training, mixing = self.training, self.injection.ratio.p > 0
+        self._source = source = open_host(self.config, training) if mixing else None
         self._origin = None if source is None else open_origin(self.config, training, source)
         self.open()
-        if drawn and not training.held_out_ids:
+        if mixing and not training.held_out_ids:
             self.say(
-                "fold 'all' trains on every case: nothing is held out, so nothing is known about "
-                "leakage, and the validation Dice is one on training cases"
+                "fold 'all' trains on every case: nothing is held out, so leakage cannot be "
+                "checked, and the validation Dice is one on training cases"
             )
-        # A training that has come to its end draws, too: its loaders fetch batches ahead.
+        # A finished training draws, too: its loaders fetch batches ahead.
         self.supply.start()
         self.supply.wait(tick)
         ids = training.train_ids
@@ -87,11 +87,11 @@ class NnunetSession(Session[str]):
         return Shared(self.log, self.bank, subjects)
 
     def wrap(self, real: Any) -> MixedDataset:
-        """The training data set with synthetic samples mixed in."""
+        """Return the training data set with synthetic samples mixed in."""
         training = self.training
         return MixedDataset(real, self.plan, training.batch_size, training.channels, training.keys)
 
-    # -- what it says of itself ------------------------------------------------------------------
+    # -- its description -------------------------------------------------------------------------
 
     def describe(self) -> dict[str, Any]:
         """See ``Session.describe``."""
@@ -145,13 +145,13 @@ class NnunetSession(Session[str]):
         return replace(plan, patience=self.config.patience, workers=workers)
 
     def tell(self, text: str) -> None:
-        """Into nnU-Net's log."""
+        """Write into nnU-Net's log."""
         self.training.say(text)
 
     # -- while training --------------------------------------------------------------------------
 
     def epoch(self, done: int) -> None:
-        """Tell the log what was drawn so far, and what has happened to the producer; on rank 0."""
+        """Log the draws so far, and the producer's state; on rank 0."""
         self.done = done
         self.report()
         self.say(self.sentence())
@@ -159,18 +159,18 @@ class NnunetSession(Session[str]):
         self.write()
 
     def now(self) -> float:
-        """Progress of what is drawn, a little ahead of what is trained."""
+        """Return the progress of drawing, which is slightly ahead of training."""
         return 1.0 if self.plan.clock is None else self.plan.clock.now()
 
     def close(self, complete: bool = False) -> None:
-        """See ``Session.close``; if the training has reached its end, all ranks must come here."""
-        if complete and not self._closed:  # other ranks' workers may be drawing until then
+        """See ``Session.close``; if the training is complete, all ranks must call this."""
+        if complete and not self._closed:  # other ranks' workers may still be drawing
             wait_for_all(self.training.ranks)
         super().close(complete)
 
 
 def describe_session(config: MixConfig, origin: Origin | None) -> dict[str, Any]:
-    """What is mixed in and how; see ``gansynth.hosts.record``."""
+    """Return what is mixed in and how; see ``gansynth.hosts.record``."""
     return {
         **record.describe_session(config.injection, origin),
         "cascade": config.cascade,
@@ -182,20 +182,20 @@ def describe_session(config: MixConfig, origin: Origin | None) -> dict[str, Any]
 
 
 def read_outcome(folder: Path, account: tuple[Mapping[str, Any], str] = ({}, "")) -> Outcome:
-    """Counts over all sessions of a training, and its validation on held-out cases.
+    """Return counts over all sessions of a training, and its validation on held-out cases.
 
     Args:
         account: measures of the held-out cases, and why there are none; see ``account_of``.
     """
     measured, why = account
-    own = _own(folder)
-    metrics = {**measured, **({OWN: own} if own else {})}
+    record = _own(folder)
+    metrics = {**measured, **({OWN: record} if record else {})}
     outcome = outcome_of(read_sessions(folder / SIDECAR), folder, metrics)
     return replace(outcome, warnings=(*outcome.warnings, *filter(None, [why])))
 
 
 def _own(folder: Path) -> dict[str, Any]:
-    """``dice`` and ``dice_per_label`` of nnU-Net's validation, by its own rules."""
+    """Return ``dice`` and ``dice_per_label`` of nnU-Net's validation, by its own rules."""
     path = folder / "validation" / "summary.json"
     if not path.is_file():
         return {}
@@ -205,5 +205,5 @@ def _own(folder: Path) -> dict[str, Any]:
 
 
 def _number(value: float) -> float | None:
-    """None where nnU-Net says NaN (a label that no held-out case has)."""
+    """Return None for nnU-Net's NaN (a label that no held-out case has)."""
     return float(value) if math.isfinite(value) else None

@@ -1,6 +1,6 @@
 """The training cases of one nnU-Net fold, read from nnU-Net's own preprocessed arrays.
 
-nnU-Net's ``.pkl`` files are left alone: nothing here unpickles. Torch is not needed either.
+nnU-Net's ``.pkl`` files are not read: nothing here unpickles. Torch is not needed either.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ log = logging.getLogger("gansynth")
 
 DEFAULT_CONFIGURATION = "3d_fullres"
 MARGIN = 4 / 3
-"""Edge of the generator's arrays in patches: what nnU-Net's rotations and crops reach into."""
+"""Edge of the generator's arrays in patches: the reach of nnU-Net's rotations and crops."""
 STRIDE = 8
 """The generator's edges are multiples of this, so that networks can halve them."""
 CONSTANT = 1e-4
-"""How far image values outside the body may be apart and still count as one constant."""
+"""Largest difference of image values outside the body that still counts as one constant."""
 _HOST_KEYS = (
     "data_identifier",
     "spacing",
@@ -86,7 +86,7 @@ class NnunetSource(Preprocessed):
         self._train, self._held_out = self._fold()
         refuse_named(self.dataset_json, path, (*self._train, *self._held_out), request)
 
-    # -- what the host says ----------------------------------------------------------------------
+    # -- facts of the host -----------------------------------------------------------------------
 
     @property
     def name(self) -> str:
@@ -105,7 +105,7 @@ class NnunetSource(Preprocessed):
 
     @property
     def is_2d(self) -> bool:
-        """Whether nnU-Net trains on slices along the first axis; cases are volumes all the same."""
+        """Whether nnU-Net trains on slices along the first axis; cases are volumes anyway."""
         return len(self.patch_size) == 2
 
     @property
@@ -125,7 +125,7 @@ class NnunetSource(Preprocessed):
 
     @property
     def case_ids(self) -> tuple[str, ...]:
-        """All preprocessed cases, of whatever fold, sorted."""
+        """All preprocessed cases of every fold, sorted."""
         return self._ids
 
     @property
@@ -134,14 +134,14 @@ class NnunetSource(Preprocessed):
         return self.root.raw / self.dataset, self.root.preprocessed / self.dataset
 
     def subject(self, case_id: str) -> str:
-        """The person a case belongs to."""
+        """Return the subject of a case."""
         return self._subjects[case_id]
 
     def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
-        """The same cases dealt out otherwise: nnU-Net's three folders below ``folder``.
+        """Split the cases into other folds: nnU-Net's three folders below ``folder``.
 
-        Only cases that are named get there. nnU-Net writes a fold's results to one place below
-        ``nnUNet_results``, so two trainings of one fold take a folder each.
+        They contain only the named cases. Results of a fold have one place below
+        ``nnUNet_results``, so two trainings of one fold need a folder each.
         """
         from gansynth_nnunet.splits import write_root
 
@@ -160,7 +160,7 @@ class NnunetSource(Preprocessed):
             channels=self._channels,
             labels=dict(self.labels.values),
             spacing=tuple(spacing),
-            has_outside=True,  # nnU-Net pads with it, even where no case holds any
+            has_outside=True,  # nnU-Net pads with it, even if no case holds any
             outside_fill=self._outside_fill(),
             ignore=self.labels.ignore,
         )
@@ -201,7 +201,7 @@ class NnunetSource(Preprocessed):
         """Read one preprocessed case: image float32 (C, D, H, W), labels int16 (D, H, W).
 
         Raises:
-            DataFault: unknown, unreadable, NaN, or labels that ``dataset.json`` does not know.
+            DataFault: unknown, unreadable, NaN, or labels that ``dataset.json`` lacks.
         """
         case = Case(
             case_id, self.subject(case_id), self._read_image(case_id), self._read_labels(case_id)
@@ -216,14 +216,14 @@ class NnunetSource(Preprocessed):
         return case
 
     def shape(self, case_id: str) -> tuple[int, ...]:
-        """Spatial shape (D, H, W) of a case; read from its labels, the smaller file."""
+        """Return the spatial shape (D, H, W) of a case, from its labels, the smaller file."""
         if case_id not in self._shapes:
-            found = self._files.open(f"{case_id}_seg.b2nd").shape[1:]
-            self._shapes[case_id] = tuple(int(n) for n in found)
+            shape = self._files.open(f"{case_id}_seg.b2nd").shape[1:]
+            self._shapes[case_id] = tuple(int(n) for n in shape)
         return self._shapes[case_id]
 
     def predicted(self, case_id: str, file: Path) -> LabelArray:
-        """What nnU-Net has made of a raw case; see ``judged.preprocessed_labels``."""
+        """Return nnU-Net's prediction of a raw case; see ``judged.preprocessed_labels``."""
         from gansynth_nnunet.judged import preprocessed_labels
 
         return preprocessed_labels(self, case_id, file)
@@ -238,14 +238,11 @@ class NnunetSource(Preprocessed):
                 f"{self.folder / case_id}_seg.b2nd: shape is {labels.shape}, expected one channel; "
                 f"{self._again}"
             )
-        drawn: LabelArray = labels[0].astype(np.int16, copy=False)
-        return drawn
+        volume: LabelArray = labels[0].astype(np.int16, copy=False)
+        return volume
 
     def _outside_fill(self) -> tuple[float, ...] | None:
-        """What each channel holds wherever training labels are -1; None where that varies.
-
-        Padding holds zeros. So another constant counts only where nothing has to be padded.
-        """
+        """Return the constant of each channel where labels, or padding (zeros), are -1, or None."""
         low = high = None
         for case in self.train_ids:
             outside = self._read_labels(case) == OUTSIDE
@@ -289,7 +286,7 @@ class NnunetSource(Preprocessed):
         return tuple(sorted(ids))
 
     def _fold(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Training and validation cases, by nnU-Net's split."""
+        """Return training and validation cases, by nnU-Net's split."""
         if self.fold == "all":
             return self._ids, ()
         path = self.plans.folder / SPLITS
@@ -304,9 +301,9 @@ class NnunetSource(Preprocessed):
         for part, ids in (("train", train), ("val", held_out)):
             absent = sorted(set(ids) - set(self._ids))
             if absent or not ids:
-                found = f"{absent[0]!r}, which is not preprocessed" if absent else "no case"
+                reason = f"{absent[0]!r}, which is not preprocessed" if absent else "no case"
                 raise DataFault(
-                    f"{path}: fold {self.fold}: {part} holds {found}; expected cases in "
+                    f"{path}: fold {self.fold}: {part} holds {reason}; expected cases in "
                     f"{self.folder}. Run: {self._prepare}, or gansynth splits {self._id}"
                 )
         guard_split(
@@ -326,7 +323,7 @@ class NnunetSource(Preprocessed):
         return f"nnunet:{self.dataset[7:10]}"
 
     def _splits(self, path: Path) -> tuple[Sequence[Split], bool]:
-        """The split, and whether it was made just now."""
+        """Return the split, and whether it was made just now."""
         if not path.is_file():
             return self._default_splits(path), True
         splits: list[Any] = read_json(
@@ -356,7 +353,7 @@ class NnunetSource(Preprocessed):
 
 
 def generator_size(patch: Sequence[int], extent: Sequence[int]) -> tuple[int, ...]:
-    """Edges of the generator's arrays: 4/3 of the patch, no larger than any case, in eights."""
+    """Return the edges of the generator's arrays: 4/3 of the patch, within any case, in eights."""
     return tuple(
         ceil(max(p, min(MARGIN * p, e)) / STRIDE) * STRIDE
         for p, e in zip(patch, extent, strict=True)

@@ -1,4 +1,4 @@
-"""Which person a case belongs to, and nnU-Net's ``splits_final.json`` grouped by person."""
+"""Subjects of cases, and nnU-Net's ``splits_final.json`` grouped by subject."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ SPLITS = "splits_final.json"
 SUBJECTS = "gansynth_subjects.csv"
 
 
-def known_subjects(preprocessed: Path, ids: Iterable[str], asked: str | None) -> dict[str, str]:
-    """Subjects as asked for, else as an import left them, else every case for itself."""
+def known_subjects(preprocessed: Path, ids: Iterable[str], subjects: str | None) -> dict[str, str]:
+    """Return subjects as requested, else as imported, else every case is its own subject."""
     ids = list(ids)
-    if asked is not None:
-        return read_subjects(asked, ids)
-    kept = preprocessed / SUBJECTS
-    return read_subjects(str(kept), ids) if kept.is_file() else {case: case for case in ids}
+    if subjects is not None:
+        return read_subjects(subjects, ids)
+    table = preprocessed / SUBJECTS
+    return read_subjects(str(table), ids) if table.is_file() else {case: case for case in ids}
 
 
 # -- splits --------------------------------------------------------------------------------------
@@ -48,14 +48,14 @@ def write_splits(
     *,
     overwrite: bool = False,
 ) -> list[Split]:
-    """Write ``splits_final.json`` grouped by subject, and who is who beside it.
+    """Write ``splits_final.json`` grouped by subject, and the cases' subjects beside it.
 
     Args:
-        folder: the data set's folder in ``nnUNet_preprocessed``; made if it is not there.
+        folder: the data set's folder in ``nnUNet_preprocessed``; made if needed.
         overwrite: replace a different split; the old one is kept as ``splits_final.<hash>.json``.
 
     Raises:
-        UsageFault: a different split is there, and ``overwrite`` is not set.
+        UsageFault: a different split exists, and ``overwrite`` is not set.
     """
     ids = sorted(ids)
     splits = grouped_splits(ids, subject_of, folds, seed)
@@ -76,7 +76,7 @@ def write_splits(
 
 
 def write_subjects(folder: Path, subject_of: Mapping[str, str]) -> None:
-    """Write ``gansynth_subjects.csv``, which every later command reads unless told otherwise."""
+    """Write ``gansynth_subjects.csv``, the default of every later command."""
     text = table_text(("case", "subject"), sorted(subject_of.items()))
     write_bytes_atomic(folder / SUBJECTS, text.encode())
 
@@ -84,7 +84,7 @@ def write_subjects(folder: Path, subject_of: Mapping[str, str]) -> None:
 def make_splits(
     request: SourceRequest, *, folds: int = 5, seed: int = 0, overwrite: bool = False
 ) -> list[Split]:
-    """What ``gansynth splits nnunet:ID`` does: group the data set's cases by subject.
+    """Implement ``gansynth splits nnunet:ID``: group the data set's cases by subject.
 
     Raises:
         DataFault: the data set has no cases, or some have no subject.
@@ -95,7 +95,7 @@ def make_splits(
     folder = root.preprocessed / dataset
     if (root.raw / dataset).is_dir() or not folder.is_dir():
         ids = list(raw_cases(root.raw / dataset).labels)
-    else:  # preprocessed elsewhere, and only that was brought along
+    else:  # preprocessed elsewhere; only the preprocessed folder was copied here
         ids = sorted({path.stem for path in folder.glob("*/*.pkl")})
     subject_of = known_subjects(folder, ids, request.subjects)
     return write_splits(folder, ids, subject_of, folds, seed, overwrite=overwrite)
@@ -103,7 +103,7 @@ def make_splits(
 
 COPIED = ("dataset.json", "dataset_fingerprint.json")
 ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")
-"""Of a preprocessed case's files."""
+"""Endings of a preprocessed case's files."""
 TRUTH = "gt_segmentations"
 
 
@@ -111,7 +111,7 @@ def write_root(source: Preprocessed, division: Division) -> SourceRequest:
     """Write nnU-Net's folders for a split of a data set.
 
     Raises:
-        EnvironmentFault: the disk refuses, or has no links.
+        EnvironmentFault: a disk error, or a disk without links.
     """
     root, plans = NnunetRoot.find(division.folder), source.plans
     old, new = plans.folder, root.preprocessed / source.dataset
@@ -142,7 +142,7 @@ def write_root(source: Preprocessed, division: Division) -> SourceRequest:
 
 
 def _data_folders(source: Preprocessed) -> list[Path]:
-    """Where the cases of the configuration lie, and of a cascade's first stage."""
+    """Return the folders of the configuration's cases, and of a cascade's first stage."""
     names = [source.configuration, source.config.get("previous_stage")]
     folders = [source.plans.data_folder(str(name)) for name in names if name]
     return list(dict.fromkeys(folders))
@@ -159,7 +159,7 @@ def _link_files(old: Path, new: Path, names: Iterable[str]) -> None:
 
 
 def _link(old: Path, new: Path) -> None:
-    """Let a file or folder have another name; a link that is there already stays."""
+    """Link a file or folder; an existing link stays."""
     target = os.path.realpath(old)
     with disk_errors(new), contextlib.suppress(FileExistsError):
         os.symlink(target, new, target_is_directory=old.is_dir())
@@ -170,9 +170,9 @@ def _link(old: Path, new: Path) -> None:
 
 
 def _copy_hashes(old: Path, new: Path, names: Iterable[str]) -> None:
-    """What ``prepare`` noted of these files goes on being compared."""
+    """Copy the recorded hashes of these files, so that they are still compared."""
     noted = hashes_of(old)
     if noted.is_file():
-        known = read_json(noted)
-        kept = {name: known[name] for name in names if name in known}
-        write_small(hashes_of(new), json_text(kept))
+        hashes = read_json(noted)
+        copied = {name: hashes[name] for name in names if name in hashes}
+        write_small(hashes_of(new), json_text(copied))

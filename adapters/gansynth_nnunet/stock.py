@@ -1,8 +1,8 @@
 """Checkpoints that nnU-Net itself can use, where gansynth is not installed.
 
-A checkpoint names the class that trained it, and nnU-Net looks that up before it predicts. So it
-carries the name of the variant that we extend, whose network it has. Those that carry ours (of
-earlier versions) are renamed by ``python -m gansynth_nnunet.stock FOLDER``.
+A checkpoint names its trainer class, which nnU-Net looks up before it predicts. So it carries the
+name of the extended variant, whose network it has. Checkpoints of earlier versions that name
+gansynth's class are renamed by ``python -m gansynth_nnunet.stock FOLDER``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gansynth_nnunet.launch import SUFFIX
 
 
 def stock_name(trainer: type[Any], mixin: type[Any]) -> str:
-    """Name of the first class in a trainer's line that is not ours and builds its network."""
+    """Return the name of a trainer's first base that is not gansynth's and builds its network."""
     for base in trainer.__mro__:
         if not issubclass(base, mixin) and hasattr(base, "build_network_architecture"):
             same = base.build_network_architecture is trainer.build_network_architecture
@@ -31,23 +31,23 @@ def stock_name(trainer: type[Any], mixin: type[Any]) -> str:
 
 @contextlib.contextmanager
 def called(trainer: type[Any], name: str) -> Iterator[None]:
-    """Let a class have another name for a while: nnU-Net writes that name into its checkpoint."""
-    own = trainer.__name__
+    """Rename a class temporarily: nnU-Net writes the name into its checkpoint."""
+    class_name = trainer.__name__
     trainer.__name__ = name
     try:
         yield
     finally:
-        trainer.__name__ = own
+        trainer.__name__ = class_name
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path whose file, if one was written there, replaces ``path`` at the end.
+    """Yield a temporary path; a file written there replaces ``path`` at the end.
 
     Raises:
-        EnvironmentFault: the disk refuses.
+        EnvironmentFault: a disk error.
     """
-    temporary = path.with_name(f".{path.name}.tmp")  # what a kill leaves is written over next time
+    temporary = path.with_name(f".{path.name}.tmp")  # overwrites what a killed process left
     with disk_errors(path):
         try:
             yield temporary
@@ -58,11 +58,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def rename_trainers(folder: Path) -> list[Path]:
-    """Rename the trainer in nnU-Net checkpoints below a folder that carry one of our names.
+    """Rename the trainer in nnU-Net checkpoints below a folder that name a class of gansynth.
 
     Raises:
         UsageFault: no checkpoint there.
-        IntegrityFault: a checkpoint that is none of nnU-Net's.
+        IntegrityFault: a checkpoint that is not nnU-Net's.
     """
     files = sorted(folder.rglob("checkpoint_*.pth")) if folder.is_dir() else [folder]
     if not files or not files[0].is_file():
@@ -84,9 +84,9 @@ def _rename(file: Path) -> bool:
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
-    """A checkpoint of nnU-Net's, read without running anything that it says.
+    """Read an nnU-Net checkpoint without executing anything in it.
 
-    Beside what torch itself lets through, numpy's numbers are let in, which nnU-Net logs.
+    Besides torch's own safe types, numpy's numbers are allowed, which nnU-Net logs.
 
     Raises:
         IntegrityFault: it holds anything else, is damaged, or names no trainer.
@@ -101,19 +101,19 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     scalars: list[Any] = [(scalar, f"{module}.scalar") for module in modules]
     try:
         with torch.serialization.safe_globals([*scalars, np.dtype, *numbers]):
-            found = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+            checkpoint = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
     except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         words = " ".join(str(error).split())
         raise IntegrityFault(
             f"{file}: cannot be read as a checkpoint ({words:.200}), expected one of nnU-Net's"
         ) from error
-    if not isinstance(found, dict) or not isinstance(found.get("trainer_name"), str):
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("trainer_name"), str):
         raise IntegrityFault(f"{file}: names no trainer, expected a checkpoint of nnU-Net's")
-    return found
+    return checkpoint
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Rename the trainers in the folders given; returns the exit code."""
+    """Rename the trainers in the given folders; return the exit code."""
     try:
         if not arguments:
             raise UsageFault("no folder given, expected: python -m gansynth_nnunet.stock FOLDER")

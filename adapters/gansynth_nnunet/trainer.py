@@ -1,9 +1,9 @@
-"""nnU-Net's trainer with synthetic samples in its training batches, and nothing else changed.
+"""nnU-Net's trainer with synthetic samples in its training batches, otherwise unchanged.
 
-``GANSynthMixin`` composes with any variant: ``class Mine(GANSynthMixin, nnUNetTrainerDA5)``, which
-``variants`` does for the names ``<Variant>GANSynth``. ``get_tr_and_val_datasets`` mixes; what else
-is overridden changes augmentation if asked, reports and tidies up. Validation data are never
-touched, so pseudo Dice and the choice of checkpoint rest on real cases.
+``GANSynthMixin`` composes with any variant: ``class Mine(GANSynthMixin, nnUNetTrainerDA5)``.
+``variants`` does so for the names ``<Variant>GANSynth``. ``get_tr_and_val_datasets`` mixes. Other
+overrides change augmentation on request, report and clean up. Validation data never change, so
+pseudo Dice and the choice of checkpoint depend on real cases only.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ else:
 
 
 class GANSynthMixin(Host):  # type: ignore[misc]
-    """Mixes samples of a bank into the training data set of the nnU-Net trainer it is put before.
+    """Mixes samples of a bank into the training data set of the nnU-Net trainer behind it.
 
-    The environment says what to do (see ``MixConfig.from_environment``); without that it can be
-    built, for inference and validation, but not trained.
+    The environment configures it (see ``MixConfig.from_environment``). Without configuration it can
+    be built, for inference and validation, but not trained.
     """
 
     elastic = 0.0
@@ -59,10 +59,10 @@ class GANSynthMixin(Host):  # type: ignore[misc]
                 setattr(self, name, value)
 
     def run_training(self) -> None:
-        """Train; whatever happens, the producer is stopped and the record is written.
+        """Train; in any case stop the producer and write the record.
 
         Raises:
-            UsageFault: nobody said what to mix in.
+            UsageFault: nothing is configured.
             TrainingFault: a synthetic sample was missing where no real case may take its place.
         """
         self._gansynth_config()
@@ -71,7 +71,7 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         try:
             super().run_training()
         except (RuntimeError, TrainingFault) as error:
-            # Of a fault in a worker nnU-Net tells the main process only that the worker has gone.
+            # nnU-Net reports only that a worker is gone, not the worker's fault.
             stopped = self.gansynth_session and self.gansynth_session.stopped()
             if stopped:
                 raise TrainingFault(stopped) from error
@@ -81,11 +81,11 @@ class GANSynthMixin(Host):  # type: ignore[misc]
                 self.gansynth_session.close()
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
-        """nnU-Net's two data sets, the one for training wrapped.
+        """Return nnU-Net's two data sets, the one for training wrapped.
 
         Raises:
-            GansynthError: what ``NnunetSession`` refuses; a cascade's second stage that nobody
-                asked for, or whose previous stage has not predicted a case.
+            GansynthError: what ``NnunetSession`` refuses; a cascade's second stage that was not
+                requested, or whose previous stage has not predicted a case.
         """
         config = self._gansynth_config()
         real, validation = super().get_tr_and_val_datasets()
@@ -99,11 +99,10 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         return mixed, validation
 
     def get_dataloaders(self) -> tuple[Any, Any]:
-        """nnU-Net's two loaders.
+        """Return nnU-Net's two loaders.
 
         Raises:
-            UsageFault: the variant's own loaders are not reached by samples, or by other
-                augmentation.
+            UsageFault: samples, or another augmentation, do not reach the variant's own loaders.
         """
         loaders: tuple[Any, Any] = super().get_dataloaders()
         if self.gansynth_session is None or not (self._augments_as_usual or self._asked_transforms):
@@ -116,31 +115,31 @@ class GANSynthMixin(Host):  # type: ignore[misc]
 
     # -- augmentation ----------------------------------------------------------------------------
 
-    def get_training_transforms(self, *given: Any, **named: Any) -> Any:
-        """The variant's own transforms, unless augmentation is off, for all or synthetic samples.
+    def get_training_transforms(self, *positional: Any, **named: Any) -> Any:
+        """Return the variant's transforms, unless augmentation is off, for all or synthetic.
 
         nnU-Net's method is static; it is called on the trainer.
         """
         if self.gansynth is None or self._augments_as_usual:
-            return self._usual_transforms(*given, **named)
+            return self._usual_transforms(*positional, **named)
         self._asked_transforms = True
-        asked = augmentation.arguments(given, named)
+        arguments = augmentation.arguments(positional, named)
         if not self.gansynth.injection.usual_augmentation:
-            return augmentation.validation_pipeline(self, asked)
+            return augmentation.validation_pipeline(self, arguments)
         self.print_to_log_file(augmentation.SYNTHETIC_AS_DRAWN)
-        plain = augmentation.plain_pipeline(self, asked)
-        usual = self._usual_transforms(*given, **named)
+        plain = augmentation.plain_pipeline(self, arguments)
+        usual = self._usual_transforms(*positional, **named)
         return augmentation.ByKind(usual, plain, self._last)
 
-    def _usual_transforms(self, *given: Any, **named: Any) -> Any:
-        """The variant's own, with elastic deformation where it is asked for."""
-        usual = super().get_training_transforms(*given, **named)
+    def _usual_transforms(self, *positional: Any, **named: Any) -> Any:
+        """Return the variant's own transforms, with elastic deformation if requested."""
+        usual = super().get_training_transforms(*positional, **named)
         if self.elastic:
             self.print_to_log_file(augmentation.deform(usual, self.elastic))
         return usual
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:
-        """The variant's own, unless augmentation is off: then crops of the patch, no mirroring."""
+        """Return the variant's own; without augmentation crops of the patch, no mirroring."""
         rotation, dummy, initial, mirror = (
             super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         )
@@ -158,7 +157,7 @@ class GANSynthMixin(Host):  # type: ignore[misc]
     # -- while training --------------------------------------------------------------------------
 
     def configure_optimizers(self) -> tuple[Any, Any]:
-        """The variant's own; its learning rate starts anew where fine-tuning begins."""
+        """Return the variant's own; the learning rate restarts with fine-tuning."""
         optimizer, scheduler = super().configure_optimizers()
         schedule = Schedule() if self.gansynth is None else self.gansynth.injection.schedule
         if note := schedule.tuning_note(self.num_epochs, "epoch", ours=True):
@@ -166,19 +165,19 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         return optimizer, Restarting(scheduler, schedule, self.num_epochs)
 
     def save_checkpoint(self, filename: str) -> None:
-        """nnU-Net's checkpoint, whole or not at all, under the variant's name.
+        """Write nnU-Net's checkpoint atomically, under the variant's name.
 
         So nnU-Net predicts from it where gansynth is not installed.
         """
-        own = type(self)
+        trainer_class = type(self)
         with (
             stock.replacing(Path(filename)) as temporary,
-            stock.called(own, stock.stock_name(own, GANSynthMixin)),
+            stock.called(trainer_class, stock.stock_name(trainer_class, GANSynthMixin)),
         ):
             super().save_checkpoint(str(temporary))
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """nnU-Net's own, timed: so the producer's pace is set by what it costs."""
+        """Run nnU-Net's own step, timed: its duration sets the producer's pace."""
         begin = time.monotonic()
         result: dict[str, Any] = super().train_step(batch)
         if self.gansynth_session is not None:
@@ -186,7 +185,7 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         return result
 
     def on_epoch_end(self) -> None:
-        """Also report what was drawn."""
+        """Also log the draws."""
         super().on_epoch_end()
         if self.gansynth_session is not None and self.local_rank == 0:
             self.gansynth_session.epoch(self.current_epoch)
@@ -198,7 +197,7 @@ class GANSynthMixin(Host):  # type: ignore[misc]
             self.gansynth_session.close(complete=True)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """nnU-Net's own validation on real cases, on a CPU without its slow convolutions."""
+        """Run nnU-Net's own validation on real cases, on a CPU without its slow convolutions."""
         if self.device.type != "cpu":
             super().perform_actual_validation(save_probabilities)
             return
@@ -209,7 +208,7 @@ class GANSynthMixin(Host):  # type: ignore[misc]
 
     def _gansynth_config(self) -> MixConfig:
         if self.gansynth is None:
-            raise UsageFault(f"nothing says which synthetic samples to train with: {HOW_TO}")
+            raise UsageFault(f"nothing configures the synthetic samples to train with: {HOW_TO}")
         return self.gansynth
 
     def _check_cascade(self, config: MixConfig, real: Any, validation: Any) -> None:
@@ -224,7 +223,7 @@ class GANSynthMixin(Host):  # type: ignore[misc]
     def _describe(self, real: Any, validation: Any) -> Training:
         training = tuple(str(case) for case in real.identifiers)
         held_out = () if self.fold == "all" else tuple(str(c) for c in validation.identifiers)
-        # Raw intensities may exceed what float16 holds; normalised ones do not.
+        # Raw intensities may exceed the range of float16; normalised ones do not.
         schemes = self.configuration_manager.normalization_schemes
         ranks = torch.distributed.get_world_size() if self.is_ddp else 1
         return Training(
@@ -251,11 +250,11 @@ class GANSynthMixin(Host):  # type: ignore[misc]
 
 
 class nnUNetTrainerGANSynth(GANSynthMixin, nnUNetTrainer):  # type: ignore[misc]
-    """nnU-Net's default trainer with synthetic samples; the name nnU-Net looks it up by."""
+    """nnU-Net's default trainer with synthetic samples, under the name that nnU-Net looks up."""
 
 
 class Restarting:
-    """A scheduler of nnU-Net's that goes through all of its rates in each phase of a schedule."""
+    """Restarts an nnU-Net scheduler in each phase of a schedule."""
 
     def __init__(self, scheduler: Any, schedule: Schedule, epochs: int) -> None:
         self.scheduler, self.schedule, self.epochs = scheduler, schedule, epochs

@@ -209,7 +209,7 @@ def load(folder: Path, device: str = "auto") -> Segmenter:
 
 
 def _load_weights(generator: Generator, folder: Path, weights: Mapping[str, str]) -> None:
-    path = path_inside(folder, weights["path"], what=f"{folder / FILE}: key 'weights'")
+    path = path_inside(folder, weights["path"], key=f"{folder / FILE}: key 'weights'")
     tensors = load_tensors(path, weights["sha256"])
     net = generator.nets["generator"]
     found = {key.removeprefix("generator/"): value for key, value in tensors.items()}

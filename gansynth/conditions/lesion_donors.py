@@ -168,7 +168,7 @@ class Changing:
         shown = [] if self.together else [labels == value for value in self.values]
         stack = np.stack([*image, self._known, *shown], dtype=np.float32)
         # The image grows as if all were body, even where the labels do not.
-        open_scene = replace(self.scene, seen=lambda: np.ones(labels.shape, bool))
+        open_scene = replace(self.scene, find_body=lambda: np.ones(labels.shape, bool))
         pull: FloatArray | None = None
         for edit, params, before in self._done:
             if maps_space(edit):
@@ -300,4 +300,4 @@ def scene_of(donor: Donor, index: int, room: CasePool) -> Scene:
     """Where a donor's lesion is edited: its own array, which is all body."""
     case = replace(donor.case, image=donor.image, labels=donor.labels, boxes=None)
     shape = donor.labels.shape
-    return Scene(case, Placement(), shape, index, room, seen=lambda: np.ones(shape, bool))
+    return Scene(case, Placement(), shape, index, room, find_body=lambda: np.ones(shape, bool))

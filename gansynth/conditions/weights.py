@@ -175,7 +175,7 @@ class Weights:
             IntegrityFault: naming the cases.
         """
         what = f"host behind --weights {self.path}"
-        guard(self.lineage, held_out, what=what, dataset=dataset, way_out=_AGAIN)
+        guard(self.lineage, held_out, kind=what, dataset=dataset, way_out=_AGAIN)
 
 
 def weights_of(path: Path, seen: Lineage, source: CaseSource) -> Weights:

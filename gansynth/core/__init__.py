@@ -1,1 +1,1 @@
-"""What everything speaks of: schema, space, contracts of plugins, ratio, lineage, the registry."""
+"""Shared terms: schema, space, plugin contracts, ratio, lineage, plugin registry."""

@@ -1,10 +1,10 @@
-"""The contract an adapter plugin fulfils: it mixes synthetic samples into one host's training.
+"""The contract of an adapter plugin: it mixes synthetic samples into one framework's training.
 
-An adapter goes both ways. Its ``source`` reads the host's own training cases; ``start`` trains the
-host with a share of its samples drawn from a bank. Nothing of the host is changed on disk.
+The host is the framework you train, e.g. nnU-Net. An adapter's ``source`` reads the host's training
+cases. Its ``start`` trains the host with a share of its samples taken from a sample bank. The
+host's installation is not changed.
 
-``gansynth import``, ``prepare``, ``splits`` and ``doctor`` are optional class methods; the command
-line finds the host by the name before the colon, ``doctor`` asks them all.
+``gansynth import``, ``prepare``, ``splits`` and ``doctor`` are optional class methods.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ __all__ = [
 
 HostArrays = Mapping[str, npt.NDArray[np.generic]]
 Content = Literal["mixed", "synthetic"]
-"""What is exported: real and synthetic cases to train on, or synthetic ones alone to share."""
+"""Content of an export: real and synthetic training cases, or synthetic cases only."""
 
 
 class HostOptions(SetOptions):
@@ -70,26 +70,26 @@ class Adapter(ABC):
 
     name: ClassVar[str]
     Options: ClassVar[type[HostOptions]] = HostOptions
-    """What ``--set`` of ``gansynth augment`` may say; ``read_settings`` reads it."""
+    """Valid keys of ``--set`` in ``gansynth augment``; ``read_settings`` reads them."""
     ImportOptions: ClassVar[type[HostOptions]] = HostOptions
-    """Likewise of ``gansynth import``."""
+    """Valid keys of ``--set`` in ``gansynth import``."""
     PrepareOptions: ClassVar[type[HostOptions]] = HostOptions
-    """Likewise of ``gansynth prepare``."""
+    """Valid keys of ``--set`` in ``gansynth prepare``."""
     needs: ClassVar[Literal["labels", "boxes"]] = "labels"
-    """What of a sample the host learns from, beside its image."""
+    """The training target that the host reads from a sample, beside its image."""
     any_size: ClassVar[bool] = False
-    """Whether samples may have been drawn in another size than the source reads its cases in; the
-    host's record then says nothing of size, and ``bring`` is asked about such samples."""
+    """Whether samples may be generated in a size other than that of the source's cases. Then the
+    host's record holds no size, and ``bring`` receives such samples."""
     exact_over: ClassVar[Literal["batch", "epoch"]] = "batch"
-    """Over what a constant ratio is exact, as far as whole samples allow: a batch of the host's, or
-    one round through the places of its training set, which are then settled beforehand."""
+    """Unit within which a constant ratio is exact, up to whole samples: a batch of the host, or
+    one pass over its training set, whose slots are then fixed in advance."""
     exports: ClassVar[Literal["nothing", "name", "folder"]] = "nothing"
-    """What data sets that ``export`` writes are found by: a name among the host's own, or a folder
-    that the user names; hosts of the first kind have none."""
+    """How exported data sets are addressed: by a name in the host's own folders, or by a folder
+    that the user gives. Hosts that address by name have no folders."""
     goes_on: ClassVar[tuple[str, ...]] = ()
-    """Words of ``gansynth augment`` that take up an interrupted training in the same folder."""
+    """Arguments of ``gansynth augment`` that resume an interrupted training in the same folder."""
     rewrites_real: ClassVar[bool] = False
-    """Whether it can bring real cases through the generator's space, too."""
+    """Whether the adapter can also pass real cases through the generator's space."""
 
     def __init__(self, source: CaseSource) -> None:
         self.source = source
@@ -97,12 +97,12 @@ class Adapter(ABC):
 
     @property
     def schema(self) -> Schema:
-        """What the host's arrays mean."""
+        """Meaning of the host's arrays."""
         return self.source.schema
 
     @functools.cached_property
     def held_out(self) -> tuple[CaseRecord, ...]:
-        """Records of the held-out cases; they are read for that, once."""
+        """Lineage records of the held-out cases, which are read once for it."""
         return self.source.records(self.source.held_out_ids)
 
     @property
@@ -112,7 +112,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def finalise(self, sample: Sample) -> HostArrays:
-        """What the host wants beside image and labels, made once, before admission to a bank.
+        """Compute the host's extra arrays of a sample, once, before admission to a sample bank.
 
         Args:
             sample: in the host's space.
@@ -123,21 +123,21 @@ class Adapter(ABC):
 
     @abstractmethod
     def validate(self) -> None:
-        """Check host and data before anything long starts.
+        """Check host and data before any long computation.
 
         Raises:
-            GansynthError: the first thing that is wrong.
+            GansynthError: the first fault found.
         """
 
     def bring(self, source: CaseSource, space: Space) -> Callable[[Sample], Sample]:
-        """What brings samples drawn in another source's space into the host's.
+        """Return the map that brings samples of another source's space into the host's space.
 
-        Called once, in the producer; what it returns is called for each sample before admission. It
-        may raise ``DataFault``, which rejects the sample; how small one may be is for it to judge.
-        This one knows of no other space. A host that does accepts such generators in ``check``.
+        Called once, in the producer. The map is applied to each sample before admission. It may
+        raise ``DataFault``, which rejects the sample, for example one that is too small. The base
+        class supports no other space. A host that does accepts such generators in ``check``.
 
         Args:
-            source: the generator's own training cases.
+            source: the generator's training cases.
             space: the generator's.
 
         Raises:
@@ -150,27 +150,27 @@ class Adapter(ABC):
     def check(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> None:
-        """Check everything about one training that can be known before it starts; write nothing.
+        """Check everything about a training that is known before it starts, without writing.
 
-        Called after ``validate``, for dry and real runs alike. Held-out cases and foreign spaces
-        are kept out by ``gansynth.hosts.checks.check_mixing``, which a host calls here; it adds
-        what it knows of its settings, options and sample sizes.
+        Called after ``validate``, for dry and real runs alike. A host calls
+        ``gansynth.hosts.checks.check_mixing`` here: it refuses held-out cases and foreign spaces.
+        The host adds checks of its settings, options and sample sizes.
 
         Args:
-            injection: what is to be mixed in; nothing of it is looked at if the ratio is R:0.
+            injection: how to mix; ignored if the ratio is R:0.
             settings: ``--set`` values, keys already checked against ``settings``.
             options: for the host's own command line.
 
         Raises:
             IntegrityFault: leakage, or a generator or bank made for another data set or space.
-            UsageFault: no run or bank there, or a value that cannot be.
+            UsageFault: a missing run or bank, or an invalid value.
         """
 
     def check_ways(self, injection: Injection) -> None:
-        """Refuse ways of mixing that this host does not know at all, for training and exports.
+        """Refuse options of mixing that this host does not support, for training and exports.
 
         Raises:
-            UsageFault: naming the option and the hosts that do.
+            UsageFault: names the option and the hosts that support it.
         """
         if injection.real_in_generator_space and not self.rewrites_real:
             raise UsageFault(
@@ -182,21 +182,21 @@ class Adapter(ABC):
     def lasting(
         self, steps: int, mixes: Sequence[Mix], settings: Mapping[str, str], cases: int
     ) -> list[dict[str, str]]:
-        """Settings by which trainings take the same number of optimiser steps, for benchmarks.
+        """Return settings under which trainings take equal numbers of optimiser steps.
 
-        Optional: this one refuses.
+        Optional, for benchmarks; the base class refuses.
 
         Args:
             steps: optimiser steps, as nearly as the host's own units allow.
-            mixes: ratio and schedule of every training that is compared with the others.
-            settings: what is set for all of them.
-            cases: real training cases of each, which need not be the source's own.
+            mixes: ratio and schedule of each training to compare.
+            settings: set for all trainings.
+            cases: real training cases of each training, perhaps fewer than the source's.
 
         Returns:
-            For each of ``mixes`` what to set beside ``settings``.
+            For each of ``mixes``, what to set in addition to ``settings``.
 
         Raises:
-            UsageFault: steps that the host cannot take.
+            UsageFault: a number of steps that the host does not support.
         """
         raise UsageFault(
             f"{self.name}: does not say how it trains for a number of steps, expected a host that "
@@ -205,28 +205,28 @@ class Adapter(ABC):
 
     @classmethod
     def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:
-        """Host options by which the held-out cases choose nothing, for benchmarks.
+        """Return host options under which held-out cases select nothing, for benchmarks.
 
         Args:
-            options: those asked for.
-            settings: what is set for all trainings.
+            options: those requested.
+            settings: set for all trainings.
 
         Raises:
-            UsageFault: the host would choose its weights, say, by them all the same.
+            UsageFault: the host would still use held-out cases, for example to select weights.
         """
         return tuple(options)
 
     @classmethod
     def heavier(cls, settings: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
-        """Settings and host options by which it augments more than usual, for benchmarks.
+        """Return settings and host options for stronger augmentation than usual, for benchmarks.
 
-        Optional: this one refuses.
+        Optional; the base class refuses.
 
         Args:
-            settings: what is set for all trainings.
+            settings: set for all trainings.
 
         Raises:
-            UsageFault: the host has no such thing.
+            UsageFault: the host has no stronger augmentation.
         """
         raise UsageFault(
             f"{cls.name}: knows no heavier augmentation of its own, expected a host that does; "
@@ -236,73 +236,72 @@ class Adapter(ABC):
     def planned(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> Mapping[str, Any]:
-        """What a host says of a training that ``check`` has passed, for dry runs; nothing here."""
+        """Return the host's plan of a training that passed ``check``, for dry runs; empty here."""
         return {}
 
     def bank_plan(self, injection: Injection) -> BankPlan | None:
-        """The bank that is made for a training; None if none is, or nobody knows."""
+        """Return the size of the bank that a training makes; None if none is made or unknown."""
         return None
 
     def samples_drawn(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> int | None:
-        """Samples, real and synthetic, that a training draws; None if nobody knows.
+        """Return how many samples, real and synthetic, a training draws; None if unknown.
 
-        Partners of a mosaic do not count.
+        Partners in a mosaic do not count.
         """
         return None
 
     @abstractmethod
     def inject(self, dataset: Any, plan: MixPlan[Any], *, batch_size: int) -> Any:
-        """Wrap the host's *training* data set so that it serves what a plan puts into its slots.
+        """Wrap the host's *training* data set so that it serves the samples of a plan.
 
-        Let ``gansynth.hosts.mixer.Mixer`` decide: ratio, schedule, counting and what happens when a
-        sample is missing are the same in every host.
+        Use ``gansynth.hosts.mixer.Mixer``: it implements ratio, schedule, counting and the fallback
+        for missing samples, equally for every host.
         """
 
     @abstractmethod
     def start(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> Outcome:
-        """Train the unmodified host with synthetic samples mixed in, and wait for its end.
+        """Train the unmodified host with synthetic samples mixed in, and wait until it ends.
 
         Args:
-            injection: what to mix in.
+            injection: how to mix.
             settings: ``--set`` values, already checked against ``settings``.
             options: passed through to the host's own command line.
 
         Returns:
-            What it came to, also if many samples were missing: whether that was too many is for the
-            caller to say, who still has the result.
+            The outcome, even if many samples were missing; the caller decides if it is acceptable.
 
         Raises:
-            GansynthError: what ``check`` refuses; or the host could not be trained, with its own
-                last words.
+            GansynthError: what ``check`` refuses, or a failed training, with the last lines of the
+                host's output.
         """
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
-        """Refuse, before a training, what could not be measured after it; for benchmarks.
+        """Check before a training that its result can be evaluated, for benchmarks.
 
         Args:
-            settings: what is set for all trainings.
+            settings: set for all trainings.
 
         Raises:
-            UsageFault: ``judged`` would find nothing; this one knows only whether there is any.
+            UsageFault: ``judged`` would find no predictions.
         """
         if type(self).judged is Adapter.judged:
             self.judged(Path())
 
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
-        """Held-out case -> its predicted and its true label map.
+        """Return the prediction of each held-out case: its predicted and its true label map.
 
-        Optional: this one refuses. ``gansynth.metrics.segmentation.evaluate`` reads them.
+        Optional; the base class refuses. ``gansynth.metrics.segmentation.evaluate`` reads them.
 
         Args:
             folder: of a finished training: ``Outcome.folder``.
 
         Raises:
-            UsageFault: there are no such files, only the host's own metrics.
-            DataFault: the training has not come to its end.
+            UsageFault: the host writes no label maps, only its own metrics.
+            DataFault: the training is not finished.
         """
         raise UsageFault(
             f"{self.name} leaves no label maps of held-out cases, expected a host that "
@@ -319,20 +318,20 @@ class Adapter(ABC):
         dry_run: bool = False,
         reporter: Reporter,
     ) -> Mapping[str, Any]:
-        """Write a data set that the stock host trains on, without gansynth; train nothing.
+        """Write a data set that the stock host trains on without gansynth; train nothing.
 
-        Optional: this one refuses.
+        Optional; the base class refuses.
 
         Args:
-            injection: where samples come from, and at which ratio to the training cases.
+            injection: the origin of samples, and their ratio to the training cases.
             name: of the new data set, as the host names its own; or its folder (``exports``).
-            content: what is in it.
-            size: how many samples, where the ratio (0:1) does not say.
+            content: real and synthetic cases, or synthetic only.
+            size: number of samples, where the ratio (0:1) does not give it.
             dry_run: check everything, write nothing.
             reporter: shows progress.
 
         Returns:
-            A JSON document: folder, counts, bytes, where the record is, and what to run then.
+            A JSON document: folder, counts, bytes, place of the record, and the next command.
 
         Raises:
             GansynthError: what ``check`` refuses; a name that is taken; the disk is full.
@@ -345,54 +344,54 @@ class Adapter(ABC):
     # -- commands for data sets, and doctor ------------------------------------------------------
 
     @classmethod
-    def import_dataset(cls, asked: ImportRequest) -> Report:
+    def import_dataset(cls, request: ImportRequest) -> Report:
         """Copy a data set into the host's own layout: ``gansynth import``.
 
-        Optional: this one refuses.
+        Optional; the base class refuses.
 
         Raises:
-            UsageFault: a kind of source that the host does not import, or settings that cannot be.
-            GansynthError: data that cannot be read; a place that is taken; the disk is full.
+            UsageFault: a kind of source that the host does not import, or an invalid setting.
+            GansynthError: unreadable data; a target that exists; the disk is full.
         """
         raise UsageFault(
-            f"{asked.source} to {cls.name}:{asked.where}: {cls.name} imports nothing, expected a "
-            "host that does, such as nnunet or yolo"
+            f"{request.source} to {cls.name}:{request.where}: {cls.name} imports nothing, expected "
+            "a host that does, such as nnunet or yolo"
         )
 
     @classmethod
-    def prepare(cls, asked: PrepareRequest) -> Report:
-        """Plan and preprocess a data set as the host wants it: ``gansynth prepare``.
+    def prepare(cls, request: PrepareRequest) -> Report:
+        """Plan and preprocess a data set for the host: ``gansynth prepare``.
 
-        Optional: this one refuses. What is done already is not to be done again.
+        Optional; the base class refuses. Work already done is not repeated.
 
         Raises:
-            UsageFault: no such data set or configuration, or settings that cannot be.
-            GansynthError: data that are not fit; the disk is full.
+            UsageFault: no such data set or configuration, or an invalid setting.
+            GansynthError: unsuitable data; the disk is full.
         """
         raise UsageFault(
-            f"{cls.name}:{asked.request.where}: {cls.name} has nothing to prepare, expected a host "
-            "that has, such as nnunet"
+            f"{cls.name}:{request.request.where}: {cls.name} has nothing to prepare, expected a "
+            "host that has, such as nnunet"
         )
 
     @classmethod
-    def make_splits(cls, asked: SplitsRequest) -> Sequence[Split]:
+    def make_splits(cls, request: SplitsRequest) -> Sequence[Split]:
         """Write the folds of a data set so that no subject is split: ``gansynth splits``.
 
-        Optional: this one refuses.
+        Optional; the base class refuses.
 
         Returns:
-            Of each fold the cases ``train`` and ``val``.
+            The ``train`` and ``val`` cases of each fold.
 
         Raises:
-            UsageFault: no such data set, or another split is there and not to be overwritten.
+            UsageFault: no such data set, or another split exists and may not be overwritten.
             GansynthError: cases without a subject; the disk is full.
         """
         raise UsageFault(
-            f"{cls.name}:{asked.request.where}: {cls.name} has no folds to write, expected a host "
-            "that has, such as nnunet; many sources make their own: --read folds=N"
+            f"{cls.name}:{request.request.where}: {cls.name} has no folds to write, expected a "
+            "host that has, such as nnunet; many sources make their own: --read folds=N"
         )
 
     @classmethod
-    def doctor(cls, asked: DoctorRequest) -> Iterator[Line]:
-        """What the host needs of this machine: ``gansynth doctor``; what it raises is a line."""
+    def doctor(cls, request: DoctorRequest) -> Iterator[Line]:
+        """Check what the host needs of this machine: ``gansynth doctor``. An error is one line."""
         return iter(())

@@ -1,4 +1,4 @@
-"""How a bank is kept supplied: how large it is, and how fast it is renewed."""
+"""Options of a sample bank: its size, and how fast it is renewed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BYTES |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 OVERHEAD = 0.02
-"""Share by which a producer may slow its host down, if nothing else is asked for."""
+"""Default share by which a producer may slow its host down."""
 
 
 @dataclass(frozen=True)
 class BankSize:
-    """How large a bank is: one of these. ``bytes``: bytes on the bank's file system at most."""
+    """Size of a bank: exactly one field is set. ``bytes``: limit on the bank's file system."""
 
     samples: int | None = None
     times: float | None = None
@@ -25,7 +25,7 @@ class BankSize:
 
     @classmethod
     def parse(cls, text: str) -> BankSize:
-        """Read ``64`` (samples), ``3x`` (for each training case) or ``2GB``; else UsageFault."""
+        """Parse ``64`` (samples), ``3x`` (per training case) or ``2GB``; UsageFault otherwise."""
         if re.fullmatch(r"\d+", text) and int(text) > 0:
             return cls(samples=int(text))
         if (match := re.fullmatch(r"(\d+(?:\.\d+)?)x", text)) and float(match[1]) > 0:
@@ -45,7 +45,7 @@ class BankSize:
         return str(self.samples) if self.bytes is None else f"{self.bytes}B"
 
     def capacity(self, cases: int, sample_bytes: int) -> int:
-        """Samples the bank holds. Raises UsageFault: the bytes have no room for two samples."""
+        """Samples the bank holds; UsageFault if the bytes do not fit two samples."""
         if self.samples is not None:
             return self.samples
         if self.times is not None:
@@ -62,11 +62,11 @@ class BankSize:
 
 @dataclass(frozen=True)
 class Pacing(Document):
-    """How fast a live bank is renewed: one of these; the default is an overhead of 2 %.
+    """Renewal rate of a live bank: one field is set; the default is an overhead of 2 %.
 
-    ``reuse``: draws of a sample before it is replaced. ``refresh``: seconds to replace the bank
-    once. ``overhead``: share by which the host's steps may slow down; how much the producer works
-    is derived by measuring.
+    ``reuse``: draws of a sample before it is replaced. ``refresh``: seconds to replace the whole
+    bank once. ``overhead``: share by which the host's steps may slow down; the producer's rate is
+    derived from measured step times.
     """
 
     reuse: float | None = None
@@ -74,15 +74,15 @@ class Pacing(Document):
     overhead: float | None = None
 
     def __post_init__(self) -> None:
-        given = [v for v in (self.reuse, self.refresh, self.overhead) if v is not None]
-        if len(given) > 1:
+        chosen = [v for v in (self.reuse, self.refresh, self.overhead) if v is not None]
+        if len(chosen) > 1:
             raise UsageFault("--reuse, --refresh and --overhead exclude each other; give one")
-        if not given:
+        if not chosen:
             object.__setattr__(self, "overhead", OVERHEAD)
 
     @classmethod
     def parse(cls, reuse: str | None, refresh: str | None, overhead: str | None) -> Pacing:
-        """Read ``--reuse 4``, ``--refresh 10min`` or ``--overhead 2%``; else UsageFault."""
+        """Parse ``--reuse 4``, ``--refresh 10min`` or ``--overhead 2%``; UsageFault otherwise."""
         return cls(
             None if reuse is None else _positive("--reuse", reuse, r"", "draws a sample, e.g. 4"),
             None if refresh is None else _seconds(refresh),
@@ -115,7 +115,7 @@ def _seconds(text: str) -> float:
 
 @dataclass(frozen=True)
 class BankPlan:
-    """How large a bank will be; ``bytes`` with what is being written or not closed yet."""
+    """Planned size of a bank; ``bytes`` includes samples that are being written."""
 
     held: int
     segment: int

@@ -1,4 +1,4 @@
-"""Where in an image there is a body, where nothing says so: what stands out of its border."""
+"""Body masks derived from images alone: voxels that differ from the image border."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from gansynth.core.schema import FloatArray
 Mask = npt.NDArray[np.bool_]
 
 EVEN = 0.2
-"""A border is background if its middle half spreads over less than this share of all values."""
+"""A border is background if its interquartile range is below this share of all values' range."""
 MASKED = 0.9
-"""Share of what differs from the outer value that stands out of it, where images are masked."""
+"""Masked images: least share of voxels off the outer value that must exceed the threshold."""
 HALF = 0.5
-"""Share of Otsu's threshold that is taken: dark tissue is body, too."""
+"""Factor on Otsu's threshold: dark tissue is body, too."""
 
 
 def organ_mask(image: FloatArray) -> Mask:
-    """The body in an image: the largest piece that stands out of the border, holes filled.
+    """Return the body in an image: the largest component that differs from the border, filled.
 
-    How far voxels stand out of the border is summed over channels and cut at half of Otsu's
-    threshold (Otsu 1979), so backgrounds may be dark, bright or in the middle; without an even
-    border, all is body. (C, D, H, W) or (C, H, W) -> bool, nowhere empty.
+    Deviations from the border are summed over channels and cut at half of Otsu's threshold (Otsu
+    1979). So backgrounds may be dark, bright or intermediate. Without a uniform border, all is
+    body. (C, D, H, W) or (C, H, W) -> bool, never empty.
     """
     from scipy.ndimage import binary_closing, binary_fill_holes, label
 
@@ -31,28 +31,28 @@ def organ_mask(image: FloatArray) -> Mask:
     for channel in image:
         low, middle, high = np.percentile(channel[border], (25, 50, 75))
         reach = np.subtract(*np.percentile(channel, (99.5, 0.5)))
-        if np.ptp(channel) == 0:  # shows nothing
+        if np.ptp(channel) == 0:  # constant
             continue
         if not high - low < EVEN * reach:
             return np.ones(image.shape[1:], bool)
         out += np.abs(channel - middle) / reach
     if not out.any():
         return np.ones(image.shape[1:], bool)
-    found = binary_closing(out > HALF * otsu(out), iterations=2, border_value=0) & (out >= 0)
-    found = binary_fill_holes(found)
-    pieces, count = label(found)
+    body = binary_closing(out > HALF * otsu(out), iterations=2, border_value=0) & (out >= 0)
+    body = binary_fill_holes(body)
+    pieces, count = label(body)
     if count == 0:
         return np.ones(image.shape[1:], bool)
     if count > 1:
-        found = pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
-    return np.asarray(found, bool)
+        body = pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
+    return np.asarray(body, bool)
 
 
 def body_mask(image: FloatArray) -> Mask:
-    """The body in a skull-stripped or masked image: all that is not its one outer value.
+    """Return the body in a skull-stripped or masked image: all voxels but its constant outside.
 
-    Holes are filled. Without one outer value it is ``organ_mask``. (C, D, H, W) or (C, H, W) ->
-    bool, nowhere empty.
+    Holes are filled. Without a constant outside it is ``organ_mask``. (C, D, H, W) or (C, H, W) ->
+    bool, never empty.
     """
     from scipy.ndimage import binary_fill_holes
 
@@ -60,24 +60,24 @@ def body_mask(image: FloatArray) -> Mask:
     outer = [np.unique(channel[border]) for channel in image]
     if any(len(values) > 1 for values in outer):
         return organ_mask(image)
-    found = np.zeros(image.shape[1:], bool)
+    body = np.zeros(image.shape[1:], bool)
     for channel, values in zip(image, outer, strict=True):
-        found |= channel != values[0]
-    return np.asarray(binary_fill_holes(found), bool) if found.any() else organ_mask(image)
+        body |= channel != values[0]
+    return np.asarray(binary_fill_holes(body), bool) if body.any() else organ_mask(image)
 
 
 def shown_body(image: FloatArray) -> Mask:
-    """The body that an image shows: to the voxel in a masked image, else what stands out.
+    """Return the visible body: exact to the voxel in masked images, else by threshold.
 
-    ``body_mask`` counts if nearly all of it stands out: air differs from one value, too. (C, D, H,
-    W) or (C, H, W) -> bool, nowhere empty.
+    ``body_mask`` is used if nearly all of it exceeds the threshold; air also differs from one
+    value. (C, D, H, W) or (C, H, W) -> bool, never empty.
     """
     organ, body = organ_mask(image), body_mask(image)
     return body if organ[body].mean() >= MASKED else organ
 
 
 def share_inside(body: Mask, row: npt.NDArray[np.floating]) -> float:
-    """Share of a box's voxels that lie in the body, bool (D, H, W) or (H, W)."""
+    """Return the share of a box's voxels that lie in the body, bool (D, H, W) or (H, W)."""
     axes = body.ndim
     low = np.clip(np.floor(row[:axes]), 0, np.array(body.shape) - 1).astype(int)
     high = np.maximum(np.ceil(row[axes:]).astype(int), low + 1)
@@ -85,7 +85,7 @@ def share_inside(body: Mask, row: npt.NDArray[np.floating]) -> float:
 
 
 def otsu(values: npt.NDArray[np.floating], bins: int = 256) -> float:
-    """The value that parts values best in two: least variance within the parts (Otsu 1979)."""
+    """Return the threshold of least variance within the two classes (Otsu 1979)."""
     counts, edges = np.histogram(values, bins)
     middle = (edges[1:] + edges[:-1]) / 2
     weight, total = np.cumsum(counts), np.cumsum(counts * middle)
@@ -95,7 +95,7 @@ def otsu(values: npt.NDArray[np.floating], bins: int = 256) -> float:
 
 
 def _border(shape: tuple[int, ...]) -> Mask:
-    """The outermost voxels of each slice; of a volume the ends of its first axis are not asked."""
+    """Return the outermost voxels of each slice; the first and last slice of a volume not all."""
     border = np.ones(shape, bool)
     border[(..., slice(1, -1), slice(1, -1))] = False
     return border

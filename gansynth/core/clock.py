@@ -1,7 +1,7 @@
-"""How far a training has come, counted in batches drawn by all its worker processes together.
+"""Progress of a training, counted in batches of all its worker processes together.
 
-Workers draw ahead and are told nothing of epochs. So each appends one byte to a file for every
-batch, and its place is the batch's number: no lock, nothing to repair after a crash.
+Workers load ahead and do not know the epoch. Each appends one byte to a file for every batch; the
+byte's offset is the batch's number. This needs no lock and no repair after a crash.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gansynth.runtime.errors import UsageFault
 
 
 class Clock:
-    """Counts batches; may be pickled or forked, but threads must take turns; one file a rank."""
+    """Counts batches; can be pickled or forked, is not thread-safe; one file for each rank."""
 
     def __init__(self, file: Path | str, total: int, start: int = 0) -> None:
         if total < 1 or start < 0:
@@ -27,24 +27,24 @@ class Clock:
         self._pid, self._fd = 0, -1
 
     def to_json(self) -> list[Any]:
-        """The arguments that make it again."""
+        """Return the constructor's arguments."""
         return [str(self.file.absolute()), self.total, self.start]
 
     @classmethod
     def from_json(cls, doc: Sequence[Any]) -> Clock:
-        """Make it again."""
+        """Construct a clock from ``to_json``."""
         return cls(*doc)
 
     def tick(self) -> float:
-        """Begin a batch: the training's progress at its beginning, 0 to 1; OSError as of files."""
+        """Count a batch; return progress at its beginning, 0 to 1. May raise OSError."""
         if self._pid != os.getpid():
             self._open()
         os.write(self._fd, b".")
-        # After an append the file's position of this descriptor is behind its own byte.
+        # After an append, the file position of this descriptor is behind its own byte.
         return self._progress(os.lseek(self._fd, 0, os.SEEK_CUR) - 1)
 
     def now(self) -> float:
-        """Progress without beginning a batch."""
+        """Return progress without counting a batch."""
         try:
             return self._progress(self.file.stat().st_size)
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The Edit contract: parameters are drawn once, then applied to labels and what goes with them."""
+"""The Edit contract: parameters are drawn once, then applied to labels and aligned arrays."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from gansynth.runtime.options import OptionModel
 
 @dataclass(frozen=True)
 class EditContext:
-    """All that an edit may look at. It writes into none of these arrays.
+    """The inputs of an edit. Edits never write into these arrays.
 
     Attributes:
-        labels: int16 (D, H, W) or (H, W), as the edits before have left them.
+        labels: int16 (D, H, W) or (H, W), after the preceding edits.
         schema: names the labels and gives the spacing in mm.
-        scene: the case before any edit, and the cases to borrow from; None for labels alone.
-        channels: context channels (intensity clusters), int16 of the labels' shape; None for none.
-        image: goes along with the labels, float32 (C, D, H, W) or (C, H, W); None for none.
+        scene: the unedited case and the cases to borrow from; None for labels alone.
+        channels: context channels (intensity clusters), int16 of the labels' shape, or None.
+        image: moved along with the labels, float32 (C, D, H, W) or (C, H, W), or None.
     """
 
     labels: LabelArray
@@ -37,15 +37,15 @@ class EditContext:
 
     @property
     def body(self) -> Mask:
-        """Where foreground may lie: the scene's body, else all that is not ``OUTSIDE``."""
+        """Where foreground may lie: the scene's body, or all voxels but ``OUTSIDE``."""
         return np.asarray(self.labels != OUTSIDE) if self.scene is None else self.scene.body
 
     def with_labels(self, labels: LabelArray) -> EditContext:
-        """Other labels at the same place, and nothing that goes along."""
+        """Return a context of other labels at the same place, without channels and image."""
         return EditContext(labels, self.schema, self.scene)
 
     def edited(self, edit: Edit, params: Mapping[str, Any]) -> EditContext:
-        """This context after an edit."""
+        """Return this context after an edit."""
         after = edit.apply(self, params)
         return replace(
             self,
@@ -56,7 +56,7 @@ class EditContext:
 
 
 class EditResult(NamedTuple):
-    """New arrays, of the shapes and types of the context's; None leaves one as it was."""
+    """New arrays, shapes and types as in the context; None leaves an array unchanged."""
 
     labels: LabelArray
     channels: LabelArray | None = None
@@ -73,8 +73,8 @@ class Edit(ABC):
     """One change of a condition's labels: seeded, recorded, replayable.
 
     ``draw`` makes every random choice and returns JSON-able parameters; ``apply`` is deterministic.
-    An edit never changes a voxel labelled ``OUTSIDE`` (-1) nor moves one there, never makes a label
-    value the schema lacks, and never writes into its input.
+    An edit neither changes nor creates voxels labelled ``OUTSIDE`` (-1). It adds no label value
+    that the schema lacks, and never writes into its input.
     """
 
     name: ClassVar[str]
@@ -85,7 +85,7 @@ class Edit(ABC):
 
     @property
     def in_turns(self) -> bool:
-        """Whether the cases to edit are to take turns, condition by condition, not to be drawn."""
+        """Whether conditions take edited cases in turns instead of drawing them at random."""
         return False
 
     @abstractmethod
@@ -93,8 +93,8 @@ class Edit(ABC):
         """Draw the parameters of one application; ``rng`` is the only source of randomness.
 
         Returns:
-            Parameters as JSON values (numbers, strings, lists, seeds), enough to replay. They name
-            what is borrowed (a case and a placement), they do not hold it.
+            JSON values (numbers, strings, lists, seeds) that suffice to replay the edit. Borrowed
+            content is named (a case and a placement), not included.
         """
 
     @abstractmethod
@@ -102,19 +102,19 @@ class Edit(ABC):
         """Apply drawn parameters; the same context and parameters give the same arrays.
 
         Args:
-            context: after another edit its ``labels`` are no longer those of the scene's case.
-            params: what ``draw`` returned, possibly read back from JSON.
+            context: after another edit its ``labels`` differ from the scene's case.
+            params: returned by ``draw``, possibly read back from JSON.
         """
 
 
 class SceneEdit(Edit):
-    """An edit that needs more than labels: the body of the case, or other cases."""
+    """An edit that needs the body of the case, or other cases, beside labels."""
 
     def scene(self, context: EditContext) -> Scene:
-        """The scene of a context.
+        """Return the scene of a context.
 
         Raises:
-            UsageFault: it holds labels alone.
+            UsageFault: the context holds labels alone.
         """
         if context.scene is None:
             raise UsageFault(f"edit {self.name!r}: needs cases to borrow from, expected a scene")

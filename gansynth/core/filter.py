@@ -1,4 +1,4 @@
-"""The Filter contract: learn from training cases what a sample ought to be, then judge samples."""
+"""The Filter contract: learn from training cases what samples should be, then check samples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class FilterOptions(OptionModel):
 
 @dataclass(frozen=True)
 class Asked:
-    """What a sample was asked to be; ``base`` reads the real case at its place, if it has one."""
+    """The request of a sample; ``base`` reads the real case at its place, if there is one."""
 
     condition: Condition
     base: Callable[[], Case] | None
@@ -29,7 +29,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a filter found: a flaw or nothing, and the number it judged by, if there is one."""
+    """A filter's result: the reason of rejection or nothing, and the measured number, if any."""
 
     flaw: str = ""
     found: float | None = None
@@ -37,11 +37,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Learning:
-    """What a filter may learn from.
+    """The training data of a filter.
 
     ``crops.cut(case_id, rng)`` cuts training cases in the generator's space of ``size`` voxels.
-    ``calibration_ids``: training cases of other subjects, that set the threshold; ``train_ids``
-    where there is one subject only.
+    ``calibration_ids``: training cases of other subjects, which set the threshold; equal to
+    ``train_ids`` if there is only one subject.
     """
 
     crops: CropSource
@@ -54,10 +54,10 @@ class Learning:
 
 
 class Filter(ABC):
-    """Keeps samples out of banks, for a reason.
+    """Rejects samples before they enter a sample bank, with a reason.
 
-    ``learn`` is called once for a run; what it returns and writes is all that another process needs
-    to ``load`` and judge. No patient's image is among it.
+    ``learn`` is called once for a run. Another process needs only what it returns and writes to
+    ``load`` the filter and check samples. This state holds no patient's image.
     """
 
     name: ClassVar[str]
@@ -68,20 +68,20 @@ class Filter(ABC):
 
     @abstractmethod
     def learn(self, learning: Learning, folder: Path) -> Mapping[str, Any]:
-        """Learn what a sample ought to be: JSON of thresholds and of what was measured."""
+        """Learn from training cases; return JSON of thresholds and measurements."""
 
     @abstractmethod
     def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:
-        """Take back what ``learn`` returned and wrote."""
+        """Restore what ``learn`` returned and wrote."""
 
-    def judge(self, sample: Sample, asked: Asked) -> Verdict:
-        """Judge a sample by ``flaw``; override it to tell a number, or look at what was asked."""
+    def judge(self, sample: Sample, request: Asked) -> Verdict:
+        """Check a sample by ``flaw``; override it to return a number or to use the request."""
         return Verdict(self.flaw(sample))
 
     def flaw(self, sample: Sample) -> str:
-        """Why a sample, in the generator's space, should be kept out; nothing if it should not.
+        """Return why to reject a sample, given in the generator's space; empty to accept it.
 
-        Begin with what was found and go on with ``, expected ...``: equal beginnings are counted
-        as one reason, whatever numbers are in them.
+        Begin with the observation and continue with ``, expected ...``: equal beginnings count as
+        one reason, whatever numbers they hold.
         """
         raise NotImplementedError(f"filter {self.name!r}: has neither flaw nor judge")

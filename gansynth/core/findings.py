@@ -1,4 +1,4 @@
-"""What is wrong with a data set, file by file: findings, and how a kind of source makes them."""
+"""Faults of a data set, file by file: findings, and the check of a kind of source."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found; with an ``error`` the data set cannot be used as it is."""
+    """One finding; one with an ``error`` makes the data set unusable as it is."""
 
     level: Literal["error", "warning"]
     case: str | None
@@ -23,7 +23,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Checked:
-    """All that was found in one pass. ``findings``: errors first."""
+    """The findings of one pass. ``findings``: errors first."""
 
     name: str
     cases: int
@@ -31,4 +31,4 @@ class Checked:
 
 
 Check = Callable[["SourceRequest", Callable[[int, int], None]], Checked]
-"""(request, progress(done, total)) -> everything that is wrong, in one pass over every file."""
+"""(request, progress(done, total)) -> all findings, in one pass over every file."""

@@ -1,7 +1,7 @@
-"""A coarse print of an image, which survives what changes its bytes and not what it shows.
+"""A coarse perceptual fingerprint of an image, robust against changes of its encoding.
 
-Each channel is cropped to the body, averaged to a grid, freed of low frequencies, z-scored and kept
-in 4 bits a cell. Prints are compared by correlation over all turns and flips.
+Each channel is cropped to the body, averaged to a grid, high-pass filtered, z-scored and quantised
+to 4 bits a cell. Fingerprints are compared by correlation over all turns and flips.
 ``benchmarks/bench_guard.py`` measured grids and thresholds.
 """
 
@@ -20,53 +20,55 @@ from gansynth.core.body_mask import otsu
 Prints = tuple[str, ...]
 
 CELLS = {2: 32, 3: 16}
-"""Cells along each axis of a print, by the number of axes; bodies of fewer voxels have none."""
+"""Cells along each axis, by the number of axes; bodies of fewer voxels have no fingerprint."""
 ALIKE = {2: 0.85, 3: 0.77}
-"""Correlation from which two prints are of one image."""
+"""Correlation from which two fingerprints count as one image."""
 _SMOOTH = 1.0
-"""Sigma, in cells, of what is taken off."""
+"""Sigma, in cells, of the low-pass that is subtracted."""
 _STEPS = 2.0
-"""Levels of a kept value in a standard deviation; 15 levels in all."""
+"""Quantisation levels in a standard deviation; 15 levels in all."""
 _BINS, _IN_PLANE = 128, 0.02
 _ROWS = 2048
 
 
 def prints_of(image: npt.NDArray[np.floating]) -> Prints:
-    """One print for each channel of (C, ...), empty where it shows nothing."""
+    """Return one fingerprint for each channel of (C, ...), empty for a constant channel."""
     return tuple(_print(np.squeeze(channel)) for channel in image)
 
 
 def alike(
-    seen: Sequence[Prints], others: Sequence[Prints], axes: Sequence[int] = (2, 3)
+    first_images: Sequence[Prints], others: Sequence[Prints], axes: Sequence[int] = (2, 3)
 ) -> dict[int, int]:
-    """Image of ``others`` -> the one of ``seen`` that shows the same, whatever channel."""
-    found: dict[int, tuple[float, int]] = {}
+    """Map images of ``others`` to the image of ``seen`` that looks the same, in any channel."""
+    nearest_of: dict[int, tuple[float, int]] = {}
     for ndim in axes:
-        (rows, one), (columns, other) = (_table(prints, ndim) for prints in (seen, others))
+        (rows, first), (columns, second) = (
+            _table(prints, ndim) for prints in (first_images, others)
+        )
         if not len(rows) or not len(columns):
             continue
         for start in range(0, len(columns), _ROWS):
-            best = closeness(one, other[start : start + _ROWS], ndim)
+            best = closeness(first, second[start : start + _ROWS], ndim)
             nearest = best.argmax(axis=0)
             for number, row in enumerate(nearest):
                 score, index = float(best[row, number]), int(columns[start + number])
-                if score >= ALIKE[ndim] and score > found.get(index, (0.0, 0))[0]:
-                    found[index] = score, int(rows[row])
-    return {index: row for index, (_, row) in found.items()}
+                if score >= ALIKE[ndim] and score > nearest_of.get(index, (0.0, 0))[0]:
+                    nearest_of[index] = score, int(rows[row])
+    return {index: row for index, (_, row) in nearest_of.items()}
 
 
 def closeness(
-    one: npt.NDArray[np.float32], other: npt.NDArray[np.float32], ndim: int
+    first: npt.NDArray[np.float32], second: npt.NDArray[np.float32], ndim: int
 ) -> npt.NDArray[np.float32]:
-    """Correlation of prints (N, cells), (M, cells), the largest over turns and flips: (N, M)."""
-    best = np.full((len(one), len(other)), -1, np.float32)
+    """Return correlations of prints (N, cells), (M, cells), maximal over turns, flips: (N, M)."""
+    best = np.full((len(first), len(second)), -1, np.float32)
     for turn in _turns(ndim):
-        np.maximum(best, one @ other[:, turn].T, out=best)
+        np.maximum(best, first @ second[:, turn].T, out=best)
     return best
 
 
 def unpacked(text: str) -> npt.NDArray[np.float32]:
-    """A print as a vector of unit length and mean 0."""
+    """Return a fingerprint as a vector of unit length and mean 0."""
     packed = np.frombuffer(base64.b64decode(text), np.uint8)
     cells = np.stack([packed >> 4, packed & 15], axis=1).ravel().astype(np.float32)
     cells -= cells.mean()
@@ -76,17 +78,19 @@ def unpacked(text: str) -> npt.NDArray[np.float32]:
 def _table(
     images: Sequence[Prints], ndim: int
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
-    """Index of the image, and vector, of each print of so many axes."""
+    """Return the image index and the vector of each fingerprint with so many axes."""
     length = 4 * -(-(CELLS[ndim] ** ndim // 2) // 3)  # base64 of half a byte for each cell
-    kept = [(i, text) for i, prints in enumerate(images) for text in prints if len(text) == length]
-    vectors = [unpacked(text) for _, text in kept]
+    of_size = [
+        (i, text) for i, prints in enumerate(images) for text in prints if len(text) == length
+    ]
+    vectors = [unpacked(text) for _, text in of_size]
     table = np.stack(vectors) if vectors else np.zeros((0, CELLS[ndim] ** ndim), np.float32)
-    return np.array([i for i, _ in kept], np.intp), table
+    return np.array([i for i, _ in of_size], np.intp), table
 
 
 @cache
 def _turns(ndim: int) -> tuple[npt.NDArray[np.intp], ...]:
-    """For each turn and flip of a grid, which cell goes where."""
+    """Return for each turn and flip of a grid the permutation of its cells."""
     cells = np.arange(CELLS[ndim] ** ndim).reshape([CELLS[ndim]] * ndim)
     return tuple(
         np.flip(cells.transpose(order), tuple(axis for axis in range(ndim) if flips[axis])).ravel()
@@ -111,42 +115,42 @@ def _print(image: npt.NDArray[np.floating]) -> str:
     spread = float(cells.std())
     if spread <= 1e-6 * float(np.ptp(body)):
         return ""
-    kept = np.clip(np.rint((cells - cells.mean()) / spread * _STEPS), -7, 7).astype(np.int8) + 8
-    pairs = kept.astype(np.uint8).reshape(-1, 2)
+    levels = np.clip(np.rint((cells - cells.mean()) / spread * _STEPS), -7, 7).astype(np.int8) + 8
+    pairs = levels.astype(np.uint8).reshape(-1, 2)
     return base64.b64encode((pairs[:, 0] << 4 | pairs[:, 1]).tobytes()).decode()
 
 
 def _body(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """An image without constant borders, then without what is darker than Otsu's threshold."""
+    """Crop an image of constant borders, then of voxels below Otsu's threshold."""
     planes = [tuple(i for i in range(image.ndim) if i != axis) for axis in range(image.ndim)]
-    image = image[tuple(_span(np.ptp(image, axis=other) > 0) for other in planes)]
+    image = image[tuple(_span(np.ptp(image, axis=plane) > 0) for plane in planes)]
     if not image.size:
         return image
     image = np.clip(image, *np.percentile(image[_thinned(image)], (1, 99)))
     bright = image > otsu(image, _BINS)
-    return image[tuple(_span(bright.mean(axis=other) > _IN_PLANE) for other in planes)]
+    return image[tuple(_span(bright.mean(axis=plane) > _IN_PLANE) for plane in planes)]
 
 
 def _thinned(image: npt.NDArray[np.float32]) -> tuple[slice, ...]:
-    """Every other voxel along each axis of a large image: percentiles need no more."""
+    """Return every other voxel along each axis of a large image, enough for percentiles."""
     return (slice(None, None, 2 if image.size > 1 << 20 else 1),) * image.ndim
 
 
 def _span(inside: npt.NDArray[np.bool_]) -> slice:
-    """From the first to the last true one; all if there is none."""
-    found = np.flatnonzero(inside)
-    return slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(None)
+    """Return the slice from the first to the last true element; all if there is none."""
+    indices = np.flatnonzero(inside)
+    return slice(int(indices[0]), int(indices[-1]) + 1) if len(indices) else slice(None)
 
 
 def _averaged(image: npt.NDArray[np.float32], cells: int) -> npt.NDArray[np.float64]:
-    """Means over a grid of cells, which need not be whole voxels."""
-    found = image.astype(np.float64)
+    """Return means over a grid of cells of fractional size in voxels."""
+    means = image.astype(np.float64)
     for axis in range(image.ndim):
         length = image.shape[axis]
-        sums = np.insert(np.cumsum(found, axis), 0, 0, axis)
+        sums = np.insert(np.cumsum(means, axis), 0, 0, axis)
         edges = np.linspace(0, length, cells + 1)
         lower = np.minimum(edges.astype(int), length - 1)
         share = (edges - lower).reshape([-1 if i == axis else 1 for i in range(image.ndim)])
         at_edges = sums.take(lower, axis) * (1 - share) + sums.take(lower + 1, axis) * share
-        found = np.diff(at_edges, axis=axis) * (cells / length)
-    return found
+        means = np.diff(at_edges, axis=axis) * (cells / length)
+    return means

@@ -1,4 +1,4 @@
-"""Where a case's foreground lies: enough to draw a place in it without reading all of it."""
+"""Foreground positions of a case, to draw a place without reading the whole case."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ReadLabels = Callable[[tuple[slice, ...]], LabelArray]
 
 @dataclass(frozen=True)
 class Planes:
-    """How many voxels of each label lie in each plane along the first axis, and in which box.
+    """Voxel counts of each label in each plane along the first axis, and bounding boxes.
 
     ``values``: int16 (V,), above 0, increasing. ``counts``: int64 (V, D). ``boxes``: int64 (V,
     axes, 2), half-open.
@@ -33,21 +33,23 @@ class Planes:
         from scipy.ndimage import find_objects
 
         box = bounding_box(labels > 0)
-        drawn = np.maximum(labels[box], 0)
-        most = int(drawn.max(initial=0))
+        foreground = np.maximum(labels[box], 0)
+        most = int(foreground.max(initial=0))
         counts = np.zeros((most + 1, len(labels)), np.int64)
-        for number, plane in enumerate(drawn, box[0].start):
+        for number, plane in enumerate(foreground, box[0].start):
             counts[:, number] = np.bincount(plane.ravel(), minlength=most + 1)
         values = np.flatnonzero(counts[1:].any(axis=1)) + 1
-        found = find_objects(drawn, most) if most else []
-        ends = np.array([[(s.start, s.stop) for s in one] for one in found if one])
+        slices = find_objects(foreground, most) if most else []
+        ends = np.array(
+            [[(s.start, s.stop) for s in box_slices] for box_slices in slices if box_slices]
+        )
         boxes = ends.reshape(-1, labels.ndim, 2) + [[part.start] * 2 for part in box]
         return cls(values.astype(np.int16), counts[values], boxes.astype(np.int64))
 
 
 @dataclass(frozen=True)
 class Outline:
-    """What drawing a place needs to know of a case: one plane of the labels is read at most.
+    """The facts of a case that drawing a place needs; at most one plane of labels is read.
 
     ``planes``: None without labels. ``read``: the labels in a box.
     """
@@ -58,12 +60,12 @@ class Outline:
 
     @classmethod
     def of(cls, case: Case) -> Outline:
-        """That of a case at hand."""
+        """Return the outline of a case in memory."""
         shape, labels = case.image.shape[1:], case.labels
         return cls(shape) if labels is None else cls(shape, Planes.of(labels), labels.__getitem__)
 
     def foreground_voxel(self, rng: np.random.Generator) -> Voxel | None:
-        """A voxel of a label above 0, each label equally likely; None where there is none."""
+        """Draw a voxel of a label above 0, each label equally likely; None if there is none."""
         if self.planes is None or self.read is None or not self.planes.values.size:
             return None
         value = rng.choice(self.planes.values)

@@ -1,7 +1,7 @@
-"""The contract a generator plugin fulfils.
+"""The contract of a generator plugin.
 
-A generator names its options, builds networks, states what each player minimises, and draws
-samples; the training loop does the rest. One without networks (copy-paste) has no phases.
+A generator names its options, builds networks, defines each player's loss and generates samples.
+The training loop does the rest. A generator without networks (copy-paste) has no phases.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class GeneratorOptions(SetOptions):
 
 @dataclass(frozen=True)
 class Stage:
-    """One stretch of training; progressive growing has several.
+    """One stage of training; progressive growing has several.
 
     ``size``: spatial size in voxels at this stage; None keeps the space's. ``batch_size``: samples
-    a step; None keeps the run's. ``images``: length in images shown to the discriminator; None
+    per step; None keeps the run's. ``images``: length in images shown to the discriminator; None
     lasts to the end. ``fade``: images over which the stage's new layers fade in; 0 for none.
     """
 
@@ -48,14 +48,14 @@ class Batch:
         image: float32 (B, C, D, H, W) or (B, C, H, W).
         labels: int64 (B, D, H, W) or (B, H, W), values as in the schema; None if unlabelled.
         context: int64 (B, D, H, W) or (B, H, W), intensity clusters; None if unused.
-        padding: bool, same shape: voxels beyond the case, where the image holds a constant that a
-            discriminator would know by; None if there are none.
-        classes: int64 (B,), numbers in the schema's ``classes``; None where there are none.
-        boxes: float32 (B, M, 4) or (B, M, 6), voxels, ``min..., max...``, half-open; rows beyond a
-            sample's own boxes hold zeros; None where cases have no lists of boxes.
+        padding: bool, same shape: voxels beyond the case; their constant value would give real
+            images away to a discriminator. None if there are none.
+        classes: int64 (B,), numbers in the schema's ``classes``; None without classes.
+        boxes: float32 (B, M, 4) or (B, M, 6), voxels, ``min..., max...``, half-open. Rows beyond a
+            sample's own boxes hold zeros. None where cases have no lists of boxes.
         box_labels: int64 (B, M), their classes; -1 in rows beyond a sample's own.
-        asked: int64 like ``labels``: the label maps that synthetic samples of this step are asked
-            for where these are not the cases' own (``Generator.fit_edits``); None where they are.
+        asked: int64 like ``labels``: label maps for this step's synthetic samples, where edited
+            (``Generator.fit_edits``). None where they are the cases' own.
     """
 
     image: Tensor
@@ -69,7 +69,7 @@ class Batch:
     asked_context: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        """The same on a device."""
+        """Return the batch on a device."""
         moved: dict[str, Any] = {
             name: None if value is None else value.to(device, non_blocking=True)
             for name, value in vars(self).items()
@@ -79,20 +79,20 @@ class Batch:
 
 @dataclass
 class Step:
-    """What a phase sees of the current step.
+    """The current step, as its phases see it.
 
-    A step's batch may be shared out, among processes and among accumulated parts. Random numbers
-    that come from ``randn`` and ``rand`` belong to the samples of the *whole* batch: however it is
-    shared out, a sample meets the same noise.
+    A step's batch may be split among processes and accumulated parts. Random numbers from ``randn``
+    and ``rand`` belong to the samples of the *whole* batch: a sample gets the same noise however
+    the batch is split.
 
     Attributes:
-        batch: this share's real cases, already through ``prepare``.
+        batch: this part's real cases, after ``prepare``.
         index: optimiser step, from 0.
-        rng: generator on the batch's device, keyed by seed and step, equal for all shares.
-        key: what ``rng`` was seeded with; seeds other generators (numpy's, say).
-        alpha: how far the stage's new layers have faded in, 0 to 1.
-        first: number of this share's first sample in the whole batch.
-        total: samples of the whole batch; those of this share if 0.
+        rng: generator on the batch's device, keyed by seed and step, equal for all parts.
+        key: seed of ``rng``; seeds other generators (numpy's, say).
+        alpha: fade-in of the stage's new layers, 0 to 1.
+        first: number of this part's first sample in the whole batch.
+        total: samples of the whole batch; those of this part if 0.
         mean: the mean of a tensor over the processes that train together; all must call it.
         scratch: carries tensors from one phase of this step to the next (a fake image, say).
     """
@@ -110,17 +110,17 @@ class Step:
     scratch: dict[str, Any] = field(default_factory=dict)
 
     def randn(self, *shape: int) -> Tensor:
-        """Standard normal numbers, float32 (B, *shape) on the batch's device."""
+        """Return standard normal numbers, float32 (B, *shape) on the batch's device."""
         return self._share(torch.randn, shape)
 
     def rand(self, *shape: int) -> Tensor:
-        """Uniform numbers in [0, 1), float32 (B, *shape) on the batch's device."""
+        """Return uniform numbers in [0, 1), float32 (B, *shape) on the batch's device."""
         return self._share(torch.rand, shape)
 
     def _share(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
         count = len(self.batch.image)
-        drawn = draw(self.total or count, *shape, generator=self.rng, device=self.rng.device)
-        return drawn[self.first : self.first + count]
+        noise = draw(self.total or count, *shape, generator=self.rng, device=self.rng.device)
+        return noise[self.first : self.first + count]
 
 
 @dataclass(frozen=True)
@@ -128,14 +128,14 @@ class Phase:
     """One optimiser step of one player.
 
     Attributes:
-        player: whose networks are stepped (a key of ``players``); the others are frozen meanwhile.
+        player: whose networks are updated (a key of ``players``); the others are frozen meanwhile.
         loss: named terms, each a scalar tensor that is a mean over the batch; summed for the
             backward pass.
-        interval: run every so many steps: a lazy regulariser, or a generator that waits for n
+        interval: steps between runs: for a lazy regulariser, or a generator that waits for n
             critic steps.
         offset: the first step it runs in, less than ``interval``; players that take turns have the
             same interval and different offsets.
-        after: called after the optimiser has stepped (WGAN's weight clipping).
+        after: called after the optimiser step (WGAN's weight clipping).
     """
 
     player: str
@@ -145,25 +145,25 @@ class Phase:
     after: Callable[[], None] | None = None
 
     def due(self, index: int) -> bool:
-        """Whether it runs in a step."""
+        """Whether the phase runs in a step."""
         return index % self.interval == self.offset
 
 
 Labelling = Literal["asked", "drawn", "none"]
-"""Where the label maps of samples come from; see ``Generator.labelling``."""
+"""Origin of the samples' label maps; see ``Generator.labelling``."""
 
 Heeded = Literal["labels", "boxes", "class", "foreground", "background", "lesion", "image"]
-"""What of a condition samples may follow; see ``Generator.heeds``."""
+"""Parts of a condition that samples may follow; see ``Generator.heeds``."""
 
 
 class Memory(Protocol):
-    """What a training remembers beside its weights (an image pool, say); checkpointed with them."""
+    """Training state beside the weights (an image pool, say); saved in checkpoints."""
 
     def state(self) -> dict[str, Tensor]:
-        """Everything, as tensors by name."""
+        """Return the state as tensors by name."""
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what ``state`` gave."""
+        """Restore the tensors of ``state``."""
 
 
 class Generator(ABC):
@@ -171,11 +171,11 @@ class Generator(ABC):
 
     Attributes:
         Options: pydantic model of the generator's own options.
-        intensity: ``linear`` draws in the source's units; ``tanh`` needs a window to [-1, 1].
-        default_edits: condition edits used where the user names none.
-        loop: settings of the training loop that it is usually trained with, under the user's own.
-        if_not_finite: what a user may do about losses that are not finite, for messages.
-        memories: what its training remembers beside the weights; ``networks`` may fill it.
+        intensity: ``linear`` generates in the source's units; ``tanh`` needs a window to [-1, 1].
+        default_edits: condition edits used unless the user names others.
+        loop: its usual settings of the training loop; the user's own take precedence.
+        if_not_finite: hint for users about losses that are not finite.
+        memories: its training state beside the weights; ``networks`` may fill it.
     """
 
     name: ClassVar[str]
@@ -194,7 +194,7 @@ class Generator(ABC):
         self.device = torch.device("cpu")
         self.precision: Precision = "auto"  # of sampling
 
-    # -- what a plugin must say ------------------------------------------------------------------
+    # -- what a plugin must define ---------------------------------------------------------------
 
     @abstractmethod
     def networks(self) -> dict[str, nn.Module]:
@@ -202,125 +202,125 @@ class Generator(ABC):
 
     @abstractmethod
     def phases(self) -> Sequence[Phase]:
-        """What is minimised in each step, in order; empty for a generator that does not train."""
+        """Return the phases of each step, in order; empty for a generator without training."""
 
     @abstractmethod
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
-        """Draw one sample per condition; the same seed gives the same sample at any batch size.
+        """Generate one sample per condition; equal seeds give equal samples at any batch size.
 
         ``seeds``: one per condition. Returns samples in the generator's space: image float32 (C, D,
         H, W) or (C, H, W), labels as conditioned.
         """
 
-    # -- what a plugin may say -------------------------------------------------------------------
+    # -- what a plugin may define ----------------------------------------------------------------
 
     @property
     def intensity(self) -> Literal["linear", "tanh"]:
-        """Range of the images this generator draws."""
+        """Intensity range of the generated images."""
         return "linear"
 
     @property
     def labelling(self) -> Labelling:
-        """Where the label maps of its samples come from.
+        """Origin of the label maps of its samples.
 
-        ``asked``: they are the conditions'; only labelled cases can be learnt from. ``drawn``: it
-        draws them together with the image, so conditions are not edited. ``none``: its samples have
-        no label maps, and no host that learns from labels takes them.
+        ``asked``: the conditions; training needs labelled cases. ``drawn``: generated together with
+        the image, so conditions are not edited. ``none``: samples have no label maps, and no host
+        that learns from labels takes them.
         """
         return "asked"
 
     @property
     def heeds(self) -> frozenset[Heeded]:
-        """What of a condition its samples follow.
+        """Parts of a condition that its samples follow; other parts are ignored.
 
-        ``labels``: its label map. ``boxes``: its boxes; only cases with lists of boxes can be
-        learnt from. ``class``: the class of its case. ``foreground``: whether its label map has
-        any. ``background``: a real case's image, part of which its samples keep. ``lesion``: which
-        voxels of its label map are new to the background, and what another case shows there
-        (``donor``). ``image``: the image of its case, moved along with its label map (``moved``);
-        edits are then maps of space alone. The rest of a condition may say what it will.
+        ``labels``: its label map. ``boxes``: its boxes; training needs cases with lists of boxes.
+        ``class``: the class of its case. ``foreground``: whether its label map has any.
+        ``background``: a real case's image, part of which its samples keep. ``lesion``: the voxels
+        of its label map that are new to the background, and another case's image there (``donor``).
+        ``image``: the image of its case, moved along with its label map (``moved``); edits are then
+        spatial maps only.
         """
         return frozenset({"labels"} if self.labelling == "asked" else ())
 
     @property
     def default_lesions(self) -> str | None:
-        """How lesions are put into real images unless told: see ``lesion_drawer``."""
+        """Default of how lesions are put into real images: see ``lesion_drawer``."""
         return None
 
     @property
     def fit_edits(self) -> tuple[str, ...]:
-        """Edits of the label maps that synthetic samples are asked for *while training*.
+        """Edits of the label maps of synthetic samples *during training*.
 
         Texts as after ``--edit``. None by default: a step's synthetic samples have the label maps
-        of its real cases. With some, ``Batch.asked`` holds the edited ones.
+        of its real cases. With edits, ``Batch.asked`` holds the edited maps.
         """
         return ()
 
     @property
     def context_follows(self) -> bool:
-        """Whether context is moved along with edits; if not, it is made of the edited case."""
+        """Whether edits move the context along; if not, it is computed from the edited case."""
         return True
 
     def accepts(self, case: Case) -> bool:
-        """Whether to learn from a case at its place; if not, another is drawn in its stead."""
+        """Whether to learn from a case at its place; if not, another one is drawn."""
         return True
 
     def stages(self) -> Sequence[Stage]:
-        """One stage by default; progressive growing lists several."""
+        """Return the stages of training: one by default, several for progressive growing."""
         return (Stage(),)
 
     def players(self) -> Mapping[str, tuple[str, ...]]:
-        """Player -> the networks it steps; one player per network by default."""
+        """Map players to the networks they update; one player per network by default."""
         return {name: (name,) for name in self.nets}
 
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser of a player."""
+        """Return the optimiser of a player."""
         return torch.optim.Adam(parameters, lr=2e-4, betas=(0.5, 0.999))
 
     def channel_axes(self) -> Mapping[str, tuple[int, Sequence[str]]]:
         """Tensors with an axis of named channels: ``network/tensor`` -> (axis, names in order).
 
-        ``fit --init-from`` takes over channels by name there (``generator/stem.weight`` -> (1,
+        ``fit --init-from`` matches channels by name there (``generator/stem.weight`` -> (1,
         ("label:0", "label:1", "given:T1"))). A name must mean the same thing in every run.
         """
         return {}
 
     def prepare(self, batch: Batch, stage: Stage) -> Batch:
-        """Bring a batch to what this stage learns from (resize it, say)."""
+        """Convert a batch to the input of a stage (resize it, say)."""
         return batch
 
     def observe(self, cases: Iterable[Case]) -> None:  # noqa: B027 (optional, not abstract)
-        """Learn plain statistics from the training cases (generator's space) before training."""
+        """Compute plain statistics of the training cases (generator's space) before training."""
 
     def state(self) -> dict[str, Any]:
-        """JSON of what ``observe`` learnt; no patient's image."""
+        """Return the statistics of ``observe`` as JSON; they hold no patient's image."""
         return {}
 
     def load_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 (optional)
-        """Read back ``state``."""
+        """Restore ``state``."""
 
     def context(self, case: Case) -> Any:
-        """Context channels int16 (D, H, W) of a case in the generator's space, or None."""
+        """Return context channels int16 (D, H, W) of a case in the generator's space, or None."""
         return None
 
     def given(self, case: Case) -> Any:
-        """Channels float32 (K, D, H, W) of a case that are given, not drawn, or None."""
+        """Return channels float32 (K, D, H, W) of a case that are given as input, or None."""
         return None
 
     def flaw(self, sample: Sample) -> str:
-        """Why a sample of this generator should not be learnt from, or nothing.
+        """Return why to reject a sample of this generator, or nothing.
 
-        Asked of every sample, in the generator's space. What is said is written into the sample's
-        provenance as ``flaw``, and such a sample is admitted to no bank. Begin with what was found
-        and go on with ``, expected ...``: equal beginnings are counted as one reason.
+        Called for every sample, in the generator's space. The reason is written into the sample's
+        provenance as ``flaw``, and the sample enters no bank. Begin with the observation and
+        continue with ``, expected ...``: equal beginnings count as one reason.
         """
         return ""
 
     def interpolate(self, condition: Condition, ends: tuple[int, int], steps: int) -> list[Sample]:
-        """Samples on the way from one latent to another, ``steps`` of them with both ends.
+        """Generate ``steps`` samples along the path between two latents, both ends included.
 
-        ``ends``: the two seeds, whose own samples are the first and the last. ``steps``: at least
-        2. Raises UsageFault: this generator has no latent that could be walked through.
+        ``ends``: the seeds of the first and the last sample. ``steps``: at least 2. Raises
+        UsageFault: this generator has no latent space to interpolate in.
         """
         raise UsageFault(
             f"{self.name}: has no latent space to interpolate in, expected a generator that draws "
@@ -328,18 +328,18 @@ class Generator(ABC):
         )
 
     def realness(self, batch: Batch, stage: Stage) -> Tensor | None:
-        """How real the discriminator finds real cases, (B,) float32; higher is more real.
+        """Return the discriminator's score of real cases, (B,) float32; higher is more real.
 
-        One number a case, whoever else is in the batch: no augmentation, no chance, networks
-        ``at_rest()``, means over patches, scales and discriminators; for membership inference
-        (Hayes et al. 2019, arXiv:1705.07663, sec. 4). None where it cannot be asked. ``stage``: of
-        a generator that grows, its last.
+        A case's score does not depend on the batch: no augmentation, no randomness, networks
+        ``at_rest()``, means over patches, scales and discriminators. For membership inference
+        (Hayes et al. 2019, arXiv:1705.07663, sec. 4). None without such a score. ``stage``: the
+        last of a growing generator.
         """
         return None
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
-        """Every network in evaluation mode, no gradients; each module's mode as before after."""
+        """Put every network into evaluation mode without gradients; restore its mode after."""
         modes = [(m, m.training) for net in self.nets.values() for m in net.modules()]
         try:
             for net in self.nets.values():
@@ -356,6 +356,6 @@ class Generator(ABC):
         for net in self.nets.values():
             net.to(device)
             if device.type == "cpu" and self.schema.ndim == 3:
-                # Measured up to 1.8x faster there; on CUDA instance norm makes it slower.
+                # Measured: up to 1.8x faster on CPU; on CUDA instance norm makes it slower.
                 net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         return self

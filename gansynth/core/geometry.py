@@ -1,7 +1,7 @@
-"""Where moved labels come from: coordinates, and looking labels up there.
+"""Coordinate maps of moved labels, and interpolation of labels at them.
 
-A move is a pull: for each voxel of the result, the point of the old array, in voxels, whose label
-it takes. ``n`` is the number of axes, ``shape`` ``(D, H, W)`` or ``(H, W)``.
+A map is a pull: for each voxel of the result, the point of the old array, in voxels, that it takes
+its label from. ``n`` is the number of axes, ``shape`` ``(D, H, W)`` or ``(H, W)``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Matrix = npt.NDArray[np.float64]
 
 
 def mask_of(labels: LabelArray, values: Sequence[int]) -> Mask:
-    """Voxels that hold one of ``values``: bool (D, H, W) or (H, W)."""
+    """Return the voxels that hold one of ``values``: bool (D, H, W) or (H, W)."""
     top = max(int(labels.max(initial=0)), *values, 0)
     # The last entry stands for OUTSIDE: numpy reads index -1 as the end of the table.
     table = np.zeros(top + 2, bool)
@@ -28,12 +28,12 @@ def mask_of(labels: LabelArray, values: Sequence[int]) -> Mask:
 
 
 def centroid(mask: Mask) -> tuple[float, ...]:
-    """Mean position of the voxels of a mask, in voxels per axis."""
+    """Return the mean position of the voxels of a mask, in voxels per axis."""
     return tuple(float(axis.mean()) for axis in np.nonzero(mask))
 
 
 def bounding_box(mask: Mask, margin: int = 0) -> tuple[slice, ...]:
-    """The smallest box around a mask, grown by ``margin`` voxels and cut at the array."""
+    """Return the smallest box around a mask, grown by ``margin`` voxels and cut at the array."""
     box = []
     for axis, length in enumerate(mask.shape):
         others = tuple(a for a in range(mask.ndim) if a != axis)
@@ -44,7 +44,7 @@ def bounding_box(mask: Mask, margin: int = 0) -> tuple[slice, ...]:
 
 
 def affine_coordinates(shape: Sequence[int], matrix: Matrix, centre: Sequence[float]) -> FloatArray:
-    """The pull ``matrix @ (x - centre) + centre``, float32 (n, *shape); (n, n [+ 1])."""
+    """Return the pull ``matrix @ (x - centre) + centre``, float32 (n, *shape); (n, n [+ 1])."""
     n = len(shape)
     shift = matrix[:, n] if matrix.shape[1] > n else np.zeros(n)
     out = np.empty((n, *shape), np.float32)
@@ -57,9 +57,9 @@ def affine_coordinates(shape: Sequence[int], matrix: Matrix, centre: Sequence[fl
 
 
 def pull_labels(source: LabelArray, coordinates: FloatArray) -> LabelArray:
-    """Look labels up between voxels: each label's mask interpolated linearly, the largest wins.
+    """Interpolate labels: each label's mask linearly, and the label of largest weight wins.
 
-    A ball's surface then grows by 4 %, against 16 % with the nearest voxel, which is taken around
+    A ball's surface then grows by 4 %, against 16 % with the nearest voxel, which is used around
     structures one voxel wide only. Ties go to the lower voxel. ``source``: int16, 0 beyond the
     array. ``coordinates``: float32 (n, *shape). Returns int16 of that shape.
     """
@@ -80,21 +80,21 @@ def pull_labels(source: LabelArray, coordinates: FloatArray) -> LabelArray:
 
 
 def _vote(cut: LabelArray, points: FloatArray) -> LabelArray:
-    """Labels (N,) at points (n, N) that all lie within ``cut``."""
+    """Return labels (N,) at points (n, N) that all lie within ``cut``."""
     cells = np.minimum(points.astype(np.intp), np.array(cut.shape)[:, None] - 2)
-    rest = points - cells
+    fractions = points - cells
     strides = np.array(cut.strides) // cut.itemsize
     flat = strides @ cells
     plain, thin = _kinds_of_cells(cut)
-    found = np.asarray(cut.ravel()[flat + strides @ (rest >= 0.5)])
+    nearest = np.asarray(cut.ravel()[flat + strides @ (fractions >= 0.5)])
     mixed = np.flatnonzero(~(plain | thin).ravel()[flat])
     if mixed.size:
-        found[mixed] = _weigh(cut, flat[mixed], rest[:, mixed], strides)
-    return found
+        nearest[mixed] = _weigh(cut, flat[mixed], fractions[:, mixed], strides)
+    return nearest
 
 
 def _kinds_of_cells(cut: LabelArray) -> tuple[Mask, Mask]:
-    """Cells, named by their lower corner, that hold one label, and that touch a thin structure."""
+    """Return the cells, by lower corner, of one label, and those at a thin structure."""
     lowest, highest = cut, cut
     for axis in range(cut.ndim):
         low, high = neighbours(axis)
@@ -106,7 +106,7 @@ def _kinds_of_cells(cut: LabelArray) -> tuple[Mask, Mask]:
 
 
 def _spread(mask: Mask, step: int) -> Mask:
-    """A mask and itself moved by ``step`` voxels along every combination of axes."""
+    """Dilate a mask by ``step`` voxels along every combination of axes."""
     for axis in range(mask.ndim):
         low, high = neighbours(axis)
         grown = mask.copy()
@@ -119,16 +119,19 @@ def _spread(mask: Mask, step: int) -> Mask:
 
 
 def _weigh(
-    cut: LabelArray, flat: npt.NDArray[np.intp], rest: FloatArray, strides: npt.NDArray[np.intp]
+    cut: LabelArray,
+    flat: npt.NDArray[np.intp],
+    fractions: FloatArray,
+    strides: npt.NDArray[np.intp],
 ) -> LabelArray:
-    """The label with the largest linear weight among a cell's corners, for N cells."""
+    """Return the label of largest linear weight among a cell's corners, for N cells."""
     corners = np.array(list(itertools.product((0, 1), repeat=cut.ndim)))
     labels = cut.ravel()[flat + (corners @ strides)[:, None]]  # (2^n, N)
     weights = np.ones(labels.shape, np.float32)
     for axis in range(cut.ndim):
         high = corners[:, axis, None] == 1
-        weights *= np.where(high, rest[axis], 1 - rest[axis])
-    # Sums over equal corners cost the same for two labels as for a hundred.
+        weights *= np.where(high, fractions[axis], 1 - fractions[axis])
+    # The sums over equal corners take the same time for two labels as for a hundred.
     scores = weights.copy()
     for a, b in itertools.combinations(range(len(corners)), 2):
         same = labels[a] == labels[b]
@@ -138,7 +141,7 @@ def _weigh(
 
 
 def neighbours(axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Two views of an array that pair each voxel with the next one along an axis."""
+    """Return two views of an array that pair each voxel with the next along an axis."""
     lead = (slice(None),) * axis
     return (*lead, slice(None, -1)), (*lead, slice(1, None))
 
@@ -146,7 +149,7 @@ def neighbours(axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
 def nearest_index(
     coordinates: FloatArray, shape: Sequence[int]
 ) -> tuple[npt.NDArray[np.intp], Mask]:
-    """Flat index of the voxel nearest to each coordinate (0 beyond), and whether it lies within."""
+    """Return the flat index of the voxel nearest to each coordinate (0 outside), and if inside."""
     flat = np.zeros(coordinates.shape[1:], np.intp)
     within: Mask = np.ones(coordinates.shape[1:], bool)
     for axis, length in enumerate(shape):
@@ -157,26 +160,26 @@ def nearest_index(
 
 
 def random_direction(n: int, rng: np.random.Generator) -> Matrix:
-    """A unit vector (n,), every direction alike."""
+    """Draw a unit vector (n,), uniform over directions."""
     vector = rng.standard_normal(n)
     return np.asarray(vector / np.linalg.norm(vector))
 
 
 def fill_nearest(
-    values: LabelArray, gaps: Mask, known: Mask, spacing: Sequence[float]
+    values: LabelArray, gaps: Mask, valid: Mask, spacing: Sequence[float]
 ) -> LabelArray:
-    """A copy whose gaps hold the value of the nearest known voxel, by distance in mm."""
+    """Return a copy whose gaps hold the value of the nearest known voxel, by distance in mm."""
     out = values.copy()
-    if gaps.any() and known.any():
-        out[gaps] = values[nearest_voxels(known, spacing)][gaps]
+    if gaps.any() and valid.any():
+        out[gaps] = values[nearest_voxels(valid, spacing)][gaps]
     return out
 
 
 def nearest_voxels(mask: Mask, spacing: Sequence[float]) -> tuple[npt.NDArray[np.intp], ...]:
-    """Index arrays of the voxel of ``mask`` nearest to each voxel, by distance in mm."""
+    """Return index arrays of the voxel of ``mask`` nearest to each voxel, by distance in mm."""
     from scipy.ndimage import distance_transform_edt
 
-    found = distance_transform_edt(
+    indices = distance_transform_edt(
         ~mask, sampling=spacing, return_distances=False, return_indices=True
     )
-    return tuple(np.asarray(found, np.intp))
+    return tuple(np.asarray(indices, np.intp))

@@ -1,7 +1,7 @@
 """Every extension point of gansynth, one sentence each.
 
-A plugin is a module named in the entry-point group ``gansynth``; it implements any of these hooks
-with ``@hookimpl`` and calls the ``register`` function it is handed.
+A plugin is a module named in the entry-point group ``gansynth``. It implements any of these hooks
+with ``@hookimpl``. Each hook calls the ``register`` function that it receives.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from gansynth.core.source import CaseSource, SourceRequest
 
 API_VERSION = 2
-"""Version of these hooks and of the classes they hand over; docs/plugins.md has the policy."""
+"""Version of these hooks and of the classes they exchange; docs/plugins.md has the policy."""
 OLDEST_API = 2
-"""The oldest version that plugins may still be written for."""
+"""The oldest API version that plugins may be written for."""
 
 hookspec = pluggy.HookspecMarker("gansynth")
 hookimpl = pluggy.HookimplMarker("gansynth")
@@ -34,51 +34,51 @@ hookimpl = pluggy.HookimplMarker("gansynth")
 
 @hookspec
 def register_generators(register: Callable[[str, Callable[[], type[Generator]]], None]) -> None:
-    """Offer generators: call ``register(name, load)``; ``load()`` imports and returns the class."""
+    """Register generators: call ``register(name, load)``; ``load()`` returns the class."""
 
 
 @hookspec
 def register_adapters(register: Callable[[str, Callable[[], type[Adapter]]], None]) -> None:
-    """Offer host frameworks to augment: call ``register(target, load)``."""
+    """Register adapters of frameworks to augment: call ``register(target, load)``."""
 
 
 @hookspec
 def register_sources(
     register: Callable[[str, Callable[[], Callable[[SourceRequest], CaseSource]]], None],
 ) -> None:
-    """Offer ways to read cases: call ``register(kind, load)``; ``load()`` returns an opener."""
+    """Register ways to read cases: call ``register(kind, load)``; ``load()`` returns an opener."""
 
 
 @hookspec
 def register_edits(register: Callable[[str, Callable[[], type[Edit]]], None]) -> None:
-    """Offer edits of conditions: call ``register(name, load)``; ``load()`` returns the class."""
+    """Register edits of conditions: call ``register(name, load)``; ``load()`` returns the class."""
 
 
 @hookspec
 def register_checks(register: Callable[[str, Callable[[], Check]], None]) -> None:
-    """Offer to find what is wrong with a kind of source: call ``register(kind, load)``."""
+    """Register checks of the data of a kind of source: call ``register(kind, load)``."""
 
 
 @hookspec
 def register_filters(register: Callable[[str, Callable[[], type[Filter]]], None]) -> None:
-    """Offer to keep samples out of banks: call ``register(name, load)``."""
+    """Register filters that reject samples before admission: call ``register(name, load)``."""
 
 
 @hookspec
 def register_metrics(register: Callable[[str, Callable[[], Metric]], None]) -> None:
-    """Offer measures of samples beside real cases: call ``register(name, load)``."""
+    """Register metrics that compare samples with real cases: call ``register(name, load)``."""
 
 
 @hookspec
 def register_recipes(register: Callable[[str, Callable[[], Path]], None]) -> None:
-    """Offer papers' settings by name: call ``register(name, load)``; ``load()`` returns a file."""
+    """Register settings of papers: call ``register(name, load)``; ``load()`` returns a file."""
 
 
-# -- for what registers: nothing is imported before it is asked for --------------------------------
+# -- for implementations: nothing is imported before it is used -----------------------------------
 
 
 def lazily(target: str) -> Callable[[], Any]:
-    """What imports ``module:name`` when it is called."""
+    """Return a function that imports ``module:name`` when called."""
     module, _, name = target.partition(":")
     return lambda: getattr(import_module(module), name)
 

@@ -1,4 +1,4 @@
-"""What a host's commands for data sets (methods of ``Adapter``) are told, and report."""
+"""Requests and reports of a host's data set commands (methods of ``Adapter``)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    """What a command did, to read and as JSON; ``then``: words of the next command."""
+    """A command's report, to read and as JSON; ``then``: arguments of the next command."""
 
     document: Mapping[str, Any]
     lines: Sequence[str] = ()
@@ -25,8 +25,8 @@ class Report:
 class ImportRequest:
     """``gansynth import SOURCE HOST:WHERE``.
 
-    ``where``: what follows the host's name and the colon: its data set, or a folder. ``folds``: how
-    many to write; None if nobody said. ``settings``: ``--set`` values of
+    ``where``: the text behind the host's name and the colon: its data set, or a folder. ``folds``:
+    number of folds to write; None if not given. ``settings``: ``--set`` values of
     ``Adapter.ImportOptions``.
     """
 
@@ -40,7 +40,7 @@ class ImportRequest:
 
     @property
     def request(self) -> SourceRequest:
-        """The source, where its kind is registered; UsageFault: the text has no kind."""
+        """The source, if its kind is registered; UsageFault if the text has no kind."""
         return SourceRequest.parse(self.source, **self.reading)
 
 
@@ -48,8 +48,8 @@ class ImportRequest:
 class PrepareRequest:
     """``gansynth prepare HOST:WHERE``.
 
-    ``configurations``: of the host, to preprocess; none for its usual ones. ``settings``: ``--set``
-    values, see ``Adapter.PrepareOptions``.
+    ``configurations``: those of the host to preprocess; none for its usual ones. ``settings``:
+    ``--set`` values, see ``Adapter.PrepareOptions``.
     """
 
     request: SourceRequest
@@ -62,7 +62,7 @@ class PrepareRequest:
 
 @dataclass(frozen=True)
 class SplitsRequest:
-    """``gansynth splits HOST:WHERE``. ``folds``: how many, at least 2."""
+    """``gansynth splits HOST:WHERE``. ``folds``: number of folds, at least 2."""
 
     request: SourceRequest
     folds: int
@@ -72,10 +72,10 @@ class SplitsRequest:
 
 @dataclass(frozen=True)
 class DoctorRequest:
-    """``gansynth doctor``, which asks every host.
+    """``gansynth doctor``, which checks every host.
 
-    ``quick``: leave out what takes seconds. ``settings``: any host's; those of others are passed
-    over.
+    ``quick``: skip checks that take seconds. ``settings``: of any host; each ignores those of
+    others.
     """
 
     root: str | None

@@ -1,4 +1,4 @@
-"""What enters a host's training, and what that training came to: plain values."""
+"""How synthetic samples enter a host's training, and the outcome of that training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.serialise import Document
 
 Mix = tuple[Ratio, Schedule]
-"""What one training is shown."""
+"""Origin of the samples of one training."""
 _TEXTS: Mapping[str, Any] = {"ratio": Ratio, "schedule": Schedule, "size": BankSize}
 
 
@@ -29,23 +29,23 @@ class Injection(Document, inline=("samples",)):
         run: the generator's run; None if an existing bank is given.
         ratio: real:synthetic.
         schedule: how the ratio changes while the host trains.
-        frozen: draw from a finished bank (offline augmentation) instead of one that a producer
-            keeps fresh.
-        size: how large the bank is.
-        pacing: how fast a live bank is renewed.
+        frozen: draw from a finished bank (offline augmentation) instead of a live one that a
+            producer renews.
+        size: of the bank.
+        pacing: renewal rate of a live bank.
         bank: folder of an existing bank to read; None makes one.
-        scratch: folder for the bank that is made; None takes shared memory, or the temporary folder
-            where that is too small.
-        samples: what they are asked to be, and which are let in; its seed also chooses slots.
+        scratch: folder for a new bank; None takes shared memory, or the temporary folder if that
+            is too small.
+        samples: request of the samples, and the filters they pass; its seed also chooses slots.
         device: where the producer runs: ``auto``, ``cpu``, ``cuda:1``.
-        restarts: how often in a row a producer that died is started again.
+        restarts: consecutive restarts of a producer that died.
         strict: stop at once when a synthetic sample is missing, instead of counting it.
         keep_going: train on even if there is no synthetic sample at the start.
         usual_augmentation: keep the host's own augmentation.
         augment_synthetic: apply it to synthetic samples too.
-        real_in_generator_space: bring the host's real training cases through the generator's space,
-            too, so that what it loses tells real from synthetic no more.
-        nearest: on disk, take the nearest ratio that comes out where this one does not.
+        real_in_generator_space: pass the host's real training cases through the generator's space,
+            too, so that its loss of detail does not tell real from synthetic.
+        nearest: for data sets on disk, take the nearest feasible ratio if this one is not.
     """
 
     run: RunFolder | None
@@ -70,7 +70,7 @@ class Injection(Document, inline=("samples",)):
         self.schedule.check(self.ratio)
         if self.ratio.p > 0 and self.run is None and self.bank is None:
             raise UsageFault(
-                f"--ratio {self.ratio}: --generator is missing, which draws its synthetic samples; "
+                f"--ratio {self.ratio}: --generator is missing, which makes its synthetic samples; "
                 "add --generator RUN, or --bank BANK, or take --ratio 1:0"
             )
         if self.restarts < 0:
@@ -78,7 +78,7 @@ class Injection(Document, inline=("samples",)):
 
     @property
     def seed(self) -> int:
-        """Seeds conditions, latents, and the choice of slots."""
+        """Seed of conditions, latents, and the choice of slots."""
         return self.samples.seed
 
     def plan(
@@ -91,7 +91,7 @@ class Injection(Document, inline=("samples",)):
         done: int = 0,
         rank: int = 0,
     ) -> MixPlan[Key]:
-        """What a ``Mixer`` of one rank is to do.
+        """Return the plan of one rank's ``Mixer``.
 
         Args:
             bank: to draw from; None if nothing synthetic is ever drawn.
@@ -116,15 +116,15 @@ class Injection(Document, inline=("samples",)):
         )
 
     def to_json(self) -> dict[str, Any]:
-        """With texts as on the command line."""
+        """Return JSON; values are texts as on the command line."""
         return {**super().to_json(), **{key: str(getattr(self, key)) for key in _TEXTS}}
 
     @classmethod
     def from_json(cls, doc: Mapping[str, Any]) -> Self:
-        """Read what ``to_json`` wrote.
+        """Read the JSON of ``to_json``.
 
         Raises:
-            UsageFault, KeyError, TypeError: the document is none.
+            UsageFault, KeyError, TypeError: the document is no injection.
         """
         parsed = {key: asdict(kind.parse(doc[key])) for key, kind in _TEXTS.items()}
         return super().from_json({**doc, **parsed})
@@ -132,19 +132,19 @@ class Injection(Document, inline=("samples",)):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a host's training with synthetic samples came to.
+    """The outcome of a host's training with synthetic samples.
 
     Attributes:
         folder: where the host wrote its results.
         drawn_real: samples the host drew from real cases.
         drawn_synthetic: samples it drew from the bank.
-        fell_back: real samples drawn because the bank had nothing to give (part of ``drawn_real``).
+        fell_back: real samples drawn because the bank was empty (part of ``drawn_real``).
         metrics: the host's validation metrics on real cases only, e.g. ``{"dice": 0.87}``.
-        reasons: why, in a few words -> how many of ``fell_back``; as far as the host knows.
-        asked: share of synthetic samples that ratio and schedule ask for over the whole training.
-        supply: what the producer did: draws per sample, seconds in which the bank was renewed, the
-            share by which the host's steps were slowed down, restarts; as far as known.
-        warnings: what a user should know of it.
+        reasons: short reason -> how many of ``fell_back``, as far as the host knows.
+        asked: share of synthetic samples by ratio and schedule over the whole training.
+        supply: figures of the producer: draws per sample, seconds to renew the bank, slowdown of
+            the host's steps as a share, restarts; as far as known.
+        warnings: for the user.
     """
 
     folder: Path
@@ -163,7 +163,7 @@ class Outcome:
         return self.drawn_synthetic / max(1, self.drawn_real + self.drawn_synthetic)
 
     def describe(self, injection: Injection) -> dict[str, Any]:
-        """A JSON document, with the ratio and schedule that were asked for."""
+        """Return a JSON document, with the requested ratio and schedule."""
         return {
             "folder": str(self.folder),
             "ratio": str(injection.ratio),
@@ -179,53 +179,53 @@ class Outcome:
         }
 
     def refuse_missing(self) -> None:
-        """Refuse to call a training a success that missed too many synthetic samples.
+        """Refuse a training that missed too many synthetic samples.
 
         Raises:
-            TrainingFault: more than 1 % of the synthetic samples asked for were missing.
+            TrainingFault: more than 1 % of the requested synthetic samples were missing.
         """
-        asked = self.drawn_synthetic + self.fell_back
-        missing = self.fell_back / max(1, asked)
+        total = self.drawn_synthetic + self.fell_back
+        missing = self.fell_back / max(1, total)
         if missing > TOLERATED:
             why = max(self.reasons, key=lambda reason: self.reasons[reason], default="")
             if ended := self.supply.get("ended"):
                 why += f": {ended}"
             raise TrainingFault(
                 f"{self.folder}: training finished and its results are kept, but "
-                f"{self.fell_back} of {asked} synthetic samples were missing ({missing:.1%}"
-                f"{f', {why}' if why else ''}) and real cases took their place; expected at most "
+                f"{self.fell_back} of {total} synthetic samples were missing ({missing:.1%}"
+                f"{f', {why}' if why else ''}). Real cases took their place; expected at most "
                 f"{TOLERATED:.0%}. Give the generator a faster --device, or fill the bank first "
                 "with --frozen"
             )
 
 
 TOLERATED = 0.01
-"""Largest share of missing synthetic samples that is still a success."""
+"""Largest share of missing synthetic samples that still counts as success."""
 STALE_SECONDS = 120.0
-"""Without a sign of life for so long, a live bank's producer counts as gone for good."""
+"""Seconds without a heartbeat after which a live bank's producer counts as dead."""
 
 
 @dataclass(frozen=True)
 class MixPlan(Document, Generic[Key], whole=True):
-    """What is mixed into one training, by one rank; plain values.
+    """What one rank mixes into one training.
 
-    Its document has the ratio's and the schedule's numbers, not their texts, which are rounded:
-    every process is to settle the same tables.
+    Its document has the exact numbers of ratio and schedule, since their texts are rounded: every
+    process must compute the same tables.
 
     Attributes:
-        bank: the bank to draw from; None only if no synthetic sample is ever asked for.
+        bank: the bank to draw from; None only if no synthetic sample is ever drawn.
         ratio: real:synthetic.
         schedule: how the ratio changes.
         clock: counts batches; needed by any schedule but a constant one.
         chosen: real cases that fine-tuning may draw.
         seed: seeds the choice of slots and samples.
         stream: further numbers of the seed: rank and first epoch, say.
-        workers: processes that draw for one rank, where the host starts so many at once and is not
-            torch's loader, which says so itself; 1 if that is not known.
+        workers: processes that draw for one rank at once, if other than torch's data loader, which
+            gives their number itself. 1 if unknown.
         log: folder where draws are counted; None counts nothing.
         strict: stop at the first missing sample.
         patience: seconds a synthetic-only phase waits for a sample.
-        stale_seconds: a live bank without a sign of life for so long has nothing to give.
+        stale_seconds: time without a heartbeat after which a live bank counts as empty.
     """
 
     bank: Path | None

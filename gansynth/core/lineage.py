@@ -1,7 +1,7 @@
-"""Which cases a generator, a filter or a bank has seen, and the guard that keeps test cases unseen.
+"""Which cases a generator, a filter or a bank has seen, and the guard against leakage.
 
-A held-out case that shares an id or a subject with a training case, or shows an identical or
-near-identical image, stops the command with exit 6.
+A held-out case that shares an id or a subject with a training case stops the command with exit 6.
+So does one that shows an identical or near-identical image.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from gansynth.runtime.files import read_json
 from gansynth.runtime.serialise import Document
 
 RECORDS = ("manifest.json", "bank.json")
-"""Files of a run and of a bank that say what the maker of samples has seen."""
+"""Files of a run and of a bank that hold the lineage of their maker."""
 
 
 @dataclass(frozen=True)
 class CaseRecord(Document, later=("image", "prints")):
-    """One case as lineage remembers it.
+    """Lineage record of one case.
 
     ``image``: SHA-256 of its image alone, ``prints``: see ``gansynth.core.fingerprint``; both empty
-    if it shows nothing, or in old records.
+    for constant images and in old records.
     """
 
     id: str
@@ -38,20 +38,20 @@ class CaseRecord(Document, later=("image", "prints")):
 
     @property
     def plain(self) -> CaseRecord:
-        """The same without what older versions did not keep."""
+        """Return the record without the fields that older versions lacked."""
         return replace(self, image="", prints=())
 
 
 @dataclass(frozen=True)
 class Lineage(Document, later=("ancestors",), whole=True):
-    """What a run has seen.
+    """The cases a run has seen.
 
     Attributes:
         dataset: the source's name, e.g. ``nnunet:Dataset004_Hippocampus``.
         fold: the fold whose *training* cases were used; ``"all"`` has no held-out cases.
         cases: every case seen, sorted by id.
         host: the source's space (plans, configuration, spacing ...) the cases were read in.
-        ancestors: lineages of the runs it started from or had labels drawn by.
+        ancestors: lineages of the runs it started from or took label maps from.
     """
 
     dataset: str
@@ -61,29 +61,29 @@ class Lineage(Document, later=("ancestors",), whole=True):
     ancestors: tuple[Lineage, ...] = ()
 
     def everyone(self) -> Iterator[Lineage]:
-        """This lineage, then every ancestor's, however far back."""
+        """Yield this lineage, then all ancestors, recursively."""
         yield self
         for ancestor in self.ancestors:
             yield from ancestor.everyone()
 
     def joined(self, *others: Lineage) -> Lineage:
-        """This lineage with others' as ancestors; what is in it already is not added again."""
-        known = {(one.dataset, one.fold, one.cases) for one in self.everyone()}
+        """Return this lineage with others as ancestors, without duplicates."""
+        present = {(each.dataset, each.fold, each.cases) for each in self.everyone()}
         added: list[Lineage] = []
-        for other in (one for lineage in others for one in lineage.everyone()):
-            if (other.dataset, other.fold, other.cases) not in known:
-                known.add((other.dataset, other.fold, other.cases))
-                added.append(replace(other, ancestors=()))
+        for added_lineage in (each for lineage in others for each in lineage.everyone()):
+            if (added_lineage.dataset, added_lineage.fold, added_lineage.cases) not in present:
+                present.add((added_lineage.dataset, added_lineage.fold, added_lineage.cases))
+                added.append(replace(added_lineage, ancestors=()))
         return replace(self, ancestors=(*self.ancestors, *added))
 
-    def within(self, other: Lineage) -> bool:
+    def within(self, larger: Lineage) -> bool:
         """Whether another lineage, without its ancestors, holds all cases of this one."""
-        same = (self.dataset, self.fold) == (other.dataset, other.fold)
-        return same and {c.plain for c in self.cases} <= {c.plain for c in other.cases}
+        same = (self.dataset, self.fold) == (larger.dataset, larger.fold)
+        return same and {c.plain for c in self.cases} <= {c.plain for c in larger.cases}
 
     @property
     def plain(self) -> Lineage:
-        """The same without what older versions did not keep of each case."""
+        """Return the lineage without the fields that older versions lacked."""
         return replace(
             self,
             cases=tuple(case.plain for case in self.cases),
@@ -92,7 +92,7 @@ class Lineage(Document, later=("ancestors",), whole=True):
 
 
 def read_lineage(folder: Path) -> Lineage:
-    """What the maker of samples has seen, by its ``manifest.json`` or ``bank.json``."""
+    """Read the lineage of a run's or bank's maker from ``manifest.json`` or ``bank.json``."""
     path = next((p for name in RECORDS if (p := folder / name).is_file()), None)
     if path is None:
         raise DataFault(
@@ -102,30 +102,30 @@ def read_lineage(folder: Path) -> Lineage:
         return Lineage.from_json(read_json(path)["lineage"])
     except (KeyError, TypeError, AttributeError) as error:
         raise DataFault(
-            f"{path}: key 'lineage' is none, expected what its maker has seen"
+            f"{path}: key 'lineage' is missing or invalid, expected the cases its maker has seen"
         ) from error
 
 
 def guard(
-    seen: Lineage,
+    maker_lineage: Lineage,
     held_out: Iterable[CaseRecord],
     *,
-    what: str = "generator",
+    kind: str = "generator",
     dataset: str | None = None,
     way_out: str = "Fit a generator on this fold: gansynth fit ... --fold FOLD",
 ) -> None:
-    """Refuse if anything seen is held out (see ``matches``); ancestors count too.
+    """Refuse held-out cases among those seen (see ``matches``), ancestors included.
 
-    ``dataset``: of the held-out cases; that of ``seen`` if None. Raises IntegrityFault: naming
-    them.
+    ``dataset``: of the held-out cases; that of ``maker_lineage`` if None. Raises IntegrityFault:
+    naming them.
     """
     held_out = tuple(held_out)
-    own = seen.dataset if dataset is None else dataset
-    for lineage in seen.everyone():
-        found = matches(lineage, held_out, own)
-        if found:
-            leaks = [f"{case} ({match})" for case, match in found.items()]
-            maker = what if lineage is seen else f"{what}'s ancestor"
+    dataset_name = maker_lineage.dataset if dataset is None else dataset
+    for lineage in maker_lineage.everyone():
+        leaked = matches(lineage, held_out, dataset_name)
+        if leaked:
+            leaks = [f"{case} ({match})" for case, match in leaked.items()]
+            maker = kind if lineage is maker_lineage else f"{kind}'s ancestor"
             raise IntegrityFault(
                 f"leakage: the {maker} of {lineage.dataset or 'unknown data'} fold {lineage.fold} "
                 f"has seen {len(leaks)} held-out case(s): {some_names(leaks)}; expected none. "
@@ -135,67 +135,69 @@ def guard(
 
 @dataclass(frozen=True)
 class Match:
-    """What a case shares with one seen: ``id``, ``content``, ``image``, ``print``, ``subject``."""
+    """How a case matches one seen: ``id``, ``content``, ``image``, ``print``, ``subject``."""
 
-    what: str
-    seen: str
+    kind: str
+    case_id: str
 
     def __str__(self) -> str:
-        """For a message."""
-        said = {"content": "same content as", "image": "identical image of"}
-        said |= {"print": "near-identical image of", "subject": "same subject as"}
-        return f"{said[self.what]} {self.seen}" if self.what in said else "the case itself"
+        """Return the text for messages."""
+        phrases = {"content": "same content as", "image": "identical image of"}
+        phrases |= {"print": "near-identical image of", "subject": "same subject as"}
+        return f"{phrases[self.kind]} {self.case_id}" if self.kind in phrases else "the case itself"
 
 
-def matches(seen: Lineage, cases: Iterable[CaseRecord], dataset: str) -> dict[str, Match]:
-    """Which cases share an id, an image or a subject with one that was seen; no ancestors.
+def matches(maker: Lineage, cases: Iterable[CaseRecord], dataset: str) -> dict[str, Match]:
+    """Return the cases that share an id, image or subject with a case seen, ancestors excluded.
 
-    Contents and images are compared with everything; ids and subjects within one data set, however
-    it was read, and with those without a name. There slices are not compared by prints: neighbours
-    of one person look alike. Returns id -> the first of id, content, image, print and subject.
+    Contents and images are compared across data sets. Ids and subjects are compared within one data
+    set, however it was read, and with unnamed ones. There slices skip the fingerprint: neighbours
+    within a subject look alike. Returns id -> first match of id, content, image, print and subject.
     """
-    cases, same = tuple(cases), same_data(seen.dataset, dataset)
-    ids = {c.id: c.id for c in seen.cases} if same else {}
-    subjects = {c.subject: c.id for c in seen.cases} if same else {}
-    contents = {c.sha256: c.id for c in seen.cases}
-    images = {c.image: c.id for c in seen.cases if c.image}
+    cases, same = tuple(cases), same_data(maker.dataset, dataset)
+    ids = {c.id: c.id for c in maker.cases} if same else {}
+    subjects = {c.subject: c.id for c in maker.cases} if same else {}
+    contents = {c.sha256: c.id for c in maker.cases}
+    images = {c.image: c.id for c in maker.cases if c.image}
     prints = alike(
-        [c.prints for c in seen.cases], [c.prints for c in cases], axes=(3,) if same else (2, 3)
+        [c.prints for c in maker.cases], [c.prints for c in cases], axes=(3,) if same else (2, 3)
     )
-    found: dict[str, Match] = {}
+    matched: dict[str, Match] = {}
     for index, case in enumerate(cases):
         ways = (
             ("id", ids.get(case.id)),
             ("content", contents.get(case.sha256)),
             ("image", images.get(case.image)),
-            ("print", seen.cases[prints[index]].id if index in prints else None),
+            ("print", maker.cases[prints[index]].id if index in prints else None),
             ("subject", subjects.get(case.subject)),
         )
-        match = next((Match(what, other) for what, other in ways if other is not None), None)
+        match = next((Match(way, case_id) for way, case_id in ways if case_id is not None), None)
         if match is not None:
-            found[case.id] = match
-    return found
+            matched[case.id] = match
+    return matched
 
 
-def claim(seen: Lineage) -> str:
-    """What is known once ``guard`` has passed, in words."""
-    bare = [one for one in seen.everyone() if any(not case.image for case in one.cases)]
+def claim(maker: Lineage) -> str:
+    """Return in words what a passed ``guard`` has shown."""
+    bare = [
+        lineage for lineage in maker.everyone() if any(not case.image for case in lineage.cases)
+    ]
     if not bare:
         return "none found: compared by ids, subjects, identical and near-identical images"
-    names = ", ".join(sorted({one.dataset or "unknown data" for one in bare}))
+    names = ", ".join(sorted({lineage.dataset or "unknown data" for lineage in bare}))
     return (
         "none found: compared by ids, subjects and contents; images could not be compared with all "
         f"of {names}, whose record has none of theirs"
     )
 
 
-def same_data(one: str, other: str) -> bool:
-    """Whether two names may stand for one data set: equal but for kind, folder and number."""
-    return not _core(one) or not _core(other) or _core(one) == _core(other)
+def same_data(first: str, second: str) -> bool:
+    """Whether two names may denote one data set: equal but for kind, folder and number."""
+    return not _core(first) or not _core(second) or _core(first) == _core(second)
 
 
 def _core(name: str) -> str:
-    """What is left of ``nnunet:Dataset004_Hippocampus``: ``hippocampus``."""
+    """Reduce ``nnunet:Dataset004_Hippocampus`` to ``hippocampus``."""
     last = re.split(r"[:/\\]", name.rstrip("/\\"))[-1]
     return re.sub(r"^(dataset|task)\d+_", "", last.casefold())
 
@@ -214,35 +216,37 @@ def guard_split(
 
 
 def guard_host(
-    seen: Mapping[str, Any], wanted: Mapping[str, Any], *, what: str = "generator"
+    made_for: Mapping[str, Any], host: Mapping[str, Any], *, kind: str = "generator"
 ) -> None:
-    """Refuse (IntegrityFault) a space other than the host's, whatever the data set is called."""
-    seen, wanted = plain_host(seen), plain_host(wanted)
-    keys = sorted(set(seen) | set(wanted))
+    """Refuse (IntegrityFault) a space other than the host's, whatever the data set's name."""
+    made_for, host = plain_host(made_for), plain_host(host)
+    keys = sorted(set(made_for) | set(host))
     differing = [
-        f"{k}: {seen.get(k)!r} != {wanted.get(k)!r}" for k in keys if seen.get(k) != wanted.get(k)
+        f"{k}: {made_for.get(k)!r} != {host.get(k)!r}"
+        for k in keys
+        if made_for.get(k) != host.get(k)
     ]
     if differing:
         raise IntegrityFault(
-            f"space: the {what} was made for other plans, configuration or reading of the data "
+            f"space: the {kind} was made for other plans, configuration or reading of the data "
             f"({'; '.join(differing[:4])}); expected the host's. Fit one with the same --data, "
             "--plans and --configuration"
         )
 
 
-def same_host(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two ``host`` records stand for one space."""
-    return plain_host(one) == plain_host(other)
+def same_host(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two ``host`` records describe one space."""
+    return plain_host(first) == plain_host(second)
 
 
 def plain_host(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record as JSON gives it back, without the data set's name, which may change."""
+    """Return a record as JSON reads it, without the data set's name, which may change."""
     plain: dict[str, Any] = json.loads(json.dumps(dict(record)))
     plain.pop("dataset", None)
     return plain
 
 
 def some_names(names: Sequence[str], most: int = 8) -> str:
-    """The first of many names."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown}, and {len(names) - most} more"
+    """Join the first of many names."""
+    text = ", ".join(names[:most])
+    return text if len(names) <= most else f"{text}, and {len(names) - most} more"

@@ -1,4 +1,4 @@
-"""What a metric is: a function of samples and real cases in the generator's space."""
+"""The type of a metric: a function of samples and real cases in the generator's space."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands for a host in a producer whose samples go into no host that gansynth knows."""
+"""The adapter of a producer whose samples enter no host known to gansynth."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gansynth.runtime.errors import UsageFault
 
 
 class NoHost(Adapter):
-    """Stands for a host in the producer where there is none: samples stay as they are."""
+    """Stands in for a host where there is none; samples stay unchanged."""
 
     name = ""
 
@@ -22,23 +22,23 @@ class NoHost(Adapter):
         return (1,) * self.schema.ndim
 
     def finalise(self, sample: Sample) -> HostArrays:
-        """Nothing beside image and labels."""
+        """Return no extra arrays."""
         return {}
 
     def validate(self) -> None:
-        """There is nothing to validate."""
+        """Do nothing."""
 
     def check(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> None:
-        """There is no training to check."""
+        """Do nothing: there is no training."""
 
     def inject(self, dataset: Any, plan: MixPlan[Any], *, batch_size: int) -> Any:
-        """That is for ``gansynth.mix``."""
+        """Refuse; use ``gansynth.mix``."""
         raise UsageFault("there is no host to train; expected gansynth.mix(dataset, bank, ratio)")
 
     def start(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> Outcome:
-        """Nobody's training is started here."""
+        """Refuse; there is no host to train."""
         raise UsageFault("there is no host to train; expected gansynth.mix(dataset, bank, ratio)")

@@ -1,4 +1,4 @@
-"""Running a stranger's module, and saying in one line what is wrong with it."""
+"""Isolated execution of plugin code, and one-line reports of its faults."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from gansynth.core import hookspecs
 from gansynth.runtime.errors import EXIT_SIGTERM
 
 API_NAME = "gansynth_api"
-"""What a plugin module calls the version of the interface it was written for; may be left out."""
+"""Optional variable of a plugin module: the API version it was written for."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 MARKER = f"{hookspecs.hookimpl.project_name}_impl"
 
 
 class Unfit(Exception):
-    """A plugin, or something it registered, that cannot be used: why, and the way out."""
+    """A plugin, or an object it registered, is unusable: the reason and a hint."""
 
 
 @contextlib.contextmanager
 def strangers_code() -> Iterator[None]:
-    """Run a plugin's code: it prints to stderr, and cannot end the process (Unfit: it tried)."""
+    """Run plugin code: its output goes to stderr, and an attempt to exit raises Unfit."""
     try:
-        # A command's stdout is data, one JSON document with --json.
+        # A command's stdout is data: one JSON document with --json.
         with contextlib.redirect_stdout(sys.stderr):
             yield
     except SystemExit as stop:
-        if stop.code == EXIT_SIGTERM:  # not the plugin: the process was told to end
+        if stop.code == EXIT_SIGTERM:  # not the plugin: the process received SIGTERM
             raise
         raise Unfit(f"SystemExit: {stop.code}") from stop
 
@@ -39,18 +39,18 @@ def check_api(plugin: object, distribution: str) -> None:
     """Refuse (Unfit) a plugin that was written for another version of the interface."""
     from gansynth.runtime.version import __version__
 
-    found = getattr(plugin, API_NAME, hookspecs.API_VERSION)
-    if not isinstance(found, int) or isinstance(found, bool):
-        raise Unfit(f"{API_NAME} is {found!r}, expected a whole number, {hookspecs.API_VERSION}")
-    if found > hookspecs.API_VERSION:
+    version = getattr(plugin, API_NAME, hookspecs.API_VERSION)
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise Unfit(f"{API_NAME} is {version!r}, expected a whole number, {hookspecs.API_VERSION}")
+    if version > hookspecs.API_VERSION:
         raise Unfit(
-            f"made for plugin API {found}, gansynth {__version__} has {hookspecs.API_VERSION}; "
+            f"made for plugin API {version}, gansynth {__version__} has {hookspecs.API_VERSION}; "
             "install a newer gansynth: pip install -U gansynth"
         )
-    if found < hookspecs.OLDEST_API:
+    if version < hookspecs.OLDEST_API:
         raise Unfit(
-            f"made for plugin API {found}, gansynth {__version__} needs {hookspecs.OLDEST_API} or "
-            f"newer; install a newer {distribution}: pip install -U {distribution}"
+            f"made for plugin API {version}, gansynth {__version__} needs {hookspecs.OLDEST_API} "
+            f"or newer; install a newer {distribution}: pip install -U {distribution}"
         )
 
 
@@ -63,7 +63,7 @@ def check_marked(plugin: object, kinds: tuple[str, ...]) -> None:
 
 
 def check_offer(kind: str, name: object, load: object) -> None:
-    """Refuse (Unfit) a name that nobody could type, or a loader that is none."""
+    """Refuse (Unfit) a name that cannot be typed, or a loader that is no function."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise Unfit(
             f"register_{kind}: name {name!r}, expected letters, digits, '_', '-' and '.' only"
@@ -71,12 +71,12 @@ def check_offer(kind: str, name: object, load: object) -> None:
     if not callable(load) or isinstance(load, type):
         raise Unfit(
             f"register_{kind}: {name!r} comes with {_shown(load)}, expected a function without "
-            "arguments that returns it, such as: lambda: TheClass"
+            "arguments that returns the object, such as: lambda: TheClass"
         )
 
 
 def check_loaded(kind: str, loaded: object) -> None:
-    """Refuse (Unfit) what a loader returned if it is not what its kind is made of."""
+    """Refuse (Unfit) an object that a loader returned if it has the wrong type for its kind."""
     if kind == "recipes":
         if not isinstance(loaded, Path):
             raise Unfit(f"load() returned {_shown(loaded)}, expected the pathlib.Path of a file")
@@ -86,10 +86,10 @@ def check_loaded(kind: str, loaded: object) -> None:
         if not callable(loaded):
             raise Unfit(f"load() returned {_shown(loaded)}, expected a function")
         return
-    wanted = base()
-    if not isinstance(loaded, type) or not issubclass(loaded, wanted):
+    expected = base()
+    if not isinstance(loaded, type) or not issubclass(loaded, expected):
         raise Unfit(
-            f"load() returned {_shown(loaded)}, expected a subclass of gansynth.{wanted.__name__}"
+            f"load() returned {_shown(loaded)}, expected a subclass of gansynth.{expected.__name__}"
         )
     missing = sorted(getattr(loaded, "__abstractmethods__", ()))
     if missing:
@@ -97,7 +97,7 @@ def check_loaded(kind: str, loaded: object) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """An exception as one line."""
+    """Format an exception as one line."""
     text = " ".join(str(error).split()) or "no message"
     return text if isinstance(error, Unfit) else f"{type(error).__name__}: {text}"
 
@@ -106,7 +106,7 @@ def _shown(thing: object) -> str:
     return f"the class {thing.__name__}" if isinstance(thing, type) else f"{thing!r:.60}"
 
 
-# Imported when something of the kind was loaded, and its module has imported it anyway.
+# Imported only if an object of the kind was loaded; its module has then imported it already.
 _BASES: dict[str, Callable[[], type[Any]]] = {
     "generators": hookspecs.lazily("gansynth.core.generator:Generator"),
     "adapters": hookspecs.lazily("gansynth.core.adapter:Adapter"),

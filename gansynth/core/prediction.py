@@ -1,4 +1,4 @@
-"""What a trained host has left of a held-out case: its label map, and the true one beside it."""
+"""Predictions of a trained host for held-out cases: predicted and true label maps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class SlicePosition:
-    """Where a 2D case lies among the others of its subject; None where nobody knows.
+    """Position of a 2D case among the others of its subject; None where unknown.
 
     ``stack``: the volume, or the subject. ``thickness``: from slice to slice, in the source's unit.
     """
@@ -33,9 +33,9 @@ class LabelMaps:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One held-out case after a training; ``file``: None where the label map is in none.
+    """One held-out case after a training; ``file``: None without a file of its label map.
 
-    ``read`` reads both label maps, or raises ``DataFault`` where they cannot be compared. ``unit``:
+    ``read`` reads both label maps, or raises ``DataFault`` if they cannot be compared. ``unit``:
     of the spacing, ``mm`` or ``px``. ``position``: of a 2D case.
     """
 

@@ -1,7 +1,7 @@
-"""R:S, and which slot of a batch is synthetic.
+"""The ratio R:S, and the allocation of synthetic slots in a batch.
 
-A share ``p = S / (R + S)`` of the samples is synthetic, to within one sample of each process that
-draws, at every moment. Slots are random because hosts treat them differently (nnU-Net forces
+A share ``p = S / (R + S)`` of the samples is synthetic, at any time to within one sample for each
+process that draws. Slots are random because hosts treat them differently (nnU-Net forces
 foreground into the last ones). Needs numpy only.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from gansynth.runtime.errors import UsageFault
 
 _PARTS = 10**6
-"""Ratios are taken as fractions with a denominator up to here; 2813:4000 then comes out even."""
+"""Largest denominator of ratios as fractions; 2813:4000 is then exact."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Ratio:
 
     @classmethod
     def parse(cls, text: str) -> Ratio:
-        """Read ``"R:S"``, e.g. ``"2813:4000"``; UsageFault: no ratio of two numbers, or 0:0."""
+        """Parse ``"R:S"``, e.g. ``"2813:4000"``; UsageFault: no ratio of two numbers, or 0:0."""
         parts = text.split(":")
         try:
             real, synthetic = (float(p) for p in parts)
@@ -52,7 +52,7 @@ class Ratio:
 
 
 def whole_parts(ratio: Ratio) -> tuple[int, int]:
-    """R:S in the smallest whole numbers, e.g. (1, 3) for 0.1:0.3; R is at most ``_PARTS``."""
+    """Reduce R:S to the smallest whole numbers, e.g. (1, 3) for 0.1:0.3; R at most ``_PARTS``."""
     if ratio.real == 0:
         return 0, 1
     parts = (Fraction(ratio.synthetic) / Fraction(ratio.real)).limit_denominator(_PARTS)
@@ -60,7 +60,7 @@ def whole_parts(ratio: Ratio) -> tuple[int, int]:
 
 
 def listed_counts(real: int, ratio: Ratio, most: int, least: int = 1) -> tuple[int, int, bool]:
-    """How often real cases are listed beside how many synthetic ones, to come nearest to R:S.
+    """Return how often to list real cases beside how many synthetic ones, nearest to R:S.
 
     Args:
         real: cases.
@@ -69,47 +69,47 @@ def listed_counts(real: int, ratio: Ratio, most: int, least: int = 1) -> tuple[i
         least: synthetic cases.
 
     Returns:
-        Times, synthetic cases, and whether that is R:S exactly.
+        Times, synthetic cases, and whether they give R:S exactly.
     """
     parts = whole_parts(ratio)
-    per_real, asked = Fraction(parts[1], parts[0]), Fraction(parts[1], sum(parts))
-    found = []
+    per_real, share = Fraction(parts[1], parts[0]), Fraction(parts[1], sum(parts))
+    counts = []
     for times in range(1, most + 1):
         count = max(least, round(times * real * per_real))
-        found.append((abs(Fraction(count, times * real + count) - asked), times, count))
-    off, times, count = min(found)
+        counts.append((abs(Fraction(count, times * real + count) - share), times, count))
+    off, times, count = min(counts)
     return times, count, off == 0
 
 
 class SlotAllocator:
-    """Says which slots of each batch are synthetic; what is left over goes to the next batch.
+    """Allocates the synthetic slots of each batch; remainders go to the next batch.
 
-    A batch has the floor or the ceiling of pB such slots. At every moment the count lies within one
-    of the sum of pB so far, and is that sum in expectation, so p may change, and workers need no
-    word of each other. Where in its stretch of batches a sample comes is left to chance, or a host
-    that takes its cases in turns would miss the same ones each round.
+    A batch has the floor or the ceiling of pB such slots. The count always lies within one of the
+    sum of pB so far, and equals it in expectation. So p may change, and workers need no
+    communication. The position of a synthetic sample in its stretch of batches is random.
+    Otherwise a host that takes cases in turns would skip the same ones each round.
     """
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
         self._owed = 0.0
-        """Synthetic slots asked for and not given so far, above -1 and below 1."""
+        """Synthetic slots due and not yet allocated, above -1 and below 1."""
 
     def allocate(self, p: float, batch_size: int) -> frozenset[int]:
-        """The synthetic slots of the next batch; UsageFault: no share, or no slot."""
+        """Draw the synthetic slots of the next batch; UsageFault: invalid share or batch size."""
         if not 0 <= p <= 1:
             raise UsageFault(f"ratio: share of synthetic samples is {p}, expected 0 to 1")
         if batch_size < 1:
             raise UsageFault(f"batch size is {batch_size}, expected at least 1")
         count = math.floor(p * batch_size)
         part = p * batch_size - count
-        more = self._rng.random() < self._chance(part)
-        self._owed += part - more
-        slots = self._rng.choice(batch_size, size=min(count + more, batch_size), replace=False)
+        extra = self._rng.random() < self._chance(part)
+        self._owed += part - extra
+        slots = self._rng.choice(batch_size, size=min(count + extra, batch_size), replace=False)
         return frozenset(int(s) for s in slots)
 
     def _chance(self, part: float) -> float:
-        """Of one slot more: 0 or 1 where the bounds leave no choice, else what keeps the mean."""
+        """Return the probability of one more slot: 0 or 1 at the bounds, else keeps the mean."""
         owed = self._owed
         if owed < 0:
             return 0.0 if owed + part <= 0 else (owed + part) / (1 + owed)

@@ -1,4 +1,4 @@
-"""Finding plugins: entry points loaded one by one; a broken one is a warning, not the end."""
+"""Discovery of plugins: entry points are loaded one by one; a broken one gives a warning."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ KINDS = ("generators", "adapters", "sources", "edits", "checks", "metrics", "rec
 
 @dataclass(frozen=True)
 class Origin:
-    """The installed distribution a plugin came with."""
+    """The installed distribution that holds a plugin."""
 
     distribution: str
     version: str
@@ -48,53 +48,55 @@ class Origin:
 
 @dataclass
 class Registry:
-    """Everything registered, kind -> name -> (entry point, loader), and what did not load."""
+    """Registered objects, kind -> name -> (entry point, loader), and broken plugins."""
 
     plugins: dict[str, Any] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
     origins: dict[str, Origin] = field(default_factory=dict)
-    found: dict[str, dict[str, tuple[str, Callable[[], Any]]]] = field(
+    loaders: dict[str, dict[str, tuple[str, Callable[[], Any]]]] = field(
         default_factory=lambda: {kind: {} for kind in KINDS}
     )
 
     def names(self, kind: str) -> tuple[str, ...]:
-        """Names registered for a kind, sorted."""
-        return tuple(sorted(self.found[kind]))
+        """Return the names registered for a kind, sorted."""
+        return tuple(sorted(self.loaders[kind]))
 
     def generator(self, name: str) -> type[Generator]:
-        """The generator class registered under a name (``cgan3d``)."""
+        """Return the generator class registered under a name (``cgan3d``)."""
         loaded: type[Generator] = self.load("generators", name)
         return loaded
 
     def adapter(self, name: str) -> type[Adapter]:
-        """The adapter class registered for a target (``nnunet``)."""
+        """Return the adapter class registered for a target framework (``nnunet``)."""
         loaded: type[Adapter] = self.load("adapters", name)
         return loaded
 
     def edit(self, name: str) -> type[Edit]:
-        """The condition edit registered under a name (``elastic``)."""
+        """Return the condition edit registered under a name (``elastic``)."""
         loaded: type[Edit] = self.load("edits", name)
         return loaded
 
     def check(self, kind: str) -> Check:
-        """What finds the faults of a kind of source (``nifti``)."""
+        """Return the data set check of a kind of source (``nifti``)."""
         loaded: Check = self.load("checks", kind)
         return loaded
 
     def metric(self, name: str) -> Metric:
-        """The metric registered under a name (``spectrum``)."""
+        """Return the metric registered under a name (``spectrum``)."""
         loaded: Metric = self.load("metrics", name)
         return loaded
 
     def filter(self, name: str) -> type[Filter]:
-        """The admission filter registered under a name (``faithful``)."""
+        """Return the admission filter registered under a name (``faithful``)."""
         loaded: type[Filter] = self.load("filters", name)
         return loaded
 
     def offers(self, plugin: str) -> dict[str, tuple[str, ...]]:
-        """What a plugin registered: kind -> names, kinds without any left out."""
+        """Return what a plugin registered: kind -> names, without empty kinds."""
         offered = {
-            kind: tuple(sorted(n for n, (owner, _) in self.found[kind].items() if owner == plugin))
+            kind: tuple(
+                sorted(n for n, (owner, _) in self.loaders[kind].items() if owner == plugin)
+            )
             for kind in KINDS
         }
         return {kind: names for kind, names in offered.items() if names}
@@ -105,14 +107,14 @@ class Registry:
             self.origins[name] = origin
         manager = pluggy.PluginManager(GROUP)
         manager.add_hookspecs(hookspecs)
-        found: dict[str, dict[str, tuple[str, Callable[[], Any]]]] = {kind: {} for kind in KINDS}
+        offers: dict[str, dict[str, tuple[str, Callable[[], Any]]]] = {kind: {} for kind in KINDS}
 
         def offer(kind: str, label: str, load: Callable[[], Any]) -> None:
             check_offer(kind, label, load)
-            taken = self.found[kind].get(label) or found[kind].get(label)
+            taken = self.loaders[kind].get(label) or offers[kind].get(label)
             if taken is not None:
                 raise Unfit(f"{kind[:-1]} {label!r} is already registered by {taken[0]!r}")
-            found[kind][label] = (name, load)
+            offers[kind][label] = (name, load)
 
         with self._isolated(name):
             check_api(plugin, origin.distribution if origin is not None else name)
@@ -124,7 +126,7 @@ class Registry:
                 hook(register=functools.partial(offer, kind))
             self.plugins[name] = plugin
             for kind in KINDS:
-                self.found[kind].update(found[kind])
+                self.loaders[kind].update(offers[kind])
 
     def load_point(self, point: EntryPoint) -> None:
         """Import an entry point's module and register it; one that fails is listed as broken."""
@@ -141,29 +143,29 @@ class Registry:
             self.add(point.load(), name, origin)
 
     def remove(self, name: str) -> None:
-        """Forget a plugin and all it registered."""
+        """Remove a plugin and all it registered."""
         self.plugins.pop(name, None)
         self.broken.pop(name, None)
         self.origins.pop(name, None)
         for kind in KINDS:
-            self.found[kind] = {k: v for k, v in self.found[kind].items() if v[0] != name}
+            self.loaders[kind] = {k: v for k, v in self.loaders[kind].items() if v[0] != name}
 
     def load(self, kind: str, name: str) -> Any:
-        """What is registered for a kind under a name, loaded now.
+        """Load the object registered for a kind under a name.
 
-        Raises UsageFault: unknown, or it does not load, or it is not what its kind is made of;
-        GansynthError: what its own loader raises (a package that is missing, say).
+        Raises UsageFault: unknown name, failed loading, or an object of the wrong type.
+        GansynthError: raised by its own loader (a missing package, say).
         """
-        if name not in self.found[kind]:
+        if name not in self.loaders[kind]:
             raise UsageFault(self._unknown(kind, name))
-        plugin, load = self.found[kind][name]
+        plugin, load = self.loaders[kind][name]
         try:
             with strangers_code():
                 loaded = load()
                 check_loaded(kind, loaded)
         except GansynthError:
             raise
-        except Exception as error:  # whatever a stranger's module raises, it is one line here
+        except Exception as error:  # any exception of plugin code becomes one line here
             raise UsageFault(
                 f"{kind[:-1]} {name!r} of plugin {plugin!r} does not load: {one_line(error)}"
             ) from error
@@ -171,7 +173,7 @@ class Registry:
 
     @contextmanager
     def _isolated(self, name: str) -> Iterator[None]:
-        """Whatever goes wrong in a plugin ends here, as a line in ``broken``."""
+        """Catch every error of a plugin and record it as a line in ``broken``."""
         try:
             with strangers_code():
                 yield
@@ -179,11 +181,11 @@ class Registry:
             self.broken[name] = one_line(error)
 
     def _unknown(self, kind: str, name: str) -> str:
-        known = self.names(kind)
-        hint = did_you_mean(name, known)
+        names = self.names(kind)
+        hint = did_you_mean(name, names)
         broken = f" Broken plugins: {', '.join(self.broken)}." if self.broken else ""
         return (
-            f"{kind[:-1]} {name!r} is unknown, expected one of: {', '.join(known) or 'none'}."
+            f"{kind[:-1]} {name!r} is unknown, expected one of: {', '.join(names) or 'none'}."
             f"{hint}{broken} See: gansynth plugins list"
         )
 
@@ -193,7 +195,7 @@ def _origin(point: EntryPoint) -> Origin | None:
 
 
 def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
-    """Load every entry point, each on its own; ours first, so that no name is taken."""
+    """Load every entry point in isolation; gansynth's own first, so that they keep their names."""
     registry = Registry()
 
     def place(point: EntryPoint) -> tuple[bool, str, str]:
@@ -207,7 +209,7 @@ def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
 
 @functools.cache
 def installed() -> Registry:
-    """The registry of what is installed, loaded once per process; a broken plugin is a warning."""
+    """Return the registry of installed plugins, loaded once; a broken plugin gives a warning."""
     from gansynth.runtime.progress import RichReporter
 
     registry = load_registry()

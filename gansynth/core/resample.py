@@ -1,4 +1,4 @@
-"""Arrays cut, padded and resampled, by one small matrix for each axis. Needs numpy only."""
+"""Cropping, padding and resampling of arrays, by one small matrix per axis. Needs numpy only."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ def crop_pad(
 
 
 def crop_edge(array: npt.NDArray[T], corner: Sequence[int], size: Sequence[int]) -> npt.NDArray[T]:
-    """Cut ``size`` voxels from ``corner`` (last axes); beyond its border it goes on as there."""
+    """Cut ``size`` voxels from ``corner`` (last axes); the border value continues outside."""
     lead = array.ndim - len(size)
     inside: list[slice] = [slice(None)] * lead
-    more = [(0, 0)] * lead
+    padding = [(0, 0)] * lead
     for first, length, extent in zip(corner, size, array.shape[lead:], strict=True):
-        # Of what lies wholly beyond, the outermost voxel is all there is to go on with.
+        # A crop wholly outside continues the outermost voxel.
         low = min(max(first, 0), extent - 1)
         high = max(min(first + length, extent), low + 1)
         before = min(max(low - first, 0), length - 1)
         inside.append(slice(low, high))
-        more.append((before, length - before - (high - low)))
+        padding.append((before, length - before - (high - low)))
     cut = array[tuple(inside)]
-    if not any(before or after for before, after in more):
+    if not any(before or after for before, after in padding):
         return cut.copy()
-    return np.pad(cut, more, mode="edge")
+    return np.pad(cut, padding, mode="edge")
 
 
 def draw_corner(
@@ -55,10 +55,10 @@ def draw_corner(
     centre: npt.NDArray[np.int64] | None,
     rng: np.random.Generator,
 ) -> tuple[int, ...]:
-    """Where to cut ``size`` voxels from ``shape``: at random, or around a voxel if one is given."""
+    """Draw where to cut ``size`` voxels from ``shape``: at random, or around a given voxel."""
     corner = []
     for axis, (n, s) in enumerate(zip(shape, size, strict=True)):
-        # A case smaller than the crop lies in its middle, as where nnU-Net pads.
+        # A case smaller than the crop is centred, as nnU-Net pads.
         start = (n - s) // 2 if n <= s else int(rng.integers(n - s + 1))
         if centre is not None and n > s:
             start = int(np.clip(int(centre[axis]) - s // 2, 0, n - s))
@@ -69,36 +69,36 @@ def draw_corner(
 def resample(
     image: FloatArray, labels: LabelArray | None, shape: Sequence[int], *, nearest: bool = False
 ) -> tuple[FloatArray, LabelArray | None]:
-    """Bring image (C, D, H, W), labels (D, H, W), or 2D ones, to a shape; float32 comes back.
+    """Resample image (C, D, H, W), labels (D, H, W), or 2D ones, to a shape; returns float32.
 
-    Along an axis that shrinks, a voxel becomes the mean of what it covers; along one that grows, it
-    is interpolated linearly between the old centres. Labels take the label in the middle of each
-    new voxel, which keeps every label's volume; with ``nearest`` the image does so too.
+    Along a shrinking axis, a voxel becomes the mean of the voxels it covers. Along a growing one,
+    it is interpolated linearly between the old centres. Labels take the label in the middle of each
+    new voxel, which keeps every label's volume. With ``nearest`` the image does so too.
     """
-    drawn = None if labels is None else pick(labels, shape)
+    new_labels = None if labels is None else pick(labels, shape)
     if nearest:
-        return pick(image, shape).astype(np.float32), drawn
+        return pick(image, shape).astype(np.float32), new_labels
     old = image.shape[1:]
     if tuple(shape) == old:
-        return image.astype(np.float32), drawn
-    # Counted from the corner's intensity: a constant background stays so, to the bit.
+        return image.astype(np.float32), new_labels
+    # Relative to the corner's intensity: a constant background stays constant, bit for bit.
     corner = image[(slice(None), *[slice(1)] * len(old))]
     resized: FloatArray = np.subtract(image, corner, dtype=np.float32)
-    # What shrinks most comes first: the others have less to do.
+    # The axis that shrinks most comes first: it leaves less work for the others.
     for axis in sorted(range(len(old)), key=lambda axis: shape[axis] / old[axis]):
         if shape[axis] != old[axis]:
             resized = _along(resized, axis + 1, weights(old[axis], shape[axis]))
     resized += corner.astype(np.float32)
-    return resized, drawn
+    return resized, new_labels
 
 
 def resampling_record(resampled: bool) -> dict[str, str]:
-    """What a host's record says of images that were resampled; nothing of others."""
+    """Return the host record's entry for resampled images; empty for others."""
     return {"resampled": "area down, linear up"} if resampled else {}
 
 
 def pick(array: npt.NDArray[T], shape: Sequence[int]) -> npt.NDArray[T]:
-    """The voxel in the middle of each new one, along the last axes; always a copy."""
+    """Take the voxel in the middle of each new one, along the last axes; always a copy."""
     inner = array.shape[array.ndim - len(shape) :]
     middles = (
         (2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(inner, shape, strict=True)
@@ -108,7 +108,7 @@ def pick(array: npt.NDArray[T], shape: Sequence[int]) -> npt.NDArray[T]:
 
 @lru_cache(maxsize=32)
 def weights(old: int, new: int) -> FloatArray:
-    """Resampling along one axis as a matrix, float32 (new, old), read-only; its rows sum to one."""
+    """Return the resampling matrix of an axis, float32 (new, old), read-only; rows sum to one."""
     if new < old:
         edges = np.arange(new + 1) * (old / new)
         ends = np.minimum(edges[1:, None], np.arange(old) + 1)
@@ -124,7 +124,7 @@ def weights(old: int, new: int) -> FloatArray:
 def _along(array: FloatArray, axis: int, matrix: FloatArray) -> FloatArray:
     """Apply a matrix (new, old) along an axis."""
     before, after = array.shape[:axis], array.shape[axis + 1 :]
-    # Along the last axis one product does; numpy would make one for each row.
+    # The last axis needs one product; numpy would compute one for each row.
     flat = array.reshape(-1, len(matrix.T), int(np.prod(after)))
-    found = flat[..., 0] @ matrix.T if not after else matrix @ flat
-    return np.asarray(found).reshape(*before, len(matrix), *after)
+    product = flat[..., 0] @ matrix.T if not after else matrix @ flat
+    return np.asarray(product).reshape(*before, len(matrix), *after)

@@ -1,4 +1,4 @@
-"""What a run's manifest says, read once and handed on."""
+"""The manifest of a run, read once and passed on."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ KEYS = (
     *("run_id", "generator", "options", "schema", "space", "lineage", "edits", "request"),
     *("config", "state", "weights"),
 )
-"""What every manifest holds."""
+"""Keys that every manifest holds."""
 
 
 class Described:
-    """What is known of a run by its ``folder`` and ``manifest``."""
+    """Properties of a run, derived from its ``folder`` and ``manifest``."""
 
     folder: Path
     manifest: Mapping[str, Any]
@@ -43,7 +43,7 @@ class Described:
 
     @property
     def schema(self) -> Schema:
-        """The source's schema; the generator's own has its space's spacing."""
+        """The source's schema; the generator's differs in its space's spacing."""
         return Schema.from_json(self.manifest["schema"])
 
     @property
@@ -58,18 +58,18 @@ class Described:
 
     @property
     def request(self) -> SourceRequest:
-        """Where its cases came from, ready to be opened."""
+        """The request of its cases, ready to be opened."""
         return own_request(self.folder, self.manifest)
 
     @property
     def manifest_sha256(self) -> str:
-        """SHA-256 of ``manifest.json``, which itself holds the weights' hash."""
+        """SHA-256 of ``manifest.json``, which itself holds the hash of the weights."""
         return manifest_sha256(self.folder)
 
 
 @dataclass(frozen=True)
 class RunFolder(Described):
-    """A run whose weights are not loaded; its manifest is read when it is first asked for."""
+    """A run whose weights are not loaded; its manifest is read at first use."""
 
     folder: Path
 
@@ -84,7 +84,7 @@ class RunFolder(Described):
 
     @classmethod
     def known(cls, folder: Path, manifest: Mapping[str, Any]) -> RunFolder:
-        """A run whose manifest was read already, or as far as it could be."""
+        """Return a run whose manifest was read already, fully or in part."""
         run = cls(folder)
         vars(run)["manifest"] = manifest
         return run
@@ -93,17 +93,17 @@ class RunFolder(Described):
         return str(self.folder)
 
     def to_json(self) -> str:
-        """Its whole path."""
+        """Return its absolute path."""
         return str(self.folder.absolute())
 
     @classmethod
     def from_json(cls, doc: str) -> RunFolder:
-        """Of a path."""
+        """Return the run of a path."""
         return cls(Path(doc))
 
 
 def own_request(folder: Path, manifest: Mapping[str, Any]) -> SourceRequest:
-    """Where the cases of a run came from, ready to be opened."""
+    """Return the request of a run's cases, ready to be opened."""
     request = SourceRequest(**manifest["request"])
     if not request.view:
         return request
@@ -144,8 +144,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{path}: damaged, lacks {', '.join(missing)}; expected all of {', '.join(KEYS)}; "
             "restore it from a copy, or fit the run again"
         )
-    found: dict[str, Any] = manifest
-    return found
+    document: dict[str, Any] = manifest
+    return document
 
 
 def manifest_sha256(folder: Path) -> str:

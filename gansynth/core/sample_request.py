@@ -1,7 +1,7 @@
-"""What samples are asked to be, and which of them are let in: one value that is handed on.
+"""What a user requests of samples, and the filters that admit them.
 
-``gansynth.sampling.request_parsing.read_request`` makes one of what a command line or the
-environment says.
+``gansynth.sampling.request_parsing.read_request`` reads one from a command line or the
+environment.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from typing import Any, Self
 from gansynth.runtime.serialise import Document
 
 SETTINGS = "settings"
-"""Key of a sample's provenance, and mark of a draw log's line: what samples are drawn with."""
+"""Key in a sample's provenance and in a draw log's line: the request it was generated with."""
 
 
 @dataclass(frozen=True)
 class SampleRequest(Document):
-    """See above; the usual one asks nothing special.
+    """A request of samples; the default sets no constraints.
 
     Attributes:
         seed: seeds conditions and latents.
         edits: condition edits as texts, in order; None for the run's own.
-        boxes: which boxes samples are asked to have (``gansynth.conditions.boxes``); None for the
-            usual ones.
-        classes: names of the classes to draw samples of; None for all.
-        conditions: a ``SourceRequest`` as JSON: the cases whose label maps, or images, are drawn
-            from or into, instead of the run's own training cases.
+        boxes: rule for the samples' boxes (``gansynth.conditions.boxes``); None for the usual
+            ones.
+        classes: names of the classes to generate; None for all.
+        conditions: a ``SourceRequest`` as JSON: cases that provide label maps or images instead of
+            the run's own training cases.
         lesions: how lesions are put into real images (``gansynth.conditions.lesion_placement``);
             None as usual.
-        weights: file that says which conditions are drawn more often than others
-            (``gansynth.evaluation.failures``), by its whole path; None draws all alike.
-        filters: which samples are let in (``gansynth.sampling.filters``), each ``NAME`` or
-            ``NAME:KEY=VALUE,...``; none lets in all that the generator itself finds no flaw in.
-        keep_flawed: samples that the generator itself finds flawed are let in, too.
+        weights: file of weights by which some conditions are drawn more often
+            (``gansynth.evaluation.failures``), absolute path; None draws all alike.
+        filters: filters of samples (``gansynth.sampling.filters``), each ``NAME`` or
+            ``NAME:KEY=VALUE,...``; none admits all that the generator itself does not reject.
+        keep_flawed: admit samples that the generator itself rejects, too.
     """
 
     seed: int = 0
@@ -49,5 +49,5 @@ class SampleRequest(Document):
 
     @classmethod
     def among(cls, doc: Mapping[str, Any]) -> Self:
-        """Read it from a document that has other keys, too."""
+        """Read the request from a document that has other keys, too."""
         return cls.from_json({f.name: doc[f.name] for f in fields(cls) if f.name in doc})

@@ -1,4 +1,4 @@
-"""What edits and filters see of the training cases: a pool of them, and the case at hand."""
+"""The training cases as edits and filters see them: a pool of cases, and the current one."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from gansynth.core.space import Placement, Space
 T = TypeVar("T")
 Box = tuple[slice, ...]
 MAPS = 1 << 29
-"""Bytes of label maps that a pool keeps at hand."""
+"""Size of a pool's cache of label maps, in bytes."""
 
 
 class CaseReader(Protocol):
-    """Reads cases of a source, and may keep some at hand."""
+    """Reads cases of a source, and may cache some."""
 
     source: CaseSource
 
     def __call__(self, case_id: str) -> Case:
-        """A case in its source's voxels."""
+        """Return a case in its source's voxels."""
 
     @property
     def at_hand(self) -> frozenset[str]:
@@ -44,20 +44,20 @@ class CropSource(Protocol):
 
     @property
     def cache(self) -> CaseReader:
-        """Reads whole cases."""
+        """The reader of whole cases."""
 
     def cut(self, case_id: str, rng: np.random.Generator) -> Case:
-        """One case at a drawn place of the generator's space."""
+        """Cut a case at a random place in the generator's space."""
 
 
 class CasePool:
-    """The training cases of a run that can be borrowed from, in its generator's space.
+    """Training cases of a run that edits may borrow from, in the generator's space.
 
     Attributes:
-        cache: reads whole cases of its ``source``, of which only training cases are opened.
+        cache: reads whole cases of its ``source``; only training cases are opened.
         space: the generator's.
         schema: of the generator's space.
-        ids: cases that can be borrowed from, sorted; all training cases unless told otherwise.
+        ids: cases to borrow from, sorted; all training cases by default.
     """
 
     def __init__(self, cache: CaseReader, space: Space, ids: Sequence[str] | None = None) -> None:
@@ -68,11 +68,11 @@ class CasePool:
         self._maps: OrderedDict[str, tuple[tuple[int, ...], Box, LabelArray]] = OrderedDict()
 
     def cut(self, case_id: str, placement: Placement) -> Case:
-        """A case as the generator has it, labels without the ignore value."""
+        """Cut a case as the generator sees it, labels without the ignore value."""
         return own_labels(self.space.to_generator(self.cache(case_id), placement), self.schema)
 
     def uncut(self, case_id: str, slice_index: int | None = None) -> Case:
-        """A case in the generator's voxels and intensities, but whole; of a space of slices one."""
+        """Return a whole case, or slice, in the generator's voxels and intensities."""
         case = self.cache(case_id)
         if self.space.grid == "resample":
             return self.cut(case_id, Placement())
@@ -87,9 +87,9 @@ class CasePool:
         return own_labels(case, self.schema)
 
     def label_map(self, case_id: str) -> LabelArray:
-        """Own foreground of a whole case in the generator's voxels, int16; background is all else.
+        """Return the case's own foreground in the generator's voxels, int16, uncropped.
 
-        Kept at hand, its box alone, where images would take too much room.
+        Cached as the bounding box alone, since images would take too much memory.
         """
         if case_id not in self._maps:
             labels = self._whole_labels(case_id)
@@ -106,9 +106,9 @@ class CasePool:
         return whole
 
     def body(self, case: Case) -> Mask:
-        """What a training case's image shows of a body, looked for once; as bits, at hand.
+        """Return the visible body of a training case, computed once and cached as bits.
 
-        The space must have but one way to bring the case there.
+        The space must have only one placement for the case.
         """
 
         def find(_: CasePool) -> npt.NDArray[np.uint8]:
@@ -129,25 +129,25 @@ class CasePool:
         return case.labels
 
     def others(self, subject: str) -> tuple[str, ...]:
-        """Cases of other people; all cases if there is nobody else."""
-        found = tuple(i for i in self.ids if self.source.subject(i) != subject)
-        return found or self.ids
+        """Return the cases of other subjects; all cases if there is no other subject."""
+        ids = tuple(i for i in self.ids if self.source.subject(i) != subject)
+        return ids or self.ids
 
-    def learnt(self, what: str, learn: Callable[[CasePool], T]) -> T:
-        """What is learnt from the training cases, once: ``learn(pool)``, kept under a name."""
-        if what not in self._learnt:
-            self._learnt[what] = learn(self)
-        found: T = self._learnt[what]
-        return found
+    def learnt(self, key: str, learn: Callable[[CasePool], T]) -> T:
+        """Return statistics of the training cases, computed once: ``learn(pool)``, by name."""
+        if key not in self._learnt:
+            self._learnt[key] = learn(self)
+        value: T = self._learnt[key]
+        return value
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Where an edit is applied.
+    """The place where an edit is applied.
 
-    ``case``: as the generator has it, before any edit, without ignore values. ``room``: cases that
-    can be borrowed from. ``seen``: of the body that the whole case shows what the scene has; None
-    where the scene is all there is.
+    ``case``: as the generator sees it, unedited, without ignore values. ``room``: cases to borrow
+    from. ``find_body``: finds the body of the whole case within this place; None where the scene
+    is the whole case.
     """
 
     case: Case
@@ -156,33 +156,33 @@ class Scene:
     index: int
     room: CasePool
     turn: int | None = None
-    seen: Callable[[], Mask] | None = None
+    find_body: Callable[[], Mask] | None = None
 
     @property
     def labels(self) -> LabelArray:
-        """Of the case, before any edit."""
+        """Labels of the unedited case."""
         assert self.case.labels is not None, "conditions are drawn of labelled cases"
         return self.case.labels
 
     @cached_property
     def body(self) -> Mask:
-        """Where foreground may lie: in the body that the image shows, and nowhere outside."""
-        return body_of(self.case, self.seen)
+        """Where foreground may lie: within the visible body and never outside."""
+        return body_of(self.case, self.find_body)
 
 
 def own_labels(case: Case, schema: Schema) -> Case:
-    """A case with its own labels alone, none of them the ignore value."""
+    """Return a case with its own labels alone, without the ignore value."""
     case = case.own
     if case.labels is None:
         return case
     return replace(case, labels=replace_ignored(case.labels, schema))
 
 
-def body_of(case: Case, seen: Callable[[], Mask] | None = None) -> Mask:
-    """The body in a case, bool: what its labels do not call outside, else what its image shows."""
+def body_of(case: Case, find_body: Callable[[], Mask] | None = None) -> Mask:
+    """Return the body in a case, bool: voxels not labelled outside, else derived from the image."""
     if case.labels is None:
-        return shown_body(case.image) if seen is None else seen()
+        return shown_body(case.image) if find_body is None else find_body()
     body: Mask = case.labels != OUTSIDE
     if body.all() or not body.any():
-        body = shown_body(case.image) if seen is None else seen()
+        body = shown_body(case.image) if find_body is None else find_body()
     return np.asarray(body & (case.labels != OUTSIDE))

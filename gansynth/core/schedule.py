@@ -1,7 +1,7 @@
-"""How the share of synthetic samples changes while a host trains; one implementation for all hosts.
+"""Schedules of the share of synthetic samples over a host's training, shared by all hosts.
 
-A schedule says, for every moment of a training, which share of the samples is synthetic and which
-real cases may be drawn at all. Needs the standard library only.
+A schedule gives, for every moment of a training, the share of synthetic samples and the real cases
+that may be drawn. Needs the standard library only.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from gansynth.runtime.errors import UsageFault
 Kind = Literal["constant", "finetune", "anneal"]
 Real = Literal["all", "none", "chosen"]
 Key = TypeVar("Key", bound=str | int)
-"""How a host names its real cases: by id, or by index."""
+"""A host's key of a real case: its id or index."""
 FORMS = "constant, finetune:10%@80% or anneal:50%-100%"
 
 
 @dataclass(frozen=True)
 class Mix:
-    """What may be drawn at one moment of a training.
+    """The samples that may be drawn at one moment of a training.
 
     ``p``: share of synthetic samples. ``real``: ``all``; ``none`` (a missing sample is waited for);
     ``chosen`` (fine-tuning).
@@ -41,13 +41,13 @@ class Mix:
 class Schedule:
     """How the ratio changes over a training, whose progress runs from 0 to 1.
 
-    ``constant`` keeps it. ``finetune`` draws synthetic samples only up to ``begin``, then real
-    ones only, of a chosen share of the cases (Shin et al. 2018 fine-tune on 10 %). ``anneal`` keeps
-    the ratio up to ``begin``, then lowers the synthetic share linearly to 0 at ``end``.
+    ``constant`` keeps it. ``finetune`` draws only synthetic samples up to ``begin``, then only real
+    ones, from a subset of the cases (Shin et al. 2018 fine-tune on 10 %). ``anneal`` keeps the
+    ratio up to ``begin``, then lowers the synthetic share linearly to 0 at ``end``.
 
-    ``kind``: ``constant``, ``finetune`` or ``anneal``. ``begin``: progress at which it starts to
-    change, 0 to 1. ``end``: progress at which annealing has come to 0. ``share``: share of the real
-    cases that fine-tuning may draw, above 0.
+    ``kind``: ``constant``, ``finetune`` or ``anneal``. ``begin``: progress at the start of the
+    change, 0 to 1. ``end``: progress at the end of annealing. ``share``: share of the real cases
+    used for fine-tuning, above 0.
     """
 
     kind: Kind = "constant"
@@ -57,7 +57,7 @@ class Schedule:
 
     @classmethod
     def parse(cls, text: str) -> Schedule:
-        """``constant``, ``finetune:SHARE%@BEGIN%``, ``anneal[:BEGIN%[-END%]]``, or UsageFault."""
+        """Parse ``constant``, ``finetune:SHARE%@BEGIN%``, ``anneal[:BEGIN%[-END%]]``."""
         number = r"(\d+(?:\.\d+)?)%"
         if text == "constant":
             return cls()
@@ -82,7 +82,7 @@ class Schedule:
         return "constant"
 
     def check(self, ratio: Ratio) -> None:
-        """Refuse (UsageFault) a ratio that this schedule has no use for."""
+        """Refuse (UsageFault) a ratio that makes no sense with this schedule."""
         if self.kind == "finetune" and ratio.p < 1:
             raise UsageFault(
                 f"--ratio {ratio} with --schedule {self}: fine-tuning follows a phase of synthetic "
@@ -92,7 +92,7 @@ class Schedule:
             raise UsageFault(f"--ratio {ratio} with --schedule {self}: nothing to anneal")
 
     def at(self, progress: float, ratio: Ratio) -> Mix:
-        """What may be drawn at a moment. ``progress``: how far the training has come, 0 to 1."""
+        """Return what may be drawn at a moment. ``progress``: of the training, 0 to 1."""
         p = ratio.p
         if self.kind == "finetune" and progress >= self.begin:
             return Mix(0.0, "chosen")
@@ -102,14 +102,14 @@ class Schedule:
         return Mix(p, "none" if p >= 1 else "all")
 
     def turn(self, total: int) -> int:
-        """First step (or epoch) of fine-tuning, of so many: the one whose middle lies in it."""
+        """Return the first of ``total`` steps (or epochs) whose middle is in fine-tuning."""
         return max(0, math.ceil(self.begin * total - 0.5))
 
     def restarted(self, done: int, total: int) -> float:
-        """When, of 0 to ``total``, a learning-rate schedule is to be asked for its rate.
+        """Return the time, 0 to ``total``, at which to evaluate a learning-rate schedule.
 
-        Fine-tuning is a training of its own: in each phase the rate goes through all of its
-        schedule, or there would be nothing left of it for the real cases.
+        The schedule restarts with fine-tuning, which is a training of its own. Otherwise the rate
+        would be near zero for the real cases.
         """
         turn = self.turn(total)
         if self.kind != "finetune" or not 0 < turn < total:
@@ -118,26 +118,26 @@ class Schedule:
         return (done - begin) * total / (end - begin)
 
     def tuning_note(self, total: int, unit: str, *, ours: bool) -> str:
-        """What is said of the learning rate if it is ours, or the host's; or nothing."""
+        """Return a note on the learning rate, set by gansynth or the host; may be empty."""
         if self.kind != "finetune":
             return ""
         when = f"fine-tuning begins after {self.turn(total)} of {total} {unit}s"
         if ours:
             return f"{when}; the learning rate then goes through its whole schedule again"
         return (
-            f"WARNING: {when}, at what the host's own learning-rate schedule has come to by then: "
-            "it cannot be restarted from here. If that is next to nothing, the real cases teach "
-            "next to nothing: choose a constant rate, or a schedule that falls late"
+            f"WARNING: {when}, at the value of the host's own learning-rate schedule at that time: "
+            "gansynth cannot restart it. If that is next to nothing, the real cases teach next "
+            "to nothing: choose a constant rate, or a schedule that falls late"
         )
 
     def share_of(self, ratio: Ratio, begin: float = 0.0, end: float = 1.0) -> float:
-        """Share of synthetic samples between two moments, as asked for: the mean of ``at().p``."""
+        """Return the share of synthetic samples between two moments: the mean of ``at().p``."""
         if end <= begin:
             return self.at(begin, ratio).p
         knots = sorted({begin, end, *(k for k in (self.begin, self.end) if begin < k < end)})
         total = 0.0
         for left, right in itertools.pairwise(knots):
-            # Linear between the knots, so its middle is its mean.
+            # Linear between the knots, so the value in the middle is the mean.
             total += (right - left) * self.at((left + right) / 2, ratio).p
         return total / (end - begin)
 
@@ -149,10 +149,10 @@ def choose_cases(subjects: Mapping[Key, str], share: float, seed: int) -> tuple[
         by_subject[subject].append(case)
     order = sorted(by_subject)
     random.Random(f"fine-tuning {seed}").shuffle(order)
-    wanted = max(1, math.ceil(share * len(subjects) - 1e-9))
+    number = max(1, math.ceil(share * len(subjects) - 1e-9))
     chosen: list[Key] = []
     for subject in order:
-        if len(chosen) >= wanted:
+        if len(chosen) >= number:
             break
         chosen += by_subject[subject]
     return tuple(sorted(chosen))

@@ -1,4 +1,4 @@
-"""What the arrays mean: Schema, Case, Condition, Sample, Boxes.
+"""The meaning of arrays: Schema, Case, Condition, Sample, Boxes.
 
 ``B`` batch, ``C`` channels, ``D, H, W`` depth, height, width (2D arrays have no ``D``). Labels are
 int16, boxes half-open voxels ``min..., max...``. Needs numpy only, so that bank readers stay light.
@@ -34,11 +34,11 @@ class Schema(Document, later=("classes", "box_classes"), whole=True):
         spacing: voxel size in mm per spatial axis, in array order.
         axes: spatial axis letters, ``"DHW"`` or ``"HW"``.
         has_outside: labels may hold ``OUTSIDE`` (-1).
-        outside_fill: the constant each channel holds wherever labels are ``OUTSIDE``; None where it
-            varies, then the generator has to draw it.
-        ignore: value of an "ignore" label, or None. It is never asked of a generator.
-        classes: names of the classes of whole cases, by number; empty where there are none.
-        box_classes: names of what boxes lie around, by number; empty where cases have no boxes.
+        outside_fill: constant of each channel wherever labels are ``OUTSIDE``; None where it
+            varies, then the generator has to generate it.
+        ignore: value of an "ignore" label, or None. Conditions never contain it.
+        classes: names of the classes of whole cases, by number; may be empty.
+        box_classes: names of the objects in boxes, by number; empty where cases have no boxes.
     """
 
     channels: tuple[str, ...]
@@ -70,9 +70,9 @@ class Schema(Document, later=("classes", "box_classes"), whole=True):
 
     @property
     def label_values(self) -> tuple[int, ...]:
-        """Every value a labels array may hold, increasing; -1 first if there is an outside."""
-        drawn = sorted(v for v in self.labels.values() if v != self.ignore)
-        return (OUTSIDE, *drawn) if self.has_outside else tuple(drawn)
+        """All values of a labels array, increasing; -1 first if there is an outside."""
+        values = sorted(v for v in self.labels.values() if v != self.ignore)
+        return (OUTSIDE, *values) if self.has_outside else tuple(values)
 
     @property
     def foreground(self) -> tuple[int, ...]:
@@ -84,8 +84,8 @@ class Schema(Document, later=("classes", "box_classes"), whole=True):
 class Boxes:
     """Bounding boxes in voxels, half-open, ``min..., max...``: float32 (N, 4) or (N, 6).
 
-    ``labels``: int16 (N,), numbers in ``Schema.box_classes``, or label values where a label map
-    made them.
+    ``labels``: int16 (N,), numbers in ``Schema.box_classes``, or label values for boxes derived
+    from a label map.
     """
 
     coords: FloatArray
@@ -108,12 +108,12 @@ class Case:
     """One labelled training case in the generator's or the source's arrays.
 
     Attributes:
-        subject: the person it belongs to (the id itself where nothing else is known).
+        subject: its subject (the case's id if unknown).
         image: float32 (C, D, H, W), or (C, H, W) for 2D.
         labels: int16 (D, H, W) or (H, W); None for unlabelled cases.
-        label_class: number of the case's class in ``Schema.classes``; None where there are none.
-        under: int16 like ``labels``: what of ``labels`` a generator has drawn (tissues), beneath
-            the case's own labels (a tumour) too, whose values it never has; None if nothing is.
+        label_class: number of the case's class in ``Schema.classes``; None without classes.
+        under: int16 like ``labels``: the generated part of ``labels`` (tissues), also beneath the
+            case's own labels (a tumour), and without their values. None if nothing is generated.
     """
 
     id: str
@@ -126,42 +126,42 @@ class Case:
 
     @property
     def own(self) -> Case:
-        """The case with its own labels alone: what edits change."""
+        """The case with its own labels alone, which edits change."""
         if self.under is None or self.labels is None:
             return self
-        own = np.where(self.labels == self.under, np.int16(0), self.labels)
-        return replace(self, labels=own, under=None)
+        own_labels = np.where(self.labels == self.under, np.int16(0), self.labels)
+        return replace(self, labels=own_labels, under=None)
 
     def over(self, labels: LabelArray) -> LabelArray:
-        """Own labels over what was drawn: where they leave background, that is seen."""
+        """Put own labels over generated ones, which show where own labels are background."""
         return labels if self.under is None else np.where(labels == 0, self.under, labels)
 
     def validate(self, schema: Schema) -> None:
-        """Check the arrays against the schema; DataFault names the case and what is wrong."""
+        """Check the arrays against the schema; DataFault names case and fault."""
         validate_arrays(f"case {self.id!r}", self.image, self.labels, schema)
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What one sample is asked to be.
+    """The request of one sample.
 
     Attributes:
         labels: int16 (D, H, W) or (H, W) the sample must agree with.
         boxes: boxes the sample must agree with.
         label_class: number of a class in ``Schema.classes``, for class-conditional generators.
         background: float32 (C, ...) real surroundings to keep.
-        lesion: int16 (D, H, W) or (H, W): what is to be drawn into the background, 0 elsewhere;
-            ``labels`` hold it, and whatever else the background shows.
-        donor: float32 (C, ...) another case's image, brought to where its lesion is to lie.
-        body: bool, where the background shows a body, and lesions of boxes may lie: beyond it
-            nothing is to be drawn; None where nobody has looked.
-        region: bool (D, H, W) or (H, W): all that is drawn anew, where that is more than the lesion
-            (what it has left, or some of its surroundings); None for the lesion alone.
+        lesion: int16 (D, H, W) or (H, W): the lesion to generate in the background, 0 elsewhere.
+            ``labels`` hold it and all other labels of the background.
+        donor: float32 (C, ...) another case's image, moved to the place of the lesion.
+        body: bool: body voxels of the background, where lesions of boxes may lie. None if
+            unknown.
+        region: bool (D, H, W) or (H, W): all voxels to regenerate, if more than the lesion
+            (remains of an old lesion, or surroundings). None for the lesion alone.
         present: boxes that the background has already, and keeps.
         context: int16 (D, H, W) intensity clusters of the surroundings, 0 where unknown.
         moved: float32 (C, ...) the case's own image, moved along with its label map.
-        given: float32 (K, ...) channels that are known and need not be drawn, in the generator's
-            own order and units.
+        given: float32 (K, ...) known channels that are input, in the generator's own order and
+            units.
         latent_seed: seeds everything random in the sample.
         provenance: source case, edits with their drawn parameters, seeds; JSON-able; replayable.
     """
@@ -186,8 +186,8 @@ class Condition:
 class Sample:
     """One synthetic labelled sample: image float32 (C, D, H, W) or (C, H, W), labels int16.
 
-    ``provenance``: what was asked, by what, with which seed; JSON-able. ``under``: the label map a
-    chain was asked for where it has more than ``labels``; for sheets only.
+    ``provenance``: request, maker and seed; JSON-able. ``under``: the requested label map of a
+    chain if it has more than ``labels``; for preview grids only.
     """
 
     image: FloatArray
@@ -197,45 +197,45 @@ class Sample:
     under: LabelArray | None = None
 
     def validate(self, schema: Schema) -> None:
-        """Check the arrays against the schema; DataFault names what is wrong."""
+        """Check the arrays against the schema; DataFault names the fault."""
         validate_arrays("sample", self.image, self.labels, schema)
 
 
 def validate_arrays(
-    what: str, image: FloatArray, labels: LabelArray | None, schema: Schema
+    name: str, image: FloatArray, labels: LabelArray | None, schema: Schema
 ) -> None:
-    """Refuse (DataFault) channels, axes, dtypes, numbers, labels other than the schema's."""
+    """Refuse (DataFault) channels, axes, dtypes, numbers, labels that violate the schema."""
     channels = len(schema.channels)
     if not np.issubdtype(image.dtype, np.floating):
-        raise DataFault(f"{what}: image has dtype {image.dtype}, expected a floating one")
+        raise DataFault(f"{name}: image has dtype {image.dtype}, expected a floating one")
     if labels is not None and labels.dtype != np.int16:
-        raise DataFault(f"{what}: labels have dtype {labels.dtype}, expected int16")
+        raise DataFault(f"{name}: labels have dtype {labels.dtype}, expected int16")
     if image.ndim != schema.ndim + 1:
         raise DataFault(
-            f"{what}: image has shape {image.shape}, expected {schema.ndim + 1} axes "
+            f"{name}: image has shape {image.shape}, expected {schema.ndim + 1} axes "
             f"(C, {', '.join(schema.axes)})"
         )
     if image.shape[0] != channels:
         raise DataFault(
-            f"{what}: image has {image.shape[0]} channel(s), expected {channels} "
+            f"{name}: image has {image.shape[0]} channel(s), expected {channels} "
             f"({', '.join(schema.channels)}); a missing channel would be broadcast silently"
         )
     if not np.isfinite(image).all():
         bad = int(np.size(image) - np.isfinite(image).sum())
         raise DataFault(
-            f"{what}: image holds {bad} NaN or infinite voxel(s), expected finite values"
+            f"{name}: image holds {bad} NaN or infinite voxel(s), expected finite values"
         )
     if labels is None:
         return
     if labels.shape != image.shape[1:]:
         raise DataFault(
-            f"{what}: labels have shape {labels.shape}, image {image.shape[1:]}; expected equal"
+            f"{name}: labels have shape {labels.shape}, image {image.shape[1:]}; expected equal"
         )
     allowed = set(schema.label_values) | ({schema.ignore} if schema.ignore is not None else set())
     unknown = sorted(set(np.unique(labels).tolist()) - allowed)
     if unknown:
         raise DataFault(
-            f"{what}: label value(s) {unknown} unknown, expected among {sorted(allowed)}"
+            f"{name}: label value(s) {unknown} unknown, expected among {sorted(allowed)}"
         )
 
 
@@ -252,13 +252,13 @@ def content_hash(*arrays: npt.NDArray[Any] | None) -> str:
 
 
 def replace_ignored(labels: LabelArray, schema: Schema) -> LabelArray:
-    """Labels without the ignore value (background instead): it is never asked of a generator."""
+    """Return labels with background instead of the ignore value, which conditions never hold."""
     if schema.ignore is None:
         return labels
     return np.where(labels == schema.ignore, np.int16(0), labels)
 
 
 def keep_outside(edited: LabelArray, before: LabelArray) -> LabelArray:
-    """Restore ``OUTSIDE`` exactly where it was: it can neither move, grow nor shrink."""
+    """Restore ``OUTSIDE`` exactly where it was; edits cannot move, grow or shrink it."""
     inside = np.where(edited == OUTSIDE, np.int16(0), edited)
     return np.where(before == OUTSIDE, np.int16(OUTSIDE), inside)

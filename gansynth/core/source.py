@@ -1,4 +1,4 @@
-"""The CaseSource contract: the training cases of one fold, and nothing that is held out."""
+"""The CaseSource contract: the cases of one fold, training cases apart from held-out ones."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from gansynth.runtime.serialise import Document
 
 @dataclass(frozen=True)
 class SourceRequest(Document, later=("synthetic",)):
-    """What a user asked for; plain values, so that another process can open the same source.
+    """A user's request of a source; plain values, so another process can open the same one.
 
     Attributes:
-        where: what follows the colon, e.g. ``004`` or a path.
+        where: the text behind the colon, e.g. ``004`` or a path.
         fold: fold number as text, or ``"all"``.
         configuration: the host's configuration (nnU-Net: ``2d``, ``3d_fullres``), if it has any.
         plans: name of the host's plans; None for its default.
-        subjects: CSV (``case,subject`` columns) or regular expression whose first group is the
-            subject; None makes every case a subject of its own, unless the source knows better.
+        subjects: CSV (``case,subject`` columns) or regular expression with the subject as first
+            group. None: every case is a subject, unless the source knows better.
         root: folder that holds the host's folders; None takes the host's own environment.
-        read: how to read it, key -> text as typed after ``--read``; each kind has its own keys.
-        view: what a part of a composite run sees of it (see ``gansynth.data.views``).
-        synthetic: the run or bank that drew its cases, if they are synthetic.
+        read: options of reading, key -> text as typed after ``--read``; keys depend on the kind.
+        view: the view of a part of a composite run (see ``gansynth.data.views``).
+        synthetic: the run or bank that generated its cases, if they are synthetic.
     """
 
     kind: str
@@ -49,24 +49,24 @@ class SourceRequest(Document, later=("synthetic",)):
     synthetic: str | None = None
 
     @classmethod
-    def parse(cls, text: str, **rest: Any) -> SourceRequest:
-        """Read ``kind:where``. Raises UsageFault: if the text has no kind."""
+    def parse(cls, text: str, **fields: Any) -> SourceRequest:
+        """Parse ``kind:where``. Raises UsageFault: the text has no kind."""
         kind, colon, where = text.partition(":")
         if not colon or not kind or not where:
             raise UsageFault(f"--data {text!r}: expected KIND:WHERE, for example nnunet:004")
-        return cls(kind=kind, where=where, **rest)
+        return cls(kind=kind, where=where, **fields)
 
 
 @dataclass(frozen=True)
 class Original:
-    """A case as its files have it, on the grid of what the source's ``load`` makes of it.
+    """A case as stored in its files, on the grid of the source's ``load``.
 
     Attributes:
         image: float32 (C, D, H, W) in the files' own units: nothing is normalised.
         labels: int16 (D, H, W).
         spacing: mm along D, H, W, by the files' headers.
-        stored: for each axis (x, y, z) of the files, the axis (x, y, z) of ``load`` it has become
-            and the direction, 1 or -1, it is read in: nibabel's orientation.
+        stored: for each axis (x, y, z) of the files, the axis (x, y, z) of ``load`` it maps to,
+            and direction, 1 or -1 (nibabel's orientation).
         units: of each channel, (scale, offset): ``load`` times scale plus offset is ``image``.
         exact: whether nothing was interpolated.
     """
@@ -85,7 +85,7 @@ class Original:
 
 
 def places_of(request: SourceRequest) -> tuple[Path, ...]:
-    """The file or folder that a request names, behind any kind; none if there is no such one."""
+    """Return the file or folder that a request names, behind any kind; empty if none exists."""
     text = request.where
     while text:
         path = Path(os.path.abspath(os.path.expanduser(text)))
@@ -108,12 +108,12 @@ class CaseSource(ABC):
     @property
     @abstractmethod
     def schema(self) -> Schema:
-        """What the arrays of ``load`` mean."""
+        """Meaning of the arrays of ``load``."""
 
     @property
     @abstractmethod
     def space(self) -> Space:
-        """The space a generator for this source works in, with the host's record."""
+        """The space of generators for this source, with the host's record."""
 
     @property
     @abstractmethod
@@ -130,11 +130,11 @@ class CaseSource(ABC):
         """Read one case, float32 (C, D, H, W), int16 (D, H, W); DataFault if it cannot."""
 
     def subject(self, case_id: str) -> str:
-        """The person a case belongs to; the case itself where nothing else is known."""
+        """Return the subject of a case; the case's id if unknown."""
         return case_id
 
     def label_class(self, case_id: str) -> int | None:
-        """Number of a case's class, or None; this one reads the whole case."""
+        """Return the number of a case's class, or None; the base class reads the whole case."""
         return self.load(case_id).label_class if self.schema.classes else None
 
     @property
@@ -144,22 +144,22 @@ class CaseSource(ABC):
 
     @property
     def places(self) -> tuple[Path, ...]:
-        """Files and folders its cases lie in, as far as that is known."""
+        """Files and folders of its cases, as far as known."""
         return places_of(self.request)
 
     @property
     def unit(self) -> str:
-        """What spacings, and so distances, are in: ``mm``, or ``px`` where no size is known."""
+        """Unit of spacings and distances: ``mm``, or ``px`` if no voxel size is known."""
         return "mm"
 
     @property
     def host(self) -> Mapping[str, Any]:
-        """The record of the source's space that must match before samples enter its host."""
+        """The record of the source's space, which must match before samples enter its host."""
         return self.space.host
 
     @property
     def ancestors(self) -> tuple[Lineage, ...]:
-        """Lineages of what drew its label maps, or whole cases, if a generator did."""
+        """Lineages of the generators of its label maps or cases, if any."""
         if self.request.synthetic is None:
             return ()
         folder = Path(self.request.synthetic).expanduser()
@@ -168,7 +168,7 @@ class CaseSource(ABC):
         except DataFault as fault:
             raise DataFault(
                 f"--synthetic-source {folder}: neither a run nor a bank, expected the one that "
-                "drew these cases"
+                "generated these cases"
             ) from fault
 
     def cases(self, ids: Iterable[str] | None = None) -> Iterator[Case]:
@@ -177,26 +177,26 @@ class CaseSource(ABC):
             yield self.load(case_id)
 
     def shape(self, case_id: str) -> tuple[int, ...]:
-        """Spatial shape of a case in voxels; this one reads the whole case."""
+        """Return the spatial shape of a case in voxels; the base class reads the whole case."""
         return self.load(case_id).image.shape[1:]
 
     def spacing(self, case_id: str) -> tuple[float, ...]:
-        """Spacing of a case's arrays, in ``unit``; here that of all cases."""
+        """Return the spacing of a case's arrays, in ``unit``; here that of all cases."""
         return self.schema.spacing
 
     def original(self, case_id: str) -> Original:
-        """A case as its files have it; UsageFault: not known, as of this one."""
+        """Return a case as stored in its files; UsageFault: unsupported, as in the base class."""
         raise UsageFault(
             f"{self.name}: cases of {self.request.kind}: have no way back to whole volumes as "
-            "their files hold them, which a host's own preprocessing starts from; expected a "
+            "their files hold them. A host's own preprocessing starts from these; expected a "
             "generator fitted on volumes (nnunet-raw:, nifti:, msd:), or on the host's own cases"
         )
 
     def stored(self, case_id: str) -> tuple[FloatArray, npt.NDArray[np.float64]]:
-        """The image of a case in its files' own units and on their grid, and their affine (4, 4).
+        """Return the image of a case in its files' units and on their grid, and the affine (4, 4).
 
-        Of a source without such files as ``load`` has it, of a slice a volume of one: float32 (C,
-        D, H, W), axes from feet to head, back to front, left to right.
+        Without such files it is the image of ``load``; a slice is a volume of one. Shape float32
+        (C, D, H, W), axes from feet to head, back to front, left to right.
         """
         image, mm = self.load(case_id).image, self.schema.spacing
         if self.schema.ndim == 2:
@@ -204,11 +204,11 @@ class CaseSource(ABC):
         return image, np.diag([*mm[::-1], 1.0])
 
     def predicted(self, case_id: str, file: Path) -> LabelArray:
-        """What a host has made of a case, int16 on the grid of ``load``.
+        """Return a host's prediction of a case, int16 on the grid of ``load``.
 
         ``file``: the host's label map, on the grid of the case's own files. Raises UsageFault: the
-        source has no such files; this one never does; DataFault: damaged, or of another grid or
-        labels.
+        source has no such files, as in the base class. DataFault: a damaged file, another grid or
+        other labels.
         """
         raise UsageFault(
             f"{self.name}: a host's label maps of cases of {self.request.kind}: cannot be brought "
@@ -216,22 +216,22 @@ class CaseSource(ABC):
         )
 
     def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
-        """The same cases in other folds, for any process to open; no image is copied.
+        """Return the same cases in other folds, for any process to open; no image is copied.
 
         Fold k trains on ``splits[k]["train"]`` and holds out ``splits[k]["val"]``, of any cases of
-        the data set. Lists, links and small files are written into ``folder``, which must live on.
-        Returns the request of fold 0. Raises UsageFault: the kind cannot; unknown cases, an empty
-        side, or another split there; IntegrityFault: a subject is on both sides; EnvironmentFault:
-        the disk refuses.
+        the data set. Lists, links and small files are written into ``folder``, which must persist.
+        Returns the request of fold 0. Raises UsageFault: an unsupported kind, unknown cases, an
+        empty side, or another split in the folder; IntegrityFault: a subject on both sides;
+        EnvironmentFault: a failed write.
         """
         raise UsageFault(
-            f"{self.name}: cases of {self.request.kind}: cannot be dealt out otherwise, expected a "
-            "data set as its files have it: nnunet:, nnunet-raw:, nifti:, msd:, pictures:, yolo:, "
-            "deepmedic:, or slices: of one of these"
+            f"{self.name}: cases of {self.request.kind} cannot be split into other folds; expected "
+            "nnunet:, nnunet-raw:, nifti:, msd:, pictures:, yolo:, deepmedic:, or slices: of one "
+            "of these"
         )
 
     def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
-        """What lineage remembers of a case; of an image that shows nothing, no image."""
+        """Return a case's lineage record; without image hashes if the image is constant."""
         case = (load or self.load)(case_id)
         subject, content = self.subject(case.id), self.content(case_id, lambda _: case)
         if not np.ptp(case.image):
@@ -240,92 +240,92 @@ class CaseSource(ABC):
         return CaseRecord(case.id, subject, content, image, prints_of(case.image))
 
     def content(self, case_id: str, load: Callable[[str], Case] | None = None) -> str:
-        """``sha256`` of a case's record alone: whether it is still the same is cheaper to know."""
+        """Return ``sha256`` of a case's record; may be cheaper than the whole record."""
         case = (load or self.load)(case_id)
         return content_hash(case.image, case.labels)
 
     def records(self, ids: Iterable[str]) -> tuple[CaseRecord, ...]:
-        """Lineage records of cases, sorted by id."""
+        """Return lineage records of cases, sorted by id."""
         return tuple(self.record(case_id) for case_id in sorted(ids))
 
     def lineage(self) -> Lineage:
-        """The lineage of whatever learns from this source's training cases."""
+        """Return the lineage of models trained on this source's training cases."""
         records = self.records(self.train_ids)
         return Lineage(self.name, self.fold, records, dict(self.host), self.ancestors)
 
 
 class Wrapped(CaseSource):
-    """A source seen otherwise: all that a subclass does not say anew is that of the one behind."""
+    """A source derived from another one; it delegates all that a subclass does not override."""
 
     def __init__(self, base: CaseSource) -> None:
         self.base, self.request = base, base.request
 
     @property
     def name(self) -> str:
-        """The source's behind."""
+        """Name of the base source."""
         return self.base.name
 
     @property
     def schema(self) -> Schema:
-        """The source's behind."""
+        """Schema of the base source."""
         return self.base.schema
 
     @property
     def space(self) -> Space:
-        """The source's behind, with its host's record."""
+        """Space of the base source, with its host's record."""
         return self.base.space
 
     @property
     def train_ids(self) -> tuple[str, ...]:
-        """The source's behind."""
+        """Training cases of the base source."""
         return self.base.train_ids
 
     @property
     def held_out_ids(self) -> tuple[str, ...]:
-        """The source's behind."""
+        """Held-out cases of the base source."""
         return self.base.held_out_ids
 
     def load(self, case_id: str) -> Case:
-        """A case of the source behind."""
+        """Read a case of the base source."""
         return self.base.load(case_id)
 
     def stored(self, case_id: str) -> tuple[FloatArray, npt.NDArray[np.float64]]:
-        """As the source behind has it."""
+        """Return image and affine from the base source."""
         return self.base.stored(case_id)
 
     def subject(self, case_id: str) -> str:
-        """The person a case belongs to."""
+        """Return the subject of a case."""
         return self.base.subject(case_id)
 
     def label_class(self, case_id: str) -> int | None:
-        """Number of a case's class; None where there are none."""
+        """Return the number of a case's class; None without classes."""
         return self.base.label_class(case_id)
 
     def shape(self, case_id: str) -> tuple[int, ...]:
-        """Spatial shape of a case in voxels."""
+        """Return the spatial shape of a case in voxels."""
         return self.base.shape(case_id)
 
     def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
-        """Lineage record of the whole case, as the source behind keeps it."""
+        """Return the base source's lineage record of the whole case."""
         return self.base.record(case_id)
 
     def content(self, case_id: str, load: Callable[[str], Case] | None = None) -> str:
-        """As ``record`` has it."""
+        """Return the ``sha256`` of ``record``."""
         return self.base.content(case_id)
 
     @property
     def unit(self) -> str:
-        """The source's behind."""
+        """Unit of the base source."""
         return self.base.unit
 
     @property
     def places(self) -> tuple[Path, ...]:
-        """The source's behind."""
+        """Places of the base source."""
         return self.base.places
 
     @property
     def ancestors(self) -> tuple[Lineage, ...]:
-        """The source's behind."""
+        """Ancestors of the base source."""
         return self.base.ancestors
 
 

@@ -1,4 +1,4 @@
-"""How a generator's arrays relate to its source's: a grid and an intensity map, both invertible.
+"""The map between a source's arrays and a generator's: a grid and an intensity map, invertible.
 
 Random choices are drawn first as a ``Placement``, then applied, so that any draw can be replayed.
 Needs numpy only.
@@ -37,8 +37,8 @@ class Space(Document, later=("frame", "nearest"), whole=True):
     """A generator's space.
 
     Attributes:
-        grid: ``native`` (as it is), ``crop`` (fixed size, padded where the case is smaller),
-            ``slice`` (one plane along the first axis, then a crop), ``resample`` (fixed shape).
+        grid: ``native`` (unchanged), ``crop`` (fixed size, padded if the case is smaller),
+            ``slice`` (one plane along the first axis, cropped), ``resample`` (fixed shape).
         size: spatial size in voxels of the generator's arrays; empty for ``native``.
         window: per channel (low, high) in source units mapped to [-1, 1] and clipped; None keeps
             the source's intensities (z-scores, say).
@@ -46,11 +46,11 @@ class Space(Document, later=("frame", "nearest"), whole=True):
             normalisation ...). Compared before a sample may enter a host.
         pad_label: label of voxels beyond a case's border; ``OUTSIDE`` (-1) as nnU-Net pads, 0 for
             sources whose labels know no outside.
-        frame: of grid ``resample``, the voxels of the source around the middle of a case that are
-            brought to ``size``, and back to; empty for the whole case, whatever its shape. Beyond a
-            smaller case the image goes on as at its border.
-        nearest: of grid ``resample``, whether images take the nearest voxel too, as labels always
-            do: no new values, at the price of jagged edges.
+        frame: of grid ``resample``: source voxels around the middle of a case that are resampled to
+            ``size``, and back. Empty for the whole case, whatever its shape. Beyond a smaller case
+            the image continues its border.
+        nearest: of grid ``resample``: whether images, like labels, take the nearest voxel. This
+            gives no new values, but jagged edges.
     """
 
     grid: Grid = "native"
@@ -90,11 +90,11 @@ class Space(Document, later=("frame", "nearest"), whole=True):
 
     @property
     def cuts(self) -> bool:
-        """Whether places are drawn in a case; else there is but one way to bring it here."""
+        """Whether places in a case are drawn; else a case has only one placement."""
         return self.grid in ("crop", "slice")
 
     def host_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Spatial shape in source voxels of what ``to_host`` gives of a case of this shape."""
+        """Return the spatial shape in source voxels of ``to_host`` for a case of this shape."""
         if self.grid == "crop":
             return self.size
         if self.grid == "slice":
@@ -126,7 +126,7 @@ class Space(Document, later=("frame", "nearest"), whole=True):
     def part(
         self, shape: Sequence[int], placement: Placement
     ) -> tuple[tuple[slice, ...], Placement]:
-        """The voxels of a case that a placement needs, and the placement in them."""
+        """Return the voxels of a case that a placement needs, and the placement within them."""
         inner = shape[1:] if placement.slice_index is not None else shape
         starts = [min(max(c, 0), n - 1) for c, n in zip(placement.corner, inner, strict=True)]
         ends = [
@@ -141,7 +141,7 @@ class Space(Document, later=("frame", "nearest"), whole=True):
         return (plane, *box), Placement(corner, 0)
 
     def centre(self, case: Case) -> Placement:
-        """The placement in the middle of a case (no randomness)."""
+        """Return the placement in the middle of a case (no randomness)."""
         shape = case.image.shape[1:]
         if not self.cuts:
             return Placement(self.frame_corner(shape))
@@ -151,7 +151,7 @@ class Space(Document, later=("frame", "nearest"), whole=True):
             tuple((n - s) // 2 for n, s in zip(inner, self.size, strict=True)), slice_index
         )
 
-    # -- there and back --------------------------------------------------------------------------
+    # -- conversion --------------------------------------------------------------------------
 
     def to_generator(self, case: Case, placement: Placement | None = None) -> Case:
         """Bring a source case, (C, D, H, W) with (D, H, W) or 2D, into this space.
@@ -192,7 +192,7 @@ class Space(Document, later=("frame", "nearest"), whole=True):
         return replace(case, image=image, labels=labels, boxes=boxes, under=under)
 
     def padding(self, shape: Sequence[int], placement: Placement) -> npt.NDArray[np.bool_] | None:
-        """Voxels of a crop that lie beyond its case, bool of shape ``size``; None if none do."""
+        """Return crop voxels beyond the case, bool of shape ``size``; None if there are none."""
         if self.grid not in ("crop", "slice"):
             return None
         inner = shape[1:] if self.grid == "slice" else shape
@@ -200,7 +200,7 @@ class Space(Document, later=("frame", "nearest"), whole=True):
         return beyond if beyond.any() else None
 
     def clear_padding(self, sample: Sample, shape: Sequence[int], placement: Placement) -> Sample:
-        """A sample of this space with exactly what ``to_generator`` pads with beyond its case."""
+        """Set the padding of a sample of this space to exactly that of ``to_generator``."""
         beyond = self.padding(shape, placement)
         if beyond is None:
             return sample
@@ -208,7 +208,7 @@ class Space(Document, later=("frame", "nearest"), whole=True):
         return replace(sample, image=np.where(beyond, fill, sample.image))
 
     def fill(self, channels: int, ndim: int) -> FloatArray:
-        """What ``to_generator`` pads images with: float32 (C, 1, 1, 1) or (C, 1, 1)."""
+        """Return the fill value of padded images: float32 (C, 1, 1, 1) or (C, 1, 1)."""
         return self._squash(np.zeros((channels, *[1] * ndim), np.float32))
 
     def to_host(self, sample: Sample, shape: Sequence[int] | None = None) -> Sample:
@@ -254,7 +254,7 @@ class Space(Document, later=("frame", "nearest"), whole=True):
     # -- recording -------------------------------------------------------------------------------
 
     def with_window(self, cases: Iterable[Case], low: float = 0.1, high: float = 99.9) -> Space:
-        """This space with the intensity window of the training cases (percentiles per channel)."""
+        """Return a space windowed to the training cases' intensities (percentiles per channel)."""
         edges = [
             np.percentile(c.image.reshape(c.image.shape[0], -1), (low, high), axis=1) for c in cases
         ]
@@ -270,7 +270,7 @@ class Space(Document, later=("frame", "nearest"), whole=True):
 
 
 def cut_boxes(boxes: Boxes, corner: Sequence[int], size: Sequence[int]) -> Boxes:
-    """The parts of boxes that lie within ``size`` voxels from ``corner``, in voxels from there."""
+    """Cut boxes to the ``size`` voxels from ``corner``, in voxels from there."""
     axes = len(size)
     start, extent = np.array(corner, np.float32), np.array(size, np.float32)
     low = np.clip(boxes.coords[:, :axes] - start, 0, extent)
@@ -280,20 +280,20 @@ def cut_boxes(boxes: Boxes, corner: Sequence[int], size: Sequence[int]) -> Boxes
 
 
 def scale_boxes(boxes: Boxes, before: Sequence[int], after: Sequence[int]) -> Boxes:
-    """Boxes of an image that is brought from one spatial shape to another."""
+    """Scale the boxes of an image that is resampled from one spatial shape to another."""
     factors = np.tile(np.array(after) / np.array(before), 2)
     return Boxes((boxes.coords * factors).astype(np.float32), boxes.labels)
 
 
 def boxes_of_slice(boxes: Boxes, index: int, axis: int = 0) -> Boxes:
-    """Of the boxes (N, 6) of a volume those that the middle of a slice lies in: (M, 4)."""
+    """Return boxes (M, 4) of a volume's boxes (N, 6) that contain the middle of a slice."""
     middle = index + 0.5
     cut = (boxes.coords[:, axis] <= middle) & (boxes.coords[:, axis + 3] > middle)
     return Boxes(np.delete(boxes.coords[cut], (axis, axis + 3), axis=1), boxes.labels[cut])
 
 
 def one_slice_boxes(boxes: Boxes) -> Boxes:
-    """Boxes (N, 4) of a slice as boxes (N, 6) of the volume of this one slice."""
+    """Return boxes (N, 4) of a slice as boxes (N, 6) of a one-slice volume."""
     zero = np.zeros((len(boxes.coords), 1), np.float32)
     first, last = boxes.coords[:, :2], boxes.coords[:, 2:]
     return Boxes(np.concatenate([zero, first, zero + 1, last], axis=1), boxes.labels)

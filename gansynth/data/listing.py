@@ -130,7 +130,7 @@ class Collector:
         if self.allow:
             return self.root / os.path.expanduser(text)
         try:
-            path_inside(self.root, text, what=what)
+            path_inside(self.root, text, key=what)
         except GansynthError as error:
             way_out = " or allow it: --read allow_absolute=yes"
             self.fault(case, self.where, type(error)(f"{error},{way_out}"))

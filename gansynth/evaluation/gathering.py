@@ -49,7 +49,7 @@ class Known:
         people = {i: source.subject(i) for i in ids}
         records = [source.record(i, cache) for i in ids]
         found = [matches(one, records, source.name) for one in lineage.everyone()]
-        known = [i for i in ids if any(i in one and one[i].what != "subject" for one in found)]
+        known = [i for i in ids if any(i in one and one[i].kind != "subject" for one in found)]
         theirs = {people[i] for i in known}
         others = [i for i in ids if people[i] not in theirs]
         return cls(tuple(known), tuple(others), people)

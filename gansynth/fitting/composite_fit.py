@@ -80,7 +80,7 @@ def _guard_own_data(plan: Plan) -> None:
     held_out = plan.source.records(plan.source.held_out_ids) if own else []
     for request in own:
         lineage = open_source(request).lineage()
-        guard(lineage, held_out, what="part's data", dataset=plan.source.name)
+        guard(lineage, held_out, kind="part's data", dataset=plan.source.name)
 
 
 class _Parts(Pipeline[PlannedPart]):

@@ -17,8 +17,8 @@ def inventory(registry: Registry) -> dict[str, Any]:
     return {
         "api": API_VERSION,
         "found": {
-            kind: {name: registry.found[kind][name][0] for name in registry.names(kind)}
-            for kind in registry.found
+            kind: {name: registry.loaders[kind][name][0] for name in registry.names(kind)}
+            for kind in registry.loaders
         },
         "recipes": recipes(registry),
         "broken": dict(registry.broken),
@@ -54,7 +54,7 @@ def recipes(registry: Registry) -> dict[str, dict[str, Any]]:
 def unusable(registry: Registry) -> dict[str, dict[str, str]]:
     """Kind -> name -> why it does not load, of everything registered."""
     found: dict[str, dict[str, str]] = {}
-    for kind in registry.found:
+    for kind in registry.loaders:
         for name in registry.names(kind):
             try:
                 find_recipe(name) if kind == "recipes" else registry.load(kind, name)

@@ -31,7 +31,7 @@ class Preview:
         write_sheet(
             *(path, samples, real, schema),
             title=f"step {step}",
-            given=given_channels(options),
+            given_channels=given_channels(options),
             drawn=draws_labels(options),
         )
         return path

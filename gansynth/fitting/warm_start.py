@@ -99,10 +99,10 @@ def descend(source: CaseSource, own: Lineage, ancestor: Ancestor) -> Lineage:
     whole = behind(source)
     held_out = whole.records(whole.held_out_ids)
     what = f"run {ancestor.run_id}"
-    guard(ancestor.lineage, held_out, what=what, dataset=source.name)
+    guard(ancestor.lineage, held_out, kind=what, dataset=source.name)
     here = {case.sha256 for case in own.cases}
     if any(case.sha256 in here for case in ancestor.lineage.cases):  # the same data set, renamed
-        guard(ancestor.lineage, held_out, what=what)
+        guard(ancestor.lineage, held_out, kind=what)
     return own.joined(ancestor.lineage)
 
 

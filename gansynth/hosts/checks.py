@@ -76,10 +76,10 @@ def check_origin(injection: Injection, takes: Takes, origin: Origin | None = Non
     source, what = takes.source, "generator" if origin.bank is None else "bank"
     if origin.run is not None:
         check_learnable(origin.run, takes.name, takes.needs)
-    guard_host(origin.lineage.host, source.host, what=what)
+    guard_host(origin.lineage.host, source.host, kind=what)
     # By what is said of other data sets, and as if of one.
     for name in dict.fromkeys((source.name, origin.lineage.dataset)):
-        guard(origin.lineage, takes.held_out, what=what, dataset=name, way_out=takes.way_out)
+        guard(origin.lineage, takes.held_out, kind=what, dataset=name, way_out=takes.way_out)
     if origin.bank is not None:
         spec, folder = origin.bank.spec, origin.bank.folder
         check_schema(folder, spec.schema, source.schema, takes.same, "Make the bank again")
@@ -167,7 +167,7 @@ def check_asked(injection: Injection, origin: Origin, takes: Takes) -> Origin:
         return origin
     lineage = open_base(asked.conditions, open_beside(run, host)).lineage()
     way_out = "Leave these cases out of it, or name another source"
-    guard(lineage, takes.held_out, what="--conditions", dataset=host.name, way_out=way_out)
+    guard(lineage, takes.held_out, kind="--conditions", dataset=host.name, way_out=way_out)
     return replace(origin, lineage=origin.lineage.joined(lineage))
 
 

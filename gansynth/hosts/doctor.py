@@ -118,7 +118,7 @@ def host_lines(asked: DoctorRequest) -> Iterator[Line]:
             with strangers_code():
                 lines = list(registry.adapter(name).doctor(asked))
         except Exception as error:  # whatever a host raises is no reason to hear no more
-            origin = registry.origins.get(registry.found["adapters"][name][0])
+            origin = registry.origins.get(registry.loaders["adapters"][name][0])
             package = f"gansynth_{name}" if origin is None else origin.distribution
             cure = f"if a package is missing or torn: pip install --force-reinstall {package}"
             lines = [Line("note", name, f"cannot be looked at: {one_line(error)}", cure)]

@@ -83,7 +83,7 @@ def make_mixture(
     )
     spec = None if folder is None else BankReader(folder).spec
     if spec is not None:
-        guard(spec.lineage, _records(held_out), what="bank")
+        guard(spec.lineage, _records(held_out), kind="bank")
     own = _session(log)
     rank = _own_rank() if rank is None else rank
     batches = 1 if batches is None else batches

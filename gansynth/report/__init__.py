@@ -1,1 +1,1 @@
-"""One toolkit for reports: blocks, HTML, Markdown, SVG, sheets."""
+"""Toolkit for reports: blocks, HTML, Markdown, SVG, preview grids."""

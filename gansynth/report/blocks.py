@@ -1,4 +1,4 @@
-"""What a report is built of, for HTML and Markdown alike; of benchmarks, and of others."""
+"""Building blocks of a report, for HTML and Markdown alike; used by benchmarks and others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from markupsafe import Markup
 from gansynth.report.words import Line
 
 RESULTS = "results.json"
-"""A benchmark's document, beside its report."""
+"""File name of a benchmark's document, beside its report."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Items:
-    """Sentences one below the other, behind what they have in common."""
+    """A list of sentences under a title."""
 
     title: str
     lines: Sequence[Line]
@@ -36,7 +36,7 @@ class Items:
 
 @dataclass(frozen=True)
 class Terms:
-    """What each of some terms means; ``links``: those rows that are of links alone, in HTML."""
+    """Definitions of terms; ``links``: those rows that consist of links alone, in HTML."""
 
     rows: Sequence[tuple[str, Line]]
     links: Sequence[tuple[str, Line]] = ()
@@ -49,7 +49,7 @@ class Column:
 
     Attributes:
         role: words, short (words that stay on one line), number or drawing.
-        head: a drawing in place of the heading, which then is for those who do not see it.
+        head: a drawing in place of the heading, which then serves screen readers.
     """
 
     title: str
@@ -62,10 +62,10 @@ class Row:
     """A row of a table; the first cell is its heading.
 
     Attributes:
-        cells: one for each column; where these are its keys, it says what they are.
-        group: heading above this row and those that follow with the same one.
+        cells: one for each column; a mapping has the columns as keys.
+        group: heading above this row and the following ones with the same group.
         tone: name of a finding, or empty.
-        pointer: where its numbers stand, if in one place.
+        pointer: to the place of its numbers, if it is one place.
     """
 
     cells: Sequence[Line | Markup] | Mapping[Column, Line | Markup]
@@ -75,7 +75,7 @@ class Row:
 
     @property
     def shown(self) -> list[Line | Markup]:
-        """The cells alone."""
+        """The cells as a list."""
         return list(self.cells.values() if isinstance(self.cells, Mapping) else self.cells)
 
 
@@ -85,9 +85,9 @@ class Table:
 
     Attributes:
         columns: at least one.
-        rows: may be none, which is said.
-        layout: how its columns are laid out: plain, or a name that the style sheet knows.
-        groups: what the groups of its rows are, where they need a column of their own.
+        rows: may be none, which the report states.
+        layout: of its columns: plain, or a class of the style sheet.
+        groups: what the rows' groups are, where they need a column of their own.
     """
 
     caption: str
@@ -99,7 +99,7 @@ class Table:
 
     @classmethod
     def of(cls, caption: str, rows: Sequence[Row], layout: str, groups: str = "arm") -> Table:
-        """A table of rows, at least one, that name their columns."""
+        """Return a table of rows, at least one, that name their columns."""
         return cls(
             caption, [key for key in rows[0].cells if isinstance(key, Column)], rows, layout, groups
         )
@@ -107,7 +107,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Panels:
-    """Drawings of equal size with a heading each."""
+    """Drawings of equal size, each with a heading."""
 
     items: Sequence[tuple[Line, Markup]]
     kind: ClassVar[str] = "panels"
@@ -115,34 +115,34 @@ class Panels:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Markup as it is, and what is told of it where nothing can be drawn.
+    """Raw markup, and its text where nothing can be drawn.
 
     Attributes:
-        markup: of which everything is escaped that comes from the document.
-        told: words; none if there is nothing to tell.
+        markup: everything in it from the document is escaped.
+        text: its replacement; may be empty.
     """
 
     markup: Markup
-    told: Line = ()
+    text: Line = ()
     kind: ClassVar[str] = "drawn"
 
 
 @dataclass(frozen=True)
 class Key:
-    """What the signs of a drawing mean: marks with words."""
+    """The legend of a drawing: marks with words."""
 
     items: Sequence[tuple[str, str]]
     kind: ClassVar[str] = "key"
 
 
 def data_uri(png: bytes) -> str:
-    """The address of a picture that is in the page itself."""
+    """Return the data URI of a PNG, to embed it in the page."""
     return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with its words; ``address`` is a data URI."""
+    """An image with its caption; ``address`` is a data URI."""
 
     address: str
     described: str
@@ -151,7 +151,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures side by side."""
+    """Images side by side."""
 
     items: Sequence[Picture]
     kind: ClassVar[str] = "pictures"
@@ -159,7 +159,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Listing:
-    """Text as it is, and where it stands in the document."""
+    """Verbatim text, and its place in the document."""
 
     text: str
     pointer: str
@@ -168,7 +168,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class More:
-    """What is folded away at first."""
+    """Blocks that are collapsed at first."""
 
     title: str
     blocks: Sequence[Block]
@@ -180,7 +180,7 @@ Block = Words | Items | Terms | Table | Panels | Drawn | Key | Pictures | Listin
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report."""
+    """A section of the report."""
 
     key: str
     title: str
@@ -189,44 +189,43 @@ class Section:
 
 
 class Sign(Enum):
-    """What marks a finding; its name in small letters is its class in the style sheet."""
+    """Marks of a finding; the lower-case name is its class in the style sheet."""
 
     @property
     def sign(self) -> str:
-        """A sign of one letter, with which the value begins."""
+        """The sign, a single letter, at the start of the value."""
         return str(self.value[0])
 
 
 @dataclass(frozen=True)
 class Part:
-    """What is said of one part: its title, what it is, and what was found.
+    """Verdict on one part: its title, its description, and the findings.
 
-    A sign is None where the words are the document's own.
+    A sign is None where the text is the document's own.
     """
 
     title: str
-    what: str
+    description: str
     lines: Sequence[tuple[Sign | None, Line]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a report says, before it is HTML or Markdown.
+    """The content of a report, before conversion to HTML or Markdown.
 
     Attributes:
-        name: of what it is about.
-        sentence: the verdict; none where the parts are it.
-        scope: what was compared.
-        warnings: what a reader must know first.
-        lead: what stands below the verdict.
+        name: its subject.
+        sentence: the verdict; empty if the parts are the verdict.
+        scope: the objects of comparison.
+        warnings: shown first.
+        lead: blocks below the verdict.
         parts: the verdict part by part.
-        parts_title: heading of these.
-        answers_first: the parts stand on top, then pictures, and all else that is said of the whole
-            behind them.
-        pictures: what stands right behind the parts.
-        sections: all the rest.
-        footer: what made it.
-        maker: what the window's title says made it.
+        parts_title: heading of the parts.
+        answers_first: the parts come first, then pictures, then everything about the whole.
+        pictures: blocks right after the parts.
+        sections: all other content.
+        footer: names the maker.
+        maker: named in the window's title.
         results: name of the document's file, beside the report.
     """
 

@@ -1,6 +1,6 @@
-"""A results document walked so that each value still knows where it stands: its JSON pointer.
+"""Nodes of a results document that know their place in it: a JSON pointer.
 
-Pointers are those of RFC 6901. What was worked out of many values names them with one pattern in
+Pointers are those of RFC 6901. A number derived from many values names them with one pattern in
 the pointer's URI form, with alternatives in braces: ``/runs/{0,3}/seconds/{train,fit}``.
 """
 
@@ -12,23 +12,23 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-# What RFC 3986 lets stand in a fragment, without the comma: it separates alternatives.
+# Characters that RFC 3986 allows in a fragment, except the comma: it separates alternatives.
 _SAFE = "~!$&'()*+;=:@?"
 
 
 @dataclass(frozen=True)
 class Node:
-    """One place of a JSON document; a place that is not there is a node whose value is None.
+    """One place of a JSON document; the value of a missing place is None.
 
     Attributes:
-        pointer: RFC 6901; of the document itself the empty text.
+        pointer: RFC 6901; empty for the document itself.
     """
 
     value: Any
     pointer: str = ""
 
     def __getitem__(self, key: str | int) -> Node:
-        """A member by name, or an item by its index; never raises."""
+        """Return a member by name, or an item by its index; never raises."""
         value = None
         if isinstance(self.value, dict) and isinstance(key, str):
             value = self.value.get(key)
@@ -37,29 +37,29 @@ class Node:
         return Node(value, f"{self.pointer}/{_token(key)}")
 
     def __iter__(self) -> Iterator[Node]:
-        """The items of a list; of anything else none."""
+        """Iterate over the items of a list; other values have none."""
         for index in range(len(self.value) if isinstance(self.value, list) else 0):
             yield self[index]
 
     def __bool__(self) -> bool:
-        """Whether anything stands there; 0 and false do."""
+        """Whether the place has content; 0 and false count as content."""
         return self.value is not None and self.value not in ("", [], {})
 
     def members(self) -> Iterator[tuple[str, Node]]:
-        """Names and members of an object; of anything else none."""
+        """Yield names and members of an object; other values have none."""
         for key in self.value if isinstance(self.value, dict) else ():
             yield key, self[key]
 
     @property
     def number(self) -> float | None:
-        """A finite number, or None."""
+        """The value as a finite number, or None."""
         if isinstance(self.value, bool) or not isinstance(self.value, int | float):
             return None
         return float(self.value) if math.isfinite(self.value) else None
 
     @property
     def text(self) -> str:
-        """A text or a number as text; of anything else the empty text."""
+        """A text or a number as text; empty for other values."""
         if isinstance(self.value, bool) or not isinstance(self.value, str | int | float):
             return ""
         return str(self.value)
@@ -70,12 +70,12 @@ def _token(key: str | int) -> str:
 
 
 def fragment(pointer: str) -> str:
-    """A pointer as it stands in an address behind ``#`` (RFC 6901, section 6)."""
+    """Return a pointer in the form it has behind ``#`` in a URI (RFC 6901, section 6)."""
     return quote(pointer, safe=_SAFE + "/,")
 
 
 def pattern(*steps: str | int | Sequence[str | int]) -> str:
-    """One pattern for the places that the steps lead to; a sequence stands for alternatives."""
+    """Return one pattern for the places at these steps; a sequence gives alternatives."""
     parts = []
     for step in steps:
         if isinstance(step, str | int):

@@ -1,4 +1,4 @@
-"""Loss curves of a run as a picture; saving figures as PNG, whole or not at all."""
+"""Plots of a run's losses, and atomic writing of figures as PNG."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def read_metrics(path: Path) -> dict[str, list[float]]:
-    """Columns of a run's ``metrics.csv``: ``step``, ``images``, ``seconds``, losses (nan: none)."""
+    """Read a run's ``metrics.csv``: ``step``, ``images``, ``seconds``, losses (nan: none)."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     return {name: [float(row[i]) for row in rows[1:]] for i, name in enumerate(rows[0])}
 
 
 def write_curves(metrics: Path, path: Path) -> Path:
-    """Draw every loss over steps, one panel per player, and how alike samples are where known.
+    """Plot every loss over steps, one panel per player, and the diversity of samples if known.
 
     Args:
         metrics: a run's ``metrics.csv``; ``diversity.csv`` may lie beside it.
@@ -52,7 +52,7 @@ def write_curves(metrics: Path, path: Path) -> Path:
 
 
 def _draw_diversity(axis: Axes, columns: Mapping[str, list[float]]) -> None:
-    """Likeness of samples and of real cases, each with its standard error."""
+    """Plot the similarity of samples and of real cases, each with its standard error."""
     for name in ("samples", "real"):
         axis.errorbar(columns["step"], columns[name], columns[f"{name}_error"], label=name, lw=1)
     axis.set(title="diversity", xlabel="step", ylabel="mean MS-SSIM of pairs", ylim=(0, 1))
@@ -60,10 +60,10 @@ def _draw_diversity(axis: Axes, columns: Mapping[str, list[float]]) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Publish a figure as PNG, making its folder if there is none.
+    """Write a figure as PNG atomically; its folder is made if needed.
 
     Raises:
-        EnvironmentFault: the disk refuses; a former picture stays.
+        EnvironmentFault: a disk error; an existing picture remains.
     """
     figure.tight_layout()
     image = io.BytesIO()

@@ -1,6 +1,6 @@
 """Arrays as PNG files, and outlines drawn into them pixel by pixel.
 
-Nothing is in a file but pixels, and the mark of drawn ones, so equal arrays are equal bytes.
+A file holds only pixels and the mark of synthetic images, so equal arrays give equal bytes.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from gansynth.core.synthetic import MARK
 
 COLOURS = ("#e6550d", "#31a354", "#3182bd", "#756bb1", "#dd1c77", "#8c6d31")
 GOLDEN = 0.618033988749895
-"""Step around the circle of hues, in turns, that keeps any number of colours apart."""
+"""Step around the circle of hues, in turns, that separates any number of colours."""
 THUMBNAIL = 96
 """Pixels of a thumbnail's longest edge."""
 Pixels = npt.NDArray[Any]
 
 
 def png_bytes(pixels: Pixels, *, synthetic: bool = False) -> bytes:
-    """A PNG file of uint8 (H, W), uint16 (H, W) or uint8 (H, W, 3), marked if it is synthetic."""
+    """Encode uint8 (H, W), uint16 (H, W) or uint8 (H, W, 3) as PNG, marked if synthetic."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
@@ -39,10 +39,10 @@ def png_bytes(pixels: Pixels, *, synthetic: bool = False) -> bytes:
 def scaled(
     image: FloatArray, windows: Sequence[tuple[float, float]], bits: int
 ) -> tuple[Pixels, int]:
-    """An image (C, H, W) as whole numbers, each channel's window from 0 to all that fits.
+    """Convert an image (C, H, W) to integers; each channel's window becomes the full range.
 
     Returns:
-        uint8 or uint16 (C, H, W), and how many pixels lay beyond the window, which are clipped.
+        uint8 or uint16 (C, H, W), and how many pixels were outside the window and are clipped.
     """
     bounds = np.array(windows, np.float64).reshape(-1, 2, 1, 1)
     share = (image - bounds[:, 0]) / (bounds[:, 1] - bounds[:, 0])
@@ -58,7 +58,7 @@ def scaled(
 def middle_slice(
     labels: LabelArray | None, shape: Sequence[int], boxes: Boxes | None = None
 ) -> int | None:
-    """The slice along the first axis with most foreground, or the middle of the largest box.
+    """Return the slice along the first axis with most foreground, or through the largest box.
 
     None for 2D arrays.
     """
@@ -74,7 +74,7 @@ def middle_slice(
 
 
 def boxes_at(boxes: Boxes | None, cut: int | None) -> Boxes | None:
-    """The boxes of a picture: of a slice of a volume those that go through it."""
+    """Return the boxes of an image; for a slice of a volume, those that intersect it."""
     return boxes if boxes is None or cut is None else boxes_of_slice(boxes, cut)
 
 
@@ -82,7 +82,7 @@ def boxes_at(boxes: Boxes | None, cut: int | None) -> Boxes | None:
 
 
 def colour_of(index: int) -> str:
-    """The colour of the ``index``-th foreground label; distinct for as many as there are."""
+    """Return the colour of the ``index``-th foreground label; colours are distinct."""
     if index < len(COLOURS):
         return COLOURS[index]
     from colorsys import hsv_to_rgb
@@ -92,15 +92,15 @@ def colour_of(index: int) -> str:
 
 
 def rgb(colour: str) -> npt.NDArray[np.uint8]:
-    """A colour ``#rrggbb`` as uint8 (3,)."""
+    """Convert a colour ``#rrggbb`` to uint8 (3,)."""
     return np.frombuffer(bytes.fromhex(colour[1:]), np.uint8)
 
 
 def enlarged(array: Pixels, edge: int) -> tuple[Pixels, int]:
-    """An array (H, W) whose longest edge is about so long, or as it is if it is longer.
+    """Enlarge an array (H, W) until its longest edge is about ``edge``; never shrinks.
 
     Returns:
-        The array, and by which whole number it was enlarged.
+        The array, and its integer factor.
     """
     times = max(1, edge // max(array.shape))
     return array.repeat(times, axis=0).repeat(times, axis=1), times
@@ -114,16 +114,16 @@ def outlined(
     edge: int,
     boxes: Boxes | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """A picture in colour, with outlines of labels and boxes that are one pixel wide.
+    """Return a colour image with outlines of labels and boxes that are one pixel wide.
 
     Args:
         grey: uint8 (H, W).
         labels: int16 (H, W), or None.
-        edge: pixels along the longest edge: so many, about, or as many as it has.
+        edge: approximate pixels along the longest edge; larger images keep their size.
         boxes: (N, 4), or None.
 
     Returns:
-        uint8 (H', W', 3), larger by a whole number.
+        uint8 (H', W', 3), enlarged by an integer factor.
     """
     from scipy.ndimage import binary_erosion
 
@@ -157,33 +157,33 @@ def thumbnail(
     *,
     edge: int = THUMBNAIL,
 ) -> bytes:
-    """A PNG file of an image: of a volume the slice with most foreground, else its middle.
+    """Encode an image as PNG; of a volume the slice with most foreground, else the middle one.
 
-    Two channels are side by side; of more the first one is shown. The first has outlines of labels,
-    in the colours of sample sheets where label values are 1, 2, 3.
+    Two channels are side by side; of more only the first is shown. The first has outlines of
+    labels, in the colours of preview grids where label values are 1, 2, 3.
 
     Args:
         image: (C, D, H, W) or (C, H, W).
-        windows: (C, 2), what is black and white in each channel.
+        windows: (C, 2), values of black and white in each channel.
         labels: int16 (D, H, W) or (H, W), or None.
-        edge: pixels of a channel's longest edge: fewer by less than half where pixels are repeated.
+        edge: pixels of a channel's longest edge; up to half fewer where pixels are repeated.
     """
     cut = middle_slice(labels, image.shape[1:])
     plane = image if cut is None else image[:, cut]
-    drawn = labels if labels is None or cut is None else labels[cut]
-    shown = 2 if len(plane) == 2 else 1
-    bounds = [(low, max(high, low + 1e-6)) for low, high in np.asarray(windows, float)[:shown]]
-    grey, drawn = _shrunk(scaled(plane[:shown], bounds, 8)[0], drawn, edge)
-    values = range(1, 1 + (0 if drawn is None else int(drawn.max(initial=0))))
+    plane_labels = labels if labels is None or cut is None else labels[cut]
+    count = 2 if len(plane) == 2 else 1
+    bounds = [(low, max(high, low + 1e-6)) for low, high in np.asarray(windows, float)[:count]]
+    grey, plane_labels = _shrunk(scaled(plane[:count], bounds, 8)[0], plane_labels, edge)
+    values = range(1, 1 + (0 if plane_labels is None else int(plane_labels.max(initial=0))))
     parts = [
-        outlined(one, None if channel else drawn, values, edge=edge)
-        for channel, one in enumerate(grey)
+        outlined(pixels, None if channel else plane_labels, values, edge=edge)
+        for channel, pixels in enumerate(grey)
     ]
     return png_bytes(np.concatenate(parts, axis=1))
 
 
 def _shrunk(grey: Pixels, labels: LabelArray | None, edge: int) -> tuple[Pixels, LabelArray | None]:
-    """Channels (C, H, W) and labels (H, W) with no edge longer than so many pixels."""
+    """Shrink channels (C, H, W) and labels (H, W) until no edge exceeds ``edge`` pixels."""
     shape = grey.shape[1:]
     if max(shape) <= edge:
         return grey, labels
@@ -192,7 +192,7 @@ def _shrunk(grey: Pixels, labels: LabelArray | None, edge: int) -> tuple[Pixels,
     height, width = (max(1, round(n * edge / max(shape))) for n in shape)
     box = Image.Resampling.BOX
     small = np.stack(
-        [np.asarray(Image.fromarray(one).resize((width, height), box)) for one in grey]
+        [np.asarray(Image.fromarray(channel).resize((width, height), box)) for channel in grey]
     )
     if labels is None:
         return small, None

@@ -1,4 +1,4 @@
-"""A report as HTML and as Markdown: the same words, tables and numbers; pictures in HTML alone."""
+"""Conversion of a report to HTML and Markdown: equal words, tables, numbers; images in HTML."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
     from jinja2.runtime import Context
 
 TOGETHER = {" = ": "\u00a0=\u00a0", " %": "\u00a0%", "± ": "±\u00a0"}
-"""Blanks at which no line may break."""
+"""Blanks that must not become line breaks."""
 
 
 def render(report: Report, *, style: str = "", script: str = "") -> str:
-    """A report as one HTML file that needs no other and no network.
+    """Render a report as one HTML file that needs no other file and no network.
 
     Args:
-        report: what it says.
-        style: style sheet behind the one that all reports share.
-        script: script behind the one that all reports share.
+        report: its content.
+        style: style sheet appended to the shared one.
+        script: script appended to the shared one.
     """
     style, script = template("style.css") + style, template("script.js") + script
     return (
@@ -64,14 +64,14 @@ def render(report: Report, *, style: str = "", script: str = "") -> str:
 
 
 def html(line: Line | Markup, results: str = RESULTS) -> Markup:
-    """Words as HTML: each number a link to its place in the document, all text escaped."""
+    """Convert words to HTML: each number links to its place in the document; text is escaped."""
     if isinstance(line, Markup):
         return line
     parts = []
     for part in line:
         if isinstance(part, str):
-            for blank, kept in TOGETHER.items():
-                part = part.replace(blank, kept)
+            for blank, unbreakable in TOGETHER.items():
+                part = part.replace(blank, unbreakable)
             parts.append(escape(part))
             continue
         href = f"{results}#{fragment(part.pointer)}"
@@ -82,7 +82,7 @@ def html(line: Line | Markup, results: str = RESULTS) -> Markup:
 
 
 def template(name: str, package: str = __package__) -> str:
-    """Text of a file in a package's ``templates``."""
+    """Return the text of a file in a package's ``templates``."""
     return (resources.files(package) / "templates" / name).read_text("utf-8")
 
 
@@ -107,18 +107,18 @@ def _engine() -> Environment:
 
 
 def _in_groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
-    return [(group, list(own)) for group, own in groupby(rows, lambda row: row.group)]
+    return [(group, list(members)) for group, members in groupby(rows, lambda row: row.group)]
 
 
 def _policy(style: str, script: str) -> str:
-    """What a browser may load: this very style and script, pictures within, nothing else."""
+    """Return the content security policy: this style and script, embedded images, nothing else."""
     hashes = {
         kind: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         for kind, text in (("style", style), ("script", script))
     }
     parts = [f"{kind}-src 'sha256-{digest}'" for kind, digest in hashes.items()]
-    rest = ["img-src data:", "base-uri 'none'", "form-action 'none'"]
-    return "; ".join(["default-src 'none'", *parts, *rest])
+    directives = ["img-src data:", "base-uri 'none'", "form-action 'none'"]
+    return "; ".join(["default-src 'none'", *parts, *directives])
 
 
 def write_report(
@@ -173,7 +173,7 @@ def _block(block: Block) -> list[str]:
     if isinstance(block, Words):
         return [_warning(block.line) if block.tone == "warning" else _line(block.line)]
     if isinstance(block, Drawn):
-        return [_line(block.told)] * bool(block.told)
+        return [_line(block.text)] * bool(block.text)
     if isinstance(block, Items):
         return ["\n".join([_line([block.title]), "", *(f"- {_line(li)}" for li in block.lines)])]
     if isinstance(block, Terms):
@@ -194,18 +194,20 @@ def _block(block: Block) -> list[str]:
 
 def _table(table: Table) -> str:
     """Its drawings left out."""
-    kept = [i for i, column in enumerate(table.columns) if column.role != "drawing"]
+    indices = [i for i, column in enumerate(table.columns) if column.role != "drawing"]
     grouped = any(row.group for row in table.rows)
-    head = [table.groups] * grouped + [table.columns[i].title for i in kept]
-    marks = [LEFT] * grouped + [RIGHT if table.columns[i].role == "number" else LEFT for i in kept]
+    head = [table.groups] * grouped + [table.columns[i].title for i in indices]
+    marks = [LEFT] * grouped + [
+        RIGHT if table.columns[i].role == "number" else LEFT for i in indices
+    ]
     lines = [_cells([_line([text]) for text in head]), _cells(marks)]
-    lines += [_cells(_row(row, kept, grouped)) for row in table.rows]
+    lines += [_cells(_row(row, indices, grouped)) for row in table.rows]
     return f"**{_line([table.caption])}**\n\n" + "\n".join(lines)
 
 
-def _row(row: Row, kept: list[int], grouped: bool) -> list[str]:
-    shown = row.shown
-    cells = [cell for i in kept if not isinstance(cell := shown[i], Markup)]
+def _row(row: Row, indices: list[int], grouped: bool) -> list[str]:
+    values = row.shown
+    cells = [cell for i in indices if not isinstance(cell := values[i], Markup)]
     return [_line([row.group])] * grouped + [_line(cell) for cell in cells]
 
 

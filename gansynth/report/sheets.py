@@ -1,4 +1,4 @@
-"""Sheets: many pictures side by side, with outlines of labels; a large one takes no time."""
+"""Preview grids: many images side by side, with outlines of labels; large ones are fast."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ from gansynth.runtime.files import disk_errors, write_bytes_atomic
 EDGE, GAP, LINE = 128, 4, 16
 """Pixels along a panel, between panels, and of a line of text."""
 LARGE = 192
-"""Pixels along a panel of what is looked at closely: a sample sheet, truth and prediction."""
+"""Pixels along a panel for close inspection: a sample's grid, truth and prediction."""
 COLUMNS = 8
-"""Panels in a line: as many cases stand side by side as fit into it, at least one."""
+"""Panels in a line; it holds as many whole cases as fit, at least one."""
 BEHIND = 64
 """Grey of a label map's background."""
 Picture = npt.NDArray[np.uint8]
 """(H, W, 3)."""
 Window = tuple[float, float]
 Cell = tuple[str, Sequence[Sample | Case]]
-"""A caption, and what stands side by side below it."""
+"""A caption, and the items side by side below it."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """What stands below a heading of a sheet.
+    """A column of a preview grid.
 
     Attributes:
-        real: whether it is of the real case; else of the sample.
+        real: whether it shows the real case; else the sample.
         channel: of the image; None shows labels.
-        values: of the labels that are shown, as outlines in an image.
+        values: labels to show, as outlines in an image.
     """
 
     heading: str
@@ -56,23 +56,23 @@ class Column:
 def write_mosaic(
     path: Path, cells: Sequence[Cell], schema: Schema, *, across: int = 1, edge: int = EDGE
 ) -> Path:
-    """Write a PNG of cells, each with a caption and a strip of pictures for each channel.
+    """Write a PNG of cells, each with a caption and a strip of images for each channel.
 
-    Labels, or boxes without them, are outlined in the first channel. Of volumes the slice with most
-    foreground is shown, of those of one cell the same one. All share a channel's window.
+    Labels, or boxes without them, are outlined in the first channel. A volume is shown in the slice
+    with most foreground; all volumes of a cell in the same slice. All share a channel's window.
 
     Args:
         path: where to write; published atomically, its folder made.
         cells: of equally many items (C, D, H, W) or (C, H, W), all of one shape.
-        edge: pixels along a panel, about; more only of images that are larger.
+        edge: approximate pixels along a panel; larger images keep their size.
 
     Raises:
-        EnvironmentFault: the disk refuses.
+        EnvironmentFault: a disk error.
     """
     windows = windows_of([item for _, items in cells for item in items])
-    drawn: list[Picture | None] = [_cell(*cell, windows, schema, edge) for cell in cells]
-    drawn += [None] * (-len(drawn) % across)
-    rows = [drawn[first : first + across] for first in range(0, len(drawn), across)]
+    pictures: list[Picture | None] = [_cell(*cell, windows, schema, edge) for cell in cells]
+    pictures += [None] * (-len(pictures) % across)
+    rows = [pictures[first : first + across] for first in range(0, len(pictures), across)]
     return _write(path, [_together(rows, gap=0)])
 
 
@@ -83,7 +83,7 @@ def _cell(
     schema: Schema,
     edge: int,
 ) -> Picture:
-    """A line of text above each channel's strip."""
+    """Return a line of text above each channel's strip."""
     cut = middle_slice(items[0].labels, items[0].image.shape[1:], items[0].boxes)
     strips = []
     for channel, name in enumerate(schema.channels):
@@ -117,8 +117,8 @@ def write_overlays(
         for name, labels, cells in (("truth", truth, above), ("prediction", predicted, below)):
             plane = Sample(image[channel : channel + 1, cut], labels[cut])
             cells.append((f"{title}, {name}", [plane]))
-    shown = replace(schema, channels=schema.channels[channel : channel + 1])
-    return write_mosaic(path, [*above, *below], shown, across=len(cases), edge=LARGE)
+    channel_schema = replace(schema, channels=schema.channels[channel : channel + 1])
+    return write_mosaic(path, [*above, *below], channel_schema, across=len(cases), edge=LARGE)
 
 
 def write_sheet(
@@ -128,34 +128,34 @@ def write_sheet(
     schema: Schema,
     *,
     title: str = "",
-    given: Collection[str] = (),
+    given_channels: Collection[str] = (),
     drawn: bool = False,
 ) -> Path:
     """Write a PNG: per sample, for each channel real | synthetic, then its label if any has one.
 
-    A channel that was given to the generator is the real one, and shown once. Labels that a part of
-    a chain has drawn beneath the others (``tissues:CSF``) have a column of their own.
+    A channel that was input of the generator is real, and shown once. Labels that a chain's part
+    generated beneath the others (``tissues:CSF``) have their own column.
 
-    3D cases are shown in the slice where the sample's label has most foreground (drawn into the
-    real case: most that is new); a real case of the same shape in the same slice, so that both show
-    the same place if they were cut there. Without labels boxes are shown, if there are any.
+    3D cases are shown in the slice where the sample's label has most foreground; with a real
+    background, most new foreground. A real case of the same shape is shown in the same slice: both
+    show the same place if they were cut there. Without labels, boxes are shown, if there are any.
 
     Args:
         path: where to write; published atomically, its folder made.
         samples: synthetic samples, (C, D, H, W) or (C, H, W); may be none.
         real: real cases of the same space, in the samples' order; may be fewer, or none.
-        given: names of the channels that samples show as they were given.
-        drawn: whether labels are drawn of the images; they stand beside the real cases' own.
+        given_channels: names of the channels that were input of the generator.
+        drawn: whether labels are predicted from images; shown beside the real cases' labels.
 
     Raises:
-        EnvironmentFault: the disk refuses.
+        EnvironmentFault: a disk error.
     """
     count = len(samples) or len(real)
-    columns = _columns(samples, real, schema, given, drawn)
+    columns = _columns(samples, real, schema, given_channels, drawn)
     windows = windows_of(real or samples) if count else []
-    if real and samples:  # of a channel that the real cases lack the samples' own
-        own = windows_of(samples)
-        windows = [w if w[0] < w[1] else o for w, o in zip(windows, own, strict=True)]
+    if real and samples:  # channels that the real cases lack take the samples' windows
+        sample_windows = windows_of(samples)
+        windows = [w if w[0] < w[1] else o for w, o in zip(windows, sample_windows, strict=True)]
     panels: list[Picture | None] = []
     for index in range(count):
         sample = samples[index] if index < len(samples) else None
@@ -176,36 +176,39 @@ def _columns(
     samples: Sequence[Sample],
     real: Sequence[Case],
     schema: Schema,
-    given: Collection[str],
+    given_channels: Collection[str],
     drawn: bool,
 ) -> list[Column]:
-    """The columns of a case, from left to right."""
+    """Return the columns of a case, from left to right."""
     beneath = _beneath(schema)
     hidden = {value for values in beneath.values() for value in values}
-    own = tuple(value for value in schema.foreground if value not in hidden)
+    foreground = tuple(value for value in schema.foreground if value not in hidden)
     sides = [("real", True)] * bool(real) + [("synthetic", False)] * bool(samples)
     columns = []
     for number, channel in enumerate(schema.channels):
-        shown = [("given", not samples)] if channel in given else sides
-        columns += [Column(f"{word} {channel}", is_real, number, own) for word, is_real in shown]
+        channel_sides = [("given", not samples)] if channel in given_channels else sides
+        columns += [
+            Column(f"{word} {channel}", is_real, number, foreground)
+            for word, is_real in channel_sides
+        ]
     items = samples or real
     labelled = not items or any(item.labels is not None for item in items)
     if drawn and any(case.labels is not None for case in real):
-        columns.append(Column("real label", True, None, own))
+        columns.append(Column("real label", True, None, foreground))
     if labelled:
         columns += [Column(name, not samples, None, values) for name, values in beneath.items()]
-        columns.append(Column("drawn label" if drawn else "label", not samples, None, own))
+        columns.append(Column("drawn label" if drawn else "label", not samples, None, foreground))
     return columns
 
 
 def _beneath(schema: Schema) -> dict[str, tuple[int, ...]]:
-    """Parts that have drawn labels (``composite_view.merged_schema``) -> their values."""
-    found: dict[str, tuple[int, ...]] = {}
+    """Map parts with generated labels (``composite_view.merged_schema``) to their values."""
+    parts: dict[str, tuple[int, ...]] = {}
     for name, value in schema.labels.items():
         part, _, of = name.partition(":")
         if of and value > 0:
-            found[part] = (*found.get(part, ()), value)
-    return found
+            parts[part] = (*parts.get(part, ()), value)
+    return parts
 
 
 def _case(
@@ -215,11 +218,11 @@ def _case(
     windows: Sequence[Window],
     schema: Schema,
 ) -> list[Picture | None]:
-    """One case's panels."""
-    shown: Sample | Case | None = sample if sample is not None else case
-    assert shown is not None, "as many panels as samples or real cases"
-    shape, own = shown.image.shape[1:], columns[0].values
-    cut = middle_slice(_only(_drawn_labels(shown, case), own), shape, shown.boxes)
+    """Return the panels of one case."""
+    reference: Sample | Case | None = sample if sample is not None else case
+    assert reference is not None, "as many panels as samples or real cases"
+    shape, values = reference.image.shape[1:], columns[0].values
+    cut = middle_slice(_only(_drawn_labels(reference, case), values), shape, reference.boxes)
     panels: list[Picture | None] = []
     for column in columns:
         item = case if column.real else sample
@@ -238,30 +241,30 @@ def _case(
 
 
 def _all_labels(item: Sample | Case) -> LabelArray | None:
-    """Labels, and what was drawn beneath them, if that is kept apart."""
+    """Return labels merged with generated ones beneath them, if those are separate."""
     if item.under is None or item.labels is None:
         return item.labels
     return np.where(item.labels == 0, item.under, item.labels)
 
 
 def _only(labels: LabelArray | None, values: Collection[int]) -> LabelArray | None:
-    """Some of the foreground labels; the others are background, and outside stays outside."""
+    """Keep only some foreground labels; the others become background, outside stays."""
     if labels is None:
         return None
     return np.where((labels < 0) | np.isin(labels, list(values)), labels, np.int16(0))
 
 
-def _drawn_labels(shown: Sample | Case, case: Case | None) -> LabelArray | None:
-    """The labels where a sample is not its real case: of one drawn into it, what is new."""
-    labels = shown.labels
-    if labels is None or case is None or case.image.shape != shown.image.shape:
+def _drawn_labels(item: Sample | Case, case: Case | None) -> LabelArray | None:
+    """Return the labels where a sample's image differs from its real case, if it does."""
+    labels = item.labels
+    if labels is None or case is None or case.image.shape != item.image.shape:
         return labels
-    new = np.where((shown.image != case.image).any(0), labels, 0)
+    new = np.where((item.image != case.image).any(0), labels, 0)
     return new if (new > 0).any() else labels
 
 
 def windows_of(items: Sequence[Sample | Case]) -> list[Window]:
-    """What is shown black and white in each channel: nearly all of it lies between."""
+    """Return each channel's values of black and white: the 1st and 99.5th percentile."""
     stacked = [i.image.reshape(i.image.shape[0], -1) for i in items]
     low = np.min([np.percentile(s, 1, axis=1) for s in stacked], axis=0)
     high = np.max([np.percentile(s, 99.5, axis=1) for s in stacked], axis=0)
@@ -280,17 +283,17 @@ def _panel(
     schema: Schema,
     edge: int,
 ) -> Picture:
-    """A channel; in the first one outlines of labels, which hide too much in the others."""
+    """Draw a channel; only the first has outlines of labels, which would hide too much."""
     image = item.image[channel] if cut is None else item.image[channel, cut]
     low, high = window
     grey = scaled(image[None], [(low, max(high, low + 1e-6))], 8)[0][0]
     boxes = boxes_at(item.boxes, cut) if item.labels is None and channel == 0 else None
-    shown = None if labels is None or channel else labels if cut is None else labels[cut]
-    return outlined(grey, shown, schema.foreground, edge=edge, boxes=boxes)
+    plane = None if labels is None or channel else labels if cut is None else labels[cut]
+    return outlined(grey, plane, schema.foreground, edge=edge, boxes=boxes)
 
 
 def _label_panel(labels: LabelArray | None, cut: int | None, schema: Schema) -> Picture | None:
-    """A label map in colours: outside black, background grey."""
+    """Draw a label map in colours: outside black, background grey."""
     if labels is None:
         return None
     plane, _ = enlarged(labels if cut is None else labels[cut], LARGE)
@@ -302,10 +305,10 @@ def _label_panel(labels: LabelArray | None, cut: int | None, schema: Schema) -> 
 
 
 def _together(rows: Sequence[Sequence[Picture | None]], gap: int = GAP, least: int = 0) -> Picture:
-    """Pictures in places as large as the largest one and the gap; white where there is none."""
-    shown = [picture.shape for row in rows for picture in row if picture is not None]
-    height = max((shape[0] for shape in shown), default=EDGE)
-    width = max(least, max((shape[1] for shape in shown), default=EDGE))
+    """Arrange images in cells of the largest size plus the gap; empty cells are white."""
+    shapes = [picture.shape for row in rows for picture in row if picture is not None]
+    height = max((shape[0] for shape in shapes), default=EDGE)
+    width = max(least, max((shape[1] for shape in shapes), default=EDGE))
     height, width = height + gap, width + gap
     sheet = np.full((len(rows) * height, len(rows[0]) * width, 3), 255, np.uint8)
     for y, row in enumerate(rows):
@@ -317,14 +320,14 @@ def _together(rows: Sequence[Sequence[Picture | None]], gap: int = GAP, least: i
 
 
 def _length(text: str) -> int:
-    """Pixels that a line of text takes."""
+    """Return the width of a line of text in pixels."""
     from PIL import ImageFont
 
     return 2 + round(ImageFont.load_default().getlength(text))
 
 
 def _text(text: str, width: int) -> Picture:
-    """A line of text, black on white: uint8 (LINE, width, 3)."""
+    """Draw a line of text, black on white: uint8 (LINE, width, 3)."""
     from PIL import Image, ImageDraw, ImageFont
 
     line = Image.new("RGB", (width, LINE), "white")

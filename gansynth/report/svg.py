@@ -1,6 +1,6 @@
-"""Small drawings as SVG that stretch with their place while words and lines keep their size.
+"""Small SVG drawings that stretch with their place while words and lines keep their size.
 
-Positions across are shares of the width, positions down are pixels.
+Horizontal positions are shares of the width, vertical positions are pixels.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ LOG_STEPS: tuple[tuple[float, ...], ...] = (
     (1.0, 3.0),
     (1.0,),
 )
-"""What stands at a logarithmic axis in each decade, from the closest to the widest."""
+"""Ticks of a logarithmic axis in each decade, from the densest to the sparsest."""
 HEIGHT = 190.0
-"""Of a panel."""
+"""Height of a panel."""
 TOP, BOTTOM = 12.0, 158.0
 LEFT, RIGHT = 15.0, 97.0
 """Edges of a panel's frame."""
 
 
 def tag(name: str, *children: Markup | str, **attributes: str | float | None) -> Markup:
-    """An element; text and attributes are escaped, and ``stroke_width`` becomes stroke-width."""
+    """Make an element; text and attributes are escaped; ``stroke_width`` means stroke-width."""
     written = "".join(
         f' {key.strip("_").replace("_", "-")}="{escape(_short(value))}"'
         for key, value in attributes.items()
@@ -47,7 +47,7 @@ def _short(value: str | float) -> str:
 
 @dataclass(frozen=True)
 class Axis:
-    """Where numbers lie between two edges.
+    """Linear map from numbers to positions between two edges.
 
     Attributes:
         low: number at ``start``.
@@ -72,14 +72,14 @@ class Axis:
         about: int = 5,
         tight: bool = False,
     ) -> Axis:
-        """One that holds all numbers, with round ones at it.
+        """Make an axis that contains all numbers, with round ticks.
 
         Args:
-            values: what is to fit; none of them may be known.
+            values: the numbers; all may be None.
             tight: end a little beyond the numbers instead of at a tick.
         """
-        known = [value for value in values if value is not None] or [0.0, 1.0]
-        low, high = min(known), max(known)
+        numbers = [value for value in values if value is not None] or [0.0, 1.0]
+        low, high = min(numbers), max(numbers)
         if high - low < 1e-9:
             low, high = low - 0.5, high + 0.5
         rough = (high - low) / about
@@ -94,12 +94,12 @@ class Axis:
         return cls(ticks[0], ticks[-1], ticks, start, end)
 
     def at(self, value: float) -> float:
-        """Where a number lies; what lies outside is put on the edge."""
+        """Return the position of a number; numbers outside are put on the edge."""
         share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
         return self.start + share * (self.end - self.start)
 
     def words(self, tick: float, *, sign: bool = False) -> str:
-        """A tick's number, with as many decimals as the steps have."""
+        """Format a tick's number, with as many decimals as the steps have."""
         step = self.ticks[1] - self.ticks[0] if len(self.ticks) > 1 else 1.0
         decimals = next((d for d in range(6) if abs(round(step, d) - step) < 1e-9), 6)
         return rounded(tick, decimals, sign=sign)
@@ -107,7 +107,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class LogAxis(Axis):
-    """An axis on which equal ratios are equally far; its numbers are above zero."""
+    """A logarithmic axis; its numbers are above zero."""
 
     @classmethod
     def over(
@@ -119,10 +119,10 @@ class LogAxis(Axis):
         about: int = 5,
         tight: bool = True,
     ) -> LogAxis:
-        """One that holds all numbers above zero, with round ones at it; it is always tight."""
-        known = [value for value in values if value is not None and value > 0] or [0.1, 10.0]
-        edge = max((max(known) / min(known)) ** 0.04, 1.05)
-        low, high = min(known) / edge, max(known) * edge
+        """Make an axis that contains all numbers above zero, with round ticks; always tight."""
+        numbers = [value for value in values if value is not None and value > 0] or [0.1, 10.0]
+        edge = max((max(numbers) / min(numbers)) ** 0.04, 1.05)
+        low, high = min(numbers) / edge, max(numbers) * edge
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         for firsts in LOG_STEPS:
             ticks = [round(f * 10.0**d, 9 - d) for d in decades for f in firsts]
@@ -132,58 +132,58 @@ class LogAxis(Axis):
         return cls(low, high, tuple(ticks[:: math.ceil(len(ticks) / about) or 1]), start, end)
 
     def at(self, value: float) -> float:
-        """Where a number lies; what lies outside is put on the edge."""
+        """Return the position of a number; numbers outside are put on the edge."""
         inside = min(max(value, self.low), self.high)
         share = math.log(inside / self.low) / math.log(self.high / self.low)
         return self.start + share * (self.end - self.start)
 
     def words(self, tick: float, *, sign: bool = False) -> str:
-        """A tick's number, as short as it is."""
+        """Format a tick's number as briefly as possible."""
         return f"{tick:+g}" if sign else f"{tick:g}"
 
 
 def across(share: float) -> str:
-    """A share of the width."""
+    """Format a share of the width."""
     return f"{_short(share)}%"
 
 
 def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
-    """From one point to another; across in shares of the width, down in pixels."""
+    """Draw a line; x in shares of the width, y in pixels."""
     return tag("line", x1=across(x1), y1=y1, x2=across(x2), y2=y2, class_=class_)
 
 
 def block(x1: float, x2: float, top: float, height: float, class_: str) -> Markup:
-    """A rectangle between two shares of the width."""
+    """Draw a rectangle between two shares of the width."""
     left, width = min(x1, x2), abs(x2 - x1)
     return tag("rect", x=across(left), width=across(width), y=top, height=height, class_=class_)
 
 
 def words(x: float, y: float, text: str, class_: str, anchor: str = "middle") -> Markup:
-    """A text; its class says what it is, its anchor where the point lies in it."""
+    """Draw a text; its class names its role, its anchor the position of the point in it."""
     return tag("text", escape(text), x=across(x), y=y, class_=class_, text_anchor=anchor)
 
 
 def mark(shape: str, x: float, y: float, class_: str) -> Markup:
-    """One of the page's marks: circle, ring, diamond, up or down."""
+    """Draw one of the page's marks: circle, ring, diamond, up or down."""
     return tag("use", href=f"#mark-{shape}", x=across(x), y=y, class_=class_)
 
 
-def sourced(found: Linked, *drawn: Markup) -> Markup:
-    """What is drawn of a number, with where it is from."""
-    return tag("g", tag("title", escape(found.source)), *drawn, data_pointer=found.pointer)
+def sourced(number: Linked, *elements: Markup) -> Markup:
+    """Group the elements of a number with its source."""
+    return tag("g", tag("title", escape(number.source)), *elements, data_pointer=number.pointer)
 
 
 def whisker(axis: Axis, ends: Sequence[tuple[float | None, Linked]], y: float) -> list[Markup]:
-    """An interval with its ends; an arrow where it goes beyond the axis.
+    """Draw an interval with its ends; an arrow where it goes beyond the axis.
 
     Args:
-        ends: both, each with the number it is drawn of; nothing is drawn unless both are known.
+        ends: both, each with its number; nothing is drawn unless both are known.
         y: in pixels.
     """
-    known = sorted((end for end, _ in ends if end is not None))
-    if len(known) < 2:
+    bounds = sorted((end for end, _ in ends if end is not None))
+    if len(bounds) < 2:
         return []
-    drawn = [line(axis.at(known[0]), y, axis.at(known[-1]), y, "whisker")]
+    elements = [line(axis.at(bounds[0]), y, axis.at(bounds[-1]), y, "whisker")]
     for end, source in ends:
         if end is None:
             continue
@@ -192,15 +192,15 @@ def whisker(axis: Axis, ends: Sequence[tuple[float | None, Linked]], y: float) -
             cap = line(at, y - 4, at, y + 4, "whisker")
         else:
             cap = mark("left" if end < axis.low else "right", at, y, "beyond")
-        drawn.append(sourced(source, cap))
-    return drawn
+        elements.append(sourced(source, cap))
+    return elements
 
 
-def stretched(height: float, *drawn: Markup) -> Markup:
-    """Shapes whose coordinates are 0 to 100 across and pixels down, stretched with their place."""
+def stretched(height: float, *elements: Markup) -> Markup:
+    """Stretch shapes to their place; their coordinates are 0 to 100 horizontally, and pixels."""
     return tag(
         "svg",
-        *drawn,
+        *elements,
         viewBox=f"0 0 100 {height:g}",
         preserveAspectRatio="none",
         width="100%",
@@ -209,47 +209,47 @@ def stretched(height: float, *drawn: Markup) -> Markup:
 
 
 def corners_of(places: Iterable[tuple[float, float]]) -> str:
-    """Corners of a shape, as its attribute has them."""
+    """Format the corners of a polygon for its attribute."""
     return " ".join(f"{x:.2f},{y:.2f}" for x, y in places)
 
 
 class Drawings:
-    """Makes drawings whose names are unique on a page."""
+    """Makes drawings with ids that are unique on a page."""
 
     def __init__(self) -> None:
         self._next = count(1)
 
     def drawing(
-        self, title: str, description: str, height: float, *drawn: Markup, class_: str = ""
+        self, title: str, description: str, height: float, *elements: Markup, class_: str = ""
     ) -> Markup:
-        """One picture.
+        """Make one drawing.
 
         Args:
-            title: its name, for who does not see it.
-            height: in pixels; as wide as its place.
+            title: its name for screen readers.
+            height: in pixels; the width is that of its place.
         """
-        own = f"drawing-{next(self._next)}"
+        prefix = f"drawing-{next(self._next)}"
         return tag(
             "svg",
-            tag("title", escape(title), id=f"{own}-title"),
-            tag("desc", escape(description), id=f"{own}-words"),
-            *drawn,
+            tag("title", escape(title), id=f"{prefix}-title"),
+            tag("desc", escape(description), id=f"{prefix}-words"),
+            *elements,
             class_=f"drawing {class_}".strip(),
             role="img",
-            aria_labelledby=f"{own}-title",
-            aria_describedby=f"{own}-words",
+            aria_labelledby=f"{prefix}-title",
+            aria_describedby=f"{prefix}-words",
             width="100%",
             height=height,
         )
 
 
 def frame(down: Axis, ticks: Sequence[tuple[float, str]]) -> list[Markup]:
-    """A panel's frame: lines and numbers at the left, words at the bottom."""
-    drawn = []
+    """Draw a panel's frame: lines and numbers at the left, words at the bottom."""
+    elements = []
     for tick in down.ticks:
-        drawn.append(line(LEFT, down.at(tick), RIGHT, down.at(tick), "grid"))
-        drawn.append(words(LEFT - 2, down.at(tick) + 4, down.words(tick), "tick", "end"))
-    return [*drawn, *(words(x, BOTTOM + 20, word, "tick") for x, word in ticks)]
+        elements.append(line(LEFT, down.at(tick), RIGHT, down.at(tick), "grid"))
+        elements.append(words(LEFT - 2, down.at(tick) + 4, down.words(tick), "tick", "end"))
+    return [*elements, *(words(x, BOTTOM + 20, word, "tick") for x, word in ticks)]
 
 
 def ruler(
@@ -261,18 +261,18 @@ def ruler(
     *,
     sign: bool = False,
 ) -> Markup:
-    """Numbers of an axis, as the heading of a column; and what its ends mean."""
+    """Draw an axis as a column's heading: its numbers, and the meaning of its ends."""
     sides = zip((axis.start, axis.end), ends, ("start", "end"), strict=True)
     top = 16 if any(ends) else 0
     return drawings.drawing(
         title,
         description,
         top + 22,
-        *(words(at, 10, said, "side", anchor) for at, said, anchor in sides if said),
+        *(words(at, 10, text, "side", anchor) for at, text, anchor in sides if text),
         *(words(axis.at(t), top + 16, axis.words(t, sign=sign), "tick") for t in axis.ticks),
     )
 
 
 def grid(axis: Axis, height: float) -> list[Markup]:
-    """Lines at the numbers of an axis."""
+    """Draw lines at the ticks of an axis."""
     return [line(axis.at(t), 0, axis.at(t), height, "grid") for t in axis.ticks]

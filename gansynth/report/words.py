@@ -1,4 +1,4 @@
-"""Numbers in words, each with the place it comes from."""
+"""Numbers in text, each linked to its place in the results."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 from gansynth.report.document import Node, pattern
 
 NOTHING = "–"
-"""Stands where there is no number."""
+"""Placeholder of a missing number."""
 MINUTE, HOUR = 60.0, 3600.0
 
 
 @dataclass(frozen=True)
 class Linked:
-    """A number as it is shown, and where it stands in the results.
+    """A number as shown, and its place in the results.
 
     Attributes:
         text: as shown, without its unit.
-        value: as it stands there, or as worked out of what stands there.
-        pointer: where; for what is worked out the place that holds all it is worked out of.
+        value: as stored, or as derived from stored values.
+        pointer: its place; for a derived number the place that contains all its inputs.
         scale: shown number = value x scale.
-        how: how it is worked out: mean, sum, count, least, most, share or better; else empty.
-        of: the pattern of the places that it is worked out of.
+        how: derivation: mean, sum, count, least, most, share or better; else empty.
+        of: the pattern of its inputs' places.
     """
 
     text: str
@@ -36,33 +36,33 @@ class Linked:
 
     @property
     def source(self) -> str:
-        """Where it is from and how exactly it stands there, for people."""
+        """The place of the number and its stored value, as text."""
         where = f"{self.how} of {self.of}" if self.how else self.pointer
         return f"{where} = {'nothing' if self.value is None else self.value}"
 
 
 Line = Sequence["str | Linked"]
-"""Words with numbers in them."""
+"""Text with numbers in it."""
 
 
 def plain(line: Line) -> str:
-    """The words alone."""
+    """Return the text alone."""
     return "".join(part if isinstance(part, str) else part.text for part in line)
 
 
 def joined(lines: Iterable[Line], between: str = ", ", last: str = " and ") -> Line:
-    """Lines as an enumeration."""
+    """Join lines to an enumeration."""
     parts = [list(line) for line in lines]
-    found: list[str | Linked] = []
+    pieces: list[str | Linked] = []
     for index, part in enumerate(parts):
         if index:
-            found.append(last if index == len(parts) - 1 else between)
-        found += part
-    return found
+            pieces.append(last if index == len(parts) - 1 else between)
+        pieces += part
+    return pieces
 
 
 def rounded(value: float, decimals: int, *, sign: bool = False) -> str:
-    """A number with a true minus sign; nothing that is rounded to zero has a sign."""
+    """Format a number with a true minus sign; a zero after rounding has no sign."""
     text = f"{value:+.{decimals}f}" if sign else f"{value:.{decimals}f}"
     if not float(text):
         return f"{0:.{decimals}f}"
@@ -71,12 +71,12 @@ def rounded(value: float, decimals: int, *, sign: bool = False) -> str:
 
 @dataclass(frozen=True)
 class Show:
-    """How a measure is shown.
+    """How to show a measure.
 
     Attributes:
-        title: for people.
+        title: name to show.
         unit: behind a difference: points, or the measure's own.
-        scale: what stored values are multiplied with.
+        scale: factor on stored values.
         decimals: of values; differences have two.
         up: whether higher is better.
     """
@@ -89,7 +89,7 @@ class Show:
 
     @classmethod
     def of(cls, measure: Node, name: str) -> Show:
-        """A measure's, by its entry in ``measures``; shares of 1 are shown in points."""
+        """Read a measure's entry in ``measures``; shares of 1 are shown in points."""
         unit = measure["unit"].text
         title, region = measure["title"].text or name, measure["region"].text
         if region and region != "foreground" and region not in title:
@@ -102,50 +102,50 @@ class Show:
         return self.scale if self.up else -self.scale
 
     def value(self, node: Node) -> Linked:
-        """A value of the measure."""
+        """Return a value of the measure."""
         return number(node, self.decimals, scale=self.scale)
 
     def difference(self, node: Node) -> Linked:
-        """A difference, with its sign."""
+        """Return a difference, with its sign."""
         return number(node, 2, scale=self.scale, sign=True)
 
     def size(self, node: Node) -> Linked:
-        """A margin, or a smallest difference: without a sign."""
+        """Return a margin, or a smallest difference, without a sign."""
         return number(node, 2, scale=self.scale)
 
     def gain(self, node: Node) -> Linked:
-        """A difference counted towards better, whichever way that is."""
+        """Return a difference with the sign that makes better positive."""
         return number(node, 2, scale=self._side)
 
     def loss(self, node: Node) -> Linked:
-        """A difference counted towards worse."""
+        """Return a difference with the sign that makes worse positive."""
         return number(node, 2, scale=-self._side)
 
     def better(self, value: float) -> float:
-        """A stored difference counted towards better."""
+        """Return a stored difference with the sign that makes better positive."""
         return value if self.up else -value
 
     def room(self, value: float) -> float:
-        """The largest gain there can be from a value, as stored: to 1 of a share, else to 0."""
+        """Return the largest possible gain over a stored value: to 1 for a share, else to 0."""
         if not self.up:
             return value
         return 1 - value if self.unit == "points" else math.inf
 
 
 def number(node: Node, decimals: int, *, scale: float = 1.0, sign: bool = False) -> Linked:
-    """A number of the document."""
+    """Return a number of the document."""
     value = node.number
     text = NOTHING if value is None else rounded(value * scale, decimals, sign=sign)
     return Linked(text, node.value, node.pointer, scale)
 
 
 def whole(node: Node) -> Linked:
-    """A count of the document."""
+    """Return a count of the document."""
     return number(node, 0)
 
 
 def probability(node: Node) -> Linked:
-    """A p-value: three decimals, none below 0.001."""
+    """Return a p-value: three decimals, none below 0.001."""
     value = node.number
     if value is not None and value < 0.001:
         return Linked("< 0.001", node.value, node.pointer)
@@ -153,7 +153,7 @@ def probability(node: Node) -> Linked:
 
 
 def time_unit(seconds: Iterable[float | None]) -> tuple[str, float]:
-    """The unit that suits durations that stand below each other, and its length in seconds."""
+    """Return a common unit of durations in a column, and its length in seconds."""
     longest = max((abs(s) for s in seconds if s is not None), default=0.0)
     if longest >= 2 * HOUR:
         return "h", HOUR
@@ -163,47 +163,47 @@ def time_unit(seconds: Iterable[float | None]) -> tuple[str, float]:
 def derived(
     how: str, nodes: Sequence[Node], decimals: int = 0, *, of: str, holder: str, scale: float = 1.0
 ) -> Linked:
-    """A number worked out of several.
+    """Derive a number from several.
 
     Args:
         how: mean, sum, least or most of the numbers among them, or count of all.
-        nodes: what it is worked out of.
+        nodes: the inputs.
         decimals: digits behind the point.
         of: the pattern that leads to the nodes.
-        holder: pointer of what holds them all.
-        scale: what it is multiplied with to be shown.
+        holder: pointer to the place that contains them all.
+        scale: factor on the shown number.
     """
     values = [value for node in nodes if (value := node.number) is not None]
-    found: float | None
+    result: float | None
     if how == "count":
-        found = len(nodes)
+        result = len(nodes)
     elif not values:
-        found = None
+        result = None
     else:
-        found = {"sum": sum(values), "least": min(values), "most": max(values)}.get(
+        result = {"sum": sum(values), "least": min(values), "most": max(values)}.get(
             how, sum(values) / len(values)
         )
-    text = NOTHING if found is None else rounded(found * scale, decimals)
-    return Linked(text, found, holder, scale, how, of)
+    text = NOTHING if result is None else rounded(result * scale, decimals)
+    return Linked(text, result, holder, scale, how, of)
 
 
 def index_of(node: Node) -> int:
-    """The index of a list's item, from its pointer."""
+    """Return the index of a list's item, from its pointer."""
     return int(node.pointer.rpartition("/")[2])
 
 
 def of_runs(runs: Sequence[Node], *steps: str | Sequence[str]) -> str:
-    """The pattern of one place within several runs."""
+    """Return the pattern of one place within several runs."""
     return pattern("runs", [index_of(run) for run in runs], *steps)
 
 
 def interval(low: Linked, high: Linked) -> Line:
-    """Both ends; a dash if neither is known."""
+    """Return both ends; a dash if neither is known."""
     return [NOTHING] if low.text == high.text == NOTHING else [low, " to ", high]
 
 
 def with_interval(middle: Linked, low: Linked, high: Linked) -> Line:
-    """A number with both ends of its interval behind it, where they are known."""
+    """Return a number, followed by both ends of its interval if they are known."""
     return [middle] if low.text == high.text == NOTHING else [middle, " (", low, " to ", high, ")"]
 
 
@@ -212,7 +212,7 @@ Three = tuple[Linked, Linked, Linked]
 
 
 def three(node: Node, places: int, key: str = "value", *, sign: bool = False) -> Three:
-    """A number of an object, and ``low`` and ``high``: of all but a value with its name before."""
+    """Return a number and its interval; keys are ``low``, ``high``, prefixed unless ``value``."""
     before = "" if key == "value" else f"{key}_"
     middle, low, high = (
         number(node[k], places, sign=sign) for k in (key, f"{before}low", f"{before}high")
@@ -220,16 +220,16 @@ def three(node: Node, places: int, key: str = "value", *, sign: bool = False) ->
     return middle, low, high
 
 
-def value_of(shown: Linked) -> float | None:
-    """The number as it stands in the document, where it is one."""
-    return Node(shown.value).number
+def value_of(number: Linked) -> float | None:
+    """Return the number as stored in the document, or None."""
+    return Node(number.value).number
 
 
 def told(node: Node) -> Linked:
-    """A text of the document, with its place."""
+    """Return a text of the document, with its place."""
     return Linked(node.text, node.text, node.pointer)
 
 
 def finite(nodes: Iterable[Node]) -> list[float]:
-    """The numbers that are known."""
+    """Return the finite numbers of nodes."""
     return [value for node in nodes if (value := node.number) is not None]

@@ -1,1 +1,1 @@
-"""What every package stands on: errors, files, processes, devices, options."""
+"""Basis of every package: errors, files, processes, devices, options."""

@@ -1,4 +1,4 @@
-"""In a process that another one has started: signals, the exit code, and who else needs cores."""
+"""Code of a child process: signals, exit code, and the number of threads."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from gansynth.runtime.errors import EXIT_SIGINT, EXIT_SIGTERM, GansynthError
 from gansynth.runtime.signals import on_sigterm
 
 FAULT = "error: "
-"""Begins the line in which a child says what it ended with; its threads may go on talking."""
+"""Prefix of the line in which a child reports its end; its threads may print more after it."""
 PARENT = "GANSYNTH_PARENT"
-"""Variable with the pid of the process that must stay alive; without it a child goes on alone."""
+"""Variable with the pid of the process that must stay alive; without it a child ignores that."""
 
 
 def obey() -> None:
-    """In a child: leave by ``SystemExit`` on SIGTERM, which also comes when the parent is gone."""
+    """In a child: leave by ``SystemExit`` on SIGTERM, which is also sent when the parent dies."""
     on_sigterm(_leave)
     parent = os.environ.pop(PARENT, "")
     if parent.isdigit():
@@ -28,10 +28,10 @@ def obey() -> None:
 
 
 def entry(work: Callable[[], None]) -> int:
-    """A child's work, from its first line to its exit code.
+    """Run a child's work, from its first line to its exit code.
 
     Returns:
-        The exit code; a line on stderr says why it is not 0.
+        The exit code; a line on stderr explains any other than 0.
     """
     logging.basicConfig(format="%(levelname)s: %(message)s")
     obey()
@@ -46,29 +46,29 @@ def entry(work: Callable[[], None]) -> int:
 
 
 def limit_threads(device: str) -> None:
-    """Keep torch to ``cpu_threads`` where it trains on the CPU (``cpu``), else to one."""
+    """Limit torch to ``cpu_threads`` if it trains on the CPU (``cpu``), else to one thread."""
     import torch
 
     torch.set_num_threads(cpu_threads() if device == "cpu" else 1)
 
 
 def cpu_threads() -> int:
-    """Threads for torch on the CPU: OMP_NUM_THREADS if set, else all cores but one.
+    """Return the number of CPU threads for torch: OMP_NUM_THREADS if set, else all cores but one.
 
-    Hosts take every core. One core too many is not a little slower but tens of times, and the
-    producer and a host's workers need some too.
+    Hosts take every core, while the producer and a host's workers need some too. One thread too
+    many makes torch tens of times slower.
     """
     text = os.environ.get("OMP_NUM_THREADS", "")
     return max(1, int(text) if text.isdigit() else (os.cpu_count() or 2) - 1)
 
 
 def _leave(number: int, frame: object) -> None:
-    """On SIGTERM: unwind, so that the producer is stopped and the bank removed."""
+    """On SIGTERM: unwind, so that the producer stops and the bank is removed."""
     raise SystemExit(EXIT_SIGTERM)
 
 
 def _follow(parent: int) -> None:
-    """Leave when the process that started us is gone."""
+    """Leave when the parent process has ended."""
     while os.getppid() == parent:
         time.sleep(1.0)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Which numbers a device computes in, and its random numbers."""
+"""Devices, their precision of computing, and their random numbers."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Precision = Literal["auto", "bf16", "fp16", "fp32"]
 Resolved = Literal["bf16", "fp16", "fp32"]
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-"""What autocast computes in, of the precisions that have one."""
+"""Data type of autocast, for precisions that use it."""
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto`` is CUDA if there is any, else the CPU; anything else is taken at its word.
+    """Return a device by its name; ``auto`` is CUDA if there is any, else the CPU.
 
     Under torchrun, ``auto`` and ``cuda`` are the CUDA device of this process's local rank.
 
     Raises:
-        EnvironmentFault: if the device is not there.
+        EnvironmentFault: the device does not exist.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -45,7 +45,7 @@ def pick_device(name: str) -> torch.device:
 def set_seed(seed: int, device: torch.device | None = None) -> None:
     """Seed torch's random numbers of the CPU, and those of one CUDA device.
 
-    ``torch.manual_seed`` seeds all CUDA devices, also those that are somebody else's business.
+    ``torch.manual_seed`` would seed all CUDA devices, including those others use.
     """
     torch.default_generator.manual_seed(seed)
     if device is not None and device.type == "cuda":
@@ -55,23 +55,23 @@ def set_seed(seed: int, device: torch.device | None = None) -> None:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Random numbers of the CPU by a seed, as before when it ends; no other device's change."""
+    """Seed the CPU's random numbers and restore their state after; other devices do not change."""
     with torch.random.fork_rng(devices=[]):
         set_seed(seed)
         yield
 
 
 def device_name(device: torch.device) -> str:
-    """The model of a CUDA device, or ``cpu``."""
+    """Return the model of a CUDA device, or ``cpu``."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def tf32(device: torch.device) -> str:
-    """What CUDA rounds to TF32 in fp32: ``convolutions``, as torch usually has it, or ``none``."""
+    """Return which fp32 operations CUDA rounds to TF32: ``convolutions`` (usual) or ``none``."""
     if device.type != "cuda" or os.environ.get("NVIDIA_TF32_OVERRIDE") == "0":
         return "none"
     backends = torch.backends
-    if hasattr(backends, "fp32_precision"):  # torch 2.9; the flags of old may not be read then
+    if hasattr(backends, "fp32_precision"):  # torch 2.9; the old flags may not be read then
         chosen = (backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision)  # type: ignore[attr-defined]
         on = [value == "tf32" for value in chosen]
     else:
@@ -81,14 +81,14 @@ def tf32(device: torch.device) -> str:
 
 
 def native_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is computed in hardware there (emulated, it is slower than float32)."""
+    """Whether the device computes bfloat16 in hardware; emulation is slower than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def resolve(precision: Precision, device: torch.device) -> Resolved:
-    """``auto`` is bf16 autocast where it is native, else fp32.
+    """Resolve ``auto``: bf16 autocast where it is native, else fp32.
 
     Raises:
         UsageFault: fp16 anywhere but on CUDA.
@@ -103,18 +103,18 @@ def resolve(precision: Precision, device: torch.device) -> Resolved:
 
 
 def autocast(device: torch.device, bf16: bool) -> contextlib.AbstractContextManager[object]:
-    """A bf16 autocast context, or none."""
+    """Return a bf16 autocast context, or an empty one."""
     if not bf16:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-def producer_device(asked: str, training: Sequence[int]) -> str:
+def producer_device(device_name: str, training: Sequence[int]) -> str:
     """Choose the producer's device.
 
     Args:
-        asked: ``auto``, or a device by its name. ``auto`` is a CUDA device the training leaves
-            free, else the first one it uses, else the CPU.
+        device_name: ``auto``, or a device by its name. ``auto`` is a CUDA device that the training
+            leaves free, else the first one it uses, else the CPU.
         training: CUDA devices of this machine that the training uses; none if it runs on the CPU.
 
     Returns:
@@ -122,14 +122,14 @@ def producer_device(asked: str, training: Sequence[int]) -> str:
 
     Raises:
         UsageFault: no name of a device.
-        EnvironmentFault: the device is not there.
+        EnvironmentFault: the device does not exist.
     """
-    if asked == "auto":
-        # Counting does not wake CUDA up in this process; asking each for its free memory would.
+    if device_name == "auto":
+        # Counting does not initialise CUDA in this process; reading free memory would.
         count = torch.cuda.device_count()
         free = [index for index in range(count) if index not in training]
         return f"cuda:{[*free, *training][0]}" if count else "cpu"
-    device = pick_device(asked)
+    device = pick_device(device_name)
     if device.type == "cuda":
         return f"cuda:{device.index or 0}"
     return str(device)

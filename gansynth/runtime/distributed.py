@@ -1,8 +1,8 @@
-"""Several processes that train one generator: who they are, and what they tell each other.
+"""Several processes that train one generator together, and their communication.
 
-torchrun starts one for each device. Each takes its share of every batch; gradients are averaged by
-plain all-reduce after each phase's backward pass: wrappers that hook into it break on gradient
-penalties. With one process every method is free.
+torchrun starts one process per device. Each takes its share of every batch. Gradients are averaged
+by plain all-reduce after each phase's backward pass, since wrappers with hooks break on gradient
+penalties. With one process every method costs nothing.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from torch import Tensor
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 
 PATIENCE = timedelta(minutes=30)
-"""How long processes wait for each other: the first one also draws sheets and writes files."""
+"""Timeout of processes for each other: the first one also draws preview grids, writes files."""
 
 HUNG_UP = ("by peer", "Socket closed", "Broken pipe", "remote process exited")
-"""What gloo and NCCL say of a process that is gone."""
+"""Messages of gloo and NCCL about a process that has ended."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Team:
 
     Attributes:
         rank: number of this process.
-        size: how many there are.
+        size: number of processes.
     """
 
     rank: int = 0
@@ -45,13 +45,13 @@ class Team:
         return self.rank == 0
 
     def shares(self, total: int, parts: int) -> list[range]:
-        """This process's samples of a batch, in parts of equal size that are done one by one.
+        """Return this process's samples of a batch, in equal parts that run one by one.
 
         Raises:
-            UsageFault: if the batch cannot be shared out evenly.
+            UsageFault: the batch cannot be divided evenly.
         """
-        each, rest = divmod(total, self.size * parts)
-        if rest or not each:
+        each, remainder = divmod(total, self.size * parts)
+        if remainder or not each:
             raise UsageFault(
                 f"batch_size={total}: expected a multiple of {self.size * parts} "
                 f"({self.size} process(es) x accumulate={parts}), so that all shares are equal; "
@@ -62,7 +62,7 @@ class Team:
 
     @torch.no_grad()
     def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Make every gradient the mean over the processes; those that are None stay so."""
+        """Replace every gradient by the mean over the processes; None stays None."""
         gradients = [p.grad for p in parameters if p.grad is not None]
         if self.size == 1 or not gradients:
             return
@@ -74,7 +74,7 @@ class Team:
             gradient.copy_(mean.view_as(gradient))
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean over the processes; NaN if it is NaN in any of them."""
+        """Return the mean over the processes; NaN if it is NaN in any of them."""
         if self.size > 1:
             values = values.clone()
             dist.all_reduce(values)
@@ -82,7 +82,7 @@ class Team:
         return values
 
     def any(self, mine: int, device: torch.device) -> int:
-        """The largest of all processes' numbers: one that was asked to stop stops them all."""
+        """Return the largest of all processes' numbers: a stop request to one stops them all."""
         if self.size == 1:
             return mine
         flag = torch.tensor(mine, device=device)
@@ -98,7 +98,7 @@ class Team:
             dist.broadcast(tensor, 0)
 
     def tell(self, value: Any) -> Any:
-        """The first process's value, in all of them; made of plain JSON types."""
+        """Return the first process's value in all of them; plain JSON types only."""
         if self.size == 1:
             return value
         box = [value if self.leads else None]
@@ -106,25 +106,25 @@ class Team:
         return box[0]
 
     def wait(self) -> None:
-        """Go on when every process has come this far."""
+        """Wait until every process arrives here."""
         if self.size > 1:
             dist.barrier()
 
 
 def expected_size() -> int:
-    """Processes torchrun has started, 1 without it."""
+    """Return the number of processes that torchrun started, 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
 @contextlib.contextmanager
 def team(device: torch.device) -> Iterator[Team]:
-    """Join the processes torchrun has started; alone without it.
+    """Join the processes that torchrun started; without it, a team of one.
 
     Args:
-        device: where this process trains; picks the way of talking (NCCL on CUDA, else gloo).
+        device: where this process trains; selects the backend (NCCL on CUDA, else gloo).
 
     Raises:
-        EnvironmentFault: if they do not find each other, or one of them ends before the others.
+        EnvironmentFault: they cannot connect, or one of them ends before the others.
     """
     if expected_size() == 1:
         yield Team()
@@ -134,7 +134,7 @@ def team(device: torch.device) -> Iterator[Team]:
         return
     cuda = device if device.type == "cuda" else None
     if cuda is not None:
-        # NCCL sends what is no tensor through the current device, which is the first for all.
+        # NCCL sends non-tensors through the current device, which is the first for all ranks.
         torch.cuda.set_device(cuda)
     backend = "gloo" if cuda is None else "nccl"
     try:
@@ -150,9 +150,9 @@ def team(device: torch.device) -> Iterator[Team]:
         if not any(words in str(error) for words in HUNG_UP):
             raise
         raise EnvironmentFault(
-            "torchrun: another process of this training has ended before its time; expected all to "
-            "end together. What it said itself is the reason; the same command goes on from the "
-            "last checkpoint"
+            "torchrun: another process of this training has ended too early; expected all to end "
+            "together. Its own message has the reason; the same command resumes from the last "
+            "checkpoint"
         ) from error
     finally:
         dist.destroy_process_group()

@@ -1,7 +1,7 @@
 """Typed errors: one line for the user, one documented exit code each.
 
-A message names the file, the key, the value found, what was expected, and the way out. The command
-line prints it and exits with ``exit_code``; a traceback appears only with ``--debug``.
+A message names the file, the key, the value, the expected value, and a hint. The command line
+prints it and exits with ``exit_code``; a traceback appears only with ``--debug``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ EXIT_SIGTERM = 143
 
 
 class GansynthError(Exception):
-    """Base of every error that is the user's to solve; a bare one would be a bug (exit 1)."""
+    """Base of every error that the user can solve; raised itself, it is a bug (exit 1)."""
 
     exit_code: int = EXIT_BUG
 
@@ -29,25 +29,25 @@ class UsageFault(GansynthError):
 
 
 class DataFault(GansynthError):
-    """Input data that cannot be used: truncated, NaN, mismatched, mislabelled (exit 3)."""
+    """Unusable input data: truncated, NaN, mismatched, mislabelled (exit 3)."""
 
     exit_code = 3
 
 
 class EnvironmentFault(GansynthError):
-    """The machine is in the way: disk, memory, device, lock, missing package (exit 4)."""
+    """A fault of the machine: disk, memory, device, lock, missing package (exit 4)."""
 
     exit_code = 4
 
 
 class TrainingFault(GansynthError):
-    """Training is ill: NaN losses, collapse, a bank that cannot deliver (exit 5)."""
+    """A failed training: non-finite losses, collapse, a bank that cannot deliver (exit 5)."""
 
     exit_code = 5
 
 
 class IntegrityFault(GansynthError):
-    """Leakage between training and held-out cases, or a file not what it claims (exit 6)."""
+    """Leakage between training and held-out cases, or a file with false content (exit 6)."""
 
     exit_code = 6
 
@@ -56,7 +56,7 @@ FAULTS: Mapping[int, type[GansynthError]] = {
     fault.exit_code: fault
     for fault in (UsageFault, DataFault, EnvironmentFault, TrainingFault, IntegrityFault)
 }
-"""Exit code -> the fault it stands for, to raise a child process's fault as one's own."""
+"""Exit code -> its fault, to raise a child process's fault again."""
 
 
 _PRIVATE = "samples were worse than noise at an epsilon of 8, see docs/privacy.md"
@@ -78,16 +78,16 @@ DROPPED = {
     "--host": "the report's maps show the fold's own segmenter",
     "selector": "choose slices by --read foreground=with, or by number: --read slices=40-110",
 }
-"""Name that earlier versions knew -> what to do instead."""
+"""Name of earlier versions -> what to use instead."""
 
 
 @contextmanager
 def said_of(option: str, typed: str) -> Iterator[None]:
-    """Say of the option that the user typed what is said of another: of ``--fit-set``.
+    """Replace an option in raised messages by the one that the user typed (``--fit-set``).
 
     Args:
-        option: as a message has it, with what follows it.
-        typed: what stands there instead.
+        option: as in the message, with the text behind it.
+        typed: its replacement.
     """
     try:
         yield
@@ -95,39 +95,39 @@ def said_of(option: str, typed: str) -> Iterator[None]:
         raise type(fault)(str(fault).replace(option, typed)) from fault
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Say " Did you mean 'width'?", with its leading blank; nothing where no known name is near.
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """Return " Did you mean 'width'?" with its leading blank, or nothing without a similar name.
 
-    Of a name that was dropped, say what to do instead.
+    For a dropped name, return what to use instead.
     """
     if word in DROPPED:
         return f" {word} is gone: {DROPPED[word]}"
-    close = difflib.get_close_matches(word, list(known), n=1)
+    close = difflib.get_close_matches(word, list(names), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def refuse_unknown(
     settings: Iterable[str],
-    known: Iterable[str],
+    names: Iterable[str],
     *,
     of: str,
     named: Callable[[str], str] = "--set {}".format,
 ) -> None:
-    """Refuse a setting that is not known.
+    """Refuse unknown settings.
 
     Args:
-        settings: keys that were given.
-        known: keys that there are.
-        of: what has them.
-        named: what to call a given key.
+        settings: keys to check.
+        known: valid keys.
+        of: their owner, for the message.
+        named: formats a key for the message.
 
     Raises:
-        UsageFault: with the key that was probably meant, and all keys.
+        UsageFault: names the most similar key, and all keys.
     """
-    known = sorted(known)
+    names = sorted(names)
     for key in settings:
-        if key not in known:
+        if key not in names:
             raise UsageFault(
                 f"{named(key)}: {of} has no such setting, expected one of: "
-                f"{', '.join(known) or 'none'}.{did_you_mean(key, known)}"
+                f"{', '.join(names) or 'none'}.{did_you_mean(key, names)}"
             )

@@ -1,7 +1,7 @@
-"""Bounded, checked reading of foreign files, and atomic publishing of our own.
+"""Bounded, checked reading of foreign files, and atomic writing of gansynth's own.
 
-Every gzip stream is read to its CRC, which common readers of NIfTI skip; and no stream may grow
-past what its header announces.
+Every gzip stream is read to its CRC, which common readers of NIfTI skip. No stream may exceed the
+size in its header.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ __all__ = [
 ]
 MAX_JSON_BYTES = 64 << 20
 MAX_YAML_BYTES = 1 << 20
-"""Of a YAML file that a user writes."""
+"""Size limit of a user's YAML file."""
 _DISK = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -68,7 +68,7 @@ _DISK = {
 
 
 def read_json(path: str | Path, *, expected: type = dict, way_out: str = "repair the file") -> Any:
-    """Read a JSON file of bounded size whose top level is of a given type.
+    """Read a JSON file of bounded size and given top-level type.
 
     Raises:
         DataFault: missing, too large, not JSON, or of another type.
@@ -89,30 +89,30 @@ def read_json(path: str | Path, *, expected: type = dict, way_out: str = "repair
     return doc
 
 
-def path_inside(folder: str | Path, relative: str, *, what: str) -> Path:
+def path_inside(folder: str | Path, relative: str, *, key: str) -> Path:
     """Resolve a path named in a file, and refuse it if it leaves a folder.
 
     Args:
-        folder: where it must stay.
-        relative: what the file says; absolute paths, ``..`` and links that lead out are refused.
-        what: file and key it stands in, for the message.
+        folder: must contain the path.
+        relative: the path in the file; absolute paths, ``..`` and links to outside are refused.
+        key: file and key of the path, for the message.
 
     Raises:
-        IntegrityFault: if it leads out of the folder.
+        IntegrityFault: the path leads out of the folder.
     """
     home = os.path.realpath(folder)
     bad = "\0" in relative or os.path.isabs(relative)
     target = home if bad else os.path.realpath(os.path.join(home, relative))
     if bad or target == home or os.path.commonpath((home, target)) != home:
         raise IntegrityFault(
-            f"{what}: path {relative!r} leads out of {folder}; expected a file inside it. Put the "
+            f"{key}: path {relative!r} leads out of {folder}; expected a file inside it. Put the "
             "file there, or correct the entry"
         )
     return Path(target)
 
 
 def sha256_file(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal text."""
+    """Return the SHA-256 of a file's bytes, as hexadecimal text."""
     path = Path(path)
     with reading(path), open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -123,11 +123,11 @@ def sha256_file(path: str | Path) -> str:
 
 @contextlib.contextmanager
 def disk_errors(path: str | Path, needed: int | None = None) -> Iterator[None]:
-    """Turn what a disk can do to a writer into one line.
+    """Convert a disk error of a writer into a one-line fault.
 
     Args:
-        path: what is being written.
-        needed: how many bytes it takes, if known.
+        path: the file or folder being written.
+        needed: its bytes, if known.
 
     Raises:
         EnvironmentFault: with the bytes needed and free, for a full or read-only disk, missing
@@ -146,7 +146,7 @@ def disk_errors(path: str | Path, needed: int | None = None) -> Iterator[None]:
 
 
 def free_bytes(path: Path) -> int | str:
-    """Bytes free on the disk that a path, there or not, is on."""
+    """Return the bytes free on the disk of a path, which need not exist."""
     for folder in (path, *path.absolute().parents):
         if folder.is_dir():
             return shutil.disk_usage(folder).free
@@ -154,17 +154,17 @@ def free_bytes(path: Path) -> int | str:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files in a folder, links not followed."""
+    """Return the bytes of all files in a folder, links not followed."""
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def temporary_beside(path: Path) -> Path:
-    """The name under which a file or folder is built before it is published."""
+    """Return the name under which a file or folder is built before it is published."""
     return path.with_name(f".{path.name}.tmp-{os.getpid()}")
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a small file that lives on: whole or not at all, but not forced to the disk.
+    """Write a small file atomically, without forcing it to the disk.
 
     Raises:
         OSError: it cannot be written.
@@ -179,17 +179,17 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def reserve(descriptor: int, size: int) -> bool:
-    """Reserve a file's first bytes on its disk; False where that cannot be done.
+    """Reserve a file's first bytes on its disk; False if the file system cannot.
 
     Raises:
-        OSError: there is no room.
+        OSError: the disk is full.
     """
     if not hasattr(os, "posix_fallocate"):
         return False
     try:
         os.posix_fallocate(descriptor, 0, size)
     except OSError as error:
-        # Some file systems cannot reserve; writing tells whether there is room.
+        # Some file systems cannot reserve; a full disk then shows when writing.
         if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
         return False
@@ -197,7 +197,7 @@ def reserve(descriptor: int, size: int) -> bool:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what an interrupted writer left in a folder; nobody else may be writing there."""
+    """Remove an interrupted writer's files from a folder; no other process may write there."""
     for left in folder.glob(".*.tmp-*"):
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
@@ -206,7 +206,7 @@ def remove_temporaries(folder: Path) -> None:
 
 
 def write_bytes_atomic(path: str | Path, *parts: bytes, reserved: bool = False) -> None:
-    """Write a file so that readers see all of it or none, also after a crash.
+    """Write a file atomically: readers see all of it or none, also after a crash.
 
     Args:
         path: the file.
@@ -214,7 +214,7 @@ def write_bytes_atomic(path: str | Path, *parts: bytes, reserved: bool = False) 
         reserved: reserve its space first, so that a file that does not fit never fills the disk.
 
     Raises:
-        EnvironmentFault: with the bytes needed and free; nothing is left behind.
+        EnvironmentFault: with the bytes needed and free; no partial file remains.
     """
     path = Path(path)
     temporary, size = temporary_beside(path), sum(map(len, parts))
@@ -234,7 +234,7 @@ def write_bytes_atomic(path: str | Path, *parts: bytes, reserved: bool = False) 
 
 
 def write_json_atomic(path: str | Path, doc: Any) -> None:
-    """Write a JSON document atomically; NaN and infinities are not JSON and a bug.
+    """Write a JSON document atomically; NaN and infinities are not JSON, and a bug.
 
     Raises:
         EnvironmentFault: as ``write_bytes_atomic``.
@@ -244,15 +244,15 @@ def write_json_atomic(path: str | Path, doc: Any) -> None:
 
 
 def publish_dir(temporary: str | Path, final: str | Path) -> None:
-    """Give a finished folder its name: everything in it reaches the disk, then one rename.
+    """Publish a finished folder: flush everything in it to disk, then rename it.
 
     Args:
         temporary: the folder, on the same file system.
         final: its name; must not exist, or be an empty folder.
 
     Raises:
-        UsageFault: something with that name exists.
-        EnvironmentFault: the disk refuses.
+        UsageFault: the name is taken.
+        EnvironmentFault: a disk error.
     """
     temporary, final = Path(temporary), Path(final)
     if final.exists() and (not final.is_dir() or any(final.iterdir())):
@@ -269,15 +269,15 @@ def publish_dir(temporary: str | Path, final: str | Path) -> None:
 
 @contextlib.contextmanager
 def whole_folder(final: Path, *, anew: bool = False) -> Iterator[Path]:
-    """A folder to fill, under another name; it gets its own if the block ends well, else it goes.
+    """Yield a temporary folder; it is renamed if the block succeeds, else removed.
 
     Args:
         final: its name; must not exist, or be an empty folder.
-        anew: one that is there is replaced.
+        anew: replace an existing folder.
 
     Raises:
-        UsageFault: something with that name exists.
-        EnvironmentFault: the disk refuses.
+        UsageFault: the name is taken.
+        EnvironmentFault: a disk error.
     """
     temporary = temporary_beside(final)
     with disk_errors(final):
@@ -294,10 +294,10 @@ def whole_folder(final: Path, *, anew: bool = False) -> Iterator[Path]:
 
 
 def publish_file(temporary: Path, final: Path) -> None:
-    """Give a finished file, which has reached the disk, its name; it replaces what had it.
+    """Rename a finished file, already flushed to disk, to its name; replaces an existing one.
 
     Raises:
-        EnvironmentFault: the disk refuses.
+        EnvironmentFault: a disk error.
     """
     with disk_errors(final):
         os.replace(temporary, final)
@@ -305,7 +305,7 @@ def publish_file(temporary: Path, final: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # folders cannot be opened there
+    if os.name == "nt":  # Windows cannot open folders
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -318,17 +318,17 @@ _UNFIT = re.compile(r"[^A-Za-z0-9._+-]+")
 
 
 def folder_name(text: str) -> str:
-    """What channels or classes are called as a folder."""
+    """Return the folder name of a channel or class."""
     name = _UNFIT.sub("_", text)
     return name if name[0].isalnum() else f"c{name}"
 
 
 def read_yaml(path: Path, expected: str) -> tuple[Any, bytes]:
-    """What a user's YAML file holds, and its bytes.
+    """Read a user's YAML file; return its document and its bytes.
 
     Args:
         path: the file.
-        expected: what it should be, for messages: ``a recipe in YAML``.
+        expected: description for messages: ``a recipe in YAML``.
 
     Raises:
         DataFault: no such file.

@@ -1,4 +1,4 @@
-"""The machine itself, for ``gansynth.hosts.doctor``: cores, memory, disks, limits, old banks."""
+"""Checks of the machine for ``gansynth.hosts.doctor``: cores, memory, disks, limits, old banks."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ SHARED = Path("/dev/shm")
 CGROUP = Path("/sys/fs/cgroup")
 GIB = 2**30
 SAMPLE = 96**3 * (4 * 2 + 2)
-"""Bytes of a sample of four channels of 96 voxels cubed, as banks hold it."""
+"""Bytes of a stored sample of four channels of 96 voxels cubed."""
 SAMPLES = 64
-"""Samples of a bank unless another size is asked for."""
+"""Default number of samples in a bank."""
 LITTLE_TEMPORARY, LITTLE_MEMORY = 2 * GIB, 4 * GIB
 FILES, PROCESSES = 1024, 1024
 
 
 def lines() -> Iterator[Line]:
-    """Everything about the machine."""
+    """Yield all checks of the machine."""
     yield threads()
     yield memory()
     yield shared_memory()
@@ -34,7 +34,7 @@ def lines() -> Iterator[Line]:
 
 
 def cores() -> int:
-    """Cores this process may use: by affinity, and by a container's quota."""
+    """Return the cores this process may use: by affinity, and by a container's quota."""
     count = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
@@ -45,9 +45,9 @@ def cores() -> int:
 
 
 def threads() -> Line:
-    """Cores, and whether each process will start a thread for every one of them."""
-    count, asked = cores(), os.environ.get("OMP_NUM_THREADS")
-    if asked is None and count > 1:
+    """Check the cores, and whether each process will start a thread for every one of them."""
+    count, setting = cores(), os.environ.get("OMP_NUM_THREADS")
+    if setting is None and count > 1:
         return Line(
             "note",
             "threads",
@@ -55,15 +55,15 @@ def threads() -> Line:
             "more threads than free cores slow training down many times",
             "export OMP_NUM_THREADS=1",
         )
-    return Line("ok", "threads", f"{count} cores, OMP_NUM_THREADS={asked}")
+    return Line("ok", "threads", f"{count} cores, OMP_NUM_THREADS={setting}")
 
 
 def memory() -> Line:
-    """Memory that is free, within a container's limit."""
+    """Check free memory, within a container's limit."""
     import psutil
 
-    found = psutil.virtual_memory()
-    total, free, limited = found.total, found.available, ""
+    ram = psutil.virtual_memory()
+    total, free, limited = ram.total, ram.available, ""
     limit, used = _cgroup("memory.max"), _cgroup("memory.current")
     if limit.isdigit() and int(limit) < total:
         total, limited = int(limit), " (a container's limit)"
@@ -76,7 +76,7 @@ def memory() -> Line:
 
 
 def _cgroup(name: str) -> str:
-    """What a container's limit file says; empty where there is none."""
+    """Return the content of a container's limit file; empty if it does not exist."""
     try:
         return (CGROUP / name).read_text().strip()
     except OSError:
@@ -87,11 +87,11 @@ def _cgroup(name: str) -> str:
 
 
 def shared_memory() -> Line:
-    """Room for banks in shared memory; as much again as a bank takes has to stay free."""
-    what = str(SHARED)
-    other = "elsewhere banks go to the temporary folder, or to --scratch FOLDER"
+    """Check shared memory for banks; as much again as a bank takes has to stay free."""
+    name = str(SHARED)
+    fallback = "elsewhere banks go to the temporary folder, or to --scratch FOLDER"
     if not os.access(SHARED, os.W_OK):
-        return Line("note", what, "not there, or not writable", other)
+        return Line("note", name, "not there, or not writable", fallback)
     usage = shutil.disk_usage(SHARED)
     fits = usage.free // (2 * SAMPLE)
     text = (
@@ -99,12 +99,12 @@ def shared_memory() -> Line:
         "samples of 4 x 96x96x96"
     )
     if fits < SAMPLES:
-        return Line("note", what, text, f"enlarge it (docker run --shm-size 8g); {other}")
-    return Line("ok", what, text)
+        return Line("note", name, text, f"enlarge it (docker run --shm-size 8g); {fallback}")
+    return Line("ok", name, text)
 
 
 def temporary() -> Line:
-    """Room in the temporary folder, which takes what shared memory cannot."""
+    """Check the temporary folder, which takes banks that shared memory cannot."""
     folder = Path(tempfile.gettempdir())
     free = shutil.disk_usage(folder).free
     text = f"{folder}, {free / GIB:.1f} GiB free"
@@ -118,34 +118,34 @@ def temporary() -> Line:
 
 
 def limits() -> Iterator[Line]:
-    """How many files and processes may be open at once."""
+    """Check the limits of open files and processes."""
     try:
         import resource
     except ImportError:  # not on Windows
         return
-    for what, kind, least, option in (
+    for name, kind, least, option in (
         ("open files", resource.RLIMIT_NOFILE, FILES, "-n"),
         ("processes", resource.RLIMIT_NPROC, PROCESSES, "-u"),
     ):
         soft, _ = resource.getrlimit(kind)
         if soft == resource.RLIM_INFINITY:
-            yield Line("ok", what, "no limit")
+            yield Line("ok", name, "no limit")
         elif soft < least:
             cure = f"ulimit {option} {4 * least}"
-            yield Line("note", what, f"at most {soft}; workers may need more", cure)
+            yield Line("note", name, f"at most {soft}; workers may need more", cure)
         else:
-            yield Line("ok", what, f"at most {soft}")
+            yield Line("ok", name, f"at most {soft}")
 
 
 @dataclass(frozen=True)
 class Line:
-    """One thing looked at.
+    """Result of one check.
 
     Attributes:
         state: ``ok``, ``note`` (works, but worth knowing) or ``bad`` (something essential).
         what: its name.
-        found: what was found.
-        cure: the way out, ready to paste where that can be.
+        found: its result.
+        cure: a hint, ready to paste if possible.
     """
 
     state: Literal["ok", "note", "bad"]
@@ -155,5 +155,5 @@ class Line:
 
     @property
     def text(self) -> str:
-        """What was found, and the cure."""
+        """The result, and the hint."""
         return f"{self.found}; {self.cure}" if self.cure else self.found

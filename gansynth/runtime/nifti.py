@@ -1,4 +1,4 @@
-"""Reading NIfTI files whole, bounded and to the last byte of their checksum."""
+"""Reading of whole NIfTI files, bounded and to the last byte of their checksum."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from gansynth.runtime.errors import DataFault, EnvironmentFault
 
 _IGZIP: tuple[type[gzip.GzipFile], Any] | None = None
-"""ISA-L's gzip reader and its error, where the extra ``fast`` is installed."""
+"""ISA-L's gzip reader and its error, if the extra ``fast`` is installed."""
 with contextlib.suppress(ImportError):
     from isal import igzip, isal_zlib
 
@@ -23,13 +23,13 @@ with contextlib.suppress(ImportError):
 
 MAX_VOLUME_BYTES = 4 << 30
 BOMB_BYTES = 512 << 20
-"""Below this, any compression ratio is believed: an almost empty label map really has 900:1."""
+"""Below this size any compression ratio is accepted: an almost empty label map reaches 900:1."""
 BOMB_RATIO = 200
 COUNTED_BYTES = 64 << 20
 COUNTED_RATIO = 20
-"""Above both, a stream is counted to its end before anything is allocated for it."""
+"""Above both, a stream is counted to its end before memory is allocated for it."""
 TRAILING_BYTES = 1 << 20
-"""Bytes after the voxels that are put up with."""
+"""Bytes after the voxels that are tolerated."""
 
 _CHUNK = 1 << 20
 AGAIN = "copy it from its source again, or leave the case out"
@@ -37,7 +37,7 @@ AGAIN = "copy it from its source again, or leave the case out"
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what can happen to a reader of a file into one line."""
+    """Convert the errors of a reader of a file into one-line faults."""
     try:
         yield
     except FileNotFoundError as error:
@@ -55,11 +55,11 @@ def reading(path: Path) -> Iterator[None]:
 
 
 class Volume(NamedTuple):
-    """A NIfTI file's content.
+    """Content of a NIfTI file.
 
     Attributes:
         array: voxels in the file's own axis order (x, y, z) or (x, y, z, channel), native byte
-            order; float where the header scales, else as stored.
+            order. Float if the header scales, else as stored.
         affine: float64 (4, 4), voxel to mm.
         spacing: voxel size in mm along x, y, z.
     """
@@ -70,7 +70,7 @@ class Volume(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """What a NIfTI header promises."""
+    """Layout of the voxels according to a NIfTI header."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -101,24 +101,24 @@ def read_nifti(
     Args:
         path: the file.
         max_bytes: refuse a header that announces more voxels than this, before allocating.
-        ndim: numbers of axes that are accepted.
+        ndim: accepted numbers of axes.
         finite: refuse NaN and infinite voxels.
 
     Raises:
-        DataFault: naming the file, what was found, what was expected and the way out.
+        DataFault: names file, value, expectation and hint.
         EnvironmentFault: the file may not be read.
     """
     path = Path(path)
     if _IGZIP is not None:
         fast, error = _IGZIP
-        # Whatever is refused here is read again by zlib, whose words are the same everywhere.
+        # A file refused here is read again by zlib, whose messages are the same everywhere.
         with contextlib.suppress(DataFault, error):
             return _read(path, fast, max_bytes, ndim, finite)
     return _read(path, gzip.GzipFile, max_bytes, ndim, finite)
 
 
 class Header(NamedTuple):
-    """What a NIfTI file says about itself; its voxels have not been looked at.
+    """Header of a NIfTI file; its voxels have not been read.
 
     Attributes:
         shape: in the file's own axis order (x, y, z) or (x, y, z, channel).
@@ -136,7 +136,7 @@ class Header(NamedTuple):
 def read_nifti_header(
     path: str | Path, *, max_bytes: int = MAX_VOLUME_BYTES, ndim: Collection[int] = (3, 4)
 ) -> Header:
-    """Read the header of a ``.nii`` or ``.nii.gz`` file, and refuse what ``read_nifti`` would.
+    """Read the header of a ``.nii`` or ``.nii.gz`` file; refuse headers as ``read_nifti`` does.
 
     Raises:
         DataFault, EnvironmentFault: as ``read_nifti``.
@@ -167,7 +167,7 @@ def _read(
 def _opened(
     path: Path, gunzip: type[gzip.GzipFile] = gzip.GzipFile
 ) -> Iterator[tuple[IO[bytes] | gzip.GzipFile, bool]]:
-    """The decompressed bytes of a file, and whether they are compressed in it."""
+    """Return the decompressed bytes of a file, and whether the file is compressed."""
     with reading(path), open(path, "rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
@@ -181,13 +181,13 @@ def _opened(
 
 
 def _count(path: Path, gunzip: type[gzip.GzipFile], layout: _Layout) -> None:
-    """Look how much a suspiciously small file really holds before its voxels take any memory."""
+    """Count the bytes of a suspiciously small file before allocating memory for its voxels."""
     most = layout.offset + layout.nbytes + TRAILING_BYTES
     with _opened(path, gunzip) as (stream, _):
-        found = 0
+        total = 0
         while chunk := stream.read(_CHUNK):
-            found += len(chunk)
-            if found > most:
+            total += len(chunk)
+            if total > most:
                 raise _too_much(path, layout)
 
 
@@ -216,7 +216,7 @@ def _read_voxels(
     array = np.empty(layout.shape, layout.dtype, order="F")
     _fill(path, stream, array)
     extra = 0
-    while chunk := stream.read(_CHUNK):  # to the end: gzip compares its checksum there
+    while chunk := stream.read(_CHUNK):  # gzip compares its checksum at the end
         extra += len(chunk)
         if extra > TRAILING_BYTES:
             raise _too_much(path, layout)
@@ -224,7 +224,7 @@ def _read_voxels(
 
 
 def _read_layout(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[_Layout, int]:
-    """Read the header; return what it promises and how many bytes were consumed."""
+    """Read the header; return the layout and how many bytes were consumed."""
     import nibabel as nib
     from nibabel.spatialimages import HeaderDataError
 

@@ -1,4 +1,4 @@
-"""Kinds of values that options have in common, and tables of what options there are."""
+"""Shared types of option values, and tables of options."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 
 def edges(value: Any, axes: int = 1) -> Any:
-    """``64x64``, ``64,64``, or a list, as a tuple; one edge alone stands for all ``axes``."""
+    """Parse ``64x64``, ``64,64``, or a list, into a tuple; a single edge holds for all ``axes``."""
     parts = [value] if isinstance(value, str) else value
     if not isinstance(parts, list | tuple):
         return value
-    found = [
+    bounds = [
         edge.strip() if isinstance(edge, str) else edge
         for part in parts
         for edge in (re.split("[x,]", part.lower()) if isinstance(part, str) else [part])
     ]
-    return tuple(found * axes if len(found) == 1 else found)
+    return tuple(bounds * axes if len(bounds) == 1 else bounds)
 
 
 def is_size(annotation: Any, metadata: Iterable[Any] = ()) -> bool:
-    """Whether a type is a size, or may be one."""
-    own = (*metadata, *getattr(annotation, "__metadata__", ()))
-    checks = [getattr(m.func, "func", m.func) for m in own if isinstance(m, BeforeValidator)]
+    """Whether a type is a size, or a union with one."""
+    annotations = (*metadata, *getattr(annotation, "__metadata__", ()))
+    checks = [
+        getattr(m.func, "func", m.func) for m in annotations if isinstance(m, BeforeValidator)
+    ]
     return edges in checks or any(is_size(part) for part in get_args(annotation))
 
 
@@ -47,12 +49,12 @@ Device = Annotated[str, AfterValidator(_device)]
 
 
 def size_text(size: Iterable[int]) -> str:
-    """A size as it is written: ``32x64x64``."""
+    """Format a size: ``32x64x64``."""
     return "x".join(map(str, size))
 
 
 def option_rows(model: type[BaseModel]) -> list[tuple[str, str, str]]:
-    """Key, default and meaning of every option of a model, as ``gansynth options`` prints them."""
+    """Return key, default and meaning of all options of a model, as for ``gansynth options``."""
     rows = []
     for key, field in model.model_fields.items():
         left_out = field.is_required() or field.default_factory is not None
@@ -62,7 +64,7 @@ def option_rows(model: type[BaseModel]) -> list[tuple[str, str, str]]:
 
 
 def options_table(model: type[BaseModel]) -> list[str]:
-    """The same as lines of a Markdown table."""
+    """Return the rows as lines of a Markdown table."""
     rows = (f"| `{key}` | {default} | {meaning} |" for key, default, meaning in option_rows(model))
     return ["| key | default | meaning |", "| --- | --- | --- |", *rows]
 

@@ -1,10 +1,9 @@
-"""Options that a user types: KEY=VALUE texts, checked against a model, in plain words.
+"""Options typed by users: KEY=VALUE texts, validated by a model, with plain messages.
 
-An edit, a filter or a list of boxes has its options in one text, ``KEY=VALUE,KEY=1+2``; a generator
-or a host has them one by one, ``--set KEY=VALUE``. A text stays a text where one is expected; any
-other value is read as YAML. Every model says in ``needs`` which options have an effect only beside
-others. An option that was typed and has none is refused; what nobody typed (a default, a recipe's
-own) never is.
+An edit, a filter or a list of boxes has its options in one text, ``KEY=VALUE,KEY=1+2``. A generator
+or a host has them one by one, ``--set KEY=VALUE``. A value is kept as text where text is expected,
+else read as YAML. Every model lists in ``needs`` which options have an effect only together with
+others. A typed option without effect is refused. Defaults and a recipe's values never are.
 """
 
 from __future__ import annotations
@@ -23,19 +22,19 @@ from gansynth.runtime.errors import UsageFault, did_you_mean, refuse_unknown
 from gansynth.runtime.option_kinds import is_size
 
 Needs = Mapping[str, str]
-"""Option -> what it takes to have an effect: ``objective=wgan``, ``l1, l1_mask!=foreground``.
+"""Option -> the condition of its effect: ``objective=wgan``, ``l1, l1_mask!=foreground``.
 
-A comma joins conditions that must all hold, `` or `` such of which one will do. ``key`` is on (not
-0, none, no or empty), ``!key`` is not; ``key=value`` holds for a list that has the value, too."""
+A comma joins conditions that must all hold, `` or `` alternatives. ``key`` is on (not 0, none, no
+or empty), ``!key`` is off; ``key=value`` also holds for a list that contains the value."""
 Model = TypeVar("Model", bound=BaseModel)
 Loop = TypeVar("Loop", bound=BaseModel)
 Options = TypeVar("Options", bound="OptionModel")
 Named = Callable[[str], str]
-"""What was typed of an option: ``clip`` -> ``--set clip=0.02``."""
+"""Formats an option as typed: ``clip`` -> ``--set clip=0.02``."""
 OFF: tuple[Any, ...] = (None, False, 0, "", "none", "no", "off", (), [], {})
-"""Values of an option that is not on."""
+"""Values of an option that is off."""
 LENGTHS = frozenset({"steps", "epochs"})
-"""Settings that say the same: how long to train."""
+"""Alternative settings of the training's length."""
 _EXAMPLES = {int: ("1", "2", "3"), float: ("0.5", "1", "2")}
 _ONE = {int: "a whole number", float: "a number", str: "a text", bool: "yes or no"}
 _MANY = {int: "whole numbers", float: "numbers", str: "names"}
@@ -48,88 +47,88 @@ class OptionModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     needs: ClassVar[Needs] = {}
     flags: ClassVar[Mapping[str, str]] = {}
-    """Key -> the command's own option that says the same: ``engine`` -> ``--engine``."""
+    """Key -> the command's own option of equal meaning: ``engine`` -> ``--engine``."""
 
-    def refuse_idle(self, asked: str) -> None:
-        """Refuse what was given of them, in ``asked`` (``--edit size:bias=2``), to no effect.
+    def refuse_idle(self, option: str) -> None:
+        """Refuse options that were given without effect; ``option``: ``--edit size:bias=2``.
 
         Raises:
-            UsageFault: naming the option, and what it would take.
+            UsageFault: names the option, and the condition of its effect.
         """
-        refuse_idle(self.model_fields_set, self, self.needs, lambda key: f"{asked}: {key}")
+        refuse_idle(self.model_fields_set, self, self.needs, lambda key: f"{option}: {key}")
 
 
 class SetOptions(OptionModel):
-    """Options as ``--set`` has them: several values of one are a list, or a text with commas."""
+    """Options of ``--set``: several values are a list, or a text with commas."""
 
     @model_validator(mode="before")
     @classmethod
-    def _split(cls, given: Any) -> Any:
-        """Texts of options that have several values, at their commas; a number stands alone."""
-        if not isinstance(given, Mapping):
-            return given
-        found = dict(given)
-        for key in found.keys() & cls.model_fields.keys():
+    def _split(cls, values: Any) -> Any:
+        """Split texts of options with several values at commas; a single number stays."""
+        if not isinstance(values, Mapping):
+            return values
+        settings = dict(values)
+        for key in settings.keys() & cls.model_fields.keys():
             if several(cls.model_fields[key].annotation):
-                found[key] = _listed(found[key])
-        return found
+                settings[key] = _listed(settings[key])
+        return settings
 
 
 def read_options(
-    model: type[Options], text: str, asked: str, form: str = "NAME:KEY=VALUE,KEY=VALUE,..."
+    model: type[Options], text: str, option: str, form: str = "NAME:KEY=VALUE,KEY=VALUE,..."
 ) -> Options:
-    """Options from ``KEY=VALUE,...``; several values of a key as ``1+2``.
+    """Read options from ``KEY=VALUE,...``; several values of a key as ``1+2``.
 
-    Of an option that is a mapping, each value has a key of its own: ``KEY.ITS_KEY=VALUE``.
+    In an option that is a mapping, each value has its own key: ``KEY.ITS_KEY=VALUE``.
 
     Args:
-        asked: what was typed, with its option, for messages: ``--edit shift:max_mm=12``.
-        form: what is expected, likewise.
+        option: the text as typed, with its option, for messages: ``--edit shift:max_mm=12``.
+        form: the expected form, for messages.
 
     Raises:
-        UsageFault: a key that is not there or comes twice, or a value that does not fit.
+        UsageFault: an unknown or repeated key, or an invalid value.
     """
-    known = list(model.model_fields)
-    given: dict[str, Any] = {}
+    names = list(model.model_fields)
+    values: dict[str, Any] = {}
     for word in text.split(","):
         key, equals, value = (part.strip() for part in word.partition("="))
-        group, _, own = key.partition(".")
-        mapped = own and equals and group in known and _mapping(model, group)
-        if mapped and own not in given.get(group, {}):
-            given.setdefault(group, {})[own] = value
+        group, _, key_of_group = key.partition(".")
+        mapped = key_of_group and equals and group in names and _mapping(model, group)
+        if mapped and key_of_group not in values.get(group, {}):
+            values.setdefault(group, {})[key_of_group] = value
             continue
-        if key not in known or key in given or not equals:
+        if key not in names or key in values or not equals:
             raise UsageFault(
-                f"{asked}: {word!r} is not one of {', '.join(known)}, each once, expected "
-                f"{form}.{did_you_mean(key, known)}"
+                f"{option}: {word!r} is not one of {', '.join(names)}, each once, expected "
+                f"{form}.{did_you_mean(key, names)}"
             )
-        given[key] = value
-    return fill_options(model, given, asked)
+        values[key] = value
+    return fill_options(model, values, option)
 
 
-def fill_options(model: type[Options], given: Mapping[str, Any], asked: str) -> Options:
-    """Options from values by key; those that are texts are read as in ``read_options``.
+def fill_options(model: type[Options], options: Mapping[str, Any], option: str) -> Options:
+    """Build options from values by key; texts are read as in ``read_options``.
 
     Raises:
-        UsageFault: a key that is not there, or a value that does not fit.
+        UsageFault: an unknown key, or an invalid value.
     """
-    for key in given:
+    for key in options:
         if key not in model.model_fields:
             hint = did_you_mean(key, model.model_fields)
             raise UsageFault(
-                f"{asked}: {key!r} is not one of {', '.join(model.model_fields)}.{hint}"
+                f"{option}: {key!r} is not one of {', '.join(model.model_fields)}.{hint}"
             )
     try:
-        values = {key: _read(model.model_fields[key], value) for key, value in given.items()}
+        values = {key: _read(model.model_fields[key], value) for key, value in options.items()}
     except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: 2020-99-99 is no date
-        raise UsageFault(f"{asked}: a value is not readable, expected YAML") from None
-    return read_model(model, values, lambda key: f"{asked}: {key or 'options'}", joint="+")
+        raise UsageFault(f"{option}: a value is not readable, expected YAML") from None
+    return read_model(model, values, lambda key: f"{option}: {key or 'options'}", joint="+")
 
 
 def split_settings(
     settings: Mapping[str, str],
     loop: type[Loop],
-    own: type[Model],
+    model: type[Model],
     *,
     generator: str,
     typed: Collection[str] = (),
@@ -137,49 +136,49 @@ def split_settings(
     """Sort ``--set`` values into the loop's and the generator's options.
 
     Args:
-        typed: those of the settings that must have an effect: what a user typed.
+        typed: the settings that must have an effect: those a user typed.
 
     Raises:
         UsageFault: as ``read_settings``.
     """
-    known = {**loop.model_fields, **own.model_fields}
+    fields = {**loop.model_fields, **model.model_fields}
     named = partial(_typed, settings, {}, "--set")
-    _refuse_slips(settings, known, generator, named)
-    found = (
+    _refuse_slips(settings, fields, generator, named)
+    parts = (
         parse(loop, {k: v for k, v in settings.items() if k in loop.model_fields}),
-        parse(own, {k: v for k, v in settings.items() if k in own.model_fields}),
+        parse(model, {k: v for k, v in settings.items() if k in model.model_fields}),
     )
-    values = {**dict(found[0]), **dict(found[1])}
-    needs = {k: v for model in (loop, own) for k, v in getattr(model, "needs", {}).items()}
+    values = {**dict(parts[0]), **dict(parts[1])}
+    needs = {k: v for part in (loop, model) for k, v in getattr(part, "needs", {}).items()}
     refuse_idle([k for k in settings if k in typed], values, needs, named)
-    return found
+    return parts
 
 
 def parse(model: type[Model], settings: Mapping[str, str], option: str = "--set") -> Model:
-    """Build an options model from texts that were typed after ``option``.
+    """Build an options model from texts typed after ``option``.
 
     Raises:
-        UsageFault: naming key, value and what was expected.
+        UsageFault: names key, value and expectation.
     """
     fields = model.model_fields
     try:
-        given = {
+        values = {
             key: _value(fields[key], text) if key in fields else text
             for key, text in settings.items()
         }
     except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: 2020-99-99 is no date
         raise UsageFault(f"{option} {dict(settings)}: a value is not readable as YAML") from None
-    return read_model(model, given, partial(_typed, settings, getattr(model, "flags", {}), option))
+    return read_model(model, values, partial(_typed, settings, getattr(model, "flags", {}), option))
 
 
 def read_settings(
     model: type[Options], settings: Mapping[str, str], of: str, option: str = "--set"
 ) -> Options:
-    """Build an options model from all that a user typed; every key must have an effect.
+    """Build an options model from a user's settings; every key must have an effect.
 
     Args:
-        of: what has these settings, for messages.
-        option: what they were typed after, likewise.
+        of: owner of the settings, for messages.
+        option: the option they were typed after, for messages.
 
     Raises:
         UsageFault: as ``parse``; or an unknown key (with the nearest one), both steps and epochs,
@@ -192,9 +191,9 @@ def read_settings(
     return options
 
 
-def _refuse_slips(settings: Mapping[str, str], known: Iterable[str], of: str, named: Named) -> None:
-    """Refuse unknown keys, and both ways to say how long to train."""
-    refuse_unknown(settings, known, of=of, named=named)
+def _refuse_slips(settings: Mapping[str, str], names: Iterable[str], of: str, named: Named) -> None:
+    """Refuse unknown keys, and both settings of the training's length at once."""
+    refuse_unknown(settings, names, of=of, named=named)
     if settings.keys() >= LENGTHS:
         raise UsageFault(
             f"{named('epochs')}: cannot be combined with steps={settings['steps']}, which says the "
@@ -203,44 +202,44 @@ def _refuse_slips(settings: Mapping[str, str], known: Iterable[str], of: str, na
 
 
 def overlay(base: Mapping[str, str], over: Mapping[str, str]) -> dict[str, str]:
-    """Settings with others put over them; ``steps`` and ``epochs`` stand for each other."""
-    told = not LENGTHS.isdisjoint(over)
-    return {**{k: v for k, v in base.items() if not (told and k in LENGTHS)}, **over}
+    """Return settings overridden by others; ``steps`` and ``epochs`` replace each other."""
+    typed_length = not LENGTHS.isdisjoint(over)
+    return {**{k: v for k, v in base.items() if not (typed_length and k in LENGTHS)}, **over}
 
 
 def read_model(
-    model: type[Model], given: Mapping[str, Any], named: Named, *, joint: str = ","
+    model: type[Model], values: Mapping[str, Any], named: Named, *, joint: str = ","
 ) -> Model:
     """Build a model of options.
 
     Args:
-        joint: what stands between several values as they are typed.
+        joint: separator of several typed values.
 
     Raises:
-        UsageFault: naming the option, what was expected, an example of its form, its meaning.
+        UsageFault: names the option, the expectation, an example of its form, its meaning.
     """
     try:
-        return model.model_validate(dict(given))
+        return model.model_validate(dict(values))
     except ValidationError as error:
-        found = error.errors()
-    first = found[0]
+        errors = error.errors()
+    first = errors[0]
     key = str(first["loc"][0]) if first["loc"] else ""
     field = model.model_fields.get(key)
     if field is None:
         raise UsageFault(f"{named(key)}: {_plain(first['msg'])}")
     meaning = f" ({field.description})" if field.description else ""
-    same = [one for one in found if one["loc"][:1] == first["loc"][:1]]
-    kinds = {str(one["type"]) for one in same}
+    same = [each for each in errors if each["loc"][:1] == first["loc"][:1]]
+    kinds = {str(each["type"]) for each in same}
     formal = ("missing", "_parsing", "_type", "_from_float", "finite_number", "too_long")
     if any(kind.endswith(formal) for kind in kinds):
-        said = _form(key, field, joint) or _plain(first["msg"])
+        expectation = _form(key, field, joint) or _plain(first["msg"])
     else:
-        said = _plain(first["msg"])
-    raise UsageFault(f"{named(key)}: {said}{meaning}")
+        expectation = _plain(first["msg"])
+    raise UsageFault(f"{named(key)}: {expectation}{meaning}")
 
 
 def several(annotation: Any) -> bool:
-    """Whether an option is a tuple of values, or may be one."""
+    """Whether an option is a tuple of values, or a union with one."""
     return get_origin(annotation) is tuple or any(
         several(part) for part in get_args(annotation) if part is not Ellipsis
     )
@@ -253,7 +252,7 @@ def _listed(value: Any) -> Any:
 
 
 def _read(field: FieldInfo, value: Any) -> Any:
-    """A value of an edit's or filter's option; several in a text stand between ``+`` signs."""
+    """Read a value of an edit's or filter's option; ``+`` separates several in a text."""
     if not isinstance(value, str):
         return value
     if several(field.annotation):
@@ -262,7 +261,7 @@ def _read(field: FieldInfo, value: Any) -> Any:
 
 
 def _value(field: FieldInfo, text: str) -> Any:
-    """A text as it is where a text is expected, or this word (``no``); else as YAML reads it."""
+    """Return a text where text or this word (``no``) is expected; else its value as YAML."""
     kinds = _alternatives(field.annotation)
     words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
     sized = is_size(field.annotation, field.metadata) and "[" not in text  # YAML: 0x8 is 8
@@ -275,15 +274,15 @@ def _mapping(model: type[OptionModel], key: str) -> bool:
 
 
 def _typed(settings: Mapping[str, str], flags: Mapping[str, str], option: str, key: str) -> str:
-    """An option as it was typed; all of them where a check goes across several."""
+    """Format an option as typed; all of them for a check across several."""
     if key in flags and key in settings:
         return f"{flags[key]} {settings[key]}"
-    told = {key: settings[key]} if key in settings else settings
-    return f"{option} {' '.join(f'{k}={v}' for k, v in told.items())}"
+    typed = {key: settings[key]} if key in settings else settings
+    return f"{option} {' '.join(f'{k}={v}' for k, v in typed.items())}"
 
 
 def _plain(text: str) -> str:
-    """pydantic's words in ours."""
+    """Translate a message of pydantic into gansynth's terms."""
     text = text.removeprefix("Value error, ").replace("Input should be ", "expected ", 1)
     return text.replace("expected greater", "expected a number greater").replace(
         "expected less", "expected a number less"
@@ -291,65 +290,67 @@ def _plain(text: str) -> str:
 
 
 def _form(key: str, field: FieldInfo, joint: str) -> str:
-    """What an option's values look like, with an example where there are several."""
-    said = []
-    for one in _alternatives(field.annotation):
-        if get_origin(one) is tuple:
-            kinds = [_alternatives(part)[0] for part in get_args(one)]
+    """Describe the form of an option's values, with an example for several."""
+    forms = []
+    for alternative in _alternatives(field.annotation):
+        if get_origin(alternative) is tuple:
+            kinds = [_alternatives(part)[0] for part in get_args(alternative)]
             count = 3 if Ellipsis in kinds else len(kinds)
             example = joint.join(_EXAMPLES.get(kinds[0], ("A", "B", "C"))[:count])
             if is_size(field.annotation, field.metadata):
                 example = "x".join(["64"] * count)
             example = field.examples[0] if field.examples else example
             number = "" if Ellipsis in kinds else f"{_COUNTS.get(count, count)} "
-            said.append(f"{number}{_MANY.get(kinds[0], 'values')}, as {key}={example}")
-        elif get_origin(one) is Literal:
-            said.append(", ".join(map(str, get_args(one))))
-        elif one in _ONE:
-            said.append(_ONE[one])
-    return f"expected {' or '.join(said)}" if said else ""
+            forms.append(f"{number}{_MANY.get(kinds[0], 'values')}, as {key}={example}")
+        elif get_origin(alternative) is Literal:
+            forms.append(", ".join(map(str, get_args(alternative))))
+        elif alternative in _ONE:
+            forms.append(_ONE[alternative])
+    return f"expected {' or '.join(forms)}" if forms else ""
 
 
 def _alternatives(annotation: Any) -> Sequence[Any]:
-    """What a type may be: the parts of a union, without their metadata."""
+    """Return the alternatives of a type: the parts of a union, without their metadata."""
     if get_origin(annotation) in (Union, UnionType):
-        return [one for part in get_args(annotation) for one in _alternatives(part)]
+        return [alternative for part in get_args(annotation) for alternative in _alternatives(part)]
     if hasattr(annotation, "__metadata__"):
         return _alternatives(get_args(annotation)[0])
     return [annotation]
 
 
-# -- whether an option counts ----------------------------------------------------------------------
+# -- whether an option has an effect ---------------------------------------------------------------
 
 
 def refuse_idle(
     typed: Iterable[str], values: Any, needs: Needs, named: Named, called: Named = str
 ) -> None:
-    """Refuse an option that was typed and has no effect under the others; see ``idle``.
+    """Refuse a typed option that has no effect under the others; see ``idle``.
 
     Raises:
-        UsageFault: naming it, and what it would take.
+        UsageFault: names it, and the condition of its effect.
     """
-    for said in idle(typed, values, needs, named, called):
-        raise UsageFault(said)
+    for reason in idle(typed, values, needs, named, called):
+        raise UsageFault(reason)
 
 
 def idle(
     typed: Iterable[str], values: Any, needs: Needs, named: Named, called: Named = str
 ) -> Iterator[str]:
-    """What is to be said of options that were typed and have no effect under the others.
+    """Yield messages about typed options that have no effect under the others.
 
     Args:
         typed: options that the user typed.
-        values: the values of all options, a mapping or an object; those that are not there are off.
+        values: of all options, a mapping or an object; missing ones are off.
         needs: see ``Needs``.
-        named: what to call what was typed of an option.
-        called: what to call an option alone.
+        named: formats an option as typed.
+        called: formats an option's name.
     """
     get = values.get if isinstance(values, Mapping) else lambda key: getattr(values, key, None)
     for key in typed:
         clauses = (clause.split(" or ") for clause in needs.get(key, "").split(", ") if clause)
-        unmet = next((one for one in clauses if not any(_holds(atom, get) for atom in one)), None)
+        unmet = next(
+            (clause for clause in clauses if not any(_holds(atom, get) for atom in clause)), None
+        )
         if unmet is not None:
             why, way_out = _reason(unmet, get, named, called)
             yield f"{named(key)}: has no effect {why}; {way_out}, or leave {called(key)} out"
@@ -358,27 +359,29 @@ def idle(
 def _reason(
     unmet: Sequence[str], get: Callable[[str], Any], named: Named, called: Named
 ) -> tuple[str, str]:
-    """Why an option has no effect, and the way out."""
+    """Return why an option has no effect, and a hint."""
     name, _, unwanted = unmet[0].replace("!", "").partition("=")
     if unmet == [f"!{name}"]:
         return f"with {named(name)}", "leave that out"
-    said = unmet == [name] and not isinstance(get(name), bool | None) and get(name) not in ("", ())
-    if said:
+    is_missing = (
+        unmet == [name] and not isinstance(get(name), bool | None) and get(name) not in ("", ())
+    )
+    if is_missing:
         unwanted = _shown(get(name))  # 0, or none, where others are on
     elif "!" not in unmet[0]:
         parts = (atom.partition("=") for atom in unmet if "!" not in atom)
-        wanted = (called(name) + equals + value for name, equals, value in parts)
-        return f"without {' or '.join(wanted)}", "add that"
+        conditions = (called(name) + equals + value for name, equals, value in parts)
+        return f"without {' or '.join(conditions)}", "add that"
     return f"with {called(name)}={unwanted}", f"choose another {called(name)}"
 
 
 def _holds(atom: str, get: Callable[[str], Any]) -> bool:
-    key, equals, wanted = atom.partition("=")
+    key, equals, expected = atom.partition("=")
     value, no = get(key.replace("!", "")), "!" in key
     if not equals:
         return (value in OFF) == no
     members = value if isinstance(value, tuple | list) else (value,)
-    return any(_shown(one) == wanted for one in members) != no
+    return any(_shown(member) == expected for member in members) != no
 
 
 def _shown(value: Any) -> str:
@@ -388,10 +391,10 @@ def _shown(value: Any) -> str:
 
 
 def refuse_unaugmented(settings: Mapping[str, Any], keys: Iterable[str], *, usual: bool) -> None:
-    """Refuse settings of a host's own augmentation where that is off.
+    """Refuse settings of a host's own augmentation if that is off.
 
     Raises:
-        UsageFault: naming the first of them.
+        UsageFault: names the first of them.
     """
     off = "--no-usual-augmentation"
     needs = {key: f"!{off}" for key in keys if settings.get(key)}

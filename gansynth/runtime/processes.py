@@ -1,7 +1,7 @@
-"""One way to run a process: its output kept, signals passed on, nobody left behind.
+"""Child processes: their output is kept, signals are forwarded, and none is left behind.
 
-``run`` shows what a command says and takes in Ctrl-C for it. ``Command`` can be asked to stop, and
-has a time for that. What the started process does for its part is in ``child``.
+``run`` shows a command's output and handles Ctrl-C for it. ``Command`` can be asked to stop within
+a time limit. The started process's side is in ``child``.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from gansynth.runtime.signals import SAME_REQUEST
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 NOT_FOUND = 127
-"""Exit code of a command that could not be started, as shells have it."""
+"""Exit code of a command that could not be started, as in shells."""
 TAIL = 1 << 16
-"""Bytes of each stream that are remembered for its last words."""
+"""Bytes kept of the end of each stream."""
 LINGER = 1.0
-"""Seconds for what a command has started to end after it, before it is killed."""
+"""Seconds for a command's own children to end after it, before they are killed."""
 SET_PDEATHSIG, SET_CHILD_SUBREAPER = 1, 36
-"""Of Linux's prctl(2)."""
+"""Option of Linux's prctl(2)."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended.
+    """Result of a command.
 
     Attributes:
         pid: 0 if it could not be started.
         code: exit code, -N for signal N.
-        seconds: it took.
-        errors: the end of its stderr, and of its stdout where that is no document.
-        output: the end of its stdout, where that is a document.
-        stopped: the signal by which it was asked to stop; 0 for none.
+        seconds: duration.
+        errors: the end of its stderr, and of its stdout unless that is a document.
+        output: the end of its stdout if that is a document.
+        stopped: the signal that asked it to stop; 0 for none.
     """
 
     pid: int
@@ -59,17 +59,17 @@ class Ended:
 
     @property
     def last(self) -> list[str]:
-        """The last lines it said."""
+        """The last lines of its output."""
         return _lines(self.errors)
 
     @property
     def line(self) -> str:
-        """Its last words, where the code is not 0."""
+        """A one-line reason if the code is not 0."""
         return last_words(self.code, self.errors, self.output[-TAIL:]) if self.code else ""
 
     @property
     def document(self) -> Any:
-        """The JSON at the end of its stdout, None if there is none."""
+        """The JSON at the end of its stdout, or None."""
         return document_of(self.output)
 
 
@@ -80,16 +80,16 @@ def run(
     *,
     document: bool = False,
 ) -> Ended:
-    """Run a command that ends with this process, show what it says on stderr, wait for its end.
+    """Run a command that ends with this process; show its output on stderr; wait for its end.
 
-    SIGINT and SIGTERM reach it once, from here: it has a session of its own. A signal that this
-    process was told to ignore (under nohup, say) stays ignored.
+    SIGINT and SIGTERM reach it once, from here, since it has its own session. A signal that this
+    process ignores (under nohup, say) stays ignored.
 
     Args:
         words: program and arguments.
-        environ: its variables, all of them.
-        log: what it says is appended here, too.
-        document: its stdout is a document: it is kept, and not shown.
+        environ: all of its environment variables.
+        log: file to which its output is appended.
+        document: its stdout is a document: kept, and not shown.
 
     Raises:
         EnvironmentFault: the log cannot be written.
@@ -98,8 +98,8 @@ def run(
     command = Command(words, environ, log=log, show=True, document=document)
     if threading.current_thread() is not threading.main_thread():
         return command.run()  # only the main thread may handle signals
-    wanted = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
-    before = {n: signal.signal(n, lambda number, _: command.stop(number)) for n in wanted}
+    signals = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
+    before = {n: signal.signal(n, lambda number, _: command.stop(number)) for n in signals}
     try:
         return command.run()
     finally:
@@ -108,15 +108,15 @@ def run(
 
 
 def raise_if_stopped(ended: Ended) -> None:
-    """Raise what a signal raises that was passed on: KeyboardInterrupt, or SystemExit with 143."""
+    """Raise KeyboardInterrupt, or SystemExit with 143, after a forwarded signal."""
     if ended.stopped == signal.SIGINT:
         raise KeyboardInterrupt
     if ended.stopped == signal.SIGTERM:
         raise SystemExit(EXIT_SIGTERM)
 
 
-def raise_if_failed(ended: Ended, what: str) -> None:
-    """Turn how a command ended into this process's own error, quoting its last line.
+def raise_if_failed(ended: Ended, name: str) -> None:
+    """Raise this process's own error for a failed command, quoting its last line.
 
     Raises:
         KeyboardInterrupt, SystemExit: as ``raise_if_stopped``.
@@ -127,24 +127,24 @@ def raise_if_failed(ended: Ended, what: str) -> None:
         return
     if ended.code in FAULTS:
         raise FAULTS[ended.code](ended.line)
-    line = ended.last[-1] if ended.last else "it said nothing"
+    line = ended.last[-1] if ended.last else "no output"
     ending = f"exit {ended.code}" if ended.code > 0 else f"signal {_signal(-ended.code)}"
-    raise TrainingFault(f"{what} failed ({ending}): {line}")
+    raise TrainingFault(f"{name} failed ({ending}): {line}")
 
 
 class Command:
-    """A command in a session of its own; whatever is left of one that failed is killed.
+    """A command in its own session; if it fails, its remaining processes are killed.
 
     Args:
         words: program and arguments.
-        environ: its variables, all of them.
-        cwd: where it works.
-        log: what it says is appended here.
-        show: write what it says to stderr.
+        environ: all of its environment variables.
+        cwd: working directory.
+        log: file to which its output is appended.
+        show: write its output to stderr.
         document: its stdout is a document.
-        grace: seconds between the request to stop and the end. With it, the command is killed when
-            this process is (on Linux), and what it leaves behind is ended; this process must have
-            one thread and no other children then.
+        grace: seconds between the stop request and SIGKILL. If set, the command is killed along
+            with this process (on Linux), and its remaining processes are ended. Then this process
+            must have one thread and no other children.
     """
 
     def __init__(
@@ -160,13 +160,13 @@ class Command:
     ) -> None:
         self._words, self._cwd, self._log, self._grace = list(words), cwd, log, grace
         self._show, self._document = show, document
-        # Unbuffered, or what was said last would not come last.
+        # Unbuffered, so that the last output comes last.
         self._environ = {**environ, "PYTHONUNBUFFERED": "1"}
         self._child: subprocess.Popen[bytes] | None = None
         self._stopped, self._asked = 0, 0.0
 
     def run(self, started: Callable[[], None] = lambda: None) -> Ended:
-        """Run it, and wait for its end; threads may be started by ``started`` only.
+        """Run it and wait for its end; only ``started`` may start threads.
 
         Raises:
             EnvironmentFault: the log cannot be written.
@@ -181,13 +181,13 @@ class Command:
                     log.write(f"{line}\n".encode())
                 return Ended(0, NOT_FOUND, 0.0, line)
             started()
-            said = child.stderr if self._document else child.stdout
-            errors = _Stream(said, log, TAIL, show=self._show, hold=not self._document)
+            pipe = child.stderr if self._document else child.stdout
+            errors = _Stream(pipe, log, TAIL, show=self._show, hold=not self._document)
             output = _Stream(child.stdout, log, MAX_JSON_BYTES) if self._document else None
             code = self._wait(child)
             for stream in filter(None, (errors, output)):
                 stream.join()
-        if code not in FAULTS:  # else it is this process's own error, which is said once
+        if code not in FAULTS:  # else this process raises the error and reports it once
             errors.release()
         text = "" if output is None else output.text()
         seconds = time.monotonic() - began
@@ -196,7 +196,7 @@ class Command:
     def stop(self, number: int = signal.SIGTERM) -> None:
         """Ask it to stop; may be called from a signal handler or another thread.
 
-        With a grace it is killed after that, or when it is asked again later than a second.
+        With a grace it is killed after that time, or at a second request more than 1 s later.
         """
         now = time.monotonic()
         if self._stopped and self._grace is not None:
@@ -228,9 +228,9 @@ class Command:
     def _wait(self, child: subprocess.Popen[bytes]) -> int:
         self._child = child
         if self._grace is not None:
-            # Orphans among our descendants become our children, whatever session they are in.
+            # Orphaned descendants become this process's children, whatever their session.
             _prctl(SET_CHILD_SUBREAPER, 1)
-        if self._stopped:  # before there was anything to stop
+        if self._stopped:  # the request came before the start
             self._ask()
         code = child.wait()
         if self._grace is not None:
@@ -242,7 +242,7 @@ class Command:
     def _ask(self) -> None:
         if self._child is None:
             return
-        # To it alone: its workers would die before it could end them in good order.
+        # Only to the command: otherwise its workers would die before it could end them in order.
         self._child.send_signal(self._stopped)
         if self._grace is not None:
             timer = threading.Timer(self._grace, self._kill)
@@ -255,10 +255,7 @@ class Command:
 
 
 class _Stream:
-    """A thread that appends lines from a pipe to a log, shows them, and remembers the last.
-
-    With ``hold``, a fault's line is shown when another one follows, or by ``release``.
-    """
+    """A thread that logs and shows lines from a pipe; ``hold`` delays the line of a fault."""
 
     def __init__(
         self,
@@ -273,7 +270,7 @@ class _Stream:
         self._pipe, self._log, self._keep = pipe, log, keep
         self._show, self._hold, self._held = show, hold, ""
         self._kept = bytearray()
-        # A daemon, for a process that got away may keep the pipe open.
+        # A daemon, since an escaped process may keep the pipe open.
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
@@ -293,14 +290,14 @@ class _Stream:
                 self._log.write(text)
         if self._show:
             for line in text.decode("utf-8", "replace").splitlines(keepends=True):
-                shown = line
+                visible = line
                 if self._hold and line.startswith(FAULT):
-                    shown, self._held = self._held, line
-                sys.stderr.write(shown)
+                    visible, self._held = self._held, line
+                sys.stderr.write(visible)
             sys.stderr.flush()
 
     def release(self) -> None:
-        """Show a line that was held back."""
+        """Show a delayed line."""
         sys.stderr.write(self._held)
 
     def join(self) -> None:
@@ -311,27 +308,27 @@ class _Stream:
 
 
 def _whole_lines(text: bytes) -> tuple[bytes, bytes]:
-    """What can be logged, and the line that is begun; progress bars end lines by returning."""
+    """Split text into complete lines and the last, incomplete one; a carriage return ends lines."""
     end = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
     if not end and len(text) > TAIL:
         end = len(text)
     return text[:end], text[end:]
 
 
-# -- what it said ----------------------------------------------------------------------------------
+# -- its output ------------------------------------------------------------------------------------
 
 
 def last_words(code: int, errors: str, output: str) -> str:
-    """What a command ended with, in one line: its own fault, else the last line it said."""
-    said = _lines(errors) or _lines(output)
-    faults = [line.removeprefix(FAULT) for line in said if line.startswith(FAULT)]
+    """Return the end of a command in one line: its own fault, else its last line of output."""
+    lines = _lines(errors) or _lines(output)
+    faults = [line.removeprefix(FAULT) for line in lines if line.startswith(FAULT)]
     if code in FAULTS and faults:
         return faults[-1]
-    line = said[-1] if said else "it said nothing"
+    line = lines[-1] if lines else "no output"
     if code > 0:
-        return line if said else f"exit {code}: {line}"
+        return line if lines else f"exit {code}: {line}"
     ending = f"killed by {_signal(-code)}"
-    return f"{ending}; last it said: {line}" if said else ending
+    return f"{ending}; last output: {line}" if lines else ending
 
 
 def _lines(text: str) -> list[str]:
@@ -339,23 +336,23 @@ def _lines(text: str) -> list[str]:
 
 
 def _signal(number: int) -> str:
-    """A signal's name, and what SIGKILL most often means."""
+    """Return a signal's name, and the usual cause of SIGKILL."""
     hint = ", as the system does when memory runs out" if number == signal.SIGKILL else ""
     return signal.Signals(number).name + hint
 
 
 def document_of(output: str) -> Any:
-    """The JSON object or list at the end of what was printed; NaN and infinities become None."""
+    """Return the JSON object or list at the end of an output; NaN and infinities become None."""
     begin = max(output.rfind("\n{"), output.rfind("\n["))
     for text in (output, output[begin + 1 :]):
         with contextlib.suppress(ValueError, RecursionError):
-            found = json.loads(text, parse_constant=lambda name: None)
-            if isinstance(found, dict | list):
-                return found
+            document = json.loads(text, parse_constant=lambda name: None)
+            if isinstance(document, dict | list):
+                return document
     return None
 
 
-# -- its family ------------------------------------------------------------------------------------
+# -- its descendants -------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -369,7 +366,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _dying_with(parent: int) -> Callable[[], None]:
-    """What a child does before it becomes another program: it asks to be killed with its parent."""
+    """Return the setup of a child before exec: it is killed along with its parent."""
 
     def prepare() -> None:
         _prctl(SET_PDEATHSIG, signal.SIGKILL)
@@ -385,7 +382,7 @@ def _kill_group(group: int) -> None:
 
 
 def _end_family(group: int, linger: float) -> None:
-    """End what a command that is over has left: give it a moment, for it may be tidying up."""
+    """End a finished command's remaining processes after some time to clean up."""
     import psutil
 
     left = psutil.Process().children(recursive=True)

@@ -1,7 +1,7 @@
-"""How long work tells its user where it stands: sentences, warnings, and progress with an ETA.
+"""Progress reports of long work: messages, warnings, and progress with an ETA.
 
-Everything here writes to stderr (data belongs on stdout). rich is imported only where a terminal
-shows a bar; the protocol and ``NullReporter`` need nothing.
+Everything here writes to stderr (data belongs on stdout). The package rich is imported only to show
+a bar on a terminal; the protocol and ``NullReporter`` need nothing.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 PLAIN_SECONDS = 10.0
-"""Without a terminal a line appears after this many seconds ..."""
+"""Without a terminal a line is printed after this many seconds ..."""
 PLAIN_SHARE = 0.05
-"""... or after this share of the work, but then not more than one a second."""
+"""... or after this share of the work, but at most one per second."""
 
 
 class Task(Protocol):
     """One piece of work of known length."""
 
-    def advance(self, n: int = 1, **shown: object) -> None:
-        """Report ``n`` more units as done, and values worth showing (``loss=0.31``)."""
+    def advance(self, n: int = 1, **values: object) -> None:
+        """Report ``n`` more units as done, and values to show (``loss=0.31``)."""
 
 
 class Reporter(Protocol):
-    """What long functions report to; pass ``NullReporter()`` for silence."""
+    """Receiver of progress reports; pass ``NullReporter()`` for silence."""
 
     def say(self, text: str) -> None:
-        """Tell the user one line."""
+        """Show the user one line."""
 
     def warn(self, text: str) -> None:
-        """Tell the user one line that should not be missed."""
+        """Show the user one line, even if quiet."""
 
     def task(self, total: int, title: str, done: int = 0) -> AbstractContextManager[Task]:
-        """Open a piece of work of ``total`` units, some ``done`` before; leaving closes it."""
+        """Open a task of ``total`` units, ``done`` of them finished before; leaving closes it."""
 
 
 class NullReporter:
@@ -52,7 +52,7 @@ class NullReporter:
 
     @contextmanager
     def task(self, total: int, title: str, done: int = 0) -> Iterator[Task]:
-        """A task nobody watches."""
+        """Yield a task that reports nothing."""
         yield _Silent()
 
 
@@ -88,7 +88,7 @@ class RichReporter:
 
     @contextmanager
     def task(self, total: int, title: str, done: int = 0) -> Iterator[Task]:
-        """A bar on a terminal, else a plain line now and then; nothing if quiet."""
+        """Show a bar on a terminal, else a plain line now and then; nothing if quiet."""
         if self._quiet:
             yield _Silent()
         elif self._target().isatty():
@@ -126,20 +126,20 @@ class RichReporter:
 
 
 class _Silent:
-    def advance(self, n: int = 1, **shown: object) -> None:
-        """Nobody looks."""
+    def advance(self, n: int = 1, **values: object) -> None:
+        """Do nothing."""
 
 
 class _Bar:
     def __init__(self, bars: Progress, row: int) -> None:
         self._bars, self._row = bars, row
 
-    def advance(self, n: int = 1, **shown: object) -> None:
+    def advance(self, n: int = 1, **values: object) -> None:
         from rich.progress import TaskID
 
         row = TaskID(self._row)
-        if shown:
-            self._bars.update(row, advance=n, shown=_values(shown))
+        if values:
+            self._bars.update(row, advance=n, shown=_values(values))
         else:
             self._bars.update(row, advance=n)
 
@@ -158,9 +158,9 @@ class _Plain:
         self._before = self._done = self._last_done = done
         self._shown: dict[str, object] = {}
 
-    def advance(self, n: int = 1, **shown: object) -> None:
+    def advance(self, n: int = 1, **values: object) -> None:
         self._done += n
-        self._shown.update(shown)
+        self._shown.update(values)
         now = self._clock()
         waited, moved = now - self._last_time, self._done - self._last_done
         due = waited >= PLAIN_SECONDS or (waited >= 1 and moved >= PLAIN_SHARE * self._total)
@@ -182,7 +182,7 @@ class _Plain:
 
 @contextmanager
 def counting(reporter: Reporter, title: str) -> Iterator[Callable[[int, int], None]]:
-    """A ``progress(done, total)`` callback that drives a reporter's task."""
+    """Yield a ``progress(done, total)`` callback that drives a reporter's task."""
     with ExitStack() as stack:
         tasks: list[Task] = []
         before = 0
@@ -199,7 +199,7 @@ def counting(reporter: Reporter, title: str) -> Iterator[Callable[[int, int], No
 
 @contextmanager
 def stepping(reporter: Reporter) -> Iterator[Callable[[str, int, int], None]]:
-    """A ``progress(step, done, total)`` callback: a task for each step."""
+    """Yield a ``progress(step, done, total)`` callback with a task for each step."""
     with ExitStack() as stack:
         begun: dict[str, Callable[[int, int], None]] = {}
 
@@ -212,17 +212,17 @@ def stepping(reporter: Reporter) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def clock_text(seconds: float) -> str:
-    """Seconds as ``M:SS`` or ``H:MM:SS``."""
+    """Format seconds as ``M:SS`` or ``H:MM:SS``."""
     whole = round(seconds)
-    hours, rest = divmod(whole, 3600)
-    minutes, left = divmod(rest, 60)
+    hours, seconds_left = divmod(whole, 3600)
+    minutes, left = divmod(seconds_left, 60)
     return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
 
 
-def _values(shown: dict[str, object]) -> str:
+def _values(values: dict[str, object]) -> str:
     return "  ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in shown.items()
+        for name, value in values.items()
     )
 
 
@@ -238,8 +238,8 @@ def _new_bars(stream: TextIO) -> Progress:
     )
     from rich.table import Column
 
-    # What must be read has its width; the values get what is left, and are cut there.
-    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    # Essential columns keep their width; the values get the rest, and are cut there.
+    column = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     return Progress(
         TextColumn(
             "{task.description}",
@@ -250,7 +250,7 @@ def _new_bars(stream: TextIO) -> Progress:
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TextColumn("ETA", style="progress.remaining", table_column=Column(no_wrap=True)),
         TimeRemainingColumn(table_column=Column(no_wrap=True), compact=True),
-        TextColumn("{task.fields[shown]}", markup=False, table_column=rest),
+        TextColumn("{task.fields[shown]}", markup=False, table_column=column),
         TimeElapsedColumn(table_column=Column(no_wrap=True)),
         console=Console(file=stream),
         expand=True,

@@ -1,4 +1,4 @@
-"""Dataclasses as JSON documents, by their fields and type hints; standard library only."""
+"""Dataclasses as JSON documents, by their fields and type hints. Standard library only."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Document:
     """A dataclass that is written as a JSON object of its fields, in their order.
 
     Class keywords:
-        later: fields that are left out where they have their default, so that a document which says
-            nothing of them stays what it was before there were such.
-        inline: fields that are documents themselves, whose keys stand among the others.
-        whole: no other key may be missing; else any field with a default may.
+        later: fields omitted at their default, so that documents from before such a field do not
+            change.
+        inline: fields that are documents themselves, whose keys are merged into this one.
+        whole: all other keys are required; else only those of fields without a default.
     """
 
     _later: ClassVar[tuple[str, ...]] = ()
@@ -41,12 +41,12 @@ class Document:
         cls._later, cls._inline, cls._whole = later, inline, whole
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON document that ``from_json`` reads back; paths are absolute in it."""
+        """Return a JSON document that ``from_json`` reads; its paths are absolute."""
         return _write(self)
 
     @classmethod
     def from_json(cls, doc: Mapping[str, Any]) -> Self:
-        """Read what ``to_json`` wrote.
+        """Read the document of ``to_json``.
 
         Raises:
             KeyError, TypeError, ValueError: keys missing, or unknown, or of another type.
@@ -56,7 +56,7 @@ class Document:
 
 
 def to_json(value: Any) -> Any:
-    """A value as a JSON document; what has a ``to_json`` of its own says itself what it is."""
+    """Convert a value to a JSON document; objects with their own ``to_json`` use that."""
     if hasattr(value, "to_json"):
         return value.to_json()
     if is_dataclass(value):
@@ -69,7 +69,7 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(kind: Any, doc: Any) -> Any:
-    """Read what ``to_json`` wrote of a value whose type is ``kind``, as in a type hint."""
+    """Read the document of a value of type ``kind``, as in a type hint."""
     if type(doc) is kind or kind is Any or isinstance(kind, TypeVar):
         return doc
     if hasattr(kind, "from_json"):
@@ -81,9 +81,9 @@ def from_json(kind: Any, doc: Any) -> Any:
         return doc if type(doc) in parts else from_json(parts[0], doc)
     if made is tuple and isinstance(doc, list | tuple):
         each = parts[:1] * len(doc) if parts[1:] == (...,) else parts
-        return tuple(from_json(part, one) for part, one in zip(each, doc, strict=True))
+        return tuple(from_json(part, value) for part, value in zip(each, doc, strict=True))
     if made in (Mapping, dict) and isinstance(doc, Mapping):
-        return {key: from_json(parts[1], one) for key, one in doc.items()}
+        return {key: from_json(parts[1], value) for key, value in doc.items()}
     if made is Path and isinstance(doc, str):
         return Path(doc)
     if made is float and type(doc) is int:
@@ -94,7 +94,7 @@ def from_json(kind: Any, doc: Any) -> Any:
 
 
 def _write(value: Any) -> dict[str, Any]:
-    """A document of a dataclass."""
+    """Convert a dataclass to a document."""
     later, inline = getattr(value, "_later", ()), getattr(value, "_inline", ())
     document: dict[str, Any] = {}
     for name, _, usual in _fields(value.__class__):
@@ -107,7 +107,7 @@ def _write(value: Any) -> dict[str, Any]:
 
 
 def _read(cls: Any, doc: Any) -> Any:
-    """A dataclass of a document."""
+    """Convert a document to a dataclass."""
     if not isinstance(doc, Mapping):
         raise TypeError(f"{doc!r}, expected an object")
     values = dict(doc)
@@ -130,7 +130,7 @@ def _read(cls: Any, doc: Any) -> Any:
 
 @cache
 def _fields(cls: Any) -> tuple[tuple[str, Any, Any], ...]:
-    """Name, type and usual value of each field of a dataclass."""
+    """Return name, type and default of each field of a dataclass."""
     kinds = get_type_hints(cls)
     return tuple(
         (f.name, kinds[f.name], f.default if f.default_factory is MISSING else f.default_factory())

@@ -1,4 +1,4 @@
-"""Signals that end a process: as an exception, as a request, and as themselves in forked ones."""
+"""Signals that end a process: as an exception, as a request, and by default in forked children."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Handler = Callable[[int, FrameType | None], None]
 
 
 SAME_REQUEST = 1.0
-"""Seconds in which signals are one request."""
+"""Seconds within which signals count as one request."""
 
 
 class Interrupted(SystemExit):
-    """A process that was asked to stop and has; the exit code says by which signal."""
+    """Raised to end a process on request; the exit code encodes the signal."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
@@ -30,12 +30,12 @@ class Interrupted(SystemExit):
 class StopRequest:
     """SIGTERM and SIGINT as a request, for work that may end only between two steps.
 
-    Outside of ``deferred``, and when a signal comes a second time, they end the process at once, by
-    ``Interrupted``. What follows within a second of the first is the same request: schedulers tell
-    a process and its parent, which passes it on.
+    Outside of ``deferred``, and at a second signal, they end the process at once, by
+    ``Interrupted``. Signals within a second of the first count as the same request: schedulers
+    signal a process and its parent, which forwards it.
 
     Attributes:
-        number: the signal that came, 0 for none.
+        number: of the received signal, 0 for none.
     """
 
     def __init__(self) -> None:
@@ -44,12 +44,12 @@ class StopRequest:
         self._deferring = False
 
     def __call__(self) -> int:
-        """The signal that came, 0 for none."""
+        """Return the received signal, 0 for none."""
         return self.number
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Only take note of the first signal meanwhile."""
+        """Within this context, only record the first signal."""
         before, self._deferring = self._deferring, True
         try:
             yield
@@ -58,7 +58,7 @@ class StopRequest:
 
     @contextmanager
     def giving_up(self) -> Iterator[None]:
-        """Within ``deferred``: work that a first signal breaks off, to come back to the request."""
+        """Within ``deferred``: let a first signal interrupt the work, and continue after it."""
         before, self._deferring = self._deferring, False
         try:
             yield
@@ -79,7 +79,7 @@ class StopRequest:
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Handle SIGTERM and SIGINT as a request; in a thread other than the main one, do nothing."""
+    """Handle SIGTERM and SIGINT as a request; does nothing outside the main thread."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
@@ -95,10 +95,10 @@ def stop_request() -> Iterator[StopRequest]:
 
 
 def on_sigterm(handler: Handler) -> Callable[[], None]:
-    """Handle SIGTERM here; returns what puts the former handler back.
+    """Handle SIGTERM; return a function that restores the former handler.
 
-    Forked children get the default action: a pool ends its workers with SIGTERM, and would wait for
-    ever for one whose handler's exception is swallowed.
+    Forked children get the default action. A pool ends its workers with SIGTERM, and would wait
+    forever for one that swallows the handler's exception.
     """
     before = signal.signal(signal.SIGTERM, handler)
     _default_in_children()
@@ -111,7 +111,7 @@ def on_sigterm(handler: Handler) -> Callable[[], None]:
 
 @functools.cache
 def _default_in_children() -> None:
-    """Once per process: there is no way to unregister."""
+    """Register once per process, since there is no way to unregister."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_reset)
 

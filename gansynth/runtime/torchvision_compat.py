@@ -1,7 +1,7 @@
 """Makes torchvision work beside a CPU build of torch, as far as trainings here need it.
 
-The torchvision of the package index is built against CUDA, and beside a CPU torch its import fails.
-Naming its operators beforehand cures that; ``nms``, the one in use, is written here in torch.
+The torchvision of the package index is built against CUDA, so its import fails beside a CPU torch.
+Defining its operators first solves that; ``nms``, the only one in use, is implemented in torch.
 ``cpu_torch/sitecustomize.py`` loads this file by its path, so it imports nothing of gansynth.
 """
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CPU_TORCH = Path(__file__).parent / "cpu_torch"
-"""On PYTHONPATH, this folder cures every Python process, e.g. those of ``nnUNetv2_train``."""
+"""On PYTHONPATH, this folder fixes every Python process, e.g. those of ``nnUNetv2_train``."""
 
 OPERATORS = ("nms", "qnms")
 SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-_kept: list[Any] = []  # an operator lives as long as the library object that named it
+_kept: list[Any] = []  # an operator lives as long as the library object that defined it
 
 
 def failure() -> str:
-    """Why torchvision cannot be imported, as one line; empty if it can, or if it is absent."""
+    """Return why torchvision cannot be imported, in one line; empty if it can, or is absent."""
     if importlib.util.find_spec("torchvision") is None:
         return ""
     try:
@@ -37,11 +37,11 @@ def failure() -> str:
 
 
 def apply() -> bool:
-    """Name the missing operators, only if torchvision does not import without.
+    """Define the missing operators, only if torchvision does not import otherwise.
 
     Returns:
-        Whether torchvision had to be cured. A torchvision that stays broken raises nothing here:
-        whoever needs it gets its own error.
+        Whether torchvision was fixed. If it stays broken, nothing is raised here; its importer
+        gets its own error.
     """
     if "does not exist" not in failure():
         return False
@@ -56,7 +56,7 @@ def apply() -> bool:
     _kept.append(library)
     cured = failure() == ""
     if cured:
-        # It would refuse to call the operator, as long as its own library has not been loaded.
+        # torchvision would refuse to call the operator while its own library is not loaded.
         boxes: Any = importlib.import_module("torchvision.ops.boxes")
         boxes._assert_has_ops = _allow
     return cured
@@ -68,10 +68,10 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     Args:
         boxes: (N, 4) as x1, y1, x2, y2.
         scores: (N,).
-        iou_threshold: a box that overlaps a better one by more is dropped.
+        iou_threshold: largest overlap with a box of higher score.
 
     Returns:
-        int64 indices of the boxes that stay, the best first; of equal scores the first is better.
+        int64 indices of the remaining boxes, best first; ties go to the first.
     """
     import torch
 
@@ -79,24 +79,24 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     x1, y1, x2, y2 = boxes[order].unbind(1)
     areas = (x2 - x1) * (y2 - y1)
     left = torch.arange(len(order))
-    kept = []
+    keep = []
     while len(left):
         best, left = left[0], left[1:]
-        kept.append(best)
+        keep.append(best)
         width = torch.minimum(x2[best], x2[left]) - torch.maximum(x1[best], x1[left])
         height = torch.minimum(y2[best], y2[left]) - torch.maximum(y1[best], y1[left])
         shared = width.clamp(min=0) * height.clamp(min=0)
         overlap = shared / (areas[best] + areas[left] - shared)
         # As double, like the threshold; 0 / 0 is no overlap.
         left = left[~(overlap.double() > iou_threshold)]
-    return order[torch.stack(kept)] if kept else order
+    return order[torch.stack(keep)] if keep else order
 
 
 def _allow() -> None:
-    """Stands in for torchvision's refusal."""
+    """Replace torchvision's refusal by nothing."""
 
 
 def _forget() -> None:
-    """Drop what a failed import left behind, so that the next one starts afresh."""
+    """Drop the modules of a failed import, so that the next one starts afresh."""
     for name in [n for n in sys.modules if n == "torchvision" or n.startswith("torchvision.")]:
         del sys.modules[name]

@@ -1,7 +1,7 @@
-"""Removes a scratch bank when the process that made it is gone, however it ended.
+"""Removes a scratch bank after its process has ended, however it ended.
 
-``python -I -S watchdog.py PARENT BANK`` is what a producer turns into once a frozen bank is
-complete. It imports next to nothing: a producer with torch in memory is too much to wait for that.
+A producer becomes ``python -I -S watchdog.py PARENT BANK`` once a frozen bank is complete. It
+imports next to nothing: a waiting producer with torch would take too much memory.
 """
 
 import os
@@ -13,7 +13,7 @@ POLL_SECONDS = 1.0
 
 
 def watch(parent: int, bank: str) -> None:
-    """Return when the parent has gone, and the bank with it; or when the bank was removed."""
+    """Wait until the parent has ended, then remove the bank; or until the bank was removed."""
     while os.getppid() == parent:
         if not os.path.isdir(bank):
             return
@@ -24,6 +24,6 @@ def watch(parent: int, bank: str) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     os.closerange(3, 1 << 16)
     watch(int(sys.argv[1]), sys.argv[2])

@@ -34,7 +34,7 @@ def check_weights(run: Described) -> Path:
     weights: Mapping[str, str] | None = run.manifest["weights"]
     if weights is None:
         raise UsageFault(f"{folder}: this run has no checkpoint yet; finish it with gansynth fit")
-    path = path_inside(folder, weights["path"], what=f"{folder / MANIFEST}: key 'weights'")
+    path = path_inside(folder, weights["path"], key=f"{folder / MANIFEST}: key 'weights'")
     found = sha256_file(path) if path.is_file() else "of no file"
     if found != weights["sha256"]:
         raise IntegrityFault(
@@ -195,4 +195,4 @@ def part_folder(folder: Path, part: Mapping[str, Any]) -> Path:
         IntegrityFault: outside the run.
     """
     what = f"{folder / MANIFEST}: key 'parts'"
-    return path_inside(folder, part["folder"], what=what)
+    return path_inside(folder, part["folder"], key=what)

@@ -153,7 +153,7 @@ def sample_run(
         real = [_placed(drawer, sample) for sample in drawn]
         given = given_channels(opened.generator.options)
         schema, path = drawer.sampler.schema, shown / "sheet.png"
-        report["sheet"] = str(write_sheet(path, drawn, real, schema, given=given))
+        report["sheet"] = str(write_sheet(path, drawn, real, schema, given_channels=given))
     if nearest:
         samples = [drawer.draw_raw(index, 1)[0] for index in range(min(n, COMPARED))]
         report["nearest"] = write_nearest(drawer, samples, own, reporter)
@@ -261,7 +261,9 @@ def predict_cases(
         samples, real = [sample for sample, _ in shown], [case for _, case in shown]
         path = out / "sheet.png"
         given = schema.channels
-        report["sheet"] = str(write_sheet(path, samples, real, schema, given=given, drawn=True))
+        report["sheet"] = str(
+            write_sheet(path, samples, real, schema, given_channels=given, drawn=True)
+        )
     return report
 
 

@@ -112,7 +112,7 @@ def _part(folder: Path, part: object, wrong: list[str]) -> dict[str, Any]:
     name = str(doc.get("name", part))
     where = str(doc.get("folder") or f"{PARTS}/{name}")
     found: dict[str, Any] = {"name": name, "path": None, "complete": False}
-    path = _note(wrong, lambda: path_inside(folder, where, what=f"{folder / MANIFEST}: {PARTS!r}"))
+    path = _note(wrong, lambda: path_inside(folder, where, key=f"{folder / MANIFEST}: {PARTS!r}"))
     absent = {**found, "state": "missing", "generator": None, "steps": None, "run_id": None}
     if path is None:
         return absent

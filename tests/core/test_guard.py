@@ -176,7 +176,7 @@ def test_a_disguised_held_out_image_is_recognised_or_said_not_to_be(name, host, 
     found = matches(lineage, host.records(host.held_out_ids), host.name)
     by = DISGUISES[name][2]
     wanted = {} if by is None else {PEOPLE[held_out]: (by, "a_1")}
-    assert {case: (match.what, match.seen) for case, match in found.items()} == wanted
+    assert {case: (match.kind, match.case_id) for case, match in found.items()} == wanted
 
 
 @pytest.mark.parametrize("name", ["int16, all of it"])
@@ -235,7 +235,7 @@ def test_neighbouring_slices_of_one_data_set_are_told_apart_by_subjects():
     )
     seen = Lineage("pictures:lgg", "0", (one,))
     assert matches(seen, [other], "pictures:lgg") == {}
-    assert matches(seen, [other], "pictures:copy")["second"].what == "print"
+    assert matches(seen, [other], "pictures:copy")["second"].kind == "print"
 
 
 # -- records of older versions ---------------------------------------------------------------------
@@ -272,7 +272,7 @@ def samples(tmp_path) -> Path:
 
 
 def test_drawn_volumes_are_no_real_cases(samples):
-    with pytest.raises(IntegrityFault, match=r"s0_0000.nii.gz: drawn.*--synthetic-source"):
+    with pytest.raises(IntegrityFault, match=r"s0_0000.nii.gz: made.*--synthetic-source"):
         opened(samples).lineage()
 
 

@@ -36,7 +36,7 @@ def test_a_held_out_case_that_was_seen_is_refused_by_name(held_out, message):
 
 def test_the_message_says_what_saw_them_and_the_way_out():
     with pytest.raises(IntegrityFault, match=r"the bank of .*Hippocampus fold 0 .*gansynth fit"):
-        guard(SEEN, [SEEN.cases[0]], what="bank")
+        guard(SEEN, [SEEN.cases[0]], kind="bank")
 
 
 def test_the_message_counts_all_and_names_eight():

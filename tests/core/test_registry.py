@@ -84,7 +84,7 @@ def plugin(**hooks: Any) -> SimpleNamespace:
 
 
 def test_a_good_plugin_works_beside_broken_ones(registry):
-    assert registry.found["generators"]["good"][0] == "a_good_one"
+    assert registry.loaders["generators"]["good"][0] == "a_good_one"
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -141,7 +141,7 @@ NONSENSE = [
 def test_what_is_loaded_must_be_of_its_kind(alone, kind, nonsense, reason):
     load = nonsense if nonsense in (ending, missing) else lambda: nonsense
     alone.add(plugin(**{kind: lambda register: register("odd", load)}), "fake")
-    assert alone.found[kind]["odd"][0] == "fake"  # nothing is loaded before it is asked for
+    assert alone.loaders[kind]["odd"][0] == "fake"  # nothing is loaded before it is asked for
     with pytest.raises(UsageFault, match="'odd' of plugin 'fake' does not load") as fault:
         alone.load(kind, "odd")
     assert reason in str(fault.value)
@@ -251,10 +251,10 @@ def test_a_plugin_that_fails_half_way_leaves_no_trace(alone):
 
 
 def test_removing_a_plugin_removes_all_it_registered(alone):
-    before = {kind: dict(names) for kind, names in alone.found.items()}
+    before = {kind: dict(names) for kind, names in alone.loaders.items()}
     alone.add(plugin(generators=lambda register: register("mine", lambda: int)), "fake")
     alone.remove("fake")
-    assert (alone.found, alone.plugins.keys()) == (before, {"conditions"})
+    assert (alone.loaders, alone.plugins.keys()) == (before, {"conditions"})
 
 
 def test_what_is_installed_is_loaded_once_and_whole():

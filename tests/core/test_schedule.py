@@ -122,7 +122,9 @@ def test_no_other_schedule_touches_the_rate(text):
 
 def test_a_rate_that_is_not_ours_is_said_at_the_start():
     note = Schedule.parse("finetune:10%@80%").tuning_note(100, "epoch", ours=False)
-    assert note.startswith("WARNING: fine-tuning begins after 80 of 100 epochs, at what the host's")
+    assert note.startswith(
+        "WARNING: fine-tuning begins after 80 of 100 epochs, at the value of the host's"
+    )
 
 
 # -- the cases of fine-tuning ----------------------------------------------------------------------

@@ -330,7 +330,7 @@ def test_check_tells_what_is_wrong_with_volumes_and_choice(monkeypatch):
     assert "no training case of fold 0 is of class 'without'" in warning.message
     damaged = Finding("error", "a", Path("a"), "damaged")
     inner = ("volumes", lambda: lambda request, progress: Checked("volumes:x", 3, [damaged]))
-    monkeypatch.setitem(installed().found["checks"], "volumes", inner)
+    monkeypatch.setitem(installed().loaders["checks"], "volumes", inner)
     assert found().findings == [damaged]
 
 

@@ -71,7 +71,7 @@ def plan(write):
 
 
 def test_every_file_is_registered_under_its_name():
-    found, origins = installed().found["recipes"], installed().origins
+    found, origins = installed().loaders["recipes"], installed().origins
     ours = {name for name in found if str(origins.get(found[name][0])).startswith("gansynth ")}
     assert ours == set(SHIPPED) != set()
 

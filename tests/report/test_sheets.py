@@ -55,7 +55,7 @@ def test_a_case_is_real_and_synthetic_of_each_channel_then_its_label(sheet, ndim
 
 
 def headings_of(*args: Any, **asked: Any) -> list[str]:
-    return [column.heading for column in _columns(*args, **{"given": (), "drawn": False, **asked})]
+    return [column.heading for column in _columns(*args, **{"given_channels": (), "drawn": False, **asked})]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_given_channel_stands_there_once_and_drawn_labels_beside_the_real_ones
     real, schema = cases(2, 1), ToySource(2).schema
     real = real if labelled else [replace(case, labels=None) for case in real]
     if asked.get("drawn"):
-        asked = {"given": schema.channels, **asked}
+        asked = {"given_channels": schema.channels, **asked}
         headings = ["given first", "given second", *headings]
     assert headings_of(samples(2, 1), real, schema, **asked) == headings
 

@@ -310,12 +310,12 @@ def test_a_path_that_leads_out_is_refused(tmp_path, name):
     home.mkdir()
     (home / "link").symlink_to(tmp_path)
     with pytest.raises(IntegrityFault, match="leads out of"):
-        path_inside(home, name, what="dataset.json: training: 0")
+        path_inside(home, name, key="dataset.json: training: 0")
 
 
 @pytest.mark.parametrize("name", ["x", "./a/x", "a/../x"])
 def test_a_path_that_stays_inside_is_resolved(tmp_path, name):
-    assert path_inside(tmp_path, name, what="x") == (tmp_path / name).resolve()
+    assert path_inside(tmp_path, name, key="x") == (tmp_path / name).resolve()
 
 
 # -- publishing ----------------------------------------------------------------------------------

@@ -193,7 +193,7 @@ def test_nifti_reads_the_drawn_samples_as_they_lie(written, drawer):
 
 def test_the_drawn_samples_are_no_real_cases_and_read_as_asked(written):
     plain = SourceRequest("nifti", str(written[0]), fold="all")
-    with pytest.raises(IntegrityFault, match=r"drawn by gansynth.*--synthetic-source RUN"):
+    with pytest.raises(IntegrityFault, match=r"made by gansynth.*--synthetic-source RUN"):
         open_source(plain).load("sample-0001")
     asked = open_source(replace(plain, read={"modality": "mr"}, synthetic="run"))
     one, other = (source.load("sample-0001") for source in (asked, read_back(written[0])))

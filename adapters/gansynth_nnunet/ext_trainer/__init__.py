@@ -1,5 +1,5 @@
-"""The folder to name in ``nnUNet_extTrainer``; it holds nothing but the shim.
+"""The folder to name in ``nnUNet_extTrainer``; it holds only the shim.
 
-nnU-Net imports every module of such a folder and forgets them afterwards; a class defined here
-could not be pickled for its workers. So the code lies elsewhere.
+nnU-Net imports every module of such a folder and drops it afterwards. A class defined here could
+not be pickled for its workers, so the code lies elsewhere.
 """

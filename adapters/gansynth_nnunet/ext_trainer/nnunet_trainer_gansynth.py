@@ -1,4 +1,4 @@
-"""Where nnU-Net finds ``nnUNetTrainerGANSynth``, and ``<Variant>GANSynth`` of any other trainer."""
+"""Module in which nnU-Net finds ``nnUNetTrainerGANSynth``, and any ``<Variant>GANSynth``."""
 
 from typing import Any
 

@@ -55,7 +55,7 @@ def models(name: str) -> Iterator[tuple[str, str, type[BaseModel] | None]]:
     from gansynth.core.registry import installed
 
     registry = installed()
-    kinds = [kind for kind in KINDS if name in registry.found[kind]]
+    kinds = [kind for kind in KINDS if name in registry.loaders[kind]]
     for kind in kinds:
         loaded = registry.load(kind, name)
         for typed, model in _models_of(kind, name, loaded):

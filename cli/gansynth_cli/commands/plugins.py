@@ -61,7 +61,7 @@ def list_plugins(load: bool, out: Output) -> None:
         for name, reason in registry.broken.items()
     ]
     broken += [
-        ("unusable", name, _origin(registry, registry.found[kind][name][0]), reason)
+        ("unusable", name, _origin(registry, registry.loaders[kind][name][0]), reason)
         for kind, names in document.get("unusable", {}).items()
         for name, reason in names.items()
     ]
@@ -104,7 +104,7 @@ def check(name: str, settings: dict[str, str], steps: int, out: Output) -> None:
     from gansynth.core.registry import installed
 
     registry = installed()
-    if name in registry.found["adapters"] and name not in registry.found["generators"]:
+    if name in registry.loaders["adapters"] and name not in registry.loaders["generators"]:
         raise UsageFault(
             f"plugins check {name!r}: an adapter is checked on its host's own data, from a test: "
             "gansynth.testing.check_adapter(adapter, workspace=...)"

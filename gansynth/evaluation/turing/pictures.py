@@ -303,4 +303,4 @@ def seen_by_run(source: CaseSource, chosen: Sequence[Chosen], lineage: Lineage) 
     """Which of the chosen cases the run was fitted on, or what came before it."""
     cases = [source.record(case) for case in {one.case for one in chosen}]
     found = [matches(one, cases, source.name) for one in lineage.everyone()]
-    return {case for one in found for case, match in one.items() if match.what != "subject"}
+    return {case for one in found for case, match in one.items() if match.kind != "subject"}

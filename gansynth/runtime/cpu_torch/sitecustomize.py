@@ -36,8 +36,8 @@ class _Cure:
 def _run_next() -> None:
     """Run the ``sitecustomize`` that this one hides."""
     here = Path(__file__).resolve().parent
-    rest = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
-    spec = PathFinder.find_spec("sitecustomize", rest)
+    other_paths = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
+    spec = PathFinder.find_spec("sitecustomize", other_paths)
     if spec is not None and spec.loader is not None:
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
 

@@ -207,7 +207,7 @@ def _read(
             f"{folder} and it is learnt again"
         )
     for name, wanted in doc["files"].items():
-        file = path_inside(folder, name, what=f"{path}: key 'files'")
+        file = path_inside(folder, name, key=f"{path}: key 'files'")
         found = sha256_file(file) if file.is_file() else "of no file"
         if found != wanted:
             raise IntegrityFault(

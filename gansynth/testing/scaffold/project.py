@@ -177,8 +177,8 @@ def _check_name(name: str, registered: str, package: str) -> None:
             "name without it"
         )
     registry = installed()
-    if name in registry.found[registered]:
-        owner = registry.found[registered][name][0]
+    if name in registry.loaders[registered]:
+        owner = registry.loaders[registered][name][0]
         raise UsageFault(
             f"plugins new {name!r}: {registered[:-1]} {name!r} is already registered by plugin "
             f"{owner!r}, expected another name. See: gansynth plugins"

@@ -223,7 +223,7 @@ def test_what_nnunet_would_pad_where_it_pads_no_real_case_is_refused(skewed):
     [
         ("nifti", {"channels": "T1,T2"}, None, DataFault, "--read channels=T1,FLAIR"),
         ("nifti", {"labels": "organ:2,lesion:1"}, None, DataFault, "labels=organ:1,lesion:2"),
-        ("slices", {}, None, UsageFault, "draws slices"),
+        ("slices", {}, None, UsageFault, "makes slices"),
         ("nnunet-raw", {}, "Tiff3DIO", UsageFault, "Tiff3DIO, whose order of axes is unknown"),
     ],
 )
