@@ -80,8 +80,8 @@ class Sides:
         """What is worked out from both sides, once for whoever asks for it by this key."""
         if key not in self._kept:
             self._kept[key] = make()
-        found: T = self._kept[key]
-        return found
+        value: T = self._kept[key]
+        return value
 
     def rng(self, of: str) -> np.random.Generator:
         """Random numbers of one purpose, the same at every call."""
@@ -128,7 +128,7 @@ class Halved(Evaluated):
         """What is kept of images: what an array of their numbers can index, or a dict of such."""
 
     @abstractmethod
-    def compare(self, one: Any, other: Any, sides: Sides) -> Mapping[str, float]:
+    def compare(self, prepared: Any, real: Any, sides: Sides) -> Mapping[str, float]:
         """Named numbers of what was kept of some images, against some real ones."""
 
     @abstractmethod
@@ -165,26 +165,26 @@ class Halved(Evaluated):
         self.check(sides)
         mine, real = self.prepared(sides)
         rng, people = sides.rng("halves"), len(set(sides.people))
-        found = [
+        pairs = [
             (
                 self.compare(_picked(mine, split.samples), _picked(real, split.real), sides),
-                self.compare(_picked(real, split.other), _picked(real, split.real), sides),
+                self.compare(_picked(real, split.control), _picked(real, split.real), sides),
             )
             for split in halves(sides.drawn_of, sides.people, sides.effort.splits, rng)
         ]
-        values, reals = [one for one, _ in found], [other for _, other in found]
+        values, reals = [numbers for numbers, _ in pairs], [numbers for _, numbers in pairs]
         return summarised(values, reals, people, {name: self.bounds(name) for name in values[0]})
 
     def figures(self, sides: Sides) -> list[Figure]:
         """Those that stand in the table."""
         images = min(len(sides.samples), len(sides.real)) // 2
-        found = []
+        figures = []
         for name, numbers in self.numbers(sides).items():
             if self.headline(name):
-                what, better = self.told(name)
-                told = Figure("", name, self.title, what, better, None, images=images)
-                found.append(replace(told, splits=sides.effort.splits, **numbers))  # type: ignore[arg-type]
-        return found
+                description, better = self.told(name)
+                figure = Figure("", name, self.title, description, better, None, images=images)
+                figures.append(replace(figure, splits=sides.effort.splits, **numbers))  # type: ignore[arg-type]
+        return figures
 
 
 class Plain(Halved):
@@ -201,11 +201,11 @@ class Plain(Halved):
         """The images themselves."""
         return list(images)
 
-    def compare(self, one: Any, other: Any, sides: Sides) -> Mapping[str, float]:
+    def compare(self, prepared: Any, real: Any, sides: Sides) -> Mapping[str, float]:
         """What the function says."""
-        samples = [as_sample(image, sides.schema) for image in one]
-        found = measure({self.title: self.metric}, samples, list(other), sides.schema)
-        return {k: np.nan if v is None else v for k, v in found[self.title].items()}
+        samples = [as_sample(image, sides.schema) for image in prepared]
+        numbers = measure({self.title: self.metric}, samples, list(real), sides.schema)
+        return {k: np.nan if v is None else v for k, v in numbers[self.title].items()}
 
     def bounds(self, name: str) -> tuple[float, float]:
         """Any number."""
@@ -216,21 +216,21 @@ class Plain(Halved):
         return f"{name}, as the plugin defines it", "real"
 
 
-def _picked(kept: Any, numbers: Indices) -> Any:
+def _picked(prepared: Any, numbers: Indices) -> Any:
     """What is kept of some of the images."""
-    if isinstance(kept, dict):
-        return {name: _picked(part, numbers) for name, part in kept.items()}
-    return [kept[n] for n in numbers] if isinstance(kept, list) else kept[numbers]
+    if isinstance(prepared, dict):
+        return {name: _picked(part, numbers) for name, part in prepared.items()}
+    return [prepared[n] for n in numbers] if isinstance(prepared, list) else prepared[numbers]
 
 
 def as_sample(image: Image, schema: Schema) -> Sample:
     """A real case in a sample's place."""
     if isinstance(image, Sample):
         return image
-    told = {"case": image.id}
+    provenance = {"case": image.id}
     if image.label_class is not None:
-        told["class"] = schema.classes[image.label_class]
-    return Sample(image.image, image.labels, image.boxes, told)
+        provenance["class"] = schema.classes[image.label_class]
+    return Sample(image.image, image.labels, image.boxes, provenance)
 
 
 def check_images(
@@ -241,14 +241,14 @@ def check_images(
     Raises DataFault: naming the first one with other channels, another size in voxels, numbers that
     are not finite, or nothing but a constant.
     """
-    wanted = (len(schema.channels), *size)
+    shape = (len(schema.channels), *size)
     for image, name in zip(images, names, strict=True):
-        if image.shape[:1] != wanted[:1]:
+        if image.shape[:1] != shape[:1]:
             raise DataFault(
-                f"{name}: has {len(image)} channel(s), expected {wanted[0]} "
+                f"{name}: has {len(image)} channel(s), expected {shape[0]} "
                 f"({', '.join(schema.channels)}); choose them with --real-read channels=..."
             )
-        if image.shape != wanted:
+        if image.shape != shape:
             raise DataFault(
                 f"{name}: is of {_size(image.shape[1:])} voxels, expected {_size(size)}; all "
                 "images that are compared must be of one size: evaluate the run instead of a bank, "
@@ -290,7 +290,9 @@ def measure(
     measured: Measured = {}
     for name, metric in metrics.items():
         try:
-            found = {str(key): float(value) for key, value in metric(samples, real, schema).items()}
+            numbers = {
+                str(key): float(value) for key, value in metric(samples, real, schema).items()
+            }
         except GansynthError:
             raise
         except Exception as error:  # a stranger's code
@@ -299,5 +301,5 @@ def measure(
                 f"metric {name!r} fails on {len(samples)} sample(s): {type(error).__name__}: "
                 f"{text}; expected named numbers. Leave it out, or mend its plugin"
             ) from error
-        measured[name] = {k: v if math.isfinite(v) else None for k, v in found.items()}
+        measured[name] = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
     return measured

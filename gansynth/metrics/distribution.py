@@ -48,7 +48,7 @@ Kept = dict[str, Looked]
 class OfFeatures(Halved):
     """A metric of what networks see; its figures are named by the networks."""
 
-    said: ClassVar[str]
+    quantity: ClassVar[str]
     better: ClassVar[Better] = "lower"
     kinds: ClassVar[Sequence[Kind]] = KINDS
 
@@ -58,18 +58,18 @@ class OfFeatures(Halved):
 
     def told(self, name: str) -> tuple[str, Better]:
         """Of which network."""
-        return f"{self.said} {WORDS[name]}", self.better
+        return f"{self.quantity} {WORDS[name]}", self.better
 
 
 class Distance(OfFeatures):
     """One number a network."""
 
-    def compare(self, one: Kept, other: Kept, sides: Sides) -> Mapping[str, float]:
+    def compare(self, prepared: Kept, real: Kept, sides: Sides) -> Mapping[str, float]:
         """By network."""
-        return {kind: self.between(one[kind], other[kind], kind, sides) for kind in self.kinds}
+        return {kind: self.between(prepared[kind], real[kind], kind, sides) for kind in self.kinds}
 
     @abstractmethod
-    def between(self, one: Looked, other: Looked, kind: Kind, sides: Sides) -> float:
+    def between(self, features: Looked, real: Looked, kind: Kind, sides: Sides) -> float:
         """How far features of some images are from those of others, of one network."""
 
 
@@ -85,25 +85,25 @@ class MMD(Unbiased):
     """``mmd``: images whole."""
 
     title = "Maximum mean discrepancy (MMD)"
-    said = "squared MMD, Gaussian kernel of the median width, of features"
+    quantity = "squared MMD, Gaussian kernel of the median width, of features"
 
-    def between(self, one: Looked, other: Looked, kind: Kind, sides: Sides) -> float:
+    def between(self, features: Looked, real: Looked, kind: Kind, sides: Sides) -> float:
         """See the title; the width is that of all real images."""
         width = sides.once(
             f"width {kind}", lambda: median_width(features_of(sides).of(sides.real, kind).whole)
         )
-        return distance_of_kernels(one.whole, other.whole, width)
+        return distance_of_kernels(features.whole, real.whole, width)
 
 
 class KID(Unbiased):
     """``kid``: slices, mean of the axes."""
 
     title = "Kernel inception distance (KID)"
-    said = "squared MMD, cubic kernel, of features of slices"
+    quantity = "squared MMD, cubic kernel, of features of slices"
 
-    def between(self, one: Looked, other: Looked, kind: Kind, sides: Sides) -> float:
+    def between(self, features: Looked, real: Looked, kind: Kind, sides: Sides) -> float:
         """See the title."""
-        pairs = zip(one.slices, other.slices, strict=True)
+        pairs = zip(features.slices, real.slices, strict=True)
         return float(np.mean([distance_of_kernels(a, b, None) for a, b in pairs]))
 
 
@@ -111,11 +111,11 @@ class Frechet(Distance):
     """``frechet``: slices, mean of the axes."""
 
     title = "Fréchet distance"
-    said = "Fréchet distance of features of slices"
+    quantity = "Fréchet distance of features of slices"
 
-    def between(self, one: Looked, other: Looked, kind: Kind, sides: Sides) -> float:
+    def between(self, features: Looked, real: Looked, kind: Kind, sides: Sides) -> float:
         """See the title."""
-        pairs = zip(one.slices, other.slices, strict=True)
+        pairs = zip(features.slices, real.slices, strict=True)
         return float(np.mean([frechet_distance(a, b) for a, b in pairs]))
 
 
@@ -126,9 +126,9 @@ class Manifold(OfFeatures):
     kinds = ("trained",)
     least = 4 * (NEAREST + 1)
 
-    def compare(self, one: Kept, other: Kept, sides: Sides) -> Mapping[str, float]:
+    def compare(self, prepared: Kept, real: Kept, sides: Sides) -> Mapping[str, float]:
         """The four shares."""
-        return manifold_shares(one["trained"].whole, other["trained"].whole)
+        return manifold_shares(prepared["trained"].whole, real["trained"].whole)
 
     def bounds(self, name: str) -> tuple[float, float]:
         """All but density are shares."""
@@ -139,53 +139,53 @@ class Manifold(OfFeatures):
         return f"{NAMES[name]} (k = {NEAREST}; features of the trained network)", "higher"
 
 
-def unbiased_mmd2(within: Floats, other: Floats, between: Floats) -> float:
+def unbiased_mmd2(first: Floats, second: Floats, between: Floats) -> float:
     """Squared maximum mean discrepancy from kernels (N, N), (M, M) and between both (N, M)."""
-    n, m = len(within), len(other)
+    n, m = len(first), len(second)
     if min(n, m) < 2:
         return float("nan")
-    one = (within.sum() - np.trace(within)) / (n * (n - 1))
-    two = (other.sum() - np.trace(other)) / (m * (m - 1))
-    return float(one + two - 2 * between.mean())
+    first_mean = (first.sum() - np.trace(first)) / (n * (n - 1))
+    second_mean = (second.sum() - np.trace(second)) / (m * (m - 1))
+    return float(first_mean + second_mean - 2 * between.mean())
 
 
-def gaussian(one: Floats, other: Floats, width: float) -> Floats:
+def gaussian(x: Floats, y: Floats, width: float) -> Floats:
     """Kernel (N, M) of features (N, K) and (M, K)."""
-    return np.asarray(np.exp(-_squares(one, other) / (2 * width**2)))
+    return np.asarray(np.exp(-_squares(x, y) / (2 * width**2)))
 
 
-def cubic(one: Floats, other: Floats) -> Floats:
+def cubic(x: Floats, y: Floats) -> Floats:
     """KID's kernel (N, M) of features (N, K) and (M, K)."""
-    return np.asarray((one @ other.T / one.shape[1] + 1) ** 3)
+    return np.asarray((x @ y.T / x.shape[1] + 1) ** 3)
 
 
 def median_width(rows: Floats) -> float:
     """The median distance of pairs of rows (N, K): Gretton et al. 2012, sec. 8."""
-    few = rows[:: -(-len(rows) // MOST)]
-    apart = _squares(few, few)[np.triu_indices(len(few), 1)]
+    subset = rows[:: -(-len(rows) // MOST)]
+    apart = _squares(subset, subset)[np.triu_indices(len(subset), 1)]
     return float(np.sqrt(np.median(apart))) if apart.size else 1.0
 
 
-def _squares(one: Floats, other: Floats) -> Floats:
-    found = (one**2).sum(1)[:, None] + (other**2).sum(1)[None] - 2 * one @ other.T
-    return np.asarray(np.maximum(found, 0))
+def _squares(x: Floats, y: Floats) -> Floats:
+    squares = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * x @ y.T
+    return np.asarray(np.maximum(squares, 0))
 
 
-def distance_of_kernels(one: Floats, other: Floats, width: float | None) -> float:
+def distance_of_kernels(x: Floats, y: Floats, width: float | None) -> float:
     """Squared discrepancy of two sets of rows; Gaussian kernel of a width, or cubic if None."""
 
     def kernel(a: Floats, b: Floats) -> Floats:
         return cubic(a, b) if width is None else gaussian(a, b, width)
 
-    return unbiased_mmd2(kernel(one, one), kernel(other, other), kernel(one, other))
+    return unbiased_mmd2(kernel(x, x), kernel(y, y), kernel(x, y))
 
 
-def frechet_distance(one: Floats, other: Floats) -> float:
+def frechet_distance(x: Floats, y: Floats) -> float:
     """``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))`` of features (N, K) and (M, K)."""
-    if min(len(one), len(other)) < 2:
+    if min(len(x), len(y)) < 2:
         return float("nan")
-    apart = one.mean(0) - other.mean(0)
-    first, second = np.cov(one, rowvar=False), np.cov(other, rowvar=False)
+    apart = x.mean(0) - y.mean(0)
+    first, second = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
     first, second = np.atleast_2d(first), np.atleast_2d(second)
     # tr((C1 C2)^(1/2)) by the symmetric C1^(1/2) C2 C1^(1/2), whose eigenvalues are real.
     values, vectors = np.linalg.eigh(first)
@@ -247,12 +247,13 @@ class SlicedWasserstein(Halved):
         # An axis too short for a level is looked at on the others.
         return {name: torch.cat(rows, 1) for name, rows in levels.items()}
 
-    def compare(self, one: Projected, other: Projected, sides: Sides) -> Mapping[str, float]:
+    def compare(self, prepared: Projected, real: Projected, sides: Sides) -> Mapping[str, float]:
         """Distances by level."""
-        found = {
-            name: sliced_wasserstein(_flat(rows), _flat(other[name])) for name, rows in one.items()
+        distances = {
+            name: sliced_wasserstein(_flat(rows), _flat(real[name]))
+            for name, rows in prepared.items()
         }
-        return {"mean": float(np.mean(list(found.values()))), **found}
+        return {"mean": float(np.mean(list(distances.values()))), **distances}
 
     def told(self, name: str) -> tuple[str, Better]:
         """At which scale."""
@@ -295,9 +296,9 @@ def _projected(rows: Tensor, real: Tensor, channels: int, seed: int) -> Floats:
     return on.double().numpy()
 
 
-def sliced_wasserstein(one: Floats, other: Floats) -> float:
+def sliced_wasserstein(x: Floats, y: Floats) -> float:
     """Mean over directions of the 1-Wasserstein distance of projections (N, D) and (N, D)."""
-    return float(np.abs(np.sort(one, axis=0) - np.sort(other, axis=0)).mean())
+    return float(np.abs(np.sort(x, axis=0) - np.sort(y, axis=0)).mean())
 
 
 def _flat(rows: Floats) -> Floats:

@@ -49,17 +49,17 @@ class Diversity(Halved):
 
     def prepare(self, images: Sequence[Image], sides: Sides) -> Alike:
         """Likeness of pairs of images that are not of, or drawn of, one person."""
-        of = sides.people if images is sides.real else sides.drawn_of
-        whose = numbered(of)
+        owners = sides.people if images is sides.real else sides.drawn_of
+        owner = numbered(owners)
         stacked = windowed([image.image for image in images], sides.window)
-        first, second = _pairs(whose[:, None] != whose, MOST_PAIRS, sides.rng("pairs"))
+        first, second = _pairs(owner[:, None] != owner, MOST_PAIRS, sides.rng("pairs"))
         matrix = np.full((len(stacked), len(stacked)), np.nan)
         matrix[first, second] = _likeness(stacked, first, second)
         return Alike(matrix)
 
-    def compare(self, one: Alike, other: Alike, sides: Sides) -> Mapping[str, float]:
+    def compare(self, prepared: Alike, real: Alike, sides: Sides) -> Mapping[str, float]:
         """Of the one side alone."""
-        return {"ms_ssim": one.mean}
+        return {"ms_ssim": prepared.mean}
 
     def bounds(self, name: str) -> tuple[float, float]:
         """From unlike to equal."""
@@ -82,8 +82,8 @@ class Alike:
     @property
     def mean(self) -> float:
         """Of the pairs that are left."""
-        known = self.matrix[np.isfinite(self.matrix)]
-        return float(known.mean()) if known.size else float("nan")
+        finite = self.matrix[np.isfinite(self.matrix)]
+        return float(finite.mean()) if finite.size else float("nan")
 
 
 def likenesses(
@@ -100,12 +100,12 @@ def likenesses(
         windowed([c.image for c in real], window),
     )
     owners = np.array(owners_of(real))
-    found: dict[str, float] = {}
-    asked = [s.provenance.get("class") for s in samples]
-    known = [None if c.label_class is None else schema.classes[c.label_class] for c in real]
+    numbers: dict[str, float] = {}
+    sample_classes = [s.provenance.get("class") for s in samples]
+    real_classes = [None if c.label_class is None else schema.classes[c.label_class] for c in real]
     for name in ("", *schema.classes):
-        a = [i for i, kind in enumerate(asked) if not name or kind == name]
-        b = [i for i, kind in enumerate(known) if not name or kind == name]
+        a = [i for i, kind in enumerate(sample_classes) if not name or kind == name]
+        b = [i for i, kind in enumerate(real_classes) if not name or kind == name]
         rng = np.random.default_rng(0)
         sides = {
             "samples": pairwise(drawn[a], PAIRS, rng),
@@ -113,8 +113,8 @@ def likenesses(
         }
         for side, likeness in sides.items():
             of = f"{side} {name}".rstrip()
-            found |= {f"ms_ssim {of}": likeness.mean, f"ms_ssim {of} error": likeness.error}
-    return found
+            numbers |= {f"ms_ssim {of}": likeness.mean, f"ms_ssim {of} error": likeness.error}
+    return numbers
 
 
 def owners_of(cases: Sequence[Case]) -> list[str]:
@@ -148,22 +148,22 @@ def pairwise(
     Only images of different ``owners`` and one of ``kinds`` are paired. The standard error is by
     the jackknife over owners: pairs share images, so they are no independent draws.
     """
-    whose = _numbered(range(len(images)) if owners is None else owners)
+    owner = _numbered(range(len(images)) if owners is None else owners)
     which = _numbered([0] * len(images) if kinds is None else kinds)
-    fit = (whose[:, None] != whose) & (which[:, None] == which)
+    fit = (owner[:, None] != owner) & (which[:, None] == which)
     first, second = _pairs(fit, pairs, rng)
     if not len(first):
         return Likeness(float("nan"), float("nan"), 0)
-    found = _likeness(images, first, second)
-    return Likeness(float(found.mean()), _error(found, whose[first], whose[second]), len(found))
+    scores = _likeness(images, first, second)
+    return Likeness(float(scores.mean()), _error(scores, owner[first], owner[second]), len(scores))
 
 
 def _pairs(fit: npt.NDArray[np.bool_], most: int, rng: np.random.Generator) -> tuple[Indices, ...]:
     """Numbers of the images of at most so many pairs that ``fit`` (N, N), each pair once."""
     first, second = np.nonzero(np.triu(fit, 1))
     if len(first) > most:
-        kept = rng.choice(len(first), most, replace=False)
-        first, second = first[kept], second[kept]
+        chosen = rng.choice(len(first), most, replace=False)
+        first, second = first[chosen], second[chosen]
     return first, second
 
 
@@ -183,12 +183,12 @@ def _numbered(names: Sequence[Hashable]) -> npt.NDArray[np.int64]:
 
 
 def _error(
-    found: npt.NDArray[np.float64], first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float64], first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]
 ) -> float:
     """Standard error of the mean over pairs, leaving out each owner in turn with all its pairs."""
     without = []
     for owner in np.union1d(first, second):
-        others = found[(first != owner) & (second != owner)]
+        others = scores[(first != owner) & (second != owner)]
         if not len(others):
             return float("nan")
         without.append(float(others.mean()))

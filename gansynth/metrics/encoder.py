@@ -53,11 +53,11 @@ class Encoder(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Mean features of every layer over a picture: the first ones see grain, the last form."""
-        x, found = pictures, []
+        x, features = pictures, []
         for layer in self.layers:
             x = F.leaky_relu(layer(x), 0.1)
-            found.append(x.mean((2, 3)))
-        return torch.cat(found, 1)
+            features.append(x.mean((2, 3)))
+        return torch.cat(features, 1)
 
 
 def cosine(lr: float, steps: int) -> Callable[[int], float]:

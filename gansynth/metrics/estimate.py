@@ -79,8 +79,8 @@ class Figure:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON document; numbers that are not finite are null."""
-        told = {k: _finite(v) if isinstance(v, float) else v for k, v in asdict(self).items()}
-        return {**told, "finding": self.finding}
+        document = {k: _finite(v) if isinstance(v, float) else v for k, v in asdict(self).items()}
+        return {**document, "finding": self.finding}
 
 
 def _finite(value: float) -> float | None:
@@ -92,10 +92,10 @@ def numbered(owners: Sequence[str]) -> Indices:
     return np.unique(np.array(owners), return_inverse=True)[1]
 
 
-def drawn_anew(whose: Indices, rng: np.random.Generator) -> Indices:
+def drawn_anew(owner: Indices, rng: np.random.Generator) -> Indices:
     """How often each image counts (N,) when as many people are drawn with replacement."""
-    people = int(whose.max()) + 1
-    return np.bincount(rng.integers(people, size=people), minlength=people)[whose]
+    people = int(owner.max()) + 1
+    return np.bincount(rng.integers(people, size=people), minlength=people)[owner]
 
 
 def middle(values: Sequence[float] | Floats) -> tuple[float, float]:
@@ -109,7 +109,7 @@ class Split:
     """One comparison: samples, other people in their place, and people both are held against."""
 
     samples: Indices
-    other: Indices
+    control: Indices
     real: Indices
 
 
@@ -128,24 +128,24 @@ def halves(
             "more cases"
         )
     for _ in range(count):
-        one, other = _dealt(people, rng)
-        some, _ = _dealt(drawn_of, rng)
-        size = min(len(one), len(other), len(some))
-        yield Split(*(np.sort(side[:size]) for side in (some, one, other)))
+        first, second = _dealt(people, rng)
+        chosen, _ = _dealt(drawn_of, rng)
+        size = min(len(first), len(second), len(chosen))
+        yield Split(*(np.sort(side[:size]) for side in (chosen, first, second)))
 
 
 def _dealt(owners: Sequence[str], rng: np.random.Generator) -> tuple[Indices, Indices]:
     """Numbers of two halves that share no owner, each in random order."""
     names = np.array(owners)
-    found, whose = np.unique(names, return_inverse=True)
-    order = rng.permutation(len(found))
-    rank = np.empty(len(found), np.int64)
-    rank[order] = np.arange(len(found))
-    counts = np.bincount(whose)[order]
+    distinct, owner = np.unique(names, return_inverse=True)
+    order = rng.permutation(len(distinct))
+    rank = np.empty(len(distinct), np.int64)
+    rank[order] = np.arange(len(distinct))
+    counts = np.bincount(owner)[order]
     ends = np.cumsum(counts)
     first = int(np.searchsorted(ends, ends[-1] / 2)) + 1
-    first = min(max(1, first), max(1, len(found) - 1))
-    inside = rank[whose] < first
+    first = min(max(1, first), max(1, len(distinct) - 1))
+    inside = rank[owner] < first
     if inside.all():  # one owner alone
         inside = rng.permutation(len(owners)) < len(owners) // 2
     numbers = np.arange(len(owners))
@@ -166,7 +166,7 @@ def summarised(
     from scipy.stats import t
 
     reach = float(t.ppf(1 - LEVEL / 2, max(1, people - 1)))
-    found: dict[str, dict[str, float | None]] = {}
+    summary: dict[str, dict[str, float | None]] = {}
     for name in values[0]:
         mine = np.array([v.get(name, np.nan) for v in values], np.float64)
         real = np.array([r.get(name, np.nan) for r in reals], np.float64)
@@ -175,21 +175,21 @@ def summarised(
             **_about(mine, reach, "value", "low", "high", bounds[name]),
             **_about(apart, reach, "difference", "difference_low", "difference_high", ANY),
         }
-        known = real[np.isfinite(real)]
-        if known.size:
-            low, high = middle(known)
-            numbers |= {"real": float(known.mean()), "real_low": low, "real_high": high}
-        found[name] = numbers
-    return found
+        finite = real[np.isfinite(real)]
+        if finite.size:
+            low, high = middle(finite)
+            numbers |= {"real": float(finite.mean()), "real_low": low, "real_high": high}
+        summary[name] = numbers
+    return summary
 
 
 def _about(
-    found: Floats, reach: float, mean: str, low: str, high: str, bounds: tuple[float, float]
+    values: Floats, reach: float, mean: str, low: str, high: str, bounds: tuple[float, float]
 ) -> dict[str, float | None]:
     """Mean and interval of what is finite, by their names; None where nothing is."""
-    known = found[np.isfinite(found)]
-    if known.size < 2:
+    finite = values[np.isfinite(values)]
+    if finite.size < 2:
         return dict.fromkeys((mean, low, high), None)
-    value, away = float(known.mean()), reach * float(known.std(ddof=1))
+    value, away = float(finite.mean()), reach * float(finite.std(ddof=1))
     ends = within(value, value - away, value + away, bounds)
     return {mean: value, low: ends[0], high: ends[1]}

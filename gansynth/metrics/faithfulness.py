@@ -69,8 +69,8 @@ class Segmenter:
     def last_layer(self) -> nn.Module:
         """What makes logits of features."""
         inner: Any = self.net
-        found: nn.Module = inner.net.decoder.seg_layers[-1]
-        return found
+        layer: nn.Module = inner.net.decoder.seg_layers[-1]
+        return layer
 
     def _logits(self, image: FloatArray) -> Tensor:
         with autocast(self.device, native_bf16(self.device)):
@@ -208,9 +208,9 @@ def mean_dice(predicted: LabelArray, truth: LabelArray, classes: Sequence[int]) 
 
 def dice_by_label(predicted: LabelArray, truth: LabelArray, values: Sequence[int]) -> list[float]:
     """Dice of each label; NaN where neither has it."""
-    found = []
+    scores = []
     for value in values:
         a, b = predicted == value, truth == value
         total = int(a.sum()) + int(b.sum())
-        found.append(2 * int((a & b).sum()) / total if total else float("nan"))
-    return found
+        scores.append(2 * int((a & b).sum()) / total if total else float("nan"))
+    return scores

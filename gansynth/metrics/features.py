@@ -51,8 +51,8 @@ class Features:
         """What a network sees in images, in deviations of what it sees in the real ones."""
         key = id(images), kind
         if key not in self._kept:
-            found = self._raw(images, kind)
-            scaled = zip(found, self._scale(kind), strict=True)
+            raw = self._raw(images, kind)
+            scaled = zip(raw, self._scale(kind), strict=True)
             self._kept[key] = (
                 images,
                 Looked([np.clip((f - mean) / away, -MOST, MOST) for f, (mean, away) in scaled]),
@@ -137,11 +137,11 @@ def slices_of(images: Sequence[FloatArray]) -> list[FloatArray]:
     """
     if images[0].ndim == 3:
         return [np.stack(images)[:, None]]
-    stacked, found = np.stack(images), []
+    stacked, slices = np.stack(images), []
     for axis in (2, 3, 4):
         length = stacked.shape[axis]
-        many = min(SLICES, length)
-        places = [int((n + 1) * length / (many + 1)) for n in range(many)]
+        count = min(SLICES, length)
+        places = [int((n + 1) * length / (count + 1)) for n in range(count)]
         cut = np.take(stacked, places, axis=axis)
-        found.append(np.moveaxis(cut, axis, 1))
-    return found
+        slices.append(np.moveaxis(cut, axis, 1))
+    return slices

@@ -53,20 +53,20 @@ class Intensities(Halved):
         bins: dict[str, Floats] = {}
         for image in images:
             for channel, title in enumerate(sides.schema.channels):
-                values, own = image.image[channel], edges[channel]
+                values, channel_edges = image.image[channel], edges[channel]
                 parts = {title: values.ravel()}
                 for name, value in names.items() if labelled else ():
                     parts[f"{title}, {name}"] = values[image.labels == value]
                 for name, part in parts.items():
-                    counts.setdefault(name, []).append(_counted(part, own))
-                    bins[name] = own
+                    counts.setdefault(name, []).append(_counted(part, channel_edges))
+                    bins[name] = channel_edges
         return Counted({name: np.stack(rows) for name, rows in counts.items()}, bins)
 
-    def compare(self, one: Counted, other: Counted, sides: Sides) -> Mapping[str, float]:
+    def compare(self, prepared: Counted, real: Counted, sides: Sides) -> Mapping[str, float]:
         """Distances by channel and label; NaN for a label that one side lacks."""
         return {
-            name: _distance(rows.sum(0), other.counts[name].sum(0), one.edges[name])
-            for name, rows in one.counts.items()
+            name: _distance(rows.sum(0), real.counts[name].sum(0), prepared.edges[name])
+            for name, rows in prepared.counts.items()
         }
 
     def told(self, name: str) -> tuple[str, Better]:
@@ -82,15 +82,15 @@ def edges_of(sides: Sides) -> Floats:
 
 
 def _counted(values: FloatArray, edges: Floats) -> Floats:
-    found = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
-    return found.astype(np.float64)
+    counts = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
+    return counts.astype(np.float64)
 
 
-def _distance(one: Floats, other: Floats, edges: Floats) -> float:
-    if not one.sum() or not other.sum():
+def _distance(counts: Floats, real_counts: Floats, edges: Floats) -> float:
+    if not counts.sum() or not real_counts.sum():
         return float("nan")
     middles, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
-    mine, real = one / one.sum(), other / other.sum()
+    mine, real = counts / counts.sum(), real_counts / real_counts.sum()
     deviation = np.sqrt(real @ (middles - real @ middles) ** 2)
     if not deviation:
         return float("nan")
@@ -105,16 +105,16 @@ def distances(
     pictures = [s.image for s in samples], [c.image for c in real]
     maps = _maps(samples), _maps(real)
     names = {name: value for name, value in schema.labels.items() if value != schema.ignore}
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for channel, title in enumerate(schema.channels):
-        found[title] = distance(*(_values(side, channel) for side in pictures))
+        numbers[title] = distance(*(_values(side, channel) for side in pictures))
         if maps[0] is None or maps[1] is None:
             continue
         for name, value in names.items():
             where = ([labels == value for labels in side] for side in (maps[0], maps[1]))
             sides = zip(pictures, where, strict=True)
-            found[f"{title} {name}"] = distance(*(_values(i, channel, w) for i, w in sides))
-    return found
+            numbers[f"{title} {name}"] = distance(*(_values(i, channel, w) for i, w in sides))
+    return numbers
 
 
 def _maps(cases: Sequence[Sample] | Sequence[Case]) -> list[LabelArray] | None:

@@ -27,16 +27,16 @@ INTERVAL = (0.025, 0.975)
 class Found:
     """Contrast of one side: of each image in its own boxes, and in another one's."""
 
-    own: Numbers
+    matched: Numbers
     shuffled: Numbers
     told_apart: float
 
     def numbers(self, side: str, rng: np.random.Generator, of: Sequence[str]) -> dict[str, float]:
         """Named numbers; the interval is of images, or of people, drawn anew."""
-        apart = self.own - self.shuffled
+        apart = self.matched - self.shuffled
         low, high = _interval(apart, of, rng)
         return {
-            f"{side}": float(self.own.mean()),
+            f"{side}": float(self.matched.mean()),
             f"{side} shuffled": float(self.shuffled.mean()),
             f"{side} difference": float(apart.mean()),
             f"{side} difference low": low,
@@ -61,7 +61,7 @@ def lesions_metric(
         )
     rng = np.random.default_rng(0)
     once = {(case.id, content_hash(case.image)): case for case in real}
-    known = LesionContrast.fit(once.values(), schema.box_classes, rng=rng)
+    contrast = LesionContrast.fit(once.values(), schema.box_classes, rng=rng)
     sides = {
         "samples": [(s.image, s.boxes, str(i)) for i, s in enumerate(samples)],
         "real": [(c.image, c.boxes, c.subject) for c in once.values()],
@@ -70,43 +70,45 @@ def lesions_metric(
     for side, items in sides.items():
         with_boxes = [(i, b, who) for i, b, who in items if b is not None and len(b.labels)]
         pairs = [(image, boxes) for image, boxes, _ in with_boxes]
-        found, kept = _look(pairs, known, rng)
-        numbers |= found.numbers(side, rng, [with_boxes[index][2] for index in kept])
+        result, measured = _look(pairs, contrast, rng)
+        numbers |= result.numbers(side, rng, [with_boxes[index][2] for index in measured])
     return numbers
 
 
 def _look(
-    pairs: Sequence[tuple[FloatArray, Boxes]], known: LesionContrast, rng: np.random.Generator
+    pairs: Sequence[tuple[FloatArray, Boxes]], contrast: LesionContrast, rng: np.random.Generator
 ) -> tuple[Found, list[int]]:
     """Contrast of one side, and the numbers of the images in which it could be measured."""
     order = rng.permutation(len(pairs))
-    other = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
+    partner = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
     rows: list[tuple[Numbers, Numbers]] = []
-    kept = []
+    measured = []
     for index, (image, boxes) in enumerate(pairs if len(pairs) > 1 else ()):
         body = organ_mask(image)
         both = [
-            _values(contrasts(image, listed, body=body), listed, known)
-            for listed in (boxes, pairs[other[index]][1])
+            _values(contrasts(image, listed, body=body), listed, contrast)
+            for listed in (boxes, pairs[partner[index]][1])
         ]
         if all(len(values) for values in both):
             rows.append((both[0], both[1]))
-            kept.append(index)
+            measured.append(index)
     if not rows:
         return Found(np.full(1, np.nan), np.full(1, np.nan), float("nan")), []
-    own, shuffled = zip(*rows, strict=True)
-    apart = told_apart(np.concatenate(own), np.concatenate(shuffled))
-    means = [np.array([float(values.mean()) for values in side]) for side in (own, shuffled)]
-    return Found(means[0], means[1], apart), kept
+    matched, shuffled = zip(*rows, strict=True)
+    apart = told_apart(np.concatenate(matched), np.concatenate(shuffled))
+    means = [np.array([float(values.mean()) for values in side]) for side in (matched, shuffled)]
+    return Found(means[0], means[1], apart), measured
 
 
-def _values(found: Numbers, boxes: Boxes, known: LesionContrast) -> Numbers:
+def _values(measured: Numbers, boxes: Boxes, contrast: LesionContrast) -> Numbers:
     """Contrasts (N, C) as their classes count them, where there is a rim: (M,)."""
-    names, out = list(known.classes), []
-    for row, label in zip(found, boxes.labels.tolist(), strict=True):
-        one = known.classes[names[label]] if 0 <= label < len(names) else None
-        sided = one is not None and one.boxes >= SIDED
-        out.append(one.of(row[None])[0] if one is not None and sided else np.abs(row).max())
+    names, out = list(contrast.classes), []
+    for row, label in zip(measured, boxes.labels.tolist(), strict=True):
+        of_class = contrast.classes[names[label]] if 0 <= label < len(names) else None
+        sided = of_class is not None and of_class.boxes >= SIDED
+        out.append(
+            of_class.of(row[None])[0] if of_class is not None and sided else np.abs(row).max()
+        )
     values = np.array(out, np.float64)
     return values[np.isfinite(values)]
 

@@ -34,23 +34,25 @@ class People:
     names: Sequence[str]
 
     @classmethod
-    def of(cls, table: Floats, people: Sequence[str], own: Sequence[str | None] = ()) -> People:
-        """From distances to cases (N, cases); ``own``: for each image whom not to count."""
+    def of(
+        cls, table: Floats, people: Sequence[str], own_people: Sequence[str | None] = ()
+    ) -> People:
+        """From distances to cases (N, cases); ``own_people``: for each image whom not to count."""
         names = sorted(set(people))
         where = {name: n for n, name in enumerate(names)}
-        found = np.full((len(table), len(names)), np.inf)
+        nearest = np.full((len(table), len(names)), np.inf)
         for column, person in zip(table.T, people, strict=True):
             at = where[person]
-            found[:, at] = np.minimum(found[:, at], column)
-        for row, mine in enumerate(own):
+            nearest[:, at] = np.minimum(nearest[:, at], column)
+        for row, mine in enumerate(own_people):
             if mine in where:
-                found[row, where[mine]] = np.inf
-        return cls(found, names)
+                nearest[row, where[mine]] = np.inf
+        return cls(nearest, names)
 
     def nearest(self, people: Indices | None = None) -> Floats:
         """Distance of each image to the nearest of some people; of all if None."""
-        some = self.distances if people is None else self.distances[:, people]
-        return np.asarray(some.min(axis=1))
+        chosen = self.distances if people is None else self.distances[:, people]
+        return np.asarray(chosen.min(axis=1))
 
 
 @dataclass(frozen=True)
@@ -103,23 +105,23 @@ def _share(
     distances: Floats, train: Indices, size: int, subsets: int, rng: np.random.Generator
 ) -> float:
     """Share of rows nearer to some columns on the one side than to as many on the other."""
-    one, other = np.flatnonzero(train), np.flatnonzero(~train)
-    found = []
+    train_columns, other_columns = np.flatnonzero(train), np.flatnonzero(~train)
+    shares = []
     for _ in range(subsets):
-        mine = distances[:, rng.permutation(one)[:size]].min(axis=1)
-        theirs = distances[:, rng.permutation(other)[:size]].min(axis=1)
-        known = np.isfinite(mine) | np.isfinite(theirs)
+        mine = distances[:, rng.permutation(train_columns)[:size]].min(axis=1)
+        theirs = distances[:, rng.permutation(other_columns)[:size]].min(axis=1)
+        finite = np.isfinite(mine) | np.isfinite(theirs)
         ties = np.where(mine == theirs, 0.5, (mine < theirs).astype(float))
-        found.append(float(ties[known].mean()) if known.any() else 0.5)
-    return float(np.mean(found))
+        shares.append(float(ties[finite].mean()) if finite.any() else 0.5)
+    return float(np.mean(shares))
 
 
 def quantiles(distances: Floats) -> list[float | None]:
     """Those of ``QUANTILES``; None of none."""
-    known = distances[np.isfinite(distances)]
-    if not known.size:
+    finite = distances[np.isfinite(distances)]
+    if not finite.size:
         return [None] * len(QUANTILES)
-    return [round(float(q), 5) for q in np.quantile(known, QUANTILES)]
+    return [round(float(q), 5) for q in np.quantile(finite, QUANTILES)]
 
 
 def ratio_of_medians(
@@ -161,16 +163,16 @@ class Copies:
             "threshold": self.threshold,
             "margin": round(self.margin, 4),
             "pairs": [
-                {"sample": sample, "case": case, "ratio": round(ratio, 4), "own": own}
-                for sample, (case, ratio, own) in sorted(self.pairs.items())
+                {"sample": sample, "case": case, "ratio": round(ratio, 4), "own": own_case}
+                for sample, (case, ratio, own_case) in sorted(self.pairs.items())
             ],
         }
 
 
 def least_margin(real: Floats) -> float:
     """The margin that all but ``MARGIN`` of real images have, at most 0.9."""
-    known = real[np.isfinite(real)]
-    return min(0.9, float(np.quantile(known, MARGIN))) if known.size else 0.9
+    finite = real[np.isfinite(real)]
+    return min(0.9, float(np.quantile(finite, MARGIN))) if finite.size else 0.9
 
 
 FEWEST = 3
@@ -200,14 +202,16 @@ class Attack:
         return {**vars(self), **numbers}
 
 
-def attack_by(name: str, what: str, members: Sequence[float], others: Sequence[float]) -> Attack:
+def attack_by(
+    name: str, description: str, members: Sequence[float], others: Sequence[float]
+) -> Attack:
     """Judge an attack by its scores, one a person; higher for whom it takes to be a member."""
     from scipy.stats import mannwhitneyu
 
-    found = mannwhitneyu(members, others, alternative="greater")
-    auc = float(found.statistic) / (len(members) * len(others))
+    test = mannwhitneyu(members, others, alternative="greater")
+    auc = float(test.statistic) / (len(members) * len(others))
     low, high = auc_interval(auc, len(members), len(others))
-    return Attack(name, what, auc, low, high, float(found.pvalue), len(members), len(others))
+    return Attack(name, description, auc, low, high, float(test.pvalue), len(members), len(others))
 
 
 def auc_interval(auc: float, first: int, second: int) -> tuple[float, float]:
@@ -220,29 +224,29 @@ def auc_interval(auc: float, first: int, second: int) -> tuple[float, float]:
     from scipy.special import ndtri
 
     away = -float(ndtri(LEVEL / 2))
-    more = (first + second) / 2 - 1
+    mean_others = (first + second) / 2 - 1
 
     def error(area: float) -> float:
-        spread = 1 + more * (1 - area) / (2 - area) + more * area / (1 + area)
+        spread = 1 + mean_others * (1 - area) / (2 - area) + mean_others * area / (1 + area)
         return math.sqrt(area * (1 - area) * spread / (first * second))
 
     def off(area: float) -> float:
         return abs(auc - area) - away * error(area)
 
-    def end(other: float) -> float:
-        if auc == other:
-            return other
+    def end(bound: float) -> float:
+        if auc == bound:
+            return bound
         # At both ends of the way the error is 0; a little inside, it is larger than the distance
         # at the one and smaller at the other.
-        near, far = auc + 1e-6 * (other - auc), other + 1e-9 * (auc - other)
-        return float(brentq(off, near, far)) if off(near) < 0 < off(far) else other
+        near, far = auc + 1e-6 * (bound - auc), bound + 1e-9 * (auc - bound)
+        return float(brentq(off, near, far)) if off(near) < 0 < off(far) else bound
 
     return end(0.0), end(1.0)
 
 
 def by_person(scores: Floats, people: Sequence[str]) -> dict[str, float]:
     """Person -> the highest score of his or her cases."""
-    found: dict[str, float] = {}
+    best: dict[str, float] = {}
     for score, person in zip(scores.tolist(), people, strict=True):
-        found[person] = max(score, found.get(person, -math.inf))
-    return found
+        best[person] = max(score, best.get(person, -math.inf))
+    return best

@@ -60,7 +60,7 @@ class Nearest:
     @property
     def median_ratio(self) -> float | None:
         """Median of the samples' ratios."""
-        ratios = [one.ratio for one in self.near if one.ratio is not None]
+        ratios = [near.ratio for near in self.near if near.ratio is not None]
         return float(np.median(ratios)) if ratios else None
 
     @property
@@ -81,7 +81,7 @@ class Nearest:
             "compared": self.compared,
             "usual_distance": self.usual,
             "median_ratio": self.median_ratio,
-            "samples": [one.to_json() for one in self.near],
+            "samples": [near.to_json() for near in self.near],
         }
 
 
@@ -114,11 +114,11 @@ def find_nearest(
     for query in queries:
         query.image = query.image / search.scale
     with (reporter or NullReporter()).task(len(source.train_ids), "nearest real case") as bar:
-        found = search.run(queries, bar.advance)
-    usual = _median([d for d, _, _ in found[len(samples) :] if np.isfinite(d)])
+        results = search.run(queries, bar.advance)
+    usual = _median([d for d, _, _ in results[len(samples) :] if np.isfinite(d)])
     near = tuple(
         Near(case, placement, distance, distance / usual if usual else None, margin)
-        for (distance, case, placement), margin in zip(found, search.margins, strict=True)
+        for (distance, case, placement), margin in zip(results, search.margins, strict=True)
     )
     return Nearest(
         near[: len(samples)], usual, search.compared, tuple(search.margins[len(samples) :])

@@ -93,36 +93,36 @@ class Search:
                 best.add(rows, (case_id, plane), subject)
                 self.compared += 1
             tick()
-        found: list[Found] = [(float("inf"), "", Placement())] * len(queries)
+        nearest: list[Found] = [(float("inf"), "", Placement())] * len(queries)
         apart: list[dict[str, list[float]]] = [{} for _ in queries]
-        for case_id, wanted in best.candidates().items():
+        for case_id, by_plane in best.candidates().items():
             case, person = self.load(case_id), self.source.subject(case_id)
-            for plane, numbers in wanted.items():
+            for plane, numbers in by_plane.items():
                 image, origin = self._whole(case, plane)
                 for number in numbers:
                     distance, corner = self._refine(queries[number].image, image)
                     apart[number].setdefault(person, []).append(distance)
-                    if distance < found[number][0]:
+                    if distance < nearest[number][0]:
                         at = tuple(c + o for c, o in zip(corner, origin, strict=False))
-                        found[number] = (distance, case_id, Placement(at, plane))
-        self.margins = [_margin(one) for one in apart]
-        return found
+                        nearest[number] = (distance, case_id, Placement(at, plane))
+        self.margins = [_margin(distances) for distances in apart]
+        return nearest
 
     def table(self, queries: Sequence[Query], tick: Callable[[], None]) -> FloatArray:
         """How far each query lies from each case on the coarse grid: (queries, cases)."""
         rows = np.stack([pool(q.image, self.factors).ravel() for q in queries]).astype(np.float64)
         squares = (rows**2).sum(axis=1)
-        found = np.full((len(queries), len(self.source.train_ids)), np.inf)
+        squared = np.full((len(queries), len(self.source.train_ids)), np.inf)
         for number, case_id in enumerate(self.source.train_ids):
             case = self.load(case_id)
             for plane in self._planes(case):
                 windows, _ = self._windows(pool(self._whole(case, plane)[0], self.factors))
-                own = np.einsum("nf,nf->n", windows, windows, dtype=np.float64)
-                apart = squares[:, None] + own - 2.0 * (rows @ windows.T)
-                found[:, number] = np.minimum(found[:, number], apart.min(axis=1))
+                window_squares = np.einsum("nf,nf->n", windows, windows, dtype=np.float64)
+                apart = squares[:, None] + window_squares - 2.0 * (rows @ windows.T)
+                squared[:, number] = np.minimum(squared[:, number], apart.min(axis=1))
                 self.compared += 1
             tick()
-        return np.asarray(np.sqrt(np.maximum(found, 0) / rows.shape[1]), np.float32)
+        return np.asarray(np.sqrt(np.maximum(squared, 0) / rows.shape[1]), np.float32)
 
     def _planes(self, case: Case) -> Sequence[int | None]:
         """Numbers of the slices that samples may be like; None stands for the whole case."""
@@ -177,8 +177,8 @@ def _margin(apart: Mapping[str, Sequence[float]]) -> float:
     if not apart:
         return 1.0
     nearest = sorted(min(distances) for distances in apart.values())
-    own = [distance for distances in apart.values() for distance in distances]
-    following = nearest[1] if len(nearest) > 1 else max(own)
+    every_distance = [distance for distances in apart.values() for distance in distances]
+    following = nearest[1] if len(nearest) > 1 else max(every_distance)
     return nearest[0] / following if following else 1.0
 
 
@@ -195,13 +195,13 @@ class _Best:
         self.item = np.full(shape, -1)
         self.items: list[tuple[str, int | None]] = []
         self._rows: list[FloatArray] = []
-        self._own: list[str] = []
+        self._row_subjects: list[str] = []
 
     def add(self, rows: FloatArray, item: tuple[str, int | None], subject: str) -> None:
         """Compare the places (W, features) of one case, or slice of it."""
         self.items.append(item)
         self._rows.append(rows)
-        self._own.append(subject)
+        self._row_subjects.append(subject)
         if sum(map(len, self._rows)) >= ROWS:
             self._flush()
 
@@ -211,23 +211,23 @@ class _Best:
         starts = np.cumsum([0, *map(len, self._rows)])[:-1]
         block = np.concatenate(self._rows)
         squares = np.einsum("nf,nf->n", block, block, dtype=np.float64)
-        found = self.squares[:, None] + squares - 2.0 * (self.queries @ block.T)
-        found = np.minimum.reduceat(found, starts, axis=1)
-        same = self.subjects[:, None] == np.array(self._own)[None]
-        found[same & ~self.free[:, None]] = np.inf
+        squared = self.squares[:, None] + squares - 2.0 * (self.queries @ block.T)
+        squared = np.minimum.reduceat(squared, starts, axis=1)
+        same = self.subjects[:, None] == np.array(self._row_subjects)[None]
+        squared[same & ~self.free[:, None]] = np.inf
         first = len(self.items) - len(self._rows)
-        numbers = np.broadcast_to(np.arange(first, len(self.items)), found.shape)
-        distance = np.concatenate([self.distance, found], axis=1)
+        numbers = np.broadcast_to(np.arange(first, len(self.items)), squared.shape)
+        distance = np.concatenate([self.distance, squared], axis=1)
         item = np.concatenate([self.item, numbers], axis=1)
         keep = np.argpartition(distance, CANDIDATES - 1, axis=1)[:, :CANDIDATES]
         self.distance = np.take_along_axis(distance, keep, axis=1)
         self.item = np.take_along_axis(item, keep, axis=1)
-        self._rows, self._own = [], []
+        self._rows, self._row_subjects = [], []
 
     def candidates(self) -> dict[str, dict[int | None, list[int]]]:
         """Case -> slice -> the queries it is near to, in the order the cases came in."""
         self._flush()
-        wanted: dict[str, dict[int | None, list[int]]] = {}
+        by_case: dict[str, dict[int | None, list[int]]] = {}
         pairs = [
             (int(item), query)
             for query, (items, distances) in enumerate(zip(self.item, self.distance, strict=True))
@@ -236,8 +236,8 @@ class _Best:
         ]
         for item, query in sorted(pairs):
             case, plane = self.items[item]
-            wanted.setdefault(case, defaultdict(list))[plane].append(query)
-        return wanted
+            by_case.setdefault(case, defaultdict(list))[plane].append(query)
+        return by_case
 
 
 def pool(image: FloatArray, factors: Sequence[int]) -> FloatArray:
@@ -252,12 +252,12 @@ def pool(image: FloatArray, factors: Sequence[int]) -> FloatArray:
     return np.asarray(image, np.float32)
 
 
-def gap(one: npt.NDArray[Any], other: npt.NDArray[Any], corner: Sequence[int]) -> float:
+def gap(query: npt.NDArray[Any], image: npt.NDArray[Any], corner: Sequence[int]) -> float:
     """Root mean square of differences where (C, *size) lies on (C, *larger), from a corner on."""
-    own, covered = [slice(None)], [slice(None)]
-    for start, length, extent in zip(corner, one.shape[1:], other.shape[1:], strict=True):
+    query_part, covered = [slice(None)], [slice(None)]
+    for start, length, extent in zip(corner, query.shape[1:], image.shape[1:], strict=True):
         first, last = max(start, 0), min(start + length, extent)
-        own.append(slice(first - start, last - start))
+        query_part.append(slice(first - start, last - start))
         covered.append(slice(first, last))
-    apart = (one[tuple(own)] - other[tuple(covered)]).ravel()
+    apart = (query[tuple(query_part)] - image[tuple(covered)]).ravel()
     return float(np.sqrt(np.dot(apart, apart) / apart.size))

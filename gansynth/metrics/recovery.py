@@ -43,13 +43,13 @@ class Judges:
     """Segmenters, and whom each has seen."""
 
     segmenters: Sequence[Segmenter]
-    seen: Sequence[frozenset[str]]
+    trained_on: Sequence[frozenset[str]]
     schema: Schema
 
     def unseen(self, person: str) -> list[Segmenter]:
         """Those that have not seen a person: one of a training person, both of anybody else."""
-        pairs = zip(self.segmenters, self.seen, strict=True)
-        return [segmenter for segmenter, seen in pairs if person not in seen]
+        pairs = zip(self.segmenters, self.trained_on, strict=True)
+        return [segmenter for segmenter, subjects in pairs if person not in subjects]
 
 
 def labelled_schema(schema: Schema) -> Schema:
@@ -71,15 +71,15 @@ def map_of(image: Image, schema: Schema) -> LabelArray | None:
 
 def filled(boxes: Boxes, size: Sequence[int]) -> LabelArray:
     """Boxes as a map: class number plus 1 in each, the smallest on top."""
-    axes, found = len(size), np.zeros(size, np.int16)
+    axes, label_map = len(size), np.zeros(size, np.int16)
     volumes = np.prod(boxes.coords[:, axes:] - boxes.coords[:, :axes], axis=1)
     for n in np.argsort(-volumes):
         low, high = boxes.coords[n, :axes], boxes.coords[n, axes:]
         inside = tuple(
             slice(int(max(0, np.floor(a))), int(np.ceil(b))) for a, b in zip(low, high, strict=True)
         )
-        found[inside] = boxes.labels[n] + 1
-    return found
+        label_map[inside] = boxes.labels[n] + 1
+    return label_map
 
 
 def train_judges(
@@ -139,16 +139,16 @@ class Found:
 
     def drawn(self, rng: np.random.Generator) -> Floats:
         """Means by label, people drawn anew: (DRAWN, labels)."""
-        whose = numbered(self.owners)
-        people, known = int(whose.max()) + 1, np.isfinite(self.dice)
+        owner = numbered(self.owners)
+        people, finite = int(owner.max()) + 1, np.isfinite(self.dice)
         sums = np.zeros((people, self.dice.shape[1]))
         counts = np.zeros_like(sums)
-        np.add.at(sums, whose, np.where(known, self.dice, 0))
-        np.add.at(counts, whose, known)
+        np.add.at(sums, owner, np.where(finite, self.dice, 0))
+        np.add.at(counts, owner, finite)
         each = np.arange(people)
         weights = np.stack([drawn_anew(each, rng) for _ in range(DRAWN)])
-        many = weights @ counts
-        return np.asarray(np.where(many > 0, weights @ sums / np.maximum(many, 1), np.nan))
+        total = weights @ counts
+        return np.asarray(np.where(total > 0, weights @ sums / np.maximum(total, 1), np.nan))
 
     def means(self) -> Floats:
         """By label; NaN of one that no image has."""
@@ -190,13 +190,13 @@ def _judged(
 ) -> tuple[Found, Found]:
     """Dice with an image's own map, and mean Dice with those of up to eight others."""
     values, truths = judges.schema.foreground, [map_of(image, schema) for image in images]
-    own, others = [], []
+    matched, others = [], []
     for n, (image, owner, truth) in enumerate(zip(images, owners, truths, strict=True)):
         predicted = [judge.predict(image.image) for judge in judges.unseen(owner)]
         wrong = [truths[(n + 1 + k) % len(truths)] for k in range(min(8, len(truths) - 1))]
-        own.append(_means(predicted, [truth], values))
+        matched.append(_means(predicted, [truth], values))
         others.append(_means(predicted, wrong, values))
-    return Found(np.array(own), owners), Found(np.array(others), owners)
+    return Found(np.array(matched), owners), Found(np.array(others), owners)
 
 
 def _means(
@@ -209,23 +209,23 @@ def _means(
 
 def _mean_of_known(values: Floats, axis: int) -> Floats:
     """Means of what is finite along an axis; NaN of none."""
-    known = np.isfinite(values)
-    many, total = known.sum(axis), np.where(known, values, 0).sum(axis)
-    return np.asarray(np.where(many > 0, total / np.maximum(many, 1), np.nan))
+    finite = np.isfinite(values)
+    counts, total = finite.sum(axis), np.where(finite, values, 0).sum(axis)
+    return np.asarray(np.where(counts > 0, total / np.maximum(counts, 1), np.nan))
 
 
 def _row(means: Mapping[str, float], drawn: Mapping[str, Floats]) -> dict[str, float | None]:
     """Means with intervals, and the ratio of synthetic to real with its own."""
     ratio = means["synthetic"] / max(means["real"], 1e-9)
     ratios = drawn["synthetic"] / np.maximum(drawn["real"], 1e-9)
-    found: dict[str, float | None] = {"shuffled": _known(means["shuffled"]), "ratio": _known(ratio)}
+    row: dict[str, float | None] = {"shuffled": _known(means["shuffled"]), "ratio": _known(ratio)}
     for name in ("real", "synthetic"):
-        found[name] = _known(means[name])
+        row[name] = _known(means[name])
     for name, rows in {**drawn, "ratio": ratios}.items():
-        known = rows[np.isfinite(rows)]
-        low, high = map(_known, middle(known)) if known.size else (None, None)
-        found |= {f"{name}_low": low, f"{name}_high": high}
-    return found
+        finite = rows[np.isfinite(rows)]
+        low, high = map(_known, middle(finite)) if finite.size else (None, None)
+        row |= {f"{name}_low": low, f"{name}_high": high}
+    return row
 
 
 def _known(value: float) -> float | None:

@@ -45,15 +45,15 @@ def seam_metric(
             "--metric seam: samples have no label maps, expected those of a generator that is "
             "asked for some, such as copypaste; leave it out"
         )
-    found = [_nothing(schema)]
+    gradients = [_nothing(schema)]
     for index, sample in enumerate(samples):
         beside = real[index] if index < len(real) else None
-        found.append(seams(sample.image, sample.labels, new_voxels(sample, beside), schema))
+        gradients.append(seams(sample.image, sample.labels, new_voxels(sample, beside), schema))
     once = {(case.id, content_hash(case.image)): case for case in real}.values()
     rows = [seams(c.image, c.labels, None, schema) for c in once]
     of = [case.subject for case, row in zip(once, rows, strict=True) for _ in row]
     return seam_numbers(
-        np.concatenate(found), np.concatenate([_nothing(schema), *rows]), of, schema
+        np.concatenate(gradients), np.concatenate([_nothing(schema), *rows]), of, schema
     )
 
 
@@ -64,8 +64,8 @@ def seam_numbers(
     subjects = np.array(of, object)
     others = np.full(real.shape, np.nan)
     for subject in dict.fromkeys(of):
-        own = subjects == subject
-        others[own] = within_range(real[own], real[~own])
+        same = subjects == subject
+        others[same] = within_range(real[same], real[~same])
     inside = within_range(drawn, real)
     numbers = {
         "in range": _mean(inside),
@@ -87,11 +87,11 @@ def within_range(values: Numbers, of: Numbers) -> Numbers:
     """1 where a value (N, C, 2) lies within the range of (M, C, 2), 0 where not, NaN for none."""
     out = np.full(values.shape, np.nan)
     for place in np.ndindex(values.shape[1:]):
-        known = of[(slice(None), *place)]
-        known = known[np.isfinite(known)]
-        if known.size:
+        reference = of[(slice(None), *place)]
+        reference = reference[np.isfinite(reference)]
+        if reference.size:
             # As often as the range says a further real one lies in it, however few are known.
-            low, high = np.quantile(known, RANGE, method="weibull")
+            low, high = np.quantile(reference, RANGE, method="weibull")
             column = values[(slice(None), *place)]
             within = ((column >= low) & (column <= high)).astype(np.float64)
             out[(slice(None), *place)] = np.where(np.isfinite(column), within, np.nan)
@@ -100,12 +100,17 @@ def within_range(values: Numbers, of: Numbers) -> Numbers:
 
 def new_voxels(sample: Sample, beside: Case | None) -> Mask | None:
     """Which voxels of a sample's foreground are new to the case beside it; None if unknown."""
-    told = sample.provenance
-    if sample.labels is None or beside is None or beside.labels is None or "lesions" not in told:
+    provenance = sample.provenance
+    if (
+        sample.labels is None
+        or beside is None
+        or beside.labels is None
+        or "lesions" not in provenance
+    ):
         return None
-    if dict(told["lesions"]).get("where") == "own":  # foreground drawn anew where it was
+    if dict(provenance["lesions"]).get("where") == "own":  # foreground drawn anew where it was
         return None
-    if beside.id != told.get("case") or beside.labels.shape != sample.labels.shape:
+    if beside.id != provenance.get("case") or beside.labels.shape != sample.labels.shape:
         return None
     return np.asarray((sample.labels > 0) & (sample.labels != beside.labels))
 
@@ -131,9 +136,9 @@ def seams(
     scales = np.array([max(spread(channel[around]), 1e-6) for channel in image])
     # A voxel at the body's border holds some of what lies beyond.
     body = binary_erosion(body, border_value=1) | (labels > 0)
-    wanted = np.asarray(labels > 0 if new is None else new, np.int16)
+    lesions = np.asarray(labels > 0 if new is None else new, np.int16)
     rows = []
-    for part in parts(wanted, schema, (1,), least=LEAST):
+    for part in parts(lesions, schema, (1,), least=LEAST):
         lesion = part.whole() > 0
         window = bounding_box(lesion, margin=REACH + 2)
         usable = (body & ((labels <= 0) | lesion))[window]
@@ -164,8 +169,8 @@ def _profile(
     enough = (counts >= FACES)[:, None]
     means = np.where(enough, sums / np.maximum(counts, 1)[:, None], np.nan)
     rim = means[1 : REACH + 1]
-    known = np.isfinite(rim).any(axis=0)
-    steepest = np.where(known, np.nanmax(np.where(known, rim, 0.0), axis=0), np.nan)
+    finite = np.isfinite(rim).any(axis=0)
+    steepest = np.where(finite, np.nanmax(np.where(finite, rim, 0.0), axis=0), np.nan)
     return np.stack([means[0], steepest], axis=1)
 
 
@@ -174,10 +179,10 @@ def _nothing(schema: Schema) -> Numbers:
 
 
 def _mean(values: Numbers) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if known.size else float("nan")
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else float("nan")
 
 
 def _median(values: Numbers) -> float:
-    known = values[np.isfinite(values)]
-    return float(np.median(known)) if known.size else float("nan")
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if finite.size else float("nan")

@@ -66,16 +66,16 @@ class Spectrum(Halved):
         """Radial power (N, C, bands) of each image."""
         return _powers(images, sides.schema)
 
-    def compare(self, one: Floats, other: Floats, sides: Sides) -> Mapping[str, float]:
+    def compare(self, prepared: Floats, real: Floats, sides: Sides) -> Mapping[str, float]:
         """Distance, power of the highest third of the bands, and all ratios."""
-        found = self._bands(one, other, sides.schema)
-        logs = np.log(np.maximum(list(found.values()), 1e-12)).reshape(-1, BANDS)
+        ratios = self._bands(prepared, real, sides.schema)
+        logs = np.log(np.maximum(list(ratios.values()), 1e-12)).reshape(-1, BANDS)
         high = logs[:, -(-2 * BANDS // 3) :]
         summed = {
             "distance": float(np.nanmean(np.abs(logs))),
             "high": float(np.exp(np.nanmean(high))),
         }
-        return {**summed, **found}
+        return {**summed, **ratios}
 
     def told(self, name: str) -> tuple[str, Better]:
         """A distance, or a ratio of powers."""

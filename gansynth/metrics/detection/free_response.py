@@ -50,10 +50,10 @@ class Curves:
 
     def at(self, fps: Array | Sequence[float] | float) -> Array:
         """Sensitivity (B, G) at (G,) or (B, G) false positives per slice, held past the end."""
-        asked = np.atleast_1d(np.asarray(fps, float))
-        asked = np.broadcast_to(asked, (len(self.fps), asked.shape[-1]))
+        rates = np.atleast_1d(np.asarray(fps, float))
+        rates = np.broadcast_to(rates, (len(self.fps), rates.shape[-1]))
         return np.stack(
-            [np.interp(*row) for row in zip(asked, self.fps, self.sensitivity, strict=True)]
+            [np.interp(*row) for row in zip(rates, self.fps, self.sensitivity, strict=True)]
         )
 
     def score(self) -> Array:
@@ -114,8 +114,8 @@ def sensitivity(
     if label is not None:
         there = pool.true_labels == label
         sure[sure] = there[hits[sure]]
-    found = weights @ pool.per_subject(pool.owner[sure])
-    return ratio(found, weights @ pool.per_subject(pool.true_owner[there]))
+    detected = weights @ pool.per_subject(pool.owner[sure])
+    return ratio(detected, weights @ pool.per_subject(pool.true_owner[there]))
 
 
 def false_positives(
@@ -203,34 +203,34 @@ class AtEqualFps:
             return f"{text}: no difference shown."
         if not self.reached and gap.value < 0:
             return f"{text}; not at equal numbers, so no verdict."
-        more, less = (self.asked, self.held) if gap.value > 0 else (self.held, self.asked)
+        winner, loser = (self.asked, self.held) if gap.value > 0 else (self.held, self.asked)
         return (
-            f"{text}: {more} finds more than {less} in {self.unit} like these {self.units}, for "
+            f"{text}: {winner} finds more than {loser} in {self.unit} like these {self.units}, for "
             "these two trainings."
         )
 
     def to_json(self) -> dict[str, Any]:
         """All of it, the verdict included."""
         numbers = ("fps", "held_sensitivity", "asked_sensitivity")
-        found = {k: None if np.isnan(getattr(self, k)) else getattr(self, k) for k in numbers}
-        rest = ("held", "asked", "reached", "ended", "unit", "units", "resamples")
+        values = {k: None if np.isnan(getattr(self, k)) else getattr(self, k) for k in numbers}
+        names = ("held", "asked", "reached", "ended", "unit", "units", "resamples")
         return {
-            **{k: getattr(self, k) for k in rest},
-            **found,
+            **{k: getattr(self, k) for k in names},
+            **values,
             "difference": self.difference.to_json(),
             "verdict": self.verdict(),
         }
 
 
-def at_equal_fps(held: Arm, asked: Arm, weights: Array, unit: str = "patients") -> AtEqualFps:
+def at_equal_fps(held: Arm, compared: Arm, weights: Array, unit: str = "patients") -> AtEqualFps:
     """What one arm finds at the other's false positives per slice, under weights (B, P)."""
     once = everyone(weights.shape[1])
-    fps, mine, yours, ended = _once(held, asked, once)
-    parts = [_once(held, asked, part) for part in chunks(weights)]
+    fps, mine, yours, ended = _once(held, compared, once)
+    parts = [_once(held, compared, part) for part in chunks(weights)]
     difference = with_interval(float(yours[0] - mine[0]), [p[2] - p[1] for p in parts])
     return AtEqualFps(
         held.name,
-        asked.name,
+        compared.name,
         float(fps[0]),
         float(mine[0]),
         float(yours[0]),
@@ -243,8 +243,8 @@ def at_equal_fps(held: Arm, asked: Arm, weights: Array, unit: str = "patients") 
     )
 
 
-def _once(held: Arm, asked: Arm, weights: Array) -> tuple[Array, Array, Array, Flags]:
+def _once(held: Arm, compared: Arm, weights: Array) -> tuple[Array, Array, Array, Flags]:
     """False positives, both sensitivities, and whether the curve ended, each (B,)."""
     fps, mine = held.working(weights)
-    curves = asked.curves(weights)
+    curves = compared.curves(weights)
     return fps, mine, curves.at(fps[:, None])[:, 0], curves.end < fps - TINY

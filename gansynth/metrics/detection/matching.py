@@ -78,7 +78,7 @@ def pooled(detections: Detections, *, by_class: bool = True) -> Pool:
     """Pool a document's images; a volume or image stands in for an unknown patient."""
     images = detections.images
     numbers: dict[tuple[str, str], int] = {}
-    subject = [numbers.setdefault(_patient(seen), len(numbers)) for seen in images]
+    subject = [numbers.setdefault(_patient(image), len(numbers)) for image in images]
     counts = np.arange(len(images))
     pool = Pool(
         detections.names,
@@ -98,10 +98,10 @@ def pooled(detections: Detections, *, by_class: bool = True) -> Pool:
     return replace(pool, names=("any class",), labels=labels, true_labels=true_labels)
 
 
-def _patient(seen: Seen) -> tuple[str, str]:
+def _patient(image: Seen) -> tuple[str, str]:
     """Whom an image is of, as far as is known; names of different kinds are different."""
-    known = {"subject": seen.subject, "volume": seen.volume, "image": seen.id}
-    return next((kind, name) for kind, name in known.items() if name is not None)
+    names = {"subject": image.subject, "volume": image.volume, "image": image.id}
+    return next((kind, name) for kind, name in names.items() if name is not None)
 
 
 def intersections(a: Array, b: Array) -> Array:
@@ -127,27 +127,27 @@ def overlaps(a: Array, b: Array) -> Array:
 def match(pool: Pool, ious: Sequence[float]) -> Numbers:
     """Match detections with lesions at overlaps above 0: int64 (len(ious), N), or ``MISS``."""
     hits = np.full((len(ious), len(pool.scores)), MISS, np.int64)
-    for found, true in _by_image(pool):
-        overlap = overlaps(pool.boxes[found], pool.true_boxes[true])
-        overlap[pool.labels[found][:, None] != pool.true_labels[true][None]] = 0
+    for detections, true in _by_image(pool):
+        overlap = overlaps(pool.boxes[detections], pool.true_boxes[true])
+        overlap[pool.labels[detections][:, None] != pool.true_labels[true][None]] = 0
         near = np.flatnonzero(overlap.max(axis=1) >= min(ious))
-        near = near[np.argsort(-pool.scores[found][near], kind="stable")]
+        near = near[np.argsort(-pool.scores[detections][near], kind="stable")]
         rows = overlap[near].tolist()
         for row, iou in enumerate(ious):
             for place, lesion in zip(near, _greedy(rows, iou), strict=True):
                 if lesion != MISS:
-                    hits[row, found.start + place] = true.start + lesion
+                    hits[row, detections.start + place] = true.start + lesion
     return hits
 
 
 def _by_image(pool: Pool) -> Iterator[tuple[slice, slice]]:
     """Where the detections and the lesions of each image are that has both."""
     edges = np.arange(pool.images + 1)
-    found = np.searchsorted(pool.image, edges)
+    detections = np.searchsorted(pool.image, edges)
     true = np.searchsorted(pool.true_image, edges)
-    for image in np.flatnonzero((np.diff(found) > 0) & (np.diff(true) > 0)):
+    for image in np.flatnonzero((np.diff(detections) > 0) & (np.diff(true) > 0)):
         yield (
-            slice(int(found[image]), int(found[image + 1])),
+            slice(int(detections[image]), int(detections[image + 1])),
             slice(int(true[image]), int(true[image + 1])),
         )
 

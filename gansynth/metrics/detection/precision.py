@@ -96,9 +96,9 @@ def surest(pool: Pool, most: int) -> Flags:
     order = np.lexsort((np.arange(len(pool.scores)), -pool.scores, pool.labels, pool.image))
     group = pool.image[order] * len(pool.names) + pool.labels[order]
     first = np.searchsorted(group, group)
-    kept = np.zeros(len(order), bool)
-    kept[order] = np.arange(len(order)) - first < most
-    return kept
+    among = np.zeros(len(order), bool)
+    among[order] = np.arange(len(order)) - first < most
+    return among
 
 
 @dataclass(frozen=True)

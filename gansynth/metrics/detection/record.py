@@ -200,19 +200,22 @@ def _plain(detections: Detections) -> dict[str, Any]:
         "about": dict(detections.about),
         "images": [
             {
-                "id": seen.id,
-                "subject": seen.subject,
-                "volume": seen.volume,
-                "slice": seen.slice,
-                "shape": [int(side) for side in seen.shape],
-                "truth": {"boxes": _pixels(seen.truth.boxes), "labels": seen.truth.labels.tolist()},
+                "id": image.id,
+                "subject": image.subject,
+                "volume": image.volume,
+                "slice": image.slice,
+                "shape": [int(side) for side in image.shape],
+                "truth": {
+                    "boxes": _pixels(image.truth.boxes),
+                    "labels": image.truth.labels.tolist(),
+                },
                 "found": {
-                    "boxes": _pixels(seen.found.boxes),
-                    "scores": seen.found.scores.tolist(),
-                    "labels": seen.found.labels.tolist(),
+                    "boxes": _pixels(image.found.boxes),
+                    "scores": image.found.scores.tolist(),
+                    "labels": image.found.labels.tolist(),
                 },
             }
-            for seen in detections.images
+            for image in detections.images
         ],
     }
 
@@ -223,7 +226,7 @@ def _pixels(boxes: npt.NDArray[np.floating[Any]]) -> list[list[float]]:
 
 
 def _typed(doc: _Document) -> Detections:
-    return Detections(**{known.name: getattr(doc, known.name) for known in fields(Detections)})
+    return Detections(**{entry.name: getattr(doc, entry.name) for entry in fields(Detections)})
 
 
 # -- what may be wrong ---------------------------------------------------------------------------
@@ -244,9 +247,9 @@ def _first(error: ValidationError, data: bytes) -> str:
     key = ".".join(map(str, where)) or "the entry"
     if first["type"] == "unexpected_keyword_argument":
         kind = {"truth": Truth, "found": Found}.get(str(where[0]), Seen if image else _Document)
-        known = [known.name for known in fields(kind)]
-        hint = did_you_mean(str(where[-1]), known)
-        return f"{image}{key}: unknown key, expected one of {', '.join(known)}.{hint}"
+        keys = [entry.name for entry in fields(kind)]
+        hint = did_you_mean(str(where[-1]), keys)
+        return f"{image}{key}: unknown key, expected one of {', '.join(keys)}.{hint}"
     if first["type"] == "missing":
         return f"{image}{key}: missing"
     return f"{image}{key} is {first['input']!r:.60}: {first['msg']}"
@@ -254,38 +257,45 @@ def _first(error: ValidationError, data: bytes) -> str:
 
 def _problems(detections: Detections) -> list[str]:
     """What types alone do not tell; the first of each image."""
-    found = [problem for seen in detections.images if (problem := _problem(seen, detections))]
-    ids = Counter(seen.id for seen in detections.images)
-    found += [f"image {name!r}: there {n} times, expected once" for name, n in ids.items() if n > 1]
+    problems = [problem for image in detections.images if (problem := _problem(image, detections))]
+    ids = Counter(image.id for image in detections.images)
+    problems += [
+        f"image {name!r}: there {n} times, expected once" for name, n in ids.items() if n > 1
+    ]
     places = Counter((s.volume, s.slice) for s in detections.images if s.volume is not None)
-    found += [
+    problems += [
         f"volume {volume!r}: slice {number} is there {n} times, expected once"
         for (volume, number), n in places.items()
         if n > 1
     ]
     owners: dict[str, str | None] = {}
-    for seen in detections.images:
-        if seen.volume is not None and owners.setdefault(seen.volume, seen.subject) != seen.subject:
-            found.append(
-                f"image {seen.id!r}: subject is {seen.subject!r}, expected that of the other "
-                f"slices of volume {seen.volume!r}, {owners[seen.volume]!r}"
+    for image in detections.images:
+        if (
+            image.volume is not None
+            and owners.setdefault(image.volume, image.subject) != image.subject
+        ):
+            problems.append(
+                f"image {image.id!r}: subject is {image.subject!r}, expected that of the other "
+                f"slices of volume {image.volume!r}, {owners[image.volume]!r}"
             )
-    return found
+    return problems
 
 
-def _problem(seen: Seen, detections: Detections) -> str | None:
+def _problem(image: Seen, detections: Detections) -> str | None:
     """The first thing wrong with one image."""
-    image = f"image {seen.id!r}"
-    height, width = seen.shape
-    if (seen.volume is None) != (seen.slice is None):
-        return f"{image}: volume is {seen.volume!r} and slice {seen.slice!r}, expected both or none"
-    for name, part in (("truth", seen.truth), ("found", seen.found)):
+    prefix = f"image {image.id!r}"
+    height, width = image.shape
+    if (image.volume is None) != (image.slice is None):
+        return (
+            f"{prefix}: volume is {image.volume!r} and slice {image.slice!r}, expected both or none"
+        )
+    for name, part in (("truth", image.truth), ("found", image.found)):
         counts = {key: len(values) for key, values in vars(part).items()}
         if len(set(counts.values())) > 1:
-            return f"{image}: {name} has {counts}, expected as many of each"
+            return f"{prefix}: {name} has {counts}, expected as many of each"
         if part.labels.size and part.labels.max() >= len(detections.names):
             return (
-                f"{image}: {name}.labels has {part.labels.max()}, expected less than "
+                f"{prefix}: {name}.labels has {part.labels.max()}, expected less than "
                 f"{len(detections.names)}, the number of names"
             )
         x1, y1, x2, y2 = part.boxes.T
@@ -298,7 +308,7 @@ def _problem(seen: Seen, detections: Detections) -> str | None:
         if bad.any():
             number = int(bad.argmax())
             return (
-                f"{image}: {name}.boxes.{number} is {part.boxes[number].tolist()}, "
+                f"{prefix}: {name}.boxes.{number} is {part.boxes[number].tolist()}, "
                 f"expected {expected}"
             )
     return None

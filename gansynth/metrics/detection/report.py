@@ -18,11 +18,11 @@ Row = tuple[str, ...]
 NONE = "–"
 
 
-def number(found: Mapping[str, float | None] | float | None, digits: int = 3) -> str:
+def number(figure: Mapping[str, float | None] | float | None, digits: int = 3) -> str:
     """A number with its interval, ``0.510 [0.480, 0.547]``; a dash where it is undefined."""
-    if not isinstance(found, Mapping):
-        return NONE if found is None else f"{found:.{digits}f}"
-    value, low, high = found["value"], found["low"], found["high"]
+    if not isinstance(figure, Mapping):
+        return NONE if figure is None else f"{figure:.{digits}f}"
+    value, low, high = figure["value"], figure["low"], figure["high"]
     if value is None:
         return NONE
     if low is None or high is None:
@@ -37,8 +37,8 @@ def heading(doc: Mapping[str, Any]) -> str:
         if doc["resamples"]
         else "no intervals"
     )
-    known = doc["patients"]
-    people = "patients unknown" if known is None else f"{known} patients"
+    patients = doc["patients"]
+    people = "patients unknown" if patients is None else f"{patients} patients"
     people += f", {doc['units']} volumes" if doc["unit"] == "volumes" else ""
     return (
         f"{people}, {doc['slices']} slices ({doc['slices_without_lesions']} "
@@ -58,10 +58,10 @@ def main_table(doc: Mapping[str, Any]) -> list[Row]:
             at = arm["at"][iou]
             row += [number(at["sensitivity"]), number(at["fps_per_slice"], 2)]
         rows.append((*row, number(arm["map_coco"])))
-    for known in doc["paper"]["arms"] if "paper" in doc else ():
-        row = [known["name"], number(known["map"], 2)]
+    for published in doc["paper"]["arms"] if "paper" in doc else ():
+        row = [published["name"], number(published["map"], 2)]
         for iou in ious:
-            sensitivity, fps = known["at"].get(iou, (None, None))
+            sensitivity, fps = published["at"].get(iou, (None, None))
             row += [number(sensitivity, 2), number(fps, 2)]
         rows.append((*row, NONE))
     return rows
@@ -80,8 +80,8 @@ def froc_table(doc: Mapping[str, Any]) -> list[Row]:
         for iou, at in arm["at"].items():
             curve = at["froc"]
             cells = [
-                number(found) + ("*" if rate > curve["end"] else "")
-                for rate, found in zip(rates, curve["sensitivity"], strict=True)
+                number(sensitivity) + ("*" if rate > curve["end"] else "")
+                for rate, sensitivity in zip(rates, curve["sensitivity"], strict=True)
             ]
             score, end = number(at["froc_score"]), f"{curve['end']:.2f} FPs"
             rows.append((arm["name"], f">= {iou}", *cells, score, end))
@@ -110,16 +110,16 @@ def volume_table(doc: Mapping[str, Any]) -> list[Row] | str:
         ("", "IoU", "lesions", "found", "smallest third", "middle", "largest", "FPs/volume")
     ]
     for arm in doc["arms"]:
-        for iou, found in arm["volumes"].items():
-            sizes = (found["by_size"].get(k) for k in ("small", "medium", "large"))
+        for iou, volumes in arm["volumes"].items():
+            sizes = (volumes["by_size"].get(k) for k in ("small", "medium", "large"))
             rows.append(
                 (
                     arm["name"],
                     f">= {iou}",
-                    str(found["lesions"]),
-                    number(found["sensitivity"]),
+                    str(volumes["lesions"]),
+                    number(volumes["sensitivity"]),
                     *(number(size and size["sensitivity"]) for size in sizes),
-                    number(found["fps_per_volume"], 2),
+                    number(volumes["fps_per_volume"], 2),
                 )
             )
     return rows
@@ -127,7 +127,9 @@ def volume_table(doc: Mapping[str, Any]) -> list[Row] | str:
 
 def verdicts(doc: Mapping[str, Any]) -> list[str]:
     """A sentence for each comparison at equal false positives."""
-    return [f"IoU >= {found['iou']:g}: {found['verdict']}" for found in doc["equal_fps"]]
+    return [
+        f"IoU >= {comparison['iou']:g}: {comparison['verdict']}" for comparison in doc["equal_fps"]
+    ]
 
 
 def markdown(doc: Mapping[str, Any]) -> str:
@@ -179,8 +181,8 @@ def _draw(axis: Axes, doc: Mapping[str, Any], iou: str) -> None:
     for number, arm in enumerate(doc["arms"]):
         colour, at = COLOURS[number % len(COLOURS)], arm["at"][iou]
         line = at["drawn"]
-        known = [v is not None for v in line["sensitivity"]]
-        if all(known):
+        defined = [v is not None for v in line["sensitivity"]]
+        if all(defined):
             axis.plot(line["fps"], line["sensitivity"], color=colour, lw=1.5, label=arm["name"])
         if line["low"]:
             axis.fill_between(

@@ -39,11 +39,11 @@ class Places:
 def places(detections: Detections, pool: Pool) -> Places | str:
     """Where images lie in volumes, or in words why that is not known."""
     images = detections.images
-    unknown = sum(seen.volume is None for seen in images)
+    unknown = sum(image.volume is None for image in images)
     if unknown:
         return f"{unknown} of {len(images)} images do not say of which volume they are a slice"
     names = {name: n for n, name in enumerate(dict.fromkeys(str(s.volume) for s in images))}
-    volume = np.array([names[str(seen.volume)] for seen in images])
+    volume = np.array([names[str(image.volume)] for image in images])
     subject = np.zeros(len(names), np.int64)
     subject[volume] = pool.subject
     return Places(volume, np.array([int(s.slice or 0) for s in images]), subject)
@@ -127,8 +127,8 @@ class Lesions:
     def sensitivity(self, weights: Array, chosen: Flags | None = None) -> Array:
         """Share of lesions found under weights of patients (B, P): (B,)."""
         there = np.ones(len(self.size), bool) if chosen is None else chosen
-        found = weights @ self.pool.per_subject(self.owner[there & self.found])
-        return ratio(found, weights @ self.pool.per_subject(self.owner[there]))
+        detected = weights @ self.pool.per_subject(self.owner[there & self.found])
+        return ratio(detected, weights @ self.pool.per_subject(self.owner[there]))
 
     def false_positives(self, weights: Array) -> Array:
         """Linked false positives per volume under weights of patients (B, P): (B,)."""

@@ -34,11 +34,11 @@ def account_of(
     Returns the headline, and why there is none, if so. Raises EnvironmentFault: the disk refuses.
     """
     try:
-        found = evaluate(judged(folder), regions, ignore=source.schema.ignore).document()
+        document = evaluate(judged(folder), regions, ignore=source.schema.ignore).document()
     except (UsageFault, DataFault) as fault:
         return {}, f"no Dice and HD95 of gansynth's own measures: {fault}"
-    write_json_atomic(folder / FILE, found)
-    return headline(found), ""
+    write_json_atomic(folder / FILE, document)
+    return headline(document), ""
 
 
 def lines_of(

@@ -53,9 +53,9 @@ def measure_detections(
 
     def measured(weights: Array) -> Iterator[tuple[str, Array]]:
         fps = np.repeat(whole.fps, len(weights), axis=0)
-        found = Curves(fps, curves(weights).sensitivity).at(list(false_positives))
-        yield from zip(keys, found.T, strict=True)
-        yield "froc", found.mean(axis=1)
+        sensitivity = Curves(fps, curves(weights).sensitivity).at(list(false_positives))
+        yield from zip(keys, sensitivity.T, strict=True)
+        yield "froc", sensitivity.mean(axis=1)
         yield "fp_per_image", fps_per_image(pool, hits, confidence=confidence, weights=weights)
 
     together = {

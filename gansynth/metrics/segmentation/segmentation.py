@@ -28,7 +28,7 @@ ROUNDING = 1e-4
 class Options(TypedDict, total=False):
     """How cases are measured; see ``measure_case``."""
 
-    asked: Sequence[str]
+    measures: Sequence[str]
     tolerance_mm: float
     overlap: float
     ignore: int | None
@@ -40,7 +40,7 @@ def measure_case(
     spacing: Sequence[float],
     regions: Regions,
     *,
-    asked: Sequence[str] = tuple(SEGMENTATION),
+    measures: Sequence[str] = tuple(SEGMENTATION),
     tolerance_mm: float = 1.0,
     overlap: float = 0.0,
     ignore: int | None = None,
@@ -52,22 +52,22 @@ def measure_case(
     (``lesion_precision``: nothing was predicted); of a region not predicted at all ``hd95`` is the
     case's diagonal. Raises UsageFault: a value that cannot be; DataFault: maps of different shapes.
     """
-    check_asked(asked)
+    check_asked(measures)
     _check(predicted, truth, spacing, tolerance_mm, overlap)
     # Along an axis of one voxel there is no surface: such a case is of fewer dimensions.
-    kept = [axis for axis, n in enumerate(truth.shape) if n > 1] or [0]
-    mm = tuple(float(spacing[axis]) for axis in kept)
-    shape = tuple(truth.shape[axis] for axis in kept)
+    axes = [axis for axis, n in enumerate(truth.shape) if n > 1] or [0]
+    mm = tuple(float(spacing[axis]) for axis in axes)
+    shape = tuple(truth.shape[axis] for axis in axes)
     diagonal = hypot(*(n * s for n, s in zip(shape, mm, strict=True)))
     predicted, truth = without_ignored(predicted.reshape(shape), truth.reshape(shape), ignore)
     box = _box(predicted, truth, regions)
     predicted, truth = predicted[box], truth[box]
-    found: dict[str, float | None] = {}
+    values: dict[str, float | None] = {}
     for name, labels in regions:
         both = _Both(np.isin(predicted, labels), np.isin(truth, labels), mm)
-        numbers = dict(both.measured(asked, tolerance_mm, overlap, diagonal))
-        found |= {f"{measure}/{name}": value for measure, value in numbers.items()}
-    return found
+        numbers = dict(both.measured(measures, tolerance_mm, overlap, diagonal))
+        values |= {f"{measure}/{name}": value for measure, value in numbers.items()}
+    return values
 
 
 def _check(
@@ -101,13 +101,13 @@ class _Both:
 
     def __init__(self, predicted: Mask, truth: Mask, spacing: Sequence[float]) -> None:
         self.predicted, self.truth, self.spacing = predicted, truth, spacing
-        self.there, self.said = bool(truth.any()), bool(predicted.any())
+        self.there, self.predicted_any = bool(truth.any()), bool(predicted.any())
 
     def measured(
-        self, asked: Sequence[str], tolerance: float, overlap: float, diagonal: float
+        self, measures: Sequence[str], tolerance: float, overlap: float, diagonal: float
     ) -> Iterator[tuple[str, float | None]]:
         """Name and value of each measure, in the order asked."""
-        for name in asked:
+        for name in measures:
             if name == "dice":
                 yield name, scored(self.predicted, self.truth)["dice"]
             elif name == "hd95":
@@ -130,15 +130,15 @@ class _Both:
 
     def hd95(self, diagonal: float) -> float:
         """The larger of both directions' percentiles."""
-        if not self.said:
+        if not self.predicted_any:
             return diagonal
-        return max(float(np.percentile(one, PERCENTILE)) for one in self.distances)
+        return max(float(np.percentile(distances, PERCENTILE)) for distances in self.distances)
 
     def nsd(self, tolerance: float) -> float:
         """Share of all surface voxels that are no farther from the other surface."""
-        if not self.said:
+        if not self.predicted_any:
             return 0.0
-        near = [one <= tolerance * (1 + ROUNDING) for one in self.distances]
+        near = [distances <= tolerance * (1 + ROUNDING) for distances in self.distances]
         return float(np.concatenate(near).mean())
 
 
@@ -150,10 +150,10 @@ def _surface(mask: Mask, spacing: Sequence[float]) -> Distances:
     return np.asarray(places * np.array(spacing), np.float64)
 
 
-def _found(lesions: Mask, other: Mask, overlap: float) -> float | None:
+def _found(lesions: Mask, mask: Mask, overlap: float) -> float | None:
     """Share of a mask's parts that another mask covers; None where it has no part."""
     parts = Parts.of(lesions)
     if not len(parts.sizes):
         return None
-    covered = np.bincount(parts.numbered[other], minlength=len(parts.sizes) + 1)[parts.numbers]
+    covered = np.bincount(parts.numbered[mask], minlength=len(parts.sizes) + 1)[parts.numbers]
     return float(np.mean((covered > 0) & (covered >= overlap * parts.sizes)))

@@ -86,11 +86,11 @@ def measure_of(key: str) -> Measure:
     return MEASURES[name]
 
 
-def check_asked(asked: Sequence[str], known: Mapping[str, Measure] = SEGMENTATION) -> None:
+def check_asked(requested: Sequence[str], measures: Mapping[str, Measure] = SEGMENTATION) -> None:
     """Refuse measures that there are not. Raises UsageFault: naming the first."""
-    for name in asked:
-        if name not in known:
+    for name in requested:
+        if name not in measures:
             raise UsageFault(
-                f"measure {name!r}: not among {', '.join(known)}, expected one of them."
-                f"{did_you_mean(name, known)}"
+                f"measure {name!r}: not among {', '.join(measures)}, expected one of them."
+                f"{did_you_mean(name, measures)}"
             )

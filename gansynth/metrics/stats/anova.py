@@ -82,8 +82,8 @@ def variance(runs: Runs) -> Variance:
     Draws weigh the same (unweighted means): the harmonic mean of b_i seeds stands for their number.
     Incomplete subjects are left out.
     """
-    found = components(runs)
-    return Variance(*(None if value is None else max(value, 0.0) for value in found))
+    estimates = components(runs)
+    return Variance(*(None if value is None else max(value, 0.0) for value in estimates))
 
 
 def components(runs: Runs) -> tuple[float | None, ...]:
@@ -96,30 +96,30 @@ def components(runs: Runs) -> tuple[float | None, ...]:
         return (None,) * 5
     seeds = float(1 / np.mean(1 / counts))
     within = _within(runs.values, owner)
-    seed_square, rest = within or (0.0, 0.0)
+    seed_square, residual = within or (0.0, 0.0)
     table = Squares.of(runs.table())
     run, crossed = float(table.run), float(table.cross)
     draw = seed = case = draw_case = left = None
     if within:
-        seed = (seed_square - rest) / subjects
+        seed = (seed_square - residual) / subjects
     if several:
-        draw = (run - crossed - (seed_square - rest) / seeds) / subjects
+        draw = (run - crossed - (seed_square - residual) / seeds) / subjects
     if subjects > 1:
         case = (float(table.case) - crossed) / table.runs
-        draw_case = crossed - rest / seeds if several and within else None
-        left = rest if within else crossed if several else None
+        draw_case = crossed - residual / seeds if several and within else None
+        left = residual if within else crossed if several else None
     return draw, seed, case, draw_case, left
 
 
 def _within(values: Floats, owner: npt.NDArray[np.int64]) -> tuple[float, float] | None:
     """Mean squares of seeds, and of seeds by subjects, both within draws; None without seeds."""
-    seed = rest = 0.0
+    seed = residual = 0.0
     freedom, subjects = 0, values.shape[1]
     for draw in np.unique(owner):
-        found = Squares.of(values[owner == draw])
-        freedom += found.runs - 1
-        seed += float(found.run) * (found.runs - 1)
-        rest += float(found.cross) * (found.runs - 1) * (subjects - 1)
+        squares = Squares.of(values[owner == draw])
+        freedom += squares.runs - 1
+        seed += float(squares.run) * (squares.runs - 1)
+        residual += float(squares.cross) * (squares.runs - 1) * (subjects - 1)
     if not freedom:
         return None
-    return seed / freedom, rest / freedom / max(subjects - 1, 1)
+    return seed / freedom, residual / freedom / max(subjects - 1, 1)

@@ -39,8 +39,8 @@ class Bend:
         """From a standard normal score to that of t, the way back."""
         flat = np.abs(self.bend) < 1e-9
         bend = np.where(flat, 1.0, self.bend)
-        found = (1 - np.cbrt(1 - 3 * bend * (s + self.shift))) / bend
-        return np.where(flat, s + self.shift, found)
+        score = (1 - np.cbrt(1 - 3 * bend * (s + self.shift))) / bend
+        return np.where(flat, s + self.shift, score)
 
 
 @dataclass(frozen=True)

@@ -95,17 +95,17 @@ def compare(
     _check(confidence, resamples, margin, power)
     pairs = paired(arm, control)
     means = [_mean(each.chosen(pairs.keys, pairs.subjects)) for each in (arm, control)]
-    found = _infer(pairs, 1 - confidence, resamples, seed)
-    apart = None if found is None else float(found.equivalence(margin))
+    inference = _infer(pairs, 1 - confidence, resamples, seed)
+    apart = None if inference is None else float(inference.equivalence(margin))
     return Comparison(
         difference=_mean(pairs),
-        interval=_interval(found),
-        p=None if found is None else float(found.p()),
-        df=None if found is None else float(found.df),
-        standard_error=None if found is None else float(found.error),
+        interval=_interval(inference),
+        p=None if inference is None else float(inference.p()),
+        df=None if inference is None else float(inference.df),
+        standard_error=None if inference is None else float(inference.error),
         generalises=generalises(pairs),
         wilcoxon_p=wilcoxon(pairs.table()),
-        mde=None if found is None else float(found.detectable(power)),
+        mde=None if inference is None else float(inference.detectable(power)),
         margin=margin,
         equivalent=apart is not None and apart <= 1 - confidence,
         equivalence_p=apart,
@@ -128,22 +128,22 @@ def interval_of_mean(
 ) -> Interval:
     """95 % confidence interval of one arm's mean."""
     whole = runs.complete()
-    found, mean = _interval(_infer(whole, LEVEL, resamples, 0)), _mean(whole)
-    if mean is None or found.low is None or found.high is None:
-        return found
-    return Interval(*within(mean, found.low, found.high, bounds))
+    interval, mean = _interval(_infer(whole, LEVEL, resamples, 0)), _mean(whole)
+    if mean is None or interval.low is None or interval.high is None:
+        return interval
+    return Interval(*within(mean, interval.low, interval.high, bounds))
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
     """p corrected for being one of several (Holm 1979); None does not count. UsageFault: no p."""
-    known = sorted((p, index) for index, p in enumerate(ps) if p is not None)
-    for p, index in known:
+    ranked = sorted((p, index) for index, p in enumerate(ps) if p is not None)
+    for p, index in ranked:
         if not 0 <= p <= 1:
             raise UsageFault(f"holm: p number {index} is {p}, expected 0 to 1")
     corrected: list[float | None] = [None] * len(ps)
     least = 0.0
-    for rank, (p, index) in enumerate(known):
-        least = max(least, min(1.0, p * (len(known) - rank)))
+    for rank, (p, index) in enumerate(ranked):
+        least = max(least, min(1.0, p * (len(ranked) - rank)))
         corrected[index] = least
     return corrected
 
@@ -175,8 +175,10 @@ def _infer(runs: Runs, level: float, resamples: int, seed: int) -> Inference | N
     return Inference.of(runs.table(), level, resamples, np.random.default_rng(seed))
 
 
-def _interval(found: Inference | None) -> Interval:
-    return Interval(None, None) if found is None else Interval(*map(float, found.interval()))
+def _interval(inference: Inference | None) -> Interval:
+    return (
+        Interval(None, None) if inference is None else Interval(*map(float, inference.interval()))
+    )
 
 
 def _mean(runs: Runs) -> float | None:

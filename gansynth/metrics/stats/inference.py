@@ -107,8 +107,8 @@ def _quantiles(score: Floats, freedom: Floats) -> Floats:
     nodes = np.linspace(1e-6, 1.0, 65) ** 2
     logs = np.log(np.abs(_t_of(np.asarray(score)[..., None], 1 / nodes)))
     flat = freedom.reshape(-1, freedom.shape[-1])
-    found = [
-        np.interp(1 / one, nodes, log)
-        for one, log in zip(flat, logs.reshape(-1, len(nodes)), strict=True)
+    rows = [
+        np.interp(1 / row, nodes, log)
+        for row, log in zip(flat, logs.reshape(-1, len(nodes)), strict=True)
     ]
-    return np.sign(score)[..., None] * np.exp(np.stack(found)).reshape(freedom.shape)
+    return np.sign(score)[..., None] * np.exp(np.stack(rows)).reshape(freedom.shape)

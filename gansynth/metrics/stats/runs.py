@@ -37,10 +37,10 @@ class Runs:
                 f"seeds, {len(self.subjects)} subjects; expected values (runs, subjects) and a "
                 "draw and a seed for each run"
             )
-        for what, each in (("run (draw, seed)", self.keys), ("subject", self.subjects)):
+        for kind, each in (("run (draw, seed)", self.keys), ("subject", self.subjects)):
             twice = _twice(each)
             if twice is not None:
-                raise UsageFault(f"runs: {what} {twice!r} occurs twice, expected once; merge them")
+                raise UsageFault(f"runs: {kind} {twice!r} occurs twice, expected once; merge them")
         if np.isinf(values).any():
             run, subject = np.argwhere(np.isinf(values))[0]
             raise UsageFault(
@@ -67,9 +67,9 @@ class Runs:
     def complete(self) -> Runs:
         """Without the subjects that have no value in one of the runs; they are counted."""
         lacking = np.isnan(self.values).sum(axis=0)
-        kept = [name for name, lacks in zip(self.subjects, lacking, strict=True) if not lacks]
-        left = len(self.subjects) - len(kept)
-        return self.chosen(self.keys, kept, self.dropped + left)
+        names = [name for name, lacks in zip(self.subjects, lacking, strict=True) if not lacks]
+        left = len(self.subjects) - len(names)
+        return self.chosen(self.keys, names, self.dropped + left)
 
     def table(self) -> Floats:
         """Means over the seeds of each draw (draws, subjects); of one draw its runs themselves."""
@@ -91,9 +91,9 @@ def paired(arm: Runs, control: Runs) -> Runs:
 
 
 def _twice(each: Sequence[object]) -> object | None:
-    seen: set[object] = set()
-    for one in each:
-        if one in seen:
-            return one
-        seen.add(one)
+    earlier: set[object] = set()
+    for item in each:
+        if item in earlier:
+            return item
+        earlier.add(item)
     return None

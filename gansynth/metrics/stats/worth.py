@@ -72,12 +72,12 @@ def worth(
     sizes = sorted(curve)
     each, dropped = _tables([arm, *(curve[size] for size in sizes)])
     tables = np.stack(each) if better == "higher" else -np.stack(each)
-    found = _Curve(np.array(sizes), tables[1:], tables[0], 1 - confidence)
+    fit = _Curve(np.array(sizes), tables[1:], tables[0], 1 - confidence)
     empty = not tables.size
     rise = None if empty else float(tables[-1].mean() - tables[1].mean())
-    rise_p = None if empty else found.rise_p()
-    size, beyond = (None, None) if empty else found.reached()
-    low, high = (None, None) if rise is None or rise <= 0 else found.limits()
+    rise_p = None if empty else fit.rise_p()
+    size, beyond = (None, None) if empty else fit.reached()
+    low, high = (None, None) if rise is None or rise <= 0 else fit.limits()
     return Worth(
         n=n,
         cases=None if size is None else size - n,
@@ -172,16 +172,16 @@ def _monotone(heights: Floats) -> Floats:
 
 def _tables(runs: Sequence[Runs]) -> tuple[list[Floats], int]:
     """Tables of the same repetitions and subjects; how many subjects are left out."""
-    named = [one.subjects for one in runs]
-    shared = [name for name in named[0] if all(name in other for other in named[1:])]
-    draws = [d for d in dict.fromkeys(runs[0].draws) if all(d in one.draws for one in runs[1:])]
-    keys = [key for key in runs[0].keys if all(key in one.keys for one in runs[1:])]
+    named = [part.subjects for part in runs]
+    shared = [name for name in named[0] if all(name in subjects for subjects in named[1:])]
+    draws = [d for d in dict.fromkeys(runs[0].draws) if all(d in part.draws for part in runs[1:])]
+    keys = [key for key in runs[0].keys if all(key in part.keys for part in runs[1:])]
     chosen = []
-    for one in runs:
-        own = [key for draw in draws for key in one.keys if key[0] == draw]
-        chosen.append(one.chosen(own if len(draws) > 1 else keys, shared))
-    whole = ~np.any([np.isnan(one.values).any(axis=0) for one in chosen], axis=0)
-    tables = [one.table()[:, whole] for one in chosen]
+    for part in runs:
+        own_keys = [key for draw in draws for key in part.keys if key[0] == draw]
+        chosen.append(part.chosen(own_keys if len(draws) > 1 else keys, shared))
+    whole = ~np.any([np.isnan(part.values).any(axis=0) for part in chosen], axis=0)
+    tables = [part.table()[:, whole] for part in chosen]
     return tables, len(set().union(*named)) - int(whole.sum())
 
 
@@ -198,23 +198,23 @@ def _reason(
         return "no run and test subject that all sizes and the arm have"
     if rise <= 0:
         return f"training on real cases alone does not get better {ends}"
-    said = []
+    reasons = []
     if beyond == "above":
-        said.append(f"beyond the curve, which ends at N = {sizes[-1]}")
+        reasons.append(f"beyond the curve, which ends at N = {sizes[-1]}")
     elif beyond == "below":
-        said.append(f"below the curve, which begins at N = {sizes[0]}")
+        reasons.append(f"below the curve, which begins at N = {sizes[0]}")
     if rise_p is None:
-        return "; ".join([*said, "no limits: too few runs or test subjects"])
+        return "; ".join([*reasons, "no limits: too few runs or test subjects"])
     if rise_p > 1 - confidence:
-        said.append(f"that real cases help {ends} is not shown (p = {rise_p:.2g})")
+        reasons.append(f"that real cases help {ends} is not shown (p = {rise_p:.2g})")
     if max(b / a for a, b in pairwise(sizes)) > FAR_APART:
-        said.append("sizes lie far apart, so that more cases come out than it takes")
+        reasons.append("sizes lie far apart, so that more cases come out than it takes")
     low, high = limits
     if low is None and beyond != "below":
-        said.append(f"no lower limit, the curve begins at N = {sizes[0]}")
+        reasons.append(f"no lower limit, the curve begins at N = {sizes[0]}")
     if high is None and beyond != "above":
-        said.append(f"no upper limit, the curve ends at N = {sizes[-1]}")
-    return "; ".join(said) or None
+        reasons.append(f"no upper limit, the curve ends at N = {sizes[-1]}")
+    return "; ".join(reasons) or None
 
 
 def _check(curve: Mapping[int, Runs], n: int, better: str, confidence: float) -> None:
