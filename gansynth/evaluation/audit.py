@@ -98,11 +98,11 @@ def audit_export(
     files = [path for path in paths if path.is_symlink() or not path.is_dir()]
     if not files:
         raise UsageFault(f"{folder}: holds no files, expected an export; name another folder")
-    wanted = [*names_of(lineage), *_this_machine()]
+    names_sought = [*names_of(lineage), *_this_machine()]
     if sources is not None:
-        wanted += _names_of_source(sources, folder.resolve())
+        names_sought += _names_of_source(sources, folder.resolve())
         harmless = (*harmless, *words_of_schema(sources.schema))
-    names, findings = Names(wanted, harmless), list[Finding]()
+    names, findings = Names(names_sought, harmless), list[Finding]()
     for path in paths:
         look_at(path, Look(str(path.relative_to(folder)), names, findings))
     return Audit(folder.resolve().name, len(files), tuple(_listed(findings)))
@@ -180,13 +180,13 @@ def _listed(findings: Iterable[Finding]) -> Iterator[str]:
     """A line each; of many that differ in names and numbers alone the first ones."""
     kinds: dict[str, dict[str, str]] = {}
     for finding in findings:
-        kind = re.sub(r"'[^']*'|\d+", "#", finding.said)
+        kind = re.sub(r"'[^']*'|\d+", "#", finding.text)
         kinds.setdefault(kind, {})[str(finding)] = finding.file
     for lines in kinds.values():
         yield from itertools.islice(lines, MOST_OF_A_KIND)
-        if (more := len(lines) - MOST_OF_A_KIND) > 0:
+        if (omitted := len(lines) - MOST_OF_A_KIND) > 0:
             files = len(set(lines.values()))
-            yield f"{more} more findings like the last one, {files} file(s) in all"
+            yield f"{omitted} more findings like the last one, {files} file(s) in all"
 
 
 # -- files -----------------------------------------------------------------------------------------
@@ -212,10 +212,10 @@ class Finding(NamedTuple):
     """One thing that should not be handed on: in which file, and what."""
 
     file: str
-    said: str
+    text: str
 
     def __str__(self) -> str:
-        return " ".join(f"{self.file}: {self.said}".split())
+        return " ".join(f"{self.file}: {self.text}".split())
 
 
 @dataclass(frozen=True)
@@ -226,19 +226,21 @@ class Look:
     names: Names
     findings: list[Finding]
 
-    def odd(self, place: str, found: str) -> None:
+    def odd(self, place: str, problem: str) -> None:
         """Note what should not be there, whoever it names."""
-        self.findings.append(Finding(self.file, f"{place}: {found}"))
+        self.findings.append(Finding(self.file, f"{place}: {problem}"))
 
     def text(self, place: str, text: str, *, key: str = "", odd: str = "") -> None:
         """Look through the value of a key; ``odd`` says what is wrong with there being any text."""
-        said = [odd] if odd else []
-        seen, named = marks(text), self.names.valued(key, text)
+        problems = [odd] if odd else []
+        found_marks, named = marks(text), self.names.valued(key, text)
         # Of a path that is quoted as a whole the folders are not named again.
-        said += [f"names {name}" for name in named if not (seen and name.what == "folder")]
-        said += [f"holds {mark}" for mark in seen]
-        if said:
-            self.odd(place, "; ".join(said))
+        problems += [
+            f"names {name}" for name in named if not (found_marks and name.what == "folder")
+        ]
+        problems += [f"holds {mark}" for mark in found_marks]
+        if problems:
+            self.odd(place, "; ".join(problems))
 
 
 def look_at(path: Path, look: Look) -> None:
@@ -319,16 +321,16 @@ def _read_nifti(path: Path, look: Look) -> None:
     header = image.header
     for name in HEADER_TEXTS:
         if name in header:
-            said = header[name].item().rstrip(b"\0").decode("latin-1")
-            if said.strip() and said != MARK:
-                odd = f"holds {said!r}, expected none"
-                look.text(f"NIfTI header, {name}", said, key=name, odd=odd)
+            text = header[name].item().rstrip(b"\0").decode("latin-1")
+            if text.strip() and text != MARK:
+                odd = f"holds {text!r}, expected none"
+                look.text(f"NIfTI header, {name}", text, key=name, odd=odd)
     for name in HEADER_NUMBERS:
         if value := float(header[name].item()):
             look.odd(f"NIfTI header, {name}", f"is {value:g}, expected 0")
     for extension in header.extensions:
-        said = _as_text(extension.get_content())
-        look.text("NIfTI header extension", said, odd=f"holds {said!r:.120}, expected none")
+        text = _as_text(extension.get_content())
+        look.text("NIfTI header extension", text, odd=f"holds {text!r:.120}, expected none")
     for form in ("qform", "sform"):
         affine = getattr(header, f"get_{form}")(coded=True)[0]
         if affine is not None and _of_a_scan(affine):
@@ -346,8 +348,8 @@ def _look_at_gzip(path: Path, look: Look) -> None:
     with open(path, "rb") as raw:
         head = raw.read(_GZIP_HEAD)
     if head[:2] == b"\x1f\x8b" and head[3:8] != bytes(5):
-        said = head[10:].partition(b"\0")[0].decode("latin-1") if head[3] else ""
-        look.text("gzip header", said, odd=f"has a time or a name, {said!r:.80}, expected neither")
+        text = head[10:].partition(b"\0")[0].decode("latin-1") if head[3] else ""
+        look.text("gzip header", text, odd=f"has a time or a name, {text!r:.80}, expected neither")
 
 
 def _read_png(path: Path, look: Look) -> None:
@@ -355,12 +357,12 @@ def _read_png(path: Path, look: Look) -> None:
     with Image.open(path, formats=("PNG",)) as picture:
         picture.load()
         unknown = {c[0].decode("latin-1"): c[1] for c in getattr(picture, "private_chunks", ())}
-        found = {**picture.info, **unknown}
-    for key, value in found.items():
-        said = _as_text(value)
-        if key not in PNG_PLAIN and said != MARK:
-            odd = f"holds {said!r:.120}, expected none"
-            look.text(f"PNG metadata {key!r}", said, key=str(key), odd=odd)
+        metadata = {**picture.info, **unknown}
+    for key, value in metadata.items():
+        text = _as_text(value)
+        if key not in PNG_PLAIN and text != MARK:
+            odd = f"holds {text!r:.120}, expected none"
+            look.text(f"PNG metadata {key!r}", text, key=str(key), odd=odd)
 
 
 def _as_text(value: Any) -> str:

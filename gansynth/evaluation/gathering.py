@@ -48,11 +48,15 @@ class Known:
         ids = (*source.train_ids, *source.held_out_ids)
         people = {i: source.subject(i) for i in ids}
         records = [source.record(i, cache) for i in ids]
-        found = [matches(one, records, source.name) for one in lineage.everyone()]
-        known = [i for i in ids if any(i in one and one[i].what != "subject" for one in found)]
-        theirs = {people[i] for i in known}
+        matched = [matches(ancestor, records, source.name) for ancestor in lineage.everyone()]
+        members = [
+            i
+            for i in ids
+            if any(i in ancestor and ancestor[i].what != "subject" for ancestor in matched)
+        ]
+        theirs = {people[i] for i in members}
         others = [i for i in ids if people[i] not in theirs]
-        return cls(tuple(known), tuple(others), people)
+        return cls(tuple(members), tuple(others), people)
 
     def like(self, samples: Sequence[Sample], source: CaseSource) -> Known:
         """Those of the classes that samples are of, where each sample is of one.
@@ -60,22 +64,22 @@ class Known:
         Raises:
             DataFault: no case is.
         """
-        asked = {sample.provenance.get("class") for sample in samples}
-        if not source.schema.classes or None in asked:
+        classes = {sample.provenance.get("class") for sample in samples}
+        if not source.schema.classes or None in classes:
             return self
-        numbers = {n for n, name in enumerate(source.schema.classes) if name in asked}
+        numbers = {n for n, name in enumerate(source.schema.classes) if name in classes}
 
         def kept(ids: Sequence[str]) -> tuple[str, ...]:
             return tuple(i for i in ids if source.label_class(i) in numbers)
 
-        found = Known(kept(self.members), kept(self.others), self.people)
-        if not found.members and not found.others:
+        subset = Known(kept(self.members), kept(self.others), self.people)
+        if not subset.members and not subset.others:
             raise DataFault(
                 f"{source.name}: has no case of the classes that samples are of "
-                f"({', '.join(sorted(map(str, asked)))}), expected some; name other cases with "
+                f"({', '.join(sorted(map(str, classes)))}), expected some; name other cases with "
                 "--real"
             )
-        return found
+        return subset
 
 
 @dataclass
@@ -142,14 +146,14 @@ class Gathered:
         for n in rng.permutation(len(ids)).tolist():
             turns.setdefault(self.known.people[ids[n]], []).append(ids[n])
         most = number if self.space.cuts else min(number, len(ids))
-        found: list[Case] = []
+        crops: list[Case] = []
         turn = 0
-        while len(found) < most:
-            for own in list(turns.values()):
-                if len(found) < most and (self.space.cuts or turn < len(own)):
-                    found.append(self.cut(own[turn % len(own)], rng))
+        while len(crops) < most:
+            for subject_cases in list(turns.values()):
+                if len(crops) < most and (self.space.cuts or turn < len(subject_cases)):
+                    crops.append(self.cut(subject_cases[turn % len(subject_cases)], rng))
             turn += 1
-        return [case for case in found if float(case.image.max()) != float(case.image.min())]
+        return [case for case in crops if float(case.image.max()) != float(case.image.min())]
 
     def sides(
         self, number: int, seed: int, effort: Effort, device: str, reporter: Reporter
@@ -178,8 +182,8 @@ class Gathered:
 
     def told(self, sides: Sides) -> dict[str, Any]:
         """``of``, ``data`` and ``images`` of the document."""
-        known, people = self.known, self.known.people
-        members = bool(known.members)
+        cases, people = self.known, self.known.people
+        members = bool(cases.members)
         return {
             "of": {"kind": self.kind, "name": self.name, "generator": self.generator},
             "data": {
@@ -188,8 +192,8 @@ class Gathered:
                 "reference": "training cases" if members else "cases of another source",
                 "subjects": len({people[i] for i in self.reference}),
                 "cases": len(self.reference),
-                "held_out_subjects": len({people[i] for i in known.others}) if members else 0,
-                "held_out_cases": len(known.others) if members else 0,
+                "held_out_subjects": len({people[i] for i in cases.others}) if members else 0,
+                "held_out_cases": len(cases.others) if members else 0,
             },
             "images": {
                 "samples": len(self.samples),
@@ -209,11 +213,11 @@ class Gathered:
 def own_names(samples: Sequence[Sample], lineage: Lineage) -> list[str]:
     """Whose case each sample was drawn of, by its provenance; a name of its own where of none."""
     people = {case.id: case.subject for lin in lineage.everyone() for case in lin.cases}
-    found = []
+    names = []
     for number, sample in enumerate(samples):
         case = sample.provenance.get("case")
-        found.append(f"sample {number}" if case is None else people.get(str(case), str(case)))
-    return found
+        names.append(f"sample {number}" if case is None else people.get(str(case), str(case)))
+    return names
 
 
 def folder_kind(folder: Path) -> str:

@@ -47,10 +47,10 @@ class Shown:
     @classmethod
     def of(cls, gathered: Gathered, sides: Sides) -> Shown:
         """Some of each side, held-out people among them."""
-        known, rng = gathered.known, np.random.default_rng((sides.seed, 4))
+        cases, rng = gathered.known, np.random.default_rng((sides.seed, 4))
         others: Sequence[Case] = ()
-        if known.members and known.others:
-            others = gathered.real(known.others, min(MOST, len(sides.real)), rng)
+        if cases.members and cases.others:
+            others = gathered.real(cases.others, min(MOST, len(sides.real)), rng)
         real = list(sides.real)[:MOST]
         images: list[Image] = [*list(sides.samples)[:MOST], *real, *others]
         count = len(images) - len(real) - len(others)
@@ -79,15 +79,15 @@ class Shown:
 
 def _kind(image: Image, sides: Sides) -> str | None:
     if isinstance(image, Sample):
-        found = image.provenance.get("class")
-        return None if found is None else str(found)
+        name = image.provenance.get("class")
+        return None if name is None else str(name)
     return None if image.label_class is None else sides.schema.classes[image.label_class]
 
 
 def draw_maps(
     gathered: Gathered,
     sides: Sides,
-    shown: Shown,
+    mapped: Shown,
     *,
     segmenter: Segmenter | None = None,
 ) -> list[dict[str, Any]]:
@@ -96,25 +96,25 @@ def draw_maps(
         (
             *("images", "t-SNE of images"),
             f"intensities on a grid of at most {GRID} blocks an axis",
-            _coarse(shown.images, sides),
+            _coarse(mapped.images, sides),
         ),
         (
             *("features", "t-SNE of features"),
             "features of a network trained without labels on the fold's images",
-            features_of(sides).of(shown.images, "trained").whole,
+            features_of(sides).of(mapped.images, "trained").whole,
         ),
     ]
     if segmenter is not None:
         words = "what enters the last layer of a segmenter of the fold, mean of each image"
         rows.append(
-            ("segmenter", "t-SNE of a segmenter's features", words, _last(segmenter, shown))
+            ("segmenter", "t-SNE of a segmenter's features", words, _last(segmenter, mapped))
         )
     return [
         {
-            **{"key": key, "title": title, "what": what},
-            "points": shown.points(embed(features, seed=sides.seed)),
+            **{"key": key, "title": title, "what": description},
+            "points": mapped.points(embed(features, seed=sides.seed)),
         }
-        for key, title, what, features in rows
+        for key, title, description, features in rows
     ]
 
 
@@ -127,7 +127,7 @@ def _coarse(images: Sequence[Image], sides: Sides) -> Floats:
     return np.stack(rows).astype(np.float64)
 
 
-def _last(segmenter: Segmenter, shown: Shown) -> Floats:
+def _last(segmenter: Segmenter, mapped: Shown) -> Floats:
     """Mean of what enters the last layer: (N, K)."""
     entered: list[Floats] = []
 
@@ -136,7 +136,7 @@ def _last(segmenter: Segmenter, shown: Shown) -> Floats:
 
     hook, rows = segmenter.last_layer.register_forward_pre_hook(keep), []
     try:
-        for image in shown.images:
+        for image in mapped.images:
             segmenter.predict(image.image)
             rows.append(entered[-1])
     finally:
@@ -215,7 +215,7 @@ def _reduced(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     centred = values - values.mean(axis=0)
     centred /= np.abs(centred).max()
     pca = PCA(min(COMPONENTS, *centred.shape), svd_solver="full")
-    found: npt.NDArray[np.float64] = pca.fit_transform(centred)
-    if found.shape[1] == 1:  # a map that begins with two components needs a second one
-        found = np.pad(found, ((0, 0), (0, 1)))
-    return np.asarray(found / found[:, 0].std(), np.float64)
+    components: npt.NDArray[np.float64] = pca.fit_transform(centred)
+    if components.shape[1] == 1:  # a map that begins with two components needs a second one
+        components = np.pad(components, ((0, 0), (0, 1)))
+    return np.asarray(components / components[:, 0].std(), np.float64)

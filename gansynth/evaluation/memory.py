@@ -81,8 +81,8 @@ def measure_memory(gathered: Gathered, sides: Sides) -> tuple[dict[str, Any], Pa
 
     Without training cases the document says only why there is none.
     """
-    known = gathered.known
-    if not known.members:
+    cases = gathered.known
+    if not cases.members:
         why = (
             f"{gathered.source.name} holds none of the cases that {gathered.name} was fitted on, "
             "so nothing can be said of what it remembers; name them with --real"
@@ -90,7 +90,7 @@ def measure_memory(gathered: Gathered, sides: Sides) -> tuple[dict[str, Any], Pa
         return {"why": why}, ()
     looked = _Looked(gathered, sides)
     rng = sides.rng("memory")
-    found: dict[str, Any] = {
+    document: dict[str, Any] = {
         "unit": "deviations of real intensities, on a grid of at most 16 blocks an axis",
         "distances": looked.distances(rng),
         "nearer": None,
@@ -100,13 +100,13 @@ def measure_memory(gathered: Gathered, sides: Sides) -> tuple[dict[str, Any], Pa
     near = None
     if min(len(looked.to_train.names), len(looked.to_others.names)) >= FEWEST:
         near = nearer(looked.to_train, looked.to_others, rng)
-        found["nearer"] = near.to_json()
+        document["nearer"] = near.to_json()
     copies, pairs = near_copies(gathered, sides)
     attacks = [*looked.attacks(), *asked_discriminator(gathered, sides)]
-    found["copies"] = copies.to_json()
-    found["membership"] = [attack.to_json() for attack in attacks]
-    found["finding"] = _finding(copies, near, attacks)
-    return found, pairs
+    document["copies"] = copies.to_json()
+    document["membership"] = [attack.to_json() for attack in attacks]
+    document["finding"] = _finding(copies, near, attacks)
+    return document, pairs
 
 
 def _finding(copies: Copies, near: Nearer | None, attacks: Sequence[Attack]) -> str:
@@ -123,13 +123,13 @@ class _Looked:
 
     def __init__(self, gathered: Gathered, sides: Sides) -> None:
         self.gathered, self.sides = gathered, sides
-        known, rng = gathered.known, np.random.default_rng((sides.seed, 2))
-        self.others = gathered.real(known.others, len(sides.real), rng) if known.others else []
+        cases, rng = gathered.known, np.random.default_rng((sides.seed, 2))
+        self.others = gathered.real(cases.others, len(sides.real), rng) if cases.others else []
         images = [s.image for s in sides.samples]
         real = [c.image for c in sides.real]
-        ids = (*known.members, *known.others)
-        some = Some(ids, known.people, gathered.cache)
-        search = Search(some, gathered.space, gathered.size, gathered.cache)
+        ids = (*cases.members, *cases.others)
+        every_case = Some(ids, cases.people, gathered.cache)
+        search = Search(every_case, gathered.space, gathered.size, gathered.cache)
         search.learn_scale(real)
         queries = [
             Query(i / search.scale) for i in (*images, *real, *(c.image for c in self.others))
@@ -137,10 +137,10 @@ class _Looked:
         with sides.reporter.task(len(ids), "distances to people") as bar:
             table = search.table(queries, bar.advance).astype(np.float64)
         first, second = len(images), len(images) + len(real)
-        members = len(known.members)
+        members = len(cases.members)
         self.samples = table[:first]
-        theirs = [known.people[i] for i in known.members]
-        strange = [known.people[i] for i in known.others]
+        theirs = [cases.people[i] for i in cases.members]
+        strange = [cases.people[i] for i in cases.others]
         self.to_train = People.of(table[:first, :members], theirs, sides.drawn_of)
         self.to_all = People.of(table[:first, :members], theirs)
         self.to_others = People.of(table[:first, members:], strange, sides.drawn_of)
@@ -149,21 +149,24 @@ class _Looked:
 
     def distances(self, rng: np.random.Generator) -> list[dict[str, Any]]:
         """Quantiles; where people are held out, to as many training people as there are of them."""
-        many = len(self.to_others.names)
-        own = len(self.to_train.names)
-        size = min(many, own) if many else own
-        some = np.sort(rng.permutation(own)[:size])
+        others = len(self.to_others.names)
+        members = len(self.to_train.names)
+        size = min(others, members) if others else members
+        chosen = np.sort(rng.permutation(members)[:size])
         words = f"{size} training people"
         rows = [
-            (f"synthetic to {words}", self.to_train.nearest(some)),
-            (f"real training to {words}, others than their own", self.real_to_train.nearest(some)),
+            (f"synthetic to {words}", self.to_train.nearest(chosen)),
+            (
+                f"real training to {words}, others than their own",
+                self.real_to_train.nearest(chosen),
+            ),
         ]
-        if many:
-            held_out = np.arange(many)[:size]
+        if others:
+            held_out = np.arange(others)[:size]
             rows.insert(
                 1, (f"synthetic to {size} held-out people", self.to_others.nearest(held_out))
             )
-            rows.insert(2, (f"held-out to {words}", self.others_to_train.nearest(some)))
+            rows.insert(2, (f"held-out to {words}", self.others_to_train.nearest(chosen)))
         return [
             {"of": title, "quantiles": quantiles(values), "count": int(np.isfinite(values).sum())}
             for title, values in rows
@@ -188,75 +191,83 @@ class _Looked:
         usual = usual[np.isfinite(usual)]
         if not pairs or not usual.size:
             return None
-        own = [float(self.to_all.distances[n, column]) for n, column in pairs]
-        return {"ratio": round(float(np.median(own) / np.median(usual)), 4), "samples": len(own)}
+        ratios = [float(self.to_all.distances[n, column]) for n, column in pairs]
+        return {
+            "ratio": round(float(np.median(ratios) / np.median(usual)), 4),
+            "samples": len(ratios),
+        }
 
     def attacks(self) -> list[Attack]:
         """Membership by distance to all samples, and to those drawn of others' labels."""
-        known = self.gathered.known
-        members = [known.people[i] for i in known.members]
-        others = [known.people[i] for i in known.others]
+        cases = self.gathered.known
+        members = [cases.people[i] for i in cases.members]
+        others = [cases.people[i] for i in cases.others]
         if min(len(set(members)), len(set(others))) < FEWEST:
             return []
         drawn_of = np.array(self.sides.drawn_of)
-        asked = not set(members).isdisjoint(drawn_of.tolist())
-        found = []
-        for what, apart in (
+        drawn_of_members = not set(members).isdisjoint(drawn_of.tolist())
+        attacks = []
+        for description, apart in (
             ("distance to the nearest sample", False),
             ("distance to the nearest sample that was not drawn of that person's labels", True),
         ):
-            if apart and not asked:
+            if apart and not drawn_of_members:
                 continue
-            own, strange = np.split(self.samples, [len(members)], axis=1)
+            to_members, to_others = np.split(self.samples, [len(members)], axis=1)
             scores = (
-                _score(own, members, drawn_of if apart else None),
-                _score(strange, others, None),
+                _score(to_members, members, drawn_of if apart else None),
+                _score(to_others, others, None),
             )
             mine, theirs = (
                 list(by_person(s, p).values())
                 for s, p in zip(scores, (members, others), strict=True)
             )
-            found.append(attack_by("distance", what, mine, theirs))
-        return found
+            attacks.append(attack_by("distance", description, mine, theirs))
+        return attacks
 
 
 def _score(table: Floats, people: Sequence[str], drawn_of: np.ndarray[Any, Any] | None) -> Floats:
     """Less the distance of each case to the nearest sample (N, cases)."""
-    found = []
+    scores = []
     for column, person in zip(table.T, people, strict=True):
         if drawn_of is not None:
             column = column[drawn_of != person]
-        found.append(-float(column.min()) if column.size else -np.inf)
-    return np.array(found)
+        scores.append(-float(column.min()) if column.size else -np.inf)
+    return np.array(scores)
 
 
 def near_copies(gathered: Gathered, sides: Sides) -> tuple[Copies, Pairs]:
     """Near-copies among the first samples, by their nearest case in full resolution."""
-    known = gathered.known
-    some = Some(known.members, known.people, gathered.cache)
+    cases = gathered.known
+    training_cases = Some(cases.members, cases.people, gathered.cache)
     samples = list(sides.samples)[:FINELY]
     nearest = find_nearest(
-        samples, some, gathered.space, real=USUAL, seed=sides.seed, reporter=sides.reporter
+        samples,
+        training_cases,
+        gathered.space,
+        real=USUAL,
+        seed=sides.seed,
+        reporter=sides.reporter,
     )
     least = least_margin(np.array(nearest.margins))
-    pairs, shown = {}, []
+    pairs, examples = {}, []
     for number, near in enumerate(nearest.near):
-        own = known.people.get(near.case) == sides.drawn_of[number]
-        most = COPY * OWN if own else COPY
+        own_case = cases.people.get(near.case) == sides.drawn_of[number]
+        most = COPY * OWN if own_case else COPY
         if near.ratio is not None and near.ratio < most and near.margin <= least:
-            pairs[number] = (near.case, near.ratio, own)
+            pairs[number] = (near.case, near.ratio, own_case)
             real = gathered.space.to_generator(gathered.cache(near.case), near.placement)
-            shown.append((f"sample {number} | {near.case}", (samples[number], real)))
-    return Copies(pairs, len(samples), COPY, least), shown
+            examples.append((f"sample {number} | {near.case}", (samples[number], real)))
+    return Copies(pairs, len(samples), COPY, least), examples
 
 
 def asked_discriminator(gathered: Gathered, sides: Sides) -> list[Attack]:
     """Membership by what the run's discriminator finds real, if it keeps one."""
     from gansynth.runtime.devices import pick_device
 
-    known = gathered.known
-    people = {i: known.people[i] for i in (*known.members, *known.others)}
-    theirs, strange = ({people[i] for i in side} for side in (known.members, known.others))
+    cases = gathered.known
+    people = {i: cases.people[i] for i in (*cases.members, *cases.others)}
+    theirs, strange = ({people[i] for i in side} for side in (cases.members, cases.others))
     if gathered.run is None or min(len(theirs), len(strange)) < FEWEST:
         return []
     critic = load_critic(gathered.run.folder, pick_device(sides.device))
@@ -266,14 +277,14 @@ def asked_discriminator(gathered: Gathered, sides: Sides) -> list[Attack]:
     for number, case_id in enumerate(people):
         rng = np.random.default_rng((sides.seed, 3, number))
         crops = [gathered.cut(case_id, rng) for _ in range(CROPS if gathered.space.cuts else 1)]
-        found = realness(critic, crops)
-        if found is None:
+        scores_of_case = realness(critic, crops)
+        if scores_of_case is None:
             return []
-        scores.setdefault(people[case_id], []).append(float(found.mean()))
+        scores.setdefault(people[case_id], []).append(float(scores_of_case.mean()))
     means = {person: float(np.mean(values)) for person, values in scores.items()}
-    what = "how real the run's discriminator finds a person; it is in the run folder alone"
+    description = "how real the run's discriminator finds a person; it is in the run folder alone"
     mine = [means[p] for p in sorted(theirs)]
-    return [attack_by("discriminator", what, mine, [means[p] for p in sorted(strange)])]
+    return [attack_by("discriminator", description, mine, [means[p] for p in sorted(strange)])]
 
 
 def write_copies(
@@ -341,24 +352,26 @@ def load_critic(run: Path, device: torch.device) -> Generator | None:
     manifest, folder = read_manifest(run), run / "checkpoints"
     if "parts" in manifest or not any(folder.glob(f"step-*/{checkpoint.TENSORS}")):
         return None
-    found = checkpoint.latest(folder)
+    saved = checkpoint.latest(folder)
     generator = load_run(run, str(device)).generator
     names = [name for name in generator.nets if name not in generator.ema]
-    if found is None or not names:
+    if saved is None or not names:
         return None
     for name in names:
         prefix = f"net/{name}/"
-        own = {k.removeprefix(prefix): v for k, v in found.tensors.items() if k.startswith(prefix)}
-        _check(found.folder, name, generator.nets[name].state_dict(), own)
-        generator.nets[name].load_state_dict(own)
+        tensors = {
+            k.removeprefix(prefix): v for k, v in saved.tensors.items() if k.startswith(prefix)
+        }
+        _check(saved.folder, name, generator.nets[name].state_dict(), tensors)
+        generator.nets[name].load_state_dict(tensors)
     return generator
 
 
 def _check(
-    folder: Path, name: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]
+    folder: Path, name: str, expected: Mapping[str, Tensor], saved: Mapping[str, Tensor]
 ) -> None:
-    shapes = {k: v.shape for k, v in wanted.items()}, {k: v.shape for k, v in found.items()}
-    differing = [k for k in wanted.keys() | found.keys() if shapes[0].get(k) != shapes[1].get(k)]
+    shapes = {k: v.shape for k, v in expected.items()}, {k: v.shape for k, v in saved.items()}
+    differing = [k for k in expected.keys() | saved.keys() if shapes[0].get(k) != shapes[1].get(k)]
     if differing:
         first = min(differing)
         raise IntegrityFault(
@@ -380,11 +393,11 @@ def realness(generator: Generator, cases: Sequence[Case]) -> npt.NDArray[np.floa
     """
     from gansynth.data.batches import batch_of
 
-    stage, found = generator.stages()[-1], []
+    stage, scores = generator.stages()[-1], []
     for start in range(0, len(cases), AT_ONCE):
         batch = batch_of(cases[start : start + AT_ONCE], generator.context)
         values = generator.realness(generator.prepare(batch.to(generator.device), stage), stage)
         if values is None:
             return None
-        found.append(values.cpu().numpy())
-    return np.concatenate(found) if found else np.zeros(0, np.float32)
+        scores.append(values.cpu().numpy())
+    return np.concatenate(scores) if scores else np.zeros(0, np.float32)

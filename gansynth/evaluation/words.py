@@ -16,11 +16,11 @@ POWER = 0.5
 
 def alarms(document: Mapping[str, Any], figures: Sequence[Figure]) -> list[dict[str, str]]:
     """What is wrong and what to do, a line each."""
-    found = [*_texture(figures), *_diversity(figures)]
+    alarms_found = [*_texture(figures), *_diversity(figures)]
     faithful = document.get("faithfulness") or {}
     row = faithful.get("mean") or {}
     if faithful.get("finding") == UNFAITHFUL:
-        found.append(
+        alarms_found.append(
             (
                 "faithfulness",
                 f"samples do not show what their labels say: Dice {row['synthetic']:.2f}, with "
@@ -31,7 +31,7 @@ def alarms(document: Mapping[str, Any], figures: Sequence[Figure]) -> list[dict[
     memory = document.get("memorisation") or {}
     copies = memory.get("copies") or {}
     if copies.get("count"):
-        found.append(
+        alarms_found.append(
             (
                 "memorisation",
                 f"{copies['count']} of {copies['of']} samples are near-copies of training cases: "
@@ -40,7 +40,7 @@ def alarms(document: Mapping[str, Any], figures: Sequence[Figure]) -> list[dict[
             )
         )
     elif memory.get("finding") == "nearer to training":
-        found.append(
+        alarms_found.append(
             (
                 "memorisation",
                 "samples lie nearer to the people the generator was fitted on than to others: who "
@@ -49,14 +49,14 @@ def alarms(document: Mapping[str, Any], figures: Sequence[Figure]) -> list[dict[
         )
     identity = document.get("identity") or {}
     if identity.get("findings"):
-        found.append(
+        alarms_found.append(
             (
                 "identity",
                 f"{len(identity['findings'])} trace(s) of where samples come from, or files "
                 f"not read, in {identity.get('folder', 'the export')}: see the list; export again",
             )
         )
-    return [{"key": key, "text": text} for key, text in found]
+    return [{"key": key, "text": text} for key, text in alarms_found]
 
 
 def _texture(figures: Sequence[Figure]) -> list[tuple[str, str]]:
@@ -109,25 +109,25 @@ def _diversity(figures: Sequence[Figure]) -> list[tuple[str, str]]:
 
 def sentences(document: Mapping[str, Any], figures: Sequence[Figure]) -> dict[str, list[str]]:
     """``words`` of the document."""
-    shown: list[str] = []
+    claims: list[str] = []
     hidden: list[str] = []
-    _say_realism(figures, shown, hidden)
-    _say_faithfulness(document.get("faithfulness"), shown, hidden)
-    _say_memory(document, shown, hidden)
-    _say_identity(document.get("identity"), shown, hidden)
-    return {"shown": shown, "not_shown": hidden}
+    _say_realism(figures, claims, hidden)
+    _say_faithfulness(document.get("faithfulness"), claims, hidden)
+    _say_memory(document, claims, hidden)
+    _say_identity(document.get("identity"), claims, hidden)
+    return {"shown": claims, "not_shown": hidden}
 
 
-def _say_realism(figures: Sequence[Figure], shown: list[str], hidden: list[str]) -> None:
+def _say_realism(figures: Sequence[Figure], claims: list[str], hidden: list[str]) -> None:
     if not figures:
         return
     unlike = [f for f in figures if f.finding == "unlike real"]
     tests = [f for f in figures if f.p is not None]
-    told = [f for f in tests if f.finding == "unlike real"]
+    distinguishing = [f for f in tests if f.finding == "unlike real"]
     names = sorted({f.title for f in unlike if f.p is None})
-    if told:
-        best = max(told, key=lambda f: f.value or 0)
-        shown.append(
+    if distinguishing:
+        best = max(distinguishing, key=lambda f: f.value or 0)
+        claims.append(
             f"Samples can be told from real people: {best.title} has an accuracy of "
             f"{best.value:.2f} (p = {best.p:.3g}), where 0.5 is chance."
         )
@@ -138,7 +138,7 @@ def _say_realism(figures: Sequence[Figure], shown: list[str], hidden: list[str])
             "images or a radiologist (gansynth turing-test) may."
         )
     if names:
-        shown.append(
+        claims.append(
             f"{len(unlike)} of {len(figures)} figures lie beyond what other real people have: "
             f"{'; '.join(names) if names else 'the tests'}."
         )
@@ -149,19 +149,21 @@ def _say_realism(figures: Sequence[Figure], shown: list[str], hidden: list[str])
         )
 
 
-def _say_faithfulness(found: Mapping[str, Any] | None, shown: list[str], hidden: list[str]) -> None:
-    if found is None:
+def _say_faithfulness(
+    result: Mapping[str, Any] | None, claims: list[str], hidden: list[str]
+) -> None:
+    if result is None:
         return
-    if "why" in found:
-        hidden.append(f"Whether samples show what their labels say is not known: {found['why']}.")
+    if "why" in result:
+        hidden.append(f"Whether samples show what their labels say is not known: {result['why']}.")
         return
-    row, finding = found["mean"], found["finding"]
+    row, finding = result["mean"], result["finding"]
     if finding == "unclear":
         real = row["real"]
-        said = "nothing" if real is None else f"a Dice of {real:.2f}"
+        dice = "nothing" if real is None else f"a Dice of {real:.2f}"
         hidden.append(
             "Whether samples show what their labels say is not known: a segmenter of the fold "
-            f"comes to {said} in real people it has not seen, too little to judge by."
+            f"comes to {dice} in real people it has not seen, too little to judge by."
         )
         return
     verdict = {
@@ -169,44 +171,44 @@ def _say_faithfulness(found: Mapping[str, Any] | None, shown: list[str], hidden:
         "partly": "Samples show what their labels say less well than real cases do",
         UNFAITHFUL: "Samples do not show what their labels say",
     }[finding]
-    shown.append(
+    claims.append(
         f"{verdict}: a segmenter of the fold comes to a Dice of {row['synthetic']:.2f}, in real "
         f"people it has not seen to {row['real']:.2f}, with other samples' labels to "
         f"{row['shuffled']:.2f}."
     )
 
 
-def _say_memory(document: Mapping[str, Any], shown: list[str], hidden: list[str]) -> None:
-    found = document.get("memorisation")
-    if found is None:
+def _say_memory(document: Mapping[str, Any], claims: list[str], hidden: list[str]) -> None:
+    result = document.get("memorisation")
+    if result is None:
         return
-    if "why" in found:
-        hidden.append(f"Whether training cases are remembered is not known: {found['why']}.")
+    if "why" in result:
+        hidden.append(f"Whether training cases are remembered is not known: {result['why']}.")
         return
-    copies, near = found["copies"], found["nearer"]
+    copies, near = result["copies"], result["nearer"]
     if copies["count"]:
-        shown.append(f"{copies['count']} of {copies['of']} samples are near-copies of cases.")
+        claims.append(f"{copies['count']} of {copies['of']} samples are near-copies of cases.")
     else:
         hidden.append(
             f"None of {copies['of']} samples is a near-copy of a training case; that does not show "
             "that none of those still to be drawn is one, nor that nobody can be recognised."
         )
-    _say_nearer(near, shown, hidden)
-    for attack in found["membership"]:
+    _say_nearer(near, claims, hidden)
+    for attack in result["membership"]:
         text = (
             f"{attack['attack']} ({attack['what']}): area {attack['auc']:.2f} "
             f"({attack['low']:.2f} to {attack['high']:.2f}), {attack['members']} people fitted on "
             f"and {attack['others']} others"
         )
         if attack["p"] < 0.05:
-            shown.append(f"An attacker can tell who was fitted on by {text}.")
+            claims.append(f"An attacker can tell who was fitted on by {text}.")
         else:
             hidden.append(f"That an attacker can tell who was fitted on is not shown by {text}.")
-    own = found.get("own")
-    if own:
+    to_own = result.get("own")
+    if to_own:
         hidden.append(
             "Samples were drawn of the label maps of training cases: these maps are those "
-            f"people's anatomy, edited or not. Samples lie at {own['ratio']:.2f} of the usual "
+            f"people's anatomy, edited or not. Samples lie at {to_own['ratio']:.2f} of the usual "
             "distance to them."
         )
     hidden.append(
@@ -215,13 +217,13 @@ def _say_memory(document: Mapping[str, Any], shown: list[str], hidden: list[str]
     )
 
 
-def _say_identity(found: Mapping[str, Any] | None, shown: list[str], hidden: list[str]) -> None:
-    if found is None:
+def _say_identity(result: Mapping[str, Any] | None, claims: list[str], hidden: list[str]) -> None:
+    if result is None:
         return
-    where = f"{found['files']} files of {found['folder']}"
-    if found["findings"]:
-        count = len(found["findings"])
-        shown.append(f"{where} tell where they come from, or were not read: {count} finding(s).")
+    where = f"{result['files']} files of {result['folder']}"
+    if result["findings"]:
+        count = len(result["findings"])
+        claims.append(f"{where} tell where they come from, or were not read: {count} finding(s).")
     else:
         hidden.append(
             f"Nothing that names a patient or a source was found in {where}: not in file names, "
@@ -230,7 +232,7 @@ def _say_identity(found: Mapping[str, Any] | None, shown: list[str], hidden: lis
         )
 
 
-def _say_nearer(near: Mapping[str, Any] | None, shown: list[str], hidden: list[str]) -> None:
+def _say_nearer(near: Mapping[str, Any] | None, claims: list[str], hidden: list[str]) -> None:
     if near is None:
         hidden.append(
             "Whether samples lie nearer to people fitted on than to others is not known: fewer "
@@ -242,7 +244,7 @@ def _say_nearer(near: Mapping[str, Any] | None, shown: list[str], hidden: list[s
         f"({near['people']}) who were not"
     )
     if near["p"] < 0.05 and near["value"] > 0.5:
-        shown.append(f"{share}, where 0.5 is expected without memory (p = {near['p']:.3g}).")
+        claims.append(f"{share}, where 0.5 is expected without memory (p = {near['p']:.3g}).")
     else:
         hidden.append(
             f"Memory is not shown by distances: {share}, where 0.5 is expected "

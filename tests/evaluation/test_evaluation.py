@@ -116,7 +116,7 @@ def evaluated(run, *parts):
     metrics = ("spectrum", "diversity") if "realism" in parts else ()
     options = EvaluationOptions(parts, metrics, effort=LITTLE, pictures=False)
     wanted = Wanted(request=SampleRequest(keep_flawed=True), number=12)
-    return evaluate(run, wanted=wanted, options=options, device="cpu")
+    return evaluate(run, sample_options=wanted, options=options, device="cpu")
 
 
 def test_a_model_per_channel_is_evaluated_as_one(toy_source, tmp_path):

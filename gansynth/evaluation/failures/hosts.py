@@ -112,32 +112,32 @@ def predicted_files(source: CaseSource, folders: Sequence[Path]) -> dict[str, Pa
         DataFault: no such folder; none for a case, two, or one for a case that nobody knows.
         IntegrityFault: one for a held-out case.
     """
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for folder in folders:
         if not folder.is_dir():
             raise DataFault(f"--predictions {folder}: no such folder, expected one of label maps")
         for case, file in _named_by_case(source, folder):
-            if case in found:
+            if case in files:
                 raise DataFault(
-                    f"{file}: case {case!r} has another prediction in {found[case]}, expected one "
+                    f"{file}: case {case!r} has another prediction in {files[case]}, expected one "
                     "of each, by the host that had not seen it; remove one"
                 )
-            found[case] = file
-    refuse_held_out(source, found)
-    for case, file in found.items():
+            files[case] = file
+    refuse_held_out(source, files)
+    for case, file in files.items():
         if case not in source.train_ids:
             raise DataFault(
                 f"{file}: {case!r} is no case of {source.name} fold {source.fold}, expected "
                 f"training cases.{did_you_mean(case, source.train_ids)}"
             )
-    missing = [case for case in source.train_ids if case not in found]
+    missing = [case for case in source.train_ids if case not in files]
     if missing:
         raise DataFault(
             f"--predictions {', '.join(map(str, folders))}: {len(missing)} of "
             f"{len(source.train_ids)} training case(s) have no prediction, {some_names(missing)}; "
             "expected one of each: train the host on every inner fold, and name each one's folder"
         )
-    return found
+    return files
 
 
 def _named_by_case(source: CaseSource, folder: Path) -> Iterator[tuple[str, Path]]:

@@ -104,10 +104,10 @@ def find_failures(
 
         pick_device(device)
     if dry_run:
-        said = "not measured" if predictions else f"not measured: {len(folds)} small segmenters"
+        cost = "not measured" if predictions else f"not measured: {len(folds)} small segmenters"
         return {
             **{"dry_run": True, **report, "options": options.model_dump()},
-            "time_and_memory": said,
+            "time_and_memory": cost,
         }
     if write_splits is not None:
         write_json_atomic(write_splits, folds)
@@ -121,7 +121,7 @@ def find_failures(
     judged, document = _document(source, folds, options, report["host"], read)
     _warn_of_unlearnt(document["risk"], report["host"], reporter)
     digest = write_failures(out, document)
-    missed = sum(not one.found for one in judged)
+    missed = sum(not lesion.found for lesion in judged)
     return {
         **report,
         "file": str(out),
@@ -139,10 +139,10 @@ def _warn_of_unlearnt(risk: Mapping[str, Any], host: str, reporter: Reporter) ->
     if host == "predictions":
         ways = "look at the host's training"
     for factor in risk["factors"]:
-        for one in factor["bins"] if factor["name"] == "class" else ():
-            if one["lesions"] and one["missed"] == one["lesions"]:
+        for row in factor["bins"] if factor["name"] == "class" else ():
+            if row["lesions"] and row["missed"] == row["lesions"]:
                 reporter.warn(
-                    f"class {one['name']!r}: none of {one['lesions']} lesion(s) found: the host "
+                    f"class {row['name']!r}: none of {row['lesions']} lesion(s) found: the host "
                     "has not learnt it, so its weight says nothing of what is hard, expected some "
                     f"to be found; {ways}"
                 )
@@ -213,11 +213,11 @@ def _document(
     rows: list[dict[str, Any]] = []
     for case, predicted, number in read:
         record = source.record(case.id, {case.id: case}.__getitem__)
-        span, found = _judged(source, case, predicted, options.least)
+        span, lesions = _judged(source, case, predicted, options.least)
         cases[case.id] = {"body": [list(axis) for axis in span], "inner": number}
         records.append(record)
-        judged += found
-        rows += [_row(case.id, one) for one in found]
+        judged += lesions
+        rows += [_row(case.id, lesion) for lesion in lesions]
     if not judged:
         raise DataFault(
             f"{source.name} fold {source.fold}: no lesion of {options.least} voxels or more in "
@@ -228,7 +228,7 @@ def _document(
     lineage = Lineage(
         source.name,
         source.fold,
-        tuple(sorted(records, key=lambda one: one.id)),
+        tuple(sorted(records, key=lambda lesion: lesion.id)),
         dict(source.host),
         source.ancestors,
     )
@@ -261,25 +261,25 @@ def _judged(
             f"{source.name}: the prediction of case {case.id!r} has shape {predicted.shape}, the "
             f"case {shape}; expected equal"
         )
-    ones = (1.0,) * len(shape)
+    unit_scale = (1.0,) * len(shape)
     body = case.labels != OUTSIDE
     span = body_span(organ_mask(case.image) if body.all() or not body.any() else body)
-    frame = Frame(source.schema.spacing, (0.0,) * len(shape), ones, shape, span)
+    frame = Frame(source.schema.spacing, (0.0,) * len(shape), unit_scale, shape, span)
     unknown = case.labels == source.schema.ignore if source.schema.ignore is not None else ~body
     labels = replace_ignored(case.labels, source.schema)
     marked = np.where(unknown | ~body, np.int16(0), predicted)
     return span, judge(labels, marked, source.schema.foreground, frame, least=least)
 
 
-def _row(case_id: str, one: Judged) -> dict[str, Any]:
-    lesion = one.lesion
+def _row(case_id: str, judged: Judged) -> dict[str, Any]:
+    lesion = judged.lesion
     return {
         "case": case_id,
         "label": lesion.label,
         "size": round(lesion.size, 4),
         "diameter": round(lesion.diameter, 4),
         "place": None if lesion.place is None else [round(x, 4) for x in lesion.place],
-        "dice": round(one.dice, 4),
-        "recall": round(one.recall, 4),
-        "found": one.found,
+        "dice": round(judged.dice, 4),
+        "recall": round(judged.recall, 4),
+        "found": judged.found,
     }

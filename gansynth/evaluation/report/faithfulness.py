@@ -58,29 +58,29 @@ def _known(entry: Node) -> bool:
 
 def _table(entries: Sequence[Node], drawings: Drawings) -> Table:
     axis = Axis.over([0.0, 1.0], *EDGES)
-    said = f"Axis from {axis.words(0)} to {axis.words(1)}; higher is better."
-    head = ruler(drawings, axis, "Dice", said, ("", "better ▸"))
+    description = f"Axis from {axis.words(0)} to {axis.words(1)}; higher is better."
+    head = ruler(drawings, axis, "Dice", description, ("", "better ▸"))
     rows = [_row(drawings, axis, head, entry) for entry in entries]
     caption = "Dice of the judge for each label, with 95 % confidence intervals"
     return Table.of(caption, rows, "faithful")
 
 
 def _row(drawings: Drawings, axis: Axis, head: Markup, entry: Node) -> Row:
-    real, own, ratio = (three(entry, 2, key) for key in ("real", "synthetic", "ratio"))
+    real, samples, ratio = (three(entry, 2, key) for key in ("real", "synthetic", "ratio"))
     shuffled = number(entry["shuffled"], 2)
     name = entry["label"].text or "without a name"
     described = (
-        f"Real cases {plain(with_interval(*real))}, samples {plain(with_interval(*own))}, "
+        f"Real cases {plain(with_interval(*real))}, samples {plain(with_interval(*samples))}, "
         f"shuffled labels {shuffled.text}."
     )
-    drawn = _drawn(axis, real, own, shuffled)
+    drawn = _drawn(axis, real, samples, shuffled)
     cells: dict[Column, Line | Markup] = {
         Column("label", "words"): [name],
         Column("Dice", "drawing", head): drawings.drawing(
             f"Dice, {name}", described, HEIGHT, *drawn
         ),
         Column("real cases"): with_interval(*real),
-        Column("samples"): with_interval(*own),
+        Column("samples"): with_interval(*samples),
         Column("shuffled labels"): [shuffled],
         Column("ratio"): with_interval(*ratio),
         Column("number of samples"): [whole(entry["samples"])],
@@ -90,10 +90,10 @@ def _row(drawings: Drawings, axis: Axis, head: Markup, entry: Node) -> Row:
     return Row(cells, tone=tone, pointer=entry.pointer)
 
 
-def _drawn(axis: Axis, real: Three, own: Three, shuffled: Linked) -> list[Markup]:
+def _drawn(axis: Axis, real: Three, samples: Three, shuffled: Linked) -> list[Markup]:
     """One below the other: real cases, samples, shuffled labels."""
     drawn = grid(axis, HEIGHT)
-    lanes = (("square", "real", real, 10.0), ("up", "synthetic", own, 30.0))
+    lanes = (("square", "real", real, 10.0), ("up", "synthetic", samples, 30.0))
     for shape, class_, (middle, *ends), y in lanes:
         drawn += whisker(axis, [(value_of(end), end) for end in ends], y)
         if (value := value_of(middle)) is not None:

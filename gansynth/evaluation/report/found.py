@@ -66,8 +66,8 @@ def decimals(nodes: Iterable[Node], widths: Iterable[tuple[Node, Node]] = ()) ->
     """
     ends = [finite(pair) for pair in widths]
     narrow = [width for pair in ends if len(pair) == 2 and (width := pair[1] - pair[0]) > 0]
-    known = [abs(value) for node in nodes if (value := node.number)]
-    size, digits = (min(narrow), 1) if narrow else (max(known, default=1.0), 2)
+    sizes = [abs(value) for node in nodes if (value := node.number)]
+    size, digits = (min(narrow), 1) if narrow else (max(sizes, default=1.0), 2)
     return min(max(digits - math.floor(math.log10(size)), 0), MOST_DECIMALS)
 
 
@@ -130,32 +130,32 @@ def parts(root: Node) -> list[Part]:
 
 
 def _realism(root: Node) -> Lines:
-    own = known(root)
+    figures = known(root)
     lines = []
     for sign in Found:
-        some = [figure for figure in own if found(figure["finding"]) is sign]
-        if some:
-            indices = [index_of(figure) for figure in some]
+        chosen = [figure for figure in figures if found(figure["finding"]) is sign]
+        if chosen:
+            indices = [index_of(figure) for figure in chosen]
             of = pattern("figures", indices, "finding")
-            count = derived("count", some, of=of, holder="/figures")
-            of = pattern("figures", [index_of(figure) for figure in own], "finding")
-            total = derived("count", own, of=of, holder="/figures")
+            count = derived("count", chosen, of=of, holder="/figures")
+            of = pattern("figures", [index_of(figure) for figure in figures], "finding")
+            total = derived("count", figures, of=of, holder="/figures")
             word = {"SAME": "like real", "LOSS": "unlike real", "UNCLEAR": "unclear"}
             start: Line = [f"{word.get(sign.name, 'not known').capitalize()} in ", count, " of "]
-            names = joined([[name] for name in _names(some, own)])
+            names = joined([[name] for name in _names(chosen, figures)])
             lines.append((sign, [*start, total, " figures: ", *names, "."]))
     return lines or [(Found.MISSING, ["Not worked out."])]
 
 
-def _names(some: Sequence[Node], own: Sequence[Node]) -> list[str]:
+def _names(chosen: Sequence[Node], figures: Sequence[Node]) -> list[str]:
     """Each title once; with the names of its figures where not all of them are among these."""
-    titles = [title_of(figure) for figure in own]
-    found: dict[str, list[str]] = {}
-    for figure in some:
-        found.setdefault(title_of(figure), []).append(figure["name"].text or "without a name")
+    titles = [title_of(figure) for figure in figures]
+    names_of: dict[str, list[str]] = {}
+    for figure in chosen:
+        names_of.setdefault(title_of(figure), []).append(figure["name"].text or "without a name")
     return [
         title if len(names) == titles.count(title) else f"{title} ({'; '.join(names)})"
-        for title, names in found.items()
+        for title, names in names_of.items()
     ]
 
 
@@ -183,14 +183,14 @@ def _memory(node: Node) -> Lines:
         return [(Found.MISSING, ["Not looked into."])]
     words = REMEMBERED.get(node["finding"].text, node["finding"].text)
     lines: list[tuple[Sign | None, Line]] = [(found(node["finding"]), [f"{words}."])]
-    more: list[Line] = []
+    details: list[Line] = []
     if node["copies"]["count"].number is not None:
         copies = node["copies"]
-        more.append([whole(copies["count"]), " of ", whole(copies["of"]), " are near-copies"])
+        details.append([whole(copies["count"]), " of ", whole(copies["of"]), " are near-copies"])
     nearer = node["nearer"]
     if nearer["value"].number is not None:
         share = number(nearer["value"], 0, scale=100.0)
-        more.append([share, " % lie nearer to training than to held-out people"])
-    if more:
-        lines[0] = (lines[0][0], [f"{words}: ", *joined(more), "."])
+        details.append([share, " % lie nearer to training than to held-out people"])
+    if details:
+        lines[0] = (lines[0][0], [f"{words}: ", *joined(details), "."])
     return lines

@@ -68,11 +68,11 @@ ATTACKS = {
 def memorisation(root: Node, drawings: Drawings) -> list[Block]:
     """Distances, shares and attacks, near-copies."""
     node = root["memorisation"]
-    found = [*distances(node, drawings), *chances(node, drawings), *_ratios(node), *_copies(node)]
-    if not found:
+    blocks = [*distances(node, drawings), *chances(node, drawings), *_ratios(node), *_copies(node)]
+    if not blocks:
         why: Line = [": ", told(node["why"])] if node["why"] else []
         return [Words(["Memorisation was not looked into", *why, "."], "note")]
-    return [Words([MEANING]), *found]
+    return [Words([MEANING]), *blocks]
 
 
 # -- distances -----------------------------------------------------------------------------------
@@ -80,16 +80,16 @@ def memorisation(root: Node, drawings: Drawings) -> list[Block]:
 
 def distances(node: Node, drawings: Drawings) -> list[Block]:
     """A box for each side: how far it lies from the nearest case of another."""
-    own = [entry for entry in node["distances"] if finite(entry["quantiles"])]
-    if not own:
+    entries = [entry for entry in node["distances"] if finite(entry["quantiles"])]
+    if not entries:
         return []
-    quantiles = [quantile for entry in own for quantile in entry["quantiles"]]
+    quantiles = [quantile for entry in entries for quantile in entry["quantiles"]]
     axis = Axis.over([0.0, *finite(quantiles)], *EDGES)
-    ends = [(entry["quantiles"][1], entry["quantiles"][3]) for entry in own]
+    ends = [(entry["quantiles"][1], entry["quantiles"][3]) for entry in entries]
     places, unit = decimals(quantiles, ends), node["unit"].text
-    said = f"Axis from {axis.words(axis.low)} to {axis.words(axis.high)} {unit}."
-    head = ruler(drawings, axis, "Distance to the nearest", said)
-    rows = [_distance(drawings, axis, head, entry, places) for entry in own]
+    description = f"Axis from {axis.words(axis.low)} to {axis.words(axis.high)} {unit}."
+    head = ruler(drawings, axis, "Distance to the nearest", description)
+    rows = [_distance(drawings, axis, head, entry, places) for entry in entries]
     caption = f"Distance to the nearest case{f', {unit}' if unit else ''}"
     return [Table.of(caption, rows, "distances"), BOX_KEY]
 
@@ -137,9 +137,9 @@ class Chance:
     node: Node
     name: str
     how: Line
-    found: Three
+    value: Three
     expected: float | None
-    shown: Line
+    expected_text: Line
 
 
 def chances(node: Node, drawings: Drawings) -> list[Block]:
@@ -150,8 +150,8 @@ def chances(node: Node, drawings: Drawings) -> list[Block]:
     if not entries:
         return []
     axis = Axis.over([0.0, 1.0], *EDGES)
-    said = "Axis from nothing to one; to the right of chance there is memorisation."
-    head = ruler(drawings, axis, "Share or AUC", said, ("", "memorised ▸"))
+    description = "Axis from nothing to one; to the right of chance there is memorisation."
+    head = ruler(drawings, axis, "Share or AUC", description, ("", "memorised ▸"))
     rows = [_chance(drawings, axis, head, entry) for entry in entries]
     caption = "What nearness gives away, beside what would be found without memorisation"
     return [Table.of(caption, rows, "chances"), CHANCE_KEY]
@@ -200,7 +200,7 @@ def _chance(drawings: Drawings, axis: Axis, head: Markup, entry: Chance) -> Row:
     if entry.expected is not None:
         at = axis.at(entry.expected)
         drawn.append(line(at, 0, at, HEIGHT, "mde"))
-    middle, *ends = entry.found
+    middle, *ends = entry.value
     drawn += whisker(axis, [(value_of(end), end) for end in ends], MIDDLE)
     if (value := value_of(middle)) is not None:
         drawn.append(sourced(middle, mark("dot", axis.at(value), MIDDLE, "arm")))
@@ -211,8 +211,8 @@ def _chance(drawings: Drawings, axis: Axis, head: Markup, entry: Chance) -> Row:
         Column("beside chance", "drawing", head): drawings.drawing(
             entry.name, described, HEIGHT, *drawn
         ),
-        Column("found, 95 % CI"): with_interval(*entry.found),
-        Column("expected"): entry.shown,
+        Column("found, 95 % CI"): with_interval(*entry.value),
+        Column("expected"): entry.expected_text,
         Column("p"): [probability(entry.node["p"])],
     }
     return Row(cells, pointer=entry.node.pointer)
@@ -223,22 +223,22 @@ def _chance(drawings: Drawings, axis: Axis, head: Markup, entry: Chance) -> Row:
 
 def _ratios(node: Node) -> list[Block]:
     """How much nearer samples lie, in words."""
-    ratio, own = node["ratio"], node["own"]
-    found: list[Block] = []
+    ratio, own_case = node["ratio"], node["own"]
+    blocks: list[Block] = []
     if ratio["value"].number is not None:
         start = "The median distance to training cases is "
         end = " times that of held-out real cases; without memorisation about 1 is expected."
-        found.append(Words([start, *with_interval(*three(ratio, 2)), end]))
-    if own["ratio"].number is not None:
+        blocks.append(Words([start, *with_interval(*three(ratio, 2)), end]))
+    if own_case["ratio"].number is not None:
         line: Line = [
             "To the very case whose labels were asked for it is ",
-            number(own["ratio"], 2),
+            number(own_case["ratio"], 2),
             " times the usual one (",
-            whole(own["samples"]),
+            whole(own_case["samples"]),
             " samples).",
         ]
-        found.append(Words(line))
-    return found
+        blocks.append(Words(line))
+    return blocks
 
 
 def _copies(node: Node) -> list[Block]:
@@ -246,8 +246,8 @@ def _copies(node: Node) -> list[Block]:
     copies = node["copies"]
     if not copies:
         return []
-    known = copies["count"].number is not None
-    blocks: list[Block] = [Words(count_of(copies))] if known else []
+    counted = copies["count"].number is not None
+    blocks: list[Block] = [Words(count_of(copies))] if counted else []
     pairs = [pair for pair in copies["pairs"] if pair["case"] or pair["sample"]]
     if pairs:
         table = _pairs(pairs)
@@ -278,7 +278,7 @@ def _pairs(pairs: Sequence[Node]) -> Table:
                 [whole(pair["sample"])],
                 [pair["case"].text or NOTHING],
                 [number(pair["ratio"], 2)],
-                [words[own] if isinstance(own := pair["own"].value, bool) else NOTHING],
+                [words[own_case] if isinstance(own_case := pair["own"].value, bool) else NOTHING],
             ],
             pointer=pair.pointer,
         )

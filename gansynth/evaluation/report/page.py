@@ -78,9 +78,9 @@ def compose(
     """
     root = Node(dict(document))
     words = [
-        Items(title, said)
+        Items(title, sentences)
         for title, key in (("Shown:", "shown"), ("Not shown:", "not_shown"))
-        if (said := [[told(node)] for node in root["words"][key] if node.text])
+        if (sentences := [[told(node)] for node in root["words"][key] if node.text])
     ]
     return Report(
         name=f"Evaluation of {root['of']['name'].text or 'a generator without a name'}",
@@ -109,10 +109,10 @@ def _shown(strip: Strip) -> Drawn:
             side,
             Markup("").join(
                 Markup('<img src="{}" alt="{} {}">').format(data_uri(png), side, number)
-                for number, png in enumerate(own, 1)
+                for number, png in enumerate(images, 1)
             ),
         )
-        for side, own in strip.items()
+        for side, images in strip.items()
     ]
     return Drawn(Markup('<div class="strip">{}</div>').format(Markup("").join(rows)))
 
@@ -152,10 +152,10 @@ def _images(images: Node) -> Line:
     line: list[str | Linked] = []
     size = [whole(node) for node in images["size"] if node.number is not None]
     if size:
-        line += [" · ", *joined([[one] for one in size], " × ", " × "), " voxels"]
+        line += [" · ", *joined([[node] for node in size], " × ", " × "), " voxels"]
     spacing = [shortest(node) for node in images["spacing"] if node.number is not None]
     if spacing:
-        line += [" of ", *joined([[one] for one in spacing], " × ", " × "), " mm"]
+        line += [" of ", *joined([[node] for node in spacing], " × ", " × "), " mm"]
     channels = [channel.text for channel in images["channels"] if channel.text]
     labels = [name for name, _ in images["labels"].members() if name != "background"]
     line += [f" · {', '.join(channels)}"] * bool(channels)
@@ -198,12 +198,12 @@ def _identity(root: Node) -> list[Block]:
 
 def _seconds(root: Node) -> list[Block]:
     """What the evaluation took."""
-    known = [(name, node) for name, node in root["seconds"].members() if node.number is not None]
-    if not known:
+    timed = [(name, node) for name, node in root["seconds"].members() if node.number is not None]
+    if not timed:
         return [Words(["Nothing is known of the time it took."], "note")]
-    rows = [Row([[name], [number(node, 1)]]) for name, node in known]
-    of = pattern("seconds", [name for name, _ in known])
-    total = derived("sum", [node for _, node in known], 1, of=of, holder="/seconds")
+    rows = [Row([[name], [number(node, 1)]]) for name, node in timed]
+    of = pattern("seconds", [name for name, _ in timed])
+    total = derived("sum", [node for _, node in timed], 1, of=of, holder="/seconds")
     table = Table("What took how long", [Column("part", "words"), Column("seconds")], rows)
     return [Words(["In all ", total, " s."]), More("Part by part", [table])]
 

@@ -91,10 +91,10 @@ def _bent(times: float) -> float:
 
 def figures(root: Node, drawings: Drawings) -> list[Block]:
     """All figures, a drawing for each; every number of them; what was left out."""
-    own = known(root)
+    nodes = known(root)
     blocks: list[Block] = []
-    if own:
-        blocks += [_table(own, drawings), FIGURES_KEY, More("Every number", [_numbers(own)])]
+    if nodes:
+        blocks += [_table(nodes, drawings), FIGURES_KEY, More("Every number", [_numbers(nodes)])]
     else:
         blocks.append(Words(["No figure of realism was worked out."], "note"))
     left = [node for node in root["left_out"] if node["metric"] or node["why"]]
@@ -105,18 +105,18 @@ def figures(root: Node, drawings: Drawings) -> list[Block]:
     return blocks
 
 
-def _table(own: Sequence[Node], drawings: Drawings) -> Table:
-    scales = [Scale.of(figure) for figure in own]
+def _table(nodes: Sequence[Node], drawings: Drawings) -> Table:
+    scales = [Scale.of(figure) for figure in nodes]
     ends = [
         scale.at(value)
-        for figure, scale in zip(own, scales, strict=True)
+        for figure, scale in zip(nodes, scales, strict=True)
         if scale
         for value in finite(figure[key] for key in ("value", "low", "high"))
     ]
     right = min(max([_bent(LEAST), *ends]) + 0.2, _bent(FARTHEST))
     axis = Axis(-_bent(NEARER), right, (), *EDGES)
     head = _head(drawings, axis)
-    pairs = zip(own, scales, strict=True)
+    pairs = zip(nodes, scales, strict=True)
     rows = [_row(drawings, axis, head, figure, scale) for figure, scale in pairs]
     caption = (
         "Samples, with 95 % confidence intervals, beside the band that other real people fill; "
@@ -138,31 +138,33 @@ def _head(drawings: Drawings, axis: Axis) -> Markup:
 
 
 def _row(drawings: Drawings, axis: Axis, head: Markup, figure: Node, scale: Scale | None) -> Row:
-    own, real = (three(figure, _places(figure), key) for key in ("value", "real"))
+    samples, real = (three(figure, _places(figure), key) for key in ("value", "real"))
     finding = found(figure["finding"])
-    said = figure["finding"].text or "not known"
-    what = ". ".join(p.rstrip(".") for k in ("what", "note") if (p := figure[k].text))
+    finding_text = figure["finding"].text or "not known"
+    description = ". ".join(p.rstrip(".") for k in ("what", "note") if (p := figure[k].text))
     name = ", ".join(filter(None, (title_of(figure), figure["name"].text)))
-    sides = [plain(with_interval(*side)) for side in (own, real)]
-    described = f"Samples {sides[0]}, other real people {sides[1]}: {said}."
-    drawn = _drawn(axis, scale, figure, own, real)
+    sides = [plain(with_interval(*side)) for side in (samples, real)]
+    described = f"Samples {sides[0]}, other real people {sides[1]}: {finding_text}."
+    drawn = _drawn(axis, scale, figure, samples, real)
     cells: dict[Column, Line | Markup] = {
         Column("figure", "words"): [figure["name"].text or NOTHING],
-        Column("what it is", "words"): [what],
+        Column("what it is", "words"): [description],
         Column("beside other real people", "drawing", head): drawings.drawing(
             name, described, HEIGHT, *drawn
         ),
-        Column("samples"): with_interval(*own),
+        Column("samples"): with_interval(*samples),
         Column("real people"): with_interval(*real),
         Column("p"): [probability(figure["p"])] if figure["p"] else [],
-        Column("finding", "short"): [f"{finding.sign} {said}"],
+        Column("finding", "short"): [f"{finding.sign} {finding_text}"],
     }
     return Row(cells, title_of(figure), finding.name.lower(), figure.pointer)
 
 
-def _drawn(axis: Axis, scale: Scale | None, figure: Node, own: Three, real: Three) -> list[Markup]:
+def _drawn(
+    axis: Axis, scale: Scale | None, figure: Node, samples: Three, real: Three
+) -> list[Markup]:
     """A row: band, middle value, chance, interval and mark."""
-    values = [value for one in (*own, *real) if (value := value_of(one)) is not None]
+    values = [value for number in (*samples, *real) if (value := value_of(number)) is not None]
     if not values:
         return [text(50, MIDDLE + 4, "nothing is known", "side")]
     chance = figure["better"].text == "half"
@@ -172,20 +174,20 @@ def _drawn(axis: Axis, scale: Scale | None, figure: Node, own: Three, real: Thre
         ends = [(t, "start" if t == axis.low else "end") for t in (axis.low, axis.high)]
         drawn += [text(axis.at(t), HEIGHT - 1, axis.words(t), "tick", side) for t, side in ends]
 
-    def at(one: Linked) -> float | None:
-        value = value_of(one)
+    def at(number: Linked) -> float | None:
+        value = value_of(number)
         return value if scale is None or value is None else scale.at(value)
 
-    drawn += _band(axis, [(at(one), one) for one in real])
+    drawn += _band(axis, [(at(number), number) for number in real])
     if chance:
         x = axis.at(scale.at(CHANCE) if scale else CHANCE)
         drawn.append(line(x, 0, x, HEIGHT, "mde"))
-    drawn += whisker(axis, [(at(one), one) for one in own[1:]], MIDDLE)
-    value, finding = at(own[0]), found(figure["finding"])
+    drawn += whisker(axis, [(at(number), number) for number in samples[1:]], MIDDLE)
+    value, finding = at(samples[0]), found(figure["finding"])
     if value is not None:
         inside = axis.low <= value <= axis.high
         shape = finding.shape if inside else "right" if value > axis.high else "left"
-        drawn.append(sourced(own[0], mark(shape, axis.at(value), MIDDLE, finding.name.lower())))
+        drawn.append(sourced(samples[0], mark(shape, axis.at(value), MIDDLE, finding.name.lower())))
     return drawn
 
 
@@ -195,20 +197,20 @@ def _band(axis: Axis, real: Sequence[tuple[float | None, Linked]]) -> list[Marku
     drawn = []
     if low is not None and high is not None:
         turn = axis.at(middle if middle is not None else (low + high) / 2)
-        for end, one in ((low, first), (high, last)):
-            drawn.append(sourced(one, block(axis.at(end), turn, 0, HEIGHT, "band")))
+        for end, number in ((low, first), (high, last)):
+            drawn.append(sourced(number, block(axis.at(end), turn, 0, HEIGHT, "band")))
     if middle is not None:
         rule = line(axis.at(middle), 0, axis.at(middle), HEIGHT, "reference")
         drawn.append(sourced(source, rule))
     return drawn
 
 
-def _numbers(own: Sequence[Node]) -> Table:
+def _numbers(nodes: Sequence[Node]) -> Table:
     """Every number of every figure."""
     titles = ("samples", "95 % CI", "other real people", "95 %", "difference", "95 % CI", "p",
               "better", "images", "splits")  # fmt: skip
     rows = []
-    for figure in own:
+    for figure in nodes:
         places = _places(figure)
         cells: list[Line] = [[figure["name"].text or NOTHING]]
         for key in ("value", "real", "difference"):

@@ -82,8 +82,8 @@ def choose(
     for origin in origins:
         pools = [_Pool.of(source, _ids(source, origin), options, group) for group in groups]
         if all(pool.room >= options.n for pool in pools):
-            found = [pool.without(used, options.n).draw(options.n, rng) for pool in pools]
-            return [one for part in found for one in part], origin
+            chosen = [pool.without(used, options.n).draw(options.n, rng) for pool in pools]
+            return [image for part in chosen for image in part], origin
     raise UsageFault(_too_few(source, options, origins[-1], min(pools, key=lambda p: p.room)))
 
 
@@ -106,12 +106,12 @@ class _Pool:
     def of(
         cls, source: CaseSource, ids: Iterable[str], options: TuringOptions, group: str | None
     ) -> _Pool:
-        wanted = options.classes if group is None else (group,)
-        numbers = class_numbers(source, wanted, asked="--class") if wanted else None
-        kept = [i for i in ids if numbers is None or source.label_class(i) in numbers]
+        classes = options.classes if group is None else (group,)
+        numbers = class_numbers(source, classes, asked="--class") if classes else None
+        cases = [i for i in ids if numbers is None or source.label_class(i) in numbers]
         sequences = sequences_of(source)
         people: dict[str, list[str]] = {}
-        for case in kept:
+        for case in cases:
             plane = _plane(case, sequences)
             if not sequences or case.endswith(f"/{sequences[0]}"):
                 people.setdefault(source.subject(case), []).append(plane)
@@ -126,9 +126,13 @@ class _Pool:
     def without(self, used: Collection[str], n: int) -> _Pool:
         """The pool without some cases; whole if they leave fewer than so many images."""
         planes = {_plane(case, self.sequences) for case in used}
-        left = {who: [p for p in found if p not in planes] for who, found in self.people.items()}
-        less = replace(self, people={who: found for who, found in left.items() if found})
-        return less if less.room >= n else self
+        left = {
+            who: [p for p in planes_of if p not in planes] for who, planes_of in self.people.items()
+        }
+        smaller = replace(
+            self, people={who: planes_of for who, planes_of in left.items() if planes_of}
+        )
+        return smaller if smaller.room >= n else self
 
     def draw(self, n: int, rng: np.random.Generator) -> list[Chosen]:
         """So many images: subjects as evenly as they can be, then cases, then sequences."""
@@ -159,24 +163,26 @@ def _quotas(room: dict[str, int], n: int, rng: np.random.Generator) -> dict[str,
     """How many images each subject gives: as evenly as their cases allow, then all over again."""
     people = sorted(room)
     order = [people[i] for i in rng.permutation(len(people)).tolist()]
-    found, left = dict.fromkeys(people, 0), n
+    quotas, left = dict.fromkeys(people, 0), n
     limit = dict(room)
     while left:
-        takers = [who for who in order if found[who] < limit[who]][:left]
+        takers = [who for who in order if quotas[who] < limit[who]][:left]
         if not takers:  # every case has been taken once: several images of each
-            limit = {who: found[who] + room[who] for who in people}
+            limit = {who: quotas[who] + room[who] for who in people}
             continue
         for who in takers:
-            found[who] += 1
+            quotas[who] += 1
         left -= len(takers)
-    return {who: count for who, count in found.items() if count}
+    return {who: count for who, count in quotas.items() if count}
 
 
 def _apart(cases: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
     """Cases of one subject, one in each of ``count`` equal parts: neighbours look alike."""
     ordered = sorted(cases)
-    whole, rest = divmod(count, len(ordered))
-    edges = np.linspace(0, len(ordered), rest + 1).astype(int) if rest else np.zeros(1, int)
+    whole, remainder = divmod(count, len(ordered))
+    edges = (
+        np.linspace(0, len(ordered), remainder + 1).astype(int) if remainder else np.zeros(1, int)
+    )
     picked = [
         ordered[int(rng.integers(first, last))]
         for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
@@ -186,7 +192,7 @@ def _apart(cases: Sequence[str], count: int, rng: np.random.Generator) -> list[s
 
 def _too_few(source: CaseSource, options: TuringOptions, origin: Origin, pool: _Pool) -> str:
     of_class = "" if pool.label_class is None else f" of class {pool.label_class!r}"
-    what = {"held-out": "held-out", "training": "training", "all": ""}[origin]
+    kind = {"held-out": "held-out", "training": "training", "all": ""}[origin]
     ways = [f"say -n {pool.room}"] if pool.room else []
     if source.space.cuts and pool.room:
         needed = -(-options.n // (pool.room // pool.per_case))
@@ -195,6 +201,6 @@ def _too_few(source: CaseSource, options: TuringOptions, origin: Origin, pool: _
         ways.append("take others with --from all")
     ways = ways or ["name another source with --real KIND:WHERE"]
     return (
-        f"-n {options.n}: {source.name} has {pool.room} {what} image(s){of_class} to show, "
+        f"-n {options.n}: {source.name} has {pool.room} {kind} image(s){of_class} to show, "
         f"expected at least {options.n}; {', or '.join(ways)}"
     ).replace("  ", " ")

@@ -84,8 +84,8 @@ def share_of_several(correct: Answers, *, others: bool = False) -> Share:
         spread = _variance(away, others)
         stretched = (t.ppf((1 + CONFIDENCE) / 2, cells - 1) / _t(freedom)) ** 2
         worth = cells * min(1.0, simple / spread if spread > 0 else 1.0) * float(stretched)
-    found = share_of(value * worth, worth)
-    return Share(value, found.low, found.high, found.p, worth)
+    share = share_of(value * worth, worth)
+    return Share(value, share.low, share.high, share.p, worth)
 
 
 def _variance(away: Floats, others: bool) -> float:
@@ -120,14 +120,14 @@ def fleiss_kappa(counts: npt.ArrayLike) -> float | None:
     return (float(agreed.mean()) - chance) / (1 - chance)
 
 
-def cohen_kappa(one: npt.ArrayLike, other: npt.ArrayLike) -> float | None:
+def cohen_kappa(first: npt.ArrayLike, second: npt.ArrayLike) -> float | None:
     """Agreement beyond chance of two raters (Cohen 1960); None where both say one thing always.
 
     Args:
-        one: bool (items,).
-        other: likewise.
+        first: bool (items,).
+        second: likewise.
     """
-    a, b = np.asarray(one, np.bool_), np.asarray(other, np.bool_)
+    a, b = np.asarray(first, np.bool_), np.asarray(second, np.bool_)
     chance = float(a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean()))
     return None if chance == 1 else (float((a == b).mean()) - chance) / (1 - chance)
 
@@ -139,8 +139,8 @@ def power_of(answers: int, truth: float) -> float:
 
     counts = np.arange(answers + 1)
     fewer = np.minimum(counts, answers - counts)
-    found = 2 * binom.cdf(fewer, answers, 0.5) <= 1 - CONFIDENCE
-    return float(binom.pmf(counts, answers, truth)[found].sum())
+    significant = 2 * binom.cdf(fewer, answers, 0.5) <= 1 - CONFIDENCE
+    return float(binom.pmf(counts, answers, truth)[significant].sum())
 
 
 @cache
@@ -154,5 +154,5 @@ def detectable(answers: int) -> float | None:
 
 def median(values: Sequence[float | None]) -> float | None:
     """Of the values that are known."""
-    known = [value for value in values if value is not None]
-    return float(np.median(known)) if known else None
+    defined = [value for value in values if value is not None]
+    return float(np.median(defined)) if defined else None

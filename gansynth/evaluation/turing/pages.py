@@ -53,13 +53,15 @@ Own = Callable[[Rater], Mapping[str, Any]]
 """A rater's own table, once all images have an answer."""
 
 
-def make_app(session: Session, token: str, raters: list[Rater], own: Own | None) -> web.Application:
+def make_app(
+    session: Session, token: str, raters: list[Rater], own_table: Own | None
+) -> web.Application:
     """The pages of a session.
 
     Args:
-        own: makes what a rater sees after the last answer; None shows nothing.
+        own_table: makes what a rater sees after the last answer; None shows nothing.
     """
-    pages = _Pages(session, token, raters, own)
+    pages = _Pages(session, token, raters, own_table)
     app = web.Application(middlewares=(guarded,), client_max_size=BODY)
     app.on_response_prepare.append(add_headers)
     app.add_routes(
@@ -79,9 +81,11 @@ def make_app(session: Session, token: str, raters: list[Rater], own: Own | None)
 class _Pages:
     """Answers to requests; one process, one thread."""
 
-    def __init__(self, session: Session, token: str, raters: list[Rater], own: Own | None) -> None:
-        self.session, self.token, self.raters, self.own = session, token, raters, own
-        self._link, self._seat = (f"gansynth-{session.id}-{what}" for what in ("link", "rater"))
+    def __init__(
+        self, session: Session, token: str, raters: list[Rater], own_table: Own | None
+    ) -> None:
+        self.session, self.token, self.raters, self.own_table = session, token, raters, own_table
+        self._link, self._seat = (f"gansynth-{session.id}-{role}" for role in ("link", "rater"))
         self._given: dict[str, tuple[int, float]] = {}
         self._files = {name: _file(name) for name in (*FILES, "page.html", "enter.html")}
 
@@ -121,35 +125,37 @@ class _Pages:
         """Begin under a name; or, with the code, go on with what was begun under it."""
         typed = await self._typed(request)
         name, years = clean_name(typed.get("name")), clean_years(typed.get("years"))
-        known = next((one for one in self.raters if same_name(one.name, name)), None)
-        if known is not None and not same_code(known, typed.get("code", "")):
+        rater = next(
+            (candidate for candidate in self.raters if same_name(candidate.name, name)), None
+        )
+        if rater is not None and not same_code(rater, typed.get("code", "")):
             return refused(409, TAKEN)
-        if known is None and typed.get("code"):
+        if rater is None and typed.get("code"):
             return refused(409, "Nobody has begun under this name.")
-        if known is None:
+        if rater is None:
             check_room(len(self.raters))
-            known = new_rater(self.session.folder, name, years, len(self.session.images))
-            self.raters.append(known)
-        response = self._told(known)
-        set_cookie(response, self._seat, seat_of(known, self.token))
+            rater = new_rater(self.session.folder, name, years, len(self.session.images))
+            self.raters.append(rater)
+        response = self._told(rater)
+        set_cookie(response, self._seat, seat_of(rater, self.token))
         return response
 
     async def answer(self, request: web.Request) -> web.Response:
         """Take an answer: once it is said that it was taken, it is on the disk."""
         typed = await self._typed(request)
-        rater, name, said = self._rater(request), typed.get("image"), typed.get("answer")
+        rater, name, choice = self._rater(request), typed.get("image"), typed.get("answer")
         if rater is None:
             return refused(403, "Begin under a name first.")
-        if said not in ANSWERS or not isinstance(name, str):
+        if choice not in ANSWERS or not isinstance(name, str):
             return refused(400, "Expected an image and an answer, real or synthetic.")
         last = rater.answers[-1] if rater.answers else None
         if last is not None and name == rater.names[rater.done - 1]:
             # Sent again, because the first time nobody heard that it was taken.
-            return self._told(rater, 200 if last["answer"] == said else 409)
+            return self._told(rater, 200 if last["answer"] == choice else 409)
         if rater.finished or name != rater.names[rater.done]:
             return self._told(rater, 409)
         times = {"ms": clean_ms(typed.get("ms")), "hidden_ms": clean_ms(typed.get("hidden_ms"))}
-        rater.answer(name, said, {**times, "server_ms": self._since_given(rater)})
+        rater.answer(name, choice, {**times, "server_ms": self._since_given(rater)})
         return self._told(rater)
 
     async def leave(self, request: web.Request) -> web.Response:
@@ -180,8 +186,8 @@ class _Pages:
 
     def _rater(self, request: web.Request) -> Rater | None:
         held = request.cookies.get(self._seat, "")
-        seats = ((one, seat_of(one, self.token)) for one in self.raters)
-        return next((one for one, seat in seats if same_secret(seat, held)), None)
+        seats = ((rater, seat_of(rater, self.token)) for rater in self.raters)
+        return next((rater for rater, seat in seats if same_secret(seat, held)), None)
 
     async def _typed(self, request: web.Request) -> dict[str, Any]:
         """The object that was sent.
@@ -214,14 +220,14 @@ class _Pages:
                 "next": names[1],
                 "results": None,
             }
-            if rater.finished and self.own is not None:
+            if rater.finished and self.own_table is not None:
                 # A damaged key is for whoever runs the test to see, in the end; not for raters.
                 with contextlib.suppress(GansynthError):
-                    document["results"] = dict(self.own(rater))
+                    document["results"] = dict(self.own_table(rater))
         return web.json_response(document, status=status)
 
     def _public(self) -> dict[str, Any]:
-        about, asked = self.session.document["images"], self.session.document["asked"]
+        about, options = self.session.document["images"], self.session.document["asked"]
         spacing = about["spacing"]
         return {
             "id": self.session.id,
@@ -229,7 +235,7 @@ class _Pages:
             "channels": about["channels"],
             "size": about["size"],
             "spacing": [*[1.0] * (3 - len(spacing)), *spacing],
-            "instructions": asked["instructions"],
+            "instructions": options["instructions"],
         }
 
     def _since_given(self, rater: Rater) -> float | None:
@@ -306,9 +312,9 @@ async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
         return refused(507, NOT_SAVED)
 
 
-def same_secret(one: str, other: str) -> bool:
+def same_secret(first: str, second: str) -> bool:
     """Whether two secrets are equal; it takes as long whichever sign differs."""
-    return hmac.compare_digest(*(text.encode("utf-8", "replace") for text in (one, other)))
+    return hmac.compare_digest(*(text.encode("utf-8", "replace") for text in (first, second)))
 
 
 def set_cookie(response: web.Response, name: str, value: str) -> None:

@@ -90,7 +90,7 @@ class _Maker:
     """Makes both kinds of images of a run: ``measure``, ``draw`` each group, then ``cut``."""
 
     def __init__(self, run: Run, source: CaseSource, options: TuringOptions) -> None:
-        self.run, self.own, self.options = run, source, options
+        self.run, self.own_source, self.options = run, source, options
         self.seed = secrets.randbelow(2**31) if options.seed is None else options.seed
         self.rng = np.random.default_rng(secrets.randbits(128))
         self.schema: Schema = run.generator.schema
@@ -105,8 +105,8 @@ class _Maker:
     @cached_property
     def real(self) -> CaseSource:
         """The source of the real images."""
-        own = self._drawer(None).source
-        return own if self.options.real is None else open_real(self.options.real, own)
+        own_source = self._drawer(None).source
+        return own_source if self.options.real is None else open_real(self.options.real, own_source)
 
     @cached_property
     def groups(self) -> tuple[str | None, ...]:
@@ -118,8 +118,8 @@ class _Maker:
         chosen, _ = choose(self.real, self.options, self.rng)
         cut = Cutter(self.real, self.run, self.rng)
         order = self.rng.permutation(len(chosen))[:MEASURED].tolist()
-        some = {chosen[i].case: chosen[i] for i in order}
-        self.windows = find_windows([cut(case) for case in some])
+        measured = {chosen[i].case: chosen[i] for i in order}
+        self.windows = find_windows([cut(case) for case in measured])
 
     def draw(self, group: str | None, advance: Callable[[int], None]) -> None:
         """Draw samples, of one class if one is named, and leave out those with a flaw."""
@@ -138,8 +138,8 @@ class _Maker:
                     flaws[reason_of(fault)] += 1
                     continue
                 self._used.add(str(sample.provenance.get("case")))
-                told = {"class": group, "seed": self.seed, "index": first - 1}
-                self._add(sample.image, SYNTHETIC, told)
+                provenance = {"class": group, "seed": self.seed, "index": first - 1}
+                self._add(sample.image, SYNTHETIC, provenance)
                 made += 1
                 advance(1)
         self.about["flawed"] += flaws.total()
@@ -148,19 +148,23 @@ class _Maker:
         """Choose and cut the real images, if possible not of cases that samples were drawn of."""
         chosen, origin = choose(self.real, self.options, self.rng, used=self._used)
         cut = Cutter(self.real, self.run, self.rng)
-        for one in chosen:
-            told = {"class": one.label_class, "sequence": one.sequence, "case": one.case}
-            self._add(cut(one.case), REAL, {**told, "subject": one.subject})
+        for image in chosen:
+            provenance = {
+                "class": image.label_class,
+                "sequence": image.sequence,
+                "case": image.case,
+            }
+            self._add(cut(image.case), REAL, {**provenance, "subject": image.subject})
             advance(1)
         self.about |= self._about(chosen, origin)
 
     def _about(self, chosen: Sequence[Chosen], origin: str) -> dict[str, Any]:
-        sequences = Counter(one.sequence for one in chosen if one.sequence is not None)
-        cases = {one.case for one in chosen}
+        sequences = Counter(image.sequence for image in chosen if image.sequence is not None)
+        cases = {image.case for image in chosen}
         return {
             "source": self.real.name,
             "from": origin,
-            "subjects": len({one.subject for one in chosen}),
+            "subjects": len({image.subject for image in chosen}),
             "cases": len(cases),
             "seen_by_run": len(seen_by_run(self.real, chosen, self.run.lineage)),
             "shared_with_samples": len(cases & self._used),
@@ -170,7 +174,7 @@ class _Maker:
             "windows": [list(self.windows[i]) for i in self.kept],
         }
 
-    def _add(self, image: FloatArray, truth: str, told: dict[str, Any]) -> None:
+    def _add(self, image: FloatArray, truth: str, provenance: dict[str, Any]) -> None:
         """Bring an image to eight bits; this is the one way there is, for both kinds."""
         size = self.run.space.size
         if size and image.shape[1:] != size:
@@ -179,22 +183,22 @@ class _Maker:
                 "of both kinds; this run cannot be judged"
             )
         image = np.asarray(image[self.kept], np.float32)
-        own = self.options.contrast == "own"
-        windows = find_windows([image]) if own else [self.windows[i] for i in self.kept]
+        per_image = self.options.contrast == "own"
+        windows = find_windows([image]) if per_image else [self.windows[i] for i in self.kept]
         flat = scaled(image.reshape(len(image), 1, -1), windows, 8)[0]
         shape = (len(image), *[1] * (4 - image.ndim), *image.shape[1:])
         self.images.append(flat.reshape(shape))
-        self.key.append({"truth": truth, **told})
+        self.key.append({"truth": truth, **provenance})
 
     def _drawer(self, group: str | None) -> SampleDrawer:
         """What draws the samples of a group; made once, because filters may have to learn."""
         from gansynth.sampling.drawer import SampleDrawer
 
         if group not in self._drawers:
-            asked = self.options
-            classes = (group,) if group is not None else asked.classes
-            request = replace(asked.samples, seed=self.seed, classes=classes or None)
-            self._drawers[group] = SampleDrawer(self.run, self.own, request)
+            options = self.options
+            classes = (group,) if group is not None else options.classes
+            request = replace(options.samples, seed=self.seed, classes=classes or None)
+            self._drawers[group] = SampleDrawer(self.run, self.own_source, request)
         return self._drawers[group]
 
     def _check_bytes(self) -> None:
@@ -231,10 +235,11 @@ def _stacked(images: Sequence[Bytes]) -> Bytes:
 
 
 def _mostly_flawed(run: Run, drawn: int, flaws: Counter[str]) -> str:
-    said = "; ".join(f"{count} times {flaw}" for flaw, count in flaws.most_common(3))
+    reasons = "; ".join(f"{count} times {flaw}" for flaw, count in flaws.most_common(3))
     return (
-        f"{run.folder}: {flaws.total()} of {drawn} samples are flawed ({said}), expected images to "
-        "show. Look at them: gansynth sample RUN --sheet; train longer, or say --filter none"
+        f"{run.folder}: {flaws.total()} of {drawn} samples are rejected ({reasons}), expected "
+        "images to show. Look at them: gansynth sample RUN --sheet; train longer, or use "
+        "--filter none"
     )
 
 
@@ -301,6 +306,6 @@ def find_windows(images: Sequence[FloatArray]) -> Windows:
 
 def seen_by_run(source: CaseSource, chosen: Sequence[Chosen], lineage: Lineage) -> Collection[str]:
     """Which of the chosen cases the run was fitted on, or what came before it."""
-    cases = [source.record(case) for case in {one.case for one in chosen}]
-    found = [matches(one, cases, source.name) for one in lineage.everyone()]
-    return {case for one in found for case, match in one.items() if match.what != "subject"}
+    cases = [source.record(case) for case in {image.case for image in chosen}]
+    matched = [matches(image, cases, source.name) for image in lineage.everyone()]
+    return {case for image in matched for case, match in image.items() if match.what != "subject"}

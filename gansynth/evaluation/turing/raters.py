@@ -156,8 +156,8 @@ def clean_ms(value: object) -> float | None:
     """Milliseconds that a browser has measured; None for what cannot be any."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    known = math.isfinite(value) and 0 <= value <= LONGEST_MS
-    return round(float(value), 1) if known else None
+    valid = math.isfinite(value) and 0 <= value <= LONGEST_MS
+    return round(float(value), 1) if valid else None
 
 
 def seat_of(rater: Rater, token: str) -> str:
@@ -165,15 +165,15 @@ def seat_of(rater: Rater, token: str) -> str:
     return hmac.new(token.encode(), rater.code.encode(), hashlib.sha256).hexdigest()
 
 
-def same_name(one: str, other: str) -> bool:
+def same_name(first: str, second: str) -> bool:
     """Whether two names are of one rater: case does not count."""
-    return one.casefold() == other.casefold()
+    return first.casefold() == second.casefold()
 
 
 def same_code(rater: Rater, typed: object) -> bool:
     """Whether a code is a rater's; blanks, dashes and case do not count."""
-    found = re.sub(r"[\s-]", "", str(typed)).upper()
-    return hmac.compare_digest(found.encode(), rater.code.encode())
+    code = re.sub(r"[\s-]", "", str(typed)).upper()
+    return hmac.compare_digest(code.encode(), rater.code.encode())
 
 
 def read_raters(folder: Path, images: int, *, mend: bool = False) -> list[Rater]:
@@ -186,8 +186,8 @@ def read_raters(folder: Path, images: int, *, mend: bool = False) -> list[Rater]
         IntegrityFault: damage that a killed writer cannot have done, with file and line.
         EnvironmentFault: the disk refuses.
     """
-    found = [_read(path, images, mend) for path in sorted((folder / RATERS).glob("*.jsonl"))]
-    return sorted(found, key=lambda rater: rater.name.casefold())
+    raters = [_read(path, images, mend) for path in sorted((folder / RATERS).glob("*.jsonl"))]
+    return sorted(raters, key=lambda rater: rater.name.casefold())
 
 
 def _read(path: Path, images: int, mend: bool) -> Rater:
@@ -209,8 +209,8 @@ def _read(path: Path, images: int, mend: bool) -> Rater:
 
 def _header(path: Path, line: bytes, images: int) -> Rater:
     try:
-        told = json.loads(line)
-        rater = Rater(path, *(told[key] for key in HEADER))
+        header = json.loads(line)
+        rater = Rater(path, *(header[key] for key in HEADER))
         clean_name(rater.name)
         clean_years(rater.years)
         good = sorted(rater.order) == list(range(images)) == sorted(range(len(set(rater.names))))
@@ -224,18 +224,18 @@ def _header(path: Path, line: bytes, images: int) -> Rater:
 
 def _answer(path: Path, number: int, line: bytes, rater: Rater) -> dict[str, Any]:
     try:
-        told: dict[str, Any] = json.loads(line)
-        at, answer = (told["position"], told["image"]), told["answer"]
+        record: dict[str, Any] = json.loads(line)
+        at, answer = (record["position"], record["image"]), record["answer"]
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path, number, str(error)) from None
     if rater.finished:
         raise _damaged(path, number, "more answers than images")
-    wanted = rater.done, rater.order[rater.done]
-    if at != wanted or answer not in ANSWERS:
-        raise _damaged(path, number, f"{answer!r} to image {at}, expected one to {wanted}")
+    expected = rater.done, rater.order[rater.done]
+    if at != expected or answer not in ANSWERS:
+        raise _damaged(path, number, f"{answer!r} to image {at}, expected one to {expected}")
     for key in ("ms", "hidden_ms", "server_ms"):
-        told[key] = clean_ms(told.get(key))
-    return told
+        record[key] = clean_ms(record.get(key))
+    return record
 
 
 def _damaged(path: Path, number: int, why: str) -> IntegrityFault:

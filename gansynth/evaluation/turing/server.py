@@ -63,21 +63,23 @@ def serve(
     """
     check_server()
     reporter = reporter or NullReporter()
-    with locked(session.folder, "open the link that it has printed"), stop_request() as asked:
+    with locked(session.folder, "open the link that it has printed"), stop_request() as stopping:
         raters = read_raters(session.folder, len(session.images), mend=True)
-        for one in raters:
-            if one.torn:
-                reporter.warn(f"{one.path}: ended within a line, which was no answer yet; left out")
+        for rater in raters:
+            if rater.torn:
+                reporter.warn(
+                    f"{rater.path}: ended within a line, which was no answer yet; left out"
+                )
         token, before = read_access(session.folder)
         with contextlib.closing(_listen(port, before)) as listening:
             port = listening.getsockname()[1]
             remember_port(session.folder, port)
             link = f"http://{ADDRESS}:{port}/?token={token}"
             app = _app(session, token, raters)
-            with asked.deferred():
-                asyncio.run(_until(app, listening, asked, link, ready))
-    if asked.number == signal.SIGTERM:
-        raise Interrupted(asked.number)
+            with stopping.deferred():
+                asyncio.run(_until(app, listening, stopping, link, ready))
+    if stopping.number == signal.SIGTERM:
+        raise Interrupted(stopping.number)
 
 
 def _app(session: Session, token: str, raters: list[Rater]) -> web.Application:
@@ -88,14 +90,14 @@ def _app(session: Session, token: str, raters: list[Rater]) -> web.Application:
 
         return table_of_rater(session.folder, rater)
 
-    shown = bool(session.document["asked"]["show_results"])
-    return make_app(session, token, raters, own if shown else None)
+    show_table = bool(session.document["asked"]["show_results"])
+    return make_app(session, token, raters, own if show_table else None)
 
 
 async def _until(
     app: web.Application,
     listening: socket.socket,
-    asked: StopRequest,
+    stop_request: StopRequest,
     link: str,
     ready: Ready,
 ) -> None:
@@ -108,7 +110,7 @@ async def _until(
     try:
         await web.SockSite(runner, listening).start()
         ready(link, stopped.set)
-        while not asked() and not stopped.is_set():
+        while not stop_request() and not stopped.is_set():
             await asyncio.sleep(POLL_SECONDS)
     finally:
         await runner.cleanup()
@@ -118,21 +120,21 @@ def _listen(port: int | None, before: int) -> socket.socket:
     """A socket on this machine's own address: at a port, or where it was served before."""
     if port is not None and not 1 <= port <= 65535:
         raise UsageFault(f"--port {port}: expected 1 to 65535")
-    for wanted in [port] if port is not None else [before, 0]:
+    for candidate in [port] if port is not None else [before, 0]:
         listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             # What a killed server has left of connections does not hold the port.
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind((ADDRESS, wanted))
+            listening.bind((ADDRESS, candidate))
             listening.listen(128)
             return listening
         except OSError as error:
             listening.close()
-            if port is None and wanted:
+            if port is None and candidate:
                 continue
             why = "is taken" if error.errno == errno.EADDRINUSE else f"refused: {error.strerror}"
             raise EnvironmentFault(
-                f"--port {wanted}: {why}, expected a free port of {ADDRESS}; choose another, or "
+                f"--port {candidate}: {why}, expected a free port of {ADDRESS}; choose another, or "
                 "leave --port out"
             ) from error
     raise AssertionError("unreachable: port 0 is bound or refused")

@@ -152,10 +152,10 @@ def open_session(folder: Path) -> Session:
         IntegrityFault: a file in it is missing, damaged or of a later version.
     """
     document = read_session(folder)
-    found = _hash_of(folder / IMAGES)
-    if found != document["images"]["sha256"]:
+    digest = _hash_of(folder / IMAGES)
+    if digest != document["images"]["sha256"]:
         raise IntegrityFault(
-            f"{folder / IMAGES}: SHA-256 is {found[:12]}, expected "
+            f"{folder / IMAGES}: SHA-256 is {digest[:12]}, expected "
             f"{document['images']['sha256'][:12]} by {SESSION}; restore it from a copy, or prepare "
             "another session with --name"
         )
@@ -197,10 +197,10 @@ def read_key(folder: Path, document: Mapping[str, Any]) -> list[dict[str, Any]]:
     Raises:
         IntegrityFault: the key is missing, or another one than the session was made with.
     """
-    found = _hash_of(folder / KEY)
-    if found != document["key"]["sha256"]:
+    digest = _hash_of(folder / KEY)
+    if digest != document["key"]["sha256"]:
         raise IntegrityFault(
-            f"{folder / KEY}: SHA-256 is {found[:12]}, expected {document['key']['sha256'][:12]} "
+            f"{folder / KEY}: SHA-256 is {digest[:12]}, expected {document['key']['sha256'][:12]} "
             f"by {SESSION}; without its key a session says nothing. Restore it from a copy"
         )
     images: list[dict[str, Any]] = _damaged_if_unread(folder / KEY)["images"]
@@ -233,22 +233,22 @@ def remember_port(folder: Path, port: int) -> None:
 
 def _check_same(folder: Path, document: Mapping[str, Any], options: TuringOptions) -> None:
     # As JSON has it: a tuple that was written is a list that is read.
-    asked, made = json.loads(json.dumps(options.to_json())), document["asked"]
-    for key in asked:
-        if asked[key] != made.get(key):
+    requested, made = json.loads(json.dumps(options.to_json())), document["asked"]
+    for key in requested:
+        if requested[key] != made.get(key):
             raise UsageFault(
                 f"{folder}: holds a session made with {key} {made.get(key)!r}, asked for "
-                f"{asked[key]!r}; expected the same. Go on with it as it is: --resume; or prepare "
-                "another one: --name NAME"
+                f"{requested[key]!r}; expected the same. Continue it as it is: --resume; or "
+                "prepare another one: --name NAME"
             )
 
 
 def _damaged_if_unread(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = read_json(path, way_out="restore it from a copy")
+        document: dict[str, Any] = read_json(path, way_out="restore it from a copy")
     except DataFault as fault:
         raise IntegrityFault(str(fault)) from fault
-    return found
+    return document
 
 
 def _hash_of(path: Path) -> str:

@@ -168,7 +168,7 @@ def test_flawed_samples_are_left_out_and_counted(toy_run, monkeypatch):
     assert found.about["flawed"] == 2
     assert sorted(t["index"] for _, t in of(found, "synthetic")) == [1, 3, 4, 5]
     monkeypatch.setattr(toy_run.generator, "flaw", lambda sample: "ugly, expected better")
-    with pytest.raises(TrainingFault, match=r"samples are flawed \(\d+ times ugly\)"):
+    with pytest.raises(TrainingFault, match=r"samples are rejected \(\d+ times ugly\)"):
         gathered(toy_run)
 
 
