@@ -1,8 +1,8 @@
-"""Classifier two-sample tests: can a classifier tell samples from real people?
+"""Classifier two-sample tests: can a classifier distinguish samples from real images?
 
 Lopez-Paz & Oquab 2017 (arXiv:1610.06545), by k nearest neighbours of features and by a small
-network; accuracy is 0.5 where nobody can tell. Images of one person, and samples drawn of that
-person's labels, are alike, so none judges another, and they change sides together in permutations.
+network. Chance accuracy is 0.5. Images of one subject, and samples of that subject's labels,
+resemble each other. So they never classify each other, and permutations move them together.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 class C2ST(Evaluated):
-    """A classifier's accuracy, its p by permuting, its interval by people drawn anew."""
+    """A classifier's accuracy, with a permutation p and a bootstrap interval over subjects."""
 
     method: ClassVar[str]
     rounds: ClassVar[int]
@@ -44,18 +44,18 @@ class C2ST(Evaluated):
     def judged(
         self, images: Sequence[Image], synthetic: Bools, owners: Sequence[str], sides: Sides
     ) -> Judged:
-        """What the classifier makes of images that lie on one of two sides (N,)."""
+        """Classify images that lie on one of two sides (N,)."""
 
     def __call__(
         self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
     ) -> Mapping[str, float]:
-        """Accuracy and p."""
+        """Return accuracy and p."""
         sides = Sides(samples, real, schema)
         result = self._judge(sides)
         return {"accuracy": result.accuracy, "p": result.p(sides.rng("c2st"))}
 
     def figures(self, sides: Sides) -> list[Figure]:
-        """The accuracy."""
+        """Return the accuracy as a figure."""
         self.check(sides)
         result = self._judge(sides)
         low, high = result.interval(sides.rng("c2st people"))
@@ -75,7 +75,7 @@ class C2ST(Evaluated):
         ]  # fmt: skip
 
     def _judge(self, sides: Sides) -> Judged:
-        """As many samples as real crops."""
+        """Classify as many samples as real crops."""
         count = min(len(sides.samples), len(sides.real))
         chosen = np.sort(sides.rng("c2st samples").permutation(len(sides.samples))[:count])
         real = np.sort(sides.rng("c2st real").permutation(len(sides.real))[:count])
@@ -84,7 +84,7 @@ class C2ST(Evaluated):
         return self.judged(images, np.arange(2 * count) < count, owners, sides)
 
     def _between(self, sides: Sides, first: Indices, second: Indices) -> Judged:
-        """Real people against real people."""
+        """Classify real subjects against real subjects."""
         numbers = [*first, *second]
         images = [sides.real[n] for n in numbers]
         owners = [sides.people[n] for n in numbers]
@@ -92,7 +92,7 @@ class C2ST(Evaluated):
 
 
 class Judged:
-    """What a classifier said of images, and how sure one can be of its accuracy.
+    """A classifier's predictions for images, and the uncertainty of its accuracy.
 
     ``synthetic``: (N,), sides. ``says``: sides -> above 0 synthetic, below 0 real; 0 counts half.
     """
@@ -105,17 +105,17 @@ class Judged:
         self.count = len(synthetic)
 
     def scores(self, synthetic: Bools) -> Floats:
-        """1 where it is right, 0 where it is wrong, 0.5 where it does not know."""
+        """Return 1 for a correct prediction, 0 for a wrong one, 0.5 for an undecided one."""
         signs = np.sign(self.says(synthetic))
         return np.asarray((1 + np.where(synthetic, signs, -signs)) / 2)
 
     @property
     def accuracy(self) -> float:
-        """Mean over both sides, each counting half."""
+        """Mean over both sides, each weighted half."""
         return _balanced(self.scores(self.synthetic), self.synthetic)
 
     def p(self, rng: np.random.Generator) -> float:
-        """Share of permutations of sides, blocks of a person together, that are as accurate."""
+        """Share of permutations, by blocks of a subject, with at least this accuracy."""
         accuracy, as_good = self.accuracy, 0
         for _ in range(PERMUTATIONS):
             sides = permuted(self.synthetic, self.owner, rng)
@@ -123,7 +123,7 @@ class Judged:
         return (1 + as_good) / (1 + PERMUTATIONS)
 
     def interval(self, rng: np.random.Generator) -> tuple[float, float]:
-        """95 % interval of the accuracy: people drawn anew."""
+        """95 % interval of the accuracy, by resampling subjects."""
         return middle(self._drawn(rng))
 
     @property
@@ -149,9 +149,9 @@ def _balanced(scores: Floats, synthetic: Bools, weights: Floats | Indices | None
 
 
 def permuted(synthetic: Bools, owner: Indices, rng: np.random.Generator) -> Bools:
-    """Sides permuted, all images of a person on one side changing together.
+    """Permute sides so that all images of a subject on one side move together.
 
-    The two blocks of a person on both sides change places or not; all other blocks are shuffled.
+    A subject's two blocks, if it has both, are swapped or not. All other blocks are shuffled.
     """
     people = int(owner.max()) + 1
     images, drawn = np.bincount(owner, minlength=people), np.bincount(owner, synthetic, people)
@@ -164,7 +164,7 @@ def permuted(synthetic: Bools, owner: Indices, rng: np.random.Generator) -> Bool
 
 
 class NearestC2ST(C2ST):
-    """Each image is called synthetic if more of its k nearest others are than of all others."""
+    """Call an image synthetic if its k nearest neighbours are so more often than others."""
 
     title = "Two-sample test, nearest neighbours (C2ST)"
     method = "k nearest neighbours by features of the trained network"
@@ -173,11 +173,11 @@ class NearestC2ST(C2ST):
     def judged(
         self, images: Sequence[Image], synthetic: Bools, owners: Sequence[str], sides: Sides
     ) -> Judged:
-        """By features of the trained network."""
+        """Classify by features of the trained network."""
         return judged_by_neighbours(self._rows(images, sides), synthetic, owners)
 
     def _rows(self, images: Sequence[Image], sides: Sides) -> Floats:
-        """Features of images of either side, each of which is looked at once."""
+        """Features of images of either side, each computed once."""
         features = features_of(sides)
         mine = _whole(features.of(sides.samples, "trained"), sides.samples)
         real = _whole(features.of(sides.real, "trained"), sides.real)
@@ -190,7 +190,7 @@ def _whole(looked: Looked, images: Sequence[Image]) -> dict[int, Floats]:
 
 
 def judged_by_neighbours(rows: Floats, synthetic: Bools, owners: Sequence[str]) -> Judged:
-    """What neighbours say, by features (N, K); k is the odd root of how many others there are.
+    """Classify by nearest neighbours in features (N, K); k is the odd root of the number of others.
 
     Lopez-Paz & Oquab 2017, sec. 3.
     """
@@ -211,7 +211,7 @@ def judged_by_neighbours(rows: Floats, synthetic: Bools, owners: Sequence[str]) 
 
 
 class NetworkC2ST(C2ST):
-    """Two networks, each trained on one half of the people and asked about the other half."""
+    """Two networks, each trained on half of the subjects and tested on the other half."""
 
     title = "Two-sample test, small network (C2ST)"
     method = "a convolutional network trained on other people's slices"
@@ -220,7 +220,7 @@ class NetworkC2ST(C2ST):
     def judged(
         self, images: Sequence[Image], synthetic: Bools, owners: Sequence[str], sides: Sides
     ) -> Judged:
-        """By networks that have not seen them."""
+        """Classify by networks that were not trained on these subjects."""
         planes = pictures([image.image for image in images], sides.window)
         scores = np.zeros(len(images))
         parts = _parted(owners, sides.rng("c2st folds"))
@@ -231,7 +231,7 @@ class NetworkC2ST(C2ST):
 
 
 class Classifier(nn.Module):
-    """Pictures (B, C, H, W) of any size in, one number each out: above 0 for synthetic."""
+    """Pictures (B, C, H, W) of any size in, one score each out: above 0 means synthetic."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -244,13 +244,13 @@ class Classifier(nn.Module):
         self.layers, self.head = nn.Sequential(*layers), nn.Linear(widths[-1], 1)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Numbers (B,)."""
+        """Return scores (B,)."""
         logits: Tensor = self.head(self.layers(pictures).mean((2, 3)))
         return logits[:, 0]
 
 
 def _parted(owners: Sequence[str], rng: np.random.Generator) -> tuple[Indices, Indices]:
-    """Numbers of the images of either half of the people."""
+    """Numbers of the images of each half of the subjects."""
     names, owner = np.unique(np.array(owners), return_inverse=True)
     first = rng.permutation(len(names)) < len(names) / 2
     return np.flatnonzero(first[owner]), np.flatnonzero(~first[owner])
@@ -259,7 +259,7 @@ def _parted(owners: Sequence[str], rng: np.random.Generator) -> tuple[Indices, I
 def _trained(
     planes: Sequence[Tensor], synthetic: Bools, train: Indices, sides: Sides, fold: int
 ) -> Classifier:
-    """Trained on as many slices of either side; parts of large ones."""
+    """Train on balanced batches of both sides; large slices are cropped."""
     device = pick_device(sides.device)
     with seeded(sides.seed + fold):
         net = Classifier(planes[0].shape[2]).to(device).train()
@@ -282,7 +282,7 @@ def _trained(
 
 
 def _part(slices: Tensor, rng: np.random.Generator) -> Tensor:
-    """Of each image (B, S, C, H, W) one slice, and of that a part, mirrored or not."""
+    """Take one slice of each image (B, S, C, H, W), crop it, and flip it at random."""
     picked = torch.from_numpy(rng.integers(slices.shape[1], size=len(slices)))
     pictures = slices[torch.arange(len(slices)), picked]
     tops, lefts = (int(rng.integers(max(1, n - CROP + 1))) for n in pictures.shape[-2:])
@@ -294,7 +294,7 @@ def _part(slices: Tensor, rng: np.random.Generator) -> Tensor:
 def _asked(
     net: Classifier, planes: Sequence[Tensor], test: Indices, device: torch.device
 ) -> Floats:
-    """Mean over all slices of each image."""
+    """Mean score over all slices of each image."""
     scores: list[Tensor] = []
     for plane in planes:
         chosen = plane[torch.from_numpy(test)]

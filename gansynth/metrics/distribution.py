@@ -1,12 +1,12 @@
-"""Distances of two sets of images: of features (MMD, KID, Fréchet, manifold) and of patches (SWD).
+"""Distances between two sets of images, of features (MMD, KID, Fréchet, manifold) or patches (SWD).
 
 MMD: Gretton et al. 2012 (JMLR 13:723), lemma 6, unbiased, Gaussian kernel; it may be negative. KID:
 the same with a cubic kernel (Binkowski et al. 2018, arXiv:1801.01401). Fréchet: as in FID (Heusel
-et al. 2017, arXiv:1706.08500, eq. 6); too large for few images (Chong & Forsyth 2020,
-arXiv:1911.07023), so it is only compared with that of as many real images. Precision, recall:
-Kynkäänniemi et al. 2019 (arXiv:1904.06991, eqs. 1 to 3); density, coverage: Naeem et al. 2020
-(arXiv:2002.09797, eqs. 4, 5). SWD: Karras et al. 2018 (arXiv:1710.10196, sec. 5), 7 x 7 patches of
-a Laplacian pyramid on random directions. Volumes are looked at in slices.
+et al. 2017, arXiv:1706.08500, eq. 6). It is too large for few images (Chong & Forsyth 2020,
+arXiv:1911.07023), so only equal numbers of images are compared. Precision, recall: Kynkäänniemi et
+al. 2019 (arXiv:1904.06991, eqs. 1 to 3). Density, coverage: Naeem et al. 2020 (arXiv:2002.09797,
+eqs. 4, 5). SWD: Karras et al. 2018 (arXiv:1710.10196, sec. 5), 7 x 7 patches of a Laplacian pyramid
+on random directions. Volumes are read slice by slice.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Kept = dict[str, Looked]
 
 
 class OfFeatures(Halved):
-    """A metric of what networks see; its figures are named by the networks."""
+    """A metric of network features; its figures are named by the networks."""
 
     quantity: ClassVar[str]
     better: ClassVar[Better] = "lower"
@@ -57,20 +57,20 @@ class OfFeatures(Halved):
         return {kind: features_of(sides).of(images, kind) for kind in self.kinds}
 
     def told(self, name: str) -> tuple[str, Better]:
-        """Of which network."""
+        """Name the network."""
         return f"{self.quantity} {WORDS[name]}", self.better
 
 
 class Distance(OfFeatures):
-    """One number a network."""
+    """One distance for each network."""
 
     def compare(self, prepared: Kept, real: Kept, sides: Sides) -> Mapping[str, float]:
-        """By network."""
+        """Distances by network."""
         return {kind: self.between(prepared[kind], real[kind], kind, sides) for kind in self.kinds}
 
     @abstractmethod
     def between(self, features: Looked, real: Looked, kind: Kind, sides: Sides) -> float:
-        """How far features of some images are from those of others, of one network."""
+        """Distance between the features of some images and of real ones, of one network."""
 
 
 class Unbiased(Distance):
@@ -82,13 +82,13 @@ class Unbiased(Distance):
 
 
 class MMD(Unbiased):
-    """``mmd``: images whole."""
+    """``mmd``: features of whole images."""
 
     title = "Maximum mean discrepancy (MMD)"
     quantity = "squared MMD, Gaussian kernel of the median width, of features"
 
     def between(self, features: Looked, real: Looked, kind: Kind, sides: Sides) -> float:
-        """See the title; the width is that of all real images."""
+        """Squared MMD; the kernel width is that of all real images."""
         width = sides.once(
             f"width {kind}", lambda: median_width(features_of(sides).of(sides.real, kind).whole)
         )
@@ -96,31 +96,31 @@ class MMD(Unbiased):
 
 
 class KID(Unbiased):
-    """``kid``: slices, mean of the axes."""
+    """``kid``: features of slices, mean over axes."""
 
     title = "Kernel inception distance (KID)"
     quantity = "squared MMD, cubic kernel, of features of slices"
 
     def between(self, features: Looked, real: Looked, kind: Kind, sides: Sides) -> float:
-        """See the title."""
+        """Squared MMD with a cubic kernel."""
         pairs = zip(features.slices, real.slices, strict=True)
         return float(np.mean([distance_of_kernels(a, b, None) for a, b in pairs]))
 
 
 class Frechet(Distance):
-    """``frechet``: slices, mean of the axes."""
+    """``frechet``: features of slices, mean over axes."""
 
     title = "Fréchet distance"
     quantity = "Fréchet distance of features of slices"
 
     def between(self, features: Looked, real: Looked, kind: Kind, sides: Sides) -> float:
-        """See the title."""
+        """Fréchet distance."""
         pairs = zip(features.slices, real.slices, strict=True)
         return float(np.mean([frechet_distance(a, b) for a, b in pairs]))
 
 
 class Manifold(OfFeatures):
-    """``manifold``: of images whole, by the trained network."""
+    """``manifold``: features of whole images, by the trained network."""
 
     title = "Precision, recall, density, coverage"
     kinds = ("trained",)
@@ -135,7 +135,7 @@ class Manifold(OfFeatures):
         return 0.0, math.inf if name == "density" else 1.0
 
     def told(self, name: str) -> tuple[str, Better]:
-        """What is counted."""
+        """Describe a share."""
         return f"{NAMES[name]} (k = {NEAREST}; features of the trained network)", "higher"
 
 
@@ -150,17 +150,17 @@ def unbiased_mmd2(first: Floats, second: Floats, between: Floats) -> float:
 
 
 def gaussian(x: Floats, y: Floats, width: float) -> Floats:
-    """Kernel (N, M) of features (N, K) and (M, K)."""
+    """Gaussian kernel (N, M) of features (N, K) and (M, K)."""
     return np.asarray(np.exp(-_squares(x, y) / (2 * width**2)))
 
 
 def cubic(x: Floats, y: Floats) -> Floats:
-    """KID's kernel (N, M) of features (N, K) and (M, K)."""
+    """KID's cubic kernel (N, M) of features (N, K) and (M, K)."""
     return np.asarray((x @ y.T / x.shape[1] + 1) ** 3)
 
 
 def median_width(rows: Floats) -> float:
-    """The median distance of pairs of rows (N, K): Gretton et al. 2012, sec. 8."""
+    """Median distance of pairs of rows (N, K): Gretton et al. 2012, sec. 8."""
     subset = rows[:: -(-len(rows) // MOST)]
     apart = _squares(subset, subset)[np.triu_indices(len(subset), 1)]
     return float(np.sqrt(np.median(apart))) if apart.size else 1.0
@@ -172,7 +172,7 @@ def _squares(x: Floats, y: Floats) -> Floats:
 
 
 def distance_of_kernels(x: Floats, y: Floats, width: float | None) -> float:
-    """Squared discrepancy of two sets of rows; Gaussian kernel of a width, or cubic if None."""
+    """Squared MMD of two sets of rows; Gaussian kernel of a width, or cubic if None."""
 
     def kernel(a: Floats, b: Floats) -> Floats:
         return cubic(a, b) if width is None else gaussian(a, b, width)
@@ -196,7 +196,7 @@ def frechet_distance(x: Floats, y: Floats) -> float:
 
 
 def manifold_shares(mine: Floats, real: Floats, nearest: int = NEAREST) -> dict[str, float]:
-    """Precision, recall, density and coverage of features (N, K) beside real ones (M, K)."""
+    """Precision, recall, density and coverage of features (N, K) against real ones (M, K)."""
     from scipy.spatial.distance import cdist
 
     between = cdist(real, mine)
@@ -211,7 +211,7 @@ def manifold_shares(mine: Floats, real: Floats, nearest: int = NEAREST) -> dict[
 
 
 def _radii(rows: Floats, nearest: int) -> Floats:
-    """Distance of each row to its k-th nearest other one."""
+    """Distance of each row to its k-th nearest neighbour."""
     from scipy.spatial.distance import cdist
 
     within = cdist(rows, rows)
@@ -228,7 +228,7 @@ class SlicedWasserstein(Halved):
     title = "Sliced Wasserstein distance (SWD)"
 
     def prepare(self, images: Sequence[Image], sides: Sides) -> Projected:
-        """Patches of every slice, in deviations of the real ones', projected."""
+        """Projected patches of every slice, in standard deviations of the real ones."""
         real = sides.once("real patches", lambda: self._patches(sides.real, sides))
         mine = real if images is sides.real else self._patches(images, sides)
         channels = len(sides.schema.channels)
@@ -256,13 +256,13 @@ class SlicedWasserstein(Halved):
         return {"mean": float(np.mean(list(distances.values()))), **distances}
 
     def told(self, name: str) -> tuple[str, Better]:
-        """At which scale."""
+        """Describe the scale."""
         scale = {"mean": "mean of all levels", "level 1": "level 1, the finest"}.get(name, name)
         return f"distance of 7 x 7 patches of a Laplacian pyramid, in deviations; {scale}", "lower"
 
 
 def pyramid(pictures: Tensor) -> list[Tensor]:
-    """Laplacian pyramid of (N, C, H, W), coarsest picture last, of edges from ``SMALLEST`` on."""
+    """Laplacian pyramid of (N, C, H, W), coarsest last, with edges of ``SMALLEST`` or more."""
     levels = []
     while min(pictures.shape[-2:]) >= 2 * SMALLEST:
         small = F.avg_pool2d(pictures, 2)
@@ -273,7 +273,7 @@ def pyramid(pictures: Tensor) -> list[Tensor]:
 
 
 def cut_patches(pictures: Tensor, rng: np.random.Generator) -> Tensor:
-    """Patches at random places of (N, C, H, W): (N, PATCHES, C * PATCH * PATCH)."""
+    """Patches at random positions of (N, C, H, W): (N, PATCHES, C * PATCH * PATCH)."""
     short = [max(0, PATCH - n) for n in pictures.shape[-2:]]
     wide = F.pad(pictures, (0, short[1], 0, short[0]), mode="replicate") if any(short) else pictures
     views = wide.unfold(2, PATCH, 1).unfold(3, PATCH, 1)
@@ -285,7 +285,7 @@ def cut_patches(pictures: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def _projected(rows: Tensor, real: Tensor, channels: int, seed: int) -> Floats:
-    """Patches (N, P, C * PATCH * PATCH) on random directions, in deviations of real ones."""
+    """Project patches (N, P, C * PATCH * PATCH), in real deviations, on random directions."""
     shaped = real.reshape(-1, channels, PATCH**2)
     mean, deviation = (f((0, 2), keepdim=True) for f in (shaped.mean, shaped.std))
     unit = (rows.reshape(-1, channels, PATCH**2) - mean) / deviation.clamp(min=1e-6)

@@ -1,4 +1,4 @@
-"""The metric ``histogram``: are intensities distributed as real ones, in each channel and label?"""
+"""The metric ``histogram``: distance of intensity distributions, by channel and label."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST = 1_000_000
 
 @dataclass(frozen=True)
 class Counted:
-    """Voxels by intensity: name of a channel (and label) -> (N, BINS), and the bins' edges."""
+    """Histograms: name of a channel (and label) -> counts (N, BINS), and the bins' edges."""
 
     counts: Mapping[str, Floats]
     edges: Mapping[str, Floats]
@@ -40,7 +40,7 @@ class Intensities(Halved):
     def __call__(
         self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
     ) -> Mapping[str, float]:
-        """``distances`` of channels and labels, of all voxels as they are."""
+        """``distances`` of channels and labels, of all voxels without binning."""
         return distances(samples, real, schema)
 
     def prepare(self, images: Sequence[Image], sides: Sides) -> Counted:
@@ -70,7 +70,7 @@ class Intensities(Halved):
         }
 
     def told(self, name: str) -> tuple[str, Better]:
-        """Of which voxels."""
+        """Name the voxels."""
         return f"1-Wasserstein distance in deviations of the real ones, {name}", "lower"
 
 
@@ -101,7 +101,7 @@ def _distance(counts: Floats, real_counts: Floats, edges: Floats) -> float:
 def distances(
     samples: Sequence[Sample], real: Sequence[Case], schema: Schema
 ) -> Mapping[str, float]:
-    """``distance`` per channel, and per label where both sides have them; NaN if one lacks it."""
+    """``distance`` per channel, and per label where both sides have label maps; else NaN."""
     pictures = [s.image for s in samples], [c.image for c in real]
     maps = _maps(samples), _maps(real)
     names = {name: value for name, value in schema.labels.items() if value != schema.ignore}
@@ -127,7 +127,7 @@ def _values(
     channel: int,
     where: Sequence[npt.NDArray[np.bool_]] | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Intensities of a channel of all images, or of some places of each."""
+    """Intensities of a channel of all images, or of a mask of each."""
     chosen = [image[channel].ravel() for image in images]
     if where is not None:
         chosen = [image[channel][w] for image, w in zip(images, where, strict=True)]
@@ -135,7 +135,7 @@ def _values(
 
 
 def distance(synthetic: npt.NDArray[np.float32], real: npt.NDArray[np.float32]) -> float:
-    """1-Wasserstein distance of intensities in real standard deviations; NaN if it has none."""
+    """1-Wasserstein distance of intensities in real standard deviations; NaN if that is zero."""
     from scipy.stats import wasserstein_distance
 
     if not synthetic.size or not real.size or not (spread := float(np.std(real, dtype=float))):

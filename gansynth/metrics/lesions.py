@@ -1,6 +1,6 @@
-"""Are there lesions in the boxes of samples, more than elsewhere, and as clear as in real cases?
+"""Are lesions visible in the boxes of samples, as clearly as in real cases?
 
-A generator that follows no boxes has as much contrast in the boxes of another sample.
+A generator that ignores boxes has as much contrast in the boxes of another sample.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ INTERVAL = (0.025, 0.975)
 
 @dataclass(frozen=True)
 class Found:
-    """Contrast of one side: of each image in its own boxes, and in another one's."""
+    """Contrast of one side: of each image in its own boxes, and in another image's."""
 
     matched: Numbers
     shuffled: Numbers
     told_apart: float
 
     def numbers(self, side: str, rng: np.random.Generator, of: Sequence[str]) -> dict[str, float]:
-        """Named numbers; the interval is of images, or of people, drawn anew."""
+        """Return named numbers; the bootstrap interval is over images or subjects."""
         apart = self.matched - self.shuffled
         low, high = _interval(apart, of, rng)
         return {
@@ -50,9 +50,9 @@ def lesions_metric(
 ) -> Mapping[str, float]:
     """The metric ``lesions``: contrast of boxes against their rims, own and shuffled ones.
 
-    Contrast goes from 0 to 1, below 0 where a class is the other way round; the difference's
-    interval is a 95 % bootstrap over images, of real ones over subjects. NaN where fewer than two
-    images have boxes. Raises UsageFault: no sample has a list of boxes.
+    Contrast is 0 to 1, or negative where a class has the opposite sign. The difference has a 95 %
+    bootstrap interval over images, for real ones over subjects. NaN where fewer than two images
+    have boxes. Raises UsageFault: no sample has boxes.
     """
     if not any(sample.boxes is not None for sample in samples):
         raise UsageFault(
@@ -78,7 +78,7 @@ def lesions_metric(
 def _look(
     pairs: Sequence[tuple[FloatArray, Boxes]], contrast: LesionContrast, rng: np.random.Generator
 ) -> tuple[Found, list[int]]:
-    """Contrast of one side, and the numbers of the images in which it could be measured."""
+    """Contrast of one side, and the indices of the images in which it could be measured."""
     order = rng.permutation(len(pairs))
     partner = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
     rows: list[tuple[Numbers, Numbers]] = []
@@ -101,7 +101,7 @@ def _look(
 
 
 def _values(measured: Numbers, boxes: Boxes, contrast: LesionContrast) -> Numbers:
-    """Contrasts (N, C) as their classes count them, where there is a rim: (M,)."""
+    """Signed contrasts (M,) of boxes with a rim, from raw contrasts (N, C)."""
     names, out = list(contrast.classes), []
     for row, label in zip(measured, boxes.labels.tolist(), strict=True):
         of_class = contrast.classes[names[label]] if 0 <= label < len(names) else None
@@ -114,7 +114,7 @@ def _values(measured: Numbers, boxes: Boxes, contrast: LesionContrast) -> Number
 
 
 def _interval(values: Numbers, of: Sequence[str], rng: np.random.Generator) -> tuple[float, float]:
-    """95 % of the mean, whole people being drawn anew; NaN for fewer than two."""
+    """95 % interval of the mean, resampling whole subjects; NaN for fewer than two."""
     people = {who: number for number, who in enumerate(dict.fromkeys(of))}
     if len(people) < 2:
         return float("nan"), float("nan")

@@ -1,10 +1,10 @@
-"""Does a generator remember whom it was trained on? Distances to people, and membership attacks.
+"""Does a generator memorise training subjects? Distances to subjects, and membership inference.
 
-Samples are compared with training people and as many held-out ones. One is a near-copy if it lies
-below half the usual distance of its nearest training case *and* that much nearer to it than to the
-next person's as hardly any real image does: what is blurred lies near to everybody. Attacks: *by
-distance* to samples (GAN-Leaks, Chen et al. 2020, arXiv:1909.03935, full black box), or *by the
-discriminator* (LOGAN, Hayes et al. 2019, arXiv:1705.07663), which takes checkpoints.
+Samples are compared with training subjects and as many held-out ones. A near-copy is below half the
+usual distance of its nearest training case. It must *also* be closer to it than to the next
+subject, by a margin that hardly any real image has, since blurred images are close to everybody.
+Attacks: *by distance* to samples (GAN-Leaks, Chen et al. 2020, arXiv:1909.03935, full black box),
+or *by the discriminator* (LOGAN, Hayes et al. 2019, arXiv:1705.07663), which needs checkpoints.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MARGIN = 0.05
 
 @dataclass(frozen=True)
 class People:
-    """Distances (N, people) to the nearest case of each person; infinite for the own ones."""
+    """Distances (N, subjects) to the nearest case of each subject; infinite for an image's own."""
 
     distances: Floats
     names: Sequence[str]
@@ -37,7 +37,7 @@ class People:
     def of(
         cls, table: Floats, people: Sequence[str], own_people: Sequence[str | None] = ()
     ) -> People:
-        """From distances to cases (N, cases); ``own_people``: for each image whom not to count."""
+        """Reduce distances to cases (N, cases); ``own_people``: subjects to ignore."""
         names = sorted(set(people))
         where = {name: n for n, name in enumerate(names)}
         nearest = np.full((len(table), len(names)), np.inf)
@@ -50,16 +50,16 @@ class People:
         return cls(nearest, names)
 
     def nearest(self, people: Indices | None = None) -> Floats:
-        """Distance of each image to the nearest of some people; of all if None."""
+        """Distance of each image to the nearest of some subjects; of all if None."""
         chosen = self.distances if people is None else self.distances[:, people]
         return np.asarray(chosen.min(axis=1))
 
 
 @dataclass(frozen=True)
 class Nearer:
-    """Whether samples lie nearer to training people than to as many held-out ones.
+    """Whether samples lie nearer to training subjects than to as many held-out ones.
 
-    ``value``: share that do; 0.5 without memory. Interval: 95 %, None of fewer than four people a
+    ``value``: share that do; 0.5 without memorisation. Interval: 95 %, None below four subjects a
     side.
     """
 
@@ -70,12 +70,12 @@ class Nearer:
     people: int
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON document."""
+        """Return a JSON document."""
         return {**vars(self), "expected": 0.5}
 
 
 def nearer(train: People, held_out: People, rng: np.random.Generator) -> Nearer:
-    """Compare distances of the same samples to both."""
+    """Compare distances of the same samples to both groups."""
     both = np.concatenate([train.distances, held_out.distances], axis=1)
     count, total = train.distances.shape[1], both.shape[1]
     size = min(count, total - count)
@@ -104,7 +104,7 @@ def nearer(train: People, held_out: People, rng: np.random.Generator) -> Nearer:
 def _share(
     distances: Floats, train: Indices, size: int, subsets: int, rng: np.random.Generator
 ) -> float:
-    """Share of rows nearer to some columns on the one side than to as many on the other."""
+    """Share of rows nearer to some columns of one side than to as many of the other."""
     train_columns, other_columns = np.flatnonzero(train), np.flatnonzero(~train)
     shares = []
     for _ in range(subsets):
@@ -117,7 +117,7 @@ def _share(
 
 
 def quantiles(distances: Floats) -> list[float | None]:
-    """Those of ``QUANTILES``; None of none."""
+    """Quantiles at ``QUANTILES``; None if there are no finite values."""
     finite = distances[np.isfinite(distances)]
     if not finite.size:
         return [None] * len(QUANTILES)
@@ -127,7 +127,7 @@ def quantiles(distances: Floats) -> list[float | None]:
 def ratio_of_medians(
     mine: Floats, real: Floats, of: Sequence[str], people: Sequence[str], rng: np.random.Generator
 ) -> dict[str, float | None]:
-    """Median of some distances (N,) over that of others (M,), with a 95 % interval."""
+    """Ratio of the medians of two sets of distances, (N,) and (M,), with a 95 % interval."""
     if not np.isfinite(mine).any() or not np.isfinite(real).any():
         return {"value": None, "low": None, "high": None}
     drawn = [_median(mine, of, rng) / _median(real, people, rng) for _ in range(500)]
@@ -137,17 +137,18 @@ def ratio_of_medians(
 
 
 def _median(values: Floats, owners: Sequence[str], rng: np.random.Generator) -> float:
-    """Median of values whose owners are drawn anew; never 0."""
+    """Bootstrap median of values by owner; never 0."""
     weights = drawn_anew(numbered(owners), rng)
     return max(float(np.median(np.repeat(values, weights))), 1e-9)
 
 
 @dataclass(frozen=True)
 class Copies:
-    """Near-copies among samples: number -> nearest case, ratio, and whether it is the sample's own.
+    """Near-copies among samples: number -> nearest case, ratio, whether it is the sample's own
+    case.
 
-    ``threshold``: ratio below which one is; of its own case half of that. ``margin``: distance to
-    its person over that to the next one, at most which it is.
+    ``threshold``: largest ratio, halved for the sample's own case. ``margin``: largest quotient of
+    the distances to the copied and to the next subject.
     """
 
     pairs: Mapping[int, tuple[str, float, bool]]
@@ -156,7 +157,7 @@ class Copies:
     margin: float
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON document; it names training cases."""
+        """Return a JSON document; it names training cases."""
         return {
             "count": len(self.pairs),
             "of": self.of,
@@ -181,10 +182,10 @@ FEWEST = 3
 
 @dataclass(frozen=True)
 class Attack:
-    """How well an attack, ``distance`` or ``discriminator``, tells members from others.
+    """How well an attack, ``distance`` or ``discriminator``, distinguishes members from others.
 
-    ``auc``: chance that a member looks more like one than another person does, with its 95 %
-    interval. ``p``: one-sided (Mann & Whitney).
+    ``auc``: probability that a member scores higher than another subject, with its 95 % interval.
+    ``p``: one-sided (Mann & Whitney).
     """
 
     attack: str
@@ -197,7 +198,7 @@ class Attack:
     others: int
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON document."""
+        """Return a JSON document."""
         numbers = {k: round(getattr(self, k), 5) for k in ("auc", "low", "high", "p")}
         return {**vars(self), **numbers}
 
@@ -205,7 +206,7 @@ class Attack:
 def attack_by(
     name: str, description: str, members: Sequence[float], others: Sequence[float]
 ) -> Attack:
-    """Judge an attack by its scores, one a person; higher for whom it takes to be a member."""
+    """Evaluate an attack by its scores, one for each subject; higher means a member."""
     from scipy.stats import mannwhitneyu
 
     test = mannwhitneyu(members, others, alternative="greater")
@@ -215,10 +216,10 @@ def attack_by(
 
 
 def auc_interval(auc: float, first: int, second: int) -> tuple[float, float]:
-    """Interval of an AUC that holds for few people, and at 0 and 1; ``LEVEL`` of them may miss.
+    """Interval of an AUC, valid for few subjects and at 0 and 1; ``LEVEL`` of them may miss.
 
-    Newcombe 2006 (Stat. Med. 25:559), method 5: the areas no further away than their own standard
-    error (Hanley & McNeil 1982) times the normal quantile.
+    Newcombe 2006 (Stat. Med. 25:559), method 5. It holds the areas within their own standard error
+    (Hanley & McNeil 1982) times the normal quantile.
     """
     from scipy.optimize import brentq
     from scipy.special import ndtri
@@ -245,7 +246,7 @@ def auc_interval(auc: float, first: int, second: int) -> tuple[float, float]:
 
 
 def by_person(scores: Floats, people: Sequence[str]) -> dict[str, float]:
-    """Person -> the highest score of his or her cases."""
+    """Subject -> the highest score of its cases."""
     best: dict[str, float] = {}
     for score, person in zip(scores.tolist(), people, strict=True):
         best[person] = max(score, best.get(person, -math.inf))

@@ -1,10 +1,10 @@
-"""The nearest real training case of a sample: does a generator copy what it was shown?
+"""The nearest real training case of a sample: does a generator copy its training data?
 
 Distances are root mean squares over channels and voxels, each channel in deviations of real cases.
-All places of all training cases are looked at on a coarse grid (blocks, at most 16 along an axis),
-the twenty nearest cases in full; a copy may be shifted by up to two blocks. A distance is divided
-by the usual one, of a real crop to the nearest crop of another subject; a ratio far below 1 is a
-copy.
+All positions of all training cases are searched on a coarse grid (blocks, at most 16 along an
+axis). The twenty nearest cases are compared in full; a copy may be shifted by up to two blocks. The
+distance is divided by the usual one, of a real crop to the nearest crop of another subject. A ratio
+far below 1 indicates a copy.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ slices held-out ones came to 1.08, copies with a fifth of noise to 0.34, blurred
 
 @dataclass(frozen=True)
 class Near:
-    """What lies nearest to a sample; ``ratio``: to the usual distance, ``margin``: `Search.run`."""
+    """The nearest case of a sample; ``ratio``: to the usual distance, ``margin``: `Search.run`."""
 
     case: str
     placement: Placement
@@ -39,7 +39,7 @@ class Near:
     margin: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON document."""
+        """Return a JSON document."""
         return {
             "case": self.case,
             "placement": self.placement.to_json(),
@@ -76,7 +76,7 @@ class Nearest:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON document; it names training cases."""
+        """Return a JSON document; it names training cases."""
         return {
             "compared": self.compared,
             "usual_distance": self.usual,
@@ -89,7 +89,7 @@ class Loadable(Cases, Protocol):
     """Cases that can be read."""
 
     def load(self, case_id: str) -> Case:
-        """Read one."""
+        """Read a case."""
 
 
 def find_nearest(
@@ -102,7 +102,7 @@ def find_nearest(
     seed: int = 0,
     reporter: Reporter | None = None,
 ) -> Nearest:
-    """Find the nearest training case of each sample; cases are read one by one, twice at most.
+    """Find the nearest training case of each sample; each case is read at most twice.
 
     ``samples``: in the generator's space, all of one shape; at least one. ``load``: reads a case.
     """

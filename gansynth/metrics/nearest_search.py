@@ -1,4 +1,4 @@
-"""The search behind ``nearest``: coarsely through all training cases, then a few in full."""
+"""The search behind ``nearest``: coarse over all training cases, then a few in full."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ Found = tuple[float, str, Placement]
 
 @dataclass
 class Query:
-    """What is searched for: (C, *size), in deviations; crops of ``subject`` do not count."""
+    """A search image (C, *size) in deviations; crops of ``subject`` are excluded."""
 
     image: FloatArray
     subject: str | None = None
 
 
 class Cases(Protocol):
-    """What is searched of a source: its training cases, or some of them."""
+    """The part of a source that is searched: all or some of its training cases."""
 
     @property
     def train_ids(self) -> tuple[str, ...]:
-        """Their ids."""
+        """Ids of the cases."""
 
     def subject(self, case_id: str) -> str:
-        """The person a case belongs to."""
+        """The subject of a case."""
 
 
 class Search:
-    """Goes through the training cases of a source; ``scale``: channels' deviations, (C, 1, ...)."""
+    """Search the training cases of a source; ``scale``: channels' deviations, (C, 1, ...)."""
 
     def __init__(self, source: Cases, space: Space, size: Sequence[int], load: Load) -> None:
         self.source, self.load, self.size = source, load, tuple(size)
@@ -61,7 +61,7 @@ class Search:
         self.margins: list[float] = []
 
     def draw(self, count: int, rng: np.random.Generator) -> list[Query]:
-        """Real crops, cut as training does."""
+        """Cut real crops as training does."""
         ids = self.source.train_ids
         chosen = sorted(rng.choice(len(ids), count, replace=len(ids) < count).tolist())
         queries = []
@@ -72,17 +72,17 @@ class Search:
         return queries
 
     def learn_scale(self, images: Sequence[FloatArray]) -> None:
-        """Take each channel's deviation over some real crops."""
+        """Estimate each channel's standard deviation from real crops."""
         stacked = np.stack(images)
         axes = (0, *range(2, stacked.ndim))
         deviation = stacked.std(axis=axes, keepdims=True)[0]
         self.scale = np.asarray(np.maximum(deviation, 1e-6), np.float32)
 
     def run(self, queries: Sequence[Query], tick: Callable[[], None]) -> list[Found]:
-        """Distance, case and place of what lies nearest to each query; infinite if nothing may.
+        """Return distance, case and position of the nearest match of each query; infinite if there
+        is none.
 
-        ``margins`` then has how much nearer that is than what is nearest of the next person, 0 to
-        1.
+        Sets ``margins``: the distance over that to the next subject, 0 to 1.
         """
         best = _Best([pool(q.image, self.factors) for q in queries], [q.subject for q in queries])
         for case_id in self.source.train_ids:
@@ -109,7 +109,7 @@ class Search:
         return nearest
 
     def table(self, queries: Sequence[Query], tick: Callable[[], None]) -> FloatArray:
-        """How far each query lies from each case on the coarse grid: (queries, cases)."""
+        """Distance of each query to each case on the coarse grid: (queries, cases)."""
         rows = np.stack([pool(q.image, self.factors).ravel() for q in queries]).astype(np.float64)
         squares = (rows**2).sum(axis=1)
         squared = np.full((len(queries), len(self.source.train_ids)), np.inf)
@@ -125,11 +125,11 @@ class Search:
         return np.asarray(np.sqrt(np.maximum(squared, 0) / rows.shape[1]), np.float32)
 
     def _planes(self, case: Case) -> Sequence[int | None]:
-        """Numbers of the slices that samples may be like; None stands for the whole case."""
+        """Slice numbers to search; None stands for the whole case."""
         return range(case.image.shape[1]) if self.space.grid == "slice" else [None]
 
     def _whole(self, case: Case, plane: int | None) -> tuple[FloatArray, tuple[int, ...]]:
-        """A case, or a slice of it, in deviations; padded as crops are where it is smaller."""
+        """A case, or a slice of it, in deviations; padded as crops are if it is smaller."""
         if self.space.grid == "resample":
             return self.space.to_generator(case).image / self.scale, ()
         shape = case.image.shape[-len(self.size) :]
@@ -138,7 +138,7 @@ class Search:
         return whole.to_generator(case, Placement(origin, plane)).image / self.scale, origin
 
     def _windows(self, blocks: FloatArray) -> tuple[FloatArray, list[tuple[int, ...]]]:
-        """Places of a coarse image, flat: (W, features), and their corners."""
+        """Flattened windows of a coarse image (W, features), and their corners."""
         edges = [n // f for n, f in zip(self.size, self.factors, strict=True)]
         last = [n - edge for n, edge in zip(blocks.shape[1:], edges, strict=True)]
         starts = [
@@ -154,7 +154,7 @@ class Search:
         return np.stack(picked).reshape(len(corners), -1), corners
 
     def _refine(self, query: FloatArray, image: FloatArray) -> tuple[float, tuple[int, ...]]:
-        """Least distance of a query to an image, coarsely first, and where."""
+        """Smallest distance of a query to an image, coarse then fine, and its corner."""
         small, blocks = pool(query, self.factors), pool(image, self.factors)
         rows, corners = self._windows(blocks)
         start = corners[int(((rows - small.ravel()) ** 2).sum(axis=1).argmin())]
@@ -173,7 +173,7 @@ class Search:
 
 
 def _margin(apart: Mapping[str, Sequence[float]]) -> float:
-    """The least distance over the least of the next person; 1 if nothing tells."""
+    """The smallest distance over that of the next subject; 1 if undefined."""
     if not apart:
         return 1.0
     nearest = sorted(min(distances) for distances in apart.values())
@@ -183,7 +183,7 @@ def _margin(apart: Mapping[str, Sequence[float]]) -> float:
 
 
 class _Best:
-    """The nearest places of each query so far, on the coarse grid."""
+    """The nearest positions of each query so far, on the coarse grid."""
 
     def __init__(self, queries: Sequence[FloatArray], subjects: Sequence[str | None]) -> None:
         self.queries = np.stack([q.ravel() for q in queries])
@@ -198,7 +198,7 @@ class _Best:
         self._row_subjects: list[str] = []
 
     def add(self, rows: FloatArray, item: tuple[str, int | None], subject: str) -> None:
-        """Compare the places (W, features) of one case, or slice of it."""
+        """Compare the windows (W, features) of one case or slice."""
         self.items.append(item)
         self._rows.append(rows)
         self._row_subjects.append(subject)
@@ -225,7 +225,7 @@ class _Best:
         self._rows, self._row_subjects = [], []
 
     def candidates(self) -> dict[str, dict[int | None, list[int]]]:
-        """Case -> slice -> the queries it is near to, in the order the cases came in."""
+        """Case -> slice -> the queries it is near to, in the order of the cases."""
         self._flush()
         by_case: dict[str, dict[int | None, list[int]]] = {}
         pairs = [
@@ -253,7 +253,7 @@ def pool(image: FloatArray, factors: Sequence[int]) -> FloatArray:
 
 
 def gap(query: npt.NDArray[Any], image: npt.NDArray[Any], corner: Sequence[int]) -> float:
-    """Root mean square of differences where (C, *size) lies on (C, *larger), from a corner on."""
+    """Root mean square difference where (C, *size) overlaps (C, *larger) at a corner."""
     query_part, covered = [slice(None)], [slice(None)]
     for start, length, extent in zip(corner, query.shape[1:], image.shape[1:], strict=True):
         first, last = max(start, 0), min(start + length, extent)

@@ -1,8 +1,8 @@
-"""Faithfulness by label: segmenters of the fold on samples, beside real people they never saw.
+"""Faithfulness by label: Dice of the fold's segmenters on samples and on unseen real subjects.
 
-MM-GAN's figure 7 (Sun et al. 2020). Two segmenters, each of half of the training people, are asked
-about the other half; a sample drawn of a person's labels is judged by the one that has not seen
-that person. Shuffled labels tell what Dice comes of everything lying in its usual place.
+MM-GAN's figure 7 (Sun et al. 2020). Each of two segmenters is trained on half of the training
+subjects and tested on the other half. A sample based on a subject's labels is evaluated by the
+segmenter that was not trained on it. Shuffled labels show the Dice due to position alone.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ Cut = Callable[[str, np.random.Generator], Case]
 
 @dataclass(frozen=True)
 class Judges:
-    """Segmenters, and whom each has seen."""
+    """Segmenters, and the subjects each was trained on."""
 
     segmenters: Sequence[Segmenter]
     trained_on: Sequence[frozenset[str]]
     schema: Schema
 
     def unseen(self, person: str) -> list[Segmenter]:
-        """Those that have not seen a person: one of a training person, both of anybody else."""
+        """Segmenters not trained on a subject: one for a training subject, both for others."""
         pairs = zip(self.segmenters, self.trained_on, strict=True)
         return [segmenter for segmenter, subjects in pairs if person not in subjects]
 
 
 def labelled_schema(schema: Schema) -> Schema:
-    """The schema of the maps that are looked for: of boxes filled in where there are no labels."""
+    """The schema of the predicted maps; boxes are filled in where there are no labels."""
     if schema.foreground or not schema.box_classes:
         return schema
     names = {name: number + 1 for number, name in enumerate(schema.box_classes)}
@@ -61,7 +61,7 @@ def labelled_schema(schema: Schema) -> Schema:
 
 
 def map_of(image: Image, schema: Schema) -> LabelArray | None:
-    """An image's label map; of one with boxes alone these filled in; None of one with neither."""
+    """An image's label map, or its boxes filled in; None if it has neither."""
     if image.labels is not None and schema.foreground:
         return image.labels
     if image.boxes is None or not schema.box_classes:
@@ -85,7 +85,7 @@ def filled(boxes: Boxes, size: Sequence[int]) -> LabelArray:
 def train_judges(
     ids: Sequence[str], people: Mapping[str, str], cut: Cut, sides: Sides, options: SegmenterOptions
 ) -> Judges:
-    """Train a segmenter on each half of the people; DataFault: there is but one."""
+    """Train a segmenter on each half of the subjects. DataFault: there is only one."""
     names = sorted({people[i] for i in ids})
     if len(names) < 2:
         raise DataFault(
@@ -132,13 +132,13 @@ class _Crops:
 
 @dataclass(frozen=True)
 class Found:
-    """Dice of each image and label, (N, labels), NaN where there is none, and whose images."""
+    """Dice of each image and label, (N, labels), NaN where undefined, and the images' owners."""
 
     dice: Floats
     owners: Sequence[str]
 
     def drawn(self, rng: np.random.Generator) -> Floats:
-        """Means by label, people drawn anew: (DRAWN, labels)."""
+        """Bootstrap means by label over subjects: (DRAWN, labels)."""
         owner = numbered(self.owners)
         people, finite = int(owner.max()) + 1, np.isfinite(self.dice)
         sums = np.zeros((people, self.dice.shape[1]))
@@ -151,12 +151,12 @@ class Found:
         return np.asarray(np.where(total > 0, weights @ sums / np.maximum(total, 1), np.nan))
 
     def means(self) -> Floats:
-        """By label; NaN of one that no image has."""
+        """Means by label; NaN for a label that no image has."""
         return _mean_of_known(self.dice, 0)
 
 
 def recover(judges: Judges, sides: Sides) -> dict[str, Any]:
-    """What segmenters find in samples and in real people, label by label, for the report."""
+    """Dice of segmenters on samples and real subjects, label by label, for the report."""
     values = judges.schema.foreground
     names = [n for n, v in judges.schema.labels.items() if v in values]
     real, _ = _judged(judges, sides.real, sides.people, sides.schema)
@@ -202,13 +202,13 @@ def _judged(
 def _means(
     predicted: Sequence[LabelArray], truths: Sequence[LabelArray | None], values: Sequence[int]
 ) -> Floats:
-    """Mean Dice of each label over all that was predicted and all maps; NaN where none has it."""
+    """Mean Dice of each label over all predictions and maps; NaN where undefined."""
     rows = [dice_by_label(p, t, values) for p in predicted for t in truths if t is not None]
     return _mean_of_known(np.array(rows).reshape(-1, len(values)), 0)
 
 
 def _mean_of_known(values: Floats, axis: int) -> Floats:
-    """Means of what is finite along an axis; NaN of none."""
+    """Mean of the finite values along an axis; NaN if there are none."""
     finite = np.isfinite(values)
     counts, total = finite.sum(axis), np.where(finite, values, 0).sum(axis)
     return np.asarray(np.where(counts > 0, total / np.maximum(counts, 1), np.nan))

@@ -1,6 +1,6 @@
-"""Is there a seam where a lesion was put into an image? Gradients across its edge and its rim.
+"""Is there a boundary artefact where a lesion was inserted? Gradients across its edge and rim.
 
-Steepness there is held against that at the same distances from real lesions: a seam is steeper, a
+Gradients are compared with those at the same distances from real lesions. An artefact is steeper, a
 smear flatter.
 """
 
@@ -33,12 +33,12 @@ RANGE = (0.025, 0.975)
 def seam_metric(
     samples: Sequence[Sample], real: Sequence[Case], schema: Schema
 ) -> Mapping[str, float]:
-    """The metric ``seam``: gradients across lesions' edges and rims, samples' against real ones'.
+    """The metric ``seam``: gradients across lesions' edges and rims, of samples and of real cases.
 
-    Of a sample beside its real case only what is new is looked at. Returns ``in range``, the share
-    of lesions between the real ones' 2.5 and 97.5 percentile, ``real in range`` (held against other
-    people's), and by channel and place both medians in deviations of the body per mm; NaN where
-    there is nothing to measure. Raises UsageFault: no sample has labels.
+    Where a sample has its real case beside it, only new voxels count. Returns ``in range``, the
+    share of lesions between the real ones' 2.5 and 97.5 percentile, and ``real in range`` (against
+    other subjects). Both medians are by channel and place, in deviations of the body per mm, or
+    NaN. Raises UsageFault: no sample has labels.
     """
     if not any(sample.labels is not None for sample in samples):
         raise UsageFault(
@@ -60,7 +60,7 @@ def seam_metric(
 def seam_numbers(
     drawn: Numbers, real: Numbers, of: Sequence[str], schema: Schema
 ) -> dict[str, float]:
-    """What the metric says of gradients (N, C, 2) of samples and (M, C, 2) of real lesions."""
+    """Compute the metric from gradients (N, C, 2) of samples and (M, C, 2) of real lesions."""
     subjects = np.array(of, object)
     others = np.full(real.shape, np.nan)
     for subject in dict.fromkeys(of):
@@ -84,7 +84,7 @@ def seam_numbers(
 
 
 def within_range(values: Numbers, of: Numbers) -> Numbers:
-    """1 where a value (N, C, 2) lies within the range of (M, C, 2), 0 where not, NaN for none."""
+    """1 where a value (N, C, 2) lies in the range of (M, C, 2), 0 where not, else NaN."""
     out = np.full(values.shape, np.nan)
     for place in np.ndindex(values.shape[1:]):
         reference = of[(slice(None), *place)]
@@ -99,7 +99,7 @@ def within_range(values: Numbers, of: Numbers) -> Numbers:
 
 
 def new_voxels(sample: Sample, beside: Case | None) -> Mask | None:
-    """Which voxels of a sample's foreground are new to the case beside it; None if unknown."""
+    """Mask of a sample's foreground that is new to the case beside it; None if unknown."""
     provenance = sample.provenance
     if (
         sample.labels is None
@@ -118,13 +118,13 @@ def new_voxels(sample: Sample, beside: Case | None) -> Mask | None:
 def seams(
     image: FloatArray, labels: LabelArray | None, new: Mask | None, schema: Schema
 ) -> Numbers:
-    """How steep an image is across the edges and rims of its lesions: (N, C, 2), NaN for none.
+    """Gradients across the edges and rims of lesions in an image: (N, C, 2), NaN if undefined.
 
-    The mean of how far voxels on either side of a surface lie apart, per mm, over the deviation of
-    the body around lesions. Of the surfaces one to six voxels out, the steepest counts. Pairs with
-    another lesion's voxels, or at the body's border, are left out. ``image``: float32 (C, D, H, W)
-    or (C, H, W). ``labels``: int16; all foreground that holds together is a lesion. ``new``: the
-    lesions' voxels.
+    A gradient is the mean difference of voxels on both sides of a surface, per mm, over the
+    deviation of the body around lesions. Of the surfaces one to six voxels out, the steepest
+    counts. Pairs with another lesion's voxels, or at the body's border, are excluded. ``image``:
+    float32 (C, D, H, W) or (C, H, W). ``labels``: int16; each connected component of the foreground
+    is a lesion. ``new``: the lesions' voxels.
     """
     from scipy.ndimage import binary_erosion
 
@@ -149,7 +149,7 @@ def seams(
 def _profile(
     image: FloatArray, lesion: Mask, usable: Mask, spacing: Sequence[float]
 ) -> npt.NDArray[np.float64]:
-    """Steepness across a lesion's edge, and the steepest across its rim: (C, 2)."""
+    """Gradient across a lesion's edge, and the steepest across its rim: (C, 2)."""
     from scipy.ndimage import distance_transform_edt
 
     away = distance_transform_edt(~lesion, sampling=spacing)
