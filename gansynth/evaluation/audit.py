@@ -1,8 +1,8 @@
-"""Does a folder that is to be handed on name a patient or a source? Every file of it is looked at.
+"""Search every file of an export for names of patients or sources.
 
-Looked for are ids of cases and subjects, the source's files and folders, paths, the user and the
-machine: in file names, texts, NIfTI headers and PNG metadata. Files of other kinds are reported as
-not read. That nothing is found does not mean that nobody can be known again: images are not
+The search covers ids of cases and subjects, the source's files and folders, paths, the user and the
+machine. It reads file names, texts, NIfTI headers and PNG metadata. Other kinds of files are
+reported as not read. An empty result does not prove that nobody can be identified: images are not
 compared here. See docs/sharing.md.
 """
 
@@ -59,12 +59,12 @@ _IMAGE = re.compile(
 
 @dataclass(frozen=True)
 class Audit(Document):
-    """What was found in a folder.
+    """The findings in a folder.
 
     Attributes:
-        files: how many files were looked at, links and files that were not read among them.
-        findings: a line each, naming the file, the place in it, and what was found. They quote what
-            they found: keep them where the patients' names may be.
+        files: number of files, including links and files that were not read.
+        findings: one line each, naming the file, the position in it, and the finding. They quote
+            what they found: keep them where the patients' names may be.
     """
 
     folder: str
@@ -79,16 +79,16 @@ def audit_export(
     sources: CaseSource | None = None,
     harmless: Collection[str] = (),
 ) -> Audit:
-    """Look through every file of a folder that is to be handed on.
+    """Search every file of a folder that is to be shared.
 
     Args:
-        lineage: of what drew the samples; its ids, subjects and data sets are looked for.
-        sources: the source: its held-out cases, files and folders are looked for, too.
-        harmless: words that name nobody, though some folder or user is called so. Names of channels
-            and labels of ``sources`` are taken for harmless.
+        lineage: of the samples; its ids, subjects and data sets are searched for.
+        sources: the source; its held-out cases, files and folders are searched for, too.
+        harmless: words that identify nobody, even as names of folders or users. Names of channels
+            and labels of ``sources`` are added.
 
     Raises:
-        UsageFault: nothing is in it.
+        UsageFault: the folder is empty.
         EnvironmentFault: a file may not be read.
         DataFault: there is no such folder.
     """
@@ -115,12 +115,12 @@ def audit_exported(
     bank: Path | None = None,
     sources: CaseSource | None = None,
 ) -> Audit:
-    """The same for what a run or a bank has drawn: lineage and source are looked up there.
+    """Search samples exported from a run or a sample bank, which provide lineage and source.
 
     Args:
         run: run folder; its source is opened unless ``sources`` is given.
-        bank: folder of a bank, which does not know its source: name it by ``sources`` to have
-            its held-out cases, files and folders looked for.
+        bank: folder of a bank. It does not know its source: ``sources`` adds its held-out cases,
+            files and folders to the search.
         sources: the source, if it is open already.
 
     Raises:
@@ -148,7 +148,7 @@ def audit_exported(
 
 
 def _names_of_source(source: CaseSource, export: Path) -> Iterator[Name]:
-    """Its cases, held-out ones too, its image files, and the folders that lead to them."""
+    """Names of all cases, including held-out ones, image files, and parent folders."""
     for case_id in (*source.train_ids, *source.held_out_ids):
         yield from names_of_case(case_id, source.subject(case_id))
     homes = defaultdict[str, set[Path]](set)
@@ -177,7 +177,7 @@ def _this_machine() -> Iterator[Name]:
 
 
 def _listed(findings: Iterable[Finding]) -> Iterator[str]:
-    """A line each; of many that differ in names and numbers alone the first ones."""
+    """One line for each finding; of many that differ in names and numbers only the first."""
     kinds: dict[str, dict[str, str]] = {}
     for finding in findings:
         kind = re.sub(r"'[^']*'|\d+", "#", finding.text)
@@ -209,7 +209,7 @@ _GZIP_HEAD = 512
 
 
 class Finding(NamedTuple):
-    """One thing that should not be handed on: in which file, and what."""
+    """One problem in a file."""
 
     file: str
     text: str
@@ -220,18 +220,18 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Look:
-    """A look into one file: its path in the folder, what is looked for, and what was found."""
+    """The search of one file: its path in the folder, the names, and the findings."""
 
     file: str
     names: Names
     findings: list[Finding]
 
     def odd(self, place: str, problem: str) -> None:
-        """Note what should not be there, whoever it names."""
+        """Record a problem, whoever it names."""
         self.findings.append(Finding(self.file, f"{place}: {problem}"))
 
     def text(self, place: str, text: str, *, key: str = "", odd: str = "") -> None:
-        """Look through the value of a key; ``odd`` says what is wrong with there being any text."""
+        """Search the value of a key; ``odd`` is the problem if any text is present."""
         problems = [odd] if odd else []
         found_marks, named = marks(text), self.names.valued(key, text)
         # Of a path that is quoted as a whole the folders are not named again.
@@ -244,7 +244,7 @@ class Look:
 
 
 def look_at(path: Path, look: Look) -> None:
-    """Look at the name of a file, folder or link, and into a file; links are not followed.
+    """Search the name of a file, folder or link, and the file itself; links are not followed.
 
     Raises:
         EnvironmentFault: the file or folder may not be read.
@@ -275,7 +275,7 @@ def look_at(path: Path, look: Look) -> None:
 
 
 def _read_text(path: Path, look: Look) -> None:
-    """Look through a text line by line; a line ``key: value`` is YAML, or written alike."""
+    """Search a text line by line; a line ``key: value`` is treated as YAML."""
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         look.text(f"line {number}", line)
         key, _, value = line.partition(":")
@@ -288,7 +288,7 @@ def _read_json(path: Path, look: Look) -> None:
 
 
 def _walk(value: Any, place: str, look: Look, key: str = "") -> None:
-    """Look through a JSON document; a list's entries are values of its key."""
+    """Search a JSON document; a list's entries are values of its key."""
     if isinstance(value, dict):
         for name, entry in value.items():
             where = f"{place}.{name}" if place else name
@@ -315,7 +315,7 @@ def _read_table(path: Path, look: Look) -> None:
 
 
 def _read_nifti(path: Path, look: Look) -> None:
-    """Look through the headers: samples have spacing, the mark, and nothing else."""
+    """Search the headers: samples have spacing and the mark, nothing else."""
     _look_at_gzip(path, look)
     image: Any = nib.load(path)
     header = image.header
@@ -340,7 +340,7 @@ def _read_nifti(path: Path, look: Look) -> None:
 
 
 def _of_a_scan(affine: Any) -> bool:
-    """Whether a volume (affine (4, 4), voxel to mm) lies anywhere but along the axes from 0."""
+    """Whether an affine (4, 4), voxel to mm, has an origin or rotated axes."""
     return bool(affine[:3, 3].any() or (np.count_nonzero(affine[:3, :3], axis=0) > 1).any())
 
 
@@ -353,7 +353,7 @@ def _look_at_gzip(path: Path, look: Look) -> None:
 
 
 def _read_png(path: Path, look: Look) -> None:
-    """Look through texts and other metadata, those behind the pixels too."""
+    """Search texts and other metadata, including those after the pixels."""
     with Image.open(path, formats=("PNG",)) as picture:
         picture.load()
         unknown = {c[0].decode("latin-1"): c[1] for c in getattr(picture, "private_chunks", ())}

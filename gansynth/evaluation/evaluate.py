@@ -1,4 +1,4 @@
-"""What ``gansynth evaluate`` does: compare, judge, look for memory, and write it all down."""
+"""The command ``gansynth evaluate``: compute metrics, test for memorisation, write the report."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ PARTS = ("realism", "faithfulness", "memorisation", "maps")
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How an evaluation goes about.
+    """Options of an evaluation.
 
     Attributes:
-        metrics: by name; all that are registered if none is named.
-        pictures: whether the report shows thumbnails, of patients among them.
-        exported: folder of samples that are to be passed on, searched for traces of patients.
+        metrics: by name; all registered ones if empty.
+        pictures: whether the report shows thumbnails, which include patients.
+        exported: folder of samples to be shared, searched for names of patients.
     """
 
     parts: Sequence[str] = PARTS
@@ -64,7 +64,7 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class Assessed:
-    """What an evaluation comes to."""
+    """The result of an evaluation."""
 
     document: dict[str, Any]
     pictures: Mapping[str, bytes]
@@ -84,11 +84,11 @@ def evaluate(
     root: str | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
-    """Evaluate the samples of a run or a bank, and write ``evaluation.json`` and the report.
+    """Evaluate the samples of a run or a sample bank, and write ``evaluation.json`` and the report.
 
     Args:
-        real: real cases, a ``SourceRequest`` as JSON (``open_evaluated``); None takes those a run
-            was fitted on, with the fold's held-out ones.
+        real: real cases, a ``SourceRequest`` as JSON (``open_evaluated``); None takes the run's
+            training cases, with the fold's held-out ones.
         out: folder for the report; ``RUN/evaluation``, or ``BANK-evaluation`` beside a bank.
         device: ``auto``, ``cpu``, ``cuda:0``.
         data: KIND:WHERE of the run's data set, if it was moved or renamed.
@@ -98,7 +98,7 @@ def evaluate(
 
     Raises:
         UsageFault: an unknown metric, a bank without real cases.
-        DataFault: no run or bank, no such folder, too few images, or images that are not alike.
+        DataFault: no run or bank, no such folder, too few or incompatible images.
     """
     sample_options, options = sample_options or Wanted(), options or EvaluationOptions()
     reporter = reporter or NullReporter()
@@ -125,7 +125,7 @@ def assess(
     options: EvaluationOptions,
     clock: _Clock | None = None,
 ) -> Assessed:
-    """Evaluate what has been gathered."""
+    """Evaluate gathered images."""
     from gansynth.evaluation.memory import measure_memory
     from gansynth.evaluation.words import alarms, sentences
 
@@ -175,7 +175,7 @@ def _strip(sides: Sides) -> dict[str, list[bytes]]:
 
 
 def _faithfulness(gathered: Gathered, sides: Sides) -> tuple[dict[str, Any], Judges | None]:
-    """``faithfulness`` of the document; or only why there is none."""
+    """``faithfulness`` of the document, or only the reason why there is none."""
     from gansynth.metrics.faithfulness import SegmenterOptions
     from gansynth.metrics.recovery import map_of, recover, train_judges
 
@@ -247,7 +247,7 @@ def _write(assessed: Assessed, schema: Schema, out: Path) -> dict[str, str]:
 
 
 class _Clock:
-    """Seconds by what was done."""
+    """Seconds by part of the evaluation."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -268,7 +268,7 @@ BARS = 64
 
 
 def chosen_metrics(names: Sequence[str]) -> dict[str, Evaluated]:
-    """Metrics by name; all that are registered and can be held against real people if none is.
+    """Metrics by name; by default all registered ones that can be calibrated on real subjects.
 
     Raises:
         UsageFault: one is unknown or does not load.
@@ -290,11 +290,11 @@ def measure_realism(
     """Figures of all metrics.
 
     Returns:
-        The figures; what was left out and why; seconds by metric.
+        The figures; skipped metrics and why; seconds by metric.
 
     Raises:
-        DataFault: a metric that was asked for needs more images, or others.
-        UsageFault: one that was asked for fails.
+        DataFault: a requested metric needs more, or other, images.
+        UsageFault: a requested metric fails.
     """
     figures: list[Figure] = []
     left_out, seconds = [], dict[str, float]()

@@ -1,4 +1,4 @@
-"""Samples of a run or a bank, and real crops to hold them against, in one space."""
+"""Samples of a run or a sample bank, and real crops to compare with, in one space."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ FEWEST = 4
 
 @dataclass
 class Known:
-    """Who of a source's cases was trained on, and who was not.
+    """The cases of a source that were trained on, and those that were not.
 
     Attributes:
-        members: ids of cases that the lineage names, by id or by image.
-        others: ids of cases of people that it does not know.
+        members: ids of cases in the lineage, by id or by image.
+        others: ids of cases of subjects that are not in the lineage.
     """
 
     members: tuple[str, ...]
@@ -44,7 +44,7 @@ class Known:
 
     @classmethod
     def of(cls, source: CaseSource, lineage: Lineage, cache: CaseCache) -> Known:
-        """Look all cases of a source up in a lineage, and in its ancestors'."""
+        """Look up all cases of a source in a lineage and its ancestors."""
         ids = (*source.train_ids, *source.held_out_ids)
         people = {i: source.subject(i) for i in ids}
         records = [source.record(i, cache) for i in ids]
@@ -59,10 +59,10 @@ class Known:
         return cls(tuple(members), tuple(others), people)
 
     def like(self, samples: Sequence[Sample], source: CaseSource) -> Known:
-        """Those of the classes that samples are of, where each sample is of one.
+        """Select the classes of the samples, where each sample has one.
 
         Raises:
-            DataFault: no case is.
+            DataFault: no case has such a class.
         """
         classes = {sample.provenance.get("class") for sample in samples}
         if not source.schema.classes or None in classes:
@@ -84,14 +84,14 @@ class Known:
 
 @dataclass
 class Gathered:
-    """What is evaluated, and what it is held against.
+    """The evaluated samples, and the real cases they are compared with.
 
     Attributes:
         kind: ``run`` or ``bank``.
-        samples: in the generator's space (of a bank: as they are stored).
-        drawn_of: for each sample the person whose case it was drawn of, or a name of its own.
-        run: the opened run; None of a bank.
-        empty: real crops that were left out: constant, or not what the generator learns from.
+        samples: in the generator's space (of a bank: as stored).
+        drawn_of: the subject whose case a sample is based on, or a unique name.
+        run: the opened run; None for a bank.
+        empty: skipped real crops: constant, or not what the generator learns from.
     """
 
     kind: str
@@ -116,16 +116,16 @@ class Gathered:
 
     @cached_property
     def crops(self) -> CaseBatches:
-        """Cuts cases as training does; whole ones that were brought to the space are kept."""
+        """Cuts cases as in training; whole resampled cases are cached."""
         return CaseBatches(self.cache, self.space)
 
     @property
     def reference(self) -> tuple[str, ...]:
-        """Cases that samples are held against: those trained on; all if none of them was."""
+        """Real cases to compare with: training cases, or all if there are none."""
         return self.known.members or self.known.others
 
     def cut(self, case_id: str, rng: np.random.Generator) -> Case:
-        """A crop at a drawn place that training would learn from, if the case has such."""
+        """A random crop that training would accept, if the case has one."""
         case = self.crops.cut(case_id, rng)
         for _ in range(TRIES if self.space.cuts else 0):
             constant = float(case.image.max()) == float(case.image.min())
@@ -136,11 +136,11 @@ class Gathered:
         return case
 
     def real(self, ids: Sequence[str], number: int, rng: np.random.Generator) -> list[Case]:
-        """Crops of cases, person after person, so that all have about as many.
+        """Crops of cases, balanced over subjects.
 
         Args:
-            number: how many crops; fewer where cases can be cut in one way only.
-            rng: draws order and places.
+            number: number of crops; fewer where a case yields one crop only.
+            rng: of order and positions.
         """
         turns: dict[str, list[str]] = {}
         for n in rng.permutation(len(ids)).tolist():
@@ -158,10 +158,10 @@ class Gathered:
     def sides(
         self, number: int, seed: int, effort: Effort, device: str, reporter: Reporter
     ) -> Sides:
-        """Samples beside crops of the reference.
+        """Samples, and crops of the reference.
 
         Raises:
-            DataFault: too few, or images that cannot be compared.
+            DataFault: too few, or incompatible images.
         """
         if len(self.samples) < FEWEST:
             raise DataFault(
@@ -211,7 +211,7 @@ class Gathered:
 
 
 def own_names(samples: Sequence[Sample], lineage: Lineage) -> list[str]:
-    """Whose case each sample was drawn of, by its provenance; a name of its own where of none."""
+    """Subject of each sample by its provenance; a unique name if there is none."""
     people = {case.id: case.subject for lin in lineage.everyone() for case in lin.cases}
     names = []
     for number, sample in enumerate(samples):

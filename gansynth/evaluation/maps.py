@@ -1,7 +1,7 @@
-"""t-SNE of samples beside real people: of images, and of what networks make of them.
+"""t-SNE of samples and real subjects: of images, and of network features.
 
-Han et al. 2019 look at both, "features extracted from the last layer of each trained classifier"
-among them: here the fold's own segmenter.
+Han et al. 2019 use both, including "features extracted from the last layer of each trained
+classifier". Here that is the fold's own segmenter.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Shown:
 
     @classmethod
     def of(cls, gathered: Gathered, sides: Sides) -> Shown:
-        """Some of each side, held-out people among them."""
+        """Select images of each side, including held-out subjects."""
         cases, rng = gathered.known, np.random.default_rng((sides.seed, 4))
         others: Sequence[Case] = ()
         if cases.members and cases.others:
@@ -63,7 +63,7 @@ class Shown:
         return cls(images, named, names, [_kind(image, sides) for image in images])
 
     def points(self, places: npt.NDArray[np.floating]) -> list[dict[str, Any]]:
-        """What the document has of them."""
+        """Points as JSON for the document."""
         return [
             {"x": round(float(x), 4), "y": round(float(y), 4), "side": s, "kind": k, "name": n}
             for (x, y), s, k, n in zip(places, self.sides, self.kinds, self.names, strict=True)
@@ -91,7 +91,7 @@ def draw_maps(
     *,
     segmenter: Segmenter | None = None,
 ) -> list[dict[str, Any]]:
-    """``maps`` of the document; with the fold's segmenter if one was trained."""
+    """``maps`` of the document; with the fold's segmenter if there is one."""
     rows: list[tuple[str, str, str, Floats]] = [
         (
             *("images", "t-SNE of images"),
@@ -128,7 +128,7 @@ def _coarse(images: Sequence[Image], sides: Sides) -> Floats:
 
 
 def _last(segmenter: Segmenter, mapped: Shown) -> Floats:
-    """Mean of what enters the last layer: (N, K)."""
+    """Mean input of the last layer: (N, K)."""
     entered: list[Floats] = []
 
     def keep(layer: nn.Module, entering: tuple[Tensor, ...]) -> None:
@@ -160,10 +160,10 @@ NOISE = 1e-6
 
 
 def embed(features: Floats, *, seed: int = 0) -> FloatArray:
-    """Places on a plane where images lie near each other whose features are alike.
+    """Embed features in the plane by t-SNE; similar images are close.
 
-    The same features and seed give the same places. Features may be of any scale, which is the same
-    for all of them: they are not brought to one deviation each.
+    The same features and seed give the same positions. Features need one common scale: they are not
+    standardised one by one.
 
     Args:
         features: (N, K), a row for each image.
@@ -172,7 +172,7 @@ def embed(features: Floats, *, seed: int = 0) -> FloatArray:
         float32 (N, 2).
 
     Raises:
-        DataFault: fewer than 10 images, values that are not finite, or the same for all images.
+        DataFault: fewer than 10 images, non-finite values, or identical rows.
     """
     from sklearn.manifold import TSNE
 
@@ -209,7 +209,7 @@ def _checked(features: Floats) -> npt.NDArray[np.float64]:
 
 
 def _reduced(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Principal components (N, up to 50, at least 2), the first of deviation 1."""
+    """Principal components (N, up to 50, at least 2), the first with deviation 1."""
     from sklearn.decomposition import PCA
 
     centred = values - values.mean(axis=0)

@@ -1,7 +1,7 @@
-"""Memorisation: samples beside the people a generator was trained on, and those it was not.
+"""Memorisation: distances of samples to training subjects and to held-out ones.
 
-A run's discriminator is asked, too: it is in the checkpoints alone, for a manifest's weights are
-those that draw samples.
+A run's discriminator is tested, too. It is in the checkpoints only: the manifest has the weights
+that generate samples.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ CHANCE = 0.05
 
 
 class Some:
-    """Some cases of a source, for a search."""
+    """A subset of a source's cases, for a search."""
 
     def __init__(self, ids: Sequence[str], people: Mapping[str, str], load: Load) -> None:
         self.train_ids, self._people, self._load = tuple(ids), people, load
@@ -68,7 +68,7 @@ class Some:
         return self._load(case_id)
 
     def subject(self, case_id: str) -> str:
-        """The person a case belongs to."""
+        """The subject of a case."""
         return self._people[case_id]
 
 
@@ -77,9 +77,9 @@ Pairs = Sequence[tuple[str, tuple[Sample, Case]]]
 
 
 def measure_memory(gathered: Gathered, sides: Sides) -> tuple[dict[str, Any], Pairs]:
-    """``memorisation`` of the document, and near-copies beside what they are copies of.
+    """``memorisation`` of the document, and near-copies beside the cases they copy.
 
-    Without training cases the document says only why there is none.
+    Without training cases the document holds only the reason.
     """
     cases = gathered.known
     if not cases.members:
@@ -119,7 +119,7 @@ def _finding(copies: Copies, near: Nearer | None, attacks: Sequence[Attack]) -> 
 
 
 class _Looked:
-    """Coarse distances of samples and real crops to people, but for those they were drawn of."""
+    """Coarse distances of samples and real crops to subjects, except their own."""
 
     def __init__(self, gathered: Gathered, sides: Sides) -> None:
         self.gathered, self.sides = gathered, sides
@@ -148,7 +148,7 @@ class _Looked:
         self.others_to_train = People.of(table[second:, :members], theirs)
 
     def distances(self, rng: np.random.Generator) -> list[dict[str, Any]]:
-        """Quantiles; where people are held out, to as many training people as there are of them."""
+        """Quantiles of distances to equal numbers of training and held-out subjects."""
         others = len(self.to_others.names)
         members = len(self.to_train.names)
         size = min(others, members) if others else members
@@ -173,7 +173,7 @@ class _Looked:
         ]
 
     def ratio(self, rng: np.random.Generator) -> dict[str, float | None]:
-        """Of samples' median distance to training people to that of other real people."""
+        """Median distance of samples to training subjects over that of other real subjects."""
         mine = self.to_train.nearest()
         if self.others:
             people = [self.gathered.known.people[c.id] for c in self.others]
@@ -184,7 +184,7 @@ class _Looked:
         return ratio_of_medians(mine, real, self.sides.drawn_of, self.sides.people, rng)
 
     def own(self) -> dict[str, Any] | None:
-        """How near samples lie to whom they were drawn of, in usual distances."""
+        """Distance of samples to their own subjects, in usual distances."""
         columns = {name: n for n, name in enumerate(self.to_all.names)}
         pairs = [(n, columns[p]) for n, p in enumerate(self.sides.drawn_of) if p in columns]
         usual = self.real_to_train.nearest()
@@ -198,7 +198,7 @@ class _Looked:
         }
 
     def attacks(self) -> list[Attack]:
-        """Membership by distance to all samples, and to those drawn of others' labels."""
+        """Membership by distance to all samples, and to those of other subjects' labels."""
         cases = self.gathered.known
         members = [cases.people[i] for i in cases.members]
         others = [cases.people[i] for i in cases.others]
@@ -227,7 +227,7 @@ class _Looked:
 
 
 def _score(table: Floats, people: Sequence[str], drawn_of: np.ndarray[Any, Any] | None) -> Floats:
-    """Less the distance of each case to the nearest sample (N, cases)."""
+    """Negative distance of each case to the nearest sample (N, cases)."""
     scores = []
     for column, person in zip(table.T, people, strict=True):
         if drawn_of is not None:
@@ -262,7 +262,7 @@ def near_copies(gathered: Gathered, sides: Sides) -> tuple[Copies, Pairs]:
 
 
 def asked_discriminator(gathered: Gathered, sides: Sides) -> list[Attack]:
-    """Membership by what the run's discriminator finds real, if it keeps one."""
+    """Membership inference by the run's discriminator, if it is available."""
     from gansynth.runtime.devices import pick_device
 
     cases = gathered.known
@@ -290,9 +290,10 @@ def asked_discriminator(gathered: Gathered, sides: Sides) -> list[Attack]:
 def write_copies(
     folder: Path, memory: Mapping[str, Any] | None, pairs: Pairs, schema: Schema
 ) -> dict[str, Path]:
-    """Write ``near_copies.csv``, a line a pair, and ``near_copies.png`` of the first ones.
+    """Write ``near_copies.csv``, one pair a line, and ``near_copies.png`` of the first pairs.
 
-    They name, and show, training cases: they stay in the folder. Those of an earlier evaluation go.
+    They identify training cases, so they stay in the folder. Files of an earlier evaluation are
+    removed.
     """
     import csv
     import io
@@ -328,22 +329,21 @@ AT_ONCE = 16
 
 
 def load_critic(run: Path, device: torch.device) -> Generator | None:
-    """A run's generator with the discriminator of its newest whole checkpoint.
+    """Load a run's generator with the discriminator of its newest complete checkpoint.
 
-    What draws samples has the averaged weights, as ``load_run`` has it; every other network those
-    that were trained last.
+    The generating network has averaged weights, as in ``load_run``; all other networks have the
+    last ones.
 
-    A composite run has none: its parts each judge other channels or classes, in units and labels of
-    their own, and no one number is theirs together. Ask a part, ``RUN/parts/NAME``, about cases as
-    the part saw them.
+    Composite runs have none: their parts use other channels or classes, units and labels, so their
+    scores do not combine. Test a part, ``RUN/parts/NAME``, on its own cases instead.
 
     Returns:
-        None where no discriminator is kept: a generator without one, a run without checkpoints, a
-        composite run, a bank.
+        None without a discriminator: no such network, a run without checkpoints, a composite run, a
+            bank.
 
     Raises:
         UsageFault: the folder is none of these.
-        IntegrityFault: the run is damaged, or its checkpoints all are.
+        IntegrityFault: the run, or every checkpoint of it, is damaged.
     """
     from gansynth.training import checkpoint
 
@@ -382,14 +382,14 @@ def _check(
 
 
 def realness(generator: Generator, cases: Sequence[Case]) -> npt.NDArray[np.float32] | None:
-    """How real a discriminator finds cases, float32 (N,); higher is more real.
+    """Realness scores of a discriminator for cases, float32 (N,); higher is more real.
 
     Args:
-        generator: of ``load_critic``; asked in its last stage.
-        cases: in the generator's space, of one size, with what it is told of them.
+        generator: of ``load_critic``; its last stage is used.
+        cases: in the generator's space, of one size, with their conditions.
 
     Returns:
-        None where it cannot be asked (``Generator.realness``).
+        None where there are no scores (``Generator.realness``).
     """
     from gansynth.data.batches import batch_of
 

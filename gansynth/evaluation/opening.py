@@ -1,4 +1,4 @@
-"""Opening what is to be evaluated: a run draws samples anew, a bank has them."""
+"""Opening what is evaluated: a run generates new samples, a sample bank stores them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Wanted:
 
     Attributes:
         number: how many.
-        request: what they are asked to be; flawed ones are left out as they are in banks.
+        request: their conditions; rejected samples are skipped, as in banks.
     """
 
     number: int = 64
@@ -55,17 +55,15 @@ def open_evaluated(
     root: str | None = None,
     reporter: Reporter,
 ) -> Gathered:
-    """Open a run or a bank, with real cases beside.
+    """Open a run or a sample bank, and real cases.
 
     Args:
-        folder: of either.
-        real: real cases, a ``SourceRequest`` as JSON; what is not in it is as for a run's own.
-            None takes those it was fitted on, with the fold's held-out ones.
+        real: real cases, a ``SourceRequest`` as JSON; missing keys are those of a run's own. None
+            takes its training cases, with the fold's held-out ones.
         options: which samples.
         device: ``auto``, ``cpu``, ``cuda:0``.
         data: KIND:WHERE of the run's data set, if it was moved or renamed.
-        root: overrides where the run's source has its host folders.
-        reporter: shows progress.
+        root: overrides the host folders of the run's source.
 
     Raises:
         UsageFault: neither a run nor a bank, or a bank without ``real``.
@@ -113,7 +111,7 @@ def _open_run(
 
 
 def _drawn(drawer: SampleDrawer, options: Wanted, reporter: Reporter) -> tuple[list[Sample], int]:
-    """Samples without those that are flawed, and how many these were."""
+    """Generate samples, skip rejected ones, and count them."""
     samples: list[Sample] = []
     flawed = first = 0
     with reporter.task(options.number, "samples") as bar:
@@ -177,11 +175,11 @@ def _open_bank(folder: Path, real: Real | None, options: Wanted, reporter: Repor
 
 
 def open_real(request: Real, own_source: CaseSource) -> CaseSource:
-    """Other real cases as the run's own source would have them.
+    """Open other real cases in the format of the run's own source.
 
     Raises:
         UsageFault: they do not open.
-        DataFault: they are not like the run's own.
+        DataFault: they differ from the run's own.
     """
     from gansynth.conditions.external_source import inherited
 
@@ -196,12 +194,11 @@ def check_alike(source: CaseSource, schema: Schema, owner: str) -> None:
     """Refuse real cases that samples cannot be compared with.
 
     Args:
-        source: the real cases.
         schema: of a bank's samples.
-        owner: whose samples these are, for messages.
+        owner: of the samples, for messages.
 
     Raises:
-        DataFault: naming what differs.
+        DataFault: naming the difference.
     """
     actual = source.schema
     pairs = (

@@ -1,4 +1,4 @@
-"""What an evaluation shows, and what it does not, in sentences; and what must not be overlooked."""
+"""Conclusions of an evaluation in sentences: what is shown, what is not, and alarms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ POWER = 0.5
 
 
 def alarms(document: Mapping[str, Any], figures: Sequence[Figure]) -> list[dict[str, str]]:
-    """What is wrong and what to do, a line each."""
+    """Problems and how to solve them, one line each."""
     alarms_found = [*_texture(figures), *_diversity(figures)]
     faithful = document.get("faithfulness") or {}
     row = faithful.get("mean") or {}
@@ -60,7 +60,7 @@ def alarms(document: Mapping[str, Any], figures: Sequence[Figure]) -> list[dict[
 
 
 def _texture(figures: Sequence[Figure]) -> list[tuple[str, str]]:
-    """Blur and noise, where real people differ less."""
+    """Blur and noise, beyond the range of real subjects."""
     for figure in figures:
         if (figure.metric, figure.name) != ("spectrum", "high") or figure.value is None:
             continue

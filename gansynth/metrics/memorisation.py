@@ -1,10 +1,10 @@
 """Does a generator memorise training subjects? Distances to subjects, and membership inference.
 
 Samples are compared with training subjects and as many held-out ones. A near-copy is below half the
-usual distance of its nearest training case. It must *also* be closer to it than to the next
-subject, by a margin that hardly any real image has, since blurred images are close to everybody.
-Attacks: *by distance* to samples (GAN-Leaks, Chen et al. 2020, arXiv:1909.03935, full black box),
-or *by the discriminator* (LOGAN, Hayes et al. 2019, arXiv:1705.07663), which needs checkpoints.
+usual distance of its nearest training case. It must *also* be much closer to it than to the next
+subject, as hardly any real image is. This excludes blurred images, which are close to everybody.
+Attacks use distances to samples (GAN-Leaks, Chen et al. 2020, arXiv:1909.03935, full black box), or
+the discriminator (LOGAN, Hayes et al. 2019, arXiv:1705.07663), in checkpoints.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Finding a host's failures: the whole job behind ``gansynth failures``."""
+"""Finding hard cases of a target framework: the command ``gansynth failures``."""
 
 from __future__ import annotations
 
@@ -62,24 +62,24 @@ def find_failures(
     dry_run: bool = False,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Judge every lesion of a fold's training cases by a host that has not seen its case.
+    """Evaluate every lesion of a fold's training cases by a segmenter not trained on its case.
 
     Args:
         source: the fold; its held-out cases are never opened.
-        out: the file to write; None where only splits are.
+        out: the file to write; None to write only splits.
         options: see ``FailureOptions``.
-        predictions: folders with a host's label maps of the training cases; none for a small
+        predictions: folders with predicted label maps of the training cases; empty for a small
             segmenter that is trained here.
-        write_splits: where to write the inner folds, as nnU-Net reads them.
+        write_splits: file for the inner folds, in nnU-Net's format.
         device: of the small segmenter: ``auto``, ``cpu``, ``cuda:0``.
 
     Returns:
         A JSON-able report: cases, inner folds, lesions, and the table of weights.
 
     Raises:
-        UsageFault: cases without labels, or a file that is there already.
-        DataFault: fewer subjects than inner folds, a prediction that is missing or does not fit,
-            or no lesion at all.
+        UsageFault: cases without labels, or an existing file.
+        DataFault: fewer subjects than inner folds, a missing or incompatible prediction, or no
+            lesion at all.
         IntegrityFault: a prediction of a held-out case.
     """
     began = time.perf_counter()
@@ -134,7 +134,7 @@ def find_failures(
 
 
 def _warn_of_unlearnt(risk: Mapping[str, Any], host: str, reporter: Reporter) -> None:
-    """Tell of classes that a host never found: it has not learnt them, which is not difficulty."""
+    """Warn of classes that were never found: these are not learnt, not hard."""
     ways = "train longer: --steps, or judge your own host: --predictions"
     if host == "predictions":
         ways = "look at the host's training"
@@ -250,7 +250,7 @@ def _document(
 def _judged(
     source: CaseSource, case: Case, predicted: LabelArray, least: int
 ) -> tuple[tuple[tuple[float, float], ...], list[Judged]]:
-    """Where a case's body lies, and its lesions."""
+    """Span of a case's body, and its lesions."""
     if case.labels is None:
         raise DataFault(
             f"{source.name}: case {case.id!r} has no labels, expected them of every training case"

@@ -1,4 +1,4 @@
-"""Curves: power over frequency, and how intensities are distributed."""
+"""Curves: power over frequency, and distributions of intensities."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ TRIFLE = 0.003
 
 
 def curves(root: Node, drawings: Drawings) -> list[Block]:
-    """Spectra and distributions, or that there are none."""
+    """Spectra and distributions, or a note that there are none."""
     blocks = [*spectra(root, drawings), *intensities(root, drawings)]
     return blocks or [Words(["No curves were worked out."], "note")]
 
@@ -113,7 +113,7 @@ Place = tuple[float, float] | None
 
 
 def _places(node: Node, key: str, down: Axis, along: Axis) -> list[Place]:
-    """Where the numbers of a curve lie; None where a number is not known, or has no logarithm."""
+    """Points of a curve; None where a number is unknown or has no logarithm."""
     places: list[Place] = []
     for frequency, value in zip(node["frequency"], node[key], strict=False):
         x, y = frequency.number, value.number
@@ -159,7 +159,7 @@ def _bands(nodes: Sequence[Node]) -> Table:
 
 
 def intensities(root: Node, drawings: Drawings) -> list[Block]:
-    """How intensities are distributed: of whole channels, and within labels."""
+    """Distributions of intensities, of whole channels and within labels."""
     nodes = [
         node
         for node in root["curves"]["intensities"]
@@ -204,7 +204,7 @@ def _histogram(drawings: Drawings, node: Node) -> tuple[Line, Markup]:
 def _trimmed(
     edges: list[float], sides: dict[str, list[float]], least: float
 ) -> tuple[list[float], dict[str, list[float]]]:
-    """Without bins at both ends that are too low to be seen; never without any."""
+    """Remove bins at both ends that are too low to be visible, keeping at least one."""
     visible = [i for densities in sides.values() for i, v in enumerate(densities) if v > least]
     visible = [i for i in visible if i + 1 < len(edges)] or [0, len(edges) - 2]
     first, last = min(visible), max(visible) + 1
@@ -229,7 +229,7 @@ def _steps(
 
 
 def _mode(edges: Sequence[float], densities: Sequence[float]) -> str:
-    """The middle of the highest bin, in words."""
+    """Centre of the highest bin, as text."""
     pairs = list(zip(itertools.pairwise(edges), densities, strict=False))
     (left, right), most = max(pairs, key=lambda pair: pair[1], default=((0.0, 0.0), 0.0))
     return f"{(left + right) / 2:.3g}" if most else "nowhere"

@@ -91,7 +91,7 @@ def _row(drawings: Drawings, axis: Axis, head: Markup, entry: Node) -> Row:
 
 
 def _drawn(axis: Axis, real: Three, samples: Three, shuffled: Linked) -> list[Markup]:
-    """One below the other: real cases, samples, shuffled labels."""
+    """Real cases, samples and shuffled labels, one below the other."""
     drawn = grid(axis, HEIGHT)
     lanes = (("square", "real", real, 10.0), ("up", "synthetic", samples, 30.0))
     for shape, class_, (middle, *ends), y in lanes:

@@ -1,4 +1,4 @@
-"""What was found: a sign with its word for each part, and a line or two about it."""
+"""Findings: a sign with its word for each part, and one or two lines of text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST_DECIMALS = 4
 
 
 class Found(Sign):
-    """What something was found to be; the value is its sign in words."""
+    """A finding; the value is its sign in text."""
 
     SAME = "◆"
     LOSS = "▼"
@@ -35,7 +35,7 @@ class Found(Sign):
 
     @property
     def shape(self) -> str:
-        """As it stands in drawings."""
+        """Its mark in drawings."""
         return {"SAME": "diamond", "LOSS": "down"}.get(self.name, "ring")
 
 
@@ -53,16 +53,16 @@ FINDINGS = {
 
 
 def found(finding: Node) -> Found:
-    """The sign of a finding; of words that are unknown here that of what is unclear."""
+    """The sign of a finding; unknown words count as unclear."""
     return FINDINGS.get(finding.text, Found.UNCLEAR) if finding else Found.MISSING
 
 
 def decimals(nodes: Iterable[Node], widths: Iterable[tuple[Node, Node]] = ()) -> int:
-    """How many decimals numbers that stand side by side need.
+    """Decimals that a column of numbers needs.
 
     Args:
-        widths: both ends of their intervals. The narrowest one gets two digits that count; without
-            intervals the largest number gets three.
+        widths: both ends of their intervals. The narrowest has two significant digits; without
+            intervals the largest number has three.
     """
     ends = [finite(pair) for pair in widths]
     narrow = [width for pair in ends if len(pair) == 2 and (width := pair[1] - pair[0]) > 0]
@@ -72,26 +72,26 @@ def decimals(nodes: Iterable[Node], widths: Iterable[tuple[Node, Node]] = ()) ->
 
 
 def shortest(node: Node) -> Linked:
-    """A number with no more decimals than it takes."""
+    """A number with as few decimals as possible."""
     value = node.number or 0.0
     exact = (d for d in range(12) if abs(round(value, d) - value) <= 1e-4 * abs(value))
     return number(node, next(exact, 12))
 
 
 def sentence(text: str) -> Line:
-    """Words as a sentence that others follow; nothing if there are none."""
+    """Text as a sentence that others follow; nothing if empty."""
     text = text.strip().rstrip(".")
     return [f"{text[0].upper()}{text[1:]}. "] if text else []
 
 
 def listed(node: Node) -> Linked:
-    """A list of numbers as a whole, for what is drawn of all of them."""
+    """A list of numbers as a whole, for drawings of all of them."""
     count = len(node.value) if isinstance(node.value, list) else 0
     return Linked("", f"a list of {count}", node.pointer)
 
 
 def known(root: Node) -> list[Node]:
-    """The figures of which anything is known."""
+    """The figures with any known value."""
     return [
         figure
         for figure in root["figures"]
@@ -148,7 +148,7 @@ def _realism(root: Node) -> Lines:
 
 
 def _names(chosen: Sequence[Node], figures: Sequence[Node]) -> list[str]:
-    """Each title once; with the names of its figures where not all of them are among these."""
+    """Each title once, with the names of its figures if only some are selected."""
     titles = [title_of(figure) for figure in figures]
     names_of: dict[str, list[str]] = {}
     for figure in chosen:

@@ -39,10 +39,10 @@ WARNING = (
 
 @dataclass(frozen=True)
 class Shown:
-    """A point that lies somewhere.
+    """A point with known coordinates.
 
     Attributes:
-        side: key in ``SIDES``, or of a side that is unknown its own name.
+        side: key in ``SIDES``, or the name of an unknown side.
         x: share of the width.
         y: share of the height.
     """
@@ -88,7 +88,7 @@ def _title(node: Node) -> str:
 
 
 def _placed(node: Node) -> list[Shown]:
-    """Points with a place: those drawn first come first; one unit is as long down as across."""
+    """Points in drawing order; one unit has the same length in both directions."""
     placed = [p for p in node["points"] if p["x"].number is not None and p["y"].number is not None]
     if not placed:
         return []
@@ -110,7 +110,7 @@ def _placed(node: Node) -> list[Shown]:
 
 
 def _map(node: Node, placed: Sequence[Shown], keys: Mapping[str, str]) -> Markup:
-    """A map with what shows and hides its sides."""
+    """A map with controls for its sides."""
     kinds = list(dict.fromkeys(p.node["kind"].text for p in placed))
     kinds = kinds if 1 < len(kinds) <= KINDS else []
     title = _title(node)
@@ -141,7 +141,7 @@ def _sides(points: Sequence[Shown]) -> list[tuple[str, str, str]]:
 
 
 def _point(point: Shown, keys: Mapping[str, str], kinds: Sequence[str], *, first: bool) -> Markup:
-    """A point; the first one is where the keyboard comes in."""
+    """A point; the first one receives the keyboard focus."""
     shape = SIDES.get(point.side, ("diamond", ""))[0]
     side = point.side if point.side in SIDES else "elsewhere"
     kind = point.node["kind"].text
@@ -160,7 +160,7 @@ def _point(point: Shown, keys: Mapping[str, str], kinds: Sequence[str], *, first
 
 
 def _toggles(name: str, entries: Sequence[tuple[str, str, str]]) -> list[Markup]:
-    """What shows and hides points of one class; its signs are the key of the map."""
+    """Controls that show and hide points of one class; their signs are the map's legend."""
     if not entries:
         return []
     labels = []
@@ -174,13 +174,13 @@ def _toggles(name: str, entries: Sequence[tuple[str, str, str]]) -> list[Markup]
 
 
 def _card() -> Markup:
-    """Where the picture of a point appears."""
+    """The place for the picture of a point."""
     place = tag("a", class_="place")
     return tag("div", tag("p", class_="who"), tag("p", place), class_="card", hidden="")
 
 
 def _counts(node: Node, points: Sequence[Shown]) -> Line:
-    """How many points there are of each side."""
+    """Number of points of each side."""
     steps = node.pointer.split("/")[1:]
     counts: list[Line] = []
     for side in dict.fromkeys(point.side for point in points):
@@ -196,7 +196,7 @@ def _counts(node: Node, points: Sequence[Shown]) -> Line:
 def _gallery(
     pictures: Mapping[str, bytes], keys: Mapping[str, str], maps: Sequence[Sequence[Shown]]
 ) -> More:
-    """Every picture once; points show them from here."""
+    """Every picture once; points refer to them."""
     words = {p.node["name"].text: p.words for points in reversed(maps) for p in points}
     figures = [
         tag(

@@ -1,4 +1,4 @@
-"""Memorisation: drawings of nearness, and in words what they show; near-copies one by one."""
+"""Memorisation: plots of distances, conclusions in text, and a list of near-copies."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def memorisation(root: Node, drawings: Drawings) -> list[Block]:
 
 
 def distances(node: Node, drawings: Drawings) -> list[Block]:
-    """A box for each side: how far it lies from the nearest case of another."""
+    """A box plot for each side: distances to the nearest case of another subject."""
     entries = [entry for entry in node["distances"] if finite(entry["quantiles"])]
     if not entries:
         return []
@@ -132,7 +132,7 @@ def _box(axis: Axis, quantiles: Sequence[Linked], class_: str) -> list[Markup]:
 
 @dataclass(frozen=True)
 class Chance:
-    """Something found that has a value which chance alone gives."""
+    """A result with the value expected by chance."""
 
     node: Node
     name: str
@@ -143,7 +143,7 @@ class Chance:
 
 
 def chances(node: Node, drawings: Drawings) -> list[Block]:
-    """The share that lies nearer to training, and attacks, each beside what chance gives."""
+    """The share nearer to training, and attacks, each with the value of chance."""
     nearer = node["nearer"]
     entries = [_nearer(nearer)] if nearer["value"].number is not None else []
     entries += [_attack(a) for a in node["membership"] if a["auc"].number is not None]
@@ -222,7 +222,7 @@ def _chance(drawings: Drawings, axis: Axis, head: Markup, entry: Chance) -> Row:
 
 
 def _ratios(node: Node) -> list[Block]:
-    """How much nearer samples lie, in words."""
+    """How much nearer samples lie, as text."""
     ratio, own_case = node["ratio"], node["own"]
     blocks: list[Block] = []
     if ratio["value"].number is not None:
@@ -242,7 +242,7 @@ def _ratios(node: Node) -> list[Block]:
 
 
 def _copies(node: Node) -> list[Block]:
-    """How many samples are near-copies, and of which cases."""
+    """Number of near-copies, and their cases."""
     copies = node["copies"]
     if not copies:
         return []
@@ -257,7 +257,7 @@ def _copies(node: Node) -> list[Block]:
 
 
 def count_of(copies: Node) -> Line:
-    """How many near-copies there are, and what is called one."""
+    """Number of near-copies, and their definition."""
     line: list[str | Linked] = [whole(copies["count"]), " of ", whole(copies["of"])]
     line.append(" samples are near-copies of training cases")
     if copies["threshold"].number is not None:

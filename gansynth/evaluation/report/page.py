@@ -1,4 +1,4 @@
-"""The report as a whole: what stands on top, its sections in order, and how to read it."""
+"""The whole report: summary, sections in order, and how to read it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ LINKS: tuple[tuple[str, Line], ...] = (
 def compose(
     document: Mapping[str, Any], pictures: Mapping[str, bytes], strip: Strip = NO_STRIP
 ) -> Report:
-    """Work out what a report says: three answers and a strip of pictures, then all else.
+    """Compose the report: three answers and a strip of pictures, then the sections.
 
     Args:
         document: the evaluation; any part may be missing.
@@ -118,7 +118,7 @@ def _shown(strip: Strip) -> Drawn:
 
 
 def _scope(root: Node) -> Line:
-    """What was evaluated, in one line."""
+    """The evaluated samples and data, in one line."""
     of, data, images = root["of"], root["data"], root["images"]
     line: list[str | Linked] = [f"{of['kind'].text} {of['name'].text}".strip().capitalize()]
     line = ["Something unknown"] if not line[0] else line
@@ -136,7 +136,7 @@ def _scope(root: Node) -> Line:
 
 
 def _people(data: Node) -> Line:
-    """Whose images the real ones are."""
+    """Subjects of the real images."""
     line: list[str | Linked] = []
     if data["reference"]:
         line.append(f" · real: {data['reference'].text}")
@@ -148,7 +148,7 @@ def _people(data: Node) -> Line:
 
 
 def _images(images: Node) -> Line:
-    """What an image is."""
+    """Properties of an image."""
     line: list[str | Linked] = []
     size = [whole(node) for node in images["size"] if node.number is not None]
     if size:
@@ -182,7 +182,7 @@ def _sections(root: Node, pictures: Mapping[str, bytes]) -> tuple[Section, ...]:
 
 
 def _identity(root: Node) -> list[Block]:
-    """What was found in exported files that names somebody."""
+    """Findings in exported files."""
     node = root["identity"]
     findings = [finding for finding in node["findings"] if finding.text]
     if node["files"].number is None and not findings:
@@ -197,7 +197,7 @@ def _identity(root: Node) -> list[Block]:
 
 
 def _seconds(root: Node) -> list[Block]:
-    """What the evaluation took."""
+    """Time of the evaluation."""
     timed = [(name, node) for name, node in root["seconds"].members() if node.number is not None]
     if not timed:
         return [Words(["Nothing is known of the time it took."], "note")]
@@ -209,5 +209,5 @@ def _seconds(root: Node) -> list[Block]:
 
 
 def _reading() -> Sequence[Block]:
-    """In words, and term by term."""
+    """How to read the report, in text and term by term."""
     return [*(Words([line]) for line in LINES), Terms((*TERMS, *LINKS), LINKS)]

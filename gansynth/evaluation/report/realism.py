@@ -1,4 +1,4 @@
-"""Realism: each figure beside what other real people would have got."""
+"""Realism: each figure beside the value of other real subjects."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ FIGURES_KEY = Key(
 
 @dataclass(frozen=True)
 class Scale:
-    """Where a figure's numbers lie beside the band that other real people fill.
+    """Scale of a figure relative to the band of other real subjects.
 
-    Within the band, -1 to 1, it is linear; outside it is logarithmic. To the right is less like
-    real, whichever way the figure counts.
+    Within the band, -1 to 1, it is linear; outside it is logarithmic. Further right is less like
+    real, whichever direction is better.
 
     Attributes:
         way: 1 or -1.
@@ -67,7 +67,7 @@ class Scale:
 
     @classmethod
     def of(cls, figure: Node) -> Scale | None:
-        """A figure's; None if its band is not known or has no width."""
+        """A figure's scale; None if its band is unknown or has no width."""
         low, high = figure["real_low"].number, figure["real_high"].number
         value = figure["value"].number
         if low is None or high is None or not high > low:
@@ -79,18 +79,18 @@ class Scale:
         return cls(middle, (high - low) / 2, way)
 
     def at(self, value: float) -> float:
-        """Where a number lies."""
+        """Position of a number."""
         return _bent(self.way * (value - self.middle) / self.half)
 
 
 def _bent(times: float) -> float:
-    """Half widths of the band, bent outside of it."""
+    """Half widths of the band, logarithmic outside of it."""
     far = abs(times)
     return times if far <= 1 else math.copysign(1 + math.log(far), times)
 
 
 def figures(root: Node, drawings: Drawings) -> list[Block]:
-    """All figures, a drawing for each; every number of them; what was left out."""
+    """All figures with a drawing each, every number of them, and skipped metrics."""
     nodes = known(root)
     blocks: list[Block] = []
     if nodes:
@@ -192,7 +192,7 @@ def _drawn(
 
 
 def _band(axis: Axis, real: Sequence[tuple[float | None, Linked]]) -> list[Markup]:
-    """Where other real people lie, and their middle value."""
+    """The range of other real subjects, and their middle value."""
     (middle, source), (low, first), (high, last) = real
     drawn = []
     if low is not None and high is not None:

@@ -1,8 +1,8 @@
-"""Which real images are shown: spread over subjects, and over sequences in equal proportion.
+"""Selection of real images: balanced over subjects, and over sequences.
 
-Where each sequence of a slice is a case of its own (``--read concat=yes``), a generator has learnt
-from all sequences alike. Its samples are of none, and are classified together with real images of
-every sequence, as many of each (Han et al. 2018, section 3.3).
+Where each sequence of a slice is its own case (``--read concat=yes``), a generator is trained on
+all sequences alike. Its samples have no sequence. They are compared with real images of every
+sequence in equal numbers (Han et al. 2018, section 3.3).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from gansynth.runtime.errors import UsageFault
 
 @dataclass(frozen=True)
 class Chosen:
-    """One real image to be.
+    """A selected real image.
 
     Attributes:
-        label_class: name of the class it was chosen for; None where none was asked for.
-        sequence: which of several sequences that are cases of their own; None where they are not.
+        label_class: name of the requested class; None if none was requested.
+        sequence: name of the sequence if sequences are separate cases, else None.
     """
 
     case: str
@@ -34,7 +34,7 @@ class Chosen:
 
 
 def sequences_of(source: CaseSource) -> tuple[str, ...]:
-    """Names of the sequences that are cases of their own; none where channels are channels."""
+    """Names of sequences that are separate cases; empty if they are channels."""
     slices = source.space.host.get("slices") or {}
     if not slices.get("concat"):
         return ()
@@ -42,10 +42,10 @@ def sequences_of(source: CaseSource) -> tuple[str, ...]:
 
 
 def groups_of(source: CaseSource, options: TuringOptions) -> tuple[str | None, ...]:
-    """The classes that get ``n`` images each; None alone for images of whatever class.
+    """The classes with ``n`` images each; (None,) for images of any class.
 
     Raises:
-        UsageFault: the cases have no classes, or not such a one.
+        UsageFault: the cases have no classes, or not this one.
     """
     if options.classes:
         class_numbers(source, options.classes, asked="--class")
@@ -66,11 +66,11 @@ def choose(
     """Choose real images.
 
     Args:
-        options: how many, of which side of the fold and which classes.
-        used: cases that samples were drawn of; others are taken where there are enough.
+        options: number, side of the fold and classes.
+        used: cases that samples are based on; others are preferred.
 
     Returns:
-        As many as were asked for, group after group, and which cases they were chosen from.
+        The requested images, group by group, and the origin of their cases.
 
     Raises:
         UsageFault: fewer cases than images, or no such class.
@@ -95,7 +95,7 @@ def _ids(source: CaseSource, origin: Origin) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Pool:
-    """Cases that one group's images may be cut from; of several sequences of a slice, the slice."""
+    """Cases for one group's images; with several sequences of a slice, the slice."""
 
     people: dict[str, list[str]]
     per_case: int
@@ -120,11 +120,11 @@ class _Pool:
 
     @property
     def room(self) -> int:
-        """Images that can be had."""
+        """Number of available images."""
         return self.per_case * sum(map(len, self.people.values()))
 
     def without(self, used: Collection[str], n: int) -> _Pool:
-        """The pool without some cases; whole if they leave fewer than so many images."""
+        """The pool without some cases; unchanged if fewer than ``n`` images would remain."""
         planes = {_plane(case, self.sequences) for case in used}
         left = {
             who: [p for p in planes_of if p not in planes] for who, planes_of in self.people.items()
@@ -135,7 +135,7 @@ class _Pool:
         return smaller if smaller.room >= n else self
 
     def draw(self, n: int, rng: np.random.Generator) -> list[Chosen]:
-        """So many images: subjects as evenly as they can be, then cases, then sequences."""
+        """Select ``n`` images, balanced over subjects, then cases, then sequences."""
         planes = [
             (who, plane)
             for who, count in _quotas({w: len(f) for w, f in self.people.items()}, n, rng).items()
@@ -152,7 +152,7 @@ class _Pool:
 
 
 def _plane(case: str, sequences: Sequence[str]) -> str:
-    """The slice that a case is one sequence of; the case itself where there are none."""
+    """The slice of a case that is one of its sequences; otherwise the case itself."""
     for name in sequences:
         if case.endswith(f"/{name}"):
             return case.removesuffix(f"/{name}")
@@ -160,7 +160,7 @@ def _plane(case: str, sequences: Sequence[str]) -> str:
 
 
 def _quotas(room: dict[str, int], n: int, rng: np.random.Generator) -> dict[str, int]:
-    """How many images each subject gives: as evenly as their cases allow, then all over again."""
+    """Images of each subject: balanced as far as their cases allow, then repeated."""
     people = sorted(room)
     order = [people[i] for i in rng.permutation(len(people)).tolist()]
     quotas, left = dict.fromkeys(people, 0), n
@@ -177,7 +177,7 @@ def _quotas(room: dict[str, int], n: int, rng: np.random.Generator) -> dict[str,
 
 
 def _apart(cases: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
-    """Cases of one subject, one in each of ``count`` equal parts: neighbours look alike."""
+    """Cases of one subject, one from each of ``count`` equal parts: neighbours look alike."""
     ordered = sorted(cases)
     whole, remainder = divmod(count, len(ordered))
     edges = (

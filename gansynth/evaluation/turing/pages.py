@@ -1,8 +1,8 @@
-"""The pages of a session: who rates, which image is next, its bytes, and the answer to it.
+"""The web pages of a session: raters, images and answers.
 
-Nothing here knows what an image is. Every image is answered for by the same few steps, from memory:
-its bytes are as many as those of any other, its name is by chance and another for every rater, and
-no header tells one from another. Only the image to be answered and the next one are handed out.
+This module cannot tell real from synthetic images. Every image is sent by the same steps, from
+memory. All have the same number of bytes, the same headers, and random names for every rater. Only
+the current image and the next one are available.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ Own = Callable[[Rater], Mapping[str, Any]]
 def make_app(
     session: Session, token: str, raters: list[Rater], own_table: Own | None
 ) -> web.Application:
-    """The pages of a session.
+    """Create the web application of a session.
 
     Args:
-        own_table: makes what a rater sees after the last answer; None shows nothing.
+        own_table: results shown to a rater after the last answer; None shows nothing.
     """
     pages = _Pages(session, token, raters, own_table)
     app = web.Application(middlewares=(guarded,), client_max_size=BODY)
@@ -79,7 +79,7 @@ def make_app(
 
 
 class _Pages:
-    """Answers to requests; one process, one thread."""
+    """Request handlers; one process, one thread."""
 
     def __init__(
         self, session: Session, token: str, raters: list[Rater], own_table: Own | None
@@ -92,10 +92,11 @@ class _Pages:
     # -- pages -----------------------------------------------------------------------------------
 
     async def enter(self, request: web.Request) -> web.Response:
-        """The link once: its token becomes a cookie, and the address has it no more. Then the page.
+        """Turn the link's token into a cookie, so that the address no longer has it, then show the
+        page.
 
-        It is a page that leads on, not a redirect: where the link was followed from another site
-        (webmail, say), a redirect would be that site's request still, and go without the cookie.
+        It leads on by a page, not a redirect. A redirect of a link followed from another site
+        (webmail, say) would lose the cookie.
         """
         typed = request.query.get("token")
         if typed is not None and same_secret(typed, self.token):
@@ -116,13 +117,13 @@ class _Pages:
     # -- raters ----------------------------------------------------------------------------------
 
     async def state(self, request: web.Request) -> web.Response:
-        """Where a rater stands."""
+        """The state of a rater."""
         if not self._invited(request):
             return refused(403, CLOSED)
         return self._told(self._rater(request))
 
     async def join(self, request: web.Request) -> web.Response:
-        """Begin under a name; or, with the code, go on with what was begun under it."""
+        """Begin under a name, or continue with the code."""
         typed = await self._typed(request)
         name, years = clean_name(typed.get("name")), clean_years(typed.get("years"))
         rater = next(
@@ -141,7 +142,7 @@ class _Pages:
         return response
 
     async def answer(self, request: web.Request) -> web.Response:
-        """Take an answer: once it is said that it was taken, it is on the disk."""
+        """Save an answer; it is on disk before it is acknowledged."""
         typed = await self._typed(request)
         rater, name, choice = self._rater(request), typed.get("image"), typed.get("answer")
         if rater is None:
@@ -159,7 +160,7 @@ class _Pages:
         return self._told(rater)
 
     async def leave(self, request: web.Request) -> web.Response:
-        """Forget in this browser who rates, for the next one."""
+        """Forget the rater in this browser."""
         if not self._invited(request):
             return refused(403, CLOSED)
         response = self._told(None)
@@ -169,7 +170,7 @@ class _Pages:
     # -- images ----------------------------------------------------------------------------------
 
     async def image(self, request: web.Request) -> web.Response:
-        """The bytes of the image to be answered, or of the next one."""
+        """The bytes of the current image, or of the next one."""
         rater = self._rater(request) if self._invited(request) else None
         at_hand = {} if rater is None else rater.at_hand()
         number = at_hand.get(request.match_info["name"])
@@ -190,11 +191,7 @@ class _Pages:
         return next((rater for rater, seat in seats if same_secret(seat, held)), None)
 
     async def _typed(self, request: web.Request) -> dict[str, Any]:
-        """The object that was sent.
-
-        Raises:
-            HTTPException: not invited, or something else was sent.
-        """
+        """The JSON object of a request. Raises HTTPException: not invited, or other content."""
         if not self._invited(request):
             raise web.HTTPForbidden(reason=CLOSED)
         try:
@@ -206,7 +203,7 @@ class _Pages:
         return typed
 
     def _told(self, rater: Rater | None, status: int = 200) -> web.Response:
-        """What the page needs to know; of images two names and nothing else."""
+        """State for the page; of images, two names only."""
         document: dict[str, Any] = {"session": self._public(), "rater": None}
         if rater is not None:
             if not rater.finished and self._given.get(rater.name, (-1,))[0] != rater.done:
@@ -239,7 +236,7 @@ class _Pages:
         }
 
     def _since_given(self, rater: Rater) -> float | None:
-        """Milliseconds since the rater was first told of the image, in this server's life."""
+        """Milliseconds since the image was first announced, in this server's life."""
         position, began = self._given.get(rater.name, (-1, 0.0))
         return round(1000 * (time.monotonic() - began), 1) if position == rater.done else None
 
@@ -281,18 +278,18 @@ COOKIE_DAYS = 30
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """Put ``HEADERS`` on an answer."""
+    """Add ``HEADERS`` to a response."""
     response.headers.update(HEADERS)
 
 
 def refused(status: int, text: str) -> web.Response:
-    """An answer that says why there is none, as JSON."""
+    """An error response as JSON."""
     return web.json_response({"error": text}, status=status)
 
 
 @web.middleware
 async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse other names of this machine, and requests that other pages make."""
+    """Refuse other host names of this machine, and requests from other pages."""
     host = request.headers.get("Host", "")
     if host.partition(":")[0].lower() not in HOSTS:
         return refused(403, f"This page is at {HOSTS[0]} only.")
@@ -313,12 +310,12 @@ async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def same_secret(first: str, second: str) -> bool:
-    """Whether two secrets are equal; it takes as long whichever sign differs."""
+    """Compare two secrets in constant time."""
     return hmac.compare_digest(*(text.encode("utf-8", "replace") for text in (first, second)))
 
 
 def set_cookie(response: web.Response, name: str, value: str) -> None:
-    """A cookie that scripts cannot read and other sites' pages do not send."""
+    """Set a cookie that scripts cannot read and other sites' pages do not send."""
     response.set_cookie(
         name, value, httponly=True, samesite="Strict", path="/", max_age=COOKIE_DAYS * 86400
     )

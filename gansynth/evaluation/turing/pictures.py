@@ -1,6 +1,6 @@
-"""Real and synthetic images on one way: the same cuts, windows, eight bits, in an order by chance.
+"""Real and synthetic images, processed alike: same crops, windows and eight bits, in random order.
 
-All that a rater's browser ever gets of an image are these bytes, as many of each.
+A rater's browser receives these bytes only, equally many for each image.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ DRAWN = 4
 
 @dataclass(frozen=True)
 class Pictures:
-    """What is shown, and what nobody may know before the end.
+    """The shown images, and their secret key.
 
     Attributes:
-        images: uint8 (N, C, D, H, W), in an order by chance; of slices D is 1.
-        key: for each image what it is, JSON-able.
-        about: where they come from, JSON-able; nothing in it is of a single image.
+        images: uint8 (N, C, D, H, W), in random order; D is 1 for slices.
+        key: truth of each image, JSON-able.
+        about: origin of the images, JSON-able; nothing in it is of a single image.
     """
 
     images: Bytes
@@ -63,11 +63,11 @@ class Pictures:
 
 
 def gather(run: Run, source: CaseSource, options: TuringOptions, reporter: Reporter) -> Pictures:
-    """Choose and cut real images, draw as many samples, and shuffle them.
+    """Cut real images, generate as many samples, and shuffle them.
 
     Raises:
         UsageFault: fewer cases than images, an unknown class or channel, or too many bytes.
-        TrainingFault: most samples are flawed.
+        TrainingFault: most samples are rejected.
     """
     maker = _Maker(run, source, options)
     with reporter.task(2 * options.n * len(maker.groups), "image") as bar:
@@ -110,11 +110,11 @@ class _Maker:
 
     @cached_property
     def groups(self) -> tuple[str | None, ...]:
-        """Classes that get as many images each; None alone for any."""
+        """Classes with as many images each; None alone for any."""
         return groups_of(self.real, self.options)
 
     def measure(self) -> None:
-        """Find the window on real images: of the same cases, not of those that are shown."""
+        """Fit the display window on other crops of the same real cases."""
         chosen, _ = choose(self.real, self.options, self.rng)
         cut = Cutter(self.real, self.run, self.rng)
         order = self.rng.permutation(len(chosen))[:MEASURED].tolist()
@@ -122,7 +122,7 @@ class _Maker:
         self.windows = find_windows([cut(case) for case in measured])
 
     def draw(self, group: str | None, advance: Callable[[int], None]) -> None:
-        """Draw samples, of one class if one is named, and leave out those with a flaw."""
+        """Generate samples, of a class if one is named, and skip rejected ones."""
         drawer, n = self._drawer(group), self.options.n
         flaws = Counter[str]()
         at_once = AT_ONCE[self.schema.ndim]
@@ -145,7 +145,7 @@ class _Maker:
         self.about["flawed"] += flaws.total()
 
     def cut(self, advance: Callable[[int], None]) -> None:
-        """Choose and cut the real images, if possible not of cases that samples were drawn of."""
+        """Cut the real images, if possible from cases that no sample is based on."""
         chosen, origin = choose(self.real, self.options, self.rng, used=self._used)
         cut = Cutter(self.real, self.run, self.rng)
         for image in chosen:
@@ -175,7 +175,7 @@ class _Maker:
         }
 
     def _add(self, image: FloatArray, truth: str, provenance: dict[str, Any]) -> None:
-        """Bring an image to eight bits; this is the one way there is, for both kinds."""
+        """Convert an image to eight bits, in the same way for both kinds."""
         size = self.run.space.size
         if size and image.shape[1:] != size:
             raise DataFault(
@@ -191,7 +191,7 @@ class _Maker:
         self.key.append({"truth": truth, **provenance})
 
     def _drawer(self, group: str | None) -> SampleDrawer:
-        """What draws the samples of a group; made once, because filters may have to learn."""
+        """The sampler of a group; created once, because filters may have to be fitted."""
         from gansynth.sampling.drawer import SampleDrawer
 
         if group not in self._drawers:
@@ -202,7 +202,7 @@ class _Maker:
         return self._drawers[group]
 
     def _check_bytes(self) -> None:
-        """Refuse more than can be held in memory, before anything is drawn."""
+        """Refuse more images than fit in memory, before sampling."""
         each = len(self.kept) * prod(self.run.space.size)
         if 2 * self.options.n * each > LARGEST:
             raise UsageFault(
@@ -212,7 +212,7 @@ class _Maker:
 
 
 def _channels(schema: Schema, name: str | None) -> list[int]:
-    """Numbers of the channels that are shown."""
+    """Indices of the shown channels."""
     if name is None:
         return list(range(len(schema.channels)))
     if name not in schema.channels:
@@ -224,7 +224,7 @@ def _channels(schema: Schema, name: str | None) -> list[int]:
 
 
 def _stacked(images: Sequence[Bytes]) -> Bytes:
-    """Images (C, D, H, W) of any sizes in one array, smaller ones in the middle of black."""
+    """Stack images (C, D, H, W) of any sizes, padding smaller ones with black."""
     shape = tuple(max(image.shape[axis] for image in images) for axis in range(4))
     whole = np.zeros((len(images), *shape), np.uint8)
     for number, image in enumerate(images):
@@ -255,7 +255,7 @@ Windows = tuple[tuple[float, float], ...]
 
 
 class Cutter:
-    """Cuts real images in a run's space, no two alike, at places where training would learn."""
+    """Cuts distinct real images in a run's space, at positions that training accepts."""
 
     def __init__(self, source: CaseSource, run: Run, rng: np.random.Generator) -> None:
         self._crops = CaseBatches(CaseCache(source), run.space)
@@ -267,7 +267,7 @@ class Cutter:
         """An image of a case: float32 (C, D, H, W) or (C, H, W).
 
         Raises:
-            UsageFault: every place of the case has been cut already.
+            UsageFault: every position of the case has been used.
             DataFault: NaN, or what the source finds wrong.
         """
         fallback: FloatArray | None = None
@@ -294,7 +294,7 @@ class Cutter:
 
 
 def find_windows(images: Sequence[FloatArray]) -> Windows:
-    """Intensities that become black and white in each channel of images (C, ...); never empty."""
+    """Intensities of black and white in each channel of images (C, ...); never empty."""
     parts = []
     for image in images:
         flat = image.reshape(len(image), -1)
@@ -305,7 +305,7 @@ def find_windows(images: Sequence[FloatArray]) -> Windows:
 
 
 def seen_by_run(source: CaseSource, chosen: Sequence[Chosen], lineage: Lineage) -> Collection[str]:
-    """Which of the chosen cases the run was fitted on, or what came before it."""
+    """The chosen cases that the run or its ancestors were trained on."""
     cases = [source.record(case) for case in {image.case for image in chosen}]
     matched = [matches(image, cases, source.name) for image in lineage.everyone()]
     return {case for image in matched for case, match in image.items() if match.what != "subject"}

@@ -1,8 +1,8 @@
-"""Raters and their answers: one file each, appended to; what was acknowledged is on the disk.
+"""Raters and their answers: one append-only file each; acknowledged answers are on disk.
 
-The first line says who it is, in which order the images come and what each is called; every other
-line is an answer. A line is written whole, and forced to the disk, before anybody is told that it
-was. So a last line without an end was never acknowledged: it is left out, and said.
+The first line has the rater, and the order and names of the images. Every other line is an answer.
+A line is written whole and synced before it is acknowledged. So an incomplete last line was never
+acknowledged: it is skipped with a warning.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class Rater:
     """One rater of a session.
 
     Attributes:
-        years: of experience, if told.
-        order: numbers of the images, in the order they are shown.
-        names: what the images are called for this rater, in that order; by chance.
+        years: of experience, if given.
+        order: numbers of the images, in the order shown.
+        names: random names of the images for this rater, in that order.
         answers: so far, in order.
-        torn: whether the file ended in the middle of a line.
+        torn: whether the last line of the file is incomplete.
     """
 
     path: Path
@@ -60,16 +60,16 @@ class Rater:
 
     @property
     def done(self) -> int:
-        """Images that have an answer."""
+        """Number of answered images."""
         return len(self.answers)
 
     @property
     def finished(self) -> bool:
-        """Whether all have."""
+        """Whether all are answered."""
         return self.done == len(self.order)
 
     def at_hand(self) -> dict[str, int]:
-        """The image to be answered and the next one: name -> number. The others are not given."""
+        """The current and the next image: name -> number. The others are not available."""
         return dict(
             zip(
                 self.names[self.done : self.done + 2],
@@ -79,15 +79,15 @@ class Rater:
         )
 
     def answer(self, name: str, answer: str, times: dict[str, float | None]) -> None:
-        """Note the answer to the current image; it is on the disk when this returns.
+        """Record the answer to the current image; it is on disk when this returns.
 
         Args:
             answer: ``real`` or ``synthetic``.
             times: milliseconds, JSON-able.
 
         Raises:
-            UsageFault: not the image that is to be answered.
-            EnvironmentFault: the disk refuses; nothing is noted.
+            UsageFault: not the current image.
+            EnvironmentFault: the disk refuses; nothing is recorded.
         """
         if self.finished or name != self.names[self.done]:
             raise UsageFault("this image is not the one to be answered")
@@ -98,11 +98,11 @@ class Rater:
 
 
 def new_rater(folder: Path, name: str, years: float | None, images: int) -> Rater:
-    """Make a rater, with an order and names of the images by chance.
+    """Create a rater, with random order and names of the images.
 
     Args:
         name: as typed, checked by ``clean_name``.
-        years: of experience, if told.
+        years: of experience, if given.
 
     Raises:
         EnvironmentFault: the disk refuses.
@@ -123,7 +123,7 @@ def new_rater(folder: Path, name: str, years: float | None, images: int) -> Rate
 
 
 def clean_name(text: object) -> str:
-    """A rater's name as it is kept.
+    """Normalise a rater's name.
 
     Raises:
         UsageFault: not a name.
@@ -138,7 +138,7 @@ def clean_name(text: object) -> str:
 
 
 def clean_years(value: object) -> float | None:
-    """Years of experience, if told.
+    """Years of experience, if given.
 
     Raises:
         UsageFault: not a number of years.
@@ -153,7 +153,7 @@ def clean_years(value: object) -> float | None:
 
 
 def clean_ms(value: object) -> float | None:
-    """Milliseconds that a browser has measured; None for what cannot be any."""
+    """Milliseconds measured by a browser; None if invalid."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     valid = math.isfinite(value) and 0 <= value <= LONGEST_MS
@@ -161,7 +161,7 @@ def clean_ms(value: object) -> float | None:
 
 
 def seat_of(rater: Rater, token: str) -> str:
-    """What the browser of a rater holds, so that nobody else answers in that name."""
+    """The cookie that identifies a rater's browser."""
     return hmac.new(token.encode(), rater.code.encode(), hashlib.sha256).hexdigest()
 
 
@@ -177,13 +177,13 @@ def same_code(rater: Rater, typed: object) -> bool:
 
 
 def read_raters(folder: Path, images: int, *, mend: bool = False) -> list[Rater]:
-    """Every rater of a session, in the order of their names.
+    """Read every rater of a session, ordered by name.
 
     Args:
-        mend: cut torn last lines off, for whoever goes on writing; nobody else may be.
+        mend: remove incomplete last lines; only for the one process that writes.
 
     Raises:
-        IntegrityFault: damage that a killed writer cannot have done, with file and line.
+        IntegrityFault: damage that a killed writer cannot cause, with file and line.
         EnvironmentFault: the disk refuses.
     """
     raters = [_read(path, images, mend) for path in sorted((folder / RATERS).glob("*.jsonl"))]
@@ -246,7 +246,7 @@ def _damaged(path: Path, number: int, why: str) -> IntegrityFault:
 
 
 def _append(path: Path, document: dict[str, Any]) -> None:
-    """Add a line and force it to the disk; if that fails, the file is as before."""
+    """Append a line and sync it; on failure the file is unchanged."""
     line = _line(document)
     with disk_errors(path, len(line)):
         handle = os.open(path, os.O_WRONLY | os.O_APPEND)
@@ -268,7 +268,7 @@ def _line(document: dict[str, Any]) -> bytes:
 
 
 def check_room(raters: int) -> None:
-    """Refuse more raters than anybody has: a page that is left to itself must not fill a disk.
+    """Refuse an excessive number of raters: an unattended page must not fill a disk.
 
     Raises:
         EnvironmentFault: too many.

@@ -1,4 +1,4 @@
-"""What raters said, held against the key: the paper's table with intervals, as one document.
+"""Raters' answers compared with the key: the paper's table with intervals, as one document.
 
 The table is that of Han et al. (2018), table 1: accuracy, real selected as real, real as synthetic,
 synthetic as real, synthetic as synthetic.
@@ -43,10 +43,10 @@ def results(session: Session | Path) -> dict[str, Any]:
     """Count the answers of a session so far.
 
     Args:
-        session: or its folder; it may be served meanwhile.
+        session: or its folder; it may be in use.
 
     Returns:
-        A JSON-able document; ``docs/turing_test.md`` says what is in it.
+        A JSON-able document; see ``docs/turing_test.md``.
 
     Raises:
         UsageFault: no session there.
@@ -83,7 +83,7 @@ def write_results(session: Session | Path) -> tuple[dict[str, Any], dict[str, st
     """Count the answers, and write numbers, table and every single answer into the folder.
 
     Returns:
-        What ``results`` gives, and the files: ``results.json``, ``table.md``, ``answers.csv``.
+        The document of ``results``, and the files: ``results.json``, ``table.md``, ``answers.csv``.
 
     Raises:
         EnvironmentFault: the disk refuses.
@@ -103,12 +103,12 @@ def write_results(session: Session | Path) -> tuple[dict[str, Any], dict[str, st
 
 
 def table_of_rater(folder: Path, rater: Rater) -> dict[str, Any]:
-    """What a rater is shown after the last answer, if whoever runs the test lets it be shown."""
+    """The results that a rater sees after the last answer, if enabled."""
     return table_of(records(rater, read_key(folder, read_session(folder))))
 
 
 def records(rater: Rater, key: Sequence[Record]) -> list[dict[str, Any]]:
-    """Every answer of a rater with what the image was; in the order they were given."""
+    """Every answer of a rater with the truth, in order."""
     rows = []
     for answer in rater.answers:
         truth = key[answer["image"]]
@@ -133,7 +133,7 @@ def records(rater: Rater, key: Sequence[Record]) -> list[dict[str, Any]]:
 
 
 def table_of(rows: Sequence[Record]) -> dict[str, Any]:
-    """The paper's table of some answers, as if each were independent of the others."""
+    """The paper's table of some answers, assuming independence."""
     count = {
         cell: sum((row["truth"], row["answer"]) == pair for row in rows)
         for cell, pair in CELLS.items()
@@ -171,13 +171,13 @@ def _rater(rater: Rater, key: Sequence[Record]) -> dict[str, Any]:
 
 
 def _parts(rows: Sequence[Record], by: str) -> list[dict[str, Any]]:
-    """Tables of the answers of each class, or sequence; none where there are none."""
+    """Tables of the answers of each class or sequence, if there are any."""
     names = sorted({row[by] for row in rows if row[by] is not None})
     return [{by: name, "table": table_of([r for r in rows if r[by] == name])} for name in names]
 
 
 def _pooled(raters: Sequence[Rater], key: Sequence[Record]) -> dict[str, Any]:
-    """All raters together: sums of their tables, intervals of answers that are not independent."""
+    """All raters together: summed tables, intervals for dependent answers."""
     rows = [row for rater in raters for row in records(rater, key)]
     correct = np.zeros((len(raters), len(key)), np.bool_)
     for number, rater in enumerate(raters):
@@ -199,7 +199,7 @@ def _of_class(key: Sequence[Record], name: str) -> list[int]:
 
 
 def _clustered(table: dict[str, Any], correct: Any) -> dict[str, Any]:
-    """A table of several raters with its intervals: of these raters, and of others like them."""
+    """A table of several raters with intervals for these raters, and for others."""
     others = len(correct) >= LEAST_RATERS
     return {
         **table,
@@ -211,7 +211,7 @@ def _clustered(table: dict[str, Any], correct: Any) -> dict[str, Any]:
 
 
 def _agreement(raters: Sequence[Rater]) -> dict[str, Any]:
-    """How far raters say the same of the same images, beyond chance."""
+    """Agreement of raters beyond chance."""
     voted_real = np.zeros((len(raters), len(raters[0].order)), np.bool_)
     for number, rater in enumerate(raters):
         for answer in rater.answers:
@@ -228,7 +228,7 @@ def _agreement(raters: Sequence[Rater]) -> dict[str, Any]:
 
 
 def _power(images: int) -> dict[str, Any]:
-    """What one rater's answers can show at all."""
+    """Power of one rater's answers."""
     accuracies = (0.6, 0.65, 0.7, 0.8)
     return {
         "answers": images,

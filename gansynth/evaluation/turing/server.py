@@ -1,4 +1,4 @@
-"""Serving a session on this machine until it is told to stop."""
+"""Serving a session on this machine until it is stopped."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Ready = Callable[[str, Callable[[], None]], object]
 
 
 def check_server() -> None:
-    """Refuse to serve, before anything long is prepared, where what serves is missing.
+    """Check the server's dependencies before a long preparation.
 
     Raises:
         EnvironmentFault: aiohttp is not installed.
@@ -49,17 +49,16 @@ def serve(
     ready: Ready = lambda link, stop: None,
     reporter: Reporter | None = None,
 ) -> None:
-    """Serve a session's pages until Ctrl-C, SIGTERM, or until it is told to stop.
+    """Serve a session's pages until Ctrl-C, SIGTERM, or the stop callback.
 
     Args:
-        port: of this machine's own address; None takes the one it was served at before, or a free
-            one.
+        port: of the loopback address; None takes the previous one, or a free one.
 
     Raises:
         EnvironmentFault: the port is taken, another process serves this session, or aiohttp is not
             installed.
         IntegrityFault: damaged answers.
-        Interrupted: SIGTERM, after all was closed. Ctrl-C is the way to end, and returns.
+        Interrupted: SIGTERM, after everything is closed. Ctrl-C is the normal end, and returns.
     """
     check_server()
     reporter = reporter or NullReporter()
@@ -101,7 +100,7 @@ async def _until(
     link: str,
     ready: Ready,
 ) -> None:
-    """Serve until it is asked to stop."""
+    """Serve until a stop request."""
     from aiohttp import web
 
     stopped = threading.Event()
@@ -117,7 +116,7 @@ async def _until(
 
 
 def _listen(port: int | None, before: int) -> socket.socket:
-    """A socket on this machine's own address: at a port, or where it was served before."""
+    """A socket on the loopback address, at the given or the previous port."""
     if port is not None and not 1 <= port <= 65535:
         raise UsageFault(f"--port {port}: expected 1 to 65535")
     for candidate in [port] if port is not None else [before, 0]:

@@ -1,4 +1,4 @@
-"""Results in words and tables: what follows from them, and what does not."""
+"""Results as text and tables: what they show, and what they do not."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _shares(share: Document) -> tuple[str, str, str]:
 
 
 def warnings(results: Document) -> list[str]:
-    """What a reader of the table must know first."""
+    """Caveats that a reader of the table must know first."""
     about, texts = results["session"]["about"], []
     for path in results["torn"]:
         texts.append(f"{path}: ends within a line, which is no answer yet; left out")
@@ -122,7 +122,7 @@ def _others(pooled: Document) -> str:
 
 
 def conclusions(results: Document) -> list[str]:
-    """What follows, in sentences."""
+    """Conclusions, in sentences."""
     if not any(rater["answered"] for rater in results["raters"]):
         return ["Nobody has answered yet."]
     texts = [
@@ -191,7 +191,7 @@ def _leaning(table: Document) -> bool:
 
 
 def markdown(results: Document) -> str:
-    """The table and what follows, as Markdown."""
+    """Table and conclusions, as Markdown."""
     heading, *body = rows(results)
     lines = [_line(heading), _line(["---"] * len(heading)), *map(_line, body), ""]
     lines += [f"- {text}" for text in (*results["words"], *results["warnings"])]
@@ -203,7 +203,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def csv_of(records: Sequence[Mapping[str, Any]]) -> str:
-    """Every single answer, one a line."""
+    """Every single answer, one line each."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
     writer.writeheader()

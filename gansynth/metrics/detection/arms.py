@@ -1,4 +1,4 @@
-"""The arms of a comparison: detections of several trainings on the same images."""
+"""The experiment arms of a comparison: detections of several trainings on the same images."""
 
 from __future__ import annotations
 
@@ -25,11 +25,10 @@ SAME = {
 
 
 def read_arms(texts: Sequence[str], *, split: str = "val") -> dict[str, Detections]:
-    """Detections by the name of their arm; all on the same images, in the order of the first.
+    """Read detections by arm; all on the same images, in the order of the first.
 
     ``texts``: documents, or folders that hold one; ``NAME=PATH`` names an arm. Raises UsageFault:
-    two arms of one name, or nothing there; DataFault: a document that cannot be read, or arms that
-    cannot be compared.
+    duplicate names, or no file. DataFault: an unreadable document, or arms that are not comparable.
     """
     named = [_named(text, file_of(split)) for text in texts]
     for name, count in Counter(name for name, _ in named).items():
@@ -68,7 +67,7 @@ def _named(text: str, file: str) -> tuple[str, Path]:
 
 
 def _aligned(first: Detections, arm: Detections, path: Path, file: Path) -> Detections:
-    """The other arm's images in the order of the first arm's, if they are the same."""
+    """The arm's images in the order of the first arm's, if they are the same."""
     for key, expected in SAME.items():
         mine, yours = getattr(first, key), getattr(arm, key)
         if mine != yours:
@@ -98,7 +97,7 @@ def _shown(value: object) -> str:
 
 
 def _difference(a: Seen, b: Seen) -> str:
-    """The first thing that two arms disagree on in what they know of one image."""
+    """The first key on which two arms disagree about an image."""
     for key in ("subject", "shape", "volume", "slice"):
         if getattr(a, key) != getattr(b, key):
             return key

@@ -1,10 +1,10 @@
 """Sensitivity against false positives per slice: at one confidence, over all, and of two arms.
 
-Sensitivity is the share of all true boxes that are hit; false positives are divided by all slices,
-classes pooled. The curve (FROC) has a point for every confidence, equal scores taken together,
-begins at (0, 0), is linear between points, and ends with the last detection, whose sensitivity
-stands in beyond. Two detectors are compared at equal false positives: one is held at its
-confidence, the other's curve read there, in each resample of patients anew.
+Sensitivity is the share of all true boxes that are hit. False positives are divided by all slices,
+with classes pooled. The curve (FROC) has a point for every distinct confidence. It starts at (0,
+0), is linear between points, and is constant after the last detection. Two detectors are compared
+at equal false positives. One has its confidence fixed, and the other's curve is read there, in each
+resample of patients.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class Curves:
 
     @property
     def end(self) -> Array:
-        """(B,): false positives per slice that a curve ends at."""
+        """(B,): false positives per slice at which a curve ends."""
         return self.fps[:, -1]
 
     def at(self, fps: Array | Sequence[float] | float) -> Array:
-        """Sensitivity (B, G) at (G,) or (B, G) false positives per slice, held past the end."""
+        """Sensitivity (B, G) at (G,) or (B, G) false positives per slice, constant past the end."""
         rates = np.atleast_1d(np.asarray(fps, float))
         rates = np.broadcast_to(rates, (len(self.fps), rates.shape[-1]))
         return np.stack(
@@ -63,7 +63,7 @@ class Curves:
 
 
 class Froc:
-    """The free-response curve of one row of ``match``, made ready for many resamples."""
+    """The free-response curve of one row of ``match``, precomputed for many resamples."""
 
     def __init__(self, pool: Pool, hits: Numbers) -> None:
         scores, owner = pool.scores[pool.falling], pool.owner[pool.falling]
@@ -81,7 +81,7 @@ class Froc:
         self._slices = pool.per_subject(pool.subject)
 
     def __call__(self, weights: Array) -> Curves:
-        """The curves of resamples with weights (B, P)."""
+        """Curves of resamples with weights (B, P)."""
         true, false = _summed(self._true, weights), _summed(self._false, weights)
         lesions = np.broadcast_to((weights @ self._lesions)[:, None], true.shape)
         return Curves(false / (weights @ self._slices)[:, None], ratio(true, lesions))
@@ -93,7 +93,7 @@ def froc(pool: Pool, hits: Numbers) -> Curves:
 
 
 def _summed(steps: sparse.csr_array, weights: Array) -> Array:
-    """How many there are up to each step, from none, under weights: (B, 1 + steps)."""
+    """Cumulative counts up to each step, starting at 0, under weights: (B, 1 + steps)."""
     counts = np.zeros((len(weights), 1 + steps.shape[0]))
     counts[:, 1:] = np.asarray(steps @ weights.T).T
     return np.cumsum(counts, axis=1, out=counts)
@@ -163,9 +163,9 @@ class Arm:
 
 @dataclass(frozen=True)
 class AtEqualFps:
-    """What one arm finds at another's false positives per slice (``fps``, of the arm held).
+    """Sensitivity of one arm at the false positives per slice of the arm held (``fps``).
 
-    ``reached``: the arm asked makes so many; else its highest sensitivity stands in. ``ended``:
+    ``reached``: the compared arm has so many; else its highest sensitivity is used. ``ended``:
     share of resamples in which it does not.
     """
 
@@ -210,7 +210,7 @@ class AtEqualFps:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, the verdict included."""
+        """Return all fields and the verdict."""
         numbers = ("fps", "held_sensitivity", "asked_sensitivity")
         values = {k: None if np.isnan(getattr(self, k)) else getattr(self, k) for k in numbers}
         names = ("held", "asked", "reached", "ended", "unit", "units", "resamples")
@@ -223,7 +223,7 @@ class AtEqualFps:
 
 
 def at_equal_fps(held: Arm, compared: Arm, weights: Array, unit: str = "patients") -> AtEqualFps:
-    """What one arm finds at the other's false positives per slice, under weights (B, P)."""
+    """Sensitivity of one arm at the other's false positives per slice, weights (B, P)."""
     once = everyone(weights.shape[1])
     fps, mine, yours, ended = _once(held, compared, once)
     parts = [_once(held, compared, part) for part in chunks(weights)]

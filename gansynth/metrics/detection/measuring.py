@@ -1,4 +1,4 @@
-"""Everything that is measured of some arms, with intervals over patients, as one document."""
+"""All detection metrics of some arms, with intervals over patients, as one document."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ DRAWN = np.geomspace(1 / 32, 64, 133)
 
 @dataclass(frozen=True)
 class Asked:
-    """What to measure: least overlaps, confidence, resamples of patients (0: no intervals).
+    """Measurement options: least overlaps, confidence, resamples of patients (0: no intervals).
 
-    ``by_class``: a detection hits lesions of its own class only. ``boxes``: how many boxes of a
-    lesion of a volume must be hit.
+    ``by_class``: a detection hits lesions of its own class only. ``boxes``: number of boxes of a
+    lesion of a volume that must be hit.
     """
 
     ious: tuple[float, ...] = IOUS
@@ -74,7 +74,7 @@ def measure_arms(
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Measure arms, and each against the first, in JSON's types; what is undefined is None."""
+    """Measure arms, and each against the first, in JSON's types; undefined values are None."""
     options = options or Asked()
     pools = {
         name: pooled(detections, by_class=options.by_class) for name, detections in arms.items()
@@ -170,7 +170,7 @@ def _working(
 
 
 def _curve(arm: Arm, weights: Array) -> dict[str, Any]:
-    """The FROC score, and the curve as far as it goes with its band."""
+    """The FROC score, and the curve with its band."""
     scores, bands = [], [np.empty((0, len(DRAWN)))]
     for part in chunks(weights):
         curves = arm.curves(part)
@@ -211,7 +211,7 @@ def _volumes(
 
 
 def unit_of(detections: Detections) -> str:
-    """What is drawn again: ``patients``, ``volumes``, ``images``, or ``groups`` of these."""
+    """Unit of resampling: ``patients``, ``volumes``, ``images``, or ``groups`` of these."""
     units = {
         "volumes" if image.subject is None and image.volume is not None
         else "images" if _alone(image) else "patients"
@@ -221,12 +221,12 @@ def unit_of(detections: Detections) -> str:
 
 
 def _alone(image: Seen) -> bool:
-    """Whether nobody said whom, or which volume, an image is of."""
+    """Whether patient and volume of an image are unknown."""
     return image.subject in (None, image.id) and image.volume is None
 
 
 def warnings(arms: Mapping[str, Detections], options: Asked) -> list[str]:
-    """What a reader of the numbers should know."""
+    """Caveats for readers of the numbers."""
     first = next(iter(arms.values()))
     texts = []
     unit, units = unit_of(first), len(pooled(first).subjects)

@@ -1,4 +1,4 @@
-"""The detections document: what a detector found in the images it was judged on, and the truth.
+"""The detections document: a detector's boxes in the evaluated images, and the true boxes.
 
 A training writes it as ``gansynth_detections.json``. Boxes are ``x1, y1, x2, y2`` in pixels of the
 image's file, half-open (boxes of cases are in array order: ``gansynth.core.schema``).
@@ -62,7 +62,7 @@ ClassArray = Annotated[Numbers, _read_as(list[Whole], np.int64, -1)]
 
 @dataclass(frozen=True)
 class Truth:
-    """What is in one image: boxes float64 (N, 4), none of zero area, and classes int64 (N,)."""
+    """True boxes of one image: float64 (N, 4), none of zero area, and classes int64 (N,)."""
 
     __pydantic_config__ = STRICT
 
@@ -72,7 +72,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Found:
-    """What a detector found in one image: as ``Truth``, and scores float64 (N,), 0 to 1."""
+    """Detections in one image: as ``Truth``, and scores float64 (N,), 0 to 1."""
 
     __pydantic_config__ = STRICT
 
@@ -83,10 +83,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Seen:
-    """One image of ``shape`` (height, width) in pixels, its truth, and what was found in it.
+    """One image of ``shape`` (height, width) in pixels, with true and detected boxes.
 
-    ``subject``: None if unknown; then the volume counts as one, or else the image. ``volume``: that
-    it is a slice of, if known.
+    ``subject``: None if unknown; then the volume is used, or else the image. ``volume``: that it is
+    a slice of, if known.
     """
 
     __pydantic_config__ = STRICT
@@ -102,9 +102,9 @@ class Seen:
 
 @dataclass(frozen=True)
 class Detections:
-    """What one trained detector found in every image that it is judged on; None if unknown.
+    """Detections of one trained detector in all evaluated images; None if unknown.
 
-    ``iou_nms``: overlap above which the less sure of two boxes was dropped. ``confidence``: least
+    ``iou_nms``: overlap above which the less confident box is suppressed. ``confidence``: lowest
     score kept. ``most_found``: boxes kept of one image. ``about``: anything else in JSON's types.
     """
 
@@ -130,7 +130,7 @@ def file_of(split: str) -> str:
 
 @dataclass(frozen=True)
 class _Document(Detections):
-    """What must be in a file, beside what has a default in memory."""
+    """Required keys of a file that have defaults in memory."""
 
     split: Name = field(kw_only=True)
     version: int = field(kw_only=True)
@@ -162,10 +162,10 @@ def read_detections(path: str | Path) -> Detections:
 
 
 def write_detections(path: str | Path, detections: Detections) -> Path:
-    """Write a detections document, whole or not at all, making its folder if there is none.
+    """Write a detections document atomically, creating its folder if needed.
 
-    Coordinates are kept to a thousandth of a pixel. Raises DataFault: what ``read_detections``
-    would refuse; EnvironmentFault: the disk refuses.
+    Coordinates are rounded to a thousandth of a pixel. Raises DataFault: what ``read_detections``
+    would refuse. EnvironmentFault: the disk refuses.
     """
     path = Path(path)
     document = _plain(detections)
@@ -233,7 +233,7 @@ def _typed(doc: _Document) -> Detections:
 
 
 def _first(error: ValidationError, data: bytes) -> str:
-    """What pydantic found first: image, key, value, what was expected."""
+    """The first error of pydantic: image, key, value, expectation."""
     first = error.errors()[0]
     where = list(first["loc"])
     if not where:
@@ -256,7 +256,7 @@ def _first(error: ValidationError, data: bytes) -> str:
 
 
 def _problems(detections: Detections) -> list[str]:
-    """What types alone do not tell; the first of each image."""
+    """Errors that types do not detect; the first of each image."""
     problems = [problem for image in detections.images if (problem := _problem(image, detections))]
     ids = Counter(image.id for image in detections.images)
     problems += [
@@ -282,7 +282,7 @@ def _problems(detections: Detections) -> list[str]:
 
 
 def _problem(image: Seen, detections: Detections) -> str | None:
-    """The first thing wrong with one image."""
+    """The first error of one image."""
     prefix = f"image {image.id!r}"
     height, width = image.shape
     if (image.volume is None) != (image.slice is None):

@@ -1,4 +1,4 @@
-"""A measured comparison as text (the paper's table, volumes, classes), and FROC curves drawn."""
+"""A comparison as text (the paper's table, volumes, classes), and FROC plots."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NONE = "–"
 
 
 def number(figure: Mapping[str, float | None] | float | None, digits: int = 3) -> str:
-    """A number with its interval, ``0.510 [0.480, 0.547]``; a dash where it is undefined."""
+    """A number with its interval, ``0.510 [0.480, 0.547]``; a dash where undefined."""
     if not isinstance(figure, Mapping):
         return NONE if figure is None else f"{figure:.{digits}f}"
     value, low, high = figure["value"], figure["low"], figure["high"]
@@ -31,7 +31,7 @@ def number(figure: Mapping[str, float | None] | float | None, digits: int = 3) -
 
 
 def heading(doc: Mapping[str, Any]) -> str:
-    """What was measured on, in one sentence."""
+    """Describe the evaluated data in one sentence."""
     intervals = (
         f"95 % intervals from {doc['resamples']} resamples of {doc['unit']}"
         if doc["resamples"]
@@ -103,7 +103,7 @@ def class_table(doc: Mapping[str, Any]) -> list[Row]:
 
 
 def volume_table(doc: Mapping[str, Any]) -> list[Row] | str:
-    """Lesions of volumes, all and by thirds of size; in words why there are none."""
+    """Lesions of volumes, all and by thirds of size; or why there are none."""
     if "unavailable" in doc["arms"][0]["volumes"]:
         return f"not available: {doc['arms'][0]['volumes']['unavailable']}"
     rows: list[Row] = [
@@ -159,7 +159,7 @@ COLOURS = ("#1f6fb4", "#d1600f", "#2b8a3e", "#7a3fa0", "#9a7b00", "#5b6770")
 
 
 def draw_froc(doc: Mapping[str, Any], path: Path, *, title: str = "") -> Path:
-    """Draw every arm's FROC curve, one panel for each overlap; a dot where it would be used."""
+    """Plot every arm's FROC curve, one panel for each overlap; a dot marks the confidence."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -177,7 +177,7 @@ def draw_froc(doc: Mapping[str, Any], path: Path, *, title: str = "") -> Path:
 
 
 def _draw(axis: Axes, doc: Mapping[str, Any], iou: str) -> None:
-    """One panel."""
+    """Plot one panel."""
     for number, arm in enumerate(doc["arms"]):
         colour, at = COLOURS[number % len(COLOURS)], arm["at"][iou]
         line = at["drawn"]
@@ -200,7 +200,7 @@ def _draw(axis: Axes, doc: Mapping[str, Any], iou: str) -> None:
 
 
 def _span(doc: Mapping[str, Any], iou: str) -> tuple[float, float]:
-    """From 1/32 to where the longest curve ends, as powers of two."""
+    """From 1/32 to the end of the longest curve, as powers of two."""
     ends = max(arm["at"][iou]["froc"]["end"] for arm in doc["arms"])
     high = 1.0
     while high < min(ends, 64):
@@ -209,7 +209,7 @@ def _span(doc: Mapping[str, Any], iou: str) -> tuple[float, float]:
 
 
 def write_tables(document: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    """Write the table, all numbers and the curves; what is where."""
+    """Write table, numbers and curves; return their paths."""
     files = {"table": "table.md", "numbers": "detections.json", "curves": "froc.png"}
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""How well held-out cases were segmented, by case and by subject: one account for all hosts."""
+"""Segmentation metrics of held-out cases, by case and by subject, for all target frameworks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RULE = (
 
 @dataclass
 class Counts:
-    """How often HD95 of a region has no surface to be taken of, over volumes (or slices)."""
+    """How often HD95 of a region lacks a surface, over volumes (or slices)."""
 
     images: int = 0
     no_truth: int = 0
@@ -49,9 +49,9 @@ class Counts:
 
 @dataclass
 class Evaluation:
-    """What the held-out cases of a training came to; ``unit`` (``mm``, ``px``) is of distances.
+    """Metrics of a training's held-out cases; ``unit`` (``mm``, ``px``) is of distances.
 
-    ``distances``: ``volumes``, or ``slices`` where taken within each, see ``RULE``. ``per_case``
+    ``distances``: ``volumes``, or ``slices`` where computed within each, see ``RULE``. ``per_case``
     has each slice's own.
     """
 
@@ -69,7 +69,7 @@ class Evaluation:
         return _means(list(self.per_subject.values()))
 
     def document(self) -> dict[str, Any]:
-        """All of it as a JSON document."""
+        """Return everything as a JSON document."""
         return {
             **_by_measure(self.means()),
             "unit": self.unit,
@@ -86,7 +86,7 @@ class Evaluation:
 
 
 def headline(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Of an evaluation's document the means over subjects, and what they are means of."""
+    """The means over subjects of an evaluation's document, without details."""
     return {key: value for key, value in document.items() if key not in DETAILS}
 
 
@@ -95,8 +95,8 @@ def evaluate(
 ) -> Evaluation:
     """Measure every held-out case of a training; ``options`` as of ``measure_case``.
 
-    Raises DataFault, EnvironmentFault: a file that is missing, damaged or of another grid;
-    UsageFault: an option that cannot be.
+    Raises DataFault, EnvironmentFault: a file is missing, damaged or on another grid. UsageFault:
+    an invalid option.
     """
     options = {**Options(measures=("dice", "hd95")), **options}
     units = {prediction.unit for prediction in predictions.values()} or {"mm"}
@@ -119,7 +119,7 @@ def evaluate(
 
 
 def _place(case: str, prediction: Prediction) -> tuple[str, str, int, str]:
-    """By subject, what it is a slice of, and its number there."""
+    """Sort key: subject, volume, and number of the slice."""
     at = prediction.position
     if at is None:
         return prediction.subject, case, 0, case
@@ -132,7 +132,7 @@ def _stack(item: tuple[str, Prediction]) -> str:
 
 
 def _without_gaps(predictions: Iterable[Prediction]) -> bool:
-    """Whether all slices there are follow one another within their volumes, at known distances."""
+    """Whether all slices are consecutive within their volumes, at known distances."""
     stacks: dict[tuple[str, str], list[int]] = {}
     for prediction in predictions:
         at = prediction.position
@@ -144,7 +144,7 @@ def _without_gaps(predictions: Iterable[Prediction]) -> bool:
 
 
 def _measured(evaluation: Evaluation, cases: Mapping[str, Prediction], options: Options) -> Values:
-    """Measures of a volume, or of slices that belong together; all that is counted is noted."""
+    """Measure a volume, or slices that belong together, and update the counts."""
     maps = {case: prediction.read() for case, prediction in cases.items()}
     at = next(iter(cases.values())).position
     ignore = options.get("ignore")
@@ -170,7 +170,7 @@ def _of_maps(both: LabelMaps, regions: Regions, options: Options) -> Values:
 def _of_slices(
     maps: Sequence[LabelMaps], each: Sequence[Values], regions: Regions, options: Options
 ) -> Values:
-    """Slices with gaps: overlaps and lesions over all of them, distances within each, averaged."""
+    """Slices with gaps: overlaps and lesions over all of them, mean distances within each."""
     measures = options.get("measures", tuple(SEGMENTATION))
     counted = tuple(name for name in measures if name == "dice" or name in LESIONS)
     values = _means(each)

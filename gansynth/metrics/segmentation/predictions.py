@@ -1,4 +1,4 @@
-"""What a trained host has left of each held-out case: its label map, and the true one beside it."""
+"""The predicted label map of each held-out case, with the true one beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well one case was segmented: overlap, surfaces, lesions. docs/measures.md has the rules.
+"""Segmentation metrics of one case: overlap, surfaces, lesions. Rules: docs/measures.md.
 
 Surfaces are those of MONAI and of Nikolov et al. (2018, arXiv:1809.04430), counted by voxels.
 """
@@ -26,7 +26,7 @@ ROUNDING = 1e-4
 
 
 class Options(TypedDict, total=False):
-    """How cases are measured; see ``measure_case``."""
+    """Measurement options; see ``measure_case``."""
 
     measures: Sequence[str]
     tolerance_mm: float
@@ -47,10 +47,10 @@ def measure_case(
 ) -> dict[str, float | None]:
     """Measure one case (D, H, W) or (H, W), spacing in mm: ``dice/WT`` and so on.
 
-    ``overlap``: share of a lesion that the other map has to cover; 0 for one voxel. Nothing counts
-    where the truth is ``ignore``. None where the truth has none of the region
-    (``lesion_precision``: nothing was predicted); of a region not predicted at all ``hd95`` is the
-    case's diagonal. Raises UsageFault: a value that cannot be; DataFault: maps of different shapes.
+    ``overlap``: share of a lesion that the other map has to cover; 0 for one voxel. Voxels where
+    the truth is ``ignore`` do not count. None where the truth has none of the region
+    (``lesion_precision``: the prediction). For a region without prediction, ``hd95`` is the case's
+    diagonal. Raises UsageFault: an invalid value. DataFault: maps of different shapes.
     """
     check_asked(measures)
     _check(predicted, truth, spacing, tolerance_mm, overlap)
@@ -90,7 +90,7 @@ def _check(
 
 
 def _box(predicted: Array, truth: Array, regions: Regions) -> tuple[slice, ...]:
-    """Where either map has anything of any region; nothing beyond it changes a number."""
+    """Bounding box of all regions in either map; the rest changes no metric."""
     labels = sorted({value for _, values in regions for value in values})
     there = np.isin(predicted, labels) | np.isin(truth, labels)
     return bounding_box(there) if there.any() else (slice(0, 1),) * there.ndim
@@ -106,7 +106,7 @@ class _Both:
     def measured(
         self, measures: Sequence[str], tolerance: float, overlap: float, diagonal: float
     ) -> Iterator[tuple[str, float | None]]:
-        """Name and value of each measure, in the order asked."""
+        """Yield name and value of each measure in order."""
         for name in measures:
             if name == "dice":
                 yield name, scored(self.predicted, self.truth)["dice"]
@@ -121,7 +121,7 @@ class _Both:
 
     @cached_property
     def distances(self) -> tuple[Distances, Distances]:
-        """Mm from each surface voxel of the prediction to the true surface, and the other way."""
+        """Distances in mm of surface voxels: prediction to truth, and truth to prediction."""
         from scipy.spatial import KDTree
 
         ours, theirs = _surface(self.predicted, self.spacing), _surface(self.truth, self.spacing)
@@ -135,7 +135,7 @@ class _Both:
         return max(float(np.percentile(distances, PERCENTILE)) for distances in self.distances)
 
     def nsd(self, tolerance: float) -> float:
-        """Share of all surface voxels that are no farther from the other surface."""
+        """Share of all surface voxels within the tolerance of the other surface."""
         if not self.predicted_any:
             return 0.0
         near = [distances <= tolerance * (1 + ROUNDING) for distances in self.distances]
@@ -143,7 +143,7 @@ class _Both:
 
 
 def _surface(mask: Mask, spacing: Sequence[float]) -> Distances:
-    """Places (N, axes) in mm of voxels with a neighbour across a face that is not in the mask."""
+    """Positions (N, axes) in mm of voxels with a face neighbour outside the mask."""
     from scipy.ndimage import binary_erosion
 
     places = np.argwhere(mask & ~binary_erosion(mask))
@@ -151,7 +151,7 @@ def _surface(mask: Mask, spacing: Sequence[float]) -> Distances:
 
 
 def _found(lesions: Mask, mask: Mask, overlap: float) -> float | None:
-    """Share of a mask's parts that another mask covers; None where it has no part."""
+    """Share of a mask's connected components that another mask covers; None if it has none."""
     parts = Parts.of(lesions)
     if not len(parts.sizes):
         return None

@@ -32,7 +32,7 @@ class Squares:
 
     @classmethod
     def of(cls, tables: Floats) -> Squares:
-        """Of tables (..., repetitions, subjects) of at least one each, without NaN."""
+        """Compute from tables (..., repetitions, subjects) of at least one each, without NaN."""
         runs, cases = tables.shape[-2:]
         mean = tables.mean(axis=(-2, -1))
         rows, columns = tables.mean(axis=-1), tables.mean(axis=-2)
@@ -48,12 +48,12 @@ class Squares:
 
     @property
     def total(self) -> Floats:
-        """R S times the variance of the mean; components that came out negative count as 0."""
+        """R S times the variance of the mean; negative components count as 0."""
         return np.maximum(self.run, self.cross) + np.maximum(self.case, self.cross) - self.cross
 
     @property
     def standard_error(self) -> Floats:
-        """Of the mean over other repetitions and other subjects."""
+        """Standard error of the mean over other repetitions and other subjects."""
         return np.sqrt(self.total / (self.runs * self.cases))
 
 
@@ -63,10 +63,10 @@ def _mean_square(deviations: Floats, freedom: int) -> Floats:
 
 @dataclass(frozen=True)
 class Variance:
-    """Variances by origin, in squared units of the measure; None is what cannot be told.
+    """Variance components in squared units of the measure; None if not estimable.
 
-    With one seed a draw, ``draw`` has the seeds' part and ``rest`` that of ``draw_case``; with one
-    draw, ``case`` has the part of ``draw_case``; of one run ``case`` has everything.
+    With one seed a draw, ``draw`` includes the seeds' part and ``rest`` that of ``draw_case``. With
+    one draw, ``case`` includes ``draw_case``. With one run, ``case`` is everything.
     """
 
     draw: float | None
@@ -80,14 +80,14 @@ def variance(runs: Runs) -> Variance:
     """Variance components by the method of moments; negative estimates become 0.
 
     Draws weigh the same (unweighted means): the harmonic mean of b_i seeds stands for their number.
-    Incomplete subjects are left out.
+    Incomplete subjects are excluded.
     """
     estimates = components(runs)
     return Variance(*(None if value is None else max(value, 0.0) for value in estimates))
 
 
 def components(runs: Runs) -> tuple[float | None, ...]:
-    """As ``variance``, as they come out: unbiased, and so below 0 now and then."""
+    """Unbiased variance components, as in ``variance``, without truncation at 0."""
     runs = runs.complete()
     owner = np.array(runs.draws)
     counts = np.unique(owner, return_counts=True)[1]
@@ -112,7 +112,7 @@ def components(runs: Runs) -> tuple[float | None, ...]:
 
 
 def _within(values: Floats, owner: npt.NDArray[np.int64]) -> tuple[float, float] | None:
-    """Mean squares of seeds, and of seeds by subjects, both within draws; None without seeds."""
+    """Mean squares of seeds, and of seeds by subjects, within draws; None without seeds."""
     seed = residual = 0.0
     freedom, subjects = 0, values.shape[1]
     for draw in np.unique(owner):

@@ -1,4 +1,4 @@
-"""Does an arm differ from its control, and does that hold for other draws, seeds and subjects?"""
+"""Does an arm differ from its control, also for other draws, seeds and subjects?"""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LEVEL = 1 - 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval; None where there is too little to tell."""
+    """A confidence interval; None if there are too few values."""
 
     low: float | None
     high: float | None
@@ -31,18 +31,18 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison(Document):
-    """An arm beside its control: one measure, one training size, paired by run and test subject.
+    """An experiment arm and its control: one measure and training size, paired by run and subject.
 
-    None is what the runs cannot tell: without two test subjects there is no interval.
+    None marks what the runs cannot tell: without two test subjects there is no interval.
 
     Attributes:
         difference: mean of arm - control; draws weigh the same.
-        interval: of the difference, 95 % unless asked otherwise.
+        interval: of the difference, 95 % by default.
         p: two-sided, of the hypothesis that the true difference is 0.
-        generalises: for what others interval, p, mde and equivalence hold: ``draws, seeds,
-            subjects``; of one draw ``seeds, subjects``, with its training subjects as they are; of
-            one run ``subjects``, with its networks as they are; or ``nothing``.
-        mde: minimum detectable effect, of either sign, at 80 % power unless asked otherwise.
+        generalises: what interval, p, mde and equivalence hold for. ``draws, seeds, subjects``;
+            with one draw ``seeds, subjects``, given its training subjects; with one run
+            ``subjects``, given its networks; or ``nothing``.
+        mde: minimum detectable effect, of either sign, at 80 % power by default.
         margin: differences within +-margin count as none.
     """
 
@@ -68,7 +68,7 @@ class Comparison(Document):
 
     @classmethod
     def from_json(cls, doc: Mapping[str, Any]) -> Self:
-        """Read what ``to_json`` wrote, and may have more; DataFault: a key is missing."""
+        """Read the document of ``to_json``, ignoring other keys; DataFault: a key is missing."""
         try:
             return super().from_json({field.name: doc[field.name] for field in fields(cls)})
         except (KeyError, TypeError) as error:
@@ -87,10 +87,10 @@ def compare(
     resamples: int = 5000,
     seed: int = 0,
 ) -> Comparison:
-    """Compare an arm with its control, with a studentised hierarchical bootstrap's interval.
+    """Compare an arm with its control, with the interval of a studentised hierarchical bootstrap.
 
-    p and the two one-sided tests are its inversion. ``margin``: difference that makes none, in
-    units of the measure. Raises UsageFault: an option out of range.
+    p and the two one-sided tests invert it. ``margin``: difference that counts as none, in units of
+    the measure. Raises UsageFault: an option out of range.
     """
     _check(confidence, resamples, margin, power)
     pairs = paired(arm, control)
@@ -135,7 +135,7 @@ def interval_of_mean(
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """p corrected for being one of several (Holm 1979); None does not count. UsageFault: no p."""
+    """p corrected for multiple tests (Holm 1979); None does not count. UsageFault: no p."""
     ranked = sorted((p, index) for index, p in enumerate(ps) if p is not None)
     for p, index in ranked:
         if not 0 <= p <= 1:
@@ -149,7 +149,7 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
 
 
 def wilcoxon(table: Floats) -> float | None:
-    """p of the signed-rank test over subjects of a table (runs, subjects), None without any."""
+    """p of the signed-rank test over subjects of a table (runs, subjects); None if empty."""
     if not table.size:
         return None
     differences = table.mean(axis=0)
@@ -161,7 +161,7 @@ def wilcoxon(table: Floats) -> float | None:
 
 
 def generalises(runs: Runs) -> str:
-    """For what others a result on these runs holds; see ``Comparison``."""
+    """What a result on these runs generalises to; see ``Comparison``."""
     if len(runs.subjects) < 2 or not runs.draws:
         return NOTHING
     if len(set(runs.draws)) > 1:

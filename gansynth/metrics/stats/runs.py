@@ -1,4 +1,4 @@
-"""One measure of one arm at one training size: a value for each run and each test subject."""
+"""One measure of one arm at one training size: a value for each run and test subject."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Runs:
-    """Values of one measure, float64 (runs, subjects): a subject's volumes averaged, NaN for none.
+    """Values of one measure, float64 (runs, subjects): means over a subject's volumes, NaN for
+    none.
 
-    A run is a pair of a draw (which training subjects) and a seed, nested in the draw. Raises
-    UsageFault: sizes that differ, a run or a subject that occurs twice, infinite values.
+    A run is a draw (a training subset) and a seed nested in it. Raises UsageFault: inconsistent
+    sizes, duplicate runs or subjects, infinite values.
     """
 
     values: Floats
@@ -56,7 +57,7 @@ class Runs:
     def chosen(
         self, keys: Sequence[tuple[int, int]], subjects: Sequence[str], dropped: int = 0
     ) -> Runs:
-        """Some of the runs and subjects, in the order given; all have to be there."""
+        """Select runs and subjects in the given order; all must exist."""
         row = {key: index for index, key in enumerate(self.keys)}
         column = {name: index for index, name in enumerate(self.subjects)}
         rows, columns = [row[key] for key in keys], [column[name] for name in subjects]
@@ -65,14 +66,14 @@ class Runs:
         return Runs(values, draws, seeds, tuple(subjects), dropped)
 
     def complete(self) -> Runs:
-        """Without the subjects that have no value in one of the runs; they are counted."""
+        """Drop and count the subjects without a value in one of the runs."""
         lacking = np.isnan(self.values).sum(axis=0)
         names = [name for name, lacks in zip(self.subjects, lacking, strict=True) if not lacks]
         left = len(self.subjects) - len(names)
         return self.chosen(self.keys, names, self.dropped + left)
 
     def table(self) -> Floats:
-        """Means over the seeds of each draw (draws, subjects); of one draw its runs themselves."""
+        """Means over the seeds of each draw (draws, subjects); with one draw its runs."""
         draws = list(dict.fromkeys(self.draws))
         if len(draws) < 2:
             return self.values
@@ -81,7 +82,7 @@ class Runs:
 
 
 def paired(arm: Runs, control: Runs) -> Runs:
-    """Differences arm - control over complete runs and subjects of both; others are ``dropped``."""
+    """Differences arm - control over shared complete runs and subjects; others are ``dropped``."""
     keys = [key for key in arm.keys if key in set(control.keys)]
     shared = [name for name in arm.subjects if name in set(control.subjects)]
     ours, theirs = arm.chosen(keys, shared), control.chosen(keys, shared)

@@ -1,9 +1,9 @@
-"""A gain told in real cases: how many more of them would have done as much as an arm did?
+"""A gain in units of real cases: how many more of them would have had the same effect?
 
-The learning curve of real cases alone is the straight line, in log N, between the means at its
-sizes. An arm at size n is worth N* - n cases, where the curve reaches its mean at N*. The interval
-has all sizes at which the arm does not differ from the curve (Fieller 1954), tested as in
-``compare``, without skewness. Nothing is extrapolated: a limit beyond the curve is None.
+The learning curve of real cases alone is linear in log N between the means at its sizes. An arm at
+size n is worth N* - n cases, where the curve reaches its mean at N*. The interval holds the sizes
+at which the arm does not differ from the curve (Fieller 1954). The test is that of ``compare``,
+without skewness. Nothing is extrapolated: a limit beyond the curve is None.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ STEPS = 512
 
 @dataclass(frozen=True)
 class Worth(Document):
-    """What an arm is worth in real cases.
+    """The value of an arm in real cases.
 
     Attributes:
-        cases: how many more would have done as much; None where the curve does not say.
-        low: lower confidence limit; None: none is known, the curve begins later.
-        high: upper confidence limit; None: none is known, the curve ends before.
-        reason: why ``cases`` or a limit is None, or why to doubt them; None: no reason.
-        beyond: ``above`` or ``below`` where the arm's mean is beyond the curve; ``low`` or ``high``
-            then still says what the curve can.
+        cases: number of additional cases; None where the curve cannot tell.
+        low: lower confidence limit; None: the curve starts too late.
+        high: upper confidence limit; None: the curve ends too early.
+        reason: why ``cases`` or a limit is None or doubtful; None: no reason.
+        beyond: ``above`` or ``below`` where the arm's mean is beyond the curve. ``low`` or ``high``
+            then still holds what the curve can tell.
         largest: size at which it ends.
-        rise: how much better its end is than its beginning, in units of the measure.
+        rise: improvement from its start to its end, in units of the measure.
         rise_p: two-sided p of the hypothesis that this is 0; None: too few runs.
     """
 
@@ -67,7 +67,7 @@ def worth(
     better: Literal["higher", "lower"] = "higher",
     confidence: float = 0.95,
 ) -> Worth:
-    """What an arm is worth in extra real cases, by a curve: number of cases -> one measure."""
+    """Value of an arm in extra real cases, by a curve: number of cases -> one measure."""
     _check(curve, n, better, confidence)
     sizes = sorted(curve)
     each, dropped = _tables([arm, *(curve[size] for size in sizes)])
@@ -120,7 +120,7 @@ class _Curve:
         return float(np.exp(logs[a] + max(share, 0.0) * (logs[b] - logs[a]))), None
 
     def limits(self) -> tuple[float | None, float | None]:
-        """Least and largest size at which the arm does not differ; None: there is no such limit."""
+        """Smallest and largest size at which the arm does not differ; None: no such limit."""
         if min(self.arm.shape) < 2:
             return None, None
         knots = np.log(self.sizes)
@@ -140,7 +140,7 @@ class _Curve:
         return low, high
 
     def rise_p(self) -> float | None:
-        """Two-sided p of the curve's end being as its beginning."""
+        """Two-sided p of the hypothesis that the curve's end equals its start."""
         if min(self.arm.shape) < 2:
             return None
         squares = Squares.of(self.tables[-1] - self.tables[0])
@@ -149,7 +149,7 @@ class _Curve:
         return float(p_of(squares.mean / squares.standard_error, squares))
 
     def _over(self, logs: Floats) -> Floats:
-        """Arm - curve at sizes, over what is significant: beyond +-1 it is."""
+        """Arm - curve at sizes, over the significant difference: beyond +-1 it is significant."""
         knots, units = np.log(self.sizes), np.eye(len(self.sizes))
         weights = np.stack([np.interp(logs, knots, unit) for unit in units], axis=-1)
         squares = Squares.of(self.arm - np.tensordot(weights, self.tables, 1))
@@ -164,14 +164,14 @@ def _crossing(logs: Floats, over: Floats, height: float) -> float:
 
 
 def _monotone(heights: Floats) -> Floats:
-    """The nearest values that never fall: neighbours that do are averaged."""
+    """Isotonic regression: decreasing neighbours are averaged."""
     from sklearn.isotonic import isotonic_regression
 
     return np.asarray(isotonic_regression(heights), np.float64)
 
 
 def _tables(runs: Sequence[Runs]) -> tuple[list[Floats], int]:
-    """Tables of the same repetitions and subjects; how many subjects are left out."""
+    """Tables of shared repetitions and subjects, and the number of excluded subjects."""
     named = [part.subjects for part in runs]
     shared = [name for name in named[0] if all(name in subjects for subjects in named[1:])]
     draws = [d for d in dict.fromkeys(runs[0].draws) if all(d in part.draws for part in runs[1:])]
