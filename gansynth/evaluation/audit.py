@@ -47,14 +47,14 @@ from gansynth.sampling.identifiers import (
 )
 
 MOST_OF_A_KIND = 20
-"""Findings that are listed of one kind; how many more there are is said, too."""
+"""Findings listed of one kind; the others are counted."""
 MOST_FOLDERS = 3
-"""A file name that so many folders of the source have, such as ``flair.nii.gz``, is no case's."""
+"""A file name in so many folders of the source, such as ``flair.nii.gz``, identifies no case."""
 _IMAGE = re.compile(
     r"(.+?)(?:_\d{4})?\.(?:nii(?:\.gz)?|png|jpe?g|tiff?|h5|hdf5|np[yz]|b2nd|pkl|mh[ad]|nrrd|dcm|img)",
     re.IGNORECASE,
 )
-"""An image file; its name without ending and number of a channel."""
+"""An image file; its name without extension and channel number."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def audit_export(
         DataFault: there is no such folder.
     """
     if not folder.is_dir():
-        raise DataFault(f"{folder}: no such folder, expected one that is to be handed on")
+        raise DataFault(f"{folder}: no such folder, expected one to be shared")
     paths = sorted(folder.rglob("*"))
     files = [path for path in paths if path.is_symlink() or not path.is_dir()]
     if not files:
@@ -129,7 +129,7 @@ def audit_exported(
     """
     if (run is None) == (bank is None):
         raise UsageFault(
-            f"{folder}: expected either a run or a bank that drew it; name one of them"
+            f"{folder}: expected either a run or a sample bank that it came from; name one of them"
         )
     from gansynth.bank.spec import load_spec
     from gansynth.core.run_folder import RunFolder
@@ -155,7 +155,7 @@ def _names_of_source(source: CaseSource, export: Path) -> Iterator[Name]:
     for place in source.places:
         for path in (place, *place.rglob("*")):
             image = _IMAGE.fullmatch(path.name)
-            if image and export not in path.resolve().parents:  # which may lie in the source
+            if image and export not in path.resolve().parents:  # the export may be in the source
                 homes[image[1]].add(path.parent)
     yield from (Name(stem, "file") for stem, at in homes.items() if len(at) < MOST_FOLDERS)
     request = source.request
@@ -192,19 +192,19 @@ def _listed(findings: Iterable[Finding]) -> Iterator[str]:
 # -- files -----------------------------------------------------------------------------------------
 
 HEADER_TEXTS = ("descrip", "aux_file", "db_name", "intent_name", "data_type")
-"""Fields of a NIfTI header for anything that a program cares to write."""
+"""Free text fields of a NIfTI header."""
 HEADER_NUMBERS = (
     *("cal_min", "cal_max", "toffset"),
     *("slice_duration", "slice_start", "slice_end", "slice_code"),
 )
-"""Fields that tell of a scan: its range of intensities, its timing."""
+"""Fields that describe a scan: its range of intensities, its timing."""
 PNG_PLAIN = frozenset({"interlace", "gamma", "srgb", "chromaticity", "transparency", "dpi"})
-"""What Pillow says of how pixels are coded."""
+"""Pillow's keys of the pixel coding."""
 DAMAGED = (
     *(OSError, EOFError, ValueError, LookupError, SyntaxError, RecursionError, csv.Error),
     *(zlib.error, struct.error, ImageFileError, HeaderDataError, Image.DecompressionBombError),
 )
-"""What readers raise at files that are not what they are called."""
+"""Errors that readers raise for files of another kind."""
 _GZIP_HEAD = 512
 
 
@@ -234,7 +234,7 @@ class Look:
         """Search the value of a key; ``odd`` is the problem if any text is present."""
         problems = [odd] if odd else []
         found_marks, named = marks(text), self.names.valued(key, text)
-        # Of a path that is quoted as a whole the folders are not named again.
+        # The folders of a path that is quoted as a whole are not repeated.
         problems += [
             f"names {name}" for name in named if not (found_marks and name.what == "folder")
         ]
@@ -377,4 +377,4 @@ KINDS: dict[str, tuple[str, Callable[[Path, Look], None]]] = {
     ".csv": ("CSV", _read_table),
     **dict.fromkeys((".txt", ".md", ".html", ".yaml", ".yml", ".cfg"), _TEXT),
 }
-"""Ending of a file name -> what such a file is, and its reader."""
+"""File extension -> kind of the file, and its reader."""

@@ -33,7 +33,7 @@ VERSION = 1
 DOCUMENT = "evaluation.json"
 
 STRIP = 6
-"""Images of each side that are shown on top of the report."""
+"""Images of each side at the top of the report."""
 PARTS = ("realism", "faithfulness", "memorisation", "maps")
 
 
@@ -102,7 +102,7 @@ def evaluate(
     """
     sample_options, options = sample_options or Wanted(), options or EvaluationOptions()
     reporter = reporter or NullReporter()
-    metrics = chosen_metrics(options.metrics)  # a slip must not cost the time of drawing
+    metrics = chosen_metrics(options.metrics)  # fail before the slow sampling
     if options.exported is not None and not options.exported.is_dir():
         raise DataFault(f"--exported {options.exported}: no such folder; name one that is there")
     clock = _Clock()
@@ -199,8 +199,8 @@ def _faithfulness(gathered: Gathered, sides: Sides) -> tuple[dict[str, Any], Jud
     of_boxes = not sides.schema.foreground
     target = "boxes, filled in" if of_boxes else "labels"
     judge = {
-        "judge": f"two small U-Nets that find {target}, of {steps} steps, each of one half of the "
-        f"{count} people and asked about the other half",
+        "judge": f"two small U-Nets that find {target}, of {steps} steps, each trained on half of "
+        f"the {count} subjects and tested on the other half",
         "steps": steps,
     }
     return {**judge, **recover(judges, sides)}, judges
@@ -229,20 +229,17 @@ def _usual_folder(folder: Path, kind: str) -> Path:
     return folder.with_name(f"{folder.resolve().name}-evaluation")
 
 
-def _write(assessed: Assessed, schema: Schema, out: Path) -> dict[str, str]:
+def _write(result: Assessed, schema: Schema, out: Path) -> dict[str, str]:
     from gansynth.evaluation.memory import write_copies
     from gansynth.evaluation.report import write_report
 
-    document = assessed.document
+    document = result.document
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     write_json_atomic(out / DOCUMENT, document)
-    files = {
-        DOCUMENT: out / DOCUMENT,
-        **write_report(document, out, assessed.pictures, assessed.strip),
-    }
+    files = {DOCUMENT: out / DOCUMENT, **write_report(document, out, result.pictures, result.strip)}
     with disk_errors(out):
-        files |= write_copies(out, document.get("memorisation"), assessed.pairs, schema)
+        files |= write_copies(out, document.get("memorisation"), result.pairs, schema)
     return {name: str(path) for name, path in files.items()}
 
 
@@ -262,9 +259,9 @@ class _Clock:
 # -- realism ---------------------------------------------------------------------------------------
 
 PAIRED = ("lesions", "seam")
-"""Metrics of samples beside the very case each was drawn into: no other person can stand there."""
+"""Metrics of samples beside their own cases: other subjects cannot replace these."""
 BARS = 64
-"""Bars of a histogram that is drawn."""
+"""Bars of a plotted histogram."""
 
 
 def chosen_metrics(names: Sequence[str]) -> dict[str, Evaluated]:
@@ -302,7 +299,7 @@ def measure_realism(
         began = time.perf_counter()
         try:
             figures += [replace(figure, metric=name) for figure in metric.figures(sides)]
-        except (DataFault, UsageFault) as error:  # too few images, or a stranger's metric fails
+        except (DataFault, UsageFault) as error:  # too few images, or a third-party metric fails
             if name in requested or len(metrics) == 1:
                 raise
             left_out.append({"metric": name, "why": " ".join(str(error).split())})

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from gansynth.sampling.run import Run
 
 TRIES = 20
-"""Places that are drawn in a case before all of it is taken to be empty."""
+"""Random positions tried in a case before it counts as empty."""
 FEWEST = 4
-"""Samples below which nothing can be said."""
+"""Fewest samples for an evaluation."""
 
 
 @dataclass
@@ -75,7 +75,7 @@ class Known:
         subset = Known(kept(self.members), kept(self.others), self.people)
         if not subset.members and not subset.others:
             raise DataFault(
-                f"{source.name}: has no case of the classes that samples are of "
+                f"{source.name}: has no case of the samples' classes "
                 f"({', '.join(sorted(map(str, classes)))}), expected some; name other cases with "
                 "--real"
             )
@@ -166,7 +166,7 @@ class Gathered:
         if len(self.samples) < FEWEST:
             raise DataFault(
                 f"{self.name}: {len(self.samples)} sample(s), expected at least {FEWEST} to "
-                "evaluate; draw more with -n"
+                "evaluate; generate more with -n"
             )
         with reporter.task(number, "real crops") as bar:
             real = self.real(self.reference, number, np.random.default_rng((seed, 1)))

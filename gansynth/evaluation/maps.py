@@ -105,7 +105,7 @@ def draw_maps(
         ),
     ]
     if segmenter is not None:
-        words = "what enters the last layer of a segmenter of the fold, mean of each image"
+        words = "input of the last layer of the fold's segmenter, mean of each image"
         rows.append(
             ("segmenter", "t-SNE of a segmenter's features", words, _last(segmenter, mapped))
         )
@@ -147,16 +147,16 @@ def _last(segmenter: Segmenter, mapped: Shown) -> Floats:
 # -- places on a map -------------------------------------------------------------------------------
 
 LEAST = 10
-"""Images that a map needs."""
+"""Fewest images for a map."""
 COMPONENTS = 50
-"""Principal components that are kept: what lies beyond is noise for the most part."""
+"""Principal components kept; the others are mostly noise."""
 USUAL = 30.0
-"""Perplexity, as far as there are three times as many neighbours."""
+"""Perplexity, reduced for fewer than three times as many neighbours."""
 JITTER = 1e-3
-"""By how much images are moved, in deviations of the first component: of equal ones, which crops of
-small data sets are, scikit-learn's tree of neighbours makes nonsense (a divergence below 0)."""
+"""Jitter in deviations of the first component. Identical images, such as crops of small data sets,
+give an invalid result in scikit-learn's neighbour tree (a divergence below 0)."""
 NOISE = 1e-6
-"""Spread, as a share of the largest value, below which features are all the same."""
+"""Smallest spread of features, as a share of the largest value."""
 
 
 def embed(features: Floats, *, seed: int = 0) -> FloatArray:
@@ -191,19 +191,19 @@ def _checked(features: Floats) -> npt.NDArray[np.float64]:
     if len(features) < LEAST:
         raise DataFault(
             f"t-SNE: {len(features)} images, fewer than {LEAST}, expected at least as many for a "
-            "map; draw more samples"
+            "map; generate more samples"
         )
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if bad.size:
         raise DataFault(
             f"t-SNE: features of image {bad[0]} and {bad.size - 1} more are not finite, expected "
-            "numbers; did what makes them diverge?"
+            "numbers; has the network diverged?"
         )
     values = features.astype(np.float64)
     if np.ptp(values, axis=0).max() <= NOISE * np.abs(values).max():
         raise DataFault(
-            f"t-SNE: features of all {len(values)} images are the same, expected some spread; does "
-            "what makes them see anything?"
+            f"t-SNE: features of all {len(values)} images are the same, expected some spread; "
+            "check the network"
         )
     return values
 
@@ -216,6 +216,6 @@ def _reduced(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     centred /= np.abs(centred).max()
     pca = PCA(min(COMPONENTS, *centred.shape), svd_solver="full")
     components: npt.NDArray[np.float64] = pca.fit_transform(centred)
-    if components.shape[1] == 1:  # a map that begins with two components needs a second one
+    if components.shape[1] == 1:  # t-SNE's initialisation needs two components
         components = np.pad(components, ((0, 0), (0, 1)))
     return np.asarray(components / components[:, 0].std(), np.float64)

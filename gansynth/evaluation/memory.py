@@ -43,18 +43,18 @@ if TYPE_CHECKING:
     from gansynth.core.generator import Generator
 
 FINELY = 128
-"""Most samples whose nearest case is looked for in full resolution."""
+"""Most samples whose nearest case is searched in full resolution."""
 USUAL = 24
-"""Real crops whose nearest other person tells what distance is usual."""
+"""Real crops whose nearest other subject defines the usual distance."""
 SHOWN, ACROSS = 32, 4
-"""Pairs on a sheet, and in a line of it."""
+"""Pairs in a preview grid, and in a row of it."""
 CROPS = 4
-"""Crops of a case that a discriminator is asked about."""
+"""Crops of a case for the discriminator."""
 OWN = 0.5
-"""Share of that ratio at which a sample is a copy of the case whose labels it was drawn of: labels
-alone, where they say much of an image, bring it half as near."""
+"""Factor on that ratio for the case whose labels a sample is based on. Informative labels alone
+halve the distance."""
 CHANCE = 0.05
-"""p below which samples count as nearer to training people than to others."""
+"""p below which samples count as nearer to training subjects than to others."""
 
 
 class Some:
@@ -73,7 +73,7 @@ class Some:
 
 
 Pairs = Sequence[tuple[str, tuple[Sample, Case]]]
-"""Captions, with a sample and the real crop it lies nearest to."""
+"""Captions, with a sample and its nearest real crop."""
 
 
 def measure_memory(gathered: Gathered, sides: Sides) -> tuple[dict[str, Any], Pairs]:
@@ -85,7 +85,7 @@ def measure_memory(gathered: Gathered, sides: Sides) -> tuple[dict[str, Any], Pa
     if not cases.members:
         why = (
             f"{gathered.source.name} holds none of the cases that {gathered.name} was fitted on, "
-            "so nothing can be said of what it remembers; name them with --real"
+            "so memorisation cannot be tested; name them with --real"
         )
         return {"why": why}, ()
     looked = _Looked(gathered, sides)
@@ -134,7 +134,7 @@ class _Looked:
         queries = [
             Query(i / search.scale) for i in (*images, *real, *(c.image for c in self.others))
         ]
-        with sides.reporter.task(len(ids), "distances to people") as bar:
+        with sides.reporter.task(len(ids), "distances to subjects") as bar:
             table = search.table(queries, bar.advance).astype(np.float64)
         first, second = len(images), len(images) + len(real)
         members = len(cases.members)
@@ -153,18 +153,15 @@ class _Looked:
         members = len(self.to_train.names)
         size = min(others, members) if others else members
         chosen = np.sort(rng.permutation(members)[:size])
-        words = f"{size} training people"
+        words = f"{size} training subjects"
         rows = [
             (f"synthetic to {words}", self.to_train.nearest(chosen)),
-            (
-                f"real training to {words}, others than their own",
-                self.real_to_train.nearest(chosen),
-            ),
+            (f"real training to {words}, except their own", self.real_to_train.nearest(chosen)),
         ]
         if others:
             held_out = np.arange(others)[:size]
             rows.insert(
-                1, (f"synthetic to {size} held-out people", self.to_others.nearest(held_out))
+                1, (f"synthetic to {size} held-out subjects", self.to_others.nearest(held_out))
             )
             rows.insert(2, (f"held-out to {words}", self.others_to_train.nearest(chosen)))
         return [
@@ -191,11 +188,8 @@ class _Looked:
         usual = usual[np.isfinite(usual)]
         if not pairs or not usual.size:
             return None
-        ratios = [float(self.to_all.distances[n, column]) for n, column in pairs]
-        return {
-            "ratio": round(float(np.median(ratios) / np.median(usual)), 4),
-            "samples": len(ratios),
-        }
+        near = [float(self.to_all.distances[n, column]) for n, column in pairs]
+        return {"ratio": round(float(np.median(near) / np.median(usual)), 4), "samples": len(near)}
 
     def attacks(self) -> list[Attack]:
         """Membership by distance to all samples, and to those of other subjects' labels."""
@@ -209,7 +203,7 @@ class _Looked:
         attacks = []
         for description, apart in (
             ("distance to the nearest sample", False),
-            ("distance to the nearest sample that was not drawn of that person's labels", True),
+            ("distance to the nearest sample that is not based on that subject's labels", True),
         ):
             if apart and not drawn_of_members:
                 continue
@@ -239,15 +233,10 @@ def _score(table: Floats, people: Sequence[str], drawn_of: np.ndarray[Any, Any] 
 def near_copies(gathered: Gathered, sides: Sides) -> tuple[Copies, Pairs]:
     """Near-copies among the first samples, by their nearest case in full resolution."""
     cases = gathered.known
-    training_cases = Some(cases.members, cases.people, gathered.cache)
+    subset = Some(cases.members, cases.people, gathered.cache)
     samples = list(sides.samples)[:FINELY]
     nearest = find_nearest(
-        samples,
-        training_cases,
-        gathered.space,
-        real=USUAL,
-        seed=sides.seed,
-        reporter=sides.reporter,
+        samples, subset, gathered.space, real=USUAL, seed=sides.seed, reporter=sides.reporter
     )
     least = least_margin(np.array(nearest.margins))
     pairs, examples = {}, []
@@ -282,7 +271,7 @@ def asked_discriminator(gathered: Gathered, sides: Sides) -> list[Attack]:
             return []
         scores.setdefault(people[case_id], []).append(float(scores_of_case.mean()))
     means = {person: float(np.mean(values)) for person, values in scores.items()}
-    description = "how real the run's discriminator finds a person; it is in the run folder alone"
+    description = "realness score of the run's discriminator, which is in the run folder only"
     mine = [means[p] for p in sorted(theirs)]
     return [attack_by("discriminator", description, mine, [means[p] for p in sorted(strange)])]
 
@@ -292,8 +281,7 @@ def write_copies(
 ) -> dict[str, Path]:
     """Write ``near_copies.csv``, one pair a line, and ``near_copies.png`` of the first pairs.
 
-    They identify training cases, so they stay in the folder. Files of an earlier evaluation are
-    removed.
+    They identify training cases, so they stay in the folder. Older files are removed.
     """
     import csv
     import io
@@ -325,7 +313,7 @@ def write_copies(
 
 BANK = "bank.json"
 AT_ONCE = 16
-"""Cases that a discriminator is asked about at once."""
+"""Batch size of the discriminator."""
 
 
 def load_critic(run: Path, device: torch.device) -> Generator | None:
@@ -359,11 +347,9 @@ def load_critic(run: Path, device: torch.device) -> Generator | None:
         return None
     for name in names:
         prefix = f"net/{name}/"
-        tensors = {
-            k.removeprefix(prefix): v for k, v in saved.tensors.items() if k.startswith(prefix)
-        }
-        _check(saved.folder, name, generator.nets[name].state_dict(), tensors)
-        generator.nets[name].load_state_dict(tensors)
+        net = {k.removeprefix(prefix): v for k, v in saved.tensors.items() if k.startswith(prefix)}
+        _check(saved.folder, name, generator.nets[name].state_dict(), net)
+        generator.nets[name].load_state_dict(net)
     return generator
 
 

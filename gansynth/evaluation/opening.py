@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from gansynth.sampling.drawer import SampleDrawer
 
 AT_ONCE = 16
-"""Samples drawn at once."""
+"""Batch size of sampling."""
 Real = Mapping[str, Any]
 """A ``SourceRequest`` as JSON."""
 MOST_TRIED = 4
-"""Samples that are drawn, at most, for each one that is wanted: flawed ones are left out."""
+"""Most samples generated for each one evaluated, since some are rejected."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _open_run(
 
     run = load_run(folder, device)
     own_source = open_moved(run, *where)
-    real_source = None if real is None else open_real(real, own_source)  # before anything is drawn
+    real_source = None if real is None else open_real(real, own_source)  # before sampling
     drawer = SampleDrawer(run, own_source, options.request, reporter)
     source = drawer.source if real_source is None else real_source
     samples, flawed = _drawn(drawer, options, reporter)
@@ -126,8 +126,8 @@ def _drawn(drawer: SampleDrawer, options: Wanted, reporter: Reporter) -> tuple[l
             first += count
     if not samples:
         raise DataFault(
-            f"{drawer.run.folder}: all of {first} samples are flawed, expected some to evaluate; "
-            "look at them (gansynth sample --sheet), or evaluate them all the same: --filter none"
+            f"{drawer.run.folder}: all of {first} samples are rejected, expected some to evaluate; "
+            "look at them (gansynth sample --sheet), or evaluate them anyway: --filter none"
         )
     return samples, flawed
 
@@ -139,7 +139,7 @@ def _open_bank(folder: Path, real: Real | None, options: Wanted, reporter: Repor
     spec = reader.spec
     if real is None:
         raise UsageFault(
-            f"{folder}: is a bank, which does not know where real cases are; expected --real "
+            f"{folder}: is a bank, without real cases; expected --real "
             f"KIND:WHERE, the data set its run was fitted on ({spec.lineage.dataset} fold "
             f"{spec.lineage.fold})"
         )
@@ -186,7 +186,9 @@ def open_real(request: Real, own_source: CaseSource) -> CaseSource:
     try:
         return opening.open_real(request, own_source)
     except UsageFault as fault:
-        open_source(inherited(request, own_source.request))  # what does not open says so itself
+        open_source(
+            inherited(request, own_source.request)
+        )  # raises its own error if it does not open
         raise DataFault(str(fault)) from fault
 
 
@@ -209,12 +211,12 @@ def check_alike(source: CaseSource, schema: Schema, owner: str) -> None:
         if value != expected:
             raise DataFault(
                 f"--real {source.name}: its {key} are {value}, samples of {owner} have {expected}; "
-                "expected the same. Read it alike: --real-read KEY=VALUE"
+                "expected the same. Read it in the same way: --real-read KEY=VALUE"
             )
     if not same_spacing(actual.spacing, schema.spacing):
         raise DataFault(
             f"--real {source.name}: its spacing is {_mm(actual.spacing)}, samples of {owner} have "
-            f"{_mm(schema.spacing)}; expected the same. Bring it there: --real-read spacing=..."
+            f"{_mm(schema.spacing)}; expected the same. Resample it: --real-read spacing=..."
         )
     common = schema.labels.keys() & actual.labels.keys()
     differing = [name for name in sorted(common) if schema.labels[name] != actual.labels[name]]
@@ -222,7 +224,7 @@ def check_alike(source: CaseSource, schema: Schema, owner: str) -> None:
         name = differing[0]
         raise DataFault(
             f"--real {source.name}: label {name!r} is {actual.labels[name]}, samples of {owner} "
-            f"have {schema.labels[name]}; expected the same. Read it alike: --real-read labels=..."
+            f"have {schema.labels[name]}; expected the same. Read it with --real-read labels=..."
         )
 
 

@@ -26,9 +26,9 @@ from gansynth.runtime.devices import pick_device, seeded
 
 PERMUTATIONS = 999
 DRAWN = 1000
-"""Bootstrap samples of people."""
+"""Bootstrap samples of subjects."""
 BATCH, RATE = 32, 3e-3
-"""Of the network's training."""
+"""Batch size and learning rate of the network."""
 
 Bools = npt.NDArray[np.bool_]
 
@@ -63,7 +63,7 @@ class C2ST(Evaluated):
             self._between(sides, split.control, split.real).accuracy
             for split in halves(sides.drawn_of, sides.people, self.rounds, sides.rng("c2st halves"))
         ]
-        # Of few rounds their spread is no interval: what chance gives people as few as these.
+        # A few rounds give no interval, so the range of chance for so few subjects is used.
         apart = 2 * result.error
         return [
             Figure(
@@ -214,7 +214,7 @@ class NetworkC2ST(C2ST):
     """Two networks, each trained on half of the subjects and tested on the other half."""
 
     title = "Two-sample test, small network (C2ST)"
-    method = "a convolutional network trained on other people's slices"
+    method = "a convolutional network trained on other subjects' slices"
     rounds = 2
 
     def judged(
@@ -264,7 +264,7 @@ def _trained(
     with seeded(sides.seed + fold):
         net = Classifier(planes[0].shape[2]).to(device).train()
     kinds = [train[synthetic[train]], train[~synthetic[train]]]
-    if not all(map(len, kinds)):  # one side's people all lie in the other half
+    if not all(map(len, kinds)):  # all subjects of one side are in the other half
         return net.eval()
     target = (torch.arange(BATCH) < BATCH // 2).float().to(device)
 

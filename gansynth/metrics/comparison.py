@@ -25,7 +25,7 @@ from gansynth.runtime.progress import NullReporter, Reporter
 Image = Sample | Case
 T = TypeVar("T")
 PERCENTILES = (0.5, 99.5)
-"""Of real intensities: what images are clipped to, so that no single voxel sets the scale."""
+"""Of real intensities. Images are clipped to them, so that no single voxel sets the scale."""
 Window = npt.NDArray[np.float32]
 """(C, 2): lowest and highest intensity of each channel."""
 
@@ -116,7 +116,7 @@ class Evaluated(ABC):
         if min(len(sides.samples), len(sides.real)) < self.least:
             raise DataFault(
                 f"{self.title.lower()}: {len(sides.samples)} sample(s) and {len(sides.real)} real "
-                f"image(s), expected at least {self.least} of each; draw more with -n"
+                f"image(s), expected at least {self.least} of each; generate more with -n"
             )
 
 
@@ -250,21 +250,20 @@ def check_images(
             )
         if image.shape != shape:
             raise DataFault(
-                f"{name}: is of {_size(image.shape[1:])} voxels, expected {_size(size)}; all "
-                "images that are compared must be of one size: evaluate the run instead of a bank, "
-                "or bring them to one size first"
+                f"{name}: has {_size(image.shape[1:])} voxels, expected {_size(size)}, the same "
+                "size for all images. Evaluate the run instead of a sample bank, or resize them "
+                "first"
             )
         if not np.isfinite(image).all():
             bad = int(image.size - np.isfinite(image).sum())
             raise DataFault(
-                f"{name}: holds {bad} NaN or infinite voxel(s), expected finite numbers; draw it "
-                "again, or leave it out"
+                f"{name}: holds {bad} NaN or infinite voxel(s), expected finite numbers; "
+                "generate it again, or leave it out"
             )
         if image.size and float(image.max()) == float(image.min()):
             raise DataFault(
-                f"{name}: is constant ({float(image.min()):g} everywhere), expected an image; a "
-                "generator that has collapsed draws such, an empty crop is one: fit it anew, or "
-                "leave it out"
+                f"{name}: is constant ({float(image.min()):g} everywhere), expected an image. It "
+                "is an empty crop, or the generator has collapsed: fit it again, or leave it out"
             )
 
 
@@ -295,11 +294,11 @@ def measure(
             }
         except GansynthError:
             raise
-        except Exception as error:  # a stranger's code
+        except Exception as error:  # third-party code
             text = " ".join(str(error).split())
             raise UsageFault(
                 f"metric {name!r} fails on {len(samples)} sample(s): {type(error).__name__}: "
-                f"{text}; expected named numbers. Leave it out, or mend its plugin"
+                f"{text}; expected named numbers. Leave it out, or fix its plugin"
             ) from error
         measured[name] = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
     return measured

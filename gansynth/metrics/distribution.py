@@ -26,9 +26,9 @@ from gansynth.metrics.estimate import Better, Floats
 from gansynth.metrics.features import KINDS, WORDS, Kind, Looked, features_of, pictures
 
 MOST = 500
-"""Rows from which a kernel's width is learnt at most."""
+"""Most rows used to estimate a kernel's width."""
 NEAREST = 3
-"""k: Kynkäänniemi et al. 2019 take 3; five, as Naeem et al. do, are many of a dozen images."""
+"""k: Kynkäänniemi et al. 2019 use 3. Five, as Naeem et al. use, are many for a dozen images."""
 NAMES = {
     "precision": "share of samples within the real images' balls",
     "recall": "share of real images within the samples' balls",
@@ -244,7 +244,7 @@ class SlicedWasserstein(Halved):
             for level, picture in enumerate(pyramid(plane.flatten(0, 1))):
                 rows = cut_patches(picture, rng).reshape(len(images), -1, plane.shape[2] * PATCH**2)
                 levels.setdefault(f"level {level + 1}", []).append(rows)
-        # An axis too short for a level is looked at on the others.
+        # A level that is too large for an axis uses the other axes.
         return {name: torch.cat(rows, 1) for name, rows in levels.items()}
 
     def compare(self, prepared: Projected, real: Projected, sides: Sides) -> Mapping[str, float]:

@@ -21,19 +21,19 @@ from gansynth.metrics.comparison import Halved, Image, Sides, Window, window_of
 from gansynth.metrics.estimate import Better, Floats, Indices, numbered
 
 MOST_PAIRS = 600
-"""Most pairs of a side that are compared; of each half about a quarter of them are left."""
+"""Most pairs compared on a side; about a quarter of them remain in each half."""
 PAIRS = 256
 """Most pairs that are compared."""
 AT_ONCE = 1 << 20
-"""Voxels of images that are compared at once; more are slower, not faster."""
+"""Voxels of images compared at once; more are slower."""
 FEW = 8
-"""People below which real pairs may be of one person."""
+"""Fewer subjects than this may form real pairs of one subject."""
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Of the scales, fine to coarse: Wang et al. 2003, sec. 3.2."""
 WINDOW, SIGMA = 11, 1.5
 """Edge and standard deviation in voxels of the Gaussian window: Wang et al. 2004, sec. III-B."""
 K1, K2 = 0.01, 0.03
-"""Shares of the data range that keep the quotients finite, ibid."""
+"""Stabilising shares of the data range, ibid."""
 
 
 class Diversity(Halved):
@@ -67,7 +67,7 @@ class Diversity(Halved):
 
     def told(self, name: str) -> tuple[str, Better]:
         """Describe the mean."""
-        return "mean MS-SSIM of pairs of different people; 1 if all images are the same", "real"
+        return "mean MS-SSIM of pairs of different subjects; 1 if all images are the same", "real"
 
 
 @dataclass(frozen=True)

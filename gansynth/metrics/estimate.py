@@ -14,13 +14,13 @@ from gansynth.metrics.stats.bounds import ANY, within
 from gansynth.runtime.errors import DataFault
 
 Better = Literal["lower", "higher", "real", "half"]
-"""What is wished for: little, much, what real people have, or no more than chance (0.5)."""
+"""The target: low, high, the value of real subjects, or chance (0.5)."""
 Finding = Literal["like real", "unlike real", "unclear"]
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 LEVEL = 0.05
-"""Share of intervals that may miss what they are to hold."""
+"""Share of intervals that may miss the true value."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,9 @@ def halves(
     """
     if len(set(people)) < 2 or len(drawn_of) < 4:
         raise DataFault(
-            f"{len(set(people))} real people and {len(drawn_of)} samples, expected at least 2 and "
-            "4: intervals and the real scale come of halves of each; draw more with -n, or take "
-            "more cases"
+            f"{len(set(people))} real subjects and {len(drawn_of)} samples, expected at least 2 "
+            "and 4: intervals and the real scale need halves of each; generate more with -n, or "
+            "use more cases"
         )
     for _ in range(count):
         first, second = _dealt(people, rng)

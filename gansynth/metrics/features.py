@@ -26,12 +26,12 @@ WORDS: Mapping[str, str] = {
     "random": "of a network with random weights",
 }
 FAR = 4.0
-"""Windows beyond black or white at which intensities are cut off: one voxel is not to blind it."""
+"""Windows beyond black or white at which intensities are clipped, against outlier voxels."""
 MOST = 5.0
-"""Deviations of the real ones beyond which a feature is as far as can be: a cubic kernel of noise
-would otherwise have no interval."""
+"""Features are clipped at so many deviations of the real ones. Without it a cubic kernel of noise
+would have no interval."""
 AT_ONCE = 64
-"""Pictures a network looks at at once."""
+"""Pictures in a batch."""
 SLICES = 3
 """Slices across each axis of a volume, at equal distances."""
 
@@ -43,7 +43,7 @@ class Features:
         self.sides = sides
         self.options = EncoderOptions(sides.effort.features, seed=sides.seed)
         self.device = pick_device(sides.device)
-        # The images are kept, too: another list could get the number of one that is gone.
+        # The images are kept, too: another list could reuse the id of a deleted one.
         self._kept: dict[tuple[int, str], tuple[Sequence[Image], Looked]] = {}
         self._scales: dict[str, list[Floats]] = {}
 

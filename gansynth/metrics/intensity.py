@@ -13,12 +13,12 @@ from gansynth.metrics.comparison import Halved, Image, Sides
 from gansynth.metrics.estimate import Better, Floats, Indices
 
 BINS = 512
-"""Equal bins from the lowest to the highest intensity of a channel's window, and one beyond each
-end, where what lies there counts as lying at the end."""
+"""Equal bins over a channel's intensity window, and one beyond each end for values outside, which
+count as lying at the end."""
 MARGIN = 1.0
-"""Windows that bins reach beyond black and white."""
+"""Range of the bins beyond black and white, in windows."""
 MOST = 1_000_000
-"""Most voxels of a distribution, evenly spread over the images; more cost time and tell no more."""
+"""Most voxels of a distribution, evenly spread over the images; more only cost time."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from gansynth.data.rims import Numbers, contrasts
 from gansynth.runtime.errors import UsageFault
 
 SIDED = 10
-"""Real boxes of a class from which it is known whether it is brighter or darker than its rim."""
+"""Real boxes of a class needed to know whether it is brighter or darker than its rim."""
 RESAMPLED = 2000
 """Bootstrap samples of the interval."""
 INTERVAL = (0.025, 0.975)
@@ -56,8 +56,8 @@ def lesions_metric(
     """
     if not any(sample.boxes is not None for sample in samples):
         raise UsageFault(
-            "--metric lesions: samples have no boxes, expected those of a generator that heeds "
-            "boxes, such as cpggan; leave it out"
+            "--metric lesions: samples have no boxes, expected a generator conditioned on boxes, "
+            "such as cpggan; leave it out"
         )
     rng = np.random.default_rng(0)
     once = {(case.id, content_hash(case.image)): case for case in real}

@@ -19,11 +19,11 @@ import numpy as np
 from gansynth.metrics.estimate import LEVEL, Floats, Indices, drawn_anew, middle, numbered
 
 SUBSETS = 60
-"""Choices of as many training people as there are held-out ones."""
+"""Random subsets of as many training subjects as held-out ones."""
 PERMUTATIONS = 499
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 MARGIN = 0.05
-"""Share of real images that are as much nearer to one person than to the next as a copy is."""
+"""Share of real images whose margin is as small as that of a copy."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,13 @@ def nearer(train: People, held_out: People, rng: np.random.Generator) -> Nearer:
     as_near = 0
     for _ in range(PERMUTATIONS):
         dealt = rng.permutation(sides)
-        # Of few people the truth itself comes up often; it must not lose against its own estimate.
+        # With few subjects the true sides recur often; they count as equally near.
         same = bool((dealt == sides).all())
         as_near += same or _share(both, dealt, size, SUBSETS // 6, rng) >= value - 1e-12
     low = high = None
     if size >= 4:
-        # Half of the samples, of the training and of the held-out people left out: what shares
-        # scatter by then is about their standard error (as in ``figure.summarised``).
+        # Delete-half jackknife over samples, training and held-out subjects: the spread of the
+        # shares is about their standard error (as in ``figure.summarised``).
         rows = max(2, len(both) // 2)
         half = [
             _share(both[rng.permutation(len(both))[:rows]], sides, size // 2, 1, rng)
@@ -177,7 +177,7 @@ def least_margin(real: Floats) -> float:
 
 
 FEWEST = 3
-"""People on each side below which an attack is not judged."""
+"""Fewest subjects on each side for which an attack is evaluated."""
 
 
 @dataclass(frozen=True)
@@ -203,16 +203,14 @@ class Attack:
         return {**vars(self), **numbers}
 
 
-def attack_by(
-    name: str, description: str, members: Sequence[float], others: Sequence[float]
-) -> Attack:
+def attack_by(name: str, text: str, members: Sequence[float], others: Sequence[float]) -> Attack:
     """Evaluate an attack by its scores, one for each subject; higher means a member."""
     from scipy.stats import mannwhitneyu
 
     test = mannwhitneyu(members, others, alternative="greater")
     auc = float(test.statistic) / (len(members) * len(others))
     low, high = auc_interval(auc, len(members), len(others))
-    return Attack(name, description, auc, low, high, float(test.pvalue), len(members), len(others))
+    return Attack(name, text, auc, low, high, float(test.pvalue), len(members), len(others))
 
 
 def auc_interval(auc: float, first: int, second: int) -> tuple[float, float]:
@@ -237,8 +235,8 @@ def auc_interval(auc: float, first: int, second: int) -> tuple[float, float]:
     def end(bound: float) -> float:
         if auc == bound:
             return bound
-        # At both ends of the way the error is 0; a little inside, it is larger than the distance
-        # at the one and smaller at the other.
+        # The error is 0 at both ends. A little inside, it is larger than the distance at one end
+        # and smaller at the other.
         near, far = auc + 1e-6 * (bound - auc), bound + 1e-9 * (auc - bound)
         return float(brentq(off, near, far)) if off(near) < 0 < off(far) else bound
 

@@ -21,11 +21,11 @@ from gansynth.metrics.nearest_search import Cases, Load, Query, Search
 from gansynth.runtime.progress import NullReporter, Reporter
 
 REAL = 64
-"""Real crops whose own nearest ones tell what is usual."""
+"""Real crops whose nearest neighbours define the usual distance."""
 COPY = 0.5
-"""Median ratio below which samples look like copies. What is blurred, but no copy, lies about 0.7
-of the usual distance from anything: it lacks its own half of the variance. Of real hippocampus
-slices held-out ones came to 1.08, copies with a fifth of noise to 0.34, blurred ones to 0.21."""
+"""Median ratio below which samples look like copies. A blurred image that is no copy lies at about
+0.7 of the usual distance from any image: it lacks its own half of the variance. For hippocampus
+slices held-out real ones have 1.08, copies with a fifth of noise 0.34, blurred ones 0.21."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Nearest:
         return (
             f"samples lie {median:.2f} of the usual distance from their nearest training case "
             f"(expected about 1, at least {COPY}): the generator may be memorising. Look at the "
-            "sheet; more cases, fewer steps or a smaller generator help"
+            "preview grid. More cases, fewer steps or a smaller generator help"
         )
 
     def to_json(self) -> dict[str, Any]:

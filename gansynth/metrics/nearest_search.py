@@ -17,17 +17,17 @@ from gansynth.core.space import Placement, Space
 GRID = 16
 """Most blocks along an axis."""
 CANDIDATES = 20
-"""Cases (of volumes cut into slices: slices) that are looked at in full."""
+"""Cases (or slices, of volumes cut into slices) that are compared in full."""
 STEPS = 8
-"""Places of a case larger than a sample lie an eighth of the sample apart, then are refined."""
+"""Positions in a case larger than a sample are an eighth of the sample apart, then refined."""
 REACH = 1
 """Blocks by which a copy may be shifted along each axis."""
 ROWS = 512
-"""Places that are compared at once."""
+"""Positions compared at once."""
 
 Load = Callable[[str], Case]
 Found = tuple[float, str, Placement]
-"""Distance, case and place."""
+"""Distance, case and position."""
 
 
 @dataclass

@@ -28,11 +28,11 @@ from gansynth.runtime.devices import pick_device
 from gansynth.runtime.errors import DataFault
 
 DRAWN = 1000
-"""Bootstrap samples of people."""
+"""Bootstrap samples of subjects."""
 POOR = 0.3
-"""Dice in real people below which a segmenter is no judge."""
+"""Dice in real subjects below which a segmenter is too poor for an evaluation."""
 CLOSE = 0.9
-"""Ratio to real Dice from which samples count as faithful: surely, or with an interval up to 1."""
+"""Ratio to real Dice of faithful samples: its lower limit, or its value if the interval holds 1."""
 
 Cut = Callable[[str, np.random.Generator], Case]
 """(case id, random numbers) -> a crop of that case."""
@@ -89,8 +89,8 @@ def train_judges(
     names = sorted({people[i] for i in ids})
     if len(names) < 2:
         raise DataFault(
-            f"faithfulness: all {len(ids)} training case(s) are of one person, expected at least "
-            "two: a segmenter is asked about people it has not seen"
+            f"faithfulness: all {len(ids)} training case(s) are of one subject, expected at least "
+            "two: a segmenter is tested on subjects it was not trained on"
         )
     order = sides.rng("judges").permutation(len(names))
     first = frozenset(names[n] for n in order[: len(names) // 2])

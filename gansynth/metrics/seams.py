@@ -19,15 +19,15 @@ from gansynth.data.rims import Numbers, spread
 from gansynth.runtime.errors import UsageFault
 
 PLACES = ("edge", "rim")
-"""Where it is measured: at the lesion's edge, and where the rim around it is steepest."""
+"""Positions: the lesion's edge, and the steepest surface of the rim around it."""
 REACH = 6
-"""How far around a lesion its rim may end, in voxels of the finest axis."""
+"""Width of the rim around a lesion, in voxels of the finest axis."""
 FACES = 12
-"""Between fewer pairs of voxels than so many no gradient is measured."""
+"""Fewest pairs of voxels for a gradient."""
 LEAST = 8
-"""Smaller pieces of foreground, in voxels, are no lesions."""
+"""Smallest component of the foreground, in voxels, that is a lesion."""
 RANGE = (0.025, 0.975)
-"""Quantiles of the real lesions' gradients between which a sample's is in range."""
+"""Quantiles of the real lesions' gradients that bound the range."""
 
 
 def seam_metric(
@@ -42,8 +42,8 @@ def seam_metric(
     """
     if not any(sample.labels is not None for sample in samples):
         raise UsageFault(
-            "--metric seam: samples have no label maps, expected those of a generator that is "
-            "asked for some, such as copypaste; leave it out"
+            "--metric seam: samples have no label maps, expected a generator conditioned on "
+            "labels, such as copypaste; leave it out"
         )
     gradients = [_nothing(schema)]
     for index, sample in enumerate(samples):
@@ -90,7 +90,7 @@ def within_range(values: Numbers, of: Numbers) -> Numbers:
         reference = of[(slice(None), *place)]
         reference = reference[np.isfinite(reference)]
         if reference.size:
-            # As often as the range says a further real one lies in it, however few are known.
+            # Weibull quantiles hold a further real value with the stated probability, even if few.
             low, high = np.quantile(reference, RANGE, method="weibull")
             column = values[(slice(None), *place)]
             within = ((column >= low) & (column <= high)).astype(np.float64)
@@ -100,17 +100,12 @@ def within_range(values: Numbers, of: Numbers) -> Numbers:
 
 def new_voxels(sample: Sample, beside: Case | None) -> Mask | None:
     """Mask of a sample's foreground that is new to the case beside it; None if unknown."""
-    provenance = sample.provenance
-    if (
-        sample.labels is None
-        or beside is None
-        or beside.labels is None
-        or "lesions" not in provenance
-    ):
+    about = sample.provenance
+    if sample.labels is None or beside is None or beside.labels is None or "lesions" not in about:
         return None
-    if dict(provenance["lesions"]).get("where") == "own":  # foreground drawn anew where it was
+    if dict(about["lesions"]).get("where") == "own":  # foreground generated again in its place
         return None
-    if beside.id != provenance.get("case") or beside.labels.shape != sample.labels.shape:
+    if beside.id != about.get("case") or beside.labels.shape != sample.labels.shape:
         return None
     return np.asarray((sample.labels > 0) & (sample.labels != beside.labels))
 
@@ -131,10 +126,10 @@ def seams(
     if labels is None or not (labels > 0).any():
         return np.zeros((0, len(image), 2))
     body = labels != OUTSIDE if (labels == OUTSIDE).any() else organ_mask(image)
-    # Of what is around lesions: what was put in, and how large it is, must not come in.
+    # Only tissue around lesions: inserted lesions and their size must not influence the scale.
     around = body & (labels <= 0) if (body & (labels <= 0)).any() else body
     scales = np.array([max(spread(channel[around]), 1e-6) for channel in image])
-    # A voxel at the body's border holds some of what lies beyond.
+    # A voxel at the body's border is partly outside.
     body = binary_erosion(body, border_value=1) | (labels > 0)
     lesions = np.asarray(labels > 0 if new is None else new, np.int16)
     rows = []
@@ -153,7 +148,7 @@ def _profile(
     from scipy.ndimage import distance_transform_edt
 
     away = distance_transform_edt(~lesion, sampling=spacing)
-    # Shell 0 is the lesion; a further one ends half-way between voxels, so that none lies on it.
+    # Shell 0 is the lesion. Other shells end half-way between voxels, so that none lies on one.
     ends = (np.arange(REACH + 1) + 0.5) * min(spacing)
     shell = np.where(lesion, 0, np.maximum(np.searchsorted(ends, away), 1))
     sums, counts = np.zeros((len(ends) + 1, len(image))), np.zeros(len(ends) + 1)

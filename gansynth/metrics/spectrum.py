@@ -25,7 +25,7 @@ def radial_power(image: FloatArray, spacing: tuple[float, ...]) -> npt.NDArray[n
     """
     axes = tuple(range(1, image.ndim))
     centred = image - image.mean(axis=axes, keepdims=True)
-    # A Hann window keeps the crop's edges from leaking into every frequency.
+    # A Hann window prevents spectral leakage of the crop's edges.
     for axis, n in zip(axes, image.shape[1:], strict=True):
         shape = [1] * image.ndim
         shape[axis] = n

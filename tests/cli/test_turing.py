@@ -134,7 +134,7 @@ def test_without_the_servers_package_the_cure_is_said_before_anything_is_prepare
 
 
 def test_fewer_cases_than_images_are_refused(run, refuse):
-    words = ["-n 50: toy:3 has 16 image(s)", "say -n 16"]
+    words = ["-n 50: toy:3 has 16 image(s)", "use -n 16"]
     refuse("turing-test", run, code=2, says=words, keep=[run])
 
 

@@ -99,7 +99,7 @@ def _starts(length: int, size: int) -> list[int]:
     return [round(x) for x in np.linspace(0, length - size, count)]
 
 
-# -- a host's own predictions ----------------------------------------------------------------------
+# -- predictions of a target framework -------------------------------------------------------------
 
 
 def predicted_files(source: CaseSource, folders: Sequence[Path]) -> dict[str, Path]:
@@ -120,7 +120,7 @@ def predicted_files(source: CaseSource, folders: Sequence[Path]) -> dict[str, Pa
             if case in files:
                 raise DataFault(
                     f"{file}: case {case!r} has another prediction in {files[case]}, expected one "
-                    "of each, by the host that had not seen it; remove one"
+                    "of each, by the model not trained on it; remove one"
                 )
             files[case] = file
     refuse_held_out(source, files)
@@ -135,14 +135,14 @@ def predicted_files(source: CaseSource, folders: Sequence[Path]) -> dict[str, Pa
         raise DataFault(
             f"--predictions {', '.join(map(str, folders))}: {len(missing)} of "
             f"{len(source.train_ids)} training case(s) have no prediction, {some_names(missing)}; "
-            "expected one of each: train the host on every inner fold, and name each one's folder"
+            "expected one of each. Train on every inner fold, and name each one's folder"
         )
     return files
 
 
 def _named_by_case(source: CaseSource, folder: Path) -> Iterator[tuple[str, Path]]:
     """Label maps in a folder, and their cases by name."""
-    if isinstance(source, FlatSource):  # whose names may be paths
+    if isinstance(source, FlatSource):  # names may be paths
         for file in sorted(folder.rglob("*.png")):
             yield file.relative_to(folder).with_suffix("").as_posix(), file
         return
@@ -162,8 +162,9 @@ def refuse_held_out(source: CaseSource, files: Mapping[str, Path]) -> None:
     if barred:
         raise IntegrityFault(
             f"leakage: {files[barred[0]].parent} has predictions of {len(barred)} held-out case(s) "
-            f"of {source.name} fold {source.fold}: {some_names(barred)}; expected training cases "
-            "only, predicted by hosts of inner folds: gansynth failures ... --write-splits FILE"
+            f"of {source.name} fold {source.fold}: {some_names(barred)}; expected training "
+            "cases only. Predict them with the inner folds of gansynth failures ... --write-splits "
+            "FILE"
         )
 
 
@@ -183,7 +184,7 @@ def inner_folds(source: CaseSource, folds: int, seed: int) -> list[Split]:
 class InnerSource(Wrapped):
     """An inner fold of a source; held-out cases of the outer fold cannot be read through it."""
 
-    # By ``load`` below, not by the source behind, which reads every case.
+    # By ``load`` below, not by the wrapped source, which reads every case.
     record, content, stored = CaseSource.record, CaseSource.content, CaseSource.stored
 
     def __init__(self, outer: CaseSource, split: Split) -> None:
@@ -220,5 +221,5 @@ class InnerSource(Wrapped):
         if cases:
             raise IntegrityFault(
                 f"{self.name} fold {self.fold}: {min(cases)!r} is no training case, expected those "
-                "only: held-out cases must not steer what is drawn. Take other inner folds"
+                "only: held-out cases must not influence sampling. Use other inner folds"
             )

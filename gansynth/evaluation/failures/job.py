@@ -41,14 +41,16 @@ class FailureOptions(OptionModel):
     inner: int = Field(3, ge=2, description="inner folds")
     steps: int = Field(400, ge=1, description="optimiser steps of each small segmenter")
     batch_size: int = Field(2, ge=1, description="crops a step")
-    width: int = Field(12, ge=1, description="features of it at full resolution")
-    levels: int = Field(4, ge=1, description="resolutions of it")
+    width: int = Field(12, ge=1, description="its features at full resolution")
+    levels: int = Field(4, ge=1, description="its resolutions")
     lr: float = Field(3e-3, gt=0, description="AdamW's peak rate")
     patch: int = Field(64, ge=8, description="longest edge of its crops, voxels")
     least: int = Field(4, ge=1, description="voxels; smaller parts of a label map do not count")
-    candidates: int = Field(8, ge=2, le=64, description="conditions drawn to choose one from")
+    candidates: int = Field(8, ge=2, le=64, description="random conditions of which one is chosen")
     bound: float = Field(10.0, gt=1, le=1000, description="largest weight over smallest")
-    seed: int = Field(0, ge=0, description="deals out subjects, and seeds the small segmenters")
+    seed: int = Field(
+        0, ge=0, description="splits subjects into folds, and seeds the small segmenters"
+    )
 
 
 def find_failures(
@@ -87,8 +89,8 @@ def find_failures(
         _refuse_old(path)
     if not source.schema.foreground:
         raise UsageFault(
-            f"{source.name}: its cases have no label maps, expected some: a host's failures are "
-            "counted by them; take labelled cases"
+            f"{source.name}: its cases have no label maps, expected some: hard cases are "
+            "found by them; use labelled cases"
         )
     folds = inner_folds(source, options.inner, options.seed)
     files = predicted_files(source, predictions) if predictions else {}
@@ -135,15 +137,15 @@ def find_failures(
 
 def _warn_of_unlearnt(risk: Mapping[str, Any], host: str, reporter: Reporter) -> None:
     """Warn of classes that were never found: these are not learnt, not hard."""
-    ways = "train longer: --steps, or judge your own host: --predictions"
+    ways = "train longer: --steps, or evaluate your own model: --predictions"
     if host == "predictions":
-        ways = "look at the host's training"
+        ways = "check the model's training"
     for factor in risk["factors"]:
         for row in factor["bins"] if factor["name"] == "class" else ():
             if row["lesions"] and row["missed"] == row["lesions"]:
                 reporter.warn(
-                    f"class {row['name']!r}: none of {row['lesions']} lesion(s) found: the host "
-                    "has not learnt it, so its weight says nothing of what is hard, expected some "
+                    f"class {row['name']!r}: none of {row['lesions']} lesion(s) found: the "
+                    "segmenter has not learnt it, so its weight is meaningless, expected some "
                     f"to be found; {ways}"
                 )
 
@@ -155,10 +157,10 @@ def _refuse_old(path: Path) -> None:
         )
 
 
-# -- what a host makes of the cases --------------------------------------------------------------
+# -- predictions ---------------------------------------------------------------------------------
 
 Read = tuple[Case, LabelArray, int]
-"""A case, what its host made of it, and the inner fold that held it out."""
+"""A case, its prediction, and the inner fold that held it out."""
 
 
 def _from_segmenters(
@@ -196,7 +198,7 @@ def _from_files(
             bar.advance()
 
 
-# -- what is written -------------------------------------------------------------------------------
+# -- the document ----------------------------------------------------------------------------------
 
 
 def _document(

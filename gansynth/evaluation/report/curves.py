@@ -34,28 +34,28 @@ SPREAD_KEYS = ("low", "high", "real_low", "real_high")
 SPECTRUM_KEY = Key(
     (
         ("line synthetic", "samples, with their 95 % CI"),
-        ("band", "other real people"),
+        ("band", "other real subjects"),
         ("rule", "1: as much power as real images"),
     )
 )
 
 AT_ONCE = 6
-"""Distributions within labels that are shown at once; more are folded away."""
+"""Distributions within labels shown openly; more are collapsed."""
 INTENSITIES_KEY = Key((("line synthetic", "samples"), ("area real", "real images")))
 FLOOR = 118.0
 """Bottom of a distribution, in pixels."""
 ROOF = 14.0
 CUT = 3.0
-"""A few bins that are so many times higher than the next ones are cut off."""
+"""A few bins are cut off if they exceed the next ones by this factor."""
 FEW = 4
 TRIFLE = 0.003
-"""Share of a panel's height below which bins at its sides are not drawn."""
+"""Smallest share of a panel's height at which outer bins are drawn."""
 
 
 def curves(root: Node, drawings: Drawings) -> list[Block]:
     """Spectra and distributions, or a note that there are none."""
     blocks = [*spectra(root, drawings), *intensities(root, drawings)]
-    return blocks or [Words(["No curves were worked out."], "note")]
+    return blocks or [Words(["No curves were computed."], "note")]
 
 
 def spectra(root: Node, drawings: Drawings) -> list[Block]:
@@ -150,7 +150,7 @@ def _bands(nodes: Sequence[Node]) -> Table:
                 interval(first, last),
             ]
             rows.append(Row(cells, node["channel"].text))
-    titles = ("frequency, 1/mm", "ratio", "95 % CI", "other real people")
+    titles = ("frequency, 1/mm", "ratio", "95 % CI", "other real subjects")
     columns = [Column(title) for title in titles]
     return Table("Power of samples over real images", columns, rows, "grouped", "channel")
 

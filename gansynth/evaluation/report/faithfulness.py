@@ -33,9 +33,9 @@ KEY = Key(
     )
 )
 MEANING = (
-    "A segmenter that never saw a sample looks for the labels that each sample was drawn of. If it "
-    "finds them as well as in real cases, samples show what their labels say; if it finds them no "
-    "better than labels of other samples, shuffled, they do not."
+    "A segmenter that was not trained on samples predicts the labels that each sample is based on. "
+    "If its Dice is as high as in real cases, samples show what their labels say. If it is no "
+    "higher than for shuffled labels of other samples, they do not."
 )
 
 
@@ -45,10 +45,10 @@ def faithfulness(root: Node, drawings: Drawings) -> list[Block]:
     entries = [entry for entry in [*node["labels"], node["mean"]] if _known(entry)]
     if not entries:
         why: Line = [": ", told(node["why"])] if node["why"] else []
-        return [Words(["Faithfulness to labels was not worked out", *why, "."], "note")]
+        return [Words(["Faithfulness to labels was not computed", *why, "."], "note")]
     blocks: list[Block] = [Words([MEANING])]
     if node["judge"]:
-        blocks.append(Words(["Judge: ", told(node["judge"]), "."], "note"))
+        blocks.append(Words(["Segmenter: ", told(node["judge"]), "."], "note"))
     return [*blocks, _table(entries, drawings), KEY]
 
 
@@ -61,7 +61,7 @@ def _table(entries: Sequence[Node], drawings: Drawings) -> Table:
     description = f"Axis from {axis.words(0)} to {axis.words(1)}; higher is better."
     head = ruler(drawings, axis, "Dice", description, ("", "better ▸"))
     rows = [_row(drawings, axis, head, entry) for entry in entries]
-    caption = "Dice of the judge for each label, with 95 % confidence intervals"
+    caption = "Dice of the segmenter for each label, with 95 % confidence intervals"
     return Table.of(caption, rows, "faithful")
 
 

@@ -21,7 +21,7 @@ from gansynth.report.words import (
 )
 
 RESULTS = "evaluation.json"
-"""The document's file, beside the report."""
+"""File name of the document, beside the report."""
 MOST_DECIMALS = 4
 
 
@@ -115,7 +115,7 @@ LABELS = {
 }
 REMEMBERED = {
     "copies": "Samples repeat training cases",
-    "nearer to training": "Samples lie nearer to training people than to others",
+    "nearer to training": "Samples lie nearer to training subjects than to others",
     "not shown": "Memorisation is not shown, which does not rule it out",
 }
 
@@ -123,7 +123,7 @@ REMEMBERED = {
 def parts(root: Node) -> list[Part]:
     """Realism, labels, memorisation."""
     return [
-        Part("Realism", "Do samples look like images of other real people?", _realism(root)),
+        Part("Realism", "Do samples look like images of other real subjects?", _realism(root)),
         Part("Labels", "Do samples show what their labels say?", _labels(root["faithfulness"])),
         Part("Memorisation", "Do samples repeat training cases?", _memory(root["memorisation"])),
     ]
@@ -144,7 +144,7 @@ def _realism(root: Node) -> Lines:
             start: Line = [f"{word.get(sign.name, 'not known').capitalize()} in ", count, " of "]
             names = joined([[name] for name in _names(chosen, figures)])
             lines.append((sign, [*start, total, " figures: ", *names, "."]))
-    return lines or [(Found.MISSING, ["Not worked out."])]
+    return lines or [(Found.MISSING, ["Not computed."])]
 
 
 def _names(chosen: Sequence[Node], figures: Sequence[Node]) -> list[str]:
@@ -161,7 +161,7 @@ def _names(chosen: Sequence[Node], figures: Sequence[Node]) -> list[str]:
 
 def _labels(node: Node) -> Lines:
     if not node["finding"]:
-        return [(Found.MISSING, ["Not worked out."])]
+        return [(Found.MISSING, ["Not computed."])]
     words = LABELS.get(node["finding"].text, node["finding"].text)
     mean = node["mean"]
     if mean["synthetic"].number is None:
@@ -180,7 +180,7 @@ def _labels(node: Node) -> Lines:
 
 def _memory(node: Node) -> Lines:
     if not node["finding"]:
-        return [(Found.MISSING, ["Not looked into."])]
+        return [(Found.MISSING, ["Not tested."])]
     words = REMEMBERED.get(node["finding"].text, node["finding"].text)
     lines: list[tuple[Sign | None, Line]] = [(found(node["finding"]), [f"{words}."])]
     details: list[Line] = []
@@ -190,7 +190,7 @@ def _memory(node: Node) -> Lines:
     nearer = node["nearer"]
     if nearer["value"].number is not None:
         share = number(nearer["value"], 0, scale=100.0)
-        details.append([share, " % lie nearer to training than to held-out people"])
+        details.append([share, " % lie nearer to training than to held-out subjects"])
     if details:
         lines[0] = (lines[0][0], [f"{words}: ", *joined(details), "."])
     return lines

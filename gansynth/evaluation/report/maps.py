@@ -19,21 +19,21 @@ SIDES = {
     "held-out": ("square", "real, held-out"),
     "synthetic": ("up", "synthetic"),
 }
-"""Side of a point -> its mark, and its name; in the order in which they are drawn."""
+"""Side of a point -> its mark, and its name, in drawing order."""
 KINDS = 8
-"""So many kinds can be shown and hidden one by one: as many as the style sheet knows."""
+"""Most kinds with controls of their own: as many as the style sheet has."""
 WIDE, HIGH = 4.0, 3.0
-"""Sides of a map; as many units of it are as long across as they are down."""
+"""Width and height of a map in units."""
 MARGIN = 0.04
 NOTE = (
-    "Each point is an image; alike images lie near to each other. Distances between clusters, "
-    "their sizes and how dense they are mean nothing in t-SNE. Look whether samples lie among "
-    "real images: clusters of one side alone are what to look into."
+    "Each point is an image; similar images are close. Distances between clusters, "
+    "their sizes and densities mean nothing in t-SNE. Check whether samples lie among "
+    "real images: examine clusters of one side alone."
 )
 HINT = "Point at a point, tap it, or reach it with Tab and the arrow keys"
 WARNING = (
     "This page holds pictures of patients. It must not be passed on to anybody who may not see "
-    "their images."
+    "these images."
 )
 
 
@@ -68,7 +68,7 @@ def maps(root: Node, pictures: Mapping[str, bytes]) -> list[Block]:
     if not drawn:
         blocks.append(Words(["No map was made."], "note"))
     else:
-        hint = f"{HINT}{' to see its image.' if pictures else ': it says its name.'}"
+        hint = f"{HINT}{' to see its image.' if pictures else ' to see its name.'}"
         inner = Markup("").join(_map(node, points, keys) for node, points in drawn)
         summary: list[Line] = [
             [_title(node), ": ", *_counts(node, points)] for node, points in drawn
@@ -207,7 +207,7 @@ def _gallery(
         )
         for name, png in pictures.items()
     ]
-    note = ["Pictures are in report.html alone."]
+    note = ["Pictures are in report.html only."]
     return More("All pictures", [Drawn(tag("div", *figures, class_="gallery"), note)])
 
 

@@ -28,22 +28,22 @@ from gansynth.report.words import (
 )
 
 AT_ONCE = 12
-"""Near-copies that are listed at once; more are folded away."""
+"""Near-copies listed openly; more are collapsed."""
 OWNER = (
     "The list of near-copies names training cases. It is for whoever owns the run, and must not "
     "be passed on."
 )
 MEANING = (
-    "If samples repeat training cases, they lie nearer to them than to as many people who were "
-    "held out, and an attacker can tell who was trained on. What is not shown here is not ruled "
-    "out: another attack may show it, and few held-out people show little."
+    "If samples repeat training cases, they lie nearer to them than to as many held-out "
+    "subjects, and an attacker can identify training subjects. What is not shown here is not ruled "
+    "out: another attack may show it, and few held-out subjects show little."
 )
 HEIGHT = 30.0
 MIDDLE = HEIGHT / 2
 EDGES = 4.0, 96.0
 QUANTILES = range(5)
 CHANCE = 0.5
-"""AUC of an attack that knows nothing."""
+"""AUC of a random attack."""
 BOX_KEY = Key(
     (
         ("part box synthetic", "half of the samples"),
@@ -71,7 +71,7 @@ def memorisation(root: Node, drawings: Drawings) -> list[Block]:
     blocks = [*distances(node, drawings), *chances(node, drawings), *_ratios(node), *_copies(node)]
     if not blocks:
         why: Line = [": ", told(node["why"])] if node["why"] else []
-        return [Words(["Memorisation was not looked into", *why, "."], "note")]
+        return [Words(["Memorisation was not tested", *why, "."], "note")]
     return [Words([MEANING]), *blocks]
 
 
@@ -150,10 +150,10 @@ def chances(node: Node, drawings: Drawings) -> list[Block]:
     if not entries:
         return []
     axis = Axis.over([0.0, 1.0], *EDGES)
-    description = "Axis from nothing to one; to the right of chance there is memorisation."
+    description = "Axis from zero to one; values right of chance indicate memorisation."
     head = ruler(drawings, axis, "Share or AUC", description, ("", "memorised ▸"))
     rows = [_chance(drawings, axis, head, entry) for entry in entries]
-    caption = "What nearness gives away, beside what would be found without memorisation"
+    caption = "Memorisation tests, beside the values expected without memorisation"
     return [Table.of(caption, rows, "chances"), CHANCE_KEY]
 
 
@@ -167,9 +167,9 @@ def _nearer(node: Node) -> Chance:
         node,
         "Samples nearer to training",
         [
-            "Share of samples that lie nearer to training people than to as many held-out ones; ",
+            "Share of samples that lie nearer to training subjects than to as many held-out ones; ",
             whole(node["people"]),
-            " people on each side.",
+            " subjects on each side.",
         ],
         _found(node, "value"),
         node["expected"].number,
@@ -231,7 +231,7 @@ def _ratios(node: Node) -> list[Block]:
         blocks.append(Words([start, *with_interval(*three(ratio, 2)), end]))
     if own_case["ratio"].number is not None:
         line: Line = [
-            "To the very case whose labels were asked for it is ",
+            "To the case whose labels a sample is based on it is ",
             number(own_case["ratio"], 2),
             " times the usual one (",
             whole(own_case["samples"]),
@@ -263,7 +263,7 @@ def count_of(copies: Node) -> Line:
     if copies["threshold"].number is not None:
         line += [" (nearer than ", number(copies["threshold"], 2), " times the usual distance"]
         if copies["margin"].number is not None:
-            line += [", and than ", number(copies["margin"], 2), " times that to the next person"]
+            line += [", and than ", number(copies["margin"], 2), " times that to the next subject"]
         line.append(")")
     if copies["expected"].number is not None:
         line += ["; ", number(copies["expected"], 1), " would be expected of real cases"]
@@ -285,5 +285,5 @@ def _pairs(pairs: Sequence[Node]) -> Table:
         for pair in pairs
     ]
     columns = [Column("sample", "short"), Column("training case", "words"), Column("distance")]
-    columns.append(Column("drawn of its labels", "short"))
+    columns.append(Column("based on its labels", "short"))
     return Table("Near-copies; distances in usual ones", columns, rows)

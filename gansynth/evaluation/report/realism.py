@@ -32,8 +32,7 @@ HEIGHT = 30.0
 MIDDLE = HEIGHT / 2
 EDGES = 3.0, 97.0
 NEARER, LEAST, FARTHEST = 3.0, 5.0, 100.0
-"""The axis goes so far, in half widths of the band: to the left, and to the right at least and at
-most."""
+"""Extent of the axis in half widths of the band: to the left, and least and most to the right."""
 TICKS = (2, 5, 10, 20, 50, 100)
 CHANCE = 0.5
 FIGURES_KEY = Key(
@@ -42,7 +41,7 @@ FIGURES_KEY = Key(
         ("down loss", "unlike real"),
         ("ring unclear", "unclear"),
         ("whisker", "95 % confidence interval"),
-        ("band", "where other real people lie"),
+        ("band", "where other real subjects lie"),
         ("reference", "their middle value"),
         ("mde", "0.5: chance"),
         ("beyond", "goes beyond the axis"),
@@ -96,7 +95,7 @@ def figures(root: Node, drawings: Drawings) -> list[Block]:
     if nodes:
         blocks += [_table(nodes, drawings), FIGURES_KEY, More("Every number", [_numbers(nodes)])]
     else:
-        blocks.append(Words(["No figure of realism was worked out."], "note"))
+        blocks.append(Words(["No figure of realism was computed."], "note"))
     left = [node for node in root["left_out"] if node["metric"] or node["why"]]
     if left:
         rows = [Row([[node[key].text or NOTHING] for key in ("metric", "why")]) for node in left]
@@ -119,7 +118,7 @@ def _table(nodes: Sequence[Node], drawings: Drawings) -> Table:
     pairs = zip(nodes, scales, strict=True)
     rows = [_row(drawings, axis, head, figure, scale) for figure, scale in pairs]
     caption = (
-        "Samples, with 95 % confidence intervals, beside the band that other real people fill; "
+        "Samples, with 95 % confidence intervals, beside the band that other real subjects fill; "
         "each row has its own scale"
     )
     return Table.of(caption, rows, "figures", "metric")
@@ -127,11 +126,11 @@ def _table(nodes: Sequence[Node], drawings: Drawings) -> Table:
 
 def _head(drawings: Drawings, axis: Axis) -> Markup:
     return drawings.drawing(
-        "Distance from the band of other real people",
+        "Distance from the band of other real subjects",
         "The band is in the middle; to the right of it figures are less like real, in half widths "
         "of the band on a logarithmic scale.",
         38,
-        text(axis.at(0), 32, "real people", "side"),
+        text(axis.at(0), 32, "real subjects", "side"),
         text(axis.end, 10, "less like real ▸", "side", "end"),
         *(text(axis.at(_bent(t)), 32, f"{t}×", "tick") for t in TICKS if _bent(t) <= axis.high),
     )
@@ -144,16 +143,16 @@ def _row(drawings: Drawings, axis: Axis, head: Markup, figure: Node, scale: Scal
     description = ". ".join(p.rstrip(".") for k in ("what", "note") if (p := figure[k].text))
     name = ", ".join(filter(None, (title_of(figure), figure["name"].text)))
     sides = [plain(with_interval(*side)) for side in (samples, real)]
-    described = f"Samples {sides[0]}, other real people {sides[1]}: {finding_text}."
+    described = f"Samples {sides[0]}, other real subjects {sides[1]}: {finding_text}."
     drawn = _drawn(axis, scale, figure, samples, real)
     cells: dict[Column, Line | Markup] = {
         Column("figure", "words"): [figure["name"].text or NOTHING],
         Column("what it is", "words"): [description],
-        Column("beside other real people", "drawing", head): drawings.drawing(
+        Column("beside other real subjects", "drawing", head): drawings.drawing(
             name, described, HEIGHT, *drawn
         ),
         Column("samples"): with_interval(*samples),
-        Column("real people"): with_interval(*real),
+        Column("real subjects"): with_interval(*real),
         Column("p"): [probability(figure["p"])] if figure["p"] else [],
         Column("finding", "short"): [f"{finding.sign} {finding_text}"],
     }
@@ -169,7 +168,7 @@ def _drawn(
         return [text(50, MIDDLE + 4, "nothing is known", "side")]
     chance = figure["better"].text == "half"
     drawn: list[Markup] = []
-    if scale is None:  # an axis of its own, which says its ends
+    if scale is None:  # an own axis with labelled ends
         axis = Axis.over([*values, *[CHANCE, 1.0] * chance], *EDGES, about=2)
         ends = [(t, "start" if t == axis.low else "end") for t in (axis.low, axis.high)]
         drawn += [text(axis.at(t), HEIGHT - 1, axis.words(t), "tick", side) for t, side in ends]
@@ -207,7 +206,7 @@ def _band(axis: Axis, real: Sequence[tuple[float | None, Linked]]) -> list[Marku
 
 def _numbers(nodes: Sequence[Node]) -> Table:
     """Every number of every figure."""
-    titles = ("samples", "95 % CI", "other real people", "95 %", "difference", "95 % CI", "p",
+    titles = ("samples", "95 % CI", "other real subjects", "95 %", "difference", "95 % CI", "p",
               "better", "images", "splits")  # fmt: skip
     rows = []
     for figure in nodes:

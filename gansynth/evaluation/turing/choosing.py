@@ -126,13 +126,9 @@ class _Pool:
     def without(self, used: Collection[str], n: int) -> _Pool:
         """The pool without some cases; unchanged if fewer than ``n`` images would remain."""
         planes = {_plane(case, self.sequences) for case in used}
-        left = {
-            who: [p for p in planes_of if p not in planes] for who, planes_of in self.people.items()
-        }
-        smaller = replace(
-            self, people={who: planes_of for who, planes_of in left.items() if planes_of}
-        )
-        return smaller if smaller.room >= n else self
+        left = {who: [p for p in cases if p not in planes] for who, cases in self.people.items()}
+        pool = replace(self, people={who: cases for who, cases in left.items() if cases})
+        return pool if pool.room >= n else self
 
     def draw(self, n: int, rng: np.random.Generator) -> list[Chosen]:
         """Select ``n`` images, balanced over subjects, then cases, then sequences."""
@@ -167,7 +163,7 @@ def _quotas(room: dict[str, int], n: int, rng: np.random.Generator) -> dict[str,
     limit = dict(room)
     while left:
         takers = [who for who in order if quotas[who] < limit[who]][:left]
-        if not takers:  # every case has been taken once: several images of each
+        if not takers:  # all cases are used once: use several images of each
             limit = {who: quotas[who] + room[who] for who in people}
             continue
         for who in takers:
@@ -179,10 +175,8 @@ def _quotas(room: dict[str, int], n: int, rng: np.random.Generator) -> dict[str,
 def _apart(cases: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
     """Cases of one subject, one from each of ``count`` equal parts: neighbours look alike."""
     ordered = sorted(cases)
-    whole, remainder = divmod(count, len(ordered))
-    edges = (
-        np.linspace(0, len(ordered), remainder + 1).astype(int) if remainder else np.zeros(1, int)
-    )
+    whole, extra = divmod(count, len(ordered))
+    edges = np.linspace(0, len(ordered), extra + 1).astype(int) if extra else np.zeros(1, int)
     picked = [
         ordered[int(rng.integers(first, last))]
         for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
@@ -193,7 +187,7 @@ def _apart(cases: Sequence[str], count: int, rng: np.random.Generator) -> list[s
 def _too_few(source: CaseSource, options: TuringOptions, origin: Origin, pool: _Pool) -> str:
     of_class = "" if pool.label_class is None else f" of class {pool.label_class!r}"
     kind = {"held-out": "held-out", "training": "training", "all": ""}[origin]
-    ways = [f"say -n {pool.room}"] if pool.room else []
+    ways = [f"use -n {pool.room}"] if pool.room else []
     if source.space.cuts and pool.room:
         needed = -(-options.n // (pool.room // pool.per_case))
         ways.append(f"cut several images from a case with --per-case {needed}")

@@ -24,7 +24,7 @@ import numpy.typing as npt
 CONFIDENCE = 0.95
 POWER = 0.8
 LEAST_RATERS = 3
-"""Raters from which on something is said of others than these."""
+"""Fewest raters for an inference about other raters."""
 Floats = npt.NDArray[np.float64]
 Answers = npt.NDArray[np.bool_]
 
@@ -56,7 +56,7 @@ def share_of(correct: float, answers: float) -> Share:
     wrong, tail = answers - correct, (1 - CONFIDENCE) / 2
     low = float(betaincinv(correct, wrong + 1, tail)) if correct > 0 else 0.0
     high = float(betaincinv(correct + 1, wrong, 1 - tail)) if wrong > 0 else 1.0
-    fewer = min(correct, wrong)  # P(at most so few) of a fair coin, doubled: as extreme, or more
+    fewer = min(correct, wrong)  # two-sided: P(at most so few) of a fair coin, doubled
     p = min(1.0, 2 * float(betainc(answers - fewer, fewer + 1, 0.5)))
     return Share(correct / answers, low, high, p, answers)
 
@@ -77,7 +77,7 @@ def share_of_several(correct: Answers, *, others: bool = False) -> Share:
         return share_of(value, 1)
     away: Floats = correct.astype(np.float64) - value
     simple = value * (1 - value) / cells
-    if simple == 0:  # all alike: as if every answer to an image, or of a rater, were one answer
+    if simple == 0:  # all equal: all answers to an image, or of a rater, count as one
         worth = float(min(raters, images) if others else images)
     else:
         spread = _variance(away, others)

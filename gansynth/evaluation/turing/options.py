@@ -14,9 +14,9 @@ REAL, SYNTHETIC = "real", "synthetic"
 Origin = Literal["held-out", "training", "all"]
 Contrast = Literal["real", "own"]
 MOST = 1000
-"""Images of each kind that a session may have: nobody looks at more."""
+"""Most images of each kind in a session."""
 LONGEST = 4000
-"""Characters of the instructions."""
+"""Most characters of the instructions."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class TuringOptions(Document):
         if len(self.instructions) > LONGEST:
             raise UsageFault(
                 f"--instructions: {len(self.instructions)} characters, expected {LONGEST} at most; "
-                "say the rest to the raters"
+                "tell the raters the rest in person"
             )
         if len(set(self.classes)) < len(self.classes):
             raise UsageFault(f"--class {' --class '.join(self.classes)}: expected different ones")

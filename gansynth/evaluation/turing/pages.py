@@ -43,11 +43,11 @@ FILES = {
 }
 BODY = 16 << 10
 """Most bytes of a request."""
-CLOSED = "Open the link that you were given; this page needs it once in every browser."
-NOT_SAVED = "The computer that runs this test could not save that; tell whoever runs it."
+CLOSED = "Open the link that you were given. Every browser needs it once."
+NOT_SAVED = "The computer that runs this test could not save that. Tell whoever runs it."
 TAKEN = (
-    "Somebody has begun under this name. If that was you, go on in the browser you began in, or "
-    "with your code below; else choose another name."
+    "Somebody has begun under this name. If that was you, continue in the same browser, or "
+    "with your code below. Otherwise choose another name."
 )
 Own = Callable[[Rater], Mapping[str, Any]]
 """A rater's own table, once all images have an answer."""
@@ -151,7 +151,7 @@ class _Pages:
             return refused(400, "Expected an image and an answer, real or synthetic.")
         last = rater.answers[-1] if rater.answers else None
         if last is not None and name == rater.names[rater.done - 1]:
-            # Sent again, because the first time nobody heard that it was taken.
+            # Sent again, because the acknowledgement was lost.
             return self._told(rater, 200 if last["answer"] == choice else 409)
         if rater.finished or name != rater.names[rater.done]:
             return self._told(rater, 409)
@@ -180,7 +180,7 @@ class _Pages:
             body=self.session.images[number].tobytes(), content_type="application/octet-stream"
         )
 
-    # -- what they share -------------------------------------------------------------------------
+    # -- helpers ---------------------------------------------------------------------------------
 
     def _invited(self, request: web.Request) -> bool:
         return same_secret(request.cookies.get(self._link, ""), self.token)
@@ -218,7 +218,7 @@ class _Pages:
                 "results": None,
             }
             if rater.finished and self.own_table is not None:
-                # A damaged key is for whoever runs the test to see, in the end; not for raters.
+                # A damaged key concerns whoever runs the test, not raters.
                 with contextlib.suppress(GansynthError):
                     document["results"] = dict(self.own_table(rater))
         return web.json_response(document, status=status)
@@ -245,12 +245,12 @@ def _file(name: str) -> bytes:
     return resources.files("gansynth.evaluation.turing").joinpath("templates", name).read_bytes()
 
 
-# -- what keeps them among those with the link -----------------------------------------------------
+# -- access control --------------------------------------------------------------------------------
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 HOSTS = ("127.0.0.1", "localhost")
-"""What a browser may think this machine is called: another name leads here by DNS rebinding."""
+"""Allowed host names of this machine, against DNS rebinding."""
 POLICY = (
     "default-src 'none'",
     "script-src 'self'",
@@ -273,7 +273,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-"""Of every answer, whatever it is."""
+"""Headers of every response."""
 COOKIE_DAYS = 30
 
 

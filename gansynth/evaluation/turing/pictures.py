@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 
 Bytes = npt.NDArray[np.uint8]
 LARGEST = 4 << 30
-"""Bytes of all images: they are held in memory while they are shown."""
+"""Most bytes of all images, which are held in memory while shown."""
 MEASURED = 64
-"""Most real images whose intensities make the window."""
+"""Most real images used for the display window."""
 AT_ONCE = {2: 16, 3: 2}
-"""Samples drawn at once, by the number of axes."""
+"""Batch size of sampling, by the number of axes."""
 DRAWN = 4
-"""Samples drawn for one that is shown, at most: the others are flawed."""
+"""Most samples generated for each one shown; the others are rejected."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class _Maker:
         return groups_of(self.real, self.options)
 
     def measure(self) -> None:
-        """Fit the display window on other crops of the same real cases."""
+        """Fit the display window on real images of the same pool, not on those shown."""
         chosen, _ = choose(self.real, self.options, self.rng)
         cut = Cutter(self.real, self.run, self.rng)
         order = self.rng.permutation(len(chosen))[:MEASURED].tolist()
@@ -180,7 +180,7 @@ class _Maker:
         if size and image.shape[1:] != size:
             raise DataFault(
                 f"{self.run.folder}: a {truth} image has {image.shape[1:]} voxels, expected {size} "
-                "of both kinds; this run cannot be judged"
+                "of both kinds; this run cannot be tested"
             )
         image = np.asarray(image[self.kept], np.float32)
         per_image = self.options.contrast == "own"
@@ -207,7 +207,7 @@ class _Maker:
         if 2 * self.options.n * each > LARGEST:
             raise UsageFault(
                 f"-n {self.options.n}: {2 * self.options.n * each / 1e9:.3g} GB of images, "
-                f"expected {LARGEST / 1e9:.3g} GB at most; say fewer, or one --channel"
+                f"expected {LARGEST / 1e9:.3g} GB at most; use fewer, or one --channel"
             )
 
 
@@ -246,11 +246,11 @@ def _mostly_flawed(run: Run, drawn: int, flaws: Counter[str]) -> str:
 # -- real images -----------------------------------------------------------------------------------
 
 PERCENTILES = (0.5, 99.5)
-"""What is black and white of images: nearly all of their intensities lie between."""
+"""Intensities of black and white in the display window."""
 VOXELS = 50_000
-"""Most voxels of a channel of an image whose intensities are looked at."""
+"""Most voxels of a channel of an image used for its window."""
 TRIES = 50
-"""Places that are drawn in a case for one that training would learn from and nobody has yet."""
+"""Random positions tried in a case for a new crop that training would accept."""
 Windows = tuple[tuple[float, float], ...]
 
 
@@ -285,9 +285,8 @@ class Cutter:
                 break
         if fallback is None:
             raise UsageFault(
-                f"case {case_id!r}: shows nothing that another real image does not show already, "
-                "expected different images; leave --per-case out, lower -n, or look at the cases "
-                "with gansynth check"
+                f"case {case_id!r}: yields only images that are shown already, expected different "
+                "ones; leave --per-case out, lower -n, or check the cases with gansynth check"
             )
         self._seen.add(content_hash(fallback))
         return fallback

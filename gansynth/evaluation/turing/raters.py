@@ -29,9 +29,9 @@ from gansynth.runtime.files import disk_errors, reading, write_bytes_atomic
 ANSWERS = (REAL, SYNTHETIC)
 HEADER = ("name", "years", "code", "order", "names")
 NAME = re.compile(r"[^\W_][\w .,'’()-]{0,39}")
-"""What a rater may be called: it begins with a letter or digit, and holds nothing of HTML."""
+"""A rater's name: it begins with a letter or digit, and has no HTML."""
 CODE = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
-"""Signs of a code, without those that look like others."""
+"""Characters of a code, without ambiguous ones."""
 MOST_YEARS = 80
 MOST_RATERS = 500
 LONGEST_MS = 24 * 3600 * 1000.0
@@ -147,7 +147,7 @@ def clean_years(value: object) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UsageFault("Years of experience is a number.")
-    if not 0 <= value <= MOST_YEARS:  # NaN is not, either
+    if not 0 <= value <= MOST_YEARS:  # NaN fails, too
         raise UsageFault(f"Years of experience is a number from 0 to {MOST_YEARS}.")
     return float(value)
 
@@ -241,7 +241,7 @@ def _answer(path: Path, number: int, line: bytes, rater: Rater) -> dict[str, Any
 def _damaged(path: Path, number: int, why: str) -> IntegrityFault:
     return IntegrityFault(
         f"{path}: line {number} is damaged ({' '.join(why.split())}), expected what the server "
-        "wrote; restore the file from a copy, or take it out of the folder to leave this rater out"
+        "wrote; restore the file from a copy, or remove it from the folder to exclude this rater"
     )
 
 
@@ -274,4 +274,4 @@ def check_room(raters: int) -> None:
         EnvironmentFault: too many.
     """
     if raters >= MOST_RATERS:
-        raise EnvironmentFault(f"this session has {MOST_RATERS} raters, and takes no more")
+        raise EnvironmentFault(f"this session has {MOST_RATERS} raters, the maximum")

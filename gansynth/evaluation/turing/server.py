@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 ADDRESS = "127.0.0.1"
-"""The only one there is: who sits elsewhere comes through ``ssh -L``."""
+"""The only address: other machines connect through ``ssh -L``."""
 POLL_SECONDS = 0.1
 Ready = Callable[[str, Callable[[], None]], object]
-"""Called with the link once pages are served, and with what stops serving, from any thread."""
+"""Called with the link once pages are served, and with a thread-safe stop callback."""
 
 
 def check_server() -> None:
@@ -122,7 +122,7 @@ def _listen(port: int | None, before: int) -> socket.socket:
     for candidate in [port] if port is not None else [before, 0]:
         listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
-            # What a killed server has left of connections does not hold the port.
+            # Leftover connections of a killed server do not block the port.
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind((ADDRESS, candidate))
             listening.listen(128)

@@ -1,9 +1,9 @@
 """The folder of a Visual Turing Test, with everything needed to resume it.
 
-``session.json`` (public properties), ``images.npy`` (uint8 (N, C, D, H, W), in random order),
-``key.json`` (truth of each image, never opened by the server), ``access.json`` (the link's token,
-the port), ``raters/`` (answers, see ``raters``). Only the owner may read the folder: it holds
-pictures of patients, and the truth.
+``session.json`` has public properties. ``images.npy`` is uint8 (N, C, D, H, W), in random order.
+``key.json`` is the truth of each image, never opened by the server. ``access.json`` has the link's
+token and the port, ``raters/`` the answers (see ``raters``). Only the owner may read the folder: it
+holds pictures of patients, and the truth.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def read_session(folder: Path) -> dict[str, Any]:
     if document.get("version") != VERSION:
         raise IntegrityFault(
             f"{path}: key 'version' is {document.get('version')!r}, expected {VERSION}; this "
-            "session was made by another gansynth"
+            "session was made by another version of gansynth"
         )
     missing = [key for key in ("id", "asked", "images", "key", "about") if key not in document]
     if missing:
@@ -201,7 +201,7 @@ def read_key(folder: Path, document: Mapping[str, Any]) -> list[dict[str, Any]]:
     if digest != document["key"]["sha256"]:
         raise IntegrityFault(
             f"{folder / KEY}: SHA-256 is {digest[:12]}, expected {document['key']['sha256'][:12]} "
-            f"by {SESSION}; without its key a session says nothing. Restore it from a copy"
+            f"by {SESSION}; without its key a session is useless. Restore it from a copy"
         )
     images: list[dict[str, Any]] = _damaged_if_unread(folder / KEY)["images"]
     return images
@@ -232,7 +232,7 @@ def remember_port(folder: Path, port: int) -> None:
 
 
 def _check_same(folder: Path, document: Mapping[str, Any], options: TuringOptions) -> None:
-    # As JSON has it: a tuple that was written is a list that is read.
+    # JSON turns tuples into lists.
     requested, made = json.loads(json.dumps(options.to_json())), document["asked"]
     for key in requested:
         if requested[key] != made.get(key):

@@ -22,9 +22,9 @@ HEADING = (
     "s synt",
 )
 CLEAR = 0.05
-"""p below which an accuracy counts as different from a half."""
+"""Largest p of an accuracy that differs from a half."""
 ONE_SIDED = 0.8
-"""Share of the answers that are the same, from which on a rater is said to lean."""
+"""Share of equal answers from which a rater counts as biased."""
 COLUMNS = (
     *("rater", "years", "position", "image", "truth", "answer", "correct", "class", "sequence"),
     *("seconds", "hidden_seconds", "server_seconds", "at"),
@@ -85,17 +85,17 @@ def warnings(results: Document) -> list[str]:
         )
     if about["flawed"]:
         texts.append(
-            f"{about['flawed']} samples had a flaw and were left out (gansynth sample says which): "
-            "raters saw the others"
+            f"{about['flawed']} samples were rejected and left out (gansynth sample lists why). "
+            "Raters saw the others"
         )
     if about["seen_by_run"]:
         texts.append(
             f"{about['seen_by_run']} of the {about['cases']} real cases are training cases of the "
-            "run: a generator that copies them would do well here (gansynth sample --nearest)"
+            "run: a generator that copies them would do well (gansynth sample --nearest)"
         )
     if about["shared_with_samples"]:
         texts.append(
-            f"{about['shared_with_samples']} real cases are also what samples were drawn of: a "
+            f"{about['shared_with_samples']} real cases also have samples based on them: a "
             "rater may recognise one from the other"
         )
     for rater in results["raters"]:
@@ -103,7 +103,7 @@ def warnings(results: Document) -> list[str]:
             table = rater["table"]
             texts.append(
                 f"{rater['name']} said 'real' of {table['said_real']} of {table['answers']} "
-                "images: accuracy near 50 % then says nothing of the images"
+                "images: then an accuracy near 50 % says nothing about the images"
             )
     if results["pooled"] is not None:
         texts.append(
@@ -117,8 +117,8 @@ def warnings(results: Document) -> list[str]:
 def _others(pooled: Document) -> str:
     share = pooled["table"]["accuracy_of_others"]
     if share is None:
-        return f"; of others like them nothing is said by fewer than {LEAST_RATERS}"
-    return f"; for others like them it is {_interval(share)} %, clustered by image and rater"
+        return f"; fewer than {LEAST_RATERS} allow no inference about other raters"
+    return f"; for other raters like them it is {_interval(share)} %, clustered by image and rater"
 
 
 def conclusions(results: Document) -> list[str]:
@@ -157,7 +157,7 @@ def _concluded(who: str, verb: str, share: Document) -> str:
         )
     return (
         f"{who}: {value} correct ({interval}, p {_p(share['p'])}), worse than chance: the kinds "
-        "are told apart, and taken for each other."
+        "are distinguished, but confused with each other."
     )
 
 

@@ -13,7 +13,7 @@ from gansynth.metrics.detection.record import FILE, Detections, Seen, file_of, r
 from gansynth.runtime.errors import DataFault, UsageFault
 
 CLOSE = 2e-3
-"""Pixels by which true boxes of two files may differ: they are kept to a thousandth."""
+"""Pixels by which true boxes of two files may differ: they are rounded to a thousandth."""
 SAME = {
     "names": "the same classes",
     "split": "the same split",
@@ -21,7 +21,7 @@ SAME = {
     "confidence": "detections kept down to the same score",
     "most_found": "as many detections kept of an image",
 }
-"""What the arms of a comparison must share, and how that is said."""
+"""Keys that the arms of a comparison must share, and their descriptions."""
 
 
 def read_arms(texts: Sequence[str], *, split: str = "val") -> dict[str, Detections]:
@@ -87,7 +87,7 @@ def _aligned(first: Detections, arm: Detections, path: Path, file: Path) -> Dete
         if key:
             raise DataFault(
                 f"{file}: image {yours.id!r}: {key} is not that of {path}; expected the same truth "
-                "for every arm: judge them on the same data"
+                "for every arm: evaluate them on the same data"
             )
     return replace(arm, images=images)
 

@@ -32,8 +32,8 @@ from gansynth.metrics.detection.resampling import (
 CONFIDENCE = 0.001
 """The paper's 0.1 %."""
 RATES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
-"""False positives per slice at which the FROC score is taken, as in the LUNA16 challenge (there
-per scan); their mean is the score."""
+"""False positives per slice of the FROC score, as in the LUNA16 challenge (there per scan). The
+score is the mean."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class Froc:
     def __init__(self, pool: Pool, hits: Numbers) -> None:
         scores, owner = pool.scores[pool.falling], pool.owner[pool.falling]
         hit = hits[pool.falling] != MISS
-        # Detections of equal score are one group. Only groups that hit something make the curve
-        # rise: what lies between two of them, or after the last, is one step to the right.
+        # Detections of equal score are one group. Only groups that hit something raise the curve.
+        # Groups between two of them, or after the last, are one step to the right.
         group = np.cumsum(np.diff(scores, prepend=np.inf) != 0) - 1
         rising = np.unique(group[hit])
         before = np.searchsorted(rising, group)

@@ -19,7 +19,7 @@ from gansynth.metrics.detection.record import Array, Detections, Numbers, Seen
 
 Flags = npt.NDArray[np.bool_]
 MISS = -1
-"""Stands in hits for a detection that is a false positive."""
+"""Marks a false positive in ``hits``."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from gansynth.metrics.detection.volumes import Lesions, places
 IOUS = (0.5, 0.25)
 MAP_IOU = 0.5
 DRAWN = np.geomspace(1 / 32, 64, 133)
-"""False positives per slice at which a curve is kept for drawing."""
+"""False positives per slice at which a curve is stored for plots."""
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,12 @@ from gansynth.runtime.errors import DataFault, did_you_mean
 from gansynth.runtime.files import disk_errors, reading, write_bytes_atomic
 
 FILE = "gansynth_detections.json"
-"""Of validation images; other splits have their name in the file's: see ``file_of``."""
+"""For validation images; other splits have their name in the file name: see ``file_of``."""
 VERSION = 1
 MOST_BYTES = 256 << 20
-"""Of a document: some 5 million detections."""
+"""Largest document: about 5 million detections."""
 SLACK = 1.0
-"""Pixels by which a true box may reach over its image's edge: files round."""
+"""Pixels by which a true box may exceed its image, because files round."""
 AGAIN = "write it again with gansynth augment --target yolo"
 
 Array = npt.NDArray[np.float64]

@@ -16,9 +16,9 @@ from gansynth.metrics.detection.record import Array, Numbers
 
 LEVEL = 0.95
 FEW = 10
-"""Fewer patients than this make no trustworthy interval."""
+"""Fewest patients for a reliable interval."""
 AT_ONCE = 250
-"""Resamples computed at once: bounds memory."""
+"""Resamples computed at once, to bound memory."""
 
 
 @dataclass(frozen=True)

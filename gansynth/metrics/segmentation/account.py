@@ -14,7 +14,7 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
 
 FILE = "gansynth_metrics.json"
-"""In the output folder of hosts that write metrics of their own."""
+"""In the output folder of target frameworks that write their own metrics, e.g. nnU-Net."""
 
 
 def asked_regions(text: str, source: CaseSource) -> Regions:

@@ -44,7 +44,7 @@ def measure_detections(
     if len(set(names)) < len(names):
         raise DataFault(
             f"detections of {detections.detector}: a subject, a volume or an image share a name, "
-            "expected all different; say the subject of every image"
+            "expected distinct names; give the subject of every image"
         )
     hits, coarse = match(pool, (iou, MAP_IOU))
     curves = Froc(pool, hits)

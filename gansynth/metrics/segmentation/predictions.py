@@ -33,16 +33,11 @@ def of_volumes(
 
 def _nifti(predicted: Path, truth: Path) -> Callable[[], LabelMaps]:
     def read() -> LabelMaps:
-        predicted_image, true_image = read_nifti(predicted), read_nifti(truth)
-        for problem in mismatches(predicted, predicted_image, truth, true_image):
+        guess, true = read_nifti(predicted), read_nifti(truth)
+        for problem in mismatches(predicted, guess, truth, true):
             raise DataFault(problem)
-        spacing = np.linalg.norm(
-            true_image.affine[:3, :3], axis=0
-        ).tolist()  # along the files' own axes
-        ours, theirs = (
-            whole_labels(predicted, predicted_image.array),
-            whole_labels(truth, true_image.array),
-        )
+        spacing = np.linalg.norm(true.affine[:3, :3], axis=0).tolist()  # along the files' own axes
+        ours, theirs = whole_labels(predicted, guess.array), whole_labels(truth, true.array)
         return LabelMaps(ours, theirs, tuple(spacing))
 
     return read

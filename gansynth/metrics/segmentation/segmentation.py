@@ -54,7 +54,7 @@ def measure_case(
     """
     check_asked(measures)
     _check(predicted, truth, spacing, tolerance_mm, overlap)
-    # Along an axis of one voxel there is no surface: such a case is of fewer dimensions.
+    # An axis of one voxel has no surface: such a case has fewer dimensions.
     axes = [axis for axis, n in enumerate(truth.shape) if n > 1] or [0]
     mm = tuple(float(spacing[axis]) for axis in axes)
     shape = tuple(truth.shape[axis] for axis in axes)
@@ -86,7 +86,7 @@ def _check(
     if not 0 <= tolerance < np.inf:
         raise UsageFault(f"tolerance_mm {tolerance}: expected a distance in mm, 0 or more")
     if not 0 <= overlap <= 1:
-        raise UsageFault(f"overlap {overlap}: expected a share of a lesion's voxels, 0 to 1")
+        raise UsageFault(f"overlap {overlap}: expected a share of a lesion's voxels from 0 to 1")
 
 
 def _box(predicted: Array, truth: Array, regions: Regions) -> tuple[slice, ...]:

@@ -18,9 +18,9 @@ from gansynth.metrics.stats.reference import degrees
 from gansynth.metrics.stats.runs import Floats
 
 FEW = 8
-"""Subjects below which no skewness is looked for, and their effects count as normal."""
+"""With fewer subjects no skewness is estimated, and their effects count as normal."""
 SHARES = np.linspace(0.01, 0.46, 46)
-"""Probabilities of the quantiles that are compared with those of the other tail."""
+"""Probabilities of the quantiles compared between the tails."""
 MOST_SHIFT, MOST_BEND = 0.5, 0.15
 
 

@@ -12,9 +12,9 @@ Ends = tuple[float | None, float | None]
 
 ANY = (-math.inf, math.inf)
 FAR = 20.0
-"""Times the mean, above a bound: an upper limit beyond that says nothing."""
+"""An upper limit beyond this multiple of the mean, above a bound, is uninformative."""
 STEEP = 700.0
-"""Scores beyond are as good as a bound, and overflow."""
+"""Larger scores overflow; they count as the bound."""
 
 
 def within(middle: float, low: float, high: float, bounds: tuple[float, float]) -> Ends:

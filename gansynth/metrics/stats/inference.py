@@ -12,7 +12,7 @@ from gansynth.metrics.stats.reference import degrees, p_of
 from gansynth.metrics.stats.runs import Floats
 
 EXACT = 1e-12
-"""A standard error below this share of the largest value is that of rounding: there is none."""
+"""A standard error below this share of the largest value is rounding error and counts as 0."""
 
 
 @dataclass(frozen=True)

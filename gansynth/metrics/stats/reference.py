@@ -18,9 +18,9 @@ from gansynth.metrics.stats.runs import Floats
 FLOOR = 0.85
 CAUTION, CAUTION_POWER = 0.45, 2.5
 MOST = 1e6
-"""Degrees of freedom that are as good as infinitely many."""
+"""Degrees of freedom that count as infinite."""
 LEAST_P = 1e-12
-"""No p is smaller."""
+"""Smallest p."""
 
 
 def degrees(squares: Squares, level: float | Floats) -> Floats:

@@ -23,9 +23,9 @@ from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.serialise import Document
 
 FAR_APART = 2.5
-"""Neighbouring sizes beyond this ratio leave room for a bend that the straight line cuts off."""
+"""Beyond this ratio of neighbouring sizes the curve bends too much for a straight line."""
 STEPS = 512
-"""Sizes at which the arm is held against the curve; limits between them are interpolated."""
+"""Sizes at which arm and curve are compared; limits are interpolated between them."""
 
 
 @dataclass(frozen=True)
