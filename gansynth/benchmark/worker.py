@@ -127,7 +127,7 @@ class Work:
         regions = with_labels(regions_of(self.spec["regions"], labels), labels)
         pairs = installed().adapter(self.spec["host"]["target"])(source).judged(results)
         asked = tuple(self.spec["measures"])
-        found = evaluate(pairs, regions, asked=asked, ignore=source.schema.ignore)
+        found = evaluate(pairs, regions, measures=asked, ignore=source.schema.ignore)
         flat = any(one.position is not None for one in pairs.values())
         scores: dict[str, dict[str, float | None]] = {}
         for name, values in sorted((found.per_subject if flat else found.per_case).items()):

@@ -1,8 +1,8 @@
-"""Does a folder that is to be handed on name a patient or a source? Every file of it is looked at.
+"""Search every file of an export for names of patients or sources.
 
-Looked for are ids of cases and subjects, the source's files and folders, paths, the user and the
-machine: in file names, texts, NIfTI headers and PNG metadata. Files of other kinds are reported as
-not read. That nothing is found does not mean that nobody can be known again: images are not
+The search covers ids of cases and subjects, the source's files and folders, paths, the user and the
+machine. It reads file names, texts, NIfTI headers and PNG metadata. Other kinds of files are
+reported as not read. An empty result does not prove that nobody can be identified: images are not
 compared here. See docs/sharing.md.
 """
 
@@ -47,24 +47,24 @@ from gansynth.sampling.identifiers import (
 )
 
 MOST_OF_A_KIND = 20
-"""Findings that are listed of one kind; how many more there are is said, too."""
+"""Findings listed of one kind; the others are counted."""
 MOST_FOLDERS = 3
-"""A file name that so many folders of the source have, such as ``flair.nii.gz``, is no case's."""
+"""A file name in so many folders of the source, such as ``flair.nii.gz``, identifies no case."""
 _IMAGE = re.compile(
     r"(.+?)(?:_\d{4})?\.(?:nii(?:\.gz)?|png|jpe?g|tiff?|h5|hdf5|np[yz]|b2nd|pkl|mh[ad]|nrrd|dcm|img)",
     re.IGNORECASE,
 )
-"""An image file; its name without ending and number of a channel."""
+"""An image file; its name without extension and channel number."""
 
 
 @dataclass(frozen=True)
 class Audit(Document):
-    """What was found in a folder.
+    """The findings in a folder.
 
     Attributes:
-        files: how many files were looked at, links and files that were not read among them.
-        findings: a line each, naming the file, the place in it, and what was found. They quote what
-            they found: keep them where the patients' names may be.
+        files: number of files, including links and files that were not read.
+        findings: one line each, naming the file, the position in it, and the finding. They quote
+            what they found: keep them where the patients' names may be.
     """
 
     folder: str
@@ -79,30 +79,30 @@ def audit_export(
     sources: CaseSource | None = None,
     harmless: Collection[str] = (),
 ) -> Audit:
-    """Look through every file of a folder that is to be handed on.
+    """Search every file of a folder that is to be shared.
 
     Args:
-        lineage: of what drew the samples; its ids, subjects and data sets are looked for.
-        sources: the source: its held-out cases, files and folders are looked for, too.
-        harmless: words that name nobody, though some folder or user is called so. Names of channels
-            and labels of ``sources`` are taken for harmless.
+        lineage: of the samples; its ids, subjects and data sets are searched for.
+        sources: the source; its held-out cases, files and folders are searched for, too.
+        harmless: words that identify nobody, even as names of folders or users. Names of channels
+            and labels of ``sources`` are added.
 
     Raises:
-        UsageFault: nothing is in it.
+        UsageFault: the folder is empty.
         EnvironmentFault: a file may not be read.
         DataFault: there is no such folder.
     """
     if not folder.is_dir():
-        raise DataFault(f"{folder}: no such folder, expected one that is to be handed on")
+        raise DataFault(f"{folder}: no such folder, expected one to be shared")
     paths = sorted(folder.rglob("*"))
     files = [path for path in paths if path.is_symlink() or not path.is_dir()]
     if not files:
         raise UsageFault(f"{folder}: holds no files, expected an export; name another folder")
-    wanted = [*names_of(lineage), *_this_machine()]
+    names_sought = [*names_of(lineage), *_this_machine()]
     if sources is not None:
-        wanted += _names_of_source(sources, folder.resolve())
+        names_sought += _names_of_source(sources, folder.resolve())
         harmless = (*harmless, *words_of_schema(sources.schema))
-    names, findings = Names(wanted, harmless), list[Finding]()
+    names, findings = Names(names_sought, harmless), list[Finding]()
     for path in paths:
         look_at(path, Look(str(path.relative_to(folder)), names, findings))
     return Audit(folder.resolve().name, len(files), tuple(_listed(findings)))
@@ -115,12 +115,12 @@ def audit_exported(
     bank: Path | None = None,
     sources: CaseSource | None = None,
 ) -> Audit:
-    """The same for what a run or a bank has drawn: lineage and source are looked up there.
+    """Search samples exported from a run or a sample bank, which provide lineage and source.
 
     Args:
         run: run folder; its source is opened unless ``sources`` is given.
-        bank: folder of a bank, which does not know its source: name it by ``sources`` to have
-            its held-out cases, files and folders looked for.
+        bank: folder of a bank. It does not know its source: ``sources`` adds its held-out cases,
+            files and folders to the search.
         sources: the source, if it is open already.
 
     Raises:
@@ -129,7 +129,7 @@ def audit_exported(
     """
     if (run is None) == (bank is None):
         raise UsageFault(
-            f"{folder}: expected either a run or a bank that drew it; name one of them"
+            f"{folder}: expected either a run or a sample bank that it came from; name one of them"
         )
     from gansynth.bank.spec import load_spec
     from gansynth.core.run_folder import RunFolder
@@ -148,14 +148,14 @@ def audit_exported(
 
 
 def _names_of_source(source: CaseSource, export: Path) -> Iterator[Name]:
-    """Its cases, held-out ones too, its image files, and the folders that lead to them."""
+    """Names of all cases, including held-out ones, image files, and parent folders."""
     for case_id in (*source.train_ids, *source.held_out_ids):
         yield from names_of_case(case_id, source.subject(case_id))
     homes = defaultdict[str, set[Path]](set)
     for place in source.places:
         for path in (place, *place.rglob("*")):
             image = _IMAGE.fullmatch(path.name)
-            if image and export not in path.resolve().parents:  # which may lie in the source
+            if image and export not in path.resolve().parents:  # the export may be in the source
                 homes[image[1]].add(path.parent)
     yield from (Name(stem, "file") for stem, at in homes.items() if len(at) < MOST_FOLDERS)
     request = source.request
@@ -177,72 +177,74 @@ def _this_machine() -> Iterator[Name]:
 
 
 def _listed(findings: Iterable[Finding]) -> Iterator[str]:
-    """A line each; of many that differ in names and numbers alone the first ones."""
+    """One line for each finding; of many that differ in names and numbers only the first."""
     kinds: dict[str, dict[str, str]] = {}
     for finding in findings:
-        kind = re.sub(r"'[^']*'|\d+", "#", finding.said)
+        kind = re.sub(r"'[^']*'|\d+", "#", finding.text)
         kinds.setdefault(kind, {})[str(finding)] = finding.file
     for lines in kinds.values():
         yield from itertools.islice(lines, MOST_OF_A_KIND)
-        if (more := len(lines) - MOST_OF_A_KIND) > 0:
+        if (omitted := len(lines) - MOST_OF_A_KIND) > 0:
             files = len(set(lines.values()))
-            yield f"{more} more findings like the last one, {files} file(s) in all"
+            yield f"{omitted} more findings like the last one, {files} file(s) in all"
 
 
 # -- files -----------------------------------------------------------------------------------------
 
 HEADER_TEXTS = ("descrip", "aux_file", "db_name", "intent_name", "data_type")
-"""Fields of a NIfTI header for anything that a program cares to write."""
+"""Free text fields of a NIfTI header."""
 HEADER_NUMBERS = (
     *("cal_min", "cal_max", "toffset"),
     *("slice_duration", "slice_start", "slice_end", "slice_code"),
 )
-"""Fields that tell of a scan: its range of intensities, its timing."""
+"""Fields that describe a scan: its range of intensities, its timing."""
 PNG_PLAIN = frozenset({"interlace", "gamma", "srgb", "chromaticity", "transparency", "dpi"})
-"""What Pillow says of how pixels are coded."""
+"""Pillow's keys of the pixel coding."""
 DAMAGED = (
     *(OSError, EOFError, ValueError, LookupError, SyntaxError, RecursionError, csv.Error),
     *(zlib.error, struct.error, ImageFileError, HeaderDataError, Image.DecompressionBombError),
 )
-"""What readers raise at files that are not what they are called."""
+"""Errors that readers raise for files of another kind."""
 _GZIP_HEAD = 512
 
 
 class Finding(NamedTuple):
-    """One thing that should not be handed on: in which file, and what."""
+    """One problem in a file."""
 
     file: str
-    said: str
+    text: str
 
     def __str__(self) -> str:
-        return " ".join(f"{self.file}: {self.said}".split())
+        return " ".join(f"{self.file}: {self.text}".split())
 
 
 @dataclass(frozen=True)
 class Look:
-    """A look into one file: its path in the folder, what is looked for, and what was found."""
+    """The search of one file: its path in the folder, the names, and the findings."""
 
     file: str
     names: Names
     findings: list[Finding]
 
-    def odd(self, place: str, found: str) -> None:
-        """Note what should not be there, whoever it names."""
-        self.findings.append(Finding(self.file, f"{place}: {found}"))
+    def odd(self, place: str, problem: str) -> None:
+        """Record a problem, whoever it names."""
+        self.findings.append(Finding(self.file, f"{place}: {problem}"))
 
     def text(self, place: str, text: str, *, key: str = "", odd: str = "") -> None:
-        """Look through the value of a key; ``odd`` says what is wrong with there being any text."""
-        said = [odd] if odd else []
-        seen, named = marks(text), self.names.valued(key, text)
-        # Of a path that is quoted as a whole the folders are not named again.
-        said += [f"names {name}" for name in named if not (seen and name.what == "folder")]
-        said += [f"holds {mark}" for mark in seen]
-        if said:
-            self.odd(place, "; ".join(said))
+        """Search the value of a key; ``odd`` is the problem if any text is present."""
+        problems = [odd] if odd else []
+        found_marks, named = marks(text), self.names.valued(key, text)
+        # The folders of a path that is quoted as a whole are not repeated.
+        problems += [
+            f"names {name}" for name in named if not (found_marks and name.what == "folder")
+        ]
+        problems += [f"holds {mark}" for mark in found_marks]
+        if problems:
+            self.odd(place, "; ".join(problems))
 
 
 def look_at(path: Path, look: Look) -> None:
-    """Look at the name of a file, folder or link, and into a file; links are not followed.
+    """Search the name of a file, folder or link, and the file itself; links are not followed.
 
     Raises:
         EnvironmentFault: the file or folder may not be read.
@@ -273,7 +275,7 @@ def look_at(path: Path, look: Look) -> None:
 
 
 def _read_text(path: Path, look: Look) -> None:
-    """Look through a text line by line; a line ``key: value`` is YAML, or written alike."""
+    """Search a text line by line; a line ``key: value`` is treated as YAML."""
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         look.text(f"line {number}", line)
         key, _, value = line.partition(":")
@@ -286,7 +288,7 @@ def _read_json(path: Path, look: Look) -> None:
 
 
 def _walk(value: Any, place: str, look: Look, key: str = "") -> None:
-    """Look through a JSON document; a list's entries are values of its key."""
+    """Search a JSON document; a list's entries are values of its key."""
     if isinstance(value, dict):
         for name, entry in value.items():
             where = f"{place}.{name}" if place else name
@@ -313,22 +315,22 @@ def _read_table(path: Path, look: Look) -> None:
 
 
 def _read_nifti(path: Path, look: Look) -> None:
-    """Look through the headers: samples have spacing, the mark, and nothing else."""
+    """Search the headers: samples have spacing and the mark, nothing else."""
     _look_at_gzip(path, look)
     image: Any = nib.load(path)
     header = image.header
     for name in HEADER_TEXTS:
         if name in header:
-            said = header[name].item().rstrip(b"\0").decode("latin-1")
-            if said.strip() and said != MARK:
-                odd = f"holds {said!r}, expected none"
-                look.text(f"NIfTI header, {name}", said, key=name, odd=odd)
+            text = header[name].item().rstrip(b"\0").decode("latin-1")
+            if text.strip() and text != MARK:
+                odd = f"holds {text!r}, expected none"
+                look.text(f"NIfTI header, {name}", text, key=name, odd=odd)
     for name in HEADER_NUMBERS:
         if value := float(header[name].item()):
             look.odd(f"NIfTI header, {name}", f"is {value:g}, expected 0")
     for extension in header.extensions:
-        said = _as_text(extension.get_content())
-        look.text("NIfTI header extension", said, odd=f"holds {said!r:.120}, expected none")
+        text = _as_text(extension.get_content())
+        look.text("NIfTI header extension", text, odd=f"holds {text!r:.120}, expected none")
     for form in ("qform", "sform"):
         affine = getattr(header, f"get_{form}")(coded=True)[0]
         if affine is not None and _of_a_scan(affine):
@@ -338,7 +340,7 @@ def _read_nifti(path: Path, look: Look) -> None:
 
 
 def _of_a_scan(affine: Any) -> bool:
-    """Whether a volume (affine (4, 4), voxel to mm) lies anywhere but along the axes from 0."""
+    """Whether an affine (4, 4), voxel to mm, has an origin or rotated axes."""
     return bool(affine[:3, 3].any() or (np.count_nonzero(affine[:3, :3], axis=0) > 1).any())
 
 
@@ -346,21 +348,21 @@ def _look_at_gzip(path: Path, look: Look) -> None:
     with open(path, "rb") as raw:
         head = raw.read(_GZIP_HEAD)
     if head[:2] == b"\x1f\x8b" and head[3:8] != bytes(5):
-        said = head[10:].partition(b"\0")[0].decode("latin-1") if head[3] else ""
-        look.text("gzip header", said, odd=f"has a time or a name, {said!r:.80}, expected neither")
+        text = head[10:].partition(b"\0")[0].decode("latin-1") if head[3] else ""
+        look.text("gzip header", text, odd=f"has a time or a name, {text!r:.80}, expected neither")
 
 
 def _read_png(path: Path, look: Look) -> None:
-    """Look through texts and other metadata, those behind the pixels too."""
+    """Search texts and other metadata, including those after the pixels."""
     with Image.open(path, formats=("PNG",)) as picture:
         picture.load()
         unknown = {c[0].decode("latin-1"): c[1] for c in getattr(picture, "private_chunks", ())}
-        found = {**picture.info, **unknown}
-    for key, value in found.items():
-        said = _as_text(value)
-        if key not in PNG_PLAIN and said != MARK:
-            odd = f"holds {said!r:.120}, expected none"
-            look.text(f"PNG metadata {key!r}", said, key=str(key), odd=odd)
+        metadata = {**picture.info, **unknown}
+    for key, value in metadata.items():
+        text = _as_text(value)
+        if key not in PNG_PLAIN and text != MARK:
+            odd = f"holds {text!r:.120}, expected none"
+            look.text(f"PNG metadata {key!r}", text, key=str(key), odd=odd)
 
 
 def _as_text(value: Any) -> str:
@@ -375,4 +377,4 @@ KINDS: dict[str, tuple[str, Callable[[Path, Look], None]]] = {
     ".csv": ("CSV", _read_table),
     **dict.fromkeys((".txt", ".md", ".html", ".yaml", ".yml", ".cfg"), _TEXT),
 }
-"""Ending of a file name -> what such a file is, and its reader."""
+"""File extension -> kind of the file, and its reader."""

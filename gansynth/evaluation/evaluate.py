@@ -1,4 +1,4 @@
-"""What ``gansynth evaluate`` does: compare, judge, look for memory, and write it all down."""
+"""The command ``gansynth evaluate``: compute metrics, test for memorisation, write the report."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ VERSION = 1
 DOCUMENT = "evaluation.json"
 
 STRIP = 6
-"""Images of each side that are shown on top of the report."""
+"""Images of each side at the top of the report."""
 PARTS = ("realism", "faithfulness", "memorisation", "maps")
 
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How an evaluation goes about.
+    """Options of an evaluation.
 
     Attributes:
-        metrics: by name; all that are registered if none is named.
-        pictures: whether the report shows thumbnails, of patients among them.
-        exported: folder of samples that are to be passed on, searched for traces of patients.
+        metrics: by name; all registered ones if empty.
+        pictures: whether the report shows thumbnails, which include patients.
+        exported: folder of samples to be shared, searched for names of patients.
     """
 
     parts: Sequence[str] = PARTS
@@ -64,7 +64,7 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class Assessed:
-    """What an evaluation comes to."""
+    """The result of an evaluation."""
 
     document: dict[str, Any]
     pictures: Mapping[str, bytes]
@@ -77,18 +77,18 @@ def evaluate(
     real: Mapping[str, Any] | None = None,
     *,
     out: Path | None = None,
-    wanted: Wanted | None = None,
+    sample_options: Wanted | None = None,
     options: EvaluationOptions | None = None,
     device: str = "auto",
     data: str | None = None,
     root: str | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
-    """Evaluate the samples of a run or a bank, and write ``evaluation.json`` and the report.
+    """Evaluate the samples of a run or a sample bank, and write ``evaluation.json`` and the report.
 
     Args:
-        real: real cases, a ``SourceRequest`` as JSON (``open_evaluated``); None takes those a run
-            was fitted on, with the fold's held-out ones.
+        real: real cases, a ``SourceRequest`` as JSON (``open_evaluated``); None takes the run's
+            training cases, with the fold's held-out ones.
         out: folder for the report; ``RUN/evaluation``, or ``BANK-evaluation`` beside a bank.
         device: ``auto``, ``cpu``, ``cuda:0``.
         data: KIND:WHERE of the run's data set, if it was moved or renamed.
@@ -98,22 +98,24 @@ def evaluate(
 
     Raises:
         UsageFault: an unknown metric, a bank without real cases.
-        DataFault: no run or bank, no such folder, too few images, or images that are not alike.
+        DataFault: no run or bank, no such folder, too few or incompatible images.
     """
-    wanted, options = wanted or Wanted(), options or EvaluationOptions()
+    sample_options, options = sample_options or Wanted(), options or EvaluationOptions()
     reporter = reporter or NullReporter()
-    metrics = chosen_metrics(options.metrics)  # a slip must not cost the time of drawing
+    metrics = chosen_metrics(options.metrics)  # fail before the slow sampling
     if options.exported is not None and not options.exported.is_dir():
         raise DataFault(f"--exported {options.exported}: no such folder; name one that is there")
     clock = _Clock()
     with clock("samples"):
         gathered = open_evaluated(
-            folder, real, wanted, device=device, data=data, root=root, reporter=reporter
+            folder, real, sample_options, device=device, data=data, root=root, reporter=reporter
         )
-        sides = gathered.sides(wanted.number, wanted.request.seed, options.effort, device, reporter)
-    found = assess(gathered, sides, metrics, options, clock)
+        sides = gathered.sides(
+            sample_options.number, sample_options.request.seed, options.effort, device, reporter
+        )
+    assessed = assess(gathered, sides, metrics, options, clock)
     out = out or _usual_folder(folder, gathered.kind)
-    return {**found.document, "files": _write(found, sides.schema, out)}
+    return {**assessed.document, "files": _write(assessed, sides.schema, out)}
 
 
 def assess(
@@ -123,7 +125,7 @@ def assess(
     options: EvaluationOptions,
     clock: _Clock | None = None,
 ) -> Assessed:
-    """Evaluate what has been gathered."""
+    """Evaluate gathered images."""
     from gansynth.evaluation.memory import measure_memory
     from gansynth.evaluation.words import alarms, sentences
 
@@ -165,25 +167,29 @@ def _strip(sides: Sides) -> dict[str, list[bytes]]:
     """The first images of each side."""
     from gansynth.report.png import thumbnail
 
-    shown: dict[str, Sequence[Image]] = {"real": sides.real, "synthetic": sides.samples}
+    sides_shown: dict[str, Sequence[Image]] = {"real": sides.real, "synthetic": sides.samples}
     return {
         side: [thumbnail(image.image, sides.window, image.labels) for image in images[:STRIP]]
-        for side, images in shown.items()
+        for side, images in sides_shown.items()
     }
 
 
 def _faithfulness(gathered: Gathered, sides: Sides) -> tuple[dict[str, Any], Judges | None]:
-    """``faithfulness`` of the document; or only why there is none."""
+    """``faithfulness`` of the document, or only the reason why there is none."""
     from gansynth.metrics.faithfulness import SegmenterOptions
     from gansynth.metrics.recovery import map_of, recover, train_judges
 
-    known, steps = gathered.known, sides.effort.judge
+    cases, steps = gathered.known, sides.effort.judge
     every: list[Image] = [*sides.samples, *sides.real]
     maps = [map_of(image, sides.schema) for image in every]
-    if any(one is None for one in maps):
-        side = "samples" if any(one is None for one in maps[: len(sides.samples)]) else "real cases"
+    if any(labels is None for labels in maps):
+        side = (
+            "samples"
+            if any(labels is None for labels in maps[: len(sides.samples)])
+            else "real cases"
+        )
         return {"why": f"the {side} have neither label maps nor boxes"}, None
-    people = {i: known.people[i] for i in gathered.reference}
+    people = {i: cases.people[i] for i in gathered.reference}
     try:
         options = SegmenterOptions(steps=steps)
         judges = train_judges(gathered.reference, people, gathered.cut, sides, options)
@@ -191,13 +197,13 @@ def _faithfulness(gathered: Gathered, sides: Sides) -> tuple[dict[str, Any], Jud
         return {"why": " ".join(str(error).split())}, None
     count = len(set(people.values()))
     of_boxes = not sides.schema.foreground
-    what = "boxes, filled in" if of_boxes else "labels"
-    told = {
-        "judge": f"two small U-Nets that find {what}, of {steps} steps, each of one half of the "
-        f"{count} people and asked about the other half",
+    target = "boxes, filled in" if of_boxes else "labels"
+    judge = {
+        "judge": f"two small U-Nets that find {target}, of {steps} steps, each trained on half of "
+        f"the {count} subjects and tested on the other half",
         "steps": steps,
     }
-    return {**told, **recover(judges, sides)}, judges
+    return {**judge, **recover(judges, sides)}, judges
 
 
 def _maps(
@@ -205,10 +211,10 @@ def _maps(
 ) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
     from gansynth.evaluation.maps import Shown, draw_maps
 
-    shown = Shown.of(gathered, sides)
+    mapped = Shown.of(gathered, sides)
     segmenter = None if judges is None else judges.segmenters[0]
-    maps = draw_maps(gathered, sides, shown, segmenter=segmenter)
-    return maps, shown.pictures(sides) if options.pictures else {}
+    maps = draw_maps(gathered, sides, mapped, segmenter=segmenter)
+    return maps, mapped.pictures(sides) if options.pictures else {}
 
 
 def _audited(folder: Path, gathered: Gathered) -> dict[str, Any]:
@@ -223,22 +229,22 @@ def _usual_folder(folder: Path, kind: str) -> Path:
     return folder.with_name(f"{folder.resolve().name}-evaluation")
 
 
-def _write(found: Assessed, schema: Schema, out: Path) -> dict[str, str]:
+def _write(result: Assessed, schema: Schema, out: Path) -> dict[str, str]:
     from gansynth.evaluation.memory import write_copies
     from gansynth.evaluation.report import write_report
 
-    document = found.document
+    document = result.document
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     write_json_atomic(out / DOCUMENT, document)
-    files = {DOCUMENT: out / DOCUMENT, **write_report(document, out, found.pictures, found.strip)}
+    files = {DOCUMENT: out / DOCUMENT, **write_report(document, out, result.pictures, result.strip)}
     with disk_errors(out):
-        files |= write_copies(out, document.get("memorisation"), found.pairs, schema)
+        files |= write_copies(out, document.get("memorisation"), result.pairs, schema)
     return {name: str(path) for name, path in files.items()}
 
 
 class _Clock:
-    """Seconds by what was done."""
+    """Seconds by part of the evaluation."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -253,13 +259,13 @@ class _Clock:
 # -- realism ---------------------------------------------------------------------------------------
 
 PAIRED = ("lesions", "seam")
-"""Metrics of samples beside the very case each was drawn into: no other person can stand there."""
+"""Metrics of samples beside their own cases: other subjects cannot replace these."""
 BARS = 64
-"""Bars of a histogram that is drawn."""
+"""Bars of a plotted histogram."""
 
 
 def chosen_metrics(names: Sequence[str]) -> dict[str, Evaluated]:
-    """Metrics by name; all that are registered and can be held against real people if none is.
+    """Metrics by name; by default all registered ones that can be calibrated on real subjects.
 
     Raises:
         UsageFault: one is unknown or does not load.
@@ -276,29 +282,29 @@ def chosen_metrics(names: Sequence[str]) -> dict[str, Evaluated]:
 
 
 def measure_realism(
-    metrics: Mapping[str, Evaluated], sides: Sides, asked: Sequence[str] = ()
+    metrics: Mapping[str, Evaluated], sides: Sides, requested: Sequence[str] = ()
 ) -> tuple[list[Figure], list[dict[str, str]], dict[str, float]]:
     """Figures of all metrics.
 
     Returns:
-        The figures; what was left out and why; seconds by metric.
+        The figures; skipped metrics and why; seconds by metric.
 
     Raises:
-        DataFault: a metric that was asked for needs more images, or others.
-        UsageFault: one that was asked for fails.
+        DataFault: a requested metric needs more, or other, images.
+        UsageFault: a requested metric fails.
     """
-    found: list[Figure] = []
+    figures: list[Figure] = []
     left_out, seconds = [], dict[str, float]()
     for name, metric in metrics.items():
         began = time.perf_counter()
         try:
-            found += [replace(figure, metric=name) for figure in metric.figures(sides)]
-        except (DataFault, UsageFault) as error:  # too few images, or a stranger's metric fails
-            if name in asked or len(metrics) == 1:
+            figures += [replace(figure, metric=name) for figure in metric.figures(sides)]
+        except (DataFault, UsageFault) as error:  # too few images, or a third-party metric fails
+            if name in requested or len(metrics) == 1:
                 raise
             left_out.append({"metric": name, "why": " ".join(str(error).split())})
         seconds[name] = time.perf_counter() - began
-    return found, left_out, seconds
+    return figures, left_out, seconds
 
 
 def curves(sides: Sides) -> dict[str, Any]:
@@ -334,12 +340,12 @@ def _intensities(sides: Sides) -> list[dict[str, Any]]:
     for title, (number, label) in titles.items():
         if title not in sets[0].counts:
             continue
-        own = edges[number][::step]
-        mine, real = (_density(s.counts[title].sum(0), own) for s in sets)
+        bar_edges = edges[number][::step]
+        mine, real = (_density(s.counts[title].sum(0), bar_edges) for s in sets)
         rows.append(
             {
                 **{"channel": names[number], "label": label},
-                **{"edges": [_rounded(e) for e in own], "synthetic": mine, "real": real},
+                **{"edges": [_rounded(e) for e in bar_edges], "synthetic": mine, "real": real},
             }
         )
     return rows

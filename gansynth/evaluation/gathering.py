@@ -1,4 +1,4 @@
-"""Samples of a run or a bank, and real crops to hold them against, in one space."""
+"""Samples of a run or a sample bank, and real crops to compare with, in one space."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from gansynth.sampling.run import Run
 
 TRIES = 20
-"""Places that are drawn in a case before all of it is taken to be empty."""
+"""Random positions tried in a case before it counts as empty."""
 FEWEST = 4
-"""Samples below which nothing can be said."""
+"""Fewest samples for an evaluation."""
 
 
 @dataclass
 class Known:
-    """Who of a source's cases was trained on, and who was not.
+    """The cases of a source that were trained on, and those that were not.
 
     Attributes:
-        members: ids of cases that the lineage names, by id or by image.
-        others: ids of cases of people that it does not know.
+        members: ids of cases in the lineage, by id or by image.
+        others: ids of cases of subjects that are not in the lineage.
     """
 
     members: tuple[str, ...]
@@ -44,50 +44,54 @@ class Known:
 
     @classmethod
     def of(cls, source: CaseSource, lineage: Lineage, cache: CaseCache) -> Known:
-        """Look all cases of a source up in a lineage, and in its ancestors'."""
+        """Look up all cases of a source in a lineage and its ancestors."""
         ids = (*source.train_ids, *source.held_out_ids)
         people = {i: source.subject(i) for i in ids}
         records = [source.record(i, cache) for i in ids]
-        found = [matches(one, records, source.name) for one in lineage.everyone()]
-        known = [i for i in ids if any(i in one and one[i].kind != "subject" for one in found)]
-        theirs = {people[i] for i in known}
+        matched = [matches(ancestor, records, source.name) for ancestor in lineage.everyone()]
+        members = [
+            i
+            for i in ids
+            if any(i in ancestor and ancestor[i].kind != "subject" for ancestor in matched)
+        ]
+        theirs = {people[i] for i in members}
         others = [i for i in ids if people[i] not in theirs]
-        return cls(tuple(known), tuple(others), people)
+        return cls(tuple(members), tuple(others), people)
 
     def like(self, samples: Sequence[Sample], source: CaseSource) -> Known:
-        """Those of the classes that samples are of, where each sample is of one.
+        """Select the classes of the samples, where each sample has one.
 
         Raises:
-            DataFault: no case is.
+            DataFault: no case has such a class.
         """
-        asked = {sample.provenance.get("class") for sample in samples}
-        if not source.schema.classes or None in asked:
+        classes = {sample.provenance.get("class") for sample in samples}
+        if not source.schema.classes or None in classes:
             return self
-        numbers = {n for n, name in enumerate(source.schema.classes) if name in asked}
+        numbers = {n for n, name in enumerate(source.schema.classes) if name in classes}
 
         def kept(ids: Sequence[str]) -> tuple[str, ...]:
             return tuple(i for i in ids if source.label_class(i) in numbers)
 
-        found = Known(kept(self.members), kept(self.others), self.people)
-        if not found.members and not found.others:
+        subset = Known(kept(self.members), kept(self.others), self.people)
+        if not subset.members and not subset.others:
             raise DataFault(
-                f"{source.name}: has no case of the classes that samples are of "
-                f"({', '.join(sorted(map(str, asked)))}), expected some; name other cases with "
+                f"{source.name}: has no case of the samples' classes "
+                f"({', '.join(sorted(map(str, classes)))}), expected some; name other cases with "
                 "--real"
             )
-        return found
+        return subset
 
 
 @dataclass
 class Gathered:
-    """What is evaluated, and what it is held against.
+    """The evaluated samples, and the real cases they are compared with.
 
     Attributes:
         kind: ``run`` or ``bank``.
-        samples: in the generator's space (of a bank: as they are stored).
-        drawn_of: for each sample the person whose case it was drawn of, or a name of its own.
-        run: the opened run; None of a bank.
-        empty: real crops that were left out: constant, or not what the generator learns from.
+        samples: in the generator's space (of a bank: as stored).
+        drawn_of: the subject whose case a sample is based on, or a unique name.
+        run: the opened run; None for a bank.
+        empty: skipped real crops: constant, or not what the generator learns from.
     """
 
     kind: str
@@ -112,16 +116,16 @@ class Gathered:
 
     @cached_property
     def crops(self) -> CaseBatches:
-        """Cuts cases as training does; whole ones that were brought to the space are kept."""
+        """Cuts cases as in training; whole resampled cases are cached."""
         return CaseBatches(self.cache, self.space)
 
     @property
     def reference(self) -> tuple[str, ...]:
-        """Cases that samples are held against: those trained on; all if none of them was."""
+        """Real cases to compare with: training cases, or all if there are none."""
         return self.known.members or self.known.others
 
     def cut(self, case_id: str, rng: np.random.Generator) -> Case:
-        """A crop at a drawn place that training would learn from, if the case has such."""
+        """A random crop that training would accept, if the case has one."""
         case = self.crops.cut(case_id, rng)
         for _ in range(TRIES if self.space.cuts else 0):
             constant = float(case.image.max()) == float(case.image.min())
@@ -132,37 +136,37 @@ class Gathered:
         return case
 
     def real(self, ids: Sequence[str], number: int, rng: np.random.Generator) -> list[Case]:
-        """Crops of cases, person after person, so that all have about as many.
+        """Crops of cases, balanced over subjects.
 
         Args:
-            number: how many crops; fewer where cases can be cut in one way only.
-            rng: draws order and places.
+            number: number of crops; fewer where a case yields one crop only.
+            rng: of order and positions.
         """
         turns: dict[str, list[str]] = {}
         for n in rng.permutation(len(ids)).tolist():
             turns.setdefault(self.known.people[ids[n]], []).append(ids[n])
         most = number if self.space.cuts else min(number, len(ids))
-        found: list[Case] = []
+        crops: list[Case] = []
         turn = 0
-        while len(found) < most:
-            for own in list(turns.values()):
-                if len(found) < most and (self.space.cuts or turn < len(own)):
-                    found.append(self.cut(own[turn % len(own)], rng))
+        while len(crops) < most:
+            for subject_cases in list(turns.values()):
+                if len(crops) < most and (self.space.cuts or turn < len(subject_cases)):
+                    crops.append(self.cut(subject_cases[turn % len(subject_cases)], rng))
             turn += 1
-        return [case for case in found if float(case.image.max()) != float(case.image.min())]
+        return [case for case in crops if float(case.image.max()) != float(case.image.min())]
 
     def sides(
         self, number: int, seed: int, effort: Effort, device: str, reporter: Reporter
     ) -> Sides:
-        """Samples beside crops of the reference.
+        """Samples, and crops of the reference.
 
         Raises:
-            DataFault: too few, or images that cannot be compared.
+            DataFault: too few, or incompatible images.
         """
         if len(self.samples) < FEWEST:
             raise DataFault(
                 f"{self.name}: {len(self.samples)} sample(s), expected at least {FEWEST} to "
-                "evaluate; draw more with -n"
+                "evaluate; generate more with -n"
             )
         with reporter.task(number, "real crops") as bar:
             real = self.real(self.reference, number, np.random.default_rng((seed, 1)))
@@ -178,8 +182,8 @@ class Gathered:
 
     def told(self, sides: Sides) -> dict[str, Any]:
         """``of``, ``data`` and ``images`` of the document."""
-        known, people = self.known, self.known.people
-        members = bool(known.members)
+        cases, people = self.known, self.known.people
+        members = bool(cases.members)
         return {
             "of": {"kind": self.kind, "name": self.name, "generator": self.generator},
             "data": {
@@ -188,8 +192,8 @@ class Gathered:
                 "reference": "training cases" if members else "cases of another source",
                 "subjects": len({people[i] for i in self.reference}),
                 "cases": len(self.reference),
-                "held_out_subjects": len({people[i] for i in known.others}) if members else 0,
-                "held_out_cases": len(known.others) if members else 0,
+                "held_out_subjects": len({people[i] for i in cases.others}) if members else 0,
+                "held_out_cases": len(cases.others) if members else 0,
             },
             "images": {
                 "samples": len(self.samples),
@@ -207,13 +211,13 @@ class Gathered:
 
 
 def own_names(samples: Sequence[Sample], lineage: Lineage) -> list[str]:
-    """Whose case each sample was drawn of, by its provenance; a name of its own where of none."""
+    """Subject of each sample by its provenance; a unique name if there is none."""
     people = {case.id: case.subject for lin in lineage.everyone() for case in lin.cases}
-    found = []
+    names = []
     for number, sample in enumerate(samples):
         case = sample.provenance.get("case")
-        found.append(f"sample {number}" if case is None else people.get(str(case), str(case)))
-    return found
+        names.append(f"sample {number}" if case is None else people.get(str(case), str(case)))
+    return names
 
 
 def folder_kind(folder: Path) -> str:

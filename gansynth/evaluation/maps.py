@@ -1,7 +1,7 @@
-"""t-SNE of samples beside real people: of images, and of what networks make of them.
+"""t-SNE of samples and real subjects: of images, and of network features.
 
-Han et al. 2019 look at both, "features extracted from the last layer of each trained classifier"
-among them: here the fold's own segmenter.
+Han et al. 2019 use both, including "features extracted from the last layer of each trained
+classifier". Here that is the fold's own segmenter.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Shown:
 
     @classmethod
     def of(cls, gathered: Gathered, sides: Sides) -> Shown:
-        """Some of each side, held-out people among them."""
-        known, rng = gathered.known, np.random.default_rng((sides.seed, 4))
+        """Select images of each side, including held-out subjects."""
+        cases, rng = gathered.known, np.random.default_rng((sides.seed, 4))
         others: Sequence[Case] = ()
-        if known.members and known.others:
-            others = gathered.real(known.others, min(MOST, len(sides.real)), rng)
+        if cases.members and cases.others:
+            others = gathered.real(cases.others, min(MOST, len(sides.real)), rng)
         real = list(sides.real)[:MOST]
         images: list[Image] = [*list(sides.samples)[:MOST], *real, *others]
         count = len(images) - len(real) - len(others)
@@ -63,7 +63,7 @@ class Shown:
         return cls(images, named, names, [_kind(image, sides) for image in images])
 
     def points(self, places: npt.NDArray[np.floating]) -> list[dict[str, Any]]:
-        """What the document has of them."""
+        """Points as JSON for the document."""
         return [
             {"x": round(float(x), 4), "y": round(float(y), 4), "side": s, "kind": k, "name": n}
             for (x, y), s, k, n in zip(places, self.sides, self.kinds, self.names, strict=True)
@@ -79,42 +79,42 @@ class Shown:
 
 def _kind(image: Image, sides: Sides) -> str | None:
     if isinstance(image, Sample):
-        found = image.provenance.get("class")
-        return None if found is None else str(found)
+        name = image.provenance.get("class")
+        return None if name is None else str(name)
     return None if image.label_class is None else sides.schema.classes[image.label_class]
 
 
 def draw_maps(
     gathered: Gathered,
     sides: Sides,
-    shown: Shown,
+    mapped: Shown,
     *,
     segmenter: Segmenter | None = None,
 ) -> list[dict[str, Any]]:
-    """``maps`` of the document; with the fold's segmenter if one was trained."""
+    """``maps`` of the document; with the fold's segmenter if there is one."""
     rows: list[tuple[str, str, str, Floats]] = [
         (
             *("images", "t-SNE of images"),
             f"intensities on a grid of at most {GRID} blocks an axis",
-            _coarse(shown.images, sides),
+            _coarse(mapped.images, sides),
         ),
         (
             *("features", "t-SNE of features"),
             "features of a network trained without labels on the fold's images",
-            features_of(sides).of(shown.images, "trained").whole,
+            features_of(sides).of(mapped.images, "trained").whole,
         ),
     ]
     if segmenter is not None:
-        words = "what enters the last layer of a segmenter of the fold, mean of each image"
+        words = "input of the last layer of the fold's segmenter, mean of each image"
         rows.append(
-            ("segmenter", "t-SNE of a segmenter's features", words, _last(segmenter, shown))
+            ("segmenter", "t-SNE of a segmenter's features", words, _last(segmenter, mapped))
         )
     return [
         {
-            **{"key": key, "title": title, "what": what},
-            "points": shown.points(embed(features, seed=sides.seed)),
+            **{"key": key, "title": title, "what": description},
+            "points": mapped.points(embed(features, seed=sides.seed)),
         }
-        for key, title, what, features in rows
+        for key, title, description, features in rows
     ]
 
 
@@ -127,8 +127,8 @@ def _coarse(images: Sequence[Image], sides: Sides) -> Floats:
     return np.stack(rows).astype(np.float64)
 
 
-def _last(segmenter: Segmenter, shown: Shown) -> Floats:
-    """Mean of what enters the last layer: (N, K)."""
+def _last(segmenter: Segmenter, mapped: Shown) -> Floats:
+    """Mean input of the last layer: (N, K)."""
     entered: list[Floats] = []
 
     def keep(layer: nn.Module, entering: tuple[Tensor, ...]) -> None:
@@ -136,7 +136,7 @@ def _last(segmenter: Segmenter, shown: Shown) -> Floats:
 
     hook, rows = segmenter.last_layer.register_forward_pre_hook(keep), []
     try:
-        for image in shown.images:
+        for image in mapped.images:
             segmenter.predict(image.image)
             rows.append(entered[-1])
     finally:
@@ -147,23 +147,23 @@ def _last(segmenter: Segmenter, shown: Shown) -> Floats:
 # -- places on a map -------------------------------------------------------------------------------
 
 LEAST = 10
-"""Images that a map needs."""
+"""Fewest images for a map."""
 COMPONENTS = 50
-"""Principal components that are kept: what lies beyond is noise for the most part."""
+"""Principal components kept; the others are mostly noise."""
 USUAL = 30.0
-"""Perplexity, as far as there are three times as many neighbours."""
+"""Perplexity, reduced for fewer than three times as many neighbours."""
 JITTER = 1e-3
-"""By how much images are moved, in deviations of the first component: of equal ones, which crops of
-small data sets are, scikit-learn's tree of neighbours makes nonsense (a divergence below 0)."""
+"""Jitter in deviations of the first component. Identical images, such as crops of small data sets,
+give an invalid result in scikit-learn's neighbour tree (a divergence below 0)."""
 NOISE = 1e-6
-"""Spread, as a share of the largest value, below which features are all the same."""
+"""Smallest spread of features, as a share of the largest value."""
 
 
 def embed(features: Floats, *, seed: int = 0) -> FloatArray:
-    """Places on a plane where images lie near each other whose features are alike.
+    """Embed features in the plane by t-SNE; similar images are close.
 
-    The same features and seed give the same places. Features may be of any scale, which is the same
-    for all of them: they are not brought to one deviation each.
+    The same features and seed give the same positions. Features need one common scale: they are not
+    standardised one by one.
 
     Args:
         features: (N, K), a row for each image.
@@ -172,7 +172,7 @@ def embed(features: Floats, *, seed: int = 0) -> FloatArray:
         float32 (N, 2).
 
     Raises:
-        DataFault: fewer than 10 images, values that are not finite, or the same for all images.
+        DataFault: fewer than 10 images, non-finite values, or identical rows.
     """
     from sklearn.manifold import TSNE
 
@@ -191,31 +191,31 @@ def _checked(features: Floats) -> npt.NDArray[np.float64]:
     if len(features) < LEAST:
         raise DataFault(
             f"t-SNE: {len(features)} images, fewer than {LEAST}, expected at least as many for a "
-            "map; draw more samples"
+            "map; generate more samples"
         )
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if bad.size:
         raise DataFault(
             f"t-SNE: features of image {bad[0]} and {bad.size - 1} more are not finite, expected "
-            "numbers; did what makes them diverge?"
+            "numbers; has the network diverged?"
         )
     values = features.astype(np.float64)
     if np.ptp(values, axis=0).max() <= NOISE * np.abs(values).max():
         raise DataFault(
-            f"t-SNE: features of all {len(values)} images are the same, expected some spread; does "
-            "what makes them see anything?"
+            f"t-SNE: features of all {len(values)} images are the same, expected some spread; "
+            "check the network"
         )
     return values
 
 
 def _reduced(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Principal components (N, up to 50, at least 2), the first of deviation 1."""
+    """Principal components (N, up to 50, at least 2), the first with deviation 1."""
     from sklearn.decomposition import PCA
 
     centred = values - values.mean(axis=0)
     centred /= np.abs(centred).max()
     pca = PCA(min(COMPONENTS, *centred.shape), svd_solver="full")
-    found: npt.NDArray[np.float64] = pca.fit_transform(centred)
-    if found.shape[1] == 1:  # a map that begins with two components needs a second one
-        found = np.pad(found, ((0, 0), (0, 1)))
-    return np.asarray(found / found[:, 0].std(), np.float64)
+    components: npt.NDArray[np.float64] = pca.fit_transform(centred)
+    if components.shape[1] == 1:  # t-SNE's initialisation needs two components
+        components = np.pad(components, ((0, 0), (0, 1)))
+    return np.asarray(components / components[:, 0].std(), np.float64)

@@ -1,7 +1,7 @@
-"""Memorisation: samples beside the people a generator was trained on, and those it was not.
+"""Memorisation: distances of samples to training subjects and to held-out ones.
 
-A run's discriminator is asked, too: it is in the checkpoints alone, for a manifest's weights are
-those that draw samples.
+A run's discriminator is tested, too. It is in the checkpoints only: the manifest has the weights
+that generate samples.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ if TYPE_CHECKING:
     from gansynth.core.generator import Generator
 
 FINELY = 128
-"""Most samples whose nearest case is looked for in full resolution."""
+"""Most samples whose nearest case is searched in full resolution."""
 USUAL = 24
-"""Real crops whose nearest other person tells what distance is usual."""
+"""Real crops whose nearest other subject defines the usual distance."""
 SHOWN, ACROSS = 32, 4
-"""Pairs on a sheet, and in a line of it."""
+"""Pairs in a preview grid, and in a row of it."""
 CROPS = 4
-"""Crops of a case that a discriminator is asked about."""
+"""Crops of a case for the discriminator."""
 OWN = 0.5
-"""Share of that ratio at which a sample is a copy of the case whose labels it was drawn of: labels
-alone, where they say much of an image, bring it half as near."""
+"""Factor on that ratio for the case whose labels a sample is based on. Informative labels alone
+halve the distance."""
 CHANCE = 0.05
-"""p below which samples count as nearer to training people than to others."""
+"""p below which samples count as nearer to training subjects than to others."""
 
 
 class Some:
-    """Some cases of a source, for a search."""
+    """A subset of a source's cases, for a search."""
 
     def __init__(self, ids: Sequence[str], people: Mapping[str, str], load: Load) -> None:
         self.train_ids, self._people, self._load = tuple(ids), people, load
@@ -68,29 +68,29 @@ class Some:
         return self._load(case_id)
 
     def subject(self, case_id: str) -> str:
-        """The person a case belongs to."""
+        """The subject of a case."""
         return self._people[case_id]
 
 
 Pairs = Sequence[tuple[str, tuple[Sample, Case]]]
-"""Captions, with a sample and the real crop it lies nearest to."""
+"""Captions, with a sample and its nearest real crop."""
 
 
 def measure_memory(gathered: Gathered, sides: Sides) -> tuple[dict[str, Any], Pairs]:
-    """``memorisation`` of the document, and near-copies beside what they are copies of.
+    """``memorisation`` of the document, and near-copies beside the cases they copy.
 
-    Without training cases the document says only why there is none.
+    Without training cases the document holds only the reason.
     """
-    known = gathered.known
-    if not known.members:
+    cases = gathered.known
+    if not cases.members:
         why = (
             f"{gathered.source.name} holds none of the cases that {gathered.name} was fitted on, "
-            "so nothing can be said of what it remembers; name them with --real"
+            "so memorisation cannot be tested; name them with --real"
         )
         return {"why": why}, ()
     looked = _Looked(gathered, sides)
     rng = sides.rng("memory")
-    found: dict[str, Any] = {
+    document: dict[str, Any] = {
         "unit": "deviations of real intensities, on a grid of at most 16 blocks an axis",
         "distances": looked.distances(rng),
         "nearer": None,
@@ -100,13 +100,13 @@ def measure_memory(gathered: Gathered, sides: Sides) -> tuple[dict[str, Any], Pa
     near = None
     if min(len(looked.to_train.names), len(looked.to_others.names)) >= FEWEST:
         near = nearer(looked.to_train, looked.to_others, rng)
-        found["nearer"] = near.to_json()
+        document["nearer"] = near.to_json()
     copies, pairs = near_copies(gathered, sides)
     attacks = [*looked.attacks(), *asked_discriminator(gathered, sides)]
-    found["copies"] = copies.to_json()
-    found["membership"] = [attack.to_json() for attack in attacks]
-    found["finding"] = _finding(copies, near, attacks)
-    return found, pairs
+    document["copies"] = copies.to_json()
+    document["membership"] = [attack.to_json() for attack in attacks]
+    document["finding"] = _finding(copies, near, attacks)
+    return document, pairs
 
 
 def _finding(copies: Copies, near: Nearer | None, attacks: Sequence[Attack]) -> str:
@@ -119,28 +119,28 @@ def _finding(copies: Copies, near: Nearer | None, attacks: Sequence[Attack]) -> 
 
 
 class _Looked:
-    """Coarse distances of samples and real crops to people, but for those they were drawn of."""
+    """Coarse distances of samples and real crops to subjects, except their own."""
 
     def __init__(self, gathered: Gathered, sides: Sides) -> None:
         self.gathered, self.sides = gathered, sides
-        known, rng = gathered.known, np.random.default_rng((sides.seed, 2))
-        self.others = gathered.real(known.others, len(sides.real), rng) if known.others else []
+        cases, rng = gathered.known, np.random.default_rng((sides.seed, 2))
+        self.others = gathered.real(cases.others, len(sides.real), rng) if cases.others else []
         images = [s.image for s in sides.samples]
         real = [c.image for c in sides.real]
-        ids = (*known.members, *known.others)
-        some = Some(ids, known.people, gathered.cache)
-        search = Search(some, gathered.space, gathered.size, gathered.cache)
+        ids = (*cases.members, *cases.others)
+        every_case = Some(ids, cases.people, gathered.cache)
+        search = Search(every_case, gathered.space, gathered.size, gathered.cache)
         search.learn_scale(real)
         queries = [
             Query(i / search.scale) for i in (*images, *real, *(c.image for c in self.others))
         ]
-        with sides.reporter.task(len(ids), "distances to people") as bar:
+        with sides.reporter.task(len(ids), "distances to subjects") as bar:
             table = search.table(queries, bar.advance).astype(np.float64)
         first, second = len(images), len(images) + len(real)
-        members = len(known.members)
+        members = len(cases.members)
         self.samples = table[:first]
-        theirs = [known.people[i] for i in known.members]
-        strange = [known.people[i] for i in known.others]
+        theirs = [cases.people[i] for i in cases.members]
+        strange = [cases.people[i] for i in cases.others]
         self.to_train = People.of(table[:first, :members], theirs, sides.drawn_of)
         self.to_all = People.of(table[:first, :members], theirs)
         self.to_others = People.of(table[:first, members:], strange, sides.drawn_of)
@@ -148,29 +148,29 @@ class _Looked:
         self.others_to_train = People.of(table[second:, :members], theirs)
 
     def distances(self, rng: np.random.Generator) -> list[dict[str, Any]]:
-        """Quantiles; where people are held out, to as many training people as there are of them."""
-        many = len(self.to_others.names)
-        own = len(self.to_train.names)
-        size = min(many, own) if many else own
-        some = np.sort(rng.permutation(own)[:size])
-        words = f"{size} training people"
+        """Quantiles of distances to equal numbers of training and held-out subjects."""
+        others = len(self.to_others.names)
+        members = len(self.to_train.names)
+        size = min(others, members) if others else members
+        chosen = np.sort(rng.permutation(members)[:size])
+        words = f"{size} training subjects"
         rows = [
-            (f"synthetic to {words}", self.to_train.nearest(some)),
-            (f"real training to {words}, others than their own", self.real_to_train.nearest(some)),
+            (f"synthetic to {words}", self.to_train.nearest(chosen)),
+            (f"real training to {words}, except their own", self.real_to_train.nearest(chosen)),
         ]
-        if many:
-            held_out = np.arange(many)[:size]
+        if others:
+            held_out = np.arange(others)[:size]
             rows.insert(
-                1, (f"synthetic to {size} held-out people", self.to_others.nearest(held_out))
+                1, (f"synthetic to {size} held-out subjects", self.to_others.nearest(held_out))
             )
-            rows.insert(2, (f"held-out to {words}", self.others_to_train.nearest(some)))
+            rows.insert(2, (f"held-out to {words}", self.others_to_train.nearest(chosen)))
         return [
             {"of": title, "quantiles": quantiles(values), "count": int(np.isfinite(values).sum())}
             for title, values in rows
         ]
 
     def ratio(self, rng: np.random.Generator) -> dict[str, float | None]:
-        """Of samples' median distance to training people to that of other real people."""
+        """Median distance of samples to training subjects over that of other real subjects."""
         mine = self.to_train.nearest()
         if self.others:
             people = [self.gathered.known.people[c.id] for c in self.others]
@@ -181,82 +181,82 @@ class _Looked:
         return ratio_of_medians(mine, real, self.sides.drawn_of, self.sides.people, rng)
 
     def own(self) -> dict[str, Any] | None:
-        """How near samples lie to whom they were drawn of, in usual distances."""
+        """Distance of samples to their own subjects, in usual distances."""
         columns = {name: n for n, name in enumerate(self.to_all.names)}
         pairs = [(n, columns[p]) for n, p in enumerate(self.sides.drawn_of) if p in columns]
         usual = self.real_to_train.nearest()
         usual = usual[np.isfinite(usual)]
         if not pairs or not usual.size:
             return None
-        own = [float(self.to_all.distances[n, column]) for n, column in pairs]
-        return {"ratio": round(float(np.median(own) / np.median(usual)), 4), "samples": len(own)}
+        near = [float(self.to_all.distances[n, column]) for n, column in pairs]
+        return {"ratio": round(float(np.median(near) / np.median(usual)), 4), "samples": len(near)}
 
     def attacks(self) -> list[Attack]:
-        """Membership by distance to all samples, and to those drawn of others' labels."""
-        known = self.gathered.known
-        members = [known.people[i] for i in known.members]
-        others = [known.people[i] for i in known.others]
+        """Membership by distance to all samples, and to those of other subjects' labels."""
+        cases = self.gathered.known
+        members = [cases.people[i] for i in cases.members]
+        others = [cases.people[i] for i in cases.others]
         if min(len(set(members)), len(set(others))) < FEWEST:
             return []
         drawn_of = np.array(self.sides.drawn_of)
-        asked = not set(members).isdisjoint(drawn_of.tolist())
-        found = []
-        for what, apart in (
+        drawn_of_members = not set(members).isdisjoint(drawn_of.tolist())
+        attacks = []
+        for description, apart in (
             ("distance to the nearest sample", False),
-            ("distance to the nearest sample that was not drawn of that person's labels", True),
+            ("distance to the nearest sample that is not based on that subject's labels", True),
         ):
-            if apart and not asked:
+            if apart and not drawn_of_members:
                 continue
-            own, strange = np.split(self.samples, [len(members)], axis=1)
+            to_members, to_others = np.split(self.samples, [len(members)], axis=1)
             scores = (
-                _score(own, members, drawn_of if apart else None),
-                _score(strange, others, None),
+                _score(to_members, members, drawn_of if apart else None),
+                _score(to_others, others, None),
             )
             mine, theirs = (
                 list(by_person(s, p).values())
                 for s, p in zip(scores, (members, others), strict=True)
             )
-            found.append(attack_by("distance", what, mine, theirs))
-        return found
+            attacks.append(attack_by("distance", description, mine, theirs))
+        return attacks
 
 
 def _score(table: Floats, people: Sequence[str], drawn_of: np.ndarray[Any, Any] | None) -> Floats:
-    """Less the distance of each case to the nearest sample (N, cases)."""
-    found = []
+    """Negative distance of each case to the nearest sample (N, cases)."""
+    scores = []
     for column, person in zip(table.T, people, strict=True):
         if drawn_of is not None:
             column = column[drawn_of != person]
-        found.append(-float(column.min()) if column.size else -np.inf)
-    return np.array(found)
+        scores.append(-float(column.min()) if column.size else -np.inf)
+    return np.array(scores)
 
 
 def near_copies(gathered: Gathered, sides: Sides) -> tuple[Copies, Pairs]:
     """Near-copies among the first samples, by their nearest case in full resolution."""
-    known = gathered.known
-    some = Some(known.members, known.people, gathered.cache)
+    cases = gathered.known
+    subset = Some(cases.members, cases.people, gathered.cache)
     samples = list(sides.samples)[:FINELY]
     nearest = find_nearest(
-        samples, some, gathered.space, real=USUAL, seed=sides.seed, reporter=sides.reporter
+        samples, subset, gathered.space, real=USUAL, seed=sides.seed, reporter=sides.reporter
     )
     least = least_margin(np.array(nearest.margins))
-    pairs, shown = {}, []
+    pairs, examples = {}, []
     for number, near in enumerate(nearest.near):
-        own = known.people.get(near.case) == sides.drawn_of[number]
-        most = COPY * OWN if own else COPY
+        own_case = cases.people.get(near.case) == sides.drawn_of[number]
+        most = COPY * OWN if own_case else COPY
         if near.ratio is not None and near.ratio < most and near.margin <= least:
-            pairs[number] = (near.case, near.ratio, own)
+            pairs[number] = (near.case, near.ratio, own_case)
             real = gathered.space.to_generator(gathered.cache(near.case), near.placement)
-            shown.append((f"sample {number} | {near.case}", (samples[number], real)))
-    return Copies(pairs, len(samples), COPY, least), shown
+            examples.append((f"sample {number} | {near.case}", (samples[number], real)))
+    return Copies(pairs, len(samples), COPY, least), examples
 
 
 def asked_discriminator(gathered: Gathered, sides: Sides) -> list[Attack]:
-    """Membership by what the run's discriminator finds real, if it keeps one."""
+    """Membership inference by the run's discriminator, if it is available."""
     from gansynth.runtime.devices import pick_device
 
-    known = gathered.known
-    people = {i: known.people[i] for i in (*known.members, *known.others)}
-    theirs, strange = ({people[i] for i in side} for side in (known.members, known.others))
+    cases = gathered.known
+    people = {i: cases.people[i] for i in (*cases.members, *cases.others)}
+    theirs, strange = ({people[i] for i in side} for side in (cases.members, cases.others))
     if gathered.run is None or min(len(theirs), len(strange)) < FEWEST:
         return []
     critic = load_critic(gathered.run.folder, pick_device(sides.device))
@@ -266,22 +266,22 @@ def asked_discriminator(gathered: Gathered, sides: Sides) -> list[Attack]:
     for number, case_id in enumerate(people):
         rng = np.random.default_rng((sides.seed, 3, number))
         crops = [gathered.cut(case_id, rng) for _ in range(CROPS if gathered.space.cuts else 1)]
-        found = realness(critic, crops)
-        if found is None:
+        scores_of_case = realness(critic, crops)
+        if scores_of_case is None:
             return []
-        scores.setdefault(people[case_id], []).append(float(found.mean()))
+        scores.setdefault(people[case_id], []).append(float(scores_of_case.mean()))
     means = {person: float(np.mean(values)) for person, values in scores.items()}
-    what = "how real the run's discriminator finds a person; it is in the run folder alone"
+    description = "realness score of the run's discriminator, which is in the run folder only"
     mine = [means[p] for p in sorted(theirs)]
-    return [attack_by("discriminator", what, mine, [means[p] for p in sorted(strange)])]
+    return [attack_by("discriminator", description, mine, [means[p] for p in sorted(strange)])]
 
 
 def write_copies(
     folder: Path, memory: Mapping[str, Any] | None, pairs: Pairs, schema: Schema
 ) -> dict[str, Path]:
-    """Write ``near_copies.csv``, a line a pair, and ``near_copies.png`` of the first ones.
+    """Write ``near_copies.csv``, one pair a line, and ``near_copies.png`` of the first pairs.
 
-    They name, and show, training cases: they stay in the folder. Those of an earlier evaluation go.
+    They identify training cases, so they stay in the folder. Older files are removed.
     """
     import csv
     import io
@@ -313,26 +313,25 @@ def write_copies(
 
 BANK = "bank.json"
 AT_ONCE = 16
-"""Cases that a discriminator is asked about at once."""
+"""Batch size of the discriminator."""
 
 
 def load_critic(run: Path, device: torch.device) -> Generator | None:
-    """A run's generator with the discriminator of its newest whole checkpoint.
+    """Load a run's generator with the discriminator of its newest complete checkpoint.
 
-    What draws samples has the averaged weights, as ``load_run`` has it; every other network those
-    that were trained last.
+    The generating network has averaged weights, as in ``load_run``; all other networks have the
+    last ones.
 
-    A composite run has none: its parts each judge other channels or classes, in units and labels of
-    their own, and no one number is theirs together. Ask a part, ``RUN/parts/NAME``, about cases as
-    the part saw them.
+    Composite runs have none: their parts use other channels or classes, units and labels, so their
+    scores do not combine. Test a part, ``RUN/parts/NAME``, on its own cases instead.
 
     Returns:
-        None where no discriminator is kept: a generator without one, a run without checkpoints, a
-        composite run, a bank.
+        None without a discriminator: no such network, a run without checkpoints, a composite run, a
+            bank.
 
     Raises:
         UsageFault: the folder is none of these.
-        IntegrityFault: the run is damaged, or its checkpoints all are.
+        IntegrityFault: the run, or every checkpoint of it, is damaged.
     """
     from gansynth.training import checkpoint
 
@@ -341,24 +340,24 @@ def load_critic(run: Path, device: torch.device) -> Generator | None:
     manifest, folder = read_manifest(run), run / "checkpoints"
     if "parts" in manifest or not any(folder.glob(f"step-*/{checkpoint.TENSORS}")):
         return None
-    found = checkpoint.latest(folder)
+    saved = checkpoint.latest(folder)
     generator = load_run(run, str(device)).generator
     names = [name for name in generator.nets if name not in generator.ema]
-    if found is None or not names:
+    if saved is None or not names:
         return None
     for name in names:
         prefix = f"net/{name}/"
-        own = {k.removeprefix(prefix): v for k, v in found.tensors.items() if k.startswith(prefix)}
-        _check(found.folder, name, generator.nets[name].state_dict(), own)
-        generator.nets[name].load_state_dict(own)
+        net = {k.removeprefix(prefix): v for k, v in saved.tensors.items() if k.startswith(prefix)}
+        _check(saved.folder, name, generator.nets[name].state_dict(), net)
+        generator.nets[name].load_state_dict(net)
     return generator
 
 
 def _check(
-    folder: Path, name: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]
+    folder: Path, name: str, expected: Mapping[str, Tensor], saved: Mapping[str, Tensor]
 ) -> None:
-    shapes = {k: v.shape for k, v in wanted.items()}, {k: v.shape for k, v in found.items()}
-    differing = [k for k in wanted.keys() | found.keys() if shapes[0].get(k) != shapes[1].get(k)]
+    shapes = {k: v.shape for k, v in expected.items()}, {k: v.shape for k, v in saved.items()}
+    differing = [k for k in expected.keys() | saved.keys() if shapes[0].get(k) != shapes[1].get(k)]
     if differing:
         first = min(differing)
         raise IntegrityFault(
@@ -369,22 +368,22 @@ def _check(
 
 
 def realness(generator: Generator, cases: Sequence[Case]) -> npt.NDArray[np.float32] | None:
-    """How real a discriminator finds cases, float32 (N,); higher is more real.
+    """Realness scores of a discriminator for cases, float32 (N,); higher is more real.
 
     Args:
-        generator: of ``load_critic``; asked in its last stage.
-        cases: in the generator's space, of one size, with what it is told of them.
+        generator: of ``load_critic``; its last stage is used.
+        cases: in the generator's space, of one size, with their conditions.
 
     Returns:
-        None where it cannot be asked (``Generator.realness``).
+        None where there are no scores (``Generator.realness``).
     """
     from gansynth.data.batches import batch_of
 
-    stage, found = generator.stages()[-1], []
+    stage, scores = generator.stages()[-1], []
     for start in range(0, len(cases), AT_ONCE):
         batch = batch_of(cases[start : start + AT_ONCE], generator.context)
         values = generator.realness(generator.prepare(batch.to(generator.device), stage), stage)
         if values is None:
             return None
-        found.append(values.cpu().numpy())
-    return np.concatenate(found) if found else np.zeros(0, np.float32)
+        scores.append(values.cpu().numpy())
+    return np.concatenate(scores) if scores else np.zeros(0, np.float32)

@@ -1,4 +1,4 @@
-"""Opening what is to be evaluated: a run draws samples anew, a bank has them."""
+"""Opening what is evaluated: a run generates new samples, a sample bank stores them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from gansynth.sampling.drawer import SampleDrawer
 
 AT_ONCE = 16
-"""Samples drawn at once."""
+"""Batch size of sampling."""
 Real = Mapping[str, Any]
 """A ``SourceRequest`` as JSON."""
 MOST_TRIED = 4
-"""Samples that are drawn, at most, for each one that is wanted: flawed ones are left out."""
+"""Most samples generated for each one evaluated, since some are rejected."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Wanted:
 
     Attributes:
         number: how many.
-        request: what they are asked to be; flawed ones are left out as they are in banks.
+        request: their conditions; rejected samples are skipped, as in banks.
     """
 
     number: int = 64
@@ -48,38 +48,36 @@ class Wanted:
 def open_evaluated(
     folder: Path,
     real: Real | None,
-    wanted: Wanted,
+    options: Wanted,
     *,
     device: str,
     data: str | None = None,
     root: str | None = None,
     reporter: Reporter,
 ) -> Gathered:
-    """Open a run or a bank, with real cases beside.
+    """Open a run or a sample bank, and real cases.
 
     Args:
-        folder: of either.
-        real: real cases, a ``SourceRequest`` as JSON; what is not in it is as for a run's own.
-            None takes those it was fitted on, with the fold's held-out ones.
-        wanted: which samples.
+        real: real cases, a ``SourceRequest`` as JSON; missing keys are those of a run's own. None
+            takes its training cases, with the fold's held-out ones.
+        options: which samples.
         device: ``auto``, ``cpu``, ``cuda:0``.
         data: KIND:WHERE of the run's data set, if it was moved or renamed.
-        root: overrides where the run's source has its host folders.
-        reporter: shows progress.
+        root: overrides the host folders of the run's source.
 
     Raises:
         UsageFault: neither a run nor a bank, or a bank without ``real``.
         DataFault: real cases of other channels, axes, spacing or labels.
     """
     if folder_kind(folder) == "bank":
-        return _open_bank(folder, real, wanted, reporter)
-    return _open_run(folder, real, wanted, device, (data, root), reporter)
+        return _open_bank(folder, real, options, reporter)
+    return _open_run(folder, real, options, device, (data, root), reporter)
 
 
 def _open_run(
     folder: Path,
     real: Real | None,
-    wanted: Wanted,
+    options: Wanted,
     device: str,
     where: tuple[str | None, str | None],
     reporter: Reporter,
@@ -89,11 +87,11 @@ def _open_run(
     from gansynth.sampling.opening import open_moved
 
     run = load_run(folder, device)
-    own = open_moved(run, *where)
-    other = None if real is None else open_real(real, own)  # before anything is drawn
-    drawer = SampleDrawer(run, own, wanted.request, reporter)
-    source = drawer.source if other is None else other
-    samples, flawed = _drawn(drawer, wanted, reporter)
+    own_source = open_moved(run, *where)
+    real_source = None if real is None else open_real(real, own_source)  # before sampling
+    drawer = SampleDrawer(run, own_source, options.request, reporter)
+    source = drawer.source if real_source is None else real_source
+    samples, flawed = _drawn(drawer, options, reporter)
     cache, lineage = CaseCache(source), drawer.lineage
     return Gathered(
         "run",
@@ -112,46 +110,46 @@ def _open_run(
     )
 
 
-def _drawn(drawer: SampleDrawer, wanted: Wanted, reporter: Reporter) -> tuple[list[Sample], int]:
-    """Samples without those that are flawed, and how many these were."""
-    found: list[Sample] = []
+def _drawn(drawer: SampleDrawer, options: Wanted, reporter: Reporter) -> tuple[list[Sample], int]:
+    """Generate samples, skip rejected ones, and count them."""
+    samples: list[Sample] = []
     flawed = first = 0
-    with reporter.task(wanted.number, "samples") as bar:
-        while len(found) < wanted.number and first < MOST_TRIED * wanted.number:
-            count = min(AT_ONCE, wanted.number - len(found))
+    with reporter.task(options.number, "samples") as bar:
+        while len(samples) < options.number and first < MOST_TRIED * options.number:
+            count = min(AT_ONCE, options.number - len(samples))
             for sample in drawer.draw_raw(first, count):
-                if not wanted.request.keep_flawed and sample.provenance.get("flaw"):
+                if not options.request.keep_flawed and sample.provenance.get("flaw"):
                     flawed += 1
                     continue
-                found.append(sample)
+                samples.append(sample)
                 bar.advance(1)
             first += count
-    if not found:
+    if not samples:
         raise DataFault(
-            f"{drawer.run.folder}: all of {first} samples are flawed, expected some to evaluate; "
-            "look at them (gansynth sample --sheet), or evaluate them all the same: --filter none"
+            f"{drawer.run.folder}: all of {first} samples are rejected, expected some to evaluate; "
+            "look at them (gansynth sample --sheet), or evaluate them anyway: --filter none"
         )
-    return found, flawed
+    return samples, flawed
 
 
-def _open_bank(folder: Path, real: Real | None, wanted: Wanted, reporter: Reporter) -> Gathered:
+def _open_bank(folder: Path, real: Real | None, options: Wanted, reporter: Reporter) -> Gathered:
     from gansynth.bank.reader import BankReader
 
     reader = BankReader(folder)
     spec = reader.spec
     if real is None:
         raise UsageFault(
-            f"{folder}: is a bank, which does not know where real cases are; expected --real "
+            f"{folder}: is a bank, without real cases; expected --real "
             f"KIND:WHERE, the data set its run was fitted on ({spec.lineage.dataset} fold "
             f"{spec.lineage.fold})"
         )
     source = open_source(SourceRequest(**real))
     check_alike(source, spec.schema, f"{folder}")
     ids = reader.ids()
-    few = np.unique(np.linspace(0, len(ids) - 1, min(wanted.number, len(ids))).astype(int))
+    chosen = np.unique(np.linspace(0, len(ids) - 1, min(options.number, len(ids))).astype(int))
     samples = []
-    with reporter.task(len(few), "samples") as bar:
-        for number in few.tolist():
+    with reporter.task(len(chosen), "samples") as bar:
+        for number in chosen.tolist():
             held = reader.read(ids[number])
             image = held.image.astype(np.float32)
             samples.append(Sample(image, held.labels, held.boxes, held.provenance))
@@ -176,56 +174,57 @@ def _open_bank(folder: Path, real: Real | None, wanted: Wanted, reporter: Report
     )
 
 
-def open_real(asked: Real, own: CaseSource) -> CaseSource:
-    """Other real cases as the run's own source would have them.
+def open_real(request: Real, own_source: CaseSource) -> CaseSource:
+    """Open other real cases in the format of the run's own source.
 
     Raises:
         UsageFault: they do not open.
-        DataFault: they are not like the run's own.
+        DataFault: they differ from the run's own.
     """
     from gansynth.conditions.external_source import inherited
 
     try:
-        return opening.open_real(asked, own)
+        return opening.open_real(request, own_source)
     except UsageFault as fault:
-        open_source(inherited(asked, own.request))  # what does not open says so itself
+        open_source(
+            inherited(request, own_source.request)
+        )  # raises its own error if it does not open
         raise DataFault(str(fault)) from fault
 
 
-def check_alike(source: CaseSource, schema: Schema, what: str) -> None:
+def check_alike(source: CaseSource, schema: Schema, owner: str) -> None:
     """Refuse real cases that samples cannot be compared with.
 
     Args:
-        source: the real cases.
         schema: of a bank's samples.
-        what: whose samples these are, for messages.
+        owner: of the samples, for messages.
 
     Raises:
-        DataFault: naming what differs.
+        DataFault: naming the difference.
     """
-    found = source.schema
+    actual = source.schema
     pairs = (
-        ("channels", ", ".join(found.channels), ", ".join(schema.channels)),
-        ("axes", found.axes, schema.axes),
+        ("channels", ", ".join(actual.channels), ", ".join(schema.channels)),
+        ("axes", actual.axes, schema.axes),
     )
-    for key, one, other in pairs:
-        if one != other:
+    for key, value, expected in pairs:
+        if value != expected:
             raise DataFault(
-                f"--real {source.name}: its {key} are {one}, samples of {what} have {other}; "
-                "expected the same. Read it alike: --real-read KEY=VALUE"
+                f"--real {source.name}: its {key} are {value}, samples of {owner} have {expected}; "
+                "expected the same. Read it in the same way: --real-read KEY=VALUE"
             )
-    if not same_spacing(found.spacing, schema.spacing):
+    if not same_spacing(actual.spacing, schema.spacing):
         raise DataFault(
-            f"--real {source.name}: its spacing is {_mm(found.spacing)}, samples of {what} have "
-            f"{_mm(schema.spacing)}; expected the same. Bring it there: --real-read spacing=..."
+            f"--real {source.name}: its spacing is {_mm(actual.spacing)}, samples of {owner} have "
+            f"{_mm(schema.spacing)}; expected the same. Resample it: --real-read spacing=..."
         )
-    common = schema.labels.keys() & found.labels.keys()
-    differing = [name for name in sorted(common) if schema.labels[name] != found.labels[name]]
+    common = schema.labels.keys() & actual.labels.keys()
+    differing = [name for name in sorted(common) if schema.labels[name] != actual.labels[name]]
     if differing:
         name = differing[0]
         raise DataFault(
-            f"--real {source.name}: label {name!r} is {found.labels[name]}, samples of {what} "
-            f"have {schema.labels[name]}; expected the same. Read it alike: --real-read labels=..."
+            f"--real {source.name}: label {name!r} is {actual.labels[name]}, samples of {owner} "
+            f"have {schema.labels[name]}; expected the same. Read it with --real-read labels=..."
         )
 
 

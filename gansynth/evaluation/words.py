@@ -1,4 +1,4 @@
-"""What an evaluation shows, and what it does not, in sentences; and what must not be overlooked."""
+"""Conclusions of an evaluation in sentences: what is shown, what is not, and alarms."""
 
 from __future__ import annotations
 
@@ -11,56 +11,56 @@ BLURRED, NOISY = 0.5, 2.0
 """Power in the highest frequencies, as a ratio to real, at which an alarm is raised."""
 UNFAITHFUL = "no more than shuffled labels"
 POWER = 0.5
-"""Less of samples' Dice than that share of the real is an alarm, too."""
+"""Smallest share of the real Dice without an alarm."""
 
 
 def alarms(document: Mapping[str, Any], figures: Sequence[Figure]) -> list[dict[str, str]]:
-    """What is wrong and what to do, a line each."""
-    found = [*_texture(figures), *_diversity(figures)]
+    """Problems and how to solve them, one line each."""
+    alarms_found = [*_texture(figures), *_diversity(figures)]
     faithful = document.get("faithfulness") or {}
     row = faithful.get("mean") or {}
     if faithful.get("finding") == UNFAITHFUL:
-        found.append(
+        alarms_found.append(
             (
                 "faithfulness",
                 f"samples do not show what their labels say: Dice {row['synthetic']:.2f}, with "
-                f"other samples' labels {row['shuffled']:.2f}, real {row['real']:.2f}; a host "
-                "would learn wrong labels. Fit longer, or with a stronger label loss",
+                f"other samples' labels {row['shuffled']:.2f}, real {row['real']:.2f}; a "
+                "segmenter would learn wrong labels. Fit longer, or with a stronger label loss",
             )
         )
     memory = document.get("memorisation") or {}
     copies = memory.get("copies") or {}
     if copies.get("count"):
-        found.append(
+        alarms_found.append(
             (
                 "memorisation",
                 f"{copies['count']} of {copies['of']} samples are near-copies of training cases: "
-                "to pass them on is to pass these on. They are listed in near_copies.csv; more "
-                "cases, fewer steps, a smaller generator or more edits help",
+                "sharing them shares these. They are listed in near_copies.csv. More cases, fewer "
+                "steps, a smaller generator or more edits help",
             )
         )
     elif memory.get("finding") == "nearer to training":
-        found.append(
+        alarms_found.append(
             (
                 "memorisation",
-                "samples lie nearer to the people the generator was fitted on than to others: who "
-                "has them can tell, better than by chance, whom it was fitted on",
+                "samples lie nearer to training subjects than to others: they reveal, better than "
+                "chance, who the training subjects are",
             )
         )
     identity = document.get("identity") or {}
     if identity.get("findings"):
-        found.append(
+        alarms_found.append(
             (
                 "identity",
                 f"{len(identity['findings'])} trace(s) of where samples come from, or files "
                 f"not read, in {identity.get('folder', 'the export')}: see the list; export again",
             )
         )
-    return [{"key": key, "text": text} for key, text in found]
+    return [{"key": key, "text": text} for key, text in alarms_found]
 
 
 def _texture(figures: Sequence[Figure]) -> list[tuple[str, str]]:
-    """Blur and noise, where real people differ less."""
+    """Blur and noise, beyond the range of real subjects."""
     for figure in figures:
         if (figure.metric, figure.name) != ("spectrum", "high") or figure.value is None:
             continue
@@ -71,8 +71,8 @@ def _texture(figures: Sequence[Figure]) -> list[tuple[str, str]]:
             return [
                 (
                     "spectrum",
-                    f"samples are blurred: they have {share}; a host would learn that real grain "
-                    "is foreign. Lower the share of L1, or fit longer with the adversarial loss",
+                    f"samples are blurred: they have {share}; a segmenter would not learn real "
+                    "texture. Lower the share of L1, or fit longer with the adversarial loss",
                 )
             ]
         if figure.value > NOISY:
@@ -95,12 +95,12 @@ def _diversity(figures: Sequence[Figure]) -> list[tuple[str, str]]:
             return [
                 (
                     "diversity",
-                    f"samples are more alike than people are: mean MS-SSIM of pairs "
-                    f"{figure.value:.2f}, of real people {figure.real:.2f}; "
+                    f"samples are more alike than real subjects: mean MS-SSIM of pairs "
+                    f"{figure.value:.2f}, of real subjects {figure.real:.2f}; "
                     + (
-                        "modes are lost. An earlier checkpoint, or another objective, may be better"
+                        "mode collapse. An earlier checkpoint, or another objective, may be better"
                         if lost > 0.3
-                        else "they add less than as many people would"
+                        else "they add less than as many real subjects would"
                     ),
                 )
             ]
@@ -109,59 +109,61 @@ def _diversity(figures: Sequence[Figure]) -> list[tuple[str, str]]:
 
 def sentences(document: Mapping[str, Any], figures: Sequence[Figure]) -> dict[str, list[str]]:
     """``words`` of the document."""
-    shown: list[str] = []
+    claims: list[str] = []
     hidden: list[str] = []
-    _say_realism(figures, shown, hidden)
-    _say_faithfulness(document.get("faithfulness"), shown, hidden)
-    _say_memory(document, shown, hidden)
-    _say_identity(document.get("identity"), shown, hidden)
-    return {"shown": shown, "not_shown": hidden}
+    _say_realism(figures, claims, hidden)
+    _say_faithfulness(document.get("faithfulness"), claims, hidden)
+    _say_memory(document, claims, hidden)
+    _say_identity(document.get("identity"), claims, hidden)
+    return {"shown": claims, "not_shown": hidden}
 
 
-def _say_realism(figures: Sequence[Figure], shown: list[str], hidden: list[str]) -> None:
+def _say_realism(figures: Sequence[Figure], claims: list[str], hidden: list[str]) -> None:
     if not figures:
         return
     unlike = [f for f in figures if f.finding == "unlike real"]
     tests = [f for f in figures if f.p is not None]
-    told = [f for f in tests if f.finding == "unlike real"]
+    distinguishing = [f for f in tests if f.finding == "unlike real"]
     names = sorted({f.title for f in unlike if f.p is None})
-    if told:
-        best = max(told, key=lambda f: f.value or 0)
-        shown.append(
-            f"Samples can be told from real people: {best.title} has an accuracy of "
+    if distinguishing:
+        best = max(distinguishing, key=lambda f: f.value or 0)
+        claims.append(
+            f"Samples are distinguishable from real subjects: {best.title} has an accuracy of "
             f"{best.value:.2f} (p = {best.p:.3g}), where 0.5 is chance."
         )
     elif tests:
         hidden.append(
-            "That samples are like real people is not shown: the two-sample tests cannot tell them "
-            f"apart, with {min(f.images for f in tests)} images on each side; better ones, more "
-            "images or a radiologist (gansynth turing-test) may."
+            "It is not shown that samples are like real subjects: the two-sample tests cannot "
+            f"distinguish them with {min(f.images for f in tests)} images on each side. Better "
+            "tests, more images or a radiologist (gansynth turing-test) may."
         )
     if names:
-        shown.append(
-            f"{len(unlike)} of {len(figures)} figures lie beyond what other real people have: "
+        claims.append(
+            f"{len(unlike)} of {len(figures)} figures lie beyond the range of other real subjects: "
             f"{'; '.join(names) if names else 'the tests'}."
         )
     elif not unlike:
         hidden.append(
-            f"None of {len(figures)} figures lies beyond what other real people have; each of them "
-            "sees some differences and is blind to others."
+            f"None of {len(figures)} figures lies beyond the range of other real subjects. Each of "
+            "them detects some differences only."
         )
 
 
-def _say_faithfulness(found: Mapping[str, Any] | None, shown: list[str], hidden: list[str]) -> None:
-    if found is None:
+def _say_faithfulness(
+    result: Mapping[str, Any] | None, claims: list[str], hidden: list[str]
+) -> None:
+    if result is None:
         return
-    if "why" in found:
-        hidden.append(f"Whether samples show what their labels say is not known: {found['why']}.")
+    if "why" in result:
+        hidden.append(f"Whether samples show what their labels say is not known: {result['why']}.")
         return
-    row, finding = found["mean"], found["finding"]
+    row, finding = result["mean"], result["finding"]
     if finding == "unclear":
         real = row["real"]
-        said = "nothing" if real is None else f"a Dice of {real:.2f}"
+        dice = "nothing" if real is None else f"a Dice of {real:.2f}"
         hidden.append(
             "Whether samples show what their labels say is not known: a segmenter of the fold "
-            f"comes to {said} in real people it has not seen, too little to judge by."
+            f"has {dice} in unseen real subjects, too little for a conclusion."
         )
         return
     verdict = {
@@ -169,82 +171,84 @@ def _say_faithfulness(found: Mapping[str, Any] | None, shown: list[str], hidden:
         "partly": "Samples show what their labels say less well than real cases do",
         UNFAITHFUL: "Samples do not show what their labels say",
     }[finding]
-    shown.append(
-        f"{verdict}: a segmenter of the fold comes to a Dice of {row['synthetic']:.2f}, in real "
-        f"people it has not seen to {row['real']:.2f}, with other samples' labels to "
-        f"{row['shuffled']:.2f}."
+    claims.append(
+        f"{verdict}: the Dice of the fold's segmenter is {row['synthetic']:.2f}, in unseen real "
+        f"subjects {row['real']:.2f}, with other samples' labels {row['shuffled']:.2f}."
     )
 
 
-def _say_memory(document: Mapping[str, Any], shown: list[str], hidden: list[str]) -> None:
-    found = document.get("memorisation")
-    if found is None:
+def _say_memory(document: Mapping[str, Any], claims: list[str], hidden: list[str]) -> None:
+    result = document.get("memorisation")
+    if result is None:
         return
-    if "why" in found:
-        hidden.append(f"Whether training cases are remembered is not known: {found['why']}.")
+    if "why" in result:
+        hidden.append(f"Whether training cases are memorised is not known: {result['why']}.")
         return
-    copies, near = found["copies"], found["nearer"]
+    copies, near = result["copies"], result["nearer"]
     if copies["count"]:
-        shown.append(f"{copies['count']} of {copies['of']} samples are near-copies of cases.")
+        claims.append(
+            f"{copies['count']} of {copies['of']} samples are near-copies of training cases."
+        )
     else:
         hidden.append(
-            f"None of {copies['of']} samples is a near-copy of a training case; that does not show "
-            "that none of those still to be drawn is one, nor that nobody can be recognised."
+            f"None of {copies['of']} samples is a near-copy of a training case. This does not show "
+            "that no further sample is one, nor that nobody can be recognised."
         )
-    _say_nearer(near, shown, hidden)
-    for attack in found["membership"]:
+    _say_nearer(near, claims, hidden)
+    for attack in result["membership"]:
         text = (
             f"{attack['attack']} ({attack['what']}): area {attack['auc']:.2f} "
-            f"({attack['low']:.2f} to {attack['high']:.2f}), {attack['members']} people fitted on "
-            f"and {attack['others']} others"
+            f"({attack['low']:.2f} to {attack['high']:.2f}), {attack['members']} training "
+            f"subjects and {attack['others']} others"
         )
         if attack["p"] < 0.05:
-            shown.append(f"An attacker can tell who was fitted on by {text}.")
+            claims.append(f"An attacker can identify training subjects by {text}.")
         else:
-            hidden.append(f"That an attacker can tell who was fitted on is not shown by {text}.")
-    own = found.get("own")
-    if own:
+            hidden.append(
+                f"It is not shown that an attacker can identify training subjects by {text}."
+            )
+    to_own = result.get("own")
+    if to_own:
         hidden.append(
-            "Samples were drawn of the label maps of training cases: these maps are those "
-            f"people's anatomy, edited or not. Samples lie at {own['ratio']:.2f} of the usual "
+            "Samples are based on the label maps of training cases, which are the anatomy of those "
+            f"subjects, edited or not. Samples lie at {to_own['ratio']:.2f} of the usual "
             "distance to them."
         )
     hidden.append(
-        "No attack that fails here bounds what another one may do. Nothing in this report makes "
+        "An attack that fails here does not bound other attacks. Nothing in this report makes "
         "samples anonymous."
     )
 
 
-def _say_identity(found: Mapping[str, Any] | None, shown: list[str], hidden: list[str]) -> None:
-    if found is None:
+def _say_identity(result: Mapping[str, Any] | None, claims: list[str], hidden: list[str]) -> None:
+    if result is None:
         return
-    where = f"{found['files']} files of {found['folder']}"
-    if found["findings"]:
-        count = len(found["findings"])
-        shown.append(f"{where} tell where they come from, or were not read: {count} finding(s).")
+    where = f"{result['files']} files of {result['folder']}"
+    if result["findings"]:
+        count = len(result["findings"])
+        claims.append(f"{where} reveal their source, or were not read: {count} finding(s).")
     else:
         hidden.append(
             f"Nothing that names a patient or a source was found in {where}: not in file names, "
-            "texts, headers or PNG metadata. The audit compares no images: what they give away is "
-            "above."
+            "texts, headers or PNG metadata. The audit compares no images; see memorisation above."
         )
 
 
-def _say_nearer(near: Mapping[str, Any] | None, shown: list[str], hidden: list[str]) -> None:
+def _say_nearer(near: Mapping[str, Any] | None, claims: list[str], hidden: list[str]) -> None:
     if near is None:
         hidden.append(
-            "Whether samples lie nearer to people fitted on than to others is not known: fewer "
-            "than three people are held out; name other people's cases with --real."
+            "Whether samples lie nearer to training subjects than to others is not known: fewer "
+            "than three subjects are held out; name other subjects' cases with --real."
         )
         return
     share = (
-        f"{near['value']:.2f} of the samples lie nearer to people fitted on than to as many "
-        f"({near['people']}) who were not"
+        f"{near['value']:.2f} of the samples lie nearer to training subjects than to as many "
+        f"({near['people']}) others"
     )
     if near["p"] < 0.05 and near["value"] > 0.5:
-        shown.append(f"{share}, where 0.5 is expected without memory (p = {near['p']:.3g}).")
+        claims.append(f"{share}, where 0.5 is expected without memorisation (p = {near['p']:.3g}).")
     else:
         hidden.append(
-            f"Memory is not shown by distances: {share}, where 0.5 is expected "
+            f"Memorisation is not shown by distances: {share}, where 0.5 is expected "
             f"(p = {near['p']:.3g})."
         )

@@ -1,4 +1,4 @@
-"""How good samples are, measured; the metrics are registered as a stranger's plugin's are."""
+"""Metrics of sample quality. They are registered in the same way as those of a plugin."""
 
 from __future__ import annotations
 

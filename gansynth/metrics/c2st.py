@@ -1,8 +1,8 @@
-"""Classifier two-sample tests: can a classifier tell samples from real people?
+"""Classifier two-sample tests: can a classifier distinguish samples from real images?
 
 Lopez-Paz & Oquab 2017 (arXiv:1610.06545), by k nearest neighbours of features and by a small
-network; accuracy is 0.5 where nobody can tell. Images of one person, and samples drawn of that
-person's labels, are alike, so none judges another, and they change sides together in permutations.
+network. Chance accuracy is 0.5. Images of one subject, and samples of that subject's labels,
+resemble each other. So they never classify each other, and permutations move them together.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from gansynth.runtime.devices import pick_device, seeded
 
 PERMUTATIONS = 999
 DRAWN = 1000
-"""Bootstrap samples of people."""
+"""Bootstrap samples of subjects."""
 BATCH, RATE = 32, 3e-3
-"""Of the network's training."""
+"""Batch size and learning rate of the network."""
 
 Bools = npt.NDArray[np.bool_]
 
 
 class C2ST(Evaluated):
-    """A classifier's accuracy, its p by permuting, its interval by people drawn anew."""
+    """A classifier's accuracy, with a permutation p and a bootstrap interval over subjects."""
 
-    said: ClassVar[str]
+    method: ClassVar[str]
     rounds: ClassVar[int]
     least = 16
 
@@ -44,55 +44,55 @@ class C2ST(Evaluated):
     def judged(
         self, images: Sequence[Image], synthetic: Bools, owners: Sequence[str], sides: Sides
     ) -> Judged:
-        """What the classifier makes of images that lie on one of two sides (N,)."""
+        """Classify images that lie on one of two sides (N,)."""
 
     def __call__(
         self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
     ) -> Mapping[str, float]:
-        """Accuracy and p."""
+        """Return accuracy and p."""
         sides = Sides(samples, real, schema)
-        found = self._judge(sides)
-        return {"accuracy": found.accuracy, "p": found.p(sides.rng("c2st"))}
+        result = self._judge(sides)
+        return {"accuracy": result.accuracy, "p": result.p(sides.rng("c2st"))}
 
     def figures(self, sides: Sides) -> list[Figure]:
-        """The accuracy."""
+        """Return the accuracy as a figure."""
         self.check(sides)
-        found = self._judge(sides)
-        low, high = found.interval(sides.rng("c2st people"))
+        result = self._judge(sides)
+        low, high = result.interval(sides.rng("c2st people"))
         reals = [
-            self._between(sides, split.other, split.real).accuracy
+            self._between(sides, split.control, split.real).accuracy
             for split in halves(sides.drawn_of, sides.people, self.rounds, sides.rng("c2st halves"))
         ]
-        # Of few rounds their spread is no interval: what chance gives people as few as these.
-        apart = 2 * found.error
+        # A few rounds give no interval, so the range of chance for so few subjects is used.
+        apart = 2 * result.error
         return [
             Figure(
-                "", "accuracy", self.title, f"accuracy of {self.said}; 0.5 is chance", "half",
-                found.accuracy, low, high, float(np.mean(reals)),
+                "", "accuracy", self.title, f"accuracy of {self.method}; 0.5 is chance", "half",
+                result.accuracy, low, high, float(np.mean(reals)),
                 min(*reals, 0.5 - apart), max(*reals, 0.5 + apart),
-                p=found.p(sides.rng("c2st")), images=found.count // 2, splits=self.rounds,
+                p=result.p(sides.rng("c2st")), images=result.count // 2, splits=self.rounds,
             )
         ]  # fmt: skip
 
     def _judge(self, sides: Sides) -> Judged:
-        """As many samples as real crops."""
+        """Classify as many samples as real crops."""
         count = min(len(sides.samples), len(sides.real))
-        some = np.sort(sides.rng("c2st samples").permutation(len(sides.samples))[:count])
+        chosen = np.sort(sides.rng("c2st samples").permutation(len(sides.samples))[:count])
         real = np.sort(sides.rng("c2st real").permutation(len(sides.real))[:count])
-        images = [*(sides.samples[n] for n in some), *(sides.real[n] for n in real)]
-        owners = [*(sides.drawn_of[n] for n in some), *(sides.people[n] for n in real)]
+        images = [*(sides.samples[n] for n in chosen), *(sides.real[n] for n in real)]
+        owners = [*(sides.drawn_of[n] for n in chosen), *(sides.people[n] for n in real)]
         return self.judged(images, np.arange(2 * count) < count, owners, sides)
 
-    def _between(self, sides: Sides, one: Indices, other: Indices) -> Judged:
-        """Real people against real people."""
-        numbers = [*one, *other]
+    def _between(self, sides: Sides, first: Indices, second: Indices) -> Judged:
+        """Classify real subjects against real subjects."""
+        numbers = [*first, *second]
         images = [sides.real[n] for n in numbers]
         owners = [sides.people[n] for n in numbers]
-        return self.judged(images, np.arange(len(numbers)) < len(one), owners, sides)
+        return self.judged(images, np.arange(len(numbers)) < len(first), owners, sides)
 
 
 class Judged:
-    """What a classifier said of images, and how sure one can be of its accuracy.
+    """A classifier's predictions for images, and the uncertainty of its accuracy.
 
     ``synthetic``: (N,), sides. ``says``: sides -> above 0 synthetic, below 0 real; 0 counts half.
     """
@@ -101,29 +101,29 @@ class Judged:
         self, synthetic: Bools, says: Callable[[Bools], Floats], owners: Sequence[str]
     ) -> None:
         self.synthetic, self.says = synthetic, says
-        self.whose = numbered(owners)
+        self.owner = numbered(owners)
         self.count = len(synthetic)
 
     def scores(self, synthetic: Bools) -> Floats:
-        """1 where it is right, 0 where it is wrong, 0.5 where it does not know."""
-        said = np.sign(self.says(synthetic))
-        return np.asarray((1 + np.where(synthetic, said, -said)) / 2)
+        """Return 1 for a correct prediction, 0 for a wrong one, 0.5 for an undecided one."""
+        signs = np.sign(self.says(synthetic))
+        return np.asarray((1 + np.where(synthetic, signs, -signs)) / 2)
 
     @property
     def accuracy(self) -> float:
-        """Mean over both sides, each counting half."""
+        """Mean over both sides, each weighted half."""
         return _balanced(self.scores(self.synthetic), self.synthetic)
 
     def p(self, rng: np.random.Generator) -> float:
-        """Share of permutations of sides, blocks of a person together, that are as accurate."""
-        own, as_good = self.accuracy, 0
+        """Share of permutations, by blocks of a subject, with at least this accuracy."""
+        accuracy, as_good = self.accuracy, 0
         for _ in range(PERMUTATIONS):
-            sides = permuted(self.synthetic, self.whose, rng)
-            as_good += _balanced(self.scores(sides), sides) >= own - 1e-12
+            sides = permuted(self.synthetic, self.owner, rng)
+            as_good += _balanced(self.scores(sides), sides) >= accuracy - 1e-12
         return (1 + as_good) / (1 + PERMUTATIONS)
 
     def interval(self, rng: np.random.Generator) -> tuple[float, float]:
-        """95 % interval of the accuracy: people drawn anew."""
+        """95 % interval of the accuracy, by resampling subjects."""
         return middle(self._drawn(rng))
 
     @property
@@ -132,57 +132,57 @@ class Judged:
         return float(np.std(self._drawn(np.random.default_rng(0))))
 
     def _drawn(self, rng: np.random.Generator) -> Floats:
-        scores, found = self.scores(self.synthetic), []
+        scores, accuracies = self.scores(self.synthetic), []
         for _ in range(DRAWN):
-            weights = drawn_anew(self.whose, rng)
+            weights = drawn_anew(self.owner, rng)
             if weights[self.synthetic].any() and weights[~self.synthetic].any():
-                found.append(_balanced(scores, self.synthetic, weights))
-        return np.array(found)
+                accuracies.append(_balanced(scores, self.synthetic, weights))
+        return np.array(accuracies)
 
 
 def _balanced(scores: Floats, synthetic: Bools, weights: Floats | Indices | None = None) -> float:
     parts = []
     for side in (synthetic, ~synthetic):
-        own = None if weights is None else weights[side]
-        parts.append(float(np.average(scores[side], weights=own)) if side.any() else 0.5)
+        side_weights = None if weights is None else weights[side]
+        parts.append(float(np.average(scores[side], weights=side_weights)) if side.any() else 0.5)
     return sum(parts) / 2
 
 
-def permuted(synthetic: Bools, whose: Indices, rng: np.random.Generator) -> Bools:
-    """Sides permuted, all images of a person on one side changing together.
+def permuted(synthetic: Bools, owner: Indices, rng: np.random.Generator) -> Bools:
+    """Permute sides so that all images of a subject on one side move together.
 
-    The two blocks of a person on both sides change places or not; all other blocks are shuffled.
+    A subject's two blocks, if it has both, are swapped or not. All other blocks are shuffled.
     """
-    people = int(whose.max()) + 1
-    images, drawn = np.bincount(whose, minlength=people), np.bincount(whose, synthetic, people)
+    people = int(owner.max()) + 1
+    images, drawn = np.bincount(owner, minlength=people), np.bincount(owner, synthetic, people)
     both = (drawn > 0) & (drawn < images)
     side = drawn > 0
     alone = np.flatnonzero((images > 0) & ~both)
     side[alone] = side[rng.permutation(alone)]
     swapped = rng.random(people) < 0.5
-    return np.where(both[whose], synthetic ^ swapped[whose], side[whose])
+    return np.where(both[owner], synthetic ^ swapped[owner], side[owner])
 
 
 class NearestC2ST(C2ST):
-    """Each image is called synthetic if more of its k nearest others are than of all others."""
+    """Call an image synthetic if its k nearest neighbours are so more often than others."""
 
     title = "Two-sample test, nearest neighbours (C2ST)"
-    said = "k nearest neighbours by features of the trained network"
+    method = "k nearest neighbours by features of the trained network"
     rounds = 10
 
     def judged(
         self, images: Sequence[Image], synthetic: Bools, owners: Sequence[str], sides: Sides
     ) -> Judged:
-        """By features of the trained network."""
+        """Classify by features of the trained network."""
         return judged_by_neighbours(self._rows(images, sides), synthetic, owners)
 
     def _rows(self, images: Sequence[Image], sides: Sides) -> Floats:
-        """Features of images of either side, each of which is looked at once."""
+        """Features of images of either side, each computed once."""
         features = features_of(sides)
         mine = _whole(features.of(sides.samples, "trained"), sides.samples)
         real = _whole(features.of(sides.real, "trained"), sides.real)
-        known = mine | real
-        return np.stack([known[id(image)] for image in images])
+        rows = mine | real
+        return np.stack([rows[id(image)] for image in images])
 
 
 def _whole(looked: Looked, images: Sequence[Image]) -> dict[int, Floats]:
@@ -190,14 +190,14 @@ def _whole(looked: Looked, images: Sequence[Image]) -> dict[int, Floats]:
 
 
 def judged_by_neighbours(rows: Floats, synthetic: Bools, owners: Sequence[str]) -> Judged:
-    """What neighbours say, by features (N, K); k is the odd root of how many others there are.
+    """Classify by nearest neighbours in features (N, K); k is the odd root of the number of others.
 
     Lopez-Paz & Oquab 2017, sec. 3.
     """
     from scipy.spatial.distance import cdist
 
-    whose = numbered(owners)
-    others = whose[:, None] != whose[None]
+    owner = numbered(owners)
+    others = owner[:, None] != owner[None]
     apart = np.where(others, cdist(rows, rows), np.inf)
     count = int(min(np.sqrt(len(rows)), others.sum(1).min()))
     count = max(1, count - (count + 1) % 2)
@@ -211,27 +211,27 @@ def judged_by_neighbours(rows: Floats, synthetic: Bools, owners: Sequence[str]) 
 
 
 class NetworkC2ST(C2ST):
-    """Two networks, each trained on one half of the people and asked about the other half."""
+    """Two networks, each trained on half of the subjects and tested on the other half."""
 
     title = "Two-sample test, small network (C2ST)"
-    said = "a convolutional network trained on other people's slices"
+    method = "a convolutional network trained on other subjects' slices"
     rounds = 2
 
     def judged(
         self, images: Sequence[Image], synthetic: Bools, owners: Sequence[str], sides: Sides
     ) -> Judged:
-        """By networks that have not seen them."""
+        """Classify by networks that were not trained on these subjects."""
         planes = pictures([image.image for image in images], sides.window)
-        said = np.zeros(len(images))
+        scores = np.zeros(len(images))
         parts = _parted(owners, sides.rng("c2st folds"))
-        for fold, (learnt, asked) in enumerate((parts, parts[::-1])):
-            net = _trained(planes, synthetic, learnt, sides, fold)
-            said[asked] = _asked(net, planes, asked, pick_device(sides.device))
-        return Judged(synthetic, lambda _: said, owners)
+        for fold, (train, test) in enumerate((parts, parts[::-1])):
+            net = _trained(planes, synthetic, train, sides, fold)
+            scores[test] = _asked(net, planes, test, pick_device(sides.device))
+        return Judged(synthetic, lambda _: scores, owners)
 
 
 class Classifier(nn.Module):
-    """Pictures (B, C, H, W) of any size in, one number each out: above 0 for synthetic."""
+    """Pictures (B, C, H, W) of any size in, one score each out: above 0 means synthetic."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -244,27 +244,27 @@ class Classifier(nn.Module):
         self.layers, self.head = nn.Sequential(*layers), nn.Linear(widths[-1], 1)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Numbers (B,)."""
-        found: Tensor = self.head(self.layers(pictures).mean((2, 3)))
-        return found[:, 0]
+        """Return scores (B,)."""
+        logits: Tensor = self.head(self.layers(pictures).mean((2, 3)))
+        return logits[:, 0]
 
 
 def _parted(owners: Sequence[str], rng: np.random.Generator) -> tuple[Indices, Indices]:
-    """Numbers of the images of either half of the people."""
-    names, whose = np.unique(np.array(owners), return_inverse=True)
+    """Numbers of the images of each half of the subjects."""
+    names, owner = np.unique(np.array(owners), return_inverse=True)
     first = rng.permutation(len(names)) < len(names) / 2
-    return np.flatnonzero(first[whose]), np.flatnonzero(~first[whose])
+    return np.flatnonzero(first[owner]), np.flatnonzero(~first[owner])
 
 
 def _trained(
-    planes: Sequence[Tensor], synthetic: Bools, learnt: Indices, sides: Sides, fold: int
+    planes: Sequence[Tensor], synthetic: Bools, train: Indices, sides: Sides, fold: int
 ) -> Classifier:
-    """Trained on as many slices of either side; parts of large ones."""
+    """Train on balanced batches of both sides; large slices are cropped."""
     device = pick_device(sides.device)
     with seeded(sides.seed + fold):
         net = Classifier(planes[0].shape[2]).to(device).train()
-    kinds = [learnt[synthetic[learnt]], learnt[~synthetic[learnt]]]
-    if not all(map(len, kinds)):  # one side's people all lie in the other half
+    kinds = [train[synthetic[train]], train[~synthetic[train]]]
+    if not all(map(len, kinds)):  # all subjects of one side are in the other half
         return net.eval()
     target = (torch.arange(BATCH) < BATCH // 2).float().to(device)
 
@@ -282,7 +282,7 @@ def _trained(
 
 
 def _part(slices: Tensor, rng: np.random.Generator) -> Tensor:
-    """Of each image (B, S, C, H, W) one slice, and of that a part, mirrored or not."""
+    """Take one slice of each image (B, S, C, H, W), crop it, and flip it at random."""
     picked = torch.from_numpy(rng.integers(slices.shape[1], size=len(slices)))
     pictures = slices[torch.arange(len(slices)), picked]
     tops, lefts = (int(rng.integers(max(1, n - CROP + 1))) for n in pictures.shape[-2:])
@@ -292,15 +292,15 @@ def _part(slices: Tensor, rng: np.random.Generator) -> Tensor:
 
 @torch.no_grad()
 def _asked(
-    net: Classifier, planes: Sequence[Tensor], asked: Indices, device: torch.device
+    net: Classifier, planes: Sequence[Tensor], test: Indices, device: torch.device
 ) -> Floats:
-    """Mean over all slices of each image."""
-    found: list[Tensor] = []
+    """Mean score over all slices of each image."""
+    scores: list[Tensor] = []
     for plane in planes:
-        own = plane[torch.from_numpy(asked)]
-        parts = [net(part.to(device)).cpu() for part in torch.split(own.flatten(0, 1), AT_ONCE)]
-        found.append(torch.cat(parts).reshape(own.shape[:2]).mean(1))
-    return torch.stack(found).mean(0).double().numpy()
+        chosen = plane[torch.from_numpy(test)]
+        parts = [net(part.to(device)).cpu() for part in torch.split(chosen.flatten(0, 1), AT_ONCE)]
+        scores.append(torch.cat(parts).reshape(chosen.shape[:2]).mean(1))
+    return torch.stack(scores).mean(0).double().numpy()
 
 
 nearest_c2st = NearestC2ST()

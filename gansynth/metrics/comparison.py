@@ -1,7 +1,7 @@
-"""Metrics by name, what an evaluation compares, and metrics that it holds against real people.
+"""Metrics by name, the two sides of an evaluation, and metrics calibrated on real subjects.
 
-A plain function of samples and real cases is a metric, called once for every half; ``Halved`` looks
-at each image once and is quicker.
+Any function of samples and real cases is a metric, called for every half. ``Halved`` reads each
+image once and is faster.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from gansynth.runtime.progress import NullReporter, Reporter
 Image = Sample | Case
 T = TypeVar("T")
 PERCENTILES = (0.5, 99.5)
-"""Of real intensities: what images are clipped to, so that no single voxel sets the scale."""
+"""Of real intensities. Images are clipped to them, so that no single voxel sets the scale."""
 Window = npt.NDArray[np.float32]
 """(C, 2): lowest and highest intensity of each channel."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is done: halvings of the real people, and training steps of each network."""
+    """Computational effort: splits of the real subjects, and training steps of each network."""
 
     splits: int = 40
     features: int = 300
@@ -49,9 +49,9 @@ EFFORTS: Mapping[str, Effort] = {
 
 @dataclass
 class Sides:
-    """Samples, image (C, D, H, W) or (C, H, W), and real crops of one space and size.
+    """Samples, image (C, D, H, W) or (C, H, W), and real crops of the same space and size.
 
-    ``drawn_of``: for each sample the person whose case it was drawn of; a name of its own for none.
+    ``drawn_of``: the subject whose case a sample is based on, or a unique name.
     """
 
     samples: Sequence[Sample]
@@ -77,14 +77,14 @@ class Sides:
         return window_of([case.image for case in self.real])
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What is worked out from both sides, once for whoever asks for it by this key."""
+        """Compute a value of both sides once and cache it by key."""
         if key not in self._kept:
             self._kept[key] = make()
-        found: T = self._kept[key]
-        return found
+        value: T = self._kept[key]
+        return value
 
     def rng(self, of: str) -> np.random.Generator:
-        """Random numbers of one purpose, the same at every call."""
+        """Random generator of one purpose, the same at every call."""
         return np.random.default_rng([self.seed, *of.encode()])
 
 
@@ -96,7 +96,7 @@ def window_of(images: Sequence[FloatArray]) -> Window:
 
 
 class Evaluated(ABC):
-    """A metric with figures that have intervals and a scale."""
+    """A metric whose figures have intervals and a scale."""
 
     title: ClassVar[str]
     least: ClassVar[int] = 8
@@ -105,53 +105,53 @@ class Evaluated(ABC):
     def __call__(
         self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
     ) -> Mapping[str, float]:
-        """Named numbers, as of any metric."""
+        """Return named numbers, as any metric does."""
 
     @abstractmethod
     def figures(self, sides: Sides) -> list[Figure]:
-        """Its figures, ``metric`` left to the caller; DataFault: images it needs are missing."""
+        """Return its figures; the caller sets ``metric``. DataFault: images are missing."""
 
     def check(self, sides: Sides) -> None:
         """Refuse too few images. Raises DataFault: naming both sides."""
         if min(len(sides.samples), len(sides.real)) < self.least:
             raise DataFault(
                 f"{self.title.lower()}: {len(sides.samples)} sample(s) and {len(sides.real)} real "
-                f"image(s), expected at least {self.least} of each; draw more with -n"
+                f"image(s), expected at least {self.least} of each; generate more with -n"
             )
 
 
 class Halved(Evaluated):
-    """A metric that looks at each image once, and then compares subsets of them."""
+    """A metric that reads each image once and then compares subsets of them."""
 
     @abstractmethod
     def prepare(self, images: Sequence[Image], sides: Sides) -> Any:
-        """What is kept of images: what an array of their numbers can index, or a dict of such."""
+        """Return what is cached of images: indexable by an array of numbers, or a dict of such."""
 
     @abstractmethod
-    def compare(self, one: Any, other: Any, sides: Sides) -> Mapping[str, float]:
-        """Named numbers of what was kept of some images, against some real ones."""
+    def compare(self, prepared: Any, real: Any, sides: Sides) -> Mapping[str, float]:
+        """Return named numbers of some prepared images compared with some real ones."""
 
     @abstractmethod
     def told(self, name: str) -> tuple[str, Better]:
-        """What a number is, in words, and what is wished for."""
+        """Return the description of a number, and which direction is better."""
 
     def bounds(self, name: str) -> tuple[float, float]:
-        """What a number can be, at least and at most."""
+        """Return the least and largest possible value of a number."""
         return 0.0, math.inf
 
     def headline(self, name: str) -> bool:
-        """Whether a number stands in the report's table; all do, by default."""
+        """Whether a number appears in the report's table; by default all do."""
         return True
 
     def __call__(
         self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
     ) -> Mapping[str, float]:
-        """Its numbers of all samples against all real cases."""
+        """Compare all samples with all real cases."""
         sides = Sides(samples, real, schema)
         return self.compare(self.prepare(samples, sides), self.prepare(real, sides), sides)
 
     def prepared(self, sides: Sides) -> tuple[Any, Any]:
-        """What is kept of samples, and of real images; each is looked at once."""
+        """Return the prepared samples and real images, each read once."""
         return sides.once(
             ("prepared", self),
             lambda: (self.prepare(sides.samples, sides), self.prepare(sides.real, sides)),
@@ -165,26 +165,26 @@ class Halved(Evaluated):
         self.check(sides)
         mine, real = self.prepared(sides)
         rng, people = sides.rng("halves"), len(set(sides.people))
-        found = [
+        pairs = [
             (
                 self.compare(_picked(mine, split.samples), _picked(real, split.real), sides),
-                self.compare(_picked(real, split.other), _picked(real, split.real), sides),
+                self.compare(_picked(real, split.control), _picked(real, split.real), sides),
             )
             for split in halves(sides.drawn_of, sides.people, sides.effort.splits, rng)
         ]
-        values, reals = [one for one, _ in found], [other for _, other in found]
+        values, reals = [numbers for numbers, _ in pairs], [numbers for _, numbers in pairs]
         return summarised(values, reals, people, {name: self.bounds(name) for name in values[0]})
 
     def figures(self, sides: Sides) -> list[Figure]:
-        """Those that stand in the table."""
+        """Return the figures of the report's table."""
         images = min(len(sides.samples), len(sides.real)) // 2
-        found = []
+        figures = []
         for name, numbers in self.numbers(sides).items():
             if self.headline(name):
-                what, better = self.told(name)
-                told = Figure("", name, self.title, what, better, None, images=images)
-                found.append(replace(told, splits=sides.effort.splits, **numbers))  # type: ignore[arg-type]
-        return found
+                description, better = self.told(name)
+                figure = Figure("", name, self.title, description, better, None, images=images)
+                figures.append(replace(figure, splits=sides.effort.splits, **numbers))  # type: ignore[arg-type]
+        return figures
 
 
 class Plain(Halved):
@@ -198,39 +198,39 @@ class Plain(Halved):
         self.title = name  # type: ignore[misc]
 
     def prepare(self, images: Sequence[Image], sides: Sides) -> list[Image]:
-        """The images themselves."""
+        """Return the images themselves."""
         return list(images)
 
-    def compare(self, one: Any, other: Any, sides: Sides) -> Mapping[str, float]:
-        """What the function says."""
-        samples = [as_sample(image, sides.schema) for image in one]
-        found = measure({self.title: self.metric}, samples, list(other), sides.schema)
-        return {k: np.nan if v is None else v for k, v in found[self.title].items()}
+    def compare(self, prepared: Any, real: Any, sides: Sides) -> Mapping[str, float]:
+        """Call the function."""
+        samples = [as_sample(image, sides.schema) for image in prepared]
+        numbers = measure({self.title: self.metric}, samples, list(real), sides.schema)
+        return {k: np.nan if v is None else v for k, v in numbers[self.title].items()}
 
     def bounds(self, name: str) -> tuple[float, float]:
         """Any number."""
         return -math.inf, math.inf
 
     def told(self, name: str) -> tuple[str, Better]:
-        """Nothing is known of it but that real people's is a good one."""
+        """The target is the value of real subjects; nothing else is known of the metric."""
         return f"{name}, as the plugin defines it", "real"
 
 
-def _picked(kept: Any, numbers: Indices) -> Any:
-    """What is kept of some of the images."""
-    if isinstance(kept, dict):
-        return {name: _picked(part, numbers) for name, part in kept.items()}
-    return [kept[n] for n in numbers] if isinstance(kept, list) else kept[numbers]
+def _picked(prepared: Any, numbers: Indices) -> Any:
+    """Select prepared values of some images."""
+    if isinstance(prepared, dict):
+        return {name: _picked(part, numbers) for name, part in prepared.items()}
+    return [prepared[n] for n in numbers] if isinstance(prepared, list) else prepared[numbers]
 
 
 def as_sample(image: Image, schema: Schema) -> Sample:
-    """A real case in a sample's place."""
+    """Convert a real case to a sample."""
     if isinstance(image, Sample):
         return image
-    told = {"case": image.id}
+    provenance = {"case": image.id}
     if image.label_class is not None:
-        told["class"] = schema.classes[image.label_class]
-    return Sample(image.image, image.labels, image.boxes, told)
+        provenance["class"] = schema.classes[image.label_class]
+    return Sample(image.image, image.labels, image.boxes, provenance)
 
 
 def check_images(
@@ -238,33 +238,32 @@ def check_images(
 ) -> None:
     """Refuse images (C, D, H, W) or (C, H, W) that cannot be compared.
 
-    Raises DataFault: naming the first one with other channels, another size in voxels, numbers that
-    are not finite, or nothing but a constant.
+    Raises DataFault: naming the first image with other channels, another size in voxels, non-finite
+    values, or a constant value.
     """
-    wanted = (len(schema.channels), *size)
+    shape = (len(schema.channels), *size)
     for image, name in zip(images, names, strict=True):
-        if image.shape[:1] != wanted[:1]:
+        if image.shape[:1] != shape[:1]:
             raise DataFault(
-                f"{name}: has {len(image)} channel(s), expected {wanted[0]} "
+                f"{name}: has {len(image)} channel(s), expected {shape[0]} "
                 f"({', '.join(schema.channels)}); choose them with --real-read channels=..."
             )
-        if image.shape != wanted:
+        if image.shape != shape:
             raise DataFault(
-                f"{name}: is of {_size(image.shape[1:])} voxels, expected {_size(size)}; all "
-                "images that are compared must be of one size: evaluate the run instead of a bank, "
-                "or bring them to one size first"
+                f"{name}: has {_size(image.shape[1:])} voxels, expected {_size(size)}, the same "
+                "size for all images. Evaluate the run instead of a sample bank, or resize them "
+                "first"
             )
         if not np.isfinite(image).all():
             bad = int(image.size - np.isfinite(image).sum())
             raise DataFault(
-                f"{name}: holds {bad} NaN or infinite voxel(s), expected finite numbers; draw it "
-                "again, or leave it out"
+                f"{name}: holds {bad} NaN or infinite voxel(s), expected finite numbers; "
+                "generate it again, or leave it out"
             )
         if image.size and float(image.max()) == float(image.min()):
             raise DataFault(
-                f"{name}: is constant ({float(image.min()):g} everywhere), expected an image; a "
-                "generator that has collapsed draws such, an empty crop is one: fit it anew, or "
-                "leave it out"
+                f"{name}: is constant ({float(image.min()):g} everywhere), expected an image. It "
+                "is an empty crop, or the generator has collapsed: fit it again, or leave it out"
             )
 
 
@@ -277,7 +276,7 @@ Measured = dict[str, dict[str, float | None]]
 
 
 def load_metrics(names: Sequence[str]) -> dict[str, Metric]:
-    """Registered metrics by name. Raises UsageFault: one is unknown or does not load."""
+    """Return registered metrics by name. Raises UsageFault: one is unknown or does not load."""
     from gansynth.core.registry import installed
 
     return {name: installed().metric(name) for name in names}
@@ -286,18 +285,20 @@ def load_metrics(names: Sequence[str]) -> dict[str, Metric]:
 def measure(
     metrics: Mapping[str, Metric], samples: Sequence[Sample], real: Sequence[Case], schema: Schema
 ) -> Measured:
-    """Apply metrics to samples and real cases; UsageFault: one raises, or is no named numbers."""
+    """Apply metrics to samples and real cases. UsageFault: one fails or is no named numbers."""
     measured: Measured = {}
     for name, metric in metrics.items():
         try:
-            found = {str(key): float(value) for key, value in metric(samples, real, schema).items()}
+            numbers = {
+                str(key): float(value) for key, value in metric(samples, real, schema).items()
+            }
         except GansynthError:
             raise
-        except Exception as error:  # a stranger's code
+        except Exception as error:  # third-party code
             text = " ".join(str(error).split())
             raise UsageFault(
                 f"metric {name!r} fails on {len(samples)} sample(s): {type(error).__name__}: "
-                f"{text}; expected named numbers. Leave it out, or mend its plugin"
+                f"{text}; expected named numbers. Leave it out, or fix its plugin"
             ) from error
-        measured[name] = {k: v if math.isfinite(v) else None for k, v in found.items()}
+        measured[name] = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
     return measured

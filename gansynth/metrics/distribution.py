@@ -1,12 +1,12 @@
-"""Distances of two sets of images: of features (MMD, KID, Fréchet, manifold) and of patches (SWD).
+"""Distances between two sets of images, of features (MMD, KID, Fréchet, manifold) or patches (SWD).
 
 MMD: Gretton et al. 2012 (JMLR 13:723), lemma 6, unbiased, Gaussian kernel; it may be negative. KID:
 the same with a cubic kernel (Binkowski et al. 2018, arXiv:1801.01401). Fréchet: as in FID (Heusel
-et al. 2017, arXiv:1706.08500, eq. 6); too large for few images (Chong & Forsyth 2020,
-arXiv:1911.07023), so it is only compared with that of as many real images. Precision, recall:
-Kynkäänniemi et al. 2019 (arXiv:1904.06991, eqs. 1 to 3); density, coverage: Naeem et al. 2020
-(arXiv:2002.09797, eqs. 4, 5). SWD: Karras et al. 2018 (arXiv:1710.10196, sec. 5), 7 x 7 patches of
-a Laplacian pyramid on random directions. Volumes are looked at in slices.
+et al. 2017, arXiv:1706.08500, eq. 6). It is too large for few images (Chong & Forsyth 2020,
+arXiv:1911.07023), so only equal numbers of images are compared. Precision, recall: Kynkäänniemi et
+al. 2019 (arXiv:1904.06991, eqs. 1 to 3). Density, coverage: Naeem et al. 2020 (arXiv:2002.09797,
+eqs. 4, 5). SWD: Karras et al. 2018 (arXiv:1710.10196, sec. 5), 7 x 7 patches of a Laplacian pyramid
+on random directions. Volumes are read slice by slice.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from gansynth.metrics.estimate import Better, Floats
 from gansynth.metrics.features import KINDS, WORDS, Kind, Looked, features_of, pictures
 
 MOST = 500
-"""Rows from which a kernel's width is learnt at most."""
+"""Most rows used to estimate a kernel's width."""
 NEAREST = 3
-"""k: Kynkäänniemi et al. 2019 take 3; five, as Naeem et al. do, are many of a dozen images."""
+"""k: Kynkäänniemi et al. 2019 use 3. Five, as Naeem et al. use, are many for a dozen images."""
 NAMES = {
     "precision": "share of samples within the real images' balls",
     "recall": "share of real images within the samples' balls",
@@ -46,9 +46,9 @@ Kept = dict[str, Looked]
 
 
 class OfFeatures(Halved):
-    """A metric of what networks see; its figures are named by the networks."""
+    """A metric of network features; its figures are named by the networks."""
 
-    said: ClassVar[str]
+    quantity: ClassVar[str]
     better: ClassVar[Better] = "lower"
     kinds: ClassVar[Sequence[Kind]] = KINDS
 
@@ -57,20 +57,20 @@ class OfFeatures(Halved):
         return {kind: features_of(sides).of(images, kind) for kind in self.kinds}
 
     def told(self, name: str) -> tuple[str, Better]:
-        """Of which network."""
-        return f"{self.said} {WORDS[name]}", self.better
+        """Name the network."""
+        return f"{self.quantity} {WORDS[name]}", self.better
 
 
 class Distance(OfFeatures):
-    """One number a network."""
+    """One distance for each network."""
 
-    def compare(self, one: Kept, other: Kept, sides: Sides) -> Mapping[str, float]:
-        """By network."""
-        return {kind: self.between(one[kind], other[kind], kind, sides) for kind in self.kinds}
+    def compare(self, prepared: Kept, real: Kept, sides: Sides) -> Mapping[str, float]:
+        """Distances by network."""
+        return {kind: self.between(prepared[kind], real[kind], kind, sides) for kind in self.kinds}
 
     @abstractmethod
-    def between(self, one: Looked, other: Looked, kind: Kind, sides: Sides) -> float:
-        """How far features of some images are from those of others, of one network."""
+    def between(self, features: Looked, real: Looked, kind: Kind, sides: Sides) -> float:
+        """Distance between the features of some images and of real ones, of one network."""
 
 
 class Unbiased(Distance):
@@ -82,110 +82,110 @@ class Unbiased(Distance):
 
 
 class MMD(Unbiased):
-    """``mmd``: images whole."""
+    """``mmd``: features of whole images."""
 
     title = "Maximum mean discrepancy (MMD)"
-    said = "squared MMD, Gaussian kernel of the median width, of features"
+    quantity = "squared MMD, Gaussian kernel of the median width, of features"
 
-    def between(self, one: Looked, other: Looked, kind: Kind, sides: Sides) -> float:
-        """See the title; the width is that of all real images."""
+    def between(self, features: Looked, real: Looked, kind: Kind, sides: Sides) -> float:
+        """Squared MMD; the kernel width is that of all real images."""
         width = sides.once(
             f"width {kind}", lambda: median_width(features_of(sides).of(sides.real, kind).whole)
         )
-        return distance_of_kernels(one.whole, other.whole, width)
+        return distance_of_kernels(features.whole, real.whole, width)
 
 
 class KID(Unbiased):
-    """``kid``: slices, mean of the axes."""
+    """``kid``: features of slices, mean over axes."""
 
     title = "Kernel inception distance (KID)"
-    said = "squared MMD, cubic kernel, of features of slices"
+    quantity = "squared MMD, cubic kernel, of features of slices"
 
-    def between(self, one: Looked, other: Looked, kind: Kind, sides: Sides) -> float:
-        """See the title."""
-        pairs = zip(one.slices, other.slices, strict=True)
+    def between(self, features: Looked, real: Looked, kind: Kind, sides: Sides) -> float:
+        """Squared MMD with a cubic kernel."""
+        pairs = zip(features.slices, real.slices, strict=True)
         return float(np.mean([distance_of_kernels(a, b, None) for a, b in pairs]))
 
 
 class Frechet(Distance):
-    """``frechet``: slices, mean of the axes."""
+    """``frechet``: features of slices, mean over axes."""
 
     title = "Fréchet distance"
-    said = "Fréchet distance of features of slices"
+    quantity = "Fréchet distance of features of slices"
 
-    def between(self, one: Looked, other: Looked, kind: Kind, sides: Sides) -> float:
-        """See the title."""
-        pairs = zip(one.slices, other.slices, strict=True)
+    def between(self, features: Looked, real: Looked, kind: Kind, sides: Sides) -> float:
+        """Fréchet distance."""
+        pairs = zip(features.slices, real.slices, strict=True)
         return float(np.mean([frechet_distance(a, b) for a, b in pairs]))
 
 
 class Manifold(OfFeatures):
-    """``manifold``: of images whole, by the trained network."""
+    """``manifold``: features of whole images, by the trained network."""
 
     title = "Precision, recall, density, coverage"
     kinds = ("trained",)
     least = 4 * (NEAREST + 1)
 
-    def compare(self, one: Kept, other: Kept, sides: Sides) -> Mapping[str, float]:
+    def compare(self, prepared: Kept, real: Kept, sides: Sides) -> Mapping[str, float]:
         """The four shares."""
-        return manifold_shares(one["trained"].whole, other["trained"].whole)
+        return manifold_shares(prepared["trained"].whole, real["trained"].whole)
 
     def bounds(self, name: str) -> tuple[float, float]:
         """All but density are shares."""
         return 0.0, math.inf if name == "density" else 1.0
 
     def told(self, name: str) -> tuple[str, Better]:
-        """What is counted."""
+        """Describe a share."""
         return f"{NAMES[name]} (k = {NEAREST}; features of the trained network)", "higher"
 
 
-def unbiased_mmd2(within: Floats, other: Floats, between: Floats) -> float:
+def unbiased_mmd2(first: Floats, second: Floats, between: Floats) -> float:
     """Squared maximum mean discrepancy from kernels (N, N), (M, M) and between both (N, M)."""
-    n, m = len(within), len(other)
+    n, m = len(first), len(second)
     if min(n, m) < 2:
         return float("nan")
-    one = (within.sum() - np.trace(within)) / (n * (n - 1))
-    two = (other.sum() - np.trace(other)) / (m * (m - 1))
-    return float(one + two - 2 * between.mean())
+    first_mean = (first.sum() - np.trace(first)) / (n * (n - 1))
+    second_mean = (second.sum() - np.trace(second)) / (m * (m - 1))
+    return float(first_mean + second_mean - 2 * between.mean())
 
 
-def gaussian(one: Floats, other: Floats, width: float) -> Floats:
-    """Kernel (N, M) of features (N, K) and (M, K)."""
-    return np.asarray(np.exp(-_squares(one, other) / (2 * width**2)))
+def gaussian(x: Floats, y: Floats, width: float) -> Floats:
+    """Gaussian kernel (N, M) of features (N, K) and (M, K)."""
+    return np.asarray(np.exp(-_squares(x, y) / (2 * width**2)))
 
 
-def cubic(one: Floats, other: Floats) -> Floats:
-    """KID's kernel (N, M) of features (N, K) and (M, K)."""
-    return np.asarray((one @ other.T / one.shape[1] + 1) ** 3)
+def cubic(x: Floats, y: Floats) -> Floats:
+    """KID's cubic kernel (N, M) of features (N, K) and (M, K)."""
+    return np.asarray((x @ y.T / x.shape[1] + 1) ** 3)
 
 
 def median_width(rows: Floats) -> float:
-    """The median distance of pairs of rows (N, K): Gretton et al. 2012, sec. 8."""
-    few = rows[:: -(-len(rows) // MOST)]
-    apart = _squares(few, few)[np.triu_indices(len(few), 1)]
+    """Median distance of pairs of rows (N, K): Gretton et al. 2012, sec. 8."""
+    subset = rows[:: -(-len(rows) // MOST)]
+    apart = _squares(subset, subset)[np.triu_indices(len(subset), 1)]
     return float(np.sqrt(np.median(apart))) if apart.size else 1.0
 
 
-def _squares(one: Floats, other: Floats) -> Floats:
-    found = (one**2).sum(1)[:, None] + (other**2).sum(1)[None] - 2 * one @ other.T
-    return np.asarray(np.maximum(found, 0))
+def _squares(x: Floats, y: Floats) -> Floats:
+    squares = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * x @ y.T
+    return np.asarray(np.maximum(squares, 0))
 
 
-def distance_of_kernels(one: Floats, other: Floats, width: float | None) -> float:
-    """Squared discrepancy of two sets of rows; Gaussian kernel of a width, or cubic if None."""
+def distance_of_kernels(x: Floats, y: Floats, width: float | None) -> float:
+    """Squared MMD of two sets of rows; Gaussian kernel of a width, or cubic if None."""
 
     def kernel(a: Floats, b: Floats) -> Floats:
         return cubic(a, b) if width is None else gaussian(a, b, width)
 
-    return unbiased_mmd2(kernel(one, one), kernel(other, other), kernel(one, other))
+    return unbiased_mmd2(kernel(x, x), kernel(y, y), kernel(x, y))
 
 
-def frechet_distance(one: Floats, other: Floats) -> float:
+def frechet_distance(x: Floats, y: Floats) -> float:
     """``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))`` of features (N, K) and (M, K)."""
-    if min(len(one), len(other)) < 2:
+    if min(len(x), len(y)) < 2:
         return float("nan")
-    apart = one.mean(0) - other.mean(0)
-    first, second = np.cov(one, rowvar=False), np.cov(other, rowvar=False)
+    apart = x.mean(0) - y.mean(0)
+    first, second = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
     first, second = np.atleast_2d(first), np.atleast_2d(second)
     # tr((C1 C2)^(1/2)) by the symmetric C1^(1/2) C2 C1^(1/2), whose eigenvalues are real.
     values, vectors = np.linalg.eigh(first)
@@ -196,7 +196,7 @@ def frechet_distance(one: Floats, other: Floats) -> float:
 
 
 def manifold_shares(mine: Floats, real: Floats, nearest: int = NEAREST) -> dict[str, float]:
-    """Precision, recall, density and coverage of features (N, K) beside real ones (M, K)."""
+    """Precision, recall, density and coverage of features (N, K) against real ones (M, K)."""
     from scipy.spatial.distance import cdist
 
     between = cdist(real, mine)
@@ -211,7 +211,7 @@ def manifold_shares(mine: Floats, real: Floats, nearest: int = NEAREST) -> dict[
 
 
 def _radii(rows: Floats, nearest: int) -> Floats:
-    """Distance of each row to its k-th nearest other one."""
+    """Distance of each row to its k-th nearest neighbour."""
     from scipy.spatial.distance import cdist
 
     within = cdist(rows, rows)
@@ -228,7 +228,7 @@ class SlicedWasserstein(Halved):
     title = "Sliced Wasserstein distance (SWD)"
 
     def prepare(self, images: Sequence[Image], sides: Sides) -> Projected:
-        """Patches of every slice, in deviations of the real ones', projected."""
+        """Projected patches of every slice, in standard deviations of the real ones."""
         real = sides.once("real patches", lambda: self._patches(sides.real, sides))
         mine = real if images is sides.real else self._patches(images, sides)
         channels = len(sides.schema.channels)
@@ -244,24 +244,25 @@ class SlicedWasserstein(Halved):
             for level, picture in enumerate(pyramid(plane.flatten(0, 1))):
                 rows = cut_patches(picture, rng).reshape(len(images), -1, plane.shape[2] * PATCH**2)
                 levels.setdefault(f"level {level + 1}", []).append(rows)
-        # An axis too short for a level is looked at on the others.
+        # A level that is too large for an axis uses the other axes.
         return {name: torch.cat(rows, 1) for name, rows in levels.items()}
 
-    def compare(self, one: Projected, other: Projected, sides: Sides) -> Mapping[str, float]:
+    def compare(self, prepared: Projected, real: Projected, sides: Sides) -> Mapping[str, float]:
         """Distances by level."""
-        found = {
-            name: sliced_wasserstein(_flat(rows), _flat(other[name])) for name, rows in one.items()
+        distances = {
+            name: sliced_wasserstein(_flat(rows), _flat(real[name]))
+            for name, rows in prepared.items()
         }
-        return {"mean": float(np.mean(list(found.values()))), **found}
+        return {"mean": float(np.mean(list(distances.values()))), **distances}
 
     def told(self, name: str) -> tuple[str, Better]:
-        """At which scale."""
+        """Describe the scale."""
         scale = {"mean": "mean of all levels", "level 1": "level 1, the finest"}.get(name, name)
         return f"distance of 7 x 7 patches of a Laplacian pyramid, in deviations; {scale}", "lower"
 
 
 def pyramid(pictures: Tensor) -> list[Tensor]:
-    """Laplacian pyramid of (N, C, H, W), coarsest picture last, of edges from ``SMALLEST`` on."""
+    """Laplacian pyramid of (N, C, H, W), coarsest last, with edges of ``SMALLEST`` or more."""
     levels = []
     while min(pictures.shape[-2:]) >= 2 * SMALLEST:
         small = F.avg_pool2d(pictures, 2)
@@ -272,7 +273,7 @@ def pyramid(pictures: Tensor) -> list[Tensor]:
 
 
 def cut_patches(pictures: Tensor, rng: np.random.Generator) -> Tensor:
-    """Patches at random places of (N, C, H, W): (N, PATCHES, C * PATCH * PATCH)."""
+    """Patches at random positions of (N, C, H, W): (N, PATCHES, C * PATCH * PATCH)."""
     short = [max(0, PATCH - n) for n in pictures.shape[-2:]]
     wide = F.pad(pictures, (0, short[1], 0, short[0]), mode="replicate") if any(short) else pictures
     views = wide.unfold(2, PATCH, 1).unfold(3, PATCH, 1)
@@ -284,7 +285,7 @@ def cut_patches(pictures: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def _projected(rows: Tensor, real: Tensor, channels: int, seed: int) -> Floats:
-    """Patches (N, P, C * PATCH * PATCH) on random directions, in deviations of real ones."""
+    """Project patches (N, P, C * PATCH * PATCH), in real deviations, on random directions."""
     shaped = real.reshape(-1, channels, PATCH**2)
     mean, deviation = (f((0, 2), keepdim=True) for f in (shaped.mean, shaped.std))
     unit = (rows.reshape(-1, channels, PATCH**2) - mean) / deviation.clamp(min=1e-6)
@@ -295,9 +296,9 @@ def _projected(rows: Tensor, real: Tensor, channels: int, seed: int) -> Floats:
     return on.double().numpy()
 
 
-def sliced_wasserstein(one: Floats, other: Floats) -> float:
+def sliced_wasserstein(x: Floats, y: Floats) -> float:
     """Mean over directions of the 1-Wasserstein distance of projections (N, D) and (N, D)."""
-    return float(np.abs(np.sort(one, axis=0) - np.sort(other, axis=0)).mean())
+    return float(np.abs(np.sort(x, axis=0) - np.sort(y, axis=0)).mean())
 
 
 def _flat(rows: Floats) -> Floats:

@@ -1,7 +1,7 @@
-"""Are samples as unlike each other as real cases are, or has a generator lost its modes?
+"""Diversity: do samples differ from each other as real cases do, or is there mode collapse?
 
-Odena et al. 2017 (arXiv:1610.09585), sec. 4.2: the mean MS-SSIM of random pairs of samples, beside
-that of real pairs. MS-SSIM (Wang et al. 2003) is written out for 2D and 3D; no library here has it.
+Odena et al. 2017 (arXiv:1610.09585), sec. 4.2: the mean MS-SSIM of random pairs of samples and of
+real pairs. MS-SSIM (Wang et al. 2003) is implemented here for 2D and 3D.
 """
 
 from __future__ import annotations
@@ -21,58 +21,58 @@ from gansynth.metrics.comparison import Halved, Image, Sides, Window, window_of
 from gansynth.metrics.estimate import Better, Floats, Indices, numbered
 
 MOST_PAIRS = 600
-"""Most pairs of a side that are compared; of each half about a quarter of them are left."""
+"""Most pairs compared on a side; about a quarter of them remain in each half."""
 PAIRS = 256
 """Most pairs that are compared."""
 AT_ONCE = 1 << 20
-"""Voxels of images that are compared at once; more are slower, not faster."""
+"""Voxels of images compared at once; more are slower."""
 FEW = 8
-"""People below which real pairs may be of one person."""
+"""Fewer subjects than this may form real pairs of one subject."""
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Of the scales, fine to coarse: Wang et al. 2003, sec. 3.2."""
 WINDOW, SIGMA = 11, 1.5
 """Edge and standard deviation in voxels of the Gaussian window: Wang et al. 2004, sec. III-B."""
 K1, K2 = 0.01, 0.03
-"""Shares of the data range that keep the quotients finite, ibid."""
+"""Stabilising shares of the data range, ibid."""
 
 
 class Diversity(Halved):
-    """MS-SSIM of pairs of different people (Odena et al. 2017)."""
+    """MS-SSIM of pairs of different subjects (Odena et al. 2017)."""
 
     title = "Diversity (MS-SSIM of pairs)"
 
     def __call__(
         self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
     ) -> Mapping[str, float]:
-        """``likenesses``: of samples and real cases, with errors, and within classes."""
+        """``likenesses`` of samples and real cases, with errors, and within classes."""
         return likenesses(samples, real, schema)
 
     def prepare(self, images: Sequence[Image], sides: Sides) -> Alike:
-        """Likeness of pairs of images that are not of, or drawn of, one person."""
-        of = sides.people if images is sides.real else sides.drawn_of
-        whose = numbered(of)
+        """MS-SSIM of pairs of images that belong to different subjects."""
+        owners = sides.people if images is sides.real else sides.drawn_of
+        owner = numbered(owners)
         stacked = windowed([image.image for image in images], sides.window)
-        first, second = _pairs(whose[:, None] != whose, MOST_PAIRS, sides.rng("pairs"))
+        first, second = _pairs(owner[:, None] != owner, MOST_PAIRS, sides.rng("pairs"))
         matrix = np.full((len(stacked), len(stacked)), np.nan)
         matrix[first, second] = _likeness(stacked, first, second)
         return Alike(matrix)
 
-    def compare(self, one: Alike, other: Alike, sides: Sides) -> Mapping[str, float]:
-        """Of the one side alone."""
-        return {"ms_ssim": one.mean}
+    def compare(self, prepared: Alike, real: Alike, sides: Sides) -> Mapping[str, float]:
+        """Mean of the one side alone."""
+        return {"ms_ssim": prepared.mean}
 
     def bounds(self, name: str) -> tuple[float, float]:
         """From unlike to equal."""
         return 0.0, 1.0
 
     def told(self, name: str) -> tuple[str, Better]:
-        """How alike pairs are."""
-        return "mean MS-SSIM of pairs of different people; 1 if all images are the same", "real"
+        """Describe the mean."""
+        return "mean MS-SSIM of pairs of different subjects; 1 if all images are the same", "real"
 
 
 @dataclass(frozen=True)
 class Alike:
-    """MS-SSIM of pairs of images, (N, N), upper triangle; NaN where they were not compared."""
+    """MS-SSIM of pairs of images, (N, N), upper triangle; NaN where not computed."""
 
     matrix: Floats
 
@@ -81,15 +81,15 @@ class Alike:
 
     @property
     def mean(self) -> float:
-        """Of the pairs that are left."""
-        known = self.matrix[np.isfinite(self.matrix)]
-        return float(known.mean()) if known.size else float("nan")
+        """Mean over the remaining pairs."""
+        finite = self.matrix[np.isfinite(self.matrix)]
+        return float(finite.mean()) if finite.size else float("nan")
 
 
 def likenesses(
     samples: Sequence[Sample], real: Sequence[Case], schema: Schema
 ) -> Mapping[str, float]:
-    """Mean MS-SSIM of pairs of samples, and of real cases beside.
+    """Mean MS-SSIM of pairs of samples and of real cases.
 
     Returns ``{"ms_ssim samples": 0.31, ...}`` with standard errors, and the same within each class;
     NaN where there is no pair.
@@ -100,12 +100,12 @@ def likenesses(
         windowed([c.image for c in real], window),
     )
     owners = np.array(owners_of(real))
-    found: dict[str, float] = {}
-    asked = [s.provenance.get("class") for s in samples]
-    known = [None if c.label_class is None else schema.classes[c.label_class] for c in real]
+    numbers: dict[str, float] = {}
+    sample_classes = [s.provenance.get("class") for s in samples]
+    real_classes = [None if c.label_class is None else schema.classes[c.label_class] for c in real]
     for name in ("", *schema.classes):
-        a = [i for i, kind in enumerate(asked) if not name or kind == name]
-        b = [i for i, kind in enumerate(known) if not name or kind == name]
+        a = [i for i, kind in enumerate(sample_classes) if not name or kind == name]
+        b = [i for i, kind in enumerate(real_classes) if not name or kind == name]
         rng = np.random.default_rng(0)
         sides = {
             "samples": pairwise(drawn[a], PAIRS, rng),
@@ -113,14 +113,14 @@ def likenesses(
         }
         for side, likeness in sides.items():
             of = f"{side} {name}".rstrip()
-            found |= {f"ms_ssim {of}": likeness.mean, f"ms_ssim {of} error": likeness.error}
-    return found
+            numbers |= {f"ms_ssim {of}": likeness.mean, f"ms_ssim {of} error": likeness.error}
+    return numbers
 
 
 def owners_of(cases: Sequence[Case]) -> list[str]:
-    """Whose each case is: its subject's; its own where there are less than eight subjects.
+    """Subject of each case, or the case itself where there are less than eight subjects.
 
-    A generator that has seen few people draws pairs of one person as well, and must not be blamed.
+    A generator trained on few subjects may generate pairs of the same one, which is no fault.
     """
     subjects = [case.subject for case in cases]
     return subjects if len(set(subjects)) >= FEW else [case.id for case in cases]
@@ -128,7 +128,7 @@ def owners_of(cases: Sequence[Case]) -> list[str]:
 
 @dataclass(frozen=True)
 class Likeness:
-    """Mean MS-SSIM of pairs, 0 to 1, and its standard error; NaN if they are not known."""
+    """Mean MS-SSIM of pairs, 0 to 1, and its standard error; NaN if unknown."""
 
     mean: float
     error: float
@@ -145,25 +145,25 @@ def pairwise(
 ) -> Likeness:
     """Mean MS-SSIM of random pairs of images, float32 (N, C, D, H, W) or (N, C, H, W), 0 to 1.
 
-    Only images of different ``owners`` and one of ``kinds`` are paired. The standard error is by
-    the jackknife over owners: pairs share images, so they are no independent draws.
+    Pairs have different ``owners`` and equal ``kinds``. Pairs share images, so they are not
+    independent: the standard error is a jackknife over owners.
     """
-    whose = _numbered(range(len(images)) if owners is None else owners)
+    owner = _numbered(range(len(images)) if owners is None else owners)
     which = _numbered([0] * len(images) if kinds is None else kinds)
-    fit = (whose[:, None] != whose) & (which[:, None] == which)
+    fit = (owner[:, None] != owner) & (which[:, None] == which)
     first, second = _pairs(fit, pairs, rng)
     if not len(first):
         return Likeness(float("nan"), float("nan"), 0)
-    found = _likeness(images, first, second)
-    return Likeness(float(found.mean()), _error(found, whose[first], whose[second]), len(found))
+    scores = _likeness(images, first, second)
+    return Likeness(float(scores.mean()), _error(scores, owner[first], owner[second]), len(scores))
 
 
 def _pairs(fit: npt.NDArray[np.bool_], most: int, rng: np.random.Generator) -> tuple[Indices, ...]:
-    """Numbers of the images of at most so many pairs that ``fit`` (N, N), each pair once."""
+    """Indices of at most ``most`` pairs of images allowed by ``fit`` (N, N), each pair once."""
     first, second = np.nonzero(np.triu(fit, 1))
     if len(first) > most:
-        kept = rng.choice(len(first), most, replace=False)
-        first, second = first[kept], second[kept]
+        chosen = rng.choice(len(first), most, replace=False)
+        first, second = first[chosen], second[chosen]
     return first, second
 
 
@@ -183,12 +183,12 @@ def _numbered(names: Sequence[Hashable]) -> npt.NDArray[np.int64]:
 
 
 def _error(
-    found: npt.NDArray[np.float64], first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float64], first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]
 ) -> float:
-    """Standard error of the mean over pairs, leaving out each owner in turn with all its pairs."""
+    """Standard error of the mean over pairs, by a jackknife over owners."""
     without = []
     for owner in np.union1d(first, second):
-        others = found[(first != owner) & (second != owner)]
+        others = scores[(first != owner) & (second != owner)]
         if not len(others):
             return float("nan")
         without.append(float(others.mean()))
@@ -197,7 +197,7 @@ def _error(
 
 
 def windowed(images: Sequence[FloatArray], window: Window) -> Tensor:
-    """Images as one float32 tensor (N, C, ...), the window being 0 to 1 and the rest clipped."""
+    """Stack images as float32 (N, C, ...), scaled so that the window is 0 to 1, and clip them."""
     stacked = torch.from_numpy(np.stack(images))
     shape = (-1, *[1] * (stacked.ndim - 2))
     low, high = (torch.from_numpy(bound.copy()).reshape(shape) for bound in window.T)
@@ -205,7 +205,7 @@ def windowed(images: Sequence[FloatArray], window: Window) -> Tensor:
 
 
 def weights_for(size: Sequence[int]) -> tuple[float, ...]:
-    """The scales, of five, that images of a size have room for, as weights that sum to 1."""
+    """Weights, summing to 1, of those of the five scales that fit into an image size."""
     count = 1
     while count < len(WEIGHTS) and min(size) >> count >= WINDOW:
         count += 1
@@ -218,7 +218,7 @@ def ms_ssim(
 ) -> Tensor:
     """MS-SSIM of pairs of images, float32 (B, C, D, H, W) or (B, C, H, W): (B,), 0 to 1.
 
-    ``weights``: of the scales, fine to coarse. Contrasts are averaged over places and channels.
+    ``weights``: of the scales, fine to coarse. Contrasts are averaged over positions and channels.
     """
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
     weights = weights_for(first.shape[2:]) if weights is None else weights

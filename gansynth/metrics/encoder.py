@@ -1,8 +1,8 @@
-"""A small network that looks at pictures: as it begins, or trained on the fold's own images.
+"""A small feature network, with random weights or trained on the fold's own images.
 
-Nothing is downloaded. Random weights are a fair, if coarse, judge (Naeem et al. 2020,
-arXiv:2002.09797, sec. 4); weights trained without labels on the domain order generators as people
-do (Morozov et al. 2021, ICLR). Training is SimCLR's (Chen et al. 2020, arXiv:2002.05709).
+Nothing is downloaded. Random weights give a fair, if coarse, comparison (Naeem et al. 2020,
+arXiv:2002.09797, sec. 4). Self-supervised weights of the domain rank generators as humans do
+(Morozov et al. 2021, ICLR). Training follows SimCLR (Chen et al. 2020, arXiv:2002.05709).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CROP = 64
 
 @dataclass(frozen=True)
 class EncoderOptions:
-    """How it is trained; ``lr`` falls by a cosine, ``temperature``: Chen et al. 2020, eq. 1."""
+    """Training options; ``lr`` decays by a cosine, ``temperature``: Chen et al. 2020, eq. 1."""
 
     steps: int = 300
     batch_size: int = 48
@@ -39,7 +39,7 @@ class EncoderOptions:
 
 
 class Encoder(nn.Module):
-    """Pictures (B, C, H, W) of any size in, features (B, NUMBERS) out: of texture and of form."""
+    """Pictures (B, C, H, W) of any size in, features (B, NUMBERS) of texture and shape out."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -52,16 +52,16 @@ class Encoder(nn.Module):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Mean features of every layer over a picture: the first ones see grain, the last form."""
-        x, found = pictures, []
+        """Mean features of every layer: the first layers respond to texture, the last to shape."""
+        x, features = pictures, []
         for layer in self.layers:
             x = F.leaky_relu(layer(x), 0.1)
-            found.append(x.mean((2, 3)))
-        return torch.cat(found, 1)
+            features.append(x.mean((2, 3)))
+        return torch.cat(features, 1)
 
 
 def cosine(lr: float, steps: int) -> Callable[[int], float]:
-    """A learning rate that falls to 0 along a cosine."""
+    """A learning rate that decays to 0 along a cosine."""
     return lambda step: float(lr * (1 + np.cos(np.pi * step / steps)) / 2)
 
 
@@ -75,7 +75,7 @@ def descend(
     *,
     decay: float = 1e-2,
 ) -> None:
-    """Train a small network by AdamW: a loss and a learning rate for each step."""
+    """Train a small network by AdamW, with a loss and a learning rate for each step."""
     optimizer = torch.optim.AdamW(parameters, weight_decay=decay)
     with (reporter or NullReporter()).task(steps, title) as bar:
         for step in range(steps):
@@ -89,7 +89,7 @@ def descend(
 
 
 def make_encoder(channels: int, seed: int = 0) -> Encoder:
-    """One with fresh weights; torch's random state stays."""
+    """Create an encoder with fresh weights; torch's random state is unchanged."""
     with seeded(seed):
         return Encoder(channels).eval()
 
@@ -101,7 +101,7 @@ def train_encoder(
     device: torch.device | None = None,
     reporter: Reporter | None = None,
 ) -> Encoder:
-    """Train one on pictures, float32 (N, C, H, W) of about 0 to 1, without labels."""
+    """Train an encoder on pictures, float32 (N, C, H, W) of about 0 to 1, without labels."""
     o, device = options or EncoderOptions(), device or torch.device("cpu")
     encoder = make_encoder(pictures[0].shape[1], o.seed).to(device).train()
     with seeded(o.seed):
@@ -133,7 +133,7 @@ def contrast(views: Tensor, temperature: float) -> Tensor:
 
 
 def _view(pictures: Tensor, rng: np.random.Generator) -> Tensor:
-    """A random part of each picture, perhaps mirrored, with other brightness and contrast."""
+    """Crop each picture at random, flip it, and change brightness and contrast."""
     count, channels, *size = pictures.shape
     edges = [min(CROP, max(1, round(0.75 * n))) for n in size]
     out = torch.empty((count, channels, *edges))

@@ -1,4 +1,4 @@
-"""A figure of an evaluation: a value with its interval, and what real people would have got."""
+"""A figure of an evaluation: a value with its interval, and the value of real subjects."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from gansynth.metrics.stats.bounds import ANY, within
 from gansynth.runtime.errors import DataFault
 
 Better = Literal["lower", "higher", "real", "half"]
-"""What is wished for: little, much, what real people have, or no more than chance (0.5)."""
+"""The target: low, high, the value of real subjects, or chance (0.5)."""
 Finding = Literal["like real", "unlike real", "unclear"]
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 LEVEL = 0.05
-"""Share of intervals that may miss what they are to hold."""
+"""Share of intervals that may miss the true value."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What a metric says of samples, with other real people as the scale.
+    """The value of a metric for samples, with other real subjects as the scale.
 
     Attributes: ``low``, ``high``: 95 % interval of ``value``, None if unknown. ``real``: the same
-    of other real people; 95 % of such comparisons lie from ``real_low`` to ``real_high``.
-    ``difference``: ``value - real``; None where a test has a ``p`` instead. ``splits``: of the real
-    people in two, over which figures are means.
+    for other real subjects; 95 % of such comparisons lie from ``real_low`` to ``real_high``.
+    ``difference``: ``value - real``, or None for a test with ``p``. ``splits``: number of splits of
+    the real subjects that are averaged.
     """
 
     metric: str
@@ -54,10 +54,10 @@ class Figure:
 
     @property
     def finding(self) -> Finding:
-        """Whether samples are told from real people by it.
+        """Whether the figure distinguishes samples from real subjects.
 
-        ``unlike real``: the value lies beyond those of real people, and the interval of the
-        difference leaves zero out (of a test: p is below 0.05).
+        ``unlike real``: the value is beyond those of real subjects, and the interval of the
+        difference excludes zero. A test is so if p is below 0.05.
         """
         if self.p is not None:
             return "unlike real" if self.p < LEVEL else "like real"
@@ -78,9 +78,9 @@ class Figure:
         return "unlike real"
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON document; numbers that are not finite are null."""
-        told = {k: _finite(v) if isinstance(v, float) else v for k, v in asdict(self).items()}
-        return {**told, "finding": self.finding}
+        """Return a JSON document; non-finite numbers are null."""
+        document = {k: _finite(v) if isinstance(v, float) else v for k, v in asdict(self).items()}
+        return {**document, "finding": self.finding}
 
 
 def _finite(value: float) -> float | None:
@@ -88,64 +88,64 @@ def _finite(value: float) -> float | None:
 
 
 def numbered(owners: Sequence[str]) -> Indices:
-    """Whose each image is, as a number: int64 (N,)."""
+    """Number of each image's owner: int64 (N,)."""
     return np.unique(np.array(owners), return_inverse=True)[1]
 
 
-def drawn_anew(whose: Indices, rng: np.random.Generator) -> Indices:
-    """How often each image counts (N,) when as many people are drawn with replacement."""
-    people = int(whose.max()) + 1
-    return np.bincount(rng.integers(people, size=people), minlength=people)[whose]
+def drawn_anew(owner: Indices, rng: np.random.Generator) -> Indices:
+    """Weight of each image (N,) when subjects are resampled with replacement."""
+    people = int(owner.max()) + 1
+    return np.bincount(rng.integers(people, size=people), minlength=people)[owner]
 
 
 def middle(values: Sequence[float] | Floats) -> tuple[float, float]:
-    """Where the middle 95 % of values lie."""
+    """Range of the middle 95 % of values."""
     low, high = np.percentile(values, [100 * LEVEL / 2, 100 * (1 - LEVEL / 2)])
     return float(low), float(high)
 
 
 @dataclass(frozen=True)
 class Split:
-    """One comparison: samples, other people in their place, and people both are held against."""
+    """Samples, real subjects in their place, and the subjects both are compared with."""
 
     samples: Indices
-    other: Indices
+    control: Indices
     real: Indices
 
 
 def halves(
     drawn_of: Sequence[str], people: Sequence[str], count: int, rng: np.random.Generator
 ) -> Iterator[Split]:
-    """Split real people in two halves, again and again, with half of the samples beside them.
+    """Split real subjects in two halves repeatedly, each with half of the samples.
 
-    ``drawn_of``: for each sample whose case it was drawn of. Raises DataFault: fewer than two
-    people, or fewer than four samples.
+    ``drawn_of``: the subject of each sample. Raises DataFault: fewer than two subjects, or fewer
+    than four samples.
     """
     if len(set(people)) < 2 or len(drawn_of) < 4:
         raise DataFault(
-            f"{len(set(people))} real people and {len(drawn_of)} samples, expected at least 2 and "
-            "4: intervals and the real scale come of halves of each; draw more with -n, or take "
-            "more cases"
+            f"{len(set(people))} real subjects and {len(drawn_of)} samples, expected at least 2 "
+            "and 4: intervals and the real scale need halves of each; generate more with -n, or "
+            "use more cases"
         )
     for _ in range(count):
-        one, other = _dealt(people, rng)
-        some, _ = _dealt(drawn_of, rng)
-        size = min(len(one), len(other), len(some))
-        yield Split(*(np.sort(side[:size]) for side in (some, one, other)))
+        first, second = _dealt(people, rng)
+        chosen, _ = _dealt(drawn_of, rng)
+        size = min(len(first), len(second), len(chosen))
+        yield Split(*(np.sort(side[:size]) for side in (chosen, first, second)))
 
 
 def _dealt(owners: Sequence[str], rng: np.random.Generator) -> tuple[Indices, Indices]:
-    """Numbers of two halves that share no owner, each in random order."""
+    """Indices of two halves that share no owner, each in random order."""
     names = np.array(owners)
-    found, whose = np.unique(names, return_inverse=True)
-    order = rng.permutation(len(found))
-    rank = np.empty(len(found), np.int64)
-    rank[order] = np.arange(len(found))
-    counts = np.bincount(whose)[order]
+    distinct, owner = np.unique(names, return_inverse=True)
+    order = rng.permutation(len(distinct))
+    rank = np.empty(len(distinct), np.int64)
+    rank[order] = np.arange(len(distinct))
+    counts = np.bincount(owner)[order]
     ends = np.cumsum(counts)
     first = int(np.searchsorted(ends, ends[-1] / 2)) + 1
-    first = min(max(1, first), max(1, len(found) - 1))
-    inside = rank[whose] < first
+    first = min(max(1, first), max(1, len(distinct) - 1))
+    inside = rank[owner] < first
     if inside.all():  # one owner alone
         inside = rng.permutation(len(owners)) < len(owners) // 2
     numbers = np.arange(len(owners))
@@ -160,13 +160,13 @@ def summarised(
 ) -> dict[str, dict[str, float | None]]:
     """Means over splits, with intervals: name -> numbers of ``Figure``.
 
-    Figures of splits scatter about their mean as the mean about the truth: the delete-half
-    jackknife (Shao & Wu 1989, Ann. Stat. 17:1176), with Student's t for few people.
+    Intervals are by the delete-half jackknife (Shao & Wu 1989, Ann. Stat. 17:1176): values of
+    splits vary about their mean as the mean about the truth. Student's t is for few subjects.
     """
     from scipy.stats import t
 
     reach = float(t.ppf(1 - LEVEL / 2, max(1, people - 1)))
-    found: dict[str, dict[str, float | None]] = {}
+    summary: dict[str, dict[str, float | None]] = {}
     for name in values[0]:
         mine = np.array([v.get(name, np.nan) for v in values], np.float64)
         real = np.array([r.get(name, np.nan) for r in reals], np.float64)
@@ -175,21 +175,21 @@ def summarised(
             **_about(mine, reach, "value", "low", "high", bounds[name]),
             **_about(apart, reach, "difference", "difference_low", "difference_high", ANY),
         }
-        known = real[np.isfinite(real)]
-        if known.size:
-            low, high = middle(known)
-            numbers |= {"real": float(known.mean()), "real_low": low, "real_high": high}
-        found[name] = numbers
-    return found
+        finite = real[np.isfinite(real)]
+        if finite.size:
+            low, high = middle(finite)
+            numbers |= {"real": float(finite.mean()), "real_low": low, "real_high": high}
+        summary[name] = numbers
+    return summary
 
 
 def _about(
-    found: Floats, reach: float, mean: str, low: str, high: str, bounds: tuple[float, float]
+    values: Floats, reach: float, mean: str, low: str, high: str, bounds: tuple[float, float]
 ) -> dict[str, float | None]:
-    """Mean and interval of what is finite, by their names; None where nothing is."""
-    known = found[np.isfinite(found)]
-    if known.size < 2:
+    """Mean and interval of the finite values, by their names; None where there are none."""
+    finite = values[np.isfinite(values)]
+    if finite.size < 2:
         return dict.fromkeys((mean, low, high), None)
-    value, away = float(known.mean()), reach * float(known.std(ddof=1))
+    value, away = float(finite.mean()), reach * float(finite.std(ddof=1))
     ends = within(value, value - away, value + away, bounds)
     return {mean: value, low: ends[0], high: ends[1]}

@@ -1,7 +1,7 @@
 """Faithfulness: does a sample show what its label says?
 
-A small segmenter of the fold's real training cases is asked to find the labels of samples. Its Dice
-there stands beside that on real held-out cases, and that against another sample's label.
+A small segmenter trained on the fold's real cases predicts the labels of samples. Its Dice is
+compared with that on real held-out cases, and with that for another sample's label.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gansynth.training.loop import Batches
 
 @dataclass(frozen=True)
 class SegmenterOptions:
-    """The judge: a small U-Net, for two cores; ``lr`` falls to 0 (polynomial, power 0.9)."""
+    """Options of the small U-Net, for two cores; ``lr`` decays to 0 (polynomial, power 0.9)."""
 
     steps: int = 400
     batch_size: int = 2
@@ -39,7 +39,7 @@ class SegmenterOptions:
 
 
 class Segmenter:
-    """A trained judge; ``net``: (B, C, ...) -> (B, K, ...) logits of ``values``."""
+    """A trained segmenter; ``net``: (B, C, ...) -> (B, K, ...) logits of ``values``."""
 
     def __init__(self, net: nn.Module, values: Sequence[int], device: torch.device) -> None:
         self.net = net.eval()
@@ -61,16 +61,16 @@ class Segmenter:
 
     @torch.no_grad()
     def shares(self, image: FloatArray) -> FloatArray:
-        """Of each of ``values`` the share, 0 to 1, in each voxel: float32 (K, ...)."""
+        """Softmax probability of each of ``values`` in each voxel: float32 (K, ...)."""
         shares: FloatArray = self._logits(image).float().softmax(1)[0].cpu().numpy()
         return shares
 
     @property
     def last_layer(self) -> nn.Module:
-        """What makes logits of features."""
+        """The layer that maps features to logits."""
         inner: Any = self.net
-        found: nn.Module = inner.net.decoder.seg_layers[-1]
-        return found
+        layer: nn.Module = inner.net.decoder.seg_layers[-1]
+        return layer
 
     def _logits(self, image: FloatArray) -> Tensor:
         with autocast(self.device, native_bf16(self.device)):
@@ -87,7 +87,7 @@ def train_segmenter(
     device: torch.device | None = None,
     reporter: Reporter | None = None,
 ) -> Segmenter:
-    """Train the judge on real cases, with flips and intensity augmentation."""
+    """Train the segmenter on real cases, with flips and intensity augmentation."""
     device = device or torch.device("cpu")
     values = tuple(v for v in schema.label_values if v != OUTSIDE)
     with seeded(options.seed):
@@ -115,7 +115,7 @@ def load_segmenter(
     options: SegmenterOptions,
     device: torch.device | None = None,
 ) -> Segmenter:
-    """A judge that was trained before. Raises ValueError: the weights are of another network."""
+    """Load a saved segmenter. Raises ValueError: the weights are of another network."""
     from safetensors import SafetensorError
     from safetensors.torch import load_model
 
@@ -158,7 +158,7 @@ def _unet(
 
 
 class _Padded(nn.Module):
-    """A network whose strides must divide the size, made to take any."""
+    """A network whose strides must divide the size, padded to accept any size."""
 
     def __init__(self, net: nn.Module, divisors: Sequence[int]) -> None:
         super().__init__()
@@ -207,10 +207,10 @@ def mean_dice(predicted: LabelArray, truth: LabelArray, classes: Sequence[int]) 
 
 
 def dice_by_label(predicted: LabelArray, truth: LabelArray, values: Sequence[int]) -> list[float]:
-    """Dice of each label; NaN where neither has it."""
-    found = []
+    """Dice of each label; NaN where neither map has it."""
+    scores = []
     for value in values:
         a, b = predicted == value, truth == value
         total = int(a.sum()) + int(b.sum())
-        found.append(2 * int((a & b).sum()) / total if total else float("nan"))
-    return found
+        scores.append(2 * int((a & b).sum()) / total if total else float("nan"))
+    return scores

@@ -1,6 +1,6 @@
-"""Features of images: of a network with random weights, and of one trained on the fold's images.
+"""Features of images, by a network with random weights and by one trained on the fold's images.
 
-Volumes are seen in slices across all three axes (2.5D, as Guo et al. 2025, arXiv:2409.11169).
+Volumes are read as slices across all three axes (2.5D, as Guo et al. 2025, arXiv:2409.11169).
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ WORDS: Mapping[str, str] = {
     "random": "of a network with random weights",
 }
 FAR = 4.0
-"""Windows beyond black or white at which intensities are cut off: one voxel is not to blind it."""
+"""Windows beyond black or white at which intensities are clipped, against outlier voxels."""
 MOST = 5.0
-"""Deviations of the real ones beyond which a feature is as far as can be: a cubic kernel of noise
-would otherwise have no interval."""
+"""Features are clipped at so many deviations of the real ones. Without it a cubic kernel of noise
+would have no interval."""
 AT_ONCE = 64
-"""Pictures a network looks at at once."""
+"""Pictures in a batch."""
 SLICES = 3
 """Slices across each axis of a volume, at equal distances."""
 
 
 class Features:
-    """Features of samples and real images, each looked at once."""
+    """Features of samples and real images, each computed once."""
 
     def __init__(self, sides: Sides) -> None:
         self.sides = sides
         self.options = EncoderOptions(sides.effort.features, seed=sides.seed)
         self.device = pick_device(sides.device)
-        # The images are kept, too: another list could get the number of one that is gone.
+        # The images are kept, too: another list could reuse the id of a deleted one.
         self._kept: dict[tuple[int, str], tuple[Sequence[Image], Looked]] = {}
         self._scales: dict[str, list[Floats]] = {}
 
     def of(self, images: Sequence[Image], kind: Kind) -> Looked:
-        """What a network sees in images, in deviations of what it sees in the real ones."""
+        """Features of images, in standard deviations of the real images' features."""
         key = id(images), kind
         if key not in self._kept:
-            found = self._raw(images, kind)
-            scaled = zip(found, self._scale(kind), strict=True)
+            raw = self._raw(images, kind)
+            scaled = zip(raw, self._scale(kind), strict=True)
             self._kept[key] = (
                 images,
                 Looked([np.clip((f - mean) / away, -MOST, MOST) for f, (mean, away) in scaled]),
@@ -60,7 +60,7 @@ class Features:
         return self._kept[key][1]
 
     def _scale(self, kind: Kind) -> list[Floats]:
-        """Mean and deviation (2, K) of each feature of real slices, by axis."""
+        """Mean and standard deviation (2, K) of each feature of real slices, by axis."""
         if kind not in self._scales:
             flat = [f.reshape(-1, f.shape[-1]) for f in self._raw(self.sides.real, kind)]
             self._scales[kind] = [np.stack([f.mean(0), np.maximum(f.std(0), 1e-6)]) for f in flat]
@@ -85,12 +85,12 @@ class Features:
 
 
 def features_of(sides: Sides) -> Features:
-    """What networks see in images of both sides; trained on first use, kept with the sides."""
+    """Feature networks of both sides; trained on first use and cached with the sides."""
     return sides.once("features", lambda: Features(sides))
 
 
 class Looked:
-    """Features of some images, by axis float64 (N, S, K): of S slices of each image."""
+    """Features of images by axis, float64 (N, S, K), of S slices of each image."""
 
     def __init__(self, planes: Sequence[Floats]) -> None:
         self.planes = list(planes)
@@ -103,17 +103,17 @@ class Looked:
 
     @property
     def slices(self) -> list[Floats]:
-        """By axis, (N S, K): each slice by itself."""
+        """Features of single slices by axis: (N S, K)."""
         return [plane.reshape(-1, plane.shape[-1]) for plane in self.planes]
 
     @property
     def whole(self) -> Floats:
-        """(N, axes K): of each image the mean of its slices, axis after axis."""
+        """Mean over slices of each image, axes concatenated: (N, axes K)."""
         return np.concatenate([plane.mean(1) for plane in self.planes], axis=1)
 
 
 def pictures(images: Sequence[FloatArray], window: Window) -> list[Tensor]:
-    """Slices of images by axis, float32 (N, S, C, H, W), the window being 0 to 1."""
+    """Slices of images by axis, float32 (N, S, C, H, W), scaled so that the window is 0 to 1."""
     low, high = (bound.reshape(1, 1, -1, 1, 1) for bound in window.T)
     spread = np.maximum(high - low, 1e-6)
     return [
@@ -131,17 +131,17 @@ def _looked(encoder: Encoder, plane: Tensor, device: torch.device) -> Floats:
 
 
 def slices_of(images: Sequence[FloatArray]) -> list[FloatArray]:
-    """Slices of images (C, D, H, W), or pictures (C, H, W), by the axis they are cut across.
+    """Slices of images (C, D, H, W), or pictures (C, H, W), by slicing axis.
 
-    Returns of volumes three arrays (N, S, C, rows, columns), of pictures one, of one slice each.
+    Returns three arrays (N, S, C, rows, columns) for volumes, one of a single slice for pictures.
     """
     if images[0].ndim == 3:
         return [np.stack(images)[:, None]]
-    stacked, found = np.stack(images), []
+    stacked, slices = np.stack(images), []
     for axis in (2, 3, 4):
         length = stacked.shape[axis]
-        many = min(SLICES, length)
-        places = [int((n + 1) * length / (many + 1)) for n in range(many)]
+        count = min(SLICES, length)
+        places = [int((n + 1) * length / (count + 1)) for n in range(count)]
         cut = np.take(stacked, places, axis=axis)
-        found.append(np.moveaxis(cut, axis, 1))
-    return found
+        slices.append(np.moveaxis(cut, axis, 1))
+    return slices

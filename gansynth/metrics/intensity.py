@@ -1,4 +1,4 @@
-"""The metric ``histogram``: are intensities distributed as real ones, in each channel and label?"""
+"""The metric ``histogram``: distance of intensity distributions, by channel and label."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from gansynth.metrics.comparison import Halved, Image, Sides
 from gansynth.metrics.estimate import Better, Floats, Indices
 
 BINS = 512
-"""Equal bins from the lowest to the highest intensity of a channel's window, and one beyond each
-end, where what lies there counts as lying at the end."""
+"""Equal bins over a channel's intensity window, and one beyond each end for values outside, which
+count as lying at the end."""
 MARGIN = 1.0
-"""Windows that bins reach beyond black and white."""
+"""Range of the bins beyond black and white, in windows."""
 MOST = 1_000_000
-"""Most voxels of a distribution, evenly spread over the images; more cost time and tell no more."""
+"""Most voxels of a distribution, evenly spread over the images; more only cost time."""
 
 
 @dataclass(frozen=True)
 class Counted:
-    """Voxels by intensity: name of a channel (and label) -> (N, BINS), and the bins' edges."""
+    """Histograms: name of a channel (and label) -> counts (N, BINS), and the bins' edges."""
 
     counts: Mapping[str, Floats]
     edges: Mapping[str, Floats]
@@ -40,7 +40,7 @@ class Intensities(Halved):
     def __call__(
         self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
     ) -> Mapping[str, float]:
-        """``distances`` of channels and labels, of all voxels as they are."""
+        """``distances`` of channels and labels, of all voxels without binning."""
         return distances(samples, real, schema)
 
     def prepare(self, images: Sequence[Image], sides: Sides) -> Counted:
@@ -53,24 +53,24 @@ class Intensities(Halved):
         bins: dict[str, Floats] = {}
         for image in images:
             for channel, title in enumerate(sides.schema.channels):
-                values, own = image.image[channel], edges[channel]
+                values, channel_edges = image.image[channel], edges[channel]
                 parts = {title: values.ravel()}
                 for name, value in names.items() if labelled else ():
                     parts[f"{title}, {name}"] = values[image.labels == value]
                 for name, part in parts.items():
-                    counts.setdefault(name, []).append(_counted(part, own))
-                    bins[name] = own
+                    counts.setdefault(name, []).append(_counted(part, channel_edges))
+                    bins[name] = channel_edges
         return Counted({name: np.stack(rows) for name, rows in counts.items()}, bins)
 
-    def compare(self, one: Counted, other: Counted, sides: Sides) -> Mapping[str, float]:
+    def compare(self, prepared: Counted, real: Counted, sides: Sides) -> Mapping[str, float]:
         """Distances by channel and label; NaN for a label that one side lacks."""
         return {
-            name: _distance(rows.sum(0), other.counts[name].sum(0), one.edges[name])
-            for name, rows in one.counts.items()
+            name: _distance(rows.sum(0), real.counts[name].sum(0), prepared.edges[name])
+            for name, rows in prepared.counts.items()
         }
 
     def told(self, name: str) -> tuple[str, Better]:
-        """Of which voxels."""
+        """Name the voxels."""
         return f"1-Wasserstein distance in deviations of the real ones, {name}", "lower"
 
 
@@ -82,15 +82,15 @@ def edges_of(sides: Sides) -> Floats:
 
 
 def _counted(values: FloatArray, edges: Floats) -> Floats:
-    found = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
-    return found.astype(np.float64)
+    counts = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
+    return counts.astype(np.float64)
 
 
-def _distance(one: Floats, other: Floats, edges: Floats) -> float:
-    if not one.sum() or not other.sum():
+def _distance(counts: Floats, real_counts: Floats, edges: Floats) -> float:
+    if not counts.sum() or not real_counts.sum():
         return float("nan")
     middles, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
-    mine, real = one / one.sum(), other / other.sum()
+    mine, real = counts / counts.sum(), real_counts / real_counts.sum()
     deviation = np.sqrt(real @ (middles - real @ middles) ** 2)
     if not deviation:
         return float("nan")
@@ -101,20 +101,20 @@ def _distance(one: Floats, other: Floats, edges: Floats) -> float:
 def distances(
     samples: Sequence[Sample], real: Sequence[Case], schema: Schema
 ) -> Mapping[str, float]:
-    """``distance`` per channel, and per label where both sides have them; NaN if one lacks it."""
+    """``distance`` per channel, and per label where both sides have label maps; else NaN."""
     pictures = [s.image for s in samples], [c.image for c in real]
     maps = _maps(samples), _maps(real)
     names = {name: value for name, value in schema.labels.items() if value != schema.ignore}
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for channel, title in enumerate(schema.channels):
-        found[title] = distance(*(_values(side, channel) for side in pictures))
+        numbers[title] = distance(*(_values(side, channel) for side in pictures))
         if maps[0] is None or maps[1] is None:
             continue
         for name, value in names.items():
             where = ([labels == value for labels in side] for side in (maps[0], maps[1]))
             sides = zip(pictures, where, strict=True)
-            found[f"{title} {name}"] = distance(*(_values(i, channel, w) for i, w in sides))
-    return found
+            numbers[f"{title} {name}"] = distance(*(_values(i, channel, w) for i, w in sides))
+    return numbers
 
 
 def _maps(cases: Sequence[Sample] | Sequence[Case]) -> list[LabelArray] | None:
@@ -127,7 +127,7 @@ def _values(
     channel: int,
     where: Sequence[npt.NDArray[np.bool_]] | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Intensities of a channel of all images, or of some places of each."""
+    """Intensities of a channel of all images, or of a mask of each."""
     chosen = [image[channel].ravel() for image in images]
     if where is not None:
         chosen = [image[channel][w] for image, w in zip(images, where, strict=True)]
@@ -135,7 +135,7 @@ def _values(
 
 
 def distance(synthetic: npt.NDArray[np.float32], real: npt.NDArray[np.float32]) -> float:
-    """1-Wasserstein distance of intensities in real standard deviations; NaN if it has none."""
+    """1-Wasserstein distance of intensities in real standard deviations; NaN if that is zero."""
     from scipy.stats import wasserstein_distance
 
     if not synthetic.size or not real.size or not (spread := float(np.std(real, dtype=float))):

@@ -1,6 +1,6 @@
-"""Are there lesions in the boxes of samples, more than elsewhere, and as clear as in real cases?
+"""Are lesions visible in the boxes of samples, as clearly as in real cases?
 
-A generator that follows no boxes has as much contrast in the boxes of another sample.
+A generator that ignores boxes has as much contrast in the boxes of another sample.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gansynth.data.rims import Numbers, contrasts
 from gansynth.runtime.errors import UsageFault
 
 SIDED = 10
-"""Real boxes of a class from which it is known whether it is brighter or darker than its rim."""
+"""Real boxes of a class needed to know whether it is brighter or darker than its rim."""
 RESAMPLED = 2000
 """Bootstrap samples of the interval."""
 INTERVAL = (0.025, 0.975)
@@ -25,18 +25,18 @@ INTERVAL = (0.025, 0.975)
 
 @dataclass(frozen=True)
 class Found:
-    """Contrast of one side: of each image in its own boxes, and in another one's."""
+    """Contrast of one side: of each image in its own boxes, and in another image's."""
 
-    own: Numbers
+    matched: Numbers
     shuffled: Numbers
     told_apart: float
 
     def numbers(self, side: str, rng: np.random.Generator, of: Sequence[str]) -> dict[str, float]:
-        """Named numbers; the interval is of images, or of people, drawn anew."""
-        apart = self.own - self.shuffled
+        """Return named numbers; the bootstrap interval is over images or subjects."""
+        apart = self.matched - self.shuffled
         low, high = _interval(apart, of, rng)
         return {
-            f"{side}": float(self.own.mean()),
+            f"{side}": float(self.matched.mean()),
             f"{side} shuffled": float(self.shuffled.mean()),
             f"{side} difference": float(apart.mean()),
             f"{side} difference low": low,
@@ -50,18 +50,18 @@ def lesions_metric(
 ) -> Mapping[str, float]:
     """The metric ``lesions``: contrast of boxes against their rims, own and shuffled ones.
 
-    Contrast goes from 0 to 1, below 0 where a class is the other way round; the difference's
-    interval is a 95 % bootstrap over images, of real ones over subjects. NaN where fewer than two
-    images have boxes. Raises UsageFault: no sample has a list of boxes.
+    Contrast is 0 to 1, or negative where a class has the opposite sign. The difference has a 95 %
+    bootstrap interval over images, for real ones over subjects. NaN where fewer than two images
+    have boxes. Raises UsageFault: no sample has boxes.
     """
     if not any(sample.boxes is not None for sample in samples):
         raise UsageFault(
-            "--metric lesions: samples have no boxes, expected those of a generator that heeds "
-            "boxes, such as cpggan; leave it out"
+            "--metric lesions: samples have no boxes, expected a generator conditioned on boxes, "
+            "such as cpggan; leave it out"
         )
     rng = np.random.default_rng(0)
     once = {(case.id, content_hash(case.image)): case for case in real}
-    known = LesionContrast.fit(once.values(), schema.box_classes, rng=rng)
+    contrast = LesionContrast.fit(once.values(), schema.box_classes, rng=rng)
     sides = {
         "samples": [(s.image, s.boxes, str(i)) for i, s in enumerate(samples)],
         "real": [(c.image, c.boxes, c.subject) for c in once.values()],
@@ -70,49 +70,51 @@ def lesions_metric(
     for side, items in sides.items():
         with_boxes = [(i, b, who) for i, b, who in items if b is not None and len(b.labels)]
         pairs = [(image, boxes) for image, boxes, _ in with_boxes]
-        found, kept = _look(pairs, known, rng)
-        numbers |= found.numbers(side, rng, [with_boxes[index][2] for index in kept])
+        result, measured = _look(pairs, contrast, rng)
+        numbers |= result.numbers(side, rng, [with_boxes[index][2] for index in measured])
     return numbers
 
 
 def _look(
-    pairs: Sequence[tuple[FloatArray, Boxes]], known: LesionContrast, rng: np.random.Generator
+    pairs: Sequence[tuple[FloatArray, Boxes]], contrast: LesionContrast, rng: np.random.Generator
 ) -> tuple[Found, list[int]]:
-    """Contrast of one side, and the numbers of the images in which it could be measured."""
+    """Contrast of one side, and the indices of the images in which it could be measured."""
     order = rng.permutation(len(pairs))
-    other = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
+    partner = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
     rows: list[tuple[Numbers, Numbers]] = []
-    kept = []
+    measured = []
     for index, (image, boxes) in enumerate(pairs if len(pairs) > 1 else ()):
         body = organ_mask(image)
         both = [
-            _values(contrasts(image, listed, body=body), listed, known)
-            for listed in (boxes, pairs[other[index]][1])
+            _values(contrasts(image, listed, body=body), listed, contrast)
+            for listed in (boxes, pairs[partner[index]][1])
         ]
         if all(len(values) for values in both):
             rows.append((both[0], both[1]))
-            kept.append(index)
+            measured.append(index)
     if not rows:
         return Found(np.full(1, np.nan), np.full(1, np.nan), float("nan")), []
-    own, shuffled = zip(*rows, strict=True)
-    apart = told_apart(np.concatenate(own), np.concatenate(shuffled))
-    means = [np.array([float(values.mean()) for values in side]) for side in (own, shuffled)]
-    return Found(means[0], means[1], apart), kept
+    matched, shuffled = zip(*rows, strict=True)
+    apart = told_apart(np.concatenate(matched), np.concatenate(shuffled))
+    means = [np.array([float(values.mean()) for values in side]) for side in (matched, shuffled)]
+    return Found(means[0], means[1], apart), measured
 
 
-def _values(found: Numbers, boxes: Boxes, known: LesionContrast) -> Numbers:
-    """Contrasts (N, C) as their classes count them, where there is a rim: (M,)."""
-    names, out = list(known.classes), []
-    for row, label in zip(found, boxes.labels.tolist(), strict=True):
-        one = known.classes[names[label]] if 0 <= label < len(names) else None
-        sided = one is not None and one.boxes >= SIDED
-        out.append(one.of(row[None])[0] if one is not None and sided else np.abs(row).max())
+def _values(measured: Numbers, boxes: Boxes, contrast: LesionContrast) -> Numbers:
+    """Signed contrasts (M,) of boxes with a rim, from raw contrasts (N, C)."""
+    names, out = list(contrast.classes), []
+    for row, label in zip(measured, boxes.labels.tolist(), strict=True):
+        of_class = contrast.classes[names[label]] if 0 <= label < len(names) else None
+        sided = of_class is not None and of_class.boxes >= SIDED
+        out.append(
+            of_class.of(row[None])[0] if of_class is not None and sided else np.abs(row).max()
+        )
     values = np.array(out, np.float64)
     return values[np.isfinite(values)]
 
 
 def _interval(values: Numbers, of: Sequence[str], rng: np.random.Generator) -> tuple[float, float]:
-    """95 % of the mean, whole people being drawn anew; NaN for fewer than two."""
+    """95 % interval of the mean, resampling whole subjects; NaN for fewer than two."""
     people = {who: number for number, who in enumerate(dict.fromkeys(of))}
     if len(people) < 2:
         return float("nan"), float("nan")

@@ -1,10 +1,10 @@
-"""Does a generator remember whom it was trained on? Distances to people, and membership attacks.
+"""Does a generator memorise training subjects? Distances to subjects, and membership inference.
 
-Samples are compared with training people and as many held-out ones. One is a near-copy if it lies
-below half the usual distance of its nearest training case *and* that much nearer to it than to the
-next person's as hardly any real image does: what is blurred lies near to everybody. Attacks: *by
-distance* to samples (GAN-Leaks, Chen et al. 2020, arXiv:1909.03935, full black box), or *by the
-discriminator* (LOGAN, Hayes et al. 2019, arXiv:1705.07663), which takes checkpoints.
+Samples are compared with training subjects and as many held-out ones. A near-copy is below half the
+usual distance of its nearest training case. It must *also* be much closer to it than to the next
+subject, as hardly any real image is. This excludes blurred images, which are close to everybody.
+Attacks use distances to samples (GAN-Leaks, Chen et al. 2020, arXiv:1909.03935, full black box), or
+the discriminator (LOGAN, Hayes et al. 2019, arXiv:1705.07663), in checkpoints.
 """
 
 from __future__ import annotations
@@ -19,45 +19,47 @@ import numpy as np
 from gansynth.metrics.estimate import LEVEL, Floats, Indices, drawn_anew, middle, numbered
 
 SUBSETS = 60
-"""Choices of as many training people as there are held-out ones."""
+"""Random subsets of as many training subjects as held-out ones."""
 PERMUTATIONS = 499
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 MARGIN = 0.05
-"""Share of real images that are as much nearer to one person than to the next as a copy is."""
+"""Share of real images whose margin is as small as that of a copy."""
 
 
 @dataclass(frozen=True)
 class People:
-    """Distances (N, people) to the nearest case of each person; infinite for the own ones."""
+    """Distances (N, subjects) to the nearest case of each subject; infinite for an image's own."""
 
     distances: Floats
     names: Sequence[str]
 
     @classmethod
-    def of(cls, table: Floats, people: Sequence[str], own: Sequence[str | None] = ()) -> People:
-        """From distances to cases (N, cases); ``own``: for each image whom not to count."""
+    def of(
+        cls, table: Floats, people: Sequence[str], own_people: Sequence[str | None] = ()
+    ) -> People:
+        """Reduce distances to cases (N, cases); ``own_people``: subjects to ignore."""
         names = sorted(set(people))
         where = {name: n for n, name in enumerate(names)}
-        found = np.full((len(table), len(names)), np.inf)
+        nearest = np.full((len(table), len(names)), np.inf)
         for column, person in zip(table.T, people, strict=True):
             at = where[person]
-            found[:, at] = np.minimum(found[:, at], column)
-        for row, mine in enumerate(own):
+            nearest[:, at] = np.minimum(nearest[:, at], column)
+        for row, mine in enumerate(own_people):
             if mine in where:
-                found[row, where[mine]] = np.inf
-        return cls(found, names)
+                nearest[row, where[mine]] = np.inf
+        return cls(nearest, names)
 
     def nearest(self, people: Indices | None = None) -> Floats:
-        """Distance of each image to the nearest of some people; of all if None."""
-        some = self.distances if people is None else self.distances[:, people]
-        return np.asarray(some.min(axis=1))
+        """Distance of each image to the nearest of some subjects; of all if None."""
+        chosen = self.distances if people is None else self.distances[:, people]
+        return np.asarray(chosen.min(axis=1))
 
 
 @dataclass(frozen=True)
 class Nearer:
-    """Whether samples lie nearer to training people than to as many held-out ones.
+    """Whether samples lie nearer to training subjects than to as many held-out ones.
 
-    ``value``: share that do; 0.5 without memory. Interval: 95 %, None of fewer than four people a
+    ``value``: share that do; 0.5 without memorisation. Interval: 95 %, None below four subjects a
     side.
     """
 
@@ -68,12 +70,12 @@ class Nearer:
     people: int
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON document."""
+        """Return a JSON document."""
         return {**vars(self), "expected": 0.5}
 
 
 def nearer(train: People, held_out: People, rng: np.random.Generator) -> Nearer:
-    """Compare distances of the same samples to both."""
+    """Compare distances of the same samples to both groups."""
     both = np.concatenate([train.distances, held_out.distances], axis=1)
     count, total = train.distances.shape[1], both.shape[1]
     size = min(count, total - count)
@@ -82,13 +84,13 @@ def nearer(train: People, held_out: People, rng: np.random.Generator) -> Nearer:
     as_near = 0
     for _ in range(PERMUTATIONS):
         dealt = rng.permutation(sides)
-        # Of few people the truth itself comes up often; it must not lose against its own estimate.
+        # With few subjects the true sides recur often; they count as equally near.
         same = bool((dealt == sides).all())
         as_near += same or _share(both, dealt, size, SUBSETS // 6, rng) >= value - 1e-12
     low = high = None
     if size >= 4:
-        # Half of the samples, of the training and of the held-out people left out: what shares
-        # scatter by then is about their standard error (as in ``figure.summarised``).
+        # Delete-half jackknife over samples, training and held-out subjects: the spread of the
+        # shares is about their standard error (as in ``figure.summarised``).
         rows = max(2, len(both) // 2)
         half = [
             _share(both[rng.permutation(len(both))[:rows]], sides, size // 2, 1, rng)
@@ -102,30 +104,30 @@ def nearer(train: People, held_out: People, rng: np.random.Generator) -> Nearer:
 def _share(
     distances: Floats, train: Indices, size: int, subsets: int, rng: np.random.Generator
 ) -> float:
-    """Share of rows nearer to some columns on the one side than to as many on the other."""
-    one, other = np.flatnonzero(train), np.flatnonzero(~train)
-    found = []
+    """Share of rows nearer to some columns of one side than to as many of the other."""
+    train_columns, other_columns = np.flatnonzero(train), np.flatnonzero(~train)
+    shares = []
     for _ in range(subsets):
-        mine = distances[:, rng.permutation(one)[:size]].min(axis=1)
-        theirs = distances[:, rng.permutation(other)[:size]].min(axis=1)
-        known = np.isfinite(mine) | np.isfinite(theirs)
+        mine = distances[:, rng.permutation(train_columns)[:size]].min(axis=1)
+        theirs = distances[:, rng.permutation(other_columns)[:size]].min(axis=1)
+        finite = np.isfinite(mine) | np.isfinite(theirs)
         ties = np.where(mine == theirs, 0.5, (mine < theirs).astype(float))
-        found.append(float(ties[known].mean()) if known.any() else 0.5)
-    return float(np.mean(found))
+        shares.append(float(ties[finite].mean()) if finite.any() else 0.5)
+    return float(np.mean(shares))
 
 
 def quantiles(distances: Floats) -> list[float | None]:
-    """Those of ``QUANTILES``; None of none."""
-    known = distances[np.isfinite(distances)]
-    if not known.size:
+    """Quantiles at ``QUANTILES``; None if there are no finite values."""
+    finite = distances[np.isfinite(distances)]
+    if not finite.size:
         return [None] * len(QUANTILES)
-    return [round(float(q), 5) for q in np.quantile(known, QUANTILES)]
+    return [round(float(q), 5) for q in np.quantile(finite, QUANTILES)]
 
 
 def ratio_of_medians(
     mine: Floats, real: Floats, of: Sequence[str], people: Sequence[str], rng: np.random.Generator
 ) -> dict[str, float | None]:
-    """Median of some distances (N,) over that of others (M,), with a 95 % interval."""
+    """Ratio of the medians of two sets of distances, (N,) and (M,), with a 95 % interval."""
     if not np.isfinite(mine).any() or not np.isfinite(real).any():
         return {"value": None, "low": None, "high": None}
     drawn = [_median(mine, of, rng) / _median(real, people, rng) for _ in range(500)]
@@ -135,17 +137,18 @@ def ratio_of_medians(
 
 
 def _median(values: Floats, owners: Sequence[str], rng: np.random.Generator) -> float:
-    """Median of values whose owners are drawn anew; never 0."""
+    """Bootstrap median of values by owner; never 0."""
     weights = drawn_anew(numbered(owners), rng)
     return max(float(np.median(np.repeat(values, weights))), 1e-9)
 
 
 @dataclass(frozen=True)
 class Copies:
-    """Near-copies among samples: number -> nearest case, ratio, and whether it is the sample's own.
+    """Near-copies among samples: number -> nearest case, ratio, whether it is the sample's own
+    case.
 
-    ``threshold``: ratio below which one is; of its own case half of that. ``margin``: distance to
-    its person over that to the next one, at most which it is.
+    ``threshold``: largest ratio, halved for the sample's own case. ``margin``: largest quotient of
+    the distances to the copied and to the next subject.
     """
 
     pairs: Mapping[int, tuple[str, float, bool]]
@@ -154,35 +157,35 @@ class Copies:
     margin: float
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON document; it names training cases."""
+        """Return a JSON document; it names training cases."""
         return {
             "count": len(self.pairs),
             "of": self.of,
             "threshold": self.threshold,
             "margin": round(self.margin, 4),
             "pairs": [
-                {"sample": sample, "case": case, "ratio": round(ratio, 4), "own": own}
-                for sample, (case, ratio, own) in sorted(self.pairs.items())
+                {"sample": sample, "case": case, "ratio": round(ratio, 4), "own": own_case}
+                for sample, (case, ratio, own_case) in sorted(self.pairs.items())
             ],
         }
 
 
 def least_margin(real: Floats) -> float:
     """The margin that all but ``MARGIN`` of real images have, at most 0.9."""
-    known = real[np.isfinite(real)]
-    return min(0.9, float(np.quantile(known, MARGIN))) if known.size else 0.9
+    finite = real[np.isfinite(real)]
+    return min(0.9, float(np.quantile(finite, MARGIN))) if finite.size else 0.9
 
 
 FEWEST = 3
-"""People on each side below which an attack is not judged."""
+"""Fewest subjects on each side for which an attack is evaluated."""
 
 
 @dataclass(frozen=True)
 class Attack:
-    """How well an attack, ``distance`` or ``discriminator``, tells members from others.
+    """How well an attack, ``distance`` or ``discriminator``, distinguishes members from others.
 
-    ``auc``: chance that a member looks more like one than another person does, with its 95 %
-    interval. ``p``: one-sided (Mann & Whitney).
+    ``auc``: probability that a member scores higher than another subject, with its 95 % interval.
+    ``p``: one-sided (Mann & Whitney).
     """
 
     attack: str
@@ -195,54 +198,54 @@ class Attack:
     others: int
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON document."""
+        """Return a JSON document."""
         numbers = {k: round(getattr(self, k), 5) for k in ("auc", "low", "high", "p")}
         return {**vars(self), **numbers}
 
 
-def attack_by(name: str, what: str, members: Sequence[float], others: Sequence[float]) -> Attack:
-    """Judge an attack by its scores, one a person; higher for whom it takes to be a member."""
+def attack_by(name: str, text: str, members: Sequence[float], others: Sequence[float]) -> Attack:
+    """Evaluate an attack by its scores, one for each subject; higher means a member."""
     from scipy.stats import mannwhitneyu
 
-    found = mannwhitneyu(members, others, alternative="greater")
-    auc = float(found.statistic) / (len(members) * len(others))
+    test = mannwhitneyu(members, others, alternative="greater")
+    auc = float(test.statistic) / (len(members) * len(others))
     low, high = auc_interval(auc, len(members), len(others))
-    return Attack(name, what, auc, low, high, float(found.pvalue), len(members), len(others))
+    return Attack(name, text, auc, low, high, float(test.pvalue), len(members), len(others))
 
 
 def auc_interval(auc: float, first: int, second: int) -> tuple[float, float]:
-    """Interval of an AUC that holds for few people, and at 0 and 1; ``LEVEL`` of them may miss.
+    """Interval of an AUC, valid for few subjects and at 0 and 1; ``LEVEL`` of them may miss.
 
-    Newcombe 2006 (Stat. Med. 25:559), method 5: the areas no further away than their own standard
-    error (Hanley & McNeil 1982) times the normal quantile.
+    Newcombe 2006 (Stat. Med. 25:559), method 5. It holds the areas within their own standard error
+    (Hanley & McNeil 1982) times the normal quantile.
     """
     from scipy.optimize import brentq
     from scipy.special import ndtri
 
     away = -float(ndtri(LEVEL / 2))
-    more = (first + second) / 2 - 1
+    mean_others = (first + second) / 2 - 1
 
     def error(area: float) -> float:
-        spread = 1 + more * (1 - area) / (2 - area) + more * area / (1 + area)
+        spread = 1 + mean_others * (1 - area) / (2 - area) + mean_others * area / (1 + area)
         return math.sqrt(area * (1 - area) * spread / (first * second))
 
     def off(area: float) -> float:
         return abs(auc - area) - away * error(area)
 
-    def end(other: float) -> float:
-        if auc == other:
-            return other
-        # At both ends of the way the error is 0; a little inside, it is larger than the distance
-        # at the one and smaller at the other.
-        near, far = auc + 1e-6 * (other - auc), other + 1e-9 * (auc - other)
-        return float(brentq(off, near, far)) if off(near) < 0 < off(far) else other
+    def end(bound: float) -> float:
+        if auc == bound:
+            return bound
+        # The error is 0 at both ends. A little inside, it is larger than the distance at one end
+        # and smaller at the other.
+        near, far = auc + 1e-6 * (bound - auc), bound + 1e-9 * (auc - bound)
+        return float(brentq(off, near, far)) if off(near) < 0 < off(far) else bound
 
     return end(0.0), end(1.0)
 
 
 def by_person(scores: Floats, people: Sequence[str]) -> dict[str, float]:
-    """Person -> the highest score of his or her cases."""
-    found: dict[str, float] = {}
+    """Subject -> the highest score of its cases."""
+    best: dict[str, float] = {}
     for score, person in zip(scores.tolist(), people, strict=True):
-        found[person] = max(score, found.get(person, -math.inf))
-    return found
+        best[person] = max(score, best.get(person, -math.inf))
+    return best

@@ -1,10 +1,10 @@
-"""The nearest real training case of a sample: does a generator copy what it was shown?
+"""The nearest real training case of a sample: does a generator copy its training data?
 
 Distances are root mean squares over channels and voxels, each channel in deviations of real cases.
-All places of all training cases are looked at on a coarse grid (blocks, at most 16 along an axis),
-the twenty nearest cases in full; a copy may be shifted by up to two blocks. A distance is divided
-by the usual one, of a real crop to the nearest crop of another subject; a ratio far below 1 is a
-copy.
+All positions of all training cases are searched on a coarse grid (blocks, at most 16 along an
+axis). The twenty nearest cases are compared in full; a copy may be shifted by up to two blocks. The
+distance is divided by the usual one, of a real crop to the nearest crop of another subject. A ratio
+far below 1 indicates a copy.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from gansynth.metrics.nearest_search import Cases, Load, Query, Search
 from gansynth.runtime.progress import NullReporter, Reporter
 
 REAL = 64
-"""Real crops whose own nearest ones tell what is usual."""
+"""Real crops whose nearest neighbours define the usual distance."""
 COPY = 0.5
-"""Median ratio below which samples look like copies. What is blurred, but no copy, lies about 0.7
-of the usual distance from anything: it lacks its own half of the variance. Of real hippocampus
-slices held-out ones came to 1.08, copies with a fifth of noise to 0.34, blurred ones to 0.21."""
+"""Median ratio below which samples look like copies. A blurred image that is no copy lies at about
+0.7 of the usual distance from any image: it lacks its own half of the variance. For hippocampus
+slices held-out real ones have 1.08, copies with a fifth of noise 0.34, blurred ones 0.21."""
 
 
 @dataclass(frozen=True)
 class Near:
-    """What lies nearest to a sample; ``ratio``: to the usual distance, ``margin``: `Search.run`."""
+    """The nearest case of a sample; ``ratio``: to the usual distance, ``margin``: `Search.run`."""
 
     case: str
     placement: Placement
@@ -39,7 +39,7 @@ class Near:
     margin: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON document."""
+        """Return a JSON document."""
         return {
             "case": self.case,
             "placement": self.placement.to_json(),
@@ -60,7 +60,7 @@ class Nearest:
     @property
     def median_ratio(self) -> float | None:
         """Median of the samples' ratios."""
-        ratios = [one.ratio for one in self.near if one.ratio is not None]
+        ratios = [near.ratio for near in self.near if near.ratio is not None]
         return float(np.median(ratios)) if ratios else None
 
     @property
@@ -72,16 +72,16 @@ class Nearest:
         return (
             f"samples lie {median:.2f} of the usual distance from their nearest training case "
             f"(expected about 1, at least {COPY}): the generator may be memorising. Look at the "
-            "sheet; more cases, fewer steps or a smaller generator help"
+            "preview grid. More cases, fewer steps or a smaller generator help"
         )
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON document; it names training cases."""
+        """Return a JSON document; it names training cases."""
         return {
             "compared": self.compared,
             "usual_distance": self.usual,
             "median_ratio": self.median_ratio,
-            "samples": [one.to_json() for one in self.near],
+            "samples": [near.to_json() for near in self.near],
         }
 
 
@@ -89,7 +89,7 @@ class Loadable(Cases, Protocol):
     """Cases that can be read."""
 
     def load(self, case_id: str) -> Case:
-        """Read one."""
+        """Read a case."""
 
 
 def find_nearest(
@@ -102,7 +102,7 @@ def find_nearest(
     seed: int = 0,
     reporter: Reporter | None = None,
 ) -> Nearest:
-    """Find the nearest training case of each sample; cases are read one by one, twice at most.
+    """Find the nearest training case of each sample; each case is read at most twice.
 
     ``samples``: in the generator's space, all of one shape; at least one. ``load``: reads a case.
     """
@@ -114,11 +114,11 @@ def find_nearest(
     for query in queries:
         query.image = query.image / search.scale
     with (reporter or NullReporter()).task(len(source.train_ids), "nearest real case") as bar:
-        found = search.run(queries, bar.advance)
-    usual = _median([d for d, _, _ in found[len(samples) :] if np.isfinite(d)])
+        results = search.run(queries, bar.advance)
+    usual = _median([d for d, _, _ in results[len(samples) :] if np.isfinite(d)])
     near = tuple(
         Near(case, placement, distance, distance / usual if usual else None, margin)
-        for (distance, case, placement), margin in zip(found, search.margins, strict=True)
+        for (distance, case, placement), margin in zip(results, search.margins, strict=True)
     )
     return Nearest(
         near[: len(samples)], usual, search.compared, tuple(search.margins[len(samples) :])

@@ -1,4 +1,4 @@
-"""The search behind ``nearest``: coarsely through all training cases, then a few in full."""
+"""The search behind ``nearest``: coarse over all training cases, then a few in full."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ from gansynth.core.space import Placement, Space
 GRID = 16
 """Most blocks along an axis."""
 CANDIDATES = 20
-"""Cases (of volumes cut into slices: slices) that are looked at in full."""
+"""Cases (or slices, of volumes cut into slices) that are compared in full."""
 STEPS = 8
-"""Places of a case larger than a sample lie an eighth of the sample apart, then are refined."""
+"""Positions in a case larger than a sample are an eighth of the sample apart, then refined."""
 REACH = 1
 """Blocks by which a copy may be shifted along each axis."""
 ROWS = 512
-"""Places that are compared at once."""
+"""Positions compared at once."""
 
 Load = Callable[[str], Case]
 Found = tuple[float, str, Placement]
-"""Distance, case and place."""
+"""Distance, case and position."""
 
 
 @dataclass
 class Query:
-    """What is searched for: (C, *size), in deviations; crops of ``subject`` do not count."""
+    """A search image (C, *size) in deviations; crops of ``subject`` are excluded."""
 
     image: FloatArray
     subject: str | None = None
 
 
 class Cases(Protocol):
-    """What is searched of a source: its training cases, or some of them."""
+    """The part of a source that is searched: all or some of its training cases."""
 
     @property
     def train_ids(self) -> tuple[str, ...]:
-        """Their ids."""
+        """Ids of the cases."""
 
     def subject(self, case_id: str) -> str:
-        """The person a case belongs to."""
+        """The subject of a case."""
 
 
 class Search:
-    """Goes through the training cases of a source; ``scale``: channels' deviations, (C, 1, ...)."""
+    """Search the training cases of a source; ``scale``: channels' deviations, (C, 1, ...)."""
 
     def __init__(self, source: Cases, space: Space, size: Sequence[int], load: Load) -> None:
         self.source, self.load, self.size = source, load, tuple(size)
@@ -61,7 +61,7 @@ class Search:
         self.margins: list[float] = []
 
     def draw(self, count: int, rng: np.random.Generator) -> list[Query]:
-        """Real crops, cut as training does."""
+        """Cut real crops as training does."""
         ids = self.source.train_ids
         chosen = sorted(rng.choice(len(ids), count, replace=len(ids) < count).tolist())
         queries = []
@@ -72,17 +72,17 @@ class Search:
         return queries
 
     def learn_scale(self, images: Sequence[FloatArray]) -> None:
-        """Take each channel's deviation over some real crops."""
+        """Estimate each channel's standard deviation from real crops."""
         stacked = np.stack(images)
         axes = (0, *range(2, stacked.ndim))
         deviation = stacked.std(axis=axes, keepdims=True)[0]
         self.scale = np.asarray(np.maximum(deviation, 1e-6), np.float32)
 
     def run(self, queries: Sequence[Query], tick: Callable[[], None]) -> list[Found]:
-        """Distance, case and place of what lies nearest to each query; infinite if nothing may.
+        """Return distance, case and position of the nearest match of each query; infinite if there
+        is none.
 
-        ``margins`` then has how much nearer that is than what is nearest of the next person, 0 to
-        1.
+        Sets ``margins``: the distance over that to the next subject, 0 to 1.
         """
         best = _Best([pool(q.image, self.factors) for q in queries], [q.subject for q in queries])
         for case_id in self.source.train_ids:
@@ -93,43 +93,43 @@ class Search:
                 best.add(rows, (case_id, plane), subject)
                 self.compared += 1
             tick()
-        found: list[Found] = [(float("inf"), "", Placement())] * len(queries)
+        nearest: list[Found] = [(float("inf"), "", Placement())] * len(queries)
         apart: list[dict[str, list[float]]] = [{} for _ in queries]
-        for case_id, wanted in best.candidates().items():
+        for case_id, by_plane in best.candidates().items():
             case, person = self.load(case_id), self.source.subject(case_id)
-            for plane, numbers in wanted.items():
+            for plane, numbers in by_plane.items():
                 image, origin = self._whole(case, plane)
                 for number in numbers:
                     distance, corner = self._refine(queries[number].image, image)
                     apart[number].setdefault(person, []).append(distance)
-                    if distance < found[number][0]:
+                    if distance < nearest[number][0]:
                         at = tuple(c + o for c, o in zip(corner, origin, strict=False))
-                        found[number] = (distance, case_id, Placement(at, plane))
-        self.margins = [_margin(one) for one in apart]
-        return found
+                        nearest[number] = (distance, case_id, Placement(at, plane))
+        self.margins = [_margin(distances) for distances in apart]
+        return nearest
 
     def table(self, queries: Sequence[Query], tick: Callable[[], None]) -> FloatArray:
-        """How far each query lies from each case on the coarse grid: (queries, cases)."""
+        """Distance of each query to each case on the coarse grid: (queries, cases)."""
         rows = np.stack([pool(q.image, self.factors).ravel() for q in queries]).astype(np.float64)
         squares = (rows**2).sum(axis=1)
-        found = np.full((len(queries), len(self.source.train_ids)), np.inf)
+        squared = np.full((len(queries), len(self.source.train_ids)), np.inf)
         for number, case_id in enumerate(self.source.train_ids):
             case = self.load(case_id)
             for plane in self._planes(case):
                 windows, _ = self._windows(pool(self._whole(case, plane)[0], self.factors))
-                own = np.einsum("nf,nf->n", windows, windows, dtype=np.float64)
-                apart = squares[:, None] + own - 2.0 * (rows @ windows.T)
-                found[:, number] = np.minimum(found[:, number], apart.min(axis=1))
+                window_squares = np.einsum("nf,nf->n", windows, windows, dtype=np.float64)
+                apart = squares[:, None] + window_squares - 2.0 * (rows @ windows.T)
+                squared[:, number] = np.minimum(squared[:, number], apart.min(axis=1))
                 self.compared += 1
             tick()
-        return np.asarray(np.sqrt(np.maximum(found, 0) / rows.shape[1]), np.float32)
+        return np.asarray(np.sqrt(np.maximum(squared, 0) / rows.shape[1]), np.float32)
 
     def _planes(self, case: Case) -> Sequence[int | None]:
-        """Numbers of the slices that samples may be like; None stands for the whole case."""
+        """Slice numbers to search; None stands for the whole case."""
         return range(case.image.shape[1]) if self.space.grid == "slice" else [None]
 
     def _whole(self, case: Case, plane: int | None) -> tuple[FloatArray, tuple[int, ...]]:
-        """A case, or a slice of it, in deviations; padded as crops are where it is smaller."""
+        """A case, or a slice of it, in deviations; padded as crops are if it is smaller."""
         if self.space.grid == "resample":
             return self.space.to_generator(case).image / self.scale, ()
         shape = case.image.shape[-len(self.size) :]
@@ -138,7 +138,7 @@ class Search:
         return whole.to_generator(case, Placement(origin, plane)).image / self.scale, origin
 
     def _windows(self, blocks: FloatArray) -> tuple[FloatArray, list[tuple[int, ...]]]:
-        """Places of a coarse image, flat: (W, features), and their corners."""
+        """Flattened windows of a coarse image (W, features), and their corners."""
         edges = [n // f for n, f in zip(self.size, self.factors, strict=True)]
         last = [n - edge for n, edge in zip(blocks.shape[1:], edges, strict=True)]
         starts = [
@@ -154,7 +154,7 @@ class Search:
         return np.stack(picked).reshape(len(corners), -1), corners
 
     def _refine(self, query: FloatArray, image: FloatArray) -> tuple[float, tuple[int, ...]]:
-        """Least distance of a query to an image, coarsely first, and where."""
+        """Smallest distance of a query to an image, coarse then fine, and its corner."""
         small, blocks = pool(query, self.factors), pool(image, self.factors)
         rows, corners = self._windows(blocks)
         start = corners[int(((rows - small.ravel()) ** 2).sum(axis=1).argmin())]
@@ -173,17 +173,17 @@ class Search:
 
 
 def _margin(apart: Mapping[str, Sequence[float]]) -> float:
-    """The least distance over the least of the next person; 1 if nothing tells."""
+    """The smallest distance over that of the next subject; 1 if undefined."""
     if not apart:
         return 1.0
     nearest = sorted(min(distances) for distances in apart.values())
-    own = [distance for distances in apart.values() for distance in distances]
-    following = nearest[1] if len(nearest) > 1 else max(own)
+    every_distance = [distance for distances in apart.values() for distance in distances]
+    following = nearest[1] if len(nearest) > 1 else max(every_distance)
     return nearest[0] / following if following else 1.0
 
 
 class _Best:
-    """The nearest places of each query so far, on the coarse grid."""
+    """The nearest positions of each query so far, on the coarse grid."""
 
     def __init__(self, queries: Sequence[FloatArray], subjects: Sequence[str | None]) -> None:
         self.queries = np.stack([q.ravel() for q in queries])
@@ -195,13 +195,13 @@ class _Best:
         self.item = np.full(shape, -1)
         self.items: list[tuple[str, int | None]] = []
         self._rows: list[FloatArray] = []
-        self._own: list[str] = []
+        self._row_subjects: list[str] = []
 
     def add(self, rows: FloatArray, item: tuple[str, int | None], subject: str) -> None:
-        """Compare the places (W, features) of one case, or slice of it."""
+        """Compare the windows (W, features) of one case or slice."""
         self.items.append(item)
         self._rows.append(rows)
-        self._own.append(subject)
+        self._row_subjects.append(subject)
         if sum(map(len, self._rows)) >= ROWS:
             self._flush()
 
@@ -211,23 +211,23 @@ class _Best:
         starts = np.cumsum([0, *map(len, self._rows)])[:-1]
         block = np.concatenate(self._rows)
         squares = np.einsum("nf,nf->n", block, block, dtype=np.float64)
-        found = self.squares[:, None] + squares - 2.0 * (self.queries @ block.T)
-        found = np.minimum.reduceat(found, starts, axis=1)
-        same = self.subjects[:, None] == np.array(self._own)[None]
-        found[same & ~self.free[:, None]] = np.inf
+        squared = self.squares[:, None] + squares - 2.0 * (self.queries @ block.T)
+        squared = np.minimum.reduceat(squared, starts, axis=1)
+        same = self.subjects[:, None] == np.array(self._row_subjects)[None]
+        squared[same & ~self.free[:, None]] = np.inf
         first = len(self.items) - len(self._rows)
-        numbers = np.broadcast_to(np.arange(first, len(self.items)), found.shape)
-        distance = np.concatenate([self.distance, found], axis=1)
+        numbers = np.broadcast_to(np.arange(first, len(self.items)), squared.shape)
+        distance = np.concatenate([self.distance, squared], axis=1)
         item = np.concatenate([self.item, numbers], axis=1)
         keep = np.argpartition(distance, CANDIDATES - 1, axis=1)[:, :CANDIDATES]
         self.distance = np.take_along_axis(distance, keep, axis=1)
         self.item = np.take_along_axis(item, keep, axis=1)
-        self._rows, self._own = [], []
+        self._rows, self._row_subjects = [], []
 
     def candidates(self) -> dict[str, dict[int | None, list[int]]]:
-        """Case -> slice -> the queries it is near to, in the order the cases came in."""
+        """Case -> slice -> the queries it is near to, in the order of the cases."""
         self._flush()
-        wanted: dict[str, dict[int | None, list[int]]] = {}
+        by_case: dict[str, dict[int | None, list[int]]] = {}
         pairs = [
             (int(item), query)
             for query, (items, distances) in enumerate(zip(self.item, self.distance, strict=True))
@@ -236,8 +236,8 @@ class _Best:
         ]
         for item, query in sorted(pairs):
             case, plane = self.items[item]
-            wanted.setdefault(case, defaultdict(list))[plane].append(query)
-        return wanted
+            by_case.setdefault(case, defaultdict(list))[plane].append(query)
+        return by_case
 
 
 def pool(image: FloatArray, factors: Sequence[int]) -> FloatArray:
@@ -252,12 +252,12 @@ def pool(image: FloatArray, factors: Sequence[int]) -> FloatArray:
     return np.asarray(image, np.float32)
 
 
-def gap(one: npt.NDArray[Any], other: npt.NDArray[Any], corner: Sequence[int]) -> float:
-    """Root mean square of differences where (C, *size) lies on (C, *larger), from a corner on."""
-    own, covered = [slice(None)], [slice(None)]
-    for start, length, extent in zip(corner, one.shape[1:], other.shape[1:], strict=True):
+def gap(query: npt.NDArray[Any], image: npt.NDArray[Any], corner: Sequence[int]) -> float:
+    """Root mean square difference where (C, *size) overlaps (C, *larger) at a corner."""
+    query_part, covered = [slice(None)], [slice(None)]
+    for start, length, extent in zip(corner, query.shape[1:], image.shape[1:], strict=True):
         first, last = max(start, 0), min(start + length, extent)
-        own.append(slice(first - start, last - start))
+        query_part.append(slice(first - start, last - start))
         covered.append(slice(first, last))
-    apart = (one[tuple(own)] - other[tuple(covered)]).ravel()
+    apart = (query[tuple(query_part)] - image[tuple(covered)]).ravel()
     return float(np.sqrt(np.dot(apart, apart) / apart.size))

@@ -1,8 +1,8 @@
-"""Faithfulness by label: segmenters of the fold on samples, beside real people they never saw.
+"""Faithfulness by label: Dice of the fold's segmenters on samples and on unseen real subjects.
 
-MM-GAN's figure 7 (Sun et al. 2020). Two segmenters, each of half of the training people, are asked
-about the other half; a sample drawn of a person's labels is judged by the one that has not seen
-that person. Shuffled labels tell what Dice comes of everything lying in its usual place.
+MM-GAN's figure 7 (Sun et al. 2020). Each of two segmenters is trained on half of the training
+subjects and tested on the other half. A sample based on a subject's labels is evaluated by the
+segmenter that was not trained on it. Shuffled labels show the Dice due to position alone.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from gansynth.runtime.devices import pick_device
 from gansynth.runtime.errors import DataFault
 
 DRAWN = 1000
-"""Bootstrap samples of people."""
+"""Bootstrap samples of subjects."""
 POOR = 0.3
-"""Dice in real people below which a segmenter is no judge."""
+"""Dice in real subjects below which a segmenter is too poor for an evaluation."""
 CLOSE = 0.9
-"""Ratio to real Dice from which samples count as faithful: surely, or with an interval up to 1."""
+"""Ratio to real Dice of faithful samples: its lower limit, or its value if the interval holds 1."""
 
 Cut = Callable[[str, np.random.Generator], Case]
 """(case id, random numbers) -> a crop of that case."""
@@ -40,20 +40,20 @@ Cut = Callable[[str, np.random.Generator], Case]
 
 @dataclass(frozen=True)
 class Judges:
-    """Segmenters, and whom each has seen."""
+    """Segmenters, and the subjects each was trained on."""
 
     segmenters: Sequence[Segmenter]
-    seen: Sequence[frozenset[str]]
+    trained_on: Sequence[frozenset[str]]
     schema: Schema
 
     def unseen(self, person: str) -> list[Segmenter]:
-        """Those that have not seen a person: one of a training person, both of anybody else."""
-        pairs = zip(self.segmenters, self.seen, strict=True)
-        return [segmenter for segmenter, seen in pairs if person not in seen]
+        """Segmenters not trained on a subject: one for a training subject, both for others."""
+        pairs = zip(self.segmenters, self.trained_on, strict=True)
+        return [segmenter for segmenter, subjects in pairs if person not in subjects]
 
 
 def labelled_schema(schema: Schema) -> Schema:
-    """The schema of the maps that are looked for: of boxes filled in where there are no labels."""
+    """The schema of the predicted maps; boxes are filled in where there are no labels."""
     if schema.foreground or not schema.box_classes:
         return schema
     names = {name: number + 1 for number, name in enumerate(schema.box_classes)}
@@ -61,7 +61,7 @@ def labelled_schema(schema: Schema) -> Schema:
 
 
 def map_of(image: Image, schema: Schema) -> LabelArray | None:
-    """An image's label map; of one with boxes alone these filled in; None of one with neither."""
+    """An image's label map, or its boxes filled in; None if it has neither."""
     if image.labels is not None and schema.foreground:
         return image.labels
     if image.boxes is None or not schema.box_classes:
@@ -71,26 +71,26 @@ def map_of(image: Image, schema: Schema) -> LabelArray | None:
 
 def filled(boxes: Boxes, size: Sequence[int]) -> LabelArray:
     """Boxes as a map: class number plus 1 in each, the smallest on top."""
-    axes, found = len(size), np.zeros(size, np.int16)
+    axes, label_map = len(size), np.zeros(size, np.int16)
     volumes = np.prod(boxes.coords[:, axes:] - boxes.coords[:, :axes], axis=1)
     for n in np.argsort(-volumes):
         low, high = boxes.coords[n, :axes], boxes.coords[n, axes:]
         inside = tuple(
             slice(int(max(0, np.floor(a))), int(np.ceil(b))) for a, b in zip(low, high, strict=True)
         )
-        found[inside] = boxes.labels[n] + 1
-    return found
+        label_map[inside] = boxes.labels[n] + 1
+    return label_map
 
 
 def train_judges(
     ids: Sequence[str], people: Mapping[str, str], cut: Cut, sides: Sides, options: SegmenterOptions
 ) -> Judges:
-    """Train a segmenter on each half of the people; DataFault: there is but one."""
+    """Train a segmenter on each half of the subjects. DataFault: there is only one."""
     names = sorted({people[i] for i in ids})
     if len(names) < 2:
         raise DataFault(
-            f"faithfulness: all {len(ids)} training case(s) are of one person, expected at least "
-            "two: a segmenter is asked about people it has not seen"
+            f"faithfulness: all {len(ids)} training case(s) are of one subject, expected at least "
+            "two: a segmenter is tested on subjects it was not trained on"
         )
     order = sides.rng("judges").permutation(len(names))
     first = frozenset(names[n] for n in order[: len(names) // 2])
@@ -132,31 +132,31 @@ class _Crops:
 
 @dataclass(frozen=True)
 class Found:
-    """Dice of each image and label, (N, labels), NaN where there is none, and whose images."""
+    """Dice of each image and label, (N, labels), NaN where undefined, and the images' owners."""
 
     dice: Floats
     owners: Sequence[str]
 
     def drawn(self, rng: np.random.Generator) -> Floats:
-        """Means by label, people drawn anew: (DRAWN, labels)."""
-        whose = numbered(self.owners)
-        people, known = int(whose.max()) + 1, np.isfinite(self.dice)
+        """Bootstrap means by label over subjects: (DRAWN, labels)."""
+        owner = numbered(self.owners)
+        people, finite = int(owner.max()) + 1, np.isfinite(self.dice)
         sums = np.zeros((people, self.dice.shape[1]))
         counts = np.zeros_like(sums)
-        np.add.at(sums, whose, np.where(known, self.dice, 0))
-        np.add.at(counts, whose, known)
+        np.add.at(sums, owner, np.where(finite, self.dice, 0))
+        np.add.at(counts, owner, finite)
         each = np.arange(people)
         weights = np.stack([drawn_anew(each, rng) for _ in range(DRAWN)])
-        many = weights @ counts
-        return np.asarray(np.where(many > 0, weights @ sums / np.maximum(many, 1), np.nan))
+        total = weights @ counts
+        return np.asarray(np.where(total > 0, weights @ sums / np.maximum(total, 1), np.nan))
 
     def means(self) -> Floats:
-        """By label; NaN of one that no image has."""
+        """Means by label; NaN for a label that no image has."""
         return _mean_of_known(self.dice, 0)
 
 
 def recover(judges: Judges, sides: Sides) -> dict[str, Any]:
-    """What segmenters find in samples and in real people, label by label, for the report."""
+    """Dice of segmenters on samples and real subjects, label by label, for the report."""
     values = judges.schema.foreground
     names = [n for n, v in judges.schema.labels.items() if v in values]
     real, _ = _judged(judges, sides.real, sides.people, sides.schema)
@@ -190,42 +190,42 @@ def _judged(
 ) -> tuple[Found, Found]:
     """Dice with an image's own map, and mean Dice with those of up to eight others."""
     values, truths = judges.schema.foreground, [map_of(image, schema) for image in images]
-    own, others = [], []
+    matched, others = [], []
     for n, (image, owner, truth) in enumerate(zip(images, owners, truths, strict=True)):
         predicted = [judge.predict(image.image) for judge in judges.unseen(owner)]
         wrong = [truths[(n + 1 + k) % len(truths)] for k in range(min(8, len(truths) - 1))]
-        own.append(_means(predicted, [truth], values))
+        matched.append(_means(predicted, [truth], values))
         others.append(_means(predicted, wrong, values))
-    return Found(np.array(own), owners), Found(np.array(others), owners)
+    return Found(np.array(matched), owners), Found(np.array(others), owners)
 
 
 def _means(
     predicted: Sequence[LabelArray], truths: Sequence[LabelArray | None], values: Sequence[int]
 ) -> Floats:
-    """Mean Dice of each label over all that was predicted and all maps; NaN where none has it."""
+    """Mean Dice of each label over all predictions and maps; NaN where undefined."""
     rows = [dice_by_label(p, t, values) for p in predicted for t in truths if t is not None]
     return _mean_of_known(np.array(rows).reshape(-1, len(values)), 0)
 
 
 def _mean_of_known(values: Floats, axis: int) -> Floats:
-    """Means of what is finite along an axis; NaN of none."""
-    known = np.isfinite(values)
-    many, total = known.sum(axis), np.where(known, values, 0).sum(axis)
-    return np.asarray(np.where(many > 0, total / np.maximum(many, 1), np.nan))
+    """Mean of the finite values along an axis; NaN if there are none."""
+    finite = np.isfinite(values)
+    counts, total = finite.sum(axis), np.where(finite, values, 0).sum(axis)
+    return np.asarray(np.where(counts > 0, total / np.maximum(counts, 1), np.nan))
 
 
 def _row(means: Mapping[str, float], drawn: Mapping[str, Floats]) -> dict[str, float | None]:
     """Means with intervals, and the ratio of synthetic to real with its own."""
     ratio = means["synthetic"] / max(means["real"], 1e-9)
     ratios = drawn["synthetic"] / np.maximum(drawn["real"], 1e-9)
-    found: dict[str, float | None] = {"shuffled": _known(means["shuffled"]), "ratio": _known(ratio)}
+    row: dict[str, float | None] = {"shuffled": _known(means["shuffled"]), "ratio": _known(ratio)}
     for name in ("real", "synthetic"):
-        found[name] = _known(means[name])
+        row[name] = _known(means[name])
     for name, rows in {**drawn, "ratio": ratios}.items():
-        known = rows[np.isfinite(rows)]
-        low, high = map(_known, middle(known)) if known.size else (None, None)
-        found |= {f"{name}_low": low, f"{name}_high": high}
-    return found
+        finite = rows[np.isfinite(rows)]
+        low, high = map(_known, middle(finite)) if finite.size else (None, None)
+        row |= {f"{name}_low": low, f"{name}_high": high}
+    return row
 
 
 def _known(value: float) -> float | None:

@@ -1,6 +1,6 @@
-"""Is there a seam where a lesion was put into an image? Gradients across its edge and its rim.
+"""Is there a boundary artefact where a lesion was inserted? Gradients across its edge and rim.
 
-Steepness there is held against that at the same distances from real lesions: a seam is steeper, a
+Gradients are compared with those at the same distances from real lesions. An artefact is steeper, a
 smear flatter.
 """
 
@@ -19,53 +19,53 @@ from gansynth.data.rims import Numbers, spread
 from gansynth.runtime.errors import UsageFault
 
 PLACES = ("edge", "rim")
-"""Where it is measured: at the lesion's edge, and where the rim around it is steepest."""
+"""Positions: the lesion's edge, and the steepest surface of the rim around it."""
 REACH = 6
-"""How far around a lesion its rim may end, in voxels of the finest axis."""
+"""Width of the rim around a lesion, in voxels of the finest axis."""
 FACES = 12
-"""Between fewer pairs of voxels than so many no gradient is measured."""
+"""Fewest pairs of voxels for a gradient."""
 LEAST = 8
-"""Smaller pieces of foreground, in voxels, are no lesions."""
+"""Smallest component of the foreground, in voxels, that is a lesion."""
 RANGE = (0.025, 0.975)
-"""Quantiles of the real lesions' gradients between which a sample's is in range."""
+"""Quantiles of the real lesions' gradients that bound the range."""
 
 
 def seam_metric(
     samples: Sequence[Sample], real: Sequence[Case], schema: Schema
 ) -> Mapping[str, float]:
-    """The metric ``seam``: gradients across lesions' edges and rims, samples' against real ones'.
+    """The metric ``seam``: gradients across lesions' edges and rims, of samples and of real cases.
 
-    Of a sample beside its real case only what is new is looked at. Returns ``in range``, the share
-    of lesions between the real ones' 2.5 and 97.5 percentile, ``real in range`` (held against other
-    people's), and by channel and place both medians in deviations of the body per mm; NaN where
-    there is nothing to measure. Raises UsageFault: no sample has labels.
+    Where a sample has its real case beside it, only new voxels count. Returns ``in range``, the
+    share of lesions between the real ones' 2.5 and 97.5 percentile, and ``real in range`` (against
+    other subjects). Both medians are by channel and place, in deviations of the body per mm, or
+    NaN. Raises UsageFault: no sample has labels.
     """
     if not any(sample.labels is not None for sample in samples):
         raise UsageFault(
-            "--metric seam: samples have no label maps, expected those of a generator that is "
-            "asked for some, such as copypaste; leave it out"
+            "--metric seam: samples have no label maps, expected a generator conditioned on "
+            "labels, such as copypaste; leave it out"
         )
-    found = [_nothing(schema)]
+    gradients = [_nothing(schema)]
     for index, sample in enumerate(samples):
         beside = real[index] if index < len(real) else None
-        found.append(seams(sample.image, sample.labels, new_voxels(sample, beside), schema))
+        gradients.append(seams(sample.image, sample.labels, new_voxels(sample, beside), schema))
     once = {(case.id, content_hash(case.image)): case for case in real}.values()
     rows = [seams(c.image, c.labels, None, schema) for c in once]
     of = [case.subject for case, row in zip(once, rows, strict=True) for _ in row]
     return seam_numbers(
-        np.concatenate(found), np.concatenate([_nothing(schema), *rows]), of, schema
+        np.concatenate(gradients), np.concatenate([_nothing(schema), *rows]), of, schema
     )
 
 
 def seam_numbers(
     drawn: Numbers, real: Numbers, of: Sequence[str], schema: Schema
 ) -> dict[str, float]:
-    """What the metric says of gradients (N, C, 2) of samples and (M, C, 2) of real lesions."""
+    """Compute the metric from gradients (N, C, 2) of samples and (M, C, 2) of real lesions."""
     subjects = np.array(of, object)
     others = np.full(real.shape, np.nan)
     for subject in dict.fromkeys(of):
-        own = subjects == subject
-        others[own] = within_range(real[own], real[~own])
+        same = subjects == subject
+        others[same] = within_range(real[same], real[~same])
     inside = within_range(drawn, real)
     numbers = {
         "in range": _mean(inside),
@@ -84,14 +84,14 @@ def seam_numbers(
 
 
 def within_range(values: Numbers, of: Numbers) -> Numbers:
-    """1 where a value (N, C, 2) lies within the range of (M, C, 2), 0 where not, NaN for none."""
+    """1 where a value (N, C, 2) lies in the range of (M, C, 2), 0 where not, else NaN."""
     out = np.full(values.shape, np.nan)
     for place in np.ndindex(values.shape[1:]):
-        known = of[(slice(None), *place)]
-        known = known[np.isfinite(known)]
-        if known.size:
-            # As often as the range says a further real one lies in it, however few are known.
-            low, high = np.quantile(known, RANGE, method="weibull")
+        reference = of[(slice(None), *place)]
+        reference = reference[np.isfinite(reference)]
+        if reference.size:
+            # Weibull quantiles hold a further real value with the stated probability, even if few.
+            low, high = np.quantile(reference, RANGE, method="weibull")
             column = values[(slice(None), *place)]
             within = ((column >= low) & (column <= high)).astype(np.float64)
             out[(slice(None), *place)] = np.where(np.isfinite(column), within, np.nan)
@@ -99,13 +99,13 @@ def within_range(values: Numbers, of: Numbers) -> Numbers:
 
 
 def new_voxels(sample: Sample, beside: Case | None) -> Mask | None:
-    """Which voxels of a sample's foreground are new to the case beside it; None if unknown."""
-    told = sample.provenance
-    if sample.labels is None or beside is None or beside.labels is None or "lesions" not in told:
+    """Mask of a sample's foreground that is new to the case beside it; None if unknown."""
+    about = sample.provenance
+    if sample.labels is None or beside is None or beside.labels is None or "lesions" not in about:
         return None
-    if dict(told["lesions"]).get("where") == "own":  # foreground drawn anew where it was
+    if dict(about["lesions"]).get("where") == "own":  # foreground generated again in its place
         return None
-    if beside.id != told.get("case") or beside.labels.shape != sample.labels.shape:
+    if beside.id != about.get("case") or beside.labels.shape != sample.labels.shape:
         return None
     return np.asarray((sample.labels > 0) & (sample.labels != beside.labels))
 
@@ -113,27 +113,27 @@ def new_voxels(sample: Sample, beside: Case | None) -> Mask | None:
 def seams(
     image: FloatArray, labels: LabelArray | None, new: Mask | None, schema: Schema
 ) -> Numbers:
-    """How steep an image is across the edges and rims of its lesions: (N, C, 2), NaN for none.
+    """Gradients across the edges and rims of lesions in an image: (N, C, 2), NaN if undefined.
 
-    The mean of how far voxels on either side of a surface lie apart, per mm, over the deviation of
-    the body around lesions. Of the surfaces one to six voxels out, the steepest counts. Pairs with
-    another lesion's voxels, or at the body's border, are left out. ``image``: float32 (C, D, H, W)
-    or (C, H, W). ``labels``: int16; all foreground that holds together is a lesion. ``new``: the
-    lesions' voxels.
+    A gradient is the mean difference of voxels on both sides of a surface, per mm, over the
+    deviation of the body around lesions. Of the surfaces one to six voxels out, the steepest
+    counts. Pairs with another lesion's voxels, or at the body's border, are excluded. ``image``:
+    float32 (C, D, H, W) or (C, H, W). ``labels``: int16; each connected component of the foreground
+    is a lesion. ``new``: the lesions' voxels.
     """
     from scipy.ndimage import binary_erosion
 
     if labels is None or not (labels > 0).any():
         return np.zeros((0, len(image), 2))
     body = labels != OUTSIDE if (labels == OUTSIDE).any() else organ_mask(image)
-    # Of what is around lesions: what was put in, and how large it is, must not come in.
+    # Only tissue around lesions: inserted lesions and their size must not influence the scale.
     around = body & (labels <= 0) if (body & (labels <= 0)).any() else body
     scales = np.array([max(spread(channel[around]), 1e-6) for channel in image])
-    # A voxel at the body's border holds some of what lies beyond.
+    # A voxel at the body's border is partly outside.
     body = binary_erosion(body, border_value=1) | (labels > 0)
-    wanted = np.asarray(labels > 0 if new is None else new, np.int16)
+    lesions = np.asarray(labels > 0 if new is None else new, np.int16)
     rows = []
-    for part in parts(wanted, schema, (1,), least=LEAST):
+    for part in parts(lesions, schema, (1,), least=LEAST):
         lesion = part.whole() > 0
         window = bounding_box(lesion, margin=REACH + 2)
         usable = (body & ((labels <= 0) | lesion))[window]
@@ -144,11 +144,11 @@ def seams(
 def _profile(
     image: FloatArray, lesion: Mask, usable: Mask, spacing: Sequence[float]
 ) -> npt.NDArray[np.float64]:
-    """Steepness across a lesion's edge, and the steepest across its rim: (C, 2)."""
+    """Gradient across a lesion's edge, and the steepest across its rim: (C, 2)."""
     from scipy.ndimage import distance_transform_edt
 
     away = distance_transform_edt(~lesion, sampling=spacing)
-    # Shell 0 is the lesion; a further one ends half-way between voxels, so that none lies on it.
+    # Shell 0 is the lesion. Other shells end half-way between voxels, so that none lies on one.
     ends = (np.arange(REACH + 1) + 0.5) * min(spacing)
     shell = np.where(lesion, 0, np.maximum(np.searchsorted(ends, away), 1))
     sums, counts = np.zeros((len(ends) + 1, len(image))), np.zeros(len(ends) + 1)
@@ -164,8 +164,8 @@ def _profile(
     enough = (counts >= FACES)[:, None]
     means = np.where(enough, sums / np.maximum(counts, 1)[:, None], np.nan)
     rim = means[1 : REACH + 1]
-    known = np.isfinite(rim).any(axis=0)
-    steepest = np.where(known, np.nanmax(np.where(known, rim, 0.0), axis=0), np.nan)
+    finite = np.isfinite(rim).any(axis=0)
+    steepest = np.where(finite, np.nanmax(np.where(finite, rim, 0.0), axis=0), np.nan)
     return np.stack([means[0], steepest], axis=1)
 
 
@@ -174,10 +174,10 @@ def _nothing(schema: Schema) -> Numbers:
 
 
 def _mean(values: Numbers) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if known.size else float("nan")
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else float("nan")
 
 
 def _median(values: Numbers) -> float:
-    known = values[np.isfinite(values)]
-    return float(np.median(known)) if known.size else float("nan")
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if finite.size else float("nan")

@@ -1,7 +1,7 @@
-"""Radial power spectrum of synthetic over real images: is there grain, or is everything smooth?
+"""Radial power spectrum of synthetic over real images: is there texture, or only blur?
 
-Near 1 samples have the real texture; a fall towards the high frequencies is blur (Durall et al.
-2020, arXiv:2003.01826, for the measure).
+A ratio near 1 is real texture. A decrease towards high frequencies is blur (Durall et al. 2020,
+arXiv:2003.01826, for the measure).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def radial_power(image: FloatArray, spacing: tuple[float, ...]) -> npt.NDArray[n
     """
     axes = tuple(range(1, image.ndim))
     centred = image - image.mean(axis=axes, keepdims=True)
-    # A Hann window keeps the crop's edges from leaking into every frequency.
+    # A Hann window prevents spectral leakage of the crop's edges.
     for axis, n in zip(axes, image.shape[1:], strict=True):
         shape = [1] * image.ndim
         shape[axis] = n
@@ -52,33 +52,33 @@ def spectrum_ratio(
 
 
 class Spectrum(Halved):
-    """``spectrum``: power to real per channel and band; mean distance from 1; high bands."""
+    """``spectrum``: power ratio per channel and band, mean distance from 1, and high bands."""
 
     title = "Radial power spectrum"
 
     def __call__(
         self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
     ) -> Mapping[str, float]:
-        """``{"T1 band 1": 0.98, ...}``; NaN in a band that small images have no frequency in."""
+        """``{"T1 band 1": 0.98, ...}``; NaN in bands without a frequency in small images."""
         return self._bands(_powers(samples, schema), _powers(real, schema), schema)
 
     def prepare(self, images: Sequence[Image], sides: Sides) -> Floats:
         """Radial power (N, C, bands) of each image."""
         return _powers(images, sides.schema)
 
-    def compare(self, one: Floats, other: Floats, sides: Sides) -> Mapping[str, float]:
+    def compare(self, prepared: Floats, real: Floats, sides: Sides) -> Mapping[str, float]:
         """Distance, power of the highest third of the bands, and all ratios."""
-        found = self._bands(one, other, sides.schema)
-        logs = np.log(np.maximum(list(found.values()), 1e-12)).reshape(-1, BANDS)
+        ratios = self._bands(prepared, real, sides.schema)
+        logs = np.log(np.maximum(list(ratios.values()), 1e-12)).reshape(-1, BANDS)
         high = logs[:, -(-2 * BANDS // 3) :]
         summed = {
             "distance": float(np.nanmean(np.abs(logs))),
             "high": float(np.exp(np.nanmean(high))),
         }
-        return {**summed, **found}
+        return {**summed, **ratios}
 
     def told(self, name: str) -> tuple[str, Better]:
-        """A distance, or a ratio of powers."""
+        """Describe a distance or a power ratio."""
         if name == "distance":
             return "mean over channels and bands of |log of the power's ratio to real|", "lower"
         if name == "high":
@@ -86,7 +86,7 @@ class Spectrum(Halved):
         return f"power as a ratio to real, {name}", "real"
 
     def headline(self, name: str) -> bool:
-        """Bands are drawn as curves."""
+        """Bands are plotted as curves instead."""
         return name in ("distance", "high")
 
     def _bands(self, mine: Floats, real: Floats, schema: Schema) -> dict[str, float]:
@@ -103,7 +103,7 @@ def _powers(images: Sequence[Image], schema: Schema) -> Floats:
 
 
 def frequencies(spacing: Sequence[float]) -> list[float]:
-    """The middle of each band in 1/mm."""
+    """The centre of each band in 1/mm."""
     nyquist = 0.5 / max(spacing)
     return [(band + 0.5) * nyquist / BANDS for band in range(BANDS)]
 

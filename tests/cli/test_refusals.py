@@ -139,7 +139,7 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     # evaluate, turing-test
     "evaluate {toy} --real toys:3": ("--real toys:3", "toy"),
     "evaluate {toy} --metric spektrum": ("'spektrum'", "Did you mean 'spectrum'?"),
-    TURING: ("-n 50: toy:3 has 16 image(s)", "say -n 16"),
+    TURING: ("-n 50: toy:3 has 16 image(s)", "use -n 16"),
     f"{TURING} -n 2 --class x": "--class",
     f"{TURING} --real nosuch:x": ("--real nosuch:x", "unknown"),
     f"{TURING} --real-read fold=1": ("--real-read fold=1", "without --real"),

@@ -72,7 +72,7 @@ def test_a_sample_is_of_whom_it_was_drawn_of():
     ("change", "says"),
     [
         (lambda image: image[:1], "sample 3: has 1 channel(s), expected 2 (first, second)"),
-        (lambda image: image[:, :8], "sample 3: is of 8 x 32 voxels, expected 32 x 32"),
+        (lambda image: image[:, :8], "sample 3: has 8 x 32 voxels, expected 32 x 32"),
         (lambda image: image * np.float32("nan"), "sample 3: holds 2048 NaN or infinite voxel(s)"),
         (lambda image: image * 0 + 7, "sample 3: is constant (7 everywhere), expected an image"),
         (None, "3 sample(s), expected at least 4"),
@@ -132,5 +132,5 @@ def test_samples_of_a_class_are_held_against_cases_of_that_class_and_others_agai
     assert found.members == ("toy_00", "toy_03", "toy_06", "toy_09")
     assert found.others == ("toy_12", "toy_15")
     assert known.like([strangers()[0], *others[1:]], source) is known
-    with pytest.raises(DataFault, match="has no case of the classes"):
+    with pytest.raises(DataFault, match="has no case of the samples"):
         known.like([replace(s, provenance={"class": "rare"}) for s in others], source)

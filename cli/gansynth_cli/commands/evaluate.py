@@ -121,7 +121,7 @@ def command(
         folder,
         real,
         out=report,
-        wanted=Wanted(number, samples),
+        sample_options=Wanted(number, samples),
         options=EvaluationOptions(parts or PARTS, metrics, KNOWN[effort], pictures, exported),
         device=device,
         data=data,

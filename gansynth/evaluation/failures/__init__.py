@@ -1,6 +1,6 @@
-"""What a host gets wrong on inner folds of its training cases, and conditions drawn towards that.
+"""Hard cases on inner folds of the training cases, and conditions sampled towards them.
 
-``gansynth failures`` writes a file of every lesion of a fold's training cases, each judged by a
-host that had not seen its case; ``gansynth.conditions.weights`` draws conditions by that file. The
-fold's own held-out cases are never opened.
+``gansynth failures`` writes a file of every lesion of a fold's training cases. Each is evaluated by
+a segmenter that was not trained on its case. ``gansynth.conditions.weights`` samples conditions by
+that file. The fold's own held-out cases are never opened.
 """

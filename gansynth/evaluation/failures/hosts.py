@@ -1,4 +1,4 @@
-"""What is asked what it gets wrong: a small segmenter made here, or a host's own predictions."""
+"""The evaluated segmenter: a small one trained here, or predictions of a target framework."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ ENDINGS = (".nii.gz", ".nii")
 
 
 def training_space(source: CaseSource, largest: int) -> Space:
-    """The crops that a small segmenter learns from.
+    """Crops for training a small segmenter.
 
     Args:
-        largest: edge in voxels that no crop exceeds.
+        largest: longest edge of a crop in voxels.
     """
     space = source.space
     size = space.size
@@ -74,11 +74,11 @@ def small_host(
 
 
 def by_windows(segmenter: Segmenter, image: FloatArray, size: Sequence[int]) -> LabelArray:
-    """Labels of an image of any size, looked at through windows that overlap by half.
+    """Labels of an image of any size, by sliding windows that overlap by half.
 
     Args:
         image: float32 (C, D, H, W) or (C, H, W).
-        size: of a window, which is what it was trained on.
+        size: of a window, as in training.
     """
     shape = image.shape[1:]
     if all(n <= s for n, s in zip(shape, size, strict=True)):
@@ -92,57 +92,57 @@ def by_windows(segmenter: Segmenter, image: FloatArray, size: Sequence[int]) -> 
 
 
 def _starts(length: int, size: int) -> list[int]:
-    """Where windows begin so that they cover a length and overlap by half or more."""
+    """Start of each window: windows cover a length and overlap by half or more."""
     if length <= size:
         return [0]
     count = 1 + -(-2 * (length - size) // size)
     return [round(x) for x in np.linspace(0, length - size, count)]
 
 
-# -- a host's own predictions ----------------------------------------------------------------------
+# -- predictions of a target framework -------------------------------------------------------------
 
 
 def predicted_files(source: CaseSource, folders: Sequence[Path]) -> dict[str, Path]:
-    """The label map that a host has left of each training case.
+    """The predicted label map of each training case.
 
     Args:
-        folders: where they lie, named by case: NIfTI, or PNG of 2D cases.
+        folders: of label maps, named by case: NIfTI, or PNG of 2D cases.
 
     Raises:
-        DataFault: no such folder; none for a case, two, or one for a case that nobody knows.
-        IntegrityFault: one for a held-out case.
+        DataFault: no such folder; a missing, duplicate or unknown case.
+        IntegrityFault: a prediction of a held-out case.
     """
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for folder in folders:
         if not folder.is_dir():
             raise DataFault(f"--predictions {folder}: no such folder, expected one of label maps")
         for case, file in _named_by_case(source, folder):
-            if case in found:
+            if case in files:
                 raise DataFault(
-                    f"{file}: case {case!r} has another prediction in {found[case]}, expected one "
-                    "of each, by the host that had not seen it; remove one"
+                    f"{file}: case {case!r} has another prediction in {files[case]}, expected one "
+                    "of each, by the model not trained on it; remove one"
                 )
-            found[case] = file
-    refuse_held_out(source, found)
-    for case, file in found.items():
+            files[case] = file
+    refuse_held_out(source, files)
+    for case, file in files.items():
         if case not in source.train_ids:
             raise DataFault(
                 f"{file}: {case!r} is no case of {source.name} fold {source.fold}, expected "
                 f"training cases.{did_you_mean(case, source.train_ids)}"
             )
-    missing = [case for case in source.train_ids if case not in found]
+    missing = [case for case in source.train_ids if case not in files]
     if missing:
         raise DataFault(
             f"--predictions {', '.join(map(str, folders))}: {len(missing)} of "
             f"{len(source.train_ids)} training case(s) have no prediction, {some_names(missing)}; "
-            "expected one of each: train the host on every inner fold, and name each one's folder"
+            "expected one of each. Train on every inner fold, and name each one's folder"
         )
-    return found
+    return files
 
 
 def _named_by_case(source: CaseSource, folder: Path) -> Iterator[tuple[str, Path]]:
-    """Label maps in a folder, and the cases they are called by."""
-    if isinstance(source, FlatSource):  # whose names may be paths
+    """Label maps in a folder, and their cases by name."""
+    if isinstance(source, FlatSource):  # names may be paths
         for file in sorted(folder.rglob("*.png")):
             yield file.relative_to(folder).with_suffix("").as_posix(), file
         return
@@ -162,8 +162,9 @@ def refuse_held_out(source: CaseSource, files: Mapping[str, Path]) -> None:
     if barred:
         raise IntegrityFault(
             f"leakage: {files[barred[0]].parent} has predictions of {len(barred)} held-out case(s) "
-            f"of {source.name} fold {source.fold}: {some_names(barred)}; expected training cases "
-            "only, predicted by hosts of inner folds: gansynth failures ... --write-splits FILE"
+            f"of {source.name} fold {source.fold}: {some_names(barred)}; expected training "
+            "cases only. Predict them with the inner folds of gansynth failures ... --write-splits "
+            "FILE"
         )
 
 
@@ -171,7 +172,7 @@ def refuse_held_out(source: CaseSource, files: Mapping[str, Path]) -> None:
 
 
 def inner_folds(source: CaseSource, folds: int, seed: int) -> list[Split]:
-    """A fold's training cases in inner folds in which nobody is on both sides.
+    """Split a fold's training cases into inner folds without shared subjects.
 
     Raises:
         DataFault: fewer subjects than folds.
@@ -181,9 +182,9 @@ def inner_folds(source: CaseSource, folds: int, seed: int) -> list[Split]:
 
 
 class InnerSource(Wrapped):
-    """An inner fold of a source; a case that the outer fold holds out cannot be read through it."""
+    """An inner fold of a source; held-out cases of the outer fold cannot be read through it."""
 
-    # By ``load`` below, not by the source behind, which reads every case.
+    # By ``load`` below, not by the wrapped source, which reads every case.
     record, content, stored = CaseSource.record, CaseSource.content, CaseSource.stored
 
     def __init__(self, outer: CaseSource, split: Split) -> None:
@@ -211,7 +212,7 @@ class InnerSource(Wrapped):
         """Read a training case of the outer fold.
 
         Raises:
-            IntegrityFault: another one.
+            IntegrityFault: another case.
         """
         self._refuse({case_id} - self._known)
         return self.base.load(case_id)
@@ -220,5 +221,5 @@ class InnerSource(Wrapped):
         if cases:
             raise IntegrityFault(
                 f"{self.name} fold {self.fold}: {min(cases)!r} is no training case, expected those "
-                "only: held-out cases must not steer what is drawn. Take other inner folds"
+                "only: held-out cases must not influence sampling. Use other inner folds"
             )

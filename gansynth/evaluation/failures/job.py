@@ -1,4 +1,4 @@
-"""Finding a host's failures: the whole job behind ``gansynth failures``."""
+"""Finding hard cases of a target framework: the command ``gansynth failures``."""
 
 from __future__ import annotations
 
@@ -41,14 +41,16 @@ class FailureOptions(OptionModel):
     inner: int = Field(3, ge=2, description="inner folds")
     steps: int = Field(400, ge=1, description="optimiser steps of each small segmenter")
     batch_size: int = Field(2, ge=1, description="crops a step")
-    width: int = Field(12, ge=1, description="features of it at full resolution")
-    levels: int = Field(4, ge=1, description="resolutions of it")
+    width: int = Field(12, ge=1, description="its features at full resolution")
+    levels: int = Field(4, ge=1, description="its resolutions")
     lr: float = Field(3e-3, gt=0, description="AdamW's peak rate")
     patch: int = Field(64, ge=8, description="longest edge of its crops, voxels")
     least: int = Field(4, ge=1, description="voxels; smaller parts of a label map do not count")
-    candidates: int = Field(8, ge=2, le=64, description="conditions drawn to choose one from")
+    candidates: int = Field(8, ge=2, le=64, description="random conditions of which one is chosen")
     bound: float = Field(10.0, gt=1, le=1000, description="largest weight over smallest")
-    seed: int = Field(0, ge=0, description="deals out subjects, and seeds the small segmenters")
+    seed: int = Field(
+        0, ge=0, description="splits subjects into folds, and seeds the small segmenters"
+    )
 
 
 def find_failures(
@@ -62,24 +64,24 @@ def find_failures(
     dry_run: bool = False,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Judge every lesion of a fold's training cases by a host that has not seen its case.
+    """Evaluate every lesion of a fold's training cases by a segmenter not trained on its case.
 
     Args:
         source: the fold; its held-out cases are never opened.
-        out: the file to write; None where only splits are.
+        out: the file to write; None to write only splits.
         options: see ``FailureOptions``.
-        predictions: folders with a host's label maps of the training cases; none for a small
+        predictions: folders with predicted label maps of the training cases; empty for a small
             segmenter that is trained here.
-        write_splits: where to write the inner folds, as nnU-Net reads them.
+        write_splits: file for the inner folds, in nnU-Net's format.
         device: of the small segmenter: ``auto``, ``cpu``, ``cuda:0``.
 
     Returns:
         A JSON-able report: cases, inner folds, lesions, and the table of weights.
 
     Raises:
-        UsageFault: cases without labels, or a file that is there already.
-        DataFault: fewer subjects than inner folds, a prediction that is missing or does not fit,
-            or no lesion at all.
+        UsageFault: cases without labels, or an existing file.
+        DataFault: fewer subjects than inner folds, a missing or incompatible prediction, or no
+            lesion at all.
         IntegrityFault: a prediction of a held-out case.
     """
     began = time.perf_counter()
@@ -87,8 +89,8 @@ def find_failures(
         _refuse_old(path)
     if not source.schema.foreground:
         raise UsageFault(
-            f"{source.name}: its cases have no label maps, expected some: a host's failures are "
-            "counted by them; take labelled cases"
+            f"{source.name}: its cases have no label maps, expected some: hard cases are "
+            "found by them; use labelled cases"
         )
     folds = inner_folds(source, options.inner, options.seed)
     files = predicted_files(source, predictions) if predictions else {}
@@ -104,10 +106,10 @@ def find_failures(
 
         pick_device(device)
     if dry_run:
-        said = "not measured" if predictions else f"not measured: {len(folds)} small segmenters"
+        cost = "not measured" if predictions else f"not measured: {len(folds)} small segmenters"
         return {
             **{"dry_run": True, **report, "options": options.model_dump()},
-            "time_and_memory": said,
+            "time_and_memory": cost,
         }
     if write_splits is not None:
         write_json_atomic(write_splits, folds)
@@ -121,7 +123,7 @@ def find_failures(
     judged, document = _document(source, folds, options, report["host"], read)
     _warn_of_unlearnt(document["risk"], report["host"], reporter)
     digest = write_failures(out, document)
-    missed = sum(not one.found for one in judged)
+    missed = sum(not lesion.found for lesion in judged)
     return {
         **report,
         "file": str(out),
@@ -134,16 +136,16 @@ def find_failures(
 
 
 def _warn_of_unlearnt(risk: Mapping[str, Any], host: str, reporter: Reporter) -> None:
-    """Tell of classes that a host never found: it has not learnt them, which is not difficulty."""
-    ways = "train longer: --steps, or judge your own host: --predictions"
+    """Warn of classes that were never found: these are not learnt, not hard."""
+    ways = "train longer: --steps, or evaluate your own model: --predictions"
     if host == "predictions":
-        ways = "look at the host's training"
+        ways = "check the model's training"
     for factor in risk["factors"]:
-        for one in factor["bins"] if factor["name"] == "class" else ():
-            if one["lesions"] and one["missed"] == one["lesions"]:
+        for row in factor["bins"] if factor["name"] == "class" else ():
+            if row["lesions"] and row["missed"] == row["lesions"]:
                 reporter.warn(
-                    f"class {one['name']!r}: none of {one['lesions']} lesion(s) found: the host "
-                    "has not learnt it, so its weight says nothing of what is hard, expected some "
+                    f"class {row['name']!r}: none of {row['lesions']} lesion(s) found: the "
+                    "segmenter has not learnt it, so its weight is meaningless, expected some "
                     f"to be found; {ways}"
                 )
 
@@ -155,10 +157,10 @@ def _refuse_old(path: Path) -> None:
         )
 
 
-# -- what a host makes of the cases --------------------------------------------------------------
+# -- predictions ---------------------------------------------------------------------------------
 
 Read = tuple[Case, LabelArray, int]
-"""A case, what its host made of it, and the inner fold that held it out."""
+"""A case, its prediction, and the inner fold that held it out."""
 
 
 def _from_segmenters(
@@ -196,7 +198,7 @@ def _from_files(
             bar.advance()
 
 
-# -- what is written -------------------------------------------------------------------------------
+# -- the document ----------------------------------------------------------------------------------
 
 
 def _document(
@@ -213,11 +215,11 @@ def _document(
     rows: list[dict[str, Any]] = []
     for case, predicted, number in read:
         record = source.record(case.id, {case.id: case}.__getitem__)
-        span, found = _judged(source, case, predicted, options.least)
+        span, lesions = _judged(source, case, predicted, options.least)
         cases[case.id] = {"body": [list(axis) for axis in span], "inner": number}
         records.append(record)
-        judged += found
-        rows += [_row(case.id, one) for one in found]
+        judged += lesions
+        rows += [_row(case.id, lesion) for lesion in lesions]
     if not judged:
         raise DataFault(
             f"{source.name} fold {source.fold}: no lesion of {options.least} voxels or more in "
@@ -228,7 +230,7 @@ def _document(
     lineage = Lineage(
         source.name,
         source.fold,
-        tuple(sorted(records, key=lambda one: one.id)),
+        tuple(sorted(records, key=lambda lesion: lesion.id)),
         dict(source.host),
         source.ancestors,
     )
@@ -250,7 +252,7 @@ def _document(
 def _judged(
     source: CaseSource, case: Case, predicted: LabelArray, least: int
 ) -> tuple[tuple[tuple[float, float], ...], list[Judged]]:
-    """Where a case's body lies, and its lesions."""
+    """Span of a case's body, and its lesions."""
     if case.labels is None:
         raise DataFault(
             f"{source.name}: case {case.id!r} has no labels, expected them of every training case"
@@ -261,25 +263,25 @@ def _judged(
             f"{source.name}: the prediction of case {case.id!r} has shape {predicted.shape}, the "
             f"case {shape}; expected equal"
         )
-    ones = (1.0,) * len(shape)
+    unit_scale = (1.0,) * len(shape)
     body = case.labels != OUTSIDE
     span = body_span(organ_mask(case.image) if body.all() or not body.any() else body)
-    frame = Frame(source.schema.spacing, (0.0,) * len(shape), ones, shape, span)
+    frame = Frame(source.schema.spacing, (0.0,) * len(shape), unit_scale, shape, span)
     unknown = case.labels == source.schema.ignore if source.schema.ignore is not None else ~body
     labels = replace_ignored(case.labels, source.schema)
     marked = np.where(unknown | ~body, np.int16(0), predicted)
     return span, judge(labels, marked, source.schema.foreground, frame, least=least)
 
 
-def _row(case_id: str, one: Judged) -> dict[str, Any]:
-    lesion = one.lesion
+def _row(case_id: str, judged: Judged) -> dict[str, Any]:
+    lesion = judged.lesion
     return {
         "case": case_id,
         "label": lesion.label,
         "size": round(lesion.size, 4),
         "diameter": round(lesion.diameter, 4),
         "place": None if lesion.place is None else [round(x, 4) for x in lesion.place],
-        "dice": round(one.dice, 4),
-        "recall": round(one.recall, 4),
-        "found": one.found,
+        "dice": round(judged.dice, 4),
+        "recall": round(judged.recall, 4),
+        "found": judged.found,
     }

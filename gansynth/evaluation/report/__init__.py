@@ -1,4 +1,4 @@
-"""The report of an evaluation: one HTML file to look at, one Markdown file to read anywhere."""
+"""The report of an evaluation: an HTML file with figures, and a Markdown file."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ def write_report(
 ) -> dict[str, Path]:
     """Write ``report.html`` and ``report.md`` from an evaluation's document.
 
-    The HTML file is whole in itself: no network, no other file. Its numbers are links into
+    The HTML file is self-contained: no network, no other file. Its numbers link into
     ``evaluation.json``, which the caller writes into the same folder.
 
     Args:
-        document: the evaluation; any part may be missing, null or empty, which the report then
-            says.
-        folder: where to write; made if it is not there.
-        pictures: name of a point of the maps -> PNG file. They are slices of patients' images,
-            which the report warns of: who passes the report on passes these on.
-        strip: side -> some of its images as PNG files, shown on top; patients' likewise.
+        document: the evaluation; the report notes any part that is missing, null or empty.
+        folder: created if missing.
+        pictures: name of a point of the maps -> PNG file. They are slices of patients' images:
+            sharing the report shares them, and it warns so.
+        strip: side -> some of its images as PNG files, shown on top; they include patients.
 
     Returns:
         Name of each file -> its path.

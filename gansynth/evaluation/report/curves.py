@@ -1,4 +1,4 @@
-"""Curves: power over frequency, and how intensities are distributed."""
+"""Curves: power over frequency, and distributions of intensities."""
 
 from __future__ import annotations
 
@@ -34,52 +34,52 @@ SPREAD_KEYS = ("low", "high", "real_low", "real_high")
 SPECTRUM_KEY = Key(
     (
         ("line synthetic", "samples, with their 95 % CI"),
-        ("band", "other real people"),
+        ("band", "other real subjects"),
         ("rule", "1: as much power as real images"),
     )
 )
 
 AT_ONCE = 6
-"""Distributions within labels that are shown at once; more are folded away."""
+"""Distributions within labels shown openly; more are collapsed."""
 INTENSITIES_KEY = Key((("line synthetic", "samples"), ("area real", "real images")))
 FLOOR = 118.0
 """Bottom of a distribution, in pixels."""
 ROOF = 14.0
 CUT = 3.0
-"""A few bins that are so many times higher than the next ones are cut off."""
+"""A few bins are cut off if they exceed the next ones by this factor."""
 FEW = 4
 TRIFLE = 0.003
-"""Share of a panel's height below which bins at its sides are not drawn."""
+"""Smallest share of a panel's height at which outer bins are drawn."""
 
 
 def curves(root: Node, drawings: Drawings) -> list[Block]:
-    """Spectra and distributions, or that there are none."""
-    found = [*spectra(root, drawings), *intensities(root, drawings)]
-    return found or [Words(["No curves were worked out."], "note")]
+    """Spectra and distributions, or a note that there are none."""
+    blocks = [*spectra(root, drawings), *intensities(root, drawings)]
+    return blocks or [Words(["No curves were computed."], "note")]
 
 
 def spectra(root: Node, drawings: Drawings) -> list[Block]:
     """Power of samples over that of real images, a panel for each channel."""
-    own = [node for node in root["curves"]["spectrum"] if finite(node["ratio"])]
-    if not own:
+    nodes = [node for node in root["curves"]["spectrum"] if finite(node["ratio"])]
+    if not nodes:
         return []
     keys = ("ratio", *SPREAD_KEYS)
     down = LogAxis.over(
-        [1.0, *(v for node in own for k in keys for v in finite(node[k]))], BOTTOM, TOP, about=6
+        [1.0, *(v for node in nodes for k in keys for v in finite(node[k]))], BOTTOM, TOP, about=6
     )
     along = LogAxis.over(
-        (v for node in own for v in finite(node["frequency"])), LEFT + 2, RIGHT - 2, about=5
+        (v for node in nodes for v in finite(node["frequency"])), LEFT + 2, RIGHT - 2, about=5
     )
     note = (
         "Power of samples over power of real images, by frequency in 1/mm: below 1 detail is "
         "missing, above 1 it is added. Both axes are logarithmic, and the same in all panels."
     )
-    panels = [_spectrum(drawings, down, along, node) for node in own]
+    panels = [_spectrum(drawings, down, along, node) for node in nodes]
     return [
         Words([note], "note"),
         Panels(panels),
         SPECTRUM_KEY,
-        More("Numbers of the spectra", [_bands(own)]),
+        More("Numbers of the spectra", [_bands(nodes)]),
     ]
 
 
@@ -89,9 +89,9 @@ def _spectrum(drawings: Drawings, down: Axis, along: Axis, node: Node) -> tuple[
     drawn.insert(0, sourced(listed(node["real_high"]), stretched(HEIGHT, *_filled(*edges))))
     drawn.append(line(LEFT, down.at(1), RIGHT, down.at(1), "rule"))
     places = _places(node, "ratio", down, along)
-    for one, other in itertools.pairwise(places):
-        if one and other:
-            drawn.append(line(*one, *other, "synthetic"))
+    for first, second in itertools.pairwise(places):
+        if first and second:
+            drawn.append(line(*first, *second, "synthetic"))
     for key in ("low", "high"):
         for index, (end, middle) in enumerate(
             zip(_places(node, key, down, along), places, strict=True)
@@ -104,22 +104,22 @@ def _spectrum(drawings: Drawings, down: Axis, along: Axis, node: Node) -> tuple[
             dot = mark("speck", *place, "synthetic")
             drawn.append(sourced(number(node["ratio"][index], 3), dot))
     channel = node["channel"].text or "Channel without a name"
-    known = finite(node["ratio"])
-    said = f"Ratio between {min(known):.2f} and {max(known):.2f} in {len(known)} bands."
-    return [channel], drawings.drawing(f"Spectrum, {channel}", said, HEIGHT, *drawn)
+    ratios = finite(node["ratio"])
+    summary = f"Ratio between {min(ratios):.2f} and {max(ratios):.2f} in {len(ratios)} bands."
+    return [channel], drawings.drawing(f"Spectrum, {channel}", summary, HEIGHT, *drawn)
 
 
 Place = tuple[float, float] | None
 
 
 def _places(node: Node, key: str, down: Axis, along: Axis) -> list[Place]:
-    """Where the numbers of a curve lie; None where a number is not known, or has no logarithm."""
-    found: list[Place] = []
+    """Points of a curve; None where a number is unknown or has no logarithm."""
+    places: list[Place] = []
     for frequency, value in zip(node["frequency"], node[key], strict=False):
         x, y = frequency.number, value.number
-        known = x is not None and y is not None and x > 0 and y > 0
-        found.append((along.at(x or 1), down.at(y or 1)) if known else None)
-    return found
+        defined = x is not None and y is not None and x > 0 and y > 0
+        places.append((along.at(x or 1), down.at(y or 1)) if defined else None)
+    return places
 
 
 def _filled(lows: Sequence[Place], highs: Sequence[Place]) -> list[Markup]:
@@ -137,10 +137,10 @@ def _filled(lows: Sequence[Place], highs: Sequence[Place]) -> list[Markup]:
     return drawn
 
 
-def _bands(own: Sequence[Node]) -> Table:
+def _bands(nodes: Sequence[Node]) -> Table:
     """Every number of the spectra."""
     rows = []
-    for node in own:
+    for node in nodes:
         for index, _ in enumerate(node["frequency"]):
             low, high, first, last = (number(node[key][index], 3) for key in SPREAD_KEYS)
             cells: list[Line] = [
@@ -150,7 +150,7 @@ def _bands(own: Sequence[Node]) -> Table:
                 interval(first, last),
             ]
             rows.append(Row(cells, node["channel"].text))
-    titles = ("frequency, 1/mm", "ratio", "95 % CI", "other real people")
+    titles = ("frequency, 1/mm", "ratio", "95 % CI", "other real subjects")
     columns = [Column(title) for title in titles]
     return Table("Power of samples over real images", columns, rows, "grouped", "channel")
 
@@ -159,16 +159,16 @@ def _bands(own: Sequence[Node]) -> Table:
 
 
 def intensities(root: Node, drawings: Drawings) -> list[Block]:
-    """How intensities are distributed: of whole channels, and within labels."""
-    own = [
+    """Distributions of intensities, of whole channels and within labels."""
+    nodes = [
         node
         for node in root["curves"]["intensities"]
         if len(finite(node["edges"])) > 1 and (finite(node["synthetic"]) or finite(node["real"]))
     ]
-    if not own:
+    if not nodes:
         return []
-    whole = [_histogram(drawings, node) for node in own if not node["label"]]
-    parts = [_histogram(drawings, node) for node in own if node["label"]]
+    whole = [_histogram(drawings, node) for node in nodes if not node["label"]]
+    parts = [_histogram(drawings, node) for node in nodes if node["label"]]
     note = "How intensities are distributed; each panel has its own axes."
     blocks: list[Block] = [Words([note], "note")]
     if len(parts) > AT_ONCE:
@@ -177,15 +177,17 @@ def intensities(root: Node, drawings: Drawings) -> list[Block]:
 
 
 def _histogram(drawings: Drawings, node: Node) -> tuple[Line, Markup]:
-    sides = {key: [one.number or 0.0 for one in node[key]] for key in ("real", "synthetic")}
-    densities = sorted([v for own in sides.values() for v in own], reverse=True) or [1.0]
+    sides = {key: [bin.number or 0.0 for bin in node[key]] for key in ("real", "synthetic")}
+    densities = sorted(
+        [v for densities_of in sides.values() for v in densities_of], reverse=True
+    ) or [1.0]
     top = _top(densities)
     edges, sides = _trimmed(finite(node["edges"]), sides, TRIFLE * top)
     along = Axis.over(edges, LEFT - 12, RIGHT, about=4, tight=True)
     down = Axis(0.0, top, (), FLOOR, ROOF)
     drawn = [line(along.start, FLOOR, along.end, FLOOR, "grid")]
-    for side, own in sides.items():
-        steps = corners_of(_steps(edges, own, along, down))
+    for side, densities_of in sides.items():
+        steps = corners_of(_steps(edges, densities_of, along, down))
         shape = tag("polyline", points=steps, class_=f"curve {side}")
         drawn.append(sourced(listed(node[side]), stretched(FLOOR + 2, shape)))
     drawn += [text(along.at(t), FLOOR + 16, along.words(t), "tick") for t in along.ticks]
@@ -193,18 +195,20 @@ def _histogram(drawings: Drawings, node: Node) -> tuple[Line, Markup]:
         drawn.append(text(along.end, 9, "peaks are cut", "side", "end"))
     channel, label = node["channel"].text or "Channel without a name", node["label"].text
     name = f"{channel}, {label}" if label else channel
-    said = "; ".join(f"{side} highest at {_mode(edges, own)}" for side, own in sides.items())
-    return [name], drawings.drawing(f"Intensities, {name}", f"{said}.", FLOOR + 20, *drawn)
+    summary = "; ".join(
+        f"{side} highest at {_mode(edges, densities_of)}" for side, densities_of in sides.items()
+    )
+    return [name], drawings.drawing(f"Intensities, {name}", f"{summary}.", FLOOR + 20, *drawn)
 
 
 def _trimmed(
     edges: list[float], sides: dict[str, list[float]], least: float
 ) -> tuple[list[float], dict[str, list[float]]]:
-    """Without bins at both ends that are too low to be seen; never without any."""
-    seen = [i for own in sides.values() for i, v in enumerate(own) if v > least]
-    seen = [i for i in seen if i + 1 < len(edges)] or [0, len(edges) - 2]
-    first, last = min(seen), max(seen) + 1
-    return edges[first : last + 1], {key: own[first:last] for key, own in sides.items()}
+    """Remove bins at both ends that are too low to be visible, keeping at least one."""
+    visible = [i for densities in sides.values() for i, v in enumerate(densities) if v > least]
+    visible = [i for i in visible if i + 1 < len(edges)] or [0, len(edges) - 2]
+    first, last = min(visible), max(visible) + 1
+    return edges[first : last + 1], {key: densities[first:last] for key, densities in sides.items()}
 
 
 def _top(densities: Sequence[float]) -> float:
@@ -225,7 +229,7 @@ def _steps(
 
 
 def _mode(edges: Sequence[float], densities: Sequence[float]) -> str:
-    """The middle of the highest bin, in words."""
+    """Centre of the highest bin, as text."""
     pairs = list(zip(itertools.pairwise(edges), densities, strict=False))
     (left, right), most = max(pairs, key=lambda pair: pair[1], default=((0.0, 0.0), 0.0))
     return f"{(left + right) / 2:.3g}" if most else "nowhere"

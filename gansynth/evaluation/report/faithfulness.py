@@ -33,9 +33,9 @@ KEY = Key(
     )
 )
 MEANING = (
-    "A segmenter that never saw a sample looks for the labels that each sample was drawn of. If it "
-    "finds them as well as in real cases, samples show what their labels say; if it finds them no "
-    "better than labels of other samples, shuffled, they do not."
+    "A segmenter that was not trained on samples predicts the labels that each sample is based on. "
+    "If its Dice is as high as in real cases, samples show what their labels say. If it is no "
+    "higher than for shuffled labels of other samples, they do not."
 )
 
 
@@ -45,10 +45,10 @@ def faithfulness(root: Node, drawings: Drawings) -> list[Block]:
     entries = [entry for entry in [*node["labels"], node["mean"]] if _known(entry)]
     if not entries:
         why: Line = [": ", told(node["why"])] if node["why"] else []
-        return [Words(["Faithfulness to labels was not worked out", *why, "."], "note")]
+        return [Words(["Faithfulness to labels was not computed", *why, "."], "note")]
     blocks: list[Block] = [Words([MEANING])]
     if node["judge"]:
-        blocks.append(Words(["Judge: ", told(node["judge"]), "."], "note"))
+        blocks.append(Words(["Segmenter: ", told(node["judge"]), "."], "note"))
     return [*blocks, _table(entries, drawings), KEY]
 
 
@@ -58,29 +58,29 @@ def _known(entry: Node) -> bool:
 
 def _table(entries: Sequence[Node], drawings: Drawings) -> Table:
     axis = Axis.over([0.0, 1.0], *EDGES)
-    said = f"Axis from {axis.words(0)} to {axis.words(1)}; higher is better."
-    head = ruler(drawings, axis, "Dice", said, ("", "better ▸"))
+    description = f"Axis from {axis.words(0)} to {axis.words(1)}; higher is better."
+    head = ruler(drawings, axis, "Dice", description, ("", "better ▸"))
     rows = [_row(drawings, axis, head, entry) for entry in entries]
-    caption = "Dice of the judge for each label, with 95 % confidence intervals"
+    caption = "Dice of the segmenter for each label, with 95 % confidence intervals"
     return Table.of(caption, rows, "faithful")
 
 
 def _row(drawings: Drawings, axis: Axis, head: Markup, entry: Node) -> Row:
-    real, own, ratio = (three(entry, 2, key) for key in ("real", "synthetic", "ratio"))
+    real, samples, ratio = (three(entry, 2, key) for key in ("real", "synthetic", "ratio"))
     shuffled = number(entry["shuffled"], 2)
     name = entry["label"].text or "without a name"
     described = (
-        f"Real cases {plain(with_interval(*real))}, samples {plain(with_interval(*own))}, "
+        f"Real cases {plain(with_interval(*real))}, samples {plain(with_interval(*samples))}, "
         f"shuffled labels {shuffled.text}."
     )
-    drawn = _drawn(axis, real, own, shuffled)
+    drawn = _drawn(axis, real, samples, shuffled)
     cells: dict[Column, Line | Markup] = {
         Column("label", "words"): [name],
         Column("Dice", "drawing", head): drawings.drawing(
             f"Dice, {name}", described, HEIGHT, *drawn
         ),
         Column("real cases"): with_interval(*real),
-        Column("samples"): with_interval(*own),
+        Column("samples"): with_interval(*samples),
         Column("shuffled labels"): [shuffled],
         Column("ratio"): with_interval(*ratio),
         Column("number of samples"): [whole(entry["samples"])],
@@ -90,10 +90,10 @@ def _row(drawings: Drawings, axis: Axis, head: Markup, entry: Node) -> Row:
     return Row(cells, tone=tone, pointer=entry.pointer)
 
 
-def _drawn(axis: Axis, real: Three, own: Three, shuffled: Linked) -> list[Markup]:
-    """One below the other: real cases, samples, shuffled labels."""
+def _drawn(axis: Axis, real: Three, samples: Three, shuffled: Linked) -> list[Markup]:
+    """Real cases, samples and shuffled labels, one below the other."""
     drawn = grid(axis, HEIGHT)
-    lanes = (("square", "real", real, 10.0), ("up", "synthetic", own, 30.0))
+    lanes = (("square", "real", real, 10.0), ("up", "synthetic", samples, 30.0))
     for shape, class_, (middle, *ends), y in lanes:
         drawn += whisker(axis, [(value_of(end), end) for end in ends], y)
         if (value := value_of(middle)) is not None:

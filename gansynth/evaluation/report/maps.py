@@ -19,30 +19,30 @@ SIDES = {
     "held-out": ("square", "real, held-out"),
     "synthetic": ("up", "synthetic"),
 }
-"""Side of a point -> its mark, and its name; in the order in which they are drawn."""
+"""Side of a point -> its mark, and its name, in drawing order."""
 KINDS = 8
-"""So many kinds can be shown and hidden one by one: as many as the style sheet knows."""
+"""Most kinds with controls of their own: as many as the style sheet has."""
 WIDE, HIGH = 4.0, 3.0
-"""Sides of a map; as many units of it are as long across as they are down."""
+"""Width and height of a map in units."""
 MARGIN = 0.04
 NOTE = (
-    "Each point is an image; alike images lie near to each other. Distances between clusters, "
-    "their sizes and how dense they are mean nothing in t-SNE. Look whether samples lie among "
-    "real images: clusters of one side alone are what to look into."
+    "Each point is an image; similar images are close. Distances between clusters, "
+    "their sizes and densities mean nothing in t-SNE. Check whether samples lie among "
+    "real images: examine clusters of one side alone."
 )
 HINT = "Point at a point, tap it, or reach it with Tab and the arrow keys"
 WARNING = (
     "This page holds pictures of patients. It must not be passed on to anybody who may not see "
-    "their images."
+    "these images."
 )
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A point that lies somewhere.
+    """A point with known coordinates.
 
     Attributes:
-        side: key in ``SIDES``, or of a side that is unknown its own name.
+        side: key in ``SIDES``, or the name of an unknown side.
         x: share of the width.
         y: share of the height.
     """
@@ -62,22 +62,24 @@ class Shown:
 
 def maps(root: Node, pictures: Mapping[str, bytes]) -> list[Block]:
     """All maps, and all pictures by their names."""
-    drawn = [(node, own) for node in root["maps"] if (own := _placed(node))]
+    drawn = [(node, points) for node in root["maps"] if (points := _placed(node))]
     keys = {name: f"picture-{index}" for index, name in enumerate(pictures)}
     blocks: list[Block] = []
     if not drawn:
         blocks.append(Words(["No map was made."], "note"))
     else:
-        said = f"{HINT}{' to see its image.' if pictures else ': it says its name.'}"
-        inner = Markup("").join(_map(node, own, keys) for node, own in drawn)
-        told: list[Line] = [[_title(node), ": ", *_counts(node, own)] for node, own in drawn]
+        hint = f"{HINT}{' to see its image.' if pictures else ' to see its name.'}"
+        inner = Markup("").join(_map(node, points, keys) for node, points in drawn)
+        summary: list[Line] = [
+            [_title(node), ": ", *_counts(node, points)] for node, points in drawn
+        ]
         blocks += [
             Words([NOTE]),
-            Words([said], "note"),
-            Drawn(tag("div", inner, class_="maps"), joined(told, ". ", ". ")),
+            Words([hint], "note"),
+            Drawn(tag("div", inner, class_="maps"), joined(summary, ". ", ". ")),
         ]
     if pictures:
-        blocks.append(_gallery(pictures, keys, [own for _, own in drawn]))
+        blocks.append(_gallery(pictures, keys, [points for _, points in drawn]))
     return blocks
 
 
@@ -86,60 +88,60 @@ def _title(node: Node) -> str:
 
 
 def _placed(node: Node) -> list[Shown]:
-    """Points with a place: those drawn first come first; one unit is as long down as across."""
-    known = [p for p in node["points"] if p["x"].number is not None and p["y"].number is not None]
-    if not known:
+    """Points in drawing order; one unit has the same length in both directions."""
+    placed = [p for p in node["points"] if p["x"].number is not None and p["y"].number is not None]
+    if not placed:
         return []
-    xs, ys = ([p[axis].number or 0.0 for p in known] for axis in ("x", "y"))
+    xs, ys = ([p[axis].number or 0.0 for p in placed] for axis in ("x", "y"))
     unit = max((max(xs) - min(xs)) / WIDE, (max(ys) - min(ys)) / HIGH) or 1.0
     middle = (max(xs) + min(xs)) / 2, (max(ys) + min(ys)) / 2
     inside = 100 * (1 - 2 * MARGIN)
-    found = [
+    points = [
         Shown(
             point,
             point["side"].text or "unknown",
             50 + inside * (x - middle[0]) / unit / WIDE,
             50 - inside * (y - middle[1]) / unit / HIGH,
         )
-        for point, x, y in zip(known, xs, ys, strict=True)
+        for point, x, y in zip(placed, xs, ys, strict=True)
     ]
     order = list(SIDES)
-    return sorted(found, key=lambda p: order.index(p.side) if p.side in order else -1)
+    return sorted(points, key=lambda p: order.index(p.side) if p.side in order else -1)
 
 
-def _map(node: Node, own: Sequence[Shown], keys: Mapping[str, str]) -> Markup:
-    """A map with what shows and hides its sides."""
-    kinds = list(dict.fromkeys(p.node["kind"].text for p in own))
+def _map(node: Node, placed: Sequence[Shown], keys: Mapping[str, str]) -> Markup:
+    """A map with controls for its sides."""
+    kinds = list(dict.fromkeys(p.node["kind"].text for p in placed))
     kinds = kinds if 1 < len(kinds) <= KINDS else []
     title = _title(node)
-    points = [_point(p, keys, kinds, first=not index) for index, p in enumerate(own)]
+    points = [_point(p, keys, kinds, first=not index) for index, p in enumerate(placed)]
     plot = tag(
         "svg",
         *points,
         tag("circle", r="9", class_="ring"),
         role="listbox",
-        aria_label=f"{title}: {len(own)} points",
+        aria_label=f"{title}: {len(placed)} points",
         width="100%",
     )
-    caption = html([*sentence(node["what"].text), *_counts(node, own)], RESULTS)
+    caption = html([*sentence(node["what"].text), *_counts(node, placed)], RESULTS)
     return tag(
         "figure",
         tag("figcaption", tag("h3", escape(title)), tag("p", caption, class_="note")),
-        *_toggles("side", _sides(own)),
+        *_toggles("side", _sides(placed)),
         *_toggles("kind", [(f"kind-{i}", k or "no kind", "") for i, k in enumerate(kinds)]),
         tag("div", plot, _card(), class_="plot"),
         class_="map",
     )
 
 
-def _sides(own: Sequence[Shown]) -> list[tuple[str, str, str]]:
+def _sides(points: Sequence[Shown]) -> list[tuple[str, str, str]]:
     """Class, name and mark of each side that has points."""
-    present = {point.side for point in own}
+    present = {point.side for point in points}
     return [(key, name, shape) for key, (shape, name) in SIDES.items() if key in present]
 
 
 def _point(point: Shown, keys: Mapping[str, str], kinds: Sequence[str], *, first: bool) -> Markup:
-    """A point; the first one is where the keyboard comes in."""
+    """A point; the first one receives the keyboard focus."""
     shape = SIDES.get(point.side, ("diamond", ""))[0]
     side = point.side if point.side in SIDES else "elsewhere"
     kind = point.node["kind"].text
@@ -158,44 +160,44 @@ def _point(point: Shown, keys: Mapping[str, str], kinds: Sequence[str], *, first
 
 
 def _toggles(name: str, entries: Sequence[tuple[str, str, str]]) -> list[Markup]:
-    """What shows and hides points of one class; its signs are the key of the map."""
+    """Controls that show and hide points of one class; their signs are the map's legend."""
     if not entries:
         return []
     labels = []
     for class_, words, shape in entries:
         box = Markup('<input type="checkbox" checked class="only-{}">').format(class_)
         use = tag("use", href=f"#mark-{shape}", x="8", y="8") if shape else Markup("")
-        own = tag("svg", use, class_=f"sign {class_}", aria_hidden="true", width="16", height="16")
-        labels.append(tag("label", box, own if shape else "", escape(words)))
+        sign = tag("svg", use, class_=f"sign {class_}", aria_hidden="true", width="16", height="16")
+        labels.append(tag("label", box, sign if shape else "", escape(words)))
     legend = tag("legend", escape(f"Shown {name}s"))
     return [tag("fieldset", legend, *labels, class_="key")]
 
 
 def _card() -> Markup:
-    """Where the picture of a point appears."""
+    """The place for the picture of a point."""
     place = tag("a", class_="place")
     return tag("div", tag("p", class_="who"), tag("p", place), class_="card", hidden="")
 
 
-def _counts(node: Node, own: Sequence[Shown]) -> Line:
-    """How many points there are of each side."""
+def _counts(node: Node, points: Sequence[Shown]) -> Line:
+    """Number of points of each side."""
     steps = node.pointer.split("/")[1:]
-    found: list[Line] = []
-    for side in dict.fromkeys(point.side for point in own):
-        nodes = [p.node for p in own if p.side == side]
+    counts: list[Line] = []
+    for side in dict.fromkeys(point.side for point in points):
+        nodes = [p.node for p in points if p.side == side]
         of = pattern(*steps, "points", sorted(index_of(n) for n in nodes), "side")
         count: Linked = derived("count", nodes, of=of, holder=f"{node.pointer}/points")
-        found.append([count, f" {SIDES[side][1] if side in SIDES else side}"])
+        counts.append([count, f" {SIDES[side][1] if side in SIDES else side}"])
     perplexity = node["perplexity"]
-    more: Line = ["; perplexity ", number(perplexity, 0)] if perplexity else []
-    return [*joined(found), *more, "."]
+    perplexity_text: Line = ["; perplexity ", number(perplexity, 0)] if perplexity else []
+    return [*joined(counts), *perplexity_text, "."]
 
 
 def _gallery(
-    pictures: Mapping[str, bytes], keys: Mapping[str, str], own: Sequence[Sequence[Shown]]
+    pictures: Mapping[str, bytes], keys: Mapping[str, str], maps: Sequence[Sequence[Shown]]
 ) -> More:
-    """Every picture once; points show them from here."""
-    words = {p.node["name"].text: p.words for points in reversed(own) for p in points}
+    """Every picture once; points refer to them."""
+    words = {p.node["name"].text: p.words for points in reversed(maps) for p in points}
     figures = [
         tag(
             "figure",
@@ -205,8 +207,8 @@ def _gallery(
         )
         for name, png in pictures.items()
     ]
-    told = ["Pictures are in report.html alone."]
-    return More("All pictures", [Drawn(tag("div", *figures, class_="gallery"), told)])
+    note = ["Pictures are in report.html only."]
+    return More("All pictures", [Drawn(tag("div", *figures, class_="gallery"), note)])
 
 
 def _image(png: bytes, described: str) -> Markup:

@@ -1,4 +1,4 @@
-"""Memorisation: drawings of nearness, and in words what they show; near-copies one by one."""
+"""Memorisation: plots of distances, conclusions in text, and a list of near-copies."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from gansynth.report.words import (
 )
 
 AT_ONCE = 12
-"""Near-copies that are listed at once; more are folded away."""
+"""Near-copies listed openly; more are collapsed."""
 OWNER = (
     "The list of near-copies names training cases. It is for whoever owns the run, and must not "
     "be passed on."
 )
 MEANING = (
-    "If samples repeat training cases, they lie nearer to them than to as many people who were "
-    "held out, and an attacker can tell who was trained on. What is not shown here is not ruled "
-    "out: another attack may show it, and few held-out people show little."
+    "If samples repeat training cases, they lie nearer to them than to as many held-out "
+    "subjects, and an attacker can identify training subjects. What is not shown here is not ruled "
+    "out: another attack may show it, and few held-out subjects show little."
 )
 HEIGHT = 30.0
 MIDDLE = HEIGHT / 2
 EDGES = 4.0, 96.0
 QUANTILES = range(5)
 CHANCE = 0.5
-"""AUC of an attack that knows nothing."""
+"""AUC of a random attack."""
 BOX_KEY = Key(
     (
         ("part box synthetic", "half of the samples"),
@@ -68,28 +68,28 @@ ATTACKS = {
 def memorisation(root: Node, drawings: Drawings) -> list[Block]:
     """Distances, shares and attacks, near-copies."""
     node = root["memorisation"]
-    found = [*distances(node, drawings), *chances(node, drawings), *_ratios(node), *_copies(node)]
-    if not found:
+    blocks = [*distances(node, drawings), *chances(node, drawings), *_ratios(node), *_copies(node)]
+    if not blocks:
         why: Line = [": ", told(node["why"])] if node["why"] else []
-        return [Words(["Memorisation was not looked into", *why, "."], "note")]
-    return [Words([MEANING]), *found]
+        return [Words(["Memorisation was not tested", *why, "."], "note")]
+    return [Words([MEANING]), *blocks]
 
 
 # -- distances -----------------------------------------------------------------------------------
 
 
 def distances(node: Node, drawings: Drawings) -> list[Block]:
-    """A box for each side: how far it lies from the nearest case of another."""
-    own = [entry for entry in node["distances"] if finite(entry["quantiles"])]
-    if not own:
+    """A box plot for each side: distances to the nearest case of another subject."""
+    entries = [entry for entry in node["distances"] if finite(entry["quantiles"])]
+    if not entries:
         return []
-    quantiles = [quantile for entry in own for quantile in entry["quantiles"]]
+    quantiles = [quantile for entry in entries for quantile in entry["quantiles"]]
     axis = Axis.over([0.0, *finite(quantiles)], *EDGES)
-    ends = [(entry["quantiles"][1], entry["quantiles"][3]) for entry in own]
+    ends = [(entry["quantiles"][1], entry["quantiles"][3]) for entry in entries]
     places, unit = decimals(quantiles, ends), node["unit"].text
-    said = f"Axis from {axis.words(axis.low)} to {axis.words(axis.high)} {unit}."
-    head = ruler(drawings, axis, "Distance to the nearest", said)
-    rows = [_distance(drawings, axis, head, entry, places) for entry in own]
+    description = f"Axis from {axis.words(axis.low)} to {axis.words(axis.high)} {unit}."
+    head = ruler(drawings, axis, "Distance to the nearest", description)
+    rows = [_distance(drawings, axis, head, entry, places) for entry in entries]
     caption = f"Distance to the nearest case{f', {unit}' if unit else ''}"
     return [Table.of(caption, rows, "distances"), BOX_KEY]
 
@@ -132,28 +132,28 @@ def _box(axis: Axis, quantiles: Sequence[Linked], class_: str) -> list[Markup]:
 
 @dataclass(frozen=True)
 class Chance:
-    """Something found that has a value which chance alone gives."""
+    """A result with the value expected by chance."""
 
     node: Node
     name: str
     how: Line
-    found: Three
+    value: Three
     expected: float | None
-    shown: Line
+    expected_text: Line
 
 
 def chances(node: Node, drawings: Drawings) -> list[Block]:
-    """The share that lies nearer to training, and attacks, each beside what chance gives."""
+    """The share nearer to training, and attacks, each with the value of chance."""
     nearer = node["nearer"]
     entries = [_nearer(nearer)] if nearer["value"].number is not None else []
     entries += [_attack(a) for a in node["membership"] if a["auc"].number is not None]
     if not entries:
         return []
     axis = Axis.over([0.0, 1.0], *EDGES)
-    said = "Axis from nothing to one; to the right of chance there is memorisation."
-    head = ruler(drawings, axis, "Share or AUC", said, ("", "memorised ▸"))
+    description = "Axis from zero to one; values right of chance indicate memorisation."
+    head = ruler(drawings, axis, "Share or AUC", description, ("", "memorised ▸"))
     rows = [_chance(drawings, axis, head, entry) for entry in entries]
-    caption = "What nearness gives away, beside what would be found without memorisation"
+    caption = "Memorisation tests, beside the values expected without memorisation"
     return [Table.of(caption, rows, "chances"), CHANCE_KEY]
 
 
@@ -167,9 +167,9 @@ def _nearer(node: Node) -> Chance:
         node,
         "Samples nearer to training",
         [
-            "Share of samples that lie nearer to training people than to as many held-out ones; ",
+            "Share of samples that lie nearer to training subjects than to as many held-out ones; ",
             whole(node["people"]),
-            " people on each side.",
+            " subjects on each side.",
         ],
         _found(node, "value"),
         node["expected"].number,
@@ -200,7 +200,7 @@ def _chance(drawings: Drawings, axis: Axis, head: Markup, entry: Chance) -> Row:
     if entry.expected is not None:
         at = axis.at(entry.expected)
         drawn.append(line(at, 0, at, HEIGHT, "mde"))
-    middle, *ends = entry.found
+    middle, *ends = entry.value
     drawn += whisker(axis, [(value_of(end), end) for end in ends], MIDDLE)
     if (value := value_of(middle)) is not None:
         drawn.append(sourced(middle, mark("dot", axis.at(value), MIDDLE, "arm")))
@@ -211,8 +211,8 @@ def _chance(drawings: Drawings, axis: Axis, head: Markup, entry: Chance) -> Row:
         Column("beside chance", "drawing", head): drawings.drawing(
             entry.name, described, HEIGHT, *drawn
         ),
-        Column("found, 95 % CI"): with_interval(*entry.found),
-        Column("expected"): entry.shown,
+        Column("found, 95 % CI"): with_interval(*entry.value),
+        Column("expected"): entry.expected_text,
         Column("p"): [probability(entry.node["p"])],
     }
     return Row(cells, pointer=entry.node.pointer)
@@ -222,32 +222,32 @@ def _chance(drawings: Drawings, axis: Axis, head: Markup, entry: Chance) -> Row:
 
 
 def _ratios(node: Node) -> list[Block]:
-    """How much nearer samples lie, in words."""
-    ratio, own = node["ratio"], node["own"]
-    found: list[Block] = []
+    """How much nearer samples lie, as text."""
+    ratio, own_case = node["ratio"], node["own"]
+    blocks: list[Block] = []
     if ratio["value"].number is not None:
         start = "The median distance to training cases is "
         end = " times that of held-out real cases; without memorisation about 1 is expected."
-        found.append(Words([start, *with_interval(*three(ratio, 2)), end]))
-    if own["ratio"].number is not None:
+        blocks.append(Words([start, *with_interval(*three(ratio, 2)), end]))
+    if own_case["ratio"].number is not None:
         line: Line = [
-            "To the very case whose labels were asked for it is ",
-            number(own["ratio"], 2),
+            "To the case whose labels a sample is based on it is ",
+            number(own_case["ratio"], 2),
             " times the usual one (",
-            whole(own["samples"]),
+            whole(own_case["samples"]),
             " samples).",
         ]
-        found.append(Words(line))
-    return found
+        blocks.append(Words(line))
+    return blocks
 
 
 def _copies(node: Node) -> list[Block]:
-    """How many samples are near-copies, and of which cases."""
+    """Number of near-copies, and their cases."""
     copies = node["copies"]
     if not copies:
         return []
-    known = copies["count"].number is not None
-    blocks: list[Block] = [Words(count_of(copies))] if known else []
+    counted = copies["count"].number is not None
+    blocks: list[Block] = [Words(count_of(copies))] if counted else []
     pairs = [pair for pair in copies["pairs"] if pair["case"] or pair["sample"]]
     if pairs:
         table = _pairs(pairs)
@@ -257,13 +257,13 @@ def _copies(node: Node) -> list[Block]:
 
 
 def count_of(copies: Node) -> Line:
-    """How many near-copies there are, and what is called one."""
+    """Number of near-copies, and their definition."""
     line: list[str | Linked] = [whole(copies["count"]), " of ", whole(copies["of"])]
     line.append(" samples are near-copies of training cases")
     if copies["threshold"].number is not None:
         line += [" (nearer than ", number(copies["threshold"], 2), " times the usual distance"]
         if copies["margin"].number is not None:
-            line += [", and than ", number(copies["margin"], 2), " times that to the next person"]
+            line += [", and than ", number(copies["margin"], 2), " times that to the next subject"]
         line.append(")")
     if copies["expected"].number is not None:
         line += ["; ", number(copies["expected"], 1), " would be expected of real cases"]
@@ -278,12 +278,12 @@ def _pairs(pairs: Sequence[Node]) -> Table:
                 [whole(pair["sample"])],
                 [pair["case"].text or NOTHING],
                 [number(pair["ratio"], 2)],
-                [words[own] if isinstance(own := pair["own"].value, bool) else NOTHING],
+                [words[own_case] if isinstance(own_case := pair["own"].value, bool) else NOTHING],
             ],
             pointer=pair.pointer,
         )
         for pair in pairs
     ]
     columns = [Column("sample", "short"), Column("training case", "words"), Column("distance")]
-    columns.append(Column("drawn of its labels", "short"))
+    columns.append(Column("based on its labels", "short"))
     return Table("Near-copies; distances in usual ones", columns, rows)

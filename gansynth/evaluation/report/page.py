@@ -1,4 +1,4 @@
-"""The report as a whole: what stands on top, its sections in order, and how to read it."""
+"""The whole report: summary, sections in order, and how to read it."""
 
 from __future__ import annotations
 
@@ -35,32 +35,31 @@ from gansynth.report.words import Line, Linked, derived, joined, number, told, w
 Strip = Mapping[str, Sequence[bytes]]
 """``real`` and ``synthetic`` -> some PNG files."""
 NO_STRIP: Strip = MappingProxyType({})
-NO_WORDS = "What this evaluation shows is not put in words; see its parts, below."
+NO_WORDS = "What this evaluation shows is not put in words; see its parts below."
 LINES = (
-    "A distance of samples to real images says nothing by itself: images of other real people "
-    "are not at distance zero either. So each figure is worked out twice: for samples, and for "
-    "other real people in their place, against the same real people. Real people are dealt out "
-    "in two halves, again and again, and nobody is in both; where 95 % of such comparisons of "
-    "real people lie is the band. Samples within it are as far from real people as these are "
-    "from each other.",
-    "A figure is like real if it lies within the band or on its better side; unlike real if it "
-    "lies beyond it and the interval of the difference leaves zero out; unclear if that "
-    "interval holds zero. A test is unlike real if p is below 0.05. Like real means no more "
-    "than: not told apart by this figure, with so many images.",
+    "A distance of samples to real images says nothing by itself: images of other real subjects "
+    "have a distance above zero, too. So each figure is computed twice against the same real "
+    "subjects: for samples, and for other real subjects. Real subjects are repeatedly split in two "
+    "halves that share nobody. The band holds 95 % of such comparisons of real subjects. Samples "
+    "within it are as far from real subjects as these are from each other.",
+    "A figure is like real if it lies within the band or on its better side. It is unlike real if "
+    "it lies beyond it and the interval of the difference excludes zero, and unclear if that "
+    "interval holds zero. A test is unlike real if p is below 0.05. Like real only means: not "
+    "distinguishable by this figure, with so many images.",
 )
 TERMS: tuple[tuple[str, Line], ...] = (
-    ("band", ["drawn equally wide in each row of realism; right of it a row is logarithmic, "
+    ("band", ["of equal width in each row of realism; right of it a row is logarithmic, "
               "and 10× is ten half widths of the band from its middle"]),
-    ("95 % CI", ["holds the true value in 95 % of such evaluations; of few people it is wide"]),
-    ("p", ["how often chance alone would show as much; below 0.05 it is called shown"]),
-    ("two-sample test", ["a classifier is to tell samples from real images: 0.5 is a coin, so "
-                         "they are alike to it; 1 is always right"]),
-    ("AUC", ["the chance that an attack holds a person that was trained on for a member rather "
-             "than one that was not: 0.5 is a coin, 1 gives everybody away"]),
+    ("95 % CI", ["holds the true value in 95 % of such evaluations; of few subjects it is wide"]),
+    ("p", ["probability of such a result by chance alone; below 0.05 it counts as shown"]),
+    ("two-sample test", ["a classifier distinguishes samples from real images: 0.5 is chance, "
+                         "1 is always right"]),
+    ("AUC", ["the probability that a training subject scores higher than another one: 0.5 is "
+             "chance, 1 identifies everybody"]),
     ("ratio", ["Dice of samples over that of real cases"]),
-    ("shuffled", ["each sample with the labels of another: what a judge finds by chance, or by "
-                  "what all samples have in common"]),
-    ("usual distance", ["that of a real image to the nearest one of another person"]),
+    ("shuffled", ["each sample with the labels of another: what a segmenter finds by chance, or "
+                  "because all samples have it in common"]),
+    ("usual distance", ["that of a real image to the nearest one of another subject"]),
 )  # fmt: skip
 LINKS: tuple[tuple[str, Line], ...] = (
     ("numbers", [f"each is a link to its place in {RESULTS}, named by its JSON pointer"]),
@@ -70,7 +69,7 @@ LINKS: tuple[tuple[str, Line], ...] = (
 def compose(
     document: Mapping[str, Any], pictures: Mapping[str, bytes], strip: Strip = NO_STRIP
 ) -> Report:
-    """Work out what a report says: three answers and a strip of pictures, then all else.
+    """Compose the report: three answers and a strip of pictures, then the sections.
 
     Args:
         document: the evaluation; any part may be missing.
@@ -78,9 +77,9 @@ def compose(
     """
     root = Node(dict(document))
     words = [
-        Items(title, said)
+        Items(title, sentences)
         for title, key in (("Shown:", "shown"), ("Not shown:", "not_shown"))
-        if (said := [[told(node)] for node in root["words"][key] if node.text])
+        if (sentences := [[told(node)] for node in root["words"][key] if node.text])
     ]
     return Report(
         name=f"Evaluation of {root['of']['name'].text or 'a generator without a name'}",
@@ -109,21 +108,21 @@ def _shown(strip: Strip) -> Drawn:
             side,
             Markup("").join(
                 Markup('<img src="{}" alt="{} {}">').format(data_uri(png), side, number)
-                for number, png in enumerate(own, 1)
+                for number, png in enumerate(images, 1)
             ),
         )
-        for side, own in strip.items()
+        for side, images in strip.items()
     ]
     return Drawn(Markup('<div class="strip">{}</div>').format(Markup("").join(rows)))
 
 
 def _scope(root: Node) -> Line:
-    """What was evaluated, in one line."""
+    """The evaluated samples and data, in one line."""
     of, data, images = root["of"], root["data"], root["images"]
     line: list[str | Linked] = [f"{of['kind'].text} {of['name'].text}".strip().capitalize()]
     line = ["Something unknown"] if not line[0] else line
     if of["generator"]:
-        line.append(f", drawn by {of['generator'].text}")
+        line.append(f", generated by {of['generator'].text}")
     if data["name"]:
         line.append(f" · {data['name'].text}")
     if data["fold"]:
@@ -136,26 +135,26 @@ def _scope(root: Node) -> Line:
 
 
 def _people(data: Node) -> Line:
-    """Whose images the real ones are."""
+    """Subjects of the real images."""
     line: list[str | Linked] = []
     if data["reference"]:
         line.append(f" · real: {data['reference'].text}")
     if data["subjects"]:
-        line += [" of ", whole(data["subjects"]), " people"]
+        line += [" of ", whole(data["subjects"]), " subjects"]
     if data["held_out_subjects"]:
         line += [", ", whole(data["held_out_subjects"]), " held out"]
     return line
 
 
 def _images(images: Node) -> Line:
-    """What an image is."""
+    """Properties of an image."""
     line: list[str | Linked] = []
     size = [whole(node) for node in images["size"] if node.number is not None]
     if size:
-        line += [" · ", *joined([[one] for one in size], " × ", " × "), " voxels"]
+        line += [" · ", *joined([[node] for node in size], " × ", " × "), " voxels"]
     spacing = [shortest(node) for node in images["spacing"] if node.number is not None]
     if spacing:
-        line += [" of ", *joined([[one] for one in spacing], " × ", " × "), " mm"]
+        line += [" of ", *joined([[node] for node in spacing], " × ", " × "), " mm"]
     channels = [channel.text for channel in images["channels"] if channel.text]
     labels = [name for name, _ in images["labels"].members() if name != "background"]
     line += [f" · {', '.join(channels)}"] * bool(channels)
@@ -182,32 +181,32 @@ def _sections(root: Node, pictures: Mapping[str, bytes]) -> tuple[Section, ...]:
 
 
 def _identity(root: Node) -> list[Block]:
-    """What was found in exported files that names somebody."""
+    """Findings in exported files."""
     node = root["identity"]
     findings = [finding for finding in node["findings"] if finding.text]
     if node["files"].number is None and not findings:
-        return [Words(["No exported files were looked at."], "note")]
+        return [Words(["No exported files were searched."], "note")]
     where: Line = [f" in {node['folder'].text}"] if node["folder"] else []
-    looked: Line = [whole(node["files"]), " exported files", *where, " were looked at"]
+    looked: Line = [whole(node["files"]), " exported files", *where, " were searched"]
     if not findings:
-        return [Words([*looked, "; nothing that names anybody was found."])]
+        return [Words([*looked, "; nothing that identifies anybody was found."])]
     rows = [Row([[finding.text]], pointer=finding.pointer) for finding in findings]
     table = Table("Found in exported files", [Column("finding", "words")], rows)
     return [Words([*looked, "."]), table]
 
 
 def _seconds(root: Node) -> list[Block]:
-    """What the evaluation took."""
-    known = [(name, node) for name, node in root["seconds"].members() if node.number is not None]
-    if not known:
-        return [Words(["Nothing is known of the time it took."], "note")]
-    rows = [Row([[name], [number(node, 1)]]) for name, node in known]
-    of = pattern("seconds", [name for name, _ in known])
-    total = derived("sum", [node for _, node in known], 1, of=of, holder="/seconds")
+    """Time of the evaluation."""
+    timed = [(name, node) for name, node in root["seconds"].members() if node.number is not None]
+    if not timed:
+        return [Words(["Its time is not known."], "note")]
+    rows = [Row([[name], [number(node, 1)]]) for name, node in timed]
+    of = pattern("seconds", [name for name, _ in timed])
+    total = derived("sum", [node for _, node in timed], 1, of=of, holder="/seconds")
     table = Table("What took how long", [Column("part", "words"), Column("seconds")], rows)
     return [Words(["In all ", total, " s."]), More("Part by part", [table])]
 
 
 def _reading() -> Sequence[Block]:
-    """In words, and term by term."""
+    """How to read the report, in text and term by term."""
     return [*(Words([line]) for line in LINES), Terms((*TERMS, *LINKS), LINKS)]

@@ -1,4 +1,4 @@
-"""Realism: each figure beside what other real people would have got."""
+"""Realism: each figure beside the value of other real subjects."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ HEIGHT = 30.0
 MIDDLE = HEIGHT / 2
 EDGES = 3.0, 97.0
 NEARER, LEAST, FARTHEST = 3.0, 5.0, 100.0
-"""The axis goes so far, in half widths of the band: to the left, and to the right at least and at
-most."""
+"""Extent of the axis in half widths of the band: to the left, and least and most to the right."""
 TICKS = (2, 5, 10, 20, 50, 100)
 CHANCE = 0.5
 FIGURES_KEY = Key(
@@ -42,7 +41,7 @@ FIGURES_KEY = Key(
         ("down loss", "unlike real"),
         ("ring unclear", "unclear"),
         ("whisker", "95 % confidence interval"),
-        ("band", "where other real people lie"),
+        ("band", "where other real subjects lie"),
         ("reference", "their middle value"),
         ("mde", "0.5: chance"),
         ("beyond", "goes beyond the axis"),
@@ -52,10 +51,10 @@ FIGURES_KEY = Key(
 
 @dataclass(frozen=True)
 class Scale:
-    """Where a figure's numbers lie beside the band that other real people fill.
+    """Scale of a figure relative to the band of other real subjects.
 
-    Within the band, -1 to 1, it is linear; outside it is logarithmic. To the right is less like
-    real, whichever way the figure counts.
+    Within the band, -1 to 1, it is linear; outside it is logarithmic. Further right is less like
+    real, whichever direction is better.
 
     Attributes:
         way: 1 or -1.
@@ -67,7 +66,7 @@ class Scale:
 
     @classmethod
     def of(cls, figure: Node) -> Scale | None:
-        """A figure's; None if its band is not known or has no width."""
+        """A figure's scale; None if its band is unknown or has no width."""
         low, high = figure["real_low"].number, figure["real_high"].number
         value = figure["value"].number
         if low is None or high is None or not high > low:
@@ -79,24 +78,24 @@ class Scale:
         return cls(middle, (high - low) / 2, way)
 
     def at(self, value: float) -> float:
-        """Where a number lies."""
+        """Position of a number."""
         return _bent(self.way * (value - self.middle) / self.half)
 
 
 def _bent(times: float) -> float:
-    """Half widths of the band, bent outside of it."""
+    """Half widths of the band, logarithmic outside of it."""
     far = abs(times)
     return times if far <= 1 else math.copysign(1 + math.log(far), times)
 
 
 def figures(root: Node, drawings: Drawings) -> list[Block]:
-    """All figures, a drawing for each; every number of them; what was left out."""
-    own = known(root)
+    """All figures with a drawing each, every number of them, and skipped metrics."""
+    nodes = known(root)
     blocks: list[Block] = []
-    if own:
-        blocks += [_table(own, drawings), FIGURES_KEY, More("Every number", [_numbers(own)])]
+    if nodes:
+        blocks += [_table(nodes, drawings), FIGURES_KEY, More("Every number", [_numbers(nodes)])]
     else:
-        blocks.append(Words(["No figure of realism was worked out."], "note"))
+        blocks.append(Words(["No figure of realism was computed."], "note"))
     left = [node for node in root["left_out"] if node["metric"] or node["why"]]
     if left:
         rows = [Row([[node[key].text or NOTHING] for key in ("metric", "why")]) for node in left]
@@ -105,21 +104,21 @@ def figures(root: Node, drawings: Drawings) -> list[Block]:
     return blocks
 
 
-def _table(own: Sequence[Node], drawings: Drawings) -> Table:
-    scales = [Scale.of(figure) for figure in own]
+def _table(nodes: Sequence[Node], drawings: Drawings) -> Table:
+    scales = [Scale.of(figure) for figure in nodes]
     ends = [
         scale.at(value)
-        for figure, scale in zip(own, scales, strict=True)
+        for figure, scale in zip(nodes, scales, strict=True)
         if scale
         for value in finite(figure[key] for key in ("value", "low", "high"))
     ]
     right = min(max([_bent(LEAST), *ends]) + 0.2, _bent(FARTHEST))
     axis = Axis(-_bent(NEARER), right, (), *EDGES)
     head = _head(drawings, axis)
-    pairs = zip(own, scales, strict=True)
+    pairs = zip(nodes, scales, strict=True)
     rows = [_row(drawings, axis, head, figure, scale) for figure, scale in pairs]
     caption = (
-        "Samples, with 95 % confidence intervals, beside the band that other real people fill; "
+        "Samples, with 95 % confidence intervals, beside the band that other real subjects fill; "
         "each row has its own scale"
     )
     return Table.of(caption, rows, "figures", "metric")
@@ -127,88 +126,90 @@ def _table(own: Sequence[Node], drawings: Drawings) -> Table:
 
 def _head(drawings: Drawings, axis: Axis) -> Markup:
     return drawings.drawing(
-        "Distance from the band of other real people",
+        "Distance from the band of other real subjects",
         "The band is in the middle; to the right of it figures are less like real, in half widths "
         "of the band on a logarithmic scale.",
         38,
-        text(axis.at(0), 32, "real people", "side"),
+        text(axis.at(0), 32, "real subjects", "side"),
         text(axis.end, 10, "less like real ▸", "side", "end"),
         *(text(axis.at(_bent(t)), 32, f"{t}×", "tick") for t in TICKS if _bent(t) <= axis.high),
     )
 
 
 def _row(drawings: Drawings, axis: Axis, head: Markup, figure: Node, scale: Scale | None) -> Row:
-    own, real = (three(figure, _places(figure), key) for key in ("value", "real"))
+    samples, real = (three(figure, _places(figure), key) for key in ("value", "real"))
     finding = found(figure["finding"])
-    said = figure["finding"].text or "not known"
-    what = ". ".join(p.rstrip(".") for k in ("what", "note") if (p := figure[k].text))
+    finding_text = figure["finding"].text or "not known"
+    description = ". ".join(p.rstrip(".") for k in ("what", "note") if (p := figure[k].text))
     name = ", ".join(filter(None, (title_of(figure), figure["name"].text)))
-    sides = [plain(with_interval(*side)) for side in (own, real)]
-    described = f"Samples {sides[0]}, other real people {sides[1]}: {said}."
-    drawn = _drawn(axis, scale, figure, own, real)
+    sides = [plain(with_interval(*side)) for side in (samples, real)]
+    described = f"Samples {sides[0]}, other real subjects {sides[1]}: {finding_text}."
+    drawn = _drawn(axis, scale, figure, samples, real)
     cells: dict[Column, Line | Markup] = {
         Column("figure", "words"): [figure["name"].text or NOTHING],
-        Column("what it is", "words"): [what],
-        Column("beside other real people", "drawing", head): drawings.drawing(
+        Column("what it is", "words"): [description],
+        Column("beside other real subjects", "drawing", head): drawings.drawing(
             name, described, HEIGHT, *drawn
         ),
-        Column("samples"): with_interval(*own),
-        Column("real people"): with_interval(*real),
+        Column("samples"): with_interval(*samples),
+        Column("real subjects"): with_interval(*real),
         Column("p"): [probability(figure["p"])] if figure["p"] else [],
-        Column("finding", "short"): [f"{finding.sign} {said}"],
+        Column("finding", "short"): [f"{finding.sign} {finding_text}"],
     }
     return Row(cells, title_of(figure), finding.name.lower(), figure.pointer)
 
 
-def _drawn(axis: Axis, scale: Scale | None, figure: Node, own: Three, real: Three) -> list[Markup]:
+def _drawn(
+    axis: Axis, scale: Scale | None, figure: Node, samples: Three, real: Three
+) -> list[Markup]:
     """A row: band, middle value, chance, interval and mark."""
-    values = [value for one in (*own, *real) if (value := value_of(one)) is not None]
+    values = [value for number in (*samples, *real) if (value := value_of(number)) is not None]
     if not values:
         return [text(50, MIDDLE + 4, "nothing is known", "side")]
     chance = figure["better"].text == "half"
     drawn: list[Markup] = []
-    if scale is None:  # an axis of its own, which says its ends
+    if scale is None:  # an own axis with labelled ends
         axis = Axis.over([*values, *[CHANCE, 1.0] * chance], *EDGES, about=2)
         ends = [(t, "start" if t == axis.low else "end") for t in (axis.low, axis.high)]
         drawn += [text(axis.at(t), HEIGHT - 1, axis.words(t), "tick", side) for t, side in ends]
 
-    def at(one: Linked) -> float | None:
-        value = value_of(one)
+    def at(number: Linked) -> float | None:
+        value = value_of(number)
         return value if scale is None or value is None else scale.at(value)
 
-    drawn += _band(axis, [(at(one), one) for one in real])
+    drawn += _band(axis, [(at(number), number) for number in real])
     if chance:
         x = axis.at(scale.at(CHANCE) if scale else CHANCE)
         drawn.append(line(x, 0, x, HEIGHT, "mde"))
-    drawn += whisker(axis, [(at(one), one) for one in own[1:]], MIDDLE)
-    value, finding = at(own[0]), found(figure["finding"])
+    drawn += whisker(axis, [(at(number), number) for number in samples[1:]], MIDDLE)
+    value, finding = at(samples[0]), found(figure["finding"])
     if value is not None:
         inside = axis.low <= value <= axis.high
         shape = finding.shape if inside else "right" if value > axis.high else "left"
-        drawn.append(sourced(own[0], mark(shape, axis.at(value), MIDDLE, finding.name.lower())))
+        drawn.append(sourced(samples[0], mark(shape, axis.at(value), MIDDLE, finding.name.lower())))
     return drawn
 
 
 def _band(axis: Axis, real: Sequence[tuple[float | None, Linked]]) -> list[Markup]:
-    """Where other real people lie, and their middle value."""
+    """The range of other real subjects, and their middle value."""
     (middle, source), (low, first), (high, last) = real
     drawn = []
     if low is not None and high is not None:
         turn = axis.at(middle if middle is not None else (low + high) / 2)
-        for end, one in ((low, first), (high, last)):
-            drawn.append(sourced(one, block(axis.at(end), turn, 0, HEIGHT, "band")))
+        for end, number in ((low, first), (high, last)):
+            drawn.append(sourced(number, block(axis.at(end), turn, 0, HEIGHT, "band")))
     if middle is not None:
         rule = line(axis.at(middle), 0, axis.at(middle), HEIGHT, "reference")
         drawn.append(sourced(source, rule))
     return drawn
 
 
-def _numbers(own: Sequence[Node]) -> Table:
+def _numbers(nodes: Sequence[Node]) -> Table:
     """Every number of every figure."""
-    titles = ("samples", "95 % CI", "other real people", "95 %", "difference", "95 % CI", "p",
+    titles = ("samples", "95 % CI", "other real subjects", "95 %", "difference", "95 % CI", "p",
               "better", "images", "splits")  # fmt: skip
     rows = []
-    for figure in own:
+    for figure in nodes:
         places = _places(figure)
         cells: list[Line] = [[figure["name"].text or NOTHING]]
         for key in ("value", "real", "difference"):

@@ -1,8 +1,8 @@
-"""The Visual Turing Test: can people tell a run's samples from real images?
+"""The Visual Turing Test: can humans distinguish a run's samples from real images?
 
-``prepare_session`` cuts real images and draws synthetic ones into a folder, ``open_session`` opens
-it, ``serve`` shows it to raters on a web page of this machine, ``results`` holds their answers
-against the key. What ``gansynth turing-test`` does, with the same words.
+``prepare_session`` creates a folder of real and synthetic images, and ``open_session`` opens it.
+``serve`` shows it to raters on a web page of this machine. ``results`` compares their answers with
+the key. The command is ``gansynth turing-test``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Which real images are shown: spread over subjects, and over sequences in equal proportion.
+"""Selection of real images: balanced over subjects, and over sequences.
 
-Where each sequence of a slice is a case of its own (``--read concat=yes``), a generator has learnt
-from all sequences alike. Its samples are of none, and are classified together with real images of
-every sequence, as many of each (Han et al. 2018, section 3.3).
+Where each sequence of a slice is its own case (``--read concat=yes``), a generator is trained on
+all sequences alike. Its samples have no sequence. They are compared with real images of every
+sequence in equal numbers (Han et al. 2018, section 3.3).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from gansynth.runtime.errors import UsageFault
 
 @dataclass(frozen=True)
 class Chosen:
-    """One real image to be.
+    """A selected real image.
 
     Attributes:
-        label_class: name of the class it was chosen for; None where none was asked for.
-        sequence: which of several sequences that are cases of their own; None where they are not.
+        label_class: name of the requested class; None if none was requested.
+        sequence: name of the sequence if sequences are separate cases, else None.
     """
 
     case: str
@@ -34,7 +34,7 @@ class Chosen:
 
 
 def sequences_of(source: CaseSource) -> tuple[str, ...]:
-    """Names of the sequences that are cases of their own; none where channels are channels."""
+    """Names of sequences that are separate cases; empty if they are channels."""
     slices = source.space.host.get("slices") or {}
     if not slices.get("concat"):
         return ()
@@ -42,10 +42,10 @@ def sequences_of(source: CaseSource) -> tuple[str, ...]:
 
 
 def groups_of(source: CaseSource, options: TuringOptions) -> tuple[str | None, ...]:
-    """The classes that get ``n`` images each; None alone for images of whatever class.
+    """The classes with ``n`` images each; (None,) for images of any class.
 
     Raises:
-        UsageFault: the cases have no classes, or not such a one.
+        UsageFault: the cases have no classes, or not this one.
     """
     if options.classes:
         class_numbers(source, options.classes, asked="--class")
@@ -66,11 +66,11 @@ def choose(
     """Choose real images.
 
     Args:
-        options: how many, of which side of the fold and which classes.
-        used: cases that samples were drawn of; others are taken where there are enough.
+        options: number, side of the fold and classes.
+        used: cases that samples are based on; others are preferred.
 
     Returns:
-        As many as were asked for, group after group, and which cases they were chosen from.
+        The requested images, group by group, and the origin of their cases.
 
     Raises:
         UsageFault: fewer cases than images, or no such class.
@@ -82,8 +82,8 @@ def choose(
     for origin in origins:
         pools = [_Pool.of(source, _ids(source, origin), options, group) for group in groups]
         if all(pool.room >= options.n for pool in pools):
-            found = [pool.without(used, options.n).draw(options.n, rng) for pool in pools]
-            return [one for part in found for one in part], origin
+            chosen = [pool.without(used, options.n).draw(options.n, rng) for pool in pools]
+            return [image for part in chosen for image in part], origin
     raise UsageFault(_too_few(source, options, origins[-1], min(pools, key=lambda p: p.room)))
 
 
@@ -95,7 +95,7 @@ def _ids(source: CaseSource, origin: Origin) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Pool:
-    """Cases that one group's images may be cut from; of several sequences of a slice, the slice."""
+    """Cases for one group's images; with several sequences of a slice, the slice."""
 
     people: dict[str, list[str]]
     per_case: int
@@ -106,12 +106,12 @@ class _Pool:
     def of(
         cls, source: CaseSource, ids: Iterable[str], options: TuringOptions, group: str | None
     ) -> _Pool:
-        wanted = options.classes if group is None else (group,)
-        numbers = class_numbers(source, wanted, asked="--class") if wanted else None
-        kept = [i for i in ids if numbers is None or source.label_class(i) in numbers]
+        classes = options.classes if group is None else (group,)
+        numbers = class_numbers(source, classes, asked="--class") if classes else None
+        cases = [i for i in ids if numbers is None or source.label_class(i) in numbers]
         sequences = sequences_of(source)
         people: dict[str, list[str]] = {}
-        for case in kept:
+        for case in cases:
             plane = _plane(case, sequences)
             if not sequences or case.endswith(f"/{sequences[0]}"):
                 people.setdefault(source.subject(case), []).append(plane)
@@ -120,18 +120,18 @@ class _Pool:
 
     @property
     def room(self) -> int:
-        """Images that can be had."""
+        """Number of available images."""
         return self.per_case * sum(map(len, self.people.values()))
 
     def without(self, used: Collection[str], n: int) -> _Pool:
-        """The pool without some cases; whole if they leave fewer than so many images."""
+        """The pool without some cases; unchanged if fewer than ``n`` images would remain."""
         planes = {_plane(case, self.sequences) for case in used}
-        left = {who: [p for p in found if p not in planes] for who, found in self.people.items()}
-        less = replace(self, people={who: found for who, found in left.items() if found})
-        return less if less.room >= n else self
+        left = {who: [p for p in cases if p not in planes] for who, cases in self.people.items()}
+        pool = replace(self, people={who: cases for who, cases in left.items() if cases})
+        return pool if pool.room >= n else self
 
     def draw(self, n: int, rng: np.random.Generator) -> list[Chosen]:
-        """So many images: subjects as evenly as they can be, then cases, then sequences."""
+        """Select ``n`` images, balanced over subjects, then cases, then sequences."""
         planes = [
             (who, plane)
             for who, count in _quotas({w: len(f) for w, f in self.people.items()}, n, rng).items()
@@ -148,7 +148,7 @@ class _Pool:
 
 
 def _plane(case: str, sequences: Sequence[str]) -> str:
-    """The slice that a case is one sequence of; the case itself where there are none."""
+    """The slice of a case that is one of its sequences; otherwise the case itself."""
     for name in sequences:
         if case.endswith(f"/{name}"):
             return case.removesuffix(f"/{name}")
@@ -156,27 +156,27 @@ def _plane(case: str, sequences: Sequence[str]) -> str:
 
 
 def _quotas(room: dict[str, int], n: int, rng: np.random.Generator) -> dict[str, int]:
-    """How many images each subject gives: as evenly as their cases allow, then all over again."""
+    """Images of each subject: balanced as far as their cases allow, then repeated."""
     people = sorted(room)
     order = [people[i] for i in rng.permutation(len(people)).tolist()]
-    found, left = dict.fromkeys(people, 0), n
+    quotas, left = dict.fromkeys(people, 0), n
     limit = dict(room)
     while left:
-        takers = [who for who in order if found[who] < limit[who]][:left]
-        if not takers:  # every case has been taken once: several images of each
-            limit = {who: found[who] + room[who] for who in people}
+        takers = [who for who in order if quotas[who] < limit[who]][:left]
+        if not takers:  # all cases are used once: use several images of each
+            limit = {who: quotas[who] + room[who] for who in people}
             continue
         for who in takers:
-            found[who] += 1
+            quotas[who] += 1
         left -= len(takers)
-    return {who: count for who, count in found.items() if count}
+    return {who: count for who, count in quotas.items() if count}
 
 
 def _apart(cases: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
-    """Cases of one subject, one in each of ``count`` equal parts: neighbours look alike."""
+    """Cases of one subject, one from each of ``count`` equal parts: neighbours look alike."""
     ordered = sorted(cases)
-    whole, rest = divmod(count, len(ordered))
-    edges = np.linspace(0, len(ordered), rest + 1).astype(int) if rest else np.zeros(1, int)
+    whole, extra = divmod(count, len(ordered))
+    edges = np.linspace(0, len(ordered), extra + 1).astype(int) if extra else np.zeros(1, int)
     picked = [
         ordered[int(rng.integers(first, last))]
         for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
@@ -186,8 +186,8 @@ def _apart(cases: Sequence[str], count: int, rng: np.random.Generator) -> list[s
 
 def _too_few(source: CaseSource, options: TuringOptions, origin: Origin, pool: _Pool) -> str:
     of_class = "" if pool.label_class is None else f" of class {pool.label_class!r}"
-    what = {"held-out": "held-out", "training": "training", "all": ""}[origin]
-    ways = [f"say -n {pool.room}"] if pool.room else []
+    kind = {"held-out": "held-out", "training": "training", "all": ""}[origin]
+    ways = [f"use -n {pool.room}"] if pool.room else []
     if source.space.cuts and pool.room:
         needed = -(-options.n // (pool.room // pool.per_case))
         ways.append(f"cut several images from a case with --per-case {needed}")
@@ -195,6 +195,6 @@ def _too_few(source: CaseSource, options: TuringOptions, origin: Origin, pool: _
         ways.append("take others with --from all")
     ways = ways or ["name another source with --real KIND:WHERE"]
     return (
-        f"-n {options.n}: {source.name} has {pool.room} {what} image(s){of_class} to show, "
+        f"-n {options.n}: {source.name} has {pool.room} {kind} image(s){of_class} to show, "
         f"expected at least {options.n}; {', or '.join(ways)}"
     ).replace("  ", " ")

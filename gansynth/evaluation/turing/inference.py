@@ -1,15 +1,15 @@
-"""What answers say beyond those who gave them: exact intervals, several raters, agreement, power.
+"""Inference from answers: exact intervals, several raters, agreement, power.
 
-One rater's accuracy has Clopper and Pearson's interval (1934): never too narrow. As many images of
-each kind are shown, which makes it wider than it need be: the variance of two binomials of
-different shares is below that of one with their mean.
+One rater's accuracy has Clopper and Pearson's interval (1934), which is never too narrow. It is
+wider than necessary here, because equal numbers of each kind are shown. The variance of two
+binomials of different shares is below that of one with their mean.
 
-Several raters look at the same images, so their answers to one image are not independent of each
-other. Their common accuracy has Korn and Graubard's interval (1998, "Confidence intervals for
-proportions with small expected number of positive counts estimated from survey data"): Clopper and
-Pearson's, of as many answers as they are worth. That number follows from the variance of the mean
-over images, and over raters too if it is to hold for others than these (Cameron, Gelbach and Miller
-2011, two-way clustering); it is never taken to be larger than that of the answers.
+Several raters see the same images, so their answers to one image are not independent. Their common
+accuracy has Korn and Graubard's interval (1998, "Confidence intervals for proportions with small
+expected number of positive counts estimated from survey data"). It is Clopper and Pearson's for the
+effective number of answers. That number follows from the variance of the mean over images. It
+includes raters if other raters are meant (Cameron, Gelbach and Miller 2011, two-way clustering). It
+never exceeds the number of answers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy.typing as npt
 CONFIDENCE = 0.95
 POWER = 0.8
 LEAST_RATERS = 3
-"""Raters from which on something is said of others than these."""
+"""Fewest raters for an inference about other raters."""
 Floats = npt.NDArray[np.float64]
 Answers = npt.NDArray[np.bool_]
 
@@ -34,10 +34,10 @@ class Share:
     """A share with its exact interval.
 
     Attributes:
-        value: correct / answers; None of no answer.
+        value: correct / answers; None without answers.
         low: of the 95 % interval.
         high: likewise.
-        p: two-sided, of the hypothesis that it is a half in truth.
+        p: two-sided, of the hypothesis that the true share is a half.
     """
 
     value: float | None
@@ -56,7 +56,7 @@ def share_of(correct: float, answers: float) -> Share:
     wrong, tail = answers - correct, (1 - CONFIDENCE) / 2
     low = float(betaincinv(correct, wrong + 1, tail)) if correct > 0 else 0.0
     high = float(betaincinv(correct + 1, wrong, 1 - tail)) if wrong > 0 else 1.0
-    fewer = min(correct, wrong)  # P(at most so few) of a fair coin, doubled: as extreme, or more
+    fewer = min(correct, wrong)  # two-sided: P(at most so few) of a fair coin, doubled
     p = min(1.0, 2 * float(betainc(answers - fewer, fewer + 1, 0.5)))
     return Share(correct / answers, low, high, p, answers)
 
@@ -66,8 +66,7 @@ def share_of_several(correct: Answers, *, others: bool = False) -> Share:
 
     Args:
         correct: bool (raters, images).
-        others: whether it is to hold for other raters too, and not for these alone; other images it
-            always holds for.
+        others: whether it generalises to other raters; it always does to other images.
     """
     from scipy.stats import t
 
@@ -78,18 +77,18 @@ def share_of_several(correct: Answers, *, others: bool = False) -> Share:
         return share_of(value, 1)
     away: Floats = correct.astype(np.float64) - value
     simple = value * (1 - value) / cells
-    if simple == 0:  # all alike: as if every answer to an image, or of a rater, were one answer
+    if simple == 0:  # all equal: all answers to an image, or of a rater, count as one
         worth = float(min(raters, images) if others else images)
     else:
         spread = _variance(away, others)
         stretched = (t.ppf((1 + CONFIDENCE) / 2, cells - 1) / _t(freedom)) ** 2
         worth = cells * min(1.0, simple / spread if spread > 0 else 1.0) * float(stretched)
-    found = share_of(value * worth, worth)
-    return Share(value, found.low, found.high, found.p, worth)
+    share = share_of(value * worth, worth)
+    return Share(value, share.low, share.high, share.p, worth)
 
 
 def _variance(away: Floats, others: bool) -> float:
-    """Of the mean, over images and, if so asked, raters."""
+    """Variance of the mean, over images and, with ``others``, raters."""
     raters, images = away.shape
     of_images = (away.sum(axis=0) ** 2).sum() * images / (images - 1)
     if not others:
@@ -106,7 +105,7 @@ def _t(freedom: int) -> float:
 
 
 def fleiss_kappa(counts: npt.ArrayLike) -> float | None:
-    """Agreement beyond chance of several raters (Fleiss 1971); None where all say the same always.
+    """Agreement beyond chance of several raters (Fleiss 1971); None if all answers are equal.
 
     Args:
         counts: (items, categories), how many raters chose which; each item has as many raters.
@@ -120,32 +119,32 @@ def fleiss_kappa(counts: npt.ArrayLike) -> float | None:
     return (float(agreed.mean()) - chance) / (1 - chance)
 
 
-def cohen_kappa(one: npt.ArrayLike, other: npt.ArrayLike) -> float | None:
-    """Agreement beyond chance of two raters (Cohen 1960); None where both say one thing always.
+def cohen_kappa(first: npt.ArrayLike, second: npt.ArrayLike) -> float | None:
+    """Agreement beyond chance of two raters (Cohen 1960); None if all answers are equal.
 
     Args:
-        one: bool (items,).
-        other: likewise.
+        first: bool (items,).
+        second: likewise.
     """
-    a, b = np.asarray(one, np.bool_), np.asarray(other, np.bool_)
+    a, b = np.asarray(first, np.bool_), np.asarray(second, np.bool_)
     chance = float(a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean()))
     return None if chance == 1 else (float((a == b).mean()) - chance) / (1 - chance)
 
 
 @cache
 def power_of(answers: int, truth: float) -> float:
-    """How often so many answers of that accuracy are found to differ from a half (p below 5 %)."""
+    """Power of a test of so many answers, with a true accuracy, against a half at 5 %."""
     from scipy.stats import binom
 
     counts = np.arange(answers + 1)
     fewer = np.minimum(counts, answers - counts)
-    found = 2 * binom.cdf(fewer, answers, 0.5) <= 1 - CONFIDENCE
-    return float(binom.pmf(counts, answers, truth)[found].sum())
+    significant = 2 * binom.cdf(fewer, answers, 0.5) <= 1 - CONFIDENCE
+    return float(binom.pmf(counts, answers, truth)[significant].sum())
 
 
 @cache
 def detectable(answers: int) -> float | None:
-    """The least accuracy above a half, in whole per cent, that is found with 80 % power."""
+    """The smallest accuracy above a half, in whole per cent, detected with 80 % power."""
     for percent in range(51, 101):
         if power_of(answers, percent / 100) >= POWER:
             return percent / 100
@@ -153,6 +152,6 @@ def detectable(answers: int) -> float | None:
 
 
 def median(values: Sequence[float | None]) -> float | None:
-    """Of the values that are known."""
-    known = [value for value in values if value is not None]
-    return float(np.median(known)) if known else None
+    """Median of the known values."""
+    defined = [value for value in values if value is not None]
+    return float(np.median(defined)) if defined else None

@@ -1,4 +1,4 @@
-"""What a Visual Turing Test is made of, as it was asked for."""
+"""Options of a Visual Turing Test."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ REAL, SYNTHETIC = "real", "synthetic"
 Origin = Literal["held-out", "training", "all"]
 Contrast = Literal["real", "own"]
 MOST = 1000
-"""Images of each kind that a session may have: nobody looks at more."""
+"""Most images of each kind in a session."""
 LONGEST = 4000
-"""Characters of the instructions."""
+"""Most characters of the instructions."""
 
 
 @dataclass(frozen=True)
@@ -25,21 +25,20 @@ class TuringOptions(Document):
 
     Attributes:
         n: images of each kind; with ``per_class`` of each kind and class.
-        origin: which real cases: those the fold holds out, those the run was fitted on, or all;
-            None takes the held-out ones if there are enough, else all.
-        real: another source's cases as the real ones, as JSON of a ``SourceRequest``; None for the
-            run's own.
-        per_case: images that are cut from one real case at most; more than one only where the
-            generator's space cuts crops or slices from cases.
+        origin: real cases: held-out ones, training cases, or all. None takes the held-out ones if
+            there are enough, else all.
+        real: cases of another source, as JSON of a ``SourceRequest``; None for the run's own.
+        per_case: most images cut from one real case; above one only where the generator's space
+            cuts crops or slices.
         classes: names of the classes of both kinds; empty for all.
         per_class: whether each class has as many images.
-        channel: the only channel that is shown; None for all, side by side.
-        contrast: what becomes black and white: ``real`` for percentiles of all real images, the
-            same for every image; ``own`` for each image's own.
-        seed: of the samples; None for one that nobody knows beforehand.
-        samples: what else they are asked to be, and which are let in.
+        channel: the only channel shown; None for all, side by side.
+        contrast: display window: ``real`` for percentiles of all real images, the same for every
+            image; ``own`` for each image's own.
+        seed: of the samples; None for a random one.
+        samples: conditions of the samples, and which are accepted.
         instructions: text that raters read before they begin.
-        show_results: whether a rater sees the own table after the last answer.
+        show_results: whether raters see their own table after the last answer.
     """
 
     n: int = 50
@@ -63,7 +62,7 @@ class TuringOptions(Document):
         if len(self.instructions) > LONGEST:
             raise UsageFault(
                 f"--instructions: {len(self.instructions)} characters, expected {LONGEST} at most; "
-                "say the rest to the raters"
+                "tell the raters the rest in person"
             )
         if len(set(self.classes)) < len(self.classes):
             raise UsageFault(f"--class {' --class '.join(self.classes)}: expected different ones")

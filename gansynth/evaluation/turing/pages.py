@@ -1,8 +1,8 @@
-"""The pages of a session: who rates, which image is next, its bytes, and the answer to it.
+"""The web pages of a session: raters, images and answers.
 
-Nothing here knows what an image is. Every image is answered for by the same few steps, from memory:
-its bytes are as many as those of any other, its name is by chance and another for every rater, and
-no header tells one from another. Only the image to be answered and the next one are handed out.
+This module cannot tell real from synthetic images. Every image is sent by the same steps, from
+memory. All have the same number of bytes, the same headers, and random names for every rater. Only
+the current image and the next one are available.
 """
 
 from __future__ import annotations
@@ -43,23 +43,25 @@ FILES = {
 }
 BODY = 16 << 10
 """Most bytes of a request."""
-CLOSED = "Open the link that you were given; this page needs it once in every browser."
-NOT_SAVED = "The computer that runs this test could not save that; tell whoever runs it."
+CLOSED = "Open the link that you were given. Every browser needs it once."
+NOT_SAVED = "The computer that runs this test could not save that. Tell whoever runs it."
 TAKEN = (
-    "Somebody has begun under this name. If that was you, go on in the browser you began in, or "
-    "with your code below; else choose another name."
+    "Somebody has begun under this name. If that was you, continue in the same browser, or "
+    "with your code below. Otherwise choose another name."
 )
 Own = Callable[[Rater], Mapping[str, Any]]
 """A rater's own table, once all images have an answer."""
 
 
-def make_app(session: Session, token: str, raters: list[Rater], own: Own | None) -> web.Application:
-    """The pages of a session.
+def make_app(
+    session: Session, token: str, raters: list[Rater], own_table: Own | None
+) -> web.Application:
+    """Create the web application of a session.
 
     Args:
-        own: makes what a rater sees after the last answer; None shows nothing.
+        own_table: results shown to a rater after the last answer; None shows nothing.
     """
-    pages = _Pages(session, token, raters, own)
+    pages = _Pages(session, token, raters, own_table)
     app = web.Application(middlewares=(guarded,), client_max_size=BODY)
     app.on_response_prepare.append(add_headers)
     app.add_routes(
@@ -77,21 +79,24 @@ def make_app(session: Session, token: str, raters: list[Rater], own: Own | None)
 
 
 class _Pages:
-    """Answers to requests; one process, one thread."""
+    """Request handlers; one process, one thread."""
 
-    def __init__(self, session: Session, token: str, raters: list[Rater], own: Own | None) -> None:
-        self.session, self.token, self.raters, self.own = session, token, raters, own
-        self._link, self._seat = (f"gansynth-{session.id}-{what}" for what in ("link", "rater"))
+    def __init__(
+        self, session: Session, token: str, raters: list[Rater], own_table: Own | None
+    ) -> None:
+        self.session, self.token, self.raters, self.own_table = session, token, raters, own_table
+        self._link, self._seat = (f"gansynth-{session.id}-{role}" for role in ("link", "rater"))
         self._given: dict[str, tuple[int, float]] = {}
         self._files = {name: _file(name) for name in (*FILES, "page.html", "enter.html")}
 
     # -- pages -----------------------------------------------------------------------------------
 
     async def enter(self, request: web.Request) -> web.Response:
-        """The link once: its token becomes a cookie, and the address has it no more. Then the page.
+        """Turn the link's token into a cookie, so that the address no longer has it, then show the
+        page.
 
-        It is a page that leads on, not a redirect: where the link was followed from another site
-        (webmail, say), a redirect would be that site's request still, and go without the cookie.
+        It leads on by a page, not a redirect. A redirect of a link followed from another site
+        (webmail, say) would lose the cookie.
         """
         typed = request.query.get("token")
         if typed is not None and same_secret(typed, self.token):
@@ -112,48 +117,50 @@ class _Pages:
     # -- raters ----------------------------------------------------------------------------------
 
     async def state(self, request: web.Request) -> web.Response:
-        """Where a rater stands."""
+        """The state of a rater."""
         if not self._invited(request):
             return refused(403, CLOSED)
         return self._told(self._rater(request))
 
     async def join(self, request: web.Request) -> web.Response:
-        """Begin under a name; or, with the code, go on with what was begun under it."""
+        """Begin under a name, or continue with the code."""
         typed = await self._typed(request)
         name, years = clean_name(typed.get("name")), clean_years(typed.get("years"))
-        known = next((one for one in self.raters if same_name(one.name, name)), None)
-        if known is not None and not same_code(known, typed.get("code", "")):
+        rater = next(
+            (candidate for candidate in self.raters if same_name(candidate.name, name)), None
+        )
+        if rater is not None and not same_code(rater, typed.get("code", "")):
             return refused(409, TAKEN)
-        if known is None and typed.get("code"):
+        if rater is None and typed.get("code"):
             return refused(409, "Nobody has begun under this name.")
-        if known is None:
+        if rater is None:
             check_room(len(self.raters))
-            known = new_rater(self.session.folder, name, years, len(self.session.images))
-            self.raters.append(known)
-        response = self._told(known)
-        set_cookie(response, self._seat, seat_of(known, self.token))
+            rater = new_rater(self.session.folder, name, years, len(self.session.images))
+            self.raters.append(rater)
+        response = self._told(rater)
+        set_cookie(response, self._seat, seat_of(rater, self.token))
         return response
 
     async def answer(self, request: web.Request) -> web.Response:
-        """Take an answer: once it is said that it was taken, it is on the disk."""
+        """Save an answer; it is on disk before it is acknowledged."""
         typed = await self._typed(request)
-        rater, name, said = self._rater(request), typed.get("image"), typed.get("answer")
+        rater, name, choice = self._rater(request), typed.get("image"), typed.get("answer")
         if rater is None:
             return refused(403, "Begin under a name first.")
-        if said not in ANSWERS or not isinstance(name, str):
+        if choice not in ANSWERS or not isinstance(name, str):
             return refused(400, "Expected an image and an answer, real or synthetic.")
         last = rater.answers[-1] if rater.answers else None
         if last is not None and name == rater.names[rater.done - 1]:
-            # Sent again, because the first time nobody heard that it was taken.
-            return self._told(rater, 200 if last["answer"] == said else 409)
+            # Sent again, because the acknowledgement was lost.
+            return self._told(rater, 200 if last["answer"] == choice else 409)
         if rater.finished or name != rater.names[rater.done]:
             return self._told(rater, 409)
         times = {"ms": clean_ms(typed.get("ms")), "hidden_ms": clean_ms(typed.get("hidden_ms"))}
-        rater.answer(name, said, {**times, "server_ms": self._since_given(rater)})
+        rater.answer(name, choice, {**times, "server_ms": self._since_given(rater)})
         return self._told(rater)
 
     async def leave(self, request: web.Request) -> web.Response:
-        """Forget in this browser who rates, for the next one."""
+        """Forget the rater in this browser."""
         if not self._invited(request):
             return refused(403, CLOSED)
         response = self._told(None)
@@ -163,7 +170,7 @@ class _Pages:
     # -- images ----------------------------------------------------------------------------------
 
     async def image(self, request: web.Request) -> web.Response:
-        """The bytes of the image to be answered, or of the next one."""
+        """The bytes of the current image, or of the next one."""
         rater = self._rater(request) if self._invited(request) else None
         at_hand = {} if rater is None else rater.at_hand()
         number = at_hand.get(request.match_info["name"])
@@ -173,22 +180,18 @@ class _Pages:
             body=self.session.images[number].tobytes(), content_type="application/octet-stream"
         )
 
-    # -- what they share -------------------------------------------------------------------------
+    # -- helpers ---------------------------------------------------------------------------------
 
     def _invited(self, request: web.Request) -> bool:
         return same_secret(request.cookies.get(self._link, ""), self.token)
 
     def _rater(self, request: web.Request) -> Rater | None:
         held = request.cookies.get(self._seat, "")
-        seats = ((one, seat_of(one, self.token)) for one in self.raters)
-        return next((one for one, seat in seats if same_secret(seat, held)), None)
+        seats = ((rater, seat_of(rater, self.token)) for rater in self.raters)
+        return next((rater for rater, seat in seats if same_secret(seat, held)), None)
 
     async def _typed(self, request: web.Request) -> dict[str, Any]:
-        """The object that was sent.
-
-        Raises:
-            HTTPException: not invited, or something else was sent.
-        """
+        """The JSON object of a request. Raises HTTPException: not invited, or other content."""
         if not self._invited(request):
             raise web.HTTPForbidden(reason=CLOSED)
         try:
@@ -200,7 +203,7 @@ class _Pages:
         return typed
 
     def _told(self, rater: Rater | None, status: int = 200) -> web.Response:
-        """What the page needs to know; of images two names and nothing else."""
+        """State for the page; of images, two names only."""
         document: dict[str, Any] = {"session": self._public(), "rater": None}
         if rater is not None:
             if not rater.finished and self._given.get(rater.name, (-1,))[0] != rater.done:
@@ -214,14 +217,14 @@ class _Pages:
                 "next": names[1],
                 "results": None,
             }
-            if rater.finished and self.own is not None:
-                # A damaged key is for whoever runs the test to see, in the end; not for raters.
+            if rater.finished and self.own_table is not None:
+                # A damaged key concerns whoever runs the test, not raters.
                 with contextlib.suppress(GansynthError):
-                    document["results"] = dict(self.own(rater))
+                    document["results"] = dict(self.own_table(rater))
         return web.json_response(document, status=status)
 
     def _public(self) -> dict[str, Any]:
-        about, asked = self.session.document["images"], self.session.document["asked"]
+        about, options = self.session.document["images"], self.session.document["asked"]
         spacing = about["spacing"]
         return {
             "id": self.session.id,
@@ -229,11 +232,11 @@ class _Pages:
             "channels": about["channels"],
             "size": about["size"],
             "spacing": [*[1.0] * (3 - len(spacing)), *spacing],
-            "instructions": asked["instructions"],
+            "instructions": options["instructions"],
         }
 
     def _since_given(self, rater: Rater) -> float | None:
-        """Milliseconds since the rater was first told of the image, in this server's life."""
+        """Milliseconds since the image was first announced, in this server's life."""
         position, began = self._given.get(rater.name, (-1, 0.0))
         return round(1000 * (time.monotonic() - began), 1) if position == rater.done else None
 
@@ -242,12 +245,12 @@ def _file(name: str) -> bytes:
     return resources.files("gansynth.evaluation.turing").joinpath("templates", name).read_bytes()
 
 
-# -- what keeps them among those with the link -----------------------------------------------------
+# -- access control --------------------------------------------------------------------------------
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 HOSTS = ("127.0.0.1", "localhost")
-"""What a browser may think this machine is called: another name leads here by DNS rebinding."""
+"""Allowed host names of this machine, against DNS rebinding."""
 POLICY = (
     "default-src 'none'",
     "script-src 'self'",
@@ -270,23 +273,23 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-"""Of every answer, whatever it is."""
+"""Headers of every response."""
 COOKIE_DAYS = 30
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """Put ``HEADERS`` on an answer."""
+    """Add ``HEADERS`` to a response."""
     response.headers.update(HEADERS)
 
 
 def refused(status: int, text: str) -> web.Response:
-    """An answer that says why there is none, as JSON."""
+    """An error response as JSON."""
     return web.json_response({"error": text}, status=status)
 
 
 @web.middleware
 async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse other names of this machine, and requests that other pages make."""
+    """Refuse other host names of this machine, and requests from other pages."""
     host = request.headers.get("Host", "")
     if host.partition(":")[0].lower() not in HOSTS:
         return refused(403, f"This page is at {HOSTS[0]} only.")
@@ -306,13 +309,13 @@ async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
         return refused(507, NOT_SAVED)
 
 
-def same_secret(one: str, other: str) -> bool:
-    """Whether two secrets are equal; it takes as long whichever sign differs."""
-    return hmac.compare_digest(*(text.encode("utf-8", "replace") for text in (one, other)))
+def same_secret(first: str, second: str) -> bool:
+    """Compare two secrets in constant time."""
+    return hmac.compare_digest(*(text.encode("utf-8", "replace") for text in (first, second)))
 
 
 def set_cookie(response: web.Response, name: str, value: str) -> None:
-    """A cookie that scripts cannot read and other sites' pages do not send."""
+    """Set a cookie that scripts cannot read and other sites' pages do not send."""
     response.set_cookie(
         name, value, httponly=True, samesite="Strict", path="/", max_age=COOKIE_DAYS * 86400
     )

@@ -1,6 +1,6 @@
-"""Real and synthetic images on one way: the same cuts, windows, eight bits, in an order by chance.
+"""Real and synthetic images, processed alike: same crops, windows and eight bits, in random order.
 
-All that a rater's browser ever gets of an image are these bytes, as many of each.
+A rater's browser receives these bytes only, equally many for each image.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ if TYPE_CHECKING:
 
 Bytes = npt.NDArray[np.uint8]
 LARGEST = 4 << 30
-"""Bytes of all images: they are held in memory while they are shown."""
+"""Most bytes of all images, which are held in memory while shown."""
 MEASURED = 64
-"""Most real images whose intensities make the window."""
+"""Most real images used for the display window."""
 AT_ONCE = {2: 16, 3: 2}
-"""Samples drawn at once, by the number of axes."""
+"""Batch size of sampling, by the number of axes."""
 DRAWN = 4
-"""Samples drawn for one that is shown, at most: the others are flawed."""
+"""Most samples generated for each one shown; the others are rejected."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """What is shown, and what nobody may know before the end.
+    """The shown images, and their secret key.
 
     Attributes:
-        images: uint8 (N, C, D, H, W), in an order by chance; of slices D is 1.
-        key: for each image what it is, JSON-able.
-        about: where they come from, JSON-able; nothing in it is of a single image.
+        images: uint8 (N, C, D, H, W), in random order; D is 1 for slices.
+        key: truth of each image, JSON-able.
+        about: origin of the images, JSON-able; nothing in it is of a single image.
     """
 
     images: Bytes
@@ -63,11 +63,11 @@ class Pictures:
 
 
 def gather(run: Run, source: CaseSource, options: TuringOptions, reporter: Reporter) -> Pictures:
-    """Choose and cut real images, draw as many samples, and shuffle them.
+    """Cut real images, generate as many samples, and shuffle them.
 
     Raises:
         UsageFault: fewer cases than images, an unknown class or channel, or too many bytes.
-        TrainingFault: most samples are flawed.
+        TrainingFault: most samples are rejected.
     """
     maker = _Maker(run, source, options)
     with reporter.task(2 * options.n * len(maker.groups), "image") as bar:
@@ -90,7 +90,7 @@ class _Maker:
     """Makes both kinds of images of a run: ``measure``, ``draw`` each group, then ``cut``."""
 
     def __init__(self, run: Run, source: CaseSource, options: TuringOptions) -> None:
-        self.run, self.own, self.options = run, source, options
+        self.run, self.own_source, self.options = run, source, options
         self.seed = secrets.randbelow(2**31) if options.seed is None else options.seed
         self.rng = np.random.default_rng(secrets.randbits(128))
         self.schema: Schema = run.generator.schema
@@ -105,24 +105,24 @@ class _Maker:
     @cached_property
     def real(self) -> CaseSource:
         """The source of the real images."""
-        own = self._drawer(None).source
-        return own if self.options.real is None else open_real(self.options.real, own)
+        own_source = self._drawer(None).source
+        return own_source if self.options.real is None else open_real(self.options.real, own_source)
 
     @cached_property
     def groups(self) -> tuple[str | None, ...]:
-        """Classes that get as many images each; None alone for any."""
+        """Classes with as many images each; None alone for any."""
         return groups_of(self.real, self.options)
 
     def measure(self) -> None:
-        """Find the window on real images: of the same cases, not of those that are shown."""
+        """Fit the display window on real images of the same pool, not on those shown."""
         chosen, _ = choose(self.real, self.options, self.rng)
         cut = Cutter(self.real, self.run, self.rng)
         order = self.rng.permutation(len(chosen))[:MEASURED].tolist()
-        some = {chosen[i].case: chosen[i] for i in order}
-        self.windows = find_windows([cut(case) for case in some])
+        measured = {chosen[i].case: chosen[i] for i in order}
+        self.windows = find_windows([cut(case) for case in measured])
 
     def draw(self, group: str | None, advance: Callable[[int], None]) -> None:
-        """Draw samples, of one class if one is named, and leave out those with a flaw."""
+        """Generate samples, of a class if one is named, and skip rejected ones."""
         drawer, n = self._drawer(group), self.options.n
         flaws = Counter[str]()
         at_once = AT_ONCE[self.schema.ndim]
@@ -138,29 +138,33 @@ class _Maker:
                     flaws[reason_of(fault)] += 1
                     continue
                 self._used.add(str(sample.provenance.get("case")))
-                told = {"class": group, "seed": self.seed, "index": first - 1}
-                self._add(sample.image, SYNTHETIC, told)
+                provenance = {"class": group, "seed": self.seed, "index": first - 1}
+                self._add(sample.image, SYNTHETIC, provenance)
                 made += 1
                 advance(1)
         self.about["flawed"] += flaws.total()
 
     def cut(self, advance: Callable[[int], None]) -> None:
-        """Choose and cut the real images, if possible not of cases that samples were drawn of."""
+        """Cut the real images, if possible from cases that no sample is based on."""
         chosen, origin = choose(self.real, self.options, self.rng, used=self._used)
         cut = Cutter(self.real, self.run, self.rng)
-        for one in chosen:
-            told = {"class": one.label_class, "sequence": one.sequence, "case": one.case}
-            self._add(cut(one.case), REAL, {**told, "subject": one.subject})
+        for image in chosen:
+            provenance = {
+                "class": image.label_class,
+                "sequence": image.sequence,
+                "case": image.case,
+            }
+            self._add(cut(image.case), REAL, {**provenance, "subject": image.subject})
             advance(1)
         self.about |= self._about(chosen, origin)
 
     def _about(self, chosen: Sequence[Chosen], origin: str) -> dict[str, Any]:
-        sequences = Counter(one.sequence for one in chosen if one.sequence is not None)
-        cases = {one.case for one in chosen}
+        sequences = Counter(image.sequence for image in chosen if image.sequence is not None)
+        cases = {image.case for image in chosen}
         return {
             "source": self.real.name,
             "from": origin,
-            "subjects": len({one.subject for one in chosen}),
+            "subjects": len({image.subject for image in chosen}),
             "cases": len(cases),
             "seen_by_run": len(seen_by_run(self.real, chosen, self.run.lineage)),
             "shared_with_samples": len(cases & self._used),
@@ -170,45 +174,45 @@ class _Maker:
             "windows": [list(self.windows[i]) for i in self.kept],
         }
 
-    def _add(self, image: FloatArray, truth: str, told: dict[str, Any]) -> None:
-        """Bring an image to eight bits; this is the one way there is, for both kinds."""
+    def _add(self, image: FloatArray, truth: str, provenance: dict[str, Any]) -> None:
+        """Convert an image to eight bits, in the same way for both kinds."""
         size = self.run.space.size
         if size and image.shape[1:] != size:
             raise DataFault(
                 f"{self.run.folder}: a {truth} image has {image.shape[1:]} voxels, expected {size} "
-                "of both kinds; this run cannot be judged"
+                "of both kinds; this run cannot be tested"
             )
         image = np.asarray(image[self.kept], np.float32)
-        own = self.options.contrast == "own"
-        windows = find_windows([image]) if own else [self.windows[i] for i in self.kept]
+        per_image = self.options.contrast == "own"
+        windows = find_windows([image]) if per_image else [self.windows[i] for i in self.kept]
         flat = scaled(image.reshape(len(image), 1, -1), windows, 8)[0]
         shape = (len(image), *[1] * (4 - image.ndim), *image.shape[1:])
         self.images.append(flat.reshape(shape))
-        self.key.append({"truth": truth, **told})
+        self.key.append({"truth": truth, **provenance})
 
     def _drawer(self, group: str | None) -> SampleDrawer:
-        """What draws the samples of a group; made once, because filters may have to learn."""
+        """The sampler of a group; created once, because filters may have to be fitted."""
         from gansynth.sampling.drawer import SampleDrawer
 
         if group not in self._drawers:
-            asked = self.options
-            classes = (group,) if group is not None else asked.classes
-            request = replace(asked.samples, seed=self.seed, classes=classes or None)
-            self._drawers[group] = SampleDrawer(self.run, self.own, request)
+            options = self.options
+            classes = (group,) if group is not None else options.classes
+            request = replace(options.samples, seed=self.seed, classes=classes or None)
+            self._drawers[group] = SampleDrawer(self.run, self.own_source, request)
         return self._drawers[group]
 
     def _check_bytes(self) -> None:
-        """Refuse more than can be held in memory, before anything is drawn."""
+        """Refuse more images than fit in memory, before sampling."""
         each = len(self.kept) * prod(self.run.space.size)
         if 2 * self.options.n * each > LARGEST:
             raise UsageFault(
                 f"-n {self.options.n}: {2 * self.options.n * each / 1e9:.3g} GB of images, "
-                f"expected {LARGEST / 1e9:.3g} GB at most; say fewer, or one --channel"
+                f"expected {LARGEST / 1e9:.3g} GB at most; use fewer, or one --channel"
             )
 
 
 def _channels(schema: Schema, name: str | None) -> list[int]:
-    """Numbers of the channels that are shown."""
+    """Indices of the shown channels."""
     if name is None:
         return list(range(len(schema.channels)))
     if name not in schema.channels:
@@ -220,7 +224,7 @@ def _channels(schema: Schema, name: str | None) -> list[int]:
 
 
 def _stacked(images: Sequence[Bytes]) -> Bytes:
-    """Images (C, D, H, W) of any sizes in one array, smaller ones in the middle of black."""
+    """Stack images (C, D, H, W) of any sizes, padding smaller ones with black."""
     shape = tuple(max(image.shape[axis] for image in images) for axis in range(4))
     whole = np.zeros((len(images), *shape), np.uint8)
     for number, image in enumerate(images):
@@ -231,26 +235,27 @@ def _stacked(images: Sequence[Bytes]) -> Bytes:
 
 
 def _mostly_flawed(run: Run, drawn: int, flaws: Counter[str]) -> str:
-    said = "; ".join(f"{count} times {flaw}" for flaw, count in flaws.most_common(3))
+    reasons = "; ".join(f"{count} times {flaw}" for flaw, count in flaws.most_common(3))
     return (
-        f"{run.folder}: {flaws.total()} of {drawn} samples are flawed ({said}), expected images to "
-        "show. Look at them: gansynth sample RUN --sheet; train longer, or say --filter none"
+        f"{run.folder}: {flaws.total()} of {drawn} samples are rejected ({reasons}), expected "
+        "images to show. Look at them: gansynth sample RUN --sheet; train longer, or use "
+        "--filter none"
     )
 
 
 # -- real images -----------------------------------------------------------------------------------
 
 PERCENTILES = (0.5, 99.5)
-"""What is black and white of images: nearly all of their intensities lie between."""
+"""Intensities of black and white in the display window."""
 VOXELS = 50_000
-"""Most voxels of a channel of an image whose intensities are looked at."""
+"""Most voxels of a channel of an image used for its window."""
 TRIES = 50
-"""Places that are drawn in a case for one that training would learn from and nobody has yet."""
+"""Random positions tried in a case for a new crop that training would accept."""
 Windows = tuple[tuple[float, float], ...]
 
 
 class Cutter:
-    """Cuts real images in a run's space, no two alike, at places where training would learn."""
+    """Cuts distinct real images in a run's space, at positions that training accepts."""
 
     def __init__(self, source: CaseSource, run: Run, rng: np.random.Generator) -> None:
         self._crops = CaseBatches(CaseCache(source), run.space)
@@ -262,7 +267,7 @@ class Cutter:
         """An image of a case: float32 (C, D, H, W) or (C, H, W).
 
         Raises:
-            UsageFault: every place of the case has been cut already.
+            UsageFault: every position of the case has been used.
             DataFault: NaN, or what the source finds wrong.
         """
         fallback: FloatArray | None = None
@@ -280,16 +285,15 @@ class Cutter:
                 break
         if fallback is None:
             raise UsageFault(
-                f"case {case_id!r}: shows nothing that another real image does not show already, "
-                "expected different images; leave --per-case out, lower -n, or look at the cases "
-                "with gansynth check"
+                f"case {case_id!r}: yields only images that are shown already, expected different "
+                "ones; leave --per-case out, lower -n, or check the cases with gansynth check"
             )
         self._seen.add(content_hash(fallback))
         return fallback
 
 
 def find_windows(images: Sequence[FloatArray]) -> Windows:
-    """Intensities that become black and white in each channel of images (C, ...); never empty."""
+    """Intensities of black and white in each channel of images (C, ...); never empty."""
     parts = []
     for image in images:
         flat = image.reshape(len(image), -1)
@@ -300,7 +304,7 @@ def find_windows(images: Sequence[FloatArray]) -> Windows:
 
 
 def seen_by_run(source: CaseSource, chosen: Sequence[Chosen], lineage: Lineage) -> Collection[str]:
-    """Which of the chosen cases the run was fitted on, or what came before it."""
-    cases = [source.record(case) for case in {one.case for one in chosen}]
-    found = [matches(one, cases, source.name) for one in lineage.everyone()]
-    return {case for one in found for case, match in one.items() if match.kind != "subject"}
+    """The chosen cases that the run or its ancestors were trained on."""
+    cases = [source.record(case) for case in {image.case for image in chosen}]
+    matched = [matches(image, cases, source.name) for image in lineage.everyone()]
+    return {case for image in matched for case, match in image.items() if match.kind != "subject"}

@@ -1,8 +1,8 @@
-"""Raters and their answers: one file each, appended to; what was acknowledged is on the disk.
+"""Raters and their answers: one append-only file each; acknowledged answers are on disk.
 
-The first line says who it is, in which order the images come and what each is called; every other
-line is an answer. A line is written whole, and forced to the disk, before anybody is told that it
-was. So a last line without an end was never acknowledged: it is left out, and said.
+The first line has the rater, and the order and names of the images. Every other line is an answer.
+A line is written whole and synced before it is acknowledged. So an incomplete last line was never
+acknowledged: it is skipped with a warning.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from gansynth.runtime.files import disk_errors, reading, write_bytes_atomic
 ANSWERS = (REAL, SYNTHETIC)
 HEADER = ("name", "years", "code", "order", "names")
 NAME = re.compile(r"[^\W_][\w .,'’()-]{0,39}")
-"""What a rater may be called: it begins with a letter or digit, and holds nothing of HTML."""
+"""A rater's name: it begins with a letter or digit, and has no HTML."""
 CODE = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
-"""Signs of a code, without those that look like others."""
+"""Characters of a code, without ambiguous ones."""
 MOST_YEARS = 80
 MOST_RATERS = 500
 LONGEST_MS = 24 * 3600 * 1000.0
@@ -42,11 +42,11 @@ class Rater:
     """One rater of a session.
 
     Attributes:
-        years: of experience, if told.
-        order: numbers of the images, in the order they are shown.
-        names: what the images are called for this rater, in that order; by chance.
+        years: of experience, if given.
+        order: numbers of the images, in the order shown.
+        names: random names of the images for this rater, in that order.
         answers: so far, in order.
-        torn: whether the file ended in the middle of a line.
+        torn: whether the last line of the file is incomplete.
     """
 
     path: Path
@@ -60,16 +60,16 @@ class Rater:
 
     @property
     def done(self) -> int:
-        """Images that have an answer."""
+        """Number of answered images."""
         return len(self.answers)
 
     @property
     def finished(self) -> bool:
-        """Whether all have."""
+        """Whether all are answered."""
         return self.done == len(self.order)
 
     def at_hand(self) -> dict[str, int]:
-        """The image to be answered and the next one: name -> number. The others are not given."""
+        """The current and the next image: name -> number. The others are not available."""
         return dict(
             zip(
                 self.names[self.done : self.done + 2],
@@ -79,15 +79,15 @@ class Rater:
         )
 
     def answer(self, name: str, answer: str, times: dict[str, float | None]) -> None:
-        """Note the answer to the current image; it is on the disk when this returns.
+        """Record the answer to the current image; it is on disk when this returns.
 
         Args:
             answer: ``real`` or ``synthetic``.
             times: milliseconds, JSON-able.
 
         Raises:
-            UsageFault: not the image that is to be answered.
-            EnvironmentFault: the disk refuses; nothing is noted.
+            UsageFault: not the current image.
+            EnvironmentFault: the disk refuses; nothing is recorded.
         """
         if self.finished or name != self.names[self.done]:
             raise UsageFault("this image is not the one to be answered")
@@ -98,11 +98,11 @@ class Rater:
 
 
 def new_rater(folder: Path, name: str, years: float | None, images: int) -> Rater:
-    """Make a rater, with an order and names of the images by chance.
+    """Create a rater, with random order and names of the images.
 
     Args:
         name: as typed, checked by ``clean_name``.
-        years: of experience, if told.
+        years: of experience, if given.
 
     Raises:
         EnvironmentFault: the disk refuses.
@@ -123,7 +123,7 @@ def new_rater(folder: Path, name: str, years: float | None, images: int) -> Rate
 
 
 def clean_name(text: object) -> str:
-    """A rater's name as it is kept.
+    """Normalise a rater's name.
 
     Raises:
         UsageFault: not a name.
@@ -138,7 +138,7 @@ def clean_name(text: object) -> str:
 
 
 def clean_years(value: object) -> float | None:
-    """Years of experience, if told.
+    """Years of experience, if given.
 
     Raises:
         UsageFault: not a number of years.
@@ -147,47 +147,47 @@ def clean_years(value: object) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UsageFault("Years of experience is a number.")
-    if not 0 <= value <= MOST_YEARS:  # NaN is not, either
+    if not 0 <= value <= MOST_YEARS:  # NaN fails, too
         raise UsageFault(f"Years of experience is a number from 0 to {MOST_YEARS}.")
     return float(value)
 
 
 def clean_ms(value: object) -> float | None:
-    """Milliseconds that a browser has measured; None for what cannot be any."""
+    """Milliseconds measured by a browser; None if invalid."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    known = math.isfinite(value) and 0 <= value <= LONGEST_MS
-    return round(float(value), 1) if known else None
+    valid = math.isfinite(value) and 0 <= value <= LONGEST_MS
+    return round(float(value), 1) if valid else None
 
 
 def seat_of(rater: Rater, token: str) -> str:
-    """What the browser of a rater holds, so that nobody else answers in that name."""
+    """The cookie that identifies a rater's browser."""
     return hmac.new(token.encode(), rater.code.encode(), hashlib.sha256).hexdigest()
 
 
-def same_name(one: str, other: str) -> bool:
+def same_name(first: str, second: str) -> bool:
     """Whether two names are of one rater: case does not count."""
-    return one.casefold() == other.casefold()
+    return first.casefold() == second.casefold()
 
 
 def same_code(rater: Rater, typed: object) -> bool:
     """Whether a code is a rater's; blanks, dashes and case do not count."""
-    found = re.sub(r"[\s-]", "", str(typed)).upper()
-    return hmac.compare_digest(found.encode(), rater.code.encode())
+    code = re.sub(r"[\s-]", "", str(typed)).upper()
+    return hmac.compare_digest(code.encode(), rater.code.encode())
 
 
 def read_raters(folder: Path, images: int, *, mend: bool = False) -> list[Rater]:
-    """Every rater of a session, in the order of their names.
+    """Read every rater of a session, ordered by name.
 
     Args:
-        mend: cut torn last lines off, for whoever goes on writing; nobody else may be.
+        mend: remove incomplete last lines; only for the one process that writes.
 
     Raises:
-        IntegrityFault: damage that a killed writer cannot have done, with file and line.
+        IntegrityFault: damage that a killed writer cannot cause, with file and line.
         EnvironmentFault: the disk refuses.
     """
-    found = [_read(path, images, mend) for path in sorted((folder / RATERS).glob("*.jsonl"))]
-    return sorted(found, key=lambda rater: rater.name.casefold())
+    raters = [_read(path, images, mend) for path in sorted((folder / RATERS).glob("*.jsonl"))]
+    return sorted(raters, key=lambda rater: rater.name.casefold())
 
 
 def _read(path: Path, images: int, mend: bool) -> Rater:
@@ -209,8 +209,8 @@ def _read(path: Path, images: int, mend: bool) -> Rater:
 
 def _header(path: Path, line: bytes, images: int) -> Rater:
     try:
-        told = json.loads(line)
-        rater = Rater(path, *(told[key] for key in HEADER))
+        header = json.loads(line)
+        rater = Rater(path, *(header[key] for key in HEADER))
         clean_name(rater.name)
         clean_years(rater.years)
         good = sorted(rater.order) == list(range(images)) == sorted(range(len(set(rater.names))))
@@ -224,29 +224,29 @@ def _header(path: Path, line: bytes, images: int) -> Rater:
 
 def _answer(path: Path, number: int, line: bytes, rater: Rater) -> dict[str, Any]:
     try:
-        told: dict[str, Any] = json.loads(line)
-        at, answer = (told["position"], told["image"]), told["answer"]
+        record: dict[str, Any] = json.loads(line)
+        at, answer = (record["position"], record["image"]), record["answer"]
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path, number, str(error)) from None
     if rater.finished:
         raise _damaged(path, number, "more answers than images")
-    wanted = rater.done, rater.order[rater.done]
-    if at != wanted or answer not in ANSWERS:
-        raise _damaged(path, number, f"{answer!r} to image {at}, expected one to {wanted}")
+    expected = rater.done, rater.order[rater.done]
+    if at != expected or answer not in ANSWERS:
+        raise _damaged(path, number, f"{answer!r} to image {at}, expected one to {expected}")
     for key in ("ms", "hidden_ms", "server_ms"):
-        told[key] = clean_ms(told.get(key))
-    return told
+        record[key] = clean_ms(record.get(key))
+    return record
 
 
 def _damaged(path: Path, number: int, why: str) -> IntegrityFault:
     return IntegrityFault(
         f"{path}: line {number} is damaged ({' '.join(why.split())}), expected what the server "
-        "wrote; restore the file from a copy, or take it out of the folder to leave this rater out"
+        "wrote; restore the file from a copy, or remove it from the folder to exclude this rater"
     )
 
 
 def _append(path: Path, document: dict[str, Any]) -> None:
-    """Add a line and force it to the disk; if that fails, the file is as before."""
+    """Append a line and sync it; on failure the file is unchanged."""
     line = _line(document)
     with disk_errors(path, len(line)):
         handle = os.open(path, os.O_WRONLY | os.O_APPEND)
@@ -268,10 +268,10 @@ def _line(document: dict[str, Any]) -> bytes:
 
 
 def check_room(raters: int) -> None:
-    """Refuse more raters than anybody has: a page that is left to itself must not fill a disk.
+    """Refuse an excessive number of raters: an unattended page must not fill a disk.
 
     Raises:
         EnvironmentFault: too many.
     """
     if raters >= MOST_RATERS:
-        raise EnvironmentFault(f"this session has {MOST_RATERS} raters, and takes no more")
+        raise EnvironmentFault(f"this session has {MOST_RATERS} raters, the maximum")

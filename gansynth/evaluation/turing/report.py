@@ -1,4 +1,4 @@
-"""What raters said, held against the key: the paper's table with intervals, as one document.
+"""Raters' answers compared with the key: the paper's table with intervals, as one document.
 
 The table is that of Han et al. (2018), table 1: accuracy, real selected as real, real as synthetic,
 synthetic as real, synthetic as synthetic.
@@ -43,10 +43,10 @@ def results(session: Session | Path) -> dict[str, Any]:
     """Count the answers of a session so far.
 
     Args:
-        session: or its folder; it may be served meanwhile.
+        session: or its folder; it may be in use.
 
     Returns:
-        A JSON-able document; ``docs/turing_test.md`` says what is in it.
+        A JSON-able document; see ``docs/turing_test.md``.
 
     Raises:
         UsageFault: no session there.
@@ -58,30 +58,32 @@ def results(session: Session | Path) -> dict[str, Any]:
     document = read_session(folder)
     key = read_key(folder, document)
     raters = read_raters(folder, len(key))
-    told = [_rater(rater, key) for rater in raters]
+    rater_results = [_rater(rater, key) for rater in raters]
     finished = [rater for rater in raters if rater.finished]
-    found: dict[str, Any] = {
+    counted: dict[str, Any] = {
         "version": VERSION,
         "session": {k: document[k] for k in ("id", "created", "run", "about")},
         "folder": str(folder),
-        "images": {kind: sum(one["truth"] == kind for one in key) for kind in (REAL, SYNTHETIC)},
+        "images": {
+            kind: sum(image["truth"] == kind for image in key) for kind in (REAL, SYNTHETIC)
+        },
         "confidence": CONFIDENCE,
-        "raters": told,
+        "raters": rater_results,
         "pooled": _pooled(finished, key) if len(finished) > 1 else None,
         "agreement": _agreement(finished) if len(finished) > 1 else None,
         "power": _power(len(key)),
         "torn": [str(rater.path) for rater in raters if rater.torn],
     }
-    found["warnings"] = warnings(found)
-    found["words"] = conclusions(found)
-    return found
+    counted["warnings"] = warnings(counted)
+    counted["words"] = conclusions(counted)
+    return counted
 
 
 def write_results(session: Session | Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Count the answers, and write numbers, table and every single answer into the folder.
 
     Returns:
-        What ``results`` gives, and the files: ``results.json``, ``table.md``, ``answers.csv``.
+        The document of ``results``, and the files: ``results.json``, ``table.md``, ``answers.csv``.
 
     Raises:
         EnvironmentFault: the disk refuses.
@@ -89,52 +91,52 @@ def write_results(session: Session | Path) -> tuple[dict[str, Any], dict[str, st
     from gansynth.evaluation.turing.words import csv_of, markdown
     from gansynth.runtime.files import write_bytes_atomic, write_json_atomic
 
-    found = results(session)
-    folder = Path(found["folder"])
+    document = results(session)
+    folder = Path(document["folder"])
     key = read_key(folder, read_session(folder))
     rows = [row for rater in read_raters(folder, len(key)) for row in records(rater, key)]
-    write_json_atomic(folder / "results.json", found)
-    write_bytes_atomic(folder / "table.md", markdown(found).encode())
+    write_json_atomic(folder / "results.json", document)
+    write_bytes_atomic(folder / "table.md", markdown(document).encode())
     write_bytes_atomic(folder / "answers.csv", csv_of(rows).encode())
     names = {"numbers": "results.json", "table": "table.md", "answers": "answers.csv"}
-    return found, {what: str(folder / name) for what, name in names.items()}
+    return document, {kind: str(folder / name) for kind, name in names.items()}
 
 
 def table_of_rater(folder: Path, rater: Rater) -> dict[str, Any]:
-    """What a rater is shown after the last answer, if whoever runs the test lets it be shown."""
+    """The results that a rater sees after the last answer, if enabled."""
     return table_of(records(rater, read_key(folder, read_session(folder))))
 
 
 def records(rater: Rater, key: Sequence[Record]) -> list[dict[str, Any]]:
-    """Every answer of a rater with what the image was; in the order they were given."""
-    found = []
-    for one in rater.answers:
-        truth = key[one["image"]]
-        found.append(
+    """Every answer of a rater with the truth, in order."""
+    rows = []
+    for answer in rater.answers:
+        truth = key[answer["image"]]
+        rows.append(
             {
                 "rater": rater.name,
                 "years": rater.years,
-                "position": one["position"] + 1,
-                "image": one["image"],
+                "position": answer["position"] + 1,
+                "image": answer["image"],
                 "truth": truth["truth"],
-                "answer": one["answer"],
-                "correct": truth["truth"] == one["answer"],
+                "answer": answer["answer"],
+                "correct": truth["truth"] == answer["answer"],
                 "class": truth.get("class"),
                 "sequence": truth.get("sequence"),
-                "seconds": _seconds(one["ms"]),
-                "hidden_seconds": _seconds(one["hidden_ms"]),
-                "server_seconds": _seconds(one["server_ms"]),
-                "at": one.get("at"),
+                "seconds": _seconds(answer["ms"]),
+                "hidden_seconds": _seconds(answer["hidden_ms"]),
+                "server_seconds": _seconds(answer["server_ms"]),
+                "at": answer.get("at"),
             }
         )
-    return found
+    return rows
 
 
 def table_of(rows: Sequence[Record]) -> dict[str, Any]:
-    """The paper's table of some answers, as if each were independent of the others."""
+    """The paper's table of some answers, assuming independence."""
     count = {
-        cell: sum((row["truth"], row["answer"]) == what for row in rows)
-        for cell, what in CELLS.items()
+        cell: sum((row["truth"], row["answer"]) == pair for row in rows)
+        for cell, pair in CELLS.items()
     }
     right = count["real_as_real"], count["synthetic_as_synthetic"]
     of = [sum(row["truth"] == kind for row in rows) for kind in (REAL, SYNTHETIC)]
@@ -169,18 +171,18 @@ def _rater(rater: Rater, key: Sequence[Record]) -> dict[str, Any]:
 
 
 def _parts(rows: Sequence[Record], by: str) -> list[dict[str, Any]]:
-    """Tables of the answers of each class, or sequence; none where there are none."""
+    """Tables of the answers of each class or sequence, if there are any."""
     names = sorted({row[by] for row in rows if row[by] is not None})
     return [{by: name, "table": table_of([r for r in rows if r[by] == name])} for name in names]
 
 
 def _pooled(raters: Sequence[Rater], key: Sequence[Record]) -> dict[str, Any]:
-    """All raters together: sums of their tables, intervals of answers that are not independent."""
+    """All raters together: summed tables, intervals for dependent answers."""
     rows = [row for rater in raters for row in records(rater, key)]
     correct = np.zeros((len(raters), len(key)), np.bool_)
     for number, rater in enumerate(raters):
-        for one in rater.answers:
-            correct[number, one["image"]] = key[one["image"]]["truth"] == one["answer"]
+        for answer in rater.answers:
+            correct[number, answer["image"]] = key[answer["image"]]["truth"] == answer["answer"]
     return {
         "raters": len(raters),
         "table": _clustered(table_of(rows), correct),
@@ -193,11 +195,11 @@ def _pooled(raters: Sequence[Rater], key: Sequence[Record]) -> dict[str, Any]:
 
 
 def _of_class(key: Sequence[Record], name: str) -> list[int]:
-    return [number for number, one in enumerate(key) if one.get("class") == name]
+    return [number for number, image in enumerate(key) if image.get("class") == name]
 
 
 def _clustered(table: dict[str, Any], correct: Any) -> dict[str, Any]:
-    """A table of several raters with its intervals: of these raters, and of others like them."""
+    """A table of several raters with intervals for these raters, and for others."""
     others = len(correct) >= LEAST_RATERS
     return {
         **table,
@@ -209,28 +211,28 @@ def _clustered(table: dict[str, Any], correct: Any) -> dict[str, Any]:
 
 
 def _agreement(raters: Sequence[Rater]) -> dict[str, Any]:
-    """How far raters say the same of the same images, beyond chance."""
-    said = np.zeros((len(raters), len(raters[0].order)), np.bool_)
+    """Agreement of raters beyond chance."""
+    voted_real = np.zeros((len(raters), len(raters[0].order)), np.bool_)
     for number, rater in enumerate(raters):
-        for one in rater.answers:
-            said[number, one["image"]] = one["answer"] == REAL
-    votes = said.sum(axis=0)
+        for answer in rater.answers:
+            voted_real[number, answer["image"]] = answer["answer"] == REAL
+    votes = voted_real.sum(axis=0)
     return {
         "raters": len(raters),
         "fleiss_kappa": fleiss_kappa(np.stack([votes, len(raters) - votes], axis=1)),
         "pairs": [
-            {"raters": [a.name, b.name], "cohen_kappa": cohen_kappa(said[i], said[j])}
+            {"raters": [a.name, b.name], "cohen_kappa": cohen_kappa(voted_real[i], voted_real[j])}
             for (i, a), (j, b) in combinations(enumerate(raters), 2)
         ],
     }
 
 
 def _power(images: int) -> dict[str, Any]:
-    """What one rater's answers can show at all."""
-    shown = (0.6, 0.65, 0.7, 0.8)
+    """Power of one rater's answers."""
+    accuracies = (0.6, 0.65, 0.7, 0.8)
     return {
         "answers": images,
-        "of": [{"accuracy": truth, "power": power_of(images, truth)} for truth in shown],
+        "of": [{"accuracy": truth, "power": power_of(images, truth)} for truth in accuracies],
         "detectable": detectable(images),
     }
 

@@ -1,4 +1,4 @@
-"""Serving a session on this machine until it is told to stop."""
+"""Serving a session on this machine until it is stopped."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 ADDRESS = "127.0.0.1"
-"""The only one there is: who sits elsewhere comes through ``ssh -L``."""
+"""The only address: other machines connect through ``ssh -L``."""
 POLL_SECONDS = 0.1
 Ready = Callable[[str, Callable[[], None]], object]
-"""Called with the link once pages are served, and with what stops serving, from any thread."""
+"""Called with the link once pages are served, and with a thread-safe stop callback."""
 
 
 def check_server() -> None:
-    """Refuse to serve, before anything long is prepared, where what serves is missing.
+    """Check the server's dependencies before a long preparation.
 
     Raises:
         EnvironmentFault: aiohttp is not installed.
@@ -49,35 +49,36 @@ def serve(
     ready: Ready = lambda link, stop: None,
     reporter: Reporter | None = None,
 ) -> None:
-    """Serve a session's pages until Ctrl-C, SIGTERM, or until it is told to stop.
+    """Serve a session's pages until Ctrl-C, SIGTERM, or the stop callback.
 
     Args:
-        port: of this machine's own address; None takes the one it was served at before, or a free
-            one.
+        port: of the loopback address; None takes the previous one, or a free one.
 
     Raises:
         EnvironmentFault: the port is taken, another process serves this session, or aiohttp is not
             installed.
         IntegrityFault: damaged answers.
-        Interrupted: SIGTERM, after all was closed. Ctrl-C is the way to end, and returns.
+        Interrupted: SIGTERM, after everything is closed. Ctrl-C is the normal end, and returns.
     """
     check_server()
     reporter = reporter or NullReporter()
-    with locked(session.folder, "open the link that it has printed"), stop_request() as asked:
+    with locked(session.folder, "open the link that it has printed"), stop_request() as stopping:
         raters = read_raters(session.folder, len(session.images), mend=True)
-        for one in raters:
-            if one.torn:
-                reporter.warn(f"{one.path}: ended within a line, which was no answer yet; left out")
+        for rater in raters:
+            if rater.torn:
+                reporter.warn(
+                    f"{rater.path}: ended within a line, which was no answer yet; left out"
+                )
         token, before = read_access(session.folder)
         with contextlib.closing(_listen(port, before)) as listening:
             port = listening.getsockname()[1]
             remember_port(session.folder, port)
             link = f"http://{ADDRESS}:{port}/?token={token}"
             app = _app(session, token, raters)
-            with asked.deferred():
-                asyncio.run(_until(app, listening, asked, link, ready))
-    if asked.number == signal.SIGTERM:
-        raise Interrupted(asked.number)
+            with stopping.deferred():
+                asyncio.run(_until(app, listening, stopping, link, ready))
+    if stopping.number == signal.SIGTERM:
+        raise Interrupted(stopping.number)
 
 
 def _app(session: Session, token: str, raters: list[Rater]) -> web.Application:
@@ -88,18 +89,18 @@ def _app(session: Session, token: str, raters: list[Rater]) -> web.Application:
 
         return table_of_rater(session.folder, rater)
 
-    shown = bool(session.document["asked"]["show_results"])
-    return make_app(session, token, raters, own if shown else None)
+    show_table = bool(session.document["asked"]["show_results"])
+    return make_app(session, token, raters, own if show_table else None)
 
 
 async def _until(
     app: web.Application,
     listening: socket.socket,
-    asked: StopRequest,
+    stop_request: StopRequest,
     link: str,
     ready: Ready,
 ) -> None:
-    """Serve until it is asked to stop."""
+    """Serve until a stop request."""
     from aiohttp import web
 
     stopped = threading.Event()
@@ -108,31 +109,31 @@ async def _until(
     try:
         await web.SockSite(runner, listening).start()
         ready(link, stopped.set)
-        while not asked() and not stopped.is_set():
+        while not stop_request() and not stopped.is_set():
             await asyncio.sleep(POLL_SECONDS)
     finally:
         await runner.cleanup()
 
 
 def _listen(port: int | None, before: int) -> socket.socket:
-    """A socket on this machine's own address: at a port, or where it was served before."""
+    """A socket on the loopback address, at the given or the previous port."""
     if port is not None and not 1 <= port <= 65535:
         raise UsageFault(f"--port {port}: expected 1 to 65535")
-    for wanted in [port] if port is not None else [before, 0]:
+    for candidate in [port] if port is not None else [before, 0]:
         listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
-            # What a killed server has left of connections does not hold the port.
+            # Leftover connections of a killed server do not block the port.
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind((ADDRESS, wanted))
+            listening.bind((ADDRESS, candidate))
             listening.listen(128)
             return listening
         except OSError as error:
             listening.close()
-            if port is None and wanted:
+            if port is None and candidate:
                 continue
             why = "is taken" if error.errno == errno.EADDRINUSE else f"refused: {error.strerror}"
             raise EnvironmentFault(
-                f"--port {wanted}: {why}, expected a free port of {ADDRESS}; choose another, or "
+                f"--port {candidate}: {why}, expected a free port of {ADDRESS}; choose another, or "
                 "leave --port out"
             ) from error
     raise AssertionError("unreachable: port 0 is bound or refused")

@@ -1,9 +1,9 @@
-"""The folder of a Visual Turing Test: images, key, plan and answers; all that is needed to go on.
+"""The folder of a Visual Turing Test, with everything needed to resume it.
 
-``session.json`` (what is shown, to whom one likes), ``images.npy`` (uint8 (N, C, D, H, W), in an
-order by chance), ``key.json`` (what each image is; nothing that serves pages opens it),
-``access.json`` (the link's token, the port), ``raters/`` (answers, see ``raters``). Nobody but the
-owner may read the folder: it holds pictures of patients, and the truth.
+``session.json`` has public properties. ``images.npy`` is uint8 (N, C, D, H, W), in random order.
+``key.json`` is the truth of each image, never opened by the server. ``access.json`` has the link's
+token and the port, ``raters/`` the answers (see ``raters``). Only the owner may read the folder: it
+holds pictures of patients, and the truth.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class Session:
 
     @property
     def id(self) -> str:
-        """Short name of the session, unique."""
+        """Short unique name of the session."""
         return str(self.document["id"])
 
     def key(self) -> list[dict[str, Any]]:
-        """What each image is; for whoever counts answers, and never for who serves pages.
+        """The truth of each image, for counting answers and never for the server.
 
         Raises:
             IntegrityFault: missing or changed.
@@ -65,10 +65,10 @@ class Session:
 
 
 def default_folder(run: Path, name: str = "session") -> Path:
-    """Where the session of a run lies unless another folder is named.
+    """The default folder of a run's session.
 
     Raises:
-        UsageFault: a name that is no name.
+        UsageFault: an invalid name.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise UsageFault(
@@ -87,16 +87,16 @@ def prepare_session(
     root: str | None = None,
     reporter: Reporter | None = None,
 ) -> Session:
-    """Make a session of a run, all of it or none; one that was made with these options is opened.
+    """Prepare a session of a run atomically, or open the one made with these options.
 
     Args:
         folder: of the session; ``RUN/turing/session`` if None.
-        options: what is shown; as usual if None.
+        options: what is shown; defaults if None.
         data: KIND:WHERE of the run's data set, if it was moved or renamed.
 
     Raises:
-        UsageFault: no run, or the folder holds a session with other options, or something else.
-        GansynthError: what opening run and source, cutting and drawing raise.
+        UsageFault: no run, or the folder holds something else, or a session with other options.
+        GansynthError: what opening run and source, cutting and sampling raise.
     """
     folder, options = folder or default_folder(run), options or TuringOptions()
     if (folder / SESSION).exists():
@@ -145,17 +145,17 @@ def prepare_session(
 
 
 def open_session(folder: Path) -> Session:
-    """Open a session that was prepared.
+    """Open a prepared session.
 
     Raises:
         UsageFault: there is none.
         IntegrityFault: a file in it is missing, damaged or of a later version.
     """
     document = read_session(folder)
-    found = _hash_of(folder / IMAGES)
-    if found != document["images"]["sha256"]:
+    digest = _hash_of(folder / IMAGES)
+    if digest != document["images"]["sha256"]:
         raise IntegrityFault(
-            f"{folder / IMAGES}: SHA-256 is {found[:12]}, expected "
+            f"{folder / IMAGES}: SHA-256 is {digest[:12]}, expected "
             f"{document['images']['sha256'][:12]} by {SESSION}; restore it from a copy, or prepare "
             "another session with --name"
         )
@@ -167,7 +167,7 @@ def open_session(folder: Path) -> Session:
 
 
 def read_session(folder: Path) -> dict[str, Any]:
-    """``session.json``, without looking at the images.
+    """Read ``session.json`` without the images.
 
     Raises:
         UsageFault: there is none.
@@ -183,7 +183,7 @@ def read_session(folder: Path) -> dict[str, Any]:
     if document.get("version") != VERSION:
         raise IntegrityFault(
             f"{path}: key 'version' is {document.get('version')!r}, expected {VERSION}; this "
-            "session was made by another gansynth"
+            "session was made by another version of gansynth"
         )
     missing = [key for key in ("id", "asked", "images", "key", "about") if key not in document]
     if missing:
@@ -192,23 +192,23 @@ def read_session(folder: Path) -> dict[str, Any]:
 
 
 def read_key(folder: Path, document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What each image of a session is.
+    """The truth of each image of a session.
 
     Raises:
-        IntegrityFault: the key is missing, or another one than the session was made with.
+        IntegrityFault: the key is missing, or not that of the session.
     """
-    found = _hash_of(folder / KEY)
-    if found != document["key"]["sha256"]:
+    digest = _hash_of(folder / KEY)
+    if digest != document["key"]["sha256"]:
         raise IntegrityFault(
-            f"{folder / KEY}: SHA-256 is {found[:12]}, expected {document['key']['sha256'][:12]} "
-            f"by {SESSION}; without its key a session says nothing. Restore it from a copy"
+            f"{folder / KEY}: SHA-256 is {digest[:12]}, expected {document['key']['sha256'][:12]} "
+            f"by {SESSION}; without its key a session is useless. Restore it from a copy"
         )
     images: list[dict[str, Any]] = _damaged_if_unread(folder / KEY)["images"]
     return images
 
 
 def read_access(folder: Path) -> tuple[str, int]:
-    """The token that the link holds, and the port it was last served at (0 for none).
+    """The token of the link, and the last port (0 for none).
 
     Raises:
         IntegrityFault: missing or damaged.
@@ -221,7 +221,7 @@ def read_access(folder: Path) -> tuple[str, int]:
 
 
 def remember_port(folder: Path, port: int) -> None:
-    """Note where a session is served, so that open pages find it again after a restart."""
+    """Save the port, so that open pages find it again after a restart."""
     token, before = read_access(folder)
     if port == before:
         return
@@ -232,23 +232,23 @@ def remember_port(folder: Path, port: int) -> None:
 
 
 def _check_same(folder: Path, document: Mapping[str, Any], options: TuringOptions) -> None:
-    # As JSON has it: a tuple that was written is a list that is read.
-    asked, made = json.loads(json.dumps(options.to_json())), document["asked"]
-    for key in asked:
-        if asked[key] != made.get(key):
+    # JSON turns tuples into lists.
+    requested, made = json.loads(json.dumps(options.to_json())), document["asked"]
+    for key in requested:
+        if requested[key] != made.get(key):
             raise UsageFault(
                 f"{folder}: holds a session made with {key} {made.get(key)!r}, asked for "
-                f"{asked[key]!r}; expected the same. Go on with it as it is: --resume; or prepare "
-                "another one: --name NAME"
+                f"{requested[key]!r}; expected the same. Continue it as it is: --resume; or "
+                "prepare another one: --name NAME"
             )
 
 
 def _damaged_if_unread(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = read_json(path, way_out="restore it from a copy")
+        document: dict[str, Any] = read_json(path, way_out="restore it from a copy")
     except DataFault as fault:
         raise IntegrityFault(str(fault)) from fault
-    return found
+    return document
 
 
 def _hash_of(path: Path) -> str:
@@ -256,7 +256,7 @@ def _hash_of(path: Path) -> str:
 
 
 def _write_own(path: Path, document: Mapping[str, Any]) -> str:
-    """Write JSON that nobody else may read; its SHA-256."""
+    """Write JSON that only the owner may read; return its SHA-256."""
     data = (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWN), "wb") as stream:
         stream.write(data)
@@ -272,7 +272,7 @@ def _write_images(path: Path, images: npt.NDArray[np.uint8]) -> str:
 
 
 def _forget_unfinished(folder: Path) -> None:
-    """Remove what preparations of this session left behind whose processes are gone."""
+    """Remove leftovers of this session's dead preparation processes."""
     import psutil
 
     for left in folder.parent.glob(f".{folder.name}.tmp-*"):

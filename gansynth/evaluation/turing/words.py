@@ -1,4 +1,4 @@
-"""Results in words and tables: what follows from them, and what does not."""
+"""Results as text and tables: what they show, and what they do not."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ HEADING = (
     "s synt",
 )
 CLEAR = 0.05
-"""p below which an accuracy counts as different from a half."""
+"""Largest p of an accuracy that differs from a half."""
 ONE_SIDED = 0.8
-"""Share of the answers that are the same, from which on a rater is said to lean."""
+"""Share of equal answers from which a rater counts as biased."""
 COLUMNS = (
     *("rater", "years", "position", "image", "truth", "answer", "correct", "class", "sequence"),
     *("seconds", "hidden_seconds", "server_seconds", "at"),
@@ -32,13 +32,13 @@ COLUMNS = (
 Document = Mapping[str, Any]
 
 
-def rows(found: Document) -> list[tuple[str, ...]]:
+def rows(results: Document) -> list[tuple[str, ...]]:
     """The paper's table with intervals: a row for each rater, class and sequence, then pooled."""
     lines: list[tuple[str, ...]] = [HEADING]
-    for rater in found["raters"]:
-        some = "" if rater["finished"] else f" ({rater['answered']} of {rater['of']})"
-        lines += _rows(f"{rater['name']}{some}", rater)
-    pooled = found["pooled"]
+    for rater in results["raters"]:
+        progress = "" if rater["finished"] else f" ({rater['answered']} of {rater['of']})"
+        lines += _rows(f"{rater['name']}{progress}", rater)
+    pooled = results["pooled"]
     if pooled is not None:
         lines += _rows(f"{pooled['raters']} raters", pooled)
     return lines
@@ -46,19 +46,19 @@ def rows(found: Document) -> list[tuple[str, ...]]:
 
 def _rows(name: str, part: Document) -> Iterator[tuple[str, ...]]:
     yield _row(name, part["table"])
-    for one in part["classes"]:
-        yield _row(f"  {one['class']}", one["table"])
-    for one in part["sequences"]:
-        yield _row(f"  {one['sequence']} (real)", one["table"], of_both=False)
+    for entry in part["classes"]:
+        yield _row(f"  {entry['class']}", entry["table"])
+    for entry in part["sequences"]:
+        yield _row(f"  {entry['sequence']} (real)", entry["table"], of_both=False)
 
 
 def _row(name: str, table: Document, *, of_both: bool = True) -> tuple[str, ...]:
-    found, seconds = table["accuracy"], table["median_seconds"]
+    share, seconds = table["accuracy"], table["median_seconds"]
     counts = [table["real_as_real"], table["real_as_synthetic"]]
     counts += [table["synthetic_as_real"], table["synthetic_as_synthetic"]] if of_both else []
     return (
         name,
-        *(_shares(found) if of_both else (_percent(found["value"]), "", "")),
+        *(_shares(share) if of_both else (_percent(share["value"]), "", "")),
         *map(str, counts),
         *([] if of_both else ["", ""]),
         _number(seconds["real"]),
@@ -66,103 +66,103 @@ def _row(name: str, table: Document, *, of_both: bool = True) -> tuple[str, ...]
     )
 
 
-def _shares(found: Document) -> tuple[str, str, str]:
-    if found["value"] is None:
+def _shares(share: Document) -> tuple[str, str, str]:
+    if share["value"] is None:
         return "-", "-", "-"
-    return _percent(found["value"]), _interval(found), _p(found["p"])
+    return _percent(share["value"]), _interval(share), _p(share["p"])
 
 
-def warnings(found: Document) -> list[str]:
-    """What a reader of the table must know first."""
-    about, told = found["session"]["about"], []
-    for path in found["torn"]:
-        told.append(f"{path}: ends within a line, which is no answer yet; left out")
-    unfinished = [rater["name"] for rater in found["raters"] if not rater["finished"]]
+def warnings(results: Document) -> list[str]:
+    """Caveats that a reader of the table must know first."""
+    about, texts = results["session"]["about"], []
+    for path in results["torn"]:
+        texts.append(f"{path}: ends within a line, which is no answer yet; left out")
+    unfinished = [rater["name"] for rater in results["raters"] if not rater["finished"]]
     if unfinished:
-        told.append(
+        texts.append(
             f"{len(unfinished)} rater(s) have not finished and are not pooled: "
             f"{', '.join(unfinished)}"
         )
     if about["flawed"]:
-        told.append(
-            f"{about['flawed']} samples had a flaw and were left out (gansynth sample says which): "
-            "raters saw the others"
+        texts.append(
+            f"{about['flawed']} samples were rejected and left out (gansynth sample lists why). "
+            "Raters saw the others"
         )
     if about["seen_by_run"]:
-        told.append(
+        texts.append(
             f"{about['seen_by_run']} of the {about['cases']} real cases are training cases of the "
-            "run: a generator that copies them would do well here (gansynth sample --nearest)"
+            "run: a generator that copies them would do well (gansynth sample --nearest)"
         )
     if about["shared_with_samples"]:
-        told.append(
-            f"{about['shared_with_samples']} real cases are also what samples were drawn of: a "
+        texts.append(
+            f"{about['shared_with_samples']} real cases also have samples based on them: a "
             "rater may recognise one from the other"
         )
-    for rater in found["raters"]:
+    for rater in results["raters"]:
         if rater["finished"] and _leaning(rater["table"]):
             table = rater["table"]
-            told.append(
+            texts.append(
                 f"{rater['name']} said 'real' of {table['said_real']} of {table['answers']} "
-                "images: accuracy near 50 % then says nothing of the images"
+                "images: then an accuracy near 50 % says nothing about the images"
             )
-    if found["pooled"] is not None:
-        told.append(
+    if results["pooled"] is not None:
+        texts.append(
             "answers of several raters to one image are not independent: the interval of the "
             "pooled accuracy is Korn and Graubard's, clustered by image, and holds for these raters"
-            + _others(found["pooled"])
+            + _others(results["pooled"])
         )
-    return told
+    return texts
 
 
 def _others(pooled: Document) -> str:
-    found = pooled["table"]["accuracy_of_others"]
-    if found is None:
-        return f"; of others like them nothing is said by fewer than {LEAST_RATERS}"
-    return f"; for others like them it is {_interval(found)} %, clustered by image and rater"
+    share = pooled["table"]["accuracy_of_others"]
+    if share is None:
+        return f"; fewer than {LEAST_RATERS} allow no inference about other raters"
+    return f"; for other raters like them it is {_interval(share)} %, clustered by image and rater"
 
 
-def conclusions(found: Document) -> list[str]:
-    """What follows, in sentences."""
-    if not any(rater["answered"] for rater in found["raters"]):
+def conclusions(results: Document) -> list[str]:
+    """Conclusions, in sentences."""
+    if not any(rater["answered"] for rater in results["raters"]):
         return ["Nobody has answered yet."]
-    said = [
+    texts = [
         _concluded(rater["name"], "tells", rater["table"]["accuracy"])
-        for rater in found["raters"]
+        for rater in results["raters"]
         if rater["finished"]
     ]
-    pooled = found["pooled"]
+    pooled = results["pooled"]
     if pooled is not None:
         who = f"The {pooled['raters']} raters"
-        said.append(_concluded(who, "tell", pooled["table"]["accuracy"]))
-    said.append(_powered(found))
-    if found["agreement"] is not None:
-        said.append(_agreed(found["agreement"]))
-    if len(found["raters"]) > 1 or any(rater["classes"] for rater in found["raters"]):
-        said.append("p is not corrected for the number of raters and classes.")
-    return said
+        texts.append(_concluded(who, "tell", pooled["table"]["accuracy"]))
+    texts.append(_powered(results))
+    if results["agreement"] is not None:
+        texts.append(_agreed(results["agreement"]))
+    if len(results["raters"]) > 1 or any(rater["classes"] for rater in results["raters"]):
+        texts.append("p is not corrected for the number of raters and classes.")
+    return texts
 
 
-def _concluded(who: str, verb: str, found: Document) -> str:
-    value, interval = f"{_percent(found['value'])} %", f"95 % interval {_interval(found)} %"
-    if found["p"] >= CLEAR:
+def _concluded(who: str, verb: str, share: Document) -> str:
+    value, interval = f"{_percent(share['value'])} %", f"95 % interval {_interval(share)} %"
+    if share["p"] >= CLEAR:
         return (
             f"{who}: {value} correct ({interval}), not found to differ from chance. An accuracy of "
-            f"up to {_percent(found['high'])} % fits these answers: this is no proof that the "
+            f"up to {_percent(share['high'])} % fits these answers: this is no proof that the "
             "images look real."
         )
-    if found["value"] > 0.5:
+    if share["value"] > 0.5:
         return (
             f"{who} {verb} real from synthetic better than chance: {value} correct ({interval}, p "
-            f"{_p(found['p'])})."
+            f"{_p(share['p'])})."
         )
     return (
-        f"{who}: {value} correct ({interval}, p {_p(found['p'])}), worse than chance: the kinds "
-        "are told apart, and taken for each other."
+        f"{who}: {value} correct ({interval}, p {_p(share['p'])}), worse than chance: the kinds "
+        "are distinguished, but confused with each other."
     )
 
 
-def _powered(found: Document) -> str:
-    power, images = found["power"], found["images"]
+def _powered(results: Document) -> str:
+    power, images = results["power"], results["images"]
     sixty = power["of"][0]
     least = power["detectable"]
     enough = (
@@ -190,11 +190,11 @@ def _leaning(table: Document) -> bool:
     return bool(max(share, 1 - share) >= ONE_SIDED)
 
 
-def markdown(found: Document) -> str:
-    """The table and what follows, as Markdown."""
-    heading, *body = rows(found)
+def markdown(results: Document) -> str:
+    """Table and conclusions, as Markdown."""
+    heading, *body = rows(results)
     lines = [_line(heading), _line(["---"] * len(heading)), *map(_line, body), ""]
-    lines += [f"- {text}" for text in (*found["words"], *found["warnings"])]
+    lines += [f"- {text}" for text in (*results["words"], *results["warnings"])]
     return "\n".join(lines) + "\n"
 
 
@@ -203,7 +203,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def csv_of(records: Sequence[Mapping[str, Any]]) -> str:
-    """Every single answer, one a line."""
+    """Every single answer, one line each."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -223,8 +223,8 @@ def _percent(share: float | None, digits: int = 1) -> str:
     return "-" if share is None else f"{100 * share:.{digits}f}".removesuffix(".0")
 
 
-def _interval(found: Document) -> str:
-    return f"{_percent(found['low'])} to {_percent(found['high'])}"
+def _interval(share: Document) -> str:
+    return f"{_percent(share['low'])} to {_percent(share['high'])}"
 
 
 def _p(p: float) -> str:

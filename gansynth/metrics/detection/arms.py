@@ -1,4 +1,4 @@
-"""The arms of a comparison: detections of several trainings on the same images."""
+"""The experiment arms of a comparison: detections of several trainings on the same images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gansynth.metrics.detection.record import FILE, Detections, Seen, file_of, r
 from gansynth.runtime.errors import DataFault, UsageFault
 
 CLOSE = 2e-3
-"""Pixels by which true boxes of two files may differ: they are kept to a thousandth."""
+"""Pixels by which true boxes of two files may differ: they are rounded to a thousandth."""
 SAME = {
     "names": "the same classes",
     "split": "the same split",
@@ -21,15 +21,14 @@ SAME = {
     "confidence": "detections kept down to the same score",
     "most_found": "as many detections kept of an image",
 }
-"""What the arms of a comparison must share, and how that is said."""
+"""Keys that the arms of a comparison must share, and their descriptions."""
 
 
 def read_arms(texts: Sequence[str], *, split: str = "val") -> dict[str, Detections]:
-    """Detections by the name of their arm; all on the same images, in the order of the first.
+    """Read detections by arm; all on the same images, in the order of the first.
 
     ``texts``: documents, or folders that hold one; ``NAME=PATH`` names an arm. Raises UsageFault:
-    two arms of one name, or nothing there; DataFault: a document that cannot be read, or arms that
-    cannot be compared.
+    duplicate names, or no file. DataFault: an unreadable document, or arms that are not comparable.
     """
     named = [_named(text, file_of(split)) for text in texts]
     for name, count in Counter(name for name, _ in named).items():
@@ -48,8 +47,8 @@ def _named(text: str, file: str) -> tuple[str, Path]:
     """An arm's name and its document."""
     path, name = Path(text), ""
     if not path.exists() and "=" in text:
-        name, _, rest = text.partition("=")
-        path = Path(rest)
+        name, _, path_text = text.partition("=")
+        path = Path(path_text)
     if path.is_dir():
         if not (path / file).is_file():
             raise DataFault(
@@ -63,34 +62,34 @@ def _named(text: str, file: str) -> tuple[str, Path]:
             "NAME=PATH"
         )
     usual = path.name.startswith(Path(FILE).stem)
-    own = path.absolute().parent.name if usual else path.stem
-    return name or own or path.stem, path
+    default_name = path.absolute().parent.name if usual else path.stem
+    return name or default_name or path.stem, path
 
 
-def _aligned(one: Detections, other: Detections, path: Path, file: Path) -> Detections:
-    """The other arm's images in the order of the first arm's, if they are the same."""
+def _aligned(first: Detections, arm: Detections, path: Path, file: Path) -> Detections:
+    """The arm's images in the order of the first arm's, if they are the same."""
     for key, expected in SAME.items():
-        mine, yours = getattr(one, key), getattr(other, key)
+        mine, yours = getattr(first, key), getattr(arm, key)
         if mine != yours:
             raise DataFault(
                 f"{file}: {key} is {_shown(yours)}, in {path} {_shown(mine)}; expected {expected}"
             )
-    there = {seen.id: seen for seen in other.images}
-    missing = next((s.id for s in one.images if s.id not in there), None)
+    there = {image.id: image for image in arm.images}
+    missing = next((s.id for s in first.images if s.id not in there), None)
     if missing is not None:
         raise DataFault(f"{file}: lacks image {missing!r} of {path}; expected the same images")
-    if len(there) > len(one.images):
-        extra = next(iter(there.keys() - {s.id for s in one.images}))
+    if len(there) > len(first.images):
+        extra = next(iter(there.keys() - {s.id for s in first.images}))
         raise DataFault(f"{file}: has image {extra!r}, which {path} lacks; expected the same")
-    images = tuple(there[seen.id] for seen in one.images)
-    for mine, yours in zip(one.images, images, strict=True):
+    images = tuple(there[image.id] for image in first.images)
+    for mine, yours in zip(first.images, images, strict=True):
         key = _difference(mine, yours)
         if key:
             raise DataFault(
                 f"{file}: image {yours.id!r}: {key} is not that of {path}; expected the same truth "
-                "for every arm: judge them on the same data"
+                "for every arm: evaluate them on the same data"
             )
-    return replace(other, images=images)
+    return replace(arm, images=images)
 
 
 def _shown(value: object) -> str:
@@ -98,7 +97,7 @@ def _shown(value: object) -> str:
 
 
 def _difference(a: Seen, b: Seen) -> str:
-    """The first thing that two arms disagree on in what they know of one image."""
+    """The first key on which two arms disagree about an image."""
     for key in ("subject", "shape", "volume", "slice"):
         if getattr(a, key) != getattr(b, key):
             return key

@@ -1,10 +1,10 @@
 """Sensitivity against false positives per slice: at one confidence, over all, and of two arms.
 
-Sensitivity is the share of all true boxes that are hit; false positives are divided by all slices,
-classes pooled. The curve (FROC) has a point for every confidence, equal scores taken together,
-begins at (0, 0), is linear between points, and ends with the last detection, whose sensitivity
-stands in beyond. Two detectors are compared at equal false positives: one is held at its
-confidence, the other's curve read there, in each resample of patients anew.
+Sensitivity is the share of all true boxes that are hit. False positives are divided by all slices,
+with classes pooled. The curve (FROC) has a point for every distinct confidence. It starts at (0,
+0), is linear between points, and is constant after the last detection. Two detectors are compared
+at equal false positives. One has its confidence fixed, and the other's curve is read there, in each
+resample of patients.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from gansynth.metrics.detection.resampling import (
 CONFIDENCE = 0.001
 """The paper's 0.1 %."""
 RATES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
-"""False positives per slice at which the FROC score is taken, as in the LUNA16 challenge (there
-per scan); their mean is the score."""
+"""False positives per slice of the FROC score, as in the LUNA16 challenge (there per scan). The
+score is the mean."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,15 @@ class Curves:
 
     @property
     def end(self) -> Array:
-        """(B,): false positives per slice that a curve ends at."""
+        """(B,): false positives per slice at which a curve ends."""
         return self.fps[:, -1]
 
     def at(self, fps: Array | Sequence[float] | float) -> Array:
-        """Sensitivity (B, G) at (G,) or (B, G) false positives per slice, held past the end."""
-        asked = np.atleast_1d(np.asarray(fps, float))
-        asked = np.broadcast_to(asked, (len(self.fps), asked.shape[-1]))
+        """Sensitivity (B, G) at (G,) or (B, G) false positives per slice, constant past the end."""
+        rates = np.atleast_1d(np.asarray(fps, float))
+        rates = np.broadcast_to(rates, (len(self.fps), rates.shape[-1]))
         return np.stack(
-            [np.interp(*row) for row in zip(asked, self.fps, self.sensitivity, strict=True)]
+            [np.interp(*row) for row in zip(rates, self.fps, self.sensitivity, strict=True)]
         )
 
     def score(self) -> Array:
@@ -63,13 +63,13 @@ class Curves:
 
 
 class Froc:
-    """The free-response curve of one row of ``match``, made ready for many resamples."""
+    """The free-response curve of one row of ``match``, precomputed for many resamples."""
 
     def __init__(self, pool: Pool, hits: Numbers) -> None:
         scores, owner = pool.scores[pool.falling], pool.owner[pool.falling]
         hit = hits[pool.falling] != MISS
-        # Detections of equal score are one group. Only groups that hit something make the curve
-        # rise: what lies between two of them, or after the last, is one step to the right.
+        # Detections of equal score are one group. Only groups that hit something raise the curve.
+        # Groups between two of them, or after the last, are one step to the right.
         group = np.cumsum(np.diff(scores, prepend=np.inf) != 0) - 1
         rising = np.unique(group[hit])
         before = np.searchsorted(rising, group)
@@ -81,7 +81,7 @@ class Froc:
         self._slices = pool.per_subject(pool.subject)
 
     def __call__(self, weights: Array) -> Curves:
-        """The curves of resamples with weights (B, P)."""
+        """Curves of resamples with weights (B, P)."""
         true, false = _summed(self._true, weights), _summed(self._false, weights)
         lesions = np.broadcast_to((weights @ self._lesions)[:, None], true.shape)
         return Curves(false / (weights @ self._slices)[:, None], ratio(true, lesions))
@@ -93,7 +93,7 @@ def froc(pool: Pool, hits: Numbers) -> Curves:
 
 
 def _summed(steps: sparse.csr_array, weights: Array) -> Array:
-    """How many there are up to each step, from none, under weights: (B, 1 + steps)."""
+    """Cumulative counts up to each step, starting at 0, under weights: (B, 1 + steps)."""
     counts = np.zeros((len(weights), 1 + steps.shape[0]))
     counts[:, 1:] = np.asarray(steps @ weights.T).T
     return np.cumsum(counts, axis=1, out=counts)
@@ -114,8 +114,8 @@ def sensitivity(
     if label is not None:
         there = pool.true_labels == label
         sure[sure] = there[hits[sure]]
-    found = weights @ pool.per_subject(pool.owner[sure])
-    return ratio(found, weights @ pool.per_subject(pool.true_owner[there]))
+    detected = weights @ pool.per_subject(pool.owner[sure])
+    return ratio(detected, weights @ pool.per_subject(pool.true_owner[there]))
 
 
 def false_positives(
@@ -163,9 +163,9 @@ class Arm:
 
 @dataclass(frozen=True)
 class AtEqualFps:
-    """What one arm finds at another's false positives per slice (``fps``, of the arm held).
+    """Sensitivity of one arm at the false positives per slice of the arm held (``fps``).
 
-    ``reached``: the arm asked makes so many; else its highest sensitivity stands in. ``ended``:
+    ``reached``: the compared arm has so many; else its highest sensitivity is used. ``ended``:
     share of resamples in which it does not.
     """
 
@@ -203,34 +203,34 @@ class AtEqualFps:
             return f"{text}: no difference shown."
         if not self.reached and gap.value < 0:
             return f"{text}; not at equal numbers, so no verdict."
-        more, less = (self.asked, self.held) if gap.value > 0 else (self.held, self.asked)
+        winner, loser = (self.asked, self.held) if gap.value > 0 else (self.held, self.asked)
         return (
-            f"{text}: {more} finds more than {less} in {self.unit} like these {self.units}, for "
+            f"{text}: {winner} finds more than {loser} in {self.unit} like these {self.units}, for "
             "these two trainings."
         )
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, the verdict included."""
+        """Return all fields and the verdict."""
         numbers = ("fps", "held_sensitivity", "asked_sensitivity")
-        found = {k: None if np.isnan(getattr(self, k)) else getattr(self, k) for k in numbers}
-        rest = ("held", "asked", "reached", "ended", "unit", "units", "resamples")
+        values = {k: None if np.isnan(getattr(self, k)) else getattr(self, k) for k in numbers}
+        names = ("held", "asked", "reached", "ended", "unit", "units", "resamples")
         return {
-            **{k: getattr(self, k) for k in rest},
-            **found,
+            **{k: getattr(self, k) for k in names},
+            **values,
             "difference": self.difference.to_json(),
             "verdict": self.verdict(),
         }
 
 
-def at_equal_fps(held: Arm, asked: Arm, weights: Array, unit: str = "patients") -> AtEqualFps:
-    """What one arm finds at the other's false positives per slice, under weights (B, P)."""
+def at_equal_fps(held: Arm, compared: Arm, weights: Array, unit: str = "patients") -> AtEqualFps:
+    """Sensitivity of one arm at the other's false positives per slice, weights (B, P)."""
     once = everyone(weights.shape[1])
-    fps, mine, yours, ended = _once(held, asked, once)
-    parts = [_once(held, asked, part) for part in chunks(weights)]
+    fps, mine, yours, ended = _once(held, compared, once)
+    parts = [_once(held, compared, part) for part in chunks(weights)]
     difference = with_interval(float(yours[0] - mine[0]), [p[2] - p[1] for p in parts])
     return AtEqualFps(
         held.name,
-        asked.name,
+        compared.name,
         float(fps[0]),
         float(mine[0]),
         float(yours[0]),
@@ -243,8 +243,8 @@ def at_equal_fps(held: Arm, asked: Arm, weights: Array, unit: str = "patients") 
     )
 
 
-def _once(held: Arm, asked: Arm, weights: Array) -> tuple[Array, Array, Array, Flags]:
+def _once(held: Arm, compared: Arm, weights: Array) -> tuple[Array, Array, Array, Flags]:
     """False positives, both sensitivities, and whether the curve ended, each (B,)."""
     fps, mine = held.working(weights)
-    curves = asked.curves(weights)
+    curves = compared.curves(weights)
     return fps, mine, curves.at(fps[:, None])[:, 0], curves.end < fps - TINY

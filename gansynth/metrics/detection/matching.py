@@ -1,9 +1,9 @@
-"""Which detection hits which lesion.
+"""Matching of detections with lesions.
 
-In each image detections are taken in falling order of score. Each hits the free lesion of its class
-that it overlaps most, if the intersection over union suffices; else it is a false positive. COCO
-matches like this; in Pascal VOC a detection may only hit the lesion that it overlaps most, free or
-not. One matching holds for every confidence.
+In each image detections are taken in descending order of score. Each hits the free lesion of its
+class with the largest overlap, if the intersection over union suffices. Otherwise it is a false
+positive. COCO matches like this. In Pascal VOC a detection may only hit the lesion with the largest
+overlap, free or not. One matching is valid for every confidence.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gansynth.metrics.detection.record import Array, Detections, Numbers, Seen
 
 Flags = npt.NDArray[np.bool_]
 MISS = -1
-"""Stands in hits for a detection that is a false positive."""
+"""Marks a false positive in ``hits``."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class Pool:
 
     @property
     def images(self) -> int:
-        """Number of images judged, those without lesions too."""
+        """Number of evaluated images, including those without lesions."""
         return len(self.subject)
 
     @cached_property
     def falling(self) -> Numbers:
-        """int64 (N,): detections in falling order of score; equal ones as they stand."""
+        """int64 (N,): detections in descending order of score; ties keep their order."""
         return np.argsort(-self.scores, kind="stable")
 
     @cached_property
@@ -70,15 +70,15 @@ class Pool:
         return self.subject[self.true_image]
 
     def per_subject(self, owners: Numbers) -> Array:
-        """float64 (P,): how many of these belong to each patient."""
+        """float64 (P,): number of entries of each patient."""
         return np.bincount(owners, minlength=len(self.subjects)).astype(np.float64)
 
 
 def pooled(detections: Detections, *, by_class: bool = True) -> Pool:
-    """Pool a document's images; a volume or image stands in for an unknown patient."""
+    """Pool a document's images; a volume or image replaces an unknown patient."""
     images = detections.images
     numbers: dict[tuple[str, str], int] = {}
-    subject = [numbers.setdefault(_patient(seen), len(numbers)) for seen in images]
+    subject = [numbers.setdefault(_patient(image), len(numbers)) for image in images]
     counts = np.arange(len(images))
     pool = Pool(
         detections.names,
@@ -98,14 +98,14 @@ def pooled(detections: Detections, *, by_class: bool = True) -> Pool:
     return replace(pool, names=("any class",), labels=labels, true_labels=true_labels)
 
 
-def _patient(seen: Seen) -> tuple[str, str]:
-    """Whom an image is of, as far as is known; names of different kinds are different."""
-    known = {"subject": seen.subject, "volume": seen.volume, "image": seen.id}
-    return next((kind, name) for kind, name in known.items() if name is not None)
+def _patient(image: Seen) -> tuple[str, str]:
+    """Kind and name of an image's patient, as far as known."""
+    names = {"subject": image.subject, "volume": image.volume, "image": image.id}
+    return next((kind, name) for kind, name in names.items() if name is not None)
 
 
 def intersections(a: Array, b: Array) -> Array:
-    """Areas that boxes (N, 4) and boxes (M, 4) share, (N, M) in pixels."""
+    """Intersection areas of boxes (N, 4) and boxes (M, 4), (N, M) in pixels."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     shared: Array = np.clip(high - low, 0, None).prod(axis=2)
@@ -127,33 +127,33 @@ def overlaps(a: Array, b: Array) -> Array:
 def match(pool: Pool, ious: Sequence[float]) -> Numbers:
     """Match detections with lesions at overlaps above 0: int64 (len(ious), N), or ``MISS``."""
     hits = np.full((len(ious), len(pool.scores)), MISS, np.int64)
-    for found, true in _by_image(pool):
-        overlap = overlaps(pool.boxes[found], pool.true_boxes[true])
-        overlap[pool.labels[found][:, None] != pool.true_labels[true][None]] = 0
+    for detections, true in _by_image(pool):
+        overlap = overlaps(pool.boxes[detections], pool.true_boxes[true])
+        overlap[pool.labels[detections][:, None] != pool.true_labels[true][None]] = 0
         near = np.flatnonzero(overlap.max(axis=1) >= min(ious))
-        near = near[np.argsort(-pool.scores[found][near], kind="stable")]
+        near = near[np.argsort(-pool.scores[detections][near], kind="stable")]
         rows = overlap[near].tolist()
         for row, iou in enumerate(ious):
             for place, lesion in zip(near, _greedy(rows, iou), strict=True):
                 if lesion != MISS:
-                    hits[row, found.start + place] = true.start + lesion
+                    hits[row, detections.start + place] = true.start + lesion
     return hits
 
 
 def _by_image(pool: Pool) -> Iterator[tuple[slice, slice]]:
-    """Where the detections and the lesions of each image are that has both."""
+    """Slices of the detections and the lesions of each image that has both."""
     edges = np.arange(pool.images + 1)
-    found = np.searchsorted(pool.image, edges)
+    detections = np.searchsorted(pool.image, edges)
     true = np.searchsorted(pool.true_image, edges)
-    for image in np.flatnonzero((np.diff(found) > 0) & (np.diff(true) > 0)):
+    for image in np.flatnonzero((np.diff(detections) > 0) & (np.diff(true) > 0)):
         yield (
-            slice(int(found[image]), int(found[image + 1])),
+            slice(int(detections[image]), int(detections[image + 1])),
             slice(int(true[image]), int(true[image + 1])),
         )
 
 
 def _greedy(overlap: Sequence[Sequence[float]], iou: float) -> Iterator[int]:
-    """What each detection hits, the surest first; of equal overlaps the last, as in COCO."""
+    """The lesion each detection hits, by descending score; of ties the last, as in COCO."""
     least = min(iou, 1 - 1e-10)
     taken: set[int] = set()
     for row in overlap:

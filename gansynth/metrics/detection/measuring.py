@@ -1,4 +1,4 @@
-"""Everything that is measured of some arms, with intervals over patients, as one document."""
+"""All detection metrics of some arms, with intervals over patients, as one document."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from gansynth.metrics.detection.volumes import Lesions, places
 IOUS = (0.5, 0.25)
 MAP_IOU = 0.5
 DRAWN = np.geomspace(1 / 32, 64, 133)
-"""False positives per slice at which a curve is kept for drawing."""
+"""False positives per slice at which a curve is stored for plots."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What to measure: least overlaps, confidence, resamples of patients (0: no intervals).
+    """Measurement options: least overlaps, confidence, resamples of patients (0: no intervals).
 
-    ``by_class``: a detection hits lesions of its own class only. ``boxes``: how many boxes of a
-    lesion of a volume must be hit.
+    ``by_class``: a detection hits lesions of its own class only. ``boxes``: number of boxes of a
+    lesion of a volume that must be hit.
     """
 
     ious: tuple[float, ...] = IOUS
@@ -51,9 +51,9 @@ class Asked:
     boxes: int = 1
 
 
-def summary(found: Detections) -> dict[str, Any]:
+def summary(detections: Detections) -> dict[str, Any]:
     """mAP, sensitivity and false positives per slice of one training at a confidence of 0.1 %."""
-    document = measure_arms({"this": found}, Asked(resamples=0))
+    document = measure_arms({"this": detections}, Asked(resamples=0))
     (arm,) = document["arms"]
     figures = {
         "slices": document["slices"],
@@ -70,30 +70,32 @@ def summary(found: Detections) -> dict[str, Any]:
 
 def measure_arms(
     arms: Mapping[str, Detections],
-    asked: Asked | None = None,
+    options: Asked | None = None,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Measure arms, and each against the first, in JSON's types; what is undefined is None."""
-    asked = asked or Asked()
-    pools = {name: pooled(found, by_class=asked.by_class) for name, found in arms.items()}
-    hits = {name: match(pool, asked.ious) for name, pool in pools.items()}
+    """Measure arms, and each against the first, in JSON's types; undefined values are None."""
+    options = options or Asked()
+    pools = {
+        name: pooled(detections, by_class=options.by_class) for name, detections in arms.items()
+    }
+    hits = {name: match(pool, options.ious) for name, pool in pools.items()}
     pool = next(iter(pools.values()))
-    weights = resamples(len(pool.subjects), asked.resamples, np.random.default_rng(asked.seed))
+    weights = resamples(len(pool.subjects), options.resamples, np.random.default_rng(options.seed))
     first, *others = arms
     total, measured, compared = len(arms) + len(others), [], []
     unit = unit_of(arms[first])
     for name in arms:
-        measured.append(_arm(name, arms[name], pools[name], hits[name], weights, asked))
+        measured.append(_arm(name, arms[name], pools[name], hits[name], weights, options))
         progress(len(measured), total)
     for done, name in enumerate(others, 1):
-        for row, iou in enumerate(asked.ious):
-            one, other = (
-                Arm(key, pools[key], hits[key][row], asked.confidence) for key in (first, name)
+        for row, iou in enumerate(options.ious):
+            control, arm = (
+                Arm(key, pools[key], hits[key][row], options.confidence) for key in (first, name)
             )
-            for held, moved in ((one, other), (other, one)):
-                found = at_equal_fps(held, moved, weights, unit)
-                compared.append({"iou": iou, **found.to_json()})
+            for held, moved in ((control, arm), (arm, control)):
+                comparison = at_equal_fps(held, moved, weights, unit)
+                compared.append({"iou": iou, **comparison.to_json()})
         progress(len(arms) + done, total)
     return {
         "patients": len(pool.subjects) if unit == "patients" else None,
@@ -104,33 +106,33 @@ def measure_arms(
         "lesions": len(pool.true_labels),
         "classes": list(pool.names),
         "split": next(iter(arms.values())).split,
-        **{key: getattr(asked, key) for key in ("confidence", "resamples", "seed", "by_class")},
-        "ious": list(asked.ious),
+        **{key: getattr(options, key) for key in ("confidence", "resamples", "seed", "by_class")},
+        "ious": list(options.ious),
         "arms": measured,
         "equal_fps": compared,
-        "warnings": warnings(arms, asked),
+        "warnings": warnings(arms, options),
     }
 
 
 def _arm(
-    name: str, found: Detections, pool: Pool, hits: Numbers, weights: Array, asked: Asked
+    name: str, detections: Detections, pool: Pool, hits: Numbers, weights: Array, options: Asked
 ) -> dict[str, Any]:
     """All numbers of one arm."""
     precision = Precision(pool, match(pool, (MAP_IOU,)))
     of_class = precision(everyone(len(pool.subjects)))[0, 0]
     return {
         "name": name,
-        "detector": found.detector,
-        "iou_nms": found.iou_nms,
-        "about": dict(found.about),
+        "detector": detections.detector,
+        "iou_nms": detections.iou_nms,
+        "about": dict(detections.about),
         "map": estimate(precision.mean, weights).to_json(),
         "map_coco": estimate(coco_map(pool).mean, weights).to_json(),
         "at": {
             f"{iou:g}": {
-                **_working(pool, row, weights, asked.confidence),
-                **_curve(Arm(name, pool, row, asked.confidence), weights),
+                **_working(pool, row, weights, options.confidence),
+                **_curve(Arm(name, pool, row, options.confidence), weights),
             }
-            for iou, row in zip(asked.ious, hits, strict=True)
+            for iou, row in zip(options.ious, hits, strict=True)
         },
         "classes": [
             {
@@ -138,13 +140,13 @@ def _arm(
                 "lesions": int((pool.true_labels == label).sum()),
                 "ap": _known(of_class[label]),
                 "at": {
-                    f"{iou:g}": _working(pool, row, weights, asked.confidence, label)
-                    for iou, row in zip(asked.ious, hits, strict=True)
+                    f"{iou:g}": _working(pool, row, weights, options.confidence, label)
+                    for iou, row in zip(options.ious, hits, strict=True)
                 },
             }
             for label, of in enumerate(pool.names)
         ],
-        "volumes": _volumes(found, pool, hits, weights, asked),
+        "volumes": _volumes(detections, pool, hits, weights, options),
     }
 
 
@@ -168,15 +170,15 @@ def _working(
 
 
 def _curve(arm: Arm, weights: Array) -> dict[str, Any]:
-    """The FROC score, and the curve as far as it goes with its band."""
+    """The FROC score, and the curve with its band."""
     scores, bands = [], [np.empty((0, len(DRAWN)))]
     for part in chunks(weights):
         curves = arm.curves(part)
         scores.append(curves.score())
         bands.append(curves.at(DRAWN))
     whole = arm.curves(everyone(weights.shape[1]))
-    shown = int(np.searchsorted(DRAWN, whole.end[0], side="right"))
-    band = np.concatenate(bands)[:, :shown]
+    count = int(np.searchsorted(DRAWN, whole.end[0], side="right"))
+    band = np.concatenate(bands)[:, :count]
     band = band[~np.isnan(band).any(axis=1)]
     edges = np.quantile(band, (0.025, 0.975), axis=0) if len(band) else np.empty((2, 0))
     return {
@@ -187,8 +189,8 @@ def _curve(arm: Arm, weights: Array) -> dict[str, Any]:
             "end": float(whole.end[0]),
         },
         "drawn": {
-            "fps": DRAWN[:shown].tolist(),
-            "sensitivity": [_known(v) for v in whole.at(DRAWN)[0, :shown]],
+            "fps": DRAWN[:count].tolist(),
+            "sensitivity": [_known(v) for v in whole.at(DRAWN)[0, :count]],
             "low": edges[0].tolist(),
             "high": edges[1].tolist(),
         },
@@ -196,62 +198,62 @@ def _curve(arm: Arm, weights: Array) -> dict[str, Any]:
 
 
 def _volumes(
-    found: Detections, pool: Pool, hits: Numbers, weights: Array, asked: Asked
+    detections: Detections, pool: Pool, hits: Numbers, weights: Array, options: Asked
 ) -> dict[str, Any]:
     """Lesions of volumes at every overlap, or why there are none."""
-    where = places(found, pool)
+    where = places(detections, pool)
     if isinstance(where, str):
         return {"unavailable": where}
     return {
-        f"{iou:g}": Lesions(pool, where, row, asked.confidence, asked.boxes).measure(weights)
-        for iou, row in zip(asked.ious, hits, strict=True)
+        f"{iou:g}": Lesions(pool, where, row, options.confidence, options.boxes).measure(weights)
+        for iou, row in zip(options.ious, hits, strict=True)
     }
 
 
-def unit_of(found: Detections) -> str:
-    """What is drawn again: ``patients``, ``volumes``, ``images``, or ``groups`` of these."""
-    known = {
-        "volumes" if seen.subject is None and seen.volume is not None
-        else "images" if _alone(seen) else "patients"
-        for seen in found.images
+def unit_of(detections: Detections) -> str:
+    """Unit of resampling: ``patients``, ``volumes``, ``images``, or ``groups`` of these."""
+    units = {
+        "volumes" if image.subject is None and image.volume is not None
+        else "images" if _alone(image) else "patients"
+        for image in detections.images
     }  # fmt: skip
-    return known.pop() if len(known) == 1 else "groups"
+    return units.pop() if len(units) == 1 else "groups"
 
 
-def _alone(seen: Seen) -> bool:
-    """Whether nobody said whom, or which volume, an image is of."""
-    return seen.subject in (None, seen.id) and seen.volume is None
+def _alone(image: Seen) -> bool:
+    """Whether patient and volume of an image are unknown."""
+    return image.subject in (None, image.id) and image.volume is None
 
 
-def warnings(arms: Mapping[str, Detections], asked: Asked) -> list[str]:
-    """What a reader of the numbers should know."""
-    one = next(iter(arms.values()))
-    said = []
-    unit, units = unit_of(one), len(pooled(one).subjects)
+def warnings(arms: Mapping[str, Detections], options: Asked) -> list[str]:
+    """Caveats for readers of the numbers."""
+    first = next(iter(arms.values()))
+    texts = []
+    unit, units = unit_of(first), len(pooled(first).subjects)
     if unit != "patients":
-        said.append(f"patients are not known: intervals are of {unit}, and too narrow")
-    if asked.resamples and units < FEW:
-        said.append(f"{units} {unit}: fewer than {FEW} make no trustworthy interval")
-    if one.confidence is not None and asked.confidence < one.confidence:
-        said.append(
-            f"confidence {asked.confidence:g}: detections were kept down to {one.confidence:g} "
+        texts.append(f"patients are not known: intervals are of {unit}, and too narrow")
+    if options.resamples and units < FEW:
+        texts.append(f"{units} {unit}: fewer than {FEW} make no trustworthy interval")
+    if first.confidence is not None and options.confidence < first.confidence:
+        texts.append(
+            f"confidence {options.confidence:g}: detections were kept down to {first.confidence:g} "
             "only, which is what the numbers are at"
         )
-    if len(arms) > 1 and one.confidence is not None and asked.confidence <= one.confidence:
-        said.append(
-            f"detections were kept down to confidence {one.confidence:g} only: no arm can be asked "
-            "what it finds with more false positives than it makes there"
+    if len(arms) > 1 and first.confidence is not None and options.confidence <= first.confidence:
+        texts.append(
+            f"detections were kept down to confidence {first.confidence:g} only: no arm can be "
+            "asked what it finds with more false positives than it makes there"
         )
     for name, arm in arms.items():
         full = sum(
-            int((seen.found.scores >= asked.confidence).sum()) >= (arm.most_found or np.inf)
-            for seen in arm.images
+            int((image.found.scores >= options.confidence).sum()) >= (arm.most_found or np.inf)
+            for image in arm.images
         )
         if full:
-            said.append(
+            texts.append(
                 f"{name}: {full} image(s) have the {arm.most_found} detections that were kept at "
                 "most: there may be more false positives"
             )
-    if one.iou_nms is None:
-        said.append("double boxes were not dropped, or it is not known: they are false positives")
-    return said
+    if first.iou_nms is None:
+        texts.append("double boxes were not dropped, or it is not known: they are false positives")
+    return texts

@@ -1,9 +1,9 @@
 """Average precision of one class, and its mean over classes and overlaps.
 
-Detections are ranked over all images by falling score; at each recall precision is the best that
-any higher recall has. ``ALL_POINTS`` is the area below that curve (Pascal VOC since 2010, Darknet):
-at an overlap of .5 what "mAP" meant with YOLOv3. ``COCO`` is the mean at the recalls 0, .01, ... 1;
-over ``COCO_IOUS`` with ``COCO_MOST`` detections it is COCO's mAP. A class without lesions has none
+Detections are ranked over all images by descending score. Precision at a recall is the best of any
+higher recall. ``ALL_POINTS`` is the area below that curve (Pascal VOC since 2010, Darknet): at an
+overlap of .5 the "mAP" of YOLOv3. ``COCO`` is the mean at the recalls 0, .01, ... 1. Over
+``COCO_IOUS`` with ``COCO_MOST`` detections it is COCO's mAP. A class without lesions has none
 (nan).
 """
 
@@ -29,7 +29,7 @@ RECALLS = np.linspace(0, 1, 101)
 
 
 class Precision:
-    """Average precision, made ready to be taken of many resamples.
+    """Average precision, precomputed for many resamples.
 
     ``hits``: (Q, N) from ``match``. ``most``: detections of an image and class that count; None for
     all.
@@ -87,23 +87,23 @@ def mean_over(precisions: Array) -> Array:
 
 
 def coco_map(pool: Pool) -> Precision:
-    """What gives COCO's mAP at [.5:.95] of resamples: its ``mean``."""
+    """COCO's mAP at [.5:.95] of resamples, by its ``mean``."""
     return Precision(pool, match(pool, COCO_IOUS), rule=COCO, most=COCO_MOST)
 
 
 def surest(pool: Pool, most: int) -> Flags:
-    """Whether a detection is among the surest so many of its image and class: bool (N,)."""
+    """Whether a detection is among the ``most`` confident of its image and class: bool (N,)."""
     order = np.lexsort((np.arange(len(pool.scores)), -pool.scores, pool.labels, pool.image))
     group = pool.image[order] * len(pool.names) + pool.labels[order]
     first = np.searchsorted(group, group)
-    kept = np.zeros(len(order), bool)
-    kept[order] = np.arange(len(order)) - first < most
-    return kept
+    among = np.zeros(len(order), bool)
+    among[order] = np.arange(len(order)) - first < most
+    return among
 
 
 @dataclass(frozen=True)
 class _Ranked:
-    """Detections of one class in falling order of score: the ranks at which something is hit."""
+    """Detections of one class by descending score: the ranks at which something is hit."""
 
     hit: Flags
     owner: Numbers

@@ -1,4 +1,4 @@
-"""The detections document: what a detector found in the images it was judged on, and the truth.
+"""The detections document: a detector's boxes in the evaluated images, and the true boxes.
 
 A training writes it as ``gansynth_detections.json``. Boxes are ``x1, y1, x2, y2`` in pixels of the
 image's file, half-open (boxes of cases are in array order: ``gansynth.core.schema``).
@@ -28,12 +28,12 @@ from gansynth.runtime.errors import DataFault, did_you_mean
 from gansynth.runtime.files import disk_errors, reading, write_bytes_atomic
 
 FILE = "gansynth_detections.json"
-"""Of validation images; other splits have their name in the file's: see ``file_of``."""
+"""For validation images; other splits have their name in the file name: see ``file_of``."""
 VERSION = 1
 MOST_BYTES = 256 << 20
-"""Of a document: some 5 million detections."""
+"""Largest document: about 5 million detections."""
 SLACK = 1.0
-"""Pixels by which a true box may reach over its image's edge: files round."""
+"""Pixels by which a true box may exceed its image, because files round."""
 AGAIN = "write it again with gansynth augment --target yolo"
 
 Array = npt.NDArray[np.float64]
@@ -62,7 +62,7 @@ ClassArray = Annotated[Numbers, _read_as(list[Whole], np.int64, -1)]
 
 @dataclass(frozen=True)
 class Truth:
-    """What is in one image: boxes float64 (N, 4), none of zero area, and classes int64 (N,)."""
+    """True boxes of one image: float64 (N, 4), none of zero area, and classes int64 (N,)."""
 
     __pydantic_config__ = STRICT
 
@@ -72,7 +72,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Found:
-    """What a detector found in one image: as ``Truth``, and scores float64 (N,), 0 to 1."""
+    """Detections in one image: as ``Truth``, and scores float64 (N,), 0 to 1."""
 
     __pydantic_config__ = STRICT
 
@@ -83,10 +83,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Seen:
-    """One image of ``shape`` (height, width) in pixels, its truth, and what was found in it.
+    """One image of ``shape`` (height, width) in pixels, with true and detected boxes.
 
-    ``subject``: None if unknown; then the volume counts as one, or else the image. ``volume``: that
-    it is a slice of, if known.
+    ``subject``: None if unknown; then the volume is used, or else the image. ``volume``: that it is
+    a slice of, if known.
     """
 
     __pydantic_config__ = STRICT
@@ -102,9 +102,9 @@ class Seen:
 
 @dataclass(frozen=True)
 class Detections:
-    """What one trained detector found in every image that it is judged on; None if unknown.
+    """Detections of one trained detector in all evaluated images; None if unknown.
 
-    ``iou_nms``: overlap above which the less sure of two boxes was dropped. ``confidence``: least
+    ``iou_nms``: overlap above which the less confident box is suppressed. ``confidence``: lowest
     score kept. ``most_found``: boxes kept of one image. ``about``: anything else in JSON's types.
     """
 
@@ -130,7 +130,7 @@ def file_of(split: str) -> str:
 
 @dataclass(frozen=True)
 class _Document(Detections):
-    """What must be in a file, beside what has a default in memory."""
+    """Required keys of a file that have defaults in memory."""
 
     split: Name = field(kw_only=True)
     version: int = field(kw_only=True)
@@ -162,10 +162,10 @@ def read_detections(path: str | Path) -> Detections:
 
 
 def write_detections(path: str | Path, detections: Detections) -> Path:
-    """Write a detections document, whole or not at all, making its folder if there is none.
+    """Write a detections document atomically, creating its folder if needed.
 
-    Coordinates are kept to a thousandth of a pixel. Raises DataFault: what ``read_detections``
-    would refuse; EnvironmentFault: the disk refuses.
+    Coordinates are rounded to a thousandth of a pixel. Raises DataFault: what ``read_detections``
+    would refuse. EnvironmentFault: the disk refuses.
     """
     path = Path(path)
     document = _plain(detections)
@@ -200,19 +200,22 @@ def _plain(detections: Detections) -> dict[str, Any]:
         "about": dict(detections.about),
         "images": [
             {
-                "id": seen.id,
-                "subject": seen.subject,
-                "volume": seen.volume,
-                "slice": seen.slice,
-                "shape": [int(side) for side in seen.shape],
-                "truth": {"boxes": _pixels(seen.truth.boxes), "labels": seen.truth.labels.tolist()},
+                "id": image.id,
+                "subject": image.subject,
+                "volume": image.volume,
+                "slice": image.slice,
+                "shape": [int(side) for side in image.shape],
+                "truth": {
+                    "boxes": _pixels(image.truth.boxes),
+                    "labels": image.truth.labels.tolist(),
+                },
                 "found": {
-                    "boxes": _pixels(seen.found.boxes),
-                    "scores": seen.found.scores.tolist(),
-                    "labels": seen.found.labels.tolist(),
+                    "boxes": _pixels(image.found.boxes),
+                    "scores": image.found.scores.tolist(),
+                    "labels": image.found.labels.tolist(),
                 },
             }
-            for seen in detections.images
+            for image in detections.images
         ],
     }
 
@@ -223,14 +226,14 @@ def _pixels(boxes: npt.NDArray[np.floating[Any]]) -> list[list[float]]:
 
 
 def _typed(doc: _Document) -> Detections:
-    return Detections(**{known.name: getattr(doc, known.name) for known in fields(Detections)})
+    return Detections(**{entry.name: getattr(doc, entry.name) for entry in fields(Detections)})
 
 
 # -- what may be wrong ---------------------------------------------------------------------------
 
 
 def _first(error: ValidationError, data: bytes) -> str:
-    """What pydantic found first: image, key, value, what was expected."""
+    """The first error of pydantic: image, key, value, expectation."""
     first = error.errors()[0]
     where = list(first["loc"])
     if not where:
@@ -244,48 +247,55 @@ def _first(error: ValidationError, data: bytes) -> str:
     key = ".".join(map(str, where)) or "the entry"
     if first["type"] == "unexpected_keyword_argument":
         kind = {"truth": Truth, "found": Found}.get(str(where[0]), Seen if image else _Document)
-        known = [known.name for known in fields(kind)]
-        hint = did_you_mean(str(where[-1]), known)
-        return f"{image}{key}: unknown key, expected one of {', '.join(known)}.{hint}"
+        keys = [entry.name for entry in fields(kind)]
+        hint = did_you_mean(str(where[-1]), keys)
+        return f"{image}{key}: unknown key, expected one of {', '.join(keys)}.{hint}"
     if first["type"] == "missing":
         return f"{image}{key}: missing"
     return f"{image}{key} is {first['input']!r:.60}: {first['msg']}"
 
 
 def _problems(detections: Detections) -> list[str]:
-    """What types alone do not tell; the first of each image."""
-    found = [problem for seen in detections.images if (problem := _problem(seen, detections))]
-    ids = Counter(seen.id for seen in detections.images)
-    found += [f"image {name!r}: there {n} times, expected once" for name, n in ids.items() if n > 1]
+    """Errors that types do not detect; the first of each image."""
+    problems = [problem for image in detections.images if (problem := _problem(image, detections))]
+    ids = Counter(image.id for image in detections.images)
+    problems += [
+        f"image {name!r}: there {n} times, expected once" for name, n in ids.items() if n > 1
+    ]
     places = Counter((s.volume, s.slice) for s in detections.images if s.volume is not None)
-    found += [
+    problems += [
         f"volume {volume!r}: slice {number} is there {n} times, expected once"
         for (volume, number), n in places.items()
         if n > 1
     ]
     owners: dict[str, str | None] = {}
-    for seen in detections.images:
-        if seen.volume is not None and owners.setdefault(seen.volume, seen.subject) != seen.subject:
-            found.append(
-                f"image {seen.id!r}: subject is {seen.subject!r}, expected that of the other "
-                f"slices of volume {seen.volume!r}, {owners[seen.volume]!r}"
+    for image in detections.images:
+        if (
+            image.volume is not None
+            and owners.setdefault(image.volume, image.subject) != image.subject
+        ):
+            problems.append(
+                f"image {image.id!r}: subject is {image.subject!r}, expected that of the other "
+                f"slices of volume {image.volume!r}, {owners[image.volume]!r}"
             )
-    return found
+    return problems
 
 
-def _problem(seen: Seen, detections: Detections) -> str | None:
-    """The first thing wrong with one image."""
-    image = f"image {seen.id!r}"
-    height, width = seen.shape
-    if (seen.volume is None) != (seen.slice is None):
-        return f"{image}: volume is {seen.volume!r} and slice {seen.slice!r}, expected both or none"
-    for name, part in (("truth", seen.truth), ("found", seen.found)):
+def _problem(image: Seen, detections: Detections) -> str | None:
+    """The first error of one image."""
+    prefix = f"image {image.id!r}"
+    height, width = image.shape
+    if (image.volume is None) != (image.slice is None):
+        return (
+            f"{prefix}: volume is {image.volume!r} and slice {image.slice!r}, expected both or none"
+        )
+    for name, part in (("truth", image.truth), ("found", image.found)):
         counts = {key: len(values) for key, values in vars(part).items()}
         if len(set(counts.values())) > 1:
-            return f"{image}: {name} has {counts}, expected as many of each"
+            return f"{prefix}: {name} has {counts}, expected as many of each"
         if part.labels.size and part.labels.max() >= len(detections.names):
             return (
-                f"{image}: {name}.labels has {part.labels.max()}, expected less than "
+                f"{prefix}: {name}.labels has {part.labels.max()}, expected less than "
                 f"{len(detections.names)}, the number of names"
             )
         x1, y1, x2, y2 = part.boxes.T
@@ -298,7 +308,7 @@ def _problem(seen: Seen, detections: Detections) -> str | None:
         if bad.any():
             number = int(bad.argmax())
             return (
-                f"{image}: {name}.boxes.{number} is {part.boxes[number].tolist()}, "
+                f"{prefix}: {name}.boxes.{number} is {part.boxes[number].tolist()}, "
                 f"expected {expected}"
             )
     return None

@@ -1,4 +1,4 @@
-"""A measured comparison as text (the paper's table, volumes, classes), and FROC curves drawn."""
+"""A comparison as text (the paper's table, volumes, classes), and FROC plots."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Row = tuple[str, ...]
 NONE = "–"
 
 
-def number(found: Mapping[str, float | None] | float | None, digits: int = 3) -> str:
-    """A number with its interval, ``0.510 [0.480, 0.547]``; a dash where it is undefined."""
-    if not isinstance(found, Mapping):
-        return NONE if found is None else f"{found:.{digits}f}"
-    value, low, high = found["value"], found["low"], found["high"]
+def number(figure: Mapping[str, float | None] | float | None, digits: int = 3) -> str:
+    """A number with its interval, ``0.510 [0.480, 0.547]``; a dash where undefined."""
+    if not isinstance(figure, Mapping):
+        return NONE if figure is None else f"{figure:.{digits}f}"
+    value, low, high = figure["value"], figure["low"], figure["high"]
     if value is None:
         return NONE
     if low is None or high is None:
@@ -31,14 +31,14 @@ def number(found: Mapping[str, float | None] | float | None, digits: int = 3) ->
 
 
 def heading(doc: Mapping[str, Any]) -> str:
-    """What was measured on, in one sentence."""
+    """Describe the evaluated data in one sentence."""
     intervals = (
         f"95 % intervals from {doc['resamples']} resamples of {doc['unit']}"
         if doc["resamples"]
         else "no intervals"
     )
-    known = doc["patients"]
-    people = "patients unknown" if known is None else f"{known} patients"
+    patients = doc["patients"]
+    people = "patients unknown" if patients is None else f"{patients} patients"
     people += f", {doc['units']} volumes" if doc["unit"] == "volumes" else ""
     return (
         f"{people}, {doc['slices']} slices ({doc['slices_without_lesions']} "
@@ -58,10 +58,10 @@ def main_table(doc: Mapping[str, Any]) -> list[Row]:
             at = arm["at"][iou]
             row += [number(at["sensitivity"]), number(at["fps_per_slice"], 2)]
         rows.append((*row, number(arm["map_coco"])))
-    for known in doc["paper"]["arms"] if "paper" in doc else ():
-        row = [known["name"], number(known["map"], 2)]
+    for published in doc["paper"]["arms"] if "paper" in doc else ():
+        row = [published["name"], number(published["map"], 2)]
         for iou in ious:
-            sensitivity, fps = known["at"].get(iou, (None, None))
+            sensitivity, fps = published["at"].get(iou, (None, None))
             row += [number(sensitivity, 2), number(fps, 2)]
         rows.append((*row, NONE))
     return rows
@@ -80,8 +80,8 @@ def froc_table(doc: Mapping[str, Any]) -> list[Row]:
         for iou, at in arm["at"].items():
             curve = at["froc"]
             cells = [
-                number(found) + ("*" if rate > curve["end"] else "")
-                for rate, found in zip(rates, curve["sensitivity"], strict=True)
+                number(sensitivity) + ("*" if rate > curve["end"] else "")
+                for rate, sensitivity in zip(rates, curve["sensitivity"], strict=True)
             ]
             score, end = number(at["froc_score"]), f"{curve['end']:.2f} FPs"
             rows.append((arm["name"], f">= {iou}", *cells, score, end))
@@ -103,23 +103,23 @@ def class_table(doc: Mapping[str, Any]) -> list[Row]:
 
 
 def volume_table(doc: Mapping[str, Any]) -> list[Row] | str:
-    """Lesions of volumes, all and by thirds of size; in words why there are none."""
+    """Lesions of volumes, all and by thirds of size; or why there are none."""
     if "unavailable" in doc["arms"][0]["volumes"]:
         return f"not available: {doc['arms'][0]['volumes']['unavailable']}"
     rows: list[Row] = [
         ("", "IoU", "lesions", "found", "smallest third", "middle", "largest", "FPs/volume")
     ]
     for arm in doc["arms"]:
-        for iou, found in arm["volumes"].items():
-            sizes = (found["by_size"].get(k) for k in ("small", "medium", "large"))
+        for iou, volumes in arm["volumes"].items():
+            sizes = (volumes["by_size"].get(k) for k in ("small", "medium", "large"))
             rows.append(
                 (
                     arm["name"],
                     f">= {iou}",
-                    str(found["lesions"]),
-                    number(found["sensitivity"]),
+                    str(volumes["lesions"]),
+                    number(volumes["sensitivity"]),
                     *(number(size and size["sensitivity"]) for size in sizes),
-                    number(found["fps_per_volume"], 2),
+                    number(volumes["fps_per_volume"], 2),
                 )
             )
     return rows
@@ -127,7 +127,9 @@ def volume_table(doc: Mapping[str, Any]) -> list[Row] | str:
 
 def verdicts(doc: Mapping[str, Any]) -> list[str]:
     """A sentence for each comparison at equal false positives."""
-    return [f"IoU >= {found['iou']:g}: {found['verdict']}" for found in doc["equal_fps"]]
+    return [
+        f"IoU >= {comparison['iou']:g}: {comparison['verdict']}" for comparison in doc["equal_fps"]
+    ]
 
 
 def markdown(doc: Mapping[str, Any]) -> str:
@@ -157,7 +159,7 @@ COLOURS = ("#1f6fb4", "#d1600f", "#2b8a3e", "#7a3fa0", "#9a7b00", "#5b6770")
 
 
 def draw_froc(doc: Mapping[str, Any], path: Path, *, title: str = "") -> Path:
-    """Draw every arm's FROC curve, one panel for each overlap; a dot where it would be used."""
+    """Plot every arm's FROC curve, one panel for each overlap; a dot marks the confidence."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -175,12 +177,12 @@ def draw_froc(doc: Mapping[str, Any], path: Path, *, title: str = "") -> Path:
 
 
 def _draw(axis: Axes, doc: Mapping[str, Any], iou: str) -> None:
-    """One panel."""
+    """Plot one panel."""
     for number, arm in enumerate(doc["arms"]):
         colour, at = COLOURS[number % len(COLOURS)], arm["at"][iou]
         line = at["drawn"]
-        known = [v is not None for v in line["sensitivity"]]
-        if all(known):
+        defined = [v is not None for v in line["sensitivity"]]
+        if all(defined):
             axis.plot(line["fps"], line["sensitivity"], color=colour, lw=1.5, label=arm["name"])
         if line["low"]:
             axis.fill_between(
@@ -198,7 +200,7 @@ def _draw(axis: Axes, doc: Mapping[str, Any], iou: str) -> None:
 
 
 def _span(doc: Mapping[str, Any], iou: str) -> tuple[float, float]:
-    """From 1/32 to where the longest curve ends, as powers of two."""
+    """From 1/32 to the end of the longest curve, as powers of two."""
     ends = max(arm["at"][iou]["froc"]["end"] for arm in doc["arms"])
     high = 1.0
     while high < min(ends, 64):
@@ -207,7 +209,7 @@ def _span(doc: Mapping[str, Any], iou: str) -> tuple[float, float]:
 
 
 def write_tables(document: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    """Write the table, all numbers and the curves; what is where."""
+    """Write table, numbers and curves; return their paths."""
     files = {"table": "table.md", "numbers": "detections.json", "curves": "froc.png"}
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

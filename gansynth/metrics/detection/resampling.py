@@ -1,7 +1,7 @@
-"""Bootstrap over patients: how far a number would move with other patients of the same kind.
+"""Bootstrap over patients: the sampling error of a number.
 
-A resample is said by how often it has each patient. Arms share their resamples, which pairs their
-differences.
+A resample is defined by how often it has each patient. Arms share resamples, so that differences
+are paired.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from gansynth.metrics.detection.record import Array, Numbers
 
 LEVEL = 0.95
 FEW = 10
-"""Fewer patients than this make no trustworthy interval."""
+"""Fewest patients for a reliable interval."""
 AT_ONCE = 250
-"""Resamples computed at once: bounds memory."""
+"""Resamples computed at once, to bound memory."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number of all patients, and where the middle 95 % of its resamples lie; nan: undefined."""
+    """A number of all patients, and the middle 95 % of its resamples; nan: undefined."""
 
     value: float
     low: float
@@ -35,17 +35,17 @@ class Estimate:
 
 
 def resamples(subjects: int, times: int, rng: np.random.Generator) -> Array:
-    """float64 (times, subjects): how often each resample has each patient; rows sum to subjects."""
+    """float64 (times, subjects): count of each patient in each resample; rows sum to subjects."""
     return rng.multinomial(subjects, np.full(subjects, 1 / subjects), size=times).astype(np.float64)
 
 
 def everyone(subjects: int) -> Array:
-    """float64 (1, subjects): the patients as they are."""
+    """float64 (1, subjects): every patient once."""
     return np.ones((1, subjects))
 
 
 def chunks(weights: Array) -> Iterator[Array]:
-    """The resamples, some at a time."""
+    """The resamples in batches."""
     yield from (weights[first : first + AT_ONCE] for first in range(0, len(weights), AT_ONCE))
 
 
@@ -56,7 +56,7 @@ def estimate(measure: Callable[[Array], Array], weights: Array) -> Estimate:
 
 
 def with_interval(value: float, resampled: list[Array], level: float = LEVEL) -> Estimate:
-    """A number and its percentile interval; resamples where it is undefined are left out."""
+    """A number and its percentile interval, without undefined resamples."""
     values = np.concatenate([np.empty(0), *resampled])
     values = values[~np.isnan(values)]
     if not len(values):
@@ -66,11 +66,11 @@ def with_interval(value: float, resampled: list[Array], level: float = LEVEL) ->
 
 
 def counted(rows: Numbers, subjects: Numbers, shape: tuple[int, int]) -> sparse.csr_array:
-    """How many there are of each row and patient; a product with weights counts resamples."""
+    """Counts by row and patient; the product with weights counts resamples."""
     return sparse.csr_array((np.ones(len(rows)), (rows, subjects)), shape=shape)
 
 
 def ratio(above: Array, below: Array) -> Array:
-    """A quotient; nan where nothing is below."""
+    """A quotient; nan where the denominator is 0."""
     share: Array = np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
     return share

@@ -2,8 +2,8 @@
 
 True boxes of one class in consecutive slices are one lesion if they share at least ``SHARED`` of
 the smaller one's area. It is found if enough of its boxes are hit. False positives are linked by
-the same rule and divided by all volumes. Lesions that touch become one; one that lacks a box in a
-slice, two.
+the same rule and divided by all volumes. Touching lesions are merged; a lesion without a box in one
+slice is split in two.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class Places:
 
 
 def places(detections: Detections, pool: Pool) -> Places | str:
-    """Where images lie in volumes, or in words why that is not known."""
+    """Positions of images in volumes, or why they are unknown."""
     images = detections.images
-    unknown = sum(seen.volume is None for seen in images)
+    unknown = sum(image.volume is None for image in images)
     if unknown:
         return f"{unknown} of {len(images)} images do not say of which volume they are a slice"
     names = {name: n for n, name in enumerate(dict.fromkeys(str(s.volume) for s in images))}
-    volume = np.array([names[str(seen.volume)] for seen in images])
+    volume = np.array([names[str(image.volume)] for image in images])
     subject = np.zeros(len(names), np.int64)
     subject[volume] = pool.subject
     return Places(volume, np.array([int(s.slice or 0) for s in images]), subject)
@@ -127,8 +127,8 @@ class Lesions:
     def sensitivity(self, weights: Array, chosen: Flags | None = None) -> Array:
         """Share of lesions found under weights of patients (B, P): (B,)."""
         there = np.ones(len(self.size), bool) if chosen is None else chosen
-        found = weights @ self.pool.per_subject(self.owner[there & self.found])
-        return ratio(found, weights @ self.pool.per_subject(self.owner[there]))
+        detected = weights @ self.pool.per_subject(self.owner[there & self.found])
+        return ratio(detected, weights @ self.pool.per_subject(self.owner[there]))
 
     def false_positives(self, weights: Array) -> Array:
         """Linked false positives per volume under weights of patients (B, P): (B,)."""
@@ -136,14 +136,14 @@ class Lesions:
         return ratio(false, weights @ self.pool.per_subject(self.places.subject))
 
     def thirds(self) -> Iterator[tuple[str, Flags]]:
-        """The lesions of each third of sizes that has any."""
+        """The lesions of each non-empty third of sizes."""
         for number, name in enumerate(THIRDS):
             chosen = self.third == number
             if chosen.any():
                 yield name, chosen
 
     def measure(self, weights: Array) -> dict[str, Any]:
-        """Everything, with intervals over resamples (B, P), in JSON's types."""
+        """All metrics, with intervals over resamples (B, P), in JSON's types."""
 
         def of(chosen: Flags | None) -> Estimate:
             return estimate(lambda w: self.sensitivity(w, chosen), weights)

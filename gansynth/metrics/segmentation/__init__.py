@@ -1,4 +1,4 @@
-"""What a trained host is worth, case by case: ``evaluate``. docs/measures.md has the rules."""
+"""Case-by-case evaluation of a trained segmenter: ``evaluate``. Rules: docs/measures.md."""
 
 from gansynth.core.prediction import LabelMaps, Prediction
 from gansynth.metrics.segmentation.evaluation import Evaluation, evaluate

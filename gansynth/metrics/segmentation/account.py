@@ -1,4 +1,4 @@
-"""The account of a training that every host leaves: a JSON document, its headline, and lines."""
+"""The metrics file of every training: a JSON document, its headline, and a table."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
 
 FILE = "gansynth_metrics.json"
-"""In the output folder of hosts that write metrics of their own."""
+"""In the output folder of target frameworks that write their own metrics, e.g. nnU-Net."""
 
 
 def asked_regions(text: str, source: CaseSource) -> Regions:
-    """The foreground, each label, and the regions asked for; UsageFault if they do not fit."""
+    """The foreground, each label, and the requested regions; UsageFault if they do not fit."""
     labels = source.schema.foreground
     return with_labels(read_regions(text, labels), labels)
 
@@ -29,22 +29,22 @@ def account_of(
     folder: Path,
     regions: Regions,
 ) -> tuple[dict[str, Any], str]:
-    """Measure what a host has left in its output folder, and write ``FILE`` there.
+    """Measure the predictions in a host's output folder, and write ``FILE`` there.
 
-    Returns the headline, and why there is none, if so. Raises EnvironmentFault: the disk refuses.
+    Returns the headline, and the reason if there is none. Raises EnvironmentFault: disk errors.
     """
     try:
-        found = evaluate(judged(folder), regions, ignore=source.schema.ignore).document()
+        document = evaluate(judged(folder), regions, ignore=source.schema.ignore).document()
     except (UsageFault, DataFault) as fault:
         return {}, f"no Dice and HD95 of gansynth's own measures: {fault}"
-    write_json_atomic(folder / FILE, found)
-    return headline(found), ""
+    write_json_atomic(folder / FILE, document)
+    return headline(document), ""
 
 
 def lines_of(
     metrics: Mapping[str, Any], names: Mapping[str, str] | None = None
 ) -> Iterator[tuple[str, ...]]:
-    """A table of a headline, row by row; nothing for metrics of another kind."""
+    """Rows of a table of a headline; nothing for metrics of another kind."""
     if not isinstance(metrics.get("hd95"), Mapping):
         return
     unit = metrics["unit"]
@@ -60,7 +60,7 @@ def lines_of(
 
 
 def said_of(metrics: Mapping[str, Any]) -> str:
-    """What the table is of, in a sentence."""
+    """Describe the table in a sentence."""
     images = "volumes" if metrics["distances"] == "volumes" else "slices"
     return (
         f"means over {metrics['subjects']} real held-out subject(s) of {metrics['cases']} case(s), "

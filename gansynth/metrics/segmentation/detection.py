@@ -1,8 +1,8 @@
-"""How well a detector found lesions: of each person, and of all together.
+"""Lesion detection by subject, and pooled over all subjects.
 
-Arms are paired by person. Sensitivity is read off where the training has so many false positives
-per image of *all* its images. Weighed by lesions, the persons' numbers have the FROC curve of
-``gansynth.metrics.detection`` for a mean.
+Arms are paired by subject. Sensitivity is read at the threshold with that many false positives per
+image over *all* images of the training. The subjects' values, weighted by lesions, average to the
+FROC curve of ``gansynth.metrics.detection``.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def measure_detections(
 ) -> dict[str, Any]:
     """Measure one training's detections.
 
-    Returns ``per_subject`` (key -> person -> value), ``pooled``, ``reached`` (whether so many false
-    positives are made; else the highest sensitivity stands in) and ``asked``. Keys:
-    ``sensitivity@FP=1``, ``froc`` (their mean), ``fp_per_image``; of all together also ``map50``.
-    None without lesions. Raises UsageFault: a value that cannot be; DataFault: a person and a
-    volume, or an image, of one name.
+    Returns ``per_subject`` (key -> subject -> value), ``pooled``, ``reached`` (whether there are so
+    many false positives; else the highest sensitivity is used) and ``asked``. Keys:
+    ``sensitivity@FP=1``, ``froc`` (their mean), ``fp_per_image``; pooled also ``map50``. None
+    without lesions. Raises UsageFault: an invalid value. DataFault: a subject shares the name of a
+    volume or an image.
     """
     _check(iou, false_positives, confidence)
     pool = pooled(detections)
@@ -44,7 +44,7 @@ def measure_detections(
     if len(set(names)) < len(names):
         raise DataFault(
             f"detections of {detections.detector}: a subject, a volume or an image share a name, "
-            "expected all different; say the subject of every image"
+            "expected distinct names; give the subject of every image"
         )
     hits, coarse = match(pool, (iou, MAP_IOU))
     curves = Froc(pool, hits)
@@ -53,9 +53,9 @@ def measure_detections(
 
     def measured(weights: Array) -> Iterator[tuple[str, Array]]:
         fps = np.repeat(whole.fps, len(weights), axis=0)
-        found = Curves(fps, curves(weights).sensitivity).at(list(false_positives))
-        yield from zip(keys, found.T, strict=True)
-        yield "froc", found.mean(axis=1)
+        sensitivity = Curves(fps, curves(weights).sensitivity).at(list(false_positives))
+        yield from zip(keys, sensitivity.T, strict=True)
+        yield "froc", sensitivity.mean(axis=1)
         yield "fp_per_image", fps_per_image(pool, hits, confidence=confidence, weights=weights)
 
     together = {

@@ -1,4 +1,4 @@
-"""How well held-out cases were segmented, by case and by subject: one account for all hosts."""
+"""Segmentation metrics of held-out cases, by case and by subject, for all target frameworks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RULE = (
 
 @dataclass
 class Counts:
-    """How often HD95 of a region has no surface to be taken of, over volumes (or slices)."""
+    """How often HD95 of a region lacks a surface, over volumes (or slices)."""
 
     images: int = 0
     no_truth: int = 0
@@ -49,9 +49,9 @@ class Counts:
 
 @dataclass
 class Evaluation:
-    """What the held-out cases of a training came to; ``unit`` (``mm``, ``px``) is of distances.
+    """Metrics of a training's held-out cases; ``unit`` (``mm``, ``px``) is of distances.
 
-    ``distances``: ``volumes``, or ``slices`` where taken within each, see ``RULE``. ``per_case``
+    ``distances``: ``volumes``, or ``slices`` where computed within each, see ``RULE``. ``per_case``
     has each slice's own.
     """
 
@@ -69,16 +69,16 @@ class Evaluation:
         return _means(list(self.per_subject.values()))
 
     def document(self) -> dict[str, Any]:
-        """All of it as a JSON document."""
+        """Return everything as a JSON document."""
         return {
             **_by_measure(self.means()),
             "unit": self.unit,
             "distances": self.distances,
             "subjects": len(self.per_subject),
             "cases": len(self.per_case),
-            "undefined": {name: vars(one) for name, one in self.counts.items()},
-            "per_subject": {s: _by_measure(found) for s, found in self.per_subject.items()},
-            "per_case": {case: _by_measure(found) for case, found in self.per_case.items()},
+            "undefined": {name: vars(counts) for name, counts in self.counts.items()},
+            "per_subject": {s: _by_measure(values) for s, values in self.per_subject.items()},
+            "per_case": {case: _by_measure(values) for case, values in self.per_case.items()},
             "voxels": self.voxels,
             "regions": {name: list(labels) for name, labels in self.regions},
             "rule": RULE,
@@ -86,7 +86,7 @@ class Evaluation:
 
 
 def headline(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Of an evaluation's document the means over subjects, and what they are means of."""
+    """The means over subjects of an evaluation's document, without details."""
     return {key: value for key, value in document.items() if key not in DETAILS}
 
 
@@ -95,70 +95,72 @@ def evaluate(
 ) -> Evaluation:
     """Measure every held-out case of a training; ``options`` as of ``measure_case``.
 
-    Raises DataFault, EnvironmentFault: a file that is missing, damaged or of another grid;
-    UsageFault: an option that cannot be.
+    Raises DataFault, EnvironmentFault: a file is missing, damaged or on another grid. UsageFault:
+    an invalid option.
     """
-    options = {**Options(asked=("dice", "hd95")), **options}
-    units = {one.unit for one in predictions.values()} or {"mm"}
+    options = {**Options(measures=("dice", "hd95")), **options}
+    units = {prediction.unit for prediction in predictions.values()} or {"mm"}
     whole = _without_gaps(predictions.values())
-    found = Evaluation(
+    evaluation = Evaluation(
         regions,
         "mm" if units == {"mm"} else "px",
         "volumes" if whole else "slices",
-        {case: one.subject for case, one in predictions.items()},
+        {case: prediction.subject for case, prediction in predictions.items()},
         counts={name: Counts() for name, _ in regions},
     )
     for subject, cases in groupby(
         sorted(predictions.items(), key=lambda item: _place(*item)), lambda item: item[1].subject
     ):
-        units_of = [_measured(found, dict(group), options) for _, group in groupby(cases, _stack)]
-        found.per_subject[subject] = _means(units_of)
-    return found
+        units_of = [
+            _measured(evaluation, dict(group), options) for _, group in groupby(cases, _stack)
+        ]
+        evaluation.per_subject[subject] = _means(units_of)
+    return evaluation
 
 
-def _place(case: str, one: Prediction) -> tuple[str, str, int, str]:
-    """By subject, what it is a slice of, and its number there."""
-    at = one.position
+def _place(case: str, prediction: Prediction) -> tuple[str, str, int, str]:
+    """Sort key: subject, volume, and number of the slice."""
+    at = prediction.position
     if at is None:
-        return one.subject, case, 0, case
-    return one.subject, at.stack, -1 if at.index is None else at.index, case
+        return prediction.subject, case, 0, case
+    return prediction.subject, at.stack, -1 if at.index is None else at.index, case
 
 
 def _stack(item: tuple[str, Prediction]) -> str:
-    case, one = item
-    return case if one.position is None else f"slices of {one.position.stack}"
+    case, prediction = item
+    return case if prediction.position is None else f"slices of {prediction.position.stack}"
 
 
 def _without_gaps(predictions: Iterable[Prediction]) -> bool:
-    """Whether all slices there are follow one another within their volumes, at known distances."""
+    """Whether all slices are consecutive within their volumes, at known distances."""
     stacks: dict[tuple[str, str], list[int]] = {}
-    for one in predictions:
-        at = one.position
+    for prediction in predictions:
+        at = prediction.position
         if at is not None:
             if at.index is None or at.thickness is None:
                 return False
-            stacks.setdefault((one.subject, at.stack), []).append(at.index)
+            stacks.setdefault((prediction.subject, at.stack), []).append(at.index)
     return all(b - a == 1 for each in stacks.values() for a, b in pairwise(sorted(each)))
 
 
-def _measured(found: Evaluation, cases: Mapping[str, Prediction], options: Options) -> Values:
-    """Measures of a volume, or of slices that belong together; all that is counted is noted."""
-    maps = {case: one.read() for case, one in cases.items()}
+def _measured(evaluation: Evaluation, cases: Mapping[str, Prediction], options: Options) -> Values:
+    """Measure a volume, or slices that belong together, and update the counts."""
+    maps = {case: prediction.read() for case, prediction in cases.items()}
     at = next(iter(cases.values())).position
     ignore = options.get("ignore")
     for case, both in maps.items():
-        found.per_case[case] = _of_maps(both, found.regions, options)
-        found.voxels[case] = _voxels(both, found.regions, ignore)
-        if at is None or found.distances == "slices":
-            _count(found.counts, found.voxels[case])
+        evaluation.per_case[case] = _of_maps(both, evaluation.regions, options)
+        evaluation.voxels[case] = _voxels(both, evaluation.regions, ignore)
+        if at is None or evaluation.distances == "slices":
+            _count(evaluation.counts, evaluation.voxels[case])
     if at is None:
-        return found.per_case[next(iter(cases))]
-    if found.distances == "slices":
-        each = [found.per_case[case] for case in cases]
-        return _of_slices(list(maps.values()), each, found.regions, options)
+        return evaluation.per_case[next(iter(cases))]
+    if evaluation.distances == "slices":
+        each = [evaluation.per_case[case] for case in cases]
+        return _of_slices(list(maps.values()), each, evaluation.regions, options)
     volume = _stacked(list(maps.values()), at.thickness or 1.0)
-    _count(found.counts, _voxels(volume, found.regions, ignore))
-    return _of_maps(volume, found.regions, options)
+    _count(evaluation.counts, _voxels(volume, evaluation.regions, ignore))
+    return _of_maps(volume, evaluation.regions, options)
 
 
 def _of_maps(both: LabelMaps, regions: Regions, options: Options) -> Values:
@@ -168,13 +170,13 @@ def _of_maps(both: LabelMaps, regions: Regions, options: Options) -> Values:
 def _of_slices(
     maps: Sequence[LabelMaps], each: Sequence[Values], regions: Regions, options: Options
 ) -> Values:
-    """Slices with gaps: overlaps and lesions over all of them, distances within each, averaged."""
-    asked = options.get("asked", tuple(SEGMENTATION))
-    counted = tuple(name for name in asked if name == "dice" or name in LESIONS)
+    """Slices with gaps: overlaps and lesions over all of them, mean distances within each."""
+    measures = options.get("measures", tuple(SEGMENTATION))
+    counted = tuple(name for name in measures if name == "dice" or name in LESIONS)
     values = _means(each)
     if counted:
         apart = _stacked(maps, 1.0, apart=True)
-        values |= _of_maps(apart, regions, {**options, "asked": counted})
+        values |= _of_maps(apart, regions, {**options, "measures": counted})
     return values
 
 
@@ -193,27 +195,27 @@ def _stacked(maps: Sequence[LabelMaps], thickness: float, apart: bool = False) -
 def _voxels(both: LabelMaps, regions: Regions, ignore: int | None) -> dict[str, dict[str, int]]:
     scores = dice(both.predicted, both.truth, regions, ignore)
     return {
-        name: {key: one[key] for key in ("truth", "predicted", "both")}
-        for name, one in scores.items()
+        name: {key: score[key] for key in ("truth", "predicted", "both")}
+        for name, score in scores.items()
     }
 
 
 def _count(counts: Mapping[str, Counts], voxels: Mapping[str, Mapping[str, int]]) -> None:
-    for name, one in voxels.items():
-        counts[name].add(one["truth"], one["predicted"])
+    for name, numbers in voxels.items():
+        counts[name].add(numbers["truth"], numbers["predicted"])
 
 
 def _means(each: Sequence[Mapping[str, float | None]]) -> Values:
     means: Values = {}
     for key in each[0] if each else ():
-        values = [value for one in each if (value := one[key]) is not None]
+        values = [value for row in each if (value := row[key]) is not None]
         means[key] = sum(values) / len(values) if values else None
     return means
 
 
 def _by_measure(values: Mapping[str, float | None]) -> dict[str, dict[str, float | None]]:
-    found: dict[str, dict[str, float | None]] = {}
+    table: dict[str, dict[str, float | None]] = {}
     for key, value in values.items():
         measure, _, region = key.partition("/")
-        found.setdefault(measure, {})[region] = value
-    return found
+        table.setdefault(measure, {})[region] = value
+    return table

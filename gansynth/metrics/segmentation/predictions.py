@@ -1,4 +1,4 @@
-"""What a trained host has left of each held-out case: its label map, and the true one beside it."""
+"""The predicted label map of each held-out case, with the true one beside it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def of_volumes(
 ) -> dict[str, Prediction]:
     """Predictions in NIfTI files, on their own grid, in mm; DataFault: a file is missing."""
     for case, pair in files.items():
-        for what, file in zip(("predicted", "true"), pair, strict=True):
+        for kind, file in zip(("predicted", "true"), pair, strict=True):
             if not file.is_file():
                 raise DataFault(
-                    f"{file}: missing, expected the {what} label map of case {case!r}; {way_out}"
+                    f"{file}: missing, expected the {kind} label map of case {case!r}; {way_out}"
                 )
     return {
         case: Prediction(source.subject(case), predicted, _nifti(predicted, truth))
@@ -33,11 +33,11 @@ def of_volumes(
 
 def _nifti(predicted: Path, truth: Path) -> Callable[[], LabelMaps]:
     def read() -> LabelMaps:
-        found, own = read_nifti(predicted), read_nifti(truth)
-        for problem in mismatches(predicted, found, truth, own):
+        guess, true = read_nifti(predicted), read_nifti(truth)
+        for problem in mismatches(predicted, guess, truth, true):
             raise DataFault(problem)
-        spacing = np.linalg.norm(own.affine[:3, :3], axis=0).tolist()  # along the files' own axes
-        ours, theirs = whole_labels(predicted, found.array), whole_labels(truth, own.array)
+        spacing = np.linalg.norm(true.affine[:3, :3], axis=0).tolist()  # along the files' own axes
+        ours, theirs = whole_labels(predicted, guess.array), whole_labels(truth, true.array)
         return LabelMaps(ours, theirs, tuple(spacing))
 
     return read

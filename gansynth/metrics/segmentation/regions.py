@@ -21,9 +21,9 @@ Mask = npt.NDArray[np.bool_]
 
 
 def read_regions(text: str, labels: Collection[int], *, expected: str = "") -> Regions:
-    """Read ``WT:1+2+4,TC:1+4,ET:4``; ``expected``: the values in words.
+    """Read ``WT:1+2+4,TC:1+4,ET:4``; ``expected``: describes the values in messages.
 
-    Raises UsageFault: it is not like that, a name comes twice, or a value is none of the labels.
+    Raises UsageFault: a syntax error, a duplicate name, or a value that is not a label.
     """
     parts = []
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -61,13 +61,13 @@ def _regions(
 
 
 def with_labels(regions: Regions, labels: Iterable[int]) -> Regions:
-    """All that is measured: the foreground, every label by its value, then regions."""
+    """All measured regions: the foreground, every label by its value, then regions."""
     values = tuple(labels)
     return ((FOREGROUND, values), *((str(value), (value,)) for value in values), *regions)
 
 
 def without_ignored(predicted: Array, truth: Array, ignore: int | None) -> tuple[Array, Array]:
-    """Both maps with background wherever the truth has the value where nothing counts."""
+    """Set both maps to background where the truth has the ignore label."""
     if ignore is None:
         return predicted, truth
     unknown = truth == ignore

@@ -1,4 +1,4 @@
-"""How well one case was segmented: overlap, surfaces, lesions. docs/measures.md has the rules.
+"""Segmentation metrics of one case: overlap, surfaces, lesions. Rules: docs/measures.md.
 
 Surfaces are those of MONAI and of Nikolov et al. (2018, arXiv:1809.04430), counted by voxels.
 """
@@ -26,9 +26,9 @@ ROUNDING = 1e-4
 
 
 class Options(TypedDict, total=False):
-    """How cases are measured; see ``measure_case``."""
+    """Measurement options; see ``measure_case``."""
 
-    asked: Sequence[str]
+    measures: Sequence[str]
     tolerance_mm: float
     overlap: float
     ignore: int | None
@@ -40,34 +40,34 @@ def measure_case(
     spacing: Sequence[float],
     regions: Regions,
     *,
-    asked: Sequence[str] = tuple(SEGMENTATION),
+    measures: Sequence[str] = tuple(SEGMENTATION),
     tolerance_mm: float = 1.0,
     overlap: float = 0.0,
     ignore: int | None = None,
 ) -> dict[str, float | None]:
     """Measure one case (D, H, W) or (H, W), spacing in mm: ``dice/WT`` and so on.
 
-    ``overlap``: share of a lesion that the other map has to cover; 0 for one voxel. Nothing counts
-    where the truth is ``ignore``. None where the truth has none of the region
-    (``lesion_precision``: nothing was predicted); of a region not predicted at all ``hd95`` is the
-    case's diagonal. Raises UsageFault: a value that cannot be; DataFault: maps of different shapes.
+    ``overlap``: share of a lesion that the other map has to cover; 0 for one voxel. Voxels where
+    the truth is ``ignore`` do not count. None where the truth has none of the region
+    (``lesion_precision``: the prediction). For a region without prediction, ``hd95`` is the case's
+    diagonal. Raises UsageFault: an invalid value. DataFault: maps of different shapes.
     """
-    check_asked(asked)
+    check_asked(measures)
     _check(predicted, truth, spacing, tolerance_mm, overlap)
-    # Along an axis of one voxel there is no surface: such a case is of fewer dimensions.
-    kept = [axis for axis, n in enumerate(truth.shape) if n > 1] or [0]
-    mm = tuple(float(spacing[axis]) for axis in kept)
-    shape = tuple(truth.shape[axis] for axis in kept)
+    # An axis of one voxel has no surface: such a case has fewer dimensions.
+    axes = [axis for axis, n in enumerate(truth.shape) if n > 1] or [0]
+    mm = tuple(float(spacing[axis]) for axis in axes)
+    shape = tuple(truth.shape[axis] for axis in axes)
     diagonal = hypot(*(n * s for n, s in zip(shape, mm, strict=True)))
     predicted, truth = without_ignored(predicted.reshape(shape), truth.reshape(shape), ignore)
     box = _box(predicted, truth, regions)
     predicted, truth = predicted[box], truth[box]
-    found: dict[str, float | None] = {}
+    values: dict[str, float | None] = {}
     for name, labels in regions:
         both = _Both(np.isin(predicted, labels), np.isin(truth, labels), mm)
-        numbers = dict(both.measured(asked, tolerance_mm, overlap, diagonal))
-        found |= {f"{measure}/{name}": value for measure, value in numbers.items()}
-    return found
+        numbers = dict(both.measured(measures, tolerance_mm, overlap, diagonal))
+        values |= {f"{measure}/{name}": value for measure, value in numbers.items()}
+    return values
 
 
 def _check(
@@ -86,11 +86,11 @@ def _check(
     if not 0 <= tolerance < np.inf:
         raise UsageFault(f"tolerance_mm {tolerance}: expected a distance in mm, 0 or more")
     if not 0 <= overlap <= 1:
-        raise UsageFault(f"overlap {overlap}: expected a share of a lesion's voxels, 0 to 1")
+        raise UsageFault(f"overlap {overlap}: expected a share of a lesion's voxels from 0 to 1")
 
 
 def _box(predicted: Array, truth: Array, regions: Regions) -> tuple[slice, ...]:
-    """Where either map has anything of any region; nothing beyond it changes a number."""
+    """Bounding box of all regions in either map; the rest changes no metric."""
     labels = sorted({value for _, values in regions for value in values})
     there = np.isin(predicted, labels) | np.isin(truth, labels)
     return bounding_box(there) if there.any() else (slice(0, 1),) * there.ndim
@@ -101,13 +101,13 @@ class _Both:
 
     def __init__(self, predicted: Mask, truth: Mask, spacing: Sequence[float]) -> None:
         self.predicted, self.truth, self.spacing = predicted, truth, spacing
-        self.there, self.said = bool(truth.any()), bool(predicted.any())
+        self.there, self.predicted_any = bool(truth.any()), bool(predicted.any())
 
     def measured(
-        self, asked: Sequence[str], tolerance: float, overlap: float, diagonal: float
+        self, measures: Sequence[str], tolerance: float, overlap: float, diagonal: float
     ) -> Iterator[tuple[str, float | None]]:
-        """Name and value of each measure, in the order asked."""
-        for name in asked:
+        """Yield name and value of each measure in order."""
+        for name in measures:
             if name == "dice":
                 yield name, scored(self.predicted, self.truth)["dice"]
             elif name == "hd95":
@@ -121,7 +121,7 @@ class _Both:
 
     @cached_property
     def distances(self) -> tuple[Distances, Distances]:
-        """Mm from each surface voxel of the prediction to the true surface, and the other way."""
+        """Distances in mm of surface voxels: prediction to truth, and truth to prediction."""
         from scipy.spatial import KDTree
 
         ours, theirs = _surface(self.predicted, self.spacing), _surface(self.truth, self.spacing)
@@ -130,30 +130,30 @@ class _Both:
 
     def hd95(self, diagonal: float) -> float:
         """The larger of both directions' percentiles."""
-        if not self.said:
+        if not self.predicted_any:
             return diagonal
-        return max(float(np.percentile(one, PERCENTILE)) for one in self.distances)
+        return max(float(np.percentile(distances, PERCENTILE)) for distances in self.distances)
 
     def nsd(self, tolerance: float) -> float:
-        """Share of all surface voxels that are no farther from the other surface."""
-        if not self.said:
+        """Share of all surface voxels within the tolerance of the other surface."""
+        if not self.predicted_any:
             return 0.0
-        near = [one <= tolerance * (1 + ROUNDING) for one in self.distances]
+        near = [distances <= tolerance * (1 + ROUNDING) for distances in self.distances]
         return float(np.concatenate(near).mean())
 
 
 def _surface(mask: Mask, spacing: Sequence[float]) -> Distances:
-    """Places (N, axes) in mm of voxels with a neighbour across a face that is not in the mask."""
+    """Positions (N, axes) in mm of voxels with a face neighbour outside the mask."""
     from scipy.ndimage import binary_erosion
 
     places = np.argwhere(mask & ~binary_erosion(mask))
     return np.asarray(places * np.array(spacing), np.float64)
 
 
-def _found(lesions: Mask, other: Mask, overlap: float) -> float | None:
-    """Share of a mask's parts that another mask covers; None where it has no part."""
+def _found(lesions: Mask, mask: Mask, overlap: float) -> float | None:
+    """Share of a mask's connected components that another mask covers; None if it has none."""
     parts = Parts.of(lesions)
     if not len(parts.sizes):
         return None
-    covered = np.bincount(parts.numbered[other], minlength=len(parts.sizes) + 1)[parts.numbers]
+    covered = np.bincount(parts.numbered[mask], minlength=len(parts.sizes) + 1)[parts.numbers]
     return float(np.mean((covered > 0) & (covered >= overlap * parts.sizes)))

@@ -1,4 +1,4 @@
-"""What each measure is: its unit, which way is better, what it says, and what counts as equal."""
+"""Properties of each measure: unit, better direction, definition, equivalence margin."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gansynth.runtime.errors import UsageFault, did_you_mean
 
 
 class Measure(NamedTuple):
-    """One measure, in ``share`` (0 to 1), ``mm``, or ``per image``; ``margin`` is no difference."""
+    """A measure in ``share`` (0 to 1), ``mm``, or ``per image``; ``margin`` counts as equal."""
 
     unit: str
     better: Literal["higher", "lower"]
@@ -20,7 +20,7 @@ class Measure(NamedTuple):
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Least and most that a value can be."""
+        """Least and largest possible value."""
         return (0.0, 1.0 if self.unit == "share" else math.inf)
 
 
@@ -76,7 +76,7 @@ MEASURES: Mapping[str, Measure] = {**SEGMENTATION, **DETECTION}
 
 
 def measure_of(key: str) -> Measure:
-    """The measure of a key, ``dice/WT`` or ``sensitivity@FP=1``; UsageFault: of none."""
+    """The measure of a key, ``dice/WT`` or ``sensitivity@FP=1``; UsageFault: unknown."""
     name = re.split("[/@]", key, maxsplit=1)[0]
     if name not in MEASURES:
         raise UsageFault(
@@ -86,11 +86,11 @@ def measure_of(key: str) -> Measure:
     return MEASURES[name]
 
 
-def check_asked(asked: Sequence[str], known: Mapping[str, Measure] = SEGMENTATION) -> None:
-    """Refuse measures that there are not. Raises UsageFault: naming the first."""
-    for name in asked:
-        if name not in known:
+def check_asked(requested: Sequence[str], measures: Mapping[str, Measure] = SEGMENTATION) -> None:
+    """Refuse unknown measures. Raises UsageFault: naming the first."""
+    for name in requested:
+        if name not in measures:
             raise UsageFault(
-                f"measure {name!r}: not among {', '.join(known)}, expected one of them."
-                f"{did_you_mean(name, known)}"
+                f"measure {name!r}: not among {', '.join(measures)}, expected one of them."
+                f"{did_you_mean(name, measures)}"
             )

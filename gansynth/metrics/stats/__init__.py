@@ -1,1 +1,1 @@
-"""Does an arm differ from its control, by how much, and for whom? See docs/statistics.md."""
+"""Does an experiment arm differ from its control, and by how much? See docs/statistics.md."""

@@ -32,7 +32,7 @@ class Squares:
 
     @classmethod
     def of(cls, tables: Floats) -> Squares:
-        """Of tables (..., repetitions, subjects) of at least one each, without NaN."""
+        """Compute from tables (..., repetitions, subjects) of at least one each, without NaN."""
         runs, cases = tables.shape[-2:]
         mean = tables.mean(axis=(-2, -1))
         rows, columns = tables.mean(axis=-1), tables.mean(axis=-2)
@@ -48,12 +48,12 @@ class Squares:
 
     @property
     def total(self) -> Floats:
-        """R S times the variance of the mean; components that came out negative count as 0."""
+        """R S times the variance of the mean; negative components count as 0."""
         return np.maximum(self.run, self.cross) + np.maximum(self.case, self.cross) - self.cross
 
     @property
     def standard_error(self) -> Floats:
-        """Of the mean over other repetitions and other subjects."""
+        """Standard error of the mean over other repetitions and other subjects."""
         return np.sqrt(self.total / (self.runs * self.cases))
 
 
@@ -63,10 +63,10 @@ def _mean_square(deviations: Floats, freedom: int) -> Floats:
 
 @dataclass(frozen=True)
 class Variance:
-    """Variances by origin, in squared units of the measure; None is what cannot be told.
+    """Variance components in squared units of the measure; None if not estimable.
 
-    With one seed a draw, ``draw`` has the seeds' part and ``rest`` that of ``draw_case``; with one
-    draw, ``case`` has the part of ``draw_case``; of one run ``case`` has everything.
+    With one seed a draw, ``draw`` includes the seeds' part and ``rest`` that of ``draw_case``. With
+    one draw, ``case`` includes ``draw_case``. With one run, ``case`` is everything.
     """
 
     draw: float | None
@@ -80,14 +80,14 @@ def variance(runs: Runs) -> Variance:
     """Variance components by the method of moments; negative estimates become 0.
 
     Draws weigh the same (unweighted means): the harmonic mean of b_i seeds stands for their number.
-    Incomplete subjects are left out.
+    Incomplete subjects are excluded.
     """
-    found = components(runs)
-    return Variance(*(None if value is None else max(value, 0.0) for value in found))
+    estimates = components(runs)
+    return Variance(*(None if value is None else max(value, 0.0) for value in estimates))
 
 
 def components(runs: Runs) -> tuple[float | None, ...]:
-    """As ``variance``, as they come out: unbiased, and so below 0 now and then."""
+    """Unbiased variance components, as in ``variance``, without truncation at 0."""
     runs = runs.complete()
     owner = np.array(runs.draws)
     counts = np.unique(owner, return_counts=True)[1]
@@ -96,30 +96,30 @@ def components(runs: Runs) -> tuple[float | None, ...]:
         return (None,) * 5
     seeds = float(1 / np.mean(1 / counts))
     within = _within(runs.values, owner)
-    seed_square, rest = within or (0.0, 0.0)
+    seed_square, residual = within or (0.0, 0.0)
     table = Squares.of(runs.table())
     run, crossed = float(table.run), float(table.cross)
     draw = seed = case = draw_case = left = None
     if within:
-        seed = (seed_square - rest) / subjects
+        seed = (seed_square - residual) / subjects
     if several:
-        draw = (run - crossed - (seed_square - rest) / seeds) / subjects
+        draw = (run - crossed - (seed_square - residual) / seeds) / subjects
     if subjects > 1:
         case = (float(table.case) - crossed) / table.runs
-        draw_case = crossed - rest / seeds if several and within else None
-        left = rest if within else crossed if several else None
+        draw_case = crossed - residual / seeds if several and within else None
+        left = residual if within else crossed if several else None
     return draw, seed, case, draw_case, left
 
 
 def _within(values: Floats, owner: npt.NDArray[np.int64]) -> tuple[float, float] | None:
-    """Mean squares of seeds, and of seeds by subjects, both within draws; None without seeds."""
-    seed = rest = 0.0
+    """Mean squares of seeds, and of seeds by subjects, within draws; None without seeds."""
+    seed = residual = 0.0
     freedom, subjects = 0, values.shape[1]
     for draw in np.unique(owner):
-        found = Squares.of(values[owner == draw])
-        freedom += found.runs - 1
-        seed += float(found.run) * (found.runs - 1)
-        rest += float(found.cross) * (found.runs - 1) * (subjects - 1)
+        squares = Squares.of(values[owner == draw])
+        freedom += squares.runs - 1
+        seed += float(squares.run) * (squares.runs - 1)
+        residual += float(squares.cross) * (squares.runs - 1) * (subjects - 1)
     if not freedom:
         return None
-    return seed / freedom, rest / freedom / max(subjects - 1, 1)
+    return seed / freedom, residual / freedom / max(subjects - 1, 1)

@@ -1,10 +1,10 @@
 """The hierarchical bootstrap of a mean over repetitions and test subjects.
 
-Subjects are drawn with replacement, the same for all repetitions (Owen & Eckles 2012), deviations
-stretched by sqrt(n / (n - 1)) (Davison & Hinkley 1997, ch. 2 and 3.8). Draws and seeds are too few
-to be drawn from: their effects come from normal distributions with the estimated variances. It is
-studentised (Efron & Tibshirani 1993, ch. 12.5); only the skewness of t is taken from it, the width
-is that of ``reference``.
+Subjects are resampled with replacement, the same for all repetitions (Owen & Eckles 2012).
+Deviations are scaled by sqrt(n / (n - 1)) (Davison & Hinkley 1997, ch. 2 and 3.8). Draws and seeds
+are too few to resample, so their effects are normal with the estimated variances. It is studentised
+(Efron & Tibshirani 1993, ch. 12.5). Only the skewness of t is taken from it; the width is that of
+``reference``.
 """
 
 from __future__ import annotations
@@ -18,45 +18,45 @@ from gansynth.metrics.stats.reference import degrees
 from gansynth.metrics.stats.runs import Floats
 
 FEW = 8
-"""Subjects below which no skewness is looked for, and their effects count as normal."""
+"""With fewer subjects no skewness is estimated, and their effects count as normal."""
 SHARES = np.linspace(0.01, 0.46, 46)
-"""Probabilities of the quantiles that are compared with those of the other tail."""
+"""Probabilities of the quantiles compared between the tails."""
 MOST_SHIFT, MOST_BEND = 0.5, 0.15
 
 
 @dataclass(frozen=True)
 class Bend:
-    """How skewed t is: z is nearly s + shift + bend s^2, s standard normal; Hall's cubic (1992)."""
+    """Skewness of t: z is about s + shift + bend s^2, s standard normal; Hall's cubic (1992)."""
 
     shift: Floats
     bend: Floats
 
     def straight(self, z: Floats) -> Floats:
-        """From the score z of t to a standard normal one."""
+        """Map the score z of t to a standard normal one."""
         return z - self.shift - self.bend * z**2 + self.bend**2 * z**3 / 3
 
     def bent(self, s: float | Floats) -> Floats:
-        """From a standard normal score to that of t, the way back."""
+        """Map a standard normal score to that of t, the inverse of ``straight``."""
         flat = np.abs(self.bend) < 1e-9
         bend = np.where(flat, 1.0, self.bend)
-        found = (1 - np.cbrt(1 - 3 * bend * (s + self.shift))) / bend
-        return np.where(flat, s + self.shift, found)
+        score = (1 - np.cbrt(1 - 3 * bend * (s + self.shift))) / bend
+        return np.where(flat, s + self.shift, score)
 
 
 @dataclass(frozen=True)
 class Resamples:
-    """Means and mean squares (..., resamples) as they might be, were the true mean 0."""
+    """Means and mean squares (..., resamples) under a true mean of 0."""
 
     squares: Squares
 
     @property
     def t(self) -> Floats:
-        """Of the resamples (..., resamples)."""
+        """t of the resamples (..., resamples)."""
         error = self.squares.standard_error
         return np.where(error > 0, self.squares.mean / np.where(error > 0, error, 1.0), 0.0)
 
     def bend(self, level: float) -> Bend:
-        """The skewness of t, from quantiles of both tails, by least squares; 0 of few subjects."""
+        """Skewness of t by least squares on quantiles of both tails; 0 for few subjects."""
         if self.squares.cases < FEW:
             nothing = np.zeros(self.squares.mean.shape[:-1])
             return Bend(nothing, nothing)
@@ -76,7 +76,7 @@ class Resamples:
 def resample(
     squares: Squares, columns: Floats | None, resamples: int, rng: np.random.Generator
 ) -> Resamples:
-    """Resamples of tables (...); ``columns``: mean of each subject, None if normal."""
+    """Resample tables (...); ``columns``: mean of each subject, None if normal."""
     mean, case = _of_subjects(squares, columns, resamples, rng)
     runs, both = squares.runs - 1, (squares.runs - 1) * (squares.cases - 1)
     cross = squares.cross[..., None]
@@ -91,7 +91,7 @@ def resample(
 def _of_subjects(
     squares: Squares, columns: Floats | None, resamples: int, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
-    """Mean over subjects drawn with replacement, and their mean square (..., resamples)."""
+    """Mean over subjects resampled with replacement, and its mean square (..., resamples)."""
     cases, shape = squares.cases, (*squares.mean.shape, resamples)
     if cases < 2:
         return np.zeros(shape), np.zeros(shape)
@@ -107,6 +107,6 @@ def _of_subjects(
 
 
 def _score(t: Floats, freedom: Floats) -> Floats:
-    """Normal score of t, nearly (Wallace 1959); both tails are treated alike, so it will do."""
+    """Approximate normal score of t (Wallace 1959), symmetric in both tails."""
     size = np.sqrt(freedom * np.log1p(t**2 / freedom))
     return np.sign(t) * size * (8 * freedom + 1) / (8 * freedom + 3)

@@ -1,7 +1,7 @@
-"""Intervals of means that have bounds, such as a Dice between 0 and 1 or a distance above 0.
+"""Intervals of bounded means, such as a Dice between 0 and 1 or a distance above 0.
 
-Formed on a scale without ends (logit, logarithm) by the delta method, and taken back (Korn &
-Graubard 1998, Survey Methodology 24:193). Of many runs it is nearly the symmetric one.
+They are formed on an unbounded scale (logit, logarithm) by the delta method, and transformed back
+(Korn & Graubard 1998, Survey Methodology 24:193). For many runs they are nearly symmetric.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ Ends = tuple[float | None, float | None]
 
 ANY = (-math.inf, math.inf)
 FAR = 20.0
-"""Times the mean, above a bound: an upper limit beyond that says nothing."""
+"""An upper limit beyond this multiple of the mean, above a bound, is uninformative."""
 STEEP = 700.0
-"""Scores beyond are as good as a bound, and overflow."""
+"""Larger scores overflow; they count as the bound."""
 
 
 def within(middle: float, low: float, high: float, bounds: tuple[float, float]) -> Ends:
-    """The ends of an interval, brought within bounds (least, most; infinite for none).
+    """Bring the ends of an interval within bounds (least, most; infinite for none).
 
-    Of a mean on a bound, where all values agree, that bound; None for both if they say nothing.
+    A mean on a bound, where all values agree, has that bound. Both are None if uninformative.
     """
     least, most = bounds
     if not math.isfinite(least):

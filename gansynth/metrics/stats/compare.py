@@ -1,4 +1,4 @@
-"""Does an arm differ from its control, and does that hold for other draws, seeds and subjects?"""
+"""Does an arm differ from its control, also for other draws, seeds and subjects?"""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LEVEL = 1 - 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval; None where there is too little to tell."""
+    """A confidence interval; None if there are too few values."""
 
     low: float | None
     high: float | None
@@ -31,18 +31,18 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison(Document):
-    """An arm beside its control: one measure, one training size, paired by run and test subject.
+    """An experiment arm and its control: one measure and training size, paired by run and subject.
 
-    None is what the runs cannot tell: without two test subjects there is no interval.
+    None marks what the runs cannot tell: without two test subjects there is no interval.
 
     Attributes:
         difference: mean of arm - control; draws weigh the same.
-        interval: of the difference, 95 % unless asked otherwise.
+        interval: of the difference, 95 % by default.
         p: two-sided, of the hypothesis that the true difference is 0.
-        generalises: for what others interval, p, mde and equivalence hold: ``draws, seeds,
-            subjects``; of one draw ``seeds, subjects``, with its training subjects as they are; of
-            one run ``subjects``, with its networks as they are; or ``nothing``.
-        mde: minimum detectable effect, of either sign, at 80 % power unless asked otherwise.
+        generalises: what interval, p, mde and equivalence hold for. ``draws, seeds, subjects``;
+            with one draw ``seeds, subjects``, given its training subjects; with one run
+            ``subjects``, given its networks; or ``nothing``.
+        mde: minimum detectable effect, of either sign, at 80 % power by default.
         margin: differences within +-margin count as none.
     """
 
@@ -68,7 +68,7 @@ class Comparison(Document):
 
     @classmethod
     def from_json(cls, doc: Mapping[str, Any]) -> Self:
-        """Read what ``to_json`` wrote, and may have more; DataFault: a key is missing."""
+        """Read the document of ``to_json``, ignoring other keys; DataFault: a key is missing."""
         try:
             return super().from_json({field.name: doc[field.name] for field in fields(cls)})
         except (KeyError, TypeError) as error:
@@ -87,25 +87,25 @@ def compare(
     resamples: int = 5000,
     seed: int = 0,
 ) -> Comparison:
-    """Compare an arm with its control, with a studentised hierarchical bootstrap's interval.
+    """Compare an arm with its control, with the interval of a studentised hierarchical bootstrap.
 
-    p and the two one-sided tests are its inversion. ``margin``: difference that makes none, in
-    units of the measure. Raises UsageFault: an option out of range.
+    p and the two one-sided tests invert it. ``margin``: difference that counts as none, in units of
+    the measure. Raises UsageFault: an option out of range.
     """
     _check(confidence, resamples, margin, power)
     pairs = paired(arm, control)
     means = [_mean(each.chosen(pairs.keys, pairs.subjects)) for each in (arm, control)]
-    found = _infer(pairs, 1 - confidence, resamples, seed)
-    apart = None if found is None else float(found.equivalence(margin))
+    inference = _infer(pairs, 1 - confidence, resamples, seed)
+    apart = None if inference is None else float(inference.equivalence(margin))
     return Comparison(
         difference=_mean(pairs),
-        interval=_interval(found),
-        p=None if found is None else float(found.p()),
-        df=None if found is None else float(found.df),
-        standard_error=None if found is None else float(found.error),
+        interval=_interval(inference),
+        p=None if inference is None else float(inference.p()),
+        df=None if inference is None else float(inference.df),
+        standard_error=None if inference is None else float(inference.error),
         generalises=generalises(pairs),
         wilcoxon_p=wilcoxon(pairs.table()),
-        mde=None if found is None else float(found.detectable(power)),
+        mde=None if inference is None else float(inference.detectable(power)),
         margin=margin,
         equivalent=apart is not None and apart <= 1 - confidence,
         equivalence_p=apart,
@@ -128,28 +128,28 @@ def interval_of_mean(
 ) -> Interval:
     """95 % confidence interval of one arm's mean."""
     whole = runs.complete()
-    found, mean = _interval(_infer(whole, LEVEL, resamples, 0)), _mean(whole)
-    if mean is None or found.low is None or found.high is None:
-        return found
-    return Interval(*within(mean, found.low, found.high, bounds))
+    interval, mean = _interval(_infer(whole, LEVEL, resamples, 0)), _mean(whole)
+    if mean is None or interval.low is None or interval.high is None:
+        return interval
+    return Interval(*within(mean, interval.low, interval.high, bounds))
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """p corrected for being one of several (Holm 1979); None does not count. UsageFault: no p."""
-    known = sorted((p, index) for index, p in enumerate(ps) if p is not None)
-    for p, index in known:
+    """p corrected for multiple tests (Holm 1979); None does not count. UsageFault: no p."""
+    ranked = sorted((p, index) for index, p in enumerate(ps) if p is not None)
+    for p, index in ranked:
         if not 0 <= p <= 1:
             raise UsageFault(f"holm: p number {index} is {p}, expected 0 to 1")
     corrected: list[float | None] = [None] * len(ps)
     least = 0.0
-    for rank, (p, index) in enumerate(known):
-        least = max(least, min(1.0, p * (len(known) - rank)))
+    for rank, (p, index) in enumerate(ranked):
+        least = max(least, min(1.0, p * (len(ranked) - rank)))
         corrected[index] = least
     return corrected
 
 
 def wilcoxon(table: Floats) -> float | None:
-    """p of the signed-rank test over subjects of a table (runs, subjects), None without any."""
+    """p of the signed-rank test over subjects of a table (runs, subjects); None if empty."""
     if not table.size:
         return None
     differences = table.mean(axis=0)
@@ -161,7 +161,7 @@ def wilcoxon(table: Floats) -> float | None:
 
 
 def generalises(runs: Runs) -> str:
-    """For what others a result on these runs holds; see ``Comparison``."""
+    """What a result on these runs generalises to; see ``Comparison``."""
     if len(runs.subjects) < 2 or not runs.draws:
         return NOTHING
     if len(set(runs.draws)) > 1:
@@ -175,8 +175,10 @@ def _infer(runs: Runs, level: float, resamples: int, seed: int) -> Inference | N
     return Inference.of(runs.table(), level, resamples, np.random.default_rng(seed))
 
 
-def _interval(found: Inference | None) -> Interval:
-    return Interval(None, None) if found is None else Interval(*map(float, found.interval()))
+def _interval(inference: Inference | None) -> Interval:
+    return (
+        Interval(None, None) if inference is None else Interval(*map(float, inference.interval()))
+    )
 
 
 def _mean(runs: Runs) -> float | None:

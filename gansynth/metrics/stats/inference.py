@@ -1,4 +1,4 @@
-"""What a mean over few repetitions and test subjects says of others: tests and intervals."""
+"""Tests and intervals of a mean over few repetitions and test subjects."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from gansynth.metrics.stats.reference import degrees, p_of
 from gansynth.metrics.stats.runs import Floats
 
 EXACT = 1e-12
-"""A standard error below this share of the largest value is that of rounding: there is none."""
+"""A standard error below this share of the largest value is rounding error and counts as 0."""
 
 
 @dataclass(frozen=True)
 class Inference:
-    """Of tables (...); the interval is that of the means which the test does not reject.
+    """Inference on tables (...); the interval holds the means that the test does not reject.
 
     ``error``: standard error of the mean. ``level``: of two-sided tests, 1 - confidence.
     """
@@ -32,7 +32,7 @@ class Inference:
     def of(
         cls, tables: Floats, level: float, resamples: int, rng: np.random.Generator
     ) -> Inference:
-        """Of tables (..., repetitions, subjects) of at least two subjects, without NaN."""
+        """Compute from tables (..., repetitions, subjects) of two or more subjects, without NaN."""
         squares = Squares.of(tables)
         error, largest = squares.standard_error, np.abs(tables).max(axis=(-2, -1))
         error = np.where(error <= EXACT * largest, 0.0, error)
@@ -72,7 +72,7 @@ class Inference:
         return self.squares.mean - high * self.error, self.squares.mean - low * self.error
 
     def detectable(self, power: float) -> Floats:
-        """Effect (...), of either sign, that the test finds in a share ``power`` of resamples."""
+        """Effect (...), of either sign, that is significant in a share ``power`` of resamples."""
         freedom = degrees(self.resamples.squares, self.level)
         error, chance = self.resamples.squares.standard_error, self.resamples.squares.mean
         low, high = (_quantiles(self.bend.bent(s), freedom) for s in self._scores())
@@ -95,7 +95,7 @@ def _score(t: Floats, freedom: Floats) -> Floats:
 
 
 def _t_of(score: Floats, freedom: Floats) -> Floats:
-    """The t that has a normal score."""
+    """The t of a normal score."""
     from scipy.special import ndtr, stdtrit
 
     tail = np.maximum(ndtr(-np.abs(score)), 1e-300)
@@ -103,12 +103,12 @@ def _t_of(score: Floats, freedom: Floats) -> Floats:
 
 
 def _quantiles(score: Floats, freedom: Floats) -> Floats:
-    """The t (..., resamples) of a score (...) at many degrees of freedom, interpolated."""
+    """The t (..., resamples) of a score (...) by degrees of freedom, interpolated."""
     nodes = np.linspace(1e-6, 1.0, 65) ** 2
     logs = np.log(np.abs(_t_of(np.asarray(score)[..., None], 1 / nodes)))
     flat = freedom.reshape(-1, freedom.shape[-1])
-    found = [
-        np.interp(1 / one, nodes, log)
-        for one, log in zip(flat, logs.reshape(-1, len(nodes)), strict=True)
+    rows = [
+        np.interp(1 / row, nodes, log)
+        for row, log in zip(flat, logs.reshape(-1, len(nodes)), strict=True)
     ]
-    return np.sign(score)[..., None] * np.exp(np.stack(found)).reshape(freedom.shape)
+    return np.sign(score)[..., None] * np.exp(np.stack(rows)).reshape(freedom.shape)

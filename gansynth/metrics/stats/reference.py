@@ -1,11 +1,11 @@
 """Student's t with estimated degrees of freedom, for a mean over few repetitions.
 
 Satterthwaite 1946, "An approximate distribution of estimates of variance components". With three
-draws that errs in 0.1 to 7.5 % of cases instead of 5 %; so two constants were found by integrating
+draws its error rate is 0.1 to 7.5 % instead of 5 %. Two constants correct it, found by integrating
 over mean squares on a grid of true variances (docs/statistics.md):
 
-- ``FLOOR``: of a mean square only what exceeds the residual's makes the sum uncertain;
-- ``CAUTION``: a mean square of few degrees of freedom may have come out small by chance.
+- ``FLOOR``: only the part of a mean square above the residual's adds uncertainty.
+- ``CAUTION``: a mean square of few degrees of freedom may be small by chance.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from gansynth.metrics.stats.runs import Floats
 FLOOR = 0.85
 CAUTION, CAUTION_POWER = 0.45, 2.5
 MOST = 1e6
-"""Degrees of freedom that are as good as infinitely many."""
+"""Degrees of freedom that count as infinite."""
 LEAST_P = 1e-12
-"""No p is smaller."""
+"""Smallest p."""
 
 
 def degrees(squares: Squares, level: float | Floats) -> Floats:
@@ -55,7 +55,7 @@ def p_of(t: Floats, squares: Squares) -> Floats:
 
 
 def quantile(squares: Squares, level: float) -> Floats:
-    """What |t| exceeds with a probability of ``level`` (...)."""
+    """Critical value (...): |t| exceeds it with probability ``level``."""
     from scipy.special import stdtrit
 
     return np.asarray(-stdtrit(degrees(squares, level), level / 2))

@@ -1,4 +1,4 @@
-"""One measure of one arm at one training size: a value for each run and each test subject."""
+"""One measure of one arm at one training size: a value for each run and test subject."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Runs:
-    """Values of one measure, float64 (runs, subjects): a subject's volumes averaged, NaN for none.
+    """Values of one measure, float64 (runs, subjects): means over a subject's volumes, NaN for
+    none.
 
-    A run is a pair of a draw (which training subjects) and a seed, nested in the draw. Raises
-    UsageFault: sizes that differ, a run or a subject that occurs twice, infinite values.
+    A run is a draw (a training subset) and a seed nested in it. Raises UsageFault: inconsistent
+    sizes, duplicate runs or subjects, infinite values.
     """
 
     values: Floats
@@ -37,10 +38,10 @@ class Runs:
                 f"seeds, {len(self.subjects)} subjects; expected values (runs, subjects) and a "
                 "draw and a seed for each run"
             )
-        for what, each in (("run (draw, seed)", self.keys), ("subject", self.subjects)):
+        for kind, each in (("run (draw, seed)", self.keys), ("subject", self.subjects)):
             twice = _twice(each)
             if twice is not None:
-                raise UsageFault(f"runs: {what} {twice!r} occurs twice, expected once; merge them")
+                raise UsageFault(f"runs: {kind} {twice!r} occurs twice, expected once; merge them")
         if np.isinf(values).any():
             run, subject = np.argwhere(np.isinf(values))[0]
             raise UsageFault(
@@ -56,7 +57,7 @@ class Runs:
     def chosen(
         self, keys: Sequence[tuple[int, int]], subjects: Sequence[str], dropped: int = 0
     ) -> Runs:
-        """Some of the runs and subjects, in the order given; all have to be there."""
+        """Select runs and subjects in the given order; all must exist."""
         row = {key: index for index, key in enumerate(self.keys)}
         column = {name: index for index, name in enumerate(self.subjects)}
         rows, columns = [row[key] for key in keys], [column[name] for name in subjects]
@@ -65,14 +66,14 @@ class Runs:
         return Runs(values, draws, seeds, tuple(subjects), dropped)
 
     def complete(self) -> Runs:
-        """Without the subjects that have no value in one of the runs; they are counted."""
+        """Drop and count the subjects without a value in one of the runs."""
         lacking = np.isnan(self.values).sum(axis=0)
-        kept = [name for name, lacks in zip(self.subjects, lacking, strict=True) if not lacks]
-        left = len(self.subjects) - len(kept)
-        return self.chosen(self.keys, kept, self.dropped + left)
+        names = [name for name, lacks in zip(self.subjects, lacking, strict=True) if not lacks]
+        left = len(self.subjects) - len(names)
+        return self.chosen(self.keys, names, self.dropped + left)
 
     def table(self) -> Floats:
-        """Means over the seeds of each draw (draws, subjects); of one draw its runs themselves."""
+        """Means over the seeds of each draw (draws, subjects); with one draw its runs."""
         draws = list(dict.fromkeys(self.draws))
         if len(draws) < 2:
             return self.values
@@ -81,7 +82,7 @@ class Runs:
 
 
 def paired(arm: Runs, control: Runs) -> Runs:
-    """Differences arm - control over complete runs and subjects of both; others are ``dropped``."""
+    """Differences arm - control over shared complete runs and subjects; others are ``dropped``."""
     keys = [key for key in arm.keys if key in set(control.keys)]
     shared = [name for name in arm.subjects if name in set(control.subjects)]
     ours, theirs = arm.chosen(keys, shared), control.chosen(keys, shared)
@@ -91,9 +92,9 @@ def paired(arm: Runs, control: Runs) -> Runs:
 
 
 def _twice(each: Sequence[object]) -> object | None:
-    seen: set[object] = set()
-    for one in each:
-        if one in seen:
-            return one
-        seen.add(one)
+    earlier: set[object] = set()
+    for item in each:
+        if item in earlier:
+            return item
+        earlier.add(item)
     return None

@@ -1,4 +1,4 @@
-"""Runs with known truth: what the statistics are checked against, and what a design can detect."""
+"""Simulated runs with known truth: checks of the statistics, and the power of a design."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gansynth.runtime.errors import UsageFault
 
 @dataclass(frozen=True)
 class Design:
-    """How many repetitions of what."""
+    """Numbers of draws, seeds and subjects."""
 
     draws: int
     seeds: int
@@ -27,7 +27,7 @@ class Design:
             raise UsageFault(f"design: {self}, expected at least one of each")
 
     def runs(self, values: Floats) -> Runs:
-        """Values (draws, seeds, subjects) as runs."""
+        """Convert values (draws, seeds, subjects) to runs."""
         return Runs(
             values.reshape(-1, self.subjects),
             tuple(draw for draw in range(self.draws) for _ in range(self.seeds)),
@@ -44,9 +44,9 @@ def simulated(
     number: int = 1,
     skewness: Mapping[str, float] | None = None,
 ) -> Floats:
-    """Values of mean 0 (number, draws, seeds, subjects) with the given variances; None is 0.
+    """Simulate values of mean 0 (number, draws, seeds, subjects) with given variances; None is 0.
 
-    ``skewness``: of an effect, by name; it then has a gamma distribution (2: exponential).
+    ``skewness``: of an effect, by name, which is then gamma distributed (2: exponential).
     """
     draws, seeds, subjects = design.draws, design.seeds, design.subjects
     shapes = {
@@ -66,7 +66,7 @@ def simulated(
 
 
 def _standard(shape: tuple[int, ...], skewness: float, rng: np.random.Generator) -> Floats:
-    """Mean 0, variance 1, and a skewness."""
+    """Random values with mean 0, variance 1, and a skewness."""
     if not skewness:
         return rng.standard_normal(shape)
     form = 4 / skewness**2
@@ -83,7 +83,7 @@ def detectable(
     resamples: int = 20_000,
     seed: int = 0,
 ) -> float:
-    """Smallest effect that ``compare`` finds with this power under true variances."""
+    """Smallest effect that ``compare`` detects with this power under true variances."""
     if design.subjects < 2:
         raise UsageFault(f"design: {design.subjects} test subject, expected at least 2")
     part = {name: getattr(variance, name) or 0.0 for name in variance.__dataclass_fields__}

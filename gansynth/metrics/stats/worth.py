@@ -1,9 +1,9 @@
-"""A gain told in real cases: how many more of them would have done as much as an arm did?
+"""A gain in units of real cases: how many more of them would have had the same effect?
 
-The learning curve of real cases alone is the straight line, in log N, between the means at its
-sizes. An arm at size n is worth N* - n cases, where the curve reaches its mean at N*. The interval
-has all sizes at which the arm does not differ from the curve (Fieller 1954), tested as in
-``compare``, without skewness. Nothing is extrapolated: a limit beyond the curve is None.
+The learning curve of real cases alone is linear in log N between the means at its sizes. An arm at
+size n is worth N* - n cases, where the curve reaches its mean at N*. The interval holds the sizes
+at which the arm does not differ from the curve (Fieller 1954). The test is that of ``compare``,
+without skewness. Nothing is extrapolated: a limit beyond the curve is None.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.serialise import Document
 
 FAR_APART = 2.5
-"""Neighbouring sizes beyond this ratio leave room for a bend that the straight line cuts off."""
+"""Beyond this ratio of neighbouring sizes the curve bends too much for a straight line."""
 STEPS = 512
-"""Sizes at which the arm is held against the curve; limits between them are interpolated."""
+"""Sizes at which arm and curve are compared; limits are interpolated between them."""
 
 
 @dataclass(frozen=True)
 class Worth(Document):
-    """What an arm is worth in real cases.
+    """The value of an arm in real cases.
 
     Attributes:
-        cases: how many more would have done as much; None where the curve does not say.
-        low: lower confidence limit; None: none is known, the curve begins later.
-        high: upper confidence limit; None: none is known, the curve ends before.
-        reason: why ``cases`` or a limit is None, or why to doubt them; None: no reason.
-        beyond: ``above`` or ``below`` where the arm's mean is beyond the curve; ``low`` or ``high``
-            then still says what the curve can.
+        cases: number of additional cases; None where the curve cannot tell.
+        low: lower confidence limit; None: the curve starts too late.
+        high: upper confidence limit; None: the curve ends too early.
+        reason: why ``cases`` or a limit is None or doubtful; None: no reason.
+        beyond: ``above`` or ``below`` where the arm's mean is beyond the curve. ``low`` or ``high``
+            then still holds what the curve can tell.
         largest: size at which it ends.
-        rise: how much better its end is than its beginning, in units of the measure.
+        rise: improvement from its start to its end, in units of the measure.
         rise_p: two-sided p of the hypothesis that this is 0; None: too few runs.
     """
 
@@ -67,17 +67,17 @@ def worth(
     better: Literal["higher", "lower"] = "higher",
     confidence: float = 0.95,
 ) -> Worth:
-    """What an arm is worth in extra real cases, by a curve: number of cases -> one measure."""
+    """Value of an arm in extra real cases, by a curve: number of cases -> one measure."""
     _check(curve, n, better, confidence)
     sizes = sorted(curve)
     each, dropped = _tables([arm, *(curve[size] for size in sizes)])
     tables = np.stack(each) if better == "higher" else -np.stack(each)
-    found = _Curve(np.array(sizes), tables[1:], tables[0], 1 - confidence)
+    fit = _Curve(np.array(sizes), tables[1:], tables[0], 1 - confidence)
     empty = not tables.size
     rise = None if empty else float(tables[-1].mean() - tables[1].mean())
-    rise_p = None if empty else found.rise_p()
-    size, beyond = (None, None) if empty else found.reached()
-    low, high = (None, None) if rise is None or rise <= 0 else found.limits()
+    rise_p = None if empty else fit.rise_p()
+    size, beyond = (None, None) if empty else fit.reached()
+    low, high = (None, None) if rise is None or rise <= 0 else fit.limits()
     return Worth(
         n=n,
         cases=None if size is None else size - n,
@@ -120,7 +120,7 @@ class _Curve:
         return float(np.exp(logs[a] + max(share, 0.0) * (logs[b] - logs[a]))), None
 
     def limits(self) -> tuple[float | None, float | None]:
-        """Least and largest size at which the arm does not differ; None: there is no such limit."""
+        """Smallest and largest size at which the arm does not differ; None: no such limit."""
         if min(self.arm.shape) < 2:
             return None, None
         knots = np.log(self.sizes)
@@ -140,7 +140,7 @@ class _Curve:
         return low, high
 
     def rise_p(self) -> float | None:
-        """Two-sided p of the curve's end being as its beginning."""
+        """Two-sided p of the hypothesis that the curve's end equals its start."""
         if min(self.arm.shape) < 2:
             return None
         squares = Squares.of(self.tables[-1] - self.tables[0])
@@ -149,7 +149,7 @@ class _Curve:
         return float(p_of(squares.mean / squares.standard_error, squares))
 
     def _over(self, logs: Floats) -> Floats:
-        """Arm - curve at sizes, over what is significant: beyond +-1 it is."""
+        """Arm - curve at sizes, over the significant difference: beyond +-1 it is significant."""
         knots, units = np.log(self.sizes), np.eye(len(self.sizes))
         weights = np.stack([np.interp(logs, knots, unit) for unit in units], axis=-1)
         squares = Squares.of(self.arm - np.tensordot(weights, self.tables, 1))
@@ -164,24 +164,24 @@ def _crossing(logs: Floats, over: Floats, height: float) -> float:
 
 
 def _monotone(heights: Floats) -> Floats:
-    """The nearest values that never fall: neighbours that do are averaged."""
+    """Isotonic regression: decreasing neighbours are averaged."""
     from sklearn.isotonic import isotonic_regression
 
     return np.asarray(isotonic_regression(heights), np.float64)
 
 
 def _tables(runs: Sequence[Runs]) -> tuple[list[Floats], int]:
-    """Tables of the same repetitions and subjects; how many subjects are left out."""
-    named = [one.subjects for one in runs]
-    shared = [name for name in named[0] if all(name in other for other in named[1:])]
-    draws = [d for d in dict.fromkeys(runs[0].draws) if all(d in one.draws for one in runs[1:])]
-    keys = [key for key in runs[0].keys if all(key in one.keys for one in runs[1:])]
+    """Tables of shared repetitions and subjects, and the number of excluded subjects."""
+    named = [part.subjects for part in runs]
+    shared = [name for name in named[0] if all(name in subjects for subjects in named[1:])]
+    draws = [d for d in dict.fromkeys(runs[0].draws) if all(d in part.draws for part in runs[1:])]
+    keys = [key for key in runs[0].keys if all(key in part.keys for part in runs[1:])]
     chosen = []
-    for one in runs:
-        own = [key for draw in draws for key in one.keys if key[0] == draw]
-        chosen.append(one.chosen(own if len(draws) > 1 else keys, shared))
-    whole = ~np.any([np.isnan(one.values).any(axis=0) for one in chosen], axis=0)
-    tables = [one.table()[:, whole] for one in chosen]
+    for part in runs:
+        own_keys = [key for draw in draws for key in part.keys if key[0] == draw]
+        chosen.append(part.chosen(own_keys if len(draws) > 1 else keys, shared))
+    whole = ~np.any([np.isnan(part.values).any(axis=0) for part in chosen], axis=0)
+    tables = [part.table()[:, whole] for part in chosen]
     return tables, len(set().union(*named)) - int(whole.sum())
 
 
@@ -198,23 +198,23 @@ def _reason(
         return "no run and test subject that all sizes and the arm have"
     if rise <= 0:
         return f"training on real cases alone does not get better {ends}"
-    said = []
+    reasons = []
     if beyond == "above":
-        said.append(f"beyond the curve, which ends at N = {sizes[-1]}")
+        reasons.append(f"beyond the curve, which ends at N = {sizes[-1]}")
     elif beyond == "below":
-        said.append(f"below the curve, which begins at N = {sizes[0]}")
+        reasons.append(f"below the curve, which begins at N = {sizes[0]}")
     if rise_p is None:
-        return "; ".join([*said, "no limits: too few runs or test subjects"])
+        return "; ".join([*reasons, "no limits: too few runs or test subjects"])
     if rise_p > 1 - confidence:
-        said.append(f"that real cases help {ends} is not shown (p = {rise_p:.2g})")
+        reasons.append(f"that real cases help {ends} is not shown (p = {rise_p:.2g})")
     if max(b / a for a, b in pairwise(sizes)) > FAR_APART:
-        said.append("sizes lie far apart, so that more cases come out than it takes")
+        reasons.append("sizes lie far apart, so that more cases come out than it takes")
     low, high = limits
     if low is None and beyond != "below":
-        said.append(f"no lower limit, the curve begins at N = {sizes[0]}")
+        reasons.append(f"no lower limit, the curve begins at N = {sizes[0]}")
     if high is None and beyond != "above":
-        said.append(f"no upper limit, the curve ends at N = {sizes[-1]}")
-    return "; ".join(said) or None
+        reasons.append(f"no upper limit, the curve ends at N = {sizes[-1]}")
+    return "; ".join(reasons) or None
 
 
 def _check(curve: Mapping[int, Runs], n: int, better: str, confidence: float) -> None:

@@ -182,8 +182,8 @@ def test_the_document_is_the_json_at_the_end(output, expected):
         (3, "warning: x\nerror: a.nii: cut; copy it\nlate talk\n", "{}", "a.nii: cut; copy it"),
         (1, "Traceback\nValueError: bad\n\n", "out", "ValueError: bad"),
         (1, "", "only this\n", "only this"),
-        (9, "", "", "exit 9: it said nothing"),
-        (-15, "half way\n", "", "killed by SIGTERM; last it said: half way"),
+        (9, "", "", "exit 9: no output"),
+        (-15, "half way\n", "", "killed by SIGTERM; last output: half way"),
         (-9, "", "", "killed by SIGKILL, as the system does when memory runs out"),
     ],
 )

@@ -303,7 +303,7 @@ def test_a_folder_without_files_and_one_of_neither_a_run_nor_a_bank_is_refused(t
         audit_export(tmp_path / "gone", lineage)
     with pytest.raises(UsageFault, match="holds no files"):
         audit_export(tmp_path, lineage)
-    with pytest.raises(UsageFault, match="expected either a run or a bank"):
+    with pytest.raises(UsageFault, match="expected either a run or a sample bank"):
         audit_exported(tmp_path)
 
 

@@ -148,11 +148,11 @@ FEW = People(X, {"a": 5})
         (
             *(FEW, {"n": 50}),
             r"-n 50: people:here has 14 image\(s\) to show, expected at least 50.*"
-            "say -n 14, or cut several images from a case with --per-case 4",
+            "use -n 14, or cut several images from a case with --per-case 4",
         ),
         (FEW, {"n": 50, "origin": "held-out"}, r"has 5 held-out image.*--from all"),
         # A case that is shown whole is shown once.
-        (People(X, {"a": 5}, grid="native"), {"n": 15, "per_case": 3}, r"say -n 14$"),
+        (People(X, {"a": 5}, grid="native"), {"n": 15, "per_case": 3}, r"use -n 14$"),
     ],
 )
 def test_what_there_is_not_is_refused_with_ways_out(source, options, says):

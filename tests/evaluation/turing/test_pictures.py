@@ -108,7 +108,7 @@ def test_what_there_is_not_is_refused(toy_run, options, says):
 def test_too_many_bytes_are_refused_before_anything_is_drawn(toy_run, monkeypatch):
     monkeypatch.setattr("gansynth.evaluation.turing.pictures.LARGEST", 8 * 2 * 32 * 32 - 1)
     monkeypatch.setattr(SampleDrawer, "draw_raw", None)
-    with pytest.raises(UsageFault, match="say fewer, or one --channel"):
+    with pytest.raises(UsageFault, match="use fewer, or one --channel"):
         gathered(toy_run)
 
 
@@ -146,7 +146,7 @@ def test_a_case_is_cut_at_another_place_each_time_and_once_if_it_has_but_one(toy
     assert len({cut("toy_12").tobytes() for _ in range(5)}) == 5
     whole = cutter(toy_run)
     whole("toy_12")
-    with pytest.raises(UsageFault, match=r"case 'toy_12': shows nothing .*leave --per-case out"):
+    with pytest.raises(UsageFault, match=r"case 'toy_12': yields only .*leave --per-case out"):
         whole("toy_12")
 
 
@@ -168,7 +168,7 @@ def test_flawed_samples_are_left_out_and_counted(toy_run, monkeypatch):
     assert found.about["flawed"] == 2
     assert sorted(t["index"] for _, t in of(found, "synthetic")) == [1, 3, 4, 5]
     monkeypatch.setattr(toy_run.generator, "flaw", lambda sample: "ugly, expected better")
-    with pytest.raises(TrainingFault, match=r"samples are flawed \(\d+ times ugly\)"):
+    with pytest.raises(TrainingFault, match=r"samples are rejected \(\d+ times ugly\)"):
         gathered(toy_run)
 
 

@@ -179,5 +179,5 @@ def test_a_code_may_be_typed_with_blanks_and_small_letters(rater):
 def test_a_session_takes_no_more_raters_than_there_can_be(monkeypatch):
     monkeypatch.setattr(raters, "MOST_RATERS", 2)
     raters.check_room(1)
-    with pytest.raises(EnvironmentFault, match="takes no more"):
+    with pytest.raises(EnvironmentFault, match="raters, the maximum"):
         raters.check_room(2)

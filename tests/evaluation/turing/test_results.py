@@ -110,7 +110,7 @@ def test_the_printed_row_is_the_papers(paper):
         ),
         (of_paper(12, 8), "54 % correct (95 % interval 43.7 to 64 %), not found to differ from ch"),
         (of_paper(12, 8), "up to 64 % fits these answers: this is no proof"),
-        (of_paper(5, 45), "worse than chance: the kinds are told apart"),
+        (of_paper(5, 45), "worse than chance: the kinds are distinguished"),
     ],
 )
 def test_words_say_what_was_found(session, answers, says):
@@ -175,7 +175,7 @@ def test_pooled_counts_are_sums_of_answers_that_are_not_independent(three):
     assert these["high"] - these["low"] > simple.high - simple.low
     assert others["low"] < these["low"] < these["high"] < others["high"]
     assert "not independent" in found["warnings"][-1]
-    assert "for others like them it is" in found["warnings"][-1]
+    assert "for other raters like them it is" in found["warnings"][-1]
 
 
 def test_who_has_not_finished_is_not_pooled(three):
@@ -198,15 +198,15 @@ def test_two_raters_agree_as_kappa_says_and_say_nothing_of_others(session):
     chance = (5 / 8) ** 2 + (3 / 8) ** 2
     assert found["agreement"]["fleiss_kappa"] == pytest.approx((3 / 4 - chance) / (1 - chance))
     assert found["pooled"]["table"]["accuracy_of_others"] is None
-    assert "nothing is said by fewer than 3" in found["warnings"][-1]
+    assert "fewer than 3 allow no inference" in found["warnings"][-1]
 
 
 def test_what_helps_samples_is_pointed_out(session):
     about = {"flawed": 7, "seen_by_run": 12, "shared_with_samples": 3}
     flawed, first, second = results(session(images(), **about))["warnings"]
-    assert "7 samples had a flaw and were left out" in flawed
+    assert "7 samples were rejected and left out" in flawed
     assert "12 of the 50 real cases are training cases" in first
-    assert "3 real cases are also what samples were drawn of" in second
+    assert "3 real cases also have samples based on them" in second
 
 
 def test_a_torn_line_is_said_other_damage_and_a_folder_without_a_session_are_refused(paper):

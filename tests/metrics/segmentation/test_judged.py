@@ -32,7 +32,7 @@ TURNED = np.array([[0, 0, -2.0, 5], [1.0, 0, 0, -3], [0, 3.0, 0, 7], [0, 0, 0, 1
 
 def perfect(judged: Any) -> bool:
     """Whether all cases were predicted as they are."""
-    found = evaluate(judged, ONE, asked=("dice", "nsd")).per_case
+    found = evaluate(judged, ONE, measures=("dice", "nsd")).per_case
     return bool(found) and all(set(case.values()) == {1.0} for case in found.values())
 
 
@@ -91,7 +91,7 @@ def test_nnunets_own_dice_is_ours(toy_copy):
     iterations = {f"num_{which}iterations_per_epoch": "1" for which in ("", "val_")}
     quick = {"num_epochs": "1", **iterations}
     outcome = adapter.start(Injection(None, Ratio(1, 0)), quick, ("-device", "cpu"))
-    found = evaluate(adapter.judged(outcome.folder), ONE, asked=("dice",)).per_case
+    found = evaluate(adapter.judged(outcome.folder), ONE, measures=("dice",)).per_case
     assert set(found) == set(adapter.source.held_out_ids)
     assert any(value for case in found.values() for value in case.values())
     summary = read_json(outcome.folder / "validation" / "summary.json")

@@ -159,7 +159,7 @@ def assert_monais(predicted: Any, truth: Any, spacing: Any, mm: float = 1.0) -> 
     metrics = pytest.importorskip("monai.metrics")
     import torch
 
-    ours = measured(predicted, truth, spacing, tolerance_mm=mm, asked=("dice", "hd95", "nsd"))
+    ours = measured(predicted, truth, spacing, tolerance_mm=mm, measures=("dice", "hd95", "nsd"))
     maps = ((one == 1)[None, None].astype(np.float32) for one in (predicted, truth))
     pair = [torch.from_numpy(one) for one in maps]
     same: dict[str, Any] = {"include_background": True, "spacing": list(spacing)}
@@ -203,7 +203,7 @@ def test_lesions_are_those_of_cc3d():
         truth, predicted = blobs(rng, (16, 20, 18)), blobs(rng, (16, 20, 18))
         parts, count = cc3d.connected_components(truth, connectivity=26, return_N=True)
         hit = {int(n) for n in np.unique(parts[predicted > 0])} - {0}
-        found = measure_case(predicted, truth, (1, 1, 1), ONE, asked=("lesion_sensitivity",))
+        found = measure_case(predicted, truth, (1, 1, 1), ONE, measures=("lesion_sensitivity",))
         assert count > 1
         assert found == {"lesion_sensitivity/x": pytest.approx(len(hit) / count)}
 
@@ -211,7 +211,7 @@ def test_lesions_are_those_of_cc3d():
 @pytest.mark.parametrize(
     ("changes", "fault", "says"),
     [
-        ({"asked": ("dcie",)}, UsageFault, "measure 'dcie': .* Did you mean 'dice'"),
+        ({"measures": ("dcie",)}, UsageFault, "measure 'dcie': .* Did you mean 'dice'"),
         ({"spacing": (1.0,)}, UsageFault, "spacing .*expected 2 positive numbers"),
         ({"spacing": (1.0, 0.0)}, UsageFault, "spacing"),
         ({"tolerance_mm": -1.0}, UsageFault, "tolerance_mm -1.0"),
@@ -229,7 +229,7 @@ def test_every_measure_is_in_the_table_and_only_what_is_asked_is_measured():
     found = measure_case(ROW, ROW, (1, 1), ONE)
     assert [measure_of(key) for key in found] == list(SEGMENTATION.values())
     assert list(measured(ROW, ROW, (1, 1))) == list(SEGMENTATION) == list(NAMES)
-    assert list(measured(ROW, ROW, (1, 1), asked=("nsd", "dice"))) == ["nsd", "dice"]
+    assert list(measured(ROW, ROW, (1, 1), measures=("nsd", "dice"))) == ["nsd", "dice"]
     assert measure_of("sensitivity@FP=0.5") is MEASURES["sensitivity"]
     lower = {name for name, one in MEASURES.items() if one.better == "lower"}
     assert lower == {"hd95", "fp_per_image"}

@@ -43,7 +43,7 @@ def of_files(pair, **options):
 def test_mm_are_those_along_the_files_own_axes(pair):
     rng = np.random.default_rng(0)
     arrays = blobs(rng, (12, 14, 10)), blobs(rng, (12, 14, 10))
-    asked: dict[str, Any] = {"asked": ("hd95", "nsd"), "tolerance_mm": 2.0}
+    asked: dict[str, Any] = {"measures": ("hd95", "nsd"), "tolerance_mm": 2.0}
     own = measured(*arrays, (1, 3, 2), **asked)
     assert of_files(pair, **asked) == pytest.approx({f"{k}/x": v for k, v in own.items()})
     assert own != measured(*arrays, (2, 1, 3), **asked)
@@ -120,7 +120,7 @@ def test_slices_without_a_gap_are_a_volume():
     found = evaluate(slices(lambda n: SlicePosition("v", 7 + n, 3.0)), ONE)
     assert (found.distances, found.counts["x"].images) == ("volumes", 1)
     truth, guess = np.stack([HIT, SMALL, NONE]), np.stack([HIT, NONE, SMALL])
-    own = measured(guess, truth, (3, 1, 1), asked=("dice", "hd95"))
+    own = measured(guess, truth, (3, 1, 1), measures=("dice", "hd95"))
     assert found.per_subject["p"] == {f"{name}/x": value for name, value in own.items()}
 
 
@@ -133,10 +133,10 @@ def test_slices_with_gaps_or_unknown_distances_are_none(position):
 
 def test_lesions_of_slices_with_gaps_are_counted_over_all_and_never_joined():
     asked = ("lesion_sensitivity", "lesion_precision")
-    found = evaluate(slices(alone), ONE, asked=asked)
+    found = evaluate(slices(alone), ONE, measures=asked)
     assert found.per_subject["p"] == {"lesion_sensitivity/x": 0.5, "lesion_precision/x": 0.5}
     alike = slices(alone, [(HIT, HIT), (HIT, HIT), (NONE, HIT)])
-    found = evaluate(alike, ONE, asked=asked)
+    found = evaluate(alike, ONE, measures=asked)
     assert found.per_subject["p"]["lesion_sensitivity/x"] == pytest.approx(2 / 3)
 
 
