@@ -70,10 +70,10 @@ def fill_bank(
     folder = Path(folder).absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     generator = RunFolder(Path(run).absolute())
-    told = _config(generator, folder, samples, request, producer_device(device, ()), dtype)
-    _learn_filters(generator, told)
+    config = _config(generator, folder, samples, request, producer_device(device, ()), dtype)
+    _learn_filters(generator, config)
     with tempfile.TemporaryDirectory(prefix="gansynth-log-") as logs:
-        fill(told, Path(logs) / "producer.log", patience=patience)
+        fill(config, Path(logs) / "producer.log", patience=patience)
     return folder
 
 
@@ -158,16 +158,16 @@ def live_bank(
     generator = RunFolder(Path(run).absolute())
     needed = samples * _bytes(generator, dtype)
     where = producer_device(device, (0,))  # the first GPU is the training's
-    place, said = place_bank(generator.run_id, needed, scratch)
-    if said:
-        logger.warning("gansynth: %s", said)
+    place, notice = place_bank(generator.run_id, needed, scratch)
+    if notice:
+        logger.warning("gansynth: %s", notice)
     with tempfile.TemporaryDirectory(prefix="gansynth-log-") as logs:
         try:
             frozen = _config(generator, place, samples, request, where, dtype)
-            told = replace(frozen, frozen=False, temporary=True, duty=duty, refresh=refresh)
-            _learn_filters(generator, told)
+            config = replace(frozen, frozen=False, temporary=True, duty=duty, refresh=refresh)
+            _learn_filters(generator, config)
             log = Path(logs) / "producer.log"
-            with Keeper.start(told, log, restarts=restarts) as keeper:
+            with Keeper.start(config, log, restarts=restarts) as keeper:
                 keeper.wait(min(samples, BEGIN_WITH), patience)
                 try:
                     yield place

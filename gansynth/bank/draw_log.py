@@ -45,7 +45,7 @@ class DrawLog:
         self._settings = ""
 
     def append(
-        self, kind: Kind, sample_id: str, source: str, told: Mapping[str, Any] | None = None
+        self, kind: Kind, sample_id: str, source: str, provenance: Mapping[str, Any] | None = None
     ) -> None:
         """Record one draw.
 
@@ -54,7 +54,7 @@ class DrawLog:
                 ``stopped`` is no draw: nothing was to take the missing sample's place.
             sample_id: id of the synthetic sample, or of the real case.
             source: the case a synthetic sample was conditioned on; else the reason it was missing.
-            told: provenance of a synthetic sample.
+            provenance: provenance of a synthetic sample.
         """
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
@@ -62,9 +62,9 @@ class DrawLog:
             if self._pid != os.getpid():
                 self._open()
             number: tuple[object, ...] = ()
-            if told is not None and "settings" in told:
-                number = told["index"], told["sha256"]
-                settings = json.dumps({"seed": told["seed"], **told["settings"]})
+            if provenance is not None and "settings" in provenance:
+                number = provenance["index"], provenance["sha256"]
+                settings = json.dumps({"seed": provenance["seed"], **provenance["settings"]})
                 if settings != self._settings:
                     rows.writerow((SETTINGS, "", settings))
                     self._settings = settings
@@ -126,11 +126,11 @@ class Counts:
         """Share of the synthetic samples asked for that were missing."""
         return self.fell_back / max(1, self.synthetic + self.fell_back)
 
-    def sentence(self, asked: float) -> str:
+    def sentence(self, requested: float) -> str:
         """The counts in words, beside the share of synthetic samples that was asked for."""
         text = (
             f"{self.synthetic} of {self.real + self.synthetic} samples drawn were synthetic "
-            f"({self.realised:.1%}, asked {asked:.1%})"
+            f"({self.realised:.1%}, asked {requested:.1%})"
         )
         if self.synthetic:
             text += f", {self.distinct} different ones, each drawn {self.reuse:.1f} times"
@@ -225,7 +225,9 @@ def foreseen(injection: Injection, draws: int, held: int) -> dict[str, Any]:
     if injection.frozen or injection.bank is not None:
         each = draws / max(1, held)
         document["draws_of_a_sample"] = round(each, 2)
-        return document | ({"reuse": said} if (said := too_few(injection, draws, held)) else {})
+        return document | (
+            {"reuse": warning} if (warning := too_few(injection, draws, held)) else {}
+        )
     least = different(draws)
     return document | {
         "samples_to_make": least,

@@ -44,8 +44,8 @@ def write_pace(bank: Path, pace: Pace) -> None:
 def read_pace(bank: Path) -> Pace | None:
     """What the host says; None if it has said nothing (that makes sense)."""
     try:
-        found = json.loads((bank / PACE).read_bytes())
-        pace = Pace(float(found["duty"]), int(found["drawn"]))
+        values = json.loads((bank / PACE).read_bytes())
+        pace = Pace(float(values["duty"]), int(values["drawn"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return pace if 0 < pace.duty <= 1 else None
@@ -57,11 +57,11 @@ def log_work(bank: Path, begin: float, end: float) -> None:
         file.write(_PAIR.pack(begin, end))
 
 
-def read_work(bank: Path, known: int = 0) -> list[Stretch]:
-    """Stretches of work, oldest first, without the ``known`` first ones."""
+def read_work(bank: Path, skip: int = 0) -> list[Stretch]:
+    """Stretches of work, oldest first, without the ``skip`` first ones."""
     try:
         with open(bank / WORK, "rb") as file:
-            file.seek(known * _PAIR.size)
+            file.seek(skip * _PAIR.size)
             raw = file.read()
     except OSError:
         return []

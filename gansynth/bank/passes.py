@@ -162,16 +162,20 @@ class Passes:
         self._ids = self.reader.ids()
         self._looked = time.monotonic()
         if not self.reader.spec.frozen:
-            there = set(self._ids)
-            self._waiting = [one for one in self._waiting if one in there]
-            self._waiting += self._shuffled([one for one in self._ids if one not in self._known])
-            self._known = there
+            visible = set(self._ids)
+            self._waiting = [sample for sample in self._waiting if sample in visible]
+            self._waiting += self._shuffled(
+                [sample for sample in self._ids if sample not in self._known]
+            )
+            self._known = visible
 
     def _shuffled(self, ids: Sequence[str], *, share: bool = True) -> list[str]:
         """Samples in a random order; of a team's, those of this process in this pass."""
         number, size = (self._team.number, self._team.size) if share else (0, 1)
-        mine = [one for one in ids if (sum(parse_id(one)) + self._pass) % size == number]
-        return [mine[place] for place in self._rng.permutation(len(mine))]
+        share_ids = [
+            sample for sample in ids if (sum(parse_id(sample)) + self._pass) % size == number
+        ]
+        return [share_ids[place] for place in self._rng.permutation(len(share_ids))]
 
 
 @lru_cache(maxsize=4)

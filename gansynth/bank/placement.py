@@ -55,16 +55,16 @@ def place_bank(
         EnvironmentFault: there is no room, or it cannot be written.
         UsageFault: ``scratch`` is a file.
     """
-    said = ""
+    notice = ""
     if scratch is not None:
         base = _writable(Path(scratch))
         _check_room(base, bytes_needed, "name a larger disk by --scratch")
-        said = f"the bank is kept in {base}"
+        notice = f"the bank is kept in {base}"
     elif why := _unfit(SHARED_MEMORY, bytes_needed):
         base = Path(tempfile.gettempdir())
         way_out = "name a larger disk by --scratch (or set TMPDIR)"
         _check_room(base, bytes_needed, way_out)
-        said = (
+        notice = (
             f"{why}: it is kept in {base} instead; enlarge shared memory (docker run --shm-size "
             "8g), or name a folder by --scratch"
         )
@@ -72,7 +72,7 @@ def place_bank(
         base = SHARED_MEMORY
     prefix = f"gansynth-{Path(run_id).name}-{os.getpid()}-"
     with disk_errors(base):
-        return Path(tempfile.mkdtemp(prefix=prefix, dir=base)), said
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=base)), notice
 
 
 def bank_place(bytes_needed: int, scratch: Path | None = None) -> Path:
@@ -123,14 +123,14 @@ def scratch_banks() -> list[tuple[Path, int, int, bool]]:
     """
     import psutil
 
-    found = []
+    banks = []
     for base in dict.fromkeys((SHARED_MEMORY, Path(tempfile.gettempdir()))):
         for folder in sorted(base.glob("gansynth-*")):
             match = _SCRATCH.fullmatch(folder.name)
             if match is not None and folder.is_dir():
                 pid = int(match[1])
-                found.append((folder, _bytes(folder), pid, psutil.pid_exists(pid)))
-    return found
+                banks.append((folder, _bytes(folder), pid, psutil.pid_exists(pid)))
+    return banks
 
 
 def _bytes(folder: Path) -> int:

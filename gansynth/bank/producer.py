@@ -99,8 +99,8 @@ class ProducerConfig(Document, inline=("samples",)):
         try:
             return super().from_json(doc)
         except TypeError as error:
-            known = ", ".join(f.name for f in fields(cls))
-            raise UsageFault(f"producer configuration: {error}; expected keys: {known}") from error
+            keys = ", ".join(f.name for f in fields(cls))
+            raise UsageFault(f"producer configuration: {error}; expected keys: {keys}") from error
 
 
 def produce(
@@ -137,7 +137,7 @@ def produce(
         EnvironmentFault: the disk is full.
     """
     gate = Gate(writer.rejected)
-    kept = Rejected(Path(config.rejected) if config.rejected else None, schema, _say)
+    rejects = Rejected(Path(config.rejected) if config.rejected else None, schema, _say)
     pacer = _Pacer(writer, config)
     ready: list[tuple[Sample, HostArrays]] = []
 
@@ -148,7 +148,7 @@ def produce(
             admit(sample, schema, min_size, writer.spec.dtype)
             extras = finalise(sample)
         except DataFault as fault:
-            kept.keep(sample, fault, index)
+            rejects.keep(sample, fault, index)
             gate.reject(fault)
             return
         gate.accept()
@@ -245,8 +245,8 @@ class _Pacer:
         if self.writer.state != "refreshing":  # reuse and renewal concern full banks only
             duty = 1.0 if pace is None else pace.duty
             return self._end + (self._end - self._begin) * (1 - duty) / duty - time.monotonic()
-        asked = config.reuse is not None or config.refresh is not None
-        duty = pace.duty if pace is not None else 1.0 if asked else config.duty
+        limited = config.reuse is not None or config.refresh is not None
+        duty = pace.duty if pace is not None else 1.0 if limited else config.duty
         due = self._end + (self._end - self._begin) * (1 - duty) / duty
         held = max(1, self.writer.held)
         if config.refresh is not None:

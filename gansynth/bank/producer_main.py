@@ -134,9 +134,9 @@ def _open_bank(folder: Path, spec: BankSpec) -> BankWriter:
     if not (folder / SPEC).exists():
         return BankWriter.create(folder, spec)
     writer = BankWriter.attach(folder)
-    found, wanted = writer.spec.to_json(), spec.to_json()
-    keys = {*found, *wanted}
-    differing = sorted(key for key in keys if found.get(key) != wanted.get(key))
+    existing, requested = writer.spec.to_json(), spec.to_json()
+    keys = {*existing, *requested}
+    differing = sorted(key for key in keys if existing.get(key) != requested.get(key))
     if differing:
         writer.close()
         raise UsageFault(
@@ -159,9 +159,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except RuntimeError as error:
             if not _is_no_room(error):
                 raise
-            said = " ".join(str(error).split())[:300]
+            text = " ".join(str(error).split())[:300]
             raise EnvironmentFault(
-                f"{NO_ROOM}{config.device}: {said}; use another device, or the CPU"
+                f"{NO_ROOM}{config.device}: {text}; use another device, or the CPU"
             ) from error
         finally:
             stop.clean_up()
@@ -180,8 +180,10 @@ def _is_no_room(error: RuntimeError) -> bool:
     """Whether a device has no memory left, or is another process's alone (exclusive mode)."""
     # torch.OutOfMemoryError by its name: torch may not be there; CUDA itself and cuBLAS say it in
     # words of their own.
-    said = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "busy or unavailable")
-    return type(error).__name__ == "OutOfMemoryError" or any(words in str(error) for words in said)
+    phrases = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "busy or unavailable")
+    return type(error).__name__ == "OutOfMemoryError" or any(
+        words in str(error) for words in phrases
+    )
 
 
 if __name__ == "__main__":

@@ -124,8 +124,8 @@ class BankReader:
         sizes = {}
         for number, path in list_segments(self.folder).items():
             with contextlib.suppress(FileNotFoundError):
-                known = self._sizes.get(number)
-                sizes[number] = known if known is not None else read_header(path).samples
+                size = self._sizes.get(number)
+                sizes[number] = size if size is not None else read_header(path).samples
         for number in [n for n in self._open if n not in sizes]:
             self._close(number)
         self._sizes = sizes
@@ -228,13 +228,13 @@ def verify_bank(folder: Path | str) -> int:
         return len(hashes)
     try:
         doc = json.loads(marker.read_bytes())
-        wanted, content = dict(doc["segments"]), doc["sha256"]
+        expected, content = dict(doc["segments"]), doc["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise _no_marker(folder, error) from error
-    for name in sorted({*wanted, *hashes}):
-        if wanted.get(name) != hashes.get(name):
+    for name in sorted({*expected, *hashes}):
+        if expected.get(name) != hashes.get(name):
             raise damaged(
-                folder / name, f"its SHA-256 is {hashes.get(name)}, expected {wanted.get(name)}"
+                folder / name, f"its SHA-256 is {hashes.get(name)}, expected {expected.get(name)}"
             )
     if content != content_of(hashes):
         raise _no_marker(folder, "its SHA-256 is not that of the segments it lists")

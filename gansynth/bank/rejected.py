@@ -51,9 +51,9 @@ class Rejected:
             self._write(self.folder, sample, str(fault), reason, index)
             self._kept[reason] += 1
         except (OSError, EnvironmentFault, ValueError, TypeError) as error:
-            said = " ".join(str(error).split())
+            text = " ".join(str(error).split())
             self.say(
-                f"{self.folder}: rejected samples are no longer kept as pictures: {said}; the "
+                f"{self.folder}: rejected samples are no longer kept as pictures: {text}; the "
                 "rest goes on"
             )
             self.folder = None
@@ -83,17 +83,17 @@ class Rejected:
 
 def _kept_before(path: Path) -> Counter[str]:
     """How many pictures of each reason an earlier producer has kept."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return found
+        return counts
     for line in lines:
         try:
-            found[str(json.loads(line)["reason"])] += 1
+            counts[str(json.loads(line)["reason"])] += 1
         except (ValueError, KeyError, TypeError):  # torn by a kill; its picture is there
-            found["torn"] += 1
-    return found
+            counts["torn"] += 1
+    return counts
 
 
 def _told(boxes: Boxes | None) -> Any:
@@ -138,5 +138,5 @@ def _grey(channel: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
     values = channel[finite]
     low, high = np.percentile(values, (0.5, 99.5)) if values.size else (0.0, 1.0)
     window = (float(low), float(max(high, low + 1e-6)))
-    shown = np.where(finite, channel, np.float32(low))
-    return np.asarray(scaled(shown[None], [window], 8)[0][0])
+    filled = np.where(finite, channel, np.float32(low))
+    return np.asarray(scaled(filled[None], [window], 8)[0][0])

@@ -101,8 +101,8 @@ def list_segments(folder: Path) -> dict[int, Path]:
     except FileNotFoundError:
         return {}
     numbers = {name: segment_number(name) for name in names}
-    found = sorted((number, name) for name, number in numbers.items() if number is not None)
-    return {number: folder / name for number, name in found}
+    segments = sorted((number, name) for name, number in numbers.items() if number is not None)
+    return {number: folder / name for number, name in segments}
 
 
 # -- writing -------------------------------------------------------------------------------------
@@ -190,12 +190,12 @@ def _write_field(
 def _write_extras(file: h5py.File, extras: Sequence[Mapping[str, Array]]) -> None:
     arrays = [{name: np.asarray(a) for name, a in sorted(e.items())} for e in extras]
     kinds = {name: a.dtype.name for name, a in arrays[0].items()}
-    for other in arrays:
-        found = {name: a.dtype.name for name, a in other.items()}
-        if found != kinds:
+    for extra in arrays:
+        dtypes = {name: a.dtype.name for name, a in extra.items()}
+        if dtypes != kinds:
             raise DataFault(
-                f"bank: samples of one segment have extras {kinds} and {found}, expected the same; "
-                "the adapter's finalise() must give all of them every time"
+                f"bank: samples of one segment have extras {kinds} and {dtypes}, expected the "
+                "same; the adapter's finalise() must return all of them every time"
             )
     for name, a in arrays[0].items():
         if a.dtype.kind not in _STORABLE:
@@ -317,12 +317,14 @@ class SegmentFile:
 
     def _read_extras(self, row: int) -> dict[str, Array]:
         first, last = self._starts[row], self._starts[row + 1]
-        rest = {dtype: data[first[dtype] : last[dtype]] for dtype, data in self._values.items()}
+        remaining = {
+            dtype: data[first[dtype] : last[dtype]] for dtype, data in self._values.items()
+        }
         extras = {}
         for (name, dtype), shape in zip(self._dtypes.items(), self._shapes[row], strict=True):
             size = math.prod(shape)
-            extras[name] = rest[dtype][:size].reshape(shape)
-            rest[dtype] = rest[dtype][size:]
+            extras[name] = remaining[dtype][:size].reshape(shape)
+            remaining[dtype] = remaining[dtype][size:]
         return extras
 
     def read(self, row: int) -> BankSample:

@@ -73,15 +73,15 @@ class BankSpec(Document, later=("max_bytes",), inline=("samples",)):
         Raises:
             IntegrityFault: another format, or keys missing or unknown.
         """
-        rest = dict(doc)
-        found = rest.pop("format", None)
-        if found != FORMAT:
+        values = dict(doc)
+        version = values.pop("format", None)
+        if version != FORMAT:
             raise IntegrityFault(
-                f"bank: format is {found!r}, expected {FORMAT}; make the bank again with this "
+                f"bank: format is {version!r}, expected {FORMAT}; make the bank again with this "
                 "version of gansynth"
             )
         try:
-            return super().from_json(rest)
+            return super().from_json(values)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise IntegrityFault(
                 f"bank: {SPEC} is not a bank's: {type(error).__name__}: {error}; make it again"

@@ -122,13 +122,13 @@ class Keeper:
             GansynthError: the producer was given up; the fault it died of last, its last words.
             TrainingFault: it ended, or time was up, with fewer samples.
         """
-        reader, shown, end = BankReader(self.config.bank), -1, time.monotonic() + timeout
+        reader, reported, end = BankReader(self.config.bank), -1, time.monotonic() + timeout
         while True:
             over = self._over  # before counting, so that the last segment counts
             count = reader.count()
-            if count != shown and progress is not None:
+            if count != reported and progress is not None:
                 progress(count)
-            shown = count
+            reported = count
             if count >= samples:
                 return
             if over:
@@ -147,11 +147,11 @@ class Keeper:
 
     def messages(self) -> list[str]:
         """What the keeper has to say since it was last asked; for the host's log."""
-        said = []
+        lines = []
         with contextlib.suppress(IndexError):
             while True:
-                said.append(self._said.popleft())
-        return said
+                lines.append(self._said.popleft())
+        return lines
 
     def stop(self) -> None:
         """End the producer for good; in a forked child, nothing."""

@@ -133,10 +133,10 @@ class Supply:
         demand, injection = self.demand, self.demand.injection
         planned = plan_bank(injection, demand.cases, demand.sample_bytes)
         self._capacity = planned.held
-        folder, said = place_bank(run_id, planned.bytes, injection.scratch)
+        folder, notice = place_bank(run_id, planned.bytes, injection.scratch)
         self.bank = self._own = folder
-        if said:
-            demand.say(f"gansynth: {said}")
+        if notice:
+            demand.say(f"gansynth: {notice}")
         self.keeper = Keeper.start(
             producer_config(demand, folder, planned.held, planned.segment),
             demand.output / "gansynth_producer.log",
@@ -192,19 +192,19 @@ class Supply:
                 self._wait_for(keeper, enough, HEAD_START_SECONDS, tick)
 
     def _wait_for(
-        self, keeper: Keeper, wanted: int, seconds: float, tick: Callable[[], None]
+        self, keeper: Keeper, samples: int, seconds: float, tick: Callable[[], None]
     ) -> None:
-        self.demand.say(f"gansynth: waiting for {wanted} synthetic samples")
+        self.demand.say(f"gansynth: waiting for {samples} synthetic samples")
 
         def progress(count: int) -> None:
-            self.demand.say(f"gansynth: {count} of {wanted} synthetic samples")
+            self.demand.say(f"gansynth: {count} of {samples} synthetic samples")
 
         turn = _TURN_SECONDS if self.demand.ranks > 1 else seconds
         end = time.monotonic() + seconds
         while True:
             left = end - time.monotonic()
             try:
-                keeper.wait(wanted, min(left, turn), progress)
+                keeper.wait(samples, min(left, turn), progress)
                 return
             except TrainingFault as fault:
                 if left <= turn or not keeper.alive():
@@ -221,9 +221,9 @@ class Supply:
 
     def _say_if_few(self, held: int) -> None:
         """Say it where a finite bank will be drawn too often."""
-        if said := too_few(self.demand.injection, self.demand.draws, held):
+        if warning := too_few(self.demand.injection, self.demand.draws, held):
             self._said_worn = True
-            self.demand.say(f"gansynth: WARNING: {said}")
+            self.demand.say(f"gansynth: WARNING: {warning}")
 
     # -- while training --------------------------------------------------------------------------
 
@@ -273,19 +273,19 @@ class Supply:
 
     def messages(self) -> list[str]:
         """What has happened to the producer, and to the samples, since last asked."""
-        said = [] if self.keeper is None else self.keeper.messages()
+        lines = [] if self.keeper is None else self.keeper.messages()
         if not self._said_worn and (often := self.worn(self._counts())):
             self._said_worn = True
-            said.append(f"WARNING: {often}")
+            lines.append(f"WARNING: {often}")
         ended = None if self.keeper is None else self.keeper.ended
         if ended is not None and self.fault is None and not self._told_of_end:
             self._told_of_end = True
-            said.append(
+            lines.append(
                 "WARNING: there is no producer any more; training goes on with the samples there "
                 "are, drawn again and again, and when the bank has shown no sign of life for two "
                 "minutes with real cases in their place, counted, where the schedule has any"
             )
-        return said
+        return lines
 
     def worn(self, counts: Counts) -> str:
         """What is said of samples that were drawn too often, or ""."""
@@ -293,8 +293,8 @@ class Supply:
 
     def sentence(self) -> str:
         """What the producer did, in words; empty without one."""
-        said = "" if self._steering is None else self._steering.sentence()
-        parts = [f"bank {said}" if said.startswith("renewed") else said]
+        text = "" if self._steering is None else self._steering.sentence()
+        parts = [f"bank {text}" if text.startswith("renewed") else text]
         if self.keeper is not None and self.keeper.restarts:
             again = self.keeper.restarts
             parts.append(f"{again} restart{'s' if again > 1 else ''}")

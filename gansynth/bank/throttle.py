@@ -56,7 +56,7 @@ Mask = npt.NDArray[np.bool_]
 class _Window(NamedTuple):
     """Steps of a window at least; steps before them that are left out; steps taken as one."""
 
-    few: int
+    steps: int
     settle: int
     bin: int
 
@@ -163,17 +163,17 @@ class Steering:
 
     def sentence(self) -> str:
         """The summary in words; empty if there is nothing to say."""
-        found, parts = self.summary(), []
-        if "refresh_seconds" in found:
-            parts.append(f"renewed every {_duration(found['refresh_seconds'])}")
-        if "duty" in found:
-            parts.append(f"producer at work {found['duty']:.0%} of the time")
-        if "duty" in found and "overhead" not in found:
+        summary, parts = self.summary(), []
+        if "refresh_seconds" in summary:
+            parts.append(f"renewed every {_duration(summary['refresh_seconds'])}")
+        if "duty" in summary:
+            parts.append(f"producer at work {summary['duty']:.0%} of the time")
+        if "duty" in summary and "overhead" not in summary:
             parts.append("what that costs is not known yet")
-        if "overhead" in found:
-            cost, low, high = (100 * found[f"overhead{end}"] for end in ("", "_low", "_high"))
-            asked = self.pacing.overhead
-            budget = "" if asked is None else f"; budget {100 * asked:g} %"
+        if "overhead" in summary:
+            cost, low, high = (100 * summary[f"overhead{end}"] for end in ("", "_low", "_high"))
+            overhead = self.pacing.overhead
+            budget = "" if overhead is None else f"; budget {100 * overhead:g} %"
             parts[-1] += f", slowing steps down by {cost:.1f} % ({low:.1f} to {high:.1f} %{budget})"
         if self.fault:
             parts.append(f"steering stopped: {self.fault}")
@@ -226,34 +226,34 @@ class Steering:
         busy, idle = whole & (share >= _BUSY), whole & (share <= _IDLE)
         duty, turn = self.duty(), steps - self._since
         if self._working:
-            wanted = view.few * max(1, duty / (1 - duty))
-            if busy.sum() >= wanted or turn > _PATIENCE * (wanted + view.settle):
+            target = view.steps * max(1, duty / (1 - duty))
+            if busy.sum() >= target or turn > _PATIENCE * (target + view.settle):
                 # Of random length, not to keep step with what a host does now and then.
                 self._working, self._longer = False, self._chance.uniform(0.5, 1.5)
                 self._since = steps
             return
-        enough = idle[self._since :].sum() >= view.few
+        enough = idle[self._since :].sum() >= view.steps
         paid, all_paid = (
             spent >= longer * worked / duty
             for longer, (spent, worked) in ((self._longer, self._new), (1, self._total + self._new))
         )
-        if paid and all_paid and (enough or turn > _PATIENCE * (view.few + view.settle)):
+        if paid and all_paid and (enough or turn > _PATIENCE * (view.steps + view.settle)):
             self._pair(seconds, share, busy, idle, view)
             self._working = True
 
     def _pair(self, seconds: Array, share: Array, busy: Mask, idle: Mask, view: _Window) -> None:
         """Compare a turn of work with the rests around it; half of the last one is the next's."""
         steps = len(seconds)
-        rest = steps - int(np.argmax(~idle[::-1])) if not idle.all() else 0
-        kept = (rest + steps) // 2
-        beside, apart = (np.flatnonzero(kind[:kept]) for kind in (busy, idle))
+        trailing = steps - int(np.argmax(~idle[::-1])) if not idle.all() else 0
+        boundary = (trailing + steps) // 2
+        beside, apart = (np.flatnonzero(kind[:boundary]) for kind in (busy, idle))
         if min(len(beside), len(apart)) >= 2 * view.bin:
             ratio = _median(seconds[beside], view.bin) / _median(seconds[apart], view.bin)
             slower = math.log(ratio) / float(share[beside].mean())
             self._pairs.append((min(3.0, max(-3.0, slower)), float(self._new[1])))
         self._total, self._new = self._total + self._new, np.zeros(2)
-        self._counted, self._since = steps - kept, steps - kept
-        self._rows = self._rows[kept:]
+        self._counted, self._since = steps - boundary, steps - boundary
+        self._rows = self._rows[boundary:]
         self._stretches = [s for s in self._stretches if s[1] > self._rows[0][0]]
 
     @contextlib.contextmanager

@@ -197,21 +197,21 @@ def _patch(loader: Any, shape: Sequence[int] | None) -> tuple[int, ...]:
 
 def _check(data: Array, seg: Array | None, sample: BankSample, schema: Schema) -> None:
     """Refuse what would be broadcast, wrapped around or lost without a word."""
-    found, labels = f"sample {sample.id} is {sample.image.shape}", sample.labels
+    description, labels = f"sample {sample.id} is {sample.image.shape}", sample.labels
     if data.ndim != sample.image.ndim + 1 or data.shape[1] != len(sample.image):
         raise DataFault(
-            f"{found}, the loader's data {data.shape}; expected as many channels and axes. Fit the "
-            "generator on the data that the loader reads"
+            f"{description}, the loader's data {data.shape}; expected as many channels and axes. "
+            "Fit the generator on the data that the loader reads"
         )
     if seg is not None and (labels is None or seg.shape[:2] != (len(data), 1)):
         raise DataFault(
-            f"{found}{', without labels' if labels is None else ''}, the loader's seg {seg.shape}; "
-            f"expected labels, and seg ({len(data)}, 1, ...)"
+            f"{description}{', without labels' if labels is None else ''}, the loader's seg "
+            f"{seg.shape}; expected labels, and seg ({len(data)}, 1, ...)"
         )
     if seg is not None and schema.has_outside and seg.dtype.kind not in "if":
         raise DataFault(
-            f"{found}, with label {OUTSIDE} outside of the body, the loader's seg {seg.dtype}; "
-            "expected a type with a sign"
+            f"{description}, with label {OUTSIDE} outside the body, the loader's seg {seg.dtype}; "
+            "expected a signed type"
         )
 
 

@@ -73,13 +73,13 @@ def check_origin(injection: Injection, takes: Takes, origin: Origin | None = Non
     if injection.bank is not None:
         refuse_with_bank(injection)
     origin = origin or find_origin(injection)
-    source, what = takes.source, "generator" if origin.bank is None else "bank"
+    source, origin_kind = takes.source, "generator" if origin.bank is None else "bank"
     if origin.run is not None:
         check_learnable(origin.run, takes.name, takes.needs)
-    guard_host(origin.lineage.host, source.host, what=what)
+    guard_host(origin.lineage.host, source.host, what=origin_kind)
     # By what is said of other data sets, and as if of one.
     for name in dict.fromkeys((source.name, origin.lineage.dataset)):
-        guard(origin.lineage, takes.held_out, what=what, dataset=name, way_out=takes.way_out)
+        guard(origin.lineage, takes.held_out, what=origin_kind, dataset=name, way_out=takes.way_out)
     if origin.bank is not None:
         spec, folder = origin.bank.spec, origin.bank.folder
         check_schema(folder, spec.schema, source.schema, takes.same, "Make the bank again")
@@ -129,14 +129,14 @@ def refuse_with_bank(injection: Injection) -> None:
         UsageFault: naming the option.
     """
     request = injection.samples
-    said = {
+    options = {
         "--boxes": request.boxes,
         "--conditions": request.conditions and "{kind}:{where}".format(**request.conditions),
         "--lesions": request.lesions,
         "--weights": request.weights,
         "--filter": request.filters[0] if request.filters else None,
     }
-    for option, value in said.items():
+    for option, value in options.items():
         if value is not None:
             raise UsageFault(
                 f"{option} {value}: samples come from the bank {injection.bank}, which says what "
@@ -155,17 +155,17 @@ def check_asked(injection: Injection, origin: Origin, takes: Takes) -> Origin:
     from gansynth.conditions.external_source import open_base
     from gansynth.conditions.weights import Weights
 
-    asked, run, host = injection.samples, origin.run, takes.source
+    request, run, host = injection.samples, origin.run, takes.source
     assert run is not None  # for it is no bank
-    check_request(asked, Asks.of(run))
-    check_texts(asked)
-    if asked.weights is not None:
-        weights = Weights.read(Path(asked.weights))
+    check_request(request, Asks.of(run))
+    check_texts(request)
+    if request.weights is not None:
+        weights = Weights.read(Path(request.weights))
         weights.check(run.lineage, run.schema.labels)
         weights.guard(takes.held_out, host.name)
-    if asked.conditions is None:
+    if request.conditions is None:
         return origin
-    lineage = open_base(asked.conditions, open_beside(run, host)).lineage()
+    lineage = open_base(request.conditions, open_beside(run, host)).lineage()
     way_out = "Leave these cases out of it, or name another source"
     guard(lineage, takes.held_out, what="--conditions", dataset=host.name, way_out=way_out)
     return replace(origin, lineage=origin.lineage.joined(lineage))
@@ -240,14 +240,14 @@ def seconds_of_a_sample(adapter: Adapter, injection: Injection) -> float:
 
 def _check_bank(folder: Path, adapter: Adapter) -> None:
     """Refuse a bank of another data set, by its content where its name is another one."""
-    seen, source = BankReader(folder).spec.lineage, adapter.source
-    if seen.dataset == source.name:
+    lineage, source = BankReader(folder).spec.lineage, adapter.source
+    if lineage.dataset == source.name:
         return
-    hashes = {case.sha256 for case in seen.cases}
+    hashes = {case.sha256 for case in lineage.cases}
     unseen = [case_id for case_id in source.train_ids if source.content(case_id) not in hashes]
     if unseen:
         raise IntegrityFault(
-            f"{folder}: its samples are made of {seen.dataset}, which lacks {len(unseen)} of "
+            f"{folder}: its samples are made of {lineage.dataset}, which lacks {len(unseen)} of "
             f"{len(source.train_ids)} training case(s) of {source.name}, first {unseen[0]}; "
             "expected the same data set. Fill a bank by a generator that was fitted on it"
         )

@@ -44,9 +44,9 @@ def examine() -> Iterator[Line]:
 
     yield Line("ok", "gansynth", __version__)
     yield Line("ok", "python", f"{platform.python_version()} on {platform.platform(terse=True)}")
-    wanted = _wanted()
+    requirements = _wanted()
     for package in (*ESSENTIAL, *HOSTS):
-        yield package_line(package, wanted, essential=package in ESSENTIAL)
+        yield package_line(package, requirements, essential=package in ESSENTIAL)
     yield from device_lines()
     yield from machine.lines()
     yield from scratch_banks()
@@ -57,22 +57,22 @@ def examine() -> Iterator[Line]:
 # -- packages ------------------------------------------------------------------------------------
 
 
-def package_line(package: str, wanted: Mapping[str, Any], *, essential: bool) -> Line:
+def package_line(package: str, requirements: Mapping[str, Any], *, essential: bool) -> Line:
     """One package: installed, of a version that fits, and able to be imported."""
     state: Literal["bad", "note"] = "bad" if essential else "note"
-    needs = wanted.get(package, "")
+    needs = requirements.get(package, "")
     install = f"pip install '{package}{needs}'" if str(needs) else f"pip install {package}"
     try:
-        found = version(package)
+        installed = version(package)
         importlib.import_module(package.replace("-", "_"))
     except PackageNotFoundError:
         return Line(state, package, "not installed", install)
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         return Line(state, package, f"does not import: {reason}", f"{install} --force-reinstall")
-    if str(needs) and found not in needs:
-        return Line(state, package, f"{found}, gansynth needs {needs}", install)
-    return Line("ok", package, found)
+    if str(needs) and installed not in needs:
+        return Line(state, package, f"{installed}, gansynth needs {needs}", install)
+    return Line("ok", package, installed)
 
 
 def _wanted() -> dict[str, Any]:
@@ -107,7 +107,7 @@ def plugin_lines() -> Iterator[Line]:
         yield Line("note", f"plugin {name}", f"left out: {reason}", cure)
 
 
-def host_lines(asked: DoctorRequest) -> Iterator[Line]:
+def host_lines(request: DoctorRequest) -> Iterator[Line]:
     """What every registered host says; one that does not load, or raises, is a line, too."""
     from gansynth.core.plugin_checks import one_line, strangers_code
     from gansynth.core.registry import installed
@@ -116,7 +116,7 @@ def host_lines(asked: DoctorRequest) -> Iterator[Line]:
     for name in registry.names("adapters"):
         try:
             with strangers_code():
-                lines = list(registry.adapter(name).doctor(asked))
+                lines = list(registry.adapter(name).doctor(request))
         except Exception as error:  # whatever a host raises is no reason to hear no more
             origin = registry.origins.get(registry.found["adapters"][name][0])
             package = f"gansynth_{name}" if origin is None else origin.distribution
@@ -135,57 +135,61 @@ def device_lines() -> Iterator[Line]:
     except Exception:
         yield Line("bad", "device", "unknown without torch", "pip install torch")
         return
-    with warnings.catch_warnings(record=True) as said:  # torch warns of a driver that is too old
+    with warnings.catch_warnings(
+        record=True
+    ) as driver_warnings:  # torch warns of a driver that is too old
         warnings.simplefilter("always")
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not count:
-        yield _no_cuda(torch.version.cuda, [str(w.message) for w in said])
+        yield _no_cuda(torch.version.cuda, [str(w.message) for w in driver_warnings])
     for index in range(count):
         yield _cuda(torch, index)
     yield Line("ok", "auto", _auto(count))
 
 
-def _no_cuda(built_for: str | None, said: list[str]) -> Line:
+def _no_cuda(built_for: str | None, driver_warnings: list[str]) -> Line:
     driver = DRIVER.exists() or shutil.which("nvidia-smi") is not None
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if built_for is None and not driver:
         return Line("ok", "device", "cpu (no CUDA device, and a torch built for the CPU)")
     if built_for is None:
-        found = "cpu: this torch is built for the CPU, but there is an NVIDIA driver"
+        status = "cpu: this torch is built for the CPU, but there is an NVIDIA driver"
         cure = "install a CUDA build: https://pytorch.org/get-started"
     elif hidden in ("", "-1"):
-        found = f"cpu: CUDA_VISIBLE_DEVICES={hidden!r} hides every CUDA device"
+        status = f"cpu: CUDA_VISIBLE_DEVICES={hidden!r} hides every CUDA device"
         cure = "unset CUDA_VISIBLE_DEVICES"
     elif driver:
-        why = f" ({' '.join(said[0].split())[:200]})" if said else ""
-        found = f"cpu: torch is built for CUDA {built_for}, which this driver does not serve{why}"
+        why = f" ({' '.join(driver_warnings[0].split())[:200]})" if driver_warnings else ""
+        status = f"cpu: torch is built for CUDA {built_for}, which this driver does not serve{why}"
         cure = "update the NVIDIA driver, or install a torch built for an older CUDA"
     else:
-        found = f"cpu: torch is built for CUDA {built_for}, but there is no NVIDIA driver"
+        status = f"cpu: torch is built for CUDA {built_for}, but there is no NVIDIA driver"
         cure = "install the driver (in a container: docker run --gpus all), if there is a GPU"
-    return Line("note", "device", found, cure)
+    return Line("note", "device", status, cure)
 
 
 def _cuda(torch: Any, index: int) -> Line:
-    what = f"cuda:{index}"
+    device = f"cuda:{index}"
     try:
         name, major = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)[0]
         free, total = (n / 2**30 for n in torch.cuda.mem_get_info(index))
-        known = {
+        architectures = {
             int(arch.rpartition("_")[2].rstrip("af")) // 10
             for arch in torch.cuda.get_arch_list()
             if arch.startswith("sm_")
         }
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        return Line("note", what, f"cannot be used: {reason}", "look at it with nvidia-smi")
-    found = f"{name}, {free:.1f} GiB free of {total:.1f}"
-    if known and major not in known:
-        found += f"; this torch has no code for its architecture (sm_{major}x)"
-        return Line("note", what, found, "install another build: https://pytorch.org/get-started")
+        return Line("note", device, f"cannot be used: {reason}", "look at it with nvidia-smi")
+    status = f"{name}, {free:.1f} GiB free of {total:.1f}"
+    if architectures and major not in architectures:
+        status += f"; this torch has no code for its architecture (sm_{major}x)"
+        return Line(
+            "note", device, status, "install another build: https://pytorch.org/get-started"
+        )
     if free < total / 4:
-        return Line("note", what, found, "other processes use it: nvidia-smi lists them")
-    return Line("ok", what, found)
+        return Line("note", device, status, "other processes use it: nvidia-smi lists them")
+    return Line("ok", device, status)
 
 
 def _auto(count: int) -> str:
@@ -203,17 +207,17 @@ def scratch_banks() -> Iterator[Line]:
     """Banks that a killed training left behind: they hold memory until somebody removes them."""
     from gansynth.bank import placement
 
-    found = placement.scratch_banks()
+    banks = placement.scratch_banks()
     for dead in (True, False):
-        some = [(folder, size) for folder, size, _, runs in found if runs != dead]
-        if not some:
+        group = [(folder, size) for folder, size, _, runs in banks if runs != dead]
+        if not group:
             continue
-        size = sum(size for _, size in some) / GIB
+        size = sum(size for _, size in group) / GIB
         if dead:
-            text = f"{len(some)} left by processes that have ended, {size:.2f} GiB"
-            cure = shlex.join(["rm", "-r", *(str(folder) for folder, _ in some)])
+            text = f"{len(group)} left by processes that have ended, {size:.2f} GiB"
+            cure = shlex.join(["rm", "-r", *(str(folder) for folder, _ in group)])
             yield Line("note", "scratch banks", text, cure)
         else:
-            yield Line("ok", "scratch banks", f"{len(some)} in use, {size:.2f} GiB")
-    if not found:
+            yield Line("ok", "scratch banks", f"{len(group)} in use, {size:.2f} GiB")
+    if not banks:
         yield Line("ok", "scratch banks", "none left behind")

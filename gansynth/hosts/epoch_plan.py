@@ -137,15 +137,15 @@ class Places:
         """Synthetic samples of all epochs before this one."""
         plan = self.plan
         if plan.clock is None:
-            asked = epoch * plan.ratio.p
+            requested = epoch * plan.ratio.p
         elif plan.schedule.kind == "finetune":
-            asked = min(epoch, self._turn)
+            requested = min(epoch, self._turn)
         else:
             total = plan.clock.total
             share = plan.schedule.share_of(plan.ratio, 0.0, min(1.0, epoch / total))
             last = plan.schedule.at(1.0, plan.ratio).p
-            asked = min(epoch, total) * share + max(0, epoch - total) * last
-        return math.floor(asked * len(self) + 0.5)
+            requested = min(epoch, total) * share + max(0, epoch - total) * last
+        return math.floor(requested * len(self) + 0.5)
 
     @property
     def _turn(self) -> int:

@@ -190,8 +190,8 @@ class Export(ABC):
         held = None if injection.bank is None else BankReader(injection.bank).count()
         alone = None
         if self.alone:
-            known = held if size is None else size.capacity(cases, self.sample_bytes)
-            alone = self.unsaid() if known is None else known
+            samples = held if size is None else size.capacity(cases, self.sample_bytes)
+            alone = self.unsaid() if samples is None else samples
         elif size is not None:
             raise UsageFault(
                 f"{self.option} with --bank-size {size} and --ratio {injection.ratio}: "
@@ -234,13 +234,13 @@ class Export(ABC):
             rejected = dict(read_heartbeat(reader.folder).get("rejected", {}))
             with disk_errors(self.folder):
                 folder.mkdir()
-                told = self.write(folder, reader, rejected, reporter)
+                details = self.write(folder, reader, rejected, reporter)
                 if self.content == "synthetic":
                     forget_times(folder)
             if self.injection.bank is None:
                 shutil.rmtree(reader.folder, ignore_errors=True)
             publish_dir(folder, self.folder)
-        return {**self.describe(), **told, "rejected": rejected}
+        return {**self.describe(), **details, "rejected": rejected}
 
     @property
     def build(self) -> Path:
@@ -286,13 +286,13 @@ class Export(ABC):
         )
         config = self.order()
         take_up(config, self.generator)
-        shown = 0
+        reported = 0
         with reporter.task(config.capacity, "sample") as bar:
 
             def progress(count: int) -> None:
-                nonlocal shown
-                bar.advance(count - shown)
-                shown = count
+                nonlocal reported
+                bar.advance(count - reported)
+                reported = count
 
             log, restarts = self.build / "producer.log", injection.restarts
             return fill(config, log, restarts=restarts, progress=progress, say=reporter.say)

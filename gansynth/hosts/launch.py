@@ -15,7 +15,7 @@ def train_apart(
     module: str,
     arguments: Sequence[str],
     output: Path,
-    what: str,
+    label: str,
     *,
     scratch: Path | None,
     variables: Mapping[str, str],
@@ -32,13 +32,13 @@ def train_apart(
     ended = processes.run([sys.executable, "-m", module, *arguments], variables, output / LOG)
     if ended.code != 0:
         remove_banks_of(ended.pid, scratch)
-    processes.raise_if_failed(ended, f"{output}: {what}")
+    processes.raise_if_failed(ended, f"{output}: {label}")
 
 
-def device_of(asked: str) -> str:
+def device_of(device: str) -> str:
     """``auto`` is CUDA where there is one; a host looks itself at what else is asked for."""
-    if asked != "auto":
-        return asked
+    if device != "auto":
+        return device
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

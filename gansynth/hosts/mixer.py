@@ -188,8 +188,8 @@ class Mixer(Generic[Key]):
         if sample is None:
             return self._give_real(real, "fallback", reason)
         if self._log is not None:
-            told = sample.provenance
-            self._log.append("synthetic", sample.id, str(told.get("case", "")), told)
+            provenance = sample.provenance
+            self._log.append("synthetic", sample.id, str(provenance.get("case", "")), provenance)
         return Slot(real, sample)
 
     def _give_real(self, real: Key, kind: Kind, reason: str) -> Slot[Key]:

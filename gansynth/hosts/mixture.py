@@ -84,13 +84,13 @@ def make_mixture(
     spec = None if folder is None else BankReader(folder).spec
     if spec is not None:
         guard(spec.lineage, _records(held_out), what="bank")
-    own = _session(log)
+    session = _session(log)
     rank = _own_rank() if rank is None else rank
     batches = 1 if batches is None else batches
     plan = injection.plan(
-        folder, own, batches=batches, subjects=subjects or {}, done=done, rank=rank
+        folder, session, batches=batches, subjects=subjects or {}, done=done, rank=rank
     )
-    return Mixture(replace(plan, patience=patience), spec, own)
+    return Mixture(replace(plan, patience=patience), spec, session)
 
 
 def _records(held_out: Iterable[CaseRecord | str]) -> list[CaseRecord]:
@@ -105,8 +105,8 @@ def _own_rank() -> int:
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         return int(distributed.get_rank())
-    told = os.environ.get("RANK", "0")
-    return int(told) if told.isdigit() else 0
+    rank = os.environ.get("RANK", "0")
+    return int(rank) if rank.isdigit() else 0
 
 
 def _session(log: Path | str | None) -> Path:

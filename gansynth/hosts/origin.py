@@ -63,7 +63,7 @@ def find_origin(injection: Injection) -> Origin:
 
 
 def check_schema(
-    folder: Path, found: Schema, wanted: Schema, same: Sequence[str], way_out: str
+    folder: Path, actual: Schema, expected: Schema, same: Sequence[str], way_out: str
 ) -> None:
     """Refuse samples whose channels, labels or boxes mean something else.
 
@@ -71,12 +71,14 @@ def check_schema(
         DataFault: naming both.
     """
     for key in same:
-        one, other = (getattr(schema, key) for schema in (found, wanted))
-        if one != other:
-            one, other = (list(v) if isinstance(v, tuple) else v for v in (one, other))
+        value, expected_value = (getattr(schema, key) for schema in (actual, expected))
+        if value != expected_value:
+            value, expected_value = (
+                list(v) if isinstance(v, tuple) else v for v in (value, expected_value)
+            )
             raise DataFault(
-                f"{folder}: samples have the {key.replace('_', ' ')} {one}, the training cases "
-                f"{other}; expected the same in the same order. {way_out}"
+                f"{folder}: samples have the {key.replace('_', ' ')} {value}, the training cases "
+                f"{expected_value}; expected the same in the same order. {way_out}"
             )
 
 

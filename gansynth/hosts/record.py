@@ -63,13 +63,13 @@ def check_new_folder(output: Path, left: Callable[[str], bool], option: str = "-
     if output.exists() and not output.is_dir():
         raise UsageFault(f"{output}: is a file, expected a folder; {way_out}")
     held = sorted(path.name for path in output.iterdir()) if output.exists() else []
-    rest = [name for name in held if not left(name)]
-    if rest:
-        if FILE in rest:
+    extra = [name for name in held if not left(name)]
+    if extra:
+        if FILE in extra:
             way_out += ", or go on with the training in it: --set resume=yes"
         raise UsageFault(
-            f"{output}: holds {rest[0]}{' and more' if rest[1:] else ''}, expected a new or empty "
-            f"folder; {way_out}"
+            f"{output}: holds {extra[0]}{' and more' if extra[1:] else ''}, expected a new "
+            f"or empty folder; {way_out}"
         )
 
 
@@ -166,16 +166,16 @@ def compare(
         )
     origins = [session.get("lineage") for session in (before, now)]
     if all(origins):
-        seen = [f"{origin['dataset']} fold {origin['fold']}" for origin in origins if origin]
-        if seen[0] != seen[1]:
+        datasets = [f"{origin['dataset']} fold {origin['fold']}" for origin in origins if origin]
+        if datasets[0] != datasets[1]:
             raise IntegrityFault(
-                f"lineage: the training to be continued has drawn samples of {seen[0]}, now they "
-                f"are of {seen[1]}; expected the same. Name that generator, or {anew}"
+                f"lineage: the training to be continued used samples of {datasets[0]}, now "
+                f"they are of {datasets[1]}; expected the same. Name that generator, or {anew}"
             )
     # The seed says which cases fine-tuning draws.
-    wanted = (*compared, "seed") if kinds[0] == "finetune" else compared
-    keys = [key for key in wanted if before.get(key, now.get(key)) != now.get(key)]
-    changed = [f"{key}: {before[key]} before, {now.get(key)} now" for key in keys]
+    keys = (*compared, "seed") if kinds[0] == "finetune" else compared
+    differing = [key for key in keys if before.get(key, now.get(key)) != now.get(key)]
+    changed = [f"{key}: {before[key]} before, {now.get(key)} now" for key in differing]
     if _hash(before) != _hash(now):
         changed.append("another generator")
     lasted = before.get("of_epochs")
@@ -223,7 +223,11 @@ def outcome_of(
         supply=_supply(sessions),
         warnings=(
             *(text for session in sessions for text in session.get("changes", ())),
-            *(one["worn"] for session in sessions if "worn" in (one := session.get("supply", {}))),
+            *(
+                supply["worn"]
+                for session in sessions
+                if "worn" in (supply := session.get("supply", {}))
+            ),
         ),
     )
 
@@ -237,18 +241,18 @@ def _supply(sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         synthetic = sum(session["drawn"]["synthetic"] for session in sessions)
         document["draws_per_sample"] = round(synthetic / distinct, 4)
     for key in _MEANS:
-        mean = _mean(sessions, [one.get(key) for one in each])
+        mean = _mean(sessions, [supply.get(key) for supply in each])
         if mean is not None:
             document[key] = mean
-    if any("restarts" in one for one in each):
-        document["restarts"] = sum(one.get("restarts", 0) for one in each)
-    ended = [one["ended"] for one in each if one.get("ended")]
+    if any("restarts" in supply for supply in each):
+        document["restarts"] = sum(supply.get("restarts", 0) for supply in each)
+    ended = [supply["ended"] for supply in each if supply.get("ended")]
     return document | ({"ended": ended[-1]} if ended else {})
 
 
 def _mean(sessions: Sequence[Mapping[str, Any]], values: Sequence[float | None]) -> float | None:
     """Mean of what is known, weighed by draws; None if nothing is."""
     weights = [s["drawn"]["real"] + s["drawn"]["synthetic"] for s in sessions]
-    known = [(w, v) for w, v in zip(weights, values, strict=True) if v is not None]
-    total = sum(weight for weight, _ in known)
-    return round(sum(w * v for w, v in known) / total, 6) if total else None
+    weighted = [(w, v) for w, v in zip(weights, values, strict=True) if v is not None]
+    total = sum(weight for weight, _ in weighted)
+    return round(sum(w * v for w, v in weighted) / total, 6) if total else None

@@ -165,8 +165,8 @@ class Session(ABC, Generic[Key]):
 
     def report(self) -> None:
         """Say what has happened to the producer, and to the samples, since last asked."""
-        for said in self.supply.messages():
-            self.say(said)
+        for message in self.supply.messages():
+            self.say(message)
 
     def say(self, line: str) -> None:
         """Write a line for the user, who is told whose it is."""
@@ -191,9 +191,9 @@ class Session(ABC, Generic[Key]):
 
     def sentence(self) -> str:
         """What was drawn, and what the producer did, in words."""
-        said = self.counts().sentence(self.asked())
-        more = "" if self._supply is None else self._supply.sentence()
-        return f"{said}, {more}" if more else said
+        text = self.counts().sentence(self.asked())
+        producer = "" if self._supply is None else self._supply.sentence()
+        return f"{text}, {producer}" if producer else text
 
     def stopped(self) -> str:
         """Why drawing stopped, in any worker; empty if it did not."""
@@ -257,10 +257,10 @@ class Once(Generic[T]):
         self._make = make
         self._made: tuple[list[Any], T] | None = None
 
-    def __call__(self, *asked: Any) -> T:
+    def __call__(self, *arguments: Any) -> T:
         """What is made of these."""
-        if self._made is None or self._made[0] != list(asked):
-            self._made = [copy(one) for one in asked], self._make(*asked)
+        if self._made is None or self._made[0] != list(arguments):
+            self._made = [copy(argument) for argument in arguments], self._make(*arguments)
         return self._made[1]
 
 

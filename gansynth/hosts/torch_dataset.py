@@ -212,13 +212,13 @@ def _length(dataset: Any) -> int:
         ) from None
 
 
-def _subjects(told: Mapping[int, str] | Sequence[str] | None, size: int) -> dict[int, str]:
+def _subjects(subjects: Mapping[int, str] | Sequence[str] | None, size: int) -> dict[int, str]:
     """Index -> subject, of every item."""
-    if told is None:
+    if subjects is None:
         return {place: str(place) for place in range(size)}
     try:
-        return {place: told[place] for place in range(size)}
+        return {place: subjects[place] for place in range(size)}
     except LookupError:
         raise UsageFault(
-            f"subjects: {len(told)} of them, expected one for each of {size} items"
+            f"subjects: {len(subjects)} of them, expected one for each of {size} items"
         ) from None

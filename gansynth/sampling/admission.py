@@ -100,5 +100,5 @@ class Gate:
 
 def reason_of(fault: DataFault | str) -> str:
     """What was wrong in a few words, without the numbers, so that equal reasons count as one."""
-    found = re.split(r", expected|; |\. ", str(fault), maxsplit=1)[0]
-    return re.sub(r"(?<!\w)-?\d[\d.e+-]*", "#", found.removeprefix("sample: "))
+    reason = re.split(r", expected|; |\. ", str(fault), maxsplit=1)[0]
+    return re.sub(r"(?<!\w)-?\d[\d.e+-]*", "#", reason.removeprefix("sample: "))

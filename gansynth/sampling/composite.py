@@ -142,14 +142,14 @@ class Composite(Together):
         That of the channel that they name, of whichever they do; else of all channels (Sun et al.
         2020, MM-GAN, sec. V-C: each learns with its own, samples are of T1's).
         """
-        told = self._told_body
-        if not told:
+        parts = self._told_body
+        if not parts:
             return None
-        names = {part.run.generator.options.body_of for part in told} - {""}  # type: ignore[attr-defined]
+        names = {part.run.generator.options.body_of for part in parts} - {""}  # type: ignore[attr-defined]
         image = case.image
         if names:
             image = image[channel_numbers(self.schema, sorted(names))]
-        maker = told[0].run.generator
+        maker = parts[0].run.generator
         body: LabelArray | None = maker.context(replace(case, image=image))
         return body
 
@@ -161,9 +161,9 @@ class Composite(Together):
         """Draw one sample per condition: every part's channels for the same label map."""
         drawn: dict[str, list[FloatArray]] = {}
         for number, part in enumerate(self.parts):
-            asked = [self._ask(part, c, drawn, i) for i, c in enumerate(conditions)]
+            requests = [self._ask(part, c, drawn, i) for i, c in enumerate(conditions)]
             own_seeds = [part_seed(seed, number) for seed in seeds]
-            samples = part.run.generator.sample(asked, own_seeds)
+            samples = part.run.generator.sample(requests, own_seeds)
             images = [part.in_source_units(sample.image) for sample in samples]
             for channel in part.draws:
                 place = part.run.schema.channels.index(channel)
@@ -175,22 +175,22 @@ class Composite(Together):
     ) -> Condition:
         """What a part is asked: the same labels (as it knows them), and what was drawn so far."""
         labels = condition.labels if part.relabelled else self._own(condition.labels)
-        given = None
+        channels = None
         if part.given:
             image = np.stack([drawn[name][index] for name in part.given])
             numbers = channel_numbers(part.run.schema, part.given)
             space = only_intensity(part.run.space, numbers)
-            given = space.to_generator(Case("", "", image)).image
+            channels = space.to_generator(Case("", "", image)).image
         context = condition.context if part in self._told_body else None
-        return replace(condition, labels=labels, given=given, context=context)
+        return replace(condition, labels=labels, given=channels, context=context)
 
     def _joined(
         self, condition: Condition, drawn: Mapping[str, list[FloatArray]], index: int, seed: int
     ) -> Sample:
         image = np.stack([drawn[name][index] for name in self.schema.channels])
-        told, own = self.told(condition, seed, *self.parts), self._own(condition.labels)
-        under = None if own is condition.labels else condition.labels
-        return Sample(image, own, None, told, under)
+        provenance, labels = self.told(condition, seed, *self.parts), self._own(condition.labels)
+        under = None if labels is condition.labels else condition.labels
+        return Sample(image, labels, None, provenance, under)
 
     def _own(self, labels: LabelArray | None) -> LabelArray | None:
         """A label map without labels that only a part knows (background instead)."""
@@ -206,9 +206,9 @@ def part_seed(seed: int, number: int) -> int:
     return int(words[0]) << 31 ^ int(words[1])
 
 
-def least_labelled(found: Iterable[Labelling]) -> Labelling:
+def least_labelled(labellings: Iterable[Labelling]) -> Labelling:
     """Of several, the one that says the least about a sample's labels."""
-    return min(found, key=LABELLINGS.index)
+    return min(labellings, key=LABELLINGS.index)
 
 
 # -- one part for each class ----------------------------------------------------------------------
@@ -238,12 +238,12 @@ class ClassComposite(Together):
         owners = [self._part(condition.label_class) for condition in conditions]
         drawn: dict[int, Sample] = {}
         for number, part in enumerate(self.parts):
-            mine = [i for i, owner in enumerate(owners) if owner is part]
-            if not mine:
+            indices = [i for i, owner in enumerate(owners) if owner is part]
+            if not indices:
                 continue
-            own_seeds = [part_seed(seeds[i], number) for i in mine]
-            samples = part.run.generator.sample([conditions[i] for i in mine], own_seeds)
-            for i, sample in zip(mine, samples, strict=True):
+            own_seeds = [part_seed(seeds[i], number) for i in indices]
+            samples = part.run.generator.sample([conditions[i] for i in indices], own_seeds)
+            for i, sample in zip(indices, samples, strict=True):
                 drawn[i] = self._as_whole(part, sample, conditions[i], seeds[i])
         return [drawn[i] for i in range(len(conditions))]
 
@@ -255,8 +255,8 @@ class ClassComposite(Together):
         """
         part = self._part(condition.label_class)
         number = self.parts.index(part)
-        own = part_seed(ends[0], number), part_seed(ends[1], number)
-        samples = part.run.generator.interpolate(condition, own, steps)
+        part_ends = part_seed(ends[0], number), part_seed(ends[1], number)
+        samples = part.run.generator.interpolate(condition, part_ends, steps)
         return [self._as_whole(part, sample, condition, ends[0]) for sample in samples]
 
     def context(self, case: Case) -> Any:
@@ -267,8 +267,8 @@ class ClassComposite(Together):
     def flaw(self, sample: Sample) -> str:
         """What the part that drew a sample finds wrong with it."""
         part = next(part for part in self.parts if part.name in sample.provenance["parts"])
-        own = replace(sample, image=part.in_own_units(sample.image))
-        return part.run.generator.flaw(own)
+        part_sample = replace(sample, image=part.in_own_units(sample.image))
+        return part.run.generator.flaw(part_sample)
 
     def _part(self, number: int | None) -> Part:
         """Whose class it is.
@@ -280,10 +280,10 @@ class ClassComposite(Together):
         for part in self.parts:
             if name in part.classes:
                 return part
-        asked = "no class" if name is None else f"the class {name!r}"
+        request = "no class" if name is None else f"the class {name!r}"
         drawn = ", ".join(name for part in self.parts for name in part.classes)
         raise UsageFault(
-            f"a sample of {asked} is asked for, and no part draws it; expected one of {drawn}"
+            f"a sample of {request} is asked for, and no part draws it; expected one of {drawn}"
         )
 
     def _as_whole(self, part: Part, sample: Sample, condition: Condition, seed: int) -> Sample:
@@ -294,6 +294,6 @@ class ClassComposite(Together):
         """
         assert condition.label_class is not None, "it has found its part"
         name = self.schema.classes[condition.label_class]
-        told = {**sample.provenance, **self.told(condition, seed, part)}
-        told["class"] = name if heeds_classes(part.run) else "+".join(part.classes)
-        return replace(sample, image=part.in_source_units(sample.image), provenance=told)
+        provenance = {**sample.provenance, **self.told(condition, seed, part)}
+        provenance["class"] = name if heeds_classes(part.run) else "+".join(part.classes)
+        return replace(sample, image=part.in_source_units(sample.image), provenance=provenance)

@@ -54,7 +54,7 @@ class DatasetWriter:
         labels: LabelArray | None,
         boxes: Boxes | None = None,
         *,
-        told: Mapping[str, Any] | None = None,
+        provenance: Mapping[str, Any] | None = None,
         affine: npt.NDArray[np.float64] | None = None,
     ) -> None:
         """Write a case; a slice is a volume of one.
@@ -63,7 +63,7 @@ class DatasetWriter:
             image: float (C, D, H, W) or (C, H, W).
             labels: int16 (D, H, W) or (H, W); what lies outside becomes background.
             boxes: in voxels; a table for ``--boxes file:``.
-            told: its provenance, if it is to lie beside the data.
+            provenance: its provenance, if it is to lie beside the data.
             affine: voxel to mm, of the file it stands for; None for the schema's spacing.
 
         Raises:
@@ -89,8 +89,8 @@ class DatasetWriter:
             with disk_errors(path):
                 path.parent.mkdir(exist_ok=True)
             write_bytes_atomic(path, csv_text(boxes, self.schema.box_classes).encode())
-        if told is not None:
-            self.provenance[name] = told
+        if provenance is not None:
+            self.provenance[name] = provenance
         self._cases += 1
 
     def finish(self, lineage: Lineage | None = None) -> None:
@@ -154,7 +154,7 @@ def write_provenance(
         document["folder"] = os.path.abspath(folder)
     if lineage is not None:
         document["lineage"] = lineage.to_json()
-    document["samples"] = {name: dict(told) for name, told in samples.items()}
+    document["samples"] = {name: dict(provenance) for name, provenance in samples.items()}
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_atomic(path, (json.dumps(document, indent=1) + "\n").encode())

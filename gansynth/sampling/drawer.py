@@ -110,11 +110,11 @@ class SampleDrawer:
             self._check_content(case_id)
         samples = self.run.generator.sample(conditions, [c.latent_seed for c in conditions])
         # Where it was drawn from is ours to know, whatever the plugin hands on.
-        told = [
+        traced = [
             replace(s, provenance={**c.provenance, **s.provenance})
             for s, c in zip(samples, conditions, strict=True)
         ]
-        judged = map(self._judged, told, conditions)
+        judged = map(self._judged, traced, conditions)
         return [self._finish(sample) for sample in judged]
 
     def _condition(self, index: int) -> Condition:
@@ -122,8 +122,8 @@ class SampleDrawer:
         drawn = self.sampler.draw(index)
         if drawn.label_class is None or heeds_classes(self.run):
             return drawn
-        told = {key: value for key, value in drawn.provenance.items() if key != "class"}
-        return replace(drawn, label_class=None, provenance=told)
+        provenance = {key: value for key, value in drawn.provenance.items() if key != "class"}
+        return replace(drawn, label_class=None, provenance=provenance)
 
     def interpolate(self, first: int, steps: int) -> list[Sample]:
         """A walk from sample ``first`` to the latent of the next, in the generator's own space.
@@ -133,9 +133,9 @@ class SampleDrawer:
         Raises:
             UsageFault: the generator has no latent space.
         """
-        asked = self._condition(first)
-        ends = asked.latent_seed, self._condition(first + 1).latent_seed
-        return self.run.generator.interpolate(asked, ends, steps)
+        condition = self._condition(first)
+        ends = condition.latent_seed, self._condition(first + 1).latent_seed
+        return self.run.generator.interpolate(condition, ends, steps)
 
     def beside(self, sample: Sample) -> Case:
         """The real case a sample's condition came from, at the same place, in its own space.
@@ -145,8 +145,8 @@ class SampleDrawer:
         where = sample.provenance.get(BESIDE, sample.provenance)
         placement = Placement.from_json(where["placement"])
         # A composite run draws conditions through a view; its real cases are the source's own.
-        own = self.base is not None or self.source is self.sampler.source
-        load = self.sampler.cache if own else self.source.load
+        cached = self.base is not None or self.source is self.sampler.source
+        load = self.sampler.cache if cached else self.source.load
         return self.run.space.to_generator(load(where["case"]), placement)
 
     def check_cases(self) -> None:
@@ -164,8 +164,8 @@ class SampleDrawer:
         Raises:
             IntegrityFault: naming the case.
         """
-        room, wanted = self.sampler.room, self._unchecked[case_id]
-        check_case(self.run.folder, room.source, case_id, wanted, room.cache)
+        room, expected = self.sampler.room, self._unchecked[case_id]
+        check_case(self.run.folder, room.source, case_id, expected, room.cache)
         del self._unchecked[case_id]
 
     def _judged(self, sample: Sample, condition: Condition) -> Sample:
@@ -180,9 +180,9 @@ class SampleDrawer:
 
     def _drawn_of(self, condition: Condition) -> Case:
         """The case a condition was drawn of, as it was seen then."""
-        told = condition.provenance
-        case = self.sampler.cache(told["case"])
-        return self.run.space.to_generator(case, Placement.from_json(told["placement"]))
+        provenance = condition.provenance
+        case = self.sampler.cache(provenance["case"])
+        return self.run.space.to_generator(case, Placement.from_json(provenance["placement"]))
 
     def _finish(self, sample: Sample) -> Sample:
         """Pad as the source's own crops are padded, and say which run it was."""
@@ -190,9 +190,9 @@ class SampleDrawer:
         if "boxes" in heeds:  # a case's, or like a case's; all the rest is drawn
             return replace(sample, provenance={**sample.provenance, "run": self.run.run_id})
         if "labels" not in heeds:  # it lies where no case does, and is of none
-            told = {k: v for k, v in sample.provenance.items() if k not in OF_A_CASE}
-            told[BESIDE] = {k: sample.provenance[k] for k in ("case", "placement")}
-            return replace(sample, provenance={**told, "run": self.run.run_id})
+            provenance = {k: v for k, v in sample.provenance.items() if k not in OF_A_CASE}
+            provenance[BESIDE] = {k: sample.provenance[k] for k in ("case", "placement")}
+            return replace(sample, provenance={**provenance, "run": self.run.run_id})
         placement = Placement.from_json(sample.provenance["placement"])
         cleared = self.run.space.clear_padding(sample, sample.provenance["shape"], placement)
         return replace(cleared, provenance={**sample.provenance, "run": self.run.run_id})
@@ -237,12 +237,14 @@ def check_classes(run: Run, classes: Sequence[str]) -> None:
         UsageFault: naming the first class.
     """
     parts = [part.run for part in getattr(run.generator, "parts", ())]
-    asked = [one for one in parts if not set(classes).isdisjoint(seen_classes(one))] or [run]
-    for one in asked if classes else ():
-        seen = seen_classes(one)
-        if not heeds_classes(one) and not (seen and set(seen) <= set(classes)):
+    runs = [
+        part_run for part_run in parts if not set(classes).isdisjoint(seen_classes(part_run))
+    ] or [run]
+    for part_run in runs if classes else ():
+        fitted = seen_classes(part_run)
+        if not heeds_classes(part_run) and not (fitted and set(fitted) <= set(classes)):
             raise UsageFault(
-                f"--class {classes[0]}: {one.folder} was fitted to draw samples of any of its "
+                f"--class {classes[0]}: {part_run.folder} was fitted to draw samples of any of its "
                 "classes, expected one fitted with --set condition=class, or with --per-class"
             )
 
@@ -255,21 +257,22 @@ def check_source(run: Run, source: CaseSource) -> None:
     Raises:
         IntegrityFault: naming space or cases that differ.
     """
-    seen = run.lineage
-    guard_host(seen.host, source.host)
-    found, wanted = source.schema, run.schema
+    lineage = run.lineage
+    guard_host(lineage.host, source.host)
+    schema, expected = source.schema, run.schema
     # Of a composite run the source may have more labels, drawn by one of its parts.
-    same_labels = wanted.labels.items() <= found.labels.items()
-    if (found.channels, found.axes) != (wanted.channels, wanted.axes) or not same_labels:
+    same_labels = expected.labels.items() <= schema.labels.items()
+    if (schema.channels, schema.axes) != (expected.channels, expected.axes) or not same_labels:
         raise IntegrityFault(
-            f"{run.folder}: fitted on the channels {', '.join(wanted.channels)} ({wanted.axes}) "
-            f"and labels {dict(wanted.labels)}, the source has {', '.join(found.channels)} "
-            f"({found.axes}) and {dict(found.labels)}; expected the same. Fit again"
+            f"{run.folder}: fitted on the channels {', '.join(expected.channels)} "
+            f"({expected.axes}) and labels {dict(expected.labels)}, the source has "
+            f"{', '.join(schema.channels)} ({schema.axes}) and {dict(schema.labels)}; expected the "
+            "same. Fit again"
         )
-    unseen = sorted(set(source.train_ids) - {c.id for c in seen.cases})
+    unseen = sorted(set(source.train_ids) - {c.id for c in lineage.cases})
     if unseen:
         raise IntegrityFault(
-            f"{run.folder}: fitted on {seen.dataset} fold {seen.fold}, and {len(unseen)} of "
+            f"{run.folder}: fitted on {lineage.dataset} fold {lineage.fold}, and {len(unseen)} of "
             f"{len(source.train_ids)} training case(s) of {source.name} fold {source.fold} were "
             f"not in that fit, first {unseen[0]}; expected the same data set and split. Name them "
             "(--data, --fold), or fit again"

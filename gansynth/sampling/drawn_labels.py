@@ -49,17 +49,17 @@ def _open_labeller(folder: Path, source: CaseSource) -> Labeller:
     return Labeller(load_run(folder), source.schema)
 
 
-def _unchanged(folder: Path, wanted: str | None) -> str:
+def _unchanged(folder: Path, expected: str | None) -> str:
     """SHA-256 of a run's manifest, if it is the one that it has always been."""
     read_manifest(folder)
-    found = manifest_sha256(folder)
-    if wanted is not None and found != wanted:
+    digest = manifest_sha256(folder)
+    if expected is not None and digest != expected:
         raise IntegrityFault(
-            f"{folder}: SHA-256 of its manifest is {found[:12]}, expected {wanted[:12]}; the "
+            f"{folder}: SHA-256 of its manifest is {digest[:12]}, expected {expected[:12]}; the "
             "run has changed since it drew the label maps that another one learnt from. "
             "Restore it from a copy, or fit both again"
         )
-    return found
+    return digest
 
 
 class Labeller:
@@ -88,9 +88,9 @@ class Labeller:
                 f"have {source.ndim}; expected the same"
             )
 
-    def schema(self, own: Schema) -> Schema:
+    def schema(self, schema: Schema) -> Schema:
         """A schema with the drawn labels after its own."""
-        return merged_schema(own, self.run.schema, self.run.folder.name, self.shift)
+        return merged_schema(schema, self.run.schema, self.run.folder.name, self.shift)
 
     def draw(self, case: Case, schema: Schema) -> LabelArray:
         """Draw the label map of a whole case; the same case gives the same map.
@@ -108,14 +108,14 @@ class Labeller:
         image, seed = case.image[self._given], zlib.crc32(case.id.encode())
         if self.run.space.grid == "resample":
             return self._resampled(image, numbers, seed)
-        given = only_intensity(self.run.space, numbers).to_generator(Case("", "", image)).image
+        channels = only_intensity(self.run.space, numbers).to_generator(Case("", "", image)).image
         if self.run.generator.schema.ndim < schema.ndim:
-            planes = [self._one(given[:, i], seed + i) for i in range(given.shape[1])]
+            planes = [self._one(channels[:, i], seed + i) for i in range(channels.shape[1])]
             return np.stack(planes)
-        return self._one(given, seed)
+        return self._one(channels, seed)
 
-    def _one(self, given: FloatArray, seed: int) -> LabelArray:
-        condition = Condition(given=np.ascontiguousarray(given), latent_seed=seed)
+    def _one(self, channels: FloatArray, seed: int) -> LabelArray:
+        condition = Condition(given=np.ascontiguousarray(channels), latent_seed=seed)
         labels = self.run.generator.sample([condition], [seed])[0].labels
         assert labels is not None, "checked when the labeller was opened"
         return labels
@@ -123,8 +123,8 @@ class Labeller:
     def _resampled(self, image: FloatArray, numbers: list[int], seed: int) -> LabelArray:
         """Drawn where the run draws, and back on the grid of the case."""
         space, shape = of_channels(self.run.space, numbers), image.shape[1:]
-        given = space.to_generator(Case("", "", image)).image
-        drawn = space.to_host(Sample(given, self._one(given, seed)), shape).labels
+        channels = space.to_generator(Case("", "", image)).image
+        drawn = space.to_host(Sample(channels, self._one(channels, seed)), shape).labels
         assert drawn is not None, "labels were given"
         corner = space.frame_corner(shape)
         return crop_pad(drawn, [-first for first in corner], shape, 0) if corner else drawn

@@ -97,15 +97,15 @@ class Names:
 
     def __init__(self, names: Iterable[Name], harmless: Collection[str] = ()) -> None:
         free = {words_of(text) for text in harmless}
-        known: dict[tuple[str, ...], Name] = {}
+        by_words: dict[tuple[str, ...], Name] = {}
         for name in names:
             words = words_of(name.text)
             if words and words not in free and not _says_nothing(words, name):
-                known.setdefault(words, name)
-        self._short = {words: name for words, name in known.items() if not tells(words)}
+                by_words.setdefault(words, name)
+        self._short = {words: name for words, name in by_words.items() if not tells(words)}
         self._by_first: dict[str, list[tuple[tuple[str, ...], Name]]] = {}
-        for words in sorted(known.keys() - self._short.keys(), key=lambda w: (-len(w), w)):
-            self._by_first.setdefault(words[0], []).append((words, known[words]))
+        for words in sorted(by_words.keys() - self._short.keys(), key=lambda w: (-len(w), w)):
+            self._by_first.setdefault(words[0], []).append((words, by_words[words]))
 
     def within(self, text: str) -> list[Name]:
         """Names in a text, each once, the longest where several begin at one place."""
@@ -113,19 +113,19 @@ class Names:
 
     def valued(self, key: str, value: str) -> list[Name]:
         """Names in the value of a key; short ones too if the key says that it is a person's."""
-        found = self.within(value)
+        names = self.within(value)
         short = self._short.get(words_of(value))
-        if not found and short is not None and not PERSONAL.isdisjoint(_split(key)):
+        if not names and short is not None and not PERSONAL.isdisjoint(_split(key)):
             return [short]
-        return found
+        return names
 
     def blanked(self, value: Any) -> Any:
         """A JSON-able value with ``?`` in the place of every name and every path in its texts."""
         if isinstance(value, str):
             for _, begin, end in reversed(list(self._found(value))):
                 value = f"{value[:begin]}?{value[end:]}"
-            for what, pattern in _MARKS:
-                value = pattern.sub("?", value) if what == "a path" else value
+            for kind, pattern in _MARKS:
+                value = pattern.sub("?", value) if kind == "a path" else value
             return value
         if isinstance(value, Mapping):
             return {self.blanked(key): self.blanked(entry) for key, entry in value.items()}
@@ -162,15 +162,15 @@ def names_in(lineage: Lineage, schema: Schema) -> Names:
 
 def names_of(lineage: Lineage) -> Iterator[Name]:
     """Cases, subjects and data sets of a lineage and of its ancestors."""
-    for one in lineage.everyone():
+    for ancestor in lineage.everyone():
         yield Name(
-            one.dataset.rpartition(":")[2].replace("\\", "/").rstrip("/").rpartition("/")[2],
+            ancestor.dataset.rpartition(":")[2].replace("\\", "/").rstrip("/").rpartition("/")[2],
             "data set",
         )
-        for case in one.cases:
+        for case in ancestor.cases:
             yield from names_of_case(case.id, case.subject)
-            for known in filter(None, (case.sha256, case.image, *case.prints)):
-                yield Name(known, "content hash of a case")
+            for digest in filter(None, (case.sha256, case.image, *case.prints)):
+                yield Name(digest, "content hash of a case")
 
 
 def names_of_case(case_id: str, subject: str) -> Iterator[Name]:
@@ -184,12 +184,12 @@ def names_of_case(case_id: str, subject: str) -> Iterator[Name]:
 
 def marks(text: str) -> list[str]:
     """What a text holds that names somebody or some place by its kind: paths, DICOM identifiers."""
-    found: dict[str, None] = {}
-    for what, pattern in _MARKS:
+    texts: dict[str, None] = {}
+    for kind, pattern in _MARKS:
         for match in pattern.finditer(text):
             if not _OWN.match(match[0]):
-                found[f"{what}, {match[0]!r:.120}"] = None
-    return list(found)
+                texts[f"{kind}, {match[0]!r:.120}"] = None
+    return list(texts)
 
 
 def _says_nothing(words: tuple[str, ...], name: Name) -> bool:
@@ -197,8 +197,8 @@ def _says_nothing(words: tuple[str, ...], name: Name) -> bool:
     if NEUTRAL.fullmatch(name.text) is not None:
         return True
     if len(words) == 1 or name.what not in ("case", "subject"):
-        few = name.what == "folder" and len("".join(words)) < LEAST_FOLDER
-        return few or COMMON.issuperset(words)
+        short = name.what == "folder" and len("".join(words)) < LEAST_FOLDER
+        return short or COMMON.issuperset(words)
     return False
 
 

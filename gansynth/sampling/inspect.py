@@ -50,8 +50,8 @@ def write_interpolation(
     Raises:
         UsageFault: the generator has no latent space.
     """
-    found = [drawer.interpolate(2 * row, steps) for row in range(rows)]
-    stacked = np.stack([[sample.image for sample in walk] for walk in found])
+    walked = [drawer.interpolate(2 * row, steps) for row in range(rows)]
+    stacked = np.stack([[sample.image for sample in walk] for walk in walked])
     deviation = stacked.std(axis=(0, 1, *range(3, stacked.ndim)), keepdims=True)
     apart = np.diff(stacked / np.maximum(deviation, 1e-6), axis=1)
     lengths = np.sqrt((apart**2).mean(axis=tuple(range(2, apart.ndim)))).tolist()
@@ -61,7 +61,7 @@ def write_interpolation(
         + ("nothing changes" if even is None else f"evenness {even:.2f}")
         for row, even in enumerate(evenness)
     ]
-    cells = list(zip(captions, found, strict=True))
+    cells = list(zip(captions, walked, strict=True))
     path = write_mosaic(folder / "interpolation.png", cells, drawer.run.generator.schema)
     return {
         "sheet": str(path),

@@ -35,10 +35,10 @@ def check_weights(run: Described) -> Path:
     if weights is None:
         raise UsageFault(f"{folder}: this run has no checkpoint yet; finish it with gansynth fit")
     path = path_inside(folder, weights["path"], what=f"{folder / MANIFEST}: key 'weights'")
-    found = sha256_file(path) if path.is_file() else "of no file"
-    if found != weights["sha256"]:
+    digest = sha256_file(path) if path.is_file() else "of no file"
+    if digest != weights["sha256"]:
         raise IntegrityFault(
-            f"{path}: SHA-256 is {found[:12]}, expected {weights['sha256'][:12]} by {MANIFEST}; "
+            f"{path}: SHA-256 is {digest[:12]}, expected {weights['sha256'][:12]} by {MANIFEST}; "
             "restore it from a copy, or fit the run again"
         )
     return path
@@ -80,18 +80,18 @@ def _load_weights(generator: Generator, tensors: Mapping[str, Tensor], path: Pat
         if name not in generator.nets:
             continue
         # Averages are of floating-point tensors; counters and the like keep their start.
-        own = generator.nets[name].state_dict()
-        wanted = {f"{name}/{k}": v.shape for k, v in own.items() if v.is_floating_point()}
-        found = {k: v.shape for k, v in tensors.items() if k.startswith(f"{name}/")}
-        differing = [k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k)]
+        current = generator.nets[name].state_dict()
+        expected = {f"{name}/{k}": v.shape for k, v in current.items() if v.is_floating_point()}
+        shapes = {k: v.shape for k, v in tensors.items() if k.startswith(f"{name}/")}
+        differing = [k for k in expected.keys() | shapes.keys() if expected.get(k) != shapes.get(k)]
         if differing:
             first = min(differing)
             raise IntegrityFault(
                 f"{path}: {len(differing)} tensor(s) do not fit the generator, first {first}: "
-                f"{found.get(first)}, expected {wanted.get(first)}; this run was made by another "
-                "version of its plugin. Fit it again"
+                f"{shapes.get(first)}, expected {expected.get(first)}; this run was made by "
+                "another version of its plugin. Fit it again"
             )
-        state = {key.removeprefix(f"{name}/"): tensors[key] for key in found}
+        state = {key.removeprefix(f"{name}/"): tensors[key] for key in shapes}
         generator.nets[name].load_state_dict(state, strict=False)
 
 
@@ -111,9 +111,9 @@ def build_generator(run: Described) -> Generator:
     schema = space.generator_schema(run.schema)
     try:
         # Options that are gone are nothing to a run that had none of them.
-        known = cls.Options.model_fields
-        told = {k: v for k, v in manifest["options"].items() if k in known or v is not None}
-        options = cls.Options(**told)
+        fields = cls.Options.model_fields
+        values = {k: v for k, v in manifest["options"].items() if k in fields or v is not None}
+        options = cls.Options(**values)
     except (ValidationError, TypeError) as error:
         raise IntegrityFault(
             f"{run.folder / MANIFEST}: key 'options': {_first_line(error)}; expected "
@@ -132,8 +132,8 @@ def _first_line(error: Exception) -> str:
         return " ".join(str(error).split())
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"])) or "all"
-    more = "" if error.error_count() == 1 else f" (and {error.error_count() - 1} more)"
-    return f"{where} is {first['input']!r}: {first['msg']}{more}"
+    further = "" if error.error_count() == 1 else f" (and {error.error_count() - 1} more)"
+    return f"{where} is {first['input']!r}: {first['msg']}{further}"
 
 
 def load_composite(run: Described, device: str) -> Together:
@@ -176,15 +176,15 @@ def check_parts(run: Described) -> Path:
                 f"{folder}: part {part['name']!r} is not fitted yet; go on with the gansynth fit "
                 "that began this run"
             )
-        own = part_folder(folder, part)
-        path = own / MANIFEST
-        found = sha256_file(path) if path.is_file() else "of no file"
-        if found != part["manifest_sha256"]:
+        part_run = part_folder(folder, part)
+        path = part_run / MANIFEST
+        digest = sha256_file(path) if path.is_file() else "of no file"
+        if digest != part["manifest_sha256"]:
             raise IntegrityFault(
-                f"{path}: SHA-256 is {found[:12]}, expected {part['manifest_sha256'][:12]} by the "
+                f"{path}: SHA-256 is {digest[:12]}, expected {part['manifest_sha256'][:12]} by the "
                 f"composite's {MANIFEST}; restore it from a copy, or fit the run again"
             )
-        check_weights(RunFolder(own))
+        check_weights(RunFolder(part_run))
     return folder / PARTS
 
 
@@ -194,5 +194,5 @@ def part_folder(folder: Path, part: Mapping[str, Any]) -> Path:
     Raises:
         IntegrityFault: outside the run.
     """
-    what = f"{folder / MANIFEST}: key 'parts'"
-    return path_inside(folder, part["folder"], what=what)
+    label = f"{folder / MANIFEST}: key 'parts'"
+    return path_inside(folder, part["folder"], what=label)

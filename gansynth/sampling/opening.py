@@ -35,7 +35,7 @@ def open_source(request: SourceRequest) -> CaseSource:
     return viewed(open_plain(replace(request, view={})), request.view)
 
 
-def open_real(asked: Mapping[str, Any], own: CaseSource) -> CaseSource:
+def open_real(request: Mapping[str, Any], source: CaseSource) -> CaseSource:
     """Real cases of another source, a ``SourceRequest`` as JSON, as the run's own would have them.
 
     Raises:
@@ -44,7 +44,7 @@ def open_real(asked: Mapping[str, Any], own: CaseSource) -> CaseSource:
     from gansynth.conditions.external_source import open_base
 
     with said_of("--conditions", "--real"):  # which is read alike
-        return open_base(asked, own)
+        return open_base(request, source)
 
 
 def own_source(run: Described, host: CaseSource, *, any_size: bool = False) -> CaseSource:
@@ -69,8 +69,8 @@ def source_for(run: Run, adapter: Adapter) -> tuple[CaseSource, Callable[[Sample
     """Where a run's conditions come from; and what brings samples from there to the host, if
     that is elsewhere.
     """
-    own = own_source(run, adapter.source, any_size=adapter.any_size)
-    return own, None if own is adapter.source else adapter.bring(own, run.space)
+    source = own_source(run, adapter.source, any_size=adapter.any_size)
+    return source, None if source is adapter.source else adapter.bring(source, run.space)
 
 
 def open_moved(run: Described, data: str | None, root: str | None) -> CaseSource:
@@ -83,10 +83,10 @@ def open_moved(run: Described, data: str | None, root: str | None) -> CaseSource
     if data is None:
         return open_taken(request)
     moved = SourceRequest.parse(data)
-    return open_taken(replace(request, kind=moved.kind, where=moved.where), said=True)
+    return open_taken(replace(request, kind=moved.kind, where=moved.where), by_user=True)
 
 
-def open_taken(request: SourceRequest, *, said: bool = False) -> CaseSource:
+def open_taken(request: SourceRequest, *, by_user: bool = False) -> CaseSource:
     """Open a source; where a run, and no user, has said which, a fault tells of moved ones.
 
     Raises:
@@ -95,49 +95,49 @@ def open_taken(request: SourceRequest, *, said: bool = False) -> CaseSource:
     try:
         return open_source(request)
     except (UsageFault, DataFault) as fault:
-        if said or places_of(request):
+        if by_user or places_of(request):
             raise
         way_out = "If it was moved, say where it is: --data KIND:WHERE"
         raise type(fault)(f"{fault}. {way_out}") from fault
 
 
-def requested(asked: Mapping[str, Any], run: RunFolder | None) -> SourceRequest:
+def requested(options: Mapping[str, Any], run: RunFolder | None) -> SourceRequest:
     """What a host is opened on: what was asked for, and the rest as the generator was fitted on.
 
     Args:
-        asked: attributes of a ``SourceRequest``; None, or none, of those that were not said.
+        options: attributes of a ``SourceRequest``; None, or none, of those that were not said.
         run: of the generator, if there is one. Of another kind of data set only the fold is taken.
 
     Raises:
         UsageFault: nothing says which data set it is.
     """
-    told = {key: value for key, value in asked.items() if value}
-    own: dict[str, Any] = {} if run is None else {**run.manifest["request"], "view": {}}
-    if "kind" not in told and not own:
+    given_options = {key: value for key, value in options.items() if value}
+    fitted: dict[str, Any] = {} if run is None else {**run.manifest["request"], "view": {}}
+    if "kind" not in given_options and not fitted:
         raise UsageFault(
             "--data: missing, expected KIND:WHERE, for example nnunet:004; or --generator RUN, "
             "whose data are taken then"
         )
-    if own and told.get("kind", own["kind"]) != own["kind"]:
-        own = {"fold": own["fold"]}
-    read = {**own.get("read", {}), **told.get("read", {})}
-    return SourceRequest(**{**own, **told, "read": read})
+    if fitted and given_options.get("kind", fitted["kind"]) != fitted["kind"]:
+        fitted = {"fold": fitted["fold"]}
+    read = {**fitted.get("read", {}), **given_options.get("read", {})}
+    return SourceRequest(**{**fitted, **given_options, "read": read})
 
 
-def taken(request: SourceRequest, asked: Mapping[str, Any]) -> str:
+def taken(request: SourceRequest, options: Mapping[str, Any]) -> str:
     """What of a request nobody has asked for, in words; empty if there is nothing."""
     usual = asdict(SourceRequest("", ""))
-    found = {k: v for k, v in asdict(request).items() if v != usual[k] and not asked.get(k)}
-    if "kind" in found:
-        found = {"data": f"{found.pop('kind')}:{found.pop('where')}", **found}
-    if "fold" in usual and not asked.get("fold"):
-        found["fold"] = request.fold
-    return ", ".join(f"{key} {_said(value)}" for key, value in found.items())
+    defaults = {k: v for k, v in asdict(request).items() if v != usual[k] and not options.get(k)}
+    if "kind" in defaults:
+        defaults = {"data": f"{defaults.pop('kind')}:{defaults.pop('where')}", **defaults}
+    if "fold" in usual and not options.get("fold"):
+        defaults["fold"] = request.fold
+    return ", ".join(f"{key} {_said(value)}" for key, value in defaults.items())
 
 
 def _said(value: Any) -> str:
     if isinstance(value, Mapping):
-        return " ".join(f"{key}={one}" for key, one in value.items())
+        return " ".join(f"{key}={entry}" for key, entry in value.items())
     return str(value)
 
 
@@ -157,5 +157,5 @@ def open_drawer(
     from gansynth.sampling.open_run import load_run
 
     opened: Run = load_run(run, device)
-    own, bring = source_for(opened, adapter)
-    return SampleDrawer(opened, own, request, learn=learn), bring
+    source, bring = source_for(opened, adapter)
+    return SampleDrawer(opened, source, request, learn=learn), bring

@@ -109,9 +109,9 @@ def export_pictures(
             forget_times(temporary)
     flaws = writer.manifest.flaws
     if flaws:
-        said = "; ".join(f"{count} x {flaw}" for flaw, count in flaws.most_common(TOLD))
-        kept = "kept" if options.keep_flawed else "left out; --keep-flawed keeps them"
-        reporter.warn(f"{out}: {flaws.total()} of {n} samples are flawed, {kept}: {said}")
+        counts = "; ".join(f"{count} x {flaw}" for flaw, count in flaws.most_common(TOLD))
+        outcome = "kept" if options.keep_flawed else "left out; --keep-flawed keeps them"
+        reporter.warn(f"{out}: {flaws.total()} of {n} samples are flawed, {outcome}: {counts}")
     return {
         "folder": str(out),
         "samples": len(writer.manifest.rows),
@@ -152,19 +152,19 @@ def find_windows(text: str, source: CaseSource, space: Space) -> tuple[tuple[flo
     from gansynth.data.planes import Window, Windows
 
     try:
-        found: Sequence[Window] = TypeAdapter(Windows).validate_python(text)
+        parsed: Sequence[Window] = TypeAdapter(Windows).validate_python(text)
     except ValidationError as error:
-        said = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise UsageFault(f"--window {text}: {said}") from None
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UsageFault(f"--window {text}: {message}") from None
     channels = len(source.schema.channels)
-    if len(found) not in (1, channels):
+    if len(parsed) not in (1, channels):
         raise UsageFault(
-            f"--window {text}: {len(found)} for {channels} channel(s), expected one for all, or "
+            f"--window {text}: {len(parsed)} for {channels} channel(s), expected one for all, or "
             "one for each, separated by commas"
         )
-    windows = tuple(found) * (channels if len(found) == 1 else 1)
-    seen = _intensities(source) if any(w.percent for w in windows) else [None] * channels
-    return tuple(w.bounds(values) for w, values in zip(windows, seen, strict=True))
+    windows = tuple(parsed) * (channels if len(parsed) == 1 else 1)
+    intensities = _intensities(source) if any(w.percent for w in windows) else [None] * channels
+    return tuple(w.bounds(values) for w, values in zip(windows, intensities, strict=True))
 
 
 def _intensities(source: CaseSource) -> list[FloatArray]:
@@ -212,7 +212,7 @@ class _Writer:
 
     def add(self, sample: Sample) -> None:
         """Write a sample's files, unless it is flawed."""
-        told = dict(sample.provenance)
+        provenance = dict(sample.provenance)
         flaw = self.names.blanked(str(sample.provenance.get("flaw", "")))
         if flaw:
             sample = replace(sample, provenance={**sample.provenance, "flaw": flaw})
@@ -225,11 +225,11 @@ class _Writer:
         pixels, beyond = scaled(sample.image, windows, self.options.bits)
         self.manifest.pixels[0] += pixels.size
         self.manifest.pixels[1] += beyond
-        shown = [np.moveaxis(pixels, 0, -1)] if self.colour else list(pixels)
+        pictures = [np.moveaxis(pixels, 0, -1)] if self.colour else list(pixels)
         files = {
             "images": [
                 self._save(f"{folder}/{name}.png", picture)
-                for folder, picture in zip(self.manifest.folders, shown, strict=True)
+                for folder, picture in zip(self.manifest.folders, pictures, strict=True)
             ]
         }
         labels = sample.labels
@@ -245,7 +245,7 @@ class _Writer:
             picture = outlined(grey, labels, values, edge=LARGE, boxes=boxes)
             files["overlay"] = [self._save(f"overlays/{name}.png", picture)]
         self.manifest.add(name, sample, files)
-        self.told[name] = told
+        self.told[name] = provenance
 
     def finish(self) -> None:
         """Write what there is one of."""

@@ -66,7 +66,7 @@ class Manifest:
 
     def add(self, case: str, sample: Sample, files: Files) -> None:
         """Note a sample; of its provenance only what names no patient."""
-        told, labels = sample.provenance, sample.labels
+        provenance, labels = sample.provenance, sample.labels
         names = {value: name for name, value in self.schema.labels.items()}
         areas = {}
         if labels is not None:
@@ -77,19 +77,21 @@ class Manifest:
             names = dict(enumerate(self.schema.box_classes))
         elif boxes is None and labels is not None:
             boxes = boxes_of(labels, self.schema)
-        found = [] if boxes is None else zip(boxes.labels.tolist(), boxes.coords, strict=True)
+        labelled_boxes = (
+            [] if boxes is None else zip(boxes.labels.tolist(), boxes.coords, strict=True)
+        )
         self.rows.append(
             {
                 "case": case,
-                "index": told["index"],
-                "seed": told["seed"],
-                "class": told.get("class"),
+                "index": provenance["index"],
+                "seed": provenance["seed"],
+                "class": provenance.get("class"),
                 "areas": areas,
                 "boxes": [
                     {"label": names.get(value, str(value)), "box": [round(float(e), 2) for e in b]}
-                    for value, b in found
+                    for value, b in labelled_boxes
                 ],
-                "flaw": told.get("flaw", ""),
+                "flaw": provenance.get("flaw", ""),
                 **{
                     kind: [{"file": name, "sha256": digest} for name, digest in listed]
                     for kind, listed in files.items()

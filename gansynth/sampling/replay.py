@@ -52,7 +52,7 @@ def settings_of(
 
     settings = {
         "generator": drawer.run.manifest_sha256,
-        **{key: told for key, told in drawer.request.to_json().items() if key != "seed"},
+        **{key: value for key, value in drawer.request.to_json().items() if key != "seed"},
         "batch": batch,
         "dtype": dtype,
         **_machine(str(drawer.run.generator.device)),
@@ -74,8 +74,8 @@ def host_of(
 def noted(sample: Sample, settings: Mapping[str, Any]) -> Sample:
     """A sample whose provenance says how to draw it again, and what then comes of it."""
     digest = sample_sha256(sample, str(settings["dtype"]))
-    told = {**sample.provenance, "settings": dict(settings), "sha256": digest}
-    return replace(sample, provenance=told)
+    provenance = {**sample.provenance, "settings": dict(settings), "sha256": digest}
+    return replace(sample, provenance=provenance)
 
 
 def sample_sha256(sample: Sample, dtype: str) -> str:
@@ -119,22 +119,24 @@ class Record:
     settings: Mapping[str, Any]
 
     @classmethod
-    def of(cls, told: Mapping[str, Any], name: str) -> Record:
+    def of(cls, provenance: Mapping[str, Any], name: str) -> Record:
         """Read a sample's provenance.
 
         Raises:
             UsageFault: it does not say how the sample is drawn again.
         """
         try:
-            settings = {"seed": told["seed"], **told["settings"]}
+            settings = {"seed": provenance["seed"], **provenance["settings"]}
             if "asking" in settings:
                 raise UsageFault(
                     f"--replay {name}: was drawn by a gansynth that noted otherwise what was asked "
                     "of samples, expected a record of this one; draw it anew"
                 )
-            return cls(name, int(told["index"]), str(told["sha256"]), settings)
+            return cls(name, int(provenance["index"]), str(provenance["sha256"]), settings)
         except (KeyError, TypeError, ValueError):
-            missing = [key for key in ("index", "seed", "settings", "sha256") if key not in told]
+            missing = [
+                key for key in ("index", "seed", "settings", "sha256") if key not in provenance
+            ]
             raise UsageFault(
                 f"--replay {name}: has no {', '.join(missing) or 'usable number'}, expected a "
                 f"sample's provenance; {OLD}, or for sharing"
@@ -169,8 +171,8 @@ def read_record(text: str) -> Record:
             f"--replay {text}: no sample {which!r}, expected one of {len(samples)}, for example "
             f"{next(iter(samples), None)!r}.{did_you_mean(which, samples)}"
         )
-    told = samples[which]
-    return Record.of(told.get("provenance", told), text)
+    provenance = samples[which]
+    return Record.of(provenance.get("provenance", provenance), text)
 
 
 def _line(text: str, lines: list[str], which: str) -> Record:
@@ -251,24 +253,24 @@ def draw_again(
 
     run = RunFolder(folder)
     _ = run.manifest  # which says whether this is a run
-    one = read_record(record) if isinstance(record, str) else Record.of(record, "provenance")
-    settings = one.settings
-    found = run.manifest_sha256
-    if found != settings["generator"]:
+    entry = read_record(record) if isinstance(record, str) else Record.of(record, "provenance")
+    settings = entry.settings
+    digest = run.manifest_sha256
+    if digest != settings["generator"]:
         raise IntegrityFault(
-            f"{folder}: manifest is {found[:12]}, {one.name} was drawn by "
+            f"{folder}: manifest is {digest[:12]}, {entry.name} was drawn by "
             f"{settings['generator'][:12]}; expected that run, as it was then. Name it, or restore "
             "it: a fit that went on has other weights"
         )
     opened = load_run(run, _kind(device, settings))
     with _threads(int(settings["threads"])):
-        sample, schema = _draw(opened, one, root)
+        sample, schema = _draw(opened, entry, root)
     dtype = str(settings["dtype"])
-    same = sample_sha256(sample, dtype) == one.sha256
+    same = sample_sha256(sample, dtype) == entry.sha256
     image = np.asarray(sample.image).astype(dtype).astype(np.float32)
-    told = {**sample.provenance, "settings": dict(settings), "sha256": one.sha256}
-    differs = "" if same else _differs(one, str(opened.generator.device))
-    return Replayed(replace(sample, image=image, provenance=told), schema, differs)
+    provenance = {**sample.provenance, "settings": dict(settings), "sha256": entry.sha256}
+    differs = "" if same else _differs(entry, str(opened.generator.device))
+    return Replayed(replace(sample, image=image, provenance=provenance), schema, differs)
 
 
 def _draw(run: Run, record: Record, root: str | None) -> tuple[Sample, Schema]:
@@ -285,10 +287,10 @@ def _draw(run: Run, record: Record, root: str | None) -> tuple[Sample, Schema]:
     source = open_source(request if root is None else replace(request, root=root))
     target = host["target"] if host is not None else ""
     adapter = (installed().adapter(target) if target else NoHost)(source)
-    own, bring = source_for(run, adapter)
+    run_source, bring = source_for(run, adapter)
     # It was let in, or is wanted all the same.
-    asked = replace(SampleRequest.among(settings), filters=(), keep_flawed=True)
-    drawer = SampleDrawer(run, own, asked)
+    options = replace(SampleRequest.among(settings), filters=(), keep_flawed=True)
+    drawer = SampleDrawer(run, run_source, options)
     batch = int(settings["batch"])
     first = record.index - record.index % batch
     sample = drawer.draw(first, batch)[record.index - first]
@@ -319,8 +321,8 @@ def _threads(count: int) -> Iterator[None]:
 def _differs(record: Record, device: str) -> str:
     now = _machine(device)
     then = {key: record.settings[key] for key in now}
-    said = f"{record.name}: not the same to the bit as what was drawn"
+    text = f"{record.name}: not the same to the bit as what was drawn"
     if now == then:
-        return f"{said}, though on the same device; do not rely on it"
-    told = [f"{key} {then[key]}, now {now[key]}" for key in now if now[key] != then[key]]
-    return f"{said}: drawn with {'; '.join(told)}. Expect the same but for rounding"
+        return f"{text}, though on the same device; do not rely on it"
+    changes = [f"{key} {then[key]}, now {now[key]}" for key in now if now[key] != then[key]]
+    return f"{text}: drawn with {'; '.join(changes)}. Expect the same but for rounding"

@@ -97,28 +97,28 @@ def check_texts(request: SampleRequest) -> None:
     if request.filters:
         from gansynth.sampling.filters.fitted import build_filters
 
-        for text, one in zip(request.filters, build_filters(request.filters), strict=True):
-            one.options.refuse_idle(f"--filter {text}")
+        for text, item in zip(request.filters, build_filters(request.filters), strict=True):
+            item.options.refuse_idle(f"--filter {text}")
 
 
 def split_asked(text: str) -> list[str]:
     """``flip,shift:max_mm=3,classes=1 elastic`` as three texts: an option goes with its name."""
-    found: list[str] = []
+    texts: list[str] = []
     for word in text.split():
         for at, part in enumerate(filter(None, word.split(","))):
             before, equals, _ = part.partition("=")
             if at and equals and ":" not in before:
-                found[-1] += f",{part}"
+                texts[-1] += f",{part}"
             else:
-                found.append(part)
-    return found
+                texts.append(part)
+    return texts
 
 
 def _keeps_flawed(filters: Sequence[str]) -> bool:
     if NONE in filters and len(set(filters)) > 1:
-        other = next(text for text in filters if text != NONE)
+        named = next(text for text in filters if text != NONE)
         raise UsageFault(
-            f"--filter {NONE} with --filter {other}: one lets every sample in, expected it alone, "
+            f"--filter {NONE} with --filter {named}: one lets every sample in, expected it alone, "
             "or without it; leave one of them out"
         )
     return NONE in filters
@@ -145,12 +145,12 @@ def _conditions(text: str | None, how: Mapping[str, str]) -> dict[str, Any] | No
     if not (kind and colon and where):
         raise UsageFault(f"--conditions {text!r}: expected KIND:WHERE, for example nifti:healthy/")
     _check_kind(text, kind)
-    asked: dict[str, Any] = {"kind": kind, "where": _anywhere(kind, where)}
-    asked |= {key: value for key, value in how.items() if key in _REQUEST}
-    if asked.get("root"):
-        asked["root"] = str(Path(asked["root"]).expanduser().absolute())
+    request: dict[str, Any] = {"kind": kind, "where": _anywhere(kind, where)}
+    request |= {key: value for key, value in how.items() if key in _REQUEST}
+    if request.get("root"):
+        request["root"] = str(Path(request["root"]).expanduser().absolute())
     read = {key: value for key, value in how.items() if key not in _REQUEST}
-    return {**asked, "read": read} if read else asked
+    return {**request, "read": read} if read else request
 
 
 def _check_kind(text: str, kind: str) -> None:
@@ -166,12 +166,12 @@ def _anywhere(kind: str, where: str) -> str:
     """Where a source is, as it can be read in another folder."""
     if kind in _BY_NAME:
         return where
-    inner, colon, rest = where.partition(":")
+    inner, colon, location = where.partition(":")
     if colon and inner:
         from gansynth.core.registry import installed
 
         if inner in installed().names("sources"):
-            return f"{inner}:{_anywhere(inner, rest)}"
+            return f"{inner}:{_anywhere(inner, location)}"
     path = Path(where).expanduser()
     return str(path.absolute()) if path.exists() else where
 
@@ -251,20 +251,20 @@ def check_edits(edits: Sequence[str], asks: Asks) -> None:
 
 
 def _check_conditions(conditions: Mapping[str, Any], asks: Asks) -> None:
-    said = f"--conditions {conditions['kind']}:{conditions['where']}"
+    option = f"--conditions {conditions['kind']}:{conditions['where']}"
     if asks.parts:
         raise UsageFault(
-            f"{said}: {asks.name} is a generator for each class of its own source's cases, "
+            f"{option}: {asks.name} is a generator for each class of its own source's cases, "
             "expected one for all cases; leave --conditions out"
         )
     if asks.labelling != "asked":
         raise UsageFault(
-            f"{said}: {asks.name} is asked for no label maps that could be another source's, "
+            f"{option}: {asks.name} is asked for no label maps that could be another source's, "
             "expected a generator that is, such as cgan3d; leave --conditions out"
         )
     if "boxes" in asks.heeds:
         raise UsageFault(
-            f"{said}: {asks.name} is asked for boxes, which are those of its own training cases; "
+            f"{option}: {asks.name} is asked for boxes, which are those of its own training cases; "
             "leave --conditions out, or see --boxes"
         )
 

@@ -171,8 +171,8 @@ OF_A_CLASS: frozenset[Heeded] = frozenset({"labels", "boxes", "class"})
 
 def seen_classes(run: Run) -> Sequence[str]:
     """Classes of the only cases it has seen; none if it has seen all cases."""
-    found: Sequence[str] = run.request.view.get("classes", ())
-    return found
+    classes: Sequence[str] = run.request.view.get("classes", ())
+    return classes
 
 
 def heeds_classes(run: Run) -> bool:

@@ -97,7 +97,7 @@ def sample_run(
     source = open_moved(opened, data, root)
     request = request or SampleRequest()
     if draws_labels(opened.generator.options) and png is None:
-        asked: dict[str, Any] = {
+        options: dict[str, Any] = {
             "--edit": request.edits,
             "--class": request.classes,
             "--boxes": request.boxes,
@@ -108,7 +108,7 @@ def sample_run(
             "--interpolate": interpolate,
             "--for-sharing": for_sharing,
         }
-        for option in (option for option, value in asked.items() if value):
+        for option in (option for option, value in options.items() if value):
             raise UsageFault(
                 f"{option}: {run} draws label maps of images, which stay as they are; expected "
                 f"--conditions SOURCE, -n, -o and --sheet alone. Leave {option} out"
@@ -124,10 +124,10 @@ def sample_run(
     n = NUMBER if n is None else n
     drawer = SampleDrawer(opened, source, request, reporter)
     name = "-".join((f"seed-{request.seed}", *map(folder_name, request.classes or ())))
-    own = run / "samples" / name
+    usual = run / "samples" / name
     kind = "-png" if png is not None else "-shared" if for_sharing else ""
-    place = new_place(out, own.with_name(f"{name}{kind}"))
-    shown = own if kind else place
+    place = new_place(out, usual.with_name(f"{name}{kind}"))
+    sheets = usual if kind else place
     report: dict[str, Any] = {"data": source.name, "fold": source.fold}
     if png is not None:
         check_export(drawer, place)
@@ -147,16 +147,16 @@ def sample_run(
     if png is not None or for_sharing:
         report["record"] = str(record_of(run, place))
     if interpolate is not None:
-        report["interpolation"] = write_interpolation(drawer, shown, rows, interpolate)
+        report["interpolation"] = write_interpolation(drawer, sheets, rows, interpolate)
     if sheet:
         drawn = drawn or drawer.draw(0, min(n, SHEET))
         real = [_placed(drawer, sample) for sample in drawn]
-        given = given_channels(opened.generator.options)
-        schema, path = drawer.sampler.schema, shown / "sheet.png"
-        report["sheet"] = str(write_sheet(path, drawn, real, schema, given=given))
+        given_names = given_channels(opened.generator.options)
+        schema, path = drawer.sampler.schema, sheets / "sheet.png"
+        report["sheet"] = str(write_sheet(path, drawn, real, schema, given=given_names))
     if nearest:
         samples = [drawer.draw_raw(index, 1)[0] for index in range(min(n, COMPARED))]
-        report["nearest"] = write_nearest(drawer, samples, own, reporter)
+        report["nearest"] = write_nearest(drawer, samples, usual, reporter)
     return report
 
 
@@ -190,8 +190,10 @@ def _write_volumes(
                     flaws[reason_of(str(flaw))] += 1
                 name = f"sample-{index:04d}"
                 origins[name] = sample.provenance
-                told = sample.provenance if keep is None else shareable(drawer.run, sample, names)
-                writer.add(name, sample.image, sample.labels, sample.boxes, told=told)
+                provenance = (
+                    sample.provenance if keep is None else shareable(drawer.run, sample, names)
+                )
+                writer.add(name, sample.image, sample.labels, sample.boxes, provenance=provenance)
                 if index < SHEET:
                     drawn.append(sample)
                 bar.advance(1)
@@ -200,8 +202,8 @@ def _write_volumes(
             keep(origins)
             forget_times(folder)
     if flaws:
-        said = "; ".join(f"{count} x {flaw}" for flaw, count in flaws.most_common(TOLD))
-        reporter.warn(f"{out}: {flaws.total()} of {n} samples would enter no bank: {said}")
+        counts = "; ".join(f"{count} x {flaw}" for flaw, count in flaws.most_common(TOLD))
+        reporter.warn(f"{out}: {flaws.total()} of {n} samples would enter no bank: {counts}")
     return {
         "folder": str(out),
         "samples": n,
@@ -235,10 +237,10 @@ def predict_cases(
     Raises:
         UsageFault: another folder is there, or images that do not fit.
     """
-    own = viewed(source, run.request.view)
-    cases = own if conditions is None else open_base(conditions, own, labelled=False)
+    run_source = viewed(source, run.request.view)
+    cases = run_source if conditions is None else open_base(conditions, run_source, labelled=False)
     ids = cases.train_ids[:n]
-    labeller, shown = Labeller(run, cases.schema), list[tuple[Sample, Case]]()
+    labeller, pairs = Labeller(run, cases.schema), list[tuple[Sample, Case]]()
     began = time.perf_counter()
     schema = replace(cases.schema, labels=run.schema.labels)
     made = {"drawn_by": made_by(run, cases)["drawn_by"]}
@@ -250,18 +252,20 @@ def predict_cases(
             image, affine = cases.stored(case_id)
             volume = pick(labels if labels.ndim == 3 else labels[None], image.shape[1:])
             writer.add(file_name(case_id), image, volume, affine=affine)
-            if sheet and len(shown) < SHEET:
-                shown.append((Sample(case.image, labels), case))
+            if sheet and len(pairs) < SHEET:
+                pairs.append((Sample(case.image, labels), case))
             bar.advance(1)
         writer.finish()
     seconds = time.perf_counter() - began
     report = {"folder": str(out), "samples": len(ids), "of": cases.name}
     report["seconds_per_sample"] = seconds / max(len(ids), 1)
     if sheet:
-        samples, real = [sample for sample, _ in shown], [case for _, case in shown]
+        samples, real = [sample for sample, _ in pairs], [case for _, case in pairs]
         path = out / "sheet.png"
-        given = schema.channels
-        report["sheet"] = str(write_sheet(path, samples, real, schema, given=given, drawn=True))
+        given_names = schema.channels
+        report["sheet"] = str(
+            write_sheet(path, samples, real, schema, given=given_names, drawn=True)
+        )
     return report
 
 
@@ -285,20 +289,20 @@ def replay_run(
     """
     place = new_place(out, run / "samples" / "replay")
     again = draw_again(run, record, device=device, root=root)
-    sample, told = again.sample, again.sample.provenance
-    made = {"normalised": True, "drawn_by": {"run": told["run"]}}
+    sample, provenance = again.sample, again.sample.provenance
+    made = {"normalised": True, "drawn_by": {"run": provenance["run"]}}
     with whole_folder(place, anew=out is None) as folder:
         writer = DatasetWriter(folder, again.schema, made)
-        name = f"sample-{told['index']:04d}"
-        writer.add(name, sample.image, sample.labels, sample.boxes, told=told)
+        name = f"sample-{provenance['index']:04d}"
+        writer.add(name, sample.image, sample.labels, sample.boxes, provenance=provenance)
         writer.finish()
     if again.differs:
         reporter.warn(again.differs)
-    report = {"folder": str(place), "sample": told["index"], "seed": told["seed"]}
-    return {**report, "case": told.get("case"), "same_to_the_bit": not again.differs}
+    report = {"folder": str(place), "sample": provenance["index"], "seed": provenance["seed"]}
+    return {**report, "case": provenance.get("case"), "same_to_the_bit": not again.differs}
 
 
-def new_place(out: Path | None, own: Path) -> Path:
+def new_place(out: Path | None, usual: Path) -> Path:
     """A folder that the user has named, which must be new, or the run's own.
 
     Raises:
@@ -306,7 +310,7 @@ def new_place(out: Path | None, own: Path) -> Path:
     """
     if out is not None:
         check_new(out)
-    return out or own
+    return out or usual
 
 
 def _placed(drawer: SampleDrawer, sample: Sample) -> Case:

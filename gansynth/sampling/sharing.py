@@ -84,19 +84,19 @@ def check_sharing(drawer: SampleDrawer, out: Path) -> None:
 
 def shareable(run: Run, sample: Sample, names: Names) -> dict[str, Any]:
     """What is handed on of a sample's provenance: no case, no place, no edit's parameters."""
-    told = sample.provenance
+    provenance = sample.provenance
     document = {
-        "sample": told["index"],
-        "seed": told["seed"],
+        "sample": provenance["index"],
+        "seed": provenance["seed"],
         "run": run.run_id,
         "generator": run.generator.name,
         "gansynth": __version__,
-        "edits": [step["edit"] for step in told.get("edits", ())],
+        "edits": [step["edit"] for step in provenance.get("edits", ())],
     }
-    if told.get("class"):
-        document["class"] = told["class"]
-    if told.get("flaw"):
-        document["flaw"] = names.blanked(told["flaw"])
+    if provenance.get("class"):
+        document["class"] = provenance["class"]
+    if provenance.get("flaw"):
+        document["flaw"] = names.blanked(provenance["flaw"])
     return document
 
 
@@ -114,8 +114,8 @@ def keep_origins(
         EnvironmentFault: the disk refuses.
     """
     write_provenance(record_of(drawer.run.folder, out), origins, drawer.lineage, out)
-    asked = "labels" in drawer.run.generator.heeds
-    same = sum(map(unedited, origins.values())) if asked else 0
+    conditioned = "labels" in drawer.run.generator.heeds
+    same = sum(map(unedited, origins.values())) if conditioned else 0
     if same and reporter is not None:
         reporter.warn(
             f"{out}: {same} of {len(origins)} label maps are training cases' own, not edited: they "
@@ -138,7 +138,7 @@ def record_of(run: Path | None, out: Path) -> Path:
     return out.with_name(f"gansynth_export_{name}") if run is None else run / "exports" / name
 
 
-def refuse_real_images(run: Described, asked: str, otherwise: str) -> None:
+def refuse_real_images(run: Described, option: str, otherwise: str) -> None:
     """Refuse to hand on samples with parts of real images in them.
 
     In a chain, what one part is given another part has drawn.
@@ -147,19 +147,19 @@ def refuse_real_images(run: Described, asked: str, otherwise: str) -> None:
         UsageFault: with the way out.
     """
     folder, manifest = run.folder, run.manifest
-    given = () if "parts" in manifest else manifest["options"].get("given", ())
-    if given:
+    channels = () if "parts" in manifest else manifest["options"].get("given", ())
+    if channels:
         raise UsageFault(
-            f"{asked}: the generator {folder} is given the channels {', '.join(given)} of real "
+            f"{option}: the generator {folder} is given the channels {', '.join(channels)} of real "
             "cases, so its samples hold real images; expected one that draws all channels. Fit one "
             f"without 'given', or {otherwise}"
         )
     manifests = [manifest]
     manifests += [read_manifest(folder / "parts" / p["name"]) for p in manifest.get("parts", ())]
-    heeds = frozenset[str]().union(*(one.get("heeds", ()) for one in manifests)) & REAL
+    heeds = frozenset[str]().union(*(document.get("heeds", ()) for document in manifests)) & REAL
     if heeds:
         does = "moves real cases" if heeds == {"image"} else "puts lesions into real cases"
         raise UsageFault(
-            f"{asked}: the generator {folder} {does}, so its samples hold real images; expected "
+            f"{option}: the generator {folder} {does}, so its samples hold real images; expected "
             f"one that draws whole images. {otherwise[0].upper()}{otherwise[1:]}"
         )

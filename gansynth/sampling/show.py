@@ -89,7 +89,7 @@ def _manifest(folder: Path, wrong: list[str]) -> dict[str, Any]:
 
 def _checkpoint(folder: Path, wrong: list[str]) -> dict[str, Any]:
     """One checkpoint: step, size, and whether it is whole."""
-    found: dict[str, Any] = {"path": str(folder), "bytes": folder_bytes(folder), "step": None}
+    facts: dict[str, Any] = {"path": str(folder), "bytes": folder_bytes(folder), "step": None}
     before = len(wrong)
     state = _note(wrong, lambda: read_json(folder / STATE, way_out="an older one is used")) or {}
     for name, sha256 in _mapping(state.get("sha256")).items():
@@ -98,12 +98,12 @@ def _checkpoint(folder: Path, wrong: list[str]) -> dict[str, Any]:
         elif sha256_file(folder / name) != sha256:
             wrong.append(f"{folder / name}: damaged, its SHA-256 is not {str(sha256)[:12]}...")
     step = state.get("step", folder.name.partition("-")[2].lstrip("0"))
-    found["step"] = int(step) if str(step).isdecimal() else None
+    facts["step"] = int(step) if str(step).isdecimal() else None
     precision, rounded = state.get("precision"), state.get("tf32", "none")
     if rounded != "none":
         precision = f"{precision} (TF32 in {rounded})"
     how = {"precision": precision, "device": state.get("device")}
-    return {**found, **how, "whole": len(wrong) == before}
+    return {**facts, **how, "whole": len(wrong) == before}
 
 
 def _part(folder: Path, part: object, wrong: list[str]) -> dict[str, Any]:
@@ -111,12 +111,12 @@ def _part(folder: Path, part: object, wrong: list[str]) -> dict[str, Any]:
     doc = _mapping(part)
     name = str(doc.get("name", part))
     where = str(doc.get("folder") or f"{PARTS}/{name}")
-    found: dict[str, Any] = {"name": name, "path": None, "complete": False}
+    facts: dict[str, Any] = {"name": name, "path": None, "complete": False}
     path = _note(wrong, lambda: path_inside(folder, where, what=f"{folder / MANIFEST}: {PARTS!r}"))
-    absent = {**found, "state": "missing", "generator": None, "steps": None, "run_id": None}
+    absent = {**facts, "state": "missing", "generator": None, "steps": None, "run_id": None}
     if path is None:
         return absent
-    found["path"] = absent["path"] = str(folder / where)
+    facts["path"] = absent["path"] = str(folder / where)
     try:
         inner = describe_run(folder / where)
     except DataFault:
@@ -126,7 +126,7 @@ def _part(folder: Path, part: object, wrong: list[str]) -> dict[str, Any]:
         return absent
     wrong += inner["wrong"]
     return {
-        **found,
+        **facts,
         "complete": inner["state"] == "complete",
         **{key: inner[key] for key in ("state", "generator", "steps", "run_id")},
     }

@@ -40,10 +40,10 @@ def learn_ahead(
     any_size = bool(target) and installed().adapter(target).any_size
     missing = to_learn(run.folder, filters)
     if missing and reporter is not None:
-        names = ", ".join(one.name for one in missing)
+        names = ", ".join(item.name for item in missing)
         reporter.say(f"{run}: learning filters from its training cases, once: {names}")
-    own = own_source(run, host, any_size=any_size)
-    ensure_learnt(run, own, filters, str(pick_device(device)), reporter)
+    source = own_source(run, host, any_size=any_size)
+    ensure_learnt(run, source, filters, str(pick_device(device)), reporter)
 
 
 def planned_filters(run: RunFolder | None, filters: Sequence[str]) -> dict[str, Any]:
@@ -52,4 +52,4 @@ def planned_filters(run: RunFolder | None, filters: Sequence[str]) -> dict[str, 
         return {}
     ready = {True: "learnt", False: "would learn first, from the run's training cases"}
     built = build_filters(filters)
-    return {"filters": {one.name: ready[folder_of(run.folder, one).exists()] for one in built}}
+    return {"filters": {item.name: ready[folder_of(run.folder, item).exists()] for item in built}}

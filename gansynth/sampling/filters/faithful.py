@@ -68,29 +68,31 @@ class FaithfulFilter(Filter):
         from gansynth.metrics.faithfulness import train_segmenter
 
         labelled(self.name, learning)
-        own = self._segmenter_options()
+        segmenter_options = self._segmenter_options()
         segmenter = train_segmenter(
-            _Batches(learning, own.seed),
+            _Batches(learning, segmenter_options.seed),
             learning.schema,
             learning.size,
-            own,
+            segmenter_options,
             device=torch.device(learning.device),
             reporter=learning.reporter,
         )
         segmenter.save(folder / WEIGHTS)
         self._segmenter, self._classes = segmenter, learning.schema.foreground
-        found = []
-        for case in drawn(learning, learning.calibration_ids, self.options.crops, own.seed):
+        scores = []
+        for case in drawn(
+            learning, learning.calibration_ids, self.options.crops, segmenter_options.seed
+        ):
             assert case.labels is not None, "cases without labels are refused above"
-            found.append(self._dice(segmenter.predict(case.image), case.labels))
-        real = [dice for dice in found if dice is not None]
+            scores.append(self._dice(segmenter.predict(case.image), case.labels))
+        real = [dice for dice in scores if dice is not None]
         if not real or np.mean(real) < WEAK:
-            said = (
+            result = (
                 f"a mean Dice of {np.mean(real):.2f}" if real else "no class large enough to judge"
             )
             learning.reporter.warn(
                 f"filter {self.name}: in real cases of other subjects its segmenter comes to "
-                f"{said}, expected at least {WEAK:g}: it keeps little out. Train it longer: "
+                f"{result}, expected at least {WEAK:g}: it keeps little out. Train it longer: "
                 f"--filter {self.name}:steps={4 * self.options.steps}"
             )
         at = float(np.quantile(real, self.options.quantile)) if real else 0.0
@@ -104,7 +106,7 @@ class FaithfulFilter(Filter):
             },
             "own_crops": not set(learning.train_ids).isdisjoint(learning.calibration_ids),
             "size": list(learning.size),
-            "segmenter": asdict(own),
+            "segmenter": asdict(segmenter_options),
         }
 
     def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:
@@ -122,7 +124,7 @@ class FaithfulFilter(Filter):
         )
         self._classes, self._least = schema.foreground, float(state["least"])
 
-    def judge(self, sample: Sample, asked: Asked) -> Verdict:
+    def judge(self, sample: Sample, request: Asked) -> Verdict:
         """Find a sample's labels."""
         if sample.labels is None:
             return Verdict()

@@ -56,11 +56,13 @@ def build_filters(texts: Sequence[str]) -> list[Filter]:
     """
     built: list[Filter] = []
     for text in texts:
-        name, colon, rest = text.partition(":")
-        if any(name == one.name for one in built):
+        name, colon, options = text.partition(":")
+        if any(name == item.name for item in built):
             raise UsageFault(f"--filter {text}: {name} is asked for twice, expected each once")
         cls = installed().filter(name)
-        built.append(cls(read_options(cls.Options, rest, f"--filter {text}")) if colon else cls())
+        built.append(
+            cls(read_options(cls.Options, options, f"--filter {text}")) if colon else cls()
+        )
     return built
 
 
@@ -87,38 +89,38 @@ class LearntFilters:
         """
         filters = build_filters(texts)
         lineage: Lineage | None = None
-        for one in filters:
-            folder = folder_of(run.folder, one)
-            doc = _read(folder, one, run.manifest, schema)
+        for item in filters:
+            folder = folder_of(run.folder, item)
+            doc = _read(folder, item, run.manifest, schema)
             try:
-                one.load(doc["state"], folder, schema, device)
+                item.load(doc["state"], folder, schema, device)
             except (KeyError, TypeError, ValueError, DataFault) as error:
                 raise IntegrityFault(
-                    f"{folder}: filter {one.name!r} cannot be loaded ({error}), expected what this "
-                    f"version of it has learnt; {_AGAIN}"
+                    f"{folder}: filter {item.name!r} cannot be loaded ({error}), expected what "
+                    f"this version of it has learnt; {_AGAIN}"
                 ) from error
-            seen = Lineage.from_json(doc["lineage"])
-            lineage = seen if lineage is None else _both(lineage, seen)
+            cases = Lineage.from_json(doc["lineage"])
+            lineage = cases if lineage is None else _both(lineage, cases)
         return cls(filters, lineage)
 
-    def judged(self, sample: Sample, asked: Asked) -> Sample:
+    def judged(self, sample: Sample, request: Asked) -> Sample:
         """The sample with what was found in its provenance.
 
         ``admitted`` has the number that each filter found. The first filter that finds a flaw is
         the last that is asked, and the flaw stands under ``flaw``.
         """
-        told = dict(sample.provenance)
-        if not self.filters or told.get("flaw"):
+        provenance = dict(sample.provenance)
+        if not self.filters or provenance.get("flaw"):
             return sample
-        found: dict[str, float] = {}
-        for one in self.filters:
-            verdict = one.judge(sample, asked)
+        scores: dict[str, float] = {}
+        for item in self.filters:
+            verdict = item.judge(sample, request)
             if verdict.found is not None:
-                found[one.name] = round(float(verdict.found), 4)
+                scores[item.name] = round(float(verdict.found), 4)
             if verdict.flaw:
-                told["flaw"] = f"filter {one.name!r}: {verdict.flaw}"
+                provenance["flaw"] = f"filter {item.name!r}: {verdict.flaw}"
                 break
-        return replace(sample, provenance={**told, ADMITTED: found})
+        return replace(sample, provenance={**provenance, ADMITTED: scores})
 
 
 def ensure_learnt(
@@ -144,40 +146,40 @@ def ensure_learnt(
     schema = run.space.generator_schema(source.schema)
     if to_learn(folder, filters):
         with _locked(folder / FOLDER):
-            for one in to_learn(folder, filters):
-                _learn(run, source, schema, one, device, reporter or NullReporter())
+            for item in to_learn(folder, filters):
+                _learn(run, source, schema, item, device, reporter or NullReporter())
     return LearntFilters.load(run, filters, schema, device)
 
 
 def to_learn(run: Path, filters: Sequence[str]) -> list[Filter]:
     """The filters that a run's folder has nothing of yet."""
-    return [one for one in build_filters(filters) if not folder_of(run, one).exists()]
+    return [item for item in build_filters(filters) if not folder_of(run, item).exists()]
 
 
-def folder_of(run: Path, one: Filter) -> Path:
+def folder_of(run: Path, item: Filter) -> Path:
     """Where a filter with its options has what it learnt."""
-    text = json.dumps(one.options.model_dump(mode="json"), sort_keys=True)
-    return run / FOLDER / f"{one.name}-{sha256(text.encode()).hexdigest()[:12]}"
+    text = json.dumps(item.options.model_dump(mode="json"), sort_keys=True)
+    return run / FOLDER / f"{item.name}-{sha256(text.encode()).hexdigest()[:12]}"
 
 
 def _learn(
     run: Described,
     source: CaseSource,
     schema: Schema,
-    one: Filter,
+    item: Filter,
     device: str,
     reporter: Reporter,
 ) -> None:
-    seen = run.lineage
+    lineage = run.lineage
     learning, looked_at = learning_of(run, source, schema, device, reporter)
-    with whole_folder(folder_of(run.folder, one)) as folder:
-        state = dict(one.learn(learning, folder))
-        cases = tuple(case for case in seen.cases if case.id in looked_at.seen)
+    with whole_folder(folder_of(run.folder, item)) as folder:
+        state = dict(item.learn(learning, folder))
+        cases = tuple(case for case in lineage.cases if case.id in looked_at.seen)
         doc = {
             "version": VERSION,
-            "filter": one.name,
-            "options": one.options.model_dump(mode="json"),
-            "lineage": replace(seen, cases=cases).to_json(),
+            "filter": item.name,
+            "options": item.options.model_dump(mode="json"),
+            "lineage": replace(lineage, cases=cases).to_json(),
             "schema": schema.to_json(),
             "space": run.manifest["space"],
             "state": state,
@@ -187,7 +189,7 @@ def _learn(
 
 
 def _read(
-    folder: Path, one: Filter, manifest: Mapping[str, Any], schema: Schema
+    folder: Path, item: Filter, manifest: Mapping[str, Any], schema: Schema
 ) -> Mapping[str, Any]:
     """What a filter has learnt, checked.
 
@@ -196,7 +198,9 @@ def _read(
     """
     path = folder / STATE
     if not folder.exists():
-        raise UsageFault(f"{folder}: filter {one.name!r} has not been learnt there; learn it first")
+        raise UsageFault(
+            f"{folder}: filter {item.name!r} has not been learnt there; learn it first"
+        )
     try:
         doc: Mapping[str, Any] = read_json(path, way_out=_AGAIN)
     except DataFault as fault:
@@ -206,12 +210,12 @@ def _read(
             f"{path}: damaged, or of another version of gansynth, expected what was learnt; remove "
             f"{folder} and it is learnt again"
         )
-    for name, wanted in doc["files"].items():
+    for name, expected in doc["files"].items():
         file = path_inside(folder, name, what=f"{path}: key 'files'")
-        found = sha256_file(file) if file.is_file() else "of no file"
-        if found != wanted:
+        digest = sha256_file(file) if file.is_file() else "of no file"
+        if digest != expected:
             raise IntegrityFault(
-                f"{file}: SHA-256 is {found[:12]}, expected {wanted[:12]} by {STATE}; remove "
+                f"{file}: SHA-256 is {digest[:12]}, expected {expected[:12]} by {STATE}; remove "
                 f"{folder} and it is learnt again"
             )
     _check_cases(path, doc, manifest, schema)
@@ -222,10 +226,10 @@ def _check_cases(
     path: Path, doc: Mapping[str, Any], manifest: Mapping[str, Any], schema: Schema
 ) -> None:
     """Refuse what was learnt on other cases than the run's, or in another space."""
-    run, seen = Lineage.from_json(manifest["lineage"]), Lineage.from_json(doc["lineage"])
-    known = set(run.cases)
-    foreign = [case.id for case in seen.cases if case not in known]
-    if not seen.within(run):
+    run, learnt = Lineage.from_json(manifest["lineage"]), Lineage.from_json(doc["lineage"])
+    run_cases = set(run.cases)
+    foreign = [case.id for case in learnt.cases if case not in run_cases]
+    if not learnt.within(run):
         which = f"{len(foreign)} case(s), first {foreign[0]}," if foreign else "a fold"
         raise IntegrityFault(
             f"{path}: filter {doc['filter']!r} has learnt from {which} that the run was not fitted "
@@ -241,10 +245,10 @@ def _check_cases(
         )
 
 
-def _both(one: Lineage, other: Lineage) -> Lineage:
+def _both(first: Lineage, second: Lineage) -> Lineage:
     """Of the same source: the cases of both."""
-    cases = {case.id: case for case in (*one.cases, *other.cases)}
-    return replace(one, cases=tuple(cases[key] for key in sorted(cases)))
+    cases = {case.id: case for case in (*first.cases, *second.cases)}
+    return replace(first, cases=tuple(cases[key] for key in sorted(cases)))
 
 
 def _digest(doc: Mapping[str, Any]) -> str:

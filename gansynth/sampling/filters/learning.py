@@ -54,13 +54,13 @@ class WatchedCases(CaseCache):
         """Note a case; check one that is seen for the first time."""
         if case_id in self.seen:
             return
-        wanted, source = self._wanted.get(case_id), self.source
-        if wanted is None or case_id not in source.train_ids:
+        expected, source = self._wanted.get(case_id), self.source
+        if expected is None or case_id not in source.train_ids:
             raise IntegrityFault(
                 f"{self.run}: a filter asks for case {case_id!r} of {source.name}, expected "
                 "training cases of the run only"
             )
-        check_case(self.run, source, case_id, wanted, super().__call__)
+        check_case(self.run, source, case_id, expected, super().__call__)
         self.seen.add(case_id)
 
 

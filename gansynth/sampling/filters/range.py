@@ -66,17 +66,17 @@ class RangeFilter(Filter):
                 rows.setdefault(name, []).append(_statistics(values))
                 floor = FLAT * case.image.std(axis=tuple(range(1, case.image.ndim)))
                 spreads.setdefault(name, []).append(np.maximum(values.std(axis=1), floor))
-        known = {}
-        for name, found in rows.items():
-            if len(found) < FEW:
+        limits = {}
+        for name, statistics in rows.items():
+            if len(statistics) < FEW:
                 continue
-            stacked = np.stack(found)
-            known[name] = {
+            stacked = np.stack(statistics)
+            limits[name] = {
                 "low": np.round(stacked.min(axis=0), 4).tolist(),
                 "high": np.round(stacked.max(axis=0), 4).tolist(),
                 "deviation": np.round(np.median(np.stack(spreads[name]), axis=0), 6).tolist(),
             }
-        self._known = known
+        self._known = limits
         beyond = [
             self._worst(case.image, case.labels)[0]
             for case in drawn(
@@ -84,14 +84,14 @@ class RangeFilter(Filter):
             )
         ]
         most = float(np.quantile(beyond, 1 - self.options.quantile))
-        return {"labels": known, "most": round(max(most, 0.0) + self.options.tolerance, 4)}
+        return {"labels": limits, "most": round(max(most, 0.0) + self.options.tolerance, 4)}
 
     def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:
         """Take back what is known of each label."""
         self._known, self._most = state["labels"], float(state["most"])
         self._schema = schema
 
-    def judge(self, sample: Sample, asked: Asked) -> Verdict:
+    def judge(self, sample: Sample, request: Asked) -> Verdict:
         """Look how far a sample goes beyond what is known."""
         beyond, where = self._worst(sample.image, sample.labels)
         if not np.isfinite(beyond) or beyond > self._most:
@@ -106,13 +106,13 @@ class RangeFilter(Filter):
         """The largest excess over what is known, in deviations, and of what; 0 for none."""
         worst, where = 0.0, ""
         for name, values in self._regions(image, labels):
-            known = self._known.get(name)
-            if known is None:
+            limits = self._known.get(name)
+            if limits is None:
                 continue
-            low, high = np.array(known["low"]), np.array(known["high"])
-            deviation = np.maximum(np.array(known["deviation"]), 1e-6)[:, None]
-            found = _statistics(values)
-            over = np.maximum(low - found, found - high) / deviation
+            low, high = np.array(limits["low"]), np.array(limits["high"])
+            deviation = np.maximum(np.array(limits["deviation"]), 1e-6)[:, None]
+            statistics = _statistics(values)
+            over = np.maximum(low - statistics, statistics - high) / deviation
             over = np.where(np.isnan(over), np.inf, over)
             channel, which = np.unravel_index(int(over.argmax()), over.shape)
             if over[channel, which] > worst:
@@ -126,15 +126,15 @@ class RangeFilter(Filter):
         body = body_of(Case("", "", np.nan_to_num(image), labels))
         if labels is None:
             return [(BODY, np.asarray(image[:, body], np.float64))]
-        found = []
+        regions = []
         for name, value in self._schema.labels.items():
             if value in (OUTSIDE, self._schema.ignore):
                 continue
             mask = labels == value
             mask = mask & body if value == 0 else mask
             if mask.sum() >= self.options.least_voxels:
-                found.append((f"label {name!r}", np.asarray(image[:, mask], np.float64)))
-        return found
+                regions.append((f"label {name!r}", np.asarray(image[:, mask], np.float64)))
+        return regions
 
 
 def _statistics(values: Numbers) -> Numbers:
