@@ -35,9 +35,7 @@ _GRACE_SECONDS = 1.5
 
 
 class _Stop:
-    """Stop in good order on SIGTERM, SIGINT or the parent's end, by a thread if C code blocks
-    handlers.
-    """
+    """Stop on SIGTERM, SIGINT or the parent's end; a thread acts while C code blocks handlers."""
 
     def __init__(self, config: ProducerConfig) -> None:
         self.config = config

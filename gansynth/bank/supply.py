@@ -169,8 +169,8 @@ class Supply:
                 raise
             self.fault = fault
             self.demand.say(
-                f"gansynth: WARNING: there is no synthetic sample ({fault}); training starts all "
-                "the same (--keep-going), with real cases in their place, counted"
+                f"gansynth: WARNING: there is no synthetic sample ({fault}); training starts "
+                "anyway (--keep-going). Real cases replace samples, and are counted"
             )
 
     @property
@@ -284,9 +284,9 @@ class Supply:
         if ended is not None and self.fault is None and not self._told_of_end:
             self._told_of_end = True
             lines.append(
-                "WARNING: there is no producer any more; training goes on with the samples there "
-                "are, drawn again and again, and when the bank has shown no sign of life for two "
-                "minutes with real cases in their place, counted, where the schedule has any"
+                "WARNING: there is no producer any more; training goes on with the samples in the "
+                "bank. Two minutes after its last heartbeat real cases replace them, where the "
+                "schedule has any. They are counted"
             )
         return lines
 

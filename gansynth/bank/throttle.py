@@ -27,7 +27,7 @@ from gansynth.core.bank_options import OVERHEAD, Pacing
 
 _TICK_SECONDS = 2.0
 _TICK_COSTS, _TICK_MOST = 200.0, 10.0
-"""A tick waits this many times the last one's duration (0.5 % of the time); its limit in seconds."""
+"""A tick waits so many times the last one's duration (0.5 % of the time); its limit in seconds."""
 _BEAT_SECONDS = 3.0
 """Largest age of a heartbeat."""
 _GAP = 10.0
@@ -199,9 +199,7 @@ class Steering:
         write_pace(self.bank, Pace(self._pace, self._count))
 
     def _known(self, since: float, until: float) -> tuple[Array, Array, Array]:
-        """Return, for each step between ``since`` and ``until``, its seconds, those beside work,
-        and those waiting.
-        """
+        """Return seconds of each step from ``since`` to ``until``: total, beside work, waiting."""
         rows = np.array(self._rows)
         begun, met, ends = rows[: np.searchsorted(rows[:, 2], until, "right")].T
         stretches = [*self._stretches, (min(since, until), until)]
@@ -239,9 +237,7 @@ class Steering:
             self._working = True
 
     def _pair(self, seconds: Array, share: Array, busy: Mask, idle: Mask, view: _Window) -> None:
-        """Compare a turn of work with the rests around it; half of the last rest stays for the
-        next.
-        """
+        """Compare a turn of work with the rests around it; half the last rest goes to the next."""
         steps = len(seconds)
         trailing = steps - int(np.argmax(~idle[::-1])) if not idle.all() else 0
         boundary = (trailing + steps) // 2

@@ -187,9 +187,7 @@ class BankWriter:
         return path
 
     def _place(self, path: Path, parts: Sequence[bytes]) -> None:
-        """Write a segment; on a full disk retire old ones and wait until readers release their
-        space.
-        """
+        """Write a segment; on a full disk retire old ones, and wait until readers release them."""
         settled = -float("inf")
         while True:
             try:
