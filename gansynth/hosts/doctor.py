@@ -1,7 +1,7 @@
-"""What this machine has, and what is missing: packages, devices, plugins, and the machine itself.
+"""Check this machine: packages, devices, plugins, and scratch banks.
 
-Each line says what was looked at, what was found, and the cure where something is not in order.
-Looking raises nothing. What a host framework needs is looked at by its adapter, in the same lines.
+Each line names the item, its state, and the cure for a problem. The checks raise nothing. The
+adapter of each target framework (the framework you train, e.g. nnU-Net) adds its own lines.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def examine() -> Iterator[Line]:
-    """Look at everything that needs no host framework."""
+    """Check everything that needs no target framework."""
     from gansynth.runtime import machine
 
     yield Line("ok", "gansynth", __version__)
@@ -58,7 +58,7 @@ def examine() -> Iterator[Line]:
 
 
 def package_line(package: str, requirements: Mapping[str, Any], *, essential: bool) -> Line:
-    """One package: installed, of a version that fits, and able to be imported."""
+    """Check one package: installed, of a suitable version, and importable."""
     state: Literal["bad", "note"] = "bad" if essential else "note"
     needs = requirements.get(package, "")
     install = f"pip install '{package}{needs}'" if str(needs) else f"pip install {package}"
@@ -76,18 +76,18 @@ def package_line(package: str, requirements: Mapping[str, Any], *, essential: bo
 
 
 def _wanted() -> dict[str, Any]:
-    """Which versions gansynth needs, as its own package says; empty where that cannot be read."""
+    """Return the versions gansynth requires by its own metadata; empty if unreadable."""
     try:
         from packaging.requirements import Requirement
 
         needed = [Requirement(text) for text in requires("gansynth") or ()]
-    except Exception:  # a source tree that is not installed, say
+    except Exception:  # for example a source tree that is not installed
         return {}
     return {need.name: need.specifier for need in needed if need.marker is None}
 
 
 def extra_lines() -> Iterator[Line]:
-    """Packages that something optional needs; none of them is imported."""
+    """Check optional packages; none of them is imported."""
     for package, (purpose, install) in EXTRAS.items():
         try:
             yield Line("ok", package, f"{version(package)} (for {purpose})")
@@ -97,7 +97,7 @@ def extra_lines() -> Iterator[Line]:
 
 
 def plugin_lines() -> Iterator[Line]:
-    """What plugins there are, and which are left out."""
+    """List the plugins, and those that are left out."""
     from gansynth.core.registry import installed
 
     registry = installed()
@@ -108,7 +108,7 @@ def plugin_lines() -> Iterator[Line]:
 
 
 def host_lines(request: DoctorRequest) -> Iterator[Line]:
-    """What every registered host says; one that does not load, or raises, is a line, too."""
+    """Collect the lines of every registered adapter; one that fails to load is a line, too."""
     from gansynth.core.plugin_checks import one_line, strangers_code
     from gansynth.core.registry import installed
 
@@ -117,11 +117,11 @@ def host_lines(request: DoctorRequest) -> Iterator[Line]:
         try:
             with strangers_code():
                 lines = list(registry.adapter(name).doctor(request))
-        except Exception as error:  # whatever a host raises is no reason to hear no more
+        except Exception as error:  # a failing adapter does not stop the others
             origin = registry.origins.get(registry.found["adapters"][name][0])
             package = f"gansynth_{name}" if origin is None else origin.distribution
             cure = f"if a package is missing or torn: pip install --force-reinstall {package}"
-            lines = [Line("note", name, f"cannot be looked at: {one_line(error)}", cure)]
+            lines = [Line("note", name, f"cannot be checked: {one_line(error)}", cure)]
         yield from lines
 
 
@@ -129,7 +129,7 @@ def host_lines(request: DoctorRequest) -> Iterator[Line]:
 
 
 def device_lines() -> Iterator[Line]:
-    """Which devices torch can use, and which of them ``--device auto`` takes."""
+    """List the devices torch can use, and those that ``--device auto`` takes."""
     try:
         import torch
     except Exception:
@@ -137,7 +137,7 @@ def device_lines() -> Iterator[Line]:
         return
     with warnings.catch_warnings(
         record=True
-    ) as driver_warnings:  # torch warns of a driver that is too old
+    ) as driver_warnings:  # torch warns about a driver that is too old
         warnings.simplefilter("always")
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not count:
@@ -193,7 +193,7 @@ def _cuda(torch: Any, index: int) -> Line:
 
 
 def _auto(count: int) -> str:
-    """Where ``--device auto`` puts both sides of an augmented training."""
+    """Return the devices that ``--device auto`` gives to training and producer."""
     from gansynth.runtime.devices import producer_device
 
     if not count:
@@ -204,7 +204,7 @@ def _auto(count: int) -> str:
 
 
 def scratch_banks() -> Iterator[Line]:
-    """Banks that a killed training left behind: they hold memory until somebody removes them."""
+    """List banks that a killed training left behind; they hold memory until they are removed."""
     from gansynth.bank import placement
 
     banks = placement.scratch_banks()

@@ -1,4 +1,4 @@
-"""The process in which a host trains, apart from the command that started it."""
+"""Run a training in its own process, apart from the command that started it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def train_apart(
     scratch: Path | None,
     variables: Mapping[str, str],
 ) -> None:
-    """Run ``python -m MODULE`` until it ends; what it says goes to a log in the output, too.
+    """Run ``python -m MODULE`` until it ends; its output also goes to a log file.
 
     Args:
-        scratch: where banks may lie that it has no time to remove.
+        scratch: folder of banks that the process may have no time to remove.
 
     Raises:
-        KeyboardInterrupt, SystemExit: interrupted, after it has ended, too.
+        KeyboardInterrupt, SystemExit: interrupted, once the process has ended.
         GansynthError: its own typed fault, or TrainingFault for any other failure.
     """
     ended = processes.run([sys.executable, "-m", module, *arguments], variables, output / LOG)
@@ -36,7 +36,7 @@ def train_apart(
 
 
 def device_of(device: str) -> str:
-    """``auto`` is CUDA where there is one; a host looks itself at what else is asked for."""
+    """Resolve ``auto`` to CUDA if available; the framework checks other devices itself."""
     if device != "auto":
         return device
     import torch

@@ -265,5 +265,5 @@ def test_nothing_is_asked_of_samples_that_a_bank_has(toys, asked, tmp_path):
 
     asking = read_request(**asked)
     injection = Injection(None, Ratio(1, 1), samples=asking, bank=tmp_path)
-    with pytest.raises(UsageFault, match="says what they were asked to be; leave --"):
+    with pytest.raises(UsageFault, match="which fixes their conditions; leave --"):
         refuse_with_bank(injection)

@@ -317,7 +317,7 @@ def test_orders_that_make_no_data_set_are_refused(export, tmp_path, ratio, asked
 
 def test_a_bank_that_is_kept_fresh_is_refused(export, shared_yolo, tmp_path):
     live = make_bank(tmp_path / "live", opened(shared_yolo), frozen=False)
-    with pytest.raises(UsageFault, match="kept fresh"):
+    with pytest.raises(UsageFault, match="is refreshed"):
         export(bank=live)
 
 
