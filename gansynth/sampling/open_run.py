@@ -1,4 +1,4 @@
-"""Opening a run: its generator, or a composite's parts, with the weights of its manifest."""
+"""Open a run: its generator, or a composite's parts, with the weights of its manifest."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 def check_weights(run: Described) -> Path:
-    """The file (of a composite: the folder) of the weights that draw samples, if the manifest's.
+    """Return the weights' file (of a composite: the folder) if it matches the manifest.
 
     Raises:
         UsageFault: there are none yet.
-        IntegrityFault: missing, other content, or a path that leads out of the run.
+        IntegrityFault: missing, other content, or a path outside the run.
     """
     if PARTS in run.manifest:
         return check_parts(run)
@@ -48,8 +48,8 @@ def load_run(run: Path | RunFolder, device: str = "auto") -> Run:
     """Open a run: build its generator and load the averaged weights, checked against their hash.
 
     Raises:
-        UsageFault: no run here, or it has no weights yet.
-        IntegrityFault: weights that are not the manifest's.
+        UsageFault: there is no run, or it has no weights yet.
+        IntegrityFault: the weights are not the manifest's.
     """
     from gansynth.runtime.devices import pick_device
     from gansynth.training.checkpoint import load_tensors
@@ -68,7 +68,7 @@ def load_run(run: Path | RunFolder, device: str = "auto") -> Run:
 
 
 def _precision(manifest: Mapping[str, Any], device: torch.device) -> Precision:
-    """What it was trained in: bf16 draws other samples than fp32. Half precision as bf16."""
+    """Return the training precision: bf16 gives other samples than fp32. Half counts as bf16."""
     trained = str(manifest["config"].get("fit", {}).get("precision", "auto"))
     if trained == "fp32":
         return "fp32"
@@ -79,7 +79,7 @@ def _load_weights(generator: Generator, tensors: Mapping[str, Tensor], path: Pat
     for name in generator.ema:
         if name not in generator.nets:
             continue
-        # Averages are of floating-point tensors; counters and the like keep their start.
+        # Only floating-point tensors are averaged; counters keep their initial value.
         current = generator.nets[name].state_dict()
         expected = {f"{name}/{k}": v.shape for k, v in current.items() if v.is_floating_point()}
         shapes = {k: v.shape for k, v in tensors.items() if k.startswith(f"{name}/")}
@@ -96,7 +96,7 @@ def _load_weights(generator: Generator, tensors: Mapping[str, Tensor], path: Pat
 
 
 def build_generator(run: Described) -> Generator:
-    """The generator of a run with weights of its own, with fresh ones; torch's random state stays.
+    """Build a run's generator with fresh weights; torch's random state is kept.
 
     Raises:
         IntegrityFault: options that the installed plugin does not know.
@@ -110,7 +110,7 @@ def build_generator(run: Described) -> Generator:
     cls = installed().generator(manifest["generator"])
     schema = space.generator_schema(run.schema)
     try:
-        # Options that are gone are nothing to a run that had none of them.
+        # Removed options do not matter if they were None.
         fields = cls.Options.model_fields
         values = {k: v for k, v in manifest["options"].items() if k in fields or v is not None}
         options = cls.Options(**values)
@@ -125,7 +125,7 @@ def build_generator(run: Described) -> Generator:
 
 
 def _first_line(error: Exception) -> str:
-    """The first thing a validation found wrong, with its key and value."""
+    """Return the first error of a validation, with its key and value."""
     from pydantic import ValidationError
 
     if not isinstance(error, ValidationError):
@@ -137,11 +137,11 @@ def _first_line(error: Exception) -> str:
 
 
 def load_composite(run: Described, device: str) -> Together:
-    """Open the parts that draw images, each checked against the composite's manifest.
+    """Open the parts that generate images, each checked against the composite's manifest.
 
     Raises:
         UsageFault: not all parts are fitted yet.
-        IntegrityFault: a part is not the one that was fitted, or the parts do not fit together.
+        IntegrityFault: a part has changed, or the parts do not fit together.
     """
     from gansynth.sampling.composite import ClassComposite, Composite, Part
 
@@ -163,17 +163,17 @@ def load_composite(run: Described, device: str) -> Together:
 
 
 def check_parts(run: Described) -> Path:
-    """The folder of the parts, if every one of them is finished and the one that was fitted.
+    """Return the folder of the parts if every one of them is complete and unchanged.
 
     Raises:
         UsageFault: one is not fitted yet.
-        IntegrityFault: one is missing or another.
+        IntegrityFault: one is missing or has changed.
     """
     folder = run.folder
     for part in run.manifest[PARTS]:
         if part["manifest_sha256"] is None:
             raise UsageFault(
-                f"{folder}: part {part['name']!r} is not fitted yet; go on with the gansynth fit "
+                f"{folder}: part {part['name']!r} is not fitted yet; continue the gansynth fit "
                 "that began this run"
             )
         part_run = part_folder(folder, part)
@@ -189,10 +189,10 @@ def check_parts(run: Described) -> Path:
 
 
 def part_folder(folder: Path, part: Mapping[str, Any]) -> Path:
-    """Where a part lies.
+    """Return the folder of a part.
 
     Raises:
-        IntegrityFault: outside the run.
+        IntegrityFault: it is outside the run.
     """
     label = f"{folder / MANIFEST}: key 'parts'"
     return path_inside(folder, part["folder"], what=label)

@@ -1,7 +1,7 @@
-"""Opening the source that a run was fitted on, and the run to draw samples of it for a host.
+"""Open the source that a run was fitted on, and the run, to generate samples for an adapter.
 
-A producer and every check before it pass ``open_drawer``; so what the one would refuse after
-minutes the other refuses at once.
+A producer and all checks before it call ``open_drawer``. The checks therefore refuse at once what
+the producer would refuse after minutes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def open_source(request: SourceRequest) -> CaseSource:
-    """Open the source a request names, with the labels that a generator draws of its cases.
+    """Open the requested source, with the labels that a generator adds to its cases.
 
     Raises:
         UsageFault: an unknown kind, or ``--read`` keys that it does not have.
@@ -36,22 +36,22 @@ def open_source(request: SourceRequest) -> CaseSource:
 
 
 def open_real(request: Mapping[str, Any], source: CaseSource) -> CaseSource:
-    """Real cases of another source, a ``SourceRequest`` as JSON, as the run's own would have them.
+    """Open real cases of another source, a ``SourceRequest`` as JSON, in the run's own format.
 
     Raises:
         UsageFault, DataFault: it does not open, or its cases are not like the run's own.
     """
     from gansynth.conditions.external_source import open_base
 
-    with said_of("--conditions", "--real"):  # which is read alike
+    with said_of("--conditions", "--real"):  # both are read alike
         return open_base(request, source)
 
 
 def own_source(run: Described, host: CaseSource, *, any_size: bool = False) -> CaseSource:
-    """Where a run's training cases come from: the host's own source, or another one.
+    """Return the source of a run's training cases: the adapter's own source, or another one.
 
     Args:
-        any_size: whether the host takes samples of other sizes than it reads its cases in.
+        any_size: whether the adapter takes samples of other sizes than it reads its cases in.
     """
     if same_host(run.lineage.host, host.host):
         if not any_size or run.request.read == host.request.read:
@@ -61,20 +61,21 @@ def own_source(run: Described, host: CaseSource, *, any_size: bool = False) -> C
 
 
 def open_beside(run: Described, host: CaseSource) -> CaseSource:
-    """A run's own source, below the root of a host's where it names none."""
+    """Open a run's own source, below the root of the adapter's where it names none."""
     return open_source(replace(run.request, root=run.request.root or host.request.root))
 
 
 def source_for(run: Run, adapter: Adapter) -> tuple[CaseSource, Callable[[Sample], Sample] | None]:
-    """Where a run's conditions come from; and what brings samples from there to the host, if
-    that is elsewhere.
+    """Return the source of a run's conditions, and a function that maps samples to the adapter.
+
+    The function is None if both have the same source.
     """
     source = own_source(run, adapter.source, any_size=adapter.any_size)
     return source, None if source is adapter.source else adapter.bring(source, run.space)
 
 
 def open_moved(run: Described, data: str | None, root: str | None) -> CaseSource:
-    """The source a run was fitted on, where it lies now; its content is compared as it is drawn of.
+    """Open the source of a run at its present place; its content is compared when it is used.
 
     Raises:
         UsageFault, DataFault: it is not there.
@@ -87,7 +88,7 @@ def open_moved(run: Described, data: str | None, root: str | None) -> CaseSource
 
 
 def open_taken(request: SourceRequest, *, by_user: bool = False) -> CaseSource:
-    """Open a source; where a run, and no user, has said which, a fault tells of moved ones.
+    """Open a source; if the user has not named it, a fault hints at moved data.
 
     Raises:
         UsageFault, DataFault: it cannot be opened.
@@ -102,21 +103,21 @@ def open_taken(request: SourceRequest, *, by_user: bool = False) -> CaseSource:
 
 
 def requested(options: Mapping[str, Any], run: RunFolder | None) -> SourceRequest:
-    """What a host is opened on: what was asked for, and the rest as the generator was fitted on.
+    """Complete the options of a source by those that the generator was fitted on.
 
     Args:
-        options: attributes of a ``SourceRequest``; None, or none, of those that were not said.
-        run: of the generator, if there is one. Of another kind of data set only the fold is taken.
+        options: attributes of a ``SourceRequest``; None or empty if not given.
+        run: the generator's run, if any. If its data set is of another kind, only the fold is used.
 
     Raises:
-        UsageFault: nothing says which data set it is.
+        UsageFault: no data set is given.
     """
     given_options = {key: value for key, value in options.items() if value}
     fitted: dict[str, Any] = {} if run is None else {**run.manifest["request"], "view": {}}
     if "kind" not in given_options and not fitted:
         raise UsageFault(
             "--data: missing, expected KIND:WHERE, for example nnunet:004; or --generator RUN, "
-            "whose data are taken then"
+            "whose data are then used"
         )
     if fitted and given_options.get("kind", fitted["kind"]) != fitted["kind"]:
         fitted = {"fold": fitted["fold"]}
@@ -125,7 +126,7 @@ def requested(options: Mapping[str, Any], run: RunFolder | None) -> SourceReques
 
 
 def taken(request: SourceRequest, options: Mapping[str, Any]) -> str:
-    """What of a request nobody has asked for, in words; empty if there is nothing."""
+    """Describe the parts of a request that the user has not given; empty if there are none."""
     usual = asdict(SourceRequest("", ""))
     defaults = {k: v for k, v in asdict(request).items() if v != usual[k] and not options.get(k)}
     if "kind" in defaults:
@@ -144,14 +145,14 @@ def _said(value: Any) -> str:
 def open_drawer(
     adapter: Adapter, run: RunFolder, request: SampleRequest, *, device: str, learn: bool = True
 ) -> tuple[SampleDrawer, Callable[[Sample], Sample] | None]:
-    """Open a run to draw samples of for a host.
+    """Open a run to generate samples for an adapter.
 
     Returns:
-        What draws, in the space of the run's own source; and what brings samples from there to the
-        host, if that is elsewhere.
+        The drawer, in the space of the run's own source, and a function that maps its samples to
+        the adapter. It is None if both have the same source.
 
     Raises:
-        GansynthError: a run that is damaged or does not fit its source, or what cannot be asked.
+        GansynthError: a run is damaged or does not fit its source, or a request is not supported.
     """
     from gansynth.sampling.drawer import SampleDrawer
     from gansynth.sampling.open_run import load_run

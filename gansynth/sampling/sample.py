@@ -1,4 +1,4 @@
-"""What ``gansynth sample`` does: draws samples of a run, writes them, and shows them."""
+"""The command ``gansynth sample``: generate samples of a run, write them, and show them."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ from gansynth.sampling.sharing import (
 )
 
 NUMBER = 16
-"""Samples unless another number is asked for."""
+"""Default number of samples."""
 SHEET = 32
-"""Most samples on a sheet."""
+"""Most samples on a preview grid."""
 COMPARED = 512
-"""Most samples whose nearest training case is looked for."""
+"""Most samples whose nearest training case is searched."""
 
 
 def sample_run(
@@ -67,31 +67,31 @@ def sample_run(
     root: str | None = None,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Draw ``n`` samples of a run as a data set, NIfTI or PNG, and sheets if asked.
+    """Write ``n`` samples of a run as a data set, NIfTI or PNG, with optional preview grids.
 
-    A run that draws label maps of images writes those, case by case: ``predict_cases``.
+    A run that generates label maps of images writes those, case by case: ``predict_cases``.
 
-    Sheets with real cases are pictures of patients: beside PNG files, and others that are to be
-    handed on, they are written into the run folder, and the nearest cases always are.
+    Preview grids with real cases show patients. With PNG files and for sharing they are written
+    into the run folder; nearest cases always are.
 
     Args:
-        n: how many; 16 if None, or every case of images that label maps are drawn of.
-        out: a new folder for the data set (``DatasetWriter``); ``RUN/samples/seed-S`` if None, of
-            classes ``seed-S-CLASS``, which is written anew; of PNG files ``seed-S-png``, for
-            sharing ``seed-S-shared``, which must not be there yet.
+        n: number of samples; None is 16, or every case of images for label maps.
+        out: a new folder for the data set (``DatasetWriter``). None is ``RUN/samples/seed-S``, with
+            classes ``seed-S-CLASS``, which is overwritten. With ``png`` it is ``seed-S-png``, for
+            sharing ``seed-S-shared``, which must not exist.
         sheet: also write ``sheet.png``: samples beside real cases.
         interpolate: also write ``interpolation.png``, with so many samples from latent to latent.
         rows: pairs of latents there.
         nearest: also write ``nearest.png``: samples beside their nearest training cases.
         png: write PNG files with a manifest instead of NIfTI files.
-        request: what samples are asked to be; None for the usual.
-        for_sharing: files are to be handed on: which cases samples came from is written into the
-            run folder alone, and generators that keep parts of real images are refused.
+        request: conditions and filters of the samples; None for the defaults.
+        for_sharing: the files will be shared. The source cases are written into the run folder
+            alone. Generators that keep parts of real images are refused.
         data: KIND:WHERE of the run's data set, if it was moved or renamed.
-        root: overrides where the source's host folders lie.
+        root: overrides the root folder of the source.
 
     Returns:
-        A JSON-able report: files written, sheets, seconds per sample.
+        A JSON-able report: files written, preview grids, seconds per sample.
     """
     opened = load_run(run, device)
     source = open_moved(opened, data, root)
@@ -110,7 +110,7 @@ def sample_run(
         }
         for option in (option for option, value in options.items() if value):
             raise UsageFault(
-                f"{option}: {run} draws label maps of images, which stay as they are; expected "
+                f"{option}: {run} draws label maps of images and keeps the images; expected "
                 f"--conditions SOURCE, -n, -o and --sheet alone. Leave {option} out"
             )
         place = new_place(out, run / "samples" / "label-maps")
@@ -134,7 +134,7 @@ def sample_run(
     if for_sharing:
         check_sharing(drawer, place)
     keep = partial(keep_origins, drawer, place, reporter=reporter if for_sharing else None)
-    if interpolate is not None:  # a generator that cannot says so before it draws anything
+    if interpolate is not None:  # refused before anything is generated
         drawer.interpolate(0, interpolate)
     drawn: list[Sample] = []
     if png is not None:
@@ -169,10 +169,7 @@ def _write_volumes(
     drawn: list[Sample],
     keep: Callable[[Mapping[str, Mapping[str, Any]]], None] | None,
 ) -> dict[str, Any]:
-    """Draw samples, one after the other, into a data set; the first ones into a list, too.
-
-    Of those that are to be handed on, ``keep`` is given the provenance.
-    """
+    """Write samples as a data set; the first go into ``drawn``, the provenance to ``keep``."""
     seconds, flaws = 0.0, Counter[str]()
     settings = settings_of(drawer, 1, "float32")
     origins: dict[str, Mapping[str, Any]] = {}
@@ -203,7 +200,9 @@ def _write_volumes(
             forget_times(folder)
     if flaws:
         counts = "; ".join(f"{count} x {flaw}" for flaw, count in flaws.most_common(TOLD))
-        reporter.warn(f"{out}: {flaws.total()} of {n} samples would enter no bank: {counts}")
+        reporter.warn(
+            f"{out}: {flaws.total()} of {n} samples would be rejected by a bank: {counts}"
+        )
     return {
         "folder": str(out),
         "samples": n,
@@ -224,18 +223,18 @@ def predict_cases(
     anew: bool = False,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Draw the label map of each case, and write a data set that ``nifti:`` reads.
+    """Generate the label map of each case, and write a data set that ``nifti:`` reads.
 
-    Images (the channels that the run is given, in their files' own units) and label maps lie as the
-    case's own files do, where it has some. Label maps are those that a chain would draw of them
-    (Shin et al. 2018, fig. 1a and 1c).
+    Images are the channels that the run takes, in their files' own units. Images and label maps
+    have the grid of the case's own files, if it has some. A chain would generate the same label
+    maps (Shin et al. 2018, fig. 1a and 1c).
 
     Args:
-        n: how many cases, the first ones; None for all.
-        conditions: whose images instead, as in ``SampleRequest``; they need no labels.
+        n: number of cases, the first ones; None for all.
+        conditions: another source of images, as in ``SampleRequest``; they need no labels.
 
     Raises:
-        UsageFault: another folder is there, or images that do not fit.
+        UsageFault: the folder is not empty, or images do not fit.
     """
     run_source = viewed(source, run.request.view)
     cases = run_source if conditions is None else open_base(conditions, run_source, labelled=False)
@@ -278,11 +277,11 @@ def replay_run(
     root: str | None = None,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Draw a recorded sample again (``gansynth.sampling.replay``), and write it as a data set.
+    """Replay a recorded sample (``gansynth.sampling.replay``), and write it as a data set.
 
     Args:
         record: ``FILE:LINE`` of a draw log, or ``FILE:NAME`` of a JSON file with provenance.
-        out: a new folder; ``RUN/samples/replay`` if None, which is written anew.
+        out: a new folder; None is ``RUN/samples/replay``, which is overwritten.
 
     Returns:
         A JSON-able report: folder, number and seed, and whether it is the same to the bit.
@@ -303,10 +302,10 @@ def replay_run(
 
 
 def new_place(out: Path | None, usual: Path) -> Path:
-    """A folder that the user has named, which must be new, or the run's own.
+    """Return the user's folder, which must be new, or the run's own.
 
     Raises:
-        UsageFault: it holds something.
+        UsageFault: it is not empty.
     """
     if out is not None:
         check_new(out)
@@ -314,7 +313,7 @@ def new_place(out: Path | None, usual: Path) -> Path:
 
 
 def _placed(drawer: SampleDrawer, sample: Sample) -> Case:
-    """The real case a sample's condition came from, at the same place, in the host's space."""
+    """Return the real case of a sample's condition, at the same place, in the adapter's space."""
     case = drawer.beside(sample)
     placed = Sample(case.image, case.labels, case.boxes)
     host = drawer.run.space.to_host(placed, sample.provenance["shape"])
@@ -331,7 +330,7 @@ def measure_run(
     data: str | None = None,
     root: str | None = None,
 ) -> Measured:
-    """Measure samples of a run beside the real cases their labels came from.
+    """Evaluate samples of a run beside the real cases of their conditions.
 
     Raises:
         UsageFault: no run, an unknown metric, or one that fails.

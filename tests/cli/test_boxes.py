@@ -129,7 +129,7 @@ def test_a_sheet_shows_boxes(run, run_json, tmp_path):
 
 def test_boxes_are_refused_of_a_generator_that_heeds_none(toys, run_json, refuse, tmp_path):
     run_json("fit", "means", "--data", "toy:3", "-o", tmp_path / "run")
-    says = ("--boxes jitter: means is not asked for boxes", "leave --boxes out")
+    says = ("--boxes jitter: means takes no boxes", "leave --boxes out")
     refuse("sample", tmp_path / "run", "--boxes", "jitter", code=2, says=says)
     augment = ("augment", "--target", "toyhost", "--data", "toy:3", "--ratio", "1:1")
     refuse(*augment, "--generator", tmp_path / "run", "--boxes", "jitter", code=2, says=says)

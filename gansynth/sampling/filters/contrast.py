@@ -1,7 +1,7 @@
-"""Filter ``contrast``: lesions stand out of their rims as real ones do.
+"""Filter ``contrast``: lesions differ from their rims as much as real ones do.
 
-It is the measure of ``gansynth.data.rims`` for label maps instead of boxes: how unlike a piece
-of a class and the voxels around it are distributed, in the channel that shows the class best.
+It is the measure of ``gansynth.data.rims`` for label maps instead of boxes. It compares the
+distribution of voxels in a component with that around it, in the channel that shows the class best.
 """
 
 from __future__ import annotations
@@ -26,31 +26,34 @@ from gansynth.sampling.filters.learning import drawn, labelled
 
 
 class ContrastOptions(FilterOptions):
-    """Which pieces are looked at, and what is asked of them."""
+    """Which components are measured, and the contrast they need."""
 
     quantile: float = Field(
-        0.05, ge=0, lt=1, description="share of real pieces that would be kept out at factor 1"
+        0.05, ge=0, lt=1, description="share of real components that would be rejected at factor 1"
     )
     factor: float = Field(
-        0.8, gt=0, le=1, description="least contrast, as a share of that of real pieces at quantile"
+        0.8, gt=0, le=1, description="least contrast, as a share of real components' at quantile"
     )
-    rim: int = Field(2, ge=1, description="how far the rim reaches beyond a piece, in voxels")
+    rim: int = Field(2, ge=1, description="width of the rim around a component, in voxels")
     least_voxels: int = Field(
-        8, ge=FEW, description="voxels below which a piece of a class is not looked at"
+        8, ge=FEW, description="voxels below which a component is not checked"
     )
-    few: int = Field(FEW_PIECES, ge=2, description="real pieces below which a class is not judged")
-    crops: int = Field(200, ge=1, description="real crops that are looked at")
+    few: int = Field(
+        FEW_PIECES, ge=2, description="real components below which a class is not checked"
+    )
+    crops: int = Field(200, ge=1, description="real crops that are measured")
     classes: tuple[str, ...] | None = Field(
-        None, description="names of the labels that are looked at; none takes all"
+        None, description="names of the labels that are checked; none takes all"
     )
-    seed: int = Field(0, ge=0, description="draws crops, and places where no lesion is")
+    seed: int = Field(0, ge=0, description="seeds crops, and places without lesion")
 
 
 class ContrastFilter(Filter):
-    """Keeps out samples with a lesion that can hardly be told from what is around it.
+    """Reject samples with a lesion that hardly differs from its surroundings.
 
-    A class with few real pieces (below 20), or whose pieces stand out no more than other places in
-    the body do, is not judged. Where a lesion was put into a real image it alone is looked at.
+    A class is not checked if it has few real components (below 20). Nor is it if they differ from
+    their rims no more than other places in the body. If a lesion was put into a real image, it
+    alone is checked.
     """
 
     name = "contrast"
@@ -60,7 +63,7 @@ class ContrastFilter(Filter):
     _known: Mapping[int, ClassContrast]
 
     def learn(self, learning: Learning, folder: Path) -> Mapping[str, Any]:
-        """Measure real lesions, and places of their shape where none is."""
+        """Measure real lesions, and places of their shape without a lesion."""
         labelled(self.name, learning)
         schema, values = learning.schema, self._wanted(learning.schema)
         rng = np.random.default_rng(self.options.seed)
@@ -107,7 +110,7 @@ class ContrastFilter(Filter):
         return replace(contrast, least=round(at - (1 - self.options.factor) * abs(at), 4))
 
     def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:
-        """Take back what is known of each class."""
+        """Load the contrast of each class."""
         self._schema = schema
         self._known = {
             schema.labels[name]: ClassContrast(**{k: v for k, v in fields.items() if k != "judged"})
@@ -173,7 +176,7 @@ def _body(image: FloatArray, labels: LabelArray) -> Mask:
 def _row(
     image: FloatArray, labels: LabelArray, part: Part, value: int, body: Mask, rim: int
 ) -> list[Numbers]:
-    """The contrast of a piece in each channel, (C,); nothing if it has no rim."""
+    """Return the contrast of a component in each channel, (C,); nothing if it has no rim."""
     from scipy.ndimage import binary_dilation, generate_binary_structure
 
     window = tuple(
@@ -196,7 +199,7 @@ def _row(
 
 
 def _elsewhere(part: Part, labels: LabelArray, body: Mask, rng: np.random.Generator) -> Part | None:
-    """The piece where there is body and hardly any foreground; None if no place is soon found."""
+    """Move the component to body with hardly any foreground; None if no place is found soon."""
     free = np.argwhere(body)
     size = np.array([s.stop - s.start for s in part.box])
     last = np.array(part.shape) - size

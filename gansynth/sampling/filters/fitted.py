@@ -1,7 +1,7 @@
-"""Filters with what they have learnt, which stands in the run's folder.
+"""Filters and their fitted state, which is stored in the run's folder.
 
-``RUN/filters/NAME-DIGEST/`` holds ``filter.json`` and a filter's weights, if it has any; the digest
-is that of its options. It is learnt once, on training cases of the run's fold alone.
+``RUN/filters/NAME-DIGEST/`` holds ``filter.json`` and a filter's weights, if any. The digest is
+that of its options. A filter is fitted once, on training cases of the run's fold alone.
 """
 
 from __future__ import annotations
@@ -38,27 +38,26 @@ from gansynth.sampling.filters.learning import learning_of
 FOLDER, STATE = "filters", "filter.json"
 VERSION = 1
 ADMITTED = "admitted"
-"""Where the provenance of a sample has what each filter found."""
+"""Provenance key of the filters' results."""
 WAIT_SECONDS = 1800.0
-"""How long another process that learns the same is waited for."""
+"""Time to wait for another process that fits the same filter."""
 _AGAIN = "delete it, and it is learnt again"
 
 
 def build_filters(texts: Sequence[str]) -> list[Filter]:
-    """Filters as they are asked for, in order; none of them is ready to judge yet.
+    """Build the requested filters, in order; none of them is fitted yet.
 
     Args:
         texts: each ``NAME`` or ``NAME:KEY=VALUE,...``; several values of a key as ``1+2``.
 
     Raises:
-        UsageFault: a filter or option that is not there, a value that does not fit, or a filter
-            that is asked for twice.
+        UsageFault: an unknown filter or option, an invalid value, or a filter requested twice.
     """
     built: list[Filter] = []
     for text in texts:
         name, colon, options = text.partition(":")
         if any(name == item.name for item in built):
-            raise UsageFault(f"--filter {text}: {name} is asked for twice, expected each once")
+            raise UsageFault(f"--filter {text}: {name} is given twice, expected each once")
         cls = installed().filter(name)
         built.append(
             cls(read_options(cls.Options, options, f"--filter {text}")) if colon else cls()
@@ -67,10 +66,10 @@ def build_filters(texts: Sequence[str]) -> list[Filter]:
 
 
 class LearntFilters:
-    """Filters that are ready to judge.
+    """Fitted filters.
 
     Attributes:
-        lineage: of the cases that they have learnt from; None without filters.
+        lineage: of the cases that they were fitted on; None without filters.
     """
 
     def __init__(self, filters: Sequence[Filter], lineage: Lineage | None) -> None:
@@ -81,11 +80,11 @@ class LearntFilters:
     def load(
         cls, run: Described, texts: Sequence[str], schema: Schema, device: str = "cpu"
     ) -> LearntFilters:
-        """What a run's folder has of filters.
+        """Load the fitted filters of a run's folder.
 
         Raises:
-            UsageFault: one has not been learnt there.
-            IntegrityFault: one is damaged, or has learnt from cases that are not the run's.
+            UsageFault: one has not been fitted there.
+            IntegrityFault: one is damaged, or was fitted on cases that are not the run's.
         """
         filters = build_filters(texts)
         lineage: Lineage | None = None
@@ -96,18 +95,18 @@ class LearntFilters:
                 item.load(doc["state"], folder, schema, device)
             except (KeyError, TypeError, ValueError, DataFault) as error:
                 raise IntegrityFault(
-                    f"{folder}: filter {item.name!r} cannot be loaded ({error}), expected what "
-                    f"this version of it has learnt; {_AGAIN}"
+                    f"{folder}: filter {item.name!r} cannot be loaded ({error}), expected "
+                    f"state of this version of it; {_AGAIN}"
                 ) from error
             cases = Lineage.from_json(doc["lineage"])
             lineage = cases if lineage is None else _both(lineage, cases)
         return cls(filters, lineage)
 
     def judged(self, sample: Sample, request: Asked) -> Sample:
-        """The sample with what was found in its provenance.
+        """Return the sample with the filters' results in its provenance.
 
-        ``admitted`` has the number that each filter found. The first filter that finds a flaw is
-        the last that is asked, and the flaw stands under ``flaw``.
+        ``admitted`` has the number of each filter. The first flaw ends the checks, and is stored
+        under ``flaw``.
         """
         provenance = dict(sample.provenance)
         if not self.filters or provenance.get("flaw"):
@@ -130,12 +129,12 @@ def ensure_learnt(
     device: str = "cpu",
     reporter: Reporter | None = None,
 ) -> LearntFilters:
-    """Learn what a run's folder does not have yet, and load all of it.
+    """Fit the filters that a run's folder lacks, and load all of them.
 
-    Where another process learns at the same time, this one waits for it and takes what it learnt.
+    If another process fits them at the same time, this one waits and loads its result.
 
     Raises:
-        UsageFault: there is no such filter, or the source has nothing it could learn from.
+        UsageFault: there is no such filter, or the source has no suitable cases.
         IntegrityFault: see ``LearntFilters.load``; or a case is not the one the run was fitted on.
         EnvironmentFault: the run's folder cannot be written to.
     """
@@ -152,12 +151,12 @@ def ensure_learnt(
 
 
 def to_learn(run: Path, filters: Sequence[str]) -> list[Filter]:
-    """The filters that a run's folder has nothing of yet."""
+    """Return the filters that a run's folder lacks."""
     return [item for item in build_filters(filters) if not folder_of(run, item).exists()]
 
 
 def folder_of(run: Path, item: Filter) -> Path:
-    """Where a filter with its options has what it learnt."""
+    """Return the folder of a filter with its options."""
     text = json.dumps(item.options.model_dump(mode="json"), sort_keys=True)
     return run / FOLDER / f"{item.name}-{sha256(text.encode()).hexdigest()[:12]}"
 
@@ -191,11 +190,7 @@ def _learn(
 def _read(
     folder: Path, item: Filter, manifest: Mapping[str, Any], schema: Schema
 ) -> Mapping[str, Any]:
-    """What a filter has learnt, checked.
-
-    Raises:
-        UsageFault, IntegrityFault: see ``LearntFilters.load``.
-    """
+    """Read and check a filter's state; raises like ``LearntFilters.load``."""
     path = folder / STATE
     if not folder.exists():
         raise UsageFault(
@@ -225,15 +220,15 @@ def _read(
 def _check_cases(
     path: Path, doc: Mapping[str, Any], manifest: Mapping[str, Any], schema: Schema
 ) -> None:
-    """Refuse what was learnt on other cases than the run's, or in another space."""
+    """Refuse a filter that was fitted on other cases than the run's, or in another space."""
     run, learnt = Lineage.from_json(manifest["lineage"]), Lineage.from_json(doc["lineage"])
     run_cases = set(run.cases)
     foreign = [case.id for case in learnt.cases if case not in run_cases]
     if not learnt.within(run):
         which = f"{len(foreign)} case(s), first {foreign[0]}," if foreign else "a fold"
         raise IntegrityFault(
-            f"{path}: filter {doc['filter']!r} has learnt from {which} that the run was not fitted "
-            f"on, expected its training cases of {run.dataset} fold {run.fold}; remove "
+            f"{path}: filter {doc['filter']!r} was fitted on {which} new to the run, "
+            f"expected its training cases of {run.dataset} fold {run.fold}; remove "
             f"{path.parent} and it is learnt again"
         )
     same = doc["space"] == manifest["space"] and doc["schema"] == schema.to_json()
@@ -246,7 +241,7 @@ def _check_cases(
 
 
 def _both(first: Lineage, second: Lineage) -> Lineage:
-    """Of the same source: the cases of both."""
+    """Join two lineages of the same source."""
     cases = {case.id: case for case in (*first.cases, *second.cases)}
     return replace(first, cases=tuple(cases[key] for key in sorted(cases)))
 
@@ -258,11 +253,7 @@ def _digest(doc: Mapping[str, Any]) -> str:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder of a run's filters, waiting for whoever learns there now.
-
-    Raises:
-        EnvironmentFault: it cannot be written to, or the other one takes too long.
-    """
+    """Lock the folder of a run's filters; EnvironmentFault if that fails or takes too long."""
     from filelock import FileLock, Timeout
 
     with disk_errors(folder):

@@ -1,16 +1,14 @@
-"""Filter ``novel``: a sample is no copy of a training case.
+"""Filter ``novel``: a sample is not memorised, that is, no copy of a training case.
 
-What a copy is depends on what was asked for:
+What counts as a copy depends on the condition:
 
-- A whole image is compared with the real case whose label map it was drawn from, at the same place,
-  and with a few training cases wherever they lie nearest (``gansynth.metrics.nearest_search``). Its
-  distance is told in units of the usual one, which real crops have from the nearest crop of another
-  subject.
-- Where a lesion was put into a real image, only the lesion counts: all around it is real by design.
-  It must not be what the background showed there already, and no copy of its donor's lesion either,
-  unless edits have changed that: a lesion that is pasted is a copy by design, and the edits are all
-  that makes it new.
-- Where boxes were filled in a real image, nothing is judged.
+- A whole image is compared with the real case of its label map, at the same place. It is also
+  compared with the nearest crops of a few training cases (``gansynth.metrics.nearest_search``). The
+  unit of distance is the usual distance of real crops from the nearest crop of another subject.
+- If a lesion was put into a real image, only the lesion is checked, since all around it is real. It
+  must differ from the background in its place. Unless edited, it must also be no copy of its
+  donor's lesion. A pasted lesion is a copy by design, and only edits make it new.
+- If boxes were filled in a real image, nothing is checked.
 """
 
 from __future__ import annotations
@@ -32,9 +30,9 @@ if TYPE_CHECKING:
     from gansynth.core.source import CaseSource
 
 UNCHANGED = 0.1
-"""Deviations by which a lesion must differ from what the background showed in its place."""
+"""Standard deviations by which a lesion must differ from the background in its place."""
 GIVEN = 1e-4
-"""Deviations below which a channel counts as given, not drawn."""
+"""Standard deviations below which a channel counts as given, not generated."""
 
 
 class NovelOptions(FilterOptions):
@@ -47,14 +45,14 @@ class NovelOptions(FilterOptions):
         0.95, gt=0, le=1, description="most correlation of an unedited lesion with its donor's"
     )
     search: int = Field(
-        8, ge=0, description="training cases in which the nearest crop is searched, for each sample"
+        8, ge=0, description="training cases in which the nearest crop is searched, per sample"
     )
-    crops: int = Field(24, ge=2, description="real crops that tell the usual distance")
-    seed: int = Field(0, ge=0, description="draws crops and cases")
+    crops: int = Field(24, ge=2, description="real crops that define the usual distance")
+    seed: int = Field(0, ge=0, description="seeds crops and cases")
 
 
 class NovelFilter(Filter):
-    """Keeps out copies of training cases; see the module's description."""
+    """Reject copies of training cases; see the module's description."""
 
     name = "novel"
     Options = NovelOptions
@@ -88,12 +86,12 @@ class NovelFilter(Filter):
         }
 
     def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:
-        """Take back the usual distance."""
+        """Load the usual distance."""
         self._usual = None if state["usual"] is None else float(state["usual"])
         self._scale = np.array(state["scale"], np.float32).reshape(-1, *[1] * schema.ndim)
 
     def judge(self, sample: Sample, request: Asked) -> Verdict:
-        """Compare a sample with what it could be a copy of."""
+        """Compare a sample with the cases that it could be a copy of."""
         condition = request.condition
         if condition.lesion is not None and condition.background is not None:
             return self._lesion(sample, condition.lesion > 0, request)
@@ -117,7 +115,7 @@ class NovelFilter(Filter):
         )
 
     def _own(self, sample: Sample, request: Asked) -> float | None:
-        """Distance from the case it was drawn of, in usual ones; None where there is none."""
+        """Return the relative distance from the case of its condition; None if there is none."""
         if request.base is None or self._usual is None:
             return None
         base = request.base().image
@@ -128,7 +126,7 @@ class NovelFilter(Filter):
         return float(np.sqrt((new**2).mean())) / self._usual if new.size else 0.0
 
     def _nearest(self, sample: Sample, request: Asked) -> tuple[float, str] | None:
-        """Distance, in usual ones, from what lies nearest in some training cases, and in which."""
+        """Return the relative distance from the nearest of some training cases, and its id."""
         room, usual = request.room, self._usual
         if not self.options.search or not room.ids or usual is None:
             return None
@@ -142,9 +140,9 @@ class NovelFilter(Filter):
         return (distance / usual, case) if np.isfinite(distance) else None
 
     def _lesion(self, sample: Sample, new: Mask, request: Asked) -> Verdict:
-        """Look at a new lesion alone."""
+        """Check a new lesion alone."""
         condition = request.condition
-        assert condition.background is not None, "asked for by ``judge``"
+        assert condition.background is not None, "checked by ``judge``"
         if not new.any():
             return Verdict("a copy of its background, expected a lesion in it", 0.0)
         apart = (sample.image - condition.background) / self._scale
@@ -178,17 +176,17 @@ class _Some:
 
 
 def _edited(provenance: Mapping[str, Any]) -> bool:
-    """Whether anything but ``identity`` was done to the lesion."""
+    """Return whether the lesion has any edit but ``identity``."""
     return any(step["edit"] != "identity" for step in provenance.get("edits", ()))
 
 
 def _rms(apart: FloatArray) -> Any:
-    """Root mean square of each channel: (C,)."""
+    """Return the root mean square of each channel: (C,)."""
     return np.sqrt((apart.astype(np.float64) ** 2).reshape(len(apart), -1).mean(axis=1))
 
 
 def _correlation(first: FloatArray, second: FloatArray) -> float:
-    """Mean over channels of the correlation of values (C, N); 1 where both are flat and equal."""
+    """Return the mean correlation of channels (C, N); 1 where both are flat and equal."""
     correlations = []
     for a, b in zip(first.astype(np.float64), second.astype(np.float64), strict=True):
         a, b = a - a.mean(), b - b.mean()

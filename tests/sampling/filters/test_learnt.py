@@ -180,7 +180,7 @@ def test_what_was_learnt_on_other_cases_is_refused(run):
         (["brigth"], "filter 'brigth' is unknown.*Did you mean 'bright'"),
         (["bright:mots=1"], "--filter bright:mots=1: 'mots=1' is not one of.*mean 'most'"),
         (["bright:most=x"], "--filter bright:most=x: most: "),
-        (["bright", "bright:most=1"], "bright is asked for twice"),
+        (["bright", "bright:most=1"], "bright is given twice"),
     ],
 )
 def test_a_slip_is_one_line(text, says):
