@@ -225,9 +225,7 @@ def foreseen(injection: Injection, draws: int, held: int) -> dict[str, Any]:
     if injection.frozen or injection.bank is not None:
         each = draws / max(1, held)
         document["draws_of_a_sample"] = round(each, 2)
-        return document | (
-            {"reuse": warning} if (warning := too_few(injection, draws, held)) else {}
-        )
+        return document | ({"reuse": text} if (text := too_few(injection, draws, held)) else {})
     least = different(draws)
     return document | {
         "samples_to_make": least,

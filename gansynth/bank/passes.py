@@ -163,19 +163,15 @@ class Passes:
         self._looked = time.monotonic()
         if not self.reader.spec.frozen:
             visible = set(self._ids)
-            self._waiting = [sample for sample in self._waiting if sample in visible]
-            self._waiting += self._shuffled(
-                [sample for sample in self._ids if sample not in self._known]
-            )
+            self._waiting = [key for key in self._waiting if key in visible]
+            self._waiting += self._shuffled([key for key in self._ids if key not in self._known])
             self._known = visible
 
     def _shuffled(self, ids: Sequence[str], *, share: bool = True) -> list[str]:
         """Shuffle samples; with ``share``, only those of this process in this pass."""
         number, size = (self._team.number, self._team.size) if share else (0, 1)
-        share_ids = [
-            sample for sample in ids if (sum(parse_id(sample)) + self._pass) % size == number
-        ]
-        return [share_ids[place] for place in self._rng.permutation(len(share_ids))]
+        part = [key for key in ids if (sum(parse_id(key)) + self._pass) % size == number]
+        return [part[place] for place in self._rng.permutation(len(part))]
 
 
 @lru_cache(maxsize=4)

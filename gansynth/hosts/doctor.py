@@ -135,19 +135,17 @@ def device_lines() -> Iterator[Line]:
     except Exception:
         yield Line("bad", "device", "unknown without torch", "pip install torch")
         return
-    with warnings.catch_warnings(
-        record=True
-    ) as driver_warnings:  # torch warns about a driver that is too old
+    with warnings.catch_warnings(record=True) as notes:  # torch warns about an old driver
         warnings.simplefilter("always")
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not count:
-        yield _no_cuda(torch.version.cuda, [str(w.message) for w in driver_warnings])
+        yield _no_cuda(torch.version.cuda, [str(w.message) for w in notes])
     for index in range(count):
         yield _cuda(torch, index)
     yield Line("ok", "auto", _auto(count))
 
 
-def _no_cuda(built_for: str | None, driver_warnings: list[str]) -> Line:
+def _no_cuda(built_for: str | None, notes: list[str]) -> Line:
     driver = DRIVER.exists() or shutil.which("nvidia-smi") is not None
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if built_for is None and not driver:
@@ -159,7 +157,7 @@ def _no_cuda(built_for: str | None, driver_warnings: list[str]) -> Line:
         status = f"cpu: CUDA_VISIBLE_DEVICES={hidden!r} hides every CUDA device"
         cure = "unset CUDA_VISIBLE_DEVICES"
     elif driver:
-        why = f" ({' '.join(driver_warnings[0].split())[:200]})" if driver_warnings else ""
+        why = f" ({' '.join(notes[0].split())[:200]})" if notes else ""
         status = f"cpu: torch is built for CUDA {built_for}, which this driver does not serve{why}"
         cure = "update the NVIDIA driver, or install a torch built for an older CUDA"
     else:
@@ -169,7 +167,7 @@ def _no_cuda(built_for: str | None, driver_warnings: list[str]) -> Line:
 
 
 def _cuda(torch: Any, index: int) -> Line:
-    device = f"cuda:{index}"
+    cuda = f"cuda:{index}"
     try:
         name, major = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)[0]
         free, total = (n / 2**30 for n in torch.cuda.mem_get_info(index))
@@ -180,16 +178,14 @@ def _cuda(torch: Any, index: int) -> Line:
         }
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        return Line("note", device, f"cannot be used: {reason}", "look at it with nvidia-smi")
-    status = f"{name}, {free:.1f} GiB free of {total:.1f}"
+        return Line("note", cuda, f"cannot be used: {reason}", "look at it with nvidia-smi")
+    state = f"{name}, {free:.1f} GiB free of {total:.1f}"
     if architectures and major not in architectures:
-        status += f"; this torch has no code for its architecture (sm_{major}x)"
-        return Line(
-            "note", device, status, "install another build: https://pytorch.org/get-started"
-        )
+        state += f"; this torch has no code for its architecture (sm_{major}x)"
+        return Line("note", cuda, state, "install another build: https://pytorch.org/get-started")
     if free < total / 4:
-        return Line("note", device, status, "other processes use it: nvidia-smi lists them")
-    return Line("ok", device, status)
+        return Line("note", cuda, state, "other processes use it: nvidia-smi lists them")
+    return Line("ok", cuda, state)
 
 
 def _auto(count: int) -> str:

@@ -71,14 +71,12 @@ def check_schema(
         DataFault: naming both.
     """
     for key in same:
-        value, expected_value = (getattr(schema, key) for schema in (actual, expected))
-        if value != expected_value:
-            value, expected_value = (
-                list(v) if isinstance(v, tuple) else v for v in (value, expected_value)
-            )
+        value, target = (getattr(schema, key) for schema in (actual, expected))
+        if value != target:
+            value, target = (list(v) if isinstance(v, tuple) else v for v in (value, target))
             raise DataFault(
                 f"{folder}: samples have the {key.replace('_', ' ')} {value}, the training cases "
-                f"{expected_value}; expected the same in the same order. {way_out}"
+                f"{target}; expected the same in the same order. {way_out}"
             )
 
 

@@ -222,11 +222,7 @@ def outcome_of(
         supply=_supply(sessions),
         warnings=(
             *(text for session in sessions for text in session.get("changes", ())),
-            *(
-                supply["worn"]
-                for session in sessions
-                if "worn" in (supply := session.get("supply", {}))
-            ),
+            *(doc["worn"] for session in sessions if "worn" in (doc := session.get("supply", {}))),
         ),
     )
 

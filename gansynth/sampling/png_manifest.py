@@ -77,9 +77,7 @@ class Manifest:
             names = dict(enumerate(self.schema.box_classes))
         elif boxes is None and labels is not None:
             boxes = boxes_of(labels, self.schema)
-        labelled_boxes = (
-            [] if boxes is None else zip(boxes.labels.tolist(), boxes.coords, strict=True)
-        )
+        pairs = [] if boxes is None else zip(boxes.labels.tolist(), boxes.coords, strict=True)
         self.rows.append(
             {
                 "case": case,
@@ -89,7 +87,7 @@ class Manifest:
                 "areas": areas,
                 "boxes": [
                     {"label": names.get(value, str(value)), "box": [round(float(e), 2) for e in b]}
-                    for value, b in labelled_boxes
+                    for value, b in pairs
                 ],
                 "flaw": provenance.get("flaw", ""),
                 **{

@@ -187,10 +187,8 @@ def _write_volumes(
                     flaws[reason_of(str(flaw))] += 1
                 name = f"sample-{index:04d}"
                 origins[name] = sample.provenance
-                provenance = (
-                    sample.provenance if keep is None else shareable(drawer.run, sample, names)
-                )
-                writer.add(name, sample.image, sample.labels, sample.boxes, provenance=provenance)
+                facts = sample.provenance if keep is None else shareable(drawer.run, sample, names)
+                writer.add(name, sample.image, sample.labels, sample.boxes, provenance=facts)
                 if index < SHEET:
                     drawn.append(sample)
                 bar.advance(1)
@@ -200,9 +198,7 @@ def _write_volumes(
             forget_times(folder)
     if flaws:
         counts = "; ".join(f"{count} x {flaw}" for flaw, count in flaws.most_common(TOLD))
-        reporter.warn(
-            f"{out}: {flaws.total()} of {n} samples would be rejected by a bank: {counts}"
-        )
+        reporter.warn(f"{out}: {flaws.total()} of {n} samples fail admission: {counts}")
     return {
         "folder": str(out),
         "samples": n,
@@ -261,10 +257,8 @@ def predict_cases(
     if sheet:
         samples, real = [sample for sample, _ in pairs], [case for _, case in pairs]
         path = out / "sheet.png"
-        given_names = schema.channels
-        report["sheet"] = str(
-            write_sheet(path, samples, real, schema, given=given_names, drawn=True)
-        )
+        names = schema.channels
+        report["sheet"] = str(write_sheet(path, samples, real, schema, given=names, drawn=True))
     return report
 
 

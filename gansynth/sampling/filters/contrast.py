@@ -38,9 +38,7 @@ class ContrastOptions(FilterOptions):
     least_voxels: int = Field(
         8, ge=FEW, description="voxels below which a component is not checked"
     )
-    few: int = Field(
-        FEW_PIECES, ge=2, description="real components below which a class is not checked"
-    )
+    few: int = Field(FEW_PIECES, ge=2, description="real components below which a class is skipped")
     crops: int = Field(200, ge=1, description="real crops that are measured")
     classes: tuple[str, ...] | None = Field(
         None, description="names of the labels that are checked; none takes all"
@@ -67,8 +65,8 @@ class ContrastFilter(Filter):
         labelled(self.name, learning)
         schema, values = learning.schema, self._wanted(learning.schema)
         rng = np.random.default_rng(self.options.seed)
-        measured: set[tuple[str, int, int]] = set()  # crops may show a lesion again
-        lesions: dict[int, list[Numbers]] = {value: [] for value in values}
+        done: set[tuple[str, int, int]] = set()  # crops may show a lesion again
+        rows_of: dict[int, list[Numbers]] = {value: [] for value in values}
         elsewhere: dict[int, list[Numbers]] = {value: [] for value in values}
         ids = sorted({*learning.train_ids, *learning.calibration_ids})
         with learning.reporter.task(self.options.crops, "contrast of real lesions") as bar:
@@ -76,10 +74,10 @@ class ContrastFilter(Filter):
                 assert case.labels is not None, "cases without labels are refused above"
                 body = _body(case.image, case.labels)
                 for value, part in self._pieces(case.labels, schema, values):
-                    if (key := (case.id, value, part.voxels)) in measured:
+                    if (key := (case.id, value, part.voxels)) in done:
                         continue
-                    measured.add(key)
-                    lesions[value] += _row(
+                    done.add(key)
+                    rows_of[value] += _row(
                         case.image, case.labels, part, value, body, self.options.rim
                     )
                     moved = _elsewhere(part, case.labels, body, rng)
@@ -88,9 +86,9 @@ class ContrastFilter(Filter):
                         elsewhere[value] += rows
                 bar.advance(1)
         contrasts = {
-            value: self._class(lesions[value], elsewhere[value])
+            value: self._class(rows_of[value], elsewhere[value])
             for value in values
-            if lesions[value]
+            if rows_of[value]
         }
         names = {value: name for name, value in schema.labels.items()}
         return {
@@ -104,9 +102,9 @@ class ContrastFilter(Filter):
         apart = contrast.told_apart
         return contrast.boxes >= self.options.few and (apart is None or apart >= TOLD_APART)
 
-    def _class(self, lesions: list[Numbers], elsewhere: list[Numbers]) -> ClassContrast:
-        contrast = class_contrast(lesions, elsewhere)
-        at = float(np.quantile(contrast.of(np.stack(lesions)), self.options.quantile))
+    def _class(self, rows: list[Numbers], elsewhere: list[Numbers]) -> ClassContrast:
+        contrast = class_contrast(rows, elsewhere)
+        at = float(np.quantile(contrast.of(np.stack(rows)), self.options.quantile))
         return replace(contrast, least=round(at - (1 - self.options.factor) * abs(at), 4))
 
     def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:

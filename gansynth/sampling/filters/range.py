@@ -36,9 +36,7 @@ class RangeOptions(FilterOptions):
     tolerance: float = Field(
         0.5, ge=0, description="how far samples may exceed that, in deviations of the label"
     )
-    least_voxels: int = Field(
-        16, ge=1, description="voxels of a label below which it is not checked"
-    )
+    least_voxels: int = Field(16, ge=1, description="voxels below which a label is not checked")
     crops: int = Field(64, ge=2, description="real crops that are measured")
     seed: int = Field(0, ge=0, description="draws crops")
 
