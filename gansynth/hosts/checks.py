@@ -105,7 +105,7 @@ def check_learnable(
     if manifest["options"].get("target") == "labels":
         raise UsageFault(
             f"{folder}: {manifest['generator']} was fitted to draw label maps of images, "
-            f"expected images to train {target}; name the chain it is a part of, or fit one "
+            f"expected images to train {target}. Name the chain it is a part of, or fit one "
             "without --set target=labels"
         )
     if needs == "boxes":
