@@ -1,1 +1,1 @@
-"""Banks of samples: segments, writer, reader, and the producer that fills them."""
+"""Sample banks: segments, writer, reader, and the producer that fills them."""

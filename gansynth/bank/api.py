@@ -1,6 +1,7 @@
-"""Banks for training that no adapter starts: ``gansynth.fill_bank`` and ``gansynth.live_bank``.
+"""Sample banks for training loops without an adapter: ``gansynth.fill_bank``,
+``gansynth.live_bank``.
 
-Samples stay as the run's own source has them: they are brought into no host's space.
+Samples stay in the space of the run's own source.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from gansynth.runtime.errors import TrainingFault
 logger = logging.getLogger("gansynth")
 FILL_SECONDS = 1800.0
 BEGIN_WITH = 16
-"""Samples with which training may begin; a live bank fills up while it goes on."""
+"""Samples that training waits for. A live bank fills up during training."""
 _POLL_SECONDS = 0.1
 
 
@@ -46,34 +47,34 @@ def fill_bank(
     dtype: Literal["float16", "float32"] = "float16",
     patience: float = FILL_SECONDS,
 ) -> Path:
-    """Fill a frozen bank: offline augmentation. One that was interrupted is filled up.
+    """Fill a frozen bank for offline augmentation, or complete an interrupted one.
 
     Args:
         run: folder of a generator's run.
-        folder: of the bank.
-        samples: how many.
-        request: what samples are asked to be, and which are let in; None for the usual. The same
-            request fills a bank with the same samples.
-        device: where samples are drawn.
-        dtype: how images are stored.
-        patience: seconds that it may take.
+        folder: folder of the bank.
+        samples: number of samples.
+        request: conditions and filters of the samples; None for the defaults. The same request
+            fills a bank with the same samples.
+        device: device of the generator.
+        dtype: storage type of images.
+        patience: time limit in seconds.
 
     Returns:
-        The folder.
+        The bank's folder.
 
     Raises:
-        GansynthError: what the producer ended with; no run there; a bank made with other options.
-        TrainingFault: it takes longer.
+        GansynthError: the producer failed, there is no run, or the bank has other options.
+        TrainingFault: the time limit is exceeded.
     """
     from gansynth.runtime.devices import producer_device
 
     folder = Path(folder).absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     generator = RunFolder(Path(run).absolute())
-    told = _config(generator, folder, samples, request, producer_device(device, ()), dtype)
-    _learn_filters(generator, told)
+    config = _config(generator, folder, samples, request, producer_device(device, ()), dtype)
+    _learn_filters(generator, config)
     with tempfile.TemporaryDirectory(prefix="gansynth-log-") as logs:
-        fill(told, Path(logs) / "producer.log", patience=patience)
+        fill(config, Path(logs) / "producer.log", patience=patience)
     return folder
 
 
@@ -86,19 +87,19 @@ def fill(
     progress: Callable[[int], None] | None = None,
     say: Callable[[str], None] = logger.warning,
 ) -> BankReader:
-    """Have a producer fill a frozen bank, and wait for its end: for exports and ``fill_bank``.
+    """Start a producer for a frozen bank and wait until it ends.
 
     Args:
-        config: what the producer is told.
-        log: file for what it says.
-        restarts: how often in a row a producer that died is started again.
-        patience: seconds that it may take.
-        progress: called with the number of samples each time it has changed.
-        say: is told of restarts.
+        config: configuration of the producer.
+        log: log file of the producer.
+        restarts: consecutive restarts of a producer that died, at most.
+        patience: time limit in seconds.
+        progress: called with the number of samples whenever it changes.
+        say: receives messages about restarts.
 
     Raises:
-        GansynthError: what the producer ended with.
-        TrainingFault: it takes longer.
+        GansynthError: the producer failed.
+        TrainingFault: the time limit is exceeded.
     """
     end = time.monotonic() + patience
     keeper = Keeper.start(config, log, restarts=restarts)
@@ -132,42 +133,42 @@ def live_bank(
     restarts: int = 5,
     patience: float = FILL_SECONDS,
 ) -> Iterator[Path]:
-    """A bank that a process of its own keeps fresh: ``with live_bank(run) as bank: train()``.
+    """Keep a bank fresh by a separate process: ``with live_bank(run) as bank: train()``.
 
-    In shared memory if there is room. The process ends with the block, or with this process.
+    The bank lies in shared memory if there is room. The process ends with the block, or with this
+    process.
 
     Args:
-        run, samples, request, dtype: see ``fill_bank``; the bank holds so many samples.
-        device: where samples are drawn; ``auto`` is a second GPU, the first one, or the CPU.
-        duty: share of the time in which it works once the bank is full, above 0 and at most 1.
-        refresh: seconds in which the whole bank is replaced once, at most; with it, ``duty`` does
-            not count.
+        run, samples, request, dtype: see ``fill_bank``; ``samples`` is the size of the bank.
+        device: device of the generator; ``auto`` is a second GPU, the first one, or the CPU.
+        duty: share of the time the producer works once the bank is full, above 0 and at most 1.
+        refresh: shortest time in seconds in which the whole bank is replaced; overrides ``duty``.
         scratch: folder for the bank, instead of shared memory.
-        restarts: how often in a row a producer that died is started again.
-        patience: seconds that the first samples may take.
+        restarts: consecutive restarts of a producer that died, at most.
+        patience: time limit in seconds for the first samples.
 
     Yields:
         The bank's folder, with its first samples in it.
 
     Raises:
-        GansynthError: what the producer ended with; no run there; no room.
-        TrainingFault: the first samples take longer.
+        GansynthError: the producer failed, there is no run, or there is no room.
+        TrainingFault: the first samples exceed the time limit.
     """
     from gansynth.runtime.devices import producer_device
 
     generator = RunFolder(Path(run).absolute())
     needed = samples * _bytes(generator, dtype)
     where = producer_device(device, (0,))  # the first GPU is the training's
-    place, said = place_bank(generator.run_id, needed, scratch)
-    if said:
-        logger.warning("gansynth: %s", said)
+    place, notice = place_bank(generator.run_id, needed, scratch)
+    if notice:
+        logger.warning("gansynth: %s", notice)
     with tempfile.TemporaryDirectory(prefix="gansynth-log-") as logs:
         try:
             frozen = _config(generator, place, samples, request, where, dtype)
-            told = replace(frozen, frozen=False, temporary=True, duty=duty, refresh=refresh)
-            _learn_filters(generator, told)
+            config = replace(frozen, frozen=False, temporary=True, duty=duty, refresh=refresh)
+            _learn_filters(generator, config)
             log = Path(logs) / "producer.log"
-            with Keeper.start(told, log, restarts=restarts) as keeper:
+            with Keeper.start(config, log, restarts=restarts) as keeper:
                 keeper.wait(min(samples, BEGIN_WITH), patience)
                 try:
                     yield place
@@ -179,7 +180,7 @@ def live_bank(
 
 
 def _learn_filters(run: RunFolder, config: ProducerConfig) -> None:
-    """Have filters learn now: a producer on the CPU has one thread, and low priority."""
+    """Fit filters in this process: a producer on the CPU has one thread and low priority."""
     if config.samples.filters:
         from gansynth.sampling.filters.ahead import learn_ahead
         from gansynth.sampling.opening import open_source
@@ -196,7 +197,7 @@ def _config(
     device: str,
     dtype: Literal["float16", "float32"],
 ) -> ProducerConfig:
-    """Of a frozen bank."""
+    """Return the producer's configuration for a frozen bank."""
     return ProducerConfig(
         run=str(run),
         request=run.request.to_json(),
@@ -212,12 +213,12 @@ def _config(
 
 
 def _anywhere(request: SampleRequest) -> SampleRequest:
-    """As a process in another folder can read it."""
+    """Return the request with absolute paths."""
     return replace(request, boxes=anywhere(request.boxes))
 
 
 def _bytes(run: RunFolder, dtype: str) -> int:
-    """What a sample takes, about."""
+    """Estimate the bytes of one sample."""
     voxels = math.prod(run.space.size)
     channels = len(run.schema.channels)
     return voxels * (channels * np.dtype(dtype).itemsize + np.dtype(np.int16).itemsize)

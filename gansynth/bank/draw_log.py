@@ -1,8 +1,8 @@
-"""What was really drawn: one line a draw, written by whoever draws, counted by anyone.
+"""Log of the cases and samples a training actually drew: one line a draw.
 
-A sample's line has its number and hash, and a line before it the settings it was drawn with, for
-``gansynth.sampling.replay``. Each process appends to a file of its own, unbuffered, so that a
-killed worker loses nothing.
+A sample's line has its number and hash. A line before it has the settings it was generated with,
+for ``gansynth.sampling.replay``. Each process appends to its own file, unbuffered, so a killed
+worker loses nothing.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 Kind = Literal["real", "synthetic", "fallback", "stopped"]
 PATTERN = "draws-*.csv"
 MOST_DRAWS = 4
-"""How often a sample may be drawn before the user is warned that the network may learn it."""
+"""Draws of one sample above which the user is warned that the network may memorise it."""
 logger = logging.getLogger("gansynth")
 
 
 class DrawLog:
-    """Appends draws to ``draws-<host>-<pid>.csv``; the file is opened in the process that draws.
+    """Append draws to ``draws-<host>-<pid>.csv``; the drawing process opens the file.
 
-    Losing the log never ends a training: the first failure is reported, then it stays silent.
+    A failing log never ends a training: the first failure is reported, then logging stops.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,16 +45,16 @@ class DrawLog:
         self._settings = ""
 
     def append(
-        self, kind: Kind, sample_id: str, source: str, told: Mapping[str, Any] | None = None
+        self, kind: Kind, sample_id: str, source: str, provenance: Mapping[str, Any] | None = None
     ) -> None:
         """Record one draw.
 
         Args:
-            kind: ``fallback`` is a real case drawn because a synthetic sample was missing;
-                ``stopped`` is no draw: nothing was to take the missing sample's place.
+            kind: ``fallback`` is a real case in place of a missing synthetic sample; ``stopped``
+                means that nothing could replace it.
             sample_id: id of the synthetic sample, or of the real case.
             source: the case a synthetic sample was conditioned on; else the reason it was missing.
-            told: provenance of a synthetic sample.
+            provenance: provenance of a synthetic sample.
         """
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
@@ -62,9 +62,9 @@ class DrawLog:
             if self._pid != os.getpid():
                 self._open()
             number: tuple[object, ...] = ()
-            if told is not None and "settings" in told:
-                number = told["index"], told["sha256"]
-                settings = json.dumps({"seed": told["seed"], **told["settings"]})
+            if provenance is not None and "settings" in provenance:
+                number = provenance["index"], provenance["sha256"]
+                settings = json.dumps({"seed": provenance["seed"], **provenance["settings"]})
                 if settings != self._settings:
                     rows.writerow((SETTINGS, "", settings))
                     self._settings = settings
@@ -91,14 +91,14 @@ class DrawLog:
 
 @dataclass(frozen=True)
 class Counts:
-    """Draws so far. The host's workers prefetch: a few more are drawn than were trained on.
+    """Number of draws so far, including those that workers prefetched beyond training.
 
     Attributes:
-        real: real cases drawn, those that replaced a missing synthetic sample included.
+        real: real cases drawn, including those that replaced a missing synthetic sample.
         synthetic: synthetic samples drawn.
-        fell_back: real cases drawn because a synthetic sample was missing.
-        distinct: different synthetic samples among those drawn.
-        most: how often the one was drawn that was drawn most often.
+        fell_back: real cases drawn in place of a missing synthetic sample.
+        distinct: distinct synthetic samples among those drawn.
+        most: draws of the most often drawn sample.
         reasons: why samples were missing -> how often.
         stopped: why drawing stopped; empty if it did not.
     """
@@ -118,19 +118,19 @@ class Counts:
 
     @property
     def reuse(self) -> float:
-        """How often a synthetic sample was drawn, on average."""
+        """Mean number of draws of a synthetic sample."""
         return self.synthetic / max(1, self.distinct)
 
     @property
     def missing(self) -> float:
-        """Share of the synthetic samples asked for that were missing."""
+        """Share of the requested synthetic samples that were missing."""
         return self.fell_back / max(1, self.synthetic + self.fell_back)
 
-    def sentence(self, asked: float) -> str:
-        """The counts in words, beside the share of synthetic samples that was asked for."""
+    def sentence(self, requested: float) -> str:
+        """Describe the counts, and the requested share of synthetic samples, in words."""
         text = (
             f"{self.synthetic} of {self.real + self.synthetic} samples drawn were synthetic "
-            f"({self.realised:.1%}, asked {asked:.1%})"
+            f"({self.realised:.1%}, asked {requested:.1%})"
         )
         if self.synthetic:
             text += f", {self.distinct} different ones, each drawn {self.reuse:.1f} times"
@@ -141,7 +141,7 @@ class Counts:
         return text
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON document."""
+        """Return a JSON document."""
         return {
             "real": self.real,
             "synthetic": self.synthetic,
@@ -155,7 +155,7 @@ class Counts:
 
 
 class Tally:
-    """Counts a log folder, reading only what is new since it last looked."""
+    """Count the draws of a log folder; each update reads only new lines."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -166,15 +166,15 @@ class Tally:
         self._reasons: dict[str, int] = {}
 
     def update(self) -> Counts:
-        """Read new lines of every process, and return the counts."""
+        """Read the new lines of every process and return the counts."""
         for path in sorted(self.folder.glob(PATTERN)):
             read = self._read.get(path, 0)
-            if path.stat().st_size == read:  # of thousands of workers only some are at work
+            if path.stat().st_size == read:  # most of thousands of workers are idle
                 continue
             with path.open("rb") as file:
                 file.seek(read)
                 new = file.read()
-            whole = new[: new.rfind(b"\n") + 1]  # a line in the making waits for the next look
+            whole = new[: new.rfind(b"\n") + 1]  # an incomplete line waits for the next update
             self._read[path] = read + len(whole)
             for row in csv.reader(io.StringIO(whole.decode("utf-8", "replace"))):
                 self._count(row)
@@ -202,7 +202,7 @@ class Tally:
 
 
 def summarise(folder: Path) -> Counts:
-    """Counts of everything drawn according to a log folder."""
+    """Count all draws of a log folder."""
     return Tally(folder).update()
 
 
@@ -210,22 +210,22 @@ def summarise(folder: Path) -> Counts:
 
 
 def different(draws: int, most: float = MOST_DRAWS) -> int:
-    """Samples it takes so that none is drawn more than so often."""
+    """Return the number of samples of which none is drawn more than ``most`` times."""
     return math.ceil(draws / most)
 
 
 def foreseen(injection: Injection, draws: int, held: int) -> dict[str, Any]:
-    """What a dry run says of a training that draws so often from a bank that holds so many.
+    """Return what a dry run reports about ``draws`` draws from a bank of ``held`` samples.
 
     Returns:
-        ``synthetic_draws``; ``draws_of_a_sample`` of a finite bank, or ``samples_to_make`` of one
-        that is kept fresh; ``reuse``, in words.
+        ``synthetic_draws``; ``draws_of_a_sample`` of a frozen bank, or ``samples_to_make`` of a
+        live one; ``reuse``, in words.
     """
     document: dict[str, Any] = {"synthetic_draws": draws}
     if injection.frozen or injection.bank is not None:
         each = draws / max(1, held)
         document["draws_of_a_sample"] = round(each, 2)
-        return document | ({"reuse": said} if (said := too_few(injection, draws, held)) else {})
+        return document | ({"reuse": text} if (text := too_few(injection, draws, held)) else {})
     least = different(draws)
     return document | {
         "samples_to_make": least,
@@ -235,7 +235,7 @@ def foreseen(injection: Injection, draws: int, held: int) -> dict[str, Any]:
 
 
 def too_few(injection: Injection, draws: int, held: int) -> str:
-    """What is said of a finite bank that will be drawn too often, or ""."""
+    """Return a warning if samples of a frozen bank will be drawn too often, or ""."""
     if draws <= MOST_DRAWS * held:
         return ""
     return (
@@ -245,7 +245,7 @@ def too_few(injection: Injection, draws: int, held: int) -> str:
 
 
 def worn(injection: Injection, most: int, distinct: int, draws: int) -> str:
-    """What is said if one of ``distinct`` samples was drawn ``most`` times of ``draws``, or ""."""
+    """Return a warning if a sample was drawn ``most`` times, more than ``MOST_DRAWS``, or ""."""
     if most <= MOST_DRAWS:
         return ""
     if injection.frozen or injection.bank is not None:

@@ -1,4 +1,4 @@
-"""Whether a producer lives: how old its heartbeat is, and how long it has been at one batch."""
+"""Check whether a producer lives: the age of its heartbeat and the time spent on one batch."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from gansynth.bank.spec import HEARTBEAT, read_heartbeat
 
 @dataclass(frozen=True)
 class Limits:
-    """How patient a keeper is; in seconds, unless said otherwise.
+    """Time limits of the supervisor, in seconds unless stated otherwise.
 
     Attributes:
-        backoff: before the first restart; twice as long before each further one in a row.
-        longest: before a restart at most.
-        look: between two looks at the heartbeat.
-        silent: without a beat until a producer counts as hung.
-        start: until the first beat; loading a large run from a slow disk takes its time.
-        batch: at one batch until it counts as hung; three times that for the first one.
-        usual: how many times its usual seconds a batch may take if that is longer.
-        well: a producer that has lived so long since it drew its first batch was well, though it
-            may rest too much to have published anything.
+        backoff: pause before the first restart; doubled before each further one in a row.
+        longest: longest pause before a restart.
+        look: interval between two reads of the heartbeat.
+        silent: time without a heartbeat after which a producer counts as hung.
+        start: time limit for the first heartbeat; loading a large run from a slow disk takes long.
+        batch: time limit for one batch; three times that for the first one.
+        usual: multiple of a batch's usual time that it may take, if that is longer.
+        well: lifetime after the first batch from which a producer counts as healthy, even if it has
+            published nothing.
     """
 
     backoff: float = 1.0
@@ -38,9 +38,9 @@ class Limits:
 
 
 class Heartbeat:
-    """For how long a producer has been silent, or at one batch.
+    """Measure how long a producer has been silent or at work on one batch.
 
-    Only time between looks counts, and of that not much at once: the machine may have been asleep.
+    Only time between reads counts, and each interval is capped: the machine may have been asleep.
 
     Attributes:
         document: the last heartbeat.
@@ -57,7 +57,7 @@ class Heartbeat:
         self._silent = self._busy = 0.0
 
     def hang_reason(self) -> str:
-        """Why the producer counts as hung, or ""."""
+        """Return why the producer counts as hung, or ""."""
         now = time.monotonic()
         passed = now - self._looked
         if passed < self._limits.look:

@@ -1,9 +1,9 @@
-"""What a host's main process and its producer tell each other, through two files in the bank.
+"""Communication of a training process and its producer, by two files in the bank.
 
-``pace.json`` says to the producer how hard it may work and how much was drawn. ``work.bin`` says to
-the host when the producer worked: pairs of float64, ``time.monotonic()`` at begin and end of each
-stretch of work, which mean something on one machine only (until it restarts). Neither is waited
-for, and losing either stops nothing.
+``pace.json`` gives the producer its duty and the number of draws. ``work.bin`` gives the training
+process the times at which the producer worked. It holds pairs of float64: ``time.monotonic()`` at
+begin and end of each stretch, valid on one machine until it restarts. Nobody waits for either file,
+and losing one stops nothing.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from gansynth.runtime.files import replace_text
 PACE, WORK = "pace.json", "work.bin"
 _PAIR = struct.Struct("<dd")
 Stretch = tuple[float, float]
-"""Begin and end, seconds of ``time.monotonic()``."""
+"""Begin and end in seconds of ``time.monotonic()``."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What the host tells its producer.
+    """Instructions of the training process to its producer.
 
     Attributes:
-        duty: share of wall time a full live bank may be worked on, above 0 and at most 1.
+        duty: share of wall time that the producer of a full live bank may work, above 0, at most 1.
         drawn: synthetic samples drawn so far.
     """
 
@@ -36,32 +36,32 @@ class Pace:
 
 
 def write_pace(bank: Path, pace: Pace) -> None:
-    """Tell the producer; a bank that has gone, or a full disk, is none of the host's business."""
+    """Write the pace for the producer; a missing bank or a full disk is ignored."""
     with contextlib.suppress(OSError):
         replace_text(bank / PACE, json.dumps(asdict(pace)))
 
 
 def read_pace(bank: Path) -> Pace | None:
-    """What the host says; None if it has said nothing (that makes sense)."""
+    """Read the pace; None if there is none or it is invalid."""
     try:
-        found = json.loads((bank / PACE).read_bytes())
-        pace = Pace(float(found["duty"]), int(found["drawn"]))
+        values = json.loads((bank / PACE).read_bytes())
+        pace = Pace(float(values["duty"]), int(values["drawn"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return pace if 0 < pace.duty <= 1 else None
 
 
 def log_work(bank: Path, begin: float, end: float) -> None:
-    """Tell the host of a stretch of work."""
+    """Append one stretch of work for the training process."""
     with contextlib.suppress(OSError), open(bank / WORK, "ab", buffering=0) as file:
         file.write(_PAIR.pack(begin, end))
 
 
-def read_work(bank: Path, known: int = 0) -> list[Stretch]:
-    """Stretches of work, oldest first, without the ``known`` first ones."""
+def read_work(bank: Path, skip: int = 0) -> list[Stretch]:
+    """Read the stretches of work, oldest first, without the first ``skip``."""
     try:
         with open(bank / WORK, "rb") as file:
-            file.seek(known * _PAIR.size)
+            file.seek(skip * _PAIR.size)
             raw = file.read()
     except OSError:
         return []

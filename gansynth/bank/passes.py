@@ -1,8 +1,8 @@
-"""Which of a bank's samples is next: none comes again before all have been drawn.
+"""Order of a bank's samples: none is drawn again before all have been drawn.
 
-A finite bank is gone through in passes, each in an order that depends on the seed alone. A draw has
-a turn, and the turn says the sample: a host gives it, or of N workers each takes every Nth. A live
-bank is gone through by each process on its own, the newest samples first. There is no lock.
+A frozen bank is read in passes, each in an order that depends on the seed alone. The turn of a draw
+determines its sample. The training gives the turn, or each of N workers takes every Nth. Each
+process reads a live bank independently, newest samples first. There is no lock.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _PASS = 30
 
 @dataclass(frozen=True)
 class Team:
-    """This process among the workers that draw beside it.
+    """The place of this process among the workers that draw in parallel.
 
     Attributes:
-        number: of this one, from 0.
-        size: workers of the team.
-        started: number of the team's first process, where teams follow each other, as the workers
-            of a torch ``DataLoader`` that end with an epoch.
-        alone: identity of a worker that knows of no others, and goes through passes of its own.
+        number: number of this worker, from 0.
+        size: number of workers.
+        started: number of the team's first process, where teams follow each other, such as the
+            workers of a torch ``DataLoader`` that end with an epoch.
+        alone: identity of a worker that knows no others and makes its own passes.
     """
 
     number: int = 0
@@ -48,11 +48,11 @@ class Team:
 
     @classmethod
     def here(cls, workers: int = 1) -> Team:
-        """The team of this process; ``workers`` that the host starts in turn, 1 if not known."""
+        """Return the team of this process; ``workers`` are started in turn, 1 if unknown."""
         identity = tuple(getattr(multiprocessing.current_process(), "_identity", ()))
         if not identity:
             return cls()
-        # Never imported here: a worker of torch's own loaders has it.
+        # Not imported here: workers of torch's own loaders have imported it.
         loading = sys.modules.get("torch.utils.data")
         info = None if loading is None else loading.get_worker_info()
         if info is not None:
@@ -63,12 +63,12 @@ class Team:
 
 
 class Turns:
-    """Turns of this process, one after the other.
+    """Consecutive turns of this process.
 
     Args:
-        team: whose turns are dealt out in order.
-        folder: where workers leave how many turns they took, for the teams that follow them.
-        name: of the training's rank, in that folder.
+        team: workers that share the turns in order.
+        folder: where workers record the number of turns they took, for the teams after them.
+        name: file name part for the training's rank.
     """
 
     def __init__(self, team: Team, folder: Path | None, name: str) -> None:
@@ -81,18 +81,18 @@ class Turns:
                 folder.mkdir(parents=True, exist_ok=True)
 
     def take(self) -> int:
-        """The next one."""
+        """Return the next turn."""
         turn = self._first + self._taken * self._team.size + self._team.number
         self._taken += 1
         if self._file is not None:
-            # Where the disk refuses, the next team begins a little earlier.
+            # If writing fails, the next team begins a little earlier.
             with contextlib.suppress(OSError), open(self._file, "ab", buffering=0) as file:
                 file.write(b".")
         return turn
 
 
 def _taken_before(folder: Path, name: str, started: int) -> int:
-    """Turns that teams took which have ended by now."""
+    """Count the turns taken by teams that have ended."""
     sizes = 0
     with contextlib.suppress(OSError):
         for entry in os.scandir(folder):
@@ -103,14 +103,14 @@ def _taken_before(folder: Path, name: str, started: int) -> int:
 
 
 class Passes:
-    """Draws a bank's samples, each once before one comes again.
+    """Draw each sample of a bank once before any is drawn again.
 
     Args:
-        reader: of the bank.
-        key: seeds the order of a finite bank's passes; the same in all processes of a team.
+        reader: reader of the bank.
+        key: seed of the order of a frozen bank's passes; the same in all processes of a team.
         team: see ``Team``.
-        turns: of this process, for draws whose turn nobody says.
-        rng: of this process, for the order of a live bank's samples.
+        turns: turns of this process, for draws without a given turn.
+        rng: random generator of this process, for the order of a live bank's samples.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Passes:
         self._pass, self._looked = 0, -np.inf
 
     def draw(self, turn: int | None = None) -> BankSample | None:
-        """The next sample, or of a finite bank that of a turn; None if there is none.
+        """Return the next sample, or the one at ``turn`` of a frozen bank; None if there is none.
 
         Raises:
             IntegrityFault, EnvironmentFault: see ``BankReader.draw``.
@@ -140,7 +140,7 @@ class Passes:
                 return None
             try:
                 return self.reader.read(self._next(turn))
-            except KeyError:  # retired meanwhile
+            except KeyError:  # the sample was retired in between
                 if not self._waiting:
                     self._looked = -np.inf
         return None
@@ -156,26 +156,26 @@ class Passes:
         return self._waiting.pop()
 
     def _look(self) -> None:
-        """Take up what has been added, to be drawn first."""
+        """Add new samples, to be drawn first."""
         if time.monotonic() - self._looked < self.reader.rescan_seconds:
             return
         self._ids = self.reader.ids()
         self._looked = time.monotonic()
         if not self.reader.spec.frozen:
-            there = set(self._ids)
-            self._waiting = [one for one in self._waiting if one in there]
-            self._waiting += self._shuffled([one for one in self._ids if one not in self._known])
-            self._known = there
+            visible = set(self._ids)
+            self._waiting = [key for key in self._waiting if key in visible]
+            self._waiting += self._shuffled([key for key in self._ids if key not in self._known])
+            self._known = visible
 
     def _shuffled(self, ids: Sequence[str], *, share: bool = True) -> list[str]:
-        """Samples in a random order; of a team's, those of this process in this pass."""
+        """Shuffle samples; with ``share``, only those of this process in this pass."""
         number, size = (self._team.number, self._team.size) if share else (0, 1)
-        mine = [one for one in ids if (sum(parse_id(one)) + self._pass) % size == number]
-        return [mine[place] for place in self._rng.permutation(len(mine))]
+        part = [key for key in ids if (sum(parse_id(key)) + self._pass) % size == number]
+        return [part[place] for place in self._rng.permutation(len(part))]
 
 
 @lru_cache(maxsize=4)
 def _order(key: tuple[int, ...], lap: int, total: int) -> npt.NDArray[Any]:
-    """Places of a finite bank in the order of one pass."""
+    """Return the order of a frozen bank's places in one pass."""
     seed = np.random.SeedSequence(key, spawn_key=(_PASS, lap))
     return np.random.default_rng(seed).permutation(total)

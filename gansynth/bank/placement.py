@@ -1,4 +1,4 @@
-"""Where the bank of one training lies, how much room it takes, and how that is given back."""
+"""Location and disk space of a training's bank, and its removal."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from gansynth.runtime.files import disk_errors
 
 SEGMENT = 16
-"""Samples of a segment at most."""
+"""Largest number of samples in a segment."""
 SHARED_MEMORY = Path("/dev/shm")
 _SCRATCH = re.compile(r"gansynth-.*-(\d+)-[a-z0-9_]+")
 
 
 def plan_bank(injection: Injection, cases: int, sample: int) -> BankPlan:
-    """Plan a bank; a live one holds two samples at least, so that one can be retired.
+    """Plan a bank; a live one holds at least two samples, so that one can be retired.
 
     Args:
-        injection: says how large it is.
-        cases: training cases.
+        injection: options with the size of the bank.
+        cases: number of training cases.
         sample: bytes of one sample.
 
     Raises:
-        UsageFault: the bytes asked for have no room for two samples.
+        UsageFault: the requested bytes have no room for two samples.
     """
     held = injection.size.capacity(cases, sample)
     held = held if injection.frozen else max(2, held)
@@ -43,28 +43,28 @@ def place_bank(
     """Make an empty folder for a bank, named after the run and this process.
 
     Args:
-        run_id: the generator's run.
-        bytes_needed: what a full bank takes.
-        scratch: where to make it; None is shared memory if that has twice the room, else the
-            temporary folder.
+        run_id: id of the generator's run.
+        bytes_needed: bytes of a full bank.
+        scratch: parent folder; None is shared memory if twice the room is free, else the temporary
+            folder.
 
     Returns:
-        The folder, and a sentence for the log if it is not in shared memory, else "".
+        The folder, and a notice for the log if it is not in shared memory, else "".
 
     Raises:
-        EnvironmentFault: there is no room, or it cannot be written.
+        EnvironmentFault: there is no room, or the folder cannot be written.
         UsageFault: ``scratch`` is a file.
     """
-    said = ""
+    notice = ""
     if scratch is not None:
         base = _writable(Path(scratch))
         _check_room(base, bytes_needed, "name a larger disk by --scratch")
-        said = f"the bank is kept in {base}"
+        notice = f"the bank is kept in {base}"
     elif why := _unfit(SHARED_MEMORY, bytes_needed):
         base = Path(tempfile.gettempdir())
         way_out = "name a larger disk by --scratch (or set TMPDIR)"
         _check_room(base, bytes_needed, way_out)
-        said = (
+        notice = (
             f"{why}: it is kept in {base} instead; enlarge shared memory (docker run --shm-size "
             "8g), or name a folder by --scratch"
         )
@@ -72,11 +72,11 @@ def place_bank(
         base = SHARED_MEMORY
     prefix = f"gansynth-{Path(run_id).name}-{os.getpid()}-"
     with disk_errors(base):
-        return Path(tempfile.mkdtemp(prefix=prefix, dir=base)), said
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=base)), notice
 
 
 def bank_place(bytes_needed: int, scratch: Path | None = None) -> Path:
-    """Where ``place_bank`` would make a bank now; nothing is written, nor is room checked for."""
+    """Return where ``place_bank`` would make a bank now, without writing or checking for room."""
     if scratch is not None:
         return scratch.absolute()
     unfit = _unfit(SHARED_MEMORY, bytes_needed)
@@ -100,7 +100,7 @@ def _check_room(base: Path, needed: int, way_out: str) -> None:
 
 
 def _unfit(shared: Path, needed: int) -> str:
-    """Why a bank is not kept in shared memory, or ""."""
+    """Return why shared memory cannot hold the bank, or ""."""
     if not os.access(shared, os.W_OK):
         return f"there is no shared memory ({shared}) to keep the bank in"
     if (free := _free(shared)) < 2 * needed:
@@ -116,26 +116,26 @@ def _free(folder: Path) -> int:
 
 
 def scratch_banks() -> list[tuple[Path, int, int, bool]]:
-    """Scratch banks in shared memory and the temporary folder.
+    """List scratch banks in shared memory and the temporary folder.
 
     Returns:
-        Of each its folder, its bytes, the process that made it, and whether that still runs.
+        For each bank its folder, its bytes, the process that made it, and whether that still runs.
     """
     import psutil
 
-    found = []
+    banks = []
     for base in dict.fromkeys((SHARED_MEMORY, Path(tempfile.gettempdir()))):
         for folder in sorted(base.glob("gansynth-*")):
             match = _SCRATCH.fullmatch(folder.name)
             if match is not None and folder.is_dir():
                 pid = int(match[1])
-                found.append((folder, _bytes(folder), pid, psutil.pid_exists(pid)))
-    return found
+                banks.append((folder, _bytes(folder), pid, psutil.pid_exists(pid)))
+    return banks
 
 
 def _bytes(folder: Path) -> int:
     sizes = []
-    with contextlib.suppress(OSError):  # somebody else's, or removed meanwhile
+    with contextlib.suppress(OSError):  # no permission, or removed in between
         for path in folder.iterdir():
             with contextlib.suppress(OSError):
                 sizes.append(path.stat().st_size)
@@ -143,7 +143,7 @@ def _bytes(folder: Path) -> int:
 
 
 def remove_banks_of(pid: int, scratch: Path | None = None) -> None:
-    """Remove the scratch banks of a process that has ended, and may have had no time for it."""
+    """Remove the scratch banks of a process that has ended without removing them."""
     bases = {SHARED_MEMORY, Path(tempfile.gettempdir())} | ({scratch} if scratch else set())
     for base in bases:
         with contextlib.suppress(OSError):

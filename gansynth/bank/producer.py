@@ -1,4 +1,4 @@
-"""What a producer is told, and its loop: draw, admit, publish, rest."""
+"""Configuration and main loop of a producer: generate, admit, publish, rest."""
 
 from __future__ import annotations
 
@@ -33,30 +33,30 @@ _BEAT_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class ProducerConfig(Document, inline=("samples",)):
-    """What a producer process is told; plain values, written as JSON.
+    """Configuration of a producer process, written as JSON.
 
     Attributes:
         run: folder of the generator's run.
-        request: a ``SourceRequest`` as JSON: whose label maps are drawn.
-        target: name of the host's adapter, e.g. ``nnunet``.
-        bank: folder of the bank; made if there is none, taken up again if there is.
+        request: a ``SourceRequest`` as JSON: the source of label maps.
+        target: name of the adapter, e.g. ``nnunet``.
+        bank: folder of the bank; created if missing, else continued.
         frozen: fill the bank once and end, instead of refreshing it.
         capacity: samples the bank holds.
         segment_samples: samples in a segment.
-        batch: samples drawn at once.
-        samples: what they are asked to be, and which are let in.
-        rejected: folder where a few of the rejected samples are kept as pictures; None keeps none.
+        batch: samples generated at once.
+        samples: conditions and filters of the samples.
+        rejected: folder for pictures of a few rejected samples; None writes none.
         device: ``auto``, ``cpu``, ``cuda:1``.
-        duty: share of wall time a full live bank may be worked on, until ``pace.json`` says
-            otherwise; with ``reuse`` or ``refresh`` only what that file says limits it.
-        parent: process whose end is the producer's end; None for none.
-        dtype: how images are stored.
-        temporary: delete the bank when the parent has died; else a scratch bank in shared memory
-            would hold that memory until the machine restarts.
-        reuse: draws of a sample of a live bank, on average, before a new one replaces it; how many
-            were drawn, ``pace.json`` says.
-        refresh: seconds in which a live bank may be renewed once at most.
-        max_bytes: bytes the segments of a live bank take at most.
+        duty: share of wall time that the producer of a full live bank works, until ``pace.json``
+            says otherwise. With ``reuse`` or ``refresh`` only that file limits it.
+        parent: process whose end also ends the producer; None for none.
+        dtype: storage type of images.
+        temporary: delete the bank when the parent has died. A scratch bank in shared memory would
+            otherwise hold that memory until the machine restarts.
+        reuse: mean number of draws after which a sample of a live bank is replaced; ``pace.json``
+            has the number of draws.
+        refresh: shortest time in seconds in which a live bank is replaced once.
+        max_bytes: most bytes that the segments of a live bank take.
     """
 
     run: str
@@ -91,16 +91,16 @@ class ProducerConfig(Document, inline=("samples",)):
 
     @classmethod
     def from_json(cls, doc: Mapping[str, Any]) -> Self:
-        """Read what ``to_json`` wrote.
+        """Read the document that ``to_json`` wrote.
 
         Raises:
-            UsageFault: keys missing, unknown, or of another type.
+            UsageFault: keys are missing, unknown, or of another type.
         """
         try:
             return super().from_json(doc)
         except TypeError as error:
-            known = ", ".join(f.name for f in fields(cls))
-            raise UsageFault(f"producer configuration: {error}; expected keys: {known}") from error
+            keys = ", ".join(f.name for f in fields(cls))
+            raise UsageFault(f"producer configuration: {error}; expected keys: {keys}") from error
 
 
 def produce(
@@ -115,40 +115,40 @@ def produce(
     bring: Callable[[Sample], Sample] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> None:
-    """Fill a bank; then finish it if it is frozen, else refresh it until told to stop.
+    """Fill a bank, then finish it if it is frozen, else refresh it until stopped.
 
-    Samples are numbered from 0 and published in order, each with its ``index`` in its provenance; a
-    rejected one leaves a gap. They are drawn in whole batches that start at multiples of the batch
-    size: an interrupted bank gets, to the bit, the content of any other.
+    Samples are numbered from 0 and published in order, with their ``index`` in the provenance. A
+    rejected sample leaves a gap. Batches start at multiples of the batch size. An interrupted bank
+    therefore gets, to the bit, the content of an uninterrupted one.
 
     Args:
-        writer: the bank.
-        draw: ``draw(first_index, n)`` draws n samples in the host's space.
-        finalise: what the host wants beside each sample.
+        writer: writer of the bank.
+        draw: ``draw(first_index, n)`` generates n samples in the adapter's space.
+        finalise: returns the adapter's extra arrays of a sample.
         config: batch size and duty.
-        stop: asked between batches and while resting.
-        schema: of the host.
+        stop: checked between batches and during rests.
+        schema: the adapter's schema.
         min_size: smallest spatial size in voxels.
-        bring: brings samples into the host's space, if they are drawn in another.
-        settings: what samples are drawn with, for their provenance.
+        bring: maps samples into the adapter's space, if they are generated in another.
+        settings: generation settings for the provenance.
 
     Raises:
         TrainingFault: more than half of the last 64 samples were rejected.
         EnvironmentFault: the disk is full.
     """
     gate = Gate(writer.rejected)
-    kept = Rejected(Path(config.rejected) if config.rejected else None, schema, _say)
+    rejects = Rejected(Path(config.rejected) if config.rejected else None, schema, _say)
     pacer = _Pacer(writer, config)
     ready: list[tuple[Sample, HostArrays]] = []
 
     def add(index: int, sample: Sample) -> None:
-        """Make a sample ready, unless it is rejected."""
+        """Add a sample to the ready ones, unless it is rejected."""
         try:
             sample = sample if bring is None else bring(sample)
             admit(sample, schema, min_size, writer.spec.dtype)
             extras = finalise(sample)
         except DataFault as fault:
-            kept.keep(sample, fault, index)
+            rejects.keep(sample, fault, index)
             gate.reject(fault)
             return
         gate.accept()
@@ -167,7 +167,7 @@ def produce(
                 return
             with pacer.work():
                 for index, sample in enumerate(draw(first, config.batch), first):
-                    if index >= start:  # those before were published before an interruption
+                    if index >= start:  # earlier ones are published already
                         add(index, sample)
                 first += config.batch
                 while 0 < (size := writer.next_size) <= len(ready):
@@ -181,12 +181,12 @@ def produce(
 
 
 def _say(line: str) -> None:
-    """Into the producer's log."""
+    """Write a warning to the producer's log."""
     sys.stderr.write(f"WARNING: {line}\n")
 
 
 def _next_index(bank: Path) -> int:
-    """Index after the last published one; 0 for an empty bank."""
+    """Return the index after the last published one; 0 for an empty bank."""
     reader = BankReader(bank)
     ids = reader.ids()
     return int(reader.read(ids[-1]).provenance["index"]) + 1 if ids else 0
@@ -194,12 +194,12 @@ def _next_index(bank: Path) -> int:
 
 @contextlib.contextmanager
 def _beating(writer: BankWriter) -> Iterator[None]:
-    """Show every second that the writer lives, also while it draws a batch that takes minutes."""
+    """Write the heartbeat every second, even during a batch that takes minutes."""
     done = threading.Event()
 
     def beat() -> None:
         while not done.wait(_BEAT_SECONDS):
-            with contextlib.suppress(EnvironmentFault):  # that of a full disk: publishing tells
+            with contextlib.suppress(EnvironmentFault):  # publishing reports a full disk
                 writer.beat()
 
     thread = threading.Thread(target=beat, name="gansynth-beat", daemon=True)
@@ -212,10 +212,7 @@ def _beating(writer: BankWriter) -> Iterator[None]:
 
 
 class _Pacer:
-    """How hard a producer may work on a live bank.
-
-    Until its host trains, and so waits, it works without rest; from then on as the host says.
-    """
+    """Limit the producer of a live bank; it works without rest until training starts."""
 
     def __init__(self, writer: BankWriter, config: ProducerConfig) -> None:
         self.writer, self.config = writer, config
@@ -224,7 +221,7 @@ class _Pacer:
 
     @contextlib.contextmanager
     def work(self) -> Iterator[None]:
-        """One batch of work: told in the heartbeat and, of a live bank, in ``work.bin``."""
+        """Record one batch of work in the heartbeat and, for a live bank, in ``work.bin``."""
         writer = self.writer
         writer.working_since = self._begin = time.monotonic()
         yield
@@ -235,18 +232,18 @@ class _Pacer:
             log_work(writer.folder, self._begin, self._end)
 
     def rest(self, ready: int, stop: Callable[[], bool]) -> None:
-        """Wait until there may be work again; so many samples are made and not yet published."""
+        """Wait until work may continue; ``ready`` samples are not yet published."""
         while (left := self._left(ready)) > 0 and not stop():
             time.sleep(min(left, _POLL_SECONDS))
 
     def _left(self, ready: int) -> float:
-        """Seconds to rest from now; infinite while the host has drawn too little."""
+        """Return the seconds to rest from now; infinite while too few samples were drawn."""
         config, pace = self.config, read_pace(self.writer.folder)
-        if self.writer.state != "refreshing":  # reuse and renewal concern full banks only
+        if self.writer.state != "refreshing":  # reuse and refresh apply to full banks only
             duty = 1.0 if pace is None else pace.duty
             return self._end + (self._end - self._begin) * (1 - duty) / duty - time.monotonic()
-        asked = config.reuse is not None or config.refresh is not None
-        duty = pace.duty if pace is not None else 1.0 if asked else config.duty
+        limited = config.reuse is not None or config.refresh is not None
+        duty = pace.duty if pace is not None else 1.0 if limited else config.duty
         due = self._end + (self._end - self._begin) * (1 - duty) / duty
         held = max(1, self.writer.held)
         if config.refresh is not None:

@@ -1,8 +1,8 @@
-"""The producer: ``python -m gansynth.bank.producer_main CONFIG.json`` fills a bank, keeps it fresh.
+"""The producer process: ``python -m gansynth.bank.producer_main CONFIG.json``.
 
-``gansynth.bank.supervisor`` starts it. It works at low priority, shows in the bank's heartbeat that
-it lives, ends within seconds of its parent's death, and says what went wrong in one line and an
-exit code.
+``gansynth.bank.supervisor`` starts it. It fills a bank and keeps it fresh at low priority, and
+writes a heartbeat. It ends within seconds of its parent's death. Errors are one line and an exit
+code.
 """
 
 from __future__ import annotations
@@ -31,15 +31,11 @@ __all__ = ["ProducerConfig", "main", "produce"]
 NICENESS = 10
 _PARENT_POLL_SECONDS = 0.5
 _GRACE_SECONDS = 1.5
-"""How long it may take to end in good order; with the poll, less than 3 s for an orphan."""
+"""Time for an orderly end; with the poll interval, less than 3 s for an orphan."""
 
 
 class _Stop:
-    """Ends the process in good order on SIGTERM, SIGINT, or when its parent is gone.
-
-    The main thread may be in C code, where no handler runs. So a second thread learns of signals
-    through a pipe, and after a short grace it ends the process itself.
-    """
+    """Stop on SIGTERM, SIGINT or the parent's end; a thread acts while C code blocks handlers."""
 
     def __init__(self, config: ProducerConfig) -> None:
         self.config = config
@@ -57,11 +53,11 @@ class _Stop:
     @property
     def orphaned(self) -> bool:
         # Polled: the kernel's own parent-death signal is sent when the *thread* that started us
-        # ends, which would kill the producer of a parent in good health.
+        # ends, which would kill the producer of a healthy parent.
         return self.config.parent is not None and os.getppid() != self.config.parent
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
-        if self.exit_code is None:  # a second one must not disturb the cleaning up
+        if self.exit_code is None:  # a second signal must not disturb the clean-up
             self.exit_code = 128 + number
             raise SystemExit(self.exit_code)
 
@@ -78,7 +74,7 @@ class _Stop:
         os._exit(128 + number)
 
     def clean_up(self) -> None:
-        """Delete a scratch bank that nobody will come back for."""
+        """Delete a scratch bank that no process will use again."""
         if self.config.temporary and self.orphaned:
             shutil.rmtree(self.config.bank, ignore_errors=True)
 
@@ -134,9 +130,9 @@ def _open_bank(folder: Path, spec: BankSpec) -> BankWriter:
     if not (folder / SPEC).exists():
         return BankWriter.create(folder, spec)
     writer = BankWriter.attach(folder)
-    found, wanted = writer.spec.to_json(), spec.to_json()
-    keys = {*found, *wanted}
-    differing = sorted(key for key in keys if found.get(key) != wanted.get(key))
+    existing, requested = writer.spec.to_json(), spec.to_json()
+    keys = {*existing, *requested}
+    differing = sorted(key for key in keys if existing.get(key) != requested.get(key))
     if differing:
         writer.close()
         raise UsageFault(
@@ -147,7 +143,7 @@ def _open_bank(folder: Path, spec: BankSpec) -> BankWriter:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a producer, ``python -m gansynth.bank.producer_main FILE``; returns its exit code."""
+    """Run a producer, ``python -m gansynth.bank.producer_main FILE``, and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         if len(arguments) != 1:
@@ -159,9 +155,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except RuntimeError as error:
             if not _is_no_room(error):
                 raise
-            said = " ".join(str(error).split())[:300]
+            text = " ".join(str(error).split())[:300]
             raise EnvironmentFault(
-                f"{NO_ROOM}{config.device}: {said}; use another device, or the CPU"
+                f"{NO_ROOM}{config.device}: {text}; use another device, or the CPU"
             ) from error
         finally:
             stop.clean_up()
@@ -177,15 +173,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _is_no_room(error: RuntimeError) -> bool:
-    """Whether a device has no memory left, or is another process's alone (exclusive mode)."""
-    # torch.OutOfMemoryError by its name: torch may not be there; CUDA itself and cuBLAS say it in
-    # words of their own.
-    said = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "busy or unavailable")
-    return type(error).__name__ == "OutOfMemoryError" or any(words in str(error) for words in said)
+    """Return whether a device is out of memory, or in exclusive mode and taken."""
+    # torch.OutOfMemoryError by its name: torch may be missing. CUDA and cuBLAS have their own
+    # messages.
+    phrases = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "busy or unavailable")
+    return type(error).__name__ == "OutOfMemoryError" or any(
+        words in str(error) for words in phrases
+    )
 
 
 if __name__ == "__main__":
-    # Ctrl-C is the parent's business. Not a new session: Linux shares the CPU between sessions
+    # The parent handles Ctrl-C. Not a new session: Linux shares the CPU between sessions
     # first, and a low priority counts only within one.
     os.setpgid(0, 0)
     sys.exit(main())

@@ -1,7 +1,7 @@
-"""SampleBank: a folder of immutable HDF5 segments that a writer publishes and any process reads.
+"""Sample bank: a folder of immutable HDF5 segments, with one writer and any number of readers.
 
-A reader opens segments in its own process, closes retired ones, returns copies and never waits:
-there are no locks between readers and the writer. Neither torch nor a framework is imported.
+A reader opens segments in its own process, closes retired ones, returns copies and never waits.
+There are no locks between readers and the writer. Neither torch nor a framework is imported.
 
     with BankWriter.create(folder, spec) as writer:
         writer.publish([(sample, {})])
@@ -40,20 +40,20 @@ from gansynth.runtime.errors import EnvironmentFault, GansynthError, IntegrityFa
 __all__ = ["BankReader", "BankSample", "BankSpec", "BankWriter", "verify_bank"]
 
 _ATTEMPTS = 100
-"""Retired segments a draw meets in a row before it gives up; more means a bank in ruins."""
+"""Retired segments a draw meets in a row before it gives up."""
 
 
 class _RetiredError(Exception):
-    """A segment went away between listing and reading."""
+    """A segment was retired between listing and reading."""
 
 
 class BankReader:
-    """Reads a bank; cheap to make, may be pickled or inherited through fork, one per thread.
+    """Read a bank; cheap to make, can be pickled or inherited through fork, one per thread.
 
     Args:
         folder: the bank; it need not exist yet.
-        rescan_seconds: how often a draw looks for new segments.
-        handles: segments kept open at most.
+        rescan_seconds: interval between two scans for new segments.
+        handles: most segments kept open.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class BankReader:
 
     @property
     def spec(self) -> BankSpec:
-        """What the bank says of itself; raises as ``load_spec``."""
+        """The bank's description; raises as ``load_spec``."""
         if self._spec is None:
             self._spec = load_spec(self.folder)
         return self._spec
@@ -99,17 +99,17 @@ class BankReader:
     # -- what is there ---------------------------------------------------------------------------
 
     def count(self) -> int:
-        """Samples visible now."""
+        """Return the number of samples visible now."""
         self._scan()
         return self._total
 
     def ids(self) -> list[str]:
-        """Ids of the samples visible now, oldest first."""
+        """Return the ids of the samples visible now, oldest first."""
         self._scan()
         return [sample_id(n, row) for n, size in self._sizes.items() for row in range(size)]
 
     def age(self) -> float | None:
-        """Seconds since the writer's last heartbeat; None for a frozen bank, which needs none."""
+        """Return the seconds since the writer's last heartbeat; None for a frozen bank."""
         if self.spec.frozen:
             return None
         for name in (HEARTBEAT, SPEC):
@@ -118,14 +118,14 @@ class BankReader:
         return float("inf")
 
     def _scan(self) -> None:
-        """List the folder; take up new segments and close retired ones."""
+        """List the folder, add new segments and close retired ones."""
         if self._pid != os.getpid():  # HDF5 handles do not survive a fork
             self._forget()
         sizes = {}
         for number, path in list_segments(self.folder).items():
             with contextlib.suppress(FileNotFoundError):
-                known = self._sizes.get(number)
-                sizes[number] = known if known is not None else read_header(path).samples
+                size = self._sizes.get(number)
+                sizes[number] = size if size is not None else read_header(path).samples
         for number in [n for n in self._open if n not in sizes]:
             self._close(number)
         self._sizes = sizes
@@ -140,7 +140,7 @@ class BankReader:
     # -- reading ---------------------------------------------------------------------------------
 
     def draw(self, rng: np.random.Generator) -> BankSample | None:
-        """Draw a sample, uniformly among those visible; None if the bank has none to give.
+        """Draw a sample, uniformly among those visible; None if there is none.
 
         Raises:
             IntegrityFault: a segment that was not retired is damaged.
@@ -185,7 +185,7 @@ class BankReader:
         except (OSError, LookupError, ValueError, RuntimeError, TypeError, GansynthError) as error:
             self._close(number)
             path = self.folder / segment_name(number)
-            # Of a segment retired meanwhile h5py says FileNotFoundError, or OSError without errno.
+            # For a retired segment h5py raises FileNotFoundError, or OSError without errno.
             if not path.exists():
                 raise _RetiredError from None
             if isinstance(error, OSError) and error.errno:
@@ -211,30 +211,30 @@ class BankReader:
 
 
 def verify_bank(folder: Path | str) -> int:
-    """Read every segment to its last bit and compare hashes; returns the number of segments.
+    """Hash every segment, compare with the record, and return the number of segments.
 
     Raises:
-        IntegrityFault: naming the segment that is damaged, missing or surplus.
+        IntegrityFault: a segment, which is named, is damaged, missing or surplus.
         DataFault: there is no bank.
     """
     folder = Path(folder)
     load_spec(folder)
     hashes = {}
     for path in list_segments(folder).values():
-        with contextlib.suppress(FileNotFoundError):  # retired meanwhile
+        with contextlib.suppress(FileNotFoundError):  # it was retired in between
             hashes[path.name] = check_segment(path).sha256
     marker = folder / COMPLETE
     if not marker.exists():
         return len(hashes)
     try:
         doc = json.loads(marker.read_bytes())
-        wanted, content = dict(doc["segments"]), doc["sha256"]
+        expected, content = dict(doc["segments"]), doc["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise _no_marker(folder, error) from error
-    for name in sorted({*wanted, *hashes}):
-        if wanted.get(name) != hashes.get(name):
+    for name in sorted({*expected, *hashes}):
+        if expected.get(name) != hashes.get(name):
             raise damaged(
-                folder / name, f"its SHA-256 is {hashes.get(name)}, expected {wanted.get(name)}"
+                folder / name, f"its SHA-256 is {hashes.get(name)}, expected {expected.get(name)}"
             )
     if content != content_of(hashes):
         raise _no_marker(folder, "its SHA-256 is not that of the segments it lists")

@@ -1,4 +1,4 @@
-"""Rejected samples, kept to be looked at: small pictures with boxes, and why each was rejected.
+"""Rejected samples as small pictures with boxes, and the reason for each rejection.
 
 ``rejected.jsonl`` has a line for each picture.
 """
@@ -22,20 +22,20 @@ from gansynth.sampling.admission import reason_of
 
 LINES = "rejected.jsonl"
 EACH, MOST = 32, 200
-"""Pictures kept of one reason, and of all."""
+"""Pictures kept for one reason, and in total."""
 EDGE = 128
-"""Pixels along a picture's longest edge, about; more only of images that are larger."""
+"""Pixels along a picture's longest edge, about; more for larger images."""
 LARGEST = 512
-"""Larger images are thinned to that many pixels along an edge, at most."""
+"""Larger images are subsampled to at most that many pixels along an edge."""
 
 
 class Rejected:
-    """Keeps the first rejected samples of each reason. Whatever goes wrong, nothing is raised.
+    """Save the first rejected samples of each reason as pictures. It raises nothing.
 
     Args:
-        folder: where pictures go; made with the first one. None keeps nothing.
-        schema: of the samples.
-        say: told once, in one line, if nothing can be kept any more.
+        folder: folder of the pictures, made with the first one. None saves nothing.
+        schema: schema of the samples.
+        say: called once, with one line, if nothing can be saved any more.
     """
 
     def __init__(self, folder: Path | None, schema: Schema, say: Callable[[str], None]) -> None:
@@ -43,7 +43,7 @@ class Rejected:
         self._kept = Counter[str]() if folder is None else _kept_before(folder / LINES)
 
     def keep(self, sample: Sample, fault: DataFault, index: int) -> None:
-        """Keep a sample, in whatever state it was rejected, unless there are enough of its kind."""
+        """Save a rejected sample, in any state, unless there are enough of its kind."""
         reason = reason_of(fault)
         if self.folder is None or self._kept[reason] >= EACH or self._kept.total() >= MOST:
             return
@@ -51,9 +51,9 @@ class Rejected:
             self._write(self.folder, sample, str(fault), reason, index)
             self._kept[reason] += 1
         except (OSError, EnvironmentFault, ValueError, TypeError) as error:
-            said = " ".join(str(error).split())
+            text = " ".join(str(error).split())
             self.say(
-                f"{self.folder}: rejected samples are no longer kept as pictures: {said}; the "
+                f"{self.folder}: rejected samples are no longer kept as pictures: {text}; the "
                 "rest goes on"
             )
             self.folder = None
@@ -63,7 +63,7 @@ class Rejected:
         name = f"rejected-{self._kept.total():04d}.png"
         try:
             drawn = picture(sample, self.schema)
-        except Exception:  # a sample may be rejected for anything: then only its line is kept
+        except Exception:  # a picture may be impossible: then only its line is saved
             drawn = None
         if drawn is not None:
             write_bytes_atomic(folder / name, png_bytes(drawn))
@@ -76,24 +76,24 @@ class Rejected:
             "provenance": dict(sample.provenance),
         }
         text = json.dumps(line, allow_nan=False, default=str) + "\n"
-        # Appended in one write: a line is there, or the last one is torn and skipped.
+        # Appended in one write: a line is complete, or it is the last one and skipped.
         with open(folder / LINES, "a", encoding="utf-8") as stream:
             stream.write(text)
 
 
 def _kept_before(path: Path) -> Counter[str]:
-    """How many pictures of each reason an earlier producer has kept."""
-    found: Counter[str] = Counter()
+    """Count the pictures of each reason that an earlier producer saved."""
+    counts: Counter[str] = Counter()
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return found
+        return counts
     for line in lines:
         try:
-            found[str(json.loads(line)["reason"])] += 1
-        except (ValueError, KeyError, TypeError):  # torn by a kill; its picture is there
-            found["torn"] += 1
-    return found
+            counts[str(json.loads(line)["reason"])] += 1
+        except (ValueError, KeyError, TypeError):  # cut off by a kill; its picture exists
+            counts["torn"] += 1
+    return counts
 
 
 def _told(boxes: Boxes | None) -> Any:
@@ -103,10 +103,10 @@ def _told(boxes: Boxes | None) -> Any:
 
 
 def picture(sample: Sample, schema: Schema) -> npt.NDArray[np.uint8] | None:
-    """A sample's channels side by side, with boxes and outlines of labels: uint8 (H, W', 3).
+    """Show a sample's channels side by side, with boxes and label outlines: uint8 (H, W', 3).
 
-    Of a volume one slice is shown. Each channel has the window of its own finite values, for a
-    rejected sample's may be anything. None if the image has not two or three axes.
+    A volume is shown by one slice. Each channel has the intensity window of its finite values,
+    since a rejected sample may hold anything. None unless the image has two or three axes.
     """
     image = np.asarray(sample.image, np.float32)
     if image.ndim not in (3, 4) or not image.size:
@@ -133,10 +133,10 @@ def picture(sample: Sample, schema: Schema) -> npt.NDArray[np.uint8] | None:
 
 
 def _grey(channel: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-    """A channel from black to white as its own finite values go; the others are black."""
+    """Map a channel's finite values from black to white; the others are black."""
     finite = np.isfinite(channel)
     values = channel[finite]
     low, high = np.percentile(values, (0.5, 99.5)) if values.size else (0.0, 1.0)
     window = (float(low), float(max(high, low + 1e-6)))
-    shown = np.where(finite, channel, np.float32(low))
-    return np.asarray(scaled(shown[None], [window], 8)[0][0])
+    filled = np.where(finite, channel, np.float32(low))
+    return np.asarray(scaled(filled[None], [window], 8)[0][0])

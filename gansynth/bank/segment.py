@@ -1,9 +1,9 @@
-"""One segment of a bank: an immutable HDF5 file, built in memory, that carries its own hash.
+"""One segment of a bank: an immutable HDF5 file, built in memory, that contains its own hash.
 
-The first 512 bytes are HDF5's user block: a line with the SHA-256 of all bytes after the hash, and
-the number of samples. Each field of the samples is one data set: stacked, a row per sample, where
-the shapes agree; else all values end to end, with the shapes under ``shapes/``. Extras lie end to
-end, one data set per dtype. The same samples make the same bytes.
+The first 512 bytes are HDF5's user block. It holds the SHA-256 of all bytes after the hash, and the
+number of samples. Each field of the samples is one data set. Fields of equal shape are stacked, one
+row per sample. Otherwise all values are concatenated, with the shapes under ``shapes/``. Extras are
+concatenated, one data set per dtype. The same samples make the same bytes.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ _HASHED_FROM = len(_MAGIC) + 64
 _NAME = re.compile(r"segment-(\d{6,})\.h5")
 _ID = re.compile(r"(\d{6,})-(\d{2,})")
 _STORABLE = "biuf"
-"""Kinds of dtype an array may have: booleans, integers, floats."""
+"""Allowed kinds of dtype: booleans, integers, floats."""
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class BankSample:
-    """One sample as the bank holds it; its arrays are the caller's own copies.
+    """One sample of a bank; its arrays are the caller's own copies.
 
     Attributes:
         id: segment and row, e.g. ``000012-03``.
         image: float16 or float32 (C, D, H, W) or (C, H, W), as the bank's ``dtype`` says.
         labels: int16 (D, H, W) or (H, W).
         boxes: of the sample.
-        extras: what the host's adapter added, by name.
+        extras: the adapter's extra arrays, by name.
         provenance: the request, the generator and the seed.
     """
 
@@ -59,7 +59,7 @@ class BankSample:
 
 
 class Header(NamedTuple):
-    """What a segment's first bytes say: its hash, its number, its samples."""
+    """Content of a segment's first bytes: hash, number, count of samples."""
 
     sha256: str
     number: int
@@ -67,26 +67,26 @@ class Header(NamedTuple):
 
 
 def segment_name(number: int) -> str:
-    """File name of a segment."""
+    """Return the file name of a segment."""
     return f"segment-{number:06d}.h5"
 
 
 def segment_number(name: str) -> int | None:
-    """Number of a segment by its file name; None for other files."""
+    """Return the number of a segment by its file name; None for other files."""
     match = _NAME.fullmatch(name)
     return None if match is None else int(match[1])
 
 
 def sample_id(number: int, row: int) -> str:
-    """Id of a sample."""
+    """Return the id of a sample."""
     return f"{number:06d}-{row:02d}"
 
 
 def parse_id(text: str) -> tuple[int, int]:
-    """Segment number and row of a sample's id.
+    """Return the segment number and row of a sample's id.
 
     Raises:
-        KeyError: the text is no id.
+        KeyError: the text is not an id.
     """
     match = _ID.fullmatch(text)
     if match is None:
@@ -95,14 +95,14 @@ def parse_id(text: str) -> tuple[int, int]:
 
 
 def list_segments(folder: Path) -> dict[int, Path]:
-    """Segments of a folder by number, increasing; empty if there is no such folder."""
+    """List a folder's segments by increasing number; empty if there is no such folder."""
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
         return {}
     numbers = {name: segment_number(name) for name in names}
-    found = sorted((number, name) for name, number in numbers.items() if number is not None)
-    return {number: folder / name for number, name in found}
+    segments = sorted((number, name) for name, number in numbers.items() if number is not None)
+    return {number: folder / name for number, name in segments}
 
 
 # -- writing -------------------------------------------------------------------------------------
@@ -111,12 +111,12 @@ def list_segments(folder: Path) -> dict[int, Path]:
 def encode_segment(
     number: int, samples: Sequence[tuple[Sample, Mapping[str, Array]]], dtype: str
 ) -> tuple[bytes, bytes]:
-    """Build a segment in memory: its bytes in two parts, to be written one after the other.
+    """Build a segment in memory, as two parts that are written one after the other.
 
     Raises:
-        DataFault: a sample's values overflow, or it has other fields or extras than the rest.
+        DataFault: a sample's values overflow, or its fields or extras differ from the others'.
     """
-    # In memory, because h5py leaks and crashes when it meets a full disk itself.
+    # In memory, because h5py leaks and crashes when it writes to a full disk.
     with h5py.File(
         segment_name(number), "w", driver="core", backing_store=False, block_size=1 << 20
     ) as file:
@@ -148,7 +148,7 @@ def _write_samples(
 
 
 def _stored_image(image: Array, dtype: np.dtype[Any]) -> Array:
-    with np.errstate(over="ignore"):  # an overflow is infinite, and found below
+    with np.errstate(over="ignore"):  # an overflow becomes infinite and is detected below
         stored = np.asarray(image).astype(dtype)
     if not np.isfinite(stored).all():
         raise DataFault(
@@ -190,12 +190,12 @@ def _write_field(
 def _write_extras(file: h5py.File, extras: Sequence[Mapping[str, Array]]) -> None:
     arrays = [{name: np.asarray(a) for name, a in sorted(e.items())} for e in extras]
     kinds = {name: a.dtype.name for name, a in arrays[0].items()}
-    for other in arrays:
-        found = {name: a.dtype.name for name, a in other.items()}
-        if found != kinds:
+    for extra in arrays:
+        dtypes = {name: a.dtype.name for name, a in extra.items()}
+        if dtypes != kinds:
             raise DataFault(
-                f"bank: samples of one segment have extras {kinds} and {found}, expected the same; "
-                "the adapter's finalise() must give all of them every time"
+                f"bank: samples of one segment have extras {kinds} and {dtypes}, expected the "
+                "same; the adapter's finalise() must return all of them every time"
             )
     for name, a in arrays[0].items():
         if a.dtype.kind not in _STORABLE:
@@ -229,7 +229,7 @@ def read_header(path: Path) -> Header:
 
     Raises:
         FileNotFoundError: it was retired.
-        IntegrityFault: it is no segment.
+        IntegrityFault: it is not a segment.
     """
     with open(path, "rb") as stream:
         return _parse_header(path, stream.read(HEADER_BYTES))
@@ -253,7 +253,7 @@ def check_segment(path: Path) -> Header:
 
     Raises:
         FileNotFoundError: it was retired.
-        IntegrityFault: it is not, to the bit, what was published under its name.
+        IntegrityFault: its bytes or its number differ from what was published.
     """
     with open(path, "rb") as stream:
         raw = stream.read(HEADER_BYTES)
@@ -269,7 +269,7 @@ def check_segment(path: Path) -> Header:
 
 
 def damaged(path: Path, why: object) -> IntegrityFault:
-    """The fault of a segment that is not what it claims."""
+    """Return the fault of a damaged segment."""
     return IntegrityFault(
         f"{path}: damaged segment: {why}; expected what was published. Delete the bank's folder "
         "and make it again"
@@ -277,7 +277,7 @@ def damaged(path: Path, why: object) -> IntegrityFault:
 
 
 class SegmentFile:
-    """An open segment; h5py's own errors say that it is gone or damaged."""
+    """An open segment; h5py's own errors tell that it is gone or damaged."""
 
     def __init__(self, path: Path) -> None:
         self.number = segment_number(path.name) or 0
@@ -302,7 +302,7 @@ class SegmentFile:
         self._fields[name] = (self._file[name], shapes, ends)
 
     def _open_extras(self) -> None:
-        """Find where in which data set each extra of each sample begins."""
+        """Find the data set and the start of each extra of each sample."""
         index = json.loads(self._file["extras_index"][()])
         self._dtypes: dict[str, str] = index["dtypes"]
         self._shapes: list[list[list[int]]] = index["shapes"]
@@ -317,12 +317,14 @@ class SegmentFile:
 
     def _read_extras(self, row: int) -> dict[str, Array]:
         first, last = self._starts[row], self._starts[row + 1]
-        rest = {dtype: data[first[dtype] : last[dtype]] for dtype, data in self._values.items()}
+        remaining = {
+            dtype: data[first[dtype] : last[dtype]] for dtype, data in self._values.items()
+        }
         extras = {}
         for (name, dtype), shape in zip(self._dtypes.items(), self._shapes[row], strict=True):
             size = math.prod(shape)
-            extras[name] = rest[dtype][:size].reshape(shape)
-            rest[dtype] = rest[dtype][size:]
+            extras[name] = remaining[dtype][:size].reshape(shape)
+            remaining[dtype] = remaining[dtype][size:]
         return extras
 
     def read(self, row: int) -> BankSample:
@@ -350,5 +352,5 @@ class SegmentFile:
         return values.reshape(shape)
 
     def close(self) -> None:
-        """Close the file; the memory of a retired segment on a tmpfs is free from then on."""
+        """Close the file, which frees the memory of a retired segment on a tmpfs."""
         self._file.close()

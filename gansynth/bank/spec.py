@@ -1,4 +1,4 @@
-"""What a bank says of itself, and the names of its files."""
+"""The description of a bank and the names of its files."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ SPEC, HEARTBEAT, COMPLETE, LOCK = "bank.json", "heartbeat.json", "complete.json"
 
 @dataclass(frozen=True)
 class BankSpec(Document, later=("max_bytes",), inline=("samples",)):
-    """What is in a bank and how; written as ``bank.json`` when the bank is made.
+    """Description of a bank's content, written as ``bank.json`` when the bank is made.
 
     Attributes:
-        schema: of the samples as stored (the host's space).
-        lineage: of the generator that drew them, with that of other cases they were drawn of.
-        run_id: the generator's run.
+        schema: schema of the stored samples, in the adapter's space.
+        lineage: lineage of the generator, joined with that of other cases the samples come from.
+        run_id: id of the generator's run.
         generator: SHA-256 of the run's manifest.
-        frozen: finished content that is never refreshed.
-        capacity: samples the bank holds at most.
+        frozen: the content is complete and never refreshed.
+        capacity: largest number of samples.
         segment_samples: samples in a segment.
-        dtype: how images are stored.
-        samples: what they were asked to be, and which were let in; its edits are the run's own
-            where nobody said others.
-        max_bytes: bytes the segments of a live bank take at most; None for no limit but capacity.
+        dtype: storage type of images.
+        samples: conditions and filters of the samples, with the run's own edits where none were
+            given.
+        max_bytes: most bytes that the segments of a live bank take; None for no limit but capacity.
     """
 
     schema: Schema
@@ -63,25 +63,25 @@ class BankSpec(Document, later=("max_bytes",), inline=("samples",)):
             )
 
     def to_json(self) -> dict[str, Any]:
-        """With the format's number before it."""
+        """Return the document, with the format's number first."""
         return {"format": FORMAT, **super().to_json()}
 
     @classmethod
     def from_json(cls, doc: Mapping[str, Any]) -> Self:
-        """Read what ``to_json`` wrote.
+        """Read the document that ``to_json`` wrote.
 
         Raises:
             IntegrityFault: another format, or keys missing or unknown.
         """
-        rest = dict(doc)
-        found = rest.pop("format", None)
-        if found != FORMAT:
+        values = dict(doc)
+        version = values.pop("format", None)
+        if version != FORMAT:
             raise IntegrityFault(
-                f"bank: format is {found!r}, expected {FORMAT}; make the bank again with this "
+                f"bank: format is {version!r}, expected {FORMAT}; make the bank again with this "
                 "version of gansynth"
             )
         try:
-            return super().from_json(rest)
+            return super().from_json(values)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise IntegrityFault(
                 f"bank: {SPEC} is not a bank's: {type(error).__name__}: {error}; make it again"
@@ -89,11 +89,11 @@ class BankSpec(Document, later=("max_bytes",), inline=("samples",)):
 
 
 def load_spec(folder: Path) -> BankSpec:
-    """Read a bank's own description.
+    """Read a bank's description.
 
     Raises:
         DataFault: there is no bank.
-        IntegrityFault: its description is not one.
+        IntegrityFault: its description is invalid.
     """
     path = folder / SPEC
     if not path.is_file():
@@ -102,7 +102,7 @@ def load_spec(folder: Path) -> BankSpec:
 
 
 def read_heartbeat(folder: Path) -> Mapping[str, Any]:
-    """A bank's heartbeat as ``BankWriter.beat`` writes it; empty if there is none to be read."""
+    """Read a bank's heartbeat, see ``BankWriter.beat``; empty if it cannot be read."""
     try:
         doc = json.loads((folder / HEARTBEAT).read_bytes())
     except (OSError, ValueError):

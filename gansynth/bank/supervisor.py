@@ -1,11 +1,11 @@
-"""The supervisor of a producer: starts it, watches its heartbeat, starts it again when it has died.
+"""The supervisor of a producer: it starts it, watches its heartbeat, and restarts it after a crash.
 
     with Keeper.start(config, log) as keeper:
         keeper.wait(16, timeout=1800)
         ...                                  # train; now and then: for line in keeper.messages()
 
-It is a thread in the host's main process, from which the host forks its workers. So the thread
-holds no lock while it waits, imports nothing, and neither prints nor logs: the host fetches its
+The supervisor is a thread in the training's main process, which forks workers. The thread therefore
+holds no lock while it waits, imports nothing, and neither prints nor logs. The training fetches its
 messages.
 """
 
@@ -41,23 +41,23 @@ from gansynth.runtime.errors import (
 from gansynth.runtime.files import disk_errors, write_json_atomic
 
 NO_ROOM = "no room on the device: "
-"""Begins the last line of a producer whose device had no memory left, or was not to be shared."""
+"""Start of a producer's last line if its device was out of memory or in exclusive mode."""
 _POLL_SECONDS = 0.1
 _JOIN_SECONDS = 10.0
 _STOP_SECONDS = 5.0
 _LOG_BYTES = 1 << 16
 _PASSING = (EXIT_BUG, EnvironmentFault.exit_code)
-"""Exit codes of a producer that may do better next time; other faults would only come again."""
+"""Exit codes after which a restart may help; other faults would only recur."""
 
 
 class Keeper:
-    """A producer that is started again when it dies; ``start`` makes one.
+    """A producer that is restarted when it dies; ``start`` makes one.
 
     Attributes:
-        config: of the producer as it runs now.
-        log: what all its lives have said.
-        restarts: how often it was started again.
-        ended: why it was given up; None while it is kept, and for a frozen bank that is complete.
+        config: configuration of the running producer.
+        log: output of all its processes.
+        restarts: number of restarts.
+        ended: why it was given up; None while it is watched, and for a complete frozen bank.
     """
 
     def __init__(
@@ -90,11 +90,11 @@ class Keeper:
         """Start a producer and keep it running.
 
         Args:
-            config: what the producer is told.
-            log: what it says is appended there, its configuration beside it.
-            restarts: how often in a row it is started again; a segment published, or some time in
-                good health, sets that back.
-            limits: how patient the keeper is.
+            config: configuration of the producer.
+            log: log file; the configuration is written beside it.
+            restarts: consecutive restarts at most; a published segment, or some time in good
+                health, resets the count.
+            limits: time limits.
 
         Raises:
             EnvironmentFault: the log cannot be written.
@@ -105,30 +105,30 @@ class Keeper:
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
-        """The producer as it runs now."""
+        """The running producer."""
         return self._producer.process
 
     def wait(
         self, samples: int, timeout: float, progress: Callable[[int], None] | None = None
     ) -> None:
-        """Wait until the bank shows enough samples, through deaths and restarts.
+        """Wait until the bank holds enough samples, through deaths and restarts.
 
         Args:
-            samples: how many.
+            samples: number of samples to wait for.
             timeout: seconds.
-            progress: called with the number of samples each time it has changed.
+            progress: called with the number of samples whenever it changes.
 
         Raises:
-            GansynthError: the producer was given up; the fault it died of last, its last words.
+            GansynthError: the producer was given up; this is its last fault.
             TrainingFault: it ended, or time was up, with fewer samples.
         """
-        reader, shown, end = BankReader(self.config.bank), -1, time.monotonic() + timeout
+        reader, reported, end = BankReader(self.config.bank), -1, time.monotonic() + timeout
         while True:
             over = self._over  # before counting, so that the last segment counts
             count = reader.count()
-            if count != shown and progress is not None:
+            if count != reported and progress is not None:
                 progress(count)
-            shown = count
+            reported = count
             if count >= samples:
                 return
             if over:
@@ -142,19 +142,19 @@ class Keeper:
             time.sleep(_POLL_SECONDS)
 
     def alive(self) -> bool:
-        """Whether the producer runs, or is about to be started again."""
+        """Return whether the producer runs, or is about to be restarted."""
         return not self._over
 
     def messages(self) -> list[str]:
-        """What the keeper has to say since it was last asked; for the host's log."""
-        said = []
+        """Return the messages since the last call, for the training's log."""
+        lines = []
         with contextlib.suppress(IndexError):
             while True:
-                said.append(self._said.popleft())
-        return said
+                lines.append(self._said.popleft())
+        return lines
 
     def stop(self) -> None:
-        """End the producer for good; in a forked child, nothing."""
+        """End the producer for good; does nothing in a forked child."""
         if os.getpid() != self._pid:
             return
         self._stopping.set()
@@ -193,11 +193,11 @@ class Keeper:
                     return
                 if code is not None and not self._revive(self._why(code, hung), code):
                     return
-        except (GansynthError, OSError) as error:  # a bank or log that cannot be read any more
+        except (GansynthError, OSError) as error:  # the bank or log cannot be read any more
             self._give_up(EnvironmentFault(f"producer: cannot be watched: {error}"))
         finally:
             self._over = True
-            if self._stopping.is_set():  # it may have been started while nobody waited any more
+            if self._stopping.is_set():  # it may have been started after the stop
                 self._producer.stop()
 
     def _tell_full(self, doc: Mapping[str, Any]) -> None:
@@ -215,7 +215,7 @@ class Keeper:
         return self._producer.fault(code, held, self.config.capacity)
 
     def _revive(self, why: GansynthError, code: int) -> bool:
-        """Start the producer again after a while; False if it was given up, or is not wanted."""
+        """Restart the producer after a pause; False if it was given up or is not needed."""
         if self._newest() > self._before or self._heartbeat.well >= self.limits.well:
             self._in_a_row = 0
         self._start_watchdog()
@@ -250,7 +250,7 @@ class Keeper:
         return False
 
     def _move_to_cpu(self) -> None:
-        """Where the device had no room, the next life is one on the CPU."""
+        """Move to the CPU for the next start if the device was out of memory."""
         if self.config.device != "cpu" and self._producer.out_of_room:
             self._said.append(
                 f"{self.config.device} has no memory left for the producer, or is another "
@@ -259,7 +259,7 @@ class Keeper:
             self.config = replace(self.config, device="cpu")
 
     def _start_watchdog(self) -> None:
-        """While no producer does, another process removes a scratch bank if the host is killed."""
+        """Start a process that removes a scratch bank if this one is killed between producers."""
         if self.config.temporary and self._watchdog is None and Path(self.config.bank).exists():
             null = subprocess.DEVNULL
             with contextlib.suppress(OSError):
@@ -279,20 +279,20 @@ class Keeper:
 
 
 def watchdog_command(config: ProducerConfig) -> list[str]:
-    """What removes a scratch bank once the parent is gone."""
+    """Return the command that removes a scratch bank once the parent is gone."""
     return [sys.executable, "-I", "-S", watchdog.__file__, str(config.parent), config.bank]
 
 
 class _Producer:
-    """One life of a producer; ``again``: after the death of another one."""
+    """One process of a producer; ``again``: it follows one that died."""
 
     def __init__(self, config: ProducerConfig, log: Path, again: bool) -> None:
         self.config, self.log = config, log
         settings = log.with_suffix(".json")
         write_json_atomic(settings, config.to_json())
-        # The same modules in the same order as here, and none from the folder it happens to run in.
+        # The same modules in the same order as here, and none from the working directory.
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        env["OMP_NUM_THREADS"] = "1"  # more threads than free cores are slower, for both sides
+        env["OMP_NUM_THREADS"] = "1"  # more threads than free cores slow down both processes
         with contextlib.ExitStack() as stack:
             with disk_errors(log):
                 stream = stack.enter_context(open(log, "ab", buffering=0))
@@ -306,13 +306,13 @@ class _Producer:
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 env=env,
-                # Descriptors are not inherited anyway; so it is started by posix_spawn. Fork and
-                # exec would wait on a pipe that a worker, forked meanwhile, held open for ever.
+                # Descriptors are not inherited anyway, so posix_spawn is used. Fork and exec would
+                # wait forever on a pipe that a worker, forked in between, holds open.
                 close_fds=False,
             )
 
     def fault(self, code: int, count: int, samples: int) -> GansynthError:
-        """What to raise when it ended with an exit code and some of the samples asked for."""
+        """Return the fault for an exit code, with the number of samples there."""
         made = f"with {count} of {samples} samples there"
         if code in FAULTS:
             return FAULTS[code](f"{self._last_words(1)} (producer ended {made}; log: {self.log})")
@@ -325,12 +325,12 @@ class _Producer:
 
     @property
     def log_ends(self) -> str:
-        """Half a sentence: where its log is, and the last it said in this life."""
+        """Half a sentence: the path of its log and the last lines of this process."""
         return f"its log {self.log} ends: {self._last_words()}"
 
     @property
     def out_of_room(self) -> bool:
-        """Whether it ended because its device had no memory left, or was not to be shared."""
+        """Whether it ended because its device was out of memory or in exclusive mode."""
         code = self.process.poll()
         return code == EnvironmentFault.exit_code and self._last_words(1).startswith(NO_ROOM)
 
@@ -347,7 +347,7 @@ class _Producer:
 
     @property
     def finished(self) -> bool:
-        """Whether it made a frozen bank complete; it may still watch over that."""
+        """Whether it completed a frozen bank; its process may still run."""
         if not self.config.frozen:
             return False
         code = self.process.poll()
@@ -356,7 +356,7 @@ class _Producer:
         return mine and code in (None, EXIT_OK)
 
     def stop(self) -> None:
-        """End the process: politely, and after a while not."""
+        """Terminate the process, and kill it after a while."""
         if self.process.poll() is None:
             self.process.terminate()
             try:

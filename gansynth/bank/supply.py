@@ -1,8 +1,8 @@
 """The bank of one training: an existing one, or one that a producer fills and keeps fresh.
 
-What every host has in common. A host's training process makes a ``Supply`` of its ``Demand``,
-calls ``start`` and ``wait`` before its first batch, ``step`` and ``pause`` while it trains, and
-``close`` however it ends.
+All adapters share it. A training process makes a ``Supply`` of its ``Demand``. It calls ``start``
+and ``wait`` before its first batch, ``step`` and ``pause`` during training, and ``close`` at the
+end.
 """
 
 from __future__ import annotations
@@ -27,39 +27,42 @@ if TYPE_CHECKING:
     from gansynth.bank.throttle import Steering
 
 LIVE_FILL = 16
-"""Samples of a live bank that a training waits for; or a batch, if that is more."""
+"""Samples of a live bank that a training waits for, or one batch if that is more."""
 FILL_SECONDS = 1800.0
-"""How long the bank may take to fill."""
+"""Time limit for filling the bank."""
 HEAD_START_SECONDS = 60.0
-"""How long a training with a live bank waits beyond that for as many samples as it had better have,
-so that none is drawn more than ``MOST_DRAWS`` times; or for a full bank."""
+"""Further time that a training with a live bank waits for a larger stock.
+
+The stock is as many samples as are needed so that none is drawn more than ``MOST_DRAWS`` times, or
+a full bank.
+"""
 _TURN_SECONDS = 20.0
-"""How long rank 0 waits for the bank without telling the other ranks that it still does."""
+"""Interval in which rank 0, waiting for the bank, informs the other ranks."""
 PATIENCE = 300.0
 """Seconds a synthetic-only phase waits for a sample before it stops (``GANSYNTH_PATIENCE``)."""
 REJECTED = "gansynth_rejected"
-"""Folder beside a host's results with pictures of samples that were not let into the bank."""
+"""Folder beside a training's results with pictures of rejected samples."""
 
 
 @dataclass(frozen=True)
 class Demand:
-    """What one training wants of a supply.
+    """What one training requires of its supply.
 
     Attributes:
-        injection: what is mixed in, and how.
-        target: name of the host's adapter.
-        request: the host's own source, a ``SourceRequest`` as JSON.
-        run_id: of the generator's run; None where there is none, or none is needed.
-        cases: training cases.
-        sample_bytes: bytes one sample takes in a bank at most.
+        injection: options of the synthetic samples.
+        target: name of the adapter.
+        request: the training's own source, a ``SourceRequest`` as JSON.
+        run_id: id of the generator's run; None where there is none, or none is needed.
+        cases: number of training cases.
+        sample_bytes: most bytes of one sample in a bank.
         batch_size: samples of a training step.
-        samples: real and synthetic ones that the whole training draws.
-        output: folder of the host's results, where the producer's log goes.
-        say: writes a line to the host's log.
-        dtype: how images are stored.
-        progress: how far the training has come when it starts, 0 to 1.
-        ranks: processes that train, of which this is the first.
-        gpus: CUDA devices the training has for itself.
+        samples: real and synthetic samples that the whole training draws.
+        output: folder of the training's results, for the producer's log.
+        say: writes a line to the training's log.
+        dtype: storage type of images.
+        progress: progress of the training when it starts, 0 to 1.
+        ranks: number of training processes; this is the first.
+        gpus: CUDA devices used by the training alone.
     """
 
     injection: Injection
@@ -79,7 +82,7 @@ class Demand:
 
     @property
     def share(self) -> float:
-        """Share of synthetic samples in what is left of the training."""
+        """Share of synthetic samples in the rest of the training."""
         return self.share_from(self.progress)
 
     @property
@@ -88,17 +91,17 @@ class Demand:
         return round(self.samples * (1 - self.progress) * self.share)
 
     def share_from(self, now: float) -> float:
-        """Share of synthetic samples in what is left of the training at a moment."""
+        """Return the share of synthetic samples in the training after progress ``now``."""
         return self.injection.schedule.share_of(self.injection.ratio, now, 1.0)
 
 
 class Supply:
-    """Makes the bank if there is none, waits for it, and gives it up in the end.
+    """Make a bank if there is none, wait for it, and remove it in the end.
 
     Attributes:
-        bank: the folder to draw from; None where nothing synthetic will be drawn.
-        keeper: keeps the producer going, if there is one.
-        fault: why there was no sample when training started all the same.
+        bank: the folder to draw from; None if nothing synthetic will be drawn.
+        keeper: supervisor of the producer, if there is one.
+        fault: why there was no sample when training started anyway.
     """
 
     def __init__(self, demand: Demand) -> None:
@@ -133,10 +136,10 @@ class Supply:
         demand, injection = self.demand, self.demand.injection
         planned = plan_bank(injection, demand.cases, demand.sample_bytes)
         self._capacity = planned.held
-        folder, said = place_bank(run_id, planned.bytes, injection.scratch)
+        folder, notice = place_bank(run_id, planned.bytes, injection.scratch)
         self.bank = self._own = folder
-        if said:
-            demand.say(f"gansynth: {said}")
+        if notice:
+            demand.say(f"gansynth: {notice}")
         self.keeper = Keeper.start(
             producer_config(demand, folder, planned.held, planned.segment),
             demand.output / "gansynth_producer.log",
@@ -146,13 +149,13 @@ class Supply:
     # -- the beginning ---------------------------------------------------------------------------
 
     def wait(self, tick: Callable[[], None] = lambda: None) -> None:
-        """Return when the bank holds enough to start with, or with ``fault`` set.
+        """Wait until the bank holds enough to start with, or set ``fault``.
 
         Args:
-            tick: called now and then meanwhile, where several processes train.
+            tick: called regularly during the wait, where several processes train.
 
         Raises:
-            GansynthError: why it does not, unless real cases may stand in and the user wants that.
+            GansynthError: the bank did not fill, and real cases may not replace samples.
         """
         if self.bank is None:
             return
@@ -166,8 +169,8 @@ class Supply:
                 raise
             self.fault = fault
             self.demand.say(
-                f"gansynth: WARNING: there is no synthetic sample ({fault}); training starts all "
-                "the same (--keep-going), with real cases in their place, counted"
+                f"gansynth: WARNING: there is no synthetic sample ({fault}); training starts "
+                "anyway (--keep-going). Real cases replace samples, and are counted"
             )
 
     @property
@@ -187,24 +190,24 @@ class Supply:
         most = demand.injection.pacing.reuse or MOST_DRAWS
         enough = min(capacity, different(demand.draws, most))
         if enough > least:
-            # Nobody trains yet, so nothing is slowed down by what is made now.
+            # Training has not started, so the producer slows nothing down.
             with contextlib.suppress(TrainingFault):
                 self._wait_for(keeper, enough, HEAD_START_SECONDS, tick)
 
     def _wait_for(
-        self, keeper: Keeper, wanted: int, seconds: float, tick: Callable[[], None]
+        self, keeper: Keeper, samples: int, seconds: float, tick: Callable[[], None]
     ) -> None:
-        self.demand.say(f"gansynth: waiting for {wanted} synthetic samples")
+        self.demand.say(f"gansynth: waiting for {samples} synthetic samples")
 
         def progress(count: int) -> None:
-            self.demand.say(f"gansynth: {count} of {wanted} synthetic samples")
+            self.demand.say(f"gansynth: {count} of {samples} synthetic samples")
 
         turn = _TURN_SECONDS if self.demand.ranks > 1 else seconds
         end = time.monotonic() + seconds
         while True:
             left = end - time.monotonic()
             try:
-                keeper.wait(wanted, min(left, turn), progress)
+                keeper.wait(samples, min(left, turn), progress)
                 return
             except TrainingFault as fault:
                 if left <= turn or not keeper.alive():
@@ -220,19 +223,19 @@ class Supply:
         self._say_if_few(held)
 
     def _say_if_few(self, held: int) -> None:
-        """Say it where a finite bank will be drawn too often."""
-        if said := too_few(self.demand.injection, self.demand.draws, held):
+        """Warn if samples of a frozen bank will be drawn too often."""
+        if warning := too_few(self.demand.injection, self.demand.draws, held):
             self._said_worn = True
-            self.demand.say(f"gansynth: WARNING: {said}")
+            self.demand.say(f"gansynth: WARNING: {warning}")
 
     # -- while training --------------------------------------------------------------------------
 
     def steer(self, counts: Callable[[], Counts], partners: Callable[[], int] = lambda: 0) -> None:
-        """Begin to measure what a live producer costs, and to pace it.
+        """Begin to measure and limit the cost of a live producer.
 
         Args:
-            counts: what was drawn so far.
-            partners: synthetic samples drawn beside these.
+            counts: returns the draws so far.
+            partners: returns the synthetic samples drawn beside these.
         """
         self._counts = counts
         if self.keeper is None or self.demand.injection.frozen or self.bank is None:
@@ -246,11 +249,11 @@ class Supply:
         )
 
     def step(self, begin: float, end: float) -> None:
-        """Note a training step, ``time.monotonic()`` at its begin and end; never raises."""
+        """Record a training step, ``time.monotonic()`` at its begin and end; never raises."""
         if self._steering is not None and self._measuring:
             try:
                 self._steering.step(begin, end)
-            except Exception as error:  # whatever ails the measuring, training goes on
+            except Exception as error:  # training goes on if measuring fails
                 self._measuring = False
                 self.demand.say(
                     f"gansynth: WARNING: the producer's cost is no longer measured: "
@@ -258,7 +261,7 @@ class Supply:
                 )
 
     def pause(self, now: float) -> None:
-        """Note the end of an epoch; once no sample is needed any more, end the producer.
+        """Record the end of an epoch, and end the producer once no more samples are needed.
 
         Args:
             now: the training's progress.
@@ -268,40 +271,40 @@ class Supply:
         if self.keeper is not None and self.demand.share_from(now) == 0 and self.keeper.alive():
             self.keeper.stop()
             self._told_of_end = True
-            self._measuring = False  # steps without a producer would be compared with those before
+            self._measuring = False  # steps without a producer are not comparable
             self.demand.say("gansynth: the producer has ended: no more samples are needed")
 
     def messages(self) -> list[str]:
-        """What has happened to the producer, and to the samples, since last asked."""
-        said = [] if self.keeper is None else self.keeper.messages()
+        """Return new messages about the producer and the samples."""
+        lines = [] if self.keeper is None else self.keeper.messages()
         if not self._said_worn and (often := self.worn(self._counts())):
             self._said_worn = True
-            said.append(f"WARNING: {often}")
+            lines.append(f"WARNING: {often}")
         ended = None if self.keeper is None else self.keeper.ended
         if ended is not None and self.fault is None and not self._told_of_end:
             self._told_of_end = True
-            said.append(
-                "WARNING: there is no producer any more; training goes on with the samples there "
-                "are, drawn again and again, and when the bank has shown no sign of life for two "
-                "minutes with real cases in their place, counted, where the schedule has any"
+            lines.append(
+                "WARNING: there is no producer any more; training goes on with the samples in the "
+                "bank. Two minutes after its last heartbeat real cases replace them, where the "
+                "schedule has any. They are counted"
             )
-        return said
+        return lines
 
     def worn(self, counts: Counts) -> str:
-        """What is said of samples that were drawn too often, or ""."""
+        """Return a warning about samples that were drawn too often, or ""."""
         return worn(self.demand.injection, counts.most, counts.distinct, self.demand.draws)
 
     def sentence(self) -> str:
-        """What the producer did, in words; empty without one."""
-        said = "" if self._steering is None else self._steering.sentence()
-        parts = [f"bank {said}" if said.startswith("renewed") else said]
+        """Describe the producer's work in words; empty without one."""
+        text = "" if self._steering is None else self._steering.sentence()
+        parts = [f"bank {text}" if text.startswith("renewed") else text]
         if self.keeper is not None and self.keeper.restarts:
             again = self.keeper.restarts
             parts.append(f"{again} restart{'s' if again > 1 else ''}")
         return "; ".join(part for part in parts if part)
 
     def summary(self, counts: Counts) -> dict[str, Any]:
-        """What the producer did, for the record."""
+        """Return the facts of the producer for the record."""
         if self.keeper is None:
             document: dict[str, Any] = {}
         else:
@@ -316,20 +319,20 @@ class Supply:
         return document | ({} if fault is None else {"ended": str(fault)})
 
     def close(self) -> None:
-        """Stop the producer; remove the bank if it was made here."""
+        """Stop the producer, and remove the bank if it was made here."""
         try:
             if self.keeper is not None:
                 self.keeper.stop()
-        finally:  # a signal may cut short the wait for the producer's end
+        finally:  # a signal may interrupt the wait for the producer's end
             if self._own is not None:
                 shutil.rmtree(self._own, ignore_errors=True)
 
 
 def producer_config(demand: Demand, bank: Path, held: int, segment: int) -> ProducerConfig:
-    """What a training's producer is told.
+    """Return the configuration of a training's producer.
 
     Args:
-        demand: of the training.
+        demand: requirements of the training.
         bank: the folder to fill.
         held: samples the bank holds.
         segment: samples of a segment.
@@ -362,10 +365,10 @@ def producer_config(demand: Demand, bank: Path, held: int, segment: int) -> Prod
 
 
 def read_patience(environ: Mapping[str, str] = os.environ) -> float:
-    """What ``GANSYNTH_PATIENCE`` says, in seconds.
+    """Read ``GANSYNTH_PATIENCE``, in seconds.
 
     Raises:
-        UsageFault: it is no such number.
+        UsageFault: it is not a valid number.
     """
     text = environ.get("GANSYNTH_PATIENCE", "")
     try:

@@ -1,10 +1,10 @@
-"""Steering a live bank's producer from the host's training steps: how hard it works, what it costs.
+"""Limit a live bank's producer by its measured cost for the training steps.
 
-The producer works in turns, and rests in between. Steps of the host beside its work are compared
-with those before and after, pair by pair: the medians of both windows say what is lost meanwhile.
-The interval over the pairs says how long the producer must rest for the overhead that was asked
-for. A host's main process calls ``step`` after each training step; everything else happens in
-there, now and then: no thread, no waiting, and what fails is told in ``sentence`` alone.
+The producer alternates work and rest. Training steps during work are compared, pair by pair, with
+those before and after it. The medians of both windows give the slowdown. The interval over the
+pairs determines how long the producer must rest to meet the requested overhead. The training's main
+process calls ``step`` after each step, and everything happens in that call. There is no thread and
+no waiting. Failures are reported in ``sentence`` alone.
 """
 
 from __future__ import annotations
@@ -27,57 +27,58 @@ from gansynth.core.bank_options import OVERHEAD, Pacing
 
 _TICK_SECONDS = 2.0
 _TICK_COSTS, _TICK_MOST = 200.0, 10.0
-"""A tick waits for so many times what the last one took, 0.5 % of the host's time; seconds."""
+"""A tick waits so many times the last one's duration (0.5 % of the time); its limit in seconds."""
 _BEAT_SECONDS = 3.0
-"""A heartbeat is younger than that."""
+"""Largest age of a heartbeat."""
 _GAP = 10.0
-"""Medians: what took longer was no step, but a validation, a checkpoint, a suspended machine."""
+"""In medians: anything longer is a validation, a checkpoint or a suspended machine, not a step."""
 _CALL = 0.002
-"""Seconds that asking for a batch takes which is there: no waiting."""
+"""Seconds that fetching a batch takes if it is ready."""
 _BUSY, _IDLE = 0.75, 0.05
-"""The producer's share of a step beside its work, at least; of one beside its rest, at most."""
+"""Least share of a step during work; largest share of a step during rest."""
 _MOST, _HARD, _REST = 0.72, 0.9, 1e-6
-"""Duties: at most, or nothing could be compared; where its own limits rule; of a resting one."""
+"""Duties: the largest that still allows a comparison, that without a budget, that of a rest."""
 _UNKNOWN = 0.1
-"""Share of its speed that a host is taken to lose while nothing is known."""
+"""Assumed slowdown while nothing is measured."""
 _LEAST, _PAIRS = 2, 48
-"""Pairs that an interval takes, and that one of now rests on."""
+"""Pairs that an interval needs, and the latest pairs that it uses."""
 _SIDE = 0.8
-"""The duty goes by this end of the interval: what is not known well is used with care."""
+"""End of the interval that sets the duty: uncertain estimates are used with care."""
 _PATIENCE = 10
-"""Times its usual length after which a turn without steps of its kind is over all the same."""
+"""Multiple of its usual length after which a turn without usable steps ends."""
 _KNOWN = 0.5
-"""Width of an interval of overhead above which nothing is known about it."""
+"""Width of an overhead interval above which the overhead counts as unknown."""
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 
 class _Window(NamedTuple):
-    """Steps of a window at least; steps before them that are left out; steps taken as one."""
+    """Least number of steps; steps left out before them; steps averaged into one."""
 
-    few: int
+    steps: int
     settle: int
     bin: int
 
 
 _AT_ONCE, _DELAYED = _Window(6, 0, 1), _Window(24, 16, 8)
-"""Where a host waits for its loader, the producer slows that, which is felt some batches later."""
+"""Without and with waiting for a loader: a slower loader shows some batches later."""
 
 
 class Steering:
-    """Paces the producer of one live bank, and measures what it costs the host.
+    """Limit the producer of one live bank, and measure its cost for the training.
 
     Args:
         bank: folder of the bank.
-        pacing: what was asked for.
-        drawn: synthetic samples drawn so far; not asked at each step, it may read files.
+        pacing: the requested limits.
+        drawn: returns the synthetic samples drawn so far; it may read files, so it is called
+            rarely.
     """
 
     def __init__(self, bank: Path, pacing: Pacing, drawn: Callable[[], int]) -> None:
         self.bank, self.pacing = bank, pacing
         self.fault = ""
-        """Why there is no steering any more; empty if there is."""
+        """Why steering stopped; empty while it works."""
         self._budget = pacing.overhead or OVERHEAD
         self._hard = _HARD if pacing.overhead is None else 1.0
         self._drawn, self._count, self._pace = drawn, 0, self._hard
@@ -85,24 +86,24 @@ class Steering:
         self._due, self._last = -math.inf, -math.inf
         self._beat: Mapping[str, Any] = {}
         self._beat_met = -math.inf
-        self._rows: list[tuple[float, float, float]] = []  # a step: former end, begin, end
-        self._counted = 0  # rows at the beginning that are in the total
+        self._rows: list[tuple[float, float, float]] = []  # a step: previous end, begin, end
+        self._counted = 0  # leading rows that are in the total
         self._stretches: list[Stretch] = []
         self._working, self._since, self._longer = True, 0, 1.0
         self._pairs: list[tuple[float, float]] = []  # log of how much slower, seconds of work
         self._total, self._new = np.zeros(2), np.zeros(2)  # seconds of steps, of work beside them
         self._renewal = _Renewal()
         with self._safely():
-            # What was done before is no concern of ours, and maybe of the time before a reboot.
+            # Earlier work is ignored: it may be from before a reboot.
             self._read = len(read_work(bank))
             write_pace(bank, Pace(self._pace, 0))
 
     def step(self, begin: float, end: float) -> None:
-        """Note a training step of the host.
+        """Record a training step.
 
         Args:
-            begin: ``time.monotonic()`` when its batch was there.
-            end: when it was done.
+            begin: ``time.monotonic()`` when its batch was ready.
+            end: ``time.monotonic()`` when it was done.
         """
         if self.fault:
             return
@@ -116,18 +117,18 @@ class Steering:
             self._due = end + min(max(_TICK_SECONDS, cost), _TICK_MOST)
 
     def pause(self) -> None:
-        """Say that the time until the next step belongs to none, at the end of an epoch say."""
+        """Exclude the time until the next step, e.g. at the end of an epoch."""
         self._last = self._due = -math.inf
         with self._safely():
             write_pace(self.bank, Pace(min(self._pace, self.duty()), self._count))
 
     def resume(self) -> None:
-        """Tell the producer again how hard it may work, after somebody else told it otherwise."""
+        """Write the duty again after another process has changed it."""
         with self._safely():
             write_pace(self.bank, Pace(self._pace, self._count))
 
     def duty(self) -> float:
-        """Share of the host's time the producer may work so that its overhead is within budget."""
+        """Return the share of time the producer may work within the overhead budget."""
         if self.pacing.overhead is None:
             return _HARD
         if len(self._pairs) <= _LEAST:
@@ -138,13 +139,12 @@ class Steering:
         return _MOST if worst <= allowed / _MOST else allowed / worst
 
     def summary(self) -> dict[str, Any]:
-        """What is known, for the record.
+        """Return the measurements for the record.
 
         Returns:
-            ``refresh_seconds`` in which the bank is renewed; ``overhead``, the share by which steps
-            were slowed down, with its 95 % interval ``overhead_low`` to ``overhead_high``, unless
-            that is too wide to mean anything; ``duty``, the share of the time the producer worked.
-            Empty without a producer.
+            ``refresh_seconds``, in which the bank is replaced. ``overhead``, the relative slowdown
+            of steps, with its 95 % interval ``overhead_low`` to ``overhead_high``, unless that is
+            too wide. ``duty``, the share of time the producer worked. Empty without a producer.
         """
         document: dict[str, Any] = {}
         with self._safely():
@@ -162,18 +162,18 @@ class Steering:
         return document
 
     def sentence(self) -> str:
-        """The summary in words; empty if there is nothing to say."""
-        found, parts = self.summary(), []
-        if "refresh_seconds" in found:
-            parts.append(f"renewed every {_duration(found['refresh_seconds'])}")
-        if "duty" in found:
-            parts.append(f"producer at work {found['duty']:.0%} of the time")
-        if "duty" in found and "overhead" not in found:
+        """Describe the summary in words; empty if there is nothing to report."""
+        summary, parts = self.summary(), []
+        if "refresh_seconds" in summary:
+            parts.append(f"renewed every {_duration(summary['refresh_seconds'])}")
+        if "duty" in summary:
+            parts.append(f"producer at work {summary['duty']:.0%} of the time")
+        if "duty" in summary and "overhead" not in summary:
             parts.append("what that costs is not known yet")
-        if "overhead" in found:
-            cost, low, high = (100 * found[f"overhead{end}"] for end in ("", "_low", "_high"))
-            asked = self.pacing.overhead
-            budget = "" if asked is None else f"; budget {100 * asked:g} %"
+        if "overhead" in summary:
+            cost, low, high = (100 * summary[f"overhead{end}"] for end in ("", "_low", "_high"))
+            overhead = self.pacing.overhead
+            budget = "" if overhead is None else f"; budget {100 * overhead:g} %"
             parts[-1] += f", slowing steps down by {cost:.1f} % ({low:.1f} to {high:.1f} %{budget})"
         if self.fault:
             parts.append(f"steering stopped: {self.fault}")
@@ -199,12 +199,7 @@ class Steering:
         write_pace(self.bank, Pace(self._pace, self._count))
 
     def _known(self, since: float, until: float) -> tuple[Array, Array, Array]:
-        """Of each step until then: seconds it took, of that beside work, of that waiting.
-
-        Args:
-            since: when the producer began what it is still at.
-            until: up to then all is known of it.
-        """
+        """Return seconds of each step from ``since`` to ``until``: total, beside work, waiting."""
         rows = np.array(self._rows)
         begun, met, ends = rows[: np.searchsorted(rows[:, 2], until, "right")].T
         stretches = [*self._stretches, (min(since, until), until)]
@@ -214,61 +209,63 @@ class Steering:
         return ends - begun, work, met - begun
 
     def _turn(self, seconds: Array, work: Array, wait: Array) -> None:
-        """End the turn of work, or of rest, if it is time."""
+        """End the turn of work or of rest if it is time."""
         steps = len(seconds)
         whole = (seconds > 0) & (seconds <= _GAP * np.median(seconds))
         new = whole & (np.arange(steps) >= self._counted)
         self._new = np.array([seconds[new].sum(), work[new].sum()])
-        # What the loader's delays cost cannot be more than the waiting there is.
+        # The cost of loader delays cannot exceed the total waiting.
         waited = np.maximum(wait[whole] - _CALL, 0).sum()
         view = _DELAYED if waited > self._budget / 4 * seconds[whole].sum() else _AT_ONCE
         share = _trailing(work, view.settle) / np.maximum(_trailing(seconds, view.settle), 1e-9)
         busy, idle = whole & (share >= _BUSY), whole & (share <= _IDLE)
         duty, turn = self.duty(), steps - self._since
         if self._working:
-            wanted = view.few * max(1, duty / (1 - duty))
-            if busy.sum() >= wanted or turn > _PATIENCE * (wanted + view.settle):
-                # Of random length, not to keep step with what a host does now and then.
+            target = view.steps * max(1, duty / (1 - duty))
+            if busy.sum() >= target or turn > _PATIENCE * (target + view.settle):
+                # The random length avoids synchrony with periodic work of the training.
                 self._working, self._longer = False, self._chance.uniform(0.5, 1.5)
                 self._since = steps
             return
-        enough = idle[self._since :].sum() >= view.few
+        enough = idle[self._since :].sum() >= view.steps
         paid, all_paid = (
             spent >= longer * worked / duty
             for longer, (spent, worked) in ((self._longer, self._new), (1, self._total + self._new))
         )
-        if paid and all_paid and (enough or turn > _PATIENCE * (view.few + view.settle)):
+        if paid and all_paid and (enough or turn > _PATIENCE * (view.steps + view.settle)):
             self._pair(seconds, share, busy, idle, view)
             self._working = True
 
     def _pair(self, seconds: Array, share: Array, busy: Mask, idle: Mask, view: _Window) -> None:
-        """Compare a turn of work with the rests around it; half of the last one is the next's."""
+        """Compare a turn of work with the rests around it; half the last rest goes to the next."""
         steps = len(seconds)
-        rest = steps - int(np.argmax(~idle[::-1])) if not idle.all() else 0
-        kept = (rest + steps) // 2
-        beside, apart = (np.flatnonzero(kind[:kept]) for kind in (busy, idle))
+        trailing = steps - int(np.argmax(~idle[::-1])) if not idle.all() else 0
+        boundary = (trailing + steps) // 2
+        beside, apart = (np.flatnonzero(kind[:boundary]) for kind in (busy, idle))
         if min(len(beside), len(apart)) >= 2 * view.bin:
             ratio = _median(seconds[beside], view.bin) / _median(seconds[apart], view.bin)
             slower = math.log(ratio) / float(share[beside].mean())
             self._pairs.append((min(3.0, max(-3.0, slower)), float(self._new[1])))
         self._total, self._new = self._total + self._new, np.zeros(2)
-        self._counted, self._since = steps - kept, steps - kept
-        self._rows = self._rows[kept:]
+        self._counted, self._since = steps - boundary, steps - boundary
+        self._rows = self._rows[boundary:]
         self._stretches = [s for s in self._stretches if s[1] > self._rows[0][0]]
 
     @contextlib.contextmanager
     def _safely(self) -> Iterator[None]:
-        """Let nothing that fails in here reach the host's training."""
+        """Keep failures of steering away from the training."""
         try:
             yield
         except Exception as error:
             self.fault = self.fault or f"{type(error).__name__}: {error}"
-            with contextlib.suppress(Exception):  # not to leave it at work hard for good
+            with contextlib.suppress(
+                Exception
+            ):  # so that the producer does not stay at a high duty
                 write_pace(self.bank, Pace(min(self._pace, self.duty() / 2), self._count))
 
 
 def interval(pairs: list[tuple[float, float]], level: float) -> tuple[float, float, float]:
-    """Low end, mean and high end of pairs' log ratios, which count by their seconds of work."""
+    """Return low end, mean and high end of the pairs' log ratios, weighted by seconds of work."""
     ratios, work = np.array(pairs).T
     mean, count = float(np.average(ratios, weights=work)), len(pairs)
     variance = float(np.sum((work * (ratios - mean)) ** 2)) * count / (count - 1)
@@ -277,24 +274,24 @@ def interval(pairs: list[tuple[float, float]], level: float) -> tuple[float, flo
 
 
 def _lost(slower: float) -> float:
-    """Share of its speed that a step loses, by the logarithm of how much slower it is."""
+    """Return the share of speed lost for a log ratio of step times."""
     return 1 - math.exp(-slower)
 
 
 def _trailing(values: Array, before: int) -> Array:
-    """Sum of each value and so many before it."""
+    """Return the sum of each value and the ``before`` values before it."""
     sums = np.concatenate((np.zeros(before + 1), np.cumsum(values)))
     return np.asarray(sums[before + 1 :] - sums[: len(values)])
 
 
 def _median(seconds: Array, size: int) -> float:
-    """Median of steps, of which so many in a row count as one."""
+    """Return the median of step times, averaged over ``size`` consecutive steps."""
     count = len(seconds) // size
     return float(np.median(seconds[: count * size].reshape(count, size).mean(axis=1)))
 
 
 class _Renewal:
-    """How long a full live bank takes to be replaced once, from its heartbeat."""
+    """Estimate from the heartbeat how long a full live bank takes to be replaced once."""
 
     def __init__(self) -> None:
         self._first: tuple[float, int] | None = None
@@ -308,7 +305,7 @@ class _Renewal:
         self._now, self._held = now, held
         if total == self._total:
             return
-        # From one publication to another: between them nothing is known.
+        # Measured from one publication to another.
         if beat.get("state") == "refreshing" and self._total >= 0:
             if self._first is None:
                 self._first = (now, total)
@@ -318,12 +315,12 @@ class _Renewal:
 
     @property
     def seconds(self) -> float | None:
-        """None while fewer than two segments were replaced."""
+        """Seconds, or None while fewer than two segments were replaced."""
         if self._first is None or not self._segments or self._total <= self._first[1]:
             return None
         begin, total = self._first
         usual = (self._at - begin) / self._segments
-        span = max(self._at - begin, self._now - begin - usual)  # it may have stopped since
+        span = max(self._at - begin, self._now - begin - usual)  # it may have stopped in between
         return self._held * span / (self._total - total)
 
 

@@ -1,4 +1,4 @@
-"""The writing side of a bank: one process, one lock, one rename per segment."""
+"""The writer of a bank: one process, one lock, one rename per segment."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from gansynth.core.adapter import HostArrays
 
 _BLOCK = 4096
-"""Files take up whole blocks."""
+"""File sizes are rounded up to whole blocks."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SETTLE_SECONDS = 3.0
-"""How long readers may hold on to a retired segment, and its space, before the next one goes."""
+"""Time that readers may hold a retired segment's space before the next one is retired."""
 _RETRY_SECONDS = 0.2
 
 
@@ -44,18 +44,18 @@ class _Segment(NamedTuple):
 
 
 class BankWriter:
-    """Publishes segments; made by ``create`` or ``attach``, one at a time per bank.
+    """Publish segments; made by ``create`` or ``attach``, one at a time per bank.
 
     Attributes:
         folder: the bank.
-        spec: what the bank says of itself.
+        spec: the bank's description.
         published: samples this writer has published.
         state: one word for the heartbeat.
         rejected: samples refused before admission, by reason, for the heartbeat.
-        working_since: when the batch now at work was begun (``time.monotonic()``), for the
-            heartbeat; None between batches.
-        usual: seconds a batch usually takes, for the heartbeat; None before the first.
-        squeezed: whether a full disk made a live bank smaller than it should be.
+        working_since: begin of the current batch (``time.monotonic()``), for the heartbeat; None
+            between batches.
+        usual: usual seconds of a batch, for the heartbeat; None before the first.
+        squeezed: whether a full disk has reduced the size of a live bank.
     """
 
     def __init__(self, folder: Path, spec: BankSpec, lock: Any) -> None:
@@ -99,11 +99,11 @@ class BankWriter:
 
     @classmethod
     def attach(cls, folder: Path | str) -> BankWriter:
-        """Go on with a bank whose writer has ended; what a killed one left half-written goes.
+        """Continue a bank whose writer has ended; half-written files are removed.
 
         Raises:
             UsageFault: there is no bank.
-            EnvironmentFault: another writer is at work in it.
+            EnvironmentFault: another writer is using it.
         """
         folder = Path(folder)
         spec = load_spec(folder)
@@ -116,7 +116,7 @@ class BankWriter:
 
     @property
     def held(self) -> int:
-        """Samples readers can see."""
+        """Samples that readers can see."""
         return sum(segment.samples for segment in self._held.values())
 
     @property
@@ -126,19 +126,19 @@ class BankWriter:
 
     @property
     def total(self) -> int:
-        """Samples ever published in this bank, by this writer and those before it."""
+        """Samples ever published in this bank, by this and earlier writers."""
         return self._before + self.published
 
     @property
     def full(self) -> bool:
-        """Whether another segment has to wait for the oldest to go."""
+        """Whether the oldest segment must be retired before another is published."""
         largest = max((segment.bytes for segment in self._held.values()), default=0)
         tight = self._budget is not None and self.bytes_held + largest > self._budget
         return self.held >= self.spec.capacity or (tight and largest > 0)
 
     @property
     def next_size(self) -> int:
-        """Samples the next segment should hold: as the oldest of a full bank; 0 if it is frozen."""
+        """Samples of the next segment: as many as the oldest of a full bank; 0 if it is frozen."""
         room = self.spec.capacity - self.held
         if room > 0 or self.spec.frozen:
             return min(self.spec.segment_samples, room)
@@ -150,10 +150,11 @@ class BankWriter:
         return (self.folder / COMPLETE).exists()
 
     def publish(self, samples: Sequence[tuple[Sample, HostArrays]]) -> Path:
-        """Publish one segment of admitted samples: readers see all of it or nothing.
+        """Publish one segment of admitted samples; readers see all of it or nothing.
 
-        Of a live bank the oldest segments go: those beyond its capacity afterwards, and beforehand
-        as many as its bytes, or a full disk, have no room for. The last one always stays.
+        A live bank retires its oldest segments: those beyond its capacity afterwards, and
+        beforehand those that its bytes or a full disk have no room for. The last segment always
+        stays.
 
         Raises:
             UsageFault: more samples than the bank may hold, none, or the bank is complete.
@@ -186,10 +187,7 @@ class BankWriter:
         return path
 
     def _place(self, path: Path, parts: Sequence[bytes]) -> None:
-        """Write a segment; while the disk is full, the oldest ones of a live bank make room.
-
-        A reader keeps a retired segment's space until it looks again, hence the waiting.
-        """
+        """Write a segment; on a full disk retire old ones, and wait until readers release them."""
         settled = -float("inf")
         while True:
             try:
@@ -218,7 +216,7 @@ class BankWriter:
             del self._held[oldest]
 
     def _published_before(self) -> int:
-        """Samples that earlier writers published, also if the last one was killed."""
+        """Count the samples of earlier writers, including one that was killed."""
         beat = read_heartbeat(self.folder)
         total, following = beat.get("total"), beat.get("next")
         if not isinstance(total, int) or not isinstance(following, int):
@@ -226,21 +224,21 @@ class BankWriter:
         return total + sum(s.samples for n, s in self._held.items() if n >= following)
 
     def beat(self) -> None:
-        """Show that the writer lives: process id, time, samples published and held, state, work.
+        """Write the heartbeat: process id, time, samples published and held, state, work.
 
-        May be called by another thread than the one that publishes.
+        Any thread may call it.
 
         Raises:
             EnvironmentFault: it cannot be written.
         """
         path = self.folder / HEARTBEAT
         with self._beating, disk_errors(path):
-            try:  # not forced to the disk: after a crash there is no life to show
+            try:  # not synced: after a crash the heartbeat is not needed
                 replace_text(path, json.dumps(self._life()))
             except OSError as error:
                 if error.errno not in _FULL or not path.exists():
                     raise
-                os.utime(path)  # it lives, but there is no room to say how
+                os.utime(path)  # no room for the document: only its time is updated
 
     def _life(self) -> dict[str, Any]:
         return {
@@ -258,7 +256,7 @@ class BankWriter:
         }
 
     def finish(self) -> None:
-        """Mark a frozen bank with samples complete, with the SHA-256 of its content."""
+        """Mark a non-empty frozen bank as complete, with the SHA-256 of its content."""
         if not self.spec.frozen or not self._held:
             raise UsageFault(f"{self.folder}: only a frozen bank with samples can be finished")
         hashes = {p.name: read_header(p).sha256 for p in list_segments(self.folder).values()}
@@ -268,9 +266,9 @@ class BankWriter:
         self.beat()
 
     def close(self) -> None:
-        """Let another writer attach."""
+        """Release the lock, so that another writer can attach."""
         try:
-            if not self.spec.frozen:  # a signal may have come between a new segment and an old one
+            if not self.spec.frozen:  # a signal may have interrupted the retirement of a segment
                 with contextlib.suppress(GansynthError, OSError):
                     self._held = _look(self.folder)
                     self._trim()
@@ -285,12 +283,12 @@ class BankWriter:
 
 
 def content_of(hashes: Mapping[str, str]) -> str:
-    """SHA-256 of a bank's content: of its segments' names and hashes, in order."""
+    """Return the SHA-256 of a bank's content: its segments' names and hashes, in order."""
     return hashlib.sha256(json.dumps(sorted(hashes.items())).encode()).hexdigest()
 
 
 def _refuse_content(folder: Path) -> None:
-    # A host may already have said how fast it wants its samples.
+    # A training may already have written its pace.
     if any(p.name not in (LOCK, PACE, WORK) and ".tmp-" not in p.name for p in folder.iterdir()):
         raise UsageFault(
             f"{folder}: is not empty, expected a new or empty folder for a bank; name another one, "
@@ -301,7 +299,7 @@ def _refuse_content(folder: Path) -> None:
 def _acquire(folder: Path) -> Any:
     from filelock import FileLock, Timeout
 
-    # Not bound to the thread, or another thread of the owner could take it again.
+    # Not thread-local, or another thread of this process could acquire it again.
     lock = FileLock(folder / LOCK, thread_local=False)
     with disk_errors(folder / LOCK):
         try:

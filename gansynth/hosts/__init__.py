@@ -1,1 +1,1 @@
-"""What all adapters share: the mixer, the record, exports, checks."""
+"""Code shared by all adapters: mixer, record, exports, checks."""

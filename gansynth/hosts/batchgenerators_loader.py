@@ -1,7 +1,7 @@
 """Synthetic samples in the batches of a batchgenerators data loader: ``gansynth.mix_batches``.
 
-The mixed loader goes where the real one went: into a ``SingleThreadedAugmenter`` or a
-``MultiThreadedAugmenter``, whose transforms then apply to samples too.
+The mixed loader replaces the real one in a ``SingleThreadedAugmenter`` or a
+``MultiThreadedAugmenter``, whose transforms then also apply to samples.
 """
 
 from __future__ import annotations
@@ -49,22 +49,22 @@ def mix_batches(
     """Put synthetic samples into slots of a loader's batches of *training* cases.
 
     A batch is a dictionary with ``data`` (B, C, ...) and ``seg`` (B, 1, ...). Samples are cropped
-    at random, or padded, to its size, and take its types; whatever else is in it stays, and
-    ``synthetic`` says which slots are. In a phase of synthetic samples only, the loader is not
-    asked at all, and batches hold nothing but these three.
+    at random, or padded, to its size and converted to its types. Other entries stay, and
+    ``synthetic`` marks the slots. In a synthetic-only phase the loader is not called, and batches
+    hold these three alone.
 
     Args:
         loader: a ``SlimDataLoaderBase``: gives a batch on ``next()``, and has a ``batch_size``.
         bank, ratio: see ``gansynth.mix``.
-        shape: voxels of a batch on each spatial axis, of use in a synthetic-only phase; None takes
-            the loader's ``patch_size``.
+        shape: voxels of a batch on each spatial axis in a synthetic-only phase; None takes the
+            loader's ``patch_size``.
         dtypes: of ``data`` and ``seg`` in a synthetic-only phase.
-        foreground: share of the samples that are cropped around a voxel of foreground, 0 to 1.
+        foreground: share of the samples that are cropped around a foreground voxel, 0 to 1.
         schedule, batches, held_out, seed, rank, done, log, strict, patience: see ``gansynth.mix``.
 
     Raises:
-        UsageFault: an option that cannot be, or no bank there; or fine-tuning, for which a loader
-            cannot be kept from opening cases that were not chosen.
+        UsageFault: an invalid option, or no bank. Also fine-tuning: a loader cannot be kept from
+            opening cases that were not chosen.
         IntegrityFault: the bank's generator has seen a case of ``held_out``.
     """
     schedule = Schedule.parse(schedule) if isinstance(schedule, str) else schedule
@@ -95,7 +95,7 @@ def mix_batches(
 
 
 class MixedBatches(Mixed):
-    """What ``mix_batches`` makes. Attributes that it has not are those of the loader."""
+    """The result of ``mix_batches``. Unknown attributes are those of the loader."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class MixedBatches(Mixed):
 
     @property
     def was_initialized(self) -> Any:
-        """The loader's own mark, which an augmenter sets."""
+        """The loader's own flag, which an augmenter sets."""
         return self._loader.was_initialized
 
     @was_initialized.setter
@@ -126,14 +126,14 @@ class MixedBatches(Mixed):
         return self.generate_train_batch()
 
     def generate_train_batch(self) -> dict[str, Any]:
-        """The next batch.
+        """Return the next batch.
 
         Raises:
-            StopIteration: the loader has come to its end.
+            StopIteration: the loader is exhausted.
             DataFault: batch and samples have other channels or axes.
-            TrainingFault: there is no sample where no real case may take its place.
+            TrainingFault: a sample is missing and no real case may replace it.
         """
-        if self._patch:  # the loader may have to be left alone, as the slots will tell
+        if self._patch:  # a synthetic-only phase does not call the loader
             slots = self._mixer.batch(range(self._loader.batch_size))
             only = self._mixer.phase.real == "none"
             batch = self._blank() if only else dict(next(self._loader))
@@ -141,7 +141,7 @@ class MixedBatches(Mixed):
             batch = dict(next(self._loader))
             slots = self._mixer.batch(range(len(batch["data"])))
         samples = [slot.sample for slot in slots[: len(batch["data"])]]
-        if any(samples):  # what a loader gives may be a view of its own data
+        if any(samples):  # a loader's batch may be a view of its own data
             batch |= {key: batch[key].copy() for key in ("data", "seg") if key in batch}
         for place, sample in enumerate(samples):
             if sample is not None:
@@ -149,7 +149,7 @@ class MixedBatches(Mixed):
         return batch | {"synthetic": [sample is not None for sample in samples]}
 
     def _blank(self) -> dict[str, Any]:
-        assert self.spec is not None  # nothing is drawn from no bank, see Injection
+        assert self.spec is not None  # without a bank nothing is drawn, see Injection
         size = self._loader.batch_size
         channels = len(self.spec.schema.channels)
         data, seg = (np.dtype(dtype) for dtype in self._dtypes)
@@ -180,43 +180,43 @@ class MixedBatches(Mixed):
 
 
 def _patch(loader: Any, shape: Sequence[int] | None) -> tuple[int, ...]:
-    """Size of a batch that no loader is asked for."""
+    """Return the size of a batch in a synthetic-only phase."""
     size = getattr(loader, "patch_size", None) if shape is None else shape
     if size is None or not hasattr(loader, "batch_size"):
         raise UsageFault(
-            f"a {type(loader).__name__} does not say how large its batches are, which a phase of "
-            "synthetic samples only has to know; expected its batch_size, and shape=(D, H, W)"
+            f"a {type(loader).__name__} does not say how large its batches are. A phase of "
+            "synthetic samples only needs that; expected its batch_size, and shape=(D, H, W)"
         )
     if getattr(loader, "infinite", True) is False:
         raise UsageFault(
-            f"a {type(loader).__name__} with infinite=False ends with its cases, but a phase of "
+            f"a {type(loader).__name__} with infinite=False ends with its cases. A phase of "
             "synthetic samples only draws none and would never end; expected infinite=True"
         )
     return tuple(int(n) for n in size)
 
 
 def _check(data: Array, seg: Array | None, sample: BankSample, schema: Schema) -> None:
-    """Refuse what would be broadcast, wrapped around or lost without a word."""
-    found, labels = f"sample {sample.id} is {sample.image.shape}", sample.labels
+    """Refuse a sample that numpy would silently broadcast, wrap around or truncate."""
+    description, labels = f"sample {sample.id} is {sample.image.shape}", sample.labels
     if data.ndim != sample.image.ndim + 1 or data.shape[1] != len(sample.image):
         raise DataFault(
-            f"{found}, the loader's data {data.shape}; expected as many channels and axes. Fit the "
-            "generator on the data that the loader reads"
+            f"{description}, the loader's data {data.shape}; expected as many channels and axes. "
+            "Fit the generator on the data that the loader reads"
         )
     if seg is not None and (labels is None or seg.shape[:2] != (len(data), 1)):
         raise DataFault(
-            f"{found}{', without labels' if labels is None else ''}, the loader's seg {seg.shape}; "
-            f"expected labels, and seg ({len(data)}, 1, ...)"
+            f"{description}{', without labels' if labels is None else ''}, the loader's seg "
+            f"{seg.shape}; expected labels, and seg ({len(data)}, 1, ...)"
         )
     if seg is not None and schema.has_outside and seg.dtype.kind not in "if":
         raise DataFault(
-            f"{found}, with label {OUTSIDE} outside of the body, the loader's seg {seg.dtype}; "
-            "expected a type with a sign"
+            f"{description}, with label {OUTSIDE} outside the body, the loader's seg {seg.dtype}; "
+            "expected a signed type"
         )
 
 
 def _voxel(labels: Array | None, rng: np.random.Generator) -> npt.NDArray[np.int64] | None:
-    """A voxel of foreground, drawn at random; None where there is none."""
+    """Draw a foreground voxel at random; None if there is none."""
     voxels = np.flatnonzero(labels > 0) if labels is not None else np.zeros(0, np.int64)
     if labels is None or not len(voxels):
         return None

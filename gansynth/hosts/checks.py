@@ -1,4 +1,4 @@
-"""Whether what is asked of samples can be had of a generator; and what a dry run says."""
+"""Check that a generator can make the requested samples, and plan a dry run."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Takes:
-    """What a host takes of samples; what it does not, ``check_origin`` refuses.
+    """What a training needs of its samples; ``check_origin`` refuses anything else.
 
     Attributes:
-        needs: what it learns from, beside images.
-        same: what samples of a bank have in common with its cases, of a schema's attributes.
-        way_out: how a generator is fitted for it, for messages.
-        check_run: refuses a run whose samples are no cases of its.
-        check_bank: likewise samples of a bank.
+        needs: what it learns from, besides images.
+        same: attributes of the schema that a bank's samples must share with the training cases.
+        way_out: how to fit a suitable generator, for messages.
+        check_run: refuses a run whose samples do not fit the training.
+        check_bank: refuses a bank whose samples do not fit the training.
     """
 
     name: str
@@ -46,13 +46,13 @@ class Takes:
 
 
 def check_mixing(adapter: Adapter, injection: Injection) -> None:
-    """Check all that every host must of samples: no leakage, its own space, what it learns from.
+    """Check leakage, space, and labels of samples for a training.
 
-    The adapter's ``validate`` is done; samples are not looked at if the ratio is R:0.
+    The adapter's ``validate`` comes first. With the ratio R:0 samples are not checked.
 
     Raises:
         IntegrityFault: leakage, or a generator or bank made for another data set or space.
-        UsageFault: no run or bank there, or something that cannot be asked of it.
+        UsageFault: there is no run or bank, or it does not support a request.
     """
     adapter.check_ways(injection)
     if injection.ratio.p == 0:
@@ -63,23 +63,23 @@ def check_mixing(adapter: Adapter, injection: Injection) -> None:
 
 
 def check_origin(injection: Injection, takes: Takes, origin: Origin | None = None) -> Origin:
-    """Check what samples are to be drawn from; returns it with all that it has seen.
+    """Check the origin of samples, and return it with everything that it has seen.
 
     Raises:
         IntegrityFault: leakage, another data set or space, or damaged weights or samples.
         DataFault: another schema.
-        UsageFault: what the host does not take, or what cannot be asked; with the way out.
+        UsageFault: the training cannot use the samples, or a request is not supported; with a hint.
     """
     if injection.bank is not None:
         refuse_with_bank(injection)
     origin = origin or find_origin(injection)
-    source, what = takes.source, "generator" if origin.bank is None else "bank"
+    source, origin_kind = takes.source, "generator" if origin.bank is None else "bank"
     if origin.run is not None:
         check_learnable(origin.run, takes.name, takes.needs)
-    guard_host(origin.lineage.host, source.host, kind=what)
-    # By what is said of other data sets, and as if of one.
+    guard_host(origin.lineage.host, source.host, kind=origin_kind)
+    # First as another data set, then as the same one.
     for name in dict.fromkeys((source.name, origin.lineage.dataset)):
-        guard(origin.lineage, takes.held_out, kind=what, dataset=name, way_out=takes.way_out)
+        guard(origin.lineage, takes.held_out, kind=origin_kind, dataset=name, way_out=takes.way_out)
     if origin.bank is not None:
         spec, folder = origin.bank.spec, origin.bank.folder
         check_schema(folder, spec.schema, source.schema, takes.same, "Make the bank again")
@@ -96,23 +96,23 @@ def check_origin(injection: Injection, takes: Takes, origin: Origin | None = Non
 def check_learnable(
     run: RunFolder, target: str, needs: Literal["labels", "boxes"] = "labels"
 ) -> None:
-    """Refuse a generator that draws no images, or nothing beside them that a host learns from.
+    """Refuse a generator that draws no images, or no labels or boxes that the training needs.
 
     Raises:
-        UsageFault: with the way out.
+        UsageFault: with a hint.
     """
     folder, manifest = run.folder, run.manifest
     if manifest["options"].get("target") == "labels":
         raise UsageFault(
-            f"{folder}: {manifest['generator']} was fitted to draw label maps of images, expected "
-            f"one that draws images, which {target} is trained on; name the chain it is a part of, "
-            "or fit one without --set target=labels"
+            f"{folder}: {manifest['generator']} was fitted to draw label maps of images, "
+            f"expected images to train {target}. Name the chain it is a part of, or fit one "
+            "without --set target=labels"
         )
     if needs == "boxes":
         if "boxes" not in manifest.get("heeds", ()):
             raise UsageFault(
-                f"{folder}: {manifest['generator']} is not asked for boxes, and {target} learns "
-                "from them; fit a generator that is, such as cpggan"
+                f"{folder}: {manifest['generator']} takes no boxes, and {target} learns "
+                "from them; fit a generator that does, such as cpggan"
             )
         return
     if manifest.get("labelling") == "none":
@@ -123,64 +123,64 @@ def check_learnable(
 
 
 def refuse_with_bank(injection: Injection) -> None:
-    """Refuse to ask anything of samples that are in a bank already.
+    """Refuse conditions and filters for samples that come from a bank.
 
     Raises:
         UsageFault: naming the option.
     """
     request = injection.samples
-    said = {
+    options = {
         "--boxes": request.boxes,
         "--conditions": request.conditions and "{kind}:{where}".format(**request.conditions),
         "--lesions": request.lesions,
         "--weights": request.weights,
         "--filter": request.filters[0] if request.filters else None,
     }
-    for option, value in said.items():
+    for option, value in options.items():
         if value is not None:
             raise UsageFault(
-                f"{option} {value}: samples come from the bank {injection.bank}, which says what "
-                f"they were asked to be; leave {option} out"
+                f"{option} {value}: samples come from the bank {injection.bank}, which fixes "
+                f"their conditions; leave {option} out"
             )
 
 
 def check_asked(injection: Injection, origin: Origin, takes: Takes) -> Origin:
-    """Check all that is asked of a run's samples; returns it with all that these are drawn of.
+    """Check all requests for a run's samples, and return the origin with all source cases.
 
     Raises:
-        UsageFault: something that cannot be asked, of this generator or at all.
+        UsageFault: a request that this generator, or any, does not support.
         DataFault: another source's cases cannot be read.
         IntegrityFault: one of these is held out.
     """
     from gansynth.conditions.external_source import open_base
     from gansynth.conditions.weights import Weights
 
-    asked, run, host = injection.samples, origin.run, takes.source
+    request, run, host = injection.samples, origin.run, takes.source
     assert run is not None  # for it is no bank
-    check_request(asked, Asks.of(run))
-    check_texts(asked)
-    if asked.weights is not None:
-        weights = Weights.read(Path(asked.weights))
+    check_request(request, Asks.of(run))
+    check_texts(request)
+    if request.weights is not None:
+        weights = Weights.read(Path(request.weights))
         weights.check(run.lineage, run.schema.labels)
         weights.guard(takes.held_out, host.name)
-    if asked.conditions is None:
+    if request.conditions is None:
         return origin
-    lineage = open_base(asked.conditions, open_beside(run, host)).lineage()
+    lineage = open_base(request.conditions, open_beside(run, host)).lineage()
     way_out = "Leave these cases out of it, or name another source"
     guard(lineage, takes.held_out, kind="--conditions", dataset=host.name, way_out=way_out)
     return replace(origin, lineage=origin.lineage.joined(lineage))
 
 
 def check_drawing(adapter: Adapter, injection: Injection) -> None:
-    """Check that a run can draw, or a bank has, samples of the host's own training cases.
+    """Check that a run, or a bank, has samples of the training's own cases.
 
-    The last of a host's checks: what draws is opened as a producer will open it. Content decides:
-    every training case is read and compared, whatever the data set is called now. What has passed
-    once is not looked at again.
+    It is the last check, and opens the generator as a producer will. Every training case is read
+    and compared by content, whatever the data set's name. Cases that passed once are not read
+    again.
 
     Raises:
-        UsageFault: a device or a bank that cannot be.
-        IntegrityFault: training cases that are not those the samples are made of.
+        UsageFault: an unusable device or bank.
+        IntegrityFault: the training cases are not those that the samples come from.
     """
     from gansynth.runtime.devices import pick_device
 
@@ -202,10 +202,10 @@ def check_drawing(adapter: Adapter, injection: Injection) -> None:
 def plan_own_bank(
     adapter: Adapter, injection: Injection, sample_bytes: Callable[[Mapping[str, Any]], int]
 ) -> BankPlan | None:
-    """The bank that is made of a run's samples; None if none is.
+    """Plan the bank that is filled from a run; None if there is none.
 
     Args:
-        sample_bytes: bytes that a sample takes at most, by the run's manifest.
+        sample_bytes: returns the most bytes of a sample, given the run's manifest.
 
     Raises:
         UsageFault: ``--bank-size`` has no room for two samples.
@@ -218,10 +218,10 @@ def plan_own_bank(
 
 
 def seconds_of_a_sample(adapter: Adapter, injection: Injection) -> float:
-    """Draw two samples as a producer would, and bring them to the host; what the second takes.
+    """Draw two samples as a producer would, and return the seconds that the second takes.
 
     Raises:
-        GansynthError: what a producer would end with, or one of them would enter no bank.
+        GansynthError: a producer would fail, or one of the samples would be rejected.
     """
     from gansynth.runtime.devices import producer_device
 
@@ -239,15 +239,15 @@ def seconds_of_a_sample(adapter: Adapter, injection: Injection) -> float:
 
 
 def _check_bank(folder: Path, adapter: Adapter) -> None:
-    """Refuse a bank of another data set, by its content where its name is another one."""
-    seen, source = BankReader(folder).spec.lineage, adapter.source
-    if seen.dataset == source.name:
+    """Refuse a bank of another data set; with another name the content decides."""
+    lineage, source = BankReader(folder).spec.lineage, adapter.source
+    if lineage.dataset == source.name:
         return
-    hashes = {case.sha256 for case in seen.cases}
+    hashes = {case.sha256 for case in lineage.cases}
     unseen = [case_id for case_id in source.train_ids if source.content(case_id) not in hashes]
     if unseen:
         raise IntegrityFault(
-            f"{folder}: its samples are made of {seen.dataset}, which lacks {len(unseen)} of "
+            f"{folder}: its samples are made of {lineage.dataset}, which lacks {len(unseen)} of "
             f"{len(source.train_ids)} training case(s) of {source.name}, first {unseen[0]}; "
             "expected the same data set. Fill a bank by a generator that was fitted on it"
         )
@@ -259,7 +259,7 @@ def _check_bank(folder: Path, adapter: Adapter) -> None:
 def plan_training(
     adapter: Adapter, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
 ) -> dict[str, Any]:
-    """What a dry run says: what ``start`` would do, once ``check`` has passed."""
+    """Return a dry run's report of what ``start`` would do, once ``check`` has passed."""
     from gansynth.sampling.filters.ahead import planned_filters
 
     source = adapter.source
@@ -278,7 +278,7 @@ def plan_training(
         **_planned_bank(adapter, injection, adapter.samples_drawn(injection, settings, options)),
         **planned_filters(injection.run, injection.samples.filters),
         **adapter.planned(injection, settings, options),
-        "training_time_and_memory": f"not known: {adapter.name} is not run; gansynth benchmark "
+        "training_time_and_memory": f"not known: {adapter.name} is not run. gansynth benchmark "
         "--dry-run measures a training",
         "settings": dict(settings),
         "host_options": list(options),
@@ -289,7 +289,7 @@ def plan_training(
 
 
 def _planned_bank(adapter: Adapter, injection: Injection, samples: int | None) -> dict[str, Any]:
-    """Which bank is drawn from, its room, how it is renewed, how often a sample is drawn."""
+    """Describe the bank: its room, how it is refreshed, and the draws of each sample."""
     if injection.ratio.p == 0:
         return {"bank": "none"}
     from gansynth.bank.draw_log import foreseen

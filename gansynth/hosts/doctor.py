@@ -1,7 +1,7 @@
-"""What this machine has, and what is missing: packages, devices, plugins, and the machine itself.
+"""Check this machine: packages, devices, plugins, and scratch banks.
 
-Each line says what was looked at, what was found, and the cure where something is not in order.
-Looking raises nothing. What a host framework needs is looked at by its adapter, in the same lines.
+Each line names the item, its state, and the cure for a problem. The checks raise nothing. The
+adapter of each target framework (the framework you train, e.g. nnU-Net) adds its own lines.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def examine() -> Iterator[Line]:
-    """Look at everything that needs no host framework."""
+    """Check everything that needs no target framework."""
     from gansynth.runtime import machine
 
     yield Line("ok", "gansynth", __version__)
     yield Line("ok", "python", f"{platform.python_version()} on {platform.platform(terse=True)}")
-    wanted = _wanted()
+    requirements = _wanted()
     for package in (*ESSENTIAL, *HOSTS):
-        yield package_line(package, wanted, essential=package in ESSENTIAL)
+        yield package_line(package, requirements, essential=package in ESSENTIAL)
     yield from device_lines()
     yield from machine.lines()
     yield from scratch_banks()
@@ -57,37 +57,37 @@ def examine() -> Iterator[Line]:
 # -- packages ------------------------------------------------------------------------------------
 
 
-def package_line(package: str, wanted: Mapping[str, Any], *, essential: bool) -> Line:
-    """One package: installed, of a version that fits, and able to be imported."""
+def package_line(package: str, requirements: Mapping[str, Any], *, essential: bool) -> Line:
+    """Check one package: installed, of a suitable version, and importable."""
     state: Literal["bad", "note"] = "bad" if essential else "note"
-    needs = wanted.get(package, "")
+    needs = requirements.get(package, "")
     install = f"pip install '{package}{needs}'" if str(needs) else f"pip install {package}"
     try:
-        found = version(package)
+        installed = version(package)
         importlib.import_module(package.replace("-", "_"))
     except PackageNotFoundError:
         return Line(state, package, "not installed", install)
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         return Line(state, package, f"does not import: {reason}", f"{install} --force-reinstall")
-    if str(needs) and found not in needs:
-        return Line(state, package, f"{found}, gansynth needs {needs}", install)
-    return Line("ok", package, found)
+    if str(needs) and installed not in needs:
+        return Line(state, package, f"{installed}, gansynth needs {needs}", install)
+    return Line("ok", package, installed)
 
 
 def _wanted() -> dict[str, Any]:
-    """Which versions gansynth needs, as its own package says; empty where that cannot be read."""
+    """Return the versions gansynth requires by its own metadata; empty if unreadable."""
     try:
         from packaging.requirements import Requirement
 
         needed = [Requirement(text) for text in requires("gansynth") or ()]
-    except Exception:  # a source tree that is not installed, say
+    except Exception:  # for example a source tree that is not installed
         return {}
     return {need.name: need.specifier for need in needed if need.marker is None}
 
 
 def extra_lines() -> Iterator[Line]:
-    """Packages that something optional needs; none of them is imported."""
+    """Check optional packages; none of them is imported."""
     for package, (purpose, install) in EXTRAS.items():
         try:
             yield Line("ok", package, f"{version(package)} (for {purpose})")
@@ -97,7 +97,7 @@ def extra_lines() -> Iterator[Line]:
 
 
 def plugin_lines() -> Iterator[Line]:
-    """What plugins there are, and which are left out."""
+    """List the plugins, and those that are left out."""
     from gansynth.core.registry import installed
 
     registry = installed()
@@ -107,8 +107,8 @@ def plugin_lines() -> Iterator[Line]:
         yield Line("note", f"plugin {name}", f"left out: {reason}", cure)
 
 
-def host_lines(asked: DoctorRequest) -> Iterator[Line]:
-    """What every registered host says; one that does not load, or raises, is a line, too."""
+def host_lines(request: DoctorRequest) -> Iterator[Line]:
+    """Collect the lines of every registered adapter; one that fails to load is a line, too."""
     from gansynth.core.plugin_checks import one_line, strangers_code
     from gansynth.core.registry import installed
 
@@ -116,12 +116,12 @@ def host_lines(asked: DoctorRequest) -> Iterator[Line]:
     for name in registry.names("adapters"):
         try:
             with strangers_code():
-                lines = list(registry.adapter(name).doctor(asked))
-        except Exception as error:  # whatever a host raises is no reason to hear no more
+                lines = list(registry.adapter(name).doctor(request))
+        except Exception as error:  # a failing adapter does not stop the others
             origin = registry.origins.get(registry.loaders["adapters"][name][0])
             package = f"gansynth_{name}" if origin is None else origin.distribution
             cure = f"if a package is missing or torn: pip install --force-reinstall {package}"
-            lines = [Line("note", name, f"cannot be looked at: {one_line(error)}", cure)]
+            lines = [Line("note", name, f"cannot be checked: {one_line(error)}", cure)]
         yield from lines
 
 
@@ -129,67 +129,67 @@ def host_lines(asked: DoctorRequest) -> Iterator[Line]:
 
 
 def device_lines() -> Iterator[Line]:
-    """Which devices torch can use, and which of them ``--device auto`` takes."""
+    """List the devices torch can use, and those that ``--device auto`` takes."""
     try:
         import torch
     except Exception:
         yield Line("bad", "device", "unknown without torch", "pip install torch")
         return
-    with warnings.catch_warnings(record=True) as said:  # torch warns of a driver that is too old
+    with warnings.catch_warnings(record=True) as notes:  # torch warns about an old driver
         warnings.simplefilter("always")
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not count:
-        yield _no_cuda(torch.version.cuda, [str(w.message) for w in said])
+        yield _no_cuda(torch.version.cuda, [str(w.message) for w in notes])
     for index in range(count):
         yield _cuda(torch, index)
     yield Line("ok", "auto", _auto(count))
 
 
-def _no_cuda(built_for: str | None, said: list[str]) -> Line:
+def _no_cuda(built_for: str | None, notes: list[str]) -> Line:
     driver = DRIVER.exists() or shutil.which("nvidia-smi") is not None
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if built_for is None and not driver:
         return Line("ok", "device", "cpu (no CUDA device, and a torch built for the CPU)")
     if built_for is None:
-        found = "cpu: this torch is built for the CPU, but there is an NVIDIA driver"
+        status = "cpu: this torch is built for the CPU, but there is an NVIDIA driver"
         cure = "install a CUDA build: https://pytorch.org/get-started"
     elif hidden in ("", "-1"):
-        found = f"cpu: CUDA_VISIBLE_DEVICES={hidden!r} hides every CUDA device"
+        status = f"cpu: CUDA_VISIBLE_DEVICES={hidden!r} hides every CUDA device"
         cure = "unset CUDA_VISIBLE_DEVICES"
     elif driver:
-        why = f" ({' '.join(said[0].split())[:200]})" if said else ""
-        found = f"cpu: torch is built for CUDA {built_for}, which this driver does not serve{why}"
+        why = f" ({' '.join(notes[0].split())[:200]})" if notes else ""
+        status = f"cpu: torch is built for CUDA {built_for}, which this driver does not serve{why}"
         cure = "update the NVIDIA driver, or install a torch built for an older CUDA"
     else:
-        found = f"cpu: torch is built for CUDA {built_for}, but there is no NVIDIA driver"
+        status = f"cpu: torch is built for CUDA {built_for}, but there is no NVIDIA driver"
         cure = "install the driver (in a container: docker run --gpus all), if there is a GPU"
-    return Line("note", "device", found, cure)
+    return Line("note", "device", status, cure)
 
 
 def _cuda(torch: Any, index: int) -> Line:
-    what = f"cuda:{index}"
+    cuda = f"cuda:{index}"
     try:
         name, major = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)[0]
         free, total = (n / 2**30 for n in torch.cuda.mem_get_info(index))
-        known = {
+        architectures = {
             int(arch.rpartition("_")[2].rstrip("af")) // 10
             for arch in torch.cuda.get_arch_list()
             if arch.startswith("sm_")
         }
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        return Line("note", what, f"cannot be used: {reason}", "look at it with nvidia-smi")
-    found = f"{name}, {free:.1f} GiB free of {total:.1f}"
-    if known and major not in known:
-        found += f"; this torch has no code for its architecture (sm_{major}x)"
-        return Line("note", what, found, "install another build: https://pytorch.org/get-started")
+        return Line("note", cuda, f"cannot be used: {reason}", "look at it with nvidia-smi")
+    state = f"{name}, {free:.1f} GiB free of {total:.1f}"
+    if architectures and major not in architectures:
+        state += f"; this torch has no code for its architecture (sm_{major}x)"
+        return Line("note", cuda, state, "install another build: https://pytorch.org/get-started")
     if free < total / 4:
-        return Line("note", what, found, "other processes use it: nvidia-smi lists them")
-    return Line("ok", what, found)
+        return Line("note", cuda, state, "other processes use it: nvidia-smi lists them")
+    return Line("ok", cuda, state)
 
 
 def _auto(count: int) -> str:
-    """Where ``--device auto`` puts both sides of an augmented training."""
+    """Return the devices that ``--device auto`` gives to training and producer."""
     from gansynth.runtime.devices import producer_device
 
     if not count:
@@ -200,20 +200,20 @@ def _auto(count: int) -> str:
 
 
 def scratch_banks() -> Iterator[Line]:
-    """Banks that a killed training left behind: they hold memory until somebody removes them."""
+    """List banks that a killed training left behind; they hold memory until they are removed."""
     from gansynth.bank import placement
 
-    found = placement.scratch_banks()
+    banks = placement.scratch_banks()
     for dead in (True, False):
-        some = [(folder, size) for folder, size, _, runs in found if runs != dead]
-        if not some:
+        group = [(folder, size) for folder, size, _, runs in banks if runs != dead]
+        if not group:
             continue
-        size = sum(size for _, size in some) / GIB
+        size = sum(size for _, size in group) / GIB
         if dead:
-            text = f"{len(some)} left by processes that have ended, {size:.2f} GiB"
-            cure = shlex.join(["rm", "-r", *(str(folder) for folder, _ in some)])
+            text = f"{len(group)} left by processes that have ended, {size:.2f} GiB"
+            cure = shlex.join(["rm", "-r", *(str(folder) for folder, _ in group)])
             yield Line("note", "scratch banks", text, cure)
         else:
-            yield Line("ok", "scratch banks", f"{len(some)} in use, {size:.2f} GiB")
-    if not found:
+            yield Line("ok", "scratch banks", f"{len(group)} in use, {size:.2f} GiB")
+    if not banks:
         yield Line("ok", "scratch banks", "none left behind")

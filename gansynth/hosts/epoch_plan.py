@@ -1,9 +1,9 @@
-"""What belongs in every place of every round of a host's training: settled beforehand.
+"""Which place of each round of a training holds a real case or a synthetic sample.
 
-A detector goes through all places of its training set once an epoch; DeepMedic loads some cases for
-every subepoch. So a ratio need not be met in expectation only: every such round ("epoch" below) has
-its table, and what does not come out even is carried on to the next, so that all rounds together
-are off by less than one case. Needs numpy only.
+A detector goes through all places of its training set once an epoch. DeepMedic loads some cases for
+every subepoch. Both have rounds ("epoch" below), and each round has a table that is fixed in
+advance. A fraction of a sample is carried over to the next round. All rounds together therefore
+deviate from the ratio by less than one case. Needs numpy only.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ _ORDER, _SYNTHETIC, _STAND_IN, _CHOSEN = range(4)
 
 @dataclass(frozen=True)
 class Table:
-    """One epoch.
+    """The places of one epoch.
 
     Attributes:
-        synthetic: bool (places,), where a synthetic sample belongs.
-        real: int64 (places,), the real case of each place; of a synthetic one its stand-in.
-        drawn: synthetic samples of all epochs before this one.
+        synthetic: bool (places,), True for a synthetic sample.
+        real: int64 (places,), the real case of each place, or the replacement of its missing
+            sample.
+        drawn: synthetic samples of all earlier epochs.
     """
 
     mix: Mix
@@ -39,14 +40,14 @@ class Table:
     drawn: int
 
     def turn(self, place: int) -> int:
-        """Number of a place's synthetic sample among all of the training, from 0."""
+        """Return the number of a place's synthetic sample in the whole training, from 0."""
         return self.drawn + int(np.count_nonzero(self.synthetic[:place]))
 
 
 def count_places(ratio: Ratio, real: int) -> int:
-    """Places of an epoch: every real case and its share of synthetic ones, rounded up.
+    """Return the places of an epoch: every real case plus its synthetic share, rounded up.
 
-    Without real cases, R = 0, there are as many synthetic ones as there are real cases.
+    Without real cases, R = 0, there are as many synthetic samples as there are real cases.
     """
     of, synthetic = whole_parts(ratio)
     return real if of == 0 else real - (-real * synthetic // of)
@@ -56,15 +57,14 @@ def count_places(ratio: Ratio, real: int) -> int:
 class Places:
     """The tables of a training; the same in every process.
 
-    At a constant ratio the first ``real`` places hold every real case once and the rest are
-    synthetic, but for one that is real in some epochs where R:S does not come out even. A schedule
-    deals the synthetic ones out among all places, and uses the real cases evenly; so does a number
-    of places that is not the ratio's own.
+    At a constant ratio the first ``real`` places hold every real case once, and the rest are
+    synthetic. If R:S is not even, one of these is real in some epochs. A schedule, or another
+    number of places, distributes synthetic samples over all places and uses real cases evenly.
 
     Attributes:
         plan: what is mixed; its clock's ``total`` counts epochs, and it never ticks.
         real: number of real cases.
-        count: places of an epoch; None for as many as every real case once asks for.
+        count: places of an epoch; None for every real case once and its synthetic share.
     """
 
     plan: MixPlan[int]
@@ -86,7 +86,7 @@ class Places:
         return self.count is None and self.plan.schedule.kind == "constant"
 
     def table(self, epoch: int) -> Table:
-        """The table of an epoch, counted from 0."""
+        """Return the table of an epoch, counted from 0."""
         mix, drawn = self._mix(epoch), self._drawn(epoch)
         if mix.real == "chosen":
             return Table(mix, np.zeros(len(self), np.bool_), self._chosen(epoch), drawn)
@@ -106,12 +106,12 @@ class Places:
         return Table(mix, synthetic, real, drawn)
 
     def rng(self, *key: int) -> np.random.Generator:
-        """Randomness of this key, the same in every process."""
+        """Return a random generator for this key, the same in every process."""
         seed = (self.plan.seed, *self.plan.stream)
         return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
     def _mix(self, epoch: int) -> Mix:
-        """What may be drawn in an epoch: the schedule's mean over it, or its phase halfway."""
+        """Return the mix of an epoch: the schedule's mean over it, or its phase halfway."""
         plan = self.plan
         if plan.clock is None:
             return plan.schedule.at(0.0, plan.ratio)
@@ -123,7 +123,7 @@ class Places:
         return Mix(share, "none" if share >= 1 else "all")
 
     def _synthetic(self, epoch: int) -> npt.NDArray[np.bool_]:
-        """Which places of an epoch are synthetic."""
+        """Return which places of an epoch are synthetic."""
         count = self._drawn(epoch + 1) - self._drawn(epoch)
         places = np.zeros(len(self), np.bool_)
         if self._whole:
@@ -134,29 +134,29 @@ class Places:
         return places
 
     def _drawn(self, epoch: int) -> int:
-        """Synthetic samples of all epochs before this one."""
+        """Count the synthetic samples of all earlier epochs."""
         plan = self.plan
         if plan.clock is None:
-            asked = epoch * plan.ratio.p
+            requested = epoch * plan.ratio.p
         elif plan.schedule.kind == "finetune":
-            asked = min(epoch, self._turn)
+            requested = min(epoch, self._turn)
         else:
             total = plan.clock.total
             share = plan.schedule.share_of(plan.ratio, 0.0, min(1.0, epoch / total))
             last = plan.schedule.at(1.0, plan.ratio).p
-            asked = min(epoch, total) * share + max(0, epoch - total) * last
-        return math.floor(asked * len(self) + 0.5)
+            requested = min(epoch, total) * share + max(0, epoch - total) * last
+        return math.floor(requested * len(self) + 0.5)
 
     @property
     def _turn(self) -> int:
-        """First epoch of fine-tuning."""
+        """Return the first epoch of fine-tuning."""
         return self.plan.schedule.turn(1 if self.plan.clock is None else self.plan.clock.total)
 
     def _chosen(self, epoch: int) -> IntArray:
         return self._cycle(self.plan.chosen, (epoch - self._turn) * len(self), len(self), _CHOSEN)
 
     def _cycle(self, pool: Sequence[int], first: int, count: int, stream: int) -> IntArray:
-        """Some of an endless sequence that goes through a pool in ever new orders."""
+        """Return a part of an endless sequence that repeats a pool in ever new orders."""
         if not count:
             return np.zeros(0, np.int64)
         laps = range(first // len(pool), (first + count - 1) // len(pool) + 1)

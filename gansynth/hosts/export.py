@@ -1,8 +1,8 @@
-"""The one way to a data set on disk that a host trains on without gansynth.
+"""Export of a data set that a target framework trains on without gansynth.
 
-An order is checked, a bank is filled, the host's writer writes into a hidden folder beside the data
-set's place, and one rename gives that its name. A killed export leaves the hidden folder; the same
-order goes on there, sample by sample.
+The request is checked and a bank is filled. The adapter's writer fills a hidden folder beside the
+data set's place. One rename gives it its name. A killed export leaves the hidden folder. The same
+request continues there, sample by sample.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ if TYPE_CHECKING:
     from gansynth.core.source import CaseSource
 
 SEGMENT = 16
-"""Samples of a segment at most."""
+"""Largest number of samples in a segment."""
 
 
 class Export(ABC):
-    """One data set to be written; a host says what it is called, how large it is, and writes it.
+    """One data set to be written; an adapter defines its name, its size and its files.
 
-    Making one checks the order, ``run`` carries it out.
+    The constructor checks the request, and ``run`` executes it.
 
     Attributes:
         manifest: of the generator's run; None if samples come from a bank.
-        generator: SHA-256 of the manifest of the generator that drew the samples.
-        sample_bytes: what one sample takes at most.
+        generator: SHA-256 of the manifest of the samples' generator.
+        sample_bytes: most bytes of one sample.
         repeats: how often each real training case is listed; 0 for none.
-        samples: synthetic cases.
+        samples: number of synthetic cases.
 
     Raises:
-        UsageFault: a name that cannot be or is taken, nothing synthetic is asked for, the number of
-            samples is not known or said twice, the bank holds too few, or real images would be
+        UsageFault: the name is invalid or taken, or nothing synthetic is requested. The number of
+            samples is unknown or given twice, or the bank holds too few. Real images would be
             shared.
         EnvironmentFault: the disk has no room.
     """
@@ -64,10 +64,10 @@ class Export(ABC):
     option: ClassVar[str] = "-o"
     unit: ClassVar[str] = "case"
     trains: ClassVar[str]
-    """Who trains, for messages: ``a detector trains``."""
+    """Subject of messages: ``a detector trains``."""
     for_schedules: ClassVar[str]
     fewer: ClassVar[str] = "or ask for fewer with --ratio"
-    """What to do about a small disk."""
+    """Hint for a small disk."""
 
     source: CaseSource
 
@@ -92,11 +92,11 @@ class Export(ABC):
         self._count()
         self._check_room()
 
-    # -- what a host says ------------------------------------------------------------------------
+    # -- what an adapter defines ------------------------------------------------------------------
 
     @abstractmethod
     def place(self, name: str) -> Path:
-        """The new data set's folder.
+        """Return the new data set's folder.
 
         Raises:
             UsageFault: it cannot be there.
@@ -104,42 +104,42 @@ class Export(ABC):
 
     @abstractmethod
     def measure(self) -> int:
-        """Bytes of one sample."""
+        """Return the bytes of one sample."""
 
     @abstractmethod
     def count(self, alone: int | None) -> tuple[int, int]:
-        """How often each real case is listed, and how many synthetic cases there are.
+        """Return how often each real case is listed, and the number of synthetic cases.
 
         Args:
-            alone: synthetic cases without real ones; None where the ratio says how many.
+            alone: synthetic cases without real ones; None where the ratio gives the number.
         """
 
     @abstractmethod
     def room(self) -> int:
-        """Bytes that are needed while the data set is made."""
+        """Return the bytes needed while the data set is made."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """A JSON document for the user."""
+        """Return a JSON document for the user."""
 
     @abstractmethod
     def write(
         self, folder: Path, reader: BankReader, rejected: Mapping[str, Any], reporter: Reporter
     ) -> Mapping[str, Any]:
-        """Write the data set and its records; returns what is said beside ``describe``.
+        """Write the data set and its records, and return additions to ``describe``.
 
         Args:
-            folder: empty; gets its name afterwards.
+            folder: an empty folder; renamed afterwards.
             reader: the bank with the samples; it may hold more.
-            rejected: why -> how many samples the bank did not let in.
+            rejected: reason -> number of samples that the bank rejected.
             reporter: shows progress.
         """
 
     def unsaid(self) -> int:
-        """How many synthetic cases there are where nothing says so.
+        """Return the number of synthetic cases if no option gives it.
 
         Raises:
-            UsageFault: with the way out.
+            UsageFault: with a hint.
         """
         raise UsageFault(
             f"{self.option} with --ratio {self.injection.ratio}: does not say how many "
@@ -147,12 +147,12 @@ class Export(ABC):
         )
 
     def known(self) -> str:
-        """What the ratio says already, of the number of samples."""
+        """Return a sentence: the ratio already fixes the number of samples."""
         cases = len(self.source.train_ids)
         return f"the ratio says how many synthetic {self.unit}s there are beside {cases} real ones"
 
     def shortage(self, held: int) -> str:
-        """What is said of a bank that holds too few samples."""
+        """Return the message for a bank that holds too few samples."""
         listed = self.repeats * len(self.source.train_ids)
         return (
             f"-o with --bank {self.injection.bank}: holds {held} samples, expected {self.samples} "
@@ -161,13 +161,13 @@ class Export(ABC):
 
     @property
     def drawn(self) -> int:
-        """Samples to draw; some more where one may turn out not to fit."""
+        """Samples to draw; more than needed if some may turn out not to fit."""
         return self.samples
 
-    # -- the order -------------------------------------------------------------------------------
+    # -- the request -----------------------------------------------------------------------------
 
     def check_order(self) -> None:
-        """Refuse what makes no data set; a host adds what it cannot train on."""
+        """Refuse a request that makes no data set; an adapter adds its own checks."""
         injection, option = self.injection, self.option
         if injection.schedule.kind != "constant":
             raise UsageFault(
@@ -181,7 +181,7 @@ class Export(ABC):
             )
         if injection.bank is not None and not BankReader(injection.bank).spec.frozen:
             raise UsageFault(
-                f"{option} with --bank {injection.bank}: that bank is kept fresh, its samples come "
+                f"{option} with --bank {injection.bank}: that bank is refreshed, its samples come "
                 "and go; expected a frozen one, or --generator"
             )
 
@@ -190,8 +190,8 @@ class Export(ABC):
         held = None if injection.bank is None else BankReader(injection.bank).count()
         alone = None
         if self.alone:
-            known = held if size is None else size.capacity(cases, self.sample_bytes)
-            alone = self.unsaid() if known is None else known
+            samples = held if size is None else size.capacity(cases, self.sample_bytes)
+            alone = self.unsaid() if samples is None else samples
         elif size is not None:
             raise UsageFault(
                 f"{self.option} with --bank-size {size} and --ratio {injection.ratio}: "
@@ -205,11 +205,11 @@ class Export(ABC):
 
     @property
     def alone(self) -> bool:
-        """Whether there are synthetic cases only, as many as the user says."""
+        """Whether there are synthetic cases only, in the number that the user gives."""
         return self.injection.ratio.real == 0
 
     def _check_room(self) -> None:
-        """Samples lie in a bank, uncompressed, until the data set is complete."""
+        """Check the disk space: a bank holds the samples uncompressed until the end."""
         folder = next(f for f in self.folder.parents if f.is_dir())
         needed, free = self.room(), shutil.disk_usage(folder).free
         if free < needed:
@@ -218,14 +218,14 @@ class Export(ABC):
                 f"{free} are free; make room, {self.fewer}"
             )
 
-    # -- carrying it out -------------------------------------------------------------------------
+    # -- the run ---------------------------------------------------------------------------------
 
     def run(self, *, dry_run: bool, reporter: Reporter) -> dict[str, Any]:
-        """Draw samples, have the data set written, and give it its name; see ``Adapter.export``.
+        """Draw samples, write the data set, and rename its folder; see ``Adapter.export``.
 
         Raises:
             EnvironmentFault: the disk has no room, or another process exports there.
-            TrainingFault: the generator mostly draws what cannot be admitted.
+            TrainingFault: most samples of the generator are rejected.
         """
         if dry_run:
             return {"dry_run": True, **self.describe()}
@@ -234,22 +234,22 @@ class Export(ABC):
             rejected = dict(read_heartbeat(reader.folder).get("rejected", {}))
             with disk_errors(self.folder):
                 folder.mkdir()
-                told = self.write(folder, reader, rejected, reporter)
+                details = self.write(folder, reader, rejected, reporter)
                 if self.content == "synthetic":
                     forget_times(folder)
             if self.injection.bank is None:
                 shutil.rmtree(reader.folder, ignore_errors=True)
             publish_dir(folder, self.folder)
-        return {**self.describe(), **told, "rejected": rejected}
+        return {**self.describe(), **details, "rejected": rejected}
 
     @property
     def build(self) -> Path:
-        """Where it is built."""
+        """The hidden folder in which the data set is made."""
         return self.folder.with_name(f".{self.folder.name}.gansynth-export")
 
     @contextlib.contextmanager
     def _building(self, reporter: Reporter) -> Iterator[Path]:
-        """Hold the hidden folder; samples in it stay only if a fault may be put right."""
+        """Lock the hidden folder; its samples stay only if a retry may help."""
         from gansynth.sampling.run import locked
 
         build, dataset = self.build, self.build / "dataset"
@@ -269,7 +269,7 @@ class Export(ABC):
                 shutil.rmtree(dataset if keep else build, ignore_errors=True)
 
     def _fill(self, reporter: Reporter) -> BankReader:
-        """The bank that was named, or one that a producer fills now, as for any training."""
+        """Return the given bank, or one that a producer fills now."""
         injection = self.injection
         if injection.bank is not None:
             return BankReader(injection.bank)
@@ -286,19 +286,19 @@ class Export(ABC):
         )
         config = self.order()
         take_up(config, self.generator)
-        shown = 0
+        reported = 0
         with reporter.task(config.capacity, "sample") as bar:
 
             def progress(count: int) -> None:
-                nonlocal shown
-                bar.advance(count - shown)
-                shown = count
+                nonlocal reported
+                bar.advance(count - reported)
+                reported = count
 
             log, restarts = self.build / "producer.log", injection.restarts
             return fill(config, log, restarts=restarts, progress=progress, say=reporter.say)
 
     def order(self) -> ProducerConfig:
-        """What the producer is told."""
+        """Return the configuration of the producer."""
         from gansynth.bank.producer_main import ProducerConfig
 
         injection, samples, run = self.injection, self.drawn, self.injection.run
@@ -322,12 +322,12 @@ class Export(ABC):
 
     @property
     def record(self) -> Path:
-        """Which cases each sample came from, apart from a data set that may be shared."""
+        """The file with the source cases of each sample, outside of the data set."""
         run = self.injection.run
         return record_of(None if run is None else run.folder, self.folder)
 
     def made_by(self, reader: BankReader) -> dict[str, Any]:
-        """What drew the samples, and how it was asked; no case's name where they may be shared."""
+        """Return generator and request of the samples; without case names if they may be shared."""
         edits = list(reader.spec.samples.edits or ())
         if self.content == "synthetic":
             edits = names_in(reader.spec.lineage, self.source.schema).blanked(edits)
@@ -339,7 +339,7 @@ class Export(ABC):
         }
 
     def origins(self, reader: BankReader, ids: Mapping[str, str]) -> dict[str, Any]:
-        """Of each synthetic case, by its id in the bank, where it came from; never to be shared."""
+        """Return the provenance of each synthetic case, by its id in the bank; not to be shared."""
         return {
             "held_out": list(self.source.held_out_ids),
             "lineage": reader.spec.lineage.to_json(),
@@ -347,17 +347,17 @@ class Export(ABC):
         }
 
     def keep(self, document: Mapping[str, Any]) -> None:
-        """Write the record that stays when the data set leaves the house."""
+        """Write the record that stays when the data set is shared."""
         with disk_errors(self.record):
             self.record.parent.mkdir(parents=True, exist_ok=True)
         write_json_atomic(self.record, document)
 
 
 def new_folder(name: str) -> Path:
-    """The folder that ``-o`` names, absolute.
+    """Return the absolute path of the folder that ``-o`` names.
 
     Raises:
-        UsageFault: it holds something, or is a file.
+        UsageFault: it is not empty, or is a file.
     """
     folder = Path(os.path.abspath(os.path.expanduser(name)))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -368,13 +368,13 @@ def new_folder(name: str) -> Path:
 
 
 def hashes_of(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below a folder, by its path there; of a link, of what it leads to."""
+    """Return the SHA-256 of every file below a folder, by relative path; links are followed."""
     files = (Path(here, name) for here, _, names in os.walk(folder) for name in names)
     return {str(path.relative_to(folder)): sha256_file(path) for path in sorted(files)}
 
 
 def take_up(config: ProducerConfig, generator: str) -> None:
-    """Throw away what a killed export left, unless order and generator's SHA-256 are the same."""
+    """Remove the leftovers of a killed export, unless request and generator's SHA-256 are equal."""
     order = {k: v for k, v in config.to_json().items() if k not in ("parent", "device")}
     order = json.loads(json.dumps({**order, "generator": generator}))
     file = Path(config.bank).parent / "order.json"

@@ -1,4 +1,4 @@
-"""The process in which a host trains, apart from the command that started it."""
+"""Run a training in its own process, apart from the command that started it."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ def train_apart(
     module: str,
     arguments: Sequence[str],
     output: Path,
-    what: str,
+    label: str,
     *,
     scratch: Path | None,
     variables: Mapping[str, str],
 ) -> None:
-    """Run ``python -m MODULE`` until it ends; what it says goes to a log in the output, too.
+    """Run ``python -m MODULE`` until it ends; its output also goes to a log file.
 
     Args:
-        scratch: where banks may lie that it has no time to remove.
+        scratch: folder of banks that the process may have no time to remove.
 
     Raises:
-        KeyboardInterrupt, SystemExit: interrupted, after it has ended, too.
+        KeyboardInterrupt, SystemExit: interrupted, once the process has ended.
         GansynthError: its own typed fault, or TrainingFault for any other failure.
     """
     ended = processes.run([sys.executable, "-m", module, *arguments], variables, output / LOG)
     if ended.code != 0:
         remove_banks_of(ended.pid, scratch)
-    processes.raise_if_failed(ended, f"{output}: {what}")
+    processes.raise_if_failed(ended, f"{output}: {label}")
 
 
-def device_of(asked: str) -> str:
-    """``auto`` is CUDA where there is one; a host looks itself at what else is asked for."""
-    if asked != "auto":
-        return asked
+def device_of(device: str) -> str:
+    """Resolve ``auto`` to CUDA if available; the framework checks other devices itself."""
+    if device != "auto":
+        return device
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

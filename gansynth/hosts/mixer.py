@@ -1,11 +1,11 @@
-"""Which sample fills a slot of a host's batch: a real case, or one from a bank.
+"""Choose what fills a slot of a training batch: a real case, or a sample from a bank.
 
-Every host mixes through ``Mixer``, which goes to worker processes by fork or by pickle. Whatever is
-random or open is made in the process that draws, keyed by (seed, stream, worker); the host's own
-random state is never touched. Importing this module never imports torch or a framework.
+All adapters use ``Mixer``, which worker processes get by fork or by pickle. Random generators and
+open files are made in the process that draws, keyed by (seed, stream, worker). The framework's own
+random state is never touched. Importing this module imports neither torch nor a framework.
 
-Where a bank has nothing to give, the real case the host asked for is drawn, and counted; in
-fine-tuning one of the chosen cases. Where none may be drawn it waits, then ``TrainingFault``.
+If a bank has no sample, the real case is used and counted; in fine-tuning, a chosen case. If no
+real case may be used, the mixer waits and then raises ``TrainingFault``.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from gansynth.bank.reader import BankReader, BankSample
 
 WISHES = 20
-"""Samples that are drawn for one that is as wished."""
+"""Samples drawn at most to find one that fits a wish."""
 OPEN = 8
-"""Segments kept open: all of a usual bank of 64 samples, for opening one costs several draws."""
+"""Segments kept open: all of a usual bank of 64 samples, since opening one costs several draws."""
 _POLL_SECONDS = 0.2
 _LOOK_SECONDS = 5.0
 _lock = threading.RLock()
-"""Some hosts draw in threads of one process; a bank's reader is one thread's at a time."""
+"""Some frameworks draw in threads of one process; a reader serves one thread at a time."""
 
 
 def _renew_lock() -> None:
@@ -46,23 +46,23 @@ def _renew_lock() -> None:
     _lock = threading.RLock()
 
 
-# A thread that does not exist in a forked process would otherwise hold the lock there for ever.
+# Otherwise a thread that does not exist in a forked process would hold the lock there forever.
 os.register_at_fork(after_in_child=_renew_lock)
 
 
 @dataclass(frozen=True)
 class Slot(Generic[Key]):
-    """What fills a slot: a synthetic sample, or else the real case of this id."""
+    """Content of a slot: a synthetic sample, or else the real case of this id."""
 
     real: Key
     sample: BankSample | None = None
 
 
 class Mixer(Generic[Key]):
-    """Fills slots; cheap to make, may be pickled or inherited through fork.
+    """Fill slots; cheap to make, can be pickled or inherited through fork.
 
     Args:
-        refuse: looks at a sample before it is used; returns why it cannot be, or "".
+        refuse: checks a sample before use; returns why it is unusable, or "".
     """
 
     def __init__(
@@ -79,26 +79,26 @@ class Mixer(Generic[Key]):
 
     @property
     def phase(self) -> Mix:
-        """What may be drawn in the batch that this process began last."""
+        """The mix of the batch that this process began last."""
         return self._mix
 
     @property
     def rng(self) -> np.random.Generator:
-        """For what else a host draws for a sample, e.g. where to crop it; this process's own."""
+        """Random generator of this process for other choices, e.g. the place of a crop."""
         with _lock:
             if self._pid != os.getpid():
                 self._begin()
             return self._rng
 
     def slot(self, real: Key, batch_size: int) -> Slot[Key]:
-        """Fill the next slot; for hosts that ask case by case.
+        """Fill the next slot, for frameworks that request case by case.
 
         Args:
-            real: the real case the host asks for.
-            batch_size: slots a batch; every so many calls a new batch begins.
+            real: the requested real case.
+            batch_size: slots of a batch; a new batch begins after so many calls.
 
         Raises:
-            TrainingFault: there is no sample where no real case may take its place.
+            TrainingFault: a sample is missing and no real case may replace it.
         """
         with _lock:
             if self._pid != os.getpid():
@@ -110,7 +110,7 @@ class Mixer(Generic[Key]):
             return self._fill(real, self._place - 1 in self._synthetic)
 
     def batch(self, real: Sequence[Key]) -> list[Slot[Key]]:
-        """Fill a whole batch; for hosts that name all its real cases at once.
+        """Fill a whole batch, for frameworks that name all its real cases at once.
 
         Raises:
             TrainingFault: see ``slot``.
@@ -134,14 +134,14 @@ class Mixer(Generic[Key]):
         turn: int | None = None,
         wish: Callable[[BankSample], bool] | None = None,
     ) -> Slot[Key]:
-        """Fill a slot as told; for hosts whose slots are settled beforehand.
+        """Fill a slot whose content is planned in advance.
 
         Args:
-            real: the real case that belongs here, or stands in for a missing sample.
-            rng: draws what is not settled; the caller keys it by the slot.
-            turn: number of this sample among all of the training, which says what it is of a finite
-                bank; None takes this process's next.
-            wish: what a sample had better be like; taken without after ``WISHES`` draws.
+            real: the real case of this slot, or the replacement of a missing sample.
+            rng: for the remaining choices; the caller seeds it by the slot.
+            turn: number of this sample in the whole training, which fixes the sample of a frozen
+                bank; None takes this process's next turn.
+            wish: preferred property of a sample; ignored after ``WISHES`` draws.
 
         Raises:
             TrainingFault: see ``slot``.
@@ -155,7 +155,7 @@ class Mixer(Generic[Key]):
     # -- one process -----------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        """Make what belongs to this process alone: randomness, and the open bank."""
+        """Make what this process does not share: random generators, and the open bank."""
         plan, worker = self.plan, tuple(getattr(current_process(), "_identity", ()))
         key = np.random.SeedSequence((plan.seed, *plan.stream), spawn_key=worker)
         slots, *others = (np.random.default_rng(child) for child in key.spawn(5))
@@ -188,8 +188,8 @@ class Mixer(Generic[Key]):
         if sample is None:
             return self._give_real(real, "fallback", reason)
         if self._log is not None:
-            told = sample.provenance
-            self._log.append("synthetic", sample.id, str(told.get("case", "")), told)
+            provenance = sample.provenance
+            self._log.append("synthetic", sample.id, str(provenance.get("case", "")), provenance)
         return Slot(real, sample)
 
     def _give_real(self, real: Key, kind: Kind, reason: str) -> Slot[Key]:
@@ -200,7 +200,7 @@ class Mixer(Generic[Key]):
         return Slot(real)
 
     def _draw(self, turn: int | None = None) -> tuple[BankSample | None, str]:
-        """A sample, or None and why there is none."""
+        """Draw a sample; or return None and the reason."""
         if self.plan.bank is None:
             return None, "no bank"
         try:
@@ -208,7 +208,7 @@ class Mixer(Generic[Key]):
             if stale := self._look(passes.reader):
                 return None, stale
             sample = self._wished(passes, turn)
-        except Exception as error:  # whatever ails a bank, the host's training goes on
+        except Exception as error:  # training goes on whatever fails in a bank
             self._passes = None
             return None, f"{type(error).__name__}: {error}"
         if sample is None:
@@ -221,7 +221,7 @@ class Mixer(Generic[Key]):
         from gansynth.bank.reader import BankReader
 
         plan, team = self.plan, Team.here(self.plan.workers)
-        if self._turns is None:  # a bank that has to be opened again goes on where it was
+        if self._turns is None:  # a reopened bank continues at its turn
             self._turns = Turns(team, plan.log, "_".join(map(str, plan.stream)))
         reader = BankReader(bank, handles=OPEN)
         return Passes(reader, (plan.seed, *plan.stream), team, self._turns, self._order)
@@ -235,7 +235,7 @@ class Mixer(Generic[Key]):
         return sample
 
     def _look(self, reader: BankReader) -> str:
-        """Why the bank is stale, or ""; looked at now and then."""
+        """Return why the bank is stale, or ""; checked at intervals."""
         if time.monotonic() - self._looked >= _LOOK_SECONDS:
             age = reader.age()
             stale = age is not None and age > self.plan.stale_seconds
@@ -244,7 +244,7 @@ class Mixer(Generic[Key]):
         return self._stale
 
     def _insist(self, reason: str) -> BankSample:
-        """Wait for a sample where no real case may take its place."""
+        """Wait for a sample where no real case may replace it."""
         patience = 0.0 if self.plan.strict else self.plan.patience
         end = time.monotonic() + patience
         while time.monotonic() < end:
@@ -257,6 +257,6 @@ class Mixer(Generic[Key]):
             f"{self.plan.bank}: no synthetic sample after {patience:g} s ({reason}), expected "
             f"one: {rule}. Give the producer a faster device, or use a frozen bank"
         )
-        if self._log is not None:  # a host may tell its main process only that a worker has gone
+        if self._log is not None:  # the main process may learn only that a worker ended
             self._log.append("stopped", "", str(fault))
         raise fault

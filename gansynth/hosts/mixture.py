@@ -1,4 +1,4 @@
-"""What ``gansynth.mix`` and ``gansynth.mix_batches`` are told, checked and made a plan of."""
+"""Check the arguments of ``gansynth.mix`` and ``gansynth.mix_batches``, and make the plan."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gansynth.runtime.errors import UsageFault
 
 
 class Mixture(NamedTuple):
-    """What is mixed into one training by this process and its workers; see ``Mixed``."""
+    """What this process and its workers mix into one training; see ``Mixed``."""
 
     plan: MixPlan[Any]
     spec: BankSpec | None
@@ -32,18 +32,18 @@ class Mixture(NamedTuple):
 
 
 class Mixed:
-    """What is mixed, as it tells of itself.
+    """A mixed data set or loader, with a description of itself.
 
     Attributes:
-        spec: what the bank says of itself, its lineage too; None if nothing synthetic is drawn.
-        log: folder in which its draws, and those of its copies in workers, are counted.
+        spec: description of the bank, with its lineage; None if nothing synthetic is drawn.
+        log: folder with the draws of this object and of its copies in workers.
     """
 
     def __init__(self, mixture: Mixture) -> None:
         self.spec, self.log = mixture.spec, mixture.log
 
     def counts(self) -> Counts:
-        """What all worker processes have drawn so far."""
+        """Return the draws of all worker processes so far."""
         return Tally(self.log).update()
 
 
@@ -62,18 +62,18 @@ def make_mixture(
     strict: bool = False,
     patience: float = 300.0,
 ) -> Mixture:
-    """Check everything that can be known beforehand, and plan.
+    """Check all arguments, and make the plan.
 
     Raises:
-        UsageFault: an option that cannot be, or no bank there.
+        UsageFault: an invalid option, or no bank.
         IntegrityFault: the bank's generator has seen held-out cases.
     """
     ratio = Ratio.parse(ratio) if isinstance(ratio, str) else ratio
     schedule = Schedule.parse(schedule) if isinstance(schedule, str) else schedule
     if batches is None and schedule.kind != "constant":
         raise UsageFault(
-            f"schedule {schedule}: a share of how long a training? expected batches=N, the batches "
-            "of all its epochs together, on this rank"
+            f"schedule {schedule}: needs the length of the training; expected batches=N, the "
+            "batches of all its epochs together, on this rank"
         )
     if seed < 0 or done < 0:
         raise UsageFault(f"seed is {seed} and done {done}, expected whole numbers from 0 on")
@@ -84,33 +84,33 @@ def make_mixture(
     spec = None if folder is None else BankReader(folder).spec
     if spec is not None:
         guard(spec.lineage, _records(held_out), kind="bank")
-    own = _session(log)
+    session = _session(log)
     rank = _own_rank() if rank is None else rank
     batches = 1 if batches is None else batches
     plan = injection.plan(
-        folder, own, batches=batches, subjects=subjects or {}, done=done, rank=rank
+        folder, session, batches=batches, subjects=subjects or {}, done=done, rank=rank
     )
-    return Mixture(replace(plan, patience=patience), spec, own)
+    return Mixture(replace(plan, patience=patience), spec, session)
 
 
 def _records(held_out: Iterable[CaseRecord | str]) -> list[CaseRecord]:
-    """Records of held-out cases; of an id alone, what can be said of it."""
+    """Return records of held-out cases; an id alone makes a minimal record."""
     if isinstance(held_out, str):
         raise UsageFault(f"held_out is {held_out!r}, expected a list of cases")
     return [c if isinstance(c, CaseRecord) else CaseRecord(c, c, "unknown") for c in held_out]
 
 
 def _own_rank() -> int:
-    """This process's rank in a data-parallel training, 0 without one; never imports torch."""
+    """Return this process's data-parallel rank, 0 without one; never imports torch."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         return int(distributed.get_rank())
-    told = os.environ.get("RANK", "0")
-    return int(told) if told.isdigit() else 0
+    rank = os.environ.get("RANK", "0")
+    return int(rank) if rank.isdigit() else 0
 
 
 def _session(log: Path | str | None) -> Path:
-    """A new folder: in ``log``, or a temporary one that goes with this process."""
+    """Make a new folder in ``log``, or a temporary one that is removed with this process."""
     if log is None:
         folder = Path(tempfile.mkdtemp(prefix="gansynth-draws-"))
         atexit.register(_remove, folder, os.getpid())
@@ -131,5 +131,5 @@ def _session(log: Path | str | None) -> Path:
 
 
 def _remove(folder: Path, owner: int) -> None:
-    if os.getpid() == owner:  # a forked process may come here too
+    if os.getpid() == owner:  # forked processes call this too
         shutil.rmtree(folder, ignore_errors=True)

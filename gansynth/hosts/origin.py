@@ -1,4 +1,4 @@
-"""What samples are drawn of: a generator's run or a bank, and what it says of itself."""
+"""The origin of samples: a generator's run or a bank, with its description."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Origin:
     """A generator's run or a bank, read once; ``hosts.checks.check_origin`` checks it.
 
     Either ``run`` or ``bank`` is None. ``described`` has the hash of the run's manifest, which
-    holds that of its weights, and of a finished bank's content.
+    includes that of its weights, and of a complete bank's content.
     """
 
     lineage: Lineage
@@ -32,12 +32,12 @@ class Origin:
 
     @property
     def run_id(self) -> str | None:
-        """Of the generator's run; None for a bank."""
+        """Id of the generator's run; None for a bank."""
         return None if self.run is None else self.run.run_id
 
 
 def find_origin(injection: Injection) -> Origin:
-    """Read what samples are drawn of: a bank's own words, or a run's manifest.
+    """Read the origin of samples: a bank's description, or a run's manifest.
 
     Raises:
         DataFault, UsageFault: there is none.
@@ -63,35 +63,35 @@ def find_origin(injection: Injection) -> Origin:
 
 
 def check_schema(
-    folder: Path, found: Schema, wanted: Schema, same: Sequence[str], way_out: str
+    folder: Path, actual: Schema, expected: Schema, same: Sequence[str], way_out: str
 ) -> None:
-    """Refuse samples whose channels, labels or boxes mean something else.
+    """Refuse samples whose channels, labels or boxes have another meaning.
 
     Raises:
         DataFault: naming both.
     """
     for key in same:
-        one, other = (getattr(schema, key) for schema in (found, wanted))
-        if one != other:
-            one, other = (list(v) if isinstance(v, tuple) else v for v in (one, other))
+        value, target = (getattr(schema, key) for schema in (actual, expected))
+        if value != target:
+            value, target = (list(v) if isinstance(v, tuple) else v for v in (value, target))
             raise DataFault(
-                f"{folder}: samples have the {key.replace('_', ' ')} {one}, the training cases "
-                f"{other}; expected the same in the same order. {way_out}"
+                f"{folder}: samples have the {key.replace('_', ' ')} {value}, the training cases "
+                f"{target}; expected the same in the same order. {way_out}"
             )
 
 
 def check_samples(reader: BankReader, look: Callable[[BankSample], None]) -> None:
-    """Check every sample of a bank that somebody brings along, as a producer checks its own.
+    """Check every sample of a given bank, as a producer checks its own.
 
     Raises:
-        DataFault, UsageFault: what ``look`` refuses, naming the sample.
+        DataFault, UsageFault: ``look`` refuses a sample, which is named.
         IntegrityFault: a damaged segment.
     """
     verify_bank(reader.folder)
     for sample_id in reader.ids():
         try:
             sample = reader.read(sample_id)
-        except KeyError:  # retired meanwhile
+        except KeyError:  # it was retired in between
             continue
         try:
             look(sample)

@@ -1,7 +1,6 @@
-"""The record of one training with synthetic samples: what each of its sessions mixed in.
+"""The record of a training with synthetic samples: what each session mixed in.
 
-A JSON document beside the host's checkpoints, which have no place for it. A training that is
-continued adds a session.
+A JSON document beside the checkpoints. A continued training adds a session.
 """
 
 from __future__ import annotations
@@ -21,31 +20,31 @@ from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
 
 FILE = "gansynth_session.json"
-"""The record, beside most hosts' results."""
+"""The record, beside most frameworks' results."""
 DRAWS = "gansynth_draws"
-"""Folder beside it in which draws are counted."""
+"""Folder of the draw logs, beside the record."""
 LOG = "gansynth_launch.log"
-"""What the process that trains has said."""
+"""Output of the training process."""
 LEFT = frozenset(
     {DRAWS, LOG, REJECTED, ".lock", ".holder", "gansynth_producer.log", "gansynth_producer.json"}
 )
-"""What a training that never began may have left behind."""
+"""Files that a training that never began may have left behind."""
 COMPARED = (
     *("ratio", "schedule", "bank", "frozen", "size", "edits", "boxes", "conditions", "lesions"),
     *("weights", "filters", "keep_flawed"),
     *("usual_augmentation", "augment_synthetic"),
 )
-"""What a continued training should have in common with what it continues."""
+"""Keys that a continued training should share with the one it continues."""
 ANEW = "start anew"
-"""What a user may always do."""
+"""Hint that always applies."""
 _MINE = ("run", "bank", "scratch", "device")
-"""Of this machine and session; none of the record's business."""
+"""Settings of this machine and session, which are not recorded."""
 _MEANS = ("refresh_seconds", "overhead", "overhead_low", "overhead_high", "duty")
-"""What is averaged over sessions, weighed by what each has drawn."""
+"""Values averaged over sessions, weighted by their draws."""
 
 
 def usual_output(runs: Path, name: str, injection: Injection) -> Path:
-    """Where a training's results go unless the user says otherwise."""
+    """Return the default folder of a training's results."""
     words = f"{name.rpartition(':')[2]}_{injection.ratio}".replace(":", "-")
     return (runs / re.sub(r"[^\w.-]+", "-", words)).absolute()
 
@@ -54,27 +53,27 @@ def check_new_folder(output: Path, left: Callable[[str], bool], option: str = "-
     """Refuse a folder for a new training that holds anything else.
 
     Args:
-        left: whether a file of this name may be left of a training that never began.
+        left: whether a file of this name may be left from a training that never began.
 
     Raises:
-        UsageFault: with the way out.
+        UsageFault: with a hint.
     """
     way_out = f"take another: {option}"
     if output.exists() and not output.is_dir():
         raise UsageFault(f"{output}: is a file, expected a folder; {way_out}")
     held = sorted(path.name for path in output.iterdir()) if output.exists() else []
-    rest = [name for name in held if not left(name)]
-    if rest:
-        if FILE in rest:
+    extra = [name for name in held if not left(name)]
+    if extra:
+        if FILE in extra:
             way_out += ", or go on with the training in it: --set resume=yes"
         raise UsageFault(
-            f"{output}: holds {rest[0]}{' and more' if rest[1:] else ''}, expected a new or empty "
-            f"folder; {way_out}"
+            f"{output}: holds {extra[0]}{' and more' if extra[1:] else ''}, expected a new "
+            f"or empty folder; {way_out}"
         )
 
 
 def last_session(output: Path) -> dict[str, Any]:
-    """The last session of the training in a folder.
+    """Return the last session of the training in a folder.
 
     Raises:
         UsageFault: there is none.
@@ -92,7 +91,7 @@ def last_session(output: Path) -> dict[str, Any]:
 def check_same(
     output: Path, before: Mapping[str, Any], now: Mapping[str, Any], anew: str = ANEW
 ) -> None:
-    """Refuse to go on with another training than the one that was begun in a folder.
+    """Refuse to continue a training with other settings.
 
     Raises:
         UsageFault: naming the first key that differs.
@@ -106,7 +105,7 @@ def check_same(
 
 
 def version_of(package: str) -> str | None:
-    """Of an installed package; None where it is not."""
+    """Return the version of an installed package; None if it is missing."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -114,7 +113,7 @@ def version_of(package: str) -> str | None:
 
 
 def read_sessions(path: Path) -> list[dict[str, Any]]:
-    """What the sessions of a training have left in its record; none if there is no record.
+    """Read the sessions of a training's record; none if there is no record.
 
     Raises:
         IntegrityFault: a damaged record.
@@ -124,7 +123,7 @@ def read_sessions(path: Path) -> list[dict[str, Any]]:
 
 
 def describe_session(injection: Injection, origin: Origin | None) -> dict[str, Any]:
-    """What is mixed in and how, without what belongs to one machine; without origin nothing is."""
+    """Describe what is mixed in and how, without settings of this machine."""
     document = {k: v for k, v in injection.to_json().items() if k not in _MINE}
     described = None if origin is None else dict(origin.described)
     return {
@@ -150,10 +149,10 @@ def compare(
     compared: Sequence[str] = COMPARED,
     anew: str = ANEW,
 ) -> list[str]:
-    """What differs between a session and the one it continues, in words.
+    """Describe the differences between a session and the one it continues.
 
     Raises:
-        UsageFault: another kind of schedule: half of one and half of another is neither.
+        UsageFault: another kind of schedule, which cannot be continued.
         IntegrityFault: a generator or bank of another data set or fold.
     """
     kinds = [
@@ -166,16 +165,16 @@ def compare(
         )
     origins = [session.get("lineage") for session in (before, now)]
     if all(origins):
-        seen = [f"{origin['dataset']} fold {origin['fold']}" for origin in origins if origin]
-        if seen[0] != seen[1]:
+        datasets = [f"{origin['dataset']} fold {origin['fold']}" for origin in origins if origin]
+        if datasets[0] != datasets[1]:
             raise IntegrityFault(
-                f"lineage: the training to be continued has drawn samples of {seen[0]}, now they "
-                f"are of {seen[1]}; expected the same. Name that generator, or {anew}"
+                f"lineage: the training to be continued used samples of {datasets[0]}, now "
+                f"they are of {datasets[1]}; expected the same. Name that generator, or {anew}"
             )
-    # The seed says which cases fine-tuning draws.
-    wanted = (*compared, "seed") if kinds[0] == "finetune" else compared
-    keys = [key for key in wanted if before.get(key, now.get(key)) != now.get(key)]
-    changed = [f"{key}: {before[key]} before, {now.get(key)} now" for key in keys]
+    # The seed determines the cases of fine-tuning.
+    keys = (*compared, "seed") if kinds[0] == "finetune" else compared
+    differing = [key for key in keys if before.get(key, now.get(key)) != now.get(key)]
+    changed = [f"{key}: {before[key]} before, {now.get(key)} now" for key in differing]
     if _hash(before) != _hash(now):
         changed.append("another generator")
     lasted = before.get("of_epochs")
@@ -206,7 +205,7 @@ def _lineage(lineage: Lineage) -> dict[str, Any]:
 def outcome_of(
     sessions: Sequence[Mapping[str, Any]], folder: Path, metrics: Mapping[str, Any]
 ) -> Outcome:
-    """What a training came to over all its sessions, with the host's metrics on real cases."""
+    """Summarise a training over all its sessions, with its metrics on real cases."""
     drawn = [session["drawn"] for session in sessions]
     total = {k: sum(d[k] for d in drawn) for k in ("real", "synthetic", "fell_back")}
     reasons: Counter[str] = Counter()
@@ -223,13 +222,13 @@ def outcome_of(
         supply=_supply(sessions),
         warnings=(
             *(text for session in sessions for text in session.get("changes", ())),
-            *(one["worn"] for session in sessions if "worn" in (one := session.get("supply", {}))),
+            *(doc["worn"] for session in sessions if "worn" in (doc := session.get("supply", {}))),
         ),
     )
 
 
 def _supply(sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the producers of all sessions did."""
+    """Summarise the producers of all sessions."""
     each = [session.get("supply", {}) for session in sessions]
     document: dict[str, Any] = {}
     distinct = sum(session["drawn"].get("distinct_synthetic", 0) for session in sessions)
@@ -237,18 +236,18 @@ def _supply(sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         synthetic = sum(session["drawn"]["synthetic"] for session in sessions)
         document["draws_per_sample"] = round(synthetic / distinct, 4)
     for key in _MEANS:
-        mean = _mean(sessions, [one.get(key) for one in each])
+        mean = _mean(sessions, [supply.get(key) for supply in each])
         if mean is not None:
             document[key] = mean
-    if any("restarts" in one for one in each):
-        document["restarts"] = sum(one.get("restarts", 0) for one in each)
-    ended = [one["ended"] for one in each if one.get("ended")]
+    if any("restarts" in supply for supply in each):
+        document["restarts"] = sum(supply.get("restarts", 0) for supply in each)
+    ended = [supply["ended"] for supply in each if supply.get("ended")]
     return document | ({"ended": ended[-1]} if ended else {})
 
 
 def _mean(sessions: Sequence[Mapping[str, Any]], values: Sequence[float | None]) -> float | None:
-    """Mean of what is known, weighed by draws; None if nothing is."""
+    """Mean of the known values, weighted by draws; None if there are none."""
     weights = [s["drawn"]["real"] + s["drawn"]["synthetic"] for s in sessions]
-    known = [(w, v) for w, v in zip(weights, values, strict=True) if v is not None]
-    total = sum(weight for weight, _ in known)
-    return round(sum(w * v for w, v in known) / total, 6) if total else None
+    weighted = [(w, v) for w, v in zip(weights, values, strict=True) if v is not None]
+    total = sum(weight for weight, _ in weighted)
+    return round(sum(w * v for w, v in weighted) / total, 6) if total else None

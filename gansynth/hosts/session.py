@@ -1,7 +1,7 @@
-"""One training session of a host: its bank and producer, what it draws, and the record of both.
+"""One training session: its bank and producer, its draws, and the record of both.
 
-``open``, ``start`` and ``steer``; ``step``, ``pause``, ``report`` and ``write`` while the host
-trains; ``close`` however it ends. What every host has in common; a host says what it trains.
+Call ``open``, ``start`` and ``steer`` first, then ``step``, ``pause``, ``report`` and ``write``
+during training, and ``close`` at the end. All adapters share it; each defines what it trains.
 """
 
 from __future__ import annotations
@@ -40,32 +40,32 @@ T = TypeVar("T")
 
 
 class Session(ABC, Generic[Key]):
-    """One session of a training; a host says what is trained.
+    """One session of a training; an adapter defines what is trained.
 
     Args:
         first: epochs, or steps, that earlier sessions have done.
-        total: those of the whole training.
+        total: epochs, or steps, of the whole training.
 
     Attributes:
-        done: epochs, or steps, that are done now.
-        log: folder in which this session's draws are counted.
+        done: epochs, or steps, done so far.
+        log: folder with this session's draw logs.
         plan: what is mixed in, once ``steer`` was called.
     """
 
     file: ClassVar[str] = FILE
     compared: ClassVar[tuple[str, ...]] = COMPARED
-    """What a continued training should have in common with what it continues."""
+    """Keys that a continued training should share with the one it continues."""
     anew: ClassVar[str] = ANEW
-    """How a training is started anew, for messages."""
+    """How to start a new training, for messages."""
     records_false_start: ClassVar[bool] = True
-    """Whether a session that could draw nothing is in the record, too."""
+    """Whether a session that drew nothing is recorded, too."""
     plan: MixPlan[Key]
 
     def __init__(self, injection: Injection, output: Path, first: int, total: int) -> None:
         self.injection, self.output, self.total = injection, output, total
         self.first = self.done = first
         self._pid = os.getpid()
-        # Two sessions of one process may begin in one second; they count apart all the same.
+        # Two sessions of one process may begin in the same second, and have separate logs.
         stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}-{self._pid}"
         self.log = output / DRAWS / stamp
         self._tally = Tally(self.log)
@@ -75,11 +75,11 @@ class Session(ABC, Generic[Key]):
         self._closed = False
         atexit.register(self.close)
 
-    # -- what a host says ------------------------------------------------------------------------
+    # -- what an adapter defines -----------------------------------------------------------------
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """What is mixed into what; see ``gansynth.hosts.record.describe_session``."""
+        """Return the training's requirements for its bank."""
 
     @abstractmethod
     def demand(self) -> Demand:
@@ -87,14 +87,14 @@ class Session(ABC, Generic[Key]):
 
     @abstractmethod
     def make_plan(self) -> MixPlan[Key]:
-        """What is mixed in, of ``bank`` and counted in ``log``."""
+        """Return the plan of what is mixed in, with the draws logged in ``log``."""
 
     def more(self) -> dict[str, Any]:
-        """What the record has beside."""
+        """Return further entries of the record."""
         return {}
 
     def case(self, key: Key) -> str:
-        """Name of a real case, by which the plan has it."""
+        """Return the name of a real case in the plan."""
         return str(key)
 
     def tell(self, text: str) -> None:
@@ -108,7 +108,7 @@ class Session(ABC, Generic[Key]):
         """Begin a record; nothing is started.
 
         Raises:
-            IntegrityFault, UsageFault: what is gone on with is something else.
+            IntegrityFault, UsageFault: the continued training differs.
         """
         described, changes = self.describe(), list[str]()
         self._earlier = read_sessions(self.output / self.file) if self.first > 0 else []
@@ -132,7 +132,7 @@ class Session(ABC, Generic[Key]):
             self.supply.wait()
 
     def steer(self) -> None:
-        """Plan what is mixed in, begin to count it, and to pace the producer."""
+        """Make the plan, and begin to count draws and to limit the producer."""
         self.plan = self.make_plan()
         self._tally = Tally(self.log)
         if self._supply is not None:
@@ -146,63 +146,61 @@ class Session(ABC, Generic[Key]):
 
     @property
     def bank(self) -> Path | None:
-        """What is drawn from; None also for a bank whose producer died before it said what is in
-        it.
-        """
+        """The bank; None also if its producer died before it wrote the description."""
         bank = self.supply.bank
         return bank if bank is not None and (bank / SPEC).exists() else None
 
     # -- while training --------------------------------------------------------------------------
 
     def step(self, begin: float, end: float) -> None:
-        """Note a training step, ``time.monotonic()`` at its begin and end; never raises."""
+        """Record a training step, ``time.monotonic()`` at its begin and end; never raises."""
         if self._supply is not None:
             self._supply.step(begin, end)
 
     def pause(self) -> None:
-        """Note the end of an epoch; see ``Supply.pause``."""
+        """Record the end of an epoch; see ``Supply.pause``."""
         self.supply.pause(self.now())
 
     def report(self) -> None:
-        """Say what has happened to the producer, and to the samples, since last asked."""
-        for said in self.supply.messages():
-            self.say(said)
+        """Write new messages about the producer and the samples."""
+        for message in self.supply.messages():
+            self.say(message)
 
     def say(self, line: str) -> None:
-        """Write a line for the user, who is told whose it is."""
+        """Write a line for the user, with the name of its sender."""
         self.tell(f"gansynth: {line}")
 
     def counts(self) -> Counts:
-        """What was drawn so far, by all workers."""
+        """Return the draws of all workers so far."""
         return self._tally.update()
 
     def partners(self) -> Counts:
-        """What was drawn beside these, where a host draws several samples for one place."""
+        """Return the additional draws, where a framework draws several samples for one place."""
         return Counts()
 
     def now(self) -> float:
-        """Progress, 0 to 1."""
+        """Return the progress, 0 to 1."""
         return min(1.0, self.done / self.total)
 
     def asked(self) -> float:
-        """Share of synthetic samples asked for, from this session's beginning until now."""
+        """Return the requested share of synthetic samples in this session until now."""
         begin = min(1.0, self.first / self.total)
         return self.injection.schedule.share_of(self.injection.ratio, begin, self.now())
 
     def sentence(self) -> str:
-        """What was drawn, and what the producer did, in words."""
-        said = self.counts().sentence(self.asked())
-        more = "" if self._supply is None else self._supply.sentence()
-        return f"{said}, {more}" if more else said
+        """Describe the draws and the producer's work in words."""
+        text = self.counts().sentence(self.asked())
+        producer = "" if self._supply is None else self._supply.sentence()
+        return f"{text}, {producer}" if producer else text
 
     def stopped(self) -> str:
-        """Why drawing stopped, in any worker; empty if it did not."""
+        """Return why drawing stopped, in any worker; empty if it did not."""
         why = self.counts().stopped or self.partners().stopped
         ended = self._supply and self._supply.keeper and self._supply.keeper.ended
         return f"{why}. The producer had ended: {ended}" if why and ended else why
 
     def write(self, complete: bool = False) -> None:
-        """Write the record of all sessions; the training is not harmed if the disk refuses."""
+        """Write the record of all sessions; a failing disk does not stop the training."""
         counts = self.counts()
         this = {
             "epochs": [self.first, self.done],
@@ -223,7 +221,7 @@ class Session(ABC, Generic[Key]):
     # -- the end ---------------------------------------------------------------------------------
 
     def close(self, complete: bool = False) -> None:
-        """Stop the producer, remove the bank if it was made here, write the record; once."""
+        """Stop the producer, remove its bank and write the record; only once."""
         if self._closed or os.getpid() != self._pid:
             return
         self._closed = True
@@ -234,7 +232,7 @@ class Session(ABC, Generic[Key]):
             self._supply.close()
         finally:
             if self._planned or self.records_false_start:
-                with contextlib.suppress(OSError):  # nobody may be listening any more
+                with contextlib.suppress(OSError):  # the output may be closed
                     self.write(complete)
                     self.say(f"in all {self.sentence()}")
 
@@ -243,33 +241,33 @@ class Session(ABC, Generic[Key]):
         return hasattr(self, "plan")
 
     def outcome(self, metrics: Mapping[str, Any]) -> Outcome:
-        """What all sessions of the training came to."""
+        """Summarise all sessions of the training."""
         return outcome_of(read_sessions(self.output / self.file), self.output, metrics)
 
 
 class Once(Generic[T]):
-    """What was made of the arguments last given; made anew of others.
+    """Cache of a function's last result; other arguments compute it anew.
 
-    A command asks several times for one training, whose samples are looked at once then.
+    A command asks several times for one training, whose samples are then checked only once.
     """
 
     def __init__(self, make: Callable[..., T]) -> None:
         self._make = make
         self._made: tuple[list[Any], T] | None = None
 
-    def __call__(self, *asked: Any) -> T:
-        """What is made of these."""
-        if self._made is None or self._made[0] != list(asked):
-            self._made = [copy(one) for one in asked], self._make(*asked)
+    def __call__(self, *arguments: Any) -> T:
+        """Return the result for these arguments."""
+        if self._made is None or self._made[0] != list(arguments):
+            self._made = [copy(argument) for argument in arguments], self._make(*arguments)
         return self._made[1]
 
 
 @contextmanager
 def training_in(output: Path, check: Callable[[], None]) -> Iterator[None]:
-    """Hold the folder of a training for this process.
+    """Lock the folder of a training for this process.
 
     Raises:
-        EnvironmentFault: another process trains into it, or the disk refuses.
+        EnvironmentFault: another process uses it, or it cannot be written.
     """
     from gansynth.sampling.run import locked
 

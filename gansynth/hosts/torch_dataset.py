@@ -1,7 +1,7 @@
 """Synthetic samples in any map-style torch data set: ``gansynth.mix``.
 
-A mixed data set goes wherever the real one went: into a ``DataLoader``, a MONAI ``Dataset``, a
-TorchIO ``Queue``. docs/mixing.md has an example of each.
+A mixed data set replaces the real one in a ``DataLoader``, a MONAI ``Dataset`` or a TorchIO
+``Queue``. docs/mixing.md has an example of each.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gansynth.bank.reader import BankSample
 
 NOT_DELEGATED = frozenset({"set_random_state"})
-"""MONAI seeds what has it and looks no further; the transform of a mixed data set is further."""
+"""MONAI does not descend into objects with this method; hiding it lets MONAI seed the transform."""
 
 
 def mix(
@@ -49,37 +49,37 @@ def mix(
     strict: bool = False,
     patience: float = 300.0,
 ) -> MixedDataset:
-    """Stand synthetic samples in for items of a data set of *training* cases.
+    """Replace items of a data set of *training* cases by synthetic samples.
 
-    Its length stays; an item that is not replaced is the data set's own, untouched. No real item is
-    opened but those asked for, and of these only the ones that the schedule allows.
+    The length stays. Items that are not replaced are untouched. Only requested real items that the
+    schedule allows are opened.
 
     Args:
-        dataset: has ``len()`` and takes indices. Cropping and augmentation at random come after
-            mixing, so that samples get them too.
-        bank: folder of the bank to draw from; None only with a ratio of ``1:0``.
+        dataset: has ``len()`` and takes indices. Apply random crops and augmentation after mixing,
+            so that samples get them too.
+        bank: folder of the sample bank; None only with a ratio of ``1:0``.
         ratio: real:synthetic.
-        as_item: makes of a sample what the data set gives, e.g. its image and its class
-            (``provenance["class"]``); None: a dictionary of image and labels, see ``as_dict``.
+        as_item: converts a sample to an item, e.g. its image and its class
+            (``provenance["class"]``). None: a dictionary of image and labels, see ``as_dict``.
         transform: applied to items and samples alike.
-        batch_size: items a batch, where they are asked for one by one. A ``DataLoader`` asks for
+        batch_size: items of a batch if items are requested one by one. A ``DataLoader`` requests
             whole batches, unless the mixed data set is wrapped again. None, with a constant
-            schedule only, takes each list as a batch, and each single item as one.
+            schedule only, treats each list as a batch, and each single item as one.
         schedule: how the ratio changes, e.g. ``"finetune:10%@80%"`` or ``"anneal:50%-100%"``.
-        batches: of the whole training, on this rank; needed by any schedule but a constant one.
+        batches: batches of the whole training, on this rank; required by all but constant
+            schedules.
         subjects: index -> subject, for fine-tuning on whole subjects; None: each item is one.
         held_out: validation and test cases that the bank's generator must not have seen, as records
             or ids.
-        seed: seeds the choice of slots and samples.
-        rank: of a data-parallel training; None asks ``torch.distributed``, then ``RANK``.
+        seed: seed of the choice of slots and samples.
+        rank: rank of a data-parallel training; None asks ``torch.distributed``, then ``RANK``.
         done: batches drawn by earlier sessions of the same training.
-        log: draws are counted in a new folder in it; None: in a temporary one.
+        log: parent of a new folder for the draw logs; None: a temporary one.
         strict: stop at the first missing sample.
         patience: seconds a synthetic-only phase waits for a sample.
 
     Raises:
-        UsageFault: an option that cannot be, no bank there, or one of images without labels and no
-            ``as_item``.
+        UsageFault: an invalid option, no bank, or images without labels and no ``as_item``.
         IntegrityFault: the bank's generator has seen a case of ``held_out``.
     """
     size = _length(dataset)
@@ -108,7 +108,7 @@ def mix(
 
 
 def as_dict(sample: BankSample) -> dict[str, torch.Tensor]:
-    """A sample as tensors: ``image`` float32 (C, D, H, W) and ``label`` int16 (1, D, H, W)."""
+    """Return a sample as tensors: ``image`` float32 (C, D, H, W), ``label`` int16 (1, D, H, W)."""
     assert sample.labels is not None  # see _unlabelled
     image = torch.from_numpy(sample.image.astype(np.float32))
     return {"image": image, "label": torch.from_numpy(sample.labels[None])}
@@ -119,7 +119,7 @@ def _unlabelled(sample: BankSample) -> str:
 
 
 def _check_labelled(bank: Path) -> None:
-    """Refuse a bank of images alone, as far as it has any; what ails it otherwise shows later."""
+    """Refuse a bank of images without labels; other faults of the bank show later."""
     from gansynth.bank.reader import BankReader
 
     reader = BankReader(bank)
@@ -128,13 +128,13 @@ def _check_labelled(bank: Path) -> None:
         sample = next((reader.read(i) for i in reader.ids()[:1]), None)
     if sample is not None and sample.labels is None:
         raise UsageFault(
-            f"{bank}: its samples have no labels, expected them; say what is to be made of a "
-            "sample with as_item=, or fit the generator again with --with-mask"
+            f"{bank}: its samples have no labels, expected them; convert samples with "
+            "as_item=, or fit the generator again with --with-mask"
         )
 
 
 class MixedDataset(Mixed, Dataset[Any]):
-    """What ``mix`` makes. Attributes that it has not are those of the data set."""
+    """The result of ``mix``. Unknown attributes are those of the data set."""
 
     def __init__(
         self,
@@ -153,17 +153,17 @@ class MixedDataset(Mixed, Dataset[Any]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Any:
-        """The item of this index, or what the plan puts in its place.
+        """Return the item of this index, or the sample that replaces it.
 
         Raises:
             IndexError: there is no such item.
-            TrainingFault: there is no sample where no real case may take its place.
+            TrainingFault: a sample is missing and no real case may replace it.
         """
         slot = self._mixer.slot(self._place(index), self._batch_size)
         return self._items([slot])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
-        """Items of a batch, in order; a shorter list is taken as a part of one.
+        """Return the items of a batch, in order; a shorter list is taken as a part of one.
 
         Raises:
             IndexError, TrainingFault: as for one item.
@@ -175,7 +175,7 @@ class MixedDataset(Mixed, Dataset[Any]):
 
     def _place(self, index: int) -> int:
         size, place = len(self.dataset), operator.index(index)
-        if not -size <= place < size:  # or a loop over the items would never end
+        if not -size <= place < size:  # otherwise a loop over the items would never end
             raise IndexError(f"item {place} of {size}")
         return place % size
 
@@ -185,7 +185,7 @@ class MixedDataset(Mixed, Dataset[Any]):
         return items if self._transform is None else [self._transform(item) for item in items]
 
     def _open(self, places: list[int]) -> Iterable[Any]:
-        """Real items; those that a data set can open together, it does."""
+        """Load real items, together if the data set supports it."""
         together = getattr(self.dataset, "__getitems__", None)
         if together is not None and len(places) > 1:
             items: Iterable[Any] = together(places)
@@ -212,13 +212,13 @@ def _length(dataset: Any) -> int:
         ) from None
 
 
-def _subjects(told: Mapping[int, str] | Sequence[str] | None, size: int) -> dict[int, str]:
-    """Index -> subject, of every item."""
-    if told is None:
+def _subjects(subjects: Mapping[int, str] | Sequence[str] | None, size: int) -> dict[int, str]:
+    """Return index -> subject for every item."""
+    if subjects is None:
         return {place: str(place) for place in range(size)}
     try:
-        return {place: told[place] for place in range(size)}
+        return {place: subjects[place] for place in range(size)}
     except LookupError:
         raise UsageFault(
-            f"subjects: {len(told)} of them, expected one for each of {size} items"
+            f"subjects: {len(subjects)} of them, expected one for each of {size} items"
         ) from None

@@ -1,1 +1,1 @@
-"""From a trained run to samples: the run, the sampler, filters, exports."""
+"""Sampling from a trained run: the run, the sampler, filters, exports."""

@@ -1,4 +1,4 @@
-"""Admission to a bank: everything is checked here, once, so that drawing a sample costs nothing."""
+"""Admission to a sample bank: all checks run here, once, so that drawing a sample costs nothing."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from gansynth.core.schema import OUTSIDE, Boxes, Sample, Schema
 from gansynth.runtime.errors import DataFault, TrainingFault
 
 CONSTANT = 1e-6
-"""Standard deviation at or below which an image shows nothing."""
+"""Standard deviation at or below which an image counts as constant."""
 WINDOW = 64
-"""Samples over which the share of rejections is watched; more than half of them stops."""
+"""Samples over which the share of rejections is monitored; more than half stops the producer."""
 
 
 def admit(sample: Sample, schema: Schema, min_size: Sequence[int], dtype: str = "float16") -> None:
     """Check a sample before it enters a bank.
 
     Args:
-        sample: in the host's space, image (C, D, H, W) or (C, H, W).
+        sample: in the adapter's space, image (C, D, H, W) or (C, H, W).
         min_size: smallest spatial size in voxels, per axis; empty for any.
 
     Raises:
-        DataFault: axes, channels, NaN, unknown labels, too small, values that overflow the dtype,
-            an image that is constant where there is something to show, boxes that leave it; or what
-            its generator itself found wrong with it.
+        DataFault: wrong axes, channels or labels, NaN, too small a size, or values that overflow
+            the dtype. A constant image, boxes outside the image, or a flaw found by the generator.
     """
     if sample.provenance.get("flaw"):
         raise DataFault(f"sample: {sample.provenance['flaw']}")
@@ -38,7 +37,9 @@ def admit(sample: Sample, schema: Schema, min_size: Sequence[int], dtype: str = 
             f"sample: size is {size} voxels, expected at least {tuple(min_size)}; fit the "
             "generator with a larger size"
         )
-    with np.errstate(over="ignore"):  # an overflow is infinite, and found in the next line
+    with np.errstate(
+        over="ignore"
+    ):  # an overflow becomes infinite and is detected in the next line
         stored = np.asarray(sample.image).astype(dtype)
     if not np.isfinite(stored).all():
         raise DataFault(
@@ -46,7 +47,7 @@ def admit(sample: Sample, schema: Schema, min_size: Sequence[int], dtype: str = 
             f"{float(np.abs(sample.image).max()):g}; store float32, or check the generator"
         )
     inside = ... if sample.labels is None else sample.labels != OUTSIDE
-    # One channel with something in it is enough, so mostly the first is all that is looked at.
+    # One channel with contrast is enough, so mostly only the first one is checked.
     if not any(c[inside].size and c[inside].std(dtype=np.float64) > CONSTANT for c in stored):
         raise DataFault(
             "sample: image is constant in every channel, expected contrast; the generator may have "
@@ -63,7 +64,7 @@ def _admit_boxes(boxes: Boxes, size: tuple[int, ...]) -> None:
             f"sample: boxes have {boxes.coords.shape[1]} coordinates, expected {2 * axes}"
         )
     inside = (boxes.coords[:, :axes] >= 0) & (boxes.coords[:, axes:] <= np.array(size))
-    if not inside.all():  # NaN is not inside either
+    if not inside.all():  # NaN counts as outside
         raise DataFault(
             f"sample: {int((~inside.all(axis=1)).sum())} of {len(boxes.coords)} boxes leave the "
             f"image of {size} voxels, expected all inside"
@@ -71,18 +72,18 @@ def _admit_boxes(boxes: Boxes, size: tuple[int, ...]) -> None:
 
 
 class Gate:
-    """Counts rejections by reason, and stops a generator that mostly fails."""
+    """Count rejections by reason, and stop a generator whose samples are mostly rejected."""
 
     def __init__(self, rejected: Counter[str]) -> None:
         self.rejected = rejected
         self._recent: deque[bool] = deque(maxlen=WINDOW)
 
     def accept(self) -> None:
-        """Note an admitted sample."""
+        """Record an admitted sample."""
         self._recent.append(False)
 
     def reject(self, fault: DataFault) -> None:
-        """Note a rejected sample.
+        """Record a rejected sample.
 
         Raises:
             TrainingFault: more than half of the last 64 were rejected, with the reasons.
@@ -93,12 +94,12 @@ class Gate:
             reasons = "; ".join(f"{n} times {r}" for r, n in self.rejected.most_common(3))
             raise TrainingFault(
                 f"producer: {sum(self._recent)} of the last {len(self._recent)} samples were "
-                f"rejected ({reasons}), the last one: {fault}. Look at what the generator draws: "
+                f"rejected ({reasons}), the last one: {fault}. Look at the generator's samples: "
                 "gansynth sample RUN --sheet; train it longer or again"
             )
 
 
 def reason_of(fault: DataFault | str) -> str:
-    """What was wrong in a few words, without the numbers, so that equal reasons count as one."""
-    found = re.split(r", expected|; |\. ", str(fault), maxsplit=1)[0]
-    return re.sub(r"(?<!\w)-?\d[\d.e+-]*", "#", found.removeprefix("sample: "))
+    """Return the fault in a few words without numbers, so that equal reasons count as one."""
+    reason = re.split(r", expected|; |\. ", str(fault), maxsplit=1)[0]
+    return re.sub(r"(?<!\w)-?\d[\d.e+-]*", "#", reason.removeprefix("sample: "))

@@ -1,7 +1,7 @@
-"""What ``gansynth sample`` writes: a data set of volumes that ``nifti:`` reads as it lies.
+"""Data sets of volumes as ``gansynth sample`` writes and ``nifti:`` reads them.
 
 ``images/NAME_0000.nii.gz`` (a file for each channel), ``labels/NAME.nii.gz``, ``boxes/NAME.csv``,
-``dataset.json`` with the names of channels and labels, in nnU-Net's words, and ``provenance.json``.
+``dataset.json`` with the names of channels and labels in nnU-Net's format, ``provenance.json``.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ ENDING = ".nii.gz"
 
 
 class DatasetWriter:
-    """Writes cases into a folder, then what holds for all of them.
+    """Write cases into a folder, then the files that describe all of them.
 
     Args:
-        made: what else ``dataset.json`` says; JSON.
-        synthetic: whether images are drawn; of real ones label maps alone carry the mark.
+        made: further entries of ``dataset.json``; JSON.
+        synthetic: whether images are generated; for real images only label maps are marked.
     """
 
     def __init__(
@@ -54,20 +54,20 @@ class DatasetWriter:
         labels: LabelArray | None,
         boxes: Boxes | None = None,
         *,
-        told: Mapping[str, Any] | None = None,
+        provenance: Mapping[str, Any] | None = None,
         affine: npt.NDArray[np.float64] | None = None,
     ) -> None:
-        """Write a case; a slice is a volume of one.
+        """Write a case; a slice becomes a volume of one slice.
 
         Args:
             image: float (C, D, H, W) or (C, H, W).
-            labels: int16 (D, H, W) or (H, W); what lies outside becomes background.
+            labels: int16 (D, H, W) or (H, W); the outside value becomes background.
             boxes: in voxels; a table for ``--boxes file:``.
-            told: its provenance, if it is to lie beside the data.
-            affine: voxel to mm, of the file it stands for; None for the schema's spacing.
+            provenance: its provenance, if it is written beside the data.
+            affine: voxel to mm, of the file it replaces; None for the schema's spacing.
 
         Raises:
-            EnvironmentFault: the disk refuses.
+            EnvironmentFault: the files cannot be written.
         """
         spacing: Sequence[float] = self.schema.spacing
         if image.ndim == 3:
@@ -89,15 +89,15 @@ class DatasetWriter:
             with disk_errors(path):
                 path.parent.mkdir(exist_ok=True)
             write_bytes_atomic(path, csv_text(boxes, self.schema.box_classes).encode())
-        if told is not None:
-            self.provenance[name] = told
+        if provenance is not None:
+            self.provenance[name] = provenance
         self._cases += 1
 
     def finish(self, lineage: Lineage | None = None) -> None:
-        """Write ``dataset.json``, and ``provenance.json`` if anything was told.
+        """Write ``dataset.json``, and ``provenance.json`` if any provenance was given.
 
         Raises:
-            EnvironmentFault: the disk refuses.
+            EnvironmentFault: the files cannot be written.
         """
         write_names(self.folder, self.schema, self._labelled, self._cases, ENDING, self.made)
         if self.provenance:
@@ -105,10 +105,10 @@ class DatasetWriter:
 
 
 def made_by(run: Run, source: CaseSource | None) -> dict[str, Any]:
-    """What ``dataset.json`` says of how samples were made."""
+    """Return the entries of ``dataset.json`` about how samples were made."""
     made = {"run": run.run_id, "generator": run.generator.name}
     made |= {"manifest_sha256": run.manifest_sha256}
-    # Channels are as the source normalised them; to do so again would change them.
+    # The source has normalised the channels; normalising again would change them.
     return {"normalised": True, "drawn_by": made if source is None else {**made, "of": source.name}}
 
 
@@ -120,10 +120,10 @@ def write_names(
     ending: str,
     made: Mapping[str, Any],
 ) -> None:
-    """Write ``dataset.json``: names of channels and labels, as nnU-Net has them, and ``made``.
+    """Write ``dataset.json``: names of channels and labels in nnU-Net's format, and ``made``.
 
     Raises:
-        EnvironmentFault: the disk refuses.
+        EnvironmentFault: the file cannot be written.
     """
     document: dict[str, Any] = {
         "channel_names": {str(i): name for i, name in enumerate(schema.channels)}
@@ -140,21 +140,21 @@ def write_provenance(
     lineage: Lineage | None = None,
     folder: Path | None = None,
 ) -> None:
-    """Write where samples came from, which ``--replay PATH:NAME`` reads.
+    """Write the provenance of samples, which ``--replay PATH:NAME`` reads.
 
     Args:
-        samples: name of a sample -> its provenance, or what may be told of it.
-        folder: where they lie, if that is elsewhere.
+        samples: name of a sample -> its provenance, or the shareable part of it.
+        folder: folder of the samples, if it is elsewhere.
 
     Raises:
-        EnvironmentFault: the disk refuses.
+        EnvironmentFault: the file cannot be written.
     """
     document: dict[str, Any] = {KEY: True, "gansynth": __version__}
     if folder is not None:
         document["folder"] = os.path.abspath(folder)
     if lineage is not None:
         document["lineage"] = lineage.to_json()
-    document["samples"] = {name: dict(told) for name, told in samples.items()}
+    document["samples"] = {name: dict(provenance) for name, provenance in samples.items()}
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_atomic(path, (json.dumps(document, indent=1) + "\n").encode())

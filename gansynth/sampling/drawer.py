@@ -1,4 +1,4 @@
-"""Drawing samples from a run: conditions from its training source, images from its generator."""
+"""Sampling from a run: conditions from its training source, images from its generator."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ from gansynth.sampling.request_parsing import Asks, check_request, per_class
 from gansynth.sampling.run import Run, check_case, heeds_classes, seen_classes
 
 BESIDE = "beside"
-"""Where the provenance of a sample drawn from noise has the real case that sheets show with it."""
+"""Provenance key of the real case that preview grids show beside an unconditional sample."""
 OF_A_CASE = ("case", "placement", "edits")
-"""What the provenance of such a sample does not have: it does not come from that case."""
+"""Provenance keys that an unconditional sample lacks, since it comes from no case."""
 
 
 class SampleDrawer:
-    """Draws samples of a run in its host's space; sample ``i`` of a seed is always the same.
+    """Generate samples of a run in its adapter's space; sample ``i`` of a seed is always the same.
 
     Args:
         source: the run's training source, whose content must be what the run has seen.
-        request: what samples are asked to be; filters in it that have not learnt yet do so now.
-        learn: False leaves out filters that have not learnt yet: nothing is trained or written.
+        request: conditions and filters of the samples; unfitted filters are fitted now.
+        learn: False leaves out unfitted filters: nothing is trained or written.
 
     Attributes:
         source: real cases with the channels and labels that samples have.
-        base: another source's cases that samples are drawn of, or into; None for the run's own.
-        filters: say in a sample's provenance what they found.
-        request: what samples are asked to be, with the run's own edits where none were named.
+        base: another source whose cases condition the samples; None for the run's own.
+        filters: fitted filters; they write their results into the provenance.
+        request: conditions and filters, with the run's own edits where none were named.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class SampleDrawer:
     ) -> None:
         source = viewed(source, run.request.view)
         check_source(run, source)
-        # A composite run's samples have the labels its source has, without those a part has drawn.
+        # A composite run's samples have its source's labels, without those a part has generated.
         composite = "parts" in run.manifest and "labels_by" in source.request.view
         self.source = source.base if composite and isinstance(source, View) else source
         self.run = run
@@ -87,14 +87,14 @@ class SampleDrawer:
 
     @property
     def lineage(self) -> Lineage:
-        """Every case that samples may come of: what run and filters have seen, another source's."""
+        """Every case that samples may depend on: seen by run or filters, or of another source."""
         others = [] if self.base is None else [self.base.lineage()]
         if self.filters.lineage is not None:
             others.append(self.filters.lineage)
         return self.run.lineage.joined(*others)
 
     def draw(self, first: int, count: int) -> list[Sample]:
-        """Samples ``first`` to ``first + count - 1`` in the host's space.
+        """Generate samples ``first`` to ``first + count - 1`` in the adapter's space.
 
         Returns:
             Samples with image float32 (C, D, H, W), labels int16 (D, H, W).
@@ -103,54 +103,56 @@ class SampleDrawer:
         return [space.to_host(s, s.provenance["shape"]) for s in self.draw_raw(first, count)]
 
     def draw_raw(self, first: int, count: int) -> list[Sample]:
-        """The same samples in the generator's own space."""
+        """Generate the same samples in the generator's own space."""
         conditions = [self._condition(i) for i in range(first, first + count)]
         drawn = {c.provenance["case"] for c in conditions} if self.base is None else set()
         for case_id in (drawn | self.sampler.room.cache.at_hand) & self._unchecked.keys():
             self._check_content(case_id)
         samples = self.run.generator.sample(conditions, [c.latent_seed for c in conditions])
-        # Where it was drawn from is ours to know, whatever the plugin hands on.
-        told = [
+        # The condition's provenance is added here, whatever the plugin returns.
+        traced = [
             replace(s, provenance={**c.provenance, **s.provenance})
             for s, c in zip(samples, conditions, strict=True)
         ]
-        judged = map(self._judged, told, conditions)
+        judged = map(self._judged, traced, conditions)
         return [self._finish(sample) for sample in judged]
 
     def _condition(self, index: int) -> Condition:
-        """What a sample is asked to be; of no class where the generator knows of none."""
+        """Return a sample's condition; without a class if the generator ignores classes."""
         drawn = self.sampler.draw(index)
         if drawn.label_class is None or heeds_classes(self.run):
             return drawn
-        told = {key: value for key, value in drawn.provenance.items() if key != "class"}
-        return replace(drawn, label_class=None, provenance=told)
+        provenance = {key: value for key, value in drawn.provenance.items() if key != "class"}
+        return replace(drawn, label_class=None, provenance=provenance)
 
     def interpolate(self, first: int, steps: int) -> list[Sample]:
-        """A walk from sample ``first`` to the latent of the next, in the generator's own space.
+        """Interpolate from sample ``first`` to the latent of the next, in the generator's own
+        space.
 
-        All on the way are asked for as the first one is.
+        All samples have the condition of the first one.
 
         Raises:
             UsageFault: the generator has no latent space.
         """
-        asked = self._condition(first)
-        ends = asked.latent_seed, self._condition(first + 1).latent_seed
-        return self.run.generator.interpolate(asked, ends, steps)
+        condition = self._condition(first)
+        ends = condition.latent_seed, self._condition(first + 1).latent_seed
+        return self.run.generator.interpolate(condition, ends, steps)
 
     def beside(self, sample: Sample) -> Case:
-        """The real case a sample's condition came from, at the same place, in its own space.
+        """Return the real case of a sample's condition, at the same place, in the generator's
+        space.
 
-        Of a sample that was drawn from noise it is any training case.
+        For an unconditional sample it is any training case.
         """
         where = sample.provenance.get(BESIDE, sample.provenance)
         placement = Placement.from_json(where["placement"])
-        # A composite run draws conditions through a view; its real cases are the source's own.
-        own = self.base is not None or self.source is self.sampler.source
-        load = self.sampler.cache if own else self.source.load
+        # A composite run's conditions come through a view; its real cases are the source's own.
+        cached = self.base is not None or self.source is self.sampler.source
+        load = self.sampler.cache if cached else self.source.load
         return self.run.space.to_generator(load(where["case"]), placement)
 
     def check_cases(self) -> None:
-        """Refuse training cases that are not those the run has seen; all are read.
+        """Read all training cases, and refuse any that differs from what the run has seen.
 
         Raises:
             IntegrityFault: naming the first such case.
@@ -159,17 +161,13 @@ class SampleDrawer:
             self._check_content(case_id)
 
     def _check_content(self, case_id: str) -> None:
-        """Refuse a case that is not the one the run has seen; each is looked at once.
-
-        Raises:
-            IntegrityFault: naming the case.
-        """
-        room, wanted = self.sampler.room, self._unchecked[case_id]
-        check_case(self.run.folder, room.source, case_id, wanted, room.cache)
+        """Refuse a case that is not the one the run has seen; each is checked once."""
+        room, expected = self.sampler.room, self._unchecked[case_id]
+        check_case(self.run.folder, room.source, case_id, expected, room.cache)
         del self._unchecked[case_id]
 
     def _judged(self, sample: Sample, condition: Condition) -> Sample:
-        """The sample with its flaw in its provenance, if the generator or a filter finds one."""
+        """Write into the provenance the flaw that the generator or a filter finds, if any."""
         flaw = "" if self.request.keep_flawed else self.run.generator.flaw(sample)
         if flaw:
             return replace(sample, provenance={**sample.provenance, "flaw": flaw})
@@ -179,20 +177,20 @@ class SampleDrawer:
         return self.filters.judged(sample, Asked(condition, drawn_of, self.sampler.room))
 
     def _drawn_of(self, condition: Condition) -> Case:
-        """The case a condition was drawn of, as it was seen then."""
-        told = condition.provenance
-        case = self.sampler.cache(told["case"])
-        return self.run.space.to_generator(case, Placement.from_json(told["placement"]))
+        """Return the case of a condition, as it was seen then."""
+        provenance = condition.provenance
+        case = self.sampler.cache(provenance["case"])
+        return self.run.space.to_generator(case, Placement.from_json(provenance["placement"]))
 
     def _finish(self, sample: Sample) -> Sample:
-        """Pad as the source's own crops are padded, and say which run it was."""
+        """Clear the padding as in the source's own crops, and record the run."""
         heeds = self.run.generator.heeds
-        if "boxes" in heeds:  # a case's, or like a case's; all the rest is drawn
+        if "boxes" in heeds:  # boxes are a case's, or like a case's; the rest is generated
             return replace(sample, provenance={**sample.provenance, "run": self.run.run_id})
-        if "labels" not in heeds:  # it lies where no case does, and is of none
-            told = {k: v for k, v in sample.provenance.items() if k not in OF_A_CASE}
-            told[BESIDE] = {k: sample.provenance[k] for k in ("case", "placement")}
-            return replace(sample, provenance={**told, "run": self.run.run_id})
+        if "labels" not in heeds:  # the sample belongs to no case or place
+            provenance = {k: v for k, v in sample.provenance.items() if k not in OF_A_CASE}
+            provenance[BESIDE] = {k: sample.provenance[k] for k in ("case", "placement")}
+            return replace(sample, provenance={**provenance, "run": self.run.run_id})
         placement = Placement.from_json(sample.provenance["placement"])
         cleared = self.run.space.clear_padding(sample, sample.provenance["shape"], placement)
         return replace(cleared, provenance={**sample.provenance, "run": self.run.run_id})
@@ -207,7 +205,7 @@ def sampler_for(
     base: CaseSource | None = None,
     weights: Weights | None = None,
 ) -> ConditionSampler:
-    """What draws the conditions that a generator heeds."""
+    """Return the sampler of the conditions that a generator heeds."""
     heeds, drawn_in = generator.heeds, None
     if "lesion" in heeds:
         drawn_in = lesion_drawer(request.lesions, generator.default_lesions)
@@ -231,18 +229,20 @@ def sampler_for(
 
 
 def check_classes(run: Run, classes: Sequence[str]) -> None:
-    """Refuse classes of samples where what draws them is not asked for any.
+    """Refuse classes of samples if the generator is not conditioned on classes.
 
     Raises:
         UsageFault: naming the first class.
     """
     parts = [part.run for part in getattr(run.generator, "parts", ())]
-    asked = [one for one in parts if not set(classes).isdisjoint(seen_classes(one))] or [run]
-    for one in asked if classes else ():
-        seen = seen_classes(one)
-        if not heeds_classes(one) and not (seen and set(seen) <= set(classes)):
+    runs = [
+        part_run for part_run in parts if not set(classes).isdisjoint(seen_classes(part_run))
+    ] or [run]
+    for part_run in runs if classes else ():
+        fitted = seen_classes(part_run)
+        if not heeds_classes(part_run) and not (fitted and set(fitted) <= set(classes)):
             raise UsageFault(
-                f"--class {classes[0]}: {one.folder} was fitted to draw samples of any of its "
+                f"--class {classes[0]}: {part_run.folder} was fitted to draw samples of any of its "
                 "classes, expected one fitted with --set condition=class, or with --per-class"
             )
 
@@ -250,27 +250,28 @@ def check_classes(run: Run, classes: Sequence[str]) -> None:
 def check_source(run: Run, source: CaseSource) -> None:
     """Refuse a source whose training cases are not the ones the run was fitted on.
 
-    No case is read: whether each is what it was, ``SampleDrawer`` finds when it draws of it.
+    No case is read. ``SampleDrawer`` checks the content of a case when it uses it.
 
     Raises:
         IntegrityFault: naming space or cases that differ.
     """
-    seen = run.lineage
-    guard_host(seen.host, source.host)
-    found, wanted = source.schema, run.schema
-    # Of a composite run the source may have more labels, drawn by one of its parts.
-    same_labels = wanted.labels.items() <= found.labels.items()
-    if (found.channels, found.axes) != (wanted.channels, wanted.axes) or not same_labels:
+    lineage = run.lineage
+    guard_host(lineage.host, source.host)
+    schema, expected = source.schema, run.schema
+    # The source of a composite run may have more labels, generated by one of its parts.
+    same_labels = expected.labels.items() <= schema.labels.items()
+    if (schema.channels, schema.axes) != (expected.channels, expected.axes) or not same_labels:
         raise IntegrityFault(
-            f"{run.folder}: fitted on the channels {', '.join(wanted.channels)} ({wanted.axes}) "
-            f"and labels {dict(wanted.labels)}, the source has {', '.join(found.channels)} "
-            f"({found.axes}) and {dict(found.labels)}; expected the same. Fit again"
+            f"{run.folder}: fitted on the channels {', '.join(expected.channels)} "
+            f"({expected.axes}) and labels {dict(expected.labels)}, the source has "
+            f"{', '.join(schema.channels)} ({schema.axes}) and {dict(schema.labels)}; expected the "
+            "same. Fit again"
         )
-    unseen = sorted(set(source.train_ids) - {c.id for c in seen.cases})
+    unseen = sorted(set(source.train_ids) - {c.id for c in lineage.cases})
     if unseen:
         raise IntegrityFault(
-            f"{run.folder}: fitted on {seen.dataset} fold {seen.fold}, and {len(unseen)} of "
-            f"{len(source.train_ids)} training case(s) of {source.name} fold {source.fold} were "
+            f"{run.folder}: fitted on {lineage.dataset} fold {lineage.fold}. {len(unseen)} of "
+            f"{len(source.train_ids)} training case(s) of {source.name} fold {source.fold} are "
             f"not in that fit, first {unseen[0]}; expected the same data set and split. Name them "
             "(--data, --fold), or fit again"
         )

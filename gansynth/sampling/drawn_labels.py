@@ -1,4 +1,4 @@
-"""Label maps that a run draws of a source's cases, seen through the source's view."""
+"""Label maps that a run generates for a source's cases, seen through the source's view."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from gansynth.sampling.run import Run
 
 
 def viewed(source: CaseSource, view: Mapping[str, Any]) -> CaseSource:
-    """A source through a view, with the label maps of the run that the view may name.
+    """Return a source through a view, with the label maps of the run that the view may name.
 
     Raises:
         UsageFault: a channel or class that the source does not have.
-        DataFault: no run that draws labels.
-        IntegrityFault: that run is not what it was.
+        DataFault: the named run does not generate labels.
+        IntegrityFault: that run has changed.
     """
     if "labels_by" not in view or isinstance(source, View):
         return data_viewed(source, view)
@@ -49,25 +49,24 @@ def _open_labeller(folder: Path, source: CaseSource) -> Labeller:
     return Labeller(load_run(folder), source.schema)
 
 
-def _unchanged(folder: Path, wanted: str | None) -> str:
-    """SHA-256 of a run's manifest, if it is the one that it has always been."""
+def _unchanged(folder: Path, expected: str | None) -> str:
+    """Return the SHA-256 of a run's manifest, if it is the expected one."""
     read_manifest(folder)
-    found = manifest_sha256(folder)
-    if wanted is not None and found != wanted:
+    digest = manifest_sha256(folder)
+    if expected is not None and digest != expected:
         raise IntegrityFault(
-            f"{folder}: SHA-256 of its manifest is {found[:12]}, expected {wanted[:12]}; the "
+            f"{folder}: SHA-256 of its manifest is {digest[:12]}, expected {expected[:12]}; the "
             "run has changed since it drew the label maps that another one learnt from. "
             "Restore it from a copy, or fit both again"
         )
-    return found
+    return digest
 
 
 class Labeller:
-    """A run that draws label maps from images, and how they join a source's own.
+    """A run that generates label maps from images, and joins them to a source's own.
 
     Args:
-        source: schema of the cases it is asked about. Its labels win; everything drawn gets values
-            above theirs.
+        source: schema of the cases. Its labels have priority; generated labels get higher values.
     """
 
     def __init__(self, run: Run, source: Schema) -> None:
@@ -88,15 +87,15 @@ class Labeller:
                 f"have {source.ndim}; expected the same"
             )
 
-    def schema(self, own: Schema) -> Schema:
-        """A schema with the drawn labels after its own."""
-        return merged_schema(own, self.run.schema, self.run.folder.name, self.shift)
+    def schema(self, schema: Schema) -> Schema:
+        """Return a schema with the generated labels after its own."""
+        return merged_schema(schema, self.run.schema, self.run.folder.name, self.shift)
 
     def draw(self, case: Case, schema: Schema) -> LabelArray:
-        """Draw the label map of a whole case; the same case gives the same map.
+        """Generate the label map of a whole case; the same case gives the same map.
 
-        A run that has learnt from whole cases at another resolution is shown them there; beyond its
-        frame there is background.
+        A run that was trained on whole cases at another resolution gets them at that resolution.
+        Outside its field of view there is background.
 
         Args:
             case: image (C, D, H, W) or (C, H, W), in the source's units.
@@ -108,27 +107,27 @@ class Labeller:
         image, seed = case.image[self._given], zlib.crc32(case.id.encode())
         if self.run.space.grid == "resample":
             return self._resampled(image, numbers, seed)
-        given = only_intensity(self.run.space, numbers).to_generator(Case("", "", image)).image
+        channels = only_intensity(self.run.space, numbers).to_generator(Case("", "", image)).image
         if self.run.generator.schema.ndim < schema.ndim:
-            planes = [self._one(given[:, i], seed + i) for i in range(given.shape[1])]
+            planes = [self._one(channels[:, i], seed + i) for i in range(channels.shape[1])]
             return np.stack(planes)
-        return self._one(given, seed)
+        return self._one(channels, seed)
 
-    def _one(self, given: FloatArray, seed: int) -> LabelArray:
-        condition = Condition(given=np.ascontiguousarray(given), latent_seed=seed)
+    def _one(self, channels: FloatArray, seed: int) -> LabelArray:
+        condition = Condition(given=np.ascontiguousarray(channels), latent_seed=seed)
         labels = self.run.generator.sample([condition], [seed])[0].labels
         assert labels is not None, "checked when the labeller was opened"
         return labels
 
     def _resampled(self, image: FloatArray, numbers: list[int], seed: int) -> LabelArray:
-        """Drawn where the run draws, and back on the grid of the case."""
+        """Generate in the run's space, and resample to the grid of the case."""
         space, shape = of_channels(self.run.space, numbers), image.shape[1:]
-        given = space.to_generator(Case("", "", image)).image
-        drawn = space.to_host(Sample(given, self._one(given, seed)), shape).labels
+        channels = space.to_generator(Case("", "", image)).image
+        drawn = space.to_host(Sample(channels, self._one(channels, seed)), shape).labels
         assert drawn is not None, "labels were given"
         corner = space.frame_corner(shape)
         return crop_pad(drawn, [-first for first in corner], shape, 0) if corner else drawn
 
     def under(self, drawn: LabelArray) -> LabelArray:
-        """Drawn labels with values above those of the source, which lie over them."""
+        """Return generated labels with values above the source's, whose labels cover them."""
         return np.where(drawn > 0, drawn + np.int16(self.shift), np.int16(0)).astype(np.int16)

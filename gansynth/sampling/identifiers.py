@@ -1,10 +1,10 @@
-"""What would name a patient or a source: names that are looked for whole, and marks of a kind.
+"""Identifiers of patients and sources: known names, and patterns such as paths.
 
-A name is compared word by word, and a word is a run of letters and digits: ``p1_left`` is found in
-``p1-left_0000.nii.gz`` and in ``P1 left``, but not in ``p1_lefty``. What is looked for must tell
-something by itself: three letters and digits at least with a letter among them (folders: five), or
-six digits. Shorter ones (``1``, ``004``, ``p1``) count only as the whole value of a key or column
-that says it is a case, subject, patient, person, participant or donor.
+A name is compared word by word. A word is a run of letters and digits: ``p1_left`` is found in
+``p1-left_0000.nii.gz`` and in ``P1 left``, but not in ``p1_lefty``. A name must be specific: at
+least three letters and digits with a letter among them (folders: five), or six digits. Shorter ones
+(``1``, ``004``, ``p1``) count only as the whole value of a key with such a name: case,
+subject, patient, person, participant or donor.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from gansynth.core.lineage import Lineage
 from gansynth.core.schema import Schema
 
 LEAST_LETTERS, LEAST_FOLDER, LEAST_DIGITS = 3, 5, 6
-"""Letters and digits that a name has at least: with a letter among them, of a folder, and without
-any letter."""
+"""Fewest letters and digits of a name with a letter, of a folder, and of a name without letters."""
 PERSONAL = frozenset({"case", "subject", "patient", "person", "participant", "donor"})
-"""Words of a key whose value counts whole, however short."""
+"""Words of a key whose whole value counts, however short."""
 NEUTRAL = re.compile(r"(sample|synth|synthetic\d*)[-_]?\d*", re.IGNORECASE)
-"""What exports call their own files."""
+"""File names that exports choose themselves."""
 COMMON = frozenset(
     """
     admin annotations archive axial background bank box boxes build case cases cfg channel
@@ -41,7 +40,7 @@ COMMON = frozenset(
     values var version volume volumes window work workspace xml yaml yml yolo
     """.split()  # noqa: SIM905  # a list of words
 )
-"""Words that exports hold by themselves: alone they name nobody."""
+"""Words that exports contain anyway: alone they identify nobody."""
 
 _WORD = re.compile(r"[^\W_]+")
 _BETWEEN = re.compile(r"[-_. /\\]|\\\\|%20")
@@ -67,7 +66,7 @@ _OWN = re.compile(r"^/(?:dev|proc)/")
 
 
 class Name(NamedTuple):
-    """Something that is looked for, and what it is: ``case``, ``subject``, ``folder`` ..."""
+    """A name to search for, and its kind: ``case``, ``subject``, ``folder`` ..."""
 
     text: str
     what: str
@@ -77,55 +76,55 @@ class Name(NamedTuple):
 
 
 def words_of(text: str) -> tuple[str, ...]:
-    """Its runs of letters and digits, lower case."""
+    """Return a text's runs of letters and digits in lower case."""
     return tuple(word.casefold() for word in _WORD.findall(text))
 
 
 def tells(words: tuple[str, ...]) -> bool:
-    """Whether a name of these words means something wherever it stands."""
+    """Return whether a name of these words is specific in any context."""
     whole = "".join(words)
     return len(whole) >= (LEAST_DIGITS if whole.isdigit() else LEAST_LETTERS)
 
 
 class Names:
-    """Names to be looked for in texts.
+    """Names to search for in texts.
 
     Args:
-        names: what to look for; of names that differ in writing alone the first counts.
-        harmless: texts that name nobody here, such as names of channels and labels.
+        names: names to search for; of names that differ in spelling alone the first counts.
+        harmless: texts that identify nobody, such as names of channels and labels.
     """
 
     def __init__(self, names: Iterable[Name], harmless: Collection[str] = ()) -> None:
         free = {words_of(text) for text in harmless}
-        known: dict[tuple[str, ...], Name] = {}
+        by_words: dict[tuple[str, ...], Name] = {}
         for name in names:
             words = words_of(name.text)
             if words and words not in free and not _says_nothing(words, name):
-                known.setdefault(words, name)
-        self._short = {words: name for words, name in known.items() if not tells(words)}
+                by_words.setdefault(words, name)
+        self._short = {words: name for words, name in by_words.items() if not tells(words)}
         self._by_first: dict[str, list[tuple[tuple[str, ...], Name]]] = {}
-        for words in sorted(known.keys() - self._short.keys(), key=lambda w: (-len(w), w)):
-            self._by_first.setdefault(words[0], []).append((words, known[words]))
+        for words in sorted(by_words.keys() - self._short.keys(), key=lambda w: (-len(w), w)):
+            self._by_first.setdefault(words[0], []).append((words, by_words[words]))
 
     def within(self, text: str) -> list[Name]:
-        """Names in a text, each once, the longest where several begin at one place."""
+        """Return the names in a text, each once, the longest where several begin at one place."""
         return list(dict.fromkeys(name for name, _, _ in self._found(text)))
 
     def valued(self, key: str, value: str) -> list[Name]:
-        """Names in the value of a key; short ones too if the key says that it is a person's."""
-        found = self.within(value)
+        """Return the names in the value of a key; short ones too if the key is personal."""
+        names = self.within(value)
         short = self._short.get(words_of(value))
-        if not found and short is not None and not PERSONAL.isdisjoint(_split(key)):
+        if not names and short is not None and not PERSONAL.isdisjoint(_split(key)):
             return [short]
-        return found
+        return names
 
     def blanked(self, value: Any) -> Any:
-        """A JSON-able value with ``?`` in the place of every name and every path in its texts."""
+        """Replace every name and every path in a JSON-able value's texts by ``?``."""
         if isinstance(value, str):
             for _, begin, end in reversed(list(self._found(value))):
                 value = f"{value[:begin]}?{value[end:]}"
-            for what, pattern in _MARKS:
-                value = pattern.sub("?", value) if what == "a path" else value
+            for kind, pattern in _MARKS:
+                value = pattern.sub("?", value) if kind == "a path" else value
             return value
         if isinstance(value, Mapping):
             return {self.blanked(key): self.blanked(entry) for key, entry in value.items()}
@@ -134,7 +133,7 @@ class Names:
         return value
 
     def _found(self, text: str) -> Iterator[tuple[Name, int, int]]:
-        """Names in a text with where they begin and end, from left to right."""
+        """Yield the names in a text with begin and end, from left to right."""
         spans = [(m[0].casefold(), *m.span()) for m in _WORD.finditer(text)]
         done = 0
         for at, (word, begin, _) in enumerate(spans):
@@ -151,59 +150,59 @@ class Names:
 
 
 def words_of_schema(schema: Schema) -> tuple[str, ...]:
-    """Names of channels, labels and classes: they name nobody."""
+    """Return the names of channels, labels and classes, which identify nobody."""
     return (*schema.channels, *schema.labels, *schema.classes, *schema.box_classes)
 
 
 def names_in(lineage: Lineage, schema: Schema) -> Names:
-    """What samples of a lineage must not name, for texts that are handed on to be blanked."""
+    """Return the names to remove from the texts of shared samples."""
     return Names(names_of(lineage), words_of_schema(schema))
 
 
 def names_of(lineage: Lineage) -> Iterator[Name]:
-    """Cases, subjects and data sets of a lineage and of its ancestors."""
-    for one in lineage.everyone():
+    """Yield the cases, subjects and data sets of a lineage and of its ancestors."""
+    for ancestor in lineage.everyone():
         yield Name(
-            one.dataset.rpartition(":")[2].replace("\\", "/").rstrip("/").rpartition("/")[2],
+            ancestor.dataset.rpartition(":")[2].replace("\\", "/").rstrip("/").rpartition("/")[2],
             "data set",
         )
-        for case in one.cases:
+        for case in ancestor.cases:
             yield from names_of_case(case.id, case.subject)
-            for known in filter(None, (case.sha256, case.image, *case.prints)):
-                yield Name(known, "content hash of a case")
+            for digest in filter(None, (case.sha256, case.image, *case.prints)):
+                yield Name(digest, "content hash of a case")
 
 
 def names_of_case(case_id: str, subject: str) -> Iterator[Name]:
-    """A case, the volume that it is a slice of, and its subject."""
+    """Yield the names of a case, of the volume that it is a slice of, and of its subject."""
     yield Name(case_id, "case")
-    if "/" in case_id:  # a slice, which is called after its volume
+    if "/" in case_id:  # a slice, which is named after its volume
         yield Name(case_id.split("/", 1)[0], "case")
     if subject != case_id:
         yield Name(subject, "subject")
 
 
 def marks(text: str) -> list[str]:
-    """What a text holds that names somebody or some place by its kind: paths, DICOM identifiers."""
-    found: dict[str, None] = {}
-    for what, pattern in _MARKS:
+    """Return identifying patterns in a text: paths, DICOM identifiers."""
+    texts: dict[str, None] = {}
+    for kind, pattern in _MARKS:
         for match in pattern.finditer(text):
             if not _OWN.match(match[0]):
-                found[f"{what}, {match[0]!r:.120}"] = None
-    return list(found)
+                texts[f"{kind}, {match[0]!r:.120}"] = None
+    return list(texts)
 
 
 def _says_nothing(words: tuple[str, ...], name: Name) -> bool:
-    """Whether exports have a name by themselves; of a case's or person's id all words are its."""
+    """Return whether exports contain a name anyway; a case's or subject's id counts as a whole."""
     if NEUTRAL.fullmatch(name.text) is not None:
         return True
     if len(words) == 1 or name.what not in ("case", "subject"):
-        few = name.what == "folder" and len("".join(words)) < LEAST_FOLDER
-        return few or COMMON.issuperset(words)
+        short = name.what == "folder" and len("".join(words)) < LEAST_FOLDER
+        return short or COMMON.issuperset(words)
     return False
 
 
 def _split(key: str) -> set[str]:
-    """Words of a key, ``caseID`` and ``case_id`` alike; plurals as singulars."""
+    """Return the words of a key, with ``caseID`` and ``case_id`` alike and plurals as singulars."""
     apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key)
     return {word.removesuffix("s") for word in words_of(apart)}
 
@@ -213,7 +212,7 @@ def _together(text: str, part: list[tuple[str, int, int]]) -> bool:
 
 
 def _of_a_number(text: str, span: tuple[str, int, int]) -> bool:
-    """Whether digits are part of a number with a point: of 0.123456."""
+    """Return whether digits are part of a decimal number such as 0.123456."""
     _, begin, end = span
     before, after = text[max(0, begin - 2) : begin], text[end : end + 2]
     return bool(re.fullmatch(r"\d\.", before) or re.fullmatch(r"\.\d", after))

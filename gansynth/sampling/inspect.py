@@ -1,6 +1,6 @@
-"""Looking at what a generator draws: walks from latent to latent, and the real cases it is near to.
+"""Inspection of a generator: latent interpolations, and the real cases nearest to its samples.
 
-Sheets with real cases stay in the run folder, below ``samples/``: they are pictures of patients.
+Preview grids with real cases stay in the run folder, below ``samples/``: they show patients.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from gansynth.core.generator import Generator
 
 STEPS, ROWS = 8, 4
-"""Samples on a walk, and walks on a sheet, at the end of a fit."""
+"""Samples of an interpolation, and interpolations of a preview grid, at the end of a fit."""
 SHOWN, ACROSS = 16, 4
-"""Samples on a sheet beside their nearest real case, and in a line of it."""
+"""Samples of a preview grid with their nearest real case, and samples of one line of it."""
 
 
 def walks(generator: Generator) -> bool:
-    """Whether a generator says that it has a latent space to walk through."""
+    """Return whether a generator has a latent space."""
     from gansynth.core.generator import Generator
 
     return type(generator).interpolate is not Generator.interpolate
@@ -39,19 +39,19 @@ def write_interpolation(
 ) -> dict[str, Any]:
     """Write ``interpolation.png``: each row leads from one sample's latent to the next one's.
 
-    Row ``i`` begins with sample ``2 i`` of the drawer's seed and ends at the latent of the one
-    after it, drawn under the same condition.
+    Row ``i`` begins with sample ``2 i`` of the drawer's seed and ends at the latent of the next
+    one, generated with the same condition.
 
     Returns:
-        A JSON-able report: the sheet; for each row how far each step goes (root mean square over
-        voxels and channels, in deviations of the sheet's intensities), and how even they are: mean
-        over largest, 1 if all are equal; None if nothing changes.
+        A JSON-able report with the preview grid's path. For each row it has the length of each
+        step: root mean square over voxels and channels, in standard deviations of the grid's
+        intensities. The evenness is mean over largest: 1 if all are equal, None if nothing changes.
 
     Raises:
         UsageFault: the generator has no latent space.
     """
-    found = [drawer.interpolate(2 * row, steps) for row in range(rows)]
-    stacked = np.stack([[sample.image for sample in walk] for walk in found])
+    walked = [drawer.interpolate(2 * row, steps) for row in range(rows)]
+    stacked = np.stack([[sample.image for sample in walk] for walk in walked])
     deviation = stacked.std(axis=(0, 1, *range(3, stacked.ndim)), keepdims=True)
     apart = np.diff(stacked / np.maximum(deviation, 1e-6), axis=1)
     lengths = np.sqrt((apart**2).mean(axis=tuple(range(2, apart.ndim)))).tolist()
@@ -61,7 +61,7 @@ def write_interpolation(
         + ("nothing changes" if even is None else f"evenness {even:.2f}")
         for row, even in enumerate(evenness)
     ]
-    cells = list(zip(captions, found, strict=True))
+    cells = list(zip(captions, walked, strict=True))
     path = write_mosaic(folder / "interpolation.png", cells, drawer.run.generator.schema)
     return {
         "sheet": str(path),
@@ -80,10 +80,10 @@ def write_nearest(
 ) -> dict[str, Any]:
     """Write ``nearest.png`` and ``nearest.json``: samples beside their nearest training case.
 
-    Both show, or name, patients: the folder ought to be the run's own.
+    Both show, or name, patients, so the folder should be the run's own.
 
     Args:
-        samples: in the generator's own space; the first of them are on the sheet.
+        samples: in the generator's own space; the preview grid shows the first ones.
 
     Returns:
         A JSON-able report: the files, the usual distance, the median ratio.

@@ -1,4 +1,4 @@
-"""Opening a run: its generator, or a composite's parts, with the weights of its manifest."""
+"""Open a run: its generator, or a composite's parts, with the weights of its manifest."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 def check_weights(run: Described) -> Path:
-    """The file (of a composite: the folder) of the weights that draw samples, if the manifest's.
+    """Return the weights' file (of a composite: the folder) if it matches the manifest.
 
     Raises:
         UsageFault: there are none yet.
-        IntegrityFault: missing, other content, or a path that leads out of the run.
+        IntegrityFault: missing, other content, or a path outside the run.
     """
     if PARTS in run.manifest:
         return check_parts(run)
@@ -35,10 +35,10 @@ def check_weights(run: Described) -> Path:
     if weights is None:
         raise UsageFault(f"{folder}: this run has no checkpoint yet; finish it with gansynth fit")
     path = path_inside(folder, weights["path"], key=f"{folder / MANIFEST}: key 'weights'")
-    found = sha256_file(path) if path.is_file() else "of no file"
-    if found != weights["sha256"]:
+    digest = sha256_file(path) if path.is_file() else "of no file"
+    if digest != weights["sha256"]:
         raise IntegrityFault(
-            f"{path}: SHA-256 is {found[:12]}, expected {weights['sha256'][:12]} by {MANIFEST}; "
+            f"{path}: SHA-256 is {digest[:12]}, expected {weights['sha256'][:12]} by {MANIFEST}; "
             "restore it from a copy, or fit the run again"
         )
     return path
@@ -48,8 +48,8 @@ def load_run(run: Path | RunFolder, device: str = "auto") -> Run:
     """Open a run: build its generator and load the averaged weights, checked against their hash.
 
     Raises:
-        UsageFault: no run here, or it has no weights yet.
-        IntegrityFault: weights that are not the manifest's.
+        UsageFault: there is no run, or it has no weights yet.
+        IntegrityFault: the weights are not the manifest's.
     """
     from gansynth.runtime.devices import pick_device
     from gansynth.training.checkpoint import load_tensors
@@ -68,7 +68,7 @@ def load_run(run: Path | RunFolder, device: str = "auto") -> Run:
 
 
 def _precision(manifest: Mapping[str, Any], device: torch.device) -> Precision:
-    """What it was trained in: bf16 draws other samples than fp32. Half precision as bf16."""
+    """Return the training precision: bf16 gives other samples than fp32. Half counts as bf16."""
     trained = str(manifest["config"].get("fit", {}).get("precision", "auto"))
     if trained == "fp32":
         return "fp32"
@@ -79,24 +79,24 @@ def _load_weights(generator: Generator, tensors: Mapping[str, Tensor], path: Pat
     for name in generator.ema:
         if name not in generator.nets:
             continue
-        # Averages are of floating-point tensors; counters and the like keep their start.
-        own = generator.nets[name].state_dict()
-        wanted = {f"{name}/{k}": v.shape for k, v in own.items() if v.is_floating_point()}
-        found = {k: v.shape for k, v in tensors.items() if k.startswith(f"{name}/")}
-        differing = [k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k)]
+        # Only floating-point tensors are averaged; counters keep their initial value.
+        current = generator.nets[name].state_dict()
+        expected = {f"{name}/{k}": v.shape for k, v in current.items() if v.is_floating_point()}
+        shapes = {k: v.shape for k, v in tensors.items() if k.startswith(f"{name}/")}
+        differing = [k for k in expected.keys() | shapes.keys() if expected.get(k) != shapes.get(k)]
         if differing:
             first = min(differing)
             raise IntegrityFault(
                 f"{path}: {len(differing)} tensor(s) do not fit the generator, first {first}: "
-                f"{found.get(first)}, expected {wanted.get(first)}; this run was made by another "
-                "version of its plugin. Fit it again"
+                f"{shapes.get(first)}, expected {expected.get(first)}; this run was made by "
+                "another version of its plugin. Fit it again"
             )
-        state = {key.removeprefix(f"{name}/"): tensors[key] for key in found}
+        state = {key.removeprefix(f"{name}/"): tensors[key] for key in shapes}
         generator.nets[name].load_state_dict(state, strict=False)
 
 
 def build_generator(run: Described) -> Generator:
-    """The generator of a run with weights of its own, with fresh ones; torch's random state stays.
+    """Build a run's generator with fresh weights; torch's random state is kept.
 
     Raises:
         IntegrityFault: options that the installed plugin does not know.
@@ -110,10 +110,10 @@ def build_generator(run: Described) -> Generator:
     cls = installed().generator(manifest["generator"])
     schema = space.generator_schema(run.schema)
     try:
-        # Options that are gone are nothing to a run that had none of them.
-        known = cls.Options.model_fields
-        told = {k: v for k, v in manifest["options"].items() if k in known or v is not None}
-        options = cls.Options(**told)
+        # Removed options do not matter if they were None.
+        fields = cls.Options.model_fields
+        values = {k: v for k, v in manifest["options"].items() if k in fields or v is not None}
+        options = cls.Options(**values)
     except (ValidationError, TypeError) as error:
         raise IntegrityFault(
             f"{run.folder / MANIFEST}: key 'options': {_first_line(error)}; expected "
@@ -125,23 +125,23 @@ def build_generator(run: Described) -> Generator:
 
 
 def _first_line(error: Exception) -> str:
-    """The first thing a validation found wrong, with its key and value."""
+    """Return the first error of a validation, with its key and value."""
     from pydantic import ValidationError
 
     if not isinstance(error, ValidationError):
         return " ".join(str(error).split())
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"])) or "all"
-    more = "" if error.error_count() == 1 else f" (and {error.error_count() - 1} more)"
-    return f"{where} is {first['input']!r}: {first['msg']}{more}"
+    further = "" if error.error_count() == 1 else f" (and {error.error_count() - 1} more)"
+    return f"{where} is {first['input']!r}: {first['msg']}{further}"
 
 
 def load_composite(run: Described, device: str) -> Together:
-    """Open the parts that draw images, each checked against the composite's manifest.
+    """Open the parts that generate images, each checked against the composite's manifest.
 
     Raises:
         UsageFault: not all parts are fitted yet.
-        IntegrityFault: a part is not the one that was fitted, or the parts do not fit together.
+        IntegrityFault: a part has changed, or the parts do not fit together.
     """
     from gansynth.sampling.composite import ClassComposite, Composite, Part
 
@@ -163,36 +163,36 @@ def load_composite(run: Described, device: str) -> Together:
 
 
 def check_parts(run: Described) -> Path:
-    """The folder of the parts, if every one of them is finished and the one that was fitted.
+    """Return the folder of the parts if every one of them is complete and unchanged.
 
     Raises:
         UsageFault: one is not fitted yet.
-        IntegrityFault: one is missing or another.
+        IntegrityFault: one is missing or has changed.
     """
     folder = run.folder
     for part in run.manifest[PARTS]:
         if part["manifest_sha256"] is None:
             raise UsageFault(
-                f"{folder}: part {part['name']!r} is not fitted yet; go on with the gansynth fit "
+                f"{folder}: part {part['name']!r} is not fitted yet; continue the gansynth fit "
                 "that began this run"
             )
-        own = part_folder(folder, part)
-        path = own / MANIFEST
-        found = sha256_file(path) if path.is_file() else "of no file"
-        if found != part["manifest_sha256"]:
+        part_run = part_folder(folder, part)
+        path = part_run / MANIFEST
+        digest = sha256_file(path) if path.is_file() else "of no file"
+        if digest != part["manifest_sha256"]:
             raise IntegrityFault(
-                f"{path}: SHA-256 is {found[:12]}, expected {part['manifest_sha256'][:12]} by the "
+                f"{path}: SHA-256 is {digest[:12]}, expected {part['manifest_sha256'][:12]} by the "
                 f"composite's {MANIFEST}; restore it from a copy, or fit the run again"
             )
-        check_weights(RunFolder(own))
+        check_weights(RunFolder(part_run))
     return folder / PARTS
 
 
 def part_folder(folder: Path, part: Mapping[str, Any]) -> Path:
-    """Where a part lies.
+    """Return the folder of a part.
 
     Raises:
-        IntegrityFault: outside the run.
+        IntegrityFault: it is outside the run.
     """
-    what = f"{folder / MANIFEST}: key 'parts'"
-    return path_inside(folder, part["folder"], key=what)
+    label = f"{folder / MANIFEST}: key 'parts'"
+    return path_inside(folder, part["folder"], key=label)

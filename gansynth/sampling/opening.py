@@ -1,7 +1,7 @@
-"""Opening the source that a run was fitted on, and the run to draw samples of it for a host.
+"""Open the source that a run was fitted on, and the run, to generate samples for an adapter.
 
-A producer and every check before it pass ``open_drawer``; so what the one would refuse after
-minutes the other refuses at once.
+A producer and all checks before it call ``open_drawer``. The checks therefore refuse at once what
+the producer would refuse after minutes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def open_source(request: SourceRequest) -> CaseSource:
-    """Open the source a request names, with the labels that a generator draws of its cases.
+    """Open the requested source, with the labels that a generator adds to its cases.
 
     Raises:
         UsageFault: an unknown kind, or ``--read`` keys that it does not have.
@@ -35,23 +35,23 @@ def open_source(request: SourceRequest) -> CaseSource:
     return viewed(open_plain(replace(request, view={})), request.view)
 
 
-def open_real(asked: Mapping[str, Any], own: CaseSource) -> CaseSource:
-    """Real cases of another source, a ``SourceRequest`` as JSON, as the run's own would have them.
+def open_real(request: Mapping[str, Any], source: CaseSource) -> CaseSource:
+    """Open real cases of another source, a ``SourceRequest`` as JSON, in the run's own format.
 
     Raises:
         UsageFault, DataFault: it does not open, or its cases are not like the run's own.
     """
     from gansynth.conditions.external_source import open_base
 
-    with said_of("--conditions", "--real"):  # which is read alike
-        return open_base(asked, own)
+    with said_of("--conditions", "--real"):  # both are read alike
+        return open_base(request, source)
 
 
 def own_source(run: Described, host: CaseSource, *, any_size: bool = False) -> CaseSource:
-    """Where a run's training cases come from: the host's own source, or another one.
+    """Return the source of a run's training cases: the adapter's own source, or another one.
 
     Args:
-        any_size: whether the host takes samples of other sizes than it reads its cases in.
+        any_size: whether the adapter takes samples of other sizes than it reads its cases in.
     """
     if same_host(run.lineage.host, host.host):
         if not any_size or run.request.read == host.request.read:
@@ -61,20 +61,21 @@ def own_source(run: Described, host: CaseSource, *, any_size: bool = False) -> C
 
 
 def open_beside(run: Described, host: CaseSource) -> CaseSource:
-    """A run's own source, below the root of a host's where it names none."""
+    """Open a run's own source, below the root of the adapter's where it names none."""
     return open_source(replace(run.request, root=run.request.root or host.request.root))
 
 
 def source_for(run: Run, adapter: Adapter) -> tuple[CaseSource, Callable[[Sample], Sample] | None]:
-    """Where a run's conditions come from; and what brings samples from there to the host, if
-    that is elsewhere.
+    """Return the source of a run's conditions, and a function that maps samples to the adapter.
+
+    The function is None if both have the same source.
     """
-    own = own_source(run, adapter.source, any_size=adapter.any_size)
-    return own, None if own is adapter.source else adapter.bring(own, run.space)
+    source = own_source(run, adapter.source, any_size=adapter.any_size)
+    return source, None if source is adapter.source else adapter.bring(source, run.space)
 
 
 def open_moved(run: Described, data: str | None, root: str | None) -> CaseSource:
-    """The source a run was fitted on, where it lies now; its content is compared as it is drawn of.
+    """Open the source of a run at its present place; its content is compared when it is used.
 
     Raises:
         UsageFault, DataFault: it is not there.
@@ -83,11 +84,11 @@ def open_moved(run: Described, data: str | None, root: str | None) -> CaseSource
     if data is None:
         return open_taken(request)
     moved = SourceRequest.parse(data)
-    return open_taken(replace(request, kind=moved.kind, where=moved.where), said=True)
+    return open_taken(replace(request, kind=moved.kind, where=moved.where), by_user=True)
 
 
-def open_taken(request: SourceRequest, *, said: bool = False) -> CaseSource:
-    """Open a source; where a run, and no user, has said which, a fault tells of moved ones.
+def open_taken(request: SourceRequest, *, by_user: bool = False) -> CaseSource:
+    """Open a source; if the user has not named it, a fault hints at moved data.
 
     Raises:
         UsageFault, DataFault: it cannot be opened.
@@ -95,67 +96,67 @@ def open_taken(request: SourceRequest, *, said: bool = False) -> CaseSource:
     try:
         return open_source(request)
     except (UsageFault, DataFault) as fault:
-        if said or places_of(request):
+        if by_user or places_of(request):
             raise
         way_out = "If it was moved, say where it is: --data KIND:WHERE"
         raise type(fault)(f"{fault}. {way_out}") from fault
 
 
-def requested(asked: Mapping[str, Any], run: RunFolder | None) -> SourceRequest:
-    """What a host is opened on: what was asked for, and the rest as the generator was fitted on.
+def requested(options: Mapping[str, Any], run: RunFolder | None) -> SourceRequest:
+    """Complete the options of a source by those that the generator was fitted on.
 
     Args:
-        asked: attributes of a ``SourceRequest``; None, or none, of those that were not said.
-        run: of the generator, if there is one. Of another kind of data set only the fold is taken.
+        options: attributes of a ``SourceRequest``; None or empty if not given.
+        run: the generator's run, if any. If its data set is of another kind, only the fold is used.
 
     Raises:
-        UsageFault: nothing says which data set it is.
+        UsageFault: no data set is given.
     """
-    told = {key: value for key, value in asked.items() if value}
-    own: dict[str, Any] = {} if run is None else {**run.manifest["request"], "view": {}}
-    if "kind" not in told and not own:
+    given_options = {key: value for key, value in options.items() if value}
+    fitted: dict[str, Any] = {} if run is None else {**run.manifest["request"], "view": {}}
+    if "kind" not in given_options and not fitted:
         raise UsageFault(
             "--data: missing, expected KIND:WHERE, for example nnunet:004; or --generator RUN, "
-            "whose data are taken then"
+            "whose data are then used"
         )
-    if own and told.get("kind", own["kind"]) != own["kind"]:
-        own = {"fold": own["fold"]}
-    read = {**own.get("read", {}), **told.get("read", {})}
-    return SourceRequest(**{**own, **told, "read": read})
+    if fitted and given_options.get("kind", fitted["kind"]) != fitted["kind"]:
+        fitted = {"fold": fitted["fold"]}
+    read = {**fitted.get("read", {}), **given_options.get("read", {})}
+    return SourceRequest(**{**fitted, **given_options, "read": read})
 
 
-def taken(request: SourceRequest, asked: Mapping[str, Any]) -> str:
-    """What of a request nobody has asked for, in words; empty if there is nothing."""
+def taken(request: SourceRequest, options: Mapping[str, Any]) -> str:
+    """Describe the parts of a request that the user has not given; empty if there are none."""
     usual = asdict(SourceRequest("", ""))
-    found = {k: v for k, v in asdict(request).items() if v != usual[k] and not asked.get(k)}
-    if "kind" in found:
-        found = {"data": f"{found.pop('kind')}:{found.pop('where')}", **found}
-    if "fold" in usual and not asked.get("fold"):
-        found["fold"] = request.fold
-    return ", ".join(f"{key} {_said(value)}" for key, value in found.items())
+    defaults = {k: v for k, v in asdict(request).items() if v != usual[k] and not options.get(k)}
+    if "kind" in defaults:
+        defaults = {"data": f"{defaults.pop('kind')}:{defaults.pop('where')}", **defaults}
+    if "fold" in usual and not options.get("fold"):
+        defaults["fold"] = request.fold
+    return ", ".join(f"{key} {_said(value)}" for key, value in defaults.items())
 
 
 def _said(value: Any) -> str:
     if isinstance(value, Mapping):
-        return " ".join(f"{key}={one}" for key, one in value.items())
+        return " ".join(f"{key}={entry}" for key, entry in value.items())
     return str(value)
 
 
 def open_drawer(
     adapter: Adapter, run: RunFolder, request: SampleRequest, *, device: str, learn: bool = True
 ) -> tuple[SampleDrawer, Callable[[Sample], Sample] | None]:
-    """Open a run to draw samples of for a host.
+    """Open a run to generate samples for an adapter.
 
     Returns:
-        What draws, in the space of the run's own source; and what brings samples from there to the
-        host, if that is elsewhere.
+        The drawer, in the space of the run's own source, and a function that maps its samples to
+        the adapter. It is None if both have the same source.
 
     Raises:
-        GansynthError: a run that is damaged or does not fit its source, or what cannot be asked.
+        GansynthError: a run is damaged or does not fit its source, or a request is not supported.
     """
     from gansynth.sampling.drawer import SampleDrawer
     from gansynth.sampling.open_run import load_run
 
     opened: Run = load_run(run, device)
-    own, bring = source_for(opened, adapter)
-    return SampleDrawer(opened, own, request, learn=learn), bring
+    source, bring = source_for(opened, adapter)
+    return SampleDrawer(opened, source, request, learn=learn), bring

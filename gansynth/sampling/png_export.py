@@ -1,10 +1,11 @@
-"""Samples as PNG files with a manifest: for those who look at them, and for other software.
+"""Samples as PNG files with a manifest, for viewing and for other software.
 
-A folder that ``pictures:FOLDER`` reads back: ``images/`` (of several channels: a folder for each),
-``masks/`` with label numbers, ``labels/`` with boxes as YOLO's lines and ``classes.txt`` with their
-names, ``overlays/`` if asked for, ``manifest.csv`` and ``manifest.json``; where one file has all
-channels, ``dataset.json`` and, with boxes, ``data.yaml``: ``pictures:`` and ``yolo:`` read that.
-Nothing in it names a patient, a case or a path: it may be handed on.
+``pictures:FOLDER`` reads the folder back. ``images/`` holds the images (several channels: a folder
+for each), ``masks/`` label numbers, ``overlays/`` optional overlays. ``labels/`` has boxes in
+YOLO's format, with their names in ``classes.txt``. The manifest is ``manifest.csv`` and
+``manifest.json``. If one file has all channels there is also ``dataset.json`` and, with boxes,
+``data.yaml``, for ``pictures:`` and ``yolo:``. No file names a patient, a case or a path, so the
+folder may be shared.
 """
 
 from __future__ import annotations
@@ -38,15 +39,15 @@ from gansynth.sampling.sharing import check_new, forget_times
 
 COLOUR = ("red", "green", "blue")
 AT_ONCE = 16
-"""Samples drawn at once."""
+"""Samples generated at once."""
 LARGE = 512
 """Pixels along the longest edge of a picture with outlines, about."""
 FOLDS = 5
-"""Of the pictures with boxes one in so many is for validation."""
+"""One in so many pictures with boxes is for validation."""
 TOLD = 3
-"""Kinds of flaws that are told, the most common ones."""
+"""Kinds of flaws that a warning lists, the most common ones."""
 LOOKED_AT = 64
-"""Training cases whose percentiles make the window."""
+"""Training cases whose percentiles define the window."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,12 @@ class PngOptions:
     """How samples become pictures.
 
     Attributes:
-        bits: 8 or 16 a pixel.
+        bits: 8 or 16 per pixel.
         window: ``LOW:HIGH`` in the source's units, or percentiles of its training cases
-            (``1%:99%``); one for all channels, or one for each, separated by commas. What becomes
-            black and white is the same in all pictures of a run.
+            (``1%:99%``); one for all channels, or one for each, separated by commas. All pictures
+            of a run have the same window.
         overlay: also write images with the outlines of labels, or of boxes without them.
-        keep_flawed: write samples too that the generator itself finds a flaw in.
+        keep_flawed: also write samples that the generator itself rejects.
     """
 
     bits: Literal[8, 16] = 8
@@ -76,19 +77,20 @@ def export_pictures(
     reporter: Reporter,
     drawn: Callable[[Mapping[str, Mapping[str, Any]]], None] | None = None,
 ) -> dict[str, Any]:
-    """Draw samples and write them as PNG files with a manifest: all of the folder, or none.
+    """Generate samples and write them as PNG files with a manifest: the whole folder, or nothing.
 
     Args:
-        n: how many are drawn; flawed ones of them are left out, and counted.
-        out: the folder; there must be none, or an empty one.
-        drawn: handed the provenance of all that were written, by name, before the folder is there.
+        n: samples to generate; rejected ones are left out, and counted.
+        out: the folder; it must be empty or missing.
+        drawn: called with the provenance of all written samples, by name, before the folder
+            appears.
 
     Returns:
-        A JSON-able report: folder, samples written and left out, window, seconds a sample.
+        A JSON-able report: folder, samples written and left out, window, seconds per sample.
 
     Raises:
-        UsageFault: samples are volumes, the folder holds something, or a window that is none.
-        EnvironmentFault: the disk refuses.
+        UsageFault: samples are volumes, the folder is not empty, or a window is invalid.
+        EnvironmentFault: the files cannot be written.
     """
     import time
 
@@ -109,9 +111,9 @@ def export_pictures(
             forget_times(temporary)
     flaws = writer.manifest.flaws
     if flaws:
-        said = "; ".join(f"{count} x {flaw}" for flaw, count in flaws.most_common(TOLD))
-        kept = "kept" if options.keep_flawed else "left out; --keep-flawed keeps them"
-        reporter.warn(f"{out}: {flaws.total()} of {n} samples are flawed, {kept}: {said}")
+        counts = "; ".join(f"{count} x {flaw}" for flaw, count in flaws.most_common(TOLD))
+        outcome = "but kept" if options.keep_flawed else "and left out; --keep-flawed keeps them"
+        reporter.warn(f"{out}: {flaws.total()} of {n} samples were rejected {outcome}: {counts}")
     return {
         "folder": str(out),
         "samples": len(writer.manifest.rows),
@@ -123,10 +125,10 @@ def export_pictures(
 
 
 def check_export(drawer: SampleDrawer, out: Path) -> None:
-    """Refuse what cannot be exported, before anything is drawn.
+    """Refuse an impossible export before anything is generated.
 
     Raises:
-        UsageFault: samples are volumes, or the folder holds something.
+        UsageFault: samples are volumes, or the folder is not empty.
     """
     generator = drawer.run.generator
     if generator.schema.ndim != 2:
@@ -139,36 +141,36 @@ def check_export(drawer: SampleDrawer, out: Path) -> None:
 
 
 def find_windows(text: str, source: CaseSource, space: Space) -> tuple[tuple[float, float], ...]:
-    """Intensities that become black and white, for each channel.
+    """Return the intensities that become black and white, for each channel.
 
-    Percentiles are those of training cases (at most 64 of them, always the same ones), so that all
-    exports of a run, and its real cases, can be shown alike.
+    Percentiles are those of training cases: at most 64 of them, always the same ones. All exports
+    of a run, and its real cases, can therefore be shown alike.
 
     Raises:
-        UsageFault: text that is no window, or another number of them than of channels.
+        UsageFault: an invalid window, or another number of them than of channels.
     """
     from pydantic import TypeAdapter, ValidationError
 
     from gansynth.data.planes import Window, Windows
 
     try:
-        found: Sequence[Window] = TypeAdapter(Windows).validate_python(text)
+        parsed: Sequence[Window] = TypeAdapter(Windows).validate_python(text)
     except ValidationError as error:
-        said = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise UsageFault(f"--window {text}: {said}") from None
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UsageFault(f"--window {text}: {message}") from None
     channels = len(source.schema.channels)
-    if len(found) not in (1, channels):
+    if len(parsed) not in (1, channels):
         raise UsageFault(
-            f"--window {text}: {len(found)} for {channels} channel(s), expected one for all, or "
+            f"--window {text}: {len(parsed)} for {channels} channel(s), expected one for all, or "
             "one for each, separated by commas"
         )
-    windows = tuple(found) * (channels if len(found) == 1 else 1)
-    seen = _intensities(source) if any(w.percent for w in windows) else [None] * channels
-    return tuple(w.bounds(values) for w, values in zip(windows, seen, strict=True))
+    windows = tuple(parsed) * (channels if len(parsed) == 1 else 1)
+    intensities = _intensities(source) if any(w.percent for w in windows) else [None] * channels
+    return tuple(w.bounds(values) for w, values in zip(windows, intensities, strict=True))
 
 
 def _intensities(source: CaseSource) -> list[FloatArray]:
-    """Some intensities of each channel of some training cases."""
+    """Return some intensities of each channel of some training cases."""
     rng = np.random.default_rng(0)
     ids = source.train_ids
     chosen = sorted(rng.choice(len(ids), min(LOOKED_AT, len(ids)), replace=False).tolist())
@@ -181,7 +183,7 @@ def _intensities(source: CaseSource) -> list[FloatArray]:
 
 
 class _Writer:
-    """Writes the files of samples into a folder that nobody sees yet."""
+    """Write the files of samples into a folder that is not yet visible."""
 
     def __init__(
         self,
@@ -192,10 +194,10 @@ class _Writer:
     ) -> None:
         self.folder, self.options = folder, options
         self.told: dict[str, Mapping[str, Any]] = {}
-        # Of the samples' own axes, with the labels a composite run's samples have.
+        # With the samples' own axes, and the labels of a composite run's samples.
         self.schema: Schema = drawer.run.space.generator_schema(drawer.source.schema)
         named = dict(zip(self.schema.channels, windows, strict=True))
-        # Three colours fit into one file, but Pillow knows none of 16 bits.
+        # Three colours fit into one file, but Pillow supports none of 16 bits.
         self.names = names_in(drawer.lineage, drawer.source.schema)
         self.colour = self.schema.channels == COLOUR and options.bits == 8
         self.manifest = Manifest(
@@ -211,8 +213,8 @@ class _Writer:
         )
 
     def add(self, sample: Sample) -> None:
-        """Write a sample's files, unless it is flawed."""
-        told = dict(sample.provenance)
+        """Write a sample's files, unless it is rejected."""
+        provenance = dict(sample.provenance)
         flaw = self.names.blanked(str(sample.provenance.get("flaw", "")))
         if flaw:
             sample = replace(sample, provenance={**sample.provenance, "flaw": flaw})
@@ -225,11 +227,11 @@ class _Writer:
         pixels, beyond = scaled(sample.image, windows, self.options.bits)
         self.manifest.pixels[0] += pixels.size
         self.manifest.pixels[1] += beyond
-        shown = [np.moveaxis(pixels, 0, -1)] if self.colour else list(pixels)
+        pictures = [np.moveaxis(pixels, 0, -1)] if self.colour else list(pixels)
         files = {
             "images": [
                 self._save(f"{folder}/{name}.png", picture)
-                for folder, picture in zip(self.manifest.folders, shown, strict=True)
+                for folder, picture in zip(self.manifest.folders, pictures, strict=True)
             ]
         }
         labels = sample.labels
@@ -245,10 +247,10 @@ class _Writer:
             picture = outlined(grey, labels, values, edge=LARGE, boxes=boxes)
             files["overlay"] = [self._save(f"overlays/{name}.png", picture)]
         self.manifest.add(name, sample, files)
-        self.told[name] = told
+        self.told[name] = provenance
 
     def finish(self) -> None:
-        """Write what there is one of."""
+        """Write the files that exist once."""
         rows = self.manifest.rows
         if any("labels" in row for row in rows):
             names = "".join(f"{name}\n" for name in self.schema.box_classes)
@@ -262,7 +264,7 @@ class _Writer:
         self.manifest.write(self.folder)
 
     def _write_data_yaml(self, images: list[str]) -> None:
-        """What ``yolo:`` and detectors read; every fifth picture, the last at least, is ``val``."""
+        """Write ``data.yaml`` for detectors; every fifth picture and the last are ``val``."""
         val = images[FOLDS - 1 :: FOLDS] or images[-1:]
         for split, listed in (("train", [i for i in images if i not in val]), ("val", val)):
             (self.folder / f"{split}.txt").write_text("".join(f"{i}\n" for i in listed), "utf-8")
@@ -276,13 +278,13 @@ class _Writer:
         (self.folder / "data.yaml").write_text(text, "utf-8")
 
     def _save_boxes(self, name: str, boxes: Boxes, size: tuple[int, ...]) -> list[tuple[str, str]]:
-        """Write boxes as a detector expects them beside ``images``: a file for each image."""
+        """Write a file of boxes for each image, as a detector expects them beside ``images``."""
         data = yolo_lines(boxes, size).encode()
         folders = [folder.replace("images", "labels", 1) for folder in self.manifest.folders]
         return [self._save_bytes(f"{folder}/{name}.txt", data) for folder in folders]
 
     def _save(self, name: str, pixels: npt.NDArray[Any]) -> tuple[str, str]:
-        """Write a picture; its name and SHA-256."""
+        """Write a picture, and return its name and SHA-256."""
         return self._save_bytes(name, png_bytes(pixels, synthetic=True))
 
     def _save_bytes(self, name: str, data: bytes) -> tuple[str, str]:
@@ -293,7 +295,7 @@ class _Writer:
 
 
 def flat(sample: Sample) -> Sample:
-    """A sample in its own plane, where the host takes it for a volume of one slice."""
+    """Return a sample in its own plane, where the adapter treats it as a volume of one slice."""
     if sample.image.ndim == 3:
         return sample
     boxes = sample.boxes

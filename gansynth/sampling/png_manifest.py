@@ -1,4 +1,4 @@
-"""The manifest of exported pictures: what each file shows, and nothing of where it came from."""
+"""The manifest of exported pictures: the content of each file, without its origin."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLUMNS = (
     *("case", "file", "mask", "overlay", "index", "seed", "class", "areas", "boxes", "flaw"),
     *("window", "run", "generator", "gansynth", "sha256", "mask_sha256"),
 )
-"""Of ``manifest.csv``; ``pictures:`` takes classes from ``case`` and ``class``."""
+"""Columns of ``manifest.csv``; ``pictures:`` takes classes from ``case`` and ``class``."""
 
 Files = Mapping[str, Sequence[tuple[str, str]]]
 """Kind (``images``, ``mask``, ``labels``, ``overlay``) -> name and SHA-256 of each file."""
@@ -30,14 +30,14 @@ Files = Mapping[str, Sequence[tuple[str, str]]]
 
 @dataclass
 class Manifest:
-    """What ``manifest.json`` and ``manifest.csv`` say.
+    """Content of ``manifest.json`` and ``manifest.csv``.
 
     Attributes:
         made: run, generator, version of gansynth.
         windows: channel -> intensities that are black and white.
         one_file: all channels of a sample are in one file; else each has a folder.
-        flaws: what was found wrong -> in how many samples, written or not.
-        pixels: how many were written, and how many of them lay beyond the window.
+        flaws: flaw -> number of samples, written or not.
+        pixels: number of pixels written, and of those outside the window.
     """
 
     made: Mapping[str, str]
@@ -61,12 +61,12 @@ class Manifest:
 
     @property
     def clipped(self) -> float:
-        """Share of pixels beyond the window."""
+        """Share of pixels outside the window."""
         return round(self.pixels[1] / max(1, self.pixels[0]), 5)
 
     def add(self, case: str, sample: Sample, files: Files) -> None:
-        """Note a sample; of its provenance only what names no patient."""
-        told, labels = sample.provenance, sample.labels
+        """Add a sample, with only the part of its provenance that names no patient."""
+        provenance, labels = sample.provenance, sample.labels
         names = {value: name for name, value in self.schema.labels.items()}
         areas = {}
         if labels is not None:
@@ -77,19 +77,19 @@ class Manifest:
             names = dict(enumerate(self.schema.box_classes))
         elif boxes is None and labels is not None:
             boxes = boxes_of(labels, self.schema)
-        found = [] if boxes is None else zip(boxes.labels.tolist(), boxes.coords, strict=True)
+        pairs = [] if boxes is None else zip(boxes.labels.tolist(), boxes.coords, strict=True)
         self.rows.append(
             {
                 "case": case,
-                "index": told["index"],
-                "seed": told["seed"],
-                "class": told.get("class"),
+                "index": provenance["index"],
+                "seed": provenance["seed"],
+                "class": provenance.get("class"),
                 "areas": areas,
                 "boxes": [
                     {"label": names.get(value, str(value)), "box": [round(float(e), 2) for e in b]}
-                    for value, b in found
+                    for value, b in pairs
                 ],
-                "flaw": told.get("flaw", ""),
+                "flaw": provenance.get("flaw", ""),
                 **{
                     kind: [{"file": name, "sha256": digest} for name, digest in listed]
                     for kind, listed in files.items()
@@ -101,7 +101,7 @@ class Manifest:
         """Write ``manifest.json`` and ``manifest.csv``.
 
         Raises:
-            EnvironmentFault: the disk refuses.
+            EnvironmentFault: the files cannot be written.
         """
         document = {
             "version": VERSION,
@@ -125,7 +125,7 @@ class Manifest:
         write_bytes_atomic(folder / "manifest.csv", stream.getvalue().encode())
 
     def _read(self) -> list[dict[str, str]]:
-        """``--read`` keys with which ``pictures:FOLDER`` reads it back, for each image folder."""
+        """Return the ``--read`` keys for ``pictures:FOLDER``, for each image folder."""
         labels = ",".join(f"{name}:{value}" for name, value in self.schema.labels.items())
         common = {"spacing": ",".join(map(str, self.schema.spacing))}
         if any("mask" in row for row in self.rows):
@@ -139,7 +139,7 @@ class Manifest:
         ]
 
     def _line(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """A line of the table; several things in a cell stand apart by semicolons."""
+        """Return a line of the table; several values of a cell are separated by semicolons."""
 
         def listed(kind: str, key: str) -> str:
             return ";".join(entry[key] for entry in row.get(kind, ()))

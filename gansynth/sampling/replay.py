@@ -1,9 +1,9 @@
-"""A recorded sample, drawn again: by its number, its seed and all that it was drawn with.
+"""Replay of a recorded sample by its number, its seed and its generation settings.
 
-A record is a line of a host's draw log, or a sample's provenance. Both hold the number of the
-sample, not its place in a bank: of a bank that rejected samples, or was renewed, only that counts.
-Samples are drawn in whole batches, on the same kind of device, by as many threads, as then; their
-hash tells whether the same came of it, to the bit.
+A record is a line of a draw log, or a sample's provenance. Both hold the number of the sample, not
+its place in a bank, which may skip rejected samples or be refreshed. Samples are generated in the
+recorded batches, on the same kind of device, with as many threads. The hash tells whether the
+result is the same to the bit.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FORMS = (
     "FILE:LINE of a draw log (draws-*.csv), or FILE:NAME of a JSON file with samples' provenance "
     "(provenance.json, an export's record)"
 )
-OLD = "it was written by a gansynth that did not note how samples are drawn again"
+OLD = "it was written by a version of gansynth that recorded nothing for a replay"
 logger = logging.getLogger("gansynth")
 
 
@@ -42,17 +42,17 @@ logger = logging.getLogger("gansynth")
 def settings_of(
     drawer: SampleDrawer, batch: int, dtype: str, host: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What samples are drawn with, for their provenance; JSON.
+    """Return the generation settings for the provenance; JSON.
 
     Args:
-        batch: samples drawn at once, from a multiple of that on.
-        host: ``target`` and ``request`` of a host whose samples are not the run's own.
+        batch: samples generated at once, from a multiple of that on.
+        host: ``target`` and ``request`` of an adapter that has another source than the run.
     """
     import torch
 
     settings = {
         "generator": drawer.run.manifest_sha256,
-        **{key: told for key, told in drawer.request.to_json().items() if key != "seed"},
+        **{key: value for key, value in drawer.request.to_json().items() if key != "seed"},
         "batch": batch,
         "dtype": dtype,
         **_machine(str(drawer.run.generator.device)),
@@ -64,7 +64,7 @@ def settings_of(
 def host_of(
     request: Mapping[str, Any], target: str, run: Run, *, brought: bool
 ) -> dict[str, Any] | None:
-    """The host that samples are drawn for, where that is more than the run itself says."""
+    """Return target and request of the adapter if they differ from the run's own."""
     request = {key: value for key, value in request.items() if key != "view"}
     if not brought and request.items() <= run.request.to_json().items():
         return None
@@ -72,14 +72,14 @@ def host_of(
 
 
 def noted(sample: Sample, settings: Mapping[str, Any]) -> Sample:
-    """A sample whose provenance says how to draw it again, and what then comes of it."""
+    """Add settings and hash to a sample's provenance, for a replay."""
     digest = sample_sha256(sample, str(settings["dtype"]))
-    told = {**sample.provenance, "settings": dict(settings), "sha256": digest}
-    return replace(sample, provenance=told)
+    provenance = {**sample.provenance, "settings": dict(settings), "sha256": digest}
+    return replace(sample, provenance=provenance)
 
 
 def sample_sha256(sample: Sample, dtype: str) -> str:
-    """SHA-256 of image, labels and boxes as they are stored."""
+    """Return the SHA-256 of image, labels and boxes as they are stored."""
     boxes = sample.boxes
     return content_hash(
         np.asarray(sample.image).astype(dtype),
@@ -105,12 +105,12 @@ def _machine(device: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a sample that was drawn.
+    """The record of a generated sample.
 
     Attributes:
         index: its number among the samples of its seed.
-        sha256: of what was drawn (``sample_sha256``).
-        settings: what it was drawn with (``settings_of``), with its seed.
+        sha256: hash of its content (``sample_sha256``).
+        settings: its generation settings (``settings_of``), with its seed.
     """
 
     name: str
@@ -119,22 +119,24 @@ class Record:
     settings: Mapping[str, Any]
 
     @classmethod
-    def of(cls, told: Mapping[str, Any], name: str) -> Record:
+    def of(cls, provenance: Mapping[str, Any], name: str) -> Record:
         """Read a sample's provenance.
 
         Raises:
-            UsageFault: it does not say how the sample is drawn again.
+            UsageFault: it lacks what a replay needs.
         """
         try:
-            settings = {"seed": told["seed"], **told["settings"]}
+            settings = {"seed": provenance["seed"], **provenance["settings"]}
             if "asking" in settings:
                 raise UsageFault(
-                    f"--replay {name}: was drawn by a gansynth that noted otherwise what was asked "
-                    "of samples, expected a record of this one; draw it anew"
+                    f"--replay {name}: was written by another version of gansynth, "
+                    "expected a record of this one; generate the sample anew"
                 )
-            return cls(name, int(told["index"]), str(told["sha256"]), settings)
+            return cls(name, int(provenance["index"]), str(provenance["sha256"]), settings)
         except (KeyError, TypeError, ValueError):
-            missing = [key for key in ("index", "seed", "settings", "sha256") if key not in told]
+            missing = [
+                key for key in ("index", "seed", "settings", "sha256") if key not in provenance
+            ]
             raise UsageFault(
                 f"--replay {name}: has no {', '.join(missing) or 'usable number'}, expected a "
                 f"sample's provenance; {OLD}, or for sharing"
@@ -145,7 +147,7 @@ def read_record(text: str) -> Record:
     """Read ``FILE:LINE`` of a draw log, or ``FILE:NAME`` of a JSON file with provenance.
 
     Raises:
-        UsageFault: not such a text, no such line or sample, or one that cannot be drawn again.
+        UsageFault: another text, no such line or sample, or one that cannot be replayed.
         DataFault: the file cannot be read.
     """
     from gansynth.runtime.files import read_json, reading
@@ -169,8 +171,8 @@ def read_record(text: str) -> Record:
             f"--replay {text}: no sample {which!r}, expected one of {len(samples)}, for example "
             f"{next(iter(samples), None)!r}.{did_you_mean(which, samples)}"
         )
-    told = samples[which]
-    return Record.of(told.get("provenance", told), text)
+    provenance = samples[which]
+    return Record.of(provenance.get("provenance", provenance), text)
 
 
 def _line(text: str, lines: list[str], which: str) -> Record:
@@ -184,7 +186,7 @@ def _line(text: str, lines: list[str], which: str) -> Record:
     if row[:1] != ["synthetic"]:
         raise UsageFault(
             f"--replay {text}: line {number} is {' '.join(row[:2])!r}, expected one that begins "
-            "with synthetic; real cases are drawn by nobody"
+            "with synthetic; real cases are not generated"
         )
     settings = next((r[2] for r in reversed(rows) if r[0] == SETTINGS), None)
     if settings is None or len(row) < 5:
@@ -197,10 +199,10 @@ def _line(text: str, lines: list[str], which: str) -> Record:
 
 @dataclass(frozen=True)
 class Replayed:
-    """A sample that was drawn again.
+    """A replayed sample.
 
     Attributes:
-        sample: as the host got it, but for the dtype: float32 with the values that were stored.
+        sample: as in the training, but float32 with the values that were stored.
         differs: why it is not the same to the bit; empty if it is.
     """
 
@@ -216,25 +218,25 @@ def replay(
     device: str = "auto",
     root: str | None = None,
 ) -> Sample:
-    """Draw a recorded sample again; it is what the host got of its bank, to the bit.
+    """Generate a recorded sample again, to the bit as it was drawn from its bank.
 
-    Where it is not (another device, another version of torch), a warning says so: then values agree
-    to rounding only, if the run is the same.
+    On another device, or with another version of torch, a warning is logged. Values then agree
+    except for rounding, if the run is the same.
 
     Args:
-        run: folder of the run that drew it.
+        run: folder of the run that generated it.
         record: ``FILE:LINE`` of a draw log, ``FILE:NAME`` of a JSON file with provenance, or a
             sample's provenance itself.
-        device: ``auto`` is the kind it was drawn on, if there is one.
-        root: overrides where the source's host folders lie.
+        device: ``auto`` is the recorded kind, if there is one.
+        root: overrides the root folder of the source.
 
     Returns:
-        The sample in the host's space: image float32 (C, D, H, W) or (C, H, W), with the values
+        The sample in the adapter's space: image float32 (C, D, H, W) or (C, H, W), with the values
         that the bank stored.
 
     Raises:
-        UsageFault: no such record, or no run there.
-        IntegrityFault: another run drew it, or its cases have changed.
+        UsageFault: no such record, or no run.
+        IntegrityFault: another run generated it, or its cases have changed.
     """
     again = draw_again(Path(run), record, device=device, root=root)
     if again.differs:
@@ -245,30 +247,30 @@ def replay(
 def draw_again(
     folder: Path, record: str | Mapping[str, Any], *, device: str = "auto", root: str | None = None
 ) -> Replayed:
-    """See ``replay``; the difference is returned, not said."""
+    """Replay a record like ``replay``, but return the difference instead of a warning."""
     from gansynth.core.run_folder import RunFolder
     from gansynth.sampling.open_run import load_run
 
     run = RunFolder(folder)
-    _ = run.manifest  # which says whether this is a run
-    one = read_record(record) if isinstance(record, str) else Record.of(record, "provenance")
-    settings = one.settings
-    found = run.manifest_sha256
-    if found != settings["generator"]:
+    _ = run.manifest  # raises unless this is a run
+    entry = read_record(record) if isinstance(record, str) else Record.of(record, "provenance")
+    settings = entry.settings
+    digest = run.manifest_sha256
+    if digest != settings["generator"]:
         raise IntegrityFault(
-            f"{folder}: manifest is {found[:12]}, {one.name} was drawn by "
+            f"{folder}: manifest is {digest[:12]}, {entry.name} was drawn by "
             f"{settings['generator'][:12]}; expected that run, as it was then. Name it, or restore "
             "it: a fit that went on has other weights"
         )
     opened = load_run(run, _kind(device, settings))
     with _threads(int(settings["threads"])):
-        sample, schema = _draw(opened, one, root)
+        sample, schema = _draw(opened, entry, root)
     dtype = str(settings["dtype"])
-    same = sample_sha256(sample, dtype) == one.sha256
+    same = sample_sha256(sample, dtype) == entry.sha256
     image = np.asarray(sample.image).astype(dtype).astype(np.float32)
-    told = {**sample.provenance, "settings": dict(settings), "sha256": one.sha256}
-    differs = "" if same else _differs(one, str(opened.generator.device))
-    return Replayed(replace(sample, image=image, provenance=told), schema, differs)
+    provenance = {**sample.provenance, "settings": dict(settings), "sha256": entry.sha256}
+    differs = "" if same else _differs(entry, str(opened.generator.device))
+    return Replayed(replace(sample, image=image, provenance=provenance), schema, differs)
 
 
 def _draw(run: Run, record: Record, root: str | None) -> tuple[Sample, Schema]:
@@ -285,10 +287,10 @@ def _draw(run: Run, record: Record, root: str | None) -> tuple[Sample, Schema]:
     source = open_source(request if root is None else replace(request, root=root))
     target = host["target"] if host is not None else ""
     adapter = (installed().adapter(target) if target else NoHost)(source)
-    own, bring = source_for(run, adapter)
-    # It was let in, or is wanted all the same.
-    asked = replace(SampleRequest.among(settings), filters=(), keep_flawed=True)
-    drawer = SampleDrawer(run, own, asked)
+    run_source, bring = source_for(run, adapter)
+    # It was admitted, or is requested anyway.
+    options = replace(SampleRequest.among(settings), filters=(), keep_flawed=True)
+    drawer = SampleDrawer(run, run_source, options)
     batch = int(settings["batch"])
     first = record.index - record.index % batch
     sample = drawer.draw(first, batch)[record.index - first]
@@ -296,7 +298,7 @@ def _draw(run: Run, record: Record, root: str | None) -> tuple[Sample, Schema]:
 
 
 def _kind(device: str, settings: Mapping[str, Any]) -> str:
-    """The device asked for; ``auto`` is the kind it was drawn on, or the CPU."""
+    """Return the requested device; ``auto`` is the recorded kind, or the CPU."""
     import torch
 
     if device != "auto":
@@ -319,8 +321,8 @@ def _threads(count: int) -> Iterator[None]:
 def _differs(record: Record, device: str) -> str:
     now = _machine(device)
     then = {key: record.settings[key] for key in now}
-    said = f"{record.name}: not the same to the bit as what was drawn"
+    text = f"{record.name}: not the same to the bit as what was drawn"
     if now == then:
-        return f"{said}, though on the same device; do not rely on it"
-    told = [f"{key} {then[key]}, now {now[key]}" for key in now if now[key] != then[key]]
-    return f"{said}: drawn with {'; '.join(told)}. Expect the same but for rounding"
+        return f"{text}, though on the same device; do not rely on it"
+    changes = [f"{key} {then[key]}, now {now[key]}" for key in now if now[key] != then[key]]
+    return f"{text}: drawn with {'; '.join(changes)}. Expect the same but for rounding"

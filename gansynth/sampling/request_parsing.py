@@ -1,4 +1,4 @@
-"""What a command line, or the environment, says of samples, as one ``SampleRequest``."""
+"""Parse the options for samples, of a command line or the environment, into a ``SampleRequest``."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from gansynth.core.run_folder import Described
 
 OWN, NONE = "own", "none"
-"""``--filter``: what the generator itself finds is heeded; or nothing is."""
+"""Values of ``--filter``: apply the generator's own checks, or no checks."""
 _REQUEST = ("fold", "configuration", "plans", "subjects", "root")
-"""Of ``--conditions-read``: what is no key of the source's own."""
+"""Keys of ``--conditions-read`` that are not the source's own."""
 _BY_NAME = ("nnunet", "nnunet-raw")
 """Kinds whose data sets have names, not paths."""
 
@@ -34,13 +34,13 @@ def read_request(
     weights: str | None = None,
     filters: Sequence[str] = (),
 ) -> SampleRequest:
-    """Check what is said, as far as that needs no run, and bring it into one value.
+    """Check all options that need no run, and combine them.
 
     Args:
         edits: ``NAME`` or ``NAME:KEY=VALUE,...``; none takes the run's own.
         boxes: ``training``, ``jitter:KEY=VALUE,...`` or ``file:PATH``.
         conditions: ``KIND:WHERE`` of another source.
-        how: how it is read: its own keys, and ``fold``, ``configuration``, ``plans``, ``subjects``
+        how: how to read it: its own keys, and ``fold``, ``configuration``, ``plans``, ``subjects``
             and ``root``.
         filters: ``own``, ``none``, ``NAME`` or ``NAME:KEY=VALUE,...``.
 
@@ -63,9 +63,9 @@ def read_request(
 
 
 def read_real(text: str | None, how: Mapping[str, str]) -> dict[str, Any] | None:
-    """The source of ``--real``, as JSON of a ``SourceRequest``; None for the run's own.
+    """Return the source of ``--real``, as JSON of a ``SourceRequest``; None for the run's own.
 
-    It is read like the run's own where ``how`` says nothing else, as ``--conditions`` is.
+    It is read like the run's own unless ``how`` says otherwise, as ``--conditions`` is.
 
     Raises:
         UsageFault: naming the option.
@@ -75,10 +75,10 @@ def read_real(text: str | None, how: Mapping[str, str]) -> dict[str, Any] | None
 
 
 def check_texts(request: SampleRequest) -> None:
-    """Refuse edits, lesions, weights and filters that no generator could be asked for.
+    """Refuse edits, lesions, weights and filters that no generator supports.
 
     Raises:
-        UsageFault: an unknown key or name, a value that does not fit, or no such file.
+        UsageFault: an unknown key or name, an invalid value, or no such file.
         IntegrityFault: a damaged file.
     """
     if request.edits:
@@ -97,29 +97,29 @@ def check_texts(request: SampleRequest) -> None:
     if request.filters:
         from gansynth.sampling.filters.fitted import build_filters
 
-        for text, one in zip(request.filters, build_filters(request.filters), strict=True):
-            one.options.refuse_idle(f"--filter {text}")
+        for text, item in zip(request.filters, build_filters(request.filters), strict=True):
+            item.options.refuse_idle(f"--filter {text}")
 
 
 def split_asked(text: str) -> list[str]:
-    """``flip,shift:max_mm=3,classes=1 elastic`` as three texts: an option goes with its name."""
-    found: list[str] = []
+    """Split ``flip,shift:max_mm=3,classes=1 elastic`` into three texts, each with its options."""
+    texts: list[str] = []
     for word in text.split():
         for at, part in enumerate(filter(None, word.split(","))):
             before, equals, _ = part.partition("=")
             if at and equals and ":" not in before:
-                found[-1] += f",{part}"
+                texts[-1] += f",{part}"
             else:
-                found.append(part)
-    return found
+                texts.append(part)
+    return texts
 
 
 def _keeps_flawed(filters: Sequence[str]) -> bool:
     if NONE in filters and len(set(filters)) > 1:
-        other = next(text for text in filters if text != NONE)
+        named = next(text for text in filters if text != NONE)
         raise UsageFault(
-            f"--filter {NONE} with --filter {other}: one lets every sample in, expected it alone, "
-            "or without it; leave one of them out"
+            f"--filter {NONE} with --filter {named}: one lets every sample in; "
+            "expected it alone; leave one of them out"
         )
     return NONE in filters
 
@@ -137,7 +137,7 @@ def _conditions(text: str | None, how: Mapping[str, str]) -> dict[str, Any] | No
     if text is None:
         for key, value in how.items():
             raise UsageFault(
-                f"--conditions-read {key}={value}: how is what read? expected --conditions "
+                f"--conditions-read {key}={value}: expected --conditions "
                 "KIND:WHERE beside it; add it, or see --read"
             )
         return None
@@ -145,12 +145,12 @@ def _conditions(text: str | None, how: Mapping[str, str]) -> dict[str, Any] | No
     if not (kind and colon and where):
         raise UsageFault(f"--conditions {text!r}: expected KIND:WHERE, for example nifti:healthy/")
     _check_kind(text, kind)
-    asked: dict[str, Any] = {"kind": kind, "where": _anywhere(kind, where)}
-    asked |= {key: value for key, value in how.items() if key in _REQUEST}
-    if asked.get("root"):
-        asked["root"] = str(Path(asked["root"]).expanduser().absolute())
+    request: dict[str, Any] = {"kind": kind, "where": _anywhere(kind, where)}
+    request |= {key: value for key, value in how.items() if key in _REQUEST}
+    if request.get("root"):
+        request["root"] = str(Path(request["root"]).expanduser().absolute())
     read = {key: value for key, value in how.items() if key not in _REQUEST}
-    return {**asked, "read": read} if read else asked
+    return {**request, "read": read} if read else request
 
 
 def _check_kind(text: str, kind: str) -> None:
@@ -163,26 +163,26 @@ def _check_kind(text: str, kind: str) -> None:
 
 
 def _anywhere(kind: str, where: str) -> str:
-    """Where a source is, as it can be read in another folder."""
+    """Return the absolute place of a source."""
     if kind in _BY_NAME:
         return where
-    inner, colon, rest = where.partition(":")
+    inner, colon, location = where.partition(":")
     if colon and inner:
         from gansynth.core.registry import installed
 
         if inner in installed().names("sources"):
-            return f"{inner}:{_anywhere(inner, rest)}"
+            return f"{inner}:{_anywhere(inner, location)}"
     path = Path(where).expanduser()
     return str(path.absolute()) if path.exists() else where
 
 
 @dataclass(frozen=True)
 class Asks:
-    """What a generator can be asked for.
+    """The conditions that a generator supports.
 
     Attributes:
-        heeds: what of a condition it heeds.
-        labelling: where its label maps come from.
+        heeds: the parts of a condition it heeds.
+        labelling: origin of its label maps.
         parts: whether it is several generators in one run, one for each class of cases.
     """
 
@@ -193,19 +193,19 @@ class Asks:
 
     @classmethod
     def by(cls, generator: Generator, parts: bool = False) -> Asks:
-        """Of an opened generator."""
+        """Return the conditions that an opened generator supports."""
         return cls(generator.name, frozenset(generator.heeds), generator.labelling, parts)
 
     @classmethod
     def of(cls, run: Described) -> Asks:
-        """Of a run whose weights are not loaded."""
+        """Return the conditions that a run supports, without loading its weights."""
         manifest = run.manifest
         heeds, labelling = manifest.get("heeds", ()), manifest.get("labelling", "asked")
         return cls(str(manifest["generator"]), frozenset(heeds), labelling, per_class(manifest))
 
 
 def check_request(request: SampleRequest, asks: Asks) -> None:
-    """Refuse what a generator is not asked for.
+    """Refuse a request that a generator does not support.
 
     Raises:
         UsageFault: naming the option.
@@ -213,8 +213,8 @@ def check_request(request: SampleRequest, asks: Asks) -> None:
     check_edits(request.edits or (), asks)
     if request.boxes is not None and "boxes" not in asks.heeds:
         raise UsageFault(
-            f"--boxes {request.boxes}: {asks.name} is not asked for boxes, expected a generator "
-            "that is, such as cpggan; leave --boxes out"
+            f"--boxes {request.boxes}: {asks.name} takes no boxes, expected a generator "
+            "that does, such as cpggan; leave --boxes out"
         )
     if request.lesions is not None and "lesion" not in asks.heeds:
         raise UsageFault(
@@ -223,16 +223,15 @@ def check_request(request: SampleRequest, asks: Asks) -> None:
         )
     if request.weights is not None and asks.labelling != "asked":
         raise UsageFault(
-            f"--weights {request.weights}: {asks.name} is asked for no label maps, expected a "
-            "generator that is, such as cgan3d: they say which to draw more often; leave --weights "
-            "out"
+            f"--weights {request.weights}: {asks.name} takes no label maps to weight; "
+            "expected a generator that does, such as cgan3d; leave --weights out"
         )
     if request.conditions is not None:
         _check_conditions(request.conditions, asks)
 
 
 def check_edits(edits: Sequence[str], asks: Asks) -> None:
-    """Refuse edits of label maps where none are asked of a generator, or no such ones.
+    """Refuse unknown edits, and edits for a generator that takes no label maps.
 
     Raises:
         UsageFault: naming the first edit.
@@ -240,8 +239,8 @@ def check_edits(edits: Sequence[str], asks: Asks) -> None:
     if edits and asks.labelling != "asked":
         made = "its own label maps" if asks.labelling == "drawn" else "no label maps"
         raise UsageFault(
-            f"--edit {edits[0]}: {asks.name} draws {made}, so none is asked of it that could be "
-            "edited; leave --edit out"
+            f"--edit {edits[0]}: {asks.name} draws {made}, so there is none to "
+            "edit; leave --edit out"
         )
     if edits and "image" in asks.heeds:
         from gansynth.conditions.edit_chain import build_edits
@@ -251,24 +250,24 @@ def check_edits(edits: Sequence[str], asks: Asks) -> None:
 
 
 def _check_conditions(conditions: Mapping[str, Any], asks: Asks) -> None:
-    said = f"--conditions {conditions['kind']}:{conditions['where']}"
+    option = f"--conditions {conditions['kind']}:{conditions['where']}"
     if asks.parts:
         raise UsageFault(
-            f"{said}: {asks.name} is a generator for each class of its own source's cases, "
+            f"{option}: {asks.name} is a generator for each class of its own source's cases, "
             "expected one for all cases; leave --conditions out"
         )
     if asks.labelling != "asked":
         raise UsageFault(
-            f"{said}: {asks.name} is asked for no label maps that could be another source's, "
-            "expected a generator that is, such as cgan3d; leave --conditions out"
+            f"{option}: {asks.name} takes no label maps that could be another source's, "
+            "expected a generator that does, such as cgan3d; leave --conditions out"
         )
     if "boxes" in asks.heeds:
         raise UsageFault(
-            f"{said}: {asks.name} is asked for boxes, which are those of its own training cases; "
+            f"{option}: {asks.name} takes boxes, which are those of its own training cases; "
             "leave --conditions out, or see --boxes"
         )
 
 
 def per_class(manifest: Mapping[str, Any]) -> bool:
-    """Whether a run has a part for each class of whole cases."""
+    """Return whether a run has a part for each class of whole cases."""
     return any("classes" in part for part in manifest.get("parts", ()))

@@ -1,8 +1,8 @@
-"""A run folder: what a fit leaves behind, and how to open it again.
+"""A run folder: the result of a fit, and how to open it again.
 
 ``config.yaml`` (resolved options), ``manifest.json`` (schema, space, lineage, hashes, versions),
-``metrics.csv``, ``samples/`` (sheets), ``checkpoints/``. Paths inside are relative: a run can be
-moved. No patient's image is in it but for the sheets.
+``metrics.csv``, ``samples/`` (preview grids), ``checkpoints/``. Paths inside are relative, so a run
+can be moved. Only the preview grids contain patients' images.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from gansynth.core.schema import Case
 
 COMPOSITE, PARTS = "composite", "parts"
-"""Generator of a run of several parts, and the manifest's key for these, which is their folder."""
+"""Generator name of a run of several parts, and its manifest key and folder for them."""
 NOTHING = "nothing"
-"""What a part draws that another one only starts from."""
+"""Output of a part that only initialises another one."""
 
 
 @dataclass
 class Run(Described):
-    """A finished (or at least checkpointed) run, ready to draw samples.
+    """A run with at least a checkpoint, ready to generate samples.
 
     Attributes:
         generator: with the averaged weights loaded, on its device.
@@ -51,7 +51,7 @@ class Run(Described):
 def new_manifest(
     generator: str, source: CaseSource, space: Space, lineage: Lineage, edits: Sequence[str]
 ) -> dict[str, Any]:
-    """What every run's manifest begins as; options, configuration and state are filled in."""
+    """Return the initial manifest of a run; options, configuration and state are added later."""
     import numpy
     import torch
 
@@ -99,7 +99,7 @@ def check_case(
 
 
 def check_lockable(folder: Path) -> None:
-    """Refuse what ``locked`` would, and write nothing.
+    """Refuse a folder that ``locked`` would refuse, and write nothing.
 
     Raises:
         EnvironmentFault: another process holds it, or it cannot be made or written to.
@@ -132,10 +132,10 @@ def _held(folder: Path, way_out: str = "choose another -o") -> EnvironmentFault:
 
 @contextlib.contextmanager
 def locked(folder: Path, way_out: str = "choose another -o") -> Iterator[None]:
-    """Hold a run folder for this process alone.
+    """Lock a run folder for this process alone.
 
     Raises:
-        EnvironmentFault: if another process holds it, naming its pid and since when.
+        EnvironmentFault: another process holds it; with its pid and the time.
     """
     from filelock import FileLock, Timeout
 
@@ -166,15 +166,15 @@ def locked(folder: Path, way_out: str = "choose another -o") -> Iterator[None]:
 
 
 OF_A_CLASS: frozenset[Heeded] = frozenset({"labels", "boxes", "class"})
-"""Samples that heed one of these are of the class of the case that was asked for."""
+"""Samples that heed one of these have the class of the case of their condition."""
 
 
 def seen_classes(run: Run) -> Sequence[str]:
-    """Classes of the only cases it has seen; none if it has seen all cases."""
-    found: Sequence[str] = run.request.view.get("classes", ())
-    return found
+    """Return the classes of the cases it has seen; none if it has seen all cases."""
+    classes: Sequence[str] = run.request.view.get("classes", ())
+    return classes
 
 
 def heeds_classes(run: Run) -> bool:
-    """Whether samples are of the class they are asked to be; from noise alone they need not be."""
+    """Return whether samples have the requested class; from noise alone they may not."""
     return len(seen_classes(run)) == 1 or not run.generator.heeds.isdisjoint(OF_A_CLASS)

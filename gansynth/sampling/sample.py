@@ -1,4 +1,4 @@
-"""What ``gansynth sample`` does: draws samples of a run, writes them, and shows them."""
+"""The command ``gansynth sample``: generate samples of a run, write them, and show them."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ from gansynth.sampling.sharing import (
 )
 
 NUMBER = 16
-"""Samples unless another number is asked for."""
+"""Default number of samples."""
 SHEET = 32
-"""Most samples on a sheet."""
+"""Most samples on a preview grid."""
 COMPARED = 512
-"""Most samples whose nearest training case is looked for."""
+"""Most samples whose nearest training case is searched."""
 
 
 def sample_run(
@@ -67,37 +67,37 @@ def sample_run(
     root: str | None = None,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Draw ``n`` samples of a run as a data set, NIfTI or PNG, and sheets if asked.
+    """Write ``n`` samples of a run as a data set, NIfTI or PNG, with optional preview grids.
 
-    A run that draws label maps of images writes those, case by case: ``predict_cases``.
+    A run that generates label maps of images writes those, case by case: ``predict_cases``.
 
-    Sheets with real cases are pictures of patients: beside PNG files, and others that are to be
-    handed on, they are written into the run folder, and the nearest cases always are.
+    Preview grids with real cases show patients. With PNG files and for sharing they are written
+    into the run folder; nearest cases always are.
 
     Args:
-        n: how many; 16 if None, or every case of images that label maps are drawn of.
-        out: a new folder for the data set (``DatasetWriter``); ``RUN/samples/seed-S`` if None, of
-            classes ``seed-S-CLASS``, which is written anew; of PNG files ``seed-S-png``, for
-            sharing ``seed-S-shared``, which must not be there yet.
+        n: number of samples; None is 16, or every case of images for label maps.
+        out: a new folder for the data set (``DatasetWriter``). None is ``RUN/samples/seed-S``, with
+            classes ``seed-S-CLASS``, which is overwritten. With ``png`` it is ``seed-S-png``, for
+            sharing ``seed-S-shared``, which must not exist.
         sheet: also write ``sheet.png``: samples beside real cases.
         interpolate: also write ``interpolation.png``, with so many samples from latent to latent.
         rows: pairs of latents there.
         nearest: also write ``nearest.png``: samples beside their nearest training cases.
         png: write PNG files with a manifest instead of NIfTI files.
-        request: what samples are asked to be; None for the usual.
-        for_sharing: files are to be handed on: which cases samples came from is written into the
-            run folder alone, and generators that keep parts of real images are refused.
+        request: conditions and filters of the samples; None for the defaults.
+        for_sharing: the files will be shared. The source cases are written into the run folder
+            alone. Generators that keep parts of real images are refused.
         data: KIND:WHERE of the run's data set, if it was moved or renamed.
-        root: overrides where the source's host folders lie.
+        root: overrides the root folder of the source.
 
     Returns:
-        A JSON-able report: files written, sheets, seconds per sample.
+        A JSON-able report: files written, preview grids, seconds per sample.
     """
     opened = load_run(run, device)
     source = open_moved(opened, data, root)
     request = request or SampleRequest()
     if draws_labels(opened.generator.options) and png is None:
-        asked: dict[str, Any] = {
+        options: dict[str, Any] = {
             "--edit": request.edits,
             "--class": request.classes,
             "--boxes": request.boxes,
@@ -108,9 +108,9 @@ def sample_run(
             "--interpolate": interpolate,
             "--for-sharing": for_sharing,
         }
-        for option in (option for option, value in asked.items() if value):
+        for option in (option for option, value in options.items() if value):
             raise UsageFault(
-                f"{option}: {run} draws label maps of images, which stay as they are; expected "
+                f"{option}: {run} draws label maps of images and keeps the images; expected "
                 f"--conditions SOURCE, -n, -o and --sheet alone. Leave {option} out"
             )
         place = new_place(out, run / "samples" / "label-maps")
@@ -124,17 +124,17 @@ def sample_run(
     n = NUMBER if n is None else n
     drawer = SampleDrawer(opened, source, request, reporter)
     name = "-".join((f"seed-{request.seed}", *map(folder_name, request.classes or ())))
-    own = run / "samples" / name
+    usual = run / "samples" / name
     kind = "-png" if png is not None else "-shared" if for_sharing else ""
-    place = new_place(out, own.with_name(f"{name}{kind}"))
-    shown = own if kind else place
+    place = new_place(out, usual.with_name(f"{name}{kind}"))
+    sheets = usual if kind else place
     report: dict[str, Any] = {"data": source.name, "fold": source.fold}
     if png is not None:
         check_export(drawer, place)
     if for_sharing:
         check_sharing(drawer, place)
     keep = partial(keep_origins, drawer, place, reporter=reporter if for_sharing else None)
-    if interpolate is not None:  # a generator that cannot says so before it draws anything
+    if interpolate is not None:  # refused before anything is generated
         drawer.interpolate(0, interpolate)
     drawn: list[Sample] = []
     if png is not None:
@@ -147,16 +147,16 @@ def sample_run(
     if png is not None or for_sharing:
         report["record"] = str(record_of(run, place))
     if interpolate is not None:
-        report["interpolation"] = write_interpolation(drawer, shown, rows, interpolate)
+        report["interpolation"] = write_interpolation(drawer, sheets, rows, interpolate)
     if sheet:
         drawn = drawn or drawer.draw(0, min(n, SHEET))
         real = [_placed(drawer, sample) for sample in drawn]
-        given = given_channels(opened.generator.options)
-        schema, path = drawer.sampler.schema, shown / "sheet.png"
-        report["sheet"] = str(write_sheet(path, drawn, real, schema, given_channels=given))
+        given_names = given_channels(opened.generator.options)
+        schema, path = drawer.sampler.schema, sheets / "sheet.png"
+        report["sheet"] = str(write_sheet(path, drawn, real, schema, given_channels=given_names))
     if nearest:
         samples = [drawer.draw_raw(index, 1)[0] for index in range(min(n, COMPARED))]
-        report["nearest"] = write_nearest(drawer, samples, own, reporter)
+        report["nearest"] = write_nearest(drawer, samples, usual, reporter)
     return report
 
 
@@ -169,10 +169,7 @@ def _write_volumes(
     drawn: list[Sample],
     keep: Callable[[Mapping[str, Mapping[str, Any]]], None] | None,
 ) -> dict[str, Any]:
-    """Draw samples, one after the other, into a data set; the first ones into a list, too.
-
-    Of those that are to be handed on, ``keep`` is given the provenance.
-    """
+    """Write samples as a data set; the first go into ``drawn``, the provenance to ``keep``."""
     seconds, flaws = 0.0, Counter[str]()
     settings = settings_of(drawer, 1, "float32")
     origins: dict[str, Mapping[str, Any]] = {}
@@ -190,8 +187,8 @@ def _write_volumes(
                     flaws[reason_of(str(flaw))] += 1
                 name = f"sample-{index:04d}"
                 origins[name] = sample.provenance
-                told = sample.provenance if keep is None else shareable(drawer.run, sample, names)
-                writer.add(name, sample.image, sample.labels, sample.boxes, told=told)
+                facts = sample.provenance if keep is None else shareable(drawer.run, sample, names)
+                writer.add(name, sample.image, sample.labels, sample.boxes, provenance=facts)
                 if index < SHEET:
                     drawn.append(sample)
                 bar.advance(1)
@@ -200,8 +197,8 @@ def _write_volumes(
             keep(origins)
             forget_times(folder)
     if flaws:
-        said = "; ".join(f"{count} x {flaw}" for flaw, count in flaws.most_common(TOLD))
-        reporter.warn(f"{out}: {flaws.total()} of {n} samples would enter no bank: {said}")
+        counts = "; ".join(f"{count} x {flaw}" for flaw, count in flaws.most_common(TOLD))
+        reporter.warn(f"{out}: {flaws.total()} of {n} samples fail admission: {counts}")
     return {
         "folder": str(out),
         "samples": n,
@@ -222,23 +219,23 @@ def predict_cases(
     anew: bool = False,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Draw the label map of each case, and write a data set that ``nifti:`` reads.
+    """Generate the label map of each case, and write a data set that ``nifti:`` reads.
 
-    Images (the channels that the run is given, in their files' own units) and label maps lie as the
-    case's own files do, where it has some. Label maps are those that a chain would draw of them
-    (Shin et al. 2018, fig. 1a and 1c).
+    Images are the channels that the run takes, in their files' own units. Images and label maps
+    have the grid of the case's own files, if it has some. A chain would generate the same label
+    maps (Shin et al. 2018, fig. 1a and 1c).
 
     Args:
-        n: how many cases, the first ones; None for all.
-        conditions: whose images instead, as in ``SampleRequest``; they need no labels.
+        n: number of cases, the first ones; None for all.
+        conditions: another source of images, as in ``SampleRequest``; they need no labels.
 
     Raises:
-        UsageFault: another folder is there, or images that do not fit.
+        UsageFault: the folder is not empty, or images do not fit.
     """
-    own = viewed(source, run.request.view)
-    cases = own if conditions is None else open_base(conditions, own, labelled=False)
+    run_source = viewed(source, run.request.view)
+    cases = run_source if conditions is None else open_base(conditions, run_source, labelled=False)
     ids = cases.train_ids[:n]
-    labeller, shown = Labeller(run, cases.schema), list[tuple[Sample, Case]]()
+    labeller, pairs = Labeller(run, cases.schema), list[tuple[Sample, Case]]()
     began = time.perf_counter()
     schema = replace(cases.schema, labels=run.schema.labels)
     made = {"drawn_by": made_by(run, cases)["drawn_by"]}
@@ -250,20 +247,18 @@ def predict_cases(
             image, affine = cases.stored(case_id)
             volume = pick(labels if labels.ndim == 3 else labels[None], image.shape[1:])
             writer.add(file_name(case_id), image, volume, affine=affine)
-            if sheet and len(shown) < SHEET:
-                shown.append((Sample(case.image, labels), case))
+            if sheet and len(pairs) < SHEET:
+                pairs.append((Sample(case.image, labels), case))
             bar.advance(1)
         writer.finish()
     seconds = time.perf_counter() - began
     report = {"folder": str(out), "samples": len(ids), "of": cases.name}
     report["seconds_per_sample"] = seconds / max(len(ids), 1)
     if sheet:
-        samples, real = [sample for sample, _ in shown], [case for _, case in shown]
+        samples, real = [sample for sample, _ in pairs], [case for _, case in pairs]
         path = out / "sheet.png"
-        given = schema.channels
-        report["sheet"] = str(
-            write_sheet(path, samples, real, schema, given_channels=given, drawn=True)
-        )
+        names = schema.channels
+        report["sheet"] = str(write_sheet(path, samples, real, schema, given_channels=names, drawn=True))
     return report
 
 
@@ -276,43 +271,43 @@ def replay_run(
     root: str | None = None,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Draw a recorded sample again (``gansynth.sampling.replay``), and write it as a data set.
+    """Replay a recorded sample (``gansynth.sampling.replay``), and write it as a data set.
 
     Args:
         record: ``FILE:LINE`` of a draw log, or ``FILE:NAME`` of a JSON file with provenance.
-        out: a new folder; ``RUN/samples/replay`` if None, which is written anew.
+        out: a new folder; None is ``RUN/samples/replay``, which is overwritten.
 
     Returns:
         A JSON-able report: folder, number and seed, and whether it is the same to the bit.
     """
     place = new_place(out, run / "samples" / "replay")
     again = draw_again(run, record, device=device, root=root)
-    sample, told = again.sample, again.sample.provenance
-    made = {"normalised": True, "drawn_by": {"run": told["run"]}}
+    sample, provenance = again.sample, again.sample.provenance
+    made = {"normalised": True, "drawn_by": {"run": provenance["run"]}}
     with whole_folder(place, anew=out is None) as folder:
         writer = DatasetWriter(folder, again.schema, made)
-        name = f"sample-{told['index']:04d}"
-        writer.add(name, sample.image, sample.labels, sample.boxes, told=told)
+        name = f"sample-{provenance['index']:04d}"
+        writer.add(name, sample.image, sample.labels, sample.boxes, provenance=provenance)
         writer.finish()
     if again.differs:
         reporter.warn(again.differs)
-    report = {"folder": str(place), "sample": told["index"], "seed": told["seed"]}
-    return {**report, "case": told.get("case"), "same_to_the_bit": not again.differs}
+    report = {"folder": str(place), "sample": provenance["index"], "seed": provenance["seed"]}
+    return {**report, "case": provenance.get("case"), "same_to_the_bit": not again.differs}
 
 
-def new_place(out: Path | None, own: Path) -> Path:
-    """A folder that the user has named, which must be new, or the run's own.
+def new_place(out: Path | None, usual: Path) -> Path:
+    """Return the user's folder, which must be new, or the run's own.
 
     Raises:
-        UsageFault: it holds something.
+        UsageFault: it is not empty.
     """
     if out is not None:
         check_new(out)
-    return out or own
+    return out or usual
 
 
 def _placed(drawer: SampleDrawer, sample: Sample) -> Case:
-    """The real case a sample's condition came from, at the same place, in the host's space."""
+    """Return the real case of a sample's condition, at the same place, in the adapter's space."""
     case = drawer.beside(sample)
     placed = Sample(case.image, case.labels, case.boxes)
     host = drawer.run.space.to_host(placed, sample.provenance["shape"])
@@ -329,7 +324,7 @@ def measure_run(
     data: str | None = None,
     root: str | None = None,
 ) -> Measured:
-    """Measure samples of a run beside the real cases their labels came from.
+    """Evaluate samples of a run beside the real cases of their conditions.
 
     Raises:
         UsageFault: no run, an unknown metric, or one that fails.

@@ -1,7 +1,7 @@
-"""What is handed on: files of one date, samples without their cases, no image of a patient.
+"""Samples for sharing: uniform file dates, no source cases, no images of patients.
 
-Which case a sample came from is written into the run's folder instead, and stays there. What this
-cannot do is in docs/sharing.md.
+The source case of a sample is recorded in the run's folder instead, and stays there. The limits are
+described in docs/sharing.md.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     from gansynth.sampling.run import Run
 
 TIME = 315_532_800
-"""1980-01-01, in seconds since 1970: the date of files that are to tell none."""
+"""1980-01-01, in seconds since 1970: the date of shared files."""
 REAL = frozenset({"lesion", "background", "image"})
 """A generator that heeds one of these keeps parts of real images (``Generator.heeds``)."""
 
 
 def check_new(out: Path) -> None:
-    """Refuse a folder that holds something.
+    """Refuse a folder that is not empty.
 
     Raises:
-        UsageFault: it does, or is a file.
+        UsageFault: it is not, or is a file.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageFault(
@@ -49,17 +49,17 @@ def check_new(out: Path) -> None:
 
 
 def forget_times(folder: Path) -> None:
-    """Give a folder, and all that is in it, the same date: 1980-01-01.
+    """Set the date of a folder and its content to 1980-01-01.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: a date cannot be set.
     """
     for path in (*folder.rglob("*"), folder):
         os.utime(path, (TIME, TIME))
 
 
 def nifti_bytes(volume: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> bytes:
-    """A gzipped NIfTI file in mm, marked as synthetic: for the same voxels the same bytes, always.
+    """Return a gzipped NIfTI file in mm, marked as synthetic; the same voxels give the same bytes.
 
     Args:
         volume: (x, y, z).
@@ -73,30 +73,30 @@ def nifti_bytes(volume: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> by
 
 
 def check_sharing(drawer: SampleDrawer, out: Path) -> None:
-    """Refuse to write samples into a folder that is to be handed on.
+    """Refuse to write samples into a folder for sharing.
 
     Raises:
-        UsageFault: the folder holds something, or samples would hold parts of real images.
+        UsageFault: the folder is not empty, or samples would hold parts of real images.
     """
     check_new(out)
     refuse_real_images(drawer.run, "--for-sharing", "leave --for-sharing out, and keep them")
 
 
 def shareable(run: Run, sample: Sample, names: Names) -> dict[str, Any]:
-    """What is handed on of a sample's provenance: no case, no place, no edit's parameters."""
-    told = sample.provenance
+    """Return the shareable part of a provenance: no case, no place, no edit's parameters."""
+    provenance = sample.provenance
     document = {
-        "sample": told["index"],
-        "seed": told["seed"],
+        "sample": provenance["index"],
+        "seed": provenance["seed"],
         "run": run.run_id,
         "generator": run.generator.name,
         "gansynth": __version__,
-        "edits": [step["edit"] for step in told.get("edits", ())],
+        "edits": [step["edit"] for step in provenance.get("edits", ())],
     }
-    if told.get("class"):
-        document["class"] = told["class"]
-    if told.get("flaw"):
-        document["flaw"] = names.blanked(told["flaw"])
+    if provenance.get("class"):
+        document["class"] = provenance["class"]
+    if provenance.get("flaw"):
+        document["flaw"] = names.blanked(provenance["flaw"])
     return document
 
 
@@ -106,16 +106,16 @@ def keep_origins(
     origins: Mapping[str, Mapping[str, Any]],
     reporter: Reporter | None = None,
 ) -> None:
-    """Write into the run which cases the samples of a folder came from.
+    """Write into the run the source cases of the samples in a folder.
 
-    A reporter is told of label maps that are training cases' own.
+    Label maps that are unedited training cases are reported.
 
     Raises:
-        EnvironmentFault: the disk refuses.
+        EnvironmentFault: the file cannot be written.
     """
     write_provenance(record_of(drawer.run.folder, out), origins, drawer.lineage, out)
-    asked = "labels" in drawer.run.generator.heeds
-    same = sum(map(unedited, origins.values())) if asked else 0
+    conditioned = "labels" in drawer.run.generator.heeds
+    same = sum(map(unedited, origins.values())) if conditioned else 0
     if same and reporter is not None:
         reporter.warn(
             f"{out}: {same} of {len(origins)} label maps are training cases' own, not edited: they "
@@ -124,42 +124,42 @@ def keep_origins(
 
 
 def unedited(provenance: Mapping[str, Any]) -> bool:
-    """Whether the label map that was asked for is a training case's as it is."""
+    """Return whether the requested label map is a training case's, unchanged."""
     return all(step["edit"] == "identity" for step in provenance.get("edits", ()))
 
 
 def record_of(run: Path | None, out: Path) -> Path:
-    """Where it is kept which cases the samples in a folder came from: in the run's own folder.
+    """Return the file with the source cases of the samples in a folder, inside the run.
 
-    Of a bank's samples, which have none, beside the folder.
+    Without a run (samples of a bank) it lies beside the folder.
     """
     apart = hashlib.sha256(os.path.abspath(out).encode()).hexdigest()[:8]
     name = f"{out.name}_{apart}.json"
     return out.with_name(f"gansynth_export_{name}") if run is None else run / "exports" / name
 
 
-def refuse_real_images(run: Described, asked: str, otherwise: str) -> None:
-    """Refuse to hand on samples with parts of real images in them.
+def refuse_real_images(run: Described, option: str, otherwise: str) -> None:
+    """Refuse to share samples with parts of real images in them.
 
-    In a chain, what one part is given another part has drawn.
+    In a chain, the given channels of one part are generated by another.
 
     Raises:
-        UsageFault: with the way out.
+        UsageFault: with a hint.
     """
     folder, manifest = run.folder, run.manifest
-    given = () if "parts" in manifest else manifest["options"].get("given", ())
-    if given:
+    channels = () if "parts" in manifest else manifest["options"].get("given", ())
+    if channels:
         raise UsageFault(
-            f"{asked}: the generator {folder} is given the channels {', '.join(given)} of real "
+            f"{option}: the generator {folder} is given the channels {', '.join(channels)} of real "
             "cases, so its samples hold real images; expected one that draws all channels. Fit one "
             f"without 'given', or {otherwise}"
         )
     manifests = [manifest]
     manifests += [read_manifest(folder / "parts" / p["name"]) for p in manifest.get("parts", ())]
-    heeds = frozenset[str]().union(*(one.get("heeds", ()) for one in manifests)) & REAL
+    heeds = frozenset[str]().union(*(document.get("heeds", ()) for document in manifests)) & REAL
     if heeds:
         does = "moves real cases" if heeds == {"image"} else "puts lesions into real cases"
         raise UsageFault(
-            f"{asked}: the generator {folder} {does}, so its samples hold real images; expected "
+            f"{option}: the generator {folder} {does}, so its samples hold real images; expected "
             f"one that draws whole images. {otherwise[0].upper()}{otherwise[1:]}"
         )

@@ -1,6 +1,6 @@
-"""What a run folder holds, where it lies, and what is wrong with it: ``gansynth show``.
+"""Content, places and faults of a run folder: ``gansynth show``.
 
-Nothing here needs torch, and nothing stops at what is damaged: it becomes a line of ``wrong``.
+It needs no torch. Damage does not stop it, but becomes a line of ``wrong``.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _NOT_SAID: Mapping[str, Any] = {"precision": None, "device": None}
 
 
 def describe_run(folder: Path) -> dict[str, Any]:
-    """Everything about a run, as JSON.
+    """Return everything about a run, as JSON.
 
     Args:
         folder: a run, finished or not, damaged or not, or a composite one.
 
     Returns:
-        ``run``, ``state`` (complete, unfinished, damaged), ``steps``, ``lineage``, ``files`` (where
-        everything is), ``checkpoints``, ``losses`` (their last values), ``parts``, ``wrong`` (a
-        line for each thing that is), and what the manifest says of generator, options, versions.
+        ``run``, ``state`` (complete, unfinished, damaged), ``steps``, ``lineage``, ``files``
+        (paths), ``checkpoints``, ``losses`` (last values). Also ``parts``, ``wrong`` (a line for
+        each fault), and the manifest's generator, options and versions.
 
     Raises:
         UsageFault: there is no trace of a run in this folder.
@@ -70,12 +70,12 @@ def describe_run(folder: Path) -> dict[str, Any]:
 
 
 def _manifest(folder: Path, wrong: list[str]) -> dict[str, Any]:
-    """The manifest as far as it can be read."""
+    """Return the manifest as far as it can be read."""
     path = folder / MANIFEST
     if not path.is_file():
         if not any(folder.glob("checkpoints/step-*")) and not (folder / "config.yaml").is_file():
-            read_manifest(folder)  # says that this is no run, and what would be one
-        wrong.append(f"{path}: missing, so nobody knows which cases the run has seen")
+            read_manifest(folder)  # raises, and explains what a run is
+        wrong.append(f"{path}: missing, so the cases that the run has seen are unknown")
         return {}
     try:
         return read_manifest(folder)
@@ -88,8 +88,8 @@ def _manifest(folder: Path, wrong: list[str]) -> dict[str, Any]:
 
 
 def _checkpoint(folder: Path, wrong: list[str]) -> dict[str, Any]:
-    """One checkpoint: step, size, and whether it is whole."""
-    found: dict[str, Any] = {"path": str(folder), "bytes": folder_bytes(folder), "step": None}
+    """Describe one checkpoint: step, size, and whether it is complete."""
+    facts: dict[str, Any] = {"path": str(folder), "bytes": folder_bytes(folder), "step": None}
     before = len(wrong)
     state = _note(wrong, lambda: read_json(folder / STATE, way_out="an older one is used")) or {}
     for name, sha256 in _mapping(state.get("sha256")).items():
@@ -98,42 +98,42 @@ def _checkpoint(folder: Path, wrong: list[str]) -> dict[str, Any]:
         elif sha256_file(folder / name) != sha256:
             wrong.append(f"{folder / name}: damaged, its SHA-256 is not {str(sha256)[:12]}...")
     step = state.get("step", folder.name.partition("-")[2].lstrip("0"))
-    found["step"] = int(step) if str(step).isdecimal() else None
+    facts["step"] = int(step) if str(step).isdecimal() else None
     precision, rounded = state.get("precision"), state.get("tf32", "none")
     if rounded != "none":
         precision = f"{precision} (TF32 in {rounded})"
     how = {"precision": precision, "device": state.get("device")}
-    return {**found, **how, "whole": len(wrong) == before}
+    return {**facts, **how, "whole": len(wrong) == before}
 
 
 def _part(folder: Path, part: object, wrong: list[str]) -> dict[str, Any]:
-    """One part of a composite run: its own folder, seen from outside."""
+    """Describe one part of a composite run: its own folder."""
     doc = _mapping(part)
     name = str(doc.get("name", part))
     where = str(doc.get("folder") or f"{PARTS}/{name}")
-    found: dict[str, Any] = {"name": name, "path": None, "complete": False}
+    facts: dict[str, Any] = {"name": name, "path": None, "complete": False}
     path = _note(wrong, lambda: path_inside(folder, where, key=f"{folder / MANIFEST}: {PARTS!r}"))
-    absent = {**found, "state": "missing", "generator": None, "steps": None, "run_id": None}
+    absent = {**facts, "state": "missing", "generator": None, "steps": None, "run_id": None}
     if path is None:
         return absent
-    found["path"] = absent["path"] = str(folder / where)
+    facts["path"] = absent["path"] = str(folder / where)
     try:
         inner = describe_run(folder / where)
     except DataFault:
-        # Those that are not begun yet have no folder; one that was fitted must have.
+        # A part that is not begun has no folder; a fitted one must have one.
         if doc.get("manifest_sha256") is not None:
             wrong.append(f"{folder / where}: no run here, expected part {name!r}")
         return absent
     wrong += inner["wrong"]
     return {
-        **found,
+        **facts,
         "complete": inner["state"] == "complete",
         **{key: inner[key] for key in ("state", "generator", "steps", "run_id")},
     }
 
 
 def _lineage(doc: Mapping[str, Any]) -> dict[str, Any]:
-    """Whom the generator has seen, counted."""
+    """Count the cases and subjects that the generator has seen."""
     cases = [_mapping(case) for case in _list(doc.get("cases"))]
     return {
         "dataset": doc.get("dataset"),
@@ -145,7 +145,7 @@ def _lineage(doc: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _last_values(metrics: Path, wrong: list[str]) -> dict[str, float]:
-    """The last finite value of each column of ``metrics.csv``."""
+    """Return the last finite value of each column of ``metrics.csv``."""
     if not metrics.is_file():
         return {}
     last: dict[str, float] = {}
@@ -160,7 +160,7 @@ def _last_values(metrics: Path, wrong: list[str]) -> dict[str, float]:
 
 
 def _files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Where everything is; None for what is not there."""
+    """Return all paths; None for missing ones."""
 
     def there(path: Path) -> str | None:
         return str(path) if path.exists() else None
@@ -182,13 +182,13 @@ def _files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _holder(folder: Path) -> str | None:
-    """Who is fitting it, as the lock's owner wrote it; left behind where one was killed."""
+    """Return the owner of the lock, which may be left from a killed process."""
     holder = folder / ".holder"
     return holder.read_text("utf-8", "replace")[:200] if holder.is_file() else None
 
 
 def _note(wrong: list[str], do: Callable[[], Any]) -> Any:
-    """Do something; what is wrong becomes a line, and None is returned."""
+    """Call a function; a fault becomes a line, and None is returned."""
     try:
         return do()
     except GansynthError as error:

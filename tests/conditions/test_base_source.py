@@ -273,8 +273,8 @@ def test_filters_stand_beside_the_generators_own_judgement(filters, keep_flawed,
     ("heeds", "labelling", "parts", "says"),
     [
         ({"labels"}, "asked", True, "a generator for each class"),
-        ({"boxes"}, "asked", False, "is asked for boxes"),
-        (set(), "drawn", False, "is asked for no label maps"),
+        ({"boxes"}, "asked", False, "takes boxes"),
+        (set(), "drawn", False, "takes no label maps"),
     ],
 )
 def test_generators_that_cannot_take_other_cases_refuse_them(heeds, labelling, parts, says):

@@ -271,7 +271,7 @@ MISFITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no sign": (
         {"seg": np.zeros((2, 1, *PATCH), np.uint8)},
         {"has_outside": True},
-        "a type with a sign",
+        "a signed type",
     ),
 }
 

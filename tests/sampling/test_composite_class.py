@@ -263,7 +263,7 @@ def test_only_one_class_may_be_asked_for_and_only_one_that_is_drawn(both):
     with pytest.raises(UsageFault, match="class 'rare one', expected among cyst, metastasis"):
         drawer(both, classes=("rare one",))
     condition = replace(drawer(both).sampler.draw(0), label_class=2)
-    with pytest.raises(UsageFault, match="'rare one' is asked for, and no part draws it"):
+    with pytest.raises(UsageFault, match="'rare one' is requested, but no part generates it"):
         load_run(both, "cpu").generator.sample([condition], [0])
 
 

@@ -193,7 +193,7 @@ def tear_metrics(run: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda run: (run / "manifest.json").unlink(), "manifest.json: missing, so nobody knows"),
+        (lambda run: (run / "manifest.json").unlink(), "manifest.json: missing, so the cases"),
         (lambda run: (run / "manifest.json").write_text('{"versi'), "manifest.json: damaged"),
         (lambda run: (run / "manifest.json").write_text("[1, 2]"), "manifest.json: holds a list"),
         (lambda run: change(run, lineage=7, config=[], weights="here", steps=None),

@@ -206,7 +206,7 @@ def command(
         exports=cls.exports != "nothing",
     )
     check_options(export, output, content)
-    adapter = cls(open_taken(request, said="data " not in taken))
+    adapter = cls(open_taken(request, by_user="data " not in taken))
     adapter.check_ways(injection)
     if export is not None or output is not None:
         name = data_set_name(adapter, export, output)

@@ -1,7 +1,6 @@
-"""Admission filters: which samples are worth learning from. One filter a file.
+"""Admission filters, which reject unsuitable samples. One filter per file.
 
-This module is itself a plugin: it registers the filters that come with gansynth, exactly as a
-stranger's plugin would.
+This module is itself a plugin: it registers gansynth's own filters like any third-party plugin.
 """
 
 from __future__ import annotations

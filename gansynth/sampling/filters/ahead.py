@@ -1,6 +1,6 @@
-"""Filters learn before samples are drawn: in the process that the user looks at, with progress.
+"""Fit filters before sampling, in the process that the user watches, with progress.
 
-A producer would learn what is still missing by itself, but unseen.
+A producer would fit missing filters itself, but without visible progress.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ def learn_ahead(
     device: str = "auto",
     reporter: Reporter | None = None,
 ) -> None:
-    """Learn what a run's folder has nothing of yet, and check all that it has.
+    """Fit the filters that a run's folder lacks, and check those that it has.
 
     Args:
-        run: the run; None where samples come from a bank, which were judged already.
+        run: the run; None where samples come from a bank, which are already checked.
 
     Raises:
         GansynthError: see ``ensure_learnt``.
@@ -40,16 +40,16 @@ def learn_ahead(
     any_size = bool(target) and installed().adapter(target).any_size
     missing = to_learn(run.folder, filters)
     if missing and reporter is not None:
-        names = ", ".join(one.name for one in missing)
-        reporter.say(f"{run}: learning filters from its training cases, once: {names}")
-    own = own_source(run, host, any_size=any_size)
-    ensure_learnt(run, own, filters, str(pick_device(device)), reporter)
+        names = ", ".join(item.name for item in missing)
+        reporter.say(f"{run}: fitting filters to its training cases, once: {names}")
+    source = own_source(run, host, any_size=any_size)
+    ensure_learnt(run, source, filters, str(pick_device(device)), reporter)
 
 
 def planned_filters(run: RunFolder | None, filters: Sequence[str]) -> dict[str, Any]:
-    """What a dry run says: each filter, and whether it would have to learn first."""
+    """Return a dry run's report: each filter, and whether it must be fitted first."""
     if run is None or not filters:
         return {}
     ready = {True: "learnt", False: "would learn first, from the run's training cases"}
     built = build_filters(filters)
-    return {"filters": {one.name: ready[folder_of(run.folder, one).exists()] for one in built}}
+    return {"filters": {item.name: ready[folder_of(run.folder, item).exists()] for item in built}}

@@ -1,7 +1,7 @@
-"""Filter ``contrast``: lesions stand out of their rims as real ones do.
+"""Filter ``contrast``: lesions differ from their rims as much as real ones do.
 
-It is the measure of ``gansynth.data.rims`` for label maps instead of boxes: how unlike a piece
-of a class and the voxels around it are distributed, in the channel that shows the class best.
+It is the measure of ``gansynth.data.rims`` for label maps instead of boxes. It compares the
+distribution of voxels in a component with that around it, in the channel that shows the class best.
 """
 
 from __future__ import annotations
@@ -26,31 +26,32 @@ from gansynth.sampling.filters.learning import drawn, labelled
 
 
 class ContrastOptions(FilterOptions):
-    """Which pieces are looked at, and what is asked of them."""
+    """Which components are measured, and the contrast they need."""
 
     quantile: float = Field(
-        0.05, ge=0, lt=1, description="share of real pieces that would be kept out at factor 1"
+        0.05, ge=0, lt=1, description="share of real components that would be rejected at factor 1"
     )
     factor: float = Field(
-        0.8, gt=0, le=1, description="least contrast, as a share of that of real pieces at quantile"
+        0.8, gt=0, le=1, description="least contrast, as a share of real components' at quantile"
     )
-    rim: int = Field(2, ge=1, description="how far the rim reaches beyond a piece, in voxels")
+    rim: int = Field(2, ge=1, description="width of the rim around a component, in voxels")
     least_voxels: int = Field(
-        8, ge=FEW, description="voxels below which a piece of a class is not looked at"
+        8, ge=FEW, description="voxels below which a component is not checked"
     )
-    few: int = Field(FEW_PIECES, ge=2, description="real pieces below which a class is not judged")
-    crops: int = Field(200, ge=1, description="real crops that are looked at")
+    few: int = Field(FEW_PIECES, ge=2, description="real components below which a class is skipped")
+    crops: int = Field(200, ge=1, description="real crops that are measured")
     classes: tuple[str, ...] | None = Field(
-        None, description="names of the labels that are looked at; none takes all"
+        None, description="names of the labels that are checked; none takes all"
     )
-    seed: int = Field(0, ge=0, description="draws crops, and places where no lesion is")
+    seed: int = Field(0, ge=0, description="seeds crops, and places without lesion")
 
 
 class ContrastFilter(Filter):
-    """Keeps out samples with a lesion that can hardly be told from what is around it.
+    """Reject samples with a lesion that hardly differs from its surroundings.
 
-    A class with few real pieces (below 20), or whose pieces stand out no more than other places in
-    the body do, is not judged. Where a lesion was put into a real image it alone is looked at.
+    A class is not checked if it has few real components (below 20). Nor is it if they differ from
+    their rims no more than other places in the body. If a lesion was put into a real image, it
+    alone is checked.
     """
 
     name = "contrast"
@@ -60,58 +61,64 @@ class ContrastFilter(Filter):
     _known: Mapping[int, ClassContrast]
 
     def learn(self, learning: Learning, folder: Path) -> Mapping[str, Any]:
-        """Measure real lesions, and places of their shape where none is."""
+        """Measure real lesions, and places of their shape without a lesion."""
         labelled(self.name, learning)
-        schema, wanted = learning.schema, self._wanted(learning.schema)
+        schema, values = learning.schema, self._wanted(learning.schema)
         rng = np.random.default_rng(self.options.seed)
-        seen: set[tuple[str, int, int]] = set()  # crops may show a lesion again
-        own: dict[int, list[Numbers]] = {value: [] for value in wanted}
-        elsewhere: dict[int, list[Numbers]] = {value: [] for value in wanted}
+        done: set[tuple[str, int, int]] = set()  # crops may show a lesion again
+        rows_of: dict[int, list[Numbers]] = {value: [] for value in values}
+        elsewhere: dict[int, list[Numbers]] = {value: [] for value in values}
         ids = sorted({*learning.train_ids, *learning.calibration_ids})
         with learning.reporter.task(self.options.crops, "contrast of real lesions") as bar:
             for case in drawn(learning, ids, self.options.crops, self.options.seed):
                 assert case.labels is not None, "cases without labels are refused above"
                 body = _body(case.image, case.labels)
-                for value, part in self._pieces(case.labels, schema, wanted):
-                    if (key := (case.id, value, part.voxels)) in seen:
+                for value, part in self._pieces(case.labels, schema, values):
+                    if (key := (case.id, value, part.voxels)) in done:
                         continue
-                    seen.add(key)
-                    own[value] += _row(case.image, case.labels, part, value, body, self.options.rim)
+                    done.add(key)
+                    rows_of[value] += _row(
+                        case.image, case.labels, part, value, body, self.options.rim
+                    )
                     moved = _elsewhere(part, case.labels, body, rng)
                     if moved is not None:
                         rows = _row(case.image, case.labels, moved, value, body, self.options.rim)
                         elsewhere[value] += rows
                 bar.advance(1)
-        known = {value: self._class(own[value], elsewhere[value]) for value in wanted if own[value]}
+        contrasts = {
+            value: self._class(rows_of[value], elsewhere[value])
+            for value in values
+            if rows_of[value]
+        }
         names = {value: name for name, value in schema.labels.items()}
         return {
             "classes": {
-                names[value]: {**asdict(one), "judged": self._judged(one)}
-                for value, one in known.items()
+                names[value]: {**asdict(contrast), "judged": self._judged(contrast)}
+                for value, contrast in contrasts.items()
             }
         }
 
-    def _judged(self, known: ClassContrast) -> bool:
-        apart = known.told_apart
-        return known.boxes >= self.options.few and (apart is None or apart >= TOLD_APART)
+    def _judged(self, contrast: ClassContrast) -> bool:
+        apart = contrast.told_apart
+        return contrast.boxes >= self.options.few and (apart is None or apart >= TOLD_APART)
 
-    def _class(self, own: list[Numbers], elsewhere: list[Numbers]) -> ClassContrast:
-        found = class_contrast(own, elsewhere)
-        at = float(np.quantile(found.of(np.stack(own)), self.options.quantile))
-        return replace(found, least=round(at - (1 - self.options.factor) * abs(at), 4))
+    def _class(self, rows: list[Numbers], elsewhere: list[Numbers]) -> ClassContrast:
+        contrast = class_contrast(rows, elsewhere)
+        at = float(np.quantile(contrast.of(np.stack(rows)), self.options.quantile))
+        return replace(contrast, least=round(at - (1 - self.options.factor) * abs(at), 4))
 
     def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:
-        """Take back what is known of each class."""
+        """Load the contrast of each class."""
         self._schema = schema
         self._known = {
-            schema.labels[name]: ClassContrast(**{k: v for k, v in one.items() if k != "judged"})
-            for name, one in state["classes"].items()
-            if one["judged"]
+            schema.labels[name]: ClassContrast(**{k: v for k, v in fields.items() if k != "judged"})
+            for name, fields in state["classes"].items()
+            if fields["judged"]
         }
 
-    def judge(self, sample: Sample, asked: Asked) -> Verdict:
+    def judge(self, sample: Sample, request: Asked) -> Verdict:
         """Measure a sample's lesions; the weakest one counts."""
-        labels, lesion = sample.labels, asked.condition.lesion
+        labels, lesion = sample.labels, request.condition.lesion
         if labels is None or not self._known:
             return Verdict()
         body = _body(sample.image, labels)
@@ -119,22 +126,22 @@ class ContrastFilter(Filter):
         for value, part in self._pieces(labels, self._schema, tuple(self._known)):
             if lesion is not None and not (lesion[part.box] > 0)[part.mask].any():
                 continue
-            known = self._known[value]
+            reference = self._known[value]
             for row in _row(sample.image, labels, part, value, body, self.options.rim):
-                found = float(known.of(row[None])[0])
-                if worst is None or found - known.least < worst[0]:
-                    worst = (found - known.least, found, value, known)
+                contrast = float(reference.of(row[None])[0])
+                if worst is None or contrast - reference.least < worst[0]:
+                    worst = (contrast - reference.least, contrast, value, reference)
         if worst is None:
             return Verdict()
-        over, found, value, known = worst
+        over, contrast, value, reference = worst
         if over >= 0:
-            return Verdict(found=found)
+            return Verdict(found=contrast)
         name = next(name for name, number in self._schema.labels.items() if number == value)
-        way = {1: ", brighter than its rim", -1: ", darker than its rim", 0: ""}[known.sign]
+        way = {1: ", brighter than its rim", -1: ", darker than its rim", 0: ""}[reference.sign]
         return Verdict(
-            f"lesion contrast {found:.2f} of label {name!r}, expected at least "
-            f"{known.least:.2f}{way}",
-            found,
+            f"lesion contrast {contrast:.2f} of label {name!r}, expected at least "
+            f"{reference.least:.2f}{way}",
+            contrast,
         )
 
     def _wanted(self, schema: Schema) -> tuple[int, ...]:
@@ -152,9 +159,9 @@ class ContrastFilter(Filter):
         return tuple(values[name] for name in self.options.classes)
 
     def _pieces(
-        self, labels: LabelArray, schema: Schema, wanted: Sequence[int]
+        self, labels: LabelArray, schema: Schema, values: Sequence[int]
     ) -> Iterator[tuple[int, Part]]:
-        for value in wanted:
+        for value in values:
             for part in parts(labels, schema, (value,), least=self.options.least_voxels):
                 if (part.labels == value).sum() >= self.options.least_voxels:
                     yield value, part
@@ -167,7 +174,7 @@ def _body(image: FloatArray, labels: LabelArray) -> Mask:
 def _row(
     image: FloatArray, labels: LabelArray, part: Part, value: int, body: Mask, rim: int
 ) -> list[Numbers]:
-    """The contrast of a piece in each channel, (C,); nothing if it has no rim."""
+    """Return the contrast of a component in each channel, (C,); nothing if it has no rim."""
     from scipy.ndimage import binary_dilation, generate_binary_structure
 
     window = tuple(
@@ -176,11 +183,11 @@ def _row(
     )
     at = tuple(slice(s.start - w.start, s.stop - w.start)
                for s, w in zip(part.box, window, strict=True))  # fmt: skip
-    own = np.zeros([w.stop - w.start for w in window], np.int16)
-    own[at] = part.labels
-    inside = own == value
-    ball = generate_binary_structure(own.ndim, 1)
-    ring = binary_dilation(own > 0, ball, iterations=rim) & (own <= 0) & body[window]
+    piece = np.zeros([w.stop - w.start for w in window], np.int16)
+    piece[at] = part.labels
+    inside = piece == value
+    ball = generate_binary_structure(piece.ndim, 1)
+    ring = binary_dilation(piece > 0, ball, iterations=rim) & (piece <= 0) & body[window]
     ring &= labels[window] != value
     if inside.sum() < FEW or ring.sum() < FEW:
         return []
@@ -190,7 +197,7 @@ def _row(
 
 
 def _elsewhere(part: Part, labels: LabelArray, body: Mask, rng: np.random.Generator) -> Part | None:
-    """The piece where there is body and hardly any foreground; None if no place is soon found."""
+    """Move the component to body with hardly any foreground; None if no place is found soon."""
     free = np.argwhere(body)
     size = np.array([s.stop - s.start for s in part.box])
     last = np.array(part.shape) - size

@@ -1,7 +1,7 @@
 """Filter ``faithful``: a sample shows what its label map says.
 
-A small segmenter, trained on real training cases, is asked to find a sample's labels. What it finds
-in real cases of other subjects sets how much of them it must find.
+A small segmenter, trained on real training cases, must find a sample's labels. Its Dice on real
+cases of other subjects sets the threshold.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 WEIGHTS = "segmenter.safetensors"
 WEAK = 0.5
-"""Mean Dice on real cases below which a segmenter is a poor judge."""
+"""Mean Dice on real cases below which the segmenter is unreliable."""
 
 
 class FaithfulOptions(FilterOptions):
-    """How the segmenter is trained, and what it must find."""
+    """Training of the segmenter, and the Dice that samples need."""
 
     quantile: float = Field(
-        0.05, ge=0, lt=1, description="share of real crops that would be kept out at factor 1"
+        0.05, ge=0, lt=1, description="share of real crops that would be rejected at factor 1"
     )
     factor: float = Field(
-        0.8, gt=0, description="the least Dice is so many times that of real crops at the quantile"
+        0.8, gt=0, description="least Dice, as a multiple of that of real crops at the quantile"
     )
     least_voxels: int = Field(
-        16, ge=1, description="voxels of a class below which it is not looked for"
+        16, ge=1, description="voxels of a class below which it is not checked"
     )
     crops: int = Field(64, ge=1, description="real crops that the threshold is set by")
     steps: int = Field(400, ge=1, description="training steps of the segmenter")
@@ -48,10 +48,10 @@ class FaithfulOptions(FilterOptions):
 
 
 class FaithfulFilter(Filter):
-    """Keeps out samples in which a segmenter does not find their labels.
+    """Reject samples in which a segmenter does not find their labels.
 
-    A sample's Dice is the mean over the classes in its label map. One whose classes are all smaller
-    than ``least_voxels`` is not judged.
+    A sample's Dice is the mean over the classes in its label map. It is not checked if all classes
+    are smaller than ``least_voxels``.
     """
 
     name = "faithful"
@@ -62,35 +62,37 @@ class FaithfulFilter(Filter):
     _least: float
 
     def learn(self, learning: Learning, folder: Path) -> Mapping[str, Any]:
-        """Train the segmenter, and try it on real cases of other subjects."""
+        """Train the segmenter, and evaluate it on real cases of other subjects."""
         import torch
 
         from gansynth.metrics.faithfulness import train_segmenter
 
         labelled(self.name, learning)
-        own = self._segmenter_options()
+        segmenter_options = self._segmenter_options()
         segmenter = train_segmenter(
-            _Batches(learning, own.seed),
+            _Batches(learning, segmenter_options.seed),
             learning.schema,
             learning.size,
-            own,
+            segmenter_options,
             device=torch.device(learning.device),
             reporter=learning.reporter,
         )
         segmenter.save(folder / WEIGHTS)
         self._segmenter, self._classes = segmenter, learning.schema.foreground
-        found = []
-        for case in drawn(learning, learning.calibration_ids, self.options.crops, own.seed):
+        scores = []
+        for case in drawn(
+            learning, learning.calibration_ids, self.options.crops, segmenter_options.seed
+        ):
             assert case.labels is not None, "cases without labels are refused above"
-            found.append(self._dice(segmenter.predict(case.image), case.labels))
-        real = [dice for dice in found if dice is not None]
+            scores.append(self._dice(segmenter.predict(case.image), case.labels))
+        real = [dice for dice in scores if dice is not None]
         if not real or np.mean(real) < WEAK:
-            said = (
+            result = (
                 f"a mean Dice of {np.mean(real):.2f}" if real else "no class large enough to judge"
             )
             learning.reporter.warn(
-                f"filter {self.name}: in real cases of other subjects its segmenter comes to "
-                f"{said}, expected at least {WEAK:g}: it keeps little out. Train it longer: "
+                f"filter {self.name}: on real cases of other subjects its segmenter reaches "
+                f"{result}, expected at least {WEAK:g}: it rejects little. Train it longer: "
                 f"--filter {self.name}:steps={4 * self.options.steps}"
             )
         at = float(np.quantile(real, self.options.quantile)) if real else 0.0
@@ -104,11 +106,11 @@ class FaithfulFilter(Filter):
             },
             "own_crops": not set(learning.train_ids).isdisjoint(learning.calibration_ids),
             "size": list(learning.size),
-            "segmenter": asdict(own),
+            "segmenter": asdict(segmenter_options),
         }
 
     def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:
-        """Build the segmenter again."""
+        """Build the segmenter from its weights."""
         import torch
 
         from gansynth.metrics.faithfulness import SegmenterOptions, load_segmenter
@@ -122,8 +124,8 @@ class FaithfulFilter(Filter):
         )
         self._classes, self._least = schema.foreground, float(state["least"])
 
-    def judge(self, sample: Sample, asked: Asked) -> Verdict:
-        """Find a sample's labels."""
+    def judge(self, sample: Sample, request: Asked) -> Verdict:
+        """Segment a sample and compare with its labels."""
         if sample.labels is None:
             return Verdict()
         dice = self._dice(self._segmenter.predict(sample.image), sample.labels)
@@ -150,7 +152,7 @@ class FaithfulFilter(Filter):
 
 
 class _Batches:
-    """Crops of the cases to learn from, keyed by step."""
+    """Crops of the training cases, keyed by step."""
 
     def __init__(self, learning: Learning, seed: int) -> None:
         self.learning, self.seed = learning, seed

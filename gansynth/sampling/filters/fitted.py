@@ -1,7 +1,7 @@
-"""Filters with what they have learnt, which stands in the run's folder.
+"""Filters and their fitted state, which is stored in the run's folder.
 
-``RUN/filters/NAME-DIGEST/`` holds ``filter.json`` and a filter's weights, if it has any; the digest
-is that of its options. It is learnt once, on training cases of the run's fold alone.
+``RUN/filters/NAME-DIGEST/`` holds ``filter.json`` and a filter's weights, if any. The digest is
+that of its options. A filter is fitted once, on training cases of the run's fold alone.
 """
 
 from __future__ import annotations
@@ -38,37 +38,38 @@ from gansynth.sampling.filters.learning import learning_of
 FOLDER, STATE = "filters", "filter.json"
 VERSION = 1
 ADMITTED = "admitted"
-"""Where the provenance of a sample has what each filter found."""
+"""Provenance key of the filters' results."""
 WAIT_SECONDS = 1800.0
-"""How long another process that learns the same is waited for."""
+"""Time to wait for another process that fits the same filter."""
 _AGAIN = "delete it, and it is learnt again"
 
 
 def build_filters(texts: Sequence[str]) -> list[Filter]:
-    """Filters as they are asked for, in order; none of them is ready to judge yet.
+    """Build the requested filters, in order; none of them is fitted yet.
 
     Args:
         texts: each ``NAME`` or ``NAME:KEY=VALUE,...``; several values of a key as ``1+2``.
 
     Raises:
-        UsageFault: a filter or option that is not there, a value that does not fit, or a filter
-            that is asked for twice.
+        UsageFault: an unknown filter or option, an invalid value, or a filter requested twice.
     """
     built: list[Filter] = []
     for text in texts:
-        name, colon, rest = text.partition(":")
-        if any(name == one.name for one in built):
-            raise UsageFault(f"--filter {text}: {name} is asked for twice, expected each once")
+        name, colon, options = text.partition(":")
+        if any(name == item.name for item in built):
+            raise UsageFault(f"--filter {text}: {name} is given twice, expected each once")
         cls = installed().filter(name)
-        built.append(cls(read_options(cls.Options, rest, f"--filter {text}")) if colon else cls())
+        built.append(
+            cls(read_options(cls.Options, options, f"--filter {text}")) if colon else cls()
+        )
     return built
 
 
 class LearntFilters:
-    """Filters that are ready to judge.
+    """Fitted filters.
 
     Attributes:
-        lineage: of the cases that they have learnt from; None without filters.
+        lineage: of the cases that they were fitted on; None without filters.
     """
 
     def __init__(self, filters: Sequence[Filter], lineage: Lineage | None) -> None:
@@ -79,46 +80,46 @@ class LearntFilters:
     def load(
         cls, run: Described, texts: Sequence[str], schema: Schema, device: str = "cpu"
     ) -> LearntFilters:
-        """What a run's folder has of filters.
+        """Load the fitted filters of a run's folder.
 
         Raises:
-            UsageFault: one has not been learnt there.
-            IntegrityFault: one is damaged, or has learnt from cases that are not the run's.
+            UsageFault: one has not been fitted there.
+            IntegrityFault: one is damaged, or was fitted on cases that are not the run's.
         """
         filters = build_filters(texts)
         lineage: Lineage | None = None
-        for one in filters:
-            folder = folder_of(run.folder, one)
-            doc = _read(folder, one, run.manifest, schema)
+        for item in filters:
+            folder = folder_of(run.folder, item)
+            doc = _read(folder, item, run.manifest, schema)
             try:
-                one.load(doc["state"], folder, schema, device)
+                item.load(doc["state"], folder, schema, device)
             except (KeyError, TypeError, ValueError, DataFault) as error:
                 raise IntegrityFault(
-                    f"{folder}: filter {one.name!r} cannot be loaded ({error}), expected what this "
-                    f"version of it has learnt; {_AGAIN}"
+                    f"{folder}: filter {item.name!r} cannot be loaded ({error}), expected "
+                    f"state of this version of it; {_AGAIN}"
                 ) from error
-            seen = Lineage.from_json(doc["lineage"])
-            lineage = seen if lineage is None else _both(lineage, seen)
+            cases = Lineage.from_json(doc["lineage"])
+            lineage = cases if lineage is None else _both(lineage, cases)
         return cls(filters, lineage)
 
-    def judged(self, sample: Sample, asked: Asked) -> Sample:
-        """The sample with what was found in its provenance.
+    def judged(self, sample: Sample, request: Asked) -> Sample:
+        """Return the sample with the filters' results in its provenance.
 
-        ``admitted`` has the number that each filter found. The first filter that finds a flaw is
-        the last that is asked, and the flaw stands under ``flaw``.
+        ``admitted`` has the number of each filter. The first flaw ends the checks, and is stored
+        under ``flaw``.
         """
-        told = dict(sample.provenance)
-        if not self.filters or told.get("flaw"):
+        provenance = dict(sample.provenance)
+        if not self.filters or provenance.get("flaw"):
             return sample
-        found: dict[str, float] = {}
-        for one in self.filters:
-            verdict = one.judge(sample, asked)
+        scores: dict[str, float] = {}
+        for item in self.filters:
+            verdict = item.judge(sample, request)
             if verdict.found is not None:
-                found[one.name] = round(float(verdict.found), 4)
+                scores[item.name] = round(float(verdict.found), 4)
             if verdict.flaw:
-                told["flaw"] = f"filter {one.name!r}: {verdict.flaw}"
+                provenance["flaw"] = f"filter {item.name!r}: {verdict.flaw}"
                 break
-        return replace(sample, provenance={**told, ADMITTED: found})
+        return replace(sample, provenance={**provenance, ADMITTED: scores})
 
 
 def ensure_learnt(
@@ -128,12 +129,12 @@ def ensure_learnt(
     device: str = "cpu",
     reporter: Reporter | None = None,
 ) -> LearntFilters:
-    """Learn what a run's folder does not have yet, and load all of it.
+    """Fit the filters that a run's folder lacks, and load all of them.
 
-    Where another process learns at the same time, this one waits for it and takes what it learnt.
+    If another process fits them at the same time, this one waits and loads its result.
 
     Raises:
-        UsageFault: there is no such filter, or the source has nothing it could learn from.
+        UsageFault: there is no such filter, or the source has no suitable cases.
         IntegrityFault: see ``LearntFilters.load``; or a case is not the one the run was fitted on.
         EnvironmentFault: the run's folder cannot be written to.
     """
@@ -144,40 +145,40 @@ def ensure_learnt(
     schema = run.space.generator_schema(source.schema)
     if to_learn(folder, filters):
         with _locked(folder / FOLDER):
-            for one in to_learn(folder, filters):
-                _learn(run, source, schema, one, device, reporter or NullReporter())
+            for item in to_learn(folder, filters):
+                _learn(run, source, schema, item, device, reporter or NullReporter())
     return LearntFilters.load(run, filters, schema, device)
 
 
 def to_learn(run: Path, filters: Sequence[str]) -> list[Filter]:
-    """The filters that a run's folder has nothing of yet."""
-    return [one for one in build_filters(filters) if not folder_of(run, one).exists()]
+    """Return the filters that a run's folder lacks."""
+    return [item for item in build_filters(filters) if not folder_of(run, item).exists()]
 
 
-def folder_of(run: Path, one: Filter) -> Path:
-    """Where a filter with its options has what it learnt."""
-    text = json.dumps(one.options.model_dump(mode="json"), sort_keys=True)
-    return run / FOLDER / f"{one.name}-{sha256(text.encode()).hexdigest()[:12]}"
+def folder_of(run: Path, item: Filter) -> Path:
+    """Return the folder of a filter with its options."""
+    text = json.dumps(item.options.model_dump(mode="json"), sort_keys=True)
+    return run / FOLDER / f"{item.name}-{sha256(text.encode()).hexdigest()[:12]}"
 
 
 def _learn(
     run: Described,
     source: CaseSource,
     schema: Schema,
-    one: Filter,
+    item: Filter,
     device: str,
     reporter: Reporter,
 ) -> None:
-    seen = run.lineage
+    lineage = run.lineage
     learning, looked_at = learning_of(run, source, schema, device, reporter)
-    with whole_folder(folder_of(run.folder, one)) as folder:
-        state = dict(one.learn(learning, folder))
-        cases = tuple(case for case in seen.cases if case.id in looked_at.seen)
+    with whole_folder(folder_of(run.folder, item)) as folder:
+        state = dict(item.learn(learning, folder))
+        cases = tuple(case for case in lineage.cases if case.id in looked_at.seen)
         doc = {
             "version": VERSION,
-            "filter": one.name,
-            "options": one.options.model_dump(mode="json"),
-            "lineage": replace(seen, cases=cases).to_json(),
+            "filter": item.name,
+            "options": item.options.model_dump(mode="json"),
+            "lineage": replace(lineage, cases=cases).to_json(),
             "schema": schema.to_json(),
             "space": run.manifest["space"],
             "state": state,
@@ -187,16 +188,14 @@ def _learn(
 
 
 def _read(
-    folder: Path, one: Filter, manifest: Mapping[str, Any], schema: Schema
+    folder: Path, item: Filter, manifest: Mapping[str, Any], schema: Schema
 ) -> Mapping[str, Any]:
-    """What a filter has learnt, checked.
-
-    Raises:
-        UsageFault, IntegrityFault: see ``LearntFilters.load``.
-    """
+    """Read and check a filter's state; raises like ``LearntFilters.load``."""
     path = folder / STATE
     if not folder.exists():
-        raise UsageFault(f"{folder}: filter {one.name!r} has not been learnt there; learn it first")
+        raise UsageFault(
+            f"{folder}: filter {item.name!r} has not been learnt there; learn it first"
+        )
     try:
         doc: Mapping[str, Any] = read_json(path, way_out=_AGAIN)
     except DataFault as fault:
@@ -206,12 +205,12 @@ def _read(
             f"{path}: damaged, or of another version of gansynth, expected what was learnt; remove "
             f"{folder} and it is learnt again"
         )
-    for name, wanted in doc["files"].items():
+    for name, expected in doc["files"].items():
         file = path_inside(folder, name, key=f"{path}: key 'files'")
-        found = sha256_file(file) if file.is_file() else "of no file"
-        if found != wanted:
+        digest = sha256_file(file) if file.is_file() else "of no file"
+        if digest != expected:
             raise IntegrityFault(
-                f"{file}: SHA-256 is {found[:12]}, expected {wanted[:12]} by {STATE}; remove "
+                f"{file}: SHA-256 is {digest[:12]}, expected {expected[:12]} by {STATE}; remove "
                 f"{folder} and it is learnt again"
             )
     _check_cases(path, doc, manifest, schema)
@@ -221,15 +220,15 @@ def _read(
 def _check_cases(
     path: Path, doc: Mapping[str, Any], manifest: Mapping[str, Any], schema: Schema
 ) -> None:
-    """Refuse what was learnt on other cases than the run's, or in another space."""
-    run, seen = Lineage.from_json(manifest["lineage"]), Lineage.from_json(doc["lineage"])
-    known = set(run.cases)
-    foreign = [case.id for case in seen.cases if case not in known]
-    if not seen.within(run):
+    """Refuse a filter that was fitted on other cases than the run's, or in another space."""
+    run, learnt = Lineage.from_json(manifest["lineage"]), Lineage.from_json(doc["lineage"])
+    run_cases = set(run.cases)
+    foreign = [case.id for case in learnt.cases if case not in run_cases]
+    if not learnt.within(run):
         which = f"{len(foreign)} case(s), first {foreign[0]}," if foreign else "a fold"
         raise IntegrityFault(
-            f"{path}: filter {doc['filter']!r} has learnt from {which} that the run was not fitted "
-            f"on, expected its training cases of {run.dataset} fold {run.fold}; remove "
+            f"{path}: filter {doc['filter']!r} was fitted on {which} new to the run, "
+            f"expected its training cases of {run.dataset} fold {run.fold}; remove "
             f"{path.parent} and it is learnt again"
         )
     same = doc["space"] == manifest["space"] and doc["schema"] == schema.to_json()
@@ -241,10 +240,10 @@ def _check_cases(
         )
 
 
-def _both(one: Lineage, other: Lineage) -> Lineage:
-    """Of the same source: the cases of both."""
-    cases = {case.id: case for case in (*one.cases, *other.cases)}
-    return replace(one, cases=tuple(cases[key] for key in sorted(cases)))
+def _both(first: Lineage, second: Lineage) -> Lineage:
+    """Join two lineages of the same source."""
+    cases = {case.id: case for case in (*first.cases, *second.cases)}
+    return replace(first, cases=tuple(cases[key] for key in sorted(cases)))
 
 
 def _digest(doc: Mapping[str, Any]) -> str:
@@ -254,11 +253,7 @@ def _digest(doc: Mapping[str, Any]) -> str:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder of a run's filters, waiting for whoever learns there now.
-
-    Raises:
-        EnvironmentFault: it cannot be written to, or the other one takes too long.
-    """
+    """Lock the folder of a run's filters; EnvironmentFault if that fails or takes too long."""
     from filelock import FileLock, Timeout
 
     with disk_errors(folder):

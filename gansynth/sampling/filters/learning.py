@@ -1,4 +1,4 @@
-"""What filters learn from: a run's training cases, some of them kept apart to set thresholds by."""
+"""Cases to fit filters on: a run's training cases, some of them reserved for thresholds."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from gansynth.runtime.progress import Reporter
 from gansynth.sampling.run import check_case
 
 APART = 0.25
-"""Share of the subjects that are kept apart to set thresholds by; at least one of two."""
+"""Share of the subjects that are reserved for thresholds; at least one of two."""
 
 
 class WatchedCases(CaseCache):
-    """A run's training cases and no others; remembers which were looked at.
+    """A run's training cases and no others, with a record of those that were read.
 
     Attributes:
         seen: ids of the cases that were read.
@@ -37,7 +37,7 @@ class WatchedCases(CaseCache):
         self._wanted = {case.id: case.sha256 for case in lineage.cases}
 
     def __call__(self, case_id: str) -> Case:
-        """See ``CaseCache``; refuses what ``place`` does."""
+        """See ``CaseCache``; refuses the same cases as ``place``."""
         self._look(case_id)
         return super().__call__(case_id)
 
@@ -45,22 +45,22 @@ class WatchedCases(CaseCache):
         """See ``CaseCache``.
 
         Raises:
-            IntegrityFault: it is not one of the run's training cases, or no longer what it was.
+            IntegrityFault: it is not one of the run's training cases, or has changed.
         """
         self._look(case_id)
         return super().place(case_id, space, rng)
 
     def _look(self, case_id: str) -> None:
-        """Note a case; check one that is seen for the first time."""
+        """Record a case, and check it when it is read for the first time."""
         if case_id in self.seen:
             return
-        wanted, source = self._wanted.get(case_id), self.source
-        if wanted is None or case_id not in source.train_ids:
+        expected, source = self._wanted.get(case_id), self.source
+        if expected is None or case_id not in source.train_ids:
             raise IntegrityFault(
                 f"{self.run}: a filter asks for case {case_id!r} of {source.name}, expected "
                 "training cases of the run only"
             )
-        check_case(self.run, source, case_id, wanted, super().__call__)
+        check_case(self.run, source, case_id, expected, super().__call__)
         self.seen.add(case_id)
 
 
@@ -71,15 +71,15 @@ def learning_of(
     device: str,
     reporter: Reporter,
 ) -> tuple[Learning, WatchedCases]:
-    """What a filter of a run may learn from, and what will have been looked at."""
+    """Return the cases that a filter of a run may use, and the record of those it reads."""
     lineage, space = run.lineage, run.space
     cases = WatchedCases(source, lineage, run.folder)
     crops = CaseBatches(cases, space)
     ids = [case_id for case_id in source.train_ids if case_id in {c.id for c in lineage.cases}]
     if not ids:
         raise UsageFault(
-            f"{run.folder}: filters have nothing to learn from: {source.name} has no training "
-            "case that the run was fitted on; expected its own training source"
+            f"{run.folder}: filters have no cases to be fitted on: {source.name} has no "
+            "training case that the run was fitted on; expected its own training source"
         )
     train, apart = split(ids, {case_id: source.subject(case_id) for case_id in ids})
     size = space.size or crops.cut(ids[0], np.random.default_rng(0)).image.shape[1:]
@@ -87,9 +87,9 @@ def learning_of(
 
 
 def split(ids: Sequence[str], subjects: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """Cases to learn from, and those of other subjects to set thresholds by; always the same.
+    """Split cases by subject, for fitting and for thresholds; always the same way.
 
-    Of a single subject both are all its cases.
+    With a single subject both are all its cases.
     """
     people = sorted(set(subjects[i] for i in ids))
     if len(people) == 1:
@@ -103,10 +103,10 @@ def split(ids: Sequence[str], subjects: Mapping[str, str]) -> tuple[list[str], l
 
 
 def drawn(learning: Learning, ids: Sequence[str], count: int, seed: int) -> Iterator[Case]:
-    """Crops of cases, one case after the other, each as often as the others.
+    """Yield crops of cases in turn, each as often as the others.
 
     Args:
-        count: how many crops; of a space that cuts a case in one way only, each case once at most.
+        count: number of crops; a space with one crop per case gives each case at most once.
     """
     rng = np.random.default_rng((seed, len(ids)))
     order = rng.permutation(len(ids)).tolist()
@@ -117,7 +117,7 @@ def drawn(learning: Learning, ids: Sequence[str], count: int, seed: int) -> Iter
 
 
 def labelled(name: str, learning: Learning) -> None:
-    """Refuse cases without label maps, for filters that judge by these.
+    """Refuse cases without label maps, for filters that need them.
 
     Raises:
         UsageFault: naming the filter.
@@ -126,5 +126,5 @@ def labelled(name: str, learning: Learning) -> None:
     if case.labels is None or not learning.schema.foreground:
         raise UsageFault(
             f"--filter {name}: {learning.crops.cache.source.name} has no label maps, and {name} "
-            "judges by them; expected labelled cases. Leave the filter out"
+            "needs them; expected labelled cases. Leave the filter out"
         )

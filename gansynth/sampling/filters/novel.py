@@ -1,16 +1,14 @@
-"""Filter ``novel``: a sample is no copy of a training case.
+"""Filter ``novel``: a sample is not memorised, that is, no copy of a training case.
 
-What a copy is depends on what was asked for:
+What counts as a copy depends on the condition:
 
-- A whole image is compared with the real case whose label map it was drawn from, at the same place,
-  and with a few training cases wherever they lie nearest (``gansynth.metrics.nearest_search``). Its
-  distance is told in units of the usual one, which real crops have from the nearest crop of another
-  subject.
-- Where a lesion was put into a real image, only the lesion counts: all around it is real by design.
-  It must not be what the background showed there already, and no copy of its donor's lesion either,
-  unless edits have changed that: a lesion that is pasted is a copy by design, and the edits are all
-  that makes it new.
-- Where boxes were filled in a real image, nothing is judged.
+- A whole image is compared with the real case of its label map, at the same place. It is also
+  compared with the nearest crops of a few training cases (``gansynth.metrics.nearest_search``). The
+  unit of distance is the usual distance of real crops from the nearest crop of another subject.
+- If a lesion was put into a real image, only the lesion is checked, since all around it is real. It
+  must differ from the background in its place. Unless edited, it must also be no copy of its
+  donor's lesion. A pasted lesion is a copy by design, and only edits make it new.
+- If boxes were filled in a real image, nothing is checked.
 """
 
 from __future__ import annotations
@@ -32,9 +30,9 @@ if TYPE_CHECKING:
     from gansynth.core.source import CaseSource
 
 UNCHANGED = 0.1
-"""Deviations by which a lesion must differ from what the background showed in its place."""
+"""Standard deviations by which a lesion must differ from the background in its place."""
 GIVEN = 1e-4
-"""Deviations below which a channel counts as given, not drawn."""
+"""Standard deviations below which a channel counts as given, not generated."""
 
 
 class NovelOptions(FilterOptions):
@@ -47,14 +45,14 @@ class NovelOptions(FilterOptions):
         0.95, gt=0, le=1, description="most correlation of an unedited lesion with its donor's"
     )
     search: int = Field(
-        8, ge=0, description="training cases in which the nearest crop is searched, for each sample"
+        8, ge=0, description="training cases in which the nearest crop is searched, per sample"
     )
-    crops: int = Field(24, ge=2, description="real crops that tell the usual distance")
-    seed: int = Field(0, ge=0, description="draws crops and cases")
+    crops: int = Field(24, ge=2, description="real crops that define the usual distance")
+    seed: int = Field(0, ge=0, description="seeds crops and cases")
 
 
 class NovelFilter(Filter):
-    """Keeps out copies of training cases; see the module's description."""
+    """Reject copies of training cases; see the module's description."""
 
     name = "novel"
     Options = NovelOptions
@@ -71,80 +69,80 @@ class NovelFilter(Filter):
         )
         ids = sorted({*learning.train_ids, *learning.calibration_ids})
         rng = np.random.default_rng(self.options.seed)
-        few = rng.permutation(len(ids))[: max(2, 2 * self.options.search)].tolist()
-        some = sorted(ids[n] for n in few)
-        search = Search(_Some(source, some), space, learning.size, cache)
-        crops = list(drawn(learning, some, self.options.crops, self.options.seed))
+        numbers = rng.permutation(len(ids))[: max(2, 2 * self.options.search)].tolist()
+        searched_ids = sorted(ids[n] for n in numbers)
+        search = Search(_Some(source, searched_ids), space, learning.size, cache)
+        crops = list(drawn(learning, searched_ids, self.options.crops, self.options.seed))
         search.learn_scale([case.image for case in crops])
         queries = [Query(c.image / search.scale, source.subject(c.id)) for c in crops]
-        with learning.reporter.task(len(some), "distances of real cases") as bar:
-            found = [d for d, _, _ in search.run(queries, bar.advance) if np.isfinite(d)]
-        usual = float(np.median(found)) if found else 0.0
+        with learning.reporter.task(len(searched_ids), "distances of real cases") as bar:
+            distances = [d for d, _, _ in search.run(queries, bar.advance) if np.isfinite(d)]
+        usual = float(np.median(distances)) if distances else 0.0
         return {
             "usual": round(usual, 6) or None,
             "scale": search.scale.ravel().tolist(),
-            "crops": len(found),
+            "crops": len(distances),
             "size": list(learning.size),
         }
 
     def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:
-        """Take back the usual distance."""
+        """Load the usual distance."""
         self._usual = None if state["usual"] is None else float(state["usual"])
         self._scale = np.array(state["scale"], np.float32).reshape(-1, *[1] * schema.ndim)
 
-    def judge(self, sample: Sample, asked: Asked) -> Verdict:
-        """Compare a sample with what it could be a copy of."""
-        condition = asked.condition
+    def judge(self, sample: Sample, request: Asked) -> Verdict:
+        """Compare a sample with the cases that it could be a copy of."""
+        condition = request.condition
         if condition.lesion is not None and condition.background is not None:
-            return self._lesion(sample, condition.lesion > 0, asked)
+            return self._lesion(sample, condition.lesion > 0, request)
         if condition.background is not None or self._usual is None:
             return Verdict()
-        own = self._own(sample, asked)
-        if own is not None and own < self.options.ratio:
+        to_base = self._own(sample, request)
+        if to_base is not None and to_base < self.options.ratio:
             case = condition.provenance.get("case", "?")
-            return self._copy("its own case", own, f"case {case}")
-        searched = None if condition.given is not None else self._nearest(sample, asked)
+            return self._copy("its own case", to_base, f"case {case}")
+        searched = None if condition.given is not None else self._nearest(sample, request)
         if searched is not None and searched[0] < self.options.ratio:
             return self._copy("a training case", searched[0], f"case {searched[1]}")
-        found = [r for r in (own, searched[0] if searched else None) if r is not None]
-        return Verdict(found=min(found) if found else None)
+        ratios = [r for r in (to_base, searched[0] if searched else None) if r is not None]
+        return Verdict(found=min(ratios) if ratios else None)
 
-    def _copy(self, what: str, ratio: float, where: str) -> Verdict:
+    def _copy(self, original: str, ratio: float, where: str) -> Verdict:
         return Verdict(
-            f"a copy of {what}, expected at least {self.options.ratio:g} of the usual distance "
+            f"a copy of {original}, expected at least {self.options.ratio:g} of the usual distance "
             f"between real cases, found {ratio:.2f} from {where}",
             ratio,
         )
 
-    def _own(self, sample: Sample, asked: Asked) -> float | None:
-        """Distance from the case it was drawn of, in usual ones; None where there is none."""
-        if asked.base is None or self._usual is None:
+    def _own(self, sample: Sample, request: Asked) -> float | None:
+        """Return the relative distance from the case of its condition; None if there is none."""
+        if request.base is None or self._usual is None:
             return None
-        base = asked.base().image
+        base = request.base().image
         if base.shape != sample.image.shape:
             return None
         apart = _rms((sample.image - base) / self._scale)
         new = apart[apart > GIVEN]
         return float(np.sqrt((new**2).mean())) / self._usual if new.size else 0.0
 
-    def _nearest(self, sample: Sample, asked: Asked) -> tuple[float, str] | None:
-        """Distance, in usual ones, from what lies nearest in some training cases, and in which."""
-        room, usual = asked.room, self._usual
+    def _nearest(self, sample: Sample, request: Asked) -> tuple[float, str] | None:
+        """Return the relative distance from the nearest of some training cases, and its id."""
+        room, usual = request.room, self._usual
         if not self.options.search or not room.ids or usual is None:
             return None
-        index = int(asked.condition.provenance.get("index", 0))
+        index = int(request.condition.provenance.get("index", 0))
         order = np.random.default_rng((self.options.seed, index)).permutation(len(room.ids))
-        some = sorted(room.ids[n] for n in order[: self.options.search].tolist())
+        searched_ids = sorted(room.ids[n] for n in order[: self.options.search].tolist())
         size = sample.image.shape[1:]
-        search = Search(_Some(room.source, some), room.space, size, room.cache)
+        search = Search(_Some(room.source, searched_ids), room.space, size, room.cache)
         search.scale = self._scale
         distance, case, _ = search.run([Query(sample.image / self._scale)], lambda: None)[0]
         return (distance / usual, case) if np.isfinite(distance) else None
 
-    def _lesion(self, sample: Sample, new: Mask, asked: Asked) -> Verdict:
-        """Look at a new lesion alone."""
-        condition = asked.condition
-        assert condition.background is not None, "asked for by ``judge``"
+    def _lesion(self, sample: Sample, new: Mask, request: Asked) -> Verdict:
+        """Check a new lesion alone."""
+        condition = request.condition
+        assert condition.background is not None, "checked by ``judge``"
         if not new.any():
             return Verdict("a copy of its background, expected a lesion in it", 0.0)
         apart = (sample.image - condition.background) / self._scale
@@ -178,20 +176,22 @@ class _Some:
 
 
 def _edited(provenance: Mapping[str, Any]) -> bool:
-    """Whether anything but ``identity`` was done to the lesion."""
+    """Return whether the lesion has any edit but ``identity``."""
     return any(step["edit"] != "identity" for step in provenance.get("edits", ()))
 
 
 def _rms(apart: FloatArray) -> Any:
-    """Root mean square of each channel: (C,)."""
+    """Return the root mean square of each channel: (C,)."""
     return np.sqrt((apart.astype(np.float64) ** 2).reshape(len(apart), -1).mean(axis=1))
 
 
-def _correlation(one: FloatArray, other: FloatArray) -> float:
-    """Mean over channels of the correlation of values (C, N); 1 where both are flat and equal."""
-    found = []
-    for a, b in zip(one.astype(np.float64), other.astype(np.float64), strict=True):
+def _correlation(first: FloatArray, second: FloatArray) -> float:
+    """Return the mean correlation of channels (C, N); 1 where both are flat and equal."""
+    correlations = []
+    for a, b in zip(first.astype(np.float64), second.astype(np.float64), strict=True):
         a, b = a - a.mean(), b - b.mean()
         scale = np.sqrt((a**2).sum() * (b**2).sum())
-        found.append(float((a * b).sum() / scale) if scale > 1e-9 else float(np.allclose(a, b)))
-    return float(np.mean(found))
+        correlations.append(
+            float((a * b).sum() / scale) if scale > 1e-9 else float(np.allclose(a, b))
+        )
+    return float(np.mean(correlations))

@@ -1,4 +1,4 @@
-"""Filter ``range``: intensities of each label lie where those of training cases do."""
+"""Filter ``range``: intensities of each label lie in the range of training cases."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from gansynth.sampling.filters.learning import drawn
 
 Numbers = npt.NDArray[np.float64]
 ENDS = (0.01, 0.99)
-"""Quantiles that stand for the extremes: single voxels say little."""
+"""Quantiles that represent the extremes, since single voxels are unreliable."""
 FLAT = 0.05
-"""Deviations below this share of the whole image's count as so much: flat labels have none."""
+"""Least deviation, as a share of the whole image's: flat labels have none."""
 FEW = 2
-"""Crops with a label below which it is not asked."""
+"""Crops with a label below which it is not checked."""
 STATISTICS = ("lowest", "mean", "highest")
 BODY = "the body"
-"""What all voxels of a case without labels are called."""
+"""Name of all voxels of a case without labels."""
 
 
 class RangeOptions(FilterOptions):
-    """How far intensities may go beyond what training cases have."""
+    """How far intensities may exceed the range of training cases."""
 
     quantile: float = Field(
-        0.05, gt=0, lt=1, description="share of real crops that would be kept out at tolerance 0"
+        0.05, gt=0, lt=1, description="share of real crops that would be rejected at tolerance 0"
     )
     tolerance: float = Field(
-        0.5, ge=0, description="how much further they may go, in deviations of the label"
+        0.5, ge=0, description="how far samples may exceed that, in deviations of the label"
     )
-    least_voxels: int = Field(16, ge=1, description="voxels of a label below which it is not asked")
-    crops: int = Field(64, ge=2, description="real crops that are looked at")
+    least_voxels: int = Field(16, ge=1, description="voxels below which a label is not checked")
+    crops: int = Field(64, ge=2, description="real crops that are measured")
     seed: int = Field(0, ge=0, description="draws crops")
 
 
 class RangeFilter(Filter):
-    """Keeps out samples too bright, too dark or of another mean, label by label and in the body.
+    """Reject samples too bright, too dark or of another mean, label by label and in the body.
 
-    Of each label and channel it knows between which values the mean and the extremes (quantiles
-    0.01 and 0.99) of training crops lie. How far crops of *other* subjects go beyond, in
-    deviations, sets how far a sample may.
+    The range of a label and channel is that of the mean and the extremes (quantiles 0.01 and 0.99)
+    of training crops. The excess of crops of *other* subjects, in deviations, sets the limit for
+    samples.
     """
 
     name = "range"
@@ -57,7 +57,7 @@ class RangeFilter(Filter):
     _schema: Schema
 
     def learn(self, learning: Learning, folder: Path) -> Mapping[str, Any]:
-        """Measure training crops, and how far others go beyond them."""
+        """Measure training crops, and how far others exceed their range."""
         self._schema = learning.schema
         rows: dict[str, list[Numbers]] = {}
         spreads: dict[str, list[Numbers]] = {}
@@ -66,17 +66,17 @@ class RangeFilter(Filter):
                 rows.setdefault(name, []).append(_statistics(values))
                 floor = FLAT * case.image.std(axis=tuple(range(1, case.image.ndim)))
                 spreads.setdefault(name, []).append(np.maximum(values.std(axis=1), floor))
-        known = {}
-        for name, found in rows.items():
-            if len(found) < FEW:
+        limits = {}
+        for name, statistics in rows.items():
+            if len(statistics) < FEW:
                 continue
-            stacked = np.stack(found)
-            known[name] = {
+            stacked = np.stack(statistics)
+            limits[name] = {
                 "low": np.round(stacked.min(axis=0), 4).tolist(),
                 "high": np.round(stacked.max(axis=0), 4).tolist(),
                 "deviation": np.round(np.median(np.stack(spreads[name]), axis=0), 6).tolist(),
             }
-        self._known = known
+        self._known = limits
         beyond = [
             self._worst(case.image, case.labels)[0]
             for case in drawn(
@@ -84,15 +84,15 @@ class RangeFilter(Filter):
             )
         ]
         most = float(np.quantile(beyond, 1 - self.options.quantile))
-        return {"labels": known, "most": round(max(most, 0.0) + self.options.tolerance, 4)}
+        return {"labels": limits, "most": round(max(most, 0.0) + self.options.tolerance, 4)}
 
     def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:
-        """Take back what is known of each label."""
+        """Load the range of each label."""
         self._known, self._most = state["labels"], float(state["most"])
         self._schema = schema
 
-    def judge(self, sample: Sample, asked: Asked) -> Verdict:
-        """Look how far a sample goes beyond what is known."""
+    def judge(self, sample: Sample, request: Asked) -> Verdict:
+        """Measure how far a sample exceeds the ranges."""
         beyond, where = self._worst(sample.image, sample.labels)
         if not np.isfinite(beyond) or beyond > self._most:
             return Verdict(
@@ -103,16 +103,16 @@ class RangeFilter(Filter):
         return Verdict(found=beyond)
 
     def _worst(self, image: FloatArray, labels: LabelArray | None) -> tuple[float, str]:
-        """The largest excess over what is known, in deviations, and of what; 0 for none."""
+        """Return the largest excess in deviations, and where it is; 0 for none."""
         worst, where = 0.0, ""
         for name, values in self._regions(image, labels):
-            known = self._known.get(name)
-            if known is None:
+            limits = self._known.get(name)
+            if limits is None:
                 continue
-            low, high = np.array(known["low"]), np.array(known["high"])
-            deviation = np.maximum(np.array(known["deviation"]), 1e-6)[:, None]
-            found = _statistics(values)
-            over = np.maximum(low - found, found - high) / deviation
+            low, high = np.array(limits["low"]), np.array(limits["high"])
+            deviation = np.maximum(np.array(limits["deviation"]), 1e-6)[:, None]
+            statistics = _statistics(values)
+            over = np.maximum(low - statistics, statistics - high) / deviation
             over = np.where(np.isnan(over), np.inf, over)
             channel, which = np.unravel_index(int(over.argmax()), over.shape)
             if over[channel, which] > worst:
@@ -122,22 +122,22 @@ class RangeFilter(Filter):
         return worst, where
 
     def _regions(self, image: FloatArray, labels: LabelArray | None) -> list[tuple[str, Numbers]]:
-        """Values (C, N) of each label; of background, or without labels, those in the body."""
+        """Return values (C, N) of each label; of background, or without labels, inside the body."""
         body = body_of(Case("", "", np.nan_to_num(image), labels))
         if labels is None:
             return [(BODY, np.asarray(image[:, body], np.float64))]
-        found = []
+        regions = []
         for name, value in self._schema.labels.items():
             if value in (OUTSIDE, self._schema.ignore):
                 continue
             mask = labels == value
             mask = mask & body if value == 0 else mask
             if mask.sum() >= self.options.least_voxels:
-                found.append((f"label {name!r}", np.asarray(image[:, mask], np.float64)))
-        return found
+                regions.append((f"label {name!r}", np.asarray(image[:, mask], np.float64)))
+        return regions
 
 
 def _statistics(values: Numbers) -> Numbers:
-    """Lower end, mean and upper end of values (C, N): (C, 3)."""
+    """Return lower end, mean and upper end of values (C, N): (C, 3)."""
     low, high = np.quantile(values, ENDS, axis=1)
     return np.stack([low, values.mean(axis=1), high], axis=1)

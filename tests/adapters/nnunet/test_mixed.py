@@ -262,7 +262,7 @@ def test_a_record_that_is_none_is_refused(host):
 
 def test_a_record_that_says_otherwise_what_was_asked_is_refused():
     told = {"index": 0, "seed": 0, "sha256": "f", "settings": {"asking": {"lesions": "what=one"}}}
-    with pytest.raises(UsageFault, match="provenance: was drawn by a gansynth that noted otherwi"):
+    with pytest.raises(UsageFault, match="provenance: was written by another version of gansynth"):
         Record.of(told, "provenance")
 
 

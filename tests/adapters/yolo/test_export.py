@@ -244,7 +244,7 @@ def test_a_bank_that_is_kept_fresh_or_has_seen_a_held_out_image_is_refused(
     export, shared_yolo, tmp_path
 ):
     source = opened(shared_yolo)
-    with pytest.raises(UsageFault, match="kept fresh"):
+    with pytest.raises(UsageFault, match="is refreshed"):
         export(bank=make_bank(tmp_path / "live", shared_yolo, frozen=False))
     seen = Lineage(source.name, "0", source.records(source.held_out_ids[:1]), source.host)
     with pytest.raises(IntegrityFault, match="leakage"):

@@ -165,7 +165,7 @@ def test_what_was_learnt_on_other_cases_is_refused(run):
     seen = Lineage.from_json(doc["lineage"])
     other = replace(seen.cases[0], id="toy_13")
     rewrite(path, lineage=replace(seen, cases=(other,)).to_json())
-    with pytest.raises(IntegrityFault, match=r"1 case\(s\), first toy_13, that the run was not"):
+    with pytest.raises(IntegrityFault, match=r"1 case\(s\), first toy_13, new to the run"):
         ensure_learnt(RunFolder(run), ToySource(2), ["bright"])
     rewrite(path, lineage=doc["lineage"], space={**doc["space"], "size": [8, 8]})
     with pytest.raises(IntegrityFault, match="learnt in another space than the run's"):
@@ -180,7 +180,7 @@ def test_what_was_learnt_on_other_cases_is_refused(run):
         (["brigth"], "filter 'brigth' is unknown.*Did you mean 'bright'"),
         (["bright:mots=1"], "--filter bright:mots=1: 'mots=1' is not one of.*mean 'most'"),
         (["bright:most=x"], "--filter bright:most=x: most: "),
-        (["bright", "bright:most=1"], "bright is asked for twice"),
+        (["bright", "bright:most=1"], "bright is given twice"),
     ],
 )
 def test_a_slip_is_one_line(text, says):
