@@ -180,7 +180,7 @@ def test_another_plan_is_refused_and_told_the_way_out(plan):
     assert refused.value.exit_code == 6
     line = str(refused.value)
     assert "\n" not in line
-    says = ("gain.looks.jsonl", "1 time(s)", "plan one", "this one is two", "--look-again REASON")
+    says = ("gain.looks.jsonl", "1 time(s)", "plan one", "this plan is two", "--look-again REASON")
     assert [words for words in says if words not in line] == []
     assert lines(plan) == before
 

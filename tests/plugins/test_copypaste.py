@@ -66,7 +66,7 @@ def test_it_keeps_the_contract(way):
     skipped = {c.name: c.message for c in report.checks if c.verdict == "skipped"}
     wanted = {
         "none": {f"{n}d: seeds matter": "all that is random is in the condition" for n in (2, 3)},
-        "image": {f"{n}d: background kept": "says that it changes the whole image" for n in (2, 3)},
+        "image": {f"{n}d: background kept": "the provenance records that the whole image is changed" for n in (2, 3)},
     }
     assert skipped == wanted.get(way, {})
 
