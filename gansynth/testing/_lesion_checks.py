@@ -124,7 +124,7 @@ class LesionDraws:
     def kept(self) -> None:
         """Beyond the rim the sample equals the background exactly."""
         if all(s.provenance.get(CHANGED) == "changed" for s in self.draws.samples):
-            raise Skip("the provenance records that the whole image is changed")
+            raise Skip("the whole image is changed")
         for sample, requested, hollow in zip(
             self.draws.samples, self.requested, self.holes, strict=True
         ):

@@ -325,7 +325,7 @@ def facts_of_demo(document: Mapping[str, Any]) -> Iterator[str]:
     keys = ("realised_synthetic_share", "asked_synthetic_share")
     shares = [f"{document[key]:.1%}" for key in keys if document[key] is not None]
     drawn = f"{document['drawn_real']} real, {document['drawn_synthetic']} synthetic samples"
-    yield f"nnU-Net: {drawn} ({', requested '.join(shares)})"
+    yield f"nnU-Net: {drawn} ({', asked for '.join(shares)})"
     overlap = (document["validation_on_held_out_phantoms"].get("dice") or {}).get("foreground")
     yield f"Dice of the tumour on held-out phantoms: {'-' if overlap is None else f'{overlap:.2f}'}"
 

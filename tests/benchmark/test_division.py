@@ -114,11 +114,11 @@ def test_a_fold_in_which_somebody_is_on_both_sides_loses_them_from_the_pool(monk
 @pytest.mark.parametrize(
     ("split", "words"),
     [
-        ({"sealed": 7}, ("14 subject(s)", "7 sealed", "leave 5", "at least 8")),
-        ({"sealed": 20}, ("14 sealed", "leave 0")),
-        ({"development": 4}, ("4 for development", "leave 7", "at least 8")),
-        ({"pool": 7}, ("leave 7", "at least 8")),
-        ({"pool": 10}, ("leave 9", "at least 10")),
+        ({"sealed": 7}, ("14 subject(s)", "7 sealed", "leaves 5", "at least 8")),
+        ({"sealed": 20}, ("14 sealed", "leaves 0")),
+        ({"development": 4}, ("4 for development", "leaves 7", "at least 8")),
+        ({"pool": 7}, ("leaves 7", "at least 8")),
+        ({"pool": 10}, ("leaves 9", "at least 10")),
     ],
 )
 def test_too_few_people_are_told_in_one_line(split, words):

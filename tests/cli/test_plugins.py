@@ -172,7 +172,7 @@ def test_nothing_is_left_unfilled(run_cli, tmp_path, kind):
         (("s" * 41,), "at most 40 characters"),
         (("class",), "is a Python keyword"),
         (("match",), "is a Python keyword"),
-        (("gansynth_spots",), "is put in front"),
+        (("gansynth_spots",), "without the prefix gansynth_"),
         (("cgan3d",), "generator 'cgan3d' is already registered by plugin 'cgan3d'"),
         (("elastic", "--kind", "edit"), "edit 'elastic' is already registered by plugin"),
         (("nnunet",), "a plugin or package gansynth_nnunet is installed already"),

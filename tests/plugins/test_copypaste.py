@@ -65,8 +65,8 @@ def test_it_keeps_the_contract(way):
     assert [check for check in report.failed] == []
     skipped = {c.name: c.message for c in report.checks if c.verdict == "skipped"}
     wanted = {
-        "none": {f"{n}d: seeds matter": "all that is random is in the condition" for n in (2, 3)},
-        "image": {f"{n}d: background kept": "the provenance records that the whole image is changed" for n in (2, 3)},
+        "none": {f"{n}d: seeds matter": "the condition holds all randomness" for n in (2, 3)},
+        "image": {f"{n}d: background kept": "the whole image is changed" for n in (2, 3)},
     }
     assert skipped == wanted.get(way, {})
 

@@ -22,7 +22,7 @@ from tests.benchmark.jobs.small import Small, key_of
             {"free": [], "a": ["c"], "b": ["a"], "c": ["b"]},
             r"need each other: (a -> b -> c -> a|b -> c -> a -> b|c -> a -> b -> c)\b",
         ),
-        ({"a": ["nobody"]}, f"job 'a': needs {key_of('nobody')}, which is no job"),
+        ({"a": ["nobody"]}, f"job 'a': needs {key_of('nobody')}, which is not a job"),
     ],
 )
 def test_needs_that_cannot_be_met(small: Small, needs, says):

@@ -319,7 +319,7 @@ def test_data_that_are_no_lists_get_the_stand_in(dry, data):
         (["--host", "unet", "--host", "vnet"], "--host vnet"),
         (["--scale", "huge"], "--scale huge: expected one of tiny"),
         (["--regions", "XX:1"], "--regions XX:1"),
-        (["--regions", "WT:1+4"], "has the labels 1, 2, and WT is 1+4"),
+        (["--regions", "WT:1+4"], "has the labels 1, 2, but WT is 1+4"),
         (["--steps", "1", "--epochs", "1"], "expected one of them"),
         (["--fit-set", "steps"], "expected KEY=VALUE"),
     ],
