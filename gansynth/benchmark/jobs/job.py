@@ -59,8 +59,8 @@ def in_order(jobs: Iterable[Job], store: Path) -> list[Job]:
     """Sort jobs so that each comes after its needs, else in the given order.
 
     Raises:
-        UsageFault: two jobs share a key, a need is not a job, needs are circular, a key is invalid,
-            a job has no words, or its folder is outside of ``store``.
+        UsageFault: a key is invalid or used twice, a need is not a job, or needs are circular. Also
+            if a job has no words, or its folder is outside of ``store``.
     """
     by_key: dict[str, Job] = {}
     for job in jobs:

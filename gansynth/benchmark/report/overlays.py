@@ -70,8 +70,8 @@ def worst_cases(document: Mapping[str, Any], most: int = 6) -> list[Worst]:
     """Choose the worst test cases by the primary measure.
 
     Returns:
-        The control's worst case, then of each arm the case with the greatest loss, sorted by loss;
-        then the second worst cases, and so on. A loss is against the control of the same draw and
+        The control's worst case, then each arm's case with the greatest loss, sorted by loss. The
+        second worst cases follow, and so on. A loss is against the control of the same draw and
         seed. No case appears twice for an arm.
     """
     study = Study(document)
