@@ -1,4 +1,4 @@
-"""What statistics say of a results document: comparisons, means, worth in real cases, costs."""
+"""Statistics of a results document: comparisons, means, equivalent real cases, costs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from gansynth.metrics.stats.runs import Runs
 from gansynth.metrics.stats.worth import worth
 
 LEARNT = 0.3
-"""Dice and the like below which a host has learnt next to nothing."""
+"""Dice (or another share) below which a host counts as untrained."""
 NO_MARGIN = 1e-12
-"""Stands in for a margin where there is none, and nothing is called equivalent."""
+"""Placeholder for measures without a margin; nothing is called equivalent then."""
 
 
 def analysed(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What statistics say of a document's runs."""
+    """Return all statistics of a document's runs, by key of the results document."""
     from gansynth.benchmark.report.verdict import verdict
 
     matrices = matrices_of(document)
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "measures": _measures(document, matrices),
         "comparisons": _comparisons(document, matrices),
         "means": _means(matrices),
@@ -32,59 +32,61 @@ def analysed(document: Mapping[str, Any]) -> dict[str, Any]:
         "costs": _costs(document),
         "warnings": _warnings(document, matrices),
     }
-    found["paper"] = _paper(document, found["means"])
-    return {**found, "verdict": verdict({**document, **found})}
+    results["paper"] = _paper(document, results["means"])
+    return {**results, "verdict": verdict({**document, **results})}
 
 
 Matrices = Mapping[tuple[str, int, str], Runs]
-"""Arm, size, measure -> values over runs and people."""
+"""Arm, size, measure -> values over runs and subjects."""
 
 
 def matrices_of(document: Mapping[str, Any]) -> dict[tuple[str, int, str], Runs]:
-    """Values of all finished runs by arm, size and measure; a person's cases are averaged."""
+    """Return values of finished runs by arm, size and measure; a subject's cases are averaged."""
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for run in document["runs"]:
         if run["status"] == "done":
             groups.setdefault((run["arm"], run["n"]), []).append(run)
-    people = tuple(sorted(set(document["subjects"].values())))
-    found = {}
+    subjects = tuple(sorted(set(document["subjects"].values())))
+    matrices = {}
     for (arm, n), runs in groups.items():
         keys = sorted({key for run in runs for key in run["scores"]})
         for key in keys:
-            values = np.array([_of_people(run, key, document["subjects"], people) for run in runs])
+            values = np.array(
+                [_of_people(run, key, document["subjects"], subjects) for run in runs]
+            )
             draws = tuple(run["draw"] for run in runs)
             seeds = tuple(run["seed"] for run in runs)
-            found[arm, n, key] = Runs(values, draws, seeds, people)
-    return found
+            matrices[arm, n, key] = Runs(values, draws, seeds, subjects)
+    return matrices
 
 
 def _of_people(
-    run: Mapping[str, Any], key: str, subjects: Mapping[str, str], people: Sequence[str]
+    run: Mapping[str, Any], key: str, subject_of: Mapping[str, str], subjects: Sequence[str]
 ) -> list[float]:
     values: dict[str, list[float]] = {}
     for name, value in run["scores"].get(key, {}).items():
-        person = name if run.get("by") == "subject" else subjects[name]
+        subject = name if run.get("by") == "subject" else subject_of[name]
         if value is not None:
-            values.setdefault(person, []).append(value)
-    return [mean(values[person]) if person in values else float("nan") for person in people]
+            values.setdefault(subject, []).append(value)
+    return [mean(values[subject]) if subject in values else float("nan") for subject in subjects]
 
 
 def _comparisons(document: Mapping[str, Any], matrices: Matrices) -> list[dict[str, Any]]:
-    """Every arm against the control; Holm's correction over arms and sizes of each measure."""
+    """Compare every arm with the control; Holm's correction is over arms and sizes of a measure."""
     control, rows = document["control"], []
     for key in _keys(matrices):
         family = []
         for (arm, n, measure), runs in matrices.items():
-            other = matrices.get((control, n, key))
-            if measure != key or arm == control or other is None:
+            baseline = matrices.get((control, n, key))
+            if measure != key or arm == control or baseline is None:
                 continue
             margin = _margin(document, key)
-            found = compare(runs, other, margin=margin or NO_MARGIN).to_json()
+            comparison = compare(runs, baseline, margin=margin or NO_MARGIN).to_json()
             if margin is None:
-                found |= {"margin": None, "equivalent": False, "equivalence_p": None}
-            if not _possible(found["interval"], key):
-                found["interval"] = {"low": None, "high": None}
-            family.append({"arm": arm, "n": n, "measure": key, **found})
+                comparison |= {"margin": None, "equivalent": False, "equivalence_p": None}
+            if not _possible(comparison["interval"], key):
+                comparison["interval"] = {"low": None, "high": None}
+            family.append({"arm": arm, "n": n, "measure": key, **comparison})
         for name in ("p", "wilcoxon_p"):
             for row, corrected in zip(family, holm([r[name] for r in family]), strict=True):
                 row[f"{name}_holm"] = corrected
@@ -93,20 +95,20 @@ def _comparisons(document: Mapping[str, Any], matrices: Matrices) -> list[dict[s
 
 
 def _possible(interval: Mapping[str, float | None], key: str) -> bool:
-    """Whether the difference of two values can be as large as an interval says."""
+    """Whether the measure's range allows a difference as large as the interval."""
     least, most = measure_of(key).bounds
     return all(end is None or abs(end) <= most - least for end in interval.values())
 
 
 def _margin(document: Mapping[str, Any], key: str) -> float | None:
-    """The plan's margin of its primary measure; of others the usual one, if there is one."""
+    """Return the plan's margin for the primary measure, else the measure's default or None."""
     return float(document["margin"]) if key == document["primary"] else measure_of(key).margin
 
 
 def _means(matrices: Matrices) -> list[dict[str, Any]]:
     rows = []
     for (arm, n, key), runs in matrices.items():
-        # Of those who have a value in every run, as the interval is.
+        # Over subjects with a value in every run, like the interval.
         interval = interval_of_mean(runs, bounds=measure_of(key).bounds)
         values = runs.complete().values
         rows.append(
@@ -122,53 +124,50 @@ def _means(matrices: Matrices) -> list[dict[str, Any]]:
 def _paper(
     document: Mapping[str, Any], means: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any] | None:
-    """A paper's table, and ours of the largest training sets; None where the plan has none."""
-    asked = (document.get("plan") or {}).get("paper")
-    if not asked:
+    """Return a paper's table beside our means at the largest size; None if the plan has none."""
+    table = (document.get("plan") or {}).get("paper")
+    if not table:
         return None
     n = max(document["sizes"])
     ours = {(row["arm"], row["measure"]): row["mean"] for row in means if row["n"] == n}
-    keys = asked["columns"].values()
+    keys = table["columns"].values()
     return {
-        "title": f"{asked['title']}; ours at N = {n}",
-        "columns": list(asked["columns"]),
+        "title": f"{table['title']}; ours at N = {n}",
+        "columns": list(table["columns"]),
         "rows": [
             {"name": arm, "paper": list(numbers), "ours": [ours.get((arm, key)) for key in keys]}
-            for arm, numbers in asked["rows"].items()
+            for arm, numbers in table["rows"].items()
         ],
     }
 
 
 def _worth(document: Mapping[str, Any], matrices: Matrices) -> list[dict[str, Any]]:
-    """How many more real people would do as much as an arm, on the primary measure.
-
-    Points of the learning curve are the control's, and those of arms that differ from it in the
-    number of people alone.
-    """
+    """Return how many extra real subjects would match each arm, on the primary measure."""
+    # Learning curve: the control, and arms that differ from it only in the number of subjects.
     key, alike = document["primary"], _alike(document)
     curve: dict[int, Runs] = {}
     for like in alike:
         for (arm, n, measure), runs in matrices.items():
             if (arm, measure) == (like, key):
-                people = n * _times(document, arm)
-                curve[people] = _joined(curve[people], runs) if people in curve else runs
+                subjects = n * _times(document, arm)
+                curve[subjects] = _joined(curve[subjects], runs) if subjects in curve else runs
     rows = []
     for (arm, n, measure), runs in matrices.items():
-        people = n * _times(document, arm)
-        if measure != key or arm in alike or len(curve) < 2 or people not in curve:
+        subjects = n * _times(document, arm)
+        if measure != key or arm in alike or len(curve) < 2 or subjects not in curve:
             continue
-        found = worth(curve, runs, people, better=measure_of(key).better)
-        rows.append({**found.to_json(), "arm": arm, "n": n, "measure": key})
+        equivalent = worth(curve, runs, subjects, better=measure_of(key).better)
+        rows.append({**equivalent.to_json(), "arm": arm, "n": n, "measure": key})
     return rows
 
 
 def _times(document: Mapping[str, Any], arm: str) -> int:
-    """Times as many real people as the size says."""
+    """Return the arm's factor on the number of real training subjects."""
     return int(document["arms"][arm].get("real", 1))
 
 
 def _alike(document: Mapping[str, Any]) -> list[str]:
-    """The control, then arms that are the same training on other numbers of people."""
+    """Return the control, then the arms that differ from it only in the number of subjects."""
 
     def bare(arm: str) -> dict[str, Any]:
         named = ("name", "title", "what", "real")
@@ -179,70 +178,72 @@ def _alike(document: Mapping[str, Any]) -> list[str]:
     return [control, *others]
 
 
-def _joined(one: Runs, other: Runs) -> Runs:
-    """Runs of two arms that are the same training; each draw and seed once."""
-    more = other.chosen([key for key in other.keys if key not in set(one.keys)], one.subjects)
+def _joined(first: Runs, second: Runs) -> Runs:
+    """Join the runs of two arms with the same training; each training subset and seed once."""
+    added = second.chosen(
+        [key for key in second.keys if key not in set(first.keys)], first.subjects
+    )
     return Runs(
-        np.concatenate([one.values, more.values]),
-        one.draws + more.draws,
-        one.seeds + more.seeds,
-        one.subjects,
+        np.concatenate([first.values, added.values]),
+        first.draws + added.draws,
+        first.seeds + added.seeds,
+        first.subjects,
     )
 
 
 def _costs(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Mean seconds of a training by arm and size, and what is added to the control's."""
+    """Return mean seconds of a training by arm and size, and the excess over the control."""
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     for run in document["runs"]:
         if run["status"] == "done":
             row = rows.setdefault((run["arm"], run["n"]), {"train": [], "fit": [], "tune": []})
             for kind, taken in run["seconds"].items():
                 row[kind].append(taken or 0.0)
-    found = []
+    costs = []
     for (arm, n), row in rows.items():
-        told = {f"{kind}_s": mean(values) for kind, values in row.items()}
+        seconds = {f"{kind}_s": mean(values) for kind, values in row.items()}
         control = rows.get((document["control"], n))
         added = None
         if control is not None:
-            added = sum(told.values()) - sum(mean(values) for values in control.values())
-        found.append({"arm": arm, "n": n, **told, "added_s": added})
-    return found
+            added = sum(seconds.values()) - sum(mean(values) for values in control.values())
+        costs.append({"arm": arm, "n": n, **seconds, "added_s": added})
+    return costs
 
 
 def _warnings(document: Mapping[str, Any], matrices: Matrices) -> list[str]:
-    found = []
+    warnings = []
     missing = [run for run in document["runs"] if run.get("fell_back")]
     if missing:
-        found.append(f"in {len(missing)} trainings some synthetic samples were missing")
+        warnings.append(f"in {len(missing)} trainings some synthetic samples were missing")
     if set(document["subjects"]) == set(document["subjects"].values()):
-        found.append("every case counts as a person: nobody said which cases are of one person")
-    found += _unlearnt(document, matrices)
+        warnings.append("every case counts as one subject: no subjects were given for the cases")
+    warnings += _unlearnt(document, matrices)
     if document["draws"] < 3 or document["seeds"] < 2:
-        found.append(
-            f"{document['draws']} draw(s) and {document['seeds']} seed(s): too few to say much of "
-            "other training sets; expected at least 3 and 2"
+        warnings.append(
+            f"{document['draws']} draw(s) and {document['seeds']} seed(s): too few to generalise "
+            "to other training sets; expected at least 3 and 2"
         )
-    return found
+    return warnings
 
 
 def _unlearnt(document: Mapping[str, Any], matrices: Matrices) -> list[str]:
-    """What is said of a host that finds next to nothing: all arms are alike then."""
+    """Warn of a host that has learnt next to nothing: all arms are alike then."""
     key, control = document["primary"], document["control"]
     if measure_of(key).unit != "share":
         return []
-    found = []
+    warnings = []
     for (arm, n, measure), runs in matrices.items():
         values = runs.values[np.isfinite(runs.values)]
         if (arm, measure) == (control, key) and values.size and values.mean() < LEARNT:
-            found.append(
+            warnings.append(
                 f"at N = {n} the control's {key} is {100 * values.mean():.0f} points: the host has "
-                "hardly begun to learn, and nothing follows for one that has"
+                "hardly begun to learn, so the results do not apply to a trained host"
             )
-    return found
+    return warnings
 
 
 def _measures(document: Mapping[str, Any], matrices: Matrices) -> dict[str, dict[str, Any]]:
-    found = {}
+    measures = {}
     labels = document.get("data", {}).get("labels") or {}
     named = {str(value): label for label, value in labels.items()} | {"mean": "mean of labels"}
     for key in _keys(matrices):
@@ -253,22 +254,22 @@ def _measures(document: Mapping[str, Any], matrices: Matrices) -> dict[str, dict
         if measure.unit == "mm" or name == "nsd":
             says = " ".join([says, *_of_distances(document)])
             unit = document.get("data", {}).get("unit", unit) if unit else ""
-        found[key] = {
+        measures[key] = {
             **{
                 "title": TITLES.get(name, name.replace("_", " ")),
                 "region": named.get(region, region) or None,
             },
             **{"unit": unit, "better": measure.better, "says": says},
         }
-    return found
+    return measures
 
 
 def _of_distances(document: Mapping[str, Any]) -> Iterator[str]:
-    """What has to be known of distances that are not the usual ones, mm in volumes."""
+    """Yield notes on distances that are not in mm in volumes."""
     if any(run.get("distances") == "slices" for run in document["runs"]):
         yield "Within each slice, then the mean over a subject's slices."
     if document.get("data", {}).get("unit") == "px":
-        yield "In pixels: nobody has said how large they are (read: spacing)."
+        yield "In pixels: their size was not given (read: spacing)."
 
 
 TITLES = {"dice": "Dice", "hd95": "HD95", "nsd": "NSD", "froc": "FROC", "map50": "mAP50"}

@@ -1,4 +1,4 @@
-"""Arms that a plan can name: the controls that a GAN must beat, and the usual ways to use one."""
+"""Preset experiment arms: the controls that a GAN must beat, and the usual ways to use a GAN."""
 
 from __future__ import annotations
 
@@ -81,11 +81,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "schedule": "finetune:10%@80%",
     },
 }
-"""Name -> keys of ``gansynth.benchmark.plan.ArmPlan``; a plan may change any of them."""
+"""Name -> keys of ``gansynth.benchmark.plan.ArmPlan``. A plan may change any of them."""
 
 PRESET_GENERATORS: Mapping[str, Mapping[str, Any]] = {
     "cgan3d-lesion": {"plugin": "cgan3d", "recipe": "lesion"},
     "dcgan": {"plugin": "dcgan", "set": {"with_mask": "yes"}},
 }
-"""Generators of these arms that are more than an installed plugin as it is: name -> keys of
-``gansynth.benchmark.plan.GeneratorPlan``. A plan that has one of the name takes its own."""
+"""Generators of these arms that need more than a plugin name: name -> keys of
+``gansynth.benchmark.plan.GeneratorPlan``. A generator of that name in the plan takes precedence."""

@@ -1,4 +1,4 @@
-"""Who is trained on and who is judged on: people, never cases, and always the same ones."""
+"""Split of subjects into training pool, development and sealed test set; fixed by the seed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ DEVELOPMENT, SEALED = "development", "sealed"
 
 @dataclass(frozen=True)
 class Division:
-    """People of a data set, dealt out.
+    """The subjects of a data set, split into pool, development and sealed.
 
     Attributes:
-        pool: that training sets are drawn from, in the order they were dealt.
-        cases: of every person, sorted.
-        seed: draws training sets.
+        pool: subjects that training subsets are sampled from, in shuffled order.
+        cases: subject -> its cases, sorted.
+        seed: seeds the sampling of training subsets.
     """
 
     pool: tuple[str, ...]
@@ -31,31 +31,31 @@ class Division:
     seed: int
 
     def judged(self, look: str) -> tuple[str, ...]:
-        """Cases that a look judges on, sorted.
+        """Return the evaluated cases of a split, sorted.
 
         Raises:
-            UsageFault: the plan has nobody for it.
+            UsageFault: the plan has no subjects for it.
         """
-        people = self.sealed if look == SEALED else self.development
-        if not people:
+        subjects = self.sealed if look == SEALED else self.development
+        if not subjects:
             raise UsageFault(
-                f"split.{look}: 0 subjects, expected some to judge on; say how many in the plan"
-                + (", or look at the sealed split: --sealed" if look == DEVELOPMENT else "")
+                f"split.{look}: 0 subjects, expected at least 1 to evaluate on; set it in the plan"
+                + (", or use the sealed split: --sealed" if look == DEVELOPMENT else "")
             )
-        return self.cases_of(people)
+        return self.cases_of(subjects)
 
-    def cases_of(self, people: Sequence[str]) -> tuple[str, ...]:
-        """All cases of some people, sorted."""
-        return tuple(sorted(case for person in people for case in self.cases[person]))
+    def cases_of(self, subjects: Sequence[str]) -> tuple[str, ...]:
+        """Return all cases of the subjects, sorted."""
+        return tuple(sorted(case for subject in subjects for case in self.cases[subject]))
 
     def training_set(self, size: int, draw: int, largest: int) -> tuple[str, ...]:
-        """People of one training set.
+        """Return the subjects of one training subset.
 
-        Draws are disjoint as long as the pool lasts, then it is shuffled anew. Smaller sets of a
-        draw lie within its larger ones.
+        Subsets are disjoint until the pool is used up, then it is reshuffled. A smaller subset of
+        the same draw lies within the larger ones.
 
         Args:
-            draw: number of the draw, from 0.
+            draw: number of the training subset, from 0.
         """
         rounds = len(self.pool) // largest
         again, place = divmod(draw, rounds)
@@ -65,47 +65,47 @@ class Division:
 
 
 def divide(source: CaseSource, plan: Plan) -> Division:
-    """Deal a data set's people out as a plan says.
+    """Split a data set's subjects as the plan says.
 
     Raises:
-        DataFault: fewer people than that.
+        DataFault: the data set has too few subjects.
     """
     cases: dict[str, list[str]] = {}
     for case in sorted({*source.train_ids, *source.held_out_ids}):
         cases.setdefault(source.subject(case), []).append(case)
-    known = {person: tuple(found) for person, found in cases.items()}
+    by_subject = {subject: tuple(ids) for subject, ids in cases.items()}
     split = plan.split
-    dealt = _of_fold(source, split) if split.fold is not None else _dealt(sorted(known), split)
-    pool, development, sealed = dealt
+    parts = _of_fold(source, split) if split.fold is not None else _dealt(sorted(by_subject), split)
+    pool, development, sealed = parts
     needed = max(largest_set(plan), split.pool or 0)
     if len(pool) < needed:
         raise DataFault(
-            f"{source.name}: {len(known)} subject(s), {len(development)} for development and "
-            f"{len(sealed)} sealed, leave {len(pool)} to draw training sets from, expected at "
-            f"least {needed}; lower sizes, real or split of the plan"
+            f"{source.name}: {len(by_subject)} subject(s), {len(development)} for development and "
+            f"{len(sealed)} sealed. This leaves {len(pool)} for training sets, expected at least "
+            f"{needed}; lower sizes, real or split of the plan"
         )
-    return Division(pool, development, sealed, known, split.seed)
+    return Division(pool, development, sealed, by_subject, split.seed)
 
 
 def largest_set(plan: Plan) -> int:
-    """People of the largest training set of any arm."""
+    """Return the number of subjects of the largest training subset of any arm."""
     return max(plan.sizes) * max(arm.real for arm in plan.arms)
 
 
-def _dealt(people: Sequence[str], split: SplitPlan) -> tuple[tuple[str, ...], ...]:
-    """Pool, development, sealed; the sealed ones first, so that nothing else changes them."""
-    order = np.random.default_rng((split.seed, 0)).permutation(len(people))
-    shuffled = [people[i] for i in order]
+def _dealt(subjects: Sequence[str], split: SplitPlan) -> tuple[tuple[str, ...], ...]:
+    """Return pool, development, sealed. Sealed ones come first, so no other key affects them."""
+    order = np.random.default_rng((split.seed, 0)).permutation(len(subjects))
+    shuffled = [subjects[i] for i in order]
     assert split.sealed is not None
     first, second = split.sealed, split.sealed + split.development
-    last = len(people) if split.pool is None else second + split.pool
+    last = len(subjects) if split.pool is None else second + split.pool
     return tuple(shuffled[second:last]), tuple(shuffled[first:second]), tuple(shuffled[:first])
 
 
 def _of_fold(source: CaseSource, split: SplitPlan) -> tuple[tuple[str, ...], ...]:
-    """Pool and development out of the training cases, sealed the held-out ones."""
+    """Return pool and development from the training cases, sealed from the held-out ones."""
     sealed = tuple(sorted({source.subject(case) for case in source.held_out_ids}))
-    people = sorted({source.subject(case) for case in source.train_ids} - set(sealed))
-    order = np.random.default_rng((split.seed, 0)).permutation(len(people))
-    shuffled = [people[i] for i in order]
+    subjects = sorted({source.subject(case) for case in source.train_ids} - set(sealed))
+    order = np.random.default_rng((split.seed, 0)).permutation(len(subjects))
+    shuffled = [subjects[i] for i in order]
     return tuple(shuffled[split.development :]), tuple(shuffled[: split.development]), sealed

@@ -1,4 +1,4 @@
-"""What a plan will cost, before it is run: jobs, hours, disk."""
+"""Cost estimate of a plan before it is run: jobs, hours, disk."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ if TYPE_CHECKING:
     from gansynth.runtime.progress import Reporter
 
 PROBES = (0.02, 0.06)
-"""Shares of a training's steps that are tried, to know what a step takes and what the rest."""
+"""Shares of a training's steps that are timed, to separate time per step from overhead."""
 LEAST = 4
-"""Steps of a probe at least."""
+"""Minimum steps of a probe."""
 
 
-def estimate(plan: Plan, asked: Asked, *, probe: bool, reporter: Reporter) -> dict[str, Any]:
-    """Jobs by kind, those that are done, hours of one job after the other, and disk.
+def estimate(plan: Plan, options: Asked, *, probe: bool, reporter: Reporter) -> dict[str, Any]:
+    """Estimate jobs by kind, finished jobs, sequential hours, and disk space.
 
-    What has been done says how long the rest will take; else a training and a fit are begun, for a
-    few steps, in a temporary folder (``probe``). Nothing is written elsewhere.
+    Times come from finished jobs. Without any, ``probe`` runs a few steps of a training and a fit
+    in a temporary folder. Nothing is written elsewhere.
 
     Raises:
-        GansynthError: data or plan that cannot be used; a probe that failed.
+        GansynthError: data or plan cannot be used, or a probe failed.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        real = (asked.folder / "jobs").is_dir()
-        parse_executor(asked.executor)
-        study = open_study(plan, asked if real else replace(asked, folder=Path(scratch)))
+        real = (options.folder / "jobs").is_dir()
+        parse_executor(options.executor)
+        study = open_study(plan, options if real else replace(options, folder=Path(scratch)))
         whole = (study.look, plan.hash, study.people, study.arms)
-        Looks(asked.file).look(*whole, asked.again, dry_run=True)
+        Looks(options.file).look(*whole, options.again, dry_run=True)
         specs = study.specs()
-        # An arm that is still to be chosen is most likely one of those that are trained anyway.
+        # An arm that is not chosen yet is most likely one that is trained anyway.
         left = [spec for spec in specs.values() if study.result(spec.key) is None]
         sizes = {kind: _known(study, specs.values(), kind) for kind in (FIT, TRAIN, TUNE)}
         if probe:
@@ -57,7 +57,7 @@ def estimate(plan: Plan, asked: Asked, *, probe: bool, reporter: Reporter) -> di
                     sizes[kind] = _probe(study, left, kind, Path(scratch) / kind)
         if not sizes[TUNE] and sizes[TRAIN]:
             sizes[TUNE] = [_tuning(plan, sizes)]
-        return _told(plan, asked, study, specs, left, sizes)
+        return _told(plan, options, study, specs, left, sizes)
 
 
 Size = tuple[float, float]
@@ -66,14 +66,14 @@ Size = tuple[float, float]
 
 def _told(
     plan: Plan,
-    asked: Asked,
+    options: Asked,
     study: Study,
     specs: Mapping[str, Spec],
     left: Sequence[Spec],
     sizes: Mapping[str, Sequence[Size]],
 ) -> dict[str, Any]:
     jobs: dict[str, Any] = {}
-    hours, size, known = 0.0, 0.0, True
+    hours, size, complete = 0.0, 0.0, True
     for kind in (FIT, TUNE, TRAIN):
         all_of = sum(spec.kind == kind for spec in specs.values())
         open_ones = sum(spec.kind == kind for spec in left)
@@ -81,15 +81,15 @@ def _told(
             continue
         seconds, bytes_ = _typical(sizes[kind])
         jobs[kind] = {"all": all_of, "left": open_ones, "seconds_each": seconds}
-        known = known and (seconds is not None or not open_ones)
+        complete = complete and (seconds is not None or not open_ones)
         hours += open_ones * (seconds or 0.0) / 3600
         size += open_ones * (bytes_ or 0.0)
-    slots = _slots(asked)
+    slots = _slots(options)
     return {
         "dry_run": True,
         "plan": plan.name,
         "plan_hash": plan.hash,
-        "look": asked.look,
+        "look": options.look,
         "data": study.source.name,
         "subjects": {
             "pool": len(study.division.pool),
@@ -99,20 +99,20 @@ def _told(
         "arms": list(study.arms),
         "trainings_of_the_report": sum(1 for _ in study.places()),
         "jobs": jobs,
-        "hours_one_after_the_other": round(hours, 2) if known else None,
+        "hours_one_after_the_other": round(hours, 2) if complete else None,
         "at_once": slots,
-        "hours": round(hours / slots, 2) if known and slots else None,
-        "disk_bytes": round(size) if known else None,
-        "disk_free_bytes": free_bytes(asked.folder),
-        "memory": "not known: trainings are measured in processes of their own",
+        "hours": round(hours / slots, 2) if complete and slots else None,
+        "disk_bytes": round(size) if complete else None,
+        "disk_free_bytes": free_bytes(options.folder),
+        "memory": "not known: trainings run in separate processes",
     }
 
 
-def _slots(asked: Asked) -> int | None:
-    """Jobs at once; None where only a running cluster knows."""
-    if not asked.executor.startswith("local"):
+def _slots(options: Asked) -> int | None:
+    """Return the number of parallel jobs; None if only a running cluster knows."""
+    if not options.executor.startswith("local"):
         return None
-    return parse_executor(asked.executor).slots
+    return parse_executor(options.executor).slots
 
 
 def _typical(sizes: Sequence[Size]) -> tuple[float | None, float | None]:
@@ -123,24 +123,21 @@ def _typical(sizes: Sequence[Size]) -> tuple[float | None, float | None]:
 
 
 def _known(study: Study, specs: Any, kind: str) -> list[Size]:
-    """Seconds and bytes of what is done."""
-    found = []
+    """Return seconds and bytes of finished jobs."""
+    sizes = []
     for spec in specs:
         if spec.kind == kind and study.store.at_hand(spec.key):
             seconds = study.store.result(spec.key).get("seconds")
             if seconds:
-                found.append((float(seconds), float(folder_bytes(study.store.folder / spec.key))))
-    return found
+                sizes.append((float(seconds), float(folder_bytes(study.store.folder / spec.key))))
+    return sizes
 
 
 def _probe(study: Study, left: Sequence[Spec], kind: str, folder: Path) -> list[Size]:
-    """Seconds and bytes of one whole job, extrapolated from two short ones.
-
-    Trainings are probed without synthetic samples: those of a full bank cost next to nothing. None
-    where there is no such training left.
-    """
+    """Return seconds and bytes of one job, extrapolated from two short ones; [] without a job."""
     from gansynth.benchmark.worker import Work
 
+    # Trainings are probed without synthetic samples: reading a full sample bank costs little.
     alone = (spec for spec in left if spec.kind == kind and (kind == FIT or not spec.needs))
     spec = next(alone, None)
     if spec is None:
@@ -169,33 +166,33 @@ def _probe(study: Study, left: Sequence[Spec], kind: str, folder: Path) -> list[
 
 
 def _quietly(run: Callable[[], object]) -> None:
-    """Do something whose words are of no interest unless it fails."""
-    said = io.StringIO()
+    """Run a function; its stderr is shown only if it fails."""
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(output):
             run()
     except BaseException:
-        sys.stderr.write(said.getvalue())
+        sys.stderr.write(output.getvalue())
         raise
 
 
 def _with_steps(settings: Mapping[str, str], count: int, steps: int) -> dict[str, str]:
     if "num_iterations_per_epoch" in settings:
         return {**settings, "num_epochs": "1", "num_iterations_per_epoch": str(count)}
-    found = shortened(settings, count / steps)
-    return found if found != settings else {**settings, "steps": str(count)}
+    changed = shortened(settings, count / steps)
+    return changed if changed != settings else {**settings, "steps": str(count)}
 
 
 def _steps(study: Study, spec: Spec, kind: str) -> int:
-    """Steps of a whole job."""
+    """Return the steps of a full job."""
     if kind == TRAIN:
         return study.plan.host.steps
-    given = spec.document["generator"]["set"].get("steps")
-    return int(given) if given else 1000
+    steps = spec.document["generator"]["set"].get("steps")
+    return int(steps) if steps else 1000
 
 
 def _tuning(plan: Plan, sizes: Mapping[str, Sequence[Size]]) -> Size:
-    """Of one choice: inner trainings of every rung, and the fits."""
+    """Return the size of one choice: inner trainings of every rung, and the fits."""
     most = max((len(arm.tune) for arm in plan.arms), default=0)
     count, trained = float(most), 0.0
     for share in plan.tune.rungs:
@@ -208,25 +205,26 @@ def _tuning(plan: Plan, sizes: Mapping[str, Sequence[Size]]) -> Size:
     return seconds, folds * most * (train_bytes + fit_bytes)
 
 
-def lines_of_estimate(found: Mapping[str, Any]) -> Iterator[str]:
-    """An estimate for people."""
-    people = found["subjects"]
+def lines_of_estimate(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield an estimate as readable lines."""
+    subjects = document["subjects"]
     yield (
-        f"{found['plan']} ({found['plan_hash']}), {found['look']} look at {found['data']}: "
-        f"{people['pool']} subjects to draw from, {people['development']} for development, "
-        f"{people['sealed']} sealed"
+        f"{document['plan']} ({document['plan_hash']}), {document['look']} split of "
+        f"{document['data']}: {subjects['pool']} subjects in the pool, "
+        f"{subjects['development']} for development, "
+        f"{subjects['sealed']} sealed"
     )
-    for kind, jobs in found["jobs"].items():
+    for kind, jobs in document["jobs"].items():
         each = jobs["seconds_each"]
         took = "unknown until the first is done" if each is None else f"{each:.0f} s each"
         yield f"{kind:5}  {jobs['all']:5} jobs, {jobs['left']} left, {took}"
-    hours = found["hours"]
+    hours = document["hours"]
     if hours is not None:
-        yield f"hours  {hours:.2f} at {found['at_once']} job(s) at once"
-    elif found["hours_one_after_the_other"] is not None:
-        yield f"hours  {found['hours_one_after_the_other']:.2f} one after the other"
-    if found["disk_bytes"] is not None:
+        yield f"hours  {hours:.2f} at {document['at_once']} job(s) at once"
+    elif document["hours_one_after_the_other"] is not None:
+        yield f"hours  {document['hours_one_after_the_other']:.2f} one after the other"
+    if document["disk_bytes"] is not None:
         yield (
-            f"disk   {found['disk_bytes'] / 1e9:.2f} GB of {found['disk_free_bytes'] / 1e9:.0f} GB "
-            "free"
+            f"disk   {document['disk_bytes'] / 1e9:.2f} GB of "
+            f"{document['disk_free_bytes'] / 1e9:.0f} GB free"
         )

@@ -1,8 +1,8 @@
-"""The log of looks: every time a plan was judged on a split, and what for.
+"""The access log of the test set: every evaluation of a plan on a split, with its reason.
 
-A file beside the plan, a JSON document a line. Each line holds its own hash and that of the one
-before, so that a line taken out or changed is seen; the last ones, cut off, are seen in version
-control only. A look is written down before the first result of it exists.
+The log is a JSON Lines file beside the plan. Each line holds its own hash and the hash of the
+previous line, so removed or changed lines are detected. Only version control shows that lines were
+cut off at the end. An access is logged before its first result exists.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ ENDING, OWN = ".looks.jsonl", "hash"
 
 
 class Looks:
-    """The log of one plan's looks.
+    """The access log of one plan.
 
     Raises:
-        IntegrityFault: the log has been changed by somebody else than gansynth.
+        IntegrityFault: the log was changed by something other than gansynth.
     """
 
     def __init__(self, plan: Path) -> None:
@@ -36,24 +36,24 @@ class Looks:
         self,
         split: str,
         plan_hash: str,
-        people: Sequence[str],
+        subjects: Sequence[str],
         arms: Sequence[str],
         again: str,
         *,
         dry_run: bool = False,
     ) -> int:
-        """Write down that a plan is judged on some people; the number of the look, from 1.
+        """Log that a plan is evaluated on subjects, and return the access number, from 1.
 
-        The same plan on the same people is the same look: it may be taken up again.
+        The same plan on the same subjects is the same access: it may be resumed.
 
         Args:
             split: ``development`` or ``sealed``.
-            again: why a sealed split is looked at by another plan; empty for no reason.
+            again: why another plan accesses a sealed split; empty without a reason.
 
         Raises:
-            IntegrityFault: another plan has looked at these sealed people, and there is no reason.
+            IntegrityFault: another plan has accessed these sealed subjects, and ``again`` is empty.
         """
-        hashes = [person_hash(person) for person in people]
+        hashes = [person_hash(subject) for subject in subjects]
         for entry in self.entries:
             same = entry["plan_hash"] == plan_hash and entry["people"] == hashes
             if same and entry["split"] == split:
@@ -66,12 +66,12 @@ class Looks:
         if split == SEALED and earlier and not again:
             last = earlier[-1]
             raise IntegrityFault(
-                f"{self.path}: the sealed subjects have been looked at {len(earlier)} time(s), "
-                f"last on {last['when']} by plan {last['plan_hash']}, this one is {plan_hash}; "
-                "expected one look: try things on the development split, or say why once more, "
-                "which every report will show: --look-again REASON"
+                f"{self.path}: the sealed subjects were accessed {len(earlier)} time(s), last on "
+                f"{last['when']} by plan {last['plan_hash']}; this plan is {plan_hash}. Expected "
+                "one access: use the development split, or give a reason with --look-again REASON. "
+                "Every report will show it."
             )
-        number: int = 1 + sum(one["split"] == split for one in self.entries)
+        number: int = 1 + sum(entry["split"] == split for entry in self.entries)
         if dry_run:
             return number
         new = {
@@ -85,13 +85,13 @@ class Looks:
             "before": _hash(self.entries[-1]) if self.entries else None,
         }
         self.entries.append({**new, OWN: _hash(new)})
-        text = "".join(f"{json.dumps(one, sort_keys=True)}\n" for one in self.entries)
+        text = "".join(f"{json.dumps(entry, sort_keys=True)}\n" for entry in self.entries)
         with disk_errors(self.path):
             write_bytes_atomic(self.path, text.encode())
         return number
 
     def told(self) -> list[dict[str, Any]]:
-        """Looks for a report: without the people."""
+        """Return the log entries for a report, without subjects and hashes."""
         return [
             {k: v for k, v in entry.items() if k not in ("people", "before", OWN)}
             for entry in self.entries
@@ -107,22 +107,23 @@ class Looks:
             try:
                 entry = json.loads(line)
                 whole = entry["before"] == (_hash(entries[-1]) if entries else None)
-                rest = {key: value for key, value in entry.items() if key != OWN}
-                whole = whole and entry.get(OWN, _hash(rest)) == _hash(rest)  # once there was none
+                content = {key: value for key, value in entry.items() if key != OWN}
+                # Earlier versions wrote no hash.
+                whole = whole and entry.get(OWN, _hash(content)) == _hash(content)
             except (ValueError, KeyError, TypeError):
                 whole = False
             if not whole:
                 raise IntegrityFault(
-                    f"{self.path}: line {number} does not follow from those before it, expected "
-                    "the log as gansynth wrote it; bring it back from version control"
+                    f"{self.path}: line {number} does not match the lines before it, expected the "
+                    "log as gansynth wrote it; restore it from version control"
                 )
             entries.append(entry)
         return entries
 
 
-def person_hash(person: str) -> str:
-    """A person in the log, which may be published: nobody reads the name off it at a glance."""
-    return hashlib.sha256(person.encode()).hexdigest()[:12]
+def person_hash(subject: str) -> str:
+    """Return the pseudonym of a subject in the log: 12 hexadecimal digits of its id's SHA-256."""
+    return hashlib.sha256(subject.encode()).hexdigest()[:12]
 
 
 def _hash(entry: Mapping[str, Any]) -> str:

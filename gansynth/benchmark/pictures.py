@@ -1,6 +1,6 @@
-"""Pictures of the worst cases: the host's outlines over the image, with the true ones.
+"""Pictures of the worst cases: predicted and true outlines over the image.
 
-They are images of people, kept in the user's own report only.
+They are patient images and appear in the user's own report only.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from gansynth.runtime.files import read_nifti
 
 
 def overlays_of(document: Mapping[str, Any], study: Study, most: int = 6) -> list[Overlay]:
-    """Pictures of the cases that a report should show; fewer where files are not at hand."""
+    """Return pictures of the worst cases for a report; cases without files are left out."""
     runs = {(r["arm"], r["n"], r["draw"], r["seed"]): r for r in document["runs"]}
-    found = []
+    overlays = []
     for worst in worst_cases(document, most):
         run = runs[worst.arm, worst.n, worst.draw, worst.seed]
         if run["key"] is None:
@@ -37,21 +37,21 @@ def overlays_of(document: Mapping[str, Any], study: Study, most: int = 6) -> lis
             if (document["subjects"][case] if by_subject else case) == worst.case
         }
         each = [_shown(study.source, case, file) for case, file in files.items()]
-        shown = [one for one in each if one is not None]
-        if shown:
-            found.append(Overlay(worst, overlay_png(*_together(shown))))
-    return found
+        parts = [part for part in each if part is not None]
+        if parts:
+            overlays.append(Overlay(worst, overlay_png(*_together(parts))))
+    return overlays
 
 
 Shown = tuple[FloatArray, LabelArray, LabelArray]
 """Image, truth and prediction of a case on one grid."""
 
 
-def _together(shown: Sequence[Shown]) -> Shown:
-    """A case as it is; slices of a subject as a volume (C, D, H, W), padded to the largest."""
-    if len(shown) == 1:
-        return shown[0]
-    shape = np.max([truth.shape for _, truth, _ in shown], axis=0)
+def _together(parts: Sequence[Shown]) -> Shown:
+    """Return one part unchanged; stack several slices as (C, D, H, W), padded to the largest."""
+    if len(parts) == 1:
+        return parts[0]
+    shape = np.max([truth.shape for _, truth, _ in parts], axis=0)
 
     def padded(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
         each = [
@@ -64,12 +64,12 @@ def _together(shown: Sequence[Shown]) -> Shown:
         ]
         return np.stack(each, axis=-3)
 
-    image, truth, predicted = map(padded, zip(*shown, strict=True))
+    image, truth, predicted = map(padded, zip(*parts, strict=True))
     return image, truth, predicted
 
 
 def _shown(source: CaseSource, case: str, file: Path) -> Shown | None:
-    """Image, truth and prediction of a case on one grid; None if that cannot be had."""
+    """Return image, truth and prediction of a case on one grid; None if they cannot be read."""
     try:
         if source.request.kind == "nnunet":
             return _raw(source, case, file)
@@ -82,7 +82,7 @@ def _shown(source: CaseSource, case: str, file: Path) -> Shown | None:
 
 
 def _raw(source: Any, case: str, file: Path) -> Shown | None:
-    """The same of nnU-Net's raw files, as predictions are on their grid."""
+    """Return the same from nnU-Net's raw files, whose grid the predictions have."""
     folder = source.root.raw / source.dataset / "imagesTr"
     images = sorted(folder.glob(f"{case}_0*"))
     truth = source.root.preprocessed / source.dataset / "gt_segmentations" / file.name

@@ -1,4 +1,4 @@
-"""The plan of a benchmark: a YAML file that says what is compared with what, on which cases.
+"""The plan of a benchmark: a YAML file with the experiment arms, the data and the host.
 
     name: hippocampus
     data: nnunet:004                    # as after --data; paths are relative to this file
@@ -14,8 +14,8 @@
     seeds: 2
     split: {pool: 72, development: 10, sealed: 30}
 
-Unknown keys are refused, and so is an arm of a generator that is neither in the plan nor installed.
-Every arm trains for as many optimiser steps.
+Unknown keys are refused. So are arms with a generator that is neither in the plan nor installed.
+All arms train for the same number of optimiser steps.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from gansynth.metrics.segmentation.table import MEASURES, SEGMENTATION, check_as
 from gansynth.runtime.errors import UsageFault, did_you_mean
 
 STEPS = ("steps", "num_epochs", "epochs")
-"""Settings that say how long a host trains, the first that is there."""
+"""Settings of a host's training length; the first one present counts."""
 LENGTHS = frozenset({*STEPS, "num_iterations_per_epoch", "segments", "subepochs", "batch"})
-"""Settings of hosts that decide how many steps they take, which are the same for all arms."""
+"""Settings that determine a host's number of steps, which is the same for all arms."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
 
 
@@ -66,7 +66,7 @@ Parts = Annotated[str, BeforeValidator(_quoted)]
 
 
 def checked(check: Callable[..., object], *words: object) -> None:
-    """Let whoever reads some words later on check them now; pydantic knows ValueError only."""
+    """Run a check and turn its UsageFault into the ValueError that pydantic expects."""
     try:
         check(*words)
     except UsageFault as fault:
@@ -74,17 +74,17 @@ def checked(check: Callable[..., object], *words: object) -> None:
 
 
 class Closed(BaseModel):
-    """Keys that are not known are refused."""
+    """A frozen model that refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class HostPlan(Closed):
-    """What learns from real and synthetic cases: the same for all arms."""
+    """The framework that is trained, e.g. nnU-Net: the same for all arms."""
 
     target: str = Field(description="of gansynth augment: nnunet, segmenter, deepmedic, yolo")
     steps: Count = Field(description="optimiser steps of every training")
-    title: str = Field("", description="for people; else made of the target")
+    title: str = Field("", description="in reports; default: derived from the target")
     engine: str | None = Field(None, description="deepmedic: torch, or deepmedic")
     detector: str | None = Field(None, description="yolo: libreyolo, or ultralytics")
     set: Settings = Field(default_factory=dict, description="as after --set")
@@ -93,13 +93,13 @@ class HostPlan(Closed):
 
     @property
     def shown(self) -> str:
-        """Its title."""
+        """The title in reports."""
         made = {"nnunet": "nnU-Net", "yolo": "YOLO", "deepmedic": "DeepMedic"}
         return self.title or made.get(self.target, self.target)
 
 
 class GeneratorPlan(Closed):
-    """What is fitted on the training cases of every draw."""
+    """A generator that is fitted on each training subset."""
 
     plugin: str = Field(description="registered name")
     recipe: str | None = Field(None, description="registered name, as after --recipe")
@@ -110,10 +110,10 @@ class GeneratorPlan(Closed):
 
 
 class ArmPlan(Closed):
-    """One way of training the host."""
+    """An experiment arm: one way to train the host."""
 
     name: str = Field(pattern=NAME, description="in tables and on the command line")
-    title: str = Field("", description="for people")
+    title: str = Field("", description="in reports")
     what: str = Field("", description="one sentence")
     generator: str | None = Field(None, description="one of the plan's, or an installed plugin")
     ratio: Parts = Field("", description='real:synthetic; "1:1" with a generator')
@@ -123,12 +123,12 @@ class ArmPlan(Closed):
     boxes: str | None = Field(None, description="as after --boxes")
     lesions: str | None = Field(None, description="as after --lesions")
     filters: tuple[str, ...] = Field((), description="as after --filter")
-    augmentation: Literal["usual", "none", "heavier"] = Field("usual", description="the host's own")
+    augmentation: Literal["usual", "none", "heavier"] = Field("usual", description="of the host")
     augment_synthetic: bool = Field(True, description="augment synthetic samples as real ones")
-    real: Count = Field(1, description="times as many real subjects as the others have")
+    real: Count = Field(1, description="factor on the number of real training subjects")
     set: Settings = Field(default_factory=dict, description="of the host, over the plan's")
     tune: tuple[str, ...] = Field((), description="chosen among these arms by inner folds")
-    candidate: bool = Field(False, description="there to be chosen only, and not trained else")
+    candidate: bool = Field(False, description="used only as a choice of tune, not trained itself")
 
     @model_validator(mode="after")
     def _fits(self) -> ArmPlan:
@@ -137,48 +137,48 @@ class ArmPlan(Closed):
             checked(BankSize.parse, self.bank)
         if (Ratio.parse(self.asked_ratio).p > 0) != (self.generator is not None):
             raise ValueError(
-                f"ratio {self.ratio!r}, generator {self.generator!r}: expected both, for synthetic "
-                "samples, or neither"
+                f"ratio {self.ratio!r}, generator {self.generator!r}: expected both or neither; "
+                "synthetic samples need both"
             )
         if self.tune and self.generator:
             raise ValueError("tune and generator: expected one of them; tune names other arms")
         if LENGTHS & set(self.set):
-            raise ValueError("set: the length is the host's, and the same for every arm")
+            raise ValueError("set: the length is a setting of the host, the same for every arm")
         return self
 
     @property
     def asked_ratio(self) -> str:
-        """Real:synthetic, the usual one if none is given."""
+        """Real:synthetic; if not given, 1:1 with a generator and 1:0 without."""
         return self.ratio or ("1:1" if self.generator else "1:0")
 
 
 class SplitPlan(Closed):
-    """Who is trained on, who is looked at while things are tried, and who is looked at once.
+    """The split into training pool, development subjects and sealed test subjects.
 
-    Numbers of subjects, or ``fold``: the data's own, whose held-out cases are the sealed ones.
+    Either numbers of subjects, or ``fold`` of the data, whose held-out cases are the sealed ones.
     """
 
-    pool: Count | None = Field(None, description="subjects that training sets are drawn from")
-    development: int = Field(0, ge=0, description="subjects judged on while things are tried")
-    sealed: Count | None = Field(None, description="subjects judged on once")
+    pool: Count | None = Field(None, description="subjects that training subsets are sampled from")
+    development: int = Field(0, ge=0, description="subjects for evaluation during development")
+    sealed: Count | None = Field(None, description="test subjects, evaluated once")
     fold: Words | None = Field(None, description="of the data: training cases are the pool")
-    seed: int = Field(0, ge=0, description="deals the subjects out, and draws training sets")
+    seed: int = Field(0, ge=0, description="of the split and of the training subsets")
 
     @model_validator(mode="after")
     def _one_way(self) -> SplitPlan:
         if (self.fold is None) != (self.sealed is not None):
             raise ValueError("expected sealed (a number of subjects), or fold")
         if self.fold is not None and self.pool is not None:
-            raise ValueError("pool and fold: expected one of them")
+            raise ValueError("pool and fold: expected only one of them")
         return self
 
 
 class TunePlan(Closed):
-    """How an arm is chosen: successive halving on inner folds (Jamieson and Talwalkar 2016)."""
+    """Choice of an arm by successive halving on inner folds (Jamieson and Talwalkar 2016)."""
 
     folds: int = Field(3, ge=2, description="inner folds of the training subjects")
     rungs: tuple[float, ...] = Field((0.25, 1.0), description="shares of the host's steps")
-    keep: float = Field(0.5, gt=0, lt=1, description="share of the arms that goes on to a rung")
+    keep: float = Field(0.5, gt=0, lt=1, description="share of the arms kept for the next rung")
     fit_share: float = Field(1.0, gt=0, le=1, description="share of the generators' steps")
 
     @model_validator(mode="after")
@@ -189,7 +189,7 @@ class TunePlan(Closed):
 
 
 class PaperPlan(Closed):
-    """A paper's table, which the report shows ours beside."""
+    """A paper's table that the report shows beside our results."""
 
     title: str = Field(min_length=1, description="which table of which paper")
     columns: dict[str, str] = Field(min_length=1, description="column -> measure, `WT: dice/WT`")
@@ -206,43 +206,43 @@ class PaperPlan(Closed):
 class Plan(Closed):
     """A benchmark."""
 
-    name: str = Field(pattern=NAME, description="of the benchmark, and of its folder")
+    name: str = Field(pattern=NAME, description="of the benchmark and its folder")
     title: str = Field("", description="of the report")
-    data: str = Field(
-        description="KIND:WHERE, as after --data; a path starts at this file's folder"
-    )
+    data: str = Field(description="KIND:WHERE, as after --data; paths are relative to this file")
     read: Settings = Field(default_factory=dict, description="as after --read")
     configuration: str | None = Field(None, description="the host's: 2d, 3d_fullres")
     plans: str | None = Field(None, description="name of the host's plans")
     subjects: str | None = Field(None, description="CSV or regular expression, as --subjects")
     root: str | None = Field(None, description="folder of the host's folders, as --root")
-    host: HostPlan = Field(description="what learns: see below")
+    host: HostPlan = Field(description="the framework that is trained: see below")
     generators: dict[str, GeneratorPlan] = Field(
-        default_factory=dict, description="name -> what is fitted: see below"
+        default_factory=dict, description="name -> generator to fit: see below"
     )
-    arms: tuple[ArmPlan, ...] = Field(min_length=1, description="what is compared: see below")
-    control: str = Field("", description="what the others are held against; the first arm")
-    sizes: tuple[Count, ...] = Field(min_length=1, description="training subjects")
-    draws: Count = Field(3, description="training sets of each size, each within the larger one")
-    seeds: Count = Field(2, description="trainings of each arm on each of them")
+    arms: tuple[ArmPlan, ...] = Field(min_length=1, description="experiment arms: see below")
+    control: str = Field(
+        "", description="arm that the others are compared with; default: the first"
+    )
+    sizes: tuple[Count, ...] = Field(min_length=1, description="numbers of training subjects")
+    draws: Count = Field(3, description="training subsets of each size, nested across sizes")
+    seeds: Count = Field(2, description="trainings of each arm on each subset")
     fits: Literal["draw", "seed"] = Field(
-        "seed", description="generators are fitted anew for each seed, or once for each draw"
+        "seed", description="fit generators once for each seed, or once for each draw"
     )
-    split: SplitPlan = Field(description="who is judged on: see below")
+    split: SplitPlan = Field(description="training pool and test subjects: see below")
     regions: dict[str, Formula] = Field(default_factory=dict, description="name -> 1+2+4")
     measures: tuple[str, ...] = Field(("dice",), description="see docs/measures.md")
-    primary: str = Field("", description="what the verdict is about; dice/foreground")
+    primary: str = Field("", description="measure of the verdict; default: dice/foreground")
     margin: float | None = Field(
-        None, gt=0, description="differences within it make none; 0.005 of Dice and the like"
+        None, gt=0, description="equivalence margin; default: 0.005 for Dice and other shares"
     )
     tune: TunePlan = Field(default_factory=TunePlan, description="how arms are chosen: see below")
-    paper: PaperPlan | None = Field(None, description="whose table is shown beside: see below")
-    open: tuple[str, ...] = Field((), description="what should be known of this plan")
+    paper: PaperPlan | None = Field(None, description="a paper's table for comparison: see below")
+    open: tuple[str, ...] = Field((), description="remarks on this plan, shown in the report")
 
     @model_validator(mode="before")
     @classmethod
     def _named_arms(cls, values: Any) -> Any:
-        """Arms by name, and those that build on one."""
+        """Expand arms that are preset names or build on a preset."""
         if not isinstance(values, dict) or not isinstance(values.get("arms"), list):
             return values
         return {**values, "arms": [_arm(entry) for entry in values["arms"]]}
@@ -250,17 +250,19 @@ class Plan(Closed):
     @model_validator(mode="after")
     def _fits(self) -> Plan:
         names = [arm.name for arm in self.arms]
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
-            raise ValueError(f"arms: two of the name {twice[0]!r}")
+        duplicates = [name for name, count in Counter(names).items() if count > 1]
+        if duplicates:
+            raise ValueError(f"arms: two have the name {duplicates[0]!r}")
         for arm in self.arms:
-            for other in arm.tune:
-                if other not in names or self.arm(other).tune or other == arm.name:
-                    raise ValueError(f"arms.{arm.name}: tune names {other!r}, expected other arms")
-                if self.arm(other).real != arm.real:
+            for candidate in arm.tune:
+                if candidate not in names or self.arm(candidate).tune or candidate == arm.name:
                     raise ValueError(
-                        f"arms.{arm.name}: tune names {other!r}, which has "
-                        f"{self.arm(other).real} times the subjects, expected arms of {arm.real}"
+                        f"arms.{arm.name}: tune names {candidate!r}, expected other arms"
+                    )
+                if self.arm(candidate).real != arm.real:
+                    raise ValueError(
+                        f"arms.{arm.name}: tune names {candidate!r} with real "
+                        f"{self.arm(candidate).real}, expected arms with real {arm.real}"
                     )
         if self.control and self.control not in names:
             raise ValueError(f"control {self.control!r}: expected one of {', '.join(names)}")
@@ -269,14 +271,14 @@ class Plan(Closed):
                 raise ValueError(f"paper.rows: {name!r}, expected one of {', '.join(names)}")
         self._check_measures()
         if self.margin is None and measure_of(self.judged_by).margin is None:
-            raise ValueError(f"margin: {self.judged_by} has no usual one, expected a number")
+            raise ValueError(f"margin: {self.judged_by} has no default, expected a number")
         if self.arm(self.compared_with).candidate or self.arm(self.compared_with).tune:
             raise ValueError(f"control {self.compared_with!r}: expected an arm that is trained")
         if list(self.sizes) != sorted(set(self.sizes)):
             raise ValueError(f"sizes {list(self.sizes)}: expected rising numbers of subjects")
         if any(arm.tune for arm in self.arms) and self.sizes[0] < self.tune.folds:
-            few = f"{self.sizes[0]} subjects for {self.tune.folds} inner folds"
-            raise ValueError(f"sizes: {few}, expected as many; lower tune.folds")
+            text = f"{self.sizes[0]} subjects for {self.tune.folds} inner folds"
+            raise ValueError(f"sizes: {text}, expected as many; lower tune.folds")
         return self
 
     def _check_measures(self) -> None:
@@ -288,17 +290,17 @@ class Plan(Closed):
             raise ValueError(f"primary {self.judged_by}: expected one of the measures: {names}")
 
     def arm(self, name: str) -> ArmPlan:
-        """An arm by name."""
+        """Return an arm by name."""
         return next(arm for arm in self.arms if arm.name == name)
 
     def generator(self, name: str) -> GeneratorPlan:
-        """A generator by the name that an arm has for it."""
+        """Return a generator by the name an arm uses for it."""
         preset = {"plugin": name, **PRESET_GENERATORS.get(name, {})}
         return self.generators.get(name) or GeneratorPlan(**preset)
 
     @property
     def compared_with(self) -> str:
-        """Name of the arm that all others are held against."""
+        """Name of the control arm."""
         return self.control or self.arms[0].name
 
     @property
@@ -310,14 +312,14 @@ class Plan(Closed):
 
     @property
     def equal_within(self) -> float:
-        """Differences of the primary measure that make none."""
-        found = self.margin or measure_of(self.judged_by).margin
-        assert found is not None  # see _fits
-        return found
+        """Equivalence margin of the primary measure."""
+        margin = self.margin or measure_of(self.judged_by).margin
+        assert margin is not None  # see _fits
+        return margin
 
     @property
     def hash(self) -> str:
-        """Of all that can change a number; titles and remarks cannot, nor where things lie."""
+        """Hash of everything that can change a result, so without titles, remarks and folders."""
         doc = self.model_dump(mode="json", exclude={"title", "open", "paper", "root", "data"})
         doc["host"].pop("title")
         for arm in doc["arms"]:
@@ -330,7 +332,7 @@ class Plan(Closed):
 
 
 def _arm(entry: Any) -> Any:
-    """An arm as a mapping: a preset by its name, or one with changes."""
+    """Return an arm as a mapping: a preset by its name, or a preset with changes."""
     if isinstance(entry, str):
         entry = {"name": entry, "from": entry}
     if not isinstance(entry, Mapping):
@@ -341,7 +343,7 @@ def _arm(entry: Any) -> Any:
         return entry
     if base not in PRESETS:
         raise ValueError(
-            f"arms: {base!r} is no known arm, expected one of {', '.join(PRESETS)}, or a mapping "
-            f"with a name.{did_you_mean(str(base), PRESETS)}"
+            f"arms: {base!r} is not a known arm, expected one of {', '.join(PRESETS)}, or a "
+            f"mapping with a name.{did_you_mean(str(base), PRESETS)}"
         )
     return {"name": base, **PRESETS[base], **entry}

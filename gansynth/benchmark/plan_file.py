@@ -1,4 +1,4 @@
-"""Reads a plan, and refuses what it names and is not there, before anything long starts."""
+"""Read a plan and refuse unknown names in it before any training starts."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean, refuse_
 from gansynth.runtime.files import read_yaml
 
 SHOWN = "a plan in YAML: see docs/benchmark.md"
-Found = TypeVar("Found")
+Value = TypeVar("Value")
 
 
 def read_plan(path: Path, data: str | None = None) -> Plan:
     """Read a plan; relative paths in it start at its folder.
 
     Args:
-        data: KIND:WHERE in place of the plan's; a relative path in it starts where we are.
+        data: KIND:WHERE in place of the plan's; relative to the working directory.
 
     Raises:
-        UsageFault: it is none: naming the file and the key.
+        UsageFault: the plan is not valid; the message names the file and the key.
     """
     values, _ = read_yaml(path, SHOWN)
     if not isinstance(values, dict):
@@ -50,7 +50,7 @@ def read_plan(path: Path, data: str | None = None) -> Plan:
 
 
 def _placed_data(text: str, folder: Path) -> str:
-    """KIND:WHERE whose WHERE is an existing path relative to a folder, made absolute."""
+    """Make WHERE of KIND:WHERE absolute if it is an existing path relative to the folder."""
     kind, colon, where = text.partition(":")
     if colon and where and not Path(where).is_absolute() and (folder / where).exists():
         return f"{kind}:{(folder / where).absolute()}"
@@ -60,16 +60,16 @@ def _placed_data(text: str, folder: Path) -> str:
 def _first(error: ValidationError) -> str:
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"]))
-    said = first["msg"].removeprefix("Value error, ")
-    found = "" if isinstance(first["input"], dict | list) else f" (found {first['input']!r})"
-    return f"{key}: {said}{found}; expected {SHOWN}" if key else f"{said}; expected {SHOWN}"
+    message = first["msg"].removeprefix("Value error, ")
+    value = "" if isinstance(first["input"], dict | list) else f" (found {first['input']!r})"
+    return f"{key}: {message}{value}; expected {SHOWN}" if key else f"{message}; expected {SHOWN}"
 
 
 def check_names(plan: Plan, path: Path) -> None:
-    """Refuse hosts, generators, recipes, settings, edits, lesions and filters that nobody knows.
+    """Refuse unknown hosts, generators, recipes, settings, edits, lesions and filters.
 
     Raises:
-        UsageFault: naming the file and the key.
+        UsageFault: a name is unknown; the message names the file and the key.
     """
     _check_host(plan, path)
     _check_generators(plan, path)
@@ -80,61 +80,63 @@ def check_names(plan: Plan, path: Path) -> None:
 def _check_host(plan: Plan, path: Path) -> None:
     target = plan.host.target
     adapter = _under(f"{path}: host.target", partial(installed().adapter, target))
-    told = {"host": plan.host.set, **{f"arms.{arm.name}": arm.set for arm in plan.arms}}
-    for where, settings in told.items():
+    sections = {"host": plan.host.set, **{f"arms.{arm.name}": arm.set for arm in plan.arms}}
+    for where, settings in sections.items():
 
         def named(key: str, where: str = where) -> str:
-            return f"{path}: {where}.set.{key}: {told[where][key]!r}"
+            return f"{path}: {where}.set.{key}: {sections[where][key]!r}"
 
         refuse_unknown(settings, adapter.Options.model_fields, of=target, named=named)
 
 
 def _check_generators(plan: Plan, path: Path) -> None:
-    known = set(installed().names("generators"))
+    plugins = set(installed().names("generators"))
     for arm in plan.arms:
         name = arm.generator
         if name is None:
             continue
         generator = plan.generator(name)
-        if generator.plugin in known:
+        if generator.plugin in plugins:
             _under(f"{path}: generators.{name}", partial(_check_options, generator))
             continue
         if name in plan.generators:
             raise UsageFault(
                 f"{path}: generators.{name}.plugin: {generator.plugin!r} is not installed, "
-                f"expected one of {', '.join(sorted(known))}."
-                f"{did_you_mean(generator.plugin, known)}"
+                f"expected one of {', '.join(sorted(plugins))}."
+                f"{did_you_mean(generator.plugin, plugins)}"
             )
-        others = sorted({*plan.generators, *PRESET_GENERATORS, *known})
+        others = sorted({*plan.generators, *PRESET_GENERATORS, *plugins})
         raise UsageFault(
             f"{path}: arms.{arm.name}.generator: {name!r} is neither a generator of the plan nor "
             f"installed, expected one of {', '.join(others)}.{did_you_mean(name, others)}"
         )
 
 
-def _check_options(asked: GeneratorPlan) -> None:
-    """A recipe must be there; without one, all that is set must be an option."""
+def _check_options(generator: GeneratorPlan) -> None:
+    """Check that the recipe exists; without a recipe, that all settings are options."""
     from gansynth.fitting.recipe import find_recipe
     from gansynth.runtime.options import split_settings
     from gansynth.training.loop import FitOptions
 
-    if asked.recipe is not None:
-        find_recipe(asked.recipe)
+    if generator.recipe is not None:
+        find_recipe(generator.recipe)
         return
-    options = installed().generator(asked.plugin).Options
-    split_settings(asked.set, FitOptions, options, generator=asked.plugin, typed=asked.set)
+    options = installed().generator(generator.plugin).Options
+    split_settings(
+        generator.set, FitOptions, options, generator=generator.plugin, typed=generator.set
+    )
 
 
 def _check_asked(arm: ArmPlan, where: str) -> None:
     from gansynth.sampling.request_parsing import read_request
 
-    asked = partial(read_request, edits=arm.edits, lesions=arm.lesions, filters=arm.filters)
-    _under(where, asked)
+    request = partial(read_request, edits=arm.edits, lesions=arm.lesions, filters=arm.filters)
+    _under(where, request)
 
 
-def _under(where: str, look: Callable[[], Found]) -> Found:
-    """Look something up; where it is asked for stands before what is said against it."""
+def _under(where: str, lookup: Callable[[], Value]) -> Value:
+    """Call a lookup; an error is prefixed with the place in the plan."""
     try:
-        return look()
+        return lookup()
     except (DataFault, UsageFault) as fault:
         raise type(fault)(f"{where}: {str(fault).replace('--set ', 'set: ')}") from None

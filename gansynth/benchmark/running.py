@@ -1,4 +1,4 @@
-"""``gansynth benchmark``: run what is missing, then say what it came to."""
+"""``gansynth benchmark``: run the missing jobs, then write results and report."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from gansynth.runtime.version import __version__
 
 @dataclass(frozen=True)
 class Asked:
-    """What somebody asked of a benchmark.
+    """Options of one run of a benchmark.
 
     Attributes:
-        again: why a sealed split is looked at once more; empty for no reason.
-        arms: these and the control alone; all if empty.
+        again: reason for another access to a sealed split; empty for none.
+        arms: run only these and the control; all if empty.
         executor: ``local``, ``local:4``, ``ray``.
-        caches: results documents whose trainings need not be computed.
-        pictures: show the worst cases in the report; it then holds images of people.
+        caches: results documents whose trainings are reused.
+        pictures: show the worst cases in the report, which then holds patient images.
     """
 
     file: Path
@@ -48,76 +48,76 @@ class Asked:
         return SEALED if self.sealed else DEVELOPMENT
 
 
-def open_study(plan: Plan, asked: Asked) -> Study:
-    """The look that is asked for.
+def open_study(plan: Plan, options: Asked) -> Study:
+    """Open a plan on its data and the requested split.
 
     Raises:
-        GansynthError: data, plan or results that cannot be used.
+        GansynthError: data, plan or results cannot be used.
     """
     cached: dict[str, Mapping[str, Any]] = {}
-    for file in asked.caches:
+    for file in options.caches:
         cached |= known_results(read_json(file))
-    return Study(plan, asked.look, asked.folder, arms=asked.arms, cached=cached)
+    return Study(plan, options.look, options.folder, arms=options.arms, cached=cached)
 
 
 def run_benchmark(
-    plan: Plan, asked: Asked, *, quiet: bool = False
+    plan: Plan, options: Asked, *, quiet: bool = False
 ) -> tuple[dict[str, Any], dict[str, Path], Report]:
-    """Compute what is missing, and write results and report.
+    """Run the missing jobs, and write results and report.
 
     Returns:
         The results document, the files written by name, and how the jobs ended.
 
     Raises:
-        GansynthError: what cannot be run at all; failed jobs are in the report instead.
-        Interrupted: after all jobs have been stopped; what is done stays done.
+        GansynthError: the benchmark cannot be run. Failed jobs are in the report instead.
+        Interrupted: all jobs have been stopped; finished ones are kept.
     """
-    executor = parse_executor(asked.executor)
-    study, looks = open_study(plan, asked), Looks(asked.file)
-    number = looks.look(study.look, plan.hash, study.people, study.arms, asked.again)
-    report = _run(study, asked, executor, quiet)
+    executor = parse_executor(options.executor)
+    study, looks = open_study(plan, options), Looks(options.file)
+    number = looks.look(study.look, plan.hash, study.people, study.arms, options.again)
+    report = _run(study, options, executor, quiet)
     document = document_of(study, report, looks.told(), number, machine())
-    files = write_results(document, asked.folder, study if asked.pictures else None)
+    files = write_results(document, options.folder, study if options.pictures else None)
     return document, files, report
 
 
 def machine() -> dict[str, Any]:
-    """What numbers depend on, without the machine's name."""
+    """Return hardware and versions that results depend on, without the machine's name."""
     import platform
     from importlib.metadata import version
 
     from gansynth.benchmark.jobs.machine import describe
 
-    told = {key: value for key, value in describe().items() if key != "name"}
-    return {**told, "python": platform.python_version(), "torch": version("torch")}
+    facts = {key: value for key, value in describe().items() if key != "name"}
+    return {**facts, "python": platform.python_version(), "torch": version("torch")}
 
 
-def _run(study: Study, asked: Asked, executor: Any, quiet: bool) -> Report:
-    """Run all jobs; arms that had to be chosen first may bring more."""
+def _run(study: Study, options: Asked, executor: Any, quiet: bool) -> Report:
+    """Run all jobs; arms that are chosen on the way may add more."""
     specs = study.specs()
     with JobTable(quiet=quiet) as table:
         while True:
             jobs = study.jobs(specs.values())
             report = run_jobs(jobs, study.store, executor, on_change=table)
-            known, specs = specs, study.specs()
-            if specs.keys() <= known.keys():
+            before, specs = specs, study.specs()
+            if specs.keys() <= before.keys():
                 return report
-            executor = parse_executor(asked.executor)
+            executor = parse_executor(options.executor)
 
 
 def write_results(
     document: Mapping[str, Any], folder: Path, study: Study | None
 ) -> dict[str, Path]:
-    """Write ``results.json`` and the reports; the files by name."""
+    """Write ``results.json`` and the reports, and return the files by name."""
     from gansynth.benchmark.report import write_report
 
     path = folder / RESULTS
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    # A training a line: large, but a change is seen where it is.
+    # One training per line keeps diffs local.
     runs = ",\n".join(json.dumps(run) for run in document["runs"])
-    rest = json.dumps({key: value for key, value in document.items() if key != "runs"}, indent=1)
-    text = f'{rest[:-2]},\n "runs": [\n{runs}\n]\n}}\n'
+    head = json.dumps({key: value for key, value in document.items() if key != "runs"}, indent=1)
+    text = f'{head[:-2]},\n "runs": [\n{runs}\n]\n}}\n'
     write_bytes_atomic(path, text.encode())
     overlays = []
     if study is not None:
@@ -138,7 +138,7 @@ DECIMALS = 6
 def document_of(
     study: Study, report: Report, log: Sequence[Mapping[str, Any]], number: int, machine: Any
 ) -> dict[str, Any]:
-    """Everything that is known of a look."""
+    """Return the results document of an evaluation on one split."""
     plan = study.plan
     runs = [run_of(study, report, place) for place in study.places()]
     subjects = {case: study.source.subject(case) for case in study.judged}
@@ -179,7 +179,7 @@ def document_of(
 
 
 def run_of(study: Study, report: Report, place: Place) -> dict[str, Any]:
-    """One training of the design."""
+    """Return one training of the design as a row of ``runs``."""
     spec = study.spec(place)
     row: dict[str, Any] = {
         **{"arm": place.arm, "n": place.n, "draw": place.draw, "seed": place.seed},
@@ -188,30 +188,30 @@ def run_of(study: Study, report: Report, place: Place) -> dict[str, Any]:
         "scores": {},
         "seconds": {"train": None, "fit": None, "tune": None},
     }
-    found = None if spec is None else study.result(spec.key)
-    if found is None:
+    result = None if spec is None else study.result(spec.key)
+    if result is None:
         key = study.design.tune(place).key if spec is None else spec.key
         return {**row, **_why(report, key)}
     assert spec is not None
     tuned = [study.design.tune(place).key] if study.plan.arm(place.arm).tune else []
-    told, document = found["document"].get("told", {}), found["document"]
+    provenance, document = result["document"].get("told", {}), result["document"]
     row |= {
         "status": "done",
         "scores": _rounded(document["scores"]),
         "by": document.get("by", "case"),
         "distances": document.get("distances"),
         "predictions": document.get("predictions", {}),
-        "realised": told.get("realised_synthetic_share"),
-        "asked": told.get("asked_synthetic_share"),
-        "fell_back": told.get("fell_back"),
-        "drawn": [told.get("drawn_real"), told.get("drawn_synthetic")],
-        "device": found.get("device"),
+        "realised": provenance.get("realised_synthetic_share"),
+        "asked": provenance.get("asked_synthetic_share"),
+        "fell_back": provenance.get("fell_back"),
+        "drawn": [provenance.get("drawn_real"), provenance.get("drawn_synthetic")],
+        "device": result.get("device"),
     }
     if document.get(POOLED):
         row[POOLED] = document[POOLED]
     row["seconds"] = {
         "train": document["seconds"],
-        "fit": found["fit_s"] if "fit_s" in found else _seconds(study, *spec.needs),
+        "fit": result["fit_s"] if "fit_s" in result else _seconds(study, *spec.needs),
         "tune": _seconds(study, *tuned),
     }
     return row
@@ -224,7 +224,7 @@ def _arm(arm: ArmPlan) -> dict[str, Any]:
 
 
 def _published(plan: Plan) -> dict[str, Any]:
-    """The plan without where things lie on this machine."""
+    """Return the plan without folders of this machine."""
     doc = plan.model_dump(mode="json", exclude={"root"})
     used = {arm.generator for arm in plan.arms if arm.generator is not None}
     doc["generators"] |= {
@@ -245,23 +245,27 @@ def _why(report: Report, key: str) -> dict[str, Any]:
 
 def _failures(report: Report) -> list[dict[str, Any]]:
     return [
-        {"title": one.job.title, "error": one.why, "log": f"jobs/.work/{one.log.name}"}
-        for one in report.of(Phase.FAILED)
+        {
+            "title": standing.job.title,
+            "error": standing.why,
+            "log": f"jobs/.work/{standing.log.name}",
+        }
+        for standing in report.of(Phase.FAILED)
     ]
 
 
 def _tunings(study: Study) -> list[dict[str, Any]]:
     rows = []
     for place in study.choices():
-        found = study.result(study.design.tune(place).key)
-        if found is not None:
+        result = study.result(study.design.tune(place).key)
+        if result is not None:
             where = {"arm": place.arm, "n": place.n, "draw": place.draw}
-            rows.append({**where, "key": study.design.tune(place).key, **found["document"]})
+            rows.append({**where, "key": study.design.tune(place).key, **result["document"]})
     return rows
 
 
 def _rounded(scores: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict[str, Any]]:
-    """Scores to six decimals: whatever is shown, and every statistic, is of these."""
+    """Round scores to six decimals; all statistics and the report use these."""
     return {
         key: {case: None if v is None else round(v, DECIMALS) for case, v in values.items()}
         for key, values in scores.items()
@@ -269,34 +273,34 @@ def _rounded(scores: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict
 
 
 def _seconds(study: Study, key: str | None = None) -> float | None:
-    """What a job took; nothing where there was none to do."""
-    found = {"document": {"seconds": 0.0}} if key is None else study.result(key)
-    return None if found is None else found["document"]["seconds"]
+    """Return the seconds of a job; 0 without a job."""
+    result = {"document": {"seconds": 0.0}} if key is None else study.result(key)
+    return None if result is None else result["document"]["seconds"]
 
 
 def known_results(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Results that a document holds, by key, in the form of the store's."""
-    found: dict[str, dict[str, Any]] = {}
+    """Return the results in a document by key, in the store's format."""
+    results: dict[str, dict[str, Any]] = {}
     for row in document.get("tunings", ()):
         if "key" in row:
-            rest = {k: v for k, v in row.items() if k not in ("arm", "n", "draw", "key")}
-            found[row["key"]] = {"document": rest}
+            tuning = {k: v for k, v in row.items() if k not in ("arm", "n", "draw", "key")}
+            results[row["key"]] = {"document": tuning}
     for run in document.get("runs", ()):
         if run.get("status") == "done" and run.get("key"):
-            told = {
+            provenance = {
                 "realised_synthetic_share": run.get("realised"),
                 "asked_synthetic_share": run.get("asked"),
                 "fell_back": run.get("fell_back"),
                 "drawn_real": (run.get("drawn") or [None, None])[0],
                 "drawn_synthetic": (run.get("drawn") or [None, None])[1],
             }
-            found[run["key"]] = {
+            results[run["key"]] = {
                 **{"device": run.get("device"), "fit_s": run["seconds"].get("fit")},
                 "document": {
-                    **{"scores": run["scores"], "by": run.get("by", "case"), "told": told},
+                    **{"scores": run["scores"], "by": run.get("by", "case"), "told": provenance},
                     "distances": run.get("distances"),
                     **{"seconds": run["seconds"]["train"], "predictions": {}},
                     POOLED: run.get(POOLED),
                 },
             }
-    return found
+    return results

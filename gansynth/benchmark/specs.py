@@ -1,8 +1,7 @@
-"""What every job of a benchmark computes, and its key: equal keys are the same computation.
+"""Specs of a benchmark's jobs and their keys: equal keys are the same computation.
 
-A spec is a JSON document without a folder, a title or a date in it: two arms that come to the same
-training are one job, and a result computed elsewhere is this one's as long as nothing that could
-change it has changed.
+A spec is a JSON document without folders, titles or dates. Two arms with the same training are one
+job. A result computed elsewhere is reused if nothing that could change it differs.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ from gansynth.runtime.version import __version__
 FORMAT = 1
 FIT, TRAIN, TUNE = "fit", "train", "tune"
 SEEDS_OF_A_DRAW = 1000
-"""Trainings of different draws have different seeds, too."""
+"""Seed offset between training subsets, so that their trainings have different seeds."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """One training in the design of a benchmark."""
+    """One training of the design: arm, size, training subset, seed."""
 
     arm: str
     n: int
@@ -43,7 +42,7 @@ class Place:
 
     @property
     def random(self) -> int:
-        """What seeds it."""
+        """Seed of the training."""
         return self.draw * SEEDS_OF_A_DRAW + self.seed
 
     def __str__(self) -> str:
@@ -86,11 +85,11 @@ class Design:
     """All computations of a plan on a data set.
 
     Args:
-        judged: cases that trainings are judged on; None for those of inner folds, given later.
-        adapter: of the host, opened on the source; it says how long a training lasts.
+        judged: cases that trainings are evaluated on; empty for inner folds.
+        adapter: of the host, opened on the source; it converts steps to the host's settings.
 
     Raises:
-        UsageFault: regions, or a primary measure, that the cases' label maps do not have.
+        UsageFault: the label maps lack a region or the primary measure's region.
     """
 
     def __init__(
@@ -109,16 +108,16 @@ class Design:
     # -- cases -----------------------------------------------------------------------------------
 
     def training_cases(self, size: int, draw: int) -> tuple[str, ...]:
-        """Cases of a draw's training set, sorted."""
-        people = self.division.training_set(size, draw, largest_set(self.plan))
-        return self.division.cases_of(people)
+        """Return the cases of a training subset, sorted."""
+        subjects = self.division.training_set(size, draw, largest_set(self.plan))
+        return self.division.cases_of(subjects)
 
     def cases_of(self, place: Place) -> tuple[str, ...]:
-        """Training cases of a place: of twice as many people for some arms."""
+        """Return the training cases of a place, with the arm's factor on the subjects."""
         return self.training_cases(place.n * self.plan.arm(place.arm).real, place.draw)
 
     def _known(self, cases: Sequence[str]) -> list[list[str]]:
-        """Id, person and content of cases."""
+        """Return id, subject and SHA-256 of cases."""
         for case in cases:
             if case not in self._records:
                 self._records[case] = self.source.record(case)
@@ -144,21 +143,21 @@ class Design:
     def fit(self, generator: str, cases: Sequence[str], seed: int, title: str) -> Spec:
         """Fit a generator on training cases."""
         data = {**self._data, "train": self._known(cases)}
-        told = self.plan.generator(generator).model_dump(mode="json")
-        return fit_spec(data, told, seed, f"fit {generator}, {title}")
+        options = self.plan.generator(generator).model_dump(mode="json")
+        return fit_spec(data, options, seed, f"fit {generator}, {title}")
 
     def fit_of(self, place: Place) -> Spec | None:
-        """The generator that a place draws from; None for none."""
+        """Return the fit of a place's generator; None without a generator."""
         arm = self.plan.arm(place.arm)
         if arm.generator is None:
             return None
         per_seed = self.plan.fits == "seed"
         seed = place.random if per_seed else Place("", place.n, place.draw, 0).random
-        said = f"N={place.n}, draw {place.draw}" + (f", seed {place.seed}" if per_seed else "")
-        return self.fit(arm.generator, self.cases_of(place), seed, said)
+        title = f"N={place.n}, draw {place.draw}" + (f", seed {place.seed}" if per_seed else "")
+        return self.fit(arm.generator, self.cases_of(place), seed, title)
 
     def train(self, place: Place) -> Spec:
-        """Train the host as an arm says."""
+        """Return the training of a place."""
         arm, cases = self.plan.arm(place.arm), self.cases_of(place)
         document = {
             **self._data,
@@ -173,14 +172,14 @@ class Design:
         return train_spec(document, self.fit_of(place), f"train {place}")
 
     def tune(self, place: Place) -> Spec:
-        """Choose among arms by inner folds of a draw's training set."""
+        """Return the choice among arms by inner folds of a training subset."""
         names = self.plan.arm(place.arm).tune
         seed = Place("", place.n, place.draw, 0).random
         title = f"choose {place.arm}, N={place.n}, draw {place.draw}"
         return self.choice(names, self.training_cases(place.n, place.draw), seed, title)
 
     def choice(self, names: Sequence[str], cases: Sequence[str], seed: int, title: str) -> Spec:
-        """Choose among arms by inner folds of some training cases."""
+        """Return the choice among arms by inner folds of the given training cases."""
         plan = self.plan
         used = sorted({plan.arm(name).generator for name in names} - {None}, key=str)
         document = {
@@ -208,22 +207,22 @@ class Design:
     # -- the host --------------------------------------------------------------------------------
 
     def _length(self, name: str, cases: int) -> dict[str, str]:
-        """Settings by which every arm takes as many steps on so many training cases."""
+        """Return settings that give every arm the same number of steps on ``cases`` cases."""
         arms = [arm for arm in self.plan.arms if not arm.tune]
         mixes = [(Ratio.parse(arm.asked_ratio), Schedule.parse(arm.schedule)) for arm in arms]
         host = self.plan.host
-        found = self.adapter.lasting(host.steps, mixes, host.set, cases)
-        return next(length for arm, length in zip(arms, found, strict=True) if arm.name == name)
+        lengths = self.adapter.lasting(host.steps, mixes, host.set, cases)
+        return next(length for arm, length in zip(arms, lengths, strict=True) if arm.name == name)
 
     def host(self, arm: ArmPlan, cases: int) -> dict[str, Any]:
-        """A host's words for an arm on so many training cases: target, settings, options."""
+        """Return target, settings and options of the host for an arm on ``cases`` cases."""
         host = self.plan.host
-        told = {**host.set, "detector": host.detector or host.set.get("detector", "")}
+        given_settings = {**host.set, "detector": host.detector or host.set.get("detector", "")}
         settings = {**host.set, **self._length(arm.name, cases)}
-        options = self.adapter.impartial(host.options, told)
+        options = self.adapter.impartial(host.options, given_settings)
         if arm.augmentation == "heavier":
-            more, words = self.adapter.heavier(told)
-            settings, options = {**settings, **more}, (*options, *words)
+            extra, words = self.adapter.heavier(given_settings)
+            settings, options = {**settings, **extra}, (*options, *words)
         named = {"regions": formulas(self.plan.regions)} if self._takes_regions else {}
         return {
             "target": host.target,
@@ -239,35 +238,35 @@ class Design:
 
 
 def _check_regions(plan: Plan, source: CaseSource) -> None:
-    """Refuse what could not be measured, before anything is trained."""
+    """Refuse regions and measures that cannot be computed."""
     if plan.host.target == "yolo":
         return
     labels = source.schema.foreground
-    known = [name for name, _ in with_labels(regions_of(plan.regions, labels), labels)]
-    if "mean" in known:
-        raise UsageFault("regions: 'mean' is that of all labels, expected another name")
-    known += ["mean"] if len(labels) > 1 else []
-    if plan.judged_by.partition("/")[2] not in known:
+    regions = [name for name, _ in with_labels(regions_of(plan.regions, labels), labels)]
+    if "mean" in regions:
+        raise UsageFault("regions: 'mean' is reserved for the mean of labels; use another name")
+    regions += ["mean"] if len(labels) > 1 else []
+    if plan.judged_by.partition("/")[2] not in regions:
         raise UsageFault(
             f"primary {plan.judged_by}: no such region in {source.name}, expected "
-            f"{' or '.join(f'{plan.measures[0]}/{name}' for name in known)}"
+            f"{' or '.join(f'{plan.measures[0]}/{name}' for name in regions)}"
         )
 
 
 def described(arm: ArmPlan) -> dict[str, Any]:
-    """What an arm is, without its name."""
+    """Return an arm's settings, without its name."""
     named = {"name", "title", "what", "generator", "tune", "set", "real", "candidate"}
     doc = arm.model_dump(mode="json", exclude=named)
     return {**doc, "ratio": arm.asked_ratio, "draws_from": arm.generator is not None}
 
 
 def formulas(regions: Mapping[str, str]) -> str:
-    """Regions as hosts take them: ``WT:1+2,ET:3``."""
+    """Return regions in the hosts' format: ``WT:1+2,ET:3``."""
     return ",".join(f"{name}:{formula}" for name, formula in regions.items())
 
 
 def write_work(spec: Spec, places: Mapping[str, Any], folder: Path) -> Path:
-    """Write what a worker process is told: the spec, and where things lie on this machine."""
+    """Write the input file of a worker process: the spec, and folders on this machine."""
     from gansynth.runtime.files import write_json_atomic
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A plan opened on its data: the jobs it comes to, and what each place of the design came to."""
+"""A plan opened on its data: its jobs, and the result of each place of the design."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ JOBS = "jobs"
 
 
 class Study:
-    """One look of a plan.
+    """A plan on one test split.
 
     Args:
         look: ``development`` or ``sealed``.
-        arms: these and the control alone; all if empty.
+        arms: use only these and the control; all if empty.
         cached: results of the same jobs elsewhere, key -> document.
 
     Raises:
-        UsageFault, DataFault, IntegrityFault: data or plan that cannot be used.
+        UsageFault, DataFault, IntegrityFault: data or plan cannot be used.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class Study:
 
     @property
     def people(self) -> tuple[str, ...]:
-        """Who is judged on."""
+        """The test subjects of this split."""
         return self.division.sealed if self.look == SEALED else self.division.development
 
     # -- the design ------------------------------------------------------------------------------
 
     def places(self) -> Iterator[Place]:
-        """All trainings of the report, draw by draw, so that early results are of all arms."""
+        """Yield all trainings, subset by subset, so that early results cover all arms."""
         plan = self.plan
         for draw in range(plan.draws):
             for n in plan.sizes:
@@ -72,22 +72,22 @@ class Study:
                         yield Place(arm, n, draw, seed)
 
     def choices(self) -> Iterator[Place]:
-        """Where an arm is chosen: once for each draw."""
+        """Yield the places where an arm is chosen: one for each training subset."""
         for place in self.places():
             if self.plan.arm(place.arm).tune and place.seed == 0:
                 yield place
 
     def spec(self, place: Place) -> Spec | None:
-        """The training of a place; None where an arm is still to be chosen."""
+        """Return the training of a place; None while its arm is not chosen."""
         if not self.plan.arm(place.arm).tune:
             return self.design.train(place)
         chosen = self.chosen(place)
         return None if chosen is None else self.design.train(replace(place, arm=chosen))
 
     def chosen(self, place: Place) -> str | None:
-        """The arm that inner folds have chosen for a draw; None if they have not yet."""
-        found = self.result(self.design.tune(replace(place, seed=0)).key)
-        return None if found is None else str(found["document"]["chosen"])
+        """Return the arm chosen by inner folds for a training subset; None if not chosen yet."""
+        result = self.result(self.design.tune(replace(place, seed=0)).key)
+        return None if result is None else str(result["document"]["chosen"])
 
     # -- jobs ------------------------------------------------------------------------------------
 
@@ -97,12 +97,12 @@ class Study:
         return Store(self.folder / JOBS)
 
     def result(self, key: str) -> Mapping[str, Any] | None:
-        """What a job came to, here or in what was given as known."""
+        """Return the result of a job from the store or the cache; None if it is missing."""
         return self.store.result(key) if self.store.at_hand(key) else self.cached.get(key)
 
     def specs(self) -> dict[str, Spec]:
-        """All that is to be computed, as far as is known yet, by key; needs come first."""
-        found: dict[str, Spec] = {}
+        """Return all computations known so far, by key; dependencies come first."""
+        specs: dict[str, Spec] = {}
         for place in self.places():
             spec = self.spec(place)
             if spec is None or spec.key in self.cached:
@@ -110,36 +110,36 @@ class Study:
             actual = place.arm if not self.plan.arm(place.arm).tune else str(self.chosen(place))
             fit = self.design.fit_of(replace(place, arm=actual))
             if fit is not None:
-                found.setdefault(fit.key, fit)
-            found.setdefault(spec.key, spec)
+                specs.setdefault(fit.key, fit)
+            specs.setdefault(spec.key, spec)
         for place in self.choices():
             spec = self.design.tune(place)
             if spec.key not in self.cached:
-                found.setdefault(spec.key, spec)
-        return found
+                specs.setdefault(spec.key, spec)
+        return specs
 
     def jobs(self, specs: Iterable[Spec]) -> list[Job]:
-        """Specs as commands; writes what their processes are told."""
+        """Return specs as jobs; writes the input files of their processes."""
         env, request = self.plan.host.env, self.request.to_json()
         jobs = Jobs(self.folder, self.store, request, env)
         return [jobs.of(spec, self.judged) for spec in specs]
 
 
 def host_of(plan: Plan, source: CaseSource) -> Adapter:
-    """The plan's host, opened on its cases.
+    """Open the adapter of the plan's host on its cases.
 
     Raises:
-        UsageFault: what it would leave of a training could not be measured.
+        UsageFault: the host's output could not be evaluated.
     """
     adapter = installed().adapter(plan.host.target)(source)
-    if plan.host.target != "yolo":  # whose boxes are measured otherwise
+    if plan.host.target != "yolo":  # its boxes are evaluated separately
         engine = {"engine": plan.host.engine} if plan.host.engine else {}
         adapter.check_judged({**plan.host.set, **engine})
     return adapter
 
 
 def request_of(plan: Plan) -> SourceRequest:
-    """How a plan's data is opened."""
+    """Return the request that opens a plan's data."""
     return SourceRequest.parse(
         plan.data,
         fold=plan.split.fold or "0",
@@ -152,11 +152,11 @@ def request_of(plan: Plan) -> SourceRequest:
 
 
 def _chosen(plan: Plan, arms: Sequence[str]) -> tuple[str, ...]:
-    """Names of the arms asked for, with the control and what they choose among."""
+    """Return the names of the requested arms and the control."""
     names = [arm.name for arm in plan.arms if not arm.candidate]
     for name in arms:
         if name not in names:
-            raise UsageFault(f"--arm {name}: not in the plan, expected some of {', '.join(names)}")
+            raise UsageFault(f"--arm {name}: not in the plan, expected one of {', '.join(names)}")
     if not arms:
         return tuple(names)
     return tuple(name for name in names if name in {*arms, plan.compared_with})
@@ -169,12 +169,12 @@ DATA, TOLD = "data", "work"
 
 @dataclass(frozen=True)
 class Jobs:
-    """Makes jobs that share a folder and a data set.
+    """Factory of jobs that share a folder and a data set.
 
     Attributes:
-        folder: where lists of cases, and what processes are told, are written.
-        request: how the data set is opened, as JSON.
-        env: variables of all processes but those that fit a generator.
+        folder: for case lists and input files of processes.
+        request: the source request as JSON.
+        env: environment variables of all processes except fits of generators.
     """
 
     folder: Path
@@ -183,20 +183,20 @@ class Jobs:
     env: Mapping[str, str]
 
     def of(self, spec: Spec, held_out: Sequence[str]) -> Job:
-        """A spec's job; writes what its process is told."""
+        """Return the job of a spec; writes the input file of its process."""
         places: dict[str, Any] = {"request": self.request}
         if spec.kind == FIT:
-            # Beside the jobs: a run remembers where its cases are.
+            # Outside the job's folder: a run stores the path of its cases.
             places["division"] = str(self.folder / DATA / spec.key)
             places["held_out"] = sorted(held_out)
         elif spec.needs:
             places["run"] = str(self.store.folder / spec.needs[0] / RUN)
-        told = write_work(spec, places, self.folder / TOLD)
+        path = write_work(spec, places, self.folder / TOLD)
         return Job(
             spec.key,
             spec.title,
             spec.kind,
-            (sys.executable, "-m", "gansynth.benchmark.worker", str(told), WORK),
+            (sys.executable, "-m", "gansynth.benchmark.worker", str(path), WORK),
             folder=self.store.folder / spec.key,
             needs=spec.needs,
             env={} if spec.kind == FIT else dict(self.env),

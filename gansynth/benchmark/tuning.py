@@ -1,10 +1,10 @@
-"""Choosing an arm by inner folds of a training set: successive halving, with nothing as a choice.
+"""Choice of an arm by successive halving on inner folds of a training set, or of no generator.
 
-Arms are trained briefly on every inner fold; the better share of them is trained longer, and so on
-(Jamieson and Talwalkar 2016). What wins must be better than training on real cases alone by more
-than the standard error of the difference, over people or over folds, whichever is larger (the rule
-of Breiman et al. 1984 for choosing the simplest model within one): else the answer is that arm. No
-case that the outer fold holds out is read: the spec does not name any.
+Arms are trained briefly on every inner fold. The better share is trained longer, and so on
+(Jamieson and Talwalkar 2016). The winner must beat the best arm of real cases by more than one
+standard error of the difference, else that arm is chosen. The error is the larger one of those over
+subjects and over folds (one-standard-error rule, Breiman et al. 1984). No held-out case of the
+outer fold is read: the spec names none.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from gansynth.sampling.opening import open_source
 
 
 class Tuning:
-    """One choice."""
+    """One choice of an arm."""
 
     def __init__(
         self,
@@ -53,18 +53,18 @@ class Tuning:
         self.executor, self.env, self.on_change = executor, env, on_change
         self._spent: dict[str, float] = {}
         self.store = Store(folder / "inner")
-        self.known = {case: [case, person, sha] for case, person, sha in spec["train"]}
-        people = {case: person for case, person, _ in spec["train"]}
-        self.folds = grouped_splits(list(people), people, spec["tune"]["folds"], spec["seed"])
-        self.people = people
+        self.records = {case: [case, subject, sha] for case, subject, sha in spec["train"]}
+        subjects = {case: subject for case, subject, _ in spec["train"]}
+        self.folds = grouped_splits(list(subjects), subjects, spec["tune"]["folds"], spec["seed"])
+        self.subject_of = subjects
         self.real = tuple(n for n, arm in spec["arms"].items() if not arm["draws_from"])
-        """Arms that answer "use none"."""
+        """Arms without synthetic samples: the answer "use none"."""
         self.sign = 1.0 if measure_of(spec["by"]).better == "higher" else -1.0
 
     # -- specs -----------------------------------------------------------------------------------
 
     def fit(self, arm: str, fold: Split) -> Spec | None:
-        """The generator of an arm, fitted on an inner fold; briefly, if the plan says so."""
+        """Return the fit of an arm's generator on an inner fold, for ``fit_share`` of its steps."""
         generator = self._generator(arm)
         if generator is None:
             return None
@@ -72,7 +72,7 @@ class Tuning:
         return fit_spec(self._shared(fold), generator, self.spec["seed"], title)
 
     def train(self, arm: str, fold: Split, rung: int) -> Spec:
-        """A training of an inner fold, as long as the rung says."""
+        """Return a training on an inner fold, for the rung's share of the steps."""
         share = self.spec["tune"]["rungs"][rung]
         host = {k: v for k, v in self.spec["host"][arm].items() if k != "generator"}
         document = {
@@ -94,21 +94,21 @@ class Tuning:
         name = self.spec["host"][arm].get("generator")
         if name is None:
             return None
-        found = dict(self.spec["generators"][name])
+        generator = dict(self.spec["generators"][name])
         share = self.spec["tune"]["fit_share"]
-        return {**found, "set": shortened(found["set"], share)}
+        return {**generator, "set": shortened(generator["set"], share)}
 
     def _shared(self, fold: Split) -> dict[str, Any]:
         keys = ("format", "gansynth", "data", "configuration", "plans", "read")
         return {**{key: self.spec[key] for key in keys}, "train": self._of(fold["train"])}
 
     def _of(self, cases: Sequence[str]) -> list[list[str]]:
-        return [self.known[case] for case in sorted(cases)]
+        return [self.records[case] for case in sorted(cases)]
 
     # -- the race --------------------------------------------------------------------------------
 
     def run(self) -> dict[str, Any]:
-        """Race, and choose.
+        """Train the arms rung by rung, and choose one.
 
         Raises:
             TrainingFault: an arm could not be trained.
@@ -128,11 +128,11 @@ class Tuning:
         }
 
     def _fold_of(self) -> dict[str, int]:
-        """Person -> number of the inner fold that holds the person out."""
-        return {self.people[c]: n for n, fold in enumerate(self.folds) for c in fold["val"]}
+        """Return subject -> number of the inner fold that holds it out."""
+        return {self.subject_of[c]: n for n, fold in enumerate(self.folds) for c in fold["val"]}
 
     def _scores(self, arms: Sequence[str], rung: int) -> dict[str, dict[str, float]]:
-        """Person -> score, higher is better, by arm."""
+        """Return arm -> subject -> score, higher is better."""
         jobs: dict[str, Job] = {}
         made = Jobs(self.folder, self.store, self.places["request"], self.env)
         for arm in arms:
@@ -148,31 +148,33 @@ class Tuning:
         if not report.ok:
             raise TrainingFault("; ".join(report.lines()[1:]) or "inner folds were not all trained")
         self._spent |= {key: self.store.result(key).get("seconds") or 0.0 for key in jobs}
-        found = {arm: self._of_people(arm, rung) for arm in arms}
-        return {arm: {p: self.sign * v for p, v in one.items()} for arm, one in found.items()}
+        scores = {arm: self._of_people(arm, rung) for arm in arms}
+        return {
+            arm: {p: self.sign * v for p, v in values.items()} for arm, values in scores.items()
+        }
 
     def _of_people(self, arm: str, rung: int) -> dict[str, float]:
         values: dict[str, list[float]] = {}
         for fold in self.folds:
             document = self.store.result(self.train(arm, fold, rung).key)["document"]
             for name, value in document["scores"].get(self.spec["by"], {}).items():
-                person = name if document.get("by") == "subject" else self.people[name]
+                subject = name if document.get("by") == "subject" else self.subject_of[name]
                 if value is not None:
-                    values.setdefault(person, []).append(value)
+                    values.setdefault(subject, []).append(value)
         if not values:
             raise TrainingFault(
-                f"{arm}: nobody on the inner folds has a {self.spec['by']}, expected somebody to "
-                "choose by; choose by another measure (primary)"
+                f"{arm}: no subject of the inner folds has a {self.spec['by']}, expected at least "
+                "one; choose by another measure (primary)"
             )
-        return {person: mean(found) for person, found in values.items()}
+        return {subject: mean(scores) for subject, scores in values.items()}
 
 
 def going_on(order: Sequence[str], keep: float, real: Sequence[str]) -> list[str]:
-    """Arms of the next rung: the better share, and the best that draws nothing.
+    """Return the arms of the next rung: the better share, and the best one of real cases only.
 
     Args:
-        keep: share of the arms that goes on.
-        real: those that draw nothing; what wins has to be held against the best of them.
+        keep: share of the arms that is kept.
+        real: arms without synthetic samples; the winner is compared with the best of them.
     """
     left = list(order[: max(1, math.ceil(len(order) * keep))])
     best = next((arm for arm in order if arm in real), None)
@@ -184,39 +186,39 @@ def choose(
     real: str | None,
     fold_of: Mapping[str, int] | None = None,
 ) -> tuple[str, str]:
-    """The arm to take, and why.
+    """Return the chosen arm, and why.
 
     Args:
-        scores: arm -> person -> score of the last rung, higher is better.
-        real: the arm that draws nothing, which is taken unless another is surely better.
-        fold_of: person -> inner fold. All people of a fold share one training, and its luck: the
-            standard error is the larger one of those over people and over folds.
+        scores: arm -> subject -> score of the last rung, higher is better.
+        real: the arm without synthetic samples, chosen unless another one is clearly better.
+        fold_of: subject -> inner fold. Subjects of a fold share one training: the standard error
+            is the larger one of those over subjects and over folds.
     """
     best = max(scores, key=lambda arm: mean(scores[arm].values()))
     if real is None or best == real:
         return best, "it did best on the inner folds"
-    people = sorted(scores[best].keys() & scores[real].keys())
-    gains = {person: scores[best][person] - scores[real][person] for person in people}
+    subjects = sorted(scores[best].keys() & scores[real].keys())
+    gains = {subject: scores[best][subject] - scores[real][subject] for subject in subjects}
     gain = mean(gains.values()) if gains else 0.0
     folds: dict[int, list[float]] = {}
-    for person, value in gains.items():
-        folds.setdefault((fold_of or {}).get(person, 0), []).append(value)
+    for subject, value in gains.items():
+        folds.setdefault((fold_of or {}).get(subject, 0), []).append(value)
     over_folds = [mean(values) for values in folds.values()]
     errors = [_error(list(gains.values())), *([_error(over_folds)] if len(folds) > 1 else [])]
     error = max(errors)
-    said = f"{best} was better than {real} by {gain:.4f}, with a standard error of {error:.4f}"
+    text = f"{best} was better than {real} by {gain:.4f}, with a standard error of {error:.4f}"
     if gain > error:
-        return best, f"{said}: more than one standard error"
-    return real, f"{said}: not more than one standard error, so use none"
+        return best, f"{text}: more than one standard error"
+    return real, f"{text}: not more than one standard error, so use none"
 
 
 def _error(gains: Sequence[float]) -> float:
-    """Standard error of a mean; infinite of a single value."""
+    """Return the standard error of a mean; infinite for a single value."""
     return stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.inf
 
 
 def shortened(settings: Mapping[str, str], share: float) -> dict[str, str]:
-    """Settings of a host or a generator for a share of its steps."""
+    """Return settings of a host or a generator for a share of its steps."""
     key = next((key for key in STEPS if key in settings), None)
     if key is None or share == 1:
         return dict(settings)
@@ -235,10 +237,10 @@ CHOICE = "choice.json"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is chosen for.
+    """Options of ``gansynth tune``.
 
     Attributes:
-        size: people of the training set; None for all who are neither sealed nor for development.
+        size: subjects of the training set; None for the whole pool.
         executor: see ``gansynth.benchmark.jobs.executor.parse_executor``.
     """
 
@@ -248,62 +250,62 @@ class Wanted:
     executor: str = "local"
 
 
-def open_choice(plan: Plan, wanted: Wanted) -> tuple[Spec, Design]:
-    """What is to be chosen, on which cases; nothing is trained.
+def open_choice(plan: Plan, options: Wanted) -> tuple[Spec, Design]:
+    """Return the spec of a choice and its design; nothing is trained.
 
     Raises:
-        GansynthError: data, plan or executor that cannot be used.
+        GansynthError: data, plan or executor cannot be used.
     """
-    parse_executor(wanted.executor)
+    parse_executor(options.executor)
     source = open_source(request_of(plan))
     division = divide(source, plan)
     design = Design(plan, source, division, (), host_of(plan, source))
-    cases = _cases(plan, division, wanted)
+    cases = _cases(plan, division, options)
     names = candidates(plan)
-    return design.choice(names, cases, wanted.draw, f"choose among {', '.join(names)}"), design
+    return design.choice(names, cases, options.draw, f"choose among {', '.join(names)}"), design
 
 
 def candidates(plan: Plan) -> tuple[str, ...]:
-    """Arms that can be chosen: those a tuned arm of the plan names, else all.
+    """Return the arms to choose from: those that a tuned arm of the plan names, else all.
 
     Raises:
-        UsageFault: fewer than two.
+        UsageFault: there are fewer than two.
     """
     named = next((arm.tune for arm in plan.arms if arm.tune), ())
-    found = named or tuple(arm.name for arm in plan.arms if arm.real == 1)
-    if len(found) < 2:
+    names = named or tuple(arm.name for arm in plan.arms if arm.real == 1)
+    if len(names) < 2:
         raise UsageFault(
-            f"{plan.name}: {len(found)} arm(s) to choose from, expected two at least; name them in "
+            f"{plan.name}: {len(names)} arm(s) to choose from, expected at least two; name them in "
             "the plan: arms: - {name: tuned, tune: [default, unedited]}"
         )
-    return found
+    return names
 
 
-def choose_arm(plan: Plan, wanted: Wanted, *, quiet: bool = False) -> dict[str, Any]:
-    """Choose, and write ``choice.json``; what is done already is not done again.
+def choose_arm(plan: Plan, options: Wanted, *, quiet: bool = False) -> dict[str, Any]:
+    """Choose an arm and write ``choice.json``; finished trainings are reused.
 
     Raises:
-        GansynthError: data or plan that cannot be used, or trainings that failed.
+        GansynthError: data or plan cannot be used, or trainings failed.
     """
-    spec, design = open_choice(plan, wanted)
-    folder = wanted.folder.absolute() / spec.key
+    spec, design = open_choice(plan, options)
+    folder = options.folder.absolute() / spec.key
     places = {"request": design.source.request.to_json(), "held_out": []}
     with JobTable(quiet=quiet) as table:
-        how: dict[str, Any] = {"executor": wanted.executor, "env": plan.host.env}
+        how: dict[str, Any] = {"executor": options.executor, "env": plan.host.env}
         tuning = Tuning(spec.document, places, folder, on_change=table, **how)
-        found = tuning.run()
+        result = tuning.run()
     document = {
         **{"plan": plan.name, "plan_hash": plan.hash, "data": design.source.name},
         **{"training_cases": len(spec.document["train"]), "candidates": list(candidates(plan))},
-        **found,
-        "use": commands(plan, design, spec, found["chosen"]),
+        **result,
+        "use": commands(plan, design, spec, result["chosen"]),
     }
-    write_json_atomic(wanted.folder / CHOICE, document)
+    write_json_atomic(options.folder / CHOICE, document)
     return document
 
 
 def commands(plan: Plan, design: Design, spec: Spec, chosen: str) -> list[str]:
-    """What to type to train with what was chosen."""
+    """Return the commands that train with the chosen arm."""
     host: Mapping[str, Any] = spec.document["host"][chosen]
     arm = {**spec.document["arms"][chosen]}
     request = design.source.request
@@ -313,17 +315,17 @@ def commands(plan: Plan, design: Design, spec: Spec, chosen: str) -> list[str]:
         run = Path("runs") / str(host["generator"])
         generator = spec.document["generators"][host["generator"]]
         lines.append([w for w in fit_words(generator, request, 0, run) if w != "--json"])
-    told = {"host": host, "arm": arm, "seed": 0}
-    lines.append([w for w in augment_words(told, request, run, None) if w != "--json"])
+    training = {"host": host, "arm": arm, "seed": 0}
+    lines.append([w for w in augment_words(training, request, run, None) if w != "--json"])
     return [f"gansynth {shlex.join(words)}" for words in lines]
 
 
-def _cases(plan: Plan, division: Division, wanted: Wanted) -> tuple[str, ...]:
-    if wanted.size is None:
+def _cases(plan: Plan, division: Division, options: Wanted) -> tuple[str, ...]:
+    if options.size is None:
         return division.cases_of(division.pool)
-    if wanted.size > len(division.pool):
+    if options.size > len(division.pool):
         raise UsageFault(
-            f"--size {wanted.size}: expected at most the {len(division.pool)} subjects of the pool"
+            f"--size {options.size}: expected at most the {len(division.pool)} subjects of the pool"
         )
-    largest = max(wanted.size, largest_set(plan))
-    return division.cases_of(division.training_set(wanted.size, wanted.draw, largest))
+    largest = max(options.size, largest_set(plan))
+    return division.cases_of(division.training_set(options.size, options.draw, largest))

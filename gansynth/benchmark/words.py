@@ -1,4 +1,4 @@
-"""The commands that a benchmark's jobs run: what a user would type."""
+"""Command lines of a benchmark's jobs, as a user would type them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from gansynth.core.source import SourceRequest
 from gansynth.fitting.composite_spec import texts
 
 RUN = "run"
-"""Folder of the run of a job that fits, below the job's own."""
+"""Run folder of a fit, below the job's folder."""
 
 
 def each(option: str, values: Mapping[str, Any]) -> list[str]:
-    """``--set key=value`` of every one."""
+    """Return ``OPTION key=value`` for every value."""
     return [word for k, v in texts(values).items() for word in (option, f"{k}={v}")]
 
 
 def source_words(request: SourceRequest, read: Mapping[str, str] | None = None) -> list[str]:
-    """How a command is told to open a source."""
+    """Return the options with which a command opens a source."""
     words = ["--data", f"{request.kind}:{request.where}", "--fold", request.fold]
     named = {
         "--configuration": request.configuration,
@@ -35,7 +35,7 @@ def source_words(request: SourceRequest, read: Mapping[str, str] | None = None) 
 def fit_words(
     generator: Mapping[str, Any], request: SourceRequest, seed: int, out: Path
 ) -> list[str]:
-    """``gansynth fit``.
+    """Return the words of ``gansynth fit``.
 
     Args:
         generator: see ``gansynth.benchmark.plan.GeneratorPlan``.
@@ -50,10 +50,10 @@ def fit_words(
 def augment_words(
     spec: Mapping[str, Any], request: SourceRequest, run: Path | None, out: Path | None
 ) -> list[str]:
-    """``gansynth augment``.
+    """Return the words of ``gansynth augment``.
 
     Args:
-        spec: of a training: its ``host``, ``arm`` and ``seed``.
+        spec: of a training, with ``host``, ``arm`` and ``seed``.
     """
     host, arm = spec["host"], spec["arm"]
     words = ["augment", "--target", host["target"], *source_words(request)]
@@ -69,7 +69,7 @@ def augment_words(
 
 
 def _drawn(arm: Mapping[str, Any]) -> list[str]:
-    """What is asked of samples."""
+    """Return the options of the samples."""
     words = [] if arm["bank"] == "live" else ["--frozen", "--bank-size", arm["bank"]]
     words += [word for edit in arm["edits"] for word in ("--edit", edit)]
     words += [word for name in arm["filters"] for word in ("--filter", name)]

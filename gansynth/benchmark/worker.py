@@ -1,7 +1,7 @@
 """``python -m gansynth.benchmark.worker WORK FOLDER``: one job of a benchmark, in its own process.
 
-It runs the documented command on the cases of one draw, measures what came out, and prints a JSON
-document as its last line. What is kept lies in FOLDER; the command's own words go to stderr.
+It runs the documented command on one training subset, evaluates the output, and prints a JSON
+document as its last line. Results are kept in FOLDER; the command's output goes to stderr.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 COMMAND = """
 import runpy
 from gansynth.runtime.child import obey
-obey()  # it ends when this process does, even by kill -9
+obey()  # it ends with this process, even by kill -9
 runpy.run_module("gansynth_cli", run_name="__main__")
 """
 PREDICTIONS = "predictions"
 RECORD = "gansynth_session.json"
-"""What hosts with an output folder keep there of a training that has begun."""
+"""File that hosts with an output folder write when a training has begun."""
 KEPT = ("ratio", "schedule", "drawn_real", "drawn_synthetic", "realised_synthetic_share")
 KEPT_TOO = ("asked_synthetic_share", "fell_back", "supply", "warnings", "metrics_on_real_cases")
 
@@ -44,8 +44,8 @@ class Work:
     """One job.
 
     Args:
-        document: what ``gansynth.benchmark.specs.write_work`` wrote.
-        folder: where its results are kept; what an interrupted attempt left is there.
+        document: the input file from ``gansynth.benchmark.specs.write_work``.
+        folder: for its results; files of an interrupted attempt may be there.
     """
 
     def __init__(self, document: Mapping[str, Any], folder: Path) -> None:
@@ -55,10 +55,10 @@ class Work:
         self.request = SourceRequest(**self.places["request"])
 
     def run(self) -> dict[str, Any]:
-        """Do it.
+        """Run the job and return its document.
 
         Raises:
-            GansynthError: with the command's own last words.
+            GansynthError: the command failed; with its last line.
         """
         kind = self.spec["kind"]
         if kind == "tune":
@@ -69,22 +69,22 @@ class Work:
         return self.fit() if kind == "fit" else self.train()
 
     def fit(self) -> dict[str, Any]:
-        """Fit a generator, or go on with it; its run is kept."""
-        # A run remembers where its cases are, so they stay where they are.
+        """Fit a generator, or resume its fit; the run is kept."""
+        # A run stores the path of its cases, so they are not moved.
         division = Path(self.places["division"])
         try:
             request = self.divided(division)
         except UsageFault:
-            # A look at other people has begun it, who are held out of it; it never came to its end.
+            # An unfinished fit for another test split, with other subjects held out.
             shutil.rmtree(self.folder / RUN, ignore_errors=True)
             shutil.rmtree(division, ignore_errors=True)
             request = self.divided(division)
         words = fit_words(self.spec["generator"], request, self.spec["seed"], self.folder / RUN)
-        seconds, told = command(words)
-        return {"seconds": seconds, "told": told}
+        seconds, report = command(words)
+        return {"seconds": seconds, "told": report}
 
     def train(self) -> dict[str, Any]:
-        """Train the host, measure it on the judged cases, keep its label maps."""
+        """Train the host, evaluate it on the test cases, keep its label maps."""
         scratch = self.folder / "training"
         request = self.divided(scratch / "data")
         target = self.spec["host"]["target"]
@@ -98,15 +98,15 @@ class Work:
             shutil.rmtree(out, ignore_errors=True)
         scratch.mkdir(parents=True, exist_ok=True)
         (scratch / "begun").touch()
-        seconds, told = command(words)
+        seconds, report = command(words)
         source = open_source(request)
-        measured = self.measured(source, Path(told["folder"]))
-        kept = {key: told.get(key) for key in (*KEPT, *KEPT_TOO)}
+        measured = self.measured(source, Path(report["folder"]))
+        provenance = {key: report.get(key) for key in (*KEPT, *KEPT_TOO)}
         shutil.rmtree(scratch, ignore_errors=True)
-        return {"seconds": seconds, **measured, "told": kept}
+        return {"seconds": seconds, **measured, "told": provenance}
 
     def divided(self, folder: Path) -> SourceRequest:
-        """The data set with this job's training and judged cases alone."""
+        """Return the data set restricted to this job's training and test cases."""
         source = open_source(self.request)
         train = [case for case, *_ in self.spec["train"]]
         judged = [case for case, *_ in self.spec.get("judged", ())] or self.places["held_out"]
@@ -114,9 +114,9 @@ class Work:
         return replace(source.divided([split], folder), fold="0")
 
     def measured(self, source: CaseSource, results: Path) -> dict[str, Any]:
-        """Scores by measure and case, and where label maps are kept.
+        """Return scores by measure and case, and the files of the label maps.
 
-        Those of detectors and of slices are by subject: one slice of a person says little.
+        Scores of detectors and of slices are by subject: a single slice says little.
         """
         if self.spec["host"]["target"] == "yolo":
             return _detections(results, self.spec["measures"])
@@ -126,50 +126,52 @@ class Work:
         labels = source.schema.foreground
         regions = with_labels(regions_of(self.spec["regions"], labels), labels)
         pairs = installed().adapter(self.spec["host"]["target"])(source).judged(results)
-        asked = tuple(self.spec["measures"])
-        found = evaluate(pairs, regions, measures=asked, ignore=source.schema.ignore)
-        flat = any(one.position is not None for one in pairs.values())
+        measures = tuple(self.spec["measures"])
+        evaluation = evaluate(pairs, regions, measures=measures, ignore=source.schema.ignore)
+        flat = any(prediction.position is not None for prediction in pairs.values())
         scores: dict[str, dict[str, float | None]] = {}
-        for name, values in sorted((found.per_subject if flat else found.per_case).items()):
+        for name, values in sorted(
+            (evaluation.per_subject if flat else evaluation.per_case).items()
+        ):
             for key, value in {**values, **over_labels(values, labels)}.items():
                 scores.setdefault(key, {})[name] = value
-        told = {"unit": found.unit, "distances": found.distances}
+        units = {"unit": evaluation.unit, "distances": evaluation.distances}
         by = "subject" if flat else "case"
-        return {"scores": scores, "predictions": self._keep(pairs), "by": by, **told}
+        return {"scores": scores, "predictions": self._keep(pairs), "by": by, **units}
 
     def _keep(self, pairs: Mapping[str, Prediction]) -> dict[str, str]:
-        """Copy label maps; case -> file below the folder of those kept."""
-        kept: dict[str, str] = {}
-        for number, (case, one) in enumerate(sorted(pairs.items())):
-            if one.file is None:
+        """Copy label maps, and return case -> file below ``PREDICTIONS``."""
+        files: dict[str, str] = {}
+        for number, (case, prediction) in enumerate(sorted(pairs.items())):
+            if prediction.file is None:
                 continue
-            # Files of one name may lie in several folders.
-            flat = one.position is not None
-            kept[case] = f"{number:05d}.png" if flat else one.file.name
+            # Several folders may have files of the same name.
+            flat = prediction.position is not None
+            files[case] = f"{number:05d}.png" if flat else prediction.file.name
             (self.folder / PREDICTIONS).mkdir(exist_ok=True)
-            shutil.copyfile(one.file, self.folder / PREDICTIONS / kept[case])
-        return kept
+            shutil.copyfile(prediction.file, self.folder / PREDICTIONS / files[case])
+        return files
 
 
 def own_run(folder: Path) -> Path:
-    """The run in a folder that was fitted into: that of a recipe's one set has one of its own."""
+    """Return the run in a fit's folder; a recipe with one set has it in a subfolder."""
     sets = [path.parent for path in sorted(folder.glob(f"*/{MANIFEST}"))]
     return sets[0] if len(sets) == 1 and not (folder / MANIFEST).exists() else folder
 
 
-def going_on(words: Sequence[str], more: Sequence[str]) -> list[str]:
-    """A command that takes up what an interrupted one has left; options of the host come last."""
-    if "--" not in more:
+def going_on(words: Sequence[str], extra: Sequence[str]) -> list[str]:
+    """Add the words that resume an interrupted command; options of the host come last."""
+    if "--" not in extra:
         place = words.index("--") if "--" in words else len(words)
-        return [*words[:place], *more, *words[place:]]
-    return [*words, *(more[1:] if "--" in words else more)]
+        return [*words[:place], *extra, *words[place:]]
+    return [*words, *(extra[1:] if "--" in words else extra)]
 
 
 def command(words: Sequence[str]) -> tuple[float, dict[str, Any]]:
-    """Run a command of gansynth's; its seconds and what it printed.
+    """Run a gansynth command; return its seconds and the document it printed.
 
     Raises:
-        GansynthError: it failed; of its own kind, with its last line.
+        GansynthError: it failed; of the command's own kind, with its last line.
     """
     ended = processes.run([sys.executable, "-c", COMMAND, *words], os.environ, document=True)
     processes.raise_if_stopped(ended)
@@ -181,29 +183,29 @@ def command(words: Sequence[str]) -> tuple[float, dict[str, Any]]:
     return ended.seconds, document
 
 
-def _detections(results: Path, asked: Sequence[str]) -> dict[str, Any]:
+def _detections(results: Path, measures: Sequence[str]) -> dict[str, Any]:
     from gansynth.metrics.detection.record import FILE, read_detections
     from gansynth.metrics.segmentation.detection import measure_detections
 
-    found = measure_detections(read_detections(results / FILE))
-    return {"scores": found["per_subject"], "pooled": found["pooled"], "by": "subject"}
+    result = measure_detections(read_detections(results / FILE))
+    return {"scores": result["per_subject"], "pooled": result["pooled"], "by": "subject"}
 
 
 def over_labels(
-    found: Mapping[str, float | None], labels: Sequence[int]
+    measures: Mapping[str, float | None], labels: Sequence[int]
 ) -> dict[str, float | None]:
-    """Means over labels of a case's measures, ``dice/mean``, where there are several labels."""
+    """Return means of a case's measures over labels, as ``dice/mean``, if there are several."""
     means: dict[str, float | None] = {}
-    for name in dict.fromkeys(key.partition("/")[0] for key in found):
-        values = [found.get(f"{name}/{label}") for label in labels]
-        known = [value for value in values if value is not None]
+    for name in dict.fromkeys(key.partition("/")[0] for key in measures):
+        values = [measures.get(f"{name}/{label}") for label in labels]
+        finite = [value for value in values if value is not None]
         if len(labels) > 1:
-            means[f"{name}/mean"] = sum(known) / len(known) if known else None
+            means[f"{name}/mean"] = sum(finite) / len(finite) if finite else None
     return means
 
 
 def main() -> None:
-    """Run one job; what it raises becomes the exit code."""
+    """Run one job; its error becomes the exit code."""
     work, folder = map(Path, sys.argv[1:])
     folder.mkdir(parents=True, exist_ok=True)
     print(json.dumps(Work(read_json(work), folder).run()))

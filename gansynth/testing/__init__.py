@@ -1,7 +1,7 @@
-"""What every plugin must pass, ours or a stranger's: ``check_generator`` and ``check_adapter``.
+"""Conformance checks for any plugin: ``check_generator`` and ``check_adapter``.
 
-Both return a report of named checks instead of stopping at the first failure;
-``report.raise_if_failed()`` is the one line a test needs.
+Both return a report of named checks instead of stopping at the first failure. A test only needs
+``report.raise_if_failed()``.
 """
 
 from gansynth.testing.adapters import check_adapter

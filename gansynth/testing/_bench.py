@@ -1,4 +1,4 @@
-"""What is checked: a generator on toy cases, and the conditions it draws of."""
+"""Test bench: a generator on toy cases, and the conditions of its samples."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Fit = Callable[["Generator", Sequence[Case], int], object]
 """(generator, training cases in its space, steps): trains it in place."""
 PLACES = "where=anywhere,inside=0.6,tries=100"
-"""Toy bodies are small."""
+"""Lesion placement for the small toy bodies."""
 TRIES = 50
 
 
@@ -56,9 +56,9 @@ class Bench:
         return self.report.run(f"{self.source.schema.ndim}d: {name}", function)
 
     def build(self) -> None:
-        """Networks build and have parameters, unless there is nothing to train."""
+        """Build the networks; they have parameters unless there is nothing to train."""
         generator = self.new()
-        if "boxes" not in generator.heeds:  # as the cases are that most generators meet
+        if "boxes" not in generator.heeds:  # most data sets have no boxes
             self._use(ToySource(self.schema.ndim))
             generator = self.new()
         if generator.intensity == "tanh":
@@ -79,7 +79,7 @@ class Bench:
             self.held_out = self.lesions.cases
 
     def new(self) -> Generator:
-        # Weights come from torch's global generator: seed a copy of it.
+        # Initial weights come from torch's global random state, which is seeded here.
         with seeded(0):
             try:
                 return self.cls(self.schema, self.space.size, self.cls.Options(**self.options))
@@ -105,7 +105,7 @@ class Bench:
 
 
 class LesionCases:
-    """Lesions of toy training cases, put into held-out toy bodies that have none."""
+    """Lesions of toy training cases, placed into held-out toy bodies without lesions."""
 
     def __init__(self, generator: Generator, source: CaseSource, space: Space, count: int) -> None:
         self._drawer = lesion_drawer(PLACES, generator.default_lesions)
@@ -117,20 +117,20 @@ class LesionCases:
 
     def _insert(self, number: int, body: Case) -> Inserted:
         scene = Scene(body, Placement((0,) * len(self._shape)), self._shape, number, self._room)
-        for tried in range(TRIES):
-            found = self._drawer.draw(scene, (), np.random.default_rng((number, tried)))
-            if set(np.unique(found.lesion)) >= set(self._room.schema.foreground):
-                return found
-        raise Skip(f"no lesion found a place in {TRIES} tries of {self._drawer.options}")
+        for attempt in range(TRIES):
+            inserted = self._drawer.draw(scene, (), np.random.default_rng((number, attempt)))
+            if set(np.unique(inserted.lesion)) >= set(self._room.schema.foreground):
+                return inserted
+        raise Skip(f"no place for a lesion in {TRIES} tries of {self._drawer.options}")
 
     @property
     def cases(self) -> list[Case]:
-        """Backgrounds with the label maps that are asked for."""
+        """Backgrounds with the requested label maps."""
         pairs = zip(self.bodies, self.inserted, strict=True)
         return [replace(body, labels=inserted.labels) for body, inserted in pairs]
 
     def condition(self, case: Case, seed: int) -> Condition:
-        """A fresh condition of one of ``cases``."""
+        """Return a new condition of one of ``cases``."""
         number = [body.id for body in self.bodies].index(case.id)
         body, inserted = self.bodies[number], self.inserted[number]
         return Condition(
@@ -150,6 +150,6 @@ def copied(labels: LabelArray | None) -> LabelArray:
 
 
 def copied_boxes(boxes: Boxes | None) -> Boxes:
-    """A copy that nobody else writes into."""
+    """Return a copy of boxes."""
     assert boxes is not None, "toy cases for such generators have boxes"
     return Boxes(boxes.coords.copy(), boxes.labels.copy())

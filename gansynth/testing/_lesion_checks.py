@@ -1,4 +1,4 @@
-"""What must hold of samples with lesions: asked for in boxes, or drawn into a real image."""
+"""Checks of samples with lesions: requested by boxes, or generated into a real image."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from gansynth.testing._sample_checks import SAME, VISIBLE, Draws
 from gansynth.testing.report import Broken, Skip
 
 TIGHTENED = "tightened_to"
-"""Key of a sample's provenance where its boxes were shrunk: the share of each that is left."""
+"""Provenance key of samples with shrunk boxes: the remaining share of each box."""
 USUAL_RIM_MM = 3.0
-"""How far beyond a lesion images may change, of a generator without an option ``rim_mm``."""
+"""Width of the rim around a lesion that may change, for generators without ``rim_mm``."""
 CHANGED = "background"
-"""Key of a sample's provenance, with the value ``changed``, where the whole image was changed."""
+"""Provenance key of samples whose whole image was changed; its value is ``changed``."""
 SEEDS = 6
-"""Seeds of which two at least must give different images, if any do."""
+"""Seeds of which at least two must give different images."""
 LEAST = 0.5
-"""Least share of the real lesions' contrast."""
+"""Minimum share of the real lesions' contrast."""
 
 
 class BoxDraws:
-    """One method for each thing that must hold of samples and their boxes."""
+    """Checks of samples with boxes, one method each."""
 
     def __init__(self, draws: Draws) -> None:
         self.draws = draws
-        self.asked = [copied_boxes(case.boxes) for case in draws.cases]
+        self.requested = [copied_boxes(case.boxes) for case in draws.cases]
 
     def kept(self) -> None:
-        """Boxes are the condition's, or lie within them and the sample says so."""
-        for sample, asked in zip(self.draws.samples, self.asked, strict=True):
+        """Boxes equal the condition's, or lie within them and the provenance records it."""
+        for sample, requested in zip(self.draws.samples, self.requested, strict=True):
             if sample.boxes is None:
-                raise Broken("a sample has no boxes, expected those it was asked to have")
-            found = sample.boxes
-            if not np.array_equal(found.labels, asked.labels):
+                raise Broken("a sample has no boxes, expected the condition's")
+            boxes = sample.boxes
+            if not np.array_equal(boxes.labels, requested.labels):
                 raise Broken(
-                    f"classes of boxes are {found.labels.tolist()}, expected the condition's "
-                    f"{asked.labels.tolist()} in their order"
+                    f"box classes are {boxes.labels.tolist()}, expected the condition's "
+                    f"{requested.labels.tolist()} in their order"
                 )
-            axes = asked.coords.shape[1] // 2
-            within = (found.coords[:, :axes] >= asked.coords[:, :axes]).all()
-            within &= (found.coords[:, axes:] <= asked.coords[:, axes:]).all()
-            same = np.array_equal(found.coords, asked.coords)
+            axes = requested.coords.shape[1] // 2
+            within = (boxes.coords[:, :axes] >= requested.coords[:, :axes]).all()
+            within &= (boxes.coords[:, axes:] <= requested.coords[:, axes:]).all()
+            same = np.array_equal(boxes.coords, requested.coords)
             if not same and not (within and TIGHTENED in sample.provenance):
                 raise Broken(
                     "boxes differ from the condition's, expected the same, or smaller ones within "
@@ -57,34 +57,33 @@ class BoxDraws:
                 )
 
     def matter(self) -> None:
-        """Other boxes give another image, and none at all a third."""
+        """Different boxes give different images, and so do no boxes."""
         condition, seed = self.draws.conditions()[0], self.draws.seeds[0]
-        other = self.draws.conditions()[1].boxes
-        none = Boxes(self.asked[0].coords[:0], self.asked[0].labels[:0])
-        for boxes, what in ((other, "two lists of boxes"), (none, "boxes and none")):
+        second = self.draws.conditions()[1].boxes
+        none = Boxes(self.requested[0].coords[:0], self.requested[0].labels[:0])
+        for boxes, label in ((second, "two lists of boxes"), (none, "boxes and none")):
             changed = replace(condition, boxes=boxes, latent_seed=seed)
             drawn = self.draws.generator.sample([changed], [seed])[0]
-            self.draws.differ(drawn, self.draws.samples[0], f"{what} with the same seed")
+            self.draws.differ(drawn, self.draws.samples[0], f"{label} with the same seed")
 
     def in_place(self) -> None:
-        """What boxes change of an image is mostly in them.
+        """Boxes change the image mostly inside them.
 
-        Whether that is a lesion, nobody can tell of a GAN after a few steps: the metric ``lesions``
-        tells it of a run.
+        A GAN of a few steps draws no lesions yet; the metric ``lesions`` measures those of a run.
         """
         draws = self.draws
         bare = [
-            replace(c, boxes=Boxes(asked.coords[:0], asked.labels[:0]))
-            for c, asked in zip(draws.conditions(), self.asked, strict=True)
+            replace(c, boxes=Boxes(requested.coords[:0], requested.labels[:0]))
+            for c, requested in zip(draws.conditions(), self.requested, strict=True)
         ]
         changes: list[list[float]] = [[], []]
         without = draws.generator.sample(bare, draws.seeds)
-        for sample, other, asked in zip(draws.samples, without, self.asked, strict=True):
-            change = np.abs(sample.image - other.image).mean(axis=0)
-            inside = _inside(asked, change.shape)
-            for found, where in zip(changes, (inside, ~inside), strict=True):
-                found.append(float(change[where].mean()))
-        within, elsewhere = (float(np.mean(found)) for found in changes)
+        for sample, plain, requested in zip(draws.samples, without, self.requested, strict=True):
+            change = np.abs(sample.image - plain.image).mean(axis=0)
+            inside = _inside(requested, change.shape)
+            for values, where in zip(changes, (inside, ~inside), strict=True):
+                values.append(float(change[where].mean()))
+        within, elsewhere = (float(np.mean(values)) for values in changes)
         if not within > elsewhere:
             raise Broken(
                 f"with boxes instead of none images change by {within:.3g} in the boxes and by "
@@ -92,14 +91,14 @@ class BoxDraws:
             )
 
     def untouched(self) -> None:
-        """Conditions are read only."""
-        for condition, asked in zip(self.draws.given, self.asked, strict=True):
-            if not np.array_equal(copied_boxes(condition.boxes).coords, asked.coords):
+        """Conditions are not modified."""
+        for condition, requested in zip(self.draws.inputs, self.requested, strict=True):
+            if not np.array_equal(copied_boxes(condition.boxes).coords, requested.coords):
                 raise Broken("sample() wrote into a condition's boxes")
 
 
 def _inside(boxes: Boxes, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    """Voxels in any of the boxes."""
+    """Return a mask of voxels in any of the boxes."""
     inside, axes = np.zeros(shape, bool), len(shape)
     for row in boxes.coords.astype(int):
         inside[tuple(slice(a, b) for a, b in zip(row[:axes], row[axes:], strict=True))] = True
@@ -107,51 +106,53 @@ def _inside(boxes: Boxes, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
 
 
 class LesionDraws:
-    """One method for each thing that must hold of samples with lesions in real images."""
+    """Checks of samples with lesions in real images, one method each."""
 
     def __init__(self, draws: Draws, cases: LesionCases) -> None:
         self.draws, self.cases = draws, cases
-        self.asked = [cases.condition(case, 0) for case in draws.cases]
+        self.requested = [cases.condition(case, 0) for case in draws.cases]
 
     @cached_property
     def holes(self) -> list[Mask]:
-        """Of each sample, all that may change."""
+        """Mask of the voxels that may change, for each sample."""
         draws = self.draws
         rim_mm = getattr(draws.generator.options, "rim_mm", USUAL_RIM_MM)
         rim = rim_voxels(rim_mm, draws.schema.spacing)
-        masks = [torch.from_numpy(drawn_in(c))[None, None] for c in self.asked]
+        masks = [torch.from_numpy(drawn_in(c))[None, None] for c in self.requested]
         return [hole(mask, rim)[0, 0].numpy() for mask in masks]
 
     def kept(self) -> None:
-        """Beyond the rim the sample is the background, to the bit."""
+        """Beyond the rim the sample equals the background exactly."""
         if all(s.provenance.get(CHANGED) == "changed" for s in self.draws.samples):
-            raise Skip("says that it changes the whole image")
-        for sample, asked, hollow in zip(self.draws.samples, self.asked, self.holes, strict=True):
-            where = ~hollow & (_labels(asked) != OUTSIDE)
-            differing = int((sample.image != _image(asked))[:, where].any(axis=0).sum())
+            raise Skip("the whole image is changed")
+        for sample, requested, hollow in zip(
+            self.draws.samples, self.requested, self.holes, strict=True
+        ):
+            where = ~hollow & (_labels(requested) != OUTSIDE)
+            differing = int((sample.image != _image(requested))[:, where].any(axis=0).sum())
             if differing:
                 raise Broken(
-                    f"{differing} voxel(s) beyond the rim differ from the background, expected the "
-                    f"background's own to the bit, or {CHANGED!r}: 'changed' in the provenance"
+                    f"{differing} voxel(s) beyond the rim differ from the background, expected "
+                    f"identical values, or {CHANGED!r}: 'changed' in the provenance"
                 )
 
     def shown(self) -> None:
-        """Where the lesion is, the sample is not the background."""
-        for sample, asked in zip(self.draws.samples, self.asked, strict=True):
-            where = drawn_in(asked)
-            change = (sample.image - _image(asked))[:, where]
+        """Inside the lesion the sample differs from the background."""
+        for sample, requested in zip(self.draws.samples, self.requested, strict=True):
+            where = drawn_in(requested)
+            change = (sample.image - _image(requested))[:, where]
             apart = float(np.sqrt(np.mean(change**2)))
             if not apart > VISIBLE * self.draws.deviation:
                 raise Broken(f"lesions differ from the background by {apart:.3g}, expected more")
 
     def contrast(self) -> None:
-        """Lesions stand out of the background as the training cases' own do."""
+        """Lesions contrast with the background like those of the training cases."""
         real, drawn = ([self._standing_out(*pair) for pair in pairs] for pairs in self._pairs())
-        wanted, found = np.mean(real, axis=0), np.mean(drawn, axis=0)
-        share = float((wanted * found).sum() / np.square(wanted).sum())
+        real_means, drawn_means = np.mean(real, axis=0), np.mean(drawn, axis=0)
+        share = float((real_means * drawn_means).sum() / np.square(real_means).sum())
         if not share >= LEAST:
             raise Broken(
-                f"lesions stand out of the background by {share:.2f} of what real ones do, "
+                f"lesions have {share:.2f} of the real lesions' contrast to the background, "
                 f"expected at least {LEAST}"
             )
 
@@ -161,11 +162,11 @@ class LesionDraws:
         train = self.draws.bench.train_cases
         real = [(case.image, Condition(labels=case.labels)) for case in train]
         images = [sample.image for sample in self.draws.samples]
-        return real, list(zip(images, self.asked, strict=True))
+        return real, list(zip(images, self.requested, strict=True))
 
-    def _standing_out(self, image: FloatArray, asked: Condition) -> FloatArray:
-        """Mean of each class minus that of the background, (classes, C)."""
-        labels = _labels(asked)
+    def _standing_out(self, image: FloatArray, condition: Condition) -> FloatArray:
+        """Return the mean of each class minus that of the background, (classes, C)."""
+        labels = _labels(condition)
         bare = image[:, labels == 0].mean(axis=1)
         values = self.draws.schema.foreground
         means = [image[:, labels == v].mean(axis=1) - bare for v in values if (labels == v).any()]
@@ -174,45 +175,45 @@ class LesionDraws:
         return np.stack(means)
 
     def seeds_matter(self) -> None:
-        """Two seeds give two images, unless all that is random is in the condition."""
+        """Different seeds give different images, unless the condition holds all randomness."""
         condition, first = self.draws.conditions()[0], self.draws.samples[0]
         seeds = [self.draws.seeds[0] + 1 + n for n in range(SEEDS)]
         drawn = [
             self.draws.generator.sample([replace(condition, latent_seed=s)], [s])[0] for s in seeds
         ]
         if all(np.array_equal(sample.image, first.image) for sample in drawn):
-            raise Skip("all that is random is in the condition")
+            raise Skip("the condition holds all randomness")
         apart = [np.sqrt(np.mean((sample.image - first.image) ** 2)) for sample in drawn]
         if not max(apart) > SAME * self.draws.deviation:
             raise Broken(f"{SEEDS} seeds give images that differ by {max(apart):.3g}")
 
     def nothing(self) -> None:
-        """Without a lesion, there being no room, the sample has a flaw."""
+        """A sample without a lesion, for lack of room, is rejected by ``flaw``."""
         condition, seed = self.draws.conditions()[0], self.draws.seeds[0]
         bare = self.cases.bodies[0]
-        told = {**condition.provenance, "lesions": {"where": "prior", "room": False}}
+        provenance = {**condition.provenance, "lesions": {"where": "prior", "room": False}}
         empty = replace(
             condition,
             labels=_labels(Condition(labels=bare.labels)).copy(),
             lesion=np.zeros_like(_labels(condition)),
             donor=bare.image.copy(),
             region=None,
-            provenance=told,
+            provenance=provenance,
         )
         sample = self.draws.generator.sample([empty], [seed])[0]
-        sample = replace(sample, provenance={**told, **sample.provenance})
+        sample = replace(sample, provenance={**provenance, **sample.provenance})
         if not self.draws.generator.flaw(sample):
             raise Broken(
-                "a sample without a lesion, for which there was no room, has no flaw; expected one "
-                "(gansynth.conditions.lesion_placement.no_room), it may be the copy of a real case"
+                "flaw() accepts a sample without a lesion, for which there was no room. It may be "
+                "a copy of a real case; expected gansynth.conditions.lesion_placement.no_room"
             )
 
     def untouched(self) -> None:
-        """Conditions are read only."""
-        for given, asked in zip(self.draws.given, self.asked, strict=True):
+        """Conditions are not modified."""
+        for condition, requested in zip(self.draws.inputs, self.requested, strict=True):
             for name in ("background", "lesion", "donor", "region"):
-                # None equals None alone here, as an array of one object.
-                if not np.array_equal(getattr(given, name), getattr(asked, name)):
+                # Here None equals only None: numpy compares it as an array of one object.
+                if not np.array_equal(getattr(condition, name), getattr(requested, name)):
                     raise Broken(f"sample() wrote into a condition's {name}")
 
 

@@ -1,4 +1,4 @@
-"""What must hold of samples of held-out label maps, and of a discriminator's numbers."""
+"""Checks of samples from held-out label maps, and of a discriminator's scores."""
 
 from __future__ import annotations
 
@@ -23,62 +23,63 @@ if TYPE_CHECKING:
     from gansynth.testing._bench import Bench
 
 SAME = 1e-4
-"""Two samples are the same if they differ by less than this share of the real images' deviation."""
+"""Samples are equal if they differ by less than this share of the real images' deviation."""
 VISIBLE = 1e-3
-"""Two samples differ if they differ by more than this share of it (root mean square)."""
+"""Samples differ if their root mean square difference exceeds this share of it."""
 FAITHFUL = 0.5
-"""Least share of variance between labels in samples, as a part of the real images' own."""
+"""Minimum variance between labels in samples, as a share of that in real images."""
 CONTRAST = 0.5
-"""Least correlation of the labels' mean intensities in samples with the real ones."""
+"""Minimum correlation of the labels' mean intensities in samples with the real ones."""
 DRAWN = 4
-"""Samples drawn of held-out label maps."""
+"""Number of samples from held-out label maps."""
 ASKED_CASES = 4
-"""Cases that it is asked about."""
+"""Cases whose realness is computed."""
 SAME_NUMBER = 1e-3
-"""Numbers are the same if they differ by less than this share of the largest."""
+"""Scores are equal if they differ by less than this share of the largest."""
 
 
 class Draws:
-    """Samples of held-out label maps, and one method for each thing that must hold of them."""
+    """Samples of held-out label maps and their checks, one method each."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.generator, self.schema = bench.generator, bench.schema
         self.cases = bench.held_out[:DRAWN]
         self.seeds = [101 + i for i in range(len(self.cases))]
-        self.asked = [copied(case.labels) for case in self.cases]
+        self.requested = [copied(case.labels) for case in self.cases]
         self.real = [case.image for case in bench.train_cases]
         self.deviation = float(np.mean([image.std() for image in self.real]))
         self.samples: list[Sample] = []
-        self.given: list[Condition] = []
+        self.inputs: list[Condition] = []
         self.touched: list[str] = []
         self.tampered = False
 
     def conditions(self) -> list[Condition]:
-        """Fresh ones for each call, whatever the last call did to its own."""
+        """Return new conditions for each call, in case the last call modified its own."""
         pairs = zip(self.cases, self.seeds, strict=True)
         return [self.bench.condition(case, seed) for case, seed in pairs]
 
     def draw(self) -> None:
-        conditions = self.given = self.conditions()
+        conditions = self.inputs = self.conditions()
         with seeded_oddly():
             before = random_states()
             self.samples = list(self.generator.sample(conditions, self.seeds))
             after = random_states()
         self.touched = [name for name in before if before[name] != after[name]]
         self.tampered = any(
-            not np.array_equal(copied(c.labels), asked)
-            for c, asked in zip(conditions, self.asked, strict=True)
+            not np.array_equal(copied(c.labels), requested)
+            for c, requested in zip(conditions, self.requested, strict=True)
         )
         if len(self.samples) != len(conditions):
             raise Broken(f"{len(self.samples)} samples of {len(conditions)} conditions")
 
     def shape(self) -> None:
-        wanted = (len(self.schema.channels), *self.bench.space.size)
+        expected = (len(self.schema.channels), *self.bench.space.size)
         for sample in self.samples:
-            if sample.image.shape != wanted or sample.image.dtype != np.float32:
+            if sample.image.shape != expected or sample.image.dtype != np.float32:
                 raise Broken(
-                    f"image is {sample.image.dtype} {sample.image.shape}, expected float32 {wanted}"
+                    f"image is {sample.image.dtype} {sample.image.shape}, "
+                    f"expected float32 {expected}"
                 )
 
     def finite(self) -> None:
@@ -95,18 +96,18 @@ class Draws:
     def labels_kept(self) -> None:
         self._needs_labels("asked")
         self._known_labels()
-        for sample, asked in zip(self.samples, self.asked, strict=True):
-            if not np.array_equal(copied(sample.labels), asked):
+        for sample, requested in zip(self.samples, self.requested, strict=True):
+            if not np.array_equal(copied(sample.labels), requested):
                 raise Broken("labels differ from the condition's (int16, -1 included)")
 
     def labels_drawn(self) -> None:
-        """As ``labelling`` says: a map of its own for each image, or none at all."""
+        """Each image has its own label map, or none, according to ``labelling``."""
         labelling = self.generator.labelling
-        found = sum(sample.labels is not None for sample in self.samples)
-        wanted = len(self.samples) if labelling == "drawn" else 0
-        if found != wanted:
+        count = sum(sample.labels is not None for sample in self.samples)
+        expected = len(self.samples) if labelling == "drawn" else 0
+        if count != expected:
             raise Broken(
-                f"{found} of {len(self.samples)} samples have labels, expected {wanted} of a "
+                f"{count} of {len(self.samples)} samples have labels, expected {expected} from a "
                 f"generator whose labelling is {labelling!r}"
             )
         self._known_labels()
@@ -137,19 +138,19 @@ class Draws:
 
     def seeds_matter(self) -> None:
         condition, seed = self.conditions()[0], self.seeds[0]
-        other = self.generator.sample([replace(condition, latent_seed=seed + 1)], [seed + 1])[0]
-        if "image" in self.generator.heeds and np.array_equal(other.image, self.samples[0].image):
-            raise Skip("all that is random is in the condition")
-        self.differ(other, self.samples[0], "two seeds with the same labels")
+        second = self.generator.sample([replace(condition, latent_seed=seed + 1)], [seed + 1])[0]
+        if "image" in self.generator.heeds and np.array_equal(second.image, self.samples[0].image):
+            raise Skip("the condition holds all randomness")
+        self.differ(second, self.samples[0], "two seeds with the same labels")
 
     def labels_matter(self) -> None:
         self._needs_labels("asked")
         seed = self.seeds[0]
-        other = self.generator.sample([replace(self.conditions()[1], latent_seed=seed)], [seed])[0]
-        self.differ(other, self.samples[0], "two label maps with the same seed")
+        second = self.generator.sample([replace(self.conditions()[1], latent_seed=seed)], [seed])[0]
+        self.differ(second, self.samples[0], "two label maps with the same seed")
 
     def held_out(self) -> tuple[list[FloatArray], list[LabelArray]]:
-        """Real images and label maps, as many as there are samples."""
+        """Return as many real images and label maps as there are samples."""
         cases = self.bench.reference[: len(self.samples)]
         return [case.image for case in cases], [copied(case.labels) for case in cases]
 
@@ -167,12 +168,12 @@ class Draws:
         self._needs_labels()
         real = contrasts(*self.held_out())
         labels = self.labels()
-        shown, wanted = (
+        sampled, requested = (
             sorted({int(v) for m in maps for v in np.unique(m)} - {OUTSIDE})
-            for maps in (labels, self.asked)
+            for maps in (labels, self.requested)
         )
-        if shown != wanted:
-            raise Broken(f"samples show the labels {shown} in all, expected {wanted}")
+        if sampled != requested:
+            raise Broken(f"samples show the labels {sampled} in all, expected {requested}")
         drawn = contrasts([sample.image for sample in self.samples], labels)
         norms = float(np.linalg.norm(real) * np.linalg.norm(drawn))
         agreement = float(real @ drawn) / norms if norms > 0 else 0.0
@@ -200,42 +201,42 @@ class Draws:
         self._same(again, self.samples, "a new generator with the same weights and state()")
 
     def interpolates(self) -> None:
-        """The ends of a walk are the samples of their seeds."""
+        """The ends of an interpolation equal the samples of their seeds."""
         condition, ends = self.conditions()[0], (self.seeds[0], self.seeds[0] + 1)
         walk = self.generator.interpolate(condition, ends, 3)
         if len(walk) != 3:
-            raise Broken(f"interpolate() gave {len(walk)} samples of 3")
+            raise Broken(f"interpolate() returned {len(walk)} samples, expected 3")
         alone = self.generator.sample([condition] * 2, ends)
-        self._same([walk[0], walk[-1]], alone, "the ends of a walk")
-        self.differ(walk[1], walk[0], "the middle and the beginning of a walk")
+        self._same([walk[0], walk[-1]], alone, "the ends of an interpolation")
+        self.differ(walk[1], walk[0], "the middle and the start of an interpolation")
 
     def labels(self) -> list[LabelArray]:
-        """Of the samples: their own, of a generator that draws them."""
+        """Return the samples' labels: the requested ones, or those the generator produced."""
         if self.generator.labelling == "asked":
-            return self.asked
+            return self.requested
         return [copied(sample.labels) for sample in self.samples]
 
     def _needs_labels(self, labelling: str = "") -> None:
         if self.samples[0].labels is None:
-            raise Skip("draws no labels")
+            raise Skip("generates no labels")
         if labelling and self.generator.labelling != labelling:
-            raise Skip("draws labels of its own")
+            raise Skip("generates its own labels")
 
     def _known_labels(self) -> None:
-        known = set(self.schema.label_values)
+        values = set(self.schema.label_values)
         for labels in (sample.labels for sample in self.samples if sample.labels is not None):
-            unknown = sorted(set(np.unique(labels).tolist()) - known)
+            unknown = sorted(set(np.unique(labels).tolist()) - values)
             if unknown:
-                raise Broken(f"label value(s) {unknown} unknown, expected among {sorted(known)}")
+                raise Broken(f"label value(s) {unknown} unknown, expected among {sorted(values)}")
             if labels.dtype != np.int16 or labels.shape != self.bench.space.size:
                 raise Broken(
                     f"labels are {labels.dtype} {labels.shape}, expected int16 "
                     f"{self.bench.space.size}"
                 )
 
-    def _same(self, found: Sequence[Sample], wanted: Sequence[Sample], when: str) -> None:
+    def _same(self, actual: Sequence[Sample], expected: Sequence[Sample], when: str) -> None:
         apart = max(
-            float(np.abs(a.image - b.image).max()) for a, b in zip(found, wanted, strict=True)
+            float(np.abs(a.image - b.image).max()) for a, b in zip(actual, expected, strict=True)
         )
         if not apart <= SAME * self.deviation:
             raise Broken(
@@ -243,37 +244,43 @@ class Draws:
                 f"{SAME * self.deviation:.3g}"
             )
 
-    def differ(self, one: Sample, other: Sample, what: str) -> None:
-        apart = float(np.sqrt(np.mean((one.image - other.image) ** 2)))
+    def differ(self, first: Sample, second: Sample, inputs: str) -> None:
+        apart = float(np.sqrt(np.mean((first.image - second.image) ** 2)))
         if not apart > VISIBLE * self.deviation:
             raise Broken(
-                f"{what} give images that differ by {apart:.3g} (root mean square), expected more "
-                f"than {VISIBLE * self.deviation:.3g}"
+                f"{inputs} give images that differ by {apart:.3g} (root mean square), expected "
+                f"more than {VISIBLE * self.deviation:.3g}"
             )
 
 
 def check_realness(generator: Generator, cases: Sequence[Case]) -> None:
-    """One finite number for each case, the same in any company; nothing is changed by asking."""
-    asked = [case for case in cases if generator.accepts(case)][:ASKED_CASES]
+    """Check realness(): one finite score per case, independent of the batch, no side effects."""
+    accepted = [case for case in cases if generator.accepts(case)][:ASKED_CASES]
     before = _state(generator)
     with seeded_oddly():
         states = random_states()
-        found = _ask(generator, asked)
+        numbers = _ask(generator, accepted)
         touched = [name for name, value in random_states().items() if value != states[name]]
-    if found is None:
-        raise Skip("no discriminator that can be asked")
-    if tuple(found.shape) != (len(asked),):
-        raise Broken(f"{tuple(found.shape)} for {len(asked)} cases, expected ({len(asked)},)")
-    if not found.isfinite().all():
+    if numbers is None:
+        raise Skip("no discriminator with realness")
+    if tuple(numbers.shape) != (len(accepted),):
+        raise Broken(
+            f"{tuple(numbers.shape)} for {len(accepted)} cases, expected ({len(accepted)},)"
+        )
+    if not numbers.isfinite().all():
         raise Broken("NaN or infinite, expected finite numbers")
-    alone = [_ask(generator, [case]) for case in asked]
-    turned = _ask(generator, asked[::-1])
-    _same(found, [one for one in alone if one is not None], "one at a time instead of at once")
-    _same(found, [] if turned is None else [turned.flip(0)], "in another order")
+    alone = [_ask(generator, [case]) for case in accepted]
+    turned = _ask(generator, accepted[::-1])
+    _same(
+        numbers,
+        [number for number in alone if number is not None],
+        "one at a time instead of at once",
+    )
+    _same(numbers, [] if turned is None else [turned.flip(0)], "in another order")
     after = _state(generator)
     touched += [name for name in before if before[name] != after.get(name)]
     if touched:
-        raise Broken(f"realness() changed {touched[0]}, expected everything as it was")
+        raise Broken(f"realness() changed {touched[0]}, expected no side effects")
 
 
 def _ask(generator: Generator, cases: Sequence[Case]) -> Tensor | None:
@@ -284,18 +291,18 @@ def _ask(generator: Generator, cases: Sequence[Case]) -> Tensor | None:
     return generator.realness(generator.prepare(batch, stage), stage)
 
 
-def _same(wanted: Tensor, found: Sequence[Tensor], when: str) -> None:
-    together = torch.cat(list(found)) if found else wanted[:0]
-    if together.shape != wanted.shape:
-        raise Broken(f"{len(together)} numbers {when}, expected {len(wanted)}")
-    apart = float((together - wanted).abs().max())
-    most = SAME_NUMBER * float(wanted.abs().max())
+def _same(expected: Tensor, parts: Sequence[Tensor], when: str) -> None:
+    together = torch.cat(list(parts)) if parts else expected[:0]
+    if together.shape != expected.shape:
+        raise Broken(f"{len(together)} numbers {when}, expected {len(expected)}")
+    apart = float((together - expected).abs().max())
+    most = SAME_NUMBER * float(expected.abs().max())
     if not apart <= most:
         raise Broken(f"numbers differ by {apart:.3g} {when}, expected at most {most:.3g}")
 
 
 def _state(generator: Generator) -> dict[str, bytes]:
-    """Weights, buffers, memories and modes, by name."""
+    """Return weights, buffers, memories and modes by name."""
     held = {
         f"{name}/{key}": value
         for name, net in generator.nets.items()
@@ -303,15 +310,15 @@ def _state(generator: Generator) -> dict[str, bytes]:
     }
     for name, memory in generator.memories.items():
         held.update({f"{name}/{key}": value for key, value in memory.state().items()})
-    found = {name: value.cpu().numpy().tobytes() for name, value in held.items()}
+    state = {name: value.cpu().numpy().tobytes() for name, value in held.items()}
     for name, net in generator.nets.items():
-        found[f"the mode of {name}"] = bytes(module.training for module in net.modules())
-    return found
+        state[f"the mode of {name}"] = bytes(module.training for module in net.modules())
+    return state
 
 
 @contextmanager
 def seeded_oddly() -> Iterator[None]:
-    """Global generators at seeds that no plugin uses by chance; as before afterwards."""
+    """Set unusual seeds of the global random generators; restore their states afterwards."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002 - put back below
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -325,11 +332,11 @@ def seeded_oddly() -> Iterator[None]:
 
 
 def random_states() -> dict[str, bytes]:
-    """Global generators as they are, by name."""
+    """Return the states of the global random generators by name."""
     numpy_state = np.random.get_state(legacy=True)  # noqa: NPY002 - the global one is watched
-    numbers, rest = np.asarray(numpy_state[1]).tolist(), numpy_state[2:]  # type: ignore[index]
+    numbers, position = np.asarray(numpy_state[1]).tolist(), numpy_state[2:]  # type: ignore[index]
     return {
         "torch": torch.get_rng_state().numpy().tobytes(),
-        "numpy": repr((numbers, rest)).encode(),
+        "numpy": repr((numbers, position)).encode(),
         "random": repr(random.getstate()).encode(),
     }

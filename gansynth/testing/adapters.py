@@ -1,4 +1,4 @@
-"""``check_adapter``: what every adapter must do, tried on its host's own data."""
+"""``check_adapter``: conformance checks of an adapter on data of its host."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from gansynth.runtime.errors import GansynthError
 from gansynth.testing.report import Broken, CheckReport, Skip
 
 MakeDataset = Callable[[], Any]
-"""Makes the host's own training data set, real cases only."""
+"""Makes the host's training data set, with real cases only."""
 Draw = Callable[[Any, int], Sequence[npt.NDArray[Any]]]
-"""(data set, slot) -> the arrays the host gets for that slot, the image (C, ...) first."""
+"""(data set, slot) -> the host's arrays for that slot, the image (C, ...) first."""
 
 BATCHES = 150
-"""Batches of two that are drawn to count what is synthetic."""
+"""Batches of two in which synthetic samples are counted."""
 EPOCHS = 5
-"""Epochs that are counted where a ratio is exact over one."""
+"""Epochs in which samples are counted if a ratio is exact over an epoch."""
 SIGMAS = 5.0
 TAMPER = -77
 
@@ -43,9 +43,9 @@ def check_adapter(
 
     Args:
         adapter: opened on a source with at least one training case.
-        workspace: an empty folder; banks are made in it.
+        workspace: an empty folder for sample banks.
         dataset: makes the host's training data set; without it ``inject`` is not checked.
-        draw: draws one slot of such a data set, as the host would.
+        draw: reads one slot of such a data set, as the host would.
     """
     report = CheckReport(adapter.name)
     trial = _Trial(adapter, workspace, dataset, draw)
@@ -68,7 +68,7 @@ def check_adapter(
 
 
 class _Trial:
-    """One adapter under test, and one method for each thing that must hold."""
+    """An adapter under test and its checks, one method each."""
 
     def __init__(
         self, adapter: Adapter, workspace: Path, dataset: MakeDataset | None, draw: Draw | None
@@ -84,7 +84,7 @@ class _Trial:
         train, held_out = self.source.train_ids, self.source.held_out_ids
         both = sorted(set(train) & set(held_out))
         if both:
-            raise Broken(f"{both[:4]} are training and held-out cases")
+            raise Broken(f"{both[:4]} are both training and held-out cases")
         if not train:
             raise Broken("there is no training case")
         if list(train) != sorted(train) or list(held_out) != sorted(held_out):
@@ -94,13 +94,13 @@ class _Trial:
         train = {self.source.subject(case) for case in self.source.train_ids}
         both = sorted(train & {self.source.subject(case) for case in self.source.held_out_ids})
         if both:
-            raise Broken(f"subjects {both[:4]} have training and held-out cases")
+            raise Broken(f"subjects {both[:4]} have both training and held-out cases")
 
     def loads(self) -> None:
         case = self.source.load(self.source.train_ids[0])
         case.validate(self.source.schema)
         if self.source.content(case.id) != self.source.record(case.id).sha256:
-            raise Broken(f"case {case.id!r}: its content is not that of its record")
+            raise Broken(f"case {case.id!r}: its content differs from its record")
         if getattr(case, self.adapter.needs) is None:
             raise Broken(f"case {case.id!r} has no {self.adapter.needs}")
         labels = np.dtype(np.int16) if case.labels is None else case.labels.dtype
@@ -114,7 +114,7 @@ class _Trial:
     # -- its space -------------------------------------------------------------------------------
 
     def placed(self) -> tuple[Placement, Sample]:
-        """The first case at a drawn place, brought there and back."""
+        """Return a random placement, and the first case mapped there and back."""
         space = self.source.space
         placement = space.place(self.case, np.random.default_rng(0))
         inside = space.to_generator(self.case, placement)
@@ -127,7 +127,7 @@ class _Trial:
         space = self.source.space
         image, labels = cut(self.case, space, placement)
         if (sample.labels is None) != (labels is None):
-            raise Broken("labels come back only sometimes")
+            raise Broken("labels get lost or appear on the way back")
         if sample.image.shape != image.shape:
             raise Broken(f"image comes back as {sample.image.shape}, expected {image.shape}")
         sample.validate(self.source.schema)
@@ -138,32 +138,32 @@ class _Trial:
             low, high = (np.array(edge).reshape(-1, *[1] * (image.ndim - 1))
                          for edge in zip(*space.window, strict=True))  # fmt: skip
             image, tolerance = np.clip(image, low, high), 1e-4 * float((high - low).max())
-        kept = labels is None or sample.labels is None or np.array_equal(sample.labels, labels)
-        if not kept:
+        same = labels is None or sample.labels is None or np.array_equal(sample.labels, labels)
+        if not same:
             raise Broken("labels come back changed")
         self._boxes_come_back(sample, placement)
         if np.abs(sample.image - image).max() > tolerance:
             raise Broken(f"intensities come back off by {np.abs(sample.image - image).max():.3g}")
 
     def _boxes_come_back(self, sample: Sample, placement: Placement) -> None:
-        """Of 2D cases: each box that is in the image to the pixel, the others cut or left out."""
+        """In 2D, boxes inside the image come back exactly; others are cropped or left out."""
         boxes = self.case.boxes
         if boxes is None or boxes.coords.shape[1] != 4:
             return
-        found = [] if sample.boxes is None else sample.boxes.coords.tolist()
+        actual = [] if sample.boxes is None else sample.boxes.coords.tolist()
         cut = self.source.space.grid == "crop"
         corner = np.tile(placement.corner if cut else (0, 0), 2)
         size = np.tile(sample.image.shape[1:], 2)
         moved = np.clip(boxes.coords - corner, 0, size)
-        wanted = moved[(moved[:, :2] < moved[:, 2:]).all(axis=1)].tolist()
-        if sample.boxes is None or not np.allclose(sorted(found), sorted(wanted), atol=1e-3):
-            raise Broken(f"boxes come back as {found[:3]}, expected {wanted[:3]}")
+        expected = moved[(moved[:, :2] < moved[:, 2:]).all(axis=1)].tolist()
+        if sample.boxes is None or not np.allclose(sorted(actual), sorted(expected), atol=1e-3):
+            raise Broken(f"boxes come back as {actual[:3]}, expected {expected[:3]}")
 
     def sample_size(self) -> None:
         _, sample = self.placed()
         size, least = sample.image.shape[1:], self.adapter.sample_size
         if len(size) != len(least) or any(s < n for s, n in zip(size, least, strict=True)):
-            raise Broken(f"samples have {size} voxels, the host needs at least {least}")
+            raise Broken(f"samples have {size} voxels, expected at least {least} for the host")
 
     # -- the host --------------------------------------------------------------------------------
 
@@ -176,20 +176,20 @@ class _Trial:
         if first.keys() != again.keys() or any(
             not np.array_equal(first[name], again[name]) for name in first
         ):
-            raise Broken("the same sample gives other arrays the second time")
+            raise Broken("the same sample gives different arrays the second time")
 
     def leak(self) -> None:
-        """A bank whose maker has seen a held-out case must not get into a training."""
+        """A sample bank of a generator that has seen a held-out case must be refused."""
         if not self.source.held_out_ids:
-            raise Skip("the source holds no case out")
-        bank = self.bank("leak", 1, seen=self.source.held_out_ids[0])
+            raise Skip("the source has no held-out case")
+        bank = self.bank("leak", 1, seen_case=self.source.held_out_ids[0])
         injection = Injection(run=None, ratio=Ratio(1, 1), bank=bank)
         try:
             self.adapter.check(injection, {}, ())
         except GansynthError:
             return
         raise Broken(
-            "check lets in a bank that has seen a held-out case; call hosts.checks.check_mixing"
+            "check accepts a bank that has seen a held-out case; call hosts.checks.check_mixing"
         )
 
     def ratio(self) -> None:
@@ -204,24 +204,26 @@ class _Trial:
     def _count(self, bank: Path, ratio: Ratio, *, exact: bool) -> None:
         drawn = self.drawn(bank, ratio, 2 * BATCHES)
         synthetic = [self.is_synthetic(arrays) for arrays in drawn]
-        wanted, spread = ratio.p * len(drawn), np.sqrt(BATCHES) / 2
-        if abs(sum(synthetic) - wanted) > (0 if exact else SIGMAS * spread):
+        expected, spread = ratio.p * len(drawn), np.sqrt(BATCHES) / 2
+        if abs(sum(synthetic) - expected) > (0 if exact else SIGMAS * spread):
             raise Broken(
                 f"{sum(synthetic)} of {len(drawn)} draws are synthetic at {ratio}, expected "
-                f"{'exactly' if exact else 'about'} {wanted:g}"
+                f"{'exactly' if exact else 'about'} {expected:g}"
             )
         if exact and any(sum(synthetic[i : i + 2]) != 1 for i in range(0, len(synthetic), 2)):
-            raise Broken(f"a batch of two at {ratio} has not one synthetic sample; stratify")
+            raise Broken(
+                f"a batch of two at {ratio} does not have exactly one synthetic sample; stratify"
+            )
 
     def _count_epochs(self, bank: Path, ratio: Ratio) -> None:
         data = self._injected(bank, ratio)
         for epoch in range(1, EPOCHS + 1):
             drawn = [self.is_synthetic(self._draw(data, slot)) for slot in range(len(data))]
-            wanted = ratio.p * len(data)
-            if abs(sum(drawn) - wanted) >= 1:
+            expected = ratio.p * len(data)
+            if abs(sum(drawn) - expected) >= 1:
                 raise Broken(
                     f"{sum(drawn)} of {len(data)} places of epoch {epoch} are synthetic at "
-                    f"{ratio}, expected {wanted:g}"
+                    f"{ratio}, expected {expected:g}"
                 )
 
     def empty_bank(self) -> None:
@@ -230,7 +232,7 @@ class _Trial:
             raise Broken("an empty bank gave a synthetic sample")
 
     def broken_bank(self, how: str) -> None:
-        """Draws go on, with real cases if need be, whatever happens to the bank."""
+        """Reading continues if the bank breaks, with real cases if necessary."""
         bank = self.bank(how, 2)
         data = self._injected(bank, Ratio(1, 1))
         for segment in sorted(bank.glob("segment-*")):
@@ -247,12 +249,12 @@ class _Trial:
             array[...] = np.array(TAMPER).astype(array.dtype)
         again = self._draw(data, 1)
         if any((array == np.array(TAMPER).astype(array.dtype)).any() for array in again):
-            raise Broken("the host can write into the bank: draws must be copies")
+            raise Broken("the host can write into the bank, expected copies of its samples")
 
     # -- tools -----------------------------------------------------------------------------------
 
-    def bank(self, name: str, samples: int, seen: str = "") -> Path:
-        """A bank whose images are a constant beyond every real intensity; what its maker saw."""
+    def bank(self, name: str, samples: int, seen_case: str = "") -> Path:
+        """Write a bank of constant images above every real intensity; its lineage has one case."""
         from gansynth.bank.reader import BankSpec, BankWriter
 
         folder = self.workspace / f"bank-{name}"
@@ -261,7 +263,7 @@ class _Trial:
             lineage=Lineage(
                 self.source.name,
                 self.source.fold,
-                self.source.records([seen or self.case.id]),
+                self.source.records([seen_case or self.case.id]),
                 dict(self.source.host),
             ),
             run_id="check",
@@ -307,7 +309,7 @@ class _Trial:
 
 
 def cut(case: Case, space: Space, placement: Placement) -> tuple[FloatArray, LabelArray | None]:
-    """What a placement means, voxel by voxel, in the host's axes; independent of ``Space``.
+    """Cut a placement voxel by voxel, in the host's axes; independent of ``Space``.
 
     Returns:
         Image (C, D, H, W) or (C, H, W) and labels, padded with 0 and ``OUTSIDE``; None for a case

@@ -1,7 +1,7 @@
-"""The whole way on phantoms: no data, no GPU, a few minutes.
+"""End-to-end demo on phantoms: no data, no GPU, a few minutes.
 
-It does what a user does, with the same functions: make a data set, prepare it, fit a generator on
-one fold, train an unmodified nnU-Net with its samples mixed in on the fly, look at the results.
+It uses the same functions as a user: make a data set, prepare it, and fit a generator on one fold.
+Then it trains an unmodified nnU-Net with samples mixed in on the fly, and shows the results.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ if TYPE_CHECKING:
 
 PHANTOM = (
     "These are phantoms: simulated brains with a simulated glioma. The Dice below shows that the "
-    "way works from end to end; it proves nothing about patients, nor that synthetic samples help."
+    "software works from end to end. It proves nothing about patients or the use of synthetic "
+    "samples."
 )
 PLANS = "gansynthSmallPlans"
 DATASET = 999
 MARKER = "DEMO.txt"
-"""Marks a folder that a demo made, and may replace."""
+"""File that marks a folder of a demo, which a demo may replace."""
 
 
 @dataclass(frozen=True)
 class DemoSize:
-    """How much work a demo does."""
+    """Amount of work of a demo."""
 
-    phantoms: int  # cases made; a fifth of them is held out
+    phantoms: int  # number of cases; a fifth of them is held out
     spacing_mm: float  # isotropic voxel size of the phantoms
     fit: Mapping[str, str]  # settings of the generator's fit
     host: Mapping[str, str]  # settings of nnU-Net's training
@@ -67,10 +68,10 @@ FOLDERS = {
     "livers": "These are phantoms, simulated CT of livers with simulated lesions; no patient is in "
     "them.",
 }
-"""What is said of phantoms that ``nifti:`` reads."""
+"""Notes on phantoms for ``nifti:``, by kind."""
 OF_TUMOURS = "These are phantoms, simulated brains with simulated tumours; no patient is in them."
 MANY, FEW = (20, 1.5), (6, 3.0)
-"""Subjects with metastases, and their voxels' edge in mm: 128 x 128 or 64 x 64 pixels a slice."""
+"""Subjects with metastases, and voxel size in mm: slices of 128 x 128 or 64 x 64 pixels."""
 
 
 def run_demo(
@@ -81,7 +82,7 @@ def run_demo(
     force: bool = False,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Run the demo and leave sheet, overlays, curves and a summary in ``out``, a new folder.
+    """Run the demo and write preview grid, overlays, curves and a summary to ``out``, a new folder.
 
     ``force`` replaces an earlier demo in ``out``, never anything else.
 
@@ -89,7 +90,7 @@ def run_demo(
         The summary: realised ratio, validation Dice on held-out phantoms, seconds per part, files.
 
     Raises:
-        UsageFault: ``out`` holds something else.
+        UsageFault: ``out`` holds other files.
     """
     _claim(out, force)
     seconds: dict[str, float] = {}
@@ -125,16 +126,18 @@ def write_phantoms(
     channels: Sequence[str] = (),
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Write phantoms and nothing else, few and coarse ones if ``fast``; the rest as ``run_demo``.
+    """Write only phantoms, few and coarse ones if ``fast``; other arguments as in ``run_demo``.
 
-    ``kind`` is the host that reads them, ``nnunet``, ``deepmedic`` or ``yolo``; or what ``nifti:``
-    reads: ``brats``, ``tissues`` or ``livers``. ``channels`` are those of ``deepmedic``.
+    Args:
+        kind: ``nnunet``, ``deepmedic`` or ``yolo`` for that host; ``brats``, ``tissues`` or
+            ``livers`` for ``nifti:``.
+        channels: sequences for ``deepmedic``.
 
     Returns:
-        Where they are, and what to run on them.
+        Their location, and a command to run on them.
 
     Raises:
-        UsageFault: ``out`` holds something else, or sequences that cannot be chosen.
+        UsageFault: ``out`` holds other files, or a sequence is unknown.
     """
     from gansynth.testing import phantoms
 
@@ -177,12 +180,12 @@ def write_phantoms(
 
 
 def _claim(out: Path, force: bool) -> None:
-    """Take a new folder, or with ``force`` the place of an earlier demo."""
+    """Create a new folder, or with ``force`` replace an earlier demo."""
     if force and (out / MARKER).is_file():
         shutil.rmtree(out)
     if out.exists() and any(out.iterdir()):
-        way_out = "add --force to replace it" if (out / MARKER).is_file() else "choose another"
-        raise UsageFault(f"-o {out}: is not empty, expected a new folder; {way_out}")
+        hint = "add --force to replace it" if (out / MARKER).is_file() else "choose another"
+        raise UsageFault(f"-o {out}: is not empty, expected a new folder; {hint}")
     out.mkdir(parents=True, exist_ok=True)
     write_bytes_atomic(out / MARKER, PHANTOM.encode())
 
@@ -200,10 +203,10 @@ def _prepare(request: SourceRequest, reporter: Reporter) -> None:
     from gansynth.core.adapter import PrepareRequest
     from gansynth.core.registry import installed
 
-    own = SourceRequest(request.kind, request.where, root=request.root)
+    source = SourceRequest(request.kind, request.where, root=request.root)
     small = {"small": "yes", "plans_name": PLANS}
-    asked = PrepareRequest(own, (), small, processes=2, force=False, reporter=reporter)
-    installed().adapter(request.kind).prepare(asked)
+    options = PrepareRequest(source, (), small, processes=2, force=False, reporter=reporter)
+    installed().adapter(request.kind).prepare(options)
 
 
 def _fit(
@@ -226,7 +229,7 @@ def _augment(
     from gansynth.core.sample_request import SampleRequest
     from gansynth.sampling.opening import open_source
 
-    reporter.say("training nnU-Net, half of its samples synthetic; what follows is its own log")
+    reporter.say("training nnU-Net, half of its samples synthetic; its log follows")
     adapter = installed().adapter("nnunet")(open_source(request))
     adapter.validate()
     injection = Injection(
@@ -263,7 +266,7 @@ def _pictures(
 
 
 def _overlays(request: SourceRequest, outcome: Outcome, path: Path) -> Path:
-    """Truth and prediction of held-out phantoms, on the FLAIR channel."""
+    """Draw truth and prediction of held-out phantoms on the FLAIR channel."""
     import nibabel as nib
     import numpy as np
 
@@ -284,7 +287,7 @@ def _overlays(request: SourceRequest, outcome: Outcome, path: Path) -> Path:
 
 
 def _axial(image: Any) -> Any:
-    """A NIfTI volume (x, y, z) as axial slices, front up: (z, y, x)."""
+    """Return a NIfTI volume (x, y, z) as axial slices, front up: (z, y, x)."""
     import numpy as np
 
     return np.asanyarray(image.dataobj).transpose(2, 1, 0)[:, ::-1]
@@ -315,7 +318,7 @@ def _summary(
 
 
 def facts_of_demo(document: Mapping[str, Any]) -> Iterator[str]:
-    """What was fitted, drawn and scored."""
+    """Yield lines on the fit, the samples and the Dice."""
     cases, held = document["training_cases"], document["held_out_cases"]
     fitted = f"{cases} phantom{'s' * (cases != 1)}, {held} held out"
     yield f"generator: fitted on {fitted}, {document['gan_steps']} steps"
@@ -329,8 +332,8 @@ def facts_of_demo(document: Mapping[str, Any]) -> Iterator[str]:
 
 def _markdown(document: Mapping[str, Any]) -> str:
     facts = [f"- {line}" for line in (*facts_of_demo(document), "all numbers: `summary.json`")]
-    shown = [f"## {name}\n\n![{name}]({file})\n" for name, file in document["files"].items()]
-    return "\n".join(["# gansynth demo", "", document["note"], "", *facts, "", *shown])
+    images = [f"## {name}\n\n![{name}]({file})\n" for name, file in document["files"].items()]
+    return "\n".join(["# gansynth demo", "", document["note"], "", *facts, "", *images])
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""``check_generator``: what every generator must do, tried on toy cases in memory."""
+"""``check_generator``: conformance checks of a generator on toy cases in memory."""
 
 from __future__ import annotations
 
@@ -24,19 +24,18 @@ def check_generator(
     steps: int = 60,
     fit: Fit | None = None,
 ) -> CheckReport:
-    """Fit a generator briefly on toy cases and check what it draws of held-out label maps.
+    """Fit a generator briefly on toy cases and check its samples of held-out label maps.
 
     A generator that refuses a number of axes by ``UsageFault`` is not checked there.
 
     Args:
-        cls: the generator's class.
-        options: its own options, small ones for speed; its defaults if None.
-        ndim: numbers of spatial axes to try: cases of 16 x 16 x 16 (3) and 32 x 32 voxels (2).
+        options: the generator's options, small ones for speed; its defaults if None.
+        ndim: numbers of spatial axes to check: cases of 16 x 16 x 16 (3) and 32 x 32 voxels (2).
         steps: optimiser steps.
         fit: trains the generator; the real training loop if None.
 
     Returns:
-        Named checks, ``3d: faithful`` say; what a failure makes pointless is left out.
+        Named checks, e.g. ``3d: faithful``; checks that need a failed one are left out.
     """
     from gansynth.testing._bench import Bench
 
@@ -69,7 +68,7 @@ def _check_samples(bench: Bench) -> None:
     from gansynth.testing._sample_checks import Draws, check_realness
 
     draws = Draws(bench)
-    # Each of these three makes the rest pointless if it fails.
+    # The other checks need these three.
     for name, check in (("draws", draws.draw), ("shape", draws.shape), ("finite", draws.finite)):
         if not bench.check(name, check):
             return

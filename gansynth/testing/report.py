@@ -1,4 +1,4 @@
-"""Named checks with a verdict and a message each."""
+"""Named checks, each with a verdict and a message."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Verdict = Literal["passed", "failed", "skipped"]
 
 
 class Broken(Exception):
-    """Raised inside a check: what was found and what was expected."""
+    """Raised by a failed check, with the finding and the expectation."""
 
 
 class Skip(Exception):
-    """Raised inside a check that cannot be made here: why."""
+    """Raised by a check that is not applicable, with the reason."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check: its name, its verdict, and what was found where it did not pass."""
+    """One check: its name, its verdict, and a message unless it passed."""
 
     name: str
     verdict: Verdict
@@ -30,11 +30,11 @@ class Check:
 
 @dataclass
 class CheckReport:
-    """What became of each check.
+    """The results of the checks.
 
     Attributes:
-        subject: what was checked.
-        checks: in the order they were made; those that a failure made pointless are missing.
+        subject: name of the checked plugin.
+        checks: in order; checks that need a failed one are missing.
     """
 
     subject: str
@@ -47,17 +47,17 @@ class CheckReport:
 
     @property
     def passed(self) -> bool:
-        """Something passed and nothing failed."""
+        """Whether at least one check passed and none failed."""
         return not self.failed and any(check.verdict == "passed" for check in self.checks)
 
     def run(self, name: str, check: Callable[[], object]) -> bool:
-        """Make one check; whatever it raises becomes its message. True if it passed."""
+        """Run one check; its error becomes the message. Return True if it passed."""
         try:
             check()
         except Skip as reason:
             self.checks.append(Check(name, "skipped", str(reason)))
-        except Broken as found:
-            self.checks.append(Check(name, "failed", str(found)))
+        except Broken as fault:
+            self.checks.append(Check(name, "failed", str(fault)))
         except (Exception, SystemExit) as error:
             text = " ".join(str(error).split())
             self.checks.append(Check(name, "failed", f"raised {type(error).__name__}: {text}"))
@@ -66,20 +66,20 @@ class CheckReport:
         return self.checks[-1].verdict == "passed"
 
     def raise_if_failed(self) -> None:
-        """Stop with the failed checks.
+        """Raise an error that lists the failed checks.
 
         Raises:
-            IntegrityFault: naming every failed check with what was found; also if none passed.
+            IntegrityFault: a check failed, or none passed; names each failed check.
         """
         if self.passed:
             return
-        found = "; ".join(f"{check.name}: {check.message}" for check in self.failed)
+        failures = "; ".join(f"{check.name}: {check.message}" for check in self.failed)
         raise IntegrityFault(
-            f"{self.subject} does not keep its contract: {found or 'no check passed'}"
+            f"{self.subject} violates its contract: {failures or 'no check passed'}"
         )
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON document."""
+        """Return a JSON document."""
         return {
             "subject": self.subject,
             "passed": self.passed,

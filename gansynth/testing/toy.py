@@ -17,9 +17,9 @@ MEANS = np.array([[-0.5, 0.8, 1.8], [0.6, -0.9, 0.2]], np.float32)
 TEXTURE = 0.25
 """Standard deviation of the smooth texture on top."""
 SIDES = {3: 16, 2: 32}
-"""Side in voxels of a toy case with 3 or 2 spatial axes."""
+"""Number of spatial axes -> side of a toy case in voxels."""
 KINDS = ("one", "two")
-"""Of blobs; label 1 is the first."""
+"""Kinds of blobs; label 1 is the first."""
 
 
 class ToySource(CaseSource):
@@ -27,8 +27,7 @@ class ToySource(CaseSource):
 
     Args:
         ndim: spatial axes, 3 (cases of 16 x 16 x 16 voxels) or 2 (32 x 32).
-        seed: draws the cases.
-        boxes: cases have boxes, too: around each kind of blob.
+        boxes: add boxes around each kind of blob.
     """
 
     def __init__(self, ndim: int = 3, seed: int = 0, *, boxes: bool = False) -> None:
@@ -62,7 +61,7 @@ class ToySource(CaseSource):
 
     @property
     def space(self) -> Space:
-        """A crop as large as a case."""
+        """A crop of the size of a case."""
         return Space("crop", self._shape)
 
     @property
@@ -76,7 +75,7 @@ class ToySource(CaseSource):
         return tuple(self._cases)[12:]
 
     def load(self, case_id: str) -> Case:
-        """A case; its arrays cannot be written to."""
+        """Return a case with read-only arrays."""
         return self._cases[case_id]
 
 
@@ -96,7 +95,7 @@ def _draw(case_id: str, shape: tuple[int, ...], rng: np.random.Generator) -> Cas
 
 
 def without_blobs(case: Case, seed: int) -> Case:
-    """The body of a toy case without any blob, with a texture of its own."""
+    """Return the body of a toy case without blobs, with a new texture."""
     assert case.labels is not None, "toy cases have labels"
     labels = np.minimum(case.labels, 0).astype(np.int16)
     texture = TEXTURE * smooth_noise(case.image.shape, np.random.default_rng((seed, 1)))
@@ -106,7 +105,7 @@ def without_blobs(case: Case, seed: int) -> Case:
 
 
 def toy_boxes(case: Case) -> Boxes:
-    """The boxes around the blobs of a toy case; class 0 is label 1."""
+    """Return the boxes around the blobs of a toy case; class 0 is label 1."""
     assert case.labels is not None, "toy cases have labels"
     rows, kinds = [], []
     for number in range(len(KINDS)):
@@ -127,7 +126,7 @@ def _ellipsoid(
 
 
 def smooth_noise(shape: tuple[int, ...], rng: np.random.Generator) -> FloatArray:
-    """Noise of mean 0 and deviation 1, smooth over about two voxels of the axes after the first."""
+    """Return noise of deviation 1, smooth over about two voxels of all axes after the first."""
     noise = rng.standard_normal(shape)
     for axis in range(1, len(shape)):
         noise = noise + np.roll(noise, 1, axis)
@@ -136,7 +135,7 @@ def smooth_noise(shape: tuple[int, ...], rng: np.random.Generator) -> FloatArray
 
 
 def label_share(images: Sequence[FloatArray], labels: Sequence[LabelArray]) -> float:
-    """Share of the variance inside the body that lies between labels (eta squared), 0 to 1.
+    """Return the share of the variance in the body that lies between labels (eta squared), 0 to 1.
 
     Args:
         images: each (C, D, H, W) or (C, H, W).
@@ -153,7 +152,7 @@ def label_share(images: Sequence[FloatArray], labels: Sequence[LabelArray]) -> f
 
 
 def contrasts(images: Sequence[FloatArray], labels: Sequence[LabelArray]) -> FloatArray:
-    """Mean of each label minus the mean of all labels' means, per channel; flat."""
+    """Return the mean of each label minus the mean of all labels' means, per channel; flat."""
     values, drawn = _inside(images, labels)
     means = np.stack([values[:, drawn == label].mean(axis=1) for label in np.unique(drawn)], axis=1)
     return np.asarray((means - means.mean(axis=1, keepdims=True)).ravel(), np.float32)

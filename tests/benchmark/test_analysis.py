@@ -236,7 +236,7 @@ FEW = [even("default", 0.5), even("gan", 0.5, fell_back=3), even("gan", 0.5, see
         (
             [run("default", HALF)],
             {"subjects": {"a1": "a1", "b1": "b1"}},
-            "every case counts as a person",
+            "every case counts as one subject",
         ),
         ([run("default", HALF)], {"draws": 2}, "2 draw(s) and 2 seed(s): too few"),
         ([run("default", HALF)], {"seeds": 1}, "3 draw(s) and 1 seed(s): too few"),

@@ -114,11 +114,11 @@ def test_a_fold_in_which_somebody_is_on_both_sides_loses_them_from_the_pool(monk
 @pytest.mark.parametrize(
     ("split", "words"),
     [
-        ({"sealed": 7}, ("14 subject(s)", "7 sealed", "leave 5", "at least 8")),
-        ({"sealed": 20}, ("14 sealed", "leave 0")),
-        ({"development": 4}, ("4 for development", "leave 7", "at least 8")),
-        ({"pool": 7}, ("leave 7", "at least 8")),
-        ({"pool": 10}, ("leave 9", "at least 10")),
+        ({"sealed": 7}, ("14 subject(s)", "7 sealed", "leaves 5", "at least 8")),
+        ({"sealed": 20}, ("14 sealed", "leaves 0")),
+        ({"development": 4}, ("4 for development", "leaves 7", "at least 8")),
+        ({"pool": 7}, ("leaves 7", "at least 8")),
+        ({"pool": 10}, ("leaves 9", "at least 10")),
     ],
 )
 def test_too_few_people_are_told_in_one_line(split, words):
@@ -180,7 +180,7 @@ def test_another_plan_is_refused_and_told_the_way_out(plan):
     assert refused.value.exit_code == 6
     line = str(refused.value)
     assert "\n" not in line
-    says = ("gain.looks.jsonl", "1 time(s)", "plan one", "this one is two", "--look-again REASON")
+    says = ("gain.looks.jsonl", "1 time(s)", "plan one", "this plan is two", "--look-again REASON")
     assert [words for words in says if words not in line] == []
     assert lines(plan) == before
 

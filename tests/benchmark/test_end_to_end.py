@@ -241,7 +241,7 @@ def test_a_benchmark_on_2d_cases_is_scored_by_subject(kind, unit, distances, tmp
     assert document["measures"]["hd95/foreground"]["unit"] == unit
     page = (tmp_path / "out" / "report.html").read_text()
     assert "data:image/png;base64," in page  # a picture of the worst subject
-    assert ("nobody has said how large they are" in page) == (unit == "px")
+    assert ("their size was not given" in page) == (unit == "px")
 
 
 @pytest.mark.slow

@@ -312,7 +312,7 @@ def test_a_failure_is_told_with_its_own_words(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("key", ["dice/mean", "dice/1"])
 def test_scores_that_nobody_has_are_told(race, key):
-    with pytest.raises(TrainingFault, match=r"default: nobody .* dice/mean"):
+    with pytest.raises(TrainingFault, match=r"default: no subject .* dice/mean"):
         race(lambda spec, case: None if key == "dice/mean" else 0.5, key)
 
 

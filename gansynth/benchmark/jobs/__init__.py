@@ -14,7 +14,7 @@
     report.raise_if_failed()
     document = store.result(key)["document"]        # what the command printed on stdout
 
-From the outside in: ``graph`` decides what runs when; an ``executor`` (or ``ray_executor``) starts
-a process for each job; that process is ``attempt``, which runs the command and publishes to the
-``store``. A run that is killed leaves nothing behind but what the next one goes on from.
+``graph`` decides what runs when. An ``executor`` (or ``ray_executor``) starts a process for each
+job. That process, ``attempt``, runs the command and publishes to the ``store``. A killed run leaves
+only files from which the next run resumes.
 """

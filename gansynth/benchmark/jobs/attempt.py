@@ -1,9 +1,9 @@
-"""One attempt at a job, in a process of its own: ``python -m gansynth.benchmark.jobs.attempt``.
+"""One attempt at a job, in its own process: ``python -m gansynth.benchmark.jobs.attempt``.
 
-Every executor starts this process, wherever it likes, and tells it on stdin what to do. It takes
-the job's lock, runs the command, and publishes what came of it. It ends the command, and itself,
-when its stdin is closed: so nothing lives on when whoever started it is gone, however that went.
-``start`` starts it, an ``Order`` is what it is told, an ``Ending`` what came of it.
+Every executor starts this process, on any machine, and writes an ``Order`` to its stdin. The
+process takes the job's lock, runs the command, and publishes the result. It ends the command and
+itself when its stdin is closed, so nothing outlives the executor. ``start`` starts it; an
+``Ending`` is its outcome.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from gansynth.runtime.serialise import Document
 from gansynth.runtime.version import __version__
 
 DONE, FAILED, HELD, FOUND, STOPPED = 0, 70, 75, 76, EXIT_SIGTERM
-"""Exit codes: published; the command failed, and stdout says how; another attempt has the job; one
-had done it; told to stop. Any other is a fault's, or a bug's: stdout ends with a line about it."""
+"""Exit codes: published; command failed (reason on stdout); another attempt holds the job; already
+done; stopped. Any other code is an error or a bug: stdout ends with a line about it."""
 GRACE = 30.0
-"""Seconds for a command that is told to stop: a training writes a checkpoint."""
+"""Seconds for a command to stop: a training writes a checkpoint."""
 PATIENCE = 10.0
-"""Seconds beyond the grace of jobs until they are killed."""
+"""Seconds after the grace period until jobs are killed."""
 
 
 @dataclass(frozen=True)
 class Order(Document):
-    """What an attempt is told.
+    """The input of an attempt.
 
     Attributes:
-        run: name of the run of the graph, for its trace.
+        run: id of the run of the graph, for the trace.
         grace: seconds for the command to stop.
     """
 
@@ -56,22 +56,22 @@ class Order(Document):
     grace: float = GRACE
 
     def to_line(self) -> bytes:
-        """As one line; see ``from_line``."""
+        """Serialise as one line; see ``from_line``."""
         return json.dumps(self.to_json()).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> Order:
-        """What ``to_line`` wrote."""
+        """Parse a line from ``to_line``."""
         return cls.from_json(json.loads(line))
 
 
 @dataclass(frozen=True)
 class Ending:
-    """An attempt that is over.
+    """The outcome of an attempt.
 
     Attributes:
         code: exit code of its process, see above; -N for signal N.
-        words: the last line it said, or what the executor says of its end.
+        words: its last line of output, or the executor's explanation.
     """
 
     key: str
@@ -84,10 +84,10 @@ def start(line: bytes, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
 
     Args:
         line: the order, as ``Order.to_line`` makes it.
-        environ: variables of the command, under those of the job itself.
+        environ: environment variables of the command; the job's own take precedence.
 
     Returns:
-        The process. It goes on while its ``stdin`` is open; its ``stdout`` is at an end when it is.
+        The process. It runs while its ``stdin`` is open; its ``stdout`` closes when it ends.
     """
     process = subprocess.Popen(
         [sys.executable, "-m", "gansynth.benchmark.jobs.attempt"],
@@ -95,7 +95,7 @@ def start(line: bytes, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env=dict(environ),
-        start_new_session=True,  # Ctrl-C reaches it once, through whoever started it
+        start_new_session=True,  # Ctrl-C reaches it once, through the executor
     )
     assert process.stdin is not None
     process.stdin.write(line)
@@ -113,12 +113,12 @@ def main() -> int:
 
 
 def _first_line() -> bytes:
-    """The order; read without a buffer, since what follows is waited for elsewhere."""
+    """Read the order without a buffer, since a thread waits for the rest of stdin."""
     line = bytearray()
     while not line.endswith(b"\n"):
         piece = os.read(sys.stdin.fileno(), 65536)
         if not piece:
-            raise EnvironmentFault("no order on stdin; this process is started by gansynth itself")
+            raise EnvironmentFault("no order on stdin; only gansynth itself starts this process")
         line += piece
     return bytes(line)
 
@@ -130,8 +130,8 @@ def attempt(order: Order) -> int:
         One of the exit codes above.
 
     Raises:
-        EnvironmentFault: the disk refuses, the store cannot be locked, or what the job needs does
-            not show up here.
+        EnvironmentFault: a file cannot be written, the store cannot be locked, or a needed result
+            is not visible here.
     """
     store, key = Store(order.store), order.job.key
     with store.lock(key) as mine:
@@ -144,8 +144,8 @@ def attempt(order: Order) -> int:
         for need in order.job.needs:
             if not store.expect(need):
                 raise EnvironmentFault(
-                    f"{store.folder / need}: not to be seen on {platform.node()}, expected the "
-                    "result that was published there; is it the same file system?"
+                    f"{store.folder / need}: not visible on {platform.node()}, expected a "
+                    "published result; check that all machines share this file system"
                 )
         return _run(order, store)
 
@@ -197,7 +197,7 @@ def _result(job: Job, ended: Ended, seconds: float, attempts: int, device: str) 
 
 
 def _stop_when_deserted(command: Command) -> None:
-    """Stop the command when nobody holds our stdin any more."""
+    """Stop the command when our stdin is closed."""
     while os.read(sys.stdin.fileno(), 4096):
         pass
     command.stop()

@@ -1,10 +1,10 @@
-"""Where jobs run: the contract, the executors that there are by name, and that of this machine.
+"""Executors, which run jobs: the contract, the executors by name, and the local one.
 
-An executor starts one process for each order, ``gansynth.benchmark.jobs.attempt.start(line,
-environ)``, on any machine that sees the store; keeps its stdin open for as long as the job is
-wanted; and says with which code it ended. Locks, work folders, logs, results and what becomes of
-the command's own children are that process's business. A new executor is a class with these six
-members, and a line in ``parse_executor``.
+An executor starts a process for each order, ``gansynth.benchmark.jobs.attempt.start(line,
+environ)``, on any machine that sees the store. It keeps the process's stdin open while the job is
+wanted, and reports the exit code. The process handles locks, work folders, logs, results and the
+command's children. A new executor is a class with these six members, and a line in
+``parse_executor``.
 """
 
 from __future__ import annotations
@@ -36,40 +36,40 @@ class Executor(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many jobs can run at once, as far as is known now."""
+        """Current number of jobs that can run in parallel."""
 
     @property
     def queues(self) -> bool:
-        """Whether it takes more jobs than it has slots for, and starts them when it can."""
+        """Whether it accepts more jobs than slots, and starts them later."""
 
     def open(self, store: Path) -> None:
-        """Get ready to run jobs of a store.
+        """Prepare to run jobs of a store.
 
         Raises:
-            GansynthError: what it needs is not there.
+            GansynthError: a requirement is missing.
         """
 
     def submit(self, order: Order) -> None:
         """Start an attempt, or queue it; its handle is the job's key."""
 
     def wait(self, seconds: float) -> list[Ending]:
-        """Attempts that ended, each told once; waits so long if there are none yet.
+        """Return attempts that ended, each once; waits up to ``seconds`` for the first.
 
-        A lost machine is the executor's business: it starts the attempt again somewhere else.
+        The executor restarts attempts of a lost machine on another one.
         """
 
     def cancel(self) -> None:
-        """Stop all attempts in good order, and wait for their end."""
+        """Stop all attempts gracefully, and wait for their end."""
 
     def close(self) -> None:
-        """Let go of everything, at once; also after ``open`` failed."""
+        """Release everything immediately; also after ``open`` failed."""
 
 
 def parse_executor(text: str) -> Executor:
-    """The executor of a name: ``local[:N]``, or ``ray[:cpus=C,gpus=G]``.
+    """Return the executor of a name: ``local[:N]``, or ``ray[:cpus=C,gpus=G]``.
 
     Raises:
-        UsageFault: no such executor, or no such option of it.
+        UsageFault: the executor or its option is unknown.
     """
     name, colon, options = text.strip().partition(":")
     if name not in NAMES or (colon and not options):
@@ -77,50 +77,50 @@ def parse_executor(text: str) -> Executor:
         raise UsageFault(f"executor {text!r}: {EXPECTED}.{hint}")
     if name == "local":
         if colon and not (options.isdecimal() and int(options)):
-            raise UsageFault(f"executor {text!r}: expected a number of jobs at once, as in local:4")
+            raise UsageFault(f"executor {text!r}: expected a number of jobs, as in local:4")
         return LocalExecutor(int(options) if colon else None)
     from gansynth.benchmark.jobs.ray_executor import RayExecutor
 
-    found = _shares(text, options)
-    return RayExecutor(cpus=found.get("cpus", 1), gpus=found.get("gpus"))
+    shares = _shares(text, options)
+    return RayExecutor(cpus=shares.get("cpus", 1), gpus=shares.get("gpus"))
 
 
 def _shares(text: str, options: str) -> Mapping[str, float]:
-    """``cpus=2,gpus=0.5`` as numbers."""
-    found: dict[str, float] = {}
+    """Parse ``cpus=2,gpus=0.5``."""
+    shares: dict[str, float] = {}
     for option in filter(None, options.split(",")):
         key, _, value = option.partition("=")
         number = _number(value)
         fits = number >= (1 if key == "cpus" else 0) and (
             number.is_integer() or (key == "gpus" and number < 1)
         )
-        if key not in ("cpus", "gpus") or key in found or not fits:
+        if key not in ("cpus", "gpus") or key in shares or not fits:
             raise UsageFault(
-                f"executor {text!r}: {option!r}: expected cpus (1 or more, whole) or gpus (whole, "
-                "or a part of one) for each job, as in ray:cpus=2,gpus=1"
+                f"executor {text!r}: {option!r}: expected cpus (an integer from 1) or gpus (an "
+                "integer, or a fraction below 1) for each job, as in ray:cpus=2,gpus=1"
             )
-        found[key] = number
-    return found
+        shares[key] = number
+    return shares
 
 
 def _number(text: str) -> float:
-    """A finite number, or -1 for what is none."""
+    """Return a finite number, or -1 for any other text."""
     try:
-        found = float(text)
+        number = float(text)
     except ValueError:
         return -1.0
-    return found if math.isfinite(found) else -1.0
+    return number if math.isfinite(number) else -1.0
 
 
 class LocalExecutor:
-    """Runs ``slots`` jobs at once.
+    """Runs ``slots`` jobs in parallel on this machine.
 
-    Each gets its share of the cores (OMP_NUM_THREADS, where that is not set) and, where there are
-    CUDA devices, one of them, in turn (CUDA_VISIBLE_DEVICES).
+    Each job gets its share of the cores (OMP_NUM_THREADS, if not set). With CUDA devices it gets
+    one of them, in turn (CUDA_VISIBLE_DEVICES).
 
     Args:
-        slots: None for as many as there are CUDA devices, or one.
-        devices: CUDA devices to deal out; None for those that are visible.
+        slots: None for the number of CUDA devices, at least one.
+        devices: CUDA devices for the jobs; None for the visible ones.
     """
 
     queues = False
@@ -131,21 +131,21 @@ class LocalExecutor:
 
     @property
     def slots(self) -> int:
-        """How many jobs run at once."""
+        """Number of parallel jobs."""
         return self._asked or max(1, len(self.devices))
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """The CUDA devices that are dealt out."""
+        """The CUDA devices that jobs get."""
         if self._devices is None:
             self._devices = cuda_devices()
         return self._devices
 
     def open(self, store: Path) -> None:
-        """Nothing to get ready.
+        """Check the platform.
 
         Raises:
-            EnvironmentFault: on Windows, whose processes cannot be ended as a group.
+            EnvironmentFault: on Windows, where process groups cannot be ended.
         """
         if os.name != "posix":
             raise EnvironmentFault(f"jobs run on Linux and macOS; this is {os.name!r}")
@@ -158,31 +158,31 @@ class LocalExecutor:
         self._running[order.job.key] = _Running(process, slot, order.grace)
 
     def environ(self, slot: int) -> dict[str, str]:
-        """The variables of the jobs in a slot."""
-        found = {key: value for key, value in os.environ.items() if key != PARENT}
-        found.setdefault(THREADS, str(max(1, cores() // self.slots)))
+        """Return the environment variables of jobs in a slot."""
+        variables = {key: value for key, value in os.environ.items() if key != PARENT}
+        variables.setdefault(THREADS, str(max(1, cores() // self.slots)))
         if self.devices:
-            found[VISIBLE] = self.devices[slot % len(self.devices)]
-        return found
+            variables[VISIBLE] = self.devices[slot % len(self.devices)]
+        return variables
 
     def wait(self, seconds: float) -> list[Ending]:
-        """Attempts that ended."""
+        """Return attempts that ended."""
         pipes = {running.process.stdout: key for key, running in self._running.items()}
         if not pipes:
             time.sleep(seconds)
             return []
-        # A pipe is at an end when its process is, or has the few last words said before that.
+        # A pipe closes when its process ends; it may hold a few last lines.
         return [self._end(pipes[pipe]) for pipe in wait(list(pipes), seconds)]  # type: ignore[arg-type, index]
 
     def _end(self, key: str) -> Ending:
         process = self._running.pop(key).process
         assert process.stdout is not None
         with process:
-            said = process.stdout.read().decode("utf-8", "replace").split("\n")
-        return Ending(key, process.returncode, next((x for x in reversed(said) if x.strip()), ""))
+            lines = process.stdout.read().decode("utf-8", "replace").split("\n")
+        return Ending(key, process.returncode, next((x for x in reversed(lines) if x.strip()), ""))
 
     def cancel(self) -> None:
-        """Close each one's stdin, which tells it to stop, and wait."""
+        """Close the stdin of each attempt, which stops it, and wait."""
         for running in self._running.values():
             assert running.process.stdin is not None
             running.process.stdin.close()
@@ -191,7 +191,7 @@ class LocalExecutor:
                 running.process.wait(running.grace + PATIENCE)
 
     def close(self) -> None:
-        """End what still runs: being told again, an attempt kills its command at once."""
+        """Signal running attempts again, upon which they kill their commands."""
         left = [running.process for running in self._running.values()]
         self._running.clear()
         for process in left:

@@ -1,4 +1,4 @@
-"""Runs jobs in the order of their needs; what is done stays done, what fails costs its dependents.
+"""Run jobs in the order of their dependencies; dependents of a failed job are skipped.
 
 store = Store("out/jobs")
 report = run_jobs(jobs, store, parse_executor("local:2"), on_change=JobTable())
@@ -24,15 +24,15 @@ from gansynth.runtime.errors import GansynthError, TrainingFault
 from gansynth.runtime.signals import Interrupted, stop_request
 
 POLL = 0.25
-"""Seconds between two looks at what happens outside."""
+"""Seconds between two checks of jobs run by other processes."""
 TICK = 1.0
-"""Seconds after which whoever watches is told, though nothing has changed."""
+"""Seconds between progress reports without a change."""
 AHEAD = 8
-"""Queued jobs beyond the executor's slots that are looked at for having begun."""
+"""Queued jobs beyond the executor's slots that are checked for having begun."""
 
 
 class Phase(Enum):
-    """Where a job stands."""
+    """The state of a job."""
 
     WAITING = "waiting"
     QUEUED = "queued"
@@ -51,7 +51,7 @@ FINE = (Phase.DONE, Phase.FOUND, Phase.NOT_NEEDED)
 
 @dataclass
 class Standing:
-    """Where a job stands, and since when."""
+    """A job's state, and since when."""
 
     job: Job
     phase: Phase
@@ -63,7 +63,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Progress:
-    """What whoever watches is told."""
+    """A progress report."""
 
     standings: Sequence[Standing]
     slots: int
@@ -71,24 +71,24 @@ class Progress:
 
 @dataclass(frozen=True)
 class Report:
-    """How a run of the graph ended."""
+    """The outcome of a run of the graph."""
 
     standings: tuple[Standing, ...]
     seconds: float
 
     def of(self, *phases: Phase) -> list[Standing]:
-        """Those in some phases."""
+        """Return the jobs in the given phases."""
         return [standing for standing in self.standings if standing.phase in phases]
 
     @property
     def ok(self) -> bool:
-        """Whether every result that is needed is there."""
+        """Whether every needed result exists."""
         return all(standing.phase in FINE for standing in self.standings)
 
     def lines(self) -> list[str]:
-        """For people: counts, then each failure with its last line and its log."""
+        """Return readable lines: counts, then each failure with its last line and its log."""
         counts = ", ".join(
-            f"{len(found)} {phase.value}" for phase in Phase if (found := self.of(phase))
+            f"{len(group)} {phase.value}" for phase in Phase if (group := self.of(phase))
         )
         failures = [
             f"failed: {failed.job.title}: {failed.why}; log: {failed.log}"
@@ -98,17 +98,17 @@ class Report:
         return [f"{count} job{'s' * (count != 1)}: {counts}", *failures]
 
     def raise_if_failed(self) -> None:
-        """Turn failures into this process's own error.
+        """Raise an error if a job failed.
 
         Raises:
-            TrainingFault: if a job failed; those that did not are done and stay so.
+            TrainingFault: a job failed; results of the others are kept.
         """
         failed = self.of(Phase.FAILED)
         if failed:
             raise TrainingFault(
                 f"{len(failed)} of {len(self.standings)} jobs failed; the first: "
-                f"{failed[0].job.title}: {failed[0].why}; log: {failed[0].log}. The others' "
-                "results are kept; run it again to try these again"
+                f"{failed[0].job.title}: {failed[0].why}; log: {failed[0].log}. Results of the "
+                "other jobs are kept; run the command again to retry the failed ones"
             )
 
 
@@ -120,34 +120,34 @@ def run_jobs(
     on_change: Callable[[Progress], None] = lambda progress: None,
     grace: float = GRACE,
 ) -> Report:
-    """Compute what is not done yet, and nothing else.
+    """Run the jobs that are not done yet.
 
-    A job that nobody needs any more, all its dependents being done, is not computed. Jobs that
-    another run is computing are waited for.
+    A job whose dependents are all done is not computed. Jobs that another run computes are waited
+    for.
 
     Args:
         jobs: in the order of preference.
-        on_change: told of every change, and every second.
-        grace: seconds for jobs to stop when this process is told to.
+        on_change: called after every change, and every second.
+        grace: seconds for jobs to stop after a signal.
 
     Raises:
-        UsageFault: keys or needs that do not fit together; nothing was run then.
-        EnvironmentFault: what the executor needs is not there, or no longer.
+        UsageFault: keys or needs are inconsistent; nothing was run.
+        EnvironmentFault: a requirement of the executor is missing.
         Interrupted: after SIGINT or SIGTERM, when all jobs have been stopped.
     """
-    asked = list(jobs)
-    graph = _Graph(asked, in_order(asked, store.folder), store)
+    listed = list(jobs)
+    graph = _Graph(listed, in_order(listed, store.folder), store)
     with ExitStack() as stack:
         stack.callback(executor.close)
         if graph.unfinished():
-            executor.open(store.folder)  # may change how signals are handled, hence before the next
+            executor.open(store.folder)  # may change signal handlers, hence before stop_request
         stop = stack.enter_context(stop_request())
         stack.enter_context(stop.deferred())
         runner = _Runner(graph, store, executor, grace, on_change)
         try:
             while runner.step() and not stop():
                 pass
-        except GansynthError:  # the executor's: nothing can be started any more
+        except GansynthError:  # from the executor: no more jobs can be started
             executor.cancel()
             raise
         if stop():
@@ -157,12 +157,12 @@ def run_jobs(
 
 
 class _Graph:
-    """Standings, and how one job's end changes those of others."""
+    """States of all jobs, and how the end of one job changes the others."""
 
-    def __init__(self, asked: Sequence[Job], ordered: Sequence[Job], store: Store) -> None:
+    def __init__(self, jobs: Sequence[Job], ordered: Sequence[Job], store: Store) -> None:
         self._began = time.monotonic()
-        self._dependents: dict[str, list[str]] = {job.key: [] for job in asked}
-        for job in asked:
+        self._dependents: dict[str, list[str]] = {job.key: [] for job in jobs}
+        for job in jobs:
             for need in set(job.needs):
                 self._dependents[need].append(job.key)
         phases: dict[str, Phase] = {}
@@ -171,7 +171,7 @@ class _Graph:
                 job, store, [phases[key] for key in self._dependents[job.key]]
             )
         self.standings = {
-            job.key: Standing(job, phases[job.key], store.log(job.key)) for job in asked
+            job.key: Standing(job, phases[job.key], store.log(job.key)) for job in jobs
         }
         for standing in self.in_phase(Phase.FOUND):
             standing.seconds = _seconds(store, standing.job.key)
@@ -190,7 +190,7 @@ class _Graph:
         ]
 
     def fail(self, standing: Standing, why: str) -> None:
-        """A job failed: all that need it, directly or not, are skipped."""
+        """Mark a job as failed, and skip its direct and indirect dependents."""
         standing.phase, standing.why = Phase.FAILED, why
         reason = f"needs {standing.job.title}, which failed: {why}"
         waiting = list(self._dependents[standing.job.key])
@@ -212,8 +212,8 @@ def _first_phase(job: Job, store: Store, dependents: Sequence[Phase]) -> Phase:
 
 
 def _seconds(store: Store, key: str) -> float | None:
-    found = store.result(key).get("seconds")
-    return float(found) if isinstance(found, int | float) else None
+    seconds = store.result(key).get("seconds")
+    return float(seconds) if isinstance(seconds, int | float) else None
 
 
 @dataclass
@@ -228,10 +228,10 @@ class _Runner:
 
     def __post_init__(self) -> None:
         self.run = uuid.uuid4().hex
-        self.told = -TICK
+        self.reported = -TICK
 
     def step(self) -> bool:
-        """Submit what is ready, wait a little, and take note; False when there is nothing left."""
+        """Submit ready jobs, wait briefly, update states; False when no job is left."""
         changed = self._look_elsewhere() or self._submit()
         if self.graph.in_phase(Phase.QUEUED, Phase.RUNNING):
             for ending in self.executor.wait(POLL):
@@ -242,13 +242,13 @@ class _Runner:
         changed = self._note_begun() or changed
         left = bool(self.graph.unfinished())
         now = time.monotonic()
-        if changed or not left or now - self.told >= TICK:
-            self.told = now
+        if changed or not left or now - self.reported >= TICK:
+            self.reported = now
             self.on_change(Progress(list(self.graph.standings.values()), self.executor.slots))
         return left
 
     def _submit(self) -> bool:
-        """Hand jobs to the executor."""
+        """Submit ready jobs to the executor."""
         count = len(self.graph.in_phase(Phase.QUEUED, Phase.RUNNING))
         changed = False
         for standing in self.graph.ready():
@@ -264,7 +264,7 @@ class _Runner:
         return changed
 
     def _look_elsewhere(self) -> bool:
-        """What becomes of jobs that another process runs: done by it, or ours to try."""
+        """Update jobs that another process ran: done, or to be run here."""
         changed = False
         for standing in self.graph.in_phase(Phase.ELSEWHERE):
             key = standing.job.key
@@ -277,7 +277,7 @@ class _Runner:
         return changed
 
     def _note_begun(self) -> bool:
-        """Which of the queued jobs have begun."""
+        """Mark queued jobs that have begun as running."""
         changed = False
         for standing in self.graph.in_phase(Phase.QUEUED)[: self.executor.slots * 2 + AHEAD]:
             trace = self.store.trace(standing.job.key)
@@ -297,7 +297,7 @@ class _Runner:
         else:
             self.graph.fail(
                 standing,
-                f"published, but {self.store.folder / ending.key} does not show up on this machine",
+                f"published, but {self.store.folder / ending.key} is not visible on this machine",
             )
         standing.log = self.store.log(ending.key)
 
@@ -308,10 +308,10 @@ class _Runner:
 
 
 def _why(ending: Ending) -> str:
-    """Why an attempt did not end well, in one line."""
+    """Return why an attempt failed, in one line."""
     words = ending.words.removeprefix(FAULT).strip()
     if ending.code == STOPPED:
-        return "it was told to stop, by someone else"
+        return "it was stopped by another process"
     if ending.code < 0:
         words = f"its process was killed by signal {-ending.code}. {words}".strip()
     return words or f"its process ended with exit code {ending.code}"

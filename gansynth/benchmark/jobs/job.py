@@ -1,4 +1,4 @@
-"""One job: a command with a content address, and what it needs to be done before it."""
+"""One job: a command with a content address and dependencies."""
 
 from __future__ import annotations
 
@@ -16,25 +16,24 @@ from gansynth.runtime.serialise import Document
 
 KEY = re.compile(r"[0-9a-f]{16,64}")
 WORK = "{work}"
-"""Stands in a job's words for the folder it is to write to."""
+"""Placeholder in a job's words for its output folder."""
 
 
 @dataclass(frozen=True)
 class Job(Document):
-    """A command, addressed by what it computes.
+    """A command, addressed by its content.
 
     Attributes:
         key: content address, 16 to 64 hexadecimal digits. Two jobs with one key are one job.
-        title: for people: ``cgan, N=6, draw 1, seed 0``.
-        group: row of the table it counts in: ``fit``, ``train``.
+        title: readable name: ``cgan, N=6, draw 1, seed 0``.
+        group: row of the progress table: ``fit``, ``train``.
         argv: words of the ``gansynth`` command; a whole command if the first is an absolute path.
-            ``{work}`` in them becomes the folder it writes to. That folder exists, and everything
-            in it is published.
-        folder: where the result is published: ``STORE/KEY``. Jobs that need this one read there.
-        env: variables of the command, over those of the process that runs the jobs.
-        resumable: the command goes on from what it finds in ``{work}``, which is then kept when it
-            is interrupted or fails. Else every attempt begins in an empty folder.
-        estimate_s: expected seconds, until such jobs have been measured.
+            ``{work}`` becomes the output folder, which exists and is published whole.
+        folder: where the result is published: ``STORE/KEY``. Dependents read it there.
+        env: environment variables of the command, over those of the calling process.
+        resumable: the command resumes from files in ``{work}``, which is kept after an interruption
+            or a failure. Else every attempt begins in an empty folder.
+        estimate_s: expected seconds, until jobs of the group have been measured.
     """
 
     key: str
@@ -49,7 +48,7 @@ class Job(Document):
     estimate_s: float | None = None
 
     def command(self, work: Path) -> list[str]:
-        """The words of a process that writes to a folder."""
+        """Return the command line that writes to a folder."""
         words = [word.replace(WORK, str(work)) for word in self.argv]
         if os.path.isabs(words[0]):
             return words
@@ -57,32 +56,32 @@ class Job(Document):
 
 
 def in_order(jobs: Iterable[Job], store: Path) -> list[Job]:
-    """Jobs so that each comes after what it needs, else in the order given.
+    """Sort jobs so that each comes after its needs, else in the given order.
 
     Raises:
-        UsageFault: two jobs with one key, a need that is no job, jobs that need each other, a key
-            that is none, a job without words, or one that is published outside of ``store``.
+        UsageFault: a key is invalid or used twice, a need is not a job, or needs are circular. Also
+            if a job has no words, or its folder is outside of ``store``.
     """
-    known: dict[str, Job] = {}
+    by_key: dict[str, Job] = {}
     for job in jobs:
-        if job.key in known:
-            titles = f"{known[job.key].title!r} and {job.title!r}"
+        if job.key in by_key:
+            titles = f"{by_key[job.key].title!r} and {job.title!r}"
             raise UsageFault(f"job {job.key}: given twice, as {titles}; expected one job a key")
-        known[job.key] = job
+        by_key[job.key] = job
         _check(job, store)
-    for job in known.values():
+    for job in by_key.values():
         for need in job.needs:
-            if need not in known:
+            if need not in by_key:
                 raise UsageFault(
-                    f"job {job.title!r}: needs {need}, which is no job; expected a key of one of "
-                    f"the {len(known)} jobs"
+                    f"job {job.title!r}: needs {need}, which is not a job; expected a key of one "
+                    f"of the {len(by_key)} jobs"
                 )
     try:
-        ordered = TopologicalSorter({job.key: job.needs for job in known.values()}).static_order()
-        return [known[key] for key in ordered]
+        ordered = TopologicalSorter({job.key: job.needs for job in by_key.values()}).static_order()
+        return [by_key[key] for key in ordered]
     except CycleError as error:
-        round_ = " -> ".join(known[key].title for key in _cycle(error.args))
-        raise UsageFault(f"jobs need each other: {round_}; expected no circle") from None
+        round_ = " -> ".join(by_key[key].title for key in _cycle(error.args))
+        raise UsageFault(f"jobs need each other: {round_}; expected no cycle") from None
 
 
 def _check(job: Job, store: Path) -> None:
@@ -94,6 +93,6 @@ def _check(job: Job, store: Path) -> None:
         raise UsageFault(f"job {job.title!r}: folder {job.folder}: expected {store / job.key}")
 
 
-def _cycle(told: Sequence[Any]) -> Sequence[str]:
-    """The keys of a circle, from what graphlib says: (words, keys)."""
-    return list(told[1])
+def _cycle(arguments: Sequence[Any]) -> Sequence[str]:
+    """Return the keys of a cycle from the arguments of graphlib's error: (words, keys)."""
+    return list(arguments[1])

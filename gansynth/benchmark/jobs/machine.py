@@ -1,4 +1,4 @@
-"""What of this machine jobs may use, and its description for their results."""
+"""CUDA devices for jobs, and a description of this machine for their results."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ THREADS = "OMP_NUM_THREADS"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 NVIDIA_SMI = "nvidia-smi"
 PATIENCE = 30.0
-"""Seconds for a driver to answer; a sick one never does."""
+"""Seconds for a driver to answer; a faulty one never does."""
 
 
 def cuda_devices(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """CUDA devices that processes started here see, by the names that CUDA_VISIBLE_DEVICES takes.
+    """Return the visible CUDA devices, by their names for CUDA_VISIBLE_DEVICES.
 
-    torch is imported only where an NVIDIA driver is.
+    torch is imported only if an NVIDIA driver is installed.
     """
     named = environ.get(VISIBLE)
     if shutil.which(NVIDIA_SMI) is None and not Path("/proc/driver/nvidia/version").exists():
@@ -36,12 +36,12 @@ def cuda_devices(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
 
 
 def describe() -> dict[str, str | int]:
-    """Name, processor and cores of this machine."""
+    """Return name, processor and cores of this machine."""
     return {"name": platform.node(), "processor": _processor(), "cores": cores()}
 
 
 def device_names(environ: Mapping[str, str]) -> str:
-    """The GPUs that a process with these variables sees, by their models; ``cpu`` if none."""
+    """Return the models of the GPUs visible with these variables; ``cpu`` if none."""
     named = environ.get(VISIBLE)
     program = shutil.which(NVIDIA_SMI)
     if program is None or (named is not None and named.strip() in ("", "-1")):
@@ -50,15 +50,15 @@ def device_names(environ: Mapping[str, str]) -> str:
     if named is not None:
         command.append(f"--id={named}")
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        reply = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     except (OSError, subprocess.TimeoutExpired):
         return f"cuda:{named or '?'}"
-    lines = [line.strip() for line in told.stdout.splitlines() if line.strip()]
-    return ", ".join(lines) if told.returncode == 0 and lines else f"cuda:{named or '?'}"
+    lines = [line.strip() for line in reply.stdout.splitlines() if line.strip()]
+    return ", ".join(lines) if reply.returncode == 0 and lines else f"cuda:{named or '?'}"
 
 
 def _processor() -> str:
-    """The processor's model."""
+    """Return the processor's model."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

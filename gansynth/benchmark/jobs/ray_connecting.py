@@ -1,7 +1,7 @@
-"""Connecting to a Ray cluster, and keeping Ray from doing more than was asked.
+"""Connection to a Ray cluster, without Ray's side effects on this process.
 
-Ray would wait for many minutes for a cluster that is gone, and end this process if it goes later;
-put handlers of signals and errors of its own in place of ours; tell of lost nodes on stdout.
+Ray would wait many minutes for a missing cluster, and end this process if it is lost later. It
+would also replace our signal and error handlers, and report lost nodes on stdout.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ from gansynth.runtime.errors import EnvironmentFault, UsageFault
 
 ADDRESS = "RAY_ADDRESS"
 LOOK = 5.0
-"""Seconds between two looks at the head."""
+"""Seconds between two checks of the head."""
 PATIENCE = 30.0
-"""Seconds it may be away; after 60, Ray ends this process."""
+"""Seconds the head may be unreachable; after 60, Ray ends this process."""
 START = f"start one with `ray start --head` (docs/clusters.md), or name it in {ADDRESS}"
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of Ray's says, in one line."""
+    """Return an error of Ray in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 class Connection:
-    """A driver's connection to the cluster that RAY_ADDRESS names, or that runs on this machine.
+    """Connection of a driver to the cluster of RAY_ADDRESS, or to the one on this machine.
 
-    While it lasts, what Ray's own threads write to stdout goes to a file. One that the program had
-    before is used as it is, and stays.
+    While it is open, stdout of Ray's threads goes to a file. An existing connection of the program
+    is used unchanged, and stays open.
 
     Attributes:
         lost: whether the head is gone; calls of Ray would hang.
 
     Raises:
-        UsageFault: RAY_ADDRESS is not the address of a cluster that runs.
+        UsageFault: RAY_ADDRESS is not the address of a running cluster.
         EnvironmentFault: Ray is not installed, or there is no cluster.
     """
 
     def __init__(self, log: Path) -> None:
-        hook = sys.excepthook  # Ray's own asks the head, also when that is gone
+        hook = sys.excepthook  # Ray's hook contacts the head, even if that is gone
         try:
             import ray
         except ImportError as error:
@@ -69,7 +69,7 @@ class Connection:
             sys.stdout = cast(TextIO, self._aside)
 
     def check(self) -> bool:
-        """Whether the head answers; looks now and then. Ray would end this process if it does not.
+        """Whether the head answers; contacts it every ``LOOK`` seconds.
 
         Raises:
             EnvironmentFault: it has not answered for half a minute.
@@ -86,7 +86,7 @@ class Connection:
             self.lost = True
             raise EnvironmentFault(
                 f"executor ray: the head of the cluster, {address}, does not answer any more "
-                f"({fault}); start the cluster again, and run this again: what is done is kept"
+                f"({fault}); restart the cluster and run the command again: results are kept"
             )
         return fault is None
 
@@ -94,9 +94,9 @@ class Connection:
         """Leave the cluster."""
         if self._aside is None:
             return
-        self._aside.everything = True  # Ray says in this thread what it has not said yet
+        self._aside.everything = True  # Ray flushes its remaining messages in this thread
         try:
-            if self.lost:  # shutting down would hang, and not to would crash at the very end
+            if self.lost:  # shutdown would hang; without it the process would crash at exit
                 atexit.unregister(self.ray.shutdown)
                 atexit.register(_leave_at_once)
             else:
@@ -108,8 +108,8 @@ class Connection:
     def _connect(self, address: str) -> None:
         if address == "local" or "://" in address:
             raise UsageFault(
-                f"{ADDRESS}={address}: expected HOST:PORT of the head of a cluster that runs, of "
-                "which this machine is a node, or nothing. Without a cluster take --executor local"
+                f"{ADDRESS}={address}: expected HOST:PORT of the head of a running cluster with "
+                "this machine as a node, or no value. Without a cluster use --executor local"
             )
         _probe(address)
         try:
@@ -122,7 +122,7 @@ class Connection:
 
 
 def _leave_at_once() -> None:
-    """The end of a process whose cluster is gone."""
+    """End a process whose cluster is gone."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
@@ -130,17 +130,13 @@ def _leave_at_once() -> None:
 
 
 def _probe(address: str) -> None:
-    """See whether anybody listens; Ray itself would wait for many minutes.
-
-    Raises:
-        EnvironmentFault: nobody does.
-    """
+    """Raise EnvironmentFault if no server listens; Ray itself would wait many minutes."""
     named = f"{ADDRESS}={address}"
     if address == "auto":
         temporary = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
         note = Path(temporary, "ray", "ray_current_cluster")
         if not note.exists():
-            return  # Ray says at once that there is no cluster, or finds one by its processes
+            return  # Ray fails at once without a cluster, or finds one by its processes
         address = note.read_text("utf-8").strip()
         named = f"{address}, named by {note},"
     fault = _unreachable(address, timeout=10.0)
@@ -149,7 +145,7 @@ def _probe(address: str) -> None:
 
 
 def _unreachable(address: str, timeout: float) -> OSError | None:
-    """Why nobody listens at HOST:PORT; None if somebody does, or if it is another kind of text."""
+    """Return why HOST:PORT is unreachable; None if it is reachable, or not of that form."""
     host, _, port = address.rpartition(":")
     if port.isdecimal():
         try:
@@ -159,17 +155,15 @@ def _unreachable(address: str, timeout: float) -> OSError | None:
     return None
 
 
+# Ray reports lost nodes on stdout, whatever ``log_to_driver`` says, which would break ``--json``.
 class _Aside:
-    """A stdout that keeps away from the terminal what Ray writes to it.
-
-    It tells of lost nodes there, whatever ``log_to_driver`` says, and would spoil ``--json``.
-    """
+    """A stdout that redirects Ray's output to a file."""
 
     def __init__(self, stdout: TextIO, log: Path) -> None:
         self.stdout, self.everything, self._log = stdout, False, log
 
     def write(self, text: str) -> int:
-        """Write to the file if a thread of Ray's asks, else where it belongs."""
+        """Write to the file from threads of Ray, else to stdout."""
         if not (self.everything or threading.current_thread().name.startswith("ray_")):
             return self.stdout.write(text)
         with contextlib.suppress(OSError), self._log.open("a", encoding="utf-8") as log:
@@ -182,7 +176,7 @@ class _Aside:
 
 @contextlib.contextmanager
 def _same_handlers() -> Iterator[None]:
-    """Keep our own handlers of signals; Ray puts one of its own in their place."""
+    """Restore our signal handlers, which Ray replaces."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -191,5 +185,5 @@ def _same_handlers() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            if handler is not None:  # else it was not put there by Python
+            if handler is not None:  # None: not set by Python
                 signal.signal(number, handler)

@@ -1,8 +1,8 @@
 """Jobs on a Ray cluster that the user has started (https://docs.ray.io); never starts one.
 
-Every job is one Ray task, which starts the same process as ``local`` does, on the machine Ray
-chose. Ray tries a task again if its worker or its machine is lost. What ran there ends by itself
-then, and its lock keeps a second attempt out until it has.
+Every job is one Ray task, which starts the same process as ``local`` on a machine of Ray's choice.
+Ray retries a task whose worker or machine is lost. The old process ends by itself, and its lock
+blocks a second attempt until then.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from gansynth.runtime.files import write_bytes_atomic
 from gansynth.runtime.version import __version__
 
 RETRIES = 3
-"""How often a job is tried again whose worker or machine was lost."""
+"""Retries of a job whose worker or machine was lost."""
 PASSED_ON = ("nnUNet_", "GANSYNTH_", THREADS)
-"""Beginnings of variables that jobs get from the process that runs the graph, not from the node."""
+"""Prefixes of variables that jobs get from the process that runs the graph, not from the node."""
 LOST, NOT_SHARED = 71, 72
-"""Exit codes: Ray gave up; the store is not to be seen on a node."""
+"""Exit codes: Ray gave up; the store is not visible on a node."""
 TOLD = "ray.log"
-"""File in the store for what Ray has to say: lost nodes, say."""
+"""File in the store for Ray's messages, e.g. on lost nodes."""
 ANSWER = 120.0
 """Seconds for a node to start a worker and answer."""
 LOOK = 5.0
-"""Seconds between two looks at how large the cluster is."""
+"""Seconds between two checks of the cluster's size."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,17 @@ class Token:
 
     @classmethod
     def write(cls, store: Path) -> Token:
-        """Leave one in a store.
+        """Write a token into a store.
 
         Raises:
-            EnvironmentFault: the disk refuses.
+            EnvironmentFault: the file cannot be written.
         """
         token = cls(store / UNDER_WAY / f"token-{uuid.uuid4().hex}", uuid.uuid4().hex)
         write_bytes_atomic(token.path, token.text.encode())
         return token
 
     def seen(self, patience: float = 10.0) -> bool:
-        """Whether this machine can read it; a network file system may need a moment."""
+        """Whether this machine can read it; waits for slow network file systems."""
         end = time.monotonic() + patience
         while True:
             with contextlib.suppress(OSError):
@@ -72,11 +72,11 @@ class Token:
 
 
 class RayExecutor:
-    """Runs as many jobs at once as the cluster has room for.
+    """Runs as many jobs in parallel as fit into the cluster.
 
     Args:
-        cpus: cores of each job; also its OMP_NUM_THREADS, where that is not set.
-        gpus: GPUs of each job, maybe a part of one; None for one if the cluster has any, else none.
+        cpus: cores of each job; also its OMP_NUM_THREADS, if not set.
+        gpus: GPUs of each job, possibly a fraction; None for one if the cluster has any, else 0.
     """
 
     queues = True
@@ -92,7 +92,7 @@ class RayExecutor:
 
     @property
     def slots(self) -> int:
-        """How many jobs fit into the cluster as it is now."""
+        """Number of jobs that fit into the cluster now."""
         due = time.monotonic() - self._looked > LOOK
         if self._connection is not None and due and self._connection.check():
             self._looked = time.monotonic()
@@ -104,12 +104,12 @@ class RayExecutor:
         return self._slots
 
     def open(self, store: Path) -> None:
-        """Connect, and look whether every node sees the store and has this version of gansynth.
+        """Connect, and check that every node sees the store and has this version of gansynth.
 
         Raises:
             UsageFault: RAY_ADDRESS names no cluster.
-            EnvironmentFault: Ray is not installed, there is no cluster, none of its nodes has what
-                a job needs, or a node does not see the store or has another version.
+            EnvironmentFault: Ray or the cluster is missing, no node has enough CPUs and GPUs, or a
+                node does not see the store or has another version.
         """
         self._connection = Connection(store / UNDER_WAY / TOLD)
         self._ray = self._connection.ray
@@ -122,7 +122,7 @@ class RayExecutor:
         self._check_nodes(nodes)
 
     def submit(self, order: Order) -> None:
-        """Hand a task to Ray."""
+        """Submit a task to Ray."""
         task = self._task.options(
             num_cpus=self.cpus,
             num_gpus=self.gpus,
@@ -135,10 +135,10 @@ class RayExecutor:
         self._grace = max(self._grace, order.grace)
 
     def wait(self, seconds: float) -> list[Ending]:
-        """Attempts that ended.
+        """Return attempts that ended.
 
         Raises:
-            EnvironmentFault: a node that came later does not see the store, or the head is gone.
+            EnvironmentFault: a node that joined later does not see the store, or the head is gone.
         """
         if not self._tasks:
             time.sleep(seconds)
@@ -147,7 +147,7 @@ class RayExecutor:
         ended, _ = self._ray.wait(tasks, num_returns=1, timeout=seconds)
         if not ended and self._connection is not None:
             self._connection.check()
-        if ended:  # and whatever else has ended by now
+        if ended:  # and all others that have ended by now
             ended, _ = self._ray.wait(tasks, num_returns=len(tasks), timeout=0)
         return [self._end(reference) for reference in ended]
 
@@ -162,7 +162,7 @@ class RayExecutor:
         return Ending(key, code, words)
 
     def cancel(self) -> None:
-        """Interrupt the tasks, which stop their jobs in good order, and wait."""
+        """Interrupt the tasks, which stop their jobs gracefully, and wait."""
         tasks = list(self._tasks)
         if not tasks or self._connection is None or self._connection.lost:
             return
@@ -171,7 +171,7 @@ class RayExecutor:
         self._ray.wait(tasks, num_returns=len(tasks), timeout=self._grace + 2 * PATIENCE)
 
     def close(self) -> None:
-        """End tasks that are left, and leave the cluster."""
+        """End remaining tasks, and disconnect from the cluster."""
         if self._connection is None:
             return
         if not self._connection.lost:
@@ -184,32 +184,32 @@ class RayExecutor:
         self._ray = self._connection = None
 
     def _kill(self) -> None:
-        """End the workers of tasks that are left."""
+        """End the workers of remaining tasks."""
         tasks = list(self._tasks)
         _, left = self._ray.wait(tasks, num_returns=len(tasks), timeout=0) if tasks else ([], [])
         for reference in left:
             self._ray.cancel(reference, force=True)
 
     def _environ(self) -> dict[str, str]:
-        found = {key: value for key, value in os.environ.items() if key.startswith(PASSED_ON)}
-        found.pop(PARENT, None)
-        return {THREADS: str(max(1, int(self.cpus))), **found}
+        variables = {key: value for key, value in os.environ.items() if key.startswith(PASSED_ON)}
+        variables.pop(PARENT, None)
+        return {THREADS: str(max(1, int(self.cpus))), **variables}
 
     def _check_room(self, nodes: list[dict[str, Any]]) -> None:
-        wanted = {"CPU": self.cpus, "GPU": self.gpus or 0}
+        needs = {"CPU": self.cpus, "GPU": self.gpus or 0}
         for node in nodes:
-            if all(node["Resources"].get(name, 0) >= count for name, count in wanted.items()):
+            if all(node["Resources"].get(name, 0) >= count for name, count in needs.items()):
                 return
         raise EnvironmentFault(
-            f"executor ray: a job wants {self.cpus:g} CPUs and {self.gpus:g} GPUs, and none of the "
-            f"{len(nodes)} nodes has as many; ask for fewer, as in ray:cpus=1,gpus=0"
+            f"executor ray: a job needs {self.cpus:g} CPUs and {self.gpus:g} GPUs, and none of the "
+            f"{len(nodes)} nodes has as many; request fewer, as in ray:cpus=1,gpus=0"
         )
 
     def _nodes(self) -> list[dict[str, Any]]:
         return [node for node in self._ray.nodes() if node["Alive"]]
 
     def _check_nodes(self, nodes: list[dict[str, Any]]) -> None:
-        """Have each node look at the token."""
+        """Check that each node reads the token and has this version."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         looks = []
@@ -220,7 +220,7 @@ class RayExecutor:
         for node, reference in looks:
             where = f"Ray node {node['NodeManagerHostname']} ({node['NodeID'][:8]})"
             try:
-                told = self._ray.get(reference, timeout=ANSWER)
+                version = self._ray.get(reference, timeout=ANSWER)
             except self._ray.exceptions.RayError as error:
                 if node["NodeID"] not in [alive["NodeID"] for alive in self._nodes()]:
                     continue  # it had just died
@@ -228,11 +228,11 @@ class RayExecutor:
                     f"{where}: cannot run gansynth: {first_line(error)}; expected the same "
                     "environment on every node"
                 ) from error
-            if told is None:
+            if version is None:
                 raise EnvironmentFault(_not_shared(where, self._token))
-            if told != __version__:
+            if version != __version__:
                 raise EnvironmentFault(
-                    f"{where}: has gansynth {told}, expected {__version__} as here"
+                    f"{where}: has gansynth {version}, expected {__version__} as here"
                 )
 
 
@@ -240,17 +240,15 @@ class RayExecutor:
 
 
 def _look(token: Token) -> str | None:
-    """The version of gansynth on a node; None if the node does not see the token."""
+    """Return the version of gansynth on a node; None if the node does not see the token."""
     return __version__ if token.seen() else None
 
 
 def _attempt(
     line: bytes, token: Token, passed_on: Mapping[str, str], grace: float
 ) -> tuple[int, str]:
-    """A task: an attempt at a job, with exit code and last words.
-
-    The attempt goes on while its stdin is open, so it ends when this worker does, however that is.
-    """
+    """Run an attempt as a task; return its exit code and last line."""
+    # The attempt runs while its stdin is open, so it ends with this worker.
     if not token.seen():
         name = os.uname().nodename
         return NOT_SHARED, _not_shared(f"Ray node {name}", token)
@@ -259,21 +257,21 @@ def _attempt(
     assert process.stdout is not None
     with process:
         try:
-            # In small steps, for Ray interrupts a cancelled task between two of Python's.
+            # In small steps: Ray interrupts a cancelled task between two steps of Python.
             while process.poll() is None:
                 time.sleep(0.1)
         except BaseException:
             process.stdin.close()
             process.wait(grace + PATIENCE)
             raise
-        said = process.stdout.read().decode("utf-8", "replace").split("\n")
-    words = next((text for text in reversed(said) if text.strip()), "")
+        lines = process.stdout.read().decode("utf-8", "replace").split("\n")
+    words = next((text for text in reversed(lines) if text.strip()), "")
     return process.returncode, words.removeprefix(FAULT)
 
 
 def _not_shared(where: str, token: Token | None) -> str:
     folder = token.path.parent if token else "the store"
     return (
-        f"{where}: does not see {folder}; expected a file system that all nodes share, at the same "
-        "path. Choose an -o that lies on one"
+        f"{where}: does not see {folder}; expected a file system that all nodes share under the "
+        "same path. Choose an -o on such a file system"
     )

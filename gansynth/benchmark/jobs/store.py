@@ -1,15 +1,15 @@
-"""Results of jobs, each in a folder that is named by its key and published whole.
+"""Results of jobs: a folder per job, named by its key and published atomically.
 
-    STORE/KEY/result.json         what was computed: see ``Store.result``
-    STORE/KEY/log.txt             what the command said, over all attempts
-    STORE/KEY/...                 what it wrote
-    STORE/.work/KEY.lock          held by the one attempt that is under way
+    STORE/KEY/result.json         the result: see ``Store.result``
+    STORE/KEY/log.txt             output of the command, over all attempts
+    STORE/KEY/...                 files of the command
+    STORE/.work/KEY.lock          held by the running attempt
     STORE/.work/KEY.json          that attempt, or the last one: ``Trace``
     STORE/.work/KEY.log           its log, until it is published
     STORE/.work/KEY[-ATTEMPT]/    its folder, until it is published
 
 Any number of runs, on any number of machines, may share a store whose file system has locks.
-``.work`` may be deleted when none is under way; what was interrupted then begins anew.
+``.work`` may be deleted when no run is active; interrupted jobs then start from the beginning.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from gansynth.runtime.files import (
 
 RESULT, LOG, UNDER_WAY = "result.json", "log.txt", ".work"
 SIGHT = 60.0
-"""Seconds until a network file system shows on one machine what was published on another."""
+"""Seconds until a network file system shows files published on another machine."""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """An attempt at a job: under way, or the last one, which did not end well.
+    """An attempt at a job: the running one, or the last one that failed.
 
     Attributes:
-        run: which run of the graph made it.
-        machine: where.
-        pid: of the process that watches over the command.
-        since: when it began, as text with the zone.
-        attempts: how many there were, this one included.
-        seconds: that earlier ones took, if this one goes on from them; with its own when it ended.
-        line: what it ended with; empty while it is under way.
+        run: id of the run of the graph.
+        machine: name of the machine.
+        pid: of the process that supervises the command.
+        since: start as text with the time zone.
+        attempts: number of attempts, this one included.
+        seconds: of earlier attempts that this one resumes; its own are added at the end.
+        line: its last line; empty while it runs.
     """
 
     run: str
@@ -67,10 +67,10 @@ class Store:
     """A folder of results.
 
     Args:
-        folder: where results are published; made if it is not there.
+        folder: where results are published; created if missing.
 
     Raises:
-        EnvironmentFault: the folder cannot be made.
+        EnvironmentFault: the folder cannot be created.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -82,52 +82,51 @@ class Store:
     # -- results -----------------------------------------------------------------------------------
 
     def at_hand(self, key: str) -> bool:
-        """Whether a job's whole folder is here."""
+        """Whether a job's complete folder is here."""
         return _read(self.folder / key, key) is not None
 
     def result(self, key: str) -> dict[str, Any]:
-        """A job's ``result.json``.
+        """Return a job's ``result.json``.
 
         Returns:
-            ``key``, ``title``, ``group``, ``argv``; ``rc``, 0; ``seconds`` of the attempts that led
-            to it, and ``attempts``, how many there were; ``machine`` and ``device``;
-            ``finished_at``; ``version``, gansynth's; ``document``, the JSON that the command
-            printed on stdout (NaN and infinities as null), None if it printed none.
+            ``key``, ``title``, ``group``, ``argv``, ``machine``, ``device``, ``finished_at``.
+            ``rc`` is 0. ``seconds`` is the time of all ``attempts``. ``version`` is gansynth's.
+            ``document`` is the command's JSON on stdout, with NaN and infinities as null; or None.
 
         Raises:
-            DataFault: there is none, or it is damaged.
+            DataFault: the result is missing or damaged.
         """
-        found = _read(self.folder / key, key)
-        if found is None:
+        result = _read(self.folder / key, key)
+        if result is None:
             raise DataFault(
-                f"{self.folder / key / RESULT}: no whole result of this job; run the plan again"
+                f"{self.folder / key / RESULT}: no complete result of this job; run the plan again"
             )
-        return found
+        return result
 
     def log(self, key: str) -> Path:
-        """The log of a job that is done, under way or failed."""
+        """Return the log of a finished, running or failed job."""
         published = self.folder / key / LOG
         return published if published.exists() else self.work / f"{key}.log"
 
     def expect(self, key: str, patience: float = SIGHT) -> bool:
-        """Whether a result that was published, maybe on another machine, shows up here in time."""
+        """Whether a result published on any machine becomes visible here in time."""
         end = time.monotonic() + patience
         while not self.at_hand(key):
             if time.monotonic() > end:
                 return False
             time.sleep(0.2)
             with suppress(OSError):
-                os.listdir(self.folder)  # has a network file system look again
+                os.listdir(self.folder)  # refreshes a network file system
         return True
 
     # -- attempts ----------------------------------------------------------------------------------
 
     @contextmanager
     def lock(self, key: str) -> Iterator[bool]:
-        """Hold a job for this process; yields False if another one, on any machine, has it.
+        """Lock a job for this process; yields False if another one, on any machine, holds it.
 
         Raises:
-            EnvironmentFault: the file system has no locks, or no room.
+            EnvironmentFault: the file system has no locks, or is full.
         """
         from filelock import FileLock, Timeout
 
@@ -140,7 +139,7 @@ class Store:
         except (OSError, NotImplementedError) as error:
             raise EnvironmentFault(
                 f"{lock.lock_file}: cannot be locked ({error}); expected a file system with locks, "
-                "so that no job is run twice at once. Choose another folder"
+                "which keep a job from running twice. Choose another folder"
             ) from error
         try:
             yield True
@@ -148,48 +147,48 @@ class Store:
             lock.release()
 
     def held(self, key: str) -> bool:
-        """Whether an attempt at a job is under way, of any run on any machine."""
+        """Whether any run on any machine is attempting a job."""
         if not (self.work / f"{key}.lock").exists():
             return False
         with self.lock(key) as mine:
             return not mine
 
     def trace(self, key: str) -> Trace | None:
-        """The attempt under way, or the last one that did not end well; None if there is none."""
+        """Return the running attempt, or the last failed one; None if there is none."""
         try:
             return Trace(**read_json(self.work / f"{key}.json"))
         except (GansynthError, TypeError):
             return None
 
     def leave_trace(self, key: str, trace: Trace) -> None:
-        """Say what an attempt is about, or how it ended.
+        """Write the trace of an attempt.
 
         Raises:
-            EnvironmentFault: the disk refuses.
+            EnvironmentFault: the file cannot be written.
         """
         path = self.work / f"{key}.json"
         with disk_errors(path):
             replace_text(path, json.dumps(asdict(trace)))
 
     def work_folder(self, job: Job) -> Path:
-        """The folder to attempt a job in; whoever holds its lock may ask.
+        """Return the work folder of an attempt; only for the holder of the job's lock.
 
-        What earlier attempts left goes, unless the job is resumable.
+        Files of earlier attempts are deleted, unless the job is resumable.
 
         Raises:
-            EnvironmentFault: the disk refuses.
+            EnvironmentFault: the folder cannot be created.
         """
-        kept = self.work / job.key
+        resumed = self.work / job.key
         for folder in self._folders(job.key):
-            if folder != kept or not job.resumable:
+            if folder != resumed or not job.resumable:
                 shutil.rmtree(folder, ignore_errors=True)
-        folder = kept if job.resumable else self.work / f"{job.key}-{uuid.uuid4().hex[:8]}"
+        folder = resumed if job.resumable else self.work / f"{job.key}-{uuid.uuid4().hex[:8]}"
         with disk_errors(folder):
             folder.mkdir(exist_ok=True)
         return folder
 
     def rescue(self, key: str) -> bool:
-        """Publish what an attempt had finished when it was killed, if there is such a thing."""
+        """Publish a finished result of a killed attempt, if there is one."""
         for folder in self._folders(key):
             if _read(folder, key) is not None:
                 self._publish(key, folder)
@@ -197,10 +196,10 @@ class Store:
         return False
 
     def finish(self, key: str, work: Path, result: Mapping[str, Any]) -> None:
-        """Publish an attempt's folder with its log and result; whoever holds the lock may ask.
+        """Publish an attempt's folder with its log and result; only for the holder of the lock.
 
         Raises:
-            EnvironmentFault: the disk refuses.
+            EnvironmentFault: a file cannot be written.
         """
         log = self.work / f"{key}.log"
         with disk_errors(work / LOG):
@@ -211,7 +210,7 @@ class Store:
 
     def _publish(self, key: str, work: Path) -> None:
         final = self.folder / key
-        if final.exists():  # damaged: a whole one is never computed again
+        if final.exists():  # damaged: a complete one is never computed again
             aside = self.work / f"{key}-damaged-{uuid.uuid4().hex[:8]}"
             with disk_errors(final):
                 os.replace(final, aside)
@@ -220,15 +219,15 @@ class Store:
         (self.work / f"{key}.json").unlink(missing_ok=True)
 
     def _folders(self, key: str) -> list[Path]:
-        found = (self.work / key, *self.work.glob(f"{key}-*"))
-        return [path for path in found if path.is_dir()]
+        paths = (self.work / key, *self.work.glob(f"{key}-*"))
+        return [path for path in paths if path.is_dir()]
 
 
 def _read(folder: Path, key: str) -> dict[str, Any] | None:
-    """A folder's result, if it is whole and that of a job that ended well."""
+    """Return a folder's result if it is complete and its job succeeded, else None."""
     try:
-        found: dict[str, Any] = read_json(folder / RESULT)
+        result: dict[str, Any] = read_json(folder / RESULT)
     except GansynthError:
         return None
-    whole = found.get("key") == key and found.get("rc") == 0 and "document" in found
-    return found if whole else None
+    whole = result.get("key") == key and result.get("rc") == 0 and "document" in result
+    return result if whole else None

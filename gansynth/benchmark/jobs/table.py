@@ -1,4 +1,4 @@
-"""Shows how a run of the graph gets on: a live table on a terminal, plain lines elsewhere."""
+"""Progress of a run of the graph: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PLAIN_SECONDS = 60.0
-"""Without a terminal a line appears when something ended, and after as many seconds."""
+"""Without a terminal, a line appears when a job ended, and after this many seconds."""
 SHOWN = 12
-"""Running jobs that are listed on a terminal; three of them elsewhere."""
+"""Running jobs listed on a terminal; elsewhere three."""
 TAIL = 4096
-"""Bytes of a log in which its last line is looked for."""
+"""Bytes at the end of a log that are searched for its last line."""
 UNDER_WAY = (Phase.RUNNING, Phase.ELSEWHERE)
 TO_COME = (Phase.WAITING, Phase.QUEUED)
 
 
 class JobTable:
-    """What ``run_jobs`` tells of its progress, on stderr; a context manager.
+    """Shows the progress of ``run_jobs`` on stderr; a context manager.
 
-    One table may be told of several runs of jobs, one after the other.
+    One table can show several runs of jobs, one after the other.
 
     Args:
-        stream: where to write; stderr (as it is when the table is opened) if None.
+        stream: where to write; None for stderr at the time the table is opened.
         clock: seconds, monotonic; tests pass their own.
     """
 
@@ -48,13 +48,13 @@ class JobTable:
         self._stream, self._quiet, self._clock = stream, quiet, clock
         self._live: Live | None = None
         self._console: Console | None = None
-        self._began = self._said = clock()
+        self._began = self._written = clock()
         self._phases: dict[str, Phase] | None = None
-        self._told: Progress | None = None
+        self._progress: Progress | None = None
 
     def __enter__(self) -> Self:
-        """Open the table, if there is a terminal to show it on."""
-        self._began = self._said = self._clock()
+        """Open the table if stderr is a terminal."""
+        self._began = self._written = self._clock()
         stream = self._target()
         if not self._quiet and stream.isatty():
             from rich.console import Console
@@ -66,30 +66,30 @@ class JobTable:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        """Leave the table as it stands; after a signal say how to go on."""
+        """Leave the table as it is; after a signal print how to resume."""
         if self._live is not None:
             self._live.stop()
         self._live = self._console = None
         if kind is not None and issubclass(kind, Interrupted):
-            standings = self._told.standings if self._told is not None else ()
+            standings = self._progress.standings if self._progress is not None else ()
             done = f"{_count(standings, *FINE)} of {len(standings)} jobs done"
             self._say(
-                f"warning: stopped by a signal: {done}; the same command goes on from there",
+                f"warning: stopped by a signal: {done}; the same command resumes from there",
                 self._clock(),
             )
 
     def __call__(self, progress: Progress) -> None:
-        """Show where all jobs stand now."""
+        """Show the current state of all jobs."""
         now = self._clock()
-        self._told = progress
+        self._progress = progress
         self._tell_news(progress, now)
         if self._live is not None:
             self._live.update(picture(progress, now, now - self._began), refresh=True)
-        elif not self._quiet and now - self._said >= PLAIN_SECONDS:
+        elif not self._quiet and now - self._written >= PLAIN_SECONDS:
             self._say(_status(progress, now), now)
 
     def _tell_news(self, progress: Progress, now: float) -> None:
-        """A line for each job that ended since the last time."""
+        """Write a line for each job that ended since the last call."""
         before, self._phases = self._phases, {s.job.key: s.phase for s in progress.standings}
         if before is None or before.keys() != self._phases.keys():
             if not self._quiet and self._live is None:
@@ -105,7 +105,7 @@ class JobTable:
                 self._say(f"{line}  ({_counts(progress, now)})", now)
 
     def _say(self, text: str, now: float) -> None:
-        self._said = now
+        self._written = now
         if self._console is not None:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
@@ -120,7 +120,7 @@ class JobTable:
 
 
 def news(standing: Standing) -> str:
-    """What became of a job, in one line; empty while it is to come or runs."""
+    """Return the outcome of a job in one line; empty while it waits or runs."""
     title = f"{standing.job.group}: {standing.job.title}"
     if standing.phase in (Phase.DONE, Phase.FOUND):
         took = "" if standing.seconds is None else f" in {clock_text(standing.seconds)}"
@@ -131,7 +131,7 @@ def news(standing: Standing) -> str:
 
 
 def last_line(log: Path) -> str:
-    """The last line in a log; empty if there is none."""
+    """Return the last line of a log; empty if there is none."""
     try:
         with log.open("rb") as stream:
             stream.seek(max(0, stream.seek(0, 2) - TAIL))
@@ -143,10 +143,10 @@ def last_line(log: Path) -> str:
 
 
 def remaining(progress: Progress, now: float) -> float | None:
-    """Seconds until all is done, None if some job's time is unknown.
+    """Return seconds until all jobs are done; None if a job's time is unknown.
 
-    A job takes the median of those of its group that are done, else its estimate. Jobs are taken to
-    fill all slots, whatever they wait for.
+    A job's time is the median of finished jobs of its group, else its estimate. All slots are
+    assumed to be busy, regardless of dependencies.
     """
     typical = _medians(progress.standings)
     left: list[float] = []
@@ -186,8 +186,8 @@ def _counts(progress: Progress, now: float) -> str:
 
 def _beginning(progress: Progress) -> str:
     standings = progress.standings
-    found = _count(standings, *FINE)
-    return f"{len(standings)} jobs: {found} done already, {len(standings) - found} to run"
+    done = _count(standings, *FINE)
+    return f"{len(standings)} jobs: {done} done already, {len(standings) - done} to run"
 
 
 def _status(progress: Progress, now: float) -> str:
@@ -196,15 +196,15 @@ def _status(progress: Progress, now: float) -> str:
         for standing in progress.standings
         if standing.phase in UNDER_WAY
     ]
-    more = f" and {len(running) - 3} more" if len(running) > 3 else ""
-    return f"{_counts(progress, now)}: {', '.join(running[:3])}{more}"
+    suffix = f" and {len(running) - 3} more" if len(running) > 3 else ""
+    return f"{_counts(progress, now)}: {', '.join(running[:3])}{suffix}"
 
 
 # -- as a table ------------------------------------------------------------------------------------
 
 
 def picture(progress: Progress, now: float, elapsed: float) -> Group:
-    """The table: a row for each group, then the jobs that run, with the last line of their logs."""
+    """Return the table: a row for each group, then running jobs with their last log lines."""
     from rich.console import Group
     from rich.text import Text
 
@@ -262,7 +262,7 @@ def _running(progress: Progress, now: float) -> Table:
 
 
 def _by_group(standings: Sequence[Standing]) -> Iterator[tuple[str, Sequence[Standing]]]:
-    """Groups in the order of their first jobs, then all jobs if there are several groups."""
+    """Yield groups in the order of their first jobs, then all jobs if there are several groups."""
     groups: dict[str, list[Standing]] = {}
     for standing in standings:
         groups.setdefault(standing.job.group, []).append(standing)

@@ -1,1 +1,1 @@
-"""``gansynth papers``: a paper's table made again, ours beside it."""
+"""``gansynth papers``: reproduction of a paper's table, beside the original."""

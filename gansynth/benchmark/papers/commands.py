@@ -1,4 +1,4 @@
-"""The ``gansynth`` commands that a plan of a paper's table comes to on somebody's data."""
+"""The ``gansynth`` commands that reproduce a paper's table on given data."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from gansynth.runtime.options import overlay
 from gansynth.sampling.opening import open_source
 
 LENGTHS = ("steps", "epochs")
-"""Settings of how long a host trains."""
+"""Settings of a host's training length."""
 MANY = 1_000_000
-"""Steps of which whole epochs tell how long each arm's are."""
+"""A large number of steps, to compare the lengths of epochs between arms."""
 OUTPUT = {"yolo": ("--set", "output=")}
-"""How a target is told its folder, where not by ``-o``, which is an export's there."""
+"""Option for the output folder, for targets whose ``-o`` is an export's."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What somebody typed; settings and reads are key -> text.
+    """Options of the command line; settings and reads are key -> text.
 
     Attributes:
         scale: of the plan and its recipe; None for the paper's own.
         subjects: see ``gansynth fit --subjects``.
-        root: folder of nnU-Net's folders, of ``nnunet-raw:``.
+        root: folder of nnU-Net's folders, for ``nnunet-raw:``.
         regions: other formulas, as ``WT:1+2+3``.
-        as_stored: leave real cases as they are where the plan brings them through the space.
+        as_stored: do not map real cases through the generator's space, even if the plan does.
     """
 
     data: str
@@ -58,37 +58,37 @@ class Asked:
 
     @property
     def kind(self) -> str:
-        """Of the data."""
+        """Kind of the data."""
         return self.data.partition(":")[0]
 
 
 class Commands:
-    """Words after ``gansynth``, of a plan on somebody's data.
+    """Words after ``gansynth`` for a plan on given data.
 
     Raises:
-        UsageFault: there is no such scale, or regions that are not like that.
+        UsageFault: the scale is unknown, or the regions are not valid.
     """
 
-    def __init__(self, plan: Plan, asked: Asked) -> None:
-        self.plan, self.asked = plan, asked
-        self.regions = read_formulas(asked.regions, plan.regions)
-        if asked.scale is not None and asked.scale not in plan.scales:
-            raise UsageFault(f"--scale {asked.scale}: expected one of {', '.join(plan.scales)}")
+    def __init__(self, plan: Plan, options: Asked) -> None:
+        self.plan, self.asked = plan, options
+        self.regions = read_formulas(options.regions, plan.regions)
+        if options.scale is not None and options.scale not in plan.scales:
+            raise UsageFault(f"--scale {options.scale}: expected one of {', '.join(plan.scales)}")
 
     def check_settings(self, hosts: Iterable[str]) -> None:
-        """Refuse settings that no generator of the recipe, or no such host, has.
+        """Refuse settings that neither the recipe's generators nor the hosts have.
 
         Raises:
-            UsageFault: naming ``--fit-set`` or ``--host-set``, and the key.
+            UsageFault: a key is unknown; the message names ``--fit-set`` or ``--host-set``.
         """
         from gansynth.training.loop import FitOptions
 
         spec = self.plan.spec.spec
         parts = (part.generator for run in spec.runs for part in run.parts or ())
-        known = set(FitOptions.model_fields)
+        keys = set(FitOptions.model_fields)
         for name in (spec.generator, *parts):
-            known |= installed().generator(name).Options.model_fields.keys()
-        refuse_unknown(self.asked.fit, known, of=spec.generator, named="--fit-set {}".format)
+            keys |= installed().generator(name).Options.model_fields.keys()
+        refuse_unknown(self.asked.fit, keys, of=spec.generator, named="--fit-set {}".format)
         for target in (str(self.plan.hosts[name].target) for name in hosts):
             has = installed().adapter(target).Options.model_fields
             refuse_unknown(self.asked.host, has, of=target, named="--host-set {}".format)
@@ -97,7 +97,7 @@ class Commands:
 
     @cached_property
     def model(self) -> str | None:
-        """DeepMedic's modelConfig.cfg: the one named, or the one beside trainConfig.cfg."""
+        """DeepMedic's modelConfig.cfg: the given one, or the one beside trainConfig.cfg."""
         if self.asked.model is not None or self.asked.kind != "deepmedic":
             return self.asked.model
         beside = Path(self.asked.data.partition(":")[2]).with_name("modelConfig.cfg")
@@ -105,64 +105,64 @@ class Commands:
 
     @property
     def read(self) -> dict[str, str]:
-        """What somebody wants read otherwise than the recipe says."""
+        """Reads of the user that override the recipe's."""
         named = {"model": self.model} if self.model and self.asked.kind == "deepmedic" else {}
         return {**named, **self.asked.read}
 
     def host_read(self, generator: str) -> dict[str, str]:
-        """How hosts read the cases: as the recipe and its scale say, and as was typed."""
+        """Return how hosts read the cases: from the recipe, its scale, and the command line."""
         recipe = self.plan.spec
         run = next(r for r in recipe.spec.runs if r.name == self.plan.generators[generator])
         scale = recipe.scaled(self.asked.scale)
         return {**recipe.read_of(self.asked.kind), **run.read, **scale.read, **self.read}
 
     def _request(self, read: Mapping[str, str]) -> SourceRequest:
-        asked = self.asked
-        keys = {"fold": asked.fold, "subjects": asked.subjects, "root": asked.root}
-        return SourceRequest.parse(asked.data, read=read, **keys)
+        options = self.asked
+        keys = {"fold": options.fold, "subjects": options.subjects, "root": options.root}
+        return SourceRequest.parse(options.data, read=read, **keys)
 
     @cached_property
     def source(self) -> Any:
         """The cases, opened.
 
         Raises:
-            GansynthError: they cannot be.
-            UsageFault: a region's labels are not among theirs.
+            GansynthError: the cases cannot be opened.
+            UsageFault: the cases lack a label of a region.
         """
         source = open_source(self._request(self.read))
-        known = set(map(str, source.schema.foreground))
+        labels = set(map(str, source.schema.foreground))
         for name, formula in self.regions.items():
-            if formula != ALL and not set(formula.split("+")) <= known:
+            if formula != ALL and not set(formula.split("+")) <= labels:
                 raise UsageFault(
-                    f"{self.asked.data}: has the labels {', '.join(sorted(known))}, and {name} is "
-                    f"{formula}; say what it is of yours: --regions {name}:1+2"
+                    f"{self.asked.data}: has the labels {', '.join(sorted(labels))}, but {name} is "
+                    f"{formula}; define it with your labels: --regions {name}:1+2"
                 )
         return source
 
     # -- generators ------------------------------------------------------------------------------
 
     def fit(self, names: Sequence[str]) -> list[str]:
-        """Fit those of the plan's generators, or go on with them, or find them done."""
-        plan, asked = self.plan, self.asked
+        """Return the command that fits, resumes or reuses generators of the plan."""
+        plan, options = self.plan, self.asked
         words = ["fit", plan.spec.spec.generator, "--recipe", plan.recipe]
-        if asked.scale is not None:
-            words += ["--scale", asked.scale]
+        if options.scale is not None:
+            words += ["--scale", options.scale]
         if not plan.spec.alone:
             words += [word for name in names for word in ("--only", plan.generators[name])]
         words += source_words(self._request(self.read))
-        words += [word for other in asked.others for word in ("--with", other)]
-        words += each("--set", overlay(plan.set, asked.fit))
+        words += [word for source in options.others for word in ("--with", source)]
+        words += each("--set", overlay(plan.set, options.fit))
         return [*words, "-o", str(self._generators)]
 
     @property
     def fitted(self) -> list[str]:
-        """By what generators differ that are fitted of the same cases."""
-        asked = self.asked
-        settings = each("--set", overlay(self.plan.set, asked.fit))
-        return [self.plan.recipe, str(asked.scale), *asked.others, *settings]
+        """What distinguishes generators fitted on the same cases."""
+        options = self.asked
+        settings = each("--set", overlay(self.plan.set, options.fit))
+        return [self.plan.recipe, str(options.scale), *options.others, *settings]
 
     def run(self, generator: str) -> Path:
-        """Its run folder."""
+        """Return a generator's run folder."""
         if self.plan.spec.alone:
             return self._generators
         return self._generators / self.plan.generators[generator]
@@ -174,42 +174,42 @@ class Commands:
     # -- hosts -----------------------------------------------------------------------------------
 
     def settings(self, name: str) -> dict[str, str]:
-        """A host's settings, the same for every arm; how long each trains stands in ``lengths``."""
-        host, asked = self.plan.hosts[name], self.asked
-        found = dict(host.set)
-        if asked.scale is not None:
-            found = overlay(found, self.plan.scales[asked.scale].hosts.get(name, {}))
-        found = overlay(found, asked.host)
+        """Return a host's settings, the same for all arms; ``lengths`` has the training lengths."""
+        host, options = self.plan.hosts[name], self.asked
+        settings = dict(host.set)
+        if options.scale is not None:
+            settings = overlay(settings, self.plan.scales[options.scale].hosts.get(name, {}))
+        settings = overlay(settings, options.host)
         if host.target == "deepmedic" and self.model:
-            found = {"model": self.model, **found}
-        if asked.epochs is not None:
-            found = overlay(found, {"epochs": f"{asked.epochs:g}"})
+            settings = {"model": self.model, **settings}
+        if options.epochs is not None:
+            settings = overlay(settings, {"epochs": f"{options.epochs:g}"})
         named = [f"{key}:{formula}" for key, formula in self.regions.items() if formula != ALL]
-        return {**found, **({"regions": ",".join(named)} if named else {})}
+        return {**settings, **({"regions": ",".join(named)} if named else {})}
 
     def lengths(self, name: str, arms: Sequence[Arm]) -> dict[str, dict[str, str]]:
-        """By arm, what gives all that are compared as many steps.
+        """Return, by arm, settings that give all arms the same number of steps.
 
-        Without a number of steps the longest arm has the host's own epochs.
+        Without a number of steps, the longest arm has the host's own epochs.
         """
         settings, steps = self.settings(name), self.asked.steps
         mixes = [(Ratio.parse(arm.ratio), Schedule.parse(arm.schedule)) for arm in arms]
         adapter = installed().adapter(str(self.plan.hosts[name].target))(self.source)
         each = adapter.lasting(steps or MANY, mixes, settings, len(self.source.train_ids))
         if steps is None:
-            least = min((int(one["epochs"]) for one in each if "epochs" in one), default=1)
-            each = [_own_length(one, settings, least) for one in each]
-        return {arm.name: one for arm, one in zip(arms, each, strict=True)}
+            least = min((int(length["epochs"]) for length in each if "epochs" in length), default=1)
+            each = [_own_length(length, settings, least) for length in each]
+        return {arm.name: length for arm, length in zip(arms, each, strict=True)}
 
     def squeezes(self, name: str) -> bool:
-        """Whether a host's real training cases are brought through the generator's space."""
+        """Whether a host's real training cases are mapped through the generator's space."""
         return self.plan.hosts[name].real_in_generator_space and not self.asked.as_stored
 
     def augment(self, name: str, arm: Arm, seed: int, settings: Mapping[str, str]) -> list[str]:
-        """Train one arm of a host, with settings of ``settings``."""
+        """Return the command that trains one arm of a host."""
         host = self.plan.hosts[name]
         drawn = arm.generator is not None
-        # Real cases alone are read as generators are: one reads like the other.
+        # Arms of real cases use the reads of the plan's first generator.
         generator = arm.generator or next(iter(self.plan.generators))
         words = ["augment", "--target", str(host.target)]
         words += ["--engine", "torch"] if host.target == "deepmedic" else []
@@ -229,26 +229,28 @@ class Commands:
         return [*words, option, f"{key}{self.folder(name, arm, seed)}"]
 
     def folder(self, name: str, arm: Arm, seed: int) -> Path:
-        """Of one training."""
+        """Return the folder of one training."""
         plain = re.sub(r"[^A-Za-z0-9]+", "-", arm.name).strip("-")
         return self.asked.out / name / f"{plain}-{seed}"
 
 
-def _own_length(one: Mapping[str, str], settings: Mapping[str, str], least: int) -> dict[str, str]:
-    """What an arm is told beside the host's own settings; more epochs where they are shorter."""
-    found = {key: value for key, value in one.items() if key not in LENGTHS}
-    if "epochs" in one and "epochs" in settings:
-        found["epochs"] = f"{float(settings['epochs']) * int(one['epochs']) / least:.0f}"
-    return found
+def _own_length(
+    length: Mapping[str, str], settings: Mapping[str, str], least: int
+) -> dict[str, str]:
+    """Return an arm's length settings; arms with shorter epochs get more of them."""
+    changed = {key: value for key, value in length.items() if key not in LENGTHS}
+    if "epochs" in length and "epochs" in settings:
+        changed["epochs"] = f"{float(settings['epochs']) * int(length['epochs']) / least:.0f}"
+    return changed
 
 
 def said(words: Sequence[object], out: Path) -> str:
-    """A command as it may be written down: without this machine's folders."""
+    """Return a command as text, without this machine's folders."""
     return f"gansynth {shlex.join(bare(str(word).replace(f'{out}/', '')) for word in words)}"
 
 
 def bare(word: str) -> str:
-    """A word with paths by their last name: where they lie on this machine is nobody's business."""
+    """Return a word whose absolute paths are shortened to their last component."""
     return re.sub(r"(?:^|(?<=[=:]))/\S*/", "", word)
 
 

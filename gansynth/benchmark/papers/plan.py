@@ -1,8 +1,8 @@
-"""Plans of papers' tables: what is fitted, which segmenters learn from it, and what was reported.
+"""Plans of papers' tables: generators, the hosts trained with them, and reported figures.
 
-A plan is a YAML file, in ``tables/`` beside the recipe's own and of its name. It names a recipe and
-never repeats what that says: settings, how cases are read, edits and the paper's figures are the
-recipe's. The table is every arm on every host::
+A plan is a YAML file in ``tables/`` beside the recipe, with the same name. It names a recipe.
+Settings, reads, edits and the paper's figures come from the recipe. The table has every experiment
+arm on every host::
 
     name: mmgan2020
     table: Sun et al. 2020, table I
@@ -24,11 +24,11 @@ recipe's. The table is every arm on every host::
     open: [What the paper does not say, and what was chosen.]
     scales: {tiny: {hosts: {unet: {steps: 100}}}}
 
-A detector's table has ``columns`` in place of regions: heading -> the figure's key in what
-``gansynth.metrics.detection.measuring.summary`` returns.
+A detector's table has ``columns`` instead of regions: heading -> key of the figure in
+``gansynth.metrics.detection.measuring.summary``.
 
-Unknown keys are refused, and so are arms of unknown generators. Every arm of a host trains for as
-many optimiser steps: its length stands with the host, and an arm has none.
+Unknown keys and arms of unknown generators are refused. All arms of a host train for the same
+number of optimiser steps, which is a setting of the host.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_yaml
 
 FOLDER = "tables"
-"""Beside a recipe's file: the plans of its tables."""
+"""Folder beside a recipe's file with the plans of its tables."""
 ALL = "all"
-"""Formula of every label above background, which hosts report as ``foreground``."""
+"""Formula of all foreground labels, which hosts report as ``foreground``."""
 
 Formula = Annotated[str, Field(pattern=r"^(all|\d+(\+\d+)*)$")]
 
 
 class Host(Closed):
-    """What learns from real and synthetic cases: a column, or half of the table's rows."""
+    """A network trained on real and synthetic cases: a part of the table."""
 
-    title: str = Field(min_length=1, description="as the paper has it")
-    code: Literal["ours", "others"] = Field("ours", description="others: it is not shipped")
+    title: str = Field(min_length=1, description="as in the paper")
+    code: Literal["ours", "others"] = Field("ours", description="others: not shipped")
     why: str = Field("", description="others: why it is not run")
     instead: str = Field("", description="others: what to run instead")
     target: Literal["segmenter", "deepmedic", "yolo"] | None = Field(
@@ -70,34 +70,34 @@ class Host(Closed):
     )
     kinds: tuple[str, ...] = Field((), description="kinds of data it takes; none: any")
     stands_in_for: str | None = Field(
-        None, description="another host, in whose place it comes where that cannot take the data"
+        None, description="host that it replaces if that one cannot take the data"
     )
     set: Settings = Field(default_factory=dict, description="as after --set")
-    usual_augmentation: bool = Field(True, description="the host's own, of every arm")
+    usual_augmentation: bool = Field(True, description="the host's augmentation, in all arms")
     real_in_generator_space: bool = Field(
-        False, description="real training cases go through the generator's space, too"
+        False, description="map real training cases through the generator's space, too"
     )
     figures: str | None = Field(
-        None, description="where in the recipe's report its figures stand, with / between keys"
+        None, description="path of its figures in the recipe's report, with / between keys"
     )
     deviations: dict[str, tuple[float, ...]] = Field(
         default_factory=dict,
-        description="an arm's figures -> deviations in the order of the regions, where the report "
-        "has means alone",
+        description="an arm's figures -> deviations in the order of the regions, if the report "
+        "has means only",
     )
 
     @model_validator(mode="after")
     def _ours_or_others(self) -> Host:
         if self.code == "others":
             if self.target or self.set or not (self.why and self.instead):
-                raise ValueError("code: others has why and instead, and neither target nor set")
+                raise ValueError("code: others needs why and instead, and neither target nor set")
         elif self.target is None or self.why or self.instead:
-            raise ValueError("a host of ours has a target, and neither why nor instead")
+            raise ValueError("code: ours needs a target, and neither why nor instead")
         return self
 
 
 class Arm(Closed):
-    """One training of every host."""
+    """An experiment arm: one training of every host."""
 
     name: str = Field(min_length=1, description="as in the table")
     ratio: str = Field(description="real:synthetic")
@@ -106,7 +106,7 @@ class Arm(Closed):
     schedule: str = Field("constant", description="as after --schedule")
     edits: tuple[str, ...] | None = Field(None, description="other edits than the recipe's")
     figures: str | None = Field(None, description="its key among a host's figures")
-    optional: bool = Field(False, description="trained only if it is named (--only)")
+    optional: bool = Field(False, description="trained only if named (--only)")
 
     @model_validator(mode="after")
     def _fits(self) -> Arm:
@@ -118,7 +118,7 @@ class Arm(Closed):
 
 
 class Scale(Closed):
-    """Other settings for another amount of work, beside the recipe's scale of the same name."""
+    """Settings for another amount of work, beside the recipe's scale of the same name."""
 
     summary: str = Field("", description="what it is for")
     hosts: dict[str, Settings] = Field(default_factory=dict, description="over a host's")
@@ -131,8 +131,8 @@ class Figure(Closed):
     deviation: float | None = None
 
     def __str__(self) -> str:
-        more = "" if self.deviation is None else f" ± {self.deviation:.2f}"
-        return f"{self.mean:.4f}".removesuffix("0") + more
+        suffix = "" if self.deviation is None else f" ± {self.deviation:.2f}"
+        return f"{self.mean:.4f}".removesuffix("0") + suffix
 
 
 class Plan(Closed):
@@ -140,7 +140,7 @@ class Plan(Closed):
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
     table: str = Field(min_length=1, description="which table of which paper")
-    data: str = Field(description="what the paper took, in words")
+    data: str = Field(description="the paper's data, in words")
     recipe: str = Field(description="registered name")
     set: Settings = Field(default_factory=dict, description="over the recipe's, as after --set")
     generators: dict[str, str] = Field(min_length=1, description="name here -> the recipe's set")
@@ -165,13 +165,13 @@ class Plan(Closed):
         names = [arm.name for arm in self.arms]
         if len(set(names)) != len(names):
             raise ValueError(f"two arms of one name among {', '.join(names)}")
-        for what, named, known in self._named():
-            if named not in known:
-                raise ValueError(f"{what} {named!r}, expected one of {', '.join(known)}")
+        for place, named, choices in self._named():
+            if named not in choices:
+                raise ValueError(f"{place} {named!r}, expected one of {', '.join(choices)}")
         return self
 
     def _named(self) -> Iterator[tuple[str, str, Sequence[str]]]:
-        """What names something, the name, and what there is."""
+        """Yield the place of each reference, the name, and the valid names."""
         for arm in self.arms:
             if arm.generator is not None:
                 yield f"arm {arm.name}: generator", arm.generator, list(self.generators)
@@ -189,52 +189,53 @@ class Plan(Closed):
         """The recipe, checked.
 
         Raises:
-            UsageFault: there is none of that name.
+            UsageFault: there is no recipe of that name.
         """
         return find_recipe(self.recipe)
 
     @property
     def measures(self) -> list[str]:
-        """Names of what is measured of every arm."""
+        """Names of the measures of every arm."""
         return list(self.regions or self.columns)
 
     def figure(self, host: str, arm: Arm, measure: str) -> Figure | None:
-        """What the paper reports there; None for nothing.
+        """Return the paper's figure; None if it reports none.
 
         Raises:
-            KeyError: the recipe's report has no such place.
+            KeyError: the recipe's report lacks the path.
         """
         where = self.hosts[host].figures
         if where is None or arm.figures is None:
             return None
-        found: Any = self.spec.spec.reports
+        report: Any = self.spec.spec.reports
         for key in (*where.split("/"), arm.figures):
-            found = found[key]
+            report = report[key]
         if self.figures == "mean and deviation":
-            return Figure(mean=found[0], deviation=found[1])
+            return Figure(mean=report[0], deviation=report[1])
         index = self.measures.index(measure)
-        more = self.hosts[host].deviations.get(arm.figures)
-        return Figure(mean=found[index], deviation=None if more is None else more[index])
+        deviations = self.hosts[host].deviations.get(arm.figures)
+        return Figure(
+            mean=report[index], deviation=None if deviations is None else deviations[index]
+        )
 
-    def hosts_for(self, kind: str, asked: Sequence[str] = ()) -> list[str]:
-        """Hosts of ours that are run on data of a kind: all that can, each stand-in only in need.
+    def hosts_for(self, kind: str, requested: Sequence[str] = ()) -> list[str]:
+        """Return the hosts to run on a kind of data; a stand-in only if its host cannot run.
 
         Raises:
-            UsageFault: one of those that is not there, is others' code, or cannot take the data.
+            UsageFault: a requested host is unknown, is not shipped, or cannot take the data.
         """
         able = [name for name, host in self.hosts.items() if _takes(host, kind)]
-        for name in asked:
+        for name in requested:
             if name not in able:
                 raise UsageFault(
-                    f"--host {name}: not to be run on {kind}: data, expected among: "
-                    f"{', '.join(able)}"
+                    f"--host {name}: cannot run on {kind}: data, expected one of: {', '.join(able)}"
                 )
-        if asked:
-            return list(asked)
+        if requested:
+            return list(requested)
         return [name for name in able if self.hosts[name].stands_in_for not in able]
 
     def others(self) -> list[str]:
-        """Hosts that are other people's code."""
+        """Return the hosts that are not shipped."""
         return [name for name, host in self.hosts.items() if host.code == "others"]
 
 
@@ -243,10 +244,10 @@ def _takes(host: Host, kind: str) -> bool:
 
 
 def read_plan(path: Path) -> Plan:
-    """The plan in a file.
+    """Read a plan from a file.
 
     Raises:
-        UsageFault: it is none: naming the file and the key.
+        UsageFault: the plan is not valid; the message names the file and the key.
     """
     document, _ = read_yaml(path, "a plan in YAML")
     try:
@@ -264,21 +265,21 @@ def read_plan(path: Path) -> Plan:
 
 
 def find_plan(text: str) -> Plan:
-    """The plan that somebody names: a recipe's, or a file.
+    """Return a plan by its recipe's name or by its file.
 
     Raises:
-        UsageFault: no such recipe or file, or a recipe without a plan.
+        UsageFault: the recipe or file is unknown, or the recipe has no plan.
     """
     if text.endswith((".yaml", ".yml")):
         return read_plan(Path(text))
     path = _plan_of(find_recipe(text))
     if not path.is_file():
-        known = (
+        names = (
             name for name in installed().names("recipes") if _plan_of(find_recipe(name)).is_file()
         )
         raise UsageFault(
-            f"{text}: the recipe has no table of trainings, expected one of {', '.join(known)}, or "
-            "a file of your own"
+            f"{text}: the recipe has no table of trainings, expected one of {', '.join(names)}, or "
+            "a plan file"
         )
     return read_plan(path)
 
@@ -288,12 +289,12 @@ def _plan_of(recipe: Recipe) -> Path:
 
 
 def read_formulas(text: str, regions: Mapping[str, str]) -> dict[str, str]:
-    """The plan's regions with other formulas, ``WT:1+2+3,ET:3``; those not named stay.
+    """Return the plan's regions with the formulas of ``WT:1+2+3,ET:3``; other regions stay.
 
     Raises:
-        UsageFault: it is not like that.
+        UsageFault: the text is not of that form.
     """
-    found = dict(regions)
+    formulas = dict(regions)
     for part in filter(None, text.split(",")):
         name, _, formula = (word.strip() for word in part.partition(":"))
         if name not in regions or not re.fullmatch(r"all|\d+(\+\d+)*", formula):
@@ -301,12 +302,12 @@ def read_formulas(text: str, regions: Mapping[str, str]) -> dict[str, str]:
                 f"--regions {part}: expected NAME:1+2 or NAME:all, with a name of "
                 f"{', '.join(regions)}"
             )
-        found[name] = formula
-    return found
+        formulas[name] = formula
+    return formulas
 
 
 def _first(error: ValidationError) -> str:
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"]))
-    said = first["msg"].removeprefix("Value error, ")
-    return f"{key}: {said}" if key else said
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{key}: {message}" if key else message

@@ -1,7 +1,8 @@
-"""A paper's table: its recipe fitted, its arms trained, by the documented commands.
+"""Reproduction of a paper's table: fit the recipe and train the arms by the documented commands.
 
-Every arm of a host trains for as many optimiser steps and is judged on the real held-out cases.
-What is done is taken up by the same command; our table stands beside the paper's after every arm.
+All arms of a host train for the same number of optimiser steps. They are evaluated on the real
+held-out cases. The same command resumes a table. Our table is printed beside the paper's after
+every arm.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ KEPT = (
     *("ratio", "schedule", "drawn_real", "drawn_synthetic", "realised_synthetic_share"),
     *("asked_synthetic_share", "fell_back", "metrics_on_real_cases"),
 )
-"""What is kept of ``augment``'s own report."""
+"""Keys kept from the report of ``augment``."""
 
 
 class Table:
@@ -51,7 +52,7 @@ class Table:
         return self.commands.plan
 
     def listed(self) -> list[list[str]]:
-        """All commands, in order."""
+        """Return all commands in order."""
         words = [self.commands.fit(self.generators)] if self.generators else []
         for host in self.hosts:
             for arm, settings in self._settings(host).items():
@@ -59,36 +60,36 @@ class Table:
         return words
 
     def _settings(self, host: str) -> dict[Arm, dict[str, str]]:
-        """What each arm of a host is set to."""
+        """Return the settings of each arm of a host."""
         common, lengths = self.commands.settings(host), self.commands.lengths(host, self.arms)
         return {arm: overlay(common, lengths[arm.name]) for arm in self.arms}
 
     @property
     def generators(self) -> list[str]:
-        """Those that the arms need; for the space of real cases alone the plan's first."""
+        """Generators of the arms; the plan's first one if only its space is needed."""
         needed = {arm.generator for arm in self.arms}
-        found = [name for name in self.plan.generators if name in needed]
+        names = [name for name in self.plan.generators if name in needed]
         squeezed = any(map(self.commands.squeezes, self.hosts))
-        return found or list(self.plan.generators)[: int(squeezed)]
+        return names or list(self.plan.generators)[: int(squeezed)]
 
     def call(self, words: Sequence[str]) -> str:
-        """Run a command; its output.
+        """Run a command and return its output.
 
         Raises:
-            GansynthError: it failed, with its exit code; it has said why.
+            GansynthError: it failed; with its exit code. Its own message is above.
         """
-        told = said(words, self.commands.asked.out)
-        self.say(f"$ {told}")
+        text = said(words, self.commands.asked.out)
+        self.say(f"$ {text}")
         line = [sys.executable, "-m", "gansynth_cli", *words, "--json"]
         done = subprocess.run(line, stdout=subprocess.PIPE, text=True)
         if done.returncode != 0:
             kind = FAULTS.get(done.returncode, GansynthError)
-            raise kind(f"{told}: ended with exit code {done.returncode}; see above")
-        self.ran.append(told)
+            raise kind(f"{text}: ended with exit code {done.returncode}; see above")
+        self.ran.append(text)
         return done.stdout
 
     def run(self) -> None:
-        """Fit and train everything; the table after each arm."""
+        """Fit and train everything; print the table after each arm."""
         if self.generators:
             self.call(self.commands.fit(self.generators))
         for host in self.hosts:
@@ -98,7 +99,7 @@ class Table:
                 self.say("\n".join(self.lines()))
 
     def lines(self) -> list[str]:
-        """Our table so far, beside the paper's, and what is to be said of it."""
+        """Return our table so far beside the paper's, and notes on it."""
         cells = rows(self.plan, self.results, self.commands.regions, self.arms)
         widths = [max(len(str(cell)) for cell in column) for column in zip(*cells, strict=True)]
         lines = [
@@ -108,17 +109,17 @@ class Table:
         return [*lines, *notes(self.plan), *steps_of(self.results)]
 
     def train(self, host: str, arm: Arm, seed: int, settings: Mapping[str, str]) -> dict[str, Any]:
-        """Train one arm, or take up what the same command has left."""
+        """Train one arm, or reuse the result of the same command."""
         words = self.commands.augment(host, arm, seed, settings)
         folder = self.commands.folder(host, arm, seed)
         record, out = folder.with_suffix(".json"), self.commands.asked.out
         plain = [word.replace(f"{out}/", "") for word in words]  # the folder may have been moved
-        if "--generator" in words:  # and may not have been fitted otherwise meanwhile
+        if "--generator" in words:  # the generator's fit must be the same, too
             plain += self.commands.fitted
-        kept = json.loads(record.read_text("utf-8")) if record.is_file() else {}
-        if kept.get("command") == plain:
+        previous = json.loads(record.read_text("utf-8")) if record.is_file() else {}
+        if previous.get("command") == plain:
             self.ran.append(said(words, out))
-            return dict(kept["result"])
+            return dict(previous["result"])
         report = json.loads(self.call(words))
         target = str(self.plan.hosts[host].target)
         result = {
@@ -132,20 +133,20 @@ class Table:
         return result
 
     def settings(self, host: str) -> dict[str, str]:
-        """A host's settings that all arms share, as they may be written down."""
+        """Return a host's settings that all arms share, without this machine's folders."""
         first, *others = self._settings(host).values()
         return {k: bare(v) for k, v in first.items() if all(o.get(k) == v for o in others)}
 
     def document(self) -> dict[str, Any]:
-        """What is written to the results."""
-        plan, asked = self.plan, self.commands.asked
+        """Return the results document."""
+        plan, options = self.plan, self.commands.asked
         source = self.commands.source
         squeezed = any(map(self.commands.squeezes, self.hosts))
         return {
             "plan": plan.name,
             "paper": plan.table,
-            "scale": asked.scale or "the paper's",
-            "fit_settings": dict(asked.fit),
+            "scale": options.scale or "the paper's",
+            "fit_settings": dict(options.fit),
             "data": source.name,
             "training_cases": len(source.train_ids),
             "held_out_cases": len(source.held_out_ids),
@@ -167,30 +168,30 @@ class Table:
 
 
 def papers(plan: Plan) -> dict[str, Any]:
-    """The paper's figures: host -> arm -> region or column -> mean and deviation."""
-    found: dict[str, Any] = {}
+    """Return the paper's figures: host -> arm -> region or column -> mean and deviation."""
+    figures: dict[str, Any] = {}
     for host in plan.hosts:
         for arm in plan.arms:
             for measure in plan.measures:
                 figure = plan.figure(host, arm, measure)
                 if figure is not None:
-                    own = found.setdefault(host, {}).setdefault(arm.name, {})
-                    own[measure] = figure.model_dump(exclude_none=True)
-    return found
+                    cells = figures.setdefault(host, {}).setdefault(arm.name, {})
+                    cells[measure] = figure.model_dump(exclude_none=True)
+    return figures
 
 
 def of_segmenter(folder: Path) -> dict[str, Any]:
-    """Steps and every case's Dice of a segmenter's training."""
+    """Return steps and the Dice of every case of a segmenter's training."""
     doc = json.loads((folder / "metrics.json").read_text("utf-8"))
-    each = {case: found["dice"] for case, found in doc["per_case"].items()}
+    each = {case: scores["dice"] for case, scores in doc["per_case"].items()}
     return {"steps": doc["steps"], "per_case": each}
 
 
 def of_deepmedic(folder: Path) -> dict[str, Any]:
-    """Steps and every case's Dice of the torch engine's training."""
+    """Return steps and the Dice of every case of the torch engine's training."""
     doc = json.loads((folder / "validation.json").read_text("utf-8"))
     sessions = json.loads((folder / "gansynth_session.json").read_text("utf-8"))["sessions"]
-    trained = [k for one in sessions for k in one["per_subepoch"] if k["trained"]]
+    trained = [k for session in sessions for k in session["per_subepoch"] if k["trained"]]
     segments = (k["segments_real"] + k["segments_synthetic"] for k in trained)
     return {
         "steps": sum(count // sessions[-1]["batch"] for count in segments),
@@ -199,14 +200,14 @@ def of_deepmedic(folder: Path) -> dict[str, Any]:
 
 
 def of_detector(folder: Path) -> dict[str, Any]:
-    """Steps and figures of a detector's training, on test images where there are any."""
+    """Return steps and figures of a detector's training, on test images if there are any."""
     from gansynth.metrics.detection.measuring import summary
     from gansynth.metrics.detection.record import FILE, read_detections
 
     file = folder / FILE.replace(".json", "_test.json")
     test = file.is_file()
     sessions = json.loads((folder / "gansynth_session.json").read_text("utf-8"))["sessions"]
-    epochs = [(one["batch"], epoch) for one in sessions for epoch in one["per_epoch"]]
+    epochs = [(session["batch"], epoch) for session in sessions for epoch in session["per_epoch"]]
     places = ((batch, e["places_real"] + e["places_synthetic"]) for batch, e in epochs)
     return {
         "steps": sum(ceil(count / batch) for batch, count in places),
@@ -223,7 +224,7 @@ def write(table: Table, name: str, command: str) -> Path:
     """Write all results of a table to ``NAME.json`` in its folder, with the machine's description.
 
     Raises:
-        EnvironmentFault: the disk refuses.
+        EnvironmentFault: the file cannot be written.
     """
     import torch
 
@@ -246,24 +247,24 @@ Result = Mapping[str, Any]
 
 
 def key_of(region: str, formula: str) -> str:
-    """What a host calls a region in its report."""
+    """Return the name of a region in a host's report."""
     return "foreground" if formula == ALL else region
 
 
 def dice_of(results: Sequence[Result], key: str) -> str:
-    """Mean and deviation over held-out cases, those of all seeds together; a dash for none."""
-    each = [case.get(key) for one in results for case in one["per_case"].values()]
-    known = [value for value in each if value is not None]
-    if not known:
+    """Return mean ± deviation over held-out cases of all seeds; a dash without values."""
+    each = [case.get(key) for result in results for case in result["per_case"].values()]
+    values = [value for value in each if value is not None]
+    if not values:
         return "-"
-    more = f" ± {pstdev(known):.2f}" if len(known) > 1 else ""
-    return f"{fmean(known):.3f}{more}"
+    suffix = f" ± {pstdev(values):.2f}" if len(values) > 1 else ""
+    return f"{fmean(values):.3f}{suffix}"
 
 
 def figure_of(results: Sequence[Result], key: str) -> str:
-    """Mean over seeds of a detector's figure; a dash for none."""
-    known = [one["figures"][key] for one in results if one["figures"][key] is not None]
-    return f"{fmean(known):.3f}" if known else "-"
+    """Return the mean over seeds of a detector's figure; a dash without values."""
+    values = [result["figures"][key] for result in results if result["figures"][key] is not None]
+    return f"{fmean(values):.3f}" if values else "-"
 
 
 def rows(
@@ -272,37 +273,40 @@ def rows(
     regions: Mapping[str, str],
     arms: Sequence[Arm] | None = None,
 ) -> list[tuple[object, ...]]:
-    """A line for each arm of each host: what was drawn, Dice or figures, and the paper's.
+    """Return a row per arm and host: numbers of samples, Dice or figures, and the paper's.
 
     Args:
         results: as ``gansynth papers`` writes them.
-        regions: name -> formula, as they were asked for; none of a detector's table.
-        arms: shown of others' code; all of the plan's if None. Of ours, those with results; all
-            before there are any.
+        regions: name -> formula; empty for a detector's table.
+        arms: rows of hosts that are not shipped; None for all arms of the plan. Other hosts show
+            arms with results, or all arms before there are any.
     """
     names = plan.measures
     head = ("host", "arm", "real", "synthetic", *names, *(f"paper {name}" for name in names))
     lines: list[tuple[object, ...]] = [head]
-    for host, told in plan.hosts.items():
+    for host, entry in plan.hosts.items():
         for arm in plan.arms:
-            found = [one for one in results if (one["host"], one["arm"]) == (host, arm.name)]
+            trained = [
+                result for result in results if (result["host"], result["arm"]) == (host, arm.name)
+            ]
             papers = [plan.figure(host, arm, name) or "-" for name in names]
-            if found:
+            if trained:
                 drawn = [
-                    sum(one[key] for one in found) for key in ("drawn_real", "drawn_synthetic")
+                    sum(result[key] for result in trained)
+                    for key in ("drawn_real", "drawn_synthetic")
                 ]
-                ours = [dice_of(found, key_of(*item)) for item in regions.items()]
-                ours += [figure_of(found, key) for key in plan.columns.values()]
-                lines.append((told.title, arm.name, *drawn, *ours, *papers))
-            elif arm in (arms or plan.arms) and (told.code == "others" or not results):
-                not_run = NOT_RUN if told.code == "others" else "-"
+                ours = [dice_of(trained, key_of(*item)) for item in regions.items()]
+                ours += [figure_of(trained, key) for key in plan.columns.values()]
+                lines.append((entry.title, arm.name, *drawn, *ours, *papers))
+            elif arm in (arms or plan.arms) and (entry.code == "others" or not results):
+                not_run = NOT_RUN if entry.code == "others" else "-"
                 ours = [not_run, *("" for _ in names[1:])]
-                lines.append((told.title, arm.name, "-", "-", *ours, *papers))
+                lines.append((entry.title, arm.name, "-", "-", *ours, *papers))
     return lines
 
 
 def notes(plan: Plan) -> list[str]:
-    """What is said below the table: of hosts that are not run, and of those that stand in."""
+    """Return notes below the table on hosts that are not run."""
     lines = []
     for name in plan.others():
         host = plan.hosts[name]
@@ -311,10 +315,10 @@ def notes(plan: Plan) -> list[str]:
 
 
 def steps_of(results: Sequence[Result]) -> list[str]:
-    """How many optimiser steps the arms of each host had, if they had not as many."""
+    """Return a note for each host whose arms had different numbers of optimiser steps."""
     lines = []
-    for host in dict.fromkeys(one["host"] for one in results):
-        steps = sorted({one["steps"] for one in results if one["host"] == host})
+    for host in dict.fromkeys(result["host"] for result in results):
+        steps = sorted({result["steps"] for result in results if result["host"] == host})
         if len(steps) > 1:
-            lines.append(f"{host}: its arms had {', '.join(map(str, steps))} steps, not as many")
+            lines.append(f"{host}: its arms had {', '.join(map(str, steps))} steps, not the same")
     return lines

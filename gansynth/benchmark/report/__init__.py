@@ -1,4 +1,4 @@
-"""The report of a benchmark: one HTML file to look at, one Markdown file to read anywhere."""
+"""The report of a benchmark: an HTML file with graphics, and a Markdown file."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ def write_report(
 ) -> dict[str, Path]:
     """Write ``report.html`` and ``report.md`` from a benchmark's results.
 
-    The HTML file is whole in itself: no network, no other file. Its numbers are links into
-    ``results.json``, which the caller writes into the same folder.
+    The HTML file is self-contained. Its numbers are links into ``results.json``, which the caller
+    writes into the same folder.
 
     Args:
-        document: the results; any part may be missing or empty, which the report then says.
-        folder: where to write; made if it is not there.
-        overlays: pictures of the cases that ``overlays.worst_cases`` names. They are slices of
-            test images: who passes the report on passes these on.
+        document: the results; the report states which parts are missing or empty.
+        folder: where to write; created if missing.
+        overlays: pictures of the cases from ``overlays.worst_cases``. They are slices of test
+            images, so the report then contains patient data.
 
     Returns:
         Name of each file -> its path.
 
     Raises:
-        EnvironmentFault: the disk refuses.
+        EnvironmentFault: a file cannot be written.
     """
     from gansynth.benchmark.report.page import compose
     from gansynth.report import rendering

@@ -1,4 +1,4 @@
-"""Arms beside the control: differences, and what they are worth in real cases."""
+"""Comparison of arms with the control: differences, and equivalent numbers of real cases."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HEIGHT = 30.0
 MIDDLE = HEIGHT / 2
 EDGES = 4.0, 96.0
 BEYOND = 2.5
-"""The axis ends at so many times the usual reach of an interval: one arm must not flatten all."""
+"""The axis ends at this multiple of the median interval, so that outliers do not dominate."""
 MARKS = {
     Finding.GAIN: "up",
     Finding.LOSS: "down",
@@ -51,26 +51,26 @@ FOREST_KEY = Key(
 
 
 def differences(study: Study, drawings: Drawings) -> list[Block]:
-    """Forest plots: of the primary measure, and folded away of each other one."""
+    """Return forest plots: of the primary measure, and collapsed ones of the other measures."""
     if not study.root["comparisons"]:
         return [Words(["No comparison was finished."], "note")]
-    found: list[Block] = []
+    blocks: list[Block] = []
     for name, show in study.measures.items():
         if not any(node for *_, node in study.entries("comparisons", study.others, name)):
             continue
         table = _forest(study, drawings, name, show)
         way = "higher" if show.up else "lower"
         if name == study.primary:
-            found += [table, FOREST_KEY, *_reach(study)]
+            blocks += [table, FOREST_KEY, *_reach(study)]
         else:
-            found.append(More(f"{show.title}, {show.unit}: {way} is better", [table]))
-    return found
+            blocks.append(More(f"{show.title}, {show.unit}: {way} is better", [table]))
+    return blocks
 
 
 def _reach(study: Study) -> list[Block]:
-    """What the intervals speak for, as the comparisons say."""
-    found = study.entries("comparisons", study.others, study.primary)
-    reach = dict.fromkeys(text for *_, node in found if (text := node["generalises"].text))
+    """Return a note on what the intervals generalise to."""
+    entries = study.entries("comparisons", study.others, study.primary)
+    reach = dict.fromkeys(text for *_, node in entries if (text := node["generalises"].text))
     return [Words([f"The intervals speak for other: {'; '.join(reach)}."], "note")] if reach else []
 
 
@@ -79,9 +79,11 @@ def _forest(study: Study, drawings: Drawings, measure: str, show: Show) -> Table
     axis = _forest_axis([node for *_, node in rows], show)
     sides = ("control better", "arm better") if show.up else ("arm better", "control better")
     title = f"{show.title}: difference to the control, {show.unit}"
-    said = f"Axis from {axis.words(axis.low)} to {axis.words(axis.high)}; left of zero {sides[0]}."
+    description = (
+        f"Axis from {axis.words(axis.low)} to {axis.words(axis.high)}; left of zero {sides[0]}."
+    )
     ends = (f"◂ {sides[0]}", f"{sides[1]} ▸")
-    head = ruler(drawings, axis, title, said, ends, sign=True)
+    head = ruler(drawings, axis, title, description, ends, sign=True)
     column = Column(title, "drawing", head)
     made = [_forest_row(study, drawings, axis, column, show, *row) for row in rows]
     return Table.of(title, made, "forest")
@@ -165,16 +167,16 @@ def _forest_drawing(
     return drawings.drawing(name, described, HEIGHT, *drawn)
 
 
-def _shown(found: Linked) -> float | None:
-    """As it is drawn at an axis."""
-    return None if found.value is None else found.value * found.scale
+def _shown(link: Linked) -> float | None:
+    """Return the value in the units of the axis."""
+    return None if link.value is None else link.value * link.scale
 
 
 # -- worth ---------------------------------------------------------------------------------------
 
 
 def worth(study: Study, drawings: Drawings) -> list[Block]:
-    """How many extra real cases would have brought as much."""
+    """Return the equivalent number of extra real cases of each arm."""
     entries = [entry for entry in study.entries("worth", study.others) if entry[-1]]
     if not entries:
         return [Words(["This could not be worked out."], "note")]
@@ -185,8 +187,8 @@ def worth(study: Study, drawings: Drawings) -> list[Block]:
     usual = BEYOND * median([abs(v) for v in (*reach, *ends)] or [1.0])
     axis = Axis.over([0.0, *(min(max(v, -usual), usual) for v in (*reach, *ends))], *EDGES)
     title = "worth so many extra real cases"
-    said = f"Axis from {axis.words(axis.low)} to {axis.words(axis.high)} real cases."
-    head = ruler(drawings, axis, title, said, sign=True)
+    description = f"Axis from {axis.words(axis.low)} to {axis.words(axis.high)} real cases."
+    head = ruler(drawings, axis, title, description, sign=True)
     column = Column(title, "drawing", head)
     made = [_worth_row(study, drawings, axis, column, *entry) for entry in entries]
     return [Table.of(WORTH, made, "worth")]
@@ -211,10 +213,12 @@ def _worth_row(
     at = node["cases"].number
     if at is not None and axis.low <= at <= axis.high:
         drawn.append(sourced(cases, mark("dot", axis.at(at), MIDDLE, "arm")))
-    said = node["reason"].text or f"{cases.text} cases, 95 % CI {ends[0].text} to {ends[1].text}"
+    description = (
+        node["reason"].text or f"{cases.text} cases, 95 % CI {ends[0].text} to {ends[1].text}"
+    )
     cells: dict[Column, Line | Markup] = {
         Column("N", "short"): [whole(study.size_node(n))],
-        column: drawings.drawing(f"{arm.title}, N = {n}", said, HEIGHT, *drawn),
+        column: drawings.drawing(f"{arm.title}, N = {n}", description, HEIGHT, *drawn),
         Column("cases"): [cases],
         Column("95 % CI"): interval(*ends) if at is None else [ends[0], " to ", ends[1]],
         Column("note", "words"): [node["reason"].text],

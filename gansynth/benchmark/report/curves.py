@@ -1,4 +1,4 @@
-"""Learning curves, an arm to a panel."""
+"""Learning curves, one panel per arm."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from gansynth.report.svg import (
 from gansynth.report.words import Line, Show
 
 ASIDE = 2.5
-"""How far an arm's points stand beside the control's, in shares of the width."""
+"""Horizontal offset of an arm's points from the control's, in percent of the width."""
 CURVE_KEY = Key(
     (("dot control", "control, with its 95 % CI"), ("square arm", "arm, with its 95 % CI"))
 )
 
 
 def curves(study: Study, drawings: Drawings) -> list[Block]:
-    """What more real cases bring to the control, and where each arm stands."""
+    """Return the control's learning curve over real cases, with the points of each arm."""
     show, primary = study.show, study.primary
-    found = study.entries("means", study.arms, primary)
-    means = {(arm.key, n): node for arm, n, node in found}
+    entries = study.entries("means", study.arms, primary)
+    means = {(arm.key, n): node for arm, n, node in entries}
     ends = [node[k].number for node in means.values() for k in ("low", "high", "mean")]
     if all(end is None for end in ends):
         return [Words(["No training was finished."], "note")]
@@ -58,7 +58,7 @@ def curves(study: Study, drawings: Drawings) -> list[Block]:
 
 
 def _curve(
-    study: Study, drawings: Drawings, down: Axis, arm: Arm, own: Mapping[int, Node]
+    study: Study, drawings: Drawings, down: Axis, arm: Arm, means: Mapping[int, Node]
 ) -> tuple[Line, Markup]:
     where = _places(study.sizes)
     drawn = frame(down, [(where[n], str(n)) for n in study.sizes])
@@ -67,12 +67,12 @@ def _curve(
     for n in study.sizes:
         drawn += _point(study.show, down, where[n], control[n], "dot", "control")
         if arm.key != study.control:
-            drawn += _point(study.show, down, where[n] + ASIDE, own[n], "square", "arm")
-    said = [
-        f"N = {n}: control {_said(study.show, control[n])}, arm {_said(study.show, own[n])}."
+            drawn += _point(study.show, down, where[n] + ASIDE, means[n], "square", "arm")
+    sentences = [
+        f"N = {n}: control {_said(study.show, control[n])}, arm {_said(study.show, means[n])}."
         for n in study.sizes
     ]
-    return [arm.title], drawings.drawing(arm.title, " ".join(said), HEIGHT, *drawn)
+    return [arm.title], drawings.drawing(arm.title, " ".join(sentences), HEIGHT, *drawn)
 
 
 def _said(show: Show, mean: Node) -> str:
@@ -80,7 +80,7 @@ def _said(show: Show, mean: Node) -> str:
 
 
 def _places(sizes: Sequence[int]) -> dict[int, float]:
-    """Where each size lies: as far from the next one as it is often doubled."""
+    """Return the horizontal position of each size, on a log2 scale."""
     first, last = LEFT + 10, RIGHT - 10
     if len(sizes) < 2:
         return dict.fromkeys(sizes, (first + last) / 2)
@@ -94,16 +94,16 @@ def _places(sizes: Sequence[int]) -> dict[int, float]:
 def _joined(
     study: Study, down: Axis, where: Mapping[int, float], means: Mapping[int, Node]
 ) -> list[Markup]:
-    """The line through the control's means, and the band of their intervals."""
+    """Return the line through the control's means, and the band of their intervals."""
     scale = study.show.scale
-    known = [
+    spans = [
         (where[n], [node[k].number for k in ("low", "mean", "high")]) for n, node in means.items()
     ]
-    known = [(x, values) for x, values in known if None not in values]
-    points = [(x, [down.at((v or 0.0) * scale) for v in values]) for x, values in known]
+    spans = [(x, values) for x, values in spans if None not in values]
+    points = [(x, [down.at((v or 0.0) * scale) for v in values]) for x, values in spans]
     corners = [(x, low) for x, (low, _, _) in points]
     corners += [(x, high) for x, (_, _, high) in reversed(points)]
-    # The shape is stretched with the panel; a line would be stretched in its width, too.
+    # The band is stretched with the panel; a stretched line would change its width.
     band = stretched(HEIGHT, tag("polygon", points=corners_of(corners), class_="band"))
     pairs = itertools.pairwise(points)
     return [band, *(line(x1, a[1], x2, b[1], "control") for (x1, a), (x2, b) in pairs)]

@@ -1,4 +1,4 @@
-"""Worst cases: which to look at, and what a prediction got wrong in them, as a picture."""
+"""Worst cases: their choice, and pictures of the errors of a prediction."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ from gansynth.report.png import enlarged, png_bytes, rgb, scaled
 from gansynth.runtime.errors import DataFault
 
 TRUTH, PREDICTED = "#56b4e9", "#e69f00"
-"""Sky blue and orange: told apart by people with any colour vision (Okabe and Ito 2008)."""
+"""Sky blue and orange: safe for all kinds of colour vision (Okabe and Ito 2008)."""
 EDGE = 480
-"""Pixels along the longer side of a picture, about."""
+"""Approximate pixels along the longer side of a picture."""
 WINDOW = 1.0, 99.5
 """Percentiles of the image that are shown black and white."""
 
 LINE, DASH = 3, 8
-"""Pixels across an outline, and along a dash of it."""
+"""Width of an outline and length of a dash, in pixels."""
 
 Labels = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
 class Worst:
-    """A test case that is worth looking at.
+    """A test case with a bad score.
 
     Attributes:
-        draw: which draw of them.
-        control: the case's under the control of the same draw and seed; None for the control.
-        pointer: where ``value`` stands.
-        reference: where ``control`` stands; empty for the control.
+        draw: number of the training subset.
+        control: score of the case under the control of the same draw and seed; None for the
+            control.
+        pointer: JSON pointer of ``value``.
+        reference: JSON pointer of ``control``; empty for the control.
     """
 
     arm: str
@@ -52,13 +53,13 @@ class Worst:
 
     @property
     def lost(self) -> float:
-        """Difference to the control without its sign; 0 for the control."""
+        """Absolute difference to the control; 0 for the control."""
         return 0.0 if self.control is None else abs(self.value - self.control)
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """A picture of such a case, as PNG; ``caption`` is what to see in it."""
+    """A picture of such a case, as PNG; ``caption`` describes it."""
 
     worst: Worst
     png: bytes
@@ -66,12 +67,12 @@ class Overlay:
 
 
 def worst_cases(document: Mapping[str, Any], most: int = 6) -> list[Worst]:
-    """Choose the test cases to look at, by the primary measure.
+    """Choose the worst test cases by the primary measure.
 
     Returns:
-        The control's worst case, then of each arm the one in which it loses most against the
-        control of the same draw and seed, the greatest loss first; then each one's second worst,
-        and so on. No case twice for one arm, and none in which an arm loses nothing.
+        The control's worst case, then each arm's case with the greatest loss, sorted by loss. The
+        second worst cases follow, and so on. A loss is against the control of the same draw and
+        seed. No case appears twice for an arm.
     """
     study = Study(document)
     queues = [_lowest(study), *sorted(_losses(study), key=lambda q: -q[0].lost)]
@@ -80,33 +81,35 @@ def worst_cases(document: Mapping[str, Any], most: int = 6) -> list[Worst]:
 
 
 def _lowest(study: Study) -> list[Worst]:
-    """The control's cases, the worst first, each with its worst run."""
-    found = [
+    """Return the control's cases, worst first, each with its worst run."""
+    cases = [
         _worst(study, run, Node(None), case, score, Node(None))
         for run in study.runs(study.control, status="done")
         for case, score in run["scores"][study.primary].members()
         if score.number is not None
     ]
-    return _once(sorted(found, key=lambda worst: study.show.better(worst.value)))
+    return _once(sorted(cases, key=lambda worst: study.show.better(worst.value)))
 
 
 def _losses(study: Study) -> list[list[Worst]]:
-    """Of each arm that loses anywhere, the cases in which it does, the greatest loss first."""
+    """Return the cases with losses of each arm, greatest loss first; no arms without losses."""
     queues = []
     for arm in study.others:
-        found = []
+        losses = []
         for control, run in (pair for n in study.sizes for pair in study.pairs(arm.key, n)):
             for case, score in run["scores"][study.primary].members():
-                other = control["scores"][study.primary][case]
-                if score.number is None or other.number is None:
+                reference = control["scores"][study.primary][case]
+                if score.number is None or reference.number is None:
                     continue
-                if study.show.better(score.number - other.number) < 0:
-                    found.append(_worst(study, run, control, case, score, other))
-        queues.append(_once(sorted(found, key=lambda worst: -worst.lost)))
+                if study.show.better(score.number - reference.number) < 0:
+                    losses.append(_worst(study, run, control, case, score, reference))
+        queues.append(_once(sorted(losses, key=lambda worst: -worst.lost)))
     return [queue for queue in queues if queue]
 
 
-def _worst(study: Study, run: Node, control: Node, case: str, score: Node, other: Node) -> Worst:
+def _worst(
+    study: Study, run: Node, control: Node, case: str, score: Node, reference: Node
+) -> Worst:
     n, draw, seed = (int(run[key].number or 0) for key in ("n", "draw", "seed"))
     return Worst(
         arm=run["arm"].text,
@@ -116,15 +119,15 @@ def _worst(study: Study, run: Node, control: Node, case: str, score: Node, other
         case=case,
         measure=study.primary,
         value=score.number or 0.0,
-        control=other.number,
+        control=reference.number,
         pointer=score.pointer,
-        reference=other.pointer if other.number is not None else "",
+        reference=reference.pointer if reference.number is not None else "",
     )
 
 
-def _once(found: list[Worst]) -> list[Worst]:
-    """Each case once, in order."""
-    return list({worst.case: worst for worst in reversed(found)}.values())[::-1]
+def _once(cases: list[Worst]) -> list[Worst]:
+    """Return each case once, in order."""
+    return list({worst.case: worst for worst in reversed(cases)}.values())[::-1]
 
 
 # -- pictures ------------------------------------------------------------------------------------
@@ -133,20 +136,20 @@ def _once(found: list[Worst]) -> list[Worst]:
 def overlay_png(
     image: npt.NDArray[np.floating[Any]], truth: Labels, predicted: Labels, *, channel: int = 0
 ) -> bytes:
-    """Draw outlines of truth and prediction on the slice in which they disagree most.
+    """Draw outlines of truth and prediction on the slice with the largest disagreement.
 
-    The truth's outline is solid and sky blue, the prediction's dashed and orange.
+    The truth's outline is solid and sky blue, the prediction's dashed and orange. Ties go to the
+    slice with the most foreground.
 
     Args:
         image: (C, D, H, W), or (C, H, W).
-        truth: (D, H, W), or (H, W); what is below 1 is background.
+        truth: (D, H, W), or (H, W); values below 1 are background.
 
     Returns:
-        A PNG file, whose longer side has about 480 pixels. Of slices that agree alike the one with
-        most foreground is shown.
+        A PNG file, about 480 pixels along its longer side.
 
     Raises:
-        DataFault: shapes that do not fit, or no such channel.
+        DataFault: shapes do not match, or there is no such channel.
     """
     shape = image.shape[1:]
     if truth.shape != shape or predicted.shape != shape or len(shape) not in (2, 3):
@@ -174,14 +177,14 @@ def overlay_png(
 
 
 def _telling_slice(truth: Labels, predicted: Labels) -> int:
-    """Along the first axis: most voxels that differ; where that is a draw most foreground."""
+    """Return the index along D with the most differing voxels; ties go to the most foreground."""
     differ = (truth != predicted).sum(axis=(1, 2))
     foreground = ((truth > 0) | (predicted > 0)).sum(axis=(1, 2))
     return int(np.lexsort((foreground, differ))[-1])
 
 
 def _outlines(labels: Labels, width: int) -> npt.NDArray[np.bool_]:
-    """Where labels end, those at the picture's edge too: lines so many pixels wide."""
+    """Return the outlines of labels, ``width`` pixels wide, also at the picture's edge."""
     from scipy.ndimage import maximum_filter, minimum_filter
 
     most = maximum_filter(labels, width + 1, mode="constant")

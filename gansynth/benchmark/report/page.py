@@ -1,4 +1,4 @@
-"""The report as a whole: what stands on top, and its sections in order."""
+"""The whole report: its head, and its sections in order."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ STATISTICS = "docs/statistics.md"
 
 
 def compose(document: Mapping[str, Any], overlays: Sequence[Overlay] = ()) -> Report:
-    """Work out what a report says."""
+    """Compose a report from a results document."""
     study, drawings = Study(document), Drawings()
     root = study.root
     words = verdict_of(study)
     arms = []
     for arm in study.others:
         stored, lines = root["verdict"]["per_arm"][arm.key], words.per_arm[arm.key]
-        own = not stored.text or stored.text == said(lines)
-        shown: Sequence[tuple[Sign | None, Line]] = lines
-        if not own:
-            shown = [(None, [Linked(stored.text, stored.text, stored.pointer)])]
-        arms.append(Part(arm.title, arm.node["what"].text, shown))
+        matches = not stored.text or stored.text == said(lines)
+        sentences: Sequence[tuple[Sign | None, Line]] = lines
+        if not matches:
+            sentences = [(None, [Linked(stored.text, stored.text, stored.pointer)])]
+        arms.append(Part(arm.title, arm.node["what"].text, sentences))
     return Report(
         name=root["title"].text or root["name"].text or "benchmark",
         sentence=_said(root["verdict"]["sentence"], words.sentence),
@@ -43,14 +43,14 @@ def compose(document: Mapping[str, Any], overlays: Sequence[Overlay] = ()) -> Re
 
 
 def _said(stored: Node, worked_out: Line) -> Line:
-    """The stored words: with their numbers' places if they are those that were worked out."""
+    """Return the stored sentence; with links for its numbers if it equals the computed one."""
     if not stored.text or stored.text == plain(worked_out):
         return worked_out
     return [Linked(stored.text, stored.text, stored.pointer)]
 
 
 def _scope(study: Study) -> Line:
-    """What was compared, in one line."""
+    """Return the setting of the comparison in one line."""
     root = study.root
     data, host, look = root["data"], root["host"], root["look"]
     line: list[str | Linked] = [host["title"].text or host["target"].text or "A host unknown"]
@@ -87,22 +87,22 @@ def _finished(study: Study) -> Line:
 
 
 def _warnings(study: Study) -> list[Line]:
-    """What a reader must know before any number."""
-    root, found = study.root, list[Line]()
+    """Return warnings that precede all numbers."""
+    root, warnings = study.root, list[Line]()
     log = list(root["look"]["log"])
     sealed = [entry for entry in log if entry["split"].text == "sealed"]
     if study.development:
-        found.append(
+        warnings.append(
             [
                 "This is a look at the development split. Settings may have been chosen on these "
                 "subjects: nothing here is a test result."
             ]
         )
     elif not root["look"]["split"]:
-        found.append(["The results do not say which split was looked at."])
+        warnings.append(["The results do not say which split was looked at."])
     elif len(sealed) > 1:
         last = sealed[-1]["look"]
-        found.append(
+        warnings.append(
             [
                 "The sealed split was looked at more than once: this is look ",
                 whole(last if last else root["look"]["number"]),
@@ -113,8 +113,8 @@ def _warnings(study: Study) -> list[Line]:
     if missing:
         count = derived("count", missing, of=of_runs(missing, "status"), holder="/runs")
         word = " training has" if len(missing) == 1 else " trainings have"
-        found.append([count, f"{word} no result; comparisons go without. See failures, below."])
-    return [*found, *([node.text] for node in root["warnings"] if node.text)]
+        warnings.append([count, f"{word} no result; comparisons go without. See failures, below."])
+    return [*warnings, *([node.text] for node in root["warnings"] if node.text)]
 
 
 def _footer(root: Node) -> Line:
@@ -130,7 +130,7 @@ def _sections(study: Study, drawings: Drawings, overlays: Sequence[Overlay]) -> 
     if everything:
         compared.append(More("Every number of every comparison", everything))
     drawn = [*tables.ratios(study), *tables.chosen(study)]
-    found = [
+    sections = [
         Section("differences", "Difference to the control", "Differences", compared),
         Section(
             "worth", "Worth how many extra real cases", "Worth", comparing.worth(study, drawings)
@@ -152,7 +152,7 @@ def _sections(study: Study, drawings: Drawings, overlays: Sequence[Overlay]) -> 
         Section("plan", "Plan", "Plan", records.plan(study)),
         Section("reading", "How to read this", "How to read", _reading(study)),
     ]
-    return tuple(section for section in found if section.blocks)
+    return tuple(section for section in sections if section.blocks)
 
 
 def _reading(study: Study) -> tuple[Words | Terms, ...]:
@@ -175,9 +175,9 @@ def _reading(study: Study) -> tuple[Words | Terms, ...]:
         ("numbers", [f"each is a link to its place in {RESULTS}, named by its JSON pointer"]),
         ("{a,b}", ["in a name: several places, which the number is the mean, sum or the like of"]),
     )
-    more = f"How all this is computed and checked: {STATISTICS}."
+    note = f"How all this is computed and checked: {STATISTICS}."
     return (
         *(Words([line]) for line in lines),
         Terms((*terms, *links), links),
-        Words([more], "note"),
+        Words([note], "note"),
     )

@@ -1,4 +1,4 @@
-"""What is told word for word: worst cases, a paper's table, looks, failures and the plan."""
+"""Records in the report: worst cases, a paper's table, test set accesses, failures, the plan."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ OVERLAY_KEY = Key((("truth", "truth, solid"), ("predicted", "prediction, dashed"
 
 
 def worst(study: Study, overlays: Sequence[Overlay]) -> list[Block]:
-    """Cases in which arms lose most, with pictures where there are any."""
+    """Return the cases with the greatest losses, with their pictures if there are any."""
     chosen = worst_cases(study.root.value)
     if not chosen and not overlays:
         return [Words(["There are no scores of single cases."], "note")]
-    found: list[Block] = []
+    blocks: list[Block] = []
     if overlays:
-        found += [OVERLAY_KEY, Pictures([_picture(study, o) for o in overlays])]
+        blocks += [OVERLAY_KEY, Pictures([_picture(study, o) for o in overlays])]
     else:
-        found.append(Words(["No pictures were made."], "note"))
+        blocks.append(Words(["No pictures were made."], "note"))
     show = study.show
     columns = [
         *(Column(title, "words") for title in ("case", "arm")),
         *(Column(title, "short") for title in ("N", "draw", "seed")),
-        *(Column(f"{whose}, {show.unit}") for whose in ("control", "arm")),
+        *(Column(f"{column}, {show.unit}") for column in ("control", "arm")),
     ]
     rows = [_worst_row(study, case) for case in chosen]
     caption = f"{show.title}: worst cases of the control, and greatest losses of the arms"
-    return [*found, *([Table(caption, columns, rows)] if rows else [])]
+    return [*blocks, *([Table(caption, columns, rows)] if rows else [])]
 
 
 def _worst_row(study: Study, case: Worst) -> Row:
@@ -79,7 +79,7 @@ def _picture(study: Study, overlay: Overlay) -> Picture:
 
 
 def _beside(study: Study, worst: Worst, show: Show) -> Line:
-    """The same case under the control of the same draw and seed."""
+    """Return the case's score under the control of the same draw and seed."""
     if worst.arm != study.control:
         for run in study.runs(study.control, worst.n, status="done"):
             score = run["scores"][worst.measure][worst.case]
@@ -90,13 +90,13 @@ def _beside(study: Study, worst: Worst, show: Show) -> Line:
 
 
 def paper(study: Study) -> list[Block]:
-    """A paper's table, each of its numbers beside ours."""
+    """Return a paper's table, each of its numbers beside ours."""
     node = study.root["paper"]
     if not node:
         return []
     names = [column.text for column in node["columns"]]
     columns = [Column("", "words")]
-    columns += [Column(f"{name}, {whose}") for name in names for whose in ("paper", "ours")]
+    columns += [Column(f"{name}, {source}") for name in names for source in ("paper", "ours")]
     rows = [
         Row([[row["name"].text], *_side_by_side(row, len(names))], pointer=row.pointer)
         for row in node["rows"]
@@ -110,7 +110,7 @@ def _side_by_side(row: Node, count: int) -> list[Line]:
 
 
 def looks(study: Study) -> list[Block]:
-    """Every look at the test data so far."""
+    """Return the log of accesses to the test data."""
     log = list(study.root["look"]["log"])
     if not log:
         return [Words(["No look is on record."], "note")]
@@ -132,15 +132,15 @@ def looks(study: Study) -> list[Block]:
 
 
 def failures(study: Study) -> list[Block]:
-    """What failed, and which trainings are missing for it."""
-    found: list[Block] = []
+    """Return failed jobs, and trainings without a result."""
+    blocks: list[Block] = []
     rows = [
         Row([[node[key].text or NOTHING] for key in ("title", "error", "log")])
         for node in study.root["failures"]
     ]
     if rows:
         columns = [Column(title, "words") for title in ("job", "error", "log")]
-        found.append(Table("Failed jobs", columns, rows))
+        blocks.append(Table("Failed jobs", columns, rows))
     missing = [run for run in study.root["runs"] if run["status"].text != "done"]
     if missing:
         titles = ("arm", "N", "draw", "seed", "status", "error")
@@ -156,19 +156,19 @@ def failures(study: Study) -> list[Block]:
             for run in missing
         ]
         columns = [Column(t, "words" if t in ("arm", "error") else "short") for t in titles]
-        found.append(Table("Trainings without a result", columns, rows))
-    return found or [Words(["Nothing failed."], "note")]
+        blocks.append(Table("Trainings without a result", columns, rows))
+    return blocks or [Words(["Nothing failed."], "note")]
 
 
 def plan(study: Study) -> list[Block]:
-    """The plan as it was registered, and the machine."""
+    """Return the plan with its remarks, and the machine."""
     import yaml
 
-    known = study.root["open"] or study.root["plan"]["open"]
-    found: list[Block] = [Words([node.text], "note") for node in known if node.text]
+    remarks = study.root["open"] or study.root["plan"]["open"]
+    blocks: list[Block] = [Words([node.text], "note") for node in remarks if node.text]
     for key, title in (("plan", "The plan"), ("machine", "The machine")):
         node = study.root[key]
         if node:
             text = yaml.safe_dump(node.value, sort_keys=False, allow_unicode=True, width=96)
-            found.append(More(title, [Listing(text, node.pointer)]))
-    return found or [Words(["The results do not tell the plan."], "note")]
+            blocks.append(More(title, [Listing(text, node.pointer)]))
+    return blocks or [Words(["The results do not tell the plan."], "note")]

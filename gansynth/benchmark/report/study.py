@@ -1,4 +1,4 @@
-"""What a results document is about: its arms, sizes and measures, and what belongs together."""
+"""Access to a results document: its arms, sizes, measures, and matching entries."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from gansynth.report.document import Node
 from gansynth.report.words import Show
 
 NO_NETWORK = ("elastic", "copypaste")
-"""Generators that learn nothing: what a GAN must do better than."""
+"""Generators without a network: the rivals of a GAN."""
 LEVEL = 0.05
-"""Of p after Holm's correction, below which an effect is shown."""
+"""Significance level of p after Holm's correction."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of training the host.
+    """An experiment arm.
 
     Attributes:
         kind: control, gan, rival (no network draws its samples), yardstick (more real cases), or
@@ -40,45 +40,47 @@ class Study:
 
     @cached_property
     def control(self) -> str:
-        """The arm that the others are held against."""
+        """The arm that the others are compared with."""
         named = self.root["control"].text
         return named or next((key for key, _ in self.root["arms"].members()), "")
 
     @cached_property
     def primary(self) -> str:
-        """The measure that the verdict is about."""
+        """The measure of the verdict."""
         named = self.root["primary"].text
         return named or next((key for key, _ in self.root["measures"].members()), "")
 
     @cached_property
     def measures(self) -> dict[str, Show]:
-        """How each measure is shown, the primary one first."""
-        found = {name: Show.of(node, name) for name, node in self.root["measures"].members()}
+        """Display settings of each measure, the primary one first."""
+        measures = {name: Show.of(node, name) for name, node in self.root["measures"].members()}
         for list_ in ("comparisons", "means"):
             for node in self.root[list_]:
-                found.setdefault(node["measure"].text, Show.of(Node(None), node["measure"].text))
-        found.pop("", None)
-        first = {self.primary: found.get(self.primary) or Show.of(Node(None), self.primary)}
-        return {**first, **found} if self.primary else found
+                measures.setdefault(node["measure"].text, Show.of(Node(None), node["measure"].text))
+        measures.pop("", None)
+        first = {self.primary: measures.get(self.primary) or Show.of(Node(None), self.primary)}
+        return {**first, **measures} if self.primary else measures
 
     @property
     def show(self) -> Show:
-        """How the primary measure is shown."""
+        """Display settings of the primary measure."""
         return self.measures.get(self.primary) or Show.of(Node(None), "the primary measure")
 
     @cached_property
     def sizes(self) -> list[int]:
-        """Numbers of training subjects, rising."""
-        known = [node.number for node in self.root["sizes"]]
-        known += [n.number for part in ("runs", "means", "comparisons") for n in self._column(part)]
-        return sorted({int(n) for n in known if n is not None})
+        """Numbers of training subjects in ascending order."""
+        numbers = [node.number for node in self.root["sizes"]]
+        numbers += [
+            n.number for part in ("runs", "means", "comparisons") for n in self._column(part)
+        ]
+        return sorted({int(n) for n in numbers if n is not None})
 
     def _column(self, part: str) -> list[Node]:
         return [node["n"] for node in self.root[part]]
 
     @cached_property
     def arms(self) -> list[Arm]:
-        """In the document's order, the control first; also those that only results tell of."""
+        """Arms in the document's order, the control first; also arms that only results name."""
         keys = [key for key, _ in self.root["arms"].members()]
         for part in ("runs", "comparisons", "means"):
             keys += [node["arm"].text for node in self.root[part]]
@@ -93,7 +95,7 @@ class Study:
         if key == self.control:
             return "control"
         planned = next((a for a in self.root["plan"]["arms"] if a["name"].text == key), Node(None))
-        if any((known["real"].number or 1) > 1 for known in (planned, node)):
+        if any((arm["real"].number or 1) > 1 for arm in (planned, node)):
             return "yardstick"
         if planned["tune"] or node["tune"] or any(run["chosen"] for run in self.runs(key)):
             return "tuned"
@@ -103,21 +105,21 @@ class Study:
 
     @property
     def others(self) -> list[Arm]:
-        """All arms but the control."""
+        """All arms except the control."""
         return [arm for arm in self.arms if arm.kind != "control"]
 
     def title(self, key: str) -> str:
-        """An arm's title."""
+        """Return an arm's title."""
         return self.root["arms"][key]["title"].text or key
 
     def size_node(self, n: int) -> Node:
-        """Where a number of training subjects stands."""
-        found = [node for node in self.root["sizes"] if node.number == n]
-        found += [node for p in ("runs", "means", "comparisons") for node in self._column(p)]
-        return next((node for node in found if node.number == n), Node(n))
+        """Return a node with a number of training subjects."""
+        nodes = [node for node in self.root["sizes"] if node.number == n]
+        nodes += [node for p in ("runs", "means", "comparisons") for node in self._column(p)]
+        return next((node for node in nodes if node.number == n), Node(n))
 
     def places(self, arms: Sequence[Arm]) -> Iterator[tuple[Arm, int]]:
-        """Each of some arms at each size."""
+        """Yield each of the arms at each size."""
         for arm in arms:
             for n in self.sizes:
                 yield arm, n
@@ -125,32 +127,32 @@ class Study:
     def entries(
         self, part: str, arms: Sequence[Arm], measure: str = ""
     ) -> list[tuple[Arm, int, Node]]:
-        """What a list says of some arms at each size; an empty node where it says nothing."""
+        """Return the entries of a list for arms at each size; an empty node where there is none."""
         return [(arm, n, self.entry(part, arm.key, n, measure)) for arm, n in self.places(arms)]
 
     def entry(self, part: str, arm: str, n: int, measure: str = "") -> Node:
-        """The entry of a list that is about an arm and size, and a measure where one is given."""
+        """Return the entry of a list for an arm, a size and, if given, a measure."""
         return self._entries.get((part, arm, n, measure), Node(None))
 
     @cached_property
     def _entries(self) -> dict[tuple[str, str, int, str], Node]:
-        found: dict[tuple[str, str, int, str], Node] = {}
+        entries: dict[tuple[str, str, int, str], Node] = {}
         for part in ("comparisons", "means", "worth", "costs"):
             for node in self.root[part]:
                 n, measure = node["n"].number, node["measure"].text
                 for name in {measure, ""} if n is not None else ():
-                    found.setdefault((part, node["arm"].text, int(n or 0), name), node)
-        return found
+                    entries.setdefault((part, node["arm"].text, int(n or 0), name), node)
+        return entries
 
     @cached_property
     def _by_place(self) -> dict[tuple[str, float | None], list[Node]]:
-        found: dict[tuple[str, float | None], list[Node]] = {}
+        groups: dict[tuple[str, float | None], list[Node]] = {}
         for run in self.root["runs"]:
-            found.setdefault((run["arm"].text, run["n"].number), []).append(run)
-        return found
+            groups.setdefault((run["arm"].text, run["n"].number), []).append(run)
+        return groups
 
     def runs(self, arm: str, n: int | None = None, *, status: str | None = None) -> list[Node]:
-        """Runs of an arm; of one size and with one status where they are given."""
+        """Return the runs of an arm, optionally of one size or status."""
         return [
             run
             for (key, size), runs in self._by_place.items()
@@ -160,14 +162,14 @@ class Study:
         ]
 
     def pairs(self, arm: str, n: int) -> list[tuple[Node, Node]]:
-        """Finished runs of an arm, each with the control's of the same draw and seed."""
+        """Return pairs of finished runs of the control and an arm with the same draw and seed."""
         controls = {_place(run): run for run in self.runs(self.control, n, status="done")}
         runs = self.runs(arm, n, status="done")
         return [(controls[_place(r)], r) for r in runs if _place(r) in controls]
 
     @property
     def development(self) -> bool:
-        """Whether this is a look at the development split."""
+        """Whether the results are of the development split."""
         return bool(self.root["look"]["split"].value == "development")
 
 
@@ -179,7 +181,7 @@ def _place(run: Node) -> tuple[float | None, float | None]:
 
 
 class Finding(Sign):
-    """What a comparison with the control shows; the value is its sign and its name."""
+    """Finding of a comparison with the control; the value is its sign and its name."""
 
     GAIN = ("▲", "gain")
     LOSS = ("▼", "loss")
@@ -194,7 +196,7 @@ class Finding(Sign):
 
 
 def finding_of(comparison: Node, show: Show) -> Finding:
-    """What a comparison shows."""
+    """Return the finding of a comparison."""
     interval = comparison["interval"]
     low, high, p = interval["low"].number, interval["high"].number, comparison["p_holm"].number
     if comparison["difference"].number is None:
@@ -205,5 +207,5 @@ def finding_of(comparison: Node, show: Show) -> Finding:
 
 
 def ends_of(comparison: Node) -> list[Node]:
-    """Both ends of an interval, the lower one first."""
+    """Return both ends of an interval, the lower one first."""
     return [comparison["interval"]["low"], comparison["interval"]["high"]]

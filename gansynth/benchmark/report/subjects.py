@@ -1,4 +1,4 @@
-"""Test subjects one by one, and where the differences between an arm and the control spread."""
+"""Results of each test subject, and variance components of the differences to the control."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BEFORE, AFTER = 30.0, 82.0
 KEY = Key((("rise", "better with the arm"), ("fall", "worse, or the same")))
 BAR = 30.0
 WRITTEN = 0.14
-"""Share from which a part of a bar is wide enough to be written on."""
+"""Minimum share for a label on a part of a bar."""
 PARTS = {
     "draw": ("draw", "which real cases were drawn for training"),
     "seed": ("seed", "the random numbers of one training"),
@@ -38,7 +38,7 @@ PARTS = {
     "draw_case": ("draw × subject", "subjects for whom one draw does more than another"),
     "rest": ("rest", "all else: the same subject, draw and arm under another seed"),
 }
-"""Key in the document -> its name, and what it stands for."""
+"""Key in the document -> its name and meaning."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ class Paired:
 
     @cached_property
     def subjects(self) -> Mapping[str, Sequence[str]]:
-        """Test subjects with their cases that all runs have a score of."""
+        """Test subjects with their cases that have a score in all runs."""
         return subjects(self.study, [*self.controls, *self.runs])
 
     @cached_property
     def ends(self) -> dict[str, tuple[Linked, Linked]]:
-        """Of each subject the control's mean and the arm's."""
+        """Means of the control and the arm by subject."""
         return {
             subject: (mean(self.study, self.controls, cases), mean(self.study, self.runs, cases))
             for subject, cases in self.subjects.items()
@@ -74,30 +74,30 @@ class Paired:
         return self.study.show.better(arm.value - control.value) > 0
 
     def counts(self) -> tuple[Linked, Linked]:
-        """How many subjects are better with the arm, and how many there are."""
-        cases = [case for own in self.subjects.values() for case in own]
+        """Return the number of subjects that are better with the arm, and of all subjects."""
+        cases = [case for group in self.subjects.values() for case in group]
         of = _scores(self.study, [*self.controls, *self.runs], cases)
         better = sum(map(self.rises, self.subjects))
         counts = {"better": better, "subjects": len(self.subjects)}
         first, second = (
-            Linked(str(found), found, "/runs", 1.0, how, of) for how, found in counts.items()
+            Linked(str(count), count, "/runs", 1.0, how, of) for how, count in counts.items()
         )
         return first, second
 
 
 def subjects(study: Study, runs: Sequence[Node]) -> dict[str, list[str]]:
-    """Test subjects, each with the cases that all of the runs have a score of."""
+    """Return test subjects, each with its cases that have a score in all runs."""
     scores = [run["scores"][study.primary] for run in runs]
-    known = study.root["subjects"]
-    found: dict[str, list[str]] = {}
+    subject_of = study.root["subjects"]
+    groups: dict[str, list[str]] = {}
     for case, _ in scores[0].members() if scores else ():
-        if all(own[case].number is not None for own in scores):
-            found.setdefault(known[case].text or case, []).append(case)
-    return found
+        if all(score[case].number is not None for score in scores):
+            groups.setdefault(subject_of[case].text or case, []).append(case)
+    return groups
 
 
 def mean(study: Study, runs: Sequence[Node], cases: Sequence[str]) -> Linked:
-    """One subject's mean of the primary measure over runs and cases."""
+    """Return a subject's mean of the primary measure over runs and cases."""
     nodes = [run["scores"][study.primary][case] for run in runs for case in cases]
     show, of = study.show, _scores(study, runs, cases)
     return derived("mean", nodes, show.decimals, of=of, holder="/runs", scale=show.scale)
@@ -108,18 +108,18 @@ def _scores(study: Study, runs: Sequence[Node], cases: Sequence[str]) -> str:
 
 
 def slopes(study: Study, drawings: Drawings) -> list[Block]:
-    """A line for each test subject, from the control to the arm, for each arm and size."""
-    found = []
+    """Return, for each arm and size, lines from the control to the arm for each test subject."""
+    comparisons = []
     for arm, n in study.places(study.others):
         pairs = study.pairs(arm.key, n)
-        found.append(Paired(study, arm, n, [c for c, _ in pairs], [r for _, r in pairs]))
-    found = [paired for paired in found if paired.subjects]
-    if not found:
+        comparisons.append(Paired(study, arm, n, [c for c, _ in pairs], [r for _, r in pairs]))
+    comparisons = [paired for paired in comparisons if paired.subjects]
+    if not comparisons:
         return [Words(["No arm was finished together with the control."], "note")]
     scale = study.show.scale
-    values = [end.value * scale for p in found for ends in p.ends.values() for end in ends]
+    values = [end.value * scale for p in comparisons for ends in p.ends.values() for end in ends]
     down = Axis.over(values, BOTTOM, TOP, about=6, tight=True)
-    panels = [_panel(drawings, down, paired) for paired in found]
+    panels = [_panel(drawings, down, paired) for paired in comparisons]
     way = "higher" if study.show.up else "lower"
     note = f"{study.show.title}, {study.show.unit}, {way} is better; all panels have the same axes."
     return [Words([note], "note"), Panels(panels), KEY, *_tables(study)]
@@ -137,20 +137,21 @@ def _panel(drawings: Drawings, down: Axis, paired: Paired) -> tuple[Line, Markup
     better, total = paired.counts()
     title: Line = [f"{paired.arm.title}, N = ", whole(paired.study.size_node(paired.n))]
     counts: Line = [": better in ", better, " of ", total]
-    said = f"Better than the control in {better.text} of {total.text} test subjects."
+    description = f"Better than the control in {better.text} of {total.text} test subjects."
     name = f"{paired.arm.title}, N = {paired.n}"
-    return [*title, *counts], drawings.drawing(name, said, HEIGHT, *drawn)
+    return [*title, *counts], drawings.drawing(name, description, HEIGHT, *drawn)
 
 
 def _tables(study: Study) -> list[Block]:
-    """The numbers behind the lines, over all finished runs of an arm at a size."""
+    """Return the numbers of the lines, over all finished runs of an arm at a size."""
     rows = []
     for n in study.sizes:
         runs = {arm.key: study.runs(arm.key, n, status="done") for arm in study.arms}
-        known = subjects(study, [run for own in runs.values() for run in own])
-        for subject, cases in known.items():
+        groups = subjects(study, [run for arm_runs in runs.values() for run in arm_runs])
+        for subject, cases in groups.items():
             ends: list[Line] = [
-                [mean(study, own, cases)] if own else [NOTHING] for own in runs.values()
+                [mean(study, arm_runs, cases)] if arm_runs else [NOTHING]
+                for arm_runs in runs.values()
             ]
             rows.append(Row([[subject], [whole(study.size_node(n))], *ends]))
     columns = [Column("subject", "words"), Column("N", "short")]
@@ -163,7 +164,7 @@ def _tables(study: Study) -> list[Block]:
 
 
 def spread(study: Study, drawings: Drawings) -> list[Block]:
-    """A bar for each comparison of the primary measure, in shares of the variance."""
+    """Return a bar for each comparison of the primary measure, in shares of the variance."""
     rows = []
     for arm, n, comparison in study.entries("comparisons", study.others, study.primary):
         node = comparison["variance"]
@@ -180,7 +181,7 @@ def spread(study: Study, drawings: Drawings) -> list[Block]:
 
 
 def spread_parts(node: Node) -> dict[str, float]:
-    """Parts of a variance; what was estimated below zero counts as none."""
+    """Return the parts of a variance; negative estimates count as zero."""
     return {part: max(0.0, node[part].number or 0.0) for part in PARTS}
 
 
@@ -188,15 +189,15 @@ def _spread_row(study: Study, drawings: Drawings, arm: Arm, n: int, node: Node) 
     values = spread_parts(node)
     shares = {part: value / sum(values.values()) for part, value in values.items()}
     of = pattern(*node.pointer.split("/")[1:], list(PARTS))
-    found = [
+    links = [
         Linked(rounded(100 * s, 0), s, node[part].pointer, 100.0, "share", of)
         if node[part].number is not None
         else Linked(NOTHING, None, node[part].pointer)
         for part, s in shares.items()
     ]
-    said = ", ".join(f"{PARTS[k][0]} {f.text} %" for k, f in zip(PARTS, found, strict=True))
-    bar = drawings.drawing(f"{arm.title}, N = {n}", said, BAR, *_bar(found))
-    cells: list[Line | Markup] = [[whole(study.size_node(n))], bar, *([f] for f in found)]
+    description = ", ".join(f"{PARTS[k][0]} {f.text} %" for k, f in zip(PARTS, links, strict=True))
+    bar = drawings.drawing(f"{arm.title}, N = {n}", description, BAR, *_bar(links))
+    cells: list[Line | Markup] = [[whole(study.size_node(n))], bar, *([f] for f in links)]
     return Row(cells, arm.title, pointer=node.pointer)
 
 

@@ -27,7 +27,7 @@ SPENT = ("train", "fit", "tune")
 
 
 def means(study: Study) -> list[Block]:
-    """Means of every measure."""
+    """Return the means of every measure."""
     rows = []
     for arm, n in study.places(study.arms):
         nodes = {name: study.entry("means", arm.key, n, name) for name in study.measures}
@@ -36,26 +36,26 @@ def means(study: Study) -> list[Block]:
         runs = next(node["runs"] for node in nodes.values() if node)
         cells: list[Line] = [[whole(study.size_node(n))]]
         for name, show in study.measures.items():
-            found = (show.value(nodes[name][k]) for k in ("mean", "low", "high"))
-            cells.append(with_interval(*found) if nodes[name] else [NOTHING])
+            values = (show.value(nodes[name][k]) for k in ("mean", "low", "high"))
+            cells.append(with_interval(*values) if nodes[name] else [NOTHING])
         rows.append(Row([*cells, [whole(runs)]], arm.title))
     if not rows:
         return [Words(["No training was finished."], "note")]
     titles = [f"{s.title}, {s.unit}, {'↑' if s.up else '↓'}" for s in study.measures.values()]
     columns = [Column("N", "short"), *map(Column, titles), Column("runs")]
     note = "Means with 95 % confidence intervals. ↑ higher is better, ↓ lower is better."
-    said = [
+    terms = [
         (show.title, [text])
         for name, show in study.measures.items()
         if (text := study.root["measures"][name]["says"].text)
     ]
     table = Table("Means of all measures", columns, rows, "grouped")
-    return [Words([note], "note"), table, *([Terms(said)] if said else [])]
+    return [Words([note], "note"), table, *([Terms(terms)] if terms else [])]
 
 
 def comparisons(study: Study) -> list[Block]:
-    """Every number of every comparison."""
-    found: list[Block] = []
+    """Return every number of every comparison."""
+    blocks: list[Block] = []
     for name, show in study.measures.items():
         rows = [
             Row(_comparison(study, name, n, node), arm.title, pointer=node.pointer)
@@ -63,8 +63,8 @@ def comparisons(study: Study) -> list[Block]:
             if node
         ]
         caption = f"Comparisons with the control: {show.title}, {show.unit}"
-        found += [Table.of(caption, rows, "grouped")] if rows else []
-    return found
+        blocks += [Table.of(caption, rows, "grouped")] if rows else []
+    return blocks
 
 
 def _comparison(study: Study, measure: str, n: int, node: Node) -> dict[Column, Line | Markup]:
@@ -94,7 +94,7 @@ def _comparison(study: Study, measure: str, n: int, node: Node) -> dict[Column, 
 
 
 def ratios(study: Study) -> list[Block]:
-    """Shares of synthetic samples that were asked for, and that were drawn."""
+    """Return requested and realised shares of synthetic samples."""
     rows = []
     for arm, n in study.places(study.arms):
         runs = study.runs(arm.key, n, status="done")
@@ -121,7 +121,7 @@ def _share(how: str, runs: Sequence[Node], key: str) -> Linked:
 
 
 def chosen(study: Study) -> list[Block]:
-    """What inner folds chose for each draw, where an arm leaves it to them."""
+    """Return the arms that inner folds chose for each training subset, for tuned arms."""
     rows: dict[tuple[str, float | None, float | None], Row] = {}
     for arm, n in study.places(study.arms):
         for run in study.runs(arm.key, n):
@@ -135,7 +135,7 @@ def chosen(study: Study) -> list[Block]:
 
 
 def costs(study: Study) -> list[Block]:
-    """Hours in all, and what one training of each arm takes."""
+    """Return total hours, and the time of one training of each arm."""
     entries = [entry for entry in study.entries("costs", study.arms) if entry[-1]]
     keys = ("train_s", "fit_s", "tune_s", "added_s")
     unit, length = time_unit(node[key].number for *_, node in entries for key in keys)
@@ -154,7 +154,7 @@ def costs(study: Study) -> list[Block]:
 
 
 def _device_hours(study: Study) -> Line:
-    """How long each kind of device was in use."""
+    """Return the time of use of each kind of device."""
     devices: dict[str, list[Node]] = {}
     for run in study.root["runs"]:
         if run["seconds"]:

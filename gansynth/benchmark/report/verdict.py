@@ -1,4 +1,4 @@
-"""What a benchmark shows, in words that claim no more than its intervals do."""
+"""The verdict of a benchmark in words that claim no more than its intervals."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from gansynth.report.words import (
 )
 
 SPOKEN_FOR = ("draws", "seeds", "subjects")
-"""What a comparison may hold for others of, as its ``generalises`` says."""
+"""What a comparison may generalise to, as in its ``generalises``."""
 NO_INTERVAL = "the design is too small for an interval"
 NAMED = 3
-"""Arms that the sentence names for one finding; the others stand below it."""
+"""Maximum number of arms that the sentence names for one finding."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """What was found for one arm at one size."""
+    """The finding for one arm at one size."""
 
     arm: Arm
     n: int
@@ -37,16 +37,16 @@ class Place:
     node: Node
 
     def gain(self, show: Show) -> float:
-        """The difference counted towards better, as stored."""
+        """Return the stored difference with the sign such that positive is better."""
         return show.better(self.node["difference"].number or 0.0)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The words of a verdict, with the places of its numbers.
+    """The words of a verdict, with links for its numbers.
 
     Attributes:
-        per_arm: of each other arm what was found at each size, in words.
+        per_arm: of each other arm, the findings at each size in words.
     """
 
     sentence: Line
@@ -54,12 +54,12 @@ class Verdict:
 
 
 def verdict(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What a results document shows on its primary measure.
+    """Return the verdict of a results document on its primary measure.
 
-    A gain or a loss is shown if the 95 % interval leaves zero out and p after Holm is below 0.05;
-    no effect is a finding where the comparison is ``equivalent`` within its margin. All else is
-    not shown, either way. Effects stand first, with their intervals; the minimum detectable effect
-    follows, and why something is not shown although its interval leaves zero out.
+    A gain or a loss is shown if the 95 % interval excludes zero and p after Holm is below 0.05.
+    No effect is a finding if the comparison is ``equivalent`` within its margin. All else is not
+    shown. Effects come first, with their intervals. The minimum detectable effect follows, and why
+    an effect is not shown although its interval excludes zero.
 
     Returns:
         ``sentence``: one sentence with host and sizes. ``per_arm``: words for each other arm.
@@ -72,12 +72,12 @@ def verdict(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def said(lines: Sequence[tuple[Finding, Line]]) -> str:
-    """What was found of an arm, as one text."""
+    """Return the findings of an arm as one text."""
     return " ".join(plain(line) for _, line in lines)
 
 
 def verdict_of(study: Study) -> Verdict:
-    """As ``verdict``, of a study, with the places of the numbers."""
+    """Return the verdict of a study, with links for its numbers."""
     places = places_of(study)
     clauses = _clauses(study, places)
     sentence = [*_setting(study), *joined(clauses, "; ", "; "), "."]
@@ -85,7 +85,7 @@ def verdict_of(study: Study) -> Verdict:
 
 
 def places_of(study: Study) -> list[Place]:
-    """Each other arm at each size."""
+    """Return the finding of each other arm at each size."""
     return [
         Place(arm, n, finding_of(node, study.show), node)
         for arm, n, node in study.entries("comparisons", study.others, study.primary)
@@ -93,20 +93,20 @@ def places_of(study: Study) -> list[Place]:
 
 
 def numbers(nodes: Sequence[Node]) -> Line:
-    """Numbers of training subjects: 6, 12 and 24."""
+    """Join numbers of training subjects: 6, 12 and 24."""
     return joined([[whole(node)] for node in nodes])
 
 
 def _setting(study: Study) -> Line:
     host = study.root["host"]
-    found: list[str | Linked] = ["Development look, no test result: o" * study.development or "O"]
-    found.append(f"n {host['title'].text or host['target'].text or 'a host that is not named'}")
+    words: list[str | Linked] = ["Development look, no test result: o" * study.development or "O"]
+    words.append(f"n {host['title'].text or host['target'].text or 'a host that is not named'}")
     if study.sizes:
-        found += [", trained on ", *numbers([study.size_node(n) for n in study.sizes])]
-        found.append(" subject" + "s" * (study.sizes != [1]))
+        words += [", trained on ", *numbers([study.size_node(n) for n in study.sizes])]
+        words.append(" subject" + "s" * (study.sizes != [1]))
     if study.others:
-        found.append(f", against “{study.title(study.control)}”")
-    return [*found, ": "]
+        words.append(f", against “{study.title(study.control)}”")
+    return [*words, ": "]
 
 
 def _clauses(study: Study, places: Sequence[Place]) -> list[Line]:
@@ -116,80 +116,80 @@ def _clauses(study: Study, places: Sequence[Place]) -> list[Line]:
     if all(place.finding is Finding.MISSING for place in places):
         return [[f"nothing can be said, for no comparison on {title} was finished"]]
     yardsticks = [place for place in places if place.arm.kind == "yardstick"]
-    shown = [place for place in places if place not in yardsticks]
-    found = [*_effects(study, shown), *_unshown(study, shown)]
+    compared = [place for place in places if place not in yardsticks]
+    clauses = [*_effects(study, compared), *_unshown(study, compared)]
     if any(place.finding is Finding.GAIN for place in yardsticks):
         gains = [place for place in yardsticks if place.finding is Finding.GAIN]
-        found.append(["to compare: by ", *_amounts(study, gains)])
+        clauses.append(["to compare: by ", *_amounts(study, gains)])
     elif any(place.finding is not Finding.MISSING for place in yardsticks):
-        found.append(["no gain is shown even for ", *_names(study, yardsticks)])
-    return [*found, *_limits(places)]
+        clauses.append(["no gain is shown even for ", *_names(study, yardsticks)])
+    return [*clauses, *_limits(places)]
 
 
-def _effects(study: Study, shown: Sequence[Place]) -> list[Line]:
-    """Gains and losses, and whether they take a GAN."""
+def _effects(study: Study, compared: Sequence[Place]) -> list[Line]:
+    """Return clauses on gains and losses, and whether they need a GAN."""
     title = study.show.title
-    by = {finding: [p for p in shown if p.finding is finding] for finding in Finding}
+    by = {finding: [p for p in compared if p.finding is finding] for finding in Finding}
     learnt = [place for place in by[Finding.GAIN] if place.arm.kind != "rival"]
     unlearnt = [place for place in by[Finding.GAIN] if place.arm.kind == "rival"]
-    found: list[Line] = []
+    clauses: list[Line] = []
     if learnt:
-        found.append([f"{title} is better by ", *_amounts(study, learnt)])
+        clauses.append([f"{title} is better by ", *_amounts(study, learnt)])
     if unlearnt:
         start = "without a GAN by " if learnt else f"{title} is better without a GAN, by "
-        found.append([start, *_amounts(study, unlearnt)])
-    found += [line for line in [_rival_clause(study, learnt, shown)] if line]
+        clauses.append([start, *_amounts(study, unlearnt)])
+    clauses += [line for line in [_rival_clause(study, learnt, compared)] if line]
     if by[Finding.LOSS]:
-        found.append([f"{title} is worse by ", *_amounts(study, by[Finding.LOSS])])
-    return found
+        clauses.append([f"{title} is worse by ", *_amounts(study, by[Finding.LOSS])])
+    return clauses
 
 
-def _unshown(study: Study, shown: Sequence[Place]) -> list[Line]:
-    """What has no effect, what is not shown, and what was not finished."""
-    title, found = study.show.title, list[Line]()
-    by = {finding: [p for p in shown if p.finding is finding] for finding in Finding}
+def _unshown(study: Study, compared: Sequence[Place]) -> list[Line]:
+    """Return clauses on arms without an effect, without a finding, and without results."""
+    title, clauses = study.show.title, list[Line]()
+    by = {finding: [p for p in compared if p.finding is finding] for finding in Finding}
     if by[Finding.SAME]:
         margin = study.show.size(by[Finding.SAME][0].node["margin"])
         words: Line = [f"{title} changes by ", *_amounts(study, by[Finding.SAME], signed=True)]
-        found.append([*words, ", no effect beyond ± ", margin, f" {study.show.unit}"])
+        clauses.append([*words, ", no effect beyond ± ", margin, f" {study.show.unit}"])
     if unclear := by[Finding.UNCLEAR]:
         words = [f"{title} changes by ", *_amounts(study, unclear, signed=True)]
-        found.append([*words, ", so neither gain nor loss is shown"])
-        found += [
+        clauses.append([*words, ", so neither gain nor loss is shown"])
+        clauses += [
             ["the interval of ", *_names(study, [place]), " ", *why]
             for place in unclear
             if (why := why_not(study, place.node))
         ]
-        found += [line for line in [_power(study, [place.node for place in unclear])] if line]
+        clauses += [line for line in [_power(study, [place.node for place in unclear])] if line]
     if by[Finding.MISSING]:
-        found.append(["nothing was finished of ", *_names(study, by[Finding.MISSING])])
-    return found
+        clauses.append(["nothing was finished of ", *_names(study, by[Finding.MISSING])])
+    return clauses
 
 
 def _limits(places: Sequence[Place]) -> list[Line]:
-    """For what others the intervals say nothing, where that is anything."""
-    said = {text for place in places if (text := place.node["generalises"].text)}
-    lacking = [word for word in SPOKEN_FOR if any(word not in text for text in said)]
+    """Return a clause on what the intervals do not generalise to, if anything."""
+    texts = {text for place in places if (text := place.node["generalises"].text)}
+    lacking = [word for word in SPOKEN_FOR if any(word not in text for text in texts)]
     return [["intervals say nothing of other " + plain(joined([[w] for w in lacking]))]] * bool(
         lacking
     )
 
 
 def _amounts(study: Study, places: Sequence[Place], *, signed: bool = False) -> Line:
-    """Sizes of effects, the largest first, each with its arm; ``signed``: as they are stored."""
+    """Return effects with their arms, the largest first; ``signed``: with the stored sign."""
     ordered = sorted(places, key=lambda place: -abs(place.gain(study.show)))
     arms = list(_by_arm(ordered).values())
     named: list[Line] = []
-    for own in arms[:NAMED]:
+    for group in arms[:NAMED]:
         unit = "" if named else f" {study.show.unit}"
-        named.append([*_amount(study, own, unit, signed), " with ", *_names(study, own)])
+        named.append([*_amount(study, group, unit, signed), " with ", *_names(study, group)])
     small = not signed and all(place.node["equivalent"].value is True for place in places)
     line = joined([*named, *([["others"]] if len(arms) > NAMED else [])])
     return [*line, ", within the margin that makes no difference"] if small else line
 
 
 def _amount(study: Study, places: Sequence[Place], unit: str, signed: bool) -> Line:
-    """One effect with its interval; of several the smallest and the largest, and all intervals."""
+    """Return an effect with its interval; of several, the range of effects and of intervals."""
     show = study.show
     upwards = places[0].gain(show) > 0
     write = show.difference if signed else show.gain if upwards else show.loss
@@ -197,14 +197,14 @@ def _amount(study: Study, places: Sequence[Place], unit: str, signed: bool) -> L
     ordered = sorted(places, key=lambda place: place.node["difference"].number or 0.0)
     effects = [write(place.node["difference"]) for place in ordered[:: -1 if turned else 1]]
     lows, highs = zip(*(ends_of(place.node) for place in places), strict=True)
-    known = [[end for end in ends if end.number is not None] for ends in (lows, highs)]
+    finite = [[end for end in ends if end.number is not None] for ends in (lows, highs)]
     line: list[str | Linked] = [effects[0]]
     line += [" to ", effects[-1]] if effects[0].text != effects[-1].text else []
-    if not known[0] or not known[1]:
+    if not finite[0] or not finite[1]:
         return [*line, unit, f" ({NO_INTERVAL})"]
     outer = (
-        min(known[0], key=lambda end: end.number or 0.0),
-        max(known[1], key=lambda end: end.number or 0.0),
+        min(finite[0], key=lambda end: end.number or 0.0),
+        max(finite[1], key=lambda end: end.number or 0.0),
     )
     low, high = outer[:: -1 if turned else 1]
     intervals = "95 % CI " if len(places) == 1 else "95 % CIs within "
@@ -212,29 +212,29 @@ def _amount(study: Study, places: Sequence[Place], unit: str, signed: bool) -> L
 
 
 def _by_arm(places: Sequence[Place]) -> dict[str, list[Place]]:
-    found: dict[str, list[Place]] = {}
+    groups: dict[str, list[Place]] = {}
     for place in places:
-        found.setdefault(place.arm.key, []).append(place)
-    return found
+        groups.setdefault(place.arm.key, []).append(place)
+    return groups
 
 
 def _names(study: Study, places: Sequence[Place]) -> Line:
-    """Arms, each with the sizes that are meant unless all are."""
+    """Return the names of arms, each with its sizes unless these are all sizes."""
     arms = _by_arm(places)
     named: list[Line] = []
-    for own in list(arms.values())[:NAMED]:
-        sizes = sorted(place.n for place in own)
+    for group in list(arms.values())[:NAMED]:
+        sizes = sorted(place.n for place in group)
         nodes = [study.size_node(n) for n in sizes]
         where: Line = () if sizes == study.sizes else [" at N = ", *numbers(nodes)]
-        named.append([f"“{own[0].arm.title}”", *where])
+        named.append([f"“{group[0].arm.title}”", *where])
     return joined([*named, *([["others"]] if len(arms) > NAMED else [])])
 
 
 def _power(study: Study, comparisons: Sequence[Node]) -> Line:
-    """What would have been seen, of the smallest and the largest detectable effect."""
-    known = [node for node in comparisons if node["mde"].number is not None]
-    within = [node["mde"] for node in known if not _beyond(node, study.show)]
-    if not known:
+    """Return a clause on the range of minimum detectable effects."""
+    powered = [node for node in comparisons if node["mde"].number is not None]
+    within = [node["mde"] for node in powered if not _beyond(node, study.show)]
+    if not powered:
         return []
     if not within:
         return ["the design is too small to see even the largest gain that there is room for"]
@@ -242,19 +242,19 @@ def _power(study: Study, comparisons: Sequence[Node]) -> Line:
     ends = [study.show.size(node) for node in (within[0], within[-1])]
     several = ends[0].text != ends[1].text
     between: Line = [ends[0], " to ", ends[1]] if several else ends[:1]
-    others = ", elsewhere none that there is room for" * (len(within) < len(known))
-    seen = f" {study.show.unit} would have been seen with 80 % power{others}"
-    return ["a gain of ", *between, seen]
+    others = ", elsewhere none that there is room for" * (len(within) < len(powered))
+    detectable = f" {study.show.unit} would have been seen with 80 % power{others}"
+    return ["a gain of ", *between, detectable]
 
 
 def _beyond(comparison: Node, show: Show) -> bool:
-    """Whether the detectable effect is a larger gain than the control leaves room for."""
+    """Whether the detectable effect exceeds the largest gain possible over the control."""
     control, mde = comparison["mean_control"].number, comparison["mde"].number
     return control is not None and mde is not None and mde > show.room(control)
 
 
 def why_not(study: Study, comparison: Node) -> Line:
-    """Why an interval that leaves zero out shows nothing; nothing where it does not."""
+    """Return why an interval that excludes zero shows no effect; empty if it includes zero."""
     low, high = (end.number for end in ends_of(comparison))
     if low is None or high is None or low * high <= 0:
         return []
@@ -271,43 +271,43 @@ def why_not(study: Study, comparison: Node) -> Line:
 
 
 def rivals(study: Study, place: Place, places: Sequence[Place]) -> list[tuple[Place, bool]]:
-    """Arms without a GAN at the same size that do as well as an arm, or may do so.
+    """Return arms without a GAN that match an arm, or may do so, at the same size.
 
     Returns:
-        Each with True if it shows a gain that is as large, with False if it is merely not told
-        apart: its interval holds the arm's difference.
+        Each with True if it shows an equal or larger gain. With False if the two cannot be told
+        apart: its interval contains the arm's difference.
     """
-    show, found = study.show, []
+    show, matches = study.show, []
     difference = place.node["difference"].number
-    for other in places:
-        if other.arm.kind != "rival" or other.n != place.n or other.finding is Finding.MISSING:
+    for rival in places:
+        if rival.arm.kind != "rival" or rival.n != place.n or rival.finding is Finding.MISSING:
             continue
-        low, high = (end.number for end in ends_of(other.node))
-        if other.finding is Finding.GAIN and other.gain(show) >= place.gain(show):
-            found.append((other, True))
+        low, high = (end.number for end in ends_of(rival.node))
+        if rival.finding is Finding.GAIN and rival.gain(show) >= place.gain(show):
+            matches.append((rival, True))
         elif low is not None and high is not None and difference is not None:
-            found += [(other, False)] * (low <= difference <= high)
-    return found
+            matches += [(rival, False)] * (low <= difference <= high)
+    return matches
 
 
 def _rival_clause(study: Study, gains: Sequence[Place], places: Sequence[Place]) -> Line:
-    """Whether the largest gain of a GAN takes a GAN."""
+    """Return a clause on whether the largest gain of a GAN needs a GAN."""
     if not gains:
         return []
     best = max(gains, key=lambda place: place.gain(study.show))
-    found = rivals(study, best, places)
-    equal = [other for other, as_well in found if as_well]
+    matches = rivals(study, best, places)
+    equal = [rival for rival, as_well in matches if as_well]
     if equal:
         return ["so no GAN is needed: ", *_names(study, equal), " does as well"]
-    if found:
-        names = _names(study, [other for other, _ in found])
+    if matches:
+        names = _names(study, [rival for rival, _ in matches])
         return ["this is not told apart from ", *names, ", which needs no GAN"]
     return []
 
 
 def _arm_words(study: Study, arm: Arm, places: Sequence[Place]) -> list[tuple[Finding, Line]]:
-    own = [place for place in places if place.arm.key == arm.key]
-    lines = [(place.finding, _place_words(study, place, places)) for place in own]
+    arm_places = [place for place in places if place.arm.key == arm.key]
+    lines = [(place.finding, _place_words(study, place, places)) for place in arm_places]
     return lines or [(Finding.MISSING, ["Nothing was finished."])]
 
 
@@ -316,23 +316,23 @@ def _place_words(study: Study, place: Place, places: Sequence[Place]) -> Line:
     start: list[str | Linked] = ["At N = ", whole(study.size_node(place.n)), " "]
     if place.finding is Finding.MISSING:
         return [*start, "nothing was finished", *_unfinished(study, place), "."]
-    found: Line = [show.difference(node["difference"]), f" {show.unit}"]
+    effect: Line = [show.difference(node["difference"]), f" {show.unit}"]
     if any(end.number is None for end in ends_of(node)):
-        return [*start[:-1], ": ", *found, f", {NO_INTERVAL}."]
+        return [*start[:-1], ": ", *effect, f", {NO_INTERVAL}."]
     ends = joined([[show.difference(end)] for end in ends_of(node)], last=" to ")
-    found = [*found, " (95 % CI ", *ends, ")"]
+    effect = [*effect, " (95 % CI ", *ends, ")"]
     p = [", p ", *probability_words(node["p_holm"]), " after Holm"]
     margin: Line = ["± ", show.size(node["margin"]), f" {show.unit}"]
     if place.finding in (Finding.GAIN, Finding.LOSS):
         within: Line = ()
         if node["equivalent"].value is True:
             within = [", yet within the margin of ", *margin]
-        line = [*start, f"a {place.finding.words} is shown: ", *found, *p, *within, "."]
+        line = [*start, f"a {place.finding.words} is shown: ", *effect, *p, *within, "."]
         return [*line, *_rival_words(study, place, places)]
     if place.finding is Finding.SAME:
         within = [", p ", *probability_words(node["equivalence_p"]), " for lying within"]
-        return [*start, "there is no effect beyond ", *margin, ": ", *found, *within, "."]
-    line = [*start[:-1], ": ", *found, *p, ", so neither gain nor loss is shown"]
+        return [*start, "there is no effect beyond ", *margin, ": ", *effect, *within, "."]
+    line = [*start[:-1], ": ", *effect, *p, ", so neither gain nor loss is shown"]
     why, power = why_not(study, node), _power(study, [node])
     line += ["; the interval ", *why] if why else []
     line += ["; ", *power] if power else []
@@ -340,33 +340,33 @@ def _place_words(study: Study, place: Place, places: Sequence[Place]) -> Line:
 
 
 def _rival_words(study: Study, place: Place, places: Sequence[Place]) -> Line:
-    """What arms without a GAN do, where this one or they show a gain."""
+    """Return a sentence on arms without a GAN, if this arm or they show a gain."""
     if place.arm.kind not in ("gan", "tuned") or place.finding is Finding.LOSS:
         return []
-    for other, as_well in rivals(study, place, places):
-        gain = study.show.difference(other.node["difference"])
+    for rival, as_well in rivals(study, place, places):
+        gain = study.show.difference(rival.node["difference"])
         if as_well:
             does = "does as well" if place.finding is Finding.GAIN else "shows a gain"
-            return [f" “{other.arm.title}” {does} without a GAN (", gain, ")."]
+            return [f" “{rival.arm.title}” {does} without a GAN (", gain, ")."]
         if place.finding is Finding.GAIN:
-            return [f" “{other.arm.title}” (", gain, ", without a GAN) is not told apart from it."]
+            return [f" “{rival.arm.title}” (", gain, ", without a GAN) is not told apart from it."]
     return []
 
 
 def probability_words(node: Node) -> Line:
-    """A p-value behind its sign: = 0.034, or < 0.001."""
-    found = probability(node)
-    return [found] if found.text.startswith("<") else ["= ", found]
+    """Return a p-value with its sign: = 0.034, or < 0.001."""
+    text = probability(node)
+    return [text] if text.text.startswith("<") else ["= ", text]
 
 
 def _unfinished(study: Study, place: Place) -> Line:
-    """How many runs there were, and how many of them failed."""
+    """Return the numbers of failed runs and of all runs."""
     runs = study.runs(place.arm.key, place.n)
     failed = [run for run in runs if run["status"].text == "failed"]
     if not failed:
         return []
     counts = [
-        derived("count", some, of=of_runs(some, "status"), holder="/runs")
-        for some in (failed, runs)
+        derived("count", group, of=of_runs(group, "status"), holder="/runs")
+        for group in (failed, runs)
     ]
     return [" (", counts[0], " of ", counts[1], " runs failed)"]

@@ -1,11 +1,11 @@
 """Phantoms: simulated scans with simulated tumours, for demos and tests without data.
 
-Brain MR: gliomas with label maps, to segment; small metastases with boxes, to detect; healthy
-brains with their tissues. Abdominal CT: livers with lesions.
+Brain MR: gliomas with label maps, for segmentation; small metastases with boxes, for detection;
+healthy brains with tissue labels. Abdominal CT: livers with lesions.
 
-The brains' anatomy comes from the MNI152 maps that nilearn ships; they are read from the user's own
-nilearn and never copied into this package (Copyright (C) 1993-2009 Louis Collins, McConnell Brain
-Imaging Centre, MNI, McGill University). Nothing made here is, or resembles, a particular patient.
+The brains' anatomy comes from the MNI152 maps in the user's nilearn, which are never copied into
+this package. (Copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging Centre, MNI, McGill
+University.) No phantom is, or resembles, a particular patient.
 """
 
 from gansynth.testing.phantoms._atlas import Atlas, load_atlas

@@ -1,4 +1,4 @@
-"""One person's brain from the average one: smooth random warps, sharpened tissue."""
+"""Individual brains from the average one: smooth random warps, sharpened tissue."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def smooth_field(
 
     `scale` is in voxels, one for all axes or one for each.
 
-    A coarse lattice of noise is blown up axis by axis, so wide fields cost no more than narrow
-    ones. `einsum` without BLAS keeps the bits independent of the number of threads.
+    A coarse lattice of noise is upsampled axis by axis, so wide fields cost no more than narrow
+    ones. `einsum` without BLAS makes the bits independent of the number of threads.
     """
     axes = []
     scales = scale if isinstance(scale, tuple) else (scale,) * len(shape)
@@ -41,7 +41,7 @@ def voxel_grid(shape: tuple[int, ...]) -> Array:
 
 
 def resample(maps: Array, coordinates: Array) -> Array:
-    """Look `maps (N, D, H, W)` up at `coordinates (3, D, H, W)` in voxels, linearly; 0 outside."""
+    """Interpolate `maps (N, D, H, W)` linearly at `coordinates (3, D, H, W)`, in voxels; else 0."""
     return np.stack([ndimage.map_coordinates(m, coordinates, order=1) for m in maps])
 
 
@@ -58,10 +58,10 @@ def _displacement(rng: np.random.Generator, shape: tuple[int, ...], o: PhantomOp
 
 
 def random_warp(rng: np.random.Generator, atlas: Atlas, options: PhantomOptions) -> Array:
-    """Return where in the atlas each voxel of a new anatomy lies: `(3, D, H, W)`, in voxels.
+    """Return the atlas coordinates of each voxel of a new anatomy: `(3, D, H, W)`, in voxels.
 
-    A smooth displacement, then a small affine map about the centre. Orientation-preserving
-    everywhere, and not symmetric, although the atlas is.
+    The warp is a smooth displacement, then a small affine map about the centre. It preserves
+    orientation everywhere, and breaks the atlas's symmetry.
     """
     shape = atlas.tissue.shape[1:]
     matrix = rng.uniform(-options.affine_shear, options.affine_shear, (3, 3))
@@ -79,8 +79,8 @@ def personal_tissue(
 ) -> Array:
     """Return fractions of CSF, GM, WM `(3, D, H, W)` that sum to `brain (D, H, W)`, 0 or 1.
 
-    The maps are averages over many people, so their borders are blurred: raising them to a power
-    sharpens them, and noise on the logarithm moves folds and sulci from person to person.
+    The maps are averages over many subjects, so their borders are blurred. A power sharpens them,
+    and noise on the logarithm varies folds and sulci between subjects.
     """
     logits = 2.5 * np.log(np.maximum(maps, 1e-3))
     for logit in logits:

@@ -1,4 +1,4 @@
-"""The MNI152 tissue maps, brought once to the working grid."""
+"""The MNI152 tissue maps, resampled once to the working grid."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def load_atlas(spacing_mm: float = 2.5, margin_mm: float = 16.0) -> Atlas:
     """
     (t1, grey, white), affine = _read_maps()
     brain = (t1 > 0).astype(np.float32)  # the T1 map is skull-stripped
-    # No CSF map is shipped: it is what the two others leave of the brain.
+    # No CSF map is shipped: it is the brain minus the two others.
     maps = np.stack([np.clip(brain - grey - white, 0, 1), grey * brain, white * brain])
     maps = np.ascontiguousarray(maps.transpose(0, 3, 2, 1))  # (3, Z, Y, X): D, H, W
     inside = np.argwhere(maps.sum(axis=0) > 0)
     low, high = inside.min(axis=0) - margin_mm, inside.max(axis=0) + margin_mm
     shape = tuple(int(n) for n in np.ceil((high - low) / spacing_mm) + 1)
-    # Width at half height of one voxel: what a scanner of this resolution would average.
+    # Full width at half maximum of one voxel, as a scanner of this resolution averages.
     sigma = spacing_mm / 2.355 if spacing_mm > 1 else 0.0
     tissue = np.empty((3, *shape), dtype=np.float32)
     for source, target in zip(maps, tissue, strict=True):

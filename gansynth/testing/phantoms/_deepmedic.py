@@ -1,4 +1,4 @@
-"""Phantoms as a data set of DeepMedic's: volumes, list files, and both configurations."""
+"""Phantoms as a DeepMedic data set: volumes, list files, and both configurations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gansynth.testing.phantoms._options import LABELS, PhantomOptions
 from gansynth.testing.phantoms._phantom import Phantom, make_phantom
 
 HELD_OUT = 0.25
-"""Share of the subjects that are validated on."""
+"""Share of the subjects for validation."""
 TRAIN: Mapping[str, Any] = {
     "sessionName": "phantoms",
     "folderForOutput": "./output",
@@ -45,7 +45,7 @@ TRAIN: Mapping[str, Any] = {
     "numberOfEpochsBetweenFullInferenceOnValImages": 4,
     "namesForPredictionsPerCaseVal": "./validation_names.cfg",
 }
-"""A training of minutes on a CPU."""
+"""Training configuration for minutes on a CPU."""
 MODEL: Mapping[str, Any] = {
     "modelName": "small",
     "folderForOutput": "./output",
@@ -69,13 +69,13 @@ def write_deepmedic(
     options: PhantomOptions | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Write `n` phantoms as DeepMedic reads them and return `trainConfig.cfg`.
+    """Write `n` phantoms in DeepMedic's format and return `trainConfig.cfg`.
 
     Files are `sub-003/FLAIR.nii.gz`, ..., `labels.nii.gz` and `brain.nii.gz`, the region of
-    interest; images have zero mean and unit deviation within the brain, and beyond it what 0 comes
-    to, as DeepMedic's own examples. The first three quarters of the subjects train, the rest is
-    validated on. Beside the lists lie `trainConfig.cfg` and `modelConfig.cfg`, for minutes on a
-    CPU. The same arguments give the same bytes.
+    interest. As in DeepMedic's examples, images have zero mean and unit deviation within the brain,
+    and the normalised value of 0 outside. The first three quarters of the subjects are for
+    training, the others for validation. `trainConfig.cfg` and `modelConfig.cfg` are for minutes on
+    a CPU. The same arguments give the same bytes.
 
     Raises:
         EnvironmentFault: nilearn, which ships the atlas, is missing.
@@ -123,7 +123,7 @@ def _write_subject(folder: Path, phantom: Phantom, channels: Sequence[str]) -> N
 def _lists(
     folder: Path, part: str, subjects: Sequence[str], channels: Sequence[str]
 ) -> dict[str, Any]:
-    """Write the list files of one part; the keys that name them."""
+    """Write the list files of one part, and return the keys that name them."""
 
     def listed(name: str) -> str:
         file = f"{part.lower()}_{name}.cfg"

@@ -1,4 +1,4 @@
-"""Phantoms as folders of NIfTI files: healthy brains, livers, and gliomas as BraTS has them."""
+"""Phantoms as folders of NIfTI files: healthy brains, livers, and gliomas in BraTS's layout."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from gansynth.testing.phantoms._phantom import TISSUES, make_phantom, make_tissu
 BRATS_CHANNELS = dict(zip(CHANNELS, ("t1", "t1ce", "t2", "flair"), strict=True))
 BRATS_LABELS = {"background": 0, "necrosis": 1, "oedema": 2, "enhancing": 4}
 BRATS_VALUES = np.array([0, 2, 1, 4], np.uint8)
-"""Of each of our labels: background, oedema, core (its necrosis), enhancing."""
+"""BraTS's value of each of our labels: background, oedema, core (necrosis), enhancing."""
 TISSUES_DESCRIPTION = DESCRIPTION.replace("with simulated gliomas", "of healthy subjects")
 LIVERS_DESCRIPTION = (
     "PHANTOMS, NOT PATIENTS: simulated abdominal CT with simulated lesions of the liver, made by "
@@ -41,9 +41,9 @@ def write_tissues(
     options: PhantomOptions | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Write `n` healthy brains with their tissues as labels, for `nifti:FOLDER`; return the folder.
+    """Write `n` healthy brains with tissue labels, for `nifti:FOLDER`, and return the folder.
 
-    Files are `images/healthy_000_0000.nii.gz` (T1, or a number per channel asked for) and
+    Files are `images/healthy_000_0000.nii.gz` (T1, or a number per requested channel) and
     `labels/healthy_000.nii.gz` (CSF 1, GM 2, WM 3); `dataset.json` names channels and labels. The
     same arguments give the same bytes.
 
@@ -61,8 +61,8 @@ def write_tissues(
                 _write(path, volume, phantom.affine)
             labels = phantom.labels.astype(np.uint8)
             _write(building / "labels" / f"{case}.nii.gz", labels, phantom.affine)
-        said = _about(TISSUES_DESCRIPTION, TISSUES, seed, asdict(options))
-        _write_names(building, options.channels, {**said, "licence": LICENCE})
+        about = _about(TISSUES_DESCRIPTION, TISSUES, seed, asdict(options))
+        _write_names(building, options.channels, {**about, "licence": LICENCE})
     return folder
 
 
@@ -73,10 +73,10 @@ def write_gliomas(
     options: PhantomOptions | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Write `n` gliomas as BraTS lays them out, for `nifti:FOLDER`, and return the folder.
+    """Write `n` gliomas in BraTS's layout, for `nifti:FOLDER`, and return the folder.
 
-    Files are `phantom_000/phantom_000_flair.nii.gz`, `t1`, `t1ce`, `t2` and `seg`, whose values are
-    BraTS's: 1 necrosis, 2 oedema, 4 enhancing. The subjects are those of `make_phantom`. The same
+    Files are `phantom_000/phantom_000_flair.nii.gz`, `t1`, `t1ce`, `t2` and `seg` with BraTS's
+    values: 1 necrosis, 2 oedema, 4 enhancing. The subjects are those of `make_phantom`. The same
     arguments give the same bytes.
 
     Raises:
@@ -93,8 +93,8 @@ def write_gliomas(
                 _write(path, volume, phantom.affine)
             labels = BRATS_VALUES[phantom.labels]
             _write(building / case / f"{case}_seg.nii.gz", labels, phantom.affine)
-        said = _about(DESCRIPTION, BRATS_LABELS, seed, asdict(options))
-        write_json(building / "phantoms.json", {**said, "licence": LICENCE})
+        about = _about(DESCRIPTION, BRATS_LABELS, seed, asdict(options))
+        write_json(building / "phantoms.json", {**about, "licence": LICENCE})
     return folder
 
 
@@ -107,10 +107,10 @@ def write_livers(
 ) -> Path:
     """Write `n` CT of livers with lesions, for `nifti:FOLDER`, and return the folder.
 
-    Files are `images/liver_000_0000.nii.gz` (CT in HU) and `labels/liver_000.nii.gz` (tumour 1);
-    `dataset.json` names both. Labels are as a reader leaves them who draws the slice that shows
-    most and every third from there, the slices between interpolated: `truth/liver_000.nii.gz` has
-    what is really there. The same arguments give the same bytes.
+    Files are `images/liver_000_0000.nii.gz` (CT in HU) and `labels/liver_000.nii.gz` (tumour 1).
+    `dataset.json` names both. Labels simulate a reader who draws the slice with the most tumour and
+    every third slice from there; the others are interpolated. `truth/liver_000.nii.gz` has the
+    exact labels. The same arguments give the same bytes.
 
     Raises:
         UsageFault: `n` is below 1, or the folder exists and is not empty.
@@ -127,15 +127,15 @@ def write_livers(
             }
             for name, volume in volumes.items():
                 _write(building / f"{name}.nii.gz", volume, phantom.affine, code=1)
-        said = _about(LIVERS_DESCRIPTION, LIVER_LABELS, seed, asdict(options))
-        _write_names(building, ("CT",), said)
+        about = _about(LIVERS_DESCRIPTION, LIVER_LABELS, seed, asdict(options))
+        _write_names(building, ("CT",), about)
     return folder
 
 
 def draw_labels(phantom: LiverPhantom, options: LiverOptions) -> NDArray[np.int16]:
-    """Labels `(D, H, W)` as a reader draws them: the slice that shows most, and every so-manieth.
+    """Return labels `(D, H, W)` of a reader who draws the largest slice and every n-th from there.
 
-    The slices between are interpolated, or left empty, as `options` has it.
+    Other slices are interpolated if `options.completed`, else empty.
     """
     from gansynth.data.between import interpolate_slices
 
@@ -156,6 +156,6 @@ def _about(
     return {"description": description, "labels": labels, "phantoms": {"seed": seed, **options}}
 
 
-def _write_names(folder: Path, channels: tuple[str, ...], said: Mapping[str, Any]) -> None:
+def _write_names(folder: Path, channels: tuple[str, ...], about: Mapping[str, Any]) -> None:
     names = {str(number): channel for number, channel in enumerate(channels)}
-    write_json(folder / "dataset.json", {"channel_names": names, **said})
+    write_json(folder / "dataset.json", {"channel_names": names, **about})

@@ -16,13 +16,13 @@ from gansynth.testing.phantoms._phantom import streams
 
 LIVER_LABELS = {"background": 0, "tumour": 1}
 FIELD_MM = (192.0, 272.0, 352.0)
-"""What a volume covers, along D, H, W."""
+"""Extent of a volume in mm, along D, H, W."""
 AIR, FAT, MUSCLE, BONE, MARROW, SPLEEN = -1000.0, -100.0, 50.0, 450.0, 180.0, 105.0
-"""In HU; the liver's and the lesions' are drawn."""
+"""Values in HU; those of liver and lesions are random."""
 APART_MM = 4.0
-"""Between two lesions."""
+"""Minimum distance between the surfaces of two lesions."""
 ATTEMPTS = 200
-"""To find a place for a lesion; a liver without room has fewer."""
+"""Attempts to place a lesion; a full liver has fewer lesions."""
 
 Mask = NDArray[np.bool_]
 
@@ -36,8 +36,8 @@ class LiverOptions:
     """
 
     spacing_mm: tuple[float, float, float] = (3.0, 2.0, 2.0)  # mm, along D, H, W, 1 to 8
-    every: int = 3  # slices, axial: every so-manieth is drawn by hand, 1 to 9
-    completed: bool = True  # labels between drawn slices are interpolated; else left out
+    every: int = 3  # every n-th axial slice is drawn by hand, 1 to 9
+    completed: bool = True  # interpolate labels between drawn slices; else leave them empty
     tumours: tuple[int, int] = (1, 4)  # number of lesions
     radius_mm: tuple[float, float] = (9.0, 24.0)  # mm, mean radius of a lesion
     liver_hu: tuple[float, float] = (75.0, 95.0)  # HU, mean of the liver
@@ -46,7 +46,7 @@ class LiverOptions:
     noise_hu: float = 10.0  # HU, standard deviation of the noise
 
     def __post_init__(self) -> None:
-        """Refuse what could not be drawn."""
+        """Refuse values out of range."""
         if not all(1.0 <= mm <= 8.0 for mm in self.spacing_mm) or len(self.spacing_mm) != 3:
             raise UsageFault(f"spacing_mm: {self.spacing_mm}; expected three numbers, 1 to 8 mm")
         if not 1 <= self.every <= 9:
@@ -98,7 +98,7 @@ def make_liver(index: int, seed: int = 0, options: LiverOptions | None = None) -
 
 
 def _ball(at: Array, centre: tuple[float, ...], radii: tuple[float, ...]) -> Array:
-    """Return how far out of an ellipsoid each voxel is `(D, H, W)`: 1 on its surface."""
+    """Return the normalised distance from an ellipsoid's centre `(D, H, W)`: 1 on its surface."""
     distance = np.zeros_like(at[0])
     for axis, c, r in zip(at, centre, radii, strict=True):
         distance += ((axis - np.float32(c)) / np.float32(r)) ** 2
@@ -152,7 +152,7 @@ def _lesions(
     for _ in range(int(rng.integers(options.tumours[0], options.tumours[1] + 1))):
         radius = float(rng.uniform(*options.radius_mm))
         allowed = places[depth.ravel()[places] > 0.8 * radius]
-        if not allowed.size:  # a lesion too large for the liver sits where it is deepest
+        if not allowed.size:  # a lesion too large for the liver is placed at the deepest voxel
             allowed = np.array([int(np.argmax(depth))])
         for _ in range(ATTEMPTS):
             d, h, w = np.unravel_index(int(rng.choice(allowed)), liver.shape)
@@ -181,7 +181,7 @@ def _lesion(
 def _measured(
     rng: np.random.Generator, hu: Array, liver: Mask, body: Mask, options: LiverOptions
 ) -> NDArray[np.int16]:
-    """Return the image in HU `(D, H, W)`: grain, borders that a voxel averages over, noise."""
+    """Return the image in HU `(D, H, W)`: texture, partial volume at borders, noise."""
     fine = 0.6 * _field(rng, hu.shape, 2.5, options) + 0.8 * _field(rng, hu.shape, 8.0, options)
     grain = options.texture_hu * fine * np.where(liver, 1.0, 0.6)
     clean = hu + np.where(hu > AIR, grain, 0)

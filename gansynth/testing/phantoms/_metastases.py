@@ -1,4 +1,4 @@
-"""Phantoms for detection: brains with several small enhancing lesions, and vessels as bright."""
+"""Phantoms for detection: brains with small enhancing lesions, and equally bright vessels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ APART_MM = 3.0
 ATTEMPTS = 200
 """Places tried for a lesion before the brain counts as full."""
 TURN = 0.25
-"""How much a vessel changes its direction in half a voxel's way."""
+"""Change of a vessel's direction per step of half a voxel."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class MetastasisOptions:
     vessel_mm: tuple[float, float] = (0.9, 1.8)  # mm, their radius
 
     def __post_init__(self) -> None:
-        """Refuse what could not be drawn."""
+        """Refuse values out of range."""
         check_pairs(self, "radius_mm", "enhancement", "oedema_mm", "vessel_mm")
         check_pairs(self, "lesions", "vessels", zero=True)
         if self.body.channels != (CHANNEL,):
@@ -69,7 +69,7 @@ def make_metastases(
     """Simulate T1 after contrast agent of one subject with brain metastases. Not a patient.
 
     The result depends on `(seed, index, options)` alone. `options=None` takes the defaults,
-    `atlas=None` loads the one that fits the options and keeps it for the next call.
+    `atlas=None` loads the matching one and caches it.
 
     Raises:
         EnvironmentFault: nilearn, which ships the atlas, is missing.
@@ -78,7 +78,7 @@ def make_metastases(
     options = options or MetastasisOptions()
     body = options.body
     atlas = fitting_atlas(index, seed, body, atlas)
-    # 1: not the glioma's subjects.
+    # 1: different subjects than the gliomas'.
     person, disease, blood, scan = streams((seed, index, 1), 4)
     maps = resample(atlas.tissue, random_warp(person, atlas, body))
     brain = (maps.sum(axis=0) > 0.5).astype(np.float32)
@@ -86,7 +86,7 @@ def make_metastases(
     lesions, shares = _grow(disease, tissue, options)
     bright = _vessels(blood, tissue, options) * (lesions == 0)
     healthy = tissue * np.clip(1 - shares.sum(axis=0) - np.minimum(bright, 1), 0, 1)
-    # A glioma's rim is what enhances here, too: more or less of it, by how much a thing enhances.
+    # Enhancement is modelled as a fraction of a glioma's rim.
     enhancing = shares[2] * _enhancement(disease, lesions, options) + bright
     fractions = np.concatenate([healthy, shares[:2], enhancing[None]])
     image = _scan(scan, CHANNEL, fractions, _grain(person, brain.shape, body.spacing_mm), body)
@@ -99,11 +99,8 @@ def make_metastases(
 def _grow(
     rng: np.random.Generator, tissue: Array, options: MetastasisOptions
 ) -> tuple[NDArray[np.int16], Array]:
-    """Return lesions by number `(D, H, W)`, and shares of oedema, core, rim `(3, D, H, W)`.
-
-    Metastases are carried along by blood and get stuck where vessels narrow: between grey and
-    white matter.
-    """
+    """Return lesions by number `(D, H, W)`, and shares of oedema, core, rim `(3, D, H, W)`."""
+    # Metastases lodge where vessels narrow: between grey and white matter.
     mm, shape = options.body.spacing_mm, tissue.shape[1:]
     depth = np.asarray(ndimage.distance_transform_edt(tissue.sum(axis=0) > 0.5) * mm, np.float32)
     border = np.flatnonzero((tissue[1] > 0.15) & (tissue[2] > 0.15))
@@ -160,10 +157,13 @@ def _add_lesion(
     stretch = rng.uniform(0.85, 1.2, 3).reshape(3, 1, 1, 1)
     distance = mm * np.sqrt(((offset * stretch) ** 2).sum(axis=0))
     distance = distance - radius * (1 + np.clip(bumps, -0.3, 0.3))
-    own, brain = tissue[(slice(None), *window)], tissue[(slice(None), *window)].sum(axis=0) > 0.5
+    healthy, brain = (
+        tissue[(slice(None), *window)],
+        tissue[(slice(None), *window)].sum(axis=0) > 0.5,
+    )
     solid = (distance < 0) & brain
     core = solid & (distance < -0.4 * radius) & (radius >= options.hollow_mm)
-    wet = (distance < oedema * (0.2 + own[2])) & brain & ~solid & (own[0] < 0.5)
+    wet = (distance < oedema * (0.2 + healthy[2])) & brain & ~solid & (healthy[0] < 0.5)
     numbers[window][solid] = number
     for share, where in zip(shares, (wet, core, solid & ~core), strict=True):
         share[window][solid | wet] = 0  # a lesion over a neighbour's oedema, not into it
@@ -184,10 +184,8 @@ def _enhancement(
 
 
 def _vessels(rng: np.random.Generator, tissue: Array, options: MetastasisOptions) -> Array:
-    """Return signal of vessels `(D, H, W)`, in shares of a glioma's rim: tubes from the sulci.
-
-    Cut across they are small and bright like a lesion, which is what they are here for.
-    """
+    """Return signal of vessels `(D, H, W)`, in shares of a glioma's rim: tubes from the sulci."""
+    # Cross-sections are small and bright like lesions: hard negatives for a detector.
     mm, brain = options.body.spacing_mm, tissue.sum(axis=0) > 0.5
     sulci = np.flatnonzero((tissue[0] > 0.35) & ndimage.binary_erosion(brain, iterations=2))
     signal = np.zeros(brain.shape, np.float32)
@@ -205,7 +203,7 @@ def _vessels(rng: np.random.Generator, tissue: Array, options: MetastasisOptions
 def _way(
     rng: np.random.Generator, point: NDArray[np.float64], brain: NDArray[np.bool_], steps: int
 ) -> NDArray[np.float64]:
-    """Return a bent line `(N, 3)` in steps of half a voxel that ends where the brain does."""
+    """Return a curved line `(N, 3)` in steps of half a voxel that ends at the brain's border."""
     direction = rng.standard_normal(3) * (1.5, 1.0, 1.0)  # more across axial slices than along
     points = [point]
     for _ in range(steps):

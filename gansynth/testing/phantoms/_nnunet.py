@@ -34,12 +34,12 @@ LICENCE = (
 
 
 Progress = Callable[[int, int], None]
-"""Called after each subject with how many are done, and how many there will be."""
+"""Called after each subject with the number done, and the total."""
 
 
 @contextmanager
 def new_folder(folder: Path, n: int, least: int, subjects: str) -> Iterator[Path]:
-    """A folder that appears when all of it is written.
+    """Yield a temporary folder that replaces ``folder`` when it is complete.
 
     Raises:
         UsageFault: `n` is below `least` subjects, or the folder exists and is not empty.
@@ -53,7 +53,7 @@ def new_folder(folder: Path, n: int, least: int, subjects: str) -> Iterator[Path
 
 
 def counted(n: int, progress: Progress | None) -> Iterator[int]:
-    """Numbers of `n` subjects; each is reported when the next is asked for."""
+    """Yield the numbers of `n` subjects; each is reported before the next one."""
     for index in range(n):
         yield index
         if progress is not None:
@@ -61,14 +61,14 @@ def counted(n: int, progress: Progress | None) -> Iterator[int]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file with its end of line."""
+    """Write a JSON file with a final newline."""
     path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
 def nifti_bytes(volume: NDArray[Any], affine: NDArray[np.float64], code: int = 4) -> bytes:
     """Return `volume (D, H, W)` as a gzipped NIfTI, the same bytes at every call.
 
-    `code` says what space the affine leads to: 4 is MNI152's, 1 the scanner's.
+    `code` is the space of the affine: 4 is MNI152's, 1 the scanner's.
     """
     # NIfTI wants (x, y, z). Any: nibabel is typed in part only.
     image: Any = nib.Nifti1Image(np.ascontiguousarray(volume.T), affine)
@@ -80,7 +80,7 @@ def nifti_bytes(volume: NDArray[Any], affine: NDArray[np.float64], code: int = 4
 
 
 def _make_folders(base: Path, cases: list[str], channels: int) -> None:
-    """Create the two folders; refuse if strangers would end up in the data set."""
+    """Create the two folders; refuse if they contain files of another data set."""
     expected = {
         base / "imagesTr": {f"{case}_{c:04d}.nii.gz" for case in cases for c in range(channels)},
         base / "labelsTr": {f"{case}.nii.gz" for case in cases},
@@ -89,7 +89,7 @@ def _make_folders(base: Path, cases: list[str], channels: int) -> None:
         strangers = sorted({path.name for path in part.glob("*.nii.gz")} - names)
         if strangers:
             raise UsageFault(
-                f"{part}: {len(strangers)} file(s) here are not of this data set ({strangers[0]}, "
+                f"{part}: {len(strangers)} file(s) do not belong to this data set ({strangers[0]}, "
                 "...); choose another folder or dataset_id, or remove them"
             )
     for part in expected:
@@ -107,13 +107,13 @@ def write_nnunet_raw(
 ) -> Path:
     """Write `n` phantoms below `folder` (nnU-Net's raw folder) and return the data set's folder.
 
-    Cases are `phantom_000`, `phantom_001`, ... The same arguments give the same bytes. Running it
-    again overwrites; `dataset.json` comes last, so where it is there, the cases are complete.
+    Cases are `phantom_000`, `phantom_001`, ... The same arguments give the same bytes. A second
+    call overwrites. `dataset.json` is written last: if it exists, the cases are complete.
 
     Raises:
         EnvironmentFault: nilearn, which ships the atlas, is missing. Nothing has been written.
         UsageFault: `n` is below 1, `dataset_id` is not within 1 to 999, or the folder holds cases
-            which this call would not overwrite.
+            that this call would not overwrite.
     """
     options = options or PhantomOptions()
     if n < 1 or not 1 <= dataset_id <= 999:

@@ -1,4 +1,4 @@
-"""What a phantom may look like: every number that shapes one, with its unit."""
+"""Options of phantoms: all numbers that shape them, with units."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LABELS = {"background": 0, "oedema": 1, "core": 2, "enhancing": 3}
 
 
 def check_pairs(options: object, *names: str, zero: bool = False) -> None:
-    """Refuse pairs that are no range above 0, or from 0 on."""
+    """Refuse pairs that are not a range above 0, or from 0 if ``zero``."""
     for name in names:
         low, high = getattr(options, name)
         if not 0 <= low <= high or not (zero or low):
@@ -51,7 +51,7 @@ class PhantomOptions:
     gain: tuple[float, float] = (300.0, 900.0)  # scanner units per unit of relative signal
 
     def __post_init__(self) -> None:
-        """Refuse what could not be drawn."""
+        """Refuse values out of range."""
         unknown = [c for c in self.channels if c not in CHANNELS]
         if unknown or not self.channels or len(set(self.channels)) != len(self.channels):
             raise UsageFault(f"channels: {self.channels}; expected distinct names of {CHANNELS}")
@@ -63,6 +63,6 @@ class PhantomOptions:
         check_numbers(self, "margin_mm", "deformation_mm", "affine_shift_mm")
         check_numbers(self, "noise", "bias", "texture")
         for name in ("affine_scale", "affine_shear"):
-            # Rows of the matrix then stay dominated by their diagonal: it cannot mirror.
+            # The matrix is then diagonally dominant, so it cannot mirror.
             if not 0.0 <= getattr(self, name) <= 0.2:
                 raise UsageFault(f"{name}: {getattr(self, name)}; expected 0 to 0.2")

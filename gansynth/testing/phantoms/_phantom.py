@@ -1,4 +1,4 @@
-"""From anatomy and tumour to images: contrasts, grain, coil shading and noise of each channel."""
+"""Images from anatomy and tumour: contrasts, texture, coil shading and noise of each channel."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from gansynth.testing.phantoms._atlas import Array, Atlas, load_atlas
 from gansynth.testing.phantoms._options import CHANNELS, PhantomOptions
 from gansynth.testing.phantoms._tumour import choose_seat, grow, push_aside
 
-# Signal relative to the channel's gain, of CSF, GM, WM, oedema, core, rim. Neighbours in the order
-# of brightness are far enough apart that the jitter of one subject cannot swap them.
+# Signal relative to the channel's gain, of CSF, GM, WM, oedema, core, rim. The values differ enough
+# that the jitter of one subject cannot change their order.
 CONTRASTS = {
     "T1": (0.22, 0.60, 0.90, 0.55, 0.34, 0.52),
     "T1c": (0.24, 0.62, 0.88, 0.54, 0.33, 1.40),
@@ -40,8 +40,8 @@ class Phantom:
 
 
 def _fractions(tissue: Array, labels: NDArray[np.int16]) -> Array:
-    """Return how much of each voxel is CSF, GM, WM, oedema, core, rim: `(6, D, H, W)`."""
-    # Half a voxel of blur on the outlines: a border voxel holds some of both sides.
+    """Return fractions of CSF, GM, WM, oedema, core, rim in each voxel: `(6, D, H, W)`."""
+    # Half a voxel of blur on the outlines gives partial volumes at borders.
     lesion = [ndimage.gaussian_filter((labels == k).astype(np.float32), 0.5) for k in (1, 2, 3)]
     healthy = tissue * np.clip(1 - sum(lesion), 0, 1)
     return np.concatenate([healthy, np.stack(lesion)])
@@ -62,7 +62,7 @@ def _scan(
     shape = grain.shape
     contrast = np.array(CONTRASTS[channel]) * (1 + rng.uniform(-JITTER, JITTER, 6))
     gain = rng.uniform(*options.gain)
-    # Half of the grain is anatomy, which every channel sees, and half is the channel's own.
+    # Half of the texture is anatomy, shared by all channels; half is specific to the channel.
     grain = np.sqrt(0.5) * (grain + _grain(rng, shape, options.spacing_mm))
     signal = np.einsum("k,kdhw->dhw", contrast, fractions)
     spread = np.einsum("k,kdhw->dhw", contrast * np.array(GRAIN) * options.texture, fractions)
@@ -81,9 +81,9 @@ def make_phantom(
 ) -> Phantom:
     """Simulate the brain MR of one subject with a glioma. A phantom, not a patient.
 
-    The result depends on `(seed, index, options)` alone. Which channels are asked for changes
-    neither the anatomy nor the other channels. `options=None` takes the defaults, `atlas=None`
-    loads the one that fits the options and keeps it for the next call.
+    The result depends on `(seed, index, options)` alone. The choice of channels changes neither the
+    anatomy nor the other channels. `options=None` takes the defaults, `atlas=None` loads the
+    matching one and caches it.
 
     Raises:
         EnvironmentFault: nilearn, which ships the atlas, is missing.
@@ -94,7 +94,9 @@ def make_phantom(
     body, lesion, *scans = streams((seed, index), 2 + len(CHANNELS))
     warp = random_warp(body, atlas, options)
     maps = resample(atlas.tissue, warp)
-    brain = (maps.sum(axis=0) > 0.5).astype(np.float32)  # before the push: the skull does not yield
+    brain = (maps.sum(axis=0) > 0.5).astype(
+        np.float32
+    )  # before the mass effect: the skull is rigid
     seat = choose_seat(lesion, atlas, warp, maps, options)
     maps = resample(atlas.tissue, push_aside(lesion, seat, warp, options))
     tissue = personal_tissue(body, maps, brain, options)
@@ -112,13 +114,13 @@ def make_tissues(
     """Simulate the brain MR of one healthy subject, with the tissues as labels. Not a patient.
 
     Labels are those of `TISSUES`: within the brain the tissue of the largest fraction. Grid,
-    contrasts, grain and noise are those of `make_phantom`; nobody of these subjects is one of its.
-    The result depends on `(seed, index, options)` alone. `options=None` takes the defaults with T1
-    as the only channel; what they say of tumours is passed over. Raises as `make_phantom`.
+    contrasts, texture and noise are those of `make_phantom`; the subjects are different ones. The
+    result depends on `(seed, index, options)` alone. `options=None` takes the defaults with T1 as
+    the only channel; options of tumours are ignored. Raises as `make_phantom`.
     """
     options = options or PhantomOptions(channels=("T1",))
     atlas = fitting_atlas(index, seed, options, atlas)
-    # 2: neither the gliomas' subjects nor those with metastases.
+    # 2: different subjects than those with gliomas or metastases.
     body, *scans = streams((seed, index, 2), 1 + len(CHANNELS))
     maps = resample(atlas.tissue, random_warp(body, atlas, options))
     brain = (maps.sum(axis=0) > 0.5).astype(np.float32)
@@ -129,7 +131,7 @@ def make_tissues(
 
 
 def fitting_atlas(index: int, seed: int, options: PhantomOptions, atlas: Atlas | None) -> Atlas:
-    """The atlas on the options' grid, given or loaded; refuses numbers that are no subject's."""
+    """Return the given or loaded atlas on the options' grid; refuse a negative index or seed."""
     atlas = atlas or load_atlas(options.spacing_mm, options.margin_mm)
     if atlas.spacing_mm != options.spacing_mm:
         raise UsageFault(f"atlas: spacing {atlas.spacing_mm} mm, options: {options.spacing_mm} mm")
@@ -139,7 +141,7 @@ def fitting_atlas(index: int, seed: int, options: PhantomOptions, atlas: Atlas |
 
 
 def streams(entropy: tuple[int, ...], count: int) -> list[np.random.Generator]:
-    """Independent generators of one subject."""
+    """Return independent random generators of one subject."""
     return [np.random.default_rng(s) for s in np.random.SeedSequence(entropy).spawn(count)]
 
 
@@ -149,7 +151,7 @@ def _images(
     scans: list[np.random.Generator],
     options: PhantomOptions,
 ) -> Array:
-    """Return the channels asked for `(C, D, H, W)`; one generator for each of `CHANNELS`."""
+    """Return the requested channels `(C, D, H, W)`; one generator for each of `CHANNELS`."""
     grain = _grain(body, fractions.shape[1:], options.spacing_mm)
     rngs = dict(zip(CHANNELS, scans, strict=True))
     return np.stack([_scan(rngs[c], c, fractions, grain, options) for c in options.channels])

@@ -1,4 +1,4 @@
-"""A simulated glioma: where it sits, what it pushes aside, what it is made of."""
+"""A simulated glioma: its place, mass effect and compartments."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Seat:
 def choose_seat(
     rng: np.random.Generator, atlas: Atlas, warp: Array, maps: Array, options: PhantomOptions
 ) -> Seat:
-    """Draw a place in the white matter of the upper hemispheres, deep enough for the tumour.
+    """Sample a place in the white matter of the upper hemispheres, deep enough for the tumour.
 
-    `warp` `(3, D, H, W)` and `maps` `(3, D, H, W)` describe the still healthy anatomy.
+    `warp` `(3, D, H, W)` and `maps` `(3, D, H, W)` describe the healthy anatomy.
     """
     radius = float(rng.uniform(*options.radius_mm))
     depth = ndimage.distance_transform_edt(maps.sum(axis=0) > 0.5) * options.spacing_mm
@@ -34,7 +34,7 @@ def choose_seat(
     z = atlas.affine[2, 3] + options.spacing_mm * warp[0]  # mm, above the commissures
     allowed = (np.abs(x) > 14) & (z > 2) & (z < 55) & (maps[2] > 0.5) & (depth > 0.85 * radius)
     places = np.flatnonzero(allowed)
-    # Only for tumours too large to fit: the deepest voxel is the best there is.
+    # Tumours too large to fit are placed at the deepest voxel.
     place = int(rng.choice(places)) if places.size else int(np.argmax(depth))
     return Seat(tuple(int(i) for i in np.unravel_index(place, depth.shape)), radius)
 
@@ -42,8 +42,8 @@ def choose_seat(
 def push_aside(rng: np.random.Generator, seat: Seat, warp: Array, options: PhantomOptions) -> Array:
     """Return `warp (3, D, H, W)`, in voxels, with the tissue around the seat moved outward.
 
-    Tissue now at distance r lay at r (1 - a exp(-(r/s)^2)) before, which grows with r for every
-    a below 1: nothing folds, and the push fades within about two radii.
+    Tissue now at distance r was at r (1 - a exp(-(r/s)^2)) before, which increases with r for every
+    a below 1: nothing folds, and the displacement fades within about two radii.
     """
     strength = rng.uniform(*options.mass_effect)
     centre = np.array(seat.centre, dtype=np.float32)[:, None, None, None]
@@ -72,8 +72,8 @@ def grow(
 ) -> NDArray[np.int16]:
     """Return labels `(D, H, W)`: one connected tumour of core, enhancing rim and oedema.
 
-    The oedema reaches as far as there is white matter to spread in, hence its fingers, and spares
-    the fluid. `tissue (3, D, H, W)` sums to 1 in the brain and to 0 outside.
+    The oedema spreads along white matter, hence its fingers, and spares CSF. `tissue (3, D, H, W)`
+    sums to 1 in the brain and to 0 outside.
     """
     mm, shape = options.spacing_mm, tissue.shape[1:]
     csf, white = tissue[0], ndimage.gaussian_filter(tissue[2], 1.5 / mm)
@@ -88,7 +88,7 @@ def grow(
     labels[~brain] = LABELS["background"]
     solid = (distance < 0) & brain
     labels[solid] = LABELS["enhancing"]
-    # Bumps make the distance uneven: the erosion keeps the rim closed where it would be thinnest.
+    # Bumps make the distance uneven: the erosion keeps the rim closed at its thinnest parts.
     labels[(distance < -thickness) & ndimage.binary_erosion(solid)] = LABELS["core"]
     parts, count = ndimage.label(labels > 0)
     if count > 1:

@@ -1,4 +1,4 @@
-"""Phantoms with metastases as a YOLO data set: axial slices, a text file of boxes for each."""
+"""Phantoms with metastases as a YOLO data set: axial slices, each with a text file of boxes."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ DESCRIPTION = (
     "(C) 1993-2009 Louis Collins, McConnell Brain Imaging Centre, MNI, McGill University."
 )
 VOLUMES = r"(?P<volume>sub-\d+)_z(?P<slice>\d+)"
-"""Which volume and slice a file name says."""
+"""Regular expression for volume and slice in a file name."""
 LONGEST_MM = 192.0
-"""Edge of the square slices: as long as the longest brain."""
+"""Edge of the square slices: the length of the longest brain."""
 SLICE_MM = 3.0
 """Distance between slices."""
 FEWEST_PIXELS = 4
-"""Of a lesion in a slice; a slice that has less of one shows neither it nor its absence."""
+"""Minimum area of a lesion in a slice; slices with a smaller one are ambiguous and left out."""
 LEAST_BRAIN = 0.15
-"""Share of the largest slice's brain that a slice must show."""
+"""Minimum brain area of a slice, as a share of the largest slice's."""
 BRIGHTEST = 99.9
 """Percentile of the brain that becomes white; black is 0."""
 
@@ -61,10 +61,10 @@ def write_yolo(
 ) -> Path:
     """Write the slices of `n` phantoms as a YOLO data set and return its `data.yaml`.
 
-    Pictures are 8-bit grey PNG files named `sub-003_z014.png`, subjects are split 70 : 10 : 20
+    Pictures are 8-bit grey PNG files named `sub-003_z014.png`. Subjects are split 70 : 10 : 20
     into train, val and test, at least one each. Slices without a lesion have an empty text file.
-    Of each volume the window is 0 to the 99.9th percentile of its brain. The same arguments give
-    the same bytes.
+    The window of a volume is 0 to the 99.9th percentile of its brain. The same arguments give the
+    same bytes.
 
     Raises:
         EnvironmentFault: nilearn, which ships the atlas, is missing.
@@ -92,7 +92,7 @@ def write_yolo(
 
 
 def _split_of(index: int, n: int) -> str:
-    """Subjects are alike, so the first ones train; about 10 % validate and 20 % test."""
+    """Return the split of a subject: the first ones train, about 10 % validate and 20 % test."""
     val, test = max(1, round(0.1 * n)), max(1, round(0.2 * n))
     if index < n - val - test:
         return "train"
@@ -100,7 +100,7 @@ def _split_of(index: int, n: int) -> str:
 
 
 def _slices(phantom: MetastasisPhantom, subject: str) -> Iterator[Slice]:
-    """Cut the slices that show enough brain, and of each lesion enough or nothing."""
+    """Yield slices with enough brain, in which each lesion is large enough or absent."""
     edge, mm = edge_of(phantom.spacing[0]), phantom.spacing[0]
     brain = phantom.image > 0
     white = np.percentile(phantom.image[brain], BRIGHTEST)
@@ -116,7 +116,7 @@ def _slices(phantom: MetastasisPhantom, subject: str) -> Iterator[Slice]:
 
 
 def edge_of(spacing_mm: float) -> int:
-    """Edge of the square slices in pixels: a multiple of 8."""
+    """Return the edge of the square slices in pixels, a multiple of 8."""
     return 8 * int(np.ceil(LONGEST_MM / spacing_mm / 8))
 
 
@@ -128,22 +128,22 @@ def _square(plane: NDArray[Any], middle: list[int], edge: int) -> NDArray[Any]:
 
 
 def _boxes(lesions: NDArray[np.int16]) -> list[tuple[int, int, int, int]]:
-    """The box of each lesion in a slice: x1, y1, x2, y2 in pixels, half-open."""
-    found = ndimage.find_objects(lesions)
-    return [(x.start, y.start, x.stop, y.stop) for y, x in (f for f in found if f is not None)]
+    """Return the box of each lesion in a slice: x1, y1, x2, y2 in pixels, half-open."""
+    extents = ndimage.find_objects(lesions)
+    return [(x.start, y.start, x.stop, y.stop) for y, x in (f for f in extents if f is not None)]
 
 
 def _write_slices(base: Path, split: str, slices: list[Slice]) -> None:
     for part in ("images", "labels"):
         (base / part / split).mkdir(parents=True, exist_ok=True)
-    for one in slices:
-        (base / "images" / split / f"{one.name}.png").write_bytes(png_bytes(one.pixels))
-        lines = [_line(box, *one.pixels.shape) for box in one.boxes]
-        (base / "labels" / split / f"{one.name}.txt").write_text("".join(lines), "utf-8")
+    for picture in slices:
+        (base / "images" / split / f"{picture.name}.png").write_bytes(png_bytes(picture.pixels))
+        lines = [_line(box, *picture.pixels.shape) for box in picture.boxes]
+        (base / "labels" / split / f"{picture.name}.txt").write_text("".join(lines), "utf-8")
 
 
 def _line(box: tuple[int, int, int, int], height: int, width: int) -> str:
-    """Class, centre and size of a box, in shares of the picture."""
+    """Return class, centre and size of a box, in shares of the picture."""
     x1, y1, x2, y2 = box
     centre = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height)
     numbers = (*centre, (x2 - x1) / width, (y2 - y1) / height)
@@ -151,26 +151,26 @@ def _line(box: tuple[int, int, int, int], height: int, width: int) -> str:
 
 
 def _count(counts: dict[str, int], lesions: int, slices: list[Slice]) -> None:
-    """Add one subject to what is said of its split."""
+    """Add one subject to the counts of its split."""
     new = {
         "subjects": 1,
         "lesions": lesions,
         "images": len(slices),
-        "images_without_lesion": sum(not one.boxes for one in slices),
-        "boxes": sum(len(one.boxes) for one in slices),
+        "images_without_lesion": sum(not picture.boxes for picture in slices),
+        "boxes": sum(len(picture.boxes) for picture in slices),
     }
     for key, value in new.items():
         counts[key] = counts.get(key, 0) + value
 
 
 def _said(options: MetastasisOptions) -> dict[str, Any]:
-    """The numbers that shaped the phantoms; those of gliomas did not."""
+    """Return the options of the phantoms, without those of gliomas."""
     body = {k: v for k, v in asdict(options.body).items() if k not in GLIOMA}
     return {**asdict(options), "body": body}
 
 
 def _data_yaml() -> str:
-    """The data set as both detectors want it; grey, of one class."""
+    """Return the data set's YAML for both detectors: grey images, one class."""
     content = {f"{split}": f"images/{split}" for split in ("train", "val", "test")}
     head = "".join(f"# {line}\n" for line in textwrap.wrap(DESCRIPTION, 96))
     tail = yaml.safe_dump({"nc": 1, "names": {0: "metastasis"}, "channels": 1}, sort_keys=False)

@@ -1,8 +1,8 @@
-"""What a plugin's author starts from: a whole project, and cases to try it on.
+"""Starting point for plugin authors: a project template, and toy cases.
 
 ``gansynth plugins new NAME`` writes the project (``gansynth.testing.scaffold.project``). The source
-``example:3d`` (or ``2d``) gives the toy cases that ``check_generator`` uses, so that a new
-generator can be fitted before there is a data set. This module is itself a plugin.
+``example:3d`` (or ``2d``) has the toy cases of ``check_generator``: a new generator can be fitted
+without a data set. This module is itself a plugin.
 """
 
 from __future__ import annotations
@@ -28,11 +28,7 @@ def register_sources(
 
 
 def _open_example(request: SourceRequest) -> CaseSource:
-    """Sixteen toy cases in memory, 2D or 3D, twelve of them for training.
-
-    Raises:
-        UsageFault: anything but ``example:2d`` or ``example:3d``.
-    """
+    """Open sixteen toy cases in memory, twelve of them for training; UsageFault if not 2d or 3d."""
     from gansynth.testing import ToySource
 
     if request.where not in NDIM:

@@ -1,4 +1,4 @@
-"""Writing the project of a new plugin: what it is called, which files it has, one rename."""
+"""Project template of a new plugin: its names and files, written atomically."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ LONGEST = 40
 class Kind:
     """One kind of plugin; ``{}`` stands for its name."""
 
-    registered: str  # the kind as the registry calls it
-    module: str  # of the package, and the template it comes from
-    thing: str  # what the module defines, with the name as a class has it
+    registered: str  # name of the kind in the registry
+    module: str  # of the package, and its template
+    thing: str  # class or function that the module defines
     summary: str  # one line
-    try_it: str  # a command
-    more: tuple[str, ...] = ()  # further modules
+    try_it: str  # example command
+    extra_modules: tuple[str, ...] = ()  # further modules
 
 
 KINDS = {
@@ -44,21 +44,21 @@ KINDS = {
         "edits",
         "edit",
         "{}Edit",
-        "Edit {}: changes the label maps that samples are drawn from.",
+        "Edit {}: changes the label maps that samples are generated from.",
         "gansynth sample RUN -n 8 --sheet --edit {}",
     ),
     "filter": Kind(
         "filters",
         "filter",
         "{}Filter",
-        "Filter {}: keeps samples out of banks.",
+        "Filter {}: rejects samples.",
         "gansynth sample RUN -n 8 --filter {}",
     ),
     "metric": Kind(
         "metrics",
         "metric",
         "measure",
-        "Metric {}: measures samples beside real cases.",
+        "Metric {}: compares samples with real cases.",
         "gansynth sample RUN -n 8 --metric {}",
     ),
     "source": Kind(
@@ -74,38 +74,38 @@ KINDS = {
         "{}Adapter",
         "Adapter {}: mixes samples into the training of a host.",
         "gansynth augment --target {} --data example:2d --generator RUN --ratio 1:1",
-        more=("host",),
+        extra_modules=("host",),
     ),
 }
-"""What ``--kind`` may be."""
+"""Values of ``--kind``."""
 
 
 @dataclass(frozen=True)
 class Project:
-    """A project that was, or would be, written."""
+    """A project to be written."""
 
     folder: Path
-    distribution: str  # what pip calls it
-    package: str  # what Python calls it
+    distribution: str  # name for pip
+    package: str  # name for imports
     files: dict[str, str]  # path below the folder -> text
 
 
 def plan_project(name: str, kind: str = "generator", folder: Path | None = None) -> Project:
-    """Say what the project of a plugin would be; nothing is written.
+    """Plan the project of a plugin; nothing is written.
 
-    The plugin registers ``name``, and its package is called ``gansynth_NAME``; the project's folder
-    is ``gansynth-NAME`` here if None.
+    The plugin registers ``name``, its package is ``gansynth_NAME``, and the default folder is
+    ``gansynth-NAME``.
 
     Raises:
-        UsageFault: a name that is none, that is taken, or a folder that is there already.
+        UsageFault: the name is not valid or taken, or the folder exists.
     """
-    found = KINDS[kind]
+    template_kind = KINDS[kind]
     package, distribution = f"gansynth_{name}", f"gansynth-{name.replace('_', '-')}"
-    _check_name(name, found.registered, package)
+    _check_name(name, template_kind.registered, package)
     folder = folder if folder is not None else Path(distribution)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageFault(
-            f"{folder}: exists already, expected an empty folder or none; choose another -o"
+            f"{folder}: exists already, expected a new or an empty folder; choose another -o"
         )
     title = "".join(part.capitalize() for part in name.split("_"))
     words = {
@@ -114,11 +114,11 @@ def plan_project(name: str, kind: str = "generator", folder: Path | None = None)
         "project": distribution,
         "package": package,
         "title": title,
-        "module": found.module,
-        "thing": found.thing.format(title),
-        "registered": found.registered,
-        "summary": found.summary.format(name),
-        "try_it": found.try_it.format(name, name),
+        "module": template_kind.module,
+        "thing": template_kind.thing.format(title),
+        "registered": template_kind.registered,
+        "summary": template_kind.summary.format(name),
+        "try_it": template_kind.try_it.format(name, name),
         "api": API_VERSION,
         "version": __version__,
     }
@@ -126,7 +126,10 @@ def plan_project(name: str, kind: str = "generator", folder: Path | None = None)
         "pyproject.toml": "pyproject.toml",
         "README.md": "README.md",
         f"{package}/__init__.py": "init.py",
-        **{f"{package}/{module}.py": f"{module}.py" for module in (found.module, *found.more)},
+        **{
+            f"{package}/{module}.py": f"{module}.py"
+            for module in (template_kind.module, *template_kind.extra_modules)
+        },
         f"{package}/py.typed": None,
         f"tests/test_{name}.py": f"test_{kind}.py",
     }
@@ -135,11 +138,11 @@ def plan_project(name: str, kind: str = "generator", folder: Path | None = None)
 
 
 def write_project(project: Project) -> None:
-    """Write a project: all of it or nothing.
+    """Write a project atomically.
 
     Raises:
-        UsageFault: the folder has come to be there meanwhile.
-        EnvironmentFault: the disk refuses.
+        UsageFault: the folder was created in the meantime.
+        EnvironmentFault: a file cannot be written.
     """
     folder = project.folder.absolute()
     with whole_folder(folder) as temporary:
@@ -155,7 +158,7 @@ def _render(template: str | None, words: dict[str, Any]) -> str:
     if template is None:
         return ""
     text = (resources.files(__package__) / "templates" / f"{template}.txt").read_text("utf-8")
-    # Python and TOML, not HTML: nothing is to be escaped.
+    # Python and TOML, not HTML: no escaping.
     engine = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
     return engine.from_string(text).render(words)
 
@@ -168,13 +171,13 @@ def _check_name(name: str, registered: str, package: str) -> None:
         )
     if keyword.iskeyword(name) or keyword.issoftkeyword(name):
         raise UsageFault(
-            f"plugins new {name!r}: is a keyword of Python, expected another word; for example: "
+            f"plugins new {name!r}: is a Python keyword, expected another name; for example: "
             f"my_{name}"
         )
     if name.startswith("gansynth"):
         raise UsageFault(
-            f"plugins new {name!r}: gansynth_ is put in front of the package's name, expected a "
-            "name without it"
+            f"plugins new {name!r}: expected a name without the prefix gansynth_, which is added "
+            "to the package's name"
         )
     registry = installed()
     if name in registry.loaders[registered]:

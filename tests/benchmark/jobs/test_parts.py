@@ -22,7 +22,7 @@ from tests.benchmark.jobs.small import Small, key_of
             {"free": [], "a": ["c"], "b": ["a"], "c": ["b"]},
             r"need each other: (a -> b -> c -> a|b -> c -> a -> b|c -> a -> b -> c)\b",
         ),
-        ({"a": ["nobody"]}, f"job 'a': needs {key_of('nobody')}, which is no job"),
+        ({"a": ["nobody"]}, f"job 'a': needs {key_of('nobody')}, which is not a job"),
     ],
 )
 def test_needs_that_cannot_be_met(small: Small, needs, says):
@@ -67,7 +67,7 @@ def store(tmp_path) -> Store:
 
 
 def test_a_result_that_is_not_there_is_named_and_not_waited_for_for_ever(store):
-    with pytest.raises(DataFault, match=f"{KEY}/result.json: no whole result of this job"):
+    with pytest.raises(DataFault, match=f"{KEY}/result.json: no complete result of this job"):
         store.result(KEY)
     assert not store.expect(KEY, patience=0)
 
@@ -141,7 +141,7 @@ def test_ray_gives_each_job_its_shares(text, shares):
     [
         ("locl", "expected local, local:4, ray or .* Did you mean 'local'"),
         *((text, "expected local, local:4") for text in ("", "local:")),
-        *((f"local:{n}", "expected a number of jobs at once") for n in (0, -1, "two")),
+        *((f"local:{n}", "expected a number of jobs") for n in (0, -1, "two")),
         ("ray:4", "'4': expected cpus"),
         *(
             (f"ray:{share}", f"'{share}': expected cpus")

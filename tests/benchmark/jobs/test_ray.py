@@ -111,7 +111,7 @@ class TestCluster:
         small.add("one")
         with small.runner("ray:cpus=3", env=cluster.environ) as runner:
             _, err = runner.communicate(timeout=120)
-        assert "a job wants 3 CPUs and 0 GPUs, and none of the" in err
+        assert "a job needs 3 CPUs and 0 GPUs, and none of the" in err
 
 
 def _nodes(small: Small, names: list[str]) -> set[int]:

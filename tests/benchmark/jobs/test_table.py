@@ -78,7 +78,7 @@ def test_a_line_says_what_is_done_and_what_is_left(phases, quiet, lines):
     [
         (
             Interrupted(15),
-            ["warning: stopped by a signal: 1 of 2 jobs done; the same command goes on from there"],
+            ["warning: stopped by a signal: 1 of 2 jobs done; the same command resumes from there"],
         ),
         (ValueError("else"), []),
     ],

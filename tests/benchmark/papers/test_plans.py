@@ -207,8 +207,8 @@ UNET = {"title": "x", "target": "segmenter"}
         ({"regions": {"WT": "1-2"}}, "regions.WT"),
         ({"generators": {"MM-GAN": "pond"}}, "'pond', expected a set of the recipe"),
         ({"recipe": "sun2020"}, "sun2020"),
-        ({"hosts": {"x": {**UNET, "code": "others"}}}, "others has why and instead"),
-        ({"hosts": {"x": {"title": "x"}}}, "a host of ours has a target"),
+        ({"hosts": {"x": {**UNET, "code": "others"}}}, "others needs why and instead"),
+        ({"hosts": {"x": {"title": "x"}}}, "code: ours needs a target"),
         ({"hosts": {"x": {**UNET, "target": "vnet"}}}, "hosts.x.target"),
         ({"scales": {"tiny": {"hosts": {"y": {}}}}}, "host 'y', expected one of"),
     ],
@@ -319,7 +319,7 @@ def test_data_that_are_no_lists_get_the_stand_in(dry, data):
         (["--host", "unet", "--host", "vnet"], "--host vnet"),
         (["--scale", "huge"], "--scale huge: expected one of tiny"),
         (["--regions", "XX:1"], "--regions XX:1"),
-        (["--regions", "WT:1+4"], "has the labels 1, 2, and WT is 1+4"),
+        (["--regions", "WT:1+4"], "has the labels 1, 2, but WT is 1+4"),
         (["--steps", "1", "--epochs", "1"], "expected one of them"),
         (["--fit-set", "steps"], "expected KEY=VALUE"),
     ],
@@ -381,7 +381,7 @@ def test_arms_of_other_lengths_are_said():
     same = [result("unet", arm, {}) for arm in "ab"]
     assert tables.steps_of(same) == []
     assert tables.steps_of([*same, result("unet", "c", {}, steps=8)]) == [
-        "unet: its arms had 8, 9 steps, not as many"
+        "unet: its arms had 8, 9 steps, not the same"
     ]
 
 
