@@ -66,8 +66,8 @@ class Conditions:
                     f"{did_you_mean(name, channels)}"
                 )
         self.given = [channels.index(name) for name in options.given]
-        rest = [i for i in range(len(channels)) if i not in self.given]
-        self.drawn = rest if self.labelled else []
+        targets = [i for i in range(len(channels)) if i not in self.given]
+        self.drawn = targets if self.labelled else []
         if self.labelled and not self.drawn:
             raise UsageFault(
                 f"given: {', '.join(options.given)} are all there is, nothing is left to draw; "
@@ -85,10 +85,10 @@ class Conditions:
 
     def of_batch(self, batch: Batch) -> Told:
         """What a training batch tells."""
-        given = batch.image[:, self.given] if self.given else None
+        given_image = batch.image[:, self.given] if self.given else None
         if batch.labels is None:
             raise DataFault("cgan3d: a training case has no labels, expected a label map for each")
-        return Told(batch.labels if self.labelled else None, batch.context, given)
+        return Told(batch.labels if self.labelled else None, batch.context, given_image)
 
     def asked_of_batch(self, batch: Batch) -> Told:
         """What samples of a training batch are asked for, where that is not the cases' own."""
@@ -96,7 +96,7 @@ class Conditions:
 
     def of_conditions(self, conditions: Sequence[Condition], device: torch.device) -> Told:
         """What conditions tell, as one batch; DataFault: no labels or channels."""
-        labels = context = given = None
+        labels = context = given_images = None
         if self.labelled:
             labels = _stacked([_asked(c.labels, "labels", 0) for c in conditions], device).long()
         if self.options.context or self.options.body:
@@ -106,28 +106,30 @@ class Conditions:
             context = _stacked(maps, device).long()
         if self.given:
             images = [_asked(c.given, "given", len(self.given)) for c in conditions]
-            given = _stacked(images, device).float()
-        return Told(labels, context, given)
+            given_images = _stacked(images, device).float()
+        return Told(labels, context, given_images)
 
-    def channels(self, told: Told, window: Window | None = None) -> Tensor:
+    def channels(self, conditioning: Told, window: Window | None = None) -> Tensor:
         """Condition channels float32 (B, len(names), ...), of a window or of all."""
 
         def part(x: Tensor) -> Tensor:
             return x if window is None else cut(x, window)
 
         parts = []
-        if told.labels is not None:
-            parts.append(one_hot(part(told.labels), self.schema.label_values))
+        if conditioning.labels is not None:
+            parts.append(one_hot(part(conditioning.labels), self.schema.label_values))
         if self.options.body:
-            assert told.context is not None, "the batch has the body of context()"
-            parts.append(self._apart(parts[0], part(told.context)))
+            assert conditioning.context is not None, "the batch has the body of context()"
+            parts.append(self._apart(parts[0], part(conditioning.context)))
         if self.options.context:
-            assert told.context is not None, "the batch has the context of observe()'s clusters"
-            parts.append(one_hot(part(told.context), range(1, self.options.context + 1)))
-        if told.given is not None:
-            parts.append(part(told.given))
-        if told.insertion is not None:
-            parts += [part(told.insertion.hole).float(), part(told.insertion.start)]
+            assert conditioning.context is not None, (
+                "the batch has the context of observe()'s clusters"
+            )
+            parts.append(one_hot(part(conditioning.context), range(1, self.options.context + 1)))
+        if conditioning.given is not None:
+            parts.append(part(conditioning.given))
+        if conditioning.insertion is not None:
+            parts += [part(conditioning.insertion.hole).float(), part(conditioning.insertion.start)]
         return torch.cat(parts, 1)
 
     def _apart(self, labels: Tensor, body: Tensor) -> Tensor:
@@ -138,11 +140,11 @@ class Conditions:
         return inside[:, None]
 
 
-def _asked(array: npt.NDArray[Any] | None, what: str, channels: int) -> npt.NDArray[Any]:
+def _asked(array: npt.NDArray[Any] | None, key: str, channels: int) -> npt.NDArray[Any]:
     if array is None or (channels and len(array) != channels):
-        found = "none" if array is None else f"{len(array)} channel(s)"
-        wanted = f"{channels} image channel(s)" if channels else "a label map"
-        raise DataFault(f"cgan3d: a condition's {what} are {found}, expected {wanted}")
+        actual = "none" if array is None else f"{len(array)} channel(s)"
+        expected = f"{channels} image channel(s)" if channels else "a label map"
+        raise DataFault(f"cgan3d: a condition's {key} are {actual}, expected {expected}")
     return array
 
 

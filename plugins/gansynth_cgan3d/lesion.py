@@ -113,23 +113,23 @@ class Inserting:
         """A real lesion in another guise: mirrored, of another contrast, on its own label map."""
         pull = _mirror(step, lesion > 0)
         donor, donor_lesion = _pulled(image, pull), _pulled(lesion[:, None], pull)[:, 0]
-        told = self.statistics.to(image.device)
+        statistics = self.statistics.to(image.device)
         noise = step.randn(*image.shape[1:])
         dressed = dress(
             lesion,
             donor,
             donor_lesion,
             self.values,
-            told["means"],
-            deviations=told["deviations"],
+            statistics["means"],
+            deviations=statistics["deviations"],
             noise=noise,
         )
-        ones, spread = [1] * (image.ndim - 2), told["between"]
-        gain = torch.exp(GAIN * step.randn(1, *ones))
+        trailing, spread = [1] * (image.ndim - 2), statistics["between"]
+        gain = torch.exp(GAIN * step.randn(1, *trailing))
         shift = step.randn(len(spread), image.shape[1]) * spread
         changed = dressed * gain
         for row, value in enumerate(self.values):
-            moved = changed + shift[:, row].reshape(*shift[:, row].shape, *ones)
+            moved = changed + shift[:, row].reshape(*shift[:, row].shape, *trailing)
             changed = torch.where((lesion == value)[:, None], moved, changed)
         return _softened(step, changed)
 
@@ -162,8 +162,8 @@ class Inserting:
         beyond = labels == OUTSIDE
         for row, condition in enumerate(conditions):
             if condition.body is not None:
-                kept = condition.body | drawn_in(condition)
-                beyond[row] |= ~torch.from_numpy(kept).to(labels.device)
+                drawable = condition.body | drawn_in(condition)
+                beyond[row] |= ~torch.from_numpy(drawable).to(labels.device)
         return beyond[:, None]
 
     # -- both ------------------------------------------------------------------------------------
@@ -172,12 +172,12 @@ class Inserting:
         self, background: Tensor, mask: Tensor, beyond: Tensor, start: Tensor | None
     ) -> Insertion:
         """An insertion whose hole leaves out what lies ``beyond`` the body; neutral if no start."""
-        room = hole(mask, self.rim) & ~beyond
+        region = hole(mask, self.rim) & ~beyond
         if start is None:
             neutral = self.statistics.neutral.to(background.device)
             start = neutral.reshape(1, -1, *[1] * (background.ndim - 2))
-        weight = torch.where(room, fade(mask, self.rim), 0.0)
-        return Insertion(background, room, weight, torch.where(room, start, background))
+        weight = torch.where(region, fade(mask, self.rim), 0.0)
+        return Insertion(background, region, weight, torch.where(region, start, background))
 
     def _lesion(self, labels: Tensor) -> Tensor:
         """Voxels of lesions, bool (B, 1, ...)."""
@@ -197,16 +197,16 @@ class Inserting:
 
 def lesion_values(schema: Schema, names: Sequence[str]) -> tuple[int, ...]:
     """Label values of lesions by name, the foreground if of none; UsageFault: there is none."""
-    known = {name: value for name, value in schema.labels.items() if value in schema.foreground}
-    if not known:
+    lesions = {name: value for name, value in schema.labels.items() if value in schema.foreground}
+    if not lesions:
         raise UsageFault("insert=lesion: labels have no foreground, expected lesions to draw")
     for name in names:
-        if name not in known:
+        if name not in lesions:
             raise UsageFault(
-                f"lesions: {name!r} is no label of foreground, expected among {', '.join(known)}."
-                f"{did_you_mean(name, list(known))}"
+                f"lesions: {name!r} is no label of foreground, expected among {', '.join(lesions)}."
+                f"{did_you_mean(name, list(lesions))}"
             )
-    return tuple(sorted(known[name] for name in names or known))
+    return tuple(sorted(lesions[name] for name in names or lesions))
 
 
 def _mirror(step: Step, mask: Tensor) -> list[Tensor]:
@@ -220,9 +220,9 @@ def _mirror(step: Step, mask: Tensor) -> list[Tensor]:
     for axis, length in enumerate(mask.shape[1:]):
         at = torch.arange(length, device=mask.device)
         middle = centroid(mask, axis)
-        turned = (2 * middle).round().long()[:, None] - at
-        found = torch.where(flipped[:, axis, None], turned, at)
-        pull.append(found.clamp(0, length - 1))
+        mirrored = (2 * middle).round().long()[:, None] - at
+        source = torch.where(flipped[:, axis, None], mirrored, at)
+        pull.append(source.clamp(0, length - 1))
     return pull
 
 
@@ -250,8 +250,8 @@ def _softened(step: Step, x: Tensor) -> Tensor:
     axes = x.ndim - 2
     off = SOFT * step.rand(axes)
     for axis in range(2, x.ndim):
-        rest = x.shape[axis] - 1
-        ends = [x.narrow(axis, 1, rest), x.narrow(axis, rest, 1)]
+        last = x.shape[axis] - 1
+        ends = [x.narrow(axis, 1, last), x.narrow(axis, last, 1)]
         share = off[:, axis - 2].reshape(-1, *[1] * (axes + 1))
         x = torch.lerp(x, torch.cat(ends, axis), share)
     return x
@@ -268,7 +268,7 @@ class LesionStatistics:
 
     def fit(self, cases: Iterable[Case]) -> None:
         """Learn from crops; of a class that none shows, what all lesions have in common."""
-        seen: dict[int, list[tuple[Any, Any]]] = {value: [] for value in self.values}
+        moments: dict[int, list[tuple[Any, Any]]] = {value: [] for value in self.values}
         bodies = []
         for case in cases:
             labels = case.labels
@@ -277,14 +277,14 @@ class LesionStatistics:
             if body.any():
                 bodies.append(case.image[:, body].mean(1, dtype=np.float64))
             for value in self.values:
-                held = case.image[:, labels == value]
-                if held.size:
-                    seen[value].append((held.mean(1, dtype=np.float64), held.std(1)))
+                voxels = case.image[:, labels == value]
+                if voxels.size:
+                    moments[value].append((voxels.mean(1, dtype=np.float64), voxels.std(1)))
         if bodies:
             self.neutral = _tensor(np.mean(bodies, axis=0))
-        every = [one for found in seen.values() for one in found]
-        for row, value in enumerate(self.values if every else ()):
-            means, deviations = map(np.array, zip(*(seen[value] or every), strict=True))
+        all_moments = [pair for pairs in moments.values() for pair in pairs]
+        for row, value in enumerate(self.values if all_moments else ()):
+            means, deviations = map(np.array, zip(*(moments[value] or all_moments), strict=True))
             self.means[row] = _tensor(means.mean(0))
             self.deviations[row] = _tensor(deviations.mean(0))
             self.between[row] = _tensor(means.std(0))

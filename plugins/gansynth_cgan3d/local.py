@@ -31,8 +31,8 @@ class Judge:
 
     def __call__(self, image: Tensor, condition: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Logits per head, and features, of pairs as it sees them."""
-        judged: tuple[list[Tensor], list[Tensor]] = self.net(torch.cat((image, condition), 1))
-        return judged
+        outputs: tuple[list[Tensor], list[Tensor]] = self.net(torch.cat((image, condition), 1))
+        return outputs
 
 
 def whole(pair: Pair) -> Pair:
@@ -58,12 +58,12 @@ class Around:
 
 def corners(mask: Tensor, size: Sequence[int]) -> list[list[int]]:
     """First voxels of windows around masks, bool (B, 1, ...): as central as the crop allows."""
-    found = []
+    firsts = []
     for axis, edge in enumerate(size):
         middle = centroid(mask[:, 0], axis)
         first = (middle - (edge - 1) / 2).round().long()
-        found.append(first.clamp(0, mask.shape[axis + 2] - edge))
-    corner: list[list[int]] = torch.stack(found, 1).tolist()
+        firsts.append(first.clamp(0, mask.shape[axis + 2] - edge))
+    corner: list[list[int]] = torch.stack(firsts, 1).tolist()
     return corner
 
 

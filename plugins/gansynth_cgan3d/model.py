@@ -142,10 +142,10 @@ class CGAN3D(Generator):
         """Where condition and target channels meet the networks."""
         if not self.nets:
             return {}
-        drawn, told = self.target_channels, self.condition_channels
+        drawn, condition = self.target_channels, self.condition_channels
         first, last = self.net.channel_axes()
         axes: dict[str, tuple[int, Sequence[str]]] = {
-            f"generator/{first}": (1, told),
+            f"generator/{first}": (1, condition),
             **{f"generator/{name}": (axis, drawn) for name, axis in last.items()},
         }
         for judge in self.judges:
@@ -229,8 +229,8 @@ class CGAN3D(Generator):
 
     def realness(self, batch: Batch, stage: Stage) -> Tensor | None:
         """The discriminators' mean logit of real pairs; None of cases that lack a part."""
-        untold = (self.options.context or self.options.body) and batch.context is None
-        if not self.nets or batch.labels is None or untold:
+        lacks_context = (self.options.context or self.options.body) and batch.context is None
+        if not self.nets or batch.labels is None or lacks_context:
             return None
         with self.at_rest():
             return self.objective.realness(batch, stage)
@@ -271,8 +271,8 @@ class CGAN3D(Generator):
 
     def given(self, case: Case) -> FloatArray | None:
         """The channels of a case that are given, float32 (K, D, H, W), or None: for a condition."""
-        given = self.conditions.given
-        return np.ascontiguousarray(case.image[given]) if given else None
+        channels = self.conditions.given
+        return np.ascontiguousarray(case.image[channels]) if channels else None
 
     def finished(
         self, drawn: Tensor, labels: Tensor | None, insertion: Insertion | None = None
@@ -304,26 +304,31 @@ class CGAN3D(Generator):
         given channels with the labels drawn.
         """
         if self.inserting is not None and not self.nets:
-            return [self._inserted(*asked) for asked in zip(conditions, seeds, strict=True)]
+            return [self._inserted(*pair) for pair in zip(conditions, seeds, strict=True)]
         self.net.eval()
-        asked = list(zip(conditions, seeds, strict=True))
+        requests = list(zip(conditions, seeds, strict=True))
         samples: list[Sample] = []
         with settled(self.net):
-            while len(samples) < len(asked):
-                at_once = self._at_once(asked[len(samples)][0])
-                part = asked[len(samples) :][:at_once]
-                whole = [*part, *part[:1] * (at_once - len(part))]
-                told = self._told([condition for condition, _ in whole])
-                drawn = self._draw(told, [seed for _, seed in whole]).float()
-                drawn = self.finished(drawn, told.labels, told.insertion)
-                samples += [self._sample(one, *of) for one, of in zip(drawn, part, strict=False)]
+            while len(samples) < len(requests):
+                at_once = self._at_once(requests[len(samples)][0])
+                part = requests[len(samples) :][:at_once]
+                batch = [*part, *part[:1] * (at_once - len(part))]
+                conditioning = self._told([condition for condition, _ in batch])
+                drawn = self._draw(conditioning, [seed for _, seed in batch]).float()
+                drawn = self.finished(drawn, conditioning.labels, conditioning.insertion)
+                samples += [
+                    self._sample(output, *request)
+                    for output, request in zip(drawn, part, strict=False)
+                ]
         return samples
 
     def _told(self, conditions: Sequence[Condition]) -> Told:
-        told = self.conditions.of_conditions(conditions, self.device)
+        conditioning = self.conditions.of_conditions(conditions, self.device)
         if self.inserting is None:
-            return told
-        return replace(told, insertion=self.inserting.of_conditions(conditions, self.device))
+            return conditioning
+        return replace(
+            conditioning, insertion=self.inserting.of_conditions(conditions, self.device)
+        )
 
     def _inserted(self, condition: Condition, seed: int) -> Sample:
         """A coarse insertion by itself."""
@@ -341,14 +346,16 @@ class CGAN3D(Generator):
             return 1
         return max(1, min(most, VOXELS_AT_ONCE // math.prod(size)))
 
-    def _draw(self, told: Told, seeds: Sequence[int]) -> Tensor:
-        net, size, conditions = self.net, told.size, self.conditions
+    def _draw(self, conditioning: Told, seeds: Sequence[int]) -> Tensor:
+        net, size, conditions = self.net, conditioning.size, self.conditions
         edge = tile_edge(net, size, self.options.sample_tile)
         latents = self._latents(net.latent_shapes(size), seeds)
         with autocast(self.device, resolve(self.precision, self.device) == "bf16"):
             if edge:
-                return draw_tiled(net, lambda w: conditions.channels(told, w), size, latents, edge)
-            drawn: Tensor = net(conditions.channels(told), latents)
+                return draw_tiled(
+                    net, lambda w: conditions.channels(conditioning, w), size, latents, edge
+                )
+            drawn: Tensor = net(conditions.channels(conditioning), latents)
             return drawn
 
     def _latents(self, shapes: Sequence[tuple[int, ...]], seeds: Sequence[int]) -> list[Tensor]:
@@ -361,18 +368,18 @@ class CGAN3D(Generator):
 
     def _sample(self, drawn: Tensor, condition: Condition, seed: int) -> Sample:
         """One sample of what was drawn for it, (C, ...)."""
-        own = self.conditions
+        conditions = self.conditions
         provenance = {**condition.provenance, "generator": self.name, "latent_seed": seed}
-        if not own.drawn:
+        if not conditions.drawn:
             assert condition.given is not None
             values = np.array(self.schema.label_values, np.int16)
             labels = values[drawn.argmax(0).cpu().numpy()]
             provenance["channels"] = list(self.options.given)
             return Sample(condition.given.astype(np.float32), labels, None, provenance)
         image = drawn.cpu().numpy()
-        if own.given:
+        if conditions.given:
             assert condition.given is not None
             whole = np.empty((len(self.schema.channels), *image.shape[1:]), np.float32)
-            whole[own.drawn], whole[own.given] = image, condition.given
+            whole[conditions.drawn], whole[conditions.given] = image, condition.given
             image = whole
         return Sample(image, condition.labels, None, provenance)

@@ -103,9 +103,9 @@ class Objective:
     def _fooled(self, step: Step, judge: Judge, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
         """What one discriminator makes of samples, and how far its features are off real ones."""
         o = self.options
-        seen, condition = judge.view((fake, self._asked(step)))
+        image, condition = judge.view((fake, self._asked(step)))
         before = step.rng.get_state()
-        logits, features = judge(*self.augment(step, seen, condition))
+        logits, features = judge(*self.augment(step, image, condition))
         terms = {"adversarial": judge.weight * o.adversarial * self.loss.generator(logits)}
         if o.l1 and not judge.prefix:  # of the whole, so that it counts once
             terms["l1"] = o.l1 * self._l1(step, fake, real)
@@ -114,14 +114,16 @@ class Objective:
                 # The real pair goes through the same changes, or features would not correspond.
                 step.rng.set_state(before)
             with torch.no_grad():
-                _, wanted = judge(*self.augment(step, *judge.view((real, self._condition(step)))))
-            matching = losses.feature_matching(wanted, features)
+                _, real_features = judge(
+                    *self.augment(step, *judge.view((real, self._condition(step))))
+                )
+            matching = losses.feature_matching(real_features, features)
             terms["feature_matching"] = judge.weight * o.feature_matching * matching
         return {judge.prefix + name: term for name, term in terms.items()}
 
     def _draw(self, step: Step) -> Tensor:
         """Draw what is asked, with what is known filled in: outside the body, and padding."""
-        net, batch, condition = self.gan.net, step.batch, self._channels(step, asked=True)
+        net, batch, condition = self.gan.net, step.batch, self._channels(step, synthetic=True)
         latents = [step.randn(*shape) for shape in net.latent_shapes(condition.shape[2:])]
         insertion = self._told(step).insertion
         labels = batch.labels if batch.asked is None else batch.asked
@@ -150,13 +152,13 @@ class Objective:
 
     def discriminator(self, step: Step) -> Mapping[str, Tensor]:
         """Tell real pairs from synthetic ones."""
-        fake, told = self._fake(step)
-        fake, told = self.pool.query(step, fake, told)
+        fake, fake_condition = self._fake(step)
+        fake, fake_condition = self.pool.query(step, fake, fake_condition)
         terms: dict[str, Tensor] = {}
         for judge in self.gan.judges:
             real = judge.view((self._real(step), self._condition(step)))
-            found = self._told_apart(step, judge, real, judge.view((fake, told)))
-            terms.update({judge.prefix + name: term for name, term in found.items()})
+            judge_terms = self._told_apart(step, judge, real, judge.view((fake, fake_condition)))
+            terms.update({judge.prefix + name: term for name, term in judge_terms.items()})
         return terms
 
     def _told_apart(
@@ -167,31 +169,31 @@ class Objective:
         of_fake: Pair,
     ) -> dict[str, Tensor]:
         """What one discriminator minimises, of pairs as it sees them."""
-        (real, condition), (fake, told) = of_real, of_fake
+        (real, condition), (fake, fake_condition) = of_real, of_fake
         real, condition = self.augment(step, real, condition)
-        fake, told = self.augment(step, fake, told)
+        fake, fake_condition = self.augment(step, fake, fake_condition)
         if self.options.d_norm == "batch":
-            reals, fakes = judge(real, condition)[0], judge(fake, told)[0]
+            reals, fakes = judge(real, condition)[0], judge(fake, fake_condition)[0]
         else:
             # One pass over real and synthetic pairs: twice the batch costs less than two passes.
-            logits, _ = judge(torch.cat((real, fake)), torch.cat((condition, told)))
+            logits, _ = judge(torch.cat((real, fake)), torch.cat((condition, fake_condition)))
             halves = [head.chunk(2) for head in logits]
             reals, fakes = [h[0] for h in halves], [h[1] for h in halves]
         if not judge.prefix:
             self.augment.observe(reals)
         terms = {"adversarial": self.loss.discriminator(reals, fakes)}
         if self.options.gp:
-            penalty = self._penalty(step, judge, real, condition, fake, told)
+            penalty = self._penalty(step, judge, real, condition, fake, fake_condition)
             terms["gp"] = self.options.gp * penalty
         return terms
 
     def _fake(self, step: Step) -> tuple[Tensor, Tensor]:
         """The generator's pair of this step, or one of its own where the generator did not move."""
-        asked = self._asked(step)
+        condition = self._asked(step)
         if "fake" in step.scratch:
-            return step.scratch["fake"], asked
+            return step.scratch["fake"], condition
         with torch.no_grad():
-            return self._draw(step), asked
+            return self._draw(step), condition
 
     def _penalty(
         self,
@@ -200,18 +202,18 @@ class Objective:
         real: Tensor,
         condition: Tensor,
         fake: Tensor,
-        told: Tensor,
+        fake_condition: Tensor,
     ) -> Tensor:
         share = step.rand(*[1] * (real.ndim - 1))
-        between = torch.lerp(told.float(), condition.float(), share)
+        between = torch.lerp(fake_condition.float(), condition.float(), share)
         return losses.gradient_penalty(lambda image: judge(image, between)[0], real, fake, share)
 
     def r1(self, step: Step) -> Mapping[str, Tensor]:
         """The gradient at real images, weighted for the steps in between (Karras et al. 2020)."""
         weight, terms = self.options.r1 * self.options.r1_every, dict[str, Tensor]()
         for judge in self.gan.judges:
-            seen, condition = judge.view((self._real(step), self._condition(step)))
-            images = seen.detach().requires_grad_()
+            image, condition = judge.view((self._real(step), self._condition(step)))
+            images = image.detach().requires_grad_()
             with torch.autocast(images.device.type, enabled=False):
                 logits, _ = judge(images, condition)
                 terms[f"{judge.prefix}r1"] = weight * losses.r1(images, logits)
@@ -220,10 +222,10 @@ class Objective:
     def realness(self, batch: Batch, stage: Stage) -> Tensor:
         """Mean logit (B,) of real pairs as they are, float32: over patches, heads, judges."""
         step = Step(batch, stage, 0, 0, torch.Generator(batch.image.device))
-        told, inserting = self.gan.conditions.of_batch(batch), self.gan.inserting
+        conditioning, inserting = self.gan.conditions.of_batch(batch), self.gan.inserting
         if inserting is not None:
-            told = replace(told, insertion=inserting.of_real(batch))
-        step.scratch["told"] = told
+            conditioning = replace(conditioning, insertion=inserting.of_real(batch))
+        step.scratch["told"] = conditioning
         pair = self._real(step), self._condition(step)
         heads = [h for judge in self.gan.judges for h in judge(*judge.view(pair))[0]]
         return torch.stack([head.float().flatten(1).mean(1) for head in heads]).mean(0)
@@ -237,32 +239,32 @@ class Objective:
     def perceptor(self, step: Step) -> Mapping[str, Tensor]:
         """Cross-entropy of the labels of real images."""
         assert step.batch.labels is not None
-        wanted = one_hot(step.batch.labels, self.gan.schema.label_values).argmax(1)
+        target = one_hot(step.batch.labels, self.gan.schema.label_values).argmax(1)
         logits = self.gan.nets["perceptor"](self._real(step))
-        return {"cross_entropy": F.cross_entropy(logits.float(), wanted)}
+        return {"cross_entropy": F.cross_entropy(logits.float(), target)}
 
     # -- pairs -------------------------------------------------------------------------------------
 
     def _told(self, step: Step) -> Told:
         """What the step's cases tell, made once a step."""
         if "told" not in step.scratch:
-            told, inserting = self.gan.conditions.of_batch(step.batch), self.gan.inserting
+            conditioning, inserting = self.gan.conditions.of_batch(step.batch), self.gan.inserting
             if inserting is not None:
                 with torch.no_grad(), torch.autocast(step.batch.image.device.type, enabled=False):
-                    told = replace(told, insertion=inserting.of_step(step))
-            step.scratch["told"] = told
-        found: Told = step.scratch["told"]
-        return found
+                    conditioning = replace(conditioning, insertion=inserting.of_step(step))
+            step.scratch["told"] = conditioning
+        result: Told = step.scratch["told"]
+        return result
 
-    def _channels(self, step: Step, *, asked: bool = False) -> Tensor:
+    def _channels(self, step: Step, *, synthetic: bool = False) -> Tensor:
         """Condition channels of the step's cases (B, K, ...), made once a step."""
-        conditions, other = self.gan.conditions, asked and step.batch.asked is not None
-        key = "asked" if other else "condition"
+        conditions, edited = self.gan.conditions, synthetic and step.batch.asked is not None
+        key = "asked" if edited else "condition"
         if key not in step.scratch:
-            told = conditions.asked_of_batch(step.batch) if other else self._told(step)
-            step.scratch[key] = conditions.channels(told)
-        found: Tensor = step.scratch[key]
-        return found
+            conditioning = conditions.asked_of_batch(step.batch) if edited else self._told(step)
+            step.scratch[key] = conditions.channels(conditioning)
+        channels: Tensor = step.scratch[key]
+        return channels
 
     def _condition(self, step: Step) -> Tensor:
         """Those of the real images that discriminators see."""
@@ -270,7 +272,7 @@ class Objective:
 
     def _asked(self, step: Step) -> Tensor:
         """Those of the samples that discriminators see."""
-        return self._channels(step, asked=True)[:, : len(self.gan.conditions.judged)]
+        return self._channels(step, synthetic=True)[:, : len(self.gan.conditions.judged)]
 
     def _alike(self, step: Step) -> Tensor | None:
         """Where samples are asked for what the real images show, bool (B, 1, ...)."""

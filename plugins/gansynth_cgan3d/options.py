@@ -154,7 +154,7 @@ class CGANOptions(GeneratorOptions):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         """Refuse what contradicts itself."""
-        wrong = {
+        conflicts = {
             "alternate: players that take turns have n_critic=1": self.alternate
             and self.n_critic > 1,
             "gp: a penalty of single samples; choose another d_norm than batch": self.gp > 0
@@ -182,8 +182,8 @@ class CGANOptions(GeneratorOptions):
             **self._inserts(),
             **self._pairs(),
         }
-        for message, found in wrong.items():
-            if found:
+        for message, applies in conflicts.items():
+            if applies:
                 raise ValueError(message)
         return self
 

@@ -58,8 +58,8 @@ class CopyPaste(Generator):
 
     def flaw(self, sample: Sample) -> str:
         """Samples that are copies of a real case: without a new lesion, or with its own unmoved."""
-        told = sample.provenance.get("lesions", {})
-        if told.get("changed") is False:
+        lesions = sample.provenance.get("lesions", {})
+        if lesions.get("changed") is False:
             return (
                 "a copy of a real case, expected its lesion to be changed: name edits that change "
                 "it, such as elastic"
@@ -80,8 +80,8 @@ class CopyPaste(Generator):
         if self.options.image_level:
             body, rng = labels != OUTSIDE, np.random.default_rng((seed, IMAGE))
             image = change_image(image, body, self.options.image_level, rng)
-        told = {"blend": self.options.blend, "rim_mm": self.options.rim_mm}
-        provenance = {**condition.provenance, "paste": told}
+        paste = {"blend": self.options.blend, "rim_mm": self.options.rim_mm}
+        provenance = {**condition.provenance, "paste": paste}
         if self.options.image_level:
             provenance["background"] = "changed"
         return Sample(image, labels.copy(), provenance=provenance)
@@ -92,15 +92,17 @@ class CopyPaste(Generator):
         """The donor in the background, across a rim."""
         options = self.options
         # What the donor does not show is the background's own, and stays.
-        known = np.asarray((donor != background).any(axis=0))
+        from_donor = np.asarray((donor != background).any(axis=0))
         if options.object_intensity:
             rng = np.random.default_rng((seed, LESION))
             changed = change_lesion(donor, drawn, options.object_intensity, rng)
-            donor = np.where(known, changed, donor)
+            donor = np.where(from_donor, changed, donor)
         rim = rim_voxels(options.rim_mm, self.schema.spacing)
         mask = torch.from_numpy(drawn)[None, None]
         if options.blend == "poisson":
-            return poisson(background, donor, hole(mask, rim)[0, 0].numpy() & known, known)
+            return poisson(
+                background, donor, hole(mask, rim)[0, 0].numpy() & from_donor, from_donor
+            )
         rim = rim if options.blend == "soft" else tuple(0 for _ in rim)
         here, there = (torch.from_numpy(np.ascontiguousarray(a))[None] for a in (background, donor))
         mixed: FloatArray = soft(here, there, mask, rim, match=options.match)[0].numpy()
@@ -153,16 +155,16 @@ def change_image(
 
 
 def _recoloured(
-    image: FloatArray, held: FloatArray, strength: float, rng: np.random.Generator
+    image: FloatArray, voxels: FloatArray, strength: float, rng: np.random.Generator
 ) -> FloatArray:
     """Gamma over the range of some voxels, and gain about their mean."""
     gamma = np.exp(strength * GAMMA * rng.uniform(-1, 1)) if rng.random() < DONE else 1.0
     gain = 1 + strength * GAIN * rng.uniform(-1, 1) if rng.random() < DONE else 1.0
-    low, high = float(held.min()), float(held.max())
+    low, high = float(voxels.min()), float(voxels.max())
     if not high > low:
         return image.copy()
     share = np.clip((image - low) / (high - low), 0, 1, dtype=np.float64)
     # Beyond the range nothing is bent: what lies there is moved as its end is.
     bent = image + (high - low) * (share**gamma - share)
-    mean = float(held.mean(dtype=np.float64))
+    mean = float(voxels.mean(dtype=np.float64))
     return np.asarray(mean + gain * (bent - mean), np.float32)

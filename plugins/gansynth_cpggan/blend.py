@@ -25,8 +25,8 @@ def bounded(
 ) -> Mask:
     """Where a slice may change for one lesion, bool (H, W): in the body, in no other's box."""
     free = np.ones(shape, bool) if body is None else body.copy()
-    for other in boxes[(boxes != box).any(1)]:
-        low, high = np.floor(other[:2]).astype(int), np.ceil(other[2:]).astype(int)
+    for neighbour in boxes[(boxes != box).any(1)]:
+        low, high = np.floor(neighbour[:2]).astype(int), np.ceil(neighbour[2:]).astype(int)
         free[low[0] : high[0], low[1] : high[1]] = False
     return free
 
@@ -46,10 +46,10 @@ def blend(
     low = np.maximum(np.floor(around[:2]).astype(int), 0)
     high = np.minimum(np.ceil(around[2:]).astype(int), image.shape[1:])
     edge = lesion.shape[-1]
-    seen = (np.concatenate((low, high)) - np.tile(around[:2], 2)) * edge / np.ptp(around[::2])
+    window = (np.concatenate((low, high)) - np.tile(around[:2], 2)) * edge / np.ptp(around[::2])
     height, width = (high - low).tolist()
     drawn = resampled(
-        torch.from_numpy(lesion)[None], torch.from_numpy(seen[None]).float(), height, width
+        torch.from_numpy(lesion)[None], torch.from_numpy(window[None]).float(), height, width
     )[0].numpy()
     rows, columns = slice(low[0], high[0]), slice(low[1], high[1])
     under = image[:, rows, columns]
@@ -58,9 +58,9 @@ def blend(
     if rim.sum() > 0:
         drawn = drawn + ((under - drawn) * rim).sum((1, 2), keepdims=True) / rim.sum()
     mixed = under + share * (drawn - under)
-    found = image.copy()
-    found[:, rows, columns] = np.where(share > 0, mixed, under)
-    return found, (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
+    out = image.copy()
+    out[:, rows, columns] = np.where(share > 0, mixed, under)
+    return out, (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
 
 
 def _share(

@@ -41,10 +41,10 @@ def batch_maps(batch: Batch, classes: int) -> Tensor:
     return box_maps(batch.boxes, batch.box_labels, classes, batch.image.shape[2:])
 
 
-def asked_maps(asked: Sequence[Boxes | None], classes: int, size: Sequence[int]) -> Tensor:
+def asked_maps(requested: Sequence[Boxes | None], classes: int, size: Sequence[int]) -> Tensor:
     """The maps of boxes that samples are asked to have; UsageFault: an unknown class."""
-    found = [NONE if boxes is None else boxes for boxes in asked]
-    for boxes in found:
+    box_lists = [NONE if boxes is None else boxes for boxes in requested]
+    for boxes in box_lists:
         unknown = [int(k) for k in boxes.labels if not 0 <= k < classes]
         if unknown:
             raise UsageFault(
@@ -55,7 +55,7 @@ def asked_maps(asked: Sequence[Boxes | None], classes: int, size: Sequence[int])
                 f"condition: boxes (N, {boxes.coords.shape[1]}), expected (N, 4): ymin, xmin, "
                 "ymax, xmax"
             )
-    coords, labels = stack_boxes(found, 2)
+    coords, labels = stack_boxes(box_lists, 2)
     assert coords is not None
     assert labels is not None
     return box_maps(coords, labels, classes, size)
@@ -89,8 +89,8 @@ def resampled(images: Tensor, windows: Tensor, height: int, width: int) -> Tenso
         ),
         -1,
     )
-    found = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    return F.avg_pool2d(found, OVER)
+    points = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return F.avg_pool2d(points, OVER)
 
 
 def within(boxes: Tensor, windows: Tensor, edge: int) -> Tensor:

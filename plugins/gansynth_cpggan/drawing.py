@@ -81,22 +81,22 @@ class Drawing:
         if steps < 2:
             raise UsageFault(f"interpolate: {steps} step(s), expected both ends at least, 2")
         shares = [i / (steps - 1) for i in range(steps)]
-        made = [{"ends": list(ends), "share": share} for share in shares]
+        extras = [{"ends": list(ends), "share": share} for share in shares]
         if self.gan.lesions:
             plan = self._plan(condition, ends[0])
             rng = torch.Generator().manual_seed(ends[1])
             pairs = [(latent, self._latent(rng)) for latent in plan.latents]
             return [
-                self._blended(plan, [between(*pair, share) for pair in pairs], told)
-                for share, told in zip(shares, made, strict=True)
+                self._blended(plan, [between(*pair, share) for pair in pairs], extra)
+                for share, extra in zip(shares, extras, strict=True)
             ]
         rngs = [torch.Generator().manual_seed(seed) for seed in ends]
         first, last = (self._latent(rng) for rng in rngs)
         kind = self._kind(condition, rngs[0])
         orders = [Order(between(first, last, s), condition.boxes, kind) for s in shares]
         return [
-            self._whole(image, condition, kind, told)
-            for image, told in zip(self._images(orders), made, strict=True)
+            self._whole(image, condition, kind, extra)
+            for image, extra in zip(self._images(orders), extras, strict=True)
         ]
 
     # -- what is drawn -----------------------------------------------------------------------------
@@ -126,23 +126,23 @@ class Drawing:
         gan.painter.eval()
         level, alpha = self.grown()
         shrink = gan.edge // gan.growth.edges[level]
-        found: list[FloatArray] = []
+        images: list[FloatArray] = []
         at_once = AT_ONCE.get(device.type, 1)
         for start in range(0, len(orders), at_once):
-            some = orders[start : start + at_once]
-            batch = [*some, *[some[0]] * (at_once - len(some))]
+            part = orders[start : start + at_once]
+            batch = [*part, *[part[0]] * (at_once - len(part))]
             maps = asked_maps(
                 [o.boxes for o in batch], len(gan.schema.box_classes), (gan.edge, gan.edge)
             )
             maps = F.avg_pool2d(maps, shrink).to(device)
-            kinds = [o.kind for o in batch]
-            told = torch.tensor(kinds, device=device) if gan.kinds else None
+            order_kinds = [o.kind for o in batch]
+            kinds = torch.tensor(order_kinds, device=device) if gan.kinds else None
             latents = torch.stack([o.latent for o in batch]).to(device)
             with autocast(device, resolve(gan.precision, device) == "bf16"):
-                image = gan.drawn(latents, maps, level, alpha, told)
+                image = gan.drawn(latents, maps, level, alpha, kinds)
             whole = F.interpolate(gan.intensities.restored(image), gan.edge)
-            found += [one.copy() for one in whole.cpu().numpy()[: len(some)]]
-        return found
+            images += [array.copy() for array in whole.cpu().numpy()[: len(part)]]
+        return images
 
     def grown(self) -> tuple[int, float]:
         """The level it has grown to, and how far that has faded in."""
@@ -154,21 +154,21 @@ class Drawing:
     # -- what is told ------------------------------------------------------------------------------
 
     def _whole(
-        self, image: FloatArray, condition: Condition, kind: int | None, made: dict[str, Any]
+        self, image: FloatArray, condition: Condition, kind: int | None, extra: dict[str, Any]
     ) -> Sample:
         """A sample of an image that was drawn as a whole."""
         boxes = NONE if condition.boxes is None else condition.boxes
         boxes, tightened = self._tightened(image, boxes)
-        return Sample(image, None, boxes, {**self._told(condition, kind), **made, **tightened})
+        return Sample(image, None, boxes, {**self._told(condition, kind), **extra, **tightened})
 
     def _told(self, condition: Condition, kind: int | None) -> dict[str, Any]:
         """Where a sample comes from: whether its class was asked for, or drawn as in training."""
-        told = {**condition.provenance, "generator": self.gan.name}
+        provenance = {**condition.provenance, "generator": self.gan.name}
         if kind is None:
-            return told
-        given = condition.label_class is not None
-        told["class"] = self.gan.schema.classes[kind]
-        return {**told, "class_from": "condition" if given else "training frequencies"}
+            return provenance
+        requested = condition.label_class is not None
+        provenance["class"] = self.gan.schema.classes[kind]
+        return {**provenance, "class_from": "condition" if requested else "training frequencies"}
 
     def _tightened(self, image: FloatArray, boxes: Boxes) -> tuple[Boxes, dict[str, Any]]:
         """Boxes shrunk to what was drawn, if asked for, and what they were."""
@@ -193,7 +193,7 @@ class Drawing:
         kind = self._kind(condition, rng)
         return Plan(condition, condition.background, present, put, latents, kind)
 
-    def _blended(self, plan: Plan, latents: Sequence[Tensor], made: dict[str, Any]) -> Sample:
+    def _blended(self, plan: Plan, latents: Sequence[Tensor], extra: dict[str, Any]) -> Sample:
         """A real slice with a lesion drawn into it for each box that has room."""
         margin, image, put = self.gan.options.roi_margin, plan.image.copy(), plan.put
         windows, boxes = [], _joined(plan.present, put)
@@ -204,25 +204,25 @@ class Drawing:
             windows.append(list(window))
         put, tightened = self._tightened(image, put)
         boxes = _joined(plan.present, put)
-        told = {
+        provenance = {
             **self._told(plan.condition, plan.kind),
-            **made,
+            **extra,
             WINDOWS: windows,
             "pixels": f"of a real case, but for {WINDOWS}",
         }
-        return Sample(image, None, boxes, {**told, **tightened})
+        return Sample(image, None, boxes, {**provenance, **tightened})
 
     def _lesion(self, plan: Plan, number: int, latent: Tensor) -> Order:
         """What to draw for one of the boxes: the square around it."""
-        one = torch.from_numpy(plan.put.coords[number : number + 1])
-        around = squares(one, self.gan.options.roi_margin)
-        own = within(one[None], around, self.gan.edge)[0].numpy()
-        return Order(latent, Boxes(own, plan.put.labels[number : number + 1]), plan.kind)
+        box = torch.from_numpy(plan.put.coords[number : number + 1])
+        around = squares(box, self.gan.options.roi_margin)
+        coords = within(box[None], around, self.gan.edge)[0].numpy()
+        return Order(latent, Boxes(coords, plan.put.labels[number : number + 1]), plan.kind)
 
 
-def _joined(one: Boxes, other: Boxes) -> Boxes:
+def _joined(first: Boxes, second: Boxes) -> Boxes:
     return Boxes(
-        np.concatenate((one.coords, other.coords)), np.concatenate((one.labels, other.labels))
+        np.concatenate((first.coords, second.coords)), np.concatenate((first.labels, second.labels))
     )
 
 
@@ -243,5 +243,5 @@ def between(first: Tensor, last: Tensor, share: float) -> Tensor:
     if angle.sin() < 1e-6:  # the same direction, or the opposite one: there is no arc
         return torch.lerp(first, last, share)
     arc = ((1 - share) * angle).sin() * a + (share * angle).sin() * b
-    found: Tensor = (arc / angle.sin()).float()
-    return found
+    latent: Tensor = (arc / angle.sin()).float()
+    return latent

@@ -93,12 +93,12 @@ class CPGGAN(Generator):
     @property
     def heeds(self) -> frozenset[Heeded]:
         """Boxes; the class of a case, as asked for; the slice that lesions are blended into."""
-        found: set[Heeded] = {"boxes"}
+        inputs: set[Heeded] = {"boxes"}
         if self.kinds:
-            found.add("class")
+            inputs.add("class")
         if self.lesions:
-            found.add("background")
-        return frozenset(found)
+            inputs.add("background")
+        return frozenset(inputs)
 
     def stages(self) -> Sequence[Stage]:
         """One for each size: it fades in, then stays; the last one stays to the end."""
@@ -123,8 +123,8 @@ class CPGGAN(Generator):
         kinds = tuple(f"class:{name}" for name in self.schema.classes[: self.kinds])
         latents = tuple(f"latent:{i}" for i in range(self.options.latent))
 
-        def features(count: int, *more: str) -> tuple[int, tuple[str, ...]]:
-            return 1, (*(f"feature:{i}" for i in range(count)), *more, *boxes)
+        def features(count: int, *extra: str) -> tuple[int, tuple[str, ...]]:
+            return 1, (*(f"feature:{i}" for i in range(count)), *extra, *boxes)
 
         widths = self.growth.widths
         axes: dict[str, tuple[int, Sequence[str]]] = {
@@ -209,8 +209,8 @@ class CPGGAN(Generator):
             return
         self.intensities.load_json(state["intensities"])
         self.counts = [int(count) for count in state["classes"]]
-        found = state["contrast"]
-        self.contrast = None if found is None else LesionContrast.from_json(found)
+        contrast = state["contrast"]
+        self.contrast = None if contrast is None else LesionContrast.from_json(contrast)
 
     def standardised(self, image: Tensor) -> Tensor:
         """Images in the units that the networks work in, float32."""
@@ -230,24 +230,24 @@ class CPGGAN(Generator):
         alone: without a box) or the class that it is told.
         """
         stage = stage if stage.size is not None else self.stages()[-1]
-        asked = self.objective.level(stage)
+        batch_level = self.objective.level(stage)
         level, alpha = self.drawing.grown()
-        untold = batch.box_labels is None or (self.kinds > 0 and batch.classes is None)
-        if untold or asked > level:
+        incomplete = batch.box_labels is None or (self.kinds > 0 and batch.classes is None)
+        if incomplete or batch_level > level:
             return None
         if self.lesions and not boxes_of_each(batch).all():
             return None
         with self.at_rest():
-            return self.objective.realness(batch, stage, alpha if asked == level else 1.0)
+            return self.objective.realness(batch, stage, alpha if batch_level == level else 1.0)
 
     # -- drawing -----------------------------------------------------------------------------------
 
     def drawn(
-        self, latents: Tensor, maps: Tensor, level: int, alpha: float, told: Tensor | None
+        self, latents: Tensor, maps: Tensor, level: int, alpha: float, kinds: Tensor | None
     ) -> Tensor:
         """What the painter makes of latents and box maps: standardised units, float32."""
-        made: Tensor = self.painter(latents, maps, level, alpha, told).float()
-        return made.tanh() if self.options.output == "tanh" else made
+        image: Tensor = self.painter(latents, maps, level, alpha, kinds).float()
+        return image.tanh() if self.options.output == "tanh" else image
 
     @torch.no_grad()
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:

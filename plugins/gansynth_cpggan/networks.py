@@ -46,9 +46,9 @@ class Growth:
         """For a size, ``width`` features there, ``most`` at most; UsageFault: no power of 2."""
         edge = size[0] if size else 0
         if len(size) != 2 or size[0] != size[1] or edge < FIRST or edge & (edge - 1):
-            asked = " x ".join(map(str, size)) or "none of its own"
+            actual = " x ".join(map(str, size)) or "none of its own"
             raise UsageFault(
-                f"cpggan: grows images from 4 x 4 by doubling them, and their size is {asked}; "
+                f"cpggan: grows images from 4 x 4 by doubling them, and their size is {actual}; "
                 "expected 64 x 64, 128 x 128, 256 x 256 or another power of 2. Have pictures or "
                 "slices brought to it: --read size=128x128"
             )
@@ -61,12 +61,14 @@ class Painter(nn.Module):
 
     grown: Tensor
 
-    def __init__(self, growth: Growth, latent: int, told: int, channels: int, classes: int) -> None:
+    def __init__(
+        self, growth: Growth, latent: int, kinds: int, channels: int, classes: int
+    ) -> None:
         super().__init__()
-        self.growth, self.told = growth, told
+        self.growth, self.told = growth, kinds
         w = growth.widths
         # A gain of 1/4: their own, for this layer.
-        self.first = EqualisedLinear(latent + told, w[0] * FIRST**2, math.sqrt(2) / 4)
+        self.first = EqualisedLinear(latent + kinds, w[0] * FIRST**2, math.sqrt(2) / 4)
         self.begin = EqualisedConv2d(w[0] + classes, w[0], 3)
         self.enter = nn.ModuleList(
             EqualisedConv2d(cin + classes, cout, 3) for cin, cout in pairwise(w)
@@ -77,24 +79,24 @@ class Painter(nn.Module):
         self.register_buffer("grown", torch.zeros(()))
 
     def forward(
-        self, latents: Tensor, maps: Tensor, level: int, alpha: float, told: Tensor | None = None
+        self, latents: Tensor, maps: Tensor, level: int, alpha: float, kinds: Tensor | None = None
     ) -> Tensor:
         """Draw (B, channels, edge, edge), any real numbers.
 
         ``latents``: (B, numbers). ``maps``: (B, classes, edge, edge), of the level's edge.
-        ``alpha``: faded in, 0 to 1. ``told``: int64 (B,) classes.
+        ``alpha``: faded in, 0 to 1. ``kinds``: int64 (B,) classes.
         """
-        seen = pyramid(maps, level)
+        scales = pyramid(maps, level)
         latents = pixel_norm(latents)
-        if told is not None:
-            latents = torch.cat((latents, F.one_hot(told, self.told).to(latents)), 1)
+        if kinds is not None:
+            latents = torch.cat((latents, F.one_hot(kinds, self.told).to(latents)), 1)
         x = self.first(latents).unflatten(1, (-1, FIRST, FIRST))
-        x = _unit(self.begin(_with(_unit(x), seen[0])))
+        x = _unit(self.begin(_with(_unit(x), scales[0])))
         coarse: Tensor | None = None
         for i in range(level):
             if i == level - 1 and alpha < 1:
                 coarse = twice(self.image[i](x))
-            x = _unit(self.enter[i](_with(twice(x), seen[i + 1])))
+            x = _unit(self.enter[i](_with(twice(x), scales[i + 1])))
             x = _unit(self.refine[i](x))
         image: Tensor = self.image[level](x)
         return image if coarse is None else torch.lerp(coarse, image.to(coarse.dtype), alpha)
@@ -106,7 +108,7 @@ class Judge(nn.Module):
     Classes enter as a projection (Miyato & Koyama 2018, arXiv:1802.05637, eq. 4).
     """
 
-    def __init__(self, growth: Growth, told: int, channels: int, classes: int, spp: bool) -> None:
+    def __init__(self, growth: Growth, kinds: int, channels: int, classes: int, spp: bool) -> None:
         super().__init__()
         self.growth, self.channels, self.spp = growth, channels, spp
         w = growth.widths
@@ -119,34 +121,34 @@ class Judge(nn.Module):
         bins = sum(n * n for n in PYRAMID) if spp else FIRST**2
         self.dense = EqualisedLinear(w[0] * bins, w[0])
         self.head = EqualisedLinear(w[0], 1, gain=1)
-        self.told = nn.Embedding(told, w[0]) if told else None
+        self.told = nn.Embedding(kinds, w[0]) if kinds else None
 
     def forward(
-        self, pair: Tensor, level: int, alpha: float, group: int, told: Tensor | None = None
+        self, pair: Tensor, level: int, alpha: float, group: int, kinds: Tensor | None = None
     ) -> Tensor:
         """Values (B, 1) of pairs (B, channels + classes, edge, edge) of the level's edge."""
-        seen = pyramid(pair[:, self.channels :], level)
+        scales = pyramid(pair[:, self.channels :], level)
         x = leaky(self.image[level](pair))
         for i in reversed(range(level)):
-            x = leaky(self.refine[i](_with(x, seen[i + 1])))
+            x = leaky(self.refine[i](_with(x, scales[i + 1])))
             x = half(leaky(self.leave[i](x)))
             if i == level - 1 and alpha < 1:
                 x = torch.lerp(leaky(self.image[i](half(pair))).to(x.dtype), x, alpha)
-        x = leaky(self.end(_with(minibatch_deviation(x, group), seen[0])))
-        found = leaky(self.dense(spatial_pyramid(x) if self.spp else x.flatten(1)))
-        value: Tensor = self.head(found)
+        x = leaky(self.end(_with(minibatch_deviation(x, group), scales[0])))
+        features = leaky(self.dense(spatial_pyramid(x) if self.spp else x.flatten(1)))
+        value: Tensor = self.head(features)
         if self.told is not None:
-            assert told is not None, "observe() has seen a class of each case"
-            value = value + (self.told(told) * found).sum(1, keepdim=True)
+            assert kinds is not None, "observe() has seen a class of each case"
+            value = value + (self.told(kinds) * features).sum(1, keepdim=True)
         return value
 
 
 def pyramid(maps: Tensor, level: int) -> list[Tensor]:
     """Maps of every resolution up to a level's, coarse to fine."""
-    found = [maps]
+    levels = [maps]
     for _ in range(level):
-        found.append(half(found[-1]))
-    return found[::-1]
+        levels.append(half(levels[-1]))
+    return levels[::-1]
 
 
 def spatial_pyramid(x: Tensor) -> Tensor:
@@ -195,6 +197,6 @@ class GAN(Protocol):
         """Classes int64 (B,) of a training batch."""
 
     def drawn(
-        self, latents: Tensor, maps: Tensor, level: int, alpha: float, told: Tensor | None
+        self, latents: Tensor, maps: Tensor, level: int, alpha: float, kinds: Tensor | None
     ) -> Tensor:
         """What the painter makes of latents and box maps."""

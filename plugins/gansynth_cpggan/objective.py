@@ -66,12 +66,12 @@ class Objective:
         """The critic's value (B,) of real pairs, each alone; the mean over lesions."""
         gan, step = self.gan, Step(batch, stage, 0, 0, torch.Generator(batch.image.device))
         step.alpha = alpha
-        level, told = self._level(step), gan.told(batch)
+        level, kinds = self._level(step), gan.told(batch)
 
         def value(pair: Tensor) -> Tensor:
-            seen = self._at_level(step, pair)
-            found: Tensor = gan.nets["discriminator"](seen, level, alpha, 1, told)
-            return found.float()[:, 0]
+            scaled = self._at_level(step, pair)
+            scores: Tensor = gan.nets["discriminator"](scaled, level, alpha, 1, kinds)
+            return scores.float()[:, 0]
 
         if not gan.lesions:
             return value(self._whole(batch))
@@ -86,11 +86,11 @@ class Objective:
 
     def _judge(self, step: Step, pair: Tensor) -> Tensor:
         """Values (B, 1) of pairs, or of several batches of them one behind the other."""
-        told = self.gan.told(step.batch)
-        if told is not None:
-            told = told.repeat(len(pair) // len(told))
+        kinds = self.gan.told(step.batch)
+        if kinds is not None:
+            kinds = kinds.repeat(len(pair) // len(kinds))
         value: Tensor = self.gan.nets["discriminator"](
-            pair, self._level(step), step.alpha, self._group(step), told
+            pair, self._level(step), step.alpha, self._group(step), kinds
         )
         return value
 
@@ -126,8 +126,8 @@ class Objective:
     def _draw(self, step: Step) -> Tensor:
         maps = self._split(self._real(step))[1]
         latents = step.randn(self.options.latent)
-        told = self.gan.told(step.batch)
-        image = self.gan.drawn(latents, maps, self._level(step), step.alpha, told)
+        kinds = self.gan.told(step.batch)
+        image = self.gan.drawn(latents, maps, self._level(step), step.alpha, kinds)
         return torch.cat((image, maps), 1)
 
     def _fake(self, step: Step) -> Tensor:

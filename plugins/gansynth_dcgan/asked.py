@@ -41,16 +41,16 @@ class Asked:
         if self.by == "none":
             return None
         if self.by == "class":
-            found = case.label_class
+            kind = case.label_class
         else:
-            found = None if case.labels is None else int((case.labels > 0).any())
-        if found is None:
+            kind = None if case.labels is None else int((case.labels > 0).any())
+        if kind is None:
             lacks = "class" if self.by == "class" else "label map"
             raise DataFault(
                 f"case {case.id!r}: has no {lacks}, expected one of each case for "
                 f"condition={self.by}; leave the case out, or use --set condition=none"
             )
-        return found
+        return kind
 
     def of_batch(self, batch: Batch) -> Tensor | None:
         """Kinds int64 (B,) of a training batch; None if nothing is asked."""
@@ -65,13 +65,13 @@ class Asked:
     def of_condition(self, condition: Condition) -> int | None:
         """The kind a condition asks for, if it does; UsageFault: no such class."""
         if self.by == "class":
-            found = condition.label_class
-            if found is not None and not 0 <= found < len(self):
+            kind = condition.label_class
+            if kind is not None and not 0 <= kind < len(self):
                 raise UsageFault(
-                    f"condition: class {found}, expected 0 to {len(self) - 1} "
+                    f"condition: class {kind}, expected 0 to {len(self) - 1} "
                     f"({', '.join(self.names)})"
                 )
-            return found
+            return kind
         if self.by == "foreground" and condition.labels is not None:
             return int((condition.labels > 0).any())
         return None

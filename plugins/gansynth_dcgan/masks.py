@@ -66,5 +66,5 @@ class LabelChannels:
     def labels(self, probabilities: Tensor) -> LabelArray:
         """The most probable labels int16 (B, ...)."""
         values = np.array(self.values, np.int16)
-        found: LabelArray = values[probabilities.argmax(1).cpu().numpy()]
-        return found
+        labels: LabelArray = values[probabilities.argmax(1).cpu().numpy()]
+        return labels

@@ -70,10 +70,10 @@ class DCGAN(Generator):
         if o.augment and o.augment_p == "adaptive":
             self.memories["augment"] = self.objective.augment
         pyramid = Pyramid.of(self.size, o.width, o.max_width)
-        channels, told = len(self.schema.channels) + len(self.masks), len(self.asked)
+        channels, kinds = len(self.schema.channels) + len(self.masks), len(self.asked)
         return {
-            "generator": Painter(pyramid, o.latent, told, channels, o.g_norm),
-            "discriminator": Judge(pyramid, channels, told, self.d_norm, o.d_activation),
+            "generator": Painter(pyramid, o.latent, kinds, channels, o.g_norm),
+            "discriminator": Judge(pyramid, channels, kinds, self.d_norm, o.d_activation),
         }
 
     @property
@@ -94,12 +94,12 @@ class DCGAN(Generator):
     @property
     def heeds(self) -> frozenset[Heeded]:
         """The class of a case or whether it has foreground, as asked for; else nothing."""
-        asked = self.options.condition
-        return frozenset() if asked == "none" else frozenset({asked})
+        condition = self.options.condition
+        return frozenset() if condition == "none" else frozenset({condition})
 
     def channel_axes(self) -> Mapping[str, tuple[int, Sequence[str]]]:
         """Where latents, kinds, image channels and labels meet the networks."""
-        seen = (
+        channels = (
             *(f"image:{name}" for name in self.schema.channels),
             *(f"label:{value}" for value in self.masks.values),
         )
@@ -108,9 +108,9 @@ class DCGAN(Generator):
         last = len(cast(Painter, self.nets["generator"]).layers) - 1
         axes: dict[str, tuple[int, Sequence[str]]] = {
             "generator/first.weight": (1, (*latents, *kinds)),
-            f"generator/layers.{last}.weight": (1, seen),
-            f"generator/layers.{last}.bias": (0, seen),
-            "discriminator/layers.0.weight": (1, seen),
+            f"generator/layers.{last}.weight": (1, channels),
+            f"generator/layers.{last}.bias": (0, channels),
+            "discriminator/layers.0.weight": (1, channels),
         }
         return {**axes, "discriminator/told.weight": (0, kinds)} if kinds else axes
 
@@ -132,8 +132,8 @@ class DCGAN(Generator):
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """What the objective's paper trains with, at the player's own rate."""
         o, usual = self.options, self.options.usual
-        own = o.lr_generator if player == "generator" else o.lr_discriminator
-        rate = own or usual.lr
+        lr = o.lr_generator if player == "generator" else o.lr_discriminator
+        rate = lr or usual.lr
         if usual.beta1 is None:
             return torch.optim.RMSprop(parameters, lr=rate, foreach=True)
         return torch.optim.Adam(parameters, lr=rate, betas=(usual.beta1, usual.beta2), foreach=True)
@@ -176,8 +176,8 @@ class DCGAN(Generator):
             return
         self.intensities.load_json(state["intensities"])
         self.asked.counts = [int(count) for count in state["kinds"]]
-        found = state["labels"]
-        self.priors = None if found is None else LabelPriors.from_json(found)
+        priors = state["labels"]
+        self.priors = None if priors is None else LabelPriors.from_json(priors)
 
     def realness(self, batch: Batch, stage: Stage) -> Tensor | None:
         """The discriminator's value of real cases; None for those that lack what it is told."""
@@ -191,19 +191,19 @@ class DCGAN(Generator):
 
     # -- drawing -----------------------------------------------------------------------------------
 
-    def drawn(self, latents: Tensor, told: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def drawn(self, latents: Tensor, kinds: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """What the painter makes of latents: images (B, C, ...), standardised, label probabilities.
 
         The more surely a voxel is outside, the nearer it is to the schema's constant there.
         """
-        made = self.nets["generator"](latents, told).float()
+        output = self.nets["generator"](latents, kinds).float()
         channels = len(self.schema.channels)
-        image = made[:, :channels]
+        image = output[:, :channels]
         if self.options.output == "tanh":
             image = image.tanh()
         if not len(self.masks):
             return image, None
-        probabilities = self.masks.of_logits(made[:, channels:])
+        probabilities = self.masks.of_logits(output[:, channels:])
         outside = self.masks.outside(probabilities)
         if outside is not None and self.schema.outside_fill is not None:
             fill = self.intensities.constant(self.schema.outside_fill, image)
@@ -238,9 +238,9 @@ class DCGAN(Generator):
         last, _ = self._begun(condition, ends[1])
         shares = [i / (steps - 1) for i in range(steps)]
         ways = [between(first, last, share, self.options.latent_prior) for share in shares]
-        told = {**self._told(condition, kind), "ends": list(ends)}
+        provenance = {**self._told(condition, kind), "ends": list(ends)}
         return [
-            self._sample(*pair, {**told, "share": share})
+            self._sample(*pair, {**provenance, "share": share})
             for pair, share in zip(self._arrays(ways, [kind] * steps), shares, strict=True)
         ]
 
@@ -256,29 +256,32 @@ class DCGAN(Generator):
     ) -> list[tuple[FloatArray, LabelArray | None]]:
         """Images (C, ...) in the source's units with their label maps as drawn."""
         self.nets["generator"].eval()
-        found: list[tuple[FloatArray, LabelArray | None]] = []
+        arrays: list[tuple[FloatArray, LabelArray | None]] = []
         at_once = AT_ONCE.get(self.device.type, 1)
         for start in range(0, len(latents), at_once):
             part = latents[start : start + at_once]
             missing = at_once - len(part)
             batch = torch.stack([*part, *[part[0]] * missing]).to(self.device)
             chosen = kinds[start : start + at_once]
-            told = stacked([*chosen, *[chosen[0]] * missing], self.device)
+            batch_kinds = stacked([*chosen, *[chosen[0]] * missing], self.device)
             with autocast(self.device, resolve(self.precision, self.device) == "bf16"):
-                image, probabilities = self.drawn(batch, told)
+                image, probabilities = self.drawn(batch, batch_kinds)
             images = self.intensities.restored(image).cpu().numpy()
             maps = [None] * at_once if probabilities is None else self.masks.labels(probabilities)
-            found += zip(images[: len(part)], maps, strict=False)
-        return found
+            arrays += zip(images[: len(part)], maps, strict=False)
+        return arrays
 
     def _told(self, condition: Condition, kind: int | None) -> dict[str, Any]:
         """Where a sample comes from: whether its kind was asked for, or drawn as in training."""
-        told = {**condition.provenance, "generator": self.name}
+        provenance = {**condition.provenance, "generator": self.name}
         if kind is None:
-            return told
-        given = self.asked.of_condition(condition) is not None
-        told[self.asked.by] = self.asked.names[kind]
-        return {**told, f"{self.asked.by}_from": "condition" if given else "training frequencies"}
+            return provenance
+        requested = self.asked.of_condition(condition) is not None
+        provenance[self.asked.by] = self.asked.names[kind]
+        return {
+            **provenance,
+            f"{self.asked.by}_from": "condition" if requested else "training frequencies",
+        }
 
     def _sample(
         self, image: FloatArray, labels: LabelArray | None, provenance: dict[str, Any]

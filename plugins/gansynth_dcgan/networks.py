@@ -48,22 +48,22 @@ class Pyramid:
     def margins(self) -> list[int]:
         """What the pyramid has more than the size, as ``F.pad`` counts: last axis first."""
         whole = [n * math.prod(s[axis] for s in self.strides) for axis, n in enumerate(self.base)]
-        more = [w - n for w, n in zip(whole, self.size, strict=True)]
-        return [part for m in reversed(more) for part in (m // 2, m - m // 2)]
+        surplus = [w - n for w, n in zip(whole, self.size, strict=True)]
+        return [part for m in reversed(surplus) for part in (m // 2, m - m // 2)]
 
 
 class Painter(nn.Module):
     """Latents in, channels out. ``told``: kinds a sample can be asked to be; 0 for none."""
 
     def __init__(
-        self, pyramid: Pyramid, numbers: int, told: int, channels: int, norm: Norm = "batch"
+        self, pyramid: Pyramid, numbers: int, kinds: int, channels: int, norm: Norm = "batch"
     ) -> None:
         super().__init__()
-        self.pyramid, self.told = pyramid, told
+        self.pyramid, self.told = pyramid, kinds
         ndim, widths = len(pyramid.size), pyramid.widths
         # No bias where a norm takes it away again.
         free = norm in ("layer", "none")
-        self.first = nn.Linear(numbers + told, widths[0] * math.prod(pyramid.base), bias=free)
+        self.first = nn.Linear(numbers + kinds, widths[0] * math.prod(pyramid.base), bias=free)
         self.norms = nn.ModuleList(_norm(norm, ndim, width) for width in widths)
         layer: Any = nn.ConvTranspose3d if ndim == 3 else nn.ConvTranspose2d
         inner = [
@@ -75,10 +75,10 @@ class Painter(nn.Module):
         self.layers = nn.ModuleList([*inner, last])
         self.apply(_begin)
 
-    def forward(self, latents: Tensor, told: Tensor | None = None) -> Tensor:
+    def forward(self, latents: Tensor, kinds: Tensor | None = None) -> Tensor:
         """Draw (B, channels, *size), any real numbers, of latents (B, numbers), kinds (B,)."""
-        if told is not None:
-            latents = torch.cat((latents, F.one_hot(told, self.told).to(latents)), 1)
+        if kinds is not None:
+            latents = torch.cat((latents, F.one_hot(kinds, self.told).to(latents)), 1)
         x = self.first(latents).unflatten(1, (self.pyramid.widths[0], *self.pyramid.base))
         for norm, layer in zip(self.norms, self.layers, strict=True):
             x = layer(F.relu(norm(x)))
@@ -88,7 +88,7 @@ class Painter(nn.Module):
 class Judge(nn.Module):
     """Channels in, one number a sample out; kinds enter by projection (Miyato & Koyama 2018)."""
 
-    def __init__(self, pyramid: Pyramid, channels: int, told: int, norm: Norm, act: str) -> None:
+    def __init__(self, pyramid: Pyramid, channels: int, kinds: int, norm: Norm, act: str) -> None:
         super().__init__()
         self.pyramid = pyramid
         ndim, widths = len(pyramid.size), pyramid.widths[::-1]
@@ -102,18 +102,18 @@ class Judge(nn.Module):
         self.norms = nn.ModuleList(_norm(norm, ndim, width) for width in widths[1:])
         self.act = activation("elu" if act == "elu" else "leaky_relu")
         self.head = nn.Linear(widths[-1] * math.prod(pyramid.base), 1)
-        self.told = nn.Embedding(told, widths[-1]) if told else None
+        self.told = nn.Embedding(kinds, widths[-1]) if kinds else None
         self.apply(_begin)
 
-    def forward(self, seen: Tensor, told: Tensor | None = None) -> Tensor:
-        """Judge (B, channels, *size), asked for as ``told`` (B,): values (B, 1)."""
-        x = F.pad(seen, self.pyramid.margins)
+    def forward(self, images: Tensor, kinds: Tensor | None = None) -> Tensor:
+        """Judge (B, channels, *size), asked for as ``kinds`` (B,): values (B, 1)."""
+        x = F.pad(images, self.pyramid.margins)
         for layer, norm in zip(self.layers, (nn.Identity(), *self.norms), strict=True):
             x = self.act(norm(layer(x)))
         value: Tensor = self.head(x.flatten(1))
         if self.told is not None:
-            assert told is not None, "what is asked of a sample is known of each"
-            value = value + (self.told(told) * x.flatten(2).mean(2)).sum(1, keepdim=True)
+            assert kinds is not None, "what is asked of a sample is known of each"
+            value = value + (self.told(kinds) * x.flatten(2).mean(2)).sum(1, keepdim=True)
         return value
 
 

@@ -39,7 +39,7 @@ class GAN(Protocol):
     def d_norm(self) -> Norm:
         """What normalises the discriminator's features."""
 
-    def drawn(self, latents: Tensor, told: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def drawn(self, latents: Tensor, kinds: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Images and probabilities of labels."""
 
 
@@ -96,20 +96,20 @@ class Objective:
 
     # -- samples -----------------------------------------------------------------------------------
 
-    def _judge(self, step: Step, seen: Tensor) -> Tensor:
+    def _judge(self, step: Step, samples: Tensor) -> Tensor:
         """Values (B, 1) of samples, or of several batches of them one behind the other."""
-        told = self.gan.asked.of_batch(step.batch)
-        if told is not None:
-            told = told.repeat(len(seen) // len(told))
-        values: Tensor = self.gan.nets["discriminator"](seen, told)
+        kinds = self.gan.asked.of_batch(step.batch)
+        if kinds is not None:
+            kinds = kinds.repeat(len(samples) // len(kinds))
+        values: Tensor = self.gan.nets["discriminator"](samples, kinds)
         return values
 
-    def _changed(self, step: Step, seen: Tensor) -> Tensor:
+    def _changed(self, step: Step, samples: Tensor) -> Tensor:
         """Samples as augmentation leaves them; intensities change in the image alone."""
         if not self.options.augment:
-            return seen
+            return samples
         channels = len(self.gan.schema.channels)
-        image, mask = seen[:, :channels], seen[:, channels:]
+        image, mask = samples[:, :channels], samples[:, channels:]
         if not mask.shape[1]:
             return self.augment(step, image, None)[0]
         return torch.cat(self.augment(step, image, mask), 1)

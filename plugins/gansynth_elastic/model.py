@@ -47,9 +47,9 @@ class Elastic(Generator):
 
     def flaw(self, sample: Sample) -> str:
         """Samples that are all but copies of a real case."""
-        told: Mapping[str, float] | None = sample.provenance.get("moved")
+        moved: Mapping[str, float] | None = sample.provenance.get("moved")
         least = self.options.least_voxels
-        if told is None or (told["voxels"] >= least and told["voxels"] > 0):
+        if moved is None or (moved["voxels"] >= least and moved["voxels"] > 0):
             return ""
         return (
             f"a near-copy of a real case, expected edits that move it by {least:g} voxels or more, "
@@ -75,10 +75,10 @@ class Elastic(Generator):
             return out
         for channel in out:
             power, gain, shift = rng.uniform(-1, 1, 3) * (o.gamma, o.contrast, o.brightness)
-            held = channel[body].astype(np.float64)
-            low, reach = held.min(), np.ptp(held)
+            voxels = channel[body].astype(np.float64)
+            low, reach = voxels.min(), np.ptp(voxels)
             if reach > 0:
-                held = low + reach * ((held - low) / reach) ** np.exp(power)
-            mean, deviation = held.mean(), held.std()
-            channel[body] = mean + (1 + gain) * (held - mean) + shift * deviation
+                voxels = low + reach * ((voxels - low) / reach) ** np.exp(power)
+            mean, deviation = voxels.mean(), voxels.std()
+            channel[body] = mean + (1 + gain) * (voxels - mean) + shift * deviation
         return out
