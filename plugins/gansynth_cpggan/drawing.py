@@ -21,18 +21,18 @@ from gansynth_cpggan.boxes import NONE, asked_maps, squares, within
 from gansynth_cpggan.networks import GAN
 
 AT_ONCE = {"cuda": 32, "cpu": 4}
-"""Images of one batch, always as many: how many are asked for together then changes no bit."""
+"""Images per batch; batches are padded, so the number requested does not change a sample."""
 GROWN = 0.01
-"""A size that has faded in but for this is drawn as if it had."""
+"""A size that lacks less than this of its fade-in counts as faded in."""
 
 
 WINDOWS = "synthetic_windows"
-"""What of a real slice is synthetic, ``ymin, xmin, ymax, xmax`` for each lesion."""
+"""Key of provenance: synthetic windows of a real slice, ``ymin, xmin, ymax, xmax`` each."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """One image to draw: latent (numbers,), boxes in voxels of the full size, its class."""
+    """One requested image: latent (numbers,), boxes in voxels of the full size, class."""
 
     latent: Tensor
     boxes: Boxes | None
@@ -41,7 +41,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Plan:
-    """Lesions that go into a real slice."""
+    """The lesions to blend into one real slice."""
 
     condition: Condition
     image: FloatArray
@@ -52,13 +52,13 @@ class Plan:
 
 
 class Drawing:
-    """Draws samples."""
+    """Generates samples."""
 
     def __init__(self, gan: GAN) -> None:
         self.gan = gan
 
     def samples(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
-        """One sample per condition."""
+        """Return one sample per condition."""
         if self.gan.lesions:
             plans = [self._plan(c, seed) for c, seed in zip(conditions, seeds, strict=True)]
             return [
@@ -77,9 +77,9 @@ class Drawing:
         ]
 
     def walk(self, condition: Condition, ends: tuple[int, int], steps: int) -> list[Sample]:
-        """Samples from one latent to another, of two steps or more; lesions stay in place."""
+        """Return samples from one latent to another, two or more; lesions stay in place."""
         if steps < 2:
-            raise UsageFault(f"interpolate: {steps} step(s), expected both ends at least, 2")
+            raise UsageFault(f"interpolate: {steps} step(s), expected both ends, 2 or more")
         shares = [i / (steps - 1) for i in range(steps)]
         extras = [{"ends": list(ends), "share": share} for share in shares]
         if self.gan.lesions:
@@ -99,13 +99,13 @@ class Drawing:
             for image, extra in zip(self._images(orders), extras, strict=True)
         ]
 
-    # -- what is drawn -----------------------------------------------------------------------------
+    # -- images ------------------------------------------------------------------------------------
 
     def _latent(self, rng: torch.Generator) -> Tensor:
         return of_seed(rng, self.gan.options.latent)
 
     def _kind(self, condition: Condition, rng: torch.Generator) -> int | None:
-        """The class of a sample: the condition's, or one as frequent as in training."""
+        """Return the class of a sample: the condition's, or one as frequent as in training."""
         gan, kind = self.gan, condition.label_class
         if not gan.kinds:
             return None
@@ -121,7 +121,7 @@ class Drawing:
         return kind
 
     def _images(self, orders: Sequence[Order]) -> list[FloatArray]:
-        """Images (C, edge, edge) in the source's units."""
+        """Return images (C, edge, edge) in the source's units."""
         gan, device = self.gan, self.gan.device
         gan.painter.eval()
         level, alpha = self.grown()
@@ -145,24 +145,24 @@ class Drawing:
         return images
 
     def grown(self) -> tuple[int, float]:
-        """The level it has grown to, and how far that has faded in."""
+        """Return the level that training has reached, and how far it has faded in."""
         grown = float(self.gan.painter.grown)
         level = max(0, math.ceil(grown - GROWN))
         alpha = grown - (level - 1)
         return level, 1.0 if level == 0 or alpha > 1 - GROWN else alpha
 
-    # -- what is told ------------------------------------------------------------------------------
+    # -- provenance --------------------------------------------------------------------------------
 
     def _whole(
         self, image: FloatArray, condition: Condition, kind: int | None, extra: dict[str, Any]
     ) -> Sample:
-        """A sample of an image that was drawn as a whole."""
+        """Return the sample of a whole generated image."""
         boxes = NONE if condition.boxes is None else condition.boxes
         boxes, tightened = self._tightened(image, boxes)
         return Sample(image, None, boxes, {**self._told(condition, kind), **extra, **tightened})
 
     def _told(self, condition: Condition, kind: int | None) -> dict[str, Any]:
-        """Where a sample comes from: whether its class was asked for, or drawn as in training."""
+        """Return provenance, and whether the class was requested or as frequent as in training."""
         provenance = {**condition.provenance, "generator": self.gan.name}
         if kind is None:
             return provenance
@@ -171,7 +171,7 @@ class Drawing:
         return {**provenance, "class_from": "condition" if requested else "training frequencies"}
 
     def _tightened(self, image: FloatArray, boxes: Boxes) -> tuple[Boxes, dict[str, Any]]:
-        """Boxes shrunk to what was drawn, if asked for, and what they were."""
+        """Return boxes, with option ``tighten`` shrunk to the lesions, and the original ones."""
         if not self.gan.options.tighten or not len(boxes.labels):
             return boxes, {}
         tight, shares = tighten(image, boxes)
@@ -180,11 +180,11 @@ class Drawing:
     # -- lesions in real slices --------------------------------------------------------------------
 
     def _plan(self, condition: Condition, seed: int) -> Plan:
-        """Which lesions go where in a real slice, and what they are drawn from."""
+        """Return the boxes, latents and class of the lesions of a real slice."""
         if condition.background is None:
             raise UsageFault(
                 "condition: has no background, expected the slice that lesions are blended into; "
-                "draw samples by gansynth sample, or fit with --set mode=image"
+                "use gansynth sample, or fit with --set mode=image"
             )
         present = NONE if condition.present is None else condition.present
         put = NONE if condition.boxes is None else condition.boxes
@@ -194,7 +194,7 @@ class Drawing:
         return Plan(condition, condition.background, present, put, latents, kind)
 
     def _blended(self, plan: Plan, latents: Sequence[Tensor], extra: dict[str, Any]) -> Sample:
-        """A real slice with a lesion drawn into it for each box that has room."""
+        """Return a real slice with a lesion blended into each box."""
         margin, image, put = self.gan.options.roi_margin, plan.image.copy(), plan.put
         windows, boxes = [], _joined(plan.present, put)
         lesions = self._images([self._lesion(plan, i, z) for i, z in enumerate(latents)])
@@ -213,7 +213,7 @@ class Drawing:
         return Sample(image, None, boxes, {**provenance, **tightened})
 
     def _lesion(self, plan: Plan, number: int, latent: Tensor) -> Order:
-        """What to draw for one of the boxes: the square around it."""
+        """Return the order for one box: the square around it."""
         box = torch.from_numpy(plan.put.coords[number : number + 1])
         around = squares(box, self.gan.options.roi_margin)
         coords = within(box[None], around, self.gan.edge)[0].numpy()
@@ -227,20 +227,20 @@ def _joined(first: Boxes, second: Boxes) -> Boxes:
 
 
 def of_seed(rng: torch.Generator, numbers: int) -> Tensor:
-    """The next latent (numbers,) of a generator on the CPU: a seed is the same on every device."""
+    """Return the next latent (numbers,), made on the CPU: equal for a seed on every device."""
     return torch.randn(numbers, generator=rng)
 
 
 def between(first: Tensor, last: Tensor, share: float) -> Tensor:
-    """A latent between two, (numbers,), along the great circle between their directions.
+    """Interpolate between two latents (numbers,) along the great circle of their directions.
 
-    The painter follows a latent's direction alone. Shares 0 and 1 give the ends to the bit.
+    The generator uses a latent's direction alone. Shares 0 and 1 give the ends bit for bit.
     """
     if share in (0.0, 1.0):
         return last if share else first
     a, b = (v.double() / v.double().norm() for v in (first, last))
     angle = torch.acos((a @ b).clamp(-1, 1))
-    if angle.sin() < 1e-6:  # the same direction, or the opposite one: there is no arc
+    if angle.sin() < 1e-6:  # parallel or opposite directions have no unique arc
         return torch.lerp(first, last, share)
     arc = ((1 - share) * angle).sin() * a + (share * angle).sin() * b
     latent: Tensor = (arc / angle.sin()).float()

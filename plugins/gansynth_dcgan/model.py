@@ -1,4 +1,4 @@
-"""``dcgan``: draws images, and label maps with them, from noise alone.
+"""``dcgan``: generates images, and optionally their label maps, from noise.
 
 Radford et al. 2016 (DCGAN), Arjovsky et al. 2017 (WGAN), Gulrajani et al. 2017 (WGAN-GP) on one
 architecture, as in Han et al. 2018.
@@ -38,17 +38,17 @@ from gansynth_dcgan.options import DCGANOptions, Norm
 __all__ = ["DCGAN", "DCGANOptions"]
 
 CLEANED, NOISE = "cleaned", "label_noise"
-"""Share of a drawn label map that was cleaned, and why it is noise if it is, in its provenance."""
+"""Keys of provenance: share of the label map that was cleaned; why it was rejected as noise."""
 AT_ONCE = {"cuda": 32, "cpu": 4}
-"""Samples of one batch, always as many: how many are asked for together then changes no bit."""
+"""Samples per batch; batches are padded, so the number requested does not change a sample."""
 
 
 class DCGAN(Generator):
-    """Noise in, image out; with ``with_mask`` its label map too."""
+    """Unconditional GAN: noise in, image out; with ``with_mask`` its label map too."""
 
     name: ClassVar[str] = "dcgan"
     Options: ClassVar[type[GeneratorOptions]] = DCGANOptions
-    # The generator moves every n_critic-th step only, so its average must reach back further.
+    # The generator is updated every n_critic-th step only, so its average needs a longer half-life.
     loop: ClassVar[Mapping[str, Any]] = {"batch_size": 64, "ema_half_life": 10_000}
 
     options: DCGANOptions
@@ -56,12 +56,12 @@ class DCGAN(Generator):
     # -- networks ----------------------------------------------------------------------------------
 
     def networks(self) -> dict[str, nn.Module]:
-        """A painter and a judge below the same pyramid."""
+        """Return a generator and a discriminator of the same pyramid."""
         o = self.options
         if not self.size:
             raise UsageFault(
-                "dcgan: draws images of one size, expected a source that has one; slices: and "
-                "pictures: take --read resize=64x64"
+                "dcgan: generates images of one size, expected a source that has one; for slices: "
+                "and pictures: use --read resize=64x64"
             )
         self.masks, self.asked = LabelChannels(self.schema, o), Asked(self.schema, o)
         self.intensities = Intensities(len(self.schema.channels))
@@ -78,27 +78,27 @@ class DCGAN(Generator):
 
     @property
     def d_norm(self) -> Norm:
-        """What normalises the discriminator's features."""
+        """Normalisation of the discriminator."""
         return self.options.d_norm or self.options.usual.d_norm
 
     @property
     def intensity(self) -> Literal["linear", "tanh"]:
-        """Range of the images, an option."""
+        """Range of the images: option ``output``."""
         return self.options.output
 
     @property
     def labelling(self) -> Labelling:
-        """Label maps are drawn with the images, or there are none."""
+        """Whether label maps are generated with the images: option ``with_mask``."""
         return "drawn" if self.options.with_mask else "none"
 
     @property
     def heeds(self) -> frozenset[Heeded]:
-        """The class of a case or whether it has foreground, as asked for; else nothing."""
+        """The class of a case, or whether it has foreground: option ``condition``."""
         condition = self.options.condition
         return frozenset() if condition == "none" else frozenset({condition})
 
     def channel_axes(self) -> Mapping[str, tuple[int, Sequence[str]]]:
-        """Where latents, kinds, image channels and labels meet the networks."""
+        """Return the weights whose axes are latents, kinds, image channels or labels."""
         channels = (
             *(f"image:{name}" for name in self.schema.channels),
             *(f"label:{value}" for value in self.masks.values),
@@ -119,18 +119,18 @@ class DCGAN(Generator):
         super().to(device)
         if self.schema.ndim == 2:
             for net in self.nets.values():
-                # Measured on a CPU: generator's steps up to 1.8x faster, samples 1.2x.
+                # Measured on a CPU: generator steps up to 1.8x faster, sampling 1.2x.
                 net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self
 
     # -- training ----------------------------------------------------------------------------------
 
     def phases(self) -> Sequence[Phase]:
-        """See ``Objective``."""
+        """Return the phases of ``Objective``."""
         return self.objective.phases()
 
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """What the objective's paper trains with, at the player's own rate."""
+        """Return the optimizer of the objective's paper, at the player's learning rate."""
         o, usual = self.options, self.options.usual
         lr = o.lr_generator if player == "generator" else o.lr_discriminator
         rate = lr or usual.lr
@@ -139,7 +139,7 @@ class DCGAN(Generator):
         return torch.optim.Adam(parameters, lr=rate, betas=(usual.beta1, usual.beta2), foreach=True)
 
     def observe(self, cases: Iterable[Case]) -> None:
-        """Learn intensities, kinds, label maps; DataFault: a case lacks what is asked."""
+        """Fit intensities, kinds and label maps; DataFault: a case lacks its kind or labels."""
         label_maps = self._watched(cases)
         if self.options.with_mask:
             self.priors = LabelPriors.fit((m for m in label_maps if m is not None), self.schema)
@@ -148,7 +148,7 @@ class DCGAN(Generator):
                 pass
 
     def _watched(self, cases: Iterable[Case]) -> Iterable[LabelArray | None]:
-        """Label maps of cases, as the rest of them is taken note of."""
+        """Yield label maps of cases, and record their intensities and kinds."""
         for case in cases:
             if self.options.output == "linear":
                 self.intensities.add(case.image)
@@ -157,13 +157,13 @@ class DCGAN(Generator):
                 self.asked.counts[kind] += 1
             if self.options.with_mask and case.labels is None:
                 raise DataFault(
-                    f"case {case.id!r}: has no label map, expected one of each case for "
-                    "--with-mask; leave the case out, or draw images alone, without --with-mask"
+                    f"case {case.id!r}: has no label map, expected one for "
+                    "--with-mask; leave the case out, or fit without --with-mask"
                 )
             yield case.labels
 
     def state(self) -> dict[str, Any]:
-        """What ``observe`` learnt: numbers, no image."""
+        """Return what ``observe`` fitted: numbers, no image."""
         return {
             "intensities": self.intensities.to_json(),
             "kinds": list(self.asked.counts),
@@ -171,7 +171,7 @@ class DCGAN(Generator):
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Read back ``state``."""
+        """Restore what ``state`` returned."""
         if not state:
             return
         self.intensities.load_json(state["intensities"])
@@ -180,7 +180,7 @@ class DCGAN(Generator):
         self.priors = None if priors is None else LabelPriors.from_json(priors)
 
     def realness(self, batch: Batch, stage: Stage) -> Tensor | None:
-        """The discriminator's value of real cases; None for those that lack what it is told."""
+        """Return the discriminator's value of real cases; None without their kind or labels."""
         labelled = self.options.with_mask or self.asked.by == "foreground"
         if (labelled and batch.labels is None) or (
             self.asked.by == "class" and batch.classes is None
@@ -189,12 +189,12 @@ class DCGAN(Generator):
         with self.at_rest():
             return self.objective.realness(batch, stage)
 
-    # -- drawing -----------------------------------------------------------------------------------
+    # -- sampling ----------------------------------------------------------------------------------
 
     def drawn(self, latents: Tensor, kinds: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """What the painter makes of latents: images (B, C, ...), standardised, label probabilities.
+        """Generate standardised images (B, C, ...), and label probabilities, from latents.
 
-        The more surely a voxel is outside, the nearer it is to the schema's constant there.
+        Voxels fade to the schema's constant by their probability of outside.
         """
         output = self.nets["generator"](latents, kinds).float()
         channels = len(self.schema.channels)
@@ -212,9 +212,9 @@ class DCGAN(Generator):
 
     @torch.no_grad()
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
-        """Draw one sample per condition; what is random comes from each seed alone.
+        """Generate one sample per condition; its randomness depends on its seed alone.
 
-        A kind that a condition leaves open is as frequent as in training.
+        Without a requested kind, kinds are as frequent as in training.
         """
         begun = [self._begun(c, seed) for c, seed in zip(conditions, seeds, strict=True)]
         arrays = self._arrays([latent for latent, _ in begun], [kind for _, kind in begun])
@@ -227,13 +227,13 @@ class DCGAN(Generator):
 
     @torch.no_grad()
     def interpolate(self, condition: Condition, ends: tuple[int, int], steps: int) -> list[Sample]:
-        """Samples on the way from one latent to another, ``steps`` of them with both ends.
+        """Generate ``steps`` samples from one latent to another, both ends included.
 
-        Normal latents are walked through along a great circle, uniform ones along a line. The kind
-        stays the same all the way: the condition's, or the one drawn for the first end.
+        Normal latents follow a great circle, uniform ones a line. The kind stays constant: the
+        condition's, or that of the first end.
         """
         if steps < 2:
-            raise UsageFault(f"interpolate: {steps} step(s), expected both ends at least, 2")
+            raise UsageFault(f"interpolate: {steps} step(s), expected both ends, 2 or more")
         first, kind = self._begun(condition, ends[0])
         last, _ = self._begun(condition, ends[1])
         shares = [i / (steps - 1) for i in range(steps)]
@@ -245,7 +245,7 @@ class DCGAN(Generator):
         ]
 
     def _begun(self, condition: Condition, seed: int) -> tuple[Tensor, int | None]:
-        """The latent of a seed, and the kind of its sample."""
+        """Return the latent of a seed, and the kind of its sample."""
         rng = torch.Generator().manual_seed(seed)
         latent = of_seed(rng, self.options.latent_prior, self.options.latent)
         kind = self.asked.of_condition(condition)
@@ -254,7 +254,7 @@ class DCGAN(Generator):
     def _arrays(
         self, latents: Sequence[Tensor], kinds: Sequence[int | None]
     ) -> list[tuple[FloatArray, LabelArray | None]]:
-        """Images (C, ...) in the source's units with their label maps as drawn."""
+        """Return images (C, ...) in the source's units, and their uncleaned label maps."""
         self.nets["generator"].eval()
         arrays: list[tuple[FloatArray, LabelArray | None]] = []
         at_once = AT_ONCE.get(self.device.type, 1)
@@ -272,7 +272,7 @@ class DCGAN(Generator):
         return arrays
 
     def _told(self, condition: Condition, kind: int | None) -> dict[str, Any]:
-        """Where a sample comes from: whether its kind was asked for, or drawn as in training."""
+        """Return provenance, and whether the kind was requested or as frequent as in training."""
         provenance = {**condition.provenance, "generator": self.name}
         if kind is None:
             return provenance
@@ -286,7 +286,7 @@ class DCGAN(Generator):
     def _sample(
         self, image: FloatArray, labels: LabelArray | None, provenance: dict[str, Any]
     ) -> Sample:
-        """One sample of what was drawn for it."""
+        """Return the sample of one network output, its label map cleaned."""
         if labels is None:
             return Sample(image.copy(), None, None, provenance)
         image, drawn = image.copy(), labels
@@ -301,7 +301,7 @@ class DCGAN(Generator):
         return Sample(image, labels, boxes_of(labels, self.schema), provenance)
 
     def flaw(self, sample: Sample) -> str:
-        """What no training label map has, before or after it was cleaned."""
+        """Return why a label map is rejected: it is unlike every training label map."""
         if self.priors is None or sample.labels is None:
             return ""
         return sample.provenance.get(NOISE) or self.priors.flaw(sample.labels)
