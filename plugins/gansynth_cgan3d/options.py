@@ -177,8 +177,7 @@ class CGANOptions(GeneratorOptions):
             and not self.given,
             "target=labels: makes no image; use context=0 and perceptual=0": self.target == "labels"
             and (self.context > 0 or self.perceptual > 0),
-            "narrow=none: needs skip=concat, and an up that is not transposed": self.narrow
-            == "none"
+            "narrow=none: use skip=concat, and an up that is not transposed": self.narrow == "none"
             and (self.skip != "concat" or self.up == "transposed"),
             "body: context shows the body already; use context=0": self.body and self.context > 0,
             "body: needs label maps as condition; leave target=labels out": self.body

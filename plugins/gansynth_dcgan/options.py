@@ -57,7 +57,7 @@ class DCGANOptions(GeneratorOptions):
         "normal", description="normal (standard), or uniform (in [-1, 1))"
     )
     width: int = Field(
-        64, ge=1, description="features at full size; doubled at each halving of the size"
+        64, ge=1, description="features next to the image; doubled at each halving of the size"
     )
     max_width: int = Field(512, ge=1, description="largest number of features")
     g_norm: Norm = Field("batch", description="normalisation of the generator")
