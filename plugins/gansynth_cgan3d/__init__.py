@@ -20,5 +20,5 @@ def register_generators(register: Callable[[str, Callable[[], type[Generator]]],
 
 @hookimpl
 def register_recipes(register: Callable[[str, Callable[[], Path]], None]) -> None:
-    """Register ``lesion``: lesions in context."""
+    """Register ``lesion`` (lesions in context) and the recipes of papers."""
     offer_recipes(register, Path(__file__).parent / "recipes")

@@ -1,8 +1,8 @@
-"""What the networks are told, as channels, in this order: labels, context, given image channels.
+"""The condition of the networks as channels: labels, body, context, given image channels.
 
-The body's channel comes after the labels. Of lesions in context also the hole, and for the
-generator alone what it starts from there: discriminators would know samples by it. Context are
-intensity clusters of the surroundings, where labels say nothing about them.
+``insert=lesion`` adds the hole, and for the generator alone the start image in the hole:
+discriminators would recognise samples by it. Context means intensity clusters of the background,
+which labels do not describe.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gansynth_cgan3d.options import CGANOptions
 
 @dataclass(frozen=True)
 class Told:
-    """Conditions of a batch, before they become channels; None for what is not used.
+    """Conditions of a batch before they are encoded as channels; None for parts not in use.
 
     ``labels``, ``context``: int64 (B, D, H, W) or (B, H, W). ``given``: float32 (B, K, ...).
     """
@@ -43,16 +43,16 @@ class Told:
         """Spatial size in voxels."""
         if self.labels is not None:
             return tuple(self.labels.shape[1:])
-        assert self.given is not None, "options see to it that there is one or the other"
+        assert self.given is not None, "options guarantee labels or given channels"
         return tuple(self.given.shape[2:])
 
 
 class Conditions:
-    """Turns label maps, context and given channels into the channels of a condition.
+    """Encodes label maps, context and given channels as condition channels.
 
-    ``names``: ``label:0``, ``body``, ``context:1``, ``given:T1``, ``hole``, ``start:T1``;
-    discriminators see ``judged``, the first of them. Raises UsageFault: an unknown given channel,
-    or nothing left to draw.
+    ``names``: ``label:0``, ``body``, ``context:1``, ``given:T1``, ``hole``, ``start:T1``.
+    Discriminators see the first of them, ``judged``. Raises UsageFault: a given channel is unknown,
+    or no channel is left to generate.
     """
 
     def __init__(self, schema: Schema, options: CGANOptions) -> None:
@@ -62,16 +62,16 @@ class Conditions:
         for name in options.given:
             if name not in channels:
                 raise UsageFault(
-                    f"given: {name!r} is no channel, expected among {', '.join(channels)}."
+                    f"given: {name!r} is no channel, expected one of {', '.join(channels)}."
                     f"{did_you_mean(name, channels)}"
                 )
         self.given = [channels.index(name) for name in options.given]
-        rest = [i for i in range(len(channels)) if i not in self.given]
-        self.drawn = rest if self.labelled else []
+        targets = [i for i in range(len(channels)) if i not in self.given]
+        self.drawn = targets if self.labelled else []
         if self.labelled and not self.drawn:
             raise UsageFault(
-                f"given: {', '.join(options.given)} are all there is, nothing is left to draw; "
-                "give fewer, or draw labels: target=labels"
+                f"given: {', '.join(options.given)} are all channels, none is left to generate; "
+                "give fewer, or generate labels: target=labels"
             )
         inserts = options.insert == "lesion"
         self.judged: tuple[str, ...] = (
@@ -84,19 +84,19 @@ class Conditions:
         self.names = (*self.judged, *(f"start:{name}" for name in channels if inserts))
 
     def of_batch(self, batch: Batch) -> Told:
-        """What a training batch tells."""
-        given = batch.image[:, self.given] if self.given else None
+        """Return the conditions of a training batch; DataFault: a case has no labels."""
+        given_image = batch.image[:, self.given] if self.given else None
         if batch.labels is None:
             raise DataFault("cgan3d: a training case has no labels, expected a label map for each")
-        return Told(batch.labels if self.labelled else None, batch.context, given)
+        return Told(batch.labels if self.labelled else None, batch.context, given_image)
 
     def asked_of_batch(self, batch: Batch) -> Told:
-        """What samples of a training batch are asked for, where that is not the cases' own."""
+        """Return the requested conditions of a training batch, where they differ from its own."""
         return Told(batch.asked, batch.asked_context, None)
 
     def of_conditions(self, conditions: Sequence[Condition], device: torch.device) -> Told:
-        """What conditions tell, as one batch; DataFault: no labels or channels."""
-        labels = context = given = None
+        """Return conditions as one batch; DataFault: labels or channels are missing."""
+        labels = context = given_images = None
         if self.labelled:
             labels = _stacked([_asked(c.labels, "labels", 0) for c in conditions], device).long()
         if self.options.context or self.options.body:
@@ -106,43 +106,45 @@ class Conditions:
             context = _stacked(maps, device).long()
         if self.given:
             images = [_asked(c.given, "given", len(self.given)) for c in conditions]
-            given = _stacked(images, device).float()
-        return Told(labels, context, given)
+            given_images = _stacked(images, device).float()
+        return Told(labels, context, given_images)
 
-    def channels(self, told: Told, window: Window | None = None) -> Tensor:
-        """Condition channels float32 (B, len(names), ...), of a window or of all."""
+    def channels(self, conditioning: Told, window: Window | None = None) -> Tensor:
+        """Return condition channels float32 (B, len(names), ...), of a window or the volume."""
 
         def part(x: Tensor) -> Tensor:
             return x if window is None else cut(x, window)
 
         parts = []
-        if told.labels is not None:
-            parts.append(one_hot(part(told.labels), self.schema.label_values))
+        if conditioning.labels is not None:
+            parts.append(one_hot(part(conditioning.labels), self.schema.label_values))
         if self.options.body:
-            assert told.context is not None, "the batch has the body of context()"
-            parts.append(self._apart(parts[0], part(told.context)))
+            assert conditioning.context is not None, "the batch has the body of context()"
+            parts.append(self._apart(parts[0], part(conditioning.context)))
         if self.options.context:
-            assert told.context is not None, "the batch has the context of observe()'s clusters"
-            parts.append(one_hot(part(told.context), range(1, self.options.context + 1)))
-        if told.given is not None:
-            parts.append(part(told.given))
-        if told.insertion is not None:
-            parts += [part(told.insertion.hole).float(), part(told.insertion.start)]
+            assert conditioning.context is not None, (
+                "the batch has the context of observe()'s clusters"
+            )
+            parts.append(one_hot(part(conditioning.context), range(1, self.options.context + 1)))
+        if conditioning.given is not None:
+            parts.append(part(conditioning.given))
+        if conditioning.insertion is not None:
+            parts += [part(conditioning.insertion.hole).float(), part(conditioning.insertion.start)]
         return torch.cat(parts, 1)
 
     def _apart(self, labels: Tensor, body: Tensor) -> Tensor:
-        """The body's channel (B, 1, ...); background's loses what is body."""
+        """Return the body channel (B, 1, ...) and remove the body from the background channel."""
         background = labels[:, self.schema.label_values.index(0)]
         inside = background * (body == 1)
         background -= inside
         return inside[:, None]
 
 
-def _asked(array: npt.NDArray[Any] | None, what: str, channels: int) -> npt.NDArray[Any]:
+def _asked(array: npt.NDArray[Any] | None, key: str, channels: int) -> npt.NDArray[Any]:
     if array is None or (channels and len(array) != channels):
-        found = "none" if array is None else f"{len(array)} channel(s)"
-        wanted = f"{channels} image channel(s)" if channels else "a label map"
-        raise DataFault(f"cgan3d: a condition's {what} are {found}, expected {wanted}")
+        actual = "none" if array is None else f"{len(array)} channel(s)"
+        expected = f"{channels} image channel(s)" if channels else "a label map"
+        raise DataFault(f"cgan3d: a condition's {key} are {actual}, expected {expected}")
     return array
 
 
@@ -151,19 +153,19 @@ def _stacked(arrays: Sequence[npt.NDArray[Any]], device: torch.device) -> Tensor
 
 
 SMOOTHING = 1.0
-"""Standard deviation in voxels of the blur before clustering: coarse enough to hide the grain."""
+"""Standard deviation in voxels of the blur before clustering; it removes fine texture."""
 VOXELS_PER_CASE = 2000
 
 
 class ContextClusters:
-    """K intensity clusters over all channels; 0 turns everything off."""
+    """K-means clusters of intensities over all channels; a count of 0 switches them off."""
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.centres: npt.NDArray[np.float64] | None = None
 
     def fit(self, cases: Iterable[Case]) -> None:
-        """Fit the centres to background voxels of the training cases (k-means, fixed seed)."""
+        """Fit the centres to background voxels of the training cases (fixed seed)."""
         if not self.count:
             return
         from sklearn.cluster import KMeans
@@ -180,7 +182,7 @@ class ContextClusters:
         self.centres = model.cluster_centers_[order].astype(np.float64)
 
     def map(self, case: Case) -> LabelArray:
-        """Clusters 1..K of the surroundings, 0 on foreground and outside: int16 (D, H, W)."""
+        """Return clusters 1..K of the background, int16 (D, H, W); 0 on foreground and outside."""
         assert self.centres is not None, "context clusters are fitted by observe() first"
         smooth = _smooth(case.image)
         distance = np.stack(
@@ -193,23 +195,23 @@ class ContextClusters:
         return np.where(_surroundings(case), clusters, np.int16(0))
 
     def to_json(self) -> dict[str, Any]:
-        """Cluster centres per channel, in the generator's intensity units."""
+        """Return cluster centres per channel, in the generator's intensity units."""
         return {"centres": None if self.centres is None else self.centres.tolist()}
 
     def load_json(self, state: Mapping[str, Any]) -> None:
-        """Read back ``to_json``."""
+        """Restore what ``to_json`` wrote."""
         centres = state.get("centres")
         self.centres = None if centres is None else np.array(centres, np.float64)
 
 
 class Body:
-    """The body in images; that of the last image is kept, which is asked about twice."""
+    """Body mask of images; the last mask is cached, as each image is requested twice."""
 
     def __init__(self) -> None:
         self._last: tuple[FloatArray, npt.NDArray[np.bool_]] | None = None
 
     def __call__(self, image: FloatArray) -> npt.NDArray[np.bool_]:
-        """Bool (D, H, W) of an image (C, D, H, W)."""
+        """Return the mask, bool (D, H, W), of an image (C, D, H, W)."""
         last = self._last
         if last is None or last[0] is not image:
             last = self._last = image, body_mask(image)
@@ -217,10 +219,10 @@ class Body:
 
 
 def body_map(case: Case, body_of: Body) -> LabelArray:
-    """1 in the body but for its foreground, else 0: int16 (D, H, W).
+    """Return 1 in the body outside the foreground, else 0: int16 (D, H, W).
 
-    Doncenco 2022 (sec. 2.3) and Sun et al. 2020 (MM-GAN, sec. V-A) give the rest of the brain a
-    class of its own.
+    Doncenco 2022 (sec. 2.3) and Sun et al. 2020 (MM-GAN, sec. V-A) give the brain around the tumour
+    its own class.
     """
     labels = case.labels
     if labels is None:

@@ -1,9 +1,9 @@
-"""Lesion in context: what is put into a real image, what may change of it, what stays.
+"""Insert lesions into real images (``insert=lesion``).
 
 *Coarse*: another case's lesion is faded into the background. *Refine*: the generator draws lesion
-and rim anew; beyond the rim the background is returned, to the bit. It learns from a real case with
-its own lesion in another guise: mirrored, with another case's contrast, on the label map as it is,
-so that nothing depends on who else is in the batch.
+and rim. Beyond the rim the background is returned bit for bit. Training starts from a real case
+whose lesion is mirrored and given the contrast of another case, on its unchanged label map. So no
+sample depends on the other cases of its batch.
 """
 
 from __future__ import annotations
@@ -24,25 +24,24 @@ from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
 from gansynth_cgan3d.options import CGANOptions
 
 LEAST = 4
-"""Voxels of a lesion, away from a crop's faces, that make it a crop to learn from."""
+"""Lesion voxels that a crop needs in its inner part to be used for training."""
 MARGIN = 8
-"""A crop's faces are this part of its edges thick."""
+"""A crop's border, which does not count, is its edge divided by this."""
 GRID = 4
-"""Edge of the grid of random numbers by which holes are enlarged in training."""
+"""Edge of the grid of random numbers that enlarges holes in training."""
 SOFT = 0.2
-"""Share of a voxel by which a lesion is looked up beside its voxels in training, at most: what is
-pulled through edits by splines has lost as little of its grain."""
+"""Largest sub-voxel shift of a lesion in training, in voxels: it blurs as much as spline edits."""
 GAIN = 0.15
-"""Deviation of the logarithm of the factor by which contrasts are changed in training."""
+"""Standard deviation of the logarithm of the random contrast factor in training."""
 
 
 @dataclass(frozen=True)
 class Insertion:
-    """What is put where, of a batch.
+    """The images and masks of a batch of insertions.
 
-    ``background``: float32 (B, C, ...). ``hole``: bool (B, 1, ...), all that may change.
+    ``background``: float32 (B, C, ...). ``hole``: bool (B, 1, ...), the voxels that may change.
     ``weight``: float32 (B, 1, ...), 1 in the lesion, falling to 0 across the rim. ``start``:
-    float32 (B, C, ...), the background with what the generator starts from in the hole.
+    float32 (B, C, ...), the background with the generator's start image in the hole.
     """
 
     background: Tensor
@@ -51,13 +50,13 @@ class Insertion:
     start: Tensor
 
     def composed(self, drawn: Tensor) -> Tensor:
-        """What is drawn, (B, C, ...), in its place; exactly the background beyond the rim."""
+        """Return generated lesions (B, C, ...) in their images; the rest is the background."""
         mixed = torch.lerp(self.background, drawn, self.weight)
         return torch.where(self.hole, mixed, self.background)
 
 
 class Inserting:
-    """Makes insertions, of conditions or of real cases; UsageFault: no such lesion."""
+    """Makes insertions from conditions or real cases; UsageFault: an unknown lesion label."""
 
     def __init__(self, schema: Schema, options: CGANOptions) -> None:
         self.schema, self.options = schema, options
@@ -65,19 +64,19 @@ class Inserting:
         self.rim = rim_voxels(options.rim_mm, schema.spacing)
         self.statistics = LesionStatistics(self.values, len(schema.channels))
 
-    # -- what is learnt from ---------------------------------------------------------------------
+    # -- training cases --------------------------------------------------------------------------
 
     def accepts(self, case: Case) -> bool:
-        """Whether a crop shows a lesion, and not only where its faces cut it off."""
+        """Return whether a crop shows a lesion in its inner part, not only at its border."""
         if case.labels is None:
             return False
         inner = tuple(slice(n // MARGIN, n - n // MARGIN) for n in case.labels.shape)
         return int(np.isin(case.labels[inner], self.values).sum()) >= LEAST
 
     def of_step(self, step: Step) -> Insertion:
-        """The insertion that the generator is to undo in a step's real cases."""
+        """Return the insertion in a step's real cases, which the generator learns to undo."""
         batch = step.batch
-        assert batch.labels is not None, "it learns from labelled cases only"
+        assert batch.labels is not None, "training cases have labels"
         background, labels = batch.image, batch.labels
         lesion = self._lesion(labels)
         mask = self._enlarged(step, lesion)
@@ -89,19 +88,19 @@ class Inserting:
         return self._insertion(background, mask, beyond, start)
 
     def of_real(self, batch: Batch) -> Insertion:
-        """The hole that each real case's own lesion leaves, no larger; nothing is put into it."""
-        assert batch.labels is not None, "it learns from labelled cases only"
+        """Return insertions of real cases: the hole is the case's lesion and stays empty."""
+        assert batch.labels is not None, "training cases have labels"
         beyond = self._unknown(batch, batch.labels)
         return self._insertion(batch.image, self._lesion(batch.labels), beyond, None)
 
     @staticmethod
     def _unknown(batch: Batch, labels: Tensor) -> Tensor:
-        """Voxels beyond the body or the case, bool (B, 1, ...): nothing is drawn there."""
+        """Return voxels outside the body or the case, bool (B, 1, ...), where nothing changes."""
         beyond = (labels == OUTSIDE)[:, None]
         return beyond if batch.padding is None else beyond | batch.padding[:, None]
 
     def _enlarged(self, step: Step, lesion: Tensor) -> Tensor:
-        """Half of the lesions with some voxels of their rim, no two alike."""
+        """Return lesions, half of them enlarged at random by some voxels of their rim."""
         shape = lesion.shape[2:]
         amount = (2 * step.rand(1, *[1] * len(shape)) - 1).clamp_min(0)
         coarse = step.rand(1, *[min(GRID, n) for n in shape])
@@ -110,39 +109,39 @@ class Inserting:
         return lesion | (steps_from(lesion, self.rim) < reach.clamp_max(1))
 
     def _disguised(self, step: Step, image: Tensor, lesion: Tensor) -> Tensor:
-        """A real lesion in another guise: mirrored, of another contrast, on its own label map."""
+        """Return real lesions mirrored and with another contrast, on their own label map."""
         pull = _mirror(step, lesion > 0)
         donor, donor_lesion = _pulled(image, pull), _pulled(lesion[:, None], pull)[:, 0]
-        told = self.statistics.to(image.device)
+        statistics = self.statistics.to(image.device)
         noise = step.randn(*image.shape[1:])
         dressed = dress(
             lesion,
             donor,
             donor_lesion,
             self.values,
-            told["means"],
-            deviations=told["deviations"],
+            statistics["means"],
+            deviations=statistics["deviations"],
             noise=noise,
         )
-        ones, spread = [1] * (image.ndim - 2), told["between"]
-        gain = torch.exp(GAIN * step.randn(1, *ones))
+        trailing, spread = [1] * (image.ndim - 2), statistics["between"]
+        gain = torch.exp(GAIN * step.randn(1, *trailing))
         shift = step.randn(len(spread), image.shape[1]) * spread
         changed = dressed * gain
         for row, value in enumerate(self.values):
-            moved = changed + shift[:, row].reshape(*shift[:, row].shape, *ones)
+            moved = changed + shift[:, row].reshape(*shift[:, row].shape, *trailing)
             changed = torch.where((lesion == value)[:, None], moved, changed)
         return _softened(step, changed)
 
-    # -- what is asked for -----------------------------------------------------------------------
+    # -- conditions ------------------------------------------------------------------------------
 
     def of_conditions(self, conditions: Sequence[Condition], device: torch.device) -> Insertion:
-        """What conditions ask for; DataFault: no background, lesion or donor."""
+        """Return the insertions of conditions; DataFault: no background, lesion or donor."""
 
         for key in ("background", "lesion", "donor"):
             if any(getattr(condition, key) is None for condition in conditions):
                 raise DataFault(
-                    f"cgan3d: a condition has no {key}, expected one, for insert=lesion; draw "
-                    "conditions through a LesionDrawer"
+                    f"cgan3d: a condition has no {key}, expected one for insert=lesion; make "
+                    "conditions with a LesionDrawer"
                 )
 
         def stacked(key: str) -> Tensor:
@@ -158,12 +157,12 @@ class Inserting:
 
     @staticmethod
     def _beyond(conditions: Sequence[Condition], labels: Tensor) -> Tensor:
-        """Voxels where nothing is drawn, bool (B, 1, ...): outside, and where there is no body."""
+        """Return voxels outside the case or the body, bool (B, 1, ...), where nothing changes."""
         beyond = labels == OUTSIDE
         for row, condition in enumerate(conditions):
             if condition.body is not None:
-                kept = condition.body | drawn_in(condition)
-                beyond[row] |= ~torch.from_numpy(kept).to(labels.device)
+                drawable = condition.body | drawn_in(condition)
+                beyond[row] |= ~torch.from_numpy(drawable).to(labels.device)
         return beyond[:, None]
 
     # -- both ------------------------------------------------------------------------------------
@@ -171,46 +170,46 @@ class Inserting:
     def _insertion(
         self, background: Tensor, mask: Tensor, beyond: Tensor, start: Tensor | None
     ) -> Insertion:
-        """An insertion whose hole leaves out what lies ``beyond`` the body; neutral if no start."""
-        room = hole(mask, self.rim) & ~beyond
+        """Return an insertion; ``beyond`` is left out of its hole, no start means neutral."""
+        region = hole(mask, self.rim) & ~beyond
         if start is None:
             neutral = self.statistics.neutral.to(background.device)
             start = neutral.reshape(1, -1, *[1] * (background.ndim - 2))
-        weight = torch.where(room, fade(mask, self.rim), 0.0)
-        return Insertion(background, room, weight, torch.where(room, start, background))
+        weight = torch.where(region, fade(mask, self.rim), 0.0)
+        return Insertion(background, region, weight, torch.where(region, start, background))
 
     def _lesion(self, labels: Tensor) -> Tensor:
-        """Voxels of lesions, bool (B, 1, ...)."""
+        """Return the voxels of lesions, bool (B, 1, ...)."""
         values = torch.tensor(self.values, device=labels.device)
         return torch.isin(labels, values)[:, None]
 
     # -- recording -------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """The statistics, as JSON."""
+        """Return the statistics as JSON."""
         return {"lesions": self.statistics.to_json()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Read back ``state``."""
+        """Restore what ``state`` returned."""
         self.statistics.load_json(state.get("lesions", {}))
 
 
 def lesion_values(schema: Schema, names: Sequence[str]) -> tuple[int, ...]:
-    """Label values of lesions by name, the foreground if of none; UsageFault: there is none."""
-    known = {name: value for name, value in schema.labels.items() if value in schema.foreground}
-    if not known:
-        raise UsageFault("insert=lesion: labels have no foreground, expected lesions to draw")
+    """Return label values by lesion name, all foreground if no name; UsageFault: none exists."""
+    lesions = {name: value for name, value in schema.labels.items() if value in schema.foreground}
+    if not lesions:
+        raise UsageFault("insert=lesion: labels have no foreground, expected lesion labels")
     for name in names:
-        if name not in known:
+        if name not in lesions:
             raise UsageFault(
-                f"lesions: {name!r} is no label of foreground, expected among {', '.join(known)}."
-                f"{did_you_mean(name, list(known))}"
+                f"lesions: {name!r} is no foreground label, expected one of {', '.join(lesions)}."
+                f"{did_you_mean(name, list(lesions))}"
             )
-    return tuple(sorted(known[name] for name in names or known))
+    return tuple(sorted(lesions[name] for name in names or lesions))
 
 
 def _mirror(step: Step, mask: Tensor) -> list[Tensor]:
-    """Where mirrored voxels come from, int64 (B, n) per axis: about the middle of a mask."""
+    """Return source indices of a mirroring about a mask's centroid, int64 (B, n) per axis."""
     axes = mask.ndim - 1
     flipped = step.rand(axes) < 0.5
     fallback = (step.rand(1) * axes).long().clamp_max(axes - 1)
@@ -220,14 +219,14 @@ def _mirror(step: Step, mask: Tensor) -> list[Tensor]:
     for axis, length in enumerate(mask.shape[1:]):
         at = torch.arange(length, device=mask.device)
         middle = centroid(mask, axis)
-        turned = (2 * middle).round().long()[:, None] - at
-        found = torch.where(flipped[:, axis, None], turned, at)
-        pull.append(found.clamp(0, length - 1))
+        mirrored = (2 * middle).round().long()[:, None] - at
+        source = torch.where(flipped[:, axis, None], mirrored, at)
+        pull.append(source.clamp(0, length - 1))
     return pull
 
 
 def centroid(mask: Tensor, axis: int) -> Tensor:
-    """Mean position of masks (B, ...) along a spatial axis, float32 (B,); the middle of none."""
+    """Return masks' (B, ...) mean position on an axis, float32 (B,); the middle if empty."""
     others = [a + 1 for a in range(mask.ndim - 1) if a != axis]
     counts = mask.float().sum(others) if others else mask.float()
     at = torch.arange(counts.shape[1], device=mask.device, dtype=torch.float32)
@@ -237,7 +236,7 @@ def centroid(mask: Tensor, axis: int) -> Tensor:
 
 
 def _pulled(x: Tensor, pull: Sequence[Tensor]) -> Tensor:
-    """(B, C, ...) with voxels from where ``pull`` says, axis by axis."""
+    """Return (B, C, ...) with voxels taken from the indices in ``pull``, axis by axis."""
     for axis, index in enumerate(pull, start=2):
         shape = [len(index), *[1] * (x.ndim - 1)]
         shape[axis] = index.shape[1]
@@ -246,19 +245,19 @@ def _pulled(x: Tensor, pull: Sequence[Tensor]) -> Tensor:
 
 
 def _softened(step: Step, x: Tensor) -> Tensor:
-    """(B, C, ...) looked up between voxels, up to ``SOFT`` of one off along each axis."""
+    """Return (B, C, ...) shifted along each axis by up to ``SOFT`` voxels, interpolated."""
     axes = x.ndim - 2
     off = SOFT * step.rand(axes)
     for axis in range(2, x.ndim):
-        rest = x.shape[axis] - 1
-        ends = [x.narrow(axis, 1, rest), x.narrow(axis, rest, 1)]
+        last = x.shape[axis] - 1
+        ends = [x.narrow(axis, 1, last), x.narrow(axis, last, 1)]
         share = off[:, axis - 2].reshape(-1, *[1] * (axes + 1))
         x = torch.lerp(x, torch.cat(ends, axis), share)
     return x
 
 
 class LesionStatistics:
-    """Intensities, float32 (values, C), of each class of lesions; (C,) of the body around."""
+    """Intensities of each lesion class, float32 (values, C), and of the body around, (C,)."""
 
     def __init__(self, values: Sequence[int], channels: int) -> None:
         self.values = tuple(values)
@@ -267,38 +266,38 @@ class LesionStatistics:
         self.between, self.neutral = torch.zeros(shape), torch.zeros(channels)
 
     def fit(self, cases: Iterable[Case]) -> None:
-        """Learn from crops; of a class that none shows, what all lesions have in common."""
-        seen: dict[int, list[tuple[Any, Any]]] = {value: [] for value in self.values}
+        """Fit to crops; a class that no crop shows gets the statistics of all lesions."""
+        moments: dict[int, list[tuple[Any, Any]]] = {value: [] for value in self.values}
         bodies = []
         for case in cases:
             labels = case.labels
-            assert labels is not None, "it learns from labelled cases only"
+            assert labels is not None, "training cases have labels"
             body = (labels != OUTSIDE) & ~np.isin(labels, self.values)
             if body.any():
                 bodies.append(case.image[:, body].mean(1, dtype=np.float64))
             for value in self.values:
-                held = case.image[:, labels == value]
-                if held.size:
-                    seen[value].append((held.mean(1, dtype=np.float64), held.std(1)))
+                voxels = case.image[:, labels == value]
+                if voxels.size:
+                    moments[value].append((voxels.mean(1, dtype=np.float64), voxels.std(1)))
         if bodies:
             self.neutral = _tensor(np.mean(bodies, axis=0))
-        every = [one for found in seen.values() for one in found]
-        for row, value in enumerate(self.values if every else ()):
-            means, deviations = map(np.array, zip(*(seen[value] or every), strict=True))
+        all_moments = [pair for pairs in moments.values() for pair in pairs]
+        for row, value in enumerate(self.values if all_moments else ()):
+            means, deviations = map(np.array, zip(*(moments[value] or all_moments), strict=True))
             self.means[row] = _tensor(means.mean(0))
             self.deviations[row] = _tensor(deviations.mean(0))
             self.between[row] = _tensor(means.std(0))
 
     def to(self, device: torch.device) -> Mapping[str, Tensor]:
-        """All of it on a device, by attribute."""
+        """Return all statistics on a device, by attribute name."""
         return {key: getattr(self, key).to(device) for key in _KEYS}
 
     def to_json(self) -> dict[str, Any]:
-        """Lists of numbers."""
+        """Return lists of numbers by attribute name."""
         return {key: getattr(self, key).tolist() for key in _KEYS}
 
     def load_json(self, doc: Mapping[str, Any]) -> None:
-        """Read what ``to_json`` wrote; nothing of an empty document."""
+        """Restore what ``to_json`` wrote; an empty document changes nothing."""
         for key in _KEYS:
             if key in doc:
                 setattr(self, key, torch.tensor(doc[key], dtype=torch.float32))

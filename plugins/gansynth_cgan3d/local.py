@@ -1,7 +1,7 @@
-"""Who judges what is drawn: of the whole crop, and of a window around the lesion.
+"""Discriminators: one of the whole crop, one of a window around the lesion.
 
-Iizuka et al. 2017 (ACM Transactions on Graphics 36(4), sec. 3.3), here each a PatchGAN with its own
-loss.
+Iizuka et al. 2017 (ACM Transactions on Graphics 36(4), sec. 3.3). Here each is a PatchGAN with its
+own loss.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gansynth_cgan3d.lesion import centroid
 
 Pair = tuple[Tensor, Tensor]
-"""What is drawn, or real, and the condition that goes with it."""
+"""A generated or real image and its condition."""
 
 
 @dataclass(frozen=True)
@@ -30,25 +30,25 @@ class Judge:
     view: Callable[[Pair], Pair]
 
     def __call__(self, image: Tensor, condition: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Logits per head, and features, of pairs as it sees them."""
-        judged: tuple[list[Tensor], list[Tensor]] = self.net(torch.cat((image, condition), 1))
-        return judged
+        """Return logits per head, and features, of pairs that ``view`` has cut."""
+        outputs: tuple[list[Tensor], list[Tensor]] = self.net(torch.cat((image, condition), 1))
+        return outputs
 
 
 def whole(pair: Pair) -> Pair:
-    """All of it."""
+    """Return the pair unchanged: the view of the global discriminator."""
     return pair
 
 
 @dataclass(frozen=True)
 class Around:
-    """A window of ``edge`` voxels around where ``channels`` of the condition say is a lesion."""
+    """A window of ``edge`` voxels around the lesion in ``channels`` of the condition."""
 
     channels: tuple[int, ...]
     edge: int
 
     def __call__(self, pair: Pair) -> Pair:
-        """The windows of a pair; in the middle of a crop without a lesion."""
+        """Return the windows of a pair; a crop without a lesion is cut at its centre."""
         image, condition = pair
         mask = condition[:, list(self.channels)].amax(1, keepdim=True) > 0.5
         size = [min(self.edge, n) for n in image.shape[2:]]
@@ -57,18 +57,18 @@ class Around:
 
 
 def corners(mask: Tensor, size: Sequence[int]) -> list[list[int]]:
-    """First voxels of windows around masks, bool (B, 1, ...): as central as the crop allows."""
-    found = []
+    """Return first voxels of windows around masks, bool (B, 1, ...), moved into the crop."""
+    firsts = []
     for axis, edge in enumerate(size):
         middle = centroid(mask[:, 0], axis)
         first = (middle - (edge - 1) / 2).round().long()
-        found.append(first.clamp(0, mask.shape[axis + 2] - edge))
-    corner: list[list[int]] = torch.stack(found, 1).tolist()
+        firsts.append(first.clamp(0, mask.shape[axis + 2] - edge))
+    corner: list[list[int]] = torch.stack(firsts, 1).tolist()
     return corner
 
 
 def windows(x: Tensor, at: Sequence[Sequence[int]], size: Sequence[int]) -> Tensor:
-    """A window of each sample: (B, K, ...) -> (B, K, *size)."""
+    """Cut a window out of each sample: (B, K, ...) -> (B, K, *size)."""
     cut = []
     for sample, corner in zip(x, at, strict=True):
         box: Any = (slice(None), *(slice(c, c + n) for c, n in zip(corner, size, strict=True)))

@@ -1,7 +1,7 @@
-"""``cgan3d``: a conditional GAN that draws all channels of a volume jointly from its label map.
+"""``cgan3d``: a conditional GAN that generates all channels of a volume from its label map.
 
-pix2pix (Isola et al. 2017) in 3D, as used for tumours by Shin et al. 2018, Doncenco 2022 and Sun et
-al. 2020 (MM-GAN); where the defaults depart from them they do so for texture. 2D schemas work the
+The method is pix2pix (Isola et al. 2017) in 3D. Shin et al. 2018, Doncenco 2022 and Sun et al. 2020
+(MM-GAN) used it for tumours. Defaults that differ from theirs improve texture. 2D schemas work the
 same way. With ``insert=lesion`` it draws lesions into real images.
 """
 
@@ -34,14 +34,14 @@ from gansynth_cgan3d.options import CGANOptions
 __all__ = ["CGAN3D", "CGANOptions"]
 
 AT_ONCE = {"cuda": 4}
-"""Samples of one batch, always as many: how many are asked for together is then no matter. One at a
-time elsewhere: on a CPU larger batches gain nothing."""
+"""Samples per batch by device, else 1: on a CPU larger batches gain nothing. Batches are padded to
+this size, so the number of requested samples has no effect on a sample."""
 VOXELS_AT_ONCE = 2**23
-"""In one batch at most, unless a single sample has more."""
+"""Voxels per batch at most, unless a single sample has more."""
 
 
 class CGAN3D(Generator):
-    """Label map (and context, and given channels) in, image of the other channels out."""
+    """Conditional GAN: label map, context and given channels in, the other channels out."""
 
     name: ClassVar[str] = "cgan3d"
     Options: ClassVar[type[GeneratorOptions]] = CGANOptions
@@ -52,7 +52,7 @@ class CGAN3D(Generator):
     # -- networks --------------------------------------------------------------------------------
 
     def networks(self) -> dict[str, nn.Module]:
-        """U-Net generator, PatchGAN discriminators, a segmenter for a loss; none to insert."""
+        """Return U-Net, PatchGANs, and a segmenter for a loss; none for ``stage=coarse``."""
         o = self.options
         self.clusters, self.bodies = ContextClusters(o.context), Body()
         self.inserting = Inserting(self.schema, o) if o.insert == "lesion" else None
@@ -129,23 +129,23 @@ class CGAN3D(Generator):
 
     @property
     def condition_channels(self) -> tuple[str, ...]:
-        """Names of the condition's channels in order, as ``Conditions.names`` has them."""
+        """Names of the condition channels in order; see ``Conditions.names``."""
         return self.conditions.names
 
     @property
     def target_channels(self) -> tuple[str, ...]:
-        """Names of the channels that are drawn: ``image:T1``, or ``drawn:0`` for a label value."""
+        """Names of the generated channels: ``image:T1``, or ``drawn:0`` for a label value."""
         images = tuple(f"image:{self.schema.channels[i]}" for i in self.conditions.drawn)
         return images or tuple(f"drawn:{value}" for value in self.schema.label_values)
 
     def channel_axes(self) -> Mapping[str, tuple[int, Sequence[str]]]:
-        """Where condition and target channels meet the networks."""
+        """Return the weights whose axes are condition or target channels."""
         if not self.nets:
             return {}
-        drawn, told = self.target_channels, self.condition_channels
+        drawn, condition = self.target_channels, self.condition_channels
         first, last = self.net.channel_axes()
         axes: dict[str, tuple[int, Sequence[str]]] = {
-            f"generator/{first}": (1, told),
+            f"generator/{first}": (1, condition),
             **{f"generator/{name}": (axis, drawn) for name, axis in last.items()},
         }
         for judge in self.judges:
@@ -162,7 +162,7 @@ class CGAN3D(Generator):
 
     @property
     def judges(self) -> list[Judge]:
-        """The discriminators, that of the whole crop first."""
+        """The discriminators, the global one first."""
         judges = [Judge("discriminator", "", 1.0, self.nets["discriminator"], whole)]
         if "local" in self.nets:
             view, weight = self._around(), self.options.local_weight
@@ -178,7 +178,7 @@ class CGAN3D(Generator):
         return Around(channels, self.options.local_size)
 
     def players(self) -> Mapping[str, tuple[str, ...]]:
-        """One per network, but the discriminators are stepped together."""
+        """Return one player per network; the discriminators share one."""
         players: dict[str, tuple[str, ...]] = {n: (n,) for n in self.nets if n != "local"}
         if "local" in self.nets:
             players["discriminator"] = ("discriminator", "local")
@@ -186,17 +186,17 @@ class CGAN3D(Generator):
 
     @property
     def intensity(self) -> Literal["linear", "tanh"]:
-        """Range of the images, an option."""
+        """Range of the images: option ``output``."""
         return self.options.output
 
     # -- training --------------------------------------------------------------------------------
 
     def phases(self) -> Sequence[Phase]:
-        """See ``Objective``; none to insert only."""
+        """Return the phases of ``Objective``; none for ``stage=coarse``."""
         return self.objective.phases() if self.nets else ()
 
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Adam, at the player's own rate."""
+        """Return Adam at the player's learning rate."""
         o = self.options
         rate = {
             "generator": o.lr_generator,
@@ -206,31 +206,31 @@ class CGAN3D(Generator):
         return torch.optim.Adam(parameters, lr=rate, betas=(o.beta1, o.beta2), foreach=True)
 
     def accepts(self, case: Case) -> bool:
-        """Any case; one with a lesion where lesions are learnt from."""
+        """Accept any case; with ``insert=lesion`` only crops that show a lesion."""
         return self.inserting is None or self.inserting.accepts(case)
 
     def observe(self, cases: Iterable[Case]) -> None:
-        """Fit the context clusters or the lesions' statistics, if any are asked for."""
+        """Fit the context clusters, or the lesion statistics of ``insert=lesion``."""
         if self.inserting is not None:
             self.inserting.statistics.fit(cases)
         else:
             self.clusters.fit(cases)
 
     def state(self) -> dict[str, Any]:
-        """The cluster centres or statistics (intensities, no image)."""
+        """Return the cluster centres or lesion statistics: intensities, no image."""
         return self.clusters.to_json() if self.inserting is None else self.inserting.state()
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Read back what ``state`` gave."""
+        """Restore what ``state`` returned."""
         if self.inserting is None:
             self.clusters.load_json(state)
         else:
             self.inserting.load_state(state)
 
     def realness(self, batch: Batch, stage: Stage) -> Tensor | None:
-        """The discriminators' mean logit of real pairs; None of cases that lack a part."""
-        untold = (self.options.context or self.options.body) and batch.context is None
-        if not self.nets or batch.labels is None or untold:
+        """Return the discriminators' mean logit of real pairs; None without labels or context."""
+        lacks_context = (self.options.context or self.options.body) and batch.context is None
+        if not self.nets or batch.labels is None or lacks_context:
             return None
         with self.at_rest():
             return self.objective.realness(batch, stage)
@@ -239,48 +239,48 @@ class CGAN3D(Generator):
 
     @property
     def heeds(self) -> frozenset[Heeded]:
-        """Labels; and with ``insert=lesion`` which of them are to be drawn, and into what."""
+        """Labels; with ``insert=lesion`` also the lesion and its background."""
         return super().heeds if self.inserting is None else super().heeds | {"lesion"}
 
     @property
     def default_lesions(self) -> str | None:
-        """Of the classes that are lesions, if they were named."""
+        """The default of ``--lesions``: the classes of option ``lesions``, if named."""
         if self.inserting is None or not self.options.lesions:
             return None
         return f"classes={'+'.join(map(str, self.inserting.values))}"
 
     def flaw(self, sample: Sample) -> str:
-        """A lesion that there was no room for."""
+        """Return a reason to reject a sample: there was no room for its lesion."""
         return "" if self.inserting is None else no_room(sample.provenance)
 
     @property
     def fit_edits(self) -> tuple[str, ...]:
-        """An option."""
+        """Edits of label maps in training: option ``fit_edits``."""
         return self.options.fit_edits
 
     @property
     def context_follows(self) -> bool:
-        """Clusters do; the body stays where it is, whatever becomes of the labels in it."""
+        """Whether context moves with edited labels: clusters do, the body does not."""
         return not self.options.body
 
     def context(self, case: Case) -> LabelArray | None:
-        """Clusters of the surroundings, or 1 in the body, int16 (D, H, W); None for neither."""
+        """Return background clusters or the body map, int16 (D, H, W); None for neither."""
         if self.options.body:
             return body_map(case, self.bodies)
         return self.clusters.map(case) if self.options.context else None
 
     def given(self, case: Case) -> FloatArray | None:
-        """The channels of a case that are given, float32 (K, D, H, W), or None: for a condition."""
-        given = self.conditions.given
-        return np.ascontiguousarray(case.image[given]) if given else None
+        """Return a case's given channels for a condition, float32 (K, D, H, W), or None."""
+        channels = self.conditions.given
+        return np.ascontiguousarray(case.image[channels]) if channels else None
 
     def finished(
         self, drawn: Tensor, labels: Tensor | None, insertion: Insertion | None = None
     ) -> Tensor:
-        """What the network drew as the discriminator and the user see it.
+        """Return the network's output as the discriminator and the user see it.
 
-        Images hold the schema's constant outside the body; label logits (B, values, ...) become
-        probabilities; a lesion is in its place, in the real image.
+        Outside the body images get the schema's constant. Label logits (B, values, ...) become
+        probabilities. A lesion is put into its real image.
         """
         if insertion is not None:
             residual = self.options.residual and self.options.stage == "both"
@@ -298,41 +298,46 @@ class CGAN3D(Generator):
 
     @torch.no_grad()
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
-        """Draw one sample per condition; what is random comes from each seed alone.
+        """Generate one sample per condition; its randomness depends on its seed alone.
 
         Returns images of all channels with the condition's labels. With ``target=labels``: the
-        given channels with the labels drawn.
+        given channels with generated labels.
         """
         if self.inserting is not None and not self.nets:
-            return [self._inserted(*asked) for asked in zip(conditions, seeds, strict=True)]
+            return [self._inserted(*pair) for pair in zip(conditions, seeds, strict=True)]
         self.net.eval()
-        asked = list(zip(conditions, seeds, strict=True))
+        requests = list(zip(conditions, seeds, strict=True))
         samples: list[Sample] = []
         with settled(self.net):
-            while len(samples) < len(asked):
-                at_once = self._at_once(asked[len(samples)][0])
-                part = asked[len(samples) :][:at_once]
-                whole = [*part, *part[:1] * (at_once - len(part))]
-                told = self._told([condition for condition, _ in whole])
-                drawn = self._draw(told, [seed for _, seed in whole]).float()
-                drawn = self.finished(drawn, told.labels, told.insertion)
-                samples += [self._sample(one, *of) for one, of in zip(drawn, part, strict=False)]
+            while len(samples) < len(requests):
+                at_once = self._at_once(requests[len(samples)][0])
+                part = requests[len(samples) :][:at_once]
+                batch = [*part, *part[:1] * (at_once - len(part))]
+                conditioning = self._told([condition for condition, _ in batch])
+                drawn = self._draw(conditioning, [seed for _, seed in batch]).float()
+                drawn = self.finished(drawn, conditioning.labels, conditioning.insertion)
+                samples += [
+                    self._sample(output, *request)
+                    for output, request in zip(drawn, part, strict=False)
+                ]
         return samples
 
     def _told(self, conditions: Sequence[Condition]) -> Told:
-        told = self.conditions.of_conditions(conditions, self.device)
+        conditioning = self.conditions.of_conditions(conditions, self.device)
         if self.inserting is None:
-            return told
-        return replace(told, insertion=self.inserting.of_conditions(conditions, self.device))
+            return conditioning
+        return replace(
+            conditioning, insertion=self.inserting.of_conditions(conditions, self.device)
+        )
 
     def _inserted(self, condition: Condition, seed: int) -> Sample:
-        """A coarse insertion by itself."""
+        """Return a coarse insertion, without networks."""
         insertion = self._told([condition]).insertion
-        assert insertion is not None, "there are lesions to insert"
+        assert insertion is not None, "only insert=lesion comes here"
         return self._sample(insertion.start[0], condition, seed)
 
     def _at_once(self, condition: Condition) -> int:
-        """Samples of a batch with such a condition."""
+        """Return the batch size for samples of such a condition."""
         most = AT_ONCE.get(self.device.type, 1)
         if most == 1:
             return 1
@@ -341,18 +346,20 @@ class CGAN3D(Generator):
             return 1
         return max(1, min(most, VOXELS_AT_ONCE // math.prod(size)))
 
-    def _draw(self, told: Told, seeds: Sequence[int]) -> Tensor:
-        net, size, conditions = self.net, told.size, self.conditions
+    def _draw(self, conditioning: Told, seeds: Sequence[int]) -> Tensor:
+        net, size, conditions = self.net, conditioning.size, self.conditions
         edge = tile_edge(net, size, self.options.sample_tile)
         latents = self._latents(net.latent_shapes(size), seeds)
         with autocast(self.device, resolve(self.precision, self.device) == "bf16"):
             if edge:
-                return draw_tiled(net, lambda w: conditions.channels(told, w), size, latents, edge)
-            drawn: Tensor = net(conditions.channels(told), latents)
+                return draw_tiled(
+                    net, lambda w: conditions.channels(conditioning, w), size, latents, edge
+                )
+            drawn: Tensor = net(conditions.channels(conditioning), latents)
             return drawn
 
     def _latents(self, shapes: Sequence[tuple[int, ...]], seeds: Sequence[int]) -> list[Tensor]:
-        """What is random, drawn on the CPU so that a seed means the same on every device."""
+        """Return latents, made on the CPU so that a seed gives the same on every device."""
         rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
         return [
             torch.stack([torch.randn(shape, generator=rng) for rng in rngs]).to(self.device)
@@ -360,19 +367,19 @@ class CGAN3D(Generator):
         ]
 
     def _sample(self, drawn: Tensor, condition: Condition, seed: int) -> Sample:
-        """One sample of what was drawn for it, (C, ...)."""
-        own = self.conditions
+        """Return the sample of one network output (C, ...)."""
+        conditions = self.conditions
         provenance = {**condition.provenance, "generator": self.name, "latent_seed": seed}
-        if not own.drawn:
+        if not conditions.drawn:
             assert condition.given is not None
             values = np.array(self.schema.label_values, np.int16)
             labels = values[drawn.argmax(0).cpu().numpy()]
             provenance["channels"] = list(self.options.given)
             return Sample(condition.given.astype(np.float32), labels, None, provenance)
         image = drawn.cpu().numpy()
-        if own.given:
+        if conditions.given:
             assert condition.given is not None
             whole = np.empty((len(self.schema.channels), *image.shape[1:]), np.float32)
-            whole[own.drawn], whole[own.given] = image, condition.given
+            whole[conditions.drawn], whole[conditions.given] = image, condition.given
             image = whole
         return Sample(image, condition.labels, None, provenance)

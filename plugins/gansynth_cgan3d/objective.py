@@ -1,8 +1,8 @@
-"""What the players of ``cgan3d`` minimise, and when.
+"""Losses and update schedule of ``cgan3d``.
 
-Isola et al. 2017 (adversarial term and L1), Wang et al. 2018 (feature matching), Sun et al. 2020
-(MM-GAN: a pool of earlier image-label pairs), Doncenco 2022 (turns in alternate iterations; a
-perceptual loss asked for), Iizuka et al. 2017 (a second discriminator, of what was filled in).
+- Isola et al. 2017: adversarial term and L1; Wang et al. 2018: feature matching.
+- Sun et al. 2020 (MM-GAN): a pool of earlier image-label pairs.
+- Doncenco 2022: alternating updates, perceptual loss; Iizuka et al. 2017: a local discriminator.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from gansynth_cgan3d.options import CGANOptions
 
 
 class GAN(Protocol):
-    """What the losses need of the generator; see ``CGAN3D``."""
+    """The part of ``CGAN3D`` that the losses use."""
 
     schema: Schema
     options: CGANOptions
@@ -44,19 +44,19 @@ class GAN(Protocol):
 
     @property
     def judges(self) -> list[Judge]:
-        """The discriminators, that of the whole crop first."""
+        """The discriminators, the global one first."""
 
     def finished(
         self, drawn: Tensor, labels: Tensor | None, insertion: Insertion | None = None
     ) -> Tensor:
-        """What the network drew as the discriminator and the user see it."""
+        """Return the network's output as the discriminator and the user see it."""
 
 
 class Objective:
     """Losses of the generator, the discriminator and the perceptual segmenter.
 
-    A *pair* is what is drawn (image, or probabilities of labels) and its condition. Synthetic pairs
-    may have another (``fit_edits``); both images are then compared where the conditions are alike.
+    A *pair* is an image (or label probabilities) and its condition. With ``fit_edits`` synthetic
+    pairs have other conditions. Both images are then compared where the conditions are equal.
     """
 
     def __init__(self, gan: GAN) -> None:
@@ -68,10 +68,10 @@ class Objective:
         )
 
     def phases(self) -> Sequence[Phase]:
-        """Generator first: its image serves the discriminator's step as well, drawn once."""
+        """Return the phases, generator first: the discriminator reuses its image."""
         o = self.options
         turns = 2 if o.alternate else 1
-        # The generator's turn comes last, after as many of the discriminator's as it waits for.
+        # The generator is updated after the discriminator steps that it waits for.
         pace = turns * o.n_critic
         phases = [
             Phase("generator", self.generator, pace, pace - 1),
@@ -86,7 +86,7 @@ class Objective:
     # -- the generator -----------------------------------------------------------------------------
 
     def generator(self, step: Step) -> Mapping[str, Tensor]:
-        """Fool the discriminators, and keep near the real target."""
+        """Return the generator's losses: adversarial, L1, feature matching, perceptual."""
         o = self.options
         fake, real = self._draw(step), self._real(step)
         step.scratch["fake"] = fake.detach()
@@ -101,27 +101,29 @@ class Objective:
         return terms
 
     def _fooled(self, step: Step, judge: Judge, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
-        """What one discriminator makes of samples, and how far its features are off real ones."""
+        """Return the generator's losses from one discriminator; the global one adds L1."""
         o = self.options
-        seen, condition = judge.view((fake, self._asked(step)))
+        image, condition = judge.view((fake, self._asked(step)))
         before = step.rng.get_state()
-        logits, features = judge(*self.augment(step, seen, condition))
+        logits, features = judge(*self.augment(step, image, condition))
         terms = {"adversarial": judge.weight * o.adversarial * self.loss.generator(logits)}
-        if o.l1 and not judge.prefix:  # of the whole, so that it counts once
+        if o.l1 and not judge.prefix:  # counted once, with the global discriminator
             terms["l1"] = o.l1 * self._l1(step, fake, real)
         if o.feature_matching:
             if self.options.augment:
-                # The real pair goes through the same changes, or features would not correspond.
+                # The real pair gets the same augmentation, or features would not correspond.
                 step.rng.set_state(before)
             with torch.no_grad():
-                _, wanted = judge(*self.augment(step, *judge.view((real, self._condition(step)))))
-            matching = losses.feature_matching(wanted, features)
+                _, real_features = judge(
+                    *self.augment(step, *judge.view((real, self._condition(step))))
+                )
+            matching = losses.feature_matching(real_features, features)
             terms["feature_matching"] = judge.weight * o.feature_matching * matching
         return {judge.prefix + name: term for name, term in terms.items()}
 
     def _draw(self, step: Step) -> Tensor:
-        """Draw what is asked, with what is known filled in: outside the body, and padding."""
-        net, batch, condition = self.gan.net, step.batch, self._channels(step, asked=True)
+        """Generate samples; voxels outside the body and padding get their known values."""
+        net, batch, condition = self.gan.net, step.batch, self._channels(step, synthetic=True)
         latents = [step.randn(*shape) for shape in net.latent_shapes(condition.shape[2:])]
         insertion = self._told(step).insertion
         labels = batch.labels if batch.asked is None else batch.asked
@@ -140,7 +142,7 @@ class Objective:
             return losses.masked_l1(fake, real, alike, lowpass=self.options.l1_lowpass)
         if self.options.l1_mask == "hole":
             insertion = self._told(step).insertion
-            assert insertion is not None, "options see to it that there is one"
+            assert insertion is not None, "options guarantee insert=lesion"
             lowpass = self.options.l1_lowpass
             return losses.masked_l1(fake, real, insertion.hole, lowpass=lowpass)
         drawn = self.gan.conditions.drawn
@@ -149,14 +151,14 @@ class Objective:
     # -- the discriminators ------------------------------------------------------------------------
 
     def discriminator(self, step: Step) -> Mapping[str, Tensor]:
-        """Tell real pairs from synthetic ones."""
-        fake, told = self._fake(step)
-        fake, told = self.pool.query(step, fake, told)
+        """Return the losses of all discriminators."""
+        fake, fake_condition = self._fake(step)
+        fake, fake_condition = self.pool.query(step, fake, fake_condition)
         terms: dict[str, Tensor] = {}
         for judge in self.gan.judges:
             real = judge.view((self._real(step), self._condition(step)))
-            found = self._told_apart(step, judge, real, judge.view((fake, told)))
-            terms.update({judge.prefix + name: term for name, term in found.items()})
+            judge_terms = self._told_apart(step, judge, real, judge.view((fake, fake_condition)))
+            terms.update({judge.prefix + name: term for name, term in judge_terms.items()})
         return terms
 
     def _told_apart(
@@ -166,32 +168,32 @@ class Objective:
         of_real: Pair,
         of_fake: Pair,
     ) -> dict[str, Tensor]:
-        """What one discriminator minimises, of pairs as it sees them."""
-        (real, condition), (fake, told) = of_real, of_fake
+        """Return the losses of one discriminator from pairs in its view."""
+        (real, condition), (fake, fake_condition) = of_real, of_fake
         real, condition = self.augment(step, real, condition)
-        fake, told = self.augment(step, fake, told)
+        fake, fake_condition = self.augment(step, fake, fake_condition)
         if self.options.d_norm == "batch":
-            reals, fakes = judge(real, condition)[0], judge(fake, told)[0]
+            reals, fakes = judge(real, condition)[0], judge(fake, fake_condition)[0]
         else:
             # One pass over real and synthetic pairs: twice the batch costs less than two passes.
-            logits, _ = judge(torch.cat((real, fake)), torch.cat((condition, told)))
+            logits, _ = judge(torch.cat((real, fake)), torch.cat((condition, fake_condition)))
             halves = [head.chunk(2) for head in logits]
             reals, fakes = [h[0] for h in halves], [h[1] for h in halves]
         if not judge.prefix:
             self.augment.observe(reals)
         terms = {"adversarial": self.loss.discriminator(reals, fakes)}
         if self.options.gp:
-            penalty = self._penalty(step, judge, real, condition, fake, told)
+            penalty = self._penalty(step, judge, real, condition, fake, fake_condition)
             terms["gp"] = self.options.gp * penalty
         return terms
 
     def _fake(self, step: Step) -> tuple[Tensor, Tensor]:
-        """The generator's pair of this step, or one of its own where the generator did not move."""
-        asked = self._asked(step)
+        """Return this step's synthetic pair; generate one if the generator has not."""
+        condition = self._asked(step)
         if "fake" in step.scratch:
-            return step.scratch["fake"], asked
+            return step.scratch["fake"], condition
         with torch.no_grad():
-            return self._draw(step), asked
+            return self._draw(step), condition
 
     def _penalty(
         self,
@@ -200,30 +202,30 @@ class Objective:
         real: Tensor,
         condition: Tensor,
         fake: Tensor,
-        told: Tensor,
+        fake_condition: Tensor,
     ) -> Tensor:
         share = step.rand(*[1] * (real.ndim - 1))
-        between = torch.lerp(told.float(), condition.float(), share)
+        between = torch.lerp(fake_condition.float(), condition.float(), share)
         return losses.gradient_penalty(lambda image: judge(image, between)[0], real, fake, share)
 
     def r1(self, step: Step) -> Mapping[str, Tensor]:
-        """The gradient at real images, weighted for the steps in between (Karras et al. 2020)."""
+        """Return R1, weighted for the steps in between (lazy, Karras et al. 2020)."""
         weight, terms = self.options.r1 * self.options.r1_every, dict[str, Tensor]()
         for judge in self.gan.judges:
-            seen, condition = judge.view((self._real(step), self._condition(step)))
-            images = seen.detach().requires_grad_()
+            image, condition = judge.view((self._real(step), self._condition(step)))
+            images = image.detach().requires_grad_()
             with torch.autocast(images.device.type, enabled=False):
                 logits, _ = judge(images, condition)
                 terms[f"{judge.prefix}r1"] = weight * losses.r1(images, logits)
         return terms
 
     def realness(self, batch: Batch, stage: Stage) -> Tensor:
-        """Mean logit (B,) of real pairs as they are, float32: over patches, heads, judges."""
+        """Return mean logits of real pairs over patches, heads, discriminators: float32 (B,)."""
         step = Step(batch, stage, 0, 0, torch.Generator(batch.image.device))
-        told, inserting = self.gan.conditions.of_batch(batch), self.gan.inserting
+        conditioning, inserting = self.gan.conditions.of_batch(batch), self.gan.inserting
         if inserting is not None:
-            told = replace(told, insertion=inserting.of_real(batch))
-        step.scratch["told"] = told
+            conditioning = replace(conditioning, insertion=inserting.of_real(batch))
+        step.scratch["told"] = conditioning
         pair = self._real(step), self._condition(step)
         heads = [h for judge in self.gan.judges for h in judge(*judge.view(pair))[0]]
         return torch.stack([head.float().flatten(1).mean(1) for head in heads]).mean(0)
@@ -235,51 +237,51 @@ class Objective:
     # -- the perceptual segmenter ------------------------------------------------------------------
 
     def perceptor(self, step: Step) -> Mapping[str, Tensor]:
-        """Cross-entropy of the labels of real images."""
+        """Return the cross-entropy of the segmenter on real images."""
         assert step.batch.labels is not None
-        wanted = one_hot(step.batch.labels, self.gan.schema.label_values).argmax(1)
+        target = one_hot(step.batch.labels, self.gan.schema.label_values).argmax(1)
         logits = self.gan.nets["perceptor"](self._real(step))
-        return {"cross_entropy": F.cross_entropy(logits.float(), wanted)}
+        return {"cross_entropy": F.cross_entropy(logits.float(), target)}
 
     # -- pairs -------------------------------------------------------------------------------------
 
     def _told(self, step: Step) -> Told:
-        """What the step's cases tell, made once a step."""
+        """Return the conditions of the step's cases, made once per step."""
         if "told" not in step.scratch:
-            told, inserting = self.gan.conditions.of_batch(step.batch), self.gan.inserting
+            conditioning, inserting = self.gan.conditions.of_batch(step.batch), self.gan.inserting
             if inserting is not None:
                 with torch.no_grad(), torch.autocast(step.batch.image.device.type, enabled=False):
-                    told = replace(told, insertion=inserting.of_step(step))
-            step.scratch["told"] = told
-        found: Told = step.scratch["told"]
-        return found
+                    conditioning = replace(conditioning, insertion=inserting.of_step(step))
+            step.scratch["told"] = conditioning
+        result: Told = step.scratch["told"]
+        return result
 
-    def _channels(self, step: Step, *, asked: bool = False) -> Tensor:
-        """Condition channels of the step's cases (B, K, ...), made once a step."""
-        conditions, other = self.gan.conditions, asked and step.batch.asked is not None
-        key = "asked" if other else "condition"
+    def _channels(self, step: Step, *, synthetic: bool = False) -> Tensor:
+        """Return condition channels of the step's cases (B, K, ...), made once per step."""
+        conditions, edited = self.gan.conditions, synthetic and step.batch.asked is not None
+        key = "asked" if edited else "condition"
         if key not in step.scratch:
-            told = conditions.asked_of_batch(step.batch) if other else self._told(step)
-            step.scratch[key] = conditions.channels(told)
-        found: Tensor = step.scratch[key]
-        return found
+            conditioning = conditions.asked_of_batch(step.batch) if edited else self._told(step)
+            step.scratch[key] = conditions.channels(conditioning)
+        channels: Tensor = step.scratch[key]
+        return channels
 
     def _condition(self, step: Step) -> Tensor:
-        """Those of the real images that discriminators see."""
+        """Return the condition of real images that discriminators see."""
         return self._channels(step)[:, : len(self.gan.conditions.judged)]
 
     def _asked(self, step: Step) -> Tensor:
-        """Those of the samples that discriminators see."""
-        return self._channels(step, asked=True)[:, : len(self.gan.conditions.judged)]
+        """Return the condition of samples that discriminators see."""
+        return self._channels(step, synthetic=True)[:, : len(self.gan.conditions.judged)]
 
     def _alike(self, step: Step) -> Tensor | None:
-        """Where samples are asked for what the real images show, bool (B, 1, ...)."""
+        """Return where samples and real images have equal conditions, bool (B, 1, ...)."""
         if step.batch.asked is None:
             return None
         return (self._condition(step) == self._asked(step)).all(1, keepdim=True)
 
     def _real(self, step: Step) -> Tensor:
-        """What the generator should have drawn: image channels, or one-hot labels."""
+        """Return the generator's target: image channels, or one-hot labels."""
         drawn = self.gan.conditions.drawn
         if drawn:
             image = step.batch.image

@@ -26,46 +26,52 @@ class CGANOptions(GeneratorOptions):
     levels: int = Field(4, ge=1, le=7, description="resolutions of the generator's U-Net")
     norm: Norm = Field("instance", description="the generator's normalisation")
     down: Down = Field(
-        "strided", description="the generator's downsampling: strided 3 or 4 wide, or max-pooling"
+        "strided",
+        description="the generator's downsampling: strided convolution of 3 or 4, or max-pooling",
     )
     up: Up = Field("trilinear", description="the generator's upsampling")
     blocks: Blocks = Field(
-        "plain", description="residual: two more convolutions per level with a shortcut past them"
+        "plain", description="residual: two more convolutions per level with a shortcut"
     )
     double: bool = Field(False, description="one more convolution (or residual block) per level")
     activation: Activation = Field("leaky_relu", description="the generator's activation")
     g_stem: bool = Field(
-        True, description="begin and end at full resolution; off: strided in, transposed out"
+        True, description="begin and end at full resolution; off: strided first, transposed last"
     )
-    g_head: bool = Field(True, description="one more convolution before the image")
+    g_head: bool = Field(True, description="one more convolution before the output")
     skip: Skip = Field("add", description="how the encoder's features join the decoder's")
     narrow: Narrow = Field(
         "before",
-        description="where the decoder's features become as few as the finer level's: before or "
-        "after they are enlarged, or none: beside the encoder's (skip=concat)",
+        description="where the decoder reduces its features to those of the finer level: before or "
+        "after upsampling; none: after concatenation (skip=concat)",
     )
     g_spectral_norm: bool = Field(False, description="spectral normalisation of the generator")
-    noise: bool = Field(True, description="noise at every level; off, labels determine the image")
+    noise: bool = Field(
+        True, description="noise at every level; off: labels alone determine the image"
+    )
     dropout: float = Field(
-        0, ge=0, lt=1, description="share dropped in the coarse decoder, when sampling too"
+        0, ge=0, lt=1, description="dropout of the coarse decoder levels, also when sampling"
     )
     output: Literal["linear", "tanh"] = Field(
-        "linear", description="linear draws z-scores as they are; tanh needs a recorded window"
+        "linear", description="linear: unbounded z-scores; tanh: needs a recorded window"
     )
     # -- discriminator
     d_width: int = Field(32, ge=4, description="discriminator features at full resolution")
     d_levels: int = Field(3, ge=1, le=6, description="resolutions of the discriminator")
     d_norm: Norm = Field("none", description="the discriminator's normalisation")
     d_down: Down = Field(
-        "strided", description="the discriminator's downsampling; strided4: ends as pix2pix's, too"
+        "strided",
+        description="the discriminator's downsampling; strided4: also with pix2pix's last layers",
     )
     d_activation: Activation = Field("leaky_relu", description="the discriminator's activation")
-    d_stem: bool = Field(True, description="begin at full resolution; off strides at once")
-    d_double: bool = Field(False, description="one more convolution per level of it")
+    d_stem: bool = Field(True, description="begin at full resolution; off: strided first")
+    d_double: bool = Field(False, description="one more convolution per discriminator level")
     spectral_norm: bool = Field(True, description="spectral normalisation of the discriminator")
-    texture_head: bool = Field(True, description="a discriminator head on the grain, five voxels")
+    texture_head: bool = Field(
+        True, description="a discriminator head for fine texture, five voxels"
+    )
     checkpointing: bool = Field(
-        False, description="compute features twice instead of keeping them: less memory, more time"
+        False, description="recompute features in the backward pass: less memory, more time"
     )
     # -- losses
     loss: AdversarialName = Field("lsgan", description="the adversarial loss of both players")
@@ -74,28 +80,28 @@ class CGANOptions(GeneratorOptions):
     l1_lowpass: int = Field(4, ge=1, description="L1 compares means of cubes of this edge, voxels")
     l1_mask: Literal["none", "foreground", "hole"] = Field(
         "none",
-        description="where L1 looks; foreground compares voxel by voxel, hole is lesion and rim",
+        description="where L1 counts; foreground: voxel by voxel; hole: in lesion and rim",
     )
     feature_matching: float = Field(5.0, ge=0, description="weight of feature matching")
     perceptual: float = Field(
-        0, ge=0, description="weight of the difference in a segmenter's features, trained alongside"
+        0, ge=0, description="weight of the perceptual loss, by a segmenter trained alongside"
     )
     gp: float = Field(0, ge=0, description="weight of the gradient penalty (WGAN-GP: 10)")
-    r1: float = Field(0, ge=0, description="weight of R1, the gradient at real images")
+    r1: float = Field(0, ge=0, description="weight of R1, the gradient penalty at real images")
     r1_every: int = Field(16, ge=1, description="steps between R1's steps")
     clip_weights: float = Field(
-        0, ge=0, description="clip the discriminator's weights to this (WGAN: 0.01); 0: do not"
+        0, ge=0, description="clip the discriminator's weights to this (WGAN: 0.01); 0: off"
     )
     pool: int = Field(0, ge=0, description="earlier samples kept for the discriminator")
     augment: tuple[ChangeName, ...] = Field(
-        (), description="changes of what the discriminator sees"
+        (), description="augmentation of the discriminator's input (DiffAugment)"
     )
     augment_p: Annotated[float, Field(ge=0, le=1)] | Literal["adaptive"] = Field(
-        0.3, description="probability of each change, or adaptive"
+        0.3, description="probability of each augmentation, or adaptive"
     )
     # -- training
-    n_critic: int = Field(1, ge=1, description="discriminator steps for each of the generator's")
-    alternate: bool = Field(False, description="the players take turns, one each step")
+    n_critic: int = Field(1, ge=1, description="discriminator steps per generator step")
+    alternate: bool = Field(False, description="update one player per step, in turn")
     lr_generator: float = Field(4e-4, gt=0, description="Adam's rate for the generator")
     lr_discriminator: float = Field(4e-4, gt=0, description="Adam's rate for the discriminator")
     lr_perceptor: float = Field(1e-3, gt=0, description="Adam's rate for the perceptual segmenter")
@@ -103,87 +109,86 @@ class CGANOptions(GeneratorOptions):
     beta2: float = Field(0.999, ge=0, lt=1, description="Adam's second moment decay")
     # -- condition and target
     context: int = Field(
-        0, ge=0, le=16, description="intensity clusters of the surroundings as condition; 0: none"
+        0, ge=0, le=16, description="intensity clusters of the background as condition; 0: none"
     )
     body: bool = Field(
         False,
-        description="tell the body (what differs from the even background) from the rest, as a "
-        "class of its own: where labels are of tumours alone",
+        description="give the body (what differs from the even background) its own class, for "
+        "label maps of tumours alone",
     )
     body_of: str = Field(
         "",
-        description="channel whose body samples are asked for, of several models (--per-channel), "
-        "which each learn the body of their own; any channel's if empty",
+        description="channel whose body is the condition of samples, of several models "
+        "(--per-channel), each trained with its own channel's body; empty: any channel",
     )
     fit_edits: Names = Field(
         (),
-        description="edits of the label maps that samples are asked for while training; none: "
-        "those of the real images beside them",
+        description="edits of the label maps that are conditions of samples in training; none: "
+        "label maps of the real images",
     )
-    given: Names = Field((), description="channels that are given, not drawn")
+    given: Names = Field((), description="input channels, which are not generated")
     target: Literal["image", "labels"] = Field(
-        "image", description="labels: draw the label map of the given channels"
+        "image", description="labels: generate the label map of the given channels"
     )
     # -- lesion in context
     insert: Literal["none", "lesion"] = Field(
-        "none", description="lesion: draw another case's lesion into a case's image, which is kept"
+        "none", description="lesion: draw another case's lesion into a case's unchanged image"
     )
     stage: Literal["both", "coarse", "refine"] = Field(
-        "both", description="coarse: insert only, no networks; refine: draw into an empty hole"
+        "both", description="coarse: insertion only, no networks; refine: draw into an empty hole"
     )
     lesions: Names = Field(
-        (), description="labels that are lesions, of insert and local; all foreground if none"
+        (), description="labels of lesions, for insert and local; none: all foreground"
     )
-    rim_mm: float = Field(4.0, ge=0, description="width around a lesion that is drawn anew, mm")
+    rim_mm: float = Field(4.0, ge=0, description="width of the redrawn rim around a lesion, mm")
     residual: bool = Field(
         False,
-        description="draw the difference from the coarse insertion, not the image (stage=both)",
+        description="generate the difference from the coarse insertion, not the image (stage=both)",
     )
     local: float | None = Field(
         None,
         ge=0,
-        description="weight of a discriminator of a window around the lesion; 0: none; 1 with "
-        "insert=lesion, else 0",
+        description="weight of a local discriminator, of a window around the lesion; 0: none; "
+        "default 1 with insert=lesion, else 0",
     )
-    local_size: int = Field(24, ge=4, description="edge of the window that it sees, voxels")
+    local_size: int = Field(
+        24, ge=4, description="edge of the local discriminator's window, voxels"
+    )
     # -- sampling
     sample_tile: int = Field(
-        0, ge=0, description="edge of the tiles volumes are drawn in, voxels; 0: only if too large"
+        0, ge=0, description="edge of sampling tiles, voxels; 0: tiles only for large volumes"
     )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         """Refuse what contradicts itself."""
-        wrong = {
-            "alternate: players that take turns have n_critic=1": self.alternate
+        conflicts = {
+            "alternate: updates each player in turn; use n_critic=1": self.alternate
             and self.n_critic > 1,
-            "gp: a penalty of single samples; choose another d_norm than batch": self.gp > 0
+            "gp: penalises each sample alone; use another d_norm than batch": self.gp > 0
             and self.d_norm == "batch",
-            "augment_p=adaptive: the loss's logits need an origin, wgan's have none": self.augment_p
+            "augment_p=adaptive: needs logits with an origin, wgan has none": self.augment_p
             == "adaptive"
             and ADVERSARIAL[self.loss].midpoint is None,
-            # A checkpoint holds the pool, and must hold no patient's image.
-            "pool: would keep given channels, real images, in checkpoints; use pool=0": self.pool
-            > 0
+            # A checkpoint holds the pool, and must not hold a patient's image.
+            "pool: would store real images (given) in checkpoints; use pool=0": self.pool > 0
             and bool(self.given),
-            "target=labels: name the channels to draw them from, given=...": self.target == "labels"
+            "target=labels: name the input channels, given=...": self.target == "labels"
             and not self.given,
-            "target=labels: draws no image, so context=0 and perceptual=0": self.target == "labels"
+            "target=labels: makes no image; use context=0 and perceptual=0": self.target == "labels"
             and (self.context > 0 or self.perceptual > 0),
-            "narrow=none: its features lie beside the encoder's; use skip=concat, and an up that "
-            "is not transposed": self.narrow == "none"
+            "narrow=none: use skip=concat, and an up that is not transposed": self.narrow == "none"
             and (self.skip != "concat" or self.up == "transposed"),
-            "body: context says where surroundings are already; use context=0": self.body
-            and self.context > 0,
-            "body: of labels that samples are asked for; leave target=labels out": self.body
+            "body: context shows the body already; use context=0": self.body and self.context > 0,
+            "body: needs label maps as condition; leave target=labels out": self.body
             and self.target == "labels",
-            "local: a window around labels that samples are asked for; leave target=labels "
-            "out": bool(self.local) and self.target == "labels",
+            "local: needs label maps as condition; leave target=labels out": bool(self.local)
+            and self.target == "labels",
             **self._inserts(),
             **self._pairs(),
         }
-        for message, found in wrong.items():
-            if found:
+        for message, applies in conflicts.items():
+            if applies:
                 raise ValueError(message)
         return self
 
@@ -193,39 +198,38 @@ class CGANOptions(GeneratorOptions):
         return float(self.insert == "lesion") if self.local is None else self.local
 
     def _pairs(self) -> dict[str, bool]:
-        """What does not go with other label maps than those of the real images."""
+        """Return the conflicts of ``fit_edits`` by message."""
         pairs = bool(self.fit_edits)
         return {
-            "fit_edits: samples have other label maps than the real images, so their features do "
+            "fit_edits: samples have other label maps than the real images, so features do "
             "not correspond; use feature_matching=0": pairs and self.feature_matching > 0,
-            "fit_edits: whole images are drawn of the edited label maps; leave insert, given and "
+            "fit_edits: generates whole images from edited label maps; leave insert, given and "
             "target out": pairs
             and (self.insert != "none" or bool(self.given) or self.target != "image"),
         }
 
     def _inserts(self) -> dict[str, bool]:
-        """What does not go with lesions in context, or only with them."""
+        """Return the conflicts of ``insert=lesion`` by message."""
         lesion = self.insert == "lesion"
         return {
-            # A window is clipped to: what lies beyond it would not come back to the bit.
-            "insert=lesion: a real background is returned exactly; use output=linear": lesion
+            # Values beyond a recorded window are clipped and could not be returned exactly.
+            "insert=lesion: returns the real background exactly; use output=linear": lesion
             and self.output != "linear",
-            "insert=lesion: the background says all of the surroundings; use context=0": lesion
+            "insert=lesion: the background is the context already; use context=0": lesion
             and self.context > 0,
-            "insert=lesion: draws all channels of an image; leave given and target out": lesion
+            "insert=lesion: generates all channels; leave given and target out": lesion
             and (bool(self.given) or self.target != "image"),
-            "pool: would keep real backgrounds in checkpoints; use pool=0": lesion
+            "pool: would store real backgrounds in checkpoints; use pool=0": lesion
             and self.pool > 0,
-            "stage: of a lesion in context; add insert=lesion": not lesion and self.stage != "both",
-            "body: the background says what the body is; leave it out with insert=lesion": lesion
+            "stage: only for insert=lesion; add it": not lesion and self.stage != "both",
+            "body: the background shows the body already; leave it out with insert=lesion": lesion
             and self.body,
-            "l1_mask=hole: of a lesion in context; add insert=lesion": not lesion
-            and self.l1_mask == "hole",
+            "l1_mask=hole: only for insert=lesion; add it": not lesion and self.l1_mask == "hole",
         }
 
 
 _INSERTION = ("insert", "stage", "lesions", "rim_mm")
-"""Options of ``stage=coarse``, which has no networks: no other one has an effect there."""
+"""Options of ``stage=coarse``, which has no networks; others have no effect there."""
 _NEEDS: Needs = {
     "output": "target=image",
     "l1_lowpass": "l1, l1_mask!=foreground, target=image",

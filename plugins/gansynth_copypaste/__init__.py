@@ -1,4 +1,4 @@
-"""The baseline that every GAN must beat: real lesions pasted into real images, ``copypaste``."""
+"""``copypaste``: real lesions pasted into real images, the baseline of every lesion GAN."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """``copypaste``: a lesion of one case in the image of another. It has no networks.
 
-TumorCP (Yang et al., MICCAI 2021): changes of object and image; CarveMix (Zhang et al., MICCAI 2021
-and NeuroImage 2023): a region around a lesion by its signed distance; Poisson image editing (Perez
-et al. 2003).
+- TumorCP (Yang et al., MICCAI 2021): changes of object and image.
+- CarveMix (Zhang et al., MICCAI 2021 and NeuroImage 2023): a region by a lesion's signed distance.
+- Poisson image editing (Perez et al. 2003).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from gansynth.runtime.errors import DataFault
 from gansynth_copypaste.options import CopyPasteOptions
 
 LESION, IMAGE = 1, 2
-"""Second halves of the keys of what is random."""
+"""Second part of the seeds, one for each random change."""
 
 
 class CopyPaste(Generator):
-    """The baseline of all that draw lesions: the real thing, moved."""
+    """The baseline of lesion generators: real lesions pasted elsewhere."""
 
     name: ClassVar[str] = "copypaste"
     Options: ClassVar[type[GeneratorOptions]] = CopyPasteOptions
@@ -36,32 +36,32 @@ class CopyPaste(Generator):
 
     @property
     def heeds(self) -> frozenset[Heeded]:
-        """Labels, and the lesion among them."""
+        """Labels, and which of them is the lesion."""
         return frozenset({"labels", "lesion"})
 
     @property
     def default_lesions(self) -> str:
-        """Far enough from other lesions for the rim, and mixed as the options say."""
+        """The default of ``--lesions``: distance to other lesions, and option ``mixing``."""
         return f"apart_mm={max(self.options.rim_mm, 3.0)},mixing={self.options.mixing}"
 
     def networks(self) -> dict[str, nn.Module]:
-        """None."""
+        """Return none."""
         return {}
 
     def phases(self) -> Sequence[Phase]:
-        """None: there is nothing to train."""
+        """Return none: there is nothing to train."""
         return ()
 
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
-        """See ``Generator.sample``; DataFault: conditions without a lesion to paste."""
+        """See ``Generator.sample``; DataFault: a condition has no lesion to paste."""
         return [self._one(c, seed) for c, seed in zip(conditions, seeds, strict=True)]
 
     def flaw(self, sample: Sample) -> str:
-        """Samples that are copies of a real case: without a new lesion, or with its own unmoved."""
-        told = sample.provenance.get("lesions", {})
-        if told.get("changed") is False:
+        """Return why a sample is a copy of a real case: its lesion is unchanged, or missing."""
+        lesions = sample.provenance.get("lesions", {})
+        if lesions.get("changed") is False:
             return (
-                "a copy of a real case, expected its lesion to be changed: name edits that change "
+                "a copy of a real case, expected a changed lesion; add an edit that changes "
                 "it, such as elastic"
             )
         return no_room(sample.provenance)
@@ -70,8 +70,8 @@ class CopyPaste(Generator):
         background, labels = condition.background, condition.labels
         if background is None or labels is None or condition.donor is None:
             raise DataFault(
-                f"{self.name}: a condition has no background and donor, expected both, as a "
-                "LesionDrawer gives them"
+                f"{self.name}: a condition has no background and donor, expected both; make "
+                "conditions with a LesionDrawer"
             )
         image, drawn = background, drawn_in(condition)
         if drawn.any():
@@ -80,8 +80,8 @@ class CopyPaste(Generator):
         if self.options.image_level:
             body, rng = labels != OUTSIDE, np.random.default_rng((seed, IMAGE))
             image = change_image(image, body, self.options.image_level, rng)
-        told = {"blend": self.options.blend, "rim_mm": self.options.rim_mm}
-        provenance = {**condition.provenance, "paste": told}
+        paste = {"blend": self.options.blend, "rim_mm": self.options.rim_mm}
+        provenance = {**condition.provenance, "paste": paste}
         if self.options.image_level:
             provenance["background"] = "changed"
         return Sample(image, labels.copy(), provenance=provenance)
@@ -89,25 +89,27 @@ class CopyPaste(Generator):
     def _pasted(
         self, background: FloatArray, donor: FloatArray, drawn: np.ndarray[Any, Any], seed: int
     ) -> FloatArray:
-        """The donor in the background, across a rim."""
+        """Return the background with the donor's lesion blended in across a rim."""
         options = self.options
-        # What the donor does not show is the background's own, and stays.
-        known = np.asarray((donor != background).any(axis=0))
+        # Where donor and background are equal, the background stays.
+        from_donor = np.asarray((donor != background).any(axis=0))
         if options.object_intensity:
             rng = np.random.default_rng((seed, LESION))
             changed = change_lesion(donor, drawn, options.object_intensity, rng)
-            donor = np.where(known, changed, donor)
+            donor = np.where(from_donor, changed, donor)
         rim = rim_voxels(options.rim_mm, self.schema.spacing)
         mask = torch.from_numpy(drawn)[None, None]
         if options.blend == "poisson":
-            return poisson(background, donor, hole(mask, rim)[0, 0].numpy() & known, known)
+            return poisson(
+                background, donor, hole(mask, rim)[0, 0].numpy() & from_donor, from_donor
+            )
         rim = rim if options.blend == "soft" else tuple(0 for _ in rim)
         here, there = (torch.from_numpy(np.ascontiguousarray(a))[None] for a in (background, donor))
         mixed: FloatArray = soft(here, there, mask, rim, match=options.match)[0].numpy()
         return mixed
 
     def _outside(self, image: FloatArray, labels: LabelArray) -> FloatArray:
-        """Outside the body the constant that is there, if it is one."""
+        """Return an image with the schema's constant outside the body, if there is one."""
         fill = self.schema.outside_fill
         if fill is None or not (labels == OUTSIDE).any():
             return image.copy()
@@ -118,15 +120,15 @@ class CopyPaste(Generator):
 Mask = npt.NDArray[np.bool_]
 
 GAIN, GAMMA, BLUR, NOISE = 0.3, 0.5, 1.0, 0.1
-"""Widest changes: contrast by ±30 %, exponents e^±0.5, blur of 1 voxel, noise of 0.1 deviations."""
+"""Largest changes: contrast by ±30 %, gamma e^±0.5, blur of 1 voxel, noise of 0.1 deviations."""
 DONE = 0.5
-"""Share of samples to which each change is made."""
+"""Probability of each change."""
 
 
 def change_lesion(
     image: FloatArray, where: Mask, strength: float, rng: np.random.Generator
 ) -> FloatArray:
-    """An image (C, ...) whose contrast, gamma and sharpness are changed by what a lesion shows."""
+    """Change gain, gamma and sharpness of an image (C, ...), by a lesion's intensities."""
     from scipy.ndimage import gaussian_filter
 
     out = image.copy()
@@ -141,7 +143,7 @@ def change_lesion(
 def change_image(
     image: FloatArray, body: Mask, strength: float, rng: np.random.Generator
 ) -> FloatArray:
-    """An image (C, ...) whose gain, gamma and noise are changed in the body, bool."""
+    """Change gain, gamma and noise of an image (C, ...) in the body, bool."""
     out = image.copy()
     noise = strength * NOISE * rng.random() if rng.random() < DONE else 0.0
     for channel in range(len(image)):
@@ -153,16 +155,16 @@ def change_image(
 
 
 def _recoloured(
-    image: FloatArray, held: FloatArray, strength: float, rng: np.random.Generator
+    image: FloatArray, voxels: FloatArray, strength: float, rng: np.random.Generator
 ) -> FloatArray:
-    """Gamma over the range of some voxels, and gain about their mean."""
+    """Change gamma over the range of some voxels, and gain about their mean."""
     gamma = np.exp(strength * GAMMA * rng.uniform(-1, 1)) if rng.random() < DONE else 1.0
     gain = 1 + strength * GAIN * rng.uniform(-1, 1) if rng.random() < DONE else 1.0
-    low, high = float(held.min()), float(held.max())
+    low, high = float(voxels.min()), float(voxels.max())
     if not high > low:
         return image.copy()
     share = np.clip((image - low) / (high - low), 0, 1, dtype=np.float64)
-    # Beyond the range nothing is bent: what lies there is moved as its end is.
+    # Beyond the range gamma has no effect: values shift as the nearest end does.
     bent = image + (high - low) * (share**gamma - share)
-    mean = float(held.mean(dtype=np.float64))
+    mean = float(voxels.mean(dtype=np.float64))
     return np.asarray(mean + gain * (bent - mean), np.float32)

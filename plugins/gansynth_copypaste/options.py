@@ -17,11 +17,14 @@ class CopyPasteOptions(GeneratorOptions):
 
     blend: Literal["none", "soft", "poisson"] = Field(
         "soft",
-        description="across the rim: a hard edge, the donor faded out, or the donor's gradients "
-        "with the background around them",
+        description="none: a hard edge; soft: the donor fades out across the rim; poisson: the "
+        "donor's gradients with the background around them",
     )
     rim_mm: float = Field(
-        3.0, ge=0, le=100, description="how far beyond the lesion images may change, mm; 0: not"
+        3.0,
+        ge=0,
+        le=100,
+        description="how far beyond the lesion the image may change, mm; 0: nowhere",
     )
     match: bool = Field(
         False,
@@ -30,18 +33,18 @@ class CopyPasteOptions(GeneratorOptions):
     )
     mixing: Literal["lesion", "carve"] = Field(
         "lesion",
-        description="what is taken: the lesion, or (CarveMix) less of it, or more around it",
+        description="lesion: the lesion is pasted; carve (CarveMix): less of it, or more around it",
     )
     object_intensity: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="how strongly gain, gamma and blur of the lesion are changed; 0: not",
+        description="strength of random changes of the lesion's gain, gamma and blur; 0: none",
     )
     image_level: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="how strongly gain, gamma and noise of the whole image are changed; 0 leaves "
-        "the background as it is, to the bit",
+        description="strength of random changes of the image's gain, gamma and noise; 0: the "
+        "background stays bit for bit",
     )

@@ -1,4 +1,4 @@
-"""``cpggan``: a progressive GAN that is told where lesions are to be, by bounding boxes."""
+"""``cpggan``: a progressive GAN conditioned on the bounding boxes of lesions."""
 
 from __future__ import annotations
 

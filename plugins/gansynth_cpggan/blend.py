@@ -1,4 +1,4 @@
-"""Lesions into real slices, without a seam around them."""
+"""Blend lesions into real slices without boundary artefacts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gansynth.core.schema import FloatArray
 from gansynth_cpggan.boxes import resampled, squares
 
 SOFT = 3
-"""Voxels over which a lesion fades out towards what must stay."""
+"""Voxels over which a lesion fades out towards protected voxels."""
 
 Window = tuple[int, int, int, int]
 
@@ -23,10 +23,10 @@ def _square(box: npt.NDArray[np.float64], margin: float) -> npt.NDArray[np.float
 def bounded(
     body: Mask | None, box: npt.NDArray[np.floating], boxes: FloatArray, shape: tuple[int, ...]
 ) -> Mask:
-    """Where a slice may change for one lesion, bool (H, W): in the body, in no other's box."""
+    """Return where a lesion may change a slice, bool (H, W): in the body, in no other box."""
     free = np.ones(shape, bool) if body is None else body.copy()
-    for other in boxes[(boxes != box).any(1)]:
-        low, high = np.floor(other[:2]).astype(int), np.ceil(other[2:]).astype(int)
+    for neighbour in boxes[(boxes != box).any(1)]:
+        low, high = np.floor(neighbour[:2]).astype(int), np.ceil(neighbour[2:]).astype(int)
         free[low[0] : high[0], low[1] : high[1]] = False
     return free
 
@@ -34,22 +34,21 @@ def bounded(
 def blend(
     image: FloatArray, lesion: FloatArray, box: npt.NDArray[np.floating], margin: float, free: Mask
 ) -> tuple[FloatArray, Window]:
-    """A slice (C, H, W) with a lesion (C, edge, edge: the square around its box) in it.
+    """Blend a lesion (C, edge, edge: the square around its box) into a slice (C, H, W).
 
-    Inside the box there is the lesion alone; around it, up to the square's edge and within ``SOFT``
-    voxels of what is not free, it fades along a cosine, shifted by what differs where it fades.
-    Returns a copy, and ``ymin, xmin, ymax, xmax`` that it differs in; all else is the slice's own,
-    to the bit.
+    Inside the box only the lesion is visible. It fades along a cosine up to the square's edge, and
+    within ``SOFT`` voxels of those that are not free. The lesion's mean is matched in that rim.
+    Returns a copy, and the changed window ``ymin, xmin, ymax, xmax``; voxels beyond are unchanged.
     """
     at: npt.NDArray[np.float64] = np.asarray(box, np.float64)
     around = _square(at, margin)
     low = np.maximum(np.floor(around[:2]).astype(int), 0)
     high = np.minimum(np.ceil(around[2:]).astype(int), image.shape[1:])
     edge = lesion.shape[-1]
-    seen = (np.concatenate((low, high)) - np.tile(around[:2], 2)) * edge / np.ptp(around[::2])
+    window = (np.concatenate((low, high)) - np.tile(around[:2], 2)) * edge / np.ptp(around[::2])
     height, width = (high - low).tolist()
     drawn = resampled(
-        torch.from_numpy(lesion)[None], torch.from_numpy(seen[None]).float(), height, width
+        torch.from_numpy(lesion)[None], torch.from_numpy(window[None]).float(), height, width
     )[0].numpy()
     rows, columns = slice(low[0], high[0]), slice(low[1], high[1])
     under = image[:, rows, columns]
@@ -58,9 +57,9 @@ def blend(
     if rim.sum() > 0:
         drawn = drawn + ((under - drawn) * rim).sum((1, 2), keepdims=True) / rim.sum()
     mixed = under + share * (drawn - under)
-    found = image.copy()
-    found[:, rows, columns] = np.where(share > 0, mixed, under)
-    return found, (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
+    out = image.copy()
+    out[:, rows, columns] = np.where(share > 0, mixed, under)
+    return out, (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
 
 
 def _share(
@@ -69,7 +68,7 @@ def _share(
     low: npt.NDArray[np.int_],
     high: npt.NDArray[np.int_],
 ) -> FloatArray:
-    """How much of each voxel is lesion, float32 (rows, columns): 1 in the box, 0 at the square."""
+    """Return lesion weights, float32 (rows, columns): 1 in the box, 0 at the square's edge."""
     past = []
     for axis in (0, 1):
         at = np.arange(low[axis], high[axis]) + 0.5
@@ -81,7 +80,7 @@ def _share(
 
 
 def _fading(free: Mask) -> FloatArray:
-    """How much may change, float32 (H, W): 0 where nothing may, 1 from ``SOFT`` voxels off it."""
+    """Return weights, float32 (H, W): 0 where not free, 1 more than ``SOFT`` voxels away."""
     from scipy.ndimage import distance_transform_edt
 
     if free.all():

@@ -1,4 +1,4 @@
-"""Boxes as maps, and lesions alone: the square around a box, cut out at a size of its own."""
+"""Rasterise boxes, and crop the squares around them to a fixed size."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def box_maps(boxes: Tensor, labels: Tensor, classes: int, size: Sequence[int]) -
     """Rasterise boxes; a voxel holds the share of its area that a box covers (the larger counts).
 
     ``boxes``: float32 (B, M, 4) in voxels, ``ymin, xmin, ymax, xmax``. ``labels``: int64 (B, M), -1
-    for no box. Returns float32 (B, classes, H, W) in [0, 1]; halving a map by means gives that of
-    half the size.
+    for no box. Returns float32 (B, classes, H, W) in [0, 1]. Its 2 x 2 means are the map at half
+    the size.
     """
     low, high = boxes[..., :2].unsqueeze(-1), boxes[..., 2:].unsqueeze(-1)
     rows, columns = (
@@ -35,16 +35,16 @@ def box_maps(boxes: Tensor, labels: Tensor, classes: int, size: Sequence[int]) -
 
 
 def batch_maps(batch: Batch, classes: int) -> Tensor:
-    """The maps (B, classes, H, W) of a training batch, as large as its images."""
-    assert batch.boxes is not None, "observe() has seen a list of boxes of each case"
+    """Return the maps (B, classes, H, W) of a training batch, at the size of its images."""
+    assert batch.boxes is not None, "observe() checks that each case has a list of boxes"
     assert batch.box_labels is not None
     return box_maps(batch.boxes, batch.box_labels, classes, batch.image.shape[2:])
 
 
-def asked_maps(asked: Sequence[Boxes | None], classes: int, size: Sequence[int]) -> Tensor:
-    """The maps of boxes that samples are asked to have; UsageFault: an unknown class."""
-    found = [NONE if boxes is None else boxes for boxes in asked]
-    for boxes in found:
+def asked_maps(requested: Sequence[Boxes | None], classes: int, size: Sequence[int]) -> Tensor:
+    """Return the maps of the boxes requested for samples; UsageFault: an unknown class."""
+    box_lists = [NONE if boxes is None else boxes for boxes in requested]
+    for boxes in box_lists:
         unknown = [int(k) for k in boxes.labels if not 0 <= k < classes]
         if unknown:
             raise UsageFault(
@@ -55,20 +55,20 @@ def asked_maps(asked: Sequence[Boxes | None], classes: int, size: Sequence[int])
                 f"condition: boxes (N, {boxes.coords.shape[1]}), expected (N, 4): ymin, xmin, "
                 "ymax, xmax"
             )
-    coords, labels = stack_boxes(found, 2)
+    coords, labels = stack_boxes(box_lists, 2)
     assert coords is not None
     assert labels is not None
     return box_maps(coords, labels, classes, size)
 
 
 OVER = 4
-"""Points that a voxel's mean is taken of along each axis."""
+"""Points per axis that are averaged for a voxel."""
 LEAST = 4.0
-"""Edge in voxels of the smallest square."""
+"""Smallest edge of a square, in voxels."""
 
 
 def squares(boxes: Tensor, margin: float) -> Tensor:
-    """The squares around boxes float32 (B, 4), ``ymin, xmin, ymax, xmax``."""
+    """Return the squares around boxes, float32 (B, 4), ``ymin, xmin, ymax, xmax``."""
     low, high = boxes[:, :2], boxes[:, 2:]
     reach = ((high - low).amax(1, keepdim=True) * (0.5 + margin)).clamp(min=LEAST / 2)
     middle = (low + high) / 2
@@ -76,7 +76,7 @@ def squares(boxes: Tensor, margin: float) -> Tensor:
 
 
 def resampled(images: Tensor, windows: Tensor, height: int, width: int) -> Tensor:
-    """A window (B, 4) of each image (B, C, H, W) at a size: means of ``OVER``² points."""
+    """Resample a window (B, 4) of each image (B, C, H, W): means of ``OVER``² points."""
     axes = []
     for axis, (n, count) in enumerate(zip(images.shape[2:], (height, width), strict=True)):
         low, high = windows[:, axis, None], windows[:, axis + 2, None]
@@ -89,19 +89,19 @@ def resampled(images: Tensor, windows: Tensor, height: int, width: int) -> Tenso
         ),
         -1,
     )
-    found = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    return F.avg_pool2d(found, OVER)
+    points = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return F.avg_pool2d(points, OVER)
 
 
 def within(boxes: Tensor, windows: Tensor, edge: int) -> Tensor:
-    """Boxes (B, M, 4) in voxels of windows (B, 4) that are brought to ``edge`` x ``edge``."""
+    """Return boxes (B, M, 4) in voxels of windows (B, 4) resampled to ``edge`` x ``edge``."""
     low, high = windows[:, None, :2], windows[:, None, 2:]
     scale = edge / (high - low)
     return torch.cat(((boxes[..., :2] - low) * scale, (boxes[..., 2:] - low) * scale), -1)
 
 
 def crops(step: Step, image: Tensor, classes: int, edge: int, margin: float) -> Tensor:
-    """Of each sample the square around one of its boxes, at random, with its box maps."""
+    """Crop the square around one random box of each sample, with its box maps."""
     count = boxes_of_each(step.batch)
     # In float32 the product can reach its bound.
     chosen = torch.minimum((step.rand(1)[:, 0] * count).long(), count - 1)
@@ -109,7 +109,7 @@ def crops(step: Step, image: Tensor, classes: int, edge: int, margin: float) -> 
 
 
 def boxes_of_each(batch: Batch) -> Tensor:
-    """How many boxes each sample has, int64 (B,)."""
+    """Return the number of boxes of each sample, int64 (B,)."""
     assert batch.box_labels is not None, "only cases with boxes are accepted"
     return (batch.box_labels >= 0).sum(1)
 
@@ -117,7 +117,7 @@ def boxes_of_each(batch: Batch) -> Tensor:
 def crop(
     batch: Batch, chosen: Tensor, image: Tensor, classes: int, edge: int, margin: float
 ) -> Tensor:
-    """Of each sample the square around the chosen one of its boxes, with its box maps."""
+    """Crop the square around the chosen box of each sample, with its box maps."""
     boxes, labels = batch.boxes, batch.box_labels
     assert boxes is not None, "only cases with boxes are accepted"
     assert labels is not None

@@ -21,18 +21,18 @@ from gansynth_cpggan.boxes import NONE, asked_maps, squares, within
 from gansynth_cpggan.networks import GAN
 
 AT_ONCE = {"cuda": 32, "cpu": 4}
-"""Images of one batch, always as many: how many are asked for together then changes no bit."""
+"""Images per batch; batches are padded, so the number requested does not change a sample."""
 GROWN = 0.01
-"""A size that has faded in but for this is drawn as if it had."""
+"""A size that lacks less than this of its fade-in counts as faded in."""
 
 
 WINDOWS = "synthetic_windows"
-"""What of a real slice is synthetic, ``ymin, xmin, ymax, xmax`` for each lesion."""
+"""Key of provenance: synthetic windows of a real slice, ``ymin, xmin, ymax, xmax`` each."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """One image to draw: latent (numbers,), boxes in voxels of the full size, its class."""
+    """One requested image: latent (numbers,), boxes in voxels of the full size, class."""
 
     latent: Tensor
     boxes: Boxes | None
@@ -41,7 +41,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Plan:
-    """Lesions that go into a real slice."""
+    """The lesions to blend into one real slice."""
 
     condition: Condition
     image: FloatArray
@@ -52,13 +52,13 @@ class Plan:
 
 
 class Drawing:
-    """Draws samples."""
+    """Generates samples."""
 
     def __init__(self, gan: GAN) -> None:
         self.gan = gan
 
     def samples(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
-        """One sample per condition."""
+        """Return one sample per condition."""
         if self.gan.lesions:
             plans = [self._plan(c, seed) for c, seed in zip(conditions, seeds, strict=True)]
             return [
@@ -77,35 +77,35 @@ class Drawing:
         ]
 
     def walk(self, condition: Condition, ends: tuple[int, int], steps: int) -> list[Sample]:
-        """Samples from one latent to another, of two steps or more; lesions stay in place."""
+        """Return samples from one latent to another, two or more; lesions stay in place."""
         if steps < 2:
-            raise UsageFault(f"interpolate: {steps} step(s), expected both ends at least, 2")
+            raise UsageFault(f"interpolate: {steps} step(s), expected both ends, 2 or more")
         shares = [i / (steps - 1) for i in range(steps)]
-        made = [{"ends": list(ends), "share": share} for share in shares]
+        extras = [{"ends": list(ends), "share": share} for share in shares]
         if self.gan.lesions:
             plan = self._plan(condition, ends[0])
             rng = torch.Generator().manual_seed(ends[1])
             pairs = [(latent, self._latent(rng)) for latent in plan.latents]
             return [
-                self._blended(plan, [between(*pair, share) for pair in pairs], told)
-                for share, told in zip(shares, made, strict=True)
+                self._blended(plan, [between(*pair, share) for pair in pairs], extra)
+                for share, extra in zip(shares, extras, strict=True)
             ]
         rngs = [torch.Generator().manual_seed(seed) for seed in ends]
         first, last = (self._latent(rng) for rng in rngs)
         kind = self._kind(condition, rngs[0])
         orders = [Order(between(first, last, s), condition.boxes, kind) for s in shares]
         return [
-            self._whole(image, condition, kind, told)
-            for image, told in zip(self._images(orders), made, strict=True)
+            self._whole(image, condition, kind, extra)
+            for image, extra in zip(self._images(orders), extras, strict=True)
         ]
 
-    # -- what is drawn -----------------------------------------------------------------------------
+    # -- images ------------------------------------------------------------------------------------
 
     def _latent(self, rng: torch.Generator) -> Tensor:
         return of_seed(rng, self.gan.options.latent)
 
     def _kind(self, condition: Condition, rng: torch.Generator) -> int | None:
-        """The class of a sample: the condition's, or one as frequent as in training."""
+        """Return the class of a sample: the condition's, or one as frequent as in training."""
         gan, kind = self.gan, condition.label_class
         if not gan.kinds:
             return None
@@ -121,57 +121,57 @@ class Drawing:
         return kind
 
     def _images(self, orders: Sequence[Order]) -> list[FloatArray]:
-        """Images (C, edge, edge) in the source's units."""
+        """Return images (C, edge, edge) in the source's units."""
         gan, device = self.gan, self.gan.device
         gan.painter.eval()
         level, alpha = self.grown()
         shrink = gan.edge // gan.growth.edges[level]
-        found: list[FloatArray] = []
+        images: list[FloatArray] = []
         at_once = AT_ONCE.get(device.type, 1)
         for start in range(0, len(orders), at_once):
-            some = orders[start : start + at_once]
-            batch = [*some, *[some[0]] * (at_once - len(some))]
+            part = orders[start : start + at_once]
+            batch = [*part, *[part[0]] * (at_once - len(part))]
             maps = asked_maps(
                 [o.boxes for o in batch], len(gan.schema.box_classes), (gan.edge, gan.edge)
             )
             maps = F.avg_pool2d(maps, shrink).to(device)
-            kinds = [o.kind for o in batch]
-            told = torch.tensor(kinds, device=device) if gan.kinds else None
+            order_kinds = [o.kind for o in batch]
+            kinds = torch.tensor(order_kinds, device=device) if gan.kinds else None
             latents = torch.stack([o.latent for o in batch]).to(device)
             with autocast(device, resolve(gan.precision, device) == "bf16"):
-                image = gan.drawn(latents, maps, level, alpha, told)
+                image = gan.drawn(latents, maps, level, alpha, kinds)
             whole = F.interpolate(gan.intensities.restored(image), gan.edge)
-            found += [one.copy() for one in whole.cpu().numpy()[: len(some)]]
-        return found
+            images += [array.copy() for array in whole.cpu().numpy()[: len(part)]]
+        return images
 
     def grown(self) -> tuple[int, float]:
-        """The level it has grown to, and how far that has faded in."""
+        """Return the level that training has reached, and how far it has faded in."""
         grown = float(self.gan.painter.grown)
         level = max(0, math.ceil(grown - GROWN))
         alpha = grown - (level - 1)
         return level, 1.0 if level == 0 or alpha > 1 - GROWN else alpha
 
-    # -- what is told ------------------------------------------------------------------------------
+    # -- provenance --------------------------------------------------------------------------------
 
     def _whole(
-        self, image: FloatArray, condition: Condition, kind: int | None, made: dict[str, Any]
+        self, image: FloatArray, condition: Condition, kind: int | None, extra: dict[str, Any]
     ) -> Sample:
-        """A sample of an image that was drawn as a whole."""
+        """Return the sample of a whole generated image."""
         boxes = NONE if condition.boxes is None else condition.boxes
         boxes, tightened = self._tightened(image, boxes)
-        return Sample(image, None, boxes, {**self._told(condition, kind), **made, **tightened})
+        return Sample(image, None, boxes, {**self._told(condition, kind), **extra, **tightened})
 
     def _told(self, condition: Condition, kind: int | None) -> dict[str, Any]:
-        """Where a sample comes from: whether its class was asked for, or drawn as in training."""
-        told = {**condition.provenance, "generator": self.gan.name}
+        """Return provenance, and whether the class was requested or as frequent as in training."""
+        provenance = {**condition.provenance, "generator": self.gan.name}
         if kind is None:
-            return told
-        given = condition.label_class is not None
-        told["class"] = self.gan.schema.classes[kind]
-        return {**told, "class_from": "condition" if given else "training frequencies"}
+            return provenance
+        requested = condition.label_class is not None
+        provenance["class"] = self.gan.schema.classes[kind]
+        return {**provenance, "class_from": "condition" if requested else "training frequencies"}
 
     def _tightened(self, image: FloatArray, boxes: Boxes) -> tuple[Boxes, dict[str, Any]]:
-        """Boxes shrunk to what was drawn, if asked for, and what they were."""
+        """Return boxes, with option ``tighten`` shrunk to the lesions, and the original ones."""
         if not self.gan.options.tighten or not len(boxes.labels):
             return boxes, {}
         tight, shares = tighten(image, boxes)
@@ -180,11 +180,11 @@ class Drawing:
     # -- lesions in real slices --------------------------------------------------------------------
 
     def _plan(self, condition: Condition, seed: int) -> Plan:
-        """Which lesions go where in a real slice, and what they are drawn from."""
+        """Return the boxes, latents and class of the lesions of a real slice."""
         if condition.background is None:
             raise UsageFault(
                 "condition: has no background, expected the slice that lesions are blended into; "
-                "draw samples by gansynth sample, or fit with --set mode=image"
+                "use gansynth sample, or fit with --set mode=image"
             )
         present = NONE if condition.present is None else condition.present
         put = NONE if condition.boxes is None else condition.boxes
@@ -193,8 +193,8 @@ class Drawing:
         kind = self._kind(condition, rng)
         return Plan(condition, condition.background, present, put, latents, kind)
 
-    def _blended(self, plan: Plan, latents: Sequence[Tensor], made: dict[str, Any]) -> Sample:
-        """A real slice with a lesion drawn into it for each box that has room."""
+    def _blended(self, plan: Plan, latents: Sequence[Tensor], extra: dict[str, Any]) -> Sample:
+        """Return a real slice with a lesion blended into each box."""
         margin, image, put = self.gan.options.roi_margin, plan.image.copy(), plan.put
         windows, boxes = [], _joined(plan.present, put)
         lesions = self._images([self._lesion(plan, i, z) for i, z in enumerate(latents)])
@@ -204,44 +204,44 @@ class Drawing:
             windows.append(list(window))
         put, tightened = self._tightened(image, put)
         boxes = _joined(plan.present, put)
-        told = {
+        provenance = {
             **self._told(plan.condition, plan.kind),
-            **made,
+            **extra,
             WINDOWS: windows,
             "pixels": f"of a real case, but for {WINDOWS}",
         }
-        return Sample(image, None, boxes, {**told, **tightened})
+        return Sample(image, None, boxes, {**provenance, **tightened})
 
     def _lesion(self, plan: Plan, number: int, latent: Tensor) -> Order:
-        """What to draw for one of the boxes: the square around it."""
-        one = torch.from_numpy(plan.put.coords[number : number + 1])
-        around = squares(one, self.gan.options.roi_margin)
-        own = within(one[None], around, self.gan.edge)[0].numpy()
-        return Order(latent, Boxes(own, plan.put.labels[number : number + 1]), plan.kind)
+        """Return the order for one box: the square around it."""
+        box = torch.from_numpy(plan.put.coords[number : number + 1])
+        around = squares(box, self.gan.options.roi_margin)
+        coords = within(box[None], around, self.gan.edge)[0].numpy()
+        return Order(latent, Boxes(coords, plan.put.labels[number : number + 1]), plan.kind)
 
 
-def _joined(one: Boxes, other: Boxes) -> Boxes:
+def _joined(first: Boxes, second: Boxes) -> Boxes:
     return Boxes(
-        np.concatenate((one.coords, other.coords)), np.concatenate((one.labels, other.labels))
+        np.concatenate((first.coords, second.coords)), np.concatenate((first.labels, second.labels))
     )
 
 
 def of_seed(rng: torch.Generator, numbers: int) -> Tensor:
-    """The next latent (numbers,) of a generator on the CPU: a seed is the same on every device."""
+    """Return the next latent (numbers,), made on the CPU: equal for a seed on every device."""
     return torch.randn(numbers, generator=rng)
 
 
 def between(first: Tensor, last: Tensor, share: float) -> Tensor:
-    """A latent between two, (numbers,), along the great circle between their directions.
+    """Interpolate between two latents (numbers,) along the great circle of their directions.
 
-    The painter follows a latent's direction alone. Shares 0 and 1 give the ends to the bit.
+    The generator uses a latent's direction alone. Shares 0 and 1 give the ends bit for bit.
     """
     if share in (0.0, 1.0):
         return last if share else first
     a, b = (v.double() / v.double().norm() for v in (first, last))
     angle = torch.acos((a @ b).clamp(-1, 1))
-    if angle.sin() < 1e-6:  # the same direction, or the opposite one: there is no arc
+    if angle.sin() < 1e-6:  # parallel or opposite directions have no unique arc
         return torch.lerp(first, last, share)
     arc = ((1 - share) * angle).sin() * a + (share * angle).sin() * b
-    found: Tensor = (arc / angle.sin()).float()
-    return found
+    latent: Tensor = (arc / angle.sin()).float()
+    return latent

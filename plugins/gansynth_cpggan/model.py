@@ -1,7 +1,7 @@
-"""``cpggan``: a progressive GAN that is told by bounding boxes where lesions are to be.
+"""``cpggan``: a progressive GAN conditioned on the bounding boxes of lesions.
 
 Karras et al. 2018 (PGGAN, arXiv:1710.10196), conditioned as Han et al. 2019 (CPGGAN,
-arXiv:1902.09856): maps of the boxes meet both networks at every resolution.
+arXiv:1902.09856): both networks get maps of the boxes at every resolution.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["CPGGAN", "CPGGANOptions"]
 
 
 class CPGGAN(Generator):
-    """Noise and boxes in, an image with lesions in the boxes out."""
+    """Progressive GAN: noise and boxes in, an image with lesions in the boxes out."""
 
     name: ClassVar[str] = "cpggan"
     Options: ClassVar[type[GeneratorOptions]] = CPGGANOptions
@@ -46,17 +46,17 @@ class CPGGAN(Generator):
     # -- networks ----------------------------------------------------------------------------------
 
     def networks(self) -> dict[str, nn.Module]:
-        """A painter and a judge that grow alike."""
+        """Return a generator and a discriminator that grow together."""
         o, schema = self.options, self.schema
         if not schema.box_classes:
             raise UsageFault(
-                "cpggan: the source's cases have no boxes, expected some to draw lesions in; read "
+                "cpggan: the source's cases have no boxes, expected some. Use "
                 "a yolo: data set, or boxes of label maps: --data slices:... --read boxes=yes"
             )
         if o.condition == "class" and not schema.classes:
             raise UsageFault(
                 "--set condition=class: the source's cases have no classes, expected some; name "
-                "them for it (docs/sources.md), or use condition=none"
+                "them (docs/sources.md), or use condition=none"
             )
         size = (o.roi_size, o.roi_size) if self.lesions else self.size
         self.growth = Growth.of(size, o.width, o.max_width)
@@ -72,17 +72,17 @@ class CPGGAN(Generator):
 
     @property
     def kinds(self) -> int:
-        """Classes a sample can be asked to be of; 0 if none is asked."""
+        """Number of classes that can be requested; 0 without ``condition=class``."""
         return len(self.schema.classes) if self.options.condition == "class" else 0
 
     @property
     def lesions(self) -> bool:
-        """Whether it draws lesions alone, and blends them into real slices."""
+        """Whether it generates lesions alone and blends them into real slices."""
         return self.options.mode == "roi"
 
     @property
     def intensity(self) -> Literal["linear", "tanh"]:
-        """Range of the images, an option."""
+        """Range of the images: option ``output``."""
         return self.options.output
 
     @property
@@ -92,16 +92,16 @@ class CPGGAN(Generator):
 
     @property
     def heeds(self) -> frozenset[Heeded]:
-        """Boxes; the class of a case, as asked for; the slice that lesions are blended into."""
-        found: set[Heeded] = {"boxes"}
+        """Boxes; the class with ``condition=class``; the background slice with ``mode=roi``."""
+        inputs: set[Heeded] = {"boxes"}
         if self.kinds:
-            found.add("class")
+            inputs.add("class")
         if self.lesions:
-            found.add("background")
-        return frozenset(found)
+            inputs.add("background")
+        return frozenset(inputs)
 
     def stages(self) -> Sequence[Stage]:
-        """One for each size: it fades in, then stays; the last one stays to the end."""
+        """Return one stage per size: it fades in, then stays; the last one stays to the end."""
         o, edges = self.options, self.growth.edges
         batches: list[int | None] = [*o.batch_sizes] or [None]
         batches = (batches + batches[-1:] * len(edges))[: len(edges)]
@@ -117,14 +117,14 @@ class CPGGAN(Generator):
         ]
 
     def channel_axes(self) -> Mapping[str, tuple[int, Sequence[str]]]:
-        """Where latents, classes, image channels and boxes meet the networks."""
+        """Return the weights whose axes are latents, classes, image channels or boxes."""
         images = tuple(f"image:{name}" for name in self.schema.channels)
         boxes = tuple(f"box:{name}" for name in self.schema.box_classes)
         kinds = tuple(f"class:{name}" for name in self.schema.classes[: self.kinds])
         latents = tuple(f"latent:{i}" for i in range(self.options.latent))
 
-        def features(count: int, *more: str) -> tuple[int, tuple[str, ...]]:
-            return 1, (*(f"feature:{i}" for i in range(count)), *more, *boxes)
+        def features(count: int, *extra: str) -> tuple[int, tuple[str, ...]]:
+            return 1, (*(f"feature:{i}" for i in range(count)), *extra, *boxes)
 
         widths = self.growth.widths
         axes: dict[str, tuple[int, Sequence[str]]] = {
@@ -146,30 +146,30 @@ class CPGGAN(Generator):
         """Move every network to a device."""
         super().to(device)
         for net in self.nets.values():
-            # Measured on a CPU: 1.1 to 1.2 times as fast at 64 x 64.
+            # Measured on a CPU: 1.1 to 1.2 times faster at 64 x 64.
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self
 
     # -- training ----------------------------------------------------------------------------------
 
     def phases(self) -> Sequence[Phase]:
-        """See ``Objective``."""
+        """Return the phases of ``Objective``."""
         return self.objective.phases()
 
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Adam without a first moment, at the player's own rate."""
+        """Return Adam without a first moment, at the player's learning rate."""
         o = self.options
         rate = o.lr_generator if player == "generator" else o.lr_discriminator
         return torch.optim.Adam(parameters, lr=rate, betas=(0.0, 0.99), foreach=True)
 
     def accepts(self, case: Case) -> bool:
-        """Any case with a list of boxes; lesions alone are learnt from cases that have some."""
+        """Accept cases with a list of boxes; with ``mode=roi`` it must not be empty."""
         if case.boxes is None:
             return False
         return not self.lesions or len(case.boxes.labels) > 0
 
     def observe(self, cases: Iterable[Case]) -> None:
-        """Learn intensities, classes, contrast; DataFault: a case lacks boxes or class."""
+        """Fit intensities, classes and contrast; DataFault: a case lacks boxes or class."""
         watched = self._watched(cases)
         if self.options.admit == "contrast":
             self.contrast = LesionContrast.fit(watched, self.schema.box_classes)
@@ -177,7 +177,7 @@ class CPGGAN(Generator):
             pass
 
     def _watched(self, cases: Iterable[Case]) -> Iterator[Case]:
-        """Cases, as the rest of them is taken note of."""
+        """Yield cases, and record their classes and intensities."""
         for case in cases:
             if case.boxes is None:
                 raise DataFault(
@@ -187,7 +187,7 @@ class CPGGAN(Generator):
             if self.kinds:
                 if case.label_class is None:
                     raise DataFault(
-                        f"case {case.id!r}: has no class, expected one of each case for "
+                        f"case {case.id!r}: has no class, expected one for "
                         "condition=class; leave the case out, or use --set condition=none"
                     )
                 self.counts[case.label_class] += 1
@@ -196,7 +196,7 @@ class CPGGAN(Generator):
             yield case
 
     def state(self) -> dict[str, Any]:
-        """What ``observe`` learnt: numbers, no image."""
+        """Return what ``observe`` fitted: numbers, no image."""
         return {
             "intensities": self.intensities.to_json(),
             "classes": list(self.counts),
@@ -204,67 +204,67 @@ class CPGGAN(Generator):
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Read back ``state``."""
+        """Restore what ``state`` returned."""
         if not state:
             return
         self.intensities.load_json(state["intensities"])
         self.counts = [int(count) for count in state["classes"]]
-        found = state["contrast"]
-        self.contrast = None if found is None else LesionContrast.from_json(found)
+        contrast = state["contrast"]
+        self.contrast = None if contrast is None else LesionContrast.from_json(contrast)
 
     def standardised(self, image: Tensor) -> Tensor:
-        """Images in the units that the networks work in, float32."""
+        """Return images in the networks' units, float32."""
         return self.intensities.standardised(image)
 
     def told(self, batch: Batch) -> Tensor | None:
-        """Classes int64 (B,) of a training batch; None if none are asked for."""
+        """Return the classes of a training batch, int64 (B,); None if unconditional."""
         if not self.kinds:
             return None
-        assert batch.classes is not None, "observe() has seen a class of each case"
+        assert batch.classes is not None, "observe() checks that each case has a class"
         return batch.classes
 
     def realness(self, batch: Batch, stage: Stage) -> Tensor | None:
-        """The critic's value of real images with their boxes; each is a group of its own.
+        """Return the critic's value of real images with their boxes, each in its own group.
 
-        None of a size that it has not begun to grow to, and of cases without the boxes (of lesions
-        alone: without a box) or the class that it is told.
+        Returns None for a size that training has not reached, and for cases without boxes or class.
+        With ``mode=roi`` each case needs a box.
         """
         stage = stage if stage.size is not None else self.stages()[-1]
-        asked = self.objective.level(stage)
+        batch_level = self.objective.level(stage)
         level, alpha = self.drawing.grown()
-        untold = batch.box_labels is None or (self.kinds > 0 and batch.classes is None)
-        if untold or asked > level:
+        incomplete = batch.box_labels is None or (self.kinds > 0 and batch.classes is None)
+        if incomplete or batch_level > level:
             return None
         if self.lesions and not boxes_of_each(batch).all():
             return None
         with self.at_rest():
-            return self.objective.realness(batch, stage, alpha if asked == level else 1.0)
+            return self.objective.realness(batch, stage, alpha if batch_level == level else 1.0)
 
-    # -- drawing -----------------------------------------------------------------------------------
+    # -- sampling ----------------------------------------------------------------------------------
 
     def drawn(
-        self, latents: Tensor, maps: Tensor, level: int, alpha: float, told: Tensor | None
+        self, latents: Tensor, maps: Tensor, level: int, alpha: float, kinds: Tensor | None
     ) -> Tensor:
-        """What the painter makes of latents and box maps: standardised units, float32."""
-        made: Tensor = self.painter(latents, maps, level, alpha, told).float()
-        return made.tanh() if self.options.output == "tanh" else made
+        """Generate images from latents and box maps: standardised units, float32."""
+        image: Tensor = self.painter(latents, maps, level, alpha, kinds).float()
+        return image.tanh() if self.options.output == "tanh" else image
 
     @torch.no_grad()
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
-        """Draw one sample per condition; what is random comes from each seed alone.
+        """Generate one sample per condition; its randomness depends on its seed alone.
 
-        Conditions have ``boxes``; a ``label_class`` where asked for (else as frequent as in
-        training); ``background`` and the boxes ``present`` in it, where lesions are drawn alone.
+        Conditions have ``boxes``. Without ``label_class``, classes are as frequent as in training.
+        ``mode=roi`` also needs ``background`` and the boxes ``present`` in it.
         """
         return self.drawing.samples(conditions, seeds)
 
     @torch.no_grad()
     def interpolate(self, condition: Condition, ends: tuple[int, int], steps: int) -> list[Sample]:
-        """Samples from one latent to another; boxes and the first end's class stay."""
+        """Return samples from one latent to another; boxes and the first end's class stay."""
         return self.drawing.walk(condition, ends, steps)
 
     def flaw(self, sample: Sample) -> str:
-        """No lesion, for want of room; or less contrast in a box than nearly all training boxes."""
+        """Return why a sample is rejected: no room for a lesion, or low contrast in a box."""
         moved = sample.provenance.get("boxes", {}).get("moved")
         if moved and not any(moved):
             return (
@@ -274,7 +274,7 @@ class CPGGAN(Generator):
         if self.contrast is None or sample.boxes is None:
             return ""
         drawn = sample.boxes
-        if self.lesions:  # those of the real slice come first, and are what they are
+        if self.lesions:  # boxes of the real slice come first and are not checked
             first = len(drawn.labels) - len(sample.provenance[WINDOWS])
             drawn = Boxes(drawn.coords[first:], drawn.labels[first:])
         return self.contrast.flaw(sample.image, drawn)

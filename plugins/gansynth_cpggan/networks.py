@@ -1,4 +1,4 @@
-"""The networks of ``cpggan``: they grow from 4 x 4 voxels, and see boxes at every resolution."""
+"""Networks of ``cpggan``: they grow from 4 x 4 voxels and see boxes at every resolution."""
 
 from __future__ import annotations
 
@@ -29,84 +29,86 @@ from gansynth.runtime.errors import UsageFault
 from gansynth_cpggan.options import CPGGANOptions
 
 FIRST = 4
-"""Edge in voxels that both networks begin with."""
+"""Initial edge of both networks, in voxels."""
 PYRAMID = (1, 2, 4)
 """Bins along each axis of spatial pyramid pooling (He et al. 2014, arXiv:1406.4729)."""
 
 
 @dataclass(frozen=True)
 class Growth:
-    """Edges (4, 8, ...) and features of both networks, coarse to fine."""
+    """Edges (4, 8, ...) and features of both networks, from coarse to fine."""
 
     edges: tuple[int, ...]
     widths: tuple[int, ...]
 
     @classmethod
     def of(cls, size: Sequence[int], width: int, most: int) -> Growth:
-        """For a size, ``width`` features there, ``most`` at most; UsageFault: no power of 2."""
+        """Return the growth to a size with ``width`` features; UsageFault: no power of 2."""
         edge = size[0] if size else 0
         if len(size) != 2 or size[0] != size[1] or edge < FIRST or edge & (edge - 1):
-            asked = " x ".join(map(str, size)) or "none of its own"
+            actual = " x ".join(map(str, size)) or "none of its own"
             raise UsageFault(
-                f"cpggan: grows images from 4 x 4 by doubling them, and their size is {asked}; "
-                "expected 64 x 64, 128 x 128, 256 x 256 or another power of 2. Have pictures or "
-                "slices brought to it: --read size=128x128"
+                f"cpggan: image size is {actual}; "
+                "expected 64 x 64, 128 x 128, 256 x 256 or another power of 2. Resize pictures or "
+                "slices: --read size=128x128"
             )
         edges = tuple(FIRST << i for i in range((edge // FIRST).bit_length()))
         return cls(edges, tuple(min(most, width * edge // e) for e in edges))
 
 
 class Painter(nn.Module):
-    """Latents and box maps in, images out: Karras et al. 2018, table 2, with maps."""
+    """The generator, of latents and box maps: Karras et al. 2018, table 2, with maps."""
 
     grown: Tensor
 
-    def __init__(self, growth: Growth, latent: int, told: int, channels: int, classes: int) -> None:
+    def __init__(
+        self, growth: Growth, latent: int, kinds: int, channels: int, classes: int
+    ) -> None:
         super().__init__()
-        self.growth, self.told = growth, told
+        self.growth, self.told = growth, kinds
         w = growth.widths
-        # A gain of 1/4: their own, for this layer.
-        self.first = EqualisedLinear(latent + told, w[0] * FIRST**2, math.sqrt(2) / 4)
+        # A gain of 1/4, as Karras et al. use for this layer.
+        self.first = EqualisedLinear(latent + kinds, w[0] * FIRST**2, math.sqrt(2) / 4)
         self.begin = EqualisedConv2d(w[0] + classes, w[0], 3)
         self.enter = nn.ModuleList(
             EqualisedConv2d(cin + classes, cout, 3) for cin, cout in pairwise(w)
         )
         self.refine = nn.ModuleList(EqualisedConv2d(cout, cout, 3) for cout in w[1:])
         self.image = nn.ModuleList(EqualisedConv2d(cin, channels, 1, gain=1) for cin in w)
-        # Not an integer, so that it is averaged as the weights are: they grow together.
+        # A float, so that it is averaged with the weights.
         self.register_buffer("grown", torch.zeros(()))
 
     def forward(
-        self, latents: Tensor, maps: Tensor, level: int, alpha: float, told: Tensor | None = None
+        self, latents: Tensor, maps: Tensor, level: int, alpha: float, kinds: Tensor | None = None
     ) -> Tensor:
-        """Draw (B, channels, edge, edge), any real numbers.
+        """Return images (B, channels, edge, edge), unbounded.
 
         ``latents``: (B, numbers). ``maps``: (B, classes, edge, edge), of the level's edge.
-        ``alpha``: faded in, 0 to 1. ``told``: int64 (B,) classes.
+        ``alpha``: fade-in, 0 to 1. ``kinds``: int64 (B,) classes.
         """
-        seen = pyramid(maps, level)
+        scales = pyramid(maps, level)
         latents = pixel_norm(latents)
-        if told is not None:
-            latents = torch.cat((latents, F.one_hot(told, self.told).to(latents)), 1)
+        if kinds is not None:
+            latents = torch.cat((latents, F.one_hot(kinds, self.told).to(latents)), 1)
         x = self.first(latents).unflatten(1, (-1, FIRST, FIRST))
-        x = _unit(self.begin(_with(_unit(x), seen[0])))
+        x = _unit(self.begin(_with(_unit(x), scales[0])))
         coarse: Tensor | None = None
         for i in range(level):
             if i == level - 1 and alpha < 1:
                 coarse = twice(self.image[i](x))
-            x = _unit(self.enter[i](_with(twice(x), seen[i + 1])))
+            x = _unit(self.enter[i](_with(twice(x), scales[i + 1])))
             x = _unit(self.refine[i](x))
         image: Tensor = self.image[level](x)
         return image if coarse is None else torch.lerp(coarse, image.to(coarse.dtype), alpha)
 
 
 class Judge(nn.Module):
-    """Images with box maps in, one number for each out: Karras et al. 2018, table 2, with maps.
+    """The critic, of images with box maps: Karras et al. 2018, table 2, with maps.
 
-    Classes enter as a projection (Miyato & Koyama 2018, arXiv:1802.05637, eq. 4).
+    Classes enter by projection (Miyato & Koyama 2018, arXiv:1802.05637, eq. 4).
     """
 
-    def __init__(self, growth: Growth, told: int, channels: int, classes: int, spp: bool) -> None:
+    def __init__(self, growth: Growth, kinds: int, channels: int, classes: int, spp: bool) -> None:
         super().__init__()
         self.growth, self.channels, self.spp = growth, channels, spp
         w = growth.widths
@@ -119,43 +121,43 @@ class Judge(nn.Module):
         bins = sum(n * n for n in PYRAMID) if spp else FIRST**2
         self.dense = EqualisedLinear(w[0] * bins, w[0])
         self.head = EqualisedLinear(w[0], 1, gain=1)
-        self.told = nn.Embedding(told, w[0]) if told else None
+        self.told = nn.Embedding(kinds, w[0]) if kinds else None
 
     def forward(
-        self, pair: Tensor, level: int, alpha: float, group: int, told: Tensor | None = None
+        self, pair: Tensor, level: int, alpha: float, group: int, kinds: Tensor | None = None
     ) -> Tensor:
-        """Values (B, 1) of pairs (B, channels + classes, edge, edge) of the level's edge."""
-        seen = pyramid(pair[:, self.channels :], level)
+        """Return values (B, 1) of pairs (B, channels + classes, edge, edge) at a level."""
+        scales = pyramid(pair[:, self.channels :], level)
         x = leaky(self.image[level](pair))
         for i in reversed(range(level)):
-            x = leaky(self.refine[i](_with(x, seen[i + 1])))
+            x = leaky(self.refine[i](_with(x, scales[i + 1])))
             x = half(leaky(self.leave[i](x)))
             if i == level - 1 and alpha < 1:
                 x = torch.lerp(leaky(self.image[i](half(pair))).to(x.dtype), x, alpha)
-        x = leaky(self.end(_with(minibatch_deviation(x, group), seen[0])))
-        found = leaky(self.dense(spatial_pyramid(x) if self.spp else x.flatten(1)))
-        value: Tensor = self.head(found)
+        x = leaky(self.end(_with(minibatch_deviation(x, group), scales[0])))
+        features = leaky(self.dense(spatial_pyramid(x) if self.spp else x.flatten(1)))
+        value: Tensor = self.head(features)
         if self.told is not None:
-            assert told is not None, "observe() has seen a class of each case"
-            value = value + (self.told(told) * found).sum(1, keepdim=True)
+            assert kinds is not None, "observe() checks that each case has a class"
+            value = value + (self.told(kinds) * features).sum(1, keepdim=True)
         return value
 
 
 def pyramid(maps: Tensor, level: int) -> list[Tensor]:
-    """Maps of every resolution up to a level's, coarse to fine."""
-    found = [maps]
+    """Return maps of every resolution up to a level's, coarse to fine."""
+    levels = [maps]
     for _ in range(level):
-        found.append(half(found[-1]))
-    return found[::-1]
+        levels.append(half(levels[-1]))
+    return levels[::-1]
 
 
 def spatial_pyramid(x: Tensor) -> Tensor:
-    """The largest of each feature in 1, 2 x 2 and 4 x 4 bins: (B, C, H, W) -> (B, 21 C)."""
+    """Max-pool features in 1, 2 x 2 and 4 x 4 bins: (B, C, H, W) -> (B, 21 C)."""
     return torch.cat([F.adaptive_max_pool2d(x, n).flatten(1) for n in PYRAMID], 1)
 
 
 def _with(x: Tensor, maps: Tensor) -> Tensor:
-    """Features and maps side by side."""
+    """Concatenate features and maps, maps scaled to the features' total magnitude."""
     loud = math.sqrt(x.shape[1] / maps.shape[1])
     return torch.cat((x, (loud * maps).to(x.dtype)), 1)
 
@@ -165,7 +167,7 @@ def _unit(x: Tensor) -> Tensor:
 
 
 class GAN(Protocol):
-    """What losses and drawing need of the generator; see ``CPGGAN``."""
+    """The part of ``CPGGAN`` that losses and sampling use."""
 
     name: ClassVar[str]
     schema: Schema
@@ -182,19 +184,19 @@ class GAN(Protocol):
 
     @property
     def kinds(self) -> int:
-        """Classes a sample can be asked to be of."""
+        """Number of classes that can be requested."""
 
     @property
     def lesions(self) -> bool:
-        """Whether it draws lesions alone."""
+        """Whether it generates lesions alone."""
 
     def standardised(self, image: Tensor) -> Tensor:
-        """Images in the units that the networks work in."""
+        """Return images in the networks' units."""
 
     def told(self, batch: Batch) -> Tensor | None:
-        """Classes int64 (B,) of a training batch."""
+        """Return the classes of a training batch, int64 (B,)."""
 
     def drawn(
-        self, latents: Tensor, maps: Tensor, level: int, alpha: float, told: Tensor | None
+        self, latents: Tensor, maps: Tensor, level: int, alpha: float, kinds: Tensor | None
     ) -> Tensor:
-        """What the painter makes of latents and box maps."""
+        """Generate images from latents and box maps."""

@@ -1,4 +1,4 @@
-"""What the two players of ``cpggan`` minimise: WGAN-GP with drift, over images with their boxes."""
+"""Losses of ``cpggan``: WGAN-GP with drift, of images with their boxes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Objective:
         self.augment = DiscriminatorAugment(self.options.augment, self.options.augment_p)
 
     def phases(self) -> Sequence[Phase]:
-        """The generator waits for ``n_critic`` - 1 steps; in its own, its samples serve both."""
+        """Return the phases: every ``n_critic``-th step the generator's samples serve both."""
         pace = self.options.n_critic
         return (
             Phase("generator", self.generator, pace, pace - 1),
@@ -34,7 +34,7 @@ class Objective:
         )
 
     def generator(self, step: Step) -> Mapping[str, Tensor]:
-        """Raise the critic's value of synthetic pairs."""
+        """Return the generator's loss: the negative critic value of synthetic pairs."""
         level = self._level(step)
         self.gan.painter.grown.fill_(level - 1 + step.alpha if level else 0.0)
         fake = self._draw(step)
@@ -42,11 +42,11 @@ class Objective:
         return {"value": losses.wgan_generator([self._judge(step, self._changed(step, fake))])}
 
     def discriminator(self, step: Step) -> Mapping[str, Tensor]:
-        """Tell real pairs from synthetic ones, and from real images with another's boxes."""
+        """Return the critic's losses; real images with another's boxes count as synthetic."""
         real, fake = self._changed(step, self._real(step)), self._changed(step, self._fake(step))
         share = self.options.mismatch if self._group(step) > 1 else 0.0
         wrong = [self._mismatched(step, real)] if share else []
-        # One pass over all: groups of the minibatch deviation lie within each.
+        # One pass over all: groups of the minibatch deviation do not mix the parts.
         values = self._judge(step, torch.cat((real, fake, *wrong))).chunk(2 + len(wrong))
         distance = losses.wgan_critic([values[0]], [values[1]])
         if wrong:
@@ -63,15 +63,15 @@ class Objective:
         }
 
     def realness(self, batch: Batch, stage: Stage, alpha: float) -> Tensor:
-        """The critic's value (B,) of real pairs, each alone; the mean over lesions."""
+        """Return the critic's value (B,) of real pairs, each alone; the mean over lesions."""
         gan, step = self.gan, Step(batch, stage, 0, 0, torch.Generator(batch.image.device))
         step.alpha = alpha
-        level, told = self._level(step), gan.told(batch)
+        level, kinds = self._level(step), gan.told(batch)
 
         def value(pair: Tensor) -> Tensor:
-            seen = self._at_level(step, pair)
-            found: Tensor = gan.nets["discriminator"](seen, level, alpha, 1, told)
-            return found.float()[:, 0]
+            scaled = self._at_level(step, pair)
+            scores: Tensor = gan.nets["discriminator"](scaled, level, alpha, 1, kinds)
+            return scores.float()[:, 0]
 
         if not gan.lesions:
             return value(self._whole(batch))
@@ -85,36 +85,36 @@ class Objective:
     # -- pairs -------------------------------------------------------------------------------------
 
     def _judge(self, step: Step, pair: Tensor) -> Tensor:
-        """Values (B, 1) of pairs, or of several batches of them one behind the other."""
-        told = self.gan.told(step.batch)
-        if told is not None:
-            told = told.repeat(len(pair) // len(told))
+        """Return values (B, 1) of pairs, or of several concatenated batches."""
+        kinds = self.gan.told(step.batch)
+        if kinds is not None:
+            kinds = kinds.repeat(len(pair) // len(kinds))
         value: Tensor = self.gan.nets["discriminator"](
-            pair, self._level(step), step.alpha, self._group(step), told
+            pair, self._level(step), step.alpha, self._group(step), kinds
         )
         return value
 
     def level(self, stage: Stage) -> int:
-        """Number of a stage's resolution."""
-        assert stage.size is not None, "each stage has one"
+        """Return the level of a stage's resolution."""
+        assert stage.size is not None, "each stage has a size"
         return self.gan.growth.edges.index(stage.size[0])
 
     def _level(self, step: Step) -> int:
         return self.level(step.stage)
 
     def _group(self, step: Step) -> int:
-        """Samples of a group: of a whole share, if that is no multiple of them, a divisor."""
+        """Return the size of a group: ``minibatch``, or a divisor that fits the batch."""
         return math.gcd(self.options.minibatch, len(step.batch.image))
 
     def _mismatched(self, step: Step, real: Tensor) -> Tensor:
-        """Real images, each with the boxes of the next one of its group (Reed et al. 2016)."""
+        """Return real images with the boxes of the next in their group (Reed et al. 2016)."""
         image, maps = self._split(real)
         groups = maps.reshape(-1, self._group(step), *maps.shape[1:])
         others = groups.roll(1, 1).flatten(0, 1)
         return torch.cat((image, others), 1)
 
     def _changed(self, step: Step, pair: Tensor) -> Tensor:
-        """Pairs as augmentation leaves them; intensities change in the image alone."""
+        """Return augmented pairs; intensities change in the image alone."""
         if not self.options.augment:
             return pair
         return torch.cat(self.augment(step, *self._split(pair)), 1)
@@ -126,12 +126,12 @@ class Objective:
     def _draw(self, step: Step) -> Tensor:
         maps = self._split(self._real(step))[1]
         latents = step.randn(self.options.latent)
-        told = self.gan.told(step.batch)
-        image = self.gan.drawn(latents, maps, self._level(step), step.alpha, told)
+        kinds = self.gan.told(step.batch)
+        image = self.gan.drawn(latents, maps, self._level(step), step.alpha, kinds)
         return torch.cat((image, maps), 1)
 
     def _fake(self, step: Step) -> Tensor:
-        """The generator's pairs of this step, or of its own where the generator waits."""
+        """Return this step's synthetic pairs; generate them if the generator has not."""
         if "fake" not in step.scratch:
             with torch.no_grad():
                 step.scratch["fake"] = self._draw(step)
@@ -139,7 +139,7 @@ class Objective:
         return fake
 
     def _real(self, step: Step) -> Tensor:
-        """Real pairs of the stage's size, flipped; as blurred as the stage is faded out."""
+        """Return real pairs at the stage's size, flipped, and blurred while it fades in."""
         if "real" not in step.scratch:
             step.scratch["real"] = self._prepared(step)
         real: Tensor = step.scratch["real"]
@@ -156,29 +156,29 @@ class Objective:
         return self._at_level(step, self._flipped(step, pair))
 
     def _whole(self, batch: Batch) -> Tensor:
-        """Whole images with the maps of all their boxes."""
+        """Return whole images with the maps of all their boxes."""
         maps = batch_maps(batch, len(self.gan.schema.box_classes))
         return torch.cat((self._image(batch), maps), 1)
 
     def _lesion(self, batch: Batch, chosen: Tensor) -> Tensor:
-        """The squares around chosen boxes (B,)."""
+        """Return the squares around chosen boxes (B,)."""
         classes, edge = len(self.gan.schema.box_classes), self.gan.edge
         return crop(batch, chosen, self._image(batch), classes, edge, self.options.roi_margin)
 
     def _image(self, batch: Batch) -> Tensor:
-        """Images in standardised units."""
+        """Return images in standardised units; UsageFault: not whole images."""
         if tuple(batch.image.shape[2:]) != self.gan.size:
             raise UsageFault(
-                f"--set patch={list(batch.image.shape[2:])}: cpggan learns from whole images of "
-                f"{list(self.gan.size)} voxels, expected to see such; leave patch out"
+                f"--set patch={list(batch.image.shape[2:])}: cpggan needs whole images, "
+                f"expected {list(self.gan.size)} voxels; leave patch out"
             )
         return self.gan.standardised(batch.image)
 
     def _at_level(self, step: Step, pair: Tensor) -> Tensor:
-        """Full-size pairs at the stage's size; as blurred as the stage is faded out."""
+        """Return full-size pairs at the stage's size, blurred while it fades in."""
         gan = self.gan
         edge = gan.growth.edges[self._level(step)]
-        # Means of areas; so the maps are those of boxes drawn at the stage's own size.
+        # Area means: the maps equal those of boxes rasterised at the stage's size.
         pair = F.avg_pool2d(pair, gan.edge // edge) if edge < gan.edge else pair
         if step.alpha < 1 and edge > gan.growth.edges[0]:
             image, maps = self._split(pair)

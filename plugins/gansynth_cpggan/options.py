@@ -1,4 +1,4 @@
-"""Options of ``cpggan``; where they say nothing of their own they are Karras et al. 2018's."""
+"""Options of ``cpggan``; defaults follow Karras et al. 2018 unless noted."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class CPGGANOptions(GeneratorOptions):
     width: int = Field(
         16, ge=1, description="features at full size; doubled at each halving of the size"
     )
-    max_width: int = Field(256, ge=1, description="most features")
+    max_width: int = Field(256, ge=1, description="largest number of features")
     latent: int = Field(128, ge=1, description="numbers in a latent")
     minibatch: int = Field(
-        4, ge=1, description="samples of a group whose deviation the discriminator sees; 1: none"
+        4, ge=1, description="group size of the minibatch standard deviation; 1: none"
     )
     spp: bool = Field(
         False, description="pool the discriminator's last features over a spatial pyramid"
     )
     output: Literal["linear", "tanh"] = Field(
-        "linear", description="range of the image: any, or a recorded window"
+        "linear", description="range of the image: unbounded, or tanh to a recorded window"
     )
     # -- growth
     stage_images: int = Field(
@@ -46,7 +46,7 @@ class CPGGANOptions(GeneratorOptions):
     batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (),
         examples=["16,16,8"],
-        description="real cases a step at 4 x 4, 8 x 8, ..., the last for all larger sizes; empty: "
+        description="batch size at 4 x 4, 8 x 8, ..., the last for all larger sizes; empty: "
         "batch_size",
     )
     # -- losses and rates
@@ -56,38 +56,38 @@ class CPGGANOptions(GeneratorOptions):
         0.5,
         ge=0,
         lt=1,
-        description="share of real images with another's boxes in what the critic takes for "
-        "synthetic",
+        description="share of real images with another image's boxes among the critic's "
+        "synthetic pairs",
     )
-    n_critic: int = Field(1, ge=1, description="critic's steps for each of the generator")
+    n_critic: int = Field(1, ge=1, description="critic steps per generator step")
     lr_generator: float = Field(1e-3, gt=0, description="Adam's rate for the generator")
     lr_discriminator: float = Field(1e-3, gt=0, description="Adam's rate for the critic")
     # -- condition, augmentation
     condition: Literal["none", "class"] = Field(
-        "none", description="what is asked of a sample beside its boxes: nothing, or its class"
+        "none", description="condition of a sample beside its boxes: none, or its class"
     )
     flips: Literal["none", "h", "v", "hv"] = Field(
-        "none", description="axes along which half of the real images are flipped, boxes with them"
+        "none", description="axes along which half of the real images are flipped, with boxes"
     )
     augment: tuple[ChangeName, ...] = Field(
-        (), description="changes of what the critic sees, for few cases (DiffAugment)"
+        (), description="augmentation of the critic's input, for few cases (DiffAugment)"
     )
-    augment_p: float = Field(1.0, ge=0, le=1, description="probability of each change")
+    augment_p: float = Field(1.0, ge=0, le=1, description="probability of each augmentation")
     # -- samples
     mode: Literal["image", "roi"] = Field(
-        "image", description="draw whole images, or lesions alone and blend them into real slices"
+        "image", description="image: whole images; roi: lesions alone, blended into real slices"
     )
-    roi_size: int = Field(32, description="edge in voxels that lesions are learnt and drawn at")
+    roi_size: int = Field(32, description="edge of lesion crops, voxels (mode=roi)")
     roi_margin: float = Field(
         0.5,
         ge=0,
-        description="surroundings of a lesion at either end, parts of its box's side",
+        description="margin around a lesion on each side, as a share of its box's side",
     )
-    tighten: bool = Field(False, description="shrink asked boxes to the lesion that was drawn")
+    tighten: bool = Field(False, description="shrink requested boxes to the generated lesion")
     admit: Literal["contrast", "none"] = Field(
         "contrast",
-        description="what a sample must show to be learnt from: the contrast that all but 5 % of "
-        "the training boxes have, or nothing",
+        description="condition to accept a sample: contrast: that of all but 5 % of "
+        "the training boxes; none",
     )
 
     @model_validator(mode="after")
@@ -95,7 +95,7 @@ class CPGGANOptions(GeneratorOptions):
         """Refuse what contradicts itself."""
         if self.mismatch and self.minibatch < 2:
             raise ValueError(
-                "mismatch: boxes come from another sample of the same group; use minibatch=2 or "
+                "mismatch: takes boxes from another sample of the group; use minibatch=2 or "
                 "more, or mismatch=0"
             )
         return self

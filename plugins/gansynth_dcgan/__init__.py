@@ -1,4 +1,4 @@
-"""2D GANs that draw from noise: ``dcgan`` (DCGAN, WGAN and WGAN-GP), and papers' recipes for it."""
+"""``dcgan``: unconditional GANs (DCGAN, WGAN and WGAN-GP), and recipes of papers for it."""
 
 from __future__ import annotations
 

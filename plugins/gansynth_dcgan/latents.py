@@ -1,4 +1,4 @@
-"""The noise that samples are drawn from, and the ways between two points of it."""
+"""Latents of samples, and interpolation between them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ Prior = Literal["normal", "uniform"]
 
 
 def of_step(step: Step, prior: Prior, numbers: int) -> Tensor:
-    """Latents (B, numbers) of a training step."""
+    """Return the latents (B, numbers) of a training step."""
     return step.randn(numbers) if prior == "normal" else 2 * step.rand(numbers) - 1
 
 
 def of_seed(rng: torch.Generator, prior: Prior, numbers: int) -> Tensor:
-    """The next latent (numbers,) of a generator on the CPU: a seed is the same on every device."""
+    """Return the next latent (numbers,), made on the CPU: equal for a seed on every device."""
     if prior == "normal":
         return torch.randn(numbers, generator=rng)
     return 2 * torch.rand(numbers, generator=rng) - 1
 
 
 def between(first: Tensor, last: Tensor, share: float, prior: Prior) -> Tensor:
-    """A latent between two, (numbers,); shares 0 and 1 give the ends to the bit.
+    """Interpolate between two latents (numbers,); shares 0 and 1 give the ends bit for bit.
 
-    Normal ones keep to a sphere (White 2016, arXiv:1609.04468); uniform ones take a straight way.
+    Normal latents use slerp (White 2016, arXiv:1609.04468), uniform latents a straight line.
     """
     if share in (0.0, 1.0):
         return last if share else first
@@ -35,7 +35,7 @@ def between(first: Tensor, last: Tensor, share: float, prior: Prior) -> Tensor:
         return torch.lerp(first, last, share)
     a, b = first.double(), last.double()
     angle = torch.acos((a @ b / (a.norm() * b.norm())).clamp(-1, 1))
-    if angle.sin() < 1e-6:  # the same direction, or the opposite one: there is no arc
+    if angle.sin() < 1e-6:  # parallel or opposite directions have no unique arc
         return torch.lerp(first, last, share)
     arc = ((1 - share) * angle).sin() * a + (share * angle).sin() * b
     return (arc / angle.sin()).float()

@@ -1,4 +1,4 @@
-"""Label maps as channels that are drawn beside the image, and back."""
+"""Label maps as channels that are generated with the image, and back."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from gansynth_dcgan.options import DCGANOptions
 class LabelChannels:
     """One channel for each label value, -1 (outside) included.
 
-    The discriminator sees them from ``-scale`` to ``scale`` (this label). Dice of drawn labels on
+    The discriminator sees ``-scale`` to ``scale`` (this label). Dice of generated labels on
     hippocampus slices (wgan-gp, width 16, n_critic 2, rates 5e-4, 1500 steps; real: 0.84, 0.83):
 
     - soft: 0.78 and 0.73 (shuffled: 0.15), areas 0.90 and 0.98 of the real ones;
     - soft, ``d_norm=layer``: 0.69 and 0.64, images smoother; ``mask_scale=2``: 0.62, 0.67;
     - hard: 0.75 and 0.65, areas of 0.2 and 0.5, but learnt sooner;
-    - linear, as Neff et al. 2017 drew masks: 0.75 and 0.61.
+    - linear, as Neff et al. 2017: 0.75 and 0.61.
 
-    ``objective=gan`` is no good with label maps: linear ones are learnt and lost again, others stay
-    empty or noise. ``wgan`` learns slowly.
+    ``objective=gan`` fails: linear maps are learnt and lost again, others stay empty or noise.
+    ``wgan`` learns slowly.
     """
 
     def __init__(self, schema: Schema, options: DCGANOptions) -> None:
@@ -35,14 +35,14 @@ class LabelChannels:
         return len(self.values)
 
     def of_labels(self, labels: Tensor) -> Tensor:
-        """Labels (B, ...) as probabilities (B, len(self), ...): 0 or 1."""
+        """Return labels (B, ...) as probabilities (B, len(self), ...): 0 or 1."""
         return one_hot(labels, self.values)
 
     def of_logits(self, logits: Tensor) -> Tensor:
-        """What was drawn as probabilities (B, len(self), ...).
+        """Return logits as probabilities (B, len(self), ...).
 
-        Linear ones may be any number. Hard ones are 0 or 1, with the gradient of the soft ones
-        (straight through: Bengio et al. 2013, arXiv:1308.3432).
+        Linear ones are unbounded. Hard ones are 0 or 1, with the gradient of the soft ones
+        (straight-through: Bengio et al. 2013, arXiv:1308.3432).
         """
         if self.output == "linear":
             return (logits + 1) / 2
@@ -53,18 +53,18 @@ class LabelChannels:
         return sure + soft - soft.detach()
 
     def shown(self, probabilities: Tensor) -> Tensor:
-        """Probabilities as the discriminator sees them."""
+        """Return probabilities in the discriminator's range, ``-scale`` to ``scale``."""
         return self.scale * (2 * probabilities - 1)
 
     def outside(self, probabilities: Tensor) -> Tensor | None:
-        """How probably a voxel is outside, (B, 1, ...); None if there is no such label."""
+        """Return the probability of outside, (B, 1, ...); None if there is no such label."""
         if OUTSIDE not in self.values:
             return None
         at = self.values.index(OUTSIDE)
         return probabilities[:, at : at + 1].clamp(0, 1)
 
     def labels(self, probabilities: Tensor) -> LabelArray:
-        """The most probable labels int16 (B, ...)."""
+        """Return the most probable labels, int16 (B, ...)."""
         values = np.array(self.values, np.int16)
-        found: LabelArray = values[probabilities.argmax(1).cpu().numpy()]
-        return found
+        labels: LabelArray = values[probabilities.argmax(1).cpu().numpy()]
+        return labels

@@ -1,4 +1,4 @@
-"""``dcgan``: draws images, and label maps with them, from noise alone.
+"""``dcgan``: generates images, and optionally their label maps, from noise.
 
 Radford et al. 2016 (DCGAN), Arjovsky et al. 2017 (WGAN), Gulrajani et al. 2017 (WGAN-GP) on one
 architecture, as in Han et al. 2018.
@@ -38,17 +38,17 @@ from gansynth_dcgan.options import DCGANOptions, Norm
 __all__ = ["DCGAN", "DCGANOptions"]
 
 CLEANED, NOISE = "cleaned", "label_noise"
-"""Share of a drawn label map that was cleaned, and why it is noise if it is, in its provenance."""
+"""Keys of provenance: share of the label map that was cleaned; why it was rejected as noise."""
 AT_ONCE = {"cuda": 32, "cpu": 4}
-"""Samples of one batch, always as many: how many are asked for together then changes no bit."""
+"""Samples per batch; batches are padded, so the number requested does not change a sample."""
 
 
 class DCGAN(Generator):
-    """Noise in, image out; with ``with_mask`` its label map too."""
+    """Unconditional GAN: noise in, image out; with ``with_mask`` its label map too."""
 
     name: ClassVar[str] = "dcgan"
     Options: ClassVar[type[GeneratorOptions]] = DCGANOptions
-    # The generator moves every n_critic-th step only, so its average must reach back further.
+    # The generator is updated every n_critic-th step only, so its average needs a longer half-life.
     loop: ClassVar[Mapping[str, Any]] = {"batch_size": 64, "ema_half_life": 10_000}
 
     options: DCGANOptions
@@ -56,12 +56,12 @@ class DCGAN(Generator):
     # -- networks ----------------------------------------------------------------------------------
 
     def networks(self) -> dict[str, nn.Module]:
-        """A painter and a judge below the same pyramid."""
+        """Return a generator and a discriminator of the same pyramid."""
         o = self.options
         if not self.size:
             raise UsageFault(
-                "dcgan: draws images of one size, expected a source that has one; slices: and "
-                "pictures: take --read resize=64x64"
+                "dcgan: generates images of one size, expected a source that has one; for slices: "
+                "and pictures: use --read resize=64x64"
             )
         self.masks, self.asked = LabelChannels(self.schema, o), Asked(self.schema, o)
         self.intensities = Intensities(len(self.schema.channels))
@@ -70,36 +70,36 @@ class DCGAN(Generator):
         if o.augment and o.augment_p == "adaptive":
             self.memories["augment"] = self.objective.augment
         pyramid = Pyramid.of(self.size, o.width, o.max_width)
-        channels, told = len(self.schema.channels) + len(self.masks), len(self.asked)
+        channels, kinds = len(self.schema.channels) + len(self.masks), len(self.asked)
         return {
-            "generator": Painter(pyramid, o.latent, told, channels, o.g_norm),
-            "discriminator": Judge(pyramid, channels, told, self.d_norm, o.d_activation),
+            "generator": Painter(pyramid, o.latent, kinds, channels, o.g_norm),
+            "discriminator": Judge(pyramid, channels, kinds, self.d_norm, o.d_activation),
         }
 
     @property
     def d_norm(self) -> Norm:
-        """What normalises the discriminator's features."""
+        """Normalisation of the discriminator."""
         return self.options.d_norm or self.options.usual.d_norm
 
     @property
     def intensity(self) -> Literal["linear", "tanh"]:
-        """Range of the images, an option."""
+        """Range of the images: option ``output``."""
         return self.options.output
 
     @property
     def labelling(self) -> Labelling:
-        """Label maps are drawn with the images, or there are none."""
+        """Whether label maps are generated with the images: option ``with_mask``."""
         return "drawn" if self.options.with_mask else "none"
 
     @property
     def heeds(self) -> frozenset[Heeded]:
-        """The class of a case or whether it has foreground, as asked for; else nothing."""
-        asked = self.options.condition
-        return frozenset() if asked == "none" else frozenset({asked})
+        """The class of a case, or whether it has foreground: option ``condition``."""
+        condition = self.options.condition
+        return frozenset() if condition == "none" else frozenset({condition})
 
     def channel_axes(self) -> Mapping[str, tuple[int, Sequence[str]]]:
-        """Where latents, kinds, image channels and labels meet the networks."""
-        seen = (
+        """Return the weights whose axes are latents, kinds, image channels or labels."""
+        channels = (
             *(f"image:{name}" for name in self.schema.channels),
             *(f"label:{value}" for value in self.masks.values),
         )
@@ -108,9 +108,9 @@ class DCGAN(Generator):
         last = len(cast(Painter, self.nets["generator"]).layers) - 1
         axes: dict[str, tuple[int, Sequence[str]]] = {
             "generator/first.weight": (1, (*latents, *kinds)),
-            f"generator/layers.{last}.weight": (1, seen),
-            f"generator/layers.{last}.bias": (0, seen),
-            "discriminator/layers.0.weight": (1, seen),
+            f"generator/layers.{last}.weight": (1, channels),
+            f"generator/layers.{last}.bias": (0, channels),
+            "discriminator/layers.0.weight": (1, channels),
         }
         return {**axes, "discriminator/told.weight": (0, kinds)} if kinds else axes
 
@@ -119,27 +119,27 @@ class DCGAN(Generator):
         super().to(device)
         if self.schema.ndim == 2:
             for net in self.nets.values():
-                # Measured on a CPU: generator's steps up to 1.8x faster, samples 1.2x.
+                # Measured on a CPU: generator steps up to 1.8x faster, sampling 1.2x.
                 net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self
 
     # -- training ----------------------------------------------------------------------------------
 
     def phases(self) -> Sequence[Phase]:
-        """See ``Objective``."""
+        """Return the phases of ``Objective``."""
         return self.objective.phases()
 
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """What the objective's paper trains with, at the player's own rate."""
+        """Return the optimizer of the objective's paper, at the player's learning rate."""
         o, usual = self.options, self.options.usual
-        own = o.lr_generator if player == "generator" else o.lr_discriminator
-        rate = own or usual.lr
+        lr = o.lr_generator if player == "generator" else o.lr_discriminator
+        rate = lr or usual.lr
         if usual.beta1 is None:
             return torch.optim.RMSprop(parameters, lr=rate, foreach=True)
         return torch.optim.Adam(parameters, lr=rate, betas=(usual.beta1, usual.beta2), foreach=True)
 
     def observe(self, cases: Iterable[Case]) -> None:
-        """Learn intensities, kinds, label maps; DataFault: a case lacks what is asked."""
+        """Fit intensities, kinds and label maps; DataFault: a case lacks its kind or labels."""
         label_maps = self._watched(cases)
         if self.options.with_mask:
             self.priors = LabelPriors.fit((m for m in label_maps if m is not None), self.schema)
@@ -148,7 +148,7 @@ class DCGAN(Generator):
                 pass
 
     def _watched(self, cases: Iterable[Case]) -> Iterable[LabelArray | None]:
-        """Label maps of cases, as the rest of them is taken note of."""
+        """Yield label maps of cases, and record their intensities and kinds."""
         for case in cases:
             if self.options.output == "linear":
                 self.intensities.add(case.image)
@@ -157,13 +157,13 @@ class DCGAN(Generator):
                 self.asked.counts[kind] += 1
             if self.options.with_mask and case.labels is None:
                 raise DataFault(
-                    f"case {case.id!r}: has no label map, expected one of each case for "
-                    "--with-mask; leave the case out, or draw images alone, without --with-mask"
+                    f"case {case.id!r}: has no label map, expected one for "
+                    "--with-mask; leave the case out, or fit without --with-mask"
                 )
             yield case.labels
 
     def state(self) -> dict[str, Any]:
-        """What ``observe`` learnt: numbers, no image."""
+        """Return what ``observe`` fitted: numbers, no image."""
         return {
             "intensities": self.intensities.to_json(),
             "kinds": list(self.asked.counts),
@@ -171,16 +171,16 @@ class DCGAN(Generator):
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Read back ``state``."""
+        """Restore what ``state`` returned."""
         if not state:
             return
         self.intensities.load_json(state["intensities"])
         self.asked.counts = [int(count) for count in state["kinds"]]
-        found = state["labels"]
-        self.priors = None if found is None else LabelPriors.from_json(found)
+        priors = state["labels"]
+        self.priors = None if priors is None else LabelPriors.from_json(priors)
 
     def realness(self, batch: Batch, stage: Stage) -> Tensor | None:
-        """The discriminator's value of real cases; None for those that lack what it is told."""
+        """Return the discriminator's value of real cases; None without their kind or labels."""
         labelled = self.options.with_mask or self.asked.by == "foreground"
         if (labelled and batch.labels is None) or (
             self.asked.by == "class" and batch.classes is None
@@ -189,21 +189,21 @@ class DCGAN(Generator):
         with self.at_rest():
             return self.objective.realness(batch, stage)
 
-    # -- drawing -----------------------------------------------------------------------------------
+    # -- sampling ----------------------------------------------------------------------------------
 
-    def drawn(self, latents: Tensor, told: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """What the painter makes of latents: images (B, C, ...), standardised, label probabilities.
+    def drawn(self, latents: Tensor, kinds: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Generate standardised images (B, C, ...), and label probabilities, from latents.
 
-        The more surely a voxel is outside, the nearer it is to the schema's constant there.
+        Voxels fade to the schema's constant by their probability of outside.
         """
-        made = self.nets["generator"](latents, told).float()
+        output = self.nets["generator"](latents, kinds).float()
         channels = len(self.schema.channels)
-        image = made[:, :channels]
+        image = output[:, :channels]
         if self.options.output == "tanh":
             image = image.tanh()
         if not len(self.masks):
             return image, None
-        probabilities = self.masks.of_logits(made[:, channels:])
+        probabilities = self.masks.of_logits(output[:, channels:])
         outside = self.masks.outside(probabilities)
         if outside is not None and self.schema.outside_fill is not None:
             fill = self.intensities.constant(self.schema.outside_fill, image)
@@ -212,9 +212,9 @@ class DCGAN(Generator):
 
     @torch.no_grad()
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
-        """Draw one sample per condition; what is random comes from each seed alone.
+        """Generate one sample per condition; its randomness depends on its seed alone.
 
-        A kind that a condition leaves open is as frequent as in training.
+        Without a requested kind, kinds are as frequent as in training.
         """
         begun = [self._begun(c, seed) for c, seed in zip(conditions, seeds, strict=True)]
         arrays = self._arrays([latent for latent, _ in begun], [kind for _, kind in begun])
@@ -227,25 +227,25 @@ class DCGAN(Generator):
 
     @torch.no_grad()
     def interpolate(self, condition: Condition, ends: tuple[int, int], steps: int) -> list[Sample]:
-        """Samples on the way from one latent to another, ``steps`` of them with both ends.
+        """Generate ``steps`` samples from one latent to another, both ends included.
 
-        Normal latents are walked through along a great circle, uniform ones along a line. The kind
-        stays the same all the way: the condition's, or the one drawn for the first end.
+        Normal latents follow a great circle, uniform ones a line. The kind stays constant: the
+        condition's, or that of the first end.
         """
         if steps < 2:
-            raise UsageFault(f"interpolate: {steps} step(s), expected both ends at least, 2")
+            raise UsageFault(f"interpolate: {steps} step(s), expected both ends, 2 or more")
         first, kind = self._begun(condition, ends[0])
         last, _ = self._begun(condition, ends[1])
         shares = [i / (steps - 1) for i in range(steps)]
         ways = [between(first, last, share, self.options.latent_prior) for share in shares]
-        told = {**self._told(condition, kind), "ends": list(ends)}
+        provenance = {**self._told(condition, kind), "ends": list(ends)}
         return [
-            self._sample(*pair, {**told, "share": share})
+            self._sample(*pair, {**provenance, "share": share})
             for pair, share in zip(self._arrays(ways, [kind] * steps), shares, strict=True)
         ]
 
     def _begun(self, condition: Condition, seed: int) -> tuple[Tensor, int | None]:
-        """The latent of a seed, and the kind of its sample."""
+        """Return the latent of a seed, and the kind of its sample."""
         rng = torch.Generator().manual_seed(seed)
         latent = of_seed(rng, self.options.latent_prior, self.options.latent)
         kind = self.asked.of_condition(condition)
@@ -254,36 +254,39 @@ class DCGAN(Generator):
     def _arrays(
         self, latents: Sequence[Tensor], kinds: Sequence[int | None]
     ) -> list[tuple[FloatArray, LabelArray | None]]:
-        """Images (C, ...) in the source's units with their label maps as drawn."""
+        """Return images (C, ...) in the source's units, and their uncleaned label maps."""
         self.nets["generator"].eval()
-        found: list[tuple[FloatArray, LabelArray | None]] = []
+        arrays: list[tuple[FloatArray, LabelArray | None]] = []
         at_once = AT_ONCE.get(self.device.type, 1)
         for start in range(0, len(latents), at_once):
             part = latents[start : start + at_once]
             missing = at_once - len(part)
             batch = torch.stack([*part, *[part[0]] * missing]).to(self.device)
             chosen = kinds[start : start + at_once]
-            told = stacked([*chosen, *[chosen[0]] * missing], self.device)
+            batch_kinds = stacked([*chosen, *[chosen[0]] * missing], self.device)
             with autocast(self.device, resolve(self.precision, self.device) == "bf16"):
-                image, probabilities = self.drawn(batch, told)
+                image, probabilities = self.drawn(batch, batch_kinds)
             images = self.intensities.restored(image).cpu().numpy()
             maps = [None] * at_once if probabilities is None else self.masks.labels(probabilities)
-            found += zip(images[: len(part)], maps, strict=False)
-        return found
+            arrays += zip(images[: len(part)], maps, strict=False)
+        return arrays
 
     def _told(self, condition: Condition, kind: int | None) -> dict[str, Any]:
-        """Where a sample comes from: whether its kind was asked for, or drawn as in training."""
-        told = {**condition.provenance, "generator": self.name}
+        """Return provenance, and whether the kind was requested or as frequent as in training."""
+        provenance = {**condition.provenance, "generator": self.name}
         if kind is None:
-            return told
-        given = self.asked.of_condition(condition) is not None
-        told[self.asked.by] = self.asked.names[kind]
-        return {**told, f"{self.asked.by}_from": "condition" if given else "training frequencies"}
+            return provenance
+        requested = self.asked.of_condition(condition) is not None
+        provenance[self.asked.by] = self.asked.names[kind]
+        return {
+            **provenance,
+            f"{self.asked.by}_from": "condition" if requested else "training frequencies",
+        }
 
     def _sample(
         self, image: FloatArray, labels: LabelArray | None, provenance: dict[str, Any]
     ) -> Sample:
-        """One sample of what was drawn for it."""
+        """Return the sample of one network output, its label map cleaned."""
         if labels is None:
             return Sample(image.copy(), None, None, provenance)
         image, drawn = image.copy(), labels
@@ -298,7 +301,7 @@ class DCGAN(Generator):
         return Sample(image, labels, boxes_of(labels, self.schema), provenance)
 
     def flaw(self, sample: Sample) -> str:
-        """What no training label map has, before or after it was cleaned."""
+        """Return why a label map is rejected: it is unlike every training label map."""
         if self.priors is None or sample.labels is None:
             return ""
         return sample.provenance.get(NOISE) or self.priors.flaw(sample.labels)

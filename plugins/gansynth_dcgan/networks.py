@@ -1,8 +1,8 @@
-"""The two networks of ``dcgan``: a painter of transposed convolutions, and a judge of strided ones.
+"""Networks of ``dcgan``: a generator of transposed convolutions, a discriminator of strided ones.
 
 Radford et al. 2016 (DCGAN, arXiv:1511.06434) as Han et al. 2018 changed it: filters four wide, half
-the channels, no tanh. Each axis is halved until about four voxels are left; what is drawn is cut to
-size.
+the channels, no tanh. Each axis is halved until about four voxels are left. Outputs are cropped to
+the image's size.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from gansynth.nn.networks.blocks import activation, normalisation
 from gansynth_dcgan.options import Norm
 
 BASE = 4
-"""Voxels per axis, about, of the coarsest features."""
+"""Approximate voxels per axis of the coarsest features."""
 DEVIATION = 0.02
-"""Of fresh weights (Radford et al. 2016, sec. 3)."""
+"""Standard deviation of initial weights (Radford et al. 2016, sec. 3)."""
 
 
 @dataclass(frozen=True)
 class Pyramid:
-    """Sizes and channels of the features, coarsest first; ``size`` in voxels is drawn."""
+    """Sizes and channels of the features, coarsest first; ``size``: of the image, in voxels."""
 
     size: tuple[int, ...]
     base: tuple[int, ...]
@@ -36,7 +36,7 @@ class Pyramid:
 
     @classmethod
     def of(cls, size: Sequence[int], width: int, most: int) -> Pyramid:
-        """The pyramid below a size. ``size``: voxels per axis, any."""
+        """Return the pyramid of an image size (voxels per axis, any)."""
         halvings = [max(0, round(math.log2(n / BASE))) for n in size]
         levels = max(1, *halvings)
         strides = [tuple(2 if i >= levels - n else 1 for n in halvings) for i in range(levels)]
@@ -46,24 +46,24 @@ class Pyramid:
 
     @property
     def margins(self) -> list[int]:
-        """What the pyramid has more than the size, as ``F.pad`` counts: last axis first."""
+        """Voxels by which the pyramid exceeds the size, in the order of ``F.pad``."""
         whole = [n * math.prod(s[axis] for s in self.strides) for axis, n in enumerate(self.base)]
-        more = [w - n for w, n in zip(whole, self.size, strict=True)]
-        return [part for m in reversed(more) for part in (m // 2, m - m // 2)]
+        surplus = [w - n for w, n in zip(whole, self.size, strict=True)]
+        return [part for m in reversed(surplus) for part in (m // 2, m - m // 2)]
 
 
 class Painter(nn.Module):
-    """Latents in, channels out. ``told``: kinds a sample can be asked to be; 0 for none."""
+    """The generator: latents in, channels out. ``kinds``: number of kinds; 0 for none."""
 
     def __init__(
-        self, pyramid: Pyramid, numbers: int, told: int, channels: int, norm: Norm = "batch"
+        self, pyramid: Pyramid, numbers: int, kinds: int, channels: int, norm: Norm = "batch"
     ) -> None:
         super().__init__()
-        self.pyramid, self.told = pyramid, told
+        self.pyramid, self.told = pyramid, kinds
         ndim, widths = len(pyramid.size), pyramid.widths
-        # No bias where a norm takes it away again.
+        # No bias where a norm removes it.
         free = norm in ("layer", "none")
-        self.first = nn.Linear(numbers + told, widths[0] * math.prod(pyramid.base), bias=free)
+        self.first = nn.Linear(numbers + kinds, widths[0] * math.prod(pyramid.base), bias=free)
         self.norms = nn.ModuleList(_norm(norm, ndim, width) for width in widths)
         layer: Any = nn.ConvTranspose3d if ndim == 3 else nn.ConvTranspose2d
         inner = [
@@ -75,10 +75,10 @@ class Painter(nn.Module):
         self.layers = nn.ModuleList([*inner, last])
         self.apply(_begin)
 
-    def forward(self, latents: Tensor, told: Tensor | None = None) -> Tensor:
-        """Draw (B, channels, *size), any real numbers, of latents (B, numbers), kinds (B,)."""
-        if told is not None:
-            latents = torch.cat((latents, F.one_hot(told, self.told).to(latents)), 1)
+    def forward(self, latents: Tensor, kinds: Tensor | None = None) -> Tensor:
+        """Return (B, channels, *size), unbounded, of latents (B, numbers) and kinds (B,)."""
+        if kinds is not None:
+            latents = torch.cat((latents, F.one_hot(kinds, self.told).to(latents)), 1)
         x = self.first(latents).unflatten(1, (self.pyramid.widths[0], *self.pyramid.base))
         for norm, layer in zip(self.norms, self.layers, strict=True):
             x = layer(F.relu(norm(x)))
@@ -86,9 +86,9 @@ class Painter(nn.Module):
 
 
 class Judge(nn.Module):
-    """Channels in, one number a sample out; kinds enter by projection (Miyato & Koyama 2018)."""
+    """The discriminator: one value per sample; kinds by projection (Miyato & Koyama 2018)."""
 
-    def __init__(self, pyramid: Pyramid, channels: int, told: int, norm: Norm, act: str) -> None:
+    def __init__(self, pyramid: Pyramid, channels: int, kinds: int, norm: Norm, act: str) -> None:
         super().__init__()
         self.pyramid = pyramid
         ndim, widths = len(pyramid.size), pyramid.widths[::-1]
@@ -102,23 +102,23 @@ class Judge(nn.Module):
         self.norms = nn.ModuleList(_norm(norm, ndim, width) for width in widths[1:])
         self.act = activation("elu" if act == "elu" else "leaky_relu")
         self.head = nn.Linear(widths[-1] * math.prod(pyramid.base), 1)
-        self.told = nn.Embedding(told, widths[-1]) if told else None
+        self.told = nn.Embedding(kinds, widths[-1]) if kinds else None
         self.apply(_begin)
 
-    def forward(self, seen: Tensor, told: Tensor | None = None) -> Tensor:
-        """Judge (B, channels, *size), asked for as ``told`` (B,): values (B, 1)."""
-        x = F.pad(seen, self.pyramid.margins)
+    def forward(self, images: Tensor, kinds: Tensor | None = None) -> Tensor:
+        """Return values (B, 1) of images (B, channels, *size) of ``kinds`` (B,)."""
+        x = F.pad(images, self.pyramid.margins)
         for layer, norm in zip(self.layers, (nn.Identity(), *self.norms), strict=True):
             x = self.act(norm(layer(x)))
         value: Tensor = self.head(x.flatten(1))
         if self.told is not None:
-            assert told is not None, "what is asked of a sample is known of each"
-            value = value + (self.told(told) * x.flatten(2).mean(2)).sum(1, keepdim=True)
+            assert kinds is not None, "each sample has a kind"
+            value = value + (self.told(kinds) * x.flatten(2).mean(2)).sum(1, keepdim=True)
         return value
 
 
 def _kernel(stride: Sequence[int]) -> tuple[int, ...]:
-    """Four wide where it strides (Han et al. 2018); three where an axis keeps its length."""
+    """Return kernels: 4 on strided axes (Han et al. 2018), 3 on the others."""
     return tuple(4 if s > 1 else 3 for s in stride)
 
 
@@ -129,7 +129,7 @@ def _norm(kind: Norm, ndim: int, channels: int) -> nn.Module:
 
 
 def _begin(module: nn.Module) -> None:
-    """Fresh weights: normal, of deviation 0.02; a norm's scale around 1."""
+    """Initialise weights: normal, standard deviation 0.02; a norm's scale around 1."""
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
     if isinstance(weight, nn.Parameter):
         nn.init.normal_(weight, 1.0 if weight.ndim == 1 else 0.0, DEVIATION)

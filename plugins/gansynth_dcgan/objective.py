@@ -1,4 +1,4 @@
-"""What the two players of ``dcgan`` minimise, and when.
+"""Losses and update schedule of ``dcgan``.
 
 Goodfellow et al. 2014 as Radford et al. 2016 train it (``gan``), Arjovsky et al. 2017 (``wgan``),
 Gulrajani et al. 2017 (``wgan-gp``).
@@ -25,7 +25,7 @@ from gansynth_dcgan.options import DCGANOptions, Norm
 
 
 class GAN(Protocol):
-    """What the losses need of the generator; see ``DCGAN``."""
+    """The part of ``DCGAN`` that the losses use."""
 
     schema: Schema
     size: tuple[int, ...]
@@ -37,14 +37,14 @@ class GAN(Protocol):
 
     @property
     def d_norm(self) -> Norm:
-        """What normalises the discriminator's features."""
+        """Normalisation of the discriminator."""
 
-    def drawn(self, latents: Tensor, told: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Images and probabilities of labels."""
+    def drawn(self, latents: Tensor, kinds: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return images and probabilities of labels."""
 
 
 class Objective:
-    """Losses of both players, who see standardised images with label channels behind."""
+    """Losses of both players, on standardised images followed by label channels."""
 
     def __init__(self, gan: GAN) -> None:
         self.gan, self.options = gan, gan.options
@@ -56,7 +56,7 @@ class Objective:
         )
 
     def phases(self) -> Sequence[Phase]:
-        """The generator waits for ``n_critic`` - 1 steps; in its own, its samples serve both."""
+        """Return the phases: every ``n_critic``-th step the generator's samples serve both."""
         pace = self.options.n_critic or self.options.usual.n_critic
         clip = self._clip if self.options.objective == "wgan" else None
         return (
@@ -65,13 +65,13 @@ class Objective:
         )
 
     def generator(self, step: Step) -> Mapping[str, Tensor]:
-        """Fool the discriminator."""
+        """Return the generator's loss."""
         fake = self._draw(step)
         step.scratch["fake"] = fake.detach()
         return {"adversarial": self.loss.generator([self._judge(step, self._changed(step, fake))])}
 
     def discriminator(self, step: Step) -> Mapping[str, Tensor]:
-        """Tell real samples from synthetic ones."""
+        """Return the discriminator's losses."""
         real, fake = self._changed(step, self._real(step)), self._changed(step, self._fake(step))
         if self.gan.d_norm == "batch":
             of_real, of_fake = self._judge(step, real), self._judge(step, fake)
@@ -87,7 +87,7 @@ class Objective:
         return terms
 
     def realness(self, batch: Batch, stage: Stage) -> Tensor:
-        """Values (B,) of real cases as they are, float32; higher is more real."""
+        """Return values of real cases without augmentation, float32 (B,); higher is more real."""
         step = Step(batch, stage, 0, 0, torch.Generator(batch.image.device))
         return self._judge(step, self._real(step)).float()[:, 0]
 
@@ -96,20 +96,20 @@ class Objective:
 
     # -- samples -----------------------------------------------------------------------------------
 
-    def _judge(self, step: Step, seen: Tensor) -> Tensor:
-        """Values (B, 1) of samples, or of several batches of them one behind the other."""
-        told = self.gan.asked.of_batch(step.batch)
-        if told is not None:
-            told = told.repeat(len(seen) // len(told))
-        values: Tensor = self.gan.nets["discriminator"](seen, told)
+    def _judge(self, step: Step, samples: Tensor) -> Tensor:
+        """Return values (B, 1) of samples, or of several concatenated batches."""
+        kinds = self.gan.asked.of_batch(step.batch)
+        if kinds is not None:
+            kinds = kinds.repeat(len(samples) // len(kinds))
+        values: Tensor = self.gan.nets["discriminator"](samples, kinds)
         return values
 
-    def _changed(self, step: Step, seen: Tensor) -> Tensor:
-        """Samples as augmentation leaves them; intensities change in the image alone."""
+    def _changed(self, step: Step, samples: Tensor) -> Tensor:
+        """Return augmented samples; intensities change in the image alone."""
         if not self.options.augment:
-            return seen
+            return samples
         channels = len(self.gan.schema.channels)
-        image, mask = seen[:, :channels], seen[:, channels:]
+        image, mask = samples[:, :channels], samples[:, channels:]
         if not mask.shape[1]:
             return self.augment(step, image, None)[0]
         return torch.cat(self.augment(step, image, mask), 1)
@@ -119,7 +119,7 @@ class Objective:
         return self._seen(*self.gan.drawn(latents, self.gan.asked.of_batch(step.batch)))
 
     def _fake(self, step: Step) -> Tensor:
-        """The generator's samples of this step, or of its own where the generator waits."""
+        """Return this step's samples; generate them if the generator has not."""
         if "fake" not in step.scratch:
             with torch.no_grad():
                 step.scratch["fake"] = self._draw(step)
@@ -130,13 +130,13 @@ class Objective:
         batch = step.batch
         if tuple(batch.image.shape[2:]) != self.gan.size:
             raise UsageFault(
-                f"--set patch={list(batch.image.shape[2:])}: dcgan draws whole images of "
-                f"{list(self.gan.size)} voxels, expected to see such; leave patch out"
+                f"--set patch={list(batch.image.shape[2:])}: dcgan generates whole images, "
+                f"expected {list(self.gan.size)} voxels; leave patch out"
             )
         image = self.gan.intensities.standardised(batch.image)
         if not len(self.gan.masks):
             return image
-        assert batch.labels is not None, "observe() has seen labels of each case"
+        assert batch.labels is not None, "observe() checks that each case has labels"
         return self._seen(image, self.gan.masks.of_labels(batch.labels))
 
     def _seen(self, image: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Options of ``dcgan``, with what each objective takes where the user says nothing."""
+"""Options of ``dcgan``, and the defaults of each objective."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MaskOutput = Literal["soft", "hard", "linear"]
 
 @dataclass(frozen=True)
 class Usual:
-    """What a paper trains its objective with; without ``beta1`` that is RMSprop."""
+    """The training settings of an objective's paper; without ``beta1`` the optimizer is RMSprop."""
 
     lr: float
     beta1: float | None
@@ -35,7 +35,7 @@ USUAL: Mapping[str, Usual] = {
     # Arjovsky et al. 2017 (arXiv:1701.07875), algorithm 1.
     "wgan": Usual(5e-5, None, 0.0, 5, "batch", "soft"),
     # Gulrajani et al. 2017 (arXiv:1704.00028), algorithm 1; sec. 4: no batch norm in the critic.
-    # Their layer norm draws smoother images here: see ``masks.py``.
+    # Their layer norm gives smoother images here: see ``masks.py``.
     "wgan-gp": Usual(1e-4, 0.0, 0.9, 5, "instance", "soft"),
 }
 
@@ -57,56 +57,58 @@ class DCGANOptions(GeneratorOptions):
         "normal", description="normal (standard), or uniform (in [-1, 1))"
     )
     width: int = Field(
-        64, ge=1, description="channels beside the image; doubled at each halving of the size"
+        64, ge=1, description="features next to the image; doubled at each halving of the size"
     )
-    max_width: int = Field(512, ge=1, description="most channels")
-    g_norm: Norm = Field("batch", description="norm of the generator")
+    max_width: int = Field(512, ge=1, description="largest number of features")
+    g_norm: Norm = Field("batch", description="normalisation of the generator")
     d_norm: Norm | None = Field(
-        None, description="norm of the discriminator; null: as the objective's paper"
+        None, description="normalisation of the discriminator; null: as the objective's paper"
     )
-    d_activation: Literal["leaky", "elu"] = Field("leaky", description="of the discriminator")
+    d_activation: Literal["leaky", "elu"] = Field(
+        "leaky", description="activation of the discriminator"
+    )
     output: Literal["linear", "tanh"] = Field(
-        "linear", description="range of the image: any, or a recorded window"
+        "linear", description="range of the image: unbounded, or tanh to a recorded window"
     )
     lr_generator: float | None = Field(
-        None, gt=0, description="learning rate; null: as the objective's paper"
+        None, gt=0, description="generator's learning rate; null: as the objective's paper"
     )
-    lr_discriminator: float | None = Field(None, gt=0, description="likewise")
+    lr_discriminator: float | None = Field(
+        None, gt=0, description="discriminator's learning rate; null: as the objective's paper"
+    )
     n_critic: int | None = Field(
         None,
         ge=1,
-        description="steps of the discriminator for each of the generator; null: as the "
-        "objective's paper",
+        description="discriminator steps per generator step; null: as the objective's paper",
     )
-    clip: float = Field(0.01, gt=0, description="largest weight of wgan's critic")
+    clip: float = Field(0.01, gt=0, description="clip the weights of wgan's critic to this")
     penalty: float = Field(10.0, ge=0, description="weight of wgan-gp's gradient penalty")
     condition: Literal["none", "class", "foreground"] = Field(
         "none",
-        description="what is asked of a sample: nothing, its case's class, or whether it shows "
-        "foreground",
+        description="condition of a sample: none, its case's class, or whether it shows foreground",
     )
-    with_mask: bool = Field(False, description="draw the label map together with the image")
+    with_mask: bool = Field(False, description="generate the label map together with the image")
     mask_output: MaskOutput | None = Field(
         None,
-        description="label channels that the discriminator sees: soft (probabilities), hard "
-        "(one-hot, straight-through), or linear (any number); null: soft, but linear for gan",
+        description="label channels for the discriminator: soft (probabilities), hard "
+        "(one-hot, straight-through), or linear (unbounded); null: soft, but linear for gan",
     )
     mask_scale: float = Field(
         1.0,
         gt=0,
-        description="label channels are shown from minus this to this, beside an image "
-        "of deviation 1",
+        description="range of label channels, minus this to this, beside an image "
+        "of standard deviation 1",
     )
     augment: tuple[ChangeName, ...] = Field(
-        (), description="changes of what the discriminator sees, for few cases (DiffAugment)"
+        (), description="augmentation of the discriminator's input, for few cases (DiffAugment)"
     )
     augment_p: Annotated[float, Field(ge=0, le=1)] | Literal["adaptive"] = Field(
-        1.0, description="probability of each change, or adaptive"
+        1.0, description="probability of each augmentation, or adaptive"
     )
 
     @property
     def usual(self) -> Usual:
-        """What the objective's paper trains with."""
+        """The training settings of the objective's paper."""
         return USUAL[self.objective]
 
     @model_validator(mode="after")
@@ -114,12 +116,11 @@ class DCGANOptions(GeneratorOptions):
         """Refuse what contradicts itself."""
         if self.objective == "wgan-gp" and self.d_norm == "batch":
             raise ValueError(
-                "d_norm=batch: wgan-gp's penalty is one of single samples; use instance, layer or "
-                "none"
+                "d_norm=batch: wgan-gp penalises each sample alone; use instance, layer or none"
             )
         if self.augment_p == "adaptive" and self.objective != "gan":
             raise ValueError(
-                "augment_p=adaptive: needs logits with an origin, which objective=gan has alone; "
+                "augment_p=adaptive: needs logits with an origin, which only objective=gan has; "
                 "use a number, or objective=gan"
             )
         return self

@@ -1,4 +1,4 @@
-"""The control beside every GAN: real cases deformed, image and labels alike, ``elastic``."""
+"""``elastic``: real cases, image and labels deformed together, the control of every GAN."""
 
 from __future__ import annotations
 
