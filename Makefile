@@ -18,13 +18,14 @@ DEMO        ?= runs/demo
 BIN         := $(VENV)/bin
 PIP         := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL     := $(PIP) install $(if $(V),,-q) -c constraints.txt
-PYTEST      := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+PYTEST      := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q --progress
 READY       := $(VENV)/.ready
 READY_DEV   := $(VENV)/.ready-dev
+READY_ALL   := $(VENV)/.ready-all
 READY_BENCH := $(VENV)/.ready-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check lint fix types cov bench lock wheel clean
+.PHONY: help demo test test-all all-extras check lint fix types cov bench lock wheel clean
 
 help:                     ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1 - /'
@@ -55,9 +56,13 @@ $(READY_DEV): pyproject.toml constraints.txt | $(BIN)/python
 	$(call install,.[dev])
 	@touch $(READY) $@
 
-$(READY_BENCH): pyproject.toml constraints.txt | $(BIN)/python
-	$(call install,.[dev$(comma)bench])
+$(READY_ALL): pyproject.toml constraints.txt | $(BIN)/python
+	$(call install,.[dev-all])
 	@touch $(READY) $(READY_DEV) $@
+
+$(READY_BENCH): pyproject.toml constraints.txt | $(BIN)/python
+	$(call install,.[dev-all$(comma)bench])
+	@touch $(READY) $(READY_DEV) $(READY_ALL) $@
 
 comma := ,
 
@@ -67,8 +72,10 @@ demo: $(READY)            ## the whole way on phantoms, into runs/demo
 test: $(READY_DEV)        ## run the quick tests (make test ARGS='-k cli')
 	@$(PYTEST) -m "not slow" $(ARGS)
 
-test-all: $(READY_DEV)    ## run every test
+test-all: $(READY_ALL)    ## run every test: minutes become an hour
 	@$(PYTEST) $(ARGS)
+
+all-extras: $(READY_ALL)  ## install what every test needs: detectors, Ray, playwright
 
 check: lint types test    ## all that CI runs but the fast demo
 
@@ -96,7 +103,7 @@ lock: $(READY_BENCH)      ## rewrite constraints.txt from the environment
 	   sed -nE 's/^([A-Za-z0-9._-]+==[A-Za-z0-9.!]+)(\+[A-Za-z0-9.]+)?$$/\1/p' $(VENV)/freeze.txt \
 	   | grep -viE '^(nvidia-[^m]|cuda|triton)'; } > constraints.new
 	@if cmp -s constraints.new constraints.txt; then rm constraints.new; echo "constraints.txt is up to date"; \
-	 else mv constraints.new constraints.txt; touch $(READY) $(READY_DEV) $(READY_BENCH); echo "constraints.txt rewritten"; fi
+	 else mv constraints.new constraints.txt; touch $(READY) $(READY_DEV) $(READY_ALL) $(READY_BENCH); echo "constraints.txt rewritten"; fi
 
 wheel: $(READY)           ## build the wheel into dist/
 	@$(PIP) wheel -q --no-deps -w dist .

@@ -22,6 +22,7 @@ from click.testing import CliRunner, Result
 
 from gansynth.core.source import SourceRequest
 from tests.mixtures import example, toy_bank  # noqa: F401  # fixtures
+from tests.progress import Progress
 
 # More threads only get in each other's way; torch reads this when it is first imported.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -33,6 +34,15 @@ DATA = Path(__file__).parents[1] / "../shared/data"
 CASES = ("p1_left", "p1_right", "p2_left", "p2_right", "p3_left", "p3_right")
 SHAPE = (24, 28, 24)
 CONFIGURATIONS = ("3d_fullres", "2d")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--progress", action="store_true", help="a line of progress instead of dots")
+
+
+def pytest_configure(config):
+    if config.getoption("--progress") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Progress(config))
 
 
 def pytest_runtest_setup(item):

@@ -30,7 +30,7 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
 }
 """Import name -> the package that brings it, where it goes by another name."""
-NOT_FOR_USE = {"bench", "dev"}
+NOT_FOR_USE = {"bench", "dev", "dev-all"}
 """Extras that no module of ours needs."""
 NOT_IMPORTED = {"tensorboard", "batchgenerators"}
 """Imported by ``torch.utils.tensorboard``; and what ``gansynth.mix_batches`` takes loaders of."""

@@ -5,13 +5,20 @@ skipped then.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from gansynth.core.sample_request import SampleRequest
+from gansynth.core.source import SourceRequest
+from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.open_run import load_run
+from gansynth.sampling.opening import open_source
+
+REQUEST = SourceRequest("toy", "3")
 ON_CPU = os.environ.get("GANSYNTH_GPU_TESTS_ON") == "cpu"
 
 
@@ -39,20 +46,18 @@ def cuda(device: torch.device) -> torch.device:
     return device
 
 
-@pytest.fixture(scope="module")
-def toy_kind() -> Iterator[None]:
-    """Offers the source kind ``toy`` (``toy:3``, ``toy:2``): cases in memory."""
-    from gansynth.core.hookspecs import hookimpl
-    from gansynth.core.registry import installed
-    from gansynth.testing import ToySource
+def fitted(out: Path, settings: Mapping[str, object], edits: tuple[str, ...]) -> Path:
+    """A run of ``cgan3d`` that was fitted on the device."""
+    from gansynth.fitting.fit import fit
+    from gansynth.runtime.progress import NullReporter
 
-    @hookimpl
-    def register_sources(register):
-        register("toy", lambda: lambda request: ToySource(int(request.where)))
+    told = {key: str(value) for key, value in settings.items()}
+    kwargs: dict[str, Any] = {"settings": told, "edits": edits}
+    kwargs |= {"device": "cpu" if ON_CPU else "cuda", "reporter": NullReporter()}
+    assert fit("cgan3d", REQUEST, out, **kwargs)["steps"] == 6
+    return out
 
-    installed().add(SimpleNamespace(register_sources=register_sources), "toy_kind")
-    try:
-        assert "toy_kind" not in installed().broken, installed().broken
-        yield
-    finally:
-        installed().remove("toy_kind")
+
+def drawer_on(run: Path, device: str, asking: SampleRequest | None = None) -> SampleDrawer:
+    """Draws samples of a run."""
+    return SampleDrawer(load_run(run, device), open_source(REQUEST), asking or SampleRequest())

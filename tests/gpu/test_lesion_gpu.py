@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.source import SourceRequest
+from tests.gpu.conftest import drawer_on, fitted
 
-pytestmark = pytest.mark.usefixtures("toy_kind")
-REQUEST = SourceRequest("toy", "3")
+pytestmark = pytest.mark.usefixtures("toy_source")
 SETTINGS = {
     **{"insert": "lesion", "rim_mm": "2", "l1_mask": "hole", "residual": "true"},
     **{"width": "4", "levels": "2", "d_width": "4", "d_levels": "2", "local_size": "8"},
@@ -23,26 +22,13 @@ ROOMY = SampleRequest(lesions="what=one,inside=0.5,apart_mm=0")
 
 
 @pytest.fixture(scope="module")
-def run(toy_kind, tmp_path_factory) -> Path:
-    """A run of lesions in context that was fitted on the device."""
-    from gansynth.fitting.fit import fit
-    from gansynth.runtime.progress import NullReporter
-    from tests.gpu.conftest import ON_CPU
-
-    out: Path = tmp_path_factory.mktemp("lesion-gpu") / "run"
-    kwargs: dict[str, Any] = {"settings": SETTINGS, "edits": ("elastic",)}
-    kwargs["device"] = "cpu" if ON_CPU else "cuda"
-    assert fit("cgan3d", REQUEST, out, reporter=NullReporter(), **kwargs)["steps"] == 6
-    return out
+def run(toy_source, tmp_path_factory) -> Path:
+    """A run of lesions in context."""
+    return fitted(tmp_path_factory.mktemp("lesion-gpu") / "run", SETTINGS, ("elastic",))
 
 
-def drawer_on(run: Path, device: str, asking: SampleRequest = ROOMY) -> Any:
-    from gansynth.sampling.drawer import SampleDrawer
-    from gansynth.sampling.open_run import load_run
-    from gansynth.sampling.opening import open_source
-
-    opened, source = load_run(run, device), open_source(REQUEST)
-    return SampleDrawer(opened, source, replace(asking, keep_flawed=True))
+def drawing(run: Path, device: str, asking: SampleRequest = ROOMY) -> Any:
+    return drawer_on(run, device, replace(asking, keep_flawed=True))
 
 
 def test_the_background_comes_back_to_the_bit_beyond_the_rim(run, device):
@@ -50,7 +36,7 @@ def test_the_background_comes_back_to_the_bit_beyond_the_rim(run, device):
 
     from gansynth.data.blending import drawn_in, hole, rim_voxels
 
-    drawer = drawer_on(run, device.type)
+    drawer = drawing(run, device.type)
     changed = 0
     for index, sample in enumerate(drawer.draw_raw(0, 4)):
         condition = drawer.sampler.draw(index)
@@ -63,7 +49,7 @@ def test_the_background_comes_back_to_the_bit_beyond_the_rim(run, device):
 
 def test_gpu_and_cpu_refine_nearly_alike(run, device):
     """Noise is drawn on the CPU for both; bf16 on one of them costs digits."""
-    pairs = [drawer_on(run, where).draw_raw(0, 2) for where in (device.type, "cpu")]
+    pairs = [drawing(run, where).draw_raw(0, 2) for where in (device.type, "cpu")]
     for one, two in zip(*pairs, strict=True):
         apart = float(np.sqrt(np.mean((one.image - two.image) ** 2)) / two.image.std())
         assert apart < 0.05
@@ -72,6 +58,6 @@ def test_gpu_and_cpu_refine_nearly_alike(run, device):
 def test_a_filter_learns_and_judges_on_the_device(run, device):
     asked = ("faithful:steps=4,width=4,levels=2,crops=4",)
     asking = SampleRequest(lesions=ROOMY.lesions, filters=asked)
-    samples = drawer_on(run, device.type, asking).draw_raw(0, 3)
+    samples = drawing(run, device.type, asking).draw_raw(0, 3)
     assert all("admitted" in s.provenance or "flaw" in s.provenance for s in samples)
     assert list((run / "filters").glob("faithful-*"))

@@ -3,7 +3,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,38 +10,21 @@ import torch
 
 from gansynth.core.generator import Batch, Generator, Stage
 from gansynth.core.schema import Case, Condition
-from gansynth.core.source import SourceRequest
 from gansynth.training.loop import FitOptions, train
+from tests.gpu.conftest import REQUEST, drawer_on, fitted
 from tests.training.zoo.members import member
 
-pytestmark = pytest.mark.usefixtures("toy_kind")
+pytestmark = pytest.mark.usefixtures("toy_source")
 SETTINGS = {"width": 8, "levels": 2, "d_width": 8, "d_levels": 2, "steps": 6, "batch_size": 2}
-REQUEST = SourceRequest("toy", "3")
 
 
 @pytest.fixture(scope="module")
-def run(toy_kind, tmp_path_factory) -> Path:
-    """A run of ``cgan3d`` that was fitted on the device."""
-    from gansynth.fitting.fit import fit
-    from gansynth.runtime.progress import NullReporter
-    from tests.gpu.conftest import ON_CPU
-
-    out: Path = tmp_path_factory.mktemp("gpu") / "run"
-    settings = {key: str(value) for key, value in SETTINGS.items()}
-    where = "cpu" if ON_CPU else "cuda"
-    kwargs: dict[str, Any] = {"settings": settings, "edits": ("flip",), "device": where}
-    report = fit("cgan3d", REQUEST, out, reporter=NullReporter(), **kwargs)
-    assert report["steps"] == 6
-    return out
+def run(toy_source, tmp_path_factory) -> Path:
+    return fitted(tmp_path_factory.mktemp("gpu") / "run", SETTINGS, ("flip",))
 
 
 def drawn(run: Path, device: str, first: int = 0, count: int = 3) -> list[np.ndarray]:
-    from gansynth.sampling.drawer import SampleDrawer
-    from gansynth.sampling.open_run import load_run
-    from gansynth.sampling.opening import open_source
-
-    drawer = SampleDrawer(load_run(run, device), open_source(REQUEST))
-    return [sample.image for sample in drawer.draw(first, count)]
+    return [sample.image for sample in drawer_on(run, device).draw(first, count)]
 
 
 def test_a_fit_leaves_a_sheet_and_a_whole_run(run):
@@ -79,15 +61,11 @@ def apart(one: np.ndarray, two: np.ndarray) -> float:
 
 
 def test_a_bank_is_filled_on_the_gpu_and_read_on_the_cpu(run, device, tmp_path):
-    pytest.importorskip("h5py")
     from gansynth.bank.producer_main import ProducerConfig, produce
     from gansynth.bank.reader import BankReader, BankSpec, BankWriter
-    from gansynth.sampling.drawer import SampleDrawer
-    from gansynth.sampling.open_run import load_run
-    from gansynth.sampling.opening import open_source
 
-    source, opened = open_source(REQUEST), load_run(run, device.type)
-    drawer = SampleDrawer(opened, source)
+    drawer = drawer_on(run, device.type)
+    source, opened = drawer.source, drawer.run
     spec = BankSpec(source.schema, opened.lineage, opened.run_id, "f", True, 7, 3)
     config = ProducerConfig(
         run=str(run),

@@ -11,6 +11,7 @@ import pytest
 
 from gansynth.runtime import torchvision_compat
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
+from tests.conftest import crop_samples
 
 
 @pytest.fixture
@@ -59,6 +60,44 @@ def told(monkeypatch) -> Callable[..., None]:
 
 
 @pytest.fixture
+def ready(build, told, frozen_bank, tmp_path) -> Callable[..., Any]:
+    """Builds a trainer that is told to mix and initialises it: ``ready("2d", RATIO="0:1")``.
+
+    Unless told otherwise, it draws from a frozen bank of training crops.
+    """
+
+    def make(configuration="3d_fullres", name=TRAINER, **variables):
+        if not {"BANK", "GENERATOR"} & set(variables):
+            bank = tmp_path / configuration
+            variables["BANK"] = (
+                bank if bank.exists() else frozen_bank(bank, configuration=bank.name)
+            )
+        told(**variables)
+        trainer = build(configuration, name=name)
+        trainer.initialize()
+        return trainer
+
+    return make
+
+
+def sidecar(trainer: Any) -> Any:
+    """What a training has recorded."""
+    return json.loads((Path(trainer.output_folder) / "gansynth.json").read_text())
+
+
+def log_of(trainer: Any) -> str:
+    """What a training has said."""
+    return Path(trainer.log_file).read_text()
+
+
+def read_checkpoint(path: Path) -> Any:
+    """What nnU-Net has saved."""
+    import torch
+
+    return torch.load(path, map_location="cpu", weights_only=False)
+
+
+@pytest.fixture
 def empty_bank(toy_nnunet, tmp_path) -> Callable[..., Path]:
     """Makes a live bank that nobody fills: ``empty_bank("2d")``."""
     from gansynth.bank.reader import BankSpec, BankWriter
@@ -75,98 +114,33 @@ def empty_bank(toy_nnunet, tmp_path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def nan_run(toy_nnunet, fitted, run_cli, tmp_path) -> Callable[..., Path]:
-    """Makes a run whose generator draws NaN, so that each of its samples is rejected."""
+def nan_run(fitted, tmp_path) -> Path:
+    """A run whose generator draws NaN, so that each of its samples is rejected."""
     import safetensors.torch
     import torch
 
     from gansynth.runtime.files import sha256_file
 
-    def make(configuration: str = "3d_fullres") -> Path:
-        run = Path(tmp_path / "nan")
-        if configuration == "3d_fullres":
-            shutil.copytree(fitted, run)
-        else:
-            small = [f"--set={s}" for s in ("steps=2", "width=4", "d_width=4", "levels=2")]
-            more = ("-c", configuration, "-o", run, "--device", "cpu", *small, "-q")
-            assert run_cli("fit", "cgan3d", *toy_nnunet.options, *more).exit_code == 0
-        manifest = json.loads((run / "manifest.json").read_text())
-        weights = run / manifest["weights"]["path"]
-        spoilt = {
-            name: torch.full_like(value, torch.nan) if value.is_floating_point() else value
-            for name, value in safetensors.torch.load_file(weights).items()
-        }
-        safetensors.torch.save_file(spoilt, weights)
-        manifest["weights"]["sha256"] = sha256_file(weights)
-        (run / "manifest.json").write_text(json.dumps(manifest))
-        return run
-
-    return make
+    run = Path(shutil.copytree(fitted, tmp_path / "nan"))
+    manifest = json.loads((run / "manifest.json").read_text())
+    weights = run / manifest["weights"]["path"]
+    spoilt = {
+        name: torch.full_like(value, torch.nan) if value.is_floating_point() else value
+        for name, value in safetensors.torch.load_file(weights).items()
+    }
+    safetensors.torch.save_file(spoilt, weights)
+    manifest["weights"]["sha256"] = sha256_file(weights)
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    return run
 
 
-# -- exports ---------------------------------------------------------------------------------------
+def crops_bank(adapter: Any, folder: Path, samples: int) -> Path:
+    """A frozen bank of training crops with what an adapter adds to them."""
+    from gansynth.bank.reader import BankSpec, BankWriter
 
-
-class Exports:
-    """Exports samples of a frozen bank of eight, and looks at what is there: ``exports()``."""
-
-    name = "Dataset510_Plus"
-
-    def __init__(self, toy: Any, make_bank: Callable[..., Path]) -> None:
-        self.toy, self.make_bank = toy, make_bank
-
-    def __call__(self, name=None, *, ratio="1:2", content="mixed", bank=None, **rest):
-        from gansynth.core.adapter import Injection
-        from gansynth.core.bank_options import BankSize
-        from gansynth.core.ratio import Ratio
-        from gansynth.runtime.progress import NullReporter
-        from gansynth_nnunet.adapter import NnunetAdapter
-        from gansynth_nnunet.source import open_nnunet
-
-        size, dry_run = rest.pop("size", None), rest.pop("dry_run", False)
-        place = {"configuration": "3d_fullres", "fold": "0"}
-        place |= {key: rest.pop(key) for key in tuple(rest) if key in place}
-        adapter = NnunetAdapter(open_nnunet(self.toy.request(**place)))
-        bank = bank or self.make_bank(samples=8, **place)
-        return adapter.export(
-            Injection(None, Ratio.parse(ratio), bank=bank, **rest),
-            name or self.name,
-            content=content,
-            size=size and BankSize.parse(size),
-            dry_run=dry_run,
-            reporter=NullReporter(),
-        )
-
-    @property
-    def mixed(self) -> Path:
-        """Where the mixed data set belongs."""
-        return Path(self.toy.preprocessed.with_name(self.name))
-
-    @property
-    def raw(self) -> Path:
-        """Where the synthetic one belongs."""
-        return Path(self.toy.raw.with_name(self.name))
-
-    @property
-    def there(self) -> set[str]:
-        """What nnU-Net could take for a new data set."""
-        return {p.name for p in self.toy.root.glob("nnUNet_*/Dataset*")} - {self.toy.dataset}
-
-    @property
-    def hidden(self) -> list[Path]:
-        """Folders that something is built in."""
-        return [p for p in self.toy.root.glob("nnUNet_*/.*") if p.is_dir()]
-
-
-@pytest.fixture
-def exports(toy_copy, frozen_bank) -> Exports:
-    """Exports of ``toy_copy``."""
-    return Exports(toy_copy, frozen_bank)
-
-
-@pytest.fixture
-def export_command(toy_copy, fitted, tmp_path) -> list[str]:
-    """``gansynth augment --export`` with a copy of the run, but for the ratio."""
-    shutil.copytree(fitted, tmp_path / "run")
-    options = ["augment", "--target", "nnunet", *toy_copy.options, "--device", "cpu"]
-    return [*options, "--generator", str(tmp_path / "run"), "--export", Exports.name]
+    lineage = adapter.source.lineage()
+    spec = BankSpec(adapter.schema, lineage, "toy", "0" * 64, frozen=True, capacity=samples)
+    with BankWriter.create(folder, spec) as writer:
+        writer.publish(crop_samples(adapter, samples))
+        writer.finish()
+    return folder

@@ -4,7 +4,6 @@ import multiprocessing
 import pickle
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,15 +11,10 @@ import pytest
 
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
+from tests.adapters.nnunet.conftest import log_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 torchvision_compat.apply()
-
-
-def prepared(build: Any, configuration: str = "3d_fullres", **rest: Any) -> Any:
-    trainer = build(configuration, **rest)
-    trainer.initialize()
-    return trainer
 
 
 @dataclass
@@ -41,12 +35,10 @@ class Drawn:
         Args:
             masked: the image is 0 where the label is -1, as normalisation has left it.
         """
-        image = self._crop(self.image, 0).astype(np.float32)
-        labels = self._crop(self.labels, -1)
+        image, labels = self._crop(self.image, 0).astype(np.float32), self._crop(self.labels, -1)
         if masked:
             image[:, labels[0] < 0] = 0
-        labels = np.maximum(labels, 0)
-        return np.array_equal(self.out, image) and np.array_equal(self.target, labels)
+        return np.array_equal(self.out, image) and np.array_equal(self.target, labels.clip(0))
 
     def _crop(self, array: Any, fill: int) -> Any:
         """The middle patch of the crop, straight from the array."""
@@ -93,15 +85,9 @@ def draw(trainer: Any, batches: int, monkeypatch: Any) -> list[Drawn]:
     return out
 
 
-# -- off for synthetic samples ---------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
-def test_synthetic_samples_come_as_drawn_and_real_ones_augmented(
-    build, told, frozen_bank, monkeypatch, configuration
-):
-    told(BANK=frozen_bank(configuration=configuration), AUGMENT_SYNTHETIC=0)
-    trainer = prepared(build, configuration)
+def test_synthetic_samples_come_as_drawn_and_real_ones_augmented(ready, monkeypatch, configuration):
+    trainer = ready(configuration, AUGMENT_SYNTHETIC=0)
     drawn = draw(trainer, 12, monkeypatch)
     synthetic = [d for d in drawn if d.synthetic]
     real = [d for d in drawn if not d.synthetic]
@@ -109,28 +95,20 @@ def test_synthetic_samples_come_as_drawn_and_real_ones_augmented(
     assert trainer.configuration_manager.use_mask_for_norm == [True, True]
     assert all(d.is_crop(masked=True) for d in synthetic)
     assert sum(d.is_crop(masked=True) for d in real) < 6  # nnU-Net mirrors seven of eight
-    said = Path(trainer.log_file).read_text()
-    assert "synthetic samples are not augmented, real ones are" in said
+    assert "synthetic samples are not augmented, real ones are" in log_of(trainer)
 
 
-def test_it_holds_where_nnunet_augments_slice_by_slice(build, told, frozen_bank, monkeypatch):
-    told(BANK=frozen_bank(), AUGMENT_SYNTHETIC=0, RATIO="0:1")
-    trainer = prepared(build)
-    usual = type(trainer).configure_rotation_dummyDA_mirroring_and_inital_patch_size
-
-    def slice_by_slice(self: Any) -> Any:
-        rotation, _, initial, mirror = usual(self)
-        initial[0] = self.configuration_manager.patch_size[0]
-        return rotation, True, initial, mirror
-
+def test_it_holds_where_nnunet_augments_slice_by_slice(ready, monkeypatch):
+    trainer = ready(AUGMENT_SYNTHETIC=0, RATIO="0:1")
     name = "configure_rotation_dummyDA_mirroring_and_inital_patch_size"
-    monkeypatch.setattr(type(trainer), name, slice_by_slice)
+    rotation, _, initial, mirror = getattr(trainer, name)()
+    initial[0] = trainer.configuration_manager.patch_size[0]
+    monkeypatch.setattr(trainer, name, lambda: (rotation, True, initial, mirror))
     assert all(d.is_crop(masked=True) for d in draw(trainer, 3, monkeypatch))
 
 
-def test_by_default_synthetic_samples_are_augmented_too(build, told, frozen_bank, monkeypatch):
-    told(BANK=frozen_bank(), RATIO="0:1")
-    drawn = draw(prepared(build), 6, monkeypatch)
+def test_by_default_synthetic_samples_are_augmented_too(ready, monkeypatch):
+    drawn = draw(ready(RATIO="0:1"), 6, monkeypatch)
     assert sum(d.is_crop(masked=True) for d in drawn) < 6
 
 
@@ -196,26 +174,27 @@ def test_channels_normalised_inside_a_mask_are_masked_without_augmentation_too()
     assert (out["image"][1, 2:] == 1).all()
 
 
-def test_what_is_not_augmented_draws_no_random_number(build, told, frozen_bank):
+@pytest.fixture
+def loader(ready):
+    """One that augments real cases only."""
+    return ready(AUGMENT_SYNTHETIC=0).get_dataloaders()[0].data_loader
+
+
+def blank() -> dict[str, Any]:
+    """A sample for a pipeline."""
     import torch
 
-    told(BANK=frozen_bank(), AUGMENT_SYNTHETIC=0, RATIO="0:1")
-    train, _ = prepared(build).get_dataloaders()
-    transforms = train.data_loader.transforms
-    before = torch.get_rng_state(), str(np.random.get_state())  # noqa: NPY002
     labels = torch.zeros((1, 40, 40, 40), dtype=torch.int16)
-    transforms.synthetic(image=torch.zeros(2, 40, 40, 40), segmentation=labels)
+    return {"image": torch.zeros(2, 40, 40, 40), "segmentation": labels}
+
+
+def test_what_is_not_augmented_draws_no_random_number(loader):
+    import torch
+
+    before = torch.get_rng_state(), str(np.random.get_state())  # noqa: NPY002
+    loader.transforms.synthetic(**blank())
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1] == str(np.random.get_state())  # noqa: NPY002
-
-
-# -- what tells the kinds apart, in other processes ------------------------------------------------
-
-
-@pytest.fixture
-def loader(build, told, frozen_bank):
-    told(BANK=frozen_bank(), AUGMENT_SYNTHETIC=0)
-    return prepared(build).get_dataloaders()[0].data_loader
 
 
 def test_a_pickled_loader_still_shares_what_was_drawn_last(loader):
@@ -233,48 +212,30 @@ def test_workers_tell_the_kinds_apart(loader, method):
 
 
 def test_a_loader_that_loads_a_batch_before_it_transforms_is_noticed(loader):
-    import torch
-
     for case in loader._data.identifiers[:2]:
         loader._data.load_case(case)
-    sample = {
-        "image": torch.zeros(2, 40, 40, 40),
-        "segmentation": torch.zeros((1, 40, 40, 40), dtype=torch.int16),
-    }
-    loader.transforms(**sample)
+    loader.transforms(**blank())
     with pytest.raises(EnvironmentFault, match="--augment-synthetic yes"):
-        loader.transforms(**sample)
-
-
-# -- off altogether --------------------------------------------------------------------------------
+        loader.transforms(**blank())
 
 
 @pytest.mark.parametrize("name", ["nnUNetTrainerGANSynth", "nnUNetTrainerDA5GANSynth"])
-def test_without_the_usual_augmentation_nothing_is_changed(
-    build, told, frozen_bank, monkeypatch, name
-):
-    told(BANK=frozen_bank(), USUAL_AUGMENTATION=0)
-    trainer = prepared(build, name=name)
+def test_without_the_usual_augmentation_nothing_is_changed(ready, monkeypatch, name):
+    trainer = ready(name=name, USUAL_AUGMENTATION=0)
     drawn = draw(trainer, 4, monkeypatch)
     assert {d.synthetic for d in drawn} == {True, False}
     assert all(d.is_crop(masked=False) for d in drawn)
     *_, mirror = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
     assert mirror is trainer.inference_allowed_mirroring_axes is None
-    assert "nnU-Net's augmentation is off" in Path(trainer.log_file).read_text()
+    assert "nnU-Net's augmentation is off" in log_of(trainer)
 
 
-def test_it_is_what_nnunets_own_variant_without_augmentation_does(
-    build, told, frozen_bank, monkeypatch
-):
-    told(BANK=frozen_bank(), USUAL_AUGMENTATION=0)
-    ours = prepared(build).get_dataloaders()[0].data_loader
-    told(BANK=frozen_bank("other"), USUAL_AUGMENTATION=1)
-    theirs = prepared(build, name="nnUNetTrainerNoDAGANSynth").get_dataloaders()[0].data_loader
+def test_it_is_what_nnunets_own_variant_without_augmentation_does(ready):
+    ours = ready(USUAL_AUGMENTATION=0).get_dataloaders()[0].data_loader
+    other = ready(name="nnUNetTrainerNoDAGANSynth", USUAL_AUGMENTATION=1)
+    theirs = other.get_dataloaders()[0].data_loader
     assert tuple(ours.patch_size) == tuple(theirs.patch_size) == tuple(ours.final_patch_size)
     assert repr(ours.transforms.transforms) == repr(theirs.transforms.transforms)
-
-
-# -- heavier ---------------------------------------------------------------------------------------
 
 
 def transforms(space: str, variant: str = "nnUNetTrainer") -> Any:
@@ -319,11 +280,10 @@ def test_an_augmentation_that_never_moves_cannot_deform():
 
 
 @pytest.mark.parametrize("synthetic", ["0", "1"])
-def test_a_training_is_told_which_share_is_deformed(build, told, frozen_bank, synthetic):
-    told(BANK=frozen_bank(), SET="elastic=0.25", AUGMENT_SYNTHETIC=synthetic)
-    trainer = prepared(build)
+def test_a_training_is_told_which_share_is_deformed(ready, synthetic):
+    trainer = ready(SET="elastic=0.25", AUGMENT_SYNTHETIC=synthetic)
     loaded = trainer.get_dataloaders()[0].data_loader.transforms
     pipeline = loaded if synthetic == "1" else loaded.real
     (spatial,) = (step for step in pipeline.transforms if hasattr(step, "p_elastic_deform"))
     assert spatial.p_elastic_deform == 0.25
-    assert "25% of the samples are deformed elastically" in Path(trainer.log_file).read_text()
+    assert "25% of the samples are deformed elastically" in log_of(trainer)

@@ -1,5 +1,6 @@
 """A cascade's second stage: refused unless asked for, and what stands in for the first."""
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,21 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.bank.reader import BankReader, BankSpec, BankWriter
+from gansynth.bank.reader import BankReader
 from gansynth.core.adapter import Injection
 from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
-from gansynth_nnunet import cascade
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.cascade import PREVIOUS, PreviousStage, border_scores, confuse
-from gansynth_nnunet.launch import TRAINER
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.plans import Plans
 from gansynth_nnunet.source import open_nnunet
-from tests.conftest import Toy, crop_samples
+from tests.adapters.nnunet.conftest import crops_bank
+from tests.conftest import Toy
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -52,37 +52,23 @@ def adapter(toy):
 
 
 @pytest.fixture
-def bank(tmp_path) -> Callable[..., Path]:
+def bank(tmp_path) -> Callable[[Any], Path]:
     """Makes a frozen bank of training crops with what an adapter adds to them."""
+    return lambda adapter: crops_bank(adapter, tmp_path / "cascade_bank", 4)
 
-    def make(adapter: Any, samples: int = 4) -> Path:
-        folder: Path = tmp_path / "cascade_bank"
-        lineage = adapter.source.lineage()
-        spec = BankSpec(adapter.schema, lineage, "toy", "0" * 64, frozen=True, capacity=samples)
-        with BankWriter.create(folder, spec) as writer:
-            writer.publish(crop_samples(adapter, samples))
-            writer.finish()
-        return folder
 
-    return make
+def resample(labels: Any, *given: Any, is_seg: bool = True) -> Any:
+    from nnunetv2.preprocessing.resampling import default_resampling
+
+    more = {"is_seg": is_seg, "order": 1}
+    return default_resampling.resample_data_or_seg_to_shape(labels, *given, **more)
 
 
 class Stage:
     """Stands in for nnU-Net's own object of the first stage, with its way of resampling."""
 
-    @staticmethod
-    def resampling_fn_seg(labels: Any, shape: Any, now: Any, then: Any) -> Any:
-        return resample(labels, shape, now, then, is_seg=True, order=1)
-
-    @staticmethod
-    def resampling_fn_probabilities(scores: Any, shape: Any, now: Any, then: Any) -> Any:
-        return resample(scores, shape, now, then, is_seg=False, order=1)
-
-
-def resample(*given: Any, **named: Any) -> Any:
-    from nnunetv2.preprocessing.resampling import default_resampling
-
-    return default_resampling.resample_data_or_seg_to_shape(*given, **named)
+    resampling_fn_seg = staticmethod(resample)
+    resampling_fn_probabilities = staticmethod(functools.partial(resample, is_seg=False))
 
 
 def phantom(seed: int = 0, edge: int = 48) -> Any:
@@ -101,20 +87,15 @@ def phantom(seed: int = 0, edge: int = 48) -> Any:
 STAND_IN = PreviousStage((1, 2), (1.0, 1.0, 1.0), (2.0, 2.0, 2.0), Stage)
 
 
-def dice(a: Any, b: Any) -> float:
-    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
-
-
-# -- what stands in for the first stage ------------------------------------------------------------
-
-
 def test_it_is_neither_the_truth_nor_far_from_it():
     truth = phantom()
     found = STAND_IN.predict(truth)
     assert found.shape == truth.shape
     assert found.dtype == np.uint8
     assert set(np.unique(found)) <= {0, 1, 2}  # in nnU-Net's own there is no -1 either
-    assert all(0.5 < dice(found == label, truth == label) < 0.99 for label in (1, 2))
+    for label in (1, 2):
+        ours, theirs = found == label, truth == label
+        assert 0.5 < 2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()) < 0.99
 
 
 def test_errors_are_of_every_kind():
@@ -146,13 +127,10 @@ def test_the_same_labels_give_the_same_errors_and_others_give_others():
     assert not np.array_equal(first, other)
 
 
-def test_what_nobody_has_looked_at_is_not_predicted():
+def test_what_nobody_has_looked_at_and_no_label_are_not_predicted():
     truth = phantom()
     truth[:, :10] = 3  # the ignore label
     assert 3 not in STAND_IN.predict(truth)
-
-
-def test_no_label_gives_no_label():
     assert not STAND_IN.predict(np.full((8, 9, 10), -1, np.int16)).any()
 
 
@@ -164,9 +142,6 @@ def test_what_makes_up_most_of_a_label_is_neither_lost_nor_mistaken():
         before = labels.copy()
         confuse(labels, 1, [1, 2], rng)
         assert np.array_equal(labels, before)
-
-
-# -- plans, bank, data set -------------------------------------------------------------------------
 
 
 def test_the_stages_are_read_from_the_plans(adapter):
@@ -188,88 +163,59 @@ def test_a_generator_of_full_resolution_serves_its_cascade(toy):
     assert hosts[0] == hosts[1]
 
 
-def test_samples_bring_the_previous_stage_from_the_bank(adapter, bank):
-    class Real:
-        identifiers = ("case",)
-        folder_with_segs_from_previous_stage = "predicted_next_stage"
+class Real:
+    """nnU-Net's data set of a second stage, as far as it is asked."""
 
+    identifiers = ("case",)
+    folder_with_segs_from_previous_stage = "predicted_next_stage"
+
+
+def mixed(folder: Path) -> MixedDataset:
+    return MixedDataset(Real(), MixPlan(folder, Ratio(0, 1)), 2, 2)
+
+
+def test_samples_bring_the_previous_stage_from_the_bank(adapter, bank):
     folder = bank(adapter)
-    told: MixPlan[str] = MixPlan(folder, Ratio(0, 1))
-    image, labels, previous, _ = MixedDataset(Real(), told, 2, 2).load_case("case")
+    image, labels, previous, _ = mixed(folder).load_case("case")
     assert previous.shape == labels.shape[1:] == image.shape[1:]
     kept = [BankReader(folder).read(i).extras[PREVIOUS] for i in BankReader(folder).ids()]
     assert any(np.array_equal(previous, extra) for extra in kept)
 
 
 def test_a_bank_without_the_previous_stage_is_refused(frozen_bank):
-    class Real:
-        folder_with_segs_from_previous_stage = "predicted_next_stage"
-
-    told: MixPlan[str] = MixPlan(frozen_bank(), Ratio(0, 1))
     with pytest.raises(DataFault, match="samples lack the labels of the cascade's previous stage"):
-        MixedDataset(Real(), told, 2, 2)
+        mixed(frozen_bank())
 
 
-# -- refused unless asked for ----------------------------------------------------------------------
-
-
-def test_it_is_refused_with_the_reason_and_the_way_out(toy, adapter, bank, refuse):
+def test_it_is_refused_with_the_reason_and_the_way_out_unless_asked_for(toy, adapter, bank, refuse):
+    folder = bank(adapter)
     data = ("--data", "nnunet:501", "-c", "3d_cascade_fullres", "--plans", toy.plans)
     refuse(
         *("augment", "--target", "nnunet", *data, "--root", toy.root),
-        *("--bank", bank(adapter), "--ratio", "1:1", "--dry-run"),
+        *("--bank", folder, "--ratio", "1:1", "--dry-run"),
         code=2,
         says=("too good a prior", "--set cascade=degraded", "GANSYNTH_CASCADE=1"),
     )
-
-
-def test_it_is_allowed_on_request(adapter, bank):
-    injection = Injection(None, Ratio.parse("1:1"), bank=bank(adapter))
+    injection = Injection(None, Ratio(1, 1), bank=folder)
     adapter.check(injection, {"cascade": "degraded"}, ())
-    with pytest.raises(UsageFault, match="too good a prior"):
-        adapter.check(injection, {}, ())
 
 
-def test_a_case_without_a_prediction_is_named(tmp_path):
-    (tmp_path / "a.b2nd").touch()
-    cascade.check_predictions(tmp_path, ["a"], "3d_lowres")
-    with pytest.raises(DataFault, match=r"1 of 2 cases have no prediction of 3d_lowres, b first"):
-        cascade.check_predictions(tmp_path, ["a", "b"], "3d_lowres")
-
-
-@pytest.fixture
-def trainer(toy, nnunet, told, adapter, bank, monkeypatch):
-    """The second stage's trainer, told to mix; nothing has been trained before."""
+@pytest.mark.parametrize(
+    ("said", "fault", "says"),
+    [
+        ({}, UsageFault, "too good a prior"),
+        ({"CASCADE": 1}, DataFault, r"6 of 6 cases have no prediction of 3d_lowres"),
+    ],
+)
+def test_the_stock_command_refuses_too_and_misses_predictions(
+    toy, ready, adapter, bank, monkeypatch, said, fault, says
+):
     torchvision_compat.apply()
-    import torch
-    from nnunetv2.run.run_training import get_trainer_from_args
-
     monkeypatch.setenv("nnUNet_preprocessed", str(toy.preprocessed.parent))
-    told(BANK=bank(adapter))
+    trainer = ready("3d_cascade_fullres", BANK=bank(adapter), **said)
+    with pytest.raises(fault, match=says):
+        trainer.get_tr_and_val_datasets()
 
-    def make() -> Any:
-        place = (toy.dataset, "3d_cascade_fullres", 0, TRAINER, toy.plans)
-        return get_trainer_from_args(*place, device=torch.device("cpu"))
-
-    return make
-
-
-def test_the_stock_command_refuses_too(trainer):
-    made = trainer()
-    made.initialize()
-    with pytest.raises(UsageFault, match="too good a prior"):
-        made.get_tr_and_val_datasets()
-
-
-def test_the_first_stage_must_have_predicted_the_real_cases(trainer, told, monkeypatch):
-    monkeypatch.setenv("GANSYNTH_CASCADE", "1")
-    made = trainer()
-    made.initialize()
-    with pytest.raises(DataFault, match=r"6 of 6 cases have no prediction of 3d_lowres"):
-        made.get_tr_and_val_datasets()
-
-
-# -- all of it -------------------------------------------------------------------------------------
 
 QUICK = {"num_epochs": "1", "num_iterations_per_epoch": "2", "num_val_iterations_per_epoch": "1"}
 

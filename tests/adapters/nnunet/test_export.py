@@ -1,70 +1,128 @@
 """gansynth augment --export: data sets that stock nnU-Net finds, loads and trains on by itself."""
 
+import gzip
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from gansynth.bank.reader import BankReader
 from gansynth.core.adapter import Injection
+from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.schedule import Schedule
+from gansynth.evaluation.audit import audit_exported
+from gansynth.hosts.export import take_up
 from gansynth.runtime import torchvision_compat
-from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.sharing import TIME
+from gansynth_nnunet import export_raw
 from gansynth_nnunet.adapter import NnunetAdapter
-from gansynth_nnunet.export import case_properties
+from gansynth_nnunet.export import NnunetExport, case_properties
 from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.source import open_nnunet
+from tests.adapters.nnunet.conftest import crops_bank
+from tests.conftest import Toy, content
 
-NAME = "Dataset510_Plus"
+MIXED, ALONE, AGAIN = "Dataset510_Plus", "Dataset511_Alone", "Dataset512_Alone"
 # nnU-Net and torch warn of each other's deprecations; which ones is not ours to say.
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@dataclass(frozen=True)
+class Exports:
+    """Exports of a bank of eight samples, and what there is then."""
+
+    toy: Toy
+    configuration: str
+    bank: Path
+
+    def __call__(self, name, *, ratio="1:2", content="mixed", bank=None, size=None, **place):
+        place = {"configuration": self.configuration, **place}
+        return NnunetAdapter(open_nnunet(self.toy.request(**place))).export(
+            Injection(None, Ratio.parse(ratio), bank=bank or self.bank),
+            name,
+            content=content,
+            size=size and BankSize.parse(size),
+            reporter=NullReporter(),
+        )
+
+    @property
+    def mixed(self) -> Path:
+        return Path(self.toy.preprocessed.with_name(MIXED))
+
+    @property
+    def alone(self) -> Path:
+        return Path(self.toy.raw.with_name(ALONE))
+
+    @property
+    def data(self) -> Path:
+        """Where the mixed data set has its cases."""
+        return self.mixed / f"nnUNetPlans_{self.configuration}"
+
+    @property
+    def split(self) -> Any:
+        """The real cases' fold."""
+        return read(self.toy.preprocessed / "splits_final.json")[0]
 
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-# -- mixed ---------------------------------------------------------------------------------------
+def there(toy: Toy) -> list[str]:
+    """What nnU-Net could take for a data set, and folders that something is built in."""
+    return sorted(p.name for p in toy.root.glob("nnUNet_*/*") if p.is_dir())
 
 
-def test_a_mixed_data_set_has_the_ratio_and_real_cases_to_validate_on(exports, toy_copy):
-    report = exports()
-    split = read(exports.mixed / "splits_final.json")
-    before = read(toy_copy.preprocessed / "splits_final.json")[0]
-    synthetic = [f"synthetic_{n:04d}" for n in range(1, 9)]
-    assert split == [
-        {"train": sorted((*before["train"], *synthetic)), "val": sorted(before["val"])}
-    ]
+@pytest.fixture(scope="module", params=["3d_fullres", "2d"])
+def exports(request, toy_nnunet, tmp_path_factory) -> Exports:
+    """With a mixed data set, and two of the same samples alone. Export under other names only."""
+    home = tmp_path_factory.mktemp("exports")
+    toy = replace(toy_nnunet, root=shutil.copytree(toy_nnunet.root, home / "toy"))
+    source = open_nnunet(toy.request(configuration=request.param))
+    bank = crops_bank(NnunetAdapter(source), home / "bank", 8)
+    made = Exports(toy, request.param, bank)
+    report = made(MIXED)
     assert report["synthetic_share"] == pytest.approx(2 / 3)
-    assert report["then"] == "nnUNetv2_train 510 3d_fullres 0 -p gansynthSmallPlans"
-    assert (exports.there, exports.hidden) == ({NAME}, [])
+    assert report["then"] == f"nnUNetv2_train 510 {request.param} 0 -p gansynthSmallPlans"
+    for name in (ALONE, AGAIN):
+        made(name, content="synthetic")
+    assert set(there(toy)) == {toy.dataset, MIXED, ALONE, AGAIN}
+    return made
 
 
-@pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
-def test_nnunets_own_trainer_loads_it(exports, toy_copy, monkeypatch, tmp_path, configuration):
-    exports(configuration=configuration)
+def test_the_split_has_the_samples_to_train_on_and_real_cases_to_validate_on(exports):
+    synthetic = [f"synthetic_{n:04d}" for n in range(1, 9)]
+    before = exports.split
+    train = sorted((*before["train"], *synthetic))
+    assert read(exports.mixed / "splits_final.json") == [
+        {"train": train, "val": sorted(before["val"])}
+    ]
+
+
+def test_nnunets_own_trainer_loads_it(exports, monkeypatch, tmp_path):
     torchvision_compat.apply()
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args
 
-    monkeypatch.setenv("nnUNet_raw", str(toy_copy.raw.parent))
-    monkeypatch.setenv("nnUNet_preprocessed", str(toy_copy.preprocessed.parent))
+    for name, value in NnunetRoot.find(exports.toy.root).variables().items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    trainer = get_trainer_from_args(
-        "510", configuration, 0, "nnUNetTrainer", toy_copy.plans, device=torch.device("cpu")
-    )
+    place = ("510", exports.configuration, 0, "nnUNetTrainer", exports.toy.plans)
+    trainer = get_trainer_from_args(*place, device=torch.device("cpu"))
     trainer.initialize()
     train, validation = trainer.get_dataloaders()
     drawn = {key for _ in range(20) for key in next(train)["keys"]}
@@ -72,15 +130,12 @@ def test_nnunets_own_trainer_loads_it(exports, toy_copy, monkeypatch, tmp_path, 
     assert not any(key.startswith("synthetic") for key in next(validation)["keys"])
 
 
-def test_a_synthetic_case_is_the_banks_sample_with_all_that_nnunet_notes(exports, frozen_bank):
-    bank = frozen_bank(samples=8)
-    exports(bank=bank)
+def test_a_synthetic_case_is_the_banks_sample_with_all_that_nnunet_notes(exports):
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-    reader = BankReader(bank)
-    sample = reader.read(reader.ids()[0])
-    assert sample.labels is not None
-    data = nnUNetDatasetBlosc2(str(exports.mixed / "nnUNetPlans_3d_fullres"))
+    reader = BankReader(exports.bank)
+    sample: Any = reader.read(reader.ids()[0])
+    data = nnUNetDatasetBlosc2(str(exports.data))
     image, labels, _, properties = data.load_case("synthetic_0001")
     assert np.array_equal(image[...], sample.image.astype(np.float32))
     assert np.array_equal(labels[...], sample.labels[None])
@@ -88,8 +143,7 @@ def test_a_synthetic_case_is_the_banks_sample_with_all_that_nnunet_notes(exports
     # What nnU-Net's readers add differs by reader.
     assert {k for k in real if not k.endswith("_stuff")} <= set(properties)
     assert set(properties["class_locations"]) == set(real["class_locations"])
-    assert image[...].dtype == np.float32
-    assert labels[...].dtype == np.int16
+    assert (image[...].dtype, labels[...].dtype) == (np.float32, np.int16)
 
 
 def test_properties_know_regions_and_the_ignore_label():
@@ -98,185 +152,199 @@ def test_properties_know_regions_and_the_ignore_label():
     keys = ((1, 2), 2, (-1, 0, 1, 2), 1)
     properties = case_properties(labels, keys, (3.0, 1.0, 2.0), (2, 0, 1))
     found = properties["class_locations"]
-    assert set(found) == set(keys)
-    assert (len(found[1, 2]), len(found[2]), len(found[-1, 0, 1, 2]), len(found[1])) == (
-        24,
-        24,
-        120,
-        0,
+    assert {key: len(voxels) for key, voxels in found.items()} == dict(
+        zip(keys, (24, 24, 120, 0), strict=True)
     )
     assert found[2].shape[1] == 4
     assert properties["spacing"] == [1.0, 2.0, 3.0]
     assert properties["shape_before_cropping"] == (4, 5, 6)
 
 
-def test_real_files_are_linked_or_else_copied(exports, toy_copy, frozen_bank, monkeypatch):
-    part, bank = Path("nnUNetPlans_3d_fullres") / "p1_left.pkl", frozen_bank(samples=8)
-    exports(bank=bank)
-    assert (exports.mixed / part).samefile(toy_copy.preprocessed / part)
-    shutil.rmtree(exports.mixed)
-
+def test_real_files_are_linked_or_else_copied(exports, monkeypatch):
     def refuse(*arguments: Any) -> None:
         raise PermissionError
 
+    own = exports.toy.preprocessed / exports.data.name / "p1_left.pkl"
+    assert (exports.data / own.name).samefile(own)
     monkeypatch.setattr(os, "link", refuse)
-    exports(bank=bank)
-    assert not (exports.mixed / part).samefile(toy_copy.preprocessed / part)
-    assert (exports.mixed / part).read_bytes() == (toy_copy.preprocessed / part).read_bytes()
+    copy = Path(exports("Dataset513_Copied")["folder"]) / exports.data.name / own.name
+    assert not copy.samefile(own)
+    assert copy.read_bytes() == own.read_bytes()
 
 
-def test_plans_name_the_new_data_set_and_only_what_there_are_data_of(exports, toy_copy):
-    exports()
-    plans = read(exports.mixed / f"{toy_copy.plans}.json")
-    assert (plans["dataset_name"], list(plans["configurations"])) == (NAME, ["3d_fullres"])
+def test_plans_name_the_new_data_set_and_only_what_there_are_data_of(exports):
+    plans = read(exports.mixed / f"{exports.toy.plans}.json")
+    assert (plans["dataset_name"], list(plans["configurations"])) == (
+        MIXED,
+        [exports.configuration],
+    )
     assert read(exports.mixed / "dataset.json")["numTraining"] == 12
     assert {p.name for p in exports.mixed.iterdir()} == {
         *("dataset.json", "dataset_fingerprint.json", "gansynth.json", "gansynthSmallPlans.json"),
-        *("gt_segmentations", "nnUNetPlans_3d_fullres", "splits_final.json"),
+        *("gt_segmentations", exports.data.name, "splits_final.json"),
     }
 
 
-def test_without_real_cases_to_train_on_the_held_out_ones_are_there_all_the_same(exports, toy_copy):
-    exports(ratio="0:1", size="2x")
-    cases = {p.name for p in (exports.mixed / "nnUNetPlans_3d_fullres").glob("*.pkl")}
-    val = read(toy_copy.preprocessed / "splits_final.json")[0]["val"]
-    assert cases == {f"{c}.pkl" for c in val} | {f"synthetic_{n:04d}.pkl" for n in range(1, 9)}
+def test_without_real_cases_to_train_on_the_held_out_ones_are_there_all_the_same(exports):
+    report = exports("Dataset514_Only", ratio="0:1", size="2x")
+    cases = {p.stem for p in Path(report["folder"]).glob("nnUNetPlans_*/*.pkl")}
+    assert cases == {*exports.split["val"], *(f"synthetic_{n:04d}" for n in range(1, 9))}
 
 
-def test_the_record_outside_of_it_says_where_each_sample_came_from(exports):
-    report = exports()
-    record = read(Path(report["record"]))
-    assert not Path(report["record"]).is_relative_to(report["folder"])
-    assert record["samples"]["synthetic_0001"]["case"] in {
-        c["id"] for c in record["lineage"]["cases"]
-    }
+def test_nnunet_finds_nothing_wrong_with_it(exports, cheap_nnunet):
+    from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+
+    verify_dataset_integrity(str(exports.alone), 1)
+    assert len(list((exports.alone / "imagesTr").iterdir())) == 16
 
 
-# -- refusing --------------------------------------------------------------------------------------
+def test_nothing_in_it_names_a_case_or_tells_a_time(exports):
+    for path in (p for p in exports.alone.rglob("*") if p.is_file()):
+        data = path.read_bytes()
+        text = gzip.decompress(data) if path.suffix == ".gz" else data
+        named = [c for c in exports.split["train"] if c.encode() in text or c in path.name]
+        assert named == [], path
+    times = {p.stat().st_mtime for p in (exports.alone, *exports.alone.rglob("*"))}
+    assert times == {TIME}
+    packed = (exports.alone / "imagesTr" / "synthetic_0001_0000.nii.gz").read_bytes()
+    assert packed[3:8] == bytes(5)  # gzip: no name, no time
+
+
+def test_the_audit_finds_nothing_in_it_and_real_cases_in_a_mixed_one(exports):
+    source = open_nnunet(exports.toy.request(configuration=exports.configuration))
+    told = {"bank": exports.bank, "sources": source}
+    assert audit_exported(exports.alone, **told).findings == ()
+    found = audit_exported(exports.mixed, **told).findings
+    assert any(".b2nd: not read: " in line for line in found)
+    assert any("names case 'p1_left'" in line for line in found)
+
+
+def test_an_edit_that_names_a_case_is_not_handed_on(exports, tmp_path):
+    bank = Path(shutil.copytree(exports.bank, tmp_path / "bank"))
+    edits = {"edits": ["flip", "paste:of=p1_left"]}
+    (bank / "bank.json").write_text(json.dumps({**read(bank / "bank.json"), **edits}))
+    report = exports("Dataset515_Edited", content="synthetic", bank=bank)
+    assert read(Path(report["folder"]) / "gansynth.json")["edits"] == ["flip", "paste:of=?"]
+
+
+def test_the_same_samples_make_the_same_bytes(exports):
+    assert content(exports.alone) == content(exports.alone.with_name(AGAIN))
+
+
+def test_labels_outside_become_background(exports):
+    reader = BankReader(exports.bank)
+    labels: Any = reader.read(reader.ids()[0]).labels
+    volume: Any = nib.load(exports.alone / "labelsTr" / "synthetic_0001.nii.gz")
+    assert (labels < 0).any()
+    assert np.array_equal(np.asarray(volume.dataobj).transpose(2, 1, 0), labels.clip(0))
+    assert volume.get_data_dtype() == np.uint8
+
+
+@pytest.mark.parametrize("forward", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+@pytest.mark.parametrize("reader", ["SimpleITKIO", "NibabelIO"])
+def test_axes_and_spacing_come_back_through_nnunets_readers(tmp_path, forward, reader):
+    from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
+
+    volume, spacing = np.arange(24, dtype=np.float32).reshape(2, 3, 4), (3.0, 1.0, 2.0)
+    file = tmp_path / "x.nii.gz"
+    file.write_bytes(export_raw.nifti(volume, spacing, forward))
+    image, properties = recursive_find_reader_writer_by_name(reader)().read_images((str(file),))
+    assert np.array_equal(image[0].transpose(forward), volume)
+    assert [properties["spacing"][i] for i in forward] == pytest.approx(spacing)
+
+
+def test_ct_comes_back_in_hounsfield_units():
+    from nnunetv2.preprocessing.normalization.default_normalization_schemes import CTNormalization
+
+    facts = {"mean": 50.0, "std": 20.0, "percentile_00_5": -10.0, "percentile_99_5": 120.0}
+    units = np.linspace(-10, 120, 8, dtype=np.float32)
+    drawn = CTNormalization(False, facts).run(units.copy())
+    assert export_raw.denormalise(drawn, "CTNormalization", facts) == pytest.approx(units, abs=1e-3)
+    far = np.array([99.0], np.float32)
+    assert export_raw.denormalise(far, "CTNormalization", facts) == 120
+
+
+def test_outside_gets_what_nnunet_takes_for_outside(toy_nnunet):
+    host = open_nnunet(toy_nnunet.request())
+    schemes, masks = ["CTNormalization", "ZScoreNormalization"], [False, False]
+    host.config.update(normalization_schemes=schemes, use_mask_for_norm=masks)
+    image = np.array([[[[5.0, 1.0, 2.0]]], [[[5.0, -3.0, 2.0]]]], np.float32)
+    out = export_raw.in_own_units(host, image, np.array([[[-1, 0, 1]]], np.int16))
+    assert (out[0, 0, 0, 0], out[1, 0, 0, 0]) == (0, -3)
 
 
 @pytest.mark.parametrize(
-    ("order", "says"),
+    ("name", "order", "says"),
     [
-        ({"name": "Hippo"}, "expected DatasetNNN_Name with three digits"),
-        ({"name": "Dataset501_Other"}, "Dataset501_Toy has that number"),
-        ({"ratio": "1:0"}, "asks for no synthetic case"),
-        ({"ratio": "1:3"}, "12 synthetic cases beside 4 training cases, the bank"),
-        ({"ratio": "100:1"}, "0 synthetic cases beside 4 training cases"),
-        ({"size": "4"}, "the ratio says how many already, 8 beside 4 training cases"),
-        ({"fold": "all"}, "nothing is held out"),
-        ({"schedule": Schedule.parse("anneal:50%-100%")}, "cannot change while nnU-Net trains"),
+        ("Hippo", {}, "expected DatasetNNN_Name with three digits"),
+        ("Dataset501_Other", {}, "Dataset501_Toy has that number"),
+        ("Dataset520_New", {"ratio": "1:0"}, "asks for no synthetic case"),
+        (
+            "Dataset520_New",
+            {"ratio": "1:3"},
+            "12 synthetic cases beside 4 training cases, the bank",
+        ),
+        ("Dataset520_New", {"ratio": "100:1"}, "0 synthetic cases beside 4 training cases"),
+        ("Dataset520_New", {"size": "4"}, "the ratio says how many already, 8 beside 4 training"),
+        ("Dataset520_New", {"fold": "all"}, "nothing is held out"),
     ],
 )
-def test_an_order_that_makes_no_data_set_is_refused(exports, order, says):
+def test_an_order_that_makes_no_data_set_is_refused(exports, name, order, says):
+    before = there(exports.toy)
     with pytest.raises(UsageFault, match=re.escape(says)):
-        exports(order.pop("name", NAME), **order)
-    assert (exports.there, exports.hidden) == (set(), [])
+        exports(name, **order)
+    assert there(exports.toy) == before
 
 
 @pytest.mark.parametrize("folder", ["nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"])
-def test_a_number_taken_anywhere_is_refused_and_nothing_overwritten(exports, toy_copy, folder):
-    there = toy_copy.root / folder / "Dataset510_Mine"
-    there.mkdir()
-    with pytest.raises(UsageFault, match=r"Dataset510_Mine has that number.*free: 511"):
-        exports()
-    assert list(there.iterdir()) == []
-
-
-def test_samples_of_a_generator_that_saw_held_out_cases_are_not_exported(exports, frozen_bank):
-    with pytest.raises(IntegrityFault, match="held-out"):
-        exports(bank=frozen_bank("other", samples=8, fold="1"))
-    assert (exports.there, exports.hidden) == (set(), [])
-
-
-def test_real_channels_are_not_shared(toy_copy, run_cli, tmp_path):
-    run = tmp_path / "run"
-    tiny = ("--set=width=4", "--set=d_width=4", "--set=levels=2", "--set=steps=1")
-    how = ("--set=given=T1", *tiny, "--device", "cpu", "-q")
-    fitted = run_cli("fit", "cgan3d", *toy_copy.options, "-o", run, *how)
-    assert fitted.exit_code == 0, fitted.stderr
-    adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
-    with pytest.raises(UsageFault, match=r"given the channels T1 of real cases"):
-        adapter.export(
-            Injection(RunFolder(run), Ratio.parse("1:1"), device="cpu"),
-            NAME,
-            content="synthetic",
-            reporter=NullReporter(),
-        )
-
-
-def test_a_dry_run_counts_and_writes_nothing(exports, toy_copy):
-    before = sorted(toy_copy.root.rglob("*"))
-    report = exports(dry_run=True)
-    voxels = 24**3
-    assert (report["synthetic_cases"], report["real_training_cases"]) == (8, 4)
-    assert report["bytes"] == 8 * voxels * (2 * 4 + 2)
-    assert sorted(toy_copy.root.rglob("*")) == before
-
-
-# -- a generator at work ---------------------------------------------------------------------------
-
-
-def test_a_generators_samples_are_exported_as_it_draws_them(
-    exports, export_command, toy_copy, tmp_path, run_cli
-):
-    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
-
-    from gansynth.sampling.drawer import SampleDrawer
-    from gansynth.sampling.open_run import load_run
-
-    result = run_cli(*export_command, "--ratio", "2:1", "--seed", "3", "--json")
-    assert result.exit_code == 0, result.stderr
-    report = json.loads(result.stdout)
-    assert (report["synthetic_cases"], report["rejected"]) == (2, {})
-    assert report["record"] == str(tmp_path / "run" / "exports" / f"{NAME}.json")
-    assert (exports.there, exports.hidden) == ({NAME}, [])
-    drawer = SampleDrawer(
-        load_run(tmp_path / "run", "cpu"), open_nnunet(toy_copy.request()), SampleRequest(seed=3)
-    )
-    data = nnUNetDatasetBlosc2(str(exports.mixed / "nnUNetPlans_3d_fullres"))
-    for number, sample in enumerate(drawer.draw(0, 2), 1):
-        image, labels = data.load_case(f"synthetic_{number:04d}")[:2]
-        assert image[...] == pytest.approx(sample.image, abs=1e-4)
-        assert sample.labels is not None
-        assert np.array_equal(labels[0], sample.labels)
+def test_a_number_taken_anywhere_is_refused(exports, folder):
+    (exports.toy.root / folder / "Dataset530_Mine").mkdir()
+    with pytest.raises(UsageFault, match=r"Dataset530_Mine has that number.*free: 5\d\d"):
+        exports("Dataset530_Plus")
+    (exports.toy.root / folder / "Dataset530_Mine").rmdir()
 
 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (("--frozen",), "--export with --frozen: nothing is trained"),
-        (("--schedule", "constant"), "--export with --schedule:"),
-        (("--no-usual-augmentation",), "--export with --no-usual-augmentation:"),
-        (("--set", "num_epochs=1"), "--export with --set:"),
-        (("--", "--npz"), "--export with host options after --:"),
-        (("--content", "real"), "'real' is not one of"),
-        (("--bank-size", "4"), "the ratio says how many already, 4 beside 4"),
-        (("--ratio", "0:1"), "does not say how many cases; give --bank-size N"),
+        (("--export", MIXED, "--set", "num_epochs=1"), "--export with --set:"),
+        (("--export", MIXED, "--", "--npz"), "--export with host options after --:"),
+        (("--export", MIXED, "--ratio", "0:1"), "does not say how many cases; give --bank-size N"),
+        (("-o", "new"), "-o new: nnunet finds data sets by name in its own folders, expected --e"),
     ],
 )
-def test_what_means_nothing_to_an_export_is_refused(export_command, toy_copy, refuse, given, says):
-    refuse(*export_command, "--ratio", "1:1", *given, code=2, says=[says], keep=[toy_copy.root])
+def test_what_means_nothing_to_an_export_is_refused(toy_nnunet, fitted, refuse, given, says):
+    words = ("augment", "--target", "nnunet", *toy_nnunet.options, "--generator", fitted)
+    refuse(*words, "--device", "cpu", "--ratio", "1:1", *given, code=2, says=[says])
 
 
-def test_content_without_an_export_is_a_slip(export_command, refuse):
-    arguments = [
-        *export_command[: export_command.index("--export")],
-        "--ratio",
-        "1:1",
-        "--content",
-        "mixed",
-    ]
-    refuse(*arguments, code=2, says=["--content mixed: expected --export DatasetNNN_Name or -o"])
+def test_an_interrupted_export_leaves_nothing(exports, monkeypatch):
+    def stop(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = there(exports.toy)
+    monkeypatch.setattr("gansynth_nnunet.export.write_case", stop)
+    with pytest.raises(KeyboardInterrupt):
+        exports("Dataset520_New")
+    assert there(exports.toy) == before
 
 
-def test_nnunet_has_names_and_no_folders(export_command, refuse):
-    arguments = export_command[: export_command.index("--export")]
-    says = ["-o new: nnunet finds data sets by name", "--export DatasetNNN_Name"]
-    refuse(*arguments, "--ratio", "1:1", "-o", "new", code=2, says=says)
+def test_only_samples_of_the_same_order_are_taken_up_again(toy_copy, fitted):
+    adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
+    kept = []
+    for seed in (0, 0, 1):
+        asked = SampleRequest(seed=seed)
+        injection = Injection(RunFolder(fitted), Ratio(1, 1), samples=asked, device="cpu")
+        export = NnunetExport(adapter.host, injection, MIXED, "mixed", None)
+        segment = export.build / "bank" / "segment-000000.h5"
+        segment.parent.mkdir(parents=True, exist_ok=True)
+        kept.append(segment.exists())
+        take_up(export.order(), export.generator)
+        segment.parent.mkdir(exist_ok=True)
+        kept.append(segment.exists())
+        segment.touch()
+    assert kept == [False, False, True, True, True, False]
 
-
-# -- stock nnU-Net ---------------------------------------------------------------------------------
 
 STOCK = """
 import sys
@@ -309,24 +377,15 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
-def test_stock_nnunet_trains_and_validates_where_there_is_no_gansynth(
-    exports, toy_copy, tmp_path, configuration
-):
-    exports(configuration=configuration)
+def test_stock_nnunet_trains_and_validates_where_there_is_no_gansynth(exports, tmp_path):
     script = tmp_path / "stock.py"
     script.write_text(STOCK)
-    environ = {
-        **{k: v for k, v in os.environ.items() if not k.startswith("GANSYNTH")},
-        **NnunetRoot.find(toy_copy.root).variables(),
-        "nnUNet_n_proc_DA": "1",
-        "nnUNet_def_n_proc": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    line = [sys.executable, str(script), "510", configuration, "0", "-p", toy_copy.plans]
-    ended = subprocess.run(
-        [*line, "-device", "cpu"], env=environ, capture_output=True, text=True, timeout=280
-    )
+    workers = dict.fromkeys(("nnUNet_n_proc_DA", "nnUNet_def_n_proc", "OMP_NUM_THREADS"), "1")
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("GANSYNTH")}
+    environ |= {**NnunetRoot.find(exports.toy.root).variables(), **workers}
+    place = ("510", exports.configuration, "0", "-p", exports.toy.plans, "-device", "cpu")
+    command = [sys.executable, str(script), *place]
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=280)
     assert ended.returncode == 0, ended.stderr[-2000:]
     assert "This split has 12 training and 2 validation cases" in ended.stdout
     assert "Mean Validation Dice" in ended.stdout

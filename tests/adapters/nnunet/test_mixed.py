@@ -1,28 +1,33 @@
-"""The wrapped training data set: ratio, safety, processes, and what nnU-Net's loader asks of it."""
+"""nnU-Net's training data set with samples in it: what its loader gets, and replay."""
 
-import multiprocessing
-import os
+import csv
+import functools
+import json
 import pickle
 import shutil
-import signal
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gansynth.bank.draw_log import DrawLog, Tally, summarise
+from gansynth import replay
+from gansynth.bank.draw_log import summarise
+from gansynth.bank.producer_main import ProducerConfig, _run
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
 from gansynth.core.injection import MixPlan
 from gansynth.core.ratio import Ratio
-from gansynth.runtime.errors import DataFault, TrainingFault
+from gansynth.core.sample_request import SampleRequest
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.sampling.open_run import load_run
+from gansynth.sampling.replay import Record, read_record
 from gansynth_nnunet.class_locations import decode, encode, location_keys
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.source import open_nnunet
+
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture
@@ -34,24 +39,10 @@ def real(toy_nnunet):
     return nnUNetDatasetBlosc2(str(source.folder), list(source.train_ids))
 
 
-@pytest.fixture
-def log(tmp_path):
-    return tmp_path / "draws"
-
-
-def mix(
-    real: Any,
-    bank: Path | None,
-    p: float,
-    batch_size: int = 2,
-    seed: int = 0,
-    log: Path | None = None,
-    keys: Any = (),
-    **plan: Any,
-) -> MixedDataset:
-    """Real cases (two channels) with the share p of a bank's samples."""
-    told: MixPlan[str] = MixPlan(bank, Ratio(1 - p, p), seed=seed, log=log, **plan)
-    return MixedDataset(real, told, batch_size, 2, keys)
+def mix(real: Any, bank: Path, p: float, keys: Any = (), **plan: Any) -> MixedDataset:
+    """Real cases (two channels) with the share p of a bank's samples, in batches of two."""
+    told: MixPlan[str] = MixPlan(bank, Ratio(1 - p, p), **plan)
+    return MixedDataset(real, told, 2, 2, keys)
 
 
 def draw(mixed: MixedDataset, times: int) -> list[Any]:
@@ -62,110 +53,20 @@ def is_synthetic(loaded: Any) -> bool:
     return isinstance(loaded[0], np.ndarray)  # real cases are opened, not read
 
 
-def empty_bank(source: Any, folder: Path) -> Path:
-    spec = BankSpec(source.schema, source.lineage(), "toy", "0" * 64, frozen=False, capacity=4)
-    BankWriter.create(folder, spec).close()
-    return folder
-
-
-# -- ratio ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("p", "batch_size"), [(0.5, 2), (0.3, 18), (0.25, 1), (0.75, 3), (1, 2)])
-def test_every_batch_holds_the_share_asked_for(real, frozen_bank, p, batch_size):
-    mixed = mix(real, frozen_bank(), p, batch_size, 0, None)
-    batches = [sum(map(is_synthetic, draw(mixed, batch_size))) for _ in range(60)]
-    assert set(batches) <= {int(p * batch_size), int(np.ceil(p * batch_size))}
-    asked = p * batch_size * np.arange(1, 61)
-    assert np.abs(np.cumsum(batches) - asked).max() <= 1 + 1e-9
-
-
 def test_every_slot_of_a_batch_is_synthetic_now_and_then(real, frozen_bank):
-    mixed = mix(real, frozen_bank(), 0.5, 2, 0, None)
+    mixed = mix(real, frozen_bank(), 0.5)
     first = [[is_synthetic(loaded) for loaded in draw(mixed, 2)].index(True) for _ in range(40)]
     assert 8 < sum(first) < 32
 
 
-def test_without_synthetic_samples_no_bank_is_needed(real, log):
-    draw(mix(real, None, 0.0, 2, 0, log), 6)
-    assert (summarise(log).real, summarise(log).synthetic) == (6, 0)
-
-
-def test_the_same_seed_draws_the_same(real, frozen_bank):
-    bank = frozen_bank()
-    runs = [draw(mix(real, bank, 1, 2, seed=3, log=None), 5) for _ in range(2)]
-    assert all(np.array_equal(a[0], b[0]) for a, b in zip(*runs, strict=True))
-
-
-def test_another_rank_draws_something_else(real, frozen_bank):
-    bank = frozen_bank()
-    ranks = [draw(mix(real, bank, 1, 2, 3, None, stream=(rank,)), 8) for rank in (0, 1)]
-    assert any(not np.array_equal(a[0], b[0]) for a, b in zip(*ranks, strict=True))
-
-
-# -- what is returned ----------------------------------------------------------------------------
-
-
-def test_a_sample_looks_like_a_case_to_nnunet(real, frozen_bank):
-    mixed = mix(real, frozen_bank(), 1, 2, 0, None, keys=(1, 2))
-    image, seg, previous, properties = mixed.load_case(mixed.identifiers[0])
-    assert image.shape == (2, *seg.shape[1:])
-    assert seg.shape[0] == 1
-    assert seg.dtype == np.int16
-    assert previous is None
-    assert set(properties["class_locations"]) == {1, 2}
-
-
-def test_writing_into_a_sample_does_not_change_the_bank(real, frozen_bank):
-    mixed = mix(real, frozen_bank(samples=1), 1, 2, 0, None)
-    first = mixed.load_case(mixed.identifiers[0])
-    kept = first[0].copy()
-    first[0][:], first[1][:] = 7, 7
-    again = mixed.load_case(mixed.identifiers[0])
-    assert np.array_equal(again[0], kept)
-    assert not (again[1] == 7).any()
-
-
-def test_a_real_case_is_the_one_nnunet_asked_for(real, frozen_bank):
-    mixed = mix(real, frozen_bank(), 0, 2, 0, None)
+def test_everything_else_is_the_real_data_sets(real, frozen_bank):
+    mixed = mix(real, frozen_bank(), 0)
     image, *_, properties = mixed[real.identifiers[1]]
     assert np.array_equal(image[:], real.load_case(real.identifiers[1])[0][:])
     assert "spacing" in properties
-
-
-def test_everything_else_is_the_real_data_sets(real, frozen_bank):
-    mixed = mix(real, frozen_bank(), 0.5, 2, 0, None)
     assert mixed.source_folder == real.source_folder
     assert mixed.identifiers is real.identifiers
     assert not hasattr(mixed, "no_such_thing")
-
-
-# -- trouble with the bank -----------------------------------------------------------------------
-
-
-def test_an_empty_bank_gives_real_cases_and_counts_them(real, toy_nnunet, tmp_path, log):
-    bank = empty_bank(open_nnunet(toy_nnunet.request()), tmp_path / "empty")
-    loaded = draw(mix(real, bank, 0.5, 2, 0, log), 8)
-    counts = summarise(log)
-    assert not any(map(is_synthetic, loaded))
-    assert (counts.real, counts.fell_back, counts.missing) == (8, 4, 1.0)
-    assert counts.reasons == {"the bank is empty": 4}
-
-
-def test_a_bank_that_goes_away_stops_nothing(real, frozen_bank, log):
-    bank = frozen_bank()
-    mixed = mix(real, bank, 0.5, 2, 0, log)
-    shutil.rmtree(bank)
-    draw(mixed, 4)
-    assert summarise(log).fell_back == 2
-
-
-def test_a_damaged_bank_stops_nothing(real, frozen_bank, log):
-    bank = frozen_bank()
-    for segment in bank.glob("segment-*.h5"):
-        segment.write_bytes(segment.read_bytes()[:600])
-    draw(mix(real, bank, 0.5, 2, 0, log), 4)
-    assert summarise(log).fell_back == 2
 
 
 def test_a_bank_of_one_channel_is_refused_for_data_of_two(real, toy_nnunet, tmp_path):
@@ -174,89 +75,17 @@ def test_a_bank_of_one_channel_is_refused_for_data_of_two(real, toy_nnunet, tmp_
     spec = BankSpec(schema, source.lineage(), "toy", "0" * 64, frozen=True, capacity=1)
     BankWriter.create(tmp_path / "one", spec).close()
     with pytest.raises(DataFault, match=r"1 channel\(s\), the training cases 2"):
-        mix(real, tmp_path / "one", 0.5, 2, 0, None)
+        mix(real, tmp_path / "one", 0.5)
 
 
-def test_where_no_real_case_may_slip_in_it_waits_and_then_stops(real, toy_nnunet, tmp_path):
-    bank = empty_bank(open_nnunet(toy_nnunet.request()), tmp_path / "empty")
-    mixed = mix(real, bank, 1, 2, 0, None, patience=0.5)
-    with pytest.raises(TrainingFault, match=r"no synthetic sample after 0\.5 s"):
-        mixed.load_case(mixed.identifiers[0])
-
-
-# -- processes -----------------------------------------------------------------------------------
-
-
-def fork(work: Callable[[], Any]) -> Any:
-    """Run work() in a forked process, as nnU-Net's workers are, to its end."""
-    process = multiprocessing.get_context("fork").Process(target=work)
-    process.start()
-    process.join()
-    return process
-
-
-def test_forked_workers_do_not_repeat_each_other(real, frozen_bank, log):
-    mixed = mix(real, frozen_bank(samples=12), 1, 2, 0, log)
-    draw(mixed, 1)  # open in the parent, which a fork then inherits
-    for _ in range(2):
-        assert fork(lambda: draw(mixed, 12)).exitcode == 0
-    orders = [path.read_text() for path in log.glob("draws-*.csv")]
-    assert sorted(text.count("synthetic") for text in orders) == [1, 12, 12]
-    assert len(set(orders)) == 3
-
-
-def test_a_killed_worker_loses_no_count(real, frozen_bank, log):
-    mixed = mix(real, frozen_bank(), 1, 2, 0, log)
-
-    def work():
-        draw(mixed, 5)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    assert fork(work).exitcode == -signal.SIGKILL
-    assert summarise(log).synthetic == 5
-
-
-def test_it_works_in_a_spawned_process(real, frozen_bank, log):
-    mixed = mix(real, frozen_bank(), 1, 2, 0, log)
-    draw(mixed, 1)
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        image = pool.submit(mixed.load_case, real.identifiers[0]).result()[0]
-    assert image.shape[0] == 2
-    assert summarise(log).synthetic == 2
-
-
-def test_a_pickle_carries_nothing_open(real, frozen_bank):
-    mixed = mix(real, frozen_bank(), 0.5, 2, 0, None)
+def test_a_pickle_carries_nothing_open_and_draws_on(real, frozen_bank, tmp_path):
+    mixed = mix(real, frozen_bank(), 1, log=tmp_path / "draws")
     before = len(pickle.dumps(mixed))
-    draw(mixed, 4)
-    assert len(pickle.dumps(mixed)) == before
-
-
-# -- counting ------------------------------------------------------------------------------------
-
-
-def test_distinct_samples_and_reuse_are_counted(tmp_path):
-    log = DrawLog(tmp_path)
-    for sample in ("000000-00", "000000-01", "000000-00"):
-        log.append("synthetic", sample, "case,\nwith a comma")
-    counts = summarise(tmp_path)
-    assert (counts.distinct, counts.reuse, counts.realised) == (2, 1.5, 1.0)
-
-
-def test_a_tally_reads_only_whole_new_lines(tmp_path):
-    tally, path = Tally(tmp_path), tmp_path / "draws-host-1.csv"
-    path.write_text("real,a,\nsynthetic,b")
-    assert (tally.update().real, tally.update().synthetic) == (1, 0)
-    path.write_text("real,a,\nsynthetic,b,c\n")
-    assert (tally.update().real, tally.update().synthetic) == (1, 1)
-
-
-def test_a_full_disk_under_the_log_stops_nothing(real, frozen_bank, tmp_path):
-    (tmp_path / "file").write_text("not a folder")
-    assert draw(mix(real, frozen_bank(), 0.5, 2, 0, tmp_path / "file"), 4)
-
-
-# -- voxels of labels and regions ----------------------------------------------------------------
+    draw(mixed, 1)
+    pickled = pickle.dumps(mixed)
+    assert len(pickled) == before
+    assert pickle.loads(pickled).load_case(real.identifiers[0])[0].shape[0] == 2
+    assert summarise(tmp_path / "draws").synthetic == 2
 
 
 def region_manager() -> Any:
@@ -294,7 +123,7 @@ def test_nnunets_loader_takes_samples_of_regions_with_an_ignore_label(
     spec = BankSpec(source.schema, source.lineage(), "toy", "0" * 64, frozen=True, capacity=1)
     with BankWriter.create(tmp_path / "regions", spec) as writer:
         writer.publish([(sample, encode(sample.labels, keys))])
-    mixed = mix(real, tmp_path / "regions", 1, 2, 0, None, keys=keys)
+    mixed = mix(real, tmp_path / "regions", 1, keys=keys)
     loader = nnUNetDataLoader(mixed, 2, (20, 20, 20), (16, 16, 16), manager, 0.33)
     batches = [loader.generate_train_batch() for _ in range(4)]
     assert all(batch["data"].shape == (2, 2, 20, 20, 20) for batch in batches)
@@ -302,11 +131,156 @@ def test_nnunets_loader_takes_samples_of_regions_with_an_ignore_label(
     assert all((batch["target"][1] > 0).any() for batch in batches)
 
 
-def test_forced_foreground_is_spread_over_the_labels(real, toy_nnunet, frozen_bank):
-    mixed = mix(real, frozen_bank(), 1, 2, 0, None, keys=(1, 2))
+def test_forced_foreground_is_spread_over_the_labels(real, frozen_bank):
+    mixed = mix(real, frozen_bank(), 1, keys=(1, 2))
     seen: Counter[Any] = Counter()
     for _, seg, _, properties in draw(mixed, 20):
         for key, voxels in properties["class_locations"].items():
             seen[key] += len(voxels)
             assert (seg[tuple(voxels.T)] == key).all()
     assert min(seen.values()) > 0
+
+
+DRAWS = 10
+
+
+@dataclass(frozen=True)
+class Host:
+    """What nnU-Net's data set gave: image and labels of each draw, and where that was logged."""
+
+    run: Path
+    bank: Path
+    got: list[tuple[Any, Any]]
+    log: Path
+
+    @property
+    def frozen(self) -> bool:
+        return BankReader(self.bank).spec.frozen
+
+    @property
+    def rows(self) -> dict[int, list[str]]:
+        """Number of a line -> its cells, of the samples."""
+        with self.log.open(newline="") as file:
+            return {n: r for n, r in enumerate(csv.reader(file), 1) if r[0] == "synthetic"}
+
+
+@pytest.fixture(scope="module", params=["frozen", "live"])
+def host(request, toy_nnunet, fitted, tmp_path_factory) -> Host:
+    """Of a generator that finds every third of its own samples flawed."""
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+    folder, source = tmp_path_factory.mktemp("host"), open_nnunet(toy_nnunet.request())
+    bank, live = folder / "bank", request.param == "live"
+    how: dict[str, Any] = {"frozen": not live, "capacity": 4, "segment_samples": 2, "duty": 1.0}
+    if not live:
+        filters = ("range:tolerance=60",)
+        how["samples"] = SampleRequest(edits=("shift", "flip"), filters=filters)
+    words = (str(fitted), source.request.to_json(), "nnunet", str(bank))
+    real = nnUNetDatasetBlosc2(str(source.folder), list(source.train_ids))
+    plan: MixPlan[str] = MixPlan(bank, Ratio(0, 1), log=folder / "draws")
+    mixed = functools.cache(lambda: MixedDataset(real, plan, 2, 2))
+    drawn: list[Any] = []
+
+    def stop() -> bool:
+        """A live bank is drawn from while it is filled."""
+        if live and BankReader(bank).count() >= how["capacity"]:
+            drawn.append(mixed().load_case(source.train_ids[0]))
+        return len(drawn) == DRAWS
+
+    with pytest.MonkeyPatch.context() as patch:
+        generator = type(load_run(fitted, "cpu").generator)
+        flaw = staticmethod(lambda sample: "odd" * (sample.provenance["index"] % 3 == 0))
+        patch.setattr(generator, "flaw", lambda self, sample: flaw(sample))
+        _run(ProducerConfig(*words, device="cpu", **how), stop)
+    drawn += [mixed().load_case(source.train_ids[0]) for _ in range(DRAWS - len(drawn))]
+    got = [(image, labels[0]) for image, labels, *_ in drawn]
+    return Host(fitted, bank, got, *(folder / "draws").glob("draws-*.csv"))
+
+
+def test_every_draw_comes_back_to_the_bit(host):
+    assert len(host.rows) == DRAWS
+    for number, (image, labels) in zip(host.rows, host.got, strict=True):
+        again: Any = replay(host.run, f"{host.log}:{number}")
+        assert again.image.dtype == np.float32
+        assert np.array_equal(again.image, image.astype(np.float32))
+        assert np.array_equal(again.labels, labels)
+
+
+def test_the_log_has_the_samples_number_not_its_place_in_the_bank(host):
+    numbers = [read_record(f"{host.log}:{n}").index for n in host.rows]
+    assert all(number % 3 for number in numbers)  # every third was rejected
+    size = BankReader(host.bank).spec.segment_samples
+    places = [int(r[1][:6]) * size + int(r[1][7:]) for r in host.rows.values()]
+    assert numbers != places
+
+
+def test_a_live_bank_has_some_of_them_no_more(host):
+    held = set(BankReader(host.bank).ids())
+    assert ({row[1] for row in host.rows.values()} <= held) == host.frozen
+
+
+def test_a_crop_that_was_padded_comes_back_too(host):
+    reader = BankReader(host.bank)
+    told = [reader.read(name).provenance for name in reader.ids()]
+    padded = [one for one in told if min(one["placement"]["corner"]) < 0]
+    assert padded
+    again = replay(host.run, padded[0])
+    assert again.labels is not None
+    assert (again.labels == -1).any()
+    assert (again.image[:, again.labels == -1] == 0).all()
+
+
+def test_another_run_does_not_replay_it(host, tmp_path):
+    other = tmp_path / "run"
+    other.mkdir()
+    manifest = json.loads((host.run / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps({**manifest, "run_id": "another"}))
+    with pytest.raises(IntegrityFault, match=r"was drawn by .*expected that run"):
+        replay(other, f"{host.log}:{next(iter(host.rows))}")
+
+
+def test_what_comes_out_otherwise_is_said(host, caplog):
+    (name,) = BankReader(host.bank).ids()[:1]
+    told = BankReader(host.bank).read(name).provenance
+    gpu = {**told, "settings": {**told["settings"], "device": "cuda", "model": "X"}}
+    replay(host.run, {**gpu, "sha256": "0" * 64})
+    assert "not the same to the bit" in caplog.text
+    assert "device cuda, now cpu" in caplog.text
+    assert "Expect the same but for rounding" in caplog.text
+
+
+def test_a_record_that_is_none_is_refused(host):
+    says = {
+        "": "expected FILE:LINE of a draw log",
+        ":999": "no line 999, expected the number of one of",
+        ":1": "line 1 is 'settings ', expected one that begins with synthetic",
+    }
+    for line, words in says.items():
+        with pytest.raises(UsageFault, match=words):
+            replay(host.run, f"{host.log}{line}")
+
+
+def test_a_record_that_says_otherwise_what_was_asked_is_refused():
+    told = {"index": 0, "seed": 0, "sha256": "f", "settings": {"asking": {"lesions": "what=one"}}}
+    with pytest.raises(UsageFault, match="provenance: was drawn by a gansynth that noted otherwi"):
+        Record.of(told, "provenance")
+
+
+def test_an_exported_case_comes_back_from_the_exports_record(toy_copy, fitted, tmp_path, run_cli):
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+    run = Path(shutil.copytree(fitted, tmp_path / "run"))
+    command = ("augment", "--target", "nnunet", *toy_copy.options, "--generator", run)
+    asked = ("--device", "cpu", "--ratio", "2:1", "--seed", "3", "--export", "Dataset510_Plus")
+    result = run_cli(*command, *asked, "--json")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert (report["synthetic_cases"], report["rejected"]) == (2, {})
+    assert report["record"] == str(run / "exports" / "Dataset510_Plus.json")
+    data = nnUNetDatasetBlosc2(str(Path(report["folder"]) / "nnUNetPlans_3d_fullres"))
+    for name in ("synthetic_0001", "synthetic_0002"):
+        image, labels, *_ = data.load_case(name)
+        again: Any = replay(run, f"{report['record']}:{name}")
+        assert again.provenance["seed"] == 3
+        assert np.array_equal(again.image, image[...])
+        assert np.array_equal(again.labels, labels[0])

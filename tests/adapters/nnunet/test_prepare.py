@@ -12,21 +12,16 @@ import numpy as np
 import pytest
 
 from gansynth.core.source import SourceRequest
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth_nnunet.plans import SmallPlans, _patch, _strides, write_small_plans
 from gansynth_nnunet.prepare import prepare
 from gansynth_nnunet.source import open_nnunet
 
-WORKERS = "nnUNet_n_proc_DA"
-
 
 def own_request(toy: Any) -> SourceRequest:
     request: SourceRequest = toy.request(plans=None, configuration=None)
     return request
-
-
-# -- nnU-Net's steps -----------------------------------------------------------------------------
 
 
 def test_what_is_done_is_not_done_again(toy_copy):
@@ -40,7 +35,15 @@ def test_changed_raw_data_are_prepared_again(toy_copy, cheap_nnunet):
     assert min(report.seconds.values()) > 0
 
 
-def test_force_prepares_again_and_tells_how_far_it_is(toy_copy, cheap_nnunet, capsys):
+def test_force_prepares_again_tells_how_far_it_is_and_leaves_the_environment(
+    toy_copy, cheap_nnunet, capsys, monkeypatch
+):
+    monkeypatch.delenv("nnUNet_raw", raising=False)
+    monkeypatch.setenv("nnUNet_results", "mine")
+    monkeypatch.setenv(
+        "nnUNet_n_proc_DA", "0"
+    )  # none for augmentation: planning works all the same
+    before = dict(os.environ)
     told: list[tuple[str, int, int]] = []
 
     def progress(*step):
@@ -51,29 +54,7 @@ def test_force_prepares_again_and_tells_how_far_it_is(toy_copy, cheap_nnunet, ca
     assert {("check", 6, 6), ("fingerprint", 1, 1), ("plan", 1, 1), ("2d", 6, 6)} <= set(told)
     printed = capsys.readouterr().out.splitlines()
     assert printed == [" ".join(map(str, step)) for step in told]
-
-
-def test_no_worker_for_augmentation_does_not_break_planning(toy_copy, cheap_nnunet, monkeypatch):
-    monkeypatch.setenv(WORKERS, "0")
-    prepare(own_request(toy_copy), ["2d"], num_processes=1, force=True)
-    assert os.environ[WORKERS] == "0"
-
-
-def test_the_environment_is_left_as_it_was(toy_copy, cheap_nnunet, monkeypatch):
-    monkeypatch.delenv("nnUNet_raw", raising=False)
-    monkeypatch.setenv("nnUNet_results", "mine")
-    before = dict(os.environ)
-    prepare(own_request(toy_copy), ["2d"], num_processes=1, force=True)
     assert dict(os.environ) == before
-
-
-def test_damaged_data_stop_before_anything_is_written(toy_copy):
-    file = next(toy_copy.raw.glob("imagesTr/*"))
-    file.write_bytes(file.read_bytes()[:100])
-    dates = {p: p.stat().st_mtime_ns for p in toy_copy.preprocessed.rglob("*")}
-    with pytest.raises(DataFault, match="truncated"):
-        prepare(own_request(toy_copy), ["2d"], force=True)
-    assert {p: p.stat().st_mtime_ns for p in toy_copy.preprocessed.rglob("*")} == dates
 
 
 def test_an_unknown_configuration_is_refused_before_preprocessing(toy_copy):
@@ -108,27 +89,21 @@ def test_nnunets_own_worker_processes_start(toy_copy, tmp_path):
     assert len(open_nnunet(toy_copy.request(configuration="2d", fold="all")).train_ids) == 6
 
 
-# -- small plans ---------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
-    ("own", "patch"),
+    ("own", "asked", "patch"),
     [
-        ([40, 56, 40], [32, 40, 32]),
-        ([128, 128, 128], [32, 32, 32]),
-        ([20, 320, 256], [8, 48, 48]),
-        ([16, 24, 16], [16, 24, 16]),
-        ([6, 64, 64], [6, 48, 48]),
-        ([512, 512], [48, 48]),
-        ([24, 20], [24, 16]),
+        ([40, 56, 40], None, [32, 40, 32]),
+        ([128, 128, 128], None, [32, 32, 32]),
+        ([20, 320, 256], None, [8, 48, 48]),
+        ([16, 24, 16], None, [16, 24, 16]),
+        ([6, 64, 64], None, [6, 48, 48]),
+        ([512, 512], None, [48, 48]),
+        ([24, 20], None, [24, 16]),
+        ([40, 56, 40], (48, 48, 48), [40, 48, 40]),
     ],
 )
-def test_an_automatic_patch_has_the_shape_of_nnunets(own, patch):
-    assert _patch(own, SmallPlans()) == patch
-
-
-def test_a_patch_asked_for_is_clipped_to_nnunets():
-    assert _patch([40, 56, 40], SmallPlans(patch_size=(48, 48, 48))) == [40, 48, 40]
+def test_a_patch_has_the_shape_of_nnunets_or_as_asked_for_as_far_as_that(own, asked, patch):
+    assert _patch(own, SmallPlans(patch_size=asked)) == patch
 
 
 @pytest.mark.parametrize("asked", [(32, 32), (0, 8, 8)])

@@ -1,66 +1,59 @@
-"""A session's producer and record: deaths, missing samples, what the log says, how it goes on."""
+"""A session: producer, record, schedule, ranks; deaths, missing samples, which cases are opened."""
 
 import json
+import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from gansynth.bank.spec import read_heartbeat
+from gansynth.core.schedule import choose_cases
 from gansynth.hosts import record
 from gansynth.runtime.errors import IntegrityFault, TrainingFault, UsageFault
-from gansynth_nnunet.session import ANEW, COMPARED, read_outcome
+from gansynth_nnunet.ranks import fault_of_rank, lead
+from gansynth_nnunet.session import ANEW, COMPARED
+from tests.adapters.nnunet.conftest import log_of, sidecar
+from tests.processes import until
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 LIVE = {"DEVICE": "cpu", "BANK_SIZE": 8}
+TUNING = {"RATIO": "0:1", "SCHEDULE": "finetune:34%@50%"}
 
 
-def sidecar(trainer: Any) -> Any:
-    return json.loads((Path(trainer.output_folder) / "gansynth.json").read_text())
-
-
-def log_of(trainer: Any) -> str:
-    return Path(trainer.log_file).read_text()
+def epochs(number: int, iterations: int = 2, **more: object) -> str:
+    values: dict[str, object] = {"num_epochs": number, "num_iterations_per_epoch": iterations}
+    values |= {"num_val_iterations_per_epoch": 1, **more}
+    return ",".join(f"{key}={value}" for key, value in values.items())
 
 
 def kill_producer(session: Any) -> None:
     os.kill(read_heartbeat(session.supply.bank)["pid"], signal.SIGKILL)
 
 
-def until(true: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-# -- the producer ----------------------------------------------------------------------------------
-
-
-def test_a_producer_that_died_is_started_again_and_the_log_says_so(build, told, fitted):
-    told(GENERATOR=fitted, **LIVE)
-    trainer = build()
-    trainer.initialize()
+def test_a_producer_that_died_is_started_again_and_the_log_says_so(ready, fitted):
+    trainer = ready(GENERATOR=fitted, **LIVE)
     trainer.get_dataloaders()
     session = trainer.gansynth_session
     kill_producer(session)
     until(lambda: session.supply.keeper.restarts == 1)
     session.epoch(1)
-    assert "killed by SIGKILL" in log_of(trainer)
-    assert "started again" in log_of(trainer)
-    assert "1 restart" in log_of(trainer)
+    log = log_of(trainer)
+    said = ("killed by SIGKILL", "started again", "1 restart")
+    assert [words for words in said if words not in log] == []
     assert sidecar(trainer)["sessions"][0]["supply"]["restarts"] == 1
 
 
 @pytest.mark.slow
-def test_training_goes_on_with_what_a_producer_given_up_has_made(build, told, fitted):
-    told(GENERATOR=fitted, RESTARTS=0, **LIVE)
-    trainer = build()
-    trainer.initialize()
+def test_training_goes_on_with_what_a_producer_given_up_has_made(ready, fitted):
+    trainer = ready(GENERATOR=fitted, RESTARTS=0, **LIVE)
     train, _ = trainer.get_dataloaders()
     session = trainer.gansynth_session
     kill_producer(session)
@@ -74,36 +67,14 @@ def test_training_goes_on_with_what_a_producer_given_up_has_made(build, told, fi
     assert "SIGKILL" in sidecar(trainer)["sessions"][0]["supply"]["ended"]
 
 
-def test_a_bank_without_a_sign_of_life_gives_real_cases_and_counts_them(build, told, empty_bank):
-    from dataclasses import replace
-
-    told(BANK=empty_bank(), KEEP_GOING=1)
-    trainer = build()
-    trainer.initialize()
-    trainer.gansynth_session = None
-    real, _ = trainer.get_tr_and_val_datasets()
-    session = trainer.gansynth_session
-    session.plan = replace(session.plan, stale_seconds=0.0)
-    mixed = session.wrap(real._real)
-    for _ in range(4):
-        mixed.load_case(mixed.identifiers[0])
-    assert session.counts().reasons == {"the bank is stale: its producer has gone": 2}
-
-
 @pytest.mark.slow
-def test_its_producer_ends_when_no_more_samples_are_needed(build, told, fitted):
-    told(
-        GENERATOR=fitted,
-        **LIVE,
-        RATIO="0:1",
-        SCHEDULE="finetune:50%@50%",
-        SET="num_epochs=2,num_iterations_per_epoch=2",
-    )
-    trainer = build()
-    trainer.initialize()
+def test_its_producer_ends_when_no_more_samples_are_needed(ready, fitted, tmp_path):
+    told = {**TUNING, "SCHEDULE": "finetune:50%@50%", "SCRATCH": tmp_path / "here"}
+    trainer = ready(GENERATOR=fitted, **LIVE, **told, SET=epochs(2))
     train, _ = trainer.get_dataloaders()
     session = trainer.gansynth_session
     session.epoch(0)
+    assert session.supply.bank.parent == tmp_path / "here"
     assert session.supply.keeper.alive()
     next(train)
     session.epoch(1)
@@ -112,158 +83,44 @@ def test_its_producer_ends_when_no_more_samples_are_needed(build, told, fitted):
     assert "no producer any more" not in log_of(trainer)
 
 
-@pytest.mark.slow
-def test_a_small_shared_memory_is_told_of(build, told, fitted, monkeypatch, tmp_path):
-    from gansynth.bank import placement
-
-    monkeypatch.setattr(placement, "SHARED_MEMORY", tmp_path / "none")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    told(GENERATOR=fitted, **LIVE)
-    trainer = build()
-    trainer.initialize()
-    trainer.get_tr_and_val_datasets()
-    assert "there is no shared memory" in log_of(trainer)
-    assert trainer.gansynth_session.supply.bank.parent == tmp_path
-
-
-@pytest.mark.slow
-def test_the_size_of_a_bank_in_bytes_is_kept_to(build, told, fitted, tmp_path):
-    told(GENERATOR=fitted, DEVICE="cpu", BANK_SIZE="2MB", SCRATCH=tmp_path / "here")
-    trainer = build()
-    trainer.initialize()
-    trainer.get_tr_and_val_datasets()
-    supply = trainer.gansynth_session.supply
-    assert supply.bank.parent == tmp_path / "here"
-    assert supply.keeper.config.max_bytes == 2_000_000
-    assert 16 <= supply.keeper.config.capacity <= 24
-    assert sum(f.stat().st_size for f in supply.bank.glob("segment-*")) <= 2_000_000
-
-
-# -- no sample at the start ------------------------------------------------------------------------
-
-
-def test_without_a_sample_training_does_not_start(build, told, empty_bank):
-    told(BANK=empty_bank())
-    trainer = build()
-    trainer.initialize()
+def test_where_no_real_case_may_be_drawn_it_never_starts_without(ready, empty_bank):
+    trainer = ready(BANK=empty_bank(), KEEP_GOING=1, **TUNING)
     with pytest.raises(TrainingFault, match="holds no sample"):
         trainer.get_tr_and_val_datasets()
 
 
-def test_it_starts_with_real_cases_alone_if_that_is_wanted(build, told, empty_bank):
-    told(BANK=empty_bank(), KEEP_GOING=1)
-    trainer = build()
-    trainer.run_training()
-    assert "WARNING: there is no synthetic sample" in log_of(trainer)
-    outcome = read_outcome(Path(trainer.output_folder))
-    assert (outcome.drawn_synthetic, outcome.fell_back, outcome.drawn_real) == (0, 3, 6)
-    assert "holds no sample" in outcome.supply["ended"]
-
-
-class Dead:
-    """A keeper whose producer died before it had made anything, its bank's description included."""
-
-    restarts, ended = 3, TrainingFault("producer: killed by SIGKILL")
-
-    @classmethod
-    def start(cls, *_: object, **__: object) -> "Dead":
-        return cls()
-
-    def wait(self, *_: object) -> None:
-        raise self.ended
-
-    def alive(self) -> bool:
-        return False
-
-    def messages(self) -> list[str]:
-        return []
-
-    def stop(self) -> None:
-        pass
-
-
-def test_it_starts_even_without_a_bank_if_that_is_wanted(build, told, fitted, monkeypatch):
-    monkeypatch.setattr("gansynth.bank.supervisor.Keeper", Dead)
-    told(GENERATOR=fitted, KEEP_GOING=1, **LIVE)
-    trainer = build()
-    trainer.run_training()
+def test_it_starts_even_without_a_bank_if_that_is_wanted(ready, fitted, monkeypatch):
+    died = TrainingFault("producer: killed by SIGKILL")  # before it had described its bank
+    told = {"alive.return_value": False, "messages.return_value": [], "wait.side_effect": died}
+    keeper = Mock(restarts=3, ended=died, **told)
+    monkeypatch.setattr("gansynth.bank.supervisor.Keeper.start", lambda *_, **__: keeper)
+    trainer = ready(GENERATOR=fitted, KEEP_GOING=1, **LIVE)
+    train, _ = trainer.get_dataloaders()
+    for _ in range(2):
+        next(train)
+    trainer.gansynth_session.close()
     session = sidecar(trainer)["sessions"][0]
     assert session["drawn"]["reasons"] == {"no bank": 3}
     assert session["supply"] == {"restarts": 3, "ended": "producer: killed by SIGKILL"}
 
 
-def test_a_producer_that_dies_at_once_leaves_no_bank_behind(build, told, fitted, monkeypatch):
-    monkeypatch.setattr("gansynth.bank.supervisor.Keeper", Dead)
-    told(GENERATOR=fitted, **LIVE)
-    trainer = build()
-    trainer.initialize()
-    with pytest.raises(TrainingFault, match="killed by SIGKILL"):
-        trainer.get_tr_and_val_datasets()
-    assert trainer.gansynth_session is None
-    assert not list(Path("/dev/shm").glob(f"gansynth-*-{os.getpid()}-*"))
-
-
-@pytest.mark.parametrize("schedule", ["constant", "finetune:50%@50%"])
-def test_where_no_real_case_may_be_drawn_it_never_starts_without(build, told, empty_bank, schedule):
-    told(BANK=empty_bank(), KEEP_GOING=1, RATIO="0:1", SCHEDULE=schedule)
-    trainer = build()
-    trainer.initialize()
-    with pytest.raises(TrainingFault, match="holds no sample"):
-        trainer.get_tr_and_val_datasets()
-
-
-@pytest.mark.slow
-def test_a_generator_of_which_all_samples_are_rejected_is_refused_with_the_reason(
-    build, told, nan_run
-):
-    told(GENERATOR=nan_run(), RESTARTS=0, **LIVE)
-    trainer = build()
-    trainer.initialize()
-    with pytest.raises(TrainingFault, match="were rejected"):
-        trainer.get_tr_and_val_datasets()
-
-
-def test_a_leaking_generator_is_refused_however_much_one_wants_to_go_on(build, told, frozen_bank):
-    told(BANK=frozen_bank(fold="1"), KEEP_GOING=1)
-    trainer = build()
-    trainer.initialize()
-    with pytest.raises(IntegrityFault, match="leakage"):
-        trainer.get_tr_and_val_datasets()
-
-
-# -- steps -----------------------------------------------------------------------------------------
-
-
-def test_each_training_step_is_timed(build, told, frozen_bank):
-    told(BANK=frozen_bank())
-    trainer = build()
-    trainer.initialize()
-    seen = []
-
-    class Session:
-        def step(self, begin: float, end: float) -> None:
-            seen.append((begin, end))
-
-        def close(self, *_: object, **__: object) -> None:
-            pass
-
+def test_each_training_step_is_timed(ready):
+    trainer, seen = ready(), []
     train, _ = trainer.get_dataloaders()
-    trainer.gansynth_session.close()
-    trainer.gansynth_session = Session()
+    session = trainer.gansynth_session
+    session.step = lambda begin, end: seen.append((begin, end))
     began = time.monotonic()
     trainer.train_step(next(train))
     ((begin, end),) = seen
     assert began <= begin < end <= time.monotonic()
 
 
-def test_a_step_that_cannot_be_measured_stops_nothing(build, told, frozen_bank):
+def test_a_step_that_cannot_be_measured_stops_nothing(ready):
     class Broken:
         def step(self, begin: float, end: float) -> None:
             raise OSError("no")
 
-    told(BANK=frozen_bank())
-    trainer = build()
-    trainer.initialize()
+    trainer = ready()
     trainer.get_tr_and_val_datasets()
     session = trainer.gansynth_session
     session.supply._steering = Broken()
@@ -273,71 +130,271 @@ def test_a_step_that_cannot_be_measured_stops_nothing(build, told, frozen_bank):
     assert log_of(trainer).count("cost is no longer measured: OSError: no") == 1
 
 
-# -- going on --------------------------------------------------------------------------------------
+@pytest.fixture
+def opened(monkeypatch, tmp_path) -> Iterator[Callable[[], list[str]]]:
+    """Ids of all real cases that nnU-Net has opened, in order, by this process and its workers."""
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+    file = os.open(tmp_path / "opened", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    load = nnUNetDatasetBlosc2.load_case
+
+    def logged(self: Any, identifier: str) -> Any:
+        os.write(file, f"{identifier}\n".encode())
+        return load(self, identifier)
+
+    monkeypatch.setattr(nnUNetDatasetBlosc2, "load_case", logged)
+    yield lambda: (tmp_path / "opened").read_text().split()
+    os.close(file)
 
 
-def compare(before: Any, now: Any, epochs: int | None = None) -> list[str]:
-    return record.compare(before, now, epochs, COMPARED, ANEW)
+def test_fine_tuning_goes_through_nnunets_rates_again(ready):
+    trainer, rates = ready(**TUNING, SET=epochs(10)), []
+    for epoch in range(10):
+        trainer.lr_scheduler.step(epoch)
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+    assert rates[5] == rates[0] == trainer.initial_lr
+    assert rates[:5] == rates[5:] == sorted(rates[:5], reverse=True)
+    assert rates[4] == pytest.approx(trainer.initial_lr * 0.2**0.9)
 
 
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_fine_tuning_opens_the_chosen_cases_only_and_nothing_before(
+    ready, opened, monkeypatch, workers
+):
+    monkeypatch.setenv("nnUNet_n_proc_DA", str(workers))
+    trainer = ready(SET=epochs(2, 4), **TUNING)
+    trainer.run_training()
+    train, validation = map(set, trainer.do_split())
+    chosen = set(choose_cases({case: case for case in train}, 0.34, 0))
+    seen = Counter(opened())
+    drawn = trainer.gansynth_session.counts()
+    synthetic_only = 4  # of 8 batches
+    assert len(chosen) == 2 < len(train)
+    assert set(seen) - validation == chosen
+    assert drawn.synthetic == synthetic_only * trainer.batch_size
+    assert sum(seen[case] for case in train) == drawn.real
+    assert drawn.fell_back == 0
+    if workers == 0:  # else they draw ahead
+        log = max((Path(trainer.output_folder) / "gansynth_draws").iterdir())
+        batches = (log / "batches-0").stat().st_size  # with nnU-Net's first, which it throws away
+        assert drawn.real == (batches - synthetic_only) * trainer.batch_size
+    assert sidecar(trainer)["sessions"][0]["chosen"] == sorted(chosen)
+    assert not validation.isdisjoint(seen)  # which of them, nnU-Net rolls dice for
+
+
+FROM = {"dataset": "nnunet:Dataset501_Toy", "fold": "0", "cases": []}
 BEFORE: dict[str, Any] = {
     "ratio": "1:1",
     "schedule": "constant",
     "bank": "filled by a producer",
     "usual_augmentation": True,
     "generator": {"manifest_sha256": "a"},
-    "lineage": {"dataset": "nnunet:Dataset501_Toy", "fold": "0", "cases": []},
+    "lineage": FROM,
 }
+ANNEALED = {**BEFORE, "schedule": "anneal:0%-100%", "of_epochs": 10}
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("before", "change", "said"),
     [
-        ({}, []),
-        ({"ratio": "3:1"}, ["ratio: 1:1 before, 3:1 now"]),
-        ({"bank": "existing"}, ["bank: filled by a producer before, existing now"]),
-        ({"usual_augmentation": False}, ["usual_augmentation: True before, False now"]),
-        ({"generator": {"manifest_sha256": "b"}}, ["another generator"]),
-        ({"generator": None, "lineage": None}, ["another generator"]),
+        (BEFORE, {}, []),
+        (BEFORE, {"ratio": "3:1"}, ["ratio: 1:1 before, 3:1 now"]),
+        (BEFORE, {"bank": "existing"}, ["bank: filled by a producer before, existing now"]),
+        (BEFORE, {"usual_augmentation": False}, ["usual_augmentation: True before, False now"]),
+        (BEFORE, {"generator": {"manifest_sha256": "b"}}, ["another generator"]),
+        (BEFORE, {"generator": None, "lineage": None}, ["another generator"]),
+        (ANNEALED, {}, ["epochs: 10 before, 20 now, which shifts the schedule"]),
     ],
-    ids=["nothing", "ratio", "bank", "augmentation", "generator", "none"],
 )
-def test_what_differs_from_the_last_session_is_said(change, said):
+def test_what_differs_from_the_last_session_is_said(before, change, said):
     keys = ("frozen", "size", "edits", "augment_synthetic", "cascade")
-    now = {**dict.fromkeys(keys), **BEFORE, **change}
-    assert compare(BEFORE, now) == said
+    now = {**dict.fromkeys(keys), **before, **change}
+    assert record.compare(before, now, 20, COMPARED, ANEW) == said
 
 
-def test_a_schedule_that_other_epochs_shift_is_said():
-    before = {**BEFORE, "schedule": "anneal:0%-100%", "of_epochs": 10}
-    keys = ("frozen", "size", "edits", "augment_synthetic", "cascade")
-    now = {**dict.fromkeys(keys), **before}
-    assert compare(before, now, 20) == ["epochs: 10 before, 20 now, which shifts the schedule"]
+@pytest.mark.parametrize(
+    ("change", "fault", "says"),
+    [
+        ({"schedule": "anneal:0%-100%"}, UsageFault, "has the schedule constant, .*anew without -"),
+        ({"lineage": {**FROM, "fold": "1"}}, IntegrityFault, "samples of nnunet:Dataset501_Toy f"),
+        ({"lineage": {**FROM, "dataset": "b"}}, IntegrityFault, "expected the same. Name that gen"),
+    ],
+)
+def test_something_else_is_not_gone_on_with(change, fault, says):
+    with pytest.raises(fault, match=says):
+        record.compare(BEFORE, {**BEFORE, **change}, None, COMPARED, ANEW)
 
 
-def test_another_kind_of_schedule_is_refused():
-    with pytest.raises(UsageFault, match="has the schedule constant, expected one of the same"):
-        compare(BEFORE, {**BEFORE, "schedule": "anneal:0%-100%"})
-
-
-@pytest.mark.parametrize("change", [{"fold": "1"}, {"dataset": "nnunet:Dataset502_Other"}])
-def test_a_generator_of_another_data_set_or_fold_is_refused(change):
-    lineage = {**BEFORE["lineage"], **change}
-    with pytest.raises(IntegrityFault, match="has drawn samples of nnunet:Dataset501_Toy fold 0"):
-        compare(BEFORE, {**BEFORE, "lineage": lineage})
-
-
-def test_a_trainer_refuses_to_go_on_with_another_kind_of_schedule(build, told, frozen_bank):
-    reader = frozen_bank()
-    told(BANK=reader)
-    first = build()
-    first.initialize()
+def test_a_trainer_says_another_ratio_and_refuses_another_kind_of_schedule(ready):
+    first = ready()
     first.get_tr_and_val_datasets()
     first.gansynth_session.done = 1
     first.gansynth_session.close()
-    told(BANK=reader, SCHEDULE="anneal")
-    second = build()
-    second.initialize()
+    second = ready(RATIO="3:1", SET=epochs(2))
     second.current_epoch = 1
+    second.get_tr_and_val_datasets()
+    second.gansynth_session.close(complete=True)
+    ratios = [(one["epochs"], one["ratio"]) for one in sidecar(second)["sessions"]]
+    assert ratios == [([0, 1], "1:1"), ([1, 1], "3:1")]
+    assert "WARNING: since the last session: ratio: 1:1 before, 3:1 now" in log_of(second)
+    third = ready(SCHEDULE="anneal")
+    third.current_epoch = 1
     with pytest.raises(UsageFault, match="start anew without --c"):
-        second.get_tr_and_val_datasets()
+        third.get_tr_and_val_datasets()
+
+
+SECONDS = 300
+
+
+def _rank(rank: int, folder: Path, work: Callable[[int], Any]) -> None:
+    """One process of a group of two: writes what its work returned, or what it ended with."""
+    import torch.distributed
+
+    # Ranks need not be numbered children of one process; then only their rank tells them apart.
+    multiprocessing.current_process()._identity = ()
+    address = f"file://{folder / 'meet'}"
+    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    try:
+        result = {"result": work(rank)}
+    except Exception as error:
+        result = {"error": type(error).__name__, "text": str(error)}
+    (folder / f"rank-{rank}.json").write_text(json.dumps(result))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture
+def two(tmp_path) -> Callable[[Callable[[int], Any]], list[Any]]:
+    """Runs work(rank) in two forked processes that form a group; returns what each came to."""
+    import torch.distributed  # before the fork: importing takes seconds
+
+    assert torch.distributed.is_gloo_available()
+    context = multiprocessing.get_context("fork")
+
+    def run(work: Callable[[int], Any]) -> list[Any]:
+        ranks = [context.Process(target=_rank, args=(rank, tmp_path, work)) for rank in (0, 1)]
+        for process in ranks:
+            process.start()
+        end = time.monotonic() + SECONDS
+        for process in ranks:
+            process.join(max(0, end - time.monotonic()))
+        hanging = [process for process in ranks if process.exitcode is None]
+        for process in hanging:
+            process.kill()
+        assert not hanging, "a rank hangs"
+        return [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+
+    return run
+
+
+def lengthy(tick: Callable[[], None]) -> str:
+    tick()
+    tick()
+    return "done"
+
+
+def refuse(tick: Callable[[], None]) -> None:
+    raise IntegrityFault("leakage: of cases")
+
+
+def bug(tick: Callable[[], None]) -> str:
+    return dict[str, str]()["missing"]
+
+
+@pytest.mark.parametrize(
+    ("led", "key", "ends"),
+    [
+        (lengthy, "result", ["done", "done"]),
+        (refuse, "error", ["IntegrityFault"] * 2),
+        (refuse, "text", ["leakage: of cases"] * 2),
+        (bug, "error", ["KeyError", "GansynthError"]),
+    ],
+)
+def test_what_the_first_rank_did_or_died_of_is_known_to_all(two, led, key, ends):
+    assert [end[key] for end in two(lambda rank: lead(rank, 2, led if rank == 0 else bug))] == ends
+
+
+def test_one_rank_alone_asks_nobody():
+    with pytest.raises(IntegrityFault):
+        lead(0, 1, refuse)
+
+
+def test_a_fault_that_a_rank_died_of_is_told_from_what_its_parent_says():
+    try:
+        refuse(lambda: None)
+    except IntegrityFault:
+        told = "\n\n-- Process 1 terminated with the following error:\n" + traceback.format_exc()
+    fault = fault_of_rank(told)
+    assert (type(fault), str(fault)) == (IntegrityFault, "leakage: of cases")
+    assert fault_of_rank("ValueError: alone\n") is None
+
+
+def on_cpu(build: Callable[..., Any]) -> Any:
+    """A trainer as nnUNetv2_train builds it for each rank, made to work without CUDA.
+
+    nnU-Net takes it for granted in data-parallel training: it sets the device, and names it to
+    DistributedDataParallel, which refuses that for modules on a CPU.
+    """
+    import torch
+    from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as module
+
+    distributed = torch.nn.parallel.DistributedDataParallel
+    module.DDP = lambda network, device_ids: distributed(network)
+    trainer = build()
+    trainer.device, trainer.grad_scaler = torch.device("cpu"), None
+    trainer.configuration_manager.configuration["batch_size"] = 3
+    return trainer
+
+
+def ids(log: Path, pid: int) -> list[str]:
+    """Samples drawn by a process, in order."""
+    rows = next(log.glob(f"draws-*-{pid}.csv")).read_text().splitlines()
+    return [row.split(",")[1] for row in rows if row.startswith("synthetic")]
+
+
+@pytest.mark.slow
+def test_one_producer_serves_both_ranks_which_draw_differently(two, build, told, fitted):
+    told(GENERATOR=fitted, DEVICE="cpu", BANK_SIZE=12, FROZEN=1, RATIO="1:2")
+
+    def work(rank: int) -> Any:
+        trainer = on_cpu(build)
+        trainer.run_training()
+        session, folder = trainer.gansynth_session, trainer.output_folder
+        where, leads = (
+            (str(session.plan.bank), str(session.plan.log), folder),
+            bool(session._supply),
+        )
+        return {"where": where, "leads": leads, "batch": trainer.batch_size, "pid": os.getpid()}
+
+    first, second = (end["result"] for end in two(work))
+    bank, log, folder = map(Path, first["where"])
+    assert first["where"] == second["where"]
+    assert not bank.exists()
+    assert (first["batch"], second["batch"]) == (2, 1)
+    assert (first["leads"], second["leads"]) == (True, False)
+    drawn = [ids(log, end["pid"]) for end in (first, second)]
+    assert drawn[0][: len(drawn[1])] != drawn[1]
+    record = json.loads((folder / "gansynth.json").read_text())
+    assert record["complete"]
+    counts = record["sessions"][0]["drawn"]
+    assert counts["synthetic"] == sum(map(len, drawn))
+    assert counts["real"] + counts["synthetic"] == 3 * (2 + 1)
+
+
+@pytest.mark.parametrize(
+    ("said", "fault", "says"),
+    [
+        ({}, "IntegrityFault", "leakage"),
+        pytest.param(
+            {"RESTARTS": 0, "EDITS": "no-such-edit"},
+            *("UsageFault", "no-such-edit"),
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_refusal_ends_both_ranks_alike(two, build, told, fitted, frozen_bank, said, fault, says):
+    where = {"GENERATOR": fitted, "DEVICE": "cpu"} if said else {"BANK": frozen_bank(fold="1")}
+    told(**where, **said)
+    ends = two(lambda rank: on_cpu(build).run_training())
+    assert [end["error"] for end in ends] == [fault] * 2
+    assert ends[0]["text"] == ends[1]["text"]
+    assert says in ends[0]["text"]

@@ -4,29 +4,28 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import blosc2
 import numpy as np
 import pytest
 
-import gansynth_nnunet
-from gansynth.core.registry import Registry
-from gansynth.core.source import SourceRequest
 from gansynth.core.space import Placement
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth_nnunet.source import NnunetSource, generator_size, open_nnunet
 from gansynth_nnunet.splits import make_splits
+from tests.conftest import SHAPE, save_nifti
+
+Spoil = Callable[[Any], object]
+PEOPLE = r"(p\d)_"
 
 
-def edit(path: Path, **changes: object) -> None:
-    write_json_atomic(path, {**read_json(path), **changes})
-
-
-def arrays(toy, configuration="3d_fullres") -> Path:
-    folder: Path = toy.preprocessed / f"nnUNetPlans_{configuration}"
+def arrays(toy) -> Path:
+    folder: Path = toy.preprocessed / "nnUNetPlans_3d_fullres"
     return folder
 
 
@@ -40,12 +39,29 @@ def load_array(path: Path) -> np.ndarray:
     return np.asarray(blosc2.open(str(path))[...])
 
 
+def planned(**changes: object) -> Spoil:
+    """Other values in the configuration 3d_fullres."""
+
+    def change(toy: Any) -> None:
+        path = toy.preprocessed / f"{toy.plans}.json"
+        plans = read_json(path)
+        plans["configurations"]["3d_fullres"].update(changes)
+        write_json_atomic(path, plans)
+
+    return change
+
+
+def split(document: object) -> Spoil:
+    return lambda toy: write_json_atomic(toy.preprocessed / "splits_final.json", document)
+
+
+def without(*patterns: str) -> Spoil:
+    return lambda toy: [f.unlink() for p in patterns for f in toy.preprocessed.glob(p)]
+
+
 @pytest.fixture(scope="module")
 def source(toy_nnunet) -> NnunetSource:
     return open_nnunet(toy_nnunet.request())
-
-
-# -- what is read --------------------------------------------------------------------------------
 
 
 def test_cases_are_those_nnunet_loads(source, toy_nnunet):
@@ -59,18 +75,21 @@ def test_cases_are_those_nnunet_loads(source, toy_nnunet):
         assert (case.image.dtype, case.labels.dtype) == (np.float32, np.int16)
 
 
-def test_the_schema_names_channels_and_labels(source):
+def test_the_schema_and_the_space_are_those_of_data_set_and_plans(source):
     schema = source.schema
     assert schema.channels == ("T1", "FLAIR")
     assert dict(schema.labels) == {"background": 0, "organ": 1, "lesion": 2}
     assert (schema.spacing, schema.axes) == ((1.0, 1.0, 1.0), "DHW")
     assert schema.label_values == (-1, 0, 1, 2)
+    assert (source.space.grid, source.space.size) == ("crop", (24, 24, 24))
+    assert (source.patch_size, source.batch_size) == ((16, 24, 16), 2)
 
 
 def test_no_pickle_is_needed(toy_copy):
     for file in arrays(toy_copy).glob("*.pkl"):
         file.write_bytes(b"cos\nsystem\n(S'false'\ntR.")
-    assert len(list(open_nnunet(toy_copy.request()).cases())) == 4
+    source = open_nnunet(toy_copy.request(fold="all"))
+    assert (len(list(source.cases())), source.held_out_ids) == (6, ())
 
 
 def test_neither_torch_nor_nnunet_is_imported(toy_nnunet):
@@ -83,19 +102,11 @@ def test_neither_torch_nor_nnunet_is_imported(toy_nnunet):
         "source.schema, source.space, source.load(source.train_ids[0])\n"
         "assert not {'torch', 'nnunetv2'} & set(sys.modules)\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-
-
-def test_the_registry_opens_it_by_name(toy_nnunet):
-    registry = Registry()
-    registry.add(gansynth_nnunet, "nnunet")
-    assert registry.broken == {}
-    assert registry.load("sources", "nnunet")(toy_nnunet.request()).name == "nnunet:Dataset501_Toy"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_outside_the_body_images_are_zero_and_the_schema_says_so(source):
-    case = source.load(source.train_ids[0])
-    assert (case.labels == -1).any()
+    assert (source.load(source.train_ids[0]).labels == -1).any()
     assert source.schema.outside_fill == (0.0, 0.0)
 
 
@@ -130,16 +141,14 @@ def test_without_any_outside_padding_is_zero(toy_copy):
 
 
 def test_regions_and_ignore_label_become_plain_labels(toy_copy):
+    path = toy_copy.preprocessed / "dataset.json"
     labels = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
-    edit(toy_copy.preprocessed / "dataset.json", labels=labels, regions_class_order=[1, 2])
+    write_json_atomic(path, {**read_json(path), "labels": labels, "regions_class_order": [1, 2]})
     found = open_nnunet(toy_copy.request())
     assert dict(found.schema.labels) == {"background": 0, "label_1": 1, "core": 2, "ignore": 3}
     assert found.schema.ignore == 3
     assert found.schema.label_values == (-1, 0, 1, 2)
     assert found.host["regions"] == {"whole": [1, 2], "core": [2]}
-
-
-# -- space ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -155,11 +164,6 @@ def test_the_generator_draws_a_third_more_than_the_patch_where_cases_have_it(pat
     assert generator_size(patch, extent) == size
 
 
-def test_3d_works_in_crops(source):
-    assert (source.space.grid, source.space.size) == ("crop", (24, 24, 24))
-    assert (source.patch_size, source.batch_size) == ((16, 24, 16), 2)
-
-
 def test_2d_works_in_slices_of_volumes(toy_nnunet):
     source = open_nnunet(toy_nnunet.request(configuration="2d"))
     case = source.load(source.train_ids[0])
@@ -171,136 +175,18 @@ def test_2d_works_in_slices_of_volumes(toy_nnunet):
 
 
 def test_2d_takes_the_slice_distance_from_the_original_data(toy_copy):
-    edit(
-        toy_copy.preprocessed / f"{toy_copy.plans}.json",
-        original_median_spacing_after_transp=[5.0, 1.0, 1.0],
-    )
+    path = toy_copy.preprocessed / f"{toy_copy.plans}.json"
+    told = {"original_median_spacing_after_transp": [5.0, 1.0, 1.0]}
+    write_json_atomic(path, {**read_json(path), **told})
     assert open_nnunet(toy_copy.request(configuration="2d")).schema.spacing == (5.0, 1.0, 1.0)
 
 
-def test_the_host_record_survives_json(source):
+def test_the_host_record_survives_json_and_tells_configurations_and_plans_apart(source, toy_nnunet):
     assert json.loads(json.dumps(source.host)) == source.host
     assert source.host["patch_size"] == [16, 24, 16]
     assert source.host["normalization_schemes"] == ["ZScoreNormalization"] * 2
-
-
-def test_the_host_record_tells_configurations_and_plans_apart(source, toy_nnunet):
     for change in ({"configuration": "2d"}, {"plans": "nnUNetPlans"}):
         assert open_nnunet(toy_nnunet.request(**change)).host != source.host
-
-
-# -- folds ---------------------------------------------------------------------------------------
-
-
-def test_missing_splits_are_made_as_nnunet_makes_them(toy_copy, caplog):
-    path = toy_copy.preprocessed / "splits_final.json"
-    path.unlink(missing_ok=True)
-    with caplog.at_level("INFO", logger="gansynth"):
-        open_nnunet(toy_copy.request())
-    assert "splits_final.json: made" in caplog.text
-    from nnunetv2.utilities.crossval_split import generate_crossval_split
-
-    ids = sorted(p.stem for p in arrays(toy_copy).glob("*.pkl"))
-    theirs = generate_crossval_split(ids, seed=12345, n_splits=5)
-    assert read_json(path, expected=list) == json.loads(json.dumps(theirs))
-
-
-def test_training_and_held_out_cases_are_the_folds(source, toy_nnunet):
-    split = read_json(toy_nnunet.preprocessed / "splits_final.json", expected=list)[0]
-    assert (list(source.train_ids), list(source.held_out_ids)) == (split["train"], split["val"])
-
-
-def test_fold_all_holds_nothing_out(toy_nnunet):
-    source = open_nnunet(toy_nnunet.request(fold="all"))
-    assert (len(source.train_ids), source.held_out_ids) == (6, ())
-
-
-@pytest.mark.parametrize("fold", ["5", "-1", "first", "", "00"])
-def test_a_fold_that_is_none_is_refused(toy_nnunet, fold):
-    with pytest.raises(UsageFault, match="has 5 folds, expected 0 to 4 or 'all'"):
-        open_nnunet(toy_nnunet.request(fold=fold))
-
-
-def test_a_split_that_parts_a_person_is_refused_with_the_repair(toy_nnunet):
-    with pytest.raises(IntegrityFault, match=r"gansynth splits nnunet:501 --subjects \(p"):
-        open_nnunet(toy_nnunet.request(subjects=r"(p\d)_"))
-
-
-def test_the_repair_repairs_and_is_remembered(toy_copy):
-    make_splits(toy_copy.request(subjects=r"(p\d)_"), folds=3, overwrite=True)
-    source = open_nnunet(toy_copy.request())
-    assert source.subject("p2_left") == source.subject("p2_right") == "p2"
-    assert len(source.held_out_ids) == 2
-
-
-def test_a_leak_that_subjects_reveal_leaves_no_split_behind(toy_copy):
-    path = toy_copy.preprocessed / "splits_final.json"
-    path.unlink(missing_ok=True)
-    with pytest.raises(IntegrityFault):
-        open_nnunet(toy_copy.request(subjects=r"(p\d)_"))
-    assert not path.exists()
-
-
-@pytest.mark.parametrize(
-    ("splits", "said"),
-    [
-        ([{"train": ["p1_left"], "val": []}], "val holds no case"),
-        ([{"train": [], "val": ["p1_left"]}], "train holds no case"),
-        ([{"train": ["gone"], "val": ["p1_left"]}], "train holds 'gone', which is not"),
-        ([{"train": "p1_left"}], "fold 0 is"),
-        ([3], "fold 0 is 3"),
-        ({}, "is a dict, expected a list"),
-    ],
-)
-def test_an_unusable_split_says_what_is_wrong(toy_copy, splits, said):
-    write_json_atomic(toy_copy.preprocessed / "splits_final.json", splits)
-    with pytest.raises(DataFault, match=said):
-        open_nnunet(toy_copy.request())
-
-
-def test_a_case_on_both_sides_is_refused(toy_copy):
-    split = {"train": ["p1_left", "p2_left"], "val": ["p1_left"]}
-    write_json_atomic(toy_copy.preprocessed / "splits_final.json", [split])
-    with pytest.raises(IntegrityFault, match="p1_left and p1_left"):
-        open_nnunet(toy_copy.request())
-
-
-def test_too_few_cases_for_five_folds_are_told_the_way_out(toy_copy):
-    (toy_copy.preprocessed / "splits_final.json").unlink(missing_ok=True)
-    for case in ("p1_left", "p1_right"):
-        for file in arrays(toy_copy).glob(f"{case}*"):
-            file.unlink()
-    with pytest.raises(DataFault, match=r"need 5 cases, found 4; .* --folds 2"):
-        open_nnunet(toy_copy.request())
-
-
-# -- what cannot be opened -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"configuration": "3d_lowres"}, "not in .*, expected one of: 2d, 3d_fullres"),
-        ({"plans": "other"}, "expected one of: gansynthSmallPlans, nnUNetPlans"),
-        ({"plans": "../Dataset501_Toy/nnUNetPlans"}, "no such plans"),
-    ],
-)
-def test_unknown_names_list_what_there_is(toy_nnunet, change, said):
-    with pytest.raises(UsageFault, match=said):
-        open_nnunet(toy_nnunet.request(**change))
-
-
-@pytest.mark.parametrize("where", ["7", "Dataset007_Gone", "../x", "toy"])
-def test_an_unknown_data_set_lists_what_there_is(toy_nnunet, where):
-    with pytest.raises(DataFault, match=r"expected .*Dataset501_Toy"):
-        open_nnunet(replace(toy_nnunet.request(), where=where))
-
-
-def change_configuration(toy, **changes: object) -> None:
-    path = toy.preprocessed / f"{toy.plans}.json"
-    plans = read_json(path)
-    plans["configurations"]["3d_fullres"].update(changes)
-    write_json_atomic(path, plans)
 
 
 def test_an_inherited_configuration_is_resolved(toy_copy):
@@ -312,83 +198,131 @@ def test_an_inherited_configuration_is_resolved(toy_copy):
     assert (source.batch_size, source.patch_size) == (4, (16, 24, 16))
 
 
-def test_a_circle_of_inheritance_is_a_fault(toy_copy):
-    change_configuration(toy_copy, inherits_from="3d_fullres")
-    with pytest.raises(DataFault, match="inherits from itself"):
-        open_nnunet(toy_copy.request())
+def test_missing_splits_are_made_as_nnunet_makes_them(toy_copy, caplog):
+    from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+    path = toy_copy.preprocessed / "splits_final.json"
+    path.unlink(missing_ok=True)
+    with caplog.at_level("INFO", logger="gansynth"):
+        source = open_nnunet(toy_copy.request())
+    assert "splits_final.json: made" in caplog.text
+    ids = sorted(p.stem for p in arrays(toy_copy).glob("*.pkl"))
+    theirs = generate_crossval_split(ids, seed=12345, n_splits=5)
+    made = read_json(path, expected=list)
+    assert made == json.loads(json.dumps(theirs))
+    assert [list(source.train_ids), list(source.held_out_ids)] == [made[0]["train"], made[0]["val"]]
 
 
-@pytest.mark.parametrize("name", ["../Dataset501_Toy/nnUNetPlans_2d", "/", "..", ""])
-def test_a_data_folder_elsewhere_is_refused(toy_copy, name):
-    change_configuration(toy_copy, data_identifier=name)
-    with pytest.raises(IntegrityFault, match="data_identifier"):
-        open_nnunet(toy_copy.request())
+def test_the_repair_of_a_split_that_parts_people_is_remembered(toy_copy):
+    splits = make_splits(toy_copy.request(subjects=PEOPLE), folds=3, overwrite=True)
+    assert [len(one["val"]) for one in splits] == [2, 2, 2]
+    source = open_nnunet(toy_copy.request())
+    assert source.subject("p2_left") == source.subject("p2_right") == "p2"
+    assert len(source.held_out_ids) == 2
 
 
-def test_a_configuration_not_preprocessed_names_the_command(toy_copy):
-    change_configuration(toy_copy, data_identifier="nnUNetPlans_3d_other")
-    with pytest.raises(DataFault, match="run: gansynth prepare nnunet:501 -c 3d_fullres"):
-        open_nnunet(toy_copy.request())
+def test_a_leak_that_subjects_reveal_leaves_no_split_behind(toy_copy):
+    path = toy_copy.preprocessed / "splits_final.json"
+    path.unlink(missing_ok=True)
+    with pytest.raises(IntegrityFault):
+        open_nnunet(toy_copy.request(subjects=PEOPLE))
+    assert not path.exists()
 
 
-def test_a_data_set_never_planned_names_the_command(toy_copy):
-    for file in toy_copy.preprocessed.glob("*Plans.json"):
-        file.unlink()
-    with pytest.raises(DataFault, match="gansynth prepare nnunet:501"):
-        open_nnunet(toy_copy.request())
+TOO_FEW = without("splits_final.json", "nnUNetPlans_3d_fullres/p1_*")
+PARTED = split([{"train": ["p1_left", "p2_left"], "val": ["p1_right"]}])
+TWICE = split([{"train": ["p1_left", "p2_left"], "val": ["p1_left"]}])
+PREPARE = "gansynth prepare nnunet:501"
+REFUSED: list[tuple[Spoil | None, dict[str, str], type[Exception], str]] = [
+    *(
+        (None, {"fold": fold}, UsageFault, "has 5 folds, expected 0 to 4 or 'all'")
+        for fold in ("5", "-1", "first", "", "00")
+    ),
+    (PARTED, {"subjects": PEOPLE}, IntegrityFault, r"gansynth splits nnunet:501 --subjects \(p"),
+    (TWICE, {}, IntegrityFault, "p1_left and p1_left"),
+    (TOO_FEW, {}, DataFault, r"need 5 cases, found 4; .* --folds 2"),
+    (split([{"train": ["p1_left"], "val": []}]), {}, DataFault, "val holds no case"),
+    (split([{"train": [], "val": ["p1_left"]}]), {}, DataFault, "train holds no case"),
+    (split([{"train": ["x"], "val": ["p1_left"]}]), {}, DataFault, "train holds 'x', which is not"),
+    (split([{"train": "p1_left"}]), {}, DataFault, "fold 0 is"),
+    (split([3]), {}, DataFault, "fold 0 is 3"),
+    (split({}), {}, DataFault, "is a dict, expected a list"),
+    (None, {"configuration": "3d_lowres"}, UsageFault, "not in .*, expected one of: 2d, 3d_fullre"),
+    (None, {"plans": "other"}, UsageFault, "expected one of: gansynthSmallPlans, nnUNetPlans"),
+    (None, {"plans": "../Dataset501_Toy/nnUNetPlans"}, UsageFault, "no such plans"),
+    *(
+        (None, {"where": where}, DataFault, r"expected .*Dataset501_Toy")
+        for where in ("7", "Dataset007_Gone", "../x", "toy")
+    ),
+    (planned(inherits_from="3d_fullres"), {}, DataFault, "inherits from itself"),
+    *(
+        (planned(data_identifier=name), {}, IntegrityFault, "data_identifier")
+        for name in ("../Dataset501_Toy/nnUNetPlans_2d", "/", "..", "")
+    ),
+    (planned(data_identifier="nnUNetPlans_3d_x"), {}, DataFault, f"run: {PREPARE} -c 3d_fullres"),
+    (without("*Plans.json"), {}, DataFault, PREPARE),
+    (without("*_3d_fullres/p2_left_seg.b2nd"), {}, DataFault, r"p2_left_seg\.b2nd first"),
+]
 
 
-# -- damaged cases -------------------------------------------------------------------------------
+@pytest.mark.parametrize(("spoil", "asked", "fault", "says"), REFUSED)
+def test_what_cannot_be_opened_is_refused(toy_copy, spoil, asked, fault, says):
+    if spoil is not None:
+        spoil(toy_copy)
+    with pytest.raises(fault, match=says):
+        open_nnunet(replace(toy_copy.request(), **asked))
 
 
-def test_labels_that_are_not_there_are_noticed_at_once(toy_copy):
-    (arrays(toy_copy) / "p2_left_seg.b2nd").unlink()
-    with pytest.raises(DataFault, match=r"p2_left_seg\.b2nd first"):
-        open_nnunet(toy_copy.request())
-
-
-def test_a_bit_flipped_after_preprocessing_is_caught(toy_copy):
-    path = arrays(toy_copy) / "p2_left.b2nd"
-    date = path.stat()
-    damaged = bytearray(path.read_bytes())
+def flip_a_bit(path: Path) -> None:
+    """As a disk that rots does, which changes no date."""
+    date, damaged = path.stat(), bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     path.write_bytes(damaged)
-    os.utime(path, ns=(date.st_atime_ns, date.st_mtime_ns))  # a disk that rots changes no date
+    os.utime(path, ns=(date.st_atime_ns, date.st_mtime_ns))
+
+
+def stored(change: Callable[[np.ndarray], np.ndarray]) -> Spoil:
+    return lambda path: store(path, change(load_array(path)))
+
+
+IMAGE, LABELS = "p2_left.b2nd", "p2_left_seg.b2nd"
+SPOILT: dict[str, tuple[str, Spoil, type[Exception], str]] = {
+    "bit": (IMAGE, flip_a_bit, IntegrityFault, r"p2_left\.b2nd: its SHA-256"),
+    "truncated": (
+        *(IMAGE, lambda path: path.write_bytes(path.read_bytes()[:300]), DataFault),
+        r"p2_left\.b2nd: damaged .* --force",
+    ),
+    "nan": (IMAGE, stored(lambda a: a * np.nan), DataFault, "NaN"),
+    "channels": (IMAGE, stored(lambda a: a[:1]), DataFault, r"1 channel\(s\), expected 2"),
+    "shape": (IMAGE, stored(lambda a: a[:, 1:]), DataFault, "expected equal"),
+    "axes": (IMAGE, stored(lambda a: a[0]), DataFault, r"expected numbers of shape \(C, D, H, W\)"),
+    "labels": (LABELS, stored(lambda a: a + 5), DataFault, r"value\(s\) \[4, 5, 6, 7\] unknown"),
+    "seg": (LABELS, stored(lambda a: np.concatenate([a, a])), DataFault, "expected one channel"),
+}
+
+
+@pytest.mark.parametrize(("name", "spoil", "fault", "says"), SPOILT.values(), ids=SPOILT)
+def test_a_case_that_is_damaged_or_does_not_fit_is_named(toy_copy, name, spoil, fault, says):
     source = open_nnunet(toy_copy.request())
-    with pytest.raises(IntegrityFault, match=r"p2_left\.b2nd: its SHA-256"):
+    assert source.schema is not None
+    spoil(arrays(toy_copy) / name)
+    with pytest.raises(fault, match=says):
         source.load("p2_left")
 
 
-def test_a_truncated_case_is_named(toy_copy):
-    path = arrays(toy_copy) / "p2_left.b2nd"
-    path.write_bytes(path.read_bytes()[:300])
-    source = open_nnunet(toy_copy.request())
-    with pytest.raises(DataFault, match=r"p2_left\.b2nd: damaged .* --force"):
-        source.load("p2_left")
+@pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
+def test_predictions_come_to_the_voxels_of_a_case_as_its_labels_do(toy_nnunet, configuration):
+    source = open_nnunet(toy_nnunet.request(configuration=configuration))
+    case = source.train_ids[0]
+    found = source.predicted(case, toy_nnunet.raw / "labelsTr" / f"{case}.nii.gz")
+    labels: Any = source.load(case).labels
+    assert np.array_equal(found, labels)
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "said"),
-    [
-        ("p2_left.b2nd", lambda a: a * np.nan, "NaN"),
-        ("p2_left.b2nd", lambda a: a[:1], r"1 channel\(s\), expected 2"),
-        ("p2_left.b2nd", lambda a: a[:, 1:], "expected equal"),
-        ("p2_left.b2nd", lambda a: a[0], r"shape .*expected numbers of shape \(C, D, H, W\)"),
-        ("p2_left_seg.b2nd", lambda a: a + 5, r"label value\(s\) \[4, 5, 6, 7\] unknown"),
-        ("p2_left_seg.b2nd", lambda a: np.concatenate([a, a]), "expected one channel"),
-    ],
-    ids=["nan", "channels", "shape", "axes", "labels", "seg-channels"],
+    ("shape", "value", "says"), [((9, 9, 9), 1, "shape is"), (SHAPE, 5, "label value")]
 )
-def test_arrays_that_do_not_fit_are_refused(toy_copy, name, change, said):
-    source = open_nnunet(toy_copy.request())
-    assert source.schema is not None
-    path = arrays(toy_copy) / name
-    store(path, change(load_array(path)))
-    with pytest.raises(DataFault, match=said):
-        source.load("p2_left")
-
-
-def test_a_request_goes_through_json(toy_nnunet):
-    request = toy_nnunet.request()
-    again = SourceRequest(**json.loads(json.dumps(request.to_json())))
-    assert open_nnunet(again).train_ids == open_nnunet(request).train_ids
+def test_a_prediction_of_another_grid_or_label_is_refused(source, tmp_path, shape, value, says):
+    save_nifti(tmp_path / "p.nii.gz", np.full(shape, value, np.uint8))
+    with pytest.raises(DataFault, match=says):
+        source.predicted(source.train_ids[0], tmp_path / "p.nii.gz")

@@ -1,22 +1,29 @@
-"""Subjects are found, and folds never part one."""
+"""People: they are found, folds never part one, and a data set is dealt out by them anew."""
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gansynth.core.source import SourceRequest
+from gansynth.core.adapter import Injection
+from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import RunFolder
+from gansynth.core.source import CaseSource, SourceRequest, Split
 from gansynth.data.subjects import grouped_splits, read_subjects
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
-from gansynth_nnunet.splits import known_subjects, make_splits, write_splits
+from gansynth.sampling.opening import open_source
+from gansynth_nnunet.adapter import NnunetAdapter
+from gansynth_nnunet.source import NnunetSource, open_nnunet
+from gansynth_nnunet.splits import known_subjects, write_splits
+from tests.adapters.nnunet.test_source import flip_a_bit
+from tests.conftest import FIT
+from tests.dividing import assert_same_cases, state
 
 IDS = [f"p{person}_{side}" for person in range(7) for side in "lr"]
 PEOPLE = {case: case[:2] for case in IDS}
-
-
-def subjects_csv(path: Path, text: str) -> str:
-    path.write_text(text)
-    return str(path)
+FAMILY = {case: "same" if i < 7 else case for i, case in enumerate(IDS)}
 
 
 @pytest.mark.parametrize("folds", [2, 3, 5, 7])
@@ -26,41 +33,34 @@ def test_no_subject_is_on_both_sides(folds):
         assert sorted(split["train"] + split["val"]) == sorted(IDS)
 
 
-def test_folds_are_as_equal_as_people_allow():
-    sizes = [len(split["val"]) for split in grouped_splits(IDS, PEOPLE, 5, seed=0)]
-    assert sorted(sizes) == [2, 2, 2, 4, 4]
+@pytest.mark.parametrize(
+    ("people", "folds", "sizes"), [(PEOPLE, 5, [2, 2, 2, 4, 4]), (FAMILY, 2, [7, 7])]
+)
+def test_folds_are_as_equal_as_people_allow(people, folds, sizes):
+    splits = grouped_splits(IDS, people, folds, seed=0)
+    assert sorted(len(split["val"]) for split in splits) == sizes
 
 
-def test_one_large_family_gets_a_fold_of_its_own():
-    people = {case: "same" if i < 7 else case for i, case in enumerate(IDS)}
-    sizes = [len(split["val"]) for split in grouped_splits(IDS, people, 2, seed=0)]
-    assert sorted(sizes) == [7, 7]
-
-
-def test_the_seed_decides():
+def test_the_seed_decides_and_the_order_of_cases_does_not():
     one, same, other = (grouped_splits(IDS, PEOPLE, 5, seed) for seed in (1, 1, 2))
-    assert one == same
+    assert one == same == grouped_splits(IDS[::-1], PEOPLE, 5, 1)
     assert one != other
 
 
-def test_the_order_of_cases_does_not_matter():
-    assert grouped_splits(IDS[::-1], PEOPLE, 5, 0) == grouped_splits(IDS, PEOPLE, 5, 0)
-
-
-def test_fewer_people_than_folds_are_refused():
-    with pytest.raises(DataFault, match=r"7 subject\(s\) for 8 folds"):
-        grouped_splits(IDS, PEOPLE, 8, 0)
-
-
-def test_one_fold_is_refused():
-    with pytest.raises(UsageFault, match="at least 2"):
-        grouped_splits(IDS, PEOPLE, 1, 0)
+@pytest.mark.parametrize(
+    ("folds", "fault", "says"),
+    [(8, DataFault, r"7 subject\(s\) for 8 folds"), (1, UsageFault, "at least 2")],
+)
+def test_impossible_numbers_of_folds_are_refused(folds, fault, says):
+    with pytest.raises(fault, match=says):
+        grouped_splits(IDS, PEOPLE, folds, 0)
 
 
 @pytest.mark.parametrize("column", ["subject", "subject_group"])
 def test_a_csv_names_subjects(tmp_path, column):
-    path = subjects_csv(tmp_path / "s.csv", f"case,age,{column}\na,5,1\nb,6,1\nunused,7,2\n")
-    assert read_subjects(path, ["a", "b"]) == {"a": "1", "b": "1"}
+    path = tmp_path / "s.csv"
+    path.write_text(f"case,age,{column}\na,5,1\nb,6,1\nunused,7,2\n")
+    assert read_subjects(str(path), ["a", "b"]) == {"a": "1", "b": "1"}
 
 
 @pytest.mark.parametrize(
@@ -74,55 +74,147 @@ def test_a_csv_names_subjects(tmp_path, column):
     ],
 )
 def test_an_unusable_csv_says_what_is_wrong(tmp_path, text, said):
+    (tmp_path / "s.csv").write_text(text)
     with pytest.raises(DataFault, match=said):
-        read_subjects(subjects_csv(tmp_path / "s.csv", text), ["a", "b"])
-
-
-def test_a_missing_csv_is_not_taken_for_an_expression(tmp_path):
-    with pytest.raises(DataFault, match="cannot be read"):
-        read_subjects(str(tmp_path / "gone.csv"), ["a"])
+        read_subjects(str(tmp_path / "s.csv"), ["a", "b"])
 
 
 def test_the_first_group_of_an_expression_is_the_subject():
     assert read_subjects(r"^(p\d)_", ["p1_l", "p1_r", "p2_l"])["p1_r"] == "p1"
 
 
-@pytest.mark.parametrize("expression", ["(p", "p1"])
-def test_an_expression_without_a_group_is_refused(expression):
-    with pytest.raises(UsageFault, match="expression"):
-        read_subjects(expression, ["p1_l"])
+@pytest.mark.parametrize(
+    ("asked", "fault", "says"),
+    [
+        ("gone.csv", DataFault, "cannot be read"),
+        ("(p", UsageFault, "expression"),
+        ("p1", UsageFault, "expression has no group"),
+        (r"(p\d)_", DataFault, "'q1_l' first"),
+    ],
+)
+def test_what_names_no_subjects_is_refused(asked, fault, says):
+    with pytest.raises(fault, match=says):
+        read_subjects(asked, ["p1_l", "q1_l"])
 
 
-def test_an_expression_must_fit_every_case():
-    with pytest.raises(DataFault, match="'q1_l' first"):
-        read_subjects(r"(p\d)_", ["p1_l", "q1_l"])
-
-
-def test_what_was_written_is_known_afterwards(tmp_path):
+def test_what_was_written_is_known_afterwards_else_every_case_is_its_own_subject(tmp_path):
+    assert known_subjects(tmp_path, ["a", "b"], None) == {"a": "a", "b": "b"}
     write_splits(tmp_path, IDS, PEOPLE)
     assert known_subjects(tmp_path, IDS, None) == PEOPLE
 
 
-def test_unasked_every_case_is_its_own_subject(tmp_path):
-    assert known_subjects(tmp_path, ["a", "b"], None) == {"a": "a", "b": "b"}
-
-
-def test_another_split_is_not_overwritten_unasked(tmp_path):
+def test_another_split_is_overwritten_only_if_asked_and_kept(tmp_path):
     first = write_splits(tmp_path, IDS, PEOPLE, seed=0)
     with pytest.raises(UsageFault, match="holds another split"):
         write_splits(tmp_path, IDS, PEOPLE, seed=1)
     assert read_json(tmp_path / "splits_final.json", expected=list) == first
-
-
-def test_an_overwritten_split_is_kept(tmp_path):
-    first = write_splits(tmp_path, IDS, PEOPLE, seed=0)
     write_splits(tmp_path, IDS, PEOPLE, seed=1, overwrite=True)
     (kept,) = tmp_path.glob("splits_final.*.json")
     assert read_json(kept, expected=list) == first
 
 
-def test_splits_of_a_data_set_are_made_by_name(toy_copy):
-    request = SourceRequest("nnunet", "501", subjects=r"(p\d)_", root=str(toy_copy.root))
-    splits = make_splits(request, folds=3, overwrite=True)
-    assert [len(split["val"]) for split in splits] == [2, 2, 2]
-    assert (toy_copy.preprocessed / "gansynth_subjects.csv").is_file()
+PERSON = r"(p\d+)_"
+SPLITS = [
+    Split(train=["p3_left", "p1_left", "p1_right"], val=["p2_left"]),
+    Split(train=["p2_left"], val=["p1_left", "p3_left"]),
+]
+NAMED = ("p1_left", "p1_right", "p2_left", "p3_left")
+
+
+@pytest.fixture
+def source(toy_nnunet) -> NnunetSource:
+    """The toy data set, nothing held out."""
+    return open_nnunet(toy_nnunet.request(subjects=PERSON, fold="all"))
+
+
+def test_folds_are_as_asked_and_cases_as_before(source, toy_nnunet, tmp_path):
+    before = state(toy_nnunet.root)
+    request = source.divided(SPLITS, tmp_path / "new")
+    for number, split in enumerate(SPLITS):
+        other = open_nnunet(replace(request, fold=str(number)))
+        assert other.train_ids == tuple(sorted(split["train"]))
+        assert other.held_out_ids == tuple(split["val"])
+        assert_same_cases(source, other, NAMED)
+        # The same data set to every guard.
+        assert (other.name, other.host, other.schema) == (source.name, source.host, source.schema)
+    assert other.subject("p1_right") == "p1"
+    assert open_nnunet(replace(request, fold="all")).train_ids == NAMED
+    assert {path.name[:-7] for path in tmp_path.rglob("gt_segmentations/*")} == set(NAMED)
+    assert state(toy_nnunet.root) == before
+
+
+def test_images_are_linked_and_not_copied_also_where_again_dealt_out(source, toy_nnunet, tmp_path):
+    first = open_nnunet(source.divided(SPLITS, tmp_path / "outer"))
+    links = [path for path in (tmp_path / "outer").rglob("*") if path.is_symlink()]
+    assert len(links) == 4 * len(NAMED) + 1  # image, labels, properties, truth; the raw data set
+    inner = [Split(train=["p1_left"], val=["p3_left"])]
+    second = open_nnunet(first.divided(inner, tmp_path / "inner"))
+    assert (second.train_ids, second.held_out_ids) == (("p1_left",), ("p3_left",))
+    links.append(second.folder / "p1_left.b2nd")  # not by way of the other folder
+    assert all(toy_nnunet.root in Path(os.readlink(link)).parents for link in links)
+
+
+def test_damage_that_preprocessing_would_have_noticed_is_noticed(toy_copy, tmp_path):
+    source = open_nnunet(toy_copy.request(subjects=PERSON, fold="all"))
+    other = open_nnunet(source.divided(SPLITS, tmp_path / "new"))
+    flip_a_bit(source.folder / "p1_left.b2nd")
+    with pytest.raises(IntegrityFault, match="SHA-256"):
+        other.load("p1_left")
+
+
+def test_the_same_is_written_again_and_another_split_is_not(source, tmp_path):
+    request = source.divided(SPLITS, tmp_path / "new")
+    before = {name: size for name, (size, _) in state(tmp_path / "new").items()}
+    assert source.divided(SPLITS, tmp_path / "new") == request
+    with pytest.raises(UsageFault, match="splits is another than asked for"):
+        source.divided(SPLITS[::-1], tmp_path / "new")
+    assert {name: size for name, (size, _) in state(tmp_path / "new").items()} == before
+
+
+def test_a_person_on_both_sides_is_a_leak(source, tmp_path):
+    with pytest.raises(IntegrityFault, match="p1_right and p1_left"):
+        source.divided([Split(train=["p1_left"], val=["p1_right"])], tmp_path / "new")
+
+
+@pytest.fixture
+def raw(toy_nnunet, tmp_path) -> CaseSource:
+    """The scans, in the folds that are dealt out where there is no split of nnU-Net's."""
+    # Without the preprocessed data: other tests may have left a split of nnU-Net's there.
+    root = tmp_path / "scans"
+    root.mkdir()
+    (root / "nnUNet_raw").symlink_to(toy_nnunet.root / "nnUNet_raw")
+    read = {"folds": "3"}
+    request = SourceRequest("nnunet-raw", "501", root=str(root), subjects=PERSON, read=read)
+    return open_source(request)
+
+
+def test_scans_are_dealt_out_too(raw, toy_nnunet, tmp_path):
+    before = state(toy_nnunet.root)
+    request = raw.divided(SPLITS, tmp_path / "new")
+    assert set(request.read) == {"splits"}  # a command refuses folds beside them
+    other = open_source(request)
+    assert (other.train_ids, other.held_out_ids) == (NAMED[:2] + NAMED[3:], ("p2_left",))
+    assert (other.name, other.host) == (raw.name, raw.host)
+    assert_same_cases(raw, other, NAMED)
+    assert state(toy_nnunet.root) == before
+
+
+def test_scans_of_the_new_root_have_the_new_split(source, raw, tmp_path):
+    request = source.divided(SPLITS, tmp_path / "new")
+    other = open_source(replace(raw.request, root=request.root, subjects=None))
+    assert other.held_out_ids == ("p2_left",)
+    assert other.subject("p1_left") == "p1"
+
+
+def test_a_generator_of_scans_dealt_out_alike_enters(source, raw, tmp_path, run_cli):
+    asked = raw.divided(SPLITS, tmp_path / "raw")
+    words = ("--data", "nnunet-raw:501", "--root", asked.root, "--subjects", asked.subjects)
+    words = (*words, "--read", f"splits={asked.read['splits']}", "-o", tmp_path / "run", *FIT)
+    result = run_cli("fit", "cgan3d", *words, "--set=steps=2", "-q")
+    assert result.exit_code == 0, result.stderr
+    host = open_nnunet(source.divided(SPLITS, tmp_path / "host"))
+    injection = Injection(RunFolder(tmp_path / "run"), Ratio.parse("1:1"), device="cpu")
+    NnunetAdapter(host).check(injection, {}, [])
+    others = open_nnunet(replace(host.request, fold="1"))
+    with pytest.raises(IntegrityFault, match="leakage"):
+        NnunetAdapter(others).check(injection, {}, [])

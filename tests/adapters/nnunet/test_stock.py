@@ -13,16 +13,15 @@ import pytest
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
 from gansynth_nnunet import stock
 from gansynth_nnunet.launch import TRAINER
+from tests.adapters.nnunet.conftest import read_checkpoint as read
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture
-def trainer(build, told, frozen_bank):
+def trainer(ready):
     """One that could go on training; nothing has been saved yet."""
-    told(BANK=frozen_bank())
-    made = build()
-    made.initialize()
+    made = ready()
     for key in ("mean_fg_dice", "ema_fg_dice", "train_losses"):
         made.logger.log(key, np.float32(0.5), 0)
     return made
@@ -32,58 +31,24 @@ def checkpoint(trainer: Any, name: str = "checkpoint_latest.pth") -> Path:
     return Path(trainer.output_folder) / name
 
 
-def read(path: Path) -> Any:
-    import torch
+def test_a_trainer_with_a_network_of_its_own_keeps_its_own_name():
+    def network() -> int:
+        return 1
 
-    return torch.load(path, map_location="cpu", weights_only=False)
+    build = "build_network_architecture"
+    host, mixin = type("Host", (), {build: network}), type("Mixin", (), {})
+    same = type("Same", (mixin, host), {})
+    other = type("Other", (mixin, host), {build: lambda: 2})
+    assert stock.stock_name(same, mixin) == "Host"
+    assert stock.stock_name(other, mixin) == "Other"
 
 
-def files(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir() if p.suffix != ".txt")
-
-
-# -- the name --------------------------------------------------------------------------------------
-
-
-def test_a_checkpoint_carries_the_variants_name(trainer):
+def test_a_checkpoint_carries_the_variants_name_and_training_goes_on_from_it(trainer, build):
+    trainer.current_epoch = 4
     trainer.save_checkpoint(str(checkpoint(trainer)))
     assert read(checkpoint(trainer))["trainer_name"] == "nnUNetTrainer"
     assert type(trainer).__name__ == TRAINER
-    assert ".checkpoint_latest.pth.tmp" not in files(checkpoint(trainer).parent)
-
-
-def test_so_does_that_of_another_variant(build, told, frozen_bank):
-    told(BANK=frozen_bank())
-    made = build(name="nnUNetTrainerDA5GANSynth")
-    made.initialize()
-    made.save_checkpoint(str(checkpoint(made)))
-    assert read(checkpoint(made))["trainer_name"] == "nnUNetTrainerDA5"
-
-
-def test_a_trainer_with_a_network_of_its_own_keeps_its_own_name():
-    class Host:
-        @staticmethod
-        def build_network_architecture() -> int:
-            return 1
-
-    class Mixin:
-        pass
-
-    class Same(Mixin, Host):
-        pass
-
-    class Other(Mixin, Host):
-        @staticmethod
-        def build_network_architecture() -> int:
-            return 2
-
-    assert stock.stock_name(Same, Mixin) == "Host"
-    assert stock.stock_name(Other, Mixin) == "Other"
-
-
-def test_training_goes_on_from_it(trainer, build):
-    trainer.current_epoch = 4
-    trainer.save_checkpoint(str(checkpoint(trainer)))
+    assert list(checkpoint(trainer).parent.glob(".checkpoint*")) == []
     again = build()
     again.load_checkpoint(str(checkpoint(trainer)))
     assert again.current_epoch == 5
@@ -92,14 +57,9 @@ def test_training_goes_on_from_it(trainer, build):
     assert all((mine[key] == theirs[key]).all() for key in mine)
 
 
-def test_without_checkpoints_there_is_none(trainer):
-    trainer.disable_checkpointing = True
-    trainer.save_checkpoint(str(checkpoint(trainer)))
-    assert not checkpoint(trainer).exists()
-
-
-def test_other_ranks_write_nothing(trainer):
-    trainer.local_rank = 1
+@pytest.mark.parametrize(("name", "value"), [("disable_checkpointing", True), ("local_rank", 1)])
+def test_without_checkpoints_and_in_other_ranks_nothing_is_written(trainer, name, value):
+    setattr(trainer, name, value)
     trainer.save_checkpoint(str(checkpoint(trainer)))
     assert not checkpoint(trainer).exists()
 
@@ -121,40 +81,25 @@ def test_what_is_interrupted_leaves_the_checkpoint_before(trainer, monkeypatch):
     assert type(trainer).__name__ == TRAINER
 
 
-# -- checkpoints of earlier versions ---------------------------------------------------------------
-
-
-def write_old(trainer: Any) -> Path:
-    """A checkpoint under our own name."""
+def test_an_old_checkpoint_is_renamed_and_else_the_same_once(trainer, capsys):
     import torch
 
     path = checkpoint(trainer, "checkpoint_final.pth")
     trainer.save_checkpoint(str(path))
-    document = read(path)
-    document["trainer_name"] = TRAINER
-    torch.save(document, path)
-    return path
-
-
-def test_an_old_checkpoint_is_renamed_and_else_the_same(trainer, capsys):
-    path = write_old(trainer)
-    before = read(path)
+    before = {**read(path), "trainer_name": TRAINER}
+    torch.save(before, path)
     assert stock.main([trainer.output_folder_base]) == 0
     assert capsys.readouterr().out == f"{path}\n"
-    after = read(path)
+    after, weights = read(path), before["network_weights"]
     assert after["trainer_name"] == "nnUNetTrainer"
-    assert after["logging"] == before["logging"]
-    assert after["init_args"] == before["init_args"]
-    assert all(
-        (after["network_weights"][k] == v).all() for k, v in before["network_weights"].items()
-    )
-
-
-def test_one_that_has_nnunets_name_is_left_alone(trainer):
-    trainer.save_checkpoint(str(checkpoint(trainer)))
-    before = checkpoint(trainer).stat().st_mtime_ns
+    assert [after[key] for key in ("logging", "init_args")] == [
+        before["logging"],
+        before["init_args"],
+    ]
+    assert all((after["network_weights"][k] == v).all() for k, v in weights.items())
+    date = path.stat().st_mtime_ns
     assert stock.rename_trainers(Path(trainer.output_folder)) == []
-    assert checkpoint(trainer).stat().st_mtime_ns == before
+    assert path.stat().st_mtime_ns == date
 
 
 def test_a_checkpoint_that_would_run_something_is_refused(tmp_path):
@@ -183,8 +128,6 @@ def test_a_folder_without_checkpoints_is_named(tmp_path, capsys):
     with pytest.raises(UsageFault):
         stock.rename_trainers(tmp_path)
 
-
-# -- where gansynth is not installed ---------------------------------------------------------------
 
 PREDICT = """
 import sys
@@ -221,15 +164,9 @@ def test_nnunet_predicts_without_gansynth_what_our_trainer_predicts(nnunet, trai
     predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
     trainer.set_deep_supervision_enabled(False)
     trainer.network.eval()
-    predictor.manual_initialization(
-        trainer.network,
-        trainer.plans_manager,
-        trainer.configuration_manager,
-        [trainer.network.state_dict()],
-        trainer.dataset_json,
-        "any",
-        trainer.inference_allowed_mirroring_axes,
-    )
+    made = [trainer.network, trainer.plans_manager, trainer.configuration_manager]
+    made += [[trainer.network.state_dict()], trainer.dataset_json, "any"]
+    predictor.manual_initialization(*made, trainer.inference_allowed_mirroring_axes)
     data, properties = SimpleITKIO().read_images([str(p) for p in paths])
     expected = predictor.predict_single_npy_array(data, properties)
     assert len(np.unique(expected)) > 1

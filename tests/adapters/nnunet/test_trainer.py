@@ -1,8 +1,9 @@
-"""The trainer inside unmodified nnU-Net: what it mixes, refuses, reports and leaves behind."""
+"""The trainer inside unmodified nnU-Net, and its variants: what they mix, refuse, report."""
 
 import inspect
-import json
 import os
+import pickle
+import pkgutil
 import shutil
 import subprocess
 import sys
@@ -15,30 +16,21 @@ import pytest
 from gansynth.bank.reader import BankReader
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.errors import DataFault, IntegrityFault, TrainingFault, UsageFault
+from gansynth.runtime.files import read_json
+from gansynth_nnunet import variants
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from gansynth_nnunet.mixed import MixedDataset
 from gansynth_nnunet.session import NnunetSession
+from tests.adapters.nnunet.conftest import log_of, read_checkpoint, sidecar
+from tests.processes import until
 
 # nnU-Net, timm and torch warn of each other's deprecations; which ones is not ours to say.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def sidecar(trainer: Any) -> Any:
-    return json.loads((Path(trainer.output_folder) / "gansynth.json").read_text())
-
-
-def log_of(trainer: Any) -> str:
-    return Path(trainer.log_file).read_text()
-
-
-# -- mixing --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
-def test_nnunets_own_loaders_draw_from_the_bank(build, told, frozen_bank, configuration):
-    told(BANK=frozen_bank(configuration=configuration))
-    trainer = build(configuration)
-    trainer.initialize()
+def test_nnunets_own_loaders_draw_from_the_bank(ready, configuration):
+    trainer = ready(configuration)
     train, validation = trainer.get_dataloaders()
     batches = [next(train) for _ in range(5)]
     patch = trainer.configuration_manager.patch_size
@@ -50,23 +42,6 @@ def test_nnunets_own_loaders_draw_from_the_bank(build, told, frozen_bank, config
     assert (next(validation)["target"][0] >= 0).all()
 
 
-@pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
-def test_one_epoch_of_training(build, told, frozen_bank, configuration):
-    told(BANK=frozen_bank(configuration=configuration), RATIO="1:1")
-    trainer = build(configuration)
-    trainer.run_training()
-    folder = Path(trainer.output_folder)
-    record = sidecar(trainer)
-    session = record["sessions"][0]
-    assert (folder / "checkpoint_final.pth").exists()
-    assert record["complete"]
-    assert session["drawn"]["real"] == session["drawn"]["synthetic"] == 3
-    assert [case["id"] for case in session["lineage"]["cases"]] == sorted(
-        trainer.dataloader_train.data_loader._data.identifiers
-    )
-    assert "3 of 6 samples drawn were synthetic (50.0%, asked 50.0%)" in log_of(trainer)
-
-
 def test_a_ratio_of_none_needs_no_bank(build, told):
     told(RATIO="1:0")
     trainer = build()
@@ -76,22 +51,13 @@ def test_a_ratio_of_none_needs_no_bank(build, told):
     assert (counts.real, counts.synthetic) == (2, 0)
 
 
-def test_a_generator_that_is_none_is_named(build, told, tmp_path):
-    told(GENERATOR=tmp_path / "nowhere")
-    trainer = build()
-    trainer.initialize()
-    with pytest.raises(DataFault, match=r"nowhere: no manifest\.json here"):
-        trainer.get_tr_and_val_datasets()
+def test_a_frozen_bank_is_filled_before_training_and_removed_after_it(ready, fitted, tmp_path):
+    from gansynth.core.run_folder import manifest_sha256
 
-
-# -- a generator at work -------------------------------------------------------------------------
-
-
-def test_a_frozen_bank_is_filled_before_training_and_removed_after_it(build, told, fitted):
-    told(GENERATOR=fitted, DEVICE="cpu", FROZEN=1, BANK_SIZE=4)
-    trainer = build()
-    trainer.initialize()
+    run = shutil.copytree(fitted, tmp_path / "run")
+    trainer = ready(GENERATOR=run, DEVICE="cpu", FROZEN=1, BANK_SIZE=4)
     train, _ = trainer.get_dataloaders()
+    shutil.rmtree(run)  # it is not needed any more
     session = trainer.gansynth_session
     bank = session.supply.bank
     assert BankReader(bank).count() == 4
@@ -99,18 +65,23 @@ def test_a_frozen_bank_is_filled_before_training_and_removed_after_it(build, tol
     for _ in range(7):
         next(train)
     assert 2 <= session.counts().distinct <= 4
+    session.epoch(1)
     session.close()
     assert not session.supply.keeper.alive()
     assert not bank.exists()
+    recorded = sidecar(trainer)["sessions"][0]
+    assert recorded["epochs"] == [0, 1]
+    assert recorded["generator"]["manifest_sha256"] == manifest_sha256(fitted)
+    seen = {case["id"] for case in recorded["lineage"]["cases"]}
+    assert seen == set(train.data_loader._data.identifiers)
 
 
-@pytest.mark.parametrize("workers", ["0", "1"])
-def test_strict_training_stops_at_a_missing_sample_and_says_why(
-    build, told, frozen_bank, monkeypatch, workers
+def test_training_stops_where_a_sample_is_missing_and_says_why_though_a_worker_knows_only(
+    build, told, frozen_bank, monkeypatch
 ):
     bank = frozen_bank()
     told(BANK=bank, STRICT=1)
-    monkeypatch.setenv("nnUNet_n_proc_DA", workers)
+    monkeypatch.setenv("nnUNet_n_proc_DA", "1")
     trainer = build()
     wrap = NnunetSession.wrap
 
@@ -125,36 +96,35 @@ def test_strict_training_stops_at_a_missing_sample_and_says_why(
         trainer.run_training()
 
 
-def test_the_record_names_the_generator_and_all_it_has_seen(build, told, fitted):
-    from gansynth.core.run_folder import manifest_sha256
+def test_nnunets_own_workers_draw_distinct_samples(ready, frozen_bank, monkeypatch):
+    monkeypatch.setenv("nnUNet_n_proc_DA", "2")
+    trainer = ready(BANK=frozen_bank(samples=12), RATIO="0:1")
+    loaders = trainer.get_dataloaders()
 
-    told(GENERATOR=fitted, DEVICE="cpu", FROZEN=1, BANK_SIZE=2)
-    trainer = build()
-    trainer.initialize()
-    real = trainer.get_tr_and_val_datasets()[0]
-    trainer.gansynth_session.close()
-    session = sidecar(trainer)["sessions"][0]
-    assert session["generator"]["manifest_sha256"] == manifest_sha256(fitted)
-    assert {case["id"] for case in session["lineage"]["cases"]} == set(real.identifiers)
+    def orders() -> list[list[str]]:
+        logs = (Path(trainer.output_folder) / "gansynth_draws").rglob("draws-*.csv")
+        lines = [[line.split(",") for line in log.read_text().splitlines()] for log in logs]
+        return [[row[1] for row in rows if row[0] == "synthetic"] for rows in lines]
 
-
-# -- refusing ------------------------------------------------------------------------------------
-
-
-def test_a_bank_of_another_fold_is_refused(build, told, frozen_bank):
-    told(BANK=frozen_bank(fold="1"))
-    trainer = build(fold=0)
-    trainer.initialize()
-    with pytest.raises(IntegrityFault, match="has seen 2 held-out case") as caught:
-        trainer.get_tr_and_val_datasets()
-    assert caught.value.exit_code == 6
+    until(lambda: next(loaders[0]) and len([one for one in orders() if len(one) >= 8]) == 2)
+    for loader in loaders:
+        loader._finish()
+    one, two = orders()
+    assert one[:8] != two[:8]
+    assert len({*one, *two}) > 6
 
 
-def test_a_bank_of_another_configuration_is_refused(build, told, frozen_bank):
-    told(BANK=frozen_bank(configuration="2d"))
-    trainer = build()
-    trainer.initialize()
-    with pytest.raises(IntegrityFault, match="configuration: '2d' != '3d_fullres'"):
+@pytest.mark.parametrize(
+    ("place", "said", "fault", "message"),
+    [
+        ({"fold": "1"}, {"KEEP_GOING": 1}, IntegrityFault, "leakage.* has seen 2 held-out case"),
+        ({"configuration": "2d"}, {}, IntegrityFault, "configuration: '2d' != '3d_fullres'"),
+        (None, {"GENERATOR": "nowhere"}, DataFault, r"nowhere: no manifest\.json here"),
+    ],
+)
+def test_what_does_not_belong_here_is_refused(ready, frozen_bank, place, said, fault, message):
+    trainer = ready(**({} if place is None else {"BANK": frozen_bank(**place)}), **said)
+    with pytest.raises(fault, match=message):
         trainer.get_tr_and_val_datasets()
 
 
@@ -172,84 +142,22 @@ def test_nobody_said_what_to_mix(build):
         trainer.run_training()
 
 
-# -- nnU-Net's ways ------------------------------------------------------------------------------
-
-
-def test_the_constructor_is_nnunets():
+def test_the_constructor_is_nnunets_and_the_folder_for_it_holds_one_module_only():
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     from gansynth_nnunet.trainer import nnUNetTrainerGANSynth
 
-    assert list(inspect.signature(nnUNetTrainerGANSynth).parameters) == list(
-        inspect.signature(nnUNetTrainer).parameters
-    )
+    ours, theirs = map(inspect.signature, (nnUNetTrainerGANSynth, nnUNetTrainer))
+    assert list(ours.parameters) == list(theirs.parameters)
+    modules = pkgutil.iter_modules([str(EXT_TRAINER)])
+    assert [module.name for module in modules] == ["nnunet_trainer_gansynth"]
 
 
-def test_settings_are_applied(build, told, frozen_bank):
-    told(BANK=frozen_bank(), SET="num_epochs=7, initial_lr=0.5,save_every=3")
-    trainer = build()
-    trainer.initialize()
+def test_settings_are_applied_and_stronger_than_a_variant(ready):
+    told = "num_epochs=7, initial_lr=0.5,save_every=3"
+    trainer = ready(name="nnUNetTrainer_5epochsGANSynth", SET=told)
     assert (trainer.num_epochs, trainer.save_every) == (7, 3)
     assert trainer.optimizer.param_groups[0]["lr"] == 0.5
-
-
-def test_it_composes_with_a_variant(build, told, frozen_bank):
-    told(BANK=frozen_bank(), SET="num_epochs=3")
-    from nnunetv2.training.nnUNetTrainer.variants.training_length.nnUNetTrainer_Xepochs import (
-        nnUNetTrainer_5epochs,
-    )
-
-    from gansynth_nnunet.trainer import GANSynthMixin
-
-    Both: Any = type("Both", (GANSynthMixin, nnUNetTrainer_5epochs), {})
-
-    plain = build()
-    trainer = Both(
-        {**plain.plans_manager.plans, "continue_training": False},
-        "3d_fullres",
-        0,
-        plain.dataset_json,
-        plain.device,
-    )
-    trainer.initialize()
-    assert trainer.num_epochs == 3
-    assert isinstance(trainer.get_tr_and_val_datasets()[0], MixedDataset)
-    trainer.gansynth_session.close()
-
-
-def test_a_continued_training_keeps_the_record_of_its_past(build, told, frozen_bank):
-    told(BANK=frozen_bank())
-    build().run_training()
-    told(BANK=frozen_bank("other"), RATIO="3:1", SET="num_epochs=2,num_iterations_per_epoch=1")
-    trainer = build()
-    trainer.num_val_iterations_per_epoch = 1
-    trainer.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
-    trainer.run_training()
-    sessions = sidecar(trainer)["sessions"]
-    assert [(s["epochs"], s["ratio"]) for s in sessions] == [([0, 1], "1:1"), ([1, 2], "3:1")]
-    assert "WARNING: since the last session: ratio: 1:1 before, 3:1 now \n" in log_of(trainer)
-
-
-def test_a_generator_deleted_meanwhile_stops_nothing(build, told, fitted, tmp_path):
-    shutil.copytree(fitted, tmp_path / "run")
-    told(GENERATOR=tmp_path / "run", DEVICE="cpu", FROZEN=1, BANK_SIZE=2)
-    trainer = build()
-    trainer.initialize()
-    trainer.get_tr_and_val_datasets()
-    shutil.rmtree(tmp_path / "run")
-    trainer.gansynth_session.epoch(1)
-    assert sidecar(trainer)["sessions"][0]["epochs"] == [0, 1]
-
-
-def test_the_folder_for_nnunet_holds_one_module_only():
-    import pkgutil
-
-    assert [module.name for module in pkgutil.iter_modules([str(EXT_TRAINER)])] == [
-        "nnunet_trainer_gansynth"
-    ]
-
-
-# -- the stock command ---------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -259,16 +167,131 @@ def test_the_stock_command_trains(nnunet, told, frozen_bank, tmp_path):
         str(Path(sys.executable).with_name("nnUNetv2_train")),
         *("501", "3d_fullres", "0", "-tr", TRAINER, "-p", nnunet.plans, "-device", "cpu"),
     ]
-    environ = {
-        **os.environ,
-        "nnUNet_n_proc_DA": "1",
-        "nnUNet_def_n_proc": "1",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(torchvision_compat.CPU_TORCH),
-    }
+    path = str(torchvision_compat.CPU_TORCH)
+    workers = dict.fromkeys(("nnUNet_n_proc_DA", "nnUNet_def_n_proc", "OMP_NUM_THREADS"), "1")
+    environ = {**os.environ, **workers, "PYTHONPATH": path}
     ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=280)
     assert ended.returncode == 0, ended.stderr[-2000:]
     assert "Mean Validation Dice" in ended.stdout
-    record = json.loads(next((tmp_path / "results").rglob("gansynth.json")).read_text())
+    record = read_json(next((tmp_path / "results").rglob("gansynth.json")))
     assert record["complete"]
     assert record["sessions"][0]["drawn"]["realised"] == 0.5
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A folder of the user's own trainers beside ours: own("class Mine(nnUNetTrainer): ...")."""
+    folder = tmp_path / "trainers"
+
+    def write(code: str) -> None:
+        folder.mkdir()
+        head = "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
+        (folder / "users_trainers.py").write_text(head + code)
+        monkeypatch.setenv("nnUNet_extTrainer", f"{EXT_TRAINER}:{folder}")
+
+    return write
+
+
+def base(trainer: Any) -> str:
+    return str(type(trainer).__mro__[2].__name__)
+
+
+@pytest.mark.parametrize(
+    ("variant", "attribute", "value"),
+    [
+        ("nnUNetTrainerDA5", "num_epochs", 1000),
+        ("nnUNetTrainer_5epochs", "num_epochs", 5),
+        ("nnUNetTrainerNoMirroring", "inference_allowed_mirroring_axes", None),
+        ("nnUNetTrainer_probabilisticOversampling", "probabilistic_oversampling", True),
+        ("nnUNetTrainerNoDeepSupervision", "enable_deep_supervision", False),
+        ("nnUNetTrainer_onlyMirror01_DA5", "inference_allowed_mirroring_axes", (0, 1)),
+    ],
+)
+def test_a_variant_draws_from_the_bank_and_stays_what_it_is(ready, variant, attribute, value):
+    trainer = ready(name=f"{variant}GANSynth", SET="num_iterations_per_epoch=2")
+    assert base(trainer) == variant
+    assert f"{variant}GANSynth__" in trainer.output_folder
+    train, _ = trainer.get_dataloaders()
+    batches = [next(train) for _ in range(3)]
+    counts = trainer.gansynth_session.counts()
+    assert all(b["data"].isfinite().all() for b in batches)
+    assert (counts.real, counts.synthetic, counts.fell_back) == (4, 4, 0)
+    assert getattr(trainer, attribute) == value
+
+
+def test_a_variant_trains(ready):
+    trainer = ready(name="nnUNetTrainerDA5GANSynth")
+    trainer.run_training()
+    checkpoint = Path(trainer.output_folder) / "checkpoint_final.pth"
+    assert read_checkpoint(checkpoint)["trainer_name"] == "nnUNetTrainerDA5"
+    assert "3 of 6 samples drawn were synthetic (50.0%, asked 50.0%)" in log_of(trainer)
+
+
+def test_a_users_own_trainer_is_composed_too(ready, own):
+    own("class Mine(nnUNetTrainer):\n    batches = 7\n")
+    trainer = ready(name="MineGANSynth")
+    assert (base(trainer), trainer.batches) == ("Mine", 7)
+    assert isinstance(trainer.get_tr_and_val_datasets()[0], MixedDataset)
+
+
+def test_a_composition_that_the_user_wrote_is_left_to_the_user(ready, own):
+    own(
+        "from gansynth_nnunet.trainer import GANSynthMixin\n"
+        "class MineGANSynth(GANSynthMixin, nnUNetTrainer):\n    by_hand = True\n"
+    )
+    assert ready(name="MineGANSynth").by_hand
+
+
+def test_a_composed_class_can_be_pickled():
+    composed = variants.compose(variants.find("nnUNetTrainerDA5"))
+    assert pickle.loads(pickle.dumps(composed)) is composed
+
+
+@pytest.mark.slow
+def test_a_composed_class_is_found_again_in_a_fresh_process():
+    from gansynth_nnunet.variants import nnUNetTrainerDA5GANSynth
+
+    text = pickle.dumps(nnUNetTrainerDA5GANSynth)
+    code = f"import pickle; print(pickle.loads({text!r}).__mro__[2].__name__)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.stdout.split()[-1] == "nnUNetTrainerDA5", ended.stderr
+
+
+def test_what_is_no_trainer_is_no_attribute():
+    assert not hasattr(variants, "nnUNetTrainerDA5")
+    assert not hasattr(variants, "GANSynth")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nnUNetTrainerDA6GANSynth", r"nnUNetTrainerDA6: nnU-Net has none.*mean 'nnUNetTrainerDA"),
+        (
+            "nnUNetTrainerBenchmark_5epochs_noDataLoadingGANSynth",
+            "its get_dataloaders loads no case, so there is nothing to mix",
+        ),
+    ],
+)
+def test_what_cannot_be_composed_is_refused_with_the_reason(build, name, message):
+    with pytest.raises(UsageFault, match=message):
+        build(name=name)
+
+
+@pytest.mark.parametrize(
+    ("code", "variables"),
+    [
+        ("    def get_dataloaders(self):\n        return list(), list()\n", {}),
+        (
+            "    def get_training_transforms(self, *a, **k):\n        raise OSError\n"
+            "    def get_dataloaders(self):\n"
+            "        return self.get_tr_and_val_datasets()\n",
+            {"AUGMENT_SYNTHETIC": 0},
+        ),
+    ],
+    ids=["samples", "augmentation"],
+)
+def test_loaders_that_samples_or_augmentation_do_not_reach_are_refused(ready, own, code, variables):
+    own(f"class Mine(nnUNetTrainer):\n{code}")
+    trainer = ready(name="MineGANSynth", **variables)
+    with pytest.raises(UsageFault, match="the variant makes its own loaders"):
+        trainer.get_dataloaders()

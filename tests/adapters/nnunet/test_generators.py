@@ -1,0 +1,205 @@
+"""Generators that draw their label maps themselves, or none; and conditions of another data set."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansynth.bank.api import fill_bank
+from gansynth.bank.producer_main import ProducerConfig, produce
+from gansynth.bank.reader import BankReader, BankSpec, BankWriter
+from gansynth.core.adapter import Injection
+from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import RunFolder
+from gansynth.core.sample_request import SampleRequest
+from gansynth.core.schema import OUTSIDE
+from gansynth.runtime.errors import IntegrityFault, TrainingFault, UsageFault
+from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.open_run import load_run
+from gansynth.sampling.opening import open_source
+from gansynth_nnunet.adapter import NnunetAdapter
+from gansynth_nnunet.class_locations import decode
+from gansynth_nnunet.source import open_nnunet
+from tests.conftest import Toy
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+TINY = tuple(f"--set={o}" for o in ("steps=0", "width=4", "latent=8", "batch_size=4"))
+
+
+def flat(toy: Toy) -> list[str]:
+    """The toy data set's options, for 2d."""
+    return ["2d" if option == "3d_fullres" else option for option in toy.options]
+
+
+@pytest.fixture(scope="module")
+def runs(toy_nnunet, tmp_path_factory) -> dict[str, Path]:
+    """A run that draws images alone, and one of such label maps as no training case has."""
+    from gansynth_cli.main import cli
+
+    made = {name: tmp_path_factory.mktemp(name) / "run" for name in ("bare", "untrained")}
+    for name, run in made.items():
+        command = ["fit", "dcgan", *flat(toy_nnunet), "-o", str(run), "-q", "--device", "cpu"]
+        masks = ["--with-mask"] * (name == "untrained")
+        cli.main([*command, *masks, *TINY], standalone_mode=False)
+    return made
+
+
+def fill(toy: Toy, run: Path, bank: Path, capacity: int = 6) -> BankReader:
+    """What a producer does, in this process."""
+    adapter: Any = NnunetAdapter(open_nnunet(toy.request(configuration="2d")))
+    opened = load_run(run, "cpu")
+    drawer = SampleDrawer(opened, adapter.source)
+    told: dict[str, Any] = {"frozen": True, "capacity": capacity, "segment_samples": 3}
+    spec = BankSpec(adapter.schema, opened.lineage, opened.run_id, opened.manifest_sha256, **told)
+    request = adapter.source.request.to_json()
+    with BankWriter.create(bank, spec) as writer:
+        produce(
+            *(writer, drawer.draw, adapter.finalise),
+            ProducerConfig(str(run), request, "nnunet", str(bank), **told),
+            stop=lambda: False,
+            schema=adapter.schema,
+            min_size=adapter.sample_size,
+        )
+    return BankReader(bank)
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "code", "says"),
+    [
+        *(
+            (
+                *("bare", more, 2),
+                ("dcgan draws images without label maps", "learns from labels", "--with-mask"),
+            )
+            for more in (["--dry-run"], [], ["--export", "Dataset510_Plus"])
+        ),
+        ("untrained", ["--edit", "elastic", "--dry-run"], 2, ("--edit elastic", "own label maps")),
+        ("untrained", ["--fold", "1", "--dry-run"], 6, ("leakage", "has seen")),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_with_the_way_out(
+    runs, toy_nnunet, refuse, name, more, code, says
+):
+    words = ("augment", "--target", "nnunet", *flat(toy_nnunet), "--generator", runs[name])
+    refuse(*words, "--ratio", "1:1", *more, code=code, says=says)
+
+
+def test_a_bank_of_images_alone_is_refused_with_the_way_out(runs, toy_nnunet, tmp_path, refuse):
+    adapter: Any = NnunetAdapter(open_nnunet(toy_nnunet.request(configuration="2d")))
+    opened = load_run(runs["bare"], "cpu")
+    spec = BankSpec(adapter.schema, opened.lineage, "toy", "0" * 64, frozen=True, capacity=2)
+    with BankWriter.create(tmp_path / "bank", spec) as writer:
+        writer.publish([(s, {}) for s in SampleDrawer(opened, adapter.source).draw(0, 2)])
+        writer.finish()
+    words = ("augment", "--target", "nnunet", *flat(toy_nnunet), "--bank", tmp_path / "bank")
+    says = ("000000-00: no labels", "--with-mask")
+    refuse(*words, "--ratio", "1:1", "--dry-run", code=2, says=says)
+
+
+def test_samples_are_as_nnunet_wants_them(runs, toy_nnunet, tmp_path):
+    run = Path(shutil.copytree(runs["untrained"], tmp_path / "run"))
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["state"]["labels"] = None  # knows nothing of label maps, so that none has a flaw
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    reader, seen = fill(toy_nnunet, run, tmp_path / "bank"), set[int]()
+    schema = reader.spec.schema
+    assert schema.outside_fill is not None
+    for sample in map(reader.read, reader.ids()):
+        labels, boxes = sample.labels, sample.boxes
+        assert labels is not None
+        assert boxes is not None
+        assert sample.image.shape == (2, *labels.shape)
+        assert labels.shape[0] == 1
+        seen |= set(np.unique(labels).tolist())
+        outside = sample.image[:, labels == OUTSIDE]
+        assert (outside == np.array(schema.outside_fill, np.float16)[:, None]).all()
+        assert boxes.coords.shape == (len(boxes.labels), 6)
+        assert (boxes.coords[:, [0, 3]] == [0, 1]).all()
+        for label, voxels in decode(sample.extras, (1, 2)).items():
+            assert (labels[tuple(voxels[:, 1:].T)] == label).all()
+            assert len(voxels) == (labels == label).sum()
+    assert {OUTSIDE, 1} <= seen <= set(schema.label_values)
+
+
+def test_one_that_draws_no_likely_label_map_ends_with_the_reasons(runs, toy_nnunet, tmp_path):
+    with pytest.raises(TrainingFault, match=r"33 of the last 33 .* times label .*train it longer"):
+        fill(toy_nnunet, runs["untrained"], tmp_path / "bank")
+
+
+ASKED = SampleRequest(conditions={"kind": "nnunet", "where": "502"}, edits=("transplant",))
+
+
+@pytest.fixture
+def two(toy_copy):
+    """The toy data set, and another one that is made of its training cases."""
+    home = toy_copy.preprocessed
+    other = shutil.copytree(home, home.with_name("Dataset502_Other"))
+    held_out = set(open_nnunet(toy_copy.request()).held_out_ids)
+    for file in other.rglob("*"):
+        if file.name.split(".")[0].removesuffix("_seg") in held_out:
+            file.unlink()
+    (other / "splits_final.json").unlink(missing_ok=True)
+    return toy_copy
+
+
+@pytest.fixture
+def run(fitted, two, tmp_path) -> Path:
+    """The run, which finds its cases in the copy."""
+    copy = Path(shutil.copytree(fitted, tmp_path / "run"))
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["request"]["root"] = str(two.root)
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return copy
+
+
+@pytest.fixture
+def check(two, run) -> Callable[[], None]:
+    """Checks that nnU-Net may train on samples with conditions of the other data set."""
+    asked = Injection(RunFolder(run), Ratio(1, 1), samples=ASKED, device="cpu")
+    return lambda: NnunetAdapter(open_nnunet(two.request())).check(asked, {}, ())
+
+
+def test_a_held_out_scan_in_another_data_set_is_a_leak(two, check):
+    check()  # what is read alike and not held out passes
+    source = open_nnunet(two.request())
+    (scan, *_) = source.held_out_ids
+    there = two.preprocessed.with_name("Dataset502_Other") / source.folder.name
+    for suffix in (".b2nd", "_seg.b2nd"):
+        shutil.copy(source.folder / f"{scan}{suffix}", there / f"disguised{suffix}")
+    with pytest.raises(IntegrityFault, match=rf"{scan} \(same content as disguised\)"):
+        check()
+
+
+def test_other_intensities_are_refused(two, check):
+    plans = two.preprocessed.with_name("Dataset502_Other") / f"{two.plans}.json"
+    document = json.loads(plans.read_text())
+    for configuration in document["configurations"].values():
+        configuration["normalization_schemes"] = ["NoNormalization"] * 2
+    plans.write_text(json.dumps(document))
+    with pytest.raises(UsageFault, match=r"normalization_schemes is .*NoNormalization.*expected"):
+        check()
+
+
+def test_the_outside_of_other_cases_stays_outside(two, run):
+    opened = load_run(run, "cpu")
+    source = open_source(opened.request)
+    drawer = SampleDrawer(opened, source, ASKED)
+    for sample in drawer.draw_raw(0, 3):
+        real = drawer.beside(sample)
+        assert sample.provenance["dataset"] == "nnunet:Dataset502_Other"
+        assert np.array_equal(sample.labels == OUTSIDE, real.labels == OUTSIDE)
+
+
+def test_a_producer_draws_of_them_and_its_bank_says_so(run, tmp_path):
+    bank = fill_bank(run, tmp_path / "bank", 2, request=ASKED, device="cpu")
+    reader = BankReader(bank)
+    assert reader.spec.samples == ASKED
+    own, other = reader.spec.lineage.everyone()
+    assert (own.dataset, other.dataset) == ("nnunet:Dataset501_Toy", "nnunet:Dataset502_Other")
+    told = [reader.read(sample).provenance for sample in reader.ids()]
+    assert {one["dataset"] for one in told} == {"nnunet:Dataset502_Other"}
+    assert {one["case"] for one in told} <= {case.id for case in other.cases}
