@@ -1,7 +1,7 @@
 """Relative failure rates of lesions by size, place and class.
 
-Each factor is the observed failure over the expected one, shrunk with a gamma prior of mean 1, as
-standardised mortality ratios are (Clayton and Kaldor 1987, Biometrics 43). The expected failure of
+Each factor is the observed failure over the expected one. It is shrunk with a gamma prior of mean
+1, as in standardised mortality ratios (Clayton and Kaldor 1987, Biometrics 43). The expected one of
 a bin depends on the other factors, so that a class of small lesions does not count twice. A bin of
 few lesions stays near 1.
 """

@@ -275,9 +275,9 @@ class LabelPriors(Document):
     def flaw(self, labels: LabelArray) -> str:
         """Return why a map is unlike all training maps, in one line; empty if it is not.
 
-        The area of a label may exceed the central 99 % of training areas by a factor of 1.5, or 3
-        where only 30 maps show it. Foreground may not cover less than in all but 2 %. A label that
-        is in all of at least 16 training maps must be there.
+        The area of a label may exceed the central 99 % of training areas by a factor of 1.5. The
+        factor is 3 where only 30 maps show it. Foreground may not cover less than in all but 2 %.
+        A label that is in all of at least 16 training maps must be there.
         """
         if self.maps == 0:
             return ""

@@ -202,8 +202,8 @@ ClipWindow = Annotated[
 CropSize = Annotated[
     Size3 | None,
     Field(
-        description="voxels along z,y,x (or one number) of the crops a generator works on. Default: "
-        "the training cases' median, at most 128, a multiple of 8",
+        description="voxels along z,y,x (or one number) of the crops a generator works on. "
+        "Default: the training cases' median, at most 128, a multiple of 8",
     ),
 ]
 Frame = Annotated[

@@ -53,7 +53,7 @@ class SliceSource(FlatSource):
         if self.inner.space.grid == "resample":
             raise UsageFault(
                 f"slices:{where}: --read frame= and whole= are of whole volumes, expected slices "
-                "of the volumes' own size; leave them out, and set that of slices by resize="
+                "of the volumes' own size. Leave them out, and set that of slices by resize="
             )
         self.request = replace(request, where=where)
         self.axis = AXIS[self.options.plane]
