@@ -109,7 +109,7 @@ def inherited(request_json: Mapping[str, Any], run_request: SourceRequest) -> So
 
 def _check_intensities(base: CaseSource, source: CaseSource, channels: Sequence[str]) -> None:
     """Refuse intensities of another meaning, as far as the sources' records tell."""
-    # A view of some channels has the host's record of all of them.
+    # A view of some channels has the record of all of them.
     whole = source.base if isinstance(source, Wrapped) else source
     base_record, run_record = (
         _intensities(s.host, s.schema.channels, channels) for s in (base, whole)

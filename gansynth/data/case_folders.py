@@ -130,8 +130,8 @@ def _add(collector: Collector, home: Home, channels: list[str], label: str | Non
     paths = [file for file in images if file is not None]
     if not channels or len(paths) < len(images) or (label is not None and drawn is None):
         return
-    person = _PERSON.fullmatch(home.case)
-    subject = None if person is None else person["person"]
+    match = _PERSON.fullmatch(home.case)
+    subject = None if match is None else match["person"]
     collector.add(Entry(home.case, tuple(paths), drawn, subject))
 
 

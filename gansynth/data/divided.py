@@ -74,8 +74,8 @@ def divide(
         folder.mkdir(parents=True, exist_ok=True)
     _claim(source, division)
     write_small(division.file, json_text(made))
-    people = sorted((case, source.subject(case)) for case in ids)
-    write_small(division.subjects, table_text(("case", "subject"), people))
+    rows = sorted((case, source.subject(case)) for case in ids)
+    write_small(division.subjects, table_text(("case", "subject"), rows))
     return division
 
 

@@ -84,13 +84,13 @@ def _dealt(
     ids: list[str],
     tested: bool,
 ) -> dict[str, Split]:
-    people = len({subject_of[case] for case in ids})
-    if people < options.folds:
-        if tested and people:  # there are test cases to hold out, and no folds are needed
+    count = len({subject_of[case] for case in ids})
+    if count < options.folds:
+        if tested and count:  # there are test cases to hold out, and no folds are needed
             return {"0": Split(train=ids, val=[])}
-        way_out = f"say --read folds={people}, or" if people > 1 else "add cases, or"
+        way_out = f"say --read folds={count}, or" if count > 1 else "add cases, or"
         raise DataFault(
-            f"{listing.where}: {people} subject(s) for {options.folds} folds, expected at least "
+            f"{listing.where}: {count} subject(s) for {options.folds} folds, expected at least "
             f"one for each; {way_out} hold nothing out: --fold all"
         )
     splits = grouped_splits(ids, subject_of, options.folds, options.seed)

@@ -45,7 +45,7 @@ from gansynth.runtime.files import Volume, read_nifti, read_nifti_header
 log = logging.getLogger("gansynth")
 
 LARGEST = 128
-"""Longest edge of a generator's arrays unless a size is asked for."""
+"""Longest edge of a generator's arrays by default."""
 STRIDE = 8
 """The generator's edges are multiples of this, so that networks can halve them."""
 

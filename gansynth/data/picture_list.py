@@ -115,7 +115,7 @@ class PictureSet:
 
 
 def list_pictures(folder: Path, options: PictureOptions) -> PictureSet:
-    """List the pictures of a folder. Raises UsageFault: a folder that is asked for is not there."""
+    """List the pictures of a folder. Raises DataFault: a requested folder is missing."""
     images = _asked(folder, "images", options.images) or _first(folder, IMAGES) or folder
     masks = _asked(folder, "masks", options.masks)
     if masks is None and images != folder:

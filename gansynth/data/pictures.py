@@ -32,7 +32,7 @@ from gansynth.data.subjects import grouped_splits, read_subjects
 from gansynth.runtime.errors import DataFault, UsageFault
 
 LARGEST = 512
-"""Longest edge of a generator's arrays unless a size is asked for."""
+"""Longest edge of a generator's arrays by default."""
 STRIDE = 8
 """The generator's edges are multiples of this, so that networks can halve them."""
 BINARY = {0: 0, 1: 1, 255: 1}

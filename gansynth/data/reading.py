@@ -210,7 +210,7 @@ Frame = Annotated[
     Size3 | None,
     Field(
         description="voxels along z,y,x (or one number) around the middle of every case, which a "
-        "generator sees instead of crops of `size`; a smaller case repeats its border",
+        "generator sees instead of crops of `size`. A smaller case repeats its border",
     ),
 ]
 Whole = Annotated[

@@ -157,7 +157,7 @@ def _cut(
     part = tuple(slice(int(np.floor(a)), int(np.ceil(b))) for a, b in zip(low, high, strict=True))
     beyond = cut[part] > threshold
     pieces, count = label(binary_fill_holes(beyond))
-    # Voxels near the middle count: a piece in a corner of the box is somebody else's.
+    # Voxels near the middle count: a piece in a corner of the box is another lesion's.
     sizes = np.bincount(pieces[inside[part]], minlength=count + 1)[1:]
     if not count or sizes.max() < FEW:
         return 0.0, box

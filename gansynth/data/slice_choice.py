@@ -49,7 +49,7 @@ class SliceChoice:
         return foreground if self._options.foreground == WITH else (WITHOUT, *foreground)
 
     def indices(self, case: str) -> list[int]:
-        """Places along the array's axis of the slices that were asked for, increasing."""
+        """Indices along the array's axis of the requested slices, increasing."""
         if case not in self._indices:
             options = self._options
             length = self._inner.shape(case)[self._axis]
@@ -68,7 +68,7 @@ class SliceChoice:
         return self._indices[case]
 
     def label_class(self, case: str, index: int) -> int | None:
-        """Number of a slice's class; None where classes are not asked for, or it is of none."""
+        """Number of a slice's class; None without classes, or if it has none."""
         if not self.classes:
             return None
         shows = int(self.shows(case)[index])

@@ -44,7 +44,7 @@ class LenderOptions(EditOptions):
     pairs: Literal["any", "ordered", "nearest"] = Field(
         "any",
         description="lending case: any of another subject; ordered: every case borrows from every "
-        "other, pair by pair, over the conditions; nearest: the one with the most similar body",
+        "other, pair by pair, over the conditions. nearest: the one with the most similar body",
     )
     among: int = Field(
         1, ge=1, description="of pairs=nearest: drawn among that many with the most similar bodies"

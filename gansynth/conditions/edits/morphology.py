@@ -248,14 +248,14 @@ def _worn(solid: Mask, may: Mask, order: npt.NDArray[np.intp], count: int) -> Ma
         taken.ravel()[order[:count]] = True
         remaining = Parts.of(solid & ~taken)
         held = np.isin(remaining.numbers, np.unique(remaining.numbered[solid & ~may]))
-        crumbs = remaining.numbers[
+        fragments = remaining.numbers[
             ~held & (remaining.sizes < CRUMB * remaining.sizes.max(initial=0))
         ]
-        if not crumbs.size:
+        if not fragments.size:
             return taken
-        first = np.isin(remaining.numbered.ravel()[order], crumbs)
+        first = np.isin(remaining.numbered.ravel()[order], fragments)
         order = np.concatenate([order[first], order[~first]])
-    taken |= np.isin(remaining.numbered, crumbs)
+    taken |= np.isin(remaining.numbered, fragments)
     return taken
 
 

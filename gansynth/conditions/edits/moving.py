@@ -47,7 +47,7 @@ class MoveOptions(EditOptions):
     nested: bool = Field(
         True,
         description="chosen classes that are wrapped in others (a core in its oedema) stay within "
-        "them: they move less, and what still comes out is cut off",
+        "them. They move less, and what still comes out is cut off",
     )
 
 

@@ -17,9 +17,9 @@ from gansynth.runtime.errors import UsageFault
 KEPT_SHARE = 0.3
 """Least share of its voxels that an edit must leave a class."""
 SHRUNK_SHARE = 0.6
-"""The same for a class asked to shrink, as a share of the volume asked for, if that is less."""
+"""The same for a shrinking class, as a share of the requested volume, if that is less."""
 NESTED_SHARE = 0.8
-"""Least share of the volume asked for that is left of a nested class once cut at its wrapper."""
+"""Least share of the requested volume of a nested class after it is cut at its wrapper."""
 Classes = tuple[Annotated[int, Field(ge=1)], ...] | None
 """Label values that an option names; None for the whole foreground."""
 Ranged = TypeVar("Ranged", bound=Any)
