@@ -1,7 +1,6 @@
-"""Conditions: what a generator is asked to draw.
+"""Conditions: label maps, boxes and lesions that a generator draws images for.
 
-This module is itself a plugin: it registers the edits that come with gansynth, exactly as a
-stranger's plugin would.
+This module is itself a plugin: it registers the edits of gansynth as any other plugin would.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Boxes drawn from training cases: their own, or slightly different ones.
+"""Draw boxes from training cases: their own, or jittered ones.
 
-Jittered boxes (Han et al. 2019, 2.6) are moved, resized, one more or one less. A box stays in the
-image and, as a rule, in the body, keeps its class, and lands on no box that it did not touch.
+Jittered boxes (Han et al. 2019, 2.6) are moved and resized, and one may be added or removed. A box
+keeps its class and stays in the image and, as a rule, in the body. It overlaps no new box.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from gansynth.runtime.errors import DataFault
 from gansynth.runtime.options import OptionModel, read_options
 
 TRIES, FULL = 16, 8
-"""How often a box is drawn anew, and after how many tries each is at half the strength before."""
+"""Tries for each box, and the number of tries after which each halves the strength."""
 FARTHEST = 2.0
 """Deviations beyond which no draw goes."""
 LEAST_SIDE = 2.0
-"""No side is made shorter than so many voxels; one that is shorter is not shortened."""
+"""Shortest side in voxels; shorter ones are not shortened."""
 MOSTLY = 0.9
-"""Share of a box that is to lie in the body, or as much as lies in it before."""
+"""Least share of a box in the body, or its share before if that is less."""
 OTHERS = 8
-"""Training cases that are asked for a box to put where there is none."""
+"""Training cases tried for a box to add to a case without any."""
 Row = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class BoxContext:
-    """What the boxes of one sample are drawn of.
+    """Inputs from which the boxes of one sample are drawn.
 
     Attributes:
         case: a training case in the generator's space, with its own boxes and its image.
@@ -85,70 +85,72 @@ class JitterOptions(OptionModel):
         0.2,
         ge=0,
         le=1,
-        description="chance that another training case is asked how many boxes it has: one more "
-        "(a box of it, where it fits) if it has more, one less (never none) if it has fewer",
+        description="chance that the number of boxes follows another training case: one more (a "
+        "box of that case, where it fits) if it has more, one less (never none) if it has fewer",
     )
     inside: bool = Field(True, description="`yes`: boxes stay within the body, found in the image")
     backgrounds: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="chance that a case without boxes is asked to have one of another case's",
+        description="chance that a case without boxes gets one of another case's",
     )
 
 
 class JitteredBoxes(BoxDrawer):
-    """Draws boxes off the training case's own."""
+    """Draws boxes by jittering the training case's own."""
 
     def __init__(self, options: JitterOptions | None = None) -> None:
         self.options = options or JitterOptions()
 
     @classmethod
     def parse(cls, text: str) -> JitteredBoxes:
-        """Read ``position=0.25,size=0.15``; the rest is as usual.
+        """Read ``position=0.25,size=0.15``; other keys have their defaults.
 
         Raises:
             UsageFault: an unknown key, with the nearest one, or a value that does not fit.
         """
-        given = ",".join(filter(None, text.split(",")))
-        if not given:
+        options = ",".join(filter(None, text.split(",")))
+        if not options:
             return cls()
-        asked = f"--boxes jitter:{text}"
-        return cls(read_options(JitterOptions, given, asked, "KEY=VALUE,KEY=VALUE,..."))
+        option = f"--boxes jitter:{text}"
+        return cls(read_options(JitterOptions, options, option, "KEY=VALUE,KEY=VALUE,..."))
 
     def draw(self, context: BoxContext) -> tuple[Boxes, dict[str, Any]]:
         """See ``BoxDrawer.draw``; ``from`` names for each box the own one, or the other case."""
         case, rng = context.case, context.rng
         count = len(own_boxes(case).labels)
-        wanted, donors = self._count(count, context.another, rng)
-        dropped = int(rng.integers(count)) if wanted < count else -1
+        target, donors = self._count(count, context.another, rng)
+        dropped = int(rng.integers(count)) if target < count else -1
         place = _Place(case, [n for n in range(count) if n != dropped], self.options, rng)
         for number in place.waiting.copy():
             place.keep(number)
-        for donor in donors if wanted > count else ():
+        for donor in donors if target > count else ():
             if place.add(donor):
                 break
         boxes = place.boxes()
-        told = record(boxes, "jitter", options=self.options.model_dump(), **{"from": place.origins})
-        return boxes, told
+        provenance = record(
+            boxes, "jitter", options=self.options.model_dump(), **{"from": place.origins}
+        )
+        return boxes, provenance
 
     def _count(
         self, count: int, another: Callable[[], Case] | None, rng: np.random.Generator
     ) -> tuple[int, list[Case]]:
-        """How many boxes there are to be, and whose another one may be."""
+        """Draw the number of boxes, and the cases that may lend another one."""
         chance = self.options.count if count else self.options.backgrounds
         if not rng.random() < chance or another is None:
             return count, []
         if count:
-            other = another()
-            most = len(own_boxes(other).labels)
-            return count + (most > count) - (most < count and count > 1), [other]
-        found = (another() for _ in range(OTHERS))
-        return 1, [other for other in found if len(own_boxes(other).labels)]
+            donor = another()
+            most = len(own_boxes(donor).labels)
+            return count + (most > count) - (most < count and count > 1), [donor]
+        cases = (another() for _ in range(OTHERS))
+        return 1, [donor for donor in cases if len(own_boxes(donor).labels)]
 
 
 class _Place:
-    """The boxes of one sample, put one after the other where each has room."""
+    """The boxes of one sample, placed one after the other where each has room."""
 
     def __init__(
         self, case: Case, numbers: list[int], options: JitterOptions, rng: np.random.Generator
@@ -156,37 +158,37 @@ class _Place:
         self.own, self.options, self.rng = own_boxes(case), options, rng
         self.waiting = numbers
         self.shape = np.array(case.image.shape[1:], float)
-        some = options.inside and (numbers or options.backgrounds > 0)
-        self.body: Mask | None = organ_mask(case.image) if some else None
+        bounded = options.inside and (numbers or options.backgrounds > 0)
+        self.body: Mask | None = organ_mask(case.image) if bounded else None
         self.rows: list[Row] = []
         self.labels: list[int] = []
         self.origins: list[int | str] = []
 
     def boxes(self) -> Boxes:
-        """All that were put."""
+        """All placed boxes."""
         coords = np.array(self.rows, np.float32).reshape(-1, 2 * len(self.shape))
         return Boxes(coords, np.array(self.labels, np.int16))
 
     def keep(self, number: int) -> None:
-        """Put one of the case's own boxes, as far off as there is room for."""
+        """Place one of the case's own boxes, jittered as far as there is room."""
         self.waiting.remove(number)
-        own = self.own.coords[number].astype(float)
+        row = self.own.coords[number].astype(float)
         waiting = [self.own.coords[n].astype(float) for n in self.waiting]
         before = [self.own.coords[n].astype(float) for n in self.origins if isinstance(n, int)]
         pairs = zip(self.rows + waiting, before + waiting, strict=True)
-        others = [now for now, then in pairs if not _overlap(own, then)]
-        wanted = 0.0 if self.body is None else min(MOSTLY, share_inside(self.body, own))
-        new = self._near(own, others, wanted)
-        self._put(own if new is None else new, int(self.own.labels[number]), number)
+        others = [now for now, then in pairs if not _overlap(row, then)]
+        least = 0.0 if self.body is None else min(MOSTLY, share_inside(self.body, row))
+        new = self._near(row, others, least)
+        self._put(row if new is None else new, int(self.own.labels[number]), number)
 
     def add(self, donor: Case) -> bool:
-        """Put a box like one of another case's; whether there was room."""
+        """Place a box like one of another case's; return whether there was room."""
         theirs = own_boxes(donor)
         body = organ_mask(donor.image) if self.body is not None else None
         for number in self.rng.permutation(len(theirs.labels)).tolist():
             row = theirs.coords[number].astype(float)
-            wanted = 0.0 if body is None else min(MOSTLY, share_inside(body, row))
-            new = self._near(row, self.rows, wanted)
+            least = 0.0 if body is None else min(MOSTLY, share_inside(body, row))
+            new = self._near(row, self.rows, least)
             if new is not None:
                 self._put(new, int(theirs.labels[number]), donor.id)
                 return True
@@ -197,8 +199,8 @@ class _Place:
         self.labels.append(label)
         self.origins.append(origin)
 
-    def _near(self, row: Row, others: list[Row], wanted: float) -> Row | None:
-        """A box near one that touches none of the others, with so much of it in the body."""
+    def _near(self, row: Row, others: list[Row], least: float) -> Row | None:
+        """Jitter a box until it overlaps none of the others, with a least share in the body."""
         axes = len(self.shape)
         middle, sides = (row[:axes] + row[axes:]) / 2, row[axes:] - row[:axes]
         for number in range(TRIES):
@@ -208,20 +210,20 @@ class _Place:
             longer = np.maximum(longer, np.minimum(sides, LEAST_SIDE))
             at = middle + strength * self.options.position * sides * shift
             new = np.concatenate([at - longer / 2, at + longer / 2])
-            if self._fits(new, wanted) and not any(_overlap(new, other) for other in others):
+            if self._fits(new, least) and not any(_overlap(new, rival) for rival in others):
                 return new
         return None
 
-    def _fits(self, row: Row, wanted: float) -> bool:
+    def _fits(self, row: Row, least: float) -> bool:
         axes = len(self.shape)
         if (row[:axes] < 0).any() or (row[axes:] > self.shape).any():
             return False
-        return self.body is None or share_inside(self.body, row) >= wanted
+        return self.body is None or share_inside(self.body, row) >= least
 
 
-def _overlap(one: Row, other: Row) -> bool:
-    axes = len(one) // 2
-    low, high = np.maximum(one[:axes], other[:axes]), np.minimum(one[axes:], other[axes:])
+def _overlap(first: Row, second: Row) -> bool:
+    axes = len(first) // 2
+    low, high = np.maximum(first[:axes], second[:axes]), np.minimum(first[axes:], second[axes:])
     return bool((low < high).all())
 
 
@@ -239,8 +241,8 @@ def own_boxes(case: Case) -> Boxes:
     return case.boxes
 
 
-def record(boxes: Boxes, by: str, **more: Any) -> dict[str, Any]:
-    """JSON of drawn boxes: all of them, and how they came about."""
+def record(boxes: Boxes, by: str, **details: Any) -> dict[str, Any]:
+    """Return the provenance of drawn boxes as JSON: coordinates, labels and method."""
     coords = [[float(c) for c in row] for row in boxes.coords]
     axes = boxes.coords.shape[1] // 2
-    return {"by": by, "axes": axes, "coords": coords, "labels": boxes.labels.tolist(), **more}
+    return {"by": by, "axes": axes, "coords": coords, "labels": boxes.labels.tolist(), **details}

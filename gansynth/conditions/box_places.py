@@ -1,4 +1,4 @@
-"""Where in a real image boxes have room: at places of their class, off the body's outline."""
+"""Place boxes in a real image: where their class occurs, away from the body's outline."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ class PutBoxes:
     """Boxes at their places in a scene.
 
     Attributes:
-        boxes: those that there is room for.
-        present: the scene's own, without those that the new ones cover.
+        boxes: those that have room.
+        present: the scene's own, without those that new boxes cover.
         body: bool, where lesions of the new ones' classes may lie.
-        moved: for each asked box by how many voxels along each axis it was moved; None where it
-            was left out.
+        moved: shift of each requested box in voxels along each axis; None where it was left out.
     """
 
     boxes: Boxes
@@ -36,20 +35,28 @@ class PutBoxes:
     moved: list[list[float] | None]
 
 
-def put_boxes(asked: Boxes, scene: Scene, rng: np.random.Generator, *, as_asked: bool) -> PutBoxes:
-    """Put boxes where training cases have those of their class (``PlacementPrior``).
+def put_boxes(
+    requested: Boxes, scene: Scene, rng: np.random.Generator, *, as_asked: bool
+) -> PutBoxes:
+    """Place boxes where training cases have those of their class (``PlacementPrior``).
 
-    All of a box lies in the body, all of its lesion at least as far from the body's outline as
-    nine in ten of its class are. It comes near no other, but may cover one of the scene's own, and
-    with ``as_asked`` it stays where it is asked for if there is room.
+    A box lies in the body. Its lesion is at least as far from the body's outline as nine in ten of
+    its class. It comes near no other box, but may cover one of the scene's own. With ``as_asked``,
+    it stays at its requested place if there is room.
     """
     frame, deep = frame_of(scene), depths(scene.body, frame_of(scene))
-    n, own = deep.ndim, scene.case.boxes
-    present = Boxes(np.zeros((0, 2 * n), np.float32), np.zeros(0, np.int16)) if own is None else own
+    n, case_boxes = deep.ndim, scene.case.boxes
+    present = (
+        Boxes(np.zeros((0, 2 * n), np.float32), np.zeros(0, np.int16))
+        if case_boxes is None
+        else case_boxes
+    )
     body, labels = np.zeros(deep.shape, bool), []
     rows: list[Matrix] = []
     moved: list[list[float] | None] = []
-    for box, label in zip(asked.coords.astype(np.float64), asked.labels.tolist(), strict=True):
+    for box, label in zip(
+        requested.coords.astype(np.float64), requested.labels.tolist(), strict=True
+    ):
         prior = PlacementPrior.learn_boxes(scene.room, label)
         allowed, middle = prior.allowed(deep), (box[:n] + box[n:]) / 2
         places = frame.voxels(prior.spread(TRIES, n, rng, depth=depth_of(scene))) + 0.5
@@ -79,14 +86,14 @@ def _inside(box: Matrix, body: Mask, allowed: Mask) -> bool:
 
 
 def _covered(box: Matrix, boxes: Boxes) -> Mask:
-    """Which boxes lie within one."""
+    """Mark the boxes that lie within another one."""
     n = len(box) // 2
     low, high = boxes.coords[:, :n], boxes.coords[:, n:]
     return np.asarray((low >= box[:n]).all(axis=1) & (high <= box[n:]).all(axis=1))
 
 
-def _near(box: Matrix, other: Matrix) -> bool:
+def _near(box: Matrix, rival: Matrix) -> bool:
     n = len(box) // 2
     apart = APART * (box[n:] - box[:n]).max()
     low, high = box[:n] - apart, box[n:] + apart
-    return bool((np.maximum(low, other[:n]) < np.minimum(high, other[n:])).all())
+    return bool((np.maximum(low, rival[:n]) < np.minimum(high, rival[n:])).all())

@@ -1,15 +1,14 @@
-"""Which boxes a sample is asked to have: a training case's own, others like them, or a file's.
+"""The option ``--boxes``: a training case's own boxes, jittered ones, or those of a file.
 
-What is asked for is one text, so that a command line, a run and a producer process can hand it on:
-``training`` (a case's own boxes), ``jitter`` (moved, resized, one more or one less; the default),
+The option is one text that command lines, runs and processes pass on: ``training`` (a case's own
+boxes), ``jitter`` (moved, resized, one more or one less; the default),
 ``jitter:position=0.25,size=0.15``, ``file:boxes.csv`` (a user's own).
 
 The header of a CSV file is ``class,xmin,ymin,xmax,ymax`` (volumes:
-``class,xmin,ymin,zmin,xmax,ymax,zmax``), with a last column ``image`` if several boxes belong on
-one image: rows with the same word there do. Without that column each row is an image of its own. A
-row that has nothing but that word is a background, an image without boxes. Coordinates are pixels
-of the generator's image, x along its last axis, the upper ends outside of the box; a class is a
-name of ``Schema.box_classes`` or its number.
+``class,xmin,ymin,zmin,xmax,ymax,zmax``). A last column ``image`` groups rows with the same word on
+one image. Without that column each row is an image of its own. A row with nothing but that word is
+a background, an image without boxes. Coordinates are pixels of the generator's image, x along its
+last axis, upper ends exclusive. A class is a name of ``Schema.box_classes`` or its number.
 """
 
 from __future__ import annotations
@@ -33,35 +32,35 @@ from gansynth.core.schema import Boxes, Schema
 from gansynth.runtime.errors import DataFault, UsageFault
 
 USUAL = "jitter"
-"""What is asked for where the user says nothing."""
+"""Default of the option."""
 FILE = "file:"
 AXES = {5: "xy", 7: "xyz"}
 MOST_BYTES = 1 << 26
-"""Of a list of boxes."""
+"""Largest file of boxes."""
 
 
-def box_drawer(asked: str) -> BoxDrawer:
-    """What draws the boxes that are asked for.
+def box_drawer(option: str) -> BoxDrawer:
+    """Return the drawer of an option's boxes.
 
     Raises:
-        UsageFault: a text that says nothing known.
+        UsageFault: an unknown text.
         DataFault: a file of boxes that cannot be used, naming it and the line.
     """
-    kind, colon, rest = asked.partition(":")
-    if asked == "training":
+    kind, colon, options = option.partition(":")
+    if option == "training":
         return TrainingBoxes()
-    if kind == "jitter" and (rest or not colon):
-        return JitteredBoxes.parse(rest)
-    if kind == "file" and rest:
-        return BoxFile.read(Path(rest))
-    raise UsageFault(f"--boxes {asked}: expected training, jitter[:KEY=VALUE,...] or file:PATH")
+    if kind == "jitter" and (options or not colon):
+        return JitteredBoxes.parse(options)
+    if kind == "file" and options:
+        return BoxFile.read(Path(options))
+    raise UsageFault(f"--boxes {option}: expected training, jitter[:KEY=VALUE,...] or file:PATH")
 
 
-def anywhere(asked: str | None) -> str | None:
-    """What is asked for, as it can be read in another folder: a file by its whole path."""
-    if asked is None or not asked.startswith(FILE):
-        return asked
-    return f"{FILE}{Path(asked.removeprefix(FILE)).absolute()}"
+def anywhere(option: str | None) -> str | None:
+    """Return the option with a file's absolute path, readable from any folder."""
+    if option is None or not option.startswith(FILE):
+        return option
+    return f"{FILE}{Path(option.removeprefix(FILE)).absolute()}"
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ def _groups(path: Path, text: str) -> list[list[Line]]:
     try:
         header = [word.strip() for word in next(reader, [])]
         axes, grouped = _header(path, header)
-        found: dict[str, list[Line]] = {}
+        groups: dict[str, list[Line]] = {}
         for row in reader:
             number, cells = reader.line_num, [cell.strip() for cell in row]
             if not any(cells):
@@ -164,14 +163,14 @@ def _groups(path: Path, text: str) -> list[list[Line]]:
             image = cells.pop() if grouped else str(number)
             if not image:
                 raise DataFault(f"{path}, line {number}: no image, expected a word in that column")
-            lines = found.setdefault(image, [])
+            lines = groups.setdefault(image, [])
             if any(cells):
                 lines.append(_line(path, number, cells, axes))
     except csv.Error as error:
         raise DataFault(f"{path}, line {reader.line_num}: {error}, expected CSV") from None
-    if not found:
+    if not groups:
         raise DataFault(f"{path}: holds no boxes, expected a line for each below the header")
-    return list(found.values())
+    return list(groups.values())
 
 
 def _header(path: Path, header: list[str]) -> tuple[int, bool]:

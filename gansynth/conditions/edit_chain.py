@@ -1,9 +1,8 @@
-"""Chains of edits: as text, and on the label maps that a generator is asked for while it learns.
+"""Chains of edits: parsing, and edited label maps that a generator draws while it is trained.
 
-One text says all (``elastic``, ``shift:max_mm=12,classes=1+2``), so that a command line, a run, a
-bank and a producer process can hand it on. Doncenco 2022 (sec. 2.5) trains on pairs of patients:
-the tumour of A on the brain of B is asked of the generator, and the discriminator sees it beside
-B's image with B's own label map.
+An edit is one text (``elastic``, ``shift:max_mm=12,classes=1+2``) that command lines, runs, sample
+banks and processes pass on. Doncenco 2022 (sec. 2.5) trains on pairs of patients: the generator
+draws the tumour of A on the brain of B. The discriminator sees it beside B's image and label map.
 """
 
 from __future__ import annotations
@@ -27,29 +26,29 @@ ContextFn = Callable[[Case], LabelArray]
 
 
 def build_edits(texts: Sequence[str]) -> list[Edit]:
-    """Edits as they are asked for, in order.
+    """Build edits from their texts, in order.
 
     Raises:
-        UsageFault: an edit or option that is not there, or a value that does not fit.
+        UsageFault: an unknown edit or option, or a value that does not fit.
     """
     return [build_edit(text) for text in texts]
 
 
 def build_edit(text: str) -> Edit:
-    """One edit: ``NAME`` or ``NAME:KEY=VALUE,...``; several values of a key as ``1+2``.
+    """Build one edit: ``NAME`` or ``NAME:KEY=VALUE,...``; several values of a key as ``1+2``.
 
     Raises:
         UsageFault: see ``build_edits``.
     """
-    name, colon, rest = text.partition(":")
+    name, colon, options = text.partition(":")
     cls = installed().edit(name)
-    return cls(read_options(cls.Options, rest, f"--edit {text}")) if colon else cls()
+    return cls(read_options(cls.Options, options, f"--edit {text}")) if colon else cls()
 
 
 def drawn_edits(
     context: EditContext, edits: Sequence[Edit], rng: np.random.Generator
 ) -> Iterator[tuple[Edit, dict[str, Any], EditContext]]:
-    """Draw and apply edits in order: each with its parameters and the context after it."""
+    """Draw and apply edits in order; yield each with its parameters and the context after it."""
     for edit in edits:
         if edit.options.share < 1 and rng.random() >= edit.options.share:
             continue
@@ -61,7 +60,7 @@ def drawn_edits(
 def apply_edits(
     context: EditContext, edits: Sequence[Edit], rng: np.random.Generator
 ) -> tuple[EditContext, list[dict[str, Any]]]:
-    """Draw and apply edits in order: the context after all of them, and the recorded steps."""
+    """Draw and apply edits in order; return the context after all, and the recorded steps."""
     steps: list[dict[str, Any]] = []
     for edit, params, after in drawn_edits(context, edits, rng):
         context = after
@@ -79,7 +78,7 @@ def replay_edits(
 
 
 class AskedMaps:
-    """Edits cases' label maps; equal keys give equal maps.
+    """Edits the label maps of cases; equal keys give equal maps.
 
     Args:
         room: the training cases, in the space that batches are cut in.
@@ -102,19 +101,19 @@ class AskedMaps:
     def __call__(
         self, case: Case, placed: Placed, key: np.random.SeedSequence
     ) -> tuple[LabelArray, LabelArray | None]:
-        """The edited label map of a case, int16, and its context.
+        """Return the edited label map of a case, int16, and its context.
 
         Args:
-            case: as the generator has it, labels without the ignore value.
+            case: in the generator's space, labels without the ignore value.
             placed: where it was cut.
             key: seeds everything random.
         """
         rng = np.random.default_rng(key)
-        seen = None if self.room.space.cuts else partial(self.room.body, case)
-        scene = Scene(case.own, placed.origin, placed.shape, 0, self.room, None, seen)
+        body = None if self.room.space.cuts else partial(self.room.body, case)
+        scene = Scene(case.own, placed.origin, placed.shape, 0, self.room, None, body)
         moved = self.context(case) if self.context is not None and self.follows else None
-        given = EditContext(scene.labels, self.room.schema, scene, moved)
-        after, _ = apply_edits(given, self.edits, rng)
+        before = EditContext(scene.labels, self.room.schema, scene, moved)
+        after, _ = apply_edits(before, self.edits, rng)
         labels = case.over(after.labels)
         if self.context is not None and not self.follows:
             return labels, self.context(replace(case, labels=labels))

@@ -1,8 +1,8 @@
-"""``--conditions SOURCE``: cases of another source to draw from, or into, instead of one's own.
+"""``--conditions SOURCE``: draw conditions from the cases of another source.
 
-Tumour-free brains, say, that lesions are put into. Such a case is handed out as if the run's own
-source had it; one without labels is wholly background. A run that draws label maps of images is
-shown their images alone. A channel is the run's if it is called so in upper or lower case.
+An example are tumour-free brains that lesions are put into. Each case looks as if it came from the
+run's own source. A case without labels counts as background. A run that draws label maps of images
+gets the images alone. Names of channels match in upper or lower case.
 """
 
 from __future__ import annotations
@@ -25,28 +25,30 @@ NOT_INHERITED = frozenset(
     {"labels", "boxes", "least", "folds", "seed", "slices", "count_from", "foreground"}
     | {"min_foreground", "classes", "allow_absolute"}
 )
-"""What ``--read`` says of one data set, not of how arrays come about."""
+"""Keys of ``--read`` that describe one data set, not how its arrays are computed."""
 _PER_CHANNEL = ("intensity", "normalization_schemes", "use_mask_for_norm", "window")
 _WHOLE = ("orientation", "transpose_forward", "outside", "plane", "concat", "resize")
 _OF_CT = "foreground_intensity_properties_per_channel"
 
 
-def open_base(asked: Mapping[str, Any], source: CaseSource, *, labelled: bool = True) -> BaseSource:
-    """Open what ``--conditions`` names: a ``SourceRequest`` as JSON, else as the run's own.
+def open_base(
+    request_json: Mapping[str, Any], source: CaseSource, *, labelled: bool = True
+) -> BaseSource:
+    """Open the source that ``--conditions`` names: a ``SourceRequest`` as JSON, with defaults.
 
-    Where labels are of no use, all cases of the run's own data set count: none is learnt from.
+    Unless ``labelled``, all cases of the run's own data set count, because none is learnt from.
 
     Raises:
         UsageFault, DataFault: it does not open, has no case, or does not fit the run's own.
     """
     from gansynth.data.views import open_plain
 
-    if not labelled and asked["kind"] != "h5":
-        asked = {"fold": "all", **asked}
-    request = inherited(asked, source.request)
+    if not labelled and request_json["kind"] != "h5":
+        request_json = {"fold": "all", **request_json}
+    request = inherited(request_json, source.request)
     try:
         base = open_plain(request)
-        if "fold" not in asked and base.name == source.name and request.fold != source.fold:
+        if "fold" not in request_json and base.name == source.name and request.fold != source.fold:
             base = open_plain(replace(request, fold=source.fold))
     except (UsageFault, DataFault) as fault:
         text = str(fault).replace("--read ", "--conditions-read ")
@@ -60,85 +62,91 @@ def open_base(asked: Mapping[str, Any], source: CaseSource, *, labelled: bool = 
     else:
         view = BaseSource(base, source.schema, labelled)
     _check_intensities(base, source, view.shown)
-    spacings = [source.space.generator_schema(one).spacing for one in (base.schema, source.schema)]
+    spacings = [
+        source.space.generator_schema(schema).spacing for schema in (base.schema, source.schema)
+    ]
     if not same_spacing(*spacings):
-        wanted = ",".join(f"{mm:g}" for mm in source.schema.spacing)
+        spacing = ",".join(f"{mm:g}" for mm in source.schema.spacing)
         raise UsageFault(
             f"{named(base)}: its voxels are {_mm(spacings[0])}, those of {source.name} "
             f"{_mm(spacings[1])}; expected the same within 1 %. Resample them where its kind does: "
-            f"--conditions-read spacing={wanted}"
+            f"--conditions-read spacing={spacing}"
         )
     return view
 
 
-def _called_alike(base: CaseSource, wanted: Sequence[str]) -> CaseSource:
-    """A source whose channels are spelt as the run's are, where only the case differs."""
-    found = base.schema.channels
-    spelt = {name.casefold(): name for name in wanted}
-    names = {name: spelt.get(name.casefold(), name) for name in found}
-    if len(set(names.values())) < len(found):
+def _called_alike(base: CaseSource, channels: Sequence[str]) -> CaseSource:
+    """Rename channels that differ from the run's in upper and lower case only."""
+    base_channels = base.schema.channels
+    spelt = {name.casefold(): name for name in channels}
+    names = {name: spelt.get(name.casefold(), name) for name in base_channels}
+    if len(set(names.values())) < len(base_channels):
         return base
     return renamed(base, {old: new for old, new in names.items() if old != new})
 
 
-def inherited(asked: Mapping[str, Any], own: SourceRequest) -> SourceRequest:
-    """A request, with what was not asked for as in the run's own request, where that fits.
+def inherited(request_json: Mapping[str, Any], run_request: SourceRequest) -> SourceRequest:
+    """Complete a request with the fields of the run's own request that apply to it.
 
-    All cases of another data set count, so its fold is ``all``; of a cache it is the cached one.
+    The fold of another data set is ``all``; that of a cache is the cached one.
     """
-    given = dict(asked)
-    same = (given["kind"], given["where"]) == (own.kind, own.where)
-    if given["kind"] == own.kind:
-        read = {k: v for k, v in own.read.items() if same or k not in NOT_INHERITED}
-        given["read"] = {**read, **given.get("read", {})}
+    fields = dict(request_json)
+    same = (fields["kind"], fields["where"]) == (run_request.kind, run_request.where)
+    if fields["kind"] == run_request.kind:
+        read = {k: v for k, v in run_request.read.items() if same or k not in NOT_INHERITED}
+        fields["read"] = {**read, **fields.get("read", {})}
         for key in ("configuration", "plans", "root"):
-            given.setdefault(key, getattr(own, key))
-    if "fold" not in given and not same and given["kind"] == "h5":
+            fields.setdefault(key, getattr(run_request, key))
+    if "fold" not in fields and not same and fields["kind"] == "h5":
         from gansynth.data.h5_format import read_index
 
-        given["fold"] = read_index(Path(given["where"]).expanduser()).fold
-    given.setdefault("fold", own.fold if same else "all")
+        fields["fold"] = read_index(Path(fields["where"]).expanduser()).fold
+    fields.setdefault("fold", run_request.fold if same else "all")
     if same:
-        given.setdefault("subjects", own.subjects)
-    return SourceRequest(**given)
+        fields.setdefault("subjects", run_request.subjects)
+    return SourceRequest(**fields)
 
 
-def _check_intensities(base: CaseSource, source: CaseSource, shown: Sequence[str]) -> None:
-    """Refuse intensities of another meaning, as far as the hosts' records say."""
-    # A view of some channels has the host's record of all of them.
+def _check_intensities(base: CaseSource, source: CaseSource, channels: Sequence[str]) -> None:
+    """Refuse intensities of another meaning, as far as the sources' records tell."""
+    # A view of some channels has the record of all of them.
     whole = source.base if isinstance(source, Wrapped) else source
-    one, other = (_intensities(s.host, s.schema.channels, shown) for s in (base, whole))
-    if not one and not other:
+    base_record, run_record = (
+        _intensities(s.host, s.schema.channels, channels) for s in (base, whole)
+    )
+    if not base_record and not run_record:
         log.warning(
             "%s: whether its intensities mean what those of %s do cannot be known from either; "
             "samples of it show if they do not",
             *(named(base), source.name),
         )
-    for key in sorted({*one, *other}):
-        if one.get(key) != other.get(key):
+    for key in sorted({*base_record, *run_record}):
+        if base_record.get(key) != run_record.get(key):
             raise UsageFault(
-                f"{named(base)}: {key} is {_brief(one.get(key))}, that of {source.name} "
-                f"{_brief(other.get(key))}; expected the same, for intensities to mean the same. "
-                "Read both alike, or preprocess both alike"
+                f"{named(base)}: {key} is {_brief(base_record.get(key))}, that of {source.name} "
+                f"{_brief(run_record.get(key))}; expected the same, for intensities to mean the "
+                "same. Read both alike, or preprocess both alike"
             )
 
 
 def _intensities(
-    host: Mapping[str, Any], channels: Sequence[str], shown: Sequence[str]
+    host: Mapping[str, Any], channels: Sequence[str], compared: Sequence[str]
 ) -> dict[str, Any]:
-    """What a host's record says of how intensities and axes came about; channels by name."""
-    told = {**host, **host.get("slices", {})}
-    found = {key: told[key] for key in _WHOLE if told.get(key) is not None}
+    """Return the entries of a source's record that define intensities and axes, by channel."""
+    record = {**host, **host.get("slices", {})}
+    values = {key: record[key] for key in _WHOLE if record.get(key) is not None}
     for key in _PER_CHANNEL:
-        if told.get(key) is not None:
-            by_name = _by_channel(told[key], channels)
+        if record.get(key) is not None:
+            by_name = _by_channel(record[key], channels)
             if isinstance(by_name, dict):
-                by_name = {name: by_name[name] for name in shown if name in by_name}
-            found[key] = by_name
-    if _OF_CT in told and any("CT" in str(one) for one in told.get("normalization_schemes") or ()):
-        properties = told[_OF_CT] or {}
-        found[_OF_CT] = {c: properties.get(str(i)) for i, c in enumerate(channels)}
-    return found
+                by_name = {name: by_name[name] for name in compared if name in by_name}
+            values[key] = by_name
+    if _OF_CT in record and any(
+        "CT" in str(scheme) for scheme in record.get("normalization_schemes") or ()
+    ):
+        properties = record[_OF_CT] or {}
+        values[_OF_CT] = {c: properties.get(str(i)) for i, c in enumerate(channels)}
+    return values
 
 
 def _by_channel(value: Any, channels: Sequence[str]) -> Any:

@@ -1,7 +1,7 @@
-"""Another source's cases as the run's own source would have them.
+"""Views that give another source's cases the schema of the run's own source.
 
-The same channels in the same order, labels by the same names. What a chain draws of T1 it draws of
-these brains, too (Shin et al. 2018, sec. 3.1), unless they come with tissue labels of their own.
+Channels have the run's order, labels the run's names. A chain draws label maps of these cases, too
+(Shin et al. 2018, sec. 3.1), unless they come with tissue labels of their own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = logging.getLogger("gansynth")
 class BaseSource(Wrapped):
     """Another source's training cases with the schema of the run's own.
 
-    Not ``labelled``, cases have no labels, and may have more channels than the run.
+    Unless ``labelled``, cases have no labels, and may have more channels than the run.
 
     Raises:
         UsageFault: other channels, axes, labels or classes, another spacing, or cases that know of
@@ -39,8 +39,8 @@ class BaseSource(Wrapped):
         self._values = self._find_labels(schema) if labelled else {}
         if base.schema.has_outside and not schema.has_outside:
             raise UsageFault(
-                f"{named(base)}: its cases have an outside (label -1), those of the run have none; "
-                "expected cases that are read like the run's own, by the same kind of source"
+                f"{named(base)}: its cases have an outside (label -1), those of the run have none. "
+                "Expected cases that are read like the run's own, by the same kind of source"
             )
         if schema.classes and base.schema.classes != schema.classes:
             raise UsageFault(
@@ -58,16 +58,16 @@ class BaseSource(Wrapped):
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """Names of the channels that its cases have."""
+        """Names of the channels that the cases have."""
         return self.schema.channels
 
     @property
     def schema(self) -> Schema:
-        """That of the run's own source."""
+        """The schema of the run's own source."""
         return self._schema
 
     def label_class(self, case_id: str) -> int | None:
-        """Number of a case's class; None where the run knows of no classes."""
+        """Number of a case's class; None where the run has no classes."""
         return self.base.label_class(case_id) if self._schema.classes else None
 
     def load(self, case_id: str) -> Case:
@@ -111,15 +111,15 @@ class BaseSource(Wrapped):
         return self.base.record(case_id, load or self.load)
 
     def content(self, case_id: str, load: Callable[[str], Case] | None = None) -> str:
-        """As ``record`` has it."""
+        """SHA-256 of a case, as in ``record``."""
         return self.base.content(case_id, load or self.load)
 
 
 class ChainBase(BaseSource):
-    """Cases of another source through the view of a chain: the run's source, with drawn labels.
+    """Cases of another source in a chain, with the label maps that a generator draws of them.
 
     Raises:
-        UsageFault: as ``BaseSource``; or neither tissue labels nor what they are drawn of.
+        UsageFault: as ``BaseSource``; or neither tissue labels nor the channels to draw them of.
     """
 
     def __init__(self, base: CaseSource, view: View) -> None:
@@ -139,12 +139,12 @@ class ChainBase(BaseSource):
 
     @property
     def schema(self) -> Schema:
-        """The run's own, with the labels that a part draws."""
+        """The run's own schema, with the labels that a part of the chain draws."""
         return self._merged
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """Those of the run's channels that its cases have."""
+        """The run's channels that the cases have."""
         return tuple(c for c in self._schema.channels if c in self.base.schema.channels)
 
     def _find_channels(self, schema: Schema) -> list[int]:
@@ -155,24 +155,24 @@ class ChainBase(BaseSource):
 
     def _own_tissues(self) -> dict[int, int]:
         """Label value in the other source -> that of the drawn label of the same name."""
-        drawn, own = self.labeller.labels, self._schema.labels
+        drawn, own_labels = self.labeller.labels, self._schema.labels
         return {
             value: drawn[name] + self.labeller.shift
             for name, value in self.base.schema.labels.items()
-            if value > 0 and name in drawn and name not in own
+            if value > 0 and name in drawn and name not in own_labels
         }
 
     def load(self, case_id: str) -> Case:
-        """Read one case: channels that it lacks are zeros, labels are tissues and its own.
+        """Read one case: missing channels are zeros, labels are tissues and its own.
 
         Raises:
             DataFault: see the other source.
         """
         case = self.base.load(case_id)
         image = self._all_channels(case.image)
-        own = self._labels(case)
+        own_labels = self._labels(case)
         under = self._beneath(case, image)
-        labels = np.where(own != 0, own, under)
+        labels = np.where(own_labels != 0, own_labels, under)
         return replace(case, image=image, labels=labels, boxes=None, under=under, label_class=None)
 
     def _all_channels(self, image: FloatArray) -> FloatArray:
@@ -184,35 +184,37 @@ class ChainBase(BaseSource):
 
     def _beneath(self, case: Case, image: FloatArray) -> LabelArray:
         if not self._tissues or case.labels is None:
-            seen = replace(case, image=image)
-            return self.labeller.under(self.labeller.draw(seen, self._schema))
+            view = replace(case, image=image)
+            return self.labeller.under(self.labeller.draw(view, self._schema))
         return _mapped(case.labels, self._tissues)
 
 
 def channel_order(base: CaseSource, schema: Schema, *, all_of_them: bool = True) -> list[int]:
-    """For each of the run's channels, its number in the other source.
+    """Return the number of each of the run's channels in the other source.
 
     Raises:
         UsageFault: other axes, channels that are missing, or (``all_of_them``) others beside them.
     """
-    found, wanted = base.schema.channels, schema.channels
+    base_channels, channels = base.schema.channels, schema.channels
     if base.schema.axes != schema.axes:
         raise UsageFault(
             f"{named(base)}: its cases have the axes {base.schema.axes}, those of the run "
             f"{schema.axes}; expected the same"
         )
-    if sorted(found) != sorted(wanted) and (all_of_them or not set(wanted) <= set(found)):
+    if sorted(base_channels) != sorted(channels) and (
+        all_of_them or not set(channels) <= set(base_channels)
+    ):
         expected = "the same, in any order" if all_of_them else "these among them"
         raise UsageFault(
-            f"{named(base)}: its channels are {_names(found)}, those of the run {_names(wanted)}; "
-            f"expected {expected}. Name them so, or choose among them: "
-            f"--conditions-read channels={','.join(wanted)}"
+            f"{named(base)}: its channels are {_names(base_channels)}, those of the run "
+            f"{_names(channels)}; expected {expected}. Name them so, or choose among them: "
+            f"--conditions-read channels={','.join(channels)}"
         )
-    return [found.index(name) for name in wanted]
+    return [base_channels.index(name) for name in channels]
 
 
 def label_values(base: CaseSource, schema: Schema, others: Collection[str] = ()) -> dict[int, int]:
-    """Label value in the other source -> that of the run; ``others`` are known to it otherwise.
+    """Map label values of the other source to the run's; names in ``others`` are left out.
 
     Raises:
         UsageFault: a label that the run does not know.
@@ -228,11 +230,11 @@ def label_values(base: CaseSource, schema: Schema, others: Collection[str] = ())
         elif name not in others:
             unknown.append(name)
     if unknown:
-        known = ",".join(f"{name}:{value}" for name, value in schema.labels.items() if value)
+        names = ",".join(f"{name}:{value}" for name, value in schema.labels.items() if value)
         raise UsageFault(
             f"{named(base)}: its label {unknown[0]!r} is unknown to the run, expected names among "
             f"{_names(tuple(n for n, v in schema.labels.items() if v))}. Name them so: "
-            f"--conditions-read labels={known}"
+            f"--conditions-read labels={names}"
         )
     return values
 
@@ -245,8 +247,8 @@ def named(base: CaseSource) -> str:
 def _mapped(labels: LabelArray, values: Mapping[int, int]) -> LabelArray:
     """Labels by other values; 0 where there is none."""
     out = np.zeros_like(labels)
-    for value, other in values.items():
-        out[labels == value] = other
+    for value, new_value in values.items():
+        out[labels == value] = new_value
     return out
 
 

@@ -1,4 +1,4 @@
-"""Lesions as they are counted: how large, where, of which class, and how well a host found them."""
+"""Lesions by size, place and class, and how well the target framework found them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from gansynth.data.connected_components import Parts
 FOUND = 0.1
 """Dice from which a lesion counts as found."""
 Span = tuple[tuple[float, float], ...]
-"""From where to where along each axis, as shares of a case's shape."""
+"""Start and end along each axis, as shares of a case's shape."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Where an array lies in its case.
+    """Position of an array in its case.
 
     Attributes:
         spacing: of the array's voxels, in the source's unit: mm, or px where no size is known.
-        origin: the case's voxel that the array begins at, per axis of the case.
-        scale: the case's voxels to one of the array's, per axis of the case.
+        origin: the case's voxel at the array's first voxel, per axis of the case.
+        scale: the case's voxels per voxel of the array, per axis of the case.
         shape: of the case.
-        body: of the case's body, as shares of the shape; None where nobody knows.
+        body: extent of the case's body, as shares of the shape; None where unknown.
     """
 
     spacing: tuple[float, ...]
@@ -38,7 +38,7 @@ class Frame:
     body: Span | None
 
     def place(self, centre: Sequence[float]) -> tuple[float, ...] | None:
-        """Where a voxel of the array lies in the body, 0 to 1 per axis of the case."""
+        """Return the place of an array's voxel in the body, 0 to 1 per axis of the case."""
         if self.body is None:
             return None
         # Of a slice the array lacks the case's first axis.
@@ -49,7 +49,7 @@ class Frame:
         return tuple(min(max(x / span, 0.0), 1.0) for x, span in zip(each, spans, strict=True))
 
     def cuts(self, box: Sequence[slice], shape: Sequence[int]) -> bool:
-        """Whether a part of the array may go on where the case does and the array does not."""
+        """Whether a part of the array may go on in the case beyond the array."""
         first = len(self.shape) - len(shape)
         axes = zip(
             box, shape, self.origin[first:], self.scale[first:], self.shape[first:], strict=True
@@ -68,8 +68,8 @@ class Lesion:
         label: the class's value.
         size: in the cube of the source's unit; of a slice in its square.
         diameter: of the ball, or the disc, of that size, in the source's unit.
-        place: of its centre in the body, 0 to 1 per axis of the case; None where nobody knows.
-        cut_off: whether it may go on beyond the array, so that its size is not known.
+        place: of its centre in the body, 0 to 1 per axis of the case; None where unknown.
+        cut_off: whether it may go on beyond the array, so that its size is unknown.
     """
 
     label: int
@@ -81,11 +81,11 @@ class Lesion:
 
 @dataclass(frozen=True)
 class Judged:
-    """A lesion, and how well a host found it.
+    """A lesion, and how well a prediction found it.
 
     Attributes:
-        dice: of the lesion and what the host marked there as its class.
-        recall: share of its voxels that the host marked so.
+        dice: of the lesion and the voxels of its class predicted there.
+        recall: share of its voxels predicted as its class.
     """
 
     lesion: Lesion
@@ -94,14 +94,14 @@ class Judged:
 
     @property
     def found(self) -> bool:
-        """Whether the host marked it at all."""
+        """Whether the Dice is at least ``FOUND``."""
         return self.dice >= FOUND
 
 
 def lesions_in(
     labels: LabelArray, values: Sequence[int], frame: Frame, *, least: int
 ) -> list[Lesion]:
-    """Every lesion of the classes that count; parts of less than ``least`` voxels are crumbs."""
+    """Return all lesions of some classes; parts of less than ``least`` voxels do not count."""
     return [
         _lesion(part, value, labels.shape, frame)
         for value in values
@@ -117,12 +117,12 @@ def judge(
     *,
     least: int,
 ) -> list[Judged]:
-    """Every lesion of a case with what a host made of it.
+    """Evaluate a prediction on every lesion of a case.
 
-    What the host marked belongs to the lesion of that class which is nearest, if the piece that it
-    is of touches one; pieces that touch none are no lesion's.
+    Predicted voxels belong to the nearest lesion of their class, if their connected piece touches
+    one. Pieces that touch no lesion do not count.
     """
-    found: list[Judged] = []
+    judged: list[Judged] = []
     for value in values:
         parts = list(_parts(labels, value, least))
         if not parts:
@@ -133,13 +133,13 @@ def judge(
             right = int(np.count_nonzero(predicted[part.box][part.mask] == value))
             total = int(np.count_nonzero(part.mask))
             lesion = _lesion(part, value, labels.shape, frame)
-            found.append(Judged(lesion, 2 * right / (marked + total), right / total))
-    return found
+            judged.append(Judged(lesion, 2 * right / (marked + total), right / total))
+    return judged
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Its voxels within a box, and the box in the whole array."""
+    """A lesion's voxels within a box, and the box in the whole array."""
 
     mask: Mask
     box: tuple[slice, ...]
@@ -174,7 +174,7 @@ def _lesion(part: _Part, value: int, shape: Sequence[int], frame: Frame) -> Lesi
 
 
 def diameter(size: float, axes: int) -> float:
-    """Of a ball (3 axes) or disc (2) of a size."""
+    """Return the diameter of a ball (3 axes) or disc (2) of a size."""
     unit = pi ** (axes / 2) / gamma(axes / 2 + 1)
     return float(2 * (size / unit) ** (1 / axes))
 
@@ -182,7 +182,7 @@ def diameter(size: float, axes: int) -> float:
 def _owners(
     shape: tuple[int, ...], parts: Sequence[_Part], marked: Mask, spacing: Sequence[float]
 ) -> npt.NDArray[np.int32]:
-    """Number of the lesion, from 1, that each marked voxel belongs to; 0 for none."""
+    """Number each marked voxel by the lesion it belongs to, from 1; 0 for none."""
     truth = np.zeros(shape, np.int32)
     for number, part in enumerate(parts, 1):
         truth[part.box][part.mask] = number
@@ -190,18 +190,18 @@ def _owners(
     touching = np.zeros(len(pieces.numbers) + 1, bool)
     touching[pieces.numbered[truth > 0]] = True
     touching[0] = False
-    kept = touching[pieces.numbered]
-    if len(parts) == 1 or not kept.any():
-        return np.where(kept, np.int32(1), np.int32(0))
-    box = bounding_box(kept | (truth > 0))
+    assigned = touching[pieces.numbered]
+    if len(parts) == 1 or not assigned.any():
+        return np.where(assigned, np.int32(1), np.int32(0))
+    box = bounding_box(assigned | (truth > 0))
     nearest = nearest_voxels(truth[box] > 0, spacing)
     owner = np.zeros(shape, np.int32)
-    owner[box] = np.where(kept[box], truth[box][nearest], np.int32(0))
+    owner[box] = np.where(assigned[box], truth[box][nearest], np.int32(0))
     return owner
 
 
 def body_span(body: Mask) -> Span:
-    """Where a body lies in its case, as shares of the shape."""
+    """Return the extent of a body in its case, as shares of the shape."""
     box = bounding_box(body)
     axes = zip(box, body.shape, strict=True)
     return tuple((a.start / n, a.stop / n) for a, n in axes)

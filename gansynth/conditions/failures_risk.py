@@ -1,9 +1,9 @@
-"""How much more often than others a host fails at lesions of a size, a place, a class.
+"""Relative failure rates of lesions by size, place and class.
 
-One factor for each: what was failed over what was to be expected, with a gamma prior of mean 1, as
-standardised mortality ratios are shrunk (Clayton and Kaldor 1987, Biometrics 43). What is expected
-of a bin heeds the other factors, so that a class which is always small is not blamed twice. A bin
-of few lesions stays near 1.
+Each factor is the observed failure over the expected one. It is shrunk with a gamma prior of mean
+1, as in standardised mortality ratios (Clayton and Kaldor 1987, Biometrics 43). The expected one of
+a bin depends on the other factors, so that a class of small lesions does not count twice. A bin of
+few lesions stays near 1.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from gansynth.conditions.failures_lesions import Judged, Lesion
 from gansynth.runtime.serialise import Document
 
 PRIOR = 2.0
-"""Failures, and expected ones, that every bin is given beforehand."""
+"""Observed and expected failures that the prior adds to every bin."""
 ROUNDS = 50
-"""Of fitting each factor with the others held."""
+"""Rounds of fitting each factor with the others fixed."""
 SIZES = 4
-"""Most bins of size ..."""
+"""Largest number of bins of size."""
 A_BIN = 8
-"""... and the lesions that each has at least, if there are so many."""
+"""Least number of lesions in a bin, if there are so many."""
 PLACES = 3
-"""Most bins of a place, likewise."""
+"""Largest number of bins of a place along an axis."""
 
 Numbers = npt.NDArray[np.float64]
 
@@ -38,10 +38,10 @@ class Bin:
 
     Attributes:
         name: ``4.2 - 6.1 mm``, ``low``, a class.
-        lesions: how many were judged.
-        missed: of these, how many the host did not find.
-        failure: mean of 1 - Dice; 0 where there is none.
-        ratio: failure over what was to be expected, shrunk towards 1.
+        lesions: number of evaluated lesions.
+        missed: number of these that were not found.
+        failure: mean of 1 - Dice; 0 without lesions.
+        ratio: observed over expected failure, shrunk towards 1.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Factor:
-    """One respect.
+    """Failure rates by one property of lesions.
 
     Attributes:
         name: ``size``, ``class``, ``place D``.
@@ -70,12 +70,12 @@ class Factor:
 
 @dataclass(frozen=True)
 class Risk(Document):
-    """What is known of a host's failures.
+    """Failure rates of a target framework, the one you train, e.g. nnU-Net.
 
     Attributes:
         mean_failure: mean of 1 - Dice over all lesions.
         bound: largest weight over smallest.
-        factors: multiplied.
+        factors: multiplied to a weight.
     """
 
     mean_failure: float
@@ -83,11 +83,11 @@ class Risk(Document):
     factors: tuple[Factor, ...]
 
     def __post_init__(self) -> None:
-        for one in self.factors:
-            if len(one.bins) != (len(one.values) or len(one.edges) + 1):
-                raise ValueError(f"factor {one.name}: {len(one.bins)} bins do not fit it")
-            if not all(b.ratio > 0 for b in one.bins):
-                raise ValueError(f"factor {one.name}: a ratio is not above 0")
+        for factor in self.factors:
+            if len(factor.bins) != (len(factor.values) or len(factor.edges) + 1):
+                raise ValueError(f"factor {factor.name}: {len(factor.bins)} bins do not fit it")
+            if not all(b.ratio > 0 for b in factor.bins):
+                raise ValueError(f"factor {factor.name}: a ratio is not above 0")
         if not self.bound >= 1:
             raise ValueError(f"bound is {self.bound}, expected 1 or more")
 
@@ -100,16 +100,16 @@ class Risk(Document):
         bound: float,
         unit: str = "mm",
     ) -> Risk:
-        """Learn from judged lesions, at least one.
+        """Fit failure rates to evaluated lesions, at least one.
 
-        ``names`` is of classes, by value; ``axes`` of cases (``DHW``), ``unit`` of diameters.
+        ``names``: classes by value. ``axes``: of cases (``DHW``). ``unit``: of diameters.
         """
-        lesions = [one.lesion for one in judged]
-        failed = np.array([1 - one.dice for one in judged], np.float64)
-        missed = np.array([not one.found for one in judged])
+        lesions = [lesion.lesion for lesion in judged]
+        failed = np.array([1 - lesion.dice for lesion in judged], np.float64)
+        missed = np.array([not lesion.found for lesion in judged])
         mean = float(failed.mean())
         frames = _frames(lesions, names, axes, unit)
-        which = [np.array([_bin(frame, one) for one in lesions]) for frame, _ in frames]
+        which = [np.array([_bin(frame, lesion) for lesion in lesions]) for frame, _ in frames]
         ratios = _ratios(failed, which, [len(titles) for _, titles in frames])
         factors = []
         for (frame, titles), at, ratio in zip(frames, which, ratios, strict=True):
@@ -123,9 +123,9 @@ class Risk(Document):
         return cls(mean, bound, tuple(factors))
 
     def of(self, lesion: Lesion) -> float:
-        """How much more than others a lesion is to be drawn: 1 as all, within the bound.
+        """Return the weight of a lesion, 1 on average, within the bound.
 
-        What is not known of it is left out: the place, or the size of one that is cut off.
+        Unknown properties are left out: a place, or the size of a lesion that is cut off.
         """
         product = 1.0
         for factor in self.factors:
@@ -136,29 +136,29 @@ class Risk(Document):
         return min(max(product, 1 / most), most)
 
     def of_all(self, lesions: Sequence[Lesion]) -> float:
-        """Of a whole label map: the mean over its lesions; 1 if it has none."""
-        return float(np.mean([self.of(one) for one in lesions])) if lesions else 1.0
+        """Return the weight of a label map: the mean over its lesions; 1 without any."""
+        return float(np.mean([self.of(lesion) for lesion in lesions])) if lesions else 1.0
 
 
 def _frames(
     lesions: Sequence[Lesion], names: Mapping[int, str], axes: str, unit: str
 ) -> list[tuple[Factor, list[str]]]:
-    """The factors without their bins, and the bins' titles."""
+    """Return factors without their bins, and the bins' titles."""
     values = tuple(sorted(names))
-    cuts = _cuts([one.diameter for one in lesions], SIZES)
-    found = [
+    cuts = _cuts([lesion.diameter for lesion in lesions], SIZES)
+    frames = [
         (Factor("size", cuts, (), ()), _titles(cuts, f" {unit}")),
         (Factor("class", (), values, ()), [names[value] for value in values]),
     ]
-    places = [one.place for one in lesions if one.place is not None]
+    places = [lesion.place for lesion in lesions if lesion.place is not None]
     for axis, along in zip(axes, zip(*places, strict=True), strict=True):
         cuts = _cuts(along, PLACES)
-        found.append((Factor(f"place {axis}", cuts, (), ()), _titles(cuts, "")))
-    return found
+        frames.append((Factor(f"place {axis}", cuts, (), ()), _titles(cuts, "")))
+    return frames
 
 
 def _cuts(numbers: Sequence[float], most: int) -> tuple[float, ...]:
-    """Where to cut numbers into bins of as many each."""
+    """Return edges between bins of equally many numbers."""
     count = min(max(len(numbers) // A_BIN, 1), most)
     cuts = np.unique(np.quantile(numbers, np.arange(1, count) / count))
     return tuple(float(cut) for cut in cuts)
@@ -172,7 +172,7 @@ def _titles(cuts: Sequence[float], unit: str) -> list[str]:
 
 
 def _bin(factor: Factor, lesion: Lesion) -> int:
-    """Number of a lesion's bin; -1 where that is not known."""
+    """Return the number of a lesion's bin; -1 where unknown."""
     if factor.name == "class":
         return factor.values.index(lesion.label) if lesion.label in factor.values else -1
     if factor.name == "size":
@@ -192,12 +192,12 @@ def _ratios(
     mean = failed.mean()
     for _ in range(ROUNDS):
         for number, (at, count) in enumerate(zip(which, counts, strict=True)):
-            known = at >= 0
+            binned = at >= 0
             others = np.full(len(failed), mean)
-            for other, bins in enumerate(which):
-                if other != number:
-                    others *= np.where(bins >= 0, ratios[other][bins], 1.0)
-            seen = np.bincount(at[known], failed[known], count)
-            expected = np.bincount(at[known], others[known], count)
-            ratios[number] = (seen + PRIOR) / (expected + PRIOR)
+            for factor, bins in enumerate(which):
+                if factor != number:
+                    others *= np.where(bins >= 0, ratios[factor][bins], 1.0)
+            observed = np.bincount(at[binned], failed[binned], count)
+            expected = np.bincount(at[binned], others[binned], count)
+            ratios[number] = (observed + PRIOR) / (expected + PRIOR)
     return ratios

@@ -1,7 +1,6 @@
-"""A lesion cut out of a case together with its image, and edited with it.
+"""Lesions cut out of a case together with their image, and edited with it.
 
-It is cut from the whole case, with a margin around it, so that what edits do to it is not cut off
-by a crop's border.
+A lesion is cut from the whole case, with a margin, so that a crop's border does not cut edits off.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ from gansynth.core.space import Placement
 from gansynth.data.lesion_parts import parts
 
 GROWS = 0.15
-"""The margin on each side is that share of the lesion's extent wider than asked for."""
+"""Share of the lesion's extent that is added to the requested margin on each side."""
 OWN = 1 / 3
-"""Share of a voxel that must be of a class for the image to show the class there."""
+"""Least share of a class in a voxel for the image to show the class there."""
 OTHER = 0.6
-"""From that share of lesion on, an image shows lesion where the labels have none."""
+"""Least share of lesion in a voxel for the image to show a lesion that the labels lack."""
 CUBIC: Literal[3] = 3
-"""Order of the splines that images are interpolated by: linearly, half of the grain would go."""
+"""Spline order for images; linear interpolation would lose half of the noise."""
 WHOLLY = 0.99
-"""Known voxels are those that are pulled from known ones alone."""
+"""Least share of known voxels in a pulled voxel that counts as known."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,9 @@ class Donor:
     Attributes:
         labels: int16 (D, H, W) or (H, W): the lesion alone, 0 elsewhere.
         image: float32 (C, ...).
-        known: bool, where the image shows this lesion or a body that has no other.
-        case: whose it is; of id and subject only.
-        centre: of the lesion's voxels, in the whole case's (of a slice: the slice's).
+        known: bool, where the image shows this lesion or a body without other lesions.
+        case: its case; only id and subject are used.
+        centre: of the lesion, in voxels of the whole case (of a slice: of the slice).
     """
 
     labels: LabelArray
@@ -60,12 +59,10 @@ class Cut:
     """Which lesion to cut out, and how.
 
     Attributes:
-        case_id: a training case.
         slice_index: of a space of slices.
         part: number of the connected part; None for all.
         classes: label values of lesions.
-        into: label values of what surrounds lesions, besides 0.
-        margin_mm: around it.
+        into: label values around lesions, besides 0.
     """
 
     case_id: str
@@ -76,7 +73,7 @@ class Cut:
     margin_mm: float
 
     def __call__(self, room: CasePool) -> Donor:
-        """Cut it out of the whole case."""
+        """Cut the lesion out of the whole case."""
         case = room.uncut(self.case_id, self.slice_index)
         assert case.labels is not None, "donors are labelled"
         lesion = self._lesion(case.labels, room.schema)
@@ -107,26 +104,26 @@ class Cut:
 
 
 class Changing:
-    """A label map on which edits are drawn or replayed, with an image that goes along.
+    """A label map on which edits are drawn or replayed, with an image that moves along.
 
-    The image is moved when it is first asked for: most lesions that are tried are not taken. Where
-    it is ``known`` to be of use, and which share of a voxel is of which class, go along with it.
+    The image is moved when it is first read, because most tried lesions are not used. The mask of
+    ``known`` voxels and each class's share of a voxel move with it.
 
     Attributes:
         steps: edits with their parameters.
     """
 
-    def __init__(self, scene: Scene, known: Mask) -> None:
+    def __init__(self, scene: Scene, usable: Mask) -> None:
         self.scene, self.schema = scene, scene.room.schema
         self.values = (0, *self.schema.foreground)
         self.steps: list[dict[str, Any]] = []
         self._context = EditContext(scene.labels, self.schema, scene)
-        self._known = known
+        self._known = usable
         self._done: list[tuple[Edit, Mapping[str, Any], LabelArray]] = []
 
     @property
     def labels(self) -> LabelArray:
-        """As edited so far."""
+        """The labels after all edits so far."""
         return self._context.labels
 
     def draw(self, edits: Sequence[Edit], rng: np.random.Generator) -> Changing:
@@ -156,25 +153,25 @@ class Changing:
 
     @cached_property
     def together(self) -> bool:
-        """Whether all edits move labels and image alike, so that the image shows the labels."""
+        """Whether all edits move labels and image alike, so that the two fit."""
         return all(
             maps_space(edit) and params.get("classes") is None for edit, params, _ in self._done
         )
 
     @cached_property
     def _stack(self) -> FloatArray:
-        """Image, where it is known and, unless that is plain, the share of each class."""
+        """The moved image, its known voxels and, unless ``together``, the share of each class."""
         image, labels = self.scene.case.image, self.scene.labels
-        shown = [] if self.together else [labels == value for value in self.values]
-        stack = np.stack([*image, self._known, *shown], dtype=np.float32)
+        classes = [] if self.together else [labels == value for value in self.values]
+        stack = np.stack([*image, self._known, *classes], dtype=np.float32)
         # The image grows as if all were body, even where the labels do not.
         open_scene = replace(self.scene, find_body=lambda: np.ones(labels.shape, bool))
         pull: FloatArray | None = None
         for edit, params, before in self._done:
             if maps_space(edit):
                 if params["strength"] != 0:
-                    own = edit.coordinates(before.shape, self.schema, params)
-                    pull = own if pull is None else _composed(pull, own)
+                    step_pull = edit.coordinates(before.shape, self.schema, params)
+                    pull = step_pull if pull is None else _composed(pull, step_pull)
                 continue
             stack, pull = _pulled(stack, pull, len(image)), None
             context = EditContext(before, self.schema, open_scene, image=stack)
@@ -184,28 +181,28 @@ class Changing:
 
     @property
     def image(self) -> FloatArray:
-        """As it has gone along: float32 (C, ...)."""
+        """The moved image, float32 (C, ...)."""
         return self._stack[: len(self.scene.case.image)]
 
     @property
     def known(self) -> Mask:
-        """Voxels that come from known ones, and show no lesion that the labels lack."""
-        known = self._stack[len(self.scene.case.image)] >= WHOLLY
+        """Mask of voxels that come from known ones, and show no lesion that the labels lack."""
+        usable = self._stack[len(self.scene.case.image)] >= WHOLLY
         if self.together:
-            return np.asarray(known)
-        shown = self._shares[1:].sum(axis=0)
-        return np.asarray(known & ((self.labels > 0) | (shown < OTHER)))
+            return np.asarray(usable)
+        lesion_share = self._shares[1:].sum(axis=0)
+        return np.asarray(usable & ((self.labels > 0) | (lesion_share < OTHER)))
 
     @property
     def shown(self) -> LabelArray:
-        """Which class the image shows: the labels' own wherever it can be said to."""
+        """Labels of the classes that the image shows: the edited labels wherever they fit."""
         if self.together:
             return self.labels
         likeliest = np.array(self.values, np.int16)[self._shares.argmax(axis=0)]
         for value, share in zip(self.values, self._shares, strict=True):
             likeliest[(self.labels == value) & (share >= OWN)] = value
-        found: LabelArray = likeliest
-        return found
+        labels: LabelArray = likeliest
+        return labels
 
     @property
     def _shares(self) -> FloatArray:
@@ -213,16 +210,14 @@ class Changing:
 
 
 def _composed(first: FloatArray, then: FloatArray) -> FloatArray:
-    """Two pulls, one after the other, as one: interpolating once keeps an image's grain."""
+    """Compose two pulls to one: interpolating once keeps an image's noise."""
     from scipy.ndimage import map_coordinates
 
     return np.stack([map_coordinates(axis, then, order=1, mode="nearest") for axis in first])
 
 
 def _pulled(stack: FloatArray, pull: FloatArray | None, images: int) -> FloatArray:
-    """Channels pulled through a map of space: images by cubic splines, the masks after them
-    linearly.
-    """
+    """Pull channels through a map of space: images by cubic splines, later masks linearly."""
     if pull is None:
         return stack
     from scipy.ndimage import map_coordinates
@@ -237,24 +232,26 @@ def _pulled(stack: FloatArray, pull: FloatArray | None, images: int) -> FloatArr
 
 
 def dressed(change: Changing, seed: int) -> tuple[FloatArray, Mask]:
-    """The image brought to show the edited labels, float32 (C, ...), and where it is of use, bool.
+    """Fit the image to the edited labels: float32 (C, ...), and a bool mask of usable voxels.
 
-    ``seed`` is that of the noise where a class is filled in.
+    ``seed`` seeds the noise where a class is filled in.
     """
     import torch
 
     from gansynth.data.blending import dress
 
-    image, shown = change.image, change.shown
+    image, image_labels = change.image, change.shown
     lesion = change.labels > 0
     if change.together:
         return image, np.asarray(change.known | lesion)
-    missing = lesion & (shown != change.labels)
-    known = np.asarray(change.known | lesion)
+    missing = lesion & (image_labels != change.labels)
+    usable = np.asarray(change.known | lesion)
     if not missing.any():
-        return image, known
+        return image, usable
     values = change.schema.foreground
-    lacking = set(np.unique(change.labels[missing]).tolist()) - set(np.unique(shown).tolist())
+    lacking = set(np.unique(change.labels[missing]).tolist()) - set(
+        np.unique(image_labels).tolist()
+    )
     means = deviations = np.zeros((len(values), len(image)), np.float32)
     if lacking:
         means, deviations = class_statistics(change.scene.room)
@@ -262,19 +259,19 @@ def dressed(change: Changing, seed: int) -> tuple[FloatArray, Mask]:
     filled = dress(
         torch.from_numpy(change.labels.astype(np.int64))[None],
         torch.from_numpy(np.ascontiguousarray(image))[None],
-        torch.from_numpy(shown.astype(np.int64))[None],
+        torch.from_numpy(image_labels.astype(np.int64))[None],
         values,
         torch.from_numpy(means),
         deviations=torch.from_numpy(deviations),
         noise=torch.from_numpy(noise)[None],
     )
-    return filled[0].numpy(), known
+    return filled[0].numpy(), usable
 
 
 def class_statistics(room: CasePool) -> tuple[FloatArray, FloatArray]:
-    """Mean and deviation of each foreground class over training cases; learnt once for a room.
+    """Mean and standard deviation of each foreground class over training cases, computed once.
 
-    Both are float32 (classes, C), in the generator's intensities; 0 for a class without any voxel.
+    Both are float32 (classes, C), in the generator's intensities; 0 for a class without voxels.
     """
     return room.learnt("statistics of classes", _statistics)
 
@@ -297,7 +294,7 @@ def _statistics(room: CasePool) -> tuple[FloatArray, FloatArray]:
 
 
 def scene_of(donor: Donor, index: int, room: CasePool) -> Scene:
-    """Where a donor's lesion is edited: its own array, which is all body."""
+    """Return the scene in which a donor's lesion is edited: its own array, which is all body."""
     case = replace(donor.case, image=donor.image, labels=donor.labels, boxes=None)
     shape = donor.labels.shape
     return Scene(case, Placement(), shape, index, room, find_body=lambda: np.ones(shape, bool))

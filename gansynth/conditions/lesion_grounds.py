@@ -1,4 +1,4 @@
-"""Where in a real case a lesion may be put, and putting it there."""
+"""Find places for a lesion in a real case, and put it there."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
 
 Where = Literal["prior", "anywhere", "same", "own"]
 HALF = 0.5
-"""Share of regions that are smaller than the lesion."""
+"""Share of mixed regions that are smaller than the lesion."""
 MOST = 0.1
-"""Of a lesion larger than that share of the array, that share counts as the whole of it."""
+"""Share of the array to which the size of larger lesions is limited."""
 
 
 @dataclass(frozen=True)
 class Ground:
-    """Where in a scene lesions may lie.
+    """The places in a scene where lesions may lie.
 
     Attributes:
         scene: the background.
         classes: label values of lesions.
         into: label values on which a lesion may lie, besides 0; None for all but ``classes``.
-        apart_mm: distance kept from the lesions that are there.
+        apart_mm: distance kept from the scene's own lesions.
     """
 
     scene: Scene
@@ -42,7 +42,7 @@ class Ground:
 
     @cached_property
     def allowed(self) -> Mask:
-        """The body, or the parts of it that are asked for."""
+        """The body, or its requested parts."""
         labels = self.scene.labels
         if self.into is None:
             return self.scene.body
@@ -50,37 +50,44 @@ class Ground:
 
     @cached_property
     def taken(self) -> Mask:
-        """The lesions that are there, and what is near them."""
+        """The scene's own lesions, and what is near them."""
         import torch
 
         from gansynth.data.blending import hole, rim_voxels
 
-        own = mask_of(self.scene.labels, self.classes)
+        lesions = mask_of(self.scene.labels, self.classes)
         rim = rim_voxels(self.apart_mm, self.scene.room.schema.spacing)
-        near: Mask = hole(torch.from_numpy(own)[None, None], rim)[0, 0].numpy()
+        near: Mask = hole(torch.from_numpy(lesions)[None, None], rim)[0, 0].numpy()
         return near
 
     @cached_property
     def free(self) -> Mask:
-        """Where a lesion's centre may be."""
+        """Mask of voxels for a lesion's centre."""
         return np.asarray(self.allowed & ~self.taken)
 
     def share(
-        self, held: npt.NDArray[np.intp], least: float, shown: float, *, tight: bool = False
+        self,
+        held: npt.NDArray[np.intp],
+        least: float,
+        least_in_array: float,
+        *,
+        tight: bool = False,
     ) -> float | None:
-        """Which share of a lesion's voxels lies where it may; None if this is no place for it.
+        """Return the share of a lesion's voxels on allowed ground; None if the place is unfit.
 
         Args:
             held: int (N, n), its voxels; some may lie beyond the array.
-            least: share that is needed, of the voxels in the array.
-            shown: share of all voxels that must lie in the array.
-            tight: it may reach the lesions that are there, and is clipped to what they leave.
+            least: required share, of the voxels in the array.
+            least_in_array: share of all voxels that must lie in the array.
+            tight: it may overlap the scene's own lesions, and is clipped there.
         """
         shape = np.array(self.free.shape)
-        seen = held[((held >= 0) & (held < shape)).all(axis=1)]
-        if not len(seen) or len(seen) < shown * min(len(held), MOST * self.free.size):
+        in_array = held[((held >= 0) & (held < shape)).all(axis=1)]
+        if not len(in_array) or len(in_array) < least_in_array * min(
+            len(held), MOST * self.free.size
+        ):
             return None
-        at = tuple(seen.T)
+        at = tuple(in_array.T)
         inside = float((self.free if tight else self.allowed)[at].mean())
         return None if inside < least or (not tight and self.taken[at].any()) else inside
 
@@ -88,14 +95,14 @@ class Ground:
 def centres(
     ground: Ground, donor: Donor, where: Where, tries: int, rng: np.random.Generator
 ) -> Iterator[tuple[int, ...]]:
-    """Voxels at which the middle of a donor's lesion may come to lie, in the order to try.
+    """Yield voxels for the middle of a donor's lesion, in the order to try.
 
-    ``where`` is ``prior``, ``anywhere`` or ``same``: of that there is one, of the others ``tries``.
+    ``where`` is ``prior``, ``anywhere`` (``tries`` voxels each) or ``same`` (one voxel).
     """
     scene, free = ground.scene, ground.free
     if where == "same":
-        own = whole_frame(scene.room, donor.case.id).last(free.ndim)
-        there = frame_of(scene).voxels(own.relative(np.array([donor.centre])))[0]
+        donor_frame = whole_frame(scene.room, donor.case.id).last(free.ndim)
+        there = frame_of(scene).voxels(donor_frame.relative(np.array([donor.centre])))[0]
         yield tuple(int(i) for i in np.rint(there))
         return
     if not free.any():
@@ -105,30 +112,30 @@ def centres(
 
 
 def corner_at(held: npt.NDArray[np.intp], centre: Sequence[int]) -> tuple[int, ...]:
-    """Where an array must begin for the middle of some voxels (N, n) of it to lie at a voxel."""
+    """Return the start of an array that brings the middle of its voxels (N, n) to a centre."""
     middle = held.mean(axis=0).tolist()
     return tuple(int(c) - round(m) for c, m in zip(centre, middle, strict=True))
 
 
 def put(
-    ground: Ground, labels: LabelArray, image: FloatArray, known: Mask, corner: Sequence[int]
+    ground: Ground, labels: LabelArray, image: FloatArray, usable: Mask, corner: Sequence[int]
 ) -> tuple[LabelArray, FloatArray]:
-    """A lesion and its image in the background's arrays; ``corner`` is where its own begin there.
+    """Put a lesion and its image into the background's arrays, starting at ``corner``.
 
-    The lesion is clipped to where it may lie. The image is the background's own where the other is
-    not ``known``, and outside the body.
+    The lesion is clipped to free ground. The image is the background's own where the donor's is not
+    ``usable``, and outside the body.
     """
     scene = ground.scene
     back, shape = tuple(-c for c in corner), scene.labels.shape
     lesion = crop_pad(labels, back, shape, 0)
     lesion[~ground.free | (scene.labels == OUTSIDE)] = 0
-    useful = crop_pad(known, back, shape, False) & scene.body
-    shown = crop_pad(image, back, shape, 0.0)
-    return lesion, np.where(useful, shown, scene.case.image)
+    useful = crop_pad(usable, back, shape, False) & scene.body
+    donor_image = crop_pad(image, back, shape, 0.0)
+    return lesion, np.where(useful, donor_image, scene.case.image)
 
 
 def put_mask(ground: Ground, mask: Mask, corner: Sequence[int]) -> Mask:
-    """A mask in the background's array: where lesions may lie, and none is."""
+    """Put a mask into the background's array, clipped to free ground."""
     back = tuple(-c for c in corner)
     return np.asarray(crop_pad(mask, back, ground.free.shape, False) & ground.free)
 
@@ -142,10 +149,10 @@ def signed_distance(mask: Mask, spacing: Sequence[float]) -> npt.NDArray[np.floa
 
 
 def draw_distance(labels: LabelArray, schema: Schema, rng: np.random.Generator) -> float:
-    """How far from a lesion's surface a region mixing cuts, mm (Zhang et al. 2021, CarveMix).
+    """Draw the distance of the cut from a lesion's surface, mm (Zhang et al. 2021, CarveMix).
 
-    Half of the draws cut within the lesion, down to half its depth; half cut around it, as far out
-    as it is deep. None reaches a face of the array.
+    Half of the draws cut within the lesion, down to half its depth. The others cut around it, as
+    far out as it is deep. No cut reaches a face of the array.
     """
     distance = signed_distance(labels > 0, schema.spacing)
     deepest = -float(distance.min())

@@ -1,8 +1,7 @@
-"""Where lesions lie in training cases: relative coordinates, and a density over another body.
+"""Location prior of lesions in training cases: relative coordinates, and a density over a body.
 
-A relative coordinate of 0 is the lower face of the box around a body and 1 its upper one, on each
-axis by itself, so that places in bodies of different size, and in a crop and the whole case, can be
-compared.
+A relative coordinate of 0 is the lower face of the box around a body, on each axis, and 1 its upper
+face. So places in bodies of different size, or in a crop and the whole case, can be compared.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from gansynth.data.lesion_parts import parts
 KERNEL = 0.04
 """Widest kernel around each centre: its standard deviation, as a share of the body's length."""
 CLOSEST = 0.1
-"""Share of a class's boxes that lie nearer to the body's outline than others may."""
+"""Quantile of the depth of a class's boxes below which none is placed."""
 FLOOR = 0.05
-"""Share of the density that is even over the body: nowhere in it is impossible."""
+"""Share of the density that is uniform over the body, so that every place is possible."""
 DRAWS = 64
-"""Draws around learnt centres for one that lies in the body."""
+"""Draws around learnt centres until one lies in the body."""
 LOOKED_AT = 64
-"""Training cases that are looked at to learn something of all of them."""
+"""Largest number of training cases that statistics are learnt from."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class PlacementPrior:
     Attributes:
         centres: float64 (N, n) with n the axes of whole cases, (N, 3) for slices too; 0 to 1
             within the body's box. Without any (N = 0), every place is alike.
-        clearance: how far from the body's outline lesions stay, in lengths of that box.
+        clearance: least distance from the body's outline, in lengths of that box.
     """
 
     centres: Matrix
@@ -47,7 +46,7 @@ class PlacementPrior:
         """Learn from (at most ``LOOKED_AT``) training cases, once for each room.
 
         A lesion is a connected part of the chosen classes together (None: of all foreground). Parts
-        of less than a tenth of the case's largest are crumbs and left out.
+        of less than a tenth of the case's largest are left out.
         """
         chosen = tuple(sorted(classes or room.schema.foreground))
         return room.learnt(f"placement prior of {chosen}", lambda r: cls(_centres(r, chosen)))
@@ -68,7 +67,7 @@ class PlacementPrior:
         return np.asarray(np.minimum(KERNEL, deviation * count ** (-1 / (ndim + 4))))
 
     def allowed(self, depth: Matrix) -> Mask:
-        """Where in a body lesions may lie, by the depth of each voxel (see ``depths``)."""
+        """Mask of voxels for lesions, by the depth of each voxel (see ``depths``)."""
         return np.asarray((depth > 0) & (depth >= self.clearance))
 
     def spread(
@@ -89,7 +88,7 @@ class PlacementPrior:
         frame: Frame | None = None,
         depth: float | None = None,
     ) -> tuple[int, ...]:
-        """Draw a voxel of a body, which is not empty: where lesions' centres are likely.
+        """Draw a voxel of a non-empty body by the density of lesions' centres.
 
         Args:
             frame: box around the whole body in the array's voxels (``frame_of(scene)``);
@@ -119,9 +118,9 @@ class PlacementPrior:
 
 
 def anywhere(body: Mask, rng: np.random.Generator) -> tuple[int, ...]:
-    """A voxel of a mask that is not empty, each alike."""
-    found = np.flatnonzero(body)
-    return tuple(int(i) for i in np.unravel_index(found[rng.integers(found.size)], body.shape))
+    """Draw a voxel of a non-empty mask, uniformly."""
+    voxels = np.flatnonzero(body)
+    return tuple(int(i) for i in np.unravel_index(voxels[rng.integers(voxels.size)], body.shape))
 
 
 def place_drawer(
@@ -131,7 +130,7 @@ def place_drawer(
     allowed: Mask,
     rng: np.random.Generator,
 ) -> Callable[[], tuple[int, ...]]:
-    """Draws voxels of a mask in a scene: where training cases have theirs (prior), or anywhere."""
+    """Return a function that draws voxels of a mask, by the prior or anywhere."""
     if where == "anywhere":
         return lambda: anywhere(allowed, rng)
     prior = PlacementPrior.learn(scene.room, classes)
@@ -140,9 +139,9 @@ def place_drawer(
 
 
 def depths(body: Mask, frame: Frame) -> Matrix:
-    """How deep voxels lie in a body: float64 of its shape, 0 beyond it; in lengths of its box.
+    """Depth of voxels in a body: float64 of its shape, 0 beyond it; in lengths of its box.
 
-    The array's border is no outline; in a body that fills the array all are infinitely deep.
+    The array's border is no outline. In a body that fills the array, depths are infinite.
     """
     from scipy.ndimage import distance_transform_edt
 
@@ -152,9 +151,9 @@ def depths(body: Mask, frame: Frame) -> Matrix:
 
 
 def ball_in(row: Matrix, shape: Sequence[int]) -> tuple[tuple[slice, ...], Mask]:
-    """A box ``min..., max...`` in an array, and which of its voxels the ellipsoid in it has.
+    """Return the slices of a box ``min..., max...`` in an array, and a mask of its ellipsoid.
 
-    Lesions are round, the corners of their boxes are something else.
+    Lesions are round, so the corners of their boxes do not count.
     """
     n = len(shape)
     low = np.clip(np.floor(row[:n]), 0, np.array(shape) - 1).astype(int)
@@ -184,8 +183,10 @@ def _of_boxes(room: CasePool, label: int) -> PlacementPrior:
         cases += 1
         if cases == LOOKED_AT:
             break
-    known = [depth for depth in free if np.isfinite(depth)]
-    return PlacementPrior(np.concatenate(rows), float(np.quantile(known, CLOSEST)) if known else 0)
+    finite = [depth for depth in free if np.isfinite(depth)]
+    return PlacementPrior(
+        np.concatenate(rows), float(np.quantile(finite, CLOSEST)) if finite else 0
+    )
 
 
 def _centres(room: CasePool, classes: Sequence[int]) -> Matrix:
@@ -194,8 +195,8 @@ def _centres(room: CasePool, classes: Sequence[int]) -> Matrix:
         labels = whole(room, case_id).labels
         if labels is None:
             continue
-        found = parts(labels, room.source.schema, classes)
-        centres = [one.centroid for one in found if one.voxels * 10 >= found[0].voxels]
+        lesions = parts(labels, room.source.schema, classes)
+        centres = [lesion.centroid for lesion in lesions if lesion.voxels * 10 >= lesions[0].voxels]
         if centres:
             rows.append(whole_frame(room, case_id).relative(np.array(centres)))
     return np.concatenate(rows)
@@ -203,7 +204,7 @@ def _centres(room: CasePool, classes: Sequence[int]) -> Matrix:
 
 @dataclass(frozen=True)
 class Frame:
-    """A box in an array's voxels; it may reach beyond the array, as a whole case does of its crop.
+    """A box in an array's voxels; it may reach beyond the array, as a whole case beyond its crop.
 
     Attributes:
         low: where it begins, one number per axis.
@@ -233,7 +234,7 @@ class Frame:
         return np.asarray(relative * self.size + np.asarray(self.low) - 0.5)
 
     def last(self, n: int) -> Frame:
-        """Along the last ``n`` axes, as a slice has it."""
+        """The box along the last ``n`` axes, for slices."""
         return Frame(self.low[-n:], self.high[-n:])
 
     def moved(self, by: Sequence[float]) -> Frame:
@@ -245,7 +246,7 @@ class Frame:
 
 
 def looked_at(room: CasePool) -> tuple[str, ...]:
-    """Training cases to learn from: all, or ``LOOKED_AT`` of them spread over the sorted ids."""
+    """Return the training cases to learn from: at most ``LOOKED_AT``, spread over sorted ids."""
     count = len(room.ids)
     if count <= LOOKED_AT:
         return room.ids
@@ -260,15 +261,15 @@ def whole(room: CasePool, case_id: str) -> Case:
 
 
 def whole_frame(room: CasePool, case_id: str) -> Frame:
-    """The box around the body of what ``whole`` gives; looked for once."""
+    """The box around the body of a ``whole`` case, computed once."""
     return room.learnt(f"frame of {case_id}", lambda r: Frame.of(body_of(whole(r, case_id))))
 
 
 def frame_of(scene: Scene) -> Frame:
     """The box around the body of a scene's whole case, in the scene's own voxels.
 
-    Of a cut case that is not in the room, and of which only a part is seen, nothing but the shape
-    is known: the box is then that of the array.
+    Of a cut case that is not in the room, and not wholly in the crop, only the shape is known. The
+    box is then that of the case's array.
     """
     corner, cut = scene.placement.corner, scene.case.image.shape[1:]
     n = len(cut)
@@ -277,26 +278,26 @@ def frame_of(scene: Scene) -> Frame:
     if at_hand(scene):
         return whole_frame(scene.room, scene.case.id).last(n).moved(corner)
     shape = scene.shape[-n:]
-    seen = zip(corner, cut, shape, strict=True)
-    if all(first <= 0 and first + size >= length for first, size, length in seen):
+    axes = zip(corner, cut, shape, strict=True)
+    if all(first <= 0 and first + size >= length for first, size, length in axes):
         return Frame.of(scene.body)
     return Frame((0.0,) * n, tuple(map(float, shape))).moved(corner)
 
 
 def depth_of(scene: Scene) -> float | None:
-    """Of a slice, its relative coordinate along the axis it was cut from; None of other scenes."""
+    """Relative coordinate of a slice along the axis it was cut from; None for other scenes."""
     plane = scene.placement.slice_index
     if plane is None:
         return None
     low, high = 0.0, float(scene.shape[0])
     if at_hand(scene):
-        known = whole_frame(scene.room, scene.case.id)
-        low, high = known.low[0], known.high[0]
+        frame = whole_frame(scene.room, scene.case.id)
+        low, high = frame.low[0], frame.high[0]
     return (plane + 0.5 - low) / (high - low)
 
 
 def at_hand(scene: Scene) -> bool:
-    """Whether the whole case of a scene is one of its room's; not asked of a resampled one."""
+    """Whether the whole case of a scene is one of its room's; False in resampled spaces."""
     room, case_id = scene.room, scene.case.id
     if case_id not in room.ids or room.space.grid == "resample":
         return False

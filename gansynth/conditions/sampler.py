@@ -1,6 +1,6 @@
-"""Drawing conditions: a training case, a place in it, a chain of edits, a latent seed.
+"""Draw conditions: a training case, a place in it, a chain of edits, a latent seed.
 
-The i-th condition of a seed is always the same, whoever draws it and in whatever order.
+The i-th condition of a seed is always the same, in any process and any order.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from gansynth.data.classes import training_cases
 from gansynth.runtime.errors import DataFault
 
 TRIES = 16
-"""Cases that are looked at for one with boxes, and for those with a body like its own."""
+"""Cases that are tried for one with boxes, and compared for a similar body."""
 GROUNDS = 4
-"""Of these, how many are tried for one with room for boxes."""
+"""Number of these that are tried for room for boxes."""
 LOOKS = 8
-"""Places that are looked at for one with room for a lesion."""
+"""Places that are tried for room for a lesion."""
 ROOM = 0.25
-"""A place is taken at once if lesions may lie in that share of its voxels."""
+"""Share of a place's voxels where lesions may lie, from which it is taken at once."""
 BODIES = 64
-"""Cases whose bodies are kept at hand."""
+"""Cases whose bodies are cached."""
 GivenFn = Callable[[Case], FloatArray | None]
 
 
@@ -59,26 +59,26 @@ class ConditionSampler:
         seed: first half of every key; the second is the condition's index.
         context: makes the context channels of a case in the generator's space; None for none.
         context_follows: whether edits move them along; else they are made of the edited case.
-        given: the channels of such a case that are given; None for none. Where there are any, label
-            maps stay as they are: an edited one would not be that of the given image.
-        labelled: whether cases must have labels; else conditions of those without have none.
+        given: the channels of such a case that are given; None for none. With given channels, label
+            maps are not edited, because they would no longer fit the given image.
+        labelled: whether cases must have labels; else conditions of unlabelled cases have none.
         classes: names of the classes whose cases are drawn; None for all.
-        boxes: draws the boxes that are asked for; None asks for none.
-        backgrounds: whether conditions hold a case's image, for lesions to be drawn into; of a case
-            without boxes if one is soon found. Boxes are then asked for as for a case with some.
+        boxes: draws the boxes of conditions; None draws none.
+        backgrounds: whether conditions hold a case's image that lesions are drawn into, preferably
+            of a case without boxes. Boxes then come from a case with boxes.
         lesions: puts lesions of training cases into a case's image; the edits are then those of
             the lesions. None draws whole images.
         moving: whether conditions hold the case's image, moved along with its labels; edits are
             then maps of space.
-        base: the cases whose label maps, or images, are drawn from or into; None for the source.
-        weights: which conditions are drawn more often than others; None draws all alike.
+        base: the cases that label maps or background images come from; None for the source.
+        weights: draws some conditions more often than others; None draws all alike.
 
     Raises:
         UsageFault: no training case is of these classes.
 
     Attributes:
-        cache: cases at hand.
-        room: what edits may borrow from: the source's training cases.
+        cache: cases in memory.
+        room: the training cases of the source, which edits borrow from.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class ConditionSampler:
             self.room = CasePool(CaseCache(lender), space)
 
     def draw(self, index: int) -> Condition:
-        """The ``index``-th condition of this seed: labels in the generator's space."""
+        """Return the ``index``-th condition of this seed: labels in the generator's space."""
         if self.weights is not None:
             return self.weights.choose(self._draw, self.schema, self.seed, index)
         return self._draw(index, np.random.default_rng(np.random.SeedSequence((self.seed, index))))
@@ -145,7 +145,7 @@ class ConditionSampler:
         labels: LabelArray | None = None
         follows = self.context is not None and self.context_follows
         context = self.context(placed) if self.context is not None and follows else None
-        given = self.given(placed) if self.given is not None else None
+        given_channels = self.given(placed) if self.given is not None else None
         steps: list[dict[str, Any]] = []
         # What only some conditions have, and what their provenance says of it.
         fields: dict[str, Any] = {"background": placed.image} if self.backgrounds else {}
@@ -153,7 +153,7 @@ class ConditionSampler:
         if self.labelled or placed.labels is not None:
             _check_labelled(placed)
             scene = self._scene(placed, placement, case, index)
-            edits = self.edits if given is None else ()
+            edits = self.edits if given_channels is None else ()
             if self.lesions is not None:
                 inserted = self.lesions.draw(scene, edits, rng)
                 labels, steps, notes["lesions"] = inserted.labels, inserted.steps, inserted.told
@@ -176,15 +176,15 @@ class ConditionSampler:
             fields.setdefault("body", put.body)
             notes["boxes"] = told_boxes
         elif self.boxes is not None:
-            asked = BoxContext(placed, self.schema, rng, index, partial(self._placed, rng))
-            fields["boxes"], notes["boxes"] = self.boxes.draw(asked)
+            box_context = BoxContext(placed, self.schema, rng, index, partial(self._placed, rng))
+            fields["boxes"], notes["boxes"] = self.boxes.draw(box_context)
         if case.label_class is not None:
             notes["class"] = self.schema.classes[case.label_class]
         return Condition(
             labels=labels,
             label_class=case.label_class,
             context=context,
-            given=given,
+            given=given_channels,
             latent_seed=latent_seed,
             provenance={
                 "dataset": self.source.name,
@@ -203,12 +203,12 @@ class ConditionSampler:
         placed = own_labels(placed, self.schema)
         turn = index // len(self._ids) if self._in_turns else None
         cut = self.space.cuts
-        seen = partial(self._body, case, placement) if cut else partial(self._kept, placed)
+        body = partial(self._body, case, placement) if cut else partial(self._kept, placed)
         shape = tuple(case.image.shape[1:])
-        return Scene(placed, placement, shape, index, self.room, turn, seen)
+        return Scene(placed, placement, shape, index, self.room, turn, body)
 
     def _kept(self, case: Case) -> npt.NDArray[np.bool_]:
-        """The body in a case, looked for once."""
+        """Return the body of a case, cached."""
         if case.id not in self._bodies:
             if len(self._bodies) == BODIES:
                 self._bodies.pop(next(iter(self._bodies)))
@@ -216,13 +216,13 @@ class ConditionSampler:
         return self._bodies[case.id]
 
     def _body(self, case: Case, placement: Placement) -> npt.NDArray[np.bool_]:
-        """The body in a case's image, cut: a crop has no border of background to tell it by."""
+        """Return the body of a case's image, cropped: it cannot be found in the crop itself."""
         body = self._kept(case)
         plane = body if placement.slice_index is None else body[placement.slice_index]
         return np.asarray(crop_pad(plane, placement.corner, self.space.size, False))
 
     def _place(self, rng: np.random.Generator, index: int | None = None) -> tuple[Case, Placement]:
-        """A training case, and a place in it; where cases take turns, the one whose turn it is."""
+        """Draw a training case and a place in it; where cases take turns, the next case."""
         number = int(rng.integers(len(self._ids))) if index is None else index % len(self._ids)
         case = self.cache(self._ids[number])
         return case, self.space.place(case, rng)
@@ -230,48 +230,45 @@ class ConditionSampler:
     def _roomy(
         self, case: Case, placement: Placement, index: int, rng: np.random.Generator
     ) -> tuple[Case, Placement]:
-        """A case, at a place, with room for a lesion: the first with enough, or the roomiest."""
+        """Draw places until one has room for a lesion; return it, or the one with most room."""
         assert self.lesions is not None
-        found, most = (case, placement), -1.0
+        roomiest, most = (case, placement), -1.0
         for _ in range(LOOKS if self.space.grid in ("crop", "slice") else 0):
             placed = self.space.to_generator(case, placement)
             free = self.lesions.room_in(self._scene(placed, placement, case, index))
             if free > most:
-                found, most = (case, placement), free
+                roomiest, most = (case, placement), free
             if free >= ROOM:
                 break
             case, placement = self._place(rng, index if self._in_turns else None)
-        return found
+        return roomiest
 
     def _with_room(
         self, drawer: BoxDrawer, index: int, rng: np.random.Generator
     ) -> tuple[Case, Placement, PutBoxes, dict[str, Any]]:
-        """A case, without boxes if one is soon found, and boxes like a training case's in it.
-
-        It is one of those whose bodies are most like that one's: of slices, at about its level.
-        """
+        """Place a training case's boxes in a case of similar body, preferably without boxes."""
         like = self._lender(index, rng)
-        given = BoxContext(
+        context = BoxContext(
             like.case, self.schema, rng, index, lambda: self._lender(index, rng).case
         )
-        asked, told = drawer.draw(given)
+        requested, provenance = drawer.draw(context)
         grounds = [self._ground(index, rng) for _ in range(TRIES)]
         grounds.sort(key=lambda at: (_boxed(at[2].case), -alike(at[2], like)))
         for ground in grounds[:GROUNDS]:
-            put = put_boxes(asked, ground[2], rng, as_asked=told["by"] == "file")
-            if len(put.boxes.labels) or not len(asked.labels):
+            put = put_boxes(requested, ground[2], rng, as_asked=provenance["by"] == "file")
+            if len(put.boxes.labels) or not len(requested.labels):
                 break
-        told |= {"asked": told["coords"], "moved": put.moved, "like": like.case.id}
-        return *ground[:2], put, {**told, **record(put.boxes, told["by"])}
+        provenance |= {"asked": provenance["coords"], "moved": put.moved, "like": like.case.id}
+        return *ground[:2], put, {**provenance, **record(put.boxes, provenance["by"])}
 
     def _ground(self, index: int, rng: np.random.Generator) -> tuple[Case, Placement, Scene]:
-        """A case, at a place, as a scene."""
+        """Draw a case and a place in it, as a scene."""
         case, placement = self._place(rng)
         placed = self.space.to_generator(case, placement)
         return case, placement, self._scene(placed, placement, case, index)
 
     def _lender(self, index: int, rng: np.random.Generator) -> Scene:
-        """A case to borrow from, at a place; with boxes there if one is soon found."""
+        """Draw a case to borrow from and a place, with boxes there if possible."""
         for _ in range(TRIES):
             case = self.room.cache(self.room.ids[int(rng.integers(len(self.room.ids)))])
             placement = self.space.place(case, rng)
@@ -281,13 +278,13 @@ class ConditionSampler:
         return self._scene(placed, placement, case, index)
 
     def _placed(self, rng: np.random.Generator) -> Case:
-        """A training case at a place of the generator's space."""
+        """Draw a training case at a place of the generator's space."""
         return self.space.to_generator(*self._place(rng))
 
     def replay(
         self, provenance: Mapping[str, Any], edits: Sequence[Edit] | None = None
     ) -> LabelArray:
-        """The labels a recorded provenance stands for, from its case, place and edits alone."""
+        """Repeat the labels of a recorded provenance, from its case, place and edits alone."""
         placement = Placement.from_json(provenance["placement"])
         case = self.cache(provenance["case"])
         by_name = _by_name(self.edits if edits is None else edits)

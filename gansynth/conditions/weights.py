@@ -1,9 +1,9 @@
-"""Which conditions are drawn more often than others: towards what a host gets wrong.
+"""Weights of conditions: draw more of what the target framework gets wrong.
 
-Sampling, importance resampling (Rubin 1988): for each condition several are drawn, and one of them
-is kept with a probability in proportion to its weight. Weights come from ``gansynth failures``,
-that is from inner folds of the training cases; they are bounded, so that nothing is never drawn.
-Its file is JSON with a hash of its own content; it names cases and holds numbers, no image.
+Sampling, importance resampling (Rubin 1988): several conditions are drawn, and one is kept with a
+probability in proportion to its weight. ``gansynth failures`` computes weights on inner folds of
+the training cases. They are bounded, so that every condition keeps a chance. The file is JSON with
+a hash of its own content. It names cases and holds numbers, no image.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ _AGAIN = f"{AGAIN[0].upper()}{AGAIN[1:]}"
 
 @dataclass(frozen=True)
 class Weights:
-    """Draws several conditions for each that is asked for, and chooses one by its weight.
+    """Draws several candidates for each condition, and chooses one by its weight.
 
     Attributes:
         sha256: of the file's content.
-        candidates: conditions drawn for each one.
-        least: voxels below which a part of a label map is a crumb.
-        risk: how often lesions are failed at.
-        bodies: case -> where its body lies.
-        labels: label name -> value, of the judged cases.
-        lineage: the judged cases.
+        candidates: number of candidates for each condition.
+        least: voxels; smaller parts of a label map do not count.
+        risk: relative failure rates of lesions.
+        bodies: case -> extent of its body.
+        labels: label name -> value, of the evaluated cases.
+        lineage: the evaluated cases.
     """
 
     path: Path
@@ -74,8 +74,8 @@ class Weights:
                 least=_positive(doc["options"]["least"]),
                 risk=Risk.from_json(doc["risk"]),
                 bodies={
-                    str(case): tuple((float(low), float(high)) for low, high in one["body"])
-                    for case, one in doc["cases"].items()
+                    str(case): tuple((float(low), float(high)) for low, high in entry["body"])
+                    for case, entry in doc["cases"].items()
                 },
                 labels={str(name): int(value) for name, value in doc["labels"].items()},
                 lineage=Lineage.from_json(doc["lineage"]),
@@ -87,70 +87,72 @@ class Weights:
             ) from error
 
     def choose(self, draw: Draw, schema: Schema, seed: int, index: int) -> Condition:
-        """The ``index``-th condition of a seed; always the same.
+        """Return the ``index``-th condition of a seed; always the same.
 
-        ``draw`` gets the number and a random generator of the candidate's own.
+        ``draw`` gets the index and a random generator for each candidate.
         """
         rng = np.random.default_rng(np.random.SeedSequence((seed, index, self.candidates)))
-        kept, told, total = None, (0, 1.0), 0.0
+        chosen, chosen_weight, total = None, (0, 1.0), 0.0
         # One by one (Chao 1982): all at once would hold as many images.
         for number in range(self.candidates):
-            own = np.random.default_rng(np.random.SeedSequence((seed, index, number)))
-            drawn = draw(index, own)
+            candidate_rng = np.random.default_rng(np.random.SeedSequence((seed, index, number)))
+            drawn = draw(index, candidate_rng)
             weight = self.weigh(drawn, schema)
             total += weight
             if rng.random() * total < weight:
-                kept, told = drawn, (number, weight)
-        assert kept is not None, "the first candidate is always taken"
+                chosen, chosen_weight = drawn, (number, weight)
+        assert chosen is not None, "the first candidate is always taken"
         noted = {
             "sha256": self.sha256,
-            "candidate": told[0],
+            "candidate": chosen_weight[0],
             "of": self.candidates,
-            "weight": round(told[1], 6),
+            "weight": round(chosen_weight[1], 6),
         }
-        return replace(kept, provenance={**kept.provenance, "weights": noted})
+        return replace(chosen, provenance={**chosen.provenance, "weights": noted})
 
     def weigh(self, condition: Condition, schema: Schema) -> float:
         """Weight of a condition: the mean over its lesions; 1 without labels."""
         return self.risk.of_all(self.lesions(condition, schema))
 
     def lesions(self, condition: Condition, schema: Schema) -> list[Lesion]:
-        """The lesions of a condition, as they are weighed: those drawn anew, if it says which."""
+        """The lesions of a condition that are weighed: the new ones, if it says which."""
         labels = condition.labels if condition.lesion is None else condition.lesion
         if labels is None:
             return []
         frame = self._frame(condition.provenance, labels.shape, schema)
         return lesions_in(labels, schema.foreground, frame, least=self.least)
 
-    def _frame(self, told: Mapping[str, Any], shape: tuple[int, ...], schema: Schema) -> Frame:
-        case, placement = tuple(told["shape"]), told["placement"]
+    def _frame(
+        self, provenance: Mapping[str, Any], shape: tuple[int, ...], schema: Schema
+    ) -> Frame:
+        case, placement = tuple(provenance["shape"]), provenance["placement"]
         # The body of a case of another data set, or read otherwise, is not known.
-        own = told["dataset"] == self.lineage.dataset
-        body = self.bodies.get(told["case"]) if own else None
+        same_data_set = provenance["dataset"] == self.lineage.dataset
+        body = self.bodies.get(provenance["case"]) if same_data_set else None
         if body is not None and len(body) != len(case):
             body = None
-        ones = (1.0,) * len(case)
+        unscaled = (1.0,) * len(case)
         if placement["corner"]:
             plane = placement["slice_index"]
             origin = (*(() if plane is None else (plane,)), *placement["corner"])
-            return Frame(schema.spacing, tuple(map(float, origin)), ones, case, body)
+            return Frame(schema.spacing, tuple(map(float, origin)), unscaled, case, body)
         scale = tuple(n / m for n, m in zip(case, shape, strict=True))
         spacing = tuple(mm * k for mm, k in zip(schema.spacing, scale, strict=True))
         return Frame(spacing, (0.0,) * len(case), scale, case, body)
 
     # -- whose they are --------------------------------------------------------------------------
 
-    def check(self, seen: Lineage, labels: Mapping[str, int]) -> None:
+    def check(self, lineage: Lineage, labels: Mapping[str, int]) -> None:
         """Refuse weights that are not of a run's own training cases; no case is read for it.
 
         Raises:
             IntegrityFault: of another data set, fold or labels, or of cases changed since.
         """
-        own = self.lineage
-        if not same_data(own.dataset, seen.dataset) or own.fold != seen.fold:
+        judged = self.lineage
+        if not same_data(judged.dataset, lineage.dataset) or judged.fold != lineage.fold:
             raise IntegrityFault(
-                f"--weights {self.path}: made of {own.dataset} fold {own.fold}, the run has seen "
-                f"{seen.dataset} fold {seen.fold}; expected the same. {_AGAIN}"
+                f"--weights {self.path}: made of {judged.dataset} fold {judged.fold}, the run has "
+                f"seen {lineage.dataset} fold {lineage.fold}; expected the same. {_AGAIN}"
             )
         odd = [name for name, value in self.labels.items() if labels.get(name) != value]
         if odd:
@@ -158,10 +160,10 @@ class Weights:
                 f"--weights {self.path}: label {odd[0]!r} is {self.labels[odd[0]]} there, the run "
                 f"has {dict(labels)}; expected the same. {_AGAIN}"
             )
-        if own.dataset != seen.dataset or not same_host(own.host, seen.host):
+        if judged.dataset != lineage.dataset or not same_host(judged.host, lineage.host):
             return
-        hashes = {case.id: case.sha256 for case in seen.cases}
-        changed = [c.id for c in own.cases if hashes.get(c.id, c.sha256) != c.sha256]
+        hashes = {case.id: case.sha256 for case in lineage.cases}
+        changed = [c.id for c in judged.cases if hashes.get(c.id, c.sha256) != c.sha256]
         if changed:
             raise IntegrityFault(
                 f"--weights {self.path}: {len(changed)} case(s) are not those the run has seen, "
@@ -174,18 +176,18 @@ class Weights:
         Raises:
             IntegrityFault: naming the cases.
         """
-        what = f"host behind --weights {self.path}"
-        guard(self.lineage, held_out, kind=what, dataset=dataset, way_out=_AGAIN)
+        model = f"host behind --weights {self.path}"
+        guard(self.lineage, held_out, kind=model, dataset=dataset, way_out=_AGAIN)
 
 
-def weights_of(path: Path, seen: Lineage, source: CaseSource) -> Weights:
-    """Read weights, and refuse them where they are not of a run's own training cases.
+def weights_of(path: Path, lineage: Lineage, source: CaseSource) -> Weights:
+    """Read weights and check that they come from a run's own training cases.
 
     Raises:
         UsageFault, IntegrityFault: see ``Weights.read``, ``Weights.check`` and ``Weights.guard``.
     """
     weights = Weights.read(path)
-    weights.check(seen, source.schema.labels)
+    weights.check(lineage, source.schema.labels)
     weights.guard((CaseRecord(i, source.subject(i), "") for i in source.held_out_ids), source.name)
     return weights
 
@@ -200,14 +202,14 @@ def _positive(value: Any) -> int:
 
 
 def write_failures(path: Path, document: Mapping[str, Any]) -> str:
-    """Write a file of failures; returns its hash.
+    """Write a file of weights; return its hash.
 
     Raises:
         EnvironmentFault: the disk refuses.
     """
-    told = {"format": FORMAT, "version": VERSION, **document}
-    digest = _digest(told)
-    write_json_atomic(path, {**told, "sha256": digest})
+    content = {"format": FORMAT, "version": VERSION, **document}
+    digest = _digest(content)
+    write_json_atomic(path, {**content, "sha256": digest})
     return digest
 
 
@@ -225,10 +227,10 @@ def read_failures(path: Path) -> dict[str, Any]:
         document: dict[str, Any] = read_json(path, way_out=AGAIN)
     except DataFault as fault:
         raise IntegrityFault(str(fault)) from fault
-    found = document.get("format"), document.get("version")
-    if found != (FORMAT, VERSION):
+    header = document.get("format"), document.get("version")
+    if header != (FORMAT, VERSION):
         raise UsageFault(
-            f"{path}: format is {found[0]!r}, version {found[1]!r}, expected {FORMAT!r}, version "
+            f"{path}: format is {header[0]!r}, version {header[1]!r}, expected {FORMAT!r}, version "
             f"{VERSION}; {AGAIN}"
         )
     noted = document.pop("sha256", None)

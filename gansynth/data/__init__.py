@@ -1,4 +1,4 @@
-"""Sources of labelled cases: what they share, and the kinds that come with gansynth.
+"""Sources of labelled cases: shared parts, and the kinds that come with gansynth.
 
 A kind is named before the colon (``nnunet:004``); docs/sources.md has layouts and ``--read`` keys.
 """
@@ -24,7 +24,7 @@ BUILT_IN = {
         "gansynth.data.picture_check:check_pictures",
     ),
 }
-"""Kind -> what opens it, and what finds its faults; imported when it is asked for."""
+"""Kind -> opener and check; imported on first use."""
 
 
 @hookimpl
@@ -38,6 +38,6 @@ def register_sources(
 
 @hookimpl
 def register_checks(register: Callable[[str, Callable[[], Check]], None]) -> None:
-    """Register what finds their faults."""
+    """Register the checks of these kinds."""
     for kind, (_, check) in BUILT_IN.items():
         register(kind, lazily(check))

@@ -22,21 +22,20 @@ if TYPE_CHECKING:
 RequestedMaps = Callable[
     [Case, Placed, np.random.SeedSequence], tuple[LabelArray, LabelArray | None]
 ]
-"""(case in the generator's space, where it was cut, seed) -> label map asked for, and context."""
+"""(case in the generator's space, where it was cut, seed) -> edited label map, and context."""
 MOST_REFUSED = 1000
-"""Draws without a single case to learn from, after which it is given up."""
+"""Draws without an accepted case, after which training stops."""
 WHOLE = 2 << 30
-"""Bytes of whole cases that are kept in the generator's space: resampling them takes a second."""
+"""Bytes of whole cases cached in the generator's space: resampling them takes a second."""
 ASKED = 0x61736B
-"""Keeps the random numbers of edits apart from those of places."""
+"""Separates the random numbers of edits from those of places."""
 
 
 class CaseBatches:
     """Batches of real training cases; the same seed, step and number give the same sample.
 
-    ``context`` makes context channels of a case. ``accepts`` says whether to learn from a case at
-    its place; if not, another is drawn. ``asked`` makes the label map that a synthetic sample is to
-    have.
+    ``context`` makes context channels of a case. ``accepts`` says whether to train on a case at its
+    place; if not, another is drawn. ``asked`` makes the label map of a synthetic sample.
     """
 
     def __init__(
@@ -59,10 +58,10 @@ class CaseBatches:
         self._bytes = 0
 
     def __call__(self, step: int, stage: Stage, which: range) -> Batch:
-        """Real cases of one step, on the CPU: image (B, C, D, H, W), labels (B, D, H, W).
+        """Return real cases of one step, on the CPU: image (B, C, D, H, W), labels (B, D, H, W).
 
-        ``stage``: not looked at; a generator's ``prepare`` brings them to its size. ``which``:
-        numbers of the samples wanted, of the step's whole batch.
+        ``stage``: not used; a generator's ``prepare`` resizes the batch. ``which``: numbers of the
+        samples within the step's whole batch.
         """
         drawn, cases = map(list, zip(*(self._accepted(step, n) for n in which), strict=True))
         batch = batch_of(cases, self.context)
@@ -73,21 +72,21 @@ class CaseBatches:
     def _asked(
         self, step: int, which: range, drawn: Sequence[Placed], cases: Sequence[Case]
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Label maps that synthetic samples are to have, and their context."""
+        """Return label maps for synthetic samples, and their context."""
         import torch
 
         if self.asked is None:
             return None, None
-        found = [
+        maps_of = [
             self.asked(case, placed, np.random.SeedSequence((self.seed, step, number, ASKED)))
             for number, placed, case in zip(which, drawn, cases, strict=True)
         ]
-        labels = torch.from_numpy(np.stack([one[0] for one in found]).astype(np.int64))
-        maps = [context for _, context in found if context is not None]
+        labels = torch.from_numpy(np.stack([pair[0] for pair in maps_of]).astype(np.int64))
+        maps = [context for _, context in maps_of if context is not None]
         return labels, torch.from_numpy(np.stack(maps).astype(np.int64)) if maps else None
 
     def _accepted(self, step: int, number: int) -> tuple[Placed, Case]:
-        """A case at a drawn place, whole and cut."""
+        """Draw an accepted case at a place, before and after it is cut."""
         rng = np.random.default_rng(np.random.SeedSequence((self.seed, step, number)))
         ids = self.cache.source.train_ids
         for _ in range(MOST_REFUSED):
@@ -100,24 +99,24 @@ class CaseBatches:
         )
 
     def cut(self, case_id: str, rng: np.random.Generator) -> Case:
-        """One case at a drawn place of the generator's space."""
+        """Cut one case at a drawn place of the generator's space."""
         return self._brought(case_id, rng)[1]
 
     def _brought(self, case_id: str, rng: np.random.Generator) -> tuple[Placed, Case]:
-        """A case at a drawn place, and cut; whole ones are kept as they are brought here."""
+        """Place and cut a case; whole cases are cached in the generator's space."""
         if self.space.cuts:
             placed = self.cache.place(case_id, self.space, rng)
             return placed, self._cut(placed)
-        kept = self._whole.get(case_id)
-        if kept is not None:
-            return kept
+        cached = self._whole.get(case_id)
+        if cached is not None:
+            return cached
         placed = self.cache.place(case_id, self.space, rng)
         case = self._cut(placed)
-        found = placed._replace(case=case), case  # the case as it was read may go
+        entry = placed._replace(case=case), case  # the case as it was read may go
         if self._bytes + case.image.nbytes <= WHOLE:
             self._bytes += case.image.nbytes
-            self._whole[case_id] = found
-        return found
+            self._whole[case_id] = entry
+        return entry
 
     def _cut(self, drawn: Placed) -> Case:
         placed = self.space.to_generator(drawn.case, drawn.placement)
@@ -139,7 +138,7 @@ class CaseBatches:
 def batch_of(
     cases: Sequence[Case], context: Callable[[Case], LabelArray | None] | None = None
 ) -> Batch:
-    """Cases of one size as a batch on the CPU, with what every one of them has."""
+    """Stack cases of one size to a batch on the CPU, with the fields that all of them have."""
     import torch
 
     from gansynth.core.generator import Batch
@@ -158,9 +157,9 @@ def batch_of(
 
 
 def stack_boxes(boxes: Sequence[Boxes | None], axes: int) -> tuple[Tensor | None, Tensor | None]:
-    """Lists of boxes as tensors, padded to the longest: None for both where a case has no list.
+    """Stack lists of boxes to tensors, padded to the longest; None if a case has no list.
 
-    Returns float32 (B, M, 2 * axes), zeros beyond a case's own, and int64 (B, M), -1 there; M >= 1.
+    Returns float32 (B, M, 2 * axes), padded with 0, and int64 (B, M), padded with -1; M >= 1.
     """
     import torch
 
@@ -170,8 +169,8 @@ def stack_boxes(boxes: Sequence[Boxes | None], axes: int) -> tuple[Tensor | None
     most = max(1, *(len(b.labels) for b in listed))
     coords = torch.zeros(len(listed), most, 2 * axes)
     labels = torch.full((len(listed), most), -1)
-    for row, one in enumerate(listed):
-        count = len(one.labels)
-        coords[row, :count] = torch.from_numpy(one.coords)
-        labels[row, :count] = torch.from_numpy(one.labels.astype(np.int64))
+    for row, case_boxes in enumerate(listed):
+        count = len(case_boxes.labels)
+        coords[row, :count] = torch.from_numpy(case_boxes.coords)
+        labels[row, :count] = torch.from_numpy(case_boxes.labels.astype(np.int64))
     return coords, labels

@@ -1,4 +1,4 @@
-"""Labels between labelled slices: an organ or a lesion that was drawn on every N-th slice only."""
+"""Interpolate labels between slices, where only every N-th slice is labelled."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ Plane = npt.NDArray[np.float32]
 
 
 def between_record(every: int | None) -> dict[str, Any]:
-    """What of ``between`` changes cases, for the host's record; nothing without it."""
+    """Return the record of ``between``; empty without it."""
     return {} if every is None else {"between": every}
 
 
 def interpolate_slices(labels: LabelArray, every: int | None = None) -> LabelArray:
     """Fill the slices between labelled ones, by shape (Raya and Udupa, IEEE TMI 9(1):32, 1990).
 
-    Between two labelled neighbours the signed distance to the outline, in voxels within the plane,
-    runs linearly from one to the other. Inside the common outline a voxel has the label it is
-    deepest in, so that parts of a tumour leave no gaps. Interpolating values voxel by voxel would
-    repeat the nearer slice; so "linear interpolation" of labels (Sun et al. 2020) is read as that
-    of shapes.
+    The signed distance to the outline, in voxels within the plane, is interpolated linearly between
+    two labelled slices. Inside the common outline a voxel has the label it is deepest in, so that
+    parts of a tumour leave no gaps. Interpolating values voxel by voxel would repeat the nearer
+    slice. So "linear interpolation" of labels (Sun et al. 2020) is read as that of shapes.
 
     ``labels``: int16 (D, H, W), not changed. ``every``: slices further apart are not joined.
     """
@@ -52,13 +51,13 @@ def _fill(planes: LabelArray) -> None:
         share = np.float32(number / (len(planes) - 1))
         inside = (1 - share) * outline[0] + share * outline[1] > 0
         deepest = np.argmax(
-            [(1 - share) * one + share * other for one, other in zip(*each, strict=True)], axis=0
+            [(1 - share) * first + share * last for first, last in zip(*each, strict=True)], axis=0
         )
         planes[number][window][inside] = values[deepest][inside]
 
 
 def _depth(shape: npt.NDArray[np.bool_]) -> Plane:
-    """How deep in a shape a pixel is, (H, W), in pixels; negative outside, all far where empty."""
+    """Depth of each pixel in a shape, (H, W), in pixels; negative outside, far if empty."""
     from scipy import ndimage
 
     if not shape.any():

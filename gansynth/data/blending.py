@@ -1,8 +1,8 @@
-"""Putting one image's lesion into another image: the rim, and what happens across it.
+"""Blend one image's lesion into another image, across a rim around it.
 
-The mask is the lesion, the rim what lies within so many voxels of it; beyond both (the hole) the
-background stays, to the bit. Tensors on any device: images (B, C, D, H, W) or (B, C, H, W), masks
-bool (B, 1, D, H, W) or (B, 1, H, W). ``poisson`` takes numpy arrays.
+The mask is the lesion. The rim is all within some voxels of it. Both together are the hole; beyond
+it the background stays, to the bit. Tensors on any device: images (B, C, D, H, W) or (B, C, H, W),
+masks bool (B, 1, D, H, W) or (B, 1, H, W). ``poisson`` takes numpy arrays.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gansynth.core.schema import Condition, FloatArray
 Mask = npt.NDArray[np.bool_]
 
 BEYOND = 2.0
-"""What ``steps_from`` says of all voxels beyond the rim; their distance is of no use."""
+"""Value of ``steps_from`` for all voxels beyond the rim."""
 SLACK = 1e-5
 """Rounding: a voxel whose distance is the rim's width belongs to the rim."""
 STEEPEST = 2.0
@@ -43,7 +43,7 @@ def drawn_in(condition: Condition) -> Mask:
 
 
 def steps_from(mask: Tensor, rim: Sequence[int]) -> Tensor:
-    """How far out of the mask each voxel lies, as a share of the rim (Euclidean).
+    """Distance of each voxel from the mask, as a share of the rim (Euclidean).
 
     ``rim``: width in voxels along each spatial axis. Returns float32 (B, 1, ...): 0 in the mask, up
     to 1 in the rim, ``BEYOND`` beyond it.
@@ -54,10 +54,10 @@ def steps_from(mask: Tensor, rim: Sequence[int]) -> Tensor:
         # The lowest of the parabolas over this line's voxels (Felzenszwalb and Huttenlocher 2012).
         nearest = squares.clone()
         for step in range(1, min(width, mask.shape[axis] - 1) + 1):
-            rise, rest = (step / width) ** 2, mask.shape[axis] - step
+            rise, length = (step / width) ** 2, mask.shape[axis] - step
             for here, there in ((0, step), (step, 0)):
-                out = nearest.narrow(axis, here, rest)
-                torch.minimum(out, squares.narrow(axis, there, rest) + rise, out=out)
+                out = nearest.narrow(axis, here, length)
+                torch.minimum(out, squares.narrow(axis, there, length) + rise, out=out)
         squares = nearest
     distance = squares.sqrt()
     return torch.where(distance <= 1 + SLACK, distance.clamp(max=1), BEYOND)
@@ -122,21 +122,21 @@ def dress(
     deviations: Tensor | None = None,
     noise: Tensor | None = None,
 ) -> Tensor:
-    """A donor's texture brought onto another label map, float (B, C, ...).
+    """Fit a donor's texture to another label map, float (B, C, ...).
 
-    Where a voxel's class is the donor's there, the donor's intensity; elsewhere the class's mean in
-    the donor with its deviation as noise; of a class the donor lacks, the training cases'
-    (``means``, ``deviations``: float (len(values), C)). ``labels``, ``donor_labels``: int (B, ...).
-    ``noise``: standard normal (B, C, ...), None for none.
+    A voxel keeps the donor's intensity where the donor has its class. Elsewhere it gets the class's
+    mean in the donor, with its deviation as noise. Of a class that the donor lacks, mean and
+    deviation are those of training cases: ``means``, ``deviations``, float (len(values), C).
+    ``labels``, ``donor_labels``: int (B, ...). ``noise``: standard normal (B, C, ...), or None.
     """
     out = donor.clone()
     for sample in range(len(out)):
         for row, value in enumerate(values):
-            asked = labels[sample] == value
-            own = donor_labels[sample] == value
+            target = labels[sample] == value
+            source = donor_labels[sample] == value
             mean, deviation = means[row], 0 if deviations is None else deviations[row]
-            if bool(own.any()):
-                held = donor[sample][:, own].double()
+            if bool(source.any()):
+                held = donor[sample][:, source].double()
                 mean, deviation = held.mean(1), held.std(1, unbiased=False)
             plain = torch.as_tensor(mean, dtype=out.dtype, device=out.device)
             shape = (-1, *[1] * (out.ndim - 2))
@@ -144,20 +144,19 @@ def dress(
             if noise is not None:
                 wide = torch.as_tensor(deviation, dtype=out.dtype, device=out.device)
                 dressed = dressed + wide.reshape(-1, *shape[1:]) * noise[sample]
-            filled = torch.where(asked & ~own, dressed, out[sample])
-            out[sample] = torch.where(asked & own, donor[sample], filled)
+            filled = torch.where(target & ~source, dressed, out[sample])
+            out[sample] = torch.where(target & source, donor[sample], filled)
     return out
 
 
 def poisson(
-    background: FloatArray, donor: FloatArray, mask: Mask, known: Mask | None = None
+    background: FloatArray, donor: FloatArray, mask: Mask, usable: Mask | None = None
 ) -> FloatArray:
     """The donor's gradients in the mask, the background around it (Perez et al. 2003).
 
     ``background``, ``donor``: float32 (C, D, H, W) or (C, H, W). ``mask``: bool (D, H, W) or (H,
-    W). ``known``: where the donor's gradients are of use; one to another voxel counts as 0. Steps
-    across the border of the array do not count. Returns float32, exactly the background outside the
-    mask.
+    W). ``usable``: where the donor's gradients count; others are 0. Steps across the border of the
+    array do not count. Returns float32, exactly the background outside the mask.
     """
     from scipy.sparse import diags_array
     from scipy.sparse.linalg import cg
@@ -166,26 +165,26 @@ def poisson(
     if not mask.any() or mask.all():
         return out if not mask.any() else donor.copy()
     matrix, pairs = _laplacian(mask)
-    useful = None if known is None else known.ravel()
+    useful = None if usable is None else usable.ravel()
     scaled = diags_array(1 / matrix.diagonal())
     for channel in range(len(out)):
-        kept = background[channel].astype(np.float64).ravel()
-        given = donor[channel].astype(np.float64).ravel()
-        wanted = np.zeros(matrix.shape[0])
-        for row, inside, other, fixed in pairs:
-            slope = given[inside] - given[other]
+        fixed_values = background[channel].astype(np.float64).ravel()
+        values = donor[channel].astype(np.float64).ravel()
+        divergence = np.zeros(matrix.shape[0])
+        for row, inside, neighbour, fixed in pairs:
+            slope = values[inside] - values[neighbour]
             if useful is not None:
-                slope *= useful[inside] & useful[other]
-            np.add.at(wanted, row, slope)
-            np.add.at(wanted, row[fixed], kept[other[fixed]])
-        start = given[mask.ravel()]
-        solved, _ = cg(matrix, wanted, x0=start, rtol=PRECISION, maxiter=2000, M=scaled)
+                slope *= useful[inside] & useful[neighbour]
+            np.add.at(divergence, row, slope)
+            np.add.at(divergence, row[fixed], fixed_values[neighbour[fixed]])
+        start = values[mask.ravel()]
+        solved, _ = cg(matrix, divergence, x0=start, rtol=PRECISION, maxiter=2000, M=scaled)
         out[channel][mask] = solved.astype(np.float32)
     return out
 
 
 def _laplacian(mask: Mask) -> tuple[Any, list[tuple[Any, ...]]]:
-    """The matrix over a mask's voxels, and each face of theirs."""
+    """Return the Laplacian over a mask's voxels, and all their faces."""
     from scipy.sparse import coo_array
 
     number = np.full(mask.shape, -1, np.int64)
@@ -198,14 +197,14 @@ def _laplacian(mask: Mask) -> tuple[Any, list[tuple[Any, ...]]]:
         high = (*[slice(None)] * axis, slice(1, None))
         for here, there in ((low, high), (high, low)):
             at = mask[here]
-            row, other = number[here][at], flat[there][at]
+            row, neighbour = number[here][at], flat[there][at]
             fixed = number[there][at] < 0
-            pairs.append((row, flat[here][at], other, fixed))
+            pairs.append((row, flat[here][at], neighbour, fixed))
             diagonal += np.bincount(row, minlength=count)
             rows.append(row[~fixed])
             columns.append(number[there][at][~fixed])
     faces = np.concatenate(rows), np.concatenate(columns)
-    own = np.arange(count)
+    numbers = np.arange(count)
     entries = np.concatenate([-np.ones(len(faces[0])), np.maximum(diagonal, 1e-12)])
-    index = np.concatenate([faces[0], own]), np.concatenate([faces[1], own])
+    index = np.concatenate([faces[0], numbers]), np.concatenate([faces[1], numbers])
     return coo_array((entries, index), shape=(count, count)).tocsr(), pairs

@@ -52,11 +52,11 @@ def cut_case(case: Case, box: Sequence[slice]) -> Case:
 
 log = logging.getLogger("gansynth")
 READ_AGAIN = 256
-"""Cases that had to give way and are read again, after which the user is told of it."""
+"""Evicted cases that are read again, after which the user is warned."""
 
 
 class Placed(NamedTuple):
-    """A place in a whole case (``origin``), and in what of it is read (``case``, ``placement``)."""
+    """A place in a whole case (``origin``), and in the part that is read (``placement``)."""
 
     case: Case
     placement: Placement
@@ -93,11 +93,11 @@ class CaseCache:
         self._locked = os.getpid(), threading.Lock()
 
     def __call__(self, case_id: str) -> Case:
-        """The case, read from the source if it is not at hand."""
+        """Return a case, read from the source if it is not in memory."""
         return self._get(case_id).case
 
     def place(self, case_id: str, space: Space, rng: np.random.Generator) -> Placed:
-        """Draw a place in a case; of sources larger than the cache only that is read."""
+        """Draw a place in a case; of sources larger than the cache, only that part is read."""
         if self._in_parts is not None and space.cuts:
             outline = self._in_parts.outline(case_id)
             origin = space.place(outline, rng)
@@ -109,7 +109,7 @@ class CaseCache:
         return Placed(held.case, origin, held.case.image.shape[1:], origin)
 
     def lineage(self) -> Lineage:
-        """The source's lineage; cases that are read for it stay at hand, and the other way."""
+        """Return the source's lineage, reading cases through this cache."""
         source = self.source
         records = tuple(source.record(case_id, self) for case_id in sorted(source.train_ids))
         return Lineage(source.name, source.fold, records, dict(source.host), source.ancestors)
@@ -120,8 +120,8 @@ class CaseCache:
         return frozenset(self._cases)
 
     def still_to_come(self) -> int:
-        """Bytes by which it will about grow until every training case has been asked for."""
-        held = [one.nbytes for one in self._cases.values()]
+        """Estimate the bytes by which the cache will grow until all training cases are read."""
+        held = [case.nbytes for case in self._cases.values()]
         if self._in_parts is not None or not held:
             return 0
         absent = len(set(self.source.train_ids) - set(self._cases))
@@ -152,7 +152,7 @@ class CaseCache:
             return held
 
     def _tell_if_again(self, case_id: str) -> None:
-        """Warn, once, of cases that are read over and over: of slices, their whole volumes."""
+        """Warn once of cases (of slices: whole volumes) that are read repeatedly."""
         self._again += case_id in self._gone
         if self._again == READ_AGAIN:
             self._again += 1
@@ -165,7 +165,7 @@ class CaseCache:
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        """A spawned worker gets the source, and reads its own cases."""
+        """State for a spawned worker: the source, without cached cases."""
         return {"source": self.source, "max_bytes": self.max_bytes}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

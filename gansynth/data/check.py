@@ -1,4 +1,4 @@
-"""Everything that is wrong with a data set of volumes: one pass, one case in memory at a time."""
+"""Check a data set of volumes in one pass, with one case in memory at a time."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from gansynth.runtime.files import Volume, read_nifti
 
 @dataclass
 class Seen:
-    """What a pass over the cases gathers; ``content``: hash of a case's images -> the cases.
+    """Values collected over all cases; ``content``: hash of a case's images -> the cases.
 
-    ``allowed``: label values the data set knows; None if only its files know. ``channels``: how
-    many a stacked file has. ``spacing``: case -> (z, y, x) in mm.
+    ``allowed``: label values the data set names; None if it names none. ``channels``: number of
+    channels of a stacked file. ``spacing``: case -> (z, y, x) in mm.
     """
 
     allowed: frozenset[int] | None
@@ -46,31 +46,31 @@ def check_volumes(
     options: VolumeOptions,
     progress: Callable[[int, int], None],
 ) -> Checked:
-    """Read every file to its last byte and list what is wrong, errors first."""
+    """Read every file to its last byte and list all faults, errors first."""
     labels = options.labels or listing.labels
     named = "--read labels" if options.labels else listing.where.name
-    seen = Seen(None if labels is None else frozenset(labels.values()), named)
-    seen.ignore = None if labels is None else labels.get("ignore")
-    seen.channels = listing.total or len(options.channels or ()) or None
+    content = Seen(None if labels is None else frozenset(labels.values()), named)
+    content.ignore = None if labels is None else labels.get("ignore")
+    content.channels = listing.total or len(options.channels or ()) or None
     findings = [Finding("error", f.case, f.file, str(f.error)) for f in listing.faults]
     findings += few_cases(listing.where, len(listing.entries))
     findings += _check_labelled(listing)
     for number, entry in enumerate(listing.entries, start=1):
-        findings += check_case(entry, seen, listing)
+        findings += check_case(entry, content, listing)
         progress(number, len(listing.entries))
-    findings += _check_labels(listing, seen)
-    findings += _check_spacing(listing, options, seen)
-    findings += _check_sides(listing, request, options, seen)
+    findings += _check_labels(listing, content)
+    findings += _check_spacing(listing, options, content)
+    findings += _check_sides(listing, request, options, content)
     return Checked(listing.name, len(listing.entries), in_order(findings))
 
 
 def in_order(findings: list[Finding]) -> list[Finding]:
-    """Errors first, then by case."""
+    """Sort findings: errors first, then by case."""
     return sorted(findings, key=lambda f: (f.level, f.case or ""))
 
 
 def few_cases(where: Path, count: int) -> Iterator[Finding]:
-    """Whether there is anything to validate on."""
+    """Report a data set with no case to validate on."""
     if count == 1:
         text = f"{where}: 1 case, expected at least 2 (one to train on, one to validate); add cases"
         yield Finding("error", None, where, text)
@@ -80,14 +80,14 @@ def few_cases(where: Path, count: int) -> Iterator[Finding]:
 
 
 def missing_files(entry: Entry) -> Iterator[Finding]:
-    """A case's files that are not there."""
+    """Report the missing files of a case."""
     for file in entry.files:
         if not file.is_file():
             yield Finding("error", entry.case, file, str(missing(file, entry.case)))
 
 
-def check_case(entry: Entry, seen: Seen, listing: VolumeSet) -> Iterator[Finding]:
-    """Read a case's files, the labels (else an image) first: all is compared with them."""
+def check_case(entry: Entry, content: Seen, listing: VolumeSet) -> Iterator[Finding]:
+    """Read a case's files and compare each with its labels, or with its first image."""
     case = entry.case
     reference: tuple[Path, Volume] | None = None
     digest = hashlib.sha256()
@@ -108,23 +108,23 @@ def check_case(entry: Entry, seen: Seen, listing: VolumeSet) -> Iterator[Finding
             yield Finding("error", case, file, str(error))
             continue
         if drawn:
-            yield from check_values(seen, case, file, volume.array)
+            yield from check_values(content, case, file, volume.array)
         else:
             flat &= _hash(digest, volume.array)
-            yield from _check_image(seen, listing, case, file, volume.array)
+            yield from _check_image(content, listing, case, file, volume.array)
         if file == entry.reference:
-            seen.spacing[case] = canonical_spacing(volume.affine)
+            content.spacing[case] = canonical_spacing(volume.affine)
         if reference is None:
             reference = file, volume
         else:
             for problem in mismatches(file, volume, *reference):
                 yield Finding("error", case, file, problem)
     if whole and not flat:
-        seen.content[digest.hexdigest()].append(case)
+        content.content[digest.hexdigest()].append(case)
 
 
 def _hash(digest: Any, array: npt.NDArray[Any]) -> bool:
-    """Add an image's content, whatever type it is stored in; return whether it is constant."""
+    """Add an image's values, as float32, to a hash; return whether it is constant."""
     digest.update(str(array.shape).encode())
     for plane in np.moveaxis(array, -1, 0):
         digest.update(np.ascontiguousarray(plane, np.float32).tobytes())
@@ -132,15 +132,15 @@ def _hash(digest: Any, array: npt.NDArray[Any]) -> bool:
 
 
 def _check_image(
-    seen: Seen, listing: VolumeSet, case: str, file: Path, array: npt.NDArray[Any]
+    content: Seen, listing: VolumeSet, case: str, file: Path, array: npt.NDArray[Any]
 ) -> Iterator[Finding]:
     count = array.shape[3] if array.ndim == 4 else 1
     if listing.stacked:
-        seen.channels = seen.channels or count
-        if count != seen.channels:
+        content.channels = content.channels or count
+        if count != content.channels:
             text = (
-                f"{file}: {count} channel(s) of shape {array.shape}, expected {seen.channels} as "
-                f"{'listed' if listing.total else 'in other cases'} in {listing.where.name}; "
+                f"{file}: {count} channel(s) of shape {array.shape}, expected {content.channels} "
+                f"as {'listed' if listing.total else 'in other cases'} in {listing.where.name}; "
                 "correct the file, or leave the case out"
             )
             yield Finding("error", case, file, text)
@@ -151,8 +151,10 @@ def _check_image(
             yield Finding("warning", case, file, text)
 
 
-def check_values(seen: Seen, case: str, file: Path, array: npt.NDArray[Any]) -> Iterator[Finding]:
-    """Whether a label map holds known labels only, and any foreground."""
+def check_values(
+    content: Seen, case: str, file: Path, array: npt.NDArray[Any]
+) -> Iterator[Finding]:
+    """Report unknown labels in a label map, or a label map without foreground."""
     values = np.unique(array)
     if len(values) > LABELS:
         text = (
@@ -161,7 +163,7 @@ def check_values(seen: Seen, case: str, file: Path, array: npt.NDArray[Any]) -> 
         )
         yield Finding("error", case, file, text)
         return
-    allowed = seen.allowed
+    allowed = content.allowed
     unknown = [
         v.item()
         for v in values
@@ -170,14 +172,14 @@ def check_values(seen: Seen, case: str, file: Path, array: npt.NDArray[Any]) -> 
     if unknown:
         text = (
             f"{file}: label value(s) {unknown[:8]} are "
-            + ("no labels" if allowed is None else f"not in {seen.named}")
+            + ("no labels" if allowed is None else f"not in {content.named}")
             + ", expected "
             + ("whole numbers from 0" if allowed is None else f"among {sorted(allowed)}")
-            + f"; correct the file{'' if allowed is None else ' or ' + seen.named}"
+            + f"; correct the file{'' if allowed is None else ' or ' + content.named}"
         )
         yield Finding("error", case, file, text)
-    seen.values.update(int(v) for v in values if v.item() not in unknown)
-    if not set(values.tolist()) - {0, seen.ignore}:
+    content.values.update(int(v) for v in values if v.item() not in unknown)
+    if not set(values.tolist()) - {0, content.ignore}:
         yield Finding("warning", case, file, f"{file}: no foreground, only background")
 
 
@@ -193,21 +195,21 @@ def _check_labelled(listing: VolumeSet) -> Iterator[Finding]:
         yield Finding("warning", None, listing.where, text)
 
 
-def _check_labels(listing: VolumeSet, seen: Seen) -> Iterator[Finding]:
+def _check_labels(listing: VolumeSet, content: Seen) -> Iterator[Finding]:
     if not listing.labelled:
         return
-    if seen.allowed is None:
-        named = likely_labels(seen.values, listing.likely)
-        problem = None if named else odd_labels(seen.values)
+    if content.allowed is None:
+        named = likely_labels(content.values, listing.likely)
+        problem = None if named else odd_labels(content.values)
         if problem:
             yield Finding("error", None, listing.where, f"{listing.where}: {problem}")
         return
-    yield from unused_labels(listing.where, seen)
+    yield from unused_labels(listing.where, content)
 
 
-def unused_labels(where: Path, seen: Seen) -> Iterator[Finding]:
-    """Labels that are named but occur nowhere."""
-    unused = sorted((seen.allowed or frozenset()) - seen.values)
+def unused_labels(where: Path, content: Seen) -> Iterator[Finding]:
+    """Report labels that are named but occur in no case."""
+    unused = sorted((content.allowed or frozenset()) - content.values)
     if unused:
         text = (
             f"{where}: label value(s) {unused} occur in no case; remove them, or add cases that "
@@ -216,13 +218,13 @@ def unused_labels(where: Path, seen: Seen) -> Iterator[Finding]:
         yield Finding("warning", None, where, text)
 
 
-def _check_spacing(listing: VolumeSet, options: VolumeOptions, seen: Seen) -> Iterator[Finding]:
-    each = list(seen.spacing.values())
+def _check_spacing(listing: VolumeSet, options: VolumeOptions, content: Seen) -> Iterator[Finding]:
+    each = list(content.spacing.values())
     if options.spacing is not None or not each:
         return
     median = tuple(round(float(v), 6) for v in np.median(each, axis=0))
     differing = [
-        case for case, spacing in seen.spacing.items() if not same_spacing(spacing, median)
+        case for case, spacing in content.spacing.items() if not same_spacing(spacing, median)
     ]
     if differing:
         text = (
@@ -234,9 +236,9 @@ def _check_spacing(listing: VolumeSet, options: VolumeOptions, seen: Seen) -> It
 
 
 def _check_sides(
-    listing: VolumeSet, request: SourceRequest, options: VolumeOptions, seen: Seen
+    listing: VolumeSet, request: SourceRequest, options: VolumeOptions, content: Seen
 ) -> Iterator[Finding]:
-    """Subjects, splits, and the same image on both sides of one."""
+    """Report faults of subjects and splits, and images on both sides of a split."""
     try:
         subject_of = subjects_of(listing, request.subjects)
         folds = folds_of(listing, subject_of, options) if len(listing.entries) > 1 else {}
@@ -244,13 +246,13 @@ def _check_sides(
         yield Finding("error", None, listing.where, str(error))
         return
     yield from check_folds(split_file(listing, options), subject_of, folds)
-    yield from same_content(listing.where, seen.content, folds)
+    yield from same_content(listing.where, content.content, folds)
 
 
 def check_folds(
     where: Path, subject_of: Mapping[str, str], folds: Mapping[str, Split]
 ) -> Iterator[Finding]:
-    """Folds without cases on a side, or with a subject on both."""
+    """Report folds without cases on a side, or with a subject on both sides."""
     for number, split in folds.items():
         lacking = [side for side, cases in split.items() if not cases]
         if lacking:
@@ -268,7 +270,7 @@ def check_folds(
 def same_content(
     where: Path, content: Mapping[str, list[str]], folds: Mapping[str, Split]
 ) -> Iterator[Finding]:
-    """Cases with the same image: an error where one is trained on and another held out."""
+    """Report cases with the same image: an error where they lie on both sides of a fold."""
     for cases in content.values():
         if len(cases) < 2:
             continue

@@ -1,4 +1,4 @@
-"""Cases by their class, for whoever learns from, or is asked for, some classes only."""
+"""Select cases by their class."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from gansynth.runtime.errors import UsageFault, did_you_mean
 
 
 def class_numbers(source: CaseSource, names: Iterable[str], *, asked: str) -> frozenset[int]:
-    """Numbers of classes in a source's schema; UsageFault if there is not such a one."""
+    """Return the numbers of classes in a source's schema; UsageFault for an unknown one."""
     schema = source.schema
     if not schema.classes:
         raise UsageFault(
             f"{asked}: the cases of {source.name} have no classes, expected some; read them with "
             "--read classes=yes or a CSV (pictures:), or --read classes=foreground (slices:)"
         )
-    for one in names:
-        if one not in schema.classes:
+    for name in names:
+        if name not in schema.classes:
             raise UsageFault(
-                f"{asked}: class {one!r} is unknown, expected among {', '.join(schema.classes)}."
-                f"{did_you_mean(one, schema.classes)}"
+                f"{asked}: class {name!r} is unknown, expected among {', '.join(schema.classes)}."
+                f"{did_you_mean(name, schema.classes)}"
             )
-    return frozenset(schema.classes.index(one) for one in names)
+    return frozenset(schema.classes.index(name) for name in names)
 
 
 def training_cases(source: CaseSource, names: Sequence[str], *, asked: str) -> tuple[str, ...]:
-    """The training cases of some classes, sorted; UsageFault if a class has none."""
+    """Return the training cases of some classes, sorted; UsageFault if a class has none."""
     numbers = class_numbers(source, names, asked=asked)
-    found = {case: source.label_class(case) for case in source.train_ids}
-    absent = sorted(numbers - set(found.values()))
+    class_of = {case: source.label_class(case) for case in source.train_ids}
+    absent = sorted(numbers - set(class_of.values()))
     if absent:
-        there = (n for i, n in enumerate(source.schema.classes) if i in found.values())
+        there = (n for i, n in enumerate(source.schema.classes) if i in class_of.values())
         raise UsageFault(
             f"{asked}: no training case that was seen is of class "
             f"{source.schema.classes[absent[0]]!r}, expected among {', '.join(there)}"
         )
-    return tuple(case for case, number in found.items() if number in numbers)
+    return tuple(case for case, number in class_of.items() if number in numbers)
 
 
 def without_cases(source: CaseSource, names: Sequence[str], where: Path) -> Iterator[Finding]:
-    """Classes that no training case is of."""
+    """Report classes without training cases."""
     ids = source.train_ids
-    seen = {source.label_class(i) for i in ids} if names else set()
+    occurring = {source.label_class(i) for i in ids} if names else set()
     for number, name in enumerate(names):
-        if number not in seen:
+        if number not in occurring:
             text = (
                 f"{where}: no training case of fold {source.fold} is of class {name!r}; add cases, "
                 "or take another fold"

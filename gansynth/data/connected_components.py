@@ -1,7 +1,7 @@
-"""Parts of a label map: its connected components, their boxes, and how to take one away.
+"""Connected components of a label map ("parts"): their boxes, and their removal.
 
-Parts of a label are joined across corners; background and outside across faces only, so that
-whatever closes around them encloses them.
+Parts of a label are connected across corners. Parts of background and outside are connected across
+faces only, so that a closed label encloses them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Parts:
 
     @classmethod
     def of(cls, mask: Mask, corners: bool = True) -> Parts:
-        """The parts of a mask, joined across corners too or across faces only."""
+        """Return the parts of a mask, connected across corners or across faces only."""
         from scipy.ndimage import generate_binary_structure, label
 
         joined = generate_binary_structure(mask.ndim, mask.ndim if corners else 1)
@@ -43,7 +43,7 @@ class Parts:
         return cls(numbered, order + 1, sizes[order])
 
     def enclosed(self) -> Parts:
-        """Those that do not reach an edge of the map."""
+        """Return the parts that do not reach an edge of the map."""
         faces = [np.take(self.numbered, end, axis) for axis in range(self.numbered.ndim)
                  for end in (0, -1)]  # fmt: skip
         reaching = np.unique(np.concatenate([face.ravel() for face in faces]))
@@ -52,12 +52,12 @@ class Parts:
 
 
 def parts_of(labels: LabelArray, value: int) -> Parts:
-    """The parts of a label; of background or outside (value <= 0), those enclosed by something."""
+    """Return the parts of a label; of background or outside (value <= 0), the enclosed ones."""
     return Parts.of(labels == value) if value > 0 else Parts.of(labels == value, False).enclosed()
 
 
 def take_away(labels: LabelArray, parts: Parts, doomed: npt.NDArray[np.int64]) -> None:
-    """Give the voxels of parts of labels (int16) what most neighbours have, in place."""
+    """Set the voxels of some parts to their neighbours' commonest label (int16), in place."""
     from scipy.ndimage import binary_dilation, find_objects
 
     places = find_objects(parts.numbered)
@@ -80,9 +80,9 @@ def boxes_of(labels: LabelArray, schema: Schema, least: int = 1) -> Boxes:
     coords: list[list[int]] = []
     classes: list[int] = []
     for value in schema.foreground:
-        found = _boxes(parts_of(labels, value), least)
-        coords += found
-        classes += [value] * len(found)
+        boxes = _boxes(parts_of(labels, value), least)
+        coords += boxes
+        classes += [value] * len(boxes)
     shaped = np.array(coords, np.float32).reshape(-1, 2 * labels.ndim)
     return Boxes(shaped, np.array(classes, np.int16))
 
@@ -91,5 +91,5 @@ def _boxes(parts: Parts, least: int) -> list[list[int]]:
     from scipy.ndimage import find_objects
 
     places: list[Any] = find_objects(parts.numbered)
-    wanted = parts.numbers[parts.sizes >= least].tolist()
-    return [[*(s.start for s in places[n - 1]), *(s.stop for s in places[n - 1])] for n in wanted]
+    numbers = parts.numbers[parts.sizes >= least].tolist()
+    return [[*(s.start for s in places[n - 1]), *(s.stop for s in places[n - 1])] for n in numbers]

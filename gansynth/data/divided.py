@@ -1,6 +1,6 @@
-"""A data set dealt out otherwise: what all kinds of ``CaseSource.divided`` share.
+"""Split a data set into other folds: the shared parts of ``CaseSource.divided``.
 
-Nothing is copied: a folder gets the split, a CSV of who is who, and what else a host has to read.
+Nothing is copied. A folder gets the split, a CSV of subjects, and what else a framework reads.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from gansynth.core.source import CaseSource, SourceRequest
 
 FILE = "divided.json"
-"""What was dealt out in a folder, and of which data set."""
+"""Record of the data set and the split that a folder holds."""
 SPLITS = "splits.json"
 SUBJECTS = "subjects.csv"
 
 
 @dataclass(frozen=True)
 class Division:
-    """An absolute folder in which a split is written: of each fold cases, sorted."""
+    """An absolute folder that holds a split; cases of each fold are sorted."""
 
     folder: Path
     splits: tuple[Split, ...]
@@ -47,35 +47,35 @@ class Division:
 
     @property
     def cases(self) -> tuple[str, ...]:
-        """All that any fold names, sorted."""
+        """All cases that any fold names, sorted."""
         return tuple(sorted({case for s in self.splits for case in (*s["train"], *s["val"])}))
 
     def request(self, request: SourceRequest) -> SourceRequest:
-        """The same data set, its fold 0, for kinds that have ``--read splits=``."""
-        kept = {key: text for key, text in request.read.items() if key not in OF_SPLITS}
-        read = {**kept, "splits": str(self.file)}
+        """Request fold 0 of this split, for kinds of source that have ``--read splits=``."""
+        options = {key: text for key, text in request.read.items() if key not in OF_SPLITS}
+        read = {**options, "splits": str(self.file)}
         return replace(request, fold="0", read=read, subjects=str(self.subjects))
 
 
 def divide(
     source: CaseSource, ids: Collection[str], splits: Sequence[Split], folder: Path
 ) -> Division:
-    """Check a split, and write it with all subjects into a folder, made if it is not there.
+    """Check a split, and write it with all subjects to a folder, which is made if missing.
 
     Raises UsageFault: no fold, unknown cases, an empty side, or a folder that holds another split;
     IntegrityFault: a subject is on both sides; EnvironmentFault: the disk refuses.
     """
-    folder, known = folder.absolute(), set(ids)
-    made = tuple(_checked(source, known, number, split) for number, split in enumerate(splits))
+    folder, cases = folder.absolute(), set(ids)
+    made = tuple(_checked(source, cases, number, split) for number, split in enumerate(splits))
     if not made:
-        raise UsageFault(f"{source.name}: dealt out into no fold, expected at least one; add one")
+        raise UsageFault(f"{source.name}: split into no fold, expected at least one; add one")
     division = Division(folder, made)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     _claim(source, division)
     write_small(division.file, json_text(made))
-    people = sorted((case, source.subject(case)) for case in ids)
-    write_small(division.subjects, table_text(("case", "subject"), people))
+    rows = sorted((case, source.subject(case)) for case in ids)
+    write_small(division.subjects, table_text(("case", "subject"), rows))
     return division
 
 
@@ -89,13 +89,13 @@ def table_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def write_small(file: Path, text: str) -> None:
-    """Write a file that may be written again: whole or not at all, not forced to the disk."""
+    """Write a reproducible file: whole or not at all, without flushing it to the disk."""
     with disk_errors(file):
         replace_text(file, text)
 
 
 def json_text(doc: Any) -> str:
-    """A JSON document as it is written into files."""
+    """Format a JSON document for files."""
     return json.dumps(doc, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -118,28 +118,28 @@ def _checked(source: CaseSource, ids: Collection[str], number: int, split: Split
         [(case, source.subject(case)) for case in train],
         [(case, source.subject(case)) for case in held_out],
         fold=str(number),
-        repair=f"deal out the cases of {source.name} with all of a subject on one side",
+        repair=f"split the cases of {source.name} with all of a subject on one side",
     )
     return Split(train=train, val=held_out)
 
 
 def _claim(source: CaseSource, division: Division) -> None:
-    """Note what a folder holds, before anything else is written there."""
+    """Record a folder's data set and split before anything else is written there."""
     path = division.folder / FILE
-    told: dict[str, Any] = {
+    claim: dict[str, Any] = {
         "name": source.name,
         "request": {k: v for k, v in source.request.to_json().items() if k != "fold"},
         "splits": list(division.splits),
     }
     if path.is_file():
         try:
-            found = read_json(path)
+            written = read_json(path)
         except DataFault as fault:
             raise UsageFault(f"{fault}, or choose another folder") from fault
-        other = next((key for key in told if found.get(key) != told[key]), None)
-        if other is not None:
+        differing = next((key for key in claim if written.get(key) != claim[key]), None)
+        if differing is not None:
             raise UsageFault(
-                f"{path}: {other} is another than asked for, expected the same split of the same "
-                "data set; choose another folder, or remove this one"
+                f"{path}: {differing} is another than asked for, expected the same split of the "
+                "same data set; choose another folder, or remove this one"
             )
-    write_json_atomic(path, told)
+    write_json_atomic(path, claim)

@@ -1,4 +1,4 @@
-"""Sources of 2D cases whose label maps can be scored on the pixels of their own files."""
+"""Sources of 2D cases whose label maps are evaluated on the pixels of their own files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gansynth.runtime.errors import DataFault
 
 
 class FlatSource(CaseSource):
-    """2D cases, each with a label map on its file's pixels: what is scored is not resampled."""
+    """2D cases, each with a label map on its file's pixels, evaluated without resampling."""
 
     @abstractmethod
     def position(self, case_id: str) -> SlicePosition:
@@ -37,7 +37,7 @@ class FlatSource(CaseSource):
         """Rows and columns of the case's file."""
 
     def file_crop(self, case_id: str) -> tuple[slice, slice]:
-        """What ``load`` takes of the file's pixels, before it resamples them; here all."""
+        """Crop of the file's pixels that ``load`` takes before it resamples them; here all."""
         return slice(None), slice(None)
 
     @property
@@ -46,7 +46,7 @@ class FlatSource(CaseSource):
         return {value: value for value in self.schema.label_values if value >= 0}
 
     def encode_labels(self, case_id: str, labels: LabelArray) -> npt.NDArray[np.uint16]:
-        """Labels on the grid of ``load`` as numbers of a PNG as large as the case's file."""
+        """Encode labels on the grid of ``load`` for a PNG as large as the case's file."""
         crop, numbers = self.file_crop(case_id), np.zeros(self.file_shape(case_id), np.uint16)
         whole = pick(labels, numbers[crop].shape)
         for label, number in self.label_numbers.items():
@@ -54,18 +54,18 @@ class FlatSource(CaseSource):
         return numbers
 
     def read_predicted(self, case_id: str, file: Path) -> LabelArray:
-        """A host's label map, int16 (H, W) on the file's pixels; DataFault if unfit."""
-        found, shape = read_picture(file, "mask"), self.file_shape(case_id)
-        if found.shape != tuple(shape):
+        """Read a predicted label map, int16 (H, W) on the file's pixels; DataFault if unfit."""
+        picture, shape = read_picture(file, "mask"), self.file_shape(case_id)
+        if picture.shape != tuple(shape):
             raise DataFault(
-                f"{file}: {found.shape[0]} x {found.shape[1]} pixels, case {case_id!r} has "
+                f"{file}: {picture.shape[0]} x {picture.shape[1]} pixels, case {case_id!r} has "
                 f"{shape[0]} x {shape[1]}; expected equal, predict on the pixels of its file"
             )
-        labels = np.full(found.shape, -2, np.int16)
+        labels = np.full(picture.shape, -2, np.int16)
         for label, number in self.label_numbers.items():
-            labels[found == number] = label
+            labels[picture == number] = label
         if (labels == -2).any():
-            unknown = np.unique(found[labels == -2])[:8].tolist()
+            unknown = np.unique(picture[labels == -2])[:8].tolist()
             raise DataFault(
                 f"{file}: holds the numbers {unknown}, expected among "
                 f"{sorted(self.label_numbers.values())}; predict again with a model of this data"
@@ -73,6 +73,6 @@ class FlatSource(CaseSource):
         return labels
 
     def predicted(self, case_id: str, file: Path) -> LabelArray:
-        """A host's PNG, of the pixels of the case's file, int16 on the grid of ``load``."""
-        found = self.read_predicted(case_id, file)[self.file_crop(case_id)]
-        return pick(found, self.shape(case_id))
+        """Read a predicted PNG on the file's pixels, as int16 on the grid of ``load``."""
+        labels = self.read_predicted(case_id, file)[self.file_crop(case_id)]
+        return pick(labels, self.shape(case_id))

@@ -46,14 +46,14 @@ def list_folder(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
 
 
 def _list_pairs(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
-    found = Collector(folder, options.allow_absolute)
+    collector = Collector(folder, options.allow_absolute)
     images, labels = next((p for p in PAIRS if (folder / p[0]).is_dir()), PAIRS[0])
     # Beside imagesTr/ it is nnU-Net's or the Decathlon's own: they have kinds of source.
     names = read_names(folder) if images == PAIRS[0][0] else None
-    label_of = _files(found, labels)
-    labelled = _has_labels(found, labels)
+    label_of = _files(collector, labels)
+    labelled = _has_labels(collector, labels)
     cases: dict[str, dict[int | None, Path]] = defaultdict(dict)
-    for name, path in _files(found, images).items():
+    for name, path in _files(collector, images).items():
         match = _CHANNEL.fullmatch(name)
         if match is None or name in label_of:
             cases[name][None] = path
@@ -62,10 +62,14 @@ def _list_pairs(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
     channels = {number for files in cases.values() for number in files}
     stacked = channels <= {None}
     numbers = sorted(n for n in channels if n is not None)
-    known = None if names is None else names.channels
-    picked = None if known is None else pick(options.channels or known, known, folder)
+    channel_names = None if names is None else names.channels
+    picked = (
+        None
+        if channel_names is None
+        else pick(options.channels or channel_names, channel_names, folder)
+    )
     count = None if stacked else len(numbers)
-    if stacked or picked is None or len(known or ()) != count:
+    if stacked or picked is None or len(channel_names or ()) != count:
         chosen = numbers
     else:
         chosen = [numbers[place] for place in picked]
@@ -77,53 +81,53 @@ def _list_pairs(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
         if stacked or None in files:
             only = [files.get(None, folder / images / f"{case}.nii.gz")]
             if not stacked:
-                found.fault(case, only[0], _one_way(only[0]))
-            found.add(Entry(case, tuple(only), label))
+                collector.fault(case, only[0], _one_way(only[0]))
+            collector.add(Entry(case, tuple(only), label))
             continue
-        wanted = [files.get(n, folder / images / f"{case}_{n:04d}.nii.gz") for n in chosen]
-        found.add(Entry(case, tuple(wanted), label))
-    called = _names(found, folder, count, names, options)
+        paths = [files.get(n, folder / images / f"{case}_{n:04d}.nii.gz") for n in chosen]
+        collector.add(Entry(case, tuple(paths), label))
+    called = _names(collector, folder, count, names, options)
     return VolumeSet(
         f"{kind}:{folder.resolve().name}",
         folder,
         folder,
-        found.entries(
+        collector.entries(
             "images/CASE.nii.gz (or CASE_0000.nii.gz, ...), and labels/CASE.nii.gz if there are any"
         ),
         channels=called,
         stacked=stacked,
-        total=len(known) if known is not None and stacked else None,
+        total=len(channel_names) if channel_names is not None and stacked else None,
         picked=picked if stacked else None,
         labels=None if names is None or not labelled else names.labels,
         normalised=names is not None and names.normalised,
         splits=folder / SPLITS,
         subjects=folder / SUBJECTS,
-        faults=tuple(found.faults),
+        faults=tuple(collector.faults),
     )
 
 
-def _has_labels(found: Collector, labels: str) -> bool:
-    """Whether a folder of pairs has label maps: it has unless nothing in it looks like any."""
-    folders = sorted(p.name for p in found.root.iterdir() if p.is_dir() and p.name[0] != ".")
+def _has_labels(collector: Collector, labels: str) -> bool:
+    """Whether a folder of pairs has label maps, or a folder that looks like label maps."""
+    folders = sorted(p.name for p in collector.root.iterdir() if p.is_dir() and p.name[0] != ".")
     if labels in folders:
         return True
     meant = like_labels(folders)
     if meant is not None:
         message = (
-            f"{found.root}: has a folder {meant!r} but none called {labels!r}, expected label maps "
-            "there; rename it"
+            f"{collector.root}: has a folder {meant!r} but none called {labels!r}, expected label "
+            "maps there; rename it"
         )
-        found.fault(None, found.root / meant, DataFault(message))
+        collector.fault(None, collector.root / meant, DataFault(message))
     return meant is not None
 
 
-def _files(found: Collector, folder: str) -> dict[str, Path]:
-    """Stem -> file, of one folder's NIfTI files."""
-    home = found.root / folder
+def _files(collector: Collector, folder: str) -> dict[str, Path]:
+    """Map stems to files, of one folder's NIfTI files."""
+    home = collector.root / folder
     files: dict[str, Path] = {}
     for name in sorted(os.listdir(home)) if home.is_dir() else ():
         short = stem(name)
-        path = None if short is None else found.file(f"{folder}/{name}", str(home), short)
+        path = None if short is None else collector.file(f"{folder}/{name}", str(home), short)
         if short is None or path is None:
             continue
         if short in files:
@@ -131,7 +135,7 @@ def _files(found: Collector, folder: str) -> dict[str, Path]:
                 f"{path}: there is {files[short].name} too, expected one file of this name; "
                 "remove one"
             )
-            found.fault(short, path, DataFault(message))
+            collector.fault(short, path, DataFault(message))
             continue
         files[short] = path
     return files
@@ -145,18 +149,22 @@ def _one_way(file: Path) -> DataFault:
 
 
 def _names(
-    found: Collector, folder: Path, count: int | None, said: Names | None, options: VolumeOptions
+    collector: Collector,
+    folder: Path,
+    count: int | None,
+    given_names: Names | None,
+    options: VolumeOptions,
 ) -> tuple[str, ...] | None:
-    """Names of the channels that are read; None if only the files know how many there are."""
+    """Return names of the channels to read; None if only the files tell their number."""
     names = options.channels
-    if said is not None and said.channels is not None:
-        if count is not None and len(said.channels) != count:
+    if given_names is not None and given_names.channels is not None:
+        if count is not None and len(given_names.channels) != count:
             message = (
-                f"{said.where}: channel_names has {len(said.channels)} name(s), but {folder} has "
-                f"{count} channel(s); expected a name for each; correct it, or remove it"
+                f"{given_names.where}: channel_names has {len(given_names.channels)} name(s), but "
+                f"{folder} has {count} channel(s); expected a name for each; correct or remove it"
             )
-            found.fault(None, said.where, DataFault(message))
-        return names or said.channels
+            collector.fault(None, given_names.where, DataFault(message))
+        return names or given_names.channels
     if count is None:
         return names
     if names is not None and len(names) != count:
@@ -171,7 +179,7 @@ def _names(
 
 
 def _list_bids(kind: str, folder: Path, subjects: list[Path], options: VolumeOptions) -> VolumeSet:
-    found = Collector(folder, options.allow_absolute)
+    collector = Collector(folder, options.allow_absolute)
     images: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     labels: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for home in (*subjects, folder / "derivatives"):
@@ -183,19 +191,19 @@ def _list_bids(kind: str, folder: Path, subjects: list[Path], options: VolumeOpt
                 if match is None or not (raw or match["suffix"] in LABELS):
                     continue
                 case = "_".join(filter(None, (match["sub"], match["ses"])))
-                path = found.file(os.path.relpath(os.path.join(at, name), folder), at, case)
+                path = collector.file(os.path.relpath(os.path.join(at, name), folder), at, case)
                 if path is not None:
-                    kept = labels if match["suffix"] in LABELS else images
-                    kept[case][match["suffix"]].append(path)
+                    group = labels if match["suffix"] in LABELS else images
+                    group[case][match["suffix"]].append(path)
     channels = options.channels or _shared(images)
     labelled = any(labels.values())
     for case in sorted(images.keys() | labels.keys()):
-        _add_bids(found, case, images[case], labels[case], channels, labelled)
+        _add_bids(collector, case, images[case], labels[case], channels, labelled)
     return VolumeSet(
         f"{kind}:{folder.resolve().name}",
         folder,
         folder,
-        found.entries(
+        collector.entries(
             "sub-XX/anat/sub-XX_T1w.nii.gz, and derivatives/NAME/sub-XX/anat/sub-XX_dseg.nii.gz if "
             "there are label maps"
         ),
@@ -203,37 +211,37 @@ def _list_bids(kind: str, folder: Path, subjects: list[Path], options: VolumeOpt
         stacked=False,
         splits=folder / SPLITS,
         subjects=folder / SUBJECTS,
-        faults=tuple(found.faults),
+        faults=tuple(collector.faults),
     )
 
 
 def _shared(images: dict[str, dict[str, list[Path]]]) -> tuple[str, ...]:
-    """Suffixes that every case has, the commonest first by name."""
+    """Return the suffixes that every case has, sorted; all suffixes if none is shared."""
     each = [set(files) for files in images.values() if files]
     shared = set.intersection(*each) if each else set()
     return tuple(sorted(shared or set().union(*each)))
 
 
 def _add_bids(
-    found: Collector,
+    collector: Collector,
     case: str,
     images: dict[str, list[Path]],
     labels: dict[str, list[Path]],
     channels: tuple[str, ...],
     labelled: bool,
 ) -> None:
-    anat = found.root / case.replace("_", "/") / "anat"
+    anat = collector.root / case.replace("_", "/") / "anat"
     files = [images.get(c, [anat / f"{case}_{c}.nii.gz"]) for c in channels]
     drawn = next((labels[s] for s in LABELS if s in labels), None)
-    lacking = found.root / "derivatives" / "labels" / anat.relative_to(found.root)
+    lacking = collector.root / "derivatives" / "labels" / anat.relative_to(collector.root)
     for several in (*files, drawn or ()):
         if len(several) > 1:
             message = (
                 f"{several[1]}: a second file beside {several[0].name} for case {case!r}, expected "
                 "one; remove one, or list the files in a manifest (docs/sources.md)"
             )
-            found.fault(case, several[1], DataFault(message))
-    found.add(
+            collector.fault(case, several[1], DataFault(message))
+    collector.add(
         Entry(
             case,
             tuple(f[0] for f in files),

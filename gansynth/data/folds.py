@@ -1,4 +1,4 @@
-"""Which cases of a data set of volumes are trained on, and which are held out."""
+"""Folds of a data set of volumes: training and held-out cases."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from gansynth.data.subjects import grouped_splits, read_subjects
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json
 
-_REPAIR = "correct the file, or remove it to have folds dealt out"
+_REPAIR = "correct the file, or remove it to have folds made"
 
 
-def subjects_of(listing: VolumeSet, asked: str | None) -> dict[str, str]:
-    """Case -> person: as asked for, as the layout or a CSV beside it says; else itself."""
+def subjects_of(listing: VolumeSet, request: str | None) -> dict[str, str]:
+    """Map cases to subjects: by request, by the layout or a CSV beside it; else to themselves."""
     ids = [entry.case for entry in listing.entries]
-    if asked is not None:
-        return read_subjects(asked, ids)
+    if request is not None:
+        return read_subjects(request, ids)
     if any(entry.subject for entry in listing.entries):
         return {entry.case: entry.subject or entry.case for entry in listing.entries}
     if listing.subjects.is_file():
@@ -33,15 +33,15 @@ def subjects_of(listing: VolumeSet, asked: str | None) -> dict[str, str]:
 def folds_of(
     listing: VolumeSet, subject_of: Mapping[str, str], options: VolumeOptions
 ) -> dict[str, Split]:
-    """Every fold by its number, as text.
+    """Return every fold by its number, as text.
 
-    A JSON of splits that is asked for comes first, then the layout's columns, then the JSON beside
-    it, then folds are made. Test cases are held out unless a JSON says. Raises DataFault: a split
-    that cannot be used, or too few subjects.
+    Splits come from the first of these: a requested JSON, the layout's columns, the JSON beside it,
+    new folds. Test cases are held out unless a JSON says otherwise. Raises DataFault: an unusable
+    split, or too few subjects.
     """
-    known = {entry.case for entry in listing.entries}
+    cases = {entry.case for entry in listing.entries}
     if options.splits is not None:
-        return read_folds(Path(options.splits), known, listing.where)
+        return read_folds(Path(options.splits), cases, listing.where)
     test = [entry.case for entry in listing.entries if entry.part == "test"]
     part_of = {entry.case: entry.part for entry in listing.entries if entry.part != "test"}
     parts = set(part_of.values()) - {""}
@@ -56,7 +56,7 @@ def folds_of(
             for number in sorted(parts, key=int)
         }
     elif listing.splits.is_file():
-        return read_folds(listing.splits, known, listing.where)
+        return read_folds(listing.splits, cases, listing.where)
     else:
         folds = _dealt(listing, subject_of, options, list(part_of), bool(test))
     for split in folds.values():
@@ -84,24 +84,24 @@ def _dealt(
     ids: list[str],
     tested: bool,
 ) -> dict[str, Split]:
-    people = len({subject_of[case] for case in ids})
-    if people < options.folds:
-        if tested and people:  # there are test cases to hold out, and no folds are needed
+    count = len({subject_of[case] for case in ids})
+    if count < options.folds:
+        if tested and count:  # there are test cases to hold out, and no folds are needed
             return {"0": Split(train=ids, val=[])}
-        way_out = f"say --read folds={people}, or" if people > 1 else "add cases, or"
+        way_out = f"say --read folds={count}, or" if count > 1 else "add cases, or"
         raise DataFault(
-            f"{listing.where}: {people} subject(s) for {options.folds} folds, expected at least "
+            f"{listing.where}: {count} subject(s) for {options.folds} folds, expected at least "
             f"one for each; {way_out} hold nothing out: --fold all"
         )
     splits = grouped_splits(ids, subject_of, options.folds, options.seed)
     return {str(number): split for number, split in enumerate(splits)}
 
 
-def read_folds(path: Path, known: Collection[str], where: Path) -> dict[str, Split]:
+def read_folds(path: Path, cases: Collection[str], where: Path) -> dict[str, Split]:
     """Every fold of a JSON of splits, as ``read_splits``; DataFault for unknown cases."""
     folds = read_splits(path)
     for number, split in folds.items():
-        unknown = sorted({*split["train"], *split["val"]} - set(known))
+        unknown = sorted({*split["train"], *split["val"]} - set(cases))
         if unknown:
             raise DataFault(
                 f"{path}: fold {number} names {len(unknown)} case(s) that {where} does not have, "
@@ -111,7 +111,7 @@ def read_folds(path: Path, known: Collection[str], where: Path) -> dict[str, Spl
 
 
 def absolute(request: SourceRequest, where: str | Path = "") -> SourceRequest:
-    """The request with absolute paths (``where``, subjects, splits): a run remembers it."""
+    """Return the request with absolute paths (``where``, subjects, splits), for a run's record."""
     subjects, read = request.subjects, dict(request.read)
     if subjects is not None and Path(subjects).is_file():
         subjects = str(Path(subjects).absolute())
@@ -143,7 +143,7 @@ def read_splits(path: Path) -> dict[str, Split]:
 def choose_fold(
     listing: VolumeSet, subject_of: Mapping[str, str], options: VolumeOptions, fold: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Training and held-out cases of a fold, sorted; ``all`` holds out test cases only.
+    """Return training and held-out cases of a fold, sorted; ``all`` holds out test cases only.
 
     Raises UsageFault: no such fold; DataFault: a split that cannot be used, or an empty side;
     IntegrityFault: a subject is on both sides.
@@ -201,7 +201,7 @@ def guard(where: Path, subject_of: Mapping[str, str], fold: str, split: Split) -
 
 
 def split_file(listing: VolumeSet, options: VolumeOptions) -> Path:
-    """What says which case is in which fold: a JSON, or the layout's columns."""
+    """Return the file that defines the folds: a JSON, or the layout's manifest."""
     if options.splits is not None:
         return Path(options.splits)
     parts = {entry.part for entry in listing.entries} - {"", "test"}

@@ -54,9 +54,9 @@ def stored_axes(affine: npt.NDArray[np.float64]) -> tuple[tuple[int, int], ...]:
     return tuple((int(axis), int(way)) for axis, way in orientations.io_orientation(affine))
 
 
-def same_spacing(one: Sequence[float], other: Sequence[float]) -> bool:
+def same_spacing(first: Sequence[float], second: Sequence[float]) -> bool:
     """Whether two spacings differ by at most 1 % on every axis."""
-    return all(abs(a - b) <= SAME * max(a, b) for a, b in zip(one, other, strict=True))
+    return all(abs(a - b) <= SAME * max(a, b) for a, b in zip(first, second, strict=True))
 
 
 def resampled_shape(

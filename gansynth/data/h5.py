@@ -1,6 +1,6 @@
-"""``h5:FILE``: any source, cached by ``gansynth cache``; reads random patches without the rest.
+"""``h5:FILE``: a cache of any source, made by ``gansynth cache``, that reads single patches.
 
-To every guard a cache is the source it was made from: same name, fold, host's record, lineage.
+A cache has the name, fold, record and lineage of its original source, so all guards treat it alike.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 class H5Source(PatchSource):
     """A cached source. May be pickled, shared by threads, and used on both sides of a fork.
 
-    Raises DataFault: no cache, a damaged one, or another format; UsageFault: another fold,
-    configuration, plans or subjects than it was made with; IntegrityFault: a subject on both sides.
+    Raises DataFault: no cache, a damaged one, or another format. Raises UsageFault: another fold,
+    configuration, plans or subjects than the cache has. Raises IntegrityFault: a subject on both
+    sides.
     """
 
     def __init__(self, request: SourceRequest) -> None:
@@ -65,7 +66,7 @@ class H5Source(PatchSource):
 
     @property
     def space(self) -> Space:
-        """The original source's space, with its host's record."""
+        """The original source's space, with its record."""
         return self.index.space
 
     @property
@@ -80,11 +81,11 @@ class H5Source(PatchSource):
 
     @property
     def ancestors(self) -> tuple[Lineage, ...]:
-        """The original source's."""
+        """Lineages behind the original source."""
         return self.index.ancestors
 
     def subject(self, case_id: str) -> str:
-        """The person a case belongs to."""
+        """The subject a case belongs to."""
         return self._entry(case_id).subject
 
     def label_class(self, case_id: str) -> int | None:
@@ -92,28 +93,28 @@ class H5Source(PatchSource):
         return self._entry(case_id).label_class
 
     def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
-        """Lineage record of the original case, as noted when it was cached; nothing is read."""
+        """Lineage record of the original case from the index; nothing is read."""
         return self._entry(case_id).record
 
     def content(self, case_id: str, load: Callable[[str], Case] | None = None) -> str:
-        """As noted; nothing is read."""
+        """SHA-256 of a case from the index; nothing is read."""
         return self._entry(case_id).sha256
 
     def _refuse_other(self) -> None:
-        """Refuse to be asked for what another cache would have to hold."""
-        asked, made = self.request, self.index.request
+        """Refuse options that need another cache."""
+        request, made = self.request, self.index.request
         again = f"make another cache: gansynth cache {made.get('kind')}:{made.get('where')} -o FILE"
-        if asked.fold != self.index.fold:
+        if request.fold != self.index.fold:
             raise UsageFault(
-                f"{self.path}: --fold {asked.fold}: the cache holds fold {self.index.fold}, "
-                f"expected --fold {self.index.fold}; or {again} --fold {asked.fold}"
+                f"{self.path}: --fold {request.fold}: the cache holds fold {self.index.fold}, "
+                f"expected --fold {self.index.fold}; or {again} --fold {request.fold}"
             )
         for key in ("configuration", "plans", "subjects"):
-            value, known = getattr(asked, key), made.get(key)
-            if value is not None and value != known:
+            value, cached = getattr(request, key), made.get(key)
+            if value is not None and value != cached:
                 raise UsageFault(
-                    f"{self.path}: --{key} {value}: the cache was made with {known}; leave it out, "
-                    f"or {again} --{key} {value}"
+                    f"{self.path}: --{key} {value}: the cache was made with {cached}; leave it "
+                    f"out, or {again} --{key} {value}"
                 )
 
     def _refuse_leaks(self) -> None:
@@ -124,7 +125,7 @@ class H5Source(PatchSource):
         guard_split(*sides, fold=self.fold, repair="correct the original, and cache it again")
 
     def original(self, case_id: str) -> Original:
-        """A case as the files of the original source have it; they must still be there."""
+        """Return a case from the files of the original source, which must still be there."""
         from gansynth.data.views import open_plain
 
         if self._source is None:
@@ -138,7 +139,7 @@ class H5Source(PatchSource):
         """Refused (UsageFault): a cache holds one fold, read as its training cases say."""
         made_from = f"{self.index.request['kind']}:{self.index.request['where']}"
         raise UsageFault(
-            f"{self.path}: a cache holds one fold, which cannot be dealt out otherwise, expected "
+            f"{self.path}: a cache holds one fold, which cannot be split otherwise, expected "
             f"what it was made from: {made_from}"
         )
 
@@ -148,7 +149,7 @@ class H5Source(PatchSource):
         return self.load_part(case_id, [slice(0, n) for n in entry.shape])
 
     def load_part(self, case_id: str, box: Sequence[slice]) -> Case:
-        """The voxels of a case within a box, and what lies in it of its boxes."""
+        """Read the voxels of a case within a box, with the case's boxes cut to it."""
         entry = self._entry(case_id)
         with hdf5(self.path, f"case {case_id!r}: "):
             image = self._image(entry)[(slice(None), *box)].astype(np.float32, copy=False)
@@ -212,7 +213,7 @@ class H5Source(PatchSource):
 
     @property
     def _file(self) -> Any:
-        """The open file; of this process, for HDF5's handles do not survive a fork."""
+        """The open file of this process: HDF5's handles do not survive a fork."""
         if self._open is None or self._open[0] != os.getpid():
             self._open = (os.getpid(), open_file(self.path))
         return self._open[1]
@@ -228,7 +229,7 @@ class H5Source(PatchSource):
 
 
 def check_h5(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
-    """Find everything that is wrong with ``h5:FILE``: every chunk of every case is read."""
+    """Check ``h5:FILE``: every chunk of every case is read."""
     fold = read_index(Path(request.where).expanduser()).fold
     source = H5Source(replace(request, fold=fold))
     findings = []

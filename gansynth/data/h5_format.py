@@ -1,8 +1,8 @@
-"""The HDF5 file behind ``h5:FILE``: its names, its index, and reading it without trusting it.
+"""The HDF5 file behind ``h5:FILE``: its names, its index, and safe reading.
 
 ``/index`` is one JSON document. ``/cases/000000`` holds ``image`` (C, D, H, W), ``labels`` (D, H,
-W), ``planes`` (counts of labels, see ``gansynth.core.foreground``), ``boxes``, ``box_labels``: all
-chunked, each chunk with a Fletcher-32 checksum.
+W), ``boxes`` and ``box_labels``. It also holds ``planes``, counts of labels (see
+``gansynth.core.foreground``). All are chunked, each chunk with a Fletcher-32 checksum.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ LIBVER = ("v110", "v110")
 """HDF5's file format: its metadata carries checksums too, and HDF5 1.10 and later read it."""
 MAX_INDEX_BYTES = 256 << 20
 MAX_CASE_BYTES = 16 << 30
-"""Largest array that is believed."""
+"""Largest array that is read."""
 MAGIC = b"\x89HDF\r\n\x1a\n"
 HDF5_SAYS = (OSError, LookupError, ValueError, RuntimeError, TypeError, AttributeError)
-"""What h5py raises of a damaged file."""
+"""Exceptions that h5py raises for a damaged file."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ class Entry(Document, later=("label_class", "image", "prints")):
 
     @property
     def record(self) -> CaseRecord:
-        """What lineage remembers of it."""
+        """The case's record in the lineage."""
         return CaseRecord(self.id, self.subject, self.sha256, self.image, self.prints)
 
 
 @dataclass(frozen=True)
 class Index(Document):
-    """What a cache says of itself. ``dtype``: how images are stored, ``float32`` or ``float16``."""
+    """The index of a cache. ``dtype``: type of stored images, ``float32`` or ``float16``."""
 
     name: str
     fold: str
@@ -116,29 +116,29 @@ def unpack_planes(table: npt.NDArray[np.int64], axes: int) -> Planes:
 # -- reading -------------------------------------------------------------------------------------
 
 
-def damaged(path: Path, why: object, what: str = "") -> DataFault:
+def damaged(path: Path, why: object, part: str = "") -> DataFault:
     """The fault of a file that is not what ``gansynth cache`` wrote."""
     words = " ".join(str(why).split())[:200]
     return DataFault(
-        f"{path}: {what}damaged ({words}), expected what gansynth cache wrote; copy it again, or "
+        f"{path}: {part}damaged ({words}), expected what gansynth cache wrote; copy it again, or "
         "make it again: gansynth cache KIND:WHERE -o FILE"
     )
 
 
 @contextlib.contextmanager
-def hdf5(path: Path, what: str = "") -> Iterator[None]:
-    """Turn what HDF5 says of a file into one line; ``what`` is being read, e.g. ``case 'a': ``."""
+def hdf5(path: Path, part: str = "") -> Iterator[None]:
+    """Turn HDF5's errors of a file into one line; ``part`` is being read, e.g. ``case 'a': ``."""
     try:
         yield
     except GansynthError:
         raise
     except MemoryError as error:
-        raise EnvironmentFault(f"{path}: {what}not enough memory to read it; free some") from error
+        raise EnvironmentFault(f"{path}: {part}not enough memory to read it; free some") from error
     except HDF5_SAYS as error:
         if isinstance(error, OSError) and error.errno:
             with reading(path):
                 raise
-        raise damaged(path, error, what) from error
+        raise damaged(path, error, part) from error
 
 
 def open_file(path: Path) -> Any:
@@ -157,7 +157,7 @@ def open_file(path: Path) -> Any:
 
 
 def read_index(path: Path) -> Index:
-    """Read what a cache says of itself; DataFault: none, damaged, or of another format."""
+    """Read the index of a cache; DataFault: none, damaged, or of another format."""
     with open_file(path) as file, hdf5(path):
         version = file.attrs.get("gansynth cache")
         if version is None:
@@ -187,16 +187,16 @@ def dataset(file: Any, name: str) -> Any:
     for last in range(1, len(parts) + 1):
         if not isinstance(file.get("/".join(parts[:last]), getlink=True), h5py.HardLink):
             raise ValueError(f"{name} is not in the file")
-    found = file[name]
-    if not isinstance(found, h5py.Dataset) or found.is_virtual or found.external:
+    array = file[name]
+    if not isinstance(array, h5py.Dataset) or array.is_virtual or array.external:
         raise ValueError(f"{name} is not an array in the file")
-    return found
+    return array
 
 
 def checked(file: Any, name: str, shape: Sequence[int], kinds: str) -> Any:
     """A data set of a known shape. Raises ValueError, KeyError: it is another."""
-    found = dataset(file, name)
-    size = math.prod(shape) * found.dtype.itemsize
-    if found.shape != tuple(shape) or found.dtype.kind not in kinds or size > MAX_CASE_BYTES:
-        raise ValueError(f"{name} is {found.shape} of {found.dtype}, expected {tuple(shape)}")
-    return found
+    array = dataset(file, name)
+    size = math.prod(shape) * array.dtype.itemsize
+    if array.shape != tuple(shape) or array.dtype.kind not in kinds or size > MAX_CASE_BYTES:
+        raise ValueError(f"{name} is {array.shape} of {array.dtype}, expected {tuple(shape)}")
+    return array

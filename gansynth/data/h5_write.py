@@ -98,7 +98,7 @@ def refuse_existing(path: Path) -> None:
 
 
 def estimate(source: CaseSource, path: Path, *, dtype: Dtype, chunk: int) -> dict[str, Any]:
-    """What a cache would be, uncompressed, judged by its first training case; JSON-able."""
+    """Estimate the uncompressed size of a cache from the first training case; JSON-able."""
     began = time.perf_counter()
     case = source.load(source.train_ids[0])
     seconds = time.perf_counter() - began
@@ -119,11 +119,7 @@ def estimate(source: CaseSource, path: Path, *, dtype: Dtype, chunk: int) -> dic
 
 
 class _Writer:
-    """A file in the making.
-
-    HDF5 leaks, and crashes at exit, when it meets a full disk itself. So the empty file is built in
-    memory and written plainly, and the space for each case is reserved before HDF5 writes it.
-    """
+    """Writes a cache; reserves space first, because HDF5 crashes at exit on a full disk."""
 
     def __init__(
         self, path: Path, dtype: np.dtype[Any], chunk: int, filters: Mapping[str, Any]
@@ -224,7 +220,7 @@ class _Writer:
 
 @contextlib.contextmanager
 def _writing(path: Path, needed: int) -> Iterator[None]:
-    """Turn what a disk says, to us or to HDF5, into one line."""
+    """Turn disk errors of HDF5 into one line."""
     with disk_errors(path, needed):
         try:
             yield

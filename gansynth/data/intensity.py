@@ -1,4 +1,4 @@
-"""Bringing intensities to about zero mean and unit variance: MR by case, CT by training cases.
+"""Normalise intensities to about zero mean and unit variance: MR by case, CT by training cases.
 
 CT follows nnU-Net (Isensee et al. 2021, Nat. Methods 18:203): clip to the 0.5 and 99.5 percentiles
 of the training cases' foreground, subtract their mean, divide by their deviation.
@@ -20,12 +20,12 @@ from gansynth.runtime.serialise import Document
 
 PERCENTILES = (0.5, 99.5)
 VOXELS = 100_000
-"""Foreground voxels that are drawn of a case, if it has more."""
+"""Largest number of foreground voxels drawn from a case."""
 
 
 @dataclass(frozen=True)
 class Intensity(Document, later=("low", "high", "mean", "std")):
-    """What is done to a channel; ``low`` to ``std``, in the file's units, of CT only."""
+    """Normalisation of a channel; ``low`` to ``std``, in the file's units, for CT only."""
 
     modality: Modality
     low: float | None = None
@@ -61,8 +61,8 @@ class Intensity(Document, later=("low", "high", "mean", "std")):
 
 def by_name(channels: Sequence[str]) -> tuple[Modality, ...]:
     """``ct`` for channels called CT, ``none`` for noNorm (nnU-Net's words), else ``mr``."""
-    known: dict[str, Modality] = {"ct": "ct", "nonorm": "none"}
-    return tuple(known.get(name.casefold(), "mr") for name in channels)
+    modalities: dict[str, Modality] = {"ct": "ct", "nonorm": "none"}
+    return tuple(modalities.get(name.casefold(), "mr") for name in channels)
 
 
 def draw_foreground(
@@ -78,7 +78,7 @@ def draw_foreground(
 def ct_intensities(
     where: str, foreground: Iterable[FloatArray], window: tuple[float, float] | None
 ) -> tuple[Intensity, ...]:
-    """What CT channels undergo.
+    """Fit the normalisation of CT channels.
 
     ``foreground``: voxels (C, N) of each training case, CT channels only. Raises DataFault: no
     training case has a foreground.
@@ -89,9 +89,9 @@ def ct_intensities(
             f"{where}: no training case has voxels with a label above 0, expected some to take CT "
             "statistics from; leave intensities as they are: --read modality=none"
         )
-    found = []
+    intensities = []
     for channel in voxels:
         low, high = window or np.percentile(channel, PERCENTILES)
         mean, std = float(channel.mean(dtype=np.float64)), float(channel.std(dtype=np.float64))
-        found.append(Intensity("ct", *(round(float(v), 4) for v in (low, high, mean, std))))
-    return tuple(found)
+        intensities.append(Intensity("ct", *(round(float(v), 4) for v in (low, high, mean, std))))
+    return tuple(intensities)

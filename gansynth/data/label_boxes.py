@@ -1,4 +1,4 @@
-"""Boxes of cases that have label maps: one around each connected part of what is asked for."""
+"""Boxes of cases that have label maps: one around each connected part of the chosen labels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ONE = Schema(("mask",), {"background": 0, "lesion": 1}, (1.0, 1.0), "HW")
 
 
 def box_record(boxes: BoxesAsked | None, least: int) -> dict[str, Any]:
-    """What of ``boxes`` and ``least`` changes cases, for the host's record; nothing without any."""
+    """Return the record of ``boxes`` and ``least``; empty without boxes."""
     return {} if boxes is None else {"boxes": {"of": boxes, "least": least}}
 
 
@@ -32,37 +32,37 @@ class LabelBoxes:
     def asked(
         cls, boxes: BoxesAsked | None, least: int, schema: Schema, where: str
     ) -> LabelBoxes | None:
-        """What is asked for, or None; UsageFault: no labels, or not such a number."""
+        """Return the maker of requested boxes, or None; UsageFault: no labels, or unknown ones."""
         if boxes is None:
             return None
-        known = {number: name for name, number in schema.labels.items()
+        names = {number: name for name, number in schema.labels.items()
                  if number in schema.foreground}  # fmt: skip
-        if not known:
+        if not names:
             raise UsageFault(
                 f"--read boxes: {where} has no label maps, expected some to draw boxes around; add "
                 "them, or leave that out"
             )
         if boxes == "yes":
-            classes = {known[number]: (number,) for number in schema.foreground}
+            classes = {names[number]: (number,) for number in schema.foreground}
             return cls(classes, least)
         for name, numbers in boxes.items():
             for number in numbers:
-                if number not in known:
-                    told = ", ".join(f"{n} {label}" for n, label in known.items())
+                if number not in names:
+                    expected = ", ".join(f"{n} {label}" for n, label in names.items())
                     raise UsageFault(
                         f"--read boxes={name}:{'+'.join(map(str, numbers))}: {where} has no label "
-                        f"{number}, expected among {told}; correct the number"
+                        f"{number}, expected among {expected}; correct the number"
                     )
         return cls(boxes, least)
 
     def of(self, labels: LabelArray) -> Boxes:
         """Boxes of a label map int16 (D, H, W) or (H, W), by class and then by size."""
-        found = [
+        per_class = [
             boxes_of(np.isin(labels, numbers).astype(np.int16), _ONE, self.least)
             for numbers in self.classes.values()
         ]
-        classes = [np.full(len(b.labels), n, np.int16) for n, b in enumerate(found)]
-        return Boxes(np.concatenate([b.coords for b in found]), np.concatenate(classes))
+        classes = [np.full(len(b.labels), n, np.int16) for n, b in enumerate(per_class)]
+        return Boxes(np.concatenate([b.coords for b in per_class]), np.concatenate(classes))
 
     def of_case(self, case: Case) -> Boxes:
         """Boxes of a case. Raises DataFault: it has no label map."""

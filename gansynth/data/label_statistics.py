@@ -1,7 +1,7 @@
-"""What label maps of a training set look like, and whether drawn ones look like them.
+"""Statistics of training label maps, and quality checks of generated ones.
 
-Small faults of drawn maps are mended; maps that no training case resembles are refused. Only counts
-are kept of a case.
+Small faults of generated maps are corrected. Maps unlike all training cases are rejected. Only
+counts of a case are stored.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gansynth.runtime.serialise import Document
 
 QUANTILES = (0.005, 0.05, 0.25, 0.5, 0.75, 0.95, 0.995)
 SPECK = 0.02
-"""Share of the training parts of a label that may be smaller than what is taken for a speck."""
+"""Quantile of the sizes of a label's training parts below which a part is a speck."""
 MANY = 0.99
 """Share of the training maps that have no more parts than a drawn one may."""
 LEAST = 0.02
@@ -30,12 +30,12 @@ WIDER = 1.5
 FEW = 30
 """Training maps of a label at which that factor is doubled: their quantiles are worth less."""
 ROUGHER, ROUGHER_LABEL = 1.25, 1.5
-"""How much rougher all foreground, or one of several labels, may be drawn than all but 1 % of the
-training ones, as a factor: what divides a lesion differs more between people than its outline."""
+"""Factors by which all foreground, or one label, may be rougher than 99 % of the training maps.
+Borders within a lesion differ more between subjects than its outline."""
 
 
 class Seen(NamedTuple):
-    """What one map shows of a value: voxels, sizes of its parts, largest first, ``roughness``."""
+    """Counts of one value in one map: voxels, sizes of its parts, largest first, ``roughness``."""
 
     area: int
     sizes: list[int]
@@ -44,7 +44,7 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class LabelPrior(Document):
-    """What the training maps say of one value; areas are its voxels in the maps that show it.
+    """Statistics of one value in training maps; areas are its voxels in the maps that show it.
 
     Attributes: ``area``: ``QUANTILES`` of it, empty where no map shows it. ``parts``: median
     number; of background and outside, of those enclosed. ``most``: parts that all but 1 % of the
@@ -66,30 +66,30 @@ class LabelPrior(Document):
     least: int = 0
 
     @classmethod
-    def of(cls, value: int, name: str, seen: Sequence[Seen]) -> LabelPrior:
-        """What so many maps say, one entry for each."""
-        shown = [one for one in seen if one.area]
-        areas = np.array([one.area for one in shown])
-        counts = [len(one.sizes) for one in shown]
-        sizes = np.array([size for one in shown for size in one.sizes])
+    def of(cls, value: int, name: str, maps: Sequence[Seen]) -> LabelPrior:
+        """Summarise the counts of maps, one entry for each."""
+        labelled = [entry for entry in maps if entry.area]
+        areas = np.array([entry.area for entry in labelled])
+        counts = [len(entry.sizes) for entry in labelled]
+        sizes = np.array([size for entry in labelled for size in entry.sizes])
         if not areas.size:
             return cls(value, name)
         return cls(
             value,
             name,
             maps=len(areas),
-            share=len(areas) / len(seen),
+            share=len(areas) / len(maps),
             area=tuple(float(q) for q in np.quantile(areas, QUANTILES)),
             parts=float(np.median(counts)),
             most=int(np.quantile(counts, MANY, method="higher")),
             speck=int(np.quantile(sizes, SPECK, method="lower")) if sizes.size else 0,
-            rough=_by_octave(areas, np.array([one.rough for one in shown])),
+            rough=_by_octave(areas, np.array([entry.rough for entry in labelled])),
             least=int(np.quantile(areas, LEAST) / (1 + FEW / len(areas))),
         )
 
     @property
     def title(self) -> str:
-        """How a message calls it."""
+        """Name of the label in messages."""
         return f"label {self.value} ({self.name})"
 
     @property
@@ -109,7 +109,7 @@ class LabelPrior(Document):
         return {"share": round(self.share, 4), "area": self.median, "parts": parts}
 
     def doomed(self, parts: Parts) -> npt.NDArray[np.int64]:
-        """Numbers of the parts of a map that nearly no training map has."""
+        """Return numbers of parts to remove: those that nearly no training map has."""
         gone = (parts.sizes < self.speck) | (np.arange(len(parts.sizes)) >= self.most)
         # The largest is the label itself: it goes only where maps without the label are known, and
         # so little of it would be a flaw.
@@ -118,7 +118,7 @@ class LabelPrior(Document):
         return parts.numbers[gone]
 
     def flaw(self, labels: LabelArray, always: bool) -> str:
-        """What is wrong with the label in a map, int16, or nothing."""
+        """Return why the label makes a map, int16, unlike training maps; empty if it does not."""
         area = int(np.count_nonzero(labels == self.value))
         if not area:
             if not always or self.share < 1:
@@ -140,22 +140,22 @@ class LabelPrior(Document):
         return ""
 
     def strewn(self, mask: Mask, rougher: float = ROUGHER_LABEL) -> str:
-        """What no training map has about a mask's shape, before it was cleaned, or nothing."""
+        """Return why an uncleaned mask is rougher than training maps; empty if it is not."""
         area = int(np.count_nonzero(mask))
         if not area or not self.rough:
             return ""
         limit = self.rough[min(_octave(area), len(self.rough) - 1)] * rougher * (1 + 1 / self.maps)
-        found = roughness(mask)
-        if found <= limit:
+        rough = roughness(mask)
+        if rough <= limit:
             return ""
         return (
-            f"is strewn about: {area} voxels with {found / limit:.1f} times the border that they "
+            f"is strewn about: {area} voxels with {rough / limit:.1f} times the border that they "
             "may have, expected shapes as compact as in the training label maps"
         )
 
 
 def look(labels: LabelArray, value: int) -> Seen:
-    """What a map shows of a value; of none of it, neither parts nor a border."""
+    """Count one value in a map; all counts are 0 where the value is absent."""
     mask = labels == value
     area = int(np.count_nonzero(mask))
     if not area:
@@ -166,8 +166,8 @@ def look(labels: LabelArray, value: int) -> Seen:
 def roughness(mask: Mask) -> float:
     """Faces between a mask and the rest, over its voxels to the power of 1/2 in 2D, 2/3 in 3D.
 
-    4 of any square, one pixel or many; of n pixels far apart the root of n times as much. 6 of any
-    cube. So it is of shape alone, whatever the size.
+    It is 4 for any square and 6 for any cube, so it depends on shape alone. For n separate pixels
+    it is 4 times the root of n.
     """
     faces = sum(int(np.count_nonzero(np.diff(mask, axis=axis))) for axis in range(mask.ndim))
     return float(faces / np.count_nonzero(mask) ** (1 - 1 / mask.ndim))
@@ -183,25 +183,25 @@ def _by_octave(areas: npt.NDArray[np.int64], rough: npt.NDArray[np.float64]) -> 
     for octave in range(_octave(int(areas.max())) + 1):
         near = rough[(areas >= 2 ** (octave - 1)) & (areas < 2 ** (octave + 2))]
         limits.append(float(np.quantile(near, MANY, method="higher")) if near.size else None)
-    known = [i for i, limit in enumerate(limits) if limit is not None]
-    nearest = (min(known, key=lambda k: abs(k - i)) for i in range(len(limits)))
+    filled = [i for i, limit in enumerate(limits) if limit is not None]
+    nearest = (min(filled, key=lambda k: abs(k - i)) for i in range(len(limits)))
     return tuple(round(limits[k] or 0.0, 3) for k in nearest)
 
 
 FAR, FAR_SHARE = 2.0, 0.2
-"""Factor of shares and areas, and difference of shares, from which on samples are far off."""
+"""Factor of shares and areas, and difference of shares, above which a warning is given."""
 MOST_CLEANED, MOST_LABELLED = 0.05, 0.34
-"""Share of a drawn map, and of its foreground, that may be cleaned. Of a training map one voxel in
-ten thousand is."""
+"""Share of a generated map, and of its foreground, that may be cleaned; of a training map one voxel
+in ten thousand is."""
 FEWEST = 8
-"""Samples or training maps below which nothing is said of them on the whole."""
+"""Least number of samples, and of training maps, that are compared on the whole."""
 SURE = 16
-"""Training maps from which on what all of them show must be there."""
+"""Number of training maps from which a label in all of them is required."""
 
 
 @dataclass(frozen=True)
 class LabelPriors(Document):
-    """What label maps of a training set look like.
+    """Statistics of the label maps of a training set.
 
     ``empty``: share of them that show no foreground. ``priors``: of each value, foreground first.
     ``whole``: of all foreground together; None in runs fitted before it was looked at.
@@ -222,21 +222,21 @@ class LabelPriors(Document):
 
     @classmethod
     def _of(cls, label_maps: Iterable[LabelArray], names: Mapping[int, str]) -> LabelPriors:
-        seen: dict[int, list[Seen]] = {value: [] for value in names}
+        by_value: dict[int, list[Seen]] = {value: [] for value in names}
         together: list[Seen] = []
         for labels in label_maps:
             together.append(look((labels > 0).astype(np.int16), 1))
-            for value, rows in seen.items():
+            for value, rows in by_value.items():
                 rows.append(look(labels, value))
-        priors = tuple(LabelPrior.of(value, names[value], rows) for value, rows in seen.items())
+        priors = tuple(LabelPrior.of(value, names[value], rows) for value, rows in by_value.items())
         whole = LabelPrior.of(1, "all labels", together)
         return cls(len(together), 1 - whole.share, priors, whole)
 
     def clean(self, labels: LabelArray) -> LabelArray:
-        """The map without what nearly no training map has: specks, surplus parts, holes.
+        """Remove what nearly no training map has: specks, surplus parts, holes.
 
-        Voxels taken away get the value of most around them. A label's largest part stays, unless
-        maps without the label are known and so little of it would be a flaw.
+        Removed voxels get the commonest value around them. A label's largest part stays, unless
+        training maps without the label exist and the part is too small for the label.
         """
         cleaned = labels.copy()
         changed = self.maps > 0
@@ -251,38 +251,38 @@ class LabelPriors(Document):
         return cleaned
 
     def noise(self, drawn: LabelArray, cleaned: LabelArray) -> str:
-        """Why a map is no label map but noise, in one line, or nothing.
+        """Return why a map is noise, in one line; empty if it is not.
 
-        Strewn labels are noise, however few voxels they cover; so is a map of which much had to be
-        cleaned. ``drawn``: int16 (D, H, W) or (H, W), before it was cleaned.
+        Scattered labels are noise, however few voxels they cover. So is a map of which much had to
+        be cleaned. ``drawn``: int16 (D, H, W) or (H, W), before it was cleaned.
         """
         if self.maps == 0:
             return ""
         changed, labelled = drawn != cleaned, drawn > 0
         foreground = int(labelled.sum())
-        for what, share, most in (
+        for part, share, most in (
             ("label map", changed.mean(), MOST_CLEANED),
             ("foreground", (changed & labelled).sum() / max(foreground, 1), MOST_LABELLED),
         ):
             if share > most:
-                return f"{what} of which {share:.1%} had to be cleaned, expected at most {most:.0%}"
+                return f"{part} of which {share:.1%} had to be cleaned, expected at most {most:.0%}"
         strewn = "" if self.whole is None else self.whole.strewn(labelled, ROUGHER)
         if strewn:
             return f"foreground {strewn}"
-        found = ((p.title, p.strewn(drawn == p.value)) for p in self.priors if p.value > 0)
-        return next((f"{title} {strewn}" for title, strewn in found if strewn), "")
+        strewn_of = ((p.title, p.strewn(drawn == p.value)) for p in self.priors if p.value > 0)
+        return next((f"{title} {strewn}" for title, strewn in strewn_of if strewn), "")
 
     def flaw(self, labels: LabelArray) -> str:
-        """Why no training map looks like this one, in one line, or nothing.
+        """Return why a map is unlike all training maps, in one line; empty if it is not.
 
-        A label may cover 1.5 times less or more than in all but the outer 0.5 % of the training
-        maps that show it, 3 times where only 30 do. Foreground may not cover less than in all but 2
-        %. What every one of at least 16 training maps shows must be there.
+        The area of a label may exceed the central 99 % of training areas by a factor of 1.5. The
+        factor is 3 where only 30 maps show it. Foreground may not cover less than in all but 2 %.
+        A label that is in all of at least 16 training maps must be there.
         """
         if self.maps == 0:
             return ""
-        many = self.maps >= SURE
-        if many and self.empty == 0 and not (labels > 0).any():
+        enough = self.maps >= SURE
+        if enough and self.empty == 0 and not (labels > 0).any():
             return "no label is drawn, expected some in every label map as in the training ones"
         foreground = int((labels > 0).sum())
         if self.whole is not None and 0 < foreground < self.whole.least:
@@ -290,18 +290,18 @@ class LabelPriors(Document):
                 f"foreground covers {foreground} voxels, expected at least {self.whole.least} as "
                 "in the training label maps"
             )
-        found = (prior.flaw(labels, many) for prior in self.priors if prior.value != 0)
-        return next((flaw for flaw in found if flaw), "")
+        flaws = (prior.flaw(labels, enough) for prior in self.priors if prior.value != 0)
+        return next((flaw for flaw in flaws if flaw), "")
 
     def compare(self, label_maps: Iterable[LabelArray]) -> dict[str, Any]:
-        """Frequency, area and parts of drawn maps beside those of the training maps, as JSON.
+        """Compare frequency, area and parts of generated maps with the training maps, as JSON.
 
         ``labels``: name -> ``value``, ``samples``, ``training``: each ``share`` of maps that show
         it, median ``area`` and ``parts``. ``warnings``: a line for each that is far off.
         """
         drawn = LabelPriors._of(label_maps, {p.value: p.name for p in self.priors})
         pairs = [(d, t) for d, t in zip(drawn.priors, self.priors, strict=True) if t.value != 0]
-        few = min(drawn.maps, self.maps) < FEWEST
+        too_few = min(drawn.maps, self.maps) < FEWEST
         return {
             "samples": drawn.maps,
             "training": self.maps,
@@ -312,7 +312,7 @@ class LabelPriors(Document):
             "warnings": [
                 warning
                 for d, t in pairs
-                if not few
+                if not too_few
                 for warning in (_share_off(d, t, drawn.maps, self.maps), _area_off(d, t))
                 if warning
             ],
@@ -335,12 +335,12 @@ def _share_off(drawn: LabelPrior, real: LabelPrior, samples: int, maps: int) -> 
 
 
 def _area_off(drawn: LabelPrior, real: LabelPrior) -> str:
-    found, wanted = drawn.median, real.median
-    if found is None or wanted is None or min(drawn.maps, real.maps) < FEWEST:
+    area, expected = drawn.median, real.median
+    if area is None or expected is None or min(drawn.maps, real.maps) < FEWEST:
         return ""
-    if max(found, wanted) <= FAR * min(found, wanted):
+    if max(area, expected) <= FAR * min(area, expected):
         return ""
     return (
-        f"{real.title} covers {found:.0f} voxels in the median sample that shows it, expected "
-        f"about {wanted:.0f} as in the training label maps"
+        f"{real.title} covers {area:.0f} voxels in the median sample that shows it, expected "
+        f"about {expected:.0f} as in the training label maps"
     )

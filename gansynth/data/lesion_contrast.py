@@ -1,6 +1,6 @@
-"""Which contrast lesions of a class have, learnt from training boxes, and samples that have less.
+"""Contrast of lesions by class, learnt from training boxes, to reject samples with less.
 
-Han et al. 2019 (3.3) left out images with unclear tumours by eye; this does it by number.
+Han et al. 2019 (3.3) removed images with unclear tumours by eye; this measures them.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from gansynth.runtime.serialise import from_json, to_json
 SHARE = 0.05
 """Share of training boxes that would be rejected."""
 FEW = 20
-"""Fewer boxes of a class than so many say nothing about its weakest ones."""
+"""Least number of boxes of a class for a limit."""
 ONE_WAY = 0.9
-"""Share of boxes on one side from which a class counts as always brighter, or darker."""
+"""Share of boxes of one sign above which a class counts as always brighter, or darker."""
 TOLD_APART = 0.6
-"""Least share of pairs in which a box has more contrast than one where no lesion is."""
+"""Least share of pairs in which a lesion's box has more contrast than one without a lesion."""
 PLACES = 20
-"""Places that are tried for a box where no lesion is."""
+"""Places that are tried for a box without a lesion."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class ClassContrast:
 
     @property
     def judged(self) -> bool:
-        """Whether samples are held against it."""
+        """Whether samples are checked by this class."""
         enough = self.boxes >= FEW
         return enough and (self.told_apart is None or self.told_apart >= TOLD_APART)
 
-    def of(self, found: Numbers) -> Numbers:
-        """Contrasts (N, C) as this class counts them: (N,), more is clearer."""
-        values = found[:, self.channel]
+    def of(self, rows: Numbers) -> Numbers:
+        """Return contrasts (N, C) as this class counts them: (N,), higher is clearer."""
+        values = rows[:, self.channel]
         return np.abs(values) if self.sign == 0 else self.sign * values
 
 
@@ -61,8 +61,8 @@ class ClassContrast:
 class LesionContrast:
     """The least contrast of each class of boxes, for ``Generator.flaw``; None without boxes.
 
-    A class with fewer than 20 training boxes, or whose boxes can hardly be told from other places
-    in the body, is not judged.
+    A class is not checked if it has fewer than 20 training boxes, or if its boxes hardly differ
+    from other places in the body.
     """
 
     classes: Mapping[str, ClassContrast | None]
@@ -73,42 +73,44 @@ class LesionContrast:
     ) -> LesionContrast:
         """Learn from training cases; ``rng`` draws places without a lesion (else seed 0)."""
         rng = np.random.default_rng(0) if rng is None else rng
-        own: dict[int, list[Numbers]] = {}
+        lesions: dict[int, list[Numbers]] = {}
         elsewhere: dict[int, list[Numbers]] = {}
         for case in cases:
             if case.boxes is None or not len(case.boxes.labels):
                 continue
             body = organ_mask(case.image)
             apart = moved_elsewhere(case.boxes, body, rng)
-            for boxes, found in ((case.boxes, own), (apart, elsewhere)):
+            for boxes, by_label in ((case.boxes, lesions), (apart, elsewhere)):
                 rows = contrasts(case.image, boxes, body=body)
                 for label, row in zip(boxes.labels.tolist(), rows, strict=True):
                     if np.isfinite(row).all():
-                        found.setdefault(label, []).append(row)
+                        by_label.setdefault(label, []).append(row)
         return cls(
             {
-                name: class_contrast(own[number], elsewhere.get(number, []))
-                if number in own
+                name: class_contrast(lesions[number], elsewhere.get(number, []))
+                if number in lesions
                 else None
                 for number, name in enumerate(names)
             }
         )
 
     def flaw(self, image: FloatArray, boxes: Boxes | None) -> str:
-        """Why a sample (C, ...) should not be learnt from, or nothing."""
+        """Return why a sample (C, ...) is rejected; empty if it is not."""
         if boxes is None or not len(boxes.labels):
             return ""
-        found, names = contrasts(image, boxes), list(self.classes)
+        rows, names = contrasts(image, boxes), list(self.classes)
         for row, label in enumerate(boxes.labels.tolist()):
-            known = self.classes[names[label]] if 0 <= label < len(names) else None
-            if known is None or not known.judged:
+            contrast = self.classes[names[label]] if 0 <= label < len(names) else None
+            if contrast is None or not contrast.judged:
                 continue
-            value = float(known.of(found[row : row + 1])[0])
-            if value < known.least:  # a box without a rim has none, NaN, and is not judged
-                way = {1: ", brighter than its rim", -1: ", darker than its rim", 0: ""}[known.sign]
+            value = float(contrast.of(rows[row : row + 1])[0])
+            if value < contrast.least:  # a box without a rim has none, NaN, and is not judged
+                way = {1: ", brighter than its rim", -1: ", darker than its rim", 0: ""}[
+                    contrast.sign
+                ]
                 return (
                     f"lesion contrast {value:.2f} in box {row + 1} of class {names[label]}, "
-                    f"expected at least {known.least:.2f}{way}"
+                    f"expected at least {contrast.least:.2f}{way}"
                 )
         return ""
 
@@ -122,9 +124,9 @@ class LesionContrast:
         return cls(from_json(Mapping[str, ClassContrast | None], doc))
 
 
-def class_contrast(own: Sequence[Numbers], elsewhere: Sequence[Numbers]) -> ClassContrast:
-    """What rows (C,) of a class's boxes, and of boxes elsewhere, say."""
-    rows, others = np.stack(own), np.stack(elsewhere) if elsewhere else None
+def class_contrast(lesions: Sequence[Numbers], elsewhere: Sequence[Numbers]) -> ClassContrast:
+    """Fit the contrast of a class to rows (C,) of its boxes, and of boxes elsewhere."""
+    rows, others = np.stack(lesions), np.stack(elsewhere) if elsewhere else None
     best: ClassContrast | None = None
     for channel in range(rows.shape[1]):
         above = float((rows[:, channel] > 0).mean())
@@ -133,15 +135,15 @@ def class_contrast(own: Sequence[Numbers], elsewhere: Sequence[Numbers]) -> Clas
         values = tried.of(rows)
         apart = None if others is None else told_apart(values, tried.of(others))
         least, usual = (np.floor(np.quantile(values, (SHARE, 0.5)) * 1e4) / 1e4).tolist()
-        found = ClassContrast(len(rows), channel, sign, least, usual, apart)
-        if best is None or _rank(found) > _rank(best):
-            best = found
+        contrast = ClassContrast(len(rows), channel, sign, least, usual, apart)
+        if best is None or _rank(contrast) > _rank(best):
+            best = contrast
     assert best is not None, "images have channels"
     return best
 
 
-def _rank(found: ClassContrast) -> tuple[float, float]:
-    return found.told_apart or 0.0, found.usual
+def _rank(contrast: ClassContrast) -> tuple[float, float]:
+    return contrast.told_apart or 0.0, contrast.usual
 
 
 def told_apart(values: Numbers, others: Numbers) -> float:
@@ -153,20 +155,20 @@ def told_apart(values: Numbers, others: Numbers) -> float:
 
 
 def moved_elsewhere(boxes: Boxes, body: Mask, rng: np.random.Generator) -> Boxes:
-    """Boxes of the same sizes and classes elsewhere in the body, where 20 tries find room."""
+    """Draw boxes of the same sizes and classes elsewhere in the body, with 20 tries each."""
     axes = body.ndim
     voxels = np.argwhere(body)
-    kept, labels = [], []
+    rows, labels = [], []
     for row, label in zip(boxes.coords, boxes.labels.tolist(), strict=True):
         side = row[axes:] - row[:axes]
         for _ in range(PLACES):
             middle = voxels[int(rng.integers(len(voxels)))] + 0.5
             low, high = middle - side / 2, middle + side / 2
             if _free(low, high, boxes, body):
-                kept.append(np.concatenate([low, high]))
+                rows.append(np.concatenate([low, high]))
                 labels.append(label)
                 break
-    coords = np.array(kept, np.float32).reshape(-1, 2 * axes)
+    coords = np.array(rows, np.float32).reshape(-1, 2 * axes)
     return Boxes(coords, np.array(labels, np.int16))
 
 

@@ -1,4 +1,4 @@
-"""Foreground in pieces: each lesion by itself, with whatever is nested in it."""
+"""Connected lesions of the foreground, each with what is nested in it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Part:
 
     @property
     def cut_off(self) -> bool:
-        """Whether it reaches the array's border, hence may go on beyond it."""
+        """Whether it reaches the array's border, and so may go on beyond it."""
         ends = zip(self.box, self.shape, strict=True)
         return any(part.start == 0 or part.stop == length for part, length in ends)
 
@@ -62,21 +62,20 @@ class Part:
 def parts(
     labels: LabelArray, schema: Schema, classes: Sequence[int] | None = None, *, least: int = 1
 ) -> list[Part]:
-    """The connected pieces of chosen classes, the largest first, ties in the array's order.
+    """Return the connected pieces of chosen classes, the largest first, ties in array order.
 
-    Pieces hang together by faces, edges and corners; foreground that a piece wraps completely
-    belongs to it. ``labels``: int16 (D, H, W) or (H, W). Pieces below ``least`` voxels are left
-    out.
+    Pieces are connected by faces, edges and corners. Foreground that a piece wraps completely
+    belongs to it. ``labels``: int16 (D, H, W) or (H, W). Pieces below ``least`` voxels are skipped.
     """
     from scipy.ndimage import find_objects
 
     chosen = labels > 0 if classes is None else mask_of(labels, classes)
-    found = Parts.of(_with_nested(labels, chosen))
-    boxes = find_objects(found.numbered)
+    components = Parts.of(_with_nested(labels, chosen))
+    boxes = find_objects(components.numbered)
     out = []
-    for number in found.numbers[found.sizes >= least].tolist():
+    for number in components.numbers[components.sizes >= least].tolist():
         box = boxes[number - 1]
-        cut = np.where(found.numbered[box] == number, labels[box], np.int16(0))
+        cut = np.where(components.numbered[box] == number, labels[box], np.int16(0))
         out.append(Part(cut, box, labels.shape, schema.spacing))
     return out
 

@@ -1,7 +1,7 @@
-"""Which files a data set of volumes has, and names it has for channels and labels.
+"""List the files of a data set of volumes, and its names of channels and labels.
 
-Files are found, not read; faults collected, not raised. Every layout makes a ``VolumeSet``. Opening
-a source raises its first fault, ``gansynth check`` tells all.
+Files are listed, not read. Faults are collected, not raised. Every layout makes a ``VolumeSet``.
+Opening a source raises its first fault; ``gansynth check`` reports all.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SUBJECTS = "subjects.csv"
 
 @dataclass(frozen=True)
 class Entry:
-    """The files of one case, as they ought to be: one per channel, or one with the channels last.
+    """The expected files of one case: one per channel, or one with the channels last.
 
     ``part``: ``train``, ``val``, ``test``, the number of the fold that holds it out, or empty.
     """
@@ -52,7 +52,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Fault:
-    """Something wrong that needs no reading: where, and what opening the source raises."""
+    """A fault found without reading files, and the error that opening the source raises."""
 
     case: str | None
     file: Path
@@ -70,10 +70,10 @@ class VolumeSet:
         total: how many channels a stacked file has; None if only the files know.
         picked: which of them are read; None for all.
         labels: label name -> value; None if only the label files know.
-        unvalidated: its host trains without validation: fold 0 need not hold anything out.
-        likely: where ``labels`` is None, label names -> values, each of which holds if all values
-            found are among its own, and its largest is found.
-        normalised: intensities are to be taken as they are, unless a modality is asked for.
+        unvalidated: its framework trains without validation, so fold 0 may hold nothing out.
+        likely: candidates of label names -> values, where ``labels`` is None. One applies if it has
+            all values found, and its largest is found.
+        normalised: intensities are used as stored, unless a modality is requested.
     """
 
     name: str
@@ -114,11 +114,11 @@ class Collector:
         self._entries: dict[str, Entry] = {}
 
     def fault(self, case: str | None, file: Path, error: GansynthError) -> None:
-        """Note something wrong."""
+        """Record a fault."""
         self.faults.append(Fault(case, file, error))
 
     def file(self, text: str, what: str, case: str | None = None) -> Path | None:
-        """Where a file named in the data set lies; None, and a fault, if it may not lie there."""
+        """Return the path of a file of the data set; None, and a fault, if it is not allowed."""
         odd = [c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]
         if odd:
             message = (
@@ -138,7 +138,7 @@ class Collector:
         return self.root / text
 
     def add(self, entry: Entry) -> None:
-        """Take a case in; a second one of the same name is a fault."""
+        """Add a case; a second one of the same name is a fault."""
         if entry.case in self._entries:
             message = (
                 f"{self.where}: case {entry.case!r} occurs twice, expected each once; remove or "
@@ -183,12 +183,12 @@ def located(request: SourceRequest, *, folder: bool = False) -> Path:
 
 
 def like_labels(names: Iterable[str]) -> str | None:
-    """The first name that stands for label maps by all appearances, though not as they must be."""
+    """Return the first name that looks like label maps, if any."""
     return next((name for name in names if LIKE_LABELS.search(name)), None)
 
 
 def missing(file: Path, case: str) -> DataFault:
-    """What is said about a file that is not there."""
+    """Return the fault of a missing file."""
     return DataFault(
         f"{file}: missing, expected for case {case!r}; add it, or remove its other files"
     )
@@ -199,10 +199,10 @@ FILE = "dataset.json"
 
 @dataclass(frozen=True)
 class Names:
-    """Names that a folder says of itself; None where it does not say.
+    """Names in a folder's ``dataset.json``; None where it has none.
 
-    ``normalised``: intensities are taken as they are, as of what ``gansynth sample`` wrote.
-    ``spacing``: mm per axis.
+    ``normalised``: intensities are used as stored, as ``gansynth sample`` writes them. ``spacing``:
+    mm per axis.
     """
 
     where: Path
@@ -229,14 +229,14 @@ def read_names(folder: Path) -> Names | None:
 
 def picture_keys(folder: Path) -> dict[str, str]:
     """``--read`` keys of pictures that ``gansynth sample`` wrote; none of other folders."""
-    said = read_names(folder)
-    if said is None or not said.normalised:
+    names = read_names(folder)
+    if names is None or not names.normalised:
         return {}
-    keys = {"channels": ",".join(said.channels or ())}
-    if said.labels is not None:
-        keys["labels"] = ",".join(f"{name}:{value}" for name, value in said.labels.items())
-    if said.spacing is not None:
-        keys["spacing"] = ",".join(f"{mm:g}" for mm in said.spacing)
+    keys = {"channels": ",".join(names.channels or ())}
+    if names.labels is not None:
+        keys["labels"] = ",".join(f"{name}:{value}" for name, value in names.labels.items())
+    if names.spacing is not None:
+        keys["spacing"] = ",".join(f"{mm:g}" for mm in names.spacing)
     return keys
 
 
@@ -279,14 +279,14 @@ def _labels(path: Path, labels: Any) -> dict[str, int] | None:
     return complete_labels(labels)
 
 
-def pick(asked: Sequence[str], known: Sequence[str], where: Path) -> tuple[int, ...]:
-    """Places of channels by name, upper and lower case alike; UsageFault for an unknown one."""
-    places = {name.casefold(): place for place, name in reversed(list(enumerate(known)))}
-    places |= {name: place for place, name in enumerate(known)}
-    unknown = [name for name in asked if name not in places and name.casefold() not in places]
+def pick(names: Sequence[str], available: Sequence[str], where: Path) -> tuple[int, ...]:
+    """Return indices of channels by name, in any case of letters; UsageFault for an unknown one."""
+    places = {name.casefold(): place for place, name in reversed(list(enumerate(available)))}
+    places |= {name: place for place, name in enumerate(available)}
+    unknown = [name for name in names if name not in places and name.casefold() not in places]
     if unknown:
         raise UsageFault(
-            f"--read channels={','.join(asked)}: {where} has no channel {unknown[0]!r}, expected "
-            f"among: {', '.join(known) or 'none'}.{did_you_mean(unknown[0], known)}"
+            f"--read channels={','.join(names)}: {where} has no channel {unknown[0]!r}, expected "
+            f"among: {', '.join(available) or 'none'}.{did_you_mean(unknown[0], available)}"
         )
-    return tuple(places.get(name, places.get(name.casefold(), 0)) for name in asked)
+    return tuple(places.get(name, places.get(name.casefold(), 0)) for name in names)

@@ -1,4 +1,4 @@
-"""Volumes listed in a CSV or JSON manifest: a row a case, a column a channel."""
+"""List volumes of a CSV or JSON manifest: a row per case, a column per channel."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ def list_manifest(kind: str, path: Path, options: VolumeOptions) -> VolumeSet:
     rows = _json_rows(path) if path.suffix.lower() == ".json" else _csv_rows(path)
     channels = _channels(path, rows, options)
     labelled = any("label" in row for _, row in rows)
-    found = Collector(path, options.allow_absolute)
+    collector = Collector(path, options.allow_absolute)
     for number, row in rows:
-        entry = _entry(found, number, row, channels, labelled)
+        entry = _entry(collector, number, row, channels, labelled)
         if entry is not None:
-            found.add(entry)
+            collector.add(entry)
     return VolumeSet(
         f"{kind}:{path.stem}",
         path.parent,
         path,
-        found.entries("rows with an image per channel, and a label if there are any"),
+        collector.entries("rows with an image per channel, and a label if there are any"),
         channels=channels,
         stacked=False,
         splits=path.parent / SPLITS,
         subjects=path.parent / SUBJECTS,
-        faults=tuple(found.faults),
+        faults=tuple(collector.faults),
     )
 
 
 Rows = Sequence[tuple[str, dict[str, str]]]
-"""(where it stands, column -> text) of each row."""
+"""(place in the file, column -> text) of each row."""
 
 
 def _csv_rows(path: Path) -> Rows:
@@ -121,21 +121,21 @@ def _channels(path: Path, rows: Rows, options: VolumeOptions) -> tuple[str, ...]
 
 
 def _entry(
-    found: Collector,
+    collector: Collector,
     number: str,
     row: dict[str, str],
     channels: tuple[str, ...],
     labelled: bool,
 ) -> Entry | None:
-    """A row's case; None, and a fault, if it names too little or leads out of the folder."""
-    path = found.where
+    """Return a row's case; None, and a fault, if it is incomplete or leads out of the folder."""
+    path = collector.where
     label = row.get("label", "")
     named_by = label if labelled else row.get(channels[0], "")
     case = row.get("case") or stem(Path(named_by).name) or ""
     empty = [k for k in (("label",) if labelled else ()) + channels if not row.get(k)]
     if empty or not case:
-        said = f"{path}: {number}: {empty[0] if empty else 'case'} is empty, expected a value; "
-        found.fault(case or None, path, DataFault(f"{said}complete the row, or remove it"))
+        text = f"{path}: {number}: {empty[0] if empty else 'case'} is empty, expected a value; "
+        collector.fault(case or None, path, DataFault(f"{text}complete the row, or remove it"))
         return None
     part = row.get("fold") or ""
     if row.get("split") and (row["split"] == "test" or not part):
@@ -144,11 +144,11 @@ def _entry(
         key = "split" if part == row.get("split") else "fold"
         expected = "train, val or test" if key == "split" else "a whole number"
         message = f"{path}: {number}: {key} is {part!r}, expected {expected}; correct it"
-        found.fault(case, path, DataFault(message))
+        collector.fault(case, path, DataFault(message))
         return None
-    what = f"{path}: {number}"
-    files = [found.file(row[c], f"{what}: {c}", case) for c in channels]
-    drawn = found.file(label, f"{what}: label", case) if labelled else None
+    where = f"{path}: {number}"
+    files = [collector.file(row[c], f"{where}: {c}", case) for c in channels]
+    drawn = collector.file(label, f"{where}: label", case) if labelled else None
     images = tuple(file for file in files if file is not None)
     if (labelled and drawn is None) or len(images) < len(channels):
         return None

@@ -27,7 +27,7 @@ def open_msd(request: SourceRequest) -> VolumeSource:
 
 
 def check_msd(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
-    """Find everything that is wrong with ``msd:FOLDER``."""
+    """Check ``msd:FOLDER`` for all faults."""
     options = parse_read(VolumeOptions, request)
     listing = list_msd(located(request, folder=True), options)
     return check_volumes(listing, request, options, progress)
@@ -41,9 +41,9 @@ def list_msd(folder: Path, options: VolumeOptions) -> VolumeSet:
     training = doc.get("training")
     if not isinstance(training, list):
         raise DataFault(f"{path}: training is {training!r:.80}, expected a list of cases")
-    found = Collector(folder, options.allow_absolute)
+    collector = Collector(folder, options.allow_absolute)
     for number, entry in enumerate(training):
-        _add(found, path, number, entry)
+        _add(collector, path, number, entry)
     chosen = options.channels or names
     unknown = [name for name in chosen if name not in names]
     if unknown:
@@ -55,7 +55,7 @@ def list_msd(folder: Path, options: VolumeOptions) -> VolumeSet:
         f"msd:{folder.resolve().name}",
         folder,
         path,
-        found.entries("image and label of each case under training"),
+        collector.entries("image and label of each case under training"),
         channels=chosen,
         stacked=True,
         total=len(names),
@@ -63,7 +63,7 @@ def list_msd(folder: Path, options: VolumeOptions) -> VolumeSet:
         labels=_labels(doc, path),
         splits=folder / SPLITS,
         subjects=folder / SUBJECTS,
-        faults=tuple(found.faults),
+        faults=tuple(collector.faults),
     )
 
 
@@ -92,19 +92,22 @@ def _labels(doc: Mapping[str, Any], path: Path) -> dict[str, int]:
     return complete_labels(named)
 
 
-def _add(found: Collector, path: Path, number: int, entry: Any) -> None:
+def _add(collector: Collector, path: Path, number: int, entry: Any) -> None:
     where = f"{path}: training: {number}"
     match entry:
         case {"image": str(image), "label": str(label)}:
             case = stem(Path(image).name) or ""
         case _:
             message = f"{where} is {entry!r:.200}, expected image and label; correct the entry"
-            found.fault(None, path, DataFault(message))
+            collector.fault(None, path, DataFault(message))
             return
     if not case:
         message = f"{where}: image is {image!r:.200}, expected a .nii.gz file; correct the entry"
-        found.fault(None, path, DataFault(message))
+        collector.fault(None, path, DataFault(message))
         return
-    files = found.file(image, f"{where}: image", case), found.file(label, f"{where}: label", case)
+    files = (
+        collector.file(image, f"{where}: image", case),
+        collector.file(label, f"{where}: label", case),
+    )
     if files[0] is not None and files[1] is not None:
-        found.add(Entry(case, (files[0],), files[1]))
+        collector.add(Entry(case, (files[0],), files[1]))

@@ -23,7 +23,7 @@ def open_nifti(request: SourceRequest) -> VolumeSource:
 
 
 def check_nifti(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
-    """Find everything that is wrong with ``nifti:FOLDER`` or ``nifti:MANIFEST``."""
+    """Check ``nifti:FOLDER`` or ``nifti:MANIFEST`` for all faults."""
     options = parse_read(VolumeOptions, request)
     return check_volumes(_list(request, options), request, options, progress)
 

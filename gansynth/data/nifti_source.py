@@ -1,6 +1,6 @@
 """A CaseSource over NIfTI volumes: one orientation, one spacing, normalised intensities.
 
-Everything learnt from cases is learnt from the training cases of the fold alone.
+All statistics come from the training cases of the fold alone.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from gansynth.runtime.files import Volume, read_nifti, read_nifti_header
 log = logging.getLogger("gansynth")
 
 LARGEST = 128
-"""Longest edge of a generator's arrays unless a size is asked for."""
+"""Longest edge of a generator's arrays by default."""
 STRIDE = 8
 """The generator's edges are multiples of this, so that networks can halve them."""
 
@@ -53,8 +53,8 @@ STRIDE = 8
 class VolumeSource(CaseSource):
     """One fold of a data set of volumes.
 
-    Raises UsageFault: no such fold, or options that do not fit; DataFault: a missing file, or a
-    split that cannot be used; IntegrityFault: a path leads out of the folder, or a subject is on
+    Raises UsageFault: no such fold, or options that do not fit. Raises DataFault: a missing file,
+    or an unusable split. Raises IntegrityFault: a path leads out of the folder, or a subject is on
     both sides.
     """
 
@@ -90,7 +90,7 @@ class VolumeSource(CaseSource):
         return self._held_out
 
     def subject(self, case_id: str) -> str:
-        """The person a case belongs to."""
+        """The subject a case belongs to."""
         return self._subjects[case_id]
 
     @property
@@ -101,12 +101,12 @@ class VolumeSource(CaseSource):
         return root, *sorted(home for home in homes if not home.is_relative_to(root))
 
     def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
-        """The same cases dealt out otherwise: ``splits.json`` and ``subjects.csv`` in a folder."""
+        """Split the cases into other folds: ``splits.json`` and ``subjects.csv`` in a folder."""
         return divide(self, self._subjects, splits, folder).request(self.request)
 
     @property
     def _listed_fold(self) -> str:
-        """The fold by the listing's own count."""
+        """Name of the fold in the listing."""
         return self.fold
 
     @cached_property
@@ -167,11 +167,11 @@ class VolumeSource(CaseSource):
         return case if self._boxes is None else replace(case, boxes=self._boxes.of_case(case))
 
     def original(self, case_id: str) -> Original:
-        """A case as its files have it, on the grid of ``load``; UsageFault: no labels."""
+        """Case in its files' intensities, on the grid of ``load``; UsageFault: no labels."""
         array, labels, reference = self._arrays(case_id)
         if labels is None:
             raise UsageFault(
-                f"{self.name}: case {case_id!r} has no labels, expected some for a host that "
+                f"{self.name}: case {case_id!r} has no labels, expected some for a framework that "
                 "learns from them; add label maps"
             )
         image, turn = array.astype(np.float32), stored_axes(reference.affine)
@@ -193,7 +193,7 @@ class VolumeSource(CaseSource):
         return array.astype(np.float32), reference.affine
 
     def predicted(self, case_id: str, file: Path) -> LabelArray:
-        """What a host has made of a case, on the grid of ``load``; DataFault if unfit."""
+        """Read a predicted label map of a case, on the grid of ``load``; DataFault if unfit."""
         reference, volume = self.entry(case_id).reference, read_nifti(file)
         for problem in mismatches(file, volume, reference, read_nifti(reference, ndim=(3, 4))):
             raise DataFault(problem)
@@ -230,7 +230,7 @@ class VolumeSource(CaseSource):
         return self._entries[case_id]
 
     def _read(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, Volume]:
-        """What ``load`` starts from; a source may know more of the labels than their file says."""
+        """Read the arrays that ``load`` starts from; a subclass may change the labels."""
         return self._arrays(case_id)
 
     def _arrays(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, Volume]:
@@ -250,9 +250,9 @@ class VolumeSource(CaseSource):
     def _image(self, file: Path) -> Volume:
         return read_nifti(real_file(file, self.request), ndim=(3, 4)[: 1 + self.listing.stacked])
 
-    def _channels_of(self, file: Path, reference: Volume, other: Path) -> npt.NDArray[Any]:
-        volume = reference if file == other else self._image(file)
-        for problem in mismatches(file, volume, other, reference):
+    def _channels_of(self, file: Path, reference: Volume, reference_file: Path) -> npt.NDArray[Any]:
+        volume = reference if file == reference_file else self._image(file)
+        for problem in mismatches(file, volume, reference_file, reference):
             raise DataFault(problem)
         array, _ = canonical(volume)
         array = array if array.ndim == 4 else array[None]
@@ -274,7 +274,7 @@ class VolumeSource(CaseSource):
 
     @cached_property
     def _spacing(self) -> tuple[float, ...]:
-        """What was asked for, else the training cases' median."""
+        """The requested spacing, else the training cases' median."""
         if isinstance(self.options.spacing, tuple):
             return self.options.spacing
         each = [spacing for _, spacing in self._grids.values()]
@@ -302,10 +302,10 @@ class VolumeSource(CaseSource):
 
     @cached_property
     def _labels(self) -> Mapping[str, int]:
-        """Label name -> value: as asked for, as the data set says, else as found."""
-        known = self.options.labels or self.listing.labels
-        if known is not None:
-            return known
+        """Label name -> value: as requested, as the data set says, else as found in its files."""
+        labels = self.options.labels or self.listing.labels
+        if labels is not None:
+            return labels
         values: set[int] = set()
         files = [file for file in (self.entry(case).labels for case in self._train) if file]
         for file in files:
@@ -320,7 +320,7 @@ class VolumeSource(CaseSource):
 
     @cached_property
     def intensities(self) -> tuple[Intensity, ...]:
-        """What each channel undergoes."""
+        """How each channel is normalised."""
         ct = [i for i, modality in enumerate(self.modality) if modality == "ct"]
         how = [Intensity(modality) for modality in self.modality]
         if not ct:
@@ -351,14 +351,16 @@ class VolumeSource(CaseSource):
         return tuple(f"channel {i}" for i in range(shape[3] if len(shape) == 4 else 1))
 
     def _modalities(self) -> tuple[Any, ...]:
-        asked, count = self.options.modality, len(self.channels)
-        if asked is None:
+        requested, count = self.options.modality, len(self.channels)
+        if requested is None:
             modality = ("none",) * count if self.listing.normalised else by_name(self.channels)
-        elif len(asked) in (1, count):
-            modality = asked * count if len(asked) == 1 else asked
+        elif len(requested) in (1, count):
+            modality = requested * count if len(requested) == 1 else requested
         else:
-            said = f"{len(asked)} for {count} channel(s) ({', '.join(self.channels)}), expected one"
-            raise UsageFault(f"--read modality={','.join(asked)}: {said} for all, or one for each")
+            text = f"{len(requested)} for {count} channel(s) ({', '.join(self.channels)})"
+            raise UsageFault(
+                f"--read modality={','.join(requested)}: {text}, expected one for all or for each"
+            )
         if self.options.window is not None and "ct" not in modality:
             raise UsageFault("--read window: no channel is CT; say --read modality=ct")
         return modality

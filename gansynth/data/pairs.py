@@ -16,46 +16,47 @@ from gansynth.runtime.files import Volume
 AFFINE_TOLERANCE = 1e-3
 """Largest difference of affine entries (mm) between the files of a case."""
 LABELS = 256
-"""More different values than this are no label map."""
+"""Largest number of different values in a label map."""
 
 
-def mismatches(file: Path, volume: Volume, other: Path, reference: Volume) -> list[str]:
-    """How a file's grid differs from that of another file of its case; empty if it does not."""
-    found = other_shape(file, volume.array.shape, other, reference.array.shape)
+def mismatches(file: Path, volume: Volume, reference_file: Path, reference: Volume) -> list[str]:
+    """List how a file's grid differs from that of another file of its case."""
+    problems = other_shape(file, volume.array.shape, reference_file, reference.array.shape)
     difference = affine_difference(volume.affine, reference.affine)
     if difference > AFFINE_TOLERANCE:
-        found.append(
-            f"{file}: affine differs from that of {other.name} by up to {difference:.3g} mm, "
-            f"expected at most {AFFINE_TOLERANCE}; resample, or copy the header if only that is off"
+        problems.append(
+            f"{file}: affine differs from that of {reference_file.name} by up to "
+            f"{difference:.3g} mm, expected at most {AFFINE_TOLERANCE}; resample, or copy the "
+            "header if only that is off"
         )
-    return found
+    return problems
 
 
 def other_shape(
-    file: Path, shape: tuple[int, ...], other: Path, expected: tuple[int, ...]
+    file: Path, shape: tuple[int, ...], reference_file: Path, expected: tuple[int, ...]
 ) -> list[str]:
-    """How a file's shape (x, y, z) differs from that of another file of its case."""
+    """List how a file's shape (x, y, z) differs from that of another file of its case."""
     if shape[:3] == expected[:3]:
         return []
     return [
-        f"{file}: shape is {shape[:3]}, but {expected[:3]} in {other.name}; expected equal; "
-        "resample one to the other"
+        f"{file}: shape is {shape[:3]}, but {expected[:3]} in {reference_file.name}; expected "
+        "equal; resample one to the other"
     ]
 
 
-def affine_difference(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
+def affine_difference(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> float:
     """Largest difference of two affines' entries, in mm."""
-    return float(np.abs(one - other).max())
+    return float(np.abs(first - second).max())
 
 
 def odd_labels(values: set[int]) -> str | None:
-    """What is wrong with label values that nobody has named; None if they are 0, 1, 2, ..."""
+    """Describe unnamed label values that are not 0, 1, 2, ...; None if they are."""
     if max(values, default=0) == len(values | {0}) - 1 and min(values, default=0) >= 0:
         return None
-    shown = sorted(values)[:16]
-    named = ",".join(f"label {v}:{v}" for v in shown if v > 0)
+    listed = sorted(values)[:16]
+    named = ",".join(f"label {v}:{v}" for v in listed if v > 0)
     return (
-        f"label values are {shown}, expected 0, 1, 2, ... without a gap; renumber them, or name "
+        f"label values are {listed}, expected 0, 1, 2, ... without a gap; renumber them, or name "
         f"them all: --read labels='{named}'"
     )
 
@@ -63,7 +64,7 @@ def odd_labels(values: set[int]) -> str | None:
 def likely_labels(
     values: set[int], likely: Iterable[Mapping[str, int]]
 ) -> Mapping[str, int] | None:
-    """The first naming that values found in files fit: all are named, and the largest occurs."""
+    """Return the first naming that has all values found in files, and whose largest occurs."""
     for naming in likely:
         if values <= set(naming.values()) and max(naming.values()) in values:
             return naming

@@ -1,4 +1,4 @@
-"""Everything that is wrong with ``pictures:FOLDER``, found by decoding every file."""
+"""Check ``pictures:FOLDER`` by decoding every file."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from gansynth.runtime.errors import GansynthError
 
 
 def check_pictures(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
-    """Find everything that is wrong with ``pictures:FOLDER``; every file is decoded."""
+    """Check ``pictures:FOLDER`` for all faults; every file is decoded."""
     source = PictureSource(request)
-    found = source.found
-    findings = [Finding("error", case, file, str(fault)) for case, file, fault in found.faults]
-    seen: dict[str, list[str]] = defaultdict(list)
+    listing = source.found
+    findings = [Finding("error", case, file, str(fault)) for case, file, fault in listing.faults]
+    content: dict[str, list[str]] = defaultdict(list)
     kinds: dict[Kind, list[str]] = defaultdict(list)
-    for done, picture in enumerate(found.pictures.values()):
-        progress(done, len(found.pictures))
-        findings += _check_picture(source, picture, seen, kinds)
-    progress(len(found.pictures), len(found.pictures))
-    findings += _check_set(source, seen, kinds)
+    for done, picture in enumerate(listing.pictures.values()):
+        progress(done, len(listing.pictures))
+        findings += _check_picture(source, picture, content, kinds)
+    progress(len(listing.pictures), len(listing.pictures))
+    findings += _check_set(source, content, kinds)
     findings.sort(key=lambda finding: finding.level)  # errors before warnings
-    return Checked(source.name, len(found.pictures), findings)
+    return Checked(source.name, len(listing.pictures), findings)
 
 
 def _check_picture(
     source: PictureSource,
     picture: Picture,
-    seen: dict[str, list[str]],
+    content: dict[str, list[str]],
     kinds: dict[Kind, list[str]],
 ) -> Iterator[Finding]:
     shape = None
@@ -43,7 +43,7 @@ def _check_picture(
         array = read_picture(picture.image)
         shape = array.shape[:2]
         kinds[kind_of(array)].append(picture.case)
-        seen[content_hash(array)].append(picture.case)
+        content[content_hash(array)].append(picture.case)
         if array.min() == array.max():
             message = f"{picture.image}: every pixel is {array.flat[0]}; is it meant to be there?"
             yield Finding("warning", picture.case, picture.image, message)
@@ -67,16 +67,16 @@ def _check_picture(
 
 
 def _check_set(
-    source: PictureSource, seen: dict[str, list[str]], kinds: dict[Kind, list[str]]
+    source: PictureSource, content: dict[str, list[str]], kinds: dict[Kind, list[str]]
 ) -> Iterator[Finding]:
-    """What only all pictures together show."""
+    """Report faults of the data set as a whole."""
     folder, pictures = source.found.folder, source.found.pictures
     usual = max(kinds, key=lambda kind: len(kinds[kind]), default=None)
     for kind, cases in kinds.items():
         for case in cases if usual is not None and kind != usual else ():
             path = pictures[case].image
             yield Finding("error", case, path, str(unlike(path, kind, usual or kind)))
-    for cases in seen.values():
+    for cases in content.values():
         for case in cases[1:]:
             path = pictures[case].image
             message = f"{path}: same pixels as {cases[0]}; remove one, or give both one subject"
@@ -93,7 +93,7 @@ def _check_set(
 
 
 def _sides(source: PictureSource, cases: list[str]) -> set[bool]:
-    """Whether pictures are held out."""
+    """Return the sides of the split (held out or not) that pictures are on."""
     try:
         return {case in source.held_out_ids for case in cases}
     except GansynthError:  # told elsewhere

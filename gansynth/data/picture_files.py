@@ -1,4 +1,4 @@
-"""Reading one PNG, TIFF or JPEG file whole, without trusting it.
+"""Read one PNG, TIFF or JPEG file safely.
 
 All checksums of PNG are compared. A damaged TIFF or JPEG that still decodes passes unnoticed.
 """
@@ -66,7 +66,7 @@ def _open(data: bytes, kind: str) -> Any:
 
 
 def _refuse_other(path: Path, picture: Any, data: bytes, use: Use) -> None:
-    """Refuse what a header announces, before anything is decoded."""
+    """Refuse unsupported pictures by their header, before decoding."""
     width, height = picture.size
     if width * height > MAX_PIXELS:
         raise DataFault(
@@ -82,9 +82,9 @@ def _refuse_other(path: Path, picture: Any, data: bytes, use: Use) -> None:
     deep = picture.mode == "RGB" and _bits(picture, data) > 8
     modes = (*GREY, "RGB") if use == "image" else ("1", "L", "P", *GREY[1:-1])
     if picture.mode not in modes or deep:
-        found = "RGB of 16 bits, which Pillow cuts to 8" if deep else f"mode {picture.mode}"
+        mode = "RGB of 16 bits, which Pillow cuts to 8" if deep else f"mode {picture.mode}"
         expected = "grey or 8-bit RGB" if use == "image" else "one grey channel of label numbers"
-        raise DataFault(f"{path}: {found}, expected {expected}; convert it")
+        raise DataFault(f"{path}: {mode}, expected {expected}; convert it")
 
 
 def _bits(picture: Any, data: bytes) -> int:

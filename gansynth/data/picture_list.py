@@ -1,4 +1,4 @@
-"""Which files a folder of pictures has: found, not read; faults collected, not raised."""
+"""List the files of a folder of pictures; faults are collected, not raised."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ MASKS = ("masks", "labels")
 
 
 def _classes(value: Any) -> Any:
-    known = {"yes": True, "true": True, "no": False, "false": False}
-    return known.get(value.casefold(), value) if isinstance(value, str) else value
+    values = {"yes": True, "true": True, "no": False, "false": False}
+    return values.get(value.casefold(), value) if isinstance(value, str) else value
 
 
 class PictureOptions(ReadOptions):
@@ -51,7 +51,7 @@ class PictureOptions(ReadOptions):
         "there is one beside `images` that holds pictures",
     )
     mask_suffix: str | None = Field(
-        None, description="what a mask's name has after its image's, `_mask` say; before the dot"
+        None, description="suffix of a mask's name after its image's name, for example `_mask`"
     )
     labels: LabelNames | None = Field(
         None,
@@ -68,8 +68,8 @@ class PictureOptions(ReadOptions):
     )
     window: Windows | None = Field(
         None,
-        description="LOW:HIGH, or percentiles of each picture (`1%:99%`), that become 0 and 1, "
-        "clipped; one for all channels or one for each; else all that 8 or 16 bits can hold",
+        description="LOW:HIGH, or percentiles of each picture (`1%:99%`), clipped and mapped to 0 "
+        "and 1; one for all channels or for each. Default: the range of 8 or 16 bits",
     )
     skull_strip: SkullStrip = False
     spacing: PixelSpacing = Field(
@@ -87,7 +87,7 @@ class PictureOptions(ReadOptions):
     )
     splits: SplitsFile = None
     folds: int = Field(5, ge=2, description="number of folds, where there are no `splits`")
-    seed: int = Field(12345, ge=0, description="deals the subjects out to the folds")
+    seed: int = Field(12345, ge=0, description="seed of the split of subjects into folds")
     boxes: OfLabels = None
     least: LeastVoxels = 1
 
@@ -115,36 +115,36 @@ class PictureSet:
 
 
 def list_pictures(folder: Path, options: PictureOptions) -> PictureSet:
-    """List the pictures of a folder. Raises UsageFault: a folder that is asked for is not there."""
+    """List the pictures of a folder. Raises DataFault: a requested folder is missing."""
     images = _asked(folder, "images", options.images) or _first(folder, IMAGES) or folder
     masks = _asked(folder, "masks", options.masks)
     if masks is None and images != folder:
         masks = _first(images.parent, *MASKS)
         masks = None if masks is None or _other_files(masks) else masks
     suffix = options.mask_suffix or ""
-    found = PictureSet(folder, masked=bool(masks or suffix))
-    files = _files(images, found, skip=masks)
+    listing = PictureSet(folder, masked=bool(masks or suffix))
+    files = _files(images, listing, skip=masks)
     drawn: dict[str, Path] = {}
     if masks is not None and masks != images:
-        drawn = _files(masks, found, skip=images)
+        drawn = _files(masks, listing, skip=images)
     elif suffix:
         drawn = {case: path for case, path in files.items() if case.endswith(suffix)}
         files = {case: path for case, path in files.items() if case not in drawn}
-    class_of = _class_names(folder, files, found, options)
-    found.classes = tuple(sorted(set(class_of.values())))
+    class_of = _class_names(folder, files, listing, options)
+    listing.classes = tuple(sorted(set(class_of.values())))
     for case, path in files.items():
-        number = found.classes.index(class_of[case]) if case in class_of else None
-        found.pictures[case] = Picture(case, path, drawn.pop(f"{case}{suffix}", None), number)
-    found.spare = sorted(drawn.values())
+        number = listing.classes.index(class_of[case]) if case in class_of else None
+        listing.pictures[case] = Picture(case, path, drawn.pop(f"{case}{suffix}", None), number)
+    listing.spare = sorted(drawn.values())
     if not files:
         message = f"{images}: no picture ({', '.join(SUFFIXES)}) in it, expected one for each case"
-        found.faults.append((None, images, DataFault(message)))
-    for picture in found.pictures.values():
-        if found.masked and picture.mask is None:
+        listing.faults.append((None, images, DataFault(message)))
+    for picture in listing.pictures.values():
+        if listing.masked and picture.mask is None:
             where = f"in {masks or images} by the name {Path(picture.case).name}{suffix}"
             message = f"{picture.image}: has no mask, expected one {where}; add it, or remove this"
-            found.faults.append((picture.case, picture.image, DataFault(message)))
-    return found
+            listing.faults.append((picture.case, picture.image, DataFault(message)))
+    return listing
 
 
 def _asked(folder: Path, key: str, name: str | None) -> Path | None:
@@ -161,13 +161,13 @@ def _first(folder: Path, *names: str) -> Path | None:
 
 
 def _other_files(folder: Path) -> bool:
-    """Whether a folder holds files of which none is a picture: coordinates of boxes, say."""
+    """Whether a folder holds files but no picture, for example coordinates of boxes."""
     names = [name for _, _, names in os.walk(folder) for name in names if name[0] != "."]
     return bool(names) and not any(Path(name).suffix.lower() in SUFFIXES for name in names)
 
 
 def _class_names(
-    folder: Path, files: dict[str, Path], found: PictureSet, options: PictureOptions
+    folder: Path, files: dict[str, Path], listing: PictureSet, options: PictureOptions
 ) -> dict[str, str]:
     """Case -> name of its class, of the cases that have one; for others a fault is noted."""
     if not options.classes:
@@ -176,7 +176,7 @@ def _class_names(
         for case, path in files.items():
             if "/" not in case:
                 message = f"{path}: lies in no subfolder, expected one, its class; move it there"
-                found.faults.append((case, path, DataFault(message)))
+                listing.faults.append((case, path, DataFault(message)))
         return {case: case.split("/")[0] for case in files if "/" in case}
     table = folder / Path(options.classes).expanduser()
     if not table.is_file():
@@ -188,11 +188,11 @@ def _class_names(
     for case, path in files.items():
         if not named.get(case):
             message = f"{table}: {case!r} has no class, expected one for each picture; add a line"
-            found.faults.append((case, path, DataFault(message)))
+            listing.faults.append((case, path, DataFault(message)))
     return {case: named[case] for case in files if named.get(case)}
 
 
-def _files(home: Path, found: PictureSet, skip: Path | None) -> dict[str, Path]:
+def _files(home: Path, listing: PictureSet, skip: Path | None) -> dict[str, Path]:
     """Pictures below a folder, by their path without ending, sorted."""
     files: dict[str, Path] = {}
     for folder, below, names in os.walk(home):
@@ -209,7 +209,7 @@ def _files(home: Path, found: PictureSet, skip: Path | None) -> dict[str, Path]:
             elif case in files:
                 fault = f"{path}: has the same name as {files[case].name}; remove or rename one"
             if fault is not None:
-                found.faults.append((None, home, DataFault(fault)))
+                listing.faults.append((None, home, DataFault(fault)))
             else:
                 files[case] = path
     return dict(sorted(files.items()))

@@ -32,7 +32,7 @@ from gansynth.data.subjects import grouped_splits, read_subjects
 from gansynth.runtime.errors import DataFault, UsageFault
 
 LARGEST = 512
-"""Longest edge of a generator's arrays unless a size is asked for."""
+"""Longest edge of a generator's arrays by default."""
 STRIDE = 8
 """The generator's edges are multiples of this, so that networks can halve them."""
 BINARY = {0: 0, 1: 1, 255: 1}
@@ -43,8 +43,8 @@ BINARY = {0: 0, 1: 1, 255: 1}
 def open_pictures(request: SourceRequest) -> PictureSource:
     """Open ``pictures:FOLDER``.
 
-    Raises UsageFault: no such folder or fold, or options that do not fit; DataFault: no picture,
-    one without its mask, or two of one name.
+    Raises UsageFault: no such folder or fold, or options that do not fit. Raises DataFault: no
+    picture, one without its mask, or two of one name.
     """
     source = PictureSource(request)
     for _, _, fault in source.found.faults:
@@ -85,11 +85,11 @@ class PictureSource(FlatSource):
         return self._split[1]
 
     def subject(self, case_id: str) -> str:
-        """The person a picture is of."""
+        """The subject of a picture."""
         return self._subjects[case_id]
 
     def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
-        """The same pictures dealt out otherwise: two small files in a folder."""
+        """Split the pictures into other folds: two small files in a folder."""
         return divide(self, self.found.pictures, splits, folder).request(self.request)
 
     @property
@@ -119,13 +119,13 @@ class PictureSource(FlatSource):
         return "mm" if "spacing" in self.request.read else "px"
 
     def _spacing(self) -> tuple[float, ...]:
-        """Of the arrays' pixels; 1 where nobody says how large the files' are."""
-        given, size = self.options.spacing, self.options.resize
+        """Size of the arrays' pixels; 1 where that of the files' is unknown."""
+        spacing, size = self.options.spacing, self.options.resize
         if self.unit == "px" or size is None:
-            return given
+            return spacing
         shapes = [self._unresized_shape(case) for case in self.train_ids]
         factors = np.median(shapes, axis=0) / size
-        return tuple(round(float(n), 6) for n in np.array(given) * factors)
+        return tuple(round(float(n), 6) for n in np.array(spacing) * factors)
 
     @cached_property
     def _boxes(self) -> LabelBoxes | None:
@@ -133,7 +133,7 @@ class PictureSource(FlatSource):
 
     @cached_property
     def space(self) -> Space:
-        """Crops of pictures, with all that changes the arrays in the host's record."""
+        """Crops of pictures; all options that change the arrays are in the record."""
         options = self.options.model_dump(
             mode="json", include={"labels", "window", "spacing", "resize"}
         )
@@ -152,8 +152,8 @@ class PictureSource(FlatSource):
     @cached_property
     def _subjects(self) -> dict[str, str]:
         ids = list(self.found.pictures)
-        asked = self.request.subjects
-        return {case: case for case in ids} if asked is None else read_subjects(asked, ids)
+        option = self.request.subjects
+        return {case: case for case in ids} if option is None else read_subjects(option, ids)
 
     @cached_property
     def _split(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -162,8 +162,8 @@ class PictureSource(FlatSource):
         if self.fold == "all":
             return ids, ()
         if self.options.splits is not None:
-            said = Path(self.options.splits)
-            return one_fold(said, self.fold, self._subjects, self.found.folder)
+            path = Path(self.options.splits)
+            return one_fold(path, self.fold, self._subjects, self.found.folder)
         if not self.fold.isdecimal() or int(self.fold) >= folds:
             raise UsageFault(
                 f"--fold {self.fold!r}: {self.found.folder} has folds 0 to {folds - 1}, or 'all'; "
@@ -216,7 +216,7 @@ class PictureSource(FlatSource):
         return self._crops[case_id]
 
     def position(self, case_id: str) -> SlicePosition:
-        """One of its subject's pictures: which of them are neighbours nobody says."""
+        """Subject of a picture; neighbours of a picture are unknown."""
         return SlicePosition(self.subject(case_id))
 
     def true_labels(self, case_id: str) -> LabelArray | None:
@@ -309,9 +309,9 @@ def kind_of(array: npt.NDArray[Any]) -> Kind:
     return 1 if array.ndim == 2 else array.shape[2], array.dtype
 
 
-def unlike(path: Path, found: Kind, expected: Kind) -> DataFault:
-    """What is said of a picture of another kind than the others."""
+def unlike(path: Path, kind: Kind, expected: Kind) -> DataFault:
+    """Return the fault of a picture of another kind than the others."""
     return DataFault(
-        f"{path}: {found[0]} channel(s) of {found[1]}, expected {expected[0]} of {expected[1]} as "
+        f"{path}: {kind[0]} channel(s) of {kind[1]}, expected {expected[0]} of {expected[1]} as "
         "the other pictures have; convert it"
     )

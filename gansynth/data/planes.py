@@ -1,4 +1,4 @@
-"""What sources of 2D cases share: intensity windows, and bringing pictures to one size."""
+"""Shared parts of sources of 2D cases: intensity windows, and resampling to one size."""
 
 from __future__ import annotations
 

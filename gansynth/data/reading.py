@@ -17,7 +17,7 @@ from gansynth.runtime.option_kinds import Size3
 from gansynth.runtime.options import Needs, OptionModel, read_model, refuse_idle
 
 INNER = "inner."
-"""Before a key: it goes to the source behind, even where both know the key."""
+"""Prefix of keys that go to the inner source, even where both have the key."""
 
 
 class ReadOptions(OptionModel):
@@ -36,7 +36,7 @@ Opener = TypeVar("Opener", bound=Callable[..., Any])
 
 
 def reads(model: type[ReadOptions]) -> Callable[[Opener], Opener]:
-    """Say of what opens a kind of source which ``--read`` keys it has; without, it has none."""
+    """Attach the model of ``--read`` keys to an opener of sources; without it, there are none."""
 
     def mark(opener: Opener) -> Opener:
         opener.read_options = model  # type: ignore[attr-defined]
@@ -46,7 +46,7 @@ def reads(model: type[ReadOptions]) -> Callable[[Opener], Opener]:
 
 
 def options_of(opener: Callable[..., Any], request: SourceRequest) -> ReadOptions:
-    """What a request says to what opens its kind. Raises UsageFault: as ``parse_read``."""
+    """Parse the ``--read`` options of a request. Raises UsageFault: as ``parse_read``."""
     model: type[ReadOptions] = getattr(opener, "read_options", ReadOptions)
     return parse_read(model, request)
 
@@ -68,15 +68,15 @@ def refuse_idle_read(request: SourceRequest, typed: Collection[str]) -> None:
 
 def parse_read(model: type[Options], request: SourceRequest) -> Options:
     """Read a request's ``--read`` values; UsageFault: an unknown key, or a value that is unfit."""
-    known = model.model_fields
+    fields = model.model_fields
     for key, text in request.read.items():
-        if key not in known and not model.passes_on:
+        if key not in fields and not model.passes_on:
             raise UsageFault(
                 f"--read {key}={text}: {request.kind}: has no such key, expected one of: "
-                f"{', '.join(known) or 'none'}.{did_you_mean(key, known)}"
+                f"{', '.join(fields) or 'none'}.{did_you_mean(key, fields)}"
             )
-    own = {key: text for key, text in request.read.items() if key in known}
-    return read_model(model, own, partial(_as_typed, request))
+    values = {key: text for key, text in request.read.items() if key in fields}
+    return read_model(model, values, partial(_as_typed, request))
 
 
 def _as_typed(request: SourceRequest, key: str) -> str:
@@ -85,7 +85,7 @@ def _as_typed(request: SourceRequest, key: str) -> str:
 
 OF_BOXES: Needs = {"least": "boxes"}
 OF_SPLITS: Needs = {"folds": "!splits", "seed": "!splits"}
-"""What these keys, which several kinds have, need beside them."""
+"""Keys that these shared keys need beside them."""
 
 # -- kinds of values -----------------------------------------------------------------------------
 
@@ -148,8 +148,8 @@ def _label_names(value: Any) -> Any:
 
 def complete_labels(named: Mapping[str, int]) -> dict[str, int]:
     """Labels by increasing value, with a background of 0 where none is named."""
-    rest = {} if 0 in named.values() else {"background": 0}
-    return dict(sorted({**rest, **named}.items(), key=lambda item: item[1]))
+    background = {} if 0 in named.values() else {"background": 0}
+    return dict(sorted({**background, **named}.items(), key=lambda item: item[1]))
 
 
 def _boxes_asked(value: Any) -> Any:
@@ -184,14 +184,14 @@ OfLabels = Annotated[
     BoxesAsked | None,
     BeforeValidator(_boxes_asked),
     Field(
-        description="`yes`: a box around each connected part of each label, of a class of the "
-        "label's name; `NAME:1+2+4,NAME:3`: around the parts of these labels together; else none"
+        description="`yes`: a box around each connected part of each label, with the label's name "
+        "as class. `NAME:1+2+4,NAME:3`: around parts of these labels together. Default: no boxes"
     ),
 ]
 LeastVoxels = Annotated[
-    int, Field(ge=1, description="see `boxes`; parts of fewer voxels of the label map have none")
+    int, Field(ge=1, description="least voxels of a part that gets a box; see `boxes`")
 ]
-"""Of what ``boxes`` asks for."""
+"""Smallest part with a box."""
 ClipWindow = Annotated[
     Window | None,
     Field(
@@ -202,24 +202,22 @@ ClipWindow = Annotated[
 CropSize = Annotated[
     Size3 | None,
     Field(
-        description="voxels along z,y,x (one number for all three) of the crops a generator works "
-        "on; else the training cases' median, at most 128, in eights",
+        description="voxels along z,y,x (or one number) of the crops a generator works on. "
+        "Default: the training cases' median, at most 128, a multiple of 8",
     ),
 ]
 Frame = Annotated[
     Size3 | None,
     Field(
-        description="voxels along z,y,x (one number for all three) around the middle of every case "
-        "that a generator sees, instead of crops of `size`; a smaller case goes on as at its "
-        "border",
+        description="voxels along z,y,x (or one number) around the middle of every case, which a "
+        "generator sees instead of crops of `size`. A smaller case repeats its border",
     ),
 ]
 Whole = Annotated[
     Size3 | None,
     Field(
-        description="voxels along z,y,x (one number for all three) that every case, or its "
-        "`frame`, is resampled to as a whole, instead of crops of `size`; samples are brought back "
-        "to the case's own grid",
+        description="voxels along z,y,x (or one number) that every case, or its `frame`, is "
+        "resampled to, instead of crops of `size`. Samples are resampled back to the case's grid",
     ),
 ]
 SkullStrip = Annotated[
@@ -232,8 +230,8 @@ SkullStrip = Annotated[
 SplitsFile = Annotated[
     str | None,
     Field(
-        description='JSON list of folds, each `{"train": [cases], "val": [cases]}`, that counts '
-        "before all else that says which case is where"
+        description='JSON list of folds, each `{"train": [cases], "val": [cases]}`, which '
+        "overrides all other splits"
     ),
 ]
 Resampling = Annotated[
@@ -248,10 +246,11 @@ Resampling = Annotated[
 
 def check_whole(size: object, frame: object, whole: object) -> None:
     """Refuse crops and whole volumes at once. Raises ValueError: with the way out."""
-    other = "frame" if whole is None else "whole"
+    option = "frame" if whole is None else "whole"
     if size is not None and not (frame is None and whole is None):
         raise ValueError(
-            f"size is of crops, {other} of whole volumes, expected one of them; leave the other out"
+            f"size is of crops, {option} of whole volumes, expected one of them; leave the other "
+            "out"
         )
 
 
@@ -271,15 +270,14 @@ class VolumeOptions(ReadOptions):
     modality: Modalities | None = Field(
         None,
         description="`mr` (z-score over the case's nonzero voxels), `ct` (clip, then z-score, by "
-        "the training cases' foreground) or `none`; one for all channels or one for each; `ct` for "
-        "a channel called CT, else `mr`",
+        "the training cases' foreground) or `none`. One for all channels or one for each. Default: "
+        "`ct` for a channel called CT, else `mr`",
     )
     window: ClipWindow = None
     spacing: Spacing | None = Field(
         None,
-        description="voxel size in mm along z,y,x (one number for all three) that cases are "
-        "resampled to, or `native`: never; else the training cases' median, which leaves cases "
-        "within 1 % of it as they are",
+        description="voxel size in mm along z,y,x (or one number) that cases are resampled to, or "
+        "`native`: never. Default: the training cases' median; cases within 1 % of it stay",
     )
     size: CropSize = None
     frame: Frame = None
@@ -287,7 +285,7 @@ class VolumeOptions(ReadOptions):
     resampling: Resampling = "linear"
     splits: SplitsFile = None
     folds: int = Field(5, ge=2, description="number of folds, where the source has no split")
-    seed: int = Field(12345, ge=0, description="deals the subjects out to the folds")
+    seed: int = Field(12345, ge=0, description="seed of the split of subjects into folds")
     allow_absolute: bool = Field(
         False, description="`yes`: files may lie outside of the source's folder"
     )
@@ -296,9 +294,8 @@ class VolumeOptions(ReadOptions):
     between: int | None = Field(
         None,
         ge=2,
-        description="N: label maps are drawn on every N-th slice along z only; slices between two "
-        "labelled ones at most N apart are filled by the shapes' linear interpolation; else labels "
-        "are as stored",
+        description="N: only every N-th slice along z is labelled. Slices between two labelled "
+        "ones, at most N apart, are filled by linear interpolation of shapes. Default: as stored",
     )
 
     @model_validator(mode="after")

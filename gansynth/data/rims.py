@@ -1,8 +1,8 @@
-"""How a lesion in a box stands out of its rim, and boxes shrunk to their lesions.
+"""Contrast between a lesion in a box and its rim, and boxes shrunk to their lesions.
 
 Contrast is the largest gap between the two distributions of intensities (Kolmogorov and Smirnov),
-with the sign of where the box lies: 0 if alike, 1 if all of the box is brighter than all of its
-rim. No scale of intensities comes in, and one bright vessel in the rim hardly counts.
+signed: 0 if both are alike, 1 if all of the box is brighter than all of its rim. It does not depend
+on the scale of intensities, and one bright vessel in the rim hardly counts.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from gansynth.core.schema import Boxes, FloatArray
 Numbers = npt.NDArray[np.float64]
 
 RIM = 0.2
-"""How far the rim reaches beyond a box on each end, as a share of its side."""
+"""Width of the rim beyond a box on each end, as a share of its side."""
 LEAST_RIM = 1.5
-"""How far it reaches at least, in voxels."""
+"""Least width of the rim, in voxels."""
 NOTICED = 0.15
 """Differences below this share of the body's deviation are nothing: noise-free images have many."""
 LEAST = 1e-6
-"""Half a box's side at least, in voxels: thinner ones are not told from nothing."""
+"""Least half side of a box, in voxels."""
 FEW = 4
-"""Fewer voxels than so many are no distribution."""
+"""Least number of voxels for a distribution."""
 
 
 def contrasts(image: FloatArray, boxes: Boxes, *, body: Mask | None = None) -> Numbers:
-    """How lesions stand out of their rims: (N, C), -1 (darker) to 1 (brighter); NaN without a rim.
+    """Contrast of lesions to their rims: (N, C), -1 (darker) to 1 (brighter); NaN without a rim.
 
     ``image``: float32 (C, D, H, W) or (C, H, W). ``boxes``: (N, 6) or (N, 4). ``body``: bool, where
     rims may lie; found if None.
@@ -47,10 +47,10 @@ def contrasts(image: FloatArray, boxes: Boxes, *, body: Mask | None = None) -> N
 
 
 def regions(boxes: Boxes, row: int, body: Mask) -> tuple[tuple[slice, ...], Mask, Mask]:
-    """Where a box's lesion and its rim lie: the window looked at, and bool masks of both in it.
+    """Return a window around a box, and bool masks of its lesion and its rim in it.
 
-    The lesion is the ellipsoid that fits into the box. The rim lies around the box, within the
-    body, in no other box; beyond the body it is taken as it is.
+    The lesion is the ellipsoid that fits into the box. The rim lies around the box, in no other
+    box. It is limited to the body, if enough of it lies there.
     """
     axes = body.ndim
     low, high = boxes.coords[row, :axes], boxes.coords[row, axes:]
@@ -70,9 +70,9 @@ def regions(boxes: Boxes, row: int, body: Mask) -> tuple[tuple[slice, ...], Mask
     if not inside.any():
         inside = off.sum(axis=0) == off.sum(axis=0).min()
     ring = (off < half + _column(reach, axes)).all(axis=0) & ~within & ~inside
-    for other in range(len(boxes.labels)):
-        if other != row:
-            a, b = boxes.coords[other, :axes], boxes.coords[other, axes:]
+    for rival in range(len(boxes.labels)):
+        if rival != row:
+            a, b = boxes.coords[rival, :axes], boxes.coords[rival, axes:]
             ring &= ~((at >= _column(a, axes)) & (at < _column(b, axes))).all(axis=0)
     inner = ring & body[window]
     return window, inside, inner if inner.sum() >= FEW else ring
@@ -115,11 +115,11 @@ LEAST_SIDE = 0.3
 
 
 def tighten(image: FloatArray, boxes: Boxes) -> tuple[Boxes, list[float]]:
-    """Boxes shrunk to the lesions that are really in them, and the share of each that is left.
+    """Shrink boxes to their lesions; return them, and the share of each that is left.
 
-    A box is cut between the intensity of its rim and that of its brightest (or darkest) tenth; the
-    largest piece near the middle is the lesion. The clearest cut of all channels counts; where none
-    is clear, the box stays. ``image``, ``boxes``: as of ``contrasts``.
+    The threshold lies between the intensities of the rim and of the box's brightest (or darkest)
+    tenth. The largest piece near the middle is the lesion. The clearest cut of all channels counts.
+    Without a clear cut the box stays. ``image``, ``boxes``: as in ``contrasts``.
     """
     body = organ_mask(image)
     noticed = [NOTICED * spread(channel[body]) for channel in image]
@@ -142,34 +142,34 @@ def _cut(
     """How clear a lesion is that is brighter than its rim, 0 to 1, and its box, within its own."""
     from scipy.ndimage import binary_fill_holes, label
 
-    axes, own = body.ndim, boxes.coords[row]
+    axes, box = body.ndim, boxes.coords[row]
     window, inside, rim = regions(boxes, row, body)
     cut = bright[window]
     if not rim.any():
-        return 0.0, own
+        return 0.0, box
     around, lesion = np.median(cut[rim]), np.quantile(cut[inside], BRIGHT)
     threshold = around + BETWEEN * (lesion - around)
     stray = float((cut[rim] > threshold).mean())
     if stray > STRAY or lesion - around <= least:
-        return 0.0, own
+        return 0.0, box
     start = np.array([s.start for s in window])
-    low, high = own[:axes] - start, own[axes:] - start
+    low, high = box[:axes] - start, box[axes:] - start
     part = tuple(slice(int(np.floor(a)), int(np.ceil(b))) for a, b in zip(low, high, strict=True))
     beyond = cut[part] > threshold
     pieces, count = label(binary_fill_holes(beyond))
-    # Voxels near the middle count: a piece in a corner of the box is somebody else's.
+    # Voxels near the middle count: a piece in a corner of the box is another lesion's.
     sizes = np.bincount(pieces[inside[part]], minlength=count + 1)[1:]
     if not count or sizes.max() < FEW:
-        return 0.0, own
+        return 0.0, box
     piece = pieces == 1 + int(sizes.argmax())
     together = float((beyond & piece).sum() / beyond.sum())
     at, first = np.argwhere(piece), np.array([s.start for s in part]) + start
     tight = np.concatenate([at.min(axis=0) + first, at.max(axis=0) + 1 + first])
     tight = np.concatenate(
-        [np.maximum(tight[:axes], own[:axes]), np.minimum(tight[axes:], own[axes:])]
+        [np.maximum(tight[:axes], box[:axes]), np.minimum(tight[axes:], box[axes:])]
     )
-    sides = own[axes:] - own[:axes]
+    sides = box[axes:] - box[:axes]
     shortest = np.maximum(LEAST_SIDE * sides, np.minimum(2, sides))
     if together < TOGETHER or (tight[axes:] - tight[:axes] < shortest).any():
-        return 0.0, own
+        return 0.0, box
     return together * (1 - stray), tight.astype(np.float32)

@@ -1,8 +1,8 @@
 """Skull-stripping of single axial slices by thresholds and morphology, and the crop to the brain.
 
 Han et al. 2019, sec. 3.1, do not say how. This is for T1-weighted slices whose scalp is brighter
-than the brain and whose bone is dark. At the skull base it keeps some of what is not brain and
-loses temporal poles; a lesion that has grown into the bone may be cut.
+than the brain and whose bone is dark. At the skull base it keeps some non-brain and loses temporal
+poles. A lesion that has grown into the bone may be cut.
 """
 
 from __future__ import annotations
@@ -87,17 +87,17 @@ class Brain:
         """Boxes of the slice in pixels of the crop, clipped; none that lie beyond it."""
         start = np.array([part.start for part in self.crop] * 2, np.float32)
         coords = np.clip(boxes.coords - start, 0, np.array(self.shape * 2, np.float32))
-        kept = (coords[:, :2] < coords[:, 2:]).all(axis=1)
-        return Boxes(coords[kept].astype(np.float32), boxes.labels[kept])
+        inside = (coords[:, :2] < coords[:, 2:]).all(axis=1)
+        return Boxes(coords[inside].astype(np.float32), boxes.labels[inside])
 
     def shares(self, coords: FloatArray) -> npt.NDArray[np.float64]:
         """How much of each box (N, 4) in pixels of the slice is brain, 0 to 1."""
-        mask, found = self.mask, []
+        mask, shares = self.mask, []
         for box in coords:
             low, high = np.floor(box[:2]).astype(int), np.ceil(box[2:]).astype(int)
             inside = mask[low[0] : high[0], low[1] : high[1]]
-            found.append(float(inside.mean()) if inside.size else 0.0)
-        return np.array(found, np.float64)
+            shares.append(float(inside.mean()) if inside.size else 0.0)
+        return np.array(shares, np.float64)
 
 
 def find_brain(image: npt.NDArray[Any]) -> Brain:

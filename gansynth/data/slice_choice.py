@@ -1,4 +1,4 @@
-"""Which slices of a volume are cut, and of which class each is, by its labels."""
+"""Choose the slices of a volume, and their classes, by its labels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Numbers = npt.NDArray[np.int64]
 
 
 class SliceChoice:
-    """What ``slices:`` takes of each volume, found out once, and the slices' classes."""
+    """The slices that ``slices:`` takes of each volume, cached, and their classes."""
 
     def __init__(
         self, inner: CaseSource, options: SliceOptions, volume: Callable[[str], Case]
@@ -45,11 +45,11 @@ class SliceChoice:
             return (WITHOUT, WITH)
         schema = self._inner.schema
         names = {value: name for name, value in schema.labels.items()}
-        shown = tuple(names[value] for value in schema.foreground)
-        return shown if self._options.foreground == WITH else (WITHOUT, *shown)
+        foreground = tuple(names[value] for value in schema.foreground)
+        return foreground if self._options.foreground == WITH else (WITHOUT, *foreground)
 
     def indices(self, case: str) -> list[int]:
-        """Places along the array's axis of the slices that were asked for, increasing."""
+        """Indices along the array's axis of the requested slices, increasing."""
         if case not in self._indices:
             options = self._options
             length = self._inner.shape(case)[self._axis]
@@ -59,8 +59,8 @@ class SliceChoice:
             if options.count_from == SIDES[options.plane][1]:
                 chosen = sorted(length - 1 - number for number in chosen)
             if options.foreground != "any":
-                shows, wanted = self.shows(case), int(options.foreground == WITH)
-                chosen = [i for i in chosen if shows[i] == wanted]
+                shows, target = self.shows(case), int(options.foreground == WITH)
+                chosen = [i for i in chosen if shows[i] == target]
             elif options.classes is not None:
                 shows = self.shows(case)
                 chosen = [i for i in chosen if shows[i] != NEITHER]
@@ -68,7 +68,7 @@ class SliceChoice:
         return self._indices[case]
 
     def label_class(self, case: str, index: int) -> int | None:
-        """Number of a slice's class; None where classes are not asked for, or it is of none."""
+        """Number of a slice's class; None without classes, or if it has none."""
         if not self.classes:
             return None
         shows = int(self.shows(case)[index])
@@ -115,13 +115,13 @@ class SliceChoice:
 
     @property
     def _asks(self) -> str:
-        """The option that needs to know what slices show; nothing if none does."""
+        """The option that needs labels of slices; empty if none does."""
         if self._options.foreground != "any":
             return f"foreground={self._options.foreground}"
         return "" if self._options.classes is None else f"classes={self._options.classes}"
 
     def _refuse_side(self) -> None:
-        """Refuse to count from a side that the plane does not have, or that nobody knows."""
+        """Refuse to count from a side that the plane does not have, or that is unknown."""
         side, plane = self._options.count_from, self._options.plane
         if side == "array":
             return
@@ -134,7 +134,7 @@ class SliceChoice:
             raise UsageFault(
                 f"--read count_from={side}: {self._inner.name} does not say which way its arrays "
                 "run, expected volumes as their files hold them (nifti:, msd:, nnunet-raw:, "
-                "deepmedic:); or count as the arrays run: --read count_from=array"
+                "deepmedic:). Or count as the arrays run: --read count_from=array"
             )
 
     def _refuse_contradictions(self) -> None:

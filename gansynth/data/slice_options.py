@@ -1,4 +1,4 @@
-"""How ``slices:`` cuts: its ``--read`` keys, and which slices of an axis a text means."""
+"""The ``--read`` keys of ``slices:``, and ranges of slices."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def _indices(value: Any) -> Any:
         return value
     ranges, percent = [], []
     for word in value.split(","):
-        found = re.fullmatch(r"\s*(\d+)(%?)(?:-(\d+)(%?))?\s*", word)
-        first, last = (int(found[1]), int(found[3] or found[1])) if found else (1, 0)
-        shares = bool(found and found[2])
-        if not found or first > last or shares != bool(found[4]) or (shares and last > 100):
+        match = re.fullmatch(r"\s*(\d+)(%?)(?:-(\d+)(%?))?\s*", word)
+        first, last = (int(match[1]), int(match[3] or match[1])) if match else (1, 0)
+        shares = bool(match and match[2])
+        if not match or first > last or shares != bool(match[4]) or (shares and last > 100):
             raise ValueError(
                 f"{word!r} is no range, expected for example 80-149, or 10%-90%, or 5,9,80-90"
             )
@@ -81,9 +81,9 @@ class SliceOptions(ReadOptions):
     )
     count_from: Side = Field(
         "array",
-        description="the patient's side that `slices` are counted from, whichever way the file is "
-        "oriented: `left` or `right` (sagittal), `posterior` or `anterior` (coronal), `inferior` "
-        "or `superior` (axial); `array`: as the source's arrays run",
+        description="the patient's side that `slices` are counted from, in any orientation of the "
+        "file. `left` or `right` (sagittal), `posterior` or `anterior` (coronal), `inferior` or "
+        "`superior` (axial); `array`: as the source's arrays run",
     )
     foreground: Literal["with", "without", "any"] = Field(
         "any",
@@ -102,7 +102,7 @@ class SliceOptions(ReadOptions):
     window: Windows | None = Field(
         None,
         description="LOW:HIGH, in the volumes' units or as percentiles of each volume (`1%:99%`), "
-        "that become 0 and 1, clipped; one for all channels or one for each; else as they are",
+        "clipped and mapped to 0 and 1. One for all channels or for each. Default: as stored",
     )
     resize: Size2 | None = Field(
         None, description="rows and columns, `64x64`, that every slice is resampled to"
@@ -123,18 +123,18 @@ class SliceOptions(ReadOptions):
 
 def split_read(request: SourceRequest) -> tuple[SourceRequest, SourceRequest]:
     """The request with its own ``--read`` keys, and the inner source's (``inner.KEY``, too)."""
-    own = {k: v for k, v in request.read.items() if k in SliceOptions.model_fields}
-    rest = {k.removeprefix(INNER): v for k, v in request.read.items() if k not in own}
+    slice_keys = {k: v for k, v in request.read.items() if k in SliceOptions.model_fields}
+    inner_keys = {k.removeprefix(INNER): v for k, v in request.read.items() if k not in slice_keys}
     inner = SourceRequest.parse(request.where)
-    return replace(request, read=own), replace(
-        request, kind=inner.kind, where=inner.where, read=rest
+    return replace(request, read=slice_keys), replace(
+        request, kind=inner.kind, where=inner.where, read=inner_keys
     )
 
 
 def inner_read(read: Mapping[str, str]) -> dict[str, str]:
-    """Keys of the inner source, as they are typed for slices of it."""
-    known = SliceOptions.model_fields
-    return {f"{INNER}{key}" if key in known else key: value for key, value in read.items()}
+    """Return the inner source's keys as they are typed for its slices."""
+    fields = SliceOptions.model_fields
+    return {f"{INNER}{key}" if key in fields else key: value for key, value in read.items()}
 
 
 def open_inner(request: SourceRequest) -> CaseSource:
@@ -146,8 +146,8 @@ def open_inner(request: SourceRequest) -> CaseSource:
     except UsageFault as fault:
         if "--read" not in str(fault):
             raise
-        known = ", ".join(SliceOptions.model_fields)
-        raise UsageFault(f"{fault} slices: itself has: {known}") from fault
+        keys = ", ".join(SliceOptions.model_fields)
+        raise UsageFault(f"{fault} slices: itself has: {keys}") from fault
     if inner.schema.axes != "DHW":
         raise UsageFault(
             f"slices:{request.kind}:{request.where}: its cases are 2D already, expected volumes; "

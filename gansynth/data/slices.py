@@ -46,14 +46,14 @@ class SliceSource(FlatSource):
     """
 
     def __init__(self, request: SourceRequest) -> None:
-        own, rest = split_read(request)
-        self.options = parse_read(SliceOptions, own)
-        self.inner = open_inner(rest)
+        slice_request, inner_request = split_read(request)
+        self.options = parse_read(SliceOptions, slice_request)
+        self.inner = open_inner(inner_request)
         where = f"{self.inner.request.kind}:{self.inner.request.where}"
         if self.inner.space.grid == "resample":
             raise UsageFault(
                 f"slices:{where}: --read frame= and whole= are of whole volumes, expected slices "
-                "as the volumes have them; leave them out, and say resize= for the size of slices"
+                "of the volumes' own size. Leave them out, and set that of slices by resize="
             )
         self.request = replace(request, where=where)
         self.axis = AXIS[self.options.plane]
@@ -77,13 +77,13 @@ class SliceSource(FlatSource):
     @cached_property
     def train_ids(self) -> tuple[str, ...]:
         """Slices of the training volumes, ``case/axi080``, sorted."""
-        found = self._list(self.inner.train_ids)
-        if not found:
+        slices = self._list(self.inner.train_ids)
+        if not slices:
             raise DataFault(
                 f"slices:{self.request.where}: no slice is left of {len(self.inner.train_ids)} "
                 f"training volume(s), expected at least one; widen --read slices and foreground"
             )
-        return found
+        return slices
 
     @cached_property
     def held_out_ids(self) -> tuple[str, ...]:
@@ -91,12 +91,12 @@ class SliceSource(FlatSource):
         return self._list(self.inner.held_out_ids)
 
     def subject(self, case_id: str) -> str:
-        """The person the slice's volume belongs to."""
+        """The subject of the slice's volume."""
         return self.inner.subject(self._parse(case_id)[0])
 
     @property
     def unit(self) -> str:
-        """That of the volumes."""
+        """The unit of the volumes."""
         return self.inner.unit
 
     @property
@@ -105,18 +105,18 @@ class SliceSource(FlatSource):
         return self.inner.places
 
     def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
-        """The volumes in other folds: all slices of one, cut or not, go where one is named."""
+        """Split the volumes into other folds: all slices of a volume go where one is named."""
         volumes = [
             Split(train=self._volumes_of(split["train"]), val=self._volumes_of(split["val"]))
             for split in splits
         ]
         inner = self.inner.divided(volumes, folder)
-        own, _ = split_read(self.request)
+        slice_request, _ = split_read(self.request)
         return replace(
             inner,
             kind=self.request.kind,
             where=f"{inner.kind}:{inner.where}",
-            read={**own.read, **inner_read(inner.read)},
+            read={**slice_request.read, **inner_read(inner.read)},
         )
 
     def _volumes_of(self, cases: Iterable[str]) -> list[str]:
@@ -126,11 +126,11 @@ class SliceSource(FlatSource):
             raise UsageFault(f"{fault}; correct the split") from fault
 
     def label_class(self, case_id: str) -> int | None:
-        """Number of a slice's class; its volume is counted once, its image not looked at."""
+        """Number of a slice's class, by the labels of its volume."""
         return self.choice.label_class(*self._parse(case_id)[:2])
 
     def content(self, case_id: str, load: Callable[[str], Case] | None = None) -> str:
-        """SHA-256 of a slice's arrays; of one that shows nothing of its id, too."""
+        """SHA-256 of a slice's arrays; of a constant image together with its id."""
         case = (load or self.load)(case_id)
         content = super().content(case_id, lambda _: case)
         if np.ptp(case.image, axis=(1, 2)).any():
@@ -139,7 +139,7 @@ class SliceSource(FlatSource):
 
     @cached_property
     def schema(self) -> Schema:
-        """The inner source's, without the axis that is cut across."""
+        """The inner source's schema, without the axis that is cut across."""
         inner = self.inner.schema
         spacing = np.delete(inner.spacing, self.axis)
         if self.options.resize is not None:
@@ -162,19 +162,19 @@ class SliceSource(FlatSource):
 
     @cached_property
     def space(self) -> Space:
-        """Crops of slices, with all that changes the arrays in the host's record."""
+        """Crops of slices; all options that change the arrays are in the record."""
         inner = self.inner.space
-        own = self.options.model_dump(
+        options = self.options.model_dump(
             mode="json", exclude={"size", "count_from", "classes", "boxes", "least"}
         )
         # Only where they are given: records without stay what they were.
         if self.options.count_from != "array":
-            own["count_from"] = self.options.count_from
+            options["count_from"] = self.options.count_from
         if self.options.classes is not None:
-            own["classes"] = self.options.classes
-        own |= box_record(self.options.boxes, self.options.least)
-        own |= resampling_record(self.options.resize is not None)
-        host = {**inner.host, "slices": own}
+            options["classes"] = self.options.classes
+        options |= box_record(self.options.boxes, self.options.least)
+        options |= resampling_record(self.options.resize is not None)
+        host = {**inner.host, "slices": options}
         return Space("crop", self._size(), host=host, pad_label=inner.pad_label)
 
     @property
@@ -186,11 +186,11 @@ class SliceSource(FlatSource):
 
     def load(self, case_id: str) -> Case:
         """Read one slice, float32 (C, H, W), int16 (H, W); DataFault: unknown, unreadable."""
-        case, index, kept = self._parse(case_id)
+        case, index, channels = self._parse(case_id)
         plane = self._plane(case, index)
-        image = plane.image[[self._channels[k] for k in kept]]
+        image = plane.image[[self._channels[k] for k in channels]]
         if self._windows is not None:
-            image = rescale(image, [self._window_of(case)[k] for k in kept])
+            image = rescale(image, [self._window_of(case)[k] for k in channels])
         number = self.choice.label_class(case, index)
         cut = Case(case_id, self.inner.subject(case), image, plane.labels, plane.boxes, number)
         if self._boxes is not None:
@@ -202,7 +202,7 @@ class SliceSource(FlatSource):
         return self.options.resize or self._flat_shape(self._parse(case_id)[0])
 
     def position(self, case_id: str) -> SlicePosition:
-        """Its volume, or with ``concat`` the volume of its channel, and its number there."""
+        """Volume of a slice, or of its channel with ``concat``, and its number there."""
         case, index, _ = self._parse(case_id)
         channel = case_id.removeprefix(f"{case}/{self._short}").partition("/")[2]
         stack = f"{case}/{channel}" if channel else case
@@ -257,9 +257,9 @@ class SliceSource(FlatSource):
         return self._bounds[case]
 
     def volume(self, case: str) -> Case:
-        """A whole volume; a source that reads parts is not kept in memory."""
-        kept = not isinstance(self.inner, PatchSource)
-        return self._volumes(case) if kept else self.inner.load(case)
+        """Return a whole volume, cached unless the source reads parts."""
+        cached = not isinstance(self.inner, PatchSource)
+        return self._volumes(case) if cached else self.inner.load(case)
 
     # -- listing ---------------------------------------------------------------------------------
 
@@ -276,19 +276,19 @@ class SliceSource(FlatSource):
 
     def _parse(self, case_id: str) -> tuple[str, int, list[int]]:
         """Volume, number of the slice, and which of the kept channels."""
-        rest, kept = case_id, list(range(len(self._channels)))
+        text, channels = case_id, list(range(len(self._channels)))
         if self.options.concat:
             names = [f"/{self.inner.schema.channels[c]}" for c in self._channels]
-            kept = [k for k, name in enumerate(names) if case_id.endswith(name)][:1]
-            rest = case_id[: -len(names[kept[0]])] if kept else ""
-        case, _, name = rest.rpartition("/")
+            channels = [k for k, name in enumerate(names) if case_id.endswith(name)][:1]
+            text = case_id[: -len(names[channels[0]])] if channels else ""
+        case, _, name = text.rpartition("/")
         number = name.removeprefix(self._short)
-        if not kept or not case or not name.startswith(self._short) or not number.isdecimal():
+        if not channels or not case or not name.startswith(self._short) or not number.isdecimal():
             raise DataFault(
                 f"slices:{self.request.where}: no case {case_id!r}, expected for example "
                 f"{self.train_ids[0]!r}"
             )
-        return case, int(number), kept
+        return case, int(number), channels
 
     # -- options against the inner source --------------------------------------------------------
 
@@ -297,24 +297,24 @@ class SliceSource(FlatSource):
         return self.options.plane[:3]
 
     def _chosen(self) -> tuple[int, ...]:
-        known, asked = self.inner.schema.channels, self.options.channels
-        unknown = [name for name in asked or () if name not in known]
+        available, names = self.inner.schema.channels, self.options.channels
+        unknown = [name for name in names or () if name not in available]
         if unknown:
             raise UsageFault(
-                f"--read channels={','.join(asked or ())}: {self.inner.name} has no channel "
-                f"{unknown[0]!r}, expected among: {', '.join(known)}"
+                f"--read channels={','.join(names or ())}: {self.inner.name} has no channel "
+                f"{unknown[0]!r}, expected among: {', '.join(available)}"
             )
-        return tuple(known.index(name) for name in asked or known)
+        return tuple(available.index(name) for name in names or available)
 
     def _fill(self) -> tuple[float, ...] | None:
-        """What the kept channels hold outside of the body, where that is known."""
+        """Constant of the chosen channels outside of the body, where known."""
         fill = self.inner.schema.outside_fill
         if fill is None or any(window.percent for window in self._windows or ()):
             return None
-        kept = np.array([fill[c] for c in self._channels], np.float32)
+        values = np.array([fill[c] for c in self._channels], np.float32)
         if self._windows is not None:
-            kept = rescale(kept, [window.bounds(None) for window in self._windows])
-        return tuple(map(float, kept))
+            values = rescale(values, [window.bounds(None) for window in self._windows])
+        return tuple(map(float, values))
 
     def _flat_shape(self, case: str) -> tuple[int, ...]:
         shape = list(self.inner.shape(case))
@@ -335,11 +335,11 @@ class SliceSource(FlatSource):
 
 
 def check_slices(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
-    """Find everything that is wrong with ``slices:INNER``: its volumes, then the choice."""
-    own, rest = split_read(request)
-    parse_read(SliceOptions, own)
-    checked = installed().check(rest.kind)(rest, progress)
-    findings, slices, path = list(checked.findings), 0, Path(rest.where)
+    """Check ``slices:INNER`` for all faults: its volumes, then the choice of slices."""
+    slice_request, inner_request = split_read(request)
+    parse_read(SliceOptions, slice_request)
+    checked = installed().check(inner_request.kind)(inner_request, progress)
+    findings, slices, path = list(checked.findings), 0, Path(inner_request.where)
     if not any(finding.level == "error" for finding in findings):
         try:
             source = SliceSource(request)

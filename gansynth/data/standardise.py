@@ -22,7 +22,7 @@ class Intensities:
         self._sums = np.zeros((3, channels))
 
     def add(self, image: FloatArray) -> None:
-        """Take note of a crop (C, ...)."""
+        """Add a crop (C, ...) to the statistics."""
         values = image.reshape(len(image), -1).astype(np.float64)
         count = np.full(len(values), float(values.shape[1]))
         mean = values.mean(1)
@@ -41,7 +41,7 @@ class Intensities:
         return (image.float() - mean) / deviation
 
     def restored(self, image: Tensor) -> Tensor:
-        """The way back."""
+        """Return standardised values to the source's units."""
         mean, deviation = self._beside(image)
         return image * deviation + mean
 
@@ -64,5 +64,5 @@ class Intensities:
 
 
 def _channels(values: npt.NDArray[np.float64], like: Tensor) -> Tensor:
-    found = torch.tensor(values, dtype=torch.float32, device=like.device)
-    return found.view(1, -1, *[1] * (like.ndim - 2))
+    tensor = torch.tensor(values, dtype=torch.float32, device=like.device)
+    return tensor.view(1, -1, *[1] * (like.ndim - 2))

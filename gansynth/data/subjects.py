@@ -1,4 +1,4 @@
-"""Which person a case belongs to, and folds in which nobody is on both sides."""
+"""Subjects of cases, and folds with no subject on both sides."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from gansynth.runtime.errors import DataFault, UsageFault
 
 
 def read_subjects(text: str, ids: Iterable[str]) -> dict[str, str]:
-    """Map cases to people, by a CSV or by a regular expression's first group.
+    """Map cases to subjects, by a CSV or by a regular expression's first group.
 
-    Raises UsageFault: no such expression, or one without a group; DataFault: a case has no subject
-    or two, or the CSV lacks a column.
+    Raises UsageFault: no such expression, or one without a group. Raises DataFault: a case has no
+    subject or two, or the CSV lacks a column.
     """
     ids = sorted(ids)
     path = Path(text)
@@ -49,16 +49,16 @@ def _from_pattern(text: str, ids: Sequence[str]) -> dict[str, str]:
     if pattern.groups < 1:
         raise UsageFault(
             f"--subjects {text!r}: the expression has no group, expected the subject in the first, "
-            r"for example '(patient\d+)_'; if it is meant to be a file, there is none"
+            r"for example '(patient\d+)_'. If it is meant to be a file, there is none"
         )
-    found = {case: pattern.search(case) for case in ids}
-    return {case: match.group(1) or "" for case, match in found.items() if match}
+    matches = {case: pattern.search(case) for case in ids}
+    return {case: match.group(1) or "" for case, match in matches.items() if match}
 
 
 def read_column(path: Path, *names: str) -> dict[str, str]:
-    """Cases of a CSV -> what the first column of ``names`` says; DataFault: unfit, or twice."""
-    one, *others = names
-    expected = f"case and {one}" + (f" (or {', '.join(others)})" if others else "")
+    """Map cases of a CSV to the first column among ``names``; DataFault: unfit, or twice."""
+    first, *others = names
+    expected = f"case and {first}" + (f" (or {', '.join(others)})" if others else "")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -71,15 +71,15 @@ def read_column(path: Path, *names: str) -> dict[str, str]:
     column = next((name for name in names if name in header), None)
     if column is None or "case" not in header:
         raise DataFault(f"{path}: header is {header}, expected the columns {expected}")
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for number, row in enumerate(rows, start=2):
         case, value = (row["case"] or "").strip(), (row[column] or "").strip()
-        if found.setdefault(case, value) != value:
+        if values.setdefault(case, value) != value:
             raise DataFault(
-                f"{path}: line {number}: case {case!r} has {one} {found[case]!r} and {value!r}, "
+                f"{path}: line {number}: case {case!r} has {first} {values[case]!r} and {value!r}, "
                 "expected one; remove a line"
             )
-    return found
+    return values
 
 
 def grouped_splits(

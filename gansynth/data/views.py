@@ -1,12 +1,12 @@
-"""Opening a source, and what one part of a composite run sees of it: a view.
+"""Open a source, or a view: the part of it that one part of a composite run reads.
 
-A view is written down in ``SourceRequest.view``:
+A view is recorded in ``SourceRequest.view``:
 
 - ``names``: old -> new name of channels.
-- ``channels``, ``classes``: names of those that are seen; numbers stay the source's.
-- ``labels_by``: folder of the run that draws label maps, relative to the run that sees them;
+- ``channels``, ``classes``: names of those in the view; numbers stay the source's.
+- ``labels_by``: folder of the run that draws label maps, relative to the run that reads them;
   ``labels_sha256``: of its manifest. The source's own labels win.
-- ``home``: the folder of the run that sees them; never written down, because runs can be moved.
+- ``home``: the folder of the reading run; never recorded, because runs can be moved.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ HOME = "home"
 
 
 def needed(request: SourceRequest, options: Any) -> SourceRequest:
-    """A request that shows a generator no more than it needs, where it draws label maps."""
-    given = given_channels(options)
-    if not draws_labels(options) or "channels" in request.view or not given:
+    """Limit the request of a generator that draws label maps to the channels it is given."""
+    channels = given_channels(options)
+    if not draws_labels(options) or "channels" in request.view or not channels:
         return request
-    return replace(request, view={**request.view, "channels": list(given)})
+    return replace(request, view={**request.view, "channels": list(channels)})
 
 
 class LabelDrawer(Protocol):
@@ -48,7 +48,7 @@ class LabelDrawer(Protocol):
     given: tuple[str, ...]
     shift: int
 
-    def schema(self, own: Schema) -> Schema:
+    def schema(self, source_schema: Schema) -> Schema:
         """A schema with the drawn labels after its own."""
 
     def draw(self, case: Case, schema: Schema) -> LabelArray:
@@ -96,7 +96,7 @@ class View(Wrapped):
 
     @property
     def space(self) -> Space:
-        """The source's, whose host it fits only with all channels."""
+        """The source's space; its record fits only with all channels."""
         space = self.base.space
         if "channels" not in self.request.view:
             return space
@@ -106,12 +106,12 @@ class View(Wrapped):
 
     @cached_property
     def train_ids(self) -> tuple[str, ...]:
-        """The source's, of the classes that are seen."""
+        """The source's training cases of the view's classes."""
         return self._of_classes(self.base.train_ids)
 
     @cached_property
     def held_out_ids(self) -> tuple[str, ...]:
-        """The source's, of the classes that are seen; what is barred is told by ``behind``."""
+        """The source's held-out cases of the view's classes; ``behind`` has all of them."""
         return self._of_classes(self.base.held_out_ids)
 
     def _of_classes(self, ids: tuple[str, ...]) -> tuple[str, ...]:
@@ -135,16 +135,16 @@ class View(Wrapped):
 
     @property
     def ancestors(self) -> tuple[Lineage, ...]:
-        """The source's; then what the label maps' maker has seen, and its ancestors."""
+        """The source's ancestors; then those of the run that draws label maps."""
         if self.labeller is None:
             return self.base.ancestors
-        seen = self.labeller.lineage.everyone()
-        drawn = tuple(replace(one, ancestors=()) for one in seen)
+        lineages = self.labeller.lineage.everyone()
+        drawn = tuple(replace(lineage, ancestors=()) for lineage in lineages)
         return (*self.base.ancestors, *drawn)
 
     @cached_property
     def labeller(self) -> LabelDrawer | None:
-        """What draws label maps, if anything does."""
+        """The drawer of label maps, or None."""
         return None if self._open_labeller is None else self._open_labeller(self.base)
 
 
@@ -172,15 +172,15 @@ def renamed(base: CaseSource, names: Mapping[str, str]) -> CaseSource:
 
 
 def behind(source: CaseSource) -> CaseSource:
-    """The source behind a view: all of its held-out cases are held out, whatever a view shows."""
+    """Return the source behind a view; all of its held-out cases stay held out."""
     source = source.base if isinstance(source, View) else source
     return source.base if isinstance(source, _Renamed) else source
 
 
-def merged_schema(own: Schema, drawn: Schema, by: str, shift: int) -> Schema:
+def merged_schema(schema: Schema, drawn: Schema, by: str, shift: int) -> Schema:
     """A schema with another's foreground labels after its own."""
     added = {f"{by}:{name}": value + shift for name, value in drawn.labels.items() if value > 0}
-    return replace(own, labels={**own.labels, **added})
+    return replace(schema, labels={**schema.labels, **added})
 
 
 def draws_labels(options: Any) -> bool:

@@ -1,9 +1,9 @@
-"""Cases moved whole: image and label map through one map of space, looked up in the whole case.
+"""Move whole cases: image and label map go through one map of space, looked up in the whole case.
 
-The same seed gives the same shapes whoever draws the image. What comes into a crop from beyond its
-border is the case's own. Beyond the case lies what fills most of that face of it, if that is one
-constant (a skull-stripped brain, cut to its box); else what crops are padded with, or, where cases
-are taken whole, both are mirrored: padding would show what is synthetic.
+The same seed gives the same shapes for every generator. Voxels beyond a crop's border come from
+the case. Beyond a face of the case lies the constant that fills most of it, if there is one (a
+skull-stripped brain, cut to its box). Else crops are padded. Whole cases are mirrored instead,
+because padding would reveal what is synthetic.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from gansynth.core.space import Placement, Space
 from gansynth.runtime.errors import UsageFault
 
 AROUND = 8
-"""Voxels around what is looked up that cubic splines see; one farther off weighs below 0.0001."""
+"""Margin in voxels for cubic splines; voxels beyond weigh below 0.0001."""
 
 MOST = 0.5
-"""Share of a face above which a constant that fills it lies beyond it, too."""
+"""Share of a face that a constant must fill to lie beyond it, too."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Moved:
     Attributes:
         labels: int16 (D, H, W) or (H, W), ``OUTSIDE`` and an ignore value moved like any other.
         image: float32 (C, ...).
-        told: how far, root mean square over the body: ``mm``, and ``voxels``.
+        told: root mean square displacement over the body: ``mm``, and ``voxels``.
     """
 
     labels: LabelArray
@@ -44,7 +44,7 @@ class Moved:
 
 
 def check_moving(generator: str, edits: Sequence[Edit]) -> None:
-    """Refuse edits that change labels without moving all of the image along.
+    """Refuse edits that change labels without moving the whole image.
 
     Raises:
         UsageFault: naming the first.
@@ -52,22 +52,22 @@ def check_moving(generator: str, edits: Sequence[Edit]) -> None:
     for edit in edits:
         chosen = getattr(edit.options, "classes", None) is not None
         if chosen or not maps_space(edit):
-            asked = f"{edit.name}:classes=..." if chosen else edit.name
+            option = f"{edit.name}:classes=..." if chosen else edit.name
             raise UsageFault(
-                f"--edit {asked}: {generator} moves real images whole, expected edits that do so: "
+                f"--edit {option}: {generator} moves real images whole, expected edits that do so: "
                 "elastic, flip, rotate, scale or shift, of all classes"
             )
 
 
 @dataclass(frozen=True)
 class Mover:
-    """Moves cases whole, in the generator's space, whose schema it has."""
+    """Moves whole cases in the generator's space; ``schema`` is that of the space."""
 
     space: Space
     schema: Schema
 
     def all_to_move(self, labels: LabelArray) -> LabelArray:
-        """Labels that edits are drawn on: the body stands in for foreground where there is none."""
+        """Return the labels that edits are drawn on; without foreground, the body is labelled."""
         if (labels > 0).any() or not self.schema.foreground:
             return labels
         return np.where(labels == OUTSIDE, labels, np.int16(self.schema.foreground[0]))
@@ -120,13 +120,10 @@ class Mover:
     def _pull(
         self, shape: Sequence[int], edits: Mapping[str, Edit], steps: Sequence[Mapping[str, Any]]
     ) -> FloatArray | None:
-        """Where each voxel comes from, all steps as one map; None if nothing moves.
-
-        Beyond the array a step displaces as at its border.
-        """
+        """Compose all steps to one map of source voxels; None if nothing moves."""
         from scipy.ndimage import map_coordinates
 
-        own = np.indices(shape, np.float32)
+        grid = np.indices(shape, np.float32)
         pull: FloatArray | None = None
         for step in steps:
             edit, params = edits[step["edit"]], step["params"]
@@ -137,12 +134,12 @@ class Mover:
             if pull is None:
                 pull = then
                 continue
-            earlier = [map_coordinates(axis, then, order=1, mode="nearest") for axis in pull - own]
+            earlier = [map_coordinates(axis, then, order=1, mode="nearest") for axis in pull - grid]
             pull = then + np.stack(earlier)
         return pull
 
     def _whole(self, case: Case, placement: Placement) -> tuple[Case, tuple[int, ...]]:
-        """All of the case (of a slice: the slice) in the generator's units; where it is cut."""
+        """Return the whole case, or slice, in the generator's units, and where it is cut."""
         if not self.space.cuts:
             placed = self.space.to_generator(case, placement)
             return placed, (0,) * (placed.image.ndim - 1)
@@ -156,7 +153,7 @@ class Mover:
         return native.to_generator(case), placement.corner
 
     def _filled(self, image: FloatArray, labels: LabelArray) -> FloatArray:
-        """Outside of the body the constant that is there, if it is one."""
+        """Fill the outside of the body with its constant, if there is one."""
         if self.schema.outside_fill is None:
             return image
         fill = _column(self.schema.outside_fill, labels.ndim)
@@ -167,21 +164,18 @@ class Mover:
             return {"mm": 0.0, "voxels": 0.0}
         moved = (pull - np.indices(body.shape, np.float32))[:, body].astype(np.float64)
         far = [moved * np.array(self.schema.spacing)[:, None], moved]
-        mm, voxels = (float(np.sqrt(np.square(one).sum(axis=0).mean())) for one in far)
+        mm, voxels = (float(np.sqrt(np.square(lengths).sum(axis=0).mean())) for lengths in far)
         return {"mm": round(mm, 4), "voxels": round(voxels, 4)}
 
 
 def _beyond(at: FloatArray, shape: Sequence[int]) -> dict[tuple[int, int], Mask]:
-    """Places beyond each face (axis, end) of an array, ``end`` 0 or -1."""
+    """Mark places beyond each face (axis, end) of an array, ``end`` 0 or -1."""
     low = {(axis, 0): at[axis] < -0.5 for axis in range(len(shape))}
     return low | {(axis, -1): at[axis] > n - 0.5 for axis, n in enumerate(shape)}
 
 
 def _constant(case: Case) -> tuple[dict[tuple[int, int], Mask], FloatArray]:
-    """The value that fills most of a case's border, (C,), and of each face the voxels that hold it.
-
-    Faces of which it does not fill ``MOST`` are left out.
-    """
+    """Return faces filled by a constant to more than ``MOST``, its voxels there, and the value."""
     image = np.moveaxis(case.image, 0, -1)
     faces = [(axis, end) for axis in range(image.ndim - 1) for end in (0, -1)]
     held = np.concatenate([_face(image, *f).reshape(-1, len(case.image)) for f in faces])
@@ -191,8 +185,8 @@ def _constant(case: Case) -> tuple[dict[tuple[int, int], Mask], FloatArray]:
 
 
 def _face(array: np.ndarray[Any, Any], axis: int, end: int) -> np.ndarray[Any, Any]:
-    found: np.ndarray[Any, Any] = array.take(end, axis=axis)
-    return found
+    values: np.ndarray[Any, Any] = array.take(end, axis=axis)
+    return values
 
 
 def _column(values: Sequence[float], ndim: int) -> FloatArray:
@@ -200,7 +194,7 @@ def _column(values: Sequence[float], ndim: int) -> FloatArray:
 
 
 def _within(at: FloatArray, shape: Sequence[int]) -> FloatArray:
-    """Coordinates mirrored at the middles of an array's outermost voxels until they lie in it."""
+    """Mirror coordinates at the middles of an array's outermost voxels until they lie in it."""
     out = np.empty_like(at)
     for axis, length in enumerate(shape):
         last = np.float32(length - 1)
@@ -213,7 +207,7 @@ def _within(at: FloatArray, shape: Sequence[int]) -> FloatArray:
 
 
 def _labels_at(labels: LabelArray, at: FloatArray) -> LabelArray:
-    """Labels looked up at coordinates that lie within; see ``pull_labels``."""
+    """Look labels up at coordinates within the array; see ``pull_labels``."""
     index, _ = nearest_index(at, labels.shape)
     drawn = pull_labels(np.maximum(labels, np.int16(0)), at)
     outside = (drawn == 0) & (labels.ravel()[index] == OUTSIDE)
@@ -221,7 +215,7 @@ def _labels_at(labels: LabelArray, at: FloatArray) -> LabelArray:
 
 
 def _image_at(image: FloatArray, at: FloatArray) -> FloatArray:
-    """Channels looked up by cubic splines: linearly, half of the grain would go."""
+    """Look channels up by cubic splines; linear interpolation would lose half of the noise."""
     from scipy.ndimage import map_coordinates
 
     spatial = tuple(range(1, at.ndim))
@@ -231,7 +225,7 @@ def _image_at(image: FloatArray, at: FloatArray) -> FloatArray:
     there = at - _column(lows.tolist(), at.ndim - 1)
     out = np.empty((len(image), *at.shape[1:]), np.float32)
     for number, channel in enumerate(box):
-        found = map_coordinates(channel, there, order=3, mode="mirror")
+        values = map_coordinates(channel, there, order=3, mode="mirror")
         # Splines overshoot at sharp edges.
-        out[number] = np.clip(found, channel.min(), channel.max())
+        out[number] = np.clip(values, channel.min(), channel.max())
     return out

@@ -1,4 +1,4 @@
-"""What edits that take something from another case share: whose, what of it, and where it goes."""
+"""Shared parts of edits that borrow from another case: its choice, the loan, its place."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ CELLS = 12
 
 
 class LenderOptions(EditOptions):
-    """Whose something is taken."""
+    """Which case lends."""
 
     needs: ClassVar[Needs] = {"among": "pairs=nearest"}
 
     pairs: Literal["any", "ordered", "nearest"] = Field(
         "any",
-        description="whose: any other person's; ordered has every case take every other's, pair by "
-        "pair, as conditions go on; nearest takes the one with the most alike body",
+        description="lending case: any of another subject; ordered: every case borrows from every "
+        "other, pair by pair, over the conditions. nearest: the one with the most similar body",
     )
     among: int = Field(
-        1, ge=1, description="of pairs=nearest: drawn among that many with the most alike bodies"
+        1, ge=1, description="of pairs=nearest: drawn among that many with the most similar bodies"
     )
 
 
 class BorrowOptions(LenderOptions):
-    """Whose something is taken, and what."""
+    """Which case lends, and which classes."""
 
     classes: Classes = Field(
         None, min_length=1, description="label values to take; None takes the whole foreground"
@@ -60,23 +60,22 @@ class BorrowOptions(LenderOptions):
 
 
 class Borrowing(SceneEdit):
-    """An edit that takes something of another case."""
+    """An edit that borrows from another case."""
 
     Options: ClassVar[type[EditOptions]] = LenderOptions
     options: LenderOptions
 
     @property
     def in_turns(self) -> bool:
-        """With ``pairs=ordered``: n (n - 1) conditions show each pair of n people's cases once."""
+        """With ``pairs=ordered``, n (n - 1) conditions show each pair of n subjects' cases once."""
         return self.options.pairs == "ordered"
 
 
 @dataclass(frozen=True)
 class Loan:
-    """What a training case lends.
+    """Labels that a training case lends.
 
     Attributes:
-        case_id: whose it is.
         plane: which slice, of a space of slices.
         labels: int16 (D, H, W) or (H, W) of the whole case or slice; 0 where nothing is lent.
         frame: the box around its body.
@@ -106,11 +105,11 @@ def lend(room: CasePool, case_id: str, plane: int | None, classes: Sequence[int]
 def loans(
     scene: Scene, donors: Sequence[str], classes: Sequence[int], rng: np.random.Generator
 ) -> Iterator[tuple[int, float, Loan]]:
-    """What donors lend in turn, as it is tried.
+    """Try donors in turn.
 
     Yields:
-        The number of the try from 1, how far it is drawn to the body's middle (0 to 1, the
-        farther the later), and the loan.
+        The number of the try from 1, its pull towards the body's middle (0 to 1, increasing), and
+        the loan.
     """
     for tries in range(TRIES if donors and scene.body.any() else 0):
         donor = donors[tries % len(donors)]
@@ -128,11 +127,10 @@ def lenders(
     rng: np.random.Generator,
     count: int = LENDERS,
 ) -> list[str]:
-    """Training cases to take something from, in the order they are to be tried.
+    """Return the training cases that may lend, in the order to try.
 
-    Cases without the classes are passed by, but for ``pairs=ordered``, and the scene's own person
-    lends only if there is nobody else. ``count`` is how many with ``pairs=any``; the others name
-    one.
+    Cases without the classes are skipped, except with ``pairs=ordered``. The scene's own subject
+    lends only if there is no other. ``count`` limits ``pairs=any``; other values return one case.
     """
 
     def holds(case_id: str) -> bool:
@@ -144,8 +142,8 @@ def lenders(
         turn = scene.index if scene.turn is None else scene.turn
         return [others[(bisect_left(others, scene.case.id) + turn) % len(others)]]
     if options.pairs == "nearest":
-        seen = set(looked_at(scene.room)).intersection(others) or set(others)
-        nearest = _nearest(scene, [i for i in sorted(seen) if holds(i)])[: options.among]
+        candidates = set(looked_at(scene.room)).intersection(others) or set(others)
+        nearest = _nearest(scene, [i for i in sorted(candidates) if holds(i)])[: options.among]
         return [nearest[int(rng.integers(len(nearest)))]] if nearest else []
     drawn = (others[i] for i in rng.permutation(len(others)).tolist())
     return list(islice(filter(holds, islice(drawn, TRIES)), count))
@@ -160,8 +158,8 @@ def draw_plane(
 ) -> int | None:
     """Draw a slice of a training case that holds chosen classes; None in a space of no slices.
 
-    Slices are drawn by the voxels they hold, any slice if none holds some, and those at about the
-    same depth (a relative coordinate; None makes all alike) rather than others.
+    A slice's probability grows with its voxels of the classes; if no slice has any, all are alike.
+    Slices at about the same ``depth`` (a relative coordinate, or None) are preferred.
     """
     if room.space.grid != "slice":
         return None
@@ -180,7 +178,7 @@ def draw_plane(
 
 @dataclass(frozen=True)
 class _Shape:
-    """A body's size in mm, and which cells of its box it fills."""
+    """A body's size in mm, and the cells of its box that it fills."""
 
     size: tuple[float, ...]
     cells: Mask
@@ -192,17 +190,17 @@ class _Shape:
         size = tuple(float(n * mm) for n, mm in zip(cut.shape, spacing, strict=True))
         return cls(size, cut[np.ix_(*at)])
 
-    def overlap(self, other: _Shape) -> float:
-        """Overlap over union in cells, middle on middle."""
-        size = [max(pair) for pair in zip(self.size, other.size, strict=True)]
-        mine, theirs = self.on(size), other.on(size)
+    def overlap(self, shape: _Shape) -> float:
+        """Intersection over union in cells, centred on each other."""
+        size = [max(pair) for pair in zip(self.size, shape.size, strict=True)]
+        mine, theirs = self.on(size), shape.on(size)
         return float((mine & theirs).sum() / max((mine | theirs).sum(), 1))
 
     def on(self, size: Sequence[float]) -> Mask:
-        """In cells of a box of that size in mm, in its middle."""
+        """Resample to the cells of a box of that size in mm, centred."""
         out, index = np.ones((2 * CELLS,) * len(size), bool), []
-        for axis, (own, length) in enumerate(zip(self.size, size, strict=True)):
-            at = ((np.arange(2 * CELLS) + 0.5) / (2 * CELLS) - 0.5) * length / own + 0.5
+        for axis, (extent, length) in enumerate(zip(self.size, size, strict=True)):
+            at = ((np.arange(2 * CELLS) + 0.5) / (2 * CELLS) - 0.5) * length / extent + 0.5
             within = ((at >= 0) & (at < 1)).reshape(
                 [-1 if a == axis else 1 for a in range(out.ndim)]
             )
@@ -212,14 +210,14 @@ class _Shape:
 
 
 def _nearest(scene: Scene, others: Sequence[str]) -> list[str]:
-    """Other cases, the most alike body first."""
-    room, own = scene.room, _own_shape(scene)
-    return sorted(others, key=lambda i: own.overlap(_shape_of(room, i)), reverse=True)
+    """Sort other cases, the most similar body first."""
+    room, shape = scene.room, _own_shape(scene)
+    return sorted(others, key=lambda i: shape.overlap(_shape_of(room, i)), reverse=True)
 
 
-def alike(one: Scene, other: Scene) -> float:
-    """How alike two scenes' bodies are, 0 to 1: overlap over union, middle on middle."""
-    return _own_shape(one).overlap(_own_shape(other))
+def alike(first: Scene, second: Scene) -> float:
+    """Similarity of two scenes' bodies, 0 to 1: intersection over union, centred."""
+    return _own_shape(first).overlap(_own_shape(second))
 
 
 def _shape_of(room: CasePool, case_id: str) -> _Shape:

@@ -35,10 +35,9 @@ class ClipOptions(EditOptions):
 class Clip(Edit):
     """Keeps foreground in the largest connected body of voxels that are not ``OUTSIDE``.
 
-    Meant for the end of a chain: earlier edits may have pushed labels into a detached scrap of
-    the body, or so close to its edge as no case has them. Foreground elsewhere becomes background;
-    context stays. Where the data has no ``OUTSIDE``, the body is the whole array, unless the image
-    is asked (``to``).
+    Meant for the end of a chain: earlier edits may have pushed labels into a detached part of the
+    body, or closer to its edge than in any case. Foreground elsewhere becomes background. Context
+    stays. Where the data has no ``OUTSIDE``, the body is the whole array, unless ``to=image``.
     """
 
     name: ClassVar[str] = "clip"
@@ -49,15 +48,15 @@ class Clip(Edit):
         """Find the margin to use; no randomness.
 
         Returns:
-            ``margin_mm``: the one asked for, halved until every class keeps at least 30 % of its
-            voxels (8 tries, the last one without a margin), or None to clip nothing.
+            ``margin_mm``: the option's, halved until every class keeps at least 30 % of its voxels.
+            The last of 8 tries has no margin. None clips nothing.
         """
-        shown = self.options.to == "image" and context.scene is not None
+        by_image = self.options.to == "image" and context.scene is not None
         params: dict[str, Any] = {"border": self.options.border}
-        params |= {"to": "image"} if shown else {}
-        labels = _shown(context) if shown else context.labels
-        asked = self.options.margin_mm
-        margins = [asked * 0.5**k for k in range(7)] if asked > 0 else []
+        params |= {"to": "image"} if by_image else {}
+        labels = _shown(context) if by_image else context.labels
+        widest = self.options.margin_mm
+        margins = [widest * 0.5**k for k in range(7)] if widest > 0 else []
         for margin in (*margins, 0.0):
             if keeps_classes(labels, _clipped(labels, margin, params["border"], context.schema)):
                 return {"margin_mm": margin, **params}
@@ -74,7 +73,7 @@ class Clip(Edit):
 
 
 def _clipped(labels: LabelArray, margin: float, border: bool, schema: Schema) -> LabelArray:
-    """Labels without foreground off the largest body, or within a margin in mm of its edge."""
+    """Remove foreground off the largest body, or within a margin in mm of its edge."""
     body = _largest_body(labels != OUTSIDE)
     if margin > 0:
         body = _inner(body, margin, schema, border=border)
@@ -82,11 +81,7 @@ def _clipped(labels: LabelArray, margin: float, border: bool, schema: Schema) ->
 
 
 def _shown(context: EditContext) -> LabelArray:
-    """Labels without foreground beyond the body that the scene's image shows.
-
-    Where the case itself has foreground there is body, too. An image that is body all over shows
-    none (a crop within an organ): nothing is taken away.
-    """
+    """Remove foreground outside of the image's body; foreground of the case counts as body."""
     labels, scene = context.labels, context.scene
     if scene is None:
         return labels
@@ -98,7 +93,7 @@ def _shown(context: EditContext) -> LabelArray:
 
 
 def _largest_body(inside: Mask) -> Mask:
-    """The largest of the bodies that hang together by faces."""
+    """Return the largest component, connected by faces."""
     from scipy.ndimage import label
 
     if inside.all():
@@ -112,7 +107,7 @@ def _largest_body(inside: Mask) -> Mask:
 
 
 def _inner(body: Mask, margin: float, schema: Schema, *, border: bool) -> Mask:
-    """Voxels of a body whose centre lies farther than ``margin`` mm from any centre beyond it."""
+    """Mark voxels of a body that lie more than ``margin`` mm from any voxel beyond it."""
     from scipy.ndimage import distance_transform_edt
 
     padded = np.pad(body, 1, constant_values=not border)

@@ -1,4 +1,4 @@
-"""Components: each connected part is edited by itself."""
+"""Components: each connected part is edited on its own."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ class ComponentsOptions(EditOptions):
     classes: Classes = Field(
         None, min_length=1, description="label values of parts; None takes the whole foreground"
     )
-    chance: float = Field(1.0, gt=0, le=1, description="of each part to be edited, 0 to 1")
+    chance: float = Field(1.0, gt=0, le=1, description="chance of each part to be edited, 0 to 1")
     least: int = Field(4, ge=1, description="parts of fewer voxels stay as they are")
 
     @field_validator("edit")
     @classmethod
     def _known(cls, name: str) -> str:
         try:
-            known = installed().edit(name)
+            edit = installed().edit(name)
         except UsageFault as fault:
             raise ValueError(str(fault)) from None
-        if issubclass(known, SceneEdit | Components):
-            raise ValueError(f"{name} cannot be told of a part alone; ask for it by itself")
+        if issubclass(edit, SceneEdit | Components):
+            raise ValueError(f"{name} cannot edit a part alone; use it without components")
         return name
 
     @field_validator("inner")
@@ -67,12 +67,12 @@ class ComponentsOptions(EditOptions):
 
 
 class Components(Edit):
-    """Edits each connected part by itself, the largest first; parts never come to touch.
+    """Edits each connected part on its own, the largest first; parts never come to touch.
 
-    A part is edited as if it were alone in the body, with what is nested in it. A draw that brings
-    it to another part, costs a class too much or takes a wrapped class out of the one around it is
-    drawn anew; after 8 draws the part stays as it is. What parts leave is closed by the class they
-    were nested in, or becomes background.
+    A part is edited as if it were alone in the body, with what is nested in it. A draw is repeated
+    if the part touches another one, if a class loses too much, or if a wrapped class is exposed.
+    After 8 draws the part stays as it is. Gaps are closed by the class around the part, or become
+    background.
     """
 
     name: ClassVar[str] = "components"
@@ -86,25 +86,25 @@ class Components(Edit):
             UsageFault: if the options name a class the schema lacks.
         """
         classes = chosen_classes(self.name, self.options.classes, context.schema)
-        given = _Given(context, classes, _inner(self.options.edit, self.options.inner))
-        place, now = given.numbered(), context.with_labels(context.labels)
+        task = _Given(context, classes, _inner(self.options.edit, self.options.inner))
+        place, now = task.numbered(), context.with_labels(context.labels)
         steps: list[dict[str, Any]] = []
-        for number, part in enumerate(given.parts[:MOST]):
+        for number, part in enumerate(task.parts[:MOST]):
             if part.voxels < self.options.least or rng.random() >= self.options.chance:
                 continue
             others = beside((place > 0) & (place != number + 1))
             for _ in range(TRIES):
-                step = given.step(now, number, given.inner.draw(given.alone(number), rng))
+                step = task.step(now, number, task.inner.draw(task.alone(number), rng))
                 if not (step.new & others).any() and step.fits(now.labels):
                     steps.append({"part": number, "params": step.params})
                     place[place == number + 1] = 0
                     place[step.new] = number + 1
                     now = step.after
                     break
-        return {"edit": given.inner.name, "classes": classes, "parts": steps}
+        return {"edit": task.inner.name, "classes": classes, "parts": steps}
 
     def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
-        """Each part takes channels and image along; what it leaves shows what is around it."""
+        """Apply recorded steps; channels and image move along, and gaps are filled."""
         after = replace(context, labels=context.labels.copy())
         for step in _replayed(context, params):
             after = step.after
@@ -113,35 +113,27 @@ class Components(Edit):
 
 @dataclass(frozen=True)
 class _Step:
-    """One part, edited.
-
-    Attributes:
-        params: of its edit.
-        alone: labels of the part alone before it.
-        whole: likewise after it; 0 wherever the part is not.
-        new: voxels of the part after it, without what of a wrapped class came out and was cut.
-        after: all parts after it, and what goes along.
-    """
+    """One edited part."""
 
     params: dict[str, Any]
-    alone: LabelArray
-    whole: LabelArray
-    new: Mask
+    alone: LabelArray  # the part alone, before the edit
+    whole: LabelArray  # the part alone, after it
+    new: Mask  # voxels of the part after it, without exposed voxels of wrapped classes
     after: EditContext
 
     def fits(self, before: LabelArray) -> bool:
-        """Whether other classes keep enough of their voxels, and wrapped ones stay wrapped."""
+        """Whether other classes keep enough voxels, and wrapped ones stay wrapped."""
         if np.count_nonzero(self.new) < max(1, NESTED_SHARE * np.count_nonzero(self.whole)):
             return False
         after = self.after.labels
         others = np.where(self.alone > 0, np.int16(0), before)
-        rest = np.where(self.new, np.int16(0), after)
-        return keeps_classes(others, rest) and keeps_nesting(before, after)
+        remaining = np.where(self.new, np.int16(0), after)
+        return keeps_classes(others, remaining) and keeps_nesting(before, after)
 
 
 @dataclass(frozen=True)
 class _Given:
-    """What is edited: labels at their place, which parts of them, and how."""
+    """Labels whose parts are edited, the classes of parts, and the inner edit."""
 
     context: EditContext
     classes: Sequence[int] | None
@@ -156,20 +148,20 @@ class _Given:
         return set(wrapped_classes(self.context.labels))
 
     def numbered(self) -> LabelArray:
-        """The number of each voxel's part, from 1; parts that are never edited are all alike."""
+        """Number each voxel's part, from 1; parts that are never edited share one number."""
         out = np.zeros(self.context.labels.shape, np.int16)
         for number, part in enumerate(self.parts, start=1):
             out[part.box][part.mask] = min(number, MOST + 1)
         return out
 
     def alone(self, number: int) -> EditContext:
-        """A part in the body without any other foreground."""
+        """Return a part in the body without any other foreground."""
         outside = self.context.labels == OUTSIDE
         whole = np.where(outside, np.int16(OUTSIDE), self.parts[number].whole())
         return self.context.with_labels(whole)
 
     def step(self, now: EditContext, number: int, params: dict[str, Any]) -> _Step:
-        """A part edited, put where it comes to lie in labels that hold it as it was."""
+        """Edit a part, and write it into labels that hold the unedited part."""
         part, alone = self.parts[number], self.alone(number).labels
         moved = replace(now, labels=alone).edited(self.inner, params)
         whole, without = np.maximum(moved.labels, 0), taken(now.labels, part)
@@ -193,8 +185,8 @@ def _inner(name: str, options: Mapping[str, Any]) -> Edit:
 def _replayed(context: EditContext, params: Mapping[str, Any]) -> Iterator[_Step]:
     if not params["parts"]:
         return
-    given, now = _Given(context, params["classes"], installed().edit(params["edit"])()), context
+    task, now = _Given(context, params["classes"], installed().edit(params["edit"])()), context
     for drawn in params["parts"]:
-        step = given.step(now, drawn["part"], drawn["params"])
+        step = task.step(now, drawn["part"], drawn["params"])
         yield step
         now = step.after

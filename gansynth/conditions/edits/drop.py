@@ -19,15 +19,15 @@ class DropOptions(EditOptions):
     classes: Classes = Field(
         None, min_length=1, description="label values of parts; None takes the whole foreground"
     )
-    chance: float = Field(0.5, gt=0, le=1, description="of each part to be left out, 0 to 1")
-    least: int = Field(1, ge=1, description="parts that stay at least")
+    chance: float = Field(0.5, gt=0, le=1, description="chance of each part to be left out, 0 to 1")
+    least: int = Field(1, ge=1, description="least number of parts that stay")
 
 
 class Drop(Edit):
     """Leaves out some of several connected parts, with what is nested in them.
 
-    What they leave becomes background, or the class around them. The last part stays, and so does
-    the last one that holds a class.
+    Their voxels become background, or the class around them. The last part stays, and so does the
+    last one of each class.
     """
 
     name: ClassVar[str] = "drop"
@@ -42,28 +42,28 @@ class Drop(Edit):
         """
         labels, schema = context.labels, context.schema
         classes = chosen_classes(self.name, self.options.classes, schema)
-        found = parts(labels, schema, classes)
+        lesions = parts(labels, schema, classes)
         left = np.bincount(labels[labels > 0], minlength=1)
         dropped: list[int] = []
-        for number in rng.permutation(len(found)).tolist():
+        for number in rng.permutation(len(lesions)).tolist():
             if rng.random() >= self.options.chance:
                 continue
-            held = found[number].labels
-            rest = left - np.bincount(held[held > 0], minlength=left.size)
-            few = len(found) - len(dropped) <= self.options.least
-            if few or ((rest == 0) & (left > 0)).any():
+            held = lesions[number].labels
+            remaining = left - np.bincount(held[held > 0], minlength=left.size)
+            last = len(lesions) - len(dropped) <= self.options.least
+            if last or ((remaining == 0) & (left > 0)).any():
                 continue
             dropped.append(number)
-            left = rest
+            left = remaining
         return {"classes": classes, "dropped": sorted(dropped)}
 
     def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
-        """What parts leave takes channels and image of what lies around them."""
+        """Remove parts; their voxels take channels and image from around them."""
         labels, schema = context.labels, context.schema
         if not params["dropped"]:
             return EditResult(labels.copy())
         gone = np.zeros(labels.shape, bool)
-        found = parts(labels, schema, params["classes"])
+        lesions = parts(labels, schema, params["classes"])
         for number in params["dropped"]:
-            gone[found[number].box] |= found[number].mask
+            gone[lesions[number].box] |= lesions[number].mask
         return settled(context, close_left(labels, gone, schema.spacing), gone)

@@ -69,9 +69,9 @@ class Elastic(Move):
 class SmoothField:
     """Smooth displacements of standard deviation 1 mm along each axis, the same for a seed.
 
-    White noise on a coarse grid of nodes, one width apart, blown up with Gaussians axis by axis;
-    so wide fields cost no more than narrow ones. ``einsum`` without BLAS keeps the bits the same
-    whatever the number of threads.
+    White noise on a coarse grid of nodes, one width apart, is upsampled with Gaussians axis by
+    axis. So wide fields cost no more than narrow ones. ``einsum`` without BLAS gives the same bits
+    with any number of threads.
     """
 
     seed: int
@@ -84,8 +84,8 @@ class SmoothField:
         out = self._blow_up([np.arange(length, dtype=np.float64) for length in self.shape])
         for axis, (length, mm) in enumerate(zip(self.shape, self.spacing, strict=True)):
             out[axis] *= np.float32(amplitude_mm / mm)
-            own = np.arange(length, dtype=np.float32)
-            out[axis] += own.reshape([-1 if a == axis else 1 for a in range(len(self.shape))])
+            places = np.arange(length, dtype=np.float32)
+            out[axis] += places.reshape([-1 if a == axis else 1 for a in range(len(self.shape))])
         return out
 
     def steepest(self) -> float:
@@ -121,8 +121,8 @@ class SmoothField:
         for axis in reversed(range(n)):
             # The innermost axis first: the last product, the large one, then runs along memory.
             free = "abc"[:n]
-            summed, kept = free.replace(free[axis], "s"), free
+            summed, axes = free.replace(free[axis], "s"), free
             noise = np.einsum(
-                f"{free[axis]}s,n{summed}->n{kept}", weights[axis].astype(np.float32), noise
+                f"{free[axis]}s,n{summed}->n{axes}", weights[axis].astype(np.float32), noise
             )
         return np.asarray(noise, np.float32)

@@ -1,4 +1,4 @@
-"""Interpolate: a shape between the case's own and another's."""
+"""Interpolate: a shape between those of two cases."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ TURN = np.cos(np.deg2rad(60))
 
 
 class InterpolateOptions(BorrowOptions):
-    """Between whose shapes, and where between."""
+    """Which case lends its shape, and the range of its weight."""
 
     low: float = Field(0.2, ge=0, le=1, description="smallest weight of the other's shape")
     high: float = Field(0.8, ge=0, le=1, description="largest weight of the other's shape")
@@ -56,14 +56,14 @@ class InterpolateOptions(BorrowOptions):
 
 
 class Interpolate(Borrowing):
-    """Shapes between two people's by signed distances (Raya and Udupa 1990), class by class.
+    """Interpolates shapes of two subjects by signed distances (Raya and Udupa 1990), by class.
 
-    The other's shape is first brought onto the case's: centroid on centroid, turned along with its
-    principal axes, or as it lies in its body, whichever overlaps most. Distances to the border of
-    every class, of background too, are then mixed, and the class that a voxel lies deepest in wins.
-    A weight of 0 gives the case's own shape, of 1 the other's. A mixture that breaks a class into
-    more pieces than both people have, that bares a nested one, or all but loses one, is drawn again
-    nearer to the own shape; if none is good, nothing is changed.
+    The other shape is first aligned with the case's. Of three alignments the one with most overlap
+    counts: centroid on centroid, with principal axes turned as well, or the same place in the body.
+    Distances to the border of every class, also of background, are then mixed. A voxel takes the
+    class it is deepest in. A weight of 0 gives the case's own shape, 1 the other's. A mixture is
+    drawn again, nearer to the own shape, if a class is lost, exposed or in more pieces than in both
+    subjects. If none is good, nothing is changed.
     """
 
     name: ClassVar[str] = "interpolate"
@@ -71,27 +71,29 @@ class Interpolate(Borrowing):
     options: InterpolateOptions
 
     def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
-        """Draw ``weight``, whose shape (``donor``, ``plane``); ``matrix`` brings it here."""
+        """Draw ``weight`` and the lending case (``donor``, ``plane``); ``matrix`` aligns it."""
         labels, scene = context.labels, self.scene(context)
         chosen = chosen_classes(self.name, self.options.classes, context.schema)
         classes = chosen or list(context.schema.foreground)
-        own = np.where(mask_of(labels, classes), labels, np.int16(0))
+        own_labels = np.where(mask_of(labels, classes), labels, np.int16(0))
         weight = float(rng.uniform(self.options.low, self.options.high))
         tries = 0
-        for donor in lenders(self.options, scene, classes, rng) if own.any() else ():
+        for donor in lenders(self.options, scene, classes, rng) if own_labels.any() else ():
             plane = draw_plane(scene.room, donor, classes, depth_of(scene), rng)
             loan = lend(scene.room, donor, plane, classes)
-            if set(np.unique(loan.labels)) != set(np.unique(own)) | {0}:
+            if set(np.unique(loan.labels)) != set(np.unique(own_labels)) | {0}:
                 continue
-            matrix, centre = _aligned(own, loan, context.schema, scene)
+            matrix, centre = _aligned(own_labels, loan, context.schema, scene)
             params: dict[str, Any] = {"classes": chosen, "donor": donor, "plane": plane}
             params |= {"matrix": matrix.tolist(), "centre": list(centre)}
-            mixer = _Mixer(own, _brought(loan, params, own.shape), context.schema.spacing)
+            mixer = _Mixer(
+                own_labels, _brought(loan, params, own_labels.shape), context.schema.spacing
+            )
             for share in WEAKER:
                 tries += 1
                 params |= {"strength": share, "tries": tries, "weight": weight * share}
                 after = _written(context, mixer(weight * share), params)
-                if _good(labels, own, loan, after):
+                if _good(labels, own_labels, loan, after):
                     return params
         return {"strength": 0.0, "tries": tries}
 
@@ -101,19 +103,19 @@ class Interpolate(Borrowing):
         if params["strength"] == 0:
             return replaced(context, labels.copy())
         classes = params["classes"] or schema.foreground
-        own = np.where(mask_of(labels, classes), labels, np.int16(0))
+        own_labels = np.where(mask_of(labels, classes), labels, np.int16(0))
         loan = lend(self.scene(context).room, params["donor"], params["plane"], classes)
-        mixer = _Mixer(own, _brought(loan, params, own.shape), schema.spacing)
+        mixer = _Mixer(own_labels, _brought(loan, params, own_labels.shape), schema.spacing)
         return replaced(context, _written(context, mixer(params["weight"]), params))
 
 
 class _Mixer:
     """Mixes two label maps of one shape; distances are measured once."""
 
-    def __init__(self, own: LabelArray, other: LabelArray, spacing: Sequence[float]) -> None:
-        self.box = bounding_box((own > 0) | (other > 0), margin=1)
-        self.shape = own.shape
-        a, b = own[self.box], other[self.box]
+    def __init__(self, own_labels: LabelArray, lent: LabelArray, spacing: Sequence[float]) -> None:
+        self.box = bounding_box((own_labels > 0) | (lent > 0), margin=1)
+        self.shape = own_labels.shape
+        a, b = own_labels[self.box], lent[self.box]
         self.values = np.unique(np.concatenate([np.unique(a), np.unique(b), [0]]))
         self.ends = [
             np.stack([_signed(cut == value, spacing) for value in self.values]) for cut in (a, b)
@@ -135,10 +137,7 @@ def _signed(mask: Mask, spacing: Sequence[float]) -> FloatArray:
 
 
 def _to_border(mask: Mask, spacing: Sequence[float]) -> FloatArray:
-    """Distance in mm of a mask's voxels to where it ends, half a voxel before what lies beyond.
-
-    Without that half, small weights would change nothing and larger ones too much at once.
-    """
+    """Distance in mm of a mask's voxels to its border, half a voxel before the next voxel."""
     from scipy.ndimage import distance_transform_edt
 
     away, there = distance_transform_edt(mask, sampling=spacing, return_indices=True)
@@ -153,24 +152,26 @@ def _to_border(mask: Mask, spacing: Sequence[float]) -> FloatArray:
 
 
 def _written(context: EditContext, mixed: LabelArray, params: Mapping[str, Any]) -> LabelArray:
-    """The labels with the mixed shape in the place of their own, within the body."""
-    own = mask_of(context.labels, params["classes"] or context.schema.foreground)
-    left = close_left(context.labels, own, context.schema.spacing)
-    within = (context.labels != OUTSIDE) & (context.body | own)
+    """Replace the case's own shape by the mixed one, within the body."""
+    own_mask = mask_of(context.labels, params["classes"] or context.schema.foreground)
+    left = close_left(context.labels, own_mask, context.schema.spacing)
+    within = (context.labels != OUTSIDE) & (context.body | own_mask)
     return np.where((mixed > 0) & within, mixed, left)
 
 
-def _good(labels: LabelArray, own: LabelArray, loan: Loan, after: LabelArray) -> bool:
+def _good(labels: LabelArray, own_labels: LabelArray, loan: Loan, after: LabelArray) -> bool:
     """Whether classes are kept, nested as before, and in no more pieces than in both cases."""
 
-    def pieces(found: LabelArray, value: int) -> int:
-        return int(Parts.of(found == value).sizes.size)
+    def pieces(label_map: LabelArray, value: int) -> int:
+        return int(Parts.of(label_map == value).sizes.size)
 
-    values = np.unique(own[own > 0]).tolist()
+    values = np.unique(own_labels[own_labels > 0]).tolist()
     return (
         keeps_classes(labels, after)
         and keeps_nesting(labels, after)
-        and all(pieces(after, v) <= max(pieces(own, v), pieces(loan.labels, v)) for v in values)
+        and all(
+            pieces(after, v) <= max(pieces(own_labels, v), pieces(loan.labels, v)) for v in values
+        )
     )
 
 
@@ -178,17 +179,17 @@ def _good(labels: LabelArray, own: LabelArray, loan: Loan, after: LabelArray) ->
 
 
 def _aligned(
-    own: LabelArray, loan: Loan, schema: Schema, scene: Scene
+    own_labels: LabelArray, loan: Loan, schema: Schema, scene: Scene
 ) -> tuple[Matrix, tuple[float, ...]]:
-    """The pull (n, n + 1) about a centre, in voxels, with which the loan overlaps most."""
-    here, there = own > 0, loan.labels > 0
-    middle, other = np.array(centroid(here)), np.array(centroid(there))
+    """Return the matrix (n, n + 1) about a centre, in voxels, with which the loan overlaps most."""
+    here, there = own_labels > 0, loan.labels > 0
+    middle, lent_middle = np.array(centroid(here)), np.array(centroid(there))
     mm = np.array(schema.spacing)
     turned = np.diag(1 / mm) @ _turn(here, there, mm) @ np.diag(mm)
     at_same = loan.frame.voxels(frame_of(scene).relative(middle[None]))[0]
     pulls = [
-        (np.eye(len(mm)), np.rint(other - middle)),
-        (turned, other - middle),
+        (np.eye(len(mm)), np.rint(lent_middle - middle)),
+        (turned, lent_middle - middle),
         (np.eye(len(mm)), np.rint(at_same - middle)),
     ]
     centre = tuple(float(c) for c in middle)

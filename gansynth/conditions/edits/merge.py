@@ -26,7 +26,7 @@ from gansynth.core.schema import OUTSIDE, LabelArray
 
 
 class MergeOptions(LenderOptions):
-    """What comes from the other case; by default its whole foreground fills the background."""
+    """Classes from the other case; by default its whole foreground fills the background."""
 
     tissues: Classes = Field(
         None, min_length=1, description="label values that fill the background of the case's map"
@@ -46,8 +46,8 @@ class Merge(Borrowing):
     """Fills a tumour map with another case's tissues, or puts a tumour on a tissue map.
 
     Tissues are stretched from body box to body box and written on background only. A tumour keeps
-    its size and comes to the same place relative to the body; of its classes nothing that the case
-    has already is overwritten.
+    its size and its place relative to the body. It does not overwrite the case's own voxels of its
+    classes.
     """
 
     name: ClassVar[str] = "merge"
@@ -55,11 +55,11 @@ class Merge(Borrowing):
     options: MergeOptions
 
     def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
-        """Draw whose map (``donor``, ``plane``); ``matrix`` says where its voxels are."""
+        """Draw the lending case (``donor``, ``plane``); ``matrix`` maps voxels to its map."""
         schema, scene = context.schema, self.scene(context)
         over = self.options.tumour is not None
-        asked = self.options.tumour or self.options.tissues
-        classes = chosen_classes(self.name, asked, schema, "tumour" if over else "tissues")
+        values = self.options.tumour or self.options.tissues
+        classes = chosen_classes(self.name, values, schema, "tumour" if over else "tissues")
         if classes is None:
             classes = list(schema.foreground)
         donors = lenders(self.options, scene, classes, rng)
@@ -90,7 +90,7 @@ class Merge(Borrowing):
 
 
 def _lent(context: EditContext, loan: Loan, params: Mapping[str, Any]) -> LabelArray:
-    """What of the loan is written: int16, 0 elsewhere."""
+    """Return the part of the loan that is written: int16, 0 elsewhere."""
     labels, matrix = context.labels, np.array(params["matrix"])
     pull = affine_coordinates(labels.shape, matrix, (0.0,) * labels.ndim)
     free: Mask = labels == 0
@@ -100,12 +100,12 @@ def _lent(context: EditContext, loan: Loan, params: Mapping[str, Any]) -> LabelA
 
 
 def _good(labels: LabelArray, loan: Loan, lent: LabelArray, over: bool) -> bool:
-    """Whether something is lent, and enough is left of all classes; a tumour's stay nested."""
+    """Whether something is lent, classes keep enough voxels, and a tumour's stay nested."""
     if not over:
         return bool(lent.any())
     after = np.where(lent > 0, lent, labels)
-    kept = keeps_classes(labels, after) and keeps_classes(loan.labels, lent)
-    return kept and keeps_nesting(loan.labels, after)
+    complete = keeps_classes(labels, after) and keeps_classes(loan.labels, lent)
+    return complete and keeps_nesting(loan.labels, after)
 
 
 def _stretched(loan: Loan, scene: Scene) -> list[list[float]]:

@@ -1,9 +1,9 @@
-"""Enlarging and shrinking: a volume that comes out as asked, by distance in mm.
+"""Enlarging and shrinking by distance in mm, to a requested volume.
 
-A body grows where the distance to it is least, and shrinks where that to its surroundings is, by
-as many voxels as the volume asks for; so lines grow by the same millimetres as balls. Growth takes
-background and, of a nested body, what is around it; of a nested body that shrinks the class around
-it takes the place. Classes that are wrapped in others stay wrapped, and bodies stay apart.
+A body grows by the voxels nearest to it, and shrinks by those nearest to its surroundings, until
+the volume is reached. So lines grow by as many millimetres as balls. Growth takes background and,
+around a nested body, the class around it. Where a nested body shrinks, the class around it fills
+the gap. Classes that are wrapped in others stay wrapped, and bodies stay apart.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ from gansynth.data.connected_components import Parts
 Indices = tuple[npt.NDArray[np.intp], ...]
 STRENGTHS = tuple(0.5**k for k in range(8))
 ROUNDS = 6
-"""How often voxels that came to lie apart from their body are sought elsewhere."""
+"""Rounds in which voxels that lie apart from their body are replaced by others."""
 CRUMB = 0.1
-"""Pieces of less than that share of the largest one do not stay alone where a body shrinks."""
+"""Pieces below this share of the largest one are removed where a body shrinks."""
 SMOOTH = 2.0
-"""Width of the Gaussian, voxels, by which of voxels as near the more enclosed go first."""
+"""Width of the Gaussian, voxels, that ranks voxels at equal distance by their enclosure."""
 
 
 class GrowingOptions(EditOptions):
-    """Whose volume is changed, and how much."""
+    """Which classes change their volume, and how much."""
 
     classes: Classes = Field(
         None, min_length=1, description="label values to change; None takes the whole foreground"
@@ -61,16 +61,16 @@ class GrowingOptions(EditOptions):
 class Growing(Edit):
     """An edit that changes the volume of chosen classes by a drawn factor.
 
-    It is drawn evenly in the logarithm, and halved there until every class keeps at least 30 % of
-    its voxels (less only if that was asked for) and no wrapped class is laid bare; after 8 tries it
-    is ``strength`` 0: no change. Changed voxels take the channels of the nearest voxel that has
-    their new label, and show what lies as far behind its border.
+    The factor is drawn log-uniformly. Its logarithm is halved until every class keeps at least 30 %
+    of its voxels (less only if requested) and no wrapped class is exposed. After 8 tries
+    ``strength`` is 0: no change. Changed voxels take the channels of the nearest voxel of their new
+    label, and the image mirrored at its border.
     """
 
     options: GrowingOptions
 
     def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
-        """Draw ``factor`` on the volume (2D: on the area), in any body.
+        """Draw ``factor`` on the volume (2D: on the area).
 
         Raises:
             UsageFault: if the options name a class the schema lacks.
@@ -124,11 +124,11 @@ class ShrinkOptions(GrowingOptions):
 
 
 class Shrink(Growing):
-    """Wears chosen classes away from the outside.
+    """Erodes chosen classes from the outside.
 
-    What they leave becomes the class around them where they are nested, else background. No body
-    vanishes, and thin ends do not stay behind as crumbs. Where the skin of a wrapped class is worn
-    away, the class itself becomes skin.
+    Their voxels become the class around them where they are nested, else background. No body
+    vanishes, and no small fragments stay. Where the layer around a wrapped class is eroded, the
+    wrapped class becomes that layer.
     """
 
     name: ClassVar[str] = "shrink"
@@ -144,8 +144,8 @@ def change_volume(
 ) -> LabelArray:
     """Grow or shrink some voxels, whole classes or parts above background, as one body.
 
-    Their number is multiplied by ``factor``, as far as there is room in ``body``, or everywhere but
-    ``OUTSIDE``. Spacing is in mm.
+    Their number is multiplied by ``factor``, as far as there is room in ``body``. None allows all
+    but ``OUTSIDE``. Spacing is in mm.
     """
     count = round((factor - 1) * int(chosen.sum()))
     if count > 0:
@@ -166,10 +166,10 @@ def _grow(
         box = bounding_box(chosen, margin=math.ceil(reach / min(spacing)) + 1)
         all_of_it = chosen[box].shape == chosen.shape
         limit = np.inf if all_of_it else reach
-        given = (labels[box], chosen[box], free[box], inner[box], around[box])
-        found = _growth(*given, count, spacing, limit)
-        if all_of_it or int((found > 0).sum()) == count:
-            out[box][found > 0] = found[found > 0]
+        crops = (labels[box], chosen[box], free[box], inner[box], around[box])
+        growth = _growth(*crops, count, spacing, limit)
+        if all_of_it or int((growth > 0).sum()) == count:
+            out[box][growth > 0] = growth[growth > 0]
             return out
         reach *= 2
 
@@ -184,7 +184,7 @@ def _growth(
     spacing: Sequence[float],
     reach: float,
 ) -> LabelArray:
-    """What new voxels hold, at most ``count`` of them within ``reach`` mm; 0 elsewhere."""
+    """Return labels of new voxels, at most ``count`` of them within ``reach`` mm; 0 elsewhere."""
     from scipy.ndimage import binary_propagation
 
     solid = filled(chosen)
@@ -214,10 +214,10 @@ def _shrink(labels: LabelArray, chosen: Mask, count: int, spacing: Sequence[floa
     from scipy.ndimage import maximum_position
 
     box = bounding_box(chosen, margin=1)
-    cut, own = labels[box], chosen[box]
-    solid = filled(own)
-    found = Parts.of(solid)
-    bodies = found.numbered
+    cut, own_mask = labels[box], chosen[box]
+    solid = filled(own_mask)
+    components = Parts.of(solid)
+    bodies = components.numbered
     nested = nested_bodies(cut, bodies)
     outer = cut == 0
     if nested.any():
@@ -228,37 +228,39 @@ def _shrink(labels: LabelArray, chosen: Mask, count: int, spacing: Sequence[floa
     depth, index = _distance(outer, spacing)
     fill = np.where(nested[bodies], cut[index], np.int16(0))
     inner = mask_of(cut, wrapped_classes(labels))
-    may = own & ~((fill == 0) & beside(inner & ~own))
-    for deepest in maximum_position(np.where(own, depth, -1), bodies, found.numbers):
+    may = own_mask & ~((fill == 0) & beside(inner & ~own_mask))
+    for deepest in maximum_position(np.where(own_mask, depth, -1), bodies, components.numbers):
         may[deepest] = False  # a small one is not to vanish beside a large one
     taken = _worn(solid, may, _order(depth, ~solid, may), count)
     after = np.where(taken, fill, cut)
-    bare = own & ~taken & inner & beside(taken & (fill == 0))
-    skin = own & ~inner
+    bare = own_mask & ~taken & inner & beside(taken & (fill == 0))
+    skin = own_mask & ~inner
     out = labels.copy()
     out[box] = np.where(bare, fill_nearest(cut, bare, skin, spacing), after)
     return out
 
 
 def _worn(solid: Mask, may: Mask, order: npt.NDArray[np.intp], count: int) -> Mask:
-    """The first voxels of an order; crumbs that would break off go before all others."""
+    """Take the first voxels of an order; fragments that would break off go first."""
     taken = np.zeros(solid.shape, bool)
     for _ in range(ROUNDS):
         taken[:] = False
         taken.ravel()[order[:count]] = True
-        rest = Parts.of(solid & ~taken)
-        held = np.isin(rest.numbers, np.unique(rest.numbered[solid & ~may]))
-        crumbs = rest.numbers[~held & (rest.sizes < CRUMB * rest.sizes.max(initial=0))]
-        if not crumbs.size:
+        remaining = Parts.of(solid & ~taken)
+        held = np.isin(remaining.numbers, np.unique(remaining.numbered[solid & ~may]))
+        fragments = remaining.numbers[
+            ~held & (remaining.sizes < CRUMB * remaining.sizes.max(initial=0))
+        ]
+        if not fragments.size:
             return taken
-        first = np.isin(rest.numbered.ravel()[order], crumbs)
+        first = np.isin(remaining.numbered.ravel()[order], fragments)
         order = np.concatenate([order[first], order[~first]])
-    taken |= np.isin(rest.numbered, crumbs)
+    taken |= np.isin(remaining.numbered, fragments)
     return taken
 
 
 def _between(bodies: npt.NDArray[np.int32], index: Indices) -> Mask:
-    """Voxels at which bodies would grow together: a neighbour is nearer to another body."""
+    """Mark voxels at which bodies would merge: a neighbour is nearer to another body."""
     from scipy.ndimage import maximum_filter, minimum_filter
 
     if bodies.max(initial=0) < 2:
@@ -276,7 +278,7 @@ def _distance(mask: Mask, spacing: Sequence[float]) -> tuple[npt.NDArray[np.floa
 
 
 def _order(distance: npt.NDArray[np.float64], solid: Mask, may: Mask) -> npt.NDArray[np.intp]:
-    """Flat indices of voxels, the nearest first; of those as near, the most enclosed."""
+    """Sort flat indices of voxels: the nearest first, at equal distance the most enclosed."""
     from scipy.ndimage import gaussian_filter
 
     enclosed = gaussian_filter(solid.astype(np.float32), SMOOTH, mode="nearest")

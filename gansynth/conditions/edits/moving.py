@@ -1,9 +1,9 @@
-"""What every edit that moves labels shares: drawing within bounds, moving, filling what is left.
+"""Shared parts of edits that move labels: drawing within bounds, moving, filling gaps.
 
-``classes`` None moves the foreground as a whole: what it leaves becomes background. With chosen
-classes the others stay; a chosen body overwrites what it lands on, and what it leaves is closed by
-the class it was nested in, or becomes background. Neither ever touches ``OUTSIDE``. Chosen classes
-that are wrapped in others stay wrapped, unless told otherwise.
+``classes`` None moves the foreground as a whole: its old place becomes background. With chosen
+classes the others stay. A chosen body overwrites what it lands on. Its old place takes the class it
+was nested in, or becomes background. ``OUTSIDE`` never changes. Chosen classes that are wrapped in
+others stay wrapped, unless ``nested`` is off.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from gansynth.runtime.options import Needs
 
 
 class MoveOptions(EditOptions):
-    """What every moving edit can be told."""
+    """Options of all edits that move labels."""
 
     needs: ClassVar[Needs] = {"nested": "classes"}
 
@@ -46,19 +46,19 @@ class MoveOptions(EditOptions):
     )
     nested: bool = Field(
         True,
-        description="of chosen classes, those that are wrapped in others here (a core in its "
-        "oedema) stay within them: less is moved, and what still comes out is cut off",
+        description="chosen classes that are wrapped in others (a core in its oedema) stay within "
+        "them. They move less, and what still comes out is cut off",
     )
 
 
 class Move(Edit):
-    """An edit that is a map of space: draw it, keep every class alive, pull labels through it.
+    """An edit that is a map of space, through which labels are pulled.
 
-    ``draw`` tries up to ``len(STRENGTHS)`` times, each at half the strength of the one before, and
-    keeps the first draw that leaves every class at least 30 % of its voxels (less only if a smaller
-    volume was asked for). If none does, it returns ``strength`` 0: no change. The other
-    parameters are final (nothing is to be multiplied by ``strength``) and complete: ``apply`` reads
-    no options, so a recorded step replays whatever those are by then.
+    ``draw`` tries up to ``len(STRENGTHS)`` times, each at half the strength of the one before. It
+    keeps the first draw that leaves every class at least 30 % of its voxels, or less if a smaller
+    volume was requested. If none does, it returns ``strength`` 0: no change. The other parameters
+    are final: they are not multiplied by ``strength``. ``apply`` reads no options, so a recorded
+    step replays with any options.
     """
 
     Options: ClassVar[type[EditOptions]] = MoveOptions
@@ -69,7 +69,7 @@ class Move(Edit):
     def draw_move(
         self, moved: Mask, schema: Schema, rng: np.random.Generator, strength: float
     ) -> dict[str, Any]:
-        """Draw the parameters of one move, as JSON, of the voxels that would move (at least one).
+        """Draw the parameters of one move, as JSON; ``moved`` marks at least one voxel.
 
         A strength of 1 draws from the whole range of the options, 0.5 from half of it.
         """
@@ -81,7 +81,7 @@ class Move(Edit):
         """Where each voxel of the result comes from: float32 (n, *shape), in voxels."""
 
     def volume_factor(self, schema: Schema, params: Mapping[str, Any]) -> float:
-        """The change of volume that the move asks for; 1 unless it scales."""
+        """Requested factor on the volume; 1 unless the move scales."""
         return 1.0
 
     def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
@@ -112,10 +112,10 @@ class Move(Edit):
     def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
         """Move labels, channels and image.
 
-        All channels move with the whole foreground: to the nearest voxel, and voxels whose source
-        lies beyond the array or in ``OUTSIDE`` keep theirs. Of chosen classes theirs go along, and
-        what they leave takes those of the nearest voxel that has its new label and did not move.
-        The image moves whole, interpolated linearly; its border's values lie beyond it.
+        With the whole foreground, all channels move, to the nearest voxel. Voxels whose source lies
+        beyond the array or in ``OUTSIDE`` keep theirs. With chosen classes, only their channels
+        move. Gaps take those of the nearest voxel of their new label that did not move. The image
+        moves whole, interpolated linearly; its border's values lie beyond it.
         """
         labels, schema = context.labels, context.schema
         if params["strength"] == 0:
@@ -144,9 +144,9 @@ def move_labels(
 ) -> LabelArray:
     """Pull the voxels ``moved`` of a label map, whole classes, through a map of space.
 
-    Foreground that a moved body wraps completely (a core in its oedema) keeps its place unless the
-    body itself lands on it, and no gap opens around it. With ``nested``, what of a wrapped class
-    would come to touch background is cut off.
+    Foreground that a moved body wraps completely (a core in its oedema) stays unless the body lands
+    on it. No gap opens around it. With ``nested``, voxels of a wrapped class that would touch
+    background are cut off.
     """
     solid = np.where(moved, labels, np.int16(0))
     staying = (labels > 0) & ~moved
@@ -167,7 +167,7 @@ def move_labels(
 
 
 def _coming_out(labels: LabelArray, moved: Mask, left: LabelArray, landed: LabelArray) -> Mask:
-    """Landed voxels of wrapped classes that what stays behind no longer wraps."""
+    """Mark landed voxels of wrapped classes that are no longer wrapped."""
     inner = mask_of(labels, wrapped_classes(labels)) & moved
     if not inner.any() or (beside(inner) & moved & ~inner).any():  # its wrapper moves as well
         return np.zeros(labels.shape, bool)
@@ -175,7 +175,7 @@ def _coming_out(labels: LabelArray, moved: Mask, left: LabelArray, landed: Label
 
 
 def _keeps_nested(before: LabelArray, after: LabelArray, moved: Mask, factor: float) -> bool:
-    """Whether wrapped classes stay so, and not because little is left of them."""
+    """Whether wrapped classes stay wrapped and keep enough voxels."""
     if not keeps_nesting(before, after):
         return False
     inner = [v for v in wrapped_classes(before) if mask_of(before[moved], (v,)).any()]
@@ -191,7 +191,7 @@ def _move_channels(
     classes: Sequence[int] | None,
     schema: Schema,
 ) -> LabelArray:
-    """Channels pulled to the nearest voxel where that moves, else as they were."""
+    """Pull channels to the nearest voxel where it moves; others stay."""
     index, within = nearest_index(pull, labels.shape)
     moved = labels >= 0 if classes is None else mask_of(labels, classes)
     landed = labels != OUTSIDE if classes is None else mask_of(after, classes)

@@ -1,4 +1,4 @@
-"""Which classes lie within which in a label map, and whether that stays so."""
+"""Nesting of classes in a label map, and whether an edit keeps it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Slices = tuple[slice, ...]
 
 
 def wrapped_classes(labels: LabelArray) -> tuple[int, ...]:
-    """Classes that touch other foreground, and no background: by faces, ``OUTSIDE`` aside.
+    """Return classes that touch other foreground, and no background, by faces.
 
-    An enhancing rim in a core in its oedema; no class that lies beside another one.
+    ``OUTSIDE`` does not count. An example is an enhancing rim in a core in its oedema.
     """
     box = bounding_box(labels > 0, margin=1)
     cut = labels[box]
@@ -71,9 +71,9 @@ def nested_bodies(labels: LabelArray, bodies: npt.NDArray[np.integer]) -> Mask:
 
 
 def classes_around(labels: LabelArray, solid: Mask) -> list[int]:
-    """Classes that touch a body and have less than half of their own faces on it.
+    """Return classes around a body: they touch it with less than half of their faces.
 
-    What lies within a leaky ring has most of its faces on the ring, what lies around it has not.
+    A class within an open ring has most of its faces on the ring.
     """
     box = bounding_box(labels > 0, margin=1)
     cut, body = np.where(solid, np.int16(0), labels)[box], solid[box]
@@ -81,9 +81,9 @@ def classes_around(labels: LabelArray, solid: Mask) -> list[int]:
     all_, on_it = np.zeros(size), np.zeros(size)
     for here, there in facing(cut.ndim):
         edge = (cut[here] > 0) & (cut[here] != cut[there]) & (cut[there] != OUTSIDE)
-        own = cut[here][edge]
-        all_ += np.bincount(own, minlength=size)
-        on_it += np.bincount(own[body[there][edge]], minlength=size)
+        values = cut[here][edge]
+        all_ += np.bincount(values, minlength=size)
+        on_it += np.bincount(values[body[there][edge]], minlength=size)
     return np.flatnonzero((on_it > 0) & (2 * on_it < all_)).tolist()
 
 

@@ -1,4 +1,4 @@
-"""Lesions one by one, or all as one: which move, and how an image goes along."""
+"""Select lesions one by one, or all as one, and move an image along with them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gansynth.data.lesion_parts import Part, parts
 LEAST = 4
 """Lesions of fewer voxels are left as they are."""
 CRUMB = 0.01
-"""And those of less than that share of the largest: what fell off it is no lesion of its own."""
+"""Share of the largest lesion; smaller pieces are fragments and no lesions of their own."""
 MOST = 64
 """Lesions that an edit changes, the largest first; more stay as they are."""
 Landing = tuple[tuple[slice, ...], Mask, Matrix, Sequence[float]]
@@ -36,18 +36,18 @@ class PieceOptions(EditOptions):
 def lesions(
     labels: LabelArray, schema: Schema, classes: Sequence[int] | None, each: bool
 ) -> list[Part]:
-    """Connected pieces of chosen classes, the largest first, or all of them as one.
+    """Return connected pieces of chosen classes, the largest first, or all of them as one.
 
-    Of ``each`` by itself there are at most ``MOST``, of at least ``LEAST`` voxels, and no crumbs.
+    With ``each`` there are at most ``MOST``, of at least ``LEAST`` voxels, without fragments.
     """
     if each:
         pieces = parts(labels, schema, classes, least=LEAST)[:MOST]
         return [part for part in pieces if part.voxels >= CRUMB * pieces[0].voxels]
-    found = parts(labels, schema, classes)
-    if not found:
+    components = parts(labels, schema, classes)
+    if not components:
         return []
     mask = np.zeros(labels.shape, bool)
-    for part in found:
+    for part in components:
         mask[part.box] |= part.mask
     box = bounding_box(mask)
     cut = np.where(mask[box], labels[box], np.int16(0))
@@ -55,21 +55,21 @@ def lesions(
 
 
 def cut_by_crop(part: Part, scene: Scene) -> bool:
-    """Whether a lesion may go on beyond the crop: how it looks there is not known."""
+    """Whether a lesion may go on beyond the crop, where its shape is unknown."""
     return bool(scene.placement.corner) and part.cut_off
 
 
 def taken(labels: LabelArray, part: Part) -> LabelArray:
-    """Labels without a part of them; what it was nested in closes around it."""
+    """Remove a part from labels; the class it was nested in fills the gap."""
     mask = np.zeros(labels.shape, bool)
     mask[part.box] = part.mask
     return close_left(labels, mask, part.spacing)
 
 
 def pull_image(context: EditContext, landings: Iterable[Landing]) -> FloatArray | None:
-    """The context's image, gone along with its lesions: each voxel with the lesion nearest to it.
+    """Move the context's image along: each voxel moves with the lesion nearest to it.
 
-    It is interpolated linearly; its border's values lie beyond it.
+    The image is interpolated linearly; its border's values lie beyond it.
     """
     from scipy.ndimage import map_coordinates
 

@@ -40,8 +40,8 @@ class PlaceOptions(PieceOptions):
 class Place(SceneEdit):
     """Moves lesions to places where there is room: in the body, off other foreground.
 
-    Size and shape stay as they are. A lesion that finds no room stays where it is, and so does one
-    that a crop cuts off.
+    Size and shape stay. A lesion without room stays where it is, and so does one that a crop cuts
+    off.
     """
 
     name: ClassVar[str] = "place"
@@ -52,12 +52,12 @@ class Place(SceneEdit):
         """Draw ``shifts``, in voxels, of the lesions; zeros of those that stay."""
         labels, schema, scene = context.labels, context.schema, self.scene(context)
         chosen, each = chosen_classes(self.name, self.options.classes, schema), self.options.each
-        found = lesions(labels, schema, chosen, each)
-        if not found or not scene.body.any():
+        pieces = lesions(labels, schema, chosen, each)
+        if not pieces or not scene.body.any():
             return unchanged("no lesion, or no body")
         draw = place_drawer(scene, chosen, self.options.where, scene.body, rng)
         now, shifts = labels, []
-        for part in found:
+        for part in pieces:
             shifts.append([0] * labels.ndim)
             if cut_by_crop(part, scene):
                 continue
@@ -74,11 +74,11 @@ class Place(SceneEdit):
         return {"strength": 1.0, "classes": chosen, "each": each, "shifts": shifts}
 
     def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
-        """Every voxel of the image goes along with the lesion that has landed nearest to it."""
+        """Move lesions; every voxel of the image moves with the lesion landed nearest to it."""
         if params["strength"] == 0:
             return replaced(context, context.labels.copy())
-        found = lesions(context.labels, context.schema, params["classes"], params["each"])
-        moves, now = list(zip(found, params["shifts"], strict=True)), context.labels
+        pieces = lesions(context.labels, context.schema, params["classes"], params["each"])
+        moves, now = list(zip(pieces, params["shifts"], strict=True)), context.labels
         for part, shift in moves:
             if any(shift):
                 now = _placed(taken(now, part), part, shift)

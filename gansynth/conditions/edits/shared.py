@@ -1,4 +1,4 @@
-"""What edits share: which classes, what is kept of them, and what goes along with labels."""
+"""Shared parts of edits: chosen classes, how much of them is kept, and what moves with labels."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from gansynth.runtime.errors import UsageFault
 KEPT_SHARE = 0.3
 """Least share of its voxels that an edit must leave a class."""
 SHRUNK_SHARE = 0.6
-"""The same for a class asked to shrink, as a share of the volume asked for, if that is less."""
+"""The same for a shrinking class, as a share of the requested volume, if that is less."""
 NESTED_SHARE = 0.8
-"""Least share of the volume asked for that is left of a nested class once cut at its wrapper."""
+"""Least share of the requested volume of a nested class after it is cut at its wrapper."""
 Classes = tuple[Annotated[int, Field(ge=1)], ...] | None
 """Label values that an option names; None for the whole foreground."""
 Ranged = TypeVar("Ranged", bound=Any)
@@ -36,7 +36,7 @@ def ordered(options: Ranged) -> Ranged:
 def chosen_classes(
     edit: str, classes: Sequence[int] | None, schema: Schema, key: str = "classes"
 ) -> list[int] | None:
-    """Label values that an edit's options name, sorted; None stands for the whole foreground.
+    """Return the label values of an edit's options, sorted; None for the whole foreground.
 
     Raises:
         UsageFault: a class that the schema lacks.
@@ -66,14 +66,14 @@ def keeps_classes(
 ) -> bool:
     """Whether every class keeps at least ``KEPT_SHARE`` of its voxels, and at least one.
 
-    Classes with voxels in ``moved`` were asked to change their volume by ``factor``; they may fall
-    to ``SHRUNK_SHARE`` of the volume that was asked for.
+    Classes with voxels in ``moved`` change their volume by ``factor``. They may fall to
+    ``SHRUNK_SHARE`` of the requested volume.
     """
     held = np.bincount(before[before > 0])
     share = np.full(held.size, KEPT_SHARE)
     if moved is not None:
-        asked = np.bincount(before[moved], minlength=held.size) > 0
-        share[asked] = min(KEPT_SHARE, SHRUNK_SHARE * factor)
+        changing = np.bincount(before[moved], minlength=held.size) > 0
+        share[changing] = min(KEPT_SHARE, SHRUNK_SHARE * factor)
     left = np.bincount(after[after > 0], minlength=held.size)[: held.size]
     return bool(((left >= np.maximum(share * held, 1)) | (held == 0)).all())
 
@@ -81,11 +81,10 @@ def keeps_classes(
 def close_left(
     labels: LabelArray, moved: Mask, spacing: Sequence[float], solid: Mask | None = None
 ) -> LabelArray:
-    """Labels without the moved voxels: nested bodies become the nearest label that stays.
+    """Remove the moved voxels from labels: nested bodies become the nearest label that stays.
 
-    A body counts as nested if more than half of its faces touch foreground that stays; where a
-    side of it is open, background competes for being the nearest. ``solid`` is the moved bodies
-    with what they wrap.
+    A body counts as nested if more than half of its faces touch foreground that stays. On an open
+    side, background may be the nearest label. ``solid`` marks the moved bodies with what they wrap.
     """
     from scipy.ndimage import label
 
@@ -105,12 +104,11 @@ def close_left(
 
 
 def settled(context: EditContext, after: LabelArray, open_: Mask) -> EditResult:
-    """New labels, with open voxels of channels and image made to show them.
+    """Return new labels, with channels and image filled to fit them at open voxels.
 
     Args:
-        context: before the edit, but with channels and image of what has moved.
-        after: its new labels.
-        open_: voxels of which channels and image show something else.
+        context: before the edit, but with channels and image that have moved.
+        open_: voxels whose channels and image do not fit the new labels.
     """
     spacing, channels, image = context.schema.spacing, context.channels, context.image
     return EditResult(
@@ -123,31 +121,31 @@ def settled(context: EditContext, after: LabelArray, open_: Mask) -> EditResult:
 def settle_channels(
     channels: LabelArray, after: LabelArray, open_: Mask, spacing: Sequence[float]
 ) -> LabelArray:
-    """A copy whose open voxels hold the value of the nearest other voxel of their label."""
+    """Fill open voxels of channels with the value of the nearest other voxel of their label."""
     out = channels.copy()
     for value in np.unique(after[open_]).tolist():
-        gap, known = open_ & (after == value), ~open_ & (after == value)
-        out = fill_nearest(out, gap, known, spacing)
+        gap, source = open_ & (after == value), ~open_ & (after == value)
+        out = fill_nearest(out, gap, source, spacing)
     return out
 
 
 def settle_image(
     image: FloatArray, after: LabelArray, open_: Mask, spacing: Sequence[float]
 ) -> FloatArray:
-    """A copy whose open voxels show what their label looks like nearby.
+    """Fill open voxels of an image with the texture of their label nearby.
 
-    It is mirrored at the border of the known voxels of that label, which keeps its texture; where
-    that falls beyond them, the nearest one is repeated.
+    Known voxels of that label are mirrored at their border, which keeps the texture. Where the
+    mirrored voxel is unknown, the nearest known one is repeated.
     """
     out = image.copy()
     limits = np.array(after.shape)[:, None] - 1
     for value in np.unique(after[open_]).tolist():
-        gap, known = open_ & (after == value), ~open_ & (after == value)
-        if not known.any():
+        gap, source = open_ & (after == value), ~open_ & (after == value)
+        if not source.any():
             continue
-        near = np.stack([axis[gap] for axis in nearest_voxels(known, spacing)])
+        near = np.stack([axis[gap] for axis in nearest_voxels(source, spacing)])
         mirrored = np.clip(2 * near - np.stack(np.nonzero(gap)), 0, limits)
-        use = np.where(known[tuple(mirrored)], mirrored, near)
+        use = np.where(source[tuple(mirrored)], mirrored, near)
         out[:, gap] = image[(slice(None), *use)]
     return out
 
@@ -155,14 +153,14 @@ def settle_image(
 def replaced(
     context: EditContext, after: LabelArray, image: FloatArray | None = None
 ) -> EditResult:
-    """New labels, with channels 0 on foreground, whose own nothing is known of.
+    """Return new labels, with channels 0 on foreground, where they are unknown.
 
-    What became background takes the nearest value that there is on background.
+    New background takes the nearest value on background.
     """
     channels = context.channels
     if channels is None:
         return EditResult(after, None, image)
     bare = (after == 0) & (channels == 0)
-    known = (after == 0) & (channels > 0)
-    kept = np.where(after <= 0, channels, 0)
-    return EditResult(after, fill_nearest(kept, bare, known, context.schema.spacing), image)
+    source = (after == 0) & (channels > 0)
+    cleared = np.where(after <= 0, channels, 0)
+    return EditResult(after, fill_nearest(cleared, bare, source, context.schema.spacing), image)

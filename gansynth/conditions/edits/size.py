@@ -1,4 +1,4 @@
-"""Size: lesions as large as training cases have them, or rather small ones."""
+"""Size: lesions scaled to sizes of training cases, or to small ones more often."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ class SizeOptions(PieceOptions):
 class Size(SceneEdit):
     """Scales lesions about their centroids, nested classes together, to sizes drawn for them.
 
-    A lesion grows within the body and around other foreground; one that has no room for a drawn
-    size, or would lose a class, gets another size, and stays as it is if none will do. One that a
-    crop cuts off stays too: its size is not known.
+    A lesion grows within the body and around other foreground. Where a drawn size has no room, or
+    would lose a class, another size is drawn. If none fits, the lesion stays as it is. A lesion
+    that a crop cuts off stays too, because its size is unknown.
     """
 
     name: ClassVar[str] = "size"
@@ -74,18 +74,18 @@ class Size(SceneEdit):
     def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
         """Draw ``factors`` on lengths, one for each lesion; 1 of those that stay."""
         labels, schema, scene = context.labels, context.schema, self.scene(context)
-        asked = self.options
-        chosen = chosen_classes(self.name, asked.classes, schema)
-        found = lesions(labels, schema, chosen, asked.each)
-        sizes = learnt_sizes(scene.room, chosen, asked.each)
-        sizes = sizes[sizes >= asked.min_mm3]
-        if not found or not sizes.size:
+        options = self.options
+        chosen = chosen_classes(self.name, options.classes, schema)
+        pieces = lesions(labels, schema, chosen, options.each)
+        sizes = learnt_sizes(scene.room, chosen, options.each)
+        sizes = sizes[sizes >= options.min_mm3]
+        if not pieces or not sizes.size:
             return unchanged("no lesion here, or none in training cases")
-        weights = sizes ** -(asked.bias if asked.like == "small" else 0.0)
+        weights = sizes ** -(options.bias if options.like == "small" else 0.0)
         now, factors = labels, []
-        for part in found:
+        for part in pieces:
             factors.append(1.0)
-            if cut_by_crop(part, scene) or part.volume < asked.min_mm3:
+            if cut_by_crop(part, scene) or part.volume < options.min_mm3:
                 continue
             left = taken(now, part)
             for _ in range(TRIES):
@@ -96,14 +96,14 @@ class Size(SceneEdit):
                     break
         if factors == [1.0] * len(factors):
             return unchanged("no room")
-        return {"strength": 1.0, "classes": chosen, "each": asked.each, "factors": factors}
+        return {"strength": 1.0, "classes": chosen, "each": options.each, "factors": factors}
 
     def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
-        """Every voxel of the image is scaled along with the resized lesion nearest to it."""
+        """Scale lesions; every voxel of the image is scaled with the lesion nearest to it."""
         if params["strength"] == 0:
             return replaced(context, context.labels.copy())
-        found = lesions(context.labels, context.schema, params["classes"], params["each"])
-        resized, now = list(zip(found, params["factors"], strict=True)), context.labels
+        pieces = lesions(context.labels, context.schema, params["classes"], params["each"])
+        resized, now = list(zip(pieces, params["factors"], strict=True)), context.labels
         for part, factor in resized:
             if factor != 1:
                 now = _resized(taken(now, part), part, factor, context.body)
@@ -118,18 +118,18 @@ class Size(SceneEdit):
 def learnt_sizes(room: CasePool, classes: Sequence[int] | None, each: bool) -> Matrix:
     """Volumes in mm^3 (2D: areas in mm^2) of training cases' lesions, sorted: float64 (N,).
 
-    At most ``LOOKED_AT`` cases are looked at; without ``each``, all lesions of a case, or of a
-    slice, count as one.
+    At most ``LOOKED_AT`` cases are read. Without ``each``, all lesions of a case, or of a slice,
+    count as one.
     """
     chosen = sorted(classes or room.schema.foreground)
 
     def learn(room: CasePool) -> Matrix:
-        found: list[float] = []
+        volumes: list[float] = []
         for case_id in looked_at(room):
             for labels in _maps(room, case_id, chosen):
                 parts = lesions(labels, room.schema, chosen, each)
-                found += [part.volume for part in parts if part.voxels >= LEAST]
-        return np.sort(np.array(found, np.float64))
+                volumes += [part.volume for part in parts if part.voxels >= LEAST]
+        return np.sort(np.array(volumes, np.float64))
 
     return room.learnt(f"sizes of {chosen}, each {each}", learn)
 
@@ -171,9 +171,9 @@ def _written(
 ) -> tuple[tuple[slice, ...], LabelArray, LabelArray]:
     """Where a scaled part lies, its labels there, and those of them that have room."""
     box, cut = _scaled(part, factor)
-    own = np.zeros(part.shape, bool)
-    own[part.box] = part.mask
-    free = own[box] & (left[box] >= 0) | (left[box] == 0) & body[box]
+    own_mask = np.zeros(part.shape, bool)
+    own_mask[part.box] = part.mask
+    free = own_mask[box] & (left[box] >= 0) | (left[box] == 0) & body[box]
     return box, cut, np.where(free, cut, np.int16(0))
 
 
@@ -182,8 +182,8 @@ def _has_room(part: Part, factor: float, left: LabelArray, body: Mask) -> bool:
     if factor == 1 or np.count_nonzero(written) < KEPT * np.count_nonzero(cut):
         return False
     volume = factor ** len(part.shape)
-    kept = keeps_classes(part.labels, written, part.mask, volume)
-    return kept and keeps_nesting(part.labels, np.where(written > 0, written, left[box]))
+    complete = keeps_classes(part.labels, written, part.mask, volume)
+    return complete and keeps_nesting(part.labels, np.where(written > 0, written, left[box]))
 
 
 def _resized(left: LabelArray, part: Part, factor: float, body: Mask) -> LabelArray:

@@ -1,4 +1,4 @@
-"""Transplant: another case's tumour on the brain at hand."""
+"""Transplant: another case's tumour on the brain of this case."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from gansynth.core.schema import OUTSIDE, LabelArray
 
 
 class TransplantOptions(BorrowOptions):
-    """Whose tumour, where to, and what becomes of the case's own."""
+    """Which case lends its tumour, its new place, and the fate of the case's own tumour."""
 
     own: Literal["remove", "keep"] = Field(
         "remove", description="the case's own voxels of these classes: remove or keep"
@@ -42,9 +42,9 @@ class TransplantOptions(BorrowOptions):
 class Transplant(Borrowing):
     """Puts the tumour of case A on the brain of case B (Shin et al. 2018; Doncenco 2022).
 
-    It keeps its size and shape and is cut where B's body ends. It lands at the same place relative
-    to the body, moved towards the body's middle if too little of it were left; if there is no such
-    place either, nothing is changed and ``why`` says so. B may be free of tumours.
+    The tumour keeps its size and shape and is cut where B's body ends. It lands at the same place
+    relative to the body. If too little of it is left, it is moved towards the body's middle. If
+    that fails, nothing is changed, and ``why`` gives the reason. B may be free of tumours.
     """
 
     name: ClassVar[str] = "transplant"
@@ -52,7 +52,7 @@ class Transplant(Borrowing):
     options: TransplantOptions
 
     def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
-        """Draw whose tumour (``donor``, ``plane``) comes where (``shift``, in voxels)."""
+        """Draw the lending case (``donor``, ``plane``) and the ``shift`` in voxels."""
         scene = self.scene(context)
         chosen = chosen_classes(self.name, self.options.classes, context.schema)
         classes = chosen or list(context.schema.foreground)
@@ -104,14 +104,14 @@ class Transplant(Borrowing):
 
 def _bare(context: EditContext, params: Mapping[str, Any]) -> LabelArray:
     """The labels without the case's own tumour, if it is to be removed."""
-    own = mask_of(context.labels, params["classes"] or context.schema.foreground)
-    if params["own"] == "keep" or not own.any():
+    own_mask = mask_of(context.labels, params["classes"] or context.schema.foreground)
+    if params["own"] == "keep" or not own_mask.any():
         return context.labels
-    return close_left(context.labels, own, context.schema.spacing)
+    return close_left(context.labels, own_mask, context.schema.spacing)
 
 
 def _landed(context: EditContext, loan: Loan, params: Mapping[str, Any]) -> LabelArray:
-    """What of the loan lies in the body: int16, 0 elsewhere."""
+    """Return the part of the loan that lies in the body: int16, 0 elsewhere."""
     labels = context.labels
     placed = crop_pad(loan.labels, [-by for by in params["shift"]], labels.shape, 0)
     return np.where(context.body & (labels != OUTSIDE), placed, np.int16(0))
@@ -122,5 +122,5 @@ def _fits(context: EditContext, loan: Loan, params: Mapping[str, Any]) -> bool:
     landed, bare = _landed(context, loan, params), _bare(context, params)
     staying = np.where((bare > 0) & (context.labels == bare), bare, np.int16(0))
     over = np.where(landed > 0, landed, bare)
-    kept = keeps_classes(loan.labels, landed) and keeps_classes(staying, over)
-    return kept and keeps_nesting(loan.labels, over)
+    complete = keeps_classes(loan.labels, landed) and keeps_classes(staying, over)
+    return complete and keeps_nesting(loan.labels, over)
