@@ -132,7 +132,7 @@ class DeepMedicAdapter(Adapter):
             "subepochs_of_an_epoch": job.config.subepochs,
             "cases_per_subepoch": cases,
             "segments_per_subepoch": segments,
-            "said": list(share.said),
+            "said": list(share.notes),
             "real_in_generator_space": injection.real_in_generator_space,
             "versions": versions(job),
         }
@@ -195,11 +195,11 @@ class DeepMedicAdapter(Adapter):
         return export.run(dry_run=dry_run, reporter=reporter)
 
     @classmethod
-    def doctor(cls, asked: DoctorRequest) -> Iterator[Line]:
+    def doctor(cls, request: DoctorRequest) -> Iterator[Line]:
         """A checkout, the Python that runs it, and what is installed there."""
         from gansynth_deepmedic.program import doctor_lines
 
-        return doctor_lines(asked.settings.get("deepmedic"), asked.settings.get("python"))
+        return doctor_lines(request.settings.get("deepmedic"), request.settings.get("python"))
 
     def samples_drawn(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
@@ -228,11 +228,11 @@ class DeepMedicAdapter(Adapter):
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> Job:
         """One training, all that can be known of it checked; but for its folder."""
-        known = self.host.model
-        choices = Choices.read(settings, options, None if known is None else known.path)
+        model = self.host.model
+        choices = Choices.read(settings, options, None if model is None else model.path)
         config = choices.asked(self.host.config)
         network = self._network(choices)
-        own = choices.engine == "torch"
+        in_torch = choices.engine == "torch"
         output = choices.output or usual_output(RUNS, self.host.name, injection)
         return Job(
             injection=injection,
@@ -247,15 +247,15 @@ class DeepMedicAdapter(Adapter):
             output=output,
             origin=open_origin(injection, self.host, self._held_out_of(injection)),
             regions=asked_regions(choices.regions, self.host),
-            program=None if own else choices.program(),
-            engine=read_settings(choices.own, config, network) if own else None,
+            program=None if in_torch else choices.program(),
+            engine=read_settings(choices.torch, config, network) if in_torch else None,
             patience=read_patience(),
         )
 
     def _held_out_of(self, injection: Injection) -> tuple[CaseRecord, ...]:
         """Records of held-out cases, if anything is asked of a generator."""
-        asked = injection.ratio.p > 0 or injection.real_in_generator_space
-        return self.held_out if asked else ()
+        generates = injection.ratio.p > 0 or injection.real_in_generator_space
+        return self.held_out if generates else ()
 
     def _network(self, choices: Choices) -> ModelConfig:
         """The network's configuration, looked at once with all data."""

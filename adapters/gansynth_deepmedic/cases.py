@@ -135,10 +135,10 @@ def wrong_channels(config: TrainConfig, model: ModelConfig) -> DataFault:
     )
 
 
-def _missing(listed: Mapping[str, Listed], known: Collection[str | None]) -> Iterator[Fault]:
+def _missing(listed: Mapping[str, Listed], skipped: Collection[str | None]) -> Iterator[Fault]:
     for case, files in listed.items():
         for file in files.files:
-            if case not in known and not os.path.isfile(file):
+            if case not in skipped and not os.path.isfile(file):
                 message = (
                     f"{file}: missing, expected for case {case!r}; add it, or remove the case from "
                     "every list"
@@ -168,14 +168,14 @@ def _slot_folders(file: Path) -> Iterator[Path]:
         yield from (home.parent for home in path.parents if home.name == SLOTS)
 
 
-def _export(folder: Path, known: dict[Path, bool]) -> bool:
+def _export(folder: Path, exports: dict[Path, bool]) -> bool:
     """Whether ``gansynth augment`` has written a folder."""
-    if folder not in known:
+    if folder not in exports:
         try:
-            known[folder] = "gansynth" in read_json(folder / MANIFEST)
+            exports[folder] = "gansynth" in read_json(folder / MANIFEST)
         except GansynthError:
-            known[folder] = False
-    return known[folder]
+            exports[folder] = False
+    return exports[folder]
 
 
 def _both_sides(listed: Mapping[str, Listed], config: TrainConfig) -> Iterator[Fault]:
@@ -184,10 +184,10 @@ def _both_sides(listed: Mapping[str, Listed], config: TrainConfig) -> Iterator[F
     trained = {os.path.realpath(_first(listed[case])): case for case in ids[: len(config.train)]}
     for case in ids[len(config.train) :]:
         file = _first(listed[case])
-        other = trained.get(os.path.realpath(file))
-        if other is not None:
+        twin = trained.get(os.path.realpath(file))
+        if twin is not None:
             message = (
-                f"{file}: is listed in {config.train_list.name}, to train on (case {other!r}), and "
+                f"{file}: is listed in {config.train_list.name}, to train on (case {twin!r}), and "
                 f"in {config.validation_list}, to validate on (case {case!r}); expected each case "
                 "on one side; remove it from one"
             )
@@ -256,6 +256,6 @@ class DeepMedicOptions(ReadOptions):
             )
         modality = self.modality
         if modality is None:
-            modality = tuple("mr" if own else "none" for own in config.normalised)
+            modality = tuple("mr" if normalises else "none" for normalises in config.normalised)
         same = {key: value for key, value in self if key not in ("model", "modality")}
         return VolumeOptions(**same, modality=modality, allow_absolute=True)

@@ -48,24 +48,24 @@ def check_deepmedic(request: SourceRequest, progress: Callable[[int, int], None]
         UsageFault: no such file, or options that do not fit.
         DataFault: a configuration or list that cannot be used at all.
     """
-    request, config, cases, asked = listed_by(request)
+    request, config, cases, options = listed_by(request)
     listing, model = cases.listing, cases.model
     findings = [Finding("error", f.case, f.file, str(f.error)) for f in listing.faults]
     findings += [Finding("warning", None, config.path, text) for text in notes(config)]
-    found = [] if model is None else list(config_faults(config, model))
-    findings += [Finding("error", None, file, str(fault)) for file, fault in found]
-    labels = asked.labels or listing.labels
-    seen = Seen(
+    faults = [] if model is None else list(config_faults(config, model))
+    findings += [Finding("error", None, file, str(fault)) for file, fault in faults]
+    labels = options.labels or listing.labels
+    tally = Seen(
         None if labels is None else frozenset(labels.values()),
-        "--read labels" if asked.labels or model is None else str(model.path),
+        "--read labels" if options.labels or model is None else str(model.path),
     )
     trained = set(config.train)
     for number, (case, listed) in enumerate(cases.listed.items(), start=1):
-        findings += _check_case(case, listed, seen, cases, config, trained=listed in trained)
+        findings += _check_case(case, listed, tally, cases, config, trained=listed in trained)
         progress(number, len(cases.listed))
     if labels is not None:
-        findings += unused_labels(config.path, seen)
-    findings += _sides(request, config, cases, asked, seen)
+        findings += unused_labels(config.path, tally)
+    findings += _sides(request, config, cases, options, tally)
     return Checked(listing.name, len(cases.listed), in_order(_each_once(findings)))
 
 
@@ -75,7 +75,7 @@ def _each_once(findings: list[Finding]) -> list[Finding]:
 
 
 def _check_case(
-    case: str, listed: Listed, seen: Seen, cases: Cases, config: TrainConfig, *, trained: bool
+    case: str, listed: Listed, tally: Seen, cases: Cases, config: TrainConfig, *, trained: bool
 ) -> Iterator[Finding]:
     """Read a case's files to their last byte."""
     assert listed.labels is not None
@@ -84,7 +84,7 @@ def _check_case(
     for look in (header_faults, content_faults):
         faults = look(listed, config, cases.model, trained=trained)
         yield from _told(case, listed.labels, faults)
-    yield from _labels(case, listed.labels, seen, cases)
+    yield from _labels(case, listed.labels, tally, cases)
     digest, flat, whole = hashlib.sha256(), True, True
     for file in dict.fromkeys(file for file in listed.channels if file is not None):
         try:
@@ -103,7 +103,7 @@ def _check_case(
             text = f"{file}: every voxel is {volume.array.flat[0]}; an empty channel?"
             yield Finding("warning", case, file, text)
     if whole and not flat:
-        seen.content[digest.hexdigest()].append(case)
+        tally.content[digest.hexdigest()].append(case)
     yield from _headers(case, listed)
 
 
@@ -118,7 +118,7 @@ def _told(case: str, file: Path, faults: Iterator[Found]) -> Iterator[Finding]:
         yield Finding("error", case, file, str(fault))
 
 
-def _labels(case: str, file: Path, seen: Seen, cases: Cases) -> Iterator[Finding]:
+def _labels(case: str, file: Path, tally: Seen, cases: Cases) -> Iterator[Finding]:
     """Values of a label map."""
     try:
         array = read_nifti(file).array
@@ -131,7 +131,7 @@ def _labels(case: str, file: Path, seen: Seen, cases: Cases) -> Iterator[Finding
             "resampled? Resample label maps to the nearest voxel"
         )
         yield Finding("warning", case, file, text)
-    yield from check_values(seen, case, file, labels)
+    yield from check_values(tally, case, file, labels)
 
 
 def _headers(case: str, listed: Listed) -> Iterator[Finding]:
@@ -155,16 +155,20 @@ def _headers(case: str, listed: Listed) -> Iterator[Finding]:
 
 
 def _sides(
-    request: SourceRequest, config: TrainConfig, cases: Cases, asked: DeepMedicOptions, seen: Seen
+    request: SourceRequest,
+    config: TrainConfig,
+    cases: Cases,
+    options: DeepMedicOptions,
+    tally: Seen,
 ) -> Iterator[Finding]:
     """Subjects, or the same image, on both sides."""
     listing = cases.listing
     try:
         subject_of = subjects_of(listing, request.subjects)
-        folds = folds_of(listing, subject_of, asked.volumes(config))
+        folds = folds_of(listing, subject_of, options.volumes(config))
     except GansynthError as error:
         yield Finding("error", None, listing.where, str(error))
         return
     if config.validation:
         yield from check_folds(listing.where, subject_of, folds)
-    yield from same_content(listing.where, seen.content, folds)
+    yield from same_content(listing.where, tally.content, folds)

@@ -114,7 +114,7 @@ class Choices:
     numbers: Mapping[str, int] = field(default_factory=dict)
     # likewise, of those that augment training cases
     heavier: Mapping[str, Any] = field(default_factory=dict)
-    own: Mapping[str, str] = field(default_factory=dict)  # settings of the torch engine
+    torch: Mapping[str, str] = field(default_factory=dict)  # settings of the torch engine
     regions: str = ""  # that Dice and HD95 are reported of, as typed
     arguments: tuple[str, ...] = ()  # of the program, without ``-model``; paths are absolute
     device: str = "cpu"  # of the program, as its ``-dev`` says
@@ -139,18 +139,18 @@ class Choices:
                 f"-- {options[0]}: --engine torch has no command line of its own, expected --set "
                 "KEY=VALUE (model, device ...); leave out what follows --"
             )
-        own = _Options.read(options)
-        if own.model is not None and read.model not in (None, own.model):
+        program_options = _Options.read(options)
+        if program_options.model is not None and read.model not in (None, program_options.model):
             raise UsageFault(
-                f"-- -model {own.model} and --set model={read.model}: expected one of them; leave "
-                "the other out"
+                f"-- -model {program_options.model} and --set model={read.model}: expected one "
+                "of them; leave the other out"
             )
-        if read.resume and own.load:
+        if read.resume and program_options.load:
             raise UsageFault(
                 "-- -load with --set resume=yes: which checkpoint to go on with is known, expected "
                 "one of them; leave the other out"
             )
-        named = own.model or read.model
+        named = program_options.model or read.model
         model = model if named is None else _path(named)
         if engine == "deepmedic" and model is None:
             raise UsageFault(
@@ -170,19 +170,19 @@ class Choices:
                 if (number := getattr(read, key)) is not None
             },
             heavier=_heavier(read.affine),
-            own={k: text for k, text in settings.items() if k in TorchSettings.model_fields},
+            torch={k: text for k, text in settings.items() if k in TorchSettings.model_fields},
             regions=read.regions,
-            arguments=own.arguments,
-            device=own.device,
+            arguments=program_options.arguments,
+            device=program_options.device,
         )
 
     def asked(self, config: TrainConfig) -> TrainConfig:
         """A configuration with the numbers that hold for this training."""
-        known: dict[str, Any] = {
+        fields: dict[str, Any] = {
             key: self.numbers[name] for key, name in _NUMBERS.items() if name in self.numbers
         }
         values = {**config.values, **self.numbers, **self.heavier}
-        return replace(config, values=values, **known)
+        return replace(config, values=values, **fields)
 
     def values(self, config: TrainConfig, output: Path, *, augmented: bool) -> dict[str, Any]:
         """Keys of ``train.cfg`` that are to be other than the user's file says.
@@ -193,8 +193,8 @@ class Choices:
         turned = self.heavier.get("augm_img_prms_tr", {}).get("affine", {})
         refuse_unaugmented({"affine": turned.get("prob")}, ["affine"], usual=augmented)
         off = [] if augmented else [key for key in AUGMENTATION if config.values.get(key)]
-        told = {**self.numbers, **self.heavier, "folderForOutput": str(output)}
-        return {**told, **dict.fromkeys(off)}
+        values = {**self.numbers, **self.heavier, "folderForOutput": str(output)}
+        return {**values, **dict.fromkeys(off)}
 
     def program(self) -> Program:
         """The real program.
@@ -231,10 +231,10 @@ class Choices:
         if self.engine == "torch":
             from gansynth.runtime.devices import pick_device
 
-            picked = pick_device(self.own.get("device", "auto"))
+            picked = pick_device(self.torch.get("device", "auto"))
             return (picked.index or 0,) if picked.type == "cuda" else ()
-        found = re.fullmatch(r"cuda(\d*)", self.device)
-        return () if found is None else (int(found[1] or 0),)
+        match = re.fullmatch(r"cuda(\d*)", self.device)
+        return () if match is None else (int(match[1] or 0),)
 
 
 # -- the program's own options ---------------------------------------------------------------------
@@ -251,8 +251,8 @@ class _Options:
 
     @classmethod
     def read(cls, options: Sequence[str]) -> _Options:
-        found: dict[str, str] = {}
-        rest: list[str] = []
+        values: dict[str, str] = {}
+        arguments: list[str] = []
         left = list(options)
         while left:
             text = left.pop(0)
@@ -267,24 +267,24 @@ class _Options:
                     "it out, and test afterwards with DeepMedic itself"
                 )
             if name not in _VALUED:
-                rest.append(text)
+                arguments.append(text)
                 continue
             if not equals and not left:
                 raise UsageFault(f"-- {text}: expected a value after it")
             value = value if equals else left.pop(0)
-            if name in found:
+            if name in values:
                 raise UsageFault(f"-- {name} {value}: is given twice, expected once")
-            found[name] = value
-        load = found.get("-load")
+            values[name] = value
+        load = values.get("-load")
         if load is not None:
-            rest = ["-load", str(Path(load).absolute()), *rest]
-        device = _device(found.get("-dev", "cpu"))
-        return cls(("-dev", device, *rest), found.get("-model"), load, device)
+            arguments = ["-load", str(Path(load).absolute()), *arguments]
+        device = _device(values.get("-dev", "cpu"))
+        return cls(("-dev", device, *arguments), values.get("-model"), load, device)
 
 
 def _meant(name: str) -> str:
     """An option by its whole name, if it is one that is known; argparse takes beginnings."""
-    meant = [known for known in _KNOWN if len(name) > 1 and known.startswith(name)]
+    meant = [option for option in _KNOWN if len(name) > 1 and option.startswith(name)]
     if "-train" in meant and "-test" in meant:
         return "-train"
     return meant[0] if len(meant) == 1 else name

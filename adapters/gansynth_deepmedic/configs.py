@@ -189,22 +189,22 @@ def _proportions(keys: Keys, sampling: int) -> tuple[float, ...] | None:
     key = "proportionOfSamplesToExtractPerCategoryTraining"
     if sampling not in (0, 3):
         return None
-    found = keys.numbers(key, low=0) if keys.has(key) else None
-    if found is not None and not sum(found) > 0:
+    shares = keys.numbers(key, low=0) if keys.has(key) else None
+    if shares is not None and not sum(shares) > 0:
         raise keys.odd(key, "numbers from 0 that do not sum up to 0")
-    if found is not None and sampling == 0 and len(found) != 2:
+    if shares is not None and sampling == 0 and len(shares) != 2:
         raise keys.odd(key, "two numbers, for foreground and background")
-    return found
+    return shares
 
 
 def _normalised(keys: Keys, channels: int) -> tuple[bool, ...]:
     """Which channels DeepMedic brings to zero mean and unit variance itself."""
-    found = keys.values.get(_SCORES)
-    if found is None:
+    table = keys.values.get(_SCORES)
+    if table is None:
         return (False,) * channels
-    if not isinstance(found, dict):
+    if not isinstance(table, dict):
         raise keys.odd(_SCORES, "a dict")
-    each, every = found.get("apply_per_channel"), found.get("apply_to_all_channels")
+    each, every = table.get("apply_per_channel"), table.get("apply_to_all_channels")
     if each is None:
         return (bool(every),) * channels
     if every or not isinstance(each, list) or len(each) != channels:

@@ -80,8 +80,8 @@ def _write_fold(
     folder: Path,
 ) -> None:
     tables = ("dataframe_train", "dataframe_val")
-    kept = {key: value for key, value in config.values.items() if key not in tables}
-    config = replace(config, values=kept)
+    values = {key: value for key, value in config.values.items() if key not in tables}
+    config = replace(config, values=values)
     with disk_errors(folder):
         folder.mkdir(exist_ok=True)
     sides = {"train": split["train"], "val": split["val"]}
@@ -107,16 +107,16 @@ def _lists(
     """Write the lists of one side; the keys that name them."""
     each = list(cases.values())
     columns: dict[str, list[Path | None]] = {
-        name: [one.channels[number] for one in each]
+        name: [listed.channels[number] for listed in each]
         for number, name in enumerate(file_names(channels))
     }
     part, why = _SIDES[side], "dealt out otherwise"
     changes: Changes = {}
     paths = {name: folder / f"{side}_{list_file(name)}" for name in (*columns, LABELS, ROI)}
     changes[f"channels{part}"] = [str(paths[name]) for name in columns], why
-    columns[LABELS] = [one.labels for one in each]
+    columns[LABELS] = [listed.labels for listed in each]
     changes[f"gtLabels{part}"] = str(paths[LABELS]), why
-    regions = [one.roi for one in each]
+    regions = [listed.roi for listed in each]
     if any(regions):
         lacking = [case for case, roi in zip(cases, regions, strict=True) if roi is None]
         if lacking:

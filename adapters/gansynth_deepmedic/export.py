@@ -94,20 +94,20 @@ class DeepMedicExport(SlotExport):
         cases = config.cases if alone is None else alone
         share = share_on_disk(real, self.injection.ratio, cases, config.segments, config.batch)
         if alone is not None:
-            said = "as many as a subepoch loads by the file; ask for another number with "
-            said += "--bank-size"
+            text = "as many as a subepoch loads by the file; ask for another number with "
+            text += "--bank-size"
             if self.size is not None:
-                said = f"--bank-size {self.size}"
+                text = f"--bank-size {self.size}"
             elif self.injection.bank is not None:
-                said = "all that the bank holds"
-            count = f"{cases} synthetic case(s) and no real one: {said}"
-            share = replace(share, repeats=0, said=(count, *share.said))
+                text = "all that the bank holds"
+            count = f"{cases} synthetic case(s) and no real one: {text}"
+            share = replace(share, repeats=0, notes=(count, *share.notes))
         if self.source.model is None and config.normalise and self.sampling.kind == PER_CLASS:
             classes = (
                 f"{MAPS}: one for each of {self.sampling.categories} classes, expected as many "
                 "numberOfOutputClasses; name the network to be sure: --read model=modelConfig.cfg"
             )
-            share = replace(share, said=(*share.said, classes))
+            share = replace(share, notes=(*share.notes, classes))
         self.share = share
         assert share.synthetic is not None, "constant on disk"
         return share.repeats, share.synthetic
@@ -124,10 +124,10 @@ class DeepMedicExport(SlotExport):
         needed = (self.samples + real) * self.sample_bytes
         if self.manifest is None:
             return needed
-        space, one = self.manifest["space"], self._volume_bytes()
+        space, size = self.manifest["space"], self._volume_bytes()
         if space["grid"] == "crop":
-            one = prod(space["size"]) * (4 * len(self.source.config.channels) + 2)
-        return needed + self.drawn * one
+            size = prod(space["size"]) * (4 * len(self.source.config.channels) + 2)
+        return needed + self.drawn * size
 
     # -- what is in it ---------------------------------------------------------------------------
 
@@ -148,7 +148,7 @@ class DeepMedicExport(SlotExport):
             "real_cases": self.real,
             "each_real_case_listed": self.repeats,
             "real_in_generator_space": self.injection.real_in_generator_space,
-            "said": [*self.share.said, *_repeated(self.source.config.processes)],
+            "said": [*self.share.notes, *_repeated(self.source.config.processes)],
             "record": str(self.folder / MANIFEST),
             "note": NOT_ANONYMOUS,
             "then": f"deepMedicRun -model MODEL -train {self.folder / TRAIN}",
@@ -186,12 +186,12 @@ class DeepMedicExport(SlotExport):
     def _manifest(
         self, reader: BankReader, slots: Slots, layout: Layout, rejected: Mapping[str, Any]
     ) -> dict[str, Any]:
-        told = self.describe()
-        del told["record"]
+        description = self.describe()
+        del description["record"]
         made = self.made_by(reader)
         return {
             "gansynth": __version__,
-            **told,
+            **description,
             "train_config_of": str(self.source.config.path),
             "changed": dict(layout.changed),
             **self._where(slots),
@@ -208,18 +208,18 @@ class DeepMedicExport(SlotExport):
     def _where(self, slots: Slots) -> dict[str, Any]:
         """Where DeepMedic may take segments of synthetic cases."""
         size = largest(slots.slots)
-        what = "predict" if self.sampling.pad else "see"
+        verb = "predict" if self.sampling.pad else "see"
         by = {"roi": "their regions of interest", "maps": "their sampling maps"}[self.restricted]
         where = (
             f"where the sample is, by {by}" if slots.restricted else "anywhere, as of real cases"
         )
-        told: dict[str, Any] = {
-            "segments_of": f"synthetic cases are centred {where}; a segment may {what} up to "
+        entry: dict[str, Any] = {
+            "segments_of": f"synthetic cases are centred {where}; a segment may {verb} up to "
             f"{size} voxels along an axis, else some case is too near its border for any"
         }
         if slots.restricted and self.restricted == "maps":
-            told["categories"] = self.sampling.categories
-        return told
+            entry["categories"] = self.sampling.categories
+        return entry
 
 
 def _repeated(processes: int) -> tuple[str, ...]:

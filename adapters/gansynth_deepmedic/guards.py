@@ -41,13 +41,13 @@ def open_origin(
         UsageFault: no run or bank there, one without weights, or one whose samples have no place
             in a volume.
     """
-    asked = injection.ratio.p > 0
+    generates = injection.ratio.p > 0
     if injection.real_in_generator_space and injection.run is None:
         raise UsageFault(
             "--real-in-generator-space: no run of a generator is named, expected one, whose space "
             "it is; name it by --generator"
         )
-    if not asked and not injection.real_in_generator_space:
+    if not generates and not injection.real_in_generator_space:
         return None
     if injection.samples.boxes is not None:
         raise UsageFault(
@@ -55,7 +55,7 @@ def open_origin(
             "generator that is asked for them; leave --boxes out"
         )
     conditions = injection.samples.conditions
-    if asked and conditions is not None:
+    if generates and conditions is not None:
         raise UsageFault(
             f"--conditions {conditions['kind']}:{conditions['where']}: DeepMedic is given samples "
             "within the training cases they were drawn of, expected conditions of its own cases; "
@@ -73,12 +73,12 @@ def open_origin(
         check_run=lambda run: check_space(run, source),
         check_bank=lambda reader: check_bank(reader, source),
     )
-    if injection.run is not None and (injection.bank is not None or not asked):
+    if injection.run is not None and (injection.bank is not None or not generates):
         # Its space counts: real cases are brought through it.
-        request = SampleRequest(edits=None if asked else injection.samples.edits)
+        request = SampleRequest(edits=None if generates else injection.samples.edits)
         run = replace(injection, bank=None, samples=request)
         origin = check_origin(run, takes)
-        if not asked:
+        if not generates:
             return origin
     return check_origin(injection, takes)
 

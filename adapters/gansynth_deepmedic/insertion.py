@@ -91,15 +91,15 @@ def seat_of(provenance: Mapping[str, Any]) -> Seat | None:
     A sample drawn from noise is of no case; one that is a whole volume goes into the case that it
     was brought to the shape of (``beside``). A slice has no place, nor has a crop drawn from noise.
     """
-    own = "case" in provenance
-    where = provenance if own else provenance.get(_BESIDE, {})
+    cropped = "case" in provenance
+    where = provenance if cropped else provenance.get(_BESIDE, {})
     case, placement = where.get("case"), where.get("placement")
     if not case or not placement or placement.get("slice_index") is not None:
         return None
     corner = tuple(int(n) for n in placement.get("corner", ()))
     if not corner:
         return Seat(str(case), None)
-    if not own or len(corner) != 3:
+    if not cropped or len(corner) != 3:
         return None
     return Seat(str(case), (corner[0], corner[1], corner[2]))
 
@@ -120,8 +120,8 @@ def misfit(case: HostCase, sample: BankSample | Sample, rim: int = RIM) -> str:
         return f"its image has shape {shape}, its labels {labels.shape}; expected equal, 3 axes"
     drawn_of = tuple(sample.provenance.get("shape", case.shape))
     if drawn_of != case.shape or (seat.corner is None and shape != case.shape):
-        found = shape if drawn_of == case.shape else drawn_of
-        return f"it is of a volume of shape {found}, case {case.id!r} has {case.shape}"
+        actual = shape if drawn_of == case.shape else drawn_of
+        return f"it is of a volume of shape {actual}, case {case.id!r} has {case.shape}"
     if not np.isfinite(sample.image).all():
         return "its image holds values that are not finite"
     cut = _cut(seat, shape, case.shape, rim)

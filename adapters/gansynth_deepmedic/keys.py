@@ -40,8 +40,8 @@ class Keys:
             near = did_you_mean(key, self.values)
             return DataFault(f"{where}no {key}, expected {expected}; add it.{near}")
         name = f"{self.within}[{key!r}]" if self.within else key
-        found = excerpt(repr(self.values.get(key)))
-        return DataFault(f"{where}{name} is {found}, expected {expected}; {way_out}")
+        value = excerpt(repr(self.values.get(key)))
+        return DataFault(f"{where}{name} is {value}, expected {expected}; {way_out}")
 
     def _fitting(self, key: str, default: Any, fits: Callable[[Any], bool], expected: str) -> Any:
         """A value that fits, or the default of a missing key; without one it is required."""
@@ -97,8 +97,8 @@ class Keys:
 
     def files(self, key: str, expected: str) -> tuple[Path, ...]:
         """Paths, likewise; at least one."""
-        found = self._fitting(key, None, lambda v: bool(v) and _all(v, _is_path), expected)
-        return tuple(map(self._joined, found))
+        paths = self._fitting(key, None, lambda v: bool(v) and _all(v, _is_path), expected)
+        return tuple(map(self._joined, paths))
 
     def wholes(self, key: str, default: Sequence[int] | None = None) -> tuple[int, ...]:
         """Whole numbers from 1; at least one, where there is no default."""
@@ -121,8 +121,8 @@ class Keys:
     def triples(self, key: str, default: Sequence[Triple] | None = None) -> tuple[Triple, ...]:
         """Threes of whole numbers from 1."""
         expected = "a list of threes of whole numbers from 1, along x, y and z"
-        found = self._fitting(key, default, lambda v: _all(v, _is_triple), expected)
-        return tuple((x, y, z) for x, y, z in found)
+        values = self._fitting(key, default, lambda v: _all(v, _is_triple), expected)
+        return tuple((x, y, z) for x, y, z in values)
 
     def numbers(
         self,
@@ -134,13 +134,13 @@ class Keys:
     ) -> tuple[float, ...]:
         """Finite numbers, so many if that is said."""
         expected = f"{'a list of' if count is None else count} numbers{_between(low, high)}"
-        found = self._fitting(
+        values = self._fitting(
             key,
             default,
             lambda v: _all(v, lambda n: is_number(n) and low <= n <= high, count),
             expected,
         )
-        return tuple(map(float, found))
+        return tuple(map(float, values))
 
     def flags(self, key: str, count: int) -> tuple[bool, ...]:
         """So many times True or False."""
@@ -149,7 +149,9 @@ class Keys:
             map(bool, self._fitting(key, None, lambda v: _all(v, is_flag, count), expected))
         )
 
-    def table(self, key: str, known: Collection[str], needed: Collection[str] = ()) -> Keys | None:
+    def table(
+        self, key: str, allowed: Collection[str], needed: Collection[str] = ()
+    ) -> Keys | None:
         """A dictionary of known keys; None where there is none.
 
         Args:
@@ -159,11 +161,11 @@ class Keys:
         if value is None:
             return None
         if not isinstance(value, Mapping):
-            raise self.odd(key, f"a dictionary of {', '.join(known)}")
+            raise self.odd(key, f"a dictionary of {', '.join(allowed)}")
         for name in value:
-            if name not in known:
-                near = did_you_mean(str(name), known)
-                expected = f"no key but {', '.join(known)} in it, found {name!r}"
+            if name not in allowed:
+                near = did_you_mean(str(name), allowed)
+                expected = f"no key but {', '.join(allowed)} in it, found {name!r}"
                 raise self.odd(key, expected, f"correct it.{near}")
         for name in needed:
             if name not in value:

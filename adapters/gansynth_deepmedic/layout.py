@@ -97,10 +97,10 @@ def write_layout(
         UsageFault: a path that no list of files can hold.
         EnvironmentFault: the disk refuses.
     """
-    folder, more = folder.absolute(), additions or Additions()
-    home = more.home or folder
-    lists = _lists(config, home, cases, slots, share.repeats, more)
-    changed = _changed(config, home, share, lists, values or {}, more)
+    folder, extra = folder.absolute(), additions or Additions()
+    home = extra.home or folder
+    lists = _lists(config, home, cases, slots, share.repeats, extra)
+    changed = _changed(config, home, share, lists, values or {}, extra)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, paths in lists.items():
@@ -132,7 +132,7 @@ def file_names(channels: Sequence[str]) -> tuple[str, ...]:
     names: list[str] = []
     for number, channel in enumerate(channels):
         name = re.sub(r"[^A-Za-z0-9_-]+", "_", channel).strip("_")[:64]
-        taken = {LABELS, ROI, *(other.lower() for other in names)}
+        taken = {LABELS, ROI, *(used.lower() for used in names)}
         if not name or name.lower() in taken or re.fullmatch(rf"{MAP}_\d+", name):
             name = f"channel_{number}"
         names.append(name)
@@ -145,7 +145,7 @@ def _lists(
     cases: Sequence[HostCase],
     slots: int,
     repeats: int,
-    more: Additions,
+    additions: Additions,
 ) -> dict[str, list[str]]:
     """Name of each list -> its paths: real cases, then slots."""
 
@@ -158,13 +158,13 @@ def _lists(
 
     lists: dict[str, list[str]] = {}
     for number, name in enumerate(file_names(config.channels)):
-        lacking = [n for n, channels in enumerate(more.lacking) if number in channels]
+        lacking = [n for n, channels in enumerate(additions.lacking) if number in channels]
         listed(name, [case.channels[number] for case in cases], lacking)
     listed(LABELS, [case.labels for case in cases])
-    rois = more.rois or [case.roi for case in cases if case.roi is not None]
+    rois = additions.rois or [case.roi for case in cases if case.roi is not None]
     if rois:
         listed(ROI, rois)
-    for number, maps in enumerate(more.maps):
+    for number, maps in enumerate(additions.maps):
         listed(f"{MAP}_{number}", maps)
     return lists
 
@@ -191,13 +191,13 @@ def _changed(
     home: Path,
     share: Share,
     lists: Mapping[str, Sequence[str]],
-    asked: Mapping[str, Any],
-    more: Additions,
+    values: Mapping[str, Any],
+    additions: Additions,
 ) -> Changes:
     changes: Changes = dict(absolute_paths(config))
     changes |= {
         key: (value, "as asked")
-        for key, value in asked.items()
+        for key, value in values.items()
         if key not in config.values or config.values[key] != value
     }
 
@@ -209,7 +209,7 @@ def _changed(
     changes[_LABELS] = named(LABELS), cases
     if ROI in lists:
         why = "segments of synthetic cases are centred where the sample is; real cases' are all of"
-        changes[_ROIS] = named(ROI), f"{why} them" if more.rois else cases
+        changes[_ROIS] = named(ROI), f"{why} them" if additions.rois else cases
     maps = [named(name) for name in lists if re.fullmatch(rf"{MAP}_\d+", name)]
     if maps:
         why = "segments of synthetic cases are centred where the sample is, real ones' as before"
@@ -218,11 +218,11 @@ def _changed(
         (_CASES, share.cases, config.cases, "cases of a subepoch"),
         (_SEGMENTS, share.segments, config.segments, "as many from each case, and whole batches"),
     ):
-        if value != was or asked.get(key, value) != value:
+        if value != was or values.get(key, value) != value:
             changes[key] = value, f"{why}; {was} in that file"
         else:
             changes.pop(key, None)
-    return changes | dict(more.values)
+    return changes | dict(additions.values)
 
 
 def absolute_paths(config: TrainConfig) -> Changes:

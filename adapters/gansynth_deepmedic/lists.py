@@ -98,7 +98,7 @@ def read_list(path: Path) -> list[str]:
             f"{path}: begins with a byte order mark, which DeepMedic takes for a part of the first "
             "path; save it as UTF-8 without"
         )
-    found = []
+    entries = []
     for number, line in enumerate(text.split("\n"), start=1):
         entry = line.strip()
         if not entry or line.startswith("#"):
@@ -108,8 +108,8 @@ def read_list(path: Path) -> list[str]:
                 f"{path}: line {number}: {excerpt(entry)!a} holds unprintable characters, expected "
                 "a path; correct the line"
             )
-        found.append(entry)
-    return found
+        entries.append(entry)
+    return entries
 
 
 def _equally_long(columns: Sequence[tuple[Path, list[str]]]) -> None:
@@ -130,30 +130,30 @@ def _listed(columns: Sequence[tuple[Path, list[str]]], channels: int, number: in
             files.append(joined(path.parent, entries[number]))
             continue
         if index == 0 or index >= channels:
-            what = "first channel" if index == 0 else "label map or region of interest"
+            role = "first channel" if index == 0 else "label map or region of interest"
             raise DataFault(
-                f"{path}: entry {number + 1} is '-', a missing {what}, which DeepMedic cannot do "
+                f"{path}: entry {number + 1} is '-', a missing {role}, which DeepMedic cannot do "
                 "without; expected a path; add the file, or remove the case from every list"
             )
         files.append(None)
-    rest = files[channels:]
-    roi = rest[1] if len(rest) > 1 else None
-    return Listed(tuple(files[:channels]), rest[0], roi, number + 1)
+    others = files[channels:]
+    roi = others[1] if len(others) > 1 else None
+    return Listed(tuple(files[:channels]), others[0], roi, number + 1)
 
 
 def _once(part: Part, names: Sequence[str] | None) -> Part:
     """Each case once; names of predictions stay with their cases."""
     names = part.predictions if names is None else names
-    seen: set[tuple[object, ...]] = set()
+    keys: set[tuple[object, ...]] = set()
     cases: list[Listed] = []
     repeated: list[Listed] = []
     called: list[str] = []
     for index, case in enumerate(part.cases):
-        known = (case.channels, case.labels, case.roi)
-        if known in seen:
+        key = (case.channels, case.labels, case.roi)
+        if key in keys:
             repeated.append(case)
             continue
-        seen.add(known)
+        keys.add(key)
         cases.append(case)
         called += names[index : index + 1]
     return Part(part.where, part.channels, tuple(cases), tuple(repeated), tuple(called))
@@ -167,16 +167,16 @@ def _read_table(path: Path) -> Part:
             f"{path}: columns are {header}, expected one called {lacking}; add it, or rename one"
         )
     cases = []
-    wanted = [*channels, _LABELS, *([_ROI] if _ROI in header else [])]
+    columns = [*channels, _LABELS, *([_ROI] if _ROI in header else [])]
     for number, (line, row) in enumerate(rows, start=1):
         cell = dict(zip(header, row, strict=True))
-        for name in wanted:
+        for name in columns:
             if cell[name] in ("", MISSING) or not cell[name].isprintable():
                 raise DataFault(
                     f"{path}: line {line}: {name} is {excerpt(cell[name])!a}, expected a path (a "
                     "table cannot leave a channel out); complete it, or use list files"
                 )
-        files = [joined(path.parent, cell[name]) for name in wanted]
+        files = [joined(path.parent, cell[name]) for name in columns]
         roi = files[-1] if _ROI in header else None
         cases.append(Listed(tuple(files[: len(channels)]), files[len(channels)], roi, number))
     if not cases:
@@ -224,7 +224,7 @@ def told_apart(paths: Sequence[Path]) -> tuple[str, ...]:
             each = [words[1:] for words in each]
         while min(map(len, each)) > 1 and len({words[-1] for words in each}) == 1:
             each = [words[:-1] for words in each]
-        found = ["_".join(words) for words in each]
-        if all(found) and len({name.casefold() for name in found}) == len(found):
-            return tuple(found)
+        joined = ["_".join(words) for words in each]
+        if all(joined) and len({name.casefold() for name in joined}) == len(joined):
+            return tuple(joined)
     return tuple(f"channel {number}" for number in range(len(paths)))

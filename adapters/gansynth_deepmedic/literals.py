@@ -67,9 +67,9 @@ def read_literals(path: Path) -> dict[str, Any]:
             if count > MOST_VALUES:
                 raise _Odd(f"with it the file has more than {MOST_VALUES} values")
         except _Odd as odd:
-            shown = excerpt(ast.get_source_segment(text, statement.value) or "")
+            source = excerpt(ast.get_source_segment(text, statement.value) or "")
             raise DataFault(
-                f"{path}: line {statement.lineno}: {keys[0]} is {shown}, {odd}; expected "
+                f"{path}: line {statement.lineno}: {keys[0]} is {source}, {odd}; expected "
                 f"{_LITERAL}; {_WAY_OUT}"
             ) from None
         values.update(dict.fromkeys(keys, value))
@@ -137,9 +137,9 @@ def _keys(path: Path, text: str, statement: ast.stmt) -> list[str]:
             return names
     elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
         return []
-    shown = excerpt(ast.get_source_segment(text, statement) or "")
+    source = excerpt(ast.get_source_segment(text, statement) or "")
     raise DataFault(
-        f"{path}: line {statement.lineno}: {shown}, {_named(statement)}; expected KEY = VALUE; "
+        f"{path}: line {statement.lineno}: {source}, {_named(statement)}; expected KEY = VALUE; "
         f"{_WAY_OUT}"
     )
 
@@ -176,8 +176,8 @@ def _value(node: ast.expr, depth: int) -> Any:
     if isinstance(node, ast.Constant):
         return _constant(node.value)
     if isinstance(node, ast.List | ast.Tuple):
-        found = [_value(item, depth - 1) for item in node.elts]
-        return found if isinstance(node, ast.List) else tuple(found)
+        items = [_value(item, depth - 1) for item in node.elts]
+        return items if isinstance(node, ast.List) else tuple(items)
     if isinstance(node, ast.Dict):
         return _dict(node, depth)
     if isinstance(node, ast.UnaryOp) and type(node.op) in _SIGNS:
@@ -196,15 +196,15 @@ def _constant(value: object) -> Any:
 
 
 def _dict(node: ast.Dict, depth: int) -> dict[Any, Any]:
-    found: dict[Any, Any] = {}
+    entries: dict[Any, Any] = {}
     for key, value in zip(node.keys, node.values, strict=True):
         if key is None:
             raise _Odd("a dict with another one in it")
         name = _value(key, depth - 1)
         if isinstance(name, list | tuple | dict):
             raise _Odd(f"a dict with a {type(name).__name__} for a key")
-        found[name] = _value(value, depth - 1)
-    return found
+        entries[name] = _value(value, depth - 1)
+    return entries
 
 
 _SIGNS: Mapping[type[ast.unaryop], Callable[[Any], Any]] = {
@@ -225,14 +225,14 @@ def _calculated(node: ast.BinOp, depth: int) -> Any:
     left, right = _value(node.left, depth - 1), _value(node.right, depth - 1)
     if isinstance(left, list) or isinstance(right, list):
         return _joined(node.op, left, right)
-    one, other = _number(left), _number(right)
+    x, y = _number(left), _number(right)
     try:
         if isinstance(node.op, ast.Pow):
-            if abs(other) > EXPONENT:
+            if abs(y) > EXPONENT:
                 raise _Odd(f"a power of more than {EXPONENT}")
-            return _bounded(one**other)
+            return _bounded(x**y)
         if type(node.op) in _OPERATORS:
-            return _bounded(_OPERATORS[type(node.op)](one, other))
+            return _bounded(_OPERATORS[type(node.op)](x, y))
     except ArithmeticError as error:
         raise _Odd(f"no number: {error}") from None
     raise _Odd("code")
@@ -243,10 +243,10 @@ def _joined(kind: ast.operator, left: Any, right: Any) -> list[Any]:
     if isinstance(kind, ast.Add) and isinstance(left, list) and isinstance(right, list):
         joined = left + right
     elif isinstance(kind, ast.Mult) and type(left) is not type(right):
-        some, times = (left, right) if isinstance(left, list) else (right, left)
-        if not isinstance(times, int) or times * _count(some) > MOST_VALUES:
+        items, times = (left, right) if isinstance(left, list) else (right, left)
+        if not isinstance(times, int) or times * _count(items) > MOST_VALUES:
             raise _Odd("a list that is repeated too often")
-        joined = some * times
+        joined = items * times
     else:
         raise _Odd("no sum of lists")
     if _count(joined) > MOST_VALUES:

@@ -82,9 +82,9 @@ def read_model_config(path: Path) -> ModelConfig:
             raise DataFault(
                 f"{path}: {old} is no longer read by DeepMedic, expected {new}; rename it"
             )
-    found = model_of(keys)
-    _refuse_small(found)
-    return found
+    model = model_of(keys)
+    _refuse_small(model)
+    return model
 
 
 def model_of(keys: Keys) -> ModelConfig:
@@ -93,8 +93,8 @@ def model_of(keys: Keys) -> ModelConfig:
     kernels = _per_layer(keys, "kernelDimPerLayerNormal", len(features))
     low, factors = _subsampled(keys, features)
     fc = keys.wholes("numberFMsPerLayerFC", ())
-    ones: list[Triple] = [(1, 1, 1)] * (len(fc) + 1)
-    fc_kernels = _per_layer(keys, "kernelDimPerLayerFC", len(fc) + 1, ones)
+    units: list[Triple] = [(1, 1, 1)] * (len(fc) + 1)
+    fc_kernels = _per_layer(keys, "kernelDimPerLayerFC", len(fc) + 1, units)
     segment = keys.triple("segmentsDimTrain")
     return ModelConfig(
         keys.path,
@@ -131,7 +131,7 @@ def _refuse_small(model: ModelConfig) -> None:
         ("segmentsDimVal", model.segment_validation),
         ("segmentsDimInference", model.segment_inference),
     ):
-        if any(n < wanted for n, wanted in zip(size, least, strict=True)):
+        if any(n < minimum for n, minimum in zip(size, least, strict=True)):
             raise DataFault(
                 f"{model.path}: {key} is {list(size)}, expected at least {least}, what the network "
                 "needs to predict a voxel; enlarge it"
@@ -146,18 +146,18 @@ def _receptive(kernels: Sequence[Triple]) -> Triple:
 def _per_layer(
     keys: Keys, key: str, layers: int, default: Sequence[Triple] | None = None
 ) -> tuple[Triple, ...]:
-    found = keys.triples(key, default)
-    if len(found) != layers:
+    kernels = keys.triples(key, default)
+    if len(kernels) != layers:
         raise keys.odd(key, f"one kernel for each of {layers} layer(s)")
-    return found
+    return kernels
 
 
 def _layers(keys: Keys, key: str, layers: int, least: int = 2) -> tuple[int, ...]:
     """Numbers of layers, counted from 1."""
-    found = keys.wholes(key, ())
-    if not all(least <= number <= layers for number in found):
+    numbers = keys.wholes(key, ())
+    if not all(least <= number <= layers for number in numbers):
         raise keys.odd(key, f"numbers of layers from {least} to {layers}")
-    return found
+    return numbers
 
 
 def _subsampled(
@@ -201,19 +201,19 @@ def _low_kernels(
     """Kernels of a subsampled path, which must see as far as the normal one."""
     key = "kernelDimPerLayerSubsampled"
     same = kernels if len(features) == len(kernels) else None
-    found = _per_layer(keys, key, len(features), same)
-    if _receptive(found) != _receptive(kernels):
+    own_kernels = _per_layer(keys, key, len(features), same)
+    if _receptive(own_kernels) != _receptive(kernels):
         raise keys.odd(key, f"the normal path's receptive field, {list(_receptive(kernels))}")
-    return found
+    return own_kernels
 
 
 def _dropout(keys: Keys, layers: int) -> tuple[float, ...]:
     if not keys.has("dropoutRatesFc"):
         return (0.0,) * (layers > 1) + (0.5,) * (layers - (layers > 1))
-    found = keys.numbers("dropoutRatesFc", low=0)
-    if len(found) not in (0, layers) or not all(rate < 1 for rate in found):
+    rates = keys.numbers("dropoutRatesFc", low=0)
+    if len(rates) not in (0, layers) or not all(rate < 1 for rate in rates):
         raise keys.odd("dropoutRatesFc", f"a rate from 0 to below 1 for each of {layers} layer(s)")
-    return found or (0.0,) * layers
+    return rates or (0.0,) * layers
 
 
 def _initial(keys: Keys) -> tuple[str, float]:

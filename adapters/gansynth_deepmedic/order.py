@@ -63,9 +63,9 @@ class Order(Document, whole=True):
         try:
             return cls.from_json(read_json(path))
         except (DataFault, UsageFault, LookupError, TypeError, ValueError, AttributeError) as error:
-            what = str(error) if isinstance(error, GansynthError) else _told(error)
+            text = str(error) if isinstance(error, GansynthError) else _told(error)
             raise IntegrityFault(
-                f"{path}: {what.removeprefix(f'{path}: ')}; expected the file that gansynth "
+                f"{path}: {text.removeprefix(f'{path}: ')}; expected the file that gansynth "
                 "augment writes; start anew"
             ) from error
 

@@ -132,13 +132,13 @@ def find_python(python: str | None, environ: Mapping[str, str] = os.environ) -> 
     )
     if not named:
         return Path(sys.executable)
-    found = shutil.which(os.path.expanduser(named), path=environ.get("PATH"))
-    if found is None:
+    executable = shutil.which(os.path.expanduser(named), path=environ.get("PATH"))
+    if executable is None:
         raise EnvironmentFault(
             f"{named} ({by}): no such program, expected a Python with TensorFlow, for example "
             f"/home/me/deepmedic-env/bin/python; {_make_environment()}"
         )
-    return Path(found).absolute()
+    return Path(executable).absolute()
 
 
 def examine(python: Path, checkout: Path | None = None) -> dict[str, str]:
@@ -179,12 +179,15 @@ def look(python: Path) -> dict[str, str]:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EnvironmentFault(f"{python}: cannot be started: {error}") from None
-    said = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
-    if "python" not in said:
+    answers = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+    if "python" not in answers:
         last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
         raise EnvironmentFault(f"{python}: is no Python that starts: {last[0]}")
-    found = json.loads(said["found"]) if "found" in said else dict[str, str]()
-    return {"python": said["python"], **{package: found.get(package, "") for package in PACKAGES}}
+    versions = json.loads(answers["found"]) if "found" in answers else dict[str, str]()
+    return {
+        "python": answers["python"],
+        **{package: versions.get(package, "") for package in PACKAGES},
+    }
 
 
 def command(program: Program, order: Path) -> list[str]:
@@ -216,8 +219,8 @@ def doctor_lines(
 ) -> Iterator[Line]:
     """What ``gansynth doctor`` says of DeepMedic: checkout, Python, and the packages there."""
     if not (checkout or python or environ.get(CHECKOUT) or environ.get(PYTHON)):
-        found = "not named; only for augmenting DeepMedic"
-        yield Line("note", "deepmedic", found, _GET_AND_NAME)
+        text = "not named; only for augmenting DeepMedic"
+        yield Line("note", "deepmedic", text, _GET_AND_NAME)
         return
     yield _checkout_line(checkout, environ)
     try:
@@ -240,12 +243,12 @@ def _checkout_line(checkout: str | None, environ: Mapping[str, str]) -> Line:
 
 
 def _python_line(python: Path, versions: Mapping[str, str], by: str) -> Line:
-    found = f"{versions['python']}, {python} ({by})"
+    text = f"{versions['python']}, {python} ({by})"
     release = tuple(int(part) for part in re.findall(r"\d+", versions["python"])[:2])
     if release >= LEAST:
-        return Line("ok", "deepmedic's python", found)
-    said = f"{found}; on the fly needs {'.'.join(map(str, LEAST))} or newer"
-    return Line("note", "deepmedic's python", said, _make_environment())
+        return Line("ok", "deepmedic's python", text)
+    advice = f"{text}; on the fly needs {'.'.join(map(str, LEAST))} or newer"
+    return Line("note", "deepmedic's python", advice, _make_environment())
 
 
 def _package_lines(python: Path, versions: Mapping[str, str]) -> Iterator[Line]:
@@ -254,8 +257,8 @@ def _package_lines(python: Path, versions: Mapping[str, str]) -> Iterator[Line]:
     if there:
         yield Line("ok", "deepmedic's packages", ", ".join(there))
     if missing:
-        said = f"no {', '.join(missing)} there; DeepMedic needs it"
-        yield Line("note", "deepmedic's packages", said, _install(python, missing))
+        text = f"no {', '.join(missing)} there; DeepMedic needs it"
+        yield Line("note", "deepmedic's packages", text, _install(python, missing))
 
 
 def _lacks(folder: Path) -> str:
@@ -270,8 +273,8 @@ def _lacks(folder: Path) -> str:
 
 
 def _install(python: Path, missing: list[str]) -> str:
-    wanted = ["tensorflow-cpu" if package == "tensorflow" else package for package in missing]
-    return f"{shlex.quote(str(python))} -m pip install {' '.join(wanted)}"
+    names = ["tensorflow-cpu" if package == "tensorflow" else package for package in missing]
+    return f"{shlex.quote(str(python))} -m pip install {' '.join(names)}"
 
 
 def _make_environment() -> str:
@@ -288,5 +291,5 @@ def _package() -> Path:
 
 def _clean() -> dict[str, str]:
     """This process's variables, but for what belongs to its own Python alone."""
-    own = {"PYTHONHOME", "__PYVENV_LAUNCHER__", "PYTHONEXECUTABLE"}
-    return {key: value for key, value in os.environ.items() if key not in own}
+    reserved = {"PYTHONHOME", "__PYVENV_LAUNCHER__", "PYTHONEXECUTABLE"}
+    return {key: value for key, value in os.environ.items() if key not in reserved}

@@ -120,14 +120,14 @@ def _brought(source: DeepMedicSource, space: Space, case: HostCase) -> Loaded:
     """A case as it comes back, in the files' axes and units; outside of the region its labels stay
     those of the file.
     """
-    real, seen = read_host(case), source.load(case.id)
-    squeezed = space.to_generator(seen)
-    if seen.image.shape[1:] != case.shape or seen.labels is None:
+    real, read = read_host(case), source.load(case.id)
+    squeezed = space.to_generator(read)
+    if read.image.shape[1:] != case.shape or read.labels is None:
         raise DataFault(
-            f"{case.labels}: case {case.id!r} is read in shape {seen.image.shape[1:]}, expected "
+            f"{case.labels}: case {case.id!r} is read in shape {read.image.shape[1:]}, expected "
             f"{case.shape} as its files have; leave --read spacing= out"
         )
-    back = into(seen, space.to_host(Sample(squeezed.image, squeezed.labels), case.shape), space)
+    back = into(read, space.to_host(Sample(squeezed.image, squeezed.labels), case.shape), space)
     assert back.labels is not None, "it had some"
     image, labels = real.image.copy(), real.labels.copy()
     for number, (scale, offset) in enumerate(case.units):

@@ -80,7 +80,7 @@ def describe(job: Job) -> dict[str, Any]:
         "cases": job.share.cases,
         "segments": job.share.segments,
         "batch": job.config.batch,
-        "said": list(job.share.said),
+        "said": list(job.share.notes),
         "versions": versions(job),
     }
 
@@ -149,25 +149,25 @@ def checkpoint_of(output: Path) -> Path | None:
     named = last.get("checkpoint")
     if last["engine"] != "deepmedic" or last["epochs"][1] == 0 or named is None:
         return None
-    found = output / str(named)
-    if not _index(found).is_file():
+    checkpoint = output / str(named)
+    if not _index(checkpoint).is_file():
         raise UsageFault(
-            f"{_index(found)}: missing, expected the checkpoint of epoch {last['epochs'][1]} to go "
-            f"on with; restore it, or {ANEW}"
+            f"{_index(checkpoint)}: missing, expected the checkpoint of epoch "
+            f"{last['epochs'][1]} to go on with; restore it, or {ANEW}"
         )
-    return found
+    return checkpoint
 
 
 def newest_checkpoint(output: Path) -> Path | None:
     """The checkpoint that DeepMedic wrote last, relative to the output; None before the first."""
-    found = [
+    indices = [
         path
         for path in (output / MODELS).rglob("*.model.ckpt.index")
         if ".initial." not in path.name and ".final." not in path.name
     ]
-    if not found:
+    if not indices:
         return None
-    newest = max(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
+    newest = max(indices, key=lambda path: (path.stat().st_mtime_ns, path.name))
     return newest.with_suffix("").relative_to(output)
 
 
@@ -224,7 +224,7 @@ def judged_files(source: DeepMedicSource, folder: Path) -> dict[str, Prediction]
         )
     torch = sessions[-1].get("engine") == "torch"
     predicted = dict(_of_engine(folder) if torch else _of_program(source, folder))
-    found = {}
+    pairs = {}
     for case in source.held_out_ids:
         listed = source.listed(case)
         if listed.labels is None:
@@ -232,13 +232,13 @@ def judged_files(source: DeepMedicSource, folder: Path) -> dict[str, Prediction]
         image = _first(listed)
         if image not in predicted:
             raise DataFault(f"{folder}: says nothing of case {case!r}, expected it; {WAY_OUT}")
-        found[case] = predicted[image], listed.labels
-    if not found:
+        pairs[case] = predicted[image], listed.labels
+    if not pairs:
         raise UsageFault(
             f"{source.config.path}: validates on no case with labels, expected some to measure; "
             "list them in gtLabelsValidation"
         )
-    return of_volumes(source, found, WAY_OUT)
+    return of_volumes(source, pairs, WAY_OUT)
 
 
 def _of_engine(folder: Path) -> Iterator[tuple[str, Path]]:

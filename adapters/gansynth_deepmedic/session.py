@@ -66,8 +66,8 @@ class DeepMedicSession(Session[int]):
         self.open()
         ours = job.choices.engine == "torch"
         note = job.injection.schedule.tuning_note(job.config.epochs, "epoch", ours=ours)
-        for said in filter(None, (*job.share.said, note)):
-            self.say(said)
+        for text in filter(None, (*job.share.notes, note)):
+            self.say(text)
         ended: processes.Ended | None = None
         try:
             cases = self._cases()
@@ -81,12 +81,12 @@ class DeepMedicSession(Session[int]):
             lambda folder: judged_files(job.source, folder), job.source, job.output, job.regions
         )
         outcome = self.outcome(measured or self._metrics)
-        warnings = (*job.share.said, *self._spread(), *outcome.warnings, *filter(None, [why]))
+        warnings = (*job.share.notes, *self._spread(), *outcome.warnings, *filter(None, [why]))
         return replace(outcome, warnings=warnings)
 
     def _spread(self) -> Iterator[str]:
         """What is said where segments of synthetic cases could not be centred in the sample."""
-        number = sum(one.spread for one in self._subepochs.values())
+        number = sum(subepoch.spread for subepoch in self._subepochs.values())
         if number:
             yield (
                 f"segments of {number} synthetic cases were taken from anywhere in them: no voxel "
@@ -158,7 +158,7 @@ class DeepMedicSession(Session[int]):
         return {
             "checkpoint": None if checkpoint is None else str(checkpoint),
             "per_subepoch": [
-                one.to_json(number) for number, one in sorted(self._subepochs.items())
+                subepoch.to_json(number) for number, subepoch in sorted(self._subepochs.items())
             ],
         }
 
@@ -213,25 +213,25 @@ class DeepMedicSession(Session[int]):
         with watch(output / PROGRESS, self._take, self.say):
             return processes.run(words, environ, output / LOG)
 
-    def _take(self, told: Mapping[str, Any]) -> None:
+    def _take(self, document: Mapping[str, Any]) -> None:
         """Take in one document of ``order.Progress``."""
-        if "step" in told:
-            self.step(*told["step"])
-        elif "job" in told:
-            job = told["job"]
-            one = self._subepochs.setdefault(int(job["subepoch"]), Subepoch())
-            one.jobs[int(job["place"])] = job
-        elif "trained" in told:
-            self._trained(int(told["trained"]))
-        elif "epoch" in told:
-            self._epoch(int(told["epoch"]), told.get("metrics") or {})
-        elif "end" in told:
-            self._ended, self._metrics = True, told["end"]
+        if "step" in document:
+            self.step(*document["step"])
+        elif "job" in document:
+            job = document["job"]
+            subepoch = self._subepochs.setdefault(int(job["subepoch"]), Subepoch())
+            subepoch.jobs[int(job["place"])] = job
+        elif "trained" in document:
+            self._trained(int(document["trained"]))
+        elif "epoch" in document:
+            self._epoch(int(document["epoch"]), document.get("metrics") or {})
+        elif "end" in document:
+            self._ended, self._metrics = True, document["end"]
 
     def _trained(self, number: int) -> None:
-        one = self._subepochs.setdefault(number, Subepoch())
-        one.trained = True
-        self.say(f"subepoch {number + 1} of {self.job.total} trained on {one.sentence()}")
+        subepoch = self._subepochs.setdefault(number, Subepoch())
+        subepoch.trained = True
+        self.say(f"subepoch {number + 1} of {self.job.total} trained on {subepoch.sentence()}")
         self.report()
 
     def _epoch(self, done: int, metrics: Mapping[str, Any]) -> None:
@@ -240,9 +240,11 @@ class DeepMedicSession(Session[int]):
         self.done = done
         self._checkpoint = newest_checkpoint(self.output)
         self.write()  # first: who reads the line may end the training
-        said = [] if again else [self.sentence()]
+        sentences = [] if again else [self.sentence()]
         numbers = ", ".join(f"{key} {value:.4g}" for key, value in flat(metrics))
-        self.say(f"epoch {done} of {self.total}: {'; '.join([*said, *filter(None, [numbers])])}")
+        self.say(
+            f"epoch {done} of {self.total}: {'; '.join([*sentences, *filter(None, [numbers])])}"
+        )
         self.pause()
         self.report()
 

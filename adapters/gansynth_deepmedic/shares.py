@@ -36,7 +36,7 @@ class Share:
     synthetic: int | None  # synthetic ones, likewise
     repeats: int = 1  # how often each real case is listed (on disk; else 1)
     # what was rounded, or is otherwise than the user's file says, in words
-    said: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def share_on_disk(real: int, ratio: Ratio, cases: int, segments: int, batch: int) -> Share:
@@ -46,12 +46,12 @@ def share_on_disk(real: int, ratio: Ratio, cases: int, segments: int, batch: int
     """
     if whole_parts(ratio)[0] == 0:
         taken, changed = _one_kind(cases, segments)
-        return Share(cases, taken, 0, cases, said=changed)
+        return Share(cases, taken, 0, cases, notes=changed)
     repeats, synthetic, even = listed_counts(real, ratio, MOST_REPEATS, int(ratio.p > 0))
     total = repeats * real + synthetic
-    said = []
+    notes = []
     if not even:
-        said.append(
+        notes.append(
             f"ratio {ratio}: does not come out even with {real} real cases, each listed up to "
             f"{MOST_REPEATS} times; it is {repeats * real}:{synthetic}, {synthetic / total:.2%} "
             f"synthetic where {ratio.p:.2%} was asked"
@@ -62,10 +62,10 @@ def share_on_disk(real: int, ratio: Ratio, cases: int, segments: int, batch: int
             f"{CASES}: {cases} in the file, {total} now: each real case is listed {listed}, and "
             "every subepoch loads all that is listed"
         )
-        more = "; so many are slower to load. On the fly a subepoch loads about as many as before"
-        said.append(text + (more if total > cases else ""))
+        advice = "; so many are slower to load. On the fly a subepoch loads about as many as before"
+        notes.append(text + (advice if total > cases else ""))
     taken, changed = _segments(total, segments, batch)
-    return Share(total, taken, repeats * real, synthetic, repeats, (*said, *changed))
+    return Share(total, taken, repeats * real, synthetic, repeats, (*notes, *changed))
 
 
 def share_on_the_fly(
@@ -79,7 +79,7 @@ def share_on_the_fly(
         if ratio.real == 0:
             why = "as many as there are real cases"
     dealt: tuple[int | None, int | None] = (None, None)
-    said = []
+    notes = []
     if constant:
         parts = whole_parts(ratio)
         unit = sum(parts)
@@ -89,12 +89,12 @@ def share_on_the_fly(
                 total, why = (count, f"a multiple of {unit}, so that each is {ratio} exactly")
             dealt = parts[0] * total // unit, parts[1] * total // unit
         else:
-            said.append(_uneven(ratio, total))
+            notes.append(_uneven(ratio, total))
     if total != cases:
-        said.append(f"{CASES}: {cases} in the file, {total} now: {why}")
+        notes.append(f"{CASES}: {cases} in the file, {total} now: {why}")
     one_kind = constant and ratio.p in (0.0, 1.0)
     taken, changed = _one_kind(total, segments) if one_kind else _segments(total, segments, batch)
-    return Share(total, taken, *dealt, said=(*said, *changed))
+    return Share(total, taken, *dealt, notes=(*notes, *changed))
 
 
 def same_segments(
@@ -106,22 +106,22 @@ def same_segments(
     least that suits all is taken, and never fewer than the user's file says.
     """
     while True:
-        wanted = max(
+        largest = max(
             share_on_the_fly(ratio, cases, segments, batch, real=real, constant=constant).segments
             for ratio, constant in mixes
         )
-        if wanted == segments:
+        if largest == segments:
             return segments
-        segments = wanted
+        segments = largest
 
 
 def _uneven(ratio: Ratio, cases: int) -> str:
     """What is said where a subepoch has one synthetic case more or less."""
-    asked = ratio.p * cases
+    synthetic = ratio.p * cases
     return (
         f"ratio {ratio}: does not come out even in {cases} cases; in each subepoch "
-        f"{math.floor(asked)} or {math.ceil(asked)} of {cases} are synthetic, and what is left "
-        "over is carried on to the next"
+        f"{math.floor(synthetic)} or {math.ceil(synthetic)} of {cases} are synthetic, and what "
+        "is left over is carried on to the next"
     )
 
 

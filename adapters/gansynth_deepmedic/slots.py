@@ -161,8 +161,8 @@ def _write(
     if not centres.any():
         return None
     home = slot_folder(folder, number)
-    told = replace(made, roi=allowed) if patches and export.restricted == "roi" else made
-    write_case(home, export.source.config.channels, case, told, synthetic=True)
+    written = replace(made, roi=allowed) if patches and export.restricted == "roi" else made
+    write_case(home, export.source.config.channels, case, written, synthetic=True)
     if patches and export.restricted == "maps":
         _write_maps(export, home, case, made, allowed)
     seat = seat_of(sample.provenance)
@@ -185,11 +185,11 @@ def _allowed(made: Loaded) -> Allowed:
     return region if made.core is None else np.where(made.core, region, np.int16(0))
 
 
-def _too_few(export: SlotExport, found: int, left_out: Counter[str]) -> DataFault:
+def _too_few(export: SlotExport, usable: int, left_out: Counter[str]) -> DataFault:
     reasons = ", ".join(f"{count} {why}" for why, count in left_out.most_common()) or "none"
     maker = export.injection.bank or export.injection.run
     return DataFault(
-        f"{maker}: {found} of {found + left_out.total()} samples can be cases of their own, "
+        f"{maker}: {usable} of {usable + left_out.total()} samples can be cases of their own, "
         f"expected {export.samples}; left out: {reasons}. Ask for fewer with --ratio, or take "
         "another generator or bank"
     )
@@ -204,14 +204,14 @@ def additions_for(
     """Write what real cases need so that synthetic ones can be restricted; what lists then say."""
     apart = {"folderForOutput": (str(export.folder / OUTPUT), OF_ITS_OWN)}
     lacking = [slot.lacking for slot in slots.slots]
-    more = Additions(home=export.folder, lacking=lacking, values=apart)
+    additions = Additions(home=export.folder, lacking=lacking, values=apart)
     if not slots.restricted:
-        return more
+        return additions
     if export.restricted == "roi":
         bare = all(case.roi is None for case in cases)
-        return replace(more, rois=_whole_rois(export, folder, cases)) if bare else more
+        return replace(additions, rois=_whole_rois(export, folder, cases)) if bare else additions
     return replace(
-        more, maps=_real_maps(export, folder, cases), values={**apart, **_augmented(export)}
+        additions, maps=_real_maps(export, folder, cases), values={**apart, **_augmented(export)}
     )
 
 
@@ -247,8 +247,8 @@ def _write_maps(
 ) -> None:
     home.mkdir(parents=True, exist_ok=True)
     affine = affine_of(case.labels)
-    for number, one in enumerate(export.sampling.maps(loaded.labels, allowed)):
-        (home / f"{MAP}_{number}{ENDING}").write_bytes(nifti(one, affine))
+    for number, sampling_map in enumerate(export.sampling.maps(loaded.labels, allowed)):
+        (home / f"{MAP}_{number}{ENDING}").write_bytes(nifti(sampling_map, affine))
 
 
 def _augmented(export: SlotExport) -> dict[str, tuple[Any, str]]:

@@ -53,11 +53,11 @@ class DeepMedicSource(VolumeSource):
     model: ModelConfig | None  # the network's; None if it was not named
 
     def __init__(
-        self, request: SourceRequest, config: TrainConfig, cases: Cases, asked: DeepMedicOptions
+        self, request: SourceRequest, config: TrainConfig, cases: Cases, options: DeepMedicOptions
     ) -> None:
         self.config, self.model = config, cases.model
         self._listed = cases.listed
-        super().__init__(request, cases.listing, asked.volumes(config))
+        super().__init__(request, cases.listing, options.volumes(config))
 
     # -- what it has -----------------------------------------------------------------------------
 
@@ -92,17 +92,17 @@ class DeepMedicSource(VolumeSource):
     @cached_property
     def schema(self) -> Schema:
         """Channels, labels and spacing (z, y, x) of the arrays that ``load`` returns."""
-        found: Schema = super().schema
-        return replace(found, has_outside=True) if self.regions else found
+        schema: Schema = super().schema
+        return replace(schema, has_outside=True) if self.regions else schema
 
     @cached_property
     def space(self) -> Space:
         """Crops of about the training cases' median size, or whole volumes, if asked for."""
-        found: Space = super().space
+        space: Space = super().space
         if not self.regions:
-            return found
-        host = {**found.host, "outside": "beyond the region of interest"}
-        return replace(found, host=host, pad_label=OUTSIDE)
+            return space
+        host = {**space.host, "outside": "beyond the region of interest"}
+        return replace(space, host=host, pad_label=OUTSIDE)
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -125,12 +125,13 @@ class DeepMedicSource(VolumeSource):
 
     def original(self, case_id: str) -> Original:
         """A case as its files have it, its labels also outside of the region of interest."""
-        found = super().original(case_id)
+        original = super().original(case_id)
         channels = self.listed(case_id).channels
         units = [
-            unit if file else (1.0, 0.0) for unit, file in zip(found.units, channels, strict=True)
+            unit if file else (1.0, 0.0)
+            for unit, file in zip(original.units, channels, strict=True)
         ]
-        return replace(found, units=tuple(units))
+        return replace(original, units=tuple(units))
 
     def host_case(self, case_id: str) -> HostCase:
         """A case as DeepMedic's files have it; reads the image only if units depend on it.
@@ -198,10 +199,10 @@ class DeepMedicSource(VolumeSource):
         ]
         return np.stack(channels), labels, reference
 
-    def _turned(self, file: Path, reference: Volume, other: Path) -> npt.NDArray[Any]:
+    def _turned(self, file: Path, reference: Volume, labels: Path) -> npt.NDArray[Any]:
         """A file's array (D, H, W), turned as the label map is."""
         volume = read_nifti(real_file(file, self.request))
-        for problem in other_shape(file, volume.array.shape, other, reference.array.shape):
+        for problem in other_shape(file, volume.array.shape, labels, reference.array.shape):
             raise DataFault(problem)
         return canonical(volume._replace(affine=reference.affine))[0]
 
@@ -210,20 +211,20 @@ class DeepMedicSource(VolumeSource):
     @cached_property
     def _labels(self) -> Mapping[str, int]:
         """Label name -> value: as asked for, as the network has classes, else 0 to the largest."""
-        known = self.options.labels or self.listing.labels
-        if known is not None:
-            return known
+        labels = self.options.labels or self.listing.labels
+        if labels is not None:
+            return labels
         most = 0
         for case in self.train_ids:
             file = self.listed(case).labels
             assert file is not None
-            found = int(label_map(file, read_nifti(file).array, None).max())
-            if found >= LABELS:
+            largest = int(label_map(file, read_nifti(file).array, None).max())
+            if largest >= LABELS:
                 raise DataFault(
-                    f"{file}: holds label {found}, expected fewer than {LABELS} classes; is it a "
+                    f"{file}: holds label {largest}, expected fewer than {LABELS} classes; is it a "
                     "label map? If so, name the network's: --read model=modelConfig.cfg"
                 )
-            most = max(most, found)
+            most = max(most, largest)
         return class_labels(most + 1)
 
 
@@ -236,8 +237,8 @@ def open_deepmedic(request: SourceRequest) -> DeepMedicSource:
         DataFault: a configuration, list or case that cannot be used.
         IntegrityFault: a subject is on both sides, or a listed case is a synthetic one.
     """
-    request, config, cases, asked = listed_by(request)
-    source = DeepMedicSource(request, config, cases, asked)
+    request, config, cases, options = listed_by(request)
+    source = DeepMedicSource(request, config, cases, options)
     for message in notes(config):
         log.warning("%s", message)
     return source
@@ -249,38 +250,38 @@ def listed_by(request: SourceRequest) -> tuple[SourceRequest, TrainConfig, Cases
     Raises:
         UsageFault, DataFault: as ``open_deepmedic``.
     """
-    asked = parse_read(DeepMedicOptions, request)
+    options = parse_read(DeepMedicOptions, request)
     request = absolute(request)
     model = None
-    if asked.model is not None:
-        path = Path(os.path.abspath(os.path.expanduser(asked.model)))
+    if options.model is not None:
+        path = Path(os.path.abspath(os.path.expanduser(options.model)))
         request = replace(request, read={**request.read, "model": str(path)})
         model = read_model_config(path)
     config = read_train_config(config_of(request))
-    asked.volumes(config)
-    if model is not None and asked.labels and max(asked.labels.values()) >= model.classes:
+    options.volumes(config)
+    if model is not None and options.labels and max(options.labels.values()) >= model.classes:
         raise UsageFault(
-            f"--read labels={request.read['labels']}: names {max(asked.labels.values())}, but "
+            f"--read labels={request.read['labels']}: names {max(options.labels.values())}, but "
             f"numberOfOutputClasses of {model.path} is {model.classes}; expected numbers below it"
         )
-    return request, config, list_cases(request.kind, config, model, asked.channels), asked
+    return request, config, list_cases(request.kind, config, model, options.channels), options
 
 
 def notes(config: TrainConfig) -> list[str]:
     """What a user ought to know of a configuration that can be used."""
-    said = []
+    lines = []
     for case in config.repeated:
-        said.append(
+        lines.append(
             f"{config.path}: entry {case.line} of its lists names {case.channels[0]} again; it "
             "counts as one case"
         )
     if not config.validation:
-        said.append(
+        lines.append(
             f"{config.path}: validates on nothing, so no case is held out; list some, and set "
             "performValidationOnSamplesThroughoutTraining or "
             "performFullInferenceOnValidationImagesEveryFewEpochs"
         )
-    return said
+    return lines
 
 
 def whole_numbers(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

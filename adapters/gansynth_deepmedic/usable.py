@@ -94,23 +94,23 @@ def samplings(
         kind = None if config.weighted else config.sampling
         size = None if model is None else model.segment
         return (Sampling("segmentsDimTrain", size, kind, config.proportions),)
-    found = []
+    sides = []
     if config.validates_on_samples:
         weighted = config.values.get(_VALIDATION_MAPS) is not None
         shares = config.values.get(_VALIDATION_SHARES)
-        known = isinstance(shares, list | tuple) and config.sampling_validation in (0, 3)
-        found.append(
+        has_shares = isinstance(shares, list | tuple) and config.sampling_validation in (0, 3)
+        sides.append(
             Sampling(
                 "segmentsDimVal",
                 None if model is None else model.segment_validation,
                 None if weighted else config.sampling_validation,
-                tuple(shares or ()) if known else None,
+                tuple(shares or ()) if has_shares else None,
             )
         )
     if config.validates_on_volumes:
         size = None if model is None else model.segment_inference
-        found.append(Sampling("segmentsDimInference", size, None))
-    return tuple(found)
+        sides.append(Sampling("segmentsDimInference", size, None))
+    return tuple(sides)
 
 
 def header_faults(
@@ -154,12 +154,12 @@ def roi_faults(config: TrainConfig) -> list[DataFault]:
     Raises:
         DataFault: a file that cannot be read.
     """
-    found: list[DataFault] = []
+    faults: list[DataFault] = []
     for cases, trained in ((config.train, True), (config.validation, False)):
         each = samplings(config, None, trained=trained)
         for roi in dict.fromkeys(case.roi for case in cases if case.roi is not None):
-            found += [fault for _, fault in _region_faults(roi, read_nifti_header(roi), each)]
-    return found
+            faults += [fault for _, fault in _region_faults(roi, read_nifti_header(roi), each)]
+    return faults
 
 
 def _small(
@@ -238,8 +238,10 @@ def _nothing_to_take(
         return
     shares = _weights(sampling, model)
     masks = category_masks(sampling.kind, labels[centres][inside], len(shares))
-    known = sampling.kind != PER_CLASS or len(shares) > 1
-    if known and not any(mask.any() for share, mask in zip(shares, masks, strict=True) if share):
+    classes_known = sampling.kind != PER_CLASS or len(shares) > 1
+    if classes_known and not any(
+        mask.any() for share, mask in zip(shares, masks, strict=True) if share
+    ):
         message = (
             f"{listed.labels}: has none of the categories that segments are to be taken of (shares "
             f"{[round(share, 3) for share in shares]}, type of sampling {sampling.kind}), expected "
@@ -250,12 +252,12 @@ def _nothing_to_take(
 
 def centre_range(shape: Sequence[int], segment: Triple, padding: Triple) -> tuple[slice, ...]:
     """Voxels (x, y, z) of a volume that a segment may be centred on, within the padded volume."""
-    found = []
+    ranges = []
     for n, size, pad in zip(shape, segment, padding, strict=True):
         before = (size - 1) // 2 - pad // 2
         after = n + pad - size // 2 - pad // 2
-        found.append(slice(max(before, 0), max(after, 0)))
-    return tuple(found)
+        ranges.append(slice(max(before, 0), max(after, 0)))
+    return tuple(ranges)
 
 
 def _weights(sampling: Sampling, model: ModelConfig | None) -> tuple[float, ...]:

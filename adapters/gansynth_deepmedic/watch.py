@@ -114,13 +114,13 @@ class Subepoch:
 
     def sentence(self) -> str:
         """The counts in words."""
-        told = self.to_json(0)
-        said = (
-            f"{told['cases_real']} real and {told['cases_synthetic']} synthetic cases "
-            f"({told['segments_real']} and {told['segments_synthetic']} segments)"
+        counts = self.to_json(0)
+        text = (
+            f"{counts['cases_real']} real and {counts['cases_synthetic']} synthetic cases "
+            f"({counts['segments_real']} and {counts['segments_synthetic']} segments)"
         )
-        if told["fell_back"]:
-            said += f"; {told['fell_back']} of the real ones in place of a missing synthetic one"
-        if told["spread"]:
-            said += f"; segments of {told['spread']} of the synthetic ones lie anywhere in them"
-        return said
+        if counts["fell_back"]:
+            text += f"; {counts['fell_back']} of the real ones in place of a missing synthetic one"
+        if counts["spread"]:
+            text += f"; segments of {counts['spread']} of the synthetic ones lie anywhere in them"
+        return text

@@ -64,8 +64,8 @@ class SamplingMaps:
         else:
             count = 2 if config.sampling == FORE_BACKGROUND else 1
             proportions = proportions if config.sampling == FORE_BACKGROUND else None
-        asked = (1.0,) * count if proportions is None else proportions
-        sampled = tuple(share > 0 for share in asked)
+        shares = (1.0,) * count if proportions is None else proportions
+        sampled = tuple(share > 0 for share in shares)
         if model is None:
             return cls(config.sampling, count, sampled, config.pad)
         padding = model.unpredicted if config.pad else (0, 0, 0)
@@ -94,9 +94,9 @@ class SamplingMaps:
         maps = self.maps(labels, allowed)
         centres = np.zeros(labels.shape, np.bool_)
         inner = self._inner(labels.shape)
-        for one, sampled in zip(maps, self.sampled, strict=False):
+        for category, sampled in zip(maps, self.sampled, strict=False):
             if sampled:
-                centres[inner] |= one[inner] > 0
+                centres[inner] |= category[inner] > 0
         return centres
 
     def largest(self, centres: npt.NDArray[np.bool_]) -> int:

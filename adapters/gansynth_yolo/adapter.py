@@ -150,13 +150,13 @@ class YoloAdapter(Adapter):
                 "host.detector: ultralytics keeps the weights that do best on the images that are "
                 "judged on, expected a detector that does not: libreyolo"
             )
-        asked = [option for option in options if option.startswith("eval_interval=")]
-        if asked not in ([], ["eval_interval=0"]):
+        intervals = [option for option in options if option.startswith("eval_interval=")]
+        if intervals not in ([], ["eval_interval=0"]):
             raise UsageFault(
-                f"host.options: {asked[0]} has weights chosen by the images that are judged on, "
-                "expected eval_interval=0; leave it out"
+                f"host.options: {intervals[0]} has weights chosen by the images that are judged "
+                "on, expected eval_interval=0; leave it out"
             )
-        return tuple(options) if asked else (*options, "eval_interval=0")
+        return tuple(options) if intervals else (*options, "eval_interval=0")
 
     @classmethod
     def heavier(cls, settings: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
@@ -172,11 +172,11 @@ class YoloAdapter(Adapter):
     ) -> list[dict[str, str]]:
         """Epochs, whose length goes by the ratio; as near to the steps as whole epochs come."""
         batch = int(settings.get("batch", "16"))
-        found = []
+        lengths = []
         for ratio, _ in mixes:
             places = count_places(ratio, cases)
-            found.append({"epochs": str(max(1, round(steps / max(1, places // batch))))})
-        return found
+            lengths.append({"epochs": str(max(1, round(steps / max(1, places // batch))))})
+        return lengths
 
     def start(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
@@ -224,12 +224,12 @@ class YoloAdapter(Adapter):
         return export.run(dry_run=dry_run, reporter=reporter)
 
     @classmethod
-    def import_dataset(cls, asked: ImportRequest) -> Report:
+    def import_dataset(cls, request: ImportRequest) -> Report:
         """Slices of labelled volumes become images with label files; see ``import_slices``."""
-        return import_asked(asked)
+        return import_asked(request)
 
     @classmethod
-    def doctor(cls, asked: DoctorRequest) -> Iterator[Line]:
+    def doctor(cls, request: DoctorRequest) -> Iterator[Line]:
         """The two YOLO packages: whether their release is one we know."""
         from gansynth_yolo.doctor import lines
 

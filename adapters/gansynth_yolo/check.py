@@ -41,22 +41,22 @@ def check_yolo(request: SourceRequest, progress: Callable[[int, int], None]) -> 
     images = list(source.listing.images.values())
     findings: list[Finding] = []
     try:
-        found = source.faults()
-        findings += [Finding("error", case, file, str(fault)) for case, file, fault in found]
+        faults = source.faults()
+        findings += [Finding("error", case, file, str(fault)) for case, file, fault in faults]
     except GansynthError as fault:
         findings.append(Finding("error", None, source.file.path, str(fault)))
-    seen: dict[str, list[YoloImage]] = defaultdict(list)
+    by_hash: dict[str, list[YoloImage]] = defaultdict(list)
     for done, image in enumerate(images):
         progress(done, len(images))
-        findings += _check_image(image, seen)
+        findings += _check_image(image, by_hash)
     progress(len(images), len(images))
-    findings += _twice(source, seen, findings)
+    findings += _twice(source, by_hash, findings)
     findings += [*_lists(source), *_boxes(source), *_spare(source)]
     findings.sort(key=lambda finding: finding.level)  # errors before warnings
     return Checked(source.name, len(images), findings)
 
 
-def _check_image(image: YoloImage, seen: dict[str, list[YoloImage]]) -> Iterator[Finding]:
+def _check_image(image: YoloImage, by_hash: dict[str, list[YoloImage]]) -> Iterator[Finding]:
     for line in image.labels.repeated:
         yield _warning(
             image.label, f"line {line}: repeats an earlier line; it counts once", image.case
@@ -71,7 +71,7 @@ def _check_image(image: YoloImage, seen: dict[str, list[YoloImage]]) -> Iterator
             image.image, f"every pixel is {pixels.flat[0]}; is it meant to be there?", image.case
         )
         return
-    seen[content_hash(pixels)].append(image)
+    by_hash[content_hash(pixels)].append(image)
     levels = (int(pixels.max()) >> 8) - (int(pixels.min()) >> 8) + 1
     if pixels.dtype == np.uint16 and levels < FEW:
         yield _warning(
@@ -90,18 +90,18 @@ def _check_image(image: YoloImage, seen: dict[str, list[YoloImage]]) -> Iterator
 
 
 def _twice(
-    source: YoloSource, seen: dict[str, list[YoloImage]], findings: list[Finding]
+    source: YoloSource, by_hash: dict[str, list[YoloImage]], findings: list[Finding]
 ) -> Iterator[Finding]:
     """Images of the same pixels: leakage where they are of two splits, else a warning."""
-    told = any("are in two splits" in finding.message for finding in findings)
-    for first, *others in seen.values():
-        for other in others:
-            if other.split == first.split:
-                yield _warning(other.image, f"same pixels as {first.case}; remove one", other.case)
-            elif not told:
-                pair = f"{first.case} ({first.split}) and {other.case} ({other.split}), same pixels"
+    reported = any("are in two splits" in finding.message for finding in findings)
+    for first, *others in by_hash.values():
+        for copy in others:
+            if copy.split == first.split:
+                yield _warning(copy.image, f"same pixels as {first.case}; remove one", copy.case)
+            elif not reported:
+                pair = f"{first.case} ({first.split}) and {copy.case} ({copy.split}), same pixels"
                 fault = shared_fault(source.file, [pair])
-                yield Finding("error", other.case, other.image, str(fault))
+                yield Finding("error", copy.case, copy.image, str(fault))
 
 
 def _lists(source: YoloSource) -> Iterator[Finding]:
@@ -167,13 +167,13 @@ def _shortest(image: YoloImage) -> float:
 def _spare(source: YoloSource) -> Iterator[Finding]:
     """Label files without an image."""
     images = source.listing.images.values()
-    known = {image.label for image in images}
-    known |= {file for _, file, _ in source.listing.faults}
+    label_files = {image.label for image in images}
+    label_files |= {file for _, file, _ in source.listing.faults}
     beside = {image.label.parent: image.image.parent for image in images}
     for folder in sorted(beside):
         pictures = {path.stem for path in walk(beside[folder]) if path.parent == beside[folder]}
         for path in sorted(folder.glob("*.txt")):
-            if path in known or path in source.listing.lists or _other(path):
+            if path in label_files or path in source.listing.lists or _other(path):
                 continue
             if path.stem in pictures:  # of no split, say
                 continue

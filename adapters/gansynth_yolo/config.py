@@ -91,10 +91,10 @@ class Choices:
         """
         read = dict(read_settings(YoloSettings, settings, "yolo"))
         read["model"] = read["model"] or MODELS[read["detector"]]
-        own = parse_options(options)
-        if "resume" in own:
-            read["resume"] = bool(own.pop("resume"))
-        return cls(**read, options=own)
+        extra = parse_options(options)
+        if "resume" in extra:
+            read["resume"] = bool(extra.pop("resume"))
+        return cls(**read, options=extra)
 
 
 def parse_options(options: Sequence[str]) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def parse_options(options: Sequence[str]) -> dict[str, Any]:
     """
     import yaml
 
-    found: dict[str, Any] = {}
+    parsed: dict[str, Any] = {}
     for text in options:
         key, equals, value = text.partition("=")
         if key == "resume" and not equals:
@@ -115,13 +115,13 @@ def parse_options(options: Sequence[str]) -> dict[str, Any]:
                 f"-- {text}: expected options of the detector as KEY=VALUE, for example "
                 "mosaic=0.5, or resume"
             )
-        if key in found:
+        if key in parsed:
             raise UsageFault(f"-- {text}: {key} is given twice, expected once")
         try:
-            found[key] = yaml.safe_load(value)
+            parsed[key] = yaml.safe_load(value)
         except yaml.YAMLError:
-            found[key] = value
-    return found
+            parsed[key] = value
+    return parsed
 
 
 # -- on its way to the child -----------------------------------------------------------------------

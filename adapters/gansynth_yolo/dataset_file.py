@@ -53,13 +53,13 @@ def dataset_path(where: str) -> Path:
     """
     path = Path(os.path.abspath(os.path.expanduser(where)))
     if path.is_dir():
-        found = [path / f"{name}{end}" for name in USUAL for end in (".yaml", ".yml")]
-        found = [p for p in found if p.is_file()] or sorted(path.glob("*.y*ml"))
-        if len(found) == 1 or (found and found[0].stem in USUAL):
-            return found[0]
+        candidates = [path / f"{name}{end}" for name in USUAL for end in (".yaml", ".yml")]
+        candidates = [p for p in candidates if p.is_file()] or sorted(path.glob("*.y*ml"))
+        if len(candidates) == 1 or (candidates and candidates[0].stem in USUAL):
+            return candidates[0]
         raise UsageFault(
-            f"yolo:{where}: {len(found)} YAML files in this folder, expected data.yaml; name the "
-            "file: yolo:FOLDER/FILE.yaml"
+            f"yolo:{where}: {len(candidates)} YAML files in this folder, expected data.yaml; "
+            "name the file: yolo:FOLDER/FILE.yaml"
         )
     if not path.is_file() or path.suffix.lower() not in (".yaml", ".yml"):
         raise DataFault(
@@ -94,7 +94,7 @@ def read_dataset_file(path: Path, *, allow_outside: bool) -> DatasetFile:
     return DatasetFile(path, home, root, names, channels, splits)
 
 
-def check_inside(home: Path, target: Path, what: str) -> None:
+def check_inside(home: Path, target: Path, label: str) -> None:
     """Refuse a path, or a link, that leads out of a folder.
 
     Raises:
@@ -102,7 +102,7 @@ def check_inside(home: Path, target: Path, what: str) -> None:
     """
     if not Path(os.path.realpath(target)).is_relative_to(os.path.realpath(home)):
         raise IntegrityFault(
-            f"{what} leads out of {home}, expected something inside it. Put it there, or {ALLOW}"
+            f"{label} leads out of {home}, expected something inside it. Put it there, or {ALLOW}"
         )
 
 
@@ -151,15 +151,15 @@ def _names(path: Path, doc: Mapping[str, Any]) -> tuple[str, ...]:
             f"{path}: names: {_short(names)}, expected the names of the classes: a list, or 0: "
             "NAME, 1: NAME, ...; correct it"
         )
-    told = tuple(_name(path, number, name) for number, name in enumerate(names))
-    twice = next((name for number, name in enumerate(told) if name in told[:number]), None)
+    classes = tuple(_name(path, number, name) for number, name in enumerate(names))
+    twice = next((name for number, name in enumerate(classes) if name in classes[:number]), None)
     if twice is not None:
         raise DataFault(f"{path}: names: {twice!r} occurs twice, expected each once; rename one")
-    if count is not None and count != len(told):
+    if count is not None and count != len(classes):
         raise DataFault(
-            f"{path}: nc: {count}, but names has {len(told)}, expected equal; correct one of them"
+            f"{path}: nc: {count}, but names has {len(classes)}, expected equal; correct one"
         )
-    return told
+    return classes
 
 
 def _name(path: Path, number: int, name: object) -> str:

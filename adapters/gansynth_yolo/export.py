@@ -156,7 +156,7 @@ class YoloExport(Export):
                 bar.advance(1)
         if self.content == "mixed":
             real = [folder / "images" / REAL / n for n in splits.pop("train")] * self.repeats
-            synthetic = [folder / "images" / SYNTHETIC / f"{one.name}.png" for one in written]
+            synthetic = [folder / "images" / SYNTHETIC / f"{image.name}.png" for image in written]
             lines = [str(self.folder / p.relative_to(folder)) for p in (*real, *synthetic)]
             (folder / "train.txt").write_text("".join(f"{line}\n" for line in lines), "utf-8")
         (folder / "data.yaml").write_text(self._data_yaml(tuple(splits)), "utf-8")
@@ -166,7 +166,7 @@ class YoloExport(Export):
             "data_file": str(self.source.file.path),
             "boxes": reader.spec.samples.boxes,
             "judged": not reader.spec.samples.keep_flawed,
-            **self.origins(reader, {one.name: one.id for one in written}),
+            **self.origins(reader, {image.name: image.id for image in written}),
         }
         if self.content == "mixed":
             manifest |= private
@@ -235,7 +235,7 @@ class YoloExport(Export):
         source, mixed = self.source, self.content == "mixed"
         if not mixed:
             rejected = names_in(reader.spec.lineage, source.schema).blanked(rejected)
-        counts = {"images": len(written), "lesions": sum(one.boxes for one in written)}
+        counts = {"images": len(written), "lesions": sum(image.boxes for image in written)}
         real = {
             "images": self.repeats * len(source.train_ids),
             "lesions": self.repeats * sum(len(source.image(c).rows) for c in source.train_ids),
@@ -246,10 +246,10 @@ class YoloExport(Export):
             "content": self.content,
             "names": list(source.file.names),
             **{
-                what: {**({"real": real[what]} if mixed else {}), "synthetic": count}
-                for what, count in counts.items()
+                unit: {**({"real": real[unit]} if mixed else {}), "synthetic": count}
+                for unit, count in counts.items()
             },
-            "lesion_free": [one.name for one in written if not one.boxes],
+            "lesion_free": [image.name for image in written if not image.boxes],
             **self.made_by(reader),
             "rejected": dict(rejected),
             "note": self.note,
@@ -270,10 +270,10 @@ def exact_counts(images: int, ratio: Ratio, *, nearest: bool = False) -> tuple[i
     repeats, count, even = listed_counts(images, ratio, MOST_REPEATS)
     if not even and not nearest:
         parts = whole_parts(ratio)
-        wanted = Fraction(images * parts[1], parts[0])
+        exact = Fraction(images * parts[1], parts[0])
         raise UsageFault(
-            f"-o with --ratio {ratio}: {images} real images ask for {float(wanted):.6g} synthetic "
-            f"ones, which comes out even only if each is listed {wanted.denominator} times, "
+            f"-o with --ratio {ratio}: {images} real images ask for {float(exact):.6g} synthetic "
+            f"ones, which comes out even only if each is listed {exact.denominator} times, "
             f"expected at most {MOST_REPEATS}; the nearest is --ratio {repeats * images}:{count}, "
             "by --nearest, too"
         )

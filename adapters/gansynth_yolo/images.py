@@ -64,64 +64,66 @@ class Listing:
 
 def list_images(file: DatasetFile, options: YoloOptions) -> Listing:
     """List all images of a data set, with the headers and label files of each."""
-    found = Listing()
+    listing = Listing()
     shared: list[str] = []
     for split, entries in file.splits.items():
-        paths = _Paths(file, split, options, found)
+        paths = _Paths(file, split, options, listing)
         for entry in entries:
             paths.add(entry)
-        if not paths.of_case and not any(one[0] is None for one in found.faults):
+        if not paths.of_case and not any(fault[0] is None for fault in listing.faults):
             message = (
                 f"{file.path}: {split}: no image ({', '.join(SUFFIXES)}) in "
                 f"{', '.join(entries)}, expected one at least; correct the entry"
             )
-            found.faults.append((None, file.path, DataFault(message)))
+            listing.faults.append((None, file.path, DataFault(message)))
         for case, path in sorted(paths.of_case.items()):
-            if case in found.images:
-                shared.append(f"{case} ({found.images[case].split} and {split})")
+            if case in listing.images:
+                shared.append(f"{case} ({listing.images[case].split} and {split})")
                 continue
-            image = _image(case, split, path, file, options, found)
+            image = _image(case, split, path, file, options, listing)
             if image is not None:
-                found.images[case] = image
+                listing.images[case] = image
     if shared:
-        found.faults.insert(0, (None, file.path, shared_fault(file, shared)))
-    return found
+        listing.faults.insert(0, (None, file.path, shared_fault(file, shared)))
+    return listing
 
 
 class _Paths:
     """Gathers the images of one split."""
 
-    def __init__(self, file: DatasetFile, split: str, options: YoloOptions, found: Listing) -> None:
+    def __init__(
+        self, file: DatasetFile, split: str, options: YoloOptions, listing: Listing
+    ) -> None:
         self.file = file
         self.split = split
         self.options = options
-        self.found = found
+        self.listing = listing
         self.of_case: dict[str, Path] = {}
 
     def add(self, entry: str) -> None:
         """Take in a folder or a list, as ``data.yaml`` writes it."""
-        what = f"{self.file.path}: {self.split}"
+        place = f"{self.file.path}: {self.split}"
         path = Path(os.path.abspath(self.file.root / os.path.expanduser(entry)))
         try:
-            self._check_inside(path, f"{what}: path {entry!r}{self._nearer(entry)}")
+            self._check_inside(path, f"{place}: path {entry!r}{self._nearer(entry)}")
             if path.is_dir():
                 for image in walk(path):
-                    self._take(image, f"{what}: {image}")
+                    self._take(image, f"{place}: {image}")
             elif path.is_file() and path.suffix.lower() == ".txt":
-                self.found.lists.append(path)
+                self.listing.lists.append(path)
                 for number, line in _lines(path):
                     self._take(_listed(path, self.file.root, line), f"{path}: line {number}")
             else:
                 raise DataFault(
-                    f"{what}: {entry!r} is neither a folder nor a .txt list ({path}), expected "
+                    f"{place}: {entry!r} is neither a folder nor a .txt list ({path}), expected "
                     f"one of them{self._nearer(entry)}; correct the entry"
                 )
         except GansynthError as fault:
-            self.found.faults.append((None, self.file.path, fault))
+            self.listing.faults.append((None, self.file.path, fault))
 
-    def _check_inside(self, path: Path, what: str) -> None:
+    def _check_inside(self, path: Path, label: str) -> None:
         if not self.options.allow_outside:
-            check_inside(self.file.home, path, what)
+            check_inside(self.file.home, path, label)
 
     def _nearer(self, entry: str) -> str:
         """What detectors that pass over a leading ``../`` find."""
@@ -143,14 +145,14 @@ class _Paths:
             if not path.is_file():
                 raise DataFault(f"{where}: no image {path}, expected one; add it, or correct this")
         except GansynthError as fault:
-            self.found.faults.append((case, path, fault))
+            self.listing.faults.append((case, path, fault))
             return
-        known = self.of_case.setdefault(case, path)
-        if known != path:
-            message = f"{path}: has the same label file as {known.name}; remove or rename one"
-            self.found.faults.append((case, path, DataFault(message)))
+        first = self.of_case.setdefault(case, path)
+        if first != path:
+            message = f"{path}: has the same label file as {first.name}; remove or rename one"
+            self.listing.faults.append((case, path, DataFault(message)))
         elif case in self._seen:
-            self.found.repeated.append((case, path))
+            self.listing.repeated.append((case, path))
         self._seen.add(case)
 
     @cached_property
@@ -221,7 +223,7 @@ def _case(path: Path, root: Path) -> str:
 
 
 def _image(
-    case: str, split: str, path: Path, file: DatasetFile, options: YoloOptions, found: Listing
+    case: str, split: str, path: Path, file: DatasetFile, options: YoloOptions, listing: Listing
 ) -> YoloImage | None:
     """An image with its header and labels; None, and a fault, where they cannot be read."""
     label = label_path(path)
@@ -237,11 +239,11 @@ def _image(
                 f"{path}: has no label file {label}, expected one, empty where there is nothing "
                 "to find; add it, or say --read missing=background"
             )
-            found.faults.append((case, label, missing))
+            listing.faults.append((case, label, missing))
     except GansynthError as fault:
-        found.faults.append((case, path, fault))
+        listing.faults.append((case, path, fault))
         return None
-    found.faults += [(case, label, fault) for fault in labels.faults]
+    listing.faults += [(case, label, fault) for fault in labels.faults]
     return _kind(options)(case, split, path, label, header, labels, labelled)
 
 
@@ -252,8 +254,8 @@ def _kind(options: YoloOptions) -> type[YoloImage]:
 
 def some(names: Sequence[str], most: int = 3) -> str:
     """The first of many names."""
-    rest = f", and {len(names) - most} more" if len(names) > most else ""
-    return f"{', '.join(names[:most])}{rest}"
+    tail = f", and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{tail}"
 
 
 def shared_fault(file: DatasetFile, shared: Sequence[str]) -> IntegrityFault:
@@ -300,9 +302,9 @@ def _same_bytes(images: Sequence[YoloImage]) -> list[str]:
     for group in pieces.values():
         if len({image.split for image in group}) < 2:
             continue
-        known: dict[str, YoloImage] = {}
+        by_hash: dict[str, YoloImage] = {}
         for image in group:
-            first = known.setdefault(sha256_file(image.image), image)
+            first = by_hash.setdefault(sha256_file(image.image), image)
             if first.split != image.split and not _constant(image.image):
                 shared.append(_pair(first, image, "the same bytes"))
     return shared
@@ -319,5 +321,5 @@ def _constant(path: Path) -> bool:
     return bool(pixels.min() == pixels.max())
 
 
-def _pair(one: YoloImage, other: YoloImage, how: str) -> str:
-    return f"{one.case} ({one.split}) and {other.case} ({other.split}), {how}"
+def _pair(first: YoloImage, second: YoloImage, how: str) -> str:
+    return f"{first.case} ({first.split}) and {second.case} ({second.split}), {how}"

@@ -67,30 +67,30 @@ class Report:
     clipped: float = 0.0
 
 
-def import_asked(asked: host_commands.ImportRequest) -> host_commands.Report:
+def import_asked(request: host_commands.ImportRequest) -> host_commands.Report:
     """What ``gansynth import slices:KIND:WHERE yolo:FOLDER`` does; see ``import_slices``.
 
     Raises:
         UsageFault: settings or options that cannot be.
     """
-    if asked.folds is not None:
+    if request.folds is not None:
         raise UsageFault(
-            f"--folds {asked.folds}: a YOLO data set has one split, expected folds of the source; "
-            f"say --read folds={asked.folds}"
+            f"--folds {request.folds}: a YOLO data set has one split, expected folds of the "
+            f"source; say --read folds={request.folds}"
         )
-    settings = read_settings(ImportSettings, asked.settings, "import to yolo")
-    refuse_idle_read(asked.request, asked.request.read)
-    source = open_source(asked.request)
-    with counting(asked.reporter, "import") as progress:
+    settings = read_settings(ImportSettings, request.settings, "import to yolo")
+    refuse_idle_read(request.request, request.request.read)
+    source = open_source(request.request)
+    with counting(request.reporter, "import") as progress:
         report = import_slices(
             source,
-            Path(asked.where),
+            Path(request.where),
             bits=settings.bits,
             backgrounds=settings.backgrounds,
-            seed=asked.seed,
+            seed=request.seed,
             progress=progress,
         )
-    data = str(Path(asked.where) / "data.yaml")
+    data = str(Path(request.where) / "data.yaml")
     then = ("check", f"yolo:{data}", "--read", f"volumes={VOLUMES}")
     return host_commands.Report({**vars(report), "data": data}, then=then)
 
@@ -175,8 +175,8 @@ class _Writer:
         empty: list[str] = []
         for case_id in ids:
             case = self.source.load(case_id)
-            shown = case.boxes is not None and len(case.boxes.labels) > 0
-            if not shown and case.image.min() < case.image.max():
+            has_box = case.boxes is not None and len(case.boxes.labels) > 0
+            if not has_box and case.image.min() < case.image.max():
                 empty.append(case_id)
             flat = case.image.reshape(len(case.image), -1)
             at = self.rng.integers(flat.shape[1], size=min(DRAWN, flat.shape[1]))
@@ -190,8 +190,8 @@ class _Writer:
                 "choose others with --read slices="
             )
         self.report.window = tuple((float(low), float(high)) for low, high in edges)
-        kept = self.rng.permutation(len(empty))[: round(self.backgrounds * len(empty))]
-        self._empty = set(empty) - {empty[n] for n in kept}
+        chosen = self.rng.permutation(len(empty))[: round(self.backgrounds * len(empty))]
+        self._empty = set(empty) - {empty[n] for n in chosen}
 
     def add(self, split: str, case_id: str) -> None:
         """Write one case, unless it is to be left out."""
@@ -230,8 +230,8 @@ class _Writer:
         setattr(self.report, split, getattr(self.report, split) + 1)
         self.report.backgrounds += not len(rows)
         classes = [self.source.schema.box_classes[int(n)] for n in case.boxes.labels]
-        for one in classes:
-            self.report.boxes[one] += 1
+        for box_class in classes:
+            self.report.boxes[box_class] += 1
         self.rows.append(
             {
                 "file": f"images/{split}/{name}.png",
@@ -292,9 +292,9 @@ class _Writer:
 
 def file_name(case_id: str) -> str:
     """``brats_03/axi080`` is ``brats_03_z080``; other cases keep their name but for odd letters."""
-    found = re.fullmatch(r"(.+)/(?:axi|cor|sag)(\d+)(/.+)?", case_id)
-    if found is not None:
-        case_id = f"{found[1]}{(found[3] or '').replace('/', '_')}_z{found[2]}"
+    match = re.fullmatch(r"(.+)/(?:axi|cor|sag)(\d+)(/.+)?", case_id)
+    if match is not None:
+        case_id = f"{match[1]}{(match[3] or '').replace('/', '_')}_z{match[2]}"
     return re.sub(r"[^A-Za-z0-9._-]+", "-", case_id)[-200:]
 
 

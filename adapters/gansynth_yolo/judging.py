@@ -40,13 +40,13 @@ def judge(
     """
     for split, file in SPLITS.items():
         if source.images[split]:
-            seen = tuple(_look(source, split, output / MIRROR, chosen, job, weights))
+            images = tuple(_look(source, split, output / MIRROR, chosen, job, weights))
             write_detections(
                 output / file,
                 Detections(
                     chosen.name,
                     tuple(job.names),
-                    seen,
+                    images,
                     detectors.NMS_IOU,
                     split,
                     detectors.KEPT,
@@ -60,15 +60,15 @@ def _look(
     source: YoloSource, split: str, folder: Path, chosen: Detector, job: DetectorJob, weights: Path
 ) -> Iterator[Seen]:
     paths = mirrored(source, folder, split)
-    found = chosen.predict(job, weights, list(paths.values()))
-    for case, one in zip(paths, found, strict=True):
+    detections = chosen.predict(job, weights, list(paths.values()))
+    for case, boxes in zip(paths, detections, strict=True):
         volume, number = source.place(case)
         yield Seen(
             case,
             source.subject(case),
             source.image(case).shape,
             true_boxes(source.image(case)),
-            Found(one.boxes.astype(float), one.scores.astype(float), one.labels),
+            Found(boxes.boxes.astype(float), boxes.scores.astype(float), boxes.labels),
             volume,
             number,
         )
@@ -77,8 +77,8 @@ def _look(
 def true_boxes(image: YoloImage) -> Truth:
     """The boxes of an image's label file, x1, y1, x2, y2 in its pixels; those within it."""
     boxes = image.boxes[:, [1, 0, 3, 2]].astype(np.float64)
-    kept = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
-    return Truth(boxes[kept], image.rows[kept, 0].astype(np.int64))
+    inside = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
+    return Truth(boxes[inside], image.rows[inside, 0].astype(np.int64))
 
 
 def metrics_of(output: Path) -> dict[str, Any]:

@@ -138,10 +138,10 @@ def _wrong(words: Sequence[str], names: Sequence[str], overshoot: float) -> str 
             return f"{column} is {word[:40]!r}, expected a finite number; correct the line"
     number, xc, yc, width, height = (float(word) for word in words)
     if number != int(min(max(number, -1), 2**31)) or not 0 <= number < len(names):
-        some = ", ".join(f"{n} {name}" for n, name in enumerate(names[:8]))
+        examples = ", ".join(f"{n} {name}" for n, name in enumerate(names[:8]))
         return (
-            f"class is {words[0]}, expected a whole number from 0 to {len(names) - 1} ({some}); "
-            "correct the line, or name the class in data.yaml"
+            f"class is {words[0]}, expected a whole number from 0 to {len(names) - 1} "
+            f"({examples}); correct the line, or name the class in data.yaml"
         )
     if not (width > 0 and height > 0):
         return (

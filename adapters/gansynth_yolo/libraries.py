@@ -28,20 +28,20 @@ def check_release(name: str, least: Release, below: Release) -> str:
     Raises:
         EnvironmentFault: it is not installed, or not one that our module works with.
     """
-    wanted = f">={dotted(least)},<{dotted(below)}"
+    expected = f">={dotted(least)},<{dotted(below)}"
     cure = f"install one by: pip install 'gansynth[{DETECTORS[name][2]}]'"
     try:
-        found = importlib.metadata.version(name)
+        installed = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         raise EnvironmentFault(
-            f"--detector {name}: not installed, expected {wanted}; {cure}"
+            f"--detector {name}: not installed, expected {expected}; {cure}"
         ) from None
-    if not least <= release_of(found) < below:
+    if not least <= release_of(installed) < below:
         raise EnvironmentFault(
-            f"--detector {name}: version {found}, expected {wanted}: its data set is extended "
-            f"from within, and that differs between releases; {cure}"
+            f"--detector {name}: version {installed}, expected {expected}: its data set is "
+            f"extended from within, and that differs between releases; {cure}"
         )
-    return found
+    return installed
 
 
 def check_size(imgsz: int) -> None:
@@ -83,30 +83,30 @@ def refuse_options(
     options: Mapping[str, Any],
     ours: Mapping[str, str],
     refused: Mapping[str, tuple[Any, str]],
-    known: Iterable[str],
-    whose: str,
+    available: Iterable[str],
+    library: str,
 ) -> None:
     """Refuse options of a user that a library lacks, or that are not the user's to set.
 
     Args:
         ours: what gansynth sets -> where the user says what to.
         refused: option -> the one value it may have, and why.
-        known: those it has, which a slip may have been meant for.
-        whose: the library, for messages.
+        available: those it has, which a slip may have been meant for.
+        library: the library, for messages.
 
     Raises:
         UsageFault: naming the first.
     """
-    known = set(known)
+    available = set(available)
     for name, value in options.items():
         if name in ours:
             raise UsageFault(f"-- {name}={value}: gansynth sets it, give {ours[name]} instead")
         if name in refused and value != refused[name][0]:
             allowed, why = refused[name]
             raise UsageFault(f"-- {name}={value}: expected {name}={allowed}: {why}")
-        if name not in known:
-            meant = did_you_mean(name, known - set(ours) - set(refused))
-            raise UsageFault(f"-- {name}={value}: {whose} has no such option.{meant}")
+        if name not in available:
+            meant = did_you_mean(name, available - set(ours) - set(refused))
+            raise UsageFault(f"-- {name}={value}: {library} has no such option.{meant}")
 
 
 @contextlib.contextmanager

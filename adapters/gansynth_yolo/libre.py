@@ -43,7 +43,7 @@ class Libre:
 
     def train(self, job: DetectorJob, slots: Slots, watch: Watch) -> Path:
         """Train; the weights of the best epoch, by LibreYOLO's own judgement."""
-        told = settings(job)
+        values = settings(job)
         weights = job.output.absolute() / "weights"
         last = weights / "last.pt"
         resume = job.resume and last.is_file()
@@ -51,12 +51,12 @@ class Libre:
             return best_of(weights)
         begin = last if resume else find_model(job.model)[2]
         # The second draws new weights, those that a model was opened with included.
-        told |= {"resume": resume} if begin else {"pretrained": False}
+        values |= {"resume": resume} if begin else {"pretrained": False}
         with silent_stdout():
             from gansynth_yolo.libre_places import mixed_training
 
             with one_line("libreyolo"), mixed_training(slots, watch):
-                _open(job, begin).train(**told, callbacks=_Told(slots, watch))
+                _open(job, begin).train(**values, callbacks=_Told(slots, watch))
         return best_of(weights)
 
     def predict(self, job: DetectorJob, weights: Path, images: Sequence[Path]) -> list[Found]:
@@ -115,8 +115,8 @@ class _Told:
             **{f"train/{name}": value for name, value in event.train_loss_items.items()},
             **event.val_metrics,
         }
-        told = {name: float(value) for name, value in numbers.items()}
-        self._watch.epoch(event.epoch, {k: v for k, v in told.items() if math.isfinite(v)})
+        metrics = {name: float(value) for name, value in numbers.items()}
+        self._watch.epoch(event.epoch, {k: v for k, v in metrics.items() if math.isfinite(v)})
 
 
 def _open(job: DetectorJob, weights: Path | None) -> Any:

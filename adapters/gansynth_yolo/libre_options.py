@@ -101,14 +101,14 @@ def settings(job: DetectorJob) -> dict[str, Any]:
     """
     family, _, _ = find_model(job.model)
     hints = _options(family)
-    told = {} if job.augment else {k: v for k, v in NO_AUGMENTATION.items() if k in hints}
-    told |= _read_options(job.options, family, hints)
+    values = {} if job.augment else {k: v for k, v in NO_AUGMENTATION.items() if k in hints}
+    values |= _read_options(job.options, family, hints)
     output = job.output.absolute()
     if not _has_validation(job.data):
-        told["eval_interval"] = 0
+        values["eval_interval"] = 0
     return {
         "eval_interval": 1,  # so that the best weights are the best epoch's
-        **told,
+        **values,
         "data": str(job.data),
         "epochs": job.epochs,
         "imgsz": job.imgsz,
@@ -138,11 +138,11 @@ def find_model(name: str) -> tuple[str, str, Path | None]:
         return *_read_model(name), Path(name).absolute()
     family, _, size = name.partition("-")
     if family not in FAMILIES or size not in set(FAMILIES[family][1]):
-        known = [f"{f}-{letter}" for f, (_, letters) in FAMILIES.items() for letter in letters]
+        models = [f"{f}-{letter}" for f, (_, letters) in FAMILIES.items() for letter in letters]
         raise UsageFault(
-            f"--set model={name}: expected one of {', '.join(known)}, or a file of such weights, "
+            f"--set model={name}: expected one of {', '.join(models)}, or a file of such weights, "
             f"which libreyolo wrote; its other families load their images in ways that cannot be "
-            f"mixed yet.{did_you_mean(name, known)}"
+            f"mixed yet.{did_you_mean(name, models)}"
         )
     return family, size, None
 
@@ -158,18 +158,18 @@ def _read_model(name: str) -> tuple[str, str]:
 
     try:
         loaded = load_untrusted_torch_file(name)
-        found = str(loaded["model_family"]), str(loaded["size"])
+        model = str(loaded["model_family"]), str(loaded["size"])
     except Exception as error:  # whatever a file that is no checkpoint makes torch raise
         raise UsageFault(
             f"--set model={name}: not weights that libreyolo wrote "
             f"({type(error).__name__}), expected such a file"
         ) from error
-    if found[0] not in FAMILIES or found[1] not in FAMILIES[found[0]][1]:
+    if model[0] not in FAMILIES or model[1] not in FAMILIES[model[0]][1]:
         raise UsageFault(
-            f"--set model={name}: weights of {'-'.join(found)}, expected one of "
+            f"--set model={name}: weights of {'-'.join(model)}, expected one of "
             f"{' or '.join(FAMILIES)}"
         )
-    return found
+    return model
 
 
 def _options(family: str) -> dict[str, Any]:
@@ -191,8 +191,8 @@ def _read_options(
         options = apply_train_aliases(dict(options), "detect")
     except ValueError as error:
         raise UsageFault(f"libreyolo refuses an option: {error}") from error
-    known = (set(hints) - ignored_aug_params(family)) | ALIASES
-    refuse_options(options, OURS, REFUSED, known, f"libreyolo's {family}")
+    available = (set(hints) - ignored_aug_params(family)) | ALIASES
+    refuse_options(options, OURS, REFUSED, available, f"libreyolo's {family}")
     read = {}
     for name, value in options.items():
         if name in _LOCAL_FILES and not Path(str(value)).is_file():

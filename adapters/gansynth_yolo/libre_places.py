@@ -153,9 +153,9 @@ class WatchedLoader(DataLoader):  # type: ignore[type-arg]
 
 
 def make_loader(
-    watch: Watch, dataset: Any, batch_size: int, num_workers: int, pin_memory: bool, **rest: Any
+    watch: Watch, dataset: Any, batch_size: int, num_workers: int, pin_memory: bool, **ignored: Any
 ) -> WatchedLoader:
-    """Stands in for LibreYOLO's ``create_dataloader``; ``rest`` are its ways of drawing images.
+    """Stands in for LibreYOLO's ``create_dataloader``; ``ignored`` are its ways of drawing images.
 
     Raises:
         DataFault: the training set is none of ours: it is no YOLO data set.

@@ -36,7 +36,7 @@ def mirror(
     folder: Path,
     *,
     channels: int | None = None,
-    more: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a folder of links that is this data set to a detector; one that is there is made anew.
 
@@ -45,7 +45,7 @@ def mirror(
 
     Args:
         channels: what the detector is to see, 1 or 3; None for what the data set says.
-        more: further keys of ``data.yaml``, which is returned.
+        extra: further keys of ``data.yaml``, which is returned.
 
     Raises:
         UsageFault: the folder is somebody else's, or a detector would find no labels there.
@@ -70,7 +70,7 @@ def mirror(
             "names": dict(enumerate(source.file.names)),
             "nc": len(source.file.names),
             "channels": channels or source.file.channels,
-            **(more or {}),
+            **(extra or {}),
         }
         text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
         (temporary / DATA).write_text(text, "utf-8")

@@ -218,8 +218,8 @@ class Slots:
         reader = None if bank is None else BankReader(bank)
         rng = self.places.rng(_TYPICAL)
         samples = [reader.draw(rng) for _ in range(_TYPICAL)] if reader is not None else []
-        found = [s for s in samples if s is not None and not self._refuse(s)]
-        return [(*corners(s.boxes), (s.image.shape[-2], s.image.shape[-1])) for s in found]
+        usable = [s for s in samples if s is not None and not self._refuse(s)]
+        return [(*corners(s.boxes), (s.image.shape[-2], s.image.shape[-1])) for s in usable]
 
 
 def pixels(image: npt.NDArray[Any], channels: int) -> Pixels:

@@ -116,7 +116,7 @@ class YoloSession(Session[int]):
 
     def more(self) -> dict[str, Any]:
         """See ``Session.more``."""
-        per_epoch = [{k: v for k, v in one.items() if k != "so_far"} for one in self._epochs]
+        per_epoch = [{k: v for k, v in entry.items() if k != "so_far"} for entry in self._epochs]
         return {"partners": self.partners().to_json(), "per_epoch": per_epoch}
 
     # -- while training --------------------------------------------------------------------------
@@ -145,11 +145,11 @@ class YoloSession(Session[int]):
         return self._partners.update()
 
     def _so_far(self) -> dict[str, int]:
-        own, partners = self.counts(), self.partners()
+        primaries, partners = self.counts(), self.partners()
         return {
-            "real": own.real,
-            "synthetic": own.synthetic,
-            "fell_back": own.fell_back,
+            "real": primaries.real,
+            "synthetic": primaries.synthetic,
+            "fell_back": primaries.fell_back,
             "partners_real": partners.real,
             "partners_synthetic": partners.synthetic,
             "partners_fell_back": partners.fell_back,
@@ -158,15 +158,15 @@ class YoloSession(Session[int]):
 
 def _drawn_in(drawn: Mapping[str, int]) -> str:
     """What was drawn in one epoch, in words; workers draw ahead, some detectors' for epochs."""
-    said = f"{drawn['real']} real, {drawn['synthetic']} synthetic"
+    text = f"{drawn['real']} real, {drawn['synthetic']} synthetic"
     if drawn["partners_real"] or drawn["partners_synthetic"]:
-        said += (
+        text += (
             f", with {drawn['partners_real']} real, {drawn['partners_synthetic']} synthetic "
             "partners in mosaics"
         )
     if missing := drawn["fell_back"] + drawn["partners_fell_back"]:
-        said += f"; {missing} of the real ones in place of a missing synthetic one"
-    return said
+        text += f"; {missing} of the real ones in place of a missing synthetic one"
+    return text
 
 
 def _worth_saying(metrics: Mapping[str, float]) -> dict[str, float]:

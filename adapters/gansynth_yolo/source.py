@@ -81,8 +81,8 @@ class YoloSource(CaseSource):
         everything = self.everything
         if self.options.splits is None or self.fold == "all" or everything.faults:
             return everything
-        said = Path(self.options.splits)
-        return everything.dealt(*one_fold(said, self.fold, self._subjects, self.file.path))
+        splits = Path(self.options.splits)
+        return everything.dealt(*one_fold(splits, self.fold, self._subjects, self.file.path))
 
     @property
     def places(self) -> tuple[Path, ...]:
@@ -95,17 +95,17 @@ class YoloSource(CaseSource):
 
     def faults(self) -> list[Fault]:
         """What is wrong, without decoding an image; the first is what opening raises."""
-        found = list(self.listing.faults)
-        found += [*self._kind_faults(), *same_files(self.file, self.listing)]
-        if found:
-            return found
+        faults = list(self.listing.faults)
+        faults += [*self._kind_faults(), *same_files(self.file, self.listing)]
+        if faults:
+            return faults
         if not any(len(image.rows) for image in self.listing.of("train")):
             message = (
                 f"{self.file.path}: train: none of {len(self.listing.of('train'))} images has a "
                 "box, expected one at least; are the label files where the images' paths have "
                 f"labels for images? The first ought to be {self.listing.of('train')[0].label}"
             )
-            found.append((None, self.file.path, DataFault(message)))
+            faults.append((None, self.file.path, DataFault(message)))
         guard_split(
             [(case, self.subject(case)) for case in self.train_ids],
             [(case, self.subject(case)) for case in self.held_out_ids],
@@ -114,7 +114,7 @@ class YoloSource(CaseSource):
             f"{self.file.path}",
         )
         _ = self.schema
-        return found
+        return faults
 
     # -- what it has -----------------------------------------------------------------------------
 
@@ -137,8 +137,8 @@ class YoloSource(CaseSource):
     @cached_property
     def held_out_ids(self) -> tuple[str, ...]:
         """Validation and test images, sorted; of fold ``all`` the test images."""
-        kept = set(self.train_ids)
-        return tuple(sorted(case for case in self.listing.images if case not in kept))
+        trained = set(self.train_ids)
+        return tuple(sorted(case for case in self.listing.images if case not in trained))
 
     def subject(self, case_id: str) -> str:
         """The person an image is of: as asked for, else its volume, else the image itself."""
@@ -202,8 +202,8 @@ class YoloSource(CaseSource):
     @cached_property
     def grey(self) -> bool:
         """Whether images are read as one channel."""
-        asked = self.options.colour == "grey" or self.file.channels == 1
-        return asked or all(image.header.grey for image in self.listing.images.values())
+        forced = self.options.colour == "grey" or self.file.channels == 1
+        return forced or all(image.header.grey for image in self.listing.images.values())
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -283,12 +283,12 @@ class YoloSource(CaseSource):
 
     @cached_property
     def _subjects(self) -> dict[str, str]:
-        asked = self.request.subjects
-        if asked is not None and (asked.lower().endswith(".csv") or Path(asked).is_file()):
-            return read_subjects(asked, self.everything.images)
-        if asked is not None:
-            found = read_subjects(asked, {unsplit(case) for case in self.everything.images})
-            return {case: found[unsplit(case)] for case in self.everything.images}
+        subjects = self.request.subjects
+        if subjects is not None and (subjects.lower().endswith(".csv") or Path(subjects).is_file()):
+            return read_subjects(subjects, self.everything.images)
+        if subjects is not None:
+            by_name = read_subjects(subjects, {unsplit(case) for case in self.everything.images})
+            return {case: by_name[unsplit(case)] for case in self.everything.images}
         return {case: volume or case for case, (volume, _) in self._places.items()}
 
     def _spacing(self) -> tuple[float, float]:
@@ -312,13 +312,13 @@ class YoloSource(CaseSource):
         odd, usual = (colour, "grey") if len(colour) <= len(grey) else (grey, "RGB")
         if len(odd) == len(images):
             return []
-        found = {"grey": "RGB", "RGB": "grey"}[usual]
+        colours = {"grey": "RGB", "RGB": "grey"}[usual]
         return [
             (
                 image.case,
                 image.image,
                 DataFault(
-                    f"{image.image}: is {found}, expected {usual} as {len(images) - len(odd)} of "
+                    f"{image.image}: is {colours}, expected {usual} as {len(images) - len(odd)} of "
                     f"{len(images)} images are; convert it, or read all as grey: --read colour=grey"
                 ),
             )
@@ -328,8 +328,8 @@ class YoloSource(CaseSource):
 
 def unsplit(case_id: str) -> str:
     """A case's id without a leading ``train/``, say: a person is the same on either side of it."""
-    first, _, rest = case_id.partition("/")
-    return rest if rest and first.casefold() in FOLDERS else case_id
+    first, _, tail = case_id.partition("/")
+    return tail if tail and first.casefold() in FOLDERS else case_id
 
 
 def fitted(case: Case, size: tuple[int, int], *, stretch: bool) -> Case:

@@ -43,11 +43,11 @@ class Change:
         return self._moved(labels, 0)
 
     def _moved(self, array: npt.NDArray[Any], lead: int) -> npt.NDArray[Any]:
-        axes = tuple(lead + axis for axis, wanted in enumerate(self.mirrored) if wanted)
+        axes = tuple(lead + axis for axis, flip in enumerate(self.mirrored) if flip)
         array = np.flip(array, axes)
-        for times, (one, other) in zip(self.turned, PLANES.values(), strict=True):
+        for times, (first, second) in zip(self.turned, PLANES.values(), strict=True):
             if times:
-                array = np.rot90(array, times, (lead + one, lead + other))
+                array = np.rot90(array, times, (lead + first, lead + second))
         return array
 
 
@@ -75,28 +75,30 @@ class Augmentation:
         Raises:
             DataFault: naming the key.
         """
-        keys, found = Keys(path, values), cls()
+        keys, augmentation = Keys(path, values), cls()
         if parts := keys.table(KEY, ("hist_dist", "reflect", "rotate90")):
             pair, planes = ("shift", "scale"), tuple(PLANES)
             intensities = parts.table("hist_dist", pair, pair) or Keys(path, {})
             turns = parts.table("rotate90", planes, planes) or Keys(path, {})
-            found = cls(
+            augmentation = cls(
                 _moments(intensities, "shift"),
                 _moments(intensities, "scale"),
-                parts.numbers("reflect", found.reflect, 3, 0, 1),
+                parts.numbers("reflect", augmentation.reflect, 3, 0, 1),
                 tuple(_chances(turns, plane) for plane in planes),
             )
         # Keys that DeepMedic still takes, over the others.
         if keys.has("reflectImagesPerAxis"):
             flags = keys.flags("reflectImagesPerAxis", 3)
-            found = replace(found, reflect=tuple(0.5 * flag for flag in flags))
+            augmentation = replace(augmentation, reflect=tuple(0.5 * flag for flag in flags))
         if values.get("performIntAugm") is True:
             shift, scale = (
                 keys.numbers(f"sampleIntAugm{kind}WithMuAndStd", count=2)
                 for kind in ("Shift", "Multi")
             )
-            found = replace(found, shift=(shift[0], abs(shift[1])), scale=(scale[0], abs(scale[1])))
-        return None if found == cls() else found
+            augmentation = replace(
+                augmentation, shift=(shift[0], abs(shift[1])), scale=(scale[0], abs(scale[1]))
+            )
+        return None if augmentation == cls() else augmentation
 
     def check(self, geometry: Geometry, path: Path | None = None) -> None:
         """Refuse to turn planes of segments that are not square in them.
@@ -111,8 +113,8 @@ class Augmentation:
                 and chances[1] + chances[3] > 0
                 and not all(_square(s, axes) for s in shapes)
             ):
-                found = {plane: dict(zip(TURNS, chances, strict=True))}
-                raise Keys(path, found, f"{KEY}['rotate90']").odd(
+                value = {plane: dict(zip(TURNS, chances, strict=True))}
+                raise Keys(path, value, f"{KEY}['rotate90']").odd(
                     plane,
                     f"no turns by 90 or 270 degrees: segments of {geometry.segment} are not square "
                     "in this plane",

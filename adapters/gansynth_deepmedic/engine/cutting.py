@@ -241,10 +241,10 @@ class Sampling:
         sampling = cls(kind, classes)
         if not keys.has(shares) or kind not in (FORE_BACKGROUND, PER_CLASS):
             return sampling
-        found = keys.numbers(shares, count=sampling.categories, low=0)
-        if sum(found) <= 0:
+        proportions = keys.numbers(shares, count=sampling.categories, low=0)
+        if sum(proportions) <= 0:
             raise keys.odd(shares, "a number above 0 among them")
-        return cls(kind, classes, found)
+        return cls(kind, classes, proportions)
 
     @property
     def categories(self) -> int:
@@ -303,7 +303,7 @@ def draw_centres(
     for limit in (None,) if core is None else (core, None):
         allowed = within if limit is None else within & limit[box]
         places = sampling.places(inner, allowed)
-        shares = _shares(sampling, [len(found) > 0 for found in places])
+        shares = _shares(sampling, [len(voxels) > 0 for voxels in places])
         if shares is not None:
             counts = _distribute(count, shares, rng)
             flat = [
@@ -322,8 +322,8 @@ def draw_centres(
 
 def _shares(sampling: Sampling, present: list[bool]) -> npt.NDArray[np.float64] | None:
     """Each category's share, those that are absent passing theirs on; None if nothing is left."""
-    wanted = np.asarray(sampling.proportions or (1.0,) * sampling.categories)
-    shares: npt.NDArray[np.float64] = np.where(present, wanted, 0.0)
+    proportions = np.asarray(sampling.proportions or (1.0,) * sampling.categories)
+    shares: npt.NDArray[np.float64] = np.where(present, proportions, 0.0)
     total = shares.sum()
     return shares / total if total > 0 else None
 
@@ -331,6 +331,6 @@ def _shares(sampling: Sampling, present: list[bool]) -> npt.NDArray[np.float64] 
 def _distribute(count: int, shares: npt.NDArray[np.float64], rng: np.random.Generator) -> IntArray:
     """Whole numbers that add up to ``count``; what is left over goes to categories at random."""
     counts: IntArray = np.floor(count * shares + _ROUNDING).astype(np.int64)
-    rest = count - int(counts.sum())
-    np.add.at(counts, rng.choice(len(shares), rest, p=shares), 1)
+    remainder = count - int(counts.sum())
+    np.add.at(counts, rng.choice(len(shares), remainder, p=shares), 1)
     return counts

@@ -69,7 +69,7 @@ class Geometry:
         sizes = (model.segment, model.segment_validation, model.segment_inference)
         size = dict(zip(_KEYS, sizes, strict=True))[which]
         receptive, lost = model.receptive, model.unpredicted
-        x, y, z = (n + 1 - seen for n, seen in zip(lost, receptive, strict=True))
+        x, y, z = (n + 1 - field for n, field in zip(lost, receptive, strict=True))
         if any(model.padded) or any(n % 2 == 0 for n in receptive) or any(n % 2 for n in (x, y, z)):
             raise DataFault(
                 f"{model.path}: {_KEYS[which]} {list(size)} is predicted without {list(lost)} "
@@ -125,7 +125,7 @@ class Geometry:
 
     def _low(self, factor: Triple) -> Triple:
         sizes = zip(self.receptive, self._joined, factor, strict=True)
-        return _three(seen + -(-size // times) - 1 for seen, size, times in sizes)
+        return _three(field + -(-size // times) - 1 for field, size, times in sizes)
 
 
 def corner_mean(image: Image) -> Image:
@@ -152,11 +152,11 @@ def low_start(start: Sequence[int], factor: Sequence[int], receptive: Sequence[i
         receptive: voxels that a prediction is made from, before subsampling.
     """
     first = []
-    for begin, times, seen in zip(start, factor, receptive, strict=True):
+    for begin, times, field in zip(start, factor, receptive, strict=True):
         if times % 2:
-            first.append(begin + times // 2 - (times - 1) // 2 * seen)
+            first.append(begin + times // 2 - (times - 1) // 2 * field)
         else:
-            first.append(begin + times // 2 - 1 - (times - 2) // 2 * seen - seen // 2)
+            first.append(begin + times // 2 - 1 - (times - 2) // 2 * field - field // 2)
     return first[0], first[1], first[2]
 
 
@@ -205,10 +205,10 @@ def tiles(
         _starts(length, size, step)
         for length, size, step in zip(shape, geometry.segment, geometry.output, strict=True)
     ]
-    found = [(x, y, z) for z in along[2] for y in along[1] for x in along[0]]
+    starts = [(x, y, z) for z in along[2] for y in along[1] for x in along[0]]
     if roi is None:
-        return found
-    return [start for start in found if roi[geometry.box(start)].any()]
+        return starts
+    return [start for start in starts if roi[geometry.box(start)].any()]
 
 
 def padding(shape: Sequence[int], geometry: Geometry, pad: bool = True) -> list[tuple[int, int]]:

@@ -60,11 +60,11 @@ class Predictor:
             DataFault: the case does not fit the network.
         """
         ready, whole = self.ready(case)
-        found = np.zeros(ready.image.shape[1:], np.int16)
+        labels = np.zeros(ready.image.shape[1:], np.int16)
         for start, logits in self.segments(ready):
-            found[self.geometry.predicted(start)] = logits.argmax(dim=0).cpu().numpy()
-        found = found[whole]
-        return found if case.roi is None else np.where(case.roi > 0, found, 0).astype(np.int16)
+            labels[self.geometry.predicted(start)] = logits.argmax(dim=0).cpu().numpy()
+        labels = labels[whole]
+        return labels if case.roi is None else np.where(case.roi > 0, labels, 0).astype(np.int16)
 
     def probabilities(self, case: Loaded) -> npt.NDArray[np.float32]:
         """The probability of every label (classes, X, Y, Z), 0 where nothing is predicted.
@@ -74,11 +74,11 @@ class Predictor:
         """
         ready, whole = self.ready(case)
         classes = self.cutting.sampling.classes
-        found = np.zeros((classes, *ready.image.shape[1:]), np.float32)
+        shares = np.zeros((classes, *ready.image.shape[1:]), np.float32)
         for start, logits in self.segments(ready):
-            found[(slice(None), *self.geometry.predicted(start))] = logits.softmax(dim=0).cpu()
-        found = found[(slice(None), *whole)]
-        return found if case.roi is None else found * (case.roi > 0)
+            shares[(slice(None), *self.geometry.predicted(start))] = logits.softmax(dim=0).cpu()
+        shares = shares[(slice(None), *whole)]
+        return shares if case.roi is None else shares * (case.roi > 0)
 
     def ready(self, case: Loaded) -> tuple[Loaded, tuple[slice, ...]]:
         """A case as it is cut, at least as large as a segment, and where the volume lies in it."""
@@ -87,7 +87,7 @@ class Predictor:
         shape = case.labels.shape
         whole = tuple(slice(low, low + n) for (low, _), n in zip(margin, shape, strict=True))
         missing = padding(ready.labels.shape, self.geometry, pad=False)
-        if any(more for _, more in missing):
+        if any(after for _, after in missing):
             image = np.asarray(padded(ready.image, missing), np.float32)
             labels = np.asarray(padded(ready.labels, missing), np.int16)
             roi = None if ready.roi is None else np.pad(ready.roi, missing)
@@ -103,11 +103,11 @@ class Predictor:
         outside = corner_mean(case.image)
         self.network.eval()
         for first in range(0, len(starts), self.batch):
-            some = starts[first : first + self.batch]
-            high = np.stack([high_segment(case.image, start, self.geometry) for start in some])
+            chunk = starts[first : first + self.batch]
+            high = np.stack([high_segment(case.image, start, self.geometry) for start in chunk])
             low = [
                 np.stack(
-                    [low_context(case.image, at, factor, self.geometry, outside) for at in some]
+                    [low_context(case.image, at, factor, self.geometry, outside) for at in chunk]
                 )
                 for factor in self.geometry.factors
             ]
@@ -115,7 +115,7 @@ class Predictor:
                 logits = self.network(
                     placed(high, self.device), [placed(part, self.device) for part in low]
                 )
-            yield from zip(some, logits.float(), strict=True)
+            yield from zip(chunk, logits.float(), strict=True)
 
 
 def placed(array: npt.NDArray[np.float32] | Tensor, device: torch.device) -> Tensor:
@@ -136,13 +136,13 @@ class Held:
 def held_cases(config: TrainConfig) -> tuple[Held, ...]:
     """The validation cases of a configuration, named as their predictions are to be."""
     names = list(config.predictions) or [f"case_{n}" for n in range(len(config.validation))]
-    found: list[Held] = []
+    cases: list[Held] = []
     for name, listed in zip(names, config.validation, strict=True):
         stem = Path(name).name.removesuffix(".gz").removesuffix(".nii")
-        if any(stem == other.name for other in found):
+        if any(stem == case.name for case in cases):
             stem = f"{stem}_{listed.line}"
-        found.append(Held(stem, host_case(listed, stem), listed.labels is not None))
-    return tuple(found)
+        cases.append(Held(stem, host_case(listed, stem), listed.labels is not None))
+    return tuple(cases)
 
 
 def host_case(listed: Listed, name: str) -> HostCase:
@@ -186,34 +186,34 @@ def validate(
         DataFault: a case cannot be used.
         EnvironmentFault: the disk refuses.
     """
-    told: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     scores: list[Scores] = []
     for held in cases:
         case = read_held(held, read)
-        found = predictor.labels(case)
+        predicted = predictor.labels(case)
         image = next(file for file in held.case.channels if file != MISSING)
         entry: dict[str, Any] = {"name": held.name, "image": image}
         if folder is not None:
-            entry["prediction"] = _write(folder / f"{held.name}.nii.gz", found, image).name
+            entry["prediction"] = _write(folder / f"{held.name}.nii.gz", predicted, image).name
         if held.truth:
-            scores.append(dice(found, case.labels, regions))
+            scores.append(dice(predicted, case.labels, regions))
             entry |= {"labels": held.case.labels, **_scores(scores[-1])}
-        told.append(entry)
+        entries.append(entry)
     return {
         "rule": RULE,
         "regions": {name: list(labels) for name, labels in regions},
         "mean": mean_dice(scores),
-        "cases": told,
+        "cases": entries,
     }
 
 
 def _scores(scores: Scores) -> dict[str, Any]:
     """Dice of every region of a case, and the numbers of voxels it is made from."""
     return {
-        "dice": {name: one["dice"] for name, one in scores.items()},
+        "dice": {name: score["dice"] for name, score in scores.items()},
         "voxels": {
-            name: {key: n for key, n in one.items() if key != "dice"}
-            for name, one in scores.items()
+            name: {key: n for key, n in score.items() if key != "dice"}
+            for name, score in scores.items()
         },
     }
 
@@ -239,8 +239,8 @@ class Confusion:
 
     def add_labels(self, truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> None:
         """Count voxels by their true and predicted label; those without a label do not count."""
-        classes, known = len(self.counts), truth >= 0
-        pairs = truth[known].astype(np.int64) * classes + predicted[known]
+        classes, labelled = len(self.counts), truth >= 0
+        pairs = truth[labelled].astype(np.int64) * classes + predicted[labelled]
         self.counts += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
     def accuracy(self) -> float:

@@ -228,10 +228,10 @@ class DualPath(nn.Module):
             (B, classes, X', Y', Z'), smaller than the segments by ``ModelConfig.unpredicted``.
         """
         x = self.normal(normal)
-        seen = [x]
+        features = [x]
         for path, factor, part in zip(self.low, self.factors, low, strict=True):
-            seen.append(repeated(path(part), factor, x.shape[2:]))
-        logits: Tensor = self.bias(self.head(torch.cat(seen, dim=1)))
+            features.append(repeated(path(part), factor, x.shape[2:]))
+        logits: Tensor = self.bias(self.head(torch.cat(features, dim=1)))
         return logits
 
     def convolved(self) -> list[nn.Parameter]:
@@ -294,8 +294,8 @@ def _norm(channels: int, model: ModelConfig) -> RollingNorm:
 def _activation(name: str, channels: int) -> nn.Module:
     if name == "prelu":
         return nn.PReLU(channels, init=0.01)
-    known = {"linear": nn.Identity, "relu": nn.ReLU, "elu": nn.ELU, "selu": nn.SELU}
-    made: nn.Module = known[name]()
+    activations = {"linear": nn.Identity, "relu": nn.ReLU, "elu": nn.ELU, "selu": nn.SELU}
+    made: nn.Module = activations[name]()
     return made
 
 

@@ -170,15 +170,15 @@ def loss_of(
     """
     classes = logits.shape[1]
     probabilities = logits.float().softmax(dim=1)
-    known = labels >= 0
+    labelled = labels >= 0
     clean = labels.clamp(min=0)
     parts: dict[str, Tensor] = {}
     if losses.xentr:
         log_right = (probabilities.gather(1, clean[:, None])[:, 0] + _LOG_EPS).log()
-        weights = class_weights(clean, known, losses, classes, done)
-        parts["xentr"] = -(weights[clean] * log_right * known).sum() / labels.numel()
+        weights = class_weights(clean, labelled, losses, classes, done)
+        parts["xentr"] = -(weights[clean] * log_right * labelled).sum() / labels.numel()
     if losses.iou or losses.dsc:
-        truth = (F.one_hot(clean, classes) * known[..., None]).movedim(-1, 1).float()
+        truth = (F.one_hot(clean, classes) * labelled[..., None]).movedim(-1, 1).float()
         if losses.iou:
             parts["iou"] = _one_minus_iou(probabilities, truth)
         if losses.dsc:
@@ -189,10 +189,12 @@ def loss_of(
     return total, parts
 
 
-def class_weights(labels: Tensor, known: Tensor, losses: Losses, classes: int, done: int) -> Tensor:
+def class_weights(
+    labels: Tensor, labelled: Tensor, losses: Losses, classes: int, done: int
+) -> Tensor:
     """Weights (classes,) in the cross-entropy, fading to 1 between two epochs."""
     if losses.reweight == "freq":
-        counts = torch.bincount(labels[known].flatten(), minlength=classes).float()
+        counts = torch.bincount(labels[labelled].flatten(), minlength=classes).float()
         first = labels.numel() / classes / (counts + _COUNT_EPS)
     elif losses.reweight == "per_c":
         first = torch.tensor(losses.weights, device=labels.device)

@@ -114,18 +114,18 @@ class DualPathSegmenter(Generator):
         return self
 
 
-def epochs_of(found: checkpoint.Checkpoint) -> int:
+def epochs_of(saved: checkpoint.Checkpoint) -> int:
     """Epochs that a checkpoint has done.
 
     Raises:
         UsageFault: it is of an older gansynth, which counted checkpoints by epochs.
     """
-    if _DONE not in found.tensors:
+    if _DONE not in saved.tensors:
         raise UsageFault(
-            f"{found.folder}: is a checkpoint of an older gansynth, expected one whose steps are "
+            f"{saved.folder}: is a checkpoint of an older gansynth, expected one whose steps are "
             "batches; start anew in another folder"
         )
-    return int(found.tensors[_DONE])
+    return int(saved.tensors[_DONE])
 
 
 def go_on(folder: Path, done: int, each: int, say: Callable[[str], None]) -> int:
@@ -152,22 +152,22 @@ def go_on(folder: Path, done: int, each: int, say: Callable[[str], None]) -> int
         return 0
     why = ""
     try:
-        found = checkpoint.latest(folder, lambda one: epochs_of(one) <= done)
+        newest = checkpoint.latest(folder, lambda saved: epochs_of(saved) <= done)
     except IntegrityFault as fault:
-        found, why = None, f"; {fault}"
-    if found is None:
+        newest, why = None, f"; {fault}"
+    if newest is None:
         raise IntegrityFault(
             f"{folder}: no whole checkpoint of {done} epoch(s) or fewer{why}, expected one; "
             "restore it from a backup, or start anew in another folder"
         )
-    for text in found.passed_over:
+    for text in newest.passed_over:
         name, _, error = text.partition(": ")
         say(f"gansynth: WARNING: checkpoint {name} is damaged and was passed over: {error}")
-    epochs, last = epochs_of(found), found.folder
-    if found.state["step"] != epochs * each:
-        last = checkpoint.save(folder, epochs * each, found.tensors, {}, found.state)
+    epochs, last = epochs_of(newest), newest.folder
+    if newest.state["step"] != epochs * each:
+        last = checkpoint.save(folder, epochs * each, newest.tensors, {}, newest.state)
     for path in folder.glob("step-*"):
-        if path != last and path.name >= found.folder.name:
+        if path != last and path.name >= newest.folder.name:
             shutil.rmtree(path, ignore_errors=True)  # the record knows nothing of it
     return epochs
 
@@ -179,8 +179,8 @@ def load_network(network: DualPath, output: Path) -> None:
         UsageFault: there is none, or it is of an older gansynth.
         IntegrityFault: all are damaged, or of another network.
     """
-    found = checkpoint.latest(output / CHECKPOINTS, lambda one: epochs_of(one) > 0)
-    if found is None:
+    newest = checkpoint.latest(output / CHECKPOINTS, lambda saved: epochs_of(saved) > 0)
+    if newest is None:
         raise UsageFault(f"{output / CHECKPOINTS}: no checkpoint, expected a trained network")
-    own = {name: tensor for name, tensor in found.tensors.items() if name.startswith("net/")}
-    checkpoint.restore(own, {NETWORK: network}, {}, {}, found.folder)
+    weights = {name: tensor for name, tensor in newest.tensors.items() if name.startswith("net/")}
+    checkpoint.restore(weights, {NETWORK: network}, {}, {}, newest.folder)

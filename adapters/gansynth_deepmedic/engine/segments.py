@@ -217,9 +217,9 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
             self._rng(_SHUFFLE, k).permutation(self.segments), np.cumsum(self._counts(places))[:-1]
         )
         jobs = []
-        for place, own in zip(places, rows, strict=True):
-            jobs.append(self._fill(place, segments, own))
-            synthetic[own] = bool(jobs[-1].sample)
+        for place, indices in zip(places, rows, strict=True):
+            jobs.append(self._fill(place, segments, indices))
+            synthetic[indices] = bool(jobs[-1].sample)
         return Drawn(k, segments, synthetic, tuple(jobs))
 
     def _fill(self, place: Place, segments: Segments, rows: IntArray) -> Job:
@@ -243,14 +243,14 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
 
         The rest is shared out so that real and synthetic segments are as R:S as can be.
         """
-        each, rest = divmod(self.segments, len(places))
+        each, remainder = divmod(self.segments, len(places))
         counts = [each] * len(places)
         rng = self._rng(_SHARE, places[0].subepoch)
         kinds: dict[bool, list[int]] = {False: [], True: []}
         for number in rng.permutation(len(places)):
             kinds[places[number].synthetic].append(int(number))
-        drawn = (2 * rest * len(kinds[True]) + len(places)) // (2 * len(places))
-        for number in (*kinds[True][:drawn], *kinds[False][: rest - drawn]):
+        drawn = (2 * remainder * len(kinds[True]) + len(places)) // (2 * len(places))
+        for number in (*kinds[True][:drawn], *kinds[False][: remainder - drawn]):
             counts[number] += 1
         return counts
 
@@ -274,8 +274,8 @@ def in_memory(
             inside = labels != OUTSIDE
             roi = inside.astype(np.int16) if roi is None else roi
             labels = np.where(inside, labels, 0)
-        own = {f"{case}/{number}": channel for number, channel in enumerate(image)}
-        files |= {**own, f"{case}/labels": labels}
+        channels = {f"{case}/{number}": channel for number, channel in enumerate(image)}
+        files |= {**channels, f"{case}/labels": labels}
         if roi is not None:
             files[f"{case}/roi"] = roi
         scales = tuple(units) if units is not None else ((1.0, 0.0),) * len(image)
@@ -284,7 +284,7 @@ def in_memory(
         hosts.append(
             HostCase(
                 case,
-                tuple(own),
+                tuple(channels),
                 f"{case}/labels",
                 None if roi is None else f"{case}/roi",
                 tuple(labels.shape),
@@ -302,7 +302,7 @@ def _check(
 ) -> None:
     shape = image.shape[1:]
     others = [labels.shape] if roi is None else [labels.shape, roi.shape]
-    if len(shape) != 3 or any(other != shape for other in others):
+    if len(shape) != 3 or any(size != shape for size in others):
         raise DataFault(
             f"{case}: image has shape {image.shape}, labels and region of interest {others}; "
             "expected (C, D, H, W) and (D, H, W)"

@@ -134,7 +134,7 @@ def read_settings(
         UsageFault: a setting that is unknown or does not fit.
         DataFault: a key of a configuration that does not fit, or that the engine cannot do.
     """
-    told = read_options(TorchSettings, settings, "the torch engine")
+    options = read_options(TorchSettings, settings, "the torch engine")
     refuse_unable(train, model)
     for which in get_args(Which):
         Geometry.from_model(model, which)
@@ -145,10 +145,10 @@ def read_settings(
     return EngineSettings(
         classes=model.classes,
         channels=model.channels,
-        device=told.device,
-        precision=told.precision,
+        device=options.device,
+        precision=options.precision,
         regions=read_regions(
-            told.regions,
+            options.regions,
             range(1, model.classes),
             expected=f"numbers from 1 to {model.classes - 1}",
         ),
@@ -156,7 +156,7 @@ def read_settings(
         rates=_rates(values, train),
         losses=_losses(values, train, model.classes),
         validation=_validation(
-            values, train, save if told.save_predictions is None else told.save_predictions
+            values, train, save if options.save_predictions is None else options.save_predictions
         ),
     )
 
@@ -250,7 +250,7 @@ def _losses(values: Keys, train: TrainConfig, classes: int) -> Losses:
             )
     if not any(weights.values()):
         raise values.odd("losses_and_weights", "at least one loss with a weight")
-    known = {name: float(weights.get(name) or 0) for name in ("xentr", "iou", "dsc")}
+    terms = {name: float(weights.get(name) or 0) for name in ("xentr", "iou", "dsc")}
     again = _table(values, "reweight_classes_in_cost", {"type": None})
     kind, until = again.get("type"), again.get("schedule", [0, train.epochs])
     per_class: Any = again.get("prms") if kind == "per_c" else ()
@@ -267,7 +267,7 @@ def _losses(values: Keys, train: TrainConfig, classes: int) -> Losses:
             "'schedule' as [first epoch, last epoch]",
         )
     return Losses(
-        **known,
+        **terms,
         reweight=kind or "",
         weights=tuple(float(weight) for weight in per_class),
         until=(float(until[0]), float(until[1])),
@@ -275,10 +275,10 @@ def _losses(values: Keys, train: TrainConfig, classes: int) -> Losses:
 
 
 def _table(values: Keys, key: str, default: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = values.values[key] if values.has(key) else default
-    if not isinstance(found, Mapping):
+    table = values.values[key] if values.has(key) else default
+    if not isinstance(table, Mapping):
         raise values.odd(key, "a dictionary")
-    return found
+    return table
 
 
 def _is_weight(value: object) -> bool:

@@ -114,9 +114,9 @@ class Task:
 
     def held_segments(self, held: tuple[Held, ...]) -> DeepMedicSegments | None:
         """Segments of real validation cases; None if there is no validation on any."""
-        cases = tuple(one.case for one in held if one.truth)
-        wanted = self.settings.validation
-        if not wanted.samples or not cases:
+        cases = tuple(case.case for case in held if case.truth)
+        validation = self.settings.validation
+        if not validation.samples or not cases:
             return None
         plan: MixPlan[int] = MixPlan(None, Ratio(1, 0), seed=self.order.seed, stream=(_HELD,))
         count = min(self.config.cases, len(cases))
@@ -125,7 +125,7 @@ class Task:
             read_volume,
             Geometry.from_model(self.model, "validation"),
             self.cutting.for_validation(self.config),
-            segments=max(wanted.segments, count),
+            segments=max(validation.segments, count),
             seed=self.order.seed,
             augment=False,
         )
@@ -294,8 +294,8 @@ class Training:
         if done == first:  # gone on from
             return
         self.tell(epoch=done, metrics=self._metrics)
-        wanted, self._end = self.task.settings.validation, None
-        if wanted.volumes and done % wanted.every == 0:
+        validation, self._end = self.task.settings.validation, None
+        if validation.volumes and done % validation.every == 0:
             self._end = self.volumes(done)
             self.tell(epoch=done, metrics={"dice": self._end.get("dice", {})})
 
@@ -311,8 +311,8 @@ class Training:
             for first in range(0, count, size):
                 items = self.held_segments.batch(first, min(first + size, count))
                 batch = SegmentBatch.of(items).to(self.device)
-                found = self.segmenter.network(batch.image, batch.low).argmax(dim=1)
-                confusion.add_labels(items["labels"].numpy(), found.cpu().numpy())
+                predicted = self.segmenter.network(batch.image, batch.low).argmax(dim=1)
+                confusion.add_labels(items["labels"].numpy(), predicted.cpu().numpy())
         self._seen[0].add(confusion.counts)
         self._seen[1].append(confusion.accuracy())
 
@@ -333,15 +333,15 @@ class Training:
             self.bf16,
             settings.validation.batch_volumes,
         )
-        found = validate(
+        scores = validate(
             predictor,
             self.held,
             read_volume,
             with_labels(settings.regions, range(1, settings.classes)),
             output / PREDICTIONS if settings.validation.save else None,
         )
-        write_json_atomic(output / VALIDATION, {"epochs": done, **found})
-        return {"dice": found["mean"]} if found["mean"] else {}
+        write_json_atomic(output / VALIDATION, {"epochs": done, **scores})
+        return {"dice": scores["mean"]} if scores["mean"] else {}
 
 
 class _Steps(NullReporter):
@@ -362,7 +362,7 @@ class _Steps(NullReporter):
         finally:  # however it ends, the loop waits for no segments that are being drawn
             self._over.set_result(None)
 
-    def advance(self, n: int = 1, **shown: object) -> None:
+    def advance(self, n: int = 1, **figures: object) -> None:
         self._stepped()
 
 

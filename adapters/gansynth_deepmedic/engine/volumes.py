@@ -83,17 +83,17 @@ class ZScore:
         whole = parts.flag("apply_to_all_channels", False)
         if whole and parts.has("apply_per_channel"):
             raise parts.odd("apply_per_channel", "None where apply_to_all_channels is True")
-        some = (
+        channel_flags = (
             parts.flags("apply_per_channel", channels) if parts.has("apply_per_channel") else None
         )
         percents, times, below = _OF_SCORES[2:]
-        found = cls(
-            some,
+        scores = cls(
+            channel_flags,
             parts.numbers(percents, count=2, low=0, high=100) if parts.has(percents) else None,
             parts.numbers(times, count=2, low=0) if parts.has(times) else None,
             parts.flag(below, False),
         )
-        return found if whole or (some is not None and any(some)) else None
+        return scores if whole or (channel_flags is not None and any(channel_flags)) else None
 
     def apply(
         self, image: npt.NDArray[np.float32], roi: npt.NDArray[np.int16] | None
@@ -104,31 +104,31 @@ class ZScore:
             roi: (X, Y, Z); None for everywhere.
         """
         inside = np.ones(image.shape[1:], np.bool_) if roi is None else roi > 0
-        wanted = (True,) * len(image) if self.channels is None else self.channels
-        found = image.copy()
-        for channel, taken in zip(found, wanted, strict=True):
+        channels = (True,) * len(image) if self.channels is None else self.channels
+        normalised = image.copy()
+        for channel, taken in zip(normalised, channels, strict=True):
             if taken:
                 mean, std = self.moments(channel, inside)
                 channel -= np.float32(mean)
                 channel /= np.float32(std)
-        return found
+        return normalised
 
     def moments(
         self, channel: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_]
     ) -> tuple[float, float]:
         """What a channel (X, Y, Z) is normalised by; a deviation of 1 where it has none."""
         region = (channel[inside] if inside.any() else channel.ravel()).astype(np.float64)
-        kept = np.ones(region.shape, np.bool_)
+        counted = np.ones(region.shape, np.bool_)
         if self.percents is not None:
             low, high = np.percentile(region, self.percents)
-            kept &= (region > low) & (region < high)
+            counted &= (region > low) & (region < high)
         if self.times_std is not None:
             mean, std = region.mean(), region.std()
             low, high = mean - self.times_std[0] * std, mean + self.times_std[1] * std
-            kept &= (region > low) & (region < high)
+            counted &= (region > low) & (region < high)
         if self.below_mean:
-            kept &= (region > channel.mean(dtype=np.float64)) & (region < channel.max())
-        left = region[kept]
+            counted &= (region > channel.mean(dtype=np.float64)) & (region < channel.max())
+        left = region[counted]
         if not left.size or left.std() == 0:
             return float(region.mean()), 1.0
         return float(left.mean()), float(left.std())
@@ -158,12 +158,12 @@ class Affine:
         Raises:
             DataFault: naming the key.
         """
-        given = Keys(path, values).table(_AFFINE, ("affine",), ("affine",))
-        parts = None if given is None else given.table("affine", _OF_AFFINE)
+        table = Keys(path, values).table(_AFFINE, ("affine",), ("affine",))
+        parts = None if table is None else table.table("affine", _OF_AFFINE)
         if parts is None:
             return None
         usual = cls()
-        found = cls(
+        affine = cls(
             prob=parts.number("prob", usual.prob, 0, 1),
             max_rot=parts.numbers("max_rot_xyz", usual.max_rot, 3),
             max_scaling=parts.number("max_scaling", usual.max_scaling, 0, 0.99),
@@ -172,7 +172,7 @@ class Affine:
             order_roi=_order(parts, "interp_order_roi", 0),
             mode=parts.one_of("boundary_mode", MODES, usual.mode),
         )
-        return found if found.prob > 0 else None
+        return affine if affine.prob > 0 else None
 
     def draw(self, rng: np.random.Generator) -> Matrix | None:
         """The next volume's matrix; None leaves it as it is."""
@@ -207,14 +207,14 @@ def matrix(degrees: npt.NDArray[np.float64], zoom: float) -> Matrix:
     """What voxels of the result are multiplied with to be looked up."""
     sines, cosines = np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))
     turned = []
-    for (one, other), sine, cosine in zip(((0, 1), (2, 0), (1, 2)), sines, cosines, strict=True):
+    for (first, second), sine, cosine in zip(((0, 1), (2, 0), (1, 2)), sines, cosines, strict=True):
         turn = np.eye(3)
-        turn[one, one] = turn[other, other] = cosine
-        turn[one, other], turn[other, one] = -sine, sine
+        turn[first, first] = turn[second, second] = cosine
+        turn[first, second], turn[second, first] = -sine, sine
         turned.append(turn)
     xy, xz, yz = turned
-    found: Matrix = zoom * (yz @ xy @ xz)
-    return found
+    product: Matrix = zoom * (yz @ xy @ xz)
+    return product
 
 
 def transformed(
@@ -233,10 +233,10 @@ def transformed(
         how |= {"mode": "constant", "cval": float(array.min())}
     middle = np.asarray(array.shape) // 2
     values: Any = array
-    found: npt.NDArray[T] = ndimage.affine_transform(
+    result: npt.NDArray[T] = ndimage.affine_transform(
         values, change.T, middle - middle @ change, **how
     )
-    return found
+    return result
 
 
 def _order(keys: Keys, key: str, default: int) -> int:

@@ -23,13 +23,13 @@ def bridge() -> tuple[str, ...]:
 
     Before the modules of the checkout are imported that read it by name, or together with them.
     """
-    said = []
+    bridged = []
     if not hasattr(np.lib, "pad"):
         np.lib.pad = np.pad  # type: ignore[attr-defined]
-        said.append("np.lib.pad")
+        bridged.append("np.lib.pad")
     nibabel = import_module("nibabel")
     if int(re.findall(r"\d+", nibabel.__version__)[0]) >= NIBABEL:
-        said += ["load_volume", "saveImgToNiiWithOriginalHdr"]
+        bridged += ["load_volume", "saveImgToNiiWithOriginalHdr"]
         files = import_module("deepmedic.dataManagement.io")
         files.load_volume = load_volume  # type: ignore[attr-defined]
         # Imported by name there.
@@ -38,7 +38,7 @@ def bridge() -> tuple[str, ...]:
         files.saveImgToNiiWithOriginalHdr = _saving(  # type: ignore[attr-defined]
             files.saveImgToNiiWithOriginalHdr
         )
-    return tuple(said)
+    return tuple(bridged)
 
 
 def load_volume(filepath: str) -> npt.NDArray[Any]:

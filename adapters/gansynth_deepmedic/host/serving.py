@@ -95,11 +95,11 @@ class Serving:
             IntegrityFault: other training cases, or a synthetic case among those for validation.
         """
         expected = [case.channels[0] for case in self.order.cases] + list(self.order.slots)
-        found = [channels[0] for channels in training]
-        if [_real(path) for path in found] != [_real(path) for path in expected]:
-            odd = next((p for p in found if _real(p) not in map(_real, expected)), "another order")
+        paths = [channels[0] for channels in training]
+        if [_real(path) for path in paths] != [_real(path) for path in expected]:
+            odd = next((p for p in paths if _real(p) not in map(_real, expected)), "another order")
             raise IntegrityFault(
-                f"{self.order.train_config}: {len(found)} training cases with {odd}, expected the "
+                f"{self.order.train_config}: {len(paths)} training cases with {odd}, expected the "
                 f"{self._cases} real ones and {len(self.order.slots)} slots as ordered"
             )
         folders = {_real(str(Path(slot).parent)) for slot in self.order.slots}
@@ -200,28 +200,33 @@ class Serving:
     # -- one case ----------------------------------------------------------------------------------
 
     def sample(
-        self, original: Callable[..., Any], told: dict[str, Any], read: Read, mask: Mask
+        self, original: Callable[..., Any], arguments: dict[str, Any], read: Read, mask: Mask
     ) -> Any:
         """Open a case and cut segments."""
-        training, job = told["train_val_or_test"] == "train", int(told["job_idx"])
+        training, job = arguments["train_val_or_test"] == "train", int(arguments["job_idx"])
         kind = _TRAIN if training else _VALIDATION
         with self._no_exit():
             if not training:
                 self._seed(kind, self._number, job)
-                return original(**told)
+                return original(**arguments)
             place = self._places[job]
             loaded = self.subepochs.load(place, read)
-            what = f"synthetic sample {loaded.sample} in " if loaded.sample else ""
-            self._log(told, f"{what}case {loaded.case}, subepoch {self._subepoch}")
-            told = self._told(told, loaded, mask, self._seed(kind, self._number, job))
+            prefix = f"synthetic sample {loaded.sample} in " if loaded.sample else ""
+            self._log(arguments, f"{prefix}case {loaded.case}, subepoch {self._subepoch}")
+            arguments = self._told(arguments, loaded, mask, self._seed(kind, self._number, job))
             self._job.case = (place, loaded, read)
             try:
-                result = original(**told)
+                result = original(**arguments)
             finally:
                 del self._job.case
-            spread = isinstance(told["sampling_type"], Centres) and told["sampling_type"].spread
+            spread = (
+                isinstance(arguments["sampling_type"], Centres)
+                and arguments["sampling_type"].spread
+            )
             if spread:
-                self._log(told, "no segment fits where it is synthetic: taken from the whole case")
+                self._log(
+                    arguments, "no segment fits where it is synthetic: taken from the whole case"
+                )
             done = Job.of(place, loaded, len(result[1]), spread=spread)
             self.progress.tell(job=done.to_json())
             return result
@@ -242,24 +247,31 @@ class Serving:
         # float64 as DeepMedic has it, so that a normalisation comes to the same.
         return loaded.image.astype(np.float64), loaded.labels, loaded.roi, maps
 
-    def _told(self, told: dict[str, Any], loaded: Loaded, mask: Mask, seed: int) -> dict[str, Any]:
+    def _told(
+        self, arguments: dict[str, Any], loaded: Loaded, mask: Mask, seed: int
+    ) -> dict[str, Any]:
         """What DeepMedic's own function is told for this case."""
         changed: dict[str, Any] = {}
         if loaded.core is not None:
-            segment = told["inp_shapes_per_path"][0]
-            changed["sampling_type"] = Centres(told["sampling_type"], mask, segment)
+            segment = arguments["inp_shapes_per_path"][0]
+            changed["sampling_type"] = Centres(arguments["sampling_type"], mask, segment)
         if loaded.sample and not self.order.augment_synthetic:
             changed |= {"augm_img_prms": None, "augm_sample_prms": None}
-        elif told["augm_img_prms"] is not None and told["augm_img_prms"]["affine"] is not None:
+        elif (
+            arguments["augm_img_prms"] is not None
+            and arguments["augm_img_prms"]["affine"] is not None
+        ):
             # Its own generator, seeded by the operating system where no seed is given.
-            affine = copy.deepcopy(told["augm_img_prms"]["affine"])
+            affine = copy.deepcopy(arguments["augm_img_prms"]["affine"])
             if affine["seed"] is None:
                 affine["seed"] = seed
-            changed["augm_img_prms"] = {**told["augm_img_prms"], "affine": affine}
-        return {**told, **changed}
+            changed["augm_img_prms"] = {**arguments["augm_img_prms"], "affine": affine}
+        return {**arguments, **changed}
 
-    def _log(self, told: dict[str, Any], text: str) -> None:
-        told["log"].print3(f"[TRA|JOB:{told['job_idx']}|PID:{os.getpid()}] gansynth: {text}")
+    def _log(self, arguments: dict[str, Any], text: str) -> None:
+        arguments["log"].print3(
+            f"[TRA|JOB:{arguments['job_idx']}|PID:{os.getpid()}] gansynth: {text}"
+        )
 
     # -- small things ------------------------------------------------------------------------------
 

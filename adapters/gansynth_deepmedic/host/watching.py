@@ -101,9 +101,9 @@ def _exception(traceback: str) -> str:
     place = next((n for n, line in enumerate(lines) if line and not line[0].isspace()), None)
     if place is None:
         return ""
-    said = " ".join(lines[place].split())
+    text = " ".join(lines[place].split())
     code = [line.strip() for line in lines[:place] if line.strip(" ^~")]
-    return said if ":" in said or not code else f"{said}: {code[-1]}"
+    return text if ":" in text or not code else f"{text}: {code[-1]}"
 
 
 def dice_of(means: Mapping[str, Sequence[Any]] | None) -> dict[str, float]:
@@ -116,8 +116,8 @@ def dice_of(means: Mapping[str, Sequence[Any]] | None) -> dict[str, float]:
         return {}
     scores = means["dice2"]
     names = [FOREGROUND, *map(str, range(1, len(scores)))]
-    found = zip(names, scores, strict=True)
-    return {name: float(score) for name, score in found if not isinstance(score, str)}
+    pairs = zip(names, scores, strict=True)
+    return {name: float(score) for name, score in pairs if not isinstance(score, str)}
 
 
 class Centres:
@@ -155,11 +155,12 @@ class Centres:
         everywhere = self._original.derive_sampling_maps_per_cat(None, labels, roi, shape)
         inside = core[0] > 0.5
         # int16: DeepMedic multiplies by a mask of int8, in the map's own type.
-        maps = [np.asarray((one != 0) & inside, np.int16) for one in everywhere]
+        maps = [np.asarray((category != 0) & inside, np.int16) for category in everywhere]
         fits = self._mask(self._segment, shape) != 0
         shares = self._original.get_perc_to_sample_per_cat()
         if any(
-            share > 0 and (one[fits] != 0).any() for share, one in zip(shares, maps, strict=True)
+            share > 0 and (category[fits] != 0).any()
+            for share, category in zip(shares, maps, strict=True)
         ):
             return maps
         self.spread = True

@@ -78,7 +78,7 @@ def settings(job: DetectorJob) -> dict[str, Any]:
     _check_options(job.options)
     model = find_model(job.model)
     pretrained = {"pretrained": True} if model.endswith(".pt") else {}
-    told = {
+    values = {
         **_DEFAULTS,
         **pretrained,
         **({} if job.augment else NO_AUGMENTATION),
@@ -96,8 +96,8 @@ def settings(job: DetectorJob) -> dict[str, Any]:
         "seed": job.seed,
         "save_dir": str(job.output.absolute()),
     }
-    _check_values(told)
-    return told
+    _check_values(values)
+    return values
 
 
 def find_model(name: str) -> str:
@@ -121,10 +121,10 @@ def find_model(name: str) -> str:
             text = yaml_model_load(described)
             task, head = guess_model_task(text), str(text["head"][-1][-2])
         except (OSError, KeyError, IndexError, TypeError, ValueError, SyntaxError):
-            known = sorted(f"{stem}.yaml" for stem in _models())
+            models = sorted(f"{stem}.yaml" for stem in _models())
             raise UsageFault(
                 f"--set model={name}: ultralytics has no such model, expected one like "
-                f"yolo11n.yaml, or a file .pt.{did_you_mean(described, known)}"
+                f"yolo11n.yaml, or a file .pt.{did_you_mean(described, models)}"
             ) from None
     if task != "detect" or head not in _HEADS:
         raise UsageFault(f"--set model={name}: its head is {head}, expected {' or '.join(_HEADS)}")
@@ -150,8 +150,8 @@ def _models() -> set[str]:
 
     stems = {path.stem for path in (Path(cfg).parent / "models").rglob("*.yaml")}
     sized = {
-        f"{family}{size}{'-' if rest else ''}{rest}"
-        for family, _, rest in (stem.partition("-") for stem in stems)
+        f"{family}{size}{'-' if suffix else ''}{suffix}"
+        for family, _, suffix in (stem.partition("-") for stem in stems)
         if family[-1:].isdigit()
         for size in "nsmlx"
     }
@@ -167,13 +167,13 @@ def _check_options(options: Mapping[str, Any]) -> None:
             raise DataFault(f"-- {name}={value}: no such file; weights are not downloaded")
 
 
-def _check_values(told: Mapping[str, Any]) -> None:
+def _check_values(values: Mapping[str, Any]) -> None:
     """Have ultralytics look at types and ranges."""
     from ultralytics.cfg import get_cfg
 
     with silent_stdout():
         try:
-            get_cfg(overrides=dict(told))
+            get_cfg(overrides=dict(values))
         except (TypeError, ValueError, SyntaxError) as error:
             text = " ".join(str(error).split())
             raise UsageFault(f"ultralytics refuses an option: {text}") from error

@@ -81,18 +81,18 @@ class MixedDataset(YOLODataset):  # type: ignore[misc]  # Any to mypy
 
     def get_image_and_label(self, index: int) -> dict[str, Any]:
         """A partner: image and boxes from one draw, before augmentation."""
-        kept = self.buffer.get(index)
-        if kept is None or not self.slots.again(kept.drawn):
-            kept = self._load(self.slots.partner(index))
-        return self._label(kept)
+        partner = self.buffer.get(index)
+        if partner is None or not self.slots.again(partner.drawn):
+            partner = self._load(self.slots.partner(index))
+        return self._label(partner)
 
     def load_image(self, i: int, *args: Any, **kwargs: Any) -> Any:
         """A real image, as ultralytics loads it, but ``buffer`` stays as it is."""
-        kept, self.buffer = self.buffer, []  # type: ignore[assignment]  # it appends to a list
+        buffer, self.buffer = self.buffer, []  # type: ignore[assignment]  # it appends to a list
         try:
             return super().load_image(i, *args, **kwargs)
         finally:
-            self.buffer = kept
+            self.buffer = buffer
 
     # -- places ----------------------------------------------------------------------------------
 
@@ -243,5 +243,5 @@ class MixedTrainer(DetectionTrainer):  # type: ignore[misc]  # Any to mypy
         if self._open:
             self._open = False
             numbers = {**self.label_loss_items(self.tloss), **(self.metrics or {})}
-            told = {name: float(value) for name, value in numbers.items()}
-            self.watch.epoch(self.epoch + 1, {k: v for k, v in told.items() if math.isfinite(v)})
+            metrics = {name: float(value) for name, value in numbers.items()}
+            self.watch.epoch(self.epoch + 1, {k: v for k, v in metrics.items() if math.isfinite(v)})

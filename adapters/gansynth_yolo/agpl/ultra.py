@@ -41,23 +41,23 @@ class Ultra:
 
     def train(self, job: DetectorJob, slots: Slots, watch: Watch) -> Path:
         """Train; the weights of the best epoch, by ultralytics' own judgement."""
-        told = settings(job)
+        values = settings(job)
         weights = job.output.absolute() / "weights"
         if job.resume and (weights / "last.pt").is_file():
             if _is_finished(weights / "last.pt"):
                 return best_of(weights)
-            told["resume"] = str(weights / "last.pt")
+            values["resume"] = str(weights / "last.pt")
         with silent_stdout():
             from gansynth_yolo.agpl.trainer import MixedTrainer
 
             with one_line("ultralytics"):
-                MixedTrainer(slots, watch, told).train()
+                MixedTrainer(slots, watch, values).train()
         return best_of(weights)
 
     def predict(self, job: DetectorJob, weights: Path, images: Sequence[Path]) -> list[Found]:
         """What trained weights find in image files, read as in training."""
         model = engine().YOLO(str(weights))
-        found = []
+        detections = []
         with silent_stdout():
             size = max(1, job.batch)
             for first in range(0, len(images), size):
@@ -71,8 +71,8 @@ class Ultra:
                     verbose=False,
                     save=False,
                 )
-                found += [_found(result) for result in results]
-        return found
+                detections += [_found(result) for result in results]
+        return detections
 
 
 def _is_finished(last: Path) -> bool:

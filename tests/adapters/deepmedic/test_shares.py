@@ -27,7 +27,7 @@ def ratio_of(parts: tuple[int, int], tenths: bool) -> Ratio:
 
 
 def told(share: Share, word: str) -> bool:
-    return any(word in text for text in share.said)
+    return any(word in text for text in share.notes)
 
 
 def check(share: Share, cases: int, segments: int, batch: int, *, one_kind: bool) -> None:
@@ -76,7 +76,7 @@ def test_on_disk_everything_listed_is_exact_or_it_is_said(
 
 def test_what_is_said_names_keys_and_numbers():
     share = share_on_disk(3, Ratio.parse("100:1"), 20, 1000, 10)
-    assert share.said == (
+    assert share.notes == (
         "ratio 100:1: does not come out even with 3 real cases, each listed up to 8 times; it is "
         "24:1, 4.00% synthetic where 0.99% was asked",
         "numOfCasesLoadedPerSubepoch: 20 in the file, 25 now: each real case is listed 8 times, "
@@ -116,7 +116,7 @@ def test_what_is_left_over_is_said():
     ratio = Ratio.parse("2813:4000")
     share = share_on_the_fly(ratio, 50, 1000, 10, real=2813, constant=True)
     assert (share.cases, share.real, share.synthetic) == (50, None, None)
-    assert share.said == (
+    assert share.notes == (
         "ratio 2813:4000: does not come out even in 50 cases; in each subepoch 29 or 30 of 50 are "
         "synthetic, and what is left over is carried on to the next",
     )

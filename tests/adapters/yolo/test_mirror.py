@@ -83,7 +83,8 @@ def test_fold_all_shows_val_in_train(shared_yolo, tmp_path):
 
 
 def test_channels_and_further_keys_may_be_asked_for(shared_yolo, tmp_path):
-    data = mirror(opened(shared_yolo), tmp_path / "mirror", channels=3, more={"gansynth": {"a": 1}})
+    extra = {"gansynth": {"a": 1}}
+    data = mirror(opened(shared_yolo), tmp_path / "mirror", channels=3, extra=extra)
     document = yaml.safe_load(data.read_text())
     assert (document["channels"], document["gansynth"]) == (3, {"a": 1})
     assert document["path"] == str(tmp_path / "mirror")
