@@ -51,7 +51,9 @@ class SegmenterAdapter(Adapter):
     def finalise(self, sample: Sample) -> HostArrays:
         """Return no arrays beside image and labels."""
         if sample.labels is None:
-            raise DataFault("sample: no labels, expected them: a segmenter learns nothing else")
+            raise DataFault(
+                "sample: no labels, expected them, because a segmenter learns from labels"
+            )
         return {}
 
     def validate(self) -> None:
@@ -59,15 +61,15 @@ class SegmenterAdapter(Adapter):
         source = self.source
         if not source.held_out_ids:
             raise UsageFault(
-                f"--fold {source.fold}: {source.name} holds no case out, and a segmenter is judged "
-                "on cases it is not trained on; expected a fold with some, such as 0"
+                f"--fold {source.fold}: {source.name} holds no case out, expected a fold with "
+                "held-out cases to evaluate the segmenter on; choose one, such as --fold 0"
             )
         if source.space.grid == "slice":
             training_space(source, SegmenterOptions())
         if not source.schema.foreground:
             raise UsageFault(
                 f"{source.name}: its label maps have no label above background, expected at least "
-                "one to segment"
+                "one"
             )
 
     def check(
@@ -78,9 +80,7 @@ class SegmenterAdapter(Adapter):
 
     @classmethod
     def heavier(cls, settings: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
-        """Return wider rotations, shifts and deformations; still wider ones would fold label
-        maps.
-        """
+        """Return wider augmentation; still wider deformations would fold label maps."""
         return {"rotate": "30", "shift": "0.1", "elastic": "3"}, ()
 
     def lasting(

@@ -52,19 +52,19 @@ def check_space(run: RunFolder, space: Space, source: CaseSource) -> None:
     """
     folder, run_space = run.folder, run.space
     again = (
-        f"fit one on what the segmenter sees: gansynth fit cgan3d --data {source.request.kind}:"
+        f"fit one in the space of the segmenter: gansynth fit cgan3d --data {source.request.kind}:"
         f"{source.request.where} with the same --read"
     )
     if run_space.grid == "slice":
         raise UsageFault(
-            f"{folder}: {run.manifest['generator']} draws slices, expected a generator of volumes; "
-            f"{again}"
+            f"{folder}: {run.manifest['generator']} generates slices, expected a generator of "
+            f"volumes; {again}"
         )
     if run_space.grid == "native":
         return
     if space.grid == "resample" and run_space.grid != "resample":
         raise UsageFault(
-            f"{folder}: draws crops of {run_space.size} voxels, and the segmenter sees whole cases "
+            f"{folder}: generates crops of {run_space.size} voxels for a segmenter of whole cases "
             f"(--read whole=), expected a generator of whole cases; {again}"
         )
     if run_space.grid == "resample" and not run_space.frame:

@@ -220,6 +220,6 @@ def _load_weights(generator: Generator, folder: Path, weights: Mapping[str, str]
     except RuntimeError as error:
         text = " ".join(str(error).split())[:200]
         raise IntegrityFault(
-            f"{path}: not the weights of this network ({text}), expected those of {FILE}; train it "
-            "again"
+            f"{path}: the weights do not fit this network ({text}), expected those of {FILE}; "
+            "train it again"
         ) from error

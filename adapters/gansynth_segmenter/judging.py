@@ -63,7 +63,7 @@ def judge_held_out(
                 np.save(place, labels)
                 predictions[case_id] = _kept(source, case_id, place)
         if folder is not None and None in written.values():
-            say(f"{source.name}: its cases are of no files, so no label maps of them are written")
+            say(f"{source.name}: its cases have no files, so their label maps are not written")
         document = evaluate(
             predictions, segmenter.regions, ignore=segmenter.schema.ignore
         ).document()
@@ -115,19 +115,20 @@ def refuse_unmeasurable(source: CaseSource, *, saved: bool) -> None:
     """
     if not isinstance(source, VolumeSource | FlatSource):
         raise UsageFault(
-            f"{source.name}: its cases are of no files of their own, expected volumes or pictures "
-            f"to measure label maps on: nifti:, msd:, nnunet-raw:, pictures:, slices:; only the "
-            f"segmenter's own {METRICS} is there"
+            f"{source.name}: its cases have no files of their own, expected volumes or pictures: "
+            f"nifti:, msd:, nnunet-raw:, pictures:, slices:. Only the segmenter's own {METRICS} "
+            "is written"
         )
     if isinstance(source, VolumeSource) and source.options.between is not None:
         raise UsageFault(
-            f"--read between={source.options.between}: label maps are not those of their files, "
-            f"expected files that have every slice; only the segmenter's own {METRICS} is there"
+            f"--read between={source.options.between}: label maps differ from those of the "
+            f"files, expected files with every slice. Only the segmenter's own {METRICS} is "
+            "written"
         )
     if not saved:
         raise UsageFault(
-            f"{source.name}: no label maps are kept, expected --set save_predictions=yes; only the "
-            f"segmenter's own {METRICS} is there"
+            f"{source.name}: label maps are not saved, expected --set save_predictions=yes. Only "
+            f"the segmenter's own {METRICS} is written"
         )
 
 

@@ -38,7 +38,7 @@ def training_space(source: CaseSource, options: SegmenterOptions) -> Space:
     patch = options.patch_of(source.schema.ndim)
     if space.grid == "slice":
         raise UsageFault(
-            f"{source.name}: is read slice by slice, expected volumes (or pictures of two axes): "
+            f"{source.name}: is read as slices, expected volumes (or pictures of two axes): "
             "nifti:, msd:, nnunet-raw:, h5:"
         )
     if space.grid == "native" and patch is None:

@@ -35,7 +35,7 @@ class SegmenterOptions(HostOptions):
     needs: ClassVar[Needs] = dict.fromkeys(("l1", "dropout"), "network=pix2pix")
 
     network: Literal["unet", "pix2pix"] = Field(
-        "unet", description="what is trained: a 3D U-Net, or a pix2pix that draws the label map"
+        "unet", description="the network: a 3D U-Net, or a pix2pix that predicts the label map"
     )
     steps: int | None = Field(None, ge=1, description="optimiser steps, in place of epochs")
     epochs: float | None = Field(
@@ -71,7 +71,7 @@ class SegmenterOptions(HostOptions):
         description="voxels z,y,x of training crops, in place of the source's own",
     )
     overlap: float = Field(
-        0.5, ge=0, lt=1, description="share by which windows overlap where cases are predicted"
+        0.5, ge=0, lt=1, description="share by which windows overlap in prediction"
     )
     rotate: float = Field(
         10.0, ge=0, le=180, description="usual augmentation: most degrees about each axis"
@@ -92,7 +92,7 @@ class SegmenterOptions(HostOptions):
     save_predictions: bool = Field(
         True, description="write label maps of the held-out cases, where the source has files"
     )
-    device: Device = Field("auto", description="where it trains: auto, cpu, cuda or cuda:N")
+    device: Device = Field("auto", description="training device: auto, cpu, cuda or cuda:N")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="auto (bf16 where native, else fp32), bf16, fp16 (CUDA) or fp32"
     )
@@ -105,7 +105,7 @@ class SegmenterOptions(HostOptions):
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     log_every: int = Field(20, ge=1, description="steps averaged in a line of metrics.csv")
     output: str = Field("", description="folder for the results, as -o (runs/segmenter/NAME_R-S)")
-    resume: bool = Field(False, description="yes goes on with the training in that folder")
+    resume: bool = Field(False, description="yes resumes the training in that folder")
 
     @classmethod
     def read(cls, settings: Mapping[str, str]) -> SegmenterOptions:

@@ -182,7 +182,7 @@ class SegmenterSession(Session[str]):
         from gansynth_segmenter.judging import METRICS, PREDICTIONS, judge_held_out
 
         job = self.job
-        self.say(f"judging on {len(job.source.held_out_ids)} real held-out cases")
+        self.say(f"evaluating on {len(job.source.held_out_ids)} real held-out cases")
         folder = job.output / PREDICTIONS if job.options.save_predictions else None
         metrics = judge_held_out(segmenter, job.source, folder, self.say)
         write_json_atomic(job.output / METRICS, {"steps": job.steps, **metrics})

@@ -1,4 +1,4 @@
-"""What ``gansynth doctor`` says of the YOLO packages: their releases and their licences."""
+"""Lines of ``gansynth doctor`` on the YOLO packages: releases and licences."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from gansynth_yolo.libraries import dotted, release_of
 
 
 def lines() -> Iterator[Line]:
-    """Whether the release of each package is one we know; neither is imported."""
+    """Check whether the release of each package is supported, without importing it."""
     for package, extra, releases, licence in (
         ("libreyolo", "yolo", (libre_options.LEAST, libre_options.BELOW), "MIT"),
         (
             "ultralytics",
             "ultralytics",
             (options.LEAST, options.BELOW),
-            "AGPL-3.0: what you build on it and offer to others has to be open, too",
+            "AGPL-3.0: software built on it and offered to others must be open, too",
         ),
     ):
         cure = f"pip install 'gansynth[{extra}]'"

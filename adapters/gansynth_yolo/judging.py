@@ -1,4 +1,4 @@
-"""What a trained detector finds in real held-out images, and what that is worth."""
+"""Evaluation of a trained detector on real held-out images."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from gansynth_yolo.mirror import mirrored
 from gansynth_yolo.source import YoloSource
 
 SPLITS: Mapping[str, str] = {"val": DETECTIONS, "test": DETECTIONS.replace(".json", "_test.json")}
-"""Split -> file with what was found in it."""
+"""Split -> file of its detections."""
 
 
 def judge(
     output: Path, source: YoloSource, chosen: Detector, job: DetectorJob, weights: Path
 ) -> None:
-    """Let weights look at all validation and test images, and write down what they find.
+    """Write the detections in all validation and test images.
 
     Raises:
-        DataFault: a box or score that is none.
+        DataFault: an invalid box or score.
         EnvironmentFault: the disk refuses.
     """
     for split, file in SPLITS.items():
@@ -75,16 +75,16 @@ def _look(
 
 
 def true_boxes(image: YoloImage) -> Truth:
-    """The boxes of an image's label file, x1, y1, x2, y2 in its pixels; those within it."""
+    """Return the boxes of a label file within the image: x1, y1, x2, y2 in pixels."""
     boxes = image.boxes[:, [1, 0, 3, 2]].astype(np.float64)
     inside = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
     return Truth(boxes[inside], image.rows[inside, 0].astype(np.int64))
 
 
 def metrics_of(output: Path) -> dict[str, Any]:
-    """What was found in real validation images, by ``summary``.
+    """Return the ``summary`` of the detections in real validation images.
 
     Raises:
-        DataFault: that is damaged.
+        DataFault: the file is damaged.
     """
     return summary(read_detections(output / DETECTIONS))

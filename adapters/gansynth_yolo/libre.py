@@ -1,7 +1,7 @@
-"""LibreYOLO's detectors behind our interface.
+"""LibreYOLO's detectors as a ``Detector``.
 
-LibreYOLO (MIT) is imported when a job is looked at. It has colour inputs only: a grey file is read
-as three equal channels, and a grey sample becomes the same.
+LibreYOLO (MIT) is imported when a job is checked. It has colour inputs only. Grey files and grey
+samples become three equal channels.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Libre:
         _check_device(job.device)
 
     def train(self, job: DetectorJob, slots: Slots, watch: Watch) -> Path:
-        """Train; the weights of the best epoch, by LibreYOLO's own judgement."""
+        """Train, and return the weights of the epoch that LibreYOLO rates best."""
         values = settings(job)
         weights = job.output.absolute() / "weights"
         last = weights / "last.pt"
@@ -60,7 +60,7 @@ class Libre:
         return best_of(weights)
 
     def predict(self, job: DetectorJob, weights: Path, images: Sequence[Path]) -> list[Found]:
-        """What trained weights find in image files, read as in training."""
+        """Detect objects in image files, read as in training."""
         with silent_stdout():
             # Opened anew: after a training that was never validated a model is still in training
             # mode, where its head gives tensors of two axes that LibreYOLO cannot decode.
@@ -82,7 +82,7 @@ class Libre:
 
 
 def epochs_done(weights: Path) -> int:
-    """Epochs that a training had done when it wrote these weights.
+    """Return the epochs done when these weights were written.
 
     Raises:
         TrainingFault: the file is not LibreYOLO's, or damaged.
@@ -94,13 +94,13 @@ def epochs_done(weights: Path) -> int:
         return int(load_untrusted_torch_file(weights)["epoch"]) + 1
     except Exception as error:  # whatever a damaged file makes torch raise
         raise TrainingFault(
-            f"{weights}: cannot be gone on from ({type(error).__name__}), expected weights that "
+            f"{weights}: cannot be resumed ({type(error).__name__}), expected weights that "
             "libreyolo wrote; remove the folder to begin anew"
         ) from error
 
 
 class _Told:
-    """LibreYOLO's callbacks: tells the watch, and keeps places and epochs together."""
+    """LibreYOLO's callbacks: report to the watch, and synchronise slots with epochs."""
 
     def __init__(self, slots: Slots, watch: Watch) -> None:
         self._slots, self._watch = slots, watch
@@ -140,7 +140,7 @@ def _check_device(name: str) -> None:
 
 
 def _read(path: Path) -> Any:
-    """An image as training reads it: uint8 (H, W, 3), BGR; of 16 bits the upper 8."""
+    """Read an image as in training: uint8 (H, W, 3), BGR, the upper 8 bits of 16."""
     import cv2
 
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
