@@ -1,4 +1,4 @@
-"""``gansynth check deepmedic:trainConfig.cfg``: everything that is wrong, file by file."""
+"""``gansynth check deepmedic:trainConfig.cfg``: all faults, file by file."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ from gansynth_deepmedic.usable import (
 __all__ = ["check_deepmedic", "refuse_unusable", "roi_faults"]
 
 FRACTION = 1e-3
-"""How far a label may be from a whole number without a word: header scales leave such rests."""
+"""Tolerated distance of a label from a whole number; scaling by headers rounds."""
 
 
 def check_deepmedic(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
-    """Find everything that is wrong with ``deepmedic:trainConfig.cfg``; every file is read.
+    """Find all faults of ``deepmedic:trainConfig.cfg``; every file is read.
 
     Raises:
-        UsageFault: no such file, or options that do not fit.
-        DataFault: a configuration or list that cannot be used at all.
+        UsageFault: no such file, or invalid options.
+        DataFault: a configuration or list that cannot be read.
     """
     request, config, cases, options = listed_by(request)
     listing, model = cases.listing, cases.model
@@ -70,14 +70,14 @@ def check_deepmedic(request: SourceRequest, progress: Callable[[int, int], None]
 
 
 def _each_once(findings: list[Finding]) -> list[Finding]:
-    """Several looks at a file may find the same."""
+    """Remove repeated findings; several checks may report the same."""
     return list({(f.level, f.case, f.message): f for f in findings}.values())
 
 
 def _check_case(
     case: str, listed: Listed, tally: Seen, cases: Cases, config: TrainConfig, *, trained: bool
 ) -> Iterator[Finding]:
-    """Read a case's files to their last byte."""
+    """Check a case; its files are read completely."""
     assert listed.labels is not None
     if not all(os.path.isfile(file) for file in listed.files):  # told already
         return
@@ -108,7 +108,7 @@ def _check_case(
 
 
 def _told(case: str, file: Path, faults: Iterator[Found]) -> Iterator[Finding]:
-    """Faults, until one ends the look at the case."""
+    """Yield the faults of a case until one ends its check."""
     try:
         for where, fault in faults:
             yield Finding("error", case, where, str(fault))
@@ -119,7 +119,7 @@ def _told(case: str, file: Path, faults: Iterator[Found]) -> Iterator[Finding]:
 
 
 def _labels(case: str, file: Path, tally: Seen, cases: Cases) -> Iterator[Finding]:
-    """Values of a label map."""
+    """Check the values of a label map."""
     try:
         array = read_nifti(file).array
         labels = label_map(file, array, cases.model)
@@ -127,15 +127,15 @@ def _labels(case: str, file: Path, tally: Seen, cases: Cases) -> Iterator[Findin
         return
     if array.dtype.kind == "f" and not np.allclose(array, np.rint(array), atol=FRACTION):
         text = (
-            f"{file}: holds fractions, which DeepMedic rounds; expected whole numbers; was it "
-            "resampled? Resample label maps to the nearest voxel"
+            f"{file}: holds fractions, which DeepMedic rounds, expected whole numbers; "
+            "resample label maps to the nearest voxel"
         )
         yield Finding("warning", case, file, text)
     yield from check_values(tally, case, file, labels)
 
 
 def _headers(case: str, listed: Listed) -> Iterator[Finding]:
-    """Files whose headers tell of another place than the label map's: DeepMedic does not look."""
+    """Warn of files whose affine differs from the label map's; DeepMedic does not check."""
     assert listed.labels is not None
     reference: Header | None = None
     for file in dict.fromkeys((listed.labels, *listed.files)):
@@ -148,8 +148,8 @@ def _headers(case: str, listed: Listed) -> Iterator[Finding]:
         if difference > AFFINE_TOLERANCE:
             text = (
                 f"{file}: affine differs from that of {listed.labels.name} by up to "
-                f"{difference:.3g} mm; DeepMedic takes voxels as they are stored, and so does "
-                "gansynth here; do they lie on each other? If so, copy the header"
+                f"{difference:.3g} mm; DeepMedic and gansynth ignore it and take voxels as "
+                "stored; if the voxels match, copy the header"
             )
             yield Finding("warning", case, file, text)
 
@@ -161,7 +161,7 @@ def _sides(
     options: DeepMedicOptions,
     tally: Seen,
 ) -> Iterator[Finding]:
-    """Subjects, or the same image, on both sides."""
+    """Yield subjects and identical images on both sides of the split."""
     listing = cases.listing
     try:
         subject_of = subjects_of(listing, request.subjects)

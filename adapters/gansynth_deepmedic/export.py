@@ -25,23 +25,23 @@ from gansynth_deepmedic.weights import SamplingMaps
 
 MANIFEST = "manifest.json"
 SPARE = 16
-"""Of so many crops one may turn out to have no place for a segment, in a very odd data set."""
+"""One spare crop for this many, as a crop may have no room for a segment."""
 TIMES = 2
-"""A case written as float32 takes at most so many times the room of the user's files, usually."""
+"""Usual limit of a case's size as float32, relative to the user's files."""
 NOT_ANONYMOUS = (
-    "synthetic cases are not anonymous: what surrounds each sample is a real training case. The "
-    "lists name real cases, too, by their paths: keep those, and this folder, where they are"
+    "synthetic cases are not anonymous: a real training case surrounds each sample. The lists "
+    "also name real cases by their paths: do not move those, or this folder"
 )
 
 
 class DeepMedicExport(SlotExport):
-    """Real cases where they are, each sample in its real case, and the lists of both.
+    """Real cases in place, each sample inserted into its real case, and the lists of both.
 
     Attributes:
-        share: what every subepoch loads.
+        share: cases and segments of every subepoch.
 
     Raises:
-        DataFault: DeepMedic itself would stop at one of the real cases.
+        DataFault: DeepMedic would fail on one of the real cases.
     """
 
     target = "deepmedic"
@@ -53,43 +53,43 @@ class DeepMedicExport(SlotExport):
     # -- the order -------------------------------------------------------------------------------
 
     def place(self, name: str) -> Path:
-        """Any new folder."""
+        """Return a new folder."""
         if self.content == "synthetic":
             raise UsageFault(
-                "--content synthetic: synthetic cases of DeepMedic lie in real training cases, "
-                "which such data would give away; expected mixed. Leave --content out"
+                "--content synthetic: synthetic cases of DeepMedic contain real training cases, "
+                "which such data would disclose; expected mixed. Leave --content out"
             )
         return new_folder(name)
 
     def check_order(self) -> None:
-        """Refuse cases, too, that DeepMedic stops at, and sampling maps of the user's."""
+        """Also reject cases at which DeepMedic fails, and the user's sampling maps."""
         super().check_order()
         config, model = self.source.config, self.source.model
         if config.weighted:
             raise UsageFault(
-                f"{config.path}: weightedMapsForSamplingEachCategoryTrain is set, and nobody knows "
-                "such maps of a synthetic case; expected a configuration without, so that "
-                "DeepMedic derives them from labels and region of interest. Remove that key"
+                f"{config.path}: weightedMapsForSamplingEachCategoryTrain is set, but "
+                "synthetic cases have no such maps, expected a configuration without. Remove that "
+                "key, so that DeepMedic derives them from labels and region of interest"
             )
         refuse_unusable(self.source, model)
         self.sampling = SamplingMaps.of(config, tuple(self.source.schema.labels.values()), model)
 
     def measure(self) -> int:
-        """Bytes that a synthetic case takes on disk, as far as one can tell by the real ones."""
+        """Estimate the bytes of a synthetic case on disk from the real ones."""
         sizes = (sum(file.stat().st_size for file in c.files) for c in self.source.config.train)
         return min(TIMES * max(sizes), self._volume_bytes())
 
     def _volume_bytes(self) -> int:
-        """Of the largest case in memory: images float32, labels and region."""
+        """Return the bytes of the largest case in memory: images float32, labels and region."""
         voxels = max(prod(self.source.shape(case)) for case in self.source.train_ids)
         return voxels * (4 * len(self.source.config.channels) + 4)
 
     def unsaid(self) -> int:
-        """As many as the user's file loads."""
+        """Return the number of cases that the user's file loads."""
         return self.source.config.cases
 
     def count(self, alone: int | None) -> tuple[int, int]:
-        """What every subepoch loads."""
+        """Return the repeats of real cases and the synthetic cases of every subepoch."""
         config, real = self.source.config, len(self.source.train_ids)
         cases = config.cases if alone is None else alone
         share = share_on_disk(real, self.injection.ratio, cases, config.segments, config.batch)
@@ -105,7 +105,7 @@ class DeepMedicExport(SlotExport):
         if self.source.model is None and config.normalise and self.sampling.kind == PER_CLASS:
             classes = (
                 f"{MAPS}: one for each of {self.sampling.categories} classes, expected as many "
-                "numberOfOutputClasses; name the network to be sure: --read model=modelConfig.cfg"
+                "as numberOfOutputClasses; to check it: --read model=modelConfig.cfg"
             )
             share = replace(share, notes=(*share.notes, classes))
         self.share = share
@@ -114,12 +114,12 @@ class DeepMedicExport(SlotExport):
 
     @property
     def drawn(self) -> int:
-        """Some more than cases where a crop may turn out not to fit."""
+        """Number of samples to generate, with spare ones for crops that do not fit."""
         whole = self.manifest is None or self.manifest["space"]["grid"] in ("native", "resample")
         return self.samples if whole else self.samples + ceil(self.samples / SPARE)
 
     def room(self) -> int:
-        """Of the files, and of the bank."""
+        """Return the bytes of the files and of the bank."""
         real = self.real if self.injection.real_in_generator_space else 0
         needed = (self.samples + real) * self.sample_bytes
         if self.manifest is None:
@@ -132,7 +132,7 @@ class DeepMedicExport(SlotExport):
     # -- what is in it ---------------------------------------------------------------------------
 
     def describe(self) -> dict[str, Any]:
-        """A JSON document for the user."""
+        """Return a JSON document for the user."""
         listed = self.real * self.repeats
         each = self.share.segments // self.share.cases
         return {
@@ -174,7 +174,7 @@ class DeepMedicExport(SlotExport):
         return {key: manifest[key] for key in ("segments_of", "left_out", "rejected", "changed")}
 
     def _real_cases(self, folder: Path, reporter: Reporter) -> tuple[HostCase, ...]:
-        """The real training cases, brought through the generator's space if that is asked for."""
+        """Return the real training cases, converted through the generator's space if requested."""
         source, run = self.source, self.injection.run
         if not self.injection.real_in_generator_space:
             return tuple(source.host_case(case) for case in source.train_ids)
@@ -206,7 +206,7 @@ class DeepMedicExport(SlotExport):
         }
 
     def _where(self, slots: Slots) -> dict[str, Any]:
-        """Where DeepMedic may take segments of synthetic cases."""
+        """Describe where DeepMedic may centre segments of synthetic cases."""
         size = largest(slots.slots)
         verb = "predict" if self.sampling.pad else "see"
         by = {"roi": "their regions of interest", "maps": "their sampling maps"}[self.restricted]
@@ -223,7 +223,7 @@ class DeepMedicExport(SlotExport):
 
 
 def _repeated(processes: int) -> tuple[str, ...]:
-    """What is said of stock DeepMedic's random numbers: forked processes inherit the same ones."""
+    """Return a note on stock DeepMedic, whose forked processes inherit the same random state."""
     if processes < 1:
         return ()
     return (

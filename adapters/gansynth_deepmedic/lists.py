@@ -1,7 +1,7 @@
-"""List files and csv tables: the cases of a configuration, as DeepMedic pairs them up.
+"""Reads list files and csv tables: the cases of a configuration.
 
-Line i of every list of a part is case i. DeepMedic cuts the lists to the shortest without a word;
-here lists of unequal length are refused.
+Line i of every list of a part is case i. DeepMedic silently cuts all lists to the shortest. Here
+lists of unequal length are rejected.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gansynth_deepmedic.keys import Keys, joined
 from gansynth_deepmedic.literals import excerpt, read_text
 
 MOST_BYTES = 16 << 20
-"""Of a list, or of a csv."""
+"""Most bytes of a list or csv."""
 _CHANNEL = "channel_"
 _LABELS, _ROI, _PREDICTION = "ground_truth", "roi_mask", "prediction_filename"
 _MARK = "\ufeff"
@@ -27,7 +27,7 @@ _MARK = "\ufeff"
 
 @dataclass(frozen=True)
 class Listed:
-    """One case as the list files (or the csv) name it: absolute paths, not opened."""
+    """One case of the list files (or the csv): absolute paths, not opened."""
 
     # one for each channel; None for one that the case lacks (``-``)
     channels: tuple[Path | None, ...]
@@ -38,14 +38,14 @@ class Listed:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All that it names."""
+        """All files of the case."""
         named = (*self.channels, self.labels, self.roi)
         return tuple(file for file in named if file is not None)
 
 
 @dataclass(frozen=True)
 class Part:
-    """The cases of training, or of validation."""
+    """The cases of training or of validation."""
 
     where: Path  # file that names the first channels
     channels: tuple[str, ...]  # names of the channels, as far as the files tell
@@ -55,11 +55,11 @@ class Part:
 
 
 def read_part(keys: Keys, part: str, table: str, names: str | None = None) -> Part:
-    """The cases of ``Training`` or ``Validation``.
+    """Read the cases of ``Training`` or ``Validation``.
 
     Raises:
-        DataFault: a key, list or table that is missing or cannot be used, lists of unequal length,
-            a first channel that is missing.
+        DataFault: a missing or invalid key, list or table, lists of unequal length, or a missing
+            first channel.
     """
     if keys.has(table):
         return _once(_read_table(keys.file(table)), names=None)
@@ -87,15 +87,15 @@ def read_part(keys: Keys, part: str, table: str, names: str | None = None) -> Pa
 
 
 def read_list(path: Path) -> list[str]:
-    """The entries of a list file: paths, or ``-`` for a channel that a case lacks.
+    """Return the entries of a list file: paths, or ``-`` for a missing channel.
 
     Raises:
-        DataFault: missing, no text, or a line that no path can be.
+        DataFault: missing, no text, or a line that is not a path.
     """
     text = read_text(path, MOST_BYTES)
     if text.startswith(_MARK):
         raise DataFault(
-            f"{path}: begins with a byte order mark, which DeepMedic takes for a part of the first "
+            f"{path}: begins with a byte order mark, which DeepMedic reads as part of the first "
             "path; save it as UTF-8 without"
         )
     entries = []
@@ -118,8 +118,8 @@ def _equally_long(columns: Sequence[tuple[Path, list[str]]]) -> None:
         if len(others) != len(entries):
             raise DataFault(
                 f"{path}: lists {len(others)} case(s), but {first} lists {len(entries)}; expected "
-                "as many, line i of every list is case i (DeepMedic cuts the longer one silently); "
-                "complete it"
+                "as many, because line i is case i (DeepMedic silently cuts the longer list). "
+                "Complete it"
             )
 
 
@@ -132,8 +132,8 @@ def _listed(columns: Sequence[tuple[Path, list[str]]], channels: int, number: in
         if index == 0 or index >= channels:
             role = "first channel" if index == 0 else "label map or region of interest"
             raise DataFault(
-                f"{path}: entry {number + 1} is '-', a missing {role}, which DeepMedic cannot do "
-                "without; expected a path; add the file, or remove the case from every list"
+                f"{path}: entry {number + 1} is '-', a missing {role}, which DeepMedic needs, "
+                "expected a path; add the file, or remove the case from every list"
             )
         files.append(None)
     others = files[channels:]
@@ -142,7 +142,7 @@ def _listed(columns: Sequence[tuple[Path, list[str]]], channels: int, number: in
 
 
 def _once(part: Part, names: Sequence[str] | None) -> Part:
-    """Each case once; names of predictions stay with their cases."""
+    """Remove repeated cases together with their names of predictions."""
     names = part.predictions if names is None else names
     keys: set[tuple[object, ...]] = set()
     cases: list[Listed] = []
@@ -188,7 +188,7 @@ def _read_table(path: Path) -> Part:
 
 
 def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Header, and (line, cells) of each row."""
+    """Return the header, and (line, cells) of each row."""
     text = read_text(path, MOST_BYTES).removeprefix(_MARK)
     reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
     try:
@@ -213,7 +213,7 @@ def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
 
 
 def told_apart(paths: Sequence[Path]) -> tuple[str, ...]:
-    """What tells files' names apart, else their folders' too; ``channel 0``, ... if nothing does.
+    """Return the distinguishing parts of file names, else with folders, else ``channel 0``, ...
 
     For example ``flair`` and ``t1c`` of ``trainChannels_flair.cfg`` and ``trainChannels_t1c.cfg``.
     """

@@ -23,7 +23,7 @@ _PADDED: tuple[str | None, ...] = ("MIRROR", "mirror", "ZERO", "zero", "SAME")
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A network's configuration, with DeepMedic's defaults where the file says nothing."""
+    """A network's configuration, with DeepMedic's defaults for missing keys."""
 
     path: Path | None  # the file, absolute; None for DeepMedic's own example (``deepMedic``)
     values: Mapping[str, Any]  # every assignment of the file
@@ -73,7 +73,7 @@ def read_model_config(path: Path) -> ModelConfig:
 
     Raises:
         UsageFault: there is no such file.
-        DataFault: code, or a key that is missing, of another type, or does not fit the others.
+        DataFault: code, or a missing, invalid or inconsistent key.
     """
     path = Path(os.path.abspath(path))
     keys = Keys(path, read_literals(path))
@@ -88,7 +88,7 @@ def read_model_config(path: Path) -> ModelConfig:
 
 
 def model_of(keys: Keys) -> ModelConfig:
-    """The network that some keys describe."""
+    """Return the network of some keys."""
     features = keys.wholes("numberFMsPerLayerNormal")
     kernels = _per_layer(keys, "kernelDimPerLayerNormal", len(features))
     low, factors = _subsampled(keys, features)
@@ -124,7 +124,7 @@ def model_of(keys: Keys) -> ModelConfig:
 
 
 def _refuse_small(model: ModelConfig) -> None:
-    """Segments must hold the receptive field, and leave a voxel to predict."""
+    """Reject segments smaller than the receptive field, or without a predicted voxel."""
     least = [max(r, u + 1) for r, u in zip(model.receptive, model.unpredicted, strict=True)]
     for key, size in (
         ("segmentsDimTrain", model.segment),
@@ -153,7 +153,7 @@ def _per_layer(
 
 
 def _layers(keys: Keys, key: str, layers: int, least: int = 2) -> tuple[int, ...]:
-    """Numbers of layers, counted from 1."""
+    """Return numbers of layers, counted from 1."""
     numbers = keys.wholes(key, ())
     if not all(least <= number <= layers for number in numbers):
         raise keys.odd(key, f"numbers of layers from {least} to {layers}")
@@ -163,7 +163,7 @@ def _layers(keys: Keys, key: str, layers: int, least: int = 2) -> tuple[int, ...
 def _subsampled(
     keys: Keys, features: tuple[int, ...]
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[Triple, ...]]:
-    """Features and factors of each subsampled path; the last features serve further paths too."""
+    """Return features and factors of each subsampled path; further paths repeat the last."""
     if not keys.flag("useSubsampledPathway", False):
         return (), ()
     factors = _nested(keys, "subsampleFactor", [3, 3, 3])
@@ -181,7 +181,7 @@ def _subsampled(
 
 
 def _nested(keys: Keys, key: str, default: list[int]) -> tuple[tuple[int, ...], ...]:
-    """Lists of whole numbers; one alone stands for a list of it."""
+    """Return lists of whole numbers; a single list becomes a list of it."""
     value = keys.values.get(key)
     value = default if value is None else value
     expected = "a list of whole numbers from 1, or a list of such lists"
@@ -198,7 +198,7 @@ def _nested(keys: Keys, key: str, default: list[int]) -> tuple[tuple[int, ...], 
 def _low_kernels(
     keys: Keys, kernels: tuple[Triple, ...], features: tuple[int, ...]
 ) -> tuple[Triple, ...]:
-    """Kernels of a subsampled path, which must see as far as the normal one."""
+    """Return the kernels of a subsampled path, with the receptive field of the normal one."""
     key = "kernelDimPerLayerSubsampled"
     same = kernels if len(features) == len(kernels) else None
     own_kernels = _per_layer(keys, key, len(features), same)
@@ -227,11 +227,7 @@ def _initial(keys: Keys) -> tuple[str, float]:
 
 
 def _padded(keys: Keys, key: str, kernels: Sequence[Triple]) -> tuple[bool, ...]:
-    """Whether each layer's input is padded, so that it keeps its size.
-
-    DeepMedic takes None for ``VALID`` when it convolves, but not when it computes sizes: that only
-    agrees for kernels of one voxel.
-    """
+    """Return whether each layer is padded; None is rejected for kernels above one voxel."""
     value = keys.values.get(key)
     if value is None:
         return (False,) * len(kernels)
@@ -241,6 +237,7 @@ def _padded(keys: Keys, key: str, kernels: Sequence[Triple]) -> tuple[bool, ...]
     for kind, kernel in zip(kinds, kernels, strict=True):
         if kind not in _UNPADDED + _PADDED:
             raise keys.odd(key, "'VALID', 'mirror', 'zero' or 'SAME' for each layer")
+        # DeepMedic takes None for VALID when it convolves, but not when it computes sizes.
         if kind in _UNPADDED[1:] and max(kernel) > 1:
             raise keys.odd(key, f"'VALID' or 'mirror' for a kernel of {list(kernel)}")
     return tuple(kind in _PADDED for kind in kinds)

@@ -1,7 +1,7 @@
-"""What a training process is told, and the lines it tells while it trains. numpy and h5py only.
+"""The order of a training process and its progress messages. Needs numpy and h5py only.
 
-Both engines are told the same: the real program in its own Python, and the torch engine. Their
-parent (``session``) has the producer, watches, and keeps the record.
+Both engines get the same order: the real program in its own Python, and the torch engine. Their
+parent (``session``) owns the producer, reads the progress and writes the record.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Engine = Literal["deepmedic", "torch"]
 ORDER = "gansynth_order.json"
 PROGRESS = "gansynth_progress.jsonl"
 SLOTS = "synth"
-"""Folder that the paths of synthetic places lead to; on the fly there is nothing in it."""
+"""Folder in the paths of synthetic slots; on the fly it stays empty."""
 
 
 @dataclass(frozen=True)
 class Order(Document, whole=True):
-    """One training, or what is left of it."""
+    """One training, or its remaining epochs."""
 
     engine: Engine  # which process this is for
     output: Path  # folder of the results; ``PROGRESS`` is written there
@@ -59,7 +59,7 @@ class Order(Document, whole=True):
 
     @classmethod
     def read(cls, path: Path) -> Order:
-        """Read what ``to_json`` wrote (IntegrityFault: it is damaged)."""
+        """Read a file that ``to_json`` wrote (IntegrityFault: it is damaged)."""
         try:
             return cls.from_json(read_json(path))
         except (DataFault, UsageFault, LookupError, TypeError, ValueError, AttributeError) as error:
@@ -75,14 +75,14 @@ def _told(error: Exception) -> str:
 
 
 class Progress:
-    """Tells the parent: one JSON document a line, whole lines only, from any process.
+    """Reports to the parent: one JSON document per line, from any process.
 
     ``{"step": [begin, end]}``: a training step, ``time.monotonic()``.
-    ``{"job": {"subepoch", "place", "kind", "case", "sample", "segments"}}``: a case that segments
-    were taken of; kind is ``real``, ``synthetic`` or ``fallback``.
+    ``{"job": {"subepoch", "place", "kind", "case", "sample", "segments"}}``: a case with its
+    segments; kind is ``real``, ``synthetic`` or ``fallback``.
     ``{"trained": subepoch}``: all batches of a subepoch are done.
-    ``{"epoch": done, "metrics": {...}}``: so many epochs are done; numbers worth saying.
-    ``{"end": {...}}``: the training has reached its end; metrics on real validation cases.
+    ``{"epoch": done, "metrics": {...}}``: number of epochs done, and their metrics.
+    ``{"end": {...}}``: the training has ended; metrics on real validation cases.
     """
 
     def __init__(self, file: Path) -> None:
@@ -101,5 +101,5 @@ class Progress:
 
 
 def _number(value: Any) -> Any:
-    """One of numpy's numbers as Python's own."""
+    """Convert a number of numpy to one of Python."""
     return value.item()

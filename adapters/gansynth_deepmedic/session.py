@@ -1,4 +1,4 @@
-"""One DeepMedic training: its bank and producer, the process that trains, counts and record."""
+"""One DeepMedic training: sample bank, producer, training process, counts and record."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class DeepMedicSession(Session[int]):
-    """Trains, watches, and keeps the record; ``run`` does it all."""
+    """Trains, reads the progress and records; ``run`` does it all."""
 
     compared = COMPARED
     anew = ANEW
@@ -54,13 +54,13 @@ class DeepMedicSession(Session[int]):
         self._checkpoint = None if not first else checkpoint_of(job.output)
 
     def run(self) -> Outcome:
-        """Train, and wait for its end; however it ends, nobody is left and the record is written.
+        """Train to the end. However it ends, no process is left and the record is written.
 
         Raises:
-            IntegrityFault, UsageFault: what is gone on with is something else.
-            EnvironmentFault: no room for the bank, or the disk refuses.
+            IntegrityFault, UsageFault: the training to resume is a different one.
+            EnvironmentFault: too little disk space for the bank, or the disk refuses.
             TrainingFault: the bank does not fill, or the training failed.
-            KeyboardInterrupt, SystemExit: interrupted, after the training process has ended too.
+            KeyboardInterrupt, SystemExit: interrupted; the training process has ended too.
         """
         job = self.job
         self.open()
@@ -85,26 +85,26 @@ class DeepMedicSession(Session[int]):
         return replace(outcome, warnings=warnings)
 
     def _spread(self) -> Iterator[str]:
-        """What is said where segments of synthetic cases could not be centred in the sample."""
+        """Yield a warning about segments that could not be centred in their sample."""
         number = sum(subepoch.spread for subepoch in self._subepochs.values())
         if number:
             yield (
-                f"segments of {number} synthetic cases were taken from anywhere in them: no voxel "
-                "of the sample has room for a segment around it; fit the generator with a larger "
-                "size, or train with smaller segments"
+                f"segments of {number} synthetic cases were taken from the whole case, because "
+                "no voxel of the sample has room for a segment around it; fit the generator with "
+                "a larger size, or train with smaller segments"
             )
 
     # -- before ----------------------------------------------------------------------------------
 
     def _cases(self) -> tuple[HostCase, ...]:
-        """The real training cases, brought through the generator's space if asked."""
+        """Return the real training cases, converted through the generator's space if requested."""
         job, source = self.job, self.job.source
         if not job.injection.real_in_generator_space:
             return tuple(source.host_case(case) for case in source.train_ids)
         from gansynth.runtime.progress import NullReporter
 
         assert job.injection.run is not None, "checked"
-        self.say("bringing the real training cases through the generator's space")
+        self.say("converting the real training cases through the generator's space")
         space = job.injection.run.space
         return bring_real(source, space, job.output, NullReporter())
 
@@ -163,7 +163,7 @@ class DeepMedicSession(Session[int]):
         }
 
     def tell(self, text: str) -> None:
-        """Into the log, too."""
+        """Write a line, also to the log."""
         with contextlib.suppress(OSError), (self.output / LOG).open("a") as log:
             log.write(f"{text}\n")
         super().tell(text)
@@ -199,7 +199,7 @@ class DeepMedicSession(Session[int]):
     # -- while training --------------------------------------------------------------------------
 
     def _train(self, order: Order) -> processes.Ended:
-        """Run the process that trains until it ends."""
+        """Run the training process until it ends."""
         output, program = self.job.output, self.job.program
         with disk_errors(output):
             (output / PROGRESS).unlink(missing_ok=True)
@@ -214,7 +214,7 @@ class DeepMedicSession(Session[int]):
             return processes.run(words, environ, output / LOG)
 
     def _take(self, document: Mapping[str, Any]) -> None:
-        """Take in one document of ``order.Progress``."""
+        """Process one document of ``order.Progress``."""
         if "step" in document:
             self.step(*document["step"])
         elif "job" in document:
@@ -235,7 +235,7 @@ class DeepMedicSession(Session[int]):
         self.report()
 
     def _epoch(self, done: int, metrics: Mapping[str, Any]) -> None:
-        """Note the end of an epoch; told again for what is known of it only later."""
+        """Record the end of an epoch; a second call adds later metrics."""
         again = done == self.done
         self.done = done
         self._checkpoint = newest_checkpoint(self.output)
@@ -250,7 +250,7 @@ class DeepMedicSession(Session[int]):
 
 
 def flat(metrics: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, float]]:
-    """Numbers with their names, those of documents within documents too."""
+    """Yield the numbers of nested documents with their names."""
     for key, value in metrics.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{name}{key} ")

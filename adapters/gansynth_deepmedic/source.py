@@ -1,7 +1,7 @@
 """``deepmedic:trainConfig.cfg``: the training and validation cases of a DeepMedic configuration.
 
-DeepMedic knows neither spacing nor orientation. So all files of a case are turned by the axes of
-its label map, whatever their own headers say, and put back by the same.
+DeepMedic ignores spacing and orientation. All files of a case are reoriented by the axes of its
+label map, not by their own headers, and written back by the same axes.
 """
 
 from __future__ import annotations
@@ -43,10 +43,9 @@ log = logging.getLogger("gansynth")
 
 
 class DeepMedicSource(VolumeSource):
-    """The cases of one configuration: fold 0 trains on its training lists, ``all`` on everything.
+    """The cases of one configuration: fold 0 trains on its training lists, ``all`` on all cases.
 
-    Where there are regions of interest, labels outside of them are -1: DeepMedic takes no segment
-    around such a voxel.
+    Labels outside regions of interest are -1: DeepMedic centres no segment there.
     """
 
     config: TrainConfig  # the configuration
@@ -62,19 +61,19 @@ class DeepMedicSource(VolumeSource):
     # -- what it has -----------------------------------------------------------------------------
 
     def listed(self, case_id: str) -> Listed:
-        """The files of a case (DataFault: there is no such case)."""
+        """Return the files of a case (DataFault: no such case)."""
         self.entry(case_id)
         return self._listed[case_id]
 
     @property
     def case_ids(self) -> tuple[str, ...]:
-        """All that the configuration lists."""
+        """All cases that the configuration lists."""
         return tuple(self._listed)
 
     def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
-        """The same cases dealt out otherwise: a configuration with lists of its own for each fold.
+        """Split the cases into folds, each with its own configuration and lists.
 
-        Cases are those that this one lists.
+        The cases are those of this configuration.
         """
         from gansynth_deepmedic.divided import write_folds
 
@@ -91,13 +90,13 @@ class DeepMedicSource(VolumeSource):
 
     @cached_property
     def schema(self) -> Schema:
-        """Channels, labels and spacing (z, y, x) of the arrays that ``load`` returns."""
+        """Channels, labels and spacing (z, y, x) of the arrays of ``load``."""
         schema: Schema = super().schema
         return replace(schema, has_outside=True) if self.regions else schema
 
     @cached_property
     def space(self) -> Space:
-        """Crops of about the training cases' median size, or whole volumes, if asked for."""
+        """Crops of about the training cases' median size, or whole volumes if requested."""
         space: Space = super().space
         if not self.regions:
             return space
@@ -109,11 +108,11 @@ class DeepMedicSource(VolumeSource):
     def load(self, case_id: str) -> Case:
         """Read one case: image float32 (C, D, H, W), labels int16 (D, H, W).
 
-        Channels that it lacks are zeros, as DeepMedic has them.
+        Missing channels are zeros, as in DeepMedic.
 
         Raises:
-            DataFault: unknown, damaged, NaN, files that do not fit together, a label value that
-                the schema does not know, or an empty region of interest.
+            DataFault: an unknown or damaged case, NaN, inconsistent files, an unknown label value,
+                or an empty region of interest.
         """
         case = super().load(case_id)
         lacking = [file is None for file in self.listed(case_id).channels]
@@ -124,7 +123,7 @@ class DeepMedicSource(VolumeSource):
         return replace(case, image=image)
 
     def original(self, case_id: str) -> Original:
-        """A case as its files have it, its labels also outside of the region of interest."""
+        """Read a case in the form of its files, with labels outside the region of interest."""
         original = super().original(case_id)
         channels = self.listed(case_id).channels
         units = [
@@ -134,10 +133,10 @@ class DeepMedicSource(VolumeSource):
         return replace(original, units=tuple(units))
 
     def host_case(self, case_id: str) -> HostCase:
-        """A case as DeepMedic's files have it; reads the image only if units depend on it.
+        """Return a case in the form of DeepMedic's files; the image is read only for its units.
 
         Raises:
-            UsageFault: it is resampled, so that nothing could be put back voxel by voxel.
+            UsageFault: it is resampled, so samples could not be inserted voxel by voxel.
             DataFault: a file cannot be read.
         """
         listed = self.listed(case_id)
@@ -147,8 +146,8 @@ class DeepMedicSource(VolumeSource):
         if self.shape(case_id) != shape:
             raise UsageFault(
                 f"--read spacing={self.request.read.get('spacing')}: case {case_id!r} is resampled "
-                f"from {shape} to {self.shape(case_id)} voxels, and DeepMedic takes volumes as "
-                "their files have them; expected spacing=native, leave it out"
+                f"from {shape} to {self.shape(case_id)} voxels, but DeepMedic takes voxels as "
+                "stored, expected spacing=native; leave it out"
             )
         return HostCase(
             case_id,
@@ -174,7 +173,7 @@ class DeepMedicSource(VolumeSource):
         return how.units(turned.astype(np.float32))
 
     def _read(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, Volume]:
-        """The same with labels of -1 outside of the region of interest."""
+        """Read a case with labels of -1 outside the region of interest."""
         image, labels, reference = self._arrays(case_id)
         listed = self.listed(case_id)
         if listed.roi is None or labels is None:
@@ -186,7 +185,7 @@ class DeepMedicSource(VolumeSource):
         return image, np.where(region, labels, np.int16(OUTSIDE)), reference
 
     def _arrays(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, Volume]:
-        """Image (C, D, H, W) and labels (D, H, W), turned, and the label map's file."""
+        """Return reoriented image (C, D, H, W) and labels (D, H, W), and the label map's file."""
         listed = self.listed(case_id)
         assert listed.labels is not None
         reference = read_nifti(listed.labels)
@@ -200,7 +199,7 @@ class DeepMedicSource(VolumeSource):
         return np.stack(channels), labels, reference
 
     def _turned(self, file: Path, reference: Volume, labels: Path) -> npt.NDArray[Any]:
-        """A file's array (D, H, W), turned as the label map is."""
+        """Return a file's array (D, H, W), reoriented like the label map."""
         volume = read_nifti(real_file(file, self.request))
         for problem in other_shape(file, volume.array.shape, labels, reference.array.shape):
             raise DataFault(problem)
@@ -210,7 +209,7 @@ class DeepMedicSource(VolumeSource):
 
     @cached_property
     def _labels(self) -> Mapping[str, int]:
-        """Label name -> value: as asked for, as the network has classes, else 0 to the largest."""
+        """Label name -> value: as given, by the network's classes, else 0 to the largest."""
         labels = self.options.labels or self.listing.labels
         if labels is not None:
             return labels
@@ -233,9 +232,9 @@ def open_deepmedic(request: SourceRequest) -> DeepMedicSource:
     """Open ``deepmedic:trainConfig.cfg``.
 
     Raises:
-        UsageFault: no such file, or options that do not fit.
-        DataFault: a configuration, list or case that cannot be used.
-        IntegrityFault: a subject is on both sides, or a listed case is a synthetic one.
+        UsageFault: no such file, or invalid options.
+        DataFault: an invalid configuration, list or case.
+        IntegrityFault: a subject is on both sides, or a listed case is synthetic.
     """
     request, config, cases, options = listed_by(request)
     source = DeepMedicSource(request, config, cases, options)
@@ -245,7 +244,7 @@ def open_deepmedic(request: SourceRequest) -> DeepMedicSource:
 
 
 def listed_by(request: SourceRequest) -> tuple[SourceRequest, TrainConfig, Cases, DeepMedicOptions]:
-    """What a request asks for: with absolute paths, its configuration, cases and options.
+    """Return a request with absolute paths, and its configuration, cases and options.
 
     Raises:
         UsageFault, DataFault: as ``open_deepmedic``.
@@ -268,7 +267,7 @@ def listed_by(request: SourceRequest) -> tuple[SourceRequest, TrainConfig, Cases
 
 
 def notes(config: TrainConfig) -> list[str]:
-    """What a user ought to know of a configuration that can be used."""
+    """Return the warnings about a valid configuration."""
     lines = []
     for case in config.repeated:
         lines.append(
@@ -277,7 +276,7 @@ def notes(config: TrainConfig) -> list[str]:
         )
     if not config.validation:
         lines.append(
-            f"{config.path}: validates on nothing, so no case is held out; list some, and set "
+            f"{config.path}: has no validation, so no case is held out; list some, and set "
             "performValidationOnSamplesThroughoutTraining or "
             "performFullInferenceOnValidationImagesEveryFewEpochs"
         )
@@ -285,15 +284,15 @@ def notes(config: TrainConfig) -> list[str]:
 
 
 def whole_numbers(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """An array in whole numbers: DeepMedic rounds what is of another type."""
+    """Return an array in whole numbers, rounded as in DeepMedic."""
     return array if array.dtype.kind in "iu" else np.rint(array)
 
 
 def label_map(file: Path, array: npt.NDArray[Any], model: ModelConfig | None) -> LabelArray:
-    """Labels as int16, rounded as DeepMedic does.
+    """Return labels as int16, rounded as in DeepMedic.
 
     Raises:
-        DataFault: labels below 0, or that the network has no class for.
+        DataFault: labels below 0, or beyond the network's classes.
     """
     whole = whole_numbers(array)
     low, high = int(whole.min()), int(whole.max())
@@ -309,7 +308,7 @@ def label_map(file: Path, array: npt.NDArray[Any], model: ModelConfig | None) ->
 
 
 def empty_region(file: Path) -> DataFault:
-    """What is said of a region of interest without a voxel."""
+    """Return the error for an empty region of interest."""
     return DataFault(
         f"{file}: no voxel is above 0, expected a region of interest to take segments from; "
         "correct the file, or remove the case from every list"

@@ -1,6 +1,7 @@
-"""What DeepMedic would choke on in the middle of a training, told before it starts.
+"""Finds data that would make DeepMedic fail in the middle of a training.
 
-It checks little: a label too many, or a case that no segment can be taken of, ends a training late.
+DeepMedic checks little: an unknown label, or a case without possible segments, ends a training
+late.
 The rules are DeepMedic's own (``dataManagement/sampling.py``, ``samplingType.py``).
 """
 
@@ -31,14 +32,14 @@ from gansynth_deepmedic.keys import Triple
 from gansynth_deepmedic.source import DeepMedicSource, empty_region, label_map, whole_numbers
 
 WHOLE_IMAGE = (UNIFORM, WHOLE)
-"""Types of sampling that take the region of interest itself for a map of weights."""
+"""Types of sampling that use the region of interest as a weight map."""
 _VALIDATION_SHARES = "proportionOfSamplesToExtractPerCategoryVal"
 _VALIDATION_MAPS = "weightedMapsForSamplingEachCategoryVal"
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How segments are taken of the cases of one side."""
+    """Sampling of segments from the cases of one side."""
 
     key: str  # of the segments' size in ``modelConfig.cfg``
     size: Triple | None  # of a segment (x, y, z); None if the network is not known
@@ -47,17 +48,17 @@ class Sampling:
 
 
 Found = tuple[Path, DataFault]
-"""The file, and what is wrong with it."""
+"""The file, and its fault."""
 
 
 def refuse_unusable(source: DeepMedicSource, model: ModelConfig | None) -> None:
-    """Stop if DeepMedic would, in the middle of its training.
+    """Reject data at which DeepMedic would fail in the middle of its training.
 
-    Headers of all cases are looked at first, then all label maps and regions of interest are read.
-    Maps of weights are not looked at.
+    The headers of all cases are checked first, then all label maps and regions of interest. Weight
+    maps are not checked.
 
     Raises:
-        DataFault: the first of what was found; ``gansynth check`` tells it all.
+        DataFault: the first fault; ``gansynth check`` reports all.
     """
     config = source.config
     for _, fault in config_faults(config, model):
@@ -70,7 +71,7 @@ def refuse_unusable(source: DeepMedicSource, model: ModelConfig | None) -> None:
 
 
 def config_faults(config: TrainConfig, model: ModelConfig | None) -> Iterator[Found]:
-    """Where both configurations do not fit each other."""
+    """Yield contradictions between both configurations."""
     if model is None:
         return
     assert model.path is not None
@@ -89,7 +90,7 @@ def config_faults(config: TrainConfig, model: ModelConfig | None) -> Iterator[Fo
 def samplings(
     config: TrainConfig, model: ModelConfig | None, *, trained: bool
 ) -> tuple[Sampling, ...]:
-    """What is done with the cases of one side."""
+    """Return the samplings of the cases of one side."""
     if trained:
         kind = None if config.weighted else config.sampling
         size = None if model is None else model.segment
@@ -116,7 +117,7 @@ def samplings(
 def header_faults(
     listed: Listed, config: TrainConfig, model: ModelConfig | None, *, trained: bool
 ) -> Iterator[Found]:
-    """What the headers of a case's files tell (DataFault: a file that cannot be read)."""
+    """Yield faults of the headers of a case's files (DataFault: an unreadable file)."""
     assert listed.labels is not None
     labels = read_nifti_header(listed.labels, ndim=(3,))
     each = samplings(config, model, trained=trained)
@@ -132,7 +133,7 @@ def header_faults(
 
 
 def _region_faults(file: Path, header: Header, each: Sequence[Sampling]) -> Iterator[Found]:
-    """Regions of an unsigned type: DeepMedic multiplies them with int8, which numpy refuses."""
+    """Yield regions of an unsigned type, which numpy cannot multiply by DeepMedic's int8."""
     if header.dtype.kind != "u" or header.scaled:
         return
     for sampling in each:
@@ -149,7 +150,7 @@ def _region_faults(file: Path, header: Header, each: Sequence[Sampling]) -> Iter
 
 
 def roi_faults(config: TrainConfig) -> list[DataFault]:
-    """Regions of interest that DeepMedic cannot sample from; headers only.
+    """Return the regions of interest that DeepMedic cannot sample from, by headers only.
 
     Raises:
         DataFault: a file that cannot be read.
@@ -165,7 +166,7 @@ def roi_faults(config: TrainConfig) -> list[DataFault]:
 def _small(
     file: Path, shape: Sequence[int], sampling: Sampling, config: TrainConfig, model: ModelConfig
 ) -> Iterator[Found]:
-    """Volumes that a segment does not fit in, padded as DeepMedic pads them."""
+    """Yield volumes that are smaller than a segment after DeepMedic's padding."""
     assert sampling.size is not None
     least = [n - p for n, p in zip(sampling.size, _padding(config, model), strict=True)]
     if any(n < m for n, m in zip(shape, least, strict=True)):
@@ -179,14 +180,14 @@ def _small(
 
 
 def _padding(config: TrainConfig, model: ModelConfig) -> Triple:
-    """Voxels along x, y, z that DeepMedic adds to a volume, on both sides together."""
+    """Return the voxels along x, y, z that DeepMedic pads, both sides together."""
     return model.unpredicted if config.pad else (0, 0, 0)
 
 
 def content_faults(
     listed: Listed, config: TrainConfig, model: ModelConfig | None, *, trained: bool
 ) -> Iterator[Found]:
-    """What the label map and the region of interest of a case tell.
+    """Yield faults of a case's label map and region of interest.
 
     Raises:
         DataFault: a file that cannot be read.
@@ -214,7 +215,7 @@ def _nothing_to_take(
     config: TrainConfig,
     model: ModelConfig | None,
 ) -> Iterator[Found]:
-    """Cases that no segment can be taken of: DeepMedic divides by zero."""
+    """Yield cases without possible segments, where DeepMedic divides by zero."""
     assert listed.labels is not None
     assert sampling.kind is not None
     file = listed.roi or listed.labels
@@ -243,7 +244,7 @@ def _nothing_to_take(
         mask.any() for share, mask in zip(shares, masks, strict=True) if share
     ):
         message = (
-            f"{listed.labels}: has none of the categories that segments are to be taken of (shares "
+            f"{listed.labels}: has none of the categories to sample segments from (shares "
             f"{[round(share, 3) for share in shares]}, type of sampling {sampling.kind}), expected "
             "one at least; give background a share, or remove the case from every list"
         )
@@ -251,7 +252,7 @@ def _nothing_to_take(
 
 
 def centre_range(shape: Sequence[int], segment: Triple, padding: Triple) -> tuple[slice, ...]:
-    """Voxels (x, y, z) of a volume that a segment may be centred on, within the padded volume."""
+    """Return the allowed centres (x, y, z) of segments that lie in the padded volume."""
     ranges = []
     for n, size, pad in zip(shape, segment, padding, strict=True):
         before = (size - 1) // 2 - pad // 2
@@ -261,7 +262,7 @@ def centre_range(shape: Sequence[int], segment: Triple, padding: Triple) -> tupl
 
 
 def _weights(sampling: Sampling, model: ModelConfig | None) -> tuple[float, ...]:
-    """Shares of the categories of a type of sampling."""
+    """Return the shares of the categories of a type of sampling."""
     if sampling.kind in WHOLE_IMAGE:
         return (1.0,)
     if sampling.shares:

@@ -38,8 +38,8 @@ def check_release(name: str, least: Release, below: Release) -> str:
         ) from None
     if not least <= release_of(installed) < below:
         raise EnvironmentFault(
-            f"--detector {name}: version {installed}, expected {expected}: its data set is "
-            f"extended from within, and that differs between releases; {cure}"
+            f"--detector {name}: version {installed}, expected {expected}: the adapter "
+            f"depends on internals that differ between releases; {cure}"
         )
     return installed
 

@@ -1,7 +1,7 @@
 """Augmentation of segments, as DeepMedic's ``dataManagement/augmentSample.py`` (commit e10ba7c).
 
-Each segment draws for itself: intensities are shifted and scaled per channel, the same in the
-segment and in its contexts; then axes are mirrored, then planes turned, labels alike.
+Random values are drawn per segment. Intensities are shifted and scaled per channel, equally in the
+segment and its contexts. Then axes are mirrored and planes rotated, as are the labels.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Moments = tuple[float, float]
 
 @dataclass(frozen=True)
 class Change:
-    """What is done to one segment."""
+    """The augmentation of one segment."""
 
     shift: npt.NDArray[np.float32]  # float32 (C,), added first
     scale: npt.NDArray[np.float32]  # float32 (C,)
@@ -34,12 +34,12 @@ class Change:
     turned: tuple[int, ...]  # quarter turns in each of the ``PLANES``
 
     def of_image(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """A segment or a context (C, X, Y, Z), changed."""
+        """Augment a segment or a context (C, X, Y, Z)."""
         by = (slice(None), None, None, None)
         return self._moved((image + self.shift[by]) * self.scale[by], 1)
 
     def of_labels(self, labels: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
-        """Labels (X, Y, Z), changed."""
+        """Augment labels (X, Y, Z)."""
         return self._moved(labels, 0)
 
     def _moved(self, array: npt.NDArray[Any], lead: int) -> npt.NDArray[Any]:
@@ -53,7 +53,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How segments are changed at random."""
+    """The distribution of random augmentations of segments."""
 
     shift: Moments | None = None  # of intensities; None for none
     scale: Moments | None = None  # of intensities, after they are shifted; None for none
@@ -64,13 +64,13 @@ class Augmentation:
 
     @classmethod
     def usual(cls, axis: int = 0) -> Augmentation:
-        """What DeepMedic's own example does: intensities, and mirroring left to right."""
+        """Return the augmentation of DeepMedic's example: intensities and mirroring."""
         reflect = tuple(0.5 * (n == axis) for n in range(3))
         return cls((0.0, 0.05), (1.0, 0.01), reflect)
 
     @classmethod
     def from_values(cls, path: Path | None, values: Mapping[str, Any]) -> Augmentation | None:
-        """``augm_sample_prms_tr`` of a configuration, or the older keys; None for none.
+        """Read ``augm_sample_prms_tr`` of a configuration, or the older keys; None without.
 
         Raises:
             DataFault: naming the key.
@@ -101,7 +101,7 @@ class Augmentation:
         return None if augmentation == cls() else augmentation
 
     def check(self, geometry: Geometry, path: Path | None = None) -> None:
-        """Refuse to turn planes of segments that are not square in them.
+        """Reject rotations of planes in which segments are not square.
 
         Raises:
             DataFault: naming the key.
@@ -121,7 +121,7 @@ class Augmentation:
                 )
 
     def draw(self, channels: int, rng: np.random.Generator) -> Change:
-        """What is done to the next segment."""
+        """Draw the augmentation of the next segment."""
         mirrored = rng.random(3) < self.reflect
         turned = [
             0 if chances is None else int(rng.choice(4, p=chances)) for chances in self.rotate90
@@ -147,7 +147,7 @@ def _moments(keys: Keys, key: str) -> Moments | None:
 
 
 def _chances(keys: Keys, plane: str) -> tuple[float, ...] | None:
-    """Probabilities of quarter turns; DeepMedic takes numbers that do not add up to 1, too."""
+    """Return the probabilities of quarter turns, normalised as DeepMedic accepts any sum."""
     turns = keys.table(plane, TURNS, TURNS)
     if turns is None:
         return None

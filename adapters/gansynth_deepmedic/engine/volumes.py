@@ -1,7 +1,7 @@
-"""Whole volumes are normalised, turned and zoomed as DeepMedic does it (commit e10ba7c).
+"""Normalisation, rotation and zoom of whole volumes as in DeepMedic (commit e10ba7c).
 
-``dataManagement/preprocessing.py`` and ``augmentImage.py``. The angles that its ``max_rot_xyz``
-names are those in the planes xy, xz and yz, in this order.
+Sources: ``dataManagement/preprocessing.py`` and ``augmentImage.py``. The angles of its
+``max_rot_xyz`` are those in the planes xy, xz and yz, in this order.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MODES = (
     "grid-mirror",
     "grid-wrap",
 )
-"""scipy's, and ``min``: a constant, the smallest value of the image."""
+"""scipy's modes, and ``min``: the constant minimum of the image."""
 _OF_AFFINE = (
     "prob",
     "max_rot_xyz",
@@ -55,10 +55,9 @@ T = TypeVar("T", bound=np.generic)
 
 @dataclass(frozen=True)
 class ZScore:
-    """Mean 0 and standard deviation 1 within the region of interest, but for what is cut off.
+    """Normalisation to mean 0 and standard deviation 1 of the values within cutoffs of the region.
 
-    A channel without any spread there, one that a case lacks say, only loses its mean; DeepMedic
-    makes it not-a-number.
+    A constant channel, e.g. a missing one, only loses its mean; DeepMedic turns it into NaN.
     """
 
     channels: tuple[bool, ...] | None = None  # which ones; None for all
@@ -72,7 +71,7 @@ class ZScore:
     def from_values(
         cls, path: Path | None, values: Mapping[str, Any], channels: int
     ) -> ZScore | None:
-        """``norm_zscore_prms`` of a configuration; None where nothing is normalised.
+        """Read ``norm_zscore_prms`` of a configuration; None without normalisation.
 
         Raises:
             DataFault: naming the key.
@@ -98,7 +97,7 @@ class ZScore:
     def apply(
         self, image: npt.NDArray[np.float32], roi: npt.NDArray[np.int16] | None
     ) -> npt.NDArray[np.float32]:
-        """An image (C, X, Y, Z), normalised.
+        """Normalise an image (C, X, Y, Z).
 
         Args:
             roi: (X, Y, Z); None for everywhere.
@@ -116,7 +115,7 @@ class ZScore:
     def moments(
         self, channel: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_]
     ) -> tuple[float, float]:
-        """What a channel (X, Y, Z) is normalised by; a deviation of 1 where it has none."""
+        """Return mean and standard deviation of a channel (X, Y, Z); a deviation of 0 becomes 1."""
         region = (channel[inside] if inside.any() else channel.ravel()).astype(np.float64)
         counted = np.ones(region.shape, np.bool_)
         if self.percents is not None:
@@ -136,7 +135,7 @@ class ZScore:
 
 @dataclass(frozen=True)
 class Affine:
-    """How volumes are turned and zoomed at random."""
+    """The distribution of random rotations and zooms of volumes."""
 
     prob: float = 0.0  # probability that a volume is
     # degrees, largest angle in the planes xy, xz and yz
@@ -151,9 +150,9 @@ class Affine:
     def from_values(
         cls, path: Path | None, values: Mapping[str, Any], channels: int
     ) -> Affine | None:
-        """``augm_img_prms_tr['affine']`` of a configuration; None for none.
+        """Read ``augm_img_prms_tr['affine']`` of a configuration; None without.
 
-        DeepMedic's ``seed`` is left to this program, ``cval`` is no more used than there.
+        Its ``seed`` is ignored, and ``cval`` is unused, as in DeepMedic.
 
         Raises:
             DataFault: naming the key.
@@ -175,14 +174,14 @@ class Affine:
         return affine if affine.prob > 0 else None
 
     def draw(self, rng: np.random.Generator) -> Matrix | None:
-        """The next volume's matrix; None leaves it as it is."""
+        """Draw the next volume's matrix; None for no change."""
         chance, angles, zoom = rng.random(), rng.uniform(-1, 1, 3), rng.uniform(-1, 1)
         if chance > self.prob:
             return None
         return matrix(np.asarray(self.max_rot) * angles, 1 + self.max_scaling * zoom)
 
     def of_image(self, image: npt.NDArray[np.float32], change: Matrix) -> npt.NDArray[np.float32]:
-        """An image (C, X, Y, Z), turned about its middle."""
+        """Transform an image (C, X, Y, Z) about its middle."""
         orders = self.orders if len(self.orders) == len(image) else self.orders[:1] * len(image)
         channels = [
             transformed(channel, change, order, self.mode)
@@ -191,20 +190,20 @@ class Affine:
         return np.stack(channels)
 
     def of_labels(self, labels: npt.NDArray[np.int16], change: Matrix) -> npt.NDArray[np.int16]:
-        """Labels (X, Y, Z), likewise."""
+        """Transform labels (X, Y, Z)."""
         return transformed(labels, change, self.order_labels, self.mode)
 
     def of_roi(self, roi: npt.NDArray[np.int16], change: Matrix) -> npt.NDArray[np.int16]:
-        """A region of interest (X, Y, Z), likewise."""
+        """Transform a region of interest (X, Y, Z)."""
         return transformed(roi, change, self.order_roi, self.mode)
 
     def of_mask(self, mask: npt.NDArray[np.bool_], change: Matrix) -> npt.NDArray[np.bool_]:
-        """A mask (X, Y, Z), likewise; outside of a volume there is none of it."""
+        """Transform a mask (X, Y, Z), False outside the volume."""
         return transformed(mask.view(np.uint8), change, 0, "constant").view(np.bool_)
 
 
 def matrix(degrees: npt.NDArray[np.float64], zoom: float) -> Matrix:
-    """What voxels of the result are multiplied with to be looked up."""
+    """Return the matrix from voxels of the result to voxels of the input."""
     sines, cosines = np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))
     turned = []
     for (first, second), sine, cosine in zip(((0, 1), (2, 0), (1, 2)), sines, cosines, strict=True):
@@ -220,7 +219,7 @@ def matrix(degrees: npt.NDArray[np.float64], zoom: float) -> Matrix:
 def transformed(
     array: npt.NDArray[T], change: Matrix, order: int, mode: str = "nearest"
 ) -> npt.NDArray[T]:
-    """An array (X, Y, Z), interpolated.
+    """Transform an array (X, Y, Z) by interpolation.
 
     Args:
         array: (X, Y, Z).

@@ -1,8 +1,8 @@
-"""Puts ``Serving`` where DeepMedic chooses, opens and samples cases, and where it trains.
+"""Hooks ``Serving`` into DeepMedic's choice, loading and sampling of cases, and its training.
 
-Module globals of the running process, by the names of DeepMedic 0.8. A forked process inherits
-them; what it is sent by name (``load_subj_and_sample``) is found by that name. Cases for validation
-go to the original functions, always.
+Module globals with the names of DeepMedic 0.8 are replaced in the running process. A forked process
+inherits them, and finds functions sent by name (``load_subj_and_sample``). Cases for validation
+always go to the original functions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _POLL_SECONDS = 1.0
 
 
 def patch(serving: Serving) -> None:
-    """Replace what has to be replaced in the modules of the checkout.
+    """Replace functions in the modules of the checkout.
 
     Raises:
         EnvironmentFault: the checkout has no such function, or it takes other arguments.
@@ -47,7 +47,7 @@ def patch(serving: Serving) -> None:
 
 
 def _patch_sampling(serving: Serving) -> None:
-    """How a subepoch is sampled."""
+    """Replace the functions that sample a subepoch."""
     sampling: Any = import_module("deepmedic.dataManagement.sampling")
     training: Any = import_module("deepmedic.routines.training")
 
@@ -77,7 +77,7 @@ def _patch_sampling(serving: Serving) -> None:
 
 
 def _patch_cases(serving: Serving, sampling: Any) -> None:
-    """How a case is opened and sampled."""
+    """Replace the functions that open and sample a case."""
     read, mask = sampling.load_volume, sampling.comp_valid_sampling_mask_excluding_edges
     weights = "paths_to_wmaps_per_sampl_cat_per_subj"
 
@@ -132,7 +132,7 @@ def _patch_training(serving: Serving) -> None:
 
 
 def _check(serving: Serving, arguments: dict[str, Any]) -> None:
-    """Compare what DeepMedic has read with what was ordered."""
+    """Compare DeepMedic's configuration with the order."""
     others = [path for case in arguments["paths_per_chan_per_subj_val"] or () for path in case]
     for key in ("paths_to_lbls_per_subj_val", "paths_to_masks_per_subj_val"):
         others += arguments[key] or ()
@@ -144,11 +144,7 @@ def _check(serving: Serving, arguments: dict[str, Any]) -> None:
 def _replace(
     module: Any, name: str, by: Callable[[Function, dict[str, Any]], Any], *needed: str
 ) -> None:
-    """Replace a function of a module by one that is given the original and its arguments by name.
-
-    Raises:
-        EnvironmentFault: there is none, or it lacks an argument.
-    """
+    """Replace a function; ``by`` gets the original and its arguments by name (EnvironmentFault)."""
     original = getattr(module, name, None)
     signature = None if original is None else inspect.signature(original)
     lacks = [a for a in needed if signature is None or a not in signature.parameters]
@@ -168,7 +164,7 @@ def _replace(
 
 
 def _end_with_parent(sampling: Any) -> None:
-    """Let the processes that DeepMedic forks end when it does, even if it is killed."""
+    """End the processes that DeepMedic forks with it, even if it is killed."""
     original = sampling.init_sampling_proc
 
     @functools.wraps(original)

@@ -70,7 +70,7 @@ def test_a_volume_on_both_sides_is_a_leak(source, tmp_path):
 
 
 def test_without_a_split_there_is_one_fold(source):
-    with pytest.raises(UsageFault, match="has one split, its own"):
+    with pytest.raises(UsageFault, match="has one split, expected 0"):
         open_yolo(replace(source.request, fold="1"))
 
 

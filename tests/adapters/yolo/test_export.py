@@ -129,7 +129,7 @@ def test_ratios_come_out_exactly(images, ratio, counts):
     [(500, "2813:4000", "500:711"), (16, "1000:1", "128:1"), (16, "9:1", "80:9")],
 )
 def test_ratios_that_cannot_are_refused_with_the_nearest(images, ratio, nearest):
-    with pytest.raises(UsageFault, match=f"the nearest is --ratio {nearest}, "):
+    with pytest.raises(UsageFault, match=f"The nearest is --ratio {nearest}; "):
         exact_counts(images, Ratio.parse(ratio))
     real, synthetic = map(int, nearest.split(":"))
     repeats, count = exact_counts(images, Ratio.parse(ratio), nearest=True)
@@ -306,7 +306,7 @@ def test_a_path_that_leads_detectors_astray_is_refused(export, tmp_path):
         ("1:1", {"schedule": Schedule.parse("anneal:50%-100%")}, "constant ratio"),
         ("1:2", {}, "holds 20 samples, expected 32 beside 16"),
         ("1:1", {"size": BankSize(samples=9)}, "the ratio says how many"),
-        ("999:1000", {}, "the nearest is --ratio 16:16"),
+        ("999:1000", {}, "The nearest is --ratio 16:16"),
     ],
 )
 def test_orders_that_make_no_data_set_are_refused(export, tmp_path, ratio, asked, says):

@@ -296,7 +296,7 @@ def job_of(base: Path, **more: Any) -> DetectorJob:
         ({"options": {"erasing": 0.5}}, "-- erasing=0.5: libreyolo's yolox has no such option"),
         ({"options": {"epochs": 3}}, "-- epochs=3: gansynth sets it, give --set epochs= instead"),
         ({"options": {"class_balanced": True}}, "-- class_balanced=True: expected"),
-        ({"options": {"lr0": "fast"}}, "-- lr0=fast: not what libreyolo expects"),
+        ({"options": {"lr0": "fast"}}, "-- lr0=fast: libreyolo rejects the value"),
         ({"options": {"distill_model": "n.pt"}}, "-- distill_model=n.pt: no such file"),
     ],
 )

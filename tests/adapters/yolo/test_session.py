@@ -239,7 +239,7 @@ def test_a_training_that_is_continued_adds_a_session(opened, config):
     [
         ({"model": "yolox-s"}, "a training of the model yolox-n, not of yolox-s"),
         ({"detector": "ultralytics"}, "a training of the detector libreyolo"),
-        ({"epochs": 9}, "--set epochs=9: the training in .* has ended"),
+        ({"epochs": 9}, "--set epochs=9: the training in .* ended after"),
     ],
 )
 def test_another_training_is_not_gone_on_with(opened, config, change, says):
