@@ -79,7 +79,7 @@ def _check_case(
 ) -> Iterator[Finding]:
     """Check a case; its files are read completely."""
     assert listed.labels is not None
-    if not all(os.path.isfile(file) for file in listed.files):  # told already
+    if not all(os.path.isfile(file) for file in listed.files):  # reported already
         return
     for look in (header_faults, content_faults):
         faults = look(listed, config, cases.model, trained=trained)
@@ -123,7 +123,7 @@ def _labels(case: str, file: Path, tally: Seen, cases: Cases) -> Iterator[Findin
     try:
         array = read_nifti(file).array
         labels = label_map(file, array, cases.model)
-    except DataFault:  # told already
+    except DataFault:  # reported already
         return
     if array.dtype.kind == "f" and not np.allclose(array, np.rint(array), atol=FRACTION):
         text = (
@@ -141,7 +141,7 @@ def _headers(case: str, listed: Listed) -> Iterator[Finding]:
     for file in dict.fromkeys((listed.labels, *listed.files)):
         try:
             header = read_nifti_header(file)
-        except GansynthError:  # told already
+        except GansynthError:  # reported already
             return
         reference = reference or header
         difference = affine_difference(header.affine, reference.affine)

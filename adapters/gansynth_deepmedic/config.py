@@ -102,20 +102,20 @@ NO_ENGINE = (
 class Choices:
     """The user's choices for a training."""
 
-    engine: Engine  # what trains
-    checkout: Path | None = None  # folder of the program; None for what the environment names
-    python: Path | None = None  # its Python; None likewise
+    engine: Engine  # deepmedic or torch
+    checkout: Path | None = None  # folder of the program; None for that of the environment
+    python: Path | None = None  # its Python; None for that of the environment
     model: Path | None = None  # the network's configuration; None for DeepMedic's own (torch only)
     output: Path | None = None  # folder for results; None for the usual one
-    resume: bool = False  # go on with what is there
-    # keys of ``trainConfig.cfg`` that are set otherwise
+    resume: bool = False  # resume the training in the output folder
+    # changed keys of ``trainConfig.cfg``
     numbers: Mapping[str, int] = field(default_factory=dict)
-    # likewise, of those that augment training cases
+    # changed keys that augment training cases
     heavier: Mapping[str, Any] = field(default_factory=dict)
     torch: Mapping[str, str] = field(default_factory=dict)  # settings of the torch engine
-    regions: str = ""  # that Dice and HD95 are reported of, as typed
+    regions: str = ""  # regions for Dice and HD95, as typed
     arguments: tuple[str, ...] = ()  # of the program, without ``-model``; paths are absolute
-    device: str = "cpu"  # of the program, as its ``-dev`` says
+    device: str = "cpu"  # ``-dev`` of the program
 
     @classmethod
     def read(

@@ -44,10 +44,10 @@ class TrainConfig:
 
     path: Path  # the file, absolute
     values: Mapping[str, Any]  # every assignment of the file, in its order
-    # names of the channels: of the csv's columns, else what tells the list files' names apart
+    # names of the channels: the csv's columns, else distinguishing parts of the list files' names
     channels: tuple[str, ...]
     train: tuple[Listed, ...]  # training cases, each once
-    # cases that are validated on, each once; empty if the file validates on none
+    # validation cases, each once; empty without validation
     validation: tuple[Listed, ...]
     # names for the validation cases' predictions; empty if there are none
     predictions: tuple[str, ...]
@@ -68,10 +68,10 @@ class TrainConfig:
     normalise: bool  # DeepMedic normalises some channel itself (norm_zscore_prms)
     pad: bool  # padInputImagesBool (True)
     normalised: tuple[bool, ...] = ()  # of each channel, whether DeepMedic normalises it itself
-    # entries of the training and validation lists that name a case again
+    # entries of the training and validation lists that repeat a case
     repeated: tuple[Listed, ...] = ()
     train_list: Path = Path()  # file that names the training cases' first channels
-    validation_list: Path | None = None  # likewise; None if the file validates on none
+    validation_list: Path | None = None  # the same for validation; None without validation
     session: str = "trainSession"  # sessionName (trainSession)
 
 

@@ -36,16 +36,15 @@ class HostCase(Document, whole=True):
     """One training case, and the orientation of its files to gansynth's arrays."""
 
     id: str  # of the case
-    # files, absolute, one for each channel; ``MISSING`` for one that it lacks
+    # absolute file of each channel; ``MISSING`` for a missing one
     channels: tuple[str, ...]
     labels: str  # file of the ground truth
     roi: str | None  # file of the region of interest; None where there is none
     shape: tuple[int, ...]  # (D, H, W) of gansynth's arrays
-    # for each axis (x, y, z) of the files, the axis (x, y, z) of gansynth's arrays it has become
-    # and the direction, 1 or -1, it is read in: nibabel's orientation. gansynth's arrays are z, y,
-    # x
+    # for each axis (x, y, z) of the files, the axis (x, y, z) of gansynth's arrays and the
+    # direction, 1 or -1: nibabel's orientation. gansynth's arrays are z, y, x
     stored: tuple[tuple[int, int], ...]
-    # of each channel, (scale, offset): gansynth's values times scale plus offset are the file's
+    # (scale, offset) of each channel: the file's values are gansynth's times scale plus offset
     units: tuple[tuple[float, float], ...]
 
     def view(self, array: npt.NDArray[T]) -> npt.NDArray[T]:
@@ -69,8 +68,8 @@ class Loaded:
     image: npt.NDArray[np.float32]  # float32 (C, X, Y, Z)
     labels: npt.NDArray[np.int16]  # int16 (X, Y, Z)
     roi: npt.NDArray[np.int16] | None  # int16 (X, Y, Z), or None
-    # bool (X, Y, Z), where segments may be centred: where the patch is wholly synthetic, within the
-    # region of interest; None for everywhere (whole volumes, real cases)
+    # bool (X, Y, Z), the allowed centres of segments: the wholly synthetic part of the patch within
+    # the region of interest; None for everywhere (whole volumes, real cases)
     core: npt.NDArray[np.bool_] | None
     case: str  # id of the real case, or of the one around a synthetic patch
     sample: str = ""  # id of the synthetic sample, ``sample`` if it has none; empty for a real case
@@ -183,7 +182,7 @@ class _Cut:
 
     box: tuple[slice, ...]  # of the volume
     part: tuple[slice, ...]  # of the patch
-    weight: npt.NDArray[np.float32]  # the sample's, (d, h, w) or, where nothing fades, (1, 1, 1)
+    weight: npt.NDArray[np.float32]  # of the sample, (d, h, w), or (1, 1, 1) without fading
 
     @property
     def whole(self) -> npt.NDArray[np.bool_]:

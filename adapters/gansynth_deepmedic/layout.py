@@ -66,12 +66,12 @@ class Layout:
 class Additions:
     """Additional input of a training with synthetic cases on disk."""
 
-    home: Path | None = None  # the folder's later name; None if it has it already
-    # of each slot, the channels (from 0) that it lacks; empty if none lacks any
+    home: Path | None = None  # final name of the folder; None if it does not change
+    # missing channels (from 0) of each slot; empty if none is missing
     lacking: Sequence[Collection[int]] = ()
-    # of each real case its region of interest, where the user's file lists none
+    # region of interest of each real case, if the user's file lists none
     rois: Sequence[str] = ()
-    # of each category, each real case's sampling map; empty for none
+    # sampling map of each real case, by category; empty for none
     maps: Sequence[Sequence[str]] = ()
     # further keys to set -> value and why
     values: Mapping[str, tuple[Any, str]] = field(default_factory=dict)

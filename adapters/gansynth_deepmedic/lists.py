@@ -29,7 +29,7 @@ _MARK = "\ufeff"
 class Listed:
     """One case of the list files (or the csv): absolute paths, not opened."""
 
-    # one for each channel; None for one that the case lacks (``-``)
+    # file of each channel; None for a missing one (``-``)
     channels: tuple[Path | None, ...]
     # ground truth; None where the lists name none (validation by whole volumes)
     labels: Path | None
@@ -48,9 +48,9 @@ class Part:
     """The cases of training or of validation."""
 
     where: Path  # file that names the first channels
-    channels: tuple[str, ...]  # names of the channels, as far as the files tell
+    channels: tuple[str, ...]  # names of the channels, from the files
     cases: tuple[Listed, ...]  # in the order of the lists, each once
-    repeated: tuple[Listed, ...] = ()  # entries that name a case again
+    repeated: tuple[Listed, ...] = ()  # entries that repeat a case
     predictions: tuple[str, ...] = ()  # names of the cases' predictions; empty if there are none
 
 

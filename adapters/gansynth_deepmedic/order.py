@@ -31,21 +31,19 @@ SLOTS = "synth"
 class Order(Document, whole=True):
     """One training, or its remaining epochs."""
 
-    engine: Engine  # which process this is for
+    engine: Engine  # engine of the process
     output: Path  # folder of the results; ``PROGRESS`` is written there
-    # the configuration to train by, with lists of real cases, in the order of ``cases``, then of
-    # slots
+    # the configuration, whose lists have real cases in the order of ``cases``, then slots
     train_config: Path
-    plan: MixPlan[int]  # what is mixed in
+    plan: MixPlan[int]  # the mix of real and synthetic cases
     cases: tuple[HostCase, ...]  # the real training cases
     count: int  # cases that a subepoch loads
-    # paths of the first channel of each slot, as they are in the list file; one slot for each place
-    # that may be synthetic
+    # paths of the first channel of each slot in the list file; one for each possible synthetic case
     slots: tuple[str, ...] = ()
     model_config: Path | None = None  # the network's configuration; None for the torch engine's own
-    done: int = 0  # epochs that earlier sessions have done
+    done: int = 0  # epochs of earlier sessions
     subepochs: int = 1  # of an epoch
-    seed: int = 0  # seeds where segments are cut, and how they are augmented
+    seed: int = 0  # seed of sampling and augmentation of segments
     rim: int = RIM  # see ``insertion.insert``
     augment_synthetic: bool = True  # whether synthetic cases are augmented as real ones are
     checkout: Path | None = None  # folder of the user's DeepMedic

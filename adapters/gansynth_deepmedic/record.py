@@ -40,17 +40,17 @@ WAY_OUT = "train it again, to its end"
 class Job:
     """One training that has passed every check."""
 
-    injection: Injection  # what is mixed in, and how
-    choices: Choices  # about the training
+    injection: Injection  # the mix and its options
+    choices: Choices  # the user's choices
     source: DeepMedicSource  # the training cases
-    config: TrainConfig  # the user's file, with the numbers that hold
+    config: TrainConfig  # the user's file with changed numbers
     share: Share  # cases and segments of a subepoch
     output: Path  # folder for results
-    origin: Origin | None  # what samples are drawn of; None if nothing synthetic is
-    regions: Regions  # that Dice and HD95 are reported of
+    origin: Origin | None  # generator or bank; None without synthetic samples
+    regions: Regions  # regions for Dice and HD95
     program: Program | None  # the real one; None for the torch engine
     engine: EngineSettings | None  # settings of the torch engine; None for the real program
-    patience: float  # seconds a phase that may draw no real case waits for a sample
+    patience: float  # seconds that a phase without real cases waits for a sample
 
     @property
     def slots(self) -> int:

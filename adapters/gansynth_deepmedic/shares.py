@@ -27,16 +27,16 @@ SEGMENTS = "numberTrainingSegmentsLoadedOnGpuPerSubep"
 class Share:
     """Cases and segments of one subepoch."""
 
-    cases: int  # that it loads, real and synthetic
-    # that it takes of them; where real and synthetic ones meet a multiple of ``cases``, so that
-    # each gives as many, and of the batch size, so that no batch is dropped
+    cases: int  # cases of a subepoch, real and synthetic
+    # segments of a subepoch. With real and synthetic cases, a multiple of ``cases`` for equal
+    # numbers, and of the batch size, so that no batch is dropped
     segments: int
-    # real cases of a subepoch; None where it differs between subepochs (a schedule, or a ratio that
-    # does not come out even in so few cases)
+    # real cases of a subepoch; None if it varies (a schedule, or a ratio that is not exact in so
+    # few cases)
     real: int | None
-    synthetic: int | None  # synthetic ones, likewise
+    synthetic: int | None  # synthetic cases; None as for ``real``
     repeats: int = 1  # how often each real case is listed (on disk; else 1)
-    # what was rounded, or is otherwise than the user's file says, in words
+    # notes on roundings and on differences from the user's file
     notes: tuple[str, ...] = ()
 
 

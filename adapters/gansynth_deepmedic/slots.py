@@ -75,9 +75,9 @@ class Slot:
     name: str  # of its folder
     case: str  # the real one around it
     sample: str  # id in the bank
-    # of the sample in that case, (D, H, W); None for a whole volume
+    # first voxel (D, H, W) of the sample in that case; None for a whole volume
     corner: tuple[int, int, int] | None
-    centres: float  # share of the case's voxels that segments may be centred on
+    centres: float  # share of the case's voxels that are allowed centres
     largest: int  # see ``SamplingMaps.largest``
     lacking: tuple[int, ...]  # channels that the real case lacks
     provenance: dict[str, Any]  # of the sample

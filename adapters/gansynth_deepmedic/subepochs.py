@@ -39,8 +39,8 @@ class Place:
     """One slot of a subepoch."""
 
     subepoch: int  # counted from 0 over the whole training
-    number: int  # of the place, from 0
-    real: int  # index of the real case; of a synthetic place, of its stand-in
+    number: int  # number of the slot, from 0
+    real: int  # index of the real case; for a synthetic slot, of its stand-in
     synthetic: bool  # whether a sample belongs here
 
 
@@ -49,12 +49,12 @@ class Job:
     """A case with its segments."""
 
     subepoch: int  # counted from 0
-    place: int  # of the case in it
-    kind: str  # ``real``, ``synthetic``, or ``fallback``: a real case, for want of a sample
+    place: int  # number of the slot
+    kind: str  # ``real``, ``synthetic``, or ``fallback``: a real case for a missing sample
     case: str  # id of the real case, or of the one around a sample
     sample: str  # id of the sample; empty for a real case
-    segments: int  # how many
-    spread: bool = False  # segments of a sample are centred on what is not synthetic, too
+    segments: int  # number of segments
+    spread: bool = False  # segments are also centred outside the sample
 
     @classmethod
     def of(cls, place: Place, loaded: Loaded, segments: int, *, spread: bool) -> Job:

@@ -41,9 +41,9 @@ _VALIDATION_MAPS = "weightedMapsForSamplingEachCategoryVal"
 class Sampling:
     """Sampling of segments from the cases of one side."""
 
-    key: str  # of the segments' size in ``modelConfig.cfg``
-    size: Triple | None  # of a segment (x, y, z); None if the network is not known
-    kind: int | None  # type of sampling, 0 to 3; None where whole volumes are inferred
+    key: str  # key of the segments' size in ``modelConfig.cfg``
+    size: Triple | None  # of a segment (x, y, z); None if the network is unknown
+    kind: int | None  # type of sampling, 0 to 3; None for inference of whole volumes
     shares: tuple[float, ...] | None = None  # of the categories; None for equal ones
 
 
@@ -200,7 +200,7 @@ def content_faults(
         if not (region > 0).any():
             yield listed.roi, empty_region(listed.roi)
             return
-        if region.shape != labels.shape:  # told by the headers
+        if region.shape != labels.shape:  # reported by the headers
             return
     for sampling in samplings(config, model, trained=trained):
         if sampling.kind is not None:
@@ -222,7 +222,7 @@ def _nothing_to_take(
     centres: tuple[slice, ...] = (slice(None),) * 3
     if sampling.size is not None and model is not None:
         centres = centre_range(labels.shape, sampling.size, _padding(config, model))
-        if labels[centres].size == 0:  # told by the headers
+        if labels[centres].size == 0:  # reported by the headers
             return
     if region is not None and sampling.kind in WHOLE_IMAGE and (region < 0).any():
         text = f"{file}: holds {region.min()}, expected no weight below 0; correct the file"

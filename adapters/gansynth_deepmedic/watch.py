@@ -52,7 +52,7 @@ def watch(
         try:
             for document in lines.new():
                 take(document)
-        except Exception as error:  # whatever ails the watching, training goes on
+        except Exception as error:  # training continues without complete counts
             if not failed.is_set():
                 failed.set()
                 say(
@@ -78,7 +78,7 @@ def watch(
 class Subepoch:
     """The cases of one subepoch."""
 
-    # number of the place -> what was told of it; a place that is told of again counts once
+    # number of the slot -> its last document
     jobs: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     trained: bool = False  # whether all its batches are done
 

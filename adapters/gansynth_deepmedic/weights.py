@@ -37,10 +37,10 @@ class SamplingMaps:
 
     kind: int  # typeOfSamplingForTraining
     categories: int  # how many there are
-    sampled: tuple[bool, ...]  # of each category, whether any segments are asked of it
+    sampled: tuple[bool, ...]  # whether segments are sampled from each category
     pad: bool  # padInputImagesBool
-    segment: Triple | None = None  # voxels (x, y, z) of a segment, and
-    # those that are added to a volume, both sides together; None where the network is not known
+    segment: Triple | None = None  # voxels (x, y, z) of a segment; None if the
+    # network is unknown, and those that are padded to a volume, both sides together
     padding: Triple = (0, 0, 0)
 
     @classmethod

@@ -31,9 +31,9 @@ class Warp:
     shift: float  # most shift, as a share of each axis
     elastic: float  # deviation of displacements at control points, voxels
     flip: bool  # mirror the last axis of half of the samples
-    spacing: tuple[float, ...]  # mm per voxel; bodies turn, not grids
-    fill: tuple[float, ...]  # of each channel, beyond the border
-    pad_label: int  # likewise, of label maps
+    spacing: tuple[float, ...]  # mm per voxel; rotations are in mm
+    fill: tuple[float, ...]  # value of each channel beyond the border
+    pad_label: int  # label beyond the border
 
     @classmethod
     def of(

@@ -47,8 +47,8 @@ class Segmenter:
 
     generator: Generator  # the network, on its device
     schema: Schema  # of the source's cases
-    space: Space  # that the network works in; see ``mixed.training_space``
-    regions: Regions  # that Dice is reported of
+    space: Space  # space of the network; see ``mixed.training_space``
+    regions: Regions  # regions for Dice
     options: SegmenterOptions  # of the training
 
     def predict(self, image: FloatArray) -> LabelArray:

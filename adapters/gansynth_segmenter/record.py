@@ -23,16 +23,16 @@ ANEW = "start anew without resume, into another folder"
 class Job:
     """One training that has passed every check."""
 
-    injection: Injection  # what is mixed in, and how
+    injection: Injection  # the mix and its options
     options: SegmenterOptions  # of the training
     source: CaseSource  # the real cases
-    space: Space  # that the network works in
-    regions: Regions  # that Dice is reported of, labels among them
+    space: Space  # space of the network
+    regions: Regions  # regions for Dice, with all labels
     steps: int  # of the whole training
     output: Path  # folder for results
-    origin: Origin | None  # what samples are drawn of; None if nothing synthetic is
-    sample_bytes: int  # bytes one sample takes in a bank at most
-    patience: float  # seconds a phase that may draw no real case waits for a sample
+    origin: Origin | None  # generator or bank; None without synthetic samples
+    sample_bytes: int  # most bytes of a sample in a bank
+    patience: float  # seconds that a phase without real cases waits for a sample
 
     @property
     def seed(self) -> int:

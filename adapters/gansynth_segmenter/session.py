@@ -60,7 +60,7 @@ class SegmenterSession(Session[str]):
                 self.start()
                 self.steer()
                 segmenter = self._train(stop)
-                self.supply.close()  # nothing is drawn any more: no producer beside the judging
+                self.supply.close()  # no producer during the evaluation
                 self._judge(segmenter)
                 complete = True
             finally:

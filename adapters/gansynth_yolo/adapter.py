@@ -151,8 +151,8 @@ class YoloAdapter(Adapter):
         intervals = [option for option in options if option.startswith("eval_interval=")]
         if intervals not in ([], ["eval_interval=0"]):
             raise UsageFault(
-                f"host.options: {intervals[0]} has weights chosen by the images that are judged "
-                "on, expected eval_interval=0; leave it out"
+                f"host.options: {intervals[0]} selects weights on the images of the evaluation, "
+                "expected eval_interval=0; leave it out"
             )
         return tuple(options) if intervals else (*options, "eval_interval=0")
 

@@ -158,7 +158,7 @@ def read_header(path: Path) -> Header:
             turned = picture.getexif().get(_TURNED, 1)
     except GansynthError:
         raise
-    except Exception as error:  # decoders raise whatever they meet
+    except Exception as error:  # decoders raise any exception
         words = " ".join(str(error).split())[:200]
         raise DataFault(f"{path}: no {kind} file, or a damaged one: {words}; {AGAIN}") from error
     if min(width, height) < LEAST or width * height > MAX_PIXELS:

@@ -175,7 +175,7 @@ def _spare(source: YoloSource) -> Iterator[Finding]:
         for path in sorted(folder.glob("*.txt")):
             if path in label_files or path in source.listing.lists or _other(path):
                 continue
-            if path.stem in pictures:  # of no split, say
+            if path.stem in pictures:  # e.g. of no split
                 continue
             yield _warning(path, "a label file without an image; it is not used")
 

@@ -49,7 +49,7 @@ def _train(chosen: Detector, job: DetectorJob, session: YoloSession) -> Path:
     try:
         return chosen.train(job, session.slots, session)
     except Exception as error:
-        # Of a fault in a worker the main process may be told only that the worker has gone.
+        # The main process may only learn that a worker has gone, not why.
         if stopped := session.stopped():
             raise TrainingFault(stopped) from error
         raise

@@ -92,7 +92,7 @@ def epochs_done(weights: Path) -> int:
 
     try:
         return int(load_untrusted_torch_file(weights)["epoch"]) + 1
-    except Exception as error:  # whatever a damaged file makes torch raise
+    except Exception as error:  # torch raises anything for a damaged file
         raise TrainingFault(
             f"{weights}: cannot be resumed ({type(error).__name__}), expected weights that "
             "libreyolo wrote; remove the folder to begin anew"

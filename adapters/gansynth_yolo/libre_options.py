@@ -159,7 +159,7 @@ def _read_model(name: str) -> tuple[str, str]:
     try:
         loaded = load_untrusted_torch_file(name)
         model = str(loaded["model_family"]), str(loaded["size"])
-    except Exception as error:  # whatever a file that is no checkpoint makes torch raise
+    except Exception as error:  # torch raises anything for a file that is no checkpoint
         raise UsageFault(
             f"--set model={name}: not weights that libreyolo wrote "
             f"({type(error).__name__}), expected such a file"

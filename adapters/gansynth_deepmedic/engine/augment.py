@@ -30,7 +30,7 @@ class Change:
 
     shift: npt.NDArray[np.float32]  # float32 (C,), added first
     scale: npt.NDArray[np.float32]  # float32 (C,)
-    mirrored: tuple[bool, ...]  # which axes are
+    mirrored: tuple[bool, ...]  # mirrored axes
     turned: tuple[int, ...]  # quarter turns in each of the ``PLANES``
 
     def of_image(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -56,7 +56,7 @@ class Augmentation:
     """The distribution of random augmentations of segments."""
 
     shift: Moments | None = None  # of intensities; None for none
-    scale: Moments | None = None  # of intensities, after they are shifted; None for none
+    scale: Moments | None = None  # of intensities, after the shift; None for none
     reflect: tuple[float, ...] = (0.0, 0.0, 0.0)  # probability for each axis x, y, z
     # for each of the ``PLANES`` the probabilities of 0, 1, 2 and 3 quarter turns, which add up to
     # 1; None for none

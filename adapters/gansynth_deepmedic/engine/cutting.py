@@ -54,10 +54,10 @@ class Cutting:
     sampling: Sampling  # where segments are centred
     # whether volumes are padded by the margin that is not predicted (padInputImagesBool)
     pad: bool = True
-    normalise: ZScore | None = None  # how intensities are (norm_zscore_prms); None for not at all
-    # how volumes are turned and zoomed (augm_img_prms_tr); None for not at all
+    normalise: ZScore | None = None  # of intensities (norm_zscore_prms); None for none
+    # rotation and zoom of volumes (augm_img_prms_tr); None for none
     affine: Affine | None = None
-    # how segments are changed (augm_sample_prms_tr); None for not at all
+    # augmentation of segments (augm_sample_prms_tr); None for none
     augment: Augmentation | None = None
 
     @classmethod
@@ -91,7 +91,7 @@ class Segments:
 
     high: Image  # float32 (N, C, *segment)
     low: tuple[Image, ...]  # float32 (N, C, *low), for each factor
-    labels: npt.NDArray[np.int16]  # int16 (N, *output), of what is predicted
+    labels: npt.NDArray[np.int16]  # int16 (N, *output), of the predicted part
 
     @classmethod
     def empty(cls, count: int, channels: int, geometry: Geometry) -> Segments:
@@ -267,8 +267,8 @@ class Centres:
     """Centres of segments in one case."""
 
     voxels: IntArray  # int64 (N, 3)
-    categories: IntArray  # int64 (N,), which of the sampling's categories each was drawn for
-    restricted: bool  # whether they were drawn where they had better be, see ``draw_centres``
+    categories: IntArray  # int64 (N,), category of each centre
+    restricted: bool  # whether they are preferred centres, see ``draw_centres``
 
 
 def draw_centres(

@@ -36,9 +36,9 @@ def _three(values: Iterable[T]) -> tuple[T, T, T]:
 class Geometry:
     """Segments of one size, in voxels along the axes of the array."""
 
-    segment: Triple  # what the path of full resolution sees
-    receptive: Triple  # voxels that one output of that path is made from; odd
-    factors: tuple[Triple, ...] = ()  # how much coarser each subsampled path sees
+    segment: Triple  # input of the path at full resolution
+    receptive: Triple  # receptive field of that path; odd
+    factors: tuple[Triple, ...] = ()  # subsampling factor of each further path
     # voxels by which the fully connected layers' output is smaller than that; even
     head: Triple = (0, 0, 0)
 

@@ -45,8 +45,8 @@ class Predictor:
     """Applies a network to whole volumes."""
 
     network: DualPath  # on its device
-    geometry: Geometry  # of the segments that are put together (segmentsDimInference)
-    cutting: Cutting  # how a volume is padded and normalised
+    geometry: Geometry  # of the tiles (segmentsDimInference)
+    cutting: Cutting  # padding and normalisation of volumes
     device: torch.device  # of the network
     bf16: bool = False  # whether it computes in bfloat16
     batch: int = 10  # segments at once

@@ -42,7 +42,7 @@ class Drawn:
     subepoch: int  # counted from 0
     segments: Segments  # arrays of N of them
     synthetic: npt.NDArray[np.bool_]  # bool (N,), whether each is of a synthetic case
-    jobs: tuple[Job, ...]  # the cases that they were taken of
+    jobs: tuple[Job, ...]  # the cases of the segments
 
 
 class DeepMedicSegments(Dataset[dict[str, Tensor]]):

@@ -83,8 +83,8 @@ class Losses:
     xentr: float = 1.0  # weight of the cross-entropy
     iou: float = 0.0  # weight of 1 - intersection over union
     dsc: float = 0.0  # weight of 1 - Dice
-    # classes are weighted in the cross-entropy ``freq``: by the inverse of how often they come in
-    # the batch, ``per_c``: by ``weights``; or not, if empty
+    # class weights of the cross-entropy: ``freq`` by inverse frequency in the batch, ``per_c`` by
+    # ``weights``, empty for none
     reweight: Literal["", "freq", "per_c"] = ""
     weights: tuple[float, ...] = ()  # one for each class
     # (first, last) epoch between which class weights fade to 1
@@ -95,10 +95,10 @@ class Losses:
 class Validation:
     """Settings of validation on real cases."""
 
-    samples: bool = False  # whether segments of them are, before each subepoch's training
+    samples: bool = False  # whether segments are evaluated before each subepoch
     segments: int = 3000  # numberValidationSegmentsLoadedOnGpuPerSubep
     batch: int = 50  # batchsize_val_samples
-    # whether whole ones are every ``every`` epochs. At the end of the training they always are
+    # whether whole volumes are evaluated every ``every`` epochs; always at the end of the training
     volumes: bool = False
     every: int = 1  # numberOfEpochsBetweenFullInferenceOnValImages
     batch_volumes: int = 10  # batchsize_val_whole

@@ -60,12 +60,12 @@ class ZScore:
     A constant channel, e.g. a missing one, only loses its mean; DeepMedic turns it into NaN.
     """
 
-    channels: tuple[bool, ...] | None = None  # which ones; None for all
+    channels: tuple[bool, ...] | None = None  # channels to normalise; None for all
     # percentiles of the region, low and high, beyond which values do not count
     percents: tuple[float, ...] | None = None
-    # how many standard deviations below and above the region's mean they do not
+    # standard deviations below and above the region's mean beyond which they do not
     times_std: tuple[float, ...] | None = None
-    below_mean: bool = False  # whether values below the mean of the whole image do not
+    below_mean: bool = False  # whether values below the image's mean do not
 
     @classmethod
     def from_values(
@@ -137,14 +137,14 @@ class ZScore:
 class Affine:
     """The distribution of random rotations and zooms of volumes."""
 
-    prob: float = 0.0  # probability that a volume is
+    prob: float = 0.0  # probability of a transformation
     # degrees, largest angle in the planes xy, xz and yz
     max_rot: tuple[float, ...] = (45.0, 45.0, 45.0)
     max_scaling: float = 0.1  # zoom is drawn from 1 minus to 1 plus this, the same along all axes
     orders: tuple[int, ...] = (1,)  # order of interpolation of each channel; one number for all
     order_labels: int = 0  # of the labels
     order_roi: int = 0  # of the region of interest
-    mode: str = "nearest"  # what lies outside of a volume, one of ``MODES``
+    mode: str = "nearest"  # values outside a volume, one of ``MODES``
 
     @classmethod
     def from_values(

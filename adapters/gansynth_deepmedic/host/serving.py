@@ -244,7 +244,7 @@ class Serving:
             maps = core_as_weights(loaded.core)
         elif weights is not None and not loaded.sample:
             maps = np.stack([read(of[place.real]) for of in weights]).astype(np.float32)
-        # float64 as DeepMedic has it, so that a normalisation comes to the same.
+        # float64 as in DeepMedic, for an identical normalisation.
         return loaded.image.astype(np.float64), loaded.labels, loaded.roi, maps
 
     def _told(

@@ -186,7 +186,7 @@ class MixedTrainer(DetectionTrainer):  # type: ignore[misc]  # Any to mypy
         self.slots, self.watch = slots, watch
         self._began, self._open = 0.0, False
         super().__init__(overrides=dict(settings))
-        # Without a GPU it takes no workers, whatever was asked for.
+        # Without a GPU ultralytics ignores the number of workers.
         self.args.workers = settings["workers"]
         self.add_callback("on_train_start", MixedTrainer._start)
         self.add_callback("on_train_batch_start", MixedTrainer._begin_step)
