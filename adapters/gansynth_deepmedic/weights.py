@@ -39,8 +39,8 @@ class SamplingMaps:
     categories: int  # how many there are
     sampled: tuple[bool, ...]  # whether segments are sampled from each category
     pad: bool  # padInputImagesBool
-    segment: Triple | None = None  # voxels (x, y, z) of a segment; None if the
-    # network is unknown, and those that are padded to a volume, both sides together
+    segment: Triple | None = None  # voxels (x, y, z) of a segment; None if unknown
+    # voxels padded to a volume, both sides together
     padding: Triple = (0, 0, 0)
 
     @classmethod
