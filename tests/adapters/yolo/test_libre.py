@@ -317,7 +317,7 @@ def test_a_missing_device_and_an_unknown_release_are_said(base, monkeypatch):
     with pytest.raises(EnvironmentFault, match="torch sees"):
         detector("libreyolo").check(job_of(base, device="cuda:99"))
     monkeypatch.setattr(libre_options, "BELOW", (1, 6))
-    with pytest.raises(EnvironmentFault, match=r"expected >=1.6,<1.6: its data set is extended"):
+    with pytest.raises(EnvironmentFault, match=r"expected >=1.6,<1.6: the adapter depends on"):
         detector("libreyolo").check(job_of(base))
 
 

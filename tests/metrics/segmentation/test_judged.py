@@ -194,7 +194,7 @@ def test_a_label_map_of_other_pixels_or_numbers_is_refused(tmp_path, array, says
 def test_what_could_not_be_measured_is_refused_before_a_training(volumes):
     SegmenterAdapter(open_source(volumes())).check_judged({})
     for source, settings, says in (
-        (ToySource(3), {}, "of no files of their own"),
+        (ToySource(3), {}, "have no files of their own"),
         (open_source(volumes(between="2")), {}, "--read between=2"),
         (open_source(volumes()), {"save_predictions": "no"}, "label maps are not saved"),
     ):
