@@ -1,7 +1,7 @@
 """``deepmedic:trainConfig.cfg``: the training and validation cases of a DeepMedic configuration.
 
 DeepMedic ignores spacing and orientation. All files of a case are reoriented by the axes of its
-label map, not by their own headers, and written back by the same axes.
+label map, not by their own headers. Samples are written back by the same axes.
 """
 
 from __future__ import annotations
