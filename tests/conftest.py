@@ -23,6 +23,7 @@ from click.testing import CliRunner, Result
 from gansynth.core.source import SourceRequest
 from tests.mixtures import example, toy_bank  # noqa: F401  # fixtures
 from tests.progress import Progress
+from tests.reference import unchanged  # noqa: F401  # a fixture
 
 # More threads only get in each other's way; torch reads this when it is first imported.
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -175,7 +175,7 @@ def planned(coverage: Coverage, file: str, line: int, seconds: float, known: Map
         near = sum(part in test.partition("::")[0] for part in parts)
         return -near, known.get(test, 1.0)
 
-    chosen, total = [], 0.0
+    chosen, total = list[str](), 0.0
     for test in sorted(coverage.tests_of(file).get(line, ()), key=order):
         total += known.get(test, 1.0)
         if chosen and total > seconds:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from typing import Any
 
 import pytest
@@ -24,7 +24,7 @@ class Progress:
         self.config = config
         self.before: dict[str, float] = config.cache.get(CACHED, {}) if config.cache else {}
         self.mean = sum(self.before.values()) / len(self.before) if self.before else 1.0
-        self.seconds = Counter[str]()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.tests = self.finished = 0
         self.weight = self.weight_finished = self.start = self.written = 0.0
 
@@ -46,9 +46,11 @@ class Progress:
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> tuple[str, str, str] | None:
         """No dots."""
-        if report.passed or (report.skipped and not hasattr(report, "wasxfail")):
-            return report.outcome if report.when == "call" or report.skipped else "", "", ""
-        return None
+        if hasattr(report, "wasxfail"):
+            return None
+        if report.failed:
+            return "failed" if report.when == "call" else "error", "", ""
+        return report.outcome if report.when == "call" or report.skipped else "", "", ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count, and say where the tests are."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
+from functools import cache
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -41,18 +42,8 @@ def packages_on(*shelves: str) -> set[str]:
 
 
 @pytest.mark.parametrize("shelf", SHELVES)
-def test_shelves_are_not_packages(shelf):
-    assert (ROOT / shelf).is_dir()
-    assert not (ROOT / shelf / "__init__.py").exists()
-
-
-def test_no_module_lies_in_the_root_or_loose_on_a_shelf():
-    folders = [ROOT, *(ROOT / shelf for shelf in SHELVES)]
-    assert [path for folder in folders for path in folder.glob("*.py")] == []
-
-
-@pytest.mark.parametrize("shelf", SHELVES)
-def test_every_package_on_a_shelf_has_our_prefix(shelf):
+def test_a_shelf_is_no_package_but_holds_such_with_our_prefix(shelf):
+    assert [*ROOT.glob("*.py"), *(ROOT / shelf).glob("*.py")] == []
     packages = packages_on(shelf)
     assert packages, f"no package on {shelf}/"
     assert {name for name in packages if not name.startswith("gansynth_")} == set()
@@ -60,16 +51,21 @@ def test_every_package_on_a_shelf_has_our_prefix(shelf):
 
 def test_every_plugin_and_adapter_is_an_entry_point():
     declared = {e.value for e in distribution("gansynth").entry_points if e.group == "gansynth"}
-    core = {init.parent for init in (ROOT / "gansynth").rglob("__init__.py") if
-            "@hookimpl" in init.read_text(encoding="utf-8")}  # fmt: skip
+    inits = (ROOT / "gansynth").rglob("__init__.py")
+    core = {init.parent for init in inits if "@hookimpl" in init.read_text(encoding="utf-8")}
     ours = {".".join(folder.relative_to(ROOT).parts) for folder in core}
     assert declared == packages_on("plugins", "adapters") | ours
+
+
+@cache
+def parsed(module: Path) -> ast.Module:
+    return ast.parse(module.read_text(encoding="utf-8"))
 
 
 def imported(module: Path) -> set[str]:
     """Top names of what a module imports, wherever in it."""
     names: list[str] = []
-    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(module)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level:
@@ -91,16 +87,11 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
 
 def test_every_module_has_a_docstring():
     assert ROOT / "gansynth" / "__init__.py" in MODULES
-    bare = [
-        str(path.relative_to(ROOT))
-        for path in MODULES
-        if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-    ]
-    assert bare == []
+    assert [path for path in MODULES if not ast.get_docstring(parsed(path))] == []
 
 
 def test_gansynth_offers_the_same_names_to_programs_and_to_type_checkers():
-    face = ast.parse((ROOT / "gansynth" / "__init__.py").read_text(encoding="utf-8"))
+    face = parsed(ROOT / "gansynth" / "__init__.py")
     (block,) = (node for node in face.body if isinstance(node, ast.If))
     typed = {
         n.module: {a.name for a in n.names} for n in block.body if isinstance(n, ast.ImportFrom)
@@ -157,9 +148,8 @@ def test_the_wheel_has_every_file_that_is_no_module():
     packed = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
     found = ROOT.glob("plugins/*/recipes/**/*.yaml")  # and the plans of their papers' tables
     recipes = {path.relative_to(ROOT / "plugins").as_posix() for path in found}
-    templates = {
-        p.relative_to(ROOT).as_posix() for p in ROOT.glob("gansynth/testing/scaffold/templates/*")
-    }
+    found = ROOT.glob("gansynth/testing/scaffold/templates/*")
+    templates = {path.relative_to(ROOT).as_posix() for path in found}
     assert recipes
     assert templates
     assert recipes | templates <= packed

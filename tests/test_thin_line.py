@@ -31,19 +31,23 @@ def type_in(*words: object, timeout: float = 280) -> subprocess.CompletedProcess
     )
 
 
-def augment(toy, run: Path, *more: str) -> dict[str, Any]:
+def augment(toy, run: Path, *more: str) -> tuple[object, ...]:
     settings = [f"--set={s}" for s in QUICK]
-    done = type_in(
+    return (
         *("augment", "--target", "nnunet", *toy.options, *more, "--generator", run),
         *("--ratio", "1:1", "--bank-size", "8", *settings, "--json", "--", "-device", "cpu"),
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    document: dict[str, Any] = json.loads(done.stdout)
-    return document
 
 
-def test_an_unmodified_nnunet_trains_with_samples_drawn_on_the_fly(toy_copy, fitted):
-    document = augment(toy_copy, fitted)
+@pytest.mark.slow
+def test_an_unmodified_nnunet_trains_with_samples_drawn_on_the_fly(
+    toy_copy, fitted, run_cli, monkeypatch
+):
+    for name in ("nnUNet_n_proc_DA", "nnUNet_def_n_proc"):
+        monkeypatch.setenv(name, "1")
+    done = run_cli(*augment(toy_copy, fitted))
+    assert done.exit_code == 0, done.stderr[-3000:]
+    document = json.loads(done.stdout)
     assert document["realised_synthetic_share"] == 0.5
     assert document["fell_back"] == 0
     # nnU-Net's own validation, on the fold's held-out cases and on nothing else.
@@ -59,7 +63,9 @@ def test_the_same_in_2d(toy_copy, tmp_path):
     small = [f"--set={s}" for s in ("steps=2", "width=4", "d_width=4", "levels=2")]
     fit = type_in("fit", "cgan3d", *toy_copy.options, *two, "-o", tmp_path / "run", *small)
     assert fit.returncode == 0, fit.stderr
-    document = augment(toy_copy, tmp_path / "run", *two)
+    done = type_in(*augment(toy_copy, tmp_path / "run", *two))
+    assert done.returncode == 0, done.stderr[-3000:]
+    document = json.loads(done.stdout)
     assert document["realised_synthetic_share"] == pytest.approx(0.5, abs=0.02)
 
 
@@ -80,7 +86,17 @@ SMALL = {
 """Options of generators whose own defaults are for a GPU."""
 
 
-@pytest.mark.parametrize("name", installed().names("generators"))
+ELSEWHERE = {"cgan3d", "dcgan"}
+"""Generators whose own tests check it, too, quickly."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in ELSEWHERE else [])
+        for name in installed().names("generators")
+    ],
+)
 def test_every_registered_generator_keeps_its_contract(name):
     check_generator(installed().generator(name), options=SMALL.get(name)).raise_if_failed()
 

@@ -3,8 +3,6 @@
 ``toy_yolo(folder)`` writes it; any test may call it for a folder of its own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,18 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from gansynth.core.source import SourceRequest
+from gansynth_yolo.source import YoloSource, open_yolo
+
+SIZE, MOST = 64, 3
+"""Rows and columns of an image; lesions in it at most."""
 SLICES = 4
 """Slices of one person."""
+
+
+def opened(data: Path, **asked: Any) -> YoloSource:
+    """The data set, read as a ``SourceRequest`` may ask."""
+    return open_yolo(SourceRequest("yolo", str(data), **asked))
 
 
 def toy_yolo(
@@ -23,31 +31,23 @@ def toy_yolo(
     train: int = 16,
     val: int = 8,
     test: int = 4,
-    size: int = 64,
+    size: int = SIZE,
+    most: int = MOST,
     names: Sequence[str] = ("lesion",),
-    most: int = 3,
     backgrounds: float = 0.25,
-    bits: int = 8,
     channels: int = 1,
     seed: int = 0,
-    **more: Any,
 ) -> Path:
     """Write grey PNGs ``images/SPLIT/pNN_zNNN.png``, ``labels/SPLIT/pNN_zNNN.txt``, ``data.yaml``.
 
     Args:
         folder: made where it is missing.
         train: how many images; ``val`` and ``test`` likewise, ``test`` may be 0.
-        size: rows and columns.
+        size: edge of the images in pixels.
+        most: lesions of an image at most.
         names: of the classes; lesions of later ones are larger and less bright.
-        most: lesions in an image; images have at least one, unless they are backgrounds.
-        backgrounds: share of the images of each split that show none; their txt is empty.
-        bits: of a pixel, 8 or 16.
-        channels: what ``data.yaml`` says; the files are grey whatever it is.
-        seed: of everything.
-        more: further keys of ``data.yaml``.
-
-    Returns:
-        ``data.yaml``, with paths relative to its folder.
+        backgrounds: share of the images of each split that show no lesion; their txt is empty.
+        channels: what ``data.yaml`` says, which is returned; the files are grey whatever it is.
     """
     rng = np.random.default_rng(seed)
     counts = {"train": train, "val": val, "test": test}
@@ -57,19 +57,14 @@ def toy_yolo(
             person += number % SLICES == 0
             empty = int((number + 1) * backgrounds) > int(number * backgrounds)
             lesions = 0 if empty else int(rng.integers(1, most + 1))
-            grey, rows = phantom(rng, size, lesions, len(names), tissue(size, seed, person))
-            write_image(folder, split, f"p{person:02d}_z{number:03d}", grey, rows, bits=bits)
-    document = {
-        **{split: f"images/{split}" for split, count in counts.items() if count},
-        "names": dict(enumerate(names)),
-        "nc": len(names),
-        "channels": channels,
-        **more,
-    }
-    return write_yaml(folder, document)
+            grey, rows = phantom(rng, lesions, len(names), tissue(seed, person, size))
+            write_image(folder, split, f"p{person:02d}_z{number:03d}", grey, rows)
+    places = {split: f"images/{split}" for split, count in counts.items() if count}
+    told = {"names": dict(enumerate(names)), "nc": len(names), "channels": channels}
+    return write_yaml(folder, {**places, **told})
 
 
-def tissue(size: int, seed: int, person: int) -> np.ndarray:
+def tissue(seed: int, person: int, size: int = SIZE) -> np.ndarray:
     """What makes the organ of one person unlike another's, float (size, size) around 0."""
     coarse = np.random.default_rng((seed, person)).uniform(-0.2, 0.2, (8, 8))
     row, column = np.indices((size, size)) * 8 // size
@@ -77,13 +72,10 @@ def tissue(size: int, seed: int, person: int) -> np.ndarray:
 
 
 def phantom(
-    rng: np.random.Generator,
-    size: int,
-    lesions: int,
-    classes: int = 1,
-    texture: np.ndarray | float = 0.0,
+    rng: np.random.Generator, lesions: int, classes: int, texture: np.ndarray
 ) -> tuple[np.ndarray, list[tuple[float, ...]]]:
     """An image, float (size, size) in [0, 1], and the rows of its label file."""
+    size = len(texture)
     grid = np.indices((size, size)) + 0.5
     noise = rng.normal(0, 0.03, (size, size))
     middle = size / 2 + rng.uniform(-0.03, 0.03, 2) * size
@@ -111,21 +103,14 @@ def phantom(
 
 
 def write_image(
-    folder: Path,
-    split: str,
-    name: str,
-    grey: np.ndarray,
-    rows: Sequence[Sequence[float]],
-    *,
-    bits: int = 8,
+    folder: Path, split: str, name: str, grey: np.ndarray, rows: Sequence[Sequence[float]]
 ) -> Path:
     """Write an image, float (H, W) in [0, 1], as PNG, and its label file; the image's path."""
     image = folder / "images" / split / f"{name}.png"
     label = folder / "labels" / split / f"{name}.txt"
     for path in (image, label):
         path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.rint(grey * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
-    Image.fromarray(pixels).save(image)
+    Image.fromarray(np.rint(grey * 255).astype(np.uint8)).save(image)
     lines = (" ".join([str(int(row[0])), *(f"{v:.6f}" for v in row[1:])]) for row in rows)
     label.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return image

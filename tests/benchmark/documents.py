@@ -1,16 +1,165 @@
-"""Made-up results documents: everything, next to nothing, and what goes wrong in between."""
+"""Made-up results documents: everything, next to nothing, and what goes wrong in between.
+
+Scores are made up so that they fit together; what follows of them is what ``analysed`` says.
+"""
 
 from __future__ import annotations
 
 import base64
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache, wraps
+from itertools import product
 from typing import Any
 
+import numpy as np
+
+from gansynth.benchmark.analysis import analysed
 from gansynth.benchmark.report.overlays import Overlay, worst_cases
-from tests.benchmark.making import ARMS, DICE, HD95, Made, made_up
 
-__all__ = ["DICE", "EVERY", "HD95"]
+DICE = {"title": "Dice", "region": "foreground", "unit": "", "better": "higher"}
+HD95 = {"title": "HD95", "region": "1", "unit": "mm", "better": "lower"}
+ARMS: dict[str, tuple[str, str | None, float]] = {
+    "default": ("usual augmentation", None, 0.0),
+    "elastic": ("elastic control", "elastic", 0.014),
+    "unedited": ("whole-image cGAN, unedited labels", "cgan", 0.013),
+    "interpolated": ("whole-image cGAN, interpolated labels", "cgan", 0.0),
+    "synthetic-only": ("synthetic cases alone", "cgan", -0.06),
+    "tuned": ("tuned", None, 0.004),
+    "double": ("twice the real cases", None, 0.025),
+}
+"""Key -> title, generator, what it truly adds."""
+PLUGINS = {"cgan": "cgan3d", "elastic": "elastic", "paste": "copypaste"}
 
 
+@dataclass
+class Made:
+    """What a made-up document is made of."""
+
+    arms: dict[str, tuple[str, str | None, float]] = field(default_factory=lambda: dict(ARMS))
+    measures: dict[str, dict[str, str]] = field(
+        default_factory=lambda: {
+            "dice/foreground": DICE,
+            "dice/2": {**DICE, "region": "2"},
+            "hd95/1": HD95,
+        }
+    )
+    sizes: tuple[int, ...] = (6, 12)
+    draws: int = 3
+    seeds: int = 2
+    subjects: int = 16
+    noise: float = 0.006
+    lost: tuple[tuple[str, int, int, int], ...] = (("interpolated", 12, 1, 0),)
+    split: str = "sealed"
+    case: str = "hippocampus_{:03d}"
+    random: int = 0
+
+    @property
+    def cases(self) -> dict[str, str]:
+        """Case -> subject; every third subject has two cases."""
+        found: dict[str, str] = {}
+        for index in range(self.subjects):
+            subject = self.case.format(index + 1)
+            names = [f"{subject}_left", f"{subject}_right"] if index % 3 == 0 else [subject]
+            found |= dict.fromkeys(names, subject)
+        return found
+
+
+def once(make: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+    text = cache(lambda: json.dumps(make()))
+    return wraps(make)(lambda: json.loads(text()))
+
+
+def made_up(made: Made) -> dict[str, Any]:
+    document = {**_heading(made), "runs": list(_runs(made)), "warnings": [], "paper": None}
+    document["failures"] = [
+        {"title": f"train {r['arm']}, N={r['n']}, draw {r['draw']}, seed {r['seed']}",
+         "error": r["error"], "log": f"jobs/{r['key']}/log.txt"}
+        for r in document["runs"] if r["status"] == "failed"
+    ]  # fmt: skip
+    found = analysed(document)
+    return document | {key: found[key] for key in ("comparisons", "means", "worth", "costs")}
+
+
+def _heading(made: Made) -> dict[str, Any]:
+    look = {"look": 1, "split": made.split, "plan_hash": "7c1e09d2a4b8", "reason": None,
+            "when": "2026-11-21T10:00:00Z", "arms": list(made.arms)}  # fmt: skip
+    arms: dict[str, dict[str, Any]] = {
+        key: {"title": title, "what": f"made up: {title}", "generator": generator,
+              "ratio": "1:1" if generator else "1:0", "real": 2 if key == "double" else 1,
+              "tune": ["default", "unedited"] if key == "tuned" else []}
+        for key, (title, generator, _) in made.arms.items()
+    }  # fmt: skip
+    designed = {"sizes": list(made.sizes), "draws": made.draws, "seeds": made.seeds,
+                "margin": 0.005}  # fmt: skip
+    return {
+        **{"format": 1, "name": "madeup", "title": "Made-up numbers, to show the report"},
+        **{"plan_hash": "7c1e09d2a4b8", "gansynth": "0.1.0"},
+        "plan": {
+            **{"name": "madeup", "data": "nnunet:004", **designed},
+            "generators": {g: {"plugin": PLUGINS[g]} for _, g, _ in made.arms.values() if g},
+            "arms": [{"name": key, **arm} for key, arm in arms.items()],
+        },
+        "machine": {"cpu": "a processor", "cores": 2, "memory_gib": 8.0, "gpu": None},
+        "host": {"target": "nnunet", "title": "nnU-Net 3d_fullres, small plans", "steps": 500},
+        "look": {"split": made.split, "number": 1, "log": [look]},
+        "data": {
+            **{"name": "nnunet:Dataset004_Hippocampus", "pool": 72, "development": 10},
+            **{"sealed": 30, "test_cases": len(made.cases)},
+            "test_subjects": 10 if made.split == "development" else made.subjects,
+        },
+        **{"primary": next(iter(made.measures)), "control": next(iter(made.arms))},
+        **{"measures": made.measures, "arms": arms, "subjects": made.cases, **designed},
+    }
+
+
+def _runs(made: Made) -> Iterator[dict[str, Any]]:
+    rng = np.random.default_rng(made.random)
+    cases, subjects = made.cases, sorted(set(made.cases.values()))
+    ease = dict(zip(subjects, rng.normal(0, 0.035, len(subjects)), strict=True))
+    benefit = {arm: dict(zip(subjects, rng.normal(0, made.noise, len(subjects)), strict=True))
+               for arm in made.arms}  # fmt: skip
+    luck = {(n, d): rng.normal(0, 0.012) for n in made.sizes for d in range(made.draws)}
+    shift = {(arm, *of): rng.normal(0, made.noise / 2) for arm in made.arms for of in luck}
+    places = product(made.arms, made.sizes, range(made.draws), range(made.seeds))
+    for index, (arm, n, draw, seed) in enumerate(places):
+        level = 0.80 + 0.02 * math.log2(n / made.sizes[0]) + luck[n, draw] + shift[arm, n, draw]
+        level += made.arms[arm][2] + rng.normal(0, made.noise / 2)
+        dice = {case: level + ease[subject] + benefit[arm][subject] + rng.normal(0, 0.006)
+                for case, subject in cases.items()}  # fmt: skip
+        run = _run(made, arm, n, draw, seed)
+        if run["status"] == "done":
+            run["scores"] = {
+                name: {case: round(_as(measure, value), 4) for case, value in dice.items()}
+                for name, measure in made.measures.items()
+            }
+        yield run | {"key": f"{index:020x}"}
+
+
+def _run(made: Made, arm: str, n: int, draw: int, seed: int) -> dict[str, Any]:
+    failed, generator = (arm, n, draw, seed) in made.lost, made.arms[arm][1]
+    asked = 0.5 if generator else 0.0
+    return {
+        **{"arm": arm, "n": n, "draw": draw, "seed": seed, "device": "cpu", "scores": {}},
+        "status": "failed" if failed else "done",
+        "error": "the generator's losses became NaN at step 212" if failed else None,
+        "asked": asked,
+        "realised": round(asked * (0.96 + 0.01 * draw), 4),
+        "fell_back": 7 * draw if generator else 0,
+        "seconds": {"train": 80.5 + draw, "fit": 100.25 if generator else 0.0,
+                    "tune": 300.0 if arm == "tuned" else 0.0},
+        "chosen": ("none" if draw else "unedited") if arm == "tuned" else None,
+    }  # fmt: skip
+
+
+def _as(measure: dict[str, str], dice: float) -> float:
+    """A Dice as another measure would see it."""
+    return 14 * max(0.0, 1 - dice) if measure["better"] == "lower" else min(1.0, dice)
+
+
+@once
 def full() -> dict[str, Any]:
     """Everything there is, a failed run and a paper's table among it."""
     document = made_up(Made(noise=0.0035))
@@ -26,41 +175,42 @@ def full() -> dict[str, Any]:
     return document
 
 
+@once
 def minimal() -> dict[str, Any]:
-    """Next to nothing."""
     return {"format": 1, "name": "nothing"}
 
 
+@once
 def all_failed() -> dict[str, Any]:
-    """Every run failed."""
     made = Made(sizes=(6,), arms={k: ARMS[k] for k in ("default", "unedited")}, draws=2, seeds=1)
     made.lost = tuple((arm, 6, draw, 0) for arm in made.arms for draw in range(2))
     return made_up(made)
 
 
+@once
 def one_arm() -> dict[str, Any]:
-    """The control alone."""
     return made_up(Made(arms={"default": ARMS["default"]}))
 
 
+@once
 def development() -> dict[str, Any]:
     """A look at the development split, two arms, one size."""
     arms = {k: ARMS[k] for k in ("default", "elastic", "unedited")}
     return made_up(Made(arms=arms, sizes=(6,), split="development", lost=()))
 
 
+@once
 def small() -> dict[str, Any]:
-    """A little of everything."""
     arms = {k: ARMS[k] for k in ("default", "elastic", "unedited", "tuned")}
-    lost = (("unedited", 12, 0, 0),)
     made = Made(arms=arms, draws=1, seeds=2, subjects=4, measures={"dice/foreground": DICE})
-    made.lost = lost
+    made.lost = (("unedited", 12, 0, 0),)
     return made_up(made) | {"paper": full()["paper"], "warnings": ["a warning"]}
 
 
 HOSTILE = "<script>alert(1)</script>\"'&{{7*7}}|`]("
 
 
+@once
 def hostile() -> dict[str, Any]:
     """Names that are markup, pointers with every character that has a meaning somewhere."""
     made = Made(
@@ -79,22 +229,25 @@ def hostile() -> dict[str, Any]:
     return document
 
 
+@once
 def many() -> dict[str, Any]:
-    """Ten arms at three sizes."""
     arms = dict(ARMS)
     for index, effect in enumerate((0.02, 0.008, -0.01)):
         arms[f"gan{index}"] = (f"a GAN with a title that takes more than a line {index}", "cgan",
                                effect)  # fmt: skip
-    return made_up(Made(arms=arms, sizes=(6, 12, 24), subjects=12, random=1))
+    measures = {"dice/foreground": DICE}
+    return made_up(Made(arms=arms, measures=measures, sizes=(6, 12, 24), subjects=12, random=1))
 
 
+@once
 def detection() -> dict[str, Any]:
     """Boxes: sensitivity at matched false positives, mAP, and false positives per slice."""
     measures = {
         "sensitivity@FP=1": {"title": "sensitivity at one FP per slice", "region": "", "unit": "",
                              "better": "higher"},
-        "mAP": {"title": "mAP", "region": "", "unit": "", "better": "higher"},
-        "fp": {"title": "false positives", "region": "", "unit": "per slice", "better": "lower"},
+        "map50": {"title": "mAP", "region": "", "unit": "", "better": "higher"},
+        "fp_per_image": {"title": "false positives", "region": "", "unit": "per slice",
+                         "better": "lower"},
     }  # fmt: skip
     arms = {"default": ARMS["default"], "paste": ("copy-paste", "paste", 0.011),
             "cpggan": ("CPGGAN", "cgan", 0.001)}  # fmt: skip
@@ -103,6 +256,7 @@ def detection() -> dict[str, Any]:
     return document
 
 
+@once
 def lower_is_better() -> dict[str, Any]:
     """A distance is what the verdict is about; all arms are finished."""
     arms = {k: ARMS[k] for k in ("default", "unedited", "synthetic-only")}
@@ -115,7 +269,6 @@ PIXEL = base64.b64decode(
 
 
 def overlays(document: dict[str, Any]) -> list[Overlay]:
-    """Pictures of the worst cases, of one pixel each."""
     return [Overlay(worst, PIXEL, "A case.") for worst in worst_cases(document)]
 
 

@@ -19,7 +19,6 @@ class Element:
     parent: Element | None = None
 
     def all(self, *names: str) -> Iterator[Element]:
-        """Elements below with one of the names, or all, in order."""
         for child in self.children:
             if isinstance(child, Element):
                 if not names or child.name in names:
@@ -28,11 +27,9 @@ class Element:
 
     @property
     def text(self) -> str:
-        """All text below."""
         return "".join(c if isinstance(c, str) else c.text for c in self.children)
 
     def has(self, class_: str) -> bool:
-        """Whether it is of a class."""
         return class_ in self.attributes.get("class", "").split()
 
 

@@ -88,8 +88,6 @@ class People(CaseSource):
 
 @contextmanager
 def people() -> Iterator[None]:
-    """Offers ``people:``."""
-
     @hookimpl
     def register_sources(register):
         register("people", lambda: People)
@@ -114,7 +112,6 @@ def plan_of(**changes: Any) -> Plan:
 
 
 def design_of(plan: Plan | None = None, look: str = SEALED, changed: str = "") -> Design:
-    """A plan opened on the people it names."""
     plan = plan or plan_of()
     source = People(request_of(plan), changed)
     division = divide(source, plan)
@@ -139,7 +136,6 @@ def scores_of(spec: Spec) -> dict[str, dict[str, float | None]]:
 
 
 def finish(store: Store, key: str, document: Mapping[str, Any]) -> None:
-    """Put a result into a store."""
     folder = store.folder / key
     folder.mkdir(parents=True, exist_ok=True)
     result = {"key": key, "rc": 0, "device": "cpu", "document": dict(document)}

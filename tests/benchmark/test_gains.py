@@ -28,11 +28,6 @@ def script(name: str) -> Any:
         sys.path.remove(str(BENCHMARKS))
 
 
-@pytest.fixture(scope="module")
-def pages() -> Any:
-    return script("gain_page")
-
-
 def results(name: str) -> Any:
     return json.loads((GAINS / name / "results.json").read_text())
 
@@ -42,18 +37,12 @@ def test_the_table_of_results_is_made_of_them():
     assert script("table").made() == text, "run: python benchmarks/table.py"
 
 
-def test_something_is_published():
+def test_the_page_and_the_projects_page_are_made_of_the_results():
     assert "hippocampus" in PUBLISHED
-
-
-def test_the_page_is_made_of_the_results(pages):
-    text = (GAINS / "README.md").read_text()
-    assert pages.page(text) == text
-
-
-def test_the_projects_page_says_the_same(pages):
-    text = pages.README.read_text()
-    assert pages.readme(text) == text
+    pages = script("gain_page")
+    for file, make in ((GAINS / "README.md", pages.page), (pages.README, pages.readme)):
+        text = file.read_text()
+        assert make(text) == text
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -73,7 +62,9 @@ def test_every_look_is_in_the_log(name):
     assert last["plan_hash"] == results(name)["plan_hash"]
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize(
+    "name", [n if n == "phantoms" else pytest.param(n, marks=pytest.mark.slow) for n in PUBLISHED]
+)
 def test_statistics_are_those_of_the_scores(name):
     document = results(name)
     again = json.loads(json.dumps(analysed(document)))

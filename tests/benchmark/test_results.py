@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from gansynth.benchmark.jobs.graph import Phase, Report, Standing
-from gansynth.benchmark.plan import Plan
 from gansynth.benchmark.running import document_of, known_results
 from gansynth.benchmark.specs import Place
 from gansynth.benchmark.study import Study
@@ -21,6 +20,7 @@ from tests.benchmark.people import WHERE, finish_all, people, plan_of
 TUNED = {"name": "tuned", "tune": ["default", "fading"]}
 FADING = {"name": "fading", "generator": "elastic", "bank": "4x", "candidate": True}
 NOTHING = Report((), 0.0)
+ARMS = ["default", {"name": "pasted", "from": "copy-paste"}, "double", FADING, TUNED]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,40 +29,38 @@ def _offered() -> Iterator[None]:
         yield
 
 
-def plan_with_choice(**changes: Any) -> Plan:
-    names = ["default", {"name": "pasted", "from": "copy-paste"}, "double", FADING, TUNED]
-    return plan_of(**{"arms": names, "tune": {"folds": 2}, "fits": "draw", **changes})
+def study_of(folder: Path, look: str = "sealed", seeds: int = 2, **more: Any) -> Study:
+    plan = plan_of(arms=ARMS, tune={"folds": 2}, fits="draw", seeds=seeds)
+    return Study(plan, look, folder, **more)
 
 
 def told(study: Study, report: Report = NOTHING) -> dict[str, Any]:
-    """The document, as it is written and read."""
     found: dict[str, Any] = json.loads(json.dumps(document_of(study, report, [], 1, {})))
     return found
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> tuple[Study, dict[str, Any]]:
-    """A study whose jobs are all done, and its document."""
-    study = Study(plan_with_choice(), "sealed", tmp_path_factory.mktemp("out"))
+    study = study_of(tmp_path_factory.mktemp("out"))
     finish_all(study, chosen="fading")
     return study, told(study)
 
 
-def test_every_place_of_the_design_is_in_the_document(finished):
+@pytest.fixture(scope="module")
+def known(finished) -> Any:
+    return known_results(finished[1])
+
+
+def test_every_place_of_the_design_is_in_the_document_with_the_scores_of_its_job(finished):
     study, found = finished
     places = [Place(r["arm"], r["n"], r["draw"], r["seed"]) for r in found["runs"]]
     assert places == list(study.places())
     assert len(places) == 4 * 2 * 2 * 2
-    assert {run["status"] for run in found["runs"]} == {"done"}
     assert set(found["arms"]) == {"default", "pasted", "double", "tuned"}
     assert set(found["subjects"]) == set(study.judged)
-
-
-def test_scores_are_those_of_the_jobs(finished):
-    study, found = finished
     for row in found["runs"]:
         result = study.store.result(row["key"])["document"]
-        assert row["scores"] == result["scores"]
+        assert (row["status"], row["scores"]) == ("done", result["scores"])
         assert row["realised"] == result["told"]["realised_synthetic_share"]
 
 
@@ -85,89 +83,78 @@ def test_the_yardstick_extends_the_learning_curve(finished):
 
 def test_the_published_plan_tells_generators_and_no_folder(finished):
     _, found = finished
-    text = json.dumps(found)
-    assert WHERE not in text
+    assert WHERE not in json.dumps(found)
     assert found["plan"]["data"] == "people:14"
     plugins = {name: g["plugin"] for name, g in found["plan"]["generators"].items()}
     assert plugins == {"copypaste": "copypaste", "elastic": "elastic"}
 
 
-def test_results_are_a_cache_that_leaves_nothing_to_do(finished, tmp_path):
-    _, found = finished
-    study = Study(plan_with_choice(), "sealed", tmp_path, cached=known_results(found))
+def test_results_are_a_cache_but_a_studys_own_go_before_them(finished, known, tmp_path):
+    """They have label maps beside them."""
+    study = study_of(tmp_path, cached=known)
     assert study.specs() == {}
-    assert told(study) == found
+    assert told(study) == finished[1]
+    key = finished[1]["runs"][0]["key"]
+    (study.store.folder / key).mkdir()
+    own = {"key": key, "rc": 0, "document": {"scores": {}, "seconds": 1.0, "mine": True}}
+    (study.store.folder / key / "result.json").write_text(json.dumps(own))
+    found = study.result(key)
+    assert found is not None
+    assert found["document"].get("mine") is True
 
 
-def test_more_seeds_cost_what_is_new_in_them(finished, tmp_path):
-    _, found = finished
-    study = Study(plan_with_choice(seeds=3), "sealed", tmp_path, cached=known_results(found))
-    new = list(study.specs().values())
+def test_more_seeds_cost_what_is_new_in_them(known, tmp_path):
+    new = list(study_of(tmp_path, seeds=3, cached=known).specs().values())
     trains = [spec for spec in new if spec.kind == "train"]
     assert {spec.document["seed"] % 1000 for spec in trains} == {2}
     assert len(trains) == 2 * (2 + 2 + 1 + 2)  # of each draw; of the double one is the default's
-    assert {need for spec in trains for need in spec.needs} == {
-        spec.key for spec in new if spec.kind == "fit"
-    }
+    fits = {spec.key for spec in new if spec.kind == "fit"}
+    assert {need for spec in trains for need in spec.needs} == fits
     assert not [spec for spec in new if spec.kind == "tune"]
 
 
-def test_another_look_trains_anew_what_the_same_choice_was(finished, tmp_path):
-    _, found = finished
-    other = Study(plan_with_choice(), "development", tmp_path, cached=known_results(found))
+def test_another_look_trains_anew_what_the_same_choice_was(known, tmp_path):
+    other = study_of(tmp_path, "development", cached=known)
     kinds = Counter(spec.kind for spec in other.specs().values())
     assert kinds == {"train": 8 + 8 + 4 + 8, "fit": 8}  # of the double, four are the default's
 
 
-def test_a_study_s_own_results_go_before_others(finished, tmp_path):
-    """They have label maps beside them."""
-    _, found = finished
-    study = Study(plan_with_choice(), "sealed", tmp_path, cached=known_results(found))
-    key = found["runs"][0]["key"]
-    folder = study.store.folder / key
-    folder.mkdir()
-    own = {"key": key, "rc": 0, "document": {"scores": {}, "seconds": 1.0, "mine": True}}
-    (folder / "result.json").write_text(json.dumps(own))
-    known = study.result(key)
-    assert known is not None
-    assert known["document"].get("mine") is True
-
-
 def test_what_failed_is_told_with_its_words_and_what_needed_it_is_skipped(tmp_path):
-    study = Study(plan_with_choice(), "sealed", tmp_path)
+    study = study_of(tmp_path)
     finish_all(study)
     fit = study.design.fit_of(Place("pasted", 2, 0, 0))
     train = study.design.train(Place("default", 2, 1, 1))
     assert fit is not None
-    lost = {
-        spec.key
-        for place in study.places()
-        if (spec := study.spec(place)) is not None
-        and (fit.key in spec.needs or spec.key == train.key)
-    }
+    specs = [spec for place in study.places() if (spec := study.spec(place)) is not None]
+    lost = {spec.key for spec in specs if fit.key in spec.needs or spec.key == train.key}
     jobs = {job.key: job for job in study.jobs(study.specs().values())}
     for key in lost:
         (study.store.folder / key / "result.json").unlink()
     phases = {key: (Phase.SKIPPED, "needs the fit") for key in lost}
     phases |= {fit.key: (Phase.FAILED, "no lesions"), train.key: (Phase.FAILED, "NaN")}
-    standings = [
-        Standing(jobs[key], phase, Path(f"{key}.log"), why=why)
-        for key, (phase, why) in phases.items()
-    ]
-    found = told(study, Report(tuple(standings), 1.0))
-    failed = [row for row in found["runs"] if row["status"] == "failed"]
-    skipped = [row for row in found["runs"] if row["status"] == "skipped"]
+    report = Report(
+        tuple(
+            Standing(jobs[key], phase, Path(f"{key}.log"), why=why)
+            for key, (phase, why) in phases.items()
+        ),
+        1.0,
+    )
+    found = told(study, report)
+    rows = {
+        (row["status"], row["arm"], row["error"], row["n"])
+        for row in found["runs"]
+        if row["status"] != "done"
+    }
     # chosen is the default, so that arm has lost its run, too
-    assert {(row["arm"], row["error"]) for row in failed} == {("default", "NaN"), ("tuned", "NaN")}
-    assert {(row["arm"], row["n"], row["draw"]) for row in skipped} == {("pasted", 2, 0)}
-    assert {row["error"] for row in skipped} == {"needs the fit"}
+    lost_too = {("failed", arm, "NaN", 2) for arm in ("default", "tuned")}
+    assert rows == {*lost_too, ("skipped", "pasted", "needs the fit", 2)}
     assert {row["error"] for row in found["failures"]} == {"no lesions", "NaN"}
-    rows = [r for r in found["comparisons"] if (r["arm"], r["n"]) == ("pasted", 2)]
-    assert {row["runs"] for row in rows} == {1}
+    pairs = [r for r in found["comparisons"] if (r["arm"], r["n"]) == ("pasted", 2)]
+    assert {row["runs"] for row in pairs} == {1}
 
 
 def test_some_arms_alone_come_with_the_control(tmp_path):
-    study = Study(plan_with_choice(), "sealed", tmp_path, arms=["pasted"])
+    study = study_of(tmp_path, arms=["pasted"])
     assert {place.arm for place in study.places()} == {"default", "pasted"}
     with pytest.raises(UsageFault, match="--arm fading: not in the plan"):
-        Study(plan_with_choice(), "sealed", tmp_path, arms=["fading"])
+        study_of(tmp_path, arms=["fading"])

@@ -1,22 +1,33 @@
-"""Equal computations have equal keys, and whatever can change a result changes its key."""
+"""Equal computations have equal keys, others do not; and each is what a user would type."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from gansynth.benchmark.division import DEVELOPMENT
-from gansynth.benchmark.specs import Design, Place, Spec, described, formulas, write_work
+from gansynth.benchmark.specs import Design, Place, Spec, formulas, write_work
+from gansynth.benchmark.words import augment_words, each, fit_words, source_words
 from gansynth.core.registry import installed
+from gansynth.core.run_folder import RunFolder
+from gansynth.core.sample_request import SampleRequest
+from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json
+from gansynth_cli.commands.augment import command as augment
+from gansynth_cli.commands.augment import injection_from
+from gansynth_cli.commands.fit import command as fit
 from tests.benchmark.people import WHERE, design_of, plan_of
 
 PASTED = {"name": "pasted", "from": "copy-paste", "bank": "3x"}
@@ -25,7 +36,6 @@ PLACE = Place("pasted", 2, 0, 0)
 
 
 def pasted(**changes: Any) -> Any:
-    """The arms of a plan, the synthetic one with other values."""
     return ["default", {**PASTED, **changes}, "double"]
 
 
@@ -46,11 +56,7 @@ USUAL = keys(design_of())
 
 
 def changed(design: Design) -> set[str]:
-    """Which of the three computations are others than usual."""
     return {name for name, key in keys(design).items() if key != USUAL[name]}
-
-
-# -- equal -----------------------------------------------------------------------------------------
 
 
 def test_twice_the_people_of_a_size_is_that_of_the_double_size():
@@ -64,84 +70,58 @@ def test_twice_the_people_of_a_size_is_that_of_the_double_size():
     )
 
 
+EQUAL: list[dict[str, Any]] = [
+    {"title": "of the report", "open": ["a remark"]}, {"host": {"title": "for people"}},
+    {"arms": pasted(title="for people", what="a sentence", candidate=True)},
+    {"data": "people:/elsewhere/14"}, {"root": "/elsewhere"}, {"name": "another"},
+    {"draws": 1, "seeds": 5}, {"margin": 0.1}, {"primary": "hd95/mean", "margin": 1.0},
+    {"arms": [*pasted(), TUNED], "tune": {"folds": 2}},
+    {"generators": {"paste": {"plugin": "copypaste"}}, "arms": pasted(generator="paste")},
+]  # fmt: skip
+ALL = {"real", "train", "fit"}
+OTHER_ARMS: list[dict[str, Any]] = [
+    {"bank": "4x"}, {"ratio": "2:1"}, {"schedule": "anneal"}, {"edits": ["flip"]},
+    {"filters": ["faithful"]}, {"augmentation": "none"}, {"augmentation": "heavier"},
+    {"augment_synthetic": False}, {"set": {"width": 4}},
+]  # fmt: skip
+OTHER_TRAININGS: list[dict[str, Any]] = [
+    {"host": {"steps": 41}}, {"host": {"set": {"network": "unet", "width": 4}}},
+    {"host": {"options": ["a=1"]}}, {"regions": {"WT": "1+2"}}, {"measures": ["dice", "nsd"]},
+]  # fmt: skip
+OTHER_FITS: list[dict[str, Any]] = [
+    {"arms": pasted(generator="elastic")},
+    {"generators": {"g": {"plugin": "copypaste", "set": {"a": 1}}}, "arms": pasted(generator="g")},
+]
+OTHER_DATA: list[dict[str, Any]] = [
+    {"read": {"size": "8"}}, {"plans": "small"}, {"configuration": "2d"}, {"split": {"seed": 1}},
+    {"split": {"sealed": 2}}, {"data": "people:/data/of/mine/15"},
+]  # fmt: skip
+CHANGES = [
+    *((changes, set()) for changes in EQUAL),
+    *(({"arms": pasted(**arm)}, {"train"}) for arm in OTHER_ARMS),
+    *((changes, {"real", "train"}) for changes in OTHER_TRAININGS),
+    *((changes, {"train", "fit"}) for changes in OTHER_FITS),
+    *((changes, ALL) for changes in OTHER_DATA),
+]
+
+
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {"title": "of the report", "open": ["a remark"]},
-        {"host": {"title": "for people"}},
-        {"arms": pasted(title="for people", what="a sentence", candidate=True)},
-        {"data": "people:/elsewhere/14"},
-        {"draws": 1, "seeds": 5},
-        {"margin": 0.1},
-        {"primary": "hd95/mean", "margin": 1.0},
-        {"arms": [*pasted(), TUNED], "tune": {"folds": 2}},
-        {"root": "/elsewhere"},
-        {"name": "another"},
-    ],
-    ids=str,
+    ("changes", "others"), CHANGES, ids=lambda value: repr(value) if isinstance(value, dict) else ""
 )
-def test_what_a_result_does_not_hang_on_is_not_in_its_key(changes):
-    assert changed(design_of(plan_of(**changes))) == set()
+def test_what_a_result_hangs_on_is_in_its_key_and_nothing_else(changes, others):
+    assert changed(design_of(plan_of(**changes))) == others
 
 
 def test_an_arm_of_another_name_is_the_same_computation():
-    renamed = design_of(plan_of(arms=["default", {**PASTED, "name": "third"}, "double"]))
-    place = replace(PLACE, arm="third")
-    assert renamed.train(place).key == USUAL["train"]
-    assert "third" in renamed.train(place).title
-
-
-def test_a_generator_of_another_name_is_the_same_computation():
-    own = plan_of(generators={"paste": {"plugin": "copypaste"}}, arms=pasted(generator="paste"))
-    assert changed(design_of(own)) == set()
+    arms = ["default", {**PASTED, "name": "third"}, "double"]
+    renamed = design_of(plan_of(arms=arms)).train(replace(PLACE, arm="third"))
+    assert renamed.key == USUAL["train"]
+    assert "third" in renamed.title
 
 
 def test_a_chosen_arm_is_that_arm():
     design = design_of(plan_of(arms=[*pasted(), TUNED], tune={"folds": 2}))
     assert design.train(replace(Place("tuned", 2, 0, 0), arm="pasted")).key == USUAL["train"]
-
-
-# -- other -----------------------------------------------------------------------------------------
-
-ALL = {"real", "train", "fit"}
-
-
-@pytest.mark.parametrize(
-    ("changes", "others"),
-    [
-        ({"host": {"steps": 41}}, {"real", "train"}),
-        ({"host": {"set": {"network": "unet", "width": 4}}}, {"real", "train"}),
-        ({"host": {"options": ["a=1"]}}, {"real", "train"}),
-        ({"regions": {"WT": "1+2"}}, {"real", "train"}),
-        ({"measures": ["dice", "nsd"]}, {"real", "train"}),
-        ({"arms": pasted(bank="4x")}, {"train"}),
-        ({"arms": pasted(ratio="2:1")}, {"train"}),
-        ({"arms": pasted(schedule="anneal")}, {"train"}),
-        ({"arms": pasted(edits=["flip"])}, {"train"}),
-        ({"arms": pasted(filters=["faithful"])}, {"train"}),
-        ({"arms": pasted(augmentation="none")}, {"train"}),
-        ({"arms": pasted(augmentation="heavier")}, {"train"}),
-        ({"arms": pasted(augment_synthetic=False)}, {"train"}),
-        ({"arms": pasted(set={"width": 4})}, {"train"}),
-        ({"arms": pasted(generator="elastic")}, {"train", "fit"}),
-        (
-            {
-                "generators": {"g": {"plugin": "copypaste", "set": {"a": 1}}},
-                "arms": pasted(generator="g"),
-            },
-            {"train", "fit"},
-        ),
-        ({"read": {"size": "8"}}, ALL),
-        ({"plans": "small"}, ALL),
-        ({"configuration": "2d"}, ALL),
-        ({"split": {"seed": 1}}, ALL),
-        ({"split": {"sealed": 2}}, ALL),
-        ({"data": "people:/data/of/mine/15"}, ALL),
-    ],
-    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
-)
-def test_what_a_result_hangs_on_is_in_its_key(changes, others):
-    assert changed(design_of(plan_of(**changes))) == others
 
 
 @pytest.mark.parametrize("arm", ["default", "pasted"])
@@ -155,40 +135,27 @@ def test_seeds_draws_and_sizes_are_other_computations(arm):
     assert len({fit.key for fit in fits if fit}) == (0 if arm == "default" else len(places))
 
 
-def test_other_judged_people_are_another_training_of_the_same_generator():
+def test_other_judged_people_and_other_images_are_other_computations():
     assert changed(design_of(look=DEVELOPMENT)) == {"real", "train"}
-
-
-def test_another_image_of_the_same_name_is_another_case():
     design = design_of()
     trained, judged = design.cases_of(PLACE)[0], design.judged[0]
     assert changed(design_of(changed=trained)) == ALL
     assert changed(design_of(changed=judged)) == {"real", "train"}
-    (other,) = set(design.training_cases(8, 1)[:1])
+    other = design.training_cases(8, 1)[0]
     assert other not in {*design.cases_of(PLACE), *design.judged}
     assert changed(design_of(changed=other)) == set()
 
 
-# -- generators ------------------------------------------------------------------------------------
-
-
-def test_one_fit_of_a_draw_serves_all_seeds():
-    design = design_of(plan_of(fits="draw"))
-    fit = fit_of(design, PLACE)
-    for seed in (0, 1):
-        assert fit_of(design, replace(PLACE, seed=seed)) == fit
-        assert design.train(replace(PLACE, seed=seed)).needs == (fit.key,)
-    assert fit_of(design, replace(PLACE, draw=1)).key != fit.key
-
-
-def test_a_fit_of_each_seed_serves_that_one():
-    design = design_of(plan_of(fits="seed"))
-    fits = [fit_of(design, replace(PLACE, seed=seed)) for seed in (0, 1)]
-    assert fits[0].key != fits[1].key
-    for seed, fit in enumerate(fits):
+@pytest.mark.parametrize(("fits", "same"), [("draw", True), ("seed", False)])
+def test_a_fit_serves_all_seeds_of_a_draw_or_one(fits, same):
+    design = design_of(plan_of(fits=fits))
+    keys = [fit_of(design, replace(PLACE, seed=seed)).key for seed in (0, 1)]
+    assert (keys[0] == keys[1]) == same
+    for seed, key in enumerate(keys):
         train = design.train(replace(PLACE, seed=seed))
-        assert train.needs == (fit.key,)
-        assert train.document["generator"] == fit.key
+        assert train.needs == (key,)
+        assert train.document["generator"] == key
+    assert fit_of(design, replace(PLACE, draw=1)).key not in keys
 
 
 def test_a_fit_learns_from_the_training_cases_alone():
@@ -198,9 +165,6 @@ def test_a_fit_learns_from_the_training_cases_alone():
     assert [case for case, *_ in fit.document["train"]] == list(design.cases_of(PLACE))
     assert design.fit_of(replace(PLACE, arm="default")) is None
     assert design.train(replace(PLACE, arm="default")).document["generator"] is None
-
-
-# -- documents -------------------------------------------------------------------------------------
 
 
 def specs() -> list[Spec]:
@@ -244,12 +208,6 @@ def test_regions_are_told_to_hosts_that_take_them():
     assert formulas({}) == ""
 
 
-def test_an_arm_is_described_without_its_name():
-    told = described(plan_of().arm("pasted"))
-    assert (told["ratio"], told["bank"], told["draws_from"]) == ("1:1", "3x", True)
-    assert not {"name", "title", "what", "real", "generator"} & set(told)
-
-
 def test_a_choice_knows_its_candidates_and_no_judged_case():
     tune = specs()[-1].document
     assert set(tune["arms"]) == set(tune["host"]) == {"default", "pasted"}
@@ -270,15 +228,13 @@ def test_what_a_process_is_told_is_the_document_and_where_things_lie(tmp_path):
     assert read_json(path) == {"spec": spec.document, "places": {"run": "/runs/g"}}
 
 
+@pytest.mark.slow
 def test_keys_are_the_same_in_every_process():
     code = "from tests.benchmark.test_specs import USUAL; print(*USUAL.values())"
     environ = {**os.environ, "PYTHONHASHSEED": "12345"}
     words = [sys.executable, "-c", code]
     done = subprocess.run(words, capture_output=True, text=True, env=environ, check=True)
     assert done.stdout.split() == list(USUAL.values())
-
-
-# -- what cannot be measured -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -298,11 +254,6 @@ def test_what_the_label_maps_do_not_have_is_refused_before_anything_is_trained(c
     line = str(refused.value)
     assert "\n" not in line
     assert [w for w in words if w not in line] == []
-
-
-@pytest.mark.parametrize("primary", ["dice/foreground", "dice/1", "dice/mean", "dice/WT"])
-def test_every_region_there_is_can_be_what_the_verdict_is_about(primary):
-    design_of(plan_of(primary=primary, regions={"WT": "1+2"}))
 
 
 @pytest.mark.parametrize(
@@ -326,3 +277,164 @@ def test_nothing_of_a_training_is_chosen_by_those_who_are_judged_on(
         return
     with pytest.raises(UsageFault, match=r"judged on|images of the evaluation"):
         adapter.impartial(options, settings)
+
+
+REQUEST = SourceRequest("nifti", "cases")
+DATA = "--data nifti:cases --fold 0"
+RUN = Path("run")
+
+
+def parsed(command: click.Command, words: list[str]) -> dict[str, Any]:
+    return command.make_context(words[0], words[1:]).params
+
+
+def source_of(params: Mapping[str, Any]) -> SourceRequest:
+    keys = ("configuration", "plans", "fold", "subjects", "root", "read")
+    return SourceRequest.parse(params["data"], **{key: params[key] for key in keys})
+
+
+def spec_of(arm: str = "default", **changes: Any) -> dict[str, Any]:
+    design = design_of(plan_of(**changes))
+    return dict(design.train(Place(arm, 2, 1, 1)).document)
+
+
+def words_of(arm: str, **changes: Any) -> str:
+    """The line of an arm's training, with a run wherever it draws samples."""
+    spec = spec_of(arm, **changes)
+    run = RUN if spec["generator"] else None
+    words = augment_words(spec, REQUEST, run, Path("out"))
+    parsed(augment, words)
+    return shlex.join(words)
+
+
+HEAD = f"augment --target segmenter {DATA}"
+TAIL = "--set network=unet --set steps=40 --set output=out --seed 1001 --json"
+SCHEDULE = "--schedule constant"
+DRAWN = f"--ratio 1:1 {SCHEDULE} --generator run"
+
+
+def arms(*others: Any) -> dict[str, Any]:
+    return {"arms": ["default", *others]}
+
+
+def mine(**changes: Any) -> str:
+    return words_of("mine", **arms({"name": "mine", **changes}))
+
+
+@pytest.mark.parametrize(
+    ("arm", "middle"),
+    [
+        ("none", f"--ratio 1:0 {SCHEDULE} --no-usual-augmentation"),
+        ("double", f"--ratio 1:0 {SCHEDULE}"),
+        ("elastic", DRAWN),
+        ("copy-paste", DRAWN),
+        ("coarse-paste", DRAWN),
+        ("whole", DRAWN),
+        ("unedited", f"{DRAWN} --edit identity"),
+        ("interpolated", f"{DRAWN} --edit interpolate"),
+        ("synthetic-only", f"--ratio 0:1 {SCHEDULE} --generator run"),
+        ("pretrain", "--ratio 0:1 --schedule finetune:10%@80% --generator run"),
+    ],
+)
+def test_the_command_of_an_arm(arm, middle):
+    assert words_of(arm, **arms(arm)) == f"{HEAD} {middle} {TAIL}"
+    assert words_of("default", **arms(arm)) == f"{HEAD} --ratio 1:0 {SCHEDULE} {TAIL}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, ""),
+        ({"bank": "3x"}, "--frozen --bank-size 3x "),
+        ({"bank": 64}, "--frozen --bank-size 64 "),
+        ({"edits": ["identity", "shift:max_mm=2"]}, "--edit identity --edit shift:max_mm=2 "),
+        ({"filters": ["faithful"]}, "--filter faithful "),
+        ({"boxes": "training"}, "--boxes training "),
+        ({"lesions": "count=2"}, "--lesions count=2 "),
+        ({"augment_synthetic": False}, "--augment-synthetic no "),
+    ],
+    ids=str,
+)
+def test_what_an_arm_asks_of_samples(changes, says):
+    assert f" --generator run {says}--set" in mine(generator="copypaste", **changes)
+
+
+def test_heavier_augmentation_is_the_hosts_and_an_arms_settings_go_over_the_plans():
+    line = words_of("heavier", **arms("heavier"))
+    assert "--set rotate=30 --set shift=0.1 --set elastic=3" in line
+    line = mine(set={"network": "pix2pix", "width": 4})
+    assert "--set network=pix2pix --set steps=40 --set width=4 --set output=out" in line
+
+
+def test_the_hosts_engine_and_detector_are_told_and_its_options_come_last():
+    spec = spec_of(host={"options": ["eval_interval=0", "--c"]})
+    words = augment_words(spec, REQUEST, None, None)
+    assert words[-3:] == ["--", "eval_interval=0", "--c"]
+    assert parsed(augment, words)["options"] == ("eval_interval=0", "--c")
+    assert not [word for word in words if word.startswith("output=")]
+    for option in ("engine", "detector"):
+        told = {**spec, "host": {**spec["host"], option: "torch"}}
+        assert parsed(augment, augment_words(told, REQUEST, None, None))[option] == "torch"
+        assert f"--{option}" not in words
+
+
+def test_the_command_line_understands_what_is_meant():
+    """Ratio, schedule, bank and seed arrive as the plan has them."""
+    arm = {"name": "mine", "generator": "copypaste", "ratio": "2:1", "schedule": "anneal:50%-100%"}
+    spec = spec_of("mine", **arms({**arm, "bank": "3x", "augment_synthetic": False}))
+    params = parsed(augment, augment_words(spec, REQUEST, RUN, None))
+    keys = ("ratio", "schedule", "bank", "frozen", "bank_size", "augment_synthetic")
+    how = {k: params[k] for k in (*keys, "reuse", "refresh", "overhead")}
+    run, samples = RunFolder(params["run"]), SampleRequest(params["seed"])
+    told = injection_from({**how, "run": run, "samples": samples})
+    assert (str(told.ratio), str(told.schedule)) == ("2:1", "anneal:50%-100%")
+    assert (told.frozen, str(told.size), told.seed) == (True, "3x", 1001)
+    assert (told.run, told.augment_synthetic) == (RunFolder(RUN), False)
+
+
+def fitted_by(request: SourceRequest = REQUEST, **changes: Any) -> list[str]:
+    own = {"plugin": "cgan3d", **changes}
+    made = plan_of(generators={"mine": own}).generator("mine").model_dump(mode="json")
+    return fit_words(made, request, 1001, RUN)
+
+
+@pytest.mark.parametrize(
+    ("changes", "middle", "settings"),
+    [
+        ({}, "", ""),
+        ({"set": {"steps": 400, "width": 16}}, "", "--set steps=400 --set width=16 "),
+        ({"recipe": "lesion", "scale": "tiny"}, "--recipe lesion --scale tiny ", ""),
+        ({"recipe": "mine.yaml", "only": "T1"}, "--recipe mine.yaml --only T1 ", ""),
+    ],
+)
+def test_the_command_of_a_fit(changes, middle, settings):
+    words = fitted_by(**changes)
+    assert shlex.join(words) == f"fit cgan3d {middle}{DATA} {settings}--set seed=1001 -o run --json"
+    assert parsed(fit, words)["run"] == RUN
+
+
+def test_a_generators_reading_goes_over_the_plans():
+    request = SourceRequest("nifti", "cases", read={"size": "32", "channels": "T1"})
+    words = fitted_by(request, read={"size": "16"})
+    assert " --read size=16 --read channels=T1 " in shlex.join(words)
+    assert source_of(parsed(fit, words)).read == {"size": "16", "channels": "T1"}
+
+
+def test_a_source_is_opened_as_it_was():
+    request = SourceRequest(
+        *("nnunet", "004"),
+        fold="3",
+        configuration="2d",
+        plans="small",
+        subjects=r"(p\d+)_",
+        root="/a folder",
+        read={"size": "32"},
+    )
+    words = ["fit", "cgan3d", *source_words(request), "-o", "run"]
+    assert source_of(parsed(fit, words)) == request
+
+
+def test_settings_of_any_kind_are_words():
+    assert each("--set", {"a": 1, "b": "x y", "c": True, "d": [1, 2]}) == [
+        *("--set", "a=1", "--set", "b=x y", "--set", "c=true", "--set", "d=[1, 2]"),
+    ]

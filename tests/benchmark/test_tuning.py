@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -11,17 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
-from gansynth.benchmark import tuning
+from gansynth.benchmark import study, tuning
 from gansynth.benchmark.jobs.graph import Phase, Report, Standing
+from gansynth.benchmark.jobs.job import Job
 from gansynth.benchmark.plan import Plan
 from gansynth.benchmark.specs import Spec
-from gansynth.benchmark.tuning import CHOICE, Tuning, choose, going_on, shortened
+from gansynth.benchmark.tuning import (
+    CHOICE,
+    Tuning,
+    Wanted,
+    choose,
+    choose_arm,
+    going_on,
+    shortened,
+)
 from gansynth.runtime.errors import TrainingFault
 from gansynth.runtime.files import read_json
-from tests.benchmark.people import design_of, finish, plan_of
-from tests.processes import until
+from tests.benchmark.people import design_of, finish, people, plan_of
 
 ARMS = [
     "default",
@@ -45,7 +51,6 @@ def plan(**changes: Any) -> Plan:
 
 
 def choice(plan: Plan, seed: int = 0) -> Spec:
-    """What is chosen, and among whose cases."""
     names = next(arm.tune for arm in plan.arms if arm.tune)
     design = design_of(plan)
     return design.choice(names, design.training_cases(plan.sizes[-1], 0), seed, "choose")
@@ -81,7 +86,6 @@ class Race:
         return Report(tuple(standings), 0.0)
 
     def of(self, kind: str) -> list[dict[str, Any]]:
-        """What processes of a kind were told."""
         return [told for told in self.told if told["spec"]["kind"] == kind]
 
 
@@ -115,11 +119,6 @@ def race(tmp_path, monkeypatch) -> Callable[..., tuple[dict[str, Any], Race]]:
     return run
 
 
-# -- choosing --------------------------------------------------------------------------------------
-
-LEVEL = {"a": 0.7, "b": 0.6, "c": 0.8}
-
-
 def gained(*gains: float) -> dict[str, dict[str, float]]:
     """Scores of an arm that gains so much on each of some people."""
     people = [f"p{i}" for i in range(len(gains))]
@@ -147,30 +146,40 @@ def test_what_wins_is_better_than_none_by_more_than_one_standard_error(gains, ch
 
 
 def test_the_reason_has_the_gain_and_its_error():
-    chosen, why = choose(gained(0.1, 0.3), "default")
-    assert (chosen, "more than one standard error" in why) == ("gan", True)
+    _, why = choose(gained(0.1, 0.3), "default")
+    assert "more than one standard error" in why
     assert "gan was better than default by 0.2000, with a standard error of 0.1000" in why
-    chosen, why = choose(gained(-0.1, 0.3), "default")
-    assert (chosen, "use none" in why) == ("default", True)
+    assert "use none" in choose(gained(-0.1, 0.3), "default")[1]
 
 
-def test_a_tie_of_two_generators_goes_to_the_first():
-    tie = {"default": {"p": 0.5, "q": 0.5}, "a": {"p": 0.8, "q": 0.7}, "b": {"p": 0.7, "q": 0.8}}
-    assert choose(tie, "default")[0] == "a"
+HALF = {"p": 0.5, "q": 0.5}
+TIE = {"default": HALF, "a": {"p": 0.8, "q": 0.7}, "b": {"p": 0.7, "q": 0.8}}
 
 
-def test_without_a_real_arm_the_best_is_taken():
-    scores = {name: {"p": level, "q": level} for name, level in LEVEL.items()}
-    assert choose(scores, None)[0] == "c"
+@pytest.mark.parametrize(
+    ("scores", "real", "chosen"),
+    [
+        (TIE, "default", "a"),
+        ({"a": {"p": 0.7, "q": 0.7}, "b": HALF, "c": {"p": 0.8, "q": 0.8}}, None, "c"),
+        ({"default": HALF, "gan": {"p": 0.4, "q": 0.6, "r": 0.99}}, "default", "default"),
+        ({"default": {"p": 0.5}, "gan": {"r": 0.99}}, "default", "default"),
+    ],
+    ids=["a tie goes to the first", "without a real arm the best", "people that both have", "none"],
+)
+def test_what_is_chosen(scores, real, chosen):
+    assert choose(scores, real)[0] == chosen
 
 
-def test_gains_are_those_of_people_that_both_have():
-    scores = {"default": {"p": 0.5, "q": 0.5}, "gan": {"p": 0.4, "q": 0.6, "r": 0.99}}
-    assert choose(scores, "default")[0] == "default"
-    assert choose({"default": {"p": 0.5}, "gan": {"r": 0.99}}, "default")[0] == "default"
-
-
-# -- successive halving ----------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("levels", "chosen"), [((0.8, 0.49), "default"), ((0.6, 0.61), "gan")], ids=["luck", "gain"]
+)
+def test_the_luck_of_one_inner_training_is_no_gain_but_one_that_all_folds_show(levels, chosen):
+    people = {f"p{n}": n % 2 for n in range(10)}  # all of a fold share one training
+    scores = {p: levels[fold] + 0.001 * int(p[1:]) for p, fold in people.items()}
+    both = {"default": dict.fromkeys(people, 0.5), "gan": scores}
+    assert choose(both, "default")[0] == "gan"  # over people alone
+    found, why = choose(both, "default", people)
+    assert (found, "use none" in why) == (chosen, chosen == "default")
 
 
 @pytest.mark.parametrize(
@@ -212,27 +221,24 @@ def test_a_share_of_the_steps(settings, share, found):
     assert shortened(settings, share) == {**settings, **found}
 
 
+LEVELS = {"default": 0.5, "plain": 0.6, "fading": 0.7, "pasted": 0.4}
+
+
 def test_a_race_trains_all_briefly_and_the_better_ones_longer(race):
-    levels = {"default": 0.5, "plain": 0.6, "fading": 0.7, "pasted": 0.4}
-    found, made = race(levels)
-    arms = [Counter(map(name_of, specs)) for specs in (rung(made, 10), rung(made, 40))]
-    assert arms[0] == dict.fromkeys(levels, 3)
-    assert arms[1] == {"fading": 3, "plain": 3, "default": 3}
-    assert found["chosen"] == "fading"
-    assert found["folds"] == 3
+    found, made = race(LEVELS)
+    arms = [
+        Counter(
+            name_of(told["spec"])
+            for told in made.of("train")
+            if told["spec"]["host"]["set"]["steps"] == steps
+        )
+        for steps in ("10", "40")
+    ]
+    assert arms == [dict.fromkeys(LEVELS, 3), {"fading": 3, "plain": 3, "default": 3}]
+    assert (found["chosen"], found["folds"]) == ("fading", 3)
     assert [row["share"] for row in found["rungs"]] == [0.25, 1.0]
     assert list(found["rungs"][0]["scores"]) == ["fading", "plain", "default", "pasted"]
     assert found["rungs"][0]["scores"]["fading"] == pytest.approx(0.7, abs=0.003)
-
-
-def rung(made: Race, steps: int) -> list[dict[str, Any]]:
-    """Trainings of so many steps."""
-    return [t["spec"] for t in made.of("train") if t["spec"]["host"]["set"]["steps"] == str(steps)]
-
-
-def test_use_none_is_an_answer(race):
-    found, _ = race({"default": 0.6, "plain": 0.5, "fading": 0.5, "pasted": 0.5})
-    assert found["chosen"] == "default"
 
 
 def test_a_gain_within_the_noise_is_none(race):
@@ -249,8 +255,7 @@ def test_a_gain_within_the_noise_is_none(race):
 
 def test_where_less_is_better_the_least_wins(race):
     levels = {"default": 5.0, "plain": 3.0, "fading": 6.0, "pasted": 7.0}
-    changes = {"primary": "hd95/mean", "margin": 1.0}
-    found, _ = race(levels, "hd95/mean", **changes)
+    found, _ = race(levels, "hd95/mean", primary="hd95/mean", margin=1.0)
     assert found["chosen"] == "plain"
     assert list(found["rungs"][0]["scores"]) == ["plain", "default", "fading", "pasted"]
     assert found["rungs"][0]["scores"]["plain"] == pytest.approx(3.0, abs=0.003)
@@ -272,7 +277,7 @@ def test_a_person_counts_once_however_many_cases(race):
 
 
 def test_arms_of_one_generator_share_its_fit(race):
-    _, made = race({"default": 0.5, "plain": 0.6, "fading": 0.7, "pasted": 0.4})
+    _, made = race(LEVELS)
     fits = made.of("fit")
     plugins = Counter(t["spec"]["generator"]["plugin"] for t in fits[:6])
     assert plugins == {"cgan3d": 3, "copypaste": 3}
@@ -281,25 +286,23 @@ def test_arms_of_one_generator_share_its_fit(race):
 
 
 def test_trainings_get_the_run_and_the_hosts_variables(race, tmp_path):
-    _, made = race({"default": 0.5, "plain": 0.6, "fading": 0.7, "pasted": 0.4})
+    _, made = race(LEVELS)
     for told in made.of("train"):
-        run = told["places"].get("run")
-        needs = told["needs"]
-        assert told["spec"]["generator"] == (needs[0] if needs else None)
-        assert run == (str(tmp_path / "tune/inner" / needs[0] / "run") if needs else None)
-    env = {"THREADS": "1"}
-    spec = choice(plan()).document
+        (need,) = told["needs"] or [None]
+        assert told["spec"]["generator"] == need
+        run = need and str(tmp_path / "tune/inner" / need / "run")
+        assert told["places"].get("run") == run
     made.told.clear()
-    Tuning(spec, {"request": {}}, tmp_path / "other", env=env).run()
+    env = {"THREADS": "1"}
+    Tuning(choice(plan()).document, {"request": {}}, tmp_path / "other", env=env).run()
     assert {json.dumps(told["env"]) for told in made.of("train")} == {json.dumps(env)}
 
 
 def test_a_failure_is_told_with_its_own_words(tmp_path, monkeypatch):
     def fail(jobs: Any, *_: Any, **__: Any) -> Report:
         one, other, *_ = jobs
-        log = Path("log.txt")
-        failed = Standing(one, Phase.FAILED, log, why="losses are NaN")
-        return Report((failed, Standing(other, Phase.SKIPPED, log)), 0.0)
+        failed = Standing(one, Phase.FAILED, Path("log.txt"), why="losses are NaN")
+        return Report((failed, Standing(other, Phase.SKIPPED, Path("log.txt"))), 0.0)
 
     monkeypatch.setattr(tuning, "run_jobs", fail)
     with pytest.raises(TrainingFault, match="losses are NaN") as refused:
@@ -313,27 +316,22 @@ def test_scores_that_nobody_has_are_told(race, key):
         race(lambda spec, case: None if key == "dice/mean" else 0.5, key)
 
 
-# -- whose cases -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("folds", [2, 3, 5])
 @pytest.mark.parametrize("seed", range(6))
 def test_inner_folds_are_of_the_training_people_alone(tmp_path, seed, folds):
     made = plan(tune={"folds": folds})
-    outer = choice(made, seed).document
-    trained = {case: person for case, person, _ in outer["train"]}
+    trained = {case: person for case, person, _ in choice(made, seed).document["train"]}
     tuned = open_tuning(tmp_path, made, seed)
     judged: Counter[str] = Counter()
     for fold in tuned.folds:
         fit, train = tuned.fit("plain", fold), tuned.train("plain", fold, 0)
         assert fit is not None
-        sides = {side: {case for case, *_ in train.document[side]} for side in ("train", "judged")}
-        assert sides["train"] | sides["judged"] == set(trained)
-        people = {side: {trained[case] for case in cases} for side, cases in sides.items()}
-        assert not people["train"] & people["judged"]
-        assert {case for case, *_ in fit.document["train"]} == sides["train"]
+        sides = [{case for case, *_ in train.document[side]} for side in ("train", "judged")]
+        assert set.union(*sides) == set(trained)
+        assert not {trained[case] for case in sides[0]} & {trained[case] for case in sides[1]}
+        assert {case for case, *_ in fit.document["train"]} == sides[0]
         assert "judged" not in fit.document
-        judged.update(sides["judged"])
+        judged.update(sides[1])
     assert judged == dict.fromkeys(trained, 1)
 
 
@@ -345,7 +343,7 @@ def test_no_process_hears_of_anybody_else(race):
         if person not in design.division.training_set(6, 0, 6)
         for case in design.division.cases[person]
     }
-    _, made = race({"default": 0.5, "plain": 0.6, "fading": 0.7, "pasted": 0.4})
+    _, made = race(LEVELS)
     text = json.dumps(made.told)
     assert outside
     assert [case for case in outside if case in text] == []
@@ -360,127 +358,49 @@ def test_another_seed_deals_otherwise(tmp_path):
     assert folds[0] == json.dumps(open_tuning(tmp_path, plan(), 0).folds)
 
 
-# -- typed, killed, typed again --------------------------------------------------------------------
-
 TOY_HOST = """
-import json, pathlib, sys, time
+import json, pathlib, sys
 told, _, here = sys.argv[1:]
 spec = json.load(open(told))["spec"]
-steps, arm = spec.get("host", {}).get("set", {}).get("steps"), spec.get("generator") is None
-name = f"{spec['kind']}-{steps}-{arm}"
+steps, real = spec.get("host", {}).get("set", {}).get("steps"), spec.get("generator") is None
+name = f"{spec['kind']}-{steps}-{real}"
 with pathlib.Path(here, "begun").open("a") as begun:
     begun.write(name + "\\n")
-while name == "train-40-False" and not pathlib.Path(here, "calm").exists():
-    time.sleep(0.05)
-scores = {case: (0.5 if arm else 0.6) for case, *_ in spec.get("judged", ())}
+if name == "train-40-False" and not pathlib.Path(here, "calm").exists():
+    sys.exit("the second rung broke off")
+scores = {case: (0.5 if real else 0.6) for case, *_ in spec.get("judged", ())}
 print(json.dumps({"seconds": 1.0, "scores": {"dice/mean": scores}}))
 """
-TYPED = """
-import sys
-from pathlib import Path
-from unittest.mock import patch
-from gansynth.benchmark import study
-from gansynth.benchmark.tuning import Wanted, choose_arm
-from gansynth.benchmark.jobs.job import Job
-from tests.benchmark.people import people
-from tests.benchmark.test_tuning import SHORT, TOY_HOST, plan
-
-here = sys.argv[1]
 
 
-def toy(key, title, kind, argv, **more):
-    return Job(key, title, kind, (sys.executable, "-c", TOY_HOST, *argv[3:], here), **more)
+def test_a_race_of_two_rungs_that_broke_off_is_taken_up_and_may_be_typed_again(
+    tmp_path, monkeypatch, capsys
+):
+    def toy(key: str, title: str, kind: str, argv: tuple[str, ...], **more: Any) -> Job:
+        words = (sys.executable, "-c", TOY_HOST, *argv[3:], str(tmp_path))
+        return Job(key, title, kind, words, **more)
 
+    def typed() -> dict[str, Any]:
+        with people():
+            return choose_arm(made, Wanted(tmp_path / "tune", size=6, executor="local:2"))
 
-with people(), patch.object(study, "Job", toy):
-    choose_arm(plan(**SHORT), Wanted(Path(here, "tune"), size=6, executor="local:2"))
-"""
-SHORT = {"arms": ["default", {"name": "pasted", "from": "copy-paste"}], "tune": {"folds": 2}}
-"""Two arms, in the rungs that a plan has unless it names others."""
-
-
-def typed(folder: Path) -> subprocess.Popen[str]:
-    """``gansynth tune`` with a toy host, which waits in the second rung until it is ``calm``."""
-    words = [sys.executable, "-c", TYPED, str(folder)]
-    return subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-
-
-def test_a_race_of_two_rungs_that_is_killed_is_taken_up_and_may_be_typed_again(tmp_path):
     def begun() -> Counter[str]:
-        file = tmp_path / "begun"
-        return Counter(file.read_text().split() if file.exists() else ())
+        return Counter((tmp_path / "begun").read_text().split())
 
-    def ended() -> str:
-        with typed(tmp_path) as tune:
-            _, err = tune.communicate(timeout=120)
-        assert tune.returncode == 0, err
-        return err
-
-    with typed(tmp_path) as tune:
-        until(lambda: begun()["train-40-False"] == 2 or tune.poll() is not None)
-        tune.kill()
-    assert begun()["train-40-False"] == 2, "the second rung was not reached"
-    locks = [FileLock(file) for file in (tmp_path / "tune").glob("*/inner/.work/*.lock")]
-    for lock in locks:  # held until the killed one's jobs have ended too
-        lock.acquire(timeout=60)
-        lock.release()
-    (tmp_path / "calm").touch()
-    before = begun()
-    ended()
-    first_rung = {name: count for name, count in before.items() if "-40-" not in name}
-    assert first_rung == {"fit-None-False": 2, "train-10-False": 2, "train-10-True": 2}
+    monkeypatch.setattr(study, "Job", toy)
+    made = plan(arms=["default", {"name": "pasted", "from": "copy-paste"}], tune={"folds": 2})
+    with pytest.raises(TrainingFault, match="the second rung broke off"):
+        typed()
+    first_rung = {"fit-None-False": 2, "train-10-False": 2, "train-10-True": 2}
     assert {name: begun()[name] for name in first_rung} == first_rung
-    choice = read_json(tmp_path / "tune" / CHOICE)
-    assert choice["chosen"] == "pasted"
-    assert [rung["share"] for rung in choice["rungs"]] == [0.25, 1.0]
+    (tmp_path / "calm").touch()
+    found = typed()
+    assert {name: begun()[name] for name in first_rung} == first_rung
+    assert found["chosen"] == "pasted"
+    assert [rung["share"] for rung in found["rungs"]] == [0.25, 1.0]
+    assert read_json(tmp_path / "tune" / CHOICE) == found
     after = begun()
-    assert "6 jobs: 6 done already" in ended()
+    capsys.readouterr()
+    assert typed() == found
+    assert "6 jobs: 6 done already" in capsys.readouterr().err
     assert begun() == after
-    assert read_json(tmp_path / "tune" / CHOICE) == choice
-
-
-# -- a real one ------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_a_real_race_ends_with_a_choice(tmp_path):
-    """Real processes on coarse phantoms, three steps each."""
-    pytest.importorskip("nilearn", reason="phantoms are made from nilearn's atlas")
-    from gansynth.benchmark.tuning import Wanted, choose_arm
-    from gansynth.testing.phantoms import PhantomOptions, write_gliomas
-
-    write_gliomas(tmp_path / "data", 5, seed=0, options=PhantomOptions(spacing_mm=8.0))
-    tiny = {"network": "unet", "width": "4", "levels": "2", "patch": "16", "precision": "fp32"}
-    own = plan_of(
-        data=f"nifti:{tmp_path / 'data'}",
-        read={"channels": "flair", "size": "16"},
-        host={"target": "segmenter", "steps": 3, "set": tiny},
-        arms=["default", {"name": "pasted", "from": "copy-paste", "bank": "1x"}],
-        sizes=[2],
-        split={"development": 0, "sealed": 1},
-        tune={"folds": 2, "rungs": [1.0]},
-        measures=["dice"],
-        primary="dice/foreground",
-    )
-    found = choose_arm(own, Wanted(tmp_path / "out", size=4, executor="local:2"), quiet=True)
-    assert found["chosen"] in ("default", "pasted")
-    assert set(found["rungs"][0]["scores"]) == {"default", "pasted"}
-    assert all(0 <= score <= 1 for score in found["rungs"][0]["scores"].values())
-    assert found["use"][-1].startswith("gansynth augment --target segmenter")
-    assert read_json(tmp_path / "out" / CHOICE) == found
-
-
-def test_the_luck_of_one_inner_training_is_no_gain():
-    people = {f"p{n}": n % 2 for n in range(10)}  # all of fold 0 share one training
-    none = {person: 0.5 for person in people}
-    lucky = {p: (0.8 if fold == 0 else 0.49) + 0.001 * int(p[1:]) for p, fold in people.items()}
-    assert choose({"default": none, "gan": lucky}, "default")[0] == "gan"  # over people alone
-    chosen, why = choose({"default": none, "gan": lucky}, "default", people)
-    assert (chosen, "use none" in why) == ("default", True)
-
-
-def test_a_gain_that_all_folds_show_is_one():
-    people = {f"p{n}": n % 2 for n in range(10)}
-    none = {person: 0.5 for person in people}
-    better = {p: 0.6 + 0.01 * fold for p, fold in people.items()}
-    assert choose({"default": none, "gan": better}, "default", people)[0] == "gan"

@@ -4,6 +4,7 @@
 import itertools
 import re
 from collections.abc import Iterable
+from statistics import mean
 from typing import Any
 from urllib.parse import unquote
 
@@ -37,7 +38,6 @@ def expand(text: str) -> list[str]:
 
 
 def subjects_of(document, pointers):
-    """Subject -> scores, of pointers to scores."""
     found: dict[str, list[float]] = {}
     for pointer in pointers:
         case = pointer.rpartition("/")[2].replace("~1", "/").replace("~0", "~")
@@ -49,16 +49,16 @@ def subjects_of(document, pointers):
 def better(document, pointers):
     """How many subjects are better in the second half of the runs than in the first."""
     runs = list(dict.fromkeys(pointer.split("/")[2] for pointer in pointers))
-    halves = [
-        subjects_of(document, [p for p in pointers if p.split("/")[2] in half])
-        for half in (runs[: len(runs) // 2], runs[len(runs) // 2 :])
-    ]
+    half = set(runs[len(runs) // 2 :])
+    before, after = (
+        subjects_of(document, [p for p in pointers if (p.split("/")[2] in half) == second])
+        for second in (False, True)
+    )
     sign = -1 if document["measures"][document["primary"]]["better"] == "lower" else 1
-    return sum(sign * (halves[1][s] - halves[0][s]) > 0 for s in halves[0])
+    return sum(sign * (after[subject] - before[subject]) > 0 for subject in before)
 
 
 def worked_out(document, pointer, how, pattern):
-    """The number that a link names, computed anew."""
     pointers = expand(pattern)
     if how == "better":
         return better(document, pointers)
@@ -67,13 +67,8 @@ def worked_out(document, pointer, how, pattern):
     values = [resolve(document, p) for p in pointers]
     if how == "share":
         return max(0, resolve(document, pointer)) / sum(max(0, v) for v in values)
-    return {
-        "mean": lambda: sum(values) / len(values),
-        "sum": lambda: sum(values),
-        "least": lambda: min(values),
-        "most": lambda: max(values),
-        "count": lambda: len(values),
-    }[how]()
+    work: dict[str, Any] = {"mean": mean, "sum": sum, "least": min, "most": max, "count": len}
+    return work[how](values)
 
 
 def traced(document, pointer, source):

@@ -1,13 +1,18 @@
-"""A toy source, a generator without networks and a recording host, registered for one test each."""
+"""A toy source, a generator without networks and a recording host; runs and scans made of them."""
 # mypy: disallow-untyped-calls=False
 
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import filelock
+import nibabel as nib
 import numpy as np
 import pytest
 from pydantic import Field
@@ -61,13 +66,8 @@ class Means(Generator):
             grain = np.random.default_rng(seed).normal(size=image.shape)
             image += self.options.model_dump()["grain"] * grain
             image[:, condition.labels == OUTSIDE] = 0
-            samples.append(
-                Sample(
-                    image.astype(np.float32),
-                    condition.labels.copy(),
-                    provenance=condition.provenance,
-                )
-            )
+            labels, told = condition.labels.copy(), condition.provenance
+            samples.append(Sample(image.astype(np.float32), labels, provenance=told))
         return samples
 
 
@@ -134,15 +134,10 @@ class Host(Adapter):
 
     def start(self, injection, settings, options):
         self.started.append((injection, dict(settings), tuple(options)))
-        return Outcome(
-            Path("results"),
-            100 + self.fell_back,
-            100 - self.fell_back,
-            self.fell_back,
-            {"dice": 0.5, "dice_per_label": {"1": 0.4, "2": 0.6}},
-            {"the bank is empty": self.fell_back},
-            warnings=self.warnings,
-        )
+        missing, found = self.fell_back, {"dice": 0.5, "dice_per_label": {"1": 0.4, "2": 0.6}}
+        reasons = {"the bank is empty": missing}
+        counts = (100 + missing, 100 - missing, missing)
+        return Outcome(Path("results"), *counts, found, reasons, warnings=self.warnings)
 
 
 @hookimpl
@@ -161,19 +156,28 @@ def _adapters(register):
     register("toyhost", lambda: Host)
 
 
+PLUGIN = SimpleNamespace(
+    register_generators=_generators, register_sources=_sources, register_adapters=_adapters
+)
+
+
+@contextmanager
+def registered(plugin: Any, name: str = "stranger") -> Iterator[None]:
+    """A plugin is there for a while, whether it loads or not."""
+    installed().add(plugin, name)
+    try:
+        yield
+    finally:
+        installed().remove(name)
+
+
 @pytest.fixture
 def toys() -> Iterator[type[Host]]:
     """Registers generators ``means`` and ``constant``, source ``toy:3``, host ``toyhost``."""
-    plugin = SimpleNamespace(
-        register_generators=_generators, register_sources=_sources, register_adapters=_adapters
-    )
     Host.started.clear()
-    installed().add(plugin, "toys")
-    try:
+    with registered(PLUGIN, "toys"):
         assert "toys" not in installed().broken, installed().broken
         yield Host
-    finally:
-        installed().remove("toys")
 
 
 @pytest.fixture
@@ -186,3 +190,63 @@ def run_json(run_cli) -> Callable[..., Any]:
         return json.loads(result.stdout)
 
     return invoke
+
+
+SHAPE = (16, 18, 20)
+READ = ("--read", "channels=T1,FLAIR", "--read", "folds=3", "--read", "size=16")
+
+
+def save(path: Path, array: np.ndarray, mm: float = 1.0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, np.diag([mm, mm, mm, 1.0])), path)
+
+
+def brain(rng: np.random.Generator, lesion: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Two channels and labels; nothing outside of a ball."""
+    grid = np.indices(SHAPE) - np.reshape(SHAPE, (3, 1, 1, 1)) / 2
+    body = (grid**2).sum(axis=0) < 49
+    far = ((grid - rng.uniform(-2, 2, (3, 1, 1, 1))) ** 2).sum(axis=0)
+    labels = (body & lesion & (far < 9)).astype(np.int16) + (body & lesion & (far < 3))
+    image = (100 + 10 * rng.normal(size=(2, *SHAPE)) + 50 * labels) * body
+    return image.astype(np.float32), labels.astype(np.int16)
+
+
+def scans(folder: Path, names: str, seed: int, *, lesions: bool = True, mm: float = 1.0) -> Path:
+    """A folder of cases; without lesions it has no label maps either."""
+    rng = np.random.default_rng(seed)
+    for name in names:
+        image, labels = brain(rng, lesions)
+        for number, channel in enumerate(image):
+            save(folder / "images" / f"{name}_{number:04d}.nii.gz", channel, mm)
+        if lesions:
+            save(folder / "labels" / f"{name}.nii.gz", labels, mm)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory) -> Path:
+    """Scans ``ill`` and ``free`` (of lesions), runs ``toy`` (of toy:3), ``small`` (toy:2) and
+    ``of_ill``. Do not change it.
+    """
+    from gansynth_cli.main import cli
+
+    base = tmp_path_factory.getbasetemp()
+    folder = Path(base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "world"
+    with filelock.FileLock(folder.with_suffix(".lock")):
+        if not (folder / "done").exists():
+            ill = scans(folder / "ill", "abcdef", 0)
+            scans(folder / "free", "abc", 1, lesions=False)
+            runs = {"toy": ("toy:3",), "small": ("toy:2", "--set", "grain=0.1")}
+            runs["of_ill"] = (f"nifti:{ill}", *READ)
+            with registered(PLUGIN, "toys"):
+                for name, data in runs.items():
+                    words = ["fit", "means", "-q", "-o", str(folder / name), "--data", *data]
+                    cli.main(words, standalone_mode=False)
+            (folder / "done").touch()
+    return folder
+
+
+@pytest.fixture
+def run(world, toys, tmp_path: Path) -> Path:
+    """A run of ``means`` on toy:3 that a test may change."""
+    return shutil.copytree(world / "toy", tmp_path / "run")

@@ -1,94 +1,94 @@
-"""``gansynth augment --engine``, ``--deepmedic``, ``-o``: who trains, and what ``-o`` is then."""
+"""``gansynth augment --engine``, ``--detector``, ``-o``: who trains, and what ``-o`` is then."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gansynth.core.adapter import Injection
 from gansynth.core.null_adapter import NoHost
+from gansynth.core.ratio import Ratio
+from gansynth.core.source import SourceRequest
+from gansynth.hosts.checks import check_mixing
 from gansynth.runtime.errors import UsageFault
+from gansynth.sampling.opening import open_source
 from gansynth_cli.augment_options import host_settings
+from tests.yolo_sets import toy_yolo
 
 KNOWN = {"engine": "", "deepmedic": "", "python": "", "output": ""}
-OUT = Path("out")
+OUT, DM = Path("out"), Path("dm")
+HOME = {"GANSYNTH_DEEPMEDIC": "dm"}
 
 
-def chosen(
-    settings: dict[str, str] | None = None, environ: dict[str, str] | None = None, **asked: Any
-) -> tuple[dict[str, str], Path | None]:
-    said = {key: asked.pop(key, None) for key in ("engine", "deepmedic", "python")}
-    usual: dict[str, Any] = {"said": said, "output": OUT, "options": (), "environ": environ or {}}
+def chosen(settings: dict[str, str] | None = None, **asked: Any) -> Any:
+    keys = ("engine", "deepmedic", "python", "detector")
+    said = {key: asked.pop(key) for key in keys if key in asked}
+    usual: dict[str, Any] = {"said": said, "output": OUT, "options": (), "environ": {}}
     usual |= {"known": KNOWN, "target": "deepmedic"}
     return host_settings(settings or {}, **{**usual, **asked})
 
 
-def test_an_output_alone_is_where_a_data_set_is_written():
-    assert chosen() == ({}, OUT)
-    assert chosen(environ={"GANSYNTH_DEEPMEDIC": "dm"}) == ({}, OUT)
-    assert chosen(output=None) == ({}, None)
-
-
 @pytest.mark.parametrize(
-    ("asked", "engine"),
+    ("asked", "settings", "folder"),
     [
-        ({"engine": "torch"}, "torch"),
-        ({"settings": {"engine": "torch"}}, "torch"),
-        ({"deepmedic": Path("dm")}, "deepmedic"),
-        ({"settings": {"deepmedic": "dm"}}, "deepmedic"),
-        ({"options": ("-dev", "cpu"), "environ": {"GANSYNTH_DEEPMEDIC": "dm"}}, "deepmedic"),
+        # Without an engine -o is where a data set is written.
+        ({}, {}, OUT),
+        ({"environ": HOME}, {}, OUT),
+        ({"output": None}, {}, None),
+        ({"python": Path("py")}, {"python": "py"}, OUT),
+        # With one it is for its results.
+        ({"engine": "torch"}, {"engine": "torch", "output": "out"}, None),
+        ({"settings": {"engine": "torch"}}, {"engine": "torch", "output": "out"}, None),
+        ({"deepmedic": DM}, {"engine": "deepmedic", "deepmedic": "dm", "output": "out"}, None),
+        (
+            {"settings": {"deepmedic": "dm"}},
+            {"engine": "deepmedic", "deepmedic": "dm", "output": "out"},
+            None,
+        ),
+        (
+            {"options": ("-dev", "cpu"), "environ": HOME},
+            {"engine": "deepmedic", "output": "out"},
+            None,
+        ),
+        # Other targets have no engines, and keep what is theirs.
+        ({"settings": {"a": "b"}, "target": "yolo", "known": {}, "options": ("m=1",)},
+         {"a": "b"}, OUT),
+        ({"detector": "ultralytics", "target": "yolo", "known": {"detector": ""}},
+         {"detector": "ultralytics"}, OUT),
     ],
-    ids=["engine", "set-engine", "deepmedic", "set-deepmedic", "environment"],
-)
-def test_where_an_engine_is_chosen_the_output_is_for_its_results(asked, engine):
-    settings, folder = chosen(**asked)
-    assert folder is None
-    assert settings["output"] == "out"
-    assert settings["engine"] == engine
-
-
-def test_a_python_alone_chooses_no_engine():
-    settings, folder = chosen(python=Path("py"))
-    assert (settings, folder) == ({"python": "py"}, OUT)
-
-
-def test_options_of_a_program_that_nobody_names_are_refused():
-    with pytest.raises(UsageFault, match=r"-- -dev: .* GANSYNTH_DEEPMEDIC"):
-        chosen(options=("-dev", "cpu"))
-
-
-def test_two_that_say_different_things_are_refused():
-    for settings, asked, says in (
-        ({"engine": "torch"}, {"engine": "deepmedic"}, "--engine deepmedic and --set engine=torch"),
-        ({"output": "a", "engine": "torch"}, {}, "-o out and --set output=a"),
-        ({"python": "a"}, {"python": Path("b")}, "--deepmedic-python b and --set python=a"),
-    ):
-        with pytest.raises(UsageFault, match=says):
-            chosen(settings, **asked)
+)  # fmt: skip
+def test_what_trains_and_where_its_results_go(asked, settings, folder):
+    assert chosen(**asked) == (settings, folder)
 
 
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"engine": "torch"}, "--engine torch: yolo has no engines"),
-        ({"deepmedic": Path("dm")}, "--deepmedic dm: yolo has no engines"),
-        ({"python": Path("py")}, "--deepmedic-python py: yolo has no engines"),
+        ({"options": ("-dev", "cpu")}, r"-- -dev: .* GANSYNTH_DEEPMEDIC"),
+        (
+            {"settings": {"engine": "torch"}, "engine": "deepmedic"},
+            "--engine deepmedic and --set engine=torch: expected one of them",
+        ),
+        ({"settings": {"output": "a", "engine": "torch"}}, "-o out and --set output=a"),
+        (
+            {"settings": {"python": "a"}, "python": Path("b")},
+            "--deepmedic-python b and --set python=a",
+        ),
+        ({"target": "yolo", "known": {}, "engine": "torch"}, "engine torch: yolo has no engines"),
+        ({"target": "yolo", "known": {}, "deepmedic": DM}, "--deepmedic dm: yolo has no engines"),
+        ({"target": "yolo", "known": {}, "python": DM}, "--deepmedic-python dm: yolo has no engi"),
+        (
+            {"target": "nnunet", "known": {}, "detector": "ultralytics"},
+            "nnunet is no detector, expected --target yolo",
+        ),
     ],
-    ids=["engine", "deepmedic", "python"],
 )
-def test_other_targets_have_no_engines_and_keep_what_is_theirs(asked, says):
+def test_what_a_target_does_not_know_or_is_said_twice_is_refused(asked, says):
     with pytest.raises(UsageFault, match=says):
-        chosen(target="yolo", known={"detector": ""}, **asked)
-    kept = chosen({"a": "b"}, target="yolo", known={}, options=("mosaic=1",))
-    assert kept == ({"a": "b"}, OUT)
+        chosen(**asked)
 
 
 def test_real_cases_stay_as_they_are_in_hosts_that_know_nothing_else(toy_source):
-    from gansynth.core.adapter import Injection
-    from gansynth.core.ratio import Ratio
-    from gansynth.core.source import SourceRequest
-    from gansynth.hosts.checks import check_mixing
-    from gansynth.sampling.opening import open_source
-
     host = NoHost(open_source(SourceRequest("toy", "3")))
     host.check_ways(Injection(None, Ratio(1, 0)))
     asked = Injection(None, Ratio(1, 0), real_in_generator_space=True)
@@ -98,8 +98,6 @@ def test_real_cases_stay_as_they_are_in_hosts_that_know_nothing_else(toy_source)
 
 
 def test_hosts_of_this_package_refuse_what_they_cannot_do(refuse, tmp_path):
-    from tests.yolo_sets import toy_yolo
-
     data = toy_yolo(tmp_path / "set")
     asked = ("augment", "--target", "yolo", "--data", f"yolo:{data}", "--ratio", "1:0")
     for more in ((), ("-o", tmp_path / "new")):

@@ -1,6 +1,5 @@
 """``gansynth import slices:... yolo:DIR``: slices of labelled volumes as a detector's data set."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,15 @@ from gansynth.core.source import SourceRequest
 from gansynth.runtime.files import read_json, read_nifti
 from gansynth_yolo.import_slices import VOLUMES
 from gansynth_yolo.source import open_yolo
-from tests.conftest import DATA, save_nifti
+from tests.conftest import save_nifti
 
 BOXES = "--read=boxes=lesion:1+2"
 
 
-@pytest.fixture
-def volumes(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory) -> Path:
     """Four volumes (z, y, x) of 6 x 20 x 24; slices 0 and 1 show no lesion, slice 5 nothing."""
+    folder: Path = tmp_path_factory.mktemp("volumes") / "set"
     rng = np.random.default_rng(0)
     labels = np.zeros((6, 20, 24), np.uint8)
     labels[2:5, 4:9, 6:14] = 1
@@ -30,60 +30,58 @@ def volumes(tmp_path: Path) -> Path:
         for kind, array in (("images", image), ("labels", labels)):
             turned = array.transpose(2, 1, 0)[::-1, ::-1]
             affine = np.diag([-1.0, -1.0, 1.0, 1.0])
-            save_nifti(tmp_path / "set" / kind / f"{case}.nii.gz", turned, affine)
-    return tmp_path / "set"
+            save_nifti(folder / kind / f"{case}.nii.gz", turned, affine)
+    return folder
 
 
 @pytest.fixture
-def imported(volumes, tmp_path, run_cli):
-    """Imports the volumes with more options; the report."""
+def imported(volumes, tmp_path, run_json):
+    """Imports the volumes into ``tmp_path / "out"`` with more options: the report, the source."""
 
     def run(*more: object) -> Any:
-        result = run_cli(
-            *("import", f"slices:nifti:{volumes}", f"yolo:{tmp_path / 'out'}", BOXES, "--json"),
-            *("--read=folds=2", "--read=modality=none", "--subjects", "([abc])_", *more),
+        out = tmp_path / "out"
+        report = run_json(
+            *("import", f"slices:nifti:{volumes}", f"yolo:{out}", BOXES, "--read=folds=2"),
+            *("--read=modality=none", "--subjects", "([abc])_", *more),
         )
-        assert result.exit_code == 0, result.stderr
-        return json.loads(result.stdout)
+        return report, opened(out)
 
     return run
 
 
-def opened(folder: Path):
-    read = {"volumes": VOLUMES}
-    return open_yolo(
-        SourceRequest("yolo", str(folder), read=read, subjects=str(folder / "subjects.csv"))
-    )
+def opened(folder: Path) -> Any:
+    told = {"read": {"volumes": VOLUMES}, "subjects": str(folder / "subjects.csv")}
+    return open_yolo(SourceRequest("yolo", str(folder), **told))  # type: ignore[arg-type]
 
 
 def test_what_is_written_is_a_good_data_set(imported, tmp_path):
-    report = imported()
-    source = opened(tmp_path / "out")
+    report, source = imported()
     assert (len(source.train_ids), len(source.held_out_ids)) == (report["train"], report["val"])
     assert report["train"] + report["val"] == 4 * 5
     assert report["left_out"] == {"constant": 4, "background": 0}
     assert report["boxes"] == {"lesion": 4 * 5}
-    people = [{source.subject(case) for case in ids} for ids in (source.train_ids,
-                                                                 source.held_out_ids)]  # fmt: skip
-    assert not people[0] & people[1]
-    assert people[0] | people[1] == {"a", "b", "c"}
-
-
-def test_boxes_lie_where_the_lesions_are(imported, tmp_path):
-    imported()
-    source = opened(tmp_path / "out")
+    sides = source.train_ids, source.held_out_ids
+    trained, held_out = (set(map(source.subject, ids)) for ids in sides)
+    assert not trained & held_out
+    assert trained | held_out == {"a", "b", "c"}
+    # Boxes lie where the lesions are.
     [case] = [case for case in source.listing.images if case.endswith("/b_1_z003")]
     np.testing.assert_allclose(source.image(case).boxes, [[4, 6, 9, 14], [12, 3, 15, 6]], atol=1e-4)
     assert source.place(case) == ("b_1", 3)
-    empty = case.replace("z003", "z000")
-    assert source.image(empty).label.read_text() == ""
+    assert source.image(case.replace("z003", "z000")).label.read_text() == ""
+    # The manifest says where each image is from.
+    document = read_json(tmp_path / "out" / "manifest.json")
+    assert document["volumes"] == VOLUMES
+    assert document["host"]["slices"]["boxes"] == {"of": {"lesion": [1, 2]}, "least": 1}
+    [row] = [row for row in document["images"] if row["file"].endswith("/a_2_z003.png")]
+    assert (row["case"], row["subject"], row["boxes"]) == ("a_2/axi003", "a", 2)
+    assert len(row["sha256"]) == 64
 
 
 @pytest.mark.parametrize("bits", [8, 16])
 def test_all_images_have_one_window(imported, tmp_path, volumes, bits):
-    report = imported(f"--set=bits={bits}")
+    report, source = imported(f"--set=bits={bits}")
     [[low, high]] = report["window"]
-    source = opened(tmp_path / "out")
     for case in ("a_1", "c_1"):
         [path] = (tmp_path / "out" / "images").rglob(f"{case}_z002.png")
         stored = read_nifti(volumes / "images" / f"{case}.nii.gz").array
@@ -95,78 +93,16 @@ def test_all_images_have_one_window(imported, tmp_path, volumes, bits):
     assert source.grey
 
 
-def test_a_share_of_the_training_backgrounds_is_kept(imported, tmp_path):
+def test_a_share_of_the_training_backgrounds_is_kept(imported):
     # Of each volume three slices show lesions, two do not, and one is constant.
-    imported("--set=backgrounds=0.5")
-    images = opened(tmp_path / "out").images
+    images = imported("--set=backgrounds=0.5")[1].images
     shown = {split: sum(len(i.rows) > 0 for i in images[split]) for split in ("train", "val")}
     assert sum(shown.values()) == 4 * 3
     assert len(images["train"]) - shown["train"] == shown["train"] / 3
     assert len(images["val"]) - shown["val"] == shown["val"] / 3 * 2
 
 
-def test_the_manifest_says_where_each_image_is_from(imported, tmp_path):
-    imported()
-    document = read_json(tmp_path / "out" / "manifest.json")
-    assert document["volumes"] == VOLUMES
-    assert document["host"]["slices"]["boxes"] == {"of": {"lesion": [1, 2]}, "least": 1}
-    [row] = [row for row in document["images"] if row["file"].endswith("/a_2_z003.png")]
-    assert (row["case"], row["subject"], row["boxes"]) == ("a_2/axi003", "a", 2)
-    assert len(row["sha256"]) == 64
-
-
-@pytest.mark.parametrize(
-    ("more", "code", "says"),
-    [
-        ((), 2, "its cases have no boxes, expected --read boxes=yes"),
-        ((BOXES, "--fold", "all"), 2, "nothing is held out"),
-        ((BOXES, "--folds", "2"), 2, "say --read folds=2"),
-        ((BOXES, "--set=bits=9"), 2, "--set bits=9: expected 8 or 16 (of a pixel)"),
-        (("--read=boxes=lesion:9",), 2, "has no label 9"),
-        ((BOXES, "--read=slices=0-1"), 3, "no training slice has a box"),
-    ],
-)
-def test_what_cannot_be_imported_leaves_nothing(volumes, tmp_path, refuse, more, code, says):
-    asked = ("import", f"slices:nifti:{volumes}", f"yolo:{tmp_path / 'out'}", "--read=folds=2")
-    refuse(*asked, *more, code=code, says=[says], keep=[volumes])
-    assert [path.name for path in tmp_path.iterdir()] == ["set"]
-
-
 def test_nothing_is_overwritten(volumes, tmp_path, refuse):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "thesis.txt").write_text("mine")
-    refuse(
-        *("import", f"slices:nifti:{volumes}", f"yolo:{tmp_path / 'out'}", BOXES),
-        *("--read=folds=2",),
-        code=2,
-        says=["exists already"],
-        keep=[tmp_path / "out"],
-    )
-
-
-def test_volumes_are_refused_with_a_way_out(volumes, tmp_path, refuse):
-    asked = ("import", f"nifti:{volumes}", f"yolo:{tmp_path / 'out'}", "--read=folds=2")
-    refuse(*asked, BOXES, code=2, says=["expected slices: slices:nifti:"])
-
-
-def test_options_of_yolo_are_refused_elsewhere(tmp_path, refuse):
-    refuse("import", "msd:x", "nnunet:001", "--set=bits=8", code=2, says=["no such setting"])
-
-
-@pytest.mark.data
-def test_real_tumours_are_imported(tmp_path, run_cli):
-    rows = ["case,T1c,label"]
-    for folder in sorted((DATA / "brats2015_deepmedic").iterdir()):
-        files = (folder / "T1c_subtrMeanDivStd.nii.gz", folder / "OTMultiClass.nii.gz")
-        rows.append(f"{folder.name},{files[0]},{files[1]}")
-    (tmp_path / "cases.csv").write_text("\n".join(rows[:4]))
-    result = run_cli(
-        *("import", f"slices:nifti:{tmp_path / 'cases.csv'}", f"yolo:{tmp_path / 'out'}"),
-        *("--read=allow_absolute=yes", "--read=modality=none", "--read=folds=3", "--json"),
-        *("--read=boxes=tumour:1+2+3+4", "--read=least=20", "--read=slices=40,60,80,100,140"),
-    )
-    assert result.exit_code == 0, result.stderr
-    report = json.loads(result.stdout)
-    source = opened(tmp_path / "out")
-    assert report["backgrounds"] > 0
-    assert sum(len(image.rows) for image in source.listing.images.values()) > 5
+    (tmp_path / "thesis.txt").write_text("mine")
+    asked = ("import", f"slices:nifti:{volumes}", f"yolo:{tmp_path}", BOXES, "--read=folds=2")
+    refuse(*asked, code=2, says=["exists already"], keep=[tmp_path])

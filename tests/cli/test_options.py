@@ -6,11 +6,8 @@ from gansynth.core.registry import installed
 from gansynth.runtime.option_kinds import option_rows
 from gansynth.training.loop import FitOptions
 
-NAMED = [
-    (kind, name)
-    for kind in ("generators", "adapters", "sources", "edits", "filters", "metrics")
-    for name in installed().names(kind)
-]
+KINDS = ("generators", "adapters", "sources", "edits", "filters", "metrics")
+NAMED = [(kind, name) for kind in KINDS for name in installed().names(kind)]
 
 
 @pytest.mark.parametrize(("kind", "name"), NAMED)
@@ -35,16 +32,9 @@ def test_of_a_host_all_its_commands_are_printed(run_cli):
         assert words in shown
     assert "  num_epochs " in shown
     assert "epochs to train (nnU-Net: 1000)" in shown
+    assert run_cli("options", "spectrum").stdout == "metric spectrum: has no options\n"
 
 
 @pytest.mark.parametrize("name", ["lesions", "boxes", "failures"])
 def test_what_is_not_registered_and_has_options_is_printed(run_json, name):
     assert run_json("options", name)["tables"][-1]["options"]
-
-
-def test_a_metric_has_none(run_cli):
-    assert run_cli("options", "spectrum").stdout == "metric spectrum: has no options\n"
-
-
-def test_a_slip_has_the_nearest_name(refuse):
-    refuse("options", "nnunt", code=2, says=["options 'nnunt'", "Did you mean 'nnunet'?"])

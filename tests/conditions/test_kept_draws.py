@@ -23,7 +23,6 @@ from gansynth.data.lesion_parts import parts
 from gansynth.testing import ToySource
 from tests.blobs import Blobs, failures_of, volume_of
 from tests.boxed_heads import Heads
-from tests.reference import unchanged  # noqa: F401
 from tests.spots import SpottedSource
 
 CHOSEN: tuple[dict[str, Any], ...] = ({}, {"classes": (2,)}, {"classes": (1, 4)})
@@ -53,7 +52,7 @@ CHAIN = build_edits(["elastic:correlation_mm=6", "rotate", "scale", "shift:max_m
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 0.8, 1.1), (1.0, 1.5)], ids=str)
 @pytest.mark.parametrize("name", sorted(installed().names("edits")))
-def test_edits_draw_and_make_what_they_did(name, spacing, make, scene, toy, schema, unchanged):  # noqa: F811
+def test_edits_draw_and_make_what_they_did(name, spacing, make, scene, toy, schema, unchanged):
     edit, names = installed().edit(name), schema(len(spacing), spacing)
     there = scene(toy(len(spacing), spacing), names)
     channels = np.arange(there.labels.size, dtype=np.int16).reshape(there.labels.shape) % 7
@@ -67,7 +66,7 @@ def test_edits_draw_and_make_what_they_did(name, spacing, make, scene, toy, sche
 
 @pytest.mark.parametrize("grid", SPACES)
 @pytest.mark.parametrize("moving", [False, True])
-def test_conditions_are_what_they_were(grid, moving, unchanged):  # noqa: F811
+def test_conditions_are_what_they_were(grid, moving, unchanged):
     sampler = ConditionSampler(ToySource(3), SPACES[grid], CHAIN, seed=5, moving=moving)
     for index in range(3):
         unchanged(f"conditions {grid} moving={moving} {index}", sampler.draw(index))
@@ -79,7 +78,7 @@ def test_conditions_are_what_they_were(grid, moving, unchanged):  # noqa: F811
      "where=same,inside=0.5,apart_mm=1", "apart_mm=50"],
 )  # fmt: skip
 @pytest.mark.parametrize("ndim", [2, 3])
-def test_lesions_are_what_they_were(text, ndim, unchanged):  # noqa: F811
+def test_lesions_are_what_they_were(text, ndim, unchanged):
     toy = ToySource(ndim)
     drawer = lesion_drawer(text)
     sampler = ConditionSampler(toy, toy.space, build_edits(["scale", "flip"]), lesions=drawer)
@@ -90,7 +89,7 @@ def test_lesions_are_what_they_were(text, ndim, unchanged):  # noqa: F811
 @pytest.mark.parametrize(
     "text", ["jitter", "jitter:count=1,backgrounds=0.5,position=0.5,inside=no"]
 )
-def test_boxes_are_what_they_were(text, unchanged):  # noqa: F811
+def test_boxes_are_what_they_were(text, unchanged):
     source = SpottedSource(SourceRequest("spotted", "any"))
     drawer = box_drawer(text)
     sampler = ConditionSampler(source, source.space, seed=3, labelled=False, boxes=drawer)
@@ -103,7 +102,7 @@ def test_boxes_are_what_they_were(text, unchanged):  # noqa: F811
         unchanged(f"boxes in heads {text} {index}", placed.draw(index))
 
 
-def test_what_is_learnt_of_places_is_what_it_was(toy, maps, schema, unchanged):  # noqa: F811
+def test_what_is_learnt_of_places_is_what_it_was(toy, maps, schema, unchanged):
     heads = Heads()
     room = CasePool(CaseCache(heads), heads.space)
     for label in (0, 1):
@@ -124,7 +123,7 @@ def misses_small(case: Any) -> bool:
     return volume_of(case.labels) < 300
 
 
-def test_weights_are_what_they_were(tmp_path, unchanged):  # noqa: F811
+def test_weights_are_what_they_were(tmp_path, unchanged):
     weights = Weights.read(failures_of(misses_small, tmp_path))
     for space in (Space(), Space("crop", (8, 20, 20), pad_label=0), Space("slice", (20, 20))):
         sampler = ConditionSampler(Blobs(), space, CHAIN[:1], seed=5, weights=weights)

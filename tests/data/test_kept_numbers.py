@@ -19,7 +19,6 @@ from tests import spots
 from tests.conftest import toy_case
 from tests.data import sets
 from tests.heads import head
-from tests.reference import unchanged  # noqa: F401
 
 SOLID = Schema(("T1",), {"background": 0, "organ": 1, "lesion": 2}, (1.0, 1.0, 1.0))
 
@@ -29,7 +28,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shape", [(17, 22), (12, 13, 11)])
-def test_blends_are_what_they_were(shape, unchanged):  # noqa: F811
+def test_blends_are_what_they_were(shape, unchanged):
     rng, rim = np.random.default_rng(1), (2, 3, 1)[: len(shape)]
     mask = torch.from_numpy(rng.random((2, 1, *shape)) > 0.99)
     here, there = noise(2, 2, *shape), 2 * noise(2, 2, *shape, seed=1) + 3
@@ -58,7 +57,7 @@ def test_blends_are_what_they_were(shape, unchanged):  # noqa: F811
     unchanged(f"blends {len(shape)}", made)
 
 
-def test_what_is_learnt_of_label_maps_is_what_it_was(unchanged):  # noqa: F811
+def test_what_is_learnt_of_label_maps_is_what_it_was(unchanged):
     rng = np.random.default_rng(0)
     maps = [toy_case(rng)[1].astype(np.int16) for _ in range(12)]
     priors = LabelPriors.fit(maps, SOLID)
@@ -74,7 +73,7 @@ def test_what_is_learnt_of_label_maps_is_what_it_was(unchanged):  # noqa: F811
     unchanged("roughness", [roughness(one > 0) for one in noisy])
 
 
-def test_what_is_learnt_of_lesions_is_what_it_was(unchanged):  # noqa: F811
+def test_what_is_learnt_of_lesions_is_what_it_was(unchanged):
     one, two = (12, 12, 20, 22), (26, 24, 34, 36)
     cases = [spots.spotted(i, one, two, labels=[0, 1]) for i in range(30)]
     known = LesionContrast.fit(cases, ("core", "node"))
@@ -86,7 +85,7 @@ def test_what_is_learnt_of_lesions_is_what_it_was(unchanged):  # noqa: F811
         unchanged(f"bodies {index}", organ_mask(case.image))
 
 
-def test_brains_are_what_they_were(unchanged):  # noqa: F811
+def test_brains_are_what_they_were(unchanged):
     for seed, scalp in enumerate((0.08, 0.1, 0.25)):
         one = head(seed, 128, scalp=scalp, rim=0.8)
         brain = find_brain(one.image)
@@ -97,7 +96,7 @@ def test_brains_are_what_they_were(unchanged):  # noqa: F811
         assert np.array_equal(brain.strip(colours)[..., 1], brain.strip(one.image))
 
 
-def test_labels_between_slices_are_what_they_were(unchanged):  # noqa: F811
+def test_labels_between_slices_are_what_they_were(unchanged):
     labels = toy_case(np.random.default_rng(3))[1].astype(np.int16)
     labels[np.arange(len(labels)) % 4 > 0] = 0
     unchanged("between", interpolate_slices(labels))
@@ -108,7 +107,7 @@ def test_labels_between_slices_are_what_they_were(unchanged):  # noqa: F811
     [{}, {"modality": "ct"}, {"spacing": "1.5,0.7,1", "modality": "none"}, {"labels": "a:1,b:2"}],
     ids=str,
 )
-def test_volumes_and_slices_are_read_as_they_were(read, tmp_path, unchanged):  # noqa: F811
+def test_volumes_and_slices_are_read_as_they_were(read, tmp_path, unchanged):
     sets.pairs(tmp_path)
     source = sets.opened(tmp_path, subjects=sets.PEOPLE, folds="3", **read)
     unchanged(f"volumes {read}", [source.train_ids, source.host["intensity"], source.space.size,

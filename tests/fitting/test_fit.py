@@ -1,13 +1,16 @@
-"""``fit``: the run folder it leaves, what it resumes, and what it refuses."""
+"""``fit``: the run folder it leaves, what it resumes and refuses, its sheets, its label maps."""
 # mypy: disallow-untyped-calls=False
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -17,51 +20,35 @@ from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import read_manifest
 from gansynth.core.schema import Sample
+from gansynth.core.source import SourceRequest
+from gansynth.core.space import Placement
+from gansynth.data.label_statistics import LabelPriors
+from gansynth.fitting import previews
+from gansynth.fitting.label_report import report_label_maps, warn_of_label_maps
+from gansynth.fitting.setup import OBSERVED, open_folder, resolve
 from gansynth.report.figures import read_metrics
 from gansynth.runtime.errors import EnvironmentFault, GansynthError, IntegrityFault, UsageFault
+from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
+from gansynth.sampling.run import Run
 from gansynth.testing import ToySource
+from gansynth.training import loop
 from tests.recorder import Recorder
 
 
-class ShiftOptions(GeneratorOptions):
-    shift: tuple[float, float] = (0.0, 0.0)
+@contextmanager
+def registered(cls: type[Generator]) -> Iterator[None]:
+    """Offers a generator."""
 
-
-class Shift(Generator):
-    """Nothing to train, an option of two numbers, images in [-1, 1]."""
-
-    name = "shift"
-    Options: ClassVar[type[GeneratorOptions]] = ShiftOptions
-    intensity = "tanh"
-
-    def networks(self):
-        return {}
-
-    def phases(self):
-        return ()
-
-    def sample(self, conditions, seeds):
-        import numpy as np
-
-        rngs = [np.random.default_rng(seed) for seed in seeds]
-        images = [r.uniform(-1, 1, (2, *self.size)).astype(np.float32) for r in rngs]
-        return [
-            Sample(i, c.labels, None, c.provenance) for i, c in zip(images, conditions, strict=True)
-        ]
-
-
-@pytest.fixture
-def shift(toy_source):
     @hookimpl
     def register_generators(register):
-        register("shift", lambda: Shift)
+        register(cls.name, lambda: cls)
 
-    installed().add(SimpleNamespace(register_generators=register_generators), "shift")
+    installed().add(SimpleNamespace(register_generators=register_generators), cls.name)
     try:
-        yield Shift
+        yield
     finally:
-        installed().remove("shift")
+        installed().remove(cls.name)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +68,11 @@ def steps(run: Path) -> list[float]:
     return read_metrics(run / "metrics.csv")["step"]
 
 
+def digest(run: Path) -> str:
+    found: str = read_manifest(run)["weights"]["sha256"]
+    return found
+
+
 # -- what it leaves --------------------------------------------------------------------------------
 
 
@@ -92,25 +84,18 @@ def test_a_run_folder_holds_what_the_documentation_says(shared):
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in (shared[0] / "samples").iterdir())
 
 
-def test_the_resolved_options_are_written_down(shared):
-    config = yaml.safe_load((shared[0] / "config.yaml").read_text())
-    assert config["generator"] == "cgan3d"
-    assert config["data"]["kind"] == "toy"
+def test_options_cases_weights_and_completion_are_written_down_and_no_path(shared):
+    texts = [(shared[0] / name).read_text() for name in ("config.yaml", "manifest.json")]
+    assert not any(str(shared[0].parent) in text for text in texts)
+    config, manifest = yaml.safe_load(texts[0]), read_manifest(shared[0])
+    assert (config["generator"], config["data"]["kind"]) == ("cgan3d", "toy")
     assert (config["fit"]["steps"], config["fit"]["ema_half_life"]) == (4, 1000)
     assert (config["options"]["width"], config["options"]["output"]) == (4, "linear")
-
-
-def test_the_manifest_names_cases_weights_and_completion(shared):
-    manifest = read_manifest(shared[0])
     ids = [case["id"] for case in manifest["lineage"]["cases"]]
     assert ids == list(ToySource(2).train_ids)
     assert (manifest["steps"], manifest["complete"]) == (4, True)
     assert manifest["weights"]["path"] == "checkpoints/step-00000004/ema.safetensors"
-
-
-def test_no_path_of_this_machine_is_in_the_folder(shared):
-    texts = [(shared[0] / name).read_text() for name in ("config.yaml", "manifest.json")]
-    assert not any(str(shared[0].parent) in text for text in texts)
+    assert manifest["space"]["window"] is None  # a linear generator keeps the source's units
 
 
 def test_the_report_is_json_with_a_spectrum_per_channel(shared):
@@ -120,46 +105,33 @@ def test_the_report_is_json_with_a_spectrum_per_channel(shared):
     assert [len(row) for row in report["spectrum_ratio"]] == [8, 8]
     assert all(value > 0 for row in report["spectrum_ratio"] for value in row)
     assert report["diversity"] is None  # of what is asked for labels
-
-
-def test_the_spectrum_is_in_the_report_by_channel(shared):
-    bands = shared[1]["spectrum_ratio"]
-    assert len(bands) == 2
-    assert all(value is None or value > 0 for row in bands for value in row)
     assert not [text for text in shared[2].said if "spectrum" in text]
-
-
-def test_the_same_fit_twice_gives_the_same_weights(shared, toy_fit, tmp_path):
-    with torch.random.fork_rng():
-        torch.manual_seed(99)  # whatever state the process is in
-        toy_fit(tmp_path / "again")
-    hashes = [read_manifest(p)["weights"]["sha256"] for p in (shared[0], tmp_path / "again")]
-    assert hashes[0] == hashes[1]
 
 
 # -- resuming --------------------------------------------------------------------------------------
 
 
-def test_more_steps_go_on_from_the_last(shared, run, toy_fit, tmp_path):
+def test_more_steps_go_on_from_the_last_are_written_down_and_are_the_same(
+    shared, run, toy_fit, tmp_path
+):
     report = toy_fit(run, steps=6)
     assert (report["resumed_at"], report["steps"], steps(run)) == (4, 6, [1, 2, 3, 4, 5, 6])
     assert report["run_id"] == shared[1]["run_id"]
-    toy_fit(tmp_path / "whole", steps=6)
-    hashes = [read_manifest(p)["weights"]["sha256"] for p in (run, tmp_path / "whole")]
-    assert hashes[0] == hashes[1]
+    assert yaml.safe_load((run / "config.yaml").read_text())["fit"]["steps"] == 6
+    assert read_manifest(run)["config"]["fit"]["steps"] == 6
+    with torch.random.fork_rng():
+        torch.manual_seed(99)  # whatever state the process is in
+        toy_fit(tmp_path / "whole", steps=6)
+    assert digest(run) == digest(tmp_path / "whole")
 
 
-def test_more_steps_are_written_down(run, toy_fit):
-    toy_fit(run, steps=5)
-    assert yaml.safe_load((run / "config.yaml").read_text())["fit"]["steps"] == 5
-    assert read_manifest(run)["config"]["fit"]["steps"] == 5
-
-
-def test_a_finished_run_is_left_as_it_is(run, toy_fit):
+def test_a_finished_run_is_left_as_it_is_but_for_what_a_killed_writer_left(run, toy_fit):
     before = read_manifest(run)
+    (run / ".manifest.json.tmp-1").write_text("{")
     report = toy_fit(run)
     assert (report["resumed_at"], report["steps"]) == (4, 4)
     assert read_manifest(run) == before
+    assert not (run / ".manifest.json.tmp-1").exists()
 
 
 def test_a_damaged_checkpoint_is_told_and_repaired(run, toy_fit):
@@ -183,148 +155,246 @@ def test_a_manifest_behind_its_checkpoints_catches_up(run, toy_fit):
     assert read_manifest(run) == whole
 
 
-def test_what_a_killed_writer_left_is_removed(run, toy_fit):
-    (run / ".manifest.json.tmp-1").write_text("{")
-    toy_fit(run)
-    assert not (run / ".manifest.json.tmp-1").exists()
+# -- refusing, in a dry run as well ----------------------------------------------------------------
 
 
-# -- refusing --------------------------------------------------------------------------------------
+def fewer_cases(patch, run):
+    patch.setattr(ToySource, "train_ids", property(lambda self: tuple(self._cases)[:11]))
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"width": 8}, r"options\.width is 8, was 4"),
-        ({"seed": 1}, r"fit\.seed is 1, was 0"),
-        ({"batch_size": 2}, r"fit\.batch_size is 2, was 1"),
-        ({"edits": ("shift",)}, r"edits is \['shift'\], was \['flip'\]"),
-        ({"data": "3"}, r"size is \[16, 16, 16\], was \[32, 32\]"),
-    ],
-)
-def test_other_options_are_refused_by_name(run, toy_fit, change, message):
-    with pytest.raises(UsageFault, match=message):
-        toy_fit(run, **change)
-
-
-def test_other_cases_are_refused(run, toy_fit, monkeypatch):
-    monkeypatch.setattr(ToySource, "train_ids", property(lambda self: tuple(self._cases)[:11]))
-    with pytest.raises(UsageFault, match="training cases have changed"):
-        toy_fit(run)
-
-
-def test_other_images_of_the_same_names_are_refused(run, toy_fit, monkeypatch):
+def other_images(patch, run):
     load = ToySource.load
 
     def other(self, case_id):
         case = load(self, case_id)
         return replace(case, image=case.image + 1)
 
-    monkeypatch.setattr(ToySource, "load", other)
-    with pytest.raises(UsageFault, match="training cases have changed"):
-        toy_fit(run)
+    patch.setattr(ToySource, "load", other)
 
 
-def test_not_to_resume_refuses_a_run(run, toy_fit):
-    with pytest.raises(UsageFault, match="holds a run already"):
-        toy_fit(run, resume=False)
-
-
-def test_checkpoints_without_a_manifest_are_refused(run, toy_fit):
-    """They may have seen anything, and a lineage would say otherwise."""
+def no_manifest(patch, run):
     (run / "manifest.json").unlink()
-    with pytest.raises(IntegrityFault, match=r"checkpoints but no manifest\.json"):
-        toy_fit(run)
 
 
-def test_an_unknown_setting_has_a_nearest_name(toy_fit, tmp_path):
-    with pytest.raises(UsageFault, match="Did you mean 'd_width'"):
-        toy_fit(tmp_path / "run", d_widht=4)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_two_processes_do_not_share_a_folder(held, toy_fit):
-    folder, holder = held
-    with pytest.raises(EnvironmentFault, match=rf"locked by pid {holder.pid} since"):
-        toy_fit(folder)
-
-
-# -- dry runs --------------------------------------------------------------------------------------
-
-
-def test_a_dry_run_measures_and_writes_nothing(toy_fit, tmp_path):
-    report = toy_fit(tmp_path / "run", dry_run=True, steps=600)
-    assert list(tmp_path.iterdir()) == []
-    assert report["parameters"]["generator"] > report["parameters"]["discriminator"] > 0
-    assert report["seconds_per_step"] > 0
-    assert report["estimated_seconds"] > 600 * report["seconds_per_step"] - 0.1
-    assert report["memory_mib"] > 0
-
-
-def test_a_dry_run_leaves_a_run_alone(run, toy_fit):
-    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
-    toy_fit(run, dry_run=True, steps=600)
-    assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
-
-
-def in_the_way(run: Path) -> dict[str, object]:
-    (run.parent / "file").write_text("")
-    return {"out": run.parent / "file" / "run"}
-
-
-def without_manifest(run: Path) -> dict[str, object]:
-    (run / "manifest.json").unlink()
-    return {}
+def in_the_way(patch, run):
+    shutil.rmtree(run)
+    run.write_text("")
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("change", "happens", "fault", "message"),
     [
-        lambda run: {"width": 8},
-        lambda run: {"data": "3"},
-        lambda run: {"resume": False},
-        without_manifest,
-        in_the_way,
+        ({"width": 8}, None, UsageFault, r"options\.width is 8, was 4"),
+        ({"seed": 1}, None, UsageFault, r"fit\.seed is 1, was 0"),
+        ({"batch_size": 2}, None, UsageFault, r"fit\.batch_size is 2, was 1"),
+        ({"edits": ("shift",)}, None, UsageFault, r"edits is \['shift'\], was \['flip'\]"),
+        ({"data": "3"}, None, UsageFault, r"size is \[16, 16, 16\], was \[32, 32\]"),
+        ({"resume": False}, None, UsageFault, "holds a run already"),
+        ({"d_widht": 4}, None, UsageFault, "Did you mean 'd_width'"),
+        ({}, fewer_cases, UsageFault, "training cases have changed"),
+        ({}, other_images, UsageFault, "training cases have changed"),
+        # They may have seen anything, and a lineage would say otherwise.
+        ({}, no_manifest, IntegrityFault, r"checkpoints but no manifest\.json"),
+        ({}, in_the_way, GansynthError, "run"),
     ],
-    ids=["options", "data", "no resume", "no manifest", "a file"],
 )
-def test_a_dry_run_refuses_the_folder_that_the_fit_would(run, toy_fit, wrong):
-    changes = {"out": run, **wrong(run)}
-    out, said = changes.pop("out"), []
+def test_what_is_not_the_same_run_is_refused_by_name(
+    run, toy_fit, monkeypatch, change, happens, fault, message
+):
+    said = []
+    if happens is not None:
+        happens(monkeypatch, run)
     for dry_run in (True, False):
-        with pytest.raises(GansynthError) as refused:
-            toy_fit(out, dry_run=dry_run, **changes)
+        with pytest.raises(fault, match=message) as refused:
+            toy_fit(run, dry_run=dry_run, **change)
         said.append((type(refused.value), str(refused.value).partition("(")[0]))
     assert said[0] == said[1]
 
 
-def test_a_dry_run_refuses_a_folder_that_another_process_holds(held, toy_fit):
-    with pytest.raises(EnvironmentFault, match="locked by pid"):
-        toy_fit(held[0], dry_run=True)
+def test_two_processes_do_not_share_a_folder(held, toy_fit):
+    folder, holder = held
+    for dry_run in (False, True):
+        with pytest.raises(EnvironmentFault, match=rf"locked by pid {holder.pid} since"):
+            toy_fit(folder, dry_run=dry_run)
 
 
-# -- other generators ------------------------------------------------------------------------------
+def test_a_dry_run_leaves_a_run_alone(run, toy_fit):
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    report = toy_fit(run, dry_run=True, steps=600)
+    assert report["parameters"]["generator"] > report["parameters"]["discriminator"] > 0
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
 
 
-def test_a_generator_without_phases_is_complete_at_once(shift, toy_fit, tmp_path):
-    report = toy_fit(tmp_path / "run", generator="shift", own={})
-    assert report["steps"] == 0
-    assert read_manifest(tmp_path / "run")["complete"] is True
-    load_run(tmp_path / "run", "cpu")
+# -- a generator with nothing to train -------------------------------------------------------------
 
 
-def test_an_option_of_several_numbers_is_written_and_resumed(shift, toy_fit, tmp_path):
-    for _ in range(2):
-        toy_fit(tmp_path / "run", generator="shift", own={"shift": [1, 2]})
-    assert read_manifest(tmp_path / "run")["options"] == {"shift": [1.0, 2.0]}
+class ShiftOptions(GeneratorOptions):
+    shift: tuple[float, float] = (0.0, 0.0)
 
 
-def test_whoever_draws_in_a_window_gets_one(shift, toy_fit, tmp_path):
-    toy_fit(tmp_path / "run", generator="shift", own={})
-    window = load_run(tmp_path / "run", "cpu").space.window
+class Shift(Generator):
+    """Nothing to train, an option of two numbers, images in [-1, 1]."""
+
+    name = "shift"
+    Options: ClassVar[type[GeneratorOptions]] = ShiftOptions
+    intensity = "tanh"
+
+    def networks(self):
+        return {}
+
+    def phases(self):
+        return ()
+
+    def sample(self, conditions, seeds):
+        rngs = [np.random.default_rng(seed) for seed in seeds]
+        images = [r.uniform(-1, 1, (2, *self.size)).astype(np.float32) for r in rngs]
+        return [
+            Sample(i, c.labels, None, c.provenance) for i, c in zip(images, conditions, strict=True)
+        ]
+
+
+def test_it_is_complete_at_once_has_its_window_and_is_resumed(toy_fit, tmp_path):
+    with registered(Shift):
+        for _ in range(2):
+            report = toy_fit(tmp_path / "run", generator="shift", own={"shift": [1, 2]})
+        assert report["steps"] == 0
+        manifest = read_manifest(tmp_path / "run")
+        assert (manifest["complete"], manifest["options"]) == (True, {"shift": [1.0, 2.0]})
+        window = load_run(tmp_path / "run", "cpu").space.window
     assert window is not None
     assert all(low < -0.5 < 0.5 < high for low, high in window)
 
 
-def test_a_linear_generator_keeps_the_sources_units(shared):
-    assert read_manifest(shared[0])["space"]["window"] is None
+# -- sheets ----------------------------------------------------------------------------------------
+
+
+def test_the_first_sheet_does_not_wait_for_its_turn(toy_fit, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "FIRST_PREVIEW", 0.0)
+    toy_fit(tmp_path, steps=3, sample_every=1000)
+    names = sorted(p.name for p in (tmp_path / "samples").glob("step-*.png"))
+    assert names == ["step-00000001.png", "step-00000003.png"]
+
+
+def test_every_sheet_shows_the_same_conditions_beside_the_cases_they_came_from(
+    toy_fit, tmp_path, monkeypatch
+):
+    drawn: list[tuple[Any, Any]] = []
+
+    def keep(path, samples, real, schema, **told):
+        drawn.append((samples, real))
+
+    monkeypatch.setattr(previews, "write_sheet", keep)
+    toy_fit(tmp_path, steps=4, sample_every=2, edits=())
+    first, last, source = drawn[0][0], drawn[-1][0], ToySource(2)
+    seeds = [[s.provenance["latent_seed"] for s in sheet] for sheet in (first, last)]
+    assert seeds[0] == seeds[1]
+    assert all(np.array_equal(a.labels, b.labels) for a, b in zip(first, last, strict=True))
+    assert not np.array_equal(first[0].image, last[0].image)
+    for sample, case in (pair for sheet in drawn for pair in zip(*sheet, strict=True)):
+        assert case.id == sample.provenance["case"]
+        at = Placement.from_json(sample.provenance["placement"])
+        placed = source.space.to_generator(source.load(case.id), at)
+        assert np.array_equal(case.image, placed.image)
+        assert np.array_equal(sample.labels, np.asarray(placed.labels))
+
+
+# -- what is said of label maps that a generator draws itself --------------------------------------
+
+
+class Copier(Generator):
+    """Draws noise, and with it label maps of its training cases as they are."""
+
+    name = "copier"
+    labelling: Any = "drawn"
+
+    def networks(self):
+        return {}
+
+    def phases(self):
+        return ()
+
+    def observe(self, cases):
+        self.maps = [case.labels for case in cases]
+        self.priors = LabelPriors.fit(self.maps, self.schema)
+
+    def drawn(self, labels):
+        return labels
+
+    def flaw(self, sample):
+        return self.priors.flaw(sample.labels)
+
+    def sample(self, conditions, seeds):
+        made = []
+        for condition, seed in zip(conditions, seeds, strict=True):
+            rng = np.random.default_rng(seed)
+            labels = self.drawn(self.maps[int(rng.integers(len(self.maps)))])
+            image = rng.normal(size=(2, *self.size)).astype(np.float32)
+            made.append(Sample(image, labels, None, condition.provenance))
+        return made
+
+
+def other(name: str, **changes: Any) -> type[Copier]:
+    """One that differs from ``Copier``."""
+    return type(name, (Copier,), {"name": name, **changes})
+
+
+@pytest.fixture
+def reported(toy_source, tmp_path):
+    """What is reported of a generator after it has observed, and what was said: by its class.
+
+    Who uses the run is warned in the same words.
+    """
+
+    def report(cls):
+        with registered(cls):
+            job = resolve(cls.name, SourceRequest("toy", "2"), {}, None, "cpu")
+        (tmp_path / "run").mkdir()
+        manifest = open_folder(job, tmp_path / "run", False, NullReporter())
+        recorder, again = Recorder(), Recorder()
+        found = report_label_maps(job, Run(tmp_path, job.generator, manifest), recorder)
+        warn_of_label_maps(tmp_path, again)
+        assert again.warned == recorder.warned
+        return found, recorder
+
+    return report
+
+
+def test_label_maps_as_those_of_training_raise_no_warning_and_have_a_line_each(reported):
+    report, recorder = reported(Copier)
+    found = json.loads(json.dumps(report["label_maps"]))
+    assert (found["warnings"], found["flawed"], recorder.warned) == ([], 0.0, [])
+    cases = map(ToySource(2).load, ToySource(2).train_ids)
+    areas = [np.count_nonzero(case.labels == 1) for case in cases]
+    assert found["labels"]["one"]["training"]["area"] == np.median(areas)
+    names = [text.partition(":")[0].removeprefix("label maps, ") for text in recorder.said]
+    assert names == ["one", "two", "outside"]
+    assert recorder.said[0].startswith("label maps, one: samples in 100%, ")
+
+
+def test_a_label_that_is_never_drawn_is_warned_of(reported):
+    warned = reported(
+        other("forgetter", drawn=lambda self, labels: np.where(labels == 2, np.int16(0), labels))
+    )[1].warned
+    assert warned[0].startswith("label maps: label 2 (two) is in 0% of 64 samples, expected about")
+
+
+def test_many_flawed_samples_are_warned_of_with_the_reason(reported):
+    report, recorder = reported(other("filler", drawn=lambda self, labels: np.ones_like(labels)))
+    assert report["label_maps"]["flaws"] == {"label # (one) covers # voxels": 64}
+    assert "100% of 64 samples have a flaw" in recorder.warned[-1]
+    assert "64 times label # (one) covers # voxels" in recorder.warned[-1]
+
+
+def test_a_generator_that_is_asked_for_labels_has_no_such_report(reported):
+    assert reported(other("asked", labelling="asked"))[0] == {}
+
+
+def test_many_slices_of_few_volumes_are_observed_and_equal_crops_once(toy_nnunet, toy_source):
+    for request in (toy_nnunet.request(configuration="2d"), SourceRequest("toy", "2")):
+        job = resolve("dcgan", request, {"with_mask": "yes"}, None, "cpu")
+        found = list(job.observed(np.random.default_rng(0)))
+        if request.kind == "toy":
+            assert len(found) == len(job.source.train_ids)
+        else:
+            assert len(found) == OBSERVED > len(job.source.train_ids)
+            assert len({c.labels.tobytes() for c in found if c.labels is not None}) > 20

@@ -96,21 +96,6 @@ def stub(toy_source):
         installed().remove("stub")
 
 
-def run(out: Path, name: str = "stub", steps: int = 8, **settings: Any) -> tuple[Any, Recorder]:
-    reporter = Recorder()
-    loop = {"steps": steps, "sample_every": 1, "checkpoint_every": 2, "batch_size": 1, **settings}
-    report = fit(
-        name,
-        SourceRequest("toy", "2"),
-        out,
-        settings={k: str(v) for k, v in loop.items()},
-        edits=None,
-        device="cpu",
-        reporter=reporter,
-    )
-    return report, reporter
-
-
 class Watch:
     """A monitor, called without a fit around it."""
 
@@ -121,9 +106,16 @@ class Watch:
         self.told = Recorder()
         self.monitor = DiversityMonitor(job, Run(out, job.generator, manifest), self.told)
 
-    def look(self, step: int) -> None:
-        """As a training does."""
-        self.monitor(step)
+    def train(self, looks: bool = True) -> list[torch.Tensor]:
+        """Weights after a training that looks, or does not."""
+
+        def look(step: int) -> None:
+            self.monitor(step)
+
+        callbacks = Callbacks(preview=look if looks else None)
+        train(self.job.generator, self.job.batches, self.job.options, callbacks=callbacks)
+        nets = self.job.generator.nets.values()
+        return [v.clone() for net in nets for v in net.state_dict().values()]
 
     def __call__(self, *steps: int) -> dict[str, float]:
         for step in steps:
@@ -146,11 +138,15 @@ def test_a_collapse_is_told_once_and_that_it_is_over(tmp_path):
     assert end.endswith("the collapse is over")
 
 
-def test_samples_like_real_ones_are_nothing_to_tell(tmp_path):
+def test_samples_like_real_ones_are_nothing_to_tell_and_are_measured_once(tmp_path):
     watch = Watch(tmp_path)
     seen = watch(*range(1, 9))
     assert seen["diversity/samples"] == pytest.approx(seen["diversity/real"], abs=0.1)
     assert watch.told.warned == []
+    written = (tmp_path / "diversity.csv").stat().st_mtime_ns
+    report = watch.monitor.report(8)
+    assert report["samples"] == pytest.approx(seen["diversity/samples"], abs=1e-4)
+    assert (tmp_path / "diversity.csv").stat().st_mtime_ns == written
 
 
 def test_who_ends_alike_is_told_so_however_short_the_run(tmp_path):
@@ -168,39 +164,32 @@ def test_one_image_for_each_kind_is_a_collapse(tmp_path, tmp_path_factory):
     assert other(1)["diversity/samples"] < 0.9
 
 
-def found(step: int, samples: float, error: float = 0.01) -> Finding:
-    return Finding(step, Likeness(samples, error, 9), Likeness(0.2, 0.01, 9))
+NEVER = [0.99] * (PATIENCE + 2)
 
 
-def state(*samples: float, error: float = 0.01, steps: int = 0) -> list[bool]:
-    """Whether it is collapsed after each finding."""
-    findings = [found(n, s, error) for n, s in enumerate(samples, 1)]
-    return [collapsed(findings[: n + 1], steps) for n in range(len(findings))]
-
-
-def test_a_young_generator_that_gets_better_has_not_collapsed():
-    assert not any(state(0.99, 0.97, 0.94, 0.9, 0.86, 0.8, 0.75, 0.7, 0.6, 0.5, 0.3))
-
-
-def test_one_that_never_gets_better_has():
-    assert state(*[0.99] * (PATIENCE + 2)) == [False] * PATIENCE + [True] * 2
-
-
-def test_sheets_that_follow_closely_give_it_time():
-    assert not any(state(*[0.99] * 50, steps=1000))
-
-
-def test_one_finding_may_be_a_chance():
-    assert not any(state(0.3, 0.9, 0.3, 0.9, 0.3))
-    assert not any(state(*[0.3] * PATIENCE, 0.9, 0.3))
-
-
-def test_it_lasts_until_almost_all_is_regained():
-    assert state(0.3, 0.9, 0.9, 0.4, 0.25, 0.4) == [False, False, True, True, False, False]
-
-
-def test_what_may_be_chance_is_no_collapse():
-    assert not any(state(0.3, *[0.7] * 9, error=0.3))
+@pytest.mark.parametrize(
+    ("samples", "told", "error", "steps"),
+    [
+        ([0.99, 0.97, 0.94, 0.9, 0.86, 0.8, 0.75, 0.7, 0.6, 0.5, 0.3], [], 0.01, 0),
+        (NEVER, [PATIENCE, PATIENCE + 1], 0.01, 0),
+        ([0.99] * 50, [], 0.01, 1000),
+        ([0.3, 0.9, 0.3, 0.9, 0.3], [], 0.01, 0),
+        ([*[0.3] * PATIENCE, 0.9, 0.3], [], 0.01, 0),
+        ([0.3, 0.9, 0.9, 0.4, 0.25, 0.4], [2, 3], 0.01, 0),
+        ([0.3, *[0.7] * 9], [], 0.3, 0),
+    ],
+    ids=[
+        *("a young one that gets better", "never better", "sheets follow closely", "a chance"),
+        *("late chance", "until almost all is regained", "within the error"),
+    ],
+)
+def test_a_collapse_is_a_lasting_loss_of_what_was_there(samples, told, error, steps):
+    findings = [
+        Finding(number, Likeness(sample, error, 9), Likeness(0.2, 0.01, 9))
+        for number, sample in enumerate(samples, 1)
+    ]
+    found = [n for n in range(len(findings)) if collapsed(findings[: n + 1], steps)]
+    assert found == told
 
 
 # -- what it leaves --------------------------------------------------------------------------------
@@ -210,31 +199,18 @@ def lines(out: Path) -> list[str]:
     return (out / "diversity.csv").read_text().splitlines()
 
 
-def test_a_run_that_goes_back_has_every_step_once(tmp_path):
+def test_a_run_that_goes_back_has_every_step_once_and_is_not_told_again(tmp_path):
     watch = Watch(tmp_path, begin=3)
     watch(1, 2, 3, 4, 5)
     whole = lines(tmp_path)
     assert whole[0] == "step,samples,samples_error,real,real_error"
     watch(3, 4, 5)
     assert lines(tmp_path) == whole
-    watch(3)
-    assert [line.partition(",")[0] for line in lines(tmp_path)] == ["step", "1", "2", "3"]
-
-
-def test_a_resumed_collapse_is_not_told_again(tmp_path):
-    Watch(tmp_path, begin=3)(1, 2, 3, 4)
     again = Watch(tmp_path, begin=3)
     again(5, 6)
     assert again.told.warned == []
-
-
-def test_the_report_measures_only_what_was_not(tmp_path):
-    watch = Watch(tmp_path)
-    seen = watch(1, 2)
-    written = (tmp_path / "diversity.csv").stat().st_mtime_ns
-    report = watch.monitor.report(2)
-    assert report["samples"] == pytest.approx(seen["diversity/samples"], abs=1e-4)
-    assert (tmp_path / "diversity.csv").stat().st_mtime_ns == written
+    watch(3)
+    assert [line.partition(",")[0] for line in lines(tmp_path)] == ["step", "1", "2", "3"]
 
 
 def test_looking_changes_nothing(tmp_path_factory):
@@ -243,28 +219,26 @@ def test_looking_changes_nothing(tmp_path_factory):
     weights = []
     for looks in (False, True):
         watch = Watch(tmp_path_factory.mktemp("run"), "dcgan", steps=4, sample_every=2, **tiny)
-        callbacks = Callbacks(preview=watch.look if looks else None)
-        train(watch.job.generator, watch.job.batches, watch.job.options, callbacks=callbacks)
-        nets = watch.job.generator.nets.values()
-        weights.append([v.clone() for net in nets for v in net.state_dict().values()])
+        weights.append(watch.train(looks))
     assert len(lines(watch.monitor.path.parent)) == 3
     assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
 
 
-def test_a_fit_watches_and_reports(tmp_path):
-    report, told = run(tmp_path / "run", steps=1, begin=0)
-    assert len(lines(tmp_path / "run")) == 2
-    assert report["diversity"]["samples"] > 0.99 > report["diversity"]["real"]
-    assert len(told.warned) == 1
-
-
-def test_a_fit_can_be_told_not_to(tmp_path):
-    report, told = run(tmp_path / "run", steps=0, diversity=0, begin=0)
-    assert (report["diversity"], told.warned) == (None, [])
-    assert not (tmp_path / "run" / "diversity.csv").exists()
-
-
-# -- a real one ------------------------------------------------------------------------------------
+@pytest.mark.parametrize("looks", [True, False])
+def test_a_fit_watches_and_reports_unless_told_not_to(tmp_path, looks):
+    told, out = Recorder(), tmp_path / "run"
+    settings = {"steps": "1", "sample_every": "1", "batch_size": "1", "begin": "0"}
+    settings |= {} if looks else {"diversity": "0"}
+    where = SourceRequest("toy", "2")
+    asked: dict[str, Any] = {"settings": settings, "edits": None, "device": "cpu"}
+    report = fit("stub", where, out, **asked, reporter=told)
+    assert len(told.warned) == looks
+    assert (out / "diversity.csv").exists() == looks
+    if looks:
+        assert len(lines(out)) == 2
+        assert report["diversity"]["samples"] > 0.99 > report["diversity"]["real"]
+    else:
+        assert report["diversity"] is None
 
 
 @pytest.mark.slow
@@ -273,6 +247,5 @@ def test_a_generator_that_learns_far_too_fast_is_told(tmp_path, rate, collapses)
     """It draws the same image from the first step on; at the paper's rate images grow apart."""
     own = {"objective": "gan", "width": 8, "latent": 16, "batch_size": 8, "lr_generator": rate}
     watch = Watch(tmp_path, "dcgan", steps=160, sample_every=20, **own)
-    callbacks = Callbacks(preview=watch.look)
-    train(watch.job.generator, watch.job.batches, watch.job.options, callbacks=callbacks)
+    watch.train()
     assert [True for text in watch.told.warned if "(mode collapse)" in text] == collapses * [True]

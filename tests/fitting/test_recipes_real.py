@@ -1,13 +1,8 @@
-"""The recipes of Han et al. 2018 on real volumes: BRATS slices, and a set that is killed."""
+"""The recipes of Han et al. 2018 on real volumes: BRATS slices."""
 # mypy: disallow-untyped-calls=False
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -67,36 +62,3 @@ def test_the_sets_that_the_data_allow_are_fitted_without_held_out_subjects(
         numbers = {case["id"].split("/")[1] for case in seen}
         assert numbers == {f"sag{239 - index:03d}" for index in range(80, 150)}
         assert len(seen) == 3 * 70 * len(channels)
-
-
-def test_a_set_killed_half_way_goes_on_to_the_bit_and_the_finished_one_is_kept(
-    command, run_cli, tmp_path
-):
-    steps = ["--set", "steps=40", "--set", "checkpoint_every=2", "--set", "n_critic=1"]
-    sets = ["--only", "T1c-128", "--only", "Concat-64"]
-    line = command("han2018-wgan", tmp_path / "killed", *steps, *sets)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    child = subprocess.Popen(
-        [sys.executable, "-m", "gansynth_cli", *line], env=environment, stderr=subprocess.DEVNULL
-    )
-    second = tmp_path / "killed" / "Concat-64" / "checkpoints"
-    while not any(int(p.name[5:]) >= 10 for p in second.glob("step-*")):
-        assert child.poll() is None
-        time.sleep(0.02)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    manifest = read_manifest(tmp_path / "killed" / "Concat-64")
-    assert not manifest["complete"]
-    first = (tmp_path / "killed" / "T1c-128" / "manifest.json").stat()
-    again = run_cli(*line, "--json")
-    assert again.exit_code == 0, again.stderr
-    found = json.loads(again.stdout)["sets"]
-    assert found["T1c-128"]["kept"]
-    assert (tmp_path / "killed" / "T1c-128" / "manifest.json").stat() == first
-    assert 10 <= found["Concat-64"]["resumed_at"] < 40
-    whole = command("han2018-wgan", tmp_path / "whole", *steps, "--only", "Concat-64")
-    assert run_cli(*whole).exit_code == 0
-    weights = [
-        read_manifest(tmp_path / name / "Concat-64")["weights"] for name in ("killed", "whole")
-    ]
-    assert weights[0]["sha256"] == weights[1]["sha256"]

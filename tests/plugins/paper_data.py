@@ -1,5 +1,6 @@
 """BraTS's four sequences as a source in memory, and what a recipe comes to on it."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from gansynth.core.schema import Case, LabelArray, Schema
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.data.reading import VolumeOptions
+from gansynth.fitting.composite_spec import texts
 from gansynth.fitting.recipe import find_recipe
 from gansynth.fitting.recipe_plan import PlannedSet, plan_recipe
 from gansynth.runtime.options import overlay, split_settings
@@ -110,15 +112,35 @@ def sets_of(name: str, **asked: Any) -> dict[str, PlannedSet]:
     return {one.name: one for one in plan_recipe(recipe, request, **asked).sets}
 
 
-def options_of(settings) -> tuple[FitOptions, CGANOptions]:
+def settings_of(recipe: str, run: str, part: str = "") -> dict[str, str]:
+    """What a recipe sets for one of its runs, or for a part of it, on these sequences."""
+    spec = find_recipe(recipe).named(SEQUENCES)
+    (found,) = (one for one in spec.runs if one.name.replace("{channel}", "T1") == run)
+    settings = overlay(texts(spec.set), texts(found.set))
+    for one in found.parts or ():
+        if one.name == part:
+            settings = overlay(settings, texts(one.set))
+    return dict(settings)
+
+
+def options_of(settings: Mapping[str, str]) -> tuple[FitOptions, CGANOptions]:
     """The loop's options and the generator's."""
     loop, own = split_settings(dict(settings), FitOptions, CGANOptions, generator="cgan3d")
     assert isinstance(own, CGANOptions)
     return loop, own
 
 
-def build(settings, schema: Schema, size=SIZE, **changes: Any) -> CGAN3D:
-    """A generator as a recipe's set has it, on the meta device: no weights are drawn."""
-    _, own = options_of(overlay(settings, {k: str(v) for k, v in changes.items()}))
+def made(kind: str, settings: Mapping[str, str], schema: Schema, size: tuple[int, ...]) -> Any:
+    """A generator as a recipe's set has it."""
+    cls = installed().generator(kind)
+    own = split_settings(dict(settings), FitOptions, cls.Options, generator=kind)[1]
+    return cls(schema, size, own)
+
+
+def build(settings: Mapping[str, str], schema: Schema, size=SIZE, **changes: Any) -> CGAN3D:
+    """The same on the meta device: no weights are drawn."""
     with torch.device("meta"):
-        return CGAN3D(schema, size, own)
+        over = {k: str(v) for k, v in changes.items()}
+        gan = made("cgan3d", overlay(settings, over), schema, size)
+    assert isinstance(gan, CGAN3D)
+    return gan

@@ -1,322 +1,323 @@
-"""``cgan3d``: the generators' contract, labels, outside, windows, context, any size and spacing."""
+"""``cgan3d``: labels, outside, windows, context, given channels, turns, terms, tiles."""
+# mypy: disallow-untyped-calls=False
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from gansynth.core.generator import Batch, Step
-from gansynth.core.generator import Stage as WholeStage
-from gansynth.core.registry import installed
-from gansynth.core.schema import OUTSIDE, Condition, Schema
-from gansynth.data.batches import CaseBatches
+from gansynth.core.schema import OUTSIDE, Condition
+from gansynth.data.batches import CaseBatches, batch_of
 from gansynth.data.cache import CaseCache
-from gansynth.testing import ToySource, check_generator
+from gansynth.evaluation.memory import realness
+from gansynth.nn import tiled_inference
+from gansynth.runtime.devices import native_bf16
+from gansynth.testing import ToySource
+from gansynth.testing.generators import fit_briefly
 from gansynth.training.loop import FitOptions, train
 from gansynth_cgan3d import model
 from gansynth_cgan3d.conditions import ContextClusters
 from gansynth_cgan3d.model import CGAN3D, CGANOptions
-
-TINY = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 2}
-
-
-def schema(ndim: int = 3, **changes) -> Schema:
-    plain = {
-        "channels": ("T1", "FLAIR"),
-        "labels": {"background": 0, "organ": 1, "lesion": 4},
-        "spacing": (1.0,) * ndim,
-        "axes": "DHW"[-ndim:],
-        "has_outside": True,
-        "outside_fill": (-2.5, 0.125),
-    }
-    return Schema(**{**plain, **changes})
+from tests.plugins import toys
+from tests.plugins.toys import FILL, SCHEMA, SIZE, TINY, cases, learn, maps, step, trained
 
 
-def build(size: tuple[int, ...], spec: Schema | None = None, **options) -> Any:
-    torch.manual_seed(0)
-    own = CGANOptions.model_validate({**TINY, **options})
-    return CGAN3D(spec or schema(len(size)), size, own)
+def build(size: tuple[int, ...] = SIZE, spec: Any = None, **options: Any) -> Any:
+    return toys.build("cgan3d", size, spec, **options)
 
 
-def labels(size: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    return rng.choice(np.array([OUTSIDE, 0, 1, 4], np.int16), size)
+def seen(**options: Any) -> Any:
+    return toys.seen("cgan3d", **options)
 
 
 def draw(generator: CGAN3D, *seeds: int) -> Any:
-    conditions = [Condition(labels=labels(generator.size, seed)) for seed in seeds]
+    conditions = [Condition(labels=maps(generator.size, seed)) for seed in seeds]
     return generator.sample(conditions, seeds)
 
 
-def batch_of(generator: CGAN3D, n: int = 2) -> Batch:
-    rng = torch.Generator().manual_seed(1)
-    image = torch.randn(n, 2, *generator.size, generator=rng)
-    drawn = np.stack([labels(generator.size, i) for i in range(n)]).astype(np.int64)
-    return Batch(image, torch.from_numpy(drawn))
-
-
-def losses_of(generator: CGAN3D) -> dict[str, dict[str, float]]:
-    rng = torch.Generator().manual_seed(0)
-    step = Step(batch_of(generator), WholeStage(), 0, 0, rng)
-    return {
-        phase.player: {k: v.item() for k, v in phase.loss(step).items()}
-        for phase in generator.phases()
-    }
-
-
-# -- the contract ----------------------------------------------------------------------------------
-
-
-def test_it_is_installed():
-    assert installed().generator("cgan3d") is CGAN3D
-
-
-def test_it_keeps_the_contract_of_generators():
-    options = {"width": 8, "levels": 2, "d_width": 8, "d_levels": 2, "lr_generator": 1e-3}
-    check_generator(CGAN3D, options=options, steps=40).raise_if_failed()
-
-
-def test_it_keeps_it_in_a_window_with_context_too():
-    options = {**TINY, "width": 8, "output": "tanh", "context": 3, "lr_generator": 1e-3}
-    check_generator(CGAN3D, options=options, ndim=(2,), steps=30).raise_if_failed()
+def losses_of(generator: CGAN3D, noise: bool = False) -> dict[str, float]:
+    """The generator's terms."""
+    now = step(generator, cases(2))
+    if noise:
+        now.batch.image = 3 * torch.randn(now.batch.image.shape, generator=now.rng)
+    return {k: v.item() for k, v in generator.phases()[0].loss(now).items()}
 
 
 # -- what it draws ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [(16, 16, 16), (13, 17, 10), (30, 21)])
-def test_any_size_will_do(size):
-    sample = draw(build(size, levels=4, d_levels=3), 3)[0]
-    assert (sample.image.shape, sample.image.dtype) == ((2, *size), np.float32)
-    assert np.isfinite(sample.image).all()
-
-
-@pytest.mark.parametrize("size", [(13, 17, 10), (30, 21)])
-def test_any_size_can_be_trained(size):
-    generator = build(size, levels=4, d_levels=3)
-    loop = FitOptions(steps=1, batch_size=2, precision="fp32")
-    report = train(generator, lambda step, stage, which: batch_of(generator, len(which)), loop)
-    assert set(report.losses) == {
-        "generator/adversarial",
-        "generator/l1",
-        "generator/feature_matching",
-        "discriminator/adversarial",
-        "rate",
-    }
-
-
-def test_labels_come_back_as_asked():
-    for sample, seed in zip(draw(build((9, 8, 7)), 5, 6), (5, 6), strict=True):
-        assert sample.labels.dtype == np.int16
-        assert np.array_equal(sample.labels, labels((9, 8, 7), seed))
-
-
 @pytest.mark.parametrize("size", [(9, 8, 7), (20, 18)])
-def test_outside_holds_the_schemas_constant_exactly(size):
-    sample = draw(build(size), 5)[0]
+def test_outside_holds_the_schemas_constant_exactly_or_is_drawn(size):
+    sample = draw(build(size), 2**63 - 1)[0]
     outside = sample.image[:, sample.labels == OUTSIDE]
     assert outside.size
-    assert (outside == np.array([[-2.5], [0.125]], np.float32)).all()
-    assert (sample.image[:, sample.labels != OUTSIDE] != -2.5).any()
-
-
-def test_an_outside_that_varies_is_drawn():
-    sample = draw(build((9, 8, 7), schema(outside_fill=None)), 5)[0]
-    assert sample.image[:, sample.labels == OUTSIDE].std() > 1e-3
+    assert (outside == np.array(FILL, np.float32)[:, None]).all()
+    assert (sample.image[:, sample.labels != OUTSIDE] != FILL[0]).any()
+    drawn = draw(build(spec=replace(SCHEMA, outside_fill=None)), 5)[0]
+    assert drawn.image[:, drawn.labels == OUTSIDE].std() > 1e-3
 
 
 def test_losses_see_the_filled_image():
     """What is outside the body is given, so no player may learn from it."""
-    generator = build((9, 8), l1=1, l1_lowpass=1)
-    batch = batch_of(generator)
-    assert batch.labels is not None
-    step = Step(batch, WholeStage(), 0, 0, torch.Generator().manual_seed(0))
-    generator.phases()[0].loss(step)
-    outside = step.scratch["fake"].movedim(1, -1)[batch.labels == OUTSIDE]
-    assert (outside == torch.tensor([-2.5, 0.125])).all()
-
-
-def test_a_sample_tells_its_generator_and_seed():
-    told = draw(build((9, 8)), 5)[0].provenance
-    assert (told["generator"], told["latent_seed"]) == ("cgan3d", 5)
-
-
-def test_large_seeds_are_welcome():
-    generator = build((9, 8))
-    condition = Condition(labels=labels((9, 8)))
-    assert generator.sample([condition], [2**63 - 1])[0].image.shape == (2, 9, 8)
+    generator = build(l1=1, l1_lowpass=1)
+    now = step(generator, cases(2))
+    generator.phases()[0].loss(now)
+    assert now.batch.labels is not None
+    outside = now.scratch["fake"].movedim(1, -1)[now.batch.labels == OUTSIDE]
+    assert (outside == torch.tensor(FILL)).all()
 
 
 def test_anisotropic_voxels_are_halved_in_plane_first():
-    thick = schema(spacing=(5.0, 1.0, 1.0))
+    thick = replace(SCHEMA, spacing=(5.0, 1.0, 1.0), axes="DHW", box_classes=())
     generator = build((16, 32, 32), thick, levels=4, d_levels=2)
     shapes = generator.net.noise_shapes((16, 32, 32))
     assert shapes[:4] == [(16, 32, 32), (16, 16, 16), (16, 8, 8), (8, 4, 4)]
-    assert draw(generator, 1)[0].image.shape == (2, 16, 32, 32)
 
 
-# -- losses ----------------------------------------------------------------------------------------
-
-
-def test_weights_scale_their_terms():
-    plain = losses_of(build((12, 12)))["generator"]
-    heavy = losses_of(build((12, 12), adversarial=3, l1=10, feature_matching=20))["generator"]
-    ratios = {name: heavy[name] / plain[name] for name in plain}
-    assert ratios == pytest.approx({"adversarial": 3, "l1": 2, "feature_matching": 4}, rel=1e-5)
-
-
-def test_a_term_of_weight_zero_is_left_out():
-    generator = build((12, 12), l1=0, feature_matching=0)
-    assert set(losses_of(generator)["generator"]) == {"adversarial"}
-
-
-def test_the_low_pass_reaches_the_l1():
-    coarse, fine = (losses_of(build((12, 12), l1_lowpass=n))["generator"]["l1"] for n in (4, 1))
-    assert coarse < 0.5 * fine  # noise against noise: most of it is grain
-
-
-class Opinion(torch.nn.Module):
-    """A discriminator that takes bright images for real ones."""
-
-    def forward(self, pair):
-        return [pair[:, :1]], []
-
-
-def test_real_is_one_and_synthetic_zero_to_the_discriminator():
-    generator = build((12, 12))
-    generator.nets["discriminator"] = Opinion()
-    batch = batch_of(generator)
-    batch.image = torch.ones_like(batch.image)
-    step = Step(batch, WholeStage(), 0, 0, torch.Generator())
-    condition = torch.zeros(2, 4, 12, 12)
-    step.scratch.update(fake=torch.zeros_like(batch.image), condition=condition)
-    assert generator.phases()[1].loss(step)["adversarial"].item() == 0
-
-
-@pytest.mark.parametrize("on", [True, False])
-def test_the_discriminators_options_reach_it(on):
-    critic = build((12, 12), texture_head=on, spectral_norm=on).nets["discriminator"]
-    logits, _ = critic(torch.zeros(1, 6, 12, 12))
-    assert len(logits) == 1 + on
-    assert any("parametrizations" in name for name in critic.state_dict()) == on
-
-
-def test_each_player_has_its_rate():
-    generator = build((12, 12), lr_generator=1e-3, lr_discriminator=4e-3)
-    rates = [
-        generator.optimizer(name, net.parameters()).param_groups[0]["lr"]
-        for name, net in generator.nets.items()
-    ]
-    assert rates == [1e-3, 4e-3]
-
-
-# -- windows ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def windowed():
-    """A space with a window, and samples in it of a generator with tanh."""
+def test_a_window_holds_what_is_drawn_and_the_host_gets_it_back():
     source = ToySource(2)
-    space = source.space.with_window(source.cases())
+    space: Any = source.space.with_window(source.cases())
     generator = build(space.size, space.generator_schema(source.schema), output="tanh")
     with torch.no_grad():
         generator.net.image.weight.mul_(30)  # far into both ends
-    cases = [source.load(i) for i in source.train_ids[:2]]
-    return space, generator.sample([Condition(labels=c.labels) for c in cases], [1, 2])
-
-
-def test_tanh_draws_within_one(windowed):
-    extremes = [np.abs(sample.image).max() for sample in windowed[1]]
-    assert all(0.99 < extreme <= 1 for extreme in extremes)
-
-
-def test_the_host_gets_the_window_back(windowed):
-    space, samples = windowed
-    for sample in samples:
+    known = [source.load(i) for i in source.train_ids[:2]]
+    for sample in generator.sample([Condition(labels=c.labels) for c in known], [1, 2]):
+        assert 0.99 < np.abs(sample.image).max() <= 1
         image = space.to_host(sample).image
         for channel, (low, high) in enumerate(space.window):
             assert image[channel].min() >= low - 1e-5
             assert image[channel].max() <= high + 1e-5
             assert np.ptp(image[channel]) > 0.9 * (high - low)
+        assert image[:, sample.labels == OUTSIDE] == pytest.approx(0, abs=1e-6)
 
 
-def test_the_host_gets_its_own_outside_back(windowed):
-    space, samples = windowed
-    for sample in samples:
-        outside = space.to_host(sample).image[:, sample.labels == OUTSIDE]
-        assert outside == pytest.approx(0, abs=1e-6)
+# -- terms and turns -------------------------------------------------------------------------------
+
+
+def test_weights_scale_their_terms_or_leave_them_out():
+    plain = losses_of(build())
+    heavy = losses_of(build(adversarial=3, l1=10, feature_matching=20))
+    ratios = {name: heavy[name] / plain[name] for name in plain}
+    assert ratios == pytest.approx({"adversarial": 3, "l1": 2, "feature_matching": 4}, rel=1e-5)
+    assert set(losses_of(build(l1=0, feature_matching=0))) == {"adversarial"}
+
+
+def test_the_low_pass_reaches_the_l1():
+    coarse, fine = (losses_of(build(l1_lowpass=n), True)["l1"] for n in (4, 1))
+    assert coarse < 0.5 * fine  # noise against noise: most of it is grain
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_discriminators_options_reach_it(on):
+    critic = build(texture_head=on, spectral_norm=on).nets["discriminator"]
+    logits, _ = critic(torch.zeros(1, 6, *SIZE))
+    assert len(logits) == 1 + on
+    assert any("parametrizations" in name for name in critic.state_dict()) == on
+
+
+@pytest.mark.parametrize(
+    ("options", "generators", "discriminators"),
+    [
+        ({}, [0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5]),
+        ({"alternate": True}, [1, 3, 5], [0, 2, 4]),
+        ({"n_critic": 3}, [2, 5], [0, 1, 2, 3, 4, 5]),
+    ],
+    ids=str,
+)
+def test_players_take_their_turns(options, generators, discriminators):
+    phases = build(**options).phases()
+    due = {
+        player: [i for i in range(6) if any(p.due(i) for p in phases if p.player == player)]
+        for player in ("generator", "discriminator")
+    }
+    assert due == {"generator": generators, "discriminator": discriminators}
+
+
+def test_the_discriminator_judges_what_the_generator_drew_or_a_sample_of_its_own():
+    generator = build()
+    drawn, alone = step(generator, cases(2)), step(generator, cases(2))
+    generator.phases()[0].loss(drawn)
+    assert generator.objective._fake(drawn)[0] is drawn.scratch["fake"]
+    fake, condition = generator.objective._fake(alone)
+    assert fake.shape == (2, 2, *SIZE)
+    assert not drawn.scratch["fake"].requires_grad
+    assert not fake.requires_grad
+    assert torch.equal(condition, generator.objective._condition(alone))
+
+
+class Opinion(torch.nn.Module):
+    """A discriminator that takes bright images for real ones, and keeps what it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, pair):
+        self.seen.append(pair)
+        return [pair[:, :1]], [pair]
+
+
+def opinion(generator: Any) -> Opinion:
+    generator.nets["discriminator"] = found = Opinion()
+    return found
+
+
+def test_real_is_one_and_synthetic_zero_to_the_discriminator():
+    generator = build()
+    opinion(generator)
+    now = step(generator, cases(2))
+    now.batch.image = torch.ones_like(now.batch.image)
+    now.scratch["fake"] = torch.zeros_like(now.batch.image)
+    assert generator.phases()[1].loss(now)["adversarial"].item() == 0
+
+
+def test_the_pool_keeps_images_with_their_conditions():
+    generator = build(pool=1)
+    judge, ages = opinion(generator), []
+    for index in range(12):
+        now = step(generator, cases(1))
+        now.key = index
+        now.scratch["fake"] = torch.full((1, 2, *SIZE), float(index))
+        now.scratch["condition"] = torch.full((1, 4, *SIZE), float(index))
+        generator.objective.discriminator(now)
+        shown = judge.seen[-1][1]
+        assert (shown == shown[0, 0, 0]).all()
+        ages.append(index - int(shown[0, 0, 0]))
+    assert 0 in ages
+    assert max(ages) > 0
+    assert set(build(pool=3, augment="flip", augment_p="adaptive").memories) == {"pool", "augment"}
+    assert build().memories == {}
+
+
+def test_a_perfect_image_costs_nothing_whatever_the_changes(monkeypatch):
+    """Real and synthetic pairs must go through the same changes to be compared."""
+    generator = build(augment=("flip", "brightness", "cutout"), augment_p=1.0, perceptual=1)
+    monkeypatch.setattr(generator.objective, "_draw", lambda now: now.batch.image)
+    generator.nets["discriminator"].eval()
+    terms = losses_of(generator)
+    assert (terms["feature_matching"], terms["perceptual"], terms["l1"]) == (0, 0, 0)
+
+
+def test_changes_reach_all_that_the_discriminator_sees_but_the_condition():
+    found = []
+    for names in ((), ("brightness",)):
+        generator = build(augment=names, augment_p=1.0)
+        judge, now = opinion(generator), step(generator, cases(2))
+        now.scratch["fake"] = torch.zeros(2, 2, *SIZE)
+        generator.phases()[1].loss(now)
+        found += judge.seen
+    one, other = found
+    assert (one - other).flatten(2).std(-1).max() < 1e-5  # brightness: the same everywhere
+    assert (one - other).abs().flatten(1).amax(1).min() > 0  # real ones as well as synthetic ones
+    assert torch.equal(one[:, 2:], other[:, 2:])
+
+
+def test_masked_l1_looks_at_the_foreground_only(monkeypatch):
+    generator = build(l1_mask="foreground")
+    now = step(generator, cases(2))
+    off = (now.batch.labels[:, None] <= 0).float()  # type: ignore[index]
+    monkeypatch.setattr(generator.objective, "_draw", lambda now: now.batch.image + off)
+    assert generator.phases()[0].loss(now)["l1"].item() == 0
+
+
+def test_r1_is_weighted_for_the_steps_in_between():
+    values = []
+    for every in (1, 8):
+        generator = build(r1=2, r1_every=every)
+        phase = generator.phases()[2]
+        assert (phase.player, phase.interval) == ("discriminator", every)
+        values.append(phase.loss(step(generator, cases(2)))["r1"].item())
+    assert values[1] == pytest.approx(8 * values[0], rel=1e-5)
+    assert values[0] > 0
+
+
+def test_the_perceptual_segmenter_learns_the_labels():
+    generator = build(perceptual=0.1, lr_perceptor=1e-2)
+    (phase,) = (p for p in generator.phases() if p.player == "perceptor")
+    optimizer = generator.optimizer("perceptor", generator.nets["perceptor"].parameters())
+    now, values = step(generator, cases()), []
+    for _ in range(20):
+        loss = phase.loss(now)["cross_entropy"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        values.append(loss.item())
+    assert optimizer.param_groups[0]["lr"] == 1e-2
+    assert values[-1] < 0.6 * values[0]
+
+
+# -- how real --------------------------------------------------------------------------------------
+
+
+def test_realness_is_the_mean_over_patches_and_heads():
+    generator = seen()
+    batch = batch_of(cases())
+    told = generator.conditions.channels(generator.conditions.of_batch(batch))
+    with torch.no_grad():
+        logits, _ = generator.nets["discriminator"].eval()(torch.cat((batch.image, told), 1))
+    assert len(logits) == 2
+    wanted = (logits[0].mean((1, 2, 3)) + logits[1].mean((1, 2, 3))) / 2
+    asked: Any = realness(generator, cases())
+    np.testing.assert_allclose(asked, wanted, rtol=1e-5)
+    stages = [replace(generator.stages()[-1], size=size) for size in (None, (8, 8))]
+    found = [generator.realness(batch, stage) for stage in stages]  # it does not grow
+    assert torch.equal(*found)
+
+
+LESION = {"insert": "lesion", "lesions": ["lesion"], "rim_mm": 2, "local_size": 8}
+
+
+@pytest.mark.parametrize("own", [{}, LESION, {"context": 2}], ids=["image", "lesion", "context"])
+def test_the_label_map_beside_a_case_counts(own):
+    generator = seen(**own)
+    others = [replace(c, labels=np.roll(c.labels, 3, -1)) for c in cases() if c.labels is not None]
+    one, other = realness(generator, cases()), realness(generator, others)
+    assert one is not None
+    assert (one != other).all()
+
+
+def test_both_discriminators_of_a_lesion_count():
+    generator, found = seen(**LESION), []
+    for name in ("discriminator", "local"):
+        before: Any = realness(generator, cases())
+        with torch.no_grad():
+            generator.nets[name].layout.bias += 1.0
+        found.append(realness(generator, cases()) - before)
+    # One of four heads each.
+    np.testing.assert_allclose(found, 0.25, atol=1e-5)
 
 
 # -- context ---------------------------------------------------------------------------------------
 
 
-def cases(ndim: int = 2) -> Any:
-    return list(ToySource(ndim).cases())
-
-
-@pytest.fixture(scope="module")
-def clusters() -> Any:
-    fitted = ContextClusters(3)
-    fitted.fit(cases())
-    return fitted
-
-
-def test_context_is_zero_on_foreground_and_outside(clusters):
-    for case in cases():
-        drawn = clusters.map(case)
-        assert drawn.dtype == np.int16
-        assert ((drawn == 0) == (case.labels != 0)).all()
-
-
-def test_every_cluster_is_used_and_no_other(clusters):
-    found = np.unique(np.concatenate([clusters.map(case).ravel() for case in cases()]))
-    assert found.tolist() == [0, 1, 2, 3]
-
-
-def test_clusters_are_ordered_by_brightness(clusters):
-    means = clusters.centres.mean(axis=1)
-    assert (np.diff(means) > 0).all()
-
-
-def test_clusters_survive_json(clusters):
-    twin = ContextClusters(3)
-    twin.load_json(json.loads(json.dumps(clusters.to_json())))
-    case = cases()[0]
-    assert np.array_equal(twin.map(case), clusters.map(case))
-
-
-def test_clusters_are_the_same_for_the_same_cases(clusters):
-    again: Any = ContextClusters(3)
-    again.fit(cases())
-    assert np.array_equal(again.centres, clusters.centres)
-
-
-def test_context_without_labels_covers_everything(clusters):
-    assert (clusters.map(replace(cases()[0], labels=None)) > 0).all()
+def test_context_are_clusters_of_the_surroundings_by_brightness():
+    known = list(ToySource(2).cases())
+    clusters, again = ContextClusters(3), ContextClusters(3)
+    clusters.fit(known)
+    drawn = [clusters.map(case) for case in known]
+    for found, one in zip(drawn, known, strict=True):
+        assert found.dtype == np.int16
+        assert ((found == 0) == (one.labels != 0)).all()
+    assert np.unique(np.stack(drawn)).tolist() == [0, 1, 2, 3]
+    assert clusters.centres is not None
+    assert (np.diff(clusters.centres.mean(axis=1)) > 0).all()
+    again.fit(known)
+    assert np.array_equal(again.centres, clusters.centres)  # type: ignore[arg-type]
+    assert (clusters.map(replace(known[0], labels=None)) > 0).all()
 
 
 def test_the_generators_state_holds_the_clusters():
-    generator, twin = build((32, 32), context=2), build((32, 32), context=2)
-    generator.observe(cases())
+    generator, twin, none = seen(context=2), build(context=2), seen()
     twin.load_state(json.loads(json.dumps(generator.state())))
-    case = cases()[0]
-    assert np.array_equal(twin.context(case), generator.context(case))
+    assert np.array_equal(twin.context(cases()[0]), generator.context(cases()[0]))
+    assert none.context(cases()[0]) is None
+    assert none.state() == {"centres": None}
 
 
-def test_context_shows_in_the_image():
-    generator = build((32, 32), ToySource(2).schema, context=2)
-    drawn = cases()[0].labels
-    maps = [np.where(drawn == 0, value, 0).astype(np.int16) for value in (1, 2)]
-    conditions = [Condition(labels=drawn, context=m) for m in maps]
-    one, two = generator.sample(conditions, [7, 7])
-    assert np.abs(one.image - two.image).max() > 1e-3
-
-
-def test_context_is_trained_on(tmp_path: Path):
+def test_context_is_trained_on_and_shows_in_the_image():
     source = ToySource(2)
     generator = build(source.space.size, source.schema, context=2)
     generator.observe(source.cases())
@@ -326,13 +327,120 @@ def test_context_is_trained_on(tmp_path: Path):
     train(generator, batches, loop)
     changed = (generator.net.stem.weight - before).abs().sum(dim=(0, 2, 3))
     assert (changed[-2:] > 0).all()  # the input channels of both clusters
+    labels = source.load("toy_00").labels
+    told = [np.where(labels == 0, value, 0).astype(np.int16) for value in (1, 2)]
+    one, two = generator.sample([Condition(labels=labels, context=m) for m in told], [7, 7])
+    assert np.abs(one.image - two.image).max() > 1e-3
 
 
-def test_no_context_means_none():
-    generator = build((32, 32))
-    generator.observe(cases())
-    assert generator.context(cases()[0]) is None
-    assert generator.state() == {"centres": None}
+# -- given channels, drawn labels ------------------------------------------------------------------
+
+THREE = replace(SCHEMA, channels=("T1", "T2", "FLAIR"), outside_fill=(-2.5, 0.125, 1.0))
+
+
+def link(size: tuple[int, ...] = (13, 18), **options: Any) -> Any:
+    return build(size, THREE, **options)
+
+
+def asked(generator: Any, seed: int = 0) -> Any:
+    rng = np.random.default_rng(seed)
+    image = rng.standard_normal((3, *generator.size)).astype(np.float32)
+    labels = maps(generator.size, seed) if generator.conditions.labelled else None
+    given = generator.conditions.given
+    return Condition(labels=labels, given=image[given] if given else None, latent_seed=seed)
+
+
+def test_condition_channels_come_in_the_documented_order():
+    generator = link(given="FLAIR,T1", context=2)
+    labels = ("label:-1", "label:0", "label:1", "label:4")
+    context = ("context:1", "context:2")
+    assert generator.condition_channels == (*labels, *context, "given:FLAIR", "given:T1")
+    assert generator.target_channels == ("image:T2",)
+
+
+def test_given_channels_are_passed_on_and_show_in_the_others():
+    generator = link(given=("FLAIR", "T1"))
+    condition = asked(generator)
+    other = replace(condition, given=condition.given + 1)
+    image, changed = (generator.sample([c], [3])[0].image for c in (condition, other))
+    assert image.shape == (3, 13, 18)
+    assert np.array_equal(image[[2, 0]], condition.given)
+    outside = condition.labels == OUTSIDE
+    assert (image[1][outside] == 0.125).all()
+    assert (image[1][~outside] != 0.125).any()
+    assert np.abs(image[1] - changed[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("options", [{}, {"target": "labels"}])
+def test_what_is_given_is_trained_on(options):
+    generator = build(given=("T1",), **options)
+    before = generator.net.stem.weight.detach().clone()
+    learn(generator, ema_half_life=0)
+    assert (generator.net.stem.weight - before).abs().sum(dim=(0, 2, 3))[-1] > 0
+
+
+def test_labels_are_drawn_from_what_is_given():
+    generator = link(given=("T1", "T2", "FLAIR"), target="labels")
+    condition = asked(generator)
+    sample = generator.sample([condition], [3])[0]
+    assert (sample.labels.dtype, sample.labels.shape) == (np.int16, (13, 18))
+    assert set(np.unique(sample.labels)) <= {OUTSIDE, 0, 1, 4}
+    assert np.array_equal(sample.image, condition.given)
+    assert generator.target_channels == ("drawn:-1", "drawn:0", "drawn:1", "drawn:4")
+    drawn = generator.finished(torch.randn(2, 4, 5, 6), None)  # as the discriminator sees it
+    assert torch.allclose(drawn.sum(1), torch.ones(2, 5, 6))
+
+
+def test_a_chains_segmenter_learns_to_segment():
+    """Shin et al. 2018: MRI to label by the same GAN."""
+    source = ToySource(2)
+    more: dict[str, Any] = {"width": 8, "lr_generator": 4e-3, "noise": False, "l1": 20}
+    given = source.schema.channels
+    generator = build(source.space.size, source.schema, given=given, target="labels", **more)
+    fit_briefly(generator, list(source.cases()), 40)
+    held_out = list(source.cases(source.held_out_ids))
+    conditions = [Condition(given=generator.given(c)) for c in held_out]
+    drawn = generator.sample(conditions, [0] * len(conditions))
+    agree = [np.mean(s.labels == c.labels) for s, c in zip(drawn, held_out, strict=True)]
+    assert np.mean(agree) > 0.9
+
+
+# -- sampling --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"given": ("T2",), "context": 2, "dropout": 0.3}, {"given": ("T1",), "target": "labels"}],
+    ids=str,
+)
+def test_a_sample_in_tiles_is_the_sample(options):
+    size = (29, 35)
+    whole, pieces = (link(size, **options, sample_tile=edge) for edge in (0, 12))
+    condition = asked(whole)
+    if "context" in options:
+        context = np.arange(np.prod(size)).reshape(size) % 3
+        condition = replace(condition, context=context.astype(np.int16))
+    samples = []
+    for generator in (whole, pieces):
+        generator.precision = "fp32"
+        samples += generator.sample([condition], [7])
+    one, other = samples
+    assert np.mean(one.labels == other.labels) > 0.99
+    assert np.abs(one.image - other.image).max() < 1e-3 * one.image.std()
+
+
+def test_large_volumes_are_tiled_unasked(monkeypatch):
+    monkeypatch.setattr(tiled_inference, "LIMIT", 1)
+    monkeypatch.setattr(tiled_inference, "EDGE", 8)
+    calls = []
+
+    def tiled(*arguments: Any) -> torch.Tensor:
+        calls.append(arguments[-1])
+        return tiled_inference.draw_tiled(*arguments)
+
+    monkeypatch.setattr("gansynth_cgan3d.model.draw_tiled", tiled)
+    draw(build(), 1, 2)
+    assert calls == [8, 8]
 
 
 @pytest.mark.parametrize(("most", "at_once"), [(2**23, 4), (2 * 8**3 + 1, 2), (1, 1)])
@@ -347,3 +455,30 @@ def test_a_device_draws_batches_of_one_size_whatever_is_asked(monkeypatch, most,
     assert set(sizes) == {at_once}
     for one, other in zip(together, alone, strict=True):
         assert np.array_equal(one.image, other.image)
+
+
+@pytest.mark.skipif(not native_bf16(torch.device("cpu")), reason="bf16 is not native here")
+def test_samples_follow_the_precision_they_are_asked_for():
+    generator, drawn = build(), {}
+    for precision in ("fp32", "bf16", "auto"):
+        generator.precision = precision
+        drawn[precision] = draw(generator, 1)[0].image
+    assert np.abs(drawn["fp32"] - drawn["bf16"]).max() > 1e-5
+    assert np.array_equal(drawn["auto"], drawn["bf16"])
+
+
+def test_drawing_leaves_a_normalised_generator_as_it_was():
+    generator = build(g_spectral_norm=True)
+    before = {k: v.clone() for k, v in generator.net.state_dict().items()}
+    draw(generator, 1)
+    assert all(torch.equal(v, before[k]) for k, v in generator.net.state_dict().items())
+
+
+def test_options_of_earlier_runs_draw_whole_images():
+    earlier = CGANOptions.model_validate(TINY["cgan3d"]).model_dump(mode="json")
+    for key in ("insert", "stage", "lesions", "rim_mm", "residual", "local", "local_size"):
+        del earlier[key]
+    generator = build(**earlier)
+    assert (generator.options.insert, generator.options.stage) == ("none", "both")
+    generator.load_state({})
+    assert set(trained(generator).nets) == {"generator", "discriminator"}

@@ -1,7 +1,9 @@
-"""``cpggan``: growth as the paper has it, boxes that matter, samples, kills."""
+"""``cpggan``: growth as the paper has it, boxes that matter, whole images and lesions alone."""
 # mypy: disallow-untyped-calls=False
 
 import json
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,96 +12,70 @@ import numpy as np
 import pytest
 import torch
 
+from gansynth.conditions.boxes import box_drawer
+from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.generator import Batch, Stage, Step
-from gansynth.core.registry import installed
-from gansynth.core.schema import Boxes, Case, Condition, Schema
-from gansynth.data.batches import stack_boxes
+from gansynth.core.sample_request import SampleRequest
+from gansynth.core.schema import Boxes, Condition, FloatArray, Sample
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.data.batches import batch_of
+from gansynth.evaluation.memory import realness
+from gansynth.fitting.composite_spec import PerClass, texts
+from gansynth.fitting.recipe import find_recipe
+from gansynth.fitting.recipe_plan import plan_recipe
 from gansynth.fitting.warm_start import named_axes, take_over
 from gansynth.nn.networks.progressive import half, twice
-from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.training.loop import FitOptions, train
-from gansynth_cpggan.boxes import asked_maps, batch_maps, box_maps
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.options import split_settings
+from gansynth.sampling.drawer import SampleDrawer
+from gansynth.sampling.open_run import load_run
+from gansynth.sampling.opening import open_source
+from gansynth.training.loop import FitOptions, steps_for
+from gansynth_cli.commands.detections import paper_arms
+from gansynth_cpggan.blend import SOFT, blend, bounded
+from gansynth_cpggan.boxes import (
+    asked_maps,
+    batch_maps,
+    box_maps,
+    crops,
+    resampled,
+    squares,
+    within,
+)
+from gansynth_cpggan.drawing import WINDOWS, Order
 from gansynth_cpggan.model import CPGGAN, CPGGANOptions
 from gansynth_cpggan.networks import PYRAMID, Growth, spatial_pyramid
+from tests.boxed_heads import Heads, on_skull
+from tests.conftest import DATA
+from tests.plugins import toys
+from tests.plugins.toys import SCHEMA, SIZE, boxes, case, cases, step, trained
+from tests.yolo_sets import toy_yolo
 
-TINY: dict[str, Any] = {
-    "width": 2,
-    "max_width": 4,
-    "latent": 4,
-    "stage_images": 8,
-    "fade_images": 8,
-}
-
-
-def schema(**changes: Any) -> Schema:
-    plain: dict[str, Any] = {
-        "channels": ("T1",),
-        "labels": {"background": 0},
-        "spacing": (1.0, 1.0),
-        "axes": "HW",
-        "box_classes": ("lesion", "cyst"),
-    }
-    return Schema(**{**plain, **changes})
+NEAR = Condition(boxes=boxes((2, 2, 6, 6)))
 
 
-def boxes(*rows: tuple[float, float, float, float], labels: tuple[int, ...] = ()) -> Boxes:
-    coords = np.array(rows, np.float32).reshape(-1, 4)
-    return Boxes(coords, np.array(labels or [0] * len(rows), np.int16))
+def build(size: tuple[int, ...] = SIZE, spec: Any = None, **options: Any) -> Any:
+    return toys.build("cpggan", size, spec, **options)
 
 
-def build(edge: int = 16, spec: Schema | None = None, **options: Any) -> CPGGAN:
-    torch.manual_seed(0)
-    own = CPGGANOptions.model_validate({**TINY, **options})
-    return CPGGAN(spec or schema(), (edge, edge), own)
+def seen(**options: Any) -> Any:
+    return toys.seen("cpggan", **options)
 
 
-def case(seed: int = 0, edge: int = 16, **changes: Any) -> Case:
-    """A disc with a bright square where its box is."""
-    rng = np.random.default_rng(seed)
-    at = np.indices((edge, edge)) - (edge - 1) / 2
-    image = (
-        np.where((at**2).sum(0) < (0.45 * edge) ** 2, 1.0, 0.0) + rng.normal(size=(edge,) * 2) / 9
-    )
-    low = rng.integers(edge // 4, edge // 2, 2)
-    high = low + rng.integers(3, 5, 2)
-    image[low[0] : high[0], low[1] : high[1]] += 2
-    box = boxes((*low, *high), labels=(seed % 2,))
-    found = Case(
-        f"case_{seed}", f"case_{seed}", image[None].astype(np.float32), None, box, seed % 2
-    )
-    return replace(found, **changes)
+def at(generator: CPGGAN, level: int, alpha: float = 1.0) -> Step:
+    """A step of a resolution."""
+    now = step(generator, cases())
+    now.stage, now.alpha = generator.stages()[level], alpha
+    return now
 
 
-def cases(n: int = 8, **changes: Any) -> list[Case]:
-    return [case(i, **changes) for i in range(n)]
+def pair() -> torch.Tensor:
+    batch = batch_of(cases())
+    return torch.cat((batch.image, batch_maps(batch, 2)), 1)
 
 
-def batch_of(drawn: list[Case]) -> Batch:
-    image = torch.from_numpy(np.stack([c.image for c in drawn]))
-    classes = torch.tensor([c.label_class or 0 for c in drawn])
-    return Batch(image, None, None, None, classes, *stack_boxes([c.boxes for c in drawn], 2))
-
-
-def read(step: int, stage: Stage, which: range) -> Batch:
-    return batch_of([case((step * 16 + i) % 12) for i in which])
-
-
-def trained(
-    generator: CPGGAN, steps: int = 2, folder: Path | None = None, **options: Any
-) -> CPGGAN:
-    generator.observe(cases(8, edge=generator.size[0]))
-    loop = {"steps": steps, "batch_size": 4, "precision": "fp32", "log_every": 1, **options}
-    train(generator, read, FitOptions.model_validate(loop), folder=folder)
-    return generator
-
-
-def step_of(generator: CPGGAN, drawn: list[Case], level: int, alpha: float = 1.0) -> Step:
-    stage = generator.stages()[level]
-    return Step(batch_of(drawn), stage, 0, 0, torch.Generator().manual_seed(3), alpha=alpha)
-
-
-def noise(generator: CPGGAN, count: int = 4) -> torch.Tensor:
-    return torch.randn(count, generator.options.latent, generator=torch.Generator().manual_seed(1))
+def noise(generator: CPGGAN) -> torch.Tensor:
+    return torch.randn(4, generator.options.latent, generator=torch.Generator().manual_seed(1))
 
 
 # -- maps of boxes ---------------------------------------------------------------------------------
@@ -116,15 +92,14 @@ def test_a_box_of_any_size_leaves_its_whole_area_at_every_resolution():
     asked = boxes((10.3, 20.6, 11.1, 21.9))
     for edge in (64, 32, 16, 8, 4):
         scaled = Boxes((asked.coords * (edge / 64)).astype(np.float32), asked.labels)
-        area = float(asked_maps([scaled], 1, (edge, edge)).sum()) * (64 / edge) ** 2
-        assert area == pytest.approx(0.8 * 1.3, rel=1e-4)
+        maps = asked_maps([scaled], 1, (edge, edge))
+        assert float(maps.sum()) * (64 / edge) ** 2 == pytest.approx(0.8 * 1.3, rel=1e-4)
 
 
 def test_halving_a_map_is_drawing_the_box_at_half_the_size():
     asked = boxes((3.2, 1.7, 9.9, 14.1), (11, 2, 15, 6.5), labels=(0, 1))
-    fine = asked_maps([asked], 2, (16, 16))
     halved = Boxes((asked.coords / 2).astype(np.float32), asked.labels)
-    coarse = asked_maps([halved], 2, (8, 8))
+    fine, coarse = asked_maps([asked], 2, (16, 16)), asked_maps([halved], 2, (8, 8))
     assert torch.allclose(half(fine), coarse, atol=1e-6)
 
 
@@ -136,18 +111,15 @@ def test_rows_that_hold_no_box_leave_nothing():
     assert alone.abs().max() == 0
 
 
-def test_boxes_of_classes_that_are_not_there_are_refused():
-    with pytest.raises(UsageFault, match="a box of class 2, expected classes 0 to 1"):
-        build().sample([Condition(boxes=boxes((0, 0, 2, 2), labels=(2,)))], [0])
-
-
 # -- networks --------------------------------------------------------------------------------------
 
 
-def test_features_halve_as_edges_double():
+def test_features_halve_as_edges_double_and_the_usual_networks_are_small():
     growth = Growth.of((64, 64), 16, 64)
     assert growth.edges == (4, 8, 16, 32, 64)
     assert growth.widths == (64, 64, 64, 32, 16)
+    usual = CPGGAN(SCHEMA, (256, 256), CPGGANOptions()).nets.values()
+    assert sum(p.numel() for net in usual for p in net.parameters()) < 10_000_000
 
 
 @pytest.mark.parametrize("size", [(), (48, 48), (64, 32), (2, 2), (16, 16, 16)])
@@ -156,72 +128,49 @@ def test_other_sizes_are_refused_with_the_way_out(size):
         Growth.of(size, 16, 64)
 
 
-def test_the_usual_networks_of_256_voxels_are_small_enough_for_any_card():
-    generator = CPGGAN(schema(), (256, 256), CPGGANOptions())
-    count = sum(p.numel() for net in generator.nets.values() for p in net.parameters())
-    assert count < 10_000_000
-
-
 def test_a_layer_that_has_not_faded_in_shows_nothing_of_itself():
-    generator = build()
-    maps = batch_maps(batch_of(cases(4)), 2)
+    generator, maps = build(), pair()[:, 2:]
     painter, z = generator.painter, noise(generator)
     coarse = painter(z, half(maps), 1, 1.0)
     assert torch.equal(painter(z, maps, 2, 0.0), twice(coarse))
-    whole = painter(z, maps, 2, 1.0)
-    mixed = torch.lerp(twice(coarse), whole, 0.25)
+    mixed = torch.lerp(twice(coarse), painter(z, maps, 2, 1.0), 0.25)
     assert torch.allclose(painter(z, maps, 2, 0.25), mixed, atol=1e-6)
 
 
 def test_the_critic_fades_alike():
-    generator = build()
-    judge: Any = generator.nets["discriminator"]
-    pair = torch.cat((batch_of(cases(4)).image, batch_maps(batch_of(cases(4)), 2)), 1)
-    assert torch.equal(judge(pair, 2, 0.0, 4), judge(half(pair), 1, 1.0, 4))
-    whole = judge(pair, 2, 1.0, 4)
-    assert not torch.allclose(judge(pair, 2, 0.5, 4), whole)
+    judge: Any = build().nets["discriminator"]
+    assert torch.equal(judge(pair(), 2, 0.0, 4), judge(half(pair()), 1, 1.0, 4))
+    whole = judge(pair(), 2, 1.0, 4)
+    assert not torch.allclose(judge(pair(), 2, 0.5, 4), whole)
     with torch.no_grad():
         judge.image[1].weight.zero_()
-    assert torch.equal(judge(pair, 2, 1.0, 4), whole)
+    assert torch.equal(judge(pair(), 2, 1.0, 4), whole)
 
 
-def test_real_images_are_as_blurred_as_the_stage_is_faded_out():
+def test_real_images_are_means_of_areas_as_blurred_as_the_stage_is_faded_out():
     generator = build(mismatch=0)
-    drawn = cases(4)
-    seen = {a: generator.objective._real(step_of(generator, drawn, 2, a)) for a in (0, 0.5, 1.0)}
-    image = batch_of(drawn).image
-    assert torch.allclose(seen[1.0][:, :1], image)
-    assert torch.allclose(seen[0][:, :1], twice(half(image)), atol=1e-6)
-    assert torch.allclose(seen[0.5][:, :1], (image + twice(half(image))) / 2, atol=1e-6)
+    image = batch_of(cases()).image
+    found = {a: generator.objective._real(at(generator, 2, a)) for a in (0, 0.5, 1.0)}
+    for alpha, real in found.items():
+        wanted = torch.lerp(twice(half(image)), image, alpha)
+        assert torch.allclose(real[:, :2], wanted, atol=1e-6)
     # Boxes are no image: they are as sharp as ever.
-    assert torch.equal(seen[0][:, 1:], seen[1.0][:, 1:])
-
-
-def test_real_images_are_means_of_areas():
-    generator = build(mismatch=0)
-    seen = generator.objective._real(step_of(generator, cases(4), 0))
-    expected = torch.nn.functional.avg_pool2d(batch_of(cases(4)).image, 4)
-    assert torch.allclose(seen[:, :1], expected, atol=1e-6)
+    assert torch.equal(found[0][:, 2:], found[1.0][:, 2:])
+    coarse = generator.objective._real(at(generator, 0))
+    assert torch.allclose(coarse[:, :2], torch.nn.functional.avg_pool2d(image, 4), atol=1e-6)
 
 
 @pytest.mark.parametrize("spp", [False, True])
-def test_the_critic_heeds_boxes_at_every_resolution(spp):
+def test_both_heed_boxes_at_every_resolution(spp):
     """Seen by each layer that maps join: its weights of the maps' channels have a gradient."""
     generator = build(spp=spp)
-    judge: Any = generator.nets["discriminator"]
-    pair = torch.cat((batch_of(cases(4)).image, batch_maps(batch_of(cases(4)), 2)), 1)
-    judge(pair.requires_grad_(), 2, 1.0, 4).sum().backward()
-    assert pair.grad is not None
-    assert (pair.grad[:, 1:].abs().amax((0, 2, 3)) > 0).all()
-    for layer in (judge.image[2], judge.refine[1], judge.refine[0], judge.end):
-        assert (layer.weight.grad[:, -2:].abs().amax((0, 2, 3)) > 0).all()
-
-
-def test_the_painter_heeds_boxes_at_every_resolution():
-    generator = build()
-    painter: Any = generator.painter
-    painter(noise(generator), batch_maps(batch_of(cases(4)), 2), 2, 1.0).square().sum().backward()
-    for layer in (painter.begin, *painter.enter):
+    judge, painter, given = generator.nets["discriminator"], generator.painter, pair()
+    judge(given.requires_grad_(), 2, 1.0, 4).sum().backward()
+    assert given.grad is not None
+    assert (given.grad[:, 2:].abs().amax((0, 2, 3)) > 0).all()
+    painter(noise(generator), given.detach()[:, 2:], 2, 1.0).square().sum().backward()
+    critics = (judge.image[2], judge.refine[1], judge.refine[0], judge.end)
+    for layer in (*critics, painter.begin, *painter.enter):
         assert (layer.weight.grad[:, -2:].abs().amax((0, 2, 3)) > 0).all()
 
 
@@ -243,213 +192,455 @@ def test_stages_double_the_edge_and_fade_in_all_but_the_first():
     assert [s.batch_size for s in stages] == [8, 4, 4]
     assert [(s.images, s.fade) for s in stages] == [(8, 0), (16, 8), (None, 8)]
     assert [s.batch_size for s in build().stages()] == [None] * 3
-
-
-def test_its_options_can_be_typed():
-    one = CPGGANOptions.model_validate({"batch_sizes": 8, "augment": "flip,cutout"})
-    assert (one.batch_sizes, one.augment) == ((8,), ("flip", "cutout"))
-    assert CPGGANOptions.model_validate({"batch_sizes": "32,16"}).batch_sizes == (32, 16)
-    with pytest.raises(ValueError, match="use minibatch=2 or more, or mismatch=0"):
-        CPGGANOptions(minibatch=1)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"spp": True, "condition": "class", "flips": "hv", "output": "tanh"},
-        {"augment": ("translation", "brightness"), "n_critic": 2, "minibatch": 1, "mismatch": 0},
-        {"mode": "roi", "roi_size": 8, "flips": "h"},
-    ],
-    ids=["class", "augmented", "roi"],
-)
-def test_it_trains_whatever_is_asked(options):
-    spec = schema(classes=("ill", "healthy"))
-    generator = build(spec=spec, **options)
-    before = {k: v.clone() for k, v in generator.nets["generator"].state_dict().items()}
-    trained(generator, steps=8)
-    after = generator.nets["generator"].state_dict()
-    assert any(not torch.equal(before[k], after[k]) for k in before if "image" in k)
-    assert all(v.isfinite().all() for v in after.values())
-
-
-def test_it_trains_in_bf16():
-    generator = trained(build(), steps=8, precision="bf16")
-    assert all(p.isfinite().all() for p in generator.painter.parameters())
+    assert build(batch_sizes=8, augment="flip,cutout").options.batch_sizes == (8,)
+    assert build(batch_sizes="32,16").options.batch_sizes == (32, 16)
 
 
 def test_a_real_image_with_anothers_boxes_is_one_of_the_same_group():
     generator = build(minibatch=2)
-    drawn = cases(4)
-    step = step_of(generator, drawn, 2)
-    real = generator.objective._real(step)
-    wrong = generator.objective._mismatched(step, real)
-    assert torch.equal(wrong[:, :1], real[:, :1])
-    assert torch.equal(wrong[:, 1:], real[[1, 0, 3, 2], 1:])
+    now = at(generator, 2)
+    real = generator.objective._real(now)
+    wrong = generator.objective._mismatched(now, real)
+    assert torch.equal(wrong[:, :2], real[:, :2])
+    assert torch.equal(wrong[:, 2:], real[[1, 0, 3, 2], 2:])
 
 
 @pytest.mark.parametrize("flips", ["h", "v", "hv"])
 def test_boxes_are_flipped_with_their_images(flips):
     generator = build(flips=flips, mismatch=0)
     # Images that show their boxes.
-    drawn = [
-        replace(one, image=asked_maps([one.boxes], 2, (16, 16)).sum(1).numpy()) for one in cases()
-    ]
-    plain = torch.cat((batch_of(drawn).image, batch_maps(batch_of(drawn), 2)), 1)
-    seen = generator.objective._real(step_of(generator, drawn, 2))
-    assert torch.equal(seen[:, 0], seen[:, 1:].sum(1))
+    drawn = [replace(c, image=asked_maps([c.boxes], 2, SIZE)[0].numpy()) for c in cases(8)]
+    now = step(generator, drawn)
+    real = generator.objective._real(now)
+    assert torch.equal(real[:, :2], real[:, 2:])
     ways = [(), (-1,), (-2,), (-1, -2)]
     met = {
-        next(way for way in ways if torch.equal(one, whole.flip(way)))
-        for one, whole in zip(seen, plain, strict=True)
+        next(way for way in ways if torch.equal(one[:2], torch.from_numpy(c.image).flip(way)))
+        for one, c in zip(real, drawn, strict=True)
     }
     assert len(met) > 1
     assert met <= {"h": {(), (-1,)}, "v": {(), (-2,)}, "hv": set(ways)}[flips]
 
 
 def test_crops_of_another_size_are_refused():
-    generator = build(edge=32)
     with pytest.raises(UsageFault, match="leave patch out"):
-        generator.objective._real(step_of(generator, cases(2), 0))
+        build((32, 32)).objective._real(at(build(), 0))
 
 
-# -- samples ---------------------------------------------------------------------------------------
+def test_cpggans_lesions_count_alike_in_how_real_they_are():
+    """Boxes far apart: the maps have every box that lies in a window."""
+    generator = seen(mode="roi", roi_size=8)
+    apart = [boxes((1, 1, 3, 3)), boxes((12, 12, 14, 14), labels=[1])]
+    both = boxes((1, 1, 3, 3), (12, 12, 14, 14), labels=[0, 1])
+    wanted: Any = realness(generator, [case(1, boxes=one) for one in apart])
+    assert wanted[0] != wanted[1]
+    found: Any = realness(generator, [case(1, boxes=both)])
+    np.testing.assert_allclose(found, [wanted.mean()], rtol=1e-5)
 
 
-def test_it_is_installed():
-    assert installed().generator("cpggan") is CPGGAN
+def test_a_size_that_was_not_grown_to_is_not_asked_for():
+    generator, batch = seen(), batch_of(cases())
+    generator.painter.grown.fill_(0.9)
+    stages = generator.stages()
+    assert generator.realness(batch, stages[-1]) is None
+    assert generator.realness(batch, stages[1]) is not None
 
 
-def test_it_needs_boxes():
-    with pytest.raises(UsageFault, match=r"have no boxes.*--read boxes=yes"):
-        build(spec=schema(box_classes=()))
-    with pytest.raises(DataFault, match="has no list of boxes"):
-        build().observe([replace(case(), boxes=None)])
-    assert not build().accepts(replace(case(), boxes=None))
-    assert build().accepts(replace(case(), boxes=boxes()))
+# -- samples of whole images -----------------------------------------------------------------------
 
 
 def test_boxes_decide_the_image_and_come_with_it():
-    generator = trained(build(), steps=12)
+    generator = trained(build(), 12)
     asked = [boxes((2, 2, 6, 6)), boxes((9, 9, 14, 13), labels=(1,)), boxes()]
     drawn = generator.sample([Condition(boxes=b) for b in asked], [5, 5, 5])
     for one, other in ((0, 1), (0, 2), (1, 2)):
         assert not np.allclose(drawn[one].image, drawn[other].image)
     for sample, wanted in zip(drawn, asked, strict=True):
-        assert sample.image.shape == (1, 16, 16)
+        assert sample.image.shape == (2, *SIZE)
         assert sample.labels is None
-        assert sample.boxes is not None
         assert np.array_equal(sample.boxes.coords, wanted.coords)
         assert sample.provenance["latent_seed"] == 5
 
 
-def test_a_sample_is_the_same_in_any_company_and_seeds_matter():
-    generator = trained(build(), steps=12)
-    conditions = [Condition(boxes=c.boxes) for c in cases(5)]
-    together = generator.sample(conditions, range(5))
-    alone = generator.sample([conditions[3]], [3])[0]
-    assert np.array_equal(alone.image, together[3].image)
-    assert not np.allclose(generator.sample([conditions[3]], [4])[0].image, alone.image)
-
-
 def test_channels_have_units_of_their_own():
-    spec = schema(channels=("T1", "FLAIR", "T2"))
-    generator = build(spec=spec)
-    generator.observe(
-        replace(c, image=np.concatenate([c.image, 500 * c.image + 3000, 0 * c.image + 7]))
-        for c in cases()
-    )
-    image = generator.sample([Condition(boxes=boxes((2, 2, 6, 6)))], [1])[0].image
-    assert image.shape == (3, 16, 16)
+    generator, raw = build(), np.array([[[1]], [[500]]], np.float32)
+    generator.observe(replace(c, image=c.image * raw + 6 * (raw - 1)) for c in cases())
+    image = generator.sample([NEAR], [1])[0].image
+    assert abs(image[0].mean()) < 10
     assert abs(image[1].mean() - 3000) < 1500
 
 
 def test_until_it_has_grown_it_draws_what_it_has_grown_to():
-    generator = trained(build(), steps=2)
-    image = generator.sample([Condition(boxes=boxes((2, 2, 6, 6)))], [1])[0].image[0]
+    image = trained(build(), 2).sample([NEAR], [1])[0].image[0]
     assert np.array_equal(image, np.kron(image[::4, ::4], np.ones((4, 4), np.float32)))
-    grown = trained(build(), steps=40, ema_half_life=0)
+    grown = trained(build(), 40, ema_half_life=0)
     assert float(grown.painter.grown) == 2
-    fine = grown.sample([Condition(boxes=boxes((2, 2, 6, 6)))], [1])[0].image[0]
+    fine = grown.sample([NEAR], [1])[0].image[0]
     assert not np.array_equal(fine, np.kron(fine[::2, ::2], np.ones((2, 2), np.float32)))
 
 
-def test_a_way_between_two_latents_begins_and_ends_with_their_samples():
-    generator = trained(build(spec=schema(classes=("a", "b")), condition="class"), steps=12)
-    condition = Condition(boxes=boxes((2, 2, 6, 6)), label_class=1)
-    way = generator.interpolate(condition, (3, 9), 5)
-    ends = generator.sample([condition] * 2, [3, 9])
-    for one, other in ((way[0], ends[0]), (way[-1], ends[1])):
-        assert np.array_equal(one.image, other.image)
-    assert len({w.image.tobytes() for w in way}) == 5
-    with pytest.raises(UsageFault, match="both ends"):
-        generator.interpolate(condition, (3, 9), 1)
-
-
 def test_a_class_can_be_asked_for_and_is_else_as_frequent_as_in_training():
-    generator = trained(build(spec=schema(classes=("a", "b", "c")), condition="class"), steps=12)
+    spec = replace(SCHEMA, classes=("a", "b", "c"))
+    generator = trained(build(spec=spec, condition="class"), 12)
     drawn = generator.sample([Condition(label_class=k) for k in (0, 1)], [4, 4])
     assert [s.provenance["class"] for s in drawn] == ["a", "b"]
     assert not np.allclose(drawn[0].image, drawn[1].image)
     assert generator.heeds == {"boxes", "class"}
     open_ = generator.sample([Condition()] * 16, range(16))
     assert {s.provenance["class"] for s in open_} == {"a", "b"}
-    with pytest.raises(UsageFault, match="class 3, expected 0 to 2"):
-        generator.sample([Condition(label_class=3)], [0])
-    with pytest.raises(UsageFault, match="have no classes"):
-        build(condition="class")
+    told = [s.provenance["class_from"] for s in (drawn[0], open_[0])]
+    assert told == ["condition", "training frequencies"]
 
 
 def test_boxes_are_shrunk_to_what_was_drawn_if_asked_for(monkeypatch):
-    generator = build(tighten=True)
-    shown = case(3)
-    monkeypatch.setattr(generator.drawing, "_images", lambda orders: [shown.image] * len(orders))
-    assert shown.boxes is not None
-    wide = boxes(tuple(shown.boxes.coords[0] + (-2, -2, 2, 2)))
-    sample = generator.sample([Condition(boxes=wide)], [1])[0]
-    assert sample.boxes is not None
-    assert np.allclose(sample.boxes.coords, shown.boxes.coords, atol=1)
-    assert sample.provenance["boxes_asked"] == wide.coords.tolist()
+    generator = build((32, 32), tighten=True)
+    image = np.random.default_rng(0).normal(0, 0.1, (2, 32, 32)).astype(np.float32)
+    image[:, 12:18, 10:17] += 3
+    monkeypatch.setattr(generator.drawing, "_images", lambda orders: [image] * len(orders))
+    sample = generator.sample([Condition(boxes=boxes((10, 8, 20, 19)))], [1])[0]
+    assert np.allclose(sample.boxes.coords, [[12, 10, 18, 17]], atol=1)
+    assert sample.provenance["boxes_asked"] == [[10, 8, 20, 19]]
     assert sample.provenance["tightened_to"][0] < 1
 
 
-def test_a_box_without_a_lesion_is_a_flaw(monkeypatch):
-    generator = build(edge=32)
-    known = cases(60, edge=32)
-    generator.observe(known)
-    twin = build(edge=32)
-    twin.load_state(generator.state())
-    from gansynth.core.schema import Sample
-
-    for one in (generator, twin):
-        assert one.flaw(Sample(known[0].image, None, known[0].boxes)) == ""
-        empty = boxes((4, 20, 9, 25))
-        assert "contrast" in one.flaw(Sample(known[0].image, None, empty))
-    plain = build(edge=32, admit="none")
-    plain.observe(known)
-    assert plain.flaw(Sample(known[0].image, None, boxes((4, 20, 9, 25)))) == ""
+def bright(seed: int, edge: int = 32) -> Any:
+    """Grain with a bright square in a box."""
+    rng = np.random.default_rng(seed)
+    image = rng.normal(0, 1 / 9, (2, edge, edge)).astype(np.float32)
+    y, x = rng.integers(edge // 4, edge // 2, 2)
+    image[:, y : y + 4, x : x + 4] += 2 + rng.random() / 9
+    return case(seed, image=image, boxes=boxes((y, x, y + 4, x + 4)))
 
 
-def test_state_reloads():
-    generator = trained(build(), steps=12)
-    twin = build()
-    for name, net in generator.nets.items():
-        twin.nets[name].load_state_dict(net.state_dict())
-    twin.load_state(json.loads(json.dumps(generator.state())))
-    twin.to(generator.device).precision = generator.precision
-    one, other = (
-        g.sample([Condition(boxes=boxes((2, 2, 6, 6)))], [1])[0] for g in (generator, twin)
-    )
-    assert np.array_equal(one.image, other.image)
+def test_a_box_without_a_lesion_is_a_flaw_unless_all_are_admitted():
+    known, empty = [bright(i) for i in range(40)], boxes((24, 24, 29, 29))
+    for admit, flawed in (("contrast", True), ("none", False)):
+        generator, twin = build((32, 32), admit=admit), build((32, 32), admit=admit)
+        generator.observe(known)
+        twin.load_state(json.loads(json.dumps(generator.state())))
+        for one in (generator, twin):
+            assert one.flaw(Sample(known[0].image, None, known[0].boxes)) == ""
+            assert ("contrast" in one.flaw(Sample(known[0].image, None, empty))) == flawed
 
 
 def test_a_run_of_other_box_classes_and_channels_starts_from_it():
-    old = trained(build(), steps=12)
-    new = build(spec=schema(channels=("FLAIR", "T1"), box_classes=("cyst", "bleeding")))
+    old = trained(build(), 12)
+    spec = replace(SCHEMA, channels=("FLAIR", "T1"), box_classes=("cyst", "bleeding"))
+    new = build(spec=spec)
     tensors = {f"{n}/{k}": v for n, net in old.nets.items() for k, v in net.state_dict().items()}
     taken = take_over(new, named_axes(old), tensors)
     assert taken.fresh == []
     assert taken.partial["discriminator/image.2.weight"] == ["image:T1", "box:cyst"]
-    judges: list[Any] = [g.nets["discriminator"] for g in (old, new)]
-    one, other = (judge.image[2].weight for judge in judges)
+    one, other = (g.nets["discriminator"].image[2].weight for g in (old, new))
     assert torch.equal(one[:, 0], other[:, 1])
-    assert torch.equal(one[:, 2], other[:, 2])
+    assert torch.equal(one[:, 3], other[:, 2])
+
+
+# -- lesions alone: cutting out --------------------------------------------------------------------
+
+FREE = np.ones((64, 64), bool)
+ONE = replace(SCHEMA, channels=("T1",), outside_fill=(0.0,))
+
+
+def slice_of(seed: int = 0, edge: int = 64) -> FloatArray:
+    """A disc with grain, dark around it: (1, edge, edge)."""
+    rng = np.random.default_rng(seed)
+    far = np.indices((edge, edge)) - (edge - 1) / 2
+    body = (far**2).sum(0) < (0.45 * edge) ** 2
+    image: FloatArray = (body * (1 + rng.normal(size=(edge, edge)) / 20))[None].astype(np.float32)
+    return image
+
+
+def lesions(spec: Any = ONE, size: tuple[int, ...] = (64, 64)) -> Any:
+    made = build(size, spec, mode="roi", roi_size=8)
+    made.painter.grown.fill_(1.0)
+    return made
+
+
+def into(*asked: Sequence[float], present: Boxes = boxes()) -> Any:  # noqa: B008
+    return Condition(boxes=boxes(*asked), background=slice_of(), present=present)
+
+
+def test_a_window_is_brought_to_a_size_by_means_of_areas():
+    whole = torch.tensor([[0.0, 0, 16, 16]])
+    # Points lie evenly in a voxel: a linear image is met exactly.
+    ramp = torch.arange(16.0).expand(1, 1, 16, 16).clone()
+    found = resampled(ramp, whole, 8, 8)
+    assert torch.allclose(found[..., 1:-1], ramp[..., :8, 2:-2:2] + 0.5)
+    part = resampled(ramp, torch.tensor([[4.0, 2, 12, 10]]), 8, 8)
+    assert torch.allclose(part, ramp[..., 4:12, 2:10])
+    even = torch.full((1, 1, 9, 5), 7.0)
+    assert torch.allclose(resampled(even, whole - 3, 4, 4), torch.tensor(7.0))
+
+
+def test_the_square_around_a_box_holds_its_longer_side_and_a_margin_at_either_end():
+    square = squares(torch.tensor([[10.0, 20, 14, 28]]), 0.5)
+    assert square.tolist() == [[4, 16, 20, 32]]
+    inner = within(torch.tensor([[[10.0, 20, 14, 28]]]), square, 32)
+    assert inner.tolist() == [[[12, 8, 20, 24]]]
+
+
+def cut(image: torch.Tensor, coords: Any, labels: Any, *size: Any) -> torch.Tensor:
+    """Crops of a batch of equal cases."""
+    many = (len(image), *(-1,) * 2)
+    batch = Batch(
+        image,
+        boxes=torch.tensor(coords, dtype=torch.float32).expand(*many),
+        box_labels=torch.tensor([labels] * len(image)),
+    )
+    now = Step(batch, Stage(), 0, 0, torch.Generator().manual_seed(0))
+    return crops(now, image, *size)
+
+
+def test_a_crop_shows_its_box_where_its_map_says():
+    image = torch.zeros(3, 1, 64, 64)
+    image[:, :, 20:28, 30:36] = 1
+    found = cut(image, [[20, 30, 28, 36], [50, 50, 60, 60]], [0, -1], 2, 16, 0.5)
+    assert found.shape == (3, 3, 16, 16)
+    assert float((found[:, 0] - found[:, 1]).abs().mean()) < 0.05
+    assert found[:, 2].abs().max() == 0
+
+
+def test_any_of_several_boxes_is_met_and_only_cases_with_boxes_are_learnt_from():
+    image = torch.arange(64.0).view(1, 1, 64, 1).expand(32, 1, 64, 64)
+    found = cut(image, [[8, 8, 12, 12], [48, 48, 52, 52]], [0, 0], 1, 8, 0.5)
+    assert set(found[:, 0].mean((1, 2)).round().int().tolist()) == {10, 50}
+    told = [case(), case(boxes=boxes()), case(boxes=None)]
+    assert [lesions().accepts(one) for one in told] == [True, False, False]
+    assert [build().accepts(one) for one in told] == [True, True, False]
+
+
+# -- blending in -----------------------------------------------------------------------------------
+
+
+def test_beyond_the_square_the_slice_is_the_real_one_to_the_bit():
+    image, lesion = slice_of(), np.full((1, 8, 8), 5, np.float32)
+    mixed, window = blend(image, lesion, np.array([20.5, 20, 28, 31]), 0.5, FREE)
+    top, left, bottom, right = window
+    outside = FREE.copy()
+    outside[top:bottom, left:right] = False
+    assert np.array_equal(mixed[:, outside], image[:, outside])
+    assert (mixed[0] != image[0]).sum() > 80
+    assert (top, left, bottom, right) == (13, 14, 36, 37)
+    edge, window = blend(image, lesion, np.array([0.0, 0, 6, 6]), 0.5, FREE)
+    assert edge.shape == image.shape  # cut off at the edge of the slice
+    assert window[:2] == (0, 0)
+
+
+def test_in_the_box_there_is_the_lesion_and_its_rim_is_as_bright_as_the_slice():
+    """A lesion drawn in other units of brightness than the slice, but by a constant."""
+    image = np.full((1, 64, 64), 3, np.float32)
+    lesion = np.full((1, 32, 32), 100, np.float32)
+    lesion[:, 8:24, 8:24] += 2
+    mixed, _ = blend(image, lesion, np.array([24.0, 24, 40, 40]), 0.5, FREE)
+    assert np.allclose(mixed[0, 26:38, 26:38], 5, atol=0.2)
+    assert np.allclose(mixed[0, :20], 3, atol=0.1)
+    assert np.abs(np.diff(mixed[0, 32])).max() < 1.8  # no seam but the lesion's own edge
+
+
+def test_no_voxel_jumps_at_the_squares_edge():
+    image = slice_of(1)
+    rough = np.random.default_rng(0).normal(size=(1, 16, 16)).astype(np.float32)
+    mixed, (top, left, bottom, right) = blend(image, rough, np.array([28.0, 28, 36, 36]), 0.5, FREE)
+    change = np.abs(mixed - image)[0, top:bottom, left:right]
+    border = np.concatenate([change[0], change[-1], change[:, 0], change[:, -1]])
+    assert border.max() < 0.1 * change.max()
+
+
+def test_what_must_stay_is_the_slices_own_to_the_bit_and_lesions_fade_towards_it():
+    image, body = np.full((1, 64, 64), 3, np.float32), FREE.copy()
+    body[:, 40:] = False
+    box, others = np.array([24.0, 24, 40, 38]), boxes((24, 24, 40, 38), (10, 20, 20, 30))
+    free = bounded(body, box, others.coords, (64, 64))
+    assert not free[10:20, 20:30].any()
+    assert free[24:40, 24:38].all()
+    rough = np.random.default_rng(0).normal(size=(1, 16, 16)).astype(np.float32) + 9
+    mixed, _ = blend(image, rough, box, 0.5, free)
+    assert np.array_equal(mixed[:, ~free], image[:, ~free])
+    change = np.abs(mixed - image)[0, 26:38]
+    assert change[:, 40 - SOFT :].max() < 0.9 * change[:, 30:36].max()
+    assert change[:, 39].max() < 0.3 * change[:, 30:36].max()
+
+
+def test_samples_are_real_slices_but_for_their_lesions_and_say_so():
+    generator, present = lesions(), boxes((10, 28, 18, 36))
+    asked = into((30, 20, 36, 28), (44, 34, 50, 40), present=present)
+    bare = into()
+    sample, same = generator.sample([asked, bare], [3, 3])
+    outside = FREE.copy()
+    for top, left, bottom, right in sample.provenance[WINDOWS]:
+        outside[top:bottom, left:right] = False
+    assert outside.sum() > 2000
+    assert np.array_equal(sample.image[:, outside], asked.background[:, outside])
+    assert not np.array_equal(sample.image, asked.background)
+    assert sample.boxes.coords.tolist() == [
+        [10, 28, 18, 36], [30, 20, 36, 28], [44, 34, 50, 40]
+    ]  # fmt: skip
+    assert "real case" in sample.provenance["pixels"]
+    assert np.array_equal(same.image, bare.background)  # nothing is asked of it
+    assert same.image is not bare.background
+    again = generator.sample([into((30, 20, 36, 28)), asked], [9, 3])[1]
+    assert np.array_equal(again.image, sample.image)
+
+
+def test_the_slices_own_lesions_are_no_flaw():
+    generator, rng = lesions(), np.random.default_rng(0)
+    known = []
+    for seed in range(30):
+        image = slice_of(seed)
+        image[:, 20:28, 20:28] += 1 + rng.random() / 9
+        known.append(case(seed, image=image, boxes=boxes((20, 20, 28, 28))))
+    generator.observe(known)
+    told = {"boxes": {"moved": [None]}, WINDOWS: []}
+    assert "no room" in generator.flaw(Sample(slice_of(3), None, boxes(), told))
+    bare = Sample(slice_of(3), None, boxes((20, 20, 28, 28)), {WINDOWS: []})
+    assert generator.flaw(bare) == ""
+    assert "contrast" in generator.flaw(Sample(bare.image, None, bare.boxes, {WINDOWS: [[0] * 4]}))
+
+
+def test_no_pixel_of_a_skull_changes():
+    heads: CaseSource = Heads()
+    generator = lesions(heads.schema, heads.space.size)
+    told = ConditionSampler(
+        heads, heads.space, labelled=False, boxes=box_drawer("training"), backgrounds=True, seed=1
+    )
+    changed = 0
+    for index in range(12):
+        drawn = told.draw(index)
+        sample = generator.sample([drawn], [drawn.latent_seed])[0]
+        assert drawn.background is not None
+        same = (sample.image == drawn.background).all(axis=0)
+        assert same[on_skull(drawn.background)].all()
+        changed += not same.all()
+    assert changed > 6
+
+
+def test_maps_of_lesions_are_those_of_their_squares(monkeypatch):
+    """What is asked when a lesion is drawn is what was seen of such a box in training."""
+    generator, orders = lesions(), list[Order]()
+
+    def note(asked: Sequence[Order]) -> list[FloatArray]:
+        orders.extend(asked)
+        return [np.zeros((1, 8, 8), np.float32) for _ in asked]
+
+    monkeypatch.setattr(generator.drawing, "_images", note)
+    generator.sample([into((30, 20, 36, 28))], [0])
+    shown = asked_maps([orders[0].boxes], 1, (8, 8))
+    # 8 of 16 voxels wide, 6 of 16 high.
+    assert float(shown.mean()) == pytest.approx(8 * 6 / 16**2)
+
+
+# -- runs on a yolo: data set ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Six images with a lesion of one of two classes, and three without."""
+    own: Any = {"train": 9, "val": 9, "size": 32, "most": 1, "backgrounds": 1 / 3}
+    return toy_yolo(tmp_path_factory.mktemp("yolo"), names=("cyst", "tumour"), **own)
+
+
+@pytest.fixture
+def fit(data, tmp_path, run_cli) -> Callable[..., Any]:
+    def run(*more: str, read: tuple[str, ...] = ()) -> Any:
+        tiny = ("width=2", "max_width=4", "latent=4", "stage_images=4", "fade_images=4")
+        loop = ("batch_size=4", "diversity=0", "precision=fp32")
+        settings = [f"--set={s}" for s in (*tiny, *loop, *more) if "--" not in s]
+        flags = [s for s in more if "--" in s]
+        reads = [f"--read={r}" for r in ("size=32x32", *read)]
+        where = ("fit", "cpggan", "--data", f"yolo:{data}", "-o", tmp_path / "run", "--device=cpu")
+        done = run_cli(*where, *reads, *settings, *flags)
+        assert done.exit_code == 0, done.output
+        return done.stderr
+
+    return run
+
+
+def drawer(folder: Path, **options: Any) -> SampleDrawer:
+    run = load_run(folder, "cpu")
+    return SampleDrawer(run, open_source(run.request), SampleRequest(**options))
+
+
+def test_samples_of_a_run_have_boxes_like_those_of_its_cases(fit, tmp_path):
+    # 4 + 8 + 8 images, and 4 that fade in, four at a time.
+    assert "cpggan has grown to 32 x 32 after 6 steps only" in fit("steps=3")
+    counts = []
+    for sample in drawer(tmp_path / "run").draw(0, 6):
+        assert sample.image.shape == (1, 32, 32)
+        assert sample.labels is None
+        assert sample.boxes is not None
+        counts.append(len(sample.boxes.labels))
+    assert set(counts) == {0, 1}  # training images without a box ask for none
+
+
+@pytest.mark.slow
+def test_one_generator_per_class(fit, tmp_path):
+    fit("steps=8", "--per-class=each", read=("classes=boxes",))
+    found = drawer(tmp_path / "run", classes=("tumour",)).draw(0, 4)
+    assert {s.provenance["class"] for s in found} == {"tumour"}
+    for sample in found:
+        assert sample.boxes is not None
+        assert set(sample.boxes.labels.tolist()) == {1}
+
+
+def test_lesions_go_into_the_images_that_have_none(fit, tmp_path):
+    fit("steps=8", "mode=roi", "roi_size=16")
+    drawn = drawer(tmp_path / "run")
+    for sample in drawn.draw(0, 4):
+        real = drawn.source.load(sample.provenance["case"])
+        assert real.boxes is not None
+        assert len(real.boxes.labels) == 0
+        outside = np.ones((32, 32), bool)
+        for top, left, bottom, right in sample.provenance[WINDOWS]:
+            outside[top:bottom, left:right] = False
+        assert np.array_equal(sample.image[:, outside], real.image[:, outside])
+        assert sample.boxes is not None
+        assert len(sample.boxes.labels) == len(sample.provenance[WINDOWS])
+
+
+# -- han2019-cpggan --------------------------------------------------------------------------------
+
+
+def planned(data: Any, *only: str, kind: str = "yolo") -> Any:
+    recipe, request = find_recipe("han2019-cpggan"), SourceRequest(kind, str(data))
+    return plan_recipe(recipe, request, settings={}, edits=None, only=only)
+
+
+def test_its_steps_are_those_of_pggans_stages():
+    settings = texts(find_recipe("han2019-cpggan").spec.set)
+    _, own = split_settings(settings, FitOptions, CPGGAN.Options, generator="cpggan")
+    stages = build((256, 256), **own.model_dump()).stages()
+    assert [stage.batch_size for stage in stages] == [16] * 6 + [14]
+    images = 800_000 * (2 * len(stages) - 1)
+    assert 0 <= int(settings["steps"]) - steps_for(images, stages, 16) < 1000
+
+
+def test_cases_are_brains_of_256_by_256_for_one_generator_or_one_per_class(tmp_path):
+    found = planned(toy_yolo(tmp_path / "d", names=("glioma", "pituitary")))
+    (joint,), (each,) = found.sets, planned(tmp_path / "d" / "data.yaml", "per-class").sets
+    assert joint.name == "joint"
+    assert joint.request.read == {"skull_strip": "yes", "size": "256x256", "fit": "stretch"}
+    assert found.source.space.size == (256, 256)
+    assert each.composite == PerClass("cpggan", "each")
+    assert each.request.read["classes"] == "boxes"
+
+
+def test_pictures_with_masks_are_taken_too(tmp_path):
+    read = find_recipe("han2019-cpggan").read_of("pictures")
+    assert read == {"skull_strip": "yes", "resize": "256x256", "boxes": "yes"}
+    with pytest.raises(UsageFault, match="does not say how to read it, expected yolo: or pictures"):
+        planned(tmp_path, kind="nifti")
+
+
+def test_figures_are_the_papers_table():
+    papers = DATA.parent / "seeds"
+    found = next(papers.glob("003_*.txt"), None) if papers.is_dir() else None
+    if found is None:
+        pytest.skip("the papers are not at hand: ../shared/seeds")
+    rows = re.findall(
+        r"^(2,813 real.*?|\+ 4,000.*?)\t(.*)$", found.read_text("utf-8"), re.MULTILINE
+    )
+    told = {name: [float(re.sub("</?b>", "", v)) for v in row.split("\t")] for name, row in rows}
+    assert find_recipe("han2019-cpggan").spec.reports["yolov3"] == told
+    assert len(told) == 2
+    assert [arm["at"]["0.25"] for arm in paper_arms()] == [(0.83, 3.59), (0.91, 7.18)]

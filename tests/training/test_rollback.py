@@ -11,9 +11,9 @@ from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
 from gansynth.report.figures import read_metrics
 from gansynth.runtime.errors import TrainingFault
-from gansynth.runtime.progress import NullReporter
 from gansynth.training.checkpoint_manager import Callbacks
 from gansynth.training.loop import train
+from tests.recorder import Recorder
 from tests.training.zoo.members import ZOO, ZooSource, differing, loop, member, newest, toy_batches
 from tests.training.zoo.paired import MMGAN
 
@@ -21,7 +21,7 @@ RATE = 1e-4  # of MM-GAN's generator
 
 
 class Ill(MMGAN):
-    """An MM-GAN whose loss is not a number while ``ill(index, rate)``."""
+    """An MM-GAN whose loss is not a number while ``ill(index)``; ``well`` at half its rate."""
 
     name = "zoo_ill"
 
@@ -30,21 +30,20 @@ class Ill(MMGAN):
         self.made = {**getattr(self, "made", {}), player: made}
         return made
 
-    def ill(self, index, rate):
+    @property
+    def rate(self):
+        return self.made["generator"].param_groups[0]["lr"]
+
+    @property
+    def well(self):
+        return self.rate < 0.6 * RATE
+
+    def ill(self, index):
         return index == 5
 
     def _paint(self, step):
         terms = super()._paint(step)
-        rate = self.made["generator"].param_groups[0]["lr"]
-        return {**terms, "l1": terms["l1"] * (math.nan if self.ill(step.index, rate) else 1)}
-
-
-class Words(NullReporter):
-    def __init__(self):
-        self.warned: list[str] = []
-
-    def warn(self, text):
-        self.warned.append(text)
+        return {**terms, "l1": terms["l1"] * (math.nan if self.ill(step.index) else 1)}
 
 
 class Killed(BaseException):
@@ -55,57 +54,58 @@ def ill(**changes):
     return member("mmgan", Ill, **changes)
 
 
-def run(folder, generator, words=None, **options):
-    options = {"steps": 12, "decay": "none", **options}
-    callbacks = Callbacks(reporter=words or NullReporter())
-    chosen = loop("mmgan", **options)
-    return train(generator, toy_batches("mmgan"), chosen, folder=folder, callbacks=callbacks)
+def run(folder, generator, **options):
+    """Train it; the report, and what was warned of."""
+    reporter = Recorder()
+    chosen = loop("mmgan", **{"steps": 12, "decay": "none", **options})
+    callbacks = Callbacks(reporter=reporter)
+    report = train(generator, toy_batches("mmgan"), chosen, folder=folder, callbacks=callbacks)
+    return report, reporter.warned
 
 
-def too_fast(self, index, rate):
-    """Ill as long as the rate is above 60 % of what it was."""
-    return index == 5 and rate > 0.6 * RATE
+def once(self, index):
+    """Ill as long as the rate is what it was."""
+    return index == 5 and not self.well
 
 
-def test_a_run_that_recovers_at_half_the_rate_says_so_and_ends(tmp_path):
-    words = Words()
-    report = run(tmp_path, ill(ill=too_fast), words)
-    assert (report.rollbacks, report.steps, report.images) == (1, 12, 24)
-    (warning,) = words.warned
-    for said in ("l1 is nan at step 5", "back to step 4 at 0.5 of", "time 1 of 3"):
-        assert said in warning
-    metrics = read_metrics(tmp_path / "metrics.csv")
-    assert metrics["step"] == list(range(1, 13))
-    assert metrics["rate"] == [1.0] * 4 + [0.5] * 8
-    assert all(v.isfinite().all() for v in newest(tmp_path).values())
+def never(self, index):
+    return False
 
 
-def test_three_times_at_half_the_rate_and_then_it_gives_up(tmp_path):
-    seen = []
-
-    def always(self, index, rate):
-        if index == 5:
-            seen.append(rate)
-        return index == 5
-
-    with pytest.raises(TrainingFault, match=r"l1 is nan at step 5 after 3 rollbacks") as caught:
-        run(tmp_path, ill(ill=always))
-    assert seen == pytest.approx([RATE, RATE / 2, RATE / 4, RATE / 8])
-    assert "metrics.csv" in str(caught.value)
-    run(tmp_path / "well", ill(ill=lambda self, index, rate: False), steps=4)
-    assert differing(newest(tmp_path), newest(tmp_path / "well")) == []
-
-
-def test_another_try_meets_other_noise(tmp_path):
+def test_a_run_that_recovers_at_half_the_rate_says_so_and_meets_other_noise(tmp_path):
     keys = []
 
     def note(self, step):
         keys.append((step.index, step.key))
         return Ill._paint(self, step)
 
-    run(tmp_path, ill(ill=too_fast, _paint=note))
-    assert len({key for _, key in keys}) == len(keys) == 14
+    report, warned = run(tmp_path, ill(ill=once, _paint=note))
+    assert (report.rollbacks, report.steps, report.images) == (1, 12, 24)
+    (warning,) = warned
+    for said in ("l1 is nan at step 5", "back to step 4 at 0.5 of", "time 1 of 3"):
+        assert said in warning
+    metrics = read_metrics(tmp_path / "metrics.csv")
+    assert metrics["step"] == list(range(1, 13))
+    assert metrics["rate"] == [1.0] * 4 + [0.5] * 8
+    assert all(v.isfinite().all() for v in newest(tmp_path).values())
     assert [index for index, _ in keys] == [0, 1, 2, 3, 4, 5, 4, 5, 6, 7, 8, 9, 10, 11]
+    assert len({key for _, key in keys}) == len(keys)
+
+
+def test_three_times_at_half_the_rate_and_then_it_gives_up(tmp_path):
+    seen = []
+
+    def always(self, index):
+        if index == 5:
+            seen.append(self.rate)
+        return index == 5
+
+    with pytest.raises(TrainingFault, match=r"l1 is nan at step 5 after 3 rollbacks") as caught:
+        run(tmp_path, ill(ill=always))
+    assert seen == pytest.approx([RATE, RATE / 2, RATE / 4, RATE / 8])
+    assert "metrics.csv" in str(caught.value)
+    run(tmp_path / "well", ill(ill=never), steps=4)
+    assert differing(newest(tmp_path), newest(tmp_path / "well")) == []
 
 
 def test_back_at_the_start_nothing_is_left_of_what_fell_ill(tmp_path):
@@ -113,33 +113,26 @@ def test_back_at_the_start_nothing_is_left_of_what_fell_ill(tmp_path):
 
     def overflow(self, step):
         terms = Ill._paint(self, step)
-        if step.index == 1 and self.made["generator"].param_groups[0]["lr"] > 0.6 * RATE:
+        if step.index == 1 and not self.well:
             terms["l1"] = terms["l1"] + (terms["l1"] * 0).sqrt()  # 0, its gradient is no number
         return terms
 
-    report = run(tmp_path, ill(ill=lambda *key: False, _paint=overflow))
+    report, _ = run(tmp_path, ill(ill=never, _paint=overflow))
     assert report.rollbacks == 1
     assert all(v.isfinite().all() for v in newest(tmp_path).values())
 
 
 def test_weights_that_fell_ill_at_a_checkpoint_go_back_too(tmp_path):
     def spoil(self, step):
-        if step.index == 7 and self.made["generator"].param_groups[0]["lr"] > 0.6 * RATE:
+        if step.index == 7 and not self.well:
             self.nets["generator"].spoilt.fill_(math.inf)
         return Ill._paint(self, step)
 
-    generator = ill(ill=lambda *key: False, _paint=spoil)
+    generator = ill(ill=never, _paint=spoil)
     generator.nets["generator"].register_buffer("spoilt", torch.zeros(1))
-    words = Words()
-    report = train(
-        generator,
-        toy_batches("mmgan"),
-        loop("mmgan", steps=12),
-        folder=tmp_path,
-        callbacks=Callbacks(reporter=words),
-    )
+    report, warned = run(tmp_path, generator)
     assert report.rollbacks == 1
-    assert "net/generator/spoilt holds NaN or infinite values after step 8" in words.warned[0]
+    assert "net/generator/spoilt holds NaN or infinite values after step 8" in warned[0]
     assert newest(tmp_path)["net/generator/spoilt"] == 0
 
 
@@ -150,14 +143,14 @@ def test_killed_after_a_rollback_it_ends_as_if_never_killed(tmp_path, first, lat
         tries = 0
         mortal = False
 
-        def ill(self, index, rate):
+        def ill(self, index):
             if index == first:
                 self.tries += 1
             if self.mortal and self.tries > 1 and index == first + later:
                 raise Killed
-            return index == first and rate > 0.6 * RATE
+            return index == first and not self.well
 
-    assert run(tmp_path / "whole", member("mmgan", Once)).rollbacks == 1
+    assert run(tmp_path / "whole", member("mmgan", Once))[0].rollbacks == 1
     with pytest.raises(Killed):
         run(tmp_path / "killed", member("mmgan", Once, mortal=True))
     run(tmp_path / "killed", member("mmgan", Once))
@@ -197,14 +190,8 @@ def ill_generator():
 def test_the_command_gives_up_with_the_curve_drawn_and_named(
     tmp_path, run_cli, one_line, ill_generator
 ):
-    loop = {
-        "steps": 12,
-        "batch_size": 2,
-        "checkpoint_every": 4,
-        "log_every": 1,
-        **ZOO["mmgan"].loop,
-    }
-    settings = [f"--set={key}={value}" for key, value in loop.items()]
+    chosen = {"steps": 12, "batch_size": 2, "checkpoint_every": 4, "log_every": 1}
+    settings = [f"--set={key}={value}" for key, value in {**chosen, **ZOO["mmgan"].loop}.items()]
     result = run_cli("fit", "zoo_ill", "--data", "zoo:16", "-o", tmp_path / "run", *settings)
     curves = tmp_path / "run" / "samples" / "curves.png"
     says = ["is nan at step 5 after 3 rollbacks", "precision=fp32", f"Drawn in {curves}"]

@@ -1,4 +1,4 @@
-"""``gansynth fit`` is told to stop: it checkpoints the very step, and goes on from there."""
+"""Trainings that are told to stop, or killed: they go on from there as if they had never ended."""
 # mypy: disallow-untyped-calls=False
 
 import json
@@ -18,37 +18,21 @@ from gansynth.report.figures import read_metrics
 from gansynth.runtime.signals import SAME_REQUEST, Interrupted, stop_request
 from gansynth.training.checkpoint_manager import Callbacks
 from gansynth.training.loop import train
-from tests.training.zoo.members import differing, loop, member, newest, toy_batches
+from tests.processes import until
+from tests.training.zoo.members import STEPS, ZOO, differing, loop, member, newest, toy_batches
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60.0
 
 
-def wait_for(what: Callable[[], bool]) -> None:
-    """Wait until something is so."""
-    end = time.monotonic() + PATIENCE
-    while not what():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.005)
+class Child:
+    """A training in a process of its own."""
 
-
-class Fit:
-    """A ``gansynth fit`` in a process of its own."""
-
-    def __init__(self, server: "subprocess.Popen[str]", out: Path, slow: str, settings: Any):
+    def __init__(self, server: "subprocess.Popen[str]", out: Path, slow: Any, asked: Any) -> None:
         self.server, self.out = server, out
         self.mark, self.stderr = out.with_suffix(".slow"), out.with_suffix(".stderr")
-        loop = {"steps": 100_000, "batch_size": 2, "precision": "fp32", "log_every": 1}
-        loop = {**loop, "checkpoint_every": 1000, "sample_every": 100_000, **settings}
-        chosen = [f"--set={key}={value}" for key, value in loop.items()]
-        fit = ["fit", "zoo_slow", "--data", "zoo:16", "--device", "cpu", "-q", "-o", str(out)]
-        asked = {
-            "arguments": [*fit, *chosen],
-            "stdout": str(out.with_suffix(".stdout")),
-            "stderr": str(self.stderr),
-            "slow": {"where": slow, "mark": str(self.mark)},
-        }
-        self.pid = int(self._ask(asked))
+        self.mark.unlink(missing_ok=True)
+        files = {"stdout": str(out.with_suffix(".stdout")), "stderr": str(self.stderr)}
+        self.pid = int(self._ask({**asked, **files, "slow": {"mark": str(self.mark), **slow}}))
 
     def _ask(self, asked: Any) -> str:
         assert self.server.stdin is not None
@@ -96,25 +80,78 @@ def server() -> Iterator["subprocess.Popen[str]"]:
             process.kill()
 
 
-@pytest.fixture
-def fit(server, tmp_path) -> Callable[..., Fit]:
-    """Starts one: ``fit("run", steps=20)``."""
+# -- killed ----------------------------------------------------------------------------------------
 
-    def start(name: str, slow: str = "", **settings: Any) -> Fit:
-        return Fit(server, tmp_path / name, slow, settings)
+
+# Of MM-GAN with its pool full; of cpggan within its second fade.
+@pytest.mark.parametrize(
+    "name", [n if n == "mmgan" else pytest.param(n, marks=pytest.mark.slow) for n in ZOO]
+)
+def test_killed_again_and_again_a_run_ends_as_if_never_killed(server, tmp_path, name):
+    """In a step, with a checkpoint half written, and before old checkpoints are dropped."""
+    steps = STEPS.get(name, 12)
+
+    def start(folder: str, where: str = "", at: int = 0) -> Child:
+        out, every = tmp_path / folder, 100 if folder == "whole" else 2
+        asked = {"name": name, "folder": str(out), "steps": steps, "checkpoint_every": every}
+        return Child(server, out, {"where": where, "at": at}, {"learn": asked})
+
+    for where, at in (("step", steps - 5), ("torn", steps - 4), ("old", steps - 2)):
+        child = start("killed", where, at)
+        until(child.mark.exists)
+        child.tell(signal.SIGKILL)
+        assert child.end() == -signal.SIGKILL
+        torn = [path.name for path in (child.out / "checkpoints").glob(".step-*")]
+        assert bool(torn) == (where == "torn")
+        assert len(child.saved()) == 2 + (where == "old")
+    child, whole = start("killed"), start("whole")
+    assert (child.end(), whole.end()) == (0, 0)
+    assert differing(newest(child.out), newest(whole.out)) == []
+    assert [path.name[:5] for path in (child.out / "checkpoints").iterdir()] == ["step-"] * 2
+    assert read_metrics(child.out / "metrics.csv")["step"] == list(range(1, steps + 1))
+
+
+def test_a_start_that_is_gone_on_from_is_not_written_again(tmp_path):
+    """Else a second kill could come while the only checkpoint is being replaced."""
+
+    def killed(*key):
+        raise KeyboardInterrupt
+
+    seen = []
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train(member("wgan_gp"), killed, loop("wgan_gp"), folder=tmp_path)
+        seen.append((tmp_path / "checkpoints" / "step-00000000").stat().st_ino)
+    assert seen[0] == seen[1]
+
+
+# -- told to stop ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fit(server, tmp_path) -> Callable[..., Child]:
+    """Starts ``gansynth fit``: ``fit("run", steps=20)``."""
+
+    def start(name: str, slow: str = "", **settings: Any) -> Child:
+        chosen = {"steps": 100_000, "batch_size": 2, "precision": "fp32", "log_every": 1}
+        chosen |= {"checkpoint_every": 1000, "sample_every": 100_000, **settings}
+        words = [f"--set={key}={value}" for key, value in chosen.items()]
+        run = ["fit", "zoo_slow", "--data", "zoo:16", "--device", "cpu", "-q", "-o"]
+        asked = {"arguments": [*run, str(tmp_path / name), *words]}
+        return Child(server, tmp_path / name, {"where": slow}, asked)
 
     return start
 
 
 def test_a_run_told_to_stop_checkpoints_the_very_step_and_goes_on_to_the_bit(fit):
     reading = fit("run", "read")
-    wait_for(reading.mark.exists)
+    until(reading.mark.exists)
     reading.tell(signal.SIGTERM)
     assert reading.stopped() == 143
     assert reading.saved() == []
 
     run = fit("run")
-    wait_for(lambda: run.steps() >= 5)
+    until(lambda: run.steps() >= 5)
     run.tell(signal.SIGTERM)
     assert run.stopped() == 143
     steps = run.steps()
@@ -131,7 +168,7 @@ def test_a_run_told_to_stop_checkpoints_the_very_step_and_goes_on_to_the_bit(fit
 
 def test_ctrl_c_gives_up_a_preview_for_the_checkpoint(fit):
     run = fit("run", "preview", sample_every=5)
-    wait_for(run.mark.exists)
+    until(run.mark.exists)
     run.tell(signal.SIGINT)
     assert run.stopped() == 130
     assert run.saved() == [0, 5]
@@ -139,15 +176,12 @@ def test_ctrl_c_gives_up_a_preview_for_the_checkpoint(fit):
 
 def test_the_second_signal_ends_it_at_once(fit):
     run = fit("run", "step", checkpoint_every=3)
-    wait_for(run.mark.exists)
+    until(run.mark.exists)
     run.tell(signal.SIGTERM)
-    time.sleep(SAME_REQUEST + 0.2)
+    time.sleep(SAME_REQUEST + 0.2)  # later, it is another request
     run.tell(signal.SIGTERM)
     assert run.stopped() == 143
     assert run.saved() == [0, 3]
-
-
-# -- in this process -------------------------------------------------------------------------------
 
 
 def stopped_by(folder: Path, **callbacks: Any) -> None:
@@ -170,24 +204,15 @@ def test_live_weights_are_checkpointed_when_a_preview_is_given_up(tmp_path):
     assert differing(newest(tmp_path / "stopped"), newest(tmp_path / "plain")) == []
 
 
-def test_one_request_may_come_as_two_signals(tmp_path):
+def test_one_request_may_come_as_two_signals_and_draws_no_preview_first(tmp_path):
     """From a scheduler to all processes, and again from the parent that passes it on."""
-
-    def metrics(step, values):
-        if step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    stopped_by(tmp_path, metrics=metrics)
-    assert (tmp_path / "checkpoints" / "step-00000003").is_dir()
-
-
-def test_who_was_told_to_stop_draws_no_preview_first(tmp_path):
     drawn: list[int] = []
 
     def metrics(step, values):
         if step == 5:
             os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     stopped_by(tmp_path, metrics=metrics, preview=drawn.append)
+    assert (tmp_path / "checkpoints" / "step-00000005").is_dir()
     assert drawn == []

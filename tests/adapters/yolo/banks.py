@@ -1,5 +1,6 @@
 """Banks of samples that can be told apart, made without a generator."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,47 +8,56 @@ import numpy as np
 
 from gansynth.bank.reader import BankSpec, BankWriter
 from gansynth.core.lineage import CaseRecord, Lineage
-from gansynth.core.schema import Boxes, Sample, Schema
+from gansynth.core.schema import Boxes, FloatArray, Sample, Schema
+
+SEEN = Lineage("toy:3", "0", (CaseRecord("case_1", "person_1", "1" * 64),))
+
+
+def fill_bank(
+    folder: Path,
+    drawn: Sequence[tuple[FloatArray, FloatArray]],
+    *,
+    schema: Schema | None = None,
+    seen: Lineage = SEEN,
+    frozen: bool = True,
+    **more: Any,
+) -> Path:
+    """Write a bank of images and their boxes, all of class 0; ``more`` is of ``BankSpec``."""
+    schema = schema or Schema(("grey",), {"background": 0}, (1.0, 1.0), "HW", box_classes=("x",))
+    capacity = max(1, len(drawn))
+    spec = BankSpec(schema, seen, "toy", "0" * 64, frozen=frozen, capacity=capacity, **more)
+    pairs: list[tuple[Sample, dict[str, Any]]] = []
+    for image, coords in drawn:
+        boxes = Boxes(coords, np.zeros(len(coords), np.int16))
+        pairs.append((Sample(image, None, boxes, {"case": seen.cases[0].id}), {}))
+    with BankWriter.create(folder, spec) as writer:
+        if pairs:
+            writer.publish(pairs)
+        if pairs and frozen:
+            writer.finish()
+    return folder
 
 
 def write_bank(
     folder: Path,
     *,
     samples: int = 8,
-    size: int = 64,
     channels: tuple[str, ...] = ("grey",),
     depth: bool = False,
     empty: int = 0,
     frozen: bool = True,
 ) -> Path:
-    """Write a bank: sample i is 200 + i of 255 all over, its box is 4, 8, 20, 9 + i (min, max).
+    """Sample i, 64 x 64, is 200 + i of 255 all over; its box is 4, 8, 20, 9 + i (min, max).
 
-    Args:
-        folder: of the bank.
-        samples: how many, 55 at most.
-        size: rows and columns.
-        channels: of the images.
-        depth: as slices of volumes, (C, 1, H, W) with boxes (N, 6).
-        empty: how many of them, the first ones, have no box.
-        frozen: or live.
+    The first ``empty`` ones have none; ``depth``: as slices of volumes, with boxes (N, 6).
     """
     axes, spacing = ("DHW", (1.0,) * 3) if depth else ("HW", (1.0,) * 2)
     schema = Schema(channels, {"background": 0}, spacing, axes, box_classes=("lesion",))
-    lineage = Lineage("toy:3", "0", (CaseRecord("case_1", "person_1", "1" * 64),))
-    spec = BankSpec(schema, lineage, "toy", "0" * 64, frozen=frozen, capacity=max(1, samples))
-    pairs: list[tuple[Sample, dict[str, Any]]] = []
+    drawn = []
     for number in range(samples):
-        shape = (len(channels), *([1] if depth else []), size, size)
-        image = np.full(shape, (200 + number) / 255, np.float32)
+        shape = (len(channels), *([1] if depth else []), 64, 64)
         box = [4.0, 8.0, 20.0, 9.0 + number]
         box = [0.0, *box[:2], 1.0, *box[2:]] if depth else box
-        count = 0 if number < empty else 1
-        boxes = Boxes(np.array([box] * count, np.float32).reshape(-1, len(box)),
-                      np.zeros(count, np.int16))  # fmt: skip
-        pairs.append((Sample(image, None, boxes, {"case": "case_1"}), {}))
-    with BankWriter.create(folder, spec) as writer:
-        if pairs:
-            writer.publish(pairs)
-            if frozen:
-                writer.finish()
-    return folder
+        boxes = np.array([box] * (number >= empty), np.float32).reshape(-1, len(box))
+        drawn.append((np.full(shape, (200 + number) / 255, np.float32), boxes))
+    return fill_bank(folder, drawn, schema=schema, frozen=frozen)

@@ -1,7 +1,6 @@
 """``gansynth augment --target yolo``: real detectors trained by the command, and its ends."""
 
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,16 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import Split
 from gansynth.hosts.record import FILE
 from gansynth.metrics.detection.record import read_detections
 from gansynth_yolo.judging import true_boxes
-from gansynth_yolo.source import open_yolo
+from tests.adapters.yolo.detector_child import needs
 from tests.conftest import content
+from tests.dividing import state
 from tests.processes import family, until
+from tests.yolo_sets import opened
 
+pytestmark = needs("libreyolo")
 REAL = 16
 """Training images of ``shared_yolo``."""
+BOTH = pytest.mark.parametrize(
+    "name", ["libreyolo", pytest.param("ultralytics", marks=needs("ultralytics"))]
+)
 
 
 def record_of(output: Path) -> dict[str, Any]:
@@ -28,7 +33,8 @@ def record_of(output: Path) -> dict[str, Any]:
     return document
 
 
-# -- the whole way, with a real detector -----------------------------------------------------------
+def bank_of(output: Path) -> Path:
+    return Path(json.loads((output / "gansynth_producer.json").read_text())["bank"])
 
 
 def command(
@@ -48,16 +54,16 @@ def command(
 
 def augmented(*asked: Any, **how: Any) -> dict[str, Any]:
     """What ``gansynth augment --json`` said; stderr is shown if it failed."""
-    ended = subprocess.run(
-        [*command(*asked, **how), "--json"], capture_output=True, text=True, timeout=200
-    )
+    words = command(*asked, **how)
+    words.insert(words.index("--target"), "--json")
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=250)
     assert ended.returncode == 0, ended.stderr
     document: dict[str, Any] = json.loads(ended.stdout)
     return document
 
 
 def check_results(said: dict[str, Any], data: Path, output: Path, synthetic: int) -> None:
-    source = open_yolo(SourceRequest("yolo", str(data)))
+    source = opened(data)
     (session,) = record_of(output)["sessions"]
     settled = [(one["places_real"], one["places_synthetic"]) for one in session["per_epoch"]]
     assert settled == [(REAL, synthetic)] * 2
@@ -78,22 +84,20 @@ def check_results(said: dict[str, Any], data: Path, output: Path, synthetic: int
 
 
 def test_libreyolo_trains_on_the_fly_by_one_command(shared_yolo, box_run, tmp_path):
-    before = content(shared_yolo.parent)
-    said = augmented(shared_yolo, box_run, tmp_path / "out")
-    check_results(said, shared_yolo, tmp_path / "out", REAL)
-    document = record_of(tmp_path / "out")
+    before, output = content(shared_yolo.parent), tmp_path / "out"
+    check_results(augmented(shared_yolo, box_run, output), shared_yolo, output, REAL)
+    document = record_of(output)
     assert document["complete"]
     (session,) = document["sessions"]
     assert session["licence"] == "MIT"
     assert session["versions"]["libreyolo"]
     assert [one["synthetic"] for one in session["per_epoch"]] == [REAL, REAL]
-    bank = Path(json.loads((tmp_path / "out" / "gansynth_producer.json").read_text())["bank"])
-    assert not bank.exists()
+    assert not bank_of(output).exists()
     assert content(shared_yolo.parent) == before
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["libreyolo", "ultralytics"])
+@BOTH
 def test_both_arms_come_from_one_command(shared_yolo, box_run, tmp_path, name):
     before = content(shared_yolo.parent)
     for arm, run, ratio, synthetic in (("real", None, "1:0", 0), ("both", box_run, "2:1", 8)):
@@ -105,57 +109,51 @@ def test_both_arms_come_from_one_command(shared_yolo, box_run, tmp_path, name):
     assert content(shared_yolo.parent) == before
 
 
-# -- the end of it ---------------------------------------------------------------------------------
+@pytest.mark.slow
+def test_libreyolo_trains_on_a_fold_and_its_last_weights_are_judged(shared_yolo, tmp_path):
+    source = opened(shared_yolo, read={"volumes": r"(p\d+)_z(\d+)", "size": "64x64"})
+    before = state(shared_yolo.parent)
+    train = [case for case in source.train_ids if not case.startswith("train/p01")]
+    train += [image.case for image in source.images["test"]]
+    request = source.divided([Split(train=train, val=["train/p01_z000"])], tmp_path / "new")
+    read = (word for key, value in request.read.items() for word in ("--read", f"{key}={value}"))
+    more = ("--subjects", request.subjects, *read, "--", "eval_interval=0")
+    said = augmented(request.where, None, tmp_path / "out", *more, ratio="1:0")
+    assert said["drawn_real"] == 2 * len(train)
+    found = read_detections(tmp_path / "out" / "gansynth_detections.json")
+    assert [image.id for image in found.images] == ["train/p01_z000"]
+    assert found.about["weights"].endswith("last.pt")
+    assert state(shared_yolo.parent) == before
 
 
 @pytest.fixture
-def training(shared_yolo, box_run, tmp_path) -> Iterator[subprocess.Popen[str]]:
-    """A long training by the command, in its second epoch; its results go to ``tmp_path/out``."""
-    log = tmp_path / "said"
-    with log.open("w") as stream:
-        words = command(shared_yolo, box_run, tmp_path / "out", epochs=500)
-        process = subprocess.Popen(words, stderr=stream, stdout=stream, text=True)
-    try:
-        until(lambda: "epoch 1 of 500" in log.read_text() or process.poll() is not None)
+def training(shared_yolo, box_run, tmp_path) -> Iterator[Any]:
+    """Starts a training by the command into ``tmp_path / "out"``, and waits for an epoch's end."""
+    log, begun = tmp_path / "said", []
+
+    def start(epochs: int, after: int, *more: str) -> subprocess.Popen[bytes]:
+        words = command(shared_yolo, box_run, tmp_path / "out", *more, epochs=epochs)
+        with log.open("w") as stream:
+            process = subprocess.Popen(words, stderr=stream, stdout=stream)
+        begun.append(process)
+        said = f"epoch {after} of {epochs}"
+        until(lambda: said in log.read_text() or process.poll() is not None)
         assert process.poll() is None, log.read_text()
-        yield process
-    finally:
+        return process
+
+    yield start
+    for process in begun:
         process.kill()
         process.wait()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)],
-    ids=["kill", "term", "int"],
-)
-def test_nobody_and_nothing_is_left_of_a_training_that_is_ended(training, tmp_path, number, code):
-    output = tmp_path / "out"
-    bank = Path(json.loads((output / "gansynth_producer.json").read_text())["bank"])
-    assert bank.exists()
-    assert len(family(output)) >= 3
-    training.send_signal(number)
-    assert training.wait(60) == code
-    until(lambda: not family(output), 20)
-    assert not bank.exists()
-    document = record_of(output)
-    assert not document["complete"]
-    assert document["sessions"][0]["epochs"][1] >= 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["libreyolo", "ultralytics"])
-def test_a_killed_training_is_gone_on_with(shared_yolo, box_run, tmp_path, name):
-    output, log = tmp_path / "out", tmp_path / "said"
-    asked = (shared_yolo, box_run, output, "--detector", name)
-    with log.open("w") as stream:
-        process = subprocess.Popen(command(*asked, epochs=6), stderr=stream, stdout=stream)
-    until(lambda: "epoch 2 of 6" in log.read_text() or process.poll() is not None)
-    process.kill()
-    process.wait()
-    until(lambda: not family(output), 20)
-    augmented(*asked, "--set=resume=yes", epochs=6)
+@BOTH
+def test_a_killed_training_is_gone_on_with(training, shared_yolo, box_run, tmp_path, name):
+    output, how = tmp_path / "out", ("--detector", name)
+    training(6, 2, *how).kill()
+    until(lambda: not family(output))
+    augmented(shared_yolo, box_run, output, *how, "--set=resume=yes", epochs=6)
     document = record_of(output)
     assert document["complete"]
     first, second = document["sessions"]

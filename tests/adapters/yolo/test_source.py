@@ -1,5 +1,7 @@
-"""``yolo:``: images with boxes, their split kept; sizes, depths, colours, names, records."""
+"""``yolo:``: images with boxes, their split kept or dealt out otherwise; what detectors see."""
 
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,45 +11,48 @@ import torch
 import yaml
 from PIL import Image
 
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import SourceRequest, Split
 from gansynth.fitting.setup import resolve
+from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth_yolo.cases import scaled
 from gansynth_yolo.check import check_yolo
 from gansynth_yolo.images import label_path
 from gansynth_yolo.labels import as_rows, corners, label_text, read_labels
+from gansynth_yolo.mirror import mirror, mirrored
 from gansynth_yolo.source import open_yolo
-from tests.conftest import DATA
-from tests.yolo_sets import toy_yolo, write_image, write_yaml
+from tests.conftest import DATA, content
+from tests.dividing import assert_same_cases, state
+from tests.yolo_sets import opened, toy_yolo, write_image, write_yaml
 
 REAL = DATA / "figshare_brain_tumor_axial_yolo"
+FIRST = "train/p01_z000"
 
 
-def opened(data: Path, read: dict[str, str] | None = None, **asked: Any) -> Any:
-    return open_yolo(SourceRequest("yolo", str(data), read=read or {}, **asked))
+@pytest.fixture
+def source(shared_yolo):
+    return opened(shared_yolo)
 
 
-def test_the_split_is_the_data_set_s_own(shared_yolo):
-    source = opened(shared_yolo)
+def change(data: Path, **told: Any) -> None:
+    data.write_text(yaml.safe_dump(yaml.safe_load(data.read_text()) | told))
+
+
+def test_the_split_is_the_data_set_s_own(source, shared_yolo):
     assert (len(source.train_ids), len(source.held_out_ids)) == (16, 12)
-    assert source.train_ids[0] == "train/p01_z000"
+    assert source.train_ids[0] == FIRST
     assert {case.split("/")[0] for case in source.held_out_ids} == {"val", "test"}
     assert [len(images) for images in source.images.values()] == [16, 8, 4]
+    checked = check_yolo(SourceRequest("yolo", str(shared_yolo)), lambda *_: None)
+    assert (checked.cases, checked.findings) == (28, [])
+    everything = opened(shared_yolo, fold="all")
+    assert (len(everything.train_ids), len(everything.held_out_ids)) == (24, 4)
+    assert opened(shared_yolo.parent).name == source.name == "yolo:toy_yolo"
 
 
-def test_fold_all_trains_on_val_too_and_holds_the_test_images_out(shared_yolo):
-    source = opened(shared_yolo, fold="all")
-    assert (len(source.train_ids), len(source.held_out_ids)) == (24, 4)
-
-
-def test_a_folder_will_do(shared_yolo):
-    assert opened(shared_yolo.parent).name == opened(shared_yolo).name == "yolo:toy_yolo"
-
-
-def test_a_case_is_its_pixels_and_its_boxes(shared_yolo):
-    source = opened(shared_yolo)
-    case = source.load("train/p01_z000")
+def test_a_case_is_its_pixels_and_its_boxes(source, shared_yolo):
+    case = source.load(FIRST)
     case.validate(source.schema)
-    pixels = np.asarray(Image.open(shared_yolo.parent / "images/train/p01_z000.png"))
+    pixels = np.asarray(Image.open(shared_yolo.parent / f"images/{FIRST}.png"))
     np.testing.assert_allclose(case.image[0], pixels / 255, atol=1e-6)
     bright = case.image[0] > 0.7
     drawn = np.zeros_like(bright)
@@ -59,160 +64,128 @@ def test_a_case_is_its_pixels_and_its_boxes(shared_yolo):
     assert not (bright & ~drawn).any()
     assert source.schema.box_classes == ("lesion",)
     assert source.schema.labels == {"background": 0}
-
-
-def test_an_image_without_boxes_has_an_empty_list(shared_yolo):
-    source = opened(shared_yolo)
     empty = [i.case for i in source.images["train"] if not len(i.rows)]
     assert len(empty) == 4
     assert source.load(empty[0]).boxes.coords.shape == (0, 4)
 
 
-# -- sizes -----------------------------------------------------------------------------------------
+def test_batches_have_boxes(shared_yolo):
+    job = resolve("dcgan", SourceRequest("yolo", str(shared_yolo)), {}, None, "cpu")
+    batch = job.batches(0, job.generator.stages()[0], range(4))
+    assert batch.image.shape == (4, 1, 64, 64)
+    assert batch.boxes is not None
+    assert batch.box_labels is not None
+    assert batch.boxes.shape[0] == 4
+    assert torch.equal(batch.box_labels == -1, (batch.boxes == 0).all(-1))
 
 
-def one(folder: Path, shape: tuple[int, int], row: tuple[float, ...]) -> Path:
-    """A data set of one shape, with one box."""
+def one(folder: Path, rows: int, columns: int) -> Path:
+    """A data set of one shape, with one box of 0.4 x 0.4 around (0.5, 0.4)."""
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
-        write_image(folder, split, f"{split}_1", rng.random(shape), [row])
-    names = {"names": ["lesion"]}
-    return write_yaml(folder, {"train": "images/train", "val": "images/val", **names})
+        box = (0, 0.4, 0.5, 0.4, 0.4)
+        write_image(folder, split, f"{split}_1", rng.random((rows, columns)), [box])
+    return write_yaml(folder, {"train": "images/train", "val": "images/val", "names": ["lesion"]})
 
 
 @pytest.mark.parametrize(
     ("shape", "size"), [((64, 64), 64), ((60, 100), 128), ((240, 240), 256), ((600, 600), 256)]
 )
 def test_the_usual_size_is_a_power_of_two(tmp_path, shape, size):
-    source = opened(one(tmp_path, shape, (0, 0.5, 0.5, 0.5, 0.5)))
+    source = opened(one(tmp_path, *shape))
     assert source.space.size == source.shape("train/train_1") == (size, size)
     assert source.load("train/train_1").image.shape == (1, size, size)
 
 
-def test_padding_distorts_nothing(tmp_path):
-    # A box of 20 rows by 40 columns in an image of 50 x 100.
-    source = opened(one(tmp_path, (50, 100), (0, 0.4, 0.5, 0.4, 0.4)), {"size": "64x64"})
-    case = source.load("train/train_1")
-    assert not case.image[0, :16].any()
-    assert not case.image[0, 48:].any()
-    assert case.image[0, 16:48].all()
-    np.testing.assert_allclose(case.boxes.coords, [[25.6, 12.8, 38.4, 38.4]], atol=1e-4)
+@pytest.mark.parametrize(
+    ("fit", "box", "rows"),
+    [("pad", [25.6, 12.8, 38.4, 38.4], (16, 48)), ("stretch", [19.2, 12.8, 44.8, 38.4], (0, 64))],
+)
+def test_padding_distorts_nothing_and_stretching_fills_the_array(tmp_path, fit, box, rows):
+    source = opened(one(tmp_path, 50, 100), read={"size": "64x64", "fit": fit})
+    case: Any = source.load("train/train_1")
+    shown = np.zeros(64, bool)
+    shown[slice(*rows)] = True
+    assert np.array_equal((case.image[0] > 0).all(axis=1), shown)
+    assert np.array_equal((case.image[0] > 0).any(axis=1), shown)
+    np.testing.assert_allclose(case.boxes.coords, [box], atol=1e-4)
 
 
-def test_stretching_fills_the_array(tmp_path):
-    data = one(tmp_path, (50, 100), (0, 0.4, 0.5, 0.4, 0.4))
-    case = opened(data, {"size": "64x64", "fit": "stretch"}).load("train/train_1")
-    assert case.image.all()
-    np.testing.assert_allclose(case.boxes.coords, [[19.2, 12.8, 44.8, 38.4]], atol=1e-4)
-
-
-def test_spacing_follows_the_size(tmp_path):
-    data = one(tmp_path, (50, 100), (0, 0.4, 0.5, 0.4, 0.4))
+def test_spacing_follows_the_size_and_records_know_nothing_of_it(source, shared_yolo, tmp_path):
+    data = one(tmp_path, 50, 100)
     assert opened(data).schema.spacing == (1, 1)
-    assert opened(data, {"size": "50x50", "spacing": "0.5"}).schema.spacing == (1, 1)
+    assert opened(data, read={"size": "50x50", "spacing": "0.5"}).schema.spacing == (1, 1)
+    other = opened(shared_yolo, read={"size": "32x32", "fit": "stretch", "classes": "boxes"})
+    assert source.record(FIRST) == other.record(FIRST)
+    assert source.host == other.host
+    assert source.host["box_classes"] == ["lesion"]
 
 
-def test_records_and_the_host_s_record_know_nothing_of_sizes(shared_yolo):
-    one = opened(shared_yolo)
-    other = opened(shared_yolo, {"size": "32x32", "fit": "stretch", "classes": "boxes"})
-    assert one.record("train/p01_z000") == other.record("train/p01_z000")
-    assert one.host == other.host
-    assert one.host["box_classes"] == ["lesion"]
-
-
-# -- pixels ----------------------------------------------------------------------------------------
-
-
-def test_16_bits_are_what_a_detector_makes_of_them():
+def test_8_bits_come_back_whole_and_16_as_a_detector_has_them():
     pixels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
     image = scaled(pixels, grey=True)
-    assert image.min() == 0
-    assert image.max() == 1
+    assert (image.min(), image.max()) == (0, 1)
     np.testing.assert_array_equal(np.rint(image[0] * 255), pixels >> 8)
-
-
-def test_8_bits_come_back_whole():
-    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    np.testing.assert_array_equal(np.rint(scaled(pixels, grey=True)[0] * 255), pixels)
+    few = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    np.testing.assert_array_equal(np.rint(scaled(few, grey=True)[0] * 255), few)
 
 
 def test_colours_are_read_as_grey_where_the_detector_has_one_channel(tmp_path):
+    cv2 = pytest.importorskip("cv2", reason="needs the extra yolo")
     data = toy_yolo(tmp_path / "set", channels=3)
     rng = np.random.default_rng(0)
     for path in data.parent.rglob("*.png"):
         Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(path)
     assert opened(data).schema.channels == ("red", "green", "blue")
-    document = yaml.safe_load(data.read_text()) | {"channels": 1}
-    data.write_text(yaml.safe_dump(document))
-    source = opened(data)
-    assert source.schema.channels == ("grey",)
-    import cv2
-
-    path = data.parent / "images/train/p01_z000.png"
-    seen = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    image = source.load("train/p01_z000").image[0]
-    assert np.abs(np.rint(image * 255) - seen).max() <= 1
-
-
-# -- names, lists, subjects ------------------------------------------------------------------------
+    change(data, channels=1)
+    assert opened(data).schema.channels == ("grey",)
+    seen = cv2.imread(str(data.parent / f"images/{FIRST}.png"), cv2.IMREAD_GRAYSCALE)
+    assert np.abs(np.rint(opened(data).load(FIRST).image[0] * 255) - seen).max() <= 1
 
 
 def test_lists_and_names_in_all_their_forms(yolo_copy):
     home = yolo_copy.parent
-    (home / "lists").mkdir()
     lines = ["# comment", "", "./../images/train/p01_z000.png", "images/train/p01_z001.png"]
+    (home / "lists").mkdir()
     (home / "lists" / "train.txt").write_text("\n".join(lines))
-    names = ["lesion", 7]
-    document = {"path": ".", "train": ["lists/train.txt"], "val": ["images/val"], "names": names}
-    yolo_copy.write_text(yaml.safe_dump(document))
+    lists = {"path": ".", "train": ["lists/train.txt"], "val": ["images/val"]}
+    yolo_copy.write_text(yaml.safe_dump({**lists, "names": ["lesion", 7]}))
     source = opened(yolo_copy)
-    assert source.train_ids == ("train/p01_z000", "train/p01_z001")
+    assert source.train_ids == (FIRST, "train/p01_z001")
     assert source.schema.box_classes == ("lesion", "7")
     assert source.file.channels == 3
 
 
-def test_labels_beside_the_images_are_found(tmp_path):
-    data = toy_yolo(tmp_path / "set")
-    for path in (tmp_path / "set" / "images" / "train").iterdir():
-        label = tmp_path / "set" / "labels" / "train" / f"{path.stem}.txt"
-        target = tmp_path / "set" / "train" / path.name
-        target.parent.mkdir(exist_ok=True)
-        label.rename(target.with_suffix(".txt"))
-        path.rename(target)
-    data.write_text(data.read_text().replace("train: images/train", "train: train"))
-    assert len(opened(data).load("train/p01_z000").boxes.coords) > 0
-
-
-def test_only_the_last_images_of_a_path_is_labels():
+def test_labels_are_beside_the_images_or_below_the_last_images_of_a_path(yolo_copy):
+    home = yolo_copy.parent
+    (home / "images" / "train").rename(home / "train")
+    for label in (home / "labels" / "train").iterdir():
+        label.rename(home / "train" / label.name)
+    change(yolo_copy, train="train")
+    assert len(opened(yolo_copy).image(FIRST).rows) > 0
     path = label_path(Path("/images/a/images/b/c.v1.png"))
     assert path == Path("/images/a/labels/b/c.v1.txt")
     assert label_path(Path("/a/images_b/c.png")) == Path("/a/images_b/c.txt")
 
 
-def test_volumes_make_people_and_numbers(shared_yolo):
-    source = opened(shared_yolo, {"volumes": "(p[0-9]+)_z([0-9]+)"})
-    assert source.place("train/p02_z005") == ("p02", 5)
-    assert source.subject("train/p02_z005") == "p02"
-    assert opened(shared_yolo).place("train/p02_z005") == (None, None)
-
-
-def test_subjects_may_be_asked_for(shared_yolo):
-    source = opened(shared_yolo, subjects="(p[0-9]+)_")
-    assert source.subject("val/p05_z000") == "p05"
+def test_volumes_or_subjects_may_be_told(source, shared_yolo):
+    volumes = opened(shared_yolo, read={"volumes": "(p[0-9]+)_z([0-9]+)"})
+    assert volumes.place("train/p02_z005") == ("p02", 5)
+    assert volumes.subject("train/p02_z005") == "p02"
+    assert source.place("train/p02_z005") == (None, None)
+    assert opened(shared_yolo, subjects="(p[0-9]+)_").subject("val/p05_z000") == "p05"
 
 
 def test_an_image_is_of_the_class_of_its_largest_box(tmp_path):
     data = toy_yolo(tmp_path / "set", names=("small", "large"), train=24)
-    source = opened(data, {"classes": "boxes"})
+    source = opened(data, read={"classes": "boxes"})
     assert source.schema.classes == ("background", "small", "large")
     for image in source.images["train"]:
         case = source.load(image.case)
+        assert case.boxes is not None
         size = (case.boxes.coords[:, 2:] - case.boxes.coords[:, :2]).prod(axis=1)
         expected = 1 + case.boxes.labels[size.argmax()] if len(size) else 0
         assert case.label_class == expected
-
-
-# -- label files -----------------------------------------------------------------------------------
 
 
 def test_boxes_go_to_a_label_file_and_back(tmp_path):
@@ -227,38 +200,136 @@ def test_boxes_go_to_a_label_file_and_back(tmp_path):
     np.testing.assert_allclose(corners(back.rows, (64, 80)), boxes, atol=1e-4)
 
 
-# -- the command line, the docs, real data ---------------------------------------------------------
-
-
-def test_check_finds_nothing_in_a_good_data_set(shared_yolo):
-    checked = check_yolo(SourceRequest("yolo", str(shared_yolo)), lambda *_: None)
-    assert (checked.cases, checked.findings) == (28, [])
-
-
-def test_batches_have_boxes(shared_yolo):
-    job = resolve("dcgan", SourceRequest("yolo", str(shared_yolo)), {}, None, "cpu")
-    batch = job.batches(0, job.generator.stages()[0], range(4))
-    assert batch.image.shape == (4, 1, 64, 64)
-    assert batch.boxes is not None
-    assert batch.box_labels is not None
-    assert batch.boxes.shape[0] == 4
-    assert torch.equal(batch.box_labels == -1, (batch.boxes == 0).all(-1))
-
-
 @pytest.mark.data
 def test_the_real_data_set_is_read(tmp_path):
     numbers = sorted(map(str, (REAL / "images").iterdir()))
     (tmp_path / "train.txt").write_text("\n".join(numbers[:400]))
     (tmp_path / "val.txt").write_text("\n".join(numbers[410:]))
     names = (REAL / "classes.txt").read_text().split()
-    document = {"path": str(REAL), "names": names, "channels": 1}
     lists = {split: str(tmp_path / f"{split}.txt") for split in ("train", "val")}
-    data = write_yaml(tmp_path, {**document, **lists})
-    source = opened(data, {"allow_outside": "yes", "spacing": "0.49"})
+    data = write_yaml(tmp_path, {"path": str(REAL), "names": names, "channels": 1, **lists})
+    source = opened(data, read={"allow_outside": "yes", "spacing": "0.49"})
     assert (len(source.train_ids), len(source.held_out_ids)) == (400, 125)
-    assert source.space.size == (256, 256)
-    assert source.schema.spacing == (0.98, 0.98)
-    case = source.load("0001")
-    np.testing.assert_allclose(
-        case.boxes.coords, np.array([[0.345, 0.52, 0.495, 0.74]]) * 256, atol=1e-3
-    )
+    assert (source.space.size, source.schema.spacing) == ((256, 256), (0.98, 0.98))
+    boxes = source.load("0001").boxes
+    assert boxes is not None
+    wanted = np.array([[0.345, 0.52, 0.495, 0.74]]) * 256
+    np.testing.assert_allclose(boxes.coords, wanted, atol=1e-3)
+
+
+SPLITS = [
+    Split(train=["val/p06_z004", "train/p01_z000"], val=["test/p07_z000", "train/p02_z004"]),
+    Split(train=["train/p03_z008"], val=["train/p04_z012"]),
+]
+READ = {"volumes": r"(p\d+)_z(\d+)", "size": "64x64"}
+
+
+def test_images_dealt_out_otherwise_are_the_same_data_set_to_all(shared_yolo, tmp_path):
+    source, before = opened(shared_yolo, read=READ), state(shared_yolo.parent)
+    request = source.divided(SPLITS, tmp_path / "new")
+    for number, split in enumerate(SPLITS):
+        other = open_yolo(replace(request, fold=str(number)))
+        assert other.train_ids == tuple(sorted(split["train"]))
+        assert other.held_out_ids == tuple(sorted(split["val"]))
+        assert_same_cases(source, other, (*other.train_ids, *other.held_out_ids))
+    assert state(shared_yolo.parent) == before
+    first = open_yolo(request)
+    assert (first.name, first.host, first.schema) == (source.name, source.host, source.schema)
+    assert first.subject("val/p06_z004") == "p06"
+    # A detector is shown the new sides.
+    mirror(first, tmp_path / "mirror")
+    shown = {
+        side: sorted(p.name for p in (tmp_path / "mirror/images" / side).glob("*"))
+        for side in ("train", "val", "test")
+    }
+    train, val = ["0_p01_z000.png", "1_p06_z004.png"], ["0_p07_z000.png", "1_p02_z004.png"]
+    assert shown == {"train": train, "val": val, "test": []}
+    # What was dealt out is dealt out again.
+    second = open_yolo(first.divided(SPLITS[1:], tmp_path / "inner"))
+    assert second.train_ids == ("train/p03_z008",)
+
+
+def test_a_volume_on_both_sides_is_a_leak_and_without_a_split_there_is_one_fold(
+    shared_yolo, tmp_path
+):
+    source = opened(shared_yolo, read=READ)
+    with pytest.raises(IntegrityFault, match="p01"):
+        source.divided([Split(train=[FIRST], val=["train/p01_z001"])], tmp_path)
+    with pytest.raises(UsageFault, match="has one split, expected 0"):
+        open_yolo(replace(source.request, fold="1"))
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "copies"])
+def test_a_mirror_is_the_same_data_set(source, shared_yolo, tmp_path, monkeypatch, links):
+    def refuse(*_: object) -> None:
+        raise OSError("no links here")
+
+    if not links:
+        monkeypatch.setattr(os, "symlink", refuse)
+    before, folder = content(shared_yolo.parent), tmp_path / "mirror"
+    again = opened(mirror(source, folder), read={"allow_outside": "yes"})
+    assert content(shared_yolo.parent) == before
+    for split, images in source.images.items():
+        paths = mirrored(source, folder, split)
+        assert list(paths) == [image.case for image in images]
+        for one, two, path in zip(images, again.images[split], paths.values(), strict=True):
+            assert one.image.read_bytes() == two.image.read_bytes()
+            np.testing.assert_array_equal(one.rows, two.rows)
+            label = folder / "labels" / split / f"{path.stem}.txt"
+            assert (path.is_symlink(), label.is_symlink()) == (links, links)
+            assert not links or path.resolve() == one.image.resolve()
+    assert again.file.names == source.file.names
+    assert again.file.channels == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "read", "written"),
+    [
+        (None, {"missing": "background"}, ""),
+        ("0 0.95 0.5 0.2 0.2\n", {"overshoot": "0.1"}, "0 0.925000 0.500000 0.150000 0.200000\n"),
+    ],
+    ids=["missing", "far out"],
+)
+def test_labels_that_a_detector_would_refuse_are_written_there(
+    yolo_copy, tmp_path, line, read, written
+):
+    label = yolo_copy.parent / "labels" / f"{FIRST}.txt"
+    label.unlink()
+    if line is not None:
+        label.write_text(line)
+    mirror(opened(yolo_copy, read=read), tmp_path / "mirror")
+    first, *_ = sorted((tmp_path / "mirror" / "labels" / "train").iterdir())
+    assert first.read_text() == written
+    assert (label.read_text() if label.exists() else None) == line
+
+
+def test_equal_names_in_two_folders_stay_apart(yolo_copy, tmp_path):
+    home = yolo_copy.parent
+    for kind in ("images", "labels"):
+        (home / kind / "more").mkdir()
+        for path in sorted((home / kind / "train").iterdir())[8:]:
+            path.rename(home / kind / "more" / path.name.replace("p03", "p01"))
+    change(yolo_copy, train=["images/train", "images/more"])
+    source = opened(yolo_copy)
+    mirror(source, tmp_path / "mirror")
+    assert len(set(mirrored(source, tmp_path / "mirror", "train").values())) == 16
+
+
+def test_a_mirror_is_as_asked_and_made_anew_and_other_folders_are_let_be(shared_yolo, tmp_path):
+    source, more = opened(shared_yolo, fold="all"), {"gansynth": {"a": 1}}
+    data = mirror(source, tmp_path / "mirror", channels=3, more=more)
+    images = data.parent / "images"
+    counts = {split.name: len(list(split.iterdir())) for split in images.iterdir()}
+    assert counts == {"train": 24, "val": 8, "test": 4}
+    document = yaml.safe_load(data.read_text())
+    assert (document["channels"], document["gansynth"]) == (3, {"a": 1})
+    assert document["path"] == str(tmp_path / "mirror")
+    (data.parent / "labels" / "train.cache").write_bytes(b"stale")
+    mirror(source, tmp_path / "mirror")
+    assert not (data.parent / "labels" / "train.cache").exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageFault, match="exists and is no mirror"):
+        mirror(source, tmp_path / "other")
+    with pytest.raises(UsageFault, match="has a folder 'images' in its path"):
+        mirror(source, tmp_path / "images" / "mirror")

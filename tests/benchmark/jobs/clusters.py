@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import psutil
 
@@ -25,14 +25,12 @@ class Cluster:
     """
 
     environ: dict[str, str]
-    seconds: list[psutil.Process] = field(default_factory=list)
 
     @property
     def address(self) -> str:
         return self.environ["RAY_ADDRESS"]
 
     def start(self, *options: str, wrap: tuple[str, ...] = ()) -> psutil.Process:
-        """Start a node; returns its raylet."""
         before = self.raylets()
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", *options]
         command += ["--node-ip-address=127.0.0.1", "--num-cpus=1", "--disable-usage-stats"]
@@ -45,7 +43,6 @@ class Cluster:
         return raylet
 
     def second(self, wrap: tuple[str, ...] = ()) -> psutil.Process:
-        """Start another node beside the head."""
         return self.start(f"--address={self.address}", wrap=wrap)
 
     def processes(self) -> list[psutil.Process]:

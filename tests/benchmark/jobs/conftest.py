@@ -7,5 +7,4 @@ from tests.benchmark.jobs.small import Small
 
 @pytest.fixture
 def small(tmp_path) -> Small:
-    """A store, and jobs to run."""
     return Small(tmp_path)

@@ -72,7 +72,6 @@ class Small:
         return run_jobs(self.jobs, self.store, LocalExecutor(slots, ()), **more)
 
     def runs(self, name: str) -> int:
-        """How often a job's code was begun."""
         return len(list(self.marks.glob(f"{name}-*")))
 
     def document(self, name: str):
@@ -85,7 +84,6 @@ class Small:
     def runner(
         self, executor: str = "local:2", grace: float = 5, env: dict[str, str] | None = None
     ) -> Iterator["subprocess.Popen[str]"]:
-        """The jobs, run in a process of its own."""
         command = [sys.executable, "-c", RUNNER, str(self.store.folder), executor, str(grace)]
         pipe = subprocess.PIPE
         with subprocess.Popen(
@@ -101,14 +99,12 @@ class Small:
                 process.kill()
 
     def command_of(self, name: str) -> psutil.Process:
-        """The process of a job's code, once it runs."""
-        until(lambda: self.runs(name) > 0, 30)
+        until(lambda: self.runs(name) > 0)
         newest = max(self.marks.glob(f"{name}-*"), key=lambda path: path.stat().st_mtime_ns)
         return psutil.Process(int(newest.name.rpartition("-")[2]))
 
 
 def gone(process: psutil.Process) -> bool:
-    """Whether a process has ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return process.status() == psutil.STATUS_ZOMBIE
     return True

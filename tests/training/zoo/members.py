@@ -1,4 +1,5 @@
-"""The zoo: the GANs of the papers and our own, tiny; and how to train and compare them."""
+"""The zoo: a stranger's GAN and ours in many guises, tiny; and how to train and compare them."""
+# mypy: disallow-untyped-calls=False
 
 import signal
 from collections.abc import Mapping
@@ -14,16 +15,15 @@ from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
+from gansynth.nn.diff_augment import DiscriminatorAugment
 from gansynth.runtime.signals import StopRequest
 from gansynth.testing import ToySource
 from gansynth.training import checkpoint
 from gansynth.training.loop import FitOptions
 from gansynth_cgan3d.model import CGAN3D
 from gansynth_cpggan.model import CPGGAN
-from gansynth_dcgan.model import DCGAN as NoiseGAN
-from tests.training.zoo.latent import ADA, DCGAN, WGAN, WGANGP, HingeR1
-from tests.training.zoo.paired import MMGAN, Pix2Pix3D
-from tests.training.zoo.progressive import Progressive
+from gansynth_dcgan.model import DCGAN
+from tests.training.zoo.paired import MMGAN
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Member:
 
     Attributes:
         cls: its class.
+        own: its own options.
         size: voxels per axis of what it learns from.
         loop: what its paper says of the loop.
-        own: its own options.
         shared: whether a batch that is shared out gives the same gradients (no batch norm, no
             dropout, no pool of a process's own).
         mute: biases that a norm takes away again. They change nothing, and their gradient is 0 but
@@ -43,47 +43,52 @@ class Member:
     """
 
     cls: type[Generator]
+    own: Mapping[str, Any] = field(default_factory=dict)
     size: tuple[int, ...] = (16, 16)
     loop: Mapping[str, Any] = field(default_factory=dict)
-    own: Mapping[str, Any] = field(default_factory=dict)
     shared: bool = False
     mute: tuple[str, ...] = ()
     boxes: bool = False
 
 
+class ADA(DCGAN):
+    """Karras et al. 2020: what the discriminator sees is changed, as often as it is too sure."""
+
+    name = "zoo_ada"
+
+    def networks(self):
+        """Its p moves soon."""
+        nets = super().networks()
+        moved: Any = {"target": -1.0, "speed": 20, "interval": 2}
+        self.objective.augment = DiscriminatorAugment(self.options.augment, "adaptive", **moved)
+        self.memories["augment"] = self.objective.augment
+        return nets
+
+
 CGAN = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1, "spectral_norm": False}
+PIX2PIX = {**CGAN, "noise": False, "dropout": 0.5, "l1": 100, "l1_lowpass": 1}
+LAZY = {**CGAN, "loss": "hinge", "r1": 0.1, "r1_every": 4}
 MUTE = tuple(f"net/generator/{name}.bias" for name in ("down.0.0", "middle.0", "up.0"))
+NOISE = {"width": 4, "latent": 8, "n_critic": 2, "g_norm": "instance", "d_norm": "instance"}
+WGAN = {**NOISE, "objective": "wgan", "n_critic": 3, "clip": 0.05, "lr_discriminator": 5e-4}
+CHANGES = {"augment": ["flip", "brightness", "translation", "cutout"], "augment_p": "adaptive"}
 # Four steps at 4 x 4; eight at 8 x 8, of which four fade in; four fade in at 16 x 16, then on.
-GROWING = {
-    "width": 4,
-    "max_width": 8,
-    "latent": 8,
-    "stage_images": 8,
-    "fade_images": 8,
-    "minibatch": 2,
-    "flips": "hv",
-}
-WITH_MASK = {
-    "with_mask": True,
-    "width": 4,
-    "latent": 8,
-    "n_critic": 2,
-    "g_norm": "instance",
-    "d_norm": "instance",
-}
+GROWING = {"width": 4, "max_width": 8, "latent": 8, "stage_images": 8, "fade_images": 8}
 ZOO = {
-    "pix2pix3d": Member(Pix2Pix3D, (8, 8, 8)),
+    "pix2pix3d": Member(CGAN3D, PIX2PIX, (8, 8, 8)),
     "mmgan": Member(MMGAN, loop={"decay": "linear"}),
-    "dcgan": Member(DCGAN),
-    "wgan": Member(WGAN, shared=True),
-    "wgan_gp": Member(WGANGP, shared=True),
-    "hinge_r1": Member(HingeR1, shared=True),
-    "progressive": Member(Progressive, shared=True),
-    "ada": Member(ADA, shared=True),
-    "cgan3d": Member(CGAN3D, (8, 8, 8), own=CGAN, shared=True, mute=MUTE),
-    "wgan_gp_mask": Member(NoiseGAN, own=WITH_MASK, shared=True),
-    "cpggan": Member(CPGGAN, own=GROWING, shared=True, boxes=True),
+    "dcgan": Member(DCGAN, {"width": 4, "latent": 8, "objective": "gan"}),
+    "wgan": Member(DCGAN, WGAN, shared=True),
+    "wgan_gp": Member(DCGAN, NOISE, shared=True),
+    "wgan_gp_mask": Member(DCGAN, {**NOISE, "with_mask": True}, shared=True),
+    "hinge_r1": Member(CGAN3D, LAZY),
+    "ada": Member(ADA, {**NOISE, **CHANGES, "objective": "gan", "n_critic": 1}, shared=True),
+    "cgan3d": Member(CGAN3D, CGAN, (8, 8, 8), shared=True, mute=MUTE),
+    "cpggan": Member(CPGGAN, {**GROWING, "minibatch": 2, "flips": "hv"}, shared=True, boxes=True),
+    "progressive": Member(CPGGAN, {**GROWING, "minibatch": 2, "spp": True}, boxes=True),
 }
+STEPS = {"cpggan": 18, "progressive": 18}
+"""Of those that grow; others take fewer."""
 
 
 class ZooSource(ToySource):

@@ -1,4 +1,4 @@
-"""GANs that draw images from label maps, as strangers would write them."""
+"""A GAN that draws images from label maps, as a stranger would write it."""
 # mypy: disallow-untyped-calls=False
 
 import torch
@@ -10,62 +10,6 @@ from gansynth.core.schema import Sample
 from gansynth.nn import losses
 from gansynth.nn.image_pool import ImagePool
 from gansynth.nn.networks.blocks import one_hot
-
-
-class Pix2Pix3D(Generator):
-    """Isola et al. 2017 in 3D: LSGAN + 100 L1, dropout is the only noise."""
-
-    name = "zoo_pix2pix3d"
-    l1 = 100.0
-
-    def networks(self):
-        image, labels = len(self.schema.channels), len(self.schema.label_values)
-        norm = nn.InstanceNorm3d
-        return {
-            "generator": nn.Sequential(
-                *(nn.Conv3d(labels, 4, 3, 2, 1), norm(4, affine=True), nn.ReLU()),
-                *(nn.Conv3d(4, 4, 3, padding=1), nn.Dropout3d(0.5), nn.Upsample(scale_factor=2)),
-                *(nn.ReLU(), nn.Conv3d(4, image, 3, padding=1)),
-            ),
-            "discriminator": nn.Sequential(
-                *(nn.Conv3d(image + labels, 4, 3, 2, 1), nn.LeakyReLU(0.2)),
-                *(nn.Conv3d(4, 4, 3, padding=1), norm(4, affine=True), nn.LeakyReLU(0.2)),
-                nn.Conv3d(4, 1, 3, padding=1),
-            ),
-        }
-
-    def phases(self):
-        return (Phase("generator", self._paint), Phase("discriminator", self._judge))
-
-    def condition(self, labels):
-        return one_hot(labels, self.schema.label_values)
-
-    def logits(self, image, condition):
-        return [self.nets["discriminator"](torch.cat((image, condition), 1))]
-
-    def _paint(self, step):
-        condition = self.condition(step.batch.labels)
-        fake = self.nets["generator"](condition)
-        step.scratch.update(fake=fake.detach(), condition=condition)
-        terms = {"adversarial": losses.lsgan_generator(self.logits(fake, condition))}
-        return {**terms, "l1": self.l1 * losses.l1(fake, step.batch.image)}
-
-    def _judge(self, step):
-        fake, condition = step.scratch["fake"], step.scratch["condition"]
-        real = self.logits(step.batch.image, condition)
-        return {"adversarial": losses.lsgan_discriminator(real, self.logits(fake, condition))}
-
-    @torch.no_grad()
-    def sample(self, conditions, seeds):
-        net, drawn = self.nets["generator"].train(), []
-        for condition, seed in zip(conditions, seeds, strict=True):
-            labels = torch.from_numpy(condition.labels[None].astype("int64")).to(self.device)
-            with torch.random.fork_rng():
-                torch.manual_seed(seed)
-                image = net(self.condition(labels))[0].float().cpu().numpy()
-            made = {**condition.provenance, "latent_seed": seed}
-            drawn.append(Sample(image, condition.labels, provenance=made))
-        return drawn
 
 
 class MMGAN(Generator):

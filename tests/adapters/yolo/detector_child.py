@@ -1,0 +1,297 @@
+"""Detectors are trained in a process of its own, since they change global state for good.
+
+cv2's threads, ``torch.save``, deterministic algorithms: ``run_jobs`` starts this file.
+"""
+
+import importlib.util
+import json
+import multiprocessing
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansynth.bank.draw_log import PATTERN, summarise
+from gansynth.core.clock import Clock
+from gansynth.core.injection import MixPlan
+from gansynth.core.ratio import Ratio
+from gansynth.core.schedule import Schedule
+from gansynth.runtime.errors import GansynthError
+from gansynth_yolo.detectors import DETECTORS, DetectorJob, detector
+from gansynth_yolo.mixed import PARTNERS, Slots
+
+ROOT = Path(__file__).parents[3]
+STOPPED = "stopped by the test"
+MODELS = {"libreyolo": "yolox-n", "ultralytics": "yolov5n"}
+USUAL: dict[str, Any] = {
+    **{"names": ("lesion",), "channels": 1, "epochs": 2, "imgsz": 64, "batch": 8, "workers": 0},
+    **{"cache": "off", "device": "cpu", "seed": 3},
+}
+
+
+def needs(name: str) -> pytest.MarkDecorator:
+    """Skips without a detector's library; to import it, as ``importorskip`` does, changes much."""
+    missing = importlib.util.find_spec(name) is None
+    return pytest.mark.skipif(missing, reason=f"needs the extra {DETECTORS[name][2]}")
+
+
+def run_jobs(folder: Path, **jobs: dict[str, Any]) -> Any:
+    """Have this file do jobs, each in a folder of its name; what they came to, and ``log``."""
+    for name, job in jobs.items():
+        (folder / name).mkdir(parents=True)
+        job["folder"] = str(folder / name)
+    file = folder / "jobs.json"
+    file.write_text(json.dumps(list(jobs.values())))
+    paths = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))
+    environ = {**os.environ, "HTTPS_PROXY": "http://127.0.0.1:9", "PYTHONPATH": paths}
+    words = [sys.executable, __file__, str(file)]
+    ran = subprocess.run(words, env=environ, capture_output=True, text=True, cwd=folder)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert ran.stdout == ""
+    done = json.loads(file.with_suffix(".out.json").read_text())
+    return {**dict(zip(jobs, done, strict=True)), "log": ran.stderr}
+
+
+def images_of(data: Path, split: str) -> list[Path]:
+    folder = data.parent / "images" / split
+    return sorted(file for file in folder.iterdir() if file.suffix in {".png", ".jpg"})
+
+
+class Notes:
+    """A watch that writes down what it is told and was drawn, and may end a training."""
+
+    def __init__(self, log: Path, stop: int) -> None:
+        self.log, self.stop = log, stop
+        self.steps = 0
+        self.epochs: list[int] = []
+        self.metrics: dict[str, float] = {}
+        self.before: Counter[str] = Counter()
+        self.seen: list[list[str]] = []
+
+    def step(self, begin: float, end: float) -> None:
+        self.steps += begin <= end
+
+    def epoch(self, done: int, metrics: Any) -> None:
+        lines = [line for log in self.log.glob(PATTERN) for line in log.read_text().splitlines()]
+        drawn = Counter(line.rpartition(",")[0] for line in lines)
+        self.seen.append(sorted((drawn - self.before).elements()))
+        self.before, self.metrics = drawn, dict(metrics)
+        self.epochs.append(done)
+        if done == self.stop:
+            raise RuntimeError(STOPPED)
+
+
+def slots_of(job: DetectorJob, told: dict[str, Any], done: int = 0) -> Slots:
+    """Places of the toy data set's training images."""
+    log = job.output.parent / "log"
+    how: dict[str, Any] = {
+        "schedule": Schedule.parse(told.get("schedule", "constant")),
+        "patience": 1,
+    }
+    how |= {"clock": Clock(log.with_name("clock"), job.epochs), "seed": 5, "log": log}
+    how |= {"chosen": tuple(told.get("chosen", ())), "strict": told.get("strict", False)}
+    plan = MixPlan[int](Path(told["bank"]), Ratio.parse(told.get("ratio", "1:1")), **how)
+    return Slots(plan, len(images_of(job.data, "train")), job.channels, done)
+
+
+@contextmanager
+def watched(job: DetectorJob) -> Iterator[dict[str, Any]]:
+    """What ultralytics trains on: its workers draw epochs ahead."""
+    from gansynth_yolo.agpl.options import engine
+
+    engine()
+    from gansynth_yolo.agpl.trainer import MixedTrainer
+
+    kept: dict[str, Any] = {"off": 0.0, "seen": [[] for _ in range(job.epochs)]}
+    original = MixedTrainer.preprocess_batch
+
+    def preprocess(trainer: Any, batch: Any) -> Any:
+        kept["trainer"] = trainer
+        kept["seen"][trainer.epoch] += batch["im_file"]
+        if not job.augment:
+            kept["off"] = max(kept["off"], farthest(batch))
+        return original(trainer, batch)
+
+    MixedTrainer.preprocess_batch = preprocess
+    try:
+        yield kept
+    finally:
+        MixedTrainer.preprocess_batch = original
+
+
+def train(name: str, job: DetectorJob, told: dict[str, Any]) -> dict[str, Any]:
+    """Train, stop after some epochs and go on where that is told; what went in and came out."""
+    library, stop = detector(name), told.get("stop", 0)
+    notes = Notes(job.output.parent / "log", stop)
+    said: dict[str, Any] = {}
+
+    def once(job: DetectorJob, done: int = 0) -> Path | None:
+        try:
+            return library.train(job, slots_of(job, told, done), notes)
+        except GansynthError as fault:
+            said["fault"] = f"{type(fault).__name__}: {fault}"
+            return None
+
+    def twice() -> Path | None:
+        weights = once(job)
+        if weights is None and stop:
+            notes.stop = 0
+            weights = once(replace(job, resume=True), stop)
+        return weights
+
+    if name == "ultralytics":
+        with watched(job) as kept:
+            weights = twice()
+        if weights:
+            trainer = kept.pop("trainer")
+            validation = trainer.test_loader.dataset
+            said["validation"] = [type(validation).__name__, len(validation)]
+            said["workers"] = trainer.train_loader.num_workers
+            said["convolution"] = trainer.model.model[0].conv.weight.shape[1]
+        said |= kept
+        said["seen"] = [[Path(n).name if "://" not in n else n for n in e] for e in kept["seen"]]
+    else:
+        weights = twice()
+        said["seen"] = notes.seen
+    if weights is None:
+        return said
+    said["told"] = [notes.epochs, notes.steps, sorted(notes.metrics)]
+    again = library.train(replace(job, resume=True), None, notes)  # type: ignore[arg-type]
+    partners = summarise(notes.log / PARTNERS)
+    said |= {"weights": str(weights), "again": str(again)}
+    said["partners"] = [partners.real, partners.synthetic]
+    return said | found(name, job, weights)
+
+
+def farthest(batch: Any) -> float:
+    """How far, in pixels, a sample's box is from the rectangle in its image at most."""
+    off = 0.0
+    images = batch["img"].numpy()
+    for number, name in enumerate(batch["im_file"]):
+        if name.startswith("synthetic://"):
+            bright = images[number, 0] > 160
+            rows, columns = (np.flatnonzero(bright.any(axis)) for axis in (1, 0))
+            right = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+            (box,) = batch["bboxes"][batch["batch_idx"] == number].numpy() * len(bright)
+            off = max(off, float(np.abs(corners(box) - right).max()))
+    return off
+
+
+def corners(row: Any) -> Any:
+    return np.concatenate([row[:2] - row[2:] / 2, row[:2] + row[2:] / 2])
+
+
+def found(name: str, job: DetectorJob, weights: Path) -> dict[str, Any]:
+    """Boxes found in the validation images, and how many of the true ones are among the best."""
+    files = images_of(job.data, "val")
+    hits: list[bool] = []
+    boxes = []
+    for file, one in zip(files, detector(name).predict(job, weights, files), strict=True):
+        assert len(one.boxes) == len(one.scores) == len(one.labels)
+        boxes.append(one.boxes.tolist())
+        label = file.parents[2] / "labels" / "val" / f"{file.stem}.txt"
+        for row in np.loadtxt(label, ndmin=2):
+            true = corners(row[1:] * 64)
+            hits.append(any(overlap(true, box) >= 0.5 for box in one.boxes[:5]))
+    return {"found": boxes, "hits": np.mean(hits).item()}
+
+
+def overlap(one: Any, other: Any) -> float:
+    """IoU of boxes given by corners."""
+    low, high = np.maximum(one[:2], other[:2]), np.minimum(one[2:], other[2:])
+    shared = float(np.prod(np.maximum(0, high - low)))
+    return shared / (float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2])) - shared)
+
+
+def draw(name: str, job: DetectorJob, told: dict[str, Any]) -> Any:
+    """Go through ultralytics' mixed training sets as a sampler does; count what they give."""
+    from gansynth_yolo.agpl.options import settings, silent_stdout
+
+    overrides = settings(job)
+    from ultralytics.cfg import get_cfg
+    from ultralytics.data.utils import check_det_dataset
+
+    from gansynth_yolo.agpl.trainer import MixedDataset
+
+    counts = []
+    for cache, ratio in told["ways"]:
+        job = replace(job, output=job.output.parent / cache / "out")
+        slots = slots_of(job, {**told, "ratio": ratio})
+        with silent_stdout():
+            data = check_det_dataset(str(job.data))
+            how = {"img_path": data["train"], "imgsz": job.imgsz, "batch_size": job.batch}
+            how |= {"data": data, "augment": True, "hyp": get_cfg(overrides=overrides)}
+            mixed = MixedDataset(slots=slots, cache=cache, **how)
+        counts.append(go_through(mixed, slots, told["passes"]))
+        for key, log in (("primaries", slots.places.plan.log), ("partners", None)):
+            drawn = summarise(log or job.output.parent / "log" / PARTNERS)
+            counts[-1][key] = [drawn.real, drawn.synthetic]
+    return counts
+
+
+def go_through(mixed: Any, slots: Slots, passes: int) -> dict[str, Any]:
+    """Ask for every place once a pass; look at which real images stay in memory."""
+    random.seed(1)
+    most, held = 0, True
+    for _ in range(passes):
+        for place in random.sample(range(len(mixed)), len(mixed)):
+            mixed[place]
+            pixels = {i for i, image in enumerate(mixed.ims) if image is not None}
+            most = max(most, len(pixels))
+            kept = mixed.buffer.values()
+            held &= pixels == {one.drawn.real for one in kept if one.image is None}
+    typical = [len(label["cls"]) for label in mixed.labels[slots.real :]]
+    return {"typical": typical, "limit": mixed.max_buffer_length, "most": most, "held": held}
+
+
+def check(name: str, job: DetectorJob, told: dict[str, Any]) -> dict[str, Any]:
+    """What is said of each job; and what is imported by then that must not be."""
+    early = name in sys.modules
+    said = [refusal(name, replace(job, **change)) for change in told["changes"]]
+    if name == "libreyolo":
+        return {"early": early, "said": said}
+    import ultralytics.utils as utils
+
+    config = sorted(file.name for file in utils.USER_CONFIG_DIR.iterdir())
+    return {"early": early, "said": said, "online": utils.ONLINE, "config": config}
+
+
+def refusal(name: str, job: DetectorJob) -> str:
+    """What a detector says of a job that cannot be done; nothing of others."""
+    try:
+        detector(name).check(job)
+    except GansynthError as fault:
+        return f"{type(fault).__name__}: {fault}"
+    return ""
+
+
+DO: dict[str, Any] = {"train": train, "draw": draw, "check": check}
+OURS = ("bank", "ratio", "schedule", "chosen", "strict", "stop", "ways", "passes", "changes")
+
+
+def job_of(name: str, data: str | Path, folder: str | Path, **job: Any) -> DetectorJob:
+    told = {**USUAL, "model": MODELS[name], **job}
+    return DetectorJob(data=Path(data), output=Path(folder) / "out", **told)
+
+
+def run(folder: str, name: str, data: str, do: str = "train", start: str = "", **job: Any) -> Any:
+    """Do one job; all arguments as JSON has them."""
+    if start:
+        multiprocessing.set_start_method(start, force=True)
+    told = {key: job.pop(key) for key in OURS if key in job}
+    return DO[do](name, job_of(name, data, folder, **job), told)
+
+
+if __name__ == "__main__":
+    jobs = Path(sys.argv[1])
+    done: Sequence[Any] = [run(**job) for job in json.loads(jobs.read_text())]
+    jobs.with_suffix(".out.json").write_text(json.dumps(done))

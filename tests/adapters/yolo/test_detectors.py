@@ -1,0 +1,398 @@
+"""Detectors: what they are told and refuse, and how they train with places filled from a bank."""
+
+import importlib.metadata
+import importlib.util
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import gansynth_yolo
+from gansynth.core.injection import MixPlan
+from gansynth.core.ratio import Ratio
+from gansynth.runtime.errors import EnvironmentFault
+from gansynth_yolo import libre_options
+from gansynth_yolo.agpl import options as ultra_options
+from gansynth_yolo.detectors import DETECTORS, detector
+from gansynth_yolo.mirror import mirror
+from gansynth_yolo.mixed import Slots
+from tests.adapters.yolo.banks import fill_bank
+from tests.adapters.yolo.detector_child import STOPPED, job_of, needs, refusal, run_jobs
+from tests.conftest import content
+from tests.yolo_sets import opened, toy_yolo
+
+REAL, SIGMAS, PASSES = 16, 4, 8
+NAMES = [pytest.param(name, marks=needs(name)) for name in DETECTORS]
+ULTRALYTICS = pytest.mark.parametrize("done", NAMES[1:], indirect=True)
+OPEN = {"libreyolo": {"no_aug_epochs": 0}, "ultralytics": {"close_mosaic": 0}}
+"""Mosaics to the end."""
+MOSAIC: dict[str, dict[str, Any]] = {
+    "libreyolo": {"workers": 2, "options": {"no_aug_epochs": 0, "mixup": 1.0}},
+    "ultralytics": {"workers": 2, "epochs": 4, "options": {"close_mosaic": 1}},
+}
+WAYS = {"off": ("2:1", 1 / 3, REAL // 2), "ram": ("1:3", 0.75, 3 * REAL)}
+"""Cache -> ratio, share of samples, samples an epoch."""
+BOTH: list[tuple[dict[str, Any], str]] = [
+    ({}, ""),
+    ({"augment": False}, ""),
+    ({"imgsz": 100}, "Usage: --set imgsz=100: expected a multiple of 32, for example 96"),
+    ({"options": {"epochs": 3}}, "Usage: -- epochs=3: .* --set epochs="),
+    ({"options": {"mosiac": 0.5}}, "Usage: -- mosiac=0.5: .* Did you mean 'mosaic"),
+    ({"model": "missing.pt"}, "Data: .*missing.pt: no such file; weights are not downloaded"),
+]
+TOLD: dict[str, list[tuple[dict[str, Any], str]]] = {
+    "libreyolo": [
+        *BOTH,
+        ({"model": "rfdetr-n"}, "Usage: --set model=rfdetr-n: expected one of yolox-n"),
+        ({"model": "yolox_n"}, "Usage: .*Did you mean 'yolox-n'"),
+        ({"model": str(Path(__file__).with_name("no.pt"))}, "Data: .*no such file"),
+        ({"device": "cuda:0,1"}, "Usage: --set device=cuda:0,1: expected cpu, cuda, or one CUDA"),
+        ({"device": "cuda:99"}, "Environment: .*torch sees"),
+        ({"options": {"erasing": 0.5}}, "Usage: -- erasing=0.5: .*yolox has no such option"),
+        ({"options": {"class_balanced": True}}, "Usage: -- class_balanced=True: expected"),
+        ({"options": {"lr0": "fast"}}, "Usage: -- lr0=fast: libreyolo rejects the value"),
+        ({"options": {"distill_model": "n.pt"}}, "Data: -- distill_model=n.pt: no such file"),
+    ],
+    "ultralytics": [
+        *BOTH,
+        ({"options": {"mosaic": 0.5, "amp": "bf16", "freeze": [1, 2], "rect": False}}, ""),
+        ({"model": "yolo11s.yaml"}, ""),
+        ({"batch": -1}, ""),
+        ({"options": {"rect": True}}, "Usage: -- rect=True: expected rect=False: "),
+        ({"options": {"fraction": 0.5}}, "Usage: -- fraction=0.5: expected fraction=1.0: "),
+        ({"options": {"mosaic": "much"}}, "Usage: .*'mosaic=much' is of invalid type str"),
+        ({"options": {"fliplr": 2.0}}, "Usage: .*'fliplr=2.0' is an invalid value"),
+        ({"options": {"pretrained": "no.pt"}}, "Data: -- pretrained=no.pt: no such file"),
+        ({"model": "yolo11q"}, "Usage: .*no such model.* Did you mean 'yolo11"),
+        ({"model": "yolo11n-seg.yaml"}, "Usage: .*its head is Segment, expected Detect"),
+        ({"model": "rtdetr-l.yaml"}, "Usage: .*its head is RTDETRDecoder, expected Detect"),
+        ({"device": "0,1"}, "Usage: .*expected one device"),
+        ({"device": "cuda:77"}, "Environment: .*expected one with this number"),
+    ],
+}
+
+
+def write_samples(folder: Path, samples: int = 200) -> str:
+    """A bank of samples with one bright rectangle each, right where its box is; or none."""
+    rng, drawn = np.random.default_rng(7), []
+    for _ in range(samples):
+        top, left = rng.integers(4, 32, 2)
+        height, width = rng.integers(8, 21, 2)
+        image = np.full((1, 64, 64), 0.25, np.float32)
+        image[:, top : top + height, left : left + width] = 1
+        drawn.append((image, np.array([[top, left, top + height, left + width]], np.float32)))
+    return str(fill_bank(folder, drawn, frozen=samples > 0))
+
+
+class Toy:
+    """A user's data set, a bank, and what may be written to."""
+
+    def __init__(self, folder: Path, name: str, samples: int = 200, **told: Any) -> None:
+        self.folder, self.name, self.user = folder, name, folder / "user"
+        toy_yolo(self.user, **{"train": REAL, "val": 8, "test": 0, **told})
+        spoil(next((self.user / "images" / "train").glob("*.png")))
+        self.before = content(self.user)
+        self.bank = write_samples(folder / "bank", samples)
+
+    def job(self, channels: int = 1, **job: Any) -> dict[str, Any]:
+        data = self.folder / f"mirror{channels}" / "data.yaml"
+        if not data.exists():
+            mirror(opened(self.user / "data.yaml"), data.parent, channels=channels)
+        places = {"name": self.name, "data": str(data), "bank": self.bank}
+        return {**places, "channels": channels, **job}
+
+    def run(self, **jobs: dict[str, Any]) -> Any:
+        done = run_jobs(self.folder / "jobs", **jobs)
+        assert content(self.user) == self.before
+        return done
+
+    def train(self, **job: Any) -> Any:
+        return self.run(one=self.job(**job))["one"]
+
+
+def spoil(png: Path) -> None:
+    """Make an image one of those that ultralytics rewrites: a JPEG that lacks its last bytes."""
+    jpeg = png.with_suffix(".jpg")
+    with Image.open(png) as image:
+        image.save(jpeg, quality=95)
+    png.unlink()
+    jpeg.write_bytes(jpeg.read_bytes() + b"\0\0")
+
+
+def check_epochs(seen: list[list[str]], samples: int = REAL) -> None:
+    """Every epoch has every real image once, and so many samples."""
+    for names in seen:
+        real = [name for name in names if not name.startswith("synthetic")]
+        assert len(real) == len(set(real)) == REAL
+        assert len(names) == REAL + samples
+
+
+def check_partners(partners: list[int], p: float = 0.5) -> None:
+    count = sum(partners)
+    assert count > 100
+    assert abs(partners[1] - p * count) < SIGMAS * (count * p * (1 - p)) ** 0.5
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def done(request, tmp_path_factory) -> Any:
+    """One process looks at jobs, goes through training sets, and trains twice.
+
+    ``mosaic``: two workers. ``plain``: images in memory, no augmentation; stopped after an epoch
+    and gone on with.
+    """
+    toy = Toy(tmp_path_factory.mktemp("toy"), request.param)
+    changes = [change for change, _ in TOLD[toy.name]]
+    jobs = {"checked": toy.job(do="check", changes=changes), "mosaic": toy.job(**MOSAIC[toy.name])}
+    plain: dict[str, Any] = {"cache": "ram", "augment": False, "epochs": 3, "stop": 1}
+    if toy.name == "libreyolo":
+        plain |= {"ratio": "2:3", "batch": 12}
+    else:
+        plain |= {"channels": 3, "imgsz": 96}
+        ways = [(cache, ratio) for cache, (ratio, _, _) in WAYS.items()]
+        mixup: dict[str, Any] = {"batch": 2, "options": {"mixup": 0.5, "close_mosaic": 0}}
+        jobs["drawn"] = toy.job(do="draw", ways=ways, passes=PASSES, **mixup)
+    return {**toy.run(**jobs, plain=toy.job(**plain)), "name": toy.name}
+
+
+def test_a_job_is_taken_or_refused_in_one_line(done):
+    for (change, wanted), said in zip(TOLD[done["name"]], done["checked"]["said"], strict=True):
+        kind, _, words = wanted.partition(": ")
+        assert re.fullmatch(f"{kind}Fault: {words}.*" if wanted else "", said), (change, said)
+
+
+@ULTRALYTICS
+def test_ultralytics_is_imported_late_by_one_package_and_offline(done):
+    told = done["checked"]
+    assert (told["early"], told["online"]) == (False, False)
+    assert "Arial.ttf" in told["config"]
+    root = Path(gansynth_yolo.__file__).parents[2]
+    shelves = (root / shelf for shelf in ("gansynth", "adapters", "plugins", "cli"))
+    files = [file for shelf in shelves for file in shelf.rglob("*.py")]
+    importing = [f for f in files if re.search(r"(import|from) ultralytics", f.read_text())]
+    assert {file.parent.name for file in importing} == {"agpl"}
+
+
+def test_no_option_is_both_ours_and_refused_and_augmentation_off_is_off_throughout():
+    for options in (libre_options, ultra_options):
+        assert not set(options.OURS) & set(options.REFUSED)
+        assert not any(options.NO_AUGMENTATION.values())
+
+
+@pytest.mark.parametrize(("name", "extra"), [("libreyolo", "yolo"), ("ultralytics", "ultralytics")])
+def test_a_detector_that_is_not_installed_is_named_with_its_extra(monkeypatch, name, extra):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
+    with pytest.raises(EnvironmentFault, match=rf"pip install 'gansynth\[{extra}\]'"):
+        detector(name)
+
+
+@pytest.mark.parametrize("found", ["8.3.200", "8.5.0", "9.0.1", "7", "1.5.9", "1.7.0"])
+def test_other_releases_are_refused(monkeypatch, found):
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: found)
+    with pytest.raises(EnvironmentFault, match=rf"version {found}, expected >=8\.4,<8\.5"):
+        ultra_options.version()
+    with pytest.raises(EnvironmentFault, match=rf"version {found}, expected >=1\.6,<1\.7"):
+        libre_options.check_version()
+
+
+def test_each_epoch_has_exactly_the_ratio_and_partners_have_it_on_average(done):
+    mosaic = done["mosaic"]
+    check_epochs(mosaic["seen"])
+    check_partners(mosaic["partners"])
+    drawn = [name for names in mosaic["seen"] for name in names if name.startswith("synthetic")]
+    # Draws of 200: were they the same for both workers, half of them would be.
+    assert len(set(drawn)) > 0.7 * len(drawn)
+
+
+def test_a_training_that_stopped_goes_on_without_partners_where_nothing_is_augmented(done):
+    plain, samples = done["plain"], 24 if done["name"] == "libreyolo" else REAL
+    assert plain["fault"] == f"TrainingFault: {done['name']}: {STOPPED}"
+    assert plain["told"][0] == [1, 2, 3]
+    check_epochs(plain["seen"], samples)
+    assert plain["partners"] == [0, 0]
+
+
+def test_progress_is_told_and_a_finished_training_gives_its_weights_again(done):
+    mosaic = done["mosaic"]
+    epochs = MOSAIC[done["name"]].get("epochs", 2)
+    assert mosaic["told"][:2] == [[*range(1, epochs + 1)], epochs * 2 * REAL // 8]
+    assert [key for key in mosaic["told"][2] if key.startswith("train/")]
+    assert [key for key in mosaic["told"][2] if key.startswith("metrics/mAP50")]
+    assert mosaic["again"] == mosaic["weights"]
+    assert Path(mosaic["weights"]).name == "best.pt"
+
+
+def test_found_boxes_are_in_pixels_of_the_file(done):
+    found = [np.array(boxes).reshape(-1, 4) for boxes in done["plain"]["found"]]
+    assert len(found) == 8
+    assert max(map(len, found)) <= 300
+    assert 32 < np.concatenate(found).max() <= 64
+    assert np.concatenate(found).min() >= 0
+
+
+@ULTRALYTICS
+def test_ultralytics_validates_itself_and_has_the_channels_of_the_set(done):
+    assert done["mosaic"]["workers"] == 2
+    assert done["mosaic"]["validation"] == ["YOLODataset", 8]
+    assert "corrupt JPEG restored" in done["log"]
+    assert (done["mosaic"]["convolution"], done["plain"]["convolution"]) == (1, 3)
+    # Samples are enlarged from 64 to 96 pixels, which blurs an edge by less than a pixel.
+    assert 0 < done["plain"]["off"] < 1
+
+
+@ULTRALYTICS
+@pytest.mark.parametrize(("number", "cache"), [*enumerate(WAYS)])
+def test_whatever_the_ratio_and_the_cache_ultralytics_keeps_to_it(done, number, cache):
+    _, share, synthetic = WAYS[cache]
+    drawn = done["drawn"][number]
+    check_partners(drawn["partners"], share)
+    assert drawn["primaries"] == [PASSES * REAL, PASSES * synthetic]
+    assert drawn["typical"] == [1] * synthetic
+    if cache == "off":  # only real images that a mosaic may take stay in memory
+        assert drawn["held"]
+        assert 0 < drawn["most"] <= drawn["limit"] == 16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "job"),
+    [
+        *(
+            ("ultralytics", {"workers": workers, "cache": cache, "channels": channels, "epochs": 4})
+            for workers in (0, 2)
+            for cache in ("off", "ram", "disk")
+            for channels in (1, 3)
+        ),
+        *(("ultralytics", {"model": f"yolo{m}"}) for m in ("11n.yaml", "26n", "v8n", "v10n")),
+        ("libreyolo", {"model": "yolo9-t"}),
+        ("libreyolo", {"workers": 2, "start": "spawn"}),
+    ],
+)
+def test_every_way_of_loading_and_every_family(tmp_path, name, job):
+    told = Toy(tmp_path, name).train(**job, options=OPEN[name])
+    check_epochs(told["seen"])
+    check_partners(told["partners"])
+
+
+@pytest.mark.slow
+def test_mixup_and_cutmix_have_unbiased_partners(tmp_path):
+    options = {"mosaic": 0.0, "mixup": 1.0, "cutmix": 0.5, "close_mosaic": 0}
+    check_partners(Toy(tmp_path, "ultralytics").train(epochs=6, options=options)["partners"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "schedule", "job", "shares"),
+    [
+        ("ultralytics", "anneal:0%-75%", {"epochs": 4}, [5 / 12, 3 / 12, 1 / 12, 0]),
+        ("libreyolo", "finetune:20%@50%", {"ratio": "0:1", "chosen": [1, 2]}, [1, 0]),
+    ],
+)
+def test_schedules_count_epochs(tmp_path, name, schedule, job, shares):
+    options = {**OPEN[name], **({"eval_interval": 0} if name == "libreyolo" else {})}
+    told = Toy(tmp_path, name).train(schedule=schedule, options=options, **job)
+    synthetic = [np.mean([n.startswith("synthetic") for n in names]) for names in told["seen"]]
+    assert synthetic == pytest.approx(shares, abs=1 / 32)
+    if name == "libreyolo":
+        assert {n for n in told["seen"][-1]} == {"real,1", "real,2"}
+        # Its head is not decoded where a training was not validated: weights are opened anew.
+        assert (Path(told["weights"]).name, len(told["found"])) == ("last.pt", 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("name", NAMES)
+def test_without_samples_real_images_train_or_nothing_does(tmp_path, name, workers):
+    toy = Toy(tmp_path, name, samples=0)
+    jobs: dict[str, dict[str, Any]] = {"strict": {"strict": True}, "alone": {"ratio": "0:1"}}
+    jobs["mixed"] = {"options": OPEN[name]}
+    done = toy.run(**{key: toy.job(workers=workers, **job) for key, job in jobs.items()})
+    assert not any(n.startswith("synthetic") for names in done["mixed"]["seen"] for n in names)
+    assert Counter(map(len, done["mixed"]["seen"])) == {2 * REAL: 2}
+    for job in ("strict", "alone"):
+        assert done[job]["fault"].startswith("TrainingFault: ")
+        assert "no synthetic sample after" in done[job]["fault"]
+        assert "\n" not in done[job]["fault"]
+
+
+@pytest.mark.slow
+def test_libreyolo_begins_with_the_weights_it_is_given(tmp_path):
+    import torch
+
+    begun = Toy(tmp_path / "a", "libreyolo").train(epochs=1)["weights"]
+    still = {"lr0": 0.0, "warmup_epochs": 0, "ema": False}
+    on = Toy(tmp_path / "b", "libreyolo").train(epochs=1, model=begun, options=still)["weights"]
+    before, after = (torch.load(path, weights_only=True)["model"] for path in (begun, on))
+    key = "backbone.backbone.stem.conv.conv.weight"
+    assert torch.equal(before[key], after[key])
+
+
+@pytest.mark.slow
+def test_ultralytics_learns(tmp_path):
+    toy = Toy(tmp_path, "ultralytics", train=64, backgrounds=0, seed=1)
+    told = toy.train(ratio="4:1", epochs=40, augment=False, options={"nbs": 8})
+    assert told["hits"] > 0.6
+
+
+@pytest.fixture(scope="module")
+def libre(tmp_path_factory) -> Toy:
+    libre_options.engine()
+    return Toy(tmp_path_factory.mktemp("libre"), "libreyolo")
+
+
+def libre_job(toy: Toy, **more: Any) -> Any:
+    return job_of("libreyolo", toy.user / "data.yaml", toy.folder, **more)
+
+
+@needs("libreyolo")
+def test_real_images_come_as_libreyolo_reads_them_and_boxes_are_of_the_same_draw(libre):
+    from libreyolo.data.dataset import YOLODataset
+
+    from gansynth_yolo.libre_places import EvenBatches, MixedDataset
+
+    slots = Slots(MixPlan(Path(libre.bank), Ratio(1, 1)), REAL, 1)
+    images = sorted((libre.user / "images" / "train").iterdir(), reverse=True)
+    labels = [libre.user / "labels" / "train" / f"{path.stem}.txt" for path in images]
+    data = MixedDataset(slots, img_files=images, label_files=labels, img_size=128)
+    stock = YOLODataset(img_files=data.img_files, label_files=data.label_files, img_size=128)
+    assert data.img_files == sorted(data.img_files)
+    for index in range(REAL):
+        data.begin(index)
+        mine, other = data.pull_item(index), stock.pull_item(index)
+        assert np.array_equal(mine[0], other[0])
+        assert np.array_equal(mine[1], other[1])
+        assert mine[2:] == other[2:]
+    for index in (20, 20, 25):
+        if index == 25:
+            data.begin(index)
+        image, ((left, top, right, bottom, label),), size, _ = data.pull_item(index)
+        assert (image.shape, size, label) == ((128, 128, 3), (64, 64), 0)
+        rows, columns = (np.flatnonzero((image[..., 0] > 160).any(axis)) for axis in (1, 0))
+        shown = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+        assert np.abs(np.subtract(shown, [left, top, right, bottom])).max() <= 1
+    for count, sizes in ((33, [7, 7, 7, 6, 6]), (16, [8, 8])):
+        batches = list(EvenBatches(range(count), 8))
+        assert [len(b) for b in batches] == sizes
+        assert sorted(place for b in batches for place in b) == list(range(count))
+
+
+@needs("libreyolo")
+def test_libreyolos_settings_follow_the_job(libre, tmp_path):
+    for change, wanted in TOLD["libreyolo"]:
+        assert (refusal("libreyolo", libre_job(libre, **change)) == "") == (wanted == "")
+    (tmp_path / "no.pt").write_text("weights")
+    said = refusal("libreyolo", libre_job(libre, model=str(tmp_path / "no.pt")))
+    assert "not weights that libreyolo wrote" in said
+    for model, own in (("yolox-n", {}), ("yolo9-t", {"rot90": 0.1})):
+        told = libre_options.settings(libre_job(libre, model=model, augment=False, options=own))
+        off = {"mosaic_prob", "mixup_prob", "hsv_prob", "flip_prob", "flipud"}
+        assert {key: told[key] for key in off} == dict.fromkeys(off, 0.0)
+        assert told.get("rot90", 0) == own.get("rot90", 0)
+    assert told["eval_interval"] == 1
+    # Without validation images nothing is validated.
+    (tmp_path / "data.yaml").write_text("train: images/train\nnames: [lesion]\n")
+    bare = job_of("libreyolo", tmp_path / "data.yaml", tmp_path)
+    assert libre_options.settings(bare)["eval_interval"] == 0

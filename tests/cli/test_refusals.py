@@ -1,0 +1,295 @@
+"""Commands that cannot be: one line, its exit code, and nothing written.
+
+``{toy}`` and the like are folders of ``world``; ``{no}`` is not there.
+"""
+
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import pytest
+
+from gansynth_cli.main import COMMANDS, cli
+from tests.conftest import content
+
+NO = "nowhere/at-all"
+AUGMENT = "augment --target toyhost --data toy:3 --generator {toy} --ratio 1:1"
+SEGMENTER = "augment --target segmenter --data example:3d --ratio 1:1"
+FIT = "fit means -o out --data toy:3"
+DCGAN = "fit dcgan -o out --data"
+OF_ILL = "sample {of_ill} -n 1"
+FREE = f"{OF_ILL} --conditions nifti:{{free}} --conditions-read"
+SLICES = "import slices:nifti:{ill} yolo:out --read folds=2 --read 'channels=channel 0'"
+BOXES = "--read boxes=lesion:1+2 --read modality=none"
+NEW = "plugins new"
+TURING = "turing-test {toy}"
+
+SLIPS: dict[str, str | tuple[str, ...]] = {
+    "fti": "No such command 'fti'. Did you mean 'fit'? See: gansynth --help",
+    "fit cgan3d --data nnunet:004": "Missing option '-o' / '--out'. See: gansynth fit --help",
+    # What is gone.
+    "selector fit": "--read slices=40-110",
+    f"{DCGAN} slices:nifti:. --read selector=s": "--read slices=40-110",
+    f"{DCGAN} toy:2 --set privacy_epsilon=8": "docs/privacy.md",
+    "evaluate run --host trained": "the fold's own segmenter",
+    # Options that have no effect.
+    f"{SEGMENTER} --bank b --bank-size 9": "--bank-size 9: has no effect with --bank b",
+    f"{SEGMENTER} --generator g --frozen --reuse 3": "--reuse 3: has no effect with --frozen",
+    f"{SEGMENTER} --generator g --nearest": "--nearest: has no effect without --output",
+    f"{SEGMENTER}": ("--generator is missing", "add --generator RUN", "--ratio 1:0"),
+    "benchmark plan.yaml --look-again why": "--look-again why: has no effect without --sealed",
+    "demo -o out --channels T1": "--channels T1: has no effect without --phantoms=deepmedic",
+    "evaluate run --real-read fold=1": "--real-read fold=1: has no effect without --real",
+    "evaluate run --only maps --metric spectrum": "spectrum: has no effect without --only=realism",
+    "failures --data example:3d -o f.json --predictions p --steps 9": "--steps 9: has no effect "
+    "with --predictions p",
+    f"{FIT} --only one": "--only one: has no effect without --recipe",
+    f"{FIT} --scale one": "--scale one: has no effect without --recipe",
+    f"{DCGAN} example:2d --set clip=0.1": "--set clip=0.1: has no effect without objective=wgan",
+    f"{DCGAN} example:2d --set decay_from=0.1": "decay_from=0.1: has no effect with decay=none",
+    "fit copypaste --data example:3d -o out --set steps=9": "--set steps=9: has no effect",
+    f"{DCGAN} nifti:x --read least=3": "--read least=3: has no effect without boxes",
+    f"{DCGAN} slices:nifti:x --read resampling=nearest": "=nearest: has no effect without whole",
+    "check nifti:x --read seed=3 --read splits=s.json": "--read seed=3: has no effect with "
+    "--read splits=s.json",
+    "papers shin2018 --data nifti:x --name n": "--name n: has no effect without --output",
+    "prepare nnunet:004 --set patch=8x8x8": "--set patch=8x8x8: has no effect without small",
+    "sample run --rows 3": "--rows 3: has no effect without --interpolate",
+    "sample run --bits 8": "--bits 8: has no effect without --format=png",
+    "sample run --keep-flawed": "--keep-flawed: has no effect without --format=png",
+    "sample run --edit size:bias=2": "size:bias=2: bias: has no effect without like=small",
+    "sample run --lesions where=own,tries=3": "tries: has no effect with where=own",
+    "tune plan.yaml --draw 1": "--draw 1: has no effect without --size",
+    "turing-test run --results --port 80": "--port 80: has no effect with --results",
+    # Keys that a source does not have.
+    f"{DCGAN} example:2d --read bogus=1": "=1: example: has no such key, expected one of: none",
+    f"{DCGAN} slices:example:3d --read bogus=1": "--read bogus=1: example: has no such key",
+    f"{DCGAN} h5:none.h5 --read bogus=1": "--read bogus=1: h5: has no such key",
+    f"{DCGAN} nnunet:004 --read bogus=1": "--read bogus=1: nnunet: has no such key",
+    f"{DCGAN} nifti:none --read bogus=1": "--read bogus=1: nifti: has no such key",
+    # Data.
+    "check niftl:folder": "Did you mean 'nifti'?",
+    "check nnunet:001 --root . --read spacing": "expected KEY=VALUE",
+    "check nifti:folder --read a=1 --read a=2": "'a' is given twice",
+    "splits h5:file": "adapter 'h5' is unknown, expected one of: deepmedic",
+    "splits segmenter:x": "segmenter has no folds to write",
+    "prepare yolo:data.yaml": "expected a host that has, such as nnunet",
+    "prepare nnunet:001 --root . --set patches=8": "Did you mean 'patch'?",
+    "prepare nnunet:001 --root . --batch-size 8": "gansynth prepare has --set batch_size=VALUE",
+    "prepare nnunet:001 --set=small=yes --set=patch=8,x": "expected whole numbers",
+    "prepare nnunet:001 --set=small=yes --set=features=0": "greater than 0",
+    "import bids:folder nnunet:001": "expected msd:FOLDER",
+    "import msd: nnunet:001": "expected msd:FOLDER",
+    "import msd:folder deepmedic:x": "expected a host that does, such as nnunet",
+    "import msd:folder nnunet:": "import 'nnunet:': expected KIND:WHERE",
+    "import msd:folder nnunet:1 --fold 0": "--fold: has no effect",
+    "import msd:folder nnunet:1 --bits 8": "gansynth import has --set bits=VALUE",
+    "import msd:x nnunet:001 --set=bits=8": "no such setting",
+    SLICES: "its cases have no boxes, expected --read boxes=yes",
+    f"{SLICES} {BOXES} --fold all": "nothing is held out",
+    f"{SLICES} {BOXES} --folds 2": "say --read folds=2",
+    f"{SLICES} {BOXES} --set=bits=9": "--set bits=9: expected 8 or 16 (of a pixel)",
+    f"{SLICES} --read boxes=lesion:9": "has no label 9",
+    f"import nifti:{{ill}} yolo:out {BOXES}": "expected slices: slices:nifti:",
+    "cache toy:3 -o a/b.h5": ("no folder", "make it"),
+    # fit
+    "fit meens --data toy:3 -o out": "Did you mean 'means'?",
+    "fit means --data tox:3 -o out": "Did you mean 'toy'?",
+    "fit means --data somewhere -o out": "expected KIND:WHERE",
+    f"{FIT} --set grane=1": "Did you mean 'grain'?",
+    f"{FIT} --set grain": "expected KEY=VALUE",
+    f"{FIT} --set grain=1 --set grain=2": "'grain' is given twice",
+    f"{FIT} --set grain=rough": "grain=rough",
+    f"{FIT} --edit flop": "Did you mean 'flip'?",
+    f"{FIT} --device toaster": "toaster",
+    "fit means --data toy:3 -o {toy} --no-resume": "holds a run already",
+    # sample
+    "sample {toy} --interpolate 4": "means: has no latent space to interpolate in",
+    "sample {toy} --format png": "volumes (16 x 16 x 16), expected slices",
+    "sample {toy} --replay 3": "--replay 3: expected FILE:LINE of a draw log (draws-*.csv)",
+    "sample {toy} --replay a.csv:3 --seed 1": "--replay with --seed: the record says",
+    "sample {toy} --replay a.csv:3 -n 2": "--replay with --number: the record says",
+    "sample {toy} --metric spectrun": ("'spectrun' is unknown", "Did you mean 'spectrum'?"),
+    "sample {toy} --boxes jitter:postion=1": "Did you mean 'position'",
+    "sample {toy} --boxes jitter": ("jitter: means is not asked for boxes", "leave --boxes out"),
+    f"{OF_ILL} --conditions somewhere": "expected KIND:WHERE",
+    f"{OF_ILL} --conditions nifty:x": "Did you mean 'nifti'?",
+    f"{OF_ILL} --conditions-read fold=0": ("--conditions-read fold=0", "without --conditions"),
+    f"{OF_ILL} --filter own --filter none": "--filter none with --filter own",
+    f"{OF_ILL} --filter none --filter range": "--filter none with --filter range",
+    f"{OF_ILL} --filter sieve": "filter 'sieve' is unknown",
+    f"{OF_ILL} --lesions pears=ordered": "Did you mean 'pairs'?",
+    f"{OF_ILL} --lesions pairs=ordered": "means draws no lesions into real images",
+    f"{OF_ILL} --edit transplantt": "Did you mean 'transplant'?",
+    f"{OF_ILL} --edit shift:max_m=3": ("--edit shift:max_m=3", "Did you mean 'max_mm'?"),
+    f"{FREE} channels=T1,T2": "its channels are T1, T2, those of the run T1, FLAIR",
+    f"{FREE} spacing=1.5": ("1.5 x 1.5 x 1.5 mm", "1 x 1 x 1 mm", "-read spacing=1,1,1"),
+    f"{FREE} modality=none": ("intensity is", "mr"),
+    f"{FREE} folds=1": "--conditions-read folds=1",
+    f"{FREE} spacin=1": ("--conditions-read spacin=1", "Did you mean 'spacing'?"),
+    # augment
+    f"{AUGMENT} --set num_epoch=3": "Did you mean 'num_epochs'?",
+    f"{AUGMENT} --ratio half": "expected REAL:SYNTHETIC",
+    f"{AUGMENT} --target toyhorst": "Did you mean 'toyhost'?",
+    f"{AUGMENT} -c impossible": "--configuration impossible: not in the plans",
+    f"{AUGMENT} --bank-size 0": "--bank-size '0'",
+    f"{AUGMENT} --boxes jitter": ("means is not asked for boxes", "leave --boxes out"),
+    "augment --target toyhost --data toy:3 --ratio 1:1": "--generator is missing",
+    # evaluate, turing-test
+    "evaluate {toy} --real toys:3": ("--real toys:3", "toy"),
+    "evaluate {toy} --metric spektrum": ("'spektrum'", "Did you mean 'spectrum'?"),
+    TURING: ("-n 50: toy:3 has 16 image(s)", "say -n 16"),
+    f"{TURING} -n 2 --class x": "--class",
+    f"{TURING} --real nosuch:x": ("--real nosuch:x", "unknown"),
+    f"{TURING} --real-read fold=1": ("--real-read fold=1", "without --real"),
+    f"{TURING} --name ../other": ("--name ../other", "expected letters"),
+    f"{TURING} --channel frist -n 2": ("--channel frist", "Did you mean 'first'"),
+    f"{TURING} -n 1001": ("-n 1001", "expected 1 to 1000"),
+    # plugins, options, papers
+    "options nnunt": ("options 'nnunt'", "Did you mean 'nnunet'?"),
+    "plugins check meens": "Did you mean 'means'?",
+    "plugins check toyhost": "gansynth.testing.check_adapter",
+    "plugins check means --set grane=1": "grane",
+    f"{NEW} Spots": "'Spots': expected a package name",
+    f"{NEW} 1spot": "expected a package name",
+    f"{NEW} ../spots": "expected a package name",
+    f"{NEW} spots-and-dots": "single underscores",
+    f"{NEW} spots__dots": "single underscores",
+    f"{NEW} {'s' * 41}": "at most 40 characters",
+    f"{NEW} class": "is a keyword of Python",
+    f"{NEW} match": "is a keyword of Python",
+    f"{NEW} gansynth_spots": "is put in front",
+    f"{NEW} cgan3d": "generator 'cgan3d' is already registered by plugin 'cgan3d'",
+    f"{NEW} elastic --kind edit": "edit 'elastic' is already registered by plugin",
+    f"{NEW} nnunet": "a plugin or package gansynth_nnunet is installed already",
+    f"{NEW} cli": "a plugin or package gansynth_cli is installed already",
+    f"{NEW} spots --kind network": "'network' is not one of",
+    f"{NEW} spots -o {{free}}": ("exists already", "choose another -o"),
+    "papers shin2018 --data nifti:x --with tissues=nifti:y --dry-run --fit-set stepz=3": (
+        "--fit-set stepz: cgan3d has no such setting"
+    ),
+    "papers shin2018 --data nifti:x --with tissues=nifti:y --dry-run --host-set stepz=3": (
+        "--host-set stepz: "
+    ),
+}
+
+KINDS = {
+    "nifti": NO, "msd": NO, "h5": f"{NO}.h5", "pictures": NO, "slices": f"nifti:{NO}",
+    "yolo": f"{NO}.yaml", "deepmedic": f"{NO}.cfg", "nnunet": "999", "nnunet-raw": "999",
+}  # fmt: skip
+TAKE_DATA = (
+    *("fit dcgan -o out --data", "cache -o out.h5", "check", "failures -o out.json --data"),
+    "augment --target segmenter --generator {no} --ratio 1:1 --data",
+)
+MISSING: dict[str, str | tuple[str, ...]] = {
+    **{f"{command} {kind}:{KINDS[kind]}": "" for kind in KINDS for command in TAKE_DATA},
+    "check nifti:{no}": "nifti:nowhere/at-all: no such file or folder",
+    "check nnunet:777": "nnunet:777",
+    "show {no}": "",
+    "sample {no}": "",
+    "sample {toy} --replay {no}.csv:3": "at-all.csv:3: no file nowhere/at-all.csv, expected FILE",
+    "sample {free}": "gansynth fit",
+    "sample {of_ill} --weights {no}.json": ("at-all.json", "no such file"),
+    f"{OF_ILL} --conditions nifti:{{no}}": ("--conditions nifti:nowhere", "no such"),
+    "evaluate {no}": "",
+    "evaluate {free}": ("free", "gansynth fit"),
+    "evaluate {of_ill} --weights {no}.json": "",
+    "evaluate {of_ill} --real nifti:{no}": "",
+    "evaluate {of_ill} --exported {no}": "",
+    "evaluate {small} --real toy:3": "--real toy:3",
+    "evaluate {small} -n 8 --metric c2st-knn --only realism": ("8 sample(s)", "at least 16", "-n"),
+    "turing-test {no}": ("no manifest.json", "gansynth fit"),
+    "turing-test {no} --results": "",
+    "turing-test {of_ill} --instructions {no}.txt": "",
+    "turing-test {of_ill} --real nifti:{no}": "",
+    "turing-test {of_ill} --weights {no}.json": "",
+    f"{TURING} --results": ("session.json", "gansynth turing-test RUN"),
+    f"{TURING} --resume": ("session.json", "gansynth turing-test RUN"),
+    f"{DCGAN} example:2d --init-from {{no}}": "",
+    f"{DCGAN} example:2d --recipe {{no}}.yaml": "",
+    "fit {no}.yaml -o out --data example:2d": "",
+    f"{DCGAN} nifti:{{ill}} --subjects {{no}}.csv": "",
+    f"{DCGAN} nifti:{{ill}} --read splits={{no}}.json": "",
+    "augment --target segmenter --data nifti:{ill} --ratio 1:1 --generator {no}": "",
+    "augment --target segmenter --data nifti:{ill} --ratio 1:1 --bank {no}": "",
+    "augment --target segmenter --data nifti:{ill} --ratio 1:1 --generator {of_ill} "
+    "--weights {no}.json": "",
+    "failures --data nifti:{ill} -o out.json --predictions {no}": "",
+    "benchmark {no}.yaml": "",
+    "tune {no}.yaml": "",
+    "papers {no}.yaml --data example:2d": "",
+    "detections {no}": "no such file or folder",
+    "import msd:{no} nnunet:009 --root .": "",
+    "splits nnunet:999 --root .": "",
+    "prepare nnunet:999 --root .": "",
+    f"{SLICES} {BOXES} --read=slices=4": "no training slice has a box",
+}
+CASES = [
+    *((2, command, says) for command, says in SLIPS.items()),
+    *((3, command, says) for command, says in MISSING.items()),
+]
+
+
+@pytest.mark.parametrize(("code", "command", "says"), CASES, ids=[case[1] for case in CASES])
+def test_what_cannot_be_is_one_line_and_leaves_nothing(
+    run_cli, one_line, world, toys, tmp_path, monkeypatch, code, command, says
+):
+    if command.startswith("turing-test") and "--results" not in command:
+        pytest.importorskip("aiohttp", reason="needs the extra study")
+    monkeypatch.chdir(tmp_path)
+    for name in ("raw", "preprocessed", "results"):
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / "nnunet"))
+    places = {name: world / name for name in ("toy", "small", "of_ill", "ill", "free")}
+    before = content(world)
+    result = run_cli(*shlex.split(command.format(**places, no=NO)))
+    one_line(result.exit_code, result.stderr, code, [says] if isinstance(says, str) else says)
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+    assert content(world) == before
+    assert toys.started == []
+
+
+WRITTEN = {"folder", "out", "path", "report", "output", "write_splits", "scratch"}
+"""Parameters that name what is made."""
+ELSEWHERE = {"deepmedic", "deepmedic_python", "caches"}
+"""Parameters for programs, which are the machine's, and for the cases of a plan, as h5: above."""
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    for name in COMMANDS:
+        yield name, cli.get_command(None, name)  # type: ignore[arg-type]
+
+
+def test_every_option_that_takes_a_path_is_tried():
+    for name, command in commands():
+        if isinstance(command, click.Group):
+            continue  # they make what they name
+        tried = " ".join(words for words in MISSING if words.split()[0] == name)
+        left = {
+            parameter.name
+            for parameter in command.params
+            if isinstance(parameter.type, click.Path)
+            and not any(f"{said} {{no}}" in tried for said in (*parameter.opts, name))
+        }
+        assert left <= WRITTEN | ELSEWHERE | {"run" if name == "fit" else ""}, name
+
+
+def test_what_commands_say_their_options_need_are_options_of_theirs():
+    """A slip in a table would refuse, or let pass, without a word."""
+    for name, command in commands():
+        function = command.callback
+        while function is not None:
+            needs = getattr(function, "needs", {})
+            known = {parameter.name for parameter in command.params}
+            atoms = ", ".join(needs.values()).replace(" or ", ", ").split(", ")
+            named = {atom.replace("!", "").partition("=")[0] for atom in atoms if atom}
+            assert {*needs, *named} <= known, name
+            function = getattr(function, "__wrapped__", None)
+
+
+def test_at_a_ratio_without_samples_options_about_them_are_warned_of(run_cli):
+    words = "augment --target segmenter --data example:3d --ratio 1:0 --dry-run --filter faithful"
+    result = run_cli(*words.split(), "--bank-size", 9)
+    warned = [line for line in result.stderr.splitlines() if "no effect" in line]
+    assert [line.split(": ")[1] for line in warned] == ["--bank-size 9", "--filter faithful"]

@@ -1,0 +1,298 @@
+"""``copypaste`` and ``elastic``: real cases, or lesions of theirs, moved; nothing is learnt."""
+# mypy: disallow-untyped-calls=False
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import gansynth
+from gansynth.bank.reader import BankReader, verify_bank
+from gansynth.conditions.edit_chain import build_edits
+from gansynth.conditions.lesion_placement import lesion_drawer
+from gansynth.conditions.sampler import ConditionSampler
+from gansynth.core.registry import installed
+from gansynth.core.run_folder import RunFolder
+from gansynth.core.sample_request import SampleRequest
+from gansynth.core.schema import OUTSIDE, Condition, Sample
+from gansynth.core.source import SourceRequest
+from gansynth.data.blending import drawn_in, hole, rim_voxels
+from gansynth.fitting.fit import fit
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.open_run import load_run
+from gansynth.sampling.request_parsing import Asks, check_request
+from gansynth.testing import ToySource, check_generator
+from gansynth.testing.toy import without_blobs
+from gansynth_cgan3d.model import CGAN3D
+from gansynth_copypaste.model import CopyPaste, change_image, change_lesion
+from gansynth_elastic.model import Elastic
+
+CHANGED: dict[str, Any] = {"gamma": 0.4, "contrast": 0.3, "brightness": 0.5}
+ROOMY = "where=anywhere,apart_mm=1,inside=0.5,tries=200"
+
+
+class Bodies(ToySource):
+    """Toy bodies without lesions."""
+
+    def load(self, case_id):
+        return without_blobs(super().load(case_id), int(case_id[-2:]))
+
+
+def build(kind: str, ndim: int = 3, **options: Any) -> Any:
+    source, cls = ToySource(ndim), installed().generator(kind)
+    return cls(source.schema, source.space.size, cls.Options.model_validate(options))
+
+
+def conditions(ndim: int = 3, edits=Elastic.default_edits, count: int = 4) -> list[Condition]:
+    """Of cases that are moved along."""
+    source = ToySource(ndim)
+    drawn = ConditionSampler(source, source.space, build_edits(edits), seed=5, moving=True)
+    return [drawn.draw(i) for i in range(count)]
+
+
+def pasting(ndim: int = 3, count: int = 1) -> Any:
+    """Of cases that get a lesion for which there is room."""
+    drawer = lesion_drawer(
+        "where=anywhere,inside=0.6,tries=300", build("copypaste", ndim).default_lesions
+    )
+    source = ToySource(ndim)
+    drawn = ConditionSampler(source, source.space, lesions=drawer, base=Bodies(ndim), seed=5)
+    found = [drawn.draw(i) for i in range(12)]
+    return [c for c in found if c.provenance["lesions"]["room"]][:count]
+
+
+def drawn_of(generator: Any, asked: list[Condition]) -> list[Any]:
+    return list(generator.sample(asked, [c.latent_seed for c in asked]))
+
+
+# -- elastic ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_an_elastic_sample_is_the_case_as_it_was_moved(ndim):
+    asked = conditions(ndim)
+    for sample, c in zip(drawn_of(build("elastic", ndim), asked), asked, strict=True):
+        assert np.array_equal(sample.image, c.moved)  # type: ignore[arg-type]
+        assert np.array_equal(sample.labels, c.labels)  # type: ignore[arg-type]
+        assert not np.shares_memory(sample.image, c.moved)
+    *moves, clip = CGAN3D.default_edits  # a GAN is asked for the same shapes
+    assert (tuple(moves), clip) == (Elastic.default_edits, "clip:to=image")
+
+
+@pytest.mark.parametrize("option", CHANGED)
+def test_intensities_change_in_the_body_alone_by_the_seed_alone(option):
+    asked, generator = conditions(), build("elastic", **{option: CHANGED[option]})
+    together = drawn_of(generator, asked)
+    alone = [drawn_of(generator, [c])[0] for c in asked]
+    for sample, other, c in zip(together, alone, asked, strict=True):
+        assert np.array_equal(sample.image, other.image)
+        assert c.labels is not None
+        assert c.moved is not None
+        outside = c.labels == OUTSIDE
+        assert outside.any()
+        assert np.array_equal(sample.image[:, outside], c.moved[:, outside])
+        assert (sample.image[:, ~outside] != c.moved[:, ~outside]).mean() > 0.9
+        # All three keep the order of values.
+        for channel, before in zip(sample.image, c.moved, strict=True):
+            order = np.argsort(before[~outside])
+            assert (np.diff(channel[~outside][order]) >= -1e-4).all()
+
+
+@pytest.mark.parametrize(
+    ("edit", "options", "flawed"),
+    [
+        ("elastic", {}, False),
+        ("elastic:amplitude_mm=0", {}, True),
+        ("elastic:amplitude_mm=0", {"least_voxels": 0}, True),
+        ("elastic:amplitude_mm=0.1", {}, True),
+        ("elastic:amplitude_mm=0.1", {"least_voxels": 0.05}, False),
+        ("flip:probability=0", {}, True),
+        ("flip:probability=1", {}, False),
+    ],
+)
+def test_a_near_copy_is_a_flaw(edit, options, flawed):
+    generator = build("elastic", **options)
+    found = {generator.flaw(s) for s in drawn_of(generator, conditions(edits=[edit]))}
+    assert {text[:11] for text in found} == ({"a near-copy"} if flawed else {""})
+    assert len(found) == 1
+
+
+# -- copypaste -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("blend", ["none", "soft", "poisson"])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_beyond_the_rim_it_is_the_background_to_the_bit(ndim, blend):
+    (asked,) = pasting(ndim)
+    sample = build("copypaste", ndim, blend=blend, rim_mm=2).sample([asked], [3])[0]
+    drawn = drawn_in(asked)
+    rim = rim_voxels(0 if blend == "none" else 2, (1.0,) * ndim)
+    hollow = hole(torch.from_numpy(drawn)[None, None], rim)[0, 0].numpy()
+    assert np.array_equal(sample.image[:, ~hollow], asked.background[:, ~hollow])
+    assert (sample.image[:, drawn] != asked.background[:, drawn]).any(axis=0).mean() > 0.95
+    assert (sample.image[:, asked.labels == OUTSIDE] == 0).all()
+    assert np.array_equal(sample.labels, asked.labels)
+
+
+def test_a_plain_paste_is_the_donor():
+    (asked,) = pasting()
+    sample = build("copypaste", blend="none", object_intensity=0).sample([asked], [0])[0]
+    assert np.array_equal(sample.image, np.where(drawn_in(asked), asked.donor, asked.background))
+
+
+def test_what_is_random_comes_from_the_seed_alone():
+    asked, generator = pasting(count=3), build("copypaste", object_intensity=1, image_level=1)
+    together = generator.sample(asked, [1, 2, 3])
+    for number, sample in enumerate(together):
+        alone = generator.sample(asked[number : number + 1], [number + 1])[0]
+        assert np.array_equal(alone.image, sample.image)
+    other = generator.sample(asked[:1], [9])[0]
+    assert not np.array_equal(other.image, together[0].image)
+
+
+def test_a_lesion_changes_by_what_it_shows_and_an_image_in_the_body_only():
+    (asked,) = pasting()
+    drawn, body = drawn_in(asked), asked.labels != OUTSIDE
+    none = change_lesion(asked.donor, drawn, 0.0, np.random.default_rng(0))
+    np.testing.assert_allclose(none, asked.donor, atol=1e-5)
+    seen = [
+        change_lesion(asked.donor, drawn, 1.0, np.random.default_rng(s))[:, drawn].std(axis=1)
+        for s in range(20)
+    ]
+    assert np.std(seen, axis=0).min() > 0.01
+    assert np.all(np.isfinite(seen))
+    changed = change_image(asked.background, body, 1.0, np.random.default_rng(0))
+    assert np.array_equal(changed[:, ~body], asked.background[:, ~body])
+    assert not np.array_equal(changed, asked.background)
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({}, ""),
+        ({"where": "prior", "room": False}, "no room for a lesion, expected"),
+        ({"where": "own", "room": True, "changed": False}, "a copy of a real case, expected"),
+        ({"where": "own", "room": True, "changed": True}, ""),
+    ],
+)
+def test_samples_that_are_copies_are_flaws(told, said):
+    provenance = {"lesions": told} if told else {}
+    sample = Sample(np.zeros((2, 4, 4), np.float32), provenance=provenance)
+    flaw = build("copypaste").flaw(sample)
+    assert flaw.startswith(said)
+    assert bool(flaw) == bool(said)
+
+
+# -- cheats that check_generator finds -------------------------------------------------------------
+
+
+class Smears(CopyPaste):
+    """Changes all of the image."""
+
+    def _one(self, condition, seed):
+        drawn = super()._one(condition, seed)
+        return replace(drawn, image=np.where(condition.labels >= 0, 1.0001 * drawn.image, 0))
+
+
+class Blank(CopyPaste):
+    """Gives the background back."""
+
+    def _one(self, condition, seed):
+        image = condition.background.copy()
+        return Sample(image, condition.labels.copy(), provenance=condition.provenance)
+
+
+class Pale(CopyPaste):
+    """Lesions of a quarter of their contrast."""
+
+    def _one(self, condition, seed):
+        drawn = super()._one(condition, seed)
+        image = condition.background + 0.25 * (drawn.image - condition.background)
+        return replace(drawn, image=image.astype(np.float32))
+
+
+class Silent(CopyPaste):
+    def flaw(self, sample):
+        return ""
+
+
+class Writes(CopyPaste):
+    def _one(self, condition, seed):
+        drawn = super()._one(condition, seed)
+        condition.donor[...] = 0
+        return drawn
+
+
+@pytest.mark.parametrize(
+    ("cls", "found"),
+    [
+        (Smears, {"background kept"}),
+        (Blank, {"lesion shown", "lesion contrast"}),
+        (Pale, {"lesion contrast"}),
+        (Silent, {"lesion missing"}),
+        (Writes, {"lesion untouched"}),
+    ],
+)
+def test_a_cheat_fails_by_name(cls, found):
+    report = check_generator(cls, ndim=(2,))
+    assert found <= {check.name.removeprefix("2d: ") for check in report.failed}
+
+
+# -- runs ------------------------------------------------------------------------------------------
+
+QUIET: dict[str, Any] = {"edits": None, "device": "cpu", "reporter": NullReporter()}
+
+
+@pytest.fixture(scope="module")
+def fitted(toy_source, tmp_path_factory):
+    """Runs of both."""
+    home = tmp_path_factory.mktemp("moved")
+    for kind in ("copypaste", "elastic"):
+        fit(kind, SourceRequest("toy", "3"), home / kind, settings={}, **QUIET)
+    return home
+
+
+@pytest.mark.parametrize("kind", ["copypaste", "elastic"])
+def test_a_run_is_sampled_and_shown(kind, fitted, run_cli, tmp_path):
+    asked = {"copypaste": ("--lesions", ROOMY), "elastic": ("--edit", "elastic:amplitude_mm=5")}
+    where = ("-n", "6", "-o", tmp_path / "s", "--sheet", "--json", "--device=cpu")
+    result = run_cli("sample", fitted / kind, *where, *asked[kind])
+    assert result.exit_code == 0, result.stderr
+    told = json.loads((tmp_path / "s" / "provenance.json").read_text())["samples"].values()
+    assert len(told) == 6
+    if kind == "elastic":
+        assert all(t["moved"]["mm"] > 1 for t in told)
+        assert {step["edit"] for t in told for step in t["edits"]} == {"elastic"}
+    else:
+        placed = [t["lesions"] for t in told if t["lesions"]["room"]]
+        assert placed
+        assert all(t["apart_mm"] == 1 and t["donor"] in ToySource().train_ids for t in placed)
+        assert all(bool(t.get("flaw")) != t["lesions"]["room"] for t in told)
+    assert run_cli("show", fitted / kind).exit_code == 0
+
+
+def test_an_edit_that_leaves_the_image_behind_is_refused(fitted, refuse, tmp_path):
+    run, says = fitted / "elastic", "--edit transplant: elastic moves real images whole"
+    asked = ("-o", tmp_path / "out", "--device=cpu", "--edit", "transplant")
+    refuse("sample", run, "-n", "1", *asked, code=2, says=[says])
+    refuse("fit", "elastic", "--data", "toy:3", *asked, code=2, says=[says])
+    asks = Asks.of(RunFolder(run))  # as a host does, before it starts
+    check_request(SampleRequest(edits=("rotate",)), asks)
+    with pytest.raises(UsageFault, match="--edit enlarge: elastic moves"):
+        check_request(SampleRequest(edits=("enlarge",)), asks)
+    assert load_run(run, "cpu").edits == Elastic.default_edits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["copypaste", "elastic"])
+def test_a_bank_is_filled(kind, tmp_path):
+    run, asked = tmp_path / "run", SampleRequest(lesions=ROOMY if kind == "copypaste" else None)
+    fit(kind, SourceRequest("example", "3d"), run, settings={}, **QUIET)
+    bank = gansynth.fill_bank(run, tmp_path / "bank", request=asked, samples=6, device="cpu")
+    assert verify_bank(bank) == 6
+    assert BankReader(bank).spec.samples.lesions == asked.lesions
+    assert BankReader(bank).spec.lineage.cases

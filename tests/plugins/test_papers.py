@@ -1,0 +1,558 @@
+"""The papers' recipes: networks, what discriminators see, optimisers and order as they say.
+
+One row for each network. Layers are those that run, in order: ``4/2:64`` is a convolution four wide
+that strides by two and has 64 features, ``T`` a transposed one, ``max2`` a max-pooling. Where the
+paper is silent they are its reference's (pix2pix, DCGAN, the 3D U-Net). With a plus: not the
+paper's, and the recipe says so under ``open``. No paper counts parameters: they are what such
+layers come to.
+"""
+# mypy: disallow-untyped-calls=False
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
+
+from gansynth.core.generator import Step
+from gansynth.core.registry import installed
+from gansynth.core.schema import Schema
+from gansynth.core.source import SourceRequest
+from gansynth.core.space import Space
+from gansynth.fitting.composite_spec import ChainSpec, PerChannel
+from gansynth.fitting.cost_estimate import estimate
+from gansynth.fitting.recipe import find_recipe
+from gansynth.fitting.setup import resolve
+from gansynth.nn.networks import PatchDiscriminator, UNetGenerator
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.options import overlay
+from gansynth_cpggan.networks import Judge, Painter
+from gansynth_segmenter.networks import build as build_segmenter
+from gansynth_segmenter.options import SegmenterOptions
+from tests.plugins import paper_data
+from tests.plugins.paper_data import (
+    LABELS,
+    SEQUENCES,
+    SIZE,
+    TISSUES,
+    options_of,
+    sets_of,
+    settings_of,
+)
+
+T1 = Schema(("t1",), TISSUES, (2.0,) * 3)
+MRI = Schema(SEQUENCES, LABELS, (2.0,) * 3)
+MERGED = replace(MRI, labels={**LABELS, "tissues:CSF": 5, "tissues:GM": 6, "tissues:WM": 7})
+ONE = Schema(("t1",), LABELS, (1.0,) * 3)
+LIVER = replace(ONE, labels={"background": 0, "tumour": 1})
+SLICE = Schema(("t1",), {"background": 0}, (1.0, 1.0), "HW")
+BRAINS = replace(SLICE, box_classes=("metastasis",))
+SHIN, DONCENCO, MM = (54, 128, 128), (64, 240, 240), (150, 200, 160)
+
+PIX2PIX = """
+4/2:64 4/2:128 4/2:256 3,4,4/1,2,2:512 3,4,4/1,2,2:512 +3/1:512
+T3,4,4/1,2,2:512 +3/1:512 T3,4,4/1,2,2:256 +3/1:256 T4/2:128 +3/1:128 T4/2:64 +3/1:64 T4/2:"""
+PIX2PIX_70 = "4/2:64 4/2:128 4/2:256 4/1:512 4/1:1"
+ENCODER = "3/1:64 3/1:64 max2 3/1:128 3/1:128 max2 3/1:256 3/1:256 max2 3/1:512 3/1:512"
+U_NET = f"{ENCODER} +3/1:512 3/1:256 3/1:256 3/1:128 3/1:128 3/1:64 3/1:64 1/1:4"
+MM_U_NET = """
+3/1:16 3/1:16 max2 3/1:32 3/1:32 max2 3/1:64 3/1:64 max2 3/1:128 3/1:128 +3/1:128
+3/1:64 3/1:64 3/1:64 3/1:32 3/1:32 3/1:32 3/1:16 3/1:16 3/1:16 1/1:1
+"""
+MM_D = "3/2:16 3/2:32 3/1:1"
+LESION_D = "3/1:32 3/2:64 3/2:128 3/1:1 1/1:1"
+DC_128 = "linear:8192 T4/2:512 T4/2:256 T4/2:128 T4/2:64 T4/2:1"
+DC_64 = "linear:8192 T4/2:256 T4/2:128 T4/2:64 T4/2:1"
+DC_D_64 = "4/2:64 4/2:128 4/2:256 4/2:512 linear:1"
+DC_D_128 = "4/2:64 4/2:128 4/2:256 4/2:512 4/2:512 linear:1"
+# Karras et al. 2018, table 2, to 256 x 256: one channel, and a map of boxes at every size.
+PGGAN = """
+linear:8192 3/1:512 3/1:512 3/1:512 3/1:512 3/1:512 3/1:512 3/1:512
+3/1:256 3/1:256 3/1:128 3/1:128 3/1:64 3/1:64 1/1:1
+"""
+PGGAN_D = """
+1/1:64 3/1:64 3/1:128 3/1:128 3/1:256 3/1:256 3/1:512 3/1:512 3/1:512 3/1:512 3/1:512
+3/1:512 3/1:512 3/1:512 linear:512 linear:1
+"""
+LAYERS = {
+    **{"-": "", "mm": MM_U_NET, "mm-d": MM_D, "pix-d": PIX2PIX_70, "lesion-d": LESION_D},
+    **{"unet": U_NET, "unet-d": f"{ENCODER} 3/1:1", "pg": PGGAN, "pg-d": PGGAN_D},
+    **{f"pix{n}": f"{PIX2PIX}{n}" for n in (1, 4)},
+    **{"dc64": DC_64, "dc64-d": DC_D_64, "dc128": DC_128, "dc128-d": DC_D_128},
+}
+SCHEMAS = {
+    **{"t1": T1, "mri": MRI, "merged": MERGED, "one": ONE, "liver": LIVER},
+    **{"slice": SLICE, "brains": BRAINS},
+}
+# Recipe/set/part; what it is built for; generator, its parameters; discriminator, its own; and the
+# edges in voxels of the patch that each of the discriminator's heads judges at a time.
+TABLE = """
+shin2018/chain/tissues     t1     54,128,128  pix4  68900292 pix-d    11066049 70
+shin2018/chain/t1          t1     54,128,128  pix1  68900289 pix-d    11066049 70
+shin2018/chain/mri         merged 54,128,128  pix4  68924868 pix-d    11090625 70
+shin2018/chain/segmenter   mri    54,128,128  pix4  68912580 pix-d    11078337 70
+doncenco2022/SN            mri    64,240,240  unet  30431556 unet-d   14080193 84
+doncenco2022/plain         mri    64,240,240  unet  30431556 unet-d   14080193 84
+mmgan2020/pool             one    150,200,160 mm    2050705  mm-d     17329    15
+mmgan2020-liver/run        liver  150,200,160 mm    2049841  mm-d     16465    15
+lesion/run                 mri    64,64,64    -     0        lesion-d 288002   17,5
+han2018-dcgan/T1-128       slice  128,128     dc128 7769985  dc128-d  6958913  128
+han2018-dcgan/Concat-64    slice  64,64       dc64  3574657  dc64-d   2763585  64
+han2018-wgan/T1-128        slice  128,128     dc128 7769985  dc128-d  6958913  128
+han2018-wgan/Concat-64     slice  64,64       dc64  3574657  dc64-d   2763585  64
+han2019-cpggan/joint       brains 256,256     pg    23069447 pg-d     23072321 256
+"""
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
+
+
+def parsed(line: str) -> tuple[Any, ...]:
+    name, schema, size, layers, count, judged, judges, seen = line.split()
+    networks = LAYERS[layers], int(count), LAYERS[judged], int(judges)
+    return (name, SCHEMAS[schema], numbers(size), *networks, numbers(seen))
+
+
+NETWORKS = [parsed(line) for line in TABLE.strip().splitlines()]
+EACH = pytest.mark.parametrize("row", NETWORKS, ids=lambda row: row[0])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _brains():
+    paper_data.register()
+    yield
+    installed().remove("brains")
+
+
+def made(row: Any, **over: int) -> Any:
+    """A generator of the recipe at full size, or with some settings changed."""
+    recipe, _, name = row[0].partition("/")
+    settings = settings_of(recipe, *name.split("/"))
+    settings |= {key: str(value) for key, value in over.items() if key in settings}
+    return paper_data.made(find_recipe(recipe).spec.generator, settings, row[1], row[2])
+
+
+# -- layers, parameters, patches -------------------------------------------------------------------
+
+
+def entering(net: nn.Module, size: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of what enters a network of this size, one sample."""
+    if isinstance(net, UNetGenerator | PatchDiscriminator):
+        first = next(m for m in net.modules() if isinstance(m, nn.Conv3d | nn.Conv2d))
+        return (1, first.in_channels, *size)
+    if isinstance(net, Judge):
+        return (1, 2, *size)
+    linear: Any = getattr(net, "first", None)
+    return (1, 1, *size) if linear is None else (1, linear.in_features)
+
+
+def called(net: nn.Module, seen: Tensor, size: tuple[int, ...]) -> Any:
+    """What a network makes of what enters it; a progressive one at its full size."""
+    if isinstance(net, UNetGenerator):
+        return net(seen, [torch.empty(1, *shape) for shape in net.latent_shapes(size)])
+    if isinstance(net, Painter):
+        return net(seen, torch.empty(1, 1, *size), len(net.growth.edges) - 1, 1.0)
+    return net(seen, len(net.growth.edges) - 1, 1.0, 1) if isinstance(net, Judge) else net(seen)
+
+
+CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def brief(edges: Any) -> str:
+    edges = tuple(edges)
+    return str(edges[0]) if len(set(edges)) == 1 else ",".join(map(str, edges))
+
+
+def run_layers(net: nn.Module, size: tuple[int, ...]) -> str:
+    """What runs of a network."""
+    found: list[str] = []
+
+    def note(module: Any, inputs: object, output: Tensor) -> None:
+        if isinstance(module, nn.Linear):
+            found.append(f"linear:{module.out_features}")
+        elif isinstance(module, nn.MaxPool3d):
+            found.append(f"max{brief(module.kernel_size)}")
+        elif isinstance(module, CONVOLUTIONS):
+            kind = "T" if module.transposed else ""
+            edges = f"{brief(module.kernel_size)}/{brief(module.stride)}"
+            found.append(f"{kind}{edges}:{module.out_channels}")
+
+    for module in net.modules():
+        module.register_forward_hook(note)
+    called(net, torch.empty(entering(net, size)), size)
+    return " ".join(found)
+
+
+def linear(net: nn.Module) -> nn.Module:
+    """The network without what lets gradients reach other voxels, or not reach some.
+
+    A normalisation's mean is of all voxels; a maximum hides those that are less; and no weight is
+    zero, or takes away what another adds.
+    """
+    for module in list(net.modules()):
+        if is_parametrized(module):
+            remove_parametrizations(module, "weight")
+        for name, child in module.named_children():
+            if isinstance(child, nn.MaxPool3d):
+                setattr(module, name, nn.AvgPool3d(child.kernel_size, child.stride))
+            elif "Norm" in type(child).__name__:
+                setattr(module, name, nn.Identity())
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.fill_(0.1 if parameter.ndim > 1 else 0)
+    return net
+
+
+def patches(net: nn.Module, ndim: int, edge: int, whole: bool = False) -> list[tuple[int, ...]]:
+    """Edges of what reaches the middle verdict of each head, by gradient.
+
+    In images that are long along one axis at a time, which takes less; or in a whole one.
+    """
+    sizes = [tuple(edge if i == axis or whole else 16 for i in range(ndim)) for axis in range(ndim)]
+    each = []
+    for size in sizes[:1] if whole else sizes:
+        pair = torch.ones(entering(net, size), requires_grad=True)
+        found, edges = called(net, pair, size), []
+        for head in found[0] if isinstance(found, tuple) else [found]:
+            middle = head[(0, 0, *(n // 2 for n in head.shape[2:]))]
+            (gradient,) = torch.autograd.grad(middle, pair, retain_graph=True)
+            where = gradient[0].abs().amax(0).nonzero()
+            edges.append(tuple((where.amax(0) - where.amin(0) + 1).tolist()))
+        each.append(edges)
+    if whole:
+        return each[0]
+    return [tuple(each[axis][h][axis] for axis in range(ndim)) for h in range(len(each[0]))]
+
+
+def test_every_recipe_that_ships_has_its_networks_here():
+    assert {row[0].partition("/")[0] for row in NETWORKS} == set(installed().names("recipes"))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [pytest.param(r, marks=pytest.mark.slow if "liver" in r[0] else ()) for r in NETWORKS],
+    ids=lambda row: row[0],
+)
+def test_its_layers_and_parameters_are_the_papers(row):
+    with FakeTensorMode():
+        nets = made(row).nets
+        judges = [name for name in nets if name not in ("generator", "perceptor")]
+        expected = {name: row[5:7] for name in judges}
+        if row[3]:
+            expected["generator"] = row[3:5]
+        for name, (layers, parameters) in expected.items():
+            assert run_layers(nets[name], row[2]) == " ".join(layers.replace("+", "").split())
+            assert sum(p.numel() for p in nets[name].parameters()) == parameters
+
+
+@EACH
+def test_its_discriminator_sees_patches_of_the_papers_size(row):
+    """However many features it has: four in its first layer, for time."""
+    whole, ndim = row[7] == row[2][:1], len(row[2])
+    edge = row[7][0] if whole else max(row[7]) + 24
+    nets = made(row, width=4, d_width=4, max_width=8).nets
+    for name in set(nets) - {"generator", "perceptor"}:
+        found = patches(linear(nets[name]), ndim, edge, whole)
+        assert found == [(head,) * ndim for head in row[7]]
+
+
+def test_shins_segmenter_as_a_host_is_judged_by_the_same():
+    """``gansynth augment --target segmenter --set network=pix2pix``, the arms of Shin's table 1."""
+    options = SegmenterOptions.read({"network": "pix2pix", "width": "4"})
+    net = linear(build_segmenter(options, MRI, SHIN).nets["discriminator"])
+    assert run_layers(net, SHIN) == "4/2:4 4/2:8 4/2:16 4/1:32 4/1:1"
+    assert patches(net, 3, 94) == [(70, 70, 70)]
+
+
+def patchgan(strides: Any, channels: int, width: int = 64, norm: Any = "batch") -> Any:
+    """pix2pix's."""
+    own: Any = {"spectral": False, "texture_head": False, "down": "strided4", "stem": False}
+    return PatchDiscriminator(len(strides[0]), channels, width, strides, norm=norm, **own)
+
+
+def test_in_2d_it_is_the_published_70_pixel_patchgan():
+    """Of two RGB images side by side; Isola et al. 2017's own code has 2,769,601 parameters."""
+    with torch.device("meta"):
+        net = patchgan([(2, 2)] * 3, 6)
+        (verdict,), _ = net(torch.empty(1, 6, 256, 256))
+    assert sum(p.numel() for p in net.parameters()) == 2_769_601
+    assert verdict.shape == (1, 1, 30, 30)
+
+
+def test_along_thick_slices_a_patch_has_as_many_voxels_as_their_strides_make():
+    """Strides as spacings of 1:1, 2:1, 4:1 and 8:1 have them; the other axes are halved thrice."""
+    edges = []
+    for first in range(4):
+        net = patchgan([((1 if i < first else 2), 2, 2) for i in range(3)], 1, width=2)
+        edges += patches(linear(net), 3, 94)
+    assert edges == [(70, 70, 70), (36, 70, 70), (20, 70, 70), (11, 70, 70)]
+
+
+def test_a_window_smaller_than_its_patch_is_judged_all_the_same():
+    net = patchgan([(2, 2)] * 3, 1, norm="none")
+    found = [tuple(net(torch.ones(1, 1, n, 9))[0][0].shape[2:]) for n in (3, 8, 40)]
+    assert found == [(1, 1), (1, 1), (3, 1)]
+
+
+# -- what is told, and how they learn --------------------------------------------------------------
+
+BRAIN, BODY = ("label:0", "label:1", "label:2", "label:4", "body"), ("label:0", "label:1", "body")
+TURNS, BOTH = [["discriminator"], ["generator"]] * 2, [["generator", "discriminator"]] * 4
+PIX_LOSS = {"loss": "nonsaturating", "adversarial": 1, "l1": 100, "l1_lowpass": 1}
+LSGAN = {"loss": "lsgan", "l1": 0, "feature_matching": 0, "perceptual": 0}
+SHINS = {"output": "tanh", "batch_size": 1, "epochs": 200, "feature_matching": 0, "perceptual": 0}
+MMS = {**LSGAN, "adversarial": 0.5, "batch_size": 1, "decay": "linear", "decay_from": 0.5}
+PIX: Any = ({**SHINS, **PIX_LOSS}, BOTH, (2e-4, 2e-4), (0.5, 0.999), False)
+TURN = {**LSGAN, "adversarial": 1, "batch_size": 1, "steps": 2 * 94720, "decay": "none"}
+DON: Any = (TURN, TURNS, (1e-4, 1e-4), (0.9, 0.999))
+TISSUE, TUMOUR = (tuple(f"drawn:{v}" for v in values) for values in ((0, 1, 2, 3), (0, 1, 2, 4)))
+GIVEN, ALL = (
+    tuple(f"given:{c}" for c in SEQUENCES),
+    tuple(f"label:{v}" for v in (0, 1, 2, 4, 5, 6, 7)),
+)
+# Row of NETWORKS, told channels (of both players), drawn ones, options, turns, rates, betas, and
+# whether every convolution is spectrally normalised.
+LEARNT: list[tuple[Any, ...]] = [
+    (0, ("given:t1",), TISSUE, *PIX),
+    (2, ALL, SEQUENCES, *PIX),
+    (3, GIVEN, TUMOUR, *PIX),
+    (4, BRAIN, SEQUENCES, *DON, True),
+    (5, BRAIN, SEQUENCES, *DON, False),
+    (6, BRAIN, ("t1",), {**MMS, "epochs": 200, "pool": 4}, BOTH, (4e-4, 1e-4), (0.0, 0.9), True),
+    (7, BODY, ("t1",), {**MMS, "epochs": 100, "pool": 4}, BOTH, (4e-5, 1e-5), (0.0, 0.9), True),
+]
+
+
+@pytest.mark.parametrize("asked", LEARNT, ids=lambda asked: NETWORKS[asked[0]][0])
+def test_it_is_told_and_learns_as_its_paper_says(asked):
+    number, told, drawn, options, turns, rates, betas, spectral = asked
+    row = NETWORKS[number]
+    recipe, _, name = row[0].partition("/")
+    settings = settings_of(recipe, *name.split("/"))
+    loop, own = options_of(settings)
+    assert {**loop.model_dump(), **own.model_dump()}.items() >= options.items()
+    small = {"width": 4, "d_width": 4, "max_width": 8, "levels": 2, "d_levels": 2}
+    gan = paper_data.build(settings, row[1], (16, 32, 32), **small)
+    target = tuple(c if ":" in c else f"image:{c}" for c in drawn)
+    assert (gan.condition_channels, gan.target_channels) == (told, target)
+    for key, (_, names) in gan.channel_axes().items():
+        # Both players are told; pix2pix's discriminator sees what the image was made of, too.
+        assert not key.startswith("discriminator/") or names == (*target, *told)
+    assert [[p.player for p in gan.phases() if p.due(i)] for i in range(4)] == turns
+    made = [gan.optimizer(p, gan.nets[p].parameters()) for p in ("generator", "discriminator")]
+    assert [type(one) for one in made] == [torch.optim.Adam] * 2
+    assert tuple(one.defaults["lr"] for one in made) == rates
+    assert {one.defaults["betas"] for one in made} == {betas}
+    layers = [m for net in gan.nets.values() for m in net.modules() if isinstance(m, CONVOLUTIONS)]
+    assert [is_parametrized(m) for m in layers] == [spectral] * len(layers)
+
+
+def style(row: int) -> Any:
+    return made(NETWORKS[row], width=4, d_width=4).nets["generator"]
+
+
+def of(net: nn.Module, kind: Any) -> int:
+    return sum(isinstance(module, kind) for module in net.modules())
+
+
+def test_the_generators_are_of_the_papers_style():
+    pix, unet, mm = style(2), style(4), style(6)
+    assert (pix.style.skip, pix.style.dropout, pix.style.noise) == ("concat", 0.5, False)
+    assert len(pix.latent_shapes(SHIN)) == 3  # dropout in the three coarsest levels
+    assert {m.negative_slope for m in pix.modules() if isinstance(m, nn.LeakyReLU)} == {0.2}
+    assert (unet.style.up, unet.style.skip) == ("nearest", "concat")
+    # At a level of the decoder the features from below and the encoder's, side by side.
+    assert [up.in_channels for up in unet.up] == [4 + 8, 8 + 16, 16 + 32]
+    assert of(unet, nn.InstanceNorm3d) == of(unet, nn.Conv3d) - 2  # but the first and the image's
+    assert (of(unet, nn.ReLU) > 0, of(unet, nn.LeakyReLU)) == (True, 0)
+    assert unet.latent_shapes(DONCENCO) == []
+    # Fig. 3: enlarged, halved by a convolution three wide, laid beside the encoder's.
+    assert (mm.style.up, mm.style.narrow, mm.head) == ("cubic", "after", None)
+    assert [m.kernel_size for m in mm.narrow] == [(3, 3, 3)] * 3
+    assert (of(mm, nn.ReLU), of(mm, nn.LeakyReLU) > 0) == (0, True)
+    assert {net.output for net in (pix, unet, mm)} == {"tanh"}
+
+
+def test_shins_chain_begins_on_the_tissue_set():
+    (one,) = sets_of("shin2018").values()
+    assert isinstance(one.composite, ChainSpec)
+    parts = {part.name: part for part in one.composite.parts}
+    assert list(parts) == ["tissues", "t1", "mri", "segmenter"]
+    read = {"frame": "108,256,256", "whole": "54,128,128"}
+    for name in ("tissues", "t1"):
+        # The tissue set is brought to the same grid, and calls its T1 otherwise.
+        found = parts[name]
+        assert (found.data, found.read, found.names) == ("brains:healthy", read, {"T1": "t1"})
+    assert (parts["mri"].labels_by, parts["mri"].init_from) == ("tissues", "t1")
+    assert parts["segmenter"].data is None
+    assert one.request.read == read
+    names = [edit.partition(":")[0] for edit in one.edits or ()]
+    assert names == ["shift", "enlarge", "shrink", "clip"]
+
+
+def test_doncenco_fits_two_sets_and_three_more_if_asked():
+    assert list(sets_of("doncenco2022", only=())) == ["SN", "plain"]
+    every = sets_of("doncenco2022")
+    assert list(every) == ["SN", "plain", "local", "perceptual", "local-perceptual"]
+    read = {"frame": "95,240,240", "whole": "64,240,240", "resampling": "nearest"}
+    assert all(dict(one.request.read) == read for one in every.values())
+
+
+def test_mmgan_has_a_model_for_each_sequence_and_one_set_without_pool():
+    usual, every = sets_of("mmgan2020", only=()), sets_of("mmgan2020")
+    assert list(usual) == ["pool"]
+    assert list(every) == ["pool", "no-pool"]
+    assert all(one.composite == PerChannel("cgan3d", "each") for one in every.values())
+    assert [options_of(one.settings)[1].pool for one in every.values()] == [4, 0]
+    assert options_of(usual["pool"].settings)[1].body_of == "t1"
+    assert dict(usual["pool"].request.read) == {"frame": "150,200,160"}
+    for recipe in ("mmgan2020", "mmgan2020-liver"):
+        one, *_ = sets_of(recipe).values()
+        names = [edit.partition(":")[0] for edit in one.edits or ()]
+        assert names == ["elastic", "flip", "rotate", "scale", "clip"]
+
+
+@pytest.mark.parametrize("name", ["shin2018", "mmgan2020"])
+def test_a_recipe_finds_t1_by_the_names_that_data_have_for_it(name):
+    recipe = find_recipe(name)
+    for called in ("T1", "t1", "t1n", "T1w"):
+        assert recipe.called(("flair", called, "t1ce")) == {"T1": called}
+    with pytest.raises(UsageFault, match="needs a channel T1, expected one of T1"):
+        recipe.called(("flair", "t2"))
+
+
+@pytest.mark.parametrize("name", ["shin2018", "doncenco2022", "mmgan2020", "mmgan2020-liver"])
+def test_tiny_scales_change_sizes_and_lengths_only(name):
+    spec = find_recipe(name).spec
+    sizes = {"width", "d_width", "max_width", "levels", "d_levels", "local_size"}
+    assert set(spec.scale["tiny"].set) <= sizes | {"steps", "sample_every"}
+    assert set(spec.scale["tiny"].read) <= {"frame", "whole"}
+
+
+# -- doncenco's pairs ------------------------------------------------------------------------------
+
+SMALL = {"width": "4", "d_width": "4", "levels": "2", "d_levels": "2", "steps": "2"}
+
+
+def job_of(name: str, **changes: str) -> Any:
+    settings = {**settings_of("doncenco2022", name), **SMALL, **changes}
+    return resolve("cgan3d", SourceRequest("brains", "tumours"), settings, None, "cpu")
+
+
+def stepped(job: Any, count: int) -> Step:
+    stage = job.generator.stages()[0]
+    rng = torch.Generator().manual_seed(0)
+    return Step(job.batches(0, stage, range(count)), stage, 0, 0, rng, total=count)
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """A job of the recipe's at the smallest size, and its first batch."""
+    job = job_of("SN")
+    return SimpleNamespace(job=job, batch=stepped(job, 3).batch)
+
+
+def test_doncenco_asks_for_the_tumour_of_a_on_the_brain_of_b(pairs):
+    """Figures 4 and 7: A's tumour, B's brain, nothing of B's own tumour, nothing beyond B."""
+    batch, job = pairs.batch, pairs.job
+    donors = {i: job.crops.cut(i, np.random.default_rng(0)).labels for i in job.source.train_ids}
+    for number in range(3):
+        own, asked = batch.labels[number].numpy(), batch.asked[number].numpy()
+        assert not np.array_equal(own, asked)
+        # The brain stays where it is: what is no tumour of it is its own class.
+        body = (batch.context[number].numpy() == 1) | (own > 0)
+        assert np.array_equal((batch.asked_context[number].numpy() == 1) | (asked > 0), body)
+        assert not (asked[~body] > 0).any()
+        sizes = {i: (labels > 0).sum() for i, labels in donors.items()}
+        assert 0 < (asked > 0).sum() <= max(sizes.values())
+
+
+def test_the_same_step_asks_for_the_same_pairs(pairs):
+    stage = pairs.job.generator.stages()[0]
+    again = pairs.job.batches(0, stage, range(3))
+    assert torch.equal(again.asked, pairs.batch.asked)
+    assert torch.equal(pairs.job.batches(0, stage, range(1, 3)).asked, pairs.batch.asked[1:])
+    assert not torch.equal(pairs.job.batches(1, stage, range(3)).asked, pairs.batch.asked)
+
+
+def test_the_discriminator_sees_b_with_bs_label_and_the_sample_with_as(pairs):
+    """Figure 8."""
+    step, objective, batch = stepped(pairs.job, 3), pairs.job.generator.objective, pairs.batch
+    own, asked = objective._condition(step), objective._asked(step)
+    assert torch.equal(objective._real(step), batch.image)
+    assert torch.equal(objective._fake(step)[1], asked)
+    for condition, labels, context in (
+        (own, batch.labels, batch.context),
+        (asked, batch.asked, batch.asked_context),
+    ):
+        for channel, value in enumerate(LABELS.values()):
+            wanted = (labels == value) & ((value != 0) | (context != 1))
+            assert torch.equal(condition[:, channel] == 1, wanted)
+    assert own[:, 4].sum() > 0  # the brain
+
+
+def test_losses_that_compare_images_look_where_both_labels_are_alike():
+    job = job_of("local-perceptual", local_size="8")
+    gan, step = job.generator, stepped(job, 2)
+    labels, asked = step.batch.labels, step.batch.asked
+    assert labels is not None
+    assert asked is not None
+    assert set(gan.nets) == {"generator", "discriminator", "local", "perceptor"}
+    alike = gan.objective._alike(step)
+    assert torch.equal(alike[:, 0], torch.eq(labels, asked))
+    terms = gan.phases()[0].loss(step)
+    assert set(terms) == {"adversarial", "local_adversarial", "perceptual"}
+    assert all(torch.isfinite(term) for term in terms.values())
+
+
+def test_the_local_window_is_around_the_tumour_that_is_asked_for():
+    settings = overlay(settings_of("doncenco2022", "local"), {**SMALL, "local_size": "6"})
+    gan = paper_data.build(settings, MRI)
+    labels = torch.zeros(1, *SIZE)
+    labels[0, 2:5, 20:24, 25:28] = 2
+    channels = [labels == v for v in LABELS.values()]
+    condition = torch.stack([*channels, torch.zeros_like(labels)], 1).float()
+    image = torch.arange(labels.numel()).reshape(1, 1, *SIZE).float()
+    seen, told = gan.judges[1].view((image, condition))
+    assert seen.shape == (1, 1, 6, 6, 6)
+    assert told[:, 2].sum() == (labels == 2).sum()
+    assert torch.equal(seen[0, 0], image[0, 0, 0:6, 19:25, 24:30])
+
+
+def test_edits_that_have_cases_take_turns_are_refused_while_training():
+    with pytest.raises(UsageFault, match="fit_edits: transplant has cases take turns"):
+        job_of("SN", fit_edits='["transplant:pairs=ordered"]')
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+LEAN = {"checkpointing": "yes", "precision": "bf16"}
+FRAMED = Space("resample", DONCENCO, frame=(95, 240, 240), nearest=True, pad_label=0)
+FULL = {"precision": "fp32"}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name", "settings", "least", "most"),
+    [
+        ("mmgan2020", "pool", FULL, 4, 11),  # the paper's card has 11 GB
+        pytest.param("doncenco2022", "SN", FULL, 15, 30, marks=pytest.mark.slow),
+        pytest.param("doncenco2022", "SN", LEAN, 5, 10, marks=pytest.mark.slow),
+        pytest.param("doncenco2022", "local-perceptual", LEAN, 5, 10, marks=pytest.mark.slow),
+    ],
+)
+def test_a_step_at_full_size_takes_so_many_gb(monkeypatch, recipe, name, settings, least, most):
+    """Simulated; of one sequence where each has a model of its own."""
+    space = FRAMED if recipe == "doncenco2022" else Space("resample", MM, frame=MM, pad_label=0)
+    monkeypatch.setattr(paper_data.Brains, "space", property(lambda self: space))
+    one, request = sets_of(recipe)[name], SourceRequest("brains", "tumours")
+    if one.composite is not None:
+        request = replace(request, view={"channels": ["t1"]})
+    job = resolve("cgan3d", request, {**one.settings, **settings}, one.edits, "cpu")
+    assert job.space.size == space.size
+    assert least < estimate(job).peak / 1e9 < most
