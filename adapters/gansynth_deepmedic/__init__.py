@@ -1,7 +1,7 @@
-"""DeepMedic both ways: its configuration files in, synthetic cases into its training.
+"""DeepMedic: a source for its configuration files, and synthetic cases for its training.
 
-What the real program's process imports (``host``, ``subepochs``, ``insertion``, ``order``) needs
-numpy and h5py only; this module is not among it.
+The process of the real program imports ``host``, ``subepochs``, ``insertion`` and ``order``, which
+need numpy and h5py only. It does not import this module.
 """
 
 from __future__ import annotations

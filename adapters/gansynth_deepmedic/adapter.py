@@ -1,7 +1,7 @@
-"""DeepMedic as a host: its data sets extended on disk, or its training fed on the fly.
+"""DeepMedic as a target framework: data sets extended on disk, or training fed on the fly.
 
-On the fly the user's own checkout trains, unmodified, in its own Python; or the torch engine does.
-Either is a child process; the bank and its producer belong to this one.
+On the fly, the user's unmodified checkout trains in its own Python, or the torch engine trains.
+Either is a child process. This process owns the sample bank and its producer.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ if TYPE_CHECKING:
     from gansynth_deepmedic.model_config import ModelConfig
 
 OURS = LEFT | {ORDER, PROGRESS, TRAIN, "real"}
-"""What a training that never began may have left behind, beside its lists."""
+"""Files that a training may leave before it begins, beside its lists."""
 
 
 class DeepMedicAdapter(Adapter):
-    """One DeepMedic configuration to augment; what trains is a setting."""
+    """Augments the training of one DeepMedic configuration; the engine is a setting."""
 
     name: ClassVar[str] = "deepmedic"
     goes_on: ClassVar[tuple[str, ...]] = ("--set", "resume=yes")
@@ -76,34 +76,36 @@ class DeepMedicAdapter(Adapter):
 
     @property
     def sample_size(self) -> tuple[int, ...]:
-        """What leaves something beside the seam around a sample, (D, H, W)."""
+        """Least size (D, H, W) with voxels left inside the faded border."""
         return SMALLEST
 
     def finalise(self, sample: Sample) -> HostArrays:
-        """Nothing beside image and labels: files have nothing else."""
+        """Return no arrays beside image and labels."""
         if sample.labels is None:
-            raise DataFault("sample: no labels, expected them: DeepMedic learns from nothing else")
+            raise DataFault(
+                "sample: no labels, expected them, because DeepMedic learns from labels"
+            )
         return {}
 
     def validate(self) -> None:
-        """Refuse fold ``all``, and cases that are not read as their files have them."""
+        """Reject fold ``all``, and resampled cases."""
         host = self.host
         if host.fold == "all":
             raise UsageFault(
-                "--fold all: DeepMedic is validated on cases it is not trained on; expected fold "
-                f"0, the lists of {host.config.path}"
+                "--fold all: leaves no case to validate DeepMedic on; expected fold 0, the lists "
+                f"of {host.config.path}"
             )
         if host.options.spacing != "native":
             raise UsageFault(
                 f"--read spacing={host.request.read.get('spacing', host.options.spacing)}: "
-                "DeepMedic reads voxels as they are stored, and samples of another spacing have no "
-                "exact way back; expected native. Leave it out, here and for the generator"
+                "DeepMedic reads voxels as stored, and resampled samples cannot be converted back "
+                "exactly; expected native. Leave it out, here and for the generator"
             )
 
     def inject(
         self, dataset: Sequence[HostCase], plan: MixPlan[int], *, batch_size: int
     ) -> DrawnCases:
-        """The cases of one subepoch after another, for those who build their own training."""
+        """Return the cases of one subepoch after another, for a user's training loop."""
         return DrawnCases(plan, dataset, volume)
 
     def check(
@@ -115,7 +117,7 @@ class DeepMedicAdapter(Adapter):
     def planned(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> Mapping[str, Any]:
-        """What a dry run says: what trains, cases and segments of a subepoch, what was rounded."""
+        """Describe engine, cases and segments of a subepoch, and roundings for a dry run."""
         job = self._job(injection, settings, options)
         share = job.share
         each = share.segments // share.cases
@@ -132,20 +134,20 @@ class DeepMedicAdapter(Adapter):
             "subepochs_of_an_epoch": job.config.subepochs,
             "cases_per_subepoch": cases,
             "segments_per_subepoch": segments,
-            "said": list(share.said),
+            "said": list(share.notes),
             "real_in_generator_space": injection.real_in_generator_space,
             "versions": versions(job),
         }
 
     @classmethod
     def heavier(cls, settings: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
-        """DeepMedic's own affine deformations, of half of the segments."""
+        """Return DeepMedic's own affine deformations for half of the segments."""
         return {"affine": "0.5"}, ()
 
     def lasting(
         self, steps: int, mixes: Sequence[Mix], settings: Mapping[str, str], cases: int
     ) -> list[dict[str, str]]:
-        """Epochs, and the least segments of a subepoch that come out even in all of them."""
+        """Return epochs, and the least segments of a subepoch that fit all ratios exactly."""
         config = self.host.config
         segments = int(settings.get("segments", config.segments))
         kinds = [(ratio, schedule.kind == "constant") for ratio, schedule in mixes]
@@ -164,13 +166,13 @@ class DeepMedicAdapter(Adapter):
             return DeepMedicSession(job).run()
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
-        """Refuse a training that keeps no segmentations; see ``Adapter.check_judged``."""
+        """Reject a training that saves no segmentations; see ``Adapter.check_judged``."""
         from gansynth_deepmedic.record import refuse_unmeasurable
 
         refuse_unmeasurable(self.host, settings)
 
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
-        """Label maps of the held-out cases; see ``Adapter.judged``."""
+        """Return the label maps of the held-out cases; see ``Adapter.judged``."""
         from gansynth_deepmedic.record import judged_files
 
         return judged_files(self.host, folder)
@@ -195,21 +197,21 @@ class DeepMedicAdapter(Adapter):
         return export.run(dry_run=dry_run, reporter=reporter)
 
     @classmethod
-    def doctor(cls, asked: DoctorRequest) -> Iterator[Line]:
-        """A checkout, the Python that runs it, and what is installed there."""
+    def doctor(cls, request: DoctorRequest) -> Iterator[Line]:
+        """Check the checkout, its Python and the packages there."""
         from gansynth_deepmedic.program import doctor_lines
 
-        return doctor_lines(asked.settings.get("deepmedic"), asked.settings.get("python"))
+        return doctor_lines(request.settings.get("deepmedic"), request.settings.get("python"))
 
     def samples_drawn(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> int:
-        """The cases of all subepochs."""
+        """Return the cases of all subepochs."""
         job = self._job(injection, settings, options)
         return job.total * job.share.cases
 
     def bank_plan(self, injection: Injection) -> BankPlan | None:
-        """The bank that is made of a run's samples; see ``Adapter.bank_plan``."""
+        """Plan the sample bank of a run; see ``Adapter.bank_plan``."""
         return plan_own_bank(self, injection, lambda manifest: sample_bytes(manifest, self.host))
 
     # -- one training ------------------------------------------------------------------------------
@@ -217,7 +219,7 @@ class DeepMedicAdapter(Adapter):
     def _checked_job(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> Job:
-        """One training, checked with its folder and what draws its samples."""
+        """Return one training after checks of settings, folder and sample source."""
         self.check_ways(injection)
         job = self._job(injection, settings, options)
         check_output(job)
@@ -227,12 +229,12 @@ class DeepMedicAdapter(Adapter):
     def _new_job(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> Job:
-        """One training, all that can be known of it checked; but for its folder."""
-        known = self.host.model
-        choices = Choices.read(settings, options, None if known is None else known.path)
+        """Return one training after all checks but that of its folder."""
+        model = self.host.model
+        choices = Choices.read(settings, options, None if model is None else model.path)
         config = choices.asked(self.host.config)
         network = self._network(choices)
-        own = choices.engine == "torch"
+        in_torch = choices.engine == "torch"
         output = choices.output or usual_output(RUNS, self.host.name, injection)
         return Job(
             injection=injection,
@@ -247,24 +249,24 @@ class DeepMedicAdapter(Adapter):
             output=output,
             origin=open_origin(injection, self.host, self._held_out_of(injection)),
             regions=asked_regions(choices.regions, self.host),
-            program=None if own else choices.program(),
-            engine=read_settings(choices.own, config, network) if own else None,
+            program=None if in_torch else choices.program(),
+            engine=read_settings(choices.torch, config, network) if in_torch else None,
             patience=read_patience(),
         )
 
     def _held_out_of(self, injection: Injection) -> tuple[CaseRecord, ...]:
-        """Records of held-out cases, if anything is asked of a generator."""
-        asked = injection.ratio.p > 0 or injection.real_in_generator_space
-        return self.held_out if asked else ()
+        """Return the records of held-out cases if a generator is used."""
+        generates = injection.ratio.p > 0 or injection.real_in_generator_space
+        return self.held_out if generates else ()
 
     def _network(self, choices: Choices) -> ModelConfig:
-        """The network's configuration, looked at once with all data."""
+        """Return the network's configuration, checked once with all data."""
         from gansynth_deepmedic.usable import refuse_unusable
 
         config = self.host.config
         if config.weighted:
             raise DataFault(
-                f"{config.path}: weightedMapsForSamplingEachCategoryTrain is set, and synthetic "
+                f"{config.path}: weightedMapsForSamplingEachCategoryTrain is set, but synthetic "
                 "cases have no such maps; expected sampling by labels (typeOfSamplingForTraining). "
                 "Remove that key"
             )
@@ -276,10 +278,10 @@ class DeepMedicAdapter(Adapter):
 
 
 def check_output(job: Job) -> None:
-    """Refuse a folder that holds something, or nothing to go on with.
+    """Reject a new output folder that is not empty, or a resumed one without a training.
 
     Raises:
-        UsageFault: with the way out.
+        UsageFault: with a hint.
         IntegrityFault: the record of the training there is damaged.
     """
     if job.choices.resume:

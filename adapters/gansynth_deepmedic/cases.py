@@ -38,12 +38,12 @@ from gansynth_deepmedic.order import SLOTS
 
 MANIFEST = "manifest.json"
 _DEEPEST = 4
-"""Folders above a file that a case's name is made of at most."""
+"""Most parent folders in a case's name."""
 
 
 @dataclass(frozen=True)
 class Cases:
-    """What a configuration lists."""
+    """The cases of a configuration."""
 
     listing: VolumeSet  # as a data set of volumes; cases are of part ``train`` or ``val``
     listed: Mapping[str, Listed]  # case -> its files
@@ -53,7 +53,7 @@ class Cases:
 def list_cases(
     kind: str, config: TrainConfig, model: ModelConfig | None, names: Sequence[str] | None
 ) -> Cases:
-    """Name the cases of a configuration, and note what is wrong without reading an image."""
+    """Name the cases of a configuration, and collect faults without reading an image."""
     everything = (*config.train, *config.validation)
     parts = ["train"] * len(config.train) + ["val"] * len(config.validation)
     ids = known_names(config, everything) or case_ids(everything, config.channels[0])
@@ -82,18 +82,18 @@ def list_cases(
 
 
 def session(config: TrainConfig) -> str:
-    """The configuration's own name for itself, else that of its folder."""
+    """Return the configuration's ``sessionName``, else the name of its folder."""
     named = config.values.get("sessionName") is not None
     return config.session if named else config.path.parent.name or config.path.stem
 
 
 def class_labels(classes: int) -> dict[str, int]:
-    """Names of DeepMedic's classes, which have numbers only."""
+    """Return names of DeepMedic's classes, which have numbers only."""
     return {"background": 0, **{f"label {number}": number for number in range(1, classes)}}
 
 
 def case_ids(cases: Sequence[Listed], channel: str) -> tuple[str, ...]:
-    """The shortest name that tells all cases apart: of the folder, of the file, of both, ..."""
+    """Return the shortest unique names of cases: of the folder, of the file, of both, ..."""
 
     def file(case: Listed) -> str:
         first = _first(case)
@@ -128,17 +128,17 @@ def _channel_faults(config: TrainConfig, model: ModelConfig | None) -> Iterator[
 
 
 def wrong_channels(config: TrainConfig, model: ModelConfig) -> DataFault:
-    """What is said where the network takes another number of channels than there are."""
+    """Return the error for a network with another number of channels."""
     return DataFault(
         f"{model.path}: numberOfInputChannels is {model.channels}, expected {len(config.channels)} "
         f"as {config.path} lists ({', '.join(config.channels)}); correct one of them"
     )
 
 
-def _missing(listed: Mapping[str, Listed], known: Collection[str | None]) -> Iterator[Fault]:
+def _missing(listed: Mapping[str, Listed], skipped: Collection[str | None]) -> Iterator[Fault]:
     for case, files in listed.items():
         for file in files.files:
-            if case not in known and not os.path.isfile(file):
+            if case not in skipped and not os.path.isfile(file):
                 message = (
                     f"{file}: missing, expected for case {case!r}; add it, or remove the case from "
                     "every list"
@@ -147,47 +147,47 @@ def _missing(listed: Mapping[str, Listed], known: Collection[str | None]) -> Ite
 
 
 def _synthetic(listed: Mapping[str, Listed]) -> Iterator[Fault]:
-    """Cases that a generator has drawn: none may learn from its like, or be judged by it."""
+    """Yield faults of synthetic cases, which must not train a generator or validate."""
     exports: dict[Path, bool] = {}
     for case, files in listed.items():
         for file in files.files:
             homes = [home for home in _slot_folders(file) if _export(home, exports)]
             if homes:
                 message = (
-                    f"{file}: is a synthetic case of {homes[0]}, expected real ones, to train a "
-                    "generator on and to validate on; list the real files, as the "
-                    "configuration did that gansynth augment was given"
+                    f"{file}: is a synthetic case of {homes[0]}, expected real ones for a "
+                    "generator and for validation; list the real files of the original "
+                    "configuration"
                 )
                 yield Fault(case, file, IntegrityFault(message))
                 break
 
 
 def _slot_folders(file: Path) -> Iterator[Path]:
-    """Folders with a folder of synthetic cases in them that a file lies in."""
+    """Yield the exports whose folder of synthetic cases holds a file."""
     for path in dict.fromkeys((file, Path(os.path.realpath(file)))):
         yield from (home.parent for home in path.parents if home.name == SLOTS)
 
 
-def _export(folder: Path, known: dict[Path, bool]) -> bool:
-    """Whether ``gansynth augment`` has written a folder."""
-    if folder not in known:
+def _export(folder: Path, exports: dict[Path, bool]) -> bool:
+    """Return whether ``gansynth augment`` has written a folder."""
+    if folder not in exports:
         try:
-            known[folder] = "gansynth" in read_json(folder / MANIFEST)
+            exports[folder] = "gansynth" in read_json(folder / MANIFEST)
         except GansynthError:
-            known[folder] = False
-    return known[folder]
+            exports[folder] = False
+    return exports[folder]
 
 
 def _both_sides(listed: Mapping[str, Listed], config: TrainConfig) -> Iterator[Fault]:
-    """Images that are both trained on and validated on."""
+    """Yield faults of images in both training and validation."""
     ids = list(listed)
     trained = {os.path.realpath(_first(listed[case])): case for case in ids[: len(config.train)]}
     for case in ids[len(config.train) :]:
         file = _first(listed[case])
-        other = trained.get(os.path.realpath(file))
-        if other is not None:
+        twin = trained.get(os.path.realpath(file))
+        if twin is not None:
             message = (
-                f"{file}: is listed in {config.train_list.name}, to train on (case {other!r}), and "
+                f"{file}: is listed in {config.train_list.name}, to train on (case {twin!r}), and "
                 f"in {config.validation_list}, to validate on (case {case!r}); expected each case "
                 "on one side; remove it from one"
             )
@@ -199,20 +199,20 @@ def _native(value: object) -> object:
 
 
 class DeepMedicOptions(ReadOptions):
-    """How the cases of a DeepMedic configuration are read."""
+    """Options for reading the cases of a DeepMedic configuration."""
 
     needs: ClassVar[Needs] = {**OF_BOXES, "resampling": "whole"}
 
     model: str | None = Field(
         None,
-        description="`modelConfig.cfg`: its number of classes says which labels there are, its "
-        "number of channels is compared, and `gansynth check` looks whether segments fit; else "
-        "labels are 0 to the largest in the training cases",
+        description="`modelConfig.cfg`: its number of classes sets the labels, its number of "
+        "channels is compared, and `gansynth check` checks whether segments fit; else labels are "
+        "0 to the largest in the training cases",
     )
     channels: Words | None = Field(
         None,
-        description="names of the channels, in the order of `channelsTraining`; else what tells "
-        "the list files' names apart, or the csv's `channel_NAME`",
+        description="names of the channels, in the order of `channelsTraining`; else the "
+        "distinguishing parts of the list files' names, or the csv's `channel_NAME`",
     )
     labels: LabelNames | None = Field(None, description="NAME:NUMBER,... of the labels")
     modality: Modalities | None = Field(
@@ -225,9 +225,9 @@ class DeepMedicOptions(ReadOptions):
     window: ClipWindow = None
     spacing: Annotated[Spacing, BeforeValidator(_native)] = Field(
         "native",
-        description="`native`: voxels stay as they are, as DeepMedic takes them; voxel size in mm "
-        "along z,y,x (one number for all three) to resample to, for a generator that is not to go "
-        "back into DeepMedic",
+        description="`native`: voxels as stored, as in DeepMedic; or a voxel size in mm along "
+        "z,y,x (one number for all three) to resample to, for a generator that is not used with "
+        "DeepMedic",
     )
     size: CropSize = None
     frame: Frame = None
@@ -242,10 +242,10 @@ class DeepMedicOptions(ReadOptions):
         return self
 
     def volumes(self, config: TrainConfig) -> VolumeOptions:
-        """The same as options of any volumes.
+        """Convert the options to those of any volumes.
 
         Raises:
-            UsageFault: as many names as channels are expected.
+            UsageFault: the number of names differs from the number of channels.
         """
         count = len(config.channels)
         if self.channels is not None and len(set(self.channels)) != count:
@@ -256,6 +256,6 @@ class DeepMedicOptions(ReadOptions):
             )
         modality = self.modality
         if modality is None:
-            modality = tuple("mr" if own else "none" for own in config.normalised)
+            modality = tuple("mr" if normalises else "none" for normalises in config.normalised)
         same = {key: value for key, value in self if key not in ("model", "modality")}
         return VolumeOptions(**same, modality=modality, allow_absolute=True)

@@ -1,4 +1,4 @@
-"""``gansynth check deepmedic:trainConfig.cfg``: everything that is wrong, file by file."""
+"""``gansynth check deepmedic:trainConfig.cfg``: all faults, file by file."""
 
 from __future__ import annotations
 
@@ -38,53 +38,53 @@ from gansynth_deepmedic.usable import (
 __all__ = ["check_deepmedic", "refuse_unusable", "roi_faults"]
 
 FRACTION = 1e-3
-"""How far a label may be from a whole number without a word: header scales leave such rests."""
+"""Tolerated distance of a label from a whole number; scaling by headers rounds."""
 
 
 def check_deepmedic(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
-    """Find everything that is wrong with ``deepmedic:trainConfig.cfg``; every file is read.
+    """Find all faults of ``deepmedic:trainConfig.cfg``; every file is read.
 
     Raises:
-        UsageFault: no such file, or options that do not fit.
-        DataFault: a configuration or list that cannot be used at all.
+        UsageFault: no such file, or invalid options.
+        DataFault: a configuration or list that cannot be read.
     """
-    request, config, cases, asked = listed_by(request)
+    request, config, cases, options = listed_by(request)
     listing, model = cases.listing, cases.model
     findings = [Finding("error", f.case, f.file, str(f.error)) for f in listing.faults]
     findings += [Finding("warning", None, config.path, text) for text in notes(config)]
-    found = [] if model is None else list(config_faults(config, model))
-    findings += [Finding("error", None, file, str(fault)) for file, fault in found]
-    labels = asked.labels or listing.labels
-    seen = Seen(
+    faults = [] if model is None else list(config_faults(config, model))
+    findings += [Finding("error", None, file, str(fault)) for file, fault in faults]
+    labels = options.labels or listing.labels
+    tally = Seen(
         None if labels is None else frozenset(labels.values()),
-        "--read labels" if asked.labels or model is None else str(model.path),
+        "--read labels" if options.labels or model is None else str(model.path),
     )
     trained = set(config.train)
     for number, (case, listed) in enumerate(cases.listed.items(), start=1):
-        findings += _check_case(case, listed, seen, cases, config, trained=listed in trained)
+        findings += _check_case(case, listed, tally, cases, config, trained=listed in trained)
         progress(number, len(cases.listed))
     if labels is not None:
-        findings += unused_labels(config.path, seen)
-    findings += _sides(request, config, cases, asked, seen)
+        findings += unused_labels(config.path, tally)
+    findings += _sides(request, config, cases, options, tally)
     return Checked(listing.name, len(cases.listed), in_order(_each_once(findings)))
 
 
 def _each_once(findings: list[Finding]) -> list[Finding]:
-    """Several looks at a file may find the same."""
+    """Remove repeated findings; several checks may report the same."""
     return list({(f.level, f.case, f.message): f for f in findings}.values())
 
 
 def _check_case(
-    case: str, listed: Listed, seen: Seen, cases: Cases, config: TrainConfig, *, trained: bool
+    case: str, listed: Listed, tally: Seen, cases: Cases, config: TrainConfig, *, trained: bool
 ) -> Iterator[Finding]:
-    """Read a case's files to their last byte."""
+    """Check a case; its files are read completely."""
     assert listed.labels is not None
-    if not all(os.path.isfile(file) for file in listed.files):  # told already
+    if not all(os.path.isfile(file) for file in listed.files):  # reported already
         return
     for look in (header_faults, content_faults):
         faults = look(listed, config, cases.model, trained=trained)
         yield from _told(case, listed.labels, faults)
-    yield from _labels(case, listed.labels, seen, cases)
+    yield from _labels(case, listed.labels, tally, cases)
     digest, flat, whole = hashlib.sha256(), True, True
     for file in dict.fromkeys(file for file in listed.channels if file is not None):
         try:
@@ -103,12 +103,12 @@ def _check_case(
             text = f"{file}: every voxel is {volume.array.flat[0]}; an empty channel?"
             yield Finding("warning", case, file, text)
     if whole and not flat:
-        seen.content[digest.hexdigest()].append(case)
+        tally.content[digest.hexdigest()].append(case)
     yield from _headers(case, listed)
 
 
 def _told(case: str, file: Path, faults: Iterator[Found]) -> Iterator[Finding]:
-    """Faults, until one ends the look at the case."""
+    """Yield the faults of a case until one ends its check."""
     try:
         for where, fault in faults:
             yield Finding("error", case, where, str(fault))
@@ -118,53 +118,57 @@ def _told(case: str, file: Path, faults: Iterator[Found]) -> Iterator[Finding]:
         yield Finding("error", case, file, str(fault))
 
 
-def _labels(case: str, file: Path, seen: Seen, cases: Cases) -> Iterator[Finding]:
-    """Values of a label map."""
+def _labels(case: str, file: Path, tally: Seen, cases: Cases) -> Iterator[Finding]:
+    """Check the values of a label map."""
     try:
         array = read_nifti(file).array
         labels = label_map(file, array, cases.model)
-    except DataFault:  # told already
+    except DataFault:  # reported already
         return
     if array.dtype.kind == "f" and not np.allclose(array, np.rint(array), atol=FRACTION):
         text = (
-            f"{file}: holds fractions, which DeepMedic rounds; expected whole numbers; was it "
-            "resampled? Resample label maps to the nearest voxel"
+            f"{file}: holds fractions, which DeepMedic rounds, expected whole numbers; "
+            "resample label maps to the nearest voxel"
         )
         yield Finding("warning", case, file, text)
-    yield from check_values(seen, case, file, labels)
+    yield from check_values(tally, case, file, labels)
 
 
 def _headers(case: str, listed: Listed) -> Iterator[Finding]:
-    """Files whose headers tell of another place than the label map's: DeepMedic does not look."""
+    """Warn of files whose affine differs from the label map's; DeepMedic does not check."""
     assert listed.labels is not None
     reference: Header | None = None
     for file in dict.fromkeys((listed.labels, *listed.files)):
         try:
             header = read_nifti_header(file)
-        except GansynthError:  # told already
+        except GansynthError:  # reported already
             return
         reference = reference or header
         difference = affine_difference(header.affine, reference.affine)
         if difference > AFFINE_TOLERANCE:
             text = (
                 f"{file}: affine differs from that of {listed.labels.name} by up to "
-                f"{difference:.3g} mm; DeepMedic takes voxels as they are stored, and so does "
-                "gansynth here; do they lie on each other? If so, copy the header"
+                f"{difference:.3g} mm; DeepMedic and gansynth ignore it and take voxels as "
+                "stored; if the voxels match, copy the header"
             )
             yield Finding("warning", case, file, text)
 
 
 def _sides(
-    request: SourceRequest, config: TrainConfig, cases: Cases, asked: DeepMedicOptions, seen: Seen
+    request: SourceRequest,
+    config: TrainConfig,
+    cases: Cases,
+    options: DeepMedicOptions,
+    tally: Seen,
 ) -> Iterator[Finding]:
-    """Subjects, or the same image, on both sides."""
+    """Yield subjects and identical images on both sides of the split."""
     listing = cases.listing
     try:
         subject_of = subjects_of(listing, request.subjects)
-        folds = folds_of(listing, subject_of, asked.volumes(config))
+        folds = folds_of(listing, subject_of, options.volumes(config))
     except GansynthError as error:
         yield Finding("error", None, listing.where, str(error))
         return
     if config.validation:
         yield from check_folds(listing.where, subject_of, folds)
-    yield from same_content(listing.where, seen.content, folds)
+    yield from same_content(listing.where, tally.content, folds)

@@ -1,4 +1,4 @@
-"""What a training is told: ``--set``, the options about engines, and what follows ``--``."""
+"""Options of a training: ``--set``, engine options, and arguments after ``--``."""
 
 from __future__ import annotations
 
@@ -36,27 +36,25 @@ class DeepMedicSettings(TorchSettings):
         **dict.fromkeys(sorted(TorchSettings.model_fields.keys() - {"regions"}), "engine=torch"),
     }
 
-    engine: Engine = Field(
-        description="what trains, as --engine: deepmedic (your checkout) or torch"
-    )
+    engine: Engine = Field(description="engine, as --engine: deepmedic (your checkout) or torch")
     deepmedic: str | None = Field(None, description="folder of the checkout, as --deepmedic")
     python: str | None = Field(
-        None, description="Python that has its TensorFlow, as --deepmedic-python"
+        None, description="Python with its TensorFlow, as --deepmedic-python"
     )
     model: str | None = Field(
-        None, description="modelConfig.cfg of the network; torch has DeepMedic's own without"
+        None, description="modelConfig.cfg of the network; torch defaults to DeepMedic's example"
     )
     epochs: int | None = Field(None, ge=1, description="epochs to train (numberOfEpochs)")
     subepochs: int | None = Field(
         None, ge=1, description="subepochs of an epoch (numberOfSubepochs)"
     )
     cases: int | None = Field(
-        None, ge=1, description="cases that a subepoch loads (numOfCasesLoadedPerSubepoch)"
+        None, ge=1, description="cases of a subepoch (numOfCasesLoadedPerSubepoch)"
     )
     segments: int | None = Field(
         None,
         ge=1,
-        description="segments that it takes of them (numberTrainingSegmentsLoadedOnGpuPerSubep)",
+        description="segments of a subepoch (numberTrainingSegmentsLoadedOnGpuPerSubep)",
     )
     batch: int | None = Field(
         None, ge=1, description="segments of a training step (batchsize_train)"
@@ -64,19 +62,19 @@ class DeepMedicSettings(TorchSettings):
     processes: int | None = Field(
         None,
         ge=-1,
-        description="processes that take segments; -1 for none (num_processes_sampling)",
+        description="processes that sample segments; -1 for none (num_processes_sampling)",
     )
     affine: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="probability that a training case is turned (up to 45 degrees) and zoomed (up "
-        "to 10 %), as by augm_img_prms_tr, whose place it takes",
+        description="probability that a training case is rotated (up to 45 degrees) and zoomed "
+        "(up to 10 %); replaces augm_img_prms_tr",
     )
     output: str | None = Field(
         None, description="folder for the results, as -o (runs/deepmedic/NAME_R-S)"
     )
-    resume: bool = Field(False, description="yes goes on with the training in that folder")
+    resume: bool = Field(False, description="yes resumes the training in that folder")
 
 
 _NUMBERS = {
@@ -90,43 +88,43 @@ _NUMBERS = {
 """Setting -> key of ``trainConfig.cfg``."""
 RUNS = Path("runs") / "deepmedic"
 AUGMENTATION = ("augm_img_prms_tr", "augm_sample_prms_tr", "reflectImagesPerAxis", "performIntAugm")
-"""Keys that augment training cases or segments, those of earlier versions included."""
+"""Keys that augment training cases or segments, also those of earlier versions."""
 _OWN, _VALUED = ("-train", "-test"), ("-model", "-load", "-dev")
 _KNOWN = (*_OWN, *_VALUED, "-resetopt")
 NO_ENGINE = (
-    "nothing says what is to train, or where to write; expected one of: -o DIR alone, a data set "
-    "that stock DeepMedic trains on; --deepmedic CHECKOUT, your own DeepMedic trained on the fly; "
-    "--engine torch, gansynth's network of the same kind"
+    "no engine or output is given, expected one of: -o DIR alone, a data set for stock DeepMedic; "
+    "--deepmedic CHECKOUT, your own DeepMedic trained on the fly; --engine torch, gansynth's "
+    "network of the same kind"
 )
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What the user says about the training."""
+    """The user's choices for a training."""
 
-    engine: Engine  # what trains
-    checkout: Path | None = None  # folder of the program; None for what the environment names
-    python: Path | None = None  # its Python; None likewise
+    engine: Engine  # deepmedic or torch
+    checkout: Path | None = None  # folder of the program; None for that of the environment
+    python: Path | None = None  # its Python; None for that of the environment
     model: Path | None = None  # the network's configuration; None for DeepMedic's own (torch only)
     output: Path | None = None  # folder for results; None for the usual one
-    resume: bool = False  # go on with what is there
-    # keys of ``trainConfig.cfg`` that are set otherwise
+    resume: bool = False  # resume the training in the output folder
+    # changed keys of ``trainConfig.cfg``
     numbers: Mapping[str, int] = field(default_factory=dict)
-    # likewise, of those that augment training cases
+    # changed keys that augment training cases
     heavier: Mapping[str, Any] = field(default_factory=dict)
-    own: Mapping[str, str] = field(default_factory=dict)  # settings of the torch engine
-    regions: str = ""  # that Dice and HD95 are reported of, as typed
+    torch: Mapping[str, str] = field(default_factory=dict)  # settings of the torch engine
+    regions: str = ""  # regions for Dice and HD95, as typed
     arguments: tuple[str, ...] = ()  # of the program, without ``-model``; paths are absolute
-    device: str = "cpu"  # of the program, as its ``-dev`` says
+    device: str = "cpu"  # ``-dev`` of the program
 
     @classmethod
     def read(
         cls, settings: Mapping[str, str], options: Sequence[str], model: Path | None = None
     ) -> Choices:
-        """Check and convert ``--set`` values and what follows ``--``.
+        """Check and convert ``--set`` values and arguments after ``--``.
 
         Raises:
-            UsageFault: naming what is wrong, or that no engine is chosen.
+            UsageFault: naming the fault, or that no engine is chosen.
         """
         if "engine" not in settings and "deepmedic" in settings:
             settings = {**settings, "engine": "deepmedic"}
@@ -139,18 +137,18 @@ class Choices:
                 f"-- {options[0]}: --engine torch has no command line of its own, expected --set "
                 "KEY=VALUE (model, device ...); leave out what follows --"
             )
-        own = _Options.read(options)
-        if own.model is not None and read.model not in (None, own.model):
+        program_options = _Options.read(options)
+        if program_options.model is not None and read.model not in (None, program_options.model):
             raise UsageFault(
-                f"-- -model {own.model} and --set model={read.model}: expected one of them; leave "
-                "the other out"
+                f"-- -model {program_options.model} and --set model={read.model}: expected one "
+                "of them; leave the other out"
             )
-        if read.resume and own.load:
+        if read.resume and program_options.load:
             raise UsageFault(
-                "-- -load with --set resume=yes: which checkpoint to go on with is known, expected "
+                "-- -load with --set resume=yes: resume selects the checkpoint itself, expected "
                 "one of them; leave the other out"
             )
-        named = own.model or read.model
+        named = program_options.model or read.model
         model = model if named is None else _path(named)
         if engine == "deepmedic" and model is None:
             raise UsageFault(
@@ -170,37 +168,37 @@ class Choices:
                 if (number := getattr(read, key)) is not None
             },
             heavier=_heavier(read.affine),
-            own={k: text for k, text in settings.items() if k in TorchSettings.model_fields},
+            torch={k: text for k, text in settings.items() if k in TorchSettings.model_fields},
             regions=read.regions,
-            arguments=own.arguments,
-            device=own.device,
+            arguments=program_options.arguments,
+            device=program_options.device,
         )
 
     def asked(self, config: TrainConfig) -> TrainConfig:
-        """A configuration with the numbers that hold for this training."""
-        known: dict[str, Any] = {
+        """Return a configuration with the numbers of this training."""
+        fields: dict[str, Any] = {
             key: self.numbers[name] for key, name in _NUMBERS.items() if name in self.numbers
         }
         values = {**config.values, **self.numbers, **self.heavier}
-        return replace(config, values=values, **known)
+        return replace(config, values=values, **fields)
 
     def values(self, config: TrainConfig, output: Path, *, augmented: bool) -> dict[str, Any]:
-        """Keys of ``train.cfg`` that are to be other than the user's file says.
+        """Return the keys of ``train.cfg`` that differ from the user's file.
 
         Raises:
-            UsageFault: they are not, and are to be turned.
+            UsageFault: affine augmentation is requested and switched off.
         """
         turned = self.heavier.get("augm_img_prms_tr", {}).get("affine", {})
         refuse_unaugmented({"affine": turned.get("prob")}, ["affine"], usual=augmented)
         off = [] if augmented else [key for key in AUGMENTATION if config.values.get(key)]
-        told = {**self.numbers, **self.heavier, "folderForOutput": str(output)}
-        return {**told, **dict.fromkeys(off)}
+        values = {**self.numbers, **self.heavier, "folderForOutput": str(output)}
+        return {**values, **dict.fromkeys(off)}
 
     def program(self) -> Program:
         """The real program.
 
         Raises:
-            UsageFault: no checkout is named, or it is none.
+            UsageFault: no checkout is named, or the folder is not one.
             EnvironmentFault: its Python lacks something.
         """
         from gansynth_deepmedic.program import find_program
@@ -211,11 +209,11 @@ class Choices:
         return find_program(checkout, python)
 
     def network(self, schema: Schema) -> ModelConfig:
-        """The network's configuration.
+        """Read the network's configuration.
 
         Raises:
             UsageFault: there is no such file.
-            DataFault: code, or keys that do not fit.
+            DataFault: code, or invalid keys.
         """
         if self.model is not None:
             from gansynth_deepmedic.model_config import read_model_config
@@ -227,14 +225,14 @@ class Choices:
 
     @property
     def gpus(self) -> tuple[int, ...]:
-        """CUDA devices that the program has for itself."""
+        """CUDA devices that the training occupies."""
         if self.engine == "torch":
             from gansynth.runtime.devices import pick_device
 
-            picked = pick_device(self.own.get("device", "auto"))
+            picked = pick_device(self.torch.get("device", "auto"))
             return (picked.index or 0,) if picked.type == "cuda" else ()
-        found = re.fullmatch(r"cuda(\d*)", self.device)
-        return () if found is None else (int(found[1] or 0),)
+        match = re.fullmatch(r"cuda(\d*)", self.device)
+        return () if match is None else (int(match[1] or 0),)
 
 
 # -- the program's own options ---------------------------------------------------------------------
@@ -242,7 +240,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class _Options:
-    """What follows ``--``, as ``deepMedicRun`` takes it: names may be shortened."""
+    """Arguments after ``--`` for ``deepMedicRun``, whose names may be shortened."""
 
     arguments: tuple[str, ...] = ()
     model: str | None = None
@@ -251,8 +249,8 @@ class _Options:
 
     @classmethod
     def read(cls, options: Sequence[str]) -> _Options:
-        found: dict[str, str] = {}
-        rest: list[str] = []
+        values: dict[str, str] = {}
+        arguments: list[str] = []
         left = list(options)
         while left:
             text = left.pop(0)
@@ -260,31 +258,31 @@ class _Options:
             name = _meant(name)
             if name in _OWN:
                 raise UsageFault(
-                    f"-- {text}: what is trained is said by --data, expected nothing about it "
-                    "here; leave it out"
+                    f"-- {text}: --data sets the training data, expected no such option; "
+                    "leave it out"
                     if name == "-train"
-                    else f"-- {text}: gansynth augment trains, expected no test beside it; leave "
-                    "it out, and test afterwards with DeepMedic itself"
+                    else f"-- {text}: gansynth augment only trains; leave it out, and test "
+                    "afterwards with DeepMedic itself"
                 )
             if name not in _VALUED:
-                rest.append(text)
+                arguments.append(text)
                 continue
             if not equals and not left:
                 raise UsageFault(f"-- {text}: expected a value after it")
             value = value if equals else left.pop(0)
-            if name in found:
+            if name in values:
                 raise UsageFault(f"-- {name} {value}: is given twice, expected once")
-            found[name] = value
-        load = found.get("-load")
+            values[name] = value
+        load = values.get("-load")
         if load is not None:
-            rest = ["-load", str(Path(load).absolute()), *rest]
-        device = _device(found.get("-dev", "cpu"))
-        return cls(("-dev", device, *rest), found.get("-model"), load, device)
+            arguments = ["-load", str(Path(load).absolute()), *arguments]
+        device = _device(values.get("-dev", "cpu"))
+        return cls(("-dev", device, *arguments), values.get("-model"), load, device)
 
 
 def _meant(name: str) -> str:
-    """An option by its whole name, if it is one that is known; argparse takes beginnings."""
-    meant = [known for known in _KNOWN if len(name) > 1 and known.startswith(name)]
+    """Return the full name of a known option; argparse accepts prefixes."""
+    meant = [option for option in _KNOWN if len(name) > 1 and option.startswith(name)]
     if "-train" in meant and "-test" in meant:
         return "-train"
     return meant[0] if len(meant) == 1 else name
@@ -300,12 +298,12 @@ def _device(text: str) -> str:
 
 
 def _heavier(affine: float | None) -> dict[str, Any]:
-    """DeepMedic's own affine augmentation, at its own angles and zoom."""
+    """Return DeepMedic's own affine augmentation, with its angles and zoom."""
     return {} if affine is None else {"augm_img_prms_tr": {"affine": {"prob": affine}}}
 
 
 def _program(text: str | None) -> Path | None:
-    """A name alone is looked for where programs are."""
+    """Return a program: a name without folder is looked up in PATH later."""
     return Path(text) if text and os.path.basename(text) == text else _path(text)
 
 

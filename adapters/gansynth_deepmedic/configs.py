@@ -1,6 +1,6 @@
 """``trainConfig.cfg`` and ``modelConfig.cfg``: literals, never executed.
 
-DeepMedic executes them as Python; see ``literals`` for what is read of them here.
+DeepMedic executes them as Python; ``literals`` describes what is read here.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _SCORES = "norm_zscore_prms"
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A training's configuration, with DeepMedic's defaults where the file says nothing."""
+    """A training's configuration, with DeepMedic's defaults for missing keys."""
 
     path: Path  # the file, absolute
     values: Mapping[str, Any]  # every assignment of the file, in its order
-    # names of the channels: of the csv's columns, else what tells the list files' names apart
+    # names of the channels: the csv's columns, else distinguishing parts of the list files' names
     channels: tuple[str, ...]
     train: tuple[Listed, ...]  # training cases, each once
-    # cases that are validated on, each once; empty if the file validates on none
+    # validation cases, each once; empty without validation
     validation: tuple[Listed, ...]
     # names for the validation cases' predictions; empty if there are none
     predictions: tuple[str, ...]
@@ -68,17 +68,17 @@ class TrainConfig:
     normalise: bool  # DeepMedic normalises some channel itself (norm_zscore_prms)
     pad: bool  # padInputImagesBool (True)
     normalised: tuple[bool, ...] = ()  # of each channel, whether DeepMedic normalises it itself
-    # entries of the training and validation lists that name a case again
+    # entries of the training and validation lists that repeat a case
     repeated: tuple[Listed, ...] = ()
     train_list: Path = Path()  # file that names the training cases' first channels
-    validation_list: Path | None = None  # likewise; None if the file validates on none
+    validation_list: Path | None = None  # the same for validation; None without validation
     session: str = "trainSession"  # sessionName (trainSession)
 
 
 def category_masks(
     kind: int, labels: npt.NDArray[np.int16], classes: int
 ) -> list[npt.NDArray[np.bool_]]:
-    """Where each category of a type of sampling is, of the shape of the labels."""
+    """Return the mask of each category of a type of sampling, in the shape of the labels."""
     if kind == FORE_BACKGROUND:
         return [labels > 0, labels <= 0]
     if kind == PER_CLASS:
@@ -91,8 +91,8 @@ def read_train_config(path: Path) -> TrainConfig:
 
     Raises:
         UsageFault: there is no such file.
-        DataFault: code, a key that is missing or of another type, a list file that is missing,
-            lists of unequal length, a first channel that is missing.
+        DataFault: code, an invalid or missing key, a missing list file, lists of unequal length, or
+            a missing first channel.
     """
     path = Path(os.path.abspath(path))
     return _config(path, Keys(path, read_literals(path)))
@@ -134,7 +134,7 @@ def _config(path: Path, keys: Keys) -> TrainConfig:
 
 
 def _read_parts(keys: Keys, on_samples: bool, on_volumes: bool) -> tuple[Part, Part]:
-    """The cases to train on, and those to validate on if anything is validated."""
+    """Read the training cases, and the validation cases if there is validation."""
     train = read_part(keys, "Training", "dataframe_train")
     if not (on_samples or on_volumes):
         return train, Part(train.where, train.channels, ())
@@ -146,7 +146,7 @@ def _read_parts(keys: Keys, on_samples: bool, on_volumes: bool) -> tuple[Part, P
 
 
 def _refuse_schedule(keys: Keys, on_samples: bool) -> None:
-    """DeepMedic stops without a schedule of the learning rate, or what the schedule needs."""
+    """Reject a missing or incomplete learning-rate schedule, at which DeepMedic stops."""
     key = "typeOfLearningRateSchedule"
     kind = keys.one_of(key, SCHEDULES)
     if kind == "predef" and not keys.has("predefinedSchedule"):
@@ -159,7 +159,7 @@ def _refuse_schedule(keys: Keys, on_samples: bool) -> None:
 
 
 def _refuse_nameless(keys: Keys) -> None:
-    """What validation on whole volumes saves needs names."""
+    """Reject validation on whole volumes that saves predictions without names."""
     maps = keys.values.get("saveProbMapsForEachClassVal")
     saves = keys.flag("saveSegmentationVal", True) or keys.flag("saveIndividualFmsVal", False)
     if saves or maps in (None, [], ()) or (isinstance(maps, list | tuple) and True in maps):
@@ -170,7 +170,7 @@ def _refuse_nameless(keys: Keys) -> None:
 
 
 def _compare(keys: Keys, train: Part, held: Part) -> None:
-    """Both parts must have the same channels in the same order."""
+    """Reject parts with different channels or orders of channels."""
     if len(train.channels) != len(held.channels):
         raise DataFault(
             f"{keys.path}: {len(held.channels)} channel(s) to validate on ({held.where}), but "
@@ -185,26 +185,26 @@ def _compare(keys: Keys, train: Part, held: Part) -> None:
 
 
 def _proportions(keys: Keys, sampling: int) -> tuple[float, ...] | None:
-    """Shares of the categories; DeepMedic reads them for types 0 and 3 only."""
+    """Read the shares of the categories, which DeepMedic uses for types 0 and 3 only."""
     key = "proportionOfSamplesToExtractPerCategoryTraining"
     if sampling not in (0, 3):
         return None
-    found = keys.numbers(key, low=0) if keys.has(key) else None
-    if found is not None and not sum(found) > 0:
+    shares = keys.numbers(key, low=0) if keys.has(key) else None
+    if shares is not None and not sum(shares) > 0:
         raise keys.odd(key, "numbers from 0 that do not sum up to 0")
-    if found is not None and sampling == 0 and len(found) != 2:
+    if shares is not None and sampling == 0 and len(shares) != 2:
         raise keys.odd(key, "two numbers, for foreground and background")
-    return found
+    return shares
 
 
 def _normalised(keys: Keys, channels: int) -> tuple[bool, ...]:
-    """Which channels DeepMedic brings to zero mean and unit variance itself."""
-    found = keys.values.get(_SCORES)
-    if found is None:
+    """Return which channels DeepMedic itself normalises to zero mean and unit variance."""
+    table = keys.values.get(_SCORES)
+    if table is None:
         return (False,) * channels
-    if not isinstance(found, dict):
+    if not isinstance(table, dict):
         raise keys.odd(_SCORES, "a dict")
-    each, every = found.get("apply_per_channel"), found.get("apply_to_all_channels")
+    each, every = table.get("apply_per_channel"), table.get("apply_to_all_channels")
     if each is None:
         return (bool(every),) * channels
     if every or not isinstance(each, list) or len(each) != channels:

@@ -1,6 +1,6 @@
-"""A DeepMedic data set dealt out otherwise: for each fold a configuration and lists of its own.
+"""A DeepMedic data set split into folds, each with its own configuration and lists.
 
-Cases keep their names in ``CASES`` beside each configuration.
+``CASES`` beside each configuration holds the names of the cases.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ def write_folds(
     """Write a configuration for each fold, ``fold_0/trainConfig.cfg`` and so on.
 
     Raises:
-        UsageFault: sampling maps, which cases of the other side lack; regions of interest of some
-            cases only; a channel's name with a comma; and as ``divide``.
+        UsageFault: sampling maps, which validation cases lack; regions of interest of some cases
+            only; a comma in a channel's name; and as ``divide``.
         IntegrityFault, EnvironmentFault: as ``divide``.
     """
     maps = next((key for key in (MAPS, MAPS_VALIDATION) if config.values.get(key)), None)
     if maps is not None:
         raise UsageFault(
-            f"{config.path}: {maps}: held-out cases would need such maps too, and have none; "
+            f"{config.path}: {maps}: held-out cases would need such maps, but have none; "
             "expected sampling by labels (typeOfSamplingForTraining). Remove that key"
         )
     odd = next((name for name in source.channels if "," in name), None)
@@ -80,8 +80,8 @@ def _write_fold(
     folder: Path,
 ) -> None:
     tables = ("dataframe_train", "dataframe_val")
-    kept = {key: value for key, value in config.values.items() if key not in tables}
-    config = replace(config, values=kept)
+    values = {key: value for key, value in config.values.items() if key not in tables}
+    config = replace(config, values=values)
     with disk_errors(folder):
         folder.mkdir(exist_ok=True)
     sides = {"train": split["train"], "val": split["val"]}
@@ -104,25 +104,25 @@ def _lists(
     cases: Mapping[str, Listed],
     folder: Path,
 ) -> Changes:
-    """Write the lists of one side; the keys that name them."""
+    """Write the lists of one side, and return the keys that name them."""
     each = list(cases.values())
     columns: dict[str, list[Path | None]] = {
-        name: [one.channels[number] for one in each]
+        name: [listed.channels[number] for listed in each]
         for number, name in enumerate(file_names(channels))
     }
-    part, why = _SIDES[side], "dealt out otherwise"
+    part, why = _SIDES[side], "split into folds"
     changes: Changes = {}
     paths = {name: folder / f"{side}_{list_file(name)}" for name in (*columns, LABELS, ROI)}
     changes[f"channels{part}"] = [str(paths[name]) for name in columns], why
-    columns[LABELS] = [one.labels for one in each]
+    columns[LABELS] = [listed.labels for listed in each]
     changes[f"gtLabels{part}"] = str(paths[LABELS]), why
-    regions = [one.roi for one in each]
+    regions = [listed.roi for listed in each]
     if any(regions):
         lacking = [case for case, roi in zip(cases, regions, strict=True) if roi is None]
         if lacking:
             raise UsageFault(
                 f"{config.path}: case {lacking[0]!r} has no region of interest, and others "
-                f"under {side} have; expected one for each, or none; list them, or deal out others"
+                f"under {side} have, expected all or none; list them, or split other cases"
             )
         columns[ROI] = regions
         changes[f"roiMasks{part}"] = str(paths[ROI]), why
@@ -134,7 +134,7 @@ def _lists(
 
 
 def _apart(data: str, config: TrainConfig, folder: Path) -> Changes:
-    """Results stay apart from the user's, under the same name, and there is a validation."""
+    """Return changes that separate the results from the user's and enable validation."""
     changes: Changes = {"folderForOutput": (str(folder / "output"), "apart from the user's")}
     if config.values.get("sessionName") is None:
         changes["sessionName"] = data.partition(":")[2], "the data set's name"
@@ -149,17 +149,17 @@ def _write(path: Path, lines: Sequence[str]) -> None:
 
 
 def fold_folder(folder: Path, fold: str) -> Path:
-    """Where a fold's configuration lies."""
+    """Return the folder of a fold's configuration."""
     return folder / f"fold_{fold}"
 
 
 def is_divided(where: str) -> bool:
-    """Whether a path is a folder with a configuration for each fold."""
+    """Return whether a path is a folder with a configuration for each fold."""
     return (Path(where) / FILE).is_file()
 
 
 def config_of(request: SourceRequest) -> Path:
-    """The ``trainConfig.cfg`` of a request, whose path is absolute.
+    """Return the ``trainConfig.cfg`` of a request with an absolute path.
 
     Raises:
         UsageFault: a folder of folds has no such fold.
@@ -176,10 +176,10 @@ def config_of(request: SourceRequest) -> Path:
 
 
 def known_names(config: TrainConfig, cases: Sequence[Listed]) -> tuple[str, ...] | None:
-    """The names that cases were given before they were dealt out; None where none are kept.
+    """Return the names that cases had before the split into folds; None without ``CASES``.
 
     Raises:
-        DataFault: they are of other cases.
+        DataFault: the names are of other cases.
     """
     path = config.path.parent / CASES
     if not path.is_file():
@@ -188,6 +188,6 @@ def known_names(config: TrainConfig, cases: Sequence[Listed]) -> tuple[str, ...]
     if list(names.values()) != [str(case.files[0]) for case in cases]:
         raise DataFault(
             f"{path}: names other files than the first channels that {config.path} lists, expected "
-            "the same in the same order; deal the cases out again, or remove it"
+            "the same in the same order; split the cases again, or remove it"
         )
     return tuple(names)

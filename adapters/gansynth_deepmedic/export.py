@@ -25,23 +25,23 @@ from gansynth_deepmedic.weights import SamplingMaps
 
 MANIFEST = "manifest.json"
 SPARE = 16
-"""Of so many crops one may turn out to have no place for a segment, in a very odd data set."""
+"""One spare crop for this many, as a crop may have no room for a segment."""
 TIMES = 2
-"""A case written as float32 takes at most so many times the room of the user's files, usually."""
+"""Usual limit of a case's size as float32, relative to the user's files."""
 NOT_ANONYMOUS = (
-    "synthetic cases are not anonymous: what surrounds each sample is a real training case. The "
-    "lists name real cases, too, by their paths: keep those, and this folder, where they are"
+    "synthetic cases are not anonymous: a real training case surrounds each sample. The lists "
+    "also name real cases by their paths: do not move those, or this folder"
 )
 
 
 class DeepMedicExport(SlotExport):
-    """Real cases where they are, each sample in its real case, and the lists of both.
+    """Real cases in place, each sample inserted into its real case, and the lists of both.
 
     Attributes:
-        share: what every subepoch loads.
+        share: cases and segments of every subepoch.
 
     Raises:
-        DataFault: DeepMedic itself would stop at one of the real cases.
+        DataFault: DeepMedic would fail on one of the real cases.
     """
 
     target = "deepmedic"
@@ -53,86 +53,86 @@ class DeepMedicExport(SlotExport):
     # -- the order -------------------------------------------------------------------------------
 
     def place(self, name: str) -> Path:
-        """Any new folder."""
+        """Return a new folder."""
         if self.content == "synthetic":
             raise UsageFault(
-                "--content synthetic: synthetic cases of DeepMedic lie in real training cases, "
-                "which such data would give away; expected mixed. Leave --content out"
+                "--content synthetic: synthetic cases of DeepMedic contain real training cases, "
+                "which such data would disclose; expected mixed. Leave --content out"
             )
         return new_folder(name)
 
     def check_order(self) -> None:
-        """Refuse cases, too, that DeepMedic stops at, and sampling maps of the user's."""
+        """Also reject cases at which DeepMedic fails, and the user's sampling maps."""
         super().check_order()
         config, model = self.source.config, self.source.model
         if config.weighted:
             raise UsageFault(
-                f"{config.path}: weightedMapsForSamplingEachCategoryTrain is set, and nobody knows "
-                "such maps of a synthetic case; expected a configuration without, so that "
-                "DeepMedic derives them from labels and region of interest. Remove that key"
+                f"{config.path}: weightedMapsForSamplingEachCategoryTrain is set, but "
+                "synthetic cases have no such maps, expected a configuration without. Remove that "
+                "key, so that DeepMedic derives them from labels and region of interest"
             )
         refuse_unusable(self.source, model)
         self.sampling = SamplingMaps.of(config, tuple(self.source.schema.labels.values()), model)
 
     def measure(self) -> int:
-        """Bytes that a synthetic case takes on disk, as far as one can tell by the real ones."""
+        """Estimate the bytes of a synthetic case on disk from the real ones."""
         sizes = (sum(file.stat().st_size for file in c.files) for c in self.source.config.train)
         return min(TIMES * max(sizes), self._volume_bytes())
 
     def _volume_bytes(self) -> int:
-        """Of the largest case in memory: images float32, labels and region."""
+        """Return the bytes of the largest case in memory: images float32, labels and region."""
         voxels = max(prod(self.source.shape(case)) for case in self.source.train_ids)
         return voxels * (4 * len(self.source.config.channels) + 4)
 
     def unsaid(self) -> int:
-        """As many as the user's file loads."""
+        """Return the number of cases that the user's file loads."""
         return self.source.config.cases
 
     def count(self, alone: int | None) -> tuple[int, int]:
-        """What every subepoch loads."""
+        """Return the repeats of real cases and the synthetic cases of every subepoch."""
         config, real = self.source.config, len(self.source.train_ids)
         cases = config.cases if alone is None else alone
         share = share_on_disk(real, self.injection.ratio, cases, config.segments, config.batch)
         if alone is not None:
-            said = "as many as a subepoch loads by the file; ask for another number with "
-            said += "--bank-size"
+            text = "as many as a subepoch loads by the file; ask for another number with "
+            text += "--bank-size"
             if self.size is not None:
-                said = f"--bank-size {self.size}"
+                text = f"--bank-size {self.size}"
             elif self.injection.bank is not None:
-                said = "all that the bank holds"
-            count = f"{cases} synthetic case(s) and no real one: {said}"
-            share = replace(share, repeats=0, said=(count, *share.said))
+                text = "all that the bank holds"
+            count = f"{cases} synthetic case(s) and no real one: {text}"
+            share = replace(share, repeats=0, notes=(count, *share.notes))
         if self.source.model is None and config.normalise and self.sampling.kind == PER_CLASS:
             classes = (
                 f"{MAPS}: one for each of {self.sampling.categories} classes, expected as many "
-                "numberOfOutputClasses; name the network to be sure: --read model=modelConfig.cfg"
+                "as numberOfOutputClasses; to check it: --read model=modelConfig.cfg"
             )
-            share = replace(share, said=(*share.said, classes))
+            share = replace(share, notes=(*share.notes, classes))
         self.share = share
         assert share.synthetic is not None, "constant on disk"
         return share.repeats, share.synthetic
 
     @property
     def drawn(self) -> int:
-        """Some more than cases where a crop may turn out not to fit."""
+        """Number of samples to generate, with spare ones for crops that do not fit."""
         whole = self.manifest is None or self.manifest["space"]["grid"] in ("native", "resample")
         return self.samples if whole else self.samples + ceil(self.samples / SPARE)
 
     def room(self) -> int:
-        """Of the files, and of the bank."""
+        """Return the bytes of the files and of the bank."""
         real = self.real if self.injection.real_in_generator_space else 0
         needed = (self.samples + real) * self.sample_bytes
         if self.manifest is None:
             return needed
-        space, one = self.manifest["space"], self._volume_bytes()
+        space, size = self.manifest["space"], self._volume_bytes()
         if space["grid"] == "crop":
-            one = prod(space["size"]) * (4 * len(self.source.config.channels) + 2)
-        return needed + self.drawn * one
+            size = prod(space["size"]) * (4 * len(self.source.config.channels) + 2)
+        return needed + self.drawn * size
 
     # -- what is in it ---------------------------------------------------------------------------
 
     def describe(self) -> dict[str, Any]:
-        """A JSON document for the user."""
+        """Return a JSON document for the user."""
         listed = self.real * self.repeats
         each = self.share.segments // self.share.cases
         return {
@@ -148,7 +148,7 @@ class DeepMedicExport(SlotExport):
             "real_cases": self.real,
             "each_real_case_listed": self.repeats,
             "real_in_generator_space": self.injection.real_in_generator_space,
-            "said": [*self.share.said, *_repeated(self.source.config.processes)],
+            "said": [*self.share.notes, *_repeated(self.source.config.processes)],
             "record": str(self.folder / MANIFEST),
             "note": NOT_ANONYMOUS,
             "then": f"deepMedicRun -model MODEL -train {self.folder / TRAIN}",
@@ -174,7 +174,7 @@ class DeepMedicExport(SlotExport):
         return {key: manifest[key] for key in ("segments_of", "left_out", "rejected", "changed")}
 
     def _real_cases(self, folder: Path, reporter: Reporter) -> tuple[HostCase, ...]:
-        """The real training cases, brought through the generator's space if that is asked for."""
+        """Return the real training cases, converted through the generator's space if requested."""
         source, run = self.source, self.injection.run
         if not self.injection.real_in_generator_space:
             return tuple(source.host_case(case) for case in source.train_ids)
@@ -186,12 +186,12 @@ class DeepMedicExport(SlotExport):
     def _manifest(
         self, reader: BankReader, slots: Slots, layout: Layout, rejected: Mapping[str, Any]
     ) -> dict[str, Any]:
-        told = self.describe()
-        del told["record"]
+        description = self.describe()
+        del description["record"]
         made = self.made_by(reader)
         return {
             "gansynth": __version__,
-            **told,
+            **description,
             "train_config_of": str(self.source.config.path),
             "changed": dict(layout.changed),
             **self._where(slots),
@@ -206,24 +206,24 @@ class DeepMedicExport(SlotExport):
         }
 
     def _where(self, slots: Slots) -> dict[str, Any]:
-        """Where DeepMedic may take segments of synthetic cases."""
+        """Describe where DeepMedic may centre segments of synthetic cases."""
         size = largest(slots.slots)
-        what = "predict" if self.sampling.pad else "see"
+        verb = "predict" if self.sampling.pad else "see"
         by = {"roi": "their regions of interest", "maps": "their sampling maps"}[self.restricted]
         where = (
             f"where the sample is, by {by}" if slots.restricted else "anywhere, as of real cases"
         )
-        told: dict[str, Any] = {
-            "segments_of": f"synthetic cases are centred {where}; a segment may {what} up to "
+        entry: dict[str, Any] = {
+            "segments_of": f"synthetic cases are centred {where}; a segment may {verb} up to "
             f"{size} voxels along an axis, else some case is too near its border for any"
         }
         if slots.restricted and self.restricted == "maps":
-            told["categories"] = self.sampling.categories
-        return told
+            entry["categories"] = self.sampling.categories
+        return entry
 
 
 def _repeated(processes: int) -> tuple[str, ...]:
-    """What is said of stock DeepMedic's random numbers: forked processes inherit the same ones."""
+    """Return a note on stock DeepMedic, whose forked processes inherit the same random state."""
     if processes < 1:
         return ()
     return (

@@ -1,6 +1,6 @@
-"""Every check between a generator or bank and a DeepMedic training; all of them fail closed.
+"""Checks between a generator or sample bank and a DeepMedic training. All fail closed.
 
-``sample_bytes`` is the room that a sample takes in a bank.
+``sample_bytes`` is the size of a sample in a bank.
 """
 
 from __future__ import annotations
@@ -24,42 +24,43 @@ from gansynth_deepmedic.insertion import RIM, misfit, seat_of
 from gansynth_deepmedic.source import DeepMedicSource
 
 SMALLEST = (2 * RIM,) * 3
-"""Voxels (D, H, W) of a sample at least: of a smaller one next to nothing is left beside its seam,
-as half of each axis does not fade."""
+"""Least voxels (D, H, W) of a sample: a smaller one is mostly faded border, although half of each
+axis does not fade.
+"""
 SAYS = 4096
-"""Bytes for what a sample says of itself."""
+"""Bytes for a sample's metadata."""
 
 
 def open_origin(
     injection: Injection, source: DeepMedicSource, held_out: Sequence[CaseRecord]
 ) -> Origin | None:
-    """Check what samples are to be drawn from; None if nothing is asked of a generator.
+    """Check the generator or bank of a training; None without a generator.
 
     Raises:
         IntegrityFault: leakage, another data set or space, or damaged weights or samples.
         DataFault: other channels or labels.
-        UsageFault: no run or bank there, one without weights, or one whose samples have no place
-            in a volume.
+        UsageFault: the run or bank is missing, has no weights, or its samples have no place in a
+            volume.
     """
-    asked = injection.ratio.p > 0
+    generates = injection.ratio.p > 0
     if injection.real_in_generator_space and injection.run is None:
         raise UsageFault(
-            "--real-in-generator-space: no run of a generator is named, expected one, whose space "
-            "it is; name it by --generator"
+            "--real-in-generator-space: no run of a generator is named, expected the run of that "
+            "space; name it by --generator"
         )
-    if not asked and not injection.real_in_generator_space:
+    if not generates and not injection.real_in_generator_space:
         return None
     if injection.samples.boxes is not None:
         raise UsageFault(
             f"--boxes {injection.samples.boxes}: DeepMedic learns from labels, expected a "
-            "generator that is asked for them; leave --boxes out"
+            "generator conditioned on labels; leave --boxes out"
         )
     conditions = injection.samples.conditions
-    if asked and conditions is not None:
+    if generates and conditions is not None:
         raise UsageFault(
-            f"--conditions {conditions['kind']}:{conditions['where']}: DeepMedic is given samples "
-            "within the training cases they were drawn of, expected conditions of its own cases; "
-            "leave --conditions out, or put those cases into its lists of training cases"
+            f"--conditions {conditions['kind']}:{conditions['where']}: samples are inserted into "
+            "DeepMedic's training cases, expected conditions of these cases. Leave --conditions "
+            "out, or add those cases to the lists of training cases"
         )
     takes = Takes(
         "DeepMedic",
@@ -73,51 +74,49 @@ def open_origin(
         check_run=lambda run: check_space(run, source),
         check_bank=lambda reader: check_bank(reader, source),
     )
-    if injection.run is not None and (injection.bank is not None or not asked):
+    if injection.run is not None and (injection.bank is not None or not generates):
         # Its space counts: real cases are brought through it.
-        request = SampleRequest(edits=None if asked else injection.samples.edits)
+        request = SampleRequest(edits=None if generates else injection.samples.edits)
         run = replace(injection, bank=None, samples=request)
         origin = check_origin(run, takes)
-        if not asked:
+        if not generates:
             return origin
     return check_origin(injection, takes)
 
 
 def check_space(run: RunFolder, source: DeepMedicSource) -> None:
-    """Refuse a generator whose samples have no place in a volume.
+    """Reject a generator whose samples have no place in a volume.
 
     Raises:
-        UsageFault: slices, crops that are of no case, or crops that are too small; with the way
-            out.
+        UsageFault: slices, crops without a case, or crops that are too small; with a hint.
     """
     folder, manifest, space = run.folder, run.manifest, run.space
     again = f"gansynth fit cgan3d --data deepmedic:{source.request.where}"
     if space.grid == "slice" or (space.size and len(space.size) != 3):
         raise UsageFault(
-            f"{folder}: {manifest['generator']} draws slices, and DeepMedic trains on volumes; "
-            f"expected a generator of volumes: {again}"
+            f"{folder}: {manifest['generator']} generates slices, expected a generator of "
+            f"volumes: {again}"
         )
     if space.grid != "crop":
         return
     if "labels" not in manifest.get("heeds", ()):
         raise UsageFault(
-            f"{folder}: {manifest['generator']} draws crops from noise, which are of no case and "
-            "so have no real surroundings to be put into; expected a generator that is asked for "
-            f"labels ({again}), or one of whole volumes"
+            f"{folder}: {manifest['generator']} generates crops from noise, which have no real "
+            f"case to be inserted into. Expected a generator conditioned on labels ({again}), or "
+            "one of whole volumes"
         )
     if any(n < least for n, least in zip(space.size, SMALLEST, strict=True)):
         raise UsageFault(
-            f"{folder}: samples have {space.size} voxels, expected at least {SMALLEST}: in a "
-            "smaller one next to nothing is left beside its seam. Fit the generator at a larger "
-            "size: --read size="
+            f"{folder}: samples have {space.size} voxels, expected at least {SMALLEST}: a "
+            "smaller one is mostly faded border. Fit the generator at a larger size: --read size="
         )
 
 
 def check_bank(reader: BankReader, source: DeepMedicSource) -> None:
-    """Check every sample of a bank that somebody brings along, as a producer checks its own.
+    """Check every sample of a user's bank as a producer checks its own.
 
     Raises:
-        DataFault: unknown labels, NaN, or no place in a training case: naming the sample.
+        DataFault: unknown labels, NaN, or no place in a training case; naming the sample.
         IntegrityFault: a damaged segment.
     """
     from gansynth.sampling.admission import admit
@@ -140,7 +139,7 @@ def check_bank(reader: BankReader, source: DeepMedicSource) -> None:
 
 
 def sample_bytes(manifest: Mapping[str, Any], source: DeepMedicSource) -> int:
-    """Bytes one sample of a run takes: image and labels (int16), of a crop or of a whole case."""
+    """Return the bytes of one sample of a run: image and labels (int16), crop or whole case."""
     space = Space.from_json(manifest["space"])
     voxels = max(prod(space.host_shape(source.shape(case))) for case in source.train_ids)
     each = 4 if stored(source) == "float32" else 2
@@ -148,5 +147,5 @@ def sample_bytes(manifest: Mapping[str, Any], source: DeepMedicSource) -> int:
 
 
 def stored(source: DeepMedicSource) -> Literal["float16", "float32"]:
-    """How images are stored: in half precision, unless DeepMedic itself normalises raw values."""
+    """Return the stored type of images: half precision, unless DeepMedic normalises raw values."""
     return "float32" if source.config.normalise else "float16"

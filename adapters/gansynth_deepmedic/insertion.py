@@ -1,7 +1,7 @@
-"""A training case as DeepMedic's files have it, and a synthetic sample put into it.
+"""A training case in the form of DeepMedic's files, and insertion of a synthetic sample.
 
-DeepMedic's low-resolution path sees three to five times the patch, so a patch alone would be a cue:
-all around it has to be the real case, in the real case's own units. Needs numpy only.
+DeepMedic's low-resolution path sees three to five times the patch. A patch without surroundings
+would be a cue, so the real case surrounds it in its own units. This module needs numpy only.
 """
 
 from __future__ import annotations
@@ -21,37 +21,36 @@ if TYPE_CHECKING:
     from gansynth.core.schema import Sample
 
 RIM = 4
-"""Voxels over which a patch fades into the real case, at each face inside of the volume."""
+"""Voxels over which a patch fades into the real case at each face inside the volume."""
 OUTSIDE = -1
-"""Label of voxels outside of the region of interest (``gansynth.core.schema.OUTSIDE``)."""
+"""Label of voxels outside the region of interest (``gansynth.core.schema.OUTSIDE``)."""
 _BESIDE = "beside"
-"""``gansynth.sampling.drawer.BESIDE``, which would need more than numpy."""
+"""Copy of ``gansynth.sampling.drawer.BESIDE``, whose module needs more than numpy."""
 MISSING = "-"
-"""What a list of files says of a channel that a case lacks; DeepMedic fills it with zeros."""
+"""Entry of a list of files for a missing channel; DeepMedic fills it with zeros."""
 T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True)
 class HostCase(Document, whole=True):
-    """One training case, and how its files lie to the arrays that gansynth works on."""
+    """One training case, and the orientation of its files to gansynth's arrays."""
 
     id: str  # of the case
-    # files, absolute, one for each channel; ``MISSING`` for one that it lacks
+    # absolute file of each channel; ``MISSING`` for a missing one
     channels: tuple[str, ...]
     labels: str  # file of the ground truth
     roi: str | None  # file of the region of interest; None where there is none
     shape: tuple[int, ...]  # (D, H, W) of gansynth's arrays
-    # for each axis (x, y, z) of the files, the axis (x, y, z) of gansynth's arrays it has become
-    # and the direction, 1 or -1, it is read in: nibabel's orientation. gansynth's arrays are z, y,
-    # x
+    # for each axis (x, y, z) of the files, the axis (x, y, z) of gansynth's arrays and the
+    # direction, 1 or -1: nibabel's orientation. gansynth's arrays are z, y, x
     stored: tuple[tuple[int, int], ...]
-    # of each channel, (scale, offset): gansynth's values times scale plus offset are the file's
+    # (scale, offset) of each channel: the file's values are gansynth's times scale plus offset
     units: tuple[tuple[float, float], ...]
 
     def view(self, array: npt.NDArray[T]) -> npt.NDArray[T]:
-        """An array in the files' axes (..., X, Y, Z) as gansynth has it (..., D, H, W): a view.
+        """Return an array in the files' axes (..., X, Y, Z) as a view in gansynth's (..., D, H, W).
 
-        What is written into the view is written into the array.
+        Writing into the view changes the array.
         """
         lead = array.ndim - 3
         axis_of = {axis: place for place, (axis, _) in enumerate(self.stored)}
@@ -64,13 +63,13 @@ class HostCase(Document, whole=True):
 
 @dataclass(frozen=True)
 class Loaded:
-    """One case as DeepMedic is to see it, in the files' axes and units."""
+    """One case for DeepMedic, in the files' axes and units."""
 
     image: npt.NDArray[np.float32]  # float32 (C, X, Y, Z)
     labels: npt.NDArray[np.int16]  # int16 (X, Y, Z)
     roi: npt.NDArray[np.int16] | None  # int16 (X, Y, Z), or None
-    # bool (X, Y, Z), where segments may be centred: where the patch is wholly synthetic, within the
-    # region of interest; None for everywhere (whole volumes, real cases)
+    # bool (X, Y, Z), the allowed centres of segments: the wholly synthetic part of the patch within
+    # the region of interest; None for everywhere (whole volumes, real cases)
     core: npt.NDArray[np.bool_] | None
     case: str  # id of the real case, or of the one around a synthetic patch
     sample: str = ""  # id of the synthetic sample, ``sample`` if it has none; empty for a real case
@@ -78,7 +77,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Seat:
-    """Where a sample belongs."""
+    """The position of a sample."""
 
     case: str  # id of the training case around it
     # its first voxel (D, H, W) in that case, may be negative; None for a whole volume
@@ -86,26 +85,26 @@ class Seat:
 
 
 def seat_of(provenance: Mapping[str, Any]) -> Seat | None:
-    """Where a sample of this provenance belongs; None if it has no place in a volume.
+    """Return the position of a sample from its provenance, or None without one.
 
-    A sample drawn from noise is of no case; one that is a whole volume goes into the case that it
-    was brought to the shape of (``beside``). A slice has no place, nor has a crop drawn from noise.
+    A sample from noise has no case. If it is a whole volume, it replaces the case whose shape it
+    was given (``beside``). A slice, or a crop from noise, has no position.
     """
-    own = "case" in provenance
-    where = provenance if own else provenance.get(_BESIDE, {})
+    cropped = "case" in provenance
+    where = provenance if cropped else provenance.get(_BESIDE, {})
     case, placement = where.get("case"), where.get("placement")
     if not case or not placement or placement.get("slice_index") is not None:
         return None
     corner = tuple(int(n) for n in placement.get("corner", ()))
     if not corner:
         return Seat(str(case), None)
-    if not own or len(corner) != 3:
+    if not cropped or len(corner) != 3:
         return None
     return Seat(str(case), (corner[0], corner[1], corner[2]))
 
 
 def misfit(case: HostCase, sample: BankSample | Sample, rim: int = RIM) -> str:
-    """Why a sample cannot be inserted into a case, as far as its files need not be read; or ""."""
+    """Return why a sample cannot be inserted into a case, or ""; files are not read."""
     seat, labels = seat_of(sample.provenance), sample.labels
     shape = sample.image.shape[1:]
     if seat is None:
@@ -120,8 +119,8 @@ def misfit(case: HostCase, sample: BankSample | Sample, rim: int = RIM) -> str:
         return f"its image has shape {shape}, its labels {labels.shape}; expected equal, 3 axes"
     drawn_of = tuple(sample.provenance.get("shape", case.shape))
     if drawn_of != case.shape or (seat.corner is None and shape != case.shape):
-        found = shape if drawn_of == case.shape else drawn_of
-        return f"it is of a volume of shape {found}, case {case.id!r} has {case.shape}"
+        actual = shape if drawn_of == case.shape else drawn_of
+        return f"it is of a volume of shape {actual}, case {case.id!r} has {case.shape}"
     if not np.isfinite(sample.image).all():
         return "its image holds values that are not finite"
     cut = _cut(seat, shape, case.shape, rim)
@@ -133,22 +132,22 @@ def misfit(case: HostCase, sample: BankSample | Sample, rim: int = RIM) -> str:
 
 
 def insert(case: HostCase, real: Loaded, sample: BankSample | Sample, rim: int = RIM) -> Loaded:
-    """A case with a sample in it.
+    """Insert a sample into a case.
 
-    The image is the sample's within the patch, fades into the real one over ``rim`` voxels at each
-    face that is not the volume's own, and is the real one everywhere else, outside of the region of
-    interest, where the sample's own labels say outside, and in channels that the case lacks. Labels
-    are the sample's where its weight is at least a half. At least half of each axis of a patch does
-    not fade. A whole volume does not fade at all.
+    Within the patch the image is the sample's. It fades into the real one over ``rim`` voxels at
+    each face that is not the volume's own. Elsewhere it is the real image. It also stays real
+    outside the region of interest, where the sample's labels are outside, and in missing channels.
+    Labels are the sample's where its weight is at least 0.5. At least half of each axis of a patch
+    does not fade, and a whole volume does not fade at all.
 
     Args:
-        sample: image (C, D, H, W) and labels (D, H, W) in gansynth's axes and units, with its
+        sample: image (C, D, H, W) and labels (D, H, W) in gansynth's axes and units, with
             provenance.
         rim: voxels.
 
     Raises:
-        DataFault: shape, channels or place do not fit the case, it has no labels, or nothing of it
-            would be seen.
+        DataFault: shape, channels or position do not fit the case, labels are missing, or no voxel
+            would change.
     """
     name = getattr(sample, "id", "") or "sample"
     if why := misfit(case, sample, rim):
@@ -179,21 +178,21 @@ def insert(case: HostCase, real: Loaded, sample: BankSample | Sample, rim: int =
 
 @dataclass(frozen=True)
 class _Cut:
-    """The part of a patch that lies in the volume."""
+    """The part of a patch inside the volume."""
 
     box: tuple[slice, ...]  # of the volume
     part: tuple[slice, ...]  # of the patch
-    weight: npt.NDArray[np.float32]  # the sample's, (d, h, w) or, where nothing fades, (1, 1, 1)
+    weight: npt.NDArray[np.float32]  # of the sample, (d, h, w), or (1, 1, 1) without fading
 
     @property
     def whole(self) -> npt.NDArray[np.bool_]:
-        """Where nothing of the real image is left."""
+        """Mask without any weight of the real image."""
         whole: npt.NDArray[np.bool_] = self.weight == 1
         return whole
 
 
 def _cut(seat: Seat, size: Sequence[int], shape: Sequence[int], rim: int) -> _Cut | None:
-    """How a patch lies in a volume; None if it does not touch it."""
+    """Return the overlap of a patch with a volume, or None."""
     if seat.corner is None:
         everything = tuple(slice(0, n) for n in shape)
         return _Cut(everything, everything, np.ones((1, 1, 1), np.float32))
@@ -210,7 +209,7 @@ def _cut(seat: Seat, size: Sequence[int], shape: Sequence[int], rim: int) -> _Cu
 
 
 def _ramp(length: int, before: bool, after: bool, rim: int) -> npt.NDArray[np.float32]:
-    """Weights along one axis."""
+    """Return the weights along one axis."""
     weight = np.ones(length, np.float32)
     rim = min(rim, length // 2 // max(1, before + after))
     fading = np.arange(1, rim + 1, dtype=np.float32) / np.float32(rim + 1)
@@ -227,7 +226,7 @@ def _blend(
     weight: npt.NDArray[np.float32],
     inside: npt.NDArray[np.bool_],
 ) -> None:
-    """Write a sample's values into a view of the real image; ``drawn`` is used up."""
+    """Blend a sample's values into a view of the real image; ``drawn`` is overwritten."""
     if weight.size > 1:
         drawn *= weight
         drawn += (1 - weight) * real
@@ -237,7 +236,7 @@ def _blend(
 def _core(
     case: HostCase, real: Loaded, cut: _Cut, inside: npt.NDArray[np.bool_], name: str
 ) -> npt.NDArray[np.bool_]:
-    """Where segments may be centred in a case with this patch, in the files' axes."""
+    """Return the mask of segment centres in a case with this patch, in the files' axes."""
     core = np.zeros(real.labels.shape, np.bool_)
     case.view(core)[cut.box] = inside & cut.whole
     if not core.any():
@@ -250,11 +249,11 @@ def _core(
 
 
 def _check_files(case: HostCase, real: Loaded) -> None:
-    """Refuse a case that is not as it was when its files were looked at."""
+    """Reject a case whose files have changed since they were checked."""
     lain = case.view(real.labels).shape
     if lain != case.shape or real.image.shape != (len(case.channels), *real.labels.shape):
         raise DataFault(
             f"{case.labels}: case {case.id!r} has labels of shape {lain} and an image of "
-            f"{real.image.shape}, expected {len(case.channels)} channel(s) of {case.shape}, as at "
-            "the start; its files have been replaced since. Start anew"
+            f"{real.image.shape}, expected {len(case.channels)} channel(s) of {case.shape} as at "
+            "the start. Its files have changed; start anew"
         )

@@ -1,6 +1,6 @@
-"""Values of a configuration's keys by kind, with defaults where a key is missing.
+"""Typed access to a configuration's keys, with defaults for missing ones.
 
-DeepMedic takes a key of None for a missing one; so does this.
+A key of None counts as missing, as in DeepMedic.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ Triple = tuple[int, int, int]
 
 
 class Keys:
-    """What one file, or a dictionary in it, says; read kind by kind.
+    """The assignments of a file, or a dictionary in it.
 
     Args:
-        path: the file, for messages and for relative paths; None for values that come from none.
-        values: its assignments.
-        within: the way to them, for messages: ``augm_sample_prms_tr['reflect']``, say.
+        path: the file, for messages and relative paths; None for values without a file.
+        values: the assignments.
+        within: their key path for messages, e.g. ``augm_sample_prms_tr['reflect']``.
     """
 
     def __init__(self, path: Path | None, values: Mapping[str, Any], within: str = "") -> None:
         self.path, self.values, self.within = path, values, within
 
     def has(self, key: str) -> bool:
-        """Whether the key is there."""
+        """Return whether the key is set."""
         return self.values.get(key) is not None
 
     def odd(self, key: str, expected: str, way_out: str = "correct it") -> DataFault:
-        """The fault of a key that is missing, or of another kind than expected."""
+        """Return the error for a missing or invalid key."""
         where = "" if self.path is None else f"{self.path}: "
         if not self.has(key) and not self.within:
             near = did_you_mean(key, self.values)
             return DataFault(f"{where}no {key}, expected {expected}; add it.{near}")
         name = f"{self.within}[{key!r}]" if self.within else key
-        found = excerpt(repr(self.values.get(key)))
-        return DataFault(f"{where}{name} is {found}, expected {expected}; {way_out}")
+        value = excerpt(repr(self.values.get(key)))
+        return DataFault(f"{where}{name} is {value}, expected {expected}; {way_out}")
 
     def _fitting(self, key: str, default: Any, fits: Callable[[Any], bool], expected: str) -> Any:
-        """A value that fits, or the default of a missing key; without one it is required."""
+        """Return a valid value, or the default of a missing key; without default it is required."""
         value = self.values.get(key)
         if value is None and default is not None:
             return default
@@ -75,7 +75,7 @@ class Keys:
         )
 
     def one_of(self, key: str, allowed: Collection[Any], default: Any = None) -> Any:
-        """One of some values."""
+        """Return one of the allowed values."""
         return self._fitting(
             key,
             default,
@@ -84,7 +84,7 @@ class Keys:
         )
 
     def flag(self, key: str, default: bool | None = None) -> bool:
-        """True or False; 0 and 1 stand for them."""
+        """Return True or False; 0 and 1 are accepted."""
         return bool(self._fitting(key, default, is_flag, "True or False"))
 
     def text(self, key: str, default: str) -> str:
@@ -92,16 +92,16 @@ class Keys:
         return str(self._fitting(key, default, _is_text, "a text that prints on one line"))
 
     def file(self, key: str) -> Path:
-        """A path, relative to the file's folder, as DeepMedic resolves it."""
+        """Return a path, relative to the file's folder as in DeepMedic."""
         return self._joined(self._fitting(key, None, _is_path, "the path of a file"))
 
     def files(self, key: str, expected: str) -> tuple[Path, ...]:
-        """Paths, likewise; at least one."""
-        found = self._fitting(key, None, lambda v: bool(v) and _all(v, _is_path), expected)
-        return tuple(map(self._joined, found))
+        """Return at least one path, resolved as by ``file``."""
+        paths = self._fitting(key, None, lambda v: bool(v) and _all(v, _is_path), expected)
+        return tuple(map(self._joined, paths))
 
     def wholes(self, key: str, default: Sequence[int] | None = None) -> tuple[int, ...]:
-        """Whole numbers from 1; at least one, where there is no default."""
+        """Return whole numbers from 1; at least one without a default."""
         return tuple(
             self._fitting(
                 key,
@@ -121,8 +121,8 @@ class Keys:
     def triples(self, key: str, default: Sequence[Triple] | None = None) -> tuple[Triple, ...]:
         """Threes of whole numbers from 1."""
         expected = "a list of threes of whole numbers from 1, along x, y and z"
-        found = self._fitting(key, default, lambda v: _all(v, _is_triple), expected)
-        return tuple((x, y, z) for x, y, z in found)
+        values = self._fitting(key, default, lambda v: _all(v, _is_triple), expected)
+        return tuple((x, y, z) for x, y, z in values)
 
     def numbers(
         self,
@@ -132,38 +132,40 @@ class Keys:
         low: float = -math.inf,
         high: float = math.inf,
     ) -> tuple[float, ...]:
-        """Finite numbers, so many if that is said."""
+        """Return finite numbers, ``count`` of them if it is given."""
         expected = f"{'a list of' if count is None else count} numbers{_between(low, high)}"
-        found = self._fitting(
+        values = self._fitting(
             key,
             default,
             lambda v: _all(v, lambda n: is_number(n) and low <= n <= high, count),
             expected,
         )
-        return tuple(map(float, found))
+        return tuple(map(float, values))
 
     def flags(self, key: str, count: int) -> tuple[bool, ...]:
-        """So many times True or False."""
+        """Return ``count`` booleans."""
         expected = f"True or False for each of {count}"
         return tuple(
             map(bool, self._fitting(key, None, lambda v: _all(v, is_flag, count), expected))
         )
 
-    def table(self, key: str, known: Collection[str], needed: Collection[str] = ()) -> Keys | None:
-        """A dictionary of known keys; None where there is none.
+    def table(
+        self, key: str, allowed: Collection[str], needed: Collection[str] = ()
+    ) -> Keys | None:
+        """Return a dictionary of allowed keys, or None if the key is missing.
 
         Args:
-            needed: keys that have to be there, if only with None.
+            needed: required keys, which may be None.
         """
         value = self.values.get(key)
         if value is None:
             return None
         if not isinstance(value, Mapping):
-            raise self.odd(key, f"a dictionary of {', '.join(known)}")
+            raise self.odd(key, f"a dictionary of {', '.join(allowed)}")
         for name in value:
-            if name not in known:
-                near = did_you_mean(str(name), known)
-                expected = f"no key but {', '.join(known)} in it, found {name!r}"
+            if name not in allowed:
+                near = did_you_mean(str(name), allowed)
+                expected = f"no key but {', '.join(allowed)} in it, found {name!r}"
                 raise self.odd(key, expected, f"correct it.{near}")
         for name in needed:
             if name not in value:
@@ -176,17 +178,17 @@ class Keys:
 
 
 def is_whole(value: object, least: int) -> bool:
-    """Whether a value is a whole number, and not below another."""
+    """Return whether a value is a whole number of at least ``least``."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a finite number."""
+    """Return whether a value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_flag(value: object) -> bool:
-    """Whether a value is True or False, or 1 or 0."""
+    """Return whether a value is True, False, 1 or 0."""
     return isinstance(value, int) and value in (0, 1)
 
 
@@ -203,7 +205,7 @@ def _is_triple(value: object) -> bool:
 
 
 def _all(value: object, fits: Callable[[Any], bool], count: int | None = None) -> bool:
-    """Whether a value is a list, of so many if that is said, of what fits."""
+    """Return whether a value is a list of valid items, ``count`` of them if it is given."""
     if not isinstance(value, list | tuple) or count not in (None, len(value)):
         return False
     return all(map(fits, value))
@@ -216,5 +218,5 @@ def _between(low: float, high: float) -> str:
 
 
 def joined(folder: Path, path: str) -> Path:
-    """A path, relative to a folder if it is not absolute; ``..`` go by the names, as DeepMedic."""
+    """Join a path to a folder unless it is absolute; ``..`` is resolved by name."""
     return Path(os.path.normpath(folder / path))

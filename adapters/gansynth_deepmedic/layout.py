@@ -1,6 +1,6 @@
-"""What a training is to read: NIfTI and list files, and ``train.cfg`` with few keys changed.
+"""Writes the input of a training: NIfTI files, list files, and a changed ``train.cfg``.
 
-DeepMedic executes its configuration files; here nothing but literals is written.
+DeepMedic executes its configuration files, so only literals are written.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _TABLE, _CHANNELS, _LABELS, _ROIS = (
     "roiMasksTraining",
 )
 _PACKED = 4
-"""gzip's level: images of noise hardly get smaller beyond, and every subepoch unpacks them."""
+"""gzip's level: noisy images hardly shrink beyond it, and every subepoch unpacks them."""
 _CASES, _SEGMENTS = "numOfCasesLoadedPerSubepoch", "numberTrainingSegmentsLoadedOnGpuPerSubep"
 
 
@@ -64,14 +64,14 @@ class Layout:
 
 @dataclass(frozen=True)
 class Additions:
-    """What synthetic cases on disk ask for beside what every training needs."""
+    """Additional input of a training with synthetic cases on disk."""
 
-    home: Path | None = None  # the folder's later name; None if it has it already
-    # of each slot, the channels (from 0) that it lacks; empty if none lacks any
+    home: Path | None = None  # final name of the folder; None if it does not change
+    # missing channels (from 0) of each slot; empty if none is missing
     lacking: Sequence[Collection[int]] = ()
-    # of each real case its region of interest, where the user's file lists none
+    # region of interest of each real case, if the user's file lists none
     rois: Sequence[str] = ()
-    # of each category, each real case's sampling map; empty for none
+    # sampling map of each real case, by category; empty for none
     maps: Sequence[Sequence[str]] = ()
     # further keys to set -> value and why
     values: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
@@ -87,20 +87,20 @@ def write_layout(
     values: Mapping[str, Any] | None = None,
     additions: Additions | None = None,
 ) -> Layout:
-    """Write list files and ``train.cfg``; nothing is written into the slots' own folders.
+    """Write list files and ``train.cfg``, but no files of the slots.
 
-    Every real case is listed ``share.repeats`` times by its files' paths, then come the slots,
-    ``synth/slot_0000/<channel>.nii.gz`` with ``labels.nii.gz`` and, if real cases have regions of
-    interest, ``roi.nii.gz``; all lists are in the same order.
+    Every real case is listed ``share.repeats`` times by its files' paths. Then follow the slots,
+    ``synth/slot_0000/<channel>.nii.gz`` with ``labels.nii.gz``. They also have ``roi.nii.gz`` if
+    real cases have regions of interest. All lists are in the same order.
 
     Raises:
         UsageFault: a path that no list of files can hold.
         EnvironmentFault: the disk refuses.
     """
-    folder, more = folder.absolute(), additions or Additions()
-    home = more.home or folder
-    lists = _lists(config, home, cases, slots, share.repeats, more)
-    changed = _changed(config, home, share, lists, values or {}, more)
+    folder, extra = folder.absolute(), additions or Additions()
+    home = extra.home or folder
+    lists = _lists(config, home, cases, slots, share.repeats, extra)
+    changed = _changed(config, home, share, lists, values or {}, extra)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, paths in lists.items():
@@ -118,21 +118,21 @@ def write_layout(
 
 
 def slot_folder(folder: Path, number: int) -> Path:
-    """Where the files of a slot are."""
+    """Return the folder of a slot."""
     return folder / SLOTS / f"slot_{number:04d}"
 
 
 def list_file(name: str) -> str:
-    """Name of the list file of a channel, or of ``labels``, ``roi``, ``map_0`` ..."""
+    """Return the name of the list file of a channel, ``labels``, ``roi``, ``map_0`` ..."""
     return f"list_{name}.cfg"
 
 
 def file_names(channels: Sequence[str]) -> tuple[str, ...]:
-    """Names of the channels that may be part of a file's name, all different."""
+    """Return unique names of the channels that are valid in file names."""
     names: list[str] = []
     for number, channel in enumerate(channels):
         name = re.sub(r"[^A-Za-z0-9_-]+", "_", channel).strip("_")[:64]
-        taken = {LABELS, ROI, *(other.lower() for other in names)}
+        taken = {LABELS, ROI, *(used.lower() for used in names)}
         if not name or name.lower() in taken or re.fullmatch(rf"{MAP}_\d+", name):
             name = f"channel_{number}"
         names.append(name)
@@ -145,9 +145,9 @@ def _lists(
     cases: Sequence[HostCase],
     slots: int,
     repeats: int,
-    more: Additions,
+    additions: Additions,
 ) -> dict[str, list[str]]:
-    """Name of each list -> its paths: real cases, then slots."""
+    """Return name of each list -> its paths: real cases, then slots."""
 
     def listed(name: str, real: Sequence[str], lacking: Collection[int] = ()) -> None:
         synthetic = (
@@ -158,24 +158,24 @@ def _lists(
 
     lists: dict[str, list[str]] = {}
     for number, name in enumerate(file_names(config.channels)):
-        lacking = [n for n, channels in enumerate(more.lacking) if number in channels]
+        lacking = [n for n, channels in enumerate(additions.lacking) if number in channels]
         listed(name, [case.channels[number] for case in cases], lacking)
     listed(LABELS, [case.labels for case in cases])
-    rois = more.rois or [case.roi for case in cases if case.roi is not None]
+    rois = additions.rois or [case.roi for case in cases if case.roi is not None]
     if rois:
         listed(ROI, rois)
-    for number, maps in enumerate(more.maps):
+    for number, maps in enumerate(additions.maps):
         listed(f"{MAP}_{number}", maps)
     return lists
 
 
 def listable(path: str) -> str:
-    """A path as a line of a list (UsageFault: lists have one path a line, in UTF-8)."""
+    """Return a path that is valid as a line of a list (UsageFault: it is not)."""
     encodable = path.encode("utf-8", "replace").decode() == path
     if not encodable or path.splitlines() != [path] or path != path.strip():
         raise UsageFault(
-            f"{path!r}: DeepMedic's lists have one path a line, expected one without line breaks, "
-            "without a space at its end, and in UTF-8; rename the file or folder"
+            f"{path!r}: DeepMedic's lists have one path per line, expected UTF-8 without line "
+            "breaks or a space at the end; rename the file or folder"
         )
     return path
 
@@ -183,7 +183,7 @@ def listable(path: str) -> str:
 # -- train.cfg -------------------------------------------------------------------------------------
 
 Changes = dict[str, tuple[Any, str]]
-"""Key -> its value, and why it is another one; no reason where it means the same as before."""
+"""Key -> new value, and the reason of the change; no reason if the meaning is the same."""
 
 
 def _changed(
@@ -191,13 +191,13 @@ def _changed(
     home: Path,
     share: Share,
     lists: Mapping[str, Sequence[str]],
-    asked: Mapping[str, Any],
-    more: Additions,
+    values: Mapping[str, Any],
+    additions: Additions,
 ) -> Changes:
     changes: Changes = dict(absolute_paths(config))
     changes |= {
         key: (value, "as asked")
-        for key, value in asked.items()
+        for key, value in values.items()
         if key not in config.values or config.values[key] != value
     }
 
@@ -209,7 +209,7 @@ def _changed(
     changes[_LABELS] = named(LABELS), cases
     if ROI in lists:
         why = "segments of synthetic cases are centred where the sample is; real cases' are all of"
-        changes[_ROIS] = named(ROI), f"{why} them" if more.rois else cases
+        changes[_ROIS] = named(ROI), f"{why} them" if additions.rois else cases
     maps = [named(name) for name in lists if re.fullmatch(rf"{MAP}_\d+", name)]
     if maps:
         why = "segments of synthetic cases are centred where the sample is, real ones' as before"
@@ -218,15 +218,15 @@ def _changed(
         (_CASES, share.cases, config.cases, "cases of a subepoch"),
         (_SEGMENTS, share.segments, config.segments, "as many from each case, and whole batches"),
     ):
-        if value != was or asked.get(key, value) != value:
+        if value != was or values.get(key, value) != value:
             changes[key] = value, f"{why}; {was} in that file"
         else:
             changes.pop(key, None)
-    return changes | dict(more.values)
+    return changes | dict(additions.values)
 
 
 def absolute_paths(config: TrainConfig) -> Changes:
-    """Paths that mean the same wherever the file is."""
+    """Return all paths of a configuration as absolute paths."""
     home = config.path.parent
 
     def absolute(path: Any) -> Any:
@@ -240,11 +240,11 @@ def absolute_paths(config: TrainConfig) -> Changes:
 
 
 def config_text(config: TrainConfig, changes: Changes) -> str:
-    """The user's assignments in their order, with these changes; new keys come last."""
+    """Format the user's assignments in their order with these changes; new keys come last."""
     reasons = {key: why for key, (_, why) in changes.items() if why}
     values = dict(config.values)
     if values.pop(_TABLE, None) is not None:
-        reasons[_TABLE] = "left out: the lists say what it says"
+        reasons[_TABLE] = "left out: the lists replace it"
         if _ROIS not in changes:  # beside a table DeepMedic reads no list
             values.pop(_ROIS, None)
     values |= {key: value for key, (value, _) in changes.items()}
@@ -261,10 +261,10 @@ def config_text(config: TrainConfig, changes: Changes) -> str:
 def nifti(
     array: npt.NDArray[Any], affine: npt.NDArray[np.float64], *, synthetic: bool = False
 ) -> bytes:
-    """A gzipped NIfTI file without texts, names or times; marked if it is synthetic.
+    """Return a gzipped NIfTI file without texts, names or times, marked if it is synthetic.
 
     Args:
-        array: (X, Y, Z) as it is to be stored.
+        array: (X, Y, Z) as stored.
         affine: (4, 4), voxel to mm.
     """
     import nibabel as nib
@@ -276,7 +276,7 @@ def nifti(
 
 
 def volume(file: str) -> npt.NDArray[Any]:
-    """The voxels (X, Y, Z) of a NIfTI file, scaled as its header says; a ``subepochs.Read``."""
+    """Return the voxels (X, Y, Z) of a NIfTI file, scaled by its header; a ``subepochs.Read``."""
     return read_nifti(file).array
 
 
@@ -286,12 +286,12 @@ def read_host(case: HostCase) -> Loaded:
 
 
 def stored_shape(case: HostCase) -> tuple[int, ...]:
-    """(X, Y, Z) of a case's files."""
+    """Return the shape (X, Y, Z) of a case's files."""
     return tuple(case.shape[2 - axis] for axis, _ in case.stored)
 
 
 def affine_of(file: str) -> npt.NDArray[np.float64]:
-    """Voxel to mm, of a NIfTI file."""
+    """Return the affine of a NIfTI file, voxel to mm."""
     return read_nifti_header(file).affine
 
 
@@ -303,10 +303,10 @@ def write_case(
     *,
     synthetic: bool = False,
 ) -> HostCase:
-    """Write the files of a case, each with the affine of the real file that it stands for.
+    """Write the files of a case, each with the affine of the real file it replaces.
 
     Returns:
-        The case with the files that were written.
+        The case with the written files.
     """
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -330,7 +330,7 @@ def write_case(
 
 
 def folder_names(cases: Sequence[str]) -> tuple[str, ...]:
-    """Names of cases as folders, all different, whatever the cases are called."""
+    """Return unique folder names for cases."""
     plain = [name for name in cases if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", name)]
     if len({name.lower() for name in plain}) == len(cases):
         return tuple(cases)

@@ -1,7 +1,7 @@
-"""List files and csv tables: the cases of a configuration, as DeepMedic pairs them up.
+"""Reads list files and csv tables: the cases of a configuration.
 
-Line i of every list of a part is case i. DeepMedic cuts the lists to the shortest without a word;
-here lists of unequal length are refused.
+Line i of every list of a part is case i. DeepMedic silently cuts all lists to the shortest. Here
+lists of unequal length are rejected.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gansynth_deepmedic.keys import Keys, joined
 from gansynth_deepmedic.literals import excerpt, read_text
 
 MOST_BYTES = 16 << 20
-"""Of a list, or of a csv."""
+"""Most bytes of a list or csv."""
 _CHANNEL = "channel_"
 _LABELS, _ROI, _PREDICTION = "ground_truth", "roi_mask", "prediction_filename"
 _MARK = "\ufeff"
@@ -27,9 +27,9 @@ _MARK = "\ufeff"
 
 @dataclass(frozen=True)
 class Listed:
-    """One case as the list files (or the csv) name it: absolute paths, not opened."""
+    """One case of the list files (or the csv): absolute paths, not opened."""
 
-    # one for each channel; None for one that the case lacks (``-``)
+    # file of each channel; None for a missing one (``-``)
     channels: tuple[Path | None, ...]
     # ground truth; None where the lists name none (validation by whole volumes)
     labels: Path | None
@@ -38,28 +38,28 @@ class Listed:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All that it names."""
+        """All files of the case."""
         named = (*self.channels, self.labels, self.roi)
         return tuple(file for file in named if file is not None)
 
 
 @dataclass(frozen=True)
 class Part:
-    """The cases of training, or of validation."""
+    """The cases of training or of validation."""
 
     where: Path  # file that names the first channels
-    channels: tuple[str, ...]  # names of the channels, as far as the files tell
+    channels: tuple[str, ...]  # names of the channels, from the files
     cases: tuple[Listed, ...]  # in the order of the lists, each once
-    repeated: tuple[Listed, ...] = ()  # entries that name a case again
+    repeated: tuple[Listed, ...] = ()  # entries that repeat a case
     predictions: tuple[str, ...] = ()  # names of the cases' predictions; empty if there are none
 
 
 def read_part(keys: Keys, part: str, table: str, names: str | None = None) -> Part:
-    """The cases of ``Training`` or ``Validation``.
+    """Read the cases of ``Training`` or ``Validation``.
 
     Raises:
-        DataFault: a key, list or table that is missing or cannot be used, lists of unequal length,
-            a first channel that is missing.
+        DataFault: a missing or invalid key, list or table, lists of unequal length, or a missing
+            first channel.
     """
     if keys.has(table):
         return _once(_read_table(keys.file(table)), names=None)
@@ -87,18 +87,18 @@ def read_part(keys: Keys, part: str, table: str, names: str | None = None) -> Pa
 
 
 def read_list(path: Path) -> list[str]:
-    """The entries of a list file: paths, or ``-`` for a channel that a case lacks.
+    """Return the entries of a list file: paths, or ``-`` for a missing channel.
 
     Raises:
-        DataFault: missing, no text, or a line that no path can be.
+        DataFault: missing, no text, or a line that is not a path.
     """
     text = read_text(path, MOST_BYTES)
     if text.startswith(_MARK):
         raise DataFault(
-            f"{path}: begins with a byte order mark, which DeepMedic takes for a part of the first "
+            f"{path}: begins with a byte order mark, which DeepMedic reads as part of the first "
             "path; save it as UTF-8 without"
         )
-    found = []
+    entries = []
     for number, line in enumerate(text.split("\n"), start=1):
         entry = line.strip()
         if not entry or line.startswith("#"):
@@ -108,8 +108,8 @@ def read_list(path: Path) -> list[str]:
                 f"{path}: line {number}: {excerpt(entry)!a} holds unprintable characters, expected "
                 "a path; correct the line"
             )
-        found.append(entry)
-    return found
+        entries.append(entry)
+    return entries
 
 
 def _equally_long(columns: Sequence[tuple[Path, list[str]]]) -> None:
@@ -118,8 +118,8 @@ def _equally_long(columns: Sequence[tuple[Path, list[str]]]) -> None:
         if len(others) != len(entries):
             raise DataFault(
                 f"{path}: lists {len(others)} case(s), but {first} lists {len(entries)}; expected "
-                "as many, line i of every list is case i (DeepMedic cuts the longer one silently); "
-                "complete it"
+                "as many, because line i is case i (DeepMedic silently cuts the longer list). "
+                "Complete it"
             )
 
 
@@ -130,30 +130,30 @@ def _listed(columns: Sequence[tuple[Path, list[str]]], channels: int, number: in
             files.append(joined(path.parent, entries[number]))
             continue
         if index == 0 or index >= channels:
-            what = "first channel" if index == 0 else "label map or region of interest"
+            role = "first channel" if index == 0 else "label map or region of interest"
             raise DataFault(
-                f"{path}: entry {number + 1} is '-', a missing {what}, which DeepMedic cannot do "
-                "without; expected a path; add the file, or remove the case from every list"
+                f"{path}: entry {number + 1} is '-', a missing {role}, which DeepMedic needs, "
+                "expected a path; add the file, or remove the case from every list"
             )
         files.append(None)
-    rest = files[channels:]
-    roi = rest[1] if len(rest) > 1 else None
-    return Listed(tuple(files[:channels]), rest[0], roi, number + 1)
+    others = files[channels:]
+    roi = others[1] if len(others) > 1 else None
+    return Listed(tuple(files[:channels]), others[0], roi, number + 1)
 
 
 def _once(part: Part, names: Sequence[str] | None) -> Part:
-    """Each case once; names of predictions stay with their cases."""
+    """Remove repeated cases together with their names of predictions."""
     names = part.predictions if names is None else names
-    seen: set[tuple[object, ...]] = set()
+    keys: set[tuple[object, ...]] = set()
     cases: list[Listed] = []
     repeated: list[Listed] = []
     called: list[str] = []
     for index, case in enumerate(part.cases):
-        known = (case.channels, case.labels, case.roi)
-        if known in seen:
+        key = (case.channels, case.labels, case.roi)
+        if key in keys:
             repeated.append(case)
             continue
-        seen.add(known)
+        keys.add(key)
         cases.append(case)
         called += names[index : index + 1]
     return Part(part.where, part.channels, tuple(cases), tuple(repeated), tuple(called))
@@ -167,16 +167,16 @@ def _read_table(path: Path) -> Part:
             f"{path}: columns are {header}, expected one called {lacking}; add it, or rename one"
         )
     cases = []
-    wanted = [*channels, _LABELS, *([_ROI] if _ROI in header else [])]
+    columns = [*channels, _LABELS, *([_ROI] if _ROI in header else [])]
     for number, (line, row) in enumerate(rows, start=1):
         cell = dict(zip(header, row, strict=True))
-        for name in wanted:
+        for name in columns:
             if cell[name] in ("", MISSING) or not cell[name].isprintable():
                 raise DataFault(
                     f"{path}: line {line}: {name} is {excerpt(cell[name])!a}, expected a path (a "
                     "table cannot leave a channel out); complete it, or use list files"
                 )
-        files = [joined(path.parent, cell[name]) for name in wanted]
+        files = [joined(path.parent, cell[name]) for name in columns]
         roi = files[-1] if _ROI in header else None
         cases.append(Listed(tuple(files[: len(channels)]), files[len(channels)], roi, number))
     if not cases:
@@ -188,7 +188,7 @@ def _read_table(path: Path) -> Part:
 
 
 def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Header, and (line, cells) of each row."""
+    """Return the header, and (line, cells) of each row."""
     text = read_text(path, MOST_BYTES).removeprefix(_MARK)
     reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
     try:
@@ -213,7 +213,7 @@ def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
 
 
 def told_apart(paths: Sequence[Path]) -> tuple[str, ...]:
-    """What tells files' names apart, else their folders' too; ``channel 0``, ... if nothing does.
+    """Return the distinguishing parts of file names, else with folders, else ``channel 0``, ...
 
     For example ``flair`` and ``t1c`` of ``trainChannels_flair.cfg`` and ``trainChannels_t1c.cfg``.
     """
@@ -224,7 +224,7 @@ def told_apart(paths: Sequence[Path]) -> tuple[str, ...]:
             each = [words[1:] for words in each]
         while min(map(len, each)) > 1 and len({words[-1] for words in each}) == 1:
             each = [words[:-1] for words in each]
-        found = ["_".join(words) for words in each]
-        if all(found) and len({name.casefold() for name in found}) == len(found):
-            return tuple(found)
+        joined = ["_".join(words) for words in each]
+        if all(joined) and len({name.casefold() for name in joined}) == len(joined):
+            return tuple(joined)
     return tuple(f"channel {number}" for number in range(len(paths)))

@@ -1,8 +1,8 @@
-"""Assignments of literals out of a file that DeepMedic would execute; nothing is executed here.
+"""Reads assignments of literals from a configuration file without executing it.
 
-DeepMedic runs its configuration files as Python. Here the text is parsed and walked: constants,
-lists, tuples and dicts of them, and sums, products and small powers of numbers have a value; what
-else there is has none and is refused by file, line and key.
+DeepMedic runs its configuration files as Python. Here the text is only parsed. Values are
+constants, lists, tuples and dicts of them, and sums, products and small powers of numbers.
+Everything else is rejected with file, line and key.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import reading
 
 MOST_BYTES = 1 << 20
-"""Of a configuration file."""
+"""Most bytes of a configuration file."""
 MOST_VALUES = 100_000
-"""Numbers and texts of a file, where lists are repeated."""
+"""Most numbers and texts of a file, after repetition of lists."""
 DEEPEST = 64
-"""Brackets, or operators, within each other."""
+"""Most nested brackets or operators."""
 LARGEST = 2**63
 EXPONENT = 64
 """Largest exponent of a power."""
@@ -34,18 +34,18 @@ _LITERAL = "a number, a text, True, False, None, or a list, tuple or dict of the
 
 
 class _Odd(Exception):
-    """No value: what was found instead, in words."""
+    """Not a value; the message describes the code."""
 
 
 def read_literals(path: Path) -> dict[str, Any]:
-    """Every assignment of a configuration file, in its order; nothing is executed.
+    """Return every assignment of a configuration file in order, without executing it.
 
     A later assignment replaces an earlier one of the same key, as in Python.
 
     Raises:
         UsageFault: it is a folder.
-        DataFault: there is no such file, it is not text, no Python, or holds anything but
-            assignments of literals: file, line, and what was found.
+        DataFault: no such file, no text, no Python, or anything but assignments of literals; with
+            file, line and content.
     """
     path = Path(path)
     if not os.path.isfile(path):
@@ -67,9 +67,9 @@ def read_literals(path: Path) -> dict[str, Any]:
             if count > MOST_VALUES:
                 raise _Odd(f"with it the file has more than {MOST_VALUES} values")
         except _Odd as odd:
-            shown = excerpt(ast.get_source_segment(text, statement.value) or "")
+            source = excerpt(ast.get_source_segment(text, statement.value) or "")
             raise DataFault(
-                f"{path}: line {statement.lineno}: {keys[0]} is {shown}, {odd}; expected "
+                f"{path}: line {statement.lineno}: {keys[0]} is {source}, {odd}; expected "
                 f"{_LITERAL}; {_WAY_OUT}"
             ) from None
         values.update(dict.fromkeys(keys, value))
@@ -77,11 +77,11 @@ def read_literals(path: Path) -> dict[str, Any]:
 
 
 def read_text(path: Path, most: int) -> str:
-    """A small text file as UTF-8.
+    """Read a small text file in UTF-8.
 
     Raises:
-        DataFault: missing, no file, too large, or no text.
-        EnvironmentFault: it may not be read.
+        DataFault: missing, not a file, too large, or no text.
+        EnvironmentFault: reading is not permitted.
     """
     with reading(path):
         if path.exists() and not path.is_file():
@@ -105,7 +105,7 @@ def read_text(path: Path, most: int) -> str:
 
 
 def excerpt(text: str) -> str:
-    """Text as it fits into a message: one line, printable, not too long."""
+    """Shorten text for a message: one line, printable, limited in length."""
     line = " ".join(text.split())
     line = "".join(c if c.isprintable() else "?" for c in line)
     return line if len(line) <= _SHOWN else line[: _SHOWN - 3] + "..."
@@ -129,7 +129,7 @@ def _statements(path: Path, text: str) -> list[ast.stmt]:
 
 
 def _keys(path: Path, text: str, statement: ast.stmt) -> list[str]:
-    """What a statement assigns to; nothing if it is a text standing by itself, as comments do."""
+    """Return the assigned keys of a statement; none for a bare text, which is a comment."""
     if isinstance(statement, ast.Assign):
         targets = statement.targets
         names = [target.id for target in targets if isinstance(target, ast.Name)]
@@ -137,9 +137,9 @@ def _keys(path: Path, text: str, statement: ast.stmt) -> list[str]:
             return names
     elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
         return []
-    shown = excerpt(ast.get_source_segment(text, statement) or "")
+    source = excerpt(ast.get_source_segment(text, statement) or "")
     raise DataFault(
-        f"{path}: line {statement.lineno}: {shown}, {_named(statement)}; expected KEY = VALUE; "
+        f"{path}: line {statement.lineno}: {source}, {_named(statement)}; expected KEY = VALUE; "
         f"{_WAY_OUT}"
     )
 
@@ -170,14 +170,14 @@ def _named(node: ast.AST) -> str:
 
 
 def _value(node: ast.expr, depth: int) -> Any:
-    """The value of a literal (_Odd: it is none)."""
+    """Return the value of a literal (_Odd: not a literal)."""
     if depth == 0:
         raise _Odd("nested too deeply")
     if isinstance(node, ast.Constant):
         return _constant(node.value)
     if isinstance(node, ast.List | ast.Tuple):
-        found = [_value(item, depth - 1) for item in node.elts]
-        return found if isinstance(node, ast.List) else tuple(found)
+        items = [_value(item, depth - 1) for item in node.elts]
+        return items if isinstance(node, ast.List) else tuple(items)
     if isinstance(node, ast.Dict):
         return _dict(node, depth)
     if isinstance(node, ast.UnaryOp) and type(node.op) in _SIGNS:
@@ -196,15 +196,15 @@ def _constant(value: object) -> Any:
 
 
 def _dict(node: ast.Dict, depth: int) -> dict[Any, Any]:
-    found: dict[Any, Any] = {}
+    entries: dict[Any, Any] = {}
     for key, value in zip(node.keys, node.values, strict=True):
         if key is None:
             raise _Odd("a dict with another one in it")
         name = _value(key, depth - 1)
         if isinstance(name, list | tuple | dict):
             raise _Odd(f"a dict with a {type(name).__name__} for a key")
-        found[name] = _value(value, depth - 1)
-    return found
+        entries[name] = _value(value, depth - 1)
+    return entries
 
 
 _SIGNS: Mapping[type[ast.unaryop], Callable[[Any], Any]] = {
@@ -225,28 +225,28 @@ def _calculated(node: ast.BinOp, depth: int) -> Any:
     left, right = _value(node.left, depth - 1), _value(node.right, depth - 1)
     if isinstance(left, list) or isinstance(right, list):
         return _joined(node.op, left, right)
-    one, other = _number(left), _number(right)
+    x, y = _number(left), _number(right)
     try:
         if isinstance(node.op, ast.Pow):
-            if abs(other) > EXPONENT:
+            if abs(y) > EXPONENT:
                 raise _Odd(f"a power of more than {EXPONENT}")
-            return _bounded(one**other)
+            return _bounded(x**y)
         if type(node.op) in _OPERATORS:
-            return _bounded(_OPERATORS[type(node.op)](one, other))
+            return _bounded(_OPERATORS[type(node.op)](x, y))
     except ArithmeticError as error:
         raise _Odd(f"no number: {error}") from None
     raise _Odd("code")
 
 
 def _joined(kind: ast.operator, left: Any, right: Any) -> list[Any]:
-    """Lists one after another, or one repeated."""
+    """Concatenate lists, or repeat one."""
     if isinstance(kind, ast.Add) and isinstance(left, list) and isinstance(right, list):
         joined = left + right
     elif isinstance(kind, ast.Mult) and type(left) is not type(right):
-        some, times = (left, right) if isinstance(left, list) else (right, left)
-        if not isinstance(times, int) or times * _count(some) > MOST_VALUES:
+        items, times = (left, right) if isinstance(left, list) else (right, left)
+        if not isinstance(times, int) or times * _count(items) > MOST_VALUES:
             raise _Odd("a list that is repeated too often")
-        joined = some * times
+        joined = items * times
     else:
         raise _Odd("no sum of lists")
     if _count(joined) > MOST_VALUES:
@@ -255,7 +255,7 @@ def _joined(kind: ast.operator, left: Any, right: Any) -> list[Any]:
 
 
 def _count(value: Any) -> int:
-    """How many values a value is written with."""
+    """Count the values in a nested value."""
     if isinstance(value, dict):
         return 1 + sum(_count(item) for item in value.values())
     return 1 + sum(map(_count, value)) if isinstance(value, list | tuple) else 1

@@ -23,7 +23,7 @@ _PADDED: tuple[str | None, ...] = ("MIRROR", "mirror", "ZERO", "zero", "SAME")
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A network's configuration, with DeepMedic's defaults where the file says nothing."""
+    """A network's configuration, with DeepMedic's defaults for missing keys."""
 
     path: Path | None  # the file, absolute; None for DeepMedic's own example (``deepMedic``)
     values: Mapping[str, Any]  # every assignment of the file
@@ -73,7 +73,7 @@ def read_model_config(path: Path) -> ModelConfig:
 
     Raises:
         UsageFault: there is no such file.
-        DataFault: code, or a key that is missing, of another type, or does not fit the others.
+        DataFault: code, or a missing, invalid or inconsistent key.
     """
     path = Path(os.path.abspath(path))
     keys = Keys(path, read_literals(path))
@@ -82,19 +82,19 @@ def read_model_config(path: Path) -> ModelConfig:
             raise DataFault(
                 f"{path}: {old} is no longer read by DeepMedic, expected {new}; rename it"
             )
-    found = model_of(keys)
-    _refuse_small(found)
-    return found
+    model = model_of(keys)
+    _refuse_small(model)
+    return model
 
 
 def model_of(keys: Keys) -> ModelConfig:
-    """The network that some keys describe."""
+    """Return the network of some keys."""
     features = keys.wholes("numberFMsPerLayerNormal")
     kernels = _per_layer(keys, "kernelDimPerLayerNormal", len(features))
     low, factors = _subsampled(keys, features)
     fc = keys.wholes("numberFMsPerLayerFC", ())
-    ones: list[Triple] = [(1, 1, 1)] * (len(fc) + 1)
-    fc_kernels = _per_layer(keys, "kernelDimPerLayerFC", len(fc) + 1, ones)
+    units: list[Triple] = [(1, 1, 1)] * (len(fc) + 1)
+    fc_kernels = _per_layer(keys, "kernelDimPerLayerFC", len(fc) + 1, units)
     segment = keys.triple("segmentsDimTrain")
     return ModelConfig(
         keys.path,
@@ -124,14 +124,14 @@ def model_of(keys: Keys) -> ModelConfig:
 
 
 def _refuse_small(model: ModelConfig) -> None:
-    """Segments must hold the receptive field, and leave a voxel to predict."""
+    """Reject segments smaller than the receptive field, or without a predicted voxel."""
     least = [max(r, u + 1) for r, u in zip(model.receptive, model.unpredicted, strict=True)]
     for key, size in (
         ("segmentsDimTrain", model.segment),
         ("segmentsDimVal", model.segment_validation),
         ("segmentsDimInference", model.segment_inference),
     ):
-        if any(n < wanted for n, wanted in zip(size, least, strict=True)):
+        if any(n < minimum for n, minimum in zip(size, least, strict=True)):
             raise DataFault(
                 f"{model.path}: {key} is {list(size)}, expected at least {least}, what the network "
                 "needs to predict a voxel; enlarge it"
@@ -146,24 +146,24 @@ def _receptive(kernels: Sequence[Triple]) -> Triple:
 def _per_layer(
     keys: Keys, key: str, layers: int, default: Sequence[Triple] | None = None
 ) -> tuple[Triple, ...]:
-    found = keys.triples(key, default)
-    if len(found) != layers:
+    kernels = keys.triples(key, default)
+    if len(kernels) != layers:
         raise keys.odd(key, f"one kernel for each of {layers} layer(s)")
-    return found
+    return kernels
 
 
 def _layers(keys: Keys, key: str, layers: int, least: int = 2) -> tuple[int, ...]:
-    """Numbers of layers, counted from 1."""
-    found = keys.wholes(key, ())
-    if not all(least <= number <= layers for number in found):
+    """Return numbers of layers, counted from 1."""
+    numbers = keys.wholes(key, ())
+    if not all(least <= number <= layers for number in numbers):
         raise keys.odd(key, f"numbers of layers from {least} to {layers}")
-    return found
+    return numbers
 
 
 def _subsampled(
     keys: Keys, features: tuple[int, ...]
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[Triple, ...]]:
-    """Features and factors of each subsampled path; the last features serve further paths too."""
+    """Return features and factors of each subsampled path; further paths repeat the last."""
     if not keys.flag("useSubsampledPathway", False):
         return (), ()
     factors = _nested(keys, "subsampleFactor", [3, 3, 3])
@@ -181,7 +181,7 @@ def _subsampled(
 
 
 def _nested(keys: Keys, key: str, default: list[int]) -> tuple[tuple[int, ...], ...]:
-    """Lists of whole numbers; one alone stands for a list of it."""
+    """Return lists of whole numbers; a single list becomes a list of it."""
     value = keys.values.get(key)
     value = default if value is None else value
     expected = "a list of whole numbers from 1, or a list of such lists"
@@ -198,22 +198,22 @@ def _nested(keys: Keys, key: str, default: list[int]) -> tuple[tuple[int, ...], 
 def _low_kernels(
     keys: Keys, kernels: tuple[Triple, ...], features: tuple[int, ...]
 ) -> tuple[Triple, ...]:
-    """Kernels of a subsampled path, which must see as far as the normal one."""
+    """Return the kernels of a subsampled path, with the receptive field of the normal one."""
     key = "kernelDimPerLayerSubsampled"
     same = kernels if len(features) == len(kernels) else None
-    found = _per_layer(keys, key, len(features), same)
-    if _receptive(found) != _receptive(kernels):
+    own_kernels = _per_layer(keys, key, len(features), same)
+    if _receptive(own_kernels) != _receptive(kernels):
         raise keys.odd(key, f"the normal path's receptive field, {list(_receptive(kernels))}")
-    return found
+    return own_kernels
 
 
 def _dropout(keys: Keys, layers: int) -> tuple[float, ...]:
     if not keys.has("dropoutRatesFc"):
         return (0.0,) * (layers > 1) + (0.5,) * (layers - (layers > 1))
-    found = keys.numbers("dropoutRatesFc", low=0)
-    if len(found) not in (0, layers) or not all(rate < 1 for rate in found):
+    rates = keys.numbers("dropoutRatesFc", low=0)
+    if len(rates) not in (0, layers) or not all(rate < 1 for rate in rates):
         raise keys.odd("dropoutRatesFc", f"a rate from 0 to below 1 for each of {layers} layer(s)")
-    return found or (0.0,) * layers
+    return rates or (0.0,) * layers
 
 
 def _initial(keys: Keys) -> tuple[str, float]:
@@ -227,11 +227,7 @@ def _initial(keys: Keys) -> tuple[str, float]:
 
 
 def _padded(keys: Keys, key: str, kernels: Sequence[Triple]) -> tuple[bool, ...]:
-    """Whether each layer's input is padded, so that it keeps its size.
-
-    DeepMedic takes None for ``VALID`` when it convolves, but not when it computes sizes: that only
-    agrees for kernels of one voxel.
-    """
+    """Return whether each layer is padded; None is rejected for kernels above one voxel."""
     value = keys.values.get(key)
     if value is None:
         return (False,) * len(kernels)
@@ -241,6 +237,7 @@ def _padded(keys: Keys, key: str, kernels: Sequence[Triple]) -> tuple[bool, ...]
     for kind, kernel in zip(kinds, kernels, strict=True):
         if kind not in _UNPADDED + _PADDED:
             raise keys.odd(key, "'VALID', 'mirror', 'zero' or 'SAME' for each layer")
+        # DeepMedic takes None for VALID when it convolves, but not when it computes sizes.
         if kind in _UNPADDED[1:] and max(kernel) > 1:
             raise keys.odd(key, f"'VALID' or 'mirror' for a kernel of {list(kernel)}")
     return tuple(kind in _PADDED for kind in kinds)

@@ -1,7 +1,7 @@
-"""What a training process is told, and the lines it tells while it trains. numpy and h5py only.
+"""The order of a training process and its progress messages. Needs numpy and h5py only.
 
-Both engines are told the same: the real program in its own Python, and the torch engine. Their
-parent (``session``) has the producer, watches, and keeps the record.
+Both engines get the same order: the real program in its own Python, and the torch engine. Their
+parent (``session``) owns the producer, reads the progress and writes the record.
 """
 
 from __future__ import annotations
@@ -24,28 +24,26 @@ Engine = Literal["deepmedic", "torch"]
 ORDER = "gansynth_order.json"
 PROGRESS = "gansynth_progress.jsonl"
 SLOTS = "synth"
-"""Folder that the paths of synthetic places lead to; on the fly there is nothing in it."""
+"""Folder in the paths of synthetic slots; on the fly it stays empty."""
 
 
 @dataclass(frozen=True)
 class Order(Document, whole=True):
-    """One training, or what is left of it."""
+    """One training, or its remaining epochs."""
 
-    engine: Engine  # which process this is for
+    engine: Engine  # engine of the process
     output: Path  # folder of the results; ``PROGRESS`` is written there
-    # the configuration to train by, with lists of real cases, in the order of ``cases``, then of
-    # slots
+    # the configuration, whose lists have real cases in the order of ``cases``, then slots
     train_config: Path
-    plan: MixPlan[int]  # what is mixed in
+    plan: MixPlan[int]  # the mix of real and synthetic cases
     cases: tuple[HostCase, ...]  # the real training cases
     count: int  # cases that a subepoch loads
-    # paths of the first channel of each slot, as they are in the list file; one slot for each place
-    # that may be synthetic
+    # paths of the first channel of each slot in the list file; one for each possible synthetic case
     slots: tuple[str, ...] = ()
     model_config: Path | None = None  # the network's configuration; None for the torch engine's own
-    done: int = 0  # epochs that earlier sessions have done
+    done: int = 0  # epochs of earlier sessions
     subepochs: int = 1  # of an epoch
-    seed: int = 0  # seeds where segments are cut, and how they are augmented
+    seed: int = 0  # seed of sampling and augmentation of segments
     rim: int = RIM  # see ``insertion.insert``
     augment_synthetic: bool = True  # whether synthetic cases are augmented as real ones are
     checkout: Path | None = None  # folder of the user's DeepMedic
@@ -59,13 +57,13 @@ class Order(Document, whole=True):
 
     @classmethod
     def read(cls, path: Path) -> Order:
-        """Read what ``to_json`` wrote (IntegrityFault: it is damaged)."""
+        """Read a file that ``to_json`` wrote (IntegrityFault: it is damaged)."""
         try:
             return cls.from_json(read_json(path))
         except (DataFault, UsageFault, LookupError, TypeError, ValueError, AttributeError) as error:
-            what = str(error) if isinstance(error, GansynthError) else _told(error)
+            text = str(error) if isinstance(error, GansynthError) else _told(error)
             raise IntegrityFault(
-                f"{path}: {what.removeprefix(f'{path}: ')}; expected the file that gansynth "
+                f"{path}: {text.removeprefix(f'{path}: ')}; expected the file that gansynth "
                 "augment writes; start anew"
             ) from error
 
@@ -75,14 +73,14 @@ def _told(error: Exception) -> str:
 
 
 class Progress:
-    """Tells the parent: one JSON document a line, whole lines only, from any process.
+    """Reports to the parent: one JSON document per line, from any process.
 
     ``{"step": [begin, end]}``: a training step, ``time.monotonic()``.
-    ``{"job": {"subepoch", "place", "kind", "case", "sample", "segments"}}``: a case that segments
-    were taken of; kind is ``real``, ``synthetic`` or ``fallback``.
+    ``{"job": {"subepoch", "place", "kind", "case", "sample", "segments"}}``: a case with its
+    segments; kind is ``real``, ``synthetic`` or ``fallback``.
     ``{"trained": subepoch}``: all batches of a subepoch are done.
-    ``{"epoch": done, "metrics": {...}}``: so many epochs are done; numbers worth saying.
-    ``{"end": {...}}``: the training has reached its end; metrics on real validation cases.
+    ``{"epoch": done, "metrics": {...}}``: number of epochs done, and their metrics.
+    ``{"end": {...}}``: the training has ended; metrics on real validation cases.
     """
 
     def __init__(self, file: Path) -> None:
@@ -101,5 +99,5 @@ class Progress:
 
 
 def _number(value: Any) -> Any:
-    """One of numpy's numbers as Python's own."""
+    """Convert a number of numpy to one of Python."""
     return value.item()

@@ -1,7 +1,7 @@
-"""The user's own DeepMedic: a checkout, and a Python that has its TensorFlow. Neither is changed.
+"""The user's own DeepMedic: a checkout, and a Python with its TensorFlow. Neither is changed.
 
-DeepMedic is no package of an index, so a folder names it; and its TensorFlow may ask for a numpy of
-its own, so it may live in another environment than gansynth.
+DeepMedic is not in a package index, so a folder names it. Its TensorFlow may need another numpy, so
+it may be installed in another environment.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from gansynth.runtime.machine import Line
 CHECKOUT = "GANSYNTH_DEEPMEDIC"
 PYTHON = "GANSYNTH_DEEPMEDIC_PYTHON"
 LEAST = (3, 11)
-"""Python that gansynth's own modules need, which the process imports too."""
+"""Least Python for gansynth's modules, which the process also imports."""
 SCRIPT = "deepMedicRun"
 PACKAGES = ("tensorflow", "numpy", "nibabel", "pandas", "scipy", "six", "h5py")
-"""What the process imports: DeepMedic's packages, and h5py, which the bank needs."""
+"""Imported packages of the process: DeepMedic's, and h5py for the sample bank."""
 TOUCHED: Mapping[str, tuple[str, ...]] = {
     "deepmedic/dataManagement/io.py": ("load_volume", "saveImgToNiiWithOriginalHdr"),
     "deepmedic/dataManagement/sampling.py": (
@@ -38,7 +38,7 @@ TOUCHED: Mapping[str, tuple[str, ...]] = {
     "deepmedic/routines/training.py": ("do_training", "process_in_batches"),
     "deepmedic/routines/testing.py": ("inference_on_whole_volumes",),
 }
-"""Functions of the checkout that ``host`` goes by; DeepMedic 0.8 has them."""
+"""Functions of the checkout that ``host`` uses; DeepMedic 0.8 has them."""
 GET_CHECKOUT = "git clone https://github.com/deepmedic/deepmedic"
 _GET_AND_NAME = f"{GET_CHECKOUT}; export {CHECKOUT}=$PWD/deepmedic"
 GET_PACKAGES = "tensorflow-cpu nibabel pandas scipy six h5py"
@@ -82,14 +82,14 @@ class Program:
 def find_program(
     checkout: str | None, python: str | None, environ: Mapping[str, str] = os.environ
 ) -> Program:
-    """Find and examine a checkout and its Python; neither TensorFlow nor DeepMedic is imported.
+    """Find and check a checkout and its Python, without importing TensorFlow or DeepMedic.
 
     Args:
-        checkout: its folder; None for what ``GANSYNTH_DEEPMEDIC`` says.
+        checkout: its folder; None for ``GANSYNTH_DEEPMEDIC``.
         python: a Python; None for ``GANSYNTH_DEEPMEDIC_PYTHON``, or else gansynth's own.
 
     Raises:
-        UsageFault: nobody names a checkout, or it is none.
+        UsageFault: no checkout is named, or the folder is not one.
         EnvironmentFault: the Python cannot be started, is too old, or lacks a package.
     """
     return Program(
@@ -100,11 +100,11 @@ def find_program(
 
 
 def find_checkout(checkout: str | None, environ: Mapping[str, str] = os.environ) -> Path:
-    """The folder of a checkout that has what ``TOUCHED`` names.
+    """Return the folder of a checkout with all functions of ``TOUCHED``.
 
     Raises:
-        DataFault: there is no such folder.
-        UsageFault: nobody names one, or it is none of DeepMedic 0.8.
+        DataFault: no such folder.
+        UsageFault: no folder is named, or it is not DeepMedic 0.8.
     """
     named, by = checkout or environ.get(CHECKOUT, ""), "--deepmedic" if checkout else f"${CHECKOUT}"
     cure = f"{GET_CHECKOUT}, then --deepmedic deepmedic or export {CHECKOUT}=$PWD/deepmedic"
@@ -126,23 +126,23 @@ def find_checkout(checkout: str | None, environ: Mapping[str, str] = os.environ)
 
 
 def find_python(python: str | None, environ: Mapping[str, str] = os.environ) -> Path:
-    """The Python that is to run DeepMedic (EnvironmentFault: there is no such program)."""
+    """Return the Python that runs DeepMedic (EnvironmentFault: no such program)."""
     named, by = (
         (python, "--deepmedic-python") if python else (environ.get(PYTHON, ""), f"${PYTHON}")
     )
     if not named:
         return Path(sys.executable)
-    found = shutil.which(os.path.expanduser(named), path=environ.get("PATH"))
-    if found is None:
+    executable = shutil.which(os.path.expanduser(named), path=environ.get("PATH"))
+    if executable is None:
         raise EnvironmentFault(
             f"{named} ({by}): no such program, expected a Python with TensorFlow, for example "
             f"/home/me/deepmedic-env/bin/python; {_make_environment()}"
         )
-    return Path(found).absolute()
+    return Path(executable).absolute()
 
 
 def examine(python: Path, checkout: Path | None = None) -> dict[str, str]:
-    """Versions of a Python (``python``) and of ``PACKAGES`` in it.
+    """Return the versions of a Python (``python``) and of ``PACKAGES`` in it.
 
     Raises:
         EnvironmentFault: it cannot be started, is too old, or lacks a package.
@@ -164,7 +164,7 @@ def examine(python: Path, checkout: Path | None = None) -> dict[str, str]:
 
 
 def look(python: Path) -> dict[str, str]:
-    """Version of a Python (``python``) and of ``PACKAGES`` in it, "" where one is missing.
+    """Return the versions of a Python (``python``) and of ``PACKAGES`` in it, "" for missing ones.
 
     Raises:
         EnvironmentFault: it cannot be started.
@@ -179,25 +179,28 @@ def look(python: Path) -> dict[str, str]:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EnvironmentFault(f"{python}: cannot be started: {error}") from None
-    said = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
-    if "python" not in said:
+    answers = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+    if "python" not in answers:
         last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
         raise EnvironmentFault(f"{python}: is no Python that starts: {last[0]}")
-    found = json.loads(said["found"]) if "found" in said else dict[str, str]()
-    return {"python": said["python"], **{package: found.get(package, "") for package in PACKAGES}}
+    versions = json.loads(answers["found"]) if "found" in answers else dict[str, str]()
+    return {
+        "python": answers["python"],
+        **{package: versions.get(package, "") for package in PACKAGES},
+    }
 
 
 def command(program: Program, order: Path) -> list[str]:
-    """What trains by an ``Order``; it reads the packages of gansynth by their folder."""
+    """Return the command that trains by an ``Order``; it imports gansynth by folder."""
     launch = Path(__file__).parent / "host" / "launch.py"
     return [str(program.python), str(launch), str(order), str(_package())]
 
 
 def environ_of(program: Program) -> dict[str, str]:
-    """The environment for ``command``: nothing is written into the checkout.
+    """Return the environment for ``command``; nothing is written into the checkout.
 
-    As many threads as cores but one, if nobody said otherwise: TensorFlow takes them all, and the
-    producer and DeepMedic's own sampling need some too.
+    Unless the user sets them, threads are one fewer than cores. TensorFlow would take all, but the
+    producer and DeepMedic's sampling need some too.
     """
     threads = str(child.cpu_threads())
     return {
@@ -214,10 +217,10 @@ def environ_of(program: Program) -> dict[str, str]:
 def doctor_lines(
     checkout: str | None = None, python: str | None = None, environ: Mapping[str, str] = os.environ
 ) -> Iterator[Line]:
-    """What ``gansynth doctor`` says of DeepMedic: checkout, Python, and the packages there."""
+    """Yield the lines of ``gansynth doctor`` on DeepMedic: checkout, Python and packages."""
     if not (checkout or python or environ.get(CHECKOUT) or environ.get(PYTHON)):
-        found = "not named; only for augmenting DeepMedic"
-        yield Line("note", "deepmedic", found, _GET_AND_NAME)
+        text = "not named; only for augmenting DeepMedic"
+        yield Line("note", "deepmedic", text, _GET_AND_NAME)
         return
     yield _checkout_line(checkout, environ)
     try:
@@ -240,12 +243,12 @@ def _checkout_line(checkout: str | None, environ: Mapping[str, str]) -> Line:
 
 
 def _python_line(python: Path, versions: Mapping[str, str], by: str) -> Line:
-    found = f"{versions['python']}, {python} ({by})"
+    text = f"{versions['python']}, {python} ({by})"
     release = tuple(int(part) for part in re.findall(r"\d+", versions["python"])[:2])
     if release >= LEAST:
-        return Line("ok", "deepmedic's python", found)
-    said = f"{found}; on the fly needs {'.'.join(map(str, LEAST))} or newer"
-    return Line("note", "deepmedic's python", said, _make_environment())
+        return Line("ok", "deepmedic's python", text)
+    advice = f"{text}; on the fly needs {'.'.join(map(str, LEAST))} or newer"
+    return Line("note", "deepmedic's python", advice, _make_environment())
 
 
 def _package_lines(python: Path, versions: Mapping[str, str]) -> Iterator[Line]:
@@ -254,12 +257,12 @@ def _package_lines(python: Path, versions: Mapping[str, str]) -> Iterator[Line]:
     if there:
         yield Line("ok", "deepmedic's packages", ", ".join(there))
     if missing:
-        said = f"no {', '.join(missing)} there; DeepMedic needs it"
-        yield Line("note", "deepmedic's packages", said, _install(python, missing))
+        text = f"no {', '.join(missing)} there; DeepMedic needs it"
+        yield Line("note", "deepmedic's packages", text, _install(python, missing))
 
 
 def _lacks(folder: Path) -> str:
-    """What of ``TOUCHED`` a checkout does not have, in words; "" if it has everything."""
+    """Return the first missing function of ``TOUCHED``, or ""."""
     for file, functions in TOUCHED.items():
         path = folder / file
         text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
@@ -270,8 +273,8 @@ def _lacks(folder: Path) -> str:
 
 
 def _install(python: Path, missing: list[str]) -> str:
-    wanted = ["tensorflow-cpu" if package == "tensorflow" else package for package in missing]
-    return f"{shlex.quote(str(python))} -m pip install {' '.join(wanted)}"
+    names = ["tensorflow-cpu" if package == "tensorflow" else package for package in missing]
+    return f"{shlex.quote(str(python))} -m pip install {' '.join(names)}"
 
 
 def _make_environment() -> str:
@@ -282,11 +285,11 @@ def _make_environment() -> str:
 
 
 def _package() -> Path:
-    """The folder of gansynth's core package."""
+    """Return the folder of gansynth's core package."""
     return Path(version.__file__).parents[1]
 
 
 def _clean() -> dict[str, str]:
-    """This process's variables, but for what belongs to its own Python alone."""
-    own = {"PYTHONHOME", "__PYVENV_LAUNCHER__", "PYTHONEXECUTABLE"}
-    return {key: value for key, value in os.environ.items() if key not in own}
+    """Return this process's environment without the variables of its own Python."""
+    reserved = {"PYTHONHOME", "__PYVENV_LAUNCHER__", "PYTHONEXECUTABLE"}
+    return {key: value for key, value in os.environ.items() if key not in reserved}

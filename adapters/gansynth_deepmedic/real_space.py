@@ -1,6 +1,6 @@
-"""Real cases brought through a generator's space, so that what it loses tells them apart no more.
+"""Converts real cases through a generator's space, so that its losses are no cue.
 
-As Doncenco et al. (2022) train: real volumes, too, go to the generator's shape and back.
+Doncenco et al. (2022) train so: real volumes also go to the generator's shape and back.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ _RECORD = "real.json"
 def bring_real(
     source: DeepMedicSource, space: Space, folder: Path, reporter: Reporter
 ) -> tuple[HostCase, ...]:
-    """Write every real training case as it comes back from a generator's space.
+    """Write every real training case after conversion to a generator's space and back.
 
     ``folder/real/<case>/`` gets images float32 in the files' own axes and units, labels and region
-    of interest int16. What an earlier call wrote of the same cases and space is taken as it is,
-    what it wrote of others is written anew.
+    of interest int16. Files of an earlier call with the same cases and space are reused, others are
+    rewritten.
 
     Returns:
-        The training cases, in the source's order, with the files that were written.
+        The training cases in the source's order, with the written files.
 
     Raises:
         DataFault: a case cannot be read.
-        UsageFault: something else lies in ``folder/real``.
+        UsageFault: ``folder/real`` holds other files.
         EnvironmentFault: the disk refuses.
     """
     home = folder.absolute() / REAL
@@ -68,14 +68,12 @@ def bring_real(
 
 
 def whole_space(space: Space) -> Space:
-    """A generator's space for volumes that may not be cut: its window, and its shape if it brings
-    whole volumes to one.
-    """
+    """Return a generator's space for whole volumes: its window, and its shape if it resamples."""
     return space if space.grid == "resample" else replace(space, grid="native", size=())
 
 
 def into(case: Case, part: Sample, space: Space) -> Case:
-    """A case with what came back of it in its place: all of it, or of a frame the middle.
+    """Replace a case by its converted part: all of it, or the middle of a frame.
 
     Args:
         case: image (C, D, H, W) and labels (D, H, W) in the source's voxels.
@@ -93,7 +91,7 @@ def into(case: Case, part: Sample, space: Space) -> Case:
 
 
 def moved(case: HostCase, before: Path, after: Path) -> HostCase:
-    """A case whose files lie in a folder that gets another name."""
+    """Return a case whose folder has been renamed."""
 
     def path(file: str) -> str:
         return file if file == MISSING else str(after / Path(file).relative_to(before))
@@ -107,7 +105,7 @@ def moved(case: HostCase, before: Path, after: Path) -> HostCase:
 
 
 def _done(home: Path, order: dict[str, Any]) -> list[HostCase] | None:
-    """The cases that an earlier call of the same order has written there; None if none has."""
+    """Return the cases that an earlier call with the same order has written, or None."""
     try:
         record = read_json(home / _RECORD)
     except DataFault:
@@ -117,17 +115,15 @@ def _done(home: Path, order: dict[str, Any]) -> list[HostCase] | None:
 
 
 def _brought(source: DeepMedicSource, space: Space, case: HostCase) -> Loaded:
-    """A case as it comes back, in the files' axes and units; outside of the region its labels stay
-    those of the file.
-    """
-    real, seen = read_host(case), source.load(case.id)
-    squeezed = space.to_generator(seen)
-    if seen.image.shape[1:] != case.shape or seen.labels is None:
+    """Convert a case in the files' axes and units; labels outside the region do not change."""
+    real, read = read_host(case), source.load(case.id)
+    squeezed = space.to_generator(read)
+    if read.image.shape[1:] != case.shape or read.labels is None:
         raise DataFault(
-            f"{case.labels}: case {case.id!r} is read in shape {seen.image.shape[1:]}, expected "
+            f"{case.labels}: case {case.id!r} is read in shape {read.image.shape[1:]}, expected "
             f"{case.shape} as its files have; leave --read spacing= out"
         )
-    back = into(seen, space.to_host(Sample(squeezed.image, squeezed.labels), case.shape), space)
+    back = into(read, space.to_host(Sample(squeezed.image, squeezed.labels), case.shape), space)
     assert back.labels is not None, "it had some"
     image, labels = real.image.copy(), real.labels.copy()
     for number, (scale, offset) in enumerate(case.units):

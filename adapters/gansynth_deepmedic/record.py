@@ -1,4 +1,4 @@
-"""One DeepMedic training as asked for, its record, and the segmentations that it leaves."""
+"""A DeepMedic training job, its record, and its segmentations."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 COMPARED = (*record.COMPARED, "real_in_generator_space", "cases", "segments", "batch")
 ANEW = "start anew without resume, into another folder"
 MODELS = "saved_models"
-"""Folder in the output where DeepMedic keeps its checkpoints."""
+"""Folder in the output for DeepMedic's checkpoints."""
 SUFFIXES = "suffixForSegmAndProbsDictVal"
 WAY_OUT = "train it again, to its end"
 
@@ -40,21 +40,21 @@ WAY_OUT = "train it again, to its end"
 class Job:
     """One training that has passed every check."""
 
-    injection: Injection  # what is mixed in, and how
-    choices: Choices  # about the training
+    injection: Injection  # the mix and its options
+    choices: Choices  # the user's choices
     source: DeepMedicSource  # the training cases
-    config: TrainConfig  # the user's file, with the numbers that hold
+    config: TrainConfig  # the user's file with changed numbers
     share: Share  # cases and segments of a subepoch
     output: Path  # folder for results
-    origin: Origin | None  # what samples are drawn of; None if nothing synthetic is
-    regions: Regions  # that Dice and HD95 are reported of
+    origin: Origin | None  # generator or bank; None without synthetic samples
+    regions: Regions  # regions for Dice and HD95
     program: Program | None  # the real one; None for the torch engine
     engine: EngineSettings | None  # settings of the torch engine; None for the real program
-    patience: float  # seconds a phase that may draw no real case waits for a sample
+    patience: float  # seconds that a phase without real cases waits for a sample
 
     @property
     def slots(self) -> int:
-        """Synthetic places of a subepoch at most."""
+        """Most synthetic slots of a subepoch."""
         if self.injection.schedule.kind != "constant":
             return self.share.cases if self.injection.ratio.p > 0 else 0
         if self.share.synthetic is not None:
@@ -68,7 +68,7 @@ class Job:
 
 
 def describe(job: Job) -> dict[str, Any]:
-    """What one session mixes into what."""
+    """Describe the data, mix and engine of one session."""
     choices = job.choices
     return {
         **record.describe_session(job.injection, job.origin),
@@ -80,13 +80,13 @@ def describe(job: Job) -> dict[str, Any]:
         "cases": job.share.cases,
         "segments": job.share.segments,
         "batch": job.config.batch,
-        "said": list(job.share.said),
+        "said": list(job.share.notes),
         "versions": versions(job),
     }
 
 
 def versions(job: Job) -> dict[str, Any]:
-    """Of what trains, and of the checkout: its commit, where it says."""
+    """Return the versions of the engine's packages, and the commit of the checkout."""
     if job.program is None:
         names = {name: version_of(name) for name in ("torch", "numpy", "nibabel")}
         return {"python": platform.python_version(), **names}
@@ -95,7 +95,7 @@ def versions(job: Job) -> dict[str, Any]:
 
 
 def commit_of(checkout: Path) -> str | None:
-    """The commit that a checkout is at; None where it does not say."""
+    """Return the commit of a checkout, or None if it is unknown."""
     git = checkout / ".git"
     try:
         if git.is_file():
@@ -113,10 +113,10 @@ def commit_of(checkout: Path) -> str | None:
 
 
 def check_resumable(job: Job) -> None:
-    """Refuse to go on with another training than the one that was begun.
+    """Reject a folder whose training differs from the one to resume.
 
     Raises:
-        UsageFault: there is none, it is of another engine, network or name, or it has ended.
+        UsageFault: no training, one of another engine, network or name, or an ended one.
         IntegrityFault: its record is damaged.
     """
     last, output = last_session(job.output), job.output
@@ -131,43 +131,42 @@ def check_resumable(job: Job) -> None:
     ended = bool(read_json(output / FILE).get("complete"))
     if ended and last["of_epochs"] != job.config.epochs:
         raise UsageFault(
-            f"{output}: its training has ended, as asked, after {last['of_epochs']} epochs, "
-            f"expected that number, not {job.config.epochs}: learning rates went by it. To train "
-            f"longer, {ANEW}"
+            f"{output}: its training has ended after {last['of_epochs']} epochs, expected that "
+            f"number, not {job.config.epochs}, which sets the learning rates. To train longer, "
+            f"{ANEW}"
         )
     checkpoint_of(output)
 
 
 def checkpoint_of(output: Path) -> Path | None:
-    """DeepMedic's checkpoint of the epochs that the record counts, for ``-load``; None before the
-    first, or where another engine keeps its own.
+    """Return DeepMedic's checkpoint of the recorded epochs for ``-load``, or None.
 
     Raises:
-        UsageFault: it is gone.
+        UsageFault: it is missing.
     """
     last = last_session(output)
     named = last.get("checkpoint")
     if last["engine"] != "deepmedic" or last["epochs"][1] == 0 or named is None:
         return None
-    found = output / str(named)
-    if not _index(found).is_file():
+    checkpoint = output / str(named)
+    if not _index(checkpoint).is_file():
         raise UsageFault(
-            f"{_index(found)}: missing, expected the checkpoint of epoch {last['epochs'][1]} to go "
-            f"on with; restore it, or {ANEW}"
+            f"{_index(checkpoint)}: missing, expected the checkpoint of epoch "
+            f"{last['epochs'][1]} to go on with; restore it, or {ANEW}"
         )
-    return found
+    return checkpoint
 
 
 def newest_checkpoint(output: Path) -> Path | None:
-    """The checkpoint that DeepMedic wrote last, relative to the output; None before the first."""
-    found = [
+    """Return DeepMedic's last checkpoint relative to the output; None before the first."""
+    indices = [
         path
         for path in (output / MODELS).rglob("*.model.ckpt.index")
         if ".initial." not in path.name and ".final." not in path.name
     ]
-    if not found:
+    if not indices:
         return None
-    newest = max(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
+    newest = max(indices, key=lambda path: (path.stat().st_mtime_ns, path.name))
     return newest.with_suffix("").relative_to(output)
 
 
@@ -176,7 +175,7 @@ def _index(checkpoint: Path) -> Path:
 
 
 def epochs_done(output: Path) -> int:
-    """How many epochs the training in a folder has done.
+    """Return the epochs done by the training in a folder.
 
     Raises:
         UsageFault: there is none.
@@ -186,35 +185,35 @@ def epochs_done(output: Path) -> int:
 
 
 def refuse_unmeasurable(source: DeepMedicSource, settings: Mapping[str, str]) -> None:
-    """Refuse a training that would leave no segmentations of validation cases to measure.
+    """Reject a training that would save no segmentations of validation cases.
 
     Raises:
-        UsageFault: it would not.
+        UsageFault: naming the setting.
     """
     config = source.config
     if settings.get("engine") != "torch":
         if not config.predictions or not config.values.get("saveSegmentationVal", True):
             raise UsageFault(
-                f"{config.path}: keeps no segmentations of validation cases, expected "
+                f"{config.path}: saves no segmentations of validation cases, expected "
                 "namesForPredictionsPerCaseVal, and not saveSegmentationVal = False"
             )
         return
     default = "yes" if config.values.get("saveSegmentationVal", True) else "no"
     if settings.get("save_predictions", default) == "no":
         raise UsageFault(
-            f"{source.name}: no segmentations are kept, expected --set save_predictions=yes"
+            f"{source.name}: no segmentations are saved, expected --set save_predictions=yes"
         )
 
 
 def judged_files(source: DeepMedicSource, folder: Path) -> dict[str, Prediction]:
-    """Validation case -> its predicted and its true label map; cases without truth are left out.
+    """Return validation case -> predicted and true label map, without unlabelled cases.
 
-    The torch engine's are those of the training's end. The real program's are of the last epoch
-    that it validated whole volumes after: ``numberOfEpochsBetweenFullInferenceOnValImages``.
+    The torch engine writes them at the training's end. The real program writes them after epochs
+    with validation of whole volumes: ``numberOfEpochsBetweenFullInferenceOnValImages``.
 
     Raises:
-        UsageFault: no training is there, nothing is validated, or no segmentation was kept.
-        DataFault: it has not come to its end, or lacks a file.
+        UsageFault: no training, no validation, or no saved segmentation.
+        DataFault: the training has not ended, or a file is missing.
     """
     sessions = read_sessions(folder / FILE)
     if not sessions:
@@ -224,25 +223,25 @@ def judged_files(source: DeepMedicSource, folder: Path) -> dict[str, Prediction]
         )
     torch = sessions[-1].get("engine") == "torch"
     predicted = dict(_of_engine(folder) if torch else _of_program(source, folder))
-    found = {}
+    pairs = {}
     for case in source.held_out_ids:
         listed = source.listed(case)
         if listed.labels is None:
             continue
         image = _first(listed)
         if image not in predicted:
-            raise DataFault(f"{folder}: says nothing of case {case!r}, expected it; {WAY_OUT}")
-        found[case] = predicted[image], listed.labels
-    if not found:
+            raise DataFault(f"{folder}: lacks case {case!r}, expected it; {WAY_OUT}")
+        pairs[case] = predicted[image], listed.labels
+    if not pairs:
         raise UsageFault(
-            f"{source.config.path}: validates on no case with labels, expected some to measure; "
+            f"{source.config.path}: has no validation case with labels, expected some; "
             "list them in gtLabelsValidation"
         )
-    return of_volumes(source, found, WAY_OUT)
+    return of_volumes(source, pairs, WAY_OUT)
 
 
 def _of_engine(folder: Path) -> Iterator[tuple[str, Path]]:
-    """First image of a case, and its segmentation by the torch engine."""
+    """Yield the first image of each case, and its segmentation by the torch engine."""
     from gansynth_deepmedic.engine.infer import PREDICTIONS
     from gansynth_deepmedic.engine.train import VALIDATION
 
@@ -250,14 +249,14 @@ def _of_engine(folder: Path) -> Iterator[tuple[str, Path]]:
     for case in cases:
         if "prediction" not in case:
             raise UsageFault(
-                f"{folder}: no segmentations were kept, expected --set save_predictions=yes; only "
-                f"the Dice of {folder / VALIDATION} is there"
+                f"{folder}: no segmentations were saved, expected --set save_predictions=yes. Only "
+                f"the Dice of {folder / VALIDATION} is written"
             )
         yield os.path.realpath(case["image"]), folder / PREDICTIONS / case["prediction"]
 
 
 def _of_program(source: DeepMedicSource, folder: Path) -> Iterator[tuple[str, Path]]:
-    """First image of a case, and its segmentation by DeepMedic, named as its ``io.py`` does."""
+    """Yield the first image of each case, and its segmentation, named as in ``io.py``."""
     config = source.config
     refuse_unmeasurable(source, {"engine": "deepmedic"})
     suffix = (config.values.get(SUFFIXES) or {"segm": "Segm"})["segm"]
@@ -268,5 +267,5 @@ def _of_program(source: DeepMedicSource, folder: Path) -> Iterator[tuple[str, Pa
 
 
 def _first(listed: Listed) -> str:
-    """The first image that a case has; the engine names cases by it."""
+    """Return the first image of a case, by which the engine names it."""
     return os.path.realpath(next(file for file in listed.channels if file is not None))

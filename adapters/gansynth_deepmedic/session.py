@@ -1,4 +1,4 @@
-"""One DeepMedic training: its bank and producer, the process that trains, counts and record."""
+"""One DeepMedic training: sample bank, producer, training process, counts and record."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class DeepMedicSession(Session[int]):
-    """Trains, watches, and keeps the record; ``run`` does it all."""
+    """Trains, reads the progress and records; ``run`` does it all."""
 
     compared = COMPARED
     anew = ANEW
@@ -54,20 +54,20 @@ class DeepMedicSession(Session[int]):
         self._checkpoint = None if not first else checkpoint_of(job.output)
 
     def run(self) -> Outcome:
-        """Train, and wait for its end; however it ends, nobody is left and the record is written.
+        """Train to the end. However it ends, no process is left and the record is written.
 
         Raises:
-            IntegrityFault, UsageFault: what is gone on with is something else.
-            EnvironmentFault: no room for the bank, or the disk refuses.
+            IntegrityFault, UsageFault: the training to resume is a different one.
+            EnvironmentFault: too little disk space for the bank, or the disk refuses.
             TrainingFault: the bank does not fill, or the training failed.
-            KeyboardInterrupt, SystemExit: interrupted, after the training process has ended too.
+            KeyboardInterrupt, SystemExit: interrupted; the training process has ended too.
         """
         job = self.job
         self.open()
         ours = job.choices.engine == "torch"
         note = job.injection.schedule.tuning_note(job.config.epochs, "epoch", ours=ours)
-        for said in filter(None, (*job.share.said, note)):
-            self.say(said)
+        for text in filter(None, (*job.share.notes, note)):
+            self.say(text)
         ended: processes.Ended | None = None
         try:
             cases = self._cases()
@@ -81,30 +81,30 @@ class DeepMedicSession(Session[int]):
             lambda folder: judged_files(job.source, folder), job.source, job.output, job.regions
         )
         outcome = self.outcome(measured or self._metrics)
-        warnings = (*job.share.said, *self._spread(), *outcome.warnings, *filter(None, [why]))
+        warnings = (*job.share.notes, *self._spread(), *outcome.warnings, *filter(None, [why]))
         return replace(outcome, warnings=warnings)
 
     def _spread(self) -> Iterator[str]:
-        """What is said where segments of synthetic cases could not be centred in the sample."""
-        number = sum(one.spread for one in self._subepochs.values())
+        """Yield a warning about segments that could not be centred in their sample."""
+        number = sum(subepoch.spread for subepoch in self._subepochs.values())
         if number:
             yield (
-                f"segments of {number} synthetic cases were taken from anywhere in them: no voxel "
-                "of the sample has room for a segment around it; fit the generator with a larger "
-                "size, or train with smaller segments"
+                f"segments of {number} synthetic cases were taken from the whole case, because "
+                "no voxel of the sample has room for a segment around it; fit the generator with "
+                "a larger size, or train with smaller segments"
             )
 
     # -- before ----------------------------------------------------------------------------------
 
     def _cases(self) -> tuple[HostCase, ...]:
-        """The real training cases, brought through the generator's space if asked."""
+        """Return the real training cases, converted through the generator's space if requested."""
         job, source = self.job, self.job.source
         if not job.injection.real_in_generator_space:
             return tuple(source.host_case(case) for case in source.train_ids)
         from gansynth.runtime.progress import NullReporter
 
         assert job.injection.run is not None, "checked"
-        self.say("bringing the real training cases through the generator's space")
+        self.say("converting the real training cases through the generator's space")
         space = job.injection.run.space
         return bring_real(source, space, job.output, NullReporter())
 
@@ -158,12 +158,12 @@ class DeepMedicSession(Session[int]):
         return {
             "checkpoint": None if checkpoint is None else str(checkpoint),
             "per_subepoch": [
-                one.to_json(number) for number, one in sorted(self._subepochs.items())
+                subepoch.to_json(number) for number, subepoch in sorted(self._subepochs.items())
             ],
         }
 
     def tell(self, text: str) -> None:
-        """Into the log, too."""
+        """Write a line, also to the log."""
         with contextlib.suppress(OSError), (self.output / LOG).open("a") as log:
             log.write(f"{text}\n")
         super().tell(text)
@@ -199,7 +199,7 @@ class DeepMedicSession(Session[int]):
     # -- while training --------------------------------------------------------------------------
 
     def _train(self, order: Order) -> processes.Ended:
-        """Run the process that trains until it ends."""
+        """Run the training process until it ends."""
         output, program = self.job.output, self.job.program
         with disk_errors(output):
             (output / PROGRESS).unlink(missing_ok=True)
@@ -213,42 +213,44 @@ class DeepMedicSession(Session[int]):
         with watch(output / PROGRESS, self._take, self.say):
             return processes.run(words, environ, output / LOG)
 
-    def _take(self, told: Mapping[str, Any]) -> None:
-        """Take in one document of ``order.Progress``."""
-        if "step" in told:
-            self.step(*told["step"])
-        elif "job" in told:
-            job = told["job"]
-            one = self._subepochs.setdefault(int(job["subepoch"]), Subepoch())
-            one.jobs[int(job["place"])] = job
-        elif "trained" in told:
-            self._trained(int(told["trained"]))
-        elif "epoch" in told:
-            self._epoch(int(told["epoch"]), told.get("metrics") or {})
-        elif "end" in told:
-            self._ended, self._metrics = True, told["end"]
+    def _take(self, document: Mapping[str, Any]) -> None:
+        """Process one document of ``order.Progress``."""
+        if "step" in document:
+            self.step(*document["step"])
+        elif "job" in document:
+            job = document["job"]
+            subepoch = self._subepochs.setdefault(int(job["subepoch"]), Subepoch())
+            subepoch.jobs[int(job["place"])] = job
+        elif "trained" in document:
+            self._trained(int(document["trained"]))
+        elif "epoch" in document:
+            self._epoch(int(document["epoch"]), document.get("metrics") or {})
+        elif "end" in document:
+            self._ended, self._metrics = True, document["end"]
 
     def _trained(self, number: int) -> None:
-        one = self._subepochs.setdefault(number, Subepoch())
-        one.trained = True
-        self.say(f"subepoch {number + 1} of {self.job.total} trained on {one.sentence()}")
+        subepoch = self._subepochs.setdefault(number, Subepoch())
+        subepoch.trained = True
+        self.say(f"subepoch {number + 1} of {self.job.total} trained on {subepoch.sentence()}")
         self.report()
 
     def _epoch(self, done: int, metrics: Mapping[str, Any]) -> None:
-        """Note the end of an epoch; told again for what is known of it only later."""
+        """Record the end of an epoch; a second call adds later metrics."""
         again = done == self.done
         self.done = done
         self._checkpoint = newest_checkpoint(self.output)
         self.write()  # first: who reads the line may end the training
-        said = [] if again else [self.sentence()]
+        sentences = [] if again else [self.sentence()]
         numbers = ", ".join(f"{key} {value:.4g}" for key, value in flat(metrics))
-        self.say(f"epoch {done} of {self.total}: {'; '.join([*said, *filter(None, [numbers])])}")
+        self.say(
+            f"epoch {done} of {self.total}: {'; '.join([*sentences, *filter(None, [numbers])])}"
+        )
         self.pause()
         self.report()
 
 
 def flat(metrics: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, float]]:
-    """Numbers with their names, those of documents within documents too."""
+    """Yield the numbers of nested documents with their names."""
     for key, value in metrics.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{name}{key} ")

@@ -1,8 +1,9 @@
-"""How many real and synthetic cases a subepoch loads, and how many segments: R:S without a rest.
+"""Numbers of real cases, synthetic cases and segments of a subepoch for an exact R:S.
 
-Stock DeepMedic loads a random part of the listed cases, so R:S is exact on disk only if every
-subepoch loads all that is listed. On the fly it loads about as many cases as the user's file says,
-but never more than real ones and their share: two real cases at 1:2 make subepochs of six.
+Stock DeepMedic loads a random part of the listed cases. So R:S is exact on disk only if every
+subepoch loads all listed cases. On the fly a subepoch loads about as many cases as the user's file
+says. It never loads more than the real cases and their share: two real cases at 1:2 give subepochs
+of six.
 """
 
 from __future__ import annotations
@@ -15,44 +16,44 @@ from gansynth.core.ratio import Ratio, listed_counts, whole_parts
 from gansynth.hosts.epoch_plan import count_places
 
 MOST_REPEATS = 8
-"""How often a real case is listed at most, so that R:S comes out even."""
+"""Most times that a real case is listed to reach R:S exactly."""
 MOST_TIMES = 2
-"""How many times the cases that the user's file says a subepoch has on the fly at most."""
+"""Most cases of a subepoch on the fly, relative to the user's file."""
 CASES = "numOfCasesLoadedPerSubepoch"
 SEGMENTS = "numberTrainingSegmentsLoadedOnGpuPerSubep"
 
 
 @dataclass(frozen=True)
 class Share:
-    """One subepoch."""
+    """Cases and segments of one subepoch."""
 
-    cases: int  # that it loads, real and synthetic
-    # that it takes of them; where real and synthetic ones meet a multiple of ``cases``, so that
-    # each gives as many, and of the batch size, so that no batch is dropped
+    cases: int  # cases of a subepoch, real and synthetic
+    # segments of a subepoch. With real and synthetic cases, a multiple of ``cases`` for equal
+    # numbers, and of the batch size, so that no batch is dropped
     segments: int
-    # real cases of a subepoch; None where it differs between subepochs (a schedule, or a ratio that
-    # does not come out even in so few cases)
+    # real cases of a subepoch; None if it varies (a schedule, or a ratio that is not exact in so
+    # few cases)
     real: int | None
-    synthetic: int | None  # synthetic ones, likewise
+    synthetic: int | None  # synthetic cases; None as for ``real``
     repeats: int = 1  # how often each real case is listed (on disk; else 1)
-    # what was rounded, or is otherwise than the user's file says, in words
-    said: tuple[str, ...] = ()
+    # notes on roundings and on differences from the user's file
+    notes: tuple[str, ...] = ()
 
 
 def share_on_disk(real: int, ratio: Ratio, cases: int, segments: int, batch: int) -> Share:
-    """What stock DeepMedic has to load, which can only be exact if it loads all there is.
+    """Return the share of stock DeepMedic, which is exact only if it loads all listed cases.
 
-    Without real cases, R = 0, there are as many synthetic ones as the user's file loads.
+    Without real cases (R = 0), there are as many synthetic ones as the user's file loads.
     """
     if whole_parts(ratio)[0] == 0:
         taken, changed = _one_kind(cases, segments)
-        return Share(cases, taken, 0, cases, said=changed)
+        return Share(cases, taken, 0, cases, notes=changed)
     repeats, synthetic, even = listed_counts(real, ratio, MOST_REPEATS, int(ratio.p > 0))
     total = repeats * real + synthetic
-    said = []
+    notes = []
     if not even:
-        said.append(
-            f"ratio {ratio}: does not come out even with {real} real cases, each listed up to "
+        notes.append(
+            f"ratio {ratio}: is not exact with {real} real cases, each listed up to "
             f"{MOST_REPEATS} times; it is {repeats * real}:{synthetic}, {synthetic / total:.2%} "
             f"synthetic where {ratio.p:.2%} was asked"
         )
@@ -62,16 +63,16 @@ def share_on_disk(real: int, ratio: Ratio, cases: int, segments: int, batch: int
             f"{CASES}: {cases} in the file, {total} now: each real case is listed {listed}, and "
             "every subepoch loads all that is listed"
         )
-        more = "; so many are slower to load. On the fly a subepoch loads about as many as before"
-        said.append(text + (more if total > cases else ""))
+        advice = "; loading takes longer. On the fly a subepoch loads about as many as before"
+        notes.append(text + (advice if total > cases else ""))
     taken, changed = _segments(total, segments, batch)
-    return Share(total, taken, repeats * real, synthetic, repeats, (*said, *changed))
+    return Share(total, taken, repeats * real, synthetic, repeats, (*notes, *changed))
 
 
 def share_on_the_fly(
     ratio: Ratio, cases: int, segments: int, batch: int, *, real: int, constant: bool
 ) -> Share:
-    """What is loaded where somebody deals the cases out."""
+    """Return the share of a training on the fly."""
     listed = count_places(ratio, real)
     total, why = cases, ""
     if listed < cases:
@@ -79,7 +80,7 @@ def share_on_the_fly(
         if ratio.real == 0:
             why = "as many as there are real cases"
     dealt: tuple[int | None, int | None] = (None, None)
-    said = []
+    notes = []
     if constant:
         parts = whole_parts(ratio)
         unit = sum(parts)
@@ -89,47 +90,44 @@ def share_on_the_fly(
                 total, why = (count, f"a multiple of {unit}, so that each is {ratio} exactly")
             dealt = parts[0] * total // unit, parts[1] * total // unit
         else:
-            said.append(_uneven(ratio, total))
+            notes.append(_uneven(ratio, total))
     if total != cases:
-        said.append(f"{CASES}: {cases} in the file, {total} now: {why}")
+        notes.append(f"{CASES}: {cases} in the file, {total} now: {why}")
     one_kind = constant and ratio.p in (0.0, 1.0)
     taken, changed = _one_kind(total, segments) if one_kind else _segments(total, segments, batch)
-    return Share(total, taken, *dealt, said=(*said, *changed))
+    return Share(total, taken, *dealt, notes=(*notes, *changed))
 
 
 def same_segments(
     mixes: Sequence[tuple[Ratio, bool]], cases: int, segments: int, batch: int, *, real: int
 ) -> int:
-    """Segments of a subepoch by which trainings at several ratios take as many steps.
+    """Return the segments of a subepoch for equal steps of trainings at several ratios.
 
-    Where real and synthetic cases meet, they are a multiple of the cases and of the batch; the
-    least that suits all is taken, and never fewer than the user's file says.
+    With real and synthetic cases, they are a multiple of the cases and of the batch. The least
+    number for all ratios is taken, but never less than in the user's file.
     """
     while True:
-        wanted = max(
+        largest = max(
             share_on_the_fly(ratio, cases, segments, batch, real=real, constant=constant).segments
             for ratio, constant in mixes
         )
-        if wanted == segments:
+        if largest == segments:
             return segments
-        segments = wanted
+        segments = largest
 
 
 def _uneven(ratio: Ratio, cases: int) -> str:
-    """What is said where a subepoch has one synthetic case more or less."""
-    asked = ratio.p * cases
+    """Return the note for subepochs whose synthetic cases vary by one."""
+    synthetic = ratio.p * cases
     return (
-        f"ratio {ratio}: does not come out even in {cases} cases; in each subepoch "
-        f"{math.floor(asked)} or {math.ceil(asked)} of {cases} are synthetic, and what is left "
-        "over is carried on to the next"
+        f"ratio {ratio}: is not exact in {cases} cases; in each subepoch "
+        f"{math.floor(synthetic)} or {math.ceil(synthetic)} of {cases} are synthetic, and the "
+        "remainder is carried over to the next"
     )
 
 
 def _one_kind(cases: int, segments: int) -> tuple[int, tuple[str, ...]]:
-    """Segments where all cases are real, or all are not: as many as before, for nothing can be off.
-
-    So such a training has the steps that the user's file gives it.
-    """
+    """Return the segments of cases of one kind: those of the user's file, as no ratio is needed."""
     if cases <= segments:
         return segments, ()
     text = f"{SEGMENTS}: {segments} in the file, {cases} now: one of each of {cases} cases"
@@ -137,7 +135,7 @@ def _one_kind(cases: int, segments: int) -> tuple[int, tuple[str, ...]]:
 
 
 def _segments(cases: int, segments: int, batch: int) -> tuple[int, tuple[str, ...]]:
-    """Segments that a subepoch takes: at least as many as before, as many of each case."""
+    """Return the segments of a subepoch: at least those of the file, equal for each case."""
     step = math.lcm(cases, batch)
     taken = max(1, -(-segments // step)) * step
     if taken == segments:

@@ -1,8 +1,8 @@
-"""Synthetic cases on disk: each sample in its real case, and where segments of it may be centred.
+"""Synthetic cases on disk: each sample in its real case, and the allowed centres of segments.
 
-Stock DeepMedic takes segments from anywhere in the region of interest. A synthetic case is to give
-synthetic segments, so that R:S holds for segments, too: its region of interest is where the sample
-is, or, where DeepMedic normalises over that region, its sampling maps are.
+Stock DeepMedic takes segments from anywhere in the region of interest. For R:S of segments, a
+synthetic case must give synthetic segments. So its region of interest is limited to the sample. If
+DeepMedic normalises over that region, its sampling maps are limited instead.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from gansynth_deepmedic.source import DeepMedicSource
 from gansynth_deepmedic.weights import Allowed, SamplingMaps
 
 MAPS, ROIS = "maps", "roi"
-"""Folders of what real cases get."""
+"""Folders of additional files of real cases."""
 _AUGMENTED, _ORDER = "augm_img_prms_tr", "interp_order_wmaps"
 OUTPUT = "output"
 OF_ITS_OWN = "results apart from those of a training on real cases only"
 
 
 class SlotExport(Export):
-    """What slots need to know of the export that they are written for.
+    """An export of synthetic cases as slots.
 
     Attributes:
         sampling: how segments are sampled.
@@ -60,10 +60,10 @@ class SlotExport(Export):
 
     @property
     def restricted(self) -> Literal["roi", "maps"]:
-        """How DeepMedic is told where segments of a synthetic case may be centred.
+        """How the centres of segments of a synthetic case are restricted.
 
-        It takes segments from the region of interest; but if it normalises images, then over that
-        region, so that another one would change the images.
+        DeepMedic takes segments from the region of interest. If it normalises images over that
+        region, changing the region would change the images.
         """
         return "maps" if self.source.config.normalise else "roi"
 
@@ -75,9 +75,9 @@ class Slot:
     name: str  # of its folder
     case: str  # the real one around it
     sample: str  # id in the bank
-    # of the sample in that case, (D, H, W); None for a whole volume
+    # first voxel (D, H, W) of the sample in that case; None for a whole volume
     corner: tuple[int, int, int] | None
-    centres: float  # share of the case's voxels that segments may be centred on
+    centres: float  # share of the case's voxels that are allowed centres
     largest: int  # see ``SamplingMaps.largest``
     lacking: tuple[int, ...]  # channels that the real case lacks
     provenance: dict[str, Any]  # of the sample
@@ -99,7 +99,7 @@ def write_slots(
     cases: Sequence[HostCase],
     reporter: Reporter,
 ) -> Slots:
-    """Write every slot's files.
+    """Write the files of every slot.
 
     Raises:
         DataFault: too few samples fit.
@@ -132,14 +132,14 @@ def write_slots(
 
 
 def restricted(reader: BankReader) -> bool:
-    """Whether any sample is a patch: segments are then not to be taken from all of its case."""
+    """Return whether any sample is a patch, to which segments must be restricted."""
     samples = (reader.read(sample_id) for sample_id in reader.ids())
     seats = (seat_of(sample.provenance) for sample in samples)
     return any(seat is not None and seat.corner is not None for seat in seats)
 
 
 def _made(case: HostCase, real: Loaded, sample: BankSample) -> Loaded | None:
-    """The sample in its case; None if it does not fit."""
+    """Return the sample in its case, or None if it does not fit."""
     try:
         return insert(case, real, sample)
     except DataFault:
@@ -155,14 +155,14 @@ def _write(
     sample: BankSample,
     patches: bool,
 ) -> Slot | None:
-    """Write one slot; None, and nothing is written, if no segment could be taken from it."""
+    """Write one slot; return None and write nothing if no segment could be taken from it."""
     allowed = _allowed(made)
     centres = export.sampling.centres(made.labels, allowed)
     if not centres.any():
         return None
     home = slot_folder(folder, number)
-    told = replace(made, roi=allowed) if patches and export.restricted == "roi" else made
-    write_case(home, export.source.config.channels, case, told, synthetic=True)
+    written = replace(made, roi=allowed) if patches and export.restricted == "roi" else made
+    write_case(home, export.source.config.channels, case, written, synthetic=True)
     if patches and export.restricted == "maps":
         _write_maps(export, home, case, made, allowed)
     seat = seat_of(sample.provenance)
@@ -180,16 +180,16 @@ def _write(
 
 
 def _allowed(made: Loaded) -> Allowed:
-    """The region of interest, everywhere if there is none, as far as the sample is."""
+    """Return the region of interest (or everywhere) within the sample."""
     region = np.ones(made.labels.shape, np.int16) if made.roi is None else made.roi
     return region if made.core is None else np.where(made.core, region, np.int16(0))
 
 
-def _too_few(export: SlotExport, found: int, left_out: Counter[str]) -> DataFault:
+def _too_few(export: SlotExport, usable: int, left_out: Counter[str]) -> DataFault:
     reasons = ", ".join(f"{count} {why}" for why, count in left_out.most_common()) or "none"
     maker = export.injection.bank or export.injection.run
     return DataFault(
-        f"{maker}: {found} of {found + left_out.total()} samples can be cases of their own, "
+        f"{maker}: {usable} of {usable + left_out.total()} samples can become cases, "
         f"expected {export.samples}; left out: {reasons}. Ask for fewer with --ratio, or take "
         "another generator or bank"
     )
@@ -201,22 +201,22 @@ def _too_few(export: SlotExport, found: int, left_out: Counter[str]) -> DataFaul
 def additions_for(
     export: SlotExport, folder: Path, cases: Sequence[HostCase], slots: Slots
 ) -> Additions:
-    """Write what real cases need so that synthetic ones can be restricted; what lists then say."""
+    """Write the files of real cases that the restriction of synthetic ones requires."""
     apart = {"folderForOutput": (str(export.folder / OUTPUT), OF_ITS_OWN)}
     lacking = [slot.lacking for slot in slots.slots]
-    more = Additions(home=export.folder, lacking=lacking, values=apart)
+    additions = Additions(home=export.folder, lacking=lacking, values=apart)
     if not slots.restricted:
-        return more
+        return additions
     if export.restricted == "roi":
         bare = all(case.roi is None for case in cases)
-        return replace(more, rois=_whole_rois(export, folder, cases)) if bare else more
+        return replace(additions, rois=_whole_rois(export, folder, cases)) if bare else additions
     return replace(
-        more, maps=_real_maps(export, folder, cases), values={**apart, **_augmented(export)}
+        additions, maps=_real_maps(export, folder, cases), values={**apart, **_augmented(export)}
     )
 
 
 def _whole_rois(export: SlotExport, folder: Path, cases: Sequence[HostCase]) -> list[str]:
-    """Of each real case a region of interest that is all of it: one file for each shape."""
+    """Write full regions of interest for real cases, one file per shape."""
     (folder / ROIS).mkdir(exist_ok=True)
     rois = []
     for case in cases:
@@ -230,7 +230,7 @@ def _whole_rois(export: SlotExport, folder: Path, cases: Sequence[HostCase]) -> 
 
 
 def _real_maps(export: SlotExport, folder: Path, cases: Sequence[HostCase]) -> list[list[str]]:
-    """Of each category each real case's sampling map, as DeepMedic itself would derive it."""
+    """Write each real case's sampling maps by category, as DeepMedic would derive them."""
     maps: list[list[str]] = [[] for _ in range(export.sampling.categories)]
     if not export.real:
         return maps
@@ -247,12 +247,12 @@ def _write_maps(
 ) -> None:
     home.mkdir(parents=True, exist_ok=True)
     affine = affine_of(case.labels)
-    for number, one in enumerate(export.sampling.maps(loaded.labels, allowed)):
-        (home / f"{MAP}_{number}{ENDING}").write_bytes(nifti(one, affine))
+    for number, sampling_map in enumerate(export.sampling.maps(loaded.labels, allowed)):
+        (home / f"{MAP}_{number}{ENDING}").write_bytes(nifti(sampling_map, affine))
 
 
 def _augmented(export: SlotExport) -> dict[str, tuple[Any, str]]:
-    """Whole images that are turned and scaled: maps then take nearest voxels, as label maps do."""
+    """Let sampling maps of rotated and scaled images use the label maps' interpolation."""
     values = export.source.config.values.get(_AUGMENTED)
     if not isinstance(values, dict):
         return {}
@@ -264,5 +264,5 @@ def _augmented(export: SlotExport) -> dict[str, tuple[Any, str]]:
 
 
 def largest(slots: Iterable[Slot]) -> int:
-    """What is the largest for all of them; see ``SamplingMaps.largest``."""
+    """Return the largest size for all slots; see ``SamplingMaps.largest``."""
     return min((slot.largest for slot in slots), default=0)

@@ -1,7 +1,7 @@
 """``deepmedic:trainConfig.cfg``: the training and validation cases of a DeepMedic configuration.
 
-DeepMedic knows neither spacing nor orientation. So all files of a case are turned by the axes of
-its label map, whatever their own headers say, and put back by the same.
+DeepMedic ignores spacing and orientation. All files of a case are reoriented by the axes of its
+label map, not by their own headers. Samples are written back by the same axes.
 """
 
 from __future__ import annotations
@@ -43,38 +43,37 @@ log = logging.getLogger("gansynth")
 
 
 class DeepMedicSource(VolumeSource):
-    """The cases of one configuration: fold 0 trains on its training lists, ``all`` on everything.
+    """The cases of one configuration: fold 0 trains on its training lists, ``all`` on all cases.
 
-    Where there are regions of interest, labels outside of them are -1: DeepMedic takes no segment
-    around such a voxel.
+    Labels outside regions of interest are -1: DeepMedic centres no segment there.
     """
 
     config: TrainConfig  # the configuration
     model: ModelConfig | None  # the network's; None if it was not named
 
     def __init__(
-        self, request: SourceRequest, config: TrainConfig, cases: Cases, asked: DeepMedicOptions
+        self, request: SourceRequest, config: TrainConfig, cases: Cases, options: DeepMedicOptions
     ) -> None:
         self.config, self.model = config, cases.model
         self._listed = cases.listed
-        super().__init__(request, cases.listing, asked.volumes(config))
+        super().__init__(request, cases.listing, options.volumes(config))
 
     # -- what it has -----------------------------------------------------------------------------
 
     def listed(self, case_id: str) -> Listed:
-        """The files of a case (DataFault: there is no such case)."""
+        """Return the files of a case (DataFault: no such case)."""
         self.entry(case_id)
         return self._listed[case_id]
 
     @property
     def case_ids(self) -> tuple[str, ...]:
-        """All that the configuration lists."""
+        """All cases that the configuration lists."""
         return tuple(self._listed)
 
     def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
-        """The same cases dealt out otherwise: a configuration with lists of its own for each fold.
+        """Split the cases into folds, each with its own configuration and lists.
 
-        Cases are those that this one lists.
+        The cases are those of this configuration.
         """
         from gansynth_deepmedic.divided import write_folds
 
@@ -91,29 +90,29 @@ class DeepMedicSource(VolumeSource):
 
     @cached_property
     def schema(self) -> Schema:
-        """Channels, labels and spacing (z, y, x) of the arrays that ``load`` returns."""
-        found: Schema = super().schema
-        return replace(found, has_outside=True) if self.regions else found
+        """Channels, labels and spacing (z, y, x) of the arrays of ``load``."""
+        schema: Schema = super().schema
+        return replace(schema, has_outside=True) if self.regions else schema
 
     @cached_property
     def space(self) -> Space:
-        """Crops of about the training cases' median size, or whole volumes, if asked for."""
-        found: Space = super().space
+        """Crops of about the training cases' median size, or whole volumes if requested."""
+        space: Space = super().space
         if not self.regions:
-            return found
-        host = {**found.host, "outside": "beyond the region of interest"}
-        return replace(found, host=host, pad_label=OUTSIDE)
+            return space
+        host = {**space.host, "outside": "beyond the region of interest"}
+        return replace(space, host=host, pad_label=OUTSIDE)
 
     # -- reading ---------------------------------------------------------------------------------
 
     def load(self, case_id: str) -> Case:
         """Read one case: image float32 (C, D, H, W), labels int16 (D, H, W).
 
-        Channels that it lacks are zeros, as DeepMedic has them.
+        Missing channels are zeros, as in DeepMedic.
 
         Raises:
-            DataFault: unknown, damaged, NaN, files that do not fit together, a label value that
-                the schema does not know, or an empty region of interest.
+            DataFault: an unknown or damaged case, NaN, inconsistent files, an unknown label value,
+                or an empty region of interest.
         """
         case = super().load(case_id)
         lacking = [file is None for file in self.listed(case_id).channels]
@@ -124,19 +123,20 @@ class DeepMedicSource(VolumeSource):
         return replace(case, image=image)
 
     def original(self, case_id: str) -> Original:
-        """A case as its files have it, its labels also outside of the region of interest."""
-        found = super().original(case_id)
+        """Read a case in the form of its files, with labels outside the region of interest."""
+        original = super().original(case_id)
         channels = self.listed(case_id).channels
         units = [
-            unit if file else (1.0, 0.0) for unit, file in zip(found.units, channels, strict=True)
+            unit if file else (1.0, 0.0)
+            for unit, file in zip(original.units, channels, strict=True)
         ]
-        return replace(found, units=tuple(units))
+        return replace(original, units=tuple(units))
 
     def host_case(self, case_id: str) -> HostCase:
-        """A case as DeepMedic's files have it; reads the image only if units depend on it.
+        """Return a case in the form of DeepMedic's files; the image is read only for its units.
 
         Raises:
-            UsageFault: it is resampled, so that nothing could be put back voxel by voxel.
+            UsageFault: it is resampled, so samples could not be inserted voxel by voxel.
             DataFault: a file cannot be read.
         """
         listed = self.listed(case_id)
@@ -146,8 +146,8 @@ class DeepMedicSource(VolumeSource):
         if self.shape(case_id) != shape:
             raise UsageFault(
                 f"--read spacing={self.request.read.get('spacing')}: case {case_id!r} is resampled "
-                f"from {shape} to {self.shape(case_id)} voxels, and DeepMedic takes volumes as "
-                "their files have them; expected spacing=native, leave it out"
+                f"from {shape} to {self.shape(case_id)} voxels, but DeepMedic takes voxels as "
+                "stored, expected spacing=native; leave it out"
             )
         return HostCase(
             case_id,
@@ -173,7 +173,7 @@ class DeepMedicSource(VolumeSource):
         return how.units(turned.astype(np.float32))
 
     def _read(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, Volume]:
-        """The same with labels of -1 outside of the region of interest."""
+        """Read a case with labels of -1 outside the region of interest."""
         image, labels, reference = self._arrays(case_id)
         listed = self.listed(case_id)
         if listed.roi is None or labels is None:
@@ -185,7 +185,7 @@ class DeepMedicSource(VolumeSource):
         return image, np.where(region, labels, np.int16(OUTSIDE)), reference
 
     def _arrays(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, Volume]:
-        """Image (C, D, H, W) and labels (D, H, W), turned, and the label map's file."""
+        """Return reoriented image (C, D, H, W) and labels (D, H, W), and the label map's file."""
         listed = self.listed(case_id)
         assert listed.labels is not None
         reference = read_nifti(listed.labels)
@@ -198,10 +198,10 @@ class DeepMedicSource(VolumeSource):
         ]
         return np.stack(channels), labels, reference
 
-    def _turned(self, file: Path, reference: Volume, other: Path) -> npt.NDArray[Any]:
-        """A file's array (D, H, W), turned as the label map is."""
+    def _turned(self, file: Path, reference: Volume, labels: Path) -> npt.NDArray[Any]:
+        """Return a file's array (D, H, W), reoriented like the label map."""
         volume = read_nifti(real_file(file, self.request))
-        for problem in other_shape(file, volume.array.shape, other, reference.array.shape):
+        for problem in other_shape(file, volume.array.shape, labels, reference.array.shape):
             raise DataFault(problem)
         return canonical(volume._replace(affine=reference.affine))[0]
 
@@ -209,21 +209,21 @@ class DeepMedicSource(VolumeSource):
 
     @cached_property
     def _labels(self) -> Mapping[str, int]:
-        """Label name -> value: as asked for, as the network has classes, else 0 to the largest."""
-        known = self.options.labels or self.listing.labels
-        if known is not None:
-            return known
+        """Label name -> value: as given, by the network's classes, else 0 to the largest."""
+        labels = self.options.labels or self.listing.labels
+        if labels is not None:
+            return labels
         most = 0
         for case in self.train_ids:
             file = self.listed(case).labels
             assert file is not None
-            found = int(label_map(file, read_nifti(file).array, None).max())
-            if found >= LABELS:
+            largest = int(label_map(file, read_nifti(file).array, None).max())
+            if largest >= LABELS:
                 raise DataFault(
-                    f"{file}: holds label {found}, expected fewer than {LABELS} classes; is it a "
+                    f"{file}: holds label {largest}, expected fewer than {LABELS} classes; is it a "
                     "label map? If so, name the network's: --read model=modelConfig.cfg"
                 )
-            most = max(most, found)
+            most = max(most, largest)
         return class_labels(most + 1)
 
 
@@ -232,67 +232,67 @@ def open_deepmedic(request: SourceRequest) -> DeepMedicSource:
     """Open ``deepmedic:trainConfig.cfg``.
 
     Raises:
-        UsageFault: no such file, or options that do not fit.
-        DataFault: a configuration, list or case that cannot be used.
-        IntegrityFault: a subject is on both sides, or a listed case is a synthetic one.
+        UsageFault: no such file, or invalid options.
+        DataFault: an invalid configuration, list or case.
+        IntegrityFault: a subject is on both sides, or a listed case is synthetic.
     """
-    request, config, cases, asked = listed_by(request)
-    source = DeepMedicSource(request, config, cases, asked)
+    request, config, cases, options = listed_by(request)
+    source = DeepMedicSource(request, config, cases, options)
     for message in notes(config):
         log.warning("%s", message)
     return source
 
 
 def listed_by(request: SourceRequest) -> tuple[SourceRequest, TrainConfig, Cases, DeepMedicOptions]:
-    """What a request asks for: with absolute paths, its configuration, cases and options.
+    """Return a request with absolute paths, and its configuration, cases and options.
 
     Raises:
         UsageFault, DataFault: as ``open_deepmedic``.
     """
-    asked = parse_read(DeepMedicOptions, request)
+    options = parse_read(DeepMedicOptions, request)
     request = absolute(request)
     model = None
-    if asked.model is not None:
-        path = Path(os.path.abspath(os.path.expanduser(asked.model)))
+    if options.model is not None:
+        path = Path(os.path.abspath(os.path.expanduser(options.model)))
         request = replace(request, read={**request.read, "model": str(path)})
         model = read_model_config(path)
     config = read_train_config(config_of(request))
-    asked.volumes(config)
-    if model is not None and asked.labels and max(asked.labels.values()) >= model.classes:
+    options.volumes(config)
+    if model is not None and options.labels and max(options.labels.values()) >= model.classes:
         raise UsageFault(
-            f"--read labels={request.read['labels']}: names {max(asked.labels.values())}, but "
+            f"--read labels={request.read['labels']}: names {max(options.labels.values())}, but "
             f"numberOfOutputClasses of {model.path} is {model.classes}; expected numbers below it"
         )
-    return request, config, list_cases(request.kind, config, model, asked.channels), asked
+    return request, config, list_cases(request.kind, config, model, options.channels), options
 
 
 def notes(config: TrainConfig) -> list[str]:
-    """What a user ought to know of a configuration that can be used."""
-    said = []
+    """Return the warnings about a valid configuration."""
+    lines = []
     for case in config.repeated:
-        said.append(
+        lines.append(
             f"{config.path}: entry {case.line} of its lists names {case.channels[0]} again; it "
             "counts as one case"
         )
     if not config.validation:
-        said.append(
-            f"{config.path}: validates on nothing, so no case is held out; list some, and set "
+        lines.append(
+            f"{config.path}: has no validation, so no case is held out; list some, and set "
             "performValidationOnSamplesThroughoutTraining or "
             "performFullInferenceOnValidationImagesEveryFewEpochs"
         )
-    return said
+    return lines
 
 
 def whole_numbers(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """An array in whole numbers: DeepMedic rounds what is of another type."""
+    """Return an array in whole numbers, rounded as in DeepMedic."""
     return array if array.dtype.kind in "iu" else np.rint(array)
 
 
 def label_map(file: Path, array: npt.NDArray[Any], model: ModelConfig | None) -> LabelArray:
-    """Labels as int16, rounded as DeepMedic does.
+    """Return labels as int16, rounded as in DeepMedic.
 
     Raises:
-        DataFault: labels below 0, or that the network has no class for.
+        DataFault: labels below 0, or beyond the network's classes.
     """
     whole = whole_numbers(array)
     low, high = int(whole.min()), int(whole.max())
@@ -308,7 +308,7 @@ def label_map(file: Path, array: npt.NDArray[Any], model: ModelConfig | None) ->
 
 
 def empty_region(file: Path) -> DataFault:
-    """What is said of a region of interest without a voxel."""
+    """Return the error for an empty region of interest."""
     return DataFault(
         f"{file}: no voxel is above 0, expected a region of interest to take segments from; "
         "correct the file, or remove the case from every list"

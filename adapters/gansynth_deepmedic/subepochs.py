@@ -1,13 +1,13 @@
-"""Which cases every subepoch of a training loads, and what they look like. numpy and h5py only.
+"""The real and synthetic cases of every subepoch of a training. Needs numpy and h5py only.
 
-DeepMedic loads a number of cases for each subepoch and takes as many segments from each. So R:S is
-settled case by case: subepoch k has its table (``gansynth.hosts.epoch_plan``), the same in every
+DeepMedic loads a number of cases for each subepoch and takes equal numbers of segments from them.
+So R:S is set by cases. Subepoch k has its table (``gansynth.hosts.epoch_plan``), the same in every
 process.
 
-A sample that cannot be inserted (it is of no training case, lies outside of the region of interest,
-has no labels ...) is not used: another is drawn, up to ``gansynth.hosts.mixer.WISHES`` times, then
-the real stand-in is taken and counted, as where the bank is empty. What is wrong with a real case's
-files is a fault, for no other case may take its place.
+A sample that cannot be inserted is not used, e.g. one without training case or labels, or outside
+the region of interest. Another is drawn, up to ``gansynth.hosts.mixer.WISHES`` times. Then the real
+stand-in is taken and counted, as with an empty bank. An invalid real case is an error, because no
+other case may replace it.
 """
 
 from __future__ import annotations
@@ -30,46 +30,46 @@ if TYPE_CHECKING:
     from gansynth.bank.reader import BankSample
 
 Read = Callable[[str], npt.NDArray[Any]]
-"""Reads a NIfTI file: its array (X, Y, Z) as stored, scaled as its header says."""
+"""Reads a NIfTI file: its array (X, Y, Z) as stored, scaled by its header."""
 _DRAW, _HOST = 20, 21
 
 
 @dataclass(frozen=True)
 class Place:
-    """One case of a subepoch."""
+    """One slot of a subepoch."""
 
     subepoch: int  # counted from 0 over the whole training
-    number: int  # of the place, from 0
-    real: int  # index of the real case; of a synthetic place, of its stand-in
+    number: int  # number of the slot, from 0
+    real: int  # index of the real case; for a synthetic slot, of its stand-in
     synthetic: bool  # whether a sample belongs here
 
 
 @dataclass(frozen=True)
 class Job:
-    """A case that segments were taken of."""
+    """A case with its segments."""
 
     subepoch: int  # counted from 0
-    place: int  # of the case in it
-    kind: str  # ``real``, ``synthetic``, or ``fallback``: a real case, for want of a sample
+    place: int  # number of the slot
+    kind: str  # ``real``, ``synthetic``, or ``fallback``: a real case for a missing sample
     case: str  # id of the real case, or of the one around a sample
     sample: str  # id of the sample; empty for a real case
-    segments: int  # how many
-    spread: bool = False  # segments of a sample are centred on what is not synthetic, too
+    segments: int  # number of segments
+    spread: bool = False  # segments are also centred outside the sample
 
     @classmethod
     def of(cls, place: Place, loaded: Loaded, segments: int, *, spread: bool) -> Job:
-        """What has become of a place."""
+        """Describe how a slot was filled."""
         kind = "synthetic" if loaded.sample else "fallback" if place.synthetic else "real"
         where = place.subepoch, place.number
         return cls(*where, kind, loaded.case, loaded.sample, segments, spread)
 
     def to_json(self) -> dict[str, Any]:
-        """What ``order.Progress`` tells of it."""
+        """Return the document for ``order.Progress``."""
         return {key: value for key, value in vars(self).items() if key != "spread" or value}
 
 
 class Subepochs:
-    """The cases of every subepoch; may be inherited through fork or pickled."""
+    """The cases of every subepoch; can be inherited through fork or pickled."""
 
     def __init__(
         self, plan: MixPlan[int], cases: Sequence[HostCase], count: int, rim: int = RIM
@@ -83,11 +83,11 @@ class Subepochs:
         return len(self.places)
 
     def table(self, subepoch: int) -> Table:
-        """Which places of a subepoch are synthetic, and the real case of each."""
+        """Return which slots of a subepoch are synthetic, and the real case of each."""
         return self.places.table(subepoch)
 
     def order(self, subepoch: int) -> list[Place]:
-        """The places of a subepoch, real and synthetic ones in turn at random."""
+        """Return the slots of a subepoch, real and synthetic ones in random order."""
         table = self.table(subepoch)
         return [
             Place(subepoch, number, int(table.real[number]), bool(table.synthetic[number]))
@@ -95,17 +95,17 @@ class Subepochs:
         ]
 
     def rng(self, *key: int) -> np.random.Generator:
-        """Randomness of this key, the same in every process; for what a host draws of a case."""
+        """Return the random generator of a key, the same in every process."""
         return self.places.rng(_HOST, *key)
 
     def load(self, place: Place, read: Read) -> Loaded:
-        """What fills a place, counted in the plan's log.
+        """Return the case of a slot, counted in the plan's log.
 
-        Where a synthetic place holds no sample (``sample`` is empty), a real case stands in.
+        If a synthetic slot has no sample (``sample`` is empty), a real case replaces it.
 
         Raises:
             TrainingFault: there is no sample where no real case may take its place.
-            DataFault: a real case's files do not fit each other, or have changed.
+            DataFault: a real case's files are inconsistent, or have changed.
         """
         slot = self._slot(place)
         if slot.sample is None:
@@ -116,7 +116,7 @@ class Subepochs:
         return insert(around, self.read(around, read), slot.sample, self.rim)
 
     def read(self, case: HostCase, read: Read) -> Loaded:
-        """A real case as its files have it; see ``read_case``."""
+        """Read a real case; see ``read_case``."""
         return read_case(case, read)
 
     def _slot(self, place: Place) -> Slot[int]:
@@ -133,7 +133,7 @@ class Subepochs:
         )
 
     def _refuse(self, sample: BankSample) -> str:
-        """Why a sample is not used, or ""; looks at nothing but the sample."""
+        """Return why a sample is not used, or "", from the sample alone."""
         seat = seat_of(sample.provenance)
         if seat is not None and seat.case not in self._index:
             return "a sample is of none of the training cases"
@@ -144,7 +144,7 @@ class Subepochs:
 
 
 def read_case(case: HostCase, read: Read) -> Loaded:
-    """A real case as its files have it; labels and region rounded as DeepMedic does.
+    """Read a real case in the form of its files; labels and region are rounded as in DeepMedic.
 
     Raises:
         DataFault: its files differ in shape.
@@ -163,7 +163,7 @@ def read_case(case: HostCase, read: Read) -> Loaded:
 def _like(
     labels: npt.NDArray[Any], array: npt.NDArray[Any], file: str, case: HostCase
 ) -> npt.NDArray[Any]:
-    """An array as it is, if it has the shape of the labels."""
+    """Return an array unchanged if it has the shape of the labels."""
     if array.shape != labels.shape:
         raise DataFault(
             f"{file}: shape {array.shape}, expected {labels.shape} as {case.labels} has; bring the "
@@ -173,16 +173,15 @@ def _like(
 
 
 def _whole(array: npt.NDArray[Any]) -> npt.NDArray[np.int16]:
-    """Whole numbers as int16; DeepMedic rounds likewise."""
+    """Round to whole numbers in int16, as DeepMedic does."""
     return (array if array.dtype.kind in "iu" else np.rint(array)).astype(np.int16)
 
 
 class DrawnCases(Sequence[Loaded]):
-    """Real and synthetic cases; ``cases[i]`` is place i of the subepoch it has come to.
+    """Real and synthetic cases; ``cases[i]`` is slot i of its current subepoch.
 
-    A subepoch has every real case once and its share of synthetic ones. Each time a place is asked
-    for it goes on to the next subepoch, so that going through all places again and again goes
-    through one subepoch after another.
+    A subepoch has every real case once and its share of synthetic ones. Each access of a slot moves
+    it to the next subepoch. So repeated passes through all slots are successive subepochs.
     """
 
     def __init__(
@@ -196,10 +195,10 @@ class DrawnCases(Sequence[Loaded]):
         return len(self.subepochs)
 
     def __getitem__(self, index: int) -> Loaded:  # type: ignore[override]
-        """What fills a place: arrays of its own, in the files' axes and units.
+        """Return the case of a slot: new arrays in the files' axes and units.
 
         Raises:
-            IndexError: there is no such place.
+            IndexError: no such slot.
             TrainingFault: there is no sample where no real case may take its place.
         """
         if not 0 <= index < len(self):

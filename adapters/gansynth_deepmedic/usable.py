@@ -1,6 +1,7 @@
-"""What DeepMedic would choke on in the middle of a training, told before it starts.
+"""Finds data that would make DeepMedic fail in the middle of a training.
 
-It checks little: a label too many, or a case that no segment can be taken of, ends a training late.
+DeepMedic checks little: an unknown label, or a case without possible segments, ends a training
+late.
 The rules are DeepMedic's own (``dataManagement/sampling.py``, ``samplingType.py``).
 """
 
@@ -31,33 +32,33 @@ from gansynth_deepmedic.keys import Triple
 from gansynth_deepmedic.source import DeepMedicSource, empty_region, label_map, whole_numbers
 
 WHOLE_IMAGE = (UNIFORM, WHOLE)
-"""Types of sampling that take the region of interest itself for a map of weights."""
+"""Types of sampling that use the region of interest as a weight map."""
 _VALIDATION_SHARES = "proportionOfSamplesToExtractPerCategoryVal"
 _VALIDATION_MAPS = "weightedMapsForSamplingEachCategoryVal"
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How segments are taken of the cases of one side."""
+    """Sampling of segments from the cases of one side."""
 
-    key: str  # of the segments' size in ``modelConfig.cfg``
-    size: Triple | None  # of a segment (x, y, z); None if the network is not known
-    kind: int | None  # type of sampling, 0 to 3; None where whole volumes are inferred
+    key: str  # key of the segments' size in ``modelConfig.cfg``
+    size: Triple | None  # of a segment (x, y, z); None if the network is unknown
+    kind: int | None  # type of sampling, 0 to 3; None for inference of whole volumes
     shares: tuple[float, ...] | None = None  # of the categories; None for equal ones
 
 
 Found = tuple[Path, DataFault]
-"""The file, and what is wrong with it."""
+"""The file, and its fault."""
 
 
 def refuse_unusable(source: DeepMedicSource, model: ModelConfig | None) -> None:
-    """Stop if DeepMedic would, in the middle of its training.
+    """Reject data at which DeepMedic would fail in the middle of its training.
 
-    Headers of all cases are looked at first, then all label maps and regions of interest are read.
-    Maps of weights are not looked at.
+    The headers of all cases are checked first, then all label maps and regions of interest. Weight
+    maps are not checked.
 
     Raises:
-        DataFault: the first of what was found; ``gansynth check`` tells it all.
+        DataFault: the first fault; ``gansynth check`` reports all.
     """
     config = source.config
     for _, fault in config_faults(config, model):
@@ -70,7 +71,7 @@ def refuse_unusable(source: DeepMedicSource, model: ModelConfig | None) -> None:
 
 
 def config_faults(config: TrainConfig, model: ModelConfig | None) -> Iterator[Found]:
-    """Where both configurations do not fit each other."""
+    """Yield contradictions between both configurations."""
     if model is None:
         return
     assert model.path is not None
@@ -89,34 +90,34 @@ def config_faults(config: TrainConfig, model: ModelConfig | None) -> Iterator[Fo
 def samplings(
     config: TrainConfig, model: ModelConfig | None, *, trained: bool
 ) -> tuple[Sampling, ...]:
-    """What is done with the cases of one side."""
+    """Return the samplings of the cases of one side."""
     if trained:
         kind = None if config.weighted else config.sampling
         size = None if model is None else model.segment
         return (Sampling("segmentsDimTrain", size, kind, config.proportions),)
-    found = []
+    sides = []
     if config.validates_on_samples:
         weighted = config.values.get(_VALIDATION_MAPS) is not None
         shares = config.values.get(_VALIDATION_SHARES)
-        known = isinstance(shares, list | tuple) and config.sampling_validation in (0, 3)
-        found.append(
+        has_shares = isinstance(shares, list | tuple) and config.sampling_validation in (0, 3)
+        sides.append(
             Sampling(
                 "segmentsDimVal",
                 None if model is None else model.segment_validation,
                 None if weighted else config.sampling_validation,
-                tuple(shares or ()) if known else None,
+                tuple(shares or ()) if has_shares else None,
             )
         )
     if config.validates_on_volumes:
         size = None if model is None else model.segment_inference
-        found.append(Sampling("segmentsDimInference", size, None))
-    return tuple(found)
+        sides.append(Sampling("segmentsDimInference", size, None))
+    return tuple(sides)
 
 
 def header_faults(
     listed: Listed, config: TrainConfig, model: ModelConfig | None, *, trained: bool
 ) -> Iterator[Found]:
-    """What the headers of a case's files tell (DataFault: a file that cannot be read)."""
+    """Yield faults of the headers of a case's files (DataFault: an unreadable file)."""
     assert listed.labels is not None
     labels = read_nifti_header(listed.labels, ndim=(3,))
     each = samplings(config, model, trained=trained)
@@ -132,7 +133,7 @@ def header_faults(
 
 
 def _region_faults(file: Path, header: Header, each: Sequence[Sampling]) -> Iterator[Found]:
-    """Regions of an unsigned type: DeepMedic multiplies them with int8, which numpy refuses."""
+    """Yield regions of an unsigned type, which numpy cannot multiply by DeepMedic's int8."""
     if header.dtype.kind != "u" or header.scaled:
         return
     for sampling in each:
@@ -149,23 +150,23 @@ def _region_faults(file: Path, header: Header, each: Sequence[Sampling]) -> Iter
 
 
 def roi_faults(config: TrainConfig) -> list[DataFault]:
-    """Regions of interest that DeepMedic cannot sample from; headers only.
+    """Return the regions of interest that DeepMedic cannot sample from, by headers only.
 
     Raises:
         DataFault: a file that cannot be read.
     """
-    found: list[DataFault] = []
+    faults: list[DataFault] = []
     for cases, trained in ((config.train, True), (config.validation, False)):
         each = samplings(config, None, trained=trained)
         for roi in dict.fromkeys(case.roi for case in cases if case.roi is not None):
-            found += [fault for _, fault in _region_faults(roi, read_nifti_header(roi), each)]
-    return found
+            faults += [fault for _, fault in _region_faults(roi, read_nifti_header(roi), each)]
+    return faults
 
 
 def _small(
     file: Path, shape: Sequence[int], sampling: Sampling, config: TrainConfig, model: ModelConfig
 ) -> Iterator[Found]:
-    """Volumes that a segment does not fit in, padded as DeepMedic pads them."""
+    """Yield volumes that are smaller than a segment after DeepMedic's padding."""
     assert sampling.size is not None
     least = [n - p for n, p in zip(sampling.size, _padding(config, model), strict=True)]
     if any(n < m for n, m in zip(shape, least, strict=True)):
@@ -179,14 +180,14 @@ def _small(
 
 
 def _padding(config: TrainConfig, model: ModelConfig) -> Triple:
-    """Voxels along x, y, z that DeepMedic adds to a volume, on both sides together."""
+    """Return the voxels along x, y, z that DeepMedic pads, both sides together."""
     return model.unpredicted if config.pad else (0, 0, 0)
 
 
 def content_faults(
     listed: Listed, config: TrainConfig, model: ModelConfig | None, *, trained: bool
 ) -> Iterator[Found]:
-    """What the label map and the region of interest of a case tell.
+    """Yield faults of a case's label map and region of interest.
 
     Raises:
         DataFault: a file that cannot be read.
@@ -199,7 +200,7 @@ def content_faults(
         if not (region > 0).any():
             yield listed.roi, empty_region(listed.roi)
             return
-        if region.shape != labels.shape:  # told by the headers
+        if region.shape != labels.shape:  # reported by the headers
             return
     for sampling in samplings(config, model, trained=trained):
         if sampling.kind is not None:
@@ -214,14 +215,14 @@ def _nothing_to_take(
     config: TrainConfig,
     model: ModelConfig | None,
 ) -> Iterator[Found]:
-    """Cases that no segment can be taken of: DeepMedic divides by zero."""
+    """Yield cases without possible segments, where DeepMedic divides by zero."""
     assert listed.labels is not None
     assert sampling.kind is not None
     file = listed.roi or listed.labels
     centres: tuple[slice, ...] = (slice(None),) * 3
     if sampling.size is not None and model is not None:
         centres = centre_range(labels.shape, sampling.size, _padding(config, model))
-        if labels[centres].size == 0:  # told by the headers
+        if labels[centres].size == 0:  # reported by the headers
             return
     if region is not None and sampling.kind in WHOLE_IMAGE and (region < 0).any():
         text = f"{file}: holds {region.min()}, expected no weight below 0; correct the file"
@@ -238,10 +239,12 @@ def _nothing_to_take(
         return
     shares = _weights(sampling, model)
     masks = category_masks(sampling.kind, labels[centres][inside], len(shares))
-    known = sampling.kind != PER_CLASS or len(shares) > 1
-    if known and not any(mask.any() for share, mask in zip(shares, masks, strict=True) if share):
+    classes_known = sampling.kind != PER_CLASS or len(shares) > 1
+    if classes_known and not any(
+        mask.any() for share, mask in zip(shares, masks, strict=True) if share
+    ):
         message = (
-            f"{listed.labels}: has none of the categories that segments are to be taken of (shares "
+            f"{listed.labels}: has none of the categories to sample segments from (shares "
             f"{[round(share, 3) for share in shares]}, type of sampling {sampling.kind}), expected "
             "one at least; give background a share, or remove the case from every list"
         )
@@ -249,17 +252,17 @@ def _nothing_to_take(
 
 
 def centre_range(shape: Sequence[int], segment: Triple, padding: Triple) -> tuple[slice, ...]:
-    """Voxels (x, y, z) of a volume that a segment may be centred on, within the padded volume."""
-    found = []
+    """Return the allowed centres (x, y, z) of segments that lie in the padded volume."""
+    ranges = []
     for n, size, pad in zip(shape, segment, padding, strict=True):
         before = (size - 1) // 2 - pad // 2
         after = n + pad - size // 2 - pad // 2
-        found.append(slice(max(before, 0), max(after, 0)))
-    return tuple(found)
+        ranges.append(slice(max(before, 0), max(after, 0)))
+    return tuple(ranges)
 
 
 def _weights(sampling: Sampling, model: ModelConfig | None) -> tuple[float, ...]:
-    """Shares of the categories of a type of sampling."""
+    """Return the shares of the categories of a type of sampling."""
     if sampling.kind in WHOLE_IMAGE:
         return (1.0,)
     if sampling.shares:

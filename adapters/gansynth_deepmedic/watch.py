@@ -1,4 +1,4 @@
-"""Reads what a training process tells (``order.Progress``), and counts what it was trained on."""
+"""Reads the progress of a training process (``order.Progress``), and counts its cases."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _SECONDS = 0.25
 
 
 class Lines:
-    """The whole lines of a file that grows, each read once."""
+    """Reads each whole line of a growing file once."""
 
     def __init__(self, file: Path) -> None:
         self.file, self._read = file, 0
 
     def new(self) -> Iterator[Mapping[str, Any]]:
-        """Documents of the lines since last time; what is none is passed over."""
+        """Yield the documents of new lines; invalid lines are skipped."""
         try:
             with self.file.open("rb") as stream:
                 stream.seek(self._read)
@@ -42,9 +42,9 @@ class Lines:
 def watch(
     file: Path, take: Callable[[Mapping[str, Any]], None], say: Callable[[str], None]
 ) -> Iterator[None]:
-    """Hand on what a training tells in a file meanwhile, from a thread of its own.
+    """Pass a training's progress to ``take`` from a separate thread.
 
-    What ``take`` raises is said once, and the training goes on.
+    An exception of ``take`` is reported once, and the training continues.
     """
     lines, done, failed = Lines(file), threading.Event(), threading.Event()
 
@@ -52,12 +52,12 @@ def watch(
         try:
             for document in lines.new():
                 take(document)
-        except Exception as error:  # whatever ails the watching, training goes on
+        except Exception as error:  # training continues without complete counts
             if not failed.is_set():
                 failed.set()
                 say(
-                    "gansynth: WARNING: the training goes on, but what it tells is not all "
-                    f"counted: {type(error).__name__}: {error}"
+                    "gansynth: WARNING: the training continues, but its progress is not "
+                    f"completely counted: {type(error).__name__}: {error}"
                 )
 
     def keep_looking() -> None:
@@ -76,9 +76,9 @@ def watch(
 
 @dataclass
 class Subepoch:
-    """What one subepoch was given."""
+    """The cases of one subepoch."""
 
-    # number of the place -> what was told of it; a place that is told of again counts once
+    # number of the slot -> its last document
     jobs: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     trained: bool = False  # whether all its batches are done
 
@@ -87,18 +87,16 @@ class Subepoch:
         return sum(job["kind"] in kinds for job in self.jobs.values())
 
     def segments(self, *kinds: str) -> int:
-        """Segments taken of such cases."""
+        """Return the segments of cases of these kinds."""
         return sum(int(job["segments"]) for job in self.jobs.values() if job["kind"] in kinds)
 
     @property
     def spread(self) -> int:
-        """Synthetic cases whose segments were centred anywhere in them: nowhere within the sample
-        was there room for one.
-        """
+        """Synthetic cases with segments centred anywhere, as the sample had no room for one."""
         return sum(bool(job.get("spread")) for job in self.jobs.values())
 
     def to_json(self, number: int) -> dict[str, Any]:
-        """For the record."""
+        """Return the counts for the record."""
         real = ("real", "fallback")
         return {
             "subepoch": number + 1,
@@ -113,14 +111,14 @@ class Subepoch:
         }
 
     def sentence(self) -> str:
-        """The counts in words."""
-        told = self.to_json(0)
-        said = (
-            f"{told['cases_real']} real and {told['cases_synthetic']} synthetic cases "
-            f"({told['segments_real']} and {told['segments_synthetic']} segments)"
+        """Return the counts in words."""
+        counts = self.to_json(0)
+        text = (
+            f"{counts['cases_real']} real and {counts['cases_synthetic']} synthetic cases "
+            f"({counts['segments_real']} and {counts['segments_synthetic']} segments)"
         )
-        if told["fell_back"]:
-            said += f"; {told['fell_back']} of the real ones in place of a missing synthetic one"
-        if told["spread"]:
-            said += f"; segments of {told['spread']} of the synthetic ones lie anywhere in them"
-        return said
+        if counts["fell_back"]:
+            text += f"; {counts['fell_back']} of the real ones in place of a missing synthetic one"
+        if counts["spread"]:
+            text += f"; segments of {counts['spread']} of the synthetic ones lie anywhere in them"
+        return text

@@ -1,8 +1,8 @@
-"""Where DeepMedic may centre segments: its sampling maps, category by category.
+"""DeepMedic's sampling maps: the allowed centres of segments of each category.
 
-DeepMedic derives a map for each category from labels and region of interest, leaves out centres
-too near the border of the (padded) volume, and picks voxels of each map at random. A case that has
-no centre left in any category that is sampled makes it fail.
+DeepMedic derives a map for each category from labels and region of interest. It leaves out centres
+too near the border of the (padded) volume, and picks random voxels of each map. It fails on a case
+without a centre in any sampled category.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ if TYPE_CHECKING:
 Allowed = npt.NDArray[np.int16]
 """(X, Y, Z), 0 where no segment may be centred: a region of interest, or a part of it."""
 USUAL_OUTPUT, USUAL_SEGMENT = 21, 37
-"""Voxels along an axis of what the network of DeepMedic's own example predicts, and of the segment
-that it sees: the near-border rule goes by these where the network is not known."""
+"""Voxels along an axis of output and segment of DeepMedic's example network. They define the border
+if the network is unknown.
+"""
 _MOST = 4
-"""A border that is only supposed leaves out a quarter of an axis at each end at most."""
+"""An assumed border is at most this fraction (a quarter) of an axis at each end."""
 
 
 @dataclass(frozen=True)
 class SamplingMaps:
-    """How a training samples segments of its cases."""
+    """Sampling of segments in a training."""
 
     kind: int  # typeOfSamplingForTraining
     categories: int  # how many there are
-    sampled: tuple[bool, ...]  # of each category, whether any segments are asked of it
+    sampled: tuple[bool, ...]  # whether segments are sampled from each category
     pad: bool  # padInputImagesBool
-    segment: Triple | None = None  # voxels (x, y, z) of a segment, and
-    # those that are added to a volume, both sides together; None where the network is not known
+    segment: Triple | None = None  # voxels (x, y, z) of a segment; None if unknown
+    # voxels padded to a volume, both sides together
     padding: Triple = (0, 0, 0)
 
     @classmethod
     def of(
         cls, config: TrainConfig, labels: Sequence[int], model: ModelConfig | None = None
     ) -> SamplingMaps:
-        """The sampling of a configuration.
+        """Return the sampling of a configuration.
 
         Args:
             config: the training's.
-            labels: values that label maps hold, for the number of classes where nothing else says
-                it.
-            model: the network's; None where it is not known.
+            labels: values of label maps, which give the number of classes if it is unknown.
+            model: the network's configuration; None if it is unknown.
         """
         proportions = config.proportions
         if config.sampling == PER_CLASS:
@@ -64,8 +64,8 @@ class SamplingMaps:
         else:
             count = 2 if config.sampling == FORE_BACKGROUND else 1
             proportions = proportions if config.sampling == FORE_BACKGROUND else None
-        asked = (1.0,) * count if proportions is None else proportions
-        sampled = tuple(share > 0 for share in asked)
+        shares = (1.0,) * count if proportions is None else proportions
+        sampled = tuple(share > 0 for share in shares)
         if model is None:
             return cls(config.sampling, count, sampled, config.pad)
         padding = model.unpredicted if config.pad else (0, 0, 0)
@@ -74,12 +74,11 @@ class SamplingMaps:
     def maps(
         self, labels: npt.NDArray[np.int16], allowed: Allowed | None
     ) -> list[npt.NDArray[np.int16]]:
-        """The map of each category, as DeepMedic derives it.
+        """Return the map of each category, as DeepMedic derives it.
 
         Args:
             labels: (X, Y, Z).
-            allowed: region of interest, or the part of it that centres may lie in; None for
-                everywhere.
+            allowed: region of interest, or the allowed part of it; None for everywhere.
         """
         allowed = np.ones(labels.shape, np.int16) if allowed is None else allowed
         if self.kind in (UNIFORM, WHOLE):
@@ -90,19 +89,17 @@ class SamplingMaps:
     def centres(
         self, labels: npt.NDArray[np.int16], allowed: Allowed | None
     ) -> npt.NDArray[np.bool_]:
-        """Where segments may be centred, bool (X, Y, Z); too near the border is left out."""
+        """Return the allowed centres of segments, bool (X, Y, Z), without those near the border."""
         maps = self.maps(labels, allowed)
         centres = np.zeros(labels.shape, np.bool_)
         inner = self._inner(labels.shape)
-        for one, sampled in zip(maps, self.sampled, strict=False):
+        for category, sampled in zip(maps, self.sampled, strict=False):
             if sampled:
-                centres[inner] |= one[inner] > 0
+                centres[inner] |= category[inner] > 0
         return centres
 
     def largest(self, centres: npt.NDArray[np.bool_]) -> int:
-        """Voxels along an axis that a network may predict at once (that a segment may have, if
-        volumes are not padded) for some of these centres to be far enough from the border.
-        """
+        """Return the largest output (unpadded: segment) with a possible centre, in voxels."""
         if not centres.any():
             return 0
         depth = np.full((1, 1, 1), np.iinfo(np.int32).max)
@@ -112,7 +109,7 @@ class SamplingMaps:
         return 2 * int(depth[centres].max()) + 1
 
     def _inner(self, shape: Sequence[int]) -> tuple[slice, ...]:
-        """Voxels that are far enough from the border of the padded volume."""
+        """Return the voxels that are far enough from the border of the padded volume."""
         if self.segment is not None:
             return centre_range(shape, self.segment, self.padding)
         usual = ((USUAL_OUTPUT if self.pad else USUAL_SEGMENT) - 1) // 2

@@ -1,7 +1,7 @@
-"""The papers' own segmenters as a host: trained on real and synthetic cases of gansynth's sources.
+"""The segmenters of two papers as target frameworks, trained on real and synthetic cases.
 
-Shin et al. 2018 judge synthetic MR images by a pix2pix that draws label maps from images; Sun et
-al. 2020 (MM-GAN) by 3D U-Nets.
+Shin et al. 2018 evaluate synthetic MR images by a pix2pix that predicts label maps from images. Sun
+et al. 2020 (MM-GAN) use 3D U-Nets.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ def register_adapters(register: Callable[[str, Callable[[], type[Adapter]]], Non
 
 
 def load_segmenter(folder: Path | str, device: str = "auto") -> Segmenter:
-    """A segmenter that ``gansynth augment --target segmenter`` has trained.
+    """Load a segmenter that ``gansynth augment --target segmenter`` has trained.
 
     Args:
         folder: ``-o`` of that command.
         device: ``auto``, ``cpu``, ``cuda:1``.
 
     Returns:
-        What has ``predict(image (C, D, H, W)) -> labels int16 (D, H, W)``; images are in the units
-        and the spacing of the source it was trained on.
+        A segmenter with ``predict(image (C, D, H, W)) -> labels int16 (D, H, W)``. Images are in
+        the units and the spacing of the source it was trained on.
 
     Raises:
-        UsageFault: there is none, or none yet.
-        IntegrityFault: damaged weights, or not those of its description.
-        EnvironmentFault: there is no such device.
+        UsageFault: the folder holds no trained segmenter.
+        IntegrityFault: the weights are damaged, or are not those of the description.
+        EnvironmentFault: the device does not exist.
     """
     from gansynth_segmenter.inference import load
 
@@ -56,24 +56,24 @@ def load_segmenter(folder: Path | str, device: str = "auto") -> Segmenter:
 def judge(
     folder: Path | str, pairs: Iterable[tuple[FloatArray, LabelArray]], device: str = "auto"
 ) -> dict[str, Any]:
-    """How well a segmenter finds the label maps of images: real ones, or synthetic ones.
+    """Measure how well a segmenter predicts the label maps of real or synthetic images.
 
-    Sun et al. 2020 (MM-GAN, fig. 7) compare both: a segmenter that was trained on real images of
-    one modality is asked about real and about synthetic images of the same label maps.
+    Sun et al. 2020 (MM-GAN, fig. 7) compare both. A segmenter trained on real images of one
+    modality predicts real and synthetic images of the same label maps.
 
     Args:
         folder: see ``load_segmenter``.
-        pairs: image float32 (C, D, H, W) and labels int16 (D, H, W), in the units and the spacing
-            of the source the segmenter was trained on.
+        pairs: image float32 (C, D, H, W) and labels int16 (D, H, W). Units and spacing are those of
+            the source the segmenter was trained on.
         device: see ``load_segmenter``.
 
     Returns:
-        A JSON document: ``dice`` (name -> mean, None where no pair has any of it), ``per_case`` (a
+        A JSON document: ``dice`` (name -> mean, None where no pair has the label), ``per_case`` (a
         list of name -> Dice), ``regions`` and ``rule``.
 
     Raises:
         GansynthError: see ``load_segmenter``.
-        DataFault: a pair that does not fit.
+        DataFault: image and labels of a pair differ in shape.
     """
     from gansynth_segmenter.judging import judge_pairs
 

@@ -1,4 +1,4 @@
-"""The papers' segmenters as a host of gansynth's own volume sources."""
+"""The papers' segmenters as a target framework for gansynth's own volume sources."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from gansynth_segmenter.record import Job, check_output
 from gansynth_segmenter.session import SegmenterSession
 
 SAYS = 4096
-"""Bytes for what a sample says of itself."""
+"""Bytes for a sample's metadata."""
 
 
 class SegmenterAdapter(Adapter):
@@ -45,29 +45,31 @@ class SegmenterAdapter(Adapter):
 
     @property
     def sample_size(self) -> tuple[int, ...]:
-        """Any: how large samples have to be is a setting, and checked with the others."""
+        """One voxel: the least size is a setting, which is checked with the others."""
         return (1,) * self.schema.ndim
 
     def finalise(self, sample: Sample) -> HostArrays:
-        """Nothing beside image and labels."""
+        """Return no arrays beside image and labels."""
         if sample.labels is None:
-            raise DataFault("sample: no labels, expected them: a segmenter learns nothing else")
+            raise DataFault(
+                "sample: no labels, expected them, because a segmenter learns from labels"
+            )
         return {}
 
     def validate(self) -> None:
-        """Refuse fold ``all``, slices, and cases without labels above background."""
+        """Reject fold ``all``, slices, and cases without labels above background."""
         source = self.source
         if not source.held_out_ids:
             raise UsageFault(
-                f"--fold {source.fold}: {source.name} holds no case out, and a segmenter is judged "
-                "on cases it is not trained on; expected a fold with some, such as 0"
+                f"--fold {source.fold}: {source.name} holds no case out, expected a fold with "
+                "held-out cases to evaluate the segmenter on; choose one, such as --fold 0"
             )
         if source.space.grid == "slice":
             training_space(source, SegmenterOptions())
         if not source.schema.foreground:
             raise UsageFault(
                 f"{source.name}: its label maps have no label above background, expected at least "
-                "one to segment"
+                "one"
             )
 
     def check(
@@ -78,19 +80,19 @@ class SegmenterAdapter(Adapter):
 
     @classmethod
     def heavier(cls, settings: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
-        """Wider rotations, shifts and deformations; more of these would fold label maps."""
+        """Return wider augmentation; still wider deformations would fold label maps."""
         return {"rotate": "30", "shift": "0.1", "elastic": "3"}, ()
 
     def lasting(
         self, steps: int, mixes: Sequence[Mix], settings: Mapping[str, str], cases: int
     ) -> list[dict[str, str]]:
-        """Steps; whatever is mixed in."""
+        """Return the steps, whatever the mix."""
         return [{"steps": str(steps)} for _ in mixes]
 
     def planned(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> Mapping[str, Any]:
-        """What a dry run says: the network, steps, and what it is trained on."""
+        """Describe the network, its steps and its training space for a dry run."""
         job = self._job(injection, settings, options)
         return {
             "network": job.options.network,
@@ -105,16 +107,16 @@ class SegmenterAdapter(Adapter):
     def samples_drawn(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> int:
-        """Those of all steps."""
+        """Return the samples of all steps."""
         job = self._job(injection, settings, options)
         return job.steps * job.options.batch_size
 
     def bank_plan(self, injection: Injection) -> BankPlan | None:
-        """The bank that is made of a run's samples; see ``Adapter.bank_plan``."""
+        """Plan the sample bank of a run; see ``Adapter.bank_plan``."""
         return plan_own_bank(self, injection, self._sample_bytes)
 
     def _sample_bytes(self, manifest: Mapping[str, Any]) -> int:
-        """Bytes a sample of a run takes at most: image (float16) and labels (int16)."""
+        """Return the most bytes of a run's sample: image (float16) and labels (int16)."""
         space = Space.from_json(manifest["space"])
         if space.cuts or space.frame:
             voxels = prod(space.host_shape(()))
@@ -123,7 +125,7 @@ class SegmenterAdapter(Adapter):
         return voxels * (2 * len(manifest["schema"]["channels"]) + 2) + SAYS
 
     def inject(self, dataset: Any, plan: MixPlan[str], *, batch_size: int) -> MixedCases:
-        """Slots of batches, for training loops of one's own; nothing is augmented."""
+        """Return the slots of batches, for a user's training loop. Nothing is augmented."""
         cutter = Cutter(self.source, training_space(self.source, SegmenterOptions()))
         cases = self.source.train_ids if dataset is None else dataset
         return MixedCases(cutter, plan, cases, batch_size)
@@ -131,11 +133,11 @@ class SegmenterAdapter(Adapter):
     def start(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> Outcome:
-        """Train, judge on the real held-out cases, and leave both in the output folder.
+        """Train, evaluate on the real held-out cases, and write both to the output folder.
 
         Raises:
-            Interrupted: by SIGTERM or SIGINT; what was trained is checkpointed, and no process or
-                bank is left.
+            Interrupted: by SIGTERM or SIGINT. A checkpoint is written, and no process or bank is
+                left.
         """
         self.validate()
         job = self._checked_job(injection, settings, options)
@@ -143,14 +145,14 @@ class SegmenterAdapter(Adapter):
             return SegmenterSession(job).run()
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
-        """Refuse cases without files, and ``save_predictions=no``; see ``Adapter``."""
+        """Reject cases without files, and ``save_predictions=no``; see ``Adapter``."""
         from gansynth_segmenter.judging import refuse_unmeasurable
 
-        kept = SegmenterOptions.read(settings).save_predictions
-        refuse_unmeasurable(self.source, kept=kept)
+        saved = SegmenterOptions.read(settings).save_predictions
+        refuse_unmeasurable(self.source, saved=saved)
 
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
-        """Label maps of the held-out cases; see ``Adapter.judged``."""
+        """Return the label maps of the held-out cases; see ``Adapter.judged``."""
         from gansynth_segmenter.judging import judged_files
 
         return judged_files(self.source, folder)
@@ -160,7 +162,7 @@ class SegmenterAdapter(Adapter):
     def _checked_job(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> Job:
-        """One training, checked with its folder and what draws its samples."""
+        """Return one training after checks of settings, folder and sample source."""
         self.check_ways(injection)
         job = self._job(injection, settings, options)
         check_output(job)
@@ -170,7 +172,7 @@ class SegmenterAdapter(Adapter):
     def _new_job(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> Job:
-        """One training, all that can be known of it checked; but for its folder."""
+        """Return one training after all checks but that of its folder."""
         from gansynth.runtime.devices import pick_device, resolve
 
         if options:
@@ -178,23 +180,23 @@ class SegmenterAdapter(Adapter):
                 f"-- {options[0]}: segmenter has no command line of its own, expected --set "
                 "KEY=VALUE; leave what follows -- out"
             )
-        asked = SegmenterOptions.read(settings)
+        choices = SegmenterOptions.read(settings)
         refuse_unaugmented(settings, AUGMENTATION, usual=injection.usual_augmentation)
         source = self.source
-        space = training_space(source, asked)
-        regions = asked_regions(asked.regions, source)
-        resolve(asked.precision, pick_device(asked.device))
-        output = Path(asked.output).expanduser() if asked.output else None
+        space = training_space(source, choices)
+        regions = asked_regions(choices.regions, source)
+        resolve(choices.precision, pick_device(choices.device))
+        output = Path(choices.output).expanduser() if choices.output else None
         drawn = injection.ratio.p > 0
         origin = open_origin(injection, source, space, self.held_out if drawn else ())
         run = None if origin is None else origin.run
         return Job(
             injection=injection,
-            options=asked,
+            options=choices,
             source=source,
             space=space,
             regions=regions,
-            steps=asked.steps_for(len(source.train_ids)),
+            steps=choices.steps_for(len(source.train_ids)),
             output=(output or usual_output(RUNS, source.name, injection)).absolute(),
             origin=origin,
             sample_bytes=0 if run is None else self._sample_bytes(run.manifest),

@@ -1,8 +1,7 @@
-"""Usual augmentation: rotation, translation, elastic deformation, mirroring, all in one warp.
+"""Usual augmentation: rotation, translation, elastic deformation and mirroring in one warp.
 
-What Shin et al. 2018 (table 1) train with and without, beside crops, which the space draws. The
-same warp moves an image (linear) and its label map (nearest); beyond the border lies what the
-space pads with.
+Shin et al. 2018 (table 1) train with and without it, beside random crops. Image (linear) and label
+map (nearest) get the same warp. Beyond the border lie the space's padding values.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ CONTROL = 16
 
 @dataclass(frozen=True)
 class Warp:
-    """How samples are moved."""
+    """Ranges of the random warp."""
 
     rotate: float  # most degrees about each axis
     shift: float  # most shift, as a share of each axis
     elastic: float  # deviation of displacements at control points, voxels
     flip: bool  # mirror the last axis of half of the samples
-    spacing: tuple[float, ...]  # mm per voxel; bodies turn, not grids
-    fill: tuple[float, ...]  # of each channel, beyond the border
-    pad_label: int  # likewise, of label maps
+    spacing: tuple[float, ...]  # mm per voxel; rotations are in mm
+    fill: tuple[float, ...]  # value of each channel beyond the border
+    pad_label: int  # label beyond the border
 
     @classmethod
     def of(
@@ -44,7 +43,7 @@ class Warp:
         fill: Sequence[float],
         pad_label: int,
     ) -> Warp | None:
-        """What the settings ask for; None if that is nothing."""
+        """Return the warp of the settings, or None without augmentation."""
         if not (options.rotate or options.shift or options.elastic or options.flip):
             return None
         how = options.rotate, options.shift, options.elastic, options.flip
@@ -53,7 +52,7 @@ class Warp:
     def __call__(
         self, image: FloatArray, labels: LabelArray, rng: np.random.Generator
     ) -> tuple[FloatArray, LabelArray]:
-        """Move an image (C, D, H, W) or (C, H, W) and its labels into new arrays."""
+        """Warp an image (C, D, H, W) or (C, H, W) and its labels into new arrays."""
         grid = self._grid(labels.shape, rng)
         fill = torch.tensor(self.fill).view(-1, *[1] * labels.ndim)
         moved = _sampled(torch.from_numpy(image) - fill, grid, "bilinear") + fill
@@ -62,7 +61,7 @@ class Warp:
         return moved.numpy(), drawn.round().numpy().astype(np.int16)
 
     def _grid(self, size: Sequence[int], rng: np.random.Generator) -> Tensor:
-        """Where each voxel is looked up, voxels: float32 (axes, *size)."""
+        """Return the sampling position of each voxel, in voxels: float32 (axes, *size)."""
         axes = len(size)
         middle = np.array([(n - 1) / 2 for n in size])
         turn = rotation(rng.uniform(-self.rotate, self.rotate, 3 if axes == 3 else 1), axes)
@@ -74,9 +73,9 @@ class Warp:
         places = torch.stack(at).float()
         if mirrored:
             places[-1] = -places[-1]
-        found = torch.einsum("ij,j...->i...", torch.from_numpy(matrix).float(), places)
-        found = found + torch.from_numpy(middle + offset).float().view(-1, *[1] * axes)
-        return found if not self.elastic else found + self._displaced(size, rng)
+        voxels = torch.einsum("ij,j...->i...", torch.from_numpy(matrix).float(), places)
+        voxels = voxels + torch.from_numpy(middle + offset).float().view(-1, *[1] * axes)
+        return voxels if not self.elastic else voxels + self._displaced(size, rng)
 
     def _displaced(self, size: Sequence[int], rng: np.random.Generator) -> Tensor:
         points = [math.ceil(n / CONTROL) + 1 for n in size]
@@ -89,19 +88,19 @@ class Warp:
 
 
 def rotation(degrees: npt.NDArray[np.float64], axes: int) -> npt.NDArray[np.float64]:
-    """A rotation matrix, (axes, axes): about each of three axes in turn, or in the plane."""
+    """Return the rotation matrix (axes, axes) about each of three axes in turn, or in the plane."""
     whole = np.eye(axes)
     planes = [(1, 2), (0, 2), (0, 1)] if axes == 3 else [(0, 1)]
-    for (one, other), angle in zip(planes, np.deg2rad(degrees), strict=True):
+    for (first, second), angle in zip(planes, np.deg2rad(degrees), strict=True):
         turn = np.eye(axes)
-        turn[one, one] = turn[other, other] = np.cos(angle)
-        turn[one, other], turn[other, one] = -np.sin(angle), np.sin(angle)
+        turn[first, first] = turn[second, second] = np.cos(angle)
+        turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)
         whole = whole @ turn
     return whole
 
 
 def _sampled(x: Tensor, voxels: Tensor, mode: str) -> Tensor:
-    """(C, *size) looked up at voxels (axes, *size), 0 beyond the border."""
+    """Sample (C, *size) at voxels (axes, *size), 0 beyond the border."""
     sizes = torch.tensor(x.shape[1:], dtype=torch.float32).view(-1, *[1] * (x.ndim - 1))
     unit = (2 * voxels + 1) / sizes - 1
     grid = unit.flip(0).movedim(0, -1)[None]  # grid_sample names axes from the last one on

@@ -1,4 +1,4 @@
-"""Every check between a generator or bank and a segmenter's training; all of them fail closed."""
+"""Checks between a generator or sample bank and a segmenter's training. All fail closed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from gansynth_segmenter.mixed import misfit
 def open_origin(
     injection: Injection, source: CaseSource, space: Space, held_out: Sequence[CaseRecord]
 ) -> Origin | None:
-    """Check what samples are to be drawn from; None if nothing synthetic is drawn.
+    """Check the generator or bank of a training; None without synthetic samples.
 
     Raises:
         IntegrityFault: leakage, another data set or space, or damaged weights or samples.
         DataFault: other channels or labels.
-        UsageFault: no run or bank there, one without weights or label maps, or of samples that are
-            too small.
+        UsageFault: the run or bank is missing, has no weights or label maps, or its samples are too
+            small.
     """
     if injection.ratio.p == 0:
         return None
@@ -45,31 +45,31 @@ def open_origin(
 
 
 def check_space(run: RunFolder, space: Space, source: CaseSource) -> None:
-    """Refuse a generator whose samples are no cases for a segmenter.
+    """Reject a generator whose samples cannot be cases of a segmenter.
 
     Raises:
-        UsageFault: slices for volumes, or crops that are too small; with the way out.
+        UsageFault: slices for volumes, or crops that are too small; with a hint.
     """
-    folder, own = run.folder, run.space
+    folder, run_space = run.folder, run.space
     again = (
-        f"fit one on what the segmenter sees: gansynth fit cgan3d --data {source.request.kind}:"
+        f"fit one in the space of the segmenter: gansynth fit cgan3d --data {source.request.kind}:"
         f"{source.request.where} with the same --read"
     )
-    if own.grid == "slice":
+    if run_space.grid == "slice":
         raise UsageFault(
-            f"{folder}: {run.manifest['generator']} draws slices, expected a generator of volumes; "
-            f"{again}"
+            f"{folder}: {run.manifest['generator']} generates slices, expected a generator of "
+            f"volumes; {again}"
         )
-    if own.grid == "native":
+    if run_space.grid == "native":
         return
-    if space.grid == "resample" and own.grid != "resample":
+    if space.grid == "resample" and run_space.grid != "resample":
         raise UsageFault(
-            f"{folder}: draws crops of {own.size} voxels, and the segmenter sees whole cases "
+            f"{folder}: generates crops of {run_space.size} voxels for a segmenter of whole cases "
             f"(--read whole=), expected a generator of whole cases; {again}"
         )
-    if own.grid == "resample" and not own.frame:
+    if run_space.grid == "resample" and not run_space.frame:
         return
-    if why := misfit(space, own.host_shape(())):
+    if why := misfit(space, run_space.host_shape(())):
         raise UsageFault(f"{folder}: {why}; train on smaller crops (--set patch=), or {again}")
 
 

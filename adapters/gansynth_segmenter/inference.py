@@ -1,4 +1,4 @@
-"""A trained segmenter: label maps of whole cases on their own grid; as a folder, and back."""
+"""A trained segmenter: prediction of whole cases on their own grid, saving and loading."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ from gansynth_segmenter.options import SegmenterOptions
 
 FILE = "segmenter.json"
 KEYS = ("options", "schema", "space", "regions", "weights", "steps")
-"""What it holds at least."""
+"""Keys that the file must hold."""
 BELL = 0.25
-"""Deviation of the weight of a window's voxels about its middle, as a share of its edge."""
+"""Standard deviation of a window's Gaussian weights, as a share of its edge."""
 
 
 @dataclass(frozen=True)
 class Segmenter:
-    """A network and what it was trained on."""
+    """A network, and the schema, space and options of its training."""
 
     generator: Generator  # the network, on its device
     schema: Schema  # of the source's cases
-    space: Space  # that the network works in; see ``mixed.training_space``
-    regions: Regions  # that Dice is reported of
+    space: Space  # space of the network; see ``mixed.training_space``
+    regions: Regions  # regions for Dice
     options: SegmenterOptions  # of the training
 
     def predict(self, image: FloatArray) -> LabelArray:
-        """The likeliest label of every voxel: int16 (D, H, W), background outside of the body.
+        """Return the likeliest label of every voxel: int16 (D, H, W), background outside the body.
 
-        Where the network sees whole cases at another resolution, labels come back by the nearest
-        voxel, and there is background beyond its frame.
+        A network of whole cases at another resolution gives labels by the nearest voxel, and
+        background beyond its frame.
 
         Args:
             image: float32 (C, D, H, W), in the units and the spacing of the source's cases.
@@ -67,28 +67,30 @@ class Segmenter:
         case = Case("image", "image", np.asarray(image, np.float32))
         if self.space.grid == "resample":
             return self._as_a_whole(case)
-        return self._labels(self.by_windows(case, lambda seen: probabilities(self.generator, seen)))
+        return self._labels(
+            self.by_windows(case, lambda windows: probabilities(self.generator, windows))
+        )
 
     def _as_a_whole(self, case: Case) -> LabelArray:
         shape, space = case.image.shape[1:], self.space
         placed = space.to_generator(case)
-        found = probabilities(self.generator, self.tensor(placed.image)[None])[0]
+        scores = probabilities(self.generator, self.tensor(placed.image)[None])[0]
         nothing = np.zeros((1, *space.size), np.float32)
         plain = replace(space, window=None)
-        back = plain.to_host(Sample(nothing, self._labels(found.cpu().numpy())), shape).labels
+        back = plain.to_host(Sample(nothing, self._labels(scores.cpu().numpy())), shape).labels
         assert back is not None, "labels were given"
         if not space.frame:
             return back
         return crop_pad(back, [-c for c in space.frame_corner(shape)], shape, 0)
 
     def by_windows(self, case: Case, look: Callable[[Tensor], Tensor]) -> FloatArray:
-        """What the network makes of a case, windows of the training's size weighed together.
+        """Average the network's outputs over windows of the training's size.
 
-        Normalisation over a window is then what it was in training.
+        So normalisation over a window is the same as in training.
 
         Args:
             case: in the source's units and spacing.
-            look: windows (B, C, ...) to (B, K, ...), such as probabilities.
+            look: a function from windows (B, C, ...) to (B, K, ...), such as probabilities.
 
         Returns:
             float32 (K, ...), of the case's shape.
@@ -106,12 +108,12 @@ class Segmenter:
         total: FloatArray | None = None
         weights, bell = np.zeros(whole, np.float32), _bell(size)
         for windows in _some(_windows(whole, size, self.options.overlap), self.options.batch_size):
-            seen = np.stack([image[(slice(None), *window)] for window in windows])
-            found = look(self.tensor(seen)).cpu().numpy()
+            batch = np.stack([image[(slice(None), *window)] for window in windows])
+            outputs = look(self.tensor(batch)).cpu().numpy()
             if total is None:
-                total = np.zeros((found.shape[1], *whole), np.float32)
-            for window, one in zip(windows, found, strict=True):
-                total[(slice(None), *window)] += one * bell
+                total = np.zeros((outputs.shape[1], *whole), np.float32)
+            for window, output in zip(windows, outputs, strict=True):
+                total[(slice(None), *window)] += output * bell
                 weights[window] += bell
         assert total is not None, "a case has a window"
         inner = tuple(slice(-c, n - c) for c, n in zip(corner, shape, strict=True))
@@ -119,22 +121,22 @@ class Segmenter:
 
     @property
     def values(self) -> tuple[int, ...]:
-        """Label values in the order of the network's channels."""
+        """The label values in the order of the network's channels."""
         return self.generator.schema.label_values
 
-    def _labels(self, found: FloatArray) -> LabelArray:
-        labels = np.array(self.values, np.int16)[found.argmax(0)]
+    def _labels(self, scores: FloatArray) -> LabelArray:
+        labels = np.array(self.values, np.int16)[scores.argmax(0)]
         return np.where(labels == OUTSIDE, 0, labels).astype(np.int16)
 
     def tensor(self, image: FloatArray) -> Tensor:
-        """An array on the network's device."""
+        """Return an array as a tensor on the network's device."""
         return torch.from_numpy(np.ascontiguousarray(image)).to(self.generator.device)
 
 
 def _windows(
     shape: Sequence[int], size: Sequence[int], overlap: float
 ) -> Iterator[tuple[slice, ...]]:
-    """Windows that cover a volume evenly, overlapping by at least a share of their edges."""
+    """Yield windows that cover a volume evenly and overlap by at least a share of their edges."""
     starts = []
     for n, s in zip(shape, size, strict=True):
         count = ceil((n - s) / max(1, s * (1 - overlap))) + 1
@@ -155,7 +157,7 @@ def _some(windows: Iterator[tuple[slice, ...]], count: int) -> Iterator[list[tup
 
 
 def _bell(size: Sequence[int]) -> FloatArray:
-    """Weights of a window's voxels: most in its middle, nowhere none."""
+    """Return the Gaussian weights of a window's voxels, all above 0."""
     bell = np.ones(tuple(size), np.float32)
     for axis, n in enumerate(size):
         at = (np.arange(n) - (n - 1) / 2) / (BELL * n)
@@ -169,7 +171,7 @@ def _bell(size: Sequence[int]) -> FloatArray:
 
 
 def describe(segmenter: Segmenter) -> dict[str, Any]:
-    """What ``load`` needs beside weights, as a JSON document."""
+    """Return what ``load`` needs beside the weights, as a JSON document."""
     return {
         "gansynth": __version__,
         "options": segmenter.options.model_dump(mode="json", exclude={"output", "resume"}),
@@ -180,10 +182,10 @@ def describe(segmenter: Segmenter) -> dict[str, Any]:
 
 
 def remember(folder: Path, document: Mapping[str, Any], checkpoint: Path, step: int) -> None:
-    """Note the newest weights (EnvironmentFault: the disk refuses)."""
+    """Record the newest weights (EnvironmentFault: the disk refuses)."""
     weights = checkpoint / "ema.safetensors"
-    told = {"path": weights.relative_to(folder).as_posix(), "sha256": sha256_file(weights)}
-    write_json_atomic(folder / FILE, {**document, "weights": told, "steps": step})
+    entry = {"path": weights.relative_to(folder).as_posix(), "sha256": sha256_file(weights)}
+    write_json_atomic(folder / FILE, {**document, "weights": entry, "steps": step})
 
 
 def load(folder: Path, device: str = "auto") -> Segmenter:
@@ -212,12 +214,12 @@ def _load_weights(generator: Generator, folder: Path, weights: Mapping[str, str]
     path = path_inside(folder, weights["path"], key=f"{folder / FILE}: key 'weights'")
     tensors = load_tensors(path, weights["sha256"])
     net = generator.nets["generator"]
-    found = {key.removeprefix("generator/"): value for key, value in tensors.items()}
+    state = {key.removeprefix("generator/"): value for key, value in tensors.items()}
     try:
-        net.load_state_dict(found)
+        net.load_state_dict(state)
     except RuntimeError as error:
-        said = " ".join(str(error).split())[:200]
+        text = " ".join(str(error).split())[:200]
         raise IntegrityFault(
-            f"{path}: not the weights of this network ({said}), expected those of {FILE}; train it "
-            "again"
+            f"{path}: the weights do not fit this network ({text}), expected those of {FILE}; "
+            "train it again"
         ) from error

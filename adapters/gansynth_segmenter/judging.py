@@ -1,4 +1,4 @@
-"""A segmenter asked about the real held-out cases: what it finds, where it is kept, how good."""
+"""Evaluation of a segmenter on the real held-out cases, and its prediction files."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def judge_held_out(
     folder: Path | None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Predict every real held-out case, and compare with its own label map where it has one.
+    """Predict every real held-out case, and compare it with its label map if there is one.
 
     Returns:
-        See ``Evaluation.document``; also ``predictions`` (case -> file, None where none could be
-        written) and ``without_labels``.
+        The document of ``Evaluation.document``, with ``predictions`` (case -> file, or None if none
+        was written) and ``without_labels``.
 
     Raises:
         DataFault: a case cannot be read.
@@ -46,7 +46,7 @@ def judge_held_out(
     """
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch) if folder is None else folder
-        found: dict[str, Prediction] = {}
+        predictions: dict[str, Prediction] = {}
         written: dict[str, str | None] = {}
         bare: list[str] = []
         for number, case_id in enumerate(source.held_out_ids):
@@ -57,14 +57,16 @@ def judge_held_out(
             if case.labels is None:
                 bare.append(case_id)
             elif file is not None:
-                found |= predictions_of(source, {case_id: file})
+                predictions |= predictions_of(source, {case_id: file})
             else:
                 place = Path(scratch) / f"{number}.npy"
                 np.save(place, labels)
-                found[case_id] = _kept(source, case_id, place)
+                predictions[case_id] = _kept(source, case_id, place)
         if folder is not None and None in written.values():
-            say(f"{source.name}: its cases are of no files, so no label maps of them are written")
-        document = evaluate(found, segmenter.regions, ignore=segmenter.schema.ignore).document()
+            say(f"{source.name}: its cases have no files, so their label maps are not written")
+        document = evaluate(
+            predictions, segmenter.regions, ignore=segmenter.schema.ignore
+        ).document()
     return {
         **document,
         "predictions": written if folder is not None else {},
@@ -73,7 +75,7 @@ def judge_held_out(
 
 
 def _kept(source: CaseSource, case_id: str, place: Path) -> Prediction:
-    """What is in no file of the user's, on the grid of ``source.load``."""
+    """Return the prediction of a case without files, on the grid of ``source.load``."""
 
     def read() -> LabelMaps:
         truth = source.load(case_id).labels
@@ -87,7 +89,7 @@ def judge_pairs(
     segmenter: Segmenter, pairs: Iterable[tuple[FloatArray, LabelArray]]
 ) -> dict[str, Any]:
     """See ``gansynth_segmenter.judge``."""
-    found: dict[str, Prediction] = {}
+    predictions: dict[str, Prediction] = {}
     for number, (image, labels) in enumerate(pairs):
         if labels.shape != image.shape[1:]:
             raise DataFault(
@@ -95,8 +97,8 @@ def judge_pairs(
                 "expected equal"
             )
         maps = LabelMaps(segmenter.predict(image), labels, segmenter.schema.spacing)
-        found[str(number)] = Prediction(str(number), None, lambda maps=maps: maps)  # type: ignore[misc]
-    document = evaluate(found, segmenter.regions, ignore=segmenter.schema.ignore).document()
+        predictions[str(number)] = Prediction(str(number), None, lambda maps=maps: maps)  # type: ignore[misc]
+    document = evaluate(predictions, segmenter.regions, ignore=segmenter.schema.ignore).document()
     return {
         **{key: document[key] for key in ("dice", "hd95", "regions")},
         "per_case": list(document["per_case"].values()),
@@ -104,43 +106,44 @@ def judge_pairs(
     }
 
 
-def refuse_unmeasurable(source: CaseSource, *, kept: bool) -> None:
-    """Refuse cases whose label maps could not be measured after a training.
+def refuse_unmeasurable(source: CaseSource, *, saved: bool) -> None:
+    """Reject cases whose label maps could not be measured after a training.
 
     Raises:
-        UsageFault: its cases are of no files, their label maps are drawn between slices, or
-            nothing is kept (``save_predictions=no``).
+        UsageFault: its cases have no files, their label maps are interpolated between slices, or
+            predictions are not saved (``save_predictions=no``).
     """
     if not isinstance(source, VolumeSource | FlatSource):
         raise UsageFault(
-            f"{source.name}: its cases are of no files of their own, expected volumes or pictures "
-            f"to measure label maps on: nifti:, msd:, nnunet-raw:, pictures:, slices:; only the "
-            f"segmenter's own {METRICS} is there"
+            f"{source.name}: its cases have no files of their own, expected volumes or pictures: "
+            f"nifti:, msd:, nnunet-raw:, pictures:, slices:. Only the segmenter's own {METRICS} "
+            "is written"
         )
     if isinstance(source, VolumeSource) and source.options.between is not None:
         raise UsageFault(
-            f"--read between={source.options.between}: label maps are not those of their files, "
-            f"expected files that have every slice; only the segmenter's own {METRICS} is there"
+            f"--read between={source.options.between}: label maps differ from those of the "
+            f"files, expected files with every slice. Only the segmenter's own {METRICS} is "
+            "written"
         )
-    if not kept:
+    if not saved:
         raise UsageFault(
-            f"{source.name}: no label maps are kept, expected --set save_predictions=yes; only the "
-            f"segmenter's own {METRICS} is there"
+            f"{source.name}: label maps are not saved, expected --set save_predictions=yes. Only "
+            f"the segmenter's own {METRICS} is written"
         )
 
 
 def judged_files(source: CaseSource, folder: Path) -> dict[str, Prediction]:
-    """Held-out case -> its predicted and its true label map; cases without labels are left out.
+    """Return held-out case -> predicted and true label map, without unlabelled cases.
 
-    Both are on the grid of the case's own file, also where the source resamples.
+    Both are on the grid of the case's own file, even if the source resamples.
 
     Raises:
         UsageFault: as ``refuse_unmeasurable``.
-        DataFault: it has not come to its end, or lacks a file.
+        DataFault: the training has not ended, or a file is missing.
     """
-    refuse_unmeasurable(source, kept=True)
+    refuse_unmeasurable(source, saved=True)
     document = read_json(folder / METRICS, way_out=WAY_OUT)
-    refuse_unmeasurable(source, kept=bool(document.get("predictions")))
+    refuse_unmeasurable(source, saved=bool(document.get("predictions")))
     bare = set(document.get("without_labels", ()))
     return predictions_of(
         source,
@@ -153,7 +156,7 @@ def judged_files(source: CaseSource, folder: Path) -> dict[str, Prediction]:
 
 
 def predictions_of(source: CaseSource, files: Mapping[str, Path]) -> dict[str, Prediction]:
-    """Label maps that ``write_prediction`` wrote, each with the case's own beside it.
+    """Pair the label maps that ``write_prediction`` wrote with the true ones.
 
     Raises:
         DataFault: a file is missing.

@@ -1,4 +1,4 @@
-"""What the network is shown: real training cases and samples of a bank, as the plan says."""
+"""Training data of the network: real cases and samples of a bank, mixed by the plan."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ _SAMPLES, _MOVED = 2, 3
 
 
 def training_space(source: CaseSource, options: SegmenterOptions) -> Space:
-    """The space a segmenter works in: the source's own, with crops as large as asked for.
+    """Return the space of a segmenter: the source's own, with crops of the requested size.
 
     Raises:
-        UsageFault: slices; whole cases of any shape, or a patch of cases that are brought to one.
+        UsageFault: slices, whole cases of different shapes, or a patch of resampled whole cases.
     """
     space = source.space
     patch = options.patch_of(source.schema.ndim)
     if space.grid == "slice":
         raise UsageFault(
-            f"{source.name}: is read slice by slice, expected volumes (or pictures of two axes): "
+            f"{source.name}: is read as slices, expected volumes (or pictures of two axes): "
             "nifti:, msd:, nnunet-raw:, h5:"
         )
     if space.grid == "native" and patch is None:
@@ -49,16 +49,16 @@ def training_space(source: CaseSource, options: SegmenterOptions) -> Space:
     if patch is None:
         return space
     if space.grid == "resample":
-        said = ",".join(map(str, options.patch or ()))
+        text = ",".join(map(str, options.patch or ()))
         raise UsageFault(
-            f"--set patch={said}: cases are brought to {space.size} voxels as a whole (--read "
+            f"--set patch={text}: cases are brought to {space.size} voxels as a whole (--read "
             "whole=), expected no crops of them; leave one of them out"
         )
     return replace(space, grid="crop", size=patch)
 
 
 class Cutter:
-    """Brings real cases and samples to what is trained on: new arrays of one size."""
+    """Crops real cases and samples to new arrays of the training size."""
 
     def __init__(self, source: CaseSource, space: Space) -> None:
         self.source, self.space = source, space
@@ -67,24 +67,24 @@ class Cutter:
 
     @property
     def fill(self) -> tuple[float, ...]:
-        """What each channel holds beyond a case."""
+        """The padding value of each channel."""
         nothing = np.zeros((len(self.schema.channels), *[1] * self.schema.ndim), np.float32)
         bare = replace(self.space, grid="native", size=(), frame=(), nearest=False)
         return tuple(bare.to_generator(Case("", "", nothing)).image.ravel().tolist())
 
     def real(self, case_id: str, rng: np.random.Generator) -> Pair:
-        """A real training case at a drawn place."""
+        """Return a real training case, cropped at random."""
         drawn = self.cache.place(case_id, self.space, rng)
         return self._arrays(self.space.to_generator(drawn.case, drawn.placement))
 
     def synthetic(self, sample: BankSample, rng: np.random.Generator) -> Pair:
-        """A sample at a drawn place, if it is larger than what is trained on."""
+        """Return a sample, cropped at random if it is larger than the training size."""
         assert sample.labels is not None, "others are refused"
         case = Case(sample.id, "", sample.image.astype(np.float32), sample.labels)
         return self._arrays(self.space.to_generator(case, self.space.place(case, rng)))
 
     def filled(self, slot: Slot[str], rng: np.random.Generator) -> Pair:
-        """What a slot holds."""
+        """Return the arrays of a slot."""
         if slot.sample is None:
             return self.real(slot.real, rng)
         return self.synthetic(slot.sample, rng)
@@ -96,14 +96,14 @@ class Cutter:
         return np.array(case.image, np.float32), np.array(labels, np.int16)
 
     def misfit(self, sample: BankSample) -> str:
-        """Why a sample cannot be trained on, or ""."""
+        """Return why a sample cannot be trained on, or ""."""
         if sample.labels is None:
             return "sample without labels"
         return misfit(self.space, sample.image.shape[1:])
 
 
 def misfit(space: Space, shape: Sequence[int]) -> str:
-    """Why samples of this spatial shape, in the source's voxels, do not fit a space; or ""."""
+    """Return why samples of this spatial shape, in the source's voxels, do not fit, or ""."""
     if space.grid == "resample":
         whole = tuple(space.frame) or tuple(shape)
         if tuple(shape) != whole:
@@ -115,7 +115,7 @@ def misfit(space: Space, shape: Sequence[int]) -> str:
 
 
 class MixedCases:
-    """Slots of batches in the order they are asked for, for training loops of one's own."""
+    """Slots of batches in the order of access, for a user's training loop."""
 
     def __init__(
         self, cutter: Cutter, plan: MixPlan[str], cases: Sequence[str], batch_size: int
@@ -127,14 +127,14 @@ class MixedCases:
         return len(self.cases)
 
     def __getitem__(self, index: int) -> Pair:
-        """The next slot: the real case of this index, or what the plan puts in its place.
+        """Return the next slot: the real case of this index, or the plan's sample in its place.
 
         Returns:
-            image float32 (C, D, H, W), labels int16 (D, H, W); the caller's own.
+            image float32 (C, D, H, W) and labels int16 (D, H, W), both new arrays.
 
         Raises:
             IndexError: there is no such case.
-            TrainingFault: there is no sample where no real case may take its place.
+            TrainingFault: a sample is missing, and no real case may replace it.
         """
         slot = self.mixer.slot(self.cases[index], self.batch_size)
         return self.cutter.filled(slot, self.mixer.rng)
@@ -162,7 +162,7 @@ class SegmenterBatches:
         self.mixer = Mixer(self.plan, cutter.misfit)
 
     def __call__(self, step: int, stage: Stage, which: range) -> Batch:
-        """Samples of one step, on the CPU: image (B, C, D, H, W), labels (B, D, H, W).
+        """Return the samples of one step on the CPU: image (B, C, D, H, W), labels (B, D, H, W).
 
         Raises:
             TrainingFault: there is no sample where no real case may take its place.

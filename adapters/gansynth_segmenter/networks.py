@@ -1,19 +1,19 @@
-"""The two networks: a 3D U-Net, and cgan3d the other way round, built as pix2pix.
+"""The two networks: a 3D U-Net, and cgan3d from images to labels, built as pix2pix.
 
-Both are gansynth generators that are given images and draw label maps, so that the one training
-loop there is trains them.
+Both are gansynth generators from images to label maps, so the common training loop trains them.
 
 ``unet``: a U-Net (Cicek et al. 2016) with instance normalisation, LeakyReLU, max-pooling, two
-convolutions a level and concatenated skips, as MM-GAN's generator and the segmenters "of the same
-architecture" that judge its images (Sun et al. 2020, sec. III-B and IV-B), but for its spectral
-normalisation and tanh. Of 3DUnetCNN, which they train otherwise: 16 features at the finest level,
-5 levels, Adam at 5e-4, a soft Dice of the foreground labels. Cross-entropy is added, which Dice
-alone lacks where a crop has none of a label. Not taken: its residual blocks, its deep supervision,
-its loss over single labels' sigmoids.
+convolutions per level and concatenated skips. MM-GAN's generator has this architecture, and so have
+the segmenters that evaluate its images (Sun et al. 2020, sec. III-B and IV-B). Its spectral
+normalisation and tanh are left out. From 3DUnetCNN, which they also train: 16 features at the
+finest level, 5 levels, Adam at 5e-4, a soft Dice of the foreground labels. Cross-entropy is added,
+because Dice has no gradient for a label that a crop lacks. Left out are its residual blocks, its
+deep supervision and its sigmoid loss of single labels.
 
-``pix2pix``: Isola et al. 2017 in 3D, as Shin et al. 2018 (sec. 2.2) segment with it: a U-Net that
-strides by convolutions four wide and ends in a transposed one, dropout in its coarse decoder when
-predicting too, a conditional PatchGAN, adversarial loss and 100 L1, Adam at 2e-4 with beta1 0.5.
+``pix2pix``: Isola et al. 2017 in 3D, as Shin et al. 2018 (sec. 2.2) segment with it. The U-Net has
+strided convolutions of width four and ends in a transposed one. Dropout in its coarse decoder stays
+on in prediction. The discriminator is a conditional PatchGAN. Losses are adversarial and 100 L1,
+with Adam at 2e-4 and beta1 0.5.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ PIX2PIX: Mapping[str, Any] = {
     "feature_matching": 0.0,
     "beta2": 0.999,
 }
-"""Options of cgan3d that make it a pix2pix which segments."""
+"""Options of cgan3d that make it a segmenting pix2pix."""
 SMOOTH = 1.0
-"""Voxels added to both sides of soft Dice, so that a label nobody has has one too."""
+"""Voxels added to numerator and denominator of soft Dice, so that absent labels have one too."""
 
 
 class UNetOptions(GeneratorOptions):
@@ -76,7 +76,7 @@ class UNetOptions(GeneratorOptions):
 
 
 class UNetSegmenter(Generator):
-    """A U-Net from all channels of an image to the logits of its labels."""
+    """A U-Net from all image channels to label logits."""
 
     name: ClassVar[str] = "unet-segmenter"
     Options: ClassVar[type[GeneratorOptions]] = UNetOptions
@@ -99,11 +99,11 @@ class UNetSegmenter(Generator):
 
     @property
     def labelling(self) -> Labelling:
-        """It draws label maps."""
+        """The network predicts label maps."""
         return "drawn"
 
     def phases(self) -> Sequence[Phase]:
-        """One player."""
+        """Return one phase with one player."""
         return [Phase("generator", self.loss)]
 
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -112,7 +112,7 @@ class UNetSegmenter(Generator):
         return torch.optim.Adam(parameters, lr=o.learning_rate, betas=(o.beta1, 0.999))
 
     def loss(self, step: Step) -> Mapping[str, Tensor]:
-        """Cross-entropy of all labels, and soft Dice of those above background.
+        """Return the cross-entropy of all labels and the soft Dice loss of the foreground labels.
 
         Raises:
             DataFault: a case without labels.
@@ -121,16 +121,16 @@ class UNetSegmenter(Generator):
             raise DataFault("segmenter: a case has no labels, expected a label map for each")
         logits = self.nets["generator"](step.batch.image, []).float()
         values = self.schema.label_values
-        wanted = one_hot(step.batch.labels, values)
+        target = one_hot(step.batch.labels, values)
         foreground = [i for i, value in enumerate(values) if value > 0]
         return {
-            "cross_entropy": F.cross_entropy(logits, wanted.argmax(1)),
-            "dice": soft_dice(logits.softmax(1)[:, foreground], wanted[:, foreground]),
+            "cross_entropy": F.cross_entropy(logits, target.argmax(1)),
+            "dice": soft_dice(logits.softmax(1)[:, foreground], target[:, foreground]),
         }
 
     @torch.no_grad()
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
-        """Label maps of given images; seeds change nothing."""
+        """Predict the label maps of given images; seeds have no effect."""
         samples = []
         for condition in conditions:
             if condition.given is None:
@@ -142,37 +142,37 @@ class UNetSegmenter(Generator):
         return samples
 
 
-def soft_dice(found: Tensor, wanted: Tensor) -> Tensor:
-    """1 - the mean over labels of Dice of probabilities, over a batch: a scalar."""
-    axes = (0, *range(2, found.ndim))
-    both, sizes = (found * wanted).sum(axes), found.sum(axes) + wanted.sum(axes)
+def soft_dice(predicted: Tensor, target: Tensor) -> Tensor:
+    """Return 1 - the mean Dice over labels of a batch of probabilities: a scalar."""
+    axes = (0, *range(2, predicted.ndim))
+    both, sizes = (predicted * target).sum(axes), predicted.sum(axes) + target.sum(axes)
     return 1 - ((2 * both + SMOOTH) / (sizes + SMOOTH)).mean()
 
 
 def build(options: SegmenterOptions, schema: Schema, size: Sequence[int]) -> Generator:
-    """A segmenter before its training, its weights drawn by ``torch``'s own seed."""
+    """Build an untrained segmenter; its weights depend on ``torch``'s seed."""
     width, levels = int(options.own("width")), int(options.own("levels"))
     rate = options.own("learning_rate")
     if options.network == "unet":
         beta1 = options.own("beta1")
-        own = UNetOptions(width=width, levels=levels, learning_rate=rate, beta1=beta1)
-        return UNetSegmenter(schema, size, own)
+        settings = UNetOptions(width=width, levels=levels, learning_rate=rate, beta1=beta1)
+        return UNetSegmenter(schema, size, settings)
     from gansynth.core.registry import installed
 
     cls = installed().generator("cgan3d")
-    asked = {
+    values = {
         **PIX2PIX,
         "given": schema.channels,
         **{"width": width, "levels": levels, "d_width": width, "d_levels": min(4, levels)},
         **{"lr_generator": rate, "lr_discriminator": rate},
         **{"beta1": options.own("beta1"), "l1": options.l1, "dropout": options.own("dropout")},
     }
-    return cls(schema, size, cls.Options(**asked))
+    return cls(schema, size, cls.Options(**values))
 
 
 @torch.no_grad()
 def probabilities(generator: Generator, images: Tensor, seed: int = 0) -> Tensor:
-    """What a segmenter makes of images: float32 (B, labels, ...), which add up to 1."""
+    """Return a segmenter's label probabilities: float32 (B, labels, ...)."""
     net = cast(UNetGenerator, generator.nets["generator"]).eval()
     latents = [
         _normal((len(images), *shape), seed + place).to(images.device)
@@ -180,8 +180,8 @@ def probabilities(generator: Generator, images: Tensor, seed: int = 0) -> Tensor
     ]
     with autocast(images.device, resolve(generator.precision, images.device) == "bf16"):
         logits = net(images, latents)
-    found: Tensor = logits.float().softmax(1)
-    return found
+    shares: Tensor = logits.float().softmax(1)
+    return shares
 
 
 def _normal(shape: Sequence[int], seed: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a training is told by ``--set``."""
+"""Settings of a training (``--set``)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Own = Literal["width", "levels", "learning_rate", "beta1", "dropout"]
 RUNS = Path("runs") / "segmenter"
 AUGMENTATION = ("rotate", "shift", "elastic", "flip")
 EPOCHS = 200.0
-"""Passes through the training cases unless told otherwise (Shin et al. 2018, Sun et al. 2020)."""
+"""Default passes through the training cases (Shin et al. 2018, Sun et al. 2020)."""
 _OWN: Mapping[str, Mapping[str, float]] = {
     "unet": {"width": 16, "levels": 5, "learning_rate": 5e-4, "beta1": 0.9, "dropout": 0.0},
     "pix2pix": {"width": 32, "levels": 6, "learning_rate": 2e-4, "beta1": 0.5, "dropout": 0.5},
 }
-"""Defaults that differ from network to network."""
+"""Defaults of each network."""
 
 
 Edges = Annotated[tuple[Annotated[int, Field(ge=4)], ...], BeforeValidator(edges)]
@@ -35,7 +35,7 @@ class SegmenterOptions(HostOptions):
     needs: ClassVar[Needs] = dict.fromkeys(("l1", "dropout"), "network=pix2pix")
 
     network: Literal["unet", "pix2pix"] = Field(
-        "unet", description="what is trained: a 3D U-Net, or a pix2pix that draws the label map"
+        "unet", description="the network: a 3D U-Net, or a pix2pix that predicts the label map"
     )
     steps: int | None = Field(None, ge=1, description="optimiser steps, in place of epochs")
     epochs: float | None = Field(
@@ -71,7 +71,7 @@ class SegmenterOptions(HostOptions):
         description="voxels z,y,x of training crops, in place of the source's own",
     )
     overlap: float = Field(
-        0.5, ge=0, lt=1, description="share by which windows overlap where cases are predicted"
+        0.5, ge=0, lt=1, description="share by which windows overlap in prediction"
     )
     rotate: float = Field(
         10.0, ge=0, le=180, description="usual augmentation: most degrees about each axis"
@@ -92,7 +92,7 @@ class SegmenterOptions(HostOptions):
     save_predictions: bool = Field(
         True, description="write label maps of the held-out cases, where the source has files"
     )
-    device: Device = Field("auto", description="where it trains: auto, cpu, cuda or cuda:N")
+    device: Device = Field("auto", description="training device: auto, cpu, cuda or cuda:N")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="auto (bf16 where native, else fp32), bf16, fp16 (CUDA) or fp32"
     )
@@ -105,7 +105,7 @@ class SegmenterOptions(HostOptions):
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     log_every: int = Field(20, ge=1, description="steps averaged in a line of metrics.csv")
     output: str = Field("", description="folder for the results, as -o (runs/segmenter/NAME_R-S)")
-    resume: bool = Field(False, description="yes goes on with the training in that folder")
+    resume: bool = Field(False, description="yes resumes the training in that folder")
 
     @classmethod
     def read(cls, settings: Mapping[str, str]) -> SegmenterOptions:
@@ -117,18 +117,18 @@ class SegmenterOptions(HostOptions):
         return read_settings(cls, settings, "segmenter")
 
     def own(self, key: Own) -> float:
-        """A setting whose default depends on the network."""
-        given: float | None = getattr(self, key)
-        return _OWN[self.network][key] if given is None else given
+        """Return a setting whose default depends on the network."""
+        value: float | None = getattr(self, key)
+        return _OWN[self.network][key] if value is None else value
 
     def steps_for(self, cases: int) -> int:
-        """Optimiser steps of the whole training."""
+        """Return the optimiser steps of the whole training."""
         if self.steps is not None:
             return self.steps
         return max(1, math.ceil((self.epochs or EPOCHS) * cases / self.batch_size))
 
     def patch_of(self, axes: int) -> tuple[int, ...] | None:
-        """Training crops (D, H, W) or (H, W) as asked for; None for the source's own.
+        """Return the requested training crops (D, H, W) or (H, W); None for the source's own.
 
         Raises:
             UsageFault: another number of axes.
@@ -148,4 +148,4 @@ WHAT_IS_TRAINED: Sequence[str] = (
     *("network", "batch_size", "width", "levels", "learning_rate", "beta1", "decay", "l1"),
     *("dropout", "patch", "rotate", "shift", "elastic", "flip"),
 )
-"""What has to be the same where a training goes on."""
+"""Settings that must stay the same when a training is resumed."""

@@ -1,4 +1,4 @@
-"""One segmenter's training as asked for, and ``gansynth_session.json`` beside its results."""
+"""A segmenter's training job, and ``gansynth_session.json`` beside its results."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ ANEW = "start anew without resume, into another folder"
 class Job:
     """One training that has passed every check."""
 
-    injection: Injection  # what is mixed in, and how
+    injection: Injection  # the mix and its options
     options: SegmenterOptions  # of the training
     source: CaseSource  # the real cases
-    space: Space  # that the network works in
-    regions: Regions  # that Dice is reported of, labels among them
+    space: Space  # space of the network
+    regions: Regions  # regions for Dice, with all labels
     steps: int  # of the whole training
     output: Path  # folder for results
-    origin: Origin | None  # what samples are drawn of; None if nothing synthetic is
-    sample_bytes: int  # bytes one sample takes in a bank at most
-    patience: float  # seconds a phase that may draw no real case waits for a sample
+    origin: Origin | None  # generator or bank; None without synthetic samples
+    sample_bytes: int  # most bytes of a sample in a bank
+    patience: float  # seconds that a phase without real cases waits for a sample
 
     @property
     def seed(self) -> int:
-        """Of weights, crops and augmentation."""
+        """The seed of weights, crops and augmentation."""
         seed = self.options.seed
         return self.injection.seed if seed is None else seed
 
 
 def describe(job: Job) -> dict[str, Any]:
-    """What one session mixes into what."""
+    """Describe the data, mix and settings of one session."""
     request = job.source.request
     return {
         **record.describe_session(job.injection, job.origin),
@@ -56,16 +56,16 @@ def describe(job: Job) -> dict[str, Any]:
 
 
 def trained(job: Job) -> dict[str, Any]:
-    """Settings that decide what is trained, and on what."""
+    """Return the settings that determine the trained network and its data."""
     document = job.options.model_dump(mode="json", include=set(WHAT_IS_TRAINED))
     return {**document, "space": list(job.space.size), "grid": job.space.grid}
 
 
 def check_output(job: Job) -> None:
-    """Refuse a folder that holds something, or another training than is to go on.
+    """Reject a folder that is not empty, or that holds a training with other settings.
 
     Raises:
-        UsageFault: with the way out.
+        UsageFault: with a hint.
         IntegrityFault: the record there is damaged.
     """
     if not job.options.resume:
@@ -77,12 +77,12 @@ def check_output(job: Job) -> None:
 
 
 def newest_step(output: Path) -> int:
-    """Step of the newest whole checkpoint in a folder; 0 if there is none.
+    """Return the step of the newest whole checkpoint in a folder, or 0.
 
     Raises:
         IntegrityFault: every one is damaged.
     """
     from gansynth.training import checkpoint
 
-    found = checkpoint.latest(output / "checkpoints")
-    return 0 if found is None else int(found.state["step"])
+    newest = checkpoint.latest(output / "checkpoints")
+    return 0 if newest is None else int(newest.state["step"])

@@ -1,7 +1,7 @@
-"""One segmenter's training: its bank and producer, gansynth's loop, the record, the judgement.
+"""One segmenter's training: sample bank, producer, training loop, record and evaluation.
 
-It trains in this process; the producer is a process of its own. SIGTERM and SIGINT are obeyed
-between two steps, with a checkpoint behind.
+The network trains in this process, the producer runs in another. SIGTERM and SIGINT end it between
+two steps, after a checkpoint.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class SegmenterSession(Session[str]):
-    """Trains, judges, and keeps the record; ``run`` does it all."""
+    """Trains, evaluates and records; ``run`` does it all."""
 
     compared = COMPARED
     anew = ANEW
@@ -44,13 +44,13 @@ class SegmenterSession(Session[str]):
         self._metrics: dict[str, Any] = {}
 
     def run(self) -> Outcome:
-        """Train and judge; however it ends, nobody is left and the record is written.
+        """Train and evaluate. However it ends, no process is left and the record is written.
 
         Raises:
-            IntegrityFault, UsageFault: what is gone on with is something else.
+            IntegrityFault, UsageFault: the training to resume is a different one.
             EnvironmentFault: no room for the bank, or the disk refuses.
-            TrainingFault: the bank does not fill, a sample is missing where it must not, or losses
-                are not finite.
+            TrainingFault: the bank does not fill, a required sample is missing, or losses are not
+                finite.
             Interrupted: asked to stop.
         """
         self.open()
@@ -60,7 +60,7 @@ class SegmenterSession(Session[str]):
                 self.start()
                 self.steer()
                 segmenter = self._train(stop)
-                self.supply.close()  # nothing is drawn any more: no producer beside the judging
+                self.supply.close()  # no producer during the evaluation
                 self._judge(segmenter)
                 complete = True
             finally:
@@ -110,7 +110,7 @@ class SegmenterSession(Session[str]):
     # -- while training --------------------------------------------------------------------------
 
     def _train(self, stop: StopRequest) -> Segmenter:
-        """Train what is left of it."""
+        """Train the remaining steps."""
         from gansynth.runtime.devices import pick_device, seeded
         from gansynth.training.checkpoint_manager import Callbacks
         from gansynth.training.loop import FitOptions, train
@@ -182,19 +182,19 @@ class SegmenterSession(Session[str]):
         from gansynth_segmenter.judging import METRICS, PREDICTIONS, judge_held_out
 
         job = self.job
-        self.say(f"judging on {len(job.source.held_out_ids)} real held-out cases")
+        self.say(f"evaluating on {len(job.source.held_out_ids)} real held-out cases")
         folder = job.output / PREDICTIONS if job.options.save_predictions else None
-        found = judge_held_out(segmenter, job.source, folder, self.say)
-        write_json_atomic(job.output / METRICS, {"steps": job.steps, **found})
-        self._metrics = headline(found)
+        metrics = judge_held_out(segmenter, job.source, folder, self.say)
+        write_json_atomic(job.output / METRICS, {"steps": job.steps, **metrics})
+        self._metrics = headline(metrics)
 
 
 _LOOP = ("batch_size", "precision", "decay", "checkpoint_every", "log_every")
-"""Settings that the loop has, too."""
+"""Settings that are passed on to the loop."""
 
 
 class _Watching(RichReporter):
-    """Shows progress, and tells the supply of every step."""
+    """Shows progress and reports every step to the supply."""
 
     def __init__(self, supply: Supply) -> None:
         super().__init__()
@@ -208,23 +208,23 @@ class _Watching(RichReporter):
 
 
 class _Steps:
-    """A task that is a training: each unit of it is a step."""
+    """A progress task whose units are training steps."""
 
     def __init__(self, task: Task, supply: Supply) -> None:
         self._task, self._supply = task, supply
         self._last = time.monotonic()
 
-    def advance(self, n: int = 1, **shown: object) -> None:
-        """Note a step: what it waited for its batch counts, as that is what a producer costs."""
+    def advance(self, n: int = 1, **figures: object) -> None:
+        """Record a step, with the time it waited for its batch: the cost of a producer."""
         now = time.monotonic()
         self._supply.step(self._last, now)
-        self._task.advance(n, **shown)
+        self._task.advance(n, **figures)
         self._last = time.monotonic()
 
 
 @contextmanager
 def _threads(device: str) -> Iterator[None]:
-    """Leave the producer a core meanwhile; see ``gansynth.runtime.child.limit_threads``."""
+    """Leave the producer one core; see ``gansynth.runtime.child.limit_threads``."""
     import torch
 
     from gansynth.runtime.child import limit_threads
@@ -239,7 +239,7 @@ def _threads(device: str) -> Iterator[None]:
 
 
 def _gpus(device: str) -> tuple[int, ...]:
-    """CUDA devices a training has for itself."""
+    """Return the CUDA devices that the training occupies."""
     from gansynth.runtime.devices import pick_device
 
     picked = pick_device(device)

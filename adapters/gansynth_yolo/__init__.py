@@ -1,6 +1,6 @@
-"""YOLO detectors, both ways: their data sets in, synthetic images with boxes into their training.
+"""YOLO detectors: a source for their data sets, and synthetic images with boxes for their training.
 
-The detectors stay as they are installed. Everything heavy is imported when it is used.
+The installed detectors are not modified. Heavy packages are imported on use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""YOLO detectors as hosts: unmodified, trained in a child process, samples mixed in on the fly."""
+"""Unmodified YOLO detectors, trained in a child process with samples mixed in on the fly."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ from gansynth_yolo.session import check_resumable
 from gansynth_yolo.source import YoloSource
 
 SMALLEST = (8, 8)
-"""Rows and columns a sample must have at least; detectors bring every image to their own size."""
+"""Least rows and columns of a sample; detectors resize every image."""
 CONFIG = "gansynth_config.json"
 OURS = LEFT | {CONFIG, MIRROR}
-"""What a training that never began may have left behind."""
+"""Files that a training may leave before it begins."""
 
 
 class YoloAdapter(Adapter):
-    """One YOLO data set and split to augment; the detector is a setting."""
+    """Augments the training of a detector on one YOLO data set and split."""
 
     name: ClassVar[str] = "yolo"
     goes_on: ClassVar[tuple[str, ...]] = ("--set", "resume=yes")
@@ -73,18 +73,18 @@ class YoloAdapter(Adapter):
         super().__init__(source)
         if not isinstance(source, YoloSource):
             raise UsageFault(
-                f"--data {source.request.kind}:{source.request.where}: detectors train on their "
-                "own data sets, expected yolo:data.yaml"
+                f"--data {source.request.kind}:{source.request.where}: detectors train on YOLO "
+                "data sets, expected yolo:data.yaml"
             )
         self.host = source
 
     @property
     def sample_size(self) -> tuple[int, ...]:
-        """Next to nothing: detectors bring every image to their own size."""
+        """The least size, because detectors resize every image."""
         return SMALLEST
 
     def finalise(self, sample: Sample) -> HostArrays:
-        """Nothing beside image and boxes."""
+        """Check the boxes; no arrays are returned beside image and boxes."""
         if sample.boxes is None:
             raise DataFault("sample: no boxes, expected a list of them, which may be empty")
         classes = len(self.schema.box_classes)
@@ -94,24 +94,22 @@ class YoloAdapter(Adapter):
         return {}
 
     def bring(self, source: CaseSource, space: Space) -> Callable[[Sample], Sample]:
-        """Samples of the same data set, read in whatever size, stay as they are."""
+        """Return samples of the same data set unchanged, whatever size they were read in."""
         guard_host(source.host, self.source.host)
         check_schema(self.host.file.path, source.schema, self.schema, SAME, way_out(self.host))
         return lambda sample: sample
 
     def validate(self) -> None:
-        """Check that there is something to validate on: not with fold ``all``."""
+        """Reject fold ``all``, which has no validation images."""
         host = self.host
         if host.fold == "all":
             raise UsageFault(
-                "--fold all: a detector is validated on images it is not trained on; expected fold "
-                f"0, the split of {host.file.path}"
+                "--fold all: leaves no image to validate a detector on; expected fold 0, the "
+                f"split of {host.file.path}"
             )
 
     def inject(self, dataset: Any, plan: MixPlan[int], *, batch_size: int) -> Slots:
-        """The places of a detector's training set, of which only the length counts; the plan names
-        real images by index.
-        """
+        """Return the slots of a detector's training set; only its length is used."""
         return Slots(plan, len(dataset), self.host.file.channels)
 
     def check(
@@ -121,9 +119,9 @@ class YoloAdapter(Adapter):
 
         Raises:
             IntegrityFault: leakage, or another data set.
-            UsageFault: what cannot be, or an output that holds something.
-            EnvironmentFault: the detector is not installed, or of another version.
-            DataFault: a generator or bank of other channels or classes.
+            UsageFault: an invalid setting, or an output folder that is not empty.
+            EnvironmentFault: the detector is not installed, or has an unsupported version.
+            DataFault: the generator or bank has other channels or classes.
         """
         self.check_ways(injection)
         if not injection.augment_synthetic:
@@ -138,29 +136,29 @@ class YoloAdapter(Adapter):
         detector(config.choices.detector).check(config.job(self.host))
 
     def check_origin(self, injection: Injection) -> None:
-        """Check the generator or bank, and what is asked of it; see ``check``."""
+        """Check the generator or bank and the request to it; see ``check``."""
         open_origin(injection, self.host, self.held_out)
         check_drawing(self, injection)
 
     @classmethod
     def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:
-        """LibreYOLO's last weights are judged if it does not validate while it trains."""
+        """Return options that evaluate LibreYOLO's last weights: no validation while it trains."""
         if settings.get("detector") == "ultralytics":
             raise UsageFault(
-                "host.detector: ultralytics keeps the weights that do best on the images that are "
-                "judged on, expected a detector that does not: libreyolo"
+                "host.detector: ultralytics selects weights on the images of the evaluation, "
+                "expected a detector that does not: libreyolo"
             )
-        asked = [option for option in options if option.startswith("eval_interval=")]
-        if asked not in ([], ["eval_interval=0"]):
+        intervals = [option for option in options if option.startswith("eval_interval=")]
+        if intervals not in ([], ["eval_interval=0"]):
             raise UsageFault(
-                f"host.options: {asked[0]} has weights chosen by the images that are judged on, "
+                f"host.options: {intervals[0]} selects weights on the images of the evaluation, "
                 "expected eval_interval=0; leave it out"
             )
-        return tuple(options) if asked else (*options, "eval_interval=0")
+        return tuple(options) if intervals else (*options, "eval_interval=0")
 
     @classmethod
     def heavier(cls, settings: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
-        """Mosaics all the time, mixup, and wider geometry, each in the detector's own words."""
+        """Return permanent mosaics, mixup and wider geometry as options of the detector."""
         if settings.get("detector") == "ultralytics":
             words = "close_mosaic=0 mixup=0.5 degrees=20 translate=0.2 shear=5 flipud=0.5"
         else:
@@ -170,18 +168,18 @@ class YoloAdapter(Adapter):
     def lasting(
         self, steps: int, mixes: Sequence[Mix], settings: Mapping[str, str], cases: int
     ) -> list[dict[str, str]]:
-        """Epochs, whose length goes by the ratio; as near to the steps as whole epochs come."""
+        """Return the epochs of each mix that come nearest to the steps."""
         batch = int(settings.get("batch", "16"))
-        found = []
+        lengths = []
         for ratio, _ in mixes:
             places = count_places(ratio, cases)
-            found.append({"epochs": str(max(1, round(steps / max(1, places // batch))))})
-        return found
+            lengths.append({"epochs": str(max(1, round(steps / max(1, places // batch))))})
+        return lengths
 
     def start(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> Outcome:
-        """Train the detector in a child process, and let it look at real images."""
+        """Train the detector in a child process, and evaluate it on real images."""
         self.validate()
         self.check(injection, settings, options)
         from gansynth.sampling.run import locked
@@ -224,13 +222,13 @@ class YoloAdapter(Adapter):
         return export.run(dry_run=dry_run, reporter=reporter)
 
     @classmethod
-    def import_dataset(cls, asked: ImportRequest) -> Report:
-        """Slices of labelled volumes become images with label files; see ``import_slices``."""
-        return import_asked(asked)
+    def import_dataset(cls, request: ImportRequest) -> Report:
+        """Write slices of labelled volumes as images with label files; see ``import_slices``."""
+        return import_asked(request)
 
     @classmethod
-    def doctor(cls, asked: DoctorRequest) -> Iterator[Line]:
-        """The two YOLO packages: whether their release is one we know."""
+    def doctor(cls, request: DoctorRequest) -> Iterator[Line]:
+        """Check whether the releases of both YOLO packages are supported."""
         from gansynth_yolo.doctor import lines
 
         return lines()
@@ -238,7 +236,7 @@ class YoloAdapter(Adapter):
     def _config(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> YoloConfig:
-        """What the child is told."""
+        """Return the configuration of the child process."""
         choices = Choices.read(settings, options)
         output = usual_output(RUNS, self.host.name, injection)
         return YoloConfig(
@@ -253,20 +251,20 @@ class YoloAdapter(Adapter):
     def samples_drawn(
         self, injection: Injection, settings: Mapping[str, str], options: Sequence[str]
     ) -> int:
-        """The places of all epochs."""
+        """Return the slots of all epochs."""
         epochs = self._config(injection, settings, options).job(self.host).epochs
         return epochs * count_places(injection.ratio, len(self.source.train_ids))
 
     def bank_plan(self, injection: Injection) -> BankPlan | None:
-        """The bank that is made of a run's samples; see ``Adapter.bank_plan``."""
+        """Plan the sample bank of a run; see ``Adapter.bank_plan``."""
         return plan_own_bank(self, injection, sample_bytes)
 
 
 def check_output(config: YoloConfig) -> None:
-    """Refuse a folder that holds something, or nothing to go on with.
+    """Reject a new output folder that is not empty, or a resumed one without a training.
 
     Raises:
-        UsageFault: with the way out.
+        UsageFault: with a hint.
         IntegrityFault: the record of the training there is damaged.
     """
     if config.choices.resume:

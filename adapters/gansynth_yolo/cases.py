@@ -1,4 +1,4 @@
-"""An image of a YOLO data set, as filed or cropped to the brain; its header and its pixels."""
+"""An image of a YOLO data set, stored or cropped to the brain: header and pixels."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class YoloImage:
     """An image and its boxes.
 
     Attributes:
-        case: its id: its path below the data set's root, without ending and last ``images/``.
+        case: its id, the path below the data set's root without ending and last ``images/``.
         split: ``train``, ``val`` or ``test``.
-        label: where its label file is, or would be.
-        labels: what the label file says; no rows where there is none.
+        label: path of its label file, which may be missing.
+        labels: content of the label file; no rows without a file.
     """
 
     case: str
@@ -42,16 +42,16 @@ class YoloImage:
 
     @cached_property
     def rows(self) -> Rows:
-        """Float64 (N, 5) as written: class, xc, yc, w, h; repeated ones once."""
+        """The boxes as written, without repeats: float64 (N, 5) class, xc, yc, w, h."""
         return self.labels.rows
 
     @property
     def as_filed(self) -> bool:
-        """Whether image and boxes are those of the files."""
+        """Whether image and boxes are those of the files, unchanged."""
         return True
 
     def pixels(self) -> npt.NDArray[Any]:
-        """Uint8 or uint16 (H, W), or uint8 (H, W, 3).
+        """Read the pixels: uint8 or uint16 (H, W), or uint8 (H, W, 3).
 
         Raises:
             DataFault: the file is damaged.
@@ -65,17 +65,17 @@ class YoloImage:
 
     @cached_property
     def boxes(self) -> FloatArray:
-        """Float32 (N, 4), ``ymin, xmin, ymax, xmax`` in the file's pixels, within the image."""
+        """The boxes, clipped to the image: float32 (N, 4) ``ymin, xmin, ymax, xmax`` in pixels."""
         return corners(self.rows, self.shape)
 
 
 @dataclass(frozen=True)
 class StrippedImage(YoloImage):
-    """An image of which the brain is left; ``shape``, ``rows`` and ``boxes`` are of the crop."""
+    """An image cropped to the brain; ``shape``, ``rows`` and ``boxes`` refer to the crop."""
 
     @cached_property
     def brain(self) -> Brain:
-        """Where it is in the file's image.
+        """The brain's position in the file's image.
 
         Raises:
             DataFault: the file is damaged.
@@ -106,29 +106,29 @@ class StrippedImage(YoloImage):
 
     @property
     def as_filed(self) -> bool:
-        """No: the file holds the skull, too."""
+        """False, because the file also holds the skull."""
         return False
 
     def pixels(self) -> npt.NDArray[Any]:
-        """The crop as the file has it, 0 where there is no brain."""
+        """Read the crop, 0 outside the brain."""
         return self.brain.strip(read_pixels(self.image))
 
     @property
     def cut(self) -> int:
-        """How many of its boxes are less than ``WHOLE`` brain."""
+        """Number of boxes with a smaller share of brain than ``WHOLE``."""
         return int((self.brain.shares(self.annotated.coords) < WHOLE).sum())
 
 
 LEAST = 10
-"""Rows and columns; ultralytics passes over smaller images."""
+"""Least rows and columns; ultralytics skips smaller images."""
 GREY = ("L", "I;16", "I;16B", "I;16L", "I;16N")
 _TURNED = 274
-"""The EXIF tag of how a picture is to be turned."""
+"""The EXIF tag of a picture's orientation."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What an image file announces.
+    """The header of an image file.
 
     Attributes:
         grey: one channel; else RGB.
@@ -141,10 +141,10 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Read a header; nothing is decoded.
+    """Read a header without decoding the pixels.
 
     Raises:
-        DataFault: no such picture, or one of a kind that is not read.
+        DataFault: the picture is damaged or of an unsupported kind.
         EnvironmentFault: the file may not be read.
     """
     from PIL import Image
@@ -158,7 +158,7 @@ def read_header(path: Path) -> Header:
             turned = picture.getexif().get(_TURNED, 1)
     except GansynthError:
         raise
-    except Exception as error:  # decoders raise whatever they meet
+    except Exception as error:  # decoders raise any exception
         words = " ".join(str(error).split())[:200]
         raise DataFault(f"{path}: no {kind} file, or a damaged one: {words}; {AGAIN}") from error
     if min(width, height) < LEAST or width * height > MAX_PIXELS:
@@ -172,8 +172,8 @@ def read_header(path: Path) -> Header:
         )
     if turned not in (0, 1):
         raise DataFault(
-            f"{path}: its EXIF orientation is {turned}, expected pixels that need no turning "
-            "(1): its boxes could mean either; save it without"
+            f"{path}: its EXIF orientation is {turned}, expected 1 (no rotation), because boxes "
+            "would be ambiguous; save it without"
         )
     return Header((height, width), mode != "RGB", 16 if mode.startswith("I;16") else 8)
 
@@ -182,7 +182,7 @@ def read_pixels(path: Path) -> npt.NDArray[Any]:
     """Decode an image whole: uint8 (H, W, 3), or uint8 or uint16 (H, W).
 
     Raises:
-        DataFault: damaged, or of a kind that is not read.
+        DataFault: damaged, or of an unsupported kind.
     """
     pixels = read_picture(path)
     if pixels.dtype not in (np.uint8, np.uint16):
@@ -193,10 +193,10 @@ def read_pixels(path: Path) -> npt.NDArray[Any]:
 
 
 def scaled(pixels: npt.NDArray[Any], *, grey: bool) -> FloatArray:
-    """Pixels of ``read_pixels`` as float32 (C, H, W), 0 to 1 over all that their type holds.
+    """Scale pixels of ``read_pixels`` to float32 (C, H, W), 0 to 1 over the range of their type.
 
-    Detectors read 16 bits by their upper byte; rounding 255 times this gives that very byte.
-    ``grey`` makes one channel of RGB, weighted as OpenCV does it.
+    Detectors read the upper byte of 16 bits. Rounding 255 times this value gives that byte.
+    ``grey`` converts RGB to one channel with OpenCV's weights.
     """
     if grey and pixels.ndim == 3:
         red, green, blue = (pixels[..., n].astype(np.int32) for n in range(3))

@@ -1,4 +1,4 @@
-"""``gansynth check yolo:data.yaml``: everything that is wrong, file by file, in one pass."""
+"""``gansynth check yolo:data.yaml``: all faults, file by file, in one pass."""
 
 from __future__ import annotations
 
@@ -20,43 +20,43 @@ from gansynth_yolo.images import shared_fault, some, walk
 from gansynth_yolo.source import YoloSource
 
 FEW = 64
-"""Of 256 grey levels that a detector sees; fewer of an image of 16 bits are worth a word."""
+"""Grey levels of 256 below which a 16-bit image is warned of."""
 SMALL = 8
-"""Pixels of a box's shorter side at the detectors' usual image size; nothing learns from less."""
+"""Least pixels of a box's shorter side at the detectors' default image size."""
 IMGSZ = 640
-"""Longer side that detectors bring images to, unless asked otherwise."""
+"""Default size of images for detectors, pixels of the longer side."""
 SPARE = {"classes.txt", "obj.names", "readme.txt", "notes.txt", "license.txt", "requirements.txt"}
-"""Texts that tools leave among label files."""
+"""Text files that tools write among label files."""
 
 
 def check_yolo(request: SourceRequest, progress: Callable[[int, int], None]) -> Checked:
-    """Find everything that is wrong with ``yolo:data.yaml``; every image is decoded.
+    """Find all faults of ``yolo:data.yaml``; every image is decoded.
 
     Raises:
-        UsageFault: no such file, or options that do not fit.
-        DataFault: ``data.yaml`` cannot be used at all.
+        UsageFault: no such file, or invalid options.
+        DataFault: ``data.yaml`` cannot be read.
         IntegrityFault: its ``path`` leads out of its folder.
     """
     source = YoloSource(request)
     images = list(source.listing.images.values())
     findings: list[Finding] = []
     try:
-        found = source.faults()
-        findings += [Finding("error", case, file, str(fault)) for case, file, fault in found]
+        faults = source.faults()
+        findings += [Finding("error", case, file, str(fault)) for case, file, fault in faults]
     except GansynthError as fault:
         findings.append(Finding("error", None, source.file.path, str(fault)))
-    seen: dict[str, list[YoloImage]] = defaultdict(list)
+    by_hash: dict[str, list[YoloImage]] = defaultdict(list)
     for done, image in enumerate(images):
         progress(done, len(images))
-        findings += _check_image(image, seen)
+        findings += _check_image(image, by_hash)
     progress(len(images), len(images))
-    findings += _twice(source, seen, findings)
+    findings += _twice(source, by_hash, findings)
     findings += [*_lists(source), *_boxes(source), *_spare(source)]
     findings.sort(key=lambda finding: finding.level)  # errors before warnings
     return Checked(source.name, len(images), findings)
 
 
-def _check_image(image: YoloImage, seen: dict[str, list[YoloImage]]) -> Iterator[Finding]:
+def _check_image(image: YoloImage, by_hash: dict[str, list[YoloImage]]) -> Iterator[Finding]:
     for line in image.labels.repeated:
         yield _warning(
             image.label, f"line {line}: repeats an earlier line; it counts once", image.case
@@ -71,7 +71,7 @@ def _check_image(image: YoloImage, seen: dict[str, list[YoloImage]]) -> Iterator
             image.image, f"every pixel is {pixels.flat[0]}; is it meant to be there?", image.case
         )
         return
-    seen[content_hash(pixels)].append(image)
+    by_hash[content_hash(pixels)].append(image)
     levels = (int(pixels.max()) >> 8) - (int(pixels.min()) >> 8) + 1
     if pixels.dtype == np.uint16 and levels < FEW:
         yield _warning(
@@ -90,18 +90,18 @@ def _check_image(image: YoloImage, seen: dict[str, list[YoloImage]]) -> Iterator
 
 
 def _twice(
-    source: YoloSource, seen: dict[str, list[YoloImage]], findings: list[Finding]
+    source: YoloSource, by_hash: dict[str, list[YoloImage]], findings: list[Finding]
 ) -> Iterator[Finding]:
-    """Images of the same pixels: leakage where they are of two splits, else a warning."""
-    told = any("are in two splits" in finding.message for finding in findings)
-    for first, *others in seen.values():
-        for other in others:
-            if other.split == first.split:
-                yield _warning(other.image, f"same pixels as {first.case}; remove one", other.case)
-            elif not told:
-                pair = f"{first.case} ({first.split}) and {other.case} ({other.split}), same pixels"
+    """Yield images of the same pixels: leakage across splits, else a warning."""
+    reported = any("are in two splits" in finding.message for finding in findings)
+    for first, *others in by_hash.values():
+        for copy in others:
+            if copy.split == first.split:
+                yield _warning(copy.image, f"same pixels as {first.case}; remove one", copy.case)
+            elif not reported:
+                pair = f"{first.case} ({first.split}) and {copy.case} ({copy.split}), same pixels"
                 fault = shared_fault(source.file, [pair])
-                yield Finding("error", other.case, other.image, str(fault))
+                yield Finding("error", copy.case, copy.image, str(fault))
 
 
 def _lists(source: YoloSource) -> Iterator[Finding]:
@@ -110,7 +110,7 @@ def _lists(source: YoloSource) -> Iterator[Finding]:
 
 
 def _boxes(source: YoloSource) -> Iterator[Finding]:
-    """What the boxes are like on the whole."""
+    """Yield warnings about the boxes of all images."""
     path = source.file.path
     for split in SPLITS[1:]:
         images = source.images[split]
@@ -127,7 +127,7 @@ def _boxes(source: YoloSource) -> Iterator[Finding]:
             path,
             f"{len(small)} image(s) have boxes of less than {SMALL} pixels at an image "
             f"size of {IMGSZ}, the least {least:.1f} ({small[0].case}); use a larger one, and "
-            "little mosaic and scaling, or such boxes vanish in training",
+            "little mosaic and scaling, or training drops such boxes",
             small[0].case,
         )
     yield from _cut(source)
@@ -142,7 +142,7 @@ def _boxes(source: YoloSource) -> Iterator[Finding]:
 
 
 def _cut(source: YoloSource) -> Iterator[Finding]:
-    """Boxes that skull-stripping does not leave whole."""
+    """Yield a warning about boxes that skull-stripping cuts."""
     images = [i for i in source.listing.images.values() if isinstance(i, StrippedImage)]
     cut = {image.case: image for image in images if image.cut}
     if not cut:
@@ -159,23 +159,23 @@ def _cut(source: YoloSource) -> Iterator[Finding]:
 
 
 def _shortest(image: YoloImage) -> float:
-    """The shortest side of its boxes in pixels, where its longer side is of the usual size."""
+    """Return the shortest side of an image's boxes, in pixels at the default image size."""
     sides = image.rows[:, 3:] * np.array(image.shape[::-1])
     return float(sides.min()) * IMGSZ / max(image.shape)
 
 
 def _spare(source: YoloSource) -> Iterator[Finding]:
-    """Label files without an image."""
+    """Yield label files without an image."""
     images = source.listing.images.values()
-    known = {image.label for image in images}
-    known |= {file for _, file, _ in source.listing.faults}
+    label_files = {image.label for image in images}
+    label_files |= {file for _, file, _ in source.listing.faults}
     beside = {image.label.parent: image.image.parent for image in images}
     for folder in sorted(beside):
         pictures = {path.stem for path in walk(beside[folder]) if path.parent == beside[folder]}
         for path in sorted(folder.glob("*.txt")):
-            if path in known or path in source.listing.lists or _other(path):
+            if path in label_files or path in source.listing.lists or _other(path):
                 continue
-            if path.stem in pictures:  # of no split, say
+            if path.stem in pictures:  # e.g. of no split
                 continue
             yield _warning(path, "a label file without an image; it is not used")
 

@@ -1,4 +1,4 @@
-"""What a detector's training is told: ``--set``, ``--detector``, and what follows ``--``."""
+"""Options of a detector's training: ``--set``, ``--detector``, and arguments after ``--``."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 MODELS = {"libreyolo": "yolox-n", "ultralytics": "yolo11n.yaml"}
 RUNS = Path("runs") / "yolo"
 MIRROR = "data"
-"""Folder in the output with links to the user's images and labels, which the detector reads."""
+"""Folder in the output with links to the user's images and labels, read by the detector."""
 WEIGHTS = "detector"
-"""Folder in the output for what the detector itself writes."""
+"""Folder in the output for the detector's own files."""
 
 
 class YoloSettings(HostOptions):
@@ -41,34 +41,33 @@ class YoloSettings(HostOptions):
     )
     model: str | None = Field(
         None,
-        description="which of its models: of libreyolo yolox-n (default), yolo9-t and the like; of "
-        "ultralytics a .yaml (yolo11n.yaml); or a .pt file that is there: nothing is downloaded",
+        description="model of the library: libreyolo has yolox-n (default), yolo9-t and so on; "
+        "ultralytics a .yaml (yolo11n.yaml); or an existing .pt file: nothing is downloaded",
     )
-    epochs: int = Field(100, ge=1, description="how often every real image is seen")
+    epochs: int = Field(100, ge=1, description="passes through the real images")
     imgsz: int = Field(
-        640, ge=32, description="side in pixels that images are brought to, a multiple of 32"
+        640, ge=32, description="side in pixels to which images are resized, a multiple of 32"
     )
     batch: int = Field(16, ge=1, description="images of a training step")
     workers: int = Field(
-        2, ge=0, description="processes that load images; 0 loads in the training's own"
+        2, ge=0, description="processes that load images; 0 loads in the training process"
     )
     cache: Literal["off", "ram"] = Field(
         "off", description="ram: keep decoded real images in memory"
     )
     device: Device = Field(
         "auto",
-        description="where the detector trains: auto, cpu, cuda or cuda:N; --device is the "
-        "producer's",
+        description="training device: auto, cpu, cuda or cuda:N; --device is the producer's",
     )
     output: str | None = Field(
         None, description="folder for its results, never overwritten (runs/yolo/NAME_R-S)"
     )
-    resume: bool = Field(False, description="yes goes on with the training in that folder")
+    resume: bool = Field(False, description="yes resumes the training in that folder")
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What the user says about the detector; see ``YoloSettings``. ``options``: its own."""
+    """The user's choices; see ``YoloSettings``. ``options`` are the detector's own."""
 
     detector: str = "libreyolo"
     model: str = MODELS["libreyolo"]
@@ -84,28 +83,28 @@ class Choices:
 
     @classmethod
     def read(cls, settings: Mapping[str, str], options: Sequence[str]) -> Choices:
-        """Check and convert ``--set`` values and what follows ``--``.
+        """Check and convert ``--set`` values and arguments after ``--``.
 
         Raises:
             UsageFault: naming what is wrong.
         """
         read = dict(read_settings(YoloSettings, settings, "yolo"))
         read["model"] = read["model"] or MODELS[read["detector"]]
-        own = parse_options(options)
-        if "resume" in own:
-            read["resume"] = bool(own.pop("resume"))
-        return cls(**read, options=own)
+        extra = parse_options(options)
+        if "resume" in extra:
+            read["resume"] = bool(extra.pop("resume"))
+        return cls(**read, options=extra)
 
 
 def parse_options(options: Sequence[str]) -> dict[str, Any]:
-    """``KEY=VALUE`` pairs of the detector's own; values as YAML has them. ``resume`` alone is yes.
+    """Parse the detector's own ``KEY=VALUE`` options as YAML. ``resume`` alone means yes.
 
     Raises:
-        UsageFault: something else, naming it, or a key twice.
+        UsageFault: not such a pair, or a repeated key.
     """
     import yaml
 
-    found: dict[str, Any] = {}
+    parsed: dict[str, Any] = {}
     for text in options:
         key, equals, value = text.partition("=")
         if key == "resume" and not equals:
@@ -115,13 +114,13 @@ def parse_options(options: Sequence[str]) -> dict[str, Any]:
                 f"-- {text}: expected options of the detector as KEY=VALUE, for example "
                 "mosaic=0.5, or resume"
             )
-        if key in found:
+        if key in parsed:
             raise UsageFault(f"-- {text}: {key} is given twice, expected once")
         try:
-            found[key] = yaml.safe_load(value)
+            parsed[key] = yaml.safe_load(value)
         except yaml.YAMLError:
-            found[key] = value
-    return found
+            parsed[key] = value
+    return parsed
 
 
 # -- on its way to the child -----------------------------------------------------------------------
@@ -129,12 +128,12 @@ def parse_options(options: Sequence[str]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class YoloConfig(Document):
-    """How one detector is trained with samples mixed in.
+    """Configuration of one detector's training.
 
     Attributes:
         request: the source that was checked, a ``SourceRequest`` as JSON.
-        patience: seconds a phase that may draw no real image waits for a sample.
-        held_out: records of held-out cases already read, so that they are not read twice.
+        patience: seconds that a phase without real images waits for a sample.
+        held_out: records of held-out cases that have been read already.
     """
 
     injection: Injection
@@ -146,7 +145,7 @@ class YoloConfig(Document):
 
     @classmethod
     def read(cls, path: Path) -> YoloConfig:
-        """Read what ``to_json`` wrote.
+        """Read a file that ``to_json`` wrote.
 
         Raises:
             IntegrityFault: it is damaged.
@@ -161,7 +160,7 @@ class YoloConfig(Document):
             ) from error
 
     def job(self, source: YoloSource) -> DetectorJob:
-        """What the detector is to do with a data set, whose mirror need not be there yet."""
+        """Return the detector's job on a data set; its mirror need not exist yet."""
         choices = self.choices
         return DetectorJob(
             data=self.output / MIRROR / "data.yaml",

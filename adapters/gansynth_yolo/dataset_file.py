@@ -1,4 +1,4 @@
-"""``data.yaml`` as both detectors read it, without trusting it: nothing is fetched, nothing run."""
+"""``data.yaml`` as both detectors read it; nothing is downloaded or executed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from gansynth.runtime.files import reading
 MOST_BYTES = 4 << 20
 SPLITS = ("train", "val", "test")
 USUAL = ("data", "dataset")
-"""Names of such files that say nothing; then the folder's name counts."""
+"""Generic file names, for which the folder's name is used."""
 ALLOW = "allow it: --read allow_outside=yes"
 
 
 @dataclass(frozen=True)
 class DatasetFile:
-    """What ``data.yaml`` says.
+    """The content of ``data.yaml``.
 
     Attributes:
-        home: its folder, which everything must lie in unless that is waived.
+        home: its folder, which must hold all files unless ``allow_outside`` is set.
         root: folder that paths are relative to: its key ``path``, else ``home``.
         channels: of the detector's images, 1 or 3.
         splits: ``train``, ``val`` and ``test``, if there is one: folders and lists as written.
@@ -41,25 +41,25 @@ class DatasetFile:
 
     @property
     def name(self) -> str:
-        """The data set's name: the file's, or its folder's where it is called ``data.yaml``."""
+        """The data set's name: the file's, or the folder's if the file is called ``data.yaml``."""
         return self.home.name if self.path.stem.casefold() in USUAL else self.path.stem
 
 
 def dataset_path(where: str) -> Path:
-    """The file that ``yolo:WHERE`` means, absolute.
+    """Return the absolute path of the file of ``yolo:WHERE``.
 
     Raises:
         UsageFault: there is none.
     """
     path = Path(os.path.abspath(os.path.expanduser(where)))
     if path.is_dir():
-        found = [path / f"{name}{end}" for name in USUAL for end in (".yaml", ".yml")]
-        found = [p for p in found if p.is_file()] or sorted(path.glob("*.y*ml"))
-        if len(found) == 1 or (found and found[0].stem in USUAL):
-            return found[0]
+        candidates = [path / f"{name}{end}" for name in USUAL for end in (".yaml", ".yml")]
+        candidates = [p for p in candidates if p.is_file()] or sorted(path.glob("*.y*ml"))
+        if len(candidates) == 1 or (candidates and candidates[0].stem in USUAL):
+            return candidates[0]
         raise UsageFault(
-            f"yolo:{where}: {len(found)} YAML files in this folder, expected data.yaml; name the "
-            "file: yolo:FOLDER/FILE.yaml"
+            f"yolo:{where}: {len(candidates)} YAML files in this folder, expected data.yaml; "
+            "name the file: yolo:FOLDER/FILE.yaml"
         )
     if not path.is_file() or path.suffix.lower() not in (".yaml", ".yml"):
         raise DataFault(
@@ -73,7 +73,7 @@ def read_dataset_file(path: Path, *, allow_outside: bool) -> DatasetFile:
     """Read ``data.yaml``.
 
     Raises:
-        DataFault: no YAML, or a key that cannot be used.
+        DataFault: no YAML, or an invalid key.
         IntegrityFault: ``path`` leads out of the file's folder, and that is not allowed.
     """
     doc = _document(path)
@@ -94,20 +94,20 @@ def read_dataset_file(path: Path, *, allow_outside: bool) -> DatasetFile:
     return DatasetFile(path, home, root, names, channels, splits)
 
 
-def check_inside(home: Path, target: Path, what: str) -> None:
-    """Refuse a path, or a link, that leads out of a folder.
+def check_inside(home: Path, target: Path, label: str) -> None:
+    """Reject a path or link that leads out of a folder.
 
     Raises:
-        IntegrityFault: naming both and the way out.
+        IntegrityFault: naming both, with a hint.
     """
     if not Path(os.path.realpath(target)).is_relative_to(os.path.realpath(home)):
         raise IntegrityFault(
-            f"{what} leads out of {home}, expected something inside it. Put it there, or {ALLOW}"
+            f"{label} leads out of {home}, expected something inside it. Put it there, or {ALLOW}"
         )
 
 
 def printable(text: str) -> bool:
-    """Whether a name prints on one line."""
+    """Return whether a name prints on one line."""
     return not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text)
 
 
@@ -151,15 +151,15 @@ def _names(path: Path, doc: Mapping[str, Any]) -> tuple[str, ...]:
             f"{path}: names: {_short(names)}, expected the names of the classes: a list, or 0: "
             "NAME, 1: NAME, ...; correct it"
         )
-    told = tuple(_name(path, number, name) for number, name in enumerate(names))
-    twice = next((name for number, name in enumerate(told) if name in told[:number]), None)
+    classes = tuple(_name(path, number, name) for number, name in enumerate(names))
+    twice = next((name for number, name in enumerate(classes) if name in classes[:number]), None)
     if twice is not None:
         raise DataFault(f"{path}: names: {twice!r} occurs twice, expected each once; rename one")
-    if count is not None and count != len(told):
+    if count is not None and count != len(classes):
         raise DataFault(
-            f"{path}: nc: {count}, but names has {len(told)}, expected equal; correct one of them"
+            f"{path}: nc: {count}, but names has {len(classes)}, expected equal; correct one"
         )
-    return told
+    return classes
 
 
 def _name(path: Path, number: int, name: object) -> str:
@@ -198,8 +198,8 @@ def _root(path: Path, value: object, allow_outside: bool) -> Path:
         check_inside(path.parent, root, f"{path}: path: {value!r}")
     if not root.is_dir():
         raise DataFault(
-            f"{path}: path: {value!r} is no folder ({root}), expected the one that train and val "
-            f"are relative to; correct it, or leave it out if that is {path.parent}"
+            f"{path}: path: {value!r} is no folder ({root}), expected the folder that train and "
+            f"val are relative to. Correct it, or leave it out if that is {path.parent}"
         )
     return root
 

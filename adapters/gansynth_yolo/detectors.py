@@ -1,7 +1,7 @@
-"""Detectors by name: one small interface, whatever library stands behind it.
+"""Detectors by name, with one interface for all libraries.
 
-``libreyolo`` (MIT) comes with the extra ``yolo``, ``ultralytics`` (AGPL-3.0) with the extra
-``ultralytics``. Neither is imported before it is used.
+The extra ``yolo`` installs ``libreyolo`` (MIT), the extra ``ultralytics`` installs ``ultralytics``
+(AGPL-3.0). Neither is imported before use.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ DETECTORS: Mapping[str, tuple[str, str, str]] = {
     "libreyolo": ("gansynth_yolo.libre", "Libre", "yolo"),
     "ultralytics": ("gansynth_yolo.agpl.ultra", "Ultra", "ultralytics"),
 }
-"""Name, which is its package's too -> our module, the class there, the extra that installs it."""
+"""Name of detector and package -> our module, its class, the extra that installs it."""
 
 KEPT = 1e-4
-"""Least confidence of what is kept: a tenth of the paper's 0.1 %, at which detectors are compared,
-so that either can be asked what it finds at the other's false positives."""
+"""Least confidence of saved boxes: a tenth of the paper's 0.1 %, at which detectors are compared.
+So each detector can be evaluated at the other's false positives.
+"""
 NMS_IOU = 0.5
-"""Overlap above which the less sure of two boxes is dropped, the same for every detector."""
+"""IoU above which the less confident of two boxes is dropped, for every detector."""
 MOST_FOUND = 300
-"""Boxes that are kept of one image at most."""
+"""Most boxes saved of one image."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class DetectorJob:
     """One training of a detector.
 
     Attributes:
-        data: ``data.yaml`` of the mirror, a folder of ours that the detector may write to.
+        data: ``data.yaml`` of the mirror, a folder that the detector may write to.
         channels: of the images, 1 or 3.
         epochs: how often every real image is seen.
         imgsz: side in pixels that images are brought to.
@@ -68,11 +69,11 @@ class DetectorJob:
 
 @dataclass(frozen=True)
 class Found:
-    """What a detector found in one image.
+    """The detections in one image.
 
     Attributes:
         boxes: float32 (N, 4): x1, y1, x2, y2 in pixels of the image's file.
-        scores: float32 (N,), 0 to 1, falling.
+        scores: float32 (N,), 0 to 1, in falling order.
         labels: int64 (N,): class numbers.
     """
 
@@ -82,13 +83,13 @@ class Found:
 
 
 class Watch(Protocol):
-    """Is told how a training goes."""
+    """Receives the progress of a training."""
 
     def step(self, begin: float, end: float) -> None:
-        """A training step took from ``begin`` to ``end`` (``time.monotonic``, seconds)."""
+        """Record a training step from ``begin`` to ``end`` (``time.monotonic``, seconds)."""
 
     def epoch(self, done: int, metrics: Mapping[str, float]) -> None:
-        """So many epochs are done; the detector's own numbers of the last one."""
+        """Record the number of epochs done, and the detector's metrics of the last one."""
 
 
 class Detector(Protocol):
@@ -99,32 +100,31 @@ class Detector(Protocol):
         """Its key in ``DETECTORS``."""
 
     def check(self, job: DetectorJob) -> None:
-        """Refuse a job that cannot be done, before anything long starts.
+        """Reject an invalid job before anything long starts.
 
         Raises:
             UsageFault: an unknown model or option, or one that would change the ratio.
-            EnvironmentFault: a version that is not supported, a device that is not there.
+            EnvironmentFault: an unsupported version, or a missing device.
         """
 
     def train(self, job: DetectorJob, slots: Slots, watch: Watch) -> Path:
-        """Train with ``slots``' places as an epoch, validate on real images; the best weights.
+        """Train with ``slots`` as an epoch, validate on real images, and return the best weights.
 
         Raises:
-            TrainingFault: it cannot go on.
-        """
+            TrainingFault: the training failed."""
 
     def predict(self, job: DetectorJob, weights: Path, images: Sequence[Path]) -> list[Found]:
-        """What trained weights find in real images.
+        """Detect objects in real images with trained weights.
 
         Least confidence ``KEPT``, overlap ``NMS_IOU``, at most ``MOST_FOUND`` an image.
         """
 
 
 def detector(name: str) -> Detector:
-    """A detector by name; its library is imported now.
+    """Return a detector by name, and import its library.
 
     Raises:
-        UsageFault: there is no such detector.
+        UsageFault: an unknown detector.
         EnvironmentFault: its library is not installed.
     """
     if name not in DETECTORS:

@@ -1,4 +1,4 @@
-"""What ``gansynth doctor`` says of the YOLO packages: their releases and their licences."""
+"""Lines of ``gansynth doctor`` on the YOLO packages: releases and licences."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from gansynth_yolo.libraries import dotted, release_of
 
 
 def lines() -> Iterator[Line]:
-    """Whether the release of each package is one we know; neither is imported."""
-    for package, extra, known, licence in (
+    """Check whether the release of each package is supported, without importing it."""
+    for package, extra, releases, licence in (
         ("libreyolo", "yolo", (libre_options.LEAST, libre_options.BELOW), "MIT"),
         (
             "ultralytics",
             "ultralytics",
             (options.LEAST, options.BELOW),
-            "AGPL-3.0: what you build on it and offer to others has to be open, too",
+            "AGPL-3.0: software built on it and offered to others must be open, too",
         ),
     ):
         cure = f"pip install 'gansynth[{extra}]'"
-        if not (found := version_of(package)):
-            said = f"not installed; only for augmenting YOLO ({licence})"
-            yield Line("note", package, said, cure)
-        elif known[0] <= release_of(found) < known[1]:
-            yield Line("ok", package, f"{found} ({licence})")
+        if not (version := version_of(package)):
+            text = f"not installed; only for augmenting YOLO ({licence})"
+            yield Line("note", package, text, cure)
+        elif releases[0] <= release_of(version) < releases[1]:
+            yield Line("ok", package, f"{version} ({licence})")
         else:
-            wanted = f">={dotted(known[0])},<{dotted(known[1])}"
-            said = f"{found}, gansynth augment needs {wanted} ({licence})"
-            yield Line("note", package, said, cure)
+            expected = f">={dotted(releases[0])},<{dotted(releases[1])}"
+            text = f"{version}, gansynth augment needs {expected} ({licence})"
+            yield Line("note", package, text, cure)

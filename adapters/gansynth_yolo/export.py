@@ -31,10 +31,10 @@ MANIFEST = "manifest.json"
 REAL, SYNTHETIC = "real", "synth"
 """Folders in ``images`` and ``labels``."""
 MOST_REPEATS = 8
-"""How often a real image is listed at most, so that R:S comes out even."""
+"""Most times that a real image is listed to reach R:S exactly."""
 NOT_ANONYMOUS = (
-    "synthetic is not anonymous: boxes are like those of training images, and a generator can draw "
-    "what it has learnt by heart. Look at the images before they leave the house"
+    "synthetic is not anonymous: boxes resemble those of training images, and a generator can "
+    "reproduce memorised images. Look at the images before you share them"
 )
 WRITTEN = (
     "real images are skull-stripped copies of your own; detectors write their caches into this "
@@ -48,7 +48,7 @@ LINKED = (
 
 @dataclass(frozen=True)
 class Written:
-    """A synthetic image on disk: its name, its sample's id, how many boxes it has."""
+    """A synthetic image on disk: its name, its sample's id, its number of boxes."""
 
     name: str
     id: str
@@ -67,12 +67,12 @@ class YoloExport(Export):
     # -- the order -------------------------------------------------------------------------------
 
     def place(self, name: str) -> Path:
-        """Any new folder that detectors find their way in."""
+        """Return a new folder whose path detectors can handle."""
         folder, home = new_folder(name), Path(os.path.realpath(self.source.file.home))
         if Path(os.path.realpath(folder)).is_relative_to(home):
             raise UsageFault(
-                f"-o {folder}: lies in the data set's own folder {home}, where its images might be "
-                "taken for the data set's; choose a folder outside of it"
+                f"-o {folder}: lies in the data set's own folder {home}. Its images might be mixed "
+                "up with the data set's; choose a folder outside of it"
             )
         # Of a path with more than one, libreyolo looks for labels where there are none.
         if any(part in ("images", "labels") for part in folder.parts):
@@ -83,7 +83,7 @@ class YoloExport(Export):
         return folder
 
     def measure(self) -> int:
-        """Bytes of one sample, uncompressed: float32 images."""
+        """Return the bytes of one uncompressed sample: float32 images."""
         if self.manifest is not None:
             return 2 * sample_bytes(self.manifest)
         assert self.injection.bank is not None
@@ -92,18 +92,18 @@ class YoloExport(Export):
 
     @property
     def alone(self) -> bool:
-        """Images to be shared may be as many as the user says, whatever the ratio."""
+        """Whether the user sets the number of images, whatever the ratio."""
         return super().alone or (self.content == "synthetic" and self.size is not None)
 
     def count(self, alone: int | None) -> tuple[int, int]:
-        """Of each image as many copies that R:S comes out even."""
+        """Return the copies of each real image, and the synthetic images, for an exact R:S."""
         if alone is not None:
             return 0, alone
         injection, images = self.injection, len(self.source.train_ids)
         return exact_counts(images, injection.ratio, nearest=injection.nearest)
 
     def room(self) -> int:
-        """Of the files, a byte a value at most, and of the bank."""
+        """Return the most bytes of the files (one per value) and of the bank."""
         made = 0 if self.injection.bank is not None else self.sample_bytes
         return self.samples * (self.sample_bytes // 4 + made)
 
@@ -111,13 +111,13 @@ class YoloExport(Export):
 
     @property
     def note(self) -> str:
-        """What whoever gets the folder must know."""
+        """The notice for recipients of the folder."""
         if self.content != "mixed":
             return NOT_ANONYMOUS
         return WRITTEN if self.source.options.skull_strip else LINKED
 
     def describe(self) -> dict[str, Any]:
-        """A JSON document for the user."""
+        """Return a JSON document for the user."""
         mixed = self.content == "mixed"
         real = len(self.source.train_ids) if self.repeats else 0
         listed = self.repeats * real
@@ -156,7 +156,7 @@ class YoloExport(Export):
                 bar.advance(1)
         if self.content == "mixed":
             real = [folder / "images" / REAL / n for n in splits.pop("train")] * self.repeats
-            synthetic = [folder / "images" / SYNTHETIC / f"{one.name}.png" for one in written]
+            synthetic = [folder / "images" / SYNTHETIC / f"{image.name}.png" for image in written]
             lines = [str(self.folder / p.relative_to(folder)) for p in (*real, *synthetic)]
             (folder / "train.txt").write_text("".join(f"{line}\n" for line in lines), "utf-8")
         (folder / "data.yaml").write_text(self._data_yaml(tuple(splits)), "utf-8")
@@ -166,7 +166,7 @@ class YoloExport(Export):
             "data_file": str(self.source.file.path),
             "boxes": reader.spec.samples.boxes,
             "judged": not reader.spec.samples.keep_flawed,
-            **self.origins(reader, {one.name: one.id for one in written}),
+            **self.origins(reader, {image.name: image.id for image in written}),
         }
         if self.content == "mixed":
             manifest |= private
@@ -180,7 +180,7 @@ class YoloExport(Export):
         }
 
     def _write_real(self, folder: Path) -> dict[str, list[str]]:
-        """Link real images and labels; names of the image files by split."""
+        """Link real images and labels, and return the names of the image files by split."""
         if self.content == "synthetic":
             return {}
         splits = {}
@@ -195,7 +195,7 @@ class YoloExport(Export):
         return splits
 
     def _write_sample(self, folder: Path, number: int, sample: BankSample) -> Written:
-        """One synthetic image, 8 bits as detectors read the real ones, and its label file."""
+        """Write one synthetic image of 8 bits and its label file."""
         if sample.boxes is None:
             raise DataFault(
                 f"sample {sample.id}: has no boxes, expected a list of them, which may be empty; "
@@ -213,7 +213,7 @@ class YoloExport(Export):
         return Written(name, sample.id, len(boxes))
 
     def _data_yaml(self, held_out: Sequence[str]) -> str:
-        """``data.yaml``: absolute for this machine, relative where it is to be shared."""
+        """Return ``data.yaml`` with absolute paths, or relative ones for sharing."""
         file = self.source.file
         if self.content == "mixed":
             where = {"path": str(self.folder), "train": "train.txt"}
@@ -231,11 +231,11 @@ class YoloExport(Export):
     def _manifest(
         self, reader: BankReader, written: Sequence[Written], rejected: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """What may leave the house with the data set: no name and no number of a source image."""
+        """Return the manifest that may be shared: without names and numbers of source images."""
         source, mixed = self.source, self.content == "mixed"
         if not mixed:
             rejected = names_in(reader.spec.lineage, source.schema).blanked(rejected)
-        counts = {"images": len(written), "lesions": sum(one.boxes for one in written)}
+        counts = {"images": len(written), "lesions": sum(image.boxes for image in written)}
         real = {
             "images": self.repeats * len(source.train_ids),
             "lesions": self.repeats * sum(len(source.image(c).rows) for c in source.train_ids),
@@ -246,10 +246,10 @@ class YoloExport(Export):
             "content": self.content,
             "names": list(source.file.names),
             **{
-                what: {**({"real": real[what]} if mixed else {}), "synthetic": count}
-                for what, count in counts.items()
+                unit: {**({"real": real[unit]} if mixed else {}), "synthetic": count}
+                for unit, count in counts.items()
             },
-            "lesion_free": [one.name for one in written if not one.boxes],
+            "lesion_free": [image.name for image in written if not image.boxes],
             **self.made_by(reader),
             "rejected": dict(rejected),
             "note": self.note,
@@ -261,20 +261,20 @@ class YoloExport(Export):
 
 
 def exact_counts(images: int, ratio: Ratio, *, nearest: bool = False) -> tuple[int, int]:
-    """How often each of some real images is listed, and synthetic ones, to be R:S exactly.
+    """Return how often each real image is listed, and the synthetic images, for an exact R:S.
 
     Raises:
-        UsageFault: real images would have to be listed more than ``MOST_REPEATS`` times, and the
-            nearest ratio that comes out is not to be taken.
+        UsageFault: real images would have to be listed more than ``MOST_REPEATS`` times, and
+            ``nearest`` is False.
     """
     repeats, count, even = listed_counts(images, ratio, MOST_REPEATS)
     if not even and not nearest:
         parts = whole_parts(ratio)
-        wanted = Fraction(images * parts[1], parts[0])
+        exact = Fraction(images * parts[1], parts[0])
         raise UsageFault(
-            f"-o with --ratio {ratio}: {images} real images ask for {float(wanted):.6g} synthetic "
-            f"ones, which comes out even only if each is listed {wanted.denominator} times, "
-            f"expected at most {MOST_REPEATS}; the nearest is --ratio {repeats * images}:{count}, "
-            "by --nearest, too"
+            f"-o with --ratio {ratio}: {images} real images need {float(exact):.6g} synthetic "
+            f"ones, so each would be listed {exact.denominator} times, expected at most "
+            f"{MOST_REPEATS}. The nearest is --ratio {repeats * images}:{count}; take it, or add "
+            "--nearest"
         )
     return repeats, count

@@ -1,7 +1,7 @@
-"""Every check between a generator or bank and a detector's training; all of them fail closed.
+"""Checks between a generator or sample bank and a detector's training. All fail closed.
 
-The size that images are read in is no part of the host's record, and hashes are of the files'
-pixels: so a generator of any size is compared with held-out images as they are.
+The data set's record does not hold the size that images are read in, and hashes are of the files'
+pixels. So a generator of any size can be compared with the held-out images.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from gansynth.hosts.origin import Origin, check_schema
 from gansynth.runtime.errors import UsageFault
 
 SAME = ("channels", "box_classes")
-"""What samples have in common with the training images."""
+"""Parts of the schema that samples share with the training images."""
 BOXES = 4096
-"""Bytes for the boxes of a sample and what it says of itself."""
+"""Bytes for a sample's boxes and metadata."""
 
 
 def way_out(source: CaseSource) -> str:
-    """How a generator is fitted whose samples are taken."""
+    """Return the hint how to fit a valid generator."""
     return (
         "Fit a generator on the training images of this data.yaml: gansynth fit cpggan --data "
         f"{source.request.kind}:{source.request.where}"
@@ -35,12 +35,12 @@ def way_out(source: CaseSource) -> str:
 def open_origin(
     injection: Injection, source: CaseSource, held_out: Sequence[CaseRecord]
 ) -> Origin | None:
-    """Check what samples are to be drawn from; None if nothing synthetic is drawn.
+    """Check the generator or bank of a training; None without synthetic samples.
 
     Raises:
         IntegrityFault: leakage, another data set, or damaged weights or samples.
         DataFault: other channels or classes.
-        UsageFault: no run or bank there, one without weights, or one that knows no boxes.
+        UsageFault: the run or bank is missing, has no weights, or has no boxes.
     """
     if injection.ratio.p == 0:
         return None
@@ -59,8 +59,8 @@ def open_origin(
 def _check_run(run: RunFolder, injection: Injection, source: CaseSource) -> None:
     if injection.samples.edits and run.manifest.get("labelling") != "asked":
         raise UsageFault(
-            f"--edit {injection.samples.edits[0]}: {run.manifest['generator']} is asked for boxes, "
-            "not for label maps that could be edited; leave --edit out, or see --boxes"
+            f"--edit {injection.samples.edits[0]}: {run.manifest['generator']} has boxes as its "
+            "condition, not label maps that could be edited; leave --edit out, or see --boxes"
         )
     check_schema(run.folder, run.schema, source.schema, SAME, way_out(source))
 
@@ -69,6 +69,6 @@ def _check_run(run: RunFolder, injection: Injection, source: CaseSource) -> None
 
 
 def sample_bytes(manifest: Mapping[str, Any]) -> int:
-    """Bytes one sample of a run takes: its image in two bytes a value, and its boxes."""
+    """Return the bytes of one sample of a run: two per value of the image, and its boxes."""
     values = prod(map(int, manifest["space"]["size"])) * len(manifest["schema"]["channels"])
     return 2 * values + BOXES

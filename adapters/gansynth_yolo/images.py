@@ -1,7 +1,7 @@
-"""The images of a YOLO data set and their label files: found and read, faults collected.
+"""Lists the images of a YOLO data set and their label files, and collects faults.
 
-A folder is searched to its leaves; a ``.txt`` list names an image per line. The label file of an
-image stands where its path has ``/labels/`` for the last ``/images/``, and ``.txt`` at its end.
+A folder is searched recursively, a ``.txt`` list names one image per line. The path of a label file
+has ``/labels/`` for the last ``/images/`` of the image's path, and ends in ``.txt``.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from gansynth_yolo.options import YoloOptions
 
 OTHERS = {".bmp", ".webp", ".gif", ".dng", ".mpo", ".pfm", ".heic", ".heif", ".avif", ".jp2",
           ".dcm", ".tga", ".ppm", ".pgm"}  # fmt: skip
-"""Images that a detector may read and this source does not."""
+"""Image formats that detectors may read and this source does not."""
 MOST_BYTES = 256 << 20
-"""Of a list of images."""
+"""Most bytes of a list of images."""
 Fault = tuple[str | None, Path, GansynthError]
-"""Case, if it is one's; file; what opening the source raises."""
+"""Case or None, file, and the error that opening the source raises."""
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Listing:
 
     Attributes:
         images: by case, split after split, each sorted by name.
-        faults: what is wrong, the first being what opening the source raises.
+        faults: all faults; opening the source raises the first.
         repeated: (case, file or list) of images that their split names more than once.
         lists: the ``.txt`` lists of images.
     """
@@ -48,11 +48,11 @@ class Listing:
     lists: list[Path] = field(default_factory=list)
 
     def of(self, split: str) -> tuple[YoloImage, ...]:
-        """The images of a split."""
+        """Return the images of a split."""
         return tuple(image for image in self.images.values() if image.split == split)
 
     def dealt(self, train: Sequence[str], val: Sequence[str]) -> Listing:
-        """The same images on other sides; those on neither are left out."""
+        """Return the images in another split; those of neither side are left out."""
         sides = {"train": train, "val": val}
         images = {
             case: replace(self.images[case], split=side)
@@ -63,68 +63,70 @@ class Listing:
 
 
 def list_images(file: DatasetFile, options: YoloOptions) -> Listing:
-    """List all images of a data set, with the headers and label files of each."""
-    found = Listing()
+    """List all images of a data set with their headers and label files."""
+    listing = Listing()
     shared: list[str] = []
     for split, entries in file.splits.items():
-        paths = _Paths(file, split, options, found)
+        paths = _Paths(file, split, options, listing)
         for entry in entries:
             paths.add(entry)
-        if not paths.of_case and not any(one[0] is None for one in found.faults):
+        if not paths.of_case and not any(fault[0] is None for fault in listing.faults):
             message = (
                 f"{file.path}: {split}: no image ({', '.join(SUFFIXES)}) in "
                 f"{', '.join(entries)}, expected one at least; correct the entry"
             )
-            found.faults.append((None, file.path, DataFault(message)))
+            listing.faults.append((None, file.path, DataFault(message)))
         for case, path in sorted(paths.of_case.items()):
-            if case in found.images:
-                shared.append(f"{case} ({found.images[case].split} and {split})")
+            if case in listing.images:
+                shared.append(f"{case} ({listing.images[case].split} and {split})")
                 continue
-            image = _image(case, split, path, file, options, found)
+            image = _image(case, split, path, file, options, listing)
             if image is not None:
-                found.images[case] = image
+                listing.images[case] = image
     if shared:
-        found.faults.insert(0, (None, file.path, shared_fault(file, shared)))
-    return found
+        listing.faults.insert(0, (None, file.path, shared_fault(file, shared)))
+    return listing
 
 
 class _Paths:
-    """Gathers the images of one split."""
+    """Collects the images of one split."""
 
-    def __init__(self, file: DatasetFile, split: str, options: YoloOptions, found: Listing) -> None:
+    def __init__(
+        self, file: DatasetFile, split: str, options: YoloOptions, listing: Listing
+    ) -> None:
         self.file = file
         self.split = split
         self.options = options
-        self.found = found
+        self.listing = listing
         self.of_case: dict[str, Path] = {}
 
     def add(self, entry: str) -> None:
-        """Take in a folder or a list, as ``data.yaml`` writes it."""
-        what = f"{self.file.path}: {self.split}"
+        """Add a folder or list as written in ``data.yaml``."""
+        place = f"{self.file.path}: {self.split}"
         path = Path(os.path.abspath(self.file.root / os.path.expanduser(entry)))
         try:
-            self._check_inside(path, f"{what}: path {entry!r}{self._nearer(entry)}")
+            self._check_inside(path, f"{place}: path {entry!r}{self._nearer(entry)}")
             if path.is_dir():
                 for image in walk(path):
-                    self._take(image, f"{what}: {image}")
+                    self._take(image, f"{place}: {image}")
             elif path.is_file() and path.suffix.lower() == ".txt":
-                self.found.lists.append(path)
+                self.listing.lists.append(path)
                 for number, line in _lines(path):
                     self._take(_listed(path, self.file.root, line), f"{path}: line {number}")
             else:
                 raise DataFault(
-                    f"{what}: {entry!r} is neither a folder nor a .txt list ({path}), expected "
+                    f"{place}: {entry!r} is neither a folder nor a .txt list ({path}), expected "
                     f"one of them{self._nearer(entry)}; correct the entry"
                 )
         except GansynthError as fault:
-            self.found.faults.append((None, self.file.path, fault))
+            self.listing.faults.append((None, self.file.path, fault))
 
-    def _check_inside(self, path: Path, what: str) -> None:
+    def _check_inside(self, path: Path, label: str) -> None:
         if not self.options.allow_outside:
-            check_inside(self.file.home, path, what)
+            check_inside(self.file.home, path, label)
 
     def _nearer(self, entry: str) -> str:
-        """What detectors that pass over a leading ``../`` find."""
+        """Return a note if the path exists without its leading ``../``, which detectors skip."""
         stripped = entry.removeprefix("../")
         there = stripped != entry and (self.file.root / stripped).exists()
         return f" ({stripped!r} is there)" if there else ""
@@ -143,14 +145,14 @@ class _Paths:
             if not path.is_file():
                 raise DataFault(f"{where}: no image {path}, expected one; add it, or correct this")
         except GansynthError as fault:
-            self.found.faults.append((case, path, fault))
+            self.listing.faults.append((case, path, fault))
             return
-        known = self.of_case.setdefault(case, path)
-        if known != path:
-            message = f"{path}: has the same label file as {known.name}; remove or rename one"
-            self.found.faults.append((case, path, DataFault(message)))
+        first = self.of_case.setdefault(case, path)
+        if first != path:
+            message = f"{path}: has the same label file as {first.name}; remove or rename one"
+            self.listing.faults.append((case, path, DataFault(message)))
         elif case in self._seen:
-            self.found.repeated.append((case, path))
+            self.listing.repeated.append((case, path))
         self._seen.add(case)
 
     @cached_property
@@ -159,7 +161,7 @@ class _Paths:
 
 
 def label_path(image: Path) -> Path:
-    """Where an image's label file is: the last ``/images/`` of its path is ``/labels/``."""
+    """Return an image's label file: the last ``/images/`` of its path becomes ``/labels/``."""
     parts = list(image.with_suffix(".txt").parts)
     places = [n for n, part in enumerate(parts[:-1]) if part == "images"]
     if places:
@@ -168,7 +170,7 @@ def label_path(image: Path) -> Path:
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """Images below a folder, sorted; of formats that are not read, too; hidden ones are not."""
+    """Yield the images below a folder, sorted, also of unsupported formats, but not hidden ones."""
     been: set[str] = set()
     for here, below, names in os.walk(folder, followlinks=True):
         been.add(os.path.realpath(here))
@@ -183,7 +185,7 @@ def walk(folder: Path) -> Iterator[Path]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines of a list that name an image."""
+    """Yield the lines of a list that name an image."""
     with reading(path):
         size = path.stat().st_size
         if size > MOST_BYTES:
@@ -204,7 +206,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _listed(path: Path, root: Path, line: str) -> Path:
-    """The image that a line of a list means: relative to the list, else to the data set's root."""
+    """Return the image of a list's line: relative to the list, else to the data set's root."""
     if "\0" in line:
         return path.parent / line
     beside = Path(os.path.abspath(path.parent / line))
@@ -221,9 +223,9 @@ def _case(path: Path, root: Path) -> str:
 
 
 def _image(
-    case: str, split: str, path: Path, file: DatasetFile, options: YoloOptions, found: Listing
+    case: str, split: str, path: Path, file: DatasetFile, options: YoloOptions, listing: Listing
 ) -> YoloImage | None:
-    """An image with its header and labels; None, and a fault, where they cannot be read."""
+    """Read an image's header and labels; None and a fault if that fails."""
     label = label_path(path)
     try:
         header = read_header(path)
@@ -237,42 +239,42 @@ def _image(
                 f"{path}: has no label file {label}, expected one, empty where there is nothing "
                 "to find; add it, or say --read missing=background"
             )
-            found.faults.append((case, label, missing))
+            listing.faults.append((case, label, missing))
     except GansynthError as fault:
-        found.faults.append((case, path, fault))
+        listing.faults.append((case, path, fault))
         return None
-    found.faults += [(case, label, fault) for fault in labels.faults]
+    listing.faults += [(case, label, fault) for fault in labels.faults]
     return _kind(options)(case, split, path, label, header, labels, labelled)
 
 
 def _kind(options: YoloOptions) -> type[YoloImage]:
-    """What images are: as filed, or skull-stripped."""
+    """Return the type of images: stored or skull-stripped."""
     return StrippedImage if options.skull_strip else YoloImage
 
 
 def some(names: Sequence[str], most: int = 3) -> str:
-    """The first of many names."""
-    rest = f", and {len(names) - most} more" if len(names) > most else ""
-    return f"{', '.join(names[:most])}{rest}"
+    """Return the first names of a list, and the number of the others."""
+    tail = f", and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{tail}"
 
 
 def shared_fault(file: DatasetFile, shared: Sequence[str]) -> IntegrityFault:
-    """What is said of images that two splits name."""
+    """Return the error for images in two splits."""
     return IntegrityFault(
         f"leakage: {file.path}: {len(shared)} image(s) are in two splits: {some(shared)}; expected "
-        "each in one; list other images, of other people, under val and test"
+        "each in one; list other images, of other subjects, under val and test"
     )
 
 
 PIECE = 4096
-"""Bytes from the middle of a file that tell most files of one size apart."""
+"""Bytes from the middle of a file that distinguish most files of one size."""
 
 
 def same_files(file: DatasetFile, listing: Listing) -> list[Fault]:
-    """Images of two splits that are one file, or two of the same bytes.
+    """Return images of two splits that are one file, or two files of the same bytes.
 
-    Files are compared by what they are, then those of one size by their content. Images of one
-    constant value are all alike and do not count.
+    Files are compared by inode, then files of one size by content. Images of one constant value are
+    identical and do not count.
     """
     files: dict[tuple[int, int], YoloImage] = {}
     sizes: dict[int, list[YoloImage]] = defaultdict(list)
@@ -300,9 +302,9 @@ def _same_bytes(images: Sequence[YoloImage]) -> list[str]:
     for group in pieces.values():
         if len({image.split for image in group}) < 2:
             continue
-        known: dict[str, YoloImage] = {}
+        by_hash: dict[str, YoloImage] = {}
         for image in group:
-            first = known.setdefault(sha256_file(image.image), image)
+            first = by_hash.setdefault(sha256_file(image.image), image)
             if first.split != image.split and not _constant(image.image):
                 shared.append(_pair(first, image, "the same bytes"))
     return shared
@@ -319,5 +321,5 @@ def _constant(path: Path) -> bool:
     return bool(pixels.min() == pixels.max())
 
 
-def _pair(one: YoloImage, other: YoloImage, how: str) -> str:
-    return f"{one.case} ({one.split}) and {other.case} ({other.split}), {how}"
+def _pair(first: YoloImage, second: YoloImage, how: str) -> str:
+    return f"{first.case} ({first.split}) and {second.case} ({second.split}), {how}"

@@ -1,4 +1,4 @@
-"""Slices of labelled volumes as a YOLO data set: PNG files, label files, ``data.yaml``."""
+"""Writes slices of labelled volumes as a YOLO data set: PNG files, label files, ``data.yaml``."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from gansynth_yolo.labels import as_rows, label_text
 
 MANIFEST = "manifest.json"
 VOLUMES = "(.+)_z([0-9]+)"
-"""``--read volumes=`` of what is written here."""
+"""``--read volumes=`` for the data sets written here."""
 DRAWN = 4096
-"""Pixels of each training slice that the window is fitted on."""
+"""Random pixels of each training slice to which the window is fitted."""
 PERCENTILES = (0.1, 99.9)
 Windows = tuple[tuple[float, float], ...]
 
@@ -47,14 +47,14 @@ class ImportSettings(HostOptions):
 
 @dataclass
 class Report:
-    """What was written.
+    """Counts of the written data set.
 
     Attributes:
         train: images of the fold's training volumes; ``val`` of its held-out ones.
         backgrounds: images without a box.
-        left_out: slices that show one constant value, and backgrounds that were not to be kept.
-        window: of each channel, the intensities that are 0 and the largest number.
-        clipped: share of all pixels that lay beyond the window.
+        left_out: slices of one constant value, and backgrounds beyond the requested share.
+        window: for each channel the intensities mapped to 0 and to the largest number.
+        clipped: share of pixels beyond the window.
     """
 
     folder: str
@@ -67,30 +67,30 @@ class Report:
     clipped: float = 0.0
 
 
-def import_asked(asked: host_commands.ImportRequest) -> host_commands.Report:
-    """What ``gansynth import slices:KIND:WHERE yolo:FOLDER`` does; see ``import_slices``.
+def import_asked(request: host_commands.ImportRequest) -> host_commands.Report:
+    """Run ``gansynth import slices:KIND:WHERE yolo:FOLDER``; see ``import_slices``.
 
     Raises:
-        UsageFault: settings or options that cannot be.
+        UsageFault: invalid settings or options.
     """
-    if asked.folds is not None:
+    if request.folds is not None:
         raise UsageFault(
-            f"--folds {asked.folds}: a YOLO data set has one split, expected folds of the source; "
-            f"say --read folds={asked.folds}"
+            f"--folds {request.folds}: a YOLO data set has one split, expected folds of the "
+            f"source; say --read folds={request.folds}"
         )
-    settings = read_settings(ImportSettings, asked.settings, "import to yolo")
-    refuse_idle_read(asked.request, asked.request.read)
-    source = open_source(asked.request)
-    with counting(asked.reporter, "import") as progress:
+    settings = read_settings(ImportSettings, request.settings, "import to yolo")
+    refuse_idle_read(request.request, request.request.read)
+    source = open_source(request.request)
+    with counting(request.reporter, "import") as progress:
         report = import_slices(
             source,
-            Path(asked.where),
+            Path(request.where),
             bits=settings.bits,
             backgrounds=settings.backgrounds,
-            seed=asked.seed,
+            seed=request.seed,
             progress=progress,
         )
-    data = str(Path(asked.where) / "data.yaml")
+    data = str(Path(request.where) / "data.yaml")
     then = ("check", f"yolo:{data}", "--read", f"volumes={VOLUMES}")
     return host_commands.Report({**vars(report), "data": data}, then=then)
 
@@ -106,18 +106,18 @@ def import_slices(
 ) -> Report:
     """Write the 2D cases of a source as a YOLO data set, whole or not at all.
 
-    ``train`` has the training cases of its fold, ``val`` those held out, so people stay apart. All
-    images share one window: that of the source (``--read window=``), else from the 0.1 to the 99.9
-    percentile of all training pixels.
+    ``train`` has the training cases of its fold, ``val`` those held out, so subjects do not
+    overlap. All images share one window: that of the source (``--read window=``), else from the 0.1
+    to the 99.9 percentile of all training pixels.
 
     Args:
         source: 2D cases with boxes, of one channel, or of three for RGB.
-        bits: of a grey pixel, 8 or 16.
+        bits: bits of a grey pixel, 8 or 16.
         backgrounds: share of the training images without a box that is kept; val keeps all.
 
     Raises:
-        UsageFault: a source without boxes, with other channels, or that holds nothing out; or the
-            folder is not empty.
+        UsageFault: the source has no boxes, other channels or no held-out cases, or the folder is
+            not empty.
         DataFault: a case cannot be read, or no training case has a box.
         EnvironmentFault: the disk refuses.
     """
@@ -170,13 +170,13 @@ class _Writer:
         self._empty: set[str] = set()
 
     def fit(self, ids: Iterator[str]) -> None:
-        """Find the window of the training cases, and which of their backgrounds are kept."""
+        """Fit the window to the training cases, and select the backgrounds to keep."""
         drawn: list[FloatArray] = []
         empty: list[str] = []
         for case_id in ids:
             case = self.source.load(case_id)
-            shown = case.boxes is not None and len(case.boxes.labels) > 0
-            if not shown and case.image.min() < case.image.max():
+            has_box = case.boxes is not None and len(case.boxes.labels) > 0
+            if not has_box and case.image.min() < case.image.max():
                 empty.append(case_id)
             flat = case.image.reshape(len(case.image), -1)
             at = self.rng.integers(flat.shape[1], size=min(DRAWN, flat.shape[1]))
@@ -190,11 +190,11 @@ class _Writer:
                 "choose others with --read slices="
             )
         self.report.window = tuple((float(low), float(high)) for low, high in edges)
-        kept = self.rng.permutation(len(empty))[: round(self.backgrounds * len(empty))]
-        self._empty = set(empty) - {empty[n] for n in kept}
+        chosen = self.rng.permutation(len(empty))[: round(self.backgrounds * len(empty))]
+        self._empty = set(empty) - {empty[n] for n in chosen}
 
     def add(self, split: str, case_id: str) -> None:
-        """Write one case, unless it is to be left out."""
+        """Write one case, unless it is left out."""
         if split == "train" and case_id in self._empty:
             self.report.left_out["background"] += 1
             return
@@ -210,7 +210,7 @@ class _Writer:
         if name in self.names:
             raise DataFault(
                 f"{self.source.name}: cases {self.names[name]!r} and {case.id!r} would both be "
-                f"called {name}, expected names that stay apart; rename a case"
+                f"called {name}, expected unique names; rename a case"
             )
         self.names[name] = case.id
         pixels, beyond = scaled(case.image, self.report.window, self.bits)
@@ -230,8 +230,8 @@ class _Writer:
         setattr(self.report, split, getattr(self.report, split) + 1)
         self.report.backgrounds += not len(rows)
         classes = [self.source.schema.box_classes[int(n)] for n in case.boxes.labels]
-        for one in classes:
-            self.report.boxes[one] += 1
+        for box_class in classes:
+            self.report.boxes[box_class] += 1
         self.rows.append(
             {
                 "file": f"images/{split}/{name}.png",
@@ -291,10 +291,10 @@ class _Writer:
 
 
 def file_name(case_id: str) -> str:
-    """``brats_03/axi080`` is ``brats_03_z080``; other cases keep their name but for odd letters."""
-    found = re.fullmatch(r"(.+)/(?:axi|cor|sag)(\d+)(/.+)?", case_id)
-    if found is not None:
-        case_id = f"{found[1]}{(found[3] or '').replace('/', '_')}_z{found[2]}"
+    """Turn ``brats_03/axi080`` into ``brats_03_z080``, and replace odd letters of other names."""
+    match = re.fullmatch(r"(.+)/(?:axi|cor|sag)(\d+)(/.+)?", case_id)
+    if match is not None:
+        case_id = f"{match[1]}{(match[3] or '').replace('/', '_')}_z{match[2]}"
     return re.sub(r"[^A-Za-z0-9._-]+", "-", case_id)[-200:]
 
 

@@ -1,4 +1,4 @@
-"""What a trained detector finds in real held-out images, and what that is worth."""
+"""Evaluation of a trained detector on real held-out images."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from gansynth_yolo.mirror import mirrored
 from gansynth_yolo.source import YoloSource
 
 SPLITS: Mapping[str, str] = {"val": DETECTIONS, "test": DETECTIONS.replace(".json", "_test.json")}
-"""Split -> file with what was found in it."""
+"""Split -> file of its detections."""
 
 
 def judge(
     output: Path, source: YoloSource, chosen: Detector, job: DetectorJob, weights: Path
 ) -> None:
-    """Let weights look at all validation and test images, and write down what they find.
+    """Write the detections in all validation and test images.
 
     Raises:
-        DataFault: a box or score that is none.
+        DataFault: an invalid box or score.
         EnvironmentFault: the disk refuses.
     """
     for split, file in SPLITS.items():
         if source.images[split]:
-            seen = tuple(_look(source, split, output / MIRROR, chosen, job, weights))
+            images = tuple(_look(source, split, output / MIRROR, chosen, job, weights))
             write_detections(
                 output / file,
                 Detections(
                     chosen.name,
                     tuple(job.names),
-                    seen,
+                    images,
                     detectors.NMS_IOU,
                     split,
                     detectors.KEPT,
@@ -60,31 +60,31 @@ def _look(
     source: YoloSource, split: str, folder: Path, chosen: Detector, job: DetectorJob, weights: Path
 ) -> Iterator[Seen]:
     paths = mirrored(source, folder, split)
-    found = chosen.predict(job, weights, list(paths.values()))
-    for case, one in zip(paths, found, strict=True):
+    detections = chosen.predict(job, weights, list(paths.values()))
+    for case, boxes in zip(paths, detections, strict=True):
         volume, number = source.place(case)
         yield Seen(
             case,
             source.subject(case),
             source.image(case).shape,
             true_boxes(source.image(case)),
-            Found(one.boxes.astype(float), one.scores.astype(float), one.labels),
+            Found(boxes.boxes.astype(float), boxes.scores.astype(float), boxes.labels),
             volume,
             number,
         )
 
 
 def true_boxes(image: YoloImage) -> Truth:
-    """The boxes of an image's label file, x1, y1, x2, y2 in its pixels; those within it."""
+    """Return the boxes of a label file within the image: x1, y1, x2, y2 in pixels."""
     boxes = image.boxes[:, [1, 0, 3, 2]].astype(np.float64)
-    kept = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
-    return Truth(boxes[kept], image.rows[kept, 0].astype(np.int64))
+    inside = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
+    return Truth(boxes[inside], image.rows[inside, 0].astype(np.int64))
 
 
 def metrics_of(output: Path) -> dict[str, Any]:
-    """What was found in real validation images, by ``summary``.
+    """Return the ``summary`` of the detections in real validation images.
 
     Raises:
-        DataFault: that is damaged.
+        DataFault: the file is damaged.
     """
     return summary(read_detections(output / DETECTIONS))

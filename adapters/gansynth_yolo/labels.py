@@ -1,7 +1,6 @@
 """A label file of a YOLO data set: rows ``CLASS XC YC W H``, shares of the image's edges.
 
-Both detectors pass over files they do not like, with a word among many others. Here each bad line
-is a fault of its own.
+Both detectors skip invalid files with one warning among many. Here each bad line is a fault.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ Rows = npt.NDArray[np.float64]
 """(N, 5): class, xc, yc, w, h."""
 MOST_BYTES = 16 << 20
 MOST_FAULTS = 20
-"""Lines of one file that are told of."""
+"""Most faults reported of one file."""
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 COLUMNS = ("class", "xc", "yc", "w", "h")
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What a label file says.
+    """The content of a label file.
 
     Attributes:
         rows: float64 (N, 5) as written, each once, in the file's order.
-        repeated: numbers of the lines that say what an earlier one says; those are left out.
+        repeated: numbers of the lines that repeat an earlier one; those are left out.
     """
 
     rows: Rows
@@ -43,12 +42,12 @@ class Labels:
 
     @classmethod
     def none(cls, *faults: DataFault) -> Labels:
-        """No rows at all."""
+        """Return labels without rows."""
         return cls(np.zeros((0, 5)), (), faults)
 
 
 def read_labels(path: Path, names: Sequence[str], overshoot: float) -> Labels:
-    """Read a label file; its faults are returned, not raised.
+    """Read a label file, and return its faults instead of raising them.
 
     Boxes may reach beyond the image by ``overshoot``, a share of its width and height.
 
@@ -80,14 +79,14 @@ def read_labels(path: Path, names: Sequence[str], overshoot: float) -> Labels:
 
 
 def clipped(rows: Rows) -> Rows:
-    """Rows whose boxes end where the image ends."""
+    """Clip the boxes of rows to the image."""
     low = np.clip(rows[:, 1:3] - rows[:, 3:] / 2, 0, 1)
     high = np.clip(rows[:, 1:3] + rows[:, 3:] / 2, 0, 1)
     return np.hstack([rows[:, :1], (low + high) / 2, high - low])
 
 
 def corners(rows: Rows, shape: Sequence[int]) -> FloatArray:
-    """Boxes of rows, float32 (N, 4) ``ymin, xmin, ymax, xmax`` in pixels, within the image."""
+    """Return boxes clipped to the image: float32 (N, 4) ``ymin, xmin, ymax, xmax`` in pixels."""
     half = rows[:, 3:] / 2
     low, high = rows[:, 1:3] - half, rows[:, 1:3] + half
     shares = np.clip(np.hstack([low[:, ::-1], high[:, ::-1]]), 0, 1)
@@ -95,16 +94,16 @@ def corners(rows: Rows, shape: Sequence[int]) -> FloatArray:
 
 
 def as_rows(boxes: FloatArray, classes: npt.NDArray[Any], shape: Sequence[int]) -> Rows:
-    """Rows of boxes (N, 4), ``ymin, xmin, ymax, xmax`` in pixels: the inverse of ``corners``."""
+    """Return rows of boxes (N, 4) ``ymin, xmin, ymax, xmax`` in pixels: inverse of ``corners``."""
     shares = boxes.astype(np.float64) / np.tile(np.array(shape, np.float64), 2)
     low, high = shares[:, 1::-1], shares[:, :1:-1]
     return np.hstack([classes.reshape(-1, 1).astype(np.float64), (low + high) / 2, high - low])
 
 
 def label_text(rows: Rows) -> str:
-    """Rows as a label file holds them; nothing for a background.
+    """Format rows as a label file; a background gives an empty text.
 
-    Six digits, and boxes that do not reach beyond the image for rounding.
+    Values have six digits, and rounding does not move boxes beyond the image.
     """
     lines = [[str(int(row[0])), *(f"{value:.6f}" for value in row[1:])] for row in rows]
     return "".join(f"{' '.join(words)}\n" for words in lines)
@@ -130,7 +129,7 @@ def _text(path: Path) -> str:
 
 
 def _wrong(words: Sequence[str], names: Sequence[str], overshoot: float) -> str | None:
-    """Why a line is no box, or None."""
+    """Return why a line is not a valid box, or None."""
     if len(words) != 5:
         return _wrong_columns(len(words))
     for column, word in zip(COLUMNS, words, strict=True):
@@ -138,10 +137,10 @@ def _wrong(words: Sequence[str], names: Sequence[str], overshoot: float) -> str 
             return f"{column} is {word[:40]!r}, expected a finite number; correct the line"
     number, xc, yc, width, height = (float(word) for word in words)
     if number != int(min(max(number, -1), 2**31)) or not 0 <= number < len(names):
-        some = ", ".join(f"{n} {name}" for n, name in enumerate(names[:8]))
+        examples = ", ".join(f"{n} {name}" for n, name in enumerate(names[:8]))
         return (
-            f"class is {words[0]}, expected a whole number from 0 to {len(names) - 1} ({some}); "
-            "correct the line, or name the class in data.yaml"
+            f"class is {words[0]}, expected a whole number from 0 to {len(names) - 1} "
+            f"({examples}); correct the line, or name the class in data.yaml"
         )
     if not (width > 0 and height > 0):
         return (

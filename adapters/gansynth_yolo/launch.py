@@ -1,7 +1,7 @@
-"""``python -m gansynth_yolo.launch CONFIG.json``: the process in which a detector trains.
+"""``python -m gansynth_yolo.launch CONFIG.json``: the training process of a detector.
 
-It trains as its own library would, on a mirror of the user's data set, with its training set's
-places filled by ``Slots``. Its best weights then look at the real validation and test images.
+The detector trains as in its own library, on a mirror of the user's data set. ``Slots`` fill its
+training set. Its best weights are then evaluated on the real validation and test images.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def train(config: YoloConfig) -> None:
-    """Train, then judge on real images.
+    """Train, then evaluate on real images.
 
     Raises:
-        GansynthError: what is wrong with the data, the generator, the detector or the machine.
+        GansynthError: a fault of the data, generator, detector or machine.
     """
     from gansynth_yolo.judging import judge
     from gansynth_yolo.mirror import mirror
@@ -49,14 +49,14 @@ def _train(chosen: Detector, job: DetectorJob, session: YoloSession) -> Path:
     try:
         return chosen.train(job, session.slots, session)
     except Exception as error:
-        # Of a fault in a worker the main process may be told only that the worker has gone.
+        # The main process may only learn that a worker has gone, not why.
         if stopped := session.stopped():
             raise TrainingFault(stopped) from error
         raise
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train; returns the exit code, a line on stderr saying why it is not 0."""
+    """Train and return the exit code; a line on stderr explains a failure."""
 
     def work() -> None:
         if len(arguments) != 1:

@@ -1,4 +1,4 @@
-"""What the detection libraries' modules share: releases, sizes, devices, weights, last words."""
+"""Common functions of the detection libraries: releases, sizes, devices, weights, errors."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from gansynth.runtime.errors import (
 from gansynth_yolo.detectors import DETECTORS
 
 STRIDE = 32
-"""``imgsz`` is a multiple of it."""
+"""``imgsz`` must be a multiple of this."""
 Release = tuple[int, int]
 
 
 def check_release(name: str, least: Release, below: Release) -> str:
-    """The installed release of a library, which is not imported.
+    """Return the installed release of a library without importing it.
 
     Raises:
-        EnvironmentFault: it is not installed, or not one that our module works with.
+        EnvironmentFault: it is not installed, or is not supported.
     """
-    wanted = f">={dotted(least)},<{dotted(below)}"
+    expected = f">={dotted(least)},<{dotted(below)}"
     cure = f"install one by: pip install 'gansynth[{DETECTORS[name][2]}]'"
     try:
-        found = importlib.metadata.version(name)
+        installed = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         raise EnvironmentFault(
-            f"--detector {name}: not installed, expected {wanted}; {cure}"
+            f"--detector {name}: not installed, expected {expected}; {cure}"
         ) from None
-    if not least <= release_of(found) < below:
+    if not least <= release_of(installed) < below:
         raise EnvironmentFault(
-            f"--detector {name}: version {found}, expected {wanted}: its data set is extended "
-            f"from within, and that differs between releases; {cure}"
+            f"--detector {name}: version {installed}, expected {expected}: the adapter "
+            f"depends on internals that differ between releases; {cure}"
         )
-    return found
+    return installed
 
 
 def check_size(imgsz: int) -> None:
-    """Refuse a size that a detector would change.
+    """Reject a size that a detector would change.
 
     Raises:
-        UsageFault: with one nearby.
+        UsageFault: with the nearest valid size.
     """
     if imgsz % STRIDE:
         near = STRIDE * max(1, round(imgsz / STRIDE))
@@ -58,7 +58,7 @@ def check_size(imgsz: int) -> None:
 
 
 def check_cuda(name: str, number: int) -> None:
-    """Refuse a CUDA device that is not there.
+    """Reject a missing CUDA device.
 
     Raises:
         EnvironmentFault: torch does not see it.
@@ -74,7 +74,7 @@ def check_cuda(name: str, number: int) -> None:
 
 
 def best_of(weights: Path) -> Path:
-    """The best weights in a folder; the last ones where no epoch was judged."""
+    """Return the best weights in a folder, or the last ones without validation."""
     best = weights / "best.pt"
     return best if best.is_file() else weights / "last.pt"
 
@@ -83,35 +83,35 @@ def refuse_options(
     options: Mapping[str, Any],
     ours: Mapping[str, str],
     refused: Mapping[str, tuple[Any, str]],
-    known: Iterable[str],
-    whose: str,
+    available: Iterable[str],
+    library: str,
 ) -> None:
-    """Refuse options of a user that a library lacks, or that are not the user's to set.
+    """Reject unknown options of a library, and options that gansynth sets itself.
 
     Args:
-        ours: what gansynth sets -> where the user says what to.
-        refused: option -> the one value it may have, and why.
-        known: those it has, which a slip may have been meant for.
-        whose: the library, for messages.
+        ours: option that gansynth sets -> the user's option.
+        refused: option -> its only allowed value, and why.
+        available: options of the library, for suggestions.
+        library: its name in messages.
 
     Raises:
         UsageFault: naming the first.
     """
-    known = set(known)
+    available = set(available)
     for name, value in options.items():
         if name in ours:
             raise UsageFault(f"-- {name}={value}: gansynth sets it, give {ours[name]} instead")
         if name in refused and value != refused[name][0]:
             allowed, why = refused[name]
             raise UsageFault(f"-- {name}={value}: expected {name}={allowed}: {why}")
-        if name not in known:
-            meant = did_you_mean(name, known - set(ours) - set(refused))
-            raise UsageFault(f"-- {name}={value}: {whose} has no such option.{meant}")
+        if name not in available:
+            meant = did_you_mean(name, available - set(ours) - set(refused))
+            raise UsageFault(f"-- {name}={value}: {library} has no such option.{meant}")
 
 
 @contextlib.contextmanager
 def one_line(name: str) -> Iterator[None]:
-    """Whatever a library raises, the user gets one line of.
+    """Convert any error of a library to one line.
 
     Raises:
         GansynthError: our own, without a worker's traceback.
@@ -126,7 +126,7 @@ def one_line(name: str) -> Iterator[None]:
 
 
 def _last_line(error: BaseException) -> str:
-    """What an error says; of one from a worker process, which brings a traceback, its end."""
+    """Return the message of an error, or the last line of a worker's traceback."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
@@ -135,10 +135,10 @@ def _last_line(error: BaseException) -> str:
 
 
 def release_of(version: str) -> tuple[int, ...]:
-    """The first two numbers of a version; -1 for what is none."""
+    """Return the first two numbers of a version, -1 for other parts."""
     return tuple(int(part) if part.isdigit() else -1 for part in version.split(".")[:2])
 
 
 def dotted(numbers: Release) -> str:
-    """A release as it is written: ``8.4``."""
+    """Format a release: ``8.4``."""
     return ".".join(map(str, numbers))

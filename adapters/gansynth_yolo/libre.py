@@ -1,7 +1,7 @@
-"""LibreYOLO's detectors behind our interface.
+"""LibreYOLO's detectors as a ``Detector``.
 
-LibreYOLO (MIT) is imported when a job is looked at. It has colour inputs only: a grey file is read
-as three equal channels, and a grey sample becomes the same.
+LibreYOLO (MIT) is imported when a job is checked. It has colour inputs only. Grey files and grey
+samples become three equal channels.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Libre:
         _check_device(job.device)
 
     def train(self, job: DetectorJob, slots: Slots, watch: Watch) -> Path:
-        """Train; the weights of the best epoch, by LibreYOLO's own judgement."""
-        told = settings(job)
+        """Train, and return the weights of the epoch that LibreYOLO rates best."""
+        values = settings(job)
         weights = job.output.absolute() / "weights"
         last = weights / "last.pt"
         resume = job.resume and last.is_file()
@@ -51,16 +51,16 @@ class Libre:
             return best_of(weights)
         begin = last if resume else find_model(job.model)[2]
         # The second draws new weights, those that a model was opened with included.
-        told |= {"resume": resume} if begin else {"pretrained": False}
+        values |= {"resume": resume} if begin else {"pretrained": False}
         with silent_stdout():
             from gansynth_yolo.libre_places import mixed_training
 
             with one_line("libreyolo"), mixed_training(slots, watch):
-                _open(job, begin).train(**told, callbacks=_Told(slots, watch))
+                _open(job, begin).train(**values, callbacks=_Told(slots, watch))
         return best_of(weights)
 
     def predict(self, job: DetectorJob, weights: Path, images: Sequence[Path]) -> list[Found]:
-        """What trained weights find in image files, read as in training."""
+        """Detect objects in image files, read as in training."""
         with silent_stdout():
             # Opened anew: after a training that was never validated a model is still in training
             # mode, where its head gives tensors of two axes that LibreYOLO cannot decode.
@@ -82,7 +82,7 @@ class Libre:
 
 
 def epochs_done(weights: Path) -> int:
-    """Epochs that a training had done when it wrote these weights.
+    """Return the epochs done when these weights were written.
 
     Raises:
         TrainingFault: the file is not LibreYOLO's, or damaged.
@@ -92,15 +92,15 @@ def epochs_done(weights: Path) -> int:
 
     try:
         return int(load_untrusted_torch_file(weights)["epoch"]) + 1
-    except Exception as error:  # whatever a damaged file makes torch raise
+    except Exception as error:  # torch raises anything for a damaged file
         raise TrainingFault(
-            f"{weights}: cannot be gone on from ({type(error).__name__}), expected weights that "
+            f"{weights}: cannot be resumed ({type(error).__name__}), expected weights that "
             "libreyolo wrote; remove the folder to begin anew"
         ) from error
 
 
 class _Told:
-    """LibreYOLO's callbacks: tells the watch, and keeps places and epochs together."""
+    """LibreYOLO's callbacks: report to the watch, and synchronise slots with epochs."""
 
     def __init__(self, slots: Slots, watch: Watch) -> None:
         self._slots, self._watch = slots, watch
@@ -115,8 +115,8 @@ class _Told:
             **{f"train/{name}": value for name, value in event.train_loss_items.items()},
             **event.val_metrics,
         }
-        told = {name: float(value) for name, value in numbers.items()}
-        self._watch.epoch(event.epoch, {k: v for k, v in told.items() if math.isfinite(v)})
+        metrics = {name: float(value) for name, value in numbers.items()}
+        self._watch.epoch(event.epoch, {k: v for k, v in metrics.items() if math.isfinite(v)})
 
 
 def _open(job: DetectorJob, weights: Path | None) -> Any:
@@ -140,7 +140,7 @@ def _check_device(name: str) -> None:
 
 
 def _read(path: Path) -> Any:
-    """An image as training reads it: uint8 (H, W, 3), BGR; of 16 bits the upper 8."""
+    """Read an image as in training: uint8 (H, W, 3), BGR, the upper 8 bits of 16."""
     import cv2
 
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION

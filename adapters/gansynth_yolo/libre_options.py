@@ -1,6 +1,6 @@
-"""What LibreYOLO is told: its settings for a job, and options of the user that are refused.
+"""Settings of LibreYOLO for a job, and the user's options that are rejected.
 
-LibreYOLO is imported when a job is looked at.
+LibreYOLO is imported when a job is checked.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from gansynth_yolo.detectors import DetectorJob
 from gansynth_yolo.libraries import check_release, refuse_options
 
 LEAST, BELOW = (1, 6), (1, 7)
-"""Releases whose data set and trainer we know: at least, and below."""
+"""Supported releases: at least, and below."""
 FAMILIES: Mapping[str, tuple[str, str]] = {
     "yolox": ("LibreYOLOX", "ntsmlx"),
     "yolo9": ("LibreYOLO9", "tsmc"),
 }
-"""Families of models whose training set can be mixed: the class in LibreYOLO, letters of sizes."""
+"""Supported model families -> the class in LibreYOLO, and its letters of sizes."""
 
 OURS: Mapping[str, str] = {
     **{
@@ -39,7 +39,7 @@ OURS: Mapping[str, str] = {
     "seed": "--seed",
     **dict.fromkeys(("project", "name", "exist_ok"), "--set output="),
 }
-"""Options of LibreYOLO that gansynth sets, and where the user says what to."""
+"""Options of LibreYOLO that gansynth sets -> the user's option."""
 
 REFUSED: Mapping[str, tuple[Any, str]] = {
     "class_balanced": (False, "it draws some images more often, which the ratio counts"),
@@ -50,30 +50,30 @@ REFUSED: Mapping[str, tuple[Any, str]] = {
     "classes": (None, "samples keep their classes; leave some out of the data set instead"),
     "allow_download_scripts": (False, "nothing is downloaded"),
 }
-"""Option -> the one value it may have, and why."""
+"""Option -> its only allowed value, and why."""
 
 NO_AUGMENTATION: Mapping[str, Any] = {
     **dict.fromkeys(("mosaic_prob", "mixup_prob", "hsv_prob", "flip_prob"), 0.0),
     **dict.fromkeys(("degrees", "translate", "shear", "perspective", "flipud"), 0.0),
     **dict.fromkeys(("copy_paste", "rot90"), 0.0),
 }
-"""Every augmentation off; of these a family has those it knows."""
+"""Options that turn off every augmentation; a family has some of them."""
 ALIASES = {"mosaic", "mixup", "fliplr"}
-"""What LibreYOLO's own command calls ``mosaic_prob``, ``mixup_prob`` and ``flip_prob``."""
+"""Names of ``mosaic_prob``, ``mixup_prob`` and ``flip_prob`` in LibreYOLO's own command."""
 _LOCAL_FILES = ("distill_model",)
 
 
 def check_version() -> str:
-    """The installed release of LibreYOLO; the package is not imported.
+    """Return the installed release of LibreYOLO without importing it.
 
     Raises:
-        EnvironmentFault: it is not installed, or not one that this adapter works with.
+        EnvironmentFault: it is not installed, or is not supported.
     """
     return check_release("libreyolo", LEAST, BELOW)
 
 
 def engine() -> Any:
-    """Import LibreYOLO, beside a CPU build of torch, too.
+    """Import LibreYOLO, also with a CPU build of torch.
 
     Raises:
         EnvironmentFault: see ``check_version``.
@@ -88,27 +88,27 @@ def engine() -> Any:
 
 @contextlib.contextmanager
 def silent_stdout() -> Iterator[None]:
-    """Send what LibreYOLO prints to stderr, where its log is."""
+    """Redirect the output of LibreYOLO to stderr, where its log is."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
 
 
 def settings(job: DetectorJob) -> dict[str, Any]:
-    """What LibreYOLO's ``train`` is told for a job.
+    """Return the arguments of LibreYOLO's ``train`` for a job.
 
     Raises:
-        UsageFault: an option or a value it does not know, or that would break the ratio.
+        UsageFault: an unknown option or value, or one that would break the ratio.
     """
     family, _, _ = find_model(job.model)
     hints = _options(family)
-    told = {} if job.augment else {k: v for k, v in NO_AUGMENTATION.items() if k in hints}
-    told |= _read_options(job.options, family, hints)
+    values = {} if job.augment else {k: v for k, v in NO_AUGMENTATION.items() if k in hints}
+    values |= _read_options(job.options, family, hints)
     output = job.output.absolute()
     if not _has_validation(job.data):
-        told["eval_interval"] = 0
+        values["eval_interval"] = 0
     return {
         "eval_interval": 1,  # so that the best weights are the best epoch's
-        **told,
+        **values,
         "data": str(job.data),
         "epochs": job.epochs,
         "imgsz": job.imgsz,
@@ -129,20 +129,20 @@ def _has_validation(data: Path) -> bool:
 
 
 def find_model(name: str) -> tuple[str, str, Path | None]:
-    """The family, size, and the weights to start from, if any, of a model: ``yolox-n``, or a file.
+    """Return family, size and initial weights (or None) of a model: ``yolox-n``, or a file.
 
     Raises:
-        UsageFault: another family, or a file that is not there; weights are never downloaded.
+        UsageFault: another family, or a missing file; weights are never downloaded.
     """
     if name.endswith(".pt"):
         return *_read_model(name), Path(name).absolute()
     family, _, size = name.partition("-")
     if family not in FAMILIES or size not in set(FAMILIES[family][1]):
-        known = [f"{f}-{letter}" for f, (_, letters) in FAMILIES.items() for letter in letters]
+        models = [f"{f}-{letter}" for f, (_, letters) in FAMILIES.items() for letter in letters]
         raise UsageFault(
-            f"--set model={name}: expected one of {', '.join(known)}, or a file of such weights, "
-            f"which libreyolo wrote; its other families load their images in ways that cannot be "
-            f"mixed yet.{did_you_mean(name, known)}"
+            f"--set model={name}: expected one of {', '.join(models)}, or a file of such weights "
+            f"that libreyolo wrote. Its other families load images in ways that cannot be mixed "
+            f"yet.{did_you_mean(name, models)}"
         )
     return family, size, None
 
@@ -158,22 +158,22 @@ def _read_model(name: str) -> tuple[str, str]:
 
     try:
         loaded = load_untrusted_torch_file(name)
-        found = str(loaded["model_family"]), str(loaded["size"])
-    except Exception as error:  # whatever a file that is no checkpoint makes torch raise
+        model = str(loaded["model_family"]), str(loaded["size"])
+    except Exception as error:  # torch raises anything for a file that is no checkpoint
         raise UsageFault(
             f"--set model={name}: not weights that libreyolo wrote "
             f"({type(error).__name__}), expected such a file"
         ) from error
-    if found[0] not in FAMILIES or found[1] not in FAMILIES[found[0]][1]:
+    if model[0] not in FAMILIES or model[1] not in FAMILIES[model[0]][1]:
         raise UsageFault(
-            f"--set model={name}: weights of {'-'.join(found)}, expected one of "
+            f"--set model={name}: weights of {'-'.join(model)}, expected one of "
             f"{' or '.join(FAMILIES)}"
         )
-    return found
+    return model
 
 
 def _options(family: str) -> dict[str, Any]:
-    """Options of a family's trainings, and their types."""
+    """Return the training options of a family and their types."""
     model = getattr(engine(), FAMILIES[family][0])
     config = model.TRAIN_CONFIG
     hints = get_type_hints(config)
@@ -183,7 +183,7 @@ def _options(family: str) -> dict[str, Any]:
 def _read_options(
     options: Mapping[str, Any], family: str, hints: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The user's options, of the right type."""
+    """Check and convert the user's options."""
     from libreyolo.data.augment.spec import ignored_aug_params
     from libreyolo.training.config import apply_train_aliases
 
@@ -191,8 +191,8 @@ def _read_options(
         options = apply_train_aliases(dict(options), "detect")
     except ValueError as error:
         raise UsageFault(f"libreyolo refuses an option: {error}") from error
-    known = (set(hints) - ignored_aug_params(family)) | ALIASES
-    refuse_options(options, OURS, REFUSED, known, f"libreyolo's {family}")
+    available = (set(hints) - ignored_aug_params(family)) | ALIASES
+    refuse_options(options, OURS, REFUSED, available, f"libreyolo's {family}")
     read = {}
     for name, value in options.items():
         if name in _LOCAL_FILES and not Path(str(value)).is_file():
@@ -206,4 +206,4 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
         return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
         why = error.errors()[0]["msg"]
-        raise UsageFault(f"-- {name}={value}: not what libreyolo expects: {why}") from error
+        raise UsageFault(f"-- {name}={value}: libreyolo rejects the value: {why}") from error

@@ -1,7 +1,7 @@
-"""LibreYOLO's training set, some of whose places are filled from a bank when they are asked for.
+"""LibreYOLO's training set with slots that are filled from a sample bank on access.
 
-Importing this module imports LibreYOLO, in worker processes, too. It stays as it is installed: two
-names of its trainer's module stand for ours while a training is set up and runs, and only then.
+Importing this module imports LibreYOLO, also in worker processes. LibreYOLO is not modified on
+disk. Two names of its trainer module are replaced while a training is set up and runs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ANNOTATED = np.zeros((1, 5), np.float32)
 
 @contextlib.contextmanager
 def mixed_training(slots: Slots, watch: Watch) -> Iterator[None]:
-    """Trainings of LibreYOLO draw from places meanwhile; validation never does."""
+    """Let trainings of LibreYOLO use slots in this context; validation never does."""
     stock = _trainer.YOLODataset, _trainer.create_dataloader
     _trainer.YOLODataset = partial(MixedDataset, slots)
     _trainer.create_dataloader = partial(make_loader, watch)
@@ -44,15 +44,15 @@ def mixed_training(slots: Slots, watch: Watch) -> Iterator[None]:
 
 
 class MixedDataset(_data.YOLODataset):  # type: ignore[misc]  # LibreYOLO has no types
-    """The real images, sorted by path, then the synthetic places; an index is a place.
+    """The real images, sorted by path, then the synthetic slots. An index is a slot.
 
-    LibreYOLO asks ``pull_item`` for the image of an item and for those that a mosaic or MixUp puts
-    beside it; ``Primaries`` tells us which item it is at. Partners are chosen uniformly among
-    places whose ``load_anno`` has boxes: here every place has, and what fills it is drawn by the
-    same preference, so that the preference leaves the ratio alone.
+    LibreYOLO calls ``pull_item`` for the image of an item and for its partners in a mosaic or
+    MixUp. ``Primaries`` sets the current item. Partners are chosen uniformly among slots whose
+    ``load_anno`` has boxes. Here every slot has boxes, and its content is drawn by the same
+    preference. So the preference does not change the ratio.
 
     Raises:
-        DataFault: LibreYOLO finds other images than are counted on.
+        DataFault: LibreYOLO finds other images than expected.
     """
 
     def __init__(self, slots: Slots, *args: Any, **kwargs: Any) -> None:
@@ -73,15 +73,15 @@ class MixedDataset(_data.YOLODataset):  # type: ignore[misc]  # LibreYOLO has no
         return len(self.slots)
 
     def begin(self, index: int) -> None:
-        """The next pull of this place is a primary; all others until the next call are partners."""
+        """Mark the next pull of this slot as a primary; all further pulls are partners."""
         self._primary = index
 
     def load_anno(self, index: int) -> Any:
-        """Boxes that say nothing but that a place may be a partner."""
+        """Return dummy boxes, which make every slot a possible partner."""
         return _ANNOTATED
 
     def pull_item(self, index: int) -> tuple[Any, ...]:
-        """Image, boxes, the image's size and a number: all from one draw, before augmentation."""
+        """Return image, boxes, image size and a number: all of one draw, before augmentation."""
         drawn = self._draw(index)
         if drawn.image is None:
             return tuple(super().pull_item(drawn.real))
@@ -101,7 +101,7 @@ class MixedDataset(_data.YOLODataset):  # type: ignore[misc]  # LibreYOLO has no
 
 
 class Primaries(Dataset):  # type: ignore[type-arg]
-    """LibreYOLO's own mosaic and MixUp around a mixed set, telling it which item is made."""
+    """LibreYOLO's mosaic and MixUp around a mixed set, which is told the current item."""
 
     def __init__(self, items: Any) -> None:
         self.items = items
@@ -120,10 +120,10 @@ class Primaries(Dataset):  # type: ignore[type-arg]
 
 
 class EvenBatches(Sampler[list[int]]):
-    """Every place once an epoch, in batches as equal as can be.
+    """Every slot once per epoch, in batches of nearly equal size.
 
-    LibreYOLO itself drops what does not fill a last batch, other images in every epoch. Of places
-    none may be dropped, nor be trained on alone, which batch norm is not made for.
+    LibreYOLO itself drops an incomplete last batch, with other images in every epoch. Slots must
+    not be dropped. A batch of one image does not work with batch norm.
     """
 
     def __init__(self, data: Any, batch: int) -> None:
@@ -139,7 +139,7 @@ class EvenBatches(Sampler[list[int]]):
 
 
 class WatchedLoader(DataLoader):  # type: ignore[type-arg]
-    """A loader that tells how long a step took: from handing out a batch to the next request."""
+    """A loader that reports the time of a step: from handing out a batch to the next request."""
 
     def __init__(self, watch: Watch, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -153,12 +153,12 @@ class WatchedLoader(DataLoader):  # type: ignore[type-arg]
 
 
 def make_loader(
-    watch: Watch, dataset: Any, batch_size: int, num_workers: int, pin_memory: bool, **rest: Any
+    watch: Watch, dataset: Any, batch_size: int, num_workers: int, pin_memory: bool, **ignored: Any
 ) -> WatchedLoader:
-    """Stands in for LibreYOLO's ``create_dataloader``; ``rest`` are its ways of drawing images.
+    """Replace LibreYOLO's ``create_dataloader``; ``ignored`` are its options for drawing images.
 
     Raises:
-        DataFault: the training set is none of ours: it is no YOLO data set.
+        DataFault: the training set is not a YOLO data set.
     """
     if not isinstance(dataset.dataset, MixedDataset):
         raise DataFault(
@@ -177,6 +177,6 @@ def make_loader(
 
 
 def _as_bgr(image: Pixels) -> Any:
-    """A sample's pixels, grey or RGB, as LibreYOLO reads a file: uint8 (H, W, 3), BGR."""
+    """Convert a sample's pixels, grey or RGB, to LibreYOLO's: uint8 (H, W, 3), BGR."""
     code = cv2.COLOR_GRAY2BGR if image.shape[2] == 1 else cv2.COLOR_RGB2BGR
     return cv2.cvtColor(image, code)

@@ -1,7 +1,7 @@
-"""A data set as a detector may have it: links to the user's images, in a folder of ours.
+"""A mirror of a data set for a detector: a folder of links to the user's images.
 
-Skull-stripped images are written there, since no file holds them. Detectors write caches beside
-what they read, so none is ever shown the user's folder.
+Skull-stripped images are written there, since no file holds them. Detectors write caches beside the
+images they read, so they never read the user's folder.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from gansynth_yolo.source import YoloSource
 
 DATA = "data.yaml"
 MARK = ".gansynth-mirror"
-"""A file that says that a folder is a mirror and may be made anew."""
+"""A file that marks a folder as a mirror, which may be overwritten."""
 TOLERATED = 0.01
-"""What both detectors let a box reach beyond its image."""
+"""Share by which both detectors let a box exceed its image."""
 
 
 def mirror(
@@ -36,19 +36,19 @@ def mirror(
     folder: Path,
     *,
     channels: int | None = None,
-    more: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a folder of links that is this data set to a detector; one that is there is made anew.
+    """Write a mirror of a data set, and replace an existing one.
 
-    Images keep their bytes and their order: the n-th file of ``images/train`` is the n-th image of
-    the source's fold. Of fold ``all``, ``train`` has the validation images too.
+    Images keep their bytes and their order. The n-th file of ``images/train`` is the n-th image of
+    the source's fold. In fold ``all``, ``train`` also has the validation images.
 
     Args:
-        channels: what the detector is to see, 1 or 3; None for what the data set says.
-        more: further keys of ``data.yaml``, which is returned.
+        channels: image channels of the detector, 1 or 3; None for those of the data set.
+        extra: further keys of ``data.yaml``, which is returned.
 
     Raises:
-        UsageFault: the folder is somebody else's, or a detector would find no labels there.
+        UsageFault: the folder is not a mirror, or a detector would find no labels there.
         EnvironmentFault: the disk refuses.
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / MARK).is_file():
@@ -70,7 +70,7 @@ def mirror(
             "names": dict(enumerate(source.file.names)),
             "nc": len(source.file.names),
             "channels": channels or source.file.channels,
-            **(more or {}),
+            **(extra or {}),
         }
         text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
         (temporary / DATA).write_text(text, "utf-8")
@@ -81,20 +81,20 @@ def mirror(
 
 
 def parts(source: YoloSource) -> dict[str, tuple[YoloImage, ...]]:
-    """Images of a fold's ``train``, ``val`` and ``test``, in the order of their case ids."""
+    """Return the images of ``train``, ``val`` and ``test`` in the order of their case ids."""
     train = tuple(source.image(case) for case in source.train_ids)
     return {"train": train, "val": source.images["val"], "test": source.images["test"]}
 
 
 def mirrored(source: YoloSource, folder: Path, split: str) -> dict[str, Path]:
-    """Case id -> where its image is in a mirror, of one split."""
+    """Return case id -> image file in a mirror, for one split."""
     images = parts(source)[split]
     names = names_of(images)
     return {i.case: folder / "images" / split / n for i, n in zip(images, names, strict=True)}
 
 
 def names_of(images: Sequence[YoloImage]) -> list[str]:
-    """File names that are apart, sort as the images do, and hold no odd letter."""
+    """Return unique file names without odd letters, in the order of the images."""
     digits = len(str(len(images)))
     return [
         f"{number:0{digits}d}_{re.sub(r'[^A-Za-z0-9._-]+', '-', image.image.stem)[-100:]}"
@@ -104,7 +104,7 @@ def names_of(images: Sequence[YoloImage]) -> list[str]:
 
 
 def place(image: YoloImage, name: str, images: Path, labels: Path) -> None:
-    """Link an image and its label file; what is not as filed, or would be refused, is written."""
+    """Link an image and its label file; write those that are changed or that detectors reject."""
     images.mkdir(parents=True, exist_ok=True)
     labels.mkdir(parents=True, exist_ok=True)
     if image.as_filed:
@@ -121,7 +121,7 @@ def place(image: YoloImage, name: str, images: Path, labels: Path) -> None:
 
 
 def link(file: Path, name: Path) -> None:
-    """Let a file have another name: by a link, or by a copy where links are not to be had."""
+    """Link a file, or copy it where links are not supported."""
     with contextlib.suppress(OSError, NotImplementedError):
         os.symlink(file, name)
         return

@@ -1,9 +1,8 @@
-"""What fills the places of a detector's training set; knows no detector.
+"""Content of the slots of a detector's training set, independent of the detector.
 
-A detector asks for every place once an epoch, in any order, in any worker process, perhaps epochs
-ahead. How often a place was asked for is its epoch, counted in memory that all processes share.
-Everything random is keyed by (seed, epoch, place), so a frozen bank gives the same samples
-whatever the number of workers.
+A detector reads every slot once per epoch, in any order, in any worker process, perhaps epochs
+ahead. The number of reads of a slot is its epoch, counted in shared memory. Random numbers are
+keyed by (seed, epoch, slot). So a frozen bank gives the same samples with any number of workers.
 """
 
 from __future__ import annotations
@@ -29,22 +28,22 @@ if TYPE_CHECKING:
 Pixels = npt.NDArray[np.uint8]
 Classes = npt.NDArray[np.int64]
 PARTNERS = "partners"
-"""Folder in the plan's log where partners are counted."""
+"""Folder in the plan's log for counts of partners."""
 _TYPICAL = 32
-"""Samples of a bank that are looked at for what samples are like."""
+"""Samples of a bank that are read for typical boxes."""
 _PRIMARY, _PARTNER = 10, 11
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What fills one place of an epoch, or is the partner of what does.
+    """The content of one slot of an epoch, or of a partner.
 
     Attributes:
-        real: the real image that belongs here; of a synthetic sample the one it stands in for.
-        image: uint8 (H, W, C), RGB if C is 3; None says that the real image is drawn.
-        boxes: float32 (N, 4) of ``image``, x1, y1, x2, y2 in pixels.
+        real: index of the real image; for a sample, of the image it replaces.
+        image: of a sample, uint8 (H, W, C), RGB if C is 3; None for the real image.
+        boxes: float32 (N, 4) x1, y1, x2, y2 in pixels of ``image``.
         labels: int64 (N,), numbers of classes.
-        id: of the sample; empty for a real image.
+        id: id of the sample; empty for a real image.
     """
 
     real: int
@@ -56,13 +55,13 @@ class Drawn:
 
 
 class Slots:
-    """The places of a training set; may be inherited through fork or pickled to new processes.
+    """The slots of a training set; can be inherited through fork or pickled.
 
     Args:
-        plan: what is mixed; real images are named by index. Its clock, which schedules need, counts
-            epochs and never ticks.
-        channels: of the images that the detector gets, 1 or 3.
-        done: epochs that earlier sessions of the training have done.
+        plan: the mix, which names real images by index. Its clock for schedules counts epochs and
+            never ticks.
+        channels: channels of the detector's images, 1 or 3.
+        done: epochs of earlier sessions of the training.
     """
 
     def __init__(self, plan: MixPlan[int], real: int, channels: int, done: int = 0) -> None:
@@ -73,7 +72,7 @@ class Slots:
         self._open()
 
     def _open(self) -> None:
-        """Make what belongs to this process alone."""
+        """Create the state of this process."""
         plan = self.places.plan
         log = None if plan.log is None else plan.log / PARTNERS
         self._primaries = Mixer(plan, self._refuse)
@@ -96,10 +95,10 @@ class Slots:
     # -- what is drawn ---------------------------------------------------------------------------
 
     def primary(self, index: int) -> Drawn:
-        """What fills a place in its next epoch; every call counts as one.
+        """Return the content of a slot in its next epoch; every call counts as one.
 
         Raises:
-            TrainingFault: there is no sample where no real image may take its place.
+            TrainingFault: a sample is missing, and no real image may replace it.
         """
         epoch = self.done + self._shared[index]
         self._shared[index] += 1
@@ -108,12 +107,11 @@ class Slots:
         return self._fill(self._primaries, epoch, index, (_PRIMARY, epoch, index), turn=turn)
 
     def partner(self, index: int, annotated: IntArray | None = None) -> Drawn:
-        """What fills a place as a partner of the primary that this process drew last.
+        """Return the content of a slot as a partner of the primary that this process drew last.
 
-        A mosaic's partners are unbiased if their indices are uniform over all places. Of a detector
-        that prefers partners with boxes, ``annotated`` are the real images that have some, sorted:
-        another of these takes the place of one without, and a sample with boxes that of one
-        without.
+        A mosaic's partners are unbiased if their indices are uniform over all slots. For a detector
+        that prefers partners with boxes, ``annotated`` are the sorted real images with boxes. One
+        of these replaces an image without boxes, and a sample with boxes replaces one without.
 
         Raises:
             TrainingFault: as ``primary``.
@@ -124,10 +122,10 @@ class Slots:
         return self._fill(self._partners, epoch, index, key, annotated)
 
     def again(self, drawn: Drawn) -> bool:
-        """Count what a detector has kept of a draw as a partner that it need not draw.
+        """Count a draw that a detector uses again as a partner.
 
         Returns:
-            False, and nothing is counted, if a schedule may not let it be drawn any more.
+            False, without counting, if a schedule may forbid the draw by now.
         """
         if self.places.plan.schedule.kind != "constant":
             return False
@@ -137,24 +135,24 @@ class Slots:
         return True
 
     def rewind(self, epoch: int) -> None:
-        """Let every place's next epoch be this one, counted from 0.
+        """Set the next epoch of every slot, counted from 0.
 
-        For a detector that goes on with a training, or throws away what was drawn ahead. No other
-        process may be drawing.
+        Needed when a detector resumes a training or discards slots drawn ahead. No other process
+        may draw meanwhile.
         """
         self._shared[:] = [epoch - self.done] * len(self)
 
     def typical(self, index: int) -> tuple[FloatArray, Classes]:
-        """Boxes (N, 4) and labels (N,) that a synthetic place may have; nothing is counted.
+        """Return plausible boxes (N, 4) and labels (N,) of a synthetic slot, without counting.
 
-        For class counts, plots and automatic batch sizes. They are those of some sample of the
-        bank, none if it is empty, and lie in an image of ``typical_shape``.
+        They serve class counts, plots and automatic batch sizes. They are those of a sample of the
+        bank, in an image of ``typical_shape``. An empty bank gives none.
         """
         boxes, labels, _ = self._typical(index)
         return boxes.copy(), labels.copy()
 
     def typical_shape(self, index: int) -> tuple[int, int]:
-        """Height and width of the image that ``typical`` is of; (0, 0) if the bank is empty."""
+        """Return height and width of the image of ``typical``; (0, 0) if the bank is empty."""
         return self._typical(index)[2]
 
     # -- one process -----------------------------------------------------------------------------
@@ -218,14 +216,14 @@ class Slots:
         reader = None if bank is None else BankReader(bank)
         rng = self.places.rng(_TYPICAL)
         samples = [reader.draw(rng) for _ in range(_TYPICAL)] if reader is not None else []
-        found = [s for s in samples if s is not None and not self._refuse(s)]
-        return [(*corners(s.boxes), (s.image.shape[-2], s.image.shape[-1])) for s in found]
+        usable = [s for s in samples if s is not None and not self._refuse(s)]
+        return [(*corners(s.boxes), (s.image.shape[-2], s.image.shape[-1])) for s in usable]
 
 
 def pixels(image: npt.NDArray[Any], channels: int) -> Pixels:
-    """A bank's image (C, H, W) or (C, 1, H, W) in [0, 1] as uint8 (H, W, channels).
+    """Convert a bank's image (C, H, W) or (C, 1, H, W) in [0, 1] to uint8 (H, W, channels).
 
-    One channel is repeated where three are wanted, as detectors read grey files.
+    One channel is repeated for three, as detectors read grey files.
     """
     if image.ndim == 4:
         image = image[:, 0]
@@ -244,7 +242,7 @@ def _has_boxes(sample: BankSample) -> bool:
 
 
 def corners(boxes: Boxes | None) -> tuple[FloatArray, Classes]:
-    """A sample's boxes as x1, y1, x2, y2 (N, 4) in pixels, and the numbers of their classes."""
+    """Return a sample's boxes (N, 4) x1, y1, x2, y2 in pixels, and their class numbers."""
     if boxes is None:
         return np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
     flat = boxes.coords if boxes.coords.shape[1] == 4 else boxes.coords[:, [1, 2, 4, 5]]
@@ -253,7 +251,7 @@ def corners(boxes: Boxes | None) -> tuple[FloatArray, Classes]:
 
 @cache
 def _levels() -> Pixels:
-    """The uint8 of every float16, by its bits: looking up is ten times as fast as computing."""
+    """Return the uint8 of every float16 by its bits; a lookup is ten times as fast as computing."""
     every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     return _quantise(np.nan_to_num(every.astype(np.float32)))
 

@@ -1,4 +1,4 @@
-"""How ``yolo:`` is read: its ``--read`` keys."""
+"""The ``--read`` keys of ``yolo:``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _two_groups(value: Any) -> Any:
 
 
 class YoloOptions(ReadOptions):
-    """How a YOLO data set is read."""
+    """Options for reading a YOLO data set."""
 
     size: Size2 | None = Field(
         None,
@@ -48,7 +48,7 @@ class YoloOptions(ReadOptions):
     )
     missing: Literal["refuse", "background"] = Field(
         "refuse",
-        description="an image without a label file; the detectors take it for a `background`, as "
+        description="an image without a label file; the detectors treat it as `background`, as "
         "with an empty file",
     )
     overshoot: float = Field(
@@ -67,7 +67,7 @@ class YoloOptions(ReadOptions):
         None,
         description="regular expression whose two groups, found in a case's name without a "
         "leading `train/` or `val/`, are its volume and the number of its slice; without "
-        "`--subjects`, a volume is a person",
+        "`--subjects`, a volume is a subject",
     )
     spacing: PixelSpacing = Field(
         (1.0, 1.0), description="size of the files' pixels in mm along y,x (one number for both)"

@@ -1,4 +1,4 @@
-"""One detector training's bank, producer, counts and record; watches the training."""
+"""Sample bank, producer, counts and record of one detector training."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ LICENCES: Mapping[str, str] = {
     "libreyolo": "MIT",
     "ultralytics": "AGPL-3.0: its terms apply to this training and to the weights it has made",
 }
-"""Detector -> its licence, and what that means for a training."""
+"""Detector -> its licence and the consequences for a training."""
 
 
 class YoloSession(Session[int]):
-    """Checks a generator or bank, makes the bank if there is none, keeps count: a ``Watch``.
+    """Checks generator or bank, creates a missing bank, and counts draws: a ``Watch``.
 
     Raises:
-        IntegrityFault: leakage, or a generator or bank made for something else.
+        IntegrityFault: leakage, or a generator or bank of other data.
         UsageFault, DataFault: see ``guards`` and ``gansynth.hosts.record``.
-        EnvironmentFault: no room for the bank.
+        EnvironmentFault: too little disk space for the bank.
         TrainingFault: the bank does not fill.
     """
 
@@ -67,7 +67,7 @@ class YoloSession(Session[int]):
         self.slots = Slots(self.plan, len(source.train_ids), job.channels, first)
 
     def _held_out(self) -> tuple[CaseRecord, ...]:
-        """Records of held-out images, unless the adapter has just read them, or nobody asks."""
+        """Return the records of held-out images; read them only if needed and not read yet."""
         if self.config.held_out or self.injection.ratio.p == 0:
             return self.config.held_out
         return self.source.records(self.source.held_out_ids)
@@ -116,13 +116,13 @@ class YoloSession(Session[int]):
 
     def more(self) -> dict[str, Any]:
         """See ``Session.more``."""
-        per_epoch = [{k: v for k, v in one.items() if k != "so_far"} for one in self._epochs]
+        per_epoch = [{k: v for k, v in entry.items() if k != "so_far"} for entry in self._epochs]
         return {"partners": self.partners().to_json(), "per_epoch": per_epoch}
 
     # -- while training --------------------------------------------------------------------------
 
     def epoch(self, done: int, metrics: Mapping[str, float]) -> None:
-        """Tell the log what was drawn, and what has happened to the producer."""
+        """Log the draws of an epoch and the producer's state."""
         self.done = done
         before = self._epochs[-1]["so_far"] if self._epochs else {}
         so_far = self._so_far()
@@ -141,15 +141,15 @@ class YoloSession(Session[int]):
         self.write()
 
     def partners(self) -> Counts:
-        """Those of mosaics."""
+        """Return the counts of mosaic partners."""
         return self._partners.update()
 
     def _so_far(self) -> dict[str, int]:
-        own, partners = self.counts(), self.partners()
+        primaries, partners = self.counts(), self.partners()
         return {
-            "real": own.real,
-            "synthetic": own.synthetic,
-            "fell_back": own.fell_back,
+            "real": primaries.real,
+            "synthetic": primaries.synthetic,
+            "fell_back": primaries.fell_back,
             "partners_real": partners.real,
             "partners_synthetic": partners.synthetic,
             "partners_fell_back": partners.fell_back,
@@ -157,20 +157,20 @@ class YoloSession(Session[int]):
 
 
 def _drawn_in(drawn: Mapping[str, int]) -> str:
-    """What was drawn in one epoch, in words; workers draw ahead, some detectors' for epochs."""
-    said = f"{drawn['real']} real, {drawn['synthetic']} synthetic"
+    """Describe the draws during an epoch; workers draw ahead, some by epochs."""
+    text = f"{drawn['real']} real, {drawn['synthetic']} synthetic"
     if drawn["partners_real"] or drawn["partners_synthetic"]:
-        said += (
+        text += (
             f", with {drawn['partners_real']} real, {drawn['partners_synthetic']} synthetic "
             "partners in mosaics"
         )
     if missing := drawn["fell_back"] + drawn["partners_fell_back"]:
-        said += f"; {missing} of the real ones in place of a missing synthetic one"
-    return said
+        text += f"; {missing} of the real ones in place of a missing synthetic one"
+    return text
 
 
 def _worth_saying(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Losses and mean average precision, of all that a detector tells."""
+    """Select losses and mean average precision from a detector's metrics."""
     short = {key.removesuffix("(B)").removeprefix("metrics/"): n for key, n in metrics.items()}
     return {
         key: value
@@ -180,7 +180,7 @@ def _worth_saying(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def _gpus(device: str) -> tuple[int, ...]:
-    """CUDA devices a training has for itself."""
+    """Return the CUDA devices that the training occupies."""
     kind, _, number = device.partition(":")
     return (int(number or 0),) if kind == "cuda" else ()
 
@@ -189,10 +189,10 @@ def _gpus(device: str) -> tuple[int, ...]:
 
 
 def describe(config: YoloConfig, origin: Origin | None) -> dict[str, Any]:
-    """What one session mixes into what.
+    """Describe the data, mix and detector of one session.
 
     Args:
-        origin: what samples are drawn of; None if nothing synthetic is drawn.
+        origin: generator or bank of the samples; None without synthetic samples.
     """
     choices = asdict(config.choices)
     detector = config.choices.detector
@@ -209,7 +209,7 @@ def describe(config: YoloConfig, origin: Origin | None) -> dict[str, Any]:
 
 
 def epochs_done(output: Path) -> int:
-    """How many epochs the training in a folder has done.
+    """Return the epochs done by the training in a folder.
 
     Raises:
         UsageFault: there is none.
@@ -219,10 +219,10 @@ def epochs_done(output: Path) -> int:
 
 
 def check_resumable(config: YoloConfig) -> None:
-    """Refuse to go on with another training than the one that was begun.
+    """Reject a folder whose training differs from the one to resume.
 
     Raises:
-        UsageFault: there is none, it is of another detector or model, or it has ended.
+        UsageFault: there is no training, it has another detector or model, or it has ended.
         IntegrityFault: its record is damaged.
     """
     last, output = record.last_session(config.output), config.output
@@ -231,12 +231,12 @@ def check_resumable(config: YoloConfig) -> None:
         if before != now:
             raise UsageFault(
                 f"{output}: holds a training of the {key} {before}, not of {now}, expected the "
-                f"same to go on with; name that one, or {ANEW}"
+                f"same; name that one, or {ANEW}"
             )
     epochs, complete = last["of_epochs"], bool(read_json(output / FILE).get("complete"))
     if complete and epochs != config.choices.epochs:
         raise UsageFault(
-            f"--set epochs={config.choices.epochs}: the training in {output} has ended, as asked, "
-            f"after {epochs}; expected that number (its weights are only looked at again). To "
-            f"train longer, {ANEW}"
+            f"--set epochs={config.choices.epochs}: the training in {output} ended after "
+            f"{epochs}, expected that number (only its weights are evaluated again). To train "
+            f"longer, {ANEW}"
         )

@@ -1,4 +1,4 @@
-"""``yolo:data.yaml``: images with boxes, as detectors train on them, their split kept."""
+"""``yolo:data.yaml``: images with boxes and the split of a detector's data set."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from gansynth_yolo.images import Fault, Listing, list_images, same_files
 from gansynth_yolo.options import YoloOptions
 
 LARGEST = 256
-"""Longest edge of a generator's arrays unless a size is asked for."""
+"""Longest edge of a generator's arrays without ``--read size=``."""
 FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
-"""Folders that say what side of a split their images are on, and nothing of whose they are."""
+"""Folder names that say the split of their images, and nothing about the subject."""
 BACKGROUND = "background"
-"""Class of an image without boxes."""
+"""Class name of an image without boxes."""
 
 
 @reads(YoloOptions)
@@ -43,9 +43,9 @@ def open_yolo(request: SourceRequest) -> YoloSource:
     """Open ``yolo:data.yaml``, or the folder it lies in.
 
     Raises:
-        UsageFault: no such file, no such fold, or options that do not fit.
-        DataFault: something is wrong with a file; the message names it and the line or key.
-        IntegrityFault: a path leads out of the folder, or an image, or a person, is in two splits.
+        UsageFault: no such file, no such fold, or invalid options.
+        DataFault: an invalid file; the message names it and the line or key.
+        IntegrityFault: a path leads out of the folder, or an image or subject is in two splits.
     """
     source = YoloSource(request)
     for _, _, fault in source.faults():
@@ -54,13 +54,12 @@ def open_yolo(request: SourceRequest) -> YoloSource:
 
 
 class YoloSource(CaseSource):
-    """A YOLO data set. Its fold 0 is its own split; ``all`` trains on train and val.
+    """A YOLO data set. Fold 0 is its own split, ``all`` trains on train and val.
 
     Attributes:
-        request: what was asked for, with absolute paths.
-        file: what ``data.yaml`` says.
-        listing: its images, and what is wrong with them; those of the fold, where ``splits`` are
-            asked for.
+        request: the request, with absolute paths.
+        file: the content of ``data.yaml``.
+        listing: its images and their faults; of one fold if ``splits`` are given.
     """
 
     def __init__(self, request: SourceRequest) -> None:
@@ -69,52 +68,52 @@ class YoloSource(CaseSource):
         self.request = absolute(request, path)
         if self.fold not in ("0", "all") and self.options.splits is None:
             raise UsageFault(
-                f"--fold {self.fold!r}: {path} has one split, its own; expected 0, or all: train "
-                "and val together"
+                f"--fold {self.fold!r}: {path} has one split, expected 0, or all: train and val "
+                "together"
             )
         self.file: DatasetFile = read_dataset_file(path, allow_outside=self.options.allow_outside)
         self.everything: Listing = list_images(self.file, self.options)
         self.listing: Listing = self._dealt()
 
     def _dealt(self) -> Listing:
-        """The images as ``--read splits=`` deals them out, if it is given."""
+        """Return the images, split into folds by ``--read splits=`` if it is given."""
         everything = self.everything
         if self.options.splits is None or self.fold == "all" or everything.faults:
             return everything
-        said = Path(self.options.splits)
-        return everything.dealt(*one_fold(said, self.fold, self._subjects, self.file.path))
+        splits = Path(self.options.splits)
+        return everything.dealt(*one_fold(splits, self.fold, self._subjects, self.file.path))
 
     @property
     def places(self) -> tuple[Path, ...]:
-        """The folder of ``data.yaml``, and the one its paths are relative to."""
+        """The folder of ``data.yaml``, and the folder its paths are relative to."""
         return tuple(dict.fromkeys((self.file.home, self.file.root)))
 
     def divided(self, splits: Sequence[Split], folder: Path) -> SourceRequest:
-        """The same images dealt out otherwise: two small files in a folder."""
+        """Split the images into other folds: two small files in a folder."""
         return divide(self, self.everything.images, splits, folder).request(self.request)
 
     def faults(self) -> list[Fault]:
-        """What is wrong, without decoding an image; the first is what opening raises."""
-        found = list(self.listing.faults)
-        found += [*self._kind_faults(), *same_files(self.file, self.listing)]
-        if found:
-            return found
+        """Return all faults found without decoding an image; opening raises the first."""
+        faults = list(self.listing.faults)
+        faults += [*self._kind_faults(), *same_files(self.file, self.listing)]
+        if faults:
+            return faults
         if not any(len(image.rows) for image in self.listing.of("train")):
             message = (
                 f"{self.file.path}: train: none of {len(self.listing.of('train'))} images has a "
-                "box, expected one at least; are the label files where the images' paths have "
-                f"labels for images? The first ought to be {self.listing.of('train')[0].label}"
+                "box, expected one at least; are the label files in labels/ instead of "
+                f"images/? The first should be {self.listing.of('train')[0].label}"
             )
-            found.append((None, self.file.path, DataFault(message)))
+            faults.append((None, self.file.path, DataFault(message)))
         guard_split(
             [(case, self.subject(case)) for case in self.train_ids],
             [(case, self.subject(case)) for case in self.held_out_ids],
             fold=self.fold,
-            repair=f"list all images of a person under one of train, val and test in "
+            repair=f"list all images of a subject under one of train, val and test in "
             f"{self.file.path}",
         )
         _ = self.schema
-        return found
+        return faults
 
     # -- what it has -----------------------------------------------------------------------------
 
@@ -137,19 +136,19 @@ class YoloSource(CaseSource):
     @cached_property
     def held_out_ids(self) -> tuple[str, ...]:
         """Validation and test images, sorted; of fold ``all`` the test images."""
-        kept = set(self.train_ids)
-        return tuple(sorted(case for case in self.listing.images if case not in kept))
+        trained = set(self.train_ids)
+        return tuple(sorted(case for case in self.listing.images if case not in trained))
 
     def subject(self, case_id: str) -> str:
-        """The person an image is of: as asked for, else its volume, else the image itself."""
+        """Return the subject of an image: as given, else its volume, else the image itself."""
         return self._subjects[case_id]
 
     def place(self, case_id: str) -> tuple[str | None, int | None]:
-        """The volume an image is of and the number of its slice, where ``volumes`` says so."""
+        """Return an image's volume and slice number, if ``volumes`` is set."""
         return self._places[case_id]
 
     def label_class(self, case_id: str) -> int | None:
-        """Number of the class of the largest box, 0 for none, where ``classes`` asks for it."""
+        """Return the class number of the largest box, 0 for none, if ``classes`` is set."""
         if self.options.classes == "none":
             return None
         rows = self.image(case_id).rows
@@ -159,15 +158,15 @@ class YoloSource(CaseSource):
 
     @cached_property
     def schema(self) -> Schema:
-        """Grey or red, green, blue; classes of boxes as ``data.yaml`` names them."""
+        """The channels (grey, or red, green, blue) and the box classes of ``data.yaml``."""
         channels = ("grey",) if self.grey else ("red", "green", "blue")
         classes: tuple[str, ...] = ()
         if self.options.classes == "boxes":
             classes = (BACKGROUND, *self.file.names)
             if BACKGROUND in self.file.names:
                 raise UsageFault(
-                    f"--read classes=boxes: {self.file.path} names a class {BACKGROUND!r}, as "
-                    "images without boxes are called; expected another name; rename it"
+                    f"--read classes=boxes: {self.file.path} names a class {BACKGROUND!r}, which "
+                    "means images without boxes; expected another name; rename it"
                 )
         return Schema(
             channels,
@@ -180,7 +179,7 @@ class YoloSource(CaseSource):
 
     @cached_property
     def space(self) -> Space:
-        """Whole images of one size. The host's record has no size: detectors take any."""
+        """Whole images of one size, which is not recorded: detectors take any."""
         host: dict[str, Any] = {
             "dataset": self.name,
             "box_classes": list(self.file.names),
@@ -192,7 +191,7 @@ class YoloSource(CaseSource):
 
     @cached_property
     def size(self) -> tuple[int, int]:
-        """Rows and columns of what ``load`` returns."""
+        """Rows and columns of the arrays of ``load``."""
         if self.options.size is not None:
             return self.options.size
         edge = np.median([max(self.image(case).shape) for case in self.train_ids])
@@ -202,8 +201,8 @@ class YoloSource(CaseSource):
     @cached_property
     def grey(self) -> bool:
         """Whether images are read as one channel."""
-        asked = self.options.colour == "grey" or self.file.channels == 1
-        return asked or all(image.header.grey for image in self.listing.images.values())
+        forced = self.options.colour == "grey" or self.file.channels == 1
+        return forced or all(image.header.grey for image in self.listing.images.values())
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -211,7 +210,7 @@ class YoloSource(CaseSource):
         """Read one image: float32 (C, H, W), 0 to 1, of ``size``; boxes in its pixels.
 
         Raises:
-            DataFault: unknown, or damaged.
+            DataFault: an unknown or damaged image.
         """
         image = self.image(case_id)
         real_file(image.image, self.request)
@@ -222,15 +221,15 @@ class YoloSource(CaseSource):
         return fitted(case, self.size, stretch=self.options.fit == "stretch")
 
     def shape(self, case_id: str) -> tuple[int, ...]:
-        """Rows and columns of what ``load`` returns."""
+        """Rows and columns of the arrays of ``load``."""
         return self.size
 
     def record(self, case_id: str, load: Callable[[str], Case] | None = None) -> CaseRecord:
-        """Lineage record of an image, whatever size it is read in.
+        """Return the lineage record of an image, whatever size it is read in.
 
-        The hash is of the file's pixels. Boxes are not in it: an image that is held out is held out
-        however it is annotated, skull-stripped or not. Images of one constant value are all alike,
-        so the hash of one is made of its id too.
+        The hash is of the file's pixels, without boxes. So an image stays held out however it is
+        annotated, skull-stripped or not. Images of one constant value are identical, so their hash
+        includes the id.
         """
         pixels = read_pixels(self.image(case_id).image)
         digest, subject = self._digest(case_id, pixels), self.subject(case_id)
@@ -241,7 +240,7 @@ class YoloSource(CaseSource):
         )
 
     def content(self, case_id: str, load: Callable[[str], Case] | None = None) -> str:
-        """As ``record`` has it."""
+        """Return the hash of ``record``."""
         return self._digest(case_id, read_pixels(self.image(case_id).image))
 
     def _digest(self, case_id: str, pixels: np.ndarray[Any, Any]) -> str:
@@ -251,7 +250,7 @@ class YoloSource(CaseSource):
         return hashlib.sha256(f"{digest} {self.name} {case_id}".encode()).hexdigest()
 
     def image(self, case_id: str) -> YoloImage:
-        """The files of a case.
+        """Return the files of a case.
 
         Raises:
             DataFault: there is no such case.
@@ -283,16 +282,16 @@ class YoloSource(CaseSource):
 
     @cached_property
     def _subjects(self) -> dict[str, str]:
-        asked = self.request.subjects
-        if asked is not None and (asked.lower().endswith(".csv") or Path(asked).is_file()):
-            return read_subjects(asked, self.everything.images)
-        if asked is not None:
-            found = read_subjects(asked, {unsplit(case) for case in self.everything.images})
-            return {case: found[unsplit(case)] for case in self.everything.images}
+        subjects = self.request.subjects
+        if subjects is not None and (subjects.lower().endswith(".csv") or Path(subjects).is_file()):
+            return read_subjects(subjects, self.everything.images)
+        if subjects is not None:
+            by_name = read_subjects(subjects, {unsplit(case) for case in self.everything.images})
+            return {case: by_name[unsplit(case)] for case in self.everything.images}
         return {case: volume or case for case, (volume, _) in self._places.items()}
 
     def _spacing(self) -> tuple[float, float]:
-        """Of the arrays' pixels, in mm; 1 where nobody says what the files' are."""
+        """Return the spacing of the arrays' pixels in mm, 1 if it is not given."""
         rows, columns = self.options.spacing
         if "spacing" not in self.request.read:
             return rows, columns
@@ -303,7 +302,7 @@ class YoloSource(CaseSource):
         return round(rows * float(factors[0]), 6), round(columns * float(factors[1]), 6)
 
     def _kind_faults(self) -> list[Fault]:
-        """Images that are RGB where most are grey, or grey where most are RGB."""
+        """Return RGB images where most are grey, or grey images where most are RGB."""
         if self.options.colour == "grey":
             return []
         images = list(self.listing.images.values())
@@ -312,13 +311,13 @@ class YoloSource(CaseSource):
         odd, usual = (colour, "grey") if len(colour) <= len(grey) else (grey, "RGB")
         if len(odd) == len(images):
             return []
-        found = {"grey": "RGB", "RGB": "grey"}[usual]
+        colours = {"grey": "RGB", "RGB": "grey"}[usual]
         return [
             (
                 image.case,
                 image.image,
                 DataFault(
-                    f"{image.image}: is {found}, expected {usual} as {len(images) - len(odd)} of "
+                    f"{image.image}: is {colours}, expected {usual} as {len(images) - len(odd)} of "
                     f"{len(images)} images are; convert it, or read all as grey: --read colour=grey"
                 ),
             )
@@ -327,15 +326,15 @@ class YoloSource(CaseSource):
 
 
 def unsplit(case_id: str) -> str:
-    """A case's id without a leading ``train/``, say: a person is the same on either side of it."""
-    first, _, rest = case_id.partition("/")
-    return rest if rest and first.casefold() in FOLDERS else case_id
+    """Return a case's id without a leading split folder, e.g. ``train/``."""
+    first, _, tail = case_id.partition("/")
+    return tail if tail and first.casefold() in FOLDERS else case_id
 
 
 def fitted(case: Case, size: tuple[int, int], *, stretch: bool) -> Case:
-    """A 2D case (C, H, W) of another size, its boxes moved along.
+    """Resize a 2D case (C, H, W) and its boxes.
 
-    ``stretch`` brings rows and columns there each on their own; else zeros surround the case.
+    ``stretch`` scales rows and columns independently; else the case is padded with zeros.
     """
     shape = case.image.shape[1:]
     if stretch or shape == size:

@@ -1,1 +1,1 @@
-"""Training a network of DeepMedic's kind in torch, by its own configuration and segments."""
+"""Trains DeepMedic's network in torch, with DeepMedic's configuration and segments."""

@@ -1,7 +1,7 @@
 """Augmentation of segments, as DeepMedic's ``dataManagement/augmentSample.py`` (commit e10ba7c).
 
-Each segment draws for itself: intensities are shifted and scaled per channel, the same in the
-segment and in its contexts; then axes are mirrored, then planes turned, labels alike.
+Random values are drawn per segment. Intensities are shifted and scaled per channel, equally in the
+segment and its contexts. Then axes are mirrored and planes rotated, as are the labels.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ Moments = tuple[float, float]
 
 @dataclass(frozen=True)
 class Change:
-    """What is done to one segment."""
+    """The augmentation of one segment."""
 
     shift: npt.NDArray[np.float32]  # float32 (C,), added first
     scale: npt.NDArray[np.float32]  # float32 (C,)
-    mirrored: tuple[bool, ...]  # which axes are
+    mirrored: tuple[bool, ...]  # mirrored axes
     turned: tuple[int, ...]  # quarter turns in each of the ``PLANES``
 
     def of_image(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """A segment or a context (C, X, Y, Z), changed."""
+        """Augment a segment or a context (C, X, Y, Z)."""
         by = (slice(None), None, None, None)
         return self._moved((image + self.shift[by]) * self.scale[by], 1)
 
     def of_labels(self, labels: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
-        """Labels (X, Y, Z), changed."""
+        """Augment labels (X, Y, Z)."""
         return self._moved(labels, 0)
 
     def _moved(self, array: npt.NDArray[Any], lead: int) -> npt.NDArray[Any]:
-        axes = tuple(lead + axis for axis, wanted in enumerate(self.mirrored) if wanted)
+        axes = tuple(lead + axis for axis, flip in enumerate(self.mirrored) if flip)
         array = np.flip(array, axes)
-        for times, (one, other) in zip(self.turned, PLANES.values(), strict=True):
+        for times, (first, second) in zip(self.turned, PLANES.values(), strict=True):
             if times:
-                array = np.rot90(array, times, (lead + one, lead + other))
+                array = np.rot90(array, times, (lead + first, lead + second))
         return array
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How segments are changed at random."""
+    """The distribution of random augmentations of segments."""
 
     shift: Moments | None = None  # of intensities; None for none
-    scale: Moments | None = None  # of intensities, after they are shifted; None for none
+    scale: Moments | None = None  # of intensities, after the shift; None for none
     reflect: tuple[float, ...] = (0.0, 0.0, 0.0)  # probability for each axis x, y, z
     # for each of the ``PLANES`` the probabilities of 0, 1, 2 and 3 quarter turns, which add up to
     # 1; None for none
@@ -64,42 +64,44 @@ class Augmentation:
 
     @classmethod
     def usual(cls, axis: int = 0) -> Augmentation:
-        """What DeepMedic's own example does: intensities, and mirroring left to right."""
+        """Return the augmentation of DeepMedic's example: intensities and mirroring."""
         reflect = tuple(0.5 * (n == axis) for n in range(3))
         return cls((0.0, 0.05), (1.0, 0.01), reflect)
 
     @classmethod
     def from_values(cls, path: Path | None, values: Mapping[str, Any]) -> Augmentation | None:
-        """``augm_sample_prms_tr`` of a configuration, or the older keys; None for none.
+        """Read ``augm_sample_prms_tr`` of a configuration, or the older keys; None without.
 
         Raises:
             DataFault: naming the key.
         """
-        keys, found = Keys(path, values), cls()
+        keys, augmentation = Keys(path, values), cls()
         if parts := keys.table(KEY, ("hist_dist", "reflect", "rotate90")):
             pair, planes = ("shift", "scale"), tuple(PLANES)
             intensities = parts.table("hist_dist", pair, pair) or Keys(path, {})
             turns = parts.table("rotate90", planes, planes) or Keys(path, {})
-            found = cls(
+            augmentation = cls(
                 _moments(intensities, "shift"),
                 _moments(intensities, "scale"),
-                parts.numbers("reflect", found.reflect, 3, 0, 1),
+                parts.numbers("reflect", augmentation.reflect, 3, 0, 1),
                 tuple(_chances(turns, plane) for plane in planes),
             )
         # Keys that DeepMedic still takes, over the others.
         if keys.has("reflectImagesPerAxis"):
             flags = keys.flags("reflectImagesPerAxis", 3)
-            found = replace(found, reflect=tuple(0.5 * flag for flag in flags))
+            augmentation = replace(augmentation, reflect=tuple(0.5 * flag for flag in flags))
         if values.get("performIntAugm") is True:
             shift, scale = (
                 keys.numbers(f"sampleIntAugm{kind}WithMuAndStd", count=2)
                 for kind in ("Shift", "Multi")
             )
-            found = replace(found, shift=(shift[0], abs(shift[1])), scale=(scale[0], abs(scale[1])))
-        return None if found == cls() else found
+            augmentation = replace(
+                augmentation, shift=(shift[0], abs(shift[1])), scale=(scale[0], abs(scale[1]))
+            )
+        return None if augmentation == cls() else augmentation
 
     def check(self, geometry: Geometry, path: Path | None = None) -> None:
-        """Refuse to turn planes of segments that are not square in them.
+        """Reject rotations of planes in which segments are not square.
 
         Raises:
             DataFault: naming the key.
@@ -111,15 +113,15 @@ class Augmentation:
                 and chances[1] + chances[3] > 0
                 and not all(_square(s, axes) for s in shapes)
             ):
-                found = {plane: dict(zip(TURNS, chances, strict=True))}
-                raise Keys(path, found, f"{KEY}['rotate90']").odd(
+                value = {plane: dict(zip(TURNS, chances, strict=True))}
+                raise Keys(path, value, f"{KEY}['rotate90']").odd(
                     plane,
                     f"no turns by 90 or 270 degrees: segments of {geometry.segment} are not square "
                     "in this plane",
                 )
 
     def draw(self, channels: int, rng: np.random.Generator) -> Change:
-        """What is done to the next segment."""
+        """Draw the augmentation of the next segment."""
         mirrored = rng.random(3) < self.reflect
         turned = [
             0 if chances is None else int(rng.choice(4, p=chances)) for chances in self.rotate90
@@ -145,7 +147,7 @@ def _moments(keys: Keys, key: str) -> Moments | None:
 
 
 def _chances(keys: Keys, plane: str) -> tuple[float, ...] | None:
-    """Probabilities of quarter turns; DeepMedic takes numbers that do not add up to 1, too."""
+    """Return the probabilities of quarter turns, normalised as DeepMedic accepts any sum."""
     turns = keys.table(plane, TURNS, TURNS)
     if turns is None:
         return None

@@ -1,8 +1,8 @@
-"""From a case to its segments: read, padded, normalised, turned, cut, changed. As DeepMedic does.
+"""Cuts segments from a case as DeepMedic does: read, pad, normalise, rotate, cut, augment.
 
-In its order: padding comes first, so that what is mirrored counts where intensities are normalised.
-Centres are drawn as in its ``samplingType.py`` and ``sampling.py`` (commit e10ba7c), but for a
-region of interest with values beyond 1: each of its voxels counts once here.
+Padding comes first, so mirrored voxels count in the normalisation of intensities.
+Centres are drawn as in its ``samplingType.py`` and ``sampling.py`` (commit e10ba7c). One
+difference: voxels of a region of interest with values above 1 count once here.
 """
 
 from __future__ import annotations
@@ -49,20 +49,20 @@ _KEYS = {
 
 @dataclass(frozen=True)
 class Cutting:
-    """What is done to a case before segments are cut of it, where they are cut, and what then."""
+    """Preprocessing of a case, sampling of segments, and their augmentation."""
 
     sampling: Sampling  # where segments are centred
     # whether volumes are padded by the margin that is not predicted (padInputImagesBool)
     pad: bool = True
-    normalise: ZScore | None = None  # how intensities are (norm_zscore_prms); None for not at all
-    # how volumes are turned and zoomed (augm_img_prms_tr); None for not at all
+    normalise: ZScore | None = None  # of intensities (norm_zscore_prms); None for none
+    # rotation and zoom of volumes (augm_img_prms_tr); None for none
     affine: Affine | None = None
-    # how segments are changed (augm_sample_prms_tr); None for not at all
+    # augmentation of segments (augm_sample_prms_tr); None for none
     augment: Augmentation | None = None
 
     @classmethod
     def from_configs(cls, config: TrainConfig, model: ModelConfig) -> Cutting:
-        """What a training's configuration says of training cases (DataFault: naming the key)."""
+        """Read the cutting of training cases from the configuration (DataFault: naming the key)."""
         path, values, channels = config.path, config.values, len(config.channels)
         augment = Augmentation.from_values(path, values)
         if augment is not None:
@@ -76,7 +76,7 @@ class Cutting:
         )
 
     def for_validation(self, config: TrainConfig) -> Cutting:
-        """The same for validation on segments: nothing is changed, centres as validation asks for.
+        """Return the cutting for validation on segments: no augmentation, and validation's centres.
 
         Raises:
             DataFault: naming the key.
@@ -87,15 +87,15 @@ class Cutting:
 
 @dataclass(frozen=True)
 class Segments:
-    """So many segments, one after the other."""
+    """Arrays of N segments."""
 
     high: Image  # float32 (N, C, *segment)
     low: tuple[Image, ...]  # float32 (N, C, *low), for each factor
-    labels: npt.NDArray[np.int16]  # int16 (N, *output), of what is predicted
+    labels: npt.NDArray[np.int16]  # int16 (N, *output), of the predicted part
 
     @classmethod
     def empty(cls, count: int, channels: int, geometry: Geometry) -> Segments:
-        """Room for so many."""
+        """Allocate arrays for ``count`` segments."""
         return cls(
             np.empty((count, channels, *geometry.segment), np.float32),
             tuple(np.empty((count, channels, *shape), np.float32) for shape in geometry.low),
@@ -106,10 +106,10 @@ class Segments:
 def prepared(
     case: Loaded, geometry: Geometry, cutting: Cutting, rng: np.random.Generator | None = None
 ) -> Loaded:
-    """A case, padded, normalised, and turned at random.
+    """Pad, normalise, and randomly rotate a case.
 
     Raises:
-        DataFault: labels that are none of the network's classes, or shapes that differ.
+        DataFault: labels beyond the network's classes, or shapes that differ.
     """
     _refuse_odd(case, cutting.sampling.classes)
     image, labels, roi, core = case.image, case.labels, case.roi, case.core
@@ -141,16 +141,16 @@ def cut(
     *,
     augment: bool = True,
 ) -> Centres:
-    """Cut segments of a case at random.
+    """Cut random segments of a case.
 
     Args:
-        rows: int64 (N,), into which of its places; as many are cut.
+        rows: int64 (N,), the indices in ``into`` to fill; N segments are cut.
 
     Returns:
-        Where they were centred, in the padded volume.
+        Their centres in the padded volume.
 
     Raises:
-        DataFault: the case cannot be used, or no segment can be cut of it.
+        DataFault: the case is invalid, or no segment can be cut from it.
     """
     case = prepared(case, geometry, cutting, rng if augment else None)
     centres = draw_centres(
@@ -196,13 +196,13 @@ def _refuse_odd(case: Loaded, classes: int) -> None:
 
 
 def read_volume(file: str) -> npt.NDArray[Any]:
-    """The array (X, Y, Z) of a NIfTI file as stored, scaled; affine and spacing are of no use.
+    """Return the scaled array (X, Y, Z) of a NIfTI file as stored; the affine is ignored.
 
-    An image of two axes has Z of 1; a fourth axis has to be 1 and is left out.
+    An image of two axes has Z of 1. A fourth axis must have length 1 and is dropped.
 
     Raises:
         DataFault: the file is damaged, missing, or has more than three axes.
-        EnvironmentFault: it may not be read.
+        EnvironmentFault: reading is not permitted.
     """
     array = read_nifti(file, ndim=(2, 3, 4)).array
     if array.ndim == 2:
@@ -217,7 +217,7 @@ def read_volume(file: str) -> npt.NDArray[Any]:
 
 @dataclass(frozen=True)
 class Sampling:
-    """What decides on centres."""
+    """The distribution of centres."""
 
     kind: int = PER_CLASS  # one of ``configs.SAMPLINGS``
     classes: int = 2  # background included
@@ -228,10 +228,10 @@ class Sampling:
     def from_config(
         cls, config: TrainConfig, classes: int, which: Literal["train", "validation"] = "train"
     ) -> Sampling:
-        """What a configuration says for training or for validation on samples.
+        """Read the sampling of a configuration, for training or for validation on samples.
 
         Raises:
-            DataFault: weight maps, which are not sampled by here, or odd proportions.
+            DataFault: weight maps, which are not supported here, or invalid proportions.
         """
         kind = config.sampling if which == "train" else config.sampling_validation
         keys, (shares, maps) = Keys(config.path, config.values), _KEYS[which]
@@ -241,22 +241,22 @@ class Sampling:
         sampling = cls(kind, classes)
         if not keys.has(shares) or kind not in (FORE_BACKGROUND, PER_CLASS):
             return sampling
-        found = keys.numbers(shares, count=sampling.categories, low=0)
-        if sum(found) <= 0:
+        proportions = keys.numbers(shares, count=sampling.categories, low=0)
+        if sum(proportions) <= 0:
             raise keys.odd(shares, "a number above 0 among them")
-        return cls(kind, classes, found)
+        return cls(kind, classes, proportions)
 
     @property
     def categories(self) -> int:
-        """What segments are shared out among."""
+        """Number of categories among which segments are divided."""
         return {FORE_BACKGROUND: 2, PER_CLASS: self.classes}.get(self.kind, 1)
 
     def places(self, labels: npt.NDArray[np.int16], allowed: BoolArray) -> list[IntArray]:
-        """Flat indices of each category's voxels.
+        """Return the flat indices of each category's voxels.
 
         Args:
             labels: (X, Y, Z).
-            allowed: bool (X, Y, Z): where centres may be.
+            allowed: bool (X, Y, Z), the allowed centres.
         """
         masks = category_masks(self.kind, labels, self.classes)
         return [np.flatnonzero(mask & allowed) for mask in masks]
@@ -264,11 +264,11 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Centres:
-    """Centres within one case."""
+    """Centres of segments in one case."""
 
     voxels: IntArray  # int64 (N, 3)
-    categories: IntArray  # int64 (N,), which of the sampling's categories each was drawn for
-    restricted: bool  # whether they were drawn where they had better be, see ``draw_centres``
+    categories: IntArray  # int64 (N,), category of each centre
+    restricted: bool  # whether they are preferred centres, see ``draw_centres``
 
 
 def draw_centres(
@@ -282,15 +282,15 @@ def draw_centres(
     core: BoolArray | None = None,
     name: str = "case",
 ) -> Centres:
-    """Draw centres, with replacement, so that whole segments lie in the volume.
+    """Draw centres with replacement whose segments lie in the volume.
 
     Args:
         labels: (X, Y, Z).
-        roi: (X, Y, Z), where centres may be; None for everywhere.
-        core: (X, Y, Z), where they had better be; where nothing can be, everywhere is good enough.
+        roi: (X, Y, Z), the allowed centres; None for everywhere.
+        core: (X, Y, Z), the preferred centres; without a possible one, ``roi`` alone counts.
 
     Raises:
-        DataFault: the volume is smaller than a segment, or there is nothing to draw.
+        DataFault: the volume is smaller than a segment, or no centre is possible.
     """
     box = geometry.centres(labels.shape)
     if any(cut.start >= cut.stop for cut in box):
@@ -303,7 +303,7 @@ def draw_centres(
     for limit in (None,) if core is None else (core, None):
         allowed = within if limit is None else within & limit[box]
         places = sampling.places(inner, allowed)
-        shares = _shares(sampling, [len(found) > 0 for found in places])
+        shares = _shares(sampling, [len(voxels) > 0 for voxels in places])
         if shares is not None:
             counts = _distribute(count, shares, rng)
             flat = [
@@ -314,23 +314,23 @@ def draw_centres(
             kinds = np.repeat(np.arange(len(counts)), counts)
             return Centres(voxels, kinds, core is None or limit is not None)
     raise DataFault(
-        f"{name}: no voxel to centre a segment at: the region of interest, if there is one, or the "
-        f"classes that are sampled are not to be found {geometry.segment} away from the border; "
-        "leave the case out, or make segments smaller (segmentsDimTrain)"
+        f"{name}: no voxel to centre a segment at. The region of interest, or the sampled classes, "
+        f"have no voxel far enough from the border for segments of {geometry.segment}. Leave the "
+        "case out, or make segments smaller (segmentsDimTrain)"
     )
 
 
 def _shares(sampling: Sampling, present: list[bool]) -> npt.NDArray[np.float64] | None:
-    """Each category's share, those that are absent passing theirs on; None if nothing is left."""
-    wanted = np.asarray(sampling.proportions or (1.0,) * sampling.categories)
-    shares: npt.NDArray[np.float64] = np.where(present, wanted, 0.0)
+    """Return each category's share without absent ones, or None if all are absent."""
+    proportions = np.asarray(sampling.proportions or (1.0,) * sampling.categories)
+    shares: npt.NDArray[np.float64] = np.where(present, proportions, 0.0)
     total = shares.sum()
     return shares / total if total > 0 else None
 
 
 def _distribute(count: int, shares: npt.NDArray[np.float64], rng: np.random.Generator) -> IntArray:
-    """Whole numbers that add up to ``count``; what is left over goes to categories at random."""
+    """Return whole numbers that add up to ``count``; the remainder is assigned at random."""
     counts: IntArray = np.floor(count * shares + _ROUNDING).astype(np.int64)
-    rest = count - int(counts.sum())
-    np.add.at(counts, rng.choice(len(shares), rest, p=shares), 1)
+    remainder = count - int(counts.sum())
+    np.add.at(counts, rng.choice(len(shares), remainder, p=shares), 1)
     return counts

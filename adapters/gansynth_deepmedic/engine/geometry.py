@@ -1,4 +1,4 @@
-"""How large a segment is, what is predicted of it, and how far its subsampled contexts reach."""
+"""Geometry of a segment: size, predicted part, and extent of its subsampled contexts."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def _three(values: Iterable[T]) -> tuple[T, T, T]:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Segments of one size; everything in voxels along the axes of the array that is cut."""
+    """Segments of one size, in voxels along the axes of the array."""
 
-    segment: Triple  # what the path of full resolution sees
-    receptive: Triple  # voxels that one output of that path is made from; odd
-    factors: tuple[Triple, ...] = ()  # how much coarser each subsampled path sees
+    segment: Triple  # input of the path at full resolution
+    receptive: Triple  # receptive field of that path; odd
+    factors: tuple[Triple, ...] = ()  # subsampling factor of each further path
     # voxels by which the fully connected layers' output is smaller than that; even
     head: Triple = (0, 0, 0)
 
@@ -56,12 +56,12 @@ class Geometry:
 
     @classmethod
     def cubes(cls, segment: int, receptive: int, factors: Sequence[int] = ()) -> Geometry:
-        """Segments that are the same along every axis."""
+        """Return the geometry of cubic segments."""
         return cls((segment,) * 3, (receptive,) * 3, tuple((n, n, n) for n in factors))
 
     @classmethod
     def from_model(cls, model: ModelConfig, which: Which = "train") -> Geometry:
-        """Segments that a network is trained, validated or applied with.
+        """Return the segments of a network in training, validation or inference.
 
         Raises:
             DataFault: layers before the fully connected ones are padded, or kernels are even.
@@ -69,7 +69,7 @@ class Geometry:
         sizes = (model.segment, model.segment_validation, model.segment_inference)
         size = dict(zip(_KEYS, sizes, strict=True))[which]
         receptive, lost = model.receptive, model.unpredicted
-        x, y, z = (n + 1 - seen for n, seen in zip(lost, receptive, strict=True))
+        x, y, z = (n + 1 - field for n, field in zip(lost, receptive, strict=True))
         if any(model.padded) or any(n % 2 == 0 for n in receptive) or any(n % 2 for n in (x, y, z)):
             raise DataFault(
                 f"{model.path}: {_KEYS[which]} {list(size)} is predicted without {list(lost)} "
@@ -81,7 +81,7 @@ class Geometry:
 
     @property
     def output(self) -> Triple:
-        """Shape of what is predicted of a segment: its centre."""
+        """Shape of the predicted part of a segment: its centre."""
         return _three(n - lost for n, lost in zip(self._joined, self.head, strict=True))
 
     @property
@@ -91,28 +91,29 @@ class Geometry:
 
     @property
     def margin(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-        """Voxels before and after along each axis that a segment is larger than its output.
+        """Voxels before and after along each axis by which a segment exceeds its output.
 
-        Volumes are padded by as much (padInputImagesBool), so that all of them is predicted.
+        Volumes are padded by this margin (padInputImagesBool), so that they are predicted
+        completely.
         """
         lost = ((n - 1 + m) // 2 for n, m in zip(self.receptive, self.head, strict=True))
         return _three((n, n) for n in lost)
 
     def start(self, centre: Sequence[int]) -> Triple:
-        """First voxel of the segment around a centre; an even size is one longer behind it."""
+        """Return the first voxel of the segment around a centre; an even size extends behind."""
         return _three(int(c) - (n - 1) // 2 for c, n in zip(centre, self.segment, strict=True))
 
     def box(self, start: Sequence[int]) -> tuple[slice, slice, slice]:
-        """The segment that begins there."""
+        """Return the slices of the segment that begins at ``start``."""
         return _three(slice(first, first + n) for first, n in zip(start, self.segment, strict=True))
 
     def predicted(self, start: Sequence[int]) -> tuple[slice, slice, slice]:
-        """What is predicted of the segment that begins there: where its labels are."""
+        """Return the slices of the predicted part of the segment that begins at ``start``."""
         first = (n + before for n, (before, _) in zip(start, self.margin, strict=True))
         return _three(slice(n, n + size) for n, size in zip(first, self.output, strict=True))
 
     def centres(self, shape: Sequence[int]) -> tuple[slice, slice, slice]:
-        """Where centres may be, so that segments lie in a volume; empty if it is too small."""
+        """Return the slices of centres whose segments lie in a volume; empty if it is too small."""
         return _three(
             slice((size - 1) // 2, max((size - 1) // 2, length - size // 2))
             for size, length in zip(self.segment, shape, strict=True)
@@ -120,18 +121,18 @@ class Geometry:
 
     @property
     def _joined(self) -> Triple:
-        """Shape of what the paths are joined at, before the fully connected layers."""
+        """Shape at which the paths are joined, before the fully connected layers."""
         return _three(n - r + 1 for n, r in zip(self.segment, self.receptive, strict=True))
 
     def _low(self, factor: Triple) -> Triple:
         sizes = zip(self.receptive, self._joined, factor, strict=True)
-        return _three(seen + -(-size // times) - 1 for seen, size, times in sizes)
+        return _three(field + -(-size // times) - 1 for field, size, times in sizes)
 
 
 def corner_mean(image: Image) -> Image:
-    """Mean (C,) of the eight corners of each channel (C, X, Y, Z): what lies outside of a volume.
+    """Return the mean (C,) of the eight corners of each channel (C, X, Y, Z).
 
-    Worth keeping where many contexts are cut of one volume.
+    It is the value outside a volume. Compute it once for many contexts of one volume.
     """
     ends = [image[:, x, y, z].astype(np.float64) for z in (0, -1) for y in (0, -1) for x in (0, -1)]
     mean: Image = np.mean(np.stack(ends, axis=-1), axis=-1).astype(np.float32)
@@ -139,24 +140,24 @@ def corner_mean(image: Image) -> Image:
 
 
 def high_segment(image: Image, start: Sequence[int], geometry: Geometry) -> Image:
-    """The segment (C, *segment) of an image (C, X, Y, Z) that begins there: a view."""
+    """Return the segment (C, *segment) of an image (C, X, Y, Z) at ``start``: a view."""
     return image[(slice(None), *geometry.box(start))]
 
 
 def low_start(start: Sequence[int], factor: Sequence[int], receptive: Sequence[int]) -> Triple:
-    """First voxel of the context of a segment, maybe outside of the volume.
+    """Return the first voxel of a segment's context, which may lie outside the volume.
 
     Args:
         start: first voxel of the segment.
-        factor: how many voxels apart the context's are.
-        receptive: voxels that a prediction is made from, before subsampling.
+        factor: the distance of the context's voxels.
+        receptive: the receptive field, in voxels before subsampling.
     """
     first = []
-    for begin, times, seen in zip(start, factor, receptive, strict=True):
+    for begin, times, field in zip(start, factor, receptive, strict=True):
         if times % 2:
-            first.append(begin + times // 2 - (times - 1) // 2 * seen)
+            first.append(begin + times // 2 - (times - 1) // 2 * field)
         else:
-            first.append(begin + times // 2 - 1 - (times - 2) // 2 * seen - seen // 2)
+            first.append(begin + times // 2 - 1 - (times - 2) // 2 * field - field // 2)
     return first[0], first[1], first[2]
 
 
@@ -167,12 +168,12 @@ def low_context(
     geometry: Geometry,
     outside: Image | None = None,
 ) -> Image:
-    """Every factor-th voxel around a segment (C, *low); nearest voxels, nothing is averaged.
+    """Return every factor-th voxel around a segment (C, *low), without averaging.
 
     Args:
         image: (C, X, Y, Z).
         start: first voxel of the segment.
-        outside: (C,), value outside of the volume; None for ``corner_mean``.
+        outside: (C,), value outside the volume; None for ``corner_mean``.
     """
     shape = geometry.low[geometry.factors.index((factor[0], factor[1], factor[2]))]
     fill = corner_mean(image) if outside is None else outside
@@ -193,26 +194,26 @@ def low_context(
 def tiles(
     shape: Sequence[int], geometry: Geometry, roi: npt.NDArray[np.generic] | None = None
 ) -> list[Triple]:
-    """First voxels of segments whose predictions together cover a volume but for its margin.
+    """Return the first voxels of segments whose predictions cover a volume without its margin.
 
     The last one along each axis ends with the volume. x runs fastest, z slowest.
 
     Args:
         shape: of the (padded) volume, at least a segment's: see ``padded``.
-        roi: (X, Y, Z); segments without any of it are left out.
+        roi: (X, Y, Z); segments outside it are left out.
     """
     along = [
         _starts(length, size, step)
         for length, size, step in zip(shape, geometry.segment, geometry.output, strict=True)
     ]
-    found = [(x, y, z) for z in along[2] for y in along[1] for x in along[0]]
+    starts = [(x, y, z) for z in along[2] for y in along[1] for x in along[0]]
     if roi is None:
-        return found
-    return [start for start in found if roi[geometry.box(start)].any()]
+        return starts
+    return [start for start in starts if roi[geometry.box(start)].any()]
 
 
 def padding(shape: Sequence[int], geometry: Geometry, pad: bool = True) -> list[tuple[int, int]]:
-    """Voxels before and after along each axis that a volume is padded by."""
+    """Return the padding of a volume: voxels before and after along each axis."""
     widths = []
     for length, size, (before, after) in zip(shape, geometry.segment, geometry.margin, strict=True):
         low, high = (before, after) if pad else (0, 0)
@@ -221,11 +222,11 @@ def padding(shape: Sequence[int], geometry: Geometry, pad: bool = True) -> list[
 
 
 def padded(array: npt.NDArray[S], widths: Sequence[tuple[int, int]]) -> npt.NDArray[S]:
-    """An array (..., X, Y, Z) mirrored at its border, its outermost voxels once (``reflect``)."""
+    """Pad an array (..., X, Y, Z) by mirroring without its outermost voxels (``reflect``)."""
     whole = [(0, 0)] * (array.ndim - 3) + list(widths)
     return np.pad(array, whole, mode="reflect")
 
 
 def _starts(length: int, size: int, step: int) -> list[int]:
-    """Where segments begin along one axis."""
+    """Return the starts of segments along one axis."""
     return [*range(0, length - size, step), length - size]

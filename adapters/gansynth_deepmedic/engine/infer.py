@@ -1,4 +1,4 @@
-"""Whole volumes, segment by segment: what a network finds, and how well that fits the truth."""
+"""Prediction of whole volumes segment by segment, and comparison with the truth."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from gansynth_deepmedic.subepochs import Read, read_case
 
 PREDICTIONS = "predictions"
 RULE = (
-    "Dice = 2 both / (truth + predicted), in voxels of the whole volume; what is predicted outside "
-    "of the region of interest does not count. What the truth of a case has none of has no Dice "
-    "there (null), whatever was predicted, and the mean is over the cases that have one"
+    "Dice = 2 both / (truth + predicted), in voxels of the whole volume; predictions outside "
+    "the region of interest do not count. A label that the truth of a case lacks has no Dice "
+    "(null), whatever was predicted. The mean is over the cases with a Dice"
 )
 
 
@@ -45,49 +45,49 @@ class Predictor:
     """Applies a network to whole volumes."""
 
     network: DualPath  # on its device
-    geometry: Geometry  # of the segments that are put together (segmentsDimInference)
-    cutting: Cutting  # how a volume is padded and normalised
+    geometry: Geometry  # of the tiles (segmentsDimInference)
+    cutting: Cutting  # padding and normalisation of volumes
     device: torch.device  # of the network
     bf16: bool = False  # whether it computes in bfloat16
     batch: int = 10  # segments at once
 
     def labels(self, case: Loaded) -> npt.NDArray[np.int16]:
-        """The likeliest label of every voxel (X, Y, Z); 0 outside of the region of interest.
+        """Return the likeliest label of every voxel (X, Y, Z), 0 outside the region of interest.
 
-        Where volumes are not padded, their rim stays 0: nothing there is seen wholly.
+        Without padding, the rim stays 0, because its receptive field leaves the volume.
 
         Raises:
             DataFault: the case does not fit the network.
         """
         ready, whole = self.ready(case)
-        found = np.zeros(ready.image.shape[1:], np.int16)
+        labels = np.zeros(ready.image.shape[1:], np.int16)
         for start, logits in self.segments(ready):
-            found[self.geometry.predicted(start)] = logits.argmax(dim=0).cpu().numpy()
-        found = found[whole]
-        return found if case.roi is None else np.where(case.roi > 0, found, 0).astype(np.int16)
+            labels[self.geometry.predicted(start)] = logits.argmax(dim=0).cpu().numpy()
+        labels = labels[whole]
+        return labels if case.roi is None else np.where(case.roi > 0, labels, 0).astype(np.int16)
 
     def probabilities(self, case: Loaded) -> npt.NDArray[np.float32]:
-        """The probability of every label (classes, X, Y, Z), 0 where nothing is predicted.
+        """Return the probability of every label (classes, X, Y, Z), 0 where nothing is predicted.
 
         Raises:
             DataFault: the case does not fit the network.
         """
         ready, whole = self.ready(case)
         classes = self.cutting.sampling.classes
-        found = np.zeros((classes, *ready.image.shape[1:]), np.float32)
+        shares = np.zeros((classes, *ready.image.shape[1:]), np.float32)
         for start, logits in self.segments(ready):
-            found[(slice(None), *self.geometry.predicted(start))] = logits.softmax(dim=0).cpu()
-        found = found[(slice(None), *whole)]
-        return found if case.roi is None else found * (case.roi > 0)
+            shares[(slice(None), *self.geometry.predicted(start))] = logits.softmax(dim=0).cpu()
+        shares = shares[(slice(None), *whole)]
+        return shares if case.roi is None else shares * (case.roi > 0)
 
     def ready(self, case: Loaded) -> tuple[Loaded, tuple[slice, ...]]:
-        """A case as it is cut, at least as large as a segment, and where the volume lies in it."""
+        """Return a padded case, at least as large as a segment, and the volume's slices in it."""
         ready = prepared(case, self.geometry, self.cutting)
         margin = self.geometry.margin if self.cutting.pad else ((0, 0),) * 3
         shape = case.labels.shape
         whole = tuple(slice(low, low + n) for (low, _), n in zip(margin, shape, strict=True))
         missing = padding(ready.labels.shape, self.geometry, pad=False)
-        if any(more for _, more in missing):
+        if any(after for _, after in missing):
             image = np.asarray(padded(ready.image, missing), np.float32)
             labels = np.asarray(padded(ready.labels, missing), np.int16)
             roi = None if ready.roi is None else np.pad(ready.roi, missing)
@@ -95,19 +95,19 @@ class Predictor:
         return ready, whole
 
     def segments(self, case: Loaded) -> Iterator[tuple[Triple, Tensor]]:
-        """First voxel and logits (classes, X, Y, Z) of every segment of a case that is ready.
+        """Yield first voxel and logits (classes, X, Y, Z) of every segment of a prepared case.
 
-        Segments are looked at ``batch`` at once, in order.
+        Segments are predicted in order, ``batch`` at once.
         """
         starts = tiles(case.labels.shape, self.geometry, case.roi)
         outside = corner_mean(case.image)
         self.network.eval()
         for first in range(0, len(starts), self.batch):
-            some = starts[first : first + self.batch]
-            high = np.stack([high_segment(case.image, start, self.geometry) for start in some])
+            chunk = starts[first : first + self.batch]
+            high = np.stack([high_segment(case.image, start, self.geometry) for start in chunk])
             low = [
                 np.stack(
-                    [low_context(case.image, at, factor, self.geometry, outside) for at in some]
+                    [low_context(case.image, at, factor, self.geometry, outside) for at in chunk]
                 )
                 for factor in self.geometry.factors
             ]
@@ -115,11 +115,11 @@ class Predictor:
                 logits = self.network(
                     placed(high, self.device), [placed(part, self.device) for part in low]
                 )
-            yield from zip(some, logits.float(), strict=True)
+            yield from zip(chunk, logits.float(), strict=True)
 
 
 def placed(array: npt.NDArray[np.float32] | Tensor, device: torch.device) -> Tensor:
-    """Segments (B, C, X, Y, Z) on a device, as convolutions are fastest there."""
+    """Move segments (B, C, X, Y, Z) to a device, in the layout of fastest convolutions."""
     tensor = array if isinstance(array, Tensor) else torch.from_numpy(array)
     return tensor.to(device, memory_format=torch.channels_last_3d, non_blocking=True)
 
@@ -134,19 +134,19 @@ class Held:
 
 
 def held_cases(config: TrainConfig) -> tuple[Held, ...]:
-    """The validation cases of a configuration, named as their predictions are to be."""
+    """Return the validation cases of a configuration with the names of their predictions."""
     names = list(config.predictions) or [f"case_{n}" for n in range(len(config.validation))]
-    found: list[Held] = []
+    cases: list[Held] = []
     for name, listed in zip(names, config.validation, strict=True):
         stem = Path(name).name.removesuffix(".gz").removesuffix(".nii")
-        if any(stem == other.name for other in found):
+        if any(stem == case.name for case in cases):
             stem = f"{stem}_{listed.line}"
-        found.append(Held(stem, host_case(listed, stem), listed.labels is not None))
-    return tuple(found)
+        cases.append(Held(stem, host_case(listed, stem), listed.labels is not None))
+    return tuple(cases)
 
 
 def host_case(listed: Listed, name: str) -> HostCase:
-    """A listed case, to be read; how its files lie does not matter then."""
+    """Return a listed case for reading; the orientation of its files is not used."""
     return HostCase(
         name,
         tuple(MISSING if file is None else str(file) for file in listed.channels),
@@ -159,10 +159,10 @@ def host_case(listed: Listed, name: str) -> HostCase:
 
 
 def read_held(held: Held, read: Read) -> Loaded:
-    """Read a validation case; without labels, all are 0.
+    """Read a validation case; missing labels are 0.
 
     Raises:
-        DataFault: a file cannot be used, or it has no channel at all.
+        DataFault: an invalid file, or no channel.
     """
     if held.truth:
         return read_case(held.case, read)
@@ -177,43 +177,43 @@ def read_held(held: Held, read: Read) -> Loaded:
 def validate(
     predictor: Predictor, cases: Sequence[Held], read: Read, regions: Regions, folder: Path | None
 ) -> dict[str, Any]:
-    """Segment whole cases, and compare with the truth where there is one.
+    """Segment whole cases, and compare them with the truth if there is one.
 
     Returns:
-        A JSON document: ``rule``, ``regions``, ``mean`` and ``cases``; None stands for no Dice.
+        A JSON document: ``rule``, ``regions``, ``mean`` and ``cases``; None means no Dice.
 
     Raises:
         DataFault: a case cannot be used.
         EnvironmentFault: the disk refuses.
     """
-    told: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     scores: list[Scores] = []
     for held in cases:
         case = read_held(held, read)
-        found = predictor.labels(case)
+        predicted = predictor.labels(case)
         image = next(file for file in held.case.channels if file != MISSING)
         entry: dict[str, Any] = {"name": held.name, "image": image}
         if folder is not None:
-            entry["prediction"] = _write(folder / f"{held.name}.nii.gz", found, image).name
+            entry["prediction"] = _write(folder / f"{held.name}.nii.gz", predicted, image).name
         if held.truth:
-            scores.append(dice(found, case.labels, regions))
+            scores.append(dice(predicted, case.labels, regions))
             entry |= {"labels": held.case.labels, **_scores(scores[-1])}
-        told.append(entry)
+        entries.append(entry)
     return {
         "rule": RULE,
         "regions": {name: list(labels) for name, labels in regions},
         "mean": mean_dice(scores),
-        "cases": told,
+        "cases": entries,
     }
 
 
 def _scores(scores: Scores) -> dict[str, Any]:
-    """Dice of every region of a case, and the numbers of voxels it is made from."""
+    """Return the Dice of every region of a case, and its counts of voxels."""
     return {
-        "dice": {name: one["dice"] for name, one in scores.items()},
+        "dice": {name: score["dice"] for name, score in scores.items()},
         "voxels": {
-            name: {key: n for key, n in one.items() if key != "dice"}
-            for name, one in scores.items()
+            name: {key: n for key, n in score.items() if key != "dice"}
+            for name, score in scores.items()
         },
     }
 
@@ -228,7 +228,7 @@ def _write(path: Path, labels: npt.NDArray[np.int16], image: str) -> Path:
 
 
 class Confusion:
-    """Counts of labels on segments, summed over batches."""
+    """Confusion matrix of labels on segments, summed over batches."""
 
     def __init__(self, classes: int) -> None:
         self.counts = np.zeros((classes, classes), np.int64)
@@ -238,18 +238,18 @@ class Confusion:
         self.counts += counts
 
     def add_labels(self, truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> None:
-        """Count voxels by their true and predicted label; those without a label do not count."""
-        classes, known = len(self.counts), truth >= 0
-        pairs = truth[known].astype(np.int64) * classes + predicted[known]
+        """Count voxels by true and predicted label, without unlabelled ones."""
+        classes, labelled = len(self.counts), truth >= 0
+        pairs = truth[labelled].astype(np.int64) * classes + predicted[labelled]
         self.counts += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
     def accuracy(self) -> float:
-        """Share of voxels whose label is right; NaN of none."""
+        """Return the share of correct voxels; NaN without voxels."""
         total = int(self.counts.sum())
         return float(np.trace(self.counts)) / total if total else math.nan
 
     def dice(self) -> dict[str, float]:
-        """Dice of every label but 0 over all voxels together; NaN of one that is absent."""
+        """Return the Dice of every label but 0 over all voxels; NaN for an absent one."""
         both, truth = np.diag(self.counts), self.counts.sum(axis=1)
         sizes = truth + self.counts.sum(axis=0)
         return {

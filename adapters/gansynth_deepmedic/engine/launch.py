@@ -1,6 +1,6 @@
-"""``python -m gansynth_deepmedic.engine.launch ORDER.json``: where the torch engine trains.
+"""``python -m gansynth_deepmedic.engine.launch ORDER.json``: process of the torch engine.
 
-Started by the session, which has the producer and keeps the record; it is told by ``Progress``.
+The session starts it, owns the producer and writes the record. ``Progress`` reports to it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def _say(text: str) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train; returns the exit code, a line on stderr saying why it is not 0."""
+    """Train and return the exit code; a line on stderr explains a failure."""
 
     def work() -> None:
         if len(arguments) != 1:

@@ -1,4 +1,4 @@
-"""The network of DeepMedic: a path at full resolution, paths that see more at less of it.
+"""DeepMedic's network: a path at full resolution, and paths of larger context at lower resolution.
 
 Kamnitsas et al. 2017, Medical Image Analysis 36:61-78, with the residual connections of Kamnitsas
 et al. 2016 (BrainLes). Blocks are in the order of He et al. 2016: normalisation, activation,
@@ -24,11 +24,11 @@ PADDINGS: Mapping[str | None, str] = {
     **dict.fromkeys(("mirror", "MIRROR"), "mirror"),
     **dict.fromkeys(("zero", "ZERO", "SAME"), "zero"),
 }
-"""What configurations say of a layer's padding, and what is meant."""
+"""Values of a layer's padding in configurations -> the kind of padding."""
 
 
 def default_model(classes: int, channels: int) -> ModelConfig:
-    """DeepMedic's own example network (``deepMedic``): 8 layers, two subsampled paths."""
+    """Return DeepMedic's example network (``deepMedic``): 8 layers, two subsampled paths."""
     features, cube, voxel = [30, 30, 40, 40, 40, 40, 50, 50], [3, 3, 3], [1, 1, 1]
     values = {
         "numberOfOutputClasses": classes,
@@ -50,7 +50,7 @@ def default_model(classes: int, channels: int) -> ModelConfig:
 
 
 class RollingNorm(nn.Module):
-    """Batch normalisation whose statistics for inference are the mean over the last batches."""
+    """Batch normalisation; inference uses the mean statistics of the last batches."""
 
     means: Tensor
     variances: Tensor
@@ -82,7 +82,7 @@ class RollingNorm(nn.Module):
 
 
 class Bias(nn.Module):
-    """Adds a number to each channel."""
+    """Adds a constant to each channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class Bias(nn.Module):
 
 
 class Dropout(nn.Module):
-    """DeepMedic's: nothing is scaled in training, everything is in inference."""
+    """DeepMedic's dropout: no scaling in training, scaling in inference."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class Convolution(nn.Module):
 
 
 class LowRankConvolution(nn.Module):
-    """A third of the features from kernels within each plane (Ioannou et al. 2016, rank 2)."""
+    """Kernels within a plane, a third of the features for each (Ioannou et al. 2016, rank 2)."""
 
     def __init__(
         self, channels: tuple[int, int], kernel: Kernel, initial: tuple[str, float]
@@ -160,11 +160,11 @@ class LowRankConvolution(nn.Module):
 
 
 class Path(nn.Module):
-    """Blocks one after the other, with residual connections over two of them.
+    """A sequence of blocks with residual connections over two of them.
 
     Args:
-        residual: numbers of the blocks, from 1, whose output the input of the one before is added
-            to; channels that are missing count as zeros.
+        residual: numbers of blocks, from 1. The input of the previous block is added to their
+            output. Missing channels count as zeros.
     """
 
     def __init__(self, blocks: Sequence[nn.Module], residual: Sequence[int]) -> None:
@@ -218,24 +218,24 @@ class DualPath(nn.Module):
         self.bias = Bias(model.classes)
 
     def forward(self, normal: Tensor, low: Sequence[Tensor] = ()) -> Tensor:
-        """Logits of the voxels that are seen wholly.
+        """Return the logits of voxels whose receptive field lies in the segment.
 
         Args:
             normal: segments (B, C, X, Y, Z).
-            low: for each subsampled path the same segments' surroundings (B, C, X', Y', Z').
+            low: for each subsampled path the contexts of the segments (B, C, X', Y', Z').
 
         Returns:
             (B, classes, X', Y', Z'), smaller than the segments by ``ModelConfig.unpredicted``.
         """
         x = self.normal(normal)
-        seen = [x]
+        features = [x]
         for path, factor, part in zip(self.low, self.factors, low, strict=True):
-            seen.append(repeated(path(part), factor, x.shape[2:]))
-        logits: Tensor = self.bias(self.head(torch.cat(seen, dim=1)))
+            features.append(repeated(path(part), factor, x.shape[2:]))
+        logits: Tensor = self.bias(self.head(torch.cat(features, dim=1)))
         return logits
 
     def convolved(self) -> list[nn.Parameter]:
-        """Weights of all convolutions: what L1 and L2 are taken of."""
+        """Return the weights of all convolutions, which L1 and L2 regularise."""
         return [
             parameter
             for module in self.modules()
@@ -251,7 +251,7 @@ def _convolutions(
     lower_rank: Sequence[int],
     dropout: Sequence[float] | None,
 ) -> list[nn.Module]:
-    """The blocks of a path that sees the image; its first one has no normalisation of it."""
+    """Build the blocks of a path from the image; the first one does not normalise."""
     blocks: list[nn.Module] = []
     channels = model.channels
     for number, (count, kernel) in enumerate(zip(features, kernels, strict=True)):
@@ -294,19 +294,19 @@ def _norm(channels: int, model: ModelConfig) -> RollingNorm:
 def _activation(name: str, channels: int) -> nn.Module:
     if name == "prelu":
         return nn.PReLU(channels, init=0.01)
-    known = {"linear": nn.Identity, "relu": nn.ReLU, "elu": nn.ELU, "selu": nn.SELU}
-    made: nn.Module = known[name]()
+    activations = {"linear": nn.Identity, "relu": nn.ReLU, "elu": nn.ELU, "selu": nn.SELU}
+    made: nn.Module = activations[name]()
     return made
 
 
 def deviation(initial: tuple[str, float], channels: int, kernel: Kernel) -> float:
-    """Standard deviation of a convolution's first weights; ``fanIn`` 2 is He et al. 2015."""
+    """Return the standard deviation of initial weights; ``fanIn`` 2 is He et al. 2015."""
     kind, number = initial
     return number if kind == "normal" else math.sqrt(number / (channels * math.prod(kernel)))
 
 
 def mirrored(x: Tensor, margins: Sequence[int]) -> Tensor:
-    """(B, C, X, Y, Z) with margins that mirror it, its outermost voxels included."""
+    """Pad (B, C, X, Y, Z) by mirroring, outermost voxels included."""
     if max(margins) <= 1:
         sides = [margin for margin in reversed(margins) for _ in range(2)]
         return F.pad(x, sides, mode="replicate") if any(margins) else x
@@ -318,7 +318,7 @@ def mirrored(x: Tensor, margins: Sequence[int]) -> Tensor:
 
 
 def cropped(x: Tensor, size: Sequence[int]) -> Tensor:
-    """The centre of (B, C, X, Y, Z); of an even size the one towards the beginning."""
+    """Crop the centre of (B, C, X, Y, Z), for an even size towards the beginning."""
     for axis, count in enumerate(size, start=2):
         start = (x.shape[axis] - 1) // 2 - (count - 1) // 2
         x = x.narrow(axis, start, count)
@@ -326,7 +326,7 @@ def cropped(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def repeated(x: Tensor, factor: Sequence[int], size: Sequence[int]) -> Tensor:
-    """Each voxel of (B, C, X, Y, Z) as often as its factor says, cut to a size at the end."""
+    """Repeat each voxel of (B, C, X, Y, Z) by a factor, and crop the end to a size."""
     for axis, (times, count) in enumerate(zip(factor, size, strict=True), start=2):
         x = x.repeat_interleave(times, dim=axis).narrow(axis, 0, count)
     return x

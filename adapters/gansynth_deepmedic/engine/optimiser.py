@@ -1,7 +1,7 @@
-"""What is minimised and how: DeepMedic's ``cost_functions.py``, ``optimizers.py``, ``trainer.py``.
+"""Losses and optimisers of DeepMedic's ``cost_functions.py``, ``optimizers.py``, ``trainer.py``.
 
-torch's own optimisers differ: in where the small number of a denominator stands, in what momentum
-multiplies, and Nesterov's momentum is not to be had with RMSProp.
+torch's own optimisers differ in the position of the denominator's epsilon, and in the factor of
+momentum. Their RMSProp has no Nesterov momentum.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Optimiser(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float]) -> float: ...
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Change every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:
@@ -87,14 +87,14 @@ def _moment(state: dict[str, Any], key: str, like: Tensor) -> Tensor:
 
 
 class Rates:
-    """Learning rate and momentum of every epoch.
+    """Schedule of learning rate and momentum by epoch.
 
     Attributes:
-        done: epochs that are done.
-        divided: by ``auto``: how often the rate has been lowered.
-        best: by ``auto``: the best accuracy on validation segments so far.
-        best_at: epochs that were done before the best one.
-        lowered_at: epochs that were done when the rate was lowered last.
+        done: number of epochs done.
+        divided: ``auto``: number of times the rate has been lowered.
+        best: ``auto``: best accuracy on validation segments so far.
+        best_at: epochs done before the best one.
+        lowered_at: epochs done when the rate was lowered last.
     """
 
     _kept = ("done", "divided", "best", "best_at", "lowered_at")
@@ -104,7 +104,7 @@ class Rates:
         self.done, self.divided, self.best, self.best_at, self.lowered_at = 0, 0, 0.0, 0, 0
 
     def rate(self, done: float) -> float:
-        """The learning rate after so many epochs."""
+        """Return the learning rate after ``done`` epochs."""
         schedule = self.schedule
         if schedule.kind == "predef":
             passed = sum(done > epoch for epoch in schedule.at)
@@ -120,10 +120,10 @@ class Rates:
         return self.first
 
     def momentum(self, done: float) -> float:
-        """The momentum after so many epochs; it changes with the exponential schedule only.
+        """Return the momentum after ``done`` epochs; only the exponential schedule changes it.
 
-        It goes in a straight line from the first to the last one. DeepMedic adds the last one where
-        the first one is meant, and so goes beyond 1.
+        It changes linearly from the first to the last value. DeepMedic adds the last value instead
+        of the first, and so exceeds 1.
         """
         if self.schedule.kind != "expon":
             return self.first_momentum
@@ -131,7 +131,7 @@ class Rates:
         return self.first_momentum + gain * self._share(done)
 
     def end_epoch(self, done: int, accuracy: float | None) -> None:
-        """Lower the rate if it is time to; only ``auto`` looks at the accuracy."""
+        """Lower the rate when due; only ``auto`` uses the accuracy."""
         self.done = done + 1
         if self.schedule.kind != "auto":
             return
@@ -141,20 +141,20 @@ class Rates:
             self.divided, self.lowered_at = self.divided + 1, done
 
     def restart(self, done: int) -> None:
-        """Begin another training, of which ``auto`` has seen nothing, after so many epochs."""
+        """Begin another training after ``done`` epochs, with a fresh state of ``auto``."""
         self.divided, self.best, self.best_at, self.lowered_at = 0, 0.0, done, done
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps; see ``gansynth.core.generator.Memory``."""
+        """Return the state for a checkpoint; see ``gansynth.core.generator.Memory``."""
         return {key: torch.tensor(getattr(self, key), dtype=torch.float64) for key in self._kept}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what ``state`` gave."""
+        """Restore the result of ``state``."""
         for key in self._kept:
             setattr(self, key, type(getattr(self, key))(state[key].item()))
 
     def _share(self, done: float) -> float:
-        """How much of the time after waiting has gone, 0 to 1."""
+        """Return the elapsed share of the time after waiting, 0 to 1."""
         schedule = self.schedule
         return min(max(0.0, done - schedule.wait) / (schedule.epochs - schedule.wait), 1.0)
 
@@ -162,23 +162,23 @@ class Rates:
 def loss_of(
     logits: Tensor, labels: Tensor, losses: Losses, done: int
 ) -> tuple[Tensor, Mapping[str, Tensor]]:
-    """The weighted sum of a batch's losses, and each by its name.
+    """Return the weighted sum of a batch's losses, and each loss by name.
 
     Args:
         logits: (B, classes, X, Y, Z).
-        labels: whole numbers (B, X, Y, Z); negative ones have no class, and count in no sum.
+        labels: whole numbers (B, X, Y, Z); negative ones have no class and do not count.
     """
     classes = logits.shape[1]
     probabilities = logits.float().softmax(dim=1)
-    known = labels >= 0
+    labelled = labels >= 0
     clean = labels.clamp(min=0)
     parts: dict[str, Tensor] = {}
     if losses.xentr:
         log_right = (probabilities.gather(1, clean[:, None])[:, 0] + _LOG_EPS).log()
-        weights = class_weights(clean, known, losses, classes, done)
-        parts["xentr"] = -(weights[clean] * log_right * known).sum() / labels.numel()
+        weights = class_weights(clean, labelled, losses, classes, done)
+        parts["xentr"] = -(weights[clean] * log_right * labelled).sum() / labels.numel()
     if losses.iou or losses.dsc:
-        truth = (F.one_hot(clean, classes) * known[..., None]).movedim(-1, 1).float()
+        truth = (F.one_hot(clean, classes) * labelled[..., None]).movedim(-1, 1).float()
         if losses.iou:
             parts["iou"] = _one_minus_iou(probabilities, truth)
         if losses.dsc:
@@ -189,10 +189,12 @@ def loss_of(
     return total, parts
 
 
-def class_weights(labels: Tensor, known: Tensor, losses: Losses, classes: int, done: int) -> Tensor:
-    """Weights (classes,) in the cross-entropy, fading to 1 between two epochs."""
+def class_weights(
+    labels: Tensor, labelled: Tensor, losses: Losses, classes: int, done: int
+) -> Tensor:
+    """Return the class weights (classes,) of the cross-entropy, which fade to 1 over epochs."""
     if losses.reweight == "freq":
-        counts = torch.bincount(labels[known].flatten(), minlength=classes).float()
+        counts = torch.bincount(labels[labelled].flatten(), minlength=classes).float()
         first = labels.numel() / classes / (counts + _COUNT_EPS)
     elif losses.reweight == "per_c":
         first = torch.tensor(losses.weights, device=labels.device)

@@ -1,4 +1,4 @@
-"""Applies what a training of the torch engine has left to further images."""
+"""Applies a network trained by the torch engine to further images."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def predict(
     """Segment one case with the newest checkpoint of a training.
 
     Args:
-        training: folder of its results.
-        channels: NIfTI files, in the order of the training; None for one that the case lacks.
-        roi: file of the region of interest; labels outside of it are 0.
-        device: where it is computed.
-        precision: in which numbers.
+        training: folder of the training's results.
+        channels: NIfTI files in the order of the training; None for a missing channel.
+        roi: file of the region of interest; labels outside it are 0.
+        device: see ``gansynth.runtime.devices.pick_device``.
+        precision: number format of the computation.
 
     Returns:
         Labels (X, Y, Z) as the files are stored.
 
     Raises:
-        UsageFault: no training, or no checkpoint of it yet.
-        DataFault: files that cannot be used.
+        UsageFault: no training, or no checkpoint yet.
+        DataFault: invalid files.
         IntegrityFault: every checkpoint is damaged.
     """
     folder = Path(training)

@@ -1,4 +1,4 @@
-"""The dual-path network as gansynth's training loop takes one, and what checkpoints hold of it."""
+"""The dual-path network as a generator for gansynth's training loop, and its checkpoints."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ from gansynth_deepmedic.engine.settings import EngineSettings
 
 CHECKPOINTS = "checkpoints"
 NETWORK = "network"
-"""Name of the network, and of who trains it, in checkpoints."""
+"""Name of the network and of its player in checkpoints."""
 _DONE = "memory/rates/done"
-"""Epochs done, in a checkpoint."""
+"""Tensor of a checkpoint with the epochs done."""
 
 
 @dataclass
 class SegmentBatch(Batch):
-    """Segments (``image``), and what is predicted of them (``labels``)."""
+    """Segments (``image``) and the labels of their predicted part (``labels``)."""
 
     low: tuple[Tensor, ...] = ()  # their surroundings (B, C, X, Y, Z) for each subsampled path
     held: Drawn | None = None  # to validate on, before the first batch of a subepoch
 
     @classmethod
     def of(cls, items: Mapping[str, Tensor], held: Drawn | None = None) -> SegmentBatch:
-        """What ``DeepMedicSegments.batch`` gave, in memory of its own."""
+        """Copy a batch of ``DeepMedicSegments.batch``."""
         low = (value.clone() for name, value in items.items() if name.startswith("low_"))
         return cls(items["high"].clone(), items["labels"], low=tuple(low), held=held)
 
     def to(self, device: torch.device) -> SegmentBatch:
-        """The same on a device."""
+        """Return the batch on a device."""
         assert self.labels is not None
         low = tuple(placed(part, device) for part in self.low)
         high, labels = placed(self.image, device), self.labels.to(device)
@@ -56,12 +56,12 @@ class SegmentBatch(Batch):
 
 
 class DualPathSegmenter(Generator):
-    """The dual-path network as the training loop takes one."""
+    """The dual-path network as a generator for the training loop."""
 
     name: ClassVar[str] = "deepmedic"
     ema: ClassVar[tuple[str, ...]] = ()
     if_not_finite: ClassVar[str] = (
-        "Look for absurd intensities in the images, or lower learningRate of the configuration"
+        "Look for extreme intensities in the images, or lower learningRate of the configuration"
     )
 
     def __init__(
@@ -89,7 +89,7 @@ class DualPathSegmenter(Generator):
         return {NETWORK: DualPath(self.model)}
 
     def phases(self) -> Sequence[Phase]:
-        """One player."""
+        """Return one phase with one player."""
         return [Phase(NETWORK, self._loss)]
 
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -98,89 +98,90 @@ class DualPathSegmenter(Generator):
         return self.optimiser
 
     def set_epoch(self, at: float) -> float:
-        """What learning rates are multiplied by after so many epochs; sets the momentum."""
+        """Set the momentum after ``at`` epochs, and return the factor of the learning rate."""
         for group in self.optimiser.param_groups:
             group["momentum"] = self.rates.momentum(at)
         return self.rates.rate(at) / self.rates.first if self.rates.first else 1.0
 
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
-        """Nothing: whole volumes are segmented by ``infer.Predictor``."""
+        """Not implemented: ``infer.Predictor`` segments whole volumes."""
         raise NotImplementedError
 
     def to(self, device: torch.device) -> Generator:
-        """Move the network, as convolutions are fastest there."""
+        """Move the network to a device, in the layout of fastest convolutions."""
         self.device = device
         self.network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         return self
 
 
-def epochs_of(found: checkpoint.Checkpoint) -> int:
-    """Epochs that a checkpoint has done.
+def epochs_of(saved: checkpoint.Checkpoint) -> int:
+    """Return the epochs done by a checkpoint.
 
     Raises:
-        UsageFault: it is of an older gansynth, which counted checkpoints by epochs.
+        UsageFault: an older gansynth wrote it, which counted checkpoints by epochs.
     """
-    if _DONE not in found.tensors:
+    if _DONE not in saved.tensors:
         raise UsageFault(
-            f"{found.folder}: is a checkpoint of an older gansynth, expected one whose steps are "
+            f"{saved.folder}: is a checkpoint of an older gansynth, expected one whose steps are "
             "batches; start anew in another folder"
         )
-    return int(found.tensors[_DONE])
+    return int(saved.tensors[_DONE])
 
 
 def go_on(folder: Path, done: int, each: int, say: Callable[[str], None]) -> int:
-    """Leave the newest whole checkpoint of so many epochs at most as the last one of a folder.
+    """Keep the newest whole checkpoint of at most ``done`` epochs, and delete later ones.
 
     Args:
-        done: epochs; 0 begins a training.
-        each: steps of an epoch, which may have been others before.
+        done: number of epochs; 0 begins a training.
+        each: steps of an epoch, which may have changed.
 
     Returns:
-        Epochs that it has done.
+        The epochs done by the checkpoint.
 
     Raises:
-        UsageFault: a training would begin where there is one, or it is of an older gansynth.
-        IntegrityFault: there is no whole checkpoint.
+        UsageFault: a new training in a folder with checkpoints, or a checkpoint of an older
+            gansynth.
+        IntegrityFault: no whole checkpoint.
     """
     if done == 0:
         begun = sorted(folder.glob("step-*[1-9]*"))
         if begun:
             raise UsageFault(
-                f"{folder}: holds {begun[-1].name}, expected no checkpoint where a training "
-                "begins; go on with it (--set resume=yes), or choose another -o"
+                f"{folder}: holds {begun[-1].name}, expected no checkpoint for a new "
+                "training; resume it (--set resume=yes), or choose another -o"
             )
         return 0
     why = ""
     try:
-        found = checkpoint.latest(folder, lambda one: epochs_of(one) <= done)
+        newest = checkpoint.latest(folder, lambda saved: epochs_of(saved) <= done)
     except IntegrityFault as fault:
-        found, why = None, f"; {fault}"
-    if found is None:
+        newest, why = None, f"; {fault}"
+    if newest is None:
         raise IntegrityFault(
             f"{folder}: no whole checkpoint of {done} epoch(s) or fewer{why}, expected one; "
             "restore it from a backup, or start anew in another folder"
         )
-    for text in found.passed_over:
+    for text in newest.passed_over:
         name, _, error = text.partition(": ")
-        say(f"gansynth: WARNING: checkpoint {name} is damaged and was passed over: {error}")
-    epochs, last = epochs_of(found), found.folder
-    if found.state["step"] != epochs * each:
-        last = checkpoint.save(folder, epochs * each, found.tensors, {}, found.state)
+        say(f"gansynth: WARNING: checkpoint {name} is damaged and was skipped: {error}")
+    epochs, last = epochs_of(newest), newest.folder
+    if newest.state["step"] != epochs * each:
+        last = checkpoint.save(folder, epochs * each, newest.tensors, {}, newest.state)
     for path in folder.glob("step-*"):
-        if path != last and path.name >= found.folder.name:
+        if path != last and path.name >= newest.folder.name:
             shutil.rmtree(path, ignore_errors=True)  # the record knows nothing of it
     return epochs
 
 
 def load_network(network: DualPath, output: Path) -> None:
-    """Put the weights of a folder's newest whole checkpoint into a network.
+    """Load the weights of a folder's newest whole checkpoint into a network.
 
     Raises:
-        UsageFault: there is none, or it is of an older gansynth.
-        IntegrityFault: all are damaged, or of another network.
+        UsageFault: no checkpoint, or one of an older gansynth.
+        IntegrityFault: all checkpoints are damaged, or of another network.
     """
-    found = checkpoint.latest(output / CHECKPOINTS, lambda one: epochs_of(one) > 0)
-    if found is None:
+    newest = checkpoint.latest(output / CHECKPOINTS, lambda saved: epochs_of(saved) > 0)
+    if newest is None:
         raise UsageFault(f"{output / CHECKPOINTS}: no checkpoint, expected a trained network")
-    own = {name: tensor for name, tensor in found.tensors.items() if name.startswith("net/")}
-    checkpoint.restore(own, {NETWORK: network}, {}, {}, found.folder)
+    weights = {name: tensor for name, tensor in newest.tensors.items() if name.startswith("net/")}
+    checkpoint.restore(weights, {NETWORK: network}, {}, {}, newest.folder)

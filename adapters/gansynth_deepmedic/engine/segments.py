@@ -1,4 +1,4 @@
-"""``DeepMedicSegments``: the segments of a subepoch, real and synthetic, as a torch data set."""
+"""``DeepMedicSegments``: real and synthetic segments of a subepoch as a torch data set."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ logger = logging.getLogger("gansynth")
 Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any] | None]
 """Image (C, D, H, W), labels (D, H, W), and region of interest (D, H, W) or None.
 
-Labels may be -1 outside of the region, as sources give them; without a region that is what it is.
+Sources set labels outside the region to -1. Without a region these labels define it.
 """
 _AS_THEY_ARE = ((2, 1), (1, 1), (0, 1))
 """``HostCase.stored`` of files whose axes are z, y, x."""
@@ -42,31 +42,31 @@ class Drawn:
     subepoch: int  # counted from 0
     segments: Segments  # arrays of N of them
     synthetic: npt.NDArray[np.bool_]  # bool (N,), whether each is of a synthetic case
-    jobs: tuple[Job, ...]  # the cases that they were taken of
+    jobs: tuple[Job, ...]  # the cases of the segments
 
 
 class DeepMedicSegments(Dataset[dict[str, Tensor]]):
-    """The segments of one subepoch; ``set_subepoch`` goes on to the next.
+    """The segments of one subepoch; ``set_subepoch`` changes to another.
 
     An item is ``{"high": float32 (C, X, Y, Z), "low_0": float32 (C, X', Y', Z'), ...,
     "labels": int64 (X'', Y'', Z''), "synthetic": bool ()}``: the segment, one context for each
-    factor, and the labels of what a network without padding predicts of it. Items are in memory and
-    shuffled, so workers of a ``DataLoader`` gain nothing, nor does its shuffling.
+    factor, and the labels of the part that a network without padding predicts. Items are shuffled
+    and in memory, so workers or shuffling of a ``DataLoader`` are of no use.
 
-    Each case of a subepoch gives as many segments as any other, whose number is exact, and R:S of
-    the cases is R:S of the segments. Nothing is random but by the seeds, and the order in which
-    subepochs are drawn does not matter. Volumes are forgotten once they are cut.
+    All cases of a subepoch give equal numbers of segments, up to one. So R:S of the cases is R:S of
+    the segments. Random numbers depend on the seeds only, not on the order of subepochs. Volumes
+    are released once they are cut.
 
     Args:
-        subepochs: which cases.
-        read: reads a file: ``cutting.read_volume``.
-        geometry: of the segments.
-        cutting: where they are cut, and what is done to them: ``Cutting.from_configs``.
-        segments: of a subepoch, at least one for each case.
-        seed: of where segments are cut and how they are changed, beside that of the subepochs.
-        augment: whether anything is changed at random.
-        augment_synthetic: whether synthetic cases are, too.
-        tell: told ``job=...`` of each case when its subepoch is gone on to; ``Progress.tell``.
+        subepochs: the cases of each subepoch.
+        read: a function that reads a file: ``cutting.read_volume``.
+        geometry: geometry of the segments.
+        cutting: their sampling and augmentation: ``Cutting.from_configs``.
+        segments: segments of a subepoch, at least one for each case.
+        seed: seed of sampling and augmentation, beside that of the subepochs.
+        augment: whether segments are augmented.
+        augment_synthetic: whether synthetic ones are augmented too.
+        tell: called with ``job=...`` for each case when its subepoch begins: ``Progress.tell``.
     """
 
     def __init__(
@@ -110,11 +110,11 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
         augment: bool = True,
         seed: int = 0,
     ) -> DeepMedicSegments:
-        """Segments of cases in memory, for a training loop of one's own.
+        """Return the segments of cases in memory, for a user's training loop.
 
-        With DeepMedic's defaults: as many segments of each class, intensities shifted and scaled a
-        little, every other segment mirrored left to right (the last axis). The network's paths have
-        no padding, and a receptive field of ``receptive``::
+        DeepMedic's defaults apply: equal numbers of segments of each class, slightly shifted and
+        scaled intensities, and mirroring of the last axis with probability 0.5. The network's paths
+        have no padding, and a receptive field of ``receptive``::
 
             bank = gansynth.fill_bank("runs/g0", "bank", samples=64)
             data = DeepMedicSegments.of({"pat1": (image, labels, roi), ...}, bank, "1:2")
@@ -125,21 +125,21 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
                     loss = cross_entropy(logits, batch["labels"])
 
         Args:
-            cases: for each id the image (C, D, H, W), labels (D, H, W), and region of interest
-                (D, H, W) or None, as the generator of the bank's samples was fitted to: its ids,
-                its axes. Labels of -1 are outside of the region, as a source's ``load`` gives them.
-            bank: of crops of these cases, from ``gansynth.fill_bank`` or ``live_bank``; None for
-                real cases only.
+            cases: id -> image (C, D, H, W), labels (D, H, W), and region of interest (D, H, W) or
+                None. Ids and axes are those to which the bank's generator was fitted. Labels of -1
+                are outside the region, as from a source's ``load``.
+            bank: sample bank of crops of these cases, from ``gansynth.fill_bank`` or ``live_bank``;
+                None for real cases only.
             ratio: real:synthetic.
-            segment: voxels along each axis that the path of full resolution sees.
-            receptive: voxels that a prediction is made from.
-            factors: of the subsampled paths.
-            segments: of a subepoch.
-            cases_per_subepoch: None for every real case once, and its share of synthetic ones.
-            classes: background included; None for as many as the labels have.
-            units: of each channel, (scale, offset) from the bank's samples to these images.
-            augment: whether segments are changed at random.
-            seed: of everything.
+            segment: voxels along each axis of the input of the path at full resolution.
+            receptive: receptive field, in voxels.
+            factors: factors of the subsampled paths.
+            segments: segments of a subepoch.
+            cases_per_subepoch: None for every real case once, and the synthetic ones of the ratio.
+            classes: number of classes with background; None for that of the labels.
+            units: (scale, offset) of each channel from the bank's samples to these images.
+            augment: whether segments are augmented at random.
+            seed: seed of all random numbers.
 
         Raises:
             DataFault: shapes that do not fit.
@@ -169,7 +169,7 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
         return {name: values[0] for name, values in self.batch(index, index + 1).items()}
 
     def batch(self, begin: int, end: int) -> dict[str, Tensor]:
-        """The items from ``begin`` to before ``end`` as one batch: (B, C, X, Y, Z) and so on.
+        """Return the items from ``begin`` to before ``end`` as a batch: (B, C, X, Y, Z) ...
 
         Images share their memory with the data set.
         """
@@ -187,11 +187,11 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
 
     @property
     def jobs(self) -> tuple[Job, ...]:
-        """The cases that the present segments were taken of."""
+        """The cases of the current segments."""
         return () if self._now is None else self._now.jobs
 
     def set_subepoch(self, k: int, drawn: Drawn | None = None) -> None:
-        """Go on to a subepoch (DataFault, TrainingFault: see ``draw``)."""
+        """Change to a subepoch (DataFault, TrainingFault: see ``draw``)."""
         if drawn is None:
             self._now = None  # two subepochs need twice the memory
             drawn = self.draw(k)
@@ -203,7 +203,7 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
             self._tell(job=job.to_json())
 
     def draw(self, k: int) -> Drawn:
-        """The segments of subepoch k; changes nothing, so another thread may draw ahead.
+        """Return the segments of subepoch k without changing state; another thread may draw ahead.
 
         Raises:
             DataFault: a case cannot be used.
@@ -217,13 +217,13 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
             self._rng(_SHUFFLE, k).permutation(self.segments), np.cumsum(self._counts(places))[:-1]
         )
         jobs = []
-        for place, own in zip(places, rows, strict=True):
-            jobs.append(self._fill(place, segments, own))
-            synthetic[own] = bool(jobs[-1].sample)
+        for place, indices in zip(places, rows, strict=True):
+            jobs.append(self._fill(place, segments, indices))
+            synthetic[indices] = bool(jobs[-1].sample)
         return Drawn(k, segments, synthetic, tuple(jobs))
 
     def _fill(self, place: Place, segments: Segments, rows: IntArray) -> Job:
-        """Cut the segments of one place; its volume is forgotten."""
+        """Cut the segments of one slot, and release its volume."""
         case = self.subepochs.load(place, self.read)
         augment = self.augment and (self.augment_synthetic or not case.sample)
         rng = self._rng(_CUT, place.subepoch, place.number)
@@ -239,18 +239,15 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
         return Job.of(place, case, len(rows), spread=not where.restricted)
 
     def _counts(self, places: Sequence[Place]) -> list[int]:
-        """Segments of each place: the same, or one more for some where that leaves a rest.
-
-        The rest is shared out so that real and synthetic segments are as R:S as can be.
-        """
-        each, rest = divmod(self.segments, len(places))
+        """Return the segments of each slot; a remainder is shared to keep R:S of the segments."""
+        each, remainder = divmod(self.segments, len(places))
         counts = [each] * len(places)
         rng = self._rng(_SHARE, places[0].subepoch)
         kinds: dict[bool, list[int]] = {False: [], True: []}
         for number in rng.permutation(len(places)):
             kinds[places[number].synthetic].append(int(number))
-        drawn = (2 * rest * len(kinds[True]) + len(places)) // (2 * len(places))
-        for number in (*kinds[True][:drawn], *kinds[False][: rest - drawn]):
+        drawn = (2 * remainder * len(kinds[True]) + len(places)) // (2 * len(places))
+        for number in (*kinds[True][:drawn], *kinds[False][: remainder - drawn]):
             counts[number] += 1
         return counts
 
@@ -261,10 +258,10 @@ class DeepMedicSegments(Dataset[dict[str, Tensor]]):
 def in_memory(
     cases: Mapping[str, Arrays], units: Sequence[tuple[float, float]] | None = None
 ) -> tuple[list[HostCase], Read]:
-    """Cases by names that stand for files, and what reads these.
+    """Return cases whose files are names, and a function that reads these.
 
     Raises:
-        DataFault: there are none, or shapes that do not fit.
+        DataFault: no cases, or shapes that do not fit.
     """
     files: dict[str, npt.NDArray[Any]] = {}
     hosts = []
@@ -274,8 +271,8 @@ def in_memory(
             inside = labels != OUTSIDE
             roi = inside.astype(np.int16) if roi is None else roi
             labels = np.where(inside, labels, 0)
-        own = {f"{case}/{number}": channel for number, channel in enumerate(image)}
-        files |= {**own, f"{case}/labels": labels}
+        channels = {f"{case}/{number}": channel for number, channel in enumerate(image)}
+        files |= {**channels, f"{case}/labels": labels}
         if roi is not None:
             files[f"{case}/roi"] = roi
         scales = tuple(units) if units is not None else ((1.0, 0.0),) * len(image)
@@ -284,7 +281,7 @@ def in_memory(
         hosts.append(
             HostCase(
                 case,
-                tuple(own),
+                tuple(channels),
                 f"{case}/labels",
                 None if roi is None else f"{case}/roi",
                 tuple(labels.shape),
@@ -302,7 +299,7 @@ def _check(
 ) -> None:
     shape = image.shape[1:]
     others = [labels.shape] if roi is None else [labels.shape, roi.shape]
-    if len(shape) != 3 or any(other != shape for other in others):
+    if len(shape) != 3 or any(size != shape for size in others):
         raise DataFault(
             f"{case}: image has shape {image.shape}, labels and region of interest {others}; "
             "expected (C, D, H, W) and (D, H, W)"

@@ -1,7 +1,7 @@
-"""What the torch engine is told beyond cases and segments, read from both configurations.
+"""Settings of the torch engine beyond cases and segments, read from both configurations.
 
 Keys of ``trainConfig.cfg`` and their defaults are DeepMedic's (``trainSessionParams.py`` of commit
-e10ba7c); those that the engine cannot do are refused, not passed over.
+e10ba7c). Unsupported keys are rejected, not ignored.
 """
 
 from __future__ import annotations
@@ -24,11 +24,9 @@ from gansynth_deepmedic.keys import Keys
 
 
 class TorchSettings(HostOptions):
-    """Keys of ``--set`` that the torch engine has beside those of every DeepMedic training."""
+    """Keys of ``--set`` for the torch engine, beside those of every DeepMedic training."""
 
-    device: Device = Field(
-        "auto", description="where the network trains: auto, cpu, cuda or cuda:N"
-    )
+    device: Device = Field("auto", description="training device: auto, cpu, cuda or cuda:N")
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="fp32, bf16, or auto: bf16 where the device computes it natively"
     )
@@ -49,7 +47,7 @@ ScheduleKind = Literal["stable", "predef", "poly", "auto", "expon"]
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How weights are changed."""
+    """Settings of the optimiser."""
 
     kind: OptimiserKind = "rmsprop"  # sgd0orAdam1orRms2
     rate: float = 1e-3  # learningRate, at the start
@@ -66,7 +64,7 @@ class Optimisation:
 
 @dataclass(frozen=True)
 class RateSchedule:
-    """How the learning rate changes from epoch to epoch."""
+    """Schedule of the learning rate over epochs."""
 
     kind: ScheduleKind = "poly"  # typeOfLearningRateSchedule
     epochs: int = 35  # of the whole training
@@ -80,13 +78,13 @@ class RateSchedule:
 
 @dataclass(frozen=True)
 class Losses:
-    """What is minimised; a weight of 0 leaves a loss out."""
+    """Weights of the losses; a weight of 0 leaves a loss out."""
 
     xentr: float = 1.0  # weight of the cross-entropy
     iou: float = 0.0  # weight of 1 - intersection over union
     dsc: float = 0.0  # weight of 1 - Dice
-    # classes are weighted in the cross-entropy ``freq``: by the inverse of how often they come in
-    # the batch, ``per_c``: by ``weights``; or not, if empty
+    # class weights of the cross-entropy: ``freq`` by inverse frequency in the batch, ``per_c`` by
+    # ``weights``, empty for none
     reweight: Literal["", "freq", "per_c"] = ""
     weights: tuple[float, ...] = ()  # one for each class
     # (first, last) epoch between which class weights fade to 1
@@ -95,12 +93,12 @@ class Losses:
 
 @dataclass(frozen=True)
 class Validation:
-    """How real validation cases are looked at."""
+    """Settings of validation on real cases."""
 
-    samples: bool = False  # whether segments of them are, before each subepoch's training
+    samples: bool = False  # whether segments are evaluated before each subepoch
     segments: int = 3000  # numberValidationSegmentsLoadedOnGpuPerSubep
     batch: int = 50  # batchsize_val_samples
-    # whether whole ones are every ``every`` epochs. At the end of the training they always are
+    # whether whole volumes are evaluated every ``every`` epochs; always at the end of the training
     volumes: bool = False
     every: int = 1  # numberOfEpochsBetweenFullInferenceOnValImages
     batch_volumes: int = 10  # batchsize_val_whole
@@ -109,7 +107,7 @@ class Validation:
 
 @dataclass(frozen=True)
 class EngineSettings(Document, whole=True):
-    """All of it."""
+    """All settings of the torch engine."""
 
     classes: int  # background included
     channels: int  # of the image
@@ -125,16 +123,16 @@ class EngineSettings(Document, whole=True):
 def read_settings(
     settings: Mapping[str, str], train: TrainConfig, model: ModelConfig
 ) -> EngineSettings:
-    """Read what the engine is told; everything is checked before anything starts.
+    """Read and check all settings of the engine.
 
     Args:
-        settings: keys of ``TorchSettings``, as typed; no others.
+        settings: keys of ``TorchSettings`` only, as typed.
 
     Raises:
-        UsageFault: a setting that is unknown or does not fit.
-        DataFault: a key of a configuration that does not fit, or that the engine cannot do.
+        UsageFault: an unknown or invalid setting.
+        DataFault: an invalid or unsupported key of a configuration.
     """
-    told = read_options(TorchSettings, settings, "the torch engine")
+    options = read_options(TorchSettings, settings, "the torch engine")
     refuse_unable(train, model)
     for which in get_args(Which):
         Geometry.from_model(model, which)
@@ -145,10 +143,10 @@ def read_settings(
     return EngineSettings(
         classes=model.classes,
         channels=model.channels,
-        device=told.device,
-        precision=told.precision,
+        device=options.device,
+        precision=options.precision,
         regions=read_regions(
-            told.regions,
+            options.regions,
             range(1, model.classes),
             expected=f"numbers from 1 to {model.classes - 1}",
         ),
@@ -156,7 +154,7 @@ def read_settings(
         rates=_rates(values, train),
         losses=_losses(values, train, model.classes),
         validation=_validation(
-            values, train, save if told.save_predictions is None else told.save_predictions
+            values, train, save if options.save_predictions is None else options.save_predictions
         ),
     )
 
@@ -172,7 +170,7 @@ _UNABLE = (
 
 
 def refuse_unable(train: TrainConfig, model: ModelConfig) -> None:
-    """Refuse what DeepMedic can do and the torch engine cannot.
+    """Reject features of DeepMedic that the torch engine does not support.
 
     Raises:
         DataFault: naming file, key and value.
@@ -180,8 +178,8 @@ def refuse_unable(train: TrainConfig, model: ModelConfig) -> None:
     for key in _UNABLE:
         if train.values.get(key) not in (None, [], ""):
             raise DataFault(
-                f"{train.path}: {key} = {train.values[key]!r}, which the torch engine cannot do; "
-                "remove it, or train the real program (--engine deepmedic)"
+                f"{train.path}: {key} = {train.values[key]!r}, which the torch engine does not "
+                "support; remove it, or train the real program (--engine deepmedic)"
             )
     where = "the model configuration" if model.path is None else model.path
     for key in ("padTypePerLayerNormal", "padTypePerLayerSubsampled"):
@@ -250,7 +248,7 @@ def _losses(values: Keys, train: TrainConfig, classes: int) -> Losses:
             )
     if not any(weights.values()):
         raise values.odd("losses_and_weights", "at least one loss with a weight")
-    known = {name: float(weights.get(name) or 0) for name in ("xentr", "iou", "dsc")}
+    terms = {name: float(weights.get(name) or 0) for name in ("xentr", "iou", "dsc")}
     again = _table(values, "reweight_classes_in_cost", {"type": None})
     kind, until = again.get("type"), again.get("schedule", [0, train.epochs])
     per_class: Any = again.get("prms") if kind == "per_c" else ()
@@ -267,7 +265,7 @@ def _losses(values: Keys, train: TrainConfig, classes: int) -> Losses:
             "'schedule' as [first epoch, last epoch]",
         )
     return Losses(
-        **known,
+        **terms,
         reweight=kind or "",
         weights=tuple(float(weight) for weight in per_class),
         until=(float(until[0]), float(until[1])),
@@ -275,10 +273,10 @@ def _losses(values: Keys, train: TrainConfig, classes: int) -> Losses:
 
 
 def _table(values: Keys, key: str, default: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = values.values[key] if values.has(key) else default
-    if not isinstance(found, Mapping):
+    table = values.values[key] if values.has(key) else default
+    if not isinstance(table, Mapping):
         raise values.odd(key, "a dictionary")
-    return found
+    return table
 
 
 def _is_weight(value: object) -> bool:

@@ -1,7 +1,7 @@
-"""Trains the dual-path network by gansynth's loop, on subepochs of segments.
+"""Trains the dual-path network with gansynth's loop on subepochs of segments.
 
-A step of the loop is a batch of segments, and it checkpoints at the end of every epoch. Nothing
-random is kept: whatever is drawn is keyed by seed and subepoch, or by seed and step.
+A step of the loop is a batch of segments. Checkpoints are written after every epoch. There is no
+random state: random numbers are keyed by seed and subepoch, or by seed and step.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ from gansynth_deepmedic.subepochs import Subepochs
 
 VALIDATION = "validation.json"
 _HELD = 1
-"""Number in the seed of validation segments."""
+"""Seed component of validation segments."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What an order means."""
+    """An order with its configurations and settings."""
 
     order: Order
     config: TrainConfig
@@ -78,7 +78,7 @@ class Task:
         """Read the configurations that an order names.
 
         Raises:
-            UsageFault, DataFault: they cannot be used.
+            UsageFault, DataFault: invalid configurations.
         """
         settings = EngineSettings.from_json(order.options)
         if order.model_config is not None:
@@ -89,11 +89,11 @@ class Task:
 
     @cached_property
     def cutting(self) -> Cutting:
-        """How segments are cut of training cases."""
+        """The cutting of training cases."""
         return Cutting.from_configs(self.config, self.model)
 
     def training(self, tell: Callable[..., None]) -> DeepMedicSegments:
-        """Segments to train on (DataFault: fewer than a batch, or than cases)."""
+        """Return the training segments (DataFault: fewer than a batch, or than cases)."""
         config, order = self.config, self.order
         if config.segments < max(config.batch, order.count):
             raise DataFault(
@@ -113,10 +113,10 @@ class Task:
         )
 
     def held_segments(self, held: tuple[Held, ...]) -> DeepMedicSegments | None:
-        """Segments of real validation cases; None if there is no validation on any."""
-        cases = tuple(one.case for one in held if one.truth)
-        wanted = self.settings.validation
-        if not wanted.samples or not cases:
+        """Return the segments of real validation cases; None without validation on segments."""
+        cases = tuple(case.case for case in held if case.truth)
+        validation = self.settings.validation
+        if not validation.samples or not cases:
             return None
         plan: MixPlan[int] = MixPlan(None, Ratio(1, 0), seed=self.order.seed, stream=(_HELD,))
         count = min(self.config.cases, len(cases))
@@ -125,7 +125,7 @@ class Task:
             read_volume,
             Geometry.from_model(self.model, "validation"),
             self.cutting.for_validation(self.config),
-            segments=max(wanted.segments, count),
+            segments=max(validation.segments, count),
             seed=self.order.seed,
             augment=False,
         )
@@ -135,12 +135,12 @@ class Training:
     """One session of a training; ``run`` does it all.
 
     Args:
-        task: what is to be done.
-        say: writes a line for the user.
-        progress: told how it goes; None for the order's own file.
+        task: order, configurations and settings.
+        say: a function that writes a line for the user.
+        progress: receives progress; None for the order's own file.
 
     Attributes:
-        steps: of a subepoch: its whole batches.
+        steps: whole batches of a subepoch.
         each: steps of an epoch.
     """
 
@@ -166,13 +166,13 @@ class Training:
         self._index, self._began = 0, 0.0
 
     def run(self) -> Mapping[str, Any]:
-        """Train what is left of it.
+        """Train the remaining epochs.
 
         Returns:
-            What is known of the trained network on real validation cases.
+            Metrics of the trained network on real validation cases.
 
         Raises:
-            GansynthError: what is wrong with data, samples, disk or the training itself.
+            GansynthError: a fault of data, samples, disk or training.
         """
         order, config, settings = self.task.order, self.task.config, self.task.settings
         first = go_on(order.output / CHECKPOINTS, order.done, self.each, self.say)
@@ -211,19 +211,19 @@ class Training:
         )
         if not self.held:
             self.say(
-                "gansynth: the configuration validates on no cases: no Dice will be reported. To "
-                "have it, name them and set performFullInferenceOnValidationImagesEveryFewEpochs"
+                "gansynth: the configuration has no validation cases, so no Dice is reported. To "
+                "have it, list them and set performFullInferenceOnValidationImagesEveryFewEpochs"
             )
 
     # -- what the loop asks for ------------------------------------------------------------------
 
     def _draw(self, k: int) -> tuple[Drawn, Drawn | None]:
-        """Segments of subepoch k, to train and to validate on."""
+        """Return the training and validation segments of subepoch k."""
         held = None if self.held_segments is None else self.held_segments.draw(k)
         return self.segments.draw(k), held
 
     def _batch(self, step: int, stage: Stage, which: range) -> SegmentBatch:
-        """The segments of a step; a thread of the loop asks for them while the last one runs."""
+        """Return the segments of a step; a thread of the loop calls it during the previous step."""
         (k, number), held = divmod(step, self.steps), None
         if number == 0:
             ahead, self._ahead = self._ahead, None
@@ -250,7 +250,7 @@ class Training:
         return self.segmenter.set_epoch(schedule.restarted(epoch, epochs))
 
     def _loss(self, step: Step) -> dict[str, Tensor]:
-        """The loss of a step, without L1 and L2; a subepoch begins with a look at validation."""
+        """Return the loss of a step; validation segments are evaluated before each subepoch."""
         if step.index % self.each == 0:
             self._seen = Confusion(self.task.settings.classes), []
         assert isinstance(step.batch, SegmentBatch)
@@ -260,7 +260,7 @@ class Training:
         return self.loss(step)
 
     def loss(self, step: Step) -> dict[str, Tensor]:
-        """The loss of a step's segments, without L1 and L2."""
+        """Return the loss of a step's segments, without L1 and L2."""
         batch = step.batch
         assert isinstance(batch, SegmentBatch)
         assert batch.labels is not None
@@ -277,7 +277,7 @@ class Training:
             self.tell(trained=k)
 
     def _epoch_ended(self, step: int, losses: Mapping[str, float]) -> None:
-        """Before its checkpoint, which keeps what follows for the learning rate."""
+        """Update metrics and learning rate before the checkpoint of an epoch."""
         confusion, accuracies = self._seen
         metrics: dict[str, Any] = {"loss": losses[f"{NETWORK}/loss"]}
         if accuracies:
@@ -290,19 +290,19 @@ class Training:
         self._metrics = metrics
 
     def _checkpointed(self, done: int, first: int) -> None:
-        """Tell of an epoch, and validate on whole volumes if it is time to."""
+        """Report an epoch, and validate on whole volumes when due."""
         if done == first:  # gone on from
             return
         self.tell(epoch=done, metrics=self._metrics)
-        wanted, self._end = self.task.settings.validation, None
-        if wanted.volumes and done % wanted.every == 0:
+        validation, self._end = self.task.settings.validation, None
+        if validation.volumes and done % validation.every == 0:
             self._end = self.volumes(done)
             self.tell(epoch=done, metrics={"dice": self._end.get("dice", {})})
 
     # -- validation ------------------------------------------------------------------------------
 
     def _look(self, drawn: Drawn) -> None:
-        """Count what the network makes of validation segments before a subepoch."""
+        """Evaluate the network on validation segments before a subepoch."""
         assert self.held_segments is not None
         self.held_segments.set_subepoch(drawn.subepoch, drawn)
         confusion = Confusion(self.task.settings.classes)
@@ -311,13 +311,13 @@ class Training:
             for first in range(0, count, size):
                 items = self.held_segments.batch(first, min(first + size, count))
                 batch = SegmentBatch.of(items).to(self.device)
-                found = self.segmenter.network(batch.image, batch.low).argmax(dim=1)
-                confusion.add_labels(items["labels"].numpy(), found.cpu().numpy())
+                predicted = self.segmenter.network(batch.image, batch.low).argmax(dim=1)
+                confusion.add_labels(items["labels"].numpy(), predicted.cpu().numpy())
         self._seen[0].add(confusion.counts)
         self._seen[1].append(confusion.accuracy())
 
     def volumes(self, done: int) -> dict[str, Any]:
-        """Segment the whole validation cases, write ``VALIDATION`` and, if wanted, what was found.
+        """Segment the whole validation cases, and write ``VALIDATION`` and optionally predictions.
 
         Returns:
             Mean Dice, for the record; empty without validation cases.
@@ -333,19 +333,19 @@ class Training:
             self.bf16,
             settings.validation.batch_volumes,
         )
-        found = validate(
+        scores = validate(
             predictor,
             self.held,
             read_volume,
             with_labels(settings.regions, range(1, settings.classes)),
             output / PREDICTIONS if settings.validation.save else None,
         )
-        write_json_atomic(output / VALIDATION, {"epochs": done, **found})
-        return {"dice": found["mean"]} if found["mean"] else {}
+        write_json_atomic(output / VALIDATION, {"epochs": done, **scores})
+        return {"dice": scores["mean"]} if scores["mean"] else {}
 
 
 class _Steps(NullReporter):
-    """Hears of every step of the loop, and of what it warns of."""
+    """Receives every step and warning of the loop."""
 
     def __init__(
         self, say: Callable[[str], None], stepped: Callable[[], None], over: Future[None]
@@ -362,12 +362,12 @@ class _Steps(NullReporter):
         finally:  # however it ends, the loop waits for no segments that are being drawn
             self._over.set_result(None)
 
-    def advance(self, n: int = 1, **shown: object) -> None:
+    def advance(self, n: int = 1, **figures: object) -> None:
         self._stepped()
 
 
 def _begun(work: Callable[[], Any]) -> Future[Any]:
-    """Work that a thread does meanwhile; nobody waits for it where the training ends."""
+    """Start work in a daemon thread, which does not delay the end of the training."""
     future: Future[Any] = Future()
 
     def run() -> None:

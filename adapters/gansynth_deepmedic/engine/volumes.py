@@ -1,7 +1,7 @@
-"""Whole volumes are normalised, turned and zoomed as DeepMedic does it (commit e10ba7c).
+"""Normalisation, rotation and zoom of whole volumes as in DeepMedic (commit e10ba7c).
 
-``dataManagement/preprocessing.py`` and ``augmentImage.py``. The angles that its ``max_rot_xyz``
-names are those in the planes xy, xz and yz, in this order.
+Sources: ``dataManagement/preprocessing.py`` and ``augmentImage.py``. The angles of its
+``max_rot_xyz`` are those in the planes xy, xz and yz, in this order.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MODES = (
     "grid-mirror",
     "grid-wrap",
 )
-"""scipy's, and ``min``: a constant, the smallest value of the image."""
+"""scipy's modes, and ``min``: the constant minimum of the image."""
 _OF_AFFINE = (
     "prob",
     "max_rot_xyz",
@@ -55,24 +55,23 @@ T = TypeVar("T", bound=np.generic)
 
 @dataclass(frozen=True)
 class ZScore:
-    """Mean 0 and standard deviation 1 within the region of interest, but for what is cut off.
+    """Normalisation to mean 0 and standard deviation 1 of the values within cutoffs of the region.
 
-    A channel without any spread there, one that a case lacks say, only loses its mean; DeepMedic
-    makes it not-a-number.
+    A constant channel, e.g. a missing one, only loses its mean; DeepMedic turns it into NaN.
     """
 
-    channels: tuple[bool, ...] | None = None  # which ones; None for all
+    channels: tuple[bool, ...] | None = None  # channels to normalise; None for all
     # percentiles of the region, low and high, beyond which values do not count
     percents: tuple[float, ...] | None = None
-    # how many standard deviations below and above the region's mean they do not
+    # standard deviations below and above the region's mean beyond which they do not
     times_std: tuple[float, ...] | None = None
-    below_mean: bool = False  # whether values below the mean of the whole image do not
+    below_mean: bool = False  # whether values below the image's mean do not
 
     @classmethod
     def from_values(
         cls, path: Path | None, values: Mapping[str, Any], channels: int
     ) -> ZScore | None:
-        """``norm_zscore_prms`` of a configuration; None where nothing is normalised.
+        """Read ``norm_zscore_prms`` of a configuration; None without normalisation.
 
         Raises:
             DataFault: naming the key.
@@ -83,52 +82,52 @@ class ZScore:
         whole = parts.flag("apply_to_all_channels", False)
         if whole and parts.has("apply_per_channel"):
             raise parts.odd("apply_per_channel", "None where apply_to_all_channels is True")
-        some = (
+        channel_flags = (
             parts.flags("apply_per_channel", channels) if parts.has("apply_per_channel") else None
         )
         percents, times, below = _OF_SCORES[2:]
-        found = cls(
-            some,
+        scores = cls(
+            channel_flags,
             parts.numbers(percents, count=2, low=0, high=100) if parts.has(percents) else None,
             parts.numbers(times, count=2, low=0) if parts.has(times) else None,
             parts.flag(below, False),
         )
-        return found if whole or (some is not None and any(some)) else None
+        return scores if whole or (channel_flags is not None and any(channel_flags)) else None
 
     def apply(
         self, image: npt.NDArray[np.float32], roi: npt.NDArray[np.int16] | None
     ) -> npt.NDArray[np.float32]:
-        """An image (C, X, Y, Z), normalised.
+        """Normalise an image (C, X, Y, Z).
 
         Args:
             roi: (X, Y, Z); None for everywhere.
         """
         inside = np.ones(image.shape[1:], np.bool_) if roi is None else roi > 0
-        wanted = (True,) * len(image) if self.channels is None else self.channels
-        found = image.copy()
-        for channel, taken in zip(found, wanted, strict=True):
+        channels = (True,) * len(image) if self.channels is None else self.channels
+        normalised = image.copy()
+        for channel, taken in zip(normalised, channels, strict=True):
             if taken:
                 mean, std = self.moments(channel, inside)
                 channel -= np.float32(mean)
                 channel /= np.float32(std)
-        return found
+        return normalised
 
     def moments(
         self, channel: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_]
     ) -> tuple[float, float]:
-        """What a channel (X, Y, Z) is normalised by; a deviation of 1 where it has none."""
+        """Return mean and standard deviation of a channel (X, Y, Z); a deviation of 0 becomes 1."""
         region = (channel[inside] if inside.any() else channel.ravel()).astype(np.float64)
-        kept = np.ones(region.shape, np.bool_)
+        counted = np.ones(region.shape, np.bool_)
         if self.percents is not None:
             low, high = np.percentile(region, self.percents)
-            kept &= (region > low) & (region < high)
+            counted &= (region > low) & (region < high)
         if self.times_std is not None:
             mean, std = region.mean(), region.std()
             low, high = mean - self.times_std[0] * std, mean + self.times_std[1] * std
-            kept &= (region > low) & (region < high)
+            counted &= (region > low) & (region < high)
         if self.below_mean:
-            kept &= (region > channel.mean(dtype=np.float64)) & (region < channel.max())
-        left = region[kept]
+            counted &= (region > channel.mean(dtype=np.float64)) & (region < channel.max())
+        left = region[counted]
         if not left.size or left.std() == 0:
             return float(region.mean()), 1.0
         return float(left.mean()), float(left.std())
@@ -136,34 +135,34 @@ class ZScore:
 
 @dataclass(frozen=True)
 class Affine:
-    """How volumes are turned and zoomed at random."""
+    """The distribution of random rotations and zooms of volumes."""
 
-    prob: float = 0.0  # probability that a volume is
+    prob: float = 0.0  # probability of a transformation
     # degrees, largest angle in the planes xy, xz and yz
     max_rot: tuple[float, ...] = (45.0, 45.0, 45.0)
     max_scaling: float = 0.1  # zoom is drawn from 1 minus to 1 plus this, the same along all axes
     orders: tuple[int, ...] = (1,)  # order of interpolation of each channel; one number for all
     order_labels: int = 0  # of the labels
     order_roi: int = 0  # of the region of interest
-    mode: str = "nearest"  # what lies outside of a volume, one of ``MODES``
+    mode: str = "nearest"  # values outside a volume, one of ``MODES``
 
     @classmethod
     def from_values(
         cls, path: Path | None, values: Mapping[str, Any], channels: int
     ) -> Affine | None:
-        """``augm_img_prms_tr['affine']`` of a configuration; None for none.
+        """Read ``augm_img_prms_tr['affine']`` of a configuration; None without.
 
-        DeepMedic's ``seed`` is left to this program, ``cval`` is no more used than there.
+        Its ``seed`` is ignored, and ``cval`` is unused, as in DeepMedic.
 
         Raises:
             DataFault: naming the key.
         """
-        given = Keys(path, values).table(_AFFINE, ("affine",), ("affine",))
-        parts = None if given is None else given.table("affine", _OF_AFFINE)
+        table = Keys(path, values).table(_AFFINE, ("affine",), ("affine",))
+        parts = None if table is None else table.table("affine", _OF_AFFINE)
         if parts is None:
             return None
         usual = cls()
-        found = cls(
+        affine = cls(
             prob=parts.number("prob", usual.prob, 0, 1),
             max_rot=parts.numbers("max_rot_xyz", usual.max_rot, 3),
             max_scaling=parts.number("max_scaling", usual.max_scaling, 0, 0.99),
@@ -172,17 +171,17 @@ class Affine:
             order_roi=_order(parts, "interp_order_roi", 0),
             mode=parts.one_of("boundary_mode", MODES, usual.mode),
         )
-        return found if found.prob > 0 else None
+        return affine if affine.prob > 0 else None
 
     def draw(self, rng: np.random.Generator) -> Matrix | None:
-        """The next volume's matrix; None leaves it as it is."""
+        """Draw the next volume's matrix; None for no change."""
         chance, angles, zoom = rng.random(), rng.uniform(-1, 1, 3), rng.uniform(-1, 1)
         if chance > self.prob:
             return None
         return matrix(np.asarray(self.max_rot) * angles, 1 + self.max_scaling * zoom)
 
     def of_image(self, image: npt.NDArray[np.float32], change: Matrix) -> npt.NDArray[np.float32]:
-        """An image (C, X, Y, Z), turned about its middle."""
+        """Transform an image (C, X, Y, Z) about its middle."""
         orders = self.orders if len(self.orders) == len(image) else self.orders[:1] * len(image)
         channels = [
             transformed(channel, change, order, self.mode)
@@ -191,36 +190,36 @@ class Affine:
         return np.stack(channels)
 
     def of_labels(self, labels: npt.NDArray[np.int16], change: Matrix) -> npt.NDArray[np.int16]:
-        """Labels (X, Y, Z), likewise."""
+        """Transform labels (X, Y, Z)."""
         return transformed(labels, change, self.order_labels, self.mode)
 
     def of_roi(self, roi: npt.NDArray[np.int16], change: Matrix) -> npt.NDArray[np.int16]:
-        """A region of interest (X, Y, Z), likewise."""
+        """Transform a region of interest (X, Y, Z)."""
         return transformed(roi, change, self.order_roi, self.mode)
 
     def of_mask(self, mask: npt.NDArray[np.bool_], change: Matrix) -> npt.NDArray[np.bool_]:
-        """A mask (X, Y, Z), likewise; outside of a volume there is none of it."""
+        """Transform a mask (X, Y, Z), False outside the volume."""
         return transformed(mask.view(np.uint8), change, 0, "constant").view(np.bool_)
 
 
 def matrix(degrees: npt.NDArray[np.float64], zoom: float) -> Matrix:
-    """What voxels of the result are multiplied with to be looked up."""
+    """Return the matrix from voxels of the result to voxels of the input."""
     sines, cosines = np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))
     turned = []
-    for (one, other), sine, cosine in zip(((0, 1), (2, 0), (1, 2)), sines, cosines, strict=True):
+    for (first, second), sine, cosine in zip(((0, 1), (2, 0), (1, 2)), sines, cosines, strict=True):
         turn = np.eye(3)
-        turn[one, one] = turn[other, other] = cosine
-        turn[one, other], turn[other, one] = -sine, sine
+        turn[first, first] = turn[second, second] = cosine
+        turn[first, second], turn[second, first] = -sine, sine
         turned.append(turn)
     xy, xz, yz = turned
-    found: Matrix = zoom * (yz @ xy @ xz)
-    return found
+    product: Matrix = zoom * (yz @ xy @ xz)
+    return product
 
 
 def transformed(
     array: npt.NDArray[T], change: Matrix, order: int, mode: str = "nearest"
 ) -> npt.NDArray[T]:
-    """An array (X, Y, Z), interpolated.
+    """Transform an array (X, Y, Z) by interpolation.
 
     Args:
         array: (X, Y, Z).
@@ -233,10 +232,10 @@ def transformed(
         how |= {"mode": "constant", "cval": float(array.min())}
     middle = np.asarray(array.shape) // 2
     values: Any = array
-    found: npt.NDArray[T] = ndimage.affine_transform(
+    result: npt.NDArray[T] = ndimage.affine_transform(
         values, change.T, middle - middle @ change, **how
     )
-    return found
+    return result
 
 
 def _order(keys: Keys, key: str, default: int) -> int:

@@ -1,5 +1,5 @@
-"""What runs in DeepMedic's own process, in its own Python: numpy, h5py, and what DeepMedic has.
+"""Code for DeepMedic's process in its own Python, with numpy, h5py and DeepMedic's packages.
 
-``launch`` is started as a script; it imports the rest by folder. Module globals of the user's
-checkout are replaced while it runs, nothing on disk.
+``launch`` is started as a script and imports the other modules by folder. Module globals of the
+user's checkout are replaced in memory only.
 """

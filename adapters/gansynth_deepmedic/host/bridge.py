@@ -1,8 +1,8 @@
-"""What newer numpy and nibabel no longer have and DeepMedic 0.8 asks for; only where it is missing.
+"""Replacements for functions of DeepMedic 0.8 that newer numpy and nibabel lack.
 
-DeepMedic was written for numpy 1 and nibabel 4, and runs there as it is. numpy 2 has no
-``np.lib.pad``. nibabel 5 has no ``get_data``, and writes no 64-bit integers unless told to, which
-is what a segmentation found by ``argmax`` is made of.
+DeepMedic was written for numpy 1 and nibabel 4, and runs there without changes. The function
+``np.lib.pad`` is missing in numpy 2. The method ``get_data`` is missing in nibabel 5. By default
+nibabel 5 also refuses 64-bit integers, the type of segmentations by ``argmax``.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import numpy as np
 import numpy.typing as npt
 
 NIBABEL = 5
-"""First release of nibabel without what DeepMedic calls."""
+"""First release of nibabel without the functions that DeepMedic calls."""
 
 
 def bridge() -> tuple[str, ...]:
-    """Put in place what is missing; returns what that was, in words.
+    """Install missing functions, and return their names.
 
-    Before the modules of the checkout are imported that read it by name, or together with them.
+    Call it before the checkout's modules that import them by name.
     """
-    said = []
+    bridged = []
     if not hasattr(np.lib, "pad"):
         np.lib.pad = np.pad  # type: ignore[attr-defined]
-        said.append("np.lib.pad")
+        bridged.append("np.lib.pad")
     nibabel = import_module("nibabel")
     if int(re.findall(r"\d+", nibabel.__version__)[0]) >= NIBABEL:
-        said += ["load_volume", "saveImgToNiiWithOriginalHdr"]
+        bridged += ["load_volume", "saveImgToNiiWithOriginalHdr"]
         files = import_module("deepmedic.dataManagement.io")
         files.load_volume = load_volume  # type: ignore[attr-defined]
         # Imported by name there.
@@ -38,11 +38,11 @@ def bridge() -> tuple[str, ...]:
         files.saveImgToNiiWithOriginalHdr = _saving(  # type: ignore[attr-defined]
             files.saveImgToNiiWithOriginalHdr
         )
-    return tuple(said)
+    return tuple(bridged)
 
 
 def load_volume(filepath: str) -> npt.NDArray[Any]:
-    """A volume (X, Y, Z) scaled as its header says, of the type that it is stored in.
+    """Load a volume (X, Y, Z), scaled by its header, in its stored type.
 
     Raises:
         ValueError: it holds more than one volume.
@@ -59,7 +59,7 @@ def load_volume(filepath: str) -> npt.NDArray[Any]:
 
 
 def _saving(original: Any) -> Any:
-    """DeepMedic's function that writes a volume, given only what nibabel 5 writes."""
+    """Wrap DeepMedic's function that writes a volume, for types that nibabel 5 writes."""
 
     def save(image: npt.NDArray[Any], *arguments: Any, **named: Any) -> Any:
         if image.dtype in (np.int64, np.uint64, np.bool_):

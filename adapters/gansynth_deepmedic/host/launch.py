@@ -1,8 +1,8 @@
-"""Trains the user's DeepMedic by an order: ``python launch.py ORDER.json FOLDER_OF_GANSYNTH``.
+"""Trains the user's DeepMedic: ``python launch.py ORDER.json FOLDER_OF_GANSYNTH``.
 
-A script, in DeepMedic's own Python, where gansynth need not be installed. It finds gansynth's two
-packages by their folders and adds nothing to the search path, so that every other module is this
-Python's own. The order is read, and DeepMedic run, by ``running``.
+This script runs in DeepMedic's own Python, where gansynth need not be installed. It finds
+gansynth's two packages by their folders and does not change the search path. So all other modules
+are those of this Python. ``running`` reads the order and runs DeepMedic.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def package(name: str, folder: Path, *, run: bool = True) -> None:
-    """Make a package importable by its folder."""
+    """Make a package importable from its folder."""
     if not run:
         module = ModuleType(name)
         module.__path__ = [str(folder)]
@@ -33,7 +33,7 @@ def package(name: str, folder: Path, *, run: bool = True) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Train; returns the exit code, a line on stderr saying why it is not 0."""
+    """Train and return the exit code; a line on stderr explains a failure."""
     if len(arguments) != 2:
         sys.stderr.write("error: usage: python launch.py ORDER.json FOLDER_OF_GANSYNTH\n")
         return 2

@@ -1,8 +1,8 @@
-"""Puts ``Serving`` where DeepMedic chooses, opens and samples cases, and where it trains.
+"""Hooks ``Serving`` into DeepMedic's choice, loading and sampling of cases, and its training.
 
-Module globals of the running process, by the names of DeepMedic 0.8. A forked process inherits
-them; what it is sent by name (``load_subj_and_sample``) is found by that name. Cases for validation
-go to the original functions, always.
+Module globals with the names of DeepMedic 0.8 are replaced in the running process. A forked process
+inherits them, and finds functions sent by name (``load_subj_and_sample``). Cases for validation
+always go to the original functions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _POLL_SECONDS = 1.0
 
 
 def patch(serving: Serving) -> None:
-    """Replace what has to be replaced in the modules of the checkout.
+    """Replace functions in the modules of the checkout.
 
     Raises:
         EnvironmentFault: the checkout has no such function, or it takes other arguments.
@@ -47,23 +47,25 @@ def patch(serving: Serving) -> None:
 
 
 def _patch_sampling(serving: Serving) -> None:
-    """How a subepoch is sampled."""
+    """Replace the functions that sample a subepoch."""
     sampling: Any = import_module("deepmedic.dataManagement.sampling")
     training: Any = import_module("deepmedic.routines.training")
 
-    def draw(original: Function, told: dict[str, Any]) -> Any:
-        kind, processes = told["train_val_or_test"], int(told["num_parallel_proc"])
-        call = functools.partial(original, **told)
+    def draw(original: Function, arguments: dict[str, Any]) -> Any:
+        kind, processes = arguments["train_val_or_test"], int(arguments["num_parallel_proc"])
+        call = functools.partial(original, **arguments)
         return serving.draw(call, training=kind == "train", processes=processes)
 
-    def choose(original: Function, told: dict[str, Any]) -> Any:
-        return serving.choose(functools.partial(original, **told), told["n_total_subjects"])
+    def choose(original: Function, arguments: dict[str, Any]) -> Any:
+        return serving.choose(
+            functools.partial(original, **arguments), arguments["n_total_subjects"]
+        )
 
-    def share(original: Function, told: dict[str, Any]) -> Any:
-        return serving.share(original(**told), told["n_samples"])
+    def share(original: Function, arguments: dict[str, Any]) -> Any:
+        return serving.share(original(**arguments), arguments["n_samples"])
 
-    def shuffle(original: Function, told: dict[str, Any]) -> Any:
-        return serving.shuffle(functools.partial(original, **told))
+    def shuffle(original: Function, arguments: dict[str, Any]) -> Any:
+        return serving.shuffle(functools.partial(original, **arguments))
 
     # Imported by name there.
     _replace(training, "get_samples_for_subepoch", draw, "train_val_or_test", "num_parallel_proc")
@@ -75,15 +77,15 @@ def _patch_sampling(serving: Serving) -> None:
 
 
 def _patch_cases(serving: Serving, sampling: Any) -> None:
-    """How a case is opened and sampled."""
+    """Replace the functions that open and sample a case."""
     read, mask = sampling.load_volume, sampling.comp_valid_sampling_mask_excluding_edges
     weights = "paths_to_wmaps_per_sampl_cat_per_subj"
 
-    def sample(original: Function, told: dict[str, Any]) -> Any:
-        return serving.sample(original, told, read, mask)
+    def sample(original: Function, arguments: dict[str, Any]) -> Any:
+        return serving.sample(original, arguments, read, mask)
 
-    def load(original: Function, told: dict[str, Any]) -> Any:
-        return serving.open(functools.partial(original, **told), told[weights])
+    def load(original: Function, arguments: dict[str, Any]) -> Any:
+        return serving.open(functools.partial(original, **arguments), arguments[weights])
 
     # This module has the original by name, and validates with it: before it is replaced.
     import_module("deepmedic.routines.testing")
@@ -97,24 +99,26 @@ def _patch_cases(serving: Serving, sampling: Any) -> None:
 def _patch_training(serving: Serving) -> None:
     training: Any = import_module("deepmedic.routines.training")
 
-    def batches(original: Function, told: dict[str, Any]) -> Any:
-        if told["train_or_val"] != "train":
-            return original(**told)
-        result = original(**{**told, "sessionTf": Session(told["sessionTf"], serving.step)})
+    def batches(original: Function, arguments: dict[str, Any]) -> Any:
+        if arguments["train_or_val"] != "train":
+            return original(**arguments)
+        result = original(
+            **{**arguments, "sessionTf": Session(arguments["sessionTf"], serving.step)}
+        )
         serving.trained()
         return result
 
-    def infer(original: Function, told: dict[str, Any]) -> Any:
-        means = original(**told)
+    def infer(original: Function, arguments: dict[str, Any]) -> Any:
+        means = original(**arguments)
         serving.validated(means)
         return means
 
-    def train(original: Function, told: dict[str, Any]) -> Any:
+    def train(original: Function, arguments: dict[str, Any]) -> Any:
         with serving.remembering():
-            _check(serving, told)
-            prefix = str(told["fileToSaveTrainedCnnModelTo"])
-            saver = Saver(told["saver_all"], lambda path: serving.saved(path, prefix))
-            serving.code = original(**{**told, "saver_all": saver})
+            _check(serving, arguments)
+            prefix = str(arguments["fileToSaveTrainedCnnModelTo"])
+            saver = Saver(arguments["saver_all"], lambda path: serving.saved(path, prefix))
+            serving.code = original(**{**arguments, "saver_all": saver})
             return serving.code
 
     _replace(training, "process_in_batches", batches, "train_or_val", "sessionTf")
@@ -127,44 +131,40 @@ def _patch_training(serving: Serving) -> None:
     )
 
 
-def _check(serving: Serving, told: dict[str, Any]) -> None:
-    """Compare what DeepMedic has read with what was ordered."""
-    others = [path for case in told["paths_per_chan_per_subj_val"] or () for path in case]
+def _check(serving: Serving, arguments: dict[str, Any]) -> None:
+    """Compare DeepMedic's configuration with the order."""
+    others = [path for case in arguments["paths_per_chan_per_subj_val"] or () for path in case]
     for key in ("paths_to_lbls_per_subj_val", "paths_to_masks_per_subj_val"):
-        others += told[key] or ()
-    serving.check_lists(told["paths_per_chan_per_subj_train"], others)
-    trained = told["trainer"].get_num_epochs_trained_tfv().eval(session=told["sessionTf"])
-    serving.begin(int(told["n_epochs"]), int(told["n_subepochs"]), int(trained))
+        others += arguments[key] or ()
+    serving.check_lists(arguments["paths_per_chan_per_subj_train"], others)
+    trained = arguments["trainer"].get_num_epochs_trained_tfv().eval(session=arguments["sessionTf"])
+    serving.begin(int(arguments["n_epochs"]), int(arguments["n_subepochs"]), int(trained))
 
 
 def _replace(
     module: Any, name: str, by: Callable[[Function, dict[str, Any]], Any], *needed: str
 ) -> None:
-    """Replace a function of a module by one that is given the original and its arguments by name.
-
-    Raises:
-        EnvironmentFault: there is none, or it lacks an argument.
-    """
+    """Replace a function; ``by`` gets the original and its arguments by name (EnvironmentFault)."""
     original = getattr(module, name, None)
     signature = None if original is None else inspect.signature(original)
     lacks = [a for a in needed if signature is None or a not in signature.parameters]
     if original is None or signature is None or lacks:
-        what = f"takes no {lacks[0]}" if original is not None and lacks else "is missing"
+        problem = f"takes no {lacks[0]}" if original is not None and lacks else "is missing"
         raise EnvironmentFault(
-            f"{module.__file__}: {name} {what}, expected a checkout of DeepMedic 0.8.4"
+            f"{module.__file__}: {name} {problem}, expected a checkout of DeepMedic 0.8.4"
         )
 
     @functools.wraps(original)
     def replaced(*arguments: Any, **named: Any) -> Any:
-        told = signature.bind(*arguments, **named)
-        told.apply_defaults()
-        return by(original, dict(told.arguments))
+        bound = signature.bind(*arguments, **named)
+        bound.apply_defaults()
+        return by(original, dict(bound.arguments))
 
     setattr(module, name, replaced)
 
 
 def _end_with_parent(sampling: Any) -> None:
-    """Let the processes that DeepMedic forks end when it does, even if it is killed."""
+    """End the processes that DeepMedic forks with it, even if it is killed."""
     original = sampling.init_sampling_proc
 
     @functools.wraps(original)

@@ -1,8 +1,8 @@
-"""Runs DeepMedic by an order, in this process, and says truly how it ended.
+"""Runs DeepMedic by an order in this process, and reports its true outcome.
 
-DeepMedic exits 0 whatever happens: it catches every exception, prints it, and its training returns
-a number that nobody reads. Here a training has ended well if that number is 0 and the final
-checkpoint lies there.
+DeepMedic always exits with 0: it catches and prints every exception, and ignores the number that
+its training returns. Here a training has succeeded if that number is 0 and the final checkpoint
+exists.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _MODEL, _TRAIN = "-model", "-train"
 
 
 def run(path: Path) -> int:
-    """Train by an order; returns the exit code, a line on stderr saying why it is not 0."""
+    """Train by an order and return the exit code; a line on stderr explains a failure."""
     obey()
     os.register_at_fork(after_in_child=end_when_told)
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
@@ -55,11 +55,11 @@ def run(path: Path) -> int:
 
 
 def end_when_told() -> None:
-    """In a forked process: SIGTERM ends it, as it does in stock DeepMedic.
+    """Restore the default SIGTERM in a forked process, as in stock DeepMedic.
 
-    A process that was forked beside TensorFlow's threads may be stuck before it runs any Python,
-    where a handler of Python's would never be called; DeepMedic ends its pool by that signal, and
-    would wait for it for ever.
+    A process that was forked beside TensorFlow's threads may be stuck before it runs any Python. A
+    Python handler would then never be called. DeepMedic ends its pool by that signal, and would
+    wait forever.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -68,7 +68,7 @@ def train(order: Order) -> None:
     """Train the user's DeepMedic.
 
     Raises:
-        GansynthError: why it failed.
+        GansynthError: the cause of a failure.
         SystemExit: a signal ended it.
     """
     if order.checkout is None:
@@ -90,7 +90,7 @@ def train(order: Order) -> None:
 
 
 def _prepare(order: Order, checkout: Path, heard: Heard) -> Serving:
-    """Import DeepMedic, and put in place what it lacks and what it is to be served."""
+    """Import DeepMedic, add missing functions, and hook in ``Serving``."""
     with contextlib.suppress(ValueError):  # where the system cannot fork
         # Its processes inherit what is patched; newer Pythons start them otherwise.
         multiprocessing.set_start_method("fork", force=True)
@@ -112,7 +112,7 @@ def _prepare(order: Order, checkout: Path, heard: Heard) -> Serving:
 
 
 def _arguments(order: Order) -> list[str]:
-    """DeepMedic's command line."""
+    """Return DeepMedic's command line."""
     model: tuple[str, ...] = ()
     if order.model_config is not None and _MODEL not in order.arguments:
         model = (_MODEL, str(order.model_config))
@@ -120,15 +120,15 @@ def _arguments(order: Order) -> list[str]:
 
 
 def _judge(serving: Serving, heard: Heard, ended: SystemExit | None, began: float) -> None:
-    """Say why a training failed (GansynthError: if it did)."""
+    """Raise the cause of a failed training."""
     if serving.fault is not None:
         raise serving.fault
     if not serving.began:
         if ended is not None and ended.code == 2:  # argparse, which says why on stderr
             raise UsageFault(
-                f"{SCRIPT} {' '.join(sys.argv[1:])}: not its arguments, see what it says above"
+                f"{SCRIPT} {' '.join(sys.argv[1:])}: invalid arguments, see its message above"
             )
-        raise UsageFault(f"DeepMedic refuses its configuration: {heard.reason()}")
+        raise UsageFault(f"DeepMedic rejects its configuration: {heard.reason()}")
     if ended is not None or serving.code != 0:
         raise TrainingFault(f"DeepMedic failed: {heard.reason()}; its log says more")
     if not _is_new(f"{serving.final}.index", began):
@@ -148,7 +148,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """End at once; what DeepMedic has forked ends first, and nobody waits for its threads."""
+    """Kill forked processes and exit at once, without waiting for threads."""
     for process in multiprocessing.active_children():
         process.kill()
     sys.stdout.flush()

@@ -1,9 +1,9 @@
-"""Which case DeepMedic gets when it opens one for training; one object for each process.
+"""Serves the cases that DeepMedic opens for training; one object per process.
 
-DeepMedic samples every subepoch anew: it chooses cases, opens them one after the other (in this
-process, in a thread beside the training, or in processes forked for each subepoch), and cuts
-segments. What is chosen and opened is settled by ``Subepochs``; randomness is keyed by the number
-of the subepoch and of the case, and so the same in all of these ways.
+DeepMedic samples every subepoch anew: it chooses cases, opens them and cuts segments. It does so in
+this process, in a thread beside the training, or in processes forked for each subepoch.
+``Subepochs`` determines the cases. Random numbers are keyed by subepoch and case, and so are the
+same in all modes.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from gansynth_deepmedic.order import PROGRESS, Order, Progress
 from gansynth_deepmedic.subepochs import Job, Place, Read, Subepochs
 
 PATIENCE = 45.0
-"""Seconds that a case may be waited for in a forked process: after 60 DeepMedic starts it anew."""
+"""Seconds to wait for a case in a forked process; after 60 DeepMedic restarts it."""
 _TRAIN, _VALIDATION, _SHUFFLE = range(3)
 _WHOLE = 1 << 20
 
 
 class Serving:
-    """The cases of one training, and what has become of it.
+    """The cases of one training, and its state.
 
     Attributes:
-        fault: what ended it, if that was ours to raise.
-        code: what DeepMedic's training returned; None before it has.
-        final: path of the final checkpoint; "" before it is written.
-        began: DeepMedic has read its configuration and begun.
+        fault: the error of gansynth that ended it, if any.
+        code: the number that DeepMedic's training returned; None before.
+        final: path of the final checkpoint, or "".
+        began: whether DeepMedic has read its configuration and begun.
         metrics: mean Dice on whole validation cases.
     """
 
@@ -70,10 +70,10 @@ class Serving:
     # -- the training as a whole -------------------------------------------------------------------
 
     def begin(self, epochs: int, subepochs: int, trained: int) -> None:
-        """The training begins.
+        """Check the training's length, and note its beginning.
 
         Raises:
-            IntegrityFault: the configuration is not the one that was ordered.
+            IntegrityFault: the configuration differs from the order.
         """
         if subepochs != self.order.subepochs:
             raise IntegrityFault(
@@ -83,23 +83,23 @@ class Serving:
         if trained != self.order.done:
             self._heard.write(
                 f"gansynth: the network has been trained for {trained} epochs, the record says "
-                f"{self.order.done}; going on from epoch {trained}\n"
+                f"{self.order.done}; resuming from epoch {trained}\n"
             )
         self._epoch, self._first = trained, trained * subepochs
         self._ends = epochs * subepochs
 
     def check_lists(self, training: Sequence[Sequence[str]], others: Sequence[str]) -> None:
-        """Compare the lists that DeepMedic has read with the order's.
+        """Compare DeepMedic's lists of cases with the order.
 
         Raises:
-            IntegrityFault: other training cases, or a synthetic case among those for validation.
+            IntegrityFault: other training cases, or a synthetic validation case.
         """
         expected = [case.channels[0] for case in self.order.cases] + list(self.order.slots)
-        found = [channels[0] for channels in training]
-        if [_real(path) for path in found] != [_real(path) for path in expected]:
-            odd = next((p for p in found if _real(p) not in map(_real, expected)), "another order")
+        paths = [channels[0] for channels in training]
+        if [_real(path) for path in paths] != [_real(path) for path in expected]:
+            odd = next((p for p in paths if _real(p) not in map(_real, expected)), "another order")
             raise IntegrityFault(
-                f"{self.order.train_config}: {len(found)} training cases with {odd}, expected the "
+                f"{self.order.train_config}: {len(paths)} training cases with {odd}, expected the "
                 f"{self._cases} real ones and {len(self.order.slots)} slots as ordered"
             )
         folders = {_real(str(Path(slot).parent)) for slot in self.order.slots}
@@ -111,7 +111,7 @@ class Serving:
                 )
 
     def saved(self, path: str, prefix: str) -> None:
-        """A checkpoint has been written."""
+        """Note a written checkpoint."""
         if path.startswith(f"{prefix}.final."):
             self.final = path
             return
@@ -121,18 +121,18 @@ class Serving:
         self.progress.tell(epoch=self._epoch, metrics=metrics)
 
     def validated(self, means: Any) -> None:
-        """Whole validation cases have been segmented; told as metrics of the epoch."""
+        """Report the metrics of whole validation cases for the epoch."""
         self.metrics = dice_of(means)
         if self.metrics:
             self.progress.tell(epoch=self._epoch, metrics={"dice": self.metrics})
 
     def step(self, begin: float, end: float, loss: float) -> None:
-        """A training step."""
+        """Report a training step."""
         self._losses.append(loss)
         self.progress.tell(step=[round(begin, 6), round(end, 6)])
 
     def trained(self) -> None:
-        """All batches of a subepoch are done; they come in the order they were drawn in."""
+        """Report the end of a subepoch; subepochs are trained in the order of drawing."""
         self.progress.tell(trained=self._first + self._trained)
         self._trained += 1
 
@@ -141,7 +141,7 @@ class Serving:
     def draw(self, original: Callable[[], Any], *, training: bool, processes: int) -> Any:
         """Sample a subepoch.
 
-        A subepoch that would be sampled for nothing, as DeepMedic does beside the last one, is not.
+        DeepMedic samples an unused subepoch beside the last one, which is skipped here.
         """
         subepoch = self._first + self._drawn
         if training and 0 <= self._ends <= subepoch:
@@ -159,11 +159,11 @@ class Serving:
 
     @property
     def _number(self) -> int:
-        """Of the subepoch that is being sampled."""
+        """Number of the subepoch that is being sampled."""
         return self._subepoch if self._training else self._validated
 
     def choose(self, original: Callable[[], list[int]], total: int) -> list[int]:
-        """Which entries of the lists a subepoch opens (IntegrityFault: there are too few slots)."""
+        """Return the list entries that a subepoch opens (IntegrityFault: too few slots)."""
         if not self._training:
             return original()
         chosen: list[int] = []
@@ -179,10 +179,10 @@ class Serving:
         return chosen
 
     def share(self, counts: Any, segments: int) -> Any:
-        """Segments of each case: as many of each, for the ratio of real and synthetic ones to hold.
+        """Check that all cases give the same number of segments, as the ratio requires.
 
         Raises:
-            IntegrityFault: they do not come out even.
+            IntegrityFault: the numbers differ.
         """
         meet = len({place.synthetic for place in self._places}) > 1
         if self._training and meet and len({int(count) for count in counts}) > 1:
@@ -200,28 +200,33 @@ class Serving:
     # -- one case ----------------------------------------------------------------------------------
 
     def sample(
-        self, original: Callable[..., Any], told: dict[str, Any], read: Read, mask: Mask
+        self, original: Callable[..., Any], arguments: dict[str, Any], read: Read, mask: Mask
     ) -> Any:
         """Open a case and cut segments."""
-        training, job = told["train_val_or_test"] == "train", int(told["job_idx"])
+        training, job = arguments["train_val_or_test"] == "train", int(arguments["job_idx"])
         kind = _TRAIN if training else _VALIDATION
         with self._no_exit():
             if not training:
                 self._seed(kind, self._number, job)
-                return original(**told)
+                return original(**arguments)
             place = self._places[job]
             loaded = self.subepochs.load(place, read)
-            what = f"synthetic sample {loaded.sample} in " if loaded.sample else ""
-            self._log(told, f"{what}case {loaded.case}, subepoch {self._subepoch}")
-            told = self._told(told, loaded, mask, self._seed(kind, self._number, job))
+            prefix = f"synthetic sample {loaded.sample} in " if loaded.sample else ""
+            self._log(arguments, f"{prefix}case {loaded.case}, subepoch {self._subepoch}")
+            arguments = self._told(arguments, loaded, mask, self._seed(kind, self._number, job))
             self._job.case = (place, loaded, read)
             try:
-                result = original(**told)
+                result = original(**arguments)
             finally:
                 del self._job.case
-            spread = isinstance(told["sampling_type"], Centres) and told["sampling_type"].spread
+            spread = (
+                isinstance(arguments["sampling_type"], Centres)
+                and arguments["sampling_type"].spread
+            )
             if spread:
-                self._log(told, "no segment fits where it is synthetic: taken from the whole case")
+                self._log(
+                    arguments, "no segment fits where it is synthetic: taken from the whole case"
+                )
             done = Job.of(place, loaded, len(result[1]), spread=spread)
             self.progress.tell(job=done.to_json())
             return result
@@ -229,7 +234,7 @@ class Serving:
     def open(
         self, original: Callable[[], Any], weights: Sequence[Sequence[str]] | None
     ) -> tuple[Any, Any, Any, Any]:
-        """What a case holds: channels (C, X, Y, Z), labels, region of interest, maps of weights."""
+        """Return a case's channels (C, X, Y, Z), labels, region of interest and weight maps."""
         case: tuple[Place, Loaded, Read] | None = getattr(self._job, "case", None)
         if case is None:
             return original()  # type: ignore[no-any-return]
@@ -239,39 +244,46 @@ class Serving:
             maps = core_as_weights(loaded.core)
         elif weights is not None and not loaded.sample:
             maps = np.stack([read(of[place.real]) for of in weights]).astype(np.float32)
-        # float64 as DeepMedic has it, so that a normalisation comes to the same.
+        # float64 as in DeepMedic, for an identical normalisation.
         return loaded.image.astype(np.float64), loaded.labels, loaded.roi, maps
 
-    def _told(self, told: dict[str, Any], loaded: Loaded, mask: Mask, seed: int) -> dict[str, Any]:
-        """What DeepMedic's own function is told for this case."""
+    def _told(
+        self, arguments: dict[str, Any], loaded: Loaded, mask: Mask, seed: int
+    ) -> dict[str, Any]:
+        """Return the arguments of DeepMedic's own function for this case."""
         changed: dict[str, Any] = {}
         if loaded.core is not None:
-            segment = told["inp_shapes_per_path"][0]
-            changed["sampling_type"] = Centres(told["sampling_type"], mask, segment)
+            segment = arguments["inp_shapes_per_path"][0]
+            changed["sampling_type"] = Centres(arguments["sampling_type"], mask, segment)
         if loaded.sample and not self.order.augment_synthetic:
             changed |= {"augm_img_prms": None, "augm_sample_prms": None}
-        elif told["augm_img_prms"] is not None and told["augm_img_prms"]["affine"] is not None:
+        elif (
+            arguments["augm_img_prms"] is not None
+            and arguments["augm_img_prms"]["affine"] is not None
+        ):
             # Its own generator, seeded by the operating system where no seed is given.
-            affine = copy.deepcopy(told["augm_img_prms"]["affine"])
+            affine = copy.deepcopy(arguments["augm_img_prms"]["affine"])
             if affine["seed"] is None:
                 affine["seed"] = seed
-            changed["augm_img_prms"] = {**told["augm_img_prms"], "affine": affine}
-        return {**told, **changed}
+            changed["augm_img_prms"] = {**arguments["augm_img_prms"], "affine": affine}
+        return {**arguments, **changed}
 
-    def _log(self, told: dict[str, Any], text: str) -> None:
-        told["log"].print3(f"[TRA|JOB:{told['job_idx']}|PID:{os.getpid()}] gansynth: {text}")
+    def _log(self, arguments: dict[str, Any], text: str) -> None:
+        arguments["log"].print3(
+            f"[TRA|JOB:{arguments['job_idx']}|PID:{os.getpid()}] gansynth: {text}"
+        )
 
     # -- small things ------------------------------------------------------------------------------
 
     def _seed(self, *key: int) -> int:
-        """Seed the generators that DeepMedic draws from; a further seed of this key."""
+        """Seed the generators that DeepMedic uses, and return a further seed of this key."""
         state = np.random.SeedSequence(self.order.seed, spawn_key=key).generate_state(9)
         random.seed(state[:4].tobytes())
         np.random.seed(state[4:8])  # noqa: NPY002 - DeepMedic's own
         return int(state[8])
 
     def _limit_patience(self, processes: int) -> None:
-        """Let a forked process give up before DeepMedic would start it anew, again and again."""
+        """Let a forked process give up before DeepMedic restarts it repeatedly."""
         if processes > 0 and self.order.plan.patience > PATIENCE:
             plan = dataclasses.replace(self.order.plan, patience=PATIENCE)
             self.order = dataclasses.replace(self.order, plan=plan)
@@ -279,7 +291,7 @@ class Serving:
 
     @contextlib.contextmanager
     def remembering(self) -> Iterator[None]:
-        """Keep a fault of ours, whatever DeepMedic makes of it."""
+        """Keep an error of gansynth that DeepMedic may catch."""
         try:
             with self._no_exit():
                 yield
@@ -289,10 +301,7 @@ class Serving:
 
     @contextlib.contextmanager
     def _no_exit(self) -> Iterator[None]:
-        """DeepMedic's ``exit(1)`` as an exception: in a thread or a forked process nobody hears it.
-
-        Where it waits for that thread or process, it would wait for ever.
-        """
+        """Convert DeepMedic's ``exit(1)`` to an exception; in a thread or fork it would hang."""
         try:
             yield
         except SystemExit as ended:
@@ -304,11 +313,11 @@ class Serving:
 
 
 def refuse_test(arguments: Sequence[str]) -> None:
-    """Refuse what is no training (UsageFault: an option that this does not go with)."""
+    """Reject arguments that do not train (UsageFault)."""
     for option in ("-test", "-train"):
         if option in arguments:
             raise UsageFault(
-                f"{option}: not with synthetic cases, which are for the training that was ordered; "
+                f"{option}: not valid with synthetic cases, which serve one training only; "
                 "leave it out"
             )
 

@@ -1,7 +1,7 @@
-"""Stand-ins for objects of the real program, which note what it does or change a little of it.
+"""Wrappers of the real program's objects that report or slightly change its behaviour.
 
-A session of TensorFlow and a saver tell of steps and checkpoints, what is printed is listened to,
-and a sampling type centres the segments of a synthetic case where it is synthetic.
+A TensorFlow session and a saver report steps and checkpoints. A stream records printed errors. A
+sampling type centres the segments of a synthetic case where it is synthetic.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import numpy as np
 import numpy.typing as npt
 
 FOREGROUND = "foreground"
-"""All labels but 0 together; DeepMedic reports them as class 0."""
+"""Name of the union of all labels but 0, which DeepMedic reports as class 0."""
 _LONGEST = 400
 _TRACEBACK = "Traceback (most recent call last):"
 Mask = Callable[[Sequence[int], Sequence[int]], npt.NDArray[Any]]
-"""Segment and volume, voxels along x, y, z -> where a whole segment fits around a centre."""
+"""Segment and volume size (x, y, z) -> mask of centres of whole segments."""
 
 
 class Session:
-    """A TensorFlow session that notes when a training step began and ended."""
+    """A TensorFlow session that reports the times of training steps."""
 
     def __init__(self, original: Any, note: Callable[[float, float, float], None]) -> None:
         self._original, self._note = original, note
 
     def run(self, fetches: Any, feed_dict: Mapping[Any, Any] | None = None, **named: Any) -> Any:
-        """Run the graph; a run that is fed a batch is a step."""
+        """Run the graph; a run with a batch is a step."""
         begin = time.monotonic()
         results = self._original.run(fetches=fetches, feed_dict=feed_dict, **named)
         if feed_dict and isinstance(results, list):
@@ -42,7 +42,7 @@ class Session:
 
 
 class Saver:
-    """A saver of checkpoints that notes each one."""
+    """A saver that reports every checkpoint."""
 
     def __init__(self, original: Any, note: Callable[[str], None]) -> None:
         self._original, self._note = original, note
@@ -58,14 +58,14 @@ class Saver:
 
 
 class Heard:
-    """Passes on what is printed, and keeps what DeepMedic says when something goes wrong.
+    """A stream that passes on printed text and records DeepMedic's errors.
 
-    It prints an exception that it has caught as a traceback, and what it ends for in a line with
+    DeepMedic prints a caught exception as a traceback, and the cause of its end in a line with
     ``ERROR``.
 
     Attributes:
-        error: the last such line, without what comes before ``ERROR``.
-        caught: the exception of the last traceback; its line of code, too, where it says nothing.
+        error: the text after ``ERROR`` of the last such line.
+        caught: the exception of the last traceback, with its line of code if it has no message.
     """
 
     def __init__(self, stream: IO[str]) -> None:
@@ -73,7 +73,7 @@ class Heard:
         self.error, self.caught = "", ""
 
     def write(self, text: str) -> int:
-        """Print text; DeepMedic prints a message at a time."""
+        """Print text; DeepMedic prints one message at a time."""
         if "ERROR" in text:
             self.error = " ".join(text[text.rindex("ERROR") + 5 :].strip(": \t\n").split())
         if _TRACEBACK in text:
@@ -81,7 +81,7 @@ class Heard:
         return self._stream.write(text)
 
     def reason(self) -> str:
-        """Why it ended, as far as it said so."""
+        """Return the reported cause of the end."""
         return textwrap.shorten(self.caught or self.error or "it did not say why", _LONGEST)
 
     def __getattr__(self, name: str) -> Any:
@@ -89,48 +89,49 @@ class Heard:
 
 
 def listen() -> Heard:
-    """Keep what is printed from now on."""
+    """Record printed text from now on."""
     heard = Heard(sys.stdout)
     sys.stdout = heard
     return heard
 
 
 def _exception(traceback: str) -> str:
-    """The exception that a traceback ends with; "" if it does not."""
+    """Return the exception at the end of a traceback, or ""."""
     lines = traceback.splitlines()[1:]
     place = next((n for n, line in enumerate(lines) if line and not line[0].isspace()), None)
     if place is None:
         return ""
-    said = " ".join(lines[place].split())
+    text = " ".join(lines[place].split())
     code = [line.strip() for line in lines[:place] if line.strip(" ^~")]
-    return said if ":" in said or not code else f"{said}: {code[-1]}"
+    return text if ":" in text or not code else f"{text}: {code[-1]}"
 
 
 def dice_of(means: Mapping[str, Sequence[Any]] | None) -> dict[str, float]:
-    """Mean Dice of each label over the validation cases, from DeepMedic's own report.
+    """Return the mean Dice of each label over the validation cases from DeepMedic's report.
 
-    Its predictions are kept within the region of interest, and so is this: ``dice2``. A label that
+    Predictions are limited to the region of interest, and so is this Dice: ``dice2``. A label that
     no case has ("N/A") is left out.
     """
     if means is None:
         return {}
     scores = means["dice2"]
     names = [FOREGROUND, *map(str, range(1, len(scores)))]
-    found = zip(names, scores, strict=True)
-    return {name: float(score) for name, score in found if not isinstance(score, str)}
+    pairs = zip(names, scores, strict=True)
+    return {name: float(score) for name, score in pairs if not isinstance(score, str)}
 
 
 class Centres:
-    """A sampling type for one synthetic case; what it does not change is the original's.
+    """A sampling type for one synthetic case, which wraps the original one.
 
-    The case's part that is synthetic comes where DeepMedic has its maps of weights, for these go
-    through padding and augmentation with the case.
+    The mask of the synthetic part replaces DeepMedic's weight maps, because these are padded and
+    augmented with the case.
 
     Args:
         segment: voxels of a segment along x, y, z.
 
     Attributes:
-        spread: no category had a centre in the synthetic part, so that the whole case was used.
+        spread: whether no category had a centre in the synthetic part, so that the whole case was
+            used.
     """
 
     def __init__(self, original: Any, mask: Mask, segment: Sequence[int]) -> None:
@@ -144,7 +145,7 @@ class Centres:
         roi: npt.NDArray[Any] | None,
         shape: Sequence[int],
     ) -> list[npt.NDArray[Any]]:
-        """A map (X, Y, Z) for each category of the sampling type.
+        """Return a map (X, Y, Z) for each category of the sampling type.
 
         Args:
             core: (1, X, Y, Z), 1 where the case is synthetic.
@@ -155,11 +156,12 @@ class Centres:
         everywhere = self._original.derive_sampling_maps_per_cat(None, labels, roi, shape)
         inside = core[0] > 0.5
         # int16: DeepMedic multiplies by a mask of int8, in the map's own type.
-        maps = [np.asarray((one != 0) & inside, np.int16) for one in everywhere]
+        maps = [np.asarray((category != 0) & inside, np.int16) for category in everywhere]
         fits = self._mask(self._segment, shape) != 0
         shares = self._original.get_perc_to_sample_per_cat()
         if any(
-            share > 0 and (one[fits] != 0).any() for share, one in zip(shares, maps, strict=True)
+            share > 0 and (category[fits] != 0).any()
+            for share, category in zip(shares, maps, strict=True)
         ):
             return maps
         self.spread = True
@@ -170,5 +172,5 @@ class Centres:
 
 
 def core_as_weights(core: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """Where a case is synthetic, in the place of DeepMedic's maps of weights: (1, X, Y, Z)."""
+    """Return the mask of the synthetic part as DeepMedic's weight maps: (1, X, Y, Z)."""
     return core[np.newaxis].astype(np.float32)

@@ -1,4 +1,4 @@
-"""The ultralytics package itself, silent and without network, and what it is told for a job.
+"""The ultralytics package, imported silently and offline, and its settings for a job.
 
 Licence: AGPL-3.0; see this package's docstring. ultralytics is imported when a job is looked at.
 """
@@ -23,7 +23,7 @@ from gansynth_yolo.detectors import DetectorJob
 from gansynth_yolo.libraries import check_release, refuse_options
 
 LEAST, BELOW = (8, 4), (8, 5)
-"""Releases whose data set and trainer we know: at least, and below."""
+"""Supported releases: at least, and below."""
 _ENVIRONMENT = {"YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "false"}
 _SERVICES = ("sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
 _FONTS = ("Arial.ttf", "Arial.Unicode.ttf")
@@ -38,7 +38,7 @@ OURS: Mapping[str, str] = {
     "seed": "--seed",
     **dict.fromkeys(("project", "name", "exist_ok", "save_dir"), "--set output="),
 }
-"""Options of ultralytics that gansynth sets, and where the user says what to."""
+"""Options of ultralytics that gansynth sets -> the user's option."""
 
 REFUSED: Mapping[str, tuple[Any, str]] = {
     "task": ("detect", "only detectors are trained"),
@@ -52,7 +52,7 @@ REFUSED: Mapping[str, tuple[Any, str]] = {
     "time": (None, "the length of a training is given in epochs"),
     "cfg": (None, "name its options one by one"),
 }
-"""Option -> the one value it may have, and why."""
+"""Option -> its only allowed value, and why."""
 
 NO_AUGMENTATION: Mapping[str, Any] = {
     **dict.fromkeys(("hsv_h", "hsv_s", "hsv_v"), 0.0),
@@ -62,23 +62,23 @@ NO_AUGMENTATION: Mapping[str, Any] = {
     "auto_augment": None,
     "augmentations": [],
 }
-"""Every augmentation of a detector's training off, those of albumentations, if installed, too."""
+"""Options that turn off every augmentation, also those of albumentations."""
 
 _DEFAULTS: Mapping[str, Any] = {"amp": False, "plots": False, "pretrained": False}
 _LOCAL_FILES = ("pretrained", "distill_model")
 
 
 def settings(job: DetectorJob) -> dict[str, Any]:
-    """What ultralytics is told for a job.
+    """Return the settings of ultralytics for a job.
 
     Raises:
-        UsageFault: an option or a value it does not know, or that would break the ratio.
+        UsageFault: an unknown option or value, or one that would break the ratio.
     """
     engine()
     _check_options(job.options)
     model = find_model(job.model)
     pretrained = {"pretrained": True} if model.endswith(".pt") else {}
-    told = {
+    values = {
         **_DEFAULTS,
         **pretrained,
         **({} if job.augment else NO_AUGMENTATION),
@@ -96,15 +96,15 @@ def settings(job: DetectorJob) -> dict[str, Any]:
         "seed": job.seed,
         "save_dir": str(job.output.absolute()),
     }
-    _check_values(told)
-    return told
+    _check_values(values)
+    return values
 
 
 def find_model(name: str) -> str:
-    """A model's description, ``yolo11n.yaml``, or the weights to start from, a file ``.pt``.
+    """Return a model's description, ``yolo11n.yaml``, or the initial weights, a ``.pt`` file.
 
     Raises:
-        UsageFault: there is neither; weights are never downloaded.
+        UsageFault: neither exists; weights are never downloaded.
     """
     if name.endswith(".pt"):
         if not Path(name).is_file():
@@ -121,10 +121,10 @@ def find_model(name: str) -> str:
             text = yaml_model_load(described)
             task, head = guess_model_task(text), str(text["head"][-1][-2])
         except (OSError, KeyError, IndexError, TypeError, ValueError, SyntaxError):
-            known = sorted(f"{stem}.yaml" for stem in _models())
+            models = sorted(f"{stem}.yaml" for stem in _models())
             raise UsageFault(
                 f"--set model={name}: ultralytics has no such model, expected one like "
-                f"yolo11n.yaml, or a file .pt.{did_you_mean(described, known)}"
+                f"yolo11n.yaml, or a file .pt.{did_you_mean(described, models)}"
             ) from None
     if task != "detect" or head not in _HEADS:
         raise UsageFault(f"--set model={name}: its head is {head}, expected {' or '.join(_HEADS)}")
@@ -132,10 +132,10 @@ def find_model(name: str) -> str:
 
 
 def device_name(name: str) -> str:
-    """A device as ultralytics names it; ``cuda:1`` is its ``1``.
+    """Return a device as ultralytics names it; ``cuda:1`` becomes ``1``.
 
     Raises:
-        UsageFault: it is several, which would draw every place several times.
+        UsageFault: several devices, which would fill every slot several times.
     """
     if "," in name:
         raise UsageFault(
@@ -145,13 +145,13 @@ def device_name(name: str) -> str:
 
 
 def _models() -> set[str]:
-    """Stems of the models it has, each of a family with the letter of its size."""
+    """Return the names of its models, each family with all letters of sizes."""
     from ultralytics.cfg import __file__ as cfg
 
     stems = {path.stem for path in (Path(cfg).parent / "models").rglob("*.yaml")}
     sized = {
-        f"{family}{size}{'-' if rest else ''}{rest}"
-        for family, _, rest in (stem.partition("-") for stem in stems)
+        f"{family}{size}{'-' if suffix else ''}{suffix}"
+        for family, _, suffix in (stem.partition("-") for stem in stems)
         if family[-1:].isdigit()
         for size in "nsmlx"
     }
@@ -167,13 +167,13 @@ def _check_options(options: Mapping[str, Any]) -> None:
             raise DataFault(f"-- {name}={value}: no such file; weights are not downloaded")
 
 
-def _check_values(told: Mapping[str, Any]) -> None:
-    """Have ultralytics look at types and ranges."""
+def _check_values(values: Mapping[str, Any]) -> None:
+    """Let ultralytics check types and ranges."""
     from ultralytics.cfg import get_cfg
 
     with silent_stdout():
         try:
-            get_cfg(overrides=dict(told))
+            get_cfg(overrides=dict(values))
         except (TypeError, ValueError, SyntaxError) as error:
             text = " ".join(str(error).split())
             raise UsageFault(f"ultralytics refuses an option: {text}") from error
@@ -183,16 +183,16 @@ def _check_values(told: Mapping[str, Any]) -> None:
 
 
 def version() -> str:
-    """The installed release of ultralytics; the package is not imported.
+    """Return the installed release of ultralytics without importing it.
 
     Raises:
-        EnvironmentFault: it is not installed, or not one that this adapter works with.
+        EnvironmentFault: it is not installed, or is not supported.
     """
     return check_release("ultralytics", LEAST, BELOW)
 
 
 def engine() -> Any:
-    """Import ultralytics so that it opens no connection and leaves the user's settings alone.
+    """Import ultralytics without network access and without changing the user's settings.
 
     Raises:
         EnvironmentFault: see ``version``.
@@ -218,7 +218,7 @@ def engine() -> Any:
 
 @contextlib.contextmanager
 def silent_stdout() -> Iterator[None]:
-    """Send what ultralytics prints, logs and shows of its progress to stderr."""
+    """Redirect output, logs and progress of ultralytics to stderr."""
     with contextlib.redirect_stdout(sys.stderr):
         for handler in logging.getLogger("ultralytics").handlers:
             if isinstance(handler, logging.StreamHandler):
@@ -227,7 +227,7 @@ def silent_stdout() -> Iterator[None]:
 
 
 def _settings_folder() -> Path:
-    """A folder for its settings that goes with this process; with the fonts it would download."""
+    """Create a temporary settings folder with the fonts that it would download."""
     from matplotlib import get_data_path
 
     folder = Path(tempfile.mkdtemp(prefix="gansynth-ultralytics-"))

@@ -1,4 +1,4 @@
-"""ultralytics' training set, some of whose places are filled from a bank, and its trainer.
+"""ultralytics' training set with slots that are filled from a sample bank, and its trainer.
 
 Licence: AGPL-3.0; see this package's docstring. Importing this module imports ultralytics.
 """
@@ -31,13 +31,13 @@ STRIDE = 32
 
 @dataclass(frozen=True)
 class Loaded:
-    """What fills a place, as ultralytics keeps images it has loaded.
+    """The content of a slot, in the form of a loaded image of ultralytics.
 
     Attributes:
-        drawn: what was drawn, without its image.
-        image: a sample's, uint8 (H, W, C), BGR if C is 3, its long side ``imgsz``; None for a real
-            image, whose pixels are where ultralytics has them.
-        shape: rows and columns of a sample as it was drawn, which its boxes lie in.
+        drawn: the drawn entry, without its image.
+        image: of a sample, uint8 (H, W, C), BGR if C is 3, its long side ``imgsz``. None for a real
+            image, whose pixels ultralytics holds.
+        shape: rows and columns of the sample before scaling; its boxes refer to them.
     """
 
     drawn: Drawn
@@ -46,17 +46,17 @@ class Loaded:
 
 
 class MixedDataset(YOLODataset):  # type: ignore[misc]  # Any to mypy
-    """The real images, then a place for each synthetic one; an index is a place.
+    """The real images, then a slot for each synthetic one. An index is a slot.
 
-    ultralytics asks ``__getitem__`` for what goes into an epoch: primaries, counted exactly. It
-    asks ``get_image_and_label`` for what a mosaic, MixUp or CutMix puts beside it: partners.
+    ultralytics calls ``__getitem__`` for the images of an epoch: primaries, counted exactly. It
+    calls ``get_image_and_label`` for the other images of a mosaic, MixUp or CutMix: partners.
 
-    A mosaic takes its partners from ``buffer``. Stock, an image goes in when it is read from disk,
-    which samples never are. Here each place's primary goes in once: so partners have the primaries'
-    ratio, and cost no draw, as they cost no reading.
+    A mosaic takes its partners from ``buffer``. In stock ultralytics an image enters it when it is
+    read from disk, which never happens to samples. Here each slot's primary enters once. So
+    partners have the ratio of the primaries, and need no further draw.
 
     Raises:
-        DataFault: ultralytics leaves out images that are counted on.
+        DataFault: ultralytics leaves out images of the training set.
     """
 
     def __init__(self, *args: Any, slots: Slots, **kwargs: Any) -> None:
@@ -80,24 +80,24 @@ class MixedDataset(YOLODataset):  # type: ignore[misc]  # Any to mypy
         return dict(self.transforms(self._label(loaded)))
 
     def get_image_and_label(self, index: int) -> dict[str, Any]:
-        """A partner: image and boxes from one draw, before augmentation."""
-        kept = self.buffer.get(index)
-        if kept is None or not self.slots.again(kept.drawn):
-            kept = self._load(self.slots.partner(index))
-        return self._label(kept)
+        """Return a partner: image and boxes of one draw, before augmentation."""
+        partner = self.buffer.get(index)
+        if partner is None or not self.slots.again(partner.drawn):
+            partner = self._load(self.slots.partner(index))
+        return self._label(partner)
 
     def load_image(self, i: int, *args: Any, **kwargs: Any) -> Any:
-        """A real image, as ultralytics loads it, but ``buffer`` stays as it is."""
-        kept, self.buffer = self.buffer, []  # type: ignore[assignment]  # it appends to a list
+        """Load a real image as ultralytics does, without changing ``buffer``."""
+        buffer, self.buffer = self.buffer, []  # type: ignore[assignment]  # it appends to a list
         try:
             return super().load_image(i, *args, **kwargs)
         finally:
-            self.buffer = kept
+            self.buffer = buffer
 
     # -- places ----------------------------------------------------------------------------------
 
     def _add_places(self) -> None:
-        """Append synthetic places: what counts classes or plots boxes sees plausible ones."""
+        """Append synthetic slots with plausible boxes for class counts and plots."""
         for place in range(len(self.labels), len(self.slots)):
             boxes, classes = self.slots.typical(place)
             shape = self.slots.typical_shape(place)
@@ -111,7 +111,7 @@ class MixedDataset(YOLODataset):  # type: ignore[misc]  # Any to mypy
             )
 
     def _keep(self, place: int, loaded: Loaded) -> None:
-        """Remember a primary as a possible partner, and forget the oldest."""
+        """Store a primary as a possible partner, and drop the oldest one."""
         if not self.augment or self.cache == "ram":
             return
         if place in self.buffer:
@@ -128,12 +128,12 @@ class MixedDataset(YOLODataset):  # type: ignore[misc]  # Any to mypy
             self._release(loaded.drawn.real)
 
     def _release(self, real: int) -> None:
-        """Let go of a real image's pixels, unless a place that is kept needs them."""
+        """Release a real image's pixels, unless a slot of the buffer needs them."""
         if self.augment and self.cache != "ram" and not self._needed[real]:
             self.ims[real] = self.im_hw0[real] = self.im_hw[real] = None
 
     def _load(self, drawn: Drawn) -> Loaded:
-        """What was drawn; a sample as ultralytics has an image that it has read."""
+        """Return a drawn entry; a sample is scaled as ultralytics scales an image."""
         if drawn.image is None:
             return Loaded(drawn)
         height, width = shape = drawn.image.shape[:2]
@@ -146,7 +146,7 @@ class MixedDataset(YOLODataset):  # type: ignore[misc]  # Any to mypy
         return Loaded(replace(drawn, image=None), image, shape)
 
     def _label(self, loaded: Loaded) -> dict[str, Any]:
-        """What ultralytics knows of an image; made anew each time, for it is changed."""
+        """Return ultralytics' label of an image, new each time because it is modified."""
         drawn, image, before = loaded.drawn, loaded.image, loaded.shape
         if image is None:
             label: dict[str, Any] = super().get_image_and_label(drawn.real)
@@ -165,7 +165,7 @@ class MixedDataset(YOLODataset):  # type: ignore[misc]  # Any to mypy
 
 
 def _annotated(boxes: FloatArray, classes: Classes, shape: tuple[int, int]) -> dict[str, Any]:
-    """Boxes x1, y1, x2, y2 in pixels as ultralytics keeps them: centre and size, 0 to 1."""
+    """Return boxes x1, y1, x2, y2 (pixels) in ultralytics' form: centre and size, 0 to 1."""
     height, width = (max(1, side) for side in shape)
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     around = np.concatenate([centre, boxes[:, 2:] - boxes[:, :2]], axis=1)
@@ -180,13 +180,13 @@ def _annotated(boxes: FloatArray, classes: Classes, shape: tuple[int, int]) -> d
 
 
 class MixedTrainer(DetectionTrainer):  # type: ignore[misc]  # Any to mypy
-    """Trains on places instead of images, and tells how it goes."""
+    """Trains on slots instead of images, and reports progress."""
 
     def __init__(self, slots: Slots, watch: Watch, settings: Mapping[str, Any]) -> None:
         self.slots, self.watch = slots, watch
         self._began, self._open = 0.0, False
         super().__init__(overrides=dict(settings))
-        # Without a GPU it takes no workers, whatever was asked for.
+        # Without a GPU ultralytics ignores the number of workers.
         self.args.workers = settings["workers"]
         self.add_callback("on_train_start", MixedTrainer._start)
         self.add_callback("on_train_batch_start", MixedTrainer._begin_step)
@@ -195,7 +195,7 @@ class MixedTrainer(DetectionTrainer):  # type: ignore[misc]  # Any to mypy
         self.add_callback("on_fit_epoch_end", MixedTrainer._end_epoch)
 
     def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> Any:
-        """A mixed set for training, ultralytics' own for anything else."""
+        """Build a mixed set for training, and ultralytics' own otherwise."""
         if mode != "train":
             return super().build_dataset(img_path, mode, batch)
         model: Any = self.model
@@ -239,9 +239,9 @@ class MixedTrainer(DetectionTrainer):  # type: ignore[misc]  # Any to mypy
         self._open = True
 
     def _end_epoch(self) -> None:
-        """Told after each epoch's weights are saved, and once more for the best, which is none."""
+        """Report an epoch after its weights are saved, but not after the best weights are."""
         if self._open:
             self._open = False
             numbers = {**self.label_loss_items(self.tloss), **(self.metrics or {})}
-            told = {name: float(value) for name, value in numbers.items()}
-            self.watch.epoch(self.epoch + 1, {k: v for k, v in told.items() if math.isfinite(v)})
+            metrics = {name: float(value) for name, value in numbers.items()}
+            self.watch.epoch(self.epoch + 1, {k: v for k, v in metrics.items() if math.isfinite(v)})

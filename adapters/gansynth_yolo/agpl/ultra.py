@@ -1,4 +1,4 @@
-"""The ultralytics detectors behind our interface.
+"""The ultralytics detectors as a ``Detector``.
 
 Licence: AGPL-3.0; see this package's docstring. ultralytics is imported when a job is looked at.
 """
@@ -40,24 +40,24 @@ class Ultra:
         _check_device(job.device)
 
     def train(self, job: DetectorJob, slots: Slots, watch: Watch) -> Path:
-        """Train; the weights of the best epoch, by ultralytics' own judgement."""
-        told = settings(job)
+        """Train, and return the weights of the epoch that ultralytics rates best."""
+        values = settings(job)
         weights = job.output.absolute() / "weights"
         if job.resume and (weights / "last.pt").is_file():
             if _is_finished(weights / "last.pt"):
                 return best_of(weights)
-            told["resume"] = str(weights / "last.pt")
+            values["resume"] = str(weights / "last.pt")
         with silent_stdout():
             from gansynth_yolo.agpl.trainer import MixedTrainer
 
             with one_line("ultralytics"):
-                MixedTrainer(slots, watch, told).train()
+                MixedTrainer(slots, watch, values).train()
         return best_of(weights)
 
     def predict(self, job: DetectorJob, weights: Path, images: Sequence[Path]) -> list[Found]:
-        """What trained weights find in image files, read as in training."""
+        """Detect objects in image files, read as in training."""
         model = engine().YOLO(str(weights))
-        found = []
+        detections = []
         with silent_stdout():
             size = max(1, job.batch)
             for first in range(0, len(images), size):
@@ -71,12 +71,12 @@ class Ultra:
                     verbose=False,
                     save=False,
                 )
-                found += [_found(result) for result in results]
-        return found
+                detections += [_found(result) for result in results]
+        return detections
 
 
 def _is_finished(last: Path) -> bool:
-    """Whether a training ran to its end; its weights then have no state to go on from."""
+    """Return whether a training has ended; its weights then hold no state to resume from."""
     from ultralytics.utils.patches import torch_load
 
     return int(torch_load(last, map_location="cpu").get("epoch", -1)) < 0
@@ -88,7 +88,7 @@ def _check_device(name: str) -> None:
 
 
 def _read(path: Path, channels: int) -> Any:
-    """An image as training reads it: uint8 (H, W, C), BGR; of 16 bits the upper 8."""
+    """Read an image as in training: uint8 (H, W, C), BGR, the upper 8 bits of 16."""
     import cv2
     from ultralytics.utils.patches import imread
 

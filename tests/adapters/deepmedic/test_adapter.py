@@ -255,10 +255,10 @@ def test_options_of_the_program_are_read_as_it_reads_them(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("options", "settings", "says"),
     [
-        ("-train t.cfg", {}, "-- -train: what is trained is said by --data"),
-        ("-tr t.cfg", {}, "-- -tr: what is trained"),
-        ("-t t.cfg", {}, "-- -t: what is trained"),
-        ("-test t.cfg", {}, "-- -test: gansynth augment trains"),
+        ("-train t.cfg", {}, "-- -train: --data sets the training data"),
+        ("-tr t.cfg", {}, "-- -tr: --data sets"),
+        ("-t t.cfg", {}, "-- -t: --data sets"),
+        ("-test t.cfg", {}, "-- -test: gansynth augment only trains"),
         ("-model", {}, "-- -model: expected a value"),
         ("-model a -model b", {}, "-- -model b: is given twice"),
         ("-model a", {"model": "b"}, "-- -model a and --set model=b"),

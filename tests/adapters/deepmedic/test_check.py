@@ -144,7 +144,7 @@ def test_a_case_without_any_category_to_sample(toy):
     path = toy.file("labels", "pat_01")
     store(path, np.zeros_like(stored(path)))
     assert unusable(toy) == (
-        f"{path}: has none of the categories that segments are to be taken of (shares [1.0, 0.0], "
+        f"{path}: has none of the categories to sample segments from (shares [1.0, 0.0], "
         "type of sampling 0), expected one at least; give background a share, or remove the case "
         "from every list"
     )
@@ -172,8 +172,8 @@ def test_fractions_and_classes_without_voxels_are_worth_a_word(toy):
     assert findings(toy, "warning") == [
         f"{toy.train}: label value(s) [3] occur in no case; remove them, or add cases that have "
         "them",
-        f"{path}: holds fractions, which DeepMedic rounds; expected whole numbers; was it "
-        "resampled? Resample label maps to the nearest voxel",
+        f"{path}: holds fractions, which DeepMedic rounds, expected whole numbers; resample "
+        "label maps to the nearest voxel",
     ]
     store(path, np.rint(stored(path)) * np.float32(0.9997))
     assert len(findings(toy, "warning")) == 1

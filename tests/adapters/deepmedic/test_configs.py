@@ -404,7 +404,7 @@ def test_a_channel_may_be_missing_but_not_the_first_and_no_label_map(mine):
         path.write_text(before)
     first = lines(mine, "training_flair.cfg", "a.nii.gz", "-", "c.nii.gz")
     assert fault(mine) == (
-        f"{first}: entry 2 is '-', a missing first channel, which DeepMedic cannot do without; "
+        f"{first}: entry 2 is '-', a missing first channel, which DeepMedic needs, "
         "expected a path; add the file, or remove the case from every list"
     )
 
@@ -418,8 +418,8 @@ def test_lists_of_unequal_length_are_refused(mine, part, name):
     path.write_text("\n".join(entries[:-1]))
     count = len(entries) - 1  # a comment
     assert fault(mine) == (
-        f"{path}: lists {count - 1} case(s), but {first} lists {count}; expected as many, line i "
-        "of every list is case i (DeepMedic cuts the longer one silently); complete it"
+        f"{path}: lists {count - 1} case(s), but {first} lists {count}; expected as many, because "
+        "line i is case i (DeepMedic silently cuts the longer list). Complete it"
     )
     path.write_text("\n".join(entries))
     names = lines(mine, "names.cfg", "one.nii.gz")
@@ -429,7 +429,7 @@ def test_lists_of_unequal_length_are_refused(mine, part, name):
 def test_lists_that_cannot_be_read_are_refused(mine):
     path = mine.folder / "training_flair.cfg"
     for data, says in (
-        ("\ufeffa.nii.gz\n".encode(), "byte order mark, which DeepMedic takes for a part of the"),
+        ("\ufeffa.nii.gz\n".encode(), "byte order mark, which DeepMedic reads as part of the"),
         (b"\xe9.nii.gz\n", f"{path}: line 1: holds byte 0xe9, expected UTF-8 text"),
         (b"# c\na\rb.nii.gz\n", f"{path}: line 2: 'a b.nii.gz' holds unprintable characters"),
     ):

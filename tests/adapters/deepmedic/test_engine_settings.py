@@ -116,7 +116,7 @@ WEIGHTS = "reweight_classes_in_cost"
         ({"losses_and_weights": {"focal": 1}}, "of xentr, iou and dsc"),
         ({WEIGHTS: {"type": "per_c", "prms": [1], "schedule": [0, 2]}}, "3 numbers as 'prms'"),
         ({WEIGHTS: {"type": "freq", "schedule": [2, 2]}}, "'schedule' as"),
-        ({"layersToFreezeNormal": [1]}, "layersToFreezeNormal = .*cannot do"),
+        ({"layersToFreezeNormal": [1]}, "layersToFreezeNormal = .*does not support"),
         ({"cnnModelFilePath": "./model"}, "cnnModelFilePath = './model'"),
         ({"batchsize_val_samples": 0}, "expected a whole number from 1 on"),
         ({"saveSegmentationVal": 1}, "expected True or False"),

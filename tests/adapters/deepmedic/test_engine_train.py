@@ -114,7 +114,7 @@ def test_without_validation_cases_there_is_no_dice(make, tmp_path):
     order = order_of(make(val=0, numberOfEpochs=1, batchsize_train=5), tmp_path / "out")
     assert train(order, said) == {}
     assert len(told(tmp_path / "out", "step")) == 2 * (12 // 5)  # the last batch is not whole
-    assert any("validates on no cases: no Dice" in line for line in said)
+    assert any("has no validation cases, so no Dice" in line for line in said)
     assert not (tmp_path / "out" / VALIDATION).exists()
     assert list(told(tmp_path / "out", "metrics")[0]) == ["loss"]
 
@@ -252,7 +252,7 @@ def test_a_damaged_checkpoint_is_passed_over(make, tmp_path):
     newest.write_bytes(newest.read_bytes()[:-100])
     said: list[str] = []
     train(replace(cut, done=2), said)
-    assert any("step-00000012 is damaged and was passed over" in line for line in said)
+    assert any("step-00000012 is damaged and was skipped" in line for line in said)
     assert_same(weights(whole.output, 3), weights(cut.output, 3))
     # A checkpoint that the record does not count comes again.
     train(replace(whole, done=2))

@@ -252,7 +252,10 @@ def test_maps_of_the_users_own_and_banks_that_are_kept_fresh_are_refused(sets, t
     live = make_bank(tmp_path / "live", opened(data), 6, frozen=False)
     maps = {MAPS: [f"./map_{n}.cfg" for n in range(3)]}
     mapped = toy_deepmedic(tmp_path / "set", train=3, val=1, values=maps)
-    for of, says in (((mapped, bank), "nobody knows such maps"), ((data, live), "kept fresh")):
+    for of, says in (
+        ((mapped, bank), "synthetic cases have no such maps"),
+        ((data, live), "kept fresh"),
+    ):
         with pytest.raises(UsageFault, match=says):
             export(of, tmp_path / "out")
 

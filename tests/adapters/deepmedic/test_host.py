@@ -193,7 +193,7 @@ EXIT = ["ended itself (exit 1)", "Two weight maps were expected"]
 @pytest.mark.parametrize(
     ("where", "code", "mode", "words"),
     [
-        ("config", 2, 0, ["refuses its configuration", '"channelsTraining" needed']),
+        ("config", 2, 0, ["rejects its configuration", '"channelsTraining" needed']),
         ("assertion", 2, 0, ["AssertionError", 'assert sampling.FAIL != "assertion"']),
         ("training", 5, 0, ["KeyError: 'NaN'"]),
         ("loading", 5, 2, ["ValueError: could not broadcast"]),
@@ -208,7 +208,7 @@ def test_a_failure_is_not_exit_0(ends, where, code, mode, words):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"), [(("-fly", "high"), "not its arguments"), (("-test", "a.cfg"), "-test")]
+    ("arguments", "says"), [(("-fly", "high"), "invalid arguments"), (("-test", "a.cfg"), "-test")]
 )
 def test_arguments_that_are_not_for_it(ends, arguments, says):
     assert says in ends(2, arguments=arguments)[1]
@@ -286,7 +286,7 @@ def drawn(one: Serving, then: Callable[[], Any], **how: Any) -> Any:
 
 
 REFUSED: dict[str, tuple[Callable[[Serving], Any], int, list[str]]] = {
-    "another task": (lambda s: refuse_test(("-train", "my.cfg")), 2, ["-train: not with"]),
+    "another task": (lambda s: refuse_test(("-train", "my.cfg")), 2, ["-train: not valid with"]),
     "another number of subepochs": (
         lambda s: s.begin(1, 4, 0), 6, ["numberOfSubepochs = 4, expected 3"],
     ),
@@ -322,7 +322,7 @@ def test_the_training_that_was_ordered_is_not(serving):
     serving.begin(1, 3, 0)
     assert serving._heard.getvalue() == ""
     serving.begin(2, 3, 1)
-    said = "has been trained for 1 epochs, the record says 0; going on from epoch 1\n"
+    said = "has been trained for 1 epochs, the record says 0; resuming from epoch 1\n"
     assert serving._heard.getvalue().endswith(said)
     chosen = drawn(serving, lambda: serving.choose(list, 10))
     assert sorted(entry for entry in chosen if entry >= 4) == [4, 5, 6]

@@ -204,8 +204,8 @@ OWN = loaded(OF)
 @pytest.mark.parametrize(
     ("real", "says"),
     [
-        (loaded(volume(shape=(6, 6, 5))), r"labels\.nii\.gz: .* shape \(6, 6, 5\).*replaced"),
-        (replace(OWN, image=OWN.image[:1]), "replaced"),
+        (loaded(volume(shape=(6, 6, 5))), r"labels\.nii\.gz: .* shape \(6, 6, 5\).*have changed"),
+        (replace(OWN, image=OWN.image[:1]), "have changed"),
         (replace(OWN, roi=np.zeros((6, 6, 6), np.int16)), r"roi\.nii\.gz, though its labels say"),
     ],
     ids=["shape", "channels", "region"],

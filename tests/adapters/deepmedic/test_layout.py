@@ -73,7 +73,7 @@ def test_odd_folders_are_read_back(tmp_path, name):
     assert config.train[0] == read_train_config(data.train).train[0]
     assert executed(layout.train_config)["folderForOutput"] == str(tmp_path / name / "output")
     assert layout.train_config.read_bytes().isascii()
-    with pytest.raises(UsageFault, match="one path a line"):
+    with pytest.raises(UsageFault, match="one path per line"):
         laid_out(data, tmp_path / "two\nlines")
 
 

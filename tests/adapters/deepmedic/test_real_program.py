@@ -156,7 +156,7 @@ def test_other_ways_to_sample_and_to_augment(tmp_path, train, kind, roi, values)
 
 
 NOWHERE = ("-dev", "cpu", "-load", "/nowhere/none.model.ckpt")
-REFUSES = "refuses its configuration"
+REFUSES = "rejects its configuration"
 
 
 @pytest.mark.parametrize(

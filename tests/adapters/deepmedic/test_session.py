@@ -237,7 +237,7 @@ def test_another_training_or_checkpoint_is_not_gone_on_with(failed, train, share
     small = {"engine": "deepmedic", "epochs": "2", "subepochs": "2", "resume": "yes"}
     small |= {"model": str(shared_deepmedic.model), "output": str(failed)}
     for settings, says in (
-        ({"epochs": "9"}, "has ended, as asked, after 2 epochs"),
+        ({"epochs": "9"}, "has ended after 2 epochs"),
         ({"engine": "torch"}, "a training with engine deepmedic, not torch"),
         ({"subepochs": "5"}, "a training with subepochs 2, not 5"),
     ):
@@ -277,7 +277,7 @@ def test_what_ails_the_watching_is_said_once(tmp_path):
         until(lambda: said != [])
         told.write_text('{"a": 1}\n{"a": 2}\n')
     assert len(said) == 1
-    assert "not all counted: KeyError" in said[0]
+    assert "not completely counted: KeyError" in said[0]
 
 
 def test_the_commit_of_a_checkout_is_read_without_git(tmp_path):

@@ -27,7 +27,7 @@ def ratio_of(parts: tuple[int, int], tenths: bool) -> Ratio:
 
 
 def told(share: Share, word: str) -> bool:
-    return any(word in text for text in share.said)
+    return any(word in text for text in share.notes)
 
 
 def check(share: Share, cases: int, segments: int, batch: int, *, one_kind: bool) -> None:
@@ -60,7 +60,7 @@ def test_on_disk_everything_listed_is_exact_or_it_is_said(
     even = [n for n in range(1, MOST_REPEATS + 1) if (n * real * per_real).denominator == 1]
     assert share.real == share.repeats * real
     assert (share.synthetic > 0) == (parts[1] > 0)
-    assert told(share, "come out even") == (not even)
+    assert told(share, "is not exact") == (not even)
     if even:
         assert share.repeats == even[0]
         assert share.synthetic == share.real * per_real
@@ -76,11 +76,11 @@ def test_on_disk_everything_listed_is_exact_or_it_is_said(
 
 def test_what_is_said_names_keys_and_numbers():
     share = share_on_disk(3, Ratio.parse("100:1"), 20, 1000, 10)
-    assert share.said == (
-        "ratio 100:1: does not come out even with 3 real cases, each listed up to 8 times; it is "
+    assert share.notes == (
+        "ratio 100:1: is not exact with 3 real cases, each listed up to 8 times; it is "
         "24:1, 4.00% synthetic where 0.99% was asked",
         "numOfCasesLoadedPerSubepoch: 20 in the file, 25 now: each real case is listed 8 times, "
-        "and every subepoch loads all that is listed; so many are slower to load. On the fly a "
+        "and every subepoch loads all that is listed; loading takes longer. On the fly a "
         "subepoch loads about as many as before",
     )
 
@@ -96,7 +96,7 @@ def test_on_the_fly_a_subepoch_is_exact_or_left_to_the_next(
     assert share.repeats == 1
     unit = sum(parts) // math.gcd(*parts)
     even = constant and unit <= 2 * cases
-    assert told(share, "come out even") == (constant and not even)
+    assert told(share, "is not exact") == (constant and not even)
     listed = real if parts[0] == 0 else real + math.ceil(Fraction(real * parts[1], parts[0]))
     asked = min(cases, listed)
     if not even:
@@ -116,7 +116,7 @@ def test_what_is_left_over_is_said():
     ratio = Ratio.parse("2813:4000")
     share = share_on_the_fly(ratio, 50, 1000, 10, real=2813, constant=True)
     assert (share.cases, share.real, share.synthetic) == (50, None, None)
-    assert share.said == (
-        "ratio 2813:4000: does not come out even in 50 cases; in each subepoch 29 or 30 of 50 are "
-        "synthetic, and what is left over is carried on to the next",
+    assert share.notes == (
+        "ratio 2813:4000: is not exact in 50 cases; in each subepoch 29 or 30 of 50 are "
+        "synthetic, and the remainder is carried over to the next",
     )

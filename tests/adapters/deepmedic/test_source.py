@@ -103,7 +103,7 @@ def test_without_validation_nothing_is_held_out_and_that_is_said(mine, caplog):
     assert source.name == "deepmedic:mine"  # without a session the folder names the data set
     assert (len(source.train_ids), source.held_out_ids) == (3, ())
     assert [record.message for record in caplog.records] == [
-        f"{mine.train}: validates on nothing, so no case is held out; list some, and set "
+        f"{mine.train}: has no validation, so no case is held out; list some, and set "
         "performValidationOnSamplesThroughoutTraining or "
         "performFullInferenceOnValidationImagesEveryFewEpochs"
     ]
@@ -162,9 +162,8 @@ def test_synthetic_cases_are_not_taken_for_real_ones(mine, part):
     slot.mkdir(parents=True)
     (mine.folder / "out/manifest.json").write_text(json.dumps({"gansynth": "1"}))
     assert refused(mine, IntegrityFault) == (
-        f"{slot}/flair.nii.gz: is a synthetic case of {mine.folder}/out, expected real ones, to "
-        "train a generator on and to validate on; list the real files, as the configuration did "
-        "that gansynth augment was given"
+        f"{slot}/flair.nii.gz: is a synthetic case of {mine.folder}/out, expected real ones "
+        "for a generator and for validation; list the real files of the original configuration"
     )
     (mine.folder / "out/manifest.json").write_text(json.dumps({"other": "1"}))
     assert "missing" in refused(mine, DataFault)
@@ -320,7 +319,7 @@ def test_what_cannot_be_loaded_is_refused_by_file(mine):
 def test_a_resampled_case_has_no_way_back(toy):
     source = toy.source(read={"spacing": "2"})
     assert source.load("pat_00").image.shape[1:] == (5, 6, 7)
-    with pytest.raises(UsageFault, match="expected spacing=native, leave it out"):
+    with pytest.raises(UsageFault, match="expected spacing=native; leave it out"):
         source.host_case("pat_00")
 
 

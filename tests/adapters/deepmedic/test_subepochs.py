@@ -193,7 +193,7 @@ def test_a_damaged_bank_stops_nothing(tmp_path):
 def test_a_replaced_file_of_a_real_case_stops_it(tmp_path):
     subepochs = made(plan_of(write_bank(tmp_path / "bank", samples_of(2, volumes=1))))
     place = next(place for place in subepochs.order(0) if place.synthetic)
-    with pytest.raises(DataFault, match="have been replaced"):
+    with pytest.raises(DataFault, match="have changed"):
         subepochs.load(place, reader([volume("pat_0", (5, 5, 5))]))
 
 

@@ -54,7 +54,7 @@ TOLD: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"device": "cuda:99"}, "Environment: .*torch sees"),
         ({"options": {"erasing": 0.5}}, "Usage: -- erasing=0.5: .*yolox has no such option"),
         ({"options": {"class_balanced": True}}, "Usage: -- class_balanced=True: expected"),
-        ({"options": {"lr0": "fast"}}, "Usage: -- lr0=fast: not what libreyolo expects"),
+        ({"options": {"lr0": "fast"}}, "Usage: -- lr0=fast: libreyolo rejects the value"),
         ({"options": {"distill_model": "n.pt"}}, "Data: -- distill_model=n.pt: no such file"),
     ],
     "ultralytics": [

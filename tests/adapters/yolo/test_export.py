@@ -112,7 +112,7 @@ def test_ratios_come_out_exactly(images, ratio, counts):
     [(500, "2813:4000", "500:711"), (16, "1000:1", "128:1"), (16, "9:1", "80:9")],
 )
 def test_ratios_that_cannot_are_refused_with_the_nearest(images, ratio, nearest):
-    with pytest.raises(UsageFault, match=f"the nearest is --ratio {nearest}, "):
+    with pytest.raises(UsageFault, match=f"The nearest is --ratio {nearest}; "):
         exact_counts(images, Ratio.parse(ratio))
     real, synthetic = map(int, nearest.split(":"))
     repeats, count = exact_counts(images, Ratio.parse(ratio), nearest=True)
@@ -211,7 +211,7 @@ def test_real_images_with_new_lesions_are_not_shared(shared_yolo, box_run, tmp_p
         ("1:1", {"schedule": Schedule.parse("anneal:50%-100%")}, "constant ratio"),
         ("1:2", {}, "holds 20 samples, expected 32 beside 16"),
         ("1:1", {"size": SIX}, "the ratio says how many"),
-        ("999:1000", {}, "the nearest is --ratio 16:16"),
+        ("999:1000", {}, "The nearest is --ratio 16:16"),
         ("1:1", {"out": "images/out"}, "called images or labels"),
         ("1:1", {"dry_run": True}, ""),
     ],

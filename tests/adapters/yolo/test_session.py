@@ -179,7 +179,7 @@ def test_a_training_that_is_continued_adds_a_session_and_another_one_is_not_gone
     for change, says in (
         ({"model": "yolox-s"}, "a training of the model yolox-n, not of yolox-s"),
         ({"detector": "ultralytics"}, "a training of the detector libreyolo"),
-        ({"epochs": 9}, "--set epochs=9: the training in .* has ended"),
+        ({"epochs": 9}, "--set epochs=9: the training in .* ended after"),
     ):
         other: dict[str, Any] = change
         with pytest.raises(UsageFault, match=says):

@@ -255,7 +255,7 @@ def test_a_volume_on_both_sides_is_a_leak_and_without_a_split_there_is_one_fold(
     source = opened(shared_yolo, read=READ)
     with pytest.raises(IntegrityFault, match="p01"):
         source.divided([Split(train=[FIRST], val=["train/p01_z001"])], tmp_path)
-    with pytest.raises(UsageFault, match="has one split, its own"):
+    with pytest.raises(UsageFault, match="has one split, expected 0"):
         open_yolo(replace(source.request, fold="1"))
 
 
@@ -317,7 +317,7 @@ def test_equal_names_in_two_folders_stay_apart(yolo_copy, tmp_path):
 
 def test_a_mirror_is_as_asked_and_made_anew_and_other_folders_are_let_be(shared_yolo, tmp_path):
     source, more = opened(shared_yolo, fold="all"), {"gansynth": {"a": 1}}
-    data = mirror(source, tmp_path / "mirror", channels=3, more=more)
+    data = mirror(source, tmp_path / "mirror", channels=3, extra=more)
     images = data.parent / "images"
     counts = {split.name: len(list(split.iterdir())) for split in images.iterdir()}
     assert counts == {"train": 24, "val": 8, "test": 4}

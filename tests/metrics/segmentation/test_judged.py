@@ -140,9 +140,9 @@ def test_a_segmenter_predicts_on_the_grid_of_the_files(volumes, tmp_path):
 
 
 def test_a_segmenter_that_kept_nothing_or_of_no_files_is_refused(volumes, tmp_path):
-    with pytest.raises(UsageFault, match="no label maps are kept, expected --set save_predict"):
+    with pytest.raises(UsageFault, match="label maps are not saved, expected --set save_pred"):
         segmented(volumes(), tmp_path / "out", keep=False)
-    with pytest.raises(UsageFault, match=r"of no files.*only the segmenter's own metrics.json"):
+    with pytest.raises(UsageFault, match=r"have no files.*Only the segmenter's own metrics.json"):
         SegmenterAdapter(ToySource(3)).judged(tmp_path / "out")
     with pytest.raises(UsageFault, match="--read between=2"):
         segmented(volumes(between="2"), tmp_path / "drawn")
@@ -194,9 +194,9 @@ def test_a_label_map_of_other_pixels_or_numbers_is_refused(tmp_path, array, says
 def test_what_could_not_be_measured_is_refused_before_a_training(volumes):
     SegmenterAdapter(open_source(volumes())).check_judged({})
     for source, settings, says in (
-        (ToySource(3), {}, "of no files of their own"),
+        (ToySource(3), {}, "have no files of their own"),
         (open_source(volumes(between="2")), {}, "--read between=2"),
-        (open_source(volumes()), {"save_predictions": "no"}, "no label maps are kept"),
+        (open_source(volumes()), {"save_predictions": "no"}, "label maps are not saved"),
     ):
         with pytest.raises(UsageFault, match=says):
             SegmenterAdapter(source).check_judged(settings)
@@ -230,7 +230,7 @@ def test_the_torch_engine_predicts_on_the_grid_of_the_files(deepmedic, tmp_path,
         assert set(found) == set(adapter.source.held_out_ids)
         assert (len(found), perfect(found)) == (2, True)
     else:
-        with pytest.raises(UsageFault, match="no segmentations were kept, expected --set save_pr"):
+        with pytest.raises(UsageFault, match="no segmentations were saved, expected --set save_pr"):
             adapter.judged(tmp_path)
 
 
