@@ -157,9 +157,9 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     f"{NEW} spots-and-dots": "single underscores",
     f"{NEW} spots__dots": "single underscores",
     f"{NEW} {'s' * 41}": "at most 40 characters",
-    f"{NEW} class": "is a keyword of Python",
-    f"{NEW} match": "is a keyword of Python",
-    f"{NEW} gansynth_spots": "is put in front",
+    f"{NEW} class": "is a Python keyword",
+    f"{NEW} match": "is a Python keyword",
+    f"{NEW} gansynth_spots": "without the prefix gansynth_",
     f"{NEW} cgan3d": "generator 'cgan3d' is already registered by plugin 'cgan3d'",
     f"{NEW} elastic --kind edit": "edit 'elastic' is already registered by plugin",
     f"{NEW} nnunet": "a plugin or package gansynth_nnunet is installed already",
@@ -176,7 +176,7 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
 
 KINDS = {
     "nifti": NO, "msd": NO, "h5": f"{NO}.h5", "pictures": NO, "slices": f"nifti:{NO}",
-    "yolo": f"{NO}.yaml", "deepmedic": f"{NO}.cfg", "nnunet": "999", "nnunet-raw": "999",
+    "yolo": f"{NO}.yaml", "deepmedic": f"{NO}.cfg", "nnunet": "999", "nifti": "999",
 }  # fmt: skip
 TAKE_DATA = (
     *("fit dcgan -o out --data", "cache -o out.h5", "check", "failures -o out.json --data"),

@@ -254,7 +254,7 @@ def test_maps_of_the_users_own_and_banks_that_are_kept_fresh_are_refused(sets, t
     mapped = toy_deepmedic(tmp_path / "set", train=3, val=1, values=maps)
     for of, says in (
         ((mapped, bank), "synthetic cases have no such maps"),
-        ((data, live), "kept fresh"),
+        ((data, live), "is refreshed"),
     ):
         with pytest.raises(UsageFault, match=says):
             export(of, tmp_path / "out")
