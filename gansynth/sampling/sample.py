@@ -258,7 +258,9 @@ def predict_cases(
         samples, real = [sample for sample, _ in pairs], [case for _, case in pairs]
         path = out / "sheet.png"
         names = schema.channels
-        report["sheet"] = str(write_sheet(path, samples, real, schema, given_channels=names, drawn=True))
+        report["sheet"] = str(
+            write_sheet(path, samples, real, schema, given_channels=names, drawn=True)
+        )
     return report
 
 

@@ -176,7 +176,7 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
 
 KINDS = {
     "nifti": NO, "msd": NO, "h5": f"{NO}.h5", "pictures": NO, "slices": f"nifti:{NO}",
-    "yolo": f"{NO}.yaml", "deepmedic": f"{NO}.cfg", "nnunet": "999", "nifti": "999",
+    "yolo": f"{NO}.yaml", "deepmedic": f"{NO}.cfg", "nnunet": "999", "nnunet-raw": "999",
 }  # fmt: skip
 TAKE_DATA = (
     *("fit dcgan -o out --data", "cache -o out.h5", "check", "failures -o out.json --data"),

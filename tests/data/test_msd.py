@@ -126,7 +126,7 @@ def test_the_hippocampus_is_in_order_and_split_by_person():
 
 
 def test_a_raw_data_set_is_read_without_preprocessing_and_in_the_hosts_split(toy_nnunet):
-    asked = SourceRequest("nifti", "501", root=str(toy_nnunet.root), read={"modality": "none"})
+    asked = SourceRequest("nnunet-raw", "501", root=str(toy_nnunet.root), read={"modality": "none"})
     source = open_source(asked)
     assert source.schema.labels == {"background": 0, "organ": 1, "lesion": 2}
     stored: Any = nib.load(toy_nnunet.raw / "imagesTr/p1_left_0001.nii.gz")

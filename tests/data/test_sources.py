@@ -17,7 +17,7 @@ from gansynth.testing import ToySource
 from tests.data import sets
 from tests.dividing import assert_same_cases, state
 
-HOSTS = ("nnunet", "nifti")
+HOSTS = ("nnunet", "nnunet-raw")
 DIVISIBLE = ("nifti", "manifest", "msd", "pictures")
 SPLITS = [
     Split(train=["carl_1", "anna_1", "carl_2"], val=["bert_1"]),
@@ -35,7 +35,7 @@ def made(tmp_path_factory, toy_nnunet):
             home = toy_nnunet.root if kind in HOSTS else tmp_path_factory.mktemp(kind)
             asked = {
                 "nnunet": toy_nnunet.request,
-                "nifti": lambda: SourceRequest(kind, "501", root=str(home)),
+                "nnunet-raw": lambda: SourceRequest(kind, "501", root=str(home)),
             }
             known[kind] = home, open_source(asked.get(kind, lambda: sets.KINDS[kind](home))())
         return known[kind]

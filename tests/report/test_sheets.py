@@ -55,7 +55,10 @@ def test_a_case_is_real_and_synthetic_of_each_channel_then_its_label(sheet, ndim
 
 
 def headings_of(*args: Any, **asked: Any) -> list[str]:
-    return [column.heading for column in _columns(*args, **{"given_channels": (), "drawn": False, **asked})]
+    return [
+        column.heading
+        for column in _columns(*args, **{"given_channels": (), "drawn": False, **asked})
+    ]
 
 
 @pytest.mark.parametrize(

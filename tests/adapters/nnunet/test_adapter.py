@@ -138,7 +138,7 @@ def test_an_outcome_sums_all_sessions_and_holds_nnunets_dice(tmp_path):
     (tmp_path / "validation").mkdir(parents=True)
     (tmp_path / "gansynth.json").write_text(json.dumps({"sessions": sessions}))
     per_label = {"1": {"Dice": 0.8}, "2": {"Dice": float("nan")}}
-    summary = {"1": {"Dice": 0.8}, "mean": per_label}
+    summary = {"foreground_mean": {"Dice": 0.8}, "mean": per_label}
     (tmp_path / "validation" / "summary.json").write_text(json.dumps(summary))
     outcome = read_outcome(tmp_path)
     assert (outcome.drawn_real, outcome.drawn_synthetic, outcome.realised) == (10, 70, 0.875)

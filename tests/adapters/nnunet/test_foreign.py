@@ -77,7 +77,7 @@ def preprocess(toy, configuration="3d_fullres") -> None:
 
 def opened(toy, kind: str, **read):
     """The same scans through a source of a kind."""
-    where = {"nifti": "501", "nifti": str(toy.raw), "slices": "nnunet-raw:501"}
+    where = {"nnunet-raw": "501", "nifti": str(toy.raw), "slices": "nnunet-raw:501"}
     if kind == "nifti":
         read = {"channels": "T1,FLAIR", "labels": "organ:1,lesion:2", **read}
     fold = "all" if kind == "nifti" else "0"
@@ -97,7 +97,7 @@ def as_sample(case, space=None, placement=None) -> Sample:
 CROP = Space("crop", (18, 16, 16), pad_label=0)
 
 
-def brought(toy, kind="nifti", number=0, corner=None, **read) -> tuple[Any, Any, Any]:
+def brought(toy, kind="nnunet-raw", number=0, corner=None, **read) -> tuple[Any, Any, Any]:
     """A training case, or a crop, on a sample's way; and what nnU-Net has made of it."""
     host, source = open_nnunet(toy.request()), opened(toy, kind, **read)
     case = source.load(source.train_ids[number])
@@ -126,7 +126,7 @@ def part(wanted, labels) -> np.ndarray:
 @pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize(
     ("kind", "read"),
-    [("nifti", {}), ("nifti", {}), ("nifti", {"channels": "FLAIR,T1"})],
+    [("nnunet-raw", {}), ("nifti", {}), ("nnunet-raw", {"channels": "FLAIR,T1"})],
 )
 def test_a_real_case_becomes_what_nnunet_made_of_it_to_the_bit(skewed, kind, read, number):
     image, labels, wanted = brought(skewed, kind, number, modality="none", **read)
@@ -146,7 +146,7 @@ def test_other_spacing_is_resampled_from_what_it_really_is(skewed):
     assert np.abs(np.subtract(labels.shape, wanted.labels.shape)).max() <= 2
     assert np.mean(drawn == wanted.labels) > 0.9
     assert np.corrcoef(image[1].ravel(), wanted.image[1].ravel())[0, 1] > 0.8
-    host, source = open_nnunet(skewed.request()), opened(skewed, "nifti", spacing="1.2")
+    host, source = open_nnunet(skewed.request()), opened(skewed, "nnunet-raw", spacing="1.2")
     assert rehearse(skewed.root, source, Space(), host, wanted.id) > 0
 
 
@@ -163,7 +163,7 @@ def test_a_crop_of_z_scores_meets_its_surroundings_in_the_scanners_units(skewed)
 
 
 def test_no_voxel_of_the_real_case_is_in_a_sample(skewed):
-    host, source = open_nnunet(skewed.request()), opened(skewed, "nifti", modality="none")
+    host, source = open_nnunet(skewed.request()), opened(skewed, "nnunet-raw", modality="none")
     space, case = Space("crop", (14, 14, 13), pad_label=0), source.load(source.train_ids[1])
     convert, rng = Converter(source, space, host), np.random.default_rng(0)
     for first in range(4, 9):
@@ -176,7 +176,7 @@ def test_no_voxel_of_the_real_case_is_in_a_sample(skewed):
 
 
 def test_the_outside_is_that_of_the_real_case_whatever_was_drawn_there(skewed):
-    host, source = open_nnunet(skewed.request()), opened(skewed, "nifti", modality="mr")
+    host, source = open_nnunet(skewed.request()), opened(skewed, "nnunet-raw", modality="mr")
     case, rng = source.load(source.train_ids[0]), np.random.default_rng(0)
     noisy = replace(case, image=case.image + rng.normal(0, 0.01, case.image.shape))
     image, labels = Converter(source, Space(), host).whole(as_sample(noisy))
@@ -199,7 +199,7 @@ def test_each_reader_has_its_own_axes(skewed, tmp_path, reader):
 
 
 def test_a_large_sample_is_cut_to_what_a_patch_reaches_and_always_the_same(skewed):
-    host, source = open_nnunet(skewed.request()), opened(skewed, "nifti")
+    host, source = open_nnunet(skewed.request()), opened(skewed, "nnunet-raw")
     convert = Converter(source, Space(), host)
     sample = as_sample(source.load(source.train_ids[0]))
     whole = convert.whole(sample)[0].shape[1:]
@@ -211,7 +211,7 @@ def test_a_large_sample_is_cut_to_what_a_patch_reaches_and_always_the_same(skewe
 
 
 def test_what_nnunet_would_pad_where_it_pads_no_real_case_is_refused(skewed):
-    host, source = open_nnunet(skewed.request()), opened(skewed, "nifti")
+    host, source = open_nnunet(skewed.request()), opened(skewed, "nnunet-raw")
     space = Space("crop", (16, 5, 16), pad_label=0)
     case = source.load(source.train_ids[0])
     with pytest.raises(DataFault, match=r"expected at least the patch \(8, 8, 8\)"):
@@ -224,7 +224,7 @@ def test_what_nnunet_would_pad_where_it_pads_no_real_case_is_refused(skewed):
         ("nifti", {"channels": "T1,T2"}, None, DataFault, "--read channels=T1,FLAIR"),
         ("nifti", {"labels": "organ:2,lesion:1"}, None, DataFault, "labels=organ:1,lesion:2"),
         ("slices", {}, None, UsageFault, "makes slices"),
-        ("nifti", {}, "Tiff3DIO", UsageFault, "Tiff3DIO, whose order of axes is unknown"),
+        ("nnunet-raw", {}, "Tiff3DIO", UsageFault, "Tiff3DIO, whose order of axes is unknown"),
     ],
 )
 def test_what_cannot_be_converted_is_refused_with_the_words_that_cure_it(
@@ -245,7 +245,7 @@ def seen(source, **changes) -> Lineage:
 
 @pytest.mark.parametrize("what", ["held out", "unknown", "subject", "content"])
 def test_all_a_generator_has_seen_must_be_training_cases_by_id(skewed, what):
-    host, source = open_nnunet(skewed.request()), opened(skewed, "nifti")
+    host, source = open_nnunet(skewed.request()), opened(skewed, "nnunet-raw")
     held = host.records(host.held_out_ids)
     guilty = {
         "held out": ({"id": held[0].id}, "the case itself"),
@@ -265,14 +265,14 @@ def test_all_a_generator_has_seen_must_be_training_cases_by_id(skewed, what):
 
 
 def test_held_out_scans_that_are_not_there_are_told(skewed, caplog):
-    host, source = open_nnunet(skewed.request()), opened(skewed, "nifti")
+    host, source = open_nnunet(skewed.request()), opened(skewed, "nnunet-raw")
     held = (replace(host.records(host.held_out_ids)[0], id="elsewhere", subject="nobody"),)
     check_content(source.lineage(), source, held)
     assert "1 of 1 held-out cases are not in nnunet-raw:Dataset501_Toy" in caplog.text
 
 
 def test_a_real_case_that_comes_out_otherwise_is_refused(skewed, monkeypatch):
-    host, source = open_nnunet(skewed.request()), opened(skewed, "nifti")
+    host, source = open_nnunet(skewed.request()), opened(skewed, "nnunet-raw")
     one, other = source.train_ids[:2]
     assert rehearse(skewed.root, source, Space(), host, one) > 0
     load = host.load
@@ -354,7 +354,7 @@ def test_nnunet_trains_on_a_generator_of_raw_scans(
 def test_a_frame_takes_its_place_in_the_scan_it_came_from(skewed, whole):
     """The middle of a scan, resampled or not, comes back to where it was; the rest is not drawn."""
     host = open_nnunet(skewed.request())
-    framed = opened(skewed, "nifti", modality="none", frame="16,16,16", whole=whole)
+    framed = opened(skewed, "nnunet-raw", modality="none", frame="16,16,16", whole=whole)
     space, case = framed.space, framed.load(framed.train_ids[0])
     placement = space.place(case, np.random.default_rng(0))
     sample = space.to_host(as_sample(case, space, placement), case.image.shape[1:])
@@ -369,13 +369,13 @@ def test_a_frame_takes_its_place_in_the_scan_it_came_from(skewed, whole):
 
 
 def test_channels_of_raw_scans_are_picked_by_name_in_the_order_asked(skewed):
-    both = opened(skewed, "nifti", modality="none")
-    turned = opened(skewed, "nifti", modality="none", channels="flair,T1")
-    one = opened(skewed, "nifti", modality="none", channels="FLAIR")
+    both = opened(skewed, "nnunet-raw", modality="none")
+    turned = opened(skewed, "nnunet-raw", modality="none", channels="flair,T1")
+    one = opened(skewed, "nnunet-raw", modality="none", channels="FLAIR")
     case = both.train_ids[0]
     image = both.load(case).image
     assert (turned.schema.channels, one.schema.channels) == (("flair", "T1"), ("FLAIR",))
     assert np.array_equal(turned.load(case).image, image[::-1])
     assert np.array_equal(one.load(case).image, image[1:])
     with pytest.raises(UsageFault, match="has no channel 'T2'"):
-        opened(skewed, "nifti", channels="T2")
+        opened(skewed, "nnunet-raw", channels="T2")

@@ -184,7 +184,7 @@ def raw(toy_nnunet, tmp_path) -> CaseSource:
     root.mkdir()
     (root / "nnUNet_raw").symlink_to(toy_nnunet.root / "nnUNet_raw")
     read = {"folds": "3"}
-    request = SourceRequest("nifti", "501", root=str(root), subjects=PERSON, read=read)
+    request = SourceRequest("nnunet-raw", "501", root=str(root), subjects=PERSON, read=read)
     return open_source(request)
 
 

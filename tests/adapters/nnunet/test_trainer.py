@@ -278,7 +278,7 @@ def test_what_cannot_be_composed_is_refused_with_the_reason(build, name, message
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "variables"),
     [
         ("    def get_dataloaders(self):\n        return list(), list()\n", {}),
         (
