@@ -30,7 +30,7 @@ from gansynth_cli.results import show_report
     "--configuration",
     "configurations",
     multiple=True,
-    help="Configuration to preprocess; may be repeated. [default: the target's; nnunet: 3d_fullres]",
+    help="Configuration to preprocess; may be repeated. [default: the target's, e.g. 3d_fullres]",
 )
 @click.option("--plans", help="Name of the framework's plans; its default if not given.")
 @set_option
@@ -61,7 +61,7 @@ def command(
     The data set is checked first. Finished steps are not repeated.
 
     With nnunet, --set small=yes adds plans for a small network (CPUs, trials) on the same
-    preprocessed cases. nnU-Net's plans stay unchanged. gansynth options nnunet lists further settings.
+    preprocessed cases. nnU-Net's plans stay unchanged. Further settings: gansynth options nnunet.
     """
     from gansynth.core.adapter import PrepareRequest
     from gansynth.core.registry import installed
