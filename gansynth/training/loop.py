@@ -49,7 +49,7 @@ class FitOptions(SetOptions):
     )
     batch_size: int = Field(2, ge=1, description="real cases a step, of all processes together")
     accumulate: int = Field(
-        1, ge=1, description="parts a process does its share in, to save memory"
+        1, ge=1, description="parts of a process's share of the batch, to save memory"
     )
     patch: Size | None = Field(
         None,
@@ -63,15 +63,15 @@ class FitOptions(SetOptions):
         "none", description="how learning rates fall to 0 by the last step"
     )
     decay_from: float = Field(0.5, ge=0, lt=1, description="share of the steps before they fall")
-    clip_norm: float = Field(0, ge=0, description="most norm of a player's gradient; 0: any")
+    clip_norm: float = Field(0, ge=0, description="largest norm of a player's gradient; 0: off")
     ema_half_life: float = Field(
-        1000, ge=0, description="half-life in images of the moving average that draws samples"
+        1000, ge=0, description="half-life of the moving average that generates samples, in images"
     )
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
-    sample_every: int = Field(500, ge=1, description="steps between sample sheets")
+    sample_every: int = Field(500, ge=1, description="steps between preview grids")
     log_every: int = Field(20, ge=1, description="steps averaged in a line of metrics.csv")
     diversity: int = Field(
-        32, ge=0, description="samples compared at each sheet, where none is asked for; 0: none"
+        32, ge=0, description="samples from noise compared at each preview grid; 0: none"
     )
 
     def rate(self, index: float) -> float:

@@ -142,8 +142,8 @@ def drawn(folder: Path, **options: Any) -> list[Any]:
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ([FIRST], r"no part draws channel\(s\) second of toy:2"),
-        ([FIRST, {"name": "two"}], "part 'two': channel 'first' is drawn by part 'one' already"),
+        ([FIRST], r"no part generates channel\(s\) second of toy:2"),
+        ([FIRST, {"name": "two"}], "part 'two': part 'one' generates channel 'first' already"),
         ([SECOND, FIRST], "part 'two': given 'first': no earlier part draws it"),
         ([{"name": "one", "channels": ["frist"]}], "Did you mean 'first'"),
         ([{**FIRST, "labels_by": "two"}], "labels_by 'two': expected an earlier part that draws"),
