@@ -1,4 +1,4 @@
-"""What options of ``gansynth augment`` mean together: engines, exports, baselines, its data."""
+"""How options of ``gansynth augment`` combine: engines, exports, baselines, data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gansynth.core.source import SourceRequest
 
 CHECKOUT = "GANSYNTH_DEEPMEDIC"
-"""Variable that names the checkout of DeepMedic where ``--deepmedic`` does not."""
+"""Variable with the checkout of DeepMedic, used without ``--deepmedic``."""
 ENGINE = "engine"
 NO_ENGINES = "has no engines to choose from, expected --target deepmedic"
 OPTIONS = {
@@ -29,56 +29,56 @@ OPTIONS = {
     "deepmedic": ("--deepmedic", NO_ENGINES),
     "python": ("--deepmedic-python", NO_ENGINES),
 }
-"""Setting -> the option that says the same, and what is said of a host without that setting."""
+"""Setting -> its option, and the message for a framework without that setting."""
 
 
 def host_settings(
     settings: Mapping[str, str],
-    known: Container[str],
+    keys: Container[str],
     target: str,
-    said: Mapping[str, str | Path | None],
+    host_options: Mapping[str, str | Path | None],
     *,
     output: Path | None,
     options: Sequence[str],
     environ: Mapping[str, str] = os.environ,
     exports: bool = True,
 ) -> tuple[dict[str, str], Path | None]:
-    """The settings of a host with what options say among them, and where a data set is written.
+    """Merge options into the settings of a framework, and find where a data set is written.
 
-    Hosts of several engines train where one is chosen, and ``-o`` is then the folder of results;
-    else ``-o`` is where a data set is written, which any engine trains on. Of hosts that write no
-    data sets it is the folder of results, too.
+    A framework with several engines trains if one is chosen; ``-o`` is then the folder of results.
+    Without an engine, ``-o`` is the new data set, which any engine can train on. If the framework
+    writes no data sets, ``-o`` is always the folder of results.
 
     Args:
-        known: the settings that the target has.
-        said: key of ``OPTIONS`` -> what that option says, None for nothing.
-        options: what follows ``--``.
+        keys: settings of the target.
+        host_options: key of ``OPTIONS`` -> value of that option, None if not given.
+        options: arguments after ``--``.
 
     Returns:
-        Settings, and the folder of ``-o`` if nothing is trained.
+        Settings, and the folder of ``-o`` if a data set is written.
 
     Raises:
-        UsageFault: an option that the target does not know, or two that say different things.
+        UsageFault: an option that the target does not have, or two that contradict.
     """
-    found = dict(settings)
-    for key, value in said.items():
+    merged = dict(settings)
+    for key, value in host_options.items():
         option, why = OPTIONS[key]
-        if value is not None and key not in known:
+        if value is not None and key not in keys:
             raise UsageFault(f"{option} {value}: {target} {why}; leave it out")
-        _put(found, key, value, option)
-    if ENGINE in known:
-        _choose_engine(found, options, environ)
-    trains = ENGINE in found if ENGINE in known else not exports and "output" in known
+        _put(merged, key, value, option)
+    if ENGINE in keys:
+        _choose_engine(merged, options, environ)
+    trains = ENGINE in merged if ENGINE in keys else not exports and "output" in keys
     if not trains:
-        return found, output
-    _put(found, "output", output, "-o")
-    return found, None
+        return merged, output
+    _put(merged, "output", output, "-o")
+    return merged, None
 
 
 def _choose_engine(
     settings: dict[str, str], options: Sequence[str], environ: Mapping[str, str]
 ) -> None:
-    """Put in the engine that other options imply."""
+    """Set the engine that other options imply."""
     if ENGINE in settings:
         return
     if "deepmedic" in settings or (options and environ.get(CHECKOUT)):
@@ -87,12 +87,12 @@ def _choose_engine(
         raise UsageFault(
             f"-- {options[0]}: is for DeepMedic's own command line, and no checkout of it is "
             f"named; expected --deepmedic FOLDER, or {CHECKOUT} to be set. To write a data set "
-            "that it trains on, or to train with --engine torch, leave out what follows --"
+            "for DeepMedic, or to train with --engine torch, leave out what follows --"
         )
 
 
 def _put(settings: dict[str, str], key: str, value: str | Path | None, option: str) -> None:
-    """Set one more; refuse it where it is set already, otherwise."""
+    """Set one more key; refuse another value of a key that is set already."""
     if value is not None and settings.setdefault(key, str(value)) != str(value):
         raise UsageFault(
             f"{option} {value} and --set {key}={settings[key]}: expected one of them; leave the "
@@ -106,7 +106,7 @@ REAL = ("real_in_generator_space", "nearest")
 ASKED = ("boxes", "conditions", "how", "lesions", "weights", "filters")
 SAYING = ("target", "export", "output", "content", "dry_run", "as_json", "quiet", "debug")
 MEANT = frozenset((*SOURCE, *SAMPLES, *REAL, *ASKED, *SAYING))
-"""Options that an export heeds; every other one is about a training, which there is none of."""
+"""Options that an export uses; every other one is about training."""
 
 
 def run_export(
@@ -118,10 +118,10 @@ def run_export(
     dry_run: bool,
     out: Output,
 ) -> None:
-    """Export, and print what came of it.
+    """Export a data set, and print the report.
 
     Raises:
-        GansynthError: what the adapter refuses.
+        GansynthError: the adapter refuses the export.
     """
     document: Mapping[str, Any] = adapter.export(
         injection,
@@ -140,46 +140,46 @@ def run_export(
 
 
 def data_set_name(adapter: Adapter, export: str | None, output: Path | None) -> str:
-    """What the new data set is called, in the host's way.
+    """Return the name of the new data set, as the target framework needs it.
 
     Raises:
-        UsageFault: the host's data sets are called otherwise, or it writes none.
+        UsageFault: the framework needs another option, or writes no data sets.
     """
-    said = f"--export {export}" if output is None else f"-o {output}"
+    option = f"--export {export}" if output is None else f"-o {output}"
     if adapter.exports == "nothing":
         raise UsageFault(
-            f"{said}: {adapter.name} has no data sets to write; expected a host that has, such as "
-            "nnunet, deepmedic or yolo. Leave it out to train with samples mixed in"
+            f"{option}: {adapter.name} has no data sets to write; expected a target that has, "
+            "such as nnunet, deepmedic or yolo. Leave it out to train with samples mixed in"
         )
     if output is None and adapter.exports == "folder":
         raise UsageFault(
-            f"{said}: {adapter.name} has no list of data sets to add a name to, expected -o DIR, a "
-            "new folder; take that instead"
+            f"{option}: {adapter.name} has no list of data sets to add a name to, expected -o "
+            "DIR, a new folder; use that instead"
         )
     if output is not None and adapter.exports == "name":
         raise UsageFault(
-            f"{said}: {adapter.name} finds data sets by name in its own folders, expected --export "
-            "DatasetNNN_Name; take that instead"
+            f"{option}: {adapter.name} finds data sets by name in its own folders, expected "
+            "--export DatasetNNN_Name; use that instead"
         )
     return str(export if output is None else output)
 
 
 def asked_size(injection: Injection) -> BankSize | None:
-    """``--bank-size``, if it was given."""
+    """Return ``--bank-size``, if it was given."""
     return injection.size if "bank_size" in typed_options(click.get_current_context()) else None
 
 
 def check_options(export: str | None, output: Path | None, content: str | None) -> None:
-    """Refuse what an export would ignore, and ``--content`` without an export.
+    """Refuse options that an export would ignore, and ``--content`` without an export.
 
     Raises:
-        UsageFault: naming the first option that was given all the same.
+        UsageFault: names the first such option.
     """
     if export is None and output is None:
         if content is not None:
             raise UsageFault(
                 f"--content {content}: expected --export DatasetNNN_Name or -o DIR beside it; "
-                "without, samples are mixed in at --ratio while the host trains"
+                "without one, samples are mixed in at --ratio during training"
             )
         return
     if export is not None and output is not None:
@@ -187,9 +187,9 @@ def check_options(export: str | None, output: Path | None, content: str | None) 
             f"--export {export} with -o {output}: one says where the data set goes, expected "
             "--export for nnunet or -o for yolo and deepmedic; leave one out"
         )
-    said = "--export" if output is None else "-o"
-    why = "nothing is trained, expected only what says which samples are written"
-    refuse_others(MEANT, f"{said} with {{}}: {why}; leave it out")
+    option = "--export" if output is None else "-o"
+    why = "nothing is trained, expected only options of the samples to write"
+    refuse_others(MEANT, f"{option} with {{}}: {why}; leave it out")
 
 
 NEEDS = {
@@ -199,7 +199,7 @@ NEEDS = {
     "how": "conditions",
     "nearest": "output",
 }
-"""What options take to have an effect; see ``gansynth.runtime.options.Needs``."""
+"""Conditions under which options have an effect; see ``gansynth.runtime.options.Needs``."""
 OF_SAMPLES = (
     *("run", "bank", "bank_size", "frozen", "reuse", "refresh", "overhead", "scratch", "restarts"),
     *("strict", "keep_going", "augment_synthetic", "edits", "boxes", "conditions", "how"),
@@ -210,27 +210,27 @@ OF_SAMPLES = (
 nearest_option = click.option(
     "--nearest",
     is_flag=True,
-    help="With -o: a ratio that cannot be exact takes the nearest that can, instead of an error.",
+    help="With -o: round a ratio that cannot be exact to the nearest possible one.",
 )
 
 
 def warn_of_idle(injection: Injection, out: Output) -> None:
-    """Say which options mean nothing where no sample is drawn: at a baseline's ratio, say."""
+    """Warn of options without effect where no sample is used, e.g. at a baseline's ratio."""
     from gansynth.runtime.options import idle
 
     context = click.get_current_context()
     needs = dict.fromkeys(OF_SAMPLES if injection.ratio.p == 0 else (), "!ratio")
-    for said in idle(typed_options(context), context.params, needs, typed, called):
-        out.reporter.warn(said.partition(";")[0])
+    for message in idle(typed_options(context), context.params, needs, typed, called):
+        out.reporter.warn(message.partition(";")[0])
 
 
 def host_data(
-    data: str | None, asked: Mapping[str, Any], run: RunFolder | None
+    data: str | None, reading: Mapping[str, Any], run: RunFolder | None
 ) -> tuple[SourceRequest, str]:
-    """What a host is opened on, and in words what of it was taken from the generator.
+    """Return the data of a target, and in words what was taken from the generator's fit.
 
     Raises:
-        UsageFault: nothing says which data set it is, or a key without effect.
+        UsageFault: no data set is named, or a key has no effect.
         DataFault: no run there.
     """
     from gansynth.core.source import SourceRequest
@@ -238,8 +238,8 @@ def host_data(
     from gansynth.sampling.opening import requested, taken
 
     if data is not None:
-        told = SourceRequest.parse(data)
-        asked = {**asked, "kind": told.kind, "where": told.where}
-    request = requested(asked, run)
-    refuse_idle_read(request, asked["read"])
-    return request, "" if run is None else taken(request, asked)
+        parsed = SourceRequest.parse(data)
+        reading = {**reading, "kind": parsed.kind, "where": parsed.where}
+    request = requested(reading, run)
+    refuse_idle_read(request, reading["read"])
+    return request, "" if run is None else taken(request, reading)

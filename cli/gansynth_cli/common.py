@@ -1,4 +1,4 @@
-"""What commands share: ``--json --quiet --debug``, ``--data`` and its friends, and how to print."""
+"""Options that commands share (``--json``, ``--data`` and others), and helpers to print."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 
 @dataclass(frozen=True)
 class Output:
-    """Where a command's words go: data to stdout, everything else to stderr."""
+    """Output of a command: data to stdout, everything else to stderr."""
 
     as_json: bool = False
     quiet: bool = False
 
     @functools.cached_property
     def reporter(self) -> Reporter:
-        """Progress and warnings, on stderr."""
+        """Reporter of progress and warnings, on stderr."""
         from gansynth.runtime.progress import RichReporter
 
         return RichReporter(quiet=self.quiet)
@@ -47,7 +47,7 @@ class Output:
 def option_group(
     into: str, *options: Callable[[Any], Any], read: Callable[..., Any] = dict
 ) -> Callable[[F], F]:
-    """Options whose values reach a command as one argument: ``into=read(name=value, ...)``."""
+    """Group options; their values reach the command as ``into=read(name=value, ...)``."""
 
     def add(function: F) -> F:
         names: list[str] = []
@@ -62,7 +62,7 @@ def option_group(
         for option in reversed(options):
             option(wrapped)
         added: list[click.Parameter] = wrapped.__click_params__[before:]  # type: ignore[attr-defined]
-        names += [one.name for one in added if one.name and one.expose_value]
+        names += [option.name for option in added if option.name and option.expose_value]
         return wrapped  # type: ignore[return-value]
 
     return add
@@ -72,17 +72,17 @@ with_output = option_group(
     "out",
     click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout."),
     click.option("-q", "--quiet", is_flag=True, help="No progress; warnings stay."),
-    # The group looks at --debug itself, so that it also holds for errors before this point.
+    # The group reads --debug itself, so that it also applies to earlier errors.
     click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of errors."),
     read=Output,
 )
 """Add ``--json``, ``--quiet`` and ``--debug``; the function gets an ``Output`` as ``out``."""
 
 
-def seed_option(what: str) -> Callable[[F], F]:
-    """``--seed``, 0 by default; ``what`` is its help."""
+def seed_option(help_text: str) -> Callable[[F], F]:
+    """Return the option ``--seed``, 0 by default."""
     number = click.IntRange(min=0)
-    return click.option("--seed", type=number, default=0, show_default=True, help=what)
+    return click.option("--seed", type=number, default=0, show_default=True, help=help_text)
 
 
 executor_option = click.option(
@@ -103,7 +103,7 @@ class_option = click.option(
 root_option = click.option(
     "--root",
     callback=lambda context, parameter, folder: None if folder is None else os.path.abspath(folder),
-    help="Folder of the host's folders, instead of its environment.",
+    help="Folder with the framework's own folders, instead of its environment variables.",
 )
 subjects_option = click.option(
     "--subjects", help="CSV (case,subject) or regular expression with one group."
@@ -111,9 +111,9 @@ subjects_option = click.option(
 
 
 def pairs_option(
-    option: str, name: str, example: str, what: str, metavar: str = "KEY=VALUE"
+    option: str, name: str, example: str, help_text: str, metavar: str = "KEY=VALUE"
 ) -> Callable[[F], F]:
-    """A repeatable option of ``KEY=VALUE`` texts, which reach the command as a dictionary."""
+    """Return a repeatable option of ``KEY=VALUE`` texts; the command gets a dictionary."""
 
     def read(
         context: click.Context, parameter: click.Parameter, values: Sequence[str]
@@ -129,7 +129,7 @@ def pairs_option(
             pairs[key.strip()] = value.strip()
         return pairs
 
-    return click.option(option, name, multiple=True, metavar=metavar, callback=read, help=what)
+    return click.option(option, name, multiple=True, metavar=metavar, callback=read, help=help_text)
 
 
 synthetic_option = click.option(
@@ -137,18 +137,18 @@ synthetic_option = click.option(
     "synthetic",
     metavar="RUN",
     callback=lambda context, parameter, folder: None if folder is None else os.path.abspath(folder),
-    help="The run or bank that drew the cases, if they are synthetic; its own cases count as seen.",
+    help="Run or sample bank of synthetic cases; the training cases of it count as seen.",
 )
 read_option = pairs_option(
     "--read",
     "read",
     "spacing=1",
-    "How to read the cases; gansynth options KIND has the keys. May be repeated.",
+    "How to read the cases; gansynth options KIND lists the keys. May be repeated.",
 )
 
 
 def with_source(function: F) -> F:
-    """Add ``--data`` and what says how to read it; the function gets a ``SourceRequest``."""
+    """Add ``--data`` and options to read it; the function gets a ``SourceRequest``."""
     data = click.option(
         "--data", required=True, metavar="KIND:WHERE", help="Cases, e.g. nnunet:004."
     )
@@ -156,7 +156,7 @@ def with_source(function: F) -> F:
 
 
 def with_source_argument(function: F) -> F:
-    """As ``with_source``, with ``KIND:WHERE`` as an argument."""
+    """Like ``with_source``, with ``KIND:WHERE`` as an argument."""
     return _with_request(click.argument("data", metavar="KIND:WHERE"), function)
 
 
@@ -164,49 +164,51 @@ def _with_request(data: Callable[..., Any], function: F) -> F:
     @data
     @with_reading
     @functools.wraps(function)
-    def wrapped(*args: Any, data: str, asked: Mapping[str, Any], **kwargs: Any) -> Any:
+    def wrapped(*args: Any, data: str, reading: Mapping[str, Any], **kwargs: Any) -> Any:
         from gansynth.core.source import SourceRequest
 
-        request = SourceRequest.parse(data, **{**asked, "fold": asked["fold"] or "0"})
-        if not kwargs.get("recipe_name"):  # which reads in a way of its own
+        request = SourceRequest.parse(data, **{**reading, "fold": reading["fold"] or "0"})
+        if not kwargs.get("recipe_name"):  # a recipe has its own reading options
             from gansynth.data.reading import refuse_idle_read
 
-            refuse_idle_read(request, asked["read"])
+            refuse_idle_read(request, reading["read"])
         return function(*args, request=request, **kwargs)
 
     return wrapped  # type: ignore[no-any-return]
 
 
 with_reading = option_group(
-    "asked",
-    click.option("-c", "--configuration", help="The host's configuration, e.g. 3d_fullres."),
-    click.option("--plans", help="Name of the host's plans; its default if not given."),
+    "reading",
+    click.option(
+        "-c", "--configuration", help="Configuration of the target framework, e.g. 3d_fullres."
+    ),
+    click.option("--plans", help="Name of the framework's plans; its default if not given."),
     click.option("-f", "--fold", help="Fold number, or all.  [default: 0]"),
     subjects_option,
     read_option,
     synthetic_option,
     root_option,
 )
-"""Add what says how a data set is read; the function gets ``asked``, None of what was not."""
+"""Add options to read a data set; the function gets ``reading``, None where not given."""
 
 
 def with_host_data(function: F) -> F:
-    """Add ``--data`` and what says how to read it, none of it required; see ``host_data``."""
+    """Add ``--data`` and options to read it, none of them required; see ``host_data``."""
     data = click.option(
         "--data",
         metavar="KIND:WHERE",
-        help="Cases, e.g. nnunet:004. What is not given of --data, -c, --plans, --fold, "
-        "--subjects, --read and --root is as the generator was fitted.",
+        help="Cases, e.g. nnunet:004. Options not given (--data, -c, --plans, --fold, "
+        "--subjects, --read, --root) are those of the generator's fit.",
     )
     return data(with_reading(function))
 
 
 def with_moved_data(function: F) -> F:
-    """Add ``--data`` and ``--root``: where the data set of a run is, if it was moved since."""
+    """Add ``--data`` and ``--root``: the place of a run's data set, if it was moved."""
     data = click.option(
         "--data",
         metavar="KIND:WHERE",
-        help="Where the data set that RUN was fitted on is now, if it was moved or renamed.",
+        help="New place of the data set that RUN was fitted on, if it was moved or renamed.",
     )
     return data(root_option(function))
 
@@ -215,19 +217,19 @@ set_option = pairs_option(
     "--set",
     "settings",
     "steps=2000",
-    "Change one setting (gansynth options NAME has them all); may be repeated.",
+    "Change one setting (gansynth options NAME lists them); may be repeated.",
 )
 with_option = pairs_option(
     "--with",
     "others",
     "tissues=nifti:adni",
-    "A further source that a recipe needs, by its name; may be repeated.",
+    "Further source that a recipe needs, by its name; may be repeated.",
     "NAME=KIND:WHERE",
 )
 
 
 def _edits(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> tuple[str, ...]:
-    """Edits as they are asked for; a slip is found at once."""
+    """Return the edits of a command line, checked at once."""
     if texts:
         from gansynth.core.sample_request import SampleRequest
         from gansynth.sampling.request_parsing import check_texts
@@ -242,16 +244,16 @@ edit_option = click.option(
     multiple=True,
     metavar="NAME[:KEY=VALUE,...]",
     callback=_edits,
-    help="Edit of the drawn label maps (of lesions that are put into real images: of these), in "
+    help="Edit of the label maps of samples, or of lesions inserted into real images, in "
     "order; may be repeated. [default: the generator's own]",
 )
 
 
 def with_samples(seed: str | None = None, *, classes: bool = False) -> Callable[[F], F]:
-    """Add what samples are asked to be; the function gets a ``SampleRequest`` as ``samples``.
+    """Add options of samples; the function gets a ``SampleRequest`` as ``samples``.
 
     Args:
-        seed: what ``--seed`` does; None adds none.
+        seed: help of ``--seed``; None adds no such option.
         classes: whether to add ``--class``.
     """
     options = [
@@ -259,13 +261,13 @@ def with_samples(seed: str | None = None, *, classes: bool = False) -> Callable[
         click.option(
             "--boxes",
             metavar="WHICH",
-            help="Boxes that samples are asked to have: training, jitter[:KEY=VALUE,...] (off the "
-            "training ones, the default) or file:PATH.",
+            help="Boxes of the samples: training, jitter[:KEY=VALUE,...] (jittered training boxes, "
+            "the default) or file:PATH.",
         ),
         click.option(
             "--conditions",
             metavar="KIND:WHERE",
-            help="Draw of, or into, the cases of this source (tumour-free ones, say) instead of "
+            help="Take conditions from the cases of this source (e.g. tumour-free ones) instead of "
             "the run's own training cases.",
         ),
         pairs_option(
@@ -273,42 +275,42 @@ def with_samples(seed: str | None = None, *, classes: bool = False) -> Callable[
             "how",
             "fold=0",
             "How to read --conditions: keys of its kind, fold (default: all its cases), "
-            "configuration, plans, subjects. Else as the run's own cases. May be repeated.",
+            "configuration, plans, subjects. Default: like the run's own cases. May be repeated.",
         ),
         click.option(
             "--lesions",
             metavar="KEY=VALUE,...",
-            help="How lesions are put into real images, of generators that do so.",
+            help="How lesions are inserted into real images, for generators that do so.",
         ),
         click.option(
-            "--weights", type=FILE, help="Draw conditions by this file of gansynth failures."
+            "--weights", type=FILE, help="Weight conditions by this file of gansynth failures."
         ),
         click.option(
             "--filter",
             "filters",
             multiple=True,
             metavar="NAME[:KEY=VALUE,...]",
-            help="own (default): heed what the generator itself finds flawed in samples; none: "
-            "take them all; or a filter beside own, see gansynth plugins. May be repeated.",
+            help="own (default): reject samples that fail the generator's own checks. none: accept "
+            "all. Or a further filter, see gansynth plugins. May be repeated.",
         ),
         *([class_option] if classes else []),
         *([] if seed is None else [seed_option(seed)]),
     ]
 
-    def read(**said: Any) -> SampleRequest:
+    def read(**options_given: Any) -> SampleRequest:
         from gansynth.sampling.request_parsing import read_request
 
-        weights = None if said["weights"] is None else str(said["weights"])
-        return read_request(**{"seed": 0, "classes": (), **said, "weights": weights})
+        weights = None if options_given["weights"] is None else str(options_given["weights"])
+        return read_request(**{"seed": 0, "classes": (), **options_given, "weights": weights})
 
     return option_group("samples", *options, read=read)
 
 
-def with_real(what: str) -> Callable[[F], F]:
-    """Add ``--real`` and ``--real-read``; the function gets ``real``, a request as JSON or None.
+def with_real(help_text: str) -> Callable[[F], F]:
+    """Add ``--real`` and ``--real-read``; the function gets ``real``, JSON of a request or None.
 
     Args:
-        what: help of ``--real``.
+        help_text: help of ``--real``.
     """
 
     def read(real: str | None, real_how: Mapping[str, str]) -> Mapping[str, Any] | None:
@@ -318,12 +320,12 @@ def with_real(what: str) -> Callable[[F], F]:
 
     return option_group(
         "real",
-        click.option("--real", metavar="KIND:WHERE", help=what),
+        click.option("--real", metavar="KIND:WHERE", help=help_text),
         pairs_option(
             "--real-read",
             "real_how",
             "fold=0",
-            "How to read --real, like --conditions-read. May be repeated.",
+            "How to read --real; keys as for --conditions-read. May be repeated.",
         ),
         read=read,
     )
@@ -338,12 +340,12 @@ dry_run_option = click.option(
 
 
 def examples(*lines: str) -> str:
-    """An epilog with the commands a user may copy."""
+    """Return an epilog with commands to copy."""
     return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
 
 
 def table(rows: Iterable[Sequence[object]]) -> list[str]:
-    """Rows as aligned lines, two blanks between columns."""
+    """Align rows as lines, with two blanks between columns."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
@@ -353,7 +355,7 @@ def table(rows: Iterable[Sequence[object]]) -> list[str]:
 
 
 def summary(document: Mapping[str, Any]) -> list[str]:
-    """A document as aligned lines; a nested key as ``outer.inner``."""
+    """Return a document as aligned lines; a nested key is ``outer.inner``."""
     return table((key, _shown(value)) for key, value in _flat(document))
 
 

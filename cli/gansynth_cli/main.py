@@ -1,6 +1,6 @@
-"""The ``gansynth`` command: finds the typed command's module, and turns errors into exit codes.
+"""The ``gansynth`` command: imports the module of a command, and maps errors to exit codes.
 
-Nothing heavy is imported here: ``gansynth --help`` needs click and this file only.
+This module imports nothing heavy: ``gansynth --help`` needs click and this file only.
 """
 
 from __future__ import annotations
@@ -30,37 +30,40 @@ from gansynth.runtime.signals import on_sigterm
 from gansynth.runtime.version import __version__
 
 COMMANDS = {
-    "demo": ("demo", "Run the whole way on phantoms: no data and no GPU needed."),
-    "import": ("import_", "Copy a data set into a host framework's own layout, with folds."),
-    "check": ("check", "Say what is wrong with a data set, file by file."),
-    "splits": ("splits", "Write a host's folds so that no subject is on both sides."),
-    "prepare": ("prepare", "Plan and preprocess a data set with its host framework."),
+    "demo": ("demo", "Run every step on phantoms: no data and no GPU needed."),
+    "import": ("import_", "Copy a data set into the layout of a target framework, with folds."),
+    "check": ("check", "Report what is wrong with a data set, file by file."),
+    "splits": ("splits", "Write folds so that no subject is in both training and validation."),
+    "prepare": ("prepare", "Plan and preprocess a data set with its target framework."),
     "cache": ("cache", "Copy the cases of any source into one HDF5 file that is fast to read."),
     "fit": ("fit", "Fit a generator on the training cases of one fold."),
-    "failures": ("failures", "Find what a host gets wrong, by inner folds of the training cases."),
-    "sample": ("sample", "Draw labelled samples from a run."),
-    "show": ("show", "Print where everything of a run is, and how far it has come."),
-    "turing-test": ("turing_test", "Have people tell real images from samples, on a local page."),
-    "evaluate": ("evaluate", "Say how good samples are, and what they give away."),
-    "augment": ("augment", "Train a host framework with samples mixed in at a ratio."),
-    "benchmark": ("benchmark", "Say whether it helps, by how much, and how sure that is."),
-    "tune": ("tune", "Choose generator, ratio and schedule by inner folds; maybe none."),
-    "papers": ("papers", "Make a paper's table: its recipe, its arms, ours beside theirs."),
+    "failures": ("failures", "Find hard cases by inner folds of the training cases."),
+    "sample": ("sample", "Generate labelled samples from a run."),
+    "show": ("show", "Print where the files of a run are, and how far it has come."),
+    "turing-test": ("turing_test", "Let raters tell real images from samples, on a local page."),
+    "evaluate": ("evaluate", "Evaluate samples: realism, faithfulness and memorisation."),
+    "augment": ("augment", "Train a target framework with samples mixed in at a ratio."),
+    "benchmark": (
+        "benchmark",
+        "Measure whether samples help, by how much, and how certain that is.",
+    ),
+    "tune": ("tune", "Choose generator, ratio and schedule by inner folds, or none."),
+    "papers": ("papers", "Reproduce a paper's table, with its numbers beside ours."),
     "detections": (
         "detections",
-        "Measure what detectors found, and compare them at equal false positives.",
+        "Evaluate detectors, and compare them at equal false positives.",
     ),
-    "plugins": ("plugins", "List and check what is installed, or start a plugin of your own."),
+    "plugins": ("plugins", "List and check installed plugins, or start a new one."),
     "options": (
         "options",
-        "Print what can be set of a generator, host, source, edit or filter.",
+        "Print the options of a generator, framework, source, edit or filter.",
     ),
-    "doctor": ("doctor", "Say what this machine has, and what is missing."),
+    "doctor": ("doctor", "Report what this machine has, and what is missing."),
 }
 """Command -> (module below ``gansynth_cli.commands``, the line that ``gansynth --help`` shows)."""
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-"""What a disk can say."""
+"""Error numbers of a full or read-only disk."""
 
 EPILOG = """\b
 Examples:
@@ -70,7 +73,7 @@ Examples:
 \b
 Exit codes:
     0  ok
-    1  a bug of ours; run it again with --debug and report it
+    1  a bug in gansynth; run it again with --debug and report it
     2  usage: a wrong option, setting or combination
     3  data: a file that is missing, broken or mislabelled
     4  environment: disk, memory, device, lock, missing package
@@ -82,10 +85,10 @@ Exit codes:
 
 
 class Gansynth(click.Group):
-    """A group whose commands are imported one by one, when asked for."""
+    """A group that imports the module of a command when it is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Every command, in the order a newcomer meets them."""
+        """Return every command, in the order in which a new user needs them."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -99,7 +102,7 @@ class Gansynth(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with the name that was probably meant."""
+        """Resolve a command as click does; an unknown one gets a suggestion."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             hint = did_you_mean(args[0], COMMANDS)
             ctx.fail(f"No such command {args[0]!r}.{hint}")
@@ -118,7 +121,7 @@ class Gansynth(click.Group):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run, and exit with the documented code; raise instead if not ``standalone_mode``."""
+        """Run and exit with the documented code. Without ``standalone_mode``, raise instead."""
         typed = list(sys.argv[1:] if args is None else args)
 
         def run() -> Any:
@@ -132,7 +135,7 @@ class Gansynth(click.Group):
 
 
 def exit_code_of(run: Callable[[], Any], *, debug: bool = False) -> int:
-    """Run a command; report what it raised on stderr in one line, and return its exit code."""
+    """Run a command and return its exit code; an error is one line on stderr."""
     try:
         code = run()
         return code if isinstance(code, int) else 0
@@ -173,10 +176,10 @@ def _usage_line(error: click.ClickException) -> str:
 
 
 def _environment(error: Exception) -> str | None:
-    """One line if the machine is to blame for what nobody closer to it caught; None for a bug."""
+    """Return one line for an uncaught error of disk or memory; None for a bug."""
     if isinstance(error, OSError) and error.errno in DISK:
         return f"{_one_line([error])}; make room, or choose another folder"
-    # torch.OutOfMemoryError, told by its name: torch may not be imported here.
+    # torch.OutOfMemoryError, recognised by name: torch may not be imported here.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out of memory; take a smaller batch or size, or another --device"
     return None
@@ -199,7 +202,7 @@ def cli() -> None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit, so that ``finally`` blocks run and children are ended."""
+    """Turn SIGTERM into SystemExit, so that ``finally`` blocks run and child processes end."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise SystemExit(EXIT_SIGTERM)

@@ -1,6 +1,6 @@
-"""What commands say when they are done: a few lines to read, and what to type next.
+"""Lines that commands print when they are done, and the next command.
 
-Everything else that they know is in ``--json``.
+``--json`` has everything else.
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ if TYPE_CHECKING:
     from gansynth_cli.common import Output
 
 PATHS = ("sheet", "interpolation", "nearest", "record")
-"""Of a report of samples: pictures, and what is kept of them."""
+"""Keys of a sample report whose values are files."""
 TOLD = 8
-"""Numbers of a host that are shown."""
+"""Most metrics of a target framework that are shown."""
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
 def then(*words: object) -> str:
-    """The next command, to be copied."""
+    """Return the next command, to be copied."""
     return f"next: gansynth {shlex.join(map(str, words))}"
 
 
 def counted(number: int, word: str) -> str:
-    """``1 case``, ``2 cases``."""
+    """Return ``1 case``, ``2 cases``."""
     return f"{number} {word}{'s' * (number != 1)}"
 
 
 def show_report(report: Report, out: Output) -> None:
-    """Print what a host's command has done, and what to type next."""
+    """Print the report of a framework's command, and the next command."""
     lines = list(report.lines) or summary(report.document)
     out.result(report.document, [*lines, *([then(*report.then)] if report.then else ())])
 
 
 def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
-    """What a fit has come to."""
+    """Yield the result of a fit."""
     from gansynth.runtime.progress import clock_text
 
     run, parts = report["run"], report.get("parts")
-    what = f"step {report['steps']}" if report.get("steps") else "fitted"
-    what = counted(len(parts), "part") if parts else what
+    progress = f"step {report['steps']}" if report.get("steps") else "fitted"
+    progress = counted(len(parts), "part") if parts else progress
     on = f" (went on from {report['resumed_at']})" if report.get("resumed_at") else ""
     cases = counted(report["train_cases"], "training case")
     took = clock_text(report["seconds"])
-    yield f"{run}: {what}{on} in {took}; {cases}, {report['held_out_cases']} held out"
+    yield f"{run}: {progress}{on} in {took}; {cases}, {report['held_out_cases']} held out"
     if report.get("rollbacks"):
         yield f"went back to a checkpoint {counted(report['rollbacks'], 'time')}: not finite"
     if parts:
@@ -60,17 +60,17 @@ def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"losses: {'  '.join(losses)}"
     if bands := report.get("spectrum_ratio"):
         yield f"finest detail: {_finest(bands)} of the real power (1 is as in real images)"
-    if found := report.get("diversity"):
-        own, real = (_short(found[key]) for key in ("samples", "real"))
-        yield f"likeness of samples to each other: {own}, of real images: {real} (mean MS-SSIM)"
-    if found := report.get("label_maps"):
-        yield f"drawn label maps: {found['flawed']:.0%} are rejected"
+    if diversity := report.get("diversity"):
+        samples, real = (_short(diversity[key]) for key in ("samples", "real"))
+        yield f"likeness of samples to each other: {samples}, of real images: {real} (mean MS-SSIM)"
+    if label_maps := report.get("label_maps"):
+        yield f"generated label maps: {label_maps['flawed']:.0%} are rejected"
     yield f"pictures: {Path(run) / 'samples'}"
     yield then("sample", run, "--sheet")
 
 
 def _losses(report: Mapping[str, Any]) -> list[str]:
-    """``G 0.41`` of each player."""
+    """Return ``G 0.41`` for each player."""
     from gansynth.training.loggers import short_losses
 
     losses = short_losses(report.get("losses") or {})
@@ -78,7 +78,7 @@ def _losses(report: Mapping[str, Any]) -> list[str]:
 
 
 def _finest(bands: Iterable[list[float | None]]) -> str:
-    """Mean ratio of the highest third of frequencies: of all channels, or from least to most."""
+    """Return the mean ratio of the highest third of frequencies, or its range over channels."""
     ends = [[v for v in row[-max(1, len(row) // 3) :] if v is not None] for row in bands]
     means = sorted(mean(row) for row in ends if row)
     if not means:
@@ -94,11 +94,11 @@ def _short(value: float | None) -> str:
 def lines_of_training(
     document: Mapping[str, Any], target: str, labels: Mapping[str, int]
 ) -> Iterator[str]:
-    """What a training with samples mixed in has come to.
+    """Yield the result of a training with samples mixed in.
 
     Args:
-        document: of ``gansynth augment``.
-        target: the host.
+        document: report of ``gansynth augment``.
+        target: name of the framework.
         labels: name -> value.
     """
     from gansynth.metrics.segmentation.account import lines_of, said_of
@@ -113,7 +113,7 @@ def lines_of_training(
     if (often := supply.get("draws_per_sample")) is not None:
         again = supply.get("restarts") or 0
         died = f"; their producer was started again {counted(again, 'time')}" if again else ""
-        yield f"each synthetic sample was drawn {often:.3g} times{died}"
+        yield f"each synthetic sample was used {often:.3g} times{died}"
     metrics = document["metrics_on_real_cases"]
     names = {str(value): name for name, value in labels.items()}
     rows = list(lines_of(metrics, names))
@@ -121,17 +121,17 @@ def lines_of_training(
         yield said_of(metrics)
         yield from table(rows)
     else:
-        known = [f"{key} {value:.3g}" for key, value in _numbers(metrics, names=names)][:TOLD]
-        yield from [f"on real held-out cases: {', '.join(known)}"] * bool(known)
+        figures = [f"{key} {value:.3g}" for key, value in _numbers(metrics, names=names)][:TOLD]
+        yield from [f"on real held-out cases: {', '.join(figures)}"] * bool(figures)
     if (Path(document["folder"]) / "gansynth_detections.json").is_file():
         yield then("detections", document["folder"])
     else:
-        yield "next: the same with --ratio 1:0, to compare; gansynth benchmark does it with draws,"
-        yield "      seeds and statistics"
+        yield "next: the same with --ratio 1:0, to compare; gansynth benchmark does so with"
+        yield "      training subsets, seeds and statistics"
 
 
 def lines_of_samples(report: Mapping[str, Any], run: Path) -> Iterator[str]:
-    """Where samples are, and what was measured of them."""
+    """Yield where samples are, and their metrics."""
     each = report.get("seconds_per_sample")
     took = "" if each is None else f", {each:.2g} s each"
     flaws = f"; {report['flawed']} would be rejected" if report.get("flawed") else ""
@@ -140,13 +140,13 @@ def lines_of_samples(report: Mapping[str, Any], run: Path) -> Iterator[str]:
         if path := report.get(key):
             yield f"{key}: {path['sheet'] if isinstance(path, Mapping) else path}"
     for name, figures in report.get("metrics", {}).items():
-        told = (f"{k} {v:.3g}" for k, v in _numbers(figures))
-        yield f"{name}: {', '.join(told)}"
+        numbers = (f"{k} {v:.3g}" for k, v in _numbers(figures))
+        yield f"{name}: {', '.join(numbers)}"
     yield then("evaluate", run)
 
 
 def _shares(document: Mapping[str, Any]) -> Iterator[str]:
-    """Share of synthetic samples that were drawn, and that were asked for if that is known."""
+    """Yield the realised share of synthetic samples, and the requested one if known."""
     for key in ("realised", "asked"):
         if (share := document[f"{key}_synthetic_share"]) is not None:
             yield f"{share:.1%}"
@@ -155,7 +155,7 @@ def _shares(document: Mapping[str, Any]) -> Iterator[str]:
 def _numbers(
     document: object, name: str = "", names: Mapping[str, str] = NO_NAMES
 ) -> Iterator[tuple[str, float]]:
-    """Single numbers of a document, each with its key; lists of them are for --json."""
+    """Yield single numbers of a document with their keys; lists are for --json."""
     if isinstance(document, Mapping):
         for key, value in document.items():
             yield from _numbers(value, f"{name} {names.get(key, key)}".strip(), names)
@@ -164,7 +164,7 @@ def _numbers(
 
 
 def lines_of_demo(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
-    """What a demo has shown."""
+    """Yield the result of a demo."""
     from gansynth.runtime.progress import clock_text
     from gansynth.testing.demonstration import facts_of_demo
 
@@ -177,27 +177,27 @@ def lines_of_demo(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
 
 
 def lines_of_phantoms(written: Mapping[str, Any]) -> Iterator[str]:
-    """Which phantoms there are, and what to do with them."""
+    """Yield which phantoms were written, and the next step."""
     yield written["note"]
     where = written.get("data") or written["folder"]
     yield f"{counted(written['subjects'], 'subject')} in {where}"
     yield f"next: {written['then']}"
 
 
-def lines_of_evaluation(found: Mapping[str, Any], folder: Path) -> Iterator[str]:
-    """The three answers, what must not be overlooked, and where to read on."""
+def lines_of_evaluation(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    """Yield the three answers, the alarms, and where the report is."""
     from gansynth.evaluation.report.found import parts
     from gansynth.report.document import Node
     from gansynth.report.words import plain
 
-    for part in parts(Node(dict(found))):
-        told = [(sign.sign if sign else "", plain(line)) for sign, line in part.lines]
-        if part.title == "Realism":  # which figures is a matter for the report
-            told = [(sign, text.partition(":")[0]) for sign, text in told]
-        yield f"{part.title}: {'  '.join(f'{sign} {text}'.strip() for sign, text in told)}"
-    for alarm in found["alarms"]:
+    for part in parts(Node(dict(document))):
+        lines = [(sign.sign if sign else "", plain(line)) for sign, line in part.lines]
+        if part.title == "Realism":  # the figures are in the report
+            lines = [(sign, text.partition(":")[0]) for sign, text in lines]
+        yield f"{part.title}: {'  '.join(f'{sign} {text}'.strip() for sign, text in lines)}"
+    for alarm in document["alarms"]:
         yield f"ALARM {alarm['text']}"
-    yield f"report: {found['files']['report.html']}"
-    if found["of"]["kind"] == "run":
+    yield f"report: {document['files']['report.html']}"
+    if document["of"]["kind"] == "run":
         yield f"next: gansynth augment --generator {shlex.quote(str(folder))} --ratio 1:1,"
-        yield "      with --target and --data of what you train"
+        yield "      with --target and --data of the framework you train"

@@ -1,4 +1,4 @@
-"""Fit a composite run: its parts one after the other, under one folder and one lineage."""
+"""Fit a composite run: its parts in order, under one folder and one lineage."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from gansynth.sampling.opening import open_source
 from gansynth.sampling.run import COMPOSITE, NOTHING, PARTS, new_manifest
 
 COLUMNS = 8
-"""Samples on the sheet that all parts draw together."""
+"""Samples on the preview grid of all parts together."""
 
 
 def fit_composite(
@@ -42,43 +42,43 @@ def fit_composite(
 ) -> dict[str, Any]:
     """Fit every part of a composite run, in order; finished ones are kept.
 
-    ``settings`` are put over those of every part. ``edits`` None takes the chain's, or its first
-    drawing part's own. The rest is as in ``fit``, for each part; of a composite ``init_from``, its
-    part of one name.
+    ``settings`` override those of every part. ``edits`` None: those of the chain, or of its first
+    part that generates images. Other arguments are as in ``fit``, for each part. A part starts
+    from the part of the same name of a composite ``init_from``.
 
     Returns:
         A JSON-able report, with each part's under ``parts``.
 
     Raises:
-        GansynthError: as ``fit``; and for parts that do not fit together.
+        GansynthError: as ``fit``; or parts that do not fit together.
         Interrupted: as ``fit``; finished parts are kept.
     """
     plan = make_plan(spec, request, settings, edits)
     _guard_own_data(plan)
-    # Of a chain, what one part has no use for may be another's.
+    # In a chain, a setting without effect for one part may be another's.
     typed = () if recipe or isinstance(spec, ChainSpec) else tuple(settings)
     return _Parts(out, plan, typed, recipe, how).run()
 
 
 def _beginning(folder: Path, part: str) -> Path:
-    """The run a part starts from: of a composite one the part of the same name."""
+    """Return the run a part starts from; in a composite run, the part of the same name."""
     manifest = read_manifest(folder)
     if PARTS not in manifest:
         return folder
-    for other in manifest[PARTS]:
-        if other["name"] == part:
-            return folder / str(other["folder"])
+    for entry in manifest[PARTS]:
+        if entry["name"] == part:
+            return folder / str(entry["folder"])
     raise UsageFault(
         f"--init-from {folder}: has no part {part!r}, expected one of the same name; it has "
-        f"{', '.join(other['name'] for other in manifest[PARTS])}"
+        f"{', '.join(entry['name'] for entry in manifest[PARTS])}"
     )
 
 
 def _guard_own_data(plan: Plan) -> None:
-    """Refuse data of a part's own that hold what the composite's fold holds out."""
-    own = [part.request for part in plan.parts if part.own_data]
-    held_out = plan.source.records(plan.source.held_out_ids) if own else []
-    for request in own:
+    """Refuse data of a part that include held-out cases of the composite's fold."""
+    requests = [part.request for part in plan.parts if part.own_data]
+    held_out = plan.source.records(plan.source.held_out_ids) if requests else []
+    for request in requests:
         lineage = open_source(request).lineage()
         guard(lineage, held_out, kind="part's data", dataset=plan.source.name)
 
@@ -87,8 +87,8 @@ class _Parts(Pipeline[PlannedPart]):
     """A composite run; its manifest is written after every part."""
 
     title = "part {0.name!r}"
-    begun = "{0.generator} on {0.request.kind}"
-    kept = "fitted already, kept"
+    start_message = "{0.generator} on {0.request.kind}"
+    skip_message = "fitted already, kept"
 
     def __init__(
         self, out: Path, plan: Plan, typed: Collection[str], recipe: str, how: How
@@ -101,7 +101,7 @@ class _Parts(Pipeline[PlannedPart]):
         folder, view = self.out / step.folder, dict(step.request.view)
         drawn_by = view.get("labels_by")
         if self.dry_run and drawn_by and not (folder / drawn_by / MANIFEST).exists():
-            # What draws its label maps is not fitted yet: the source's own labels are as large.
+            # The part with its label maps is not fitted yet: the source's labels have equal size.
             del view["labels_by"]
             view = view if "channels" in view else {}
         if view:
@@ -142,7 +142,7 @@ class _Parts(Pipeline[PlannedPart]):
         return whole
 
     def _take_up(self, config: Mapping[str, Any], lineage: Lineage) -> list[str]:
-        """Refuse another run, or one that must not be resumed; the parts that are fitted."""
+        """Return the fitted parts; refuse another run, or one that must not be resumed."""
         if PARTS not in self.manifest:
             raise UsageFault(
                 f"{self.out}: holds a run that is not composite, expected an empty folder; "
@@ -160,7 +160,7 @@ class _Parts(Pipeline[PlannedPart]):
         ]
 
     def _check_labels(self, whole: Collection[str]) -> None:
-        """Refuse to go on with what draws label maps when others have learnt from them."""
+        """Refuse to change a part whose label maps other parts have learnt from."""
         by = self.plan.labels_by
         learnt = [
             part.name
@@ -170,7 +170,7 @@ class _Parts(Pipeline[PlannedPart]):
         if by is not None and by not in whole and learnt:
             raise UsageFault(
                 f"{self.out}: part {by!r} has changed, or would be trained further, and part "
-                f"{learnt[0]!r} has learnt from label maps it drew; expected it as it was. Choose "
+                f"{learnt[0]!r} has learnt from its label maps; expected it unchanged. Choose "
                 "another -o, or set steps of the other parts only"
             )
 
@@ -202,17 +202,19 @@ class _Parts(Pipeline[PlannedPart]):
     def note(self, step: PlannedPart, state: str, error: str | None = None) -> None:
         if state != "complete":
             return
-        own = read_manifest(self.out / step.folder)
+        manifest = read_manifest(self.out / step.folder)
         lineage = Lineage.from_json(self.manifest["lineage"])
-        seen = Lineage.from_json(own["lineage"]).everyone()
-        # What has learnt from some of the whole's cases, those of a class, adds nothing to them.
-        joined = lineage.joined(*(one for one in seen if not one.within(lineage)))
+        lineages = Lineage.from_json(manifest["lineage"]).everyone()
+        # A part on a subset of the cases, those of a class, adds nothing to the lineage.
+        joined = lineage.joined(
+            *(ancestor for ancestor in lineages if not ancestor.within(lineage))
+        )
         self.manifest["lineage"] = joined.to_json()
         for entry in self.manifest[PARTS]:
             if entry["name"] == step.name:
                 entry["manifest_sha256"] = sha256_file(self.out / step.folder / MANIFEST)
-        self.manifest["steps"] = max(self.manifest["steps"], own["steps"])
-        labelling = (whole.get("labelling", "asked") for whole in (self.manifest, own))
+        self.manifest["steps"] = max(self.manifest["steps"], manifest["steps"])
+        labelling = (whole.get("labelling", "asked") for whole in (self.manifest, manifest))
         self.manifest["labelling"] = least_labelled(labelling)
         self._write()
 

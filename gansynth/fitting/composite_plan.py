@@ -1,4 +1,4 @@
-"""Planning a composite run: every part resolved, and refused if they cannot draw a whole sample."""
+"""Plan of a composite run: resolves every part, and checks that they give whole samples."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from gansynth.training.loop import FitOptions
 
 @dataclass(frozen=True)
 class PlannedPart(Step):
-    """A part before it is fitted; the view that it learns from has no ``home`` yet.
+    """A part before it is fitted; its view has no ``home`` yet.
 
     Attributes:
-        draws: image channels it contributes; none if it draws label maps.
-        own_data: whether it learns from a source of its own.
+        draws: image channels it generates; none if it generates label maps.
+        own_data: whether it learns from its own source.
         classes: of the cases it sees; empty for all.
-        init_from: the earlier part that it starts from, if any.
-        begins: whether another part starts from it; it draws nothing then.
+        init_from: the earlier part with its initial weights, if any.
+        begins: whether another part starts from it; it then generates nothing.
     """
 
     draws: tuple[str, ...]
@@ -45,7 +45,7 @@ class PlannedPart(Step):
 
 @dataclass(frozen=True)
 class Plan:
-    """A composite run, resolved and checked; ``labels_by`` draws label maps for other parts."""
+    """A resolved and checked composite run; part ``labels_by`` generates label maps."""
 
     source: CaseSource
     parts: tuple[PlannedPart, ...]
@@ -54,12 +54,12 @@ class Plan:
 
     @property
     def view(self) -> Mapping[str, Any]:
-        """What the composite's own conditions are drawn through."""
-        own = self.source.request.view
-        return own if self.labels_by is None else {"labels_by": f"{PARTS}/{self.labels_by}"}
+        """Return the view of the composite's conditions."""
+        view = self.source.request.view
+        return view if self.labels_by is None else {"labels_by": f"{PARTS}/{self.labels_by}"}
 
     def config(self, init_from: Path | None) -> dict[str, Any]:
-        """The resolved settings."""
+        """Return the resolved settings."""
         config: dict[str, Any] = {
             "generator": COMPOSITE,
             "data": self.source.request.to_json(),
@@ -92,7 +92,7 @@ def make_plan(
     """Resolve a composite run. Arguments are as in ``fit_composite``.
 
     Raises:
-        UsageFault: naming the part, and what is wrong with it.
+        UsageFault: names the part and its fault.
     """
     source = open_source(request)
     if isinstance(spec, PerClass):
@@ -100,11 +100,11 @@ def make_plan(
     if isinstance(spec, PerChannel):
         spec = spec.chain(source.schema)
     planner = _Planner(source, {part.init_from for part in spec.parts} - {None})
-    for asked in spec.parts:
+    for part_spec in spec.parts:
         try:
-            planner.add(asked, settings)
+            planner.add(part_spec, settings)
         except (DataFault, UsageFault) as fault:
-            raise type(fault)(f"part {asked.name!r}: {fault}") from fault
+            raise type(fault)(f"part {part_spec.name!r}: {fault}") from fault
     planner.check_whole()
     names = edits if edits is not None else spec.edits
     chosen = planner.default_edits if names is None else tuple(names)
@@ -115,19 +115,19 @@ def make_plan(
 def _plan_classes(
     spec: PerClass, source: CaseSource, settings: Mapping[str, str], edits: Sequence[str] | None
 ) -> Plan:
-    """One part for each class; the source of the whole has the cases of all of them."""
+    """Plan one part for each class; the whole source has the cases of all classes."""
     cls = installed().generator(spec.generator)
     _, options = split_settings(settings, FitOptions, cls.Options, generator=spec.generator)
     if draws_labels(options) or given_channels(options):
         raise UsageFault(
-            f"--per-class {spec.groups}: {spec.generator} is set to draw label maps, or to be "
-            "given channels; expected parts that draw whole samples. Leave target and given out"
+            f"--per-class {spec.groups}: {spec.generator} is set to generate label maps, or to be "
+            "given channels; expected parts with whole samples. Leave target and given out"
         )
     parts = spec.classes(source)
     built = _build(cls, options, source)
     check_edits(edits or (), Asks.by(built))
-    together = [name for names in parts.values() for name in names]
-    chosen = View(source, {"classes": together})
+    all_classes = [name for names in parts.values() for name in names]
+    chosen = View(source, {"classes": all_classes})
     whole = source if chosen.train_ids == source.train_ids else chosen
     channels, texts = source.schema.channels, dict(settings)
     planned = []
@@ -142,7 +142,7 @@ def _plan_classes(
 
 
 def _build(cls: type[Generator], options: GeneratorOptions, source: CaseSource) -> Generator:
-    """A generator as a part will have it, to ask what it draws; torch's random state stays."""
+    """Build a part's generator to query its outputs; keeps torch's random state."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -150,7 +150,7 @@ def _build(cls: type[Generator], options: GeneratorOptions, source: CaseSource) 
 
 
 class _Planner:
-    """Takes parts in order and keeps in mind what the earlier ones draw."""
+    """Adds parts in order, and tracks the outputs of earlier ones."""
 
     def __init__(self, source: CaseSource, beginnings: Collection[str | None] = ()) -> None:
         self.source = source
@@ -161,135 +161,135 @@ class _Planner:
         self._labellers: list[str] = []
         self._drawn: dict[str, str] = {}
 
-    def add(self, asked: PartSpec, over: Mapping[str, str]) -> None:
-        """Resolve the next part; a UsageFault says what is wrong with it."""
-        cls = installed().generator(asked.generator)
-        texts = asked.settings(over)
-        _, options = split_settings(texts, FitOptions, cls.Options, generator=asked.generator)
+    def add(self, spec: PartSpec, overrides: Mapping[str, str]) -> None:
+        """Resolve the next part. Raises UsageFault: it does not fit."""
+        cls = installed().generator(spec.generator)
+        texts = spec.settings(overrides)
+        _, options = split_settings(texts, FitOptions, cls.Options, generator=spec.generator)
         if getattr(options, "context", 0):
             raise UsageFault("set context: composite runs have no context channels; leave it out")
-        view: dict[str, Any] = {"names": dict(asked.names)} if asked.names else {}
-        base = viewed(self._open(asked), view)
-        channels = _seen(asked, options, base.schema.channels)
+        view: dict[str, Any] = {"names": dict(spec.names)} if spec.names else {}
+        base = viewed(self._open(spec), view)
+        channels = _seen(spec, options, base.schema.channels)
         channel_numbers(base.schema, channels)
-        # In the source's order, whatever the order they are named in.
+        # In the order of the source.
         channels = tuple(c for c in base.schema.channels if c in channels)
         if channels != base.schema.channels:
             view["channels"] = list(channels)
-        if asked.labels_by is not None:
-            view["labels_by"] = f"../{self._labeller(asked.labels_by)}"
-        begins = asked.name in self._beginnings
-        self._check_beginning(asked)
+        if spec.labels_by is not None:
+            view["labels_by"] = f"../{self._labeller(spec.labels_by)}"
+        begins = spec.name in self._beginnings
+        self._check_beginning(spec)
         draws = () if begins else self._draws(channels, options)
-        # Built only where a plugin has a say in it: large networks take seconds.
+        # Built only for plugins that override ``labelling``: large networks take seconds.
         if cls.labelling is not Generator.labelling:
             _refuse_noise(_build(cls, options, viewed(base, view)))
-        if draws and asked.data is not None:
+        if draws and spec.data is not None:
             _check_same_arrays(base, self.source, draws)
         if draws and not self._drawn:
             self.default_edits = cls.default_edits
         if not draws and not begins:
-            self._labellers.append(asked.name)
-        self._drawn.update({channel: asked.name for channel in draws})
+            self._labellers.append(spec.name)
+        self._drawn.update({channel: spec.name for channel in draws})
         request = replace(base.request, view=view)
-        step = (asked.name, f"{PARTS}/{asked.name}", asked.generator, texts, request)
-        own_data = asked.data is not None
+        step = (spec.name, f"{PARTS}/{spec.name}", spec.generator, texts, request)
+        own_data = spec.data is not None
         self.parts.append(
-            PlannedPart(*step, draws, own_data, init_from=asked.init_from, begins=begins)
+            PlannedPart(*step, draws, own_data, init_from=spec.init_from, begins=begins)
         )
 
-    def _check_beginning(self, asked: PartSpec) -> None:
-        """Refuse to start from a part that is not there yet."""
+    def _check_beginning(self, spec: PartSpec) -> None:
+        """Refuse to start from a part that is not earlier."""
         earlier = [part.name for part in self.parts]
-        if asked.init_from is not None and asked.init_from not in earlier:
+        if spec.init_from is not None and spec.init_from not in earlier:
             raise UsageFault(
-                f"init_from {asked.init_from!r}: expected an earlier part, one of "
+                f"init_from {spec.init_from!r}: expected an earlier part, one of "
                 f"{', '.join(earlier) or 'none so far'}; list it before"
             )
 
-    def _open(self, asked: PartSpec) -> CaseSource:
-        """The source a part learns from."""
-        if asked.data is None:
+    def _open(self, spec: PartSpec) -> CaseSource:
+        """Return the source of a part."""
+        if spec.data is None:
             return self.source
         keys = ("read", "configuration", "plans", "fold", "subjects")
-        given = {key: getattr(asked, key) for key in keys}
-        return open_source(SourceRequest.parse(asked.data, **given, root=self.source.request.root))
+        reading = {key: getattr(spec, key) for key in keys}
+        return open_source(SourceRequest.parse(spec.data, **reading, root=self.source.request.root))
 
     def _labeller(self, name: str) -> str:
-        """The part that draws label maps, if it is one."""
+        """Return the part that generates label maps, after checks."""
         if name not in self._labellers:
             raise UsageFault(
-                f"labels_by {name!r}: expected an earlier part that draws labels "
+                f"labels_by {name!r}: expected an earlier part that generates labels "
                 f"({', '.join(self._labellers) or 'there is none'})"
             )
         if self.labels_by not in (None, name):
             raise UsageFault(
                 f"labels_by {name!r}: another part has {self.labels_by!r}; expected one part that "
-                "draws label maps for all"
+                "generates label maps for all"
             )
         self.labels_by = name
         return name
 
     def _draws(self, channels: Sequence[str], options: GeneratorOptions) -> tuple[str, ...]:
-        """Channels a part draws; none if it draws label maps."""
-        given = given_channels(options)
+        """Return the channels that a part generates; none for label maps."""
+        inputs = given_channels(options)
         if draws_labels(options):
-            channel_numbers(self.source.schema, given)
+            channel_numbers(self.source.schema, inputs)
             return ()
-        for channel in given:
+        for channel in inputs:
             if channel not in self._drawn:
                 raise UsageFault(
-                    f"given {channel!r}: no earlier part draws it, expected one of "
+                    f"given {channel!r}: no earlier part generates it, expected one of "
                     f"{', '.join(self._drawn) or 'none so far'}"
                 )
-        draws = tuple(channel for channel in channels if channel not in given)
+        draws = tuple(channel for channel in channels if channel not in inputs)
         for channel in draws:
             if channel in self._drawn:
                 raise UsageFault(
-                    f"channel {channel!r} is drawn by part {self._drawn[channel]!r} already; "
+                    f"part {self._drawn[channel]!r} generates channel {channel!r} already; "
                     "expected one part for each"
                 )
         return draws
 
     def check_whole(self) -> None:
-        """Refuse parts that leave a channel out."""
+        """Refuse parts that leave out a channel."""
         missing = [c for c in self.source.schema.channels if c not in self._drawn]
         if missing:
             raise UsageFault(
-                f"no part draws channel(s) {', '.join(missing)} of {self.source.name}; expected a "
-                "part for each: add one, or name them under channels"
+                f"no part generates channel(s) {', '.join(missing)} of {self.source.name}; "
+                "expected a part for each: add one, or name them under channels"
             )
 
 
-def _seen(asked: PartSpec, options: GeneratorOptions, every: Sequence[str]) -> Sequence[str]:
-    """Channels a part sees: as asked; of one that draws labels those it is given; else all."""
-    if asked.channels is not None:
-        return asked.channels
-    return given_channels(options) if draws_labels(options) else every
+def _seen(spec: PartSpec, options: GeneratorOptions, channels: Sequence[str]) -> Sequence[str]:
+    """Return the channels a part sees: as set, or those given to a label part, or all."""
+    if spec.channels is not None:
+        return spec.channels
+    return given_channels(options) if draws_labels(options) else channels
 
 
 def _refuse_noise(built: Generator) -> None:
-    """Refuse parts that draw a patient each: channels of one sample must show the same one."""
+    """Refuse parts from noise: all channels of a sample must show the same anatomy."""
     if built.labelling != "asked":
         raise UsageFault(
-            f"generator {built.name!r} draws images from noise, so its channels would show another "
-            "anatomy than those of the other parts; expected one that draws images of label maps "
-            f"(cgan3d). Fit {built.name} on all channels together"
+            f"generator {built.name!r} generates images from noise, so its anatomy would differ "
+            "from that of the other parts; expected a generator from label maps (cgan3d). Fit "
+            f"{built.name} on all channels together"
         )
 
 
-def _check_same_arrays(own: CaseSource, source: CaseSource, draws: Sequence[str]) -> None:
-    """What a part with data of its own draws must fit beside the other channels."""
+def _check_same_arrays(part_source: CaseSource, source: CaseSource, draws: Sequence[str]) -> None:
+    """Refuse images of a part with its own data that do not fit the other channels."""
     channel_numbers(source.schema, draws)
     pairs = {
-        "size": (own.space.size, source.space.size),
-        "grid": (own.space.grid, source.space.grid),
-        "spacing": (own.schema.spacing, source.schema.spacing),
-        "labels": (own.schema.label_values, source.schema.label_values),
+        "size": (part_source.space.size, source.space.size),
+        "grid": (part_source.space.grid, source.space.grid),
+        "spacing": (part_source.schema.spacing, source.schema.spacing),
+        "labels": (part_source.schema.label_values, source.schema.label_values),
     }
-    for key, (found, wanted) in pairs.items():
-        if found != wanted:
+    for key, (value, expected) in pairs.items():
+        if value != expected:
             raise UsageFault(
-                f"data {own.name}: {key} is {found}, that of {source.name} {wanted}; expected the "
-                "same for a part that draws images"
+                f"data {part_source.name}: {key} is {value}, that of {source.name} {expected}; "
+                "expected the same for a part that generates images"
             )

@@ -1,23 +1,23 @@
-"""How a composite run is asked for: a chain in a YAML file, one model per channel, or per class.
+"""Specification of a composite run: a chain in a YAML file, one model per channel or class.
 
-A chain lists its parts in the order they are fitted and draw::
+A chain lists its parts in the order of fitting and sampling::
 
-    edits: [elastic]                 # of the label maps; the first drawing part's own if left out
+    edits: [elastic]                 # of the label maps; default: those of the first image part
     parts:
-      - name: tissues                # Shin et al. 2018: tissues of T1, learnt on other people
+      - name: tissues                # Shin et al. 2018: tissues of T1, learnt on other subjects
         generator: cgan3d
         data: nifti:tissues/
         set: {target: labels, given: [T1]}
       - name: t1
         generator: cgan3d
-        channels: [T1]               # the image channels it sees; all if left out
-        labels_by: tissues           # its label maps: tissues drawn from the images, and tumours
+        channels: [T1]               # image channels it sees; default: all
+        labels_by: tissues           # its label maps: tissues of the images, and tumours
         set: {steps: 20000}
       - name: flair
         generator: cgan3d
         channels: [T1, FLAIR]
         labels_by: tissues
-        set: {given: [T1]}           # given the T1 that the part before draws
+        set: {given: [T1]}           # given the T1 of the part before
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from gansynth.runtime.options import overlay
 EACH = "each"
 """``--per-channel`` and ``--per-class`` without groups."""
 LEAST_CASES = 2
-"""Training cases of a part of a class; one alone would only be learnt by heart."""
+"""Least training cases of a class; a single one would be memorised."""
 
 
 def texts(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Values from YAML as a user would type them after ``--set``."""
+    """Convert values from YAML to texts as after ``--set``."""
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in settings.items()}
 
 
 class PartSpec(BaseModel):
-    """One part, as asked for."""
+    """Specification of one part."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -79,12 +79,12 @@ class PartSpec(BaseModel):
     subjects: str | None = Field(None, description="whose cases those of ``data`` are")
 
     def settings(self, over: Mapping[str, str]) -> dict[str, str]:
-        """``set`` as texts, with what was typed on the command line put over it."""
+        """Return ``set`` as texts, overridden by the command line."""
         return overlay(texts(self.set), over)
 
 
 class ChainSpec(BaseModel):
-    """All parts, in order."""
+    """Specification of all parts, in order."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -100,7 +100,7 @@ class PerChannel:
     groups: str = EACH
 
     def chain(self, schema: Schema) -> ChainSpec:
-        """The parts; UsageFault: a channel is not there, is left out, or is named twice."""
+        """Return the parts. Raises UsageFault: a channel is unknown, left out, or named twice."""
         parts = _grouped(self.groups, schema.channels)
         named = [channel for part in parts for channel in part]
         if sorted(named) != sorted(schema.channels):
@@ -120,7 +120,7 @@ class PerChannel:
 class PerClass:
     """One part per class of whole cases, or per group of classes (Frid-Adar et al. 2018).
 
-    ``groups`` is ``each`` (of the classes with a training case), or classes like
+    ``groups``: ``each`` (class with a training case), or classes like
     ``cyst,metastasis+haemangioma``; others are left out.
     """
 
@@ -128,28 +128,28 @@ class PerClass:
     groups: str = EACH
 
     def classes(self, source: CaseSource) -> dict[str, tuple[str, ...]]:
-        """Names of the parts, and the classes of each.
+        """Return the names of the parts, and the classes of each.
 
-        Raises UsageFault: no classes, one not there or named twice, or too few cases of it.
+        Raises UsageFault: no classes, one unknown or named twice, or too few cases of it.
         """
-        asked = f"--per-class {self.groups}"
+        option = f"--per-class {self.groups}"
         class_numbers(source, (), asked="--per-class")
         counts = Counter(source.label_class(case) for case in source.train_ids)
         every = enumerate(source.schema.classes)
         parts = _grouped(self.groups, [name for number, name in every if counts[number]])
         named = [name for part in parts for name in part]
-        class_numbers(source, named, asked=asked)
+        class_numbers(source, named, asked=option)
         twice = next((name for name in named if named.count(name) > 1), None)
         if twice is not None:
             raise UsageFault(
-                f"{asked}: class {twice!r} is named twice, expected one part that draws it"
+                f"{option}: class {twice!r} is named twice, expected one part that draws it"
             )
         for part in parts:
-            found = sum(counts[number] for number in class_numbers(source, part, asked=asked))
-            if found < LEAST_CASES:
+            cases = sum(counts[number] for number in class_numbers(source, part, asked=option))
+            if cases < LEAST_CASES:
                 others = ",".join("+".join(p) for p in parts if p != part) or "other classes"
                 raise UsageFault(
-                    f"{asked}: {found} training case(s) of class {'+'.join(part)!r} in "
+                    f"{option}: {cases} training case(s) of class {'+'.join(part)!r} in "
                     f"{source.name} fold {source.fold}, expected at least {LEAST_CASES}; leave it "
                     f"out (--per-class {others}), or join it with another: a+b"
                 )
@@ -160,11 +160,10 @@ Spec = ChainSpec | PerChannel | PerClass
 
 
 def asked_for(name: str, groups: str | None, classes: str | None = None) -> Spec | None:
-    """The composite run that a command line asks for; None for a run of one generator.
+    """Return the composite run of a command line; None for a run of one generator.
 
-    ``name`` is a generator's name or a chain's file, ``groups`` are those of ``--per-channel``,
-    ``classes`` those of ``--per-class``. Raises UsageFault: the file is no chain's, or more than
-    one of them is given.
+    ``name``: a generator or a chain's file. ``groups``: of ``--per-channel``. ``classes``: of
+    ``--per-class``. Raises UsageFault: the file is not a chain, or more than one of them is given.
     """
     if groups is not None and classes is not None:
         raise UsageFault(
@@ -175,7 +174,7 @@ def asked_for(name: str, groups: str | None, classes: str | None = None) -> Spec
     for option, value in (("--per-channel", groups), ("--per-class", classes)):
         if chain and value is not None:
             raise UsageFault(
-                f"{option} {value}: {name} says itself what its parts draw; leave one of them out"
+                f"{option} {value}: {name} defines its own parts; leave one of them out"
             )
     if chain:
         return read_chain(Path(name))
@@ -188,7 +187,7 @@ def read_chain(path: Path) -> ChainSpec:
     """Read a chain's YAML file.
 
     Raises:
-        UsageFault: no such file, not YAML, or not a chain: naming the key.
+        UsageFault: no such file, not YAML, or not a chain; names the key.
     """
     doc, _ = read_yaml(path, "YAML with 'parts'")
     try:
@@ -203,28 +202,28 @@ def read_chain(path: Path) -> ChainSpec:
 
 
 def first_fault(error: ValidationError) -> str:
-    """Key, value and what is wrong with it, of the first slip in a file."""
+    """Return key, value and fault of the first error in a file."""
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"])) or "all of it"
     return f"{key} is {first['input']!r:.60}: {first['msg'].removeprefix('Value error, ')}"
 
 
-def _grouped(groups: str, every: Sequence[str]) -> list[tuple[str, ...]]:
-    """``a+b,c`` as [(a, b), (c,)]; each by itself for ``each``."""
+def _grouped(groups: str, names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Parse ``a+b,c`` as [(a, b), (c,)]; one group per name for ``each``."""
     if groups == EACH:
-        return [(name,) for name in every]
+        return [(name,) for name in names]
     return [tuple(name.strip() for name in group.split("+")) for group in groups.split(",")]
 
 
 def _named(option: str, parts: Sequence[tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    """Names of the parts, for their folders, and what each is of."""
+    """Return the names of the parts, for their folders, and the group of each."""
     names = [folder_name("+".join(part)) for part in parts]
     _check_names(option, names)
     return dict(zip(names, parts, strict=True))
 
 
 def _check_names(where: str, names: Sequence[str]) -> None:
-    """Parts are folders: no two may have one name, also where case does not count."""
+    """Refuse equal names, ignoring case, because parts are folders."""
     folded = [name.casefold() for name in names]
     twice = next((n for n in names if folded.count(n.casefold()) > 1), None)
     if twice is not None:

@@ -1,8 +1,8 @@
-"""What a fit would cost: a few real steps, measured; and what to change so that it fits a memory.
+"""Cost of a fit, measured by a few real steps, and settings that fit a given memory.
 
     python -m gansynth.fitting.cost < request.json
 
-measures one candidate in a process of its own, whose memory is nobody else's.
+measures one candidate in its own process, so that its memory is not shared.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from gansynth.training.checkpoint_manager import Callbacks
 from gansynth.training.loop import train
 
 MEASURED_STEPS = 3
-"""Steps that are timed, after one to warm up."""
+"""Timed steps, after one to warm up."""
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 STEPS_DOWN = (0.75, 0.5)
-"""Edges of training crops that are tried, as shares of the space's own."""
+"""Edges of training crops to try, as shares of the space's edges."""
 SMALLEST_PATCH, SMALLEST_WIDTH = 32, 8
 SPARED = 0.5
-"""Share of a step's memory that gradient checkpointing is expected to leave."""
+"""Expected share of a step's memory with gradient checkpointing."""
 
 
 def parse_bytes(text: str) -> int:
-    """Read ``16GB``, ``800MB``, ``12GiB``, ``5000000``; a UsageFault of anything else."""
+    """Parse ``16GB``, ``800MB``, ``12GiB``, ``5000000``. Raises UsageFault: anything else."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
     if match is None or float(match[1]) == 0:
         raise UsageFault(f"--fit-memory {text!r}: expected a size, for example 16GB or 800MiB")
@@ -57,7 +57,7 @@ def parse_bytes(text: str) -> int:
 
 
 def peak_mib(device: torch.device) -> int:
-    """Most memory so far in MiB: of this process, or of the CUDA device by this process."""
+    """Return the peak memory in MiB of this process, on the CPU or the CUDA device."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_reserved(device) / 2**20)
     import resource
@@ -67,7 +67,7 @@ def peak_mib(device: torch.device) -> int:
 
 
 def resident_mib(device: torch.device) -> int:
-    """What this process holds now in MiB, of the CPU's memory; 0 where that is not the question."""
+    """Return the current CPU memory of this process in MiB; 0 for a CUDA device."""
     if device.type == "cuda":
         return 0
     import psutil
@@ -79,19 +79,19 @@ def resident_mib(device: torch.device) -> int:
 
 
 def measure(job: Job, out: Path, *, simulated: bool = True) -> dict[str, Any]:
-    """What a fit into ``out`` would be: sizes, parameters, FLOPs, memory and time.
+    """Return the cost of a fit into ``out``: sizes, parameters, FLOPs, memory and time.
 
-    Memory and FLOPs are simulated (``gansynth.fitting.cost_estimate``). A few real steps, a sheet
-    and checkpoints are timed in a temporary folder (``gansynth.fitting.scaling``). ``simulated``
-    False runs full-size steps whatever they take.
+    Memory and FLOPs are simulated (``gansynth.fitting.cost_estimate``). A few real steps, a preview
+    grid and checkpoints are timed in a temporary folder (``gansynth.fitting.scaling``).
+    ``simulated`` False always runs full-size steps.
     """
     rng = np.random.default_rng(job.options.seed)
     job.generator.observe(job.observed(rng))
     before = peak_mib(job.device)
     resident = resident_mib(job.device)
-    cost, told = forecast(job) if simulated and job.generator.phases() else (None, {})
-    kept = max(0, resident_mib(job.device) - resident)  # by torch, that a fit will not load
-    found = timed(job, cost, timed_at)
+    cost, figures = forecast(job) if simulated and job.generator.phases() else (None, {})
+    cached = max(0, resident_mib(job.device) - resident)  # by torch for the simulation only
+    timing = timed(job, cost, timed_at)
     began = time.perf_counter()
     job.source.records(job.source.train_ids[:1])
     loading = time.perf_counter() - began
@@ -100,11 +100,11 @@ def measure(job: Job, out: Path, *, simulated: bool = True) -> dict[str, Any]:
     last = options.steps if job.generator.phases() else 0
     seconds = {
         "reading": loading * len(job.source.train_ids),
-        "steps": found.step * last,
-        "checkpoints": found.saving * (last // options.checkpoint_every + 2),
-        "sheets": found.drawing * (last // options.sample_every + 4),
+        "steps": timing.step * last,
+        "checkpoints": timing.saving * (last // options.checkpoint_every + 2),
+        "sheets": timing.drawing * (last // options.sample_every + 4),
     }
-    predicted = told.get("memory_predicted_mib") if found.extrapolated else None
+    predicted = figures.get("memory_predicted_mib") if timing.extrapolated else None
     return {
         "dry_run": True,
         "run": str(out),
@@ -113,18 +113,18 @@ def measure(job: Job, out: Path, *, simulated: bool = True) -> dict[str, Any]:
         "held_out_cases": len(job.source.held_out_ids),
         "device": str(job.device),
         "parameters": parameters(job.generator),
-        **told,
-        "seconds_per_step": round(found.step, 4),
-        "time_from": found.source,
+        **figures,
+        "seconds_per_step": round(timing.step, 4),
+        "time_from": timing.source,
         "estimated_seconds": round(sum(seconds.values()), 1),
         "estimated_minutes": round(sum(seconds.values()) / 60, 2),
-        "memory_mib": predicted or peak_mib(job.device) - kept + to_cache,
+        "memory_mib": predicted or peak_mib(job.device) - cached + to_cache,
         "memory_before_mib": before,
     }
 
 
 def timed_at(job: Job, stage: Stage | None = None) -> tuple[float, float, float]:
-    """Seconds of a step, a checkpoint and a sheet, measured; no sheet in a stage but the last."""
+    """Measure seconds of a step, a checkpoint and, in the last stage, a preview grid."""
     with tempfile.TemporaryDirectory() as folder:
         steps, saving = _timed_steps(job, Path(folder), stage)
         last = stage is None or stage.images is None
@@ -133,7 +133,7 @@ def timed_at(job: Job, stage: Stage | None = None) -> tuple[float, float, float]
 
 
 def _timed_steps(job: Job, folder: Path, stage: Stage | None) -> tuple[list[float], float]:
-    """Seconds of each step after the first, and of writing a checkpoint."""
+    """Return seconds of each step after the first, and of writing a checkpoint."""
     ticks: list[float] = []
     never = {"sample_every": 10**9, "checkpoint_every": 10**9}
     update = {"steps": MEASURED_STEPS + 1, "log_every": 1, **never}
@@ -178,43 +178,45 @@ def fit_into(
     out: Path,
     reporter: Reporter,
 ) -> dict[str, str]:
-    """Settings with which a fit stays within a memory, found by measuring.
+    """Find settings with which a fit stays within a memory, by measuring.
 
-    Tried in this order, the gentlest first, each in a process of its own: as asked; with gradient
-    checkpointing; training crops of 3/4 and 1/2 of the edges; half and a quarter of the width.
-    What the user has set stays as it is. A run that is there already keeps what it was begun with.
-    ``memory`` is in bytes, of this process on a CPU, of the device on CUDA. Raises
-    EnvironmentFault: nothing fits.
+    Candidates in this order, each in its own process: as given; with gradient checkpointing;
+    training crops of 3/4 and 1/2 of the edges; half and a quarter of the width. Settings of the
+    user are not changed. An existing run keeps its settings. ``memory``: bytes, of this process on
+    a CPU, of the device on CUDA. Raises EnvironmentFault: nothing fits.
     """
     if (out / MANIFEST).exists():
         return {**settings, **_as_begun(out, settings)}
     job = resolve(generator, request, settings, edits, device)
-    found = _measure_apart(generator, request, settings, edits, device)
-    base, rise = found["memory_before_mib"], found["memory_mib"] - found["memory_before_mib"]
+    measured = _measure_apart(generator, request, settings, edits, device)
+    base, rise = (
+        measured["memory_before_mib"],
+        measured["memory_mib"] - measured["memory_before_mib"],
+    )
     budget = memory / 2**20
-    tried = [f"as asked: {found['memory_mib']} MiB"]
+    attempts = [f"as asked: {measured['memory_mib']} MiB"]
     changes: dict[str, str] = {}
-    if found["memory_mib"] > budget:
+    if measured["memory_mib"] > budget:
         for changes, share in _ladder(job, settings):
             if base + share * rise > 1.2 * budget:
                 continue
-            found = _measure_apart(generator, request, {**settings, **changes}, edits, device)
+            measured = _measure_apart(generator, request, {**settings, **changes}, edits, device)
             named = " ".join(f"{k}={v}" for k, v in changes.items())
-            tried.append(f"{named}: {found['memory_mib']} MiB")
-            if found["memory_mib"] <= budget:
+            attempts.append(f"{named}: {measured['memory_mib']} MiB")
+            if measured["memory_mib"] <= budget:
                 break
         else:
             raise EnvironmentFault(
-                f"--fit-memory: nothing fits {budget:.0f} MiB ({'; '.join(tried)}), of which "
-                f"{base} MiB are needed before the first step; expected more memory, or a smaller "
-                "data set, --set batch_size=1 or another --device"
+                f"--fit-memory: nothing fits {budget:.0f} MiB ({'; '.join(attempts)}). {base} MiB "
+                "are needed before the first step. Expected more memory, or a smaller data set, "
+                "--set batch_size=1 or another --device"
             )
-    reporter.say(f"--fit-memory: {'; '.join(tried)}; the last is taken")
+    reporter.say(f"--fit-memory: {'; '.join(attempts)}; the last is taken")
     return {**settings, **changes}
 
 
 def _ladder(job: Job, settings: Mapping[str, str]) -> Iterator[tuple[dict[str, str], float]]:
-    """Ever stronger changes, each with the share of memory it is expected to leave."""
+    """Yield ever stronger changes, each with its expected share of memory."""
     changes: dict[str, str] = {}
     options, share = job.generator.options, 1.0
     if getattr(options, "checkpointing", None) is False and "checkpointing" not in settings:
@@ -235,11 +237,11 @@ def _ladder(job: Job, settings: Mapping[str, str]) -> Iterator[tuple[dict[str, s
 
 
 def _as_begun(out: Path, settings: Mapping[str, str]) -> dict[str, str]:
-    """What an earlier choice has set for the run that is there."""
+    """Return the earlier choice of settings of an existing run."""
     config = read_manifest(out)["config"]
-    known = {**config["fit"], **config["options"]}
-    keys = [k for k in ("patch", "checkpointing", "width", "d_width") if known.get(k) is not None]
-    return {k: json.dumps(known[k]) for k in keys if k not in settings}
+    options = {**config["fit"], **config["options"]}
+    keys = [k for k in ("patch", "checkpointing", "width", "d_width") if options.get(k) is not None]
+    return {k: json.dumps(options[k]) for k in keys if k not in settings}
 
 
 def _measure_apart(
@@ -249,19 +251,19 @@ def _measure_apart(
     edits: Sequence[str] | None,
     device: str,
 ) -> dict[str, Any]:
-    """Measure in a process of its own."""
-    asked = [generator, request.to_json(), dict(settings), edits, device]
+    """Measure in a separate process."""
+    arguments = [generator, request.to_json(), dict(settings), edits, device]
     done = subprocess.run(
         [sys.executable, "-m", "gansynth.fitting.cost"],
-        input=json.dumps(asked),
+        input=json.dumps(arguments),
         capture_output=True,
         text=True,
         check=False,
     )
     last = (done.stdout.splitlines() or [""])[-1]
     if done.returncode == 0:
-        found: dict[str, Any] = json.loads(last)
-        return found
+        report: dict[str, Any] = json.loads(last)
+        return report
     if done.returncode in FAULTS and last:
         raise FAULTS[done.returncode](last)
     if "OutOfMemory" in done.stderr or "MemoryError" in done.stderr or done.returncode == -9:

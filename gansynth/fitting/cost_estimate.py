@@ -1,10 +1,10 @@
-"""What training steps would allocate and compute, without running one.
+"""Memory and FLOPs of training steps, without running one.
 
 The steps are those of ``gansynth.training.loop.train``, on fake tensors
-(``gansynth.fitting.fake_tensors``). Memory is what a CUDA device holds at a step's peak: weights,
-gradients, the optimisers' state, averages, the batch, and activations, each rounded up as torch's
-allocator does. Not counted: the CUDA context and libraries (hundreds of MiB, of each process),
-cuDNN's workspaces, gaps between blocks that the allocator keeps, and drawing sheets.
+(``gansynth.fitting.fake_tensors``). Memory is what a CUDA device holds at the peak of a step. It
+includes weights, gradients, optimiser state, averages, the batch and activations, each rounded up
+as by torch's allocator. Not counted: the CUDA context and libraries (hundreds of MiB per process),
+cuDNN's workspaces, gaps between blocks of the allocator, and preview grids.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from gansynth.training.loop import Batches, FitOptions, backward
 from gansynth.training.state import Learner
 
 LONGEST_PERIOD = 10_000
-"""Steps among which all kinds of steps are looked for (players take turns, penalties are lazy)."""
+"""Most steps to search for kinds of steps (players take turns, penalties are lazy)."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a fit's steps cost."""
+    """Cost of a fit's steps."""
 
     flops: float  # of the mean optimiser step
     total: float  # FLOPs of all steps
@@ -51,15 +51,15 @@ class Stretch:
 
 
 def forecast(job: Job) -> tuple[Cost | None, dict[str, Any]]:
-    """What a job's steps cost, and the same for a report: FLOPs, memory, memory by variant.
+    """Return the cost of a job's steps, and a report: FLOPs, memory, memory by variant.
 
-    A generator whose steps cannot be simulated (they depend on numbers, say) has no cost, and the
-    report says why.
+    A generator whose steps cannot be simulated (e.g. they depend on values) has no cost, and the
+    report has the reason.
     """
     try:
         cost = estimate(job)
         rows = variants(job, cost)
-    except Exception as error:  # of whatever kind: a dry run is not to fail by it
+    except Exception as error:  # of any kind: a dry run must not fail because of it
         why = f"a step cannot be simulated: {type(error).__name__}: {' '.join(str(error).split())}"
         return None, {"memory_predicted_mib": None, "why": why}
     return cost, {
@@ -71,28 +71,30 @@ def forecast(job: Job) -> tuple[Cost | None, dict[str, Any]]:
 
 
 def estimate(job: Job) -> Cost:
-    """What a job's steps cost as they are asked for."""
+    """Return the cost of a job's steps with its settings."""
     return _cost(job, job.generator.options, resolve(job.options.precision, job.device) != "fp32")
 
 
-def variants(job: Job, asked: Cost) -> list[dict[str, Any]]:
-    """Memory (MiB) and FLOPs a step by precision, and by ``checkpointing`` where it is an option.
+def variants(job: Job, cost_as_set: Cost) -> list[dict[str, Any]]:
+    """Return memory (MiB) and FLOPs a step by precision, and by ``checkpointing`` if available.
 
-    A variant that cannot be simulated has None for both. ``asked`` is the cost of the job as it
-    is, which is not simulated again.
+    A variant that cannot be simulated has None for both. ``cost_as_set``: cost of the job with its
+    own settings, which is not simulated again.
     """
     options = job.generator.options
-    own = getattr(options, "checkpointing", None)
+    checkpointing = getattr(options, "checkpointing", None)
     precise = resolve(job.options.precision, job.device)
     rows: list[dict[str, Any]] = []
     for precision in (precise if precise != "fp32" else "bf16", "fp32"):
-        for keep in (None,) if own is None else (False, True):
-            same = keep == own and precision == precise
-            other = options if keep is None else options.model_copy(update={"checkpointing": keep})
+        for keep in (None,) if checkpointing is None else (False, True):
+            same = keep == checkpointing and precision == precise
+            variant = (
+                options if keep is None else options.model_copy(update={"checkpointing": keep})
+            )
             cost: Cost | None
             try:
-                cost = asked if same else _cost(job, other, precision != "fp32")
-            except Exception:  # a variant that fails says nothing of what is asked for
+                cost = cost_as_set if same else _cost(job, variant, precision != "fp32")
+            except Exception:  # a failing variant does not affect the others
                 cost = None
             row = {"precision": precision, "checkpointing": keep, "asked": same}
             memory, flops = (None, None) if cost is None else (mib(cost.peak), cost.flops)
@@ -101,20 +103,20 @@ def variants(job: Job, asked: Cost) -> list[dict[str, Any]]:
 
 
 def mib(size: float) -> int:
-    """Bytes as MiB, rounded up."""
+    """Convert bytes to MiB, rounded up."""
     return math.ceil(size / 2**20)
 
 
 def _cost(job: Job, options: Any, half: bool) -> Cost:
-    given = job.generator
+    original = job.generator
     with torch.random.fork_rng(devices=[]):
-        generator = type(given)(given.schema, given.size, options)
-    generator.load_state(given.state())
+        generator = type(original)(original.schema, original.size, options)
+    generator.load_state(original.state())
     return imagine(generator, job.batches, job.options, half)
 
 
 def imagine(generator: Generator, batches: Batches, options: FitOptions, half: bool) -> Cost:
-    """``simulate`` without memory; the generator is lost to the real world."""
+    """Run ``simulate`` on fake tensors; the generator cannot be used afterwards."""
     watched = Faked()
     with torch.random.fork_rng(devices=[]):
         watched.take(*generator.nets.values())
@@ -125,11 +127,11 @@ def imagine(generator: Generator, batches: Batches, options: FitOptions, half: b
 def simulate(
     generator: Generator, batches: Batches, options: FitOptions, watched: Watched, half: bool
 ) -> Cost:
-    """Take one step of each kind that a fit has, after one to warm up, and count.
+    """Run one step of each kind of a fit, after one to warm up, and count.
 
-    The generator is on the watched device, and trained. One batch is read for each stage, for its
-    shape. With ``Faked``, nothing is computed. ``half`` is bf16 autocast, on the CPU as on CUDA
-    (fp16 takes as much).
+    The generator is on the watched device, and is trained. One batch per stage is read, for its
+    shape. With ``Faked``, nothing is computed. ``half``: bf16 autocast, on the CPU as on CUDA
+    (fp16 needs the same).
     """
     with watched:
         learner = Learner.of(generator, torch.amp.GradScaler(enabled=False))
@@ -145,39 +147,39 @@ def simulate(
 
 
 def stretches(options: FitOptions, stages: Sequence[Stage]) -> list[Stretch]:
-    """How the steps of a fit divide into stages; a fit of no steps has one, of the last stage."""
-    found: list[Stretch] = []
-    first, shown, until = 0, 0, 0.0
+    """Divide the steps of a fit into stages; a fit of no steps has the last stage only."""
+    result: list[Stretch] = []
+    first, images, until = 0, 0, 0.0
     for stage in stages:
         last = stage is stages[-1] or stage.images is None
         until = math.inf if last else until + (stage.images or 0)
         size = stage.batch_size or options.batch_size
         left = options.steps - first
-        steps = left if last else min(left, max(0, math.ceil((until - shown) / size)))
-        if steps or (last and not found):
-            found.append(Stretch(stage, first, shown, steps, size))
-        first, shown = first + steps, shown + steps * size
+        steps = left if last else min(left, max(0, math.ceil((until - images) / size)))
+        if steps or (last and not result):
+            result.append(Stretch(stage, first, images, steps, size))
+        first, images = first + steps, images + steps * size
         if last:
             break
-    return found
+    return result
 
 
 def kinds(phases: Sequence[Phase], first: int, steps: int) -> list[tuple[int, float]]:
-    """A step of each kind, by which phases are due, and the share of steps that are like it."""
+    """Return a step of each kind, by the phases that are due, and the share of such steps."""
     period = min(math.lcm(*(phase.interval for phase in phases)), LONGEST_PERIOD, max(steps, 1))
-    found: dict[tuple[bool, ...], list[int]] = {}
+    steps_by_phases: dict[tuple[bool, ...], list[int]] = {}
     for index in range(first, first + period):
-        found.setdefault(tuple(phase.due(index) for phase in phases), []).append(index)
-    return [(indices[0], len(indices) / period) for indices in found.values()]
+        steps_by_phases.setdefault(tuple(phase.due(index) for phase in phases), []).append(index)
+    return [(indices[0], len(indices) / period) for indices in steps_by_phases.values()]
 
 
 def parameters(generator: Generator) -> dict[str, int]:
-    """Numbers that are learnt, by network."""
+    """Return the number of parameters by network."""
     return {k: sum(p.numel() for p in net.parameters()) for k, net in generator.nets.items()}
 
 
 def _as_on_cuda(learner: Learner) -> None:
-    """Optimisers that leave it to torch treat all tensors at once there."""
+    """Set ``foreach`` where an optimiser leaves it to torch, as on CUDA."""
     for optimizer in learner.optimizers.values():
         for group in optimizer.param_groups:
             if "foreach" in group and group["foreach"] is None and not group.get("fused"):
@@ -193,7 +195,7 @@ def _mean_step(
     half: bool,
     stretch: Stretch,
 ) -> tuple[float, int]:
-    """FLOPs of the mean step of one stage, and most bytes at once."""
+    """Return FLOPs of the mean step of one stage, and peak bytes."""
     stage, total = stretch.stage, stretch.batch_size
     rng, phases = torch.Generator(watched.device), generator.phases()
     parts = _parts(batch, total // options.accumulate, options.accumulate, watched)
@@ -221,33 +223,33 @@ def _mean_step(
                 phase.after()
         learner.average(0.5)
 
-    found = kinds(phases, stretch.first, stretch.steps)
+    step_kinds = kinds(phases, stretch.first, stretch.steps)
     flops, peak = 0.0, 0
     with watched:
-        for index, _ in found:  # to warm up
+        for index, _ in step_kinds:  # to warm up
             take(index)
-        for index, share in found:
+        for index, share in step_kinds:
             watched.begin()
             take(index)
             flops, peak = flops + share * watched.flops, max(peak, watched.peak)
     return flops, peak + sum(_to_come(memory) for memory in generator.memories.values())
 
 
-def _parts(one: Batch, size: int, count: int, watched: Watched) -> list[Batch]:
-    """A batch on the watched device, in the parts it is done in, of samples like the one."""
+def _parts(batch: Batch, size: int, count: int, watched: Watched) -> list[Batch]:
+    """Return the parts of a batch on the watched device, made of its first sample."""
 
     def placed(tensor: Tensor) -> Tensor:
         return tensor[:1].to(watched.device).expand(size, *tensor.shape[1:]).clone()
 
-    given = {f.name: v for f in fields(one) if (v := getattr(one, f.name)) is not None}
+    tensors = {f.name: v for f in fields(batch) if (v := getattr(batch, f.name)) is not None}
     with watched:
         return [
-            Batch(**{name: placed(value) for name, value in given.items()}) for _ in range(count)
+            Batch(**{name: placed(value) for name, value in tensors.items()}) for _ in range(count)
         ]
 
 
 def _to_come(memory: Any) -> int:
-    """Bytes by which a pool that is not full will grow."""
+    """Return the bytes by which an image pool will still grow."""
     held: Mapping[str, Tensor] = memory.state()
     stored = [v for k, v in held.items() if k.startswith("stored")]
     if not stored or not hasattr(memory, "capacity"):

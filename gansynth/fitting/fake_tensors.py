@@ -1,4 +1,4 @@
-"""Training steps on fake tensors: what they would allocate and compute, without either."""
+"""Training steps on fake tensors: count memory and FLOPs without using either."""
 # mypy: disallow-untyped-calls=False
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
 BLOCK = 512
-"""Bytes that torch's CUDA allocator rounds every tensor up to a multiple of."""
+"""Bytes: torch's CUDA allocator rounds every tensor up to a multiple."""
 
 FULL_ON_CUDA = (
     *("group_norm", "layer_norm", "softmax.int", "softplus"),
     *("exp", "log", "rsqrt", "pow.Tensor_Scalar"),
 )
 FULL_ON_CPU = ("max_pool3d", "avg_pool3d")
-"""What large features pass through that autocast makes fp32 on the one and not on the other."""
+"""Operations on large features that autocast makes fp32 on one device and not on the other."""
 
 
 class Watched(TorchDispatchMode):
-    """Counts bytes of the storages that live on a device, and FLOPs; tensors compute as ever.
+    """Counts bytes of storages on a device, and FLOPs; tensors compute as usual.
 
-    FLOPs are those of convolutions and matrix products, forward, backward and computed anew, two
-    for a multiplication and an addition; torch's ``FlopCounterMode`` counts no gradient's gradient.
-    Seen are tensors that operations hand out, not what a kernel takes for itself while it runs.
-    Single numbers are left out: optimisers keep theirs on the CPU.
+    FLOPs are those of convolutions and matrix products: forward, backward and recomputed. A
+    multiplication and an addition count as two. torch's ``FlopCounterMode`` does not count second
+    derivatives. Counted are outputs of operations, not the workspace of a kernel. Scalars are left
+    out: optimisers keep theirs on the CPU.
 
     Attributes:
         live: bytes held now.
@@ -52,11 +52,11 @@ class Watched(TorchDispatchMode):
         self._known: dict[int, weakref.ref[Any]] = {}
 
     def begin(self) -> None:
-        """Count anew from here; what is held stays counted."""
+        """Restart counting; held bytes stay counted."""
         self.peak, self.flops = self.live, 0
 
     def hold(self, tensors: Iterable[object]) -> None:
-        """Count what is there already."""
+        """Count existing tensors."""
         for x in tensors:
             if isinstance(x, Tensor) and x.ndim and x.device.type == self.device.type:
                 self._count(x.untyped_storage())
@@ -73,7 +73,7 @@ class Watched(TorchDispatchMode):
         return made
 
     def compute(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """What an operation gives."""
+        """Run an operation."""
         return func(*args, **kwargs)
 
     def _count(self, storage: torch.UntypedStorage) -> None:
@@ -93,9 +93,9 @@ class Watched(TorchDispatchMode):
 class Faked(Watched):
     """``Watched`` on torch's fake tensors, which have shapes and no numbers.
 
-    Numbers that a program reads are 1, places (whole numbers) 0, and a mask picks every voxel.
-    Fake tensors are the CPU's: a torch without CUDA has no others. What a CPU alone does, it does
-    to tensors of torch's own class (``networks/lean_norm.py``, ``networks/conv3d.py``).
+    Floats that a program reads are 1, integers 0, and a mask selects every voxel. Fake tensors are
+    on the CPU: a torch without CUDA has no others. CPU-only code paths are limited to tensors of
+    torch's own class (``networks/lean_norm.py``, ``networks/blocks.py``).
     """
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ class Faked(Watched):
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
 
     def take(self, *nets: nn.Module) -> None:
-        """Put fake tensors in the place of networks' own."""
+        """Replace tensors of networks by fake ones."""
         for module in (module for net in nets for module in net.modules()):
             buffers = module.named_buffers(recurse=False)
             for name, tensor in [*module.named_parameters(recurse=False), *buffers]:
@@ -119,7 +119,7 @@ class Faked(Watched):
         self._fake.__exit__(*error)
 
     def compute(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """What an operation gives where tensors have no numbers."""
+        """Run an operation on tensors without numbers."""
         try:
             return func(*args, **kwargs)
         except DataDependentOutputException:
@@ -139,17 +139,17 @@ def _is_mask(x: Tensor | None) -> bool:
 
 
 def _everywhere(mask: Tensor) -> list[Tensor]:
-    """Indices along each axis of a mask that picks all it has."""
+    """Return indices along each axis of a mask that selects every voxel."""
     return [mask.new_zeros(mask.numel(), dtype=torch.int64) for _ in range(mask.ndim)]
 
 
 @contextmanager
 def autocast_of_cuda() -> Iterator[None]:
-    """Let the CPU's autocast make fp32 what CUDA's makes it, in what checkpoints recompute too."""
+    """Let the CPU's autocast make the same operations fp32 as CUDA's."""
     library = Library("aten", "IMPL", "AutocastCPU")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of kernels that are overridden, which they are to be
+            warnings.simplefilter("ignore")  # overriding kernels is intended
             for name in FULL_ON_CPU:
                 library.impl(name, fallthrough_kernel)
             for name in FULL_ON_CUDA:

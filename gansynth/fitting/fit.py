@@ -1,4 +1,4 @@
-"""Fit a generator on the training cases of one fold: the whole job behind ``gansynth fit``."""
+"""Fit a generator on the training cases of one fold, for ``gansynth fit``."""
 
 from __future__ import annotations
 
@@ -50,40 +50,39 @@ def fit(
     recipe: str = "",
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Fit a generator and leave a run folder behind.
+    """Fit a generator and write its run folder.
 
     Args:
         generator: registered name, e.g. ``cgan3d``.
-        request: where the training cases come from.
+        request: source of the training cases.
         out: run folder; an unfinished run of the same configuration is resumed.
         settings: for the loop (``FitOptions``) or the generator's own options.
-        edits: condition edits of the previews and the later samples; None takes the generator's.
-        typed: those of the settings that must have an effect: what a user typed.
+        edits: condition edits of previews and later samples; None: the generator's own.
+        typed: settings that a user typed; they must have an effect.
         device: ``auto``, ``cpu``, ``cuda:0``.
         memory: most bytes to use; patch, width and checkpointing are chosen by measurement.
-        init_from: run whose weights to start from, and whose lineage to carry on.
+        init_from: run with initial weights; its lineage is inherited.
         resume: False refuses a folder that already holds a run.
         dry_run: measure three steps, write nothing.
         log: loggers besides ``metrics.csv``, e.g. ``tensorboard``.
-        recipe: the recipe that asks for it, in words, for ``config.yaml``.
-        reporter: shows progress.
+        recipe: description of the recipe, for ``config.yaml``.
 
     Returns:
-        A JSON-able report: cases, steps, seconds, losses, spectrum ratio, paths; empty in all but
+        A JSON-able report: cases, steps, seconds, losses, spectrum ratio, paths. Empty in all but
         the first of several processes.
 
     Raises:
         GansynthError: typed by cause, see ``gansynth.runtime.errors``.
-        Interrupted: by SIGTERM or SIGINT; what was trained is checkpointed.
+        Interrupted: by SIGTERM or SIGINT, after a checkpoint.
     """
     began = time.perf_counter()
     with stop_request() as stop, team(pick_device(device)) as processes:
         reporter = reporter if processes.leads else NullReporter()
         chosen = dict(settings)
         if memory is not None:
-            asked = (generator, request, settings, edits, device)
+            arguments = (generator, request, settings, edits, device)
             chosen = processes.tell(
-                fit_into(*asked, memory, out, reporter) if processes.leads else None
+                fit_into(*arguments, memory, out, reporter) if processes.leads else None
             )
         job = resolve(generator, request, chosen, edits, device, typed)
         job.recipe = recipe
@@ -113,7 +112,7 @@ def fit(
 
 
 def _check_growth(job: Job, reporter: Reporter) -> None:
-    """Say so if a run ends before its generator has grown to its full size."""
+    """Warn if a run ends before its generator has grown to its full size."""
     stages, options = list(job.generator.stages()), job.options
     images = sum(stage.images or 0 for stage in stages[:-1]) + stages[-1].fade
     least = steps_for(images, stages, options.batch_size)
@@ -121,7 +120,7 @@ def _check_growth(job: Job, reporter: Reporter) -> None:
         size = " x ".join(map(str, stages[-1].size or job.space.size))
         reporter.warn(
             f"--set steps={options.steps}: {job.generator.name} has grown to {size} after {least} "
-            "steps only; take more of them, or shorter stages"
+            "steps only; use more steps, or shorter stages"
         )
 
 
@@ -169,7 +168,7 @@ def _train(
                 team=processes,
             )
         except TrainingFault as fault:
-            if not processes.leads:  # the first process says it for all
+            if not processes.leads:  # the first process reports for all
                 raise SystemExit(fault.exit_code) from fault
             curves = _draw_curves(out)
             raise TrainingFault(f"{fault}. Drawn in {curves}" if curves else str(fault)) from fault
@@ -182,14 +181,14 @@ def _train(
 
 
 def _monitor(job: Job, run: Run, reporter: Reporter) -> DiversityMonitor | None:
-    """What watches a generator that draws from noise alone; none for others, or if told not to."""
+    """Return the monitor of a generator from noise; None for others, or if turned off."""
     if job.generator.labelling == "asked" or not job.options.diversity:
         return None
     return DiversityMonitor(job, run, reporter)
 
 
 def _draw_curves(out: Path) -> Path | None:
-    """Draw the losses of a run, if it has any yet."""
+    """Plot the losses of a run, if there are any."""
     if not (out / "metrics.csv").exists():
         return None
     return write_curves(out / "metrics.csv", out / "samples" / "curves.png")
@@ -199,7 +198,7 @@ def _finish(job: Job, run: Run, trained: TrainReport, reporter: Reporter) -> dic
     ratio = spectrum(job, run)
     _draw_curves(run.folder)
     monitor = _monitor(job, run, reporter)
-    shown = final_sheets(job, run, reporter)
+    sheets = final_sheets(job, run, reporter)
     return {
         "run": str(run.folder),
         "run_id": run.manifest["run_id"],
@@ -216,12 +215,12 @@ def _finish(job: Job, run: Run, trained: TrainReport, reporter: Reporter) -> dic
         ],
         "diversity": None if monitor is None else monitor.report(trained.steps),
         **report_label_maps(job, run, reporter),
-        **shown,
+        **sheets,
     }
 
 
 def spectrum(job: Job, run: Run) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Radial power spectrum of samples over real crops, (C, bands)."""
+    """Return the radial power spectrum of samples over that of real crops, (C, bands)."""
     samples = job.drawer(run, 1).draw_raw(0, SPECTRUM_SAMPLES)
     rng = np.random.default_rng(job.options.seed + 1)
     ids = rng.choice(job.source.train_ids, SPECTRUM_SAMPLES)

@@ -1,4 +1,4 @@
-"""What is registered, by whom, and what of it does not load."""
+"""Registered plugins by kind, and those that do not load."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gansynth.runtime.errors import GansynthError
 
 
 def inventory(registry: Registry) -> dict[str, Any]:
-    """Names by kind with the plugin that offers them, what is broken, whence each came, as JSON."""
+    """Return names by kind with their plugins, broken plugins and distributions, as JSON."""
     names = dict.fromkeys([*registry.plugins, *registry.broken])
     origins = {name: registry.origins.get(name) for name in names}
     return {
@@ -34,30 +34,30 @@ def inventory(registry: Registry) -> dict[str, Any]:
 
 
 def recipes(registry: Registry) -> dict[str, dict[str, Any]]:
-    """What each recipe is; those that cannot be read are left out, as ``unusable`` says."""
-    found: dict[str, dict[str, Any]] = {}
+    """Return a summary of each readable recipe; ``unusable`` lists the others."""
+    documents: dict[str, dict[str, Any]] = {}
     for name in registry.names("recipes"):
         try:
             spec = read_recipe(registry.load("recipes", name), name).spec
         except GansynthError:
             continue
-        found[name] = {
+        documents[name] = {
             "summary": spec.summary,
             "paper": spec.paper,
             "generator": spec.generator,
             "sets": [run.name for run in spec.runs],
             "scales": list(spec.scale),
         }
-    return found
+    return documents
 
 
 def unusable(registry: Registry) -> dict[str, dict[str, str]]:
-    """Kind -> name -> why it does not load, of everything registered."""
-    found: dict[str, dict[str, str]] = {}
+    """Return kind -> name -> reason, for everything registered that does not load."""
+    reasons: dict[str, dict[str, str]] = {}
     for kind in registry.loaders:
         for name in registry.names(kind):
             try:
                 find_recipe(name) if kind == "recipes" else registry.load(kind, name)
             except GansynthError as error:
-                found.setdefault(kind, {})[name] = " ".join(str(error).split())
-    return found
+                reasons.setdefault(kind, {})[name] = " ".join(str(error).split())
+    return reasons

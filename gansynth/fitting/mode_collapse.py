@@ -1,4 +1,4 @@
-"""A watch on mode collapse while a generator trains: are its samples still unlike each other?"""
+"""Monitor of mode collapse during training, by the similarity of samples to each other."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from gansynth.sampling.run import Run
 FILE = "diversity.csv"
 COLUMNS = ("step", "samples", "samples_error", "real", "real_error")
 AT_ONCE = 8
-"""Samples drawn at once."""
+"""Samples generated at once."""
 ERRORS = 2.0
-"""Standard errors by which samples must be more alike than real cases ..."""
+"""Standard errors by which samples must be more similar than real cases ..."""
 LOST = 0.3
-"""... and the share of what real cases differ by that samples must have lost. A generator of m
-equally frequent images has lost 1/m. Healthy ones had lost 0.19 at most."""
+"""... and least share of the diversity of real cases that samples must have lost. A generator of m
+equally frequent images has lost 1/m. Generators without collapse had lost 0.19 at most."""
 FALLEN = 0.15
-"""Share by which a collapse is worse than the best before it."""
+"""Loss of diversity, beyond the best before, that is a collapse."""
 REGAINED = 0.2
-"""Share lost below which a collapse is over."""
+"""Loss of diversity below which a collapse is over."""
 GAIN = 0.02
-"""Share by which a finding must be better than the best to count as progress ..."""
+"""Least gain over the best finding that counts as progress ..."""
 PATIENCE = 5
-"""... and how many may come without."""
+"""... and most findings without progress."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """How alike samples, and real cases, are after an optimiser step."""
+    """Similarity of samples, and of real cases, after an optimiser step."""
 
     step: int
     samples: Likeness
@@ -49,17 +49,17 @@ class Finding:
 
     @property
     def lost(self) -> float:
-        """Share of the real cases' unlikeness that samples lack; below 0 if they differ more."""
+        """Return the share of the real diversity that samples lack; below 0 if they have more."""
         return (self.samples.mean - self.real.mean) / max(1 - self.real.mean, 1e-6)
 
     @property
     def clear(self) -> bool:
-        """Whether samples are more alike by more than chance and by enough to matter."""
+        """Return whether samples are more similar, significantly and by enough to matter."""
         error = np.hypot(self.samples.error, self.real.error)
         return self.samples.mean - self.real.mean > ERRORS * error and self.lost > LOST
 
     def row(self) -> list[str]:
-        """A line of ``diversity.csv``."""
+        """Return a line of ``diversity.csv``."""
         numbers = (self.samples.mean, self.samples.error, self.real.mean, self.real.error)
         return [str(self.step), *(f"{number:.6g}" for number in numbers)]
 
@@ -71,12 +71,12 @@ class Finding:
 
 
 def collapsed(findings: Sequence[Finding], steps: int) -> bool:
-    """Whether the last of findings lies in a collapse.
+    """Return whether the last of the findings lies in a collapse.
 
-    A young generator's samples are all alike, and grow apart as it learns. So a collapse begins
-    where two clear findings in a row have lost ``FALLEN`` more than the best before them, or where
-    clear findings get no better for ``PATIENCE`` of them and a tenth of the run. It ends when less
-    than ``REGAINED`` is lost. ``steps`` are those of the whole run.
+    Samples of a new generator are all similar and diverge as it learns. So a collapse begins where
+    two clear findings in a row have lost ``FALLEN`` more than the best before them. It also begins
+    where clear findings do not improve for ``PATIENCE`` of them and a tenth of the run. It ends
+    when less than ``REGAINED`` is lost. ``steps``: of the whole run.
     """
     inside, best = False, 0
     for now, finding in enumerate(findings):
@@ -91,7 +91,7 @@ def collapsed(findings: Sequence[Finding], steps: int) -> bool:
 
 
 def read_findings(path: Path) -> list[Finding]:
-    """Lines of a ``diversity.csv``; none if it is not there. What a cut-off wrote is left out."""
+    """Read the findings of a ``diversity.csv``; none if it does not exist."""
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
@@ -99,9 +99,9 @@ def read_findings(path: Path) -> list[Finding]:
 
 
 class DiversityMonitor:
-    """Measures the same samples at every call, and says when they collapse and when that is over.
+    """Measures the same samples at every call, and reports begin and end of a collapse.
 
-    ``options.diversity`` samples are drawn; ``diversity.csv`` is kept in the run's folder.
+    ``options.diversity`` samples are generated; ``diversity.csv`` is in the run's folder.
     """
 
     def __init__(self, job: Job, run: Run, reporter: Reporter) -> None:
@@ -110,23 +110,23 @@ class DiversityMonitor:
         self.drawer = job.drawer(run, 2)
 
     def __call__(self, step: int) -> dict[str, float]:
-        """Measure, write a line, and warn if need be.
+        """Measure, write a line, and warn if necessary.
 
-        Lines of this step and later ones are dropped first: the run has gone back. Returns
+        Lines of this step and later ones are dropped first, after a rollback. Returns
         ``diversity/samples`` and ``diversity/real``, for the run's loggers.
         """
         before = [finding for finding in read_findings(self.path) if finding.step < step]
-        found = Finding(step, self._likeness_of_samples(), self._real[1])
-        self._write([*before, found])
-        was, now = (collapsed(f, self.job.options.steps) for f in (before, [*before, found]))
+        current = Finding(step, self._likeness_of_samples(), self._real[1])
+        self._write([*before, current])
+        was, now = (collapsed(f, self.job.options.steps) for f in (before, [*before, current]))
         if now and not was:
-            self.reporter.warn(_alarm(found, self.job.generator))
+            self.reporter.warn(_alarm(current, self.job.generator))
         elif was and not now:
-            self.reporter.say(f"diversity: {_numbers(found)}: the collapse is over")
-        return {"diversity/samples": found.samples.mean, "diversity/real": found.real.mean}
+            self.reporter.say(f"diversity: {_numbers(current)}: the collapse is over")
+        return {"diversity/samples": current.samples.mean, "diversity/real": current.real.mean}
 
     def report(self, step: int) -> dict[str, float | None]:
-        """The last likenesses at a step, measured now if need be; None where there is no pair."""
+        """Return the similarities at a step, measured if necessary; None without pairs."""
         findings = read_findings(self.path)
         if not findings or findings[-1].step != step:
             self(step)
@@ -147,7 +147,7 @@ class DiversityMonitor:
 
     @cached_property
     def _real(self) -> tuple[Window, Likeness]:
-        """Window and likeness of real crops, of as many people as there are."""
+        """Return window and similarity of real crops, of as many subjects as possible."""
         rng, source = np.random.default_rng(self.seed), self.job.source
         order = [str(case_id) for case_id in rng.permutation(source.train_ids)]
         turns: dict[str, list[str]] = {}
@@ -162,12 +162,12 @@ class DiversityMonitor:
 
     @property
     def _by(self) -> str:
-        """What a conditioned generator is asked for; its samples' provenance names it so."""
+        """Return the condition of a generator, as named in the provenance of samples."""
         heeds = self.job.generator.heeds
         return next((kind for kind in ("class", "foreground") if kind in heeds), "none")
 
     def _kind(self, case: Case) -> str | None:
-        """The name of a real case's kind; None where nothing is asked."""
+        """Return the condition of a real case; None without conditions."""
         if self._by == "class" and case.label_class is not None:
             return self.job.generator.schema.classes[case.label_class]
         if self._by == "foreground" and case.labels is not None:
@@ -179,22 +179,23 @@ class DiversityMonitor:
         write_bytes_atomic(self.path, "".join(",".join(row) + "\n" for row in rows).encode())
 
 
-def _numbers(found: Finding) -> str:
+def _numbers(finding: Finding) -> str:
     return (
-        f"step {found.step}, mean MS-SSIM of pairs of samples {found.samples.mean:.2f} +- "
-        f"{found.samples.error:.2f}, of real cases {found.real.mean:.2f} +- {found.real.error:.2f}"
+        f"step {finding.step}, mean MS-SSIM of pairs of samples {finding.samples.mean:.2f} +- "
+        f"{finding.samples.error:.2f}, of real cases {finding.real.mean:.2f} +- "
+        f"{finding.real.error:.2f}"
     )
 
 
-def _alarm(found: Finding, generator: Generator, cause: str = "mode collapse") -> str:
-    """One line: numbers, likely cause, way out."""
+def _alarm(finding: Finding, generator: Generator, cause: str = "mode collapse") -> str:
+    """Return one line with numbers, likely cause and hint."""
     ways, options = ["lower rates (--set lr_generator=...)"], generator.options
     if getattr(options, "objective", "wgan-gp") != "wgan-gp":
         ways.append("--set objective=wgan-gp")
     if getattr(options, "augment", None) == ():
         ways.append("--set augment=[translation,cutout] if cases are few")
     return (
-        f"diversity: {_numbers(found)}: as alike as if there were {max(1, round(1 / found.lost))} "
-        f"different image(s) ({cause}), expected samples as unlike as real cases. If it does not "
+        f"diversity: {_numbers(finding)}: as similar as {max(1, round(1 / finding.lost))} "
+        f"different image(s) ({cause}), expected samples as diverse as real cases. If it does not "
         f"pass, fit again with {', or '.join(ways)}; an earlier checkpoint may be better"
     )

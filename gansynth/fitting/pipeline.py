@@ -1,7 +1,7 @@
-"""Fit a list of steps, each into a run folder of its own: a composite run's parts, a recipe's sets.
+"""Fit a list of steps, each into its own run folder: parts of a composite run, sets of a recipe.
 
-A file beside these folders says how far each step has come. It is written after every step, so
-that the same command keeps what is finished and goes on with the rest, whatever ended the process.
+A file beside these folders holds the state of each step. It is written after every step, so that
+the same command keeps finished steps and resumes the others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gansynth.sampling.run import check_lockable, locked
 
 
 class How(TypedDict, total=False):
-    """What ``fit`` takes besides what is fitted; the same for all steps."""
+    """Arguments of ``fit`` that are the same for all steps."""
 
     device: str
     memory: int | None
@@ -37,7 +37,7 @@ class How(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Step:
-    """One run, before it is fitted; ``folder`` lies below the list's, ``.`` is the list's own."""
+    """One run before it is fitted; ``folder`` is relative, ``.`` is the pipeline's own."""
 
     name: str
     folder: str
@@ -50,18 +50,18 @@ S = TypeVar("S", bound=Step)
 
 
 class Pipeline(ABC, Generic[S]):
-    """Steps below one folder, and the file there that says how far each has come.
+    """Steps below one folder, and a file there with the state of each.
 
     Attributes:
-        title: what messages call a step: a format of the step, its number, and their number.
-        begun: what they say of one that is fitted now: a format of the step.
-        kept: what they say of one that is not fitted again.
-        tries_all: whether a step that failed does not keep the later ones from being tried.
+        title: name of a step in messages: a format of step, number, and count.
+        start_message: for a step that is fitted now: a format of the step.
+        skip_message: for a step that is not fitted again.
+        tries_all: whether later steps are tried after a failure.
     """
 
     title: ClassVar[str]
-    begun: ClassVar[str]
-    kept: ClassVar[str]
+    start_message: ClassVar[str]
+    skip_message: ClassVar[str]
     tries_all: ClassVar[bool] = False
 
     def __init__(self, out: Path, steps: Sequence[S], how: How) -> None:
@@ -70,7 +70,7 @@ class Pipeline(ABC, Generic[S]):
 
     @abstractmethod
     def open(self) -> list[str]:
-        """Begin the file, or go on with the one there; names of the steps that are fitted already.
+        """Start the file, or continue an existing one; return the names of fitted steps.
 
         A dry run writes nothing. Raises UsageFault: the folder holds something else, or must not
         be resumed.
@@ -78,27 +78,27 @@ class Pipeline(ABC, Generic[S]):
 
     @abstractmethod
     def fit(self, step: S) -> dict[str, Any]:
-        """Fit a step, or measure it in a dry run; its report."""
+        """Fit a step, or measure it in a dry run; return its report."""
 
     @abstractmethod
     def note(self, step: S, state: str, error: str | None = None) -> None:
-        """Write that a step is running, complete, failed, or stopped."""
+        """Record that a step is running, complete, failed, or stopped."""
 
     @abstractmethod
     def report(self, reports: Mapping[str, Any]) -> dict[str, Any]:
-        """The whole report, by name of the step; of a step that was kept there is none."""
+        """Return the whole report, from reports by step; kept steps have none."""
 
     def failure(self, failures: Mapping[str, Exception]) -> Exception:
-        """What to raise, of what the steps have raised."""
+        """Return the error to raise, from the errors of the steps."""
         return next(iter(failures.values()))
 
     def ended_with(self, step: S, sha256: str | None) -> bool:
-        """Whether a step's run has the manifest of that hash."""
+        """Return whether a step's run has the manifest of that hash."""
         path = self.out / step.folder / MANIFEST
         return path.is_file() and sha256_file(path) == sha256
 
     def run(self) -> dict[str, Any]:
-        """Fit every step in order; finished ones are kept, the others go on where they stopped.
+        """Fit every step in order; finished ones are kept, the others are resumed.
 
         Returns:
             A JSON-able report; empty in all but the first of several processes.
@@ -106,7 +106,7 @@ class Pipeline(ABC, Generic[S]):
         with team(pick_device(self.device)) as processes:
             if self.dry_run:
                 check_lockable(self.out)
-            # A run in the list's own folder holds it itself.
+            # A run in the pipeline's own folder locks it itself.
             apart = all(step.folder != "." for step in self.steps)
             hold = processes.leads and apart and not self.dry_run
             with locked(self.out) if hold else nullcontext():
@@ -117,7 +117,7 @@ class Pipeline(ABC, Generic[S]):
                 return self.report(reports) if processes.leads else {}
 
     def _fit_all(self, whole: Collection[str], processes: Team) -> dict[str, dict[str, Any]]:
-        """Fit the steps that are not whole; what failed is raised after the last one tried."""
+        """Fit the steps that are not whole; raise an error after the last step tried."""
         silent = self.dry_run or not processes.leads
         reporter = NullReporter() if silent else self.how["reporter"]
         note = (lambda *_: None) if silent else self.note
@@ -126,15 +126,15 @@ class Pipeline(ABC, Generic[S]):
         for number, step in enumerate(self.steps, 1):
             title = self.title.format(step, number, len(self.steps))
             if step.name in whole:
-                reporter.say(f"{title}: {self.kept}")
+                reporter.say(f"{title}: {self.skip_message}")
                 continue
-            reporter.say(f"{title}: {self.begun.format(step)}")
+            reporter.say(f"{title}: {self.start_message.format(step)}")
             note(step, "running")
             try:
                 reports[step.name] = self.fit(step)
                 note(step, "complete")
                 processes.wait()
-            except Exception as error:  # of whatever kind: the other steps are not to be lost
+            except Exception as error:  # of any kind: the other steps must still be tried
                 failures[step.name] = error
                 note(step, "failed", _one_line(error))
                 # Of several processes, the others may wait for this one within the step.

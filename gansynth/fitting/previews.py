@@ -1,4 +1,4 @@
-"""Sample sheets during a fit: the same conditions and seeds each time, beside their real cases."""
+"""Preview grids during a fit: the same conditions and seeds each time, beside real cases."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from gansynth.sampling.inspect import ROWS, SHOWN, STEPS, walks, write_interpola
 from gansynth.sampling.run import Run
 
 COLUMNS = 8
-"""Samples on a sheet."""
+"""Samples on a preview grid."""
 
 
 class Preview:
-    """Draws ``samples/step-XXXXXXXX.png`` with the weights the generator holds."""
+    """Writes ``samples/step-XXXXXXXX.png`` with the current weights of the generator."""
 
     def __init__(self, job: Job, run: Run) -> None:
         self.job, self.folder, self.drawer = job, run.folder / "samples", job.drawer(run)
 
     def __call__(self, step: int) -> Path:
-        """Draw and write a sheet; its path."""
+        """Write a preview grid; return its path."""
         samples = [self.drawer.draw_raw(index, 1)[0] for index in range(COLUMNS)]
         path = self.folder / f"step-{step:08d}.png"
         real = [self.drawer.beside(sample) for sample in samples]
@@ -38,15 +38,15 @@ class Preview:
 
 
 def final_sheets(job: Job, run: Run, reporter: Reporter) -> dict[str, Any]:
-    """Write the sheets that end a fit, where there is something to show; paths for its report."""
-    shown: dict[str, Any] = {}
+    """Write the preview grids at the end of a fit; return their paths for its report."""
+    paths: dict[str, Any] = {}
     from_noise = job.generator.labelling != "asked"
     if not from_noise and not walks(job.generator):
-        return shown
+        return paths
     drawer, folder = job.drawer(run), run.folder / "samples"
     if walks(job.generator):
-        shown["interpolation"] = write_interpolation(drawer, folder, ROWS, STEPS)
+        paths["interpolation"] = write_interpolation(drawer, folder, ROWS, STEPS)
     if from_noise:
         samples = drawer.draw_raw(0, SHOWN)
-        shown["nearest"] = write_nearest(drawer, samples, folder, reporter, load=job.cache)
-    return shown
+        paths["nearest"] = write_nearest(drawer, samples, folder, reporter, load=job.cache)
+    return paths

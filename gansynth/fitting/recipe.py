@@ -1,6 +1,6 @@
-"""Recipes: what a paper fitted, as a YAML file, so that one command fits it again.
+"""Recipes: the trainings of a paper as a YAML file, which one command repeats.
 
-A recipe names its generator, how cases are read, settings, and the sets it is fitted on::
+A recipe has a generator, reading options, settings, and the sets to fit::
 
     summary: WGAN on sagittal brain slices, one for each sequence and one for all together
     paper: Han et al. 2018, GAN-based synthetic brain MR image generation, ISBI
@@ -19,8 +19,8 @@ A recipe names its generator, how cases are read, settings, and the sets it is f
     scale: {tiny: {set: {steps: 40}}}
     reports: {...}                   # what the paper reports
 
-What a user types after ``--set`` and ``--read`` is put over all of it. Only a key whose text has
-``{channel}`` in it stays the recipe's: it picks among the channels that are left.
+``--set`` and ``--read`` of a user override all of it. Only a key with ``{channel}`` in its text
+stays the recipe's: it picks among the channels that are left.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ CHANNEL = "{channel}"
 
 
 def _yes_no(value: Any) -> Any:
-    """YAML's true and false as ``--read`` has them."""
+    """Convert YAML's true and false to yes and no, as for ``--read``."""
     if not isinstance(value, dict):
         return value
     return {k: ("yes" if v else "no") if isinstance(v, bool) else v for k, v in value.items()}
 
 
-# Numbers are refused: to YAML -100:40 is one, of base sixty.
+# Numbers are refused: YAML reads -100:40 as a number in base sixty.
 Read = Annotated[dict[str, str], BeforeValidator(_yes_no)]
 
 
@@ -59,7 +59,7 @@ class _Strict(BaseModel):
 
 
 class RunSpec(_Strict):
-    """One set of a recipe; or one for each channel."""
+    """One set of a recipe, or one for each channel."""
 
     name: str = Field(
         "run", pattern=r"^[A-Za-z0-9{][A-Za-z0-9._+{}-]*$", description="its folder's name"
@@ -90,7 +90,7 @@ class RunSpec(_Strict):
 
 
 class Scale(_Strict):
-    """Overrides of every set, for another amount of work."""
+    """Overrides for every set, for another amount of work."""
 
     summary: str = Field("", description="what it is for")
     read: Read = Field(default_factory=dict, description="over the sets'")
@@ -98,7 +98,7 @@ class Scale(_Strict):
 
 
 class RecipeSpec(_Strict):
-    """A recipe's file."""
+    """Content of a recipe's file."""
 
     summary: str = Field(min_length=1, description="one line")
     paper: str = Field(min_length=1, description="citation")
@@ -132,7 +132,7 @@ class RecipeSpec(_Strict):
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe that has been read; a user's file is named as its file, without the ending."""
+    """A recipe that was read; a user's recipe has the name of its file, without the suffix."""
 
     name: str
     path: Path
@@ -141,43 +141,43 @@ class Recipe:
 
     @property
     def alone(self) -> bool:
-        """Whether it is one run by itself, which needs no folder of its own below ``-o``."""
+        """Whether it is a single run, which needs no folder of its own below ``-o``."""
         return len(self.spec.runs) == 1 and self.spec.runs[0].each == "none"
 
     def named(self, channels: Sequence[str]) -> RecipeSpec:
-        """The recipe with the data's names for the channels it names, as ``<T1>``.
+        """Replace channels in the recipe, as ``<T1>``, by their names in the data.
 
-        A list of ``<channels>`` alone is one of all channels. Raises UsageFault: one is not there.
+        A list of ``<channels>`` alone means all channels. Raises UsageFault: one is missing.
         """
-        found = self.called(channels)
-        if not found:
+        names = self.called(channels)
+        if not names:
             return self.spec
         document = self.spec.model_dump()
-        words = {f"<{name}>": own for name, own in found.items()}
+        words = {f"<{name}>": channel for name, channel in names.items()}
         changed = {key: filled(document[key], words, list(channels)) for key in ("runs", "set")}
         return RecipeSpec(**{**document, **changed})
 
     def called(self, channels: Sequence[str], *, of: str = "") -> dict[str, str]:
-        """What data call the channels that the recipe names; ``of`` names the data in messages.
+        """Return the data's names of the recipe's channels; ``of`` names the data in messages.
 
-        Raises UsageFault: a channel is not there, or there twice.
+        Raises UsageFault: a channel is missing, or there twice.
         """
-        found: dict[str, str] = {}
+        names: dict[str, str] = {}
         for name, others in self.spec.channels.items():
-            known = {other.casefold() for other in (name, *others)}
-            fitting = [channel for channel in channels if channel.casefold() in known]
+            aliases = {alias.casefold() for alias in (name, *others)}
+            fitting = [channel for channel in channels if channel.casefold() in aliases]
             if len(fitting) != 1:
                 where = f" of {of}" if of else ""
                 raise UsageFault(
                     f"--recipe {self.name}: needs a channel {name}{where}, expected one of "
                     f"{', '.join(dict.fromkeys((name, *others)))} among {', '.join(channels)}; "
-                    "name the channels of your data so, or choose them: --read channels=..."
+                    "rename the channels of your data, or choose them: --read channels=..."
                 )
-            found[name] = fitting[0]
-        return found
+            names[name] = fitting[0]
+        return names
 
     def read_of(self, kind: str) -> dict[str, str]:
-        """How cases of a kind are read; a UsageFault of a kind that the recipe does not take."""
+        """Return how cases of a kind are read. Raises UsageFault: the recipe does not take it."""
         kinds = self.spec.kinds
         if kinds and kind not in kinds:
             taken = " or ".join(f"{name}:" for name in kinds)
@@ -205,12 +205,12 @@ class Recipe:
 
     @contextmanager
     def _at(self, where: str) -> Iterator[None]:
-        """Name the place in the file in place of the option that a user would have typed."""
+        """Name the place in the file instead of a command-line option."""
         try:
             yield
         except UsageFault as fault:
-            found = str(fault).removeprefix("--set ").removeprefix("--read ")
-            raise UsageFault(f"{self.path}: {where}: {found}") from fault
+            message = str(fault).removeprefix("--set ").removeprefix("--read ")
+            raise UsageFault(f"{self.path}: {where}: {message}") from fault
 
     def _check_needs(self) -> None:
         """Refuse parts whose data are a name that ``needs`` does not have."""
@@ -231,7 +231,7 @@ class Recipe:
             yield f"scale.{name}.read", scale.read
 
     def _settings(self) -> Iterator[tuple[str, str, Mapping[str, str]]]:
-        """Where settings stand, of which generator, and what they come to, over what is below."""
+        """Yield place in the file, generator, and merged settings."""
         spec = self.spec
         base = texts(spec.set)
         for run in spec.runs:
@@ -245,40 +245,40 @@ class Recipe:
             yield f"scale.{name}.set", spec.generator, overlay(base, texts(scale.set))
 
     def scaled(self, name: str | None) -> Scale:
-        """The overrides of a scale, none for None; a UsageFault of one that is not there."""
+        """Return the overrides of a scale, none for None. Raises UsageFault: it is unknown."""
         if name is None:
             return Scale()
         if name not in self.spec.scale:
-            known = self.spec.scale
+            scales = self.spec.scale
             raise UsageFault(
                 f"--scale {name}: recipe {self.name} has no such scale, expected one of: "
-                f"{', '.join(known) or 'none'}.{did_you_mean(name, known)}"
+                f"{', '.join(scales) or 'none'}.{did_you_mean(name, scales)}"
             )
         return self.spec.scale[name]
 
 
 def read_recipe(path: Path, name: str | None = None) -> Recipe:
-    """Read a recipe's file; ``Recipe.check`` compares its settings with the generator's options.
+    """Read a recipe's file; ``Recipe.check`` checks its settings.
 
     Raises:
-        UsageFault: no such file, not YAML, or not a recipe: naming file and key.
+        UsageFault: no such file, not YAML, or not a recipe; names file and key.
     """
     doc, data = read_yaml(path, "a recipe in YAML")
     try:
         spec = RecipeSpec.model_validate(doc)
     except ValidationError as error:
-        known, loc = RecipeSpec.model_fields, error.errors()[0]["loc"]
-        meant = did_you_mean(str(loc[-1]), known) if loc else ""
-        told = f"{path}: {first_fault(error)}; a recipe has {', '.join(known)}.{meant}"
-        raise UsageFault(told) from None
+        keys, loc = RecipeSpec.model_fields, error.errors()[0]["loc"]
+        hint = did_you_mean(str(loc[-1]), keys) if loc else ""
+        message = f"{path}: {first_fault(error)}; a recipe has {', '.join(keys)}.{hint}"
+        raise UsageFault(message) from None
     return Recipe(name or path.stem, path, hashlib.sha256(data).hexdigest(), spec)
 
 
 def find_recipe(text: str) -> Recipe:
-    """The recipe that ``--recipe`` names, checked: a registered one, or a YAML file.
+    """Return the recipe of ``--recipe``, checked: a registered one, or a YAML file.
 
     Raises:
-        UsageFault: unknown, or something in it does not fit its generator.
+        UsageFault: it is unknown, or does not fit its generator.
     """
     if text.endswith((".yaml", ".yml")):
         recipe = read_recipe(Path(text))
@@ -291,7 +291,7 @@ def find_recipe(text: str) -> Recipe:
 def check_settings(
     generator: str, settings: Mapping[str, str], typed: Collection[str] = ()
 ) -> None:
-    """Refuse a wrong setting of a generator or its loop, and typed ones without effect."""
+    """Refuse wrong settings of a generator or its loop, and typed ones without effect."""
     from gansynth.training.loop import FitOptions
 
     options = installed().generator(generator).Options
@@ -303,24 +303,24 @@ def _check_read(spec: RecipeSpec, read: Mapping[str, str]) -> None:
     from gansynth.data.reading import VolumeOptions, parse_read
     from gansynth.data.slice_options import SliceOptions
 
-    if spec.source != "slices":  # only the source that is opened knows its keys
+    if spec.source != "slices":  # other sources check their keys when opened
         return
-    own = {k: v for k, v in read.items() if k in SliceOptions.model_fields}
-    known = {*SliceOptions.model_fields, *VolumeOptions.model_fields}
-    for key in read.keys() - known:
+    slice_keys = {k: v for k, v in read.items() if k in SliceOptions.model_fields}
+    keys = {*SliceOptions.model_fields, *VolumeOptions.model_fields}
+    for key in read.keys() - keys:
         if not key.startswith("inner."):
             raise UsageFault(
                 f"{key}={read[key]}: slices: has no such key, expected one of "
-                f"{', '.join(sorted(known))}, or inner.KEY.{did_you_mean(key, known)}"
+                f"{', '.join(sorted(keys))}, or inner.KEY.{did_you_mean(key, keys)}"
             )
-    parse_read(SliceOptions, SourceRequest("slices", "", read=own))
+    parse_read(SliceOptions, SourceRequest("slices", "", read=slice_keys))
 
 
 def filled(value: Any, words: Mapping[str, str], channels: list[str] | None = None) -> Any:
-    """A document with words replaced in all its texts; ``<channels>`` alone in a list by many."""
+    """Replace words in all texts of a document; ``<channels>`` alone in a list becomes all."""
     if isinstance(value, str):
-        for word, own in words.items():
-            value = value.replace(word, own)
+        for word, text in words.items():
+            value = value.replace(word, text)
         return value
     if isinstance(value, Mapping):
         return {k: filled(v, words, channels) for k, v in value.items()}

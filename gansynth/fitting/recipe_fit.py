@@ -1,7 +1,7 @@
 """Fit the sets of a recipe, one after the other, each as an ordinary run folder.
 
-``recipe.json`` beside them says what was asked for and how far each set has come. A set that fails
-does not keep the others from being tried; the same command again goes on with what is not finished.
+``recipe.json`` beside them holds the request and the state of each set. After a set that fails, the
+others are still tried. The same command resumes the sets that are not finished.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ VERSION = 1
 
 
 def fit_recipe(plan: RecipePlan, out: Path, **how: Unpack[How]) -> dict[str, Any]:
-    """Fit every set of a recipe; finished ones are kept, the others go on where they stopped.
+    """Fit every set of a recipe; finished ones are kept, the others are resumed.
 
-    ``out`` holds the sets' run folders; of a recipe of one run, it is the run folder itself.
-    ``how`` is as in ``fit``, for each set; ``init_from`` with one set only.
+    ``out`` holds the run folders of the sets; for one run, it is the run folder. ``how``
+    is as in ``fit``, for each set; ``init_from`` with one set only.
 
     Returns:
         A JSON-able report with each set's under ``sets``; empty in all but the first of several
         processes.
 
     Raises:
-        GansynthError: what the first set that failed has raised, naming the set; or, before any
-            has begun, what does not fit together.
-        Interrupted: as ``fit``; no further set is begun.
+        GansynthError: the error of the first set that failed, with its name; or options that do
+            not fit together, before any set is fitted.
+        Interrupted: as ``fit``; no further set is fitted.
     """
     init_from = how.get("init_from")
     if init_from is not None and len(plan.sets) > 1:
@@ -55,8 +55,8 @@ class _Sets(Pipeline[PlannedSet]):
     """A recipe's sets, and ``recipe.json``."""
 
     title = "set {0.name!r} ({1} of {2})"
-    begun = "{0.generator} on {0.request.kind}:{0.request.where}"
-    kept = "finished already, kept"
+    start_message = "{0.generator} on {0.request.kind}:{0.request.where}"
+    skip_message = "finished already, kept"
     tries_all = True
 
     def __init__(self, out: Path, plan: RecipePlan, how: How) -> None:
@@ -66,9 +66,9 @@ class _Sets(Pipeline[PlannedSet]):
         self.state_before = ""
 
     def fit(self, step: PlannedSet) -> dict[str, Any]:
-        what = step.composite
+        composite = step.composite
         plain = partial(fitting.fit, step.generator)
-        begin = plain if what is None else partial(fit_composite, what)
+        begin = plain if composite is None else partial(fit_composite, composite)
         return begin(
             step.request,
             self.out / step.folder,
@@ -79,24 +79,25 @@ class _Sets(Pipeline[PlannedSet]):
         )
 
     def failure(self, failures: Mapping[str, Exception]) -> Exception:
-        """The first failure, as what it was, with the name of its set."""
+        """Return the first failure, of the same type, with the name of its set."""
         (name, first), *others = failures.items()
         if self.plan.alone or not isinstance(first, GansynthError):
             return first
-        more = f" So failed: {', '.join(other for other, _ in others)}." if others else ""
+        suffix = f" Also failed: {', '.join(failed for failed, _ in others)}." if others else ""
         done = f"{len(self.steps) - len(failures)} of {len(self.steps)} sets are finished"
-        more = "" if self.dry_run else f".{more} {done}; the same command tries the others again"
-        named = FAULTS.get(first.exit_code, type(first))(f"set {name!r}: {first}{more}")
+        suffix = (
+            "" if self.dry_run else f".{suffix} {done}; the same command tries the others again"
+        )
+        named = FAULTS.get(first.exit_code, type(first))(f"set {name!r}: {first}{suffix}")
         named.__cause__ = first
         return named
 
     def open(self) -> list[str]:
-        """Begin the file, or go on with that of the same recipe.
+        """Start the file, or continue that of the same recipe.
 
-        Cases of a set that is kept are not read again: it is kept if the recipe, the settings, and
-        which cases are trained on and held out are the same, and its manifest and weights are those
-        it ended with. Any other goes through ``fit``, which compares the cases and goes on, or
-        refuses.
+        A set is kept if recipe, settings, and training and held-out cases are the same, and its
+        manifest and weights are unchanged. Its cases are not read again. Any other set goes through
+        ``fit``, which compares the cases and resumes, or refuses.
         """
         self._take_up()
         if self.dry_run:
@@ -110,10 +111,10 @@ class _Sets(Pipeline[PlannedSet]):
         return [step.name for step in self.steps if self._unchanged(step)]
 
     def _take_up(self) -> None:
-        """Read the file that is there; refuse a folder that holds something else."""
+        """Read an existing file; refuse a folder that holds something else."""
         name, path = self.recipe.name, self.out / FILE
         if path.exists():
-            before = read_json(path, way_out="remove it; finished sets are then looked at anew")
+            before = read_json(path, way_out="remove it; finished sets are then checked again")
             if before.get("recipe") != name:
                 raise UsageFault(
                     f"{path}: of recipe {before.get('recipe')!r}, expected {name!r}; choose "
@@ -141,7 +142,7 @@ class _Sets(Pipeline[PlannedSet]):
             "summary": spec.summary,
             "paper": spec.paper,
             "generator": spec.generator,
-            **self.plan.asked,
+            **self.plan.request,
             "open": list(spec.open),
             "reports": spec.reports,
             "sets": self.entries,
@@ -166,7 +167,7 @@ class _Sets(Pipeline[PlannedSet]):
         if state == "running":
             self.state_before = entry["state"]
         if state == "failed" and self.state_before == "complete":
-            # One that was finished, and that was not touched, stays so.
+            # A finished set that was not changed stays complete.
             state = "complete" if self.ended_with(step, entry.get("manifest_sha256")) else state
         elif state == "complete":
             manifest = read_manifest(folder)
@@ -182,30 +183,32 @@ class _Sets(Pipeline[PlannedSet]):
         self._write()
 
     def report(self, reports: Mapping[str, Any]) -> dict[str, Any]:
-        known = self._estimated if self.dry_run else self._fitted
-        sets = {step.name: known(step, reports.get(step.name, {})) for step in self.steps}
+        report_of = self._estimated if self.dry_run else self._fitted
+        sets = {step.name: report_of(step, reports.get(step.name, {})) for step in self.steps}
         if self.plan.alone:
             return {"recipe": self.recipe.name, **next(iter(sets.values()))}
         whole = {"recipe": self.recipe.name, "run": str(self.out)}
         if not self.dry_run:
             return {**whole, "sets": sets}
-        hours = sum(one["estimated_hours"] for one in sets.values())
+        hours = sum(each["estimated_hours"] for each in sets.values())
         return {
             **whole,
             "dry_run": True,
             "estimated_hours": round(hours, 2),
-            "memory_mib": max(one["memory_mib"] for one in sets.values()),
+            "memory_mib": max(each["memory_mib"] for each in sets.values()),
             "open": list(self.recipe.spec.open),
             "sets": sets,
         }
 
     def _fitted(self, step: PlannedSet, report: dict[str, Any]) -> dict[str, Any]:
-        """A set's report, or what is known of one that was kept."""
-        known = {k: self.entries[step.name].get(k) for k in ("run_id", "steps", "train_cases")}
-        return report or {"run": str(self.out / step.folder), **known, "kept": True}
+        """Return a set's report, or the entry of one that was kept."""
+        entry = {k: self.entries[step.name].get(k) for k in ("run_id", "steps", "train_cases")}
+        return report or {"run": str(self.out / step.folder), **entry, "kept": True}
 
     def _estimated(self, step: PlannedSet, report: dict[str, Any]) -> dict[str, Any]:
-        """A dry run's report of a set, with what the paper reports of it."""
+        """Return a dry run's report of a set, with the paper's numbers."""
         hours = round(report["estimated_minutes"] / 60, 4)
-        whole = self.recipe.spec.reports if self.plan.alone else {}  # of one run, it is about that
+        whole = (
+            self.recipe.spec.reports if self.plan.alone else {}
+        )  # the report is about the single run
         return {**report, "estimated_hours": hours, "paper": {**whole, **step.reports}}

@@ -1,7 +1,7 @@
-"""What a recipe comes to on a data set: its sets, each with its data, settings and folder.
+"""Plan of a recipe on a data set: its sets, each with data, settings and folder.
 
-A set may be a composite run that learns from further sources, too. Shin et al. 2018 learn tissues
-of T1 on people without tumours: ``--with tissues=nifti:adni/``.
+A set may be a composite run that also learns from further sources. Shin et al. 2018 learn tissues
+of T1 on patients without tumours: ``--with tissues=nifti:adni/``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from gansynth.sampling.opening import open_source
 GRID = ("frame", "whole", "resampling", "size", "spacing")
 """Keys of ``read`` that all sources of a recipe share."""
 ASKED = ("fold", "configuration", "plans", "subjects")
-"""Keys of ``--with-read`` that are the request's own."""
+"""Keys of ``--with-read`` that are fields of the request."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class PlannedSet(Step):
     """One set, resolved.
 
     Attributes:
-        composite: what composite run it is, if it is one.
-        edits: condition edits; None takes the generator's own.
-        reports: what the paper reports of it.
-        sentence: the recipe it was asked for by, in words.
+        composite: its composite run, if it is one.
+        edits: condition edits; None: the generator's own.
+        reports: the paper's numbers.
+        sentence: name of recipe, set and scale.
     """
 
     composite: Spec | None
@@ -50,10 +50,10 @@ class PlannedSet(Step):
 
     @cached_property
     def asked(self) -> str:
-        """SHA-256 of all that decides what is fitted, but for the cases' content."""
+        """Return the SHA-256 of everything that is fitted, but for the cases' content."""
         request, edits = self.request.to_json(), self.edits
-        what = [self.generator, repr(self.composite), request, dict(self.settings), edits]
-        return _digest([__version__, *what])
+        inputs = [self.generator, repr(self.composite), request, dict(self.settings), edits]
+        return _digest([__version__, *inputs])
 
 
 @dataclass(frozen=True)
@@ -62,22 +62,22 @@ class RecipePlan:
 
     Attributes:
         sets: those to fit, in order.
-        source: the cases, read as all sets have in common.
-        alone: whether its one run needs no folder of its own.
-        asked: what was typed: data, scale and settings, as JSON.
-        notes: what the user should know.
+        source: the cases, read with options common to all sets.
+        alone: whether it is a single run without a folder of its own.
+        request: typed data, scale and settings, as JSON.
+        notes: for the user.
     """
 
     recipe: Recipe
     sets: tuple[PlannedSet, ...]
     source: CaseSource
     alone: bool
-    asked: Mapping[str, Any]
+    request: Mapping[str, Any]
     notes: tuple[str, ...] = ()
 
     @cached_property
     def split(self) -> str:
-        """SHA-256 of which cases are trained on and which are held out."""
+        """Return the SHA-256 of the ids of training and held-out cases."""
         source = self.source
         return _digest([source.name, source.fold, source.train_ids, source.held_out_ids])
 
@@ -93,22 +93,22 @@ def plan_recipe(
     others: Mapping[str, str] = MappingProxyType({}),
     others_read: Mapping[str, str] = MappingProxyType({}),
 ) -> RecipePlan:
-    """Open the source and find the recipe's sets on it; nothing is written.
+    """Open the source and plan the recipe's sets on it; nothing is written.
 
-    ``settings`` and the request's ``read`` are put over the recipe's; ``edits`` None takes the
-    recipe's. ``only`` names sets, all if none. ``others`` are KIND:WHERE of the further sources it
-    needs by name, and ``others_read`` how these are read, NAME.KEY -> text.
+    ``settings`` and the request's ``read`` override the recipe's. ``edits`` None: the recipe's.
+    ``only``: names of sets, all if empty. ``others``: KIND:WHERE of further sources, by name.
+    ``others_read``: how these are read, NAME.KEY -> text.
 
     Raises:
-        UsageFault: a scale, set or setting that is not there, or data that do not fit the recipe.
+        UsageFault: an unknown scale, set or setting, or data that do not fit the recipe.
     """
     spec, scaled = recipe.spec, recipe.scaled(scale)
     read: Mapping[str, str] = {**recipe.read_of(request.kind), **scaled.read, **request.read}
     notes, runs, flat = list[str](), spec.runs, None
     try:
-        asked = _wrapped(recipe, request, read)
-        source = open_source(asked)
-        refuse_idle_read(asked, request.read)
+        wrapped = _wrapped(recipe, request, read)
+        source = open_source(wrapped)
+        refuse_idle_read(wrapped, request.read)
     except UsageFault as fault:
         flat = _flat(recipe, request)
         if flat is None:
@@ -121,14 +121,14 @@ def plan_recipe(
     if flat is None:
         spec = recipe.named(source.schema.channels)
         runs = spec.runs
-    over = {**scaled.read, **request.read}
+    overrides = {**scaled.read, **request.read}
     own_edits = spec.edits if edits is None else tuple(edits)
     alone = recipe.alone or (flat is not None)
     sets = []
     for name, run, picking in _picked(recipe, runs, source.schema.channels, only):
-        # What picks a channel narrows what was typed, and does not stand in its place.
-        own = {k: v for k, v in run.read.items() if k not in over or k in picking}
-        reading = {**read, **own}
+        # A key that picks a channel narrows the typed value, and does not replace it.
+        run_keys = {k: v for k, v in run.read.items() if k not in overrides or k in picking}
+        reading = {**read, **run_keys}
         further = _others_of(recipe, others, others_read, reading, source.schema.channels)
         chosen = overlay(texts(spec.set), texts(run.set))
         chosen = overlay(overlay(chosen, texts(scaled.set)), settings)
@@ -154,19 +154,20 @@ def plan_recipe(
 def _told_of_recipe(
     fault: UsageFault, recipe: Recipe, request: SourceRequest, read: Mapping[str, str]
 ) -> UsageFault:
-    """What is wrong with how cases are read, with what of it nobody has typed."""
-    own = [f"{key}={value}" for key, value in read.items() if key not in request.read]
+    """Add the recipe's reading options to an error about reading."""
+    recipe_keys = [f"{key}={value}" for key, value in read.items() if key not in request.read]
     own_source = recipe.spec.source is not None or recipe.spec.kinds
-    if not own or own_source or "--read" not in str(fault):
+    if not recipe_keys or own_source or "--read" not in str(fault):
         return fault
     return UsageFault(
-        f"{str(fault).rstrip('.')}; recipe {recipe.name} reads its cases by {', '.join(own)}: it "
-        "takes volumes as their files hold them, nifti:, msd:, nnunet-raw: or deepmedic:"
+        f"{str(fault).rstrip('.')}; recipe {recipe.name} reads its cases by "
+        f"{', '.join(recipe_keys)}: it takes unprocessed volumes, nifti:, msd:, nnunet-raw: or "
+        "deepmedic:"
     )
 
 
 def _wrapped(recipe: Recipe, request: SourceRequest, read: Mapping[str, str]) -> SourceRequest:
-    """The request for the recipe's source, around the one that was asked for."""
+    """Return the request for the recipe's source, around that of the user."""
     source = recipe.spec.source
     if source is None or request.kind == source:
         return replace(request, read=read)
@@ -175,7 +176,7 @@ def _wrapped(recipe: Recipe, request: SourceRequest, read: Mapping[str, str]) ->
 
 
 def _flat(recipe: Recipe, request: SourceRequest) -> CaseSource | None:
-    """The source as it was asked for, if its cases are 2D by themselves."""
+    """Return the user's source, if its cases are 2D."""
     if recipe.spec.source is None or request.kind == recipe.spec.source:
         return None
     _, inner = split_read(replace(request, where=f"{request.kind}:{request.where}"))
@@ -190,34 +191,30 @@ def _flat(recipe: Recipe, request: SourceRequest) -> CaseSource | None:
 def _picked(
     recipe: Recipe, runs: Sequence[RunSpec], channels: Sequence[str], only: Sequence[str]
 ) -> list[tuple[str, RunSpec, frozenset[str]]]:
-    """The sets to fit: name, run with its channel filled in, keys of ``read`` that pick a channel.
-
-    Raises:
-        UsageFault: none, two of one name, or one of ``only`` that is not there.
-    """
-    found = []
+    """Return the sets to fit: name, run with its channel, keys of ``read`` that pick a channel."""
+    sets = []
     for run in (run for run in runs if len(channels) >= run.least_channels):
         picking = frozenset(k for k, v in run.read.items() if CHANNEL in v)
         for channel in channels if run.each == "channel" else ("",):
             document = run.model_dump(exclude={"name", "each"})
             of_channel = RunSpec(**filled(document, {CHANNEL: channel})) if channel else run
-            found.append((folder_name(run.name.replace(CHANNEL, channel)), of_channel, picking))
-    known = [name for name, _, _ in found]
-    folded = [name.casefold() for name in known]
-    twice = next((name for name in known if folded.count(name.casefold()) > 1), None)
-    if not found or twice is not None:
-        told = "has no set" if twice is None else f"has two sets named {twice!r}"
+            sets.append((folder_name(run.name.replace(CHANNEL, channel)), of_channel, picking))
+    names = [name for name, _, _ in sets]
+    folded = [name.casefold() for name in names]
+    twice = next((name for name in names if folded.count(name.casefold()) > 1), None)
+    if not sets or twice is not None:
+        problem = "has no set" if twice is None else f"has two sets named {twice!r}"
         raise UsageFault(
-            f"--recipe {recipe.name}: {told} for channels {', '.join(channels)}, expected sets of "
-            "different names; choose channels by --read channels=..."
+            f"--recipe {recipe.name}: {problem} for channels {', '.join(channels)}, expected sets "
+            "of different names; choose channels by --read channels=..."
         )
     for name in only:
-        if name not in known:
+        if name not in names:
             raise UsageFault(
                 f"--only {name}: recipe {recipe.name} has no such set here, expected among: "
-                f"{', '.join(known)}.{did_you_mean(name, known)}"
+                f"{', '.join(names)}.{did_you_mean(name, names)}"
             )
-    return [one for one in found if (one[0] in only if only else not one[1].optional)]
+    return [entry for entry in sets if (entry[0] in only if only else not entry[1].optional)]
 
 
 def _digest(document: Any) -> str:
@@ -231,14 +228,7 @@ def _others_of(
     common: Mapping[str, str],
     channels: Sequence[str],
 ) -> dict[str, dict[str, Any]]:
-    """The further sources of a recipe by name, each as fields of the ``PartSpec`` that has it.
-
-    ``data`` and ``read`` were typed after ``--with`` and ``--with-read``; ``common`` is how the
-    set's own cases are read, ``channels`` are theirs.
-
-    Raises:
-        UsageFault: one that is missing, or that the recipe does not know.
-    """
+    """Return the further sources of a recipe by name, each as fields of its ``PartSpec``."""
     needs = recipe.spec.needs
     for option, name in [
         *(("--with", name) for name in data),
@@ -255,37 +245,37 @@ def _others_of(
             f"--recipe {recipe.name}: needs {missing}: {needs[missing]}; name it: --with "
             f"{missing}=KIND:WHERE"
         )
-    found: dict[str, dict[str, Any]] = {}
+    sources: dict[str, dict[str, Any]] = {}
     for name in needs:
-        # Nothing of it is held out, and its grid is that of the set's own cases.
-        asked, reading = {"fold": "all"}, {key: common[key] for key in GRID if key in common}
+        # No case of it is held out, and its grid is that of the set's cases.
+        fields, reading = {"fold": "all"}, {key: common[key] for key in GRID if key in common}
         for key, value in read.items():
-            of, _, rest = key.partition(".")
+            of, _, field = key.partition(".")
             if of == name:
-                (asked if rest in ASKED else reading)[rest] = value
-        found[name] = {"data": data[name], "read": reading, **asked}
+                (fields if field in ASKED else reading)[field] = value
+        sources[name] = {"data": data[name], "read": reading, **fields}
         if recipe.spec.channels:
             with said_of("--read ", f"--with-read {name}."):
-                source = open_source(SourceRequest.parse(data[name], read=reading, **asked))
+                source = open_source(SourceRequest.parse(data[name], read=reading, **fields))
             theirs = recipe.called(source.schema.channels, of=data[name])
             ours = recipe.called(channels)
-            found[name]["names"] = {theirs[c]: ours[c] for c in ours if theirs[c] != ours[c]}
-    return found
+            sources[name]["names"] = {theirs[c]: ours[c] for c in ours if theirs[c] != ours[c]}
+    return sources
 
 
 def _with_data(part: PartSpec, others: Mapping[str, dict[str, Any]]) -> PartSpec:
-    """A part with the source that it names."""
+    """Return a part with the source that it names."""
     name = (part.data or "").removeprefix("{").removesuffix("}")
     if part.data != f"{{{name}}}":
         return part
-    other = others[name]
-    return part.model_copy(update={"names": {}, **other, "read": {**part.read, **other["read"]}})
+    source = others[name]
+    return part.model_copy(update={"names": {}, **source, "read": {**part.read, **source["read"]}})
 
 
 def _composite_of(
     run: RunSpec, generator: str, edits: Sequence[str] | None, others: Mapping[str, dict[str, Any]]
 ) -> Spec | None:
-    """The composite run that a set is; None for a run of one generator."""
+    """Return the composite run of a set; None for a run of one generator."""
     if run.parts is not None:
         parts = tuple(_with_data(part, others) for part in run.parts)
         return ChainSpec(parts=parts, edits=None if edits is None else tuple(edits))

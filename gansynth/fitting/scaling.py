@@ -1,9 +1,9 @@
-"""Seconds of a fit's steps: measured where that is cheap, else worked out from smaller crops.
+"""Seconds of a fit's steps: measured if that is cheap, else extrapolated from smaller crops.
 
-A step's FLOPs are known beforehand (``gansynth.fitting.cost_estimate``). Where a full-size step
-would not fit in what is free, or would take long, steps of the same generator on ever larger crops
-are timed, and what they compute a second is taken to be what a full-size step computes a second.
-Small crops keep a device less busy: what is extrapolated is rather too long than too short.
+A step's FLOPs are known beforehand (``gansynth.fitting.cost_estimate``). A full-size step may not
+fit the free memory, or may take long. Then steps on ever larger crops are timed, and their FLOPs
+per second are assumed for a full-size step. Small crops use a device less fully, so extrapolated
+times are rather too long than too short.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from gansynth.fitting.setup import Job
 from gansynth.runtime.errors import EnvironmentFault
 
 SOON = 2e10
-"""FLOPs of a step that is run without asking how quick the device is."""
+"""Most FLOPs of a step that is always run."""
 PATIENCE = 5.0
-"""Seconds that a step may take to be measured at full size."""
+"""Most seconds of a step that is measured at full size."""
 SPARING = 0.7
-"""Share of the free memory that a simulated step may need to be run: kernels take more."""
+"""Share of the free memory that a simulated step may need, as kernels need more."""
 SHARES = (1 / 8, 1 / 4, 1 / 2)
 """Edges of the smaller crops, as shares of the full size."""
 MULTIPLE, SMALLEST_EDGE = 8, 16
-"""Voxels: edges are multiples of the first, and no shorter than the second (or the full one)."""
+"""Voxels: edges are multiples of the first, and at least the second (or the full edge)."""
 
 Measured = Callable[[Job, Stage | None], tuple[float, float, float]]
-"""Seconds of a job's step (in a stage, None for the first), of a checkpoint and of a sheet."""
+"""Seconds of a job's step (in a stage, None: the first), of a checkpoint and a preview grid."""
 
 
 @dataclass(frozen=True)
 class Timed:
-    """Seconds of an optimiser step, a checkpoint and a sheet, and where they are from."""
+    """Seconds of an optimiser step, a checkpoint and a preview grid, and their origin."""
 
     step: float
     saving: float
@@ -50,7 +50,7 @@ class Timed:
 
 
 def timed(job: Job, cost: Cost | None, measured: Measured) -> Timed:
-    """Time a job's steps, or smaller ones; without a cost, full-size steps are run.
+    """Time a job's steps, or smaller ones; without ``cost``, full-size steps are run.
 
     Raises:
         EnvironmentFault: neither the steps nor any smaller ones can be run here.
@@ -64,13 +64,13 @@ def timed(job: Job, cost: Cost | None, measured: Measured) -> Timed:
     rate = 0.0
     for small in _smaller(job):
         try:
-            own = estimate(small)
-            if own.peak > free or (basis is not None and own.flops > PATIENCE * rate):
+            small_cost = estimate(small)
+            if small_cost.peak > free or (basis is not None and small_cost.flops > PATIENCE * rate):
                 break
             step, saving, drawing = measured(small, None)
         except Exception:  # a generator that cannot be so small
             continue
-        rate = own.flops / step
+        rate = small_cost.flops / step
         source = f"extrapolated from {_named(small, job)}"
         voxels = float(np.prod(job.space.size) / np.prod(small.space.size))
         basis = Timed(cost.flops / rate, saving, drawing * voxels, source, True)
@@ -78,22 +78,22 @@ def timed(job: Job, cost: Cost | None, measured: Measured) -> Timed:
         return Timed(*measured(job, None))
     if basis is None:
         raise EnvironmentFault(
-            f"dry run: a step needs about {mib(cost.peak)} MiB on {job.device}, of which "
-            f"{mib(free)} MiB may be used now, and no smaller one of {job.generator.name} can be "
-            "timed; expected more memory, --set batch_size=1 or another --device"
+            f"dry run: a step needs about {mib(cost.peak)} MiB on {job.device}, where "
+            f"{mib(free)} MiB may be used now. No smaller step of {job.generator.name} can be "
+            "timed. Expected more memory, --set batch_size=1 or another --device"
         )
     return basis
 
 
 def _staged(job: Job, cost: Cost | None, measured: Measured) -> Timed:
-    """Time every stage of a growing GAN; where a step would take long, on a smaller batch."""
+    """Time every stage of a growing GAN, on a smaller batch where a step takes long."""
     free, rate = SPARING * free_bytes(job.device), 0.0
     seconds, whole = 0.0, 0
     saving = drawing = 0.0
-    found = stretches(job.options, list(job.generator.stages()))
-    for number, stretch in enumerate(found):
+    parts = stretches(job.options, list(job.generator.stages()))
+    for number, stretch in enumerate(parts):
         flops, peak = (0.0, 0) if cost is None else cost.stages[number]
-        size, most = stretch.batch_size, max(SOON, PATIENCE * rate) / len(found)
+        size, most = stretch.batch_size, max(SOON, PATIENCE * rate) / len(parts)
         share = 1.0
         while rate and size > 1 and (share * flops > most or share * peak > free):
             size = ceil(size / 2)
@@ -102,20 +102,20 @@ def _staged(job: Job, cost: Cost | None, measured: Measured) -> Timed:
             step, saving, drawing = measured(job, replace(stretch.stage, batch_size=size))
             step, whole = step / share, whole + (share == 1)
             rate = flops / step if step else 0.0
-        except ValueError:  # a generator that takes no batch so small
+        except ValueError:  # a generator that does not take so small a batch
             if not rate:
                 raise
             step = flops / rate
         seconds += step * max(1, stretch.steps)
-    mean = seconds / max(1, sum(stretch.steps for stretch in found))
-    if whole == len(found):
+    mean = seconds / max(1, sum(stretch.steps for stretch in parts))
+    if whole == len(parts):
         return Timed(mean, saving, drawing, f"measured in each of {whole} stages")
-    source = f"measured in {len(found)} stages, in {len(found) - whole} of them on smaller batches"
+    source = f"measured in {len(parts)} stages, in {len(parts) - whole} of them on smaller batches"
     return Timed(mean, saving, drawing, source, True)
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on a device; on the CPU within a container's limit."""
+    """Return the free memory of a device; on the CPU within a container's limit."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     import psutil
@@ -123,7 +123,7 @@ def free_bytes(device: torch.device) -> int:
     free = int(psutil.virtual_memory().available)
     try:
         limit, used = (
-            Path(f"/sys/fs/cgroup/memory.{what}").read_text().strip() for what in ("max", "current")
+            Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current")
         )
     except OSError:
         return free
@@ -131,7 +131,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _smaller(job: Job) -> Iterator[Job]:
-    """Jobs of the same generator on ever larger crops; the last takes one whole case a step."""
+    """Yield jobs of the same generator on ever larger crops, then with one whole case a step."""
     before: tuple[int, ...] = ()
     for share in SHARES:
         size = _shrunk(job.space.size, share)
@@ -149,11 +149,13 @@ def _smaller(job: Job) -> Iterator[Job]:
 
 
 def _of_size(job: Job, size: tuple[int, ...], share: float) -> Job:
-    given, options = job.generator, job.options
+    original, options = job.generator, job.options
     space = replace(job.space, size=size)
     with torch.random.fork_rng(devices=[]):
-        generator = type(given)(space.generator_schema(job.source.schema), size, given.options)
-    generator.load_state(given.state())
+        generator = type(original)(
+            space.generator_schema(job.source.schema), size, original.options
+        )
+    generator.load_state(original.state())
     cut = partial(
         CaseBatches, job.cache, seed=options.seed, context=generator.context,
         accepts=generator.accepts,

@@ -1,4 +1,4 @@
-"""A fit as it was asked for, resolved and not yet begun, and the run folder that it goes into."""
+"""A resolved fit before training, and its run folder."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ from gansynth.training.loggers import flat
 from gansynth.training.loop import Batches, FitOptions, steps_for
 
 OBSERVED = 256
-"""Crops that a generator which draws label maps sees at least of them before training."""
+"""Least crops that a generator of label maps observes before training."""
 SHEETS = 4 << 20
-"""Bytes for sheets and tables, about."""
+"""Approximate bytes of preview grids and tables."""
 
 
 @dataclass
@@ -52,11 +52,11 @@ class Job:
 
     Attributes:
         space: the generator's space; samples are of its size.
-        edits: of the conditions that previews and samples are drawn from.
+        edits: edits of the conditions of previews and samples.
         batches: training crops, of ``options.patch`` if that is given.
         crops: cases cut in the whole space, for previews and statistics.
-        ancestor: the run whose weights it starts from, if any.
-        recipe: the recipe it was asked for by, in words; empty if by none.
+        ancestor: the run with the initial weights, if any.
+        recipe: description of the recipe; empty without one.
     """
 
     source: CaseSource
@@ -72,7 +72,7 @@ class Job:
     recipe: str = ""
 
     def config(self) -> dict[str, Any]:
-        """The resolved settings, as ``config.yaml`` holds them."""
+        """Return the resolved settings, as in ``config.yaml``."""
         config = {
             "generator": self.generator.name,
             "data": self.source.request.to_json(),
@@ -86,16 +86,16 @@ class Job:
         return {**config, "recipe": self.recipe} if self.recipe else config
 
     def observed(self, rng: np.random.Generator) -> Iterator[Case]:
-        """What a generator observes before training: a crop of each training case.
+        """Yield what a generator observes before training: a crop of each training case.
 
-        One that draws label maps sees several of each where there are few cases: their slices or
-        places differ, and what it has not seen it takes for a flaw.
+        A generator of label maps sees several crops of each if there are few cases: slices and
+        places differ, and it rejects what it has not seen.
         """
         least = OBSERVED if self.generator.labelling == "drawn" else 0
         return self.shown(self.source.train_ids, rng, least)
 
     def shown(self, ids: Sequence[str], rng: np.random.Generator, least: int) -> Iterator[Case]:
-        """A crop of each case, and more of those that have several, up to some ``least`` in all."""
+        """Yield a crop of each case, and more of cases with several, at least ``least`` in all."""
         yield from (self.crops.cut(case_id, rng) for case_id in ids)
         if len(ids) >= least:
             return
@@ -104,12 +104,12 @@ class Job:
             yield self.crops.cut(several[index % len(several)], rng)
 
     def drawer(self, run: Run, offset: int = 0) -> SampleDrawer:
-        """Draws samples of the run; other offsets to the fit's seed draw others."""
+        """Return a drawer of samples; other offsets to the fit's seed give other samples."""
         request = SampleRequest(self.options.seed + offset, tuple(self.edits))
         return SampleDrawer(run, self.source, request)
 
     def _has_several(self, case_id: str) -> bool:
-        """Whether crops of a case can show different voxels."""
+        """Return whether crops of a case can show different voxels."""
         if self.space.grid not in ("crop", "slice"):
             return False
         shape = self.source.shape(case_id)
@@ -127,20 +127,20 @@ def resolve(
     device: str,
     typed: Collection[str] = (),
 ) -> Job:
-    """Open the source and build the generator; nothing is written. Arguments are as in ``fit``."""
+    """Open the source and build the generator, writing nothing. Arguments are as in ``fit``."""
     cls = installed().generator(name)
-    usual = {key: json.dumps(value) for key, value in cls.loop.items()}
-    texts = overlay(usual, settings)
-    loop, own = split_settings(texts, FitOptions, cls.Options, generator=name, typed=typed)
+    defaults = {key: json.dumps(value) for key, value in cls.loop.items()}
+    texts = overlay(defaults, settings)
+    loop, options = split_settings(texts, FitOptions, cls.Options, generator=name, typed=typed)
     names = cls.default_edits if edits is None else tuple(edits)
     build_edits(names)
     picked = pick_device(device)
-    source = open_source(needed(request, own))
+    source = open_source(needed(request, options))
     cache = CaseCache(source)
 
     def build(space: Space) -> Generator:
         with seeded(loop.seed):
-            return cls(space.generator_schema(source.schema), space.size, own)
+            return cls(space.generator_schema(source.schema), space.size, options)
 
     space = source.space
     built = build(space)
@@ -157,14 +157,14 @@ def resolve(
     cut = partial(CaseBatches, cache, seed=loop.seed, context=built.context, accepts=built.accepts)
     crops = cut(space)
     small = space if loop.patch is None else _patch_space(space, loop.patch)
-    asked = _asked_maps(built, small, cache)
-    # One and the same where it can be: whole cases are kept at hand once.
-    batches = crops if loop.patch is None and asked is None else cut(small, asked=asked)
+    maps = _asked_maps(built, small, cache)
+    # The same object if possible: whole cases are then held once.
+    batches = crops if loop.patch is None and maps is None else cut(small, asked=maps)
     return Job(source, cache, space, built, loop, names, batches, crops, picked)
 
 
 def _refuse_untrained(built: Generator, typed: Mapping[str, str]) -> None:
-    """Refuse settings of a training that there is none of."""
+    """Refuse settings of the training loop for a generator without training steps."""
     for key in () if built.phases() else typed.keys() & (FitOptions.model_fields.keys() - {"seed"}):
         raise UsageFault(
             f"--set {key}={typed[key]}: has no effect, as {built.name} learns by no training steps "
@@ -173,44 +173,44 @@ def _refuse_untrained(built: Generator, typed: Mapping[str, str]) -> None:
 
 
 def _asked_maps(generator: Generator, space: Space, cache: CaseCache) -> AskedMaps | None:
-    """What makes the label maps that are asked for while training, if they are not the cases'."""
+    """Return the source of edited label maps for training; None: those of the cases."""
     if not generator.fit_edits:
         return None
     edits = build_edits(generator.fit_edits)
     turns = next((edit.name for edit in edits if edit.in_turns), None)
     if turns is not None:
         raise UsageFault(
-            f"fit_edits: {turns} has cases take turns, and a step draws its cases at random; "
+            f"fit_edits: {turns} takes cases in turns, but a step takes them at random; "
             f"expected {turns} without it, for example {turns}:pairs=any"
         )
-    room = CasePool(cache, space)
+    pool = CasePool(cache, space)
     follows = generator.context_follows
-    return AskedMaps(room, edits, context=generator.context, follows=follows)
+    return AskedMaps(pool, edits, context=generator.context, follows=follows)
 
 
 def check_labels(generator: Generator, source: CaseSource) -> None:
-    """Refuse cases without labels, or without boxes, for a generator that learns from them."""
+    """Refuse cases without labels or boxes, for a generator that learns from them."""
     if "boxes" in generator.heeds and not source.schema.box_classes:
         raise UsageFault(
-            f"{source.name}: its cases have no boxes, expected some, which {generator.name} draws "
-            "images for; read a yolo: data set, or boxes of label maps: --data slices:... --read "
-            "boxes=yes"
+            f"{source.name}: its cases have no boxes, expected some: {generator.name} generates "
+            "images from boxes. Read a yolo: data set, or boxes of label maps: --data slices:... "
+            "--read boxes=yes"
         )
     if generator.labelling == "none" or source.schema.foreground:
         return
     if generator.labelling == "drawn":
         raise UsageFault(
-            f"{source.name}: its cases have no label maps, expected some for {generator.name} to "
-            "draw with the images; add them, or leave --with-mask out"
+            f"{source.name}: its cases have no label maps, expected some: {generator.name} is set "
+            "to generate them with the images. Add them, or leave --with-mask out"
         )
     raise UsageFault(
-        f"{source.name}: its cases have no label maps, expected some, which {generator.name} draws "
-        "images for; add them, or fit a generator that draws images from noise, such as dcgan"
+        f"{source.name}: its cases have no label maps, expected some: {generator.name} generates "
+        "images from label maps. Add them, or fit a generator from noise, such as dcgan"
     )
 
 
 def _patch_space(space: Space, patch: tuple[int, ...]) -> Space:
-    """The space training crops are cut in."""
+    """Return the space of training crops."""
     typed = f"--set patch={','.join(map(str, patch))}"
     if space.grid not in ("crop", "slice"):
         raise UsageFault(
@@ -229,20 +229,20 @@ def _patch_space(space: Space, patch: tuple[int, ...]) -> Space:
 
 
 def refuse_full_disk(job: Job, out: Path) -> None:
-    """Refuse a disk without room for a run's checkpoints: those it keeps, and one in writing."""
-    kept = (out / "checkpoints").rglob("*")
-    there = sum(path.stat().st_size for path in kept if path.is_file())
-    one = bytes_of(job.generator.nets, job.generator.ema)
-    needed, free = (KEPT + 1) * one + SHEETS - there, free_bytes(out)
+    """Refuse a disk without room for a run's checkpoints: those kept, and a new one."""
+    files = (out / "checkpoints").rglob("*")
+    used = sum(path.stat().st_size for path in files if path.is_file())
+    size = bytes_of(job.generator.nets, job.generator.ema)
+    needed, free = (KEPT + 1) * size + SHEETS - used, free_bytes(out)
     if isinstance(free, int) and free < needed:
         raise EnvironmentFault(
-            f"{out}: {needed} bytes needed ({KEPT + 1} checkpoints of {one}, and sheets), {free} "
-            "bytes free there. Make room, or choose another -o"
+            f"{out}: {needed} bytes needed ({KEPT + 1} checkpoints of {size}, and previews), "
+            f"{free} bytes free there. Make room, or choose another -o"
         )
 
 
 def open_folder(job: Job, out: Path, resume: bool, reporter: Reporter) -> dict[str, Any]:
-    """Start a run folder, or take up the one that is there if it is the same run."""
+    """Start a run folder, or resume an existing one of the same run."""
     config = job.config()
     lineage, manifest = check_folder(job, out, resume, reporter)
     if manifest is not None:
@@ -271,10 +271,10 @@ def open_folder(job: Job, out: Path, resume: bool, reporter: Reporter) -> dict[s
 def check_folder(
     job: Job, out: Path, resume: bool, reporter: Reporter
 ) -> tuple[Lineage, dict[str, Any] | None]:
-    """Read and hash all cases, and compare them with what is in a run's folder; no writing.
+    """Read and hash all cases, and compare them with the content of a run folder; no writing.
 
-    Returns the run's lineage, and the manifest of the one that is there and goes on. Raises
-    GansynthError: cases that cannot be read, leakage, or a folder that holds something else.
+    Returns the run's lineage, and the manifest of an existing run that is resumed. Raises
+    GansynthError: cases cannot be read, leakage, or the folder holds something else.
     """
     reporter.say(
         f"{job.source.name} fold {job.source.fold}: {len(job.source.train_ids)} training case(s), "
@@ -289,8 +289,8 @@ def check_folder(
         return lineage, manifest
     if _begun(out):
         raise IntegrityFault(
-            f"{out}: holds checkpoints but no {MANIFEST}, so nobody knows which cases they have "
-            "seen; expected both or neither. Choose another -o"
+            f"{out}: holds checkpoints but no {MANIFEST}, so their training cases are "
+            "unknown; expected both or neither. Choose another -o"
         )
     return lineage, None
 
@@ -300,7 +300,7 @@ def _begun(out: Path) -> bool:
 
 
 def rehearse(job: Job, out: Path, resume: bool, reporter: Reporter) -> None:
-    """What ``open_folder`` does and refuses, without writing."""
+    """Run the checks of ``open_folder``, without writing."""
     check_lockable(out)
     check_folder(job, out, resume, reporter)
     begin(job.generator, job.ancestor, reporter)
@@ -318,7 +318,7 @@ def same_run(
     lineage: Lineage,
     resume: bool,
 ) -> None:
-    """Refuse to go on with anything but the same run; more steps are welcome.
+    """Refuse to resume another run; more steps are allowed.
 
     The data set may have been moved or renamed.
     """
@@ -339,7 +339,7 @@ def same_run(
             f"{out}: holds another run ({'; '.join(differing[:3])}), expected the same options to "
             "resume it; choose another -o"
         )
-    # An older run's record holds no more than the plain one.
+    # Records of older runs hold the plain lineage only.
     if _unnamed(Lineage.from_json(manifest["lineage"]).plain) != _unnamed(lineage.plain):
         raise UsageFault(
             f"{out}: the training cases have changed since this run began; expected the same "
@@ -348,5 +348,5 @@ def same_run(
 
 
 def _unnamed(lineage: Lineage) -> list[Any]:
-    """A lineage without the names of data sets."""
-    return [(one.fold, one.cases, plain_host(one.host)) for one in lineage.everyone()]
+    """Return a lineage without the names of data sets."""
+    return [(part.fold, part.cases, plain_host(part.host)) for part in lineage.everyone()]

@@ -1,9 +1,9 @@
-"""``fit --init-from RUN``: start from another run's weights, and remember what that run has seen.
+"""``fit --init-from RUN``: start from another run's weights, and inherit its lineage.
 
-Networks that draw samples start from the other run's averaged weights, the others from its newest
-checkpoint. A tensor is taken over if its name and shape are the same. Where an axis holds named
-channels (``Generator.channel_axes``), channels of the same name are taken over, wherever they
-stand, and the others stay fresh: a model of T1 and FLAIR starts from one of T1.
+Networks that generate samples start from the other run's averaged weights, the others from its
+newest checkpoint. A tensor is copied if its name and shape are the same. On an axis with named
+channels (``Generator.channel_axes``), channels of the same name are copied at any position. Other
+channels stay fresh: a model of T1 and FLAIR can start from one of T1.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from gansynth.sampling.open_run import build_generator, check_weights
 from gansynth.training import checkpoint
 
 LEAST = 0.01
-"""Share of the weights that must fit; biases of one number fit everything."""
+"""Least share of weights that must fit; single biases always fit."""
 Axes = Mapping[str, tuple[int, Sequence[str]]]
 
 
 @dataclass(frozen=True)
 class Ancestor(RunFolder):
-    """A run that another one starts from; ``weights`` is the file of its averages, checked."""
+    """A run with initial weights; ``weights`` is the checked file of its averages."""
 
     weights: Path
 
@@ -42,8 +42,8 @@ class Ancestor(RunFolder):
         """Open a run to start from.
 
         Raises:
-            UsageFault: no run there, none with weights of its own, or none yet.
-            IntegrityFault: its weights are not the manifest's.
+            UsageFault: no run, a composite run, or no weights yet.
+            IntegrityFault: its weights differ from the manifest.
         """
         run = RunFolder(folder)
         if parts := run.manifest.get("parts"):
@@ -55,9 +55,9 @@ class Ancestor(RunFolder):
         return cls(folder, check_weights(run))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Its weights, ``network/tensor`` by name: averages where there are any."""
-        found = checkpoint.latest(self.folder / "checkpoints")
-        live = {} if found is None else found.tensors
+        """Return its weights by ``network/tensor``: averages where available."""
+        newest = checkpoint.latest(self.folder / "checkpoints")
+        live = {} if newest is None else newest.tensors
         tensors = {k.removeprefix("net/"): v for k, v in live.items() if k.startswith("net/")}
         tensors.update(checkpoint.load_tensors(self.weights, self.manifest["weights"]["sha256"]))
         return tensors
@@ -65,13 +65,13 @@ class Ancestor(RunFolder):
 
 @dataclass
 class Inherited:
-    """What a generator took over.
+    """Result of copying weights to a generator.
 
     Attributes:
-        whole: tensors taken over as they are.
-        partial: tensors of which some channels were, with the channels' names.
-        fresh: tensors that start anew.
-        share: of all numbers in all tensors, how many were taken over, 0 to 1.
+        whole: tensors copied as a whole.
+        partial: tensors of which some channels were copied, with the channels' names.
+        fresh: tensors that were not copied.
+        share: share of all weights that was copied, 0 to 1.
     """
 
     whole: list[str] = field(default_factory=list)
@@ -80,7 +80,7 @@ class Inherited:
     share: float = 0.0
 
     def __str__(self) -> str:
-        """For the user."""
+        """Describe it for the user."""
         text = f"{len(self.whole)} tensor(s) whole, {len(self.partial)} in part"
         if self.partial:
             parts = (f"{name}: {', '.join(names)}" for name, names in self.partial.items())
@@ -91,33 +91,33 @@ class Inherited:
         return f"{text}: {self.share:.0%} of all weights"
 
 
-def descend(source: CaseSource, own: Lineage, ancestor: Ancestor) -> Lineage:
-    """The lineage of what starts from an ancestor and learns from a source.
+def descend(source: CaseSource, lineage: Lineage, ancestor: Ancestor) -> Lineage:
+    """Return the lineage of a run with an ancestor.
 
     Reads the source's held-out cases. Raises IntegrityFault: the ancestor has seen one of them.
     """
     whole = behind(source)
     held_out = whole.records(whole.held_out_ids)
-    what = f"run {ancestor.run_id}"
-    guard(ancestor.lineage, held_out, kind=what, dataset=source.name)
-    here = {case.sha256 for case in own.cases}
+    name = f"run {ancestor.run_id}"
+    guard(ancestor.lineage, held_out, kind=name, dataset=source.name)
+    here = {case.sha256 for case in lineage.cases}
     if any(case.sha256 in here for case in ancestor.lineage.cases):  # the same data set, renamed
-        guard(ancestor.lineage, held_out, kind=what)
-    return own.joined(ancestor.lineage)
+        guard(ancestor.lineage, held_out, kind=name)
+    return lineage.joined(ancestor.lineage)
 
 
 def inherit(generator: Generator, ancestor: Ancestor) -> Inherited:
-    """Take over an ancestor's weights, in place.
+    """Copy an ancestor's weights, in place.
 
     Raises:
         UsageFault: nothing fits.
     """
-    other = build_generator(ancestor)
-    taken = take_over(generator, named_axes(other), ancestor.tensors())
+    original = build_generator(ancestor)
+    taken = take_over(generator, named_axes(original), ancestor.tensors())
     if generator.nets and taken.share < LEAST:
         raise UsageFault(
             f"--init-from {ancestor.folder}: {taken.share:.1%} of the weights fit"
-            f"{_options(generator, other)}; expected a run of the same generator and width, at "
+            f"{_options(generator, original)}; expected a run of the same generator and width, at "
             f"least {LEAST:.0%}. Leave --init-from out, or set the same options"
         )
     return taken
@@ -125,65 +125,67 @@ def inherit(generator: Generator, ancestor: Ancestor) -> Inherited:
 
 @torch.no_grad()
 def take_over(generator: Generator, theirs: Axes, tensors: Mapping[str, Tensor]) -> Inherited:
-    """Take over tensors by name, and by channel where axes are named, in place.
+    """Copy tensors by name, and by channel where axes are named, in place.
 
-    ``tensors`` are called ``network/tensor``; ``theirs`` are the channel axes of their owner.
+    ``tensors``: by ``network/tensor``. ``theirs``: channel axes of their generator.
     """
     mine, taken = named_axes(generator), Inherited()
-    numbers, kept = 0, 0.0
+    numbers, inherited = 0, 0.0
     for name, net in generator.nets.items():
         vectors = _spectral_vectors(net)
-        for key, own in net.state_dict().items():
+        for key, target in net.state_dict().items():
             full = f"{name}/{key}"
             if key in vectors:
                 continue
             axes = mine.get(plain_name(full)), theirs.get(plain_name(full))
-            channels = _copy(own, tensors.get(full), *axes)
-            numbers += own.numel()
+            channels = _copy(target, tensors.get(full), *axes)
+            numbers += target.numel()
             if channels is None:
                 taken.whole.append(full)
-                kept += own.numel()
+                inherited += target.numel()
             elif channels:
                 taken.partial[full] = channels
-                kept += own.numel() * len(channels) / own.shape[mine[plain_name(full)][0]]
+                inherited += (
+                    target.numel() * len(channels) / target.shape[mine[plain_name(full)][0]]
+                )
             else:
                 taken.fresh.append(full)
         _settle(net)
-    taken.share = kept / max(numbers, 1)
+    taken.share = inherited / max(numbers, 1)
     return taken
 
 
 def _copy(
-    own: Tensor,
-    found: Tensor | None,
-    mine: tuple[int, Sequence[str]] | None,
-    theirs: tuple[int, Sequence[str]] | None,
+    target: Tensor,
+    source: Tensor | None,
+    target_axis: tuple[int, Sequence[str]] | None,
+    source_axis: tuple[int, Sequence[str]] | None,
 ) -> list[str] | None:
-    """Take over a tensor: None if whole, else the names of the channels that were."""
-    if found is None or own.ndim != found.ndim:
+    """Copy a tensor; return None if whole, else the names of the copied channels."""
+    if source is None or target.ndim != source.ndim:
         return []
-    if mine is None or theirs is None:
-        if own.shape != found.shape or mine is not theirs:
+    if target_axis is None or source_axis is None:
+        if target.shape != source.shape or target_axis is not source_axis:
             return []
-        own.copy_(found)
+        target.copy_(source)
         return None
-    axis, names = mine
-    others = list(theirs[1])
-    if axis != theirs[0] or own.select(axis, 0).shape != found.select(axis, 0).shape:
+    axis, names = target_axis
+    others = list(source_axis[1])
+    if axis != source_axis[0] or target.select(axis, 0).shape != source.select(axis, 0).shape:
         return []
-    if own.shape[axis] != len(names) or found.shape[axis] != len(others):
+    if target.shape[axis] != len(names) or source.shape[axis] != len(others):
         return []
     shared = [name for name in names if name in others]
     for name in shared:
-        own.select(axis, list(names).index(name)).copy_(found.select(axis, others.index(name)))
+        target.select(axis, list(names).index(name)).copy_(source.select(axis, others.index(name)))
     return None if len(shared) == len(names) else shared
 
 
 def named_axes(generator: Generator) -> Axes:
-    """A generator's channel axes; a label is named by what it is, not by its value.
+    """Return a generator's channel axes, with labels by name instead of value.
 
-    Label 1 is an organ in one data set and a lesion in the next; CSF is 1 where tissues are all
-    there is, and 4 where a part of a chain has drawn it beside three tumour classes.
+    Label 1 is an organ in one data set and a lesion in another. CSF is 1 among tissues alone, and 4
+    beside three tumour classes in a chain.
     """
     meanings = label_meanings(generator.schema.labels)
     return {
@@ -193,20 +195,20 @@ def named_axes(generator: Generator) -> Axes:
 
 
 def label_meanings(labels: Mapping[str, int]) -> dict[str, str]:
-    """``label:VALUE`` -> ``label:NAME``.
+    """Return ``label:VALUE`` -> ``label:NAME``.
 
-    A label that a part of a chain has drawn (``tissues:CSF``) is called as that part calls it,
-    unless another one is called so.
+    A label from a part of a chain (``tissues:CSF``) has the name that it has in that part, unless
+    another label has that name.
     """
     short = [name.rpartition(":")[2] for name in labels]
     return {
-        f"label:{value}": f"label:{own if short.count(own) == 1 else name}"
-        for (name, value), own in zip(labels.items(), short, strict=True)
+        f"label:{value}": f"label:{short_name if short.count(short_name) == 1 else name}"
+        for (name, value), short_name in zip(labels.items(), short, strict=True)
     }
 
 
 def plain_name(key: str) -> str:
-    """A tensor's name without what spectral normalisation makes of it."""
+    """Return a tensor's name without the suffix of spectral normalisation."""
     return key.replace(".parametrizations.weight.original", ".weight")
 
 
@@ -214,7 +216,7 @@ def plain_name(key: str) -> str:
 
 
 def _spectral_vectors(net: nn.Module) -> set[str]:
-    """Names of the singular vectors in a network's state."""
+    """Return the names of the singular vectors in a network's state."""
     return {
         f"{name}.{vector}"
         for name, module in net.named_modules()
@@ -224,10 +226,7 @@ def _spectral_vectors(net: nn.Module) -> set[str]:
 
 
 def _settle(net: nn.Module) -> None:
-    """Give every normalised weight its own first singular vectors, whatever it has become.
-
-    Vectors of another weight would make its norm seem smaller than it is.
-    """
+    """Set the first singular vectors of every normalised weight; others underestimate its norm."""
     for module in net.modules():
         for parts in getattr(module, "parametrizations", {}).values():
             for part in parts:
@@ -240,13 +239,13 @@ def _settle(net: nn.Module) -> None:
                 part._v.copy_(v)
 
 
-# -- what to say -----------------------------------------------------------------------------------
+# -- reports --------------------------------------------------------------------------------------
 
 
 def begin(
     generator: Generator, ancestor: Ancestor | None, reporter: Reporter
 ) -> dict[str, Any] | None:
-    """Take over an ancestor's weights, if there is one, and say what was taken; for a manifest."""
+    """Copy an ancestor's weights, if there is one; return what was copied for the manifest."""
     if ancestor is None:
         return None
     taken = inherit(generator, ancestor)
@@ -266,17 +265,17 @@ def begin(
 
 
 def differing_options(generator: Generator, theirs: Mapping[str, Any]) -> list[str]:
-    """Options whose values are not the ancestor's, in words."""
-    own = generator.options.model_dump(mode="json")
+    """Return options that differ from the ancestor's, as texts."""
+    options = generator.options.model_dump(mode="json")
     return [
-        f"{key} is {own[key]!r}, was {theirs[key]!r}"
-        for key in sorted(own.keys() & theirs.keys())
-        if own[key] != theirs[key]
+        f"{key} is {options[key]!r}, was {theirs[key]!r}"
+        for key in sorted(options.keys() & theirs.keys())
+        if options[key] != theirs[key]
     ]
 
 
-def _options(generator: Generator, other: Generator) -> str:
-    if generator.name != other.name:
-        return f" (it holds a {other.name}, this is a {generator.name})"
-    differing = differing_options(generator, other.options.model_dump(mode="json"))
+def _options(generator: Generator, original: Generator) -> str:
+    if generator.name != original.name:
+        return f" (it holds a {original.name}, this is a {generator.name})"
+    differing = differing_options(generator, original.options.model_dump(mode="json"))
     return f" ({'; '.join(differing[:3])})" if differing else ""

@@ -1,4 +1,4 @@
-"""Augmentation of what the discriminator sees, so that it cannot learn a few cases by heart.
+"""Augmentation of the discriminator's input, so that it cannot memorise a few cases.
 
 Real and synthetic samples go through the same random, differentiable changes (Zhao et al. 2020,
 DiffAugment, arXiv:2006.10738; Karras et al. 2020, ADA, arXiv:2006.06676).
@@ -27,39 +27,39 @@ ChangeName = Literal[
     "translation_edge",
     "cutout",
 ]
-"""For a plugin's option."""
+"""Names of changes, for a plugin's option."""
 Condition = TypeVar("Condition", Tensor, None)
 SHIFT, CUT = 1 / 8, 1 / 2
 """Largest translation and edge of the cut-out, as parts of each axis (Zhao et al. 2020)."""
 
 
 class DiscriminatorAugment:
-    """Changes pairs of image and condition; call it on real and on synthetic pairs alike.
+    """Changes pairs of image and condition; to be called on real and on synthetic pairs.
 
-    Each change of the policy, in order, hits each sample with probability p by itself. Of the image
-    only:
+    Each change of the policy, in order, hits each sample independently with probability p. Changes
+    of the image only:
 
     - ``brightness``: adds a number in [-0.5, 0.5) to all channels;
     - ``contrast``: scales the distance from the sample's mean by a factor in [0.5, 1.5);
     - ``saturation``: scales the distance from the mean over channels by a factor in [0, 2).
 
-    Of image and condition alike:
+    Changes of image and condition:
 
     - ``flip``: along each axis with probability 1/2;
     - ``rotate90``: quarter turns in the plane of the last two axes; half turns where these differ
       in length;
-    - ``translation``: whole voxels, up to 1/8 of each axis; leaves zeros behind,
-      ``translation_edge`` the edge's voxels;
+    - ``translation``: whole voxels, up to 1/8 of each axis; fills with zeros,
+      ``translation_edge`` with the edge's voxels;
     - ``cutout``: sets a box of 1/2 of each axis to 0, its centre anywhere.
 
-    With p below about 0.8 the discriminator still knows unchanged images; above, flips and turns
-    may leak (Karras et al., sec. 2.2). With p ``"adaptive"`` it rises from 0 while r =
-    E[sign(D(real))] > target, else falls (eq. 1 and sec. 3); ``observe`` is shown the logits. p
+    With p below about 0.8 the discriminator still sees enough unchanged images. Above, flips and
+    turns may leak (Karras et al., sec. 2.2). An ``"adaptive"`` p rises from 0 while r =
+    E[sign(D(real))] > target, else falls (eq. 1 and sec. 3). ``observe`` gets the logits. p
     changes between steps only. A ``Memory``: put it into the generator's ``memories``.
 
     ``midpoint``: logit halfway between real and synthetic (``Adversarial.midpoint``). ``speed``:
-    images shown while p goes from 0 to 1 (500 000 in Karras et al., for runs of 25 million).
-    ``interval``: steps between changes of p. Raises UsageFault: an unknown change, or no
+    images until p has gone from 0 to 1 (500 000 in Karras et al., for runs of 25 million).
+    ``interval``: steps between changes of p. Raises UsageFault: an unknown change, or a wrong
     probability.
     """
 
@@ -84,9 +84,9 @@ class DiscriminatorAugment:
         self._index, self._images = 0, 0  # where the step that last changed p began
 
     def __call__(self, step: Step, image: Tensor, condition: Condition) -> tuple[Tensor, Condition]:
-        """Change a batch of pairs; every call draws fresh numbers from the step.
+        """Change a batch of pairs; every call takes new random numbers of the step.
 
-        ``image``: (B, C, D, H, W) or (B, C, H, W), one for each sample of the step's share, else
+        ``image``: (B, C, D, H, W) or (B, C, H, W), with B samples as in the step's share, else
         ValueError. ``condition``: (B, K, ...) or None.
         """
         if len(image) != len(step.batch.image):
@@ -99,7 +99,7 @@ class DiscriminatorAugment:
             return image, condition
         axes = image.ndim - 2
         widths = [1 + (axes if change.per_axis else 1) for change in self._changes]
-        # Drawn at p = 0 as well: an adaptive p must not shift the numbers others draw.
+        # Also at p = 0: an adaptive p must not shift the random numbers of others.
         numbers = step.rand(sum(widths))
         if not self.p:
             return image, condition
@@ -112,21 +112,21 @@ class DiscriminatorAugment:
 
     @torch.no_grad()
     def observe(self, real: Sequence[Tensor]) -> None:
-        """Take note of logits, (B, ...) per head, of (changed) real pairs; free if p is fixed."""
+        """Record logits, (B, ...) per head, of (changed) real pairs; a fixed p needs none."""
         if not self.adaptive:
             return
         signs = [(h.float() - self.midpoint).sign().reshape(len(h), -1).mean(1) for h in real]
         each = torch.stack(signs).mean(0).double()
-        seen = torch.stack((each.sum(), torch.full_like(each[0], len(each))))
+        sums = torch.stack((each.sum(), torch.full_like(each[0], len(each))))
         # Read in ``_adapt`` only: reading waits for the device.
-        self._seen = self._seen.to(seen.device) + seen
+        self._seen = self._seen.to(sums.device) + sums
 
     def _adapt(self, step: Step) -> None:
-        """Move p at the beginning of a step, if one is due."""
+        """Adapt p at the beginning of a step, if that is due."""
         if not self.adaptive or step.index - self._index < self.interval:
             return
-        seen = self._seen.to(step.batch.image.device, copy=True)
-        signs, samples = step.mean(seen).tolist()
+        sums = self._seen.to(step.batch.image.device, copy=True)
+        signs, samples = step.mean(sums).tolist()
         if samples:
             amount = (step.images - self._images) / self.speed
             r = signs / samples
@@ -136,7 +136,7 @@ class DiscriminatorAugment:
         self._index, self._images = step.index, step.images
 
     def state(self) -> dict[str, Tensor]:
-        """An adaptive p and what will move it next (float64, int64); nothing if p is fixed."""
+        """Return an adaptive p and its statistics (float64, int64); nothing if p is fixed."""
         if not self.adaptive:
             return {}
         return {
@@ -147,19 +147,19 @@ class DiscriminatorAugment:
         }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what ``state`` gave; a fixed p stays as it is."""
+        """Load what ``state`` returned; a fixed p is not changed."""
         if self.adaptive:
             self.p, self._seen = float(state["p"]), state["seen"].clone()
             self._index, self._images = int(state["index"]), int(state["images"])
 
 
 def _check(policy: Sequence[str], p: float | Literal["adaptive"]) -> None:
-    known = get_args(ChangeName)
+    names = get_args(ChangeName)
     for name in policy:
-        if name not in known:
+        if name not in names:
             raise UsageFault(
-                f"augment: {name!r} is no change of a discriminator's input; expected some of "
-                f"{', '.join(known)}.{did_you_mean(name, known)}"
+                f"augment: {name!r} is not a change of a discriminator's input; expected some of "
+                f"{', '.join(names)}.{did_you_mean(name, names)}"
             )
     if p != "adaptive" and not 0 <= p <= 1:
         raise UsageFault(f"augment: p={p}; expected a probability in [0, 1], or adaptive")
@@ -167,7 +167,7 @@ def _check(policy: Sequence[str], p: float | Literal["adaptive"]) -> None:
 
 @dataclass(frozen=True)
 class Change:
-    """(samples (B, C, ...), which are hit (B,), uniform numbers (B, n)) -> samples."""
+    """A change: (samples (B, C, ...), hit mask (B,), uniform numbers (B, n)) -> samples."""
 
     apply: Callable[[Tensor, Tensor, Tensor], Tensor]
     spatial: bool = False
@@ -214,7 +214,7 @@ def _translation(x: Tensor, hit: Tensor, u: Tensor, *, edge: bool = False) -> Te
     for axis in range(u.shape[1]):
         size = x.shape[2 + axis]
         most = round(size * SHIFT)
-        # In float32 the product can reach its bound.
+        # In float32 the product can reach the upper bound.
         shift = (u[:, axis] * (2 * most + 1)).long().clamp(max=2 * most) - most
         source = torch.arange(size, device=x.device) - (shift * hit)[:, None]
         source = _on_axis(source, axis, x)
@@ -236,12 +236,12 @@ def _cutout(x: Tensor, hit: Tensor, u: Tensor) -> Tensor:
 
 
 def _along(numbers: Tensor, x: Tensor) -> Tensor:
-    """(B,) -> (B, 1, ...), to meet samples."""
+    """Reshape (B,) to (B, 1, ...), to broadcast with samples."""
     return numbers.view(-1, *[1] * (x.ndim - 1))
 
 
 def _on_axis(numbers: Tensor, axis: int, x: Tensor) -> Tensor:
-    """(B, size) -> (B, 1, ..., size, ...), to meet samples along a spatial axis."""
+    """Reshape (B, size) to (B, 1, ..., size, ...), to broadcast along a spatial axis."""
     return numbers.view(len(x), 1, *(-1 if a == axis else 1 for a in range(x.ndim - 2)))
 
 

@@ -1,7 +1,7 @@
-"""A pool of earlier synthetic samples, from which the discriminator is shown one now and then.
+"""A pool of earlier synthetic samples that the discriminator sees in place of new ones.
 
-Shrivastava et al. 2017 (arXiv:1612.07828, sec. 2.3), by the rule of CycleGAN (Zhu et al. 2017,
-arXiv:1703.10593, sec. 4; 50 images there, 4 of (image, label) in MM-GAN, Sun et al. 2020).
+Shrivastava et al. 2017 (arXiv:1612.07828, sec. 2.3). The rule is that of CycleGAN (Zhu et al. 2017,
+arXiv:1703.10593, sec. 4). It keeps 50 images, MM-GAN (Sun et al. 2020) 4 pairs of image and label.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torch import Tensor
 from gansynth.core.generator import Step
 
 _POOL = 0x706F6F6C
-"""Keeps the pool's random numbers apart from those of others that are keyed by step and sample."""
+"""Separates the pool's random numbers from others that are keyed by step and sample."""
 
 
 class ImagePool:
     """Up to ``capacity`` earlier samples, each a tuple of tensors that stay together.
 
-    While it fills, every sample passes and a copy is kept. Then a sample passes with probability
-    1/2; else a stored one, chosen uniformly, comes out in its place. Samples go in one by one, so
-    accumulated parts fare as the whole batch; each process has a pool of its own share. A
-    ``Memory``: checkpoints hold what is stored, so give it conditions, not patients' images.
+    While it fills, every sample passes and a copy is stored. Then a sample passes with probability
+    1/2; else a stored one, chosen uniformly, replaces it. Samples enter one by one, so accumulated
+    parts give the same result as the whole batch. Each process has its own pool. A ``Memory``:
+    checkpoints hold the stored tensors, so they must be conditions, not patients' images.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -35,8 +35,7 @@ class ImagePool:
         return len(self._stored)
 
     def query(self, step: Step, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Exchange samples of a batch, (B, ...) each, for stored ones, of the same shapes and
-        types.
+        """Replace samples of a batch, tensors (B, ...), by stored ones of equal shapes and types.
 
         Stored samples carry no gradient. A sample of another size or type empties the pool first.
         """
@@ -49,9 +48,9 @@ class ImagePool:
         ]
         results = tensors
         for i in range(len(tensors[0])):
-            own = [t[i].detach() for t in tensors]
+            sample = [t[i].detach() for t in tensors]
             if len(self._stored) < self.capacity:
-                self._stored.append(_copy(own))
+                self._stored.append(_copy(sample))
                 continue
             rng = np.random.default_rng((_POOL, step.key, step.first + i))
             if rng.random() < 0.5:
@@ -59,20 +58,20 @@ class ImagePool:
             if results is tensors:
                 results = tuple(t.clone() for t in tensors)
             slot = int(rng.integers(self.capacity))
-            earlier, self._stored[slot] = self._stored[slot], _copy(own)
-            for result, one in zip(results, earlier, strict=True):
-                result[i] = one
+            earlier, self._stored[slot] = self._stored[slot], _copy(sample)
+            for result, replacement in zip(results, earlier, strict=True):
+                result[i] = replacement
         return results
 
     def state(self) -> dict[str, Tensor]:
-        """``count`` (int64) and, unless it is 0, what is stored: ``stored0`` (count, ...), ..."""
+        """Return ``count`` (int64) and, if above 0, ``stored0`` (count, ...), ``stored1`` ..."""
         state = {"count": torch.tensor(len(self._stored))}
         for number, column in enumerate(zip(*self._stored, strict=True)):
             state[f"stored{number}"] = torch.stack(column)
         return state
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what ``state`` gave; it follows the next batch's device."""
+        """Load what ``state`` returned; tensors follow the device of the next batch."""
         columns = [state[f"stored{number}"] for number in range(len(state) - 1)]
         count = min(int(state["count"]), self.capacity)
         self._stored = [_copy([column[i] for column in columns]) for i in range(count)]

@@ -1,7 +1,7 @@
-"""Losses that generator plugins share: adversarial, penalties of a discriminator, differences.
+"""Losses that generator plugins share: adversarial terms, penalties, differences.
 
-Each is a scalar float32 mean over samples, without a weight. Logits come as one tensor (B, ...) per
-discriminator head, without a sigmoid; a head's logits are averaged, then the heads.
+Each is a scalar float32 mean over samples, without a weight. Logits are one tensor (B, ...) per
+discriminator head, without a sigmoid. Logits are averaged within a head, then over heads.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ Heads = Sequence[Tensor]
 
 
 def nonsaturating_discriminator(real: Heads, fake: Heads) -> Tensor:
-    """-log D(x) - log(1 - D(G(z))): Goodfellow et al. 2014 (arXiv:1406.2661, eq. 1)."""
+    """Return -log D(x) - log(1 - D(G(z))): Goodfellow et al. 2014 (arXiv:1406.2661, eq. 1)."""
     return _heads(lambda r, f: F.softplus(-r).mean() + F.softplus(f).mean(), real, fake)
 
 
 def nonsaturating_generator(fake: Heads) -> Tensor:
-    """-log D(G(z)), whose gradient lasts: Goodfellow et al. 2014 (arXiv:1406.2661, sec. 3)."""
+    """Return -log D(G(z)): Goodfellow et al. 2014 (arXiv:1406.2661, sec. 3)."""
     return _heads(lambda f: F.softplus(-f).mean(), fake)
 
 
 def lsgan_discriminator(real: Heads, fake: Heads) -> Tensor:
-    """Least squares, 1 and 0, with a half: Mao et al. 2017 (arXiv:1611.04076, eq. 9)."""
+    """Return half the least squares to 1 and 0: Mao et al. 2017 (arXiv:1611.04076, eq. 9)."""
     return _heads(
         lambda r, f: 0.5 * ((r - 1).square().mean() + f.square().mean()),
         real,
@@ -38,33 +38,33 @@ def lsgan_discriminator(real: Heads, fake: Heads) -> Tensor:
 
 
 def lsgan_generator(fake: Heads) -> Tensor:
-    """Least squares towards "real": Mao et al. 2017 (arXiv:1611.04076, eq. 9), without its half."""
+    """Return least squares to "real": Mao et al. 2017 (arXiv:1611.04076, eq. 9), without 1/2."""
     return _heads(lambda f: (f - 1).square().mean(), fake)
 
 
 def hinge_discriminator(real: Heads, fake: Heads) -> Tensor:
-    """Hinge: Lim & Ye 2017 (arXiv:1705.02894); Miyato et al. 2018 (arXiv:1802.05957, eq. 16)."""
+    """Hinge loss: Lim & Ye 2017 (arXiv:1705.02894), Miyato et al. 2018 (1802.05957, eq. 16)."""
     return _heads(lambda r, f: F.relu(1 - r).mean() + F.relu(1 + f).mean(), real, fake)
 
 
 def hinge_generator(fake: Heads) -> Tensor:
-    """The hinge's generator, -D(G(z)): Miyato et al. 2018 (arXiv:1802.05957, eq. 17)."""
+    """Return -D(G(z)), for the hinge loss: Miyato et al. 2018 (arXiv:1802.05957, eq. 17)."""
     return _heads(lambda f: -f.mean(), fake)
 
 
 def wgan_critic(real: Heads, fake: Heads) -> Tensor:
-    """Minus the Wasserstein distance (Arjovsky et al. 2017, arXiv:1701.07875)."""
+    """Return minus the Wasserstein distance (Arjovsky et al. 2017, arXiv:1701.07875)."""
     return _heads(lambda r, f: f.mean() - r.mean(), real, fake)
 
 
 def wgan_generator(fake: Heads) -> Tensor:
-    """Minus the critic's value: Arjovsky et al. 2017 (arXiv:1701.07875, algorithm 1)."""
+    """Return minus the critic's value: Arjovsky et al. 2017 (arXiv:1701.07875, algorithm 1)."""
     return _heads(lambda f: -f.mean(), fake)
 
 
 @dataclass(frozen=True)
 class Adversarial:
-    """The losses of both players; ``midpoint``: logit between real and synthetic, if any."""
+    """Losses of both players; ``midpoint``: logit between real and synthetic, if any."""
 
     discriminator: Callable[[Heads, Heads], Tensor]
     generator: Callable[[Heads], Tensor]
@@ -72,7 +72,7 @@ class Adversarial:
 
 
 AdversarialName = Literal["nonsaturating", "lsgan", "hinge", "wgan"]
-"""For a plugin's option; the keys of ``ADVERSARIAL``."""
+"""Keys of ``ADVERSARIAL``, for a plugin's option."""
 
 ADVERSARIAL: Mapping[AdversarialName, Adversarial] = {
     "nonsaturating": Adversarial(nonsaturating_discriminator, nonsaturating_generator, 0.0),
@@ -83,24 +83,24 @@ ADVERSARIAL: Mapping[AdversarialName, Adversarial] = {
 
 
 def _heads(loss: Callable[..., Tensor], *players: Heads) -> Tensor:
-    """Mean over heads of a loss of one head's logits in full precision."""
+    """Return the mean over heads of a loss of one head, in full precision."""
     return torch.stack(
         [loss(*(logits.float() for logits in head)) for head in zip(*players, strict=True)]
     ).mean()
 
 
 Logits = Tensor | Sequence[Tensor]
-"""What a discriminator answers: (B, ...), or one such tensor per head."""
+"""Output of a discriminator: (B, ...), or one such tensor per head."""
 
 
 def gradient_penalty(
     critic: Callable[[Tensor], Logits], real: Tensor, fake: Tensor, eps: Tensor
 ) -> Tensor:
-    """Mean squared distance from 1 of the critic's gradient norm between real and synthetic.
+    """Return the gradient penalty: mean (|∇D| - 1)² between real and synthetic images.
 
     Gulrajani et al. 2017 (WGAN-GP, arXiv:1704.00028, eq. 3), without its weight (10 there), in
-    float32 even under autocast. The critic must not mix samples. ``eps``: share of the real image
-    (B, 1, ...), drawn by the caller, ``step.rand(1, 1, 1)`` in 2D.
+    float32 even under autocast. The critic must not mix samples. ``eps``: random share of the real
+    image (B, 1, ...), ``step.rand(1, 1, 1)`` in 2D.
     """
     with torch.autocast(real.device.type, enabled=False):
         mixed = torch.lerp(fake.detach().float(), real.detach().float(), eps).requires_grad_()
@@ -110,17 +110,17 @@ def gradient_penalty(
 
 
 def r1(images: Tensor, logits: Logits) -> Tensor:
-    """Half the mean squared gradient norm at real images, |∇D(x)|² / 2.
+    """Return R1: half the mean squared gradient norm at real images, |∇D(x)|² / 2.
 
     Mescheder et al. 2018 (arXiv:1801.04406, eq. 9), without its weight γ. Under fp16, compute the
-    logits with autocast off. ``images``: (B, C, ...), that require a gradient.
+    logits with autocast off. ``images``: (B, C, ...), which require a gradient.
     """
     (gradient,) = torch.autograd.grad(_values(logits).sum(), images, create_graph=True)
     return 0.5 * gradient.float().square().flatten(1).sum(1).mean()
 
 
 def drift(real: Logits) -> Tensor:
-    """Mean square of a critic's values of real samples: Karras et al. 2018, app. A.1 (0.001)."""
+    """Return the mean square of a critic's real values: Karras et al. 2018, app. A.1 (0.001)."""
     heads = [real] if isinstance(real, Tensor) else real
     return torch.stack([head.float().square().mean() for head in heads]).mean()
 
@@ -133,15 +133,15 @@ def clip_weights(module: nn.Module, limit: float) -> None:
 
 
 def _values(logits: Logits) -> Tensor:
-    """A sample's value (B,): the mean over its logits, then over heads."""
+    """Return the value of each sample (B,): the mean over its logits, then over heads."""
     heads = [logits] if isinstance(logits, Tensor) else logits
     return torch.stack([h.float().reshape(len(h), -1).mean(1) for h in heads]).mean(0)
 
 
 def l1(fake: Tensor, real: Tensor, *, lowpass: int = 1, weight: Tensor | None = None) -> Tensor:
-    """Mean absolute difference: Isola et al. 2017 (pix2pix, arXiv:1611.07004, eq. 3).
+    """Return the mean absolute difference: Isola et al. 2017 (pix2pix, arXiv:1611.07004, eq. 3).
 
-    ``lowpass``: edge in voxels of an averaging window, which leaves the grain to the adversarial
+    ``lowpass``: edge in voxels of an averaging window, so that texture is left to the adversarial
     term. ``weight``: (B, 1, ...) in [0, 1]; 0 leaves a voxel out.
     """
     difference = fake.float() - real.float()
@@ -154,7 +154,7 @@ def l1(fake: Tensor, real: Tensor, *, lowpass: int = 1, weight: Tensor | None = 
 
 
 def masked_l1(fake: Tensor, real: Tensor, mask: Tensor, *, lowpass: int = 1) -> Tensor:
-    """Mean absolute difference inside a mask (B, 1, ...), over samples; 0 of an empty one."""
+    """Return the mean absolute difference inside a mask (B, 1, ...); 0 for an empty mask."""
     inside = mask.float()
     difference = (fake.float() - real.float()) * inside
     if lowpass > 1:
@@ -167,7 +167,7 @@ def masked_l1(fake: Tensor, real: Tensor, mask: Tensor, *, lowpass: int = 1) -> 
 
 
 def feature_matching(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
-    """L1 of discriminator features: Wang et al. 2018 (pix2pixHD, arXiv:1711.11585, eq. 4)."""
+    """Return the L1 of discriminator features: Wang et al. 2018 (arXiv:1711.11585, eq. 4)."""
     return torch.stack(
         [F.l1_loss(f.float(), r.detach().float()) for r, f in zip(real, fake, strict=True)]
     ).mean()
@@ -181,12 +181,12 @@ def perceptual(
     weights: Sequence[float] | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """L1 between features of synthetic and real images in a network of the data's own domain.
+    """Return the perceptual loss: L1 between features of synthetic and real images.
 
     Johnson et al. 2016 (arXiv:1603.08155, eq. 2), with an L1 as in pix2pixHD. The network must have
-    been trained on the fold's training cases and nothing else, be frozen, and not mix samples.
-    ``weights``: of each layer; None averages. ``mask``: bool (B, 1, ...), where both are to look
-    alike; of coarser features those that see nothing else within their voxels.
+    been trained on the fold's training cases only, be frozen, and not mix samples. ``weights``: of
+    each layer; None averages. ``mask``: bool (B, 1, ...), where both images are compared. Coarse
+    voxels count if they lie in the mask as a whole.
     """
     with torch.no_grad():
         expected = features(real.detach())
@@ -201,6 +201,6 @@ def perceptual(
 
 
 def _shrunk(mask: Tensor, size: Sequence[int]) -> Tensor:
-    """A mask (B, 1, ...) at a coarser size: voxels of which no part is left out."""
+    """Return a mask (B, 1, ...) at a coarser size: voxels that lie inside as a whole."""
     pool = F.adaptive_max_pool3d if mask.ndim == 5 else F.adaptive_max_pool2d
     return 1 - pool((~mask).float(), tuple(size))

@@ -1,9 +1,9 @@
-"""Drawing volumes of any size, tile by tile, without seams.
+"""Tiled inference: volumes of any size, tile by tile, without boundary artefacts.
 
-A tile drawn with a halo is what the whole volume would be there, but for two things: coarse levels,
-which are held as a whole and made a tile at a time; and normalisation over a volume, whose mean and
-variance are gathered over all tiles first. The result is that of the whole volume but for rounding;
-memory is about a third, for one more pass per normalisation of a level.
+A tile with a halo equals that part of the whole volume, with two exceptions. Coarse levels are held
+as a whole and computed a tile at a time. Normalisation over a volume first gathers mean and
+variance over all tiles. The result is that of the whole volume but for rounding. Memory is about a
+third, at the cost of one more pass per normalisation of a level.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from gansynth.nn.networks.unet import UNetGenerator
 Window = tuple[slice, ...]
 """Half-open, one slice per spatial axis, each with a start and a stop."""
 ConditionAt = Callable[[Window], Tensor]
-"""Condition channels (B, K, ...) of a window of the volume."""
+"""Window -> condition channels (B, K, ...) of that window."""
 LIMIT = 2**29
-"""Bytes that features of the finest level may take before a volume is drawn in tiles by itself."""
+"""Most bytes of features of the finest level before tiles are used by default."""
 EDGE = 96
-"""Edge in voxels of those tiles."""
+"""Edge in voxels of the default tiles."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One piece of a grid; the cores of all tiles are the grid, each voxel once."""
+    """A tile of a grid; the cores of all tiles cover the grid, each voxel once."""
 
     core: Window
     outer: Window
 
     @property
     def inner(self) -> Window:
-        """The core, counted from the beginning of ``outer``."""
+        """Return the core, relative to the start of ``outer``."""
         return tuple(
             slice(c.start - o.start, c.stop - o.start)
             for c, o in zip(self.core, self.outer, strict=True)
@@ -50,13 +50,13 @@ class Tile:
 
 
 def cut(x: Tensor, window: Window) -> Tensor:
-    """A window of (B, C, ...)."""
+    """Cut a window of (B, C, ...)."""
     index: Any = (..., *window)
     return x[index]
 
 
 def tiles(size: Sequence[int], edge: int, halo: int) -> Iterator[Tile]:
-    """Cut a grid into tiles with cores of ``edge``, smaller at the far ends, and a halo."""
+    """Yield tiles of a grid with cores of ``edge``, smaller at the far ends, and a halo."""
     for corner in product(*(range(0, n, edge) for n in size)):
         core = tuple(slice(c, min(c + edge, n)) for c, n in zip(corner, size, strict=True))
         yield Tile(
@@ -69,9 +69,9 @@ def tiles(size: Sequence[int], edge: int, halo: int) -> Iterator[Tile]:
 
 
 def tiled(draw: Callable[[Window], Tensor], size: Sequence[int], edge: int, halo: int) -> Tensor:
-    """What ``draw`` gives of a whole grid, (B, C, ...), a tile at a time.
+    """Compute ``draw`` on a whole grid, (B, C, ...), a tile at a time.
 
-    ``draw``: window -> (B, C, ...), right at least ``halo`` voxels away from the window's faces.
+    ``draw``: window -> (B, C, ...), correct from ``halo`` voxels inside the window's faces.
     """
     whole: Tensor | None = None
     for tile in tiles(size, edge, halo):
@@ -83,10 +83,10 @@ def tiled(draw: Callable[[Window], Tensor], size: Sequence[int], edge: int, halo
     return whole
 
 
-def tile_edge(net: UNetGenerator, size: Sequence[int], asked: int) -> int:
-    """Edge of the tiles for a volume: as asked, 0 for one piece unless it were too large."""
+def tile_edge(net: UNetGenerator, size: Sequence[int], requested: int) -> int:
+    """Return the edge of the tiles for a volume; 0 for the whole volume at once."""
     features = 4 * prod(size) * net.widths[0]  # bytes, float32
-    edge = asked or (EDGE if features > LIMIT else 0)
+    edge = requested or (EDGE if features > LIMIT else 0)
     return edge if max(size) > edge else 0
 
 
@@ -98,10 +98,10 @@ def draw_tiled(
     latents: Sequence[Tensor],
     edge: int,
 ) -> Tensor:
-    """The image that a network in evaluation mode draws of a whole volume, made in tiles.
+    """Return the image of a whole volume by a network in evaluation mode, in tiles.
 
-    ``latents``: (B, channels, ...) of each of ``net.latent_shapes(size)``, of the whole volume.
-    Returns (B, out_channels, ...): ``net(condition of all, latents)`` but for rounding.
+    ``latents``: (B, channels, ...) for each of ``net.latent_shapes(size)``, whole volume.
+    Returns (B, out_channels, ...), equal to the network on the whole volume but for rounding.
     """
     with shared_norms(net):
         return _TiledUNet(net, condition, size, latents, edge).draw()
@@ -156,7 +156,7 @@ class _TiledUNet:
         return self.net.enter(self.condition(window))
 
     def _descend(self, i: int, window: Window) -> Tensor:
-        """A window of level ``i + 1``."""
+        """Return a window of level ``i + 1``."""
         finer = _finer(window, self.net.strides[i], self.shapes[i])
         return self.net.descend(i, self._skip(i, finer))
 
@@ -169,12 +169,12 @@ class _TiledUNet:
         return self.net.refine(i, x, self._noise(i, window))
 
     def _finish(self, x: Tensor, window: Window) -> Tensor:
-        """A window of the image; of what it is made of, if that is of another resolution."""
+        """Return a window of the image, or of its features if their resolution differs."""
         last = self.net.finish if self.net.outer is None else self.net.prepare
         return last(x, *self._noise(None, window))
 
     def _painted(self, finest: Tensor) -> Tensor:
-        """The image from all that ``_finish`` gave."""
+        """Return the image from the results of ``_finish``."""
         outer = self.net.outer
         if outer is None:
             return finest
@@ -189,11 +189,11 @@ class _TiledUNet:
         return tiled(draw, self.size, self.edge, 0)
 
     def _noise(self, level: int | None, window: Window) -> list[Tensor]:
-        own = self.net.latents_of(level, self.latents)
-        return [cut(latent, window) for latent in own]
+        level_latents = self.net.latents_of(level, self.latents)
+        return [cut(latent, window) for latent in level_latents]
 
     def _widen(self, i: int, window: Window) -> Tensor:
-        """A window of what ``net.widen`` makes of the decoder's level ``i + 1``."""
+        """Return a window of ``net.widen`` of the decoder's level ``i + 1``."""
         narrow, mode = self.net.narrow[i], self.net.style.up
         strides, coarse = self.net.strides[i], self.shapes[i + 1]
         source = _coarser(window, strides, coarse)
@@ -215,12 +215,12 @@ class _TiledUNet:
         self,
         draw: Callable[[Window], Tensor],
         level: int,
-        own: Sequence[nn.Module],
+        modules: Sequence[nn.Module],
         around: Sequence[nn.Module] = (),
     ) -> Tensor:
-        """Draw a level; ``own`` modules are its normalisations', ``around`` widen its halo."""
-        halo = _reach([*own, *around])
-        self._settle(draw, level, own, halo)
+        """Compute a level with normalisations in ``modules``; ``around`` adds to its halo."""
+        halo = _reach([*modules, *around])
+        self._settle(draw, level, modules, halo)
         return tiled(draw, self.shapes[level], self.edge, halo)
 
     def _settle(
@@ -230,7 +230,7 @@ class _TiledUNet:
         modules: Sequence[nn.Module],
         halo: int | None = None,
     ) -> None:
-        """Fix the statistics of the normalisations in ``modules``, in the order they run in."""
+        """Fix the statistics of the normalisations in ``modules``, in order of execution."""
         halo = _reach(modules) if halo is None else halo
         for norm in whole_norms(modules):
             for tile in tiles(self.shapes[level], self.edge, halo):
@@ -244,20 +244,20 @@ class _TiledUNet:
 
 
 def _finer(window: Window, strides: Sequence[int], size: Sequence[int]) -> Window:
-    """A window of a grid of ``size`` that a coarser window was made from."""
+    """Return the window of a grid of ``size`` from which a coarser window is computed."""
     axes = zip(window, strides, size, strict=True)
     return tuple(slice(w.start * s, min(w.stop * s, n)) for w, s, n in axes)
 
 
 def _coarser(window: Window, strides: Sequence[int], size: Sequence[int]) -> Window:
-    """A window of a coarser grid of ``size``, with all that a finer window is enlarged from."""
-    # Two coarse voxels on either side are as far as a cubic kernel sees.
+    """Return the window of a coarser grid of ``size`` from which a finer window is enlarged."""
+    # A cubic kernel reaches two coarse voxels to either side.
     axes = zip(window, strides, size, strict=True)
     return tuple(slice(max(w.start // s - 3, 0), min(-(-w.stop // s) + 3, n)) for w, s, n in axes)
 
 
 def _reach(modules: Iterable[nn.Module]) -> int:
-    """Voxels that a chain of modules sees to either side, at most."""
+    """Return the receptive field of a chain of modules, in voxels to either side, at most."""
     kernels = [
         max(module.kernel_size) // 2
         for top in modules
@@ -269,11 +269,11 @@ def _reach(modules: Iterable[nn.Module]) -> int:
 
 
 class Gathered(Exception):
-    """A tile has been counted; there is no need to go on with it."""
+    """Ends the pass of a tile whose statistics were gathered."""
 
 
 class SharedNorm:
-    """Stands in for a normalisation's ``forward``: counts and ends the pass until settled."""
+    """Replaces a normalisation's ``forward``: gathers and ends the pass until settled."""
 
     def __init__(self, norm: Any) -> None:
         self.norm = norm
@@ -283,7 +283,7 @@ class SharedNorm:
         self.statistics: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Count (B, C, ...) and raise ``Gathered``, or normalise it."""
+        """Gather statistics of (B, C, ...) and raise ``Gathered``, or normalise it."""
         groups = getattr(self.norm, "num_groups", x.shape[1])
         if self.statistics is None:
             index: Any = (..., *self.inner)
@@ -297,14 +297,14 @@ class SharedNorm:
         shift = -mean * scale
         if self.norm.bias is not None:
             shift = shift + self.norm.bias
-        ones = [1] * (x.ndim - 2)
+        spatial = [1] * (x.ndim - 2)
         scaled = torch.addcmul(
-            shift.view(*shift.shape, *ones), x.float(), scale.view(*scale.shape, *ones)
+            shift.view(*shift.shape, *spatial), x.float(), scale.view(*scale.shape, *spatial)
         )
         return scaled.to(x.dtype)
 
     def settle(self) -> None:
-        """Take what was counted for all there is."""
+        """Compute the statistics from all gathered tiles."""
         assert isinstance(self.sums, Tensor)
         mean, square = self.sums / self.count
         variance = (square - mean * mean).clamp(min=0)
@@ -312,7 +312,7 @@ class SharedNorm:
 
 
 def whole_norms(modules: Iterable[nn.Module]) -> list[Any]:
-    """The normalisations below some modules that use statistics of the volume at hand, in order."""
+    """Return the normalisations below modules that use statistics of the volume, in order."""
     return [
         m
         for top in modules
@@ -324,7 +324,7 @@ def whole_norms(modules: Iterable[nn.Module]) -> list[Any]:
 
 @contextmanager
 def shared_norms(net: nn.Module) -> Iterator[None]:
-    """Norms of a network that see whole volumes share their statistics among tiles meanwhile."""
+    """Let the normalisations of a network share their statistics among tiles."""
     norms = whole_norms([net])
     for norm in norms:
         norm.forward = SharedNorm(norm)

@@ -1,8 +1,8 @@
-"""Checkpoints of everything: safetensors for tensors, JSON for the rest, published by one rename.
+"""Checkpoints: safetensors for tensors, JSON for the rest, published by one rename.
 
 ``step-00000500`` has ``tensors.safetensors`` (networks, averages, optimiser moments),
-``ema.safetensors`` and ``state.json`` (with SHA-256 of both). It appears whole or not at all; the
-last two are kept; a damaged one is passed over with a word.
+``ema.safetensors`` and ``state.json`` (with SHA-256 of both). It is published whole or not at all.
+The last two are kept. A damaged one is skipped with a note.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TENSORS, EMA, STATE = "tensors.safetensors", "ema.safetensors", "state.json"
 
 @dataclass
 class Checkpoint:
-    """A checkpoint that was read and found whole."""
+    """A checkpoint that was read and is whole."""
 
     folder: Path
     tensors: dict[str, Tensor]
@@ -48,7 +48,7 @@ def save(
     ema: Mapping[str, Tensor],
     state: Mapping[str, Any],
 ) -> Path:
-    """Publish a checkpoint below ``folder``, drop all but the last two; its folder."""
+    """Publish a checkpoint below ``folder``, keep the last two; return its folder."""
     from safetensors.torch import save as to_bytes
 
     final = folder / f"step-{step:08d}"
@@ -61,14 +61,14 @@ def save(
             write_bytes_atomic(temporary / name, to_bytes(plain))
         hashes = {name: sha256_file(temporary / name) for name in (TENSORS, EMA)}
         write_json_atomic(temporary / STATE, {**state, "step": step, "sha256": hashes})
-        # One of this step that is there already was damaged, and passed over.
+        # An existing checkpoint of this step was damaged and skipped.
         shutil.rmtree(final, ignore_errors=True)
     drop_old(folder, final)
     return final
 
 
 def bytes_of(nets: Mapping[str, nn.Module], ema: Collection[str]) -> int:
-    """Bytes of a checkpoint of networks under training by Adam; less with other optimisers."""
+    """Return the bytes of a checkpoint with Adam; other optimisers need less."""
     held: dict[str, int] = {
         name: sum(v.nbytes for v in net.state_dict().values()) for name, net in nets.items()
     }
@@ -77,18 +77,18 @@ def bytes_of(nets: Mapping[str, nn.Module], ema: Collection[str]) -> int:
 
 
 def drop_old(folder: Path, newest: Path) -> None:
-    """Keep ``KEPT`` checkpoints up to a whole one, and whatever is newer."""
+    """Keep ``KEPT`` checkpoints up to ``newest``, and any newer ones."""
     upto = [path for path in sorted(folder.glob("step-*")) if path.name <= newest.name]
     for old in upto[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
 
 
 def latest(
-    folder: Path, fits: Callable[[Checkpoint], bool] = lambda found: True
+    folder: Path, fits: Callable[[Checkpoint], bool] = lambda whole: True
 ) -> Checkpoint | None:
-    """The newest checkpoint that is whole and fits; None if there has never been one.
+    """Return the newest whole checkpoint that fits; None if there are none.
 
-    Raises IntegrityFault: if there are checkpoints and every one of them is damaged.
+    Raises IntegrityFault: every checkpoint is damaged.
     """
     damaged: list[str] = []
     for candidate in sorted(folder.glob("step-*"), reverse=True):
@@ -99,9 +99,9 @@ def latest(
         except (GansynthError, OSError, ValueError, KeyError, TypeError) as error:
             damaged.append(f"{candidate.name}: {error}")
             continue
-        found = Checkpoint(candidate, tensors, state, damaged)
-        if fits(found):
-            return found
+        whole = Checkpoint(candidate, tensors, state, damaged)
+        if fits(whole):
+            return whole
     if damaged:
         raise IntegrityFault(
             f"{folder}: every checkpoint is damaged ({'; '.join(damaged)}); expected a whole one. "
@@ -111,14 +111,14 @@ def latest(
 
 
 def load_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
-    """Read a safetensors file; IntegrityFault: it is missing, or of another SHA-256."""
+    """Read a safetensors file. Raises IntegrityFault: it is missing, or its SHA-256 differs."""
     from safetensors.torch import load_file
 
     if not path.is_file():
         raise IntegrityFault(f"{path}: missing, expected a safetensors file")
-    found = sha256_file(path)
-    if found != sha256:
-        raise IntegrityFault(f"{path}: SHA-256 is {found[:12]}..., expected {sha256[:12]}...")
+    digest = sha256_file(path)
+    if digest != sha256:
+        raise IntegrityFault(f"{path}: SHA-256 is {digest[:12]}..., expected {sha256[:12]}...")
     loaded: dict[str, Tensor] = load_file(path)
     return loaded
 
@@ -128,7 +128,7 @@ def collect(
     averages: Mapping[str, Tensor],
     optimizers: Mapping[str, torch.optim.Optimizer],
 ) -> dict[str, Tensor]:
-    """Every tensor of a training by name: ``net/``, ``ema/`` and ``optim/`` entries."""
+    """Return every tensor of a training by name: ``net/``, ``ema/`` and ``optim/`` entries."""
     tensors = {f"net/{n}/{k}": v for n, net in nets.items() for k, v in net.state_dict().items()}
     tensors.update({f"ema/{k}": v for k, v in averages.items()})
     names = {id(p): f"{n}/{k}" for n, net in nets.items() for k, p in net.named_parameters()}
@@ -147,19 +147,21 @@ def restore(
     optimizers: Mapping[str, torch.optim.Optimizer],
     folder: Path | None = None,
 ) -> None:
-    """Put back what ``collect`` took, never partially; IntegrityFault: another architecture."""
-    wanted = {
+    """Load what ``collect`` returned, never partially. Raises IntegrityFault: other shapes."""
+    expected = {
         f"net/{n}/{k}": v.shape for n, net in nets.items() for k, v in net.state_dict().items()
     }
-    wanted.update({f"ema/{k}": v.shape for k, v in averages.items()})
-    found = {k: v.shape for k, v in tensors.items() if k.startswith(("net/", "ema/"))}
-    differing = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
+    expected.update({f"ema/{k}": v.shape for k, v in averages.items()})
+    shapes = {k: v.shape for k, v in tensors.items() if k.startswith(("net/", "ema/"))}
+    differing = sorted(
+        k for k in expected.keys() | shapes.keys() if expected.get(k) != shapes.get(k)
+    )
     if differing:
         raise IntegrityFault(
             f"{folder or 'checkpoint'}: {len(differing)} tensor(s) do not fit these networks, "
-            f"first {differing[0]}: {found.get(differing[0])}, expected "
-            f"{wanted.get(differing[0])}; the training was begun with other options, or by another "
-            "version of its plugin, and cannot go on. Train into a new folder, -o"
+            f"first {differing[0]}: {shapes.get(differing[0])}, expected "
+            f"{expected.get(differing[0])}. The training began with other options, or with another "
+            "version of its plugin, and cannot be resumed. Train into a new folder, -o"
         )
     for name, net in nets.items():
         prefix = f"net/{name}/"
@@ -180,7 +182,7 @@ def _restore_optimizer(
 ) -> None:
     parameters = {f"{n}/{k}": p for n, net in nets.items() for k, p in net.named_parameters()}
     prefix = f"optim/{player}/"
-    # A checkpoint from before a player's first step has no moments of it, nor must the optimiser.
+    # Before a player's first step, a checkpoint has no moments, so the optimiser gets none.
     optimizer.state.clear()
     for key, value in tensors.items():
         if not key.startswith(prefix):

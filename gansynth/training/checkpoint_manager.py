@@ -1,4 +1,4 @@
-"""The run folder's checkpoints as the training loop uses them, and what else it calls."""
+"""Checkpoints of a run folder for the training loop, and its callbacks."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from gansynth.training import checkpoint
 from gansynth.training.state import Learner
 
 MOST_ROLLBACKS = 3
-"""Times a run goes back to a checkpoint before it gives up."""
+"""Most rollbacks of a run before it fails."""
 
 
 @dataclass
 class Callbacks:
-    """What else happens during a training; all of it in the first process only.
+    """Callbacks of a training, called in the first process only.
 
-    ``checkpoint``: called with each published checkpoint, and the one resumed from, and its step.
-    ``stop``: asked after every step; a signal's number, 0 to go on.
+    ``checkpoint``: called with each published or resumed checkpoint and its step. ``stop``:
+    called after every step; returns the number of a signal, 0 to continue.
     """
 
     checkpoint: Callable[[Path, int], None] = lambda path, step: None
@@ -37,7 +37,7 @@ class Callbacks:
 
 
 class Shelf:
-    """The run folder's checkpoints, as the loop uses them."""
+    """Checkpoints of a run folder, for the training loop."""
 
     def __init__(
         self,
@@ -52,34 +52,34 @@ class Shelf:
         self.callbacks, self.team = callbacks, team
 
     def take_up(self, announce_start: bool) -> tuple[int | None, list[str]]:
-        """Go on from the newest whole checkpoint: its step (None if there is none), and notes."""
-        found = None if self.folder is None else checkpoint.latest(self.folder)
-        # Nobody may publish or drop a checkpoint while others still look for the newest.
+        """Resume from the newest whole checkpoint; return its step (None without one) and notes."""
+        newest = None if self.folder is None else checkpoint.latest(self.folder)
+        # No process may publish or drop a checkpoint while others look for the newest.
         self.team.wait()
-        if found is None:
+        if newest is None:
             return None, []
-        self.learner.restore(found)
-        step: int = found.state["step"]
-        if self.team.leads:  # a kill may have come before they were dropped
-            checkpoint.drop_old(found.folder.parent, found.folder)
+        self.learner.restore(newest)
+        step: int = newest.state["step"]
+        if self.team.leads:  # an earlier process may have been killed before
+            checkpoint.drop_old(newest.folder.parent, newest.folder)
         if (step or announce_start) and self.team.leads:
-            # Whoever keeps track of checkpoints may have been killed before it heard of this one.
-            self.callbacks.checkpoint(found.folder, step)
-        return step, found.passed_over + self._not_identical(found.state)
+            # A killed process may not have recorded this checkpoint.
+            self.callbacks.checkpoint(newest.folder, step)
+        return step, newest.passed_over + self._not_identical(newest.state)
 
     def publish(self, step: int, announce: bool = True) -> str:
-        """Write a checkpoint, or say what is not finite; nothing without a folder."""
+        """Write a checkpoint; return what is non-finite instead. Without a folder, do nothing."""
         if self.folder is None:
             return ""
         tensors = self.learner.tensors()
-        sick = (name for name, value in tensors.items() if not torch.isfinite(value).all())
-        name = next(sick, "")
-        ill = f"{name} holds NaN or infinite values after step {step}" if name else ""
-        # Processes hold things of their own (a pool, batch statistics); all go on, or none does.
-        if self.team.any(bool(ill), self.learner.generator.device):
-            ill = ill or f"another process holds NaN or infinite values after step {step}"
-        if ill:
-            return ill
+        non_finite = (name for name, value in tensors.items() if not torch.isfinite(value).all())
+        name = next(non_finite, "")
+        fault = f"{name} holds NaN or infinite values after step {step}" if name else ""
+        # Processes hold tensors of their own (pool, batch statistics): all continue, or none.
+        if self.team.any(bool(fault), self.learner.generator.device):
+            fault = fault or f"another process holds NaN or infinite values after step {step}"
+        if fault:
+            return fault
         if self.team.leads:
             with disk_errors(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -91,31 +91,31 @@ class Shelf:
         return ""
 
     def clear(self) -> tuple[None, list[str]]:
-        """Forget what an earlier run left; no step, no notes."""
+        """Delete the checkpoints of an earlier run; return no step and no notes."""
         if self.folder is not None and self.team.leads:
             shutil.rmtree(self.folder, ignore_errors=True)
         return None, []
 
-    def roll_back(self, ill: str) -> int:
-        """Return to the newest checkpoint and halve the rates; its step."""
+    def roll_back(self, fault: str) -> int:
+        """Return to the newest checkpoint and halve the rates; return its step."""
         assert self.folder is not None
         count = self.learner.rollbacks + 1
-        found = checkpoint.latest(self.folder)
-        assert found is not None, "the start was published"
-        self.learner.restore(found)
+        newest = checkpoint.latest(self.folder)
+        assert newest is not None, "the start was published"
+        self.learner.restore(newest)
         self.learner.rollbacks = count
-        step: int = found.state["step"]
+        step: int = newest.state["step"]
         self.callbacks.reporter.warn(
-            f"training: {ill}, expected finite numbers; back to step {step} at {0.5**count:g} of "
+            f"training: {fault}, expected finite numbers; back to step {step} at {0.5**count:g} of "
             f"the learning rates (time {count} of {MOST_ROLLBACKS})"
         )
         return step
 
     def preview(self, step: int) -> None:
-        """Let the first process draw a sheet with the averaged weights, unless told to stop."""
+        """Write a preview grid of the averaged weights in the first process, unless stopping."""
         stop = self.callbacks.stop
         if self.team.leads and self.callbacks.preview is not None and not stop.number:
-            # The averages go back deferred: live weights must be whole when they are checkpointed.
+            # Signals are deferred here: live weights must be whole when they are checkpointed.
             with self.learner.averaged(), stop.giving_up():
                 self.callbacks.preview(step)
 

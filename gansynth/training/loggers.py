@@ -1,8 +1,8 @@
-"""``metrics.csv``, and ``--log``: losses and sheets also for TensorBoard, W&B or MLflow.
+"""``metrics.csv``, and ``--log``: losses and preview grids for TensorBoard, W&B or MLflow.
 
-Nothing leaves the machine unless the user's environment says so (``WANDB_MODE``,
-``MLFLOW_TRACKING_URI``). Logs lie below ``logs/``; a resumed run goes on in them. A logger that
-fails later is left out with one warning.
+Nothing leaves the machine unless the user's environment asks for it (``WANDB_MODE``,
+``MLFLOW_TRACKING_URI``). Logs are below ``logs/``; a resumed run continues them. A logger that
+fails later is dropped with one warning.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from gansynth.runtime.files import disk_errors, read_json, write_bytes_atomic, w
 
 FILE = "metrics.csv"
 NO_PLAYERS = ("diversity",)
-"""Whose values are no losses."""
+"""Prefixes of values that are not losses."""
 FOLDER = "logs"
 PROJECT = "gansynth"
-"""What W&B calls a project and MLflow an experiment."""
+"""Name of the W&B project and the MLflow experiment."""
 
 
 class MetricsLog:
-    """Averages of named values, a line of ``metrics.csv`` per tick; ``nan`` where none came in."""
+    """Averages of named values, one line of ``metrics.csv`` per tick; ``nan`` where missing."""
 
     def __init__(self, folder: Path | None, start: int = 0) -> None:
         self._path = None if folder is None else folder / FILE
@@ -38,7 +38,7 @@ class MetricsLog:
         self._columns: list[str] = []
         self._rows: list[dict[str, str]] = []
         if self._path is not None and self._path.exists():
-            # What follows the last line's end was cut off by whatever ended the run.
+            # An incomplete last line was cut off when the run ended.
             lines = self._path.read_text(encoding="utf-8").split("\n")[:-1]
             self._columns = lines[0].split(",") if lines else []
             rows = [dict(zip(self._columns, line.split(","), strict=False)) for line in lines[1:]]
@@ -46,26 +46,26 @@ class MetricsLog:
         self.rewind(start)
 
     def rewind(self, step: int) -> None:
-        """Drop what came after a step: it will be written again."""
+        """Drop lines after a step: they will be written again."""
         self._sums.clear()
         self._rows = [row for row in self._rows if int(row["step"]) <= step]
         if self._path is not None and self._path.exists():
             self._rewrite(self._path)
 
     def add(self, values: Mapping[str, float]) -> None:
-        """Values of one step."""
+        """Add the values of one step."""
         for name, value in values.items():
             self._sums.setdefault(name, []).append(value)
 
     def write(self, step: int, images: int, seconds: float) -> dict[str, float]:
-        """End a tick: write and return the averages since the last one."""
+        """End a tick: write and return the averages since the last tick."""
         means = {name: sum(v) / len(v) for name, v in self._sums.items()}
         self._sums.clear()
         if self._path is not None:
             row = {"step": str(step), "images": str(images), "seconds": f"{seconds:.2f}"}
             row.update({name: f"{mean:.6g}" for name, mean in means.items()})
             self._rows.append(row)
-            # A term that came in for the first time (a lazy regulariser's) is a new column.
+            # A new term, e.g. of a lazy regulariser, is a new column.
             columns = list(dict.fromkeys([*self._columns, *row]))
             if columns != self._columns:
                 self._columns = columns
@@ -85,23 +85,23 @@ class MetricsLog:
 
 
 def short_losses(values: Mapping[str, float]) -> dict[str, float]:
-    """``{"G": 0.41, "D": 0.52}``: each player's loss, the sum of its terms, under its initial."""
-    found: dict[str, float] = {}
+    """Return each player's loss, the sum of its terms: ``{"G": 0.41, "D": 0.52}``."""
+    losses: dict[str, float] = {}
     for name, value in values.items():
         player, slash, _ = name.partition("/")
         if slash and player not in NO_PLAYERS:
-            found[player[0].upper()] = found.get(player[0].upper(), 0.0) + value
-    return found
+            losses[player[0].upper()] = losses.get(player[0].upper(), 0.0) + value
+    return losses
 
 
 class Logger(Protocol):
-    """One place to log to."""
+    """A destination of logs."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Named numbers, all of them finite."""
+        """Log named finite numbers."""
 
     def picture(self, step: int, path: Path) -> None:
-        """A PNG."""
+        """Log a PNG."""
 
     def close(self) -> None:
         """Write what is pending."""
@@ -115,12 +115,12 @@ class Loggers:
         self._warn = warn
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Log named numbers of a step; those that are not finite are left out."""
+        """Log named numbers of a step, without non-finite ones."""
         finite = {name: float(v) for name, v in values.items() if math.isfinite(v)}
         self._each(lambda logger: logger.scalars(step, finite))
 
     def picture(self, step: int, path: Path) -> None:
-        """Log a PNG as the sheet of a step."""
+        """Log a PNG as the preview grid of a step."""
         self._each(lambda logger: logger.picture(step, path))
 
     def close(self) -> None:
@@ -132,7 +132,7 @@ class Loggers:
         for name, logger in list(self._opened.items()):
             try:
                 do(logger)
-            except Exception as error:  # a full disk, a server that is gone: training goes on
+            except Exception as error:  # e.g. a full disk or a lost server: training continues
                 del self._opened[name]
                 text = " ".join(str(error).split())
                 self._warn(
@@ -154,10 +154,10 @@ def open_loggers(
     *,
     warn: Callable[[str], None] | None = None,
 ) -> Loggers:
-    """Open loggers for a run; ``warn``: called when one fails later, stderr if None.
+    """Open loggers for a run. ``warn``: called when one fails later; stderr if None.
 
-    Raises UsageFault: an unknown name; EnvironmentFault: a package is missing, or one cannot be
-    opened.
+    Raises UsageFault: an unknown name. EnvironmentFault: a package is missing, or a logger cannot
+    be opened.
     """
     if warn is None:
         from gansynth.runtime.progress import RichReporter
@@ -178,9 +178,9 @@ def open_loggers(
 
 
 def check_loggers(names: Sequence[str]) -> None:
-    """Refuse loggers that cannot be opened, before anything long starts; nothing is imported.
+    """Refuse loggers that cannot be opened, before the training; nothing is imported.
 
-    Raises UsageFault: an unknown name; EnvironmentFault: its package is not installed.
+    Raises UsageFault: an unknown name. EnvironmentFault: its package is not installed.
     """
     for name in names:
         if name not in LOGGERS:
@@ -201,7 +201,7 @@ def _not_opened(name: str, error: Exception) -> EnvironmentFault:
             f"--log {name}: its package does not import ({text}); pip install gansynth[{name}]"
         )
     return EnvironmentFault(
-        f"--log {name}: cannot be opened: {type(error).__name__}: {text}; mend it, or leave "
+        f"--log {name}: cannot be opened: {type(error).__name__}: {text}; fix it, or leave "
         f"--log {name} out"
     )
 
@@ -238,7 +238,7 @@ class _TensorBoard:
             self._writer.close()
 
     def _at(self, step: int, *, back: bool = False) -> Any:
-        """The writer; a new one that replaces what was logged from this step on, if any was."""
+        """Return the writer; a new one replaces logs from this step on."""
         if self._writer is not None and not back:
             return self._writer
         self.close()
@@ -250,12 +250,12 @@ class _TensorBoard:
 
 
 class _Wandb:
-    """A W&B run below ``logs/wandb``; ``wandb sync`` sends an offline one when the user wants."""
+    """A W&B run below ``logs/wandb``; ``wandb sync`` uploads an offline run."""
 
     def __init__(self, place: Path, config: Mapping[str, Any]) -> None:
         mode = os.environ.get("WANDB_MODE", "offline")
         if mode != "online":
-            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it reports crashes home
+            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it would send crash reports
         import wandb
 
         self._wandb: Any = wandb
@@ -270,7 +270,7 @@ class _Wandb:
             save_code=False,
             settings=wandb.Settings(silent=True, console="off", disable_git=True),
         )
-        # A step of ours, because W&B's own may never go back, and a rollback does.
+        # An own step metric: W&B's step cannot decrease, as a rollback needs.
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
 
@@ -285,7 +285,7 @@ class _Wandb:
 
 
 class _Mlflow:
-    """An MLflow run in ``logs/mlflow.db``, or where ``MLFLOW_TRACKING_URI`` says."""
+    """An MLflow run in ``logs/mlflow.db``, or at ``MLFLOW_TRACKING_URI``."""
 
     def __init__(self, place: Path, config: Mapping[str, Any]) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -302,15 +302,15 @@ class _Mlflow:
         if note.exists():
             self._run = str(read_json(note)["run"])
             self._client.update_run(self._run, status="RUNNING")
-            # Of a run folder that was moved: MLflow would write to where it was.
+            # In a moved run folder, MLflow would write to the old place.
             where = self._client.get_run(self._run).info.artifact_uri
             self._pictures = elsewhere is not None or where.startswith(place.as_uri())
             return
         artifacts = None if elsewhere else (place / "mlflow").as_uri()
-        found = self._client.get_experiment_by_name(PROJECT)
+        existing = self._client.get_experiment_by_name(PROJECT)
         experiment = (
-            found.experiment_id
-            if found is not None
+            existing.experiment_id
+            if existing is not None
             else self._client.create_experiment(PROJECT, artifact_location=artifacts)
         )
         self._run = self._client.create_run(experiment, run_name=place.parent.name).info.run_id
@@ -337,20 +337,20 @@ LOGGERS: Mapping[str, Callable[[Path, Mapping[str, Any]], Logger]] = {
     "wandb": _Wandb,
     "mlflow": _Mlflow,
 }
-"""Name -> what opens it in a folder with a run's settings; package and extra have that name."""
+"""Name -> constructor (folder, settings of the run); package and extra have that name."""
 
 
 def _identity(note: Path) -> str:
-    """The id of a log, the same each time a run is resumed."""
+    """Return the id of a log, the same each time a run is resumed."""
     if not note.exists():
         write_json_atomic(note, {"id": secrets.token_hex(4)})
     return str(read_json(note)["id"])
 
 
 def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested document in one level: ``{"a": {"b": 1}}`` is ``{"a.b": 1}``."""
-    found: dict[str, Any] = {}
+    """Flatten a nested document: ``{"a": {"b": 1}}`` becomes ``{"a.b": 1}``."""
+    result: dict[str, Any] = {}
     for key, value in document.items():
         nested = isinstance(value, Mapping)
-        found.update(flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value})
-    return found
+        result.update(flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value})
+    return result

@@ -1,7 +1,7 @@
-"""The training loop: one function for every GAN here; ``backward`` is what a dry run shares.
+"""The training loop of every GAN here; a dry run shares ``backward``.
 
-What is random is keyed by seed and step, so a run that was cut off goes on as if it had not been:
-on one CPU process with the same number of threads, to the bit.
+Random numbers are keyed by seed and step. So an interrupted run resumes bit for bit, on one CPU
+process with the same number of threads.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ from gansynth.training.loggers import MetricsLog, short_losses
 from gansynth.training.state import Learner
 
 Batches = Callable[[int, Stage, range], Batch]
-"""(step, stage, numbers of the samples wanted) -> real cases on the CPU, the same for the same
-arguments; a step's whole batch has the numbers 0 to ``batch_size - 1``."""
+"""(step, stage, numbers of samples) -> real cases on the CPU, the same for the same arguments.
+
+The whole batch of a step has the numbers 0 to ``batch_size - 1``."""
 
 FIRST_PREVIEW = 15.0
-"""Seconds of training after which the first sheet is drawn, whatever ``sample_every`` says."""
+"""Seconds of training until the first preview grid, whatever ``sample_every`` is."""
 
 
 class FitOptions(SetOptions):
-    """Options of the loop itself, the same for every generator."""
+    """Options of the training loop, the same for every generator."""
 
     needs: ClassVar[Needs] = {"decay_from": "decay"}
 
@@ -48,7 +49,7 @@ class FitOptions(SetOptions):
     )
     batch_size: int = Field(2, ge=1, description="real cases a step, of all processes together")
     accumulate: int = Field(
-        1, ge=1, description="parts a process does its share in, to save memory"
+        1, ge=1, description="parts of a process's share of the batch, to save memory"
     )
     patch: Size | None = Field(
         None,
@@ -62,19 +63,19 @@ class FitOptions(SetOptions):
         "none", description="how learning rates fall to 0 by the last step"
     )
     decay_from: float = Field(0.5, ge=0, lt=1, description="share of the steps before they fall")
-    clip_norm: float = Field(0, ge=0, description="most norm of a player's gradient; 0: any")
+    clip_norm: float = Field(0, ge=0, description="largest norm of a player's gradient; 0: off")
     ema_half_life: float = Field(
-        1000, ge=0, description="half-life in images of the moving average that draws samples"
+        1000, ge=0, description="half-life of the moving average that generates samples, in images"
     )
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
-    sample_every: int = Field(500, ge=1, description="steps between sample sheets")
+    sample_every: int = Field(500, ge=1, description="steps between preview grids")
     log_every: int = Field(20, ge=1, description="steps averaged in a line of metrics.csv")
     diversity: int = Field(
-        32, ge=0, description="samples compared at each sheet, where none is asked for; 0: none"
+        32, ge=0, description="samples from noise compared at each preview grid; 0: none"
     )
 
     def rate(self, index: float) -> float:
-        """What the learning rates are multiplied by in a step, 1 to 0."""
+        """Return the factor of the learning rates in a step, 1 to 0."""
         begin = self.decay_from * self.steps
         passed = max(0.0, (index - begin) / max(1.0, self.steps - begin))
         if self.decay == "linear":
@@ -84,14 +85,14 @@ class FitOptions(SetOptions):
 
 @dataclass
 class TrainReport:
-    """What a training came to.
+    """Result of a training.
 
     Attributes:
         steps: optimiser steps done in all.
-        resumed_at: step it went on from, 0 for a new one.
+        resumed_at: step from which it was resumed, 0 for a new training.
         losses: the last logged averages.
-        rollbacks: times it went back to a checkpoint because numbers were not finite.
-        notes: what the user should know (a passed-over checkpoint, say).
+        rollbacks: number of rollbacks to a checkpoint because of non-finite numbers.
+        notes: for the user, e.g. about a skipped checkpoint.
     """
 
     steps: int
@@ -116,11 +117,11 @@ def train(
     rate: Callable[[int], float] | None = None,
     stages: Sequence[Stage] | None = None,
 ) -> TrainReport:
-    """Train a generator; its ``nets`` hold the moving averages' weights when this returns.
+    """Train a generator; at the end its ``nets`` hold the moving averages of the weights.
 
     ``folder``: None writes nothing. ``rate``: factor of the learning rates in a step. Raises
-    TrainingFault: losses or weights are not finite, three rollbacks later still; EnvironmentFault:
-    a checkpoint cannot be written; Interrupted: a signal asked to stop, with a checkpoint behind.
+    TrainingFault: losses or weights are non-finite after three rollbacks. EnvironmentFault: a
+    checkpoint cannot be written. Interrupted: a signal, after a checkpoint was written.
     """
     # -- Set up precision, optimisers, averages.
     device = device or torch.device("cpu")
@@ -144,17 +145,17 @@ def train(
     }
     shelf = Shelf(folder, learner, identity, callbacks, team)
 
-    # -- Go on where an earlier run stopped, or publish the start, to have something to go back to.
+    # -- Resume an earlier run, or publish the start as the first checkpoint.
     steps = options.steps if phases else 0
     for stage in stages:
         team.shares(stage.batch_size or options.batch_size, options.accumulate)
     start, notes = shelf.take_up(steps == 0) if resume else shelf.clear()
     if start is None:
-        start, ill = 0, shelf.publish(0, announce=steps == 0)
-        if ill:
-            raise TrainingFault(f"training: {ill}; expected finite weights to start from")
+        start, fault = 0, shelf.publish(0, announce=steps == 0)
+        if fault:
+            raise TrainingFault(f"training: {fault}; expected finite weights to start from")
     if 0 < start < steps:
-        callbacks.reporter.say(f"going on from step {start} of {steps}")
+        callbacks.reporter.say(f"resuming from step {start} of {steps}")
     log = MetricsLog(folder if team.leads else None, start)
     began, last_losses, previewed = time.perf_counter(), dict[str, float](), False
 
@@ -176,14 +177,14 @@ def train(
         index = start
         pending = fetch(index, learner.images) if index < steps else None
         while index < steps:
-            # Fetch: this step's cases were read while the last step ran; now the next one's are.
+            # Fetch: this step's cases were read during the last step; start reading the next ones.
             assert pending is not None
             stage, alpha, total, which, read = pending
             parts = [batch.to(device) for batch in read.result()]
-            shown = learner.images + total
-            pending = fetch(index + 1, shown) if index + 1 < steps else None
+            images_seen = learner.images + total
+            pending = fetch(index + 1, images_seen) if index + 1 < steps else None
 
-            # Key what is random by seed and step (and by how often this step has failed).
+            # Key random numbers by seed and step, and by the number of rollbacks.
             key = (options.seed * 1_000_003 + index) * (MOST_ROLLBACKS + 1) + learner.rollbacks
             set_seed(key * team.size + team.rank, device)
             shares = [
@@ -196,17 +197,17 @@ def train(
             ]  # fmt: skip
             learner.set_rates(rate(index))
 
-            # Step each player on its phase's loss, the others frozen.
-            ill = ""
+            # Step each player on the loss of its phase, the others frozen.
+            fault = ""
             for phase in (p for p in phases if p.due(index)):
                 optimizer = learner.optimizers[phase.player]
-                names, found = backward(
+                names, losses = backward(
                     generator, phase, shares, learner, scaler, device.type, half
                 )
-                means = team.mean(found).tolist()
+                means = team.mean(losses).tolist()
                 values = dict(zip((f"{phase.player}/{k}" for k in names), means, strict=True))
-                ill = _not_finite(values, index)
-                if ill:
+                fault = _not_finite(values, index)
+                if fault:
                     break
                 parameters = learner.parameters(phase.player)
                 team.average_gradients(parameters)
@@ -219,42 +220,42 @@ def train(
                     phase.after()
                 log.add(values)
 
-            # Average the weights that draw samples; the half-life grows with a young run.
+            # Average the weights that generate samples; the half-life grows early in a run.
             done, at = index + 1, time.perf_counter() - began
-            if not ill:
-                learner.images = shown
-                half_life = min(options.ema_half_life, 0.05 * shown)
+            if not fault:
+                learner.images = images_seen
+                half_life = min(options.ema_half_life, 0.05 * images_seen)
                 learner.average(0.5 ** (total / half_life) if half_life > 0 else 0.0)
 
-                # Log; checkpoint; draw a sheet; stop if asked to, with a checkpoint behind.
+                # Log; checkpoint; write a preview grid; stop on a signal, after a checkpoint.
                 log.add({"rate": rate(index) * 0.5**learner.rollbacks})
                 if done % options.log_every == 0 or done == steps:
-                    last_losses = log.write(done, shown, at)
+                    last_losses = log.write(done, images_seen, at)
                     callbacks.metrics(done, last_losses)
                 bar.advance(1, **short_losses(last_losses))
                 published = done % options.checkpoint_every == 0 or done == steps
                 if published:
-                    ill = shelf.publish(done)
+                    fault = shelf.publish(done)
                 due = done % options.sample_every == 0 or done == steps
-                if not ill and (due or (at > FIRST_PREVIEW and not previewed)):
+                if not fault and (due or (at > FIRST_PREVIEW and not previewed)):
                     previewed = True
                     shelf.preview(done)
                 signal = team.any(callbacks.stop(), device)
                 if signal and not published:
-                    ill = shelf.publish(done)
-                if signal and not ill:
+                    fault = shelf.publish(done)
+                if signal and not fault:
                     raise Interrupted(signal)
 
-            # Not finite: back to the last checkpoint, at half the rates; three times, then give up.
-            if ill:
+            # Non-finite: roll back to the last checkpoint at half the rates, up to three times.
+            if fault:
                 if learner.rollbacks == MOST_ROLLBACKS or folder is None:
-                    raise _fault(ill, learner.rollbacks, folder, generator.if_not_finite)
-                done = shelf.roll_back(ill)
+                    raise _fault(fault, learner.rollbacks, folder, generator.if_not_finite)
+                done = shelf.roll_back(fault)
                 log.rewind(done)
                 pending = fetch(done, learner.images)
             index = done
 
-    # -- Leave the averaged weights in place.
+    # -- Load the averaged weights.
     learner.load_averages()
     return TrainReport(
         max(steps, start), learner.images, start, time.perf_counter() - began, last_losses,
@@ -271,10 +272,10 @@ def backward(
     kind: str,
     half: torch.dtype | None,
 ) -> tuple[list[str], Tensor]:
-    """Give a phase's player its gradients, the other networks frozen.
+    """Compute the gradients of a phase's player, with the other networks frozen.
 
     Returns:
-        Names of the losses, and their means over the shares, (losses).
+        Names of the losses, and their means over the shares, (losses,).
     """
     players = generator.players()
     for name, net in generator.nets.items():
@@ -291,19 +292,19 @@ def backward(
 
 
 def steps_for(images: float, stages: Sequence[Stage], batch_size: int) -> int:
-    """Optimiser steps in which a training shows so many real images."""
-    steps, shown, until = 0, 0, 0.0
+    """Return the number of optimiser steps that use so many real images."""
+    steps, seen_images, until = 0, 0, 0.0
     for stage in stages:
         last = stage is stages[-1] or stage.images is None
         until = images if last else min(images, until + (stage.images or 0))
         size = stage.batch_size or batch_size
-        more = max(0, math.ceil((until - shown) / size))
-        steps, shown = steps + more, shown + more * size
+        stage_steps = max(0, math.ceil((until - seen_images) / size))
+        steps, seen_images = steps + stage_steps, seen_images + stage_steps * size
     return steps
 
 
 def _stage_at(stages: Sequence[Stage], images: int) -> tuple[Stage, float]:
-    """The stage a run is in after so many images, and how far its layers have faded in."""
+    """Return the stage after so many images, and how far its layers have faded in."""
     begun = 0
     for stage in stages:
         if stage.images is None or images < begun + stage.images:
@@ -314,15 +315,15 @@ def _stage_at(stages: Sequence[Stage], images: int) -> tuple[Stage, float]:
 
 
 def _not_finite(values: Mapping[str, float], step: int) -> str:
-    """What is wrong with a step's losses; nothing if they are finite."""
+    """Return the first non-finite loss of a step as text; empty if all are finite."""
     bad = [f"loss {k} is {v} at step {step}" for k, v in values.items() if not math.isfinite(v)]
     return bad[0] if bad else ""
 
 
-def _fault(ill: str, rollbacks: int, folder: Path | None, cure: str) -> TrainingFault:
+def _fault(fault: str, rollbacks: int, folder: Path | None, cure: str) -> TrainingFault:
     tried = f" after {rollbacks} rollbacks, each at half the learning rates" if rollbacks else ""
     where = f"; the curve is in {folder / 'metrics.csv'}" if folder is not None else ""
     return TrainingFault(
-        f"training: {ill}{tried}, expected finite numbers{where}. {cure}, or --set precision=fp32; "
-        "the last checkpoint is whole"
+        f"training: {fault}{tried}, expected finite numbers{where}. {cure}, or --set "
+        "precision=fp32; the last checkpoint is whole"
     )

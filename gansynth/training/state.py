@@ -1,4 +1,4 @@
-"""Everything of a training that changes: weights, optimisers, averages, memories, scale, counts."""
+"""Training state: weights, optimisers, averages, memories, loss scale, counts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gansynth.training import checkpoint
 
 @dataclass
 class Learner:
-    """A generator in training."""
+    """Training state of a generator."""
 
     generator: Generator
     optimizers: dict[str, torch.optim.Optimizer]
@@ -28,7 +28,7 @@ class Learner:
 
     @classmethod
     def of(cls, generator: Generator, scaler: torch.amp.GradScaler) -> Learner:
-        """A generator as it is, at the start of its training."""
+        """Return the state of a generator at the start of its training."""
         nets = generator.nets
         optimizers = {
             player: generator.optimizer(player, [p for n in names for p in nets[n].parameters()])
@@ -45,16 +45,16 @@ class Learner:
         return cls(generator, optimizers, averages, scaler, _rates=rates)
 
     def parameters(self, player: str) -> list[nn.Parameter]:
-        """What a player steps."""
+        """Return the parameters that a player optimises."""
         return [p for group in self.optimizers[player].param_groups for p in group["params"]]
 
     def every_tensor(self) -> list[Tensor]:
-        """Weights, buffers and averages."""
+        """Return weights, buffers and averages."""
         held = [v for net in self.generator.nets.values() for v in net.state_dict().values()]
         return [*held, *self.averages.values()]
 
     def set_rates(self, factor: float) -> None:
-        """Multiply every player's own learning rate by a factor, and by 1/2 for each rollback."""
+        """Multiply every player's learning rate by a factor, and by 1/2 for each rollback."""
         for player, optimizer in self.optimizers.items():
             for group, rate in zip(optimizer.param_groups, self._rates[player], strict=True):
                 group["lr"] = rate * factor * 0.5**self.rollbacks
@@ -74,14 +74,14 @@ class Learner:
 
     @torch.no_grad()
     def load_averages(self, averages: Mapping[str, Tensor] | None = None) -> None:
-        """Put averages (these, or the run's own) in the place of the weights."""
+        """Load averages (these, or the run's own) into the networks."""
         for key, value in (self.averages if averages is None else averages).items():
             name, _, tensor = key.partition("/")
             self.generator.nets[name].state_dict()[tensor].copy_(value)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The averages for a moment; the live weights come back whatever happens."""
+        """Load the averages temporarily; the live weights are always restored."""
         nets = self.generator.nets
         live = {
             k: nets[k.partition("/")[0]].state_dict()[k.partition("/")[2]].clone()
@@ -96,30 +96,30 @@ class Learner:
     # -- as a checkpoint -------------------------------------------------------------------------
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor by name: ``net/``, ``ema/``, ``optim/`` and ``memory/`` entries."""
+        """Return every tensor by name: ``net/``, ``ema/``, ``optim/`` and ``memory/`` entries."""
         tensors = checkpoint.collect(self.generator.nets, self.averages, self.optimizers)
         for name, memory in self.generator.memories.items():
             tensors.update({f"memory/{name}/{k}": v for k, v in memory.state().items()})
         return tensors
 
     def state(self) -> dict[str, Any]:
-        """The rest, as JSON."""
+        """Return the state without tensors, as JSON."""
         scaler = self.scaler.state_dict() or None
         return {"images": self.images, "rollbacks": self.rollbacks, "scaler": scaler}
 
-    def restore(self, found: checkpoint.Checkpoint) -> None:
-        """Take back what ``tensors`` and ``state`` gave; IntegrityFault as ``restore``."""
+    def restore(self, saved: checkpoint.Checkpoint) -> None:
+        """Load what ``tensors`` and ``state`` returned. Raises IntegrityFault as ``restore``."""
         nets, averages = self.generator.nets, self.averages
-        checkpoint.restore(found.tensors, nets, averages, self.optimizers, found.folder)
+        checkpoint.restore(saved.tensors, nets, averages, self.optimizers, saved.folder)
         for name, memory in self.generator.memories.items():
             prefix = f"memory/{name}/"
             memory.load(
-                {k[len(prefix) :]: v for k, v in found.tensors.items() if k.startswith(prefix)}
+                {k[len(prefix) :]: v for k, v in saved.tensors.items() if k.startswith(prefix)}
             )
-        self.images = found.state["images"]
-        self.rollbacks = found.state.get("rollbacks", 0)
-        if found.state.get("scaler"):
-            self.scaler.load_state_dict(found.state["scaler"])
+        self.images = saved.state["images"]
+        self.rollbacks = saved.state.get("rollbacks", 0)
+        if saved.state.get("scaler"):
+            self.scaler.load_state_dict(saved.state["scaler"])
 
 
 def _floats(net: nn.Module) -> Iterator[tuple[str, Tensor]]:

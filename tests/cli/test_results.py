@@ -61,14 +61,14 @@ EVERY: dict[str, tuple[Any, list[str]]] = {
             "nnunet: trained; results are in results",
             "drawn: 24 real, 24 synthetic (50.0%, asked for 50.0%); 2 missing, real ones took "
             "their place",
-            "each synthetic sample was drawn 1.5 times; their producer was started again 1 time",
+            "each synthetic sample was used 1.5 times; their producer was started again 1 time",
             "means over 4 real held-out subject(s) of 9 case(s), HD95 within slices, in px; the "
             "last columns count slices:",
             "region      Dice   HD95 px  truth has none  predicted there  not predicted",
             "foreground  0.710  12.50    2               1                3",
             "edema       0.500  -        2               1                3",
-            "next: the same with --ratio 1:0, to compare; gansynth benchmark does it with draws,",
-            "      seeds and statistics",
+            "next: the same with --ratio 1:0, to compare; gansynth benchmark does so with",
+            "      training subsets, seeds and statistics",
         ],
     ),
     "demo": (

@@ -167,7 +167,7 @@ def test_a_generator_of_images_is_fitted_on_them_and_drawn_from(pairs, tmp_path,
 @pytest.mark.parametrize(
     ("generator", "says"),
     [
-        ("cgan3d", "its cases have no label maps, expected some, which cgan3d draws images for"),
+        ("cgan3d", "its cases have no label maps, expected some: cgan3d generates images"),
         ("both", "expected some for both to draw with the images; .* leave --with-mask out"),
     ],
 )

@@ -526,7 +526,7 @@ def test_the_local_window_is_around_the_tumour_that_is_asked_for():
 
 
 def test_edits_that_have_cases_take_turns_are_refused_while_training():
-    with pytest.raises(UsageFault, match="fit_edits: transplant has cases take turns"):
+    with pytest.raises(UsageFault, match="fit_edits: transplant takes cases in turns"):
         job_of("SN", fit_edits='["transplant:pairs=ordered"]')
 
 

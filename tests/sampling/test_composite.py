@@ -142,11 +142,11 @@ def drawn(folder: Path, **options: Any) -> list[Any]:
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ([FIRST], r"no part draws channel\(s\) second of toy:2"),
-        ([FIRST, {"name": "two"}], "part 'two': channel 'first' is drawn by part 'one' already"),
-        ([SECOND, FIRST], "part 'two': given 'first': no earlier part draws it"),
+        ([FIRST], r"no part generates channel\(s\) second of toy:2"),
+        ([FIRST, {"name": "two"}], "part 'two': part 'one' generates channel 'first' already"),
+        ([SECOND, FIRST], "part 'two': given 'first': no earlier part generates it"),
         ([{"name": "one", "channels": ["frist"]}], "Did you mean 'first'"),
-        ([{**FIRST, "labels_by": "two"}], "labels_by 'two': expected an earlier part that draws"),
+        ([{**FIRST, "labels_by": "two"}], "labels_by 'two': expected an earlier part that generates"),
         ([FIRST, {**SECOND, "labels_by": "one"}], "labels_by 'one': expected an earlier part"),
         ([{"name": "one", "set": {"context": 2}}], "set context: composite runs have no"),
         ([{"name": "one", "set": {"widht": 8}}], "part 'one': .*Did you mean 'width'"),

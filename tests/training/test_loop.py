@@ -133,7 +133,7 @@ def test_what_is_gone_on_with_is_said_and_counted_and_each_players_loss_shown(tm
     assert first.shown == {"G": losses["generator/realism"], "C": losses["critic/gap"]}
     assert first.said == []
     run(tmp_path, callbacks=Callbacks(reporter=again), steps=5)
-    assert again.said == ["going on from step 3 of 5"]
+    assert again.said == ["resuming from step 3 of 5"]
     assert again.tasks == [(5, 3)]
 
 

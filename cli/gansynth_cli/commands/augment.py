@@ -1,4 +1,4 @@
-"""``gansynth augment``: train a host framework with samples mixed in at a ratio."""
+"""``gansynth augment``: train a target framework with samples mixed in at a ratio."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ if TYPE_CHECKING:
     )
 )
 @with_needs(NEEDS)
-@click.option("--target", required=True, help="Host framework: nnunet, deepmedic, yolo, segmenter.")
+@click.option(
+    "--target", required=True, help="Framework to train: nnunet, deepmedic, yolo, segmenter."
+)
 @with_host_data
 @click.option(
     "--detector",
@@ -58,7 +60,7 @@ if TYPE_CHECKING:
 @click.option(
     "--engine",
     metavar="NAME",
-    help="With --target deepmedic, what trains on the fly: deepmedic (your own checkout) or torch.",
+    help="With --target deepmedic, the engine on the fly: deepmedic (a checkout) or torch.",
 )
 @click.option(
     "--deepmedic",
@@ -78,24 +80,24 @@ if TYPE_CHECKING:
     "--schedule",
     default="constant",
     metavar="WHEN",
-    help="How the ratio changes: constant, anneal:50%-100%, or finetune:10%@80% (synthetic only up "
-    "to 80 % of the training, then 10 % of the real cases only).",
+    help="How the ratio changes: constant, anneal:50%-100%, or finetune:10%@80% (only synthetic "
+    "for 80 % of the training, then only 10 % of the real cases).",
 )
-@click.option("--bank", type=FOLDER, help="Draw from this existing bank; make none.")
-@click.option("--frozen", is_flag=True, help="Fill the bank once, instead of on the fly.")
+@click.option("--bank", type=FOLDER, help="Use this existing sample bank; make none.")
+@click.option("--frozen", is_flag=True, help="Fill the sample bank once, instead of on the fly.")
 @click.option(
     "--bank-size",
     default="64",
     show_default=True,
     metavar="SIZE",
-    help="Samples in the bank; 3x for three for each training case; 2GB for bytes.",
+    help="Samples in the bank; 3x: three for each training case; 2GB: bytes.",
 )
-@click.option("--reuse", metavar="N", help="Draws of a sample before it is replaced, on average.")
-@click.option("--refresh", metavar="TIME", help="Time in which the bank is renewed once: 10min.")
+@click.option("--reuse", metavar="N", help="Mean number of uses of a sample before it is replaced.")
+@click.option("--refresh", metavar="TIME", help="Time in which the whole bank is replaced: 10min.")
 @click.option(
     "--overhead",
     metavar="N%",
-    help="By how much the producer may slow training down; its pace is measured and set by that "
+    help="Most slowdown of the training by the producer, whose pace is measured and adapted "
     "(default 2%).",
 )
 @click.option("--scratch", type=FOLDER, help="Folder for the bank, instead of shared memory.")
@@ -104,45 +106,45 @@ if TYPE_CHECKING:
     type=click.IntRange(min=0),
     default=5,
     show_default=True,
-    help="How often in a row a producer that died is started again.",
+    help="Restarts in a row of a producer that died.",
 )
 @click.option("--strict", is_flag=True, help="Stop at the first missing synthetic sample.")
-@click.option("--keep-going", is_flag=True, help="Start even if there is no synthetic sample.")
+@click.option("--keep-going", is_flag=True, help="Start even without a synthetic sample.")
 @click.option(
     "--usual-augmentation/--no-usual-augmentation",
     default=True,
-    help="Keep the host's own augmentation (default), or train without.",
+    help="Keep the framework's own augmentation (default), or train without.",
 )
 @click.option(
     "--augment-synthetic",
     type=click.Choice(["yes", "no"]),
     default="yes",
     show_default=True,
-    help="Apply the host's augmentation to synthetic samples too.",
+    help="Apply the framework's augmentation to synthetic samples too.",
 )
 @click.option(
     "--real-in-generator-space",
     is_flag=True,
-    help="Bring the real training cases through the generator's space too (deepmedic).",
+    help="Resample the real training cases to the generator's space too (deepmedic).",
 )
 @click.option(
     "--export",
     metavar="DatasetNNN_NAME",
-    help="Train nothing: write a data set of that name that stock nnU-Net trains on.",
+    help="Train nothing: write a data set of that name for stock nnU-Net.",
 )
 @click.option(
     "-o",
     "--output",
     type=FOLDER,
     metavar="DIR",
-    help="Train nothing: write a new folder that stock YOLO detectors, or stock DeepMedic, train "
-    "on. With --engine, --deepmedic or --target segmenter: folder of the results.",
+    help="Train nothing: write a new folder for stock YOLO detectors, or for stock DeepMedic. "
+    "With --engine, --deepmedic or --target segmenter: folder of the results.",
 )
 @click.option(
     "--content",
     type=click.Choice(["mixed", "synthetic"]),
-    help="With --export or -o: real and synthetic cases to train on (default), or synthetic ones "
-    "alone, to share.",
+    help="With --export or -o: real and synthetic cases for training (default), or only "
+    "synthetic ones, to share.",
 )
 @nearest_option
 @with_samples("Seeds labels, latents and slots.")
@@ -154,7 +156,7 @@ if TYPE_CHECKING:
 def command(
     target: str,
     data: str | None,
-    asked: Mapping[str, Any],
+    reading: Mapping[str, Any],
     run: Path | None,
     settings: dict[str, str],
     dry_run: bool,
@@ -169,16 +171,17 @@ def command(
     out: Output,
     **how: Any,
 ) -> None:
-    """Train a host framework with samples mixed in at a ratio.
+    """Train a target framework with samples mixed in at a ratio.
 
-    Which data set, configuration, plans and fold the generator knows; say others if need be.
+    The target is the framework you train, e.g. nnU-Net. Data set, configuration, plans and fold
+    are those of the generator's fit, unless others are given.
 
-    The host stays as it is installed, and validates on real cases only. A generator that has seen a
-    held-out case, or shares a subject with one, is refused (exit 6). Where a sample is missing a
-    real case takes its place, counted; more than 1 % of that ends in exit 5, after training. Where
-    the schedule allows no real case it is waited for, five minutes unless GANSYNTH_PATIENCE says
-    other seconds, and then training stops with exit 5.
-    --set changes settings of the host; what follows -- goes to the host's own command line.
+    The framework stays as installed, and validates on real cases only. A generator that has seen a
+    held-out case, or shares a subject with one, is refused (exit 6). A real case replaces a missing
+    sample, and is counted; more than 1 % of them is exit 5, after training. Where the schedule
+    allows no real case, training waits for the sample, five minutes unless GANSYNTH_PATIENCE
+    sets other seconds. Then it stops with exit 5. --set changes settings of the framework. Options
+    after -- go to the framework's own command line.
     """
     from gansynth.core.registry import installed
     from gansynth.core.run_folder import RunFolder
@@ -189,7 +192,7 @@ def command(
     injection = injection_from({**how, "run": generator})
     cls = installed().adapter(target)
     refuse_unknown(settings, cls.Options.model_fields, of=target)
-    request, taken = host_data(data, asked, generator)  # after slips: a run folder is read for it
+    request, taken = host_data(data, reading, generator)  # reads the run folder
     warn_of_idle(injection, out)
     if taken:
         out.reporter.say(f"as {run} was fitted: {taken}")
@@ -230,7 +233,7 @@ def command(
 
 
 def _warn_of_run(injection: Injection, out: Output) -> None:
-    """Say again what the generator's fit has warned of."""
+    """Repeat the warnings of the generator's fit."""
     from gansynth.fitting.label_report import warn_of_label_maps
 
     if injection.run is not None and injection.ratio.p > 0:
@@ -238,7 +241,7 @@ def _warn_of_run(injection: Injection, out: Output) -> None:
 
 
 def _learn_filters(adapter: Adapter, injection: Injection, out: Output) -> None:
-    """Have filters learn now, in sight, and not in the producer."""
+    """Train filters now, with progress, and not in the producer."""
     from gansynth.sampling.filters.ahead import learn_ahead
 
     if injection.ratio.p > 0:
@@ -253,10 +256,10 @@ def _learn_filters(adapter: Adapter, injection: Injection, out: Output) -> None:
 
 
 def injection_from(how: Mapping[str, Any]) -> Injection:
-    """What the options say about mixing.
+    """Return how samples are mixed in, from the options.
 
     Raises:
-        UsageFault: naming the option that cannot be.
+        UsageFault: names the wrong option.
     """
     from gansynth.core.adapter import Injection
     from gansynth.core.bank_options import BankSize, Pacing

@@ -1,4 +1,4 @@
-"""``gansynth benchmark``: arms x draws x seeds, paired statistics, and a report."""
+"""``gansynth benchmark``: arms x training subsets x seeds, paired statistics, and a report."""
 
 from __future__ import annotations
 
@@ -29,20 +29,24 @@ from gansynth_cli.typed import with_needs
 )
 @with_needs({"no_probe": "dry_run", "again": "sealed"})
 @click.argument("plan_file", metavar="PLAN", type=FILE)
-@click.option("--data", metavar="KIND:WHERE", help="Other cases than the plan names.")
+@click.option("--data", metavar="KIND:WHERE", help="Cases to use instead of those in the plan.")
 @click.option(
     "-o", "--output", type=FOLDER, metavar="DIR", help="Results. [default: runs/benchmarks/NAME]"
 )
 @click.option(
-    "--arm", "arms", multiple=True, metavar="NAME", help="This one only; may be repeated."
+    "--arm",
+    "arms",
+    multiple=True,
+    metavar="NAME",
+    help="Run this experiment arm only; may be repeated.",
 )
-@click.option("--sealed", is_flag=True, help="Judge on the sealed subjects, once.")
+@click.option("--sealed", is_flag=True, help="Evaluate on the sealed test set, once.")
 @click.option(
     "--look-again",
     "again",
     default="",
     metavar="REASON",
-    help="Judge on them although another plan has; every report will show it.",
+    help="Access the sealed test set although another plan has; every report will show it.",
 )
 @executor_option
 @click.option(
@@ -51,12 +55,12 @@ from gansynth_cli.typed import with_needs
     multiple=True,
     type=FILE,
     metavar="FILE",
-    help="results.json whose trainings need not be done again; may be repeated.",
+    help="results.json with trainings to reuse; may be repeated.",
 )
 @click.option(
     "--pictures/--no-pictures",
     default=True,
-    help="Show the worst cases in the report (default), or keep images of people out of it.",
+    help="Show the worst cases in the report (default), or keep patients' images out of it.",
 )
 @click.option("--no-probe", is_flag=True, help="Dry run: do not measure how long a training takes.")
 @dry_run_option
@@ -70,40 +74,40 @@ def command(
     out: Output,
     **how: Any,
 ) -> None:
-    """Say whether it helps, by how much, and how sure that is.
+    """Measure whether samples help, by how much, and how certain that is.
 
-    The host is trained by every arm of a plan, on several training sets. What is done is never
-    done again: after an interruption, or with more seeds in the plan, the same command goes on. A
-    training that fails is named in the report, and tried again next time.
+    Every experiment arm of a plan trains the target framework on several training subsets. The
+    same command resumes after an interruption, or adds new seeds of the plan. Finished trainings
+    are kept. A training that fails is named in the report, and tried again next time.
     """
     from gansynth.benchmark.plan_file import read_plan
     from gansynth.benchmark.running import Asked, run_benchmark
 
     plan = read_plan(plan_file, data)
     folder = output or Path("runs") / "benchmarks" / plan.name
-    asked = Asked(file=plan_file, folder=folder, **how)
+    request = Asked(file=plan_file, folder=folder, **how)
     if dry_run:
         from gansynth.benchmark.estimate import estimate, lines_of_estimate
 
-        estimated = estimate(plan, asked, probe=not no_probe, reporter=out.reporter)
+        estimated = estimate(plan, request, probe=not no_probe, reporter=out.reporter)
         out.result(estimated, lines_of_estimate(estimated))
         return
-    document, files, report = run_benchmark(plan, asked, quiet=out.quiet)
-    told = {name: str(path) for name, path in files.items()}
+    document, files, report = run_benchmark(plan, request, quiet=out.quiet)
+    paths = {name: str(path) for name, path in files.items()}
     for warning in document["warnings"]:
         out.reporter.warn(warning)
-    out.result({**_short(document), "files": told}, _lines(document, told))
+    out.result({**_short(document), "files": paths}, _lines(document, paths))
     report.raise_if_failed()
 
 
 def _short(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``--json`` prints: all but every single score."""
+    """Return what ``--json`` prints: all but the single scores."""
     runs = [{k: v for k, v in run.items() if k != "scores"} for run in document["runs"]]
     return {**document, "runs": runs}
 
 
 def _lines(document: Mapping[str, Any], files: Mapping[str, str]) -> Iterator[str]:
-    """The verdict, a line for each comparison, and where to read on."""
+    """Yield the verdict, a line for each comparison, and where the report is."""
     from gansynth.benchmark.division import DEVELOPMENT
     from gansynth.benchmark.report.study import Study
 
@@ -115,15 +119,17 @@ def _lines(document: Mapping[str, Any], files: Mapping[str, str]) -> Iterator[st
     for row in document["comparisons"]:
         if row["measure"] == document["primary"]:
             numbers = (row["difference"], row["interval"]["low"], row["interval"]["high"])
-            told, low, high = (f"{show.scale * v:+.2f}" if v is not None else "-" for v in numbers)
+            difference, low, high = (
+                f"{show.scale * v:+.2f}" if v is not None else "-" for v in numbers
+            )
             p = "-" if row["p_holm"] is None else f"{row['p_holm']:.3f}"
             mde = "-" if row["mde"] is None else f"{show.scale * row['mde']:.2f}"
             span = "too small a design" if low == "-" else f"{low} to {high}"
-            rows.append((row["arm"], row["n"], told, span, p, mde))
+            rows.append((row["arm"], row["n"], difference, span, p, mde))
     if len(rows) > 1:
         yield from ("", *table(rows), "")
     yield f"report: {files['report.html']}"
     if missing := sum(run["status"] != "done" for run in document["runs"]):
         yield f"next: the same command again; {missing} trainings have no result yet"
     elif document["look"]["split"] == DEVELOPMENT:
-        yield "next: the same command with --sealed, once nothing is to be changed any more"
+        yield "next: the same command with --sealed, once the plan is final"

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     type=click.Choice(["none", "lzf", "gzip"]),
     default="none",
     show_default=True,
-    help="Smaller files; none reads fastest.",
+    help="Compression of the file; none reads fastest.",
 )
 @click.option(
     "--chunk",
@@ -69,7 +69,7 @@ def command(
 ) -> None:
     """Copy the cases of any source into one HDF5 file that is fast to read.
 
-    Use it as --data h5:FILE, with the same --fold. To every guard against leakage the copy is the
+    Use it as --data h5:FILE, with the same --fold. Guards against leakage treat the copy as the
     original: same cases, subjects, fold and space.
     """
     from gansynth.data.h5_write import estimate, refuse_existing, write_h5

@@ -1,4 +1,4 @@
-"""``gansynth check``: say what is wrong with a data set, file by file."""
+"""``gansynth check``: report what is wrong with a data set, file by file."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from gansynth_cli.common import (
 def command(
     data: str, subjects: str | None, read: Mapping[str, str], root: str | None, out: Output
 ) -> None:
-    """Say what is wrong with a data set, file by file.
+    """Report what is wrong with a data set, file by file.
 
-    Every file is read to its last byte. Errors stop whatever uses the data set, warnings do not.
+    Every file is read completely. Commands refuse a data set with errors, not one with warnings.
     Exit code 3 if there are errors.
     """
     from gansynth.core.registry import installed

@@ -1,4 +1,4 @@
-"""``gansynth demo``: the whole way on phantoms."""
+"""``gansynth demo``: every step on phantoms."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from gansynth_cli.typed import with_needs
     )
 )
 @with_needs({"channels": "phantoms=deepmedic"})
-@click.option("-o", "--out", "folder", required=True, type=FOLDER, help="New folder for all of it.")
-@seed_option("Seeds phantoms, weights and samples.")
 @click.option(
-    "--fast", is_flag=True, help="A minute's worth: coarse phantoms, hardly any training."
+    "-o", "--out", "folder", required=True, type=FOLDER, help="New folder for all results."
 )
+@seed_option("Seeds phantoms, weights and samples.")
+@click.option("--fast", is_flag=True, help="Take one minute: coarse phantoms, hardly any training.")
 @click.option(
     "--phantoms",
     type=click.Choice(["nnunet", "deepmedic", "brats", "tissues", "livers", "yolo"]),
-    help="Write phantoms and stop: gliomas as a raw data set of nnU-Net's, as DeepMedic's lists "
-    "and configurations or as BraTS's folders, healthy brains with their tissues, CT of livers "
-    "with lesions, or small metastases with boxes as a YOLO data set.",
+    help="Write phantoms and stop. nnunet, deepmedic, brats: gliomas as a raw data set of nnU-Net, "
+    "as lists and configurations of DeepMedic, or as BraTS folders. tissues: healthy brains with "
+    "their tissues. livers: CT with lesions. yolo: small metastases with boxes.",
 )
 @click.option(
     "--channels",
@@ -45,11 +45,11 @@ def command(
     force: bool,
     out: Output,
 ) -> None:
-    """Run the whole way on phantoms: no data and no GPU needed.
+    """Run every step on phantoms: no data and no GPU needed.
 
-    Makes simulated brains with a simulated glioma, fits a generator on one fold of them, trains an
-    unmodified nnU-Net with its samples mixed in on the fly, and leaves pictures and a summary. What
-    it prints about phantoms proves nothing about patients.
+    Simulates brains with a glioma, and fits a generator on one fold of them. Trains an unmodified
+    nnU-Net with samples mixed in on the fly. Writes pictures and a summary. Results on phantoms
+    prove nothing about patients.
     """
     from gansynth.testing.demonstration import FAST, FULL, run_demo, write_phantoms
 

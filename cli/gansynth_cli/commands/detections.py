@@ -1,4 +1,4 @@
-"""``gansynth detections``: measure what detectors found, and compare them."""
+"""``gansynth detections``: evaluate detectors, and compare them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SHARE = click.FloatRange(0, 1)
 RECIPE = "han2019-cpggan"
-"""Whose report has the paper's table."""
+"""Recipe with the paper's table."""
 PAPER_NOTE = (
     "Han et al. (2019), Table 1: YOLOv3 on T1c slices of 36 other patients (947 slices, 3094 "
     "boxes), one training each, no intervals. Their data are not public: not comparable."
@@ -23,14 +23,18 @@ PAPER_NOTE = (
 
 
 def _overlaps(context: click.Context, parameter: click.Parameter, text: str) -> tuple[float, ...]:
-    """Reads ``.5,.25``."""
+    """Read ``.5,.25``."""
     try:
-        found = tuple(float(part) for part in text.split(","))
+        overlaps = tuple(float(part) for part in text.split(","))
     except ValueError:
-        found = ()
-    if not found or not all(0 < iou <= 1 for iou in found) or len(set(found)) < len(found):
+        overlaps = ()
+    if (
+        not overlaps
+        or not all(0 < iou <= 1 for iou in overlaps)
+        or len(set(overlaps)) < len(overlaps)
+    ):
         raise click.BadParameter(f"{text!r}: expected different numbers above 0, e.g. .5,.25")
-    return found
+    return overlaps
 
 
 @click.command(
@@ -45,11 +49,11 @@ def _overlaps(context: click.Context, parameter: click.Parameter, text: str) -> 
     type=click.Choice(["val", "test"]),
     default="val",
     show_default=True,
-    help="Which images, where PATH is a folder.",
+    help="Images to evaluate, where PATH is a folder.",
 )
 @click.option("-o", "--out", "folder", type=FOLDER, help="Write table, numbers and curves there.")
 @click.option(
-    "--confidence", type=SHARE, default=0.001, show_default=True, help="Least score that counts."
+    "--confidence", type=SHARE, default=0.001, show_default=True, help="Least score of a detection."
 )
 @click.option(
     "--iou",
@@ -57,7 +61,7 @@ def _overlaps(context: click.Context, parameter: click.Parameter, text: str) -> 
     default=".5,.25",
     show_default=True,
     callback=_overlaps,
-    help="Least intersection over union of a hit; several by commas.",
+    help="Least intersection over union of a hit; separate several by commas.",
 )
 @click.option(
     "--bootstrap",
@@ -66,16 +70,18 @@ def _overlaps(context: click.Context, parameter: click.Parameter, text: str) -> 
     show_default=True,
     help="Resamples of patients for the intervals; 0: no intervals.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of resamples.")
-@click.option("--any-class", is_flag=True, help="A box of a wrong class is a hit, too.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the resamples."
+)
+@click.option("--any-class", is_flag=True, help="Count a box of a wrong class as a hit.")
 @click.option(
     "--boxes",
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="How many boxes of a lesion of a volume must be hit.",
+    help="Boxes of a lesion in a volume that must be hit.",
 )
-@click.option("--paper", is_flag=True, help="Show what Han et al. (2019) have, too.")
+@click.option("--paper", is_flag=True, help="Also show the numbers of Han et al. (2019).")
 @with_output
 def command(
     arms: tuple[str, ...],
@@ -90,17 +96,17 @@ def command(
     paper: bool,
     out: Output,
 ) -> None:
-    """Measure what detectors found, and compare them at equal false positives.
+    """Evaluate detectors, and compare them at equal false positives.
 
-    PATH is a file of detections, or the folder of a training that holds one. All arms must
-    have been judged on the same images, and double boxes dropped alike. Intervals are of patients;
-    each arm is compared with the first.
+    PATH is a file of detections, or the folder of a training that holds one. All experiment arms
+    must use the same images, and drop double boxes alike. Intervals are over patients. Each arm is
+    compared with the first.
     """
     from gansynth.metrics.detection.measuring import Asked
     from gansynth.metrics.detection.report import write_tables
 
-    asked = Asked(ious, confidence, bootstrap, seed, not any_class, boxes)
-    document = _measured(arms, split, asked, out)
+    request = Asked(ious, confidence, bootstrap, seed, not any_class, boxes)
+    document = _measured(arms, split, request, out)
     if paper:
         document["paper"] = {"note": PAPER_NOTE, "arms": paper_arms()}
     files = {} if folder is None else write_tables(document, folder)
@@ -110,7 +116,7 @@ def command(
 
 
 def paper_arms() -> list[dict[str, Any]]:
-    """Table 1 of Han et al. (2019), from the recipe's file, as arms of ``main_table``."""
+    """Return Table 1 of Han et al. (2019), from the recipe's file, as arms of ``main_table``."""
     from gansynth.fitting.recipe import find_recipe
 
     arms = []
@@ -120,21 +126,21 @@ def paper_arms() -> list[dict[str, Any]]:
     return arms
 
 
-def _measured(arms: tuple[str, ...], split: str, asked: Asked, out: Output) -> dict[str, Any]:
+def _measured(arms: tuple[str, ...], split: str, request: Asked, out: Output) -> dict[str, Any]:
     from gansynth.metrics.detection.arms import read_arms
     from gansynth.metrics.detection.measuring import measure_arms
     from gansynth.runtime.progress import counting
 
     read = read_arms(arms, split=split)
     with counting(out.reporter, "measure") as progress:
-        document = measure_arms(read, asked, progress=progress)
+        document = measure_arms(read, request, progress=progress)
     for warning in document["warnings"]:
         out.reporter.warn(warning)
     return document
 
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """The paper's table, then what else there is to say."""
+    """Yield the paper's table, then further tables."""
     from gansynth.metrics.detection.report import heading, main_table, verdicts, volume_table
 
     yield heading(document)

@@ -1,4 +1,4 @@
-"""``gansynth doctor``: say what this machine has, and what is missing."""
+"""``gansynth doctor``: report what this machine has, and what is missing."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from gansynth_cli.common import Output, examples, root_option, table, with_outpu
         "gansynth doctor --deepmedic deepmedic --deepmedic-python deepmedic-env/bin/python",
     )
 )
-@click.option("--quick", is_flag=True, help="Leave out what takes seconds.")
+@click.option("--quick", is_flag=True, help="Leave out checks that take seconds.")
 @root_option
 @click.option(
     "--deepmedic",
     metavar="FOLDER",
-    help="Checkout of DeepMedic to look at, instead of GANSYNTH_DEEPMEDIC.",
+    help="Checkout of DeepMedic to check, instead of GANSYNTH_DEEPMEDIC.",
 )
 @click.option(
     "--deepmedic-python",
@@ -37,16 +37,16 @@ def command(
     deepmedic_python: str | None,
     out: Output,
 ) -> None:
-    """Say what this machine has, and what is missing.
+    """Report what this machine has, and what is missing.
 
-    Every host that is registered is asked, too. Each line that is not ok has its cure. Exit code 4
-    if something essential is missing.
+    Every registered target framework is checked, too. Each line that is not ok says how to fix it.
+    Exit code 4 if something essential is missing.
     """
     from gansynth.core.adapter import DoctorRequest
     from gansynth.hosts.doctor import examine, host_lines
 
-    told = {"deepmedic": deepmedic, "python": deepmedic_python}
-    settings = {key: value for key, value in told.items() if value is not None}
+    paths = {"deepmedic": deepmedic, "python": deepmedic_python}
+    settings = {key: value for key, value in paths.items() if value is not None}
     hosts = host_lines(DoctorRequest(root, quick, settings))
     lines = list(itertools.chain(examine(), hosts))
     bad = [line.what for line in lines if line.state == "bad"]

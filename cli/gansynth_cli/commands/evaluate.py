@@ -1,4 +1,4 @@
-"""``gansynth evaluate``: realism, faithfulness and memorisation of a run's or a bank's samples."""
+"""``gansynth evaluate``: realism, faithfulness and memorisation of samples."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ PARTS = ("realism", "faithfulness", "memorisation", "maps")
     }
 )
 @click.argument("folder", metavar="RUN|BANK", type=FOLDER)
-@with_real("Hold samples against these cases, not those the run was fitted on; banks need it.")
+@with_real("Compare with these cases, not those of the run's fit; banks need it.")
 @click.option(
     "-n",
     "--number",
     type=click.IntRange(min=4),
     default=64,
     show_default=True,
-    help="Samples, and as many real crops.",
+    help="Number of samples, and of real crops.",
 )
 @click.option(
     "-o", "--out", "report", type=FOLDER, help="Folder of the report. [default: evaluation in RUN]"
@@ -60,26 +60,26 @@ PARTS = ("realism", "faithfulness", "memorisation", "maps")
     "parts",
     multiple=True,
     type=click.Choice(PARTS),
-    help="Do this part only; may be repeated.",
+    help="Run this part only; may be repeated.",
 )
 @click.option(
     "--metric",
     "metrics",
     multiple=True,
     metavar="NAME",
-    help="Measure realism by this only; may be repeated. See: gansynth plugins",
+    help="Measure realism by this metric only; may be repeated. See: gansynth plugins",
 )
 @click.option(
     "--effort",
     type=click.Choice(EFFORTS),
     default="usual",
     show_default=True,
-    help="How long networks are trained, and how often people are dealt out in halves.",
+    help="How long networks are trained, and how often subjects are split into halves.",
 )
 @click.option(
     "--exported",
     type=FOLDER,
-    help="Folder of samples that are to be passed on: search it for traces of patients.",
+    help="Folder of samples to share: search it for traces of patients.",
 )
 @click.option(
     "--pictures/--no-pictures",
@@ -107,17 +107,17 @@ def command(
     root: str | None,
     out: Output,
 ) -> None:
-    """Say how good samples are, and what they give away.
+    """Evaluate samples: realism, faithfulness and memorisation.
 
-    RUN is a folder that gansynth fit wrote, BANK one of samples. They are held against the cases
-    the run was fitted on; every figure stands beside what other real people have. The report's
-    pictures are patients': leave them out (--no-pictures) before you pass it on.
+    RUN is a folder that gansynth fit wrote, BANK a sample bank. Samples are compared with the cases
+    the run was fitted on. Every figure stands beside that of other real patients. The report shows
+    patients' images: leave them out (--no-pictures) before you share it.
     """
     from gansynth.evaluation.evaluate import EvaluationOptions, evaluate
     from gansynth.evaluation.opening import Wanted
     from gansynth.metrics.comparison import EFFORTS as KNOWN
 
-    found = evaluate(
+    report_document = evaluate(
         folder,
         real,
         out=report,
@@ -128,4 +128,4 @@ def command(
         root=root,
         reporter=out.reporter,
     )
-    out.result(found, lines_of_evaluation(found, folder))
+    out.result(report_document, lines_of_evaluation(report_document, folder))

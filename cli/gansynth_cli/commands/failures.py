@@ -1,4 +1,4 @@
-"""``gansynth failures``: what a host gets wrong on inner folds, for conditions to be drawn by."""
+"""``gansynth failures``: find hard cases on inner folds, to weight conditions by."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ if TYPE_CHECKING:
     "--inner", type=click.IntRange(min=2), default=3, show_default=True, help="Inner folds."
 )
 @click.option(
-    "--steps", type=click.IntRange(min=1), help="Of each small segmenter.  [default: 400]"
+    "--steps", type=click.IntRange(min=1), help="Steps of each small segmenter.  [default: 400]"
 )
 @click.option(
     "--predictions",
     multiple=True,
     type=FOLDER,
-    help="Label maps of the training cases, CASE.nii.gz, by the host on inner folds; may be "
+    help="Predicted label maps of the training cases on inner folds, CASE.nii.gz; may be "
     "repeated. [default: a small segmenter is trained on each inner fold]",
 )
 @click.option(
     "--write-splits",
     "write_splits",
     type=FILE,
-    help="Write the inner folds there, as nnU-Net reads them.",
+    help="Write the inner folds there, in the format of nnU-Net.",
 )
 @set_option
 @device_option
@@ -71,11 +71,11 @@ def command(
     dry_run: bool,
     out: Output,
 ) -> None:
-    """Find what a host gets wrong, by inner folds of the training cases.
+    """Find hard cases by inner folds of the training cases.
 
-    Every lesion of a fold's training cases is judged by a host that was trained without its case.
-    The file has sizes, places and classes with how often they are failed at; --weights FILE then
-    draws such conditions more often (docs/failures.md). The fold's held-out cases are not opened.
+    Every lesion of a fold's training cases is evaluated by a segmenter trained without its case.
+    The file has failure rates by size, place and class of lesions. --weights FILE then takes hard
+    conditions more often (docs/failures.md). The fold's held-out cases are not opened.
     """
     from gansynth.evaluation.failures.job import FailureOptions, find_failures
     from gansynth.runtime.options import parse, refuse_idle
@@ -85,12 +85,12 @@ def command(
         raise UsageFault(
             "gansynth failures: nothing to write, expected -o FILE, or --write-splits FILE"
         )
-    known = dict.fromkeys(FailureOptions.model_fields.keys() - {"inner", "steps"}, "")
-    refuse_unknown(settings, known, of="gansynth failures")
-    told = {**settings, "inner": str(inner), **({} if steps is None else {"steps": str(steps)})}
-    options = parse(FailureOptions, told)
-    given = {**dict(options), "predictions": predictions}
-    refuse_idle(settings, given, options.needs, lambda key: f"--set {key}={settings[key]}")
+    keys = dict.fromkeys(FailureOptions.model_fields.keys() - {"inner", "steps"}, "")
+    refuse_unknown(settings, keys, of="gansynth failures")
+    texts = {**settings, "inner": str(inner), **({} if steps is None else {"steps": str(steps)})}
+    options = parse(FailureOptions, texts)
+    values = {**dict(options), "predictions": predictions}
+    refuse_idle(settings, values, options.needs, lambda key: f"--set {key}={settings[key]}")
     report = find_failures(
         open_source(request),
         path,
@@ -105,20 +105,20 @@ def command(
 
 
 def _lines(report: dict[str, Any]) -> list[str]:
-    """The report, and its weights as a table."""
+    """Return the report, and its weights as a table."""
     plain = {key: value for key, value in report.items() if key not in ("risk", "inner")}
-    folds = ", ".join(f"{one['train']} + {one['val']}" for one in report["inner"])
+    folds = ", ".join(f"{row['train']} + {row['val']}" for row in report["inner"])
     lines = summary({**plain, "inner": folds})
     if "risk" not in report:
         return lines
     rows = [("", "", "lesions", "missed", "failure", "weight")]
     for factor in report["risk"]["factors"]:
-        for one in factor["bins"]:
+        for row in factor["bins"]:
             numbers = (
-                one["lesions"],
-                one["missed"],
-                f"{one['failure']:.3f}",
-                f"{one['ratio']:.2f}",
+                row["lesions"],
+                row["missed"],
+                f"{row['failure']:.3f}",
+                f"{row['ratio']:.2f}",
             )
-            rows.append((factor["name"], one["name"], *map(str, numbers)))
+            rows.append((factor["name"], row["name"], *map(str, numbers)))
     return [*lines, "", *table(rows)]

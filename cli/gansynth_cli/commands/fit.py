@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     from gansynth.fitting.recipe import Recipe
 
 COLUMNS = ("run", "train_cases", "steps", "seconds", "kept")
-"""Of a recipe's sets, once they are fitted."""
+"""Columns of the table of a recipe's fitted sets."""
 
 TOLD = (
     *("parameters", "flops_per_step", "flops_total", "memory_predicted_mib", "memory_variants"),
     *("memory_mib", "seconds_per_step", "time_from", "estimated_seconds", "estimated_minutes"),
     *("estimated_hours", "why"),
 )
-"""Keys of a dry run's report that ``lines_of_cost`` shows in a way of its own."""
+"""Keys of a dry run's report that ``lines_of_cost`` shows."""
 PAPER = {"parameters": "{}", "memory_gb": "{} GB", "card_gb": "a card of {} GB", "hours": "{} h"}
-"""What a paper may report, and how it is shown."""
+"""Key of a paper's report -> its format."""
 PREFIXES = ("", " k", " M", " G", " T", " P", " E", " Z")
 
 
@@ -59,16 +59,18 @@ PREFIXES = ("", " k", " M", " G", " T", " P", " E", " Z")
     "--recipe",
     "recipe_name",
     metavar="NAME",
-    help="Fit what a paper fitted, all its sets: a name, or a YAML file.",
+    help="Fit all sets of a paper's recipe: a name, or a YAML file.",
 )
-@click.option("--only", multiple=True, metavar="SET", help="A recipe's set; may be repeated.")
-@click.option("--scale", metavar="NAME", help="The recipe's settings for another amount of work.")
+@click.option(
+    "--only", multiple=True, metavar="SET", help="Fit this set of the recipe only; may be repeated."
+)
+@click.option("--scale", metavar="NAME", help="Settings of the recipe for another amount of work.")
 @with_option
 @pairs_option(
     "--with-read",
     "others_read",
     "tissues.channels=T1",
-    "How to read it, where not as the other cases are; may be repeated.",
+    "How to read that source, where it differs from the cases; may be repeated.",
     "NAME.KEY=VALUE",
 )
 @edit_option
@@ -78,18 +80,18 @@ PREFIXES = ("", " k", " M", " G", " T", " P", " E", " Z")
     "--resume/--no-resume",
     default=True,
     show_default=True,
-    help="Go on where the run in this folder stopped, if there is one.",
+    help="Resume the run in this folder, if there is one.",
 )
 @click.option(
     "--fit-memory",
     metavar="SIZE",
-    help="Choose patch, width and checkpointing by measurement, to stay within it (16GB).",
+    help="Choose patch, width and checkpointing by measurement, to fit this memory (16GB).",
 )
 @click.option(
     "--init-from",
     type=FOLDER,
     metavar="RUN",
-    help="Start from another run's weights; what it has seen counts as seen.",
+    help="Start from another run's weights; its training cases count as seen.",
 )
 @click.option(
     "--per-channel",
@@ -108,14 +110,14 @@ PREFIXES = ("", " k", " M", " G", " T", " P", " E", " Z")
 @click.option(
     "--with-mask",
     is_flag=True,
-    help="Draw label maps with the images, for generators that draw from noise (dcgan).",
+    help="Generate label maps with the images, for generators from noise (dcgan).",
 )
 @click.option(
     "--log",
     "log",
     multiple=True,
     metavar="NAME",
-    help="Log to tensorboard, wandb or mlflow too, in the run folder; may be repeated.",
+    help="Also log to tensorboard, wandb or mlflow, in the run folder; may be repeated.",
 )
 @dry_run_option
 @with_output
@@ -144,9 +146,9 @@ def command(
     """Fit a generator on the training cases of one fold.
 
     NAME is a registered generator (see: gansynth plugins), or the YAML file of a chain of them. No
-    generator sees held-out cases; they are opened only to make sure that --init-from has not seen
-    them. The run folder holds the resolved settings, the lineage, checkpoints and metrics, and can
-    be moved.
+    generator sees held-out cases. They are opened only to make sure that --init-from has not seen
+    them. The run folder holds the resolved settings, lineage, checkpoints and metrics. It can be
+    moved.
     """
     from functools import partial
 
@@ -163,55 +165,55 @@ def command(
         settings.setdefault("with_mask", "yes")
     parts = asked_for(generator, per_channel, per_class)
     memory = None if fit_memory is None else parse_bytes(fit_memory)
-    asked: dict[str, Any] = {"settings": settings, "edits": edits or None}
+    arguments: dict[str, Any] = {"settings": settings, "edits": edits or None}
     begin: Callable[..., dict[str, Any]]
     if recipe_name is not None:
         recipe = named_recipe(recipe_name, generator, parts is not None)
-        asked |= {"only": only, "scale": scale, "others": others, "others_read": others_read}
-        begin = partial(fit_recipe, plan_recipe(recipe, request, **asked), run)
+        arguments |= {"only": only, "scale": scale, "others": others, "others_read": others_read}
+        begin = partial(fit_recipe, plan_recipe(recipe, request, **arguments), run)
     elif parts is None:
-        begin = partial(fit, generator, request, run, typed=settings, **asked)
+        begin = partial(fit, generator, request, run, typed=settings, **arguments)
     else:
-        begin = partial(fit_composite, parts, request, run, **asked)
+        begin = partial(fit_composite, parts, request, run, **arguments)
     how = {"device": device, "memory": memory, "init_from": init_from, "resume": resume}
     report = begin(**how, dry_run=dry_run, log=log, reporter=out.reporter)
-    if report:  # of several processes, the first one speaks for all
+    if report:  # of several processes, the first one reports
         out.result(report, lines_of(report))
 
 
 def lines_of(report: Mapping[str, Any]) -> list[str]:
-    """What a fit, or a dry run, tells a reader."""
+    """Return the lines of a fit's report, or of a dry run's."""
     if "sets" in report:
         return lines_of_sets(report)
     if not report.get("dry_run"):
         return list(lines_of_fit(report))
     if "parameters" not in report or "seconds_per_step" not in report:
         return summary(report)
-    rest = {k: v for k, v in report.items() if k not in TOLD}
-    return [*summary(rest), "", *lines_of_cost(report)]
+    facts = {k: v for k, v in report.items() if k not in TOLD}
+    return [*summary(facts), "", *lines_of_cost(report)]
 
 
 def named_recipe(name: str, generator: str, composite: bool) -> Recipe:
-    """The recipe of a command line; a UsageFault if it is another generator's, or in parts."""
+    """Return the recipe of a command line; UsageFault: it is another generator's, or in parts."""
     from gansynth.fitting.recipe import find_recipe
 
     if composite:
         raise UsageFault(
-            f"--recipe {name}: says itself what its runs are; leave out --per-channel and "
+            f"--recipe {name}: the recipe defines its runs; leave out --per-channel and "
             "--per-class, and name a generator, not a chain's file"
         )
     recipe = find_recipe(name)
-    own = recipe.spec.generator
-    if generator != own:
+    expected = recipe.spec.generator
+    if generator != expected:
         raise UsageFault(
-            f"--recipe {recipe.name}: its generator is {own}, got {generator}; say: gansynth fit "
-            f"{own} --recipe {recipe.name}"
+            f"--recipe {recipe.name}: its generator is {expected}, got {generator}; use: "
+            f"gansynth fit {expected} --recipe {recipe.name}"
         )
     return recipe
 
 
 def lines_of_cost(report: Mapping[str, Any]) -> list[str]:
-    """What a fit would take, beside what its paper reports; memory by precision."""
+    """Return the cost of a fit beside the paper's, and memory by precision."""
     nets = ", ".join(f"{name} {_short(n)}" for name, n in report["parameters"].items()) or "none"
     memory = f"{report['memory_mib']} MiB"
     predicted = report.get("memory_predicted_mib")
@@ -232,12 +234,12 @@ def lines_of_cost(report: Mapping[str, Any]) -> list[str]:
         step, total = (_short(report[f"flops_{k}"]) for k in ("per_step", "total"))
         rows.insert(2, ("work", f"{step}FLOP a step, {total}FLOP in all", "-"))
     beside = bool(report.get("paper"))
-    shown = table(rows) if beside else table(row[:2] for row in rows[1:])
-    return [*shown, *lines_of_variants(report), *([report["why"]] if "why" in report else [])]
+    lines = table(rows) if beside else table(row[:2] for row in rows[1:])
+    return [*lines, *lines_of_variants(report), *([report["why"]] if "why" in report else [])]
 
 
 def lines_of_variants(report: Mapping[str, Any]) -> list[str]:
-    """A table of memory and work by precision and checkpointing."""
+    """Return a table of memory and FLOPs by precision and checkpointing."""
     if not report.get("memory_variants"):
         return []
     card = report.get("paper", {}).get("card_gb")
@@ -255,12 +257,12 @@ def lines_of_variants(report: Mapping[str, Any]) -> list[str]:
 
 
 def _paper(report: Mapping[str, Any], *keys: str) -> str:
-    known = report.get("paper", {})
-    return ", ".join(PAPER[key].format(known[key]) for key in keys if key in known) or "-"
+    figures = report.get("paper", {})
+    return ", ".join(PAPER[key].format(figures[key]) for key in keys if key in figures) or "-"
 
 
 def _short(number: float) -> str:
-    """``12.3 T`` for 1.23e13, to be followed by a unit."""
+    """Return ``12.3 T`` for 1.23e13, to be followed by a unit."""
     power = 0
     while abs(number) >= 1000 and power + 1 < len(PREFIXES):
         number, power = number / 1000, power + 1
@@ -268,18 +270,18 @@ def _short(number: float) -> str:
 
 
 def lines_of_sets(report: Mapping[str, Any]) -> list[str]:
-    """A table with a row for each set of a recipe."""
+    """Return a table with a row for each set of a recipe."""
     dry = report.get("dry_run", False)
     columns = ("train_cases", "steps", "estimated_hours") if dry else COLUMNS
     rows = [("set", *columns, *(["paper_hours"] if dry else []))]
-    for name, found in report["sets"].items():
-        own = {**found, "steps": found.get("fit", found).get("steps")}
-        row = [own.get(column) for column in columns]
-        row += [found["paper"].get("hours")] if dry else []
+    for name, set_report in report["sets"].items():
+        values = {**set_report, "steps": set_report.get("fit", set_report).get("steps")}
+        row = [values.get(column) for column in columns]
+        row += [set_report["paper"].get("hours")] if dry else []
         rows.append((name, *("-" if value is None else str(value) for value in row)))
     costs = []
-    for name, found in report["sets"].items() if dry else ():
-        if "parameters" in found:
-            costs += ["", f"{name}:", *lines_of_cost(found)]
+    for name, set_report in report["sets"].items() if dry else ():
+        if "parameters" in set_report:
+            costs += ["", f"{name}:", *lines_of_cost(set_report)]
     left_open = [f"left open by the paper: {sentence}" for sentence in report.get("open", ())]
     return [*table(rows), *costs, *([""] if costs else []), *left_open]

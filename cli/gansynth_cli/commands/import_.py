@@ -1,4 +1,4 @@
-"""``gansynth import``: copy a data set into a host framework's own layout."""
+"""``gansynth import``: copy a data set into the layout of a target framework."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from gansynth_cli.results import show_report
 @click.argument("target", metavar="HOST:WHERE")
 @subjects_option
 @click.option(
-    "--folds", type=click.IntRange(min=2), help="Folds to write, of hosts that keep several."
+    "--folds", type=click.IntRange(min=2), help="Folds to write, for frameworks with several."
 )
-@seed_option("Seeds every random choice: who is in which fold, which cases are kept.")
-@click.option("-f", "--fold", help="Fold of the source, of hosts that keep one. [default: 0]")
+@seed_option("Seeds every random choice: the folds, and which cases are kept.")
+@click.option("-f", "--fold", help="Fold of the source, for frameworks with one. [default: 0]")
 @read_option
 @set_option
 @root_option
@@ -51,16 +51,16 @@ def command(
     root: str | None,
     out: Output,
 ) -> None:
-    """Copy a data set into a host framework's own layout, with folds.
+    """Copy a data set into the layout of a target framework, with folds.
 
-    msd:FOLDER to nnunet:ID: every file is read to its checksum before it is taken over. Run again
-    after an interruption, it goes on where it stopped. Without --subjects, FOLDER/subjects.csv is
-    taken if there is one, else every case is a subject of its own. Five folds unless --folds.
+    msd:FOLDER to nnunet:ID: every file is checked by its checksum before it is copied. The same
+    command resumes after an interruption. Subjects are those of --subjects, else of
+    FOLDER/subjects.csv, else every case is a subject. The default is five folds.
 
-    slices:KIND:WHERE to yolo:FOLDER: each slice becomes a grey PNG file, all by one window, with
-    the boxes of --read boxes= in a label file, empty for a background; the training volumes of
-    --fold are train, the others val. --set bits=16, --set backgrounds=SHARE (of the training slices
-    without a box, those to keep). The folder appears when it is complete.
+    slices:KIND:WHERE to yolo:FOLDER: each slice becomes a grey PNG file, all with one window. Its
+    label file has the boxes of --read boxes=, none for a background. The training volumes of --fold
+    are train, the others val. The depth is --set bits=16. With --set backgrounds=SHARE, that share
+    of the training slices without a box is kept. The folder appears when it is complete.
     """
     from gansynth.core.adapter import ImportRequest
     from gansynth.core.registry import installed
@@ -70,7 +70,7 @@ def command(
         to = SourceRequest.parse(target)
     host = installed().adapter(to.kind)
     refuse_unknown(settings, host.ImportOptions.model_fields, of=f"import to {to.kind}")
-    said = {"subjects": subjects, "fold": fold, "read": read, "root": root}
-    reading = {key: value for key, value in said.items() if value}
-    asked = ImportRequest(source, reading, to.where, folds, seed, settings, out.reporter)
-    show_report(host.import_dataset(asked), out)
+    options = {"subjects": subjects, "fold": fold, "read": read, "root": root}
+    reading = {key: value for key, value in options.items() if value}
+    request = ImportRequest(source, reading, to.where, folds, seed, settings, out.reporter)
+    show_report(host.import_dataset(request), out)

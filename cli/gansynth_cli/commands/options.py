@@ -1,4 +1,4 @@
-"""``gansynth options``: print what can be set of whatever has a name."""
+"""``gansynth options``: print the options of generators, frameworks and other plugins."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ KINDS = {
     "filters": "filter",
     "metrics": "metric",
 }
-"""Kind as it is registered -> what a user calls it."""
+"""Registered kind -> its name for users."""
 
 
 @click.command(epilog=examples("gansynth options cgan3d", "gansynth options nnunet --json"))
 @click.argument("name", metavar="NAME")
 @with_output
 def command(name: str, out: Output) -> None:
-    """Print what can be set of a generator, host, source, edit or filter.
+    """Print the options of a generator, framework, source, edit or filter.
 
-    NAME is what is registered (see: gansynth plugins), or lesions, boxes, failures. Each option has
-    its key, its default and what it does.
+    NAME is a registered name (see: gansynth plugins), or lesions, boxes, failures. Each option has
+    its key, its default and its meaning.
     """
     from gansynth.runtime.option_kinds import option_rows
 
-    found = list(models(name))
+    option_models = list(models(name))
     document, lines = [], []
-    for kind, typed, model in found:
+    for kind, typed, model in option_models:
         rows = [] if model is None else option_rows(model)
         keys = [dict(zip(("key", "default", "meaning"), row, strict=True)) for row in rows]
         document.append({"kind": kind, "typed": typed, "options": keys})
@@ -47,10 +47,10 @@ def command(name: str, out: Output) -> None:
 
 
 def models(name: str) -> Iterator[tuple[str, str, type[BaseModel] | None]]:
-    """Whatever has a name: its kind, how its options are typed, and their model.
+    """Yield all plugins of a name: kind, how their options are typed, and their model.
 
     Raises:
-        UsageFault: nothing has that name.
+        UsageFault: the name is not registered.
     """
     from gansynth.core.registry import installed
 
@@ -63,9 +63,9 @@ def models(name: str) -> Iterator[tuple[str, str, type[BaseModel] | None]]:
     if name in (others := _others()):
         yield others[name]
     elif not kinds:
-        known = [*others, *(each for kind in KINDS for each in registry.names(kind))]
+        names = [*others, *(each for kind in KINDS for each in registry.names(kind))]
         raise UsageFault(
-            f"options {name!r}: nothing is registered under that name.{did_you_mean(name, known)} "
+            f"options {name!r}: nothing is registered under that name.{did_you_mean(name, names)} "
             "See: gansynth plugins list"
         )
 
@@ -91,7 +91,7 @@ def _models_of(kind: str, name: str, loaded: Any) -> Iterator[tuple[str, type[Ba
 
 
 def _others() -> dict[str, tuple[str, str, type[BaseModel]]]:
-    """What has options and is not registered."""
+    """Return models of options that are not registered."""
     from gansynth.conditions.box_drawers import JitterOptions
     from gansynth.conditions.lesion_placement import LesionOptions
     from gansynth.evaluation.failures.job import FailureOptions

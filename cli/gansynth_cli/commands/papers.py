@@ -1,4 +1,4 @@
-"""``gansynth papers``: a paper's table made again, ours beside it."""
+"""``gansynth papers``: reproduce a paper's table, with its numbers beside ours."""
 
 from __future__ import annotations
 
@@ -41,31 +41,47 @@ if TYPE_CHECKING:
 @click.option("--data", required=True, metavar="KIND:WHERE", help="Cases, e.g. nifti:brats/.")
 @with_option
 @read_option
-@click.option("--fold", default="0", show_default=True, help="Of the data.")
+@click.option("--fold", default="0", show_default=True, help="Fold of the data.")
 @subjects_option
 @root_option
-@click.option("--scale", help="One of the plan's, e.g. tiny; the paper's own without.")
+@click.option("--scale", help="A scale of the plan, e.g. tiny. [default: the paper's]")
 @click.option(
     "--seed", "seeds", type=int, multiple=True, default=(0,), help="May be repeated. [default: 0]"
 )
-@click.option("--only", "arms", multiple=True, metavar="ARM", help="This arm; may be repeated.")
-@click.option("--host", "hosts", multiple=True, metavar="NAME", help="This host; may be repeated.")
+@click.option(
+    "--only",
+    "arms",
+    multiple=True,
+    metavar="ARM",
+    help="Run this experiment arm only; may be repeated.",
+)
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Use this framework only; may be repeated.",
+)
 @click.option("--steps", type=click.IntRange(1), help="Optimiser steps of every arm.")
-@click.option("--epochs", type=click.FloatRange(0, min_open=True), help="Of the hosts, instead.")
+@click.option(
+    "--epochs", type=click.FloatRange(0, min_open=True), help="Epochs of the frameworks, instead."
+)
 @pairs_option(
     "--fit-set", "fit_set", "steps=200", "Change one setting of the generators; may be repeated."
 )
 @pairs_option(
-    "--host-set", "host_set", "steps=200", "Change one setting of the hosts; may be repeated."
+    "--host-set", "host_set", "steps=200", "Change one setting of the frameworks; may be repeated."
 )
-@click.option("--regions", default="", help="Of other labels: WT:1+2+3,TC:2+3,ET:3.")
-@click.option("--model", help="modelConfig.cfg; else the one beside trainConfig.cfg.")
-@click.option("--as-stored", is_flag=True, help="Leave real cases as they are, for comparison.")
+@click.option("--regions", default="", help="Regions of other labels: WT:1+2+3,TC:2+3,ET:3.")
+@click.option("--model", help="modelConfig.cfg. [default: the one beside trainConfig.cfg]")
+@click.option("--as-stored", is_flag=True, help="Leave real cases unchanged, for comparison.")
 @dry_run_option
 @click.option(
-    "-o", "--output", "folder", type=FOLDER, help="Keep everything here, and go on with it later."
+    "-o", "--output", "folder", type=FOLDER, help="Keep everything here, to resume later."
 )
-@click.option("--name", help="Of the results, NAME.json in the folder. [default: papers_RECIPE]")
+@click.option(
+    "--name", help="Name of the results, NAME.json in the folder. [default: papers_RECIPE]"
+)
 @with_output
 def command(
     plan: str,
@@ -76,13 +92,13 @@ def command(
     folder: Path | None,
     name: str | None,
     out: Output,
-    **asked: Any,
+    **request: Any,
 ) -> None:
-    """Make a paper's table: its recipe, its arms, ours beside theirs.
+    """Reproduce a paper's table, with its numbers beside ours.
 
-    The recipe is fitted and the arms are trained by the documented commands. Every arm of a host
-    trains for as many optimiser steps and is judged on real held-out cases. --dry-run prints the
-    commands and the paper's table. Without -o only the table is left.
+    Documented commands fit the recipe and train the experiment arms. All arms of a framework
+    train for equally many optimiser steps. They are evaluated on real held-out cases. --dry-run
+    prints the commands and the paper's table. Without -o only the table is left.
     """
     from gansynth.benchmark.papers.running import papers, write
 
@@ -90,22 +106,22 @@ def command(
         home = folder or (Path("papers") / Path(plan).stem if dry_run else None)
         scratch = home is None and stack.enter_context(tempfile.TemporaryDirectory())
         home = home or Path(str(scratch))
-        table = _table(plan, arms, hosts, seeds, home if dry_run else home.absolute(), asked, out)
+        table = _table(plan, arms, hosts, seeds, home if dry_run else home.absolute(), request, out)
         if dry_run:
             lines = [f"gansynth {shlex.join(words)}" for words in table.listed()]
-            cost = "time and memory: not known here; each command has a --dry-run of its own"
+            cost = "time and memory: not known here; use --dry-run of each command"
             document = {"commands": lines, "papers": papers(table.plan), "cost": cost}
             out.result(document, [*lines, "", *table.lines(), cost])
             return
         table.run()
         file = write(table, name or f"papers_{table.plan.name.replace('-', '_')}", _typed())
         document = table.document()
-        told = [] if folder is None else [f"results: {file}"]
-        out.result(document, [*table.lines(), *told])
+        paths = [] if folder is None else [f"results: {file}"]
+        out.result(document, [*table.lines(), *paths])
 
 
 def _typed() -> str:
-    """The command as it may be written down."""
+    """Return the command line to record."""
     import sys
 
     from gansynth.benchmark.papers.commands import bare
@@ -119,25 +135,25 @@ def _table(
     hosts: tuple[str, ...],
     seeds: tuple[int, ...],
     home: Path,
-    asked: Mapping[str, Any],
+    request: Mapping[str, Any],
     out: Output,
 ) -> Table:
-    """What a command line asks for; the data are opened, so that what is wrong is said at once."""
+    """Return the table of a command line; the data are opened, so that faults show at once."""
     from gansynth.benchmark.papers.commands import Asked, Commands
     from gansynth.benchmark.papers.plan import find_plan
     from gansynth.benchmark.papers.running import Table
 
     plan = find_plan(name)
-    if asked["steps"] is not None and asked["epochs"] is not None:
+    if request["steps"] is not None and request["epochs"] is not None:
         raise UsageFault("--steps and --epochs: expected one of them; leave one out")
-    known = {arm.name: arm for arm in plan.arms}
+    arms_by_name = {arm.name: arm for arm in plan.arms}
     for arm in arms:
-        if arm not in known:
-            raise UsageFault(f"--only {arm}: expected among: {', '.join(known)}")
+        if arm not in arms_by_name:
+            raise UsageFault(f"--only {arm}: expected among: {', '.join(arms_by_name)}")
     chosen = [arm for arm in plan.arms if (arm.name in arms if arms else not arm.optional)]
-    given = {"fit": asked["fit_set"], "host": asked["host_set"]}
-    rest = {key: value for key, value in asked.items() if key not in ("fit_set", "host_set")}
-    commands = Commands(plan, Asked(out=home, **rest, **given))
+    settings = {"fit": request["fit_set"], "host": request["host_set"]}
+    options = {key: value for key, value in request.items() if key not in ("fit_set", "host_set")}
+    commands = Commands(plan, Asked(out=home, **options, **settings))
     trained = plan.hosts_for(commands.asked.kind, hosts)
     commands.check_settings(trained)
     assert commands.source is not None

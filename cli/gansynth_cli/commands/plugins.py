@@ -1,4 +1,4 @@
-"""``gansynth plugins``: list what is registered, check it, and write the project of a new one."""
+"""``gansynth plugins``: list and check plugins, and write the project of a new one."""
 
 from __future__ import annotations
 
@@ -30,24 +30,26 @@ if TYPE_CHECKING:
 )
 @click.pass_context
 def command(context: click.Context) -> None:
-    """List and check what is installed, or start a plugin of your own.
+    """List and check installed plugins, or start a new one.
 
-    Plugins are found through the entry-point group gansynth. One that does not load is listed with
-    its reason; the others go on working.
+    Plugins are found through the entry-point group gansynth. A plugin that does not load is listed
+    with its reason. The others keep working.
     """
     if context.invoked_subcommand is None:
         context.invoke(list_plugins)
 
 
 @command.command("list", epilog=examples("gansynth plugins list", "gansynth plugins list --load"))
-@click.option("--load", is_flag=True, help="Load all they offer, to find what does not.")
+@click.option(
+    "--load", is_flag=True, help="Import everything they offer, to find what does not load."
+)
 @with_output
 def list_plugins(load: bool, out: Output) -> None:
     """List what the installed plugins offer, and broken plugins with their reasons.
 
-    Each line has the kind, the name, the plugin that offers it, and the distribution with its
-    version that the plugin was installed with; a recipe's says what it is, too. What is listed was
-    not imported, only its plugin's small first module was; --load imports it all.
+    Each line has kind, name, plugin, and the plugin's distribution with its version. A recipe's
+    line also has its summary. Only the small first module of each plugin is imported. --load
+    imports everything.
     """
     from gansynth.core.registry import installed
     from gansynth.fitting.inventory import inventory, unusable
@@ -65,11 +67,11 @@ def list_plugins(load: bool, out: Output) -> None:
         for kind, names in document.get("unusable", {}).items()
         for name, reason in names.items()
     ]
-    told = {name: recipe["summary"] for name, recipe in document["recipes"].items()}
+    summaries = {name: recipe["summary"] for name, recipe in document["recipes"].items()}
     rows = [
         (
             *(kind, name, f"from {plugin}", _origin(registry, plugin)),
-            told.get(name, "") if kind == "recipes" else "",
+            summaries.get(name, "") if kind == "recipes" else "",
         )
         for kind, names in document["found"].items()
         for name, plugin in names.items()
@@ -92,13 +94,13 @@ def list_plugins(load: bool, out: Output) -> None:
 @click.argument("name", metavar="NAME")
 @set_option
 @click.option(
-    "--steps", type=click.IntRange(min=1), default=60, show_default=True, help="Steps to fit."
+    "--steps", type=click.IntRange(min=1), default=60, show_default=True, help="Training steps."
 )
 @with_output
 def check(name: str, settings: dict[str, str], steps: int, out: Output) -> None:
     """Check a registered generator against its contract, on toy data in memory.
 
-    NAME is a generator. What an adapter must do is checked on its host's own data: see
+    NAME is a generator. An adapter is checked on data of its own framework, see
     gansynth.testing.check_adapter.
     """
     from gansynth.core.registry import installed
@@ -106,7 +108,7 @@ def check(name: str, settings: dict[str, str], steps: int, out: Output) -> None:
     registry = installed()
     if name in registry.loaders["adapters"] and name not in registry.loaders["generators"]:
         raise UsageFault(
-            f"plugins check {name!r}: an adapter is checked on its host's own data, from a test: "
+            f"plugins check {name!r}: an adapter is checked on its framework's data, from a test: "
             "gansynth.testing.check_adapter(adapter, workspace=...)"
         )
     from gansynth.runtime.options import parse
@@ -144,7 +146,7 @@ def check(name: str, settings: dict[str, str], steps: int, out: Output) -> None:
 @dry_run_option
 @with_output
 def new(name: str, kind: str, folder: Path | None, dry_run: bool, out: Output) -> None:
-    """Write the project of a new plugin, which works as it is, with its test.
+    """Write the project of a new plugin that works, with its test.
 
     NAME is what the plugin registers; its package is called gansynth_NAME.
     """
@@ -170,5 +172,5 @@ def _origin(registry: Registry, plugin: str) -> str:
 
 
 def lines_of(report: CheckReport) -> list[str]:
-    """A check report as aligned lines."""
+    """Return a check report as aligned lines."""
     return table((check.verdict, check.name, check.message) for check in report.checks)

@@ -1,4 +1,4 @@
-"""``gansynth prepare``: plan and preprocess a data set with its host framework."""
+"""``gansynth prepare``: plan and preprocess a data set with its target framework."""
 
 from __future__ import annotations
 
@@ -30,14 +30,18 @@ from gansynth_cli.results import show_report
     "--configuration",
     "configurations",
     multiple=True,
-    help="Configuration to preprocess; may be repeated. [default: the host's; nnunet: 3d_fullres]",
+    help="Configuration to preprocess; may be repeated. [default: the target's, e.g. 3d_fullres]",
 )
-@click.option("--plans", help="Name of the host's plans; its default if not given.")
+@click.option("--plans", help="Name of the framework's plans; its default if not given.")
 @set_option
 @click.option(
-    "--processes", type=click.IntRange(min=1), default=2, show_default=True, help="Workers."
+    "--processes",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Number of workers.",
 )
-@click.option("--force", is_flag=True, help="Do again what is done.")
+@click.option("--force", is_flag=True, help="Repeat finished steps.")
 @subjects_option
 @root_option
 @with_output
@@ -52,12 +56,12 @@ def command(
     root: str | None,
     out: Output,
 ) -> None:
-    """Plan and preprocess a data set with its host framework.
+    """Plan and preprocess a data set with its target framework.
 
-    The data set is checked first. What is done already is not done again.
+    The data set is checked first. Finished steps are not repeated.
 
-    nnunet: --set small=yes adds plans for a small network (CPUs, trials) on the same preprocessed
-    cases; it changes nothing of the host's own. gansynth options nnunet has what else can be set.
+    With nnunet, --set small=yes adds plans for a small network (CPUs, trials) on the same
+    preprocessed cases. nnU-Net's plans stay unchanged. Further settings: gansynth options nnunet.
     """
     from gansynth.core.adapter import PrepareRequest
     from gansynth.core.registry import installed
@@ -66,5 +70,7 @@ def command(
     request = SourceRequest.parse(data, plans=plans, subjects=subjects, root=root)
     host = installed().adapter(request.kind)
     refuse_unknown(settings, host.PrepareOptions.model_fields, of=f"prepare of {request.kind}")
-    asked = PrepareRequest(request, configurations, settings, processes, force, out.reporter)
-    show_report(host.prepare(asked), out)
+    prepare_request = PrepareRequest(
+        request, configurations, settings, processes, force, out.reporter
+    )
+    show_report(host.prepare(prepare_request), out)

@@ -1,4 +1,4 @@
-"""``gansynth sample``: draw labelled samples from a run."""
+"""``gansynth sample``: generate labelled samples from a run."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from gansynth.sampling.png_export import PngOptions
 
 MEANT = frozenset(("run", "replay", "folder", "device", "root", "as_json", "quiet", "debug"))
-"""Parameters that mean something beside ``--replay``."""
+"""Parameters that have an effect beside ``--replay``."""
 
 
-def _png(kind: str, bits: str | None, **how: Any) -> PngOptions | None:
-    """What PNG files are to be like; None for NIfTI."""
+def _png(kind: str, bits: str | None, **options_given: Any) -> PngOptions | None:
+    """Return the options of PNG files; None for NIfTI."""
     if kind != "png":
         return None
     from gansynth.sampling.png_export import PngOptions
 
-    given = {"bits": bits and int(bits), **how}
-    return PngOptions(**{key: value for key, value in given.items() if value})
+    options = {"bits": bits and int(bits), **options_given}
+    return PngOptions(**{key: value for key, value in options.items() if value})
 
 
 with_png = option_group(
@@ -48,38 +48,44 @@ with_png = option_group(
         type=click.Choice(["nifti", "png"]),
         default="nifti",
         show_default=True,
-        help="png: slices as PNG files with a manifest that names no patient.",
+        help="png: slices as PNG files, with a manifest that names no patient.",
     ),
-    click.option("--bits", type=click.Choice(["8", "16"]), help="Of a PNG's pixels.  [default: 8]"),
+    click.option(
+        "--bits", type=click.Choice(["8", "16"]), help="Bits of a PNG pixel.  [default: 8]"
+    ),
     click.option(
         "--window",
         metavar="LOW:HIGH",
-        help="Black and white of PNG files: intensities, or percentiles of training cases "
+        help="Black and white level of PNG files: intensities, or percentiles of training cases "
         "(1%:99%).  [default: 0.5%:99.5%]",
     ),
-    click.option("--overlay", is_flag=True, help="PNG files with outlines of the labels, too."),
-    click.option("--keep-flawed", is_flag=True, help="PNG files of flawed samples, too."),
+    click.option(
+        "--overlay", is_flag=True, help="Also write PNG files with outlines of the labels."
+    ),
+    click.option("--keep-flawed", is_flag=True, help="Also write PNG files of rejected samples."),
     read=_png,
 )
 with_sheets = option_group(
     "sheets",
-    click.option("--sheet", is_flag=True, help="Draw a contact sheet (PNG) of images and labels."),
+    click.option("--sheet", is_flag=True, help="Write a preview grid (PNG) of images and labels."),
     click.option(
         "--interpolate",
         type=click.IntRange(min=2),
         metavar="STEPS",
-        help="Draw a sheet of so many steps from one latent to another, for generators that draw "
-        "from noise.",
+        help="Write a grid with so many steps from one latent to another, for generators that "
+        "generate from noise.",
     ),
     click.option(
-        "--rows", type=click.IntRange(min=1), help="Pairs of latents there.  [default: 4]"
+        "--rows",
+        type=click.IntRange(min=1),
+        help="Pairs of latents of --interpolate.  [default: 4]",
     ),
     click.option(
         "--nearest",
         is_flag=True,
-        help="Draw a sheet of samples beside their nearest training cases; it stays in RUN.",
+        help="Write a grid of samples beside their nearest training cases; it stays in RUN.",
     ),
-    read=lambda **said: {key: value for key, value in said.items() if value is not None},
+    read=lambda **options: {key: value for key, value in options.items() if value is not None},
 )
 
 
@@ -101,7 +107,8 @@ with_sheets = option_group(
     "-n",
     "--number",
     type=click.IntRange(min=1),
-    help="Samples.  [default: 16; of a run that draws label maps of images every case]",
+    help="Number of samples.  [default: 16; every case, for a run that generates label maps of "
+    "images]",
 )
 @click.option(
     "-o", "--out", "folder", type=FOLDER, help="Folder for the samples. [default: in RUN]"
@@ -111,12 +118,12 @@ with_sheets = option_group(
     "metrics",
     multiple=True,
     metavar="NAME",
-    help="Measure the samples beside real cases; may be repeated. See: gansynth plugins",
+    help="Compare the samples with real cases; may be repeated. See: gansynth plugins",
 )
 @click.option(
     "--replay",
     metavar="RECORD",
-    help="Draw a recorded sample again, to the bit: FILE:LINE of a draw log (draws-*.csv), or "
+    help="Reproduce a recorded sample bit for bit: FILE:LINE of a sample log (draws-*.csv), or "
     "FILE:NAME of a JSON file with provenance (provenance.json, an export's record).",
 )
 @with_sheets
@@ -124,7 +131,7 @@ with_sheets = option_group(
 @click.option(
     "--for-sharing",
     is_flag=True,
-    help="Files to hand on: which cases samples came from is written into RUN alone; refused "
+    help="Files for sharing: the cases behind the samples are recorded in RUN only. Refused "
     "where samples hold parts of real images.",
 )
 @with_samples("Seeds labels and latents.", classes=True)
@@ -146,22 +153,22 @@ def command(
     root: str | None,
     out: Output,
 ) -> None:
-    """Draw labelled samples from a run.
+    """Generate labelled samples from a run.
 
     RUN is a folder that gansynth fit wrote. The same seed gives the same samples. They are written
-    as a data set that nifti:FOLDER reads (PNG files: pictures:FOLDER). A run that draws label maps
-    of images (of a chain a part, RUN/parts/NAME) writes images and label maps of --conditions
-    SOURCE, or of its own training cases.
+    as a data set that nifti:FOLDER reads (PNG files: pictures:FOLDER). A run may generate label
+    maps of images, e.g. a part of a chain, RUN/parts/NAME. It then writes images and label maps of
+    --conditions SOURCE, or of its own training cases.
     """
     from gansynth.metrics.comparison import load_metrics
     from gansynth.sampling.sample import NUMBER, measure_run, replay_run, sample_run
 
     if replay is not None:
-        refuse_others(MEANT, "--replay with {}: the record says all of it; leave it out")
+        refuse_others(MEANT, "--replay with {}: the record has all options; leave it out")
         again = replay_run(run, replay, out=folder, device=device, root=root, reporter=out.reporter)
         out.result(again, summary(again))
         return
-    load_metrics(metrics)  # a slip must not cost the time of drawing
+    load_metrics(metrics)  # a wrong name must not cost the time to generate
     report: dict[str, Any] = sample_run(
         run,
         number,

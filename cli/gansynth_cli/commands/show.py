@@ -1,4 +1,4 @@
-"""``gansynth show``: print where everything of a run is, and what is wrong with it."""
+"""``gansynth show``: print where the files of a run are, and what is damaged."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SIZES = ("bytes", "KiB", "MiB", "GiB", "TiB")
 @click.argument("run", metavar="RUN", type=FOLDER)
 @with_output
 def command(run: Path, out: Output) -> None:
-    """Print where everything of a run is, and how far it has come.
+    """Print where the files of a run are, and how far it has come.
 
-    RUN is a folder that gansynth fit wrote, or is writing. One that is unfinished or damaged is
-    shown as far as it goes; exit code 6 if something is damaged.
+    RUN is a folder that gansynth fit wrote, or is writing. An unfinished or damaged run is shown as
+    far as possible. Exit code 6 if something is damaged.
     """
     from gansynth.sampling.show import describe_run
 
@@ -32,8 +32,8 @@ def command(run: Path, out: Output) -> None:
 
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """The document for people: facts, files, checkpoints, parts, and what is wrong last."""
-    # config.yaml has the options, and --json.
+    """Yield the document as text: facts, files, checkpoints, parts, then faults."""
+    # The options are in config.yaml and --json.
     apart = ("files", "checkpoints", "parts", "wrong", "lineage", "options")
     lineage = document["lineage"]
     facts = {k: v for k, v in document.items() if k not in apart and v not in (None, [], {})}
@@ -66,19 +66,19 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _places(files: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, found in files.items():
+    for name, paths in files.items():
         if name == "bytes":
-            yield "in all", size_text(found)
-        elif isinstance(found, list):
-            if found:
-                more = f" (newest of {len(found)})" if len(found) > 1 else ""
-                yield name, f"{found[-1]}{more}"
+            yield "in all", size_text(paths)
+        elif isinstance(paths, list):
+            if paths:
+                note = f" (newest of {len(paths)})" if len(paths) > 1 else ""
+                yield name, f"{paths[-1]}{note}"
         else:
-            yield name, found or "-"
+            yield name, paths or "-"
 
 
 def size_text(size: int) -> str:
-    """Bytes for people: ``1.5 MiB``."""
+    """Return bytes as text: ``1.5 MiB``."""
     value, unit = float(size), 0
     while value >= 1024 and unit < len(SIZES) - 1:
         value, unit = value / 1024, unit + 1

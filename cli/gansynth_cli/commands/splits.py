@@ -1,4 +1,4 @@
-"""``gansynth splits``: write a host's folds so that no subject is split."""
+"""``gansynth splits``: write folds so that no subject is split."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ from gansynth_cli.common import (
 )
 @click.argument("data", metavar="HOST:WHERE")
 @subjects_option
-@click.option("--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Folds.")
-@seed_option("Deals out the subjects.")
+@click.option(
+    "--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Number of folds."
+)
+@seed_option("Seeds the split of subjects into folds.")
 @click.option("--overwrite", is_flag=True, help="Replace a different split; the old one is kept.")
 @root_option
 @with_output
@@ -37,17 +39,17 @@ def command(
     root: str | None,
     out: Output,
 ) -> None:
-    """Write a host's folds so that no subject is on both sides.
+    """Write folds so that no subject is in both training and validation.
 
-    Who is who is kept beside the folds, and every later command goes by it.
+    The subjects of all cases are stored beside the folds. Every later command uses them.
     """
     from gansynth.core.adapter import SplitsRequest
     from gansynth.core.registry import installed
     from gansynth.core.source import SourceRequest
 
     request = SourceRequest.parse(data, subjects=subjects, root=root)
-    asked = SplitsRequest(request, folds, seed, overwrite)
-    splits = installed().adapter(request.kind).make_splits(asked)
+    splits_request = SplitsRequest(request, folds, seed, overwrite)
+    splits = installed().adapter(request.kind).make_splits(splits_request)
     rows = [
         (f"fold {fold}", f"{len(split['train'])} training", f"{len(split['val'])} validation")
         for fold, split in enumerate(splits)

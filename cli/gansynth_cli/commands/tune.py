@@ -28,7 +28,7 @@ from gansynth_cli.typed import with_needs
 )
 @with_needs({"draw": "size"})
 @click.argument("plan_file", metavar="PLAN", type=FILE)
-@click.option("--data", metavar="KIND:WHERE", help="Other cases than the plan names.")
+@click.option("--data", metavar="KIND:WHERE", help="Cases to use instead of those in the plan.")
 @click.option(
     "-o", "--output", type=FOLDER, metavar="DIR", help="Results. [default: runs/tune/NAME]"
 )
@@ -36,10 +36,10 @@ from gansynth_cli.typed import with_needs
     "--size",
     type=click.IntRange(min=2),
     metavar="N",
-    help="Choose for a training set of N subjects. [default: all but those judged on]",
+    help="Choose for a training set of N subjects. [default: all but those evaluated on]",
 )
 @click.option(
-    "--draw", type=click.IntRange(min=0), default=0, show_default=True, help="Which of that size."
+    "--draw", type=click.IntRange(min=0), default=0, show_default=True, help="Number of the subset."
 )
 @executor_option
 @dry_run_option
@@ -52,20 +52,20 @@ def command(
     out: Output,
     **how: Any,
 ) -> None:
-    """Choose generator, ratio and schedule by inner folds; maybe none.
+    """Choose generator, ratio and schedule by inner folds, or none.
 
-    Arms of a plan are trained briefly on every inner fold, the better ones longer (successive
-    halving). What wins must beat training on real cases alone by more than a standard error.
-    Subjects that the plan judges on, sealed or not, are not read.
+    Experiment arms of a plan are trained briefly on every inner fold, the better ones longer
+    (successive halving). The winner must beat training on real cases alone by more than a standard
+    error. Subjects that the plan evaluates on, sealed or not, are not read.
     """
     from gansynth.benchmark.plan_file import read_plan
     from gansynth.benchmark.tuning import Wanted, candidates, choose_arm, open_choice
 
     plan = read_plan(plan_file, data)
-    wanted = Wanted(folder=output or Path("runs") / "tune" / plan.name, **how)
+    request = Wanted(folder=output or Path("runs") / "tune" / plan.name, **how)
     if dry_run:
-        spec, design = open_choice(plan, wanted)
-        told = {
+        spec, design = open_choice(plan, request)
+        facts = {
             "dry_run": True,
             "data": design.source.name,
             "training_cases": len(spec.document["train"]),
@@ -75,16 +75,17 @@ def command(
             "time_and_memory": "not measured here; gansynth benchmark --dry-run measures a fit and "
             "a training of the plan",
         }
-        out.result(told, (f"{key}  {value}" for key, value in told.items()))
+        out.result(facts, (f"{key}  {value}" for key, value in facts.items()))
         return
-    document = choose_arm(plan, wanted, quiet=out.quiet)
+    document = choose_arm(plan, request, quiet=out.quiet)
     out.result(document, _lines(document))
 
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """The choice, the scores of the last rung, and what to type."""
+    """Yield the choice, the scores of the last rung, and the next commands."""
     yield f"chosen: {document['chosen']}; {document['why']}"
     scores = document["rungs"][-1]["scores"]
-    told = ", ".join(f"{arm} {score:.4f}" for arm, score in scores.items())
-    yield f"{document['by']} on inner folds, at the last of {len(document['rungs'])} rungs: {told}"
+    scores_text = ", ".join(f"{arm} {score:.4f}" for arm, score in scores.items())
+    rungs = len(document["rungs"])
+    yield f"{document['by']} on inner folds, at the last of {rungs} rungs: {scores_text}"
     yield from (f"next: {line}" for line in document["use"])

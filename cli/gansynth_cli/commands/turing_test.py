@@ -1,4 +1,4 @@
-"""``gansynth turing-test``: can people tell a run's samples from real images?"""
+"""``gansynth turing-test``: can raters tell a run's samples from real images?"""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 with_session = option_group(
-    "shown",
+    "session_options",
     click.option(
         "-n",
         "--n",
@@ -39,20 +39,20 @@ with_session = option_group(
         type=click.IntRange(min=1),
         default=50,
         show_default=True,
-        help="Real images, and as many samples; with --per-class of each class.",
+        help="Real images, and as many samples; with --per-class, of each class.",
     ),
     click.option(
         "--from",
         "origin",
         type=click.Choice(["held-out", "training", "all"]),
-        help="Real cases: of which side of the fold.  [default: held-out if enough, else all]",
+        help="Side of the fold of the real cases.  [default: held-out if enough, else all]",
     ),
     click.option(
         "--per-case",
         type=click.IntRange(min=1),
         default=1,
         show_default=True,
-        help="Most images cut from one real case, of runs that learn from crops or slices of them.",
+        help="Most images cut from one real case, for runs trained on crops or slices.",
     ),
     click.option(
         "--class",
@@ -61,20 +61,22 @@ with_session = option_group(
         metavar="NAME",
         help="Images of this class only; may be repeated.",
     ),
-    click.option("--per-class", is_flag=True, help="As many images of each class, and its table."),
+    click.option(
+        "--per-class", is_flag=True, help="Equally many images of each class, and a table by class."
+    ),
     click.option("--channel", metavar="NAME", help="Show this channel.  [default: all]"),
     click.option(
         "--contrast",
         type=click.Choice(["real", "own"]),
         default="real",
         show_default=True,
-        help="Black and white: percentiles of real images, for all; or of each image.",
+        help="Black and white level: percentiles of the real images, or of each image.",
     ),
     click.option(
-        "--seed", type=click.IntRange(min=0), help="Of the samples.  [default: nobody knows]"
+        "--seed", type=click.IntRange(min=0), help="Seed of the samples.  [default: secret]"
     ),
     click.option(
-        "--show-results", is_flag=True, help="Raters see their own table after the last answer."
+        "--show-results", is_flag=True, help="Show raters their own table after the last answer."
     ),
 )
 
@@ -93,8 +95,8 @@ with_session = option_group(
 @click.option(
     "--name", default="session", show_default=True, help="Name of the session, in RUN/turing."
 )
-@click.option("-o", "--out", "folder", type=FOLDER, help="Its folder instead.")
-@click.option("--resume", is_flag=True, help="Go on with the session as it was prepared.")
+@click.option("-o", "--out", "folder", type=FOLDER, help="Folder of the session instead.")
+@click.option("--resume", is_flag=True, help="Resume the prepared session.")
 @click.option("--results", is_flag=True, help="Print the table so far; serve nothing.")
 @click.option(
     "--port",
@@ -111,7 +113,7 @@ def command(
     context: click.Context,
     run: Path,
     real: Mapping[str, Any] | None,
-    shown: Mapping[str, Any],
+    session_options: Mapping[str, Any],
     name: str,
     folder: Path | None,
     instructions: Path | None,
@@ -125,11 +127,11 @@ def command(
     root: str | None,
     out: Output,
 ) -> None:
-    """Have people tell real images from samples, on a local page.
+    """Let raters tell real images from samples, on a local page.
 
     RUN is a folder that gansynth fit wrote. Real images and samples are prepared once, into
-    RUN/turing; the same command goes on with them. The page is served on this machine alone until
-    Ctrl-C, which prints the table (docs/turing_test.md).
+    RUN/turing. The same command resumes the session. The page is served on this machine only.
+    Ctrl-C ends it and prints the table (docs/turing_test.md).
     """
     from gansynth.evaluation.turing import open_session, serve, write_results
     from gansynth.evaluation.turing.server import check_server
@@ -140,31 +142,36 @@ def command(
         _check_alone(context, "--resume" if resume else "--results")
     if not results:
         check_server()
-        asked = {**shown, "real": real, "samples": samples, "instructions": _read(instructions)}
+        options = {
+            **session_options,
+            "real": real,
+            "samples": samples,
+            "instructions": _read(instructions),
+        }
         where = {"device": device, "data": data, "root": root}
-        session = open_session(folder) if resume else _prepared(run, folder, asked, where, out)
+        session = open_session(folder) if resume else _prepared(run, folder, options, where, out)
         out.reporter.say(f"session {session.id} in {session.folder}; end with Ctrl-C")
         serve(session, port=port, ready=_telling(browse), reporter=out.reporter)
-    found, files = write_results(folder)
-    out.result({**found, "files": files}, _lines(found, files))
+    document, files = write_results(folder)
+    out.result({**document, "files": files}, _lines(document, files))
 
 
 def _prepared(
-    run: Path, folder: Path, asked: Mapping[str, Any], where: Mapping[str, Any], out: Output
+    run: Path, folder: Path, options_given: Mapping[str, Any], where: Mapping[str, Any], out: Output
 ) -> Session:
     from gansynth.evaluation.turing import TuringOptions, prepare_session
 
-    options = TuringOptions(**asked)
+    options = TuringOptions(**options_given)
     return prepare_session(run, folder, options, **where, reporter=out.reporter)
 
 
 def _check_alone(context: click.Context, option: str) -> None:
-    """Refuse options of preparing beside what prepares nothing."""
-    kept = {"run", "name", "folder", "resume", "results", "port", "browse", "as_json", "quiet"}
+    """Refuse options of the preparation beside ``--resume`` and ``--results``."""
+    allowed = {"run", "name", "folder", "resume", "results", "port", "browse", "as_json", "quiet"}
     for name in typed_options(context):
-        if name not in kept:
+        if name not in allowed:
             raise UsageFault(
-                f"{option} with {called(name)}: the session is as it was prepared, expected "
+                f"{option} with {called(name)}: the session is prepared already, expected "
                 f"{option} without it; leave it out, or prepare another session with --name NAME"
             )
 
@@ -178,12 +185,12 @@ def _read(path: Path | None) -> str:
         try:
             return path.read_text(encoding="utf-8").strip()
         except UnicodeDecodeError:
-            raise UsageFault(f"--instructions {path}: is no text, expected UTF-8") from None
+            raise UsageFault(f"--instructions {path}: is not text, expected UTF-8") from None
 
 
 def _telling(browse: bool) -> Callable[[str, Callable[[], None]], None]:
     def ready(link: str, stop: Callable[[], None]) -> None:
-        # However quiet: without the link nobody gets in. Data goes to stdout, so this does not.
+        # Printed even with --quiet: raters need the link. On stderr, as stdout is for data.
         click.echo(f"link for raters: {link}", err=True)
         if browse:
             import webbrowser
@@ -193,14 +200,14 @@ def _telling(browse: bool) -> Callable[[str, Callable[[], None]], None]:
     return ready
 
 
-def _lines(found: Mapping[str, Any], files: Mapping[str, str]) -> Iterator[str]:
+def _lines(document: Mapping[str, Any], files: Mapping[str, str]) -> Iterator[str]:
     from gansynth.evaluation.turing.words import rows
 
-    if found["raters"]:
-        yield from table(rows(found))
+    if document["raters"]:
+        yield from table(rows(document))
         yield ""
-    yield from found["words"]
-    for warning in found["warnings"]:
+    yield from document["words"]
+    for warning in document["warnings"]:
         yield f"note: {warning}"
     yield ""
     yield from table(files.items())

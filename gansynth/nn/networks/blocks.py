@@ -1,4 +1,4 @@
-"""Layers by name and number of spatial axes, label encoding, strides that respect spacing."""
+"""Layers by name and number of spatial axes, label encoding, strides by voxel spacing."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from gansynth.nn.networks.lean_norm import norm_leaky_relu
 
 ONEDNN_FROM = 20480
 MOST_GROWTH = 4
-"""Times the batch may grow by; beyond it there is too little work for it to pay."""
+"""Most growth of the batch; more padding costs more than it saves."""
 
 
 class Conv3d(nn.Conv3d):
-    """``nn.Conv3d``, with a way around torch's slow path; the same numbers but for rounding."""
+    """``nn.Conv3d`` that avoids torch's slow path; equal but for rounding."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         batch, convolve = len(input), super()._conv_forward
-        wanted = self._enough(input)
-        if wanted <= batch:
+        samples = self._enough(input)
+        if samples <= batch:
             plain: Tensor = convolve(input, weight, bias)
             return plain
         form = torch.contiguous_format
         if input.is_contiguous(memory_format=torch.channels_last_3d):
             form = torch.channels_last_3d
-        empty = input.new_zeros((wanted - batch, *input.shape[1:])).contiguous(memory_format=form)
+        empty = input.new_zeros((samples - batch, *input.shape[1:])).contiguous(memory_format=form)
         made: Tensor = convolve(torch.cat((input, empty)), weight, bias)
         return made[:batch]
 
     def _enough(self, x: Tensor) -> int:
-        """Samples with which oneDNN takes it; 0 where that is not the question, or not worth it."""
+        """Return the batch size from which oneDNN is used; 0 where that does not help."""
         slow = (
             x.device.type == "cpu"
-            and type(x) is Tensor  # not a fake one, which stands for another device's
+            and type(x) is Tensor  # not a fake tensor, which stands for another device
             and x.dtype == torch.float32
             and not torch.is_autocast_enabled("cpu")
             and max(*self.stride, *self.dilation) == 1
@@ -47,8 +47,8 @@ class Conv3d(nn.Conv3d):
         if not slow:
             return 0
         batch, channels, depth, height = x.shape[:4]
-        wanted = ONEDNN_FROM // max(1, channels * depth * height) + 1
-        return wanted if wanted <= MOST_GROWTH * batch else 0
+        samples = ONEDNN_FROM // max(1, channels * depth * height) + 1
+        return samples if samples <= MOST_GROWTH * batch else 0
 
 
 Norm = Literal["instance", "batch", "group", "none"]
@@ -57,7 +57,7 @@ Down = Literal["strided", "strided4", "maxpool"]
 Blocks = Literal["plain", "residual"]
 
 GROUPS = 8
-"""Most groups of a group normalisation; fewer where they do not divide the channels."""
+"""Most groups of a group normalisation; fewer if they do not divide the channels."""
 
 
 def conv(
@@ -69,17 +69,17 @@ def conv(
     *,
     spectral: bool = False,
 ) -> nn.Module:
-    """A convolution in 2D or 3D with "same" padding for odd kernels."""
+    """Return a convolution in 2D or 3D with "same" padding for odd kernels."""
     layer: Any = Conv3d if ndim == 3 else nn.Conv2d
     built: nn.Module = layer(cin, cout, kernel, stride, padding=kernel // 2)
     return spectral_norm(built) if spectral else built
 
 
 class Conv4(nn.Module):
-    """pix2pix's convolution (Isola et al. 2017, sec. 6.1) in 2D or 3D: four wide, padded by one.
+    """Convolution of pix2pix (Isola et al. 2017, sec. 6.1) in 2D or 3D: kernel 4, padding 1.
 
-    Where it strides it makes ``ceil(n / stride)`` voxels of ``n``. A four wide axis that does not
-    stride loses one voxel. ``wide``: axes that are four wide; None for those that stride.
+    An axis with a stride has ``ceil(n / stride)`` voxels of ``n`` afterwards. An axis with kernel 4
+    and no stride loses one voxel. ``wide``: axes with kernel 4; None: those with a stride.
     """
 
     def __init__(
@@ -100,22 +100,22 @@ class Conv4(nn.Module):
         self.conv = spectral_norm(built) if spectral else built
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve (B, C, ...); an axis too short, or of odd length, is padded at its end."""
+        """Convolve (B, C, ...); an axis that is too short or odd is padded at its end."""
         along = zip(x.shape[2:], self.kernel, self.stride, strict=True)
-        more = [max(n % stride, kernel - 2 - n) for n, kernel, stride in along]
-        if any(more):
-            x = F.pad(x, [p for extra in reversed(more) for p in (0, extra)])
-        found: Tensor = self.conv(x)
-        return found
+        padding = [max(n % stride, kernel - 2 - n) for n, kernel, stride in along]
+        if any(padding):
+            x = F.pad(x, [p for extra in reversed(padding) for p in (0, extra)])
+        features: Tensor = self.conv(x)
+        return features
 
 
 def downsampling(
     kind: Down, ndim: int, cin: int, cout: int, stride: tuple[int, ...], *, spectral: bool = False
 ) -> nn.Module:
-    """A layer that makes ``ceil(n / stride)`` voxels of ``n``, and ``cout`` channels of ``cin``.
+    """Return a layer from ``n`` voxels to ``ceil(n / stride)``, from ``cin`` channels to ``cout``.
 
-    ``strided`` is 3 wide, ``strided4`` 4 (Isola et al. 2017), ``maxpool`` has a convolution after
-    it (Cicek et al. 2016).
+    ``strided`` has kernel 3, ``strided4`` kernel 4 (Isola et al. 2017), ``maxpool`` is followed by
+    a convolution (Cicek et al. 2016).
     """
     if kind == "strided":
         return conv(ndim, cin, cout, 3, stride, spectral=spectral)
@@ -128,13 +128,13 @@ def downsampling(
 
 
 def instance_norm(ndim: int, channels: int) -> nn.Module:
-    """Instance normalisation with a learnt scale and shift, in 2D or 3D."""
+    """Return an instance normalisation with a learnt scale and shift, in 2D or 3D."""
     layer = nn.InstanceNorm3d if ndim == 3 else nn.InstanceNorm2d
     return layer(channels, affine=True)
 
 
 def normalisation(kind: Norm, ndim: int, channels: int) -> nn.Module:
-    """A normalisation with a learnt scale and shift; ``none`` passes everything through."""
+    """Return a normalisation with a learnt scale and shift; ``none`` is the identity."""
     if kind == "instance":
         return instance_norm(ndim, channels)
     if kind == "group":
@@ -145,7 +145,7 @@ def normalisation(kind: Norm, ndim: int, channels: int) -> nn.Module:
 
 
 def activation(kind: Activation) -> nn.Module:
-    """An activation without parameters; in place where autograd allows it."""
+    """Return an activation without parameters; in place where autograd allows it."""
     made: dict[Activation, nn.Module] = {
         "leaky_relu": nn.LeakyReLU(0.2, inplace=True),
         "relu": nn.ReLU(inplace=True),
@@ -157,23 +157,23 @@ def activation(kind: Activation) -> nn.Module:
 
 
 def activated(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
-    """Normalise (B, C, ...) and activate, differentiable once; keeps the result alone if it can."""
+    """Normalise and activate (B, C, ...), differentiable once; stores only the result if it can."""
     if isinstance(act, nn.LeakyReLU):
         return norm_leaky_relu(x, norm, act.negative_slope)
-    found: Tensor = act(norm(x))
-    return found
+    features: Tensor = act(norm(x))
+    return features
 
 
 class Layer(nn.Sequential):
     """A convolution (or downsampling), a normalisation and an activation."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, ...) through all three."""
+        """Apply all three to (B, C, ...)."""
         return activated(self[0](x), self[1], self[2])
 
 
 class Unit(Layer):
-    """Convolution three wide, normalisation, activation; keeps size and channels."""
+    """Convolution with kernel 3, normalisation, activation; keeps size and channels."""
 
     def __init__(
         self, ndim: int, channels: int, norm: Norm, act: Activation, *, spectral: bool = False
@@ -186,7 +186,7 @@ class Unit(Layer):
 
 
 class Residual(nn.Module):
-    """Two convolutions with a shortcut past them (He et al. 2016, fig. 2)."""
+    """Two convolutions with a shortcut (He et al. 2016, fig. 2)."""
 
     def __init__(
         self, ndim: int, channels: int, norm: Norm, act: Activation, *, spectral: bool = False
@@ -201,23 +201,22 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Refine (B, C, ...)."""
-        found: Tensor = self.act(x + self.body(x))
-        return found
+        features: Tensor = self.act(x + self.body(x))
+        return features
 
 
 def one_hot(labels: Tensor, values: Sequence[int]) -> Tensor:
-    """One channel per label value: integer (B, ...) -> float32 (B, len(values), ...)."""
+    """Encode labels, one channel per value: integer (B, ...) -> float32 (B, len(values), ...)."""
     return torch.stack([labels == v for v in values], dim=1).float()
 
 
 def strides_for(
     size: Sequence[int], spacing: Sequence[float], levels: int
 ) -> list[tuple[int, ...]]:
-    """Strides of the downsamplings between levels, so that voxels become isotropic first.
+    """Return strides between levels such that voxels become isotropic first.
 
-    An axis is halved while its voxels are less than twice as long as the shortest and it has at
-    least 8. ``spacing``: mm. Returns ``levels - 1`` tuples, or fewer where nothing is left to
-    halve.
+    An axis is halved if it has at least 8 voxels, less than twice as long as the shortest.
+    ``spacing``: mm. Returns ``levels - 1`` tuples, or fewer if no axis can be halved.
     """
     extent, mm = list(size), list(spacing)
     strides: list[tuple[int, ...]] = []
@@ -237,5 +236,5 @@ def strides_for(
 
 
 def shrunk(size: Sequence[int], stride: Sequence[int]) -> list[int]:
-    """The size after one downsampling, ``ceil(n / stride)``."""
+    """Return the size after one downsampling, ``ceil(n / stride)``."""
     return [-(-n // s) for n, s in zip(size, stride, strict=True)]

@@ -1,7 +1,7 @@
-"""Instance normalisation and leaky ReLU in one, which keep their output and nothing else.
+"""Instance normalisation and leaky ReLU in one function that stores its output only.
 
-Both can be undone, so what they were given is worked out from what they made (Rota Bulo et al.
-2018, "In-place activated batch norm", sec. 3): activations are held once instead of twice.
+Both are invertible, so the input is computed from the output (Rota Bulo et al. 2018, "In-place
+activated batch norm", sec. 3). Activations are held once instead of twice.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 VECTOR = 16
 STEEPEST = 8.0
-"""Most shift per scale of a channel: beyond it too little of the input is left in the output."""
+"""Most shift per scale of a channel: beyond it the input cannot be recovered precisely."""
 
 
 def norm_leaky_relu(x: Tensor, norm: nn.Module, slope: float) -> Tensor:
-    """Normalise (B, C, ...), scale, shift, apply a leaky ReLU; lean for ``InstanceNorm``."""
+    """Normalise (B, C, ...) and apply a leaky ReLU; stores less for ``InstanceNorm``."""
     if _lean(x, norm):
         made: Tensor = _NormLeakyReLU.apply(  # type: ignore[no-untyped-call]
             x, norm.weight, norm.bias, norm.eps, slope
@@ -28,13 +28,13 @@ def norm_leaky_relu(x: Tensor, norm: nn.Module, slope: float) -> Tensor:
 
 
 def _lean(x: Tensor, norm: nn.Module) -> bool:
-    """Whether it is worth it, and can be undone; looked up on the CPU, where that costs nothing."""
+    """Return whether the lean version is possible and useful; only on the CPU."""
     on_cpu = x.device.type == "cpu" and type(x) is Tensor
     if not (torch.is_grad_enabled() and on_cpu and x.requires_grad):
         return False
     if not isinstance(norm, nn.InstanceNorm2d | nn.InstanceNorm3d) or norm.weight is None:
         return False
-    # The kernels for channels-last arrays want whole vectors of channels.
+    # The kernels for channels-last arrays need whole vectors of channels.
     if not x.is_contiguous() and x.shape[1] % VECTOR:
         return False
     return bool((norm.bias.abs() <= STEEPEST * norm.weight.abs()).all())
@@ -46,13 +46,13 @@ class _NormLeakyReLU(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float
     ) -> Tensor:
         made, rstd = torch.empty_like(x), []
-        # One sample at a time is batch normalisation, whose kernels take channels-last arrays as
-        # they are; instance normalisation would copy them there and back.
-        for given, to in zip(torch.split(x, 1), torch.split(made, 1), strict=True):
+        # For one sample this is batch normalisation, whose kernels take channels-last arrays;
+        # instance normalisation would copy them there and back.
+        for sample, out in zip(torch.split(x, 1), torch.split(made, 1), strict=True):
             normal, _, deviation = torch.native_batch_norm(
-                given, weight, bias, None, None, True, 0.0, eps
+                sample, weight, bias, None, None, True, 0.0, eps
             )
-            torch.ops.aten.leaky_relu.out(normal, slope, out=to)
+            torch.ops.aten.leaky_relu.out(normal, slope, out=out)
             rstd.append(deviation)
         ctx.save_for_backward(made, weight, bias, *rstd)
         ctx.eps, ctx.slope = eps, slope
@@ -63,19 +63,19 @@ class _NormLeakyReLU(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         made, weight, bias, *rstd = ctx.saved_tensors
         gradient = torch.ops.aten.leaky_relu_backward(gradient, made, ctx.slope, True)
-        found = []
+        gradients = []
         for part, of, deviation in zip(
             torch.split(gradient, 1), torch.split(made, 1), rstd, strict=True
         ):
             affine = F.leaky_relu(of, 1 / ctx.slope)  # scale * normalised + shift
-            # normalised = (affine - shift) / scale: to the kernel, a mean of ``shift`` and a
-            # deviation of ``scale``. It multiplies by 1 / scale, where rstd * scale is wanted.
+            # normalised = (affine - shift) / scale: for the kernel, a mean of ``shift`` and a
+            # deviation of ``scale``. It multiplies by 1 / scale, but rstd * scale is needed.
             factor = deviation * weight * weight
-            found.append(
+            gradients.append(
                 torch.ops.aten.native_batch_norm_backward(
                     part, affine, factor, None, None, bias, 1 / weight, True, ctx.eps, [True] * 3
                 )
             )
-        images, scales, shifts = zip(*found, strict=True)
+        images, scales, shifts = zip(*gradients, strict=True)
         image = images[0] if len(images) == 1 else torch.cat(images)
         return image, torch.stack(scales).sum(0), torch.stack(shifts).sum(0), None, None

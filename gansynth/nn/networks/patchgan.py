@@ -1,10 +1,10 @@
-"""A PatchGAN that sees image and label, and judges grain as well as layout.
+"""A PatchGAN discriminator of image and label, for texture as well as layout.
 
 Isola et al. 2017. By default the first convolution runs at full resolution, and a head on the
-second sees five voxels: a discriminator that strides at once is blind to grain. Spectral
-normalisation: Miyato et al. 2018. ``down="strided4", stem=False, texture_head=False`` is pix2pix's
-own (sec. 6.1.2), of three strides with a patch of 70 voxels along an axis that all of them halve,
-of 36, 20 or 11 where two, one or none do.
+second sees five voxels: a discriminator that strides at once cannot see fine texture. Spectral
+normalisation: Miyato et al. 2018. ``down="strided4", stem=False, texture_head=False`` is that of
+pix2pix (sec. 6.1.2). With three strides, its patch is 70 voxels along an axis that all of them
+halve. It is 36, 20 or 11 where two, one or none do.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from gansynth.nn.networks.recompute import recomputed
 
 
 class PatchDiscriminator(nn.Module):
-    """Judges (B, in_channels, ...) pairs patch by patch, once per head.
+    """Classifies pairs (B, in_channels, ...) patch by patch, once per head.
 
     Args:
         width: features of the first layer; doubled per layer after it.
         strides: one tuple per downsampling.
-        texture_head: judge grain (five voxels at a time) besides layout at the coarsest.
+        texture_head: one more head on texture (five voxels), besides the coarsest layout.
         norm: normalisation after every convolution but the first and the heads.
-        down: downsampling; with ``strided4`` it ends as pix2pix's does.
-        stem: begin at full resolution; False strides at once, as pix2pix does.
-        double: one more convolution after each of those, as an encoder of a 3D U-Net has.
-        checkpointing: keep each layer's inputs only; it saves memory where there is a ``norm``.
+        down: downsampling; with ``strided4`` the last layers are those of pix2pix.
+        stem: begin at full resolution; False strides at once, as in pix2pix.
+        double: one more convolution after each layer, as in the encoder of a 3D U-Net.
+        checkpointing: keep each layer's inputs only; saves memory with a ``norm``.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class PatchDiscriminator(nn.Module):
         layer: Callable[..., nn.Module] = partial(conv, ndim, spectral=spectral)
         stem, ending = stem or not strides, down == "strided4"
         widths = [width * 2**i for i in range(len(strides) + stem)]
-        # What each downsampling starts from: the stem's features, or the pair itself.
+        # Input of each downsampling: features of the stem, or the pair itself.
         before = widths[:-1] if stem else [in_channels, *widths[:-1]]
         self.stem = layer(in_channels, width, 3) if stem else None
         self.down = nn.ModuleList(
@@ -78,7 +78,7 @@ class PatchDiscriminator(nn.Module):
             self.layout: nn.Module = last(widths[-1], 1)
         else:
             self.layout = layer(widths[-1], 1, 3)
-        # Pointwise: a convolution with one output channel costs a CPU as much as one with eight.
+        # Pointwise: on a CPU, one output channel costs as much as eight.
         self.texture = layer(widths[min(1, len(widths) - 1)], 1, 1) if texture_head else None
         self.norm = nn.ModuleList(normalised(norm, ndim, w) for w in widths[1:])
         self.more = nn.ModuleList(
@@ -87,16 +87,16 @@ class PatchDiscriminator(nn.Module):
         )
 
     def input_weight(self) -> str:
-        """Name of the weight that meets the pair's channels on its axis 1."""
+        """Return the name of the weight with the pair's channels on its axis 1."""
         layers = self.named_modules()
         return next(f"{n}.weight" for n, m in layers if isinstance(m, nn.Conv2d | nn.Conv3d))
 
     def forward(self, pair: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Judge pairs (B, in_channels, ...): logits per head, features per layer."""
+        """Classify pairs (B, in_channels, ...); return logits per head and features per layer."""
         x, features = pair, list[Tensor]()
         layers = [*([] if self.stem is None else [self.stem]), *self.down]
-        for layer, norm, more in zip(layers, [nn.Identity(), *self.norm], self.more, strict=True):
-            parts = (layer, norm, more)
+        for layer, norm, second in zip(layers, [nn.Identity(), *self.norm], self.more, strict=True):
+            parts = (layer, norm, second)
             if self.checkpointing and self.training:
                 x = recomputed(partial(self._layer, *parts), x, modules=parts)
             else:
@@ -107,8 +107,8 @@ class PatchDiscriminator(nn.Module):
             logits.append(self.texture(features[min(1, len(features) - 1)]))
         return logits, features
 
-    def _layer(self, layer: nn.Module, norm: nn.Module, more: nn.Module, x: Tensor) -> Tensor:
-        found: Tensor = self.act(norm(layer(x)))
-        if isinstance(more, nn.Sequential):
-            found = self.act(more(found))
-        return found
+    def _layer(self, layer: nn.Module, norm: nn.Module, second: nn.Module, x: Tensor) -> Tensor:
+        features: Tensor = self.act(norm(layer(x)))
+        if isinstance(second, nn.Sequential):
+            features = self.act(second(features))
+        return features

@@ -1,7 +1,7 @@
-"""A segmenter whose features say what matters in images of its own domain.
+"""A segmenter whose features give a perceptual loss for images of its own domain.
 
-Doncenco 2022 asked for a perceptual loss (Johnson et al. 2016) of a network that knows MR. This one
-learns the run's own labels on its own training cases, so it leaks no other case.
+Doncenco 2022 proposed a perceptual loss (Johnson et al. 2016) of a network trained on MR. This one
+learns the run's labels on the run's training cases, so it leaks no other case.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gansynth.nn.networks.resize import enlarge
 
 
 class Perceptor(nn.Module):
-    """Segments (B, in_channels, ...) by the sum of one verdict per resolution."""
+    """Segments (B, in_channels, ...) by the sum of logits of all resolutions."""
 
     def __init__(
         self,
@@ -39,15 +39,15 @@ class Perceptor(nn.Module):
         self.verdicts = nn.ModuleList(conv(ndim, w, classes, 1) for w in widths)
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Features (B, ...) of each resolution, finest first."""
-        found, x = [], image
+        """Return features (B, ...) of each resolution, finest first."""
+        features, x = [], image
         for first, then in zip(self.first, self.then, strict=True):
             x = then(first(x))
-            found.append(x)
-        return found
+            features.append(x)
+        return features
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (B, classes, ...) of an image (B, in_channels, ...)."""
+        """Return logits (B, classes, ...) of an image (B, in_channels, ...)."""
         pairs = zip(self.verdicts, self.features(image), strict=True)
         verdicts = [verdict(x) for verdict, x in pairs]
         logits: Tensor = verdicts[0]

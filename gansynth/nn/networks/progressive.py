@@ -9,16 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SLOPE = 0.2
-"""Of the leaky ReLU below 0 (their table 2)."""
+"""Slope of the leaky ReLU below 0 (their table 2)."""
 SMALL = 1e-8
 """Keeps roots and quotients of zeros finite."""
 
 
 class EqualisedConv2d(nn.Conv2d):
-    """A convolution that keeps height and width, its learning rate equalised (their sec. 4.1).
+    """A convolution of equal size with an equalised learning rate (their sec. 4.1).
 
     Weights begin with deviation 1 and are scaled by He's constant when used. ``kernel``: odd.
-    ``gain``: deviation of what comes out over that of what goes in; sqrt(2) before a ReLU.
+    ``gain``: deviation of the output over that of the input; sqrt(2) before a ReLU.
     """
 
     def __init__(self, cin: int, cout: int, kernel: int, gain: float = math.sqrt(2)) -> None:
@@ -28,12 +28,12 @@ class EqualisedConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (B, C, H, W)."""
-        found: Tensor = self._conv_forward(x, self.weight * self.scale, self.bias)
-        return found
+        features: Tensor = self._conv_forward(x, self.weight * self.scale, self.bias)
+        return features
 
 
 class EqualisedLinear(nn.Linear):
-    """A dense layer, its learning rate equalised; see ``EqualisedConv2d``."""
+    """A dense layer with an equalised learning rate; see ``EqualisedConv2d``."""
 
     def __init__(self, cin: int, cout: int, gain: float = math.sqrt(2)) -> None:
         super().__init__(cin, cout)
@@ -41,18 +41,18 @@ class EqualisedLinear(nn.Linear):
         _begin(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, cin) -> (B, cout)."""
+        """Map (B, cin) to (B, cout)."""
         return F.linear(x, self.weight * self.scale, self.bias)
 
 
 def pixel_norm(x: Tensor) -> Tensor:
-    """Features (B, C, ...) of mean square 1 in each voxel (their sec. 4.2)."""
+    """Scale features (B, C, ...) to mean square 1 in each voxel (their sec. 4.2)."""
     scale = (x.float().square().mean(1, keepdim=True) + SMALL).rsqrt()
     return x * scale.to(x.dtype)
 
 
 def minibatch_deviation(x: Tensor, group: int) -> Tensor:
-    """One more channel: how much the samples of a group differ (sec. 3): (B, C, H, W) -> C + 1.
+    """Append a channel with the deviation within a group (sec. 3): (B, C, H, W) -> C + 1.
 
     The deviation over ``group`` samples in a row, averaged over features and voxels.
     """
@@ -63,17 +63,17 @@ def minibatch_deviation(x: Tensor, group: int) -> Tensor:
 
 
 def twice(x: Tensor) -> Tensor:
-    """(B, C, H, W) twice as high and wide: each voxel four times."""
+    """Double height and width of (B, C, H, W): each voxel four times."""
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 def half(x: Tensor) -> Tensor:
-    """(B, C, H, W) half as high and wide: means of four voxels."""
+    """Halve height and width of (B, C, H, W): means of four voxels."""
     return F.avg_pool2d(x, 2)
 
 
 def leaky(x: Tensor) -> Tensor:
-    """The activation of both networks."""
+    """Apply the activation of both networks."""
     return F.leaky_relu(x, SLOPE)
 
 

@@ -1,7 +1,7 @@
-"""Gradient checkpointing (Chen et al. 2016): compute twice what would not fit in memory once.
+"""Gradient checkpointing (Chen et al. 2016): compute activations twice to save memory.
 
-The second pass gives the first one's numbers to the bit: singular vectors are the first pass's,
-batch statistics are not averaged again, and networks here draw no random numbers.
+The second pass is bit-identical to the first. It uses the same singular vectors, and does not
+update batch statistics again. Networks here use no random numbers.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ Result = TypeVar("Result")
 def recomputed(
     function: Callable[..., Result], *inputs: Tensor, modules: Sequence[nn.Module]
 ) -> Result:
-    """``function(*inputs)``, computed anew in the backward pass; it calls ``modules`` once."""
+    """Return ``function(*inputs)``, recomputed in the backward pass; it calls ``modules`` once."""
     if not torch.is_grad_enabled():
         return function(*inputs)
     replay = _Replay(modules)
-    found: Result = checkpoint(
+    result: Result = checkpoint(
         function,
         *inputs,
         use_reentrant=False,
         preserve_rng_state=False,
         context_fn=lambda: (replay.first(), replay),
     )
-    return found
+    return result
 
 
 class _Replay:
-    """What the second pass must find as the first one did."""
+    """State that the second pass needs from the first."""
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self.spectral = [part for module in modules for part in spectral_parts(module)]
@@ -64,7 +64,7 @@ class _Replay:
             for module, momentum, tracked in before:
                 module.momentum, module.num_batches_tracked = momentum, tracked
 
-    # Entered once for every time a gradient is taken: second derivatives recompute once more.
+    # Entered once per gradient: second derivatives recompute once more.
 
     def __enter__(self) -> None:
         self._inside = self._again()

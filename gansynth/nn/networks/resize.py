@@ -1,6 +1,6 @@
-"""Enlarging feature maps: nearest, linear, cubic, in 2D and 3D, as a whole or a window at a time.
+"""Upsampling of feature maps: nearest, linear, cubic, in 2D and 3D, whole or by windows.
 
-One matrix per axis gives cubic interpolation in 3D, which torch lacks, and windows of it, exactly.
+One matrix per axis gives exact cubic interpolation in 3D, which torch lacks, and windows of it.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ Up = Literal["nearest", "trilinear", "cubic", "transposed"]
 Interpolation = Literal["nearest", "trilinear", "cubic"]
 
 KEYS = -0.75
-"""The free parameter of the cubic kernel (Keys 1981), as torch's bicubic has it."""
+"""Free parameter of the cubic kernel (Keys 1981), as in torch's bicubic."""
 
 
 def enlarge(x: Tensor, size: Sequence[int], mode: Interpolation) -> Tensor:
-    """Interpolate (B, C, ...) to a spatial size, no smaller; corners are not aligned."""
+    """Upsample (B, C, ...) to a spatial size; corners are not aligned."""
     if mode == "cubic":
         axes = zip(x.shape[2:], size, strict=True)
         return interpolate(x, [None if n == m else matrix(mode, n, m) for n, m in axes])
     named = "bilinear" if mode == "trilinear" and x.ndim == 4 else mode
-    # Autocast would make all of it fp32, and what is laid beside it too: twice the memory.
+    # Autocast would make it fp32, and the features beside it too: twice the memory.
     with torch.autocast(x.device.type, enabled=False):
         return F.interpolate(x, size=tuple(size), mode=named)
 
 
 def interpolate(x: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:
-    """Apply one matrix (out, in) along each spatial axis of (B, C, ...); None leaves it."""
+    """Apply one matrix (out, in) along each spatial axis of (B, C, ...); None skips an axis."""
     dtype = x.dtype
-    # In full precision, as torch's own does: weights rounded to bf16 are off by up to 0.4 %.
+    # In full precision, as in torch: weights rounded to bf16 are off by up to 0.4 %.
     with torch.autocast(x.device.type, enabled=False):
         for axis, weights in enumerate(matrices, start=2):
             if weights is not None:
@@ -48,17 +48,17 @@ def interpolate(x: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:
 
 
 def matrix(mode: Interpolation, coarse: int, fine: int) -> Tensor:
-    """Interpolation along one axis as a matrix, float32 (fine, coarse); its rows sum to one.
+    """Return the interpolation along one axis as float32 (fine, coarse); rows sum to one.
 
-    A fine voxel's centre lies at ``(i + 0.5) * coarse / fine - 0.5``; beyond its ends the axis goes
-    on with its last value. The result is shared: do not write to it.
+    A fine voxel's centre lies at ``(i + 0.5) * coarse / fine - 0.5``; values beyond the ends are
+    those of the last voxel. The result is shared: do not write to it.
     """
     return torch.from_numpy(_weights(mode, coarse, fine))
 
 
 @lru_cache(maxsize=64)
 def _weights(mode: Interpolation, coarse: int, fine: int) -> npt.NDArray[np.float32]:
-    """An array, not a tensor: a dry run's fake one would be kept for the real steps."""
+    """Return an array, as a fake tensor of a dry run would stay in the cache."""
     weights = np.zeros((fine, coarse))
     rows = np.arange(fine)
     if mode == "nearest":
@@ -75,7 +75,7 @@ def _weights(mode: Interpolation, coarse: int, fine: int) -> npt.NDArray[np.floa
 
 
 def _taps(mode: Interpolation, t: Array) -> list[tuple[int, Array]]:
-    """Offset from the voxel before, and weight, of each tap; ``t`` in [0, 1) lies after it."""
+    """Return offset from the voxel before, and weight, of each tap; ``t`` in [0, 1)."""
     if mode == "trilinear":
         return [(0, 1 - t), (1, t)]
 
@@ -89,19 +89,19 @@ def _taps(mode: Interpolation, t: Array) -> list[tuple[int, Array]]:
 
 
 class Transposed(nn.Module):
-    """A transposed convolution that enlarges by a stride (Isola et al. 2017: four wide)."""
+    """A transposed convolution with a stride (Isola et al. 2017: kernel 4)."""
 
     def __init__(
         self, ndim: int, cin: int, cout: int, stride: tuple[int, ...], *, spectral: bool = False
     ) -> None:
         super().__init__()
         layer: Any = nn.ConvTranspose3d if ndim == 3 else nn.ConvTranspose2d
-        # A kernel its stride divides: every voxel of the result is met equally often.
+        # The stride divides the kernel, so every output voxel gets equally many terms.
         kernel = tuple(4 if s > 1 else 3 for s in stride)
         built: nn.Module = layer(cin, cout, kernel, stride, padding=1)
         self.conv = spectral_norm(built) if spectral else built
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, ...) enlarged ``stride`` times."""
-        found: Tensor = self.conv(x)
-        return found
+        """Upsample (B, C, ...) by ``stride``."""
+        features: Tensor = self.conv(x)
+        return features

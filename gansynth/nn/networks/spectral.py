@@ -1,7 +1,7 @@
-"""Spectral normalisation (Miyato et al. 2018) where a forward pass must not move its vectors.
+"""Spectral normalisation (Miyato et al. 2018) with fixed singular vectors.
 
-torch iterates them in every forward pass of training. A pass made twice must meet the same ones;
-averaged weights need vectors of their own.
+torch iterates the vectors in every forward pass of training. A repeated pass needs the same
+vectors. Averaged weights need vectors of their own.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 SETTLING = 10
-"""Power iterations that bring averaged vectors to those of the averaged weights."""
+"""Power iterations that adapt averaged vectors to the averaged weights."""
 
 
 def spectral_parts(net: nn.Module) -> list[Any]:
-    """The parametrisations of a network that hold singular vectors (``_u``, ``_v``)."""
+    """Return the parametrisations of a network with singular vectors (``_u``, ``_v``)."""
     return [m for m in net.modules() if hasattr(m, "_u") and hasattr(m, "_v")]
 
 
 def vectors(parts: Sequence[Any]) -> list[tuple[Tensor, Tensor]]:
-    """Copies of their singular vectors, in order."""
+    """Return copies of the singular vectors, in order."""
     return [(part._u.clone(), part._v.clone()) for part in parts]
 
 
 @contextmanager
 def held(parts: Sequence[Any], at: Sequence[tuple[Tensor, Tensor]]) -> Iterator[None]:
-    """Normalise by these vectors, unmoved; as before afterwards."""
+    """Normalise by these fixed vectors; restore the state afterwards."""
     before = [(part._u, part._v, part.training) for part in parts]
     for part, (u, v) in zip(parts, at, strict=True):
         part._u, part._v, part.training = u, v, False
@@ -43,9 +43,9 @@ def held(parts: Sequence[Any], at: Sequence[tuple[Tensor, Tensor]]) -> Iterator[
 
 @contextmanager
 def settled(net: nn.Module) -> Iterator[None]:
-    """Normalise by the vectors of the weights as they are now; as before afterwards."""
+    """Normalise by the vectors of the current weights; restore the state afterwards."""
     parts = spectral_parts(net)
-    # On copies: drawing a sample leaves the network as it was.
+    # On copies: generating a sample does not change the network.
     with held(parts, vectors(parts)):
         _iterate(net, parts)
         yield
@@ -58,6 +58,6 @@ def _iterate(net: nn.Module, parts: Sequence[Any]) -> None:
     for module in net.modules():
         if parametrize.is_parametrized(module, "weight"):
             for _ in range(SETTLING):
-                _ = module.weight  # reading it is one power iteration
+                _ = module.weight  # each read is one power iteration
     for part in parts:
         part.training = False

@@ -1,8 +1,8 @@
-"""A U-Net that draws images from label maps, with noise at every resolution.
+"""A U-Net that generates images from label maps, with noise at every resolution.
 
-Ronneberger et al. 2015, in 3D Cicek et al. 2016; as a generator: Isola et al. 2017. Noise with a
-learnt scale per channel: Karras et al. 2019 (StyleGAN, sec. 2), for grain that no label map
-determines.
+Ronneberger et al. 2015; in 3D: Cicek et al. 2016; as a generator: Isola et al. 2017. Noise with a
+learnt scale per channel: Karras et al. 2019 (StyleGAN, sec. 2), for texture that label maps do not
+determine.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ Narrow = Literal["before", "after", "none"]
 
 @dataclass(frozen=True)
 class UNetStyle:
-    """How a U-Net is built.
+    """Architecture of a U-Net.
 
     Attributes:
         norm: normalisation after each convolution but the first and the last two.
-        double: one convolution more per level; of residual levels, one block.
-        skip: ``add`` to the decoder's features what the encoder had at that level, or ``concat``.
-        narrow: where the decoder's features become as few as the finer level's: ``before`` they are
-            enlarged (1 wide, cheap), ``after`` (3 wide, as MM-GAN does), or ``none``: not until
-            they lie beside the skip's (as the 3D U-Net has it; needs ``concat``).
-        stem: begin and end at full resolution; False strides in at once and ends in a transposed
-            convolution, as pix2pix does: cheaper, and blind to grain.
-        dropout: share of the features dropped in the coarsest levels of the decoder, when sampling
-            too (pix2pix's only noise).
-        checkpointing: keep each level's inputs only, and compute the rest anew when it is needed.
+        double: one more convolution per level, or one more block if levels are residual.
+        skip: ``add`` features of the encoder to the decoder's, or ``concat`` them.
+        narrow: place where the decoder reduces channels to those of the finer level. ``before``
+            upsampling (kernel 1, cheap), ``after`` it (kernel 3, as in MM-GAN), or ``none``: after
+            the skip connection (as in the 3D U-Net; needs ``concat``).
+        stem: begin and end at full resolution. False strides at once and ends in a transposed
+            convolution, as in pix2pix: cheaper, but without fine texture.
+        dropout: share of features dropped in the coarsest levels of the decoder, also when
+            sampling (the only noise of pix2pix).
+        checkpointing: keep each level's inputs only, and recompute the rest.
     """
 
     norm: Norm = "instance"
@@ -76,7 +76,7 @@ class UNetStyle:
 PLAIN = UNetStyle()
 
 DROPPED = 3
-"""Most levels of the decoder, the coarsest, whose features are dropped out (pix2pix: three)."""
+"""Most levels of the decoder with dropout, from the coarsest (pix2pix: three)."""
 
 
 class NoiseInjection(nn.Module):
@@ -92,7 +92,7 @@ class NoiseInjection(nn.Module):
 
 
 class UNetGenerator(nn.Module):
-    """Draws (B, out_channels, ...) from (B, in_channels, ...), and no random numbers."""
+    """Generates (B, out_channels, ...) from (B, in_channels, ...), without random numbers."""
 
     def __init__(
         self,
@@ -152,8 +152,8 @@ class UNetGenerator(nn.Module):
 
     def _build_upward(self, width: int) -> None:
         style, widths = self.style, self.widths
-        # By default narrowed before it is enlarged, and added to the skip rather than put beside
-        # it: the costly convolution at the finer level sees a third of the channels it would.
+        # By default reduced before upsampling and added to the skip, not concatenated: the costly
+        # convolution at the finer level has a third of the channels.
         self.narrow = nn.ModuleList(self._narrowing(i) for i in range(len(self.strides)))
         joined = [(2 if style.skip == "concat" else 1) * w for w in widths[:-1]]
         if style.narrow == "none":
@@ -184,7 +184,7 @@ class UNetGenerator(nn.Module):
         )
 
     def channel_axes(self) -> tuple[str, dict[str, int]]:
-        """The weight that meets the condition on axis 1; axes of the image's channels."""
+        """Return the weight with the condition on axis 1, and the axes of the image's channels."""
         convolutions = (nn.Conv2d, nn.Conv3d)
         first = next(n for n, m in self.stem.named_modules() if isinstance(m, convolutions))
         image = "image" if self.outer is None else "image.conv"
@@ -194,43 +194,43 @@ class UNetGenerator(nn.Module):
     # -- noise -----------------------------------------------------------------------------------
 
     def level_shapes(self, size: Sequence[int]) -> list[tuple[int, ...]]:
-        """Spatial shapes of the levels, finest first."""
+        """Return the spatial shapes of the levels, finest first."""
         shapes = [tuple(size if self.outer is None else shrunk(size, self.outer))]
         for stride in self.strides:
             shapes.append(tuple(shrunk(shapes[-1], stride)))
         return shapes
 
     def noise_shapes(self, size: Sequence[int]) -> list[tuple[int, ...]]:
-        """Spatial shapes of the noise: one per level, finest first, one more for the head."""
+        """Return the spatial shapes of the noise: per level, finest first, then for the head."""
         shapes = self.level_shapes(size)
         return [*shapes, shapes[0]] if self.style.noise else []
 
     def latent_shapes(self, size: Sequence[int]) -> list[tuple[int, ...]]:
-        """Shapes (channels, ...) of standard normal numbers: noise, then dropout's."""
+        """Return shapes (channels, ...) of standard normal numbers: of noise, then of dropout."""
         shapes = self.level_shapes(size)
         drop = [(self.widths[i], *shapes[i]) for i in self._dropped]
         return [(1, *shape) for shape in self.noise_shapes(size)] + drop
 
     @property
     def _dropped(self) -> range:
-        """Levels whose decoder drops features; the finest only where there is no other."""
+        """Return the levels with dropout in the decoder; the finest only if it is the only one."""
         count = len(self.strides) if self.style.dropout else 0
         return range(max(min(1, count - 1), count - DROPPED, 0), count)
 
     def latents_of(self, level: int | None, latents: Sequence[Tensor]) -> list[Tensor]:
-        """What one level of the decoder needs of all latents; None for what follows the last."""
+        """Return the latents of one level of the decoder; ``level`` None: of the head."""
         noise = len(self.widths) + 1 if self.style.noise else 0
         if level is None:
             return [latents[noise - 1]] if noise else []
-        own = [latents[level]] if noise else []
+        level_latents = [latents[level]] if noise else []
         if level in self._dropped:
-            own.append(latents[noise + level - self._dropped.start])
-        return own
+            level_latents.append(latents[noise + level - self._dropped.start])
+        return level_latents
 
     # -- drawing ---------------------------------------------------------------------------------
 
     def forward(self, condition: Tensor, latents: Sequence[Tensor]) -> Tensor:
-        """Draw images of a condition; latents are normal, of ``latent_shapes``."""
+        """Generate images of a condition; latents are normal, of ``latent_shapes``."""
         deepest = len(self.strides)
         x = self._run(self.enter, self.encoder(0), condition)
         skips = [x]
@@ -239,8 +239,8 @@ class UNetGenerator(nn.Module):
             skips.append(x)
         x = self._run(self.bottom, self.bottom_parts, x, *self.latents_of(deepest, latents))
         for i in reversed(range(deepest)):
-            own = self.latents_of(i, latents)
-            x = self._run(partial(self.ascend, i), self.decoder(i), x, skips[i], *own)
+            level_latents = self.latents_of(i, latents)
+            x = self._run(partial(self.ascend, i), self.decoder(i), x, skips[i], *level_latents)
         last = [*self.last, self.image]
         x = self._run(self.finish, last, x, *self.latents_of(None, latents))
         for axis, length in enumerate(condition.shape[2:], start=2):
@@ -255,47 +255,47 @@ class UNetGenerator(nn.Module):
         return level(*inputs)
 
     def encoder(self, i: int) -> list[nn.Module]:
-        """Modules of the encoder's level ``i``, in order."""
+        """Return the modules of the encoder's level ``i``, in order."""
         first = self.stem if i == 0 else self.down[i - 1]
         return [first, *self.refine_down[i : i + 1]]
 
     def decoder(self, i: int) -> list[nn.Module]:
-        """Modules of the decoder's level ``i``, in order."""
+        """Return the modules of the decoder's level ``i``, in order."""
         return [self.narrow[i], self.up[i], self.norm[i], self.refine_up[i]]
 
     @property
     def bottom_parts(self) -> list[nn.Module]:
-        """Modules of the coarsest level of the decoder, in order."""
+        """Return the modules of the coarsest level of the decoder, in order."""
         return [self.middle, self.refine_middle]
 
     @property
     def last(self) -> list[nn.Module]:
-        """Modules between the decoder's finest level and the image."""
+        """Return the modules between the decoder's finest level and the image."""
         return [] if self.head is None else [self.head]
 
     # -- its parts, each local in space but for normalisation --------------------------------------
 
     def enter(self, condition: Tensor) -> Tensor:
-        """Features of the finest level."""
+        """Compute features of the finest level."""
         x = self.act(self.stem(condition))
         return self._refined(self.refine_down, 0, x)
 
     def descend(self, i: int, x: Tensor) -> Tensor:
-        """Features of level ``i + 1`` from those of level ``i``."""
+        """Compute features of level ``i + 1`` from those of level ``i``."""
         return self._refined(self.refine_down, i + 1, self.down[i](x))
 
     def bottom(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """The coarsest level of the decoder from that of the encoder."""
+        """Compute the coarsest level of the decoder from that of the encoder."""
         x = self.refine_middle(self.middle(x))
         return x if noise is None else self.noise[-1](x, noise)
 
     def ascend(self, i: int, x: Tensor, skip: Tensor, *latents: Tensor) -> Tensor:
-        """Level ``i`` of the decoder from level ``i + 1``, and the encoder's level ``i``."""
+        """Compute level ``i`` of the decoder from level ``i + 1`` and the encoder's level ``i``."""
         x = self.join(self.widen(i, x, skip.shape[2:]), skip)
         return self.refine(i, x, list(latents))
 
     def widen(self, i: int, x: Tensor, size: Sequence[int]) -> Tensor:
-        """Features of level ``i + 1`` brought to the channels and the size of level ``i``."""
+        """Bring features of level ``i + 1`` to the channels and the size of level ``i``."""
         if self.style.up != "transposed":
             if self.style.narrow == "after":
                 widened: Tensor = self.narrow[i](enlarge(x, size, self.style.up))
@@ -307,11 +307,11 @@ class UNetGenerator(nn.Module):
         return x
 
     def join(self, x: Tensor, skip: Tensor) -> Tensor:
-        """Widened features and the encoder's."""
+        """Join upsampled features with the encoder's."""
         return torch.cat((x, skip), 1) if self.style.skip == "concat" else x + skip
 
     def refine(self, i: int, x: Tensor, latents: list[Tensor]) -> Tensor:
-        """Level ``i`` of the decoder from joined features."""
+        """Compute level ``i`` of the decoder from joined features."""
         x = self.up[i](x)
         if self.style.noise:
             x = self.noise[i](x, latents[0])
@@ -319,21 +319,21 @@ class UNetGenerator(nn.Module):
         return self._drop(x, latents[-1]) if i in self._dropped else x
 
     def finish(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """The image from the decoder's finest level."""
+        """Compute the image from the decoder's finest level."""
         return self.paint(self.prepare(x, noise))
 
     def prepare(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """What the image is made of, from the decoder's finest level."""
+        """Compute the features of the image from the decoder's finest level."""
         if self.head is not None:
             x = self.head(x)
         if self.grain is not None:
-            # Fresh noise once more, one convolution before the image: grain as fine as a voxel.
+            # New noise one convolution before the image: texture as fine as a voxel.
             x = self.grain(x, noise)
         made: Tensor = x if self.head is None else self.act(x)
         return made
 
     def paint(self, x: Tensor) -> Tensor:
-        """The image; of an even number of voxels if its resolution is twice the finest level's."""
+        """Compute the image; of even size if its resolution is twice the finest level's."""
         image: Tensor = self.image(x).float()
         return torch.tanh(image) if self.output == "tanh" else image
 
@@ -343,5 +343,5 @@ class UNetGenerator(nn.Module):
 
     def _drop(self, x: Tensor, normal: Tensor) -> Tensor:
         share = self.style.dropout
-        kept = normal > NormalDist().inv_cdf(share)
-        return x * kept.to(x.dtype) / (1 - share)
+        mask = normal > NormalDist().inv_cdf(share)
+        return x * mask.to(x.dtype) / (1 - share)
